@@ -1,0 +1,42 @@
+"""What a backend can do, as plain data; absent means that it cannot, and says so."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """Frozen, false by default; each field is tested for true and for its refusal."""
+
+    durable: bool = False
+    """A write that returned survives SIGKILL of the store."""
+    transactions: bool = False
+    savepoints: bool = False
+    isolation: frozenset[str] = frozenset()
+    """Of `read committed`, `repeatable read`, `serializable`."""
+    for_update: bool = False
+    """Rows can be locked by a read in a transaction."""
+    atomic_batch: bool = False
+    """A batch is all or nothing by default."""
+    conditional_create: bool = False
+    """`create` refuses an id that exists, also against a concurrent create."""
+    compare_and_set: bool = False
+    """`if_version` is judged by the store in one step with the write."""
+    delete_where: bool = False
+    """Deleting by an exact predicate is one native request."""
+    consistent_stream: bool = False
+    """`stream(consistent=True)` reads one snapshot."""
+    relevance: bool = False
+    """`match()` and order by `_score`."""
+    vectors: bool = False
+    indexes: bool = False
+    """Declared indexes make filters and sorts fast."""
+    drop: bool = False
+    """A collection can be dropped with all that belongs to it."""
+    max_record_bytes: int | None = None
+    """The largest encoded record, if the store has a limit."""
+
+    def differing(self) -> dict[str, object]:
+        """Return the fields that are not at their default."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}

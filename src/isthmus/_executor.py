@@ -1,0 +1,344 @@
+"""The seam: what a backend implements. Few plural verbs without default bodies.
+
+A backend, a transaction and a stack of layers are all executors. A backend compiles, runs and
+decodes; planning, retry and timing are not its business.
+
+Answers may have an *aside*: records that the store could not judge exactly (an Elasticsearch
+record whose value disagrees with the mapping, say). The core judges them with the evaluator and
+merges them in their places.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeAlias
+
+from isthmus._capability import Capabilities
+from isthmus._path import Path
+from isthmus._query.aggregate import Groups
+from isthmus._query.ast import Leaf, Measure, Predicate, SortKey
+from isthmus._query.order import Position
+from isthmus._query.split import Grade
+from isthmus._record import Record
+from isthmus._values import Encoded, decode, encode, new_id
+from isthmus.errors import InvalidRecordError, IsthmusError, NotWrittenError
+
+# A position in an order, or what a store gave as the end of an unordered page.
+After: TypeAlias = tuple[Any, ...]
+# What one item of a write came to: an id (create), a version (replace, update, upsert), a bool
+# (delete), or the item's error.
+Result: TypeAlias = "str | bool | IsthmusError"
+
+
+class Kind(enum.Enum):
+    """The five ways to write; one `write` has one kind."""
+
+    CREATE = "create"
+    REPLACE = "replace"
+    UPDATE = "update"
+    UPSERT = "upsert"
+    DELETE = "delete"
+
+
+class Change:
+    """One item of a write.
+
+    `data` and `metadata` are as the user gave them, unchecked, or `Encoded` by a store;
+    `encoded()` checks and encodes, and raises `InvalidRecordError`. A backend that writes all or
+    nothing may encode while it sends. An update merges `data` and `metadata` key by key at the
+    top level; a delete has neither.
+    """
+
+    __slots__ = ("data", "id", "if_version", "metadata")
+
+    def __init__(self, id: str, data: Any = None, metadata: Any = None, if_version: str | None = None) -> None:
+        self.id = id
+        self.data = data
+        self.metadata = metadata
+        self.if_version = if_version
+
+    def encoded(self) -> bytes:
+        """Return the canonical JSON of the data."""
+        data = self.data
+        return data if type(data) is Encoded else encode(data)
+
+    def decoded(self) -> dict[str, Any]:
+        """Return a private canonical copy of the data."""
+        return decode(self.encoded())  # type: ignore[no-any-return]
+
+    def encoded_metadata(self) -> bytes:
+        """Return the canonical JSON of the metadata; `{}` if there is none."""
+        metadata = self.metadata
+        if not metadata:
+            return b"{}"
+        return metadata if type(metadata) is Encoded else encode(metadata, "metadata")
+
+
+def change_for(record: Record, if_version: str | None = None) -> Change:
+    """Return the change that writes a record, with a new id if it has none."""
+    raw, raw_metadata = record.raw
+    return Change(
+        record.id or new_id(),
+        record.data if raw is None else raw,
+        record.metadata if raw_metadata is None else raw_metadata,
+        if_version,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class PageRequest:
+    """One page of a search.
+
+    Below the plan layer, `where` has only leaves that the backend graded EXACT or SUPERSET (a
+    SUPERSET leaf stands for its superset form), and `order` only what its support accepted.
+    `order` `()` is by id; None is any order, for streams.
+    """
+
+    where: Predicate
+    order: tuple[SortKey, ...] | None
+    size: int
+    """How many records at most; 1 to 10,000 from the core for pages of a stream, any number for search."""
+    after: After | None = None
+    offset: int = 0
+    select: tuple[Path, ...] | None = None
+    """The only paths wanted, as a hint; the core cuts to them anyway."""
+    consistent: bool = False
+    """Unordered or ordered, from one snapshot held until the last page or `release`."""
+    for_update: bool = False
+    """Lock the rows until the transaction ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Records in order; `after` is None on the last page.
+
+    For an ordered request `after` may be `()`: "there is more", the core knows the position.
+    `aside` records were not judged; with an order they are given with every page, without one on
+    the first page only. They match at least the pushed predicate's superset and are no part of
+    `records`.
+    """
+
+    records: list[Record]
+    after: After | None
+    aside: Sequence[Record] = ()
+
+
+MORE: After = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How many records match for sure, and the ones to be judged here."""
+
+    count: int
+    aside: Sequence[Record] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AggregateRequest:
+    """Measures over the matching records, by the distinct values of some paths."""
+
+    where: Predicate
+    measures: tuple[Measure, ...]
+    by: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Aggregated:
+    """Partial states by group, and the records to be judged and counted in here."""
+
+    groups: Groups
+    aside: Sequence[Record] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NativePlan:
+    """What a store would run: the native text, its arguments' shapes, and what its planner says."""
+
+    native: str
+    index: str | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+class Support(Protocol):
+    """What a backend can push down for one collection."""
+
+    def grade(self, leaf: Leaf) -> Grade:
+        """Return how well the native form of a leaf fits its meaning."""
+        ...
+
+    def orders(self, order: tuple[SortKey, ...]) -> bool:
+        """Return whether pages can come in this order (`()` is by id), cursors included."""
+        ...
+
+    def aggregates(self, measures: tuple[Measure, ...], by: tuple[Path, ...]) -> bool:
+        """Return whether these can be computed at the store, exactly (floats within 1e-12)."""
+        ...
+
+
+class Executor(Protocol):
+    """What runs operations: a backend, a transaction, a stack of layers."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Return what can be done here."""
+        ...
+
+    def support(self, collection: str) -> Support:
+        """Return what can be pushed down; no I/O."""
+        ...
+
+    async def read(self, collection: str, ids: Sequence[str], *, for_update: bool = False) -> list[Record | None]:
+        """Return the records of these ids in order, None where there is none; ids may repeat."""
+        ...
+
+    async def write(
+        self, collection: str, kind: Kind, changes: Sequence[Change], *, atomic: bool
+    ) -> list[Result]:
+        """Apply changes of one kind as if one after another; return one result for each, in order.
+
+        With `atomic` (only where the capability `atomic_batch` is true) either all are applied or
+        none, and then every result is an error: the item's own, or `not_written`. An item's error
+        is a `RecordError`, or a `StoreError` with `applied`; a failure of the whole request is
+        raised.
+        """
+        ...
+
+    async def fetch(self, collection: str, request: PageRequest) -> Page:
+        """Return one page."""
+        ...
+
+    async def count(self, collection: str, where: Predicate) -> Tally:
+        """Count the matching records; `where` has exact leaves only."""
+        ...
+
+    async def aggregate(self, collection: str, request: AggregateRequest) -> Aggregated:
+        """Compute partial states; only for what `Support.aggregates` accepted, exact leaves only."""
+        ...
+
+    async def remove(self, collection: str, where: Predicate) -> int:
+        """Delete the matching records and return how many; exact leaves only.
+
+        `And(())` clears the collection and is supported by every backend; other predicates where
+        the capability `delete_where` is true.
+        """
+        ...
+
+    async def explain(self, collection: str, request: PageRequest) -> NativePlan:
+        """Return the native form of a page request, without running it for its records."""
+        ...
+
+    async def release(self, collection: str, after: After) -> None:
+        """Give back what an unfinished stream holds at the store."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TransactionOptions:
+    """How a transaction runs; a backend refuses what its capabilities lack."""
+
+    isolation: str | None = None
+    read_only: bool = False
+
+
+class TransactionExecutor(Executor, Protocol):
+    """An executor inside one transaction; used by one task at a time."""
+
+    def savepoint(self) -> AbstractAsyncContextManager[None]:
+        """Open a savepoint: leaving by an exception undoes what was done since."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PoolStats:
+    """A snapshot of one pool; sizes in connections, times in seconds."""
+
+    size: int = 0
+    idle: int = 0
+    in_use: int = 0
+    waiting: int = 0
+    max_size: int = 0
+    min_size: int = 0
+    acquired: int = 0
+    """How many times a connection was handed out."""
+    timeouts: int = 0
+    opened: int = 0
+    closed: int = 0
+    wait_seconds: float = 0.0
+    """Total time spent waiting for a connection."""
+    use_seconds: float = 0.0
+    """Total time that connections were in use."""
+
+
+class Backend(Executor, Protocol):
+    """An executor with a life: what a database handle owns."""
+
+    @property
+    def name(self) -> str:
+        """Return the backend's name, such as `postgres`."""
+        ...
+
+    @property
+    def default_collection(self) -> str:
+        """Return the collection that the config names."""
+        ...
+
+    async def open(self, collection: str) -> None:
+        """Connect in the running loop, check access, and make the collection ready."""
+        ...
+
+    async def close(self) -> None:
+        """Give back everything; the last lease closes the pool. May be called twice."""
+        ...
+
+    async def ping(self) -> None:
+        """Do the cheapest round trip that needs the store to work."""
+        ...
+
+    async def refresh(self, collection: str) -> None:
+        """Make earlier writes visible to searches by any handle; nothing to do on most stores."""
+        ...
+
+    async def collections(self) -> list[str]:
+        """Return the names of the collections that isthmus made here, sorted."""
+        ...
+
+    def begin(self, options: TransactionOptions) -> AbstractAsyncContextManager[TransactionExecutor]:
+        """Open a transaction: commit on leaving, roll back on an exception."""
+        ...
+
+    def stats(self) -> PoolStats:
+        """Return a snapshot of this loop's pool."""
+        ...
+
+    async def native(self) -> Any:
+        """Return this loop's native client or pool."""
+        ...
+
+
+def not_written(change: Change) -> NotWrittenError:
+    """Return the result of a good item in an atomic batch that failed."""
+    return NotWrittenError("not written: another item of this atomic batch failed", record_id=change.id)
+
+
+def refused(changes: Sequence[Change]) -> list[Result] | None:
+    """Return the results of an atomic batch if some record of it is invalid, else None.
+
+    Encodes each item to find all the invalid ones; called when one was met.
+    """
+    results: list[Result] = []
+    found = False
+    for change in changes:
+        try:
+            change.encoded()
+            change.encoded_metadata()
+        except InvalidRecordError as error:
+            error.record_id = change.id
+            results.append(error)
+            found = True
+        else:
+            results.append(not_written(change))
+    return results if found else None

@@ -1,0 +1,148 @@
+"""Operations as immutable values, so that a layer is one method."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from isthmus._executor import (
+    After,
+    Aggregated,
+    AggregateRequest,
+    Change,
+    Executor,
+    Kind,
+    NativePlan,
+    Page,
+    PageRequest,
+    Result,
+    Tally,
+)
+from isthmus._query.ast import Predicate
+from isthmus._record import Record
+
+R = TypeVar("R")
+
+
+class Op(Generic[R]):
+    """One operation on a collection; `apply` runs it on an executor."""
+
+    __slots__ = ()
+
+    collection: str
+    name: str
+    writes = False
+    """Whether it may change the store."""
+    idempotent = True
+    """Whether doing it twice leaves the same state and answer."""
+
+    async def apply(self, executor: Executor) -> R:
+        """Run the operation."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, slots=True)
+class Read(Op[list[Record | None]]):
+    """Get records by id."""
+
+    collection: str
+    ids: Sequence[str]
+    for_update: bool = False
+    name = "get"
+
+    async def apply(self, executor: Executor) -> list[Record | None]:
+        return await executor.read(self.collection, self.ids, for_update=self.for_update)
+
+
+@dataclass(frozen=True, slots=True)
+class Write(Op[list[Result]]):
+    """Write a batch of one kind."""
+
+    collection: str
+    kind: Kind
+    changes: Sequence[Change]
+    atomic: bool
+    writes = True
+    idempotent = False
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """The verb."""
+        return self.kind.value
+
+    async def apply(self, executor: Executor) -> list[Result]:
+        return await executor.write(self.collection, self.kind, self.changes, atomic=self.atomic)
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch(Op[Page]):
+    """Get one page of a search."""
+
+    collection: str
+    request: PageRequest
+    name = "search"
+
+    async def apply(self, executor: Executor) -> Page:
+        return await executor.fetch(self.collection, self.request)
+
+
+@dataclass(frozen=True, slots=True)
+class Count(Op[Tally]):
+    """Count matching records."""
+
+    collection: str
+    where: Predicate
+    name = "count"
+
+    async def apply(self, executor: Executor) -> Tally:
+        return await executor.count(self.collection, self.where)
+
+
+@dataclass(frozen=True, slots=True)
+class Aggregate(Op[Aggregated]):
+    """Compute aggregates."""
+
+    collection: str
+    request: AggregateRequest
+    name = "aggregate"
+
+    async def apply(self, executor: Executor) -> Aggregated:
+        return await executor.aggregate(self.collection, self.request)
+
+
+@dataclass(frozen=True, slots=True)
+class Remove(Op[int]):
+    """Delete matching records."""
+
+    collection: str
+    where: Predicate
+    name = "delete_where"
+    writes = True
+
+    async def apply(self, executor: Executor) -> int:
+        return await executor.remove(self.collection, self.where)
+
+
+@dataclass(frozen=True, slots=True)
+class Explain(Op[NativePlan]):
+    """Say what a store would run."""
+
+    collection: str
+    request: PageRequest
+    name = "explain"
+
+    async def apply(self, executor: Executor) -> NativePlan:
+        return await executor.explain(self.collection, self.request)
+
+
+@dataclass(frozen=True, slots=True)
+class Release(Op[None]):
+    """Give back what an unfinished stream holds."""
+
+    collection: str
+    after: After
+    name = "release"
+
+    async def apply(self, executor: Executor) -> None:
+        await executor.release(self.collection, self.after)

@@ -1,0 +1,81 @@
+"""Paths: how a query names a value in a record (semantics §2)."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from isthmus.errors import QueryError
+
+
+class Root(enum.Enum):
+    """Where a path starts."""
+
+    DATA = "data"
+    METADATA = "_metadata"
+    ID = "_id"
+    VERSION = "_version"
+    CREATED_AT = "_created_at"
+    UPDATED_AT = "_updated_at"
+    SCORE = "_score"
+
+
+ATTRIBUTES = {root.value: root for root in Root if root is not Root.DATA}
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """Keys through objects, starting at the data, the metadata or a record attribute."""
+
+    root: Root
+    keys: tuple[str, ...]
+
+    def __str__(self) -> str:
+        plain = ".".join(self.keys)
+        if self.root is Root.DATA:
+            if any("." in key for key in self.keys) or self.keys[0] in ATTRIBUTES:
+                return f"field({list(self.keys)!r})"
+            return plain
+        return f"{self.root.value}.{plain}" if self.keys else self.root.value
+
+
+def parse_path(name: str | Sequence[str] | Path) -> Path:
+    """Return the path of `"address.city"`, `["a.b"]` (one key with a dot) or `"_metadata.source"`.
+
+    Raises `QueryError` for anything else.
+    """
+    if isinstance(name, Path):
+        return name
+    if isinstance(name, str):
+        first, _, rest = name.partition(".")
+        root = ATTRIBUTES.get(first)
+        if root is Root.METADATA:
+            return Path(root, _checked(rest.split(".")) if "." in name else ())
+        if root is not None:
+            if "." in name:
+                raise QueryError(f"{first} has no parts; a data key of that name is field({name.split('.')!r})")
+            return Path(root, ())
+        return Path(Root.DATA, _checked(name.split(".")))
+    if isinstance(name, Sequence) and name:
+        return Path(Root.DATA, _checked(name))
+    raise QueryError(f"a field is text such as 'address.city' or a list of keys, got {name!r}")
+
+
+def _checked(keys: Sequence[str]) -> tuple[str, ...]:
+    for key in keys:
+        if not isinstance(key, str):
+            raise QueryError(f"a key in a path must be text, got {type(key).__name__}")
+        if "\0" in key or not _encodable(key):
+            raise QueryError(f"no record has a key with U+0000 or a lone surrogate: {key!r}")
+    if len(keys) > 100:
+        raise QueryError("a path has at most 100 keys: no record is nested deeper")
+    return tuple(keys)
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,141 @@
+"""Aggregates (semantics §7): partial states that stores and the core compute, merge and finish."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeAlias, assert_never
+
+from isthmus._path import Path
+from isthmus._query.ast import Function, Measure
+from isthmus._query.found import found
+from isthmus._query.order import NONE, OBJECT, SortValue, _rank, bracketed, sort_value
+from isthmus._record import Record
+from isthmus._values import JSON, Scalar
+
+# COUNT: int. SUM and AVG: (sum, how many). MIN and MAX: a SortValue.
+State: TypeAlias = Any
+# One group's key: a scalar, or None for records without a value, for each `by` path.
+Key: TypeAlias = tuple["Scalar | None", ...]
+
+
+class Groups:
+    """Partial states by group; what a store returns for an aggregate, and what parts merge into."""
+
+    def __init__(self, measures: Sequence[Measure]) -> None:
+        self._measures = tuple(measures)
+        # Keyed with the bracket, since True == 1 and False == 0 as dictionary keys.
+        self._states: dict[tuple[SortValue, ...], list[State]] = {}
+
+    def add(self, key: Key, states: Sequence[State]) -> None:
+        """Merge one group's states in."""
+        tagged = tuple((NONE, None) if part is None else bracketed(part) for part in key)
+        mine = self._states.get(tagged)
+        if mine is None:
+            self._states[tagged] = list(states)
+            return
+        for index, measure in enumerate(self._measures):
+            mine[index] = _merged(measure.function, mine[index], states[index])
+
+    def add_record(self, record: Record, by: Sequence[Path]) -> None:
+        """Count one matching record in."""
+        states = [_state(measure, record) for measure in self._measures]
+        for key in group_keys(record, by):
+            self.add(key, states)
+
+    def rows(self, by: Sequence[Path]) -> list[tuple[Key, list[Any]]]:
+        """Return finished values by group, groups in the order of §4 (records without a value last)."""
+        if not self._states and not by:
+            return [((), [_finished(m.function, _EMPTY[m.function]) for m in self._measures])]
+        ordered = sorted(self._states.items(), key=lambda item: [_group_rank(v) for v in item[0]])
+        return [
+            (
+                tuple(value for _, value in key),
+                [_finished(m.function, state) for m, state in zip(self._measures, states, strict=True)],
+            )
+            for key, states in ordered
+        ]
+
+
+def _group_rank(value: SortValue) -> tuple[Any, ...]:
+    return (OBJECT + 1,) if value[0] == NONE else _rank(value)
+
+
+_EMPTY: dict[Function, State] = {
+    Function.COUNT: 0,
+    Function.SUM: (0, 0),
+    Function.AVG: (0, 0),
+    Function.MIN: (NONE, None),
+    Function.MAX: (NONE, None),
+}
+
+
+def group_keys(record: Record, by: Sequence[Path]) -> list[Key]:
+    """Return the groups of a record: each distinct value of each path, or None without one."""
+    keys: list[Key] = [()]
+    for path in by:
+        distinct = {bracketed(v): v for v in found(record, path) if not isinstance(v, dict)}
+        parts: list[Any] = [value for (_, value) in distinct] or [None]
+        keys = [(*key, part) for key in keys for part in parts]
+    return keys
+
+
+def _state(measure: Measure, record: Record) -> State:
+    if measure.path is None:
+        return 1
+    values = found(record, measure.path)
+    match measure.function:
+        case Function.COUNT:
+            return len(values)
+        case Function.SUM | Function.AVG:
+            numbers = [v for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
+            return (total(numbers), len(numbers))
+        case Function.MIN:
+            return sort_value(values, largest=False)
+        case Function.MAX:
+            return sort_value(values, largest=True)
+        case _:
+            assert_never(measure.function)
+
+
+def total(numbers: Iterable[int | float]) -> int | float:
+    """Return the sum: exact for integers, correctly rounded otherwise."""
+    numbers = list(numbers)
+    integers = sum(n for n in numbers if isinstance(n, int))
+    floats = [n for n in numbers if isinstance(n, float)]
+    return _add(integers, math.fsum(floats)) if floats else integers
+
+
+def _add(left: float, right: float) -> int | float:
+    try:
+        return left + right
+    except OverflowError:  # an integer beyond the floats
+        return float("inf") if left > 0 else float("-inf")
+
+
+def _merged(function: Function, left: State, right: State) -> State:
+    match function:
+        case Function.COUNT:
+            return left + right
+        case Function.SUM | Function.AVG:
+            return (_add(left[0], right[0]), left[1] + right[1])
+        case Function.MIN | Function.MAX:
+            if left[0] == NONE or right[0] == NONE:
+                return right if left[0] == NONE else left
+            return (min if function is Function.MIN else max)(left, right, key=_rank)
+        case _:
+            assert_never(function)
+
+
+def _finished(function: Function, state: State) -> JSON:
+    match function:
+        case Function.COUNT:
+            return state  # type: ignore[no-any-return]
+        case Function.SUM:
+            return state[0] if state[1] else None  # type: ignore[no-any-return]
+        case Function.AVG:
+            return state[0] / state[1] if state[1] else None  # type: ignore[no-any-return]
+        case Function.MIN | Function.MAX:
+            return {} if state[0] == OBJECT else state[1]  # type: ignore[no-any-return]
+        case _:
+            assert_never(function)

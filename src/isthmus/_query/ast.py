@@ -1,0 +1,219 @@
+"""The query tree: immutable predicates, sort keys, measures.
+
+Only positive leaves exist; `!=`, `not_in` and the like are `Not` around them, since a complement
+is exact (semantics §3). Operands are canonical JSON (`_values.canonical_operand`).
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from isthmus._path import Path
+from isthmus._values import JSON, Scalar
+
+
+class _Combining:
+    """`&`, `|` and `~`; and a refusal of `and`, `or`, `not` and `if`, which Python cannot overload."""
+
+    __slots__ = ()
+
+    def __and__(self, other: Predicate) -> Predicate:
+        return And((self, other)) if isinstance(other, _Combining) else NotImplemented  # type: ignore[arg-type]
+
+    def __or__(self, other: Predicate) -> Predicate:
+        return Or((self, other)) if isinstance(other, _Combining) else NotImplemented  # type: ignore[arg-type]
+
+    def __invert__(self) -> Predicate:
+        return Not(self)  # type: ignore[arg-type]
+
+    def __bool__(self) -> bool:
+        raise TypeError("a predicate has no truth value; combine with & | ~ instead of and, or, not")
+
+
+@dataclass(frozen=True, slots=True)
+class And(_Combining):
+    """All terms hold; true if there are none."""
+
+    terms: tuple[Predicate, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Or(_Combining):
+    """Some term holds; false if there are none."""
+
+    terms: tuple[Predicate, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Not(_Combining):
+    """The exact complement."""
+
+    term: Predicate
+
+
+@dataclass(frozen=True, slots=True)
+class Equal(_Combining):
+    """Some value found equals a scalar or, deeply, an object."""
+
+    path: Path
+    value: bool | int | float | str | dict[str, JSON]
+
+    def __hash__(self) -> int:  # an object operand is unhashable
+        return hash((Equal, self.path))
+
+
+@dataclass(frozen=True, slots=True)
+class EqualList(_Combining):
+    """The whole value at the path, reached through objects only, equals this list deeply."""
+
+    path: Path
+    value: list[JSON]
+
+    def __hash__(self) -> int:
+        return hash((EqualList, self.path))
+
+
+class Order(enum.Enum):
+    """The four order comparisons."""
+
+    LT = "<"
+    LE = "<="
+    GT = ">"
+    GE = ">="
+
+
+@dataclass(frozen=True, slots=True)
+class Ordered(_Combining):
+    """Some value found of the operand's type is on that side of it."""
+
+    path: Path
+    op: Order
+    value: Scalar
+
+
+@dataclass(frozen=True, slots=True)
+class Between(_Combining):
+    """One value found lies within both inclusive bounds, which are of one type."""
+
+    path: Path
+    low: Scalar
+    high: Scalar
+
+
+@dataclass(frozen=True, slots=True)
+class In(_Combining):
+    """Some value found equals one of these scalars; lists, objects and None are written out as `Or`."""
+
+    path: Path
+    values: tuple[Scalar, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Like(_Combining):
+    """Some text found matches the whole pattern; `%` any run, `_` one character, a backslash escapes.
+
+    `fold` compares each character by its one-character fold (`_query.text.fold`).
+    """
+
+    path: Path
+    pattern: str
+    fold: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Regex(_Combining):
+    """Some text found matches by Python's `re.search`."""
+
+    path: Path
+    pattern: str
+
+
+@dataclass(frozen=True, slots=True)
+class StartsWith(_Combining):
+    """Some text found starts with this."""
+
+    path: Path
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class EndsWith(_Combining):
+    """Some text found ends with this."""
+
+    path: Path
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Contains(_Combining):
+    """Some text found contains this."""
+
+    path: Path
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Exists(_Combining):
+    """Some value is found; an object counts."""
+
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Matches(_Combining):
+    """A full-text match, ranked by relevance; only where the capability `relevance` is true."""
+
+    path: Path
+    text: str
+
+
+Leaf: TypeAlias = (
+    Equal | EqualList | Ordered | Between | In | Like | Regex | StartsWith | EndsWith | Contains | Exists | Matches
+)
+Predicate: TypeAlias = And | Or | Not | Leaf
+
+LEAVES = (Equal, EqualList, Ordered, Between, In, Like, Regex, StartsWith, EndsWith, Contains, Exists, Matches)
+
+TRUE = And(())
+FALSE = Or(())
+
+
+@dataclass(frozen=True, slots=True)
+class SortKey:
+    """One key of an order; the id always follows as the last one, ascending."""
+
+    path: Path
+    descending: bool = False
+    nulls_first: bool = False
+
+
+class Function(enum.Enum):
+    """What an aggregate computes."""
+
+    COUNT = "count"
+    SUM = "sum"
+    AVG = "avg"
+    MIN = "min"
+    MAX = "max"
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """One computed column; without a path, `COUNT` counts records."""
+
+    name: str
+    function: Function
+    path: Path | None = None
+
+
+def leaves(predicate: Predicate) -> list[Leaf]:
+    """Return every leaf of the tree, left to right."""
+    match predicate:
+        case And(terms) | Or(terms):
+            return [leaf for term in terms for leaf in leaves(term)]
+        case Not(term):
+            return leaves(term)
+        case leaf:
+            return [leaf]

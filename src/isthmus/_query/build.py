@@ -1,0 +1,383 @@
+"""How users build queries: `field()`, `match()` and `Query`."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeAlias
+
+from isthmus._path import Path, Root, parse_path
+from isthmus._query.ast import (
+    LEAVES,
+    And,
+    Between,
+    Contains,
+    EndsWith,
+    Equal,
+    EqualList,
+    Exists,
+    Function,
+    In,
+    Like,
+    Matches,
+    Measure,
+    Not,
+    Or,
+    Order,
+    Ordered,
+    Predicate,
+    Regex,
+    SortKey,
+    StartsWith,
+)
+from isthmus._query.text import search_regex
+from isthmus._values import canonical_operand, kind_of
+from isthmus.errors import InvalidRecordError, QueryError
+
+FieldName: TypeAlias = "str | Sequence[str] | Field"
+Condition: TypeAlias = Predicate
+
+MAX_LEAVES = 10_000
+MAX_REGEX = 10_000
+
+
+class Field:
+    """A field in a query: compare it, or call its methods, to get a predicate.
+
+    `field("age") >= 25`, `field("name").like("A%")`, `field(["a.b"]) == 1` for a key with a dot.
+    """
+
+    __slots__ = ("path",)
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __repr__(self) -> str:
+        return f"field({str(self.path)!r})"
+
+    def __eq__(self, other: object) -> Predicate:  # type: ignore[override]
+        return equal(self.path, other)
+
+    def __ne__(self, other: object) -> Predicate:  # type: ignore[override]
+        return Not(equal(self.path, other))
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __lt__(self, other: Any) -> Predicate:
+        return ordered(self.path, Order.LT, other)
+
+    def __le__(self, other: Any) -> Predicate:
+        return ordered(self.path, Order.LE, other)
+
+    def __gt__(self, other: Any) -> Predicate:
+        return ordered(self.path, Order.GT, other)
+
+    def __ge__(self, other: Any) -> Predicate:
+        return ordered(self.path, Order.GE, other)
+
+    def __bool__(self) -> bool:
+        raise TypeError("a field has no truth value; use .exists()")
+
+    def in_(self, values: Sequence[Any]) -> Predicate:
+        """Hold if `=` holds for one of the values."""
+        return one_of(self.path, values)
+
+    def not_in(self, values: Sequence[Any]) -> Predicate:
+        """Hold if `=` holds for none of the values."""
+        return Not(one_of(self.path, values))
+
+    def between(self, low: Any, high: Any) -> Predicate:
+        """Hold if one value lies within both inclusive bounds."""
+        return between(self.path, low, high)
+
+    def not_between(self, low: Any, high: Any) -> Predicate:
+        """Hold if no value lies within both inclusive bounds."""
+        return Not(between(self.path, low, high))
+
+    def like(self, pattern: str) -> Predicate:
+        """Hold if some text matches as a whole: `%` any run, `_` one character, backslash escapes."""
+        return Like(self.path, _operand_text(self.path, "like", pattern))
+
+    def not_like(self, pattern: str) -> Predicate:
+        """Hold if no text matches."""
+        return Not(self.like(pattern))
+
+    def ilike(self, pattern: str) -> Predicate:
+        """`like` with each character folded to one case."""
+        return Like(self.path, _operand_text(self.path, "ilike", pattern), fold=True)
+
+    def regex(self, pattern: str) -> Predicate:
+        """Hold if `re.search` finds the pattern in some text."""
+        return regex(self.path, pattern)
+
+    def starts_with(self, text: str) -> Predicate:
+        """Hold if some text starts with this."""
+        return StartsWith(self.path, _operand_text(self.path, "starts_with", text))
+
+    def ends_with(self, text: str) -> Predicate:
+        """Hold if some text ends with this."""
+        return EndsWith(self.path, _operand_text(self.path, "ends_with", text))
+
+    def contains(self, text: str) -> Predicate:
+        """Hold if some text contains this; membership of a list is plain `==`."""
+        return Contains(self.path, _operand_text(self.path, "contains", text))
+
+    def exists(self) -> Predicate:
+        """Hold if there is a value; missing, null and `[]` are none."""
+        return Exists(self.path)
+
+    def is_null(self) -> Predicate:
+        """Hold if there is no value."""
+        return Not(Exists(self.path))
+
+
+def field(name: str | Sequence[str]) -> Field:
+    """Return a field to build predicates from; `["a.b"]` is one key that has a dot."""
+    return Field(_path(name))
+
+
+def match(name: FieldName, text: str) -> Predicate:
+    """Return a full-text match, for backends with the capability `relevance`."""
+    path = _path(name)
+    return Matches(path, _operand_text(path, "match", text))
+
+
+def _path(name: FieldName) -> Path:
+    return name.path if isinstance(name, Field) else parse_path(name)
+
+
+def _operand(path: Path, op: str, value: Any) -> Any:
+    try:
+        return canonical_operand(value, "value")
+    except InvalidRecordError as error:
+        raise QueryError(f"{path} {op}: {error}") from None
+
+
+def _operand_text(path: Path, op: str, value: Any) -> str:
+    text = _operand(path, op, value)
+    if not isinstance(text, str):
+        raise QueryError(f"{path} {op}: needs text, got {kind_of(text)}")
+    return text
+
+
+def equal(path: Path, value: Any) -> Predicate:
+    """Return `=`: None means is_null, a list compares the whole value."""
+    operand = _operand(path, "=", value)
+    if operand is None:
+        return Not(Exists(path))
+    if isinstance(operand, list):
+        return EqualList(path, operand)
+    return Equal(path, operand)
+
+
+def ordered(path: Path, op: Order, value: Any) -> Predicate:
+    """Return an order comparison with a scalar."""
+    operand = _operand(path, op.value, value)
+    if not isinstance(operand, bool | int | float | str):
+        raise QueryError(f"{path} {op.value}: needs a number, text or bool, got {kind_of(operand)}")
+    return Ordered(path, op, operand)
+
+
+def between(path: Path, low: Any, high: Any) -> Predicate:
+    """Return an inclusive range with bounds of one type."""
+    bounds = [_operand(path, "between", bound) for bound in (low, high)]
+    kinds = [kind_of(bound) for bound in bounds]
+    if kinds[0] != kinds[1] or kinds[0] not in ("bool", "number", "text"):
+        raise QueryError(f"{path} between: needs two numbers, texts or bools, got {kinds[0]} and {kinds[1]}")
+    return Between(path, bounds[0], bounds[1])
+
+
+def one_of(path: Path, values: Any) -> Predicate:
+    """Return `in`: `=` holds for one of the values."""
+    if isinstance(values, str | bytes | dict) or not hasattr(values, "__iter__"):
+        raise QueryError(f"{path} in: needs a list of values, got {type(values).__name__}")
+    operands = [_operand(path, "in", value) for value in values]
+    scalars = tuple(v for v in operands if isinstance(v, bool | int | float | str))
+    others = [equal(path, v) for v in operands if not isinstance(v, bool | int | float | str)]
+    if not others:
+        return In(path, scalars)
+    return Or((In(path, scalars), *others) if scalars else tuple(others))
+
+
+def regex(path: Path, pattern: Any) -> Predicate:
+    """Return a `re.search` test; a bad pattern is refused here."""
+    text = _operand_text(path, "regex", pattern)
+    if len(text) > MAX_REGEX:
+        raise QueryError(f"{path} regex: a pattern has at most {MAX_REGEX} characters, this one {len(text)}")
+    try:
+        search_regex(text)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise QueryError(f"{path} regex: {text[:80]!r} is no pattern: {error}") from None
+    return Regex(path, text)
+
+
+def _unary(kind: Callable[[Path], Predicate]) -> Callable[[Path, Any], Predicate]:
+    def build(path: Path, value: Any) -> Predicate:
+        if value is not None:
+            raise QueryError(f"{path}: exists, not_exists and is_null take no value")
+        return kind(path)
+
+    return build
+
+
+def _between(path: Path, value: Any) -> Predicate:
+    if isinstance(value, str) or not isinstance(value, Sequence) or len(value) != 2:
+        raise QueryError(f"{path} between: needs a pair [low, high], got {value!r}")
+    return between(path, value[0], value[1])
+
+
+def _not(build: Callable[[Path, Any], Predicate]) -> Callable[[Path, Any], Predicate]:
+    return lambda path, value: Not(build(path, value))
+
+
+OPERATORS: dict[str, Callable[[Path, Any], Predicate]] = {
+    "=": equal,
+    "!=": _not(equal),
+    "<": lambda path, value: ordered(path, Order.LT, value),
+    "<=": lambda path, value: ordered(path, Order.LE, value),
+    ">": lambda path, value: ordered(path, Order.GT, value),
+    ">=": lambda path, value: ordered(path, Order.GE, value),
+    "in": one_of,
+    "not_in": _not(one_of),
+    "like": lambda path, value: Field(path).like(value),
+    "not_like": lambda path, value: Field(path).not_like(value),
+    "ilike": lambda path, value: Field(path).ilike(value),
+    "regex": regex,
+    "exists": _unary(Exists),
+    "not_exists": _unary(lambda path: Not(Exists(path))),
+    "is_null": _unary(lambda path: Not(Exists(path))),
+    "between": _between,
+    "not_between": _not(_between),
+    "starts_with": lambda path, value: Field(path).starts_with(value),
+    "ends_with": lambda path, value: Field(path).ends_with(value),
+    "contains": lambda path, value: Field(path).contains(value),
+}
+_SPELLINGS = {"==": "=", "<>": "!=", "eq": "=", "ne": "!=", "gte": ">=", "lte": "<=", "gt": ">", "lt": "<"}
+
+
+def comparison(name: FieldName, op: str, value: Any = None) -> Predicate:
+    """Return the predicate for an operator's name; raises `QueryError` with the nearest valid one."""
+    build = OPERATORS.get(op) if isinstance(op, str) else None
+    if build is None:
+        near = _SPELLINGS.get(str(op)) or next(iter(difflib.get_close_matches(str(op), OPERATORS, 1)), None)
+        hint = f"; did you mean {near!r}?" if near else ""
+        raise QueryError(f"unknown operator {op!r}{hint} Known: {', '.join(OPERATORS)}")
+    return build(_path(name), value)
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What to find, in which order, and how much of it. Immutable: each step returns a new query.
+
+    `Query().filter("age", ">=", 25).sort("name").limit(10)`
+    """
+
+    where: Predicate = And(())
+    order: tuple[SortKey, ...] = ()
+    count: int | None = None
+    skip: int = 0
+    fields: tuple[Path, ...] | None = None
+
+    def filter(self, name: FieldName | Predicate, op: str | None = None, value: Any = None) -> Query:
+        """Return the query with one more condition: a field, an operator and a value, or a predicate."""
+        if isinstance(name, LEAVES | And | Or | Not):
+            if op is not None:
+                raise QueryError("filter() takes a predicate alone, or a field with an operator and a value")
+            return self._and(name)
+        if op is None:
+            raise QueryError(f"filter({name!r}) needs an operator and a value, or a predicate")
+        return self._and(comparison(name, op, value))
+
+    def any_of(self, *conditions: Predicate | Query) -> Query:
+        """Return the query with the condition that one of these holds."""
+        return self._and(Or(tuple(map(as_predicate, conditions))))
+
+    def not_(self, condition: Predicate | Query) -> Query:
+        """Return the query with the condition that this does not hold."""
+        return self._and(Not(as_predicate(condition)))
+
+    def match(self, name: FieldName, text: str) -> Query:
+        """Return the query with a full-text match; sort by `_score` to rank by relevance."""
+        return self._and(match(name, text))
+
+    def sort(
+        self,
+        name: FieldName,
+        direction: Literal["asc", "desc"] = "asc",
+        *,
+        nulls: Literal["first", "last"] = "last",
+    ) -> Query:
+        """Return the query with one more sort key; records without a value come last unless said."""
+        if direction not in ("asc", "desc"):
+            raise QueryError(f"a direction is 'asc' or 'desc', got {direction!r}")
+        if nulls not in ("first", "last"):
+            raise QueryError(f"nulls is 'first' or 'last', got {nulls!r}")
+        key = SortKey(_path(name), direction == "desc", nulls == "first")
+        return replace(self, order=(*self.order, key))
+
+    def limit(self, count: int) -> Query:
+        """Return the query for at most this many records; 0 gives none."""
+        return replace(self, count=_natural("limit", count))
+
+    def offset(self, skip: int) -> Query:
+        """Return the query without its first records."""
+        return replace(self, skip=_natural("offset", skip))
+
+    def select(self, *names: FieldName) -> Query:
+        """Return the query for these parts of the data only, in their shape."""
+        if not names:
+            raise QueryError("select() needs at least one field")
+        return replace(self, fields=tuple(map(_path, names)))
+
+    def _and(self, term: Predicate) -> Query:
+        terms = self.where.terms if isinstance(self.where, And) else (self.where,)
+        return replace(self, where=And((*terms, term)))
+
+    def __bool__(self) -> bool:
+        raise TypeError("a query has no truth value; await db.exists(...) or db.count(...) tells what it finds")
+
+
+def _natural(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise QueryError(f"{name} must be a whole number from 0, got {value!r}")
+    return min(value, 2**62)
+
+
+def as_query(query: Query | Predicate | None) -> Query:
+    """Return a query for what a verb was given: a query, a bare predicate, or nothing for all."""
+    if query is None:
+        return Query()
+    if isinstance(query, Query):
+        return query
+    return Query(where=as_predicate(query))
+
+
+def as_predicate(condition: Any) -> Predicate:
+    """Return the predicate of a predicate or of a query without order and limits."""
+    if isinstance(condition, Query):
+        if condition.order or condition.skip or condition.fields is not None or condition.count is not None:
+            raise QueryError("only a query's conditions fit here: it has a sort, limit, offset or select")
+        return condition.where
+    if isinstance(condition, LEAVES | And | Or | Not):
+        return condition
+    raise QueryError(f"expected a Query or a predicate such as field('age') >= 25, got {type(condition).__name__}")
+
+
+def measures(spec: dict[str, Any]) -> tuple[Measure, ...]:
+    """Return measures for `{"n": "count", "oldest": ("max", "age")}`."""
+    built = []
+    for name, what in spec.items():
+        function, of = (what, None) if isinstance(what, str) else (what[0], what[1])
+        if function not in [f.value for f in Function]:
+            near = next(iter(difflib.get_close_matches(str(function), [f.value for f in Function], 1)), None)
+            hint = f"; did you mean {near!r}?" if near else ""
+            raise QueryError(f"unknown aggregate {function!r}{hint} Known: count, sum, avg, min, max")
+        if of is None and function != "count":
+            raise QueryError(f"{function} needs a field: ({function!r}, 'age')")
+        path = None if of is None else _path(of)
+        if path is not None and path.root is Root.SCORE:
+            raise QueryError("_score can be sorted by, not aggregated")
+        built.append(Measure(name, Function(function), path))
+    return tuple(built)

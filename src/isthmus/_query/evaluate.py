@@ -1,0 +1,141 @@
+"""What a predicate means, as a program (semantics §3): the oracle that every backend is compared with.
+
+Slow and obvious on purpose. It imports nothing from a backend, and no backend but memory (and
+SQLite, through its SQL functions) calls it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, assert_never
+
+from isthmus._path import Path, Root
+from isthmus._query.ast import (
+    And,
+    Between,
+    Contains,
+    EndsWith,
+    Equal,
+    EqualList,
+    Exists,
+    In,
+    Leaf,
+    Like,
+    Matches,
+    Not,
+    Or,
+    Order,
+    Ordered,
+    Predicate,
+    Regex,
+    StartsWith,
+)
+from isthmus._query.found import found, value_at
+from isthmus._query.text import fold, like_regex, search_regex
+from isthmus._record import Record
+from isthmus._values import JSON, kind_of, same
+from isthmus.errors import UnsupportedError
+
+
+def holds(predicate: Predicate, record: Record) -> bool:
+    """Return whether the predicate is true of the record; never raises for what is stored."""
+    match predicate:
+        case And(terms):
+            return all(holds(term, record) for term in terms)
+        case Or(terms):
+            return any(holds(term, record) for term in terms)
+        case Not(term):
+            return not holds(term, record)
+        case leaf:
+            return leaf_holds(leaf, record)
+
+
+def leaf_holds(leaf: Leaf, record: Record) -> bool:
+    """Return whether a leaf is true of the record."""
+    match leaf:
+        case EqualList(path, operand):
+            value = value_at(record, path)
+            return isinstance(value, list) and same(value, operand)
+        case Exists(path):
+            return bool(found(record, path))
+        case Matches():
+            raise UnsupportedError("match() is judged by the store alone", capability="relevance")
+        case _:
+            test = leaf_test(leaf)
+            return any(test(value) for value in found(record, leaf.path))
+
+
+def leaf_test(leaf: Leaf) -> Callable[[JSON], bool]:
+    """Return the test that one value found must pass, for a leaf that is existential over values."""
+    match leaf:
+        case Equal(_, operand):
+            return lambda value: same(value, operand)
+        case In(_, operands):
+            return lambda value: any(same(value, operand) for operand in operands)
+        case Ordered(_, op, operand):
+            return lambda value: kind_of(value) == kind_of(operand) and _compare(op, value, operand)
+        case Between(_, low, high):
+            return lambda value: kind_of(value) == kind_of(low) and low <= value <= high  # type: ignore[operator]
+        case Like(_, pattern, folded):
+            regex = like_regex(pattern, folded=folded)
+            return _text_test(lambda text: regex.fullmatch(fold(text) if folded else text) is not None)
+        case Regex(_, pattern):
+            search = search_regex(pattern).search
+            return _text_test(lambda text: search(text) is not None)
+        case StartsWith(_, operand):
+            return _text_test(lambda text: text.startswith(operand))
+        case EndsWith(_, operand):
+            return _text_test(lambda text: text.endswith(operand))
+        case Contains(_, operand):
+            return _text_test(lambda text: operand in text)
+        case Exists():
+            return lambda _: True
+        case EqualList() | Matches():
+            raise ValueError("not a test of one value")
+        case _:
+            assert_never(leaf)
+
+
+def _text_test(test: Callable[[str], bool]) -> Callable[[JSON], bool]:
+    return lambda value: isinstance(value, str) and test(value)
+
+
+def _compare(op: Order, value: Any, operand: Any) -> bool:
+    match op:
+        case Order.LT:
+            return bool(value < operand)
+        case Order.LE:
+            return bool(value <= operand)
+        case Order.GT:
+            return bool(value > operand)
+        case Order.GE:
+            return bool(value >= operand)
+        case _:
+            assert_never(op)
+
+
+def select(record_data: dict[str, Any], paths: Iterable[Path]) -> dict[str, Any]:
+    """Return the parts of the data that the paths lead to, in their shape (semantics §4)."""
+    wanted = [path.keys for path in paths if path.root is Root.DATA]
+    kept = _select(record_data, wanted)
+    return kept if isinstance(kept, dict) else {}
+
+
+_NOTHING: Any = object()
+
+
+def _select(value: Any, wanted: list[tuple[str, ...]]) -> Any:
+    """Return the value cut to the wanted key sequences, or `_NOTHING` if none leads into it."""
+    if any(not keys for keys in wanted):
+        return value
+    if isinstance(value, list):
+        cut = [kept for item in value if (kept := _select(item, wanted)) is not _NOTHING]
+        return cut if cut else _NOTHING
+    if isinstance(value, dict):
+        result = {}
+        for key, item in value.items():
+            inner = [keys[1:] for keys in wanted if keys[0] == key]
+            if inner and (kept := _select(item, inner)) is not _NOTHING:
+                result[key] = kept
+        return result if result else _NOTHING
+    return _NOTHING

@@ -1,0 +1,84 @@
+"""The total order of records (semantics §4), and positions in it, which cursors are made of."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable
+from typing import Any, TypeAlias
+
+from isthmus._path import Path, Root
+from isthmus._query.ast import SortKey
+from isthmus._query.found import found
+from isthmus._record import Record
+from isthmus._values import JSON
+
+NONE, BOOL, NUMBER, TEXT, OBJECT = -1, 0, 1, 2, 3
+_BRACKETS: dict[type, int] = {bool: BOOL, int: NUMBER, float: NUMBER, str: TEXT, dict: OBJECT}
+
+# One sort key's value in a record: its bracket and the value. Objects tie, so theirs is None.
+SortValue: TypeAlias = tuple[int, Any]
+# The sort values in order, then the id: where a record stands. JSON-able, so that a cursor keeps it.
+Position: TypeAlias = tuple[Any, ...]
+
+
+def sort_value(values: Iterable[JSON], *, largest: bool) -> SortValue:
+    """Return the smallest (or largest) of the values found, in the cross-type order."""
+    ranked = [bracketed(value) for value in values]
+    if not ranked:
+        return (NONE, None)
+    return max(ranked, key=_rank) if largest else min(ranked, key=_rank)
+
+
+def bracketed(value: JSON) -> SortValue:
+    """Return a value with its place among the types."""
+    bracket = _BRACKETS[type(value)]
+    return (bracket, None if bracket == OBJECT else value)
+
+
+def _rank(value: SortValue) -> tuple[Any, ...]:
+    return value if value[1] is not None else value[:1]
+
+
+def position(record: Record, order: tuple[SortKey, ...]) -> Position:
+    """Return where a stored record stands in the order."""
+    keys = (sort_value(found(record, key.path), largest=key.descending) for key in order)
+    return (*keys, record.id)
+
+
+def compare(left: Position, right: Position, order: tuple[SortKey, ...]) -> int:
+    """Return -1, 0 or 1 as left comes before, with or after right."""
+    for key, a, b in zip(order, left, right, strict=False):
+        if (a[0] == NONE) != (b[0] == NONE):
+            return -1 if (a[0] == NONE) == key.nulls_first else 1
+        if a[0] == NONE:
+            continue
+        ra, rb = _rank(tuple(a)), _rank(tuple(b))
+        if ra != rb:
+            return -1 if (ra < rb) != key.descending else 1
+    a_id, b_id = left[-1], right[-1]
+    return (a_id > b_id) - (a_id < b_id)
+
+
+def place(order: tuple[SortKey, ...]) -> Any:
+    """Return a key function on positions for `sorted`, `heapq` and the like."""
+    if not order:
+        return lambda at: at[-1]
+    return functools.cmp_to_key(lambda a, b: compare(a, b, order))
+
+
+def in_order(records: Iterable[Record], order: tuple[SortKey, ...]) -> list[Record]:
+    """Return the records sorted; decodes each only where a sort key needs it."""
+    if not order:
+        return sorted(records, key=lambda record: record.id or "")
+    placed = [(position(record, order), record) for record in records]
+    key = place(order)
+    placed.sort(key=lambda pair: key(pair[0]))
+    return [record for _, record in placed]
+
+
+BY_ID: tuple[SortKey, ...] = ()
+
+
+def is_id(path: Path) -> bool:
+    """Return whether the path is the record's id, after which no further sort key matters."""
+    return path.root is Root.ID

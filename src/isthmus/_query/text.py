@@ -1,0 +1,86 @@
+"""LIKE patterns and the one-character fold of `ilike` (semantics §3)."""
+
+from __future__ import annotations
+
+import functools
+import re
+from typing import Final
+
+
+class Wild:
+    """A wildcard in a parsed LIKE pattern."""
+
+    __slots__ = ("sign",)
+
+    def __init__(self, sign: str) -> None:
+        self.sign: Final = sign
+
+    def __repr__(self) -> str:
+        return f"<{self.sign}>"
+
+
+ANY_RUN = Wild("%")
+ANY_ONE = Wild("_")
+
+
+@functools.lru_cache(maxsize=1024)
+def parse_like(pattern: str) -> tuple[str | Wild, ...]:
+    """Return the pattern as literal runs and wildcards, escapes resolved.
+
+    A backslash takes the next character literally; a lone one at the end stands for itself.
+    """
+    parts: list[str | Wild] = []
+    literal: list[str] = []
+    characters = iter(pattern)
+    for c in characters:
+        if c == "\\":
+            literal.append(next(characters, "\\"))
+        elif c in "%_":
+            if literal:
+                parts.append("".join(literal))
+                literal = []
+            parts.append(ANY_RUN if c == "%" else ANY_ONE)
+        else:
+            literal.append(c)
+    if literal:
+        parts.append("".join(literal))
+    return tuple(parts)
+
+
+def fold_character(c: str) -> str:
+    """Return the one-character fold: casefold if that is one character, else lower, else itself."""
+    folded = c.casefold()
+    if len(folded) == 1:
+        return folded
+    lowered = c.lower()
+    return lowered if len(lowered) == 1 else c
+
+
+def fold(text: str) -> str:
+    """Return the text with each character folded; never another length."""
+    if text.isascii():
+        return text.lower()
+    return "".join(map(fold_character, text))
+
+
+@functools.lru_cache(maxsize=1024)
+def like_regex(pattern: str, *, folded: bool) -> re.Pattern[str]:
+    """Return a regex to be used with `fullmatch`; for `ilike` on folded text."""
+    parts: list[str] = []
+    for part in parse_like(pattern):
+        if part is ANY_RUN:
+            # A second run adds nothing but backtracking.
+            if not parts or parts[-1] != ".*":
+                parts.append(".*")
+        elif part is ANY_ONE:
+            parts.append(".")
+        else:
+            assert isinstance(part, str)
+            parts.append(re.escape(fold(part) if folded else part))
+    return re.compile("".join(parts), re.DOTALL)
+
+
+@functools.lru_cache(maxsize=1024)
+def search_regex(pattern: str) -> re.Pattern[str]:
+    """Return the compiled pattern; raises `re.error` or `RecursionError` for a bad one."""
+    return re.compile(pattern)

@@ -1,0 +1,210 @@
+"""Record: an id, data, metadata, a version and two times."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from isthmus._values import JSON, Encoded, check_id, decode, from_micros
+
+_PENDING: Any = object()
+
+
+class Record:
+    """One document and what the store knows about it.
+
+    `Record(data, id=…, metadata=…)` is what one writes; a record that was read also has `version`
+    (an opaque token that changes on every write), `created_at` and `updated_at`. Attributes are
+    read-only; `record["name"]`, `in`, `len`, iteration and `.get` read the data. Two records are
+    equal if their ids, data and metadata are.
+
+    A record that came from a store keeps the JSON text until somebody looks at it, so counting,
+    routing or copying records decodes nothing.
+    """
+
+    __slots__ = ("_created", "_data", "_decode", "_metadata", "_raw", "_raw_metadata", "_updated", "id", "version")
+
+    id: str | None
+    version: str | None
+
+    def __init__(
+        self,
+        data: Mapping[str, Any] | Any,
+        *,
+        id: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> None:
+        set_ = object.__setattr__
+        set_(self, "id", None if id is None else check_id(id))
+        set_(self, "version", None)
+        set_(self, "_data", data)
+        set_(self, "_metadata", {} if metadata is None else metadata)
+        set_(self, "_raw", None)
+        set_(self, "_raw_metadata", None)
+        set_(self, "_created", None)
+        set_(self, "_updated", None)
+        set_(self, "_decode", decode)
+
+    @classmethod
+    def stored(
+        cls,
+        id: str,
+        raw: bytes | str,
+        raw_metadata: bytes | str | None,
+        version: str,
+        created: dt.datetime | int,
+        updated: dt.datetime | int,
+        decode: Callable[[bytes | str], Any] = decode,
+    ) -> Record:
+        """Return a record as a store holds it, undecoded; for backends.
+
+        `raw` and `raw_metadata` are JSON texts (None: no metadata), times are datetimes or
+        microseconds since 1970. Costs about 0.6 µs.
+        """
+        self = cls.__new__(cls)
+        _set_id(self, id)
+        _set_version(self, version)
+        _set_data(self, _PENDING)
+        _set_metadata(self, _PENDING)
+        _set_raw(self, raw)
+        _set_raw_metadata(self, raw_metadata)
+        _set_created(self, created)
+        _set_updated(self, updated)
+        _set_decode(self, decode)
+        return self
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The record's own fields."""
+        if self._data is _PENDING:
+            _set_data(self, self._decode(self._raw))
+        return self._data  # type: ignore[no-any-return]
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What is said about the record beside its data."""
+        if self._metadata is _PENDING:
+            raw = self._raw_metadata
+            _set_metadata(self, {} if raw is None or raw in ("{}", b"{}") else self._decode(raw))
+        return self._metadata  # type: ignore[no-any-return]
+
+    @property
+    def created_at(self) -> dt.datetime | None:
+        """When the record was first written; None until it was stored."""
+        created = self._created
+        return from_micros(created) if isinstance(created, int) else created
+
+    @property
+    def updated_at(self) -> dt.datetime | None:
+        """When the record was last written; None until it was stored."""
+        updated = self._updated
+        return from_micros(updated) if isinstance(updated, int) else updated
+
+    @property
+    def raw(self) -> tuple[Encoded | None, Encoded | None]:
+        """The data and metadata as canonical JSON where the store kept our text as it was, else None."""
+        if self._raw is None or self._decode is not decode:
+            return None, None
+        raw, metadata = self._raw, self._raw_metadata or b"{}"
+        return (
+            Encoded(raw.encode() if isinstance(raw, str) else raw),
+            Encoded(metadata.encode() if isinstance(metadata, str) else metadata),
+        )
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"a Record's attributes are read-only; make a new Record to change {name!r}")
+
+    def __getitem__(self, key: str) -> Any:
+        return self.data[key]
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return `data[key]`, or `default` if there is no such key."""
+        return self.data.get(key, default)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.data
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.data)
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def keys(self) -> Any:
+        """Return the data's keys."""
+        return self.data.keys()
+
+    def items(self) -> Any:
+        """Return the data's items."""
+        return self.data.items()
+
+    def values(self) -> Any:
+        """Return the data's values."""
+        return self.data.values()
+
+    def __bool__(self) -> bool:
+        # An empty record is a record: `if await db.get(id)` asks whether it is there.
+        return True
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Record):
+            return NotImplemented
+        return self.id == other.id and self.data == other.data and self.metadata == other.metadata
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        metadata = f", metadata={self.metadata!r}" if self.metadata else ""
+        return f"Record({self.data!r}, id={self.id!r}{metadata})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        state = (self.id, self.data, self.metadata, self.version, self._created, self._updated)
+        return _restore, state
+
+
+# The slots' own setters: read-only for users, and faster than object.__setattr__ by name.
+_set_id = Record.id.__set__  # type: ignore[attr-defined,union-attr]
+_set_version = Record.version.__set__  # type: ignore[attr-defined,union-attr]
+_set_data = Record._data.__set__  # type: ignore[attr-defined]
+_set_metadata = Record._metadata.__set__  # type: ignore[attr-defined]
+_set_raw = Record._raw.__set__  # type: ignore[attr-defined]
+_set_raw_metadata = Record._raw_metadata.__set__  # type: ignore[attr-defined]
+_set_created = Record._created.__set__  # type: ignore[attr-defined]
+_set_updated = Record._updated.__set__  # type: ignore[attr-defined]
+_set_decode = Record._decode.__set__  # type: ignore[attr-defined]
+
+
+def known(
+    id: str,
+    data: Mapping[str, JSON],
+    metadata: Mapping[str, JSON],
+    version: str,
+    created: dt.datetime | int,
+    updated: dt.datetime | int,
+) -> Record:
+    """Return a stored record whose data is decoded already; for backends."""
+    record = Record.stored(id, b"", None, version, created, updated)
+    _set_data(record, data)
+    _set_metadata(record, metadata)
+    _set_raw(record, None)
+    return record
+
+
+def projected(record: Record, data: dict[str, Any]) -> Record:
+    """Return the stored record with only part of its data."""
+    assert record.id is not None
+    return known(record.id, data, record.metadata, record.version or "", record._created, record._updated)
+
+
+def _restore(
+    id: str | None,
+    data: Mapping[str, Any],
+    metadata: Mapping[str, Any],
+    version: str | None,
+    created: dt.datetime | int,
+    updated: dt.datetime | int,
+) -> Record:
+    if id is None or version is None:
+        return Record(data, id=id, metadata=metadata)
+    return known(id, data, metadata, version, created, updated)

@@ -1,0 +1,106 @@
+"""Which backends there are: ours by name, others by entry point (`isthmus.backends`)."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from isthmus._capability import Capabilities
+from isthmus.errors import ConfigError, MissingExtraError
+
+if TYPE_CHECKING:
+    from isthmus._config import BackendConfig
+    from isthmus._executor import Backend
+
+
+@dataclass(frozen=True, slots=True)
+class Plugin:
+    """What a backend's module offers as `plugin`; made without importing a driver."""
+
+    name: str
+    config: Callable[[], type[BackendConfig]]
+    """Returns the config class, importing it then."""
+    build: Callable[[Any], Backend]
+    """Returns a backend for a config, without I/O."""
+    capabilities: Capabilities
+    """What it can do with its default config."""
+    schemes: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
+    extra: str | None = None
+    """The extra to install if a driver is missing."""
+
+
+# Name, or other name or URL scheme, to module. Known without importlib.metadata, which is slow.
+_BUILTIN = {
+    "memory": "memory",
+    "mem": "memory",
+    "sqlite": "sqlite",
+    "sqlite3": "sqlite",
+    "postgres": "postgres",
+    "postgresql": "postgres",
+    "pg": "postgres",
+    "elasticsearch": "elasticsearch",
+    "es": "elasticsearch",
+    "es+http": "elasticsearch",
+    "es+https": "elasticsearch",
+    "s3": "s3",
+    "sqlalchemy": "sqlalchemy",
+}
+BACKENDS = ("memory", "sqlite", "postgres", "elasticsearch", "s3", "sqlalchemy")
+
+
+def plugin(name: str) -> Plugin:
+    """Return the backend of a name, another name of it, or a URL scheme.
+
+    Raises `ConfigError` that lists what is known, `MissingExtraError` if a driver is missing.
+    """
+    if not isinstance(name, str):
+        raise ConfigError(f"a backend is named by text such as 'postgres', got {type(name).__name__}")
+    module = _BUILTIN.get(name.lower())
+    if module is not None:
+        found: Plugin = _import(f"isthmus.backends.{module}").plugin
+        return found
+    if name.lower().startswith("sqlalchemy+"):  # sqlalchemy+mysql+asyncmy://…
+        found = _import("isthmus.backends.sqlalchemy").plugin
+        return found
+    others = _entry_points()
+    for other in others.values():
+        if name == other.name or name in other.schemes or name in other.aliases:
+            return other
+    known = [*BACKENDS, *others]
+    near = next(iter(difflib.get_close_matches(name, [*_BUILTIN, *others], 1)), None)
+    hint = f"; did you mean {near!r}?" if near else ""
+    raise ConfigError(f"unknown backend {name!r}{hint} Known: {', '.join(known)}")
+
+
+def _entry_points() -> dict[str, Plugin]:
+    from importlib.metadata import entry_points
+
+    found = {}
+    for point in entry_points(group="isthmus.backends"):
+        if point.name not in BACKENDS:
+            loaded = point.load()
+            found[point.name] = loaded if isinstance(loaded, Plugin) else loaded.plugin
+    return found
+
+
+def known_backends() -> tuple[str, ...]:
+    """Return the names of all backends, those of other packages included."""
+    return (*BACKENDS, *_entry_points())
+
+
+def _import(module: str) -> Any:
+    return importlib.import_module(module)
+
+
+def driver(module: str, *, extra: str) -> Any:
+    """Import a driver; raises `MissingExtraError` that says what to install."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            f"this backend needs {error.name}: pip install 'isthmus[{extra}]'", extra=extra
+        ) from None

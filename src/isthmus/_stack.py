@@ -1,0 +1,77 @@
+"""Layers around an executor, ordered by their slot and never by the order of calls."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeAlias, TypeVar
+
+from isthmus._executor import Executor
+from isthmus._op import Op
+
+R = TypeVar("R")
+Next: TypeAlias = Callable[[Op[Any]], Awaitable[Any]]
+
+
+class Slot(enum.IntEnum):
+    """Where a layer stands, outermost first, and why."""
+
+    TRACE = 1  # a span covers all that a call did, retries included
+    METRICS = 2  # what the user waited, so outside of everything that waits
+    CACHE = 3  # a hit needs none of the below
+    DEADLINE = 4  # one budget for planning and every attempt
+    GUARD = 5  # refuses before work is done for nothing
+    PLAN = 6  # turns one operation into native ones; each is retried alone
+    RETRY = 7  # below the plan, so that a page is repeated and not the search
+    FAILOVER = 8  # another endpoint is tried within one attempt
+    BREAKER = 9  # per endpoint, so below failover
+    LIMIT = 10  # queueing belongs to an endpoint, and its time to the attempt's
+    ATTEMPT_TIMEOUT = 11  # one attempt, without the queue
+    CONTEXT = 12  # names the operation in errors, next to the store
+
+
+class Layer:
+    """One concern around operations. Subclasses set `slot` and write `handle`.
+
+    A layer is shared by all operations of its handle; its state lives in it.
+    """
+
+    slot: Slot
+    ops: tuple[type[Op[Any]], ...] | None = None
+    """The operations that it handles; None is all. The others do not pass through it."""
+
+    async def handle(self, op: Op[R], call_next: Next, /) -> R:
+        """Run the operation, mostly by awaiting `call_next(op)`."""
+        raise NotImplementedError
+
+
+class Stack:
+    """Runs operations through layers on an executor; chains are built once for each kind of operation."""
+
+    def __init__(self, layers: Sequence[Layer], executor: Executor) -> None:
+        self.layers = tuple(sorted(layers, key=lambda layer: layer.slot))
+        self.executor = executor
+        self._chains: dict[type[Op[Any]], Next] = {}
+
+    def run(self, op: Op[R]) -> Awaitable[R]:
+        """Return an awaitable of the operation's result."""
+        chain = self._chains.get(type(op))
+        if chain is None:
+            chain = self._chains[type(op)] = self._chain(type(op))
+        return chain(op)
+
+    def _chain(self, kind: type[Op[Any]]) -> Next:
+        executor = self.executor
+
+        def call(op: Op[Any]) -> Awaitable[Any]:
+            return op.apply(executor)
+
+        for layer in reversed(self.layers):
+            if layer.ops is None or kind in layer.ops:
+                call = _around(layer, call)
+        return call
+
+
+def _around(layer: Layer, call_next: Next) -> Callable[[Op[Any]], Awaitable[Any]]:
+    handle = layer.handle
+    return lambda op: handle(op, call_next)

@@ -1,0 +1,344 @@
+"""Which values data may hold, and their one canonical JSON form (semantics §1).
+
+`encode` is the hot path: orjson walks the record in C, and a few byte tests on its output find
+the rare records that orjson writes otherwise than the contract says. Only those take the slow
+walk in Python, which also names the path of a value that is refused.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import datetime as dt
+import decimal
+import enum
+import math
+import os
+import random
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+import orjson
+
+from isthmus.errors import InvalidRecordError
+
+JSON: TypeAlias = "None | bool | int | float | str | list[JSON] | dict[str, JSON]"
+Scalar: TypeAlias = "bool | int | float | str"
+
+
+class Encoded(bytes):
+    """Canonical JSON that `encode` once wrote; passes between stores without being decoded."""
+
+    __slots__ = ()
+
+
+MAX_DEPTH = 100
+MAX_ID_BYTES = 512
+INT_MIN, INT_MAX = -(2**63), 2**63 - 1
+_EXACT = 2**53
+
+_OPTIONS = orjson.OPT_PASSTHROUGH_SUBCLASS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
+# Every digit becomes "0", so that "sixteen digits in a row" and "a digit before an exponent" are
+# substring searches, which cost tens of nanoseconds where a regex costs microseconds.
+_DIGITS = bytes(48 if 48 <= b <= 57 else b for b in range(256))
+
+
+def encode(data: Mapping[str, Any], where: str = "data") -> bytes:
+    """Return the canonical JSON of an object; about 1 µs for a record of ten fields.
+
+    Raises `InvalidRecordError` with the path (`data.items[3].price`) for whatever semantics §1
+    refuses.
+    """
+    try:
+        text = orjson.dumps(data, _passed_through, _OPTIONS)
+    except (orjson.JSONEncodeError, RecursionError):
+        return orjson.dumps(canonical(data, where))
+    if (
+        (b"null" in text and not _finite(data))  # orjson writes NaN and infinities as null
+        or b"\\u0000" in text
+        or b"-0.0" in text
+        or text.count(b"[") + text.count(b"{") > MAX_DEPTH
+        or text[:1] != b"{"
+    ):
+        return orjson.dumps(canonical(data, where))
+    zeros = text.translate(_DIGITS)
+    # Integers from 2^63 on and integral floats from 2^53 on, which orjson lets through.
+    if b"0000000000000000" in zeros or b"0e+0" in zeros or b"0e00" in zeros:
+        return orjson.dumps(canonical(data, where))
+    return text
+
+
+def _finite(value: Any) -> bool:
+    """Return whether every float is finite, as far as plain JSON types tell."""
+    kind = type(value)
+    if kind is float:
+        return math.isfinite(value)
+    if kind is dict:
+        return all(map(_finite, value.values()))
+    if kind is list or kind is tuple:
+        return all(map(_finite, value))
+    return kind is str or kind is int or kind is bool or value is None
+
+
+def decode(text: bytes | str) -> Any:
+    """Return the value of JSON that `encode` wrote and a store kept as it was."""
+    return orjson.loads(text)
+
+
+def decode_numeric(text: bytes | str) -> Any:
+    """Return the value of JSON whose numbers a store rewrote as plain digits (PostgreSQL's jsonb).
+
+    An integer outside 64 bits can only have been a float. orjson reads those beyond 2^64 as
+    floats already; the ones between 2^63 and 2^64 are mended here.
+    """
+    value = orjson.loads(text)
+    zeros = (text.encode() if isinstance(text, str) else text).translate(_DIGITS)
+    return _mend(value) if b"0000000000000000000" in zeros else value
+
+
+def _mend(value: Any) -> Any:
+    match value:
+        case dict():
+            return {key: _mend(item) for key, item in value.items()}
+        case list():
+            return [_mend(item) for item in value]
+        case int() if value > INT_MAX:
+            return float(value)
+    return value
+
+
+def canonical(value: Any, where: str = "data") -> dict[str, JSON]:
+    """Return a private canonical copy of an object, walking it in Python (some µs a field)."""
+    if not isinstance(_unwrapped(value, where), Mapping):
+        raise InvalidRecordError(
+            f"{where}: a record's data must be an object, got {type(value).__name__}", path=where
+        )
+    return _walk(value, where, 1)  # type: ignore[return-value]
+
+
+def canonical_operand(value: Any, where: str) -> JSON:
+    """Return the canonical form of a query operand; the same conversion as for stored values."""
+    return _walk(value, where, 1)
+
+
+def _walk(value: Any, where: str, depth: int) -> JSON:
+    kind = type(value)
+    if kind is str:
+        return _text(value, where)
+    if kind is bool or value is None:
+        return value  # type: ignore[no-any-return]
+    if kind is int:
+        return _integer(value, where)
+    if kind is float:
+        return _float(value, where)
+    if kind is dict or kind is list or kind is tuple:
+        if depth > MAX_DEPTH:
+            raise InvalidRecordError(
+                f"{where}: nested deeper than {MAX_DEPTH} levels (or in a cycle)", path=_cut(where)
+            )
+        if kind is dict:
+            return {
+                _key(key, where): _walk(item, f"{where}.{key}", depth + 1) for key, item in value.items()
+            }
+        return [_walk(item, f"{where}[{index}]", depth + 1) for index, item in enumerate(value)]
+    return _walk(_unwrapped(value, where), where, depth)
+
+
+def _unwrapped(value: Any, where: str) -> Any:
+    """Return one step towards JSON for a value that is not of an exact JSON type."""
+    try:
+        return _passed_through(value)
+    except TypeError as error:
+        raise InvalidRecordError(f"{where}: {error}", path=_cut(where)) from None
+
+
+def _passed_through(value: Any) -> Any:
+    """Convert what orjson hands back; also its `default=` hook."""
+    match value:
+        case None | bool():
+            return value
+        case enum.Enum():
+            return value.value
+        case str():
+            return str.__str__(value)
+        case int():
+            return int(value)
+        case float():
+            return float(value)
+        case dict():
+            return dict(value)
+        case list() | tuple():
+            return list(value)
+        case dt.datetime():
+            if value.utcoffset() is None:
+                raise TypeError(f"a datetime needs a time zone ({value!r} has none)")
+            return format_datetime(value)
+        case dt.date():
+            return value.isoformat()
+        case uuid.UUID():
+            return str(value)
+        case decimal.Decimal():
+            return _decimal(value)
+        case bytes() | bytearray() | memoryview():
+            return base64.b64encode(value).decode("ascii")
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+    dump: Callable[[], Any] | None = getattr(type(value), "model_dump", None)
+    if dump is not None:  # a pydantic model, without importing pydantic
+        return value.model_dump()
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"a value of type {type(value).__name__} cannot be stored")
+
+
+def _decimal(value: decimal.Decimal) -> int | float:
+    if not value.is_finite():
+        raise TypeError(f"{value} is not a finite number")
+    if value == value.to_integral_value() and INT_MIN <= value <= INT_MAX:
+        return int(value)
+    number = float(value)
+    if not math.isfinite(number) or decimal.Decimal(repr(number)) != value:
+        raise TypeError(f"Decimal {value} has no exact JSON number; store it as text")
+    return number
+
+
+def _text(value: str, where: str) -> str:
+    if "\0" in value:
+        raise InvalidRecordError(f"{where}: text with U+0000 cannot be stored", path=_cut(where))
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise InvalidRecordError(f"{where}: text with a lone surrogate cannot be stored", path=_cut(where)) from None
+    return value
+
+
+def _key(key: Any, where: str) -> str:
+    if not isinstance(key, str):
+        raise InvalidRecordError(
+            f"{where}: keys must be text, got {type(key).__name__} ({key!r})", path=_cut(where)
+        )
+    return _text(str.__str__(key), f"{where}, a key")
+
+
+def _integer(value: int, where: str) -> int:
+    if INT_MIN <= value <= INT_MAX:
+        return value
+    raise InvalidRecordError(f"{where}: an integer beyond 64 bits cannot be stored", path=_cut(where))
+
+
+def _float(value: float, where: str) -> int | float:
+    if not math.isfinite(value):
+        raise InvalidRecordError(f"{where}: {value} is not a finite number", path=_cut(where))
+    if value == 0.0:
+        return 0.0
+    if _EXACT <= abs(value) < 2.0**63 and value.is_integer():
+        return int(value)
+    return value
+
+
+def _cut(where: str) -> str:
+    return where if len(where) <= 200 else where[:200] + "…"
+
+
+def format_datetime(value: dt.datetime) -> str:
+    """Return RFC 3339 in UTC with six decimals: text order is time order."""
+    utc = value.astimezone(dt.UTC)
+    return f"{utc:%Y-%m-%dT%H:%M:%S}.{utc.microsecond:06d}Z".rjust(27, "0")
+
+
+def micros(value: dt.datetime) -> int:
+    """Return whole microseconds since 1970."""
+    return (value - _EPOCH) // _MICROSECOND
+
+
+def from_micros(value: int) -> dt.datetime:
+    """Return the aware datetime of microseconds since 1970."""
+    return _EPOCH + dt.timedelta(microseconds=value)
+
+
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_MICROSECOND = dt.timedelta(microseconds=1)
+
+
+def check_id(value: Any) -> str:
+    """Return a record id that every backend accepts: 1 to 512 UTF-8 bytes without U+0000."""
+    if not isinstance(value, str):
+        raise InvalidRecordError(f"id: must be text, got {type(value).__name__}", path="id")
+    _text(value, "id")
+    if not value or len(value) > MAX_ID_BYTES or len(value.encode()) > MAX_ID_BYTES:
+        raise InvalidRecordError(
+            f"id: must have 1 to {MAX_ID_BYTES} UTF-8 bytes, has {len(value.encode())}", path="id"
+        )
+    return value
+
+
+_random = random.Random()  # noqa: S311 - must differ, need not be secret
+_last_ms = 0
+_sequence = 0
+
+
+def _reseed() -> None:
+    _random.seed()
+
+
+# A forked child would otherwise make the ids and versions that its parent makes.
+os.register_at_fork(after_in_child=_reseed)
+
+
+def new_id() -> str:
+    """Return a time-ordered id (UUIDv7); ids made by one process ascend."""
+    global _last_ms, _sequence
+    ms = time.time_ns() // 1_000_000
+    if ms > _last_ms:
+        _last_ms, _sequence = ms, _random.getrandbits(20)
+    else:
+        _sequence += 1
+        if _sequence >> 22:  # the counter is full: borrow the next millisecond
+            _last_ms, _sequence = _last_ms + 1, 0
+    low = _random.getrandbits(52)
+    # 48 bits of time, version 7, 22 bits of counter and 52 of chance around the variant bits.
+    number = (
+        _last_ms << 80 | 7 << 76 | (_sequence >> 10) << 64 | 2 << 62 | (_sequence & 0x3FF) << 52 | low
+    )
+    text = f"{number:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def new_version() -> int:
+    """Return a token that no other write of the record has, as a positive 62-bit integer."""
+    return _random.getrandbits(62)
+
+
+def kind_of(value: JSON) -> str:
+    """Return `bool`, `number`, `text`, `object`, `list` or `null`."""
+    return _KINDS[type(value)]
+
+
+_KINDS: dict[type, str] = {
+    bool: "bool",
+    int: "number",
+    float: "number",
+    str: "text",
+    dict: "object",
+    list: "list",
+    type(None): "null",
+}
+
+
+def same(left: JSON, right: JSON) -> bool:
+    """Return deep equality: numbers by value and exactly, never a bool with a number."""
+    if isinstance(left, dict):
+        return (
+            isinstance(right, dict)
+            and left.keys() == right.keys()
+            and all(same(item, right[key]) for key, item in left.items())
+        )
+    if isinstance(left, list):
+        return (
+            isinstance(right, list)
+            and len(left) == len(right)
+            and all(same(a, b) for a, b in zip(left, right, strict=True))
+        )
+    return _KINDS[type(left)] == _KINDS[type(right)] and left == right
