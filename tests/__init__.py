@@ -1,0 +1,1 @@
+"""Tests of isthmus, by kind: see CONTRIBUTING.md."""
