@@ -1,0 +1,388 @@
+"""What a PostgreSQL backend can be told: the server, the pool, which indexes there are."""
+
+from __future__ import annotations
+
+import os
+import ssl as tls
+from collections.abc import Awaitable, Callable, Hashable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self, TypeAlias
+from urllib.parse import SplitResult, unquote
+
+from pydantic import Field, SecretStr, field_validator, model_validator
+
+from isthmus._config import BackendConfig, Part, parse_url
+from isthmus._loop_pools import secret_digest
+from isthmus.errors import ConfigError
+
+DEFAULT_PORT = 5432
+Address: TypeAlias = tuple[str, int]
+PasswordSource: TypeAlias = Callable[[], str | Awaitable[str]]
+SslMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
+SessionAttrs = Literal["any", "read-write", "read-only", "primary", "standby", "prefer-standby"]
+
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "web": {
+        "command_timeout": 30.0,
+        "pool": {"min_size": 5, "max_size": 50, "max_queries": 10_000, "max_idle": 300.0},
+    },
+    "batch": {
+        "command_timeout": 3600.0,
+        "pool": {"min_size": 2, "max_size": 10, "max_queries": 1_000, "max_idle": 1800.0},
+    },
+    "high_throughput": {
+        "command_timeout": 5.0,
+        "pool": {"min_size": 20, "max_size": 100, "max_queries": 50_000, "max_idle": 60.0},
+    },
+}
+
+
+class PoolConfig(Part):
+    """How many connections there are, how long they live, and how long one waits for them."""
+
+    min_size: int = Field(default=1, ge=0)
+    """Connections kept open; opened at the start unless `lazy`."""
+    max_size: int = Field(default=10, ge=1)
+    timeout: float | None = Field(default=10.0, gt=0)
+    """Seconds to wait for a connection; None waits for ever."""
+    max_waiting: int | None = Field(default=None, ge=0)
+    """How many may wait; one more is refused at once. None: any number."""
+    max_queries: int = Field(default=50_000, ge=1)
+    """A connection is replaced after so many checkouts."""
+    max_idle: float | None = Field(default=300.0, gt=0)
+    """Seconds after which an idle connection above `min_size` is closed."""
+    max_lifetime: float | None = Field(default=3600.0, gt=0)
+    """Seconds after which a connection is replaced, less up to a tenth by chance."""
+    check_after: float = Field(default=30.0, ge=0)
+    """A connection idle for longer is asked whether it lives before it is handed out."""
+    lazy: bool = False
+    """Open nothing before the first use."""
+    max_opening: int = Field(default=2, ge=1)
+    """How many connections may be opening at once."""
+    reconnect_timeout: float = Field(default=300.0, gt=0)
+    """How long the background refill keeps trying before it waits for the next caller."""
+    leak_report: float | None = Field(default=None, gt=0)
+    """Report who holds a connection for longer than this, with the stack that took it."""
+    setup: Callable[[Any], Awaitable[None]] | None = None
+    """Awaited with the connection at each checkout."""
+    init: Callable[[Any], Awaitable[None]] | None = None
+    """Awaited with a new connection once."""
+    reset: Callable[[Any], Awaitable[None]] | None = None
+    """Awaited with a connection that raw SQL used, in place of the standard reset."""
+    connect: Callable[..., Awaitable[Any]] | None = None
+    """Opens a driver connection in place of the driver's own `connect`."""
+    connection_class: type | None = None
+    record_class: type | None = None
+
+    @model_validator(mode="after")
+    def _sizes(self) -> Self:
+        if self.min_size > self.max_size:
+            raise ValueError(f"min_size {self.min_size} is above max_size {self.max_size}")
+        return self
+
+
+class Indexes(Part):
+    """Which fields of a collection are fast to filter and sort by."""
+
+    indexes: tuple[str, ...] = ()
+    """Equality, ranges, prefixes, sorting; values of any type."""
+    prefix: tuple[str, ...] = ()
+    """As `indexes`, for fields that mostly hold text: one index less to keep."""
+    substring: tuple[str, ...] = ()
+    """`contains`, `like "%x%"` and `ends_with`, by trigrams; needs the extension pg_trgm."""
+    gin: bool | tuple[str, ...] = False
+    """Equality on these fields and on elements of lists in them; True: on every field."""
+
+    @field_validator("indexes", "prefix", "substring", mode="before")
+    @classmethod
+    def _one_or_more(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("gin", mode="before")
+    @classmethod
+    def _gin(cls, value: Any) -> Any:
+        if isinstance(value, str) and value.lower() not in ("true", "false", "1", "0"):
+            return (value,)
+        return value
+
+
+class PostgresConfig(BackendConfig, Indexes):
+    """Where the server is and how to use it."""
+
+    backend: ClassVar[str] = "postgres"
+    spellings: ClassVar[Mapping[str, str]] = {
+        "dsn": "url",
+        "connection_string": "url",
+        "hosts": "host",
+        "hostname": "host",
+        "dbname": "database",
+        "db": "database",
+        "username": "user",
+        "passwd": "password",
+        "schema": "schema_name",
+        "text": "prefix",
+        "collection": "table",
+        "sslmode": "ssl",
+        "sslrootcert": "ssl_root_cert",
+        "sslcert": "ssl_cert",
+        "sslkey": "ssl_key",
+        "min_connections": "pool.min_size",
+        "max_connections": "pool.max_size",
+        "min_size": "pool.min_size",
+        "max_size": "pool.max_size",
+        "pool_timeout": "pool.timeout",
+        "max_queries": "pool.max_queries",
+        "max_inactive_connection_lifetime": "pool.max_idle",
+        "timeout": "connect_timeout",
+    }
+
+    host: tuple[str, ...] = ("localhost",)
+    """One or more of `name`, `name:port`, `[v6]:port` or a socket's folder; the first to answer is used."""
+    port: int = Field(default=DEFAULT_PORT, ge=1, le=65535)
+    """For hosts that do not say theirs."""
+    database: str = "postgres"
+    user: str | None = None
+    """None: the user that the process runs as."""
+    password: SecretStr | PasswordSource | None = None
+    """Text, or a function (async or not) that returns it for each new connection."""
+    passfile: Path | None = None
+
+    table: str = "records"
+    """The default collection."""
+    schema_name: str = "public"
+    """The schema of the collections' tables; `schema` in a config."""
+    create_table: Literal["if_missing", "never"] = "if_missing"
+    collections: dict[str, Indexes] = Field(default={})
+    """Indexes of collections other than the default one."""
+
+    ssl: SslMode | bool | tls.SSLContext | None = None
+    """None: verified in full if the host is not local (`verify-full`), plain on loopback and sockets."""
+    ssl_root_cert: Path | None = None
+    ssl_cert: Path | None = None
+    ssl_key: Path | None = None
+    ssl_key_password: SecretStr | None = None
+
+    driver: Literal["asyncpg", "psycopg"] = "asyncpg"
+    pool: PoolConfig = PoolConfig()
+    preset: Literal["web", "batch", "high_throughput"] | None = None
+    """Sizes and timeouts for a kind of load; what is set beside it wins."""
+    connect_timeout: float = Field(default=10.0, gt=0)
+    command_timeout: float | None = Field(default=None, gt=0)
+    """Seconds that one statement may take."""
+    statement_cache_size: int = Field(default=256, ge=0)
+    server_settings: dict[str, str] = Field(default={})
+    application_name: str = "isthmus"
+    pooler: Literal["none", "transaction"] = "none"
+    """`transaction`: behind a pooler such as PgBouncer that gives each transaction another session."""
+    target_session_attrs: SessionAttrs | None = None
+    """None: `read-write` with several hosts, else `any`."""
+    replicas: tuple[str, ...] = ()
+    """Hosts that serve reads outside of transactions, as in `host`."""
+    tcp_keepalive: bool = True
+    merge: bool = True
+    """Whether concurrent single gets and creates become one statement."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset(cls, values: Any) -> Any:
+        preset = PRESETS.get(values.get("preset") or "") if isinstance(values, dict) else None
+        if preset is None:
+            return values
+        pool = values.get("pool", {})
+        if isinstance(pool, PoolConfig):
+            pool = {name: getattr(pool, name) for name in pool.model_fields_set}
+        merged = {**preset["pool"], **pool}
+        # Somebody who lowers one bound means it: the other one follows.
+        if "max_size" in pool and "min_size" not in pool:
+            merged["min_size"] = min(merged["min_size"], int(pool["max_size"]))
+        if "min_size" in pool and "max_size" not in pool:
+            merged["max_size"] = max(merged["max_size"], int(pool["min_size"]))
+        return {"command_timeout": preset["command_timeout"], **values, "pool": merged}
+
+    @field_validator("host", "replicas", mode="before")
+    @classmethod
+    def _host_list(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            value = value.split(",")
+        return (
+            tuple(part.strip() for part in value if part.strip())
+            if isinstance(value, list | tuple)
+            else value
+        )
+
+    @field_validator("host", "replicas")
+    @classmethod
+    def _addresses_parse(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for host in value:
+            split_host(host, DEFAULT_PORT)
+        return value
+
+    @field_validator("server_settings", mode="before")
+    @classmethod
+    def _settings_are_text(cls, value: Any) -> Any:
+        return {key: str(item) for key, item in value.items()} if isinstance(value, dict) else value
+
+    @field_validator("table", "schema_name")
+    @classmethod
+    def _name(cls, value: str) -> str:
+        if not value or "\0" in value or len(value.encode("utf-8", "replace")) > 63:
+            raise ValueError("a table or schema name is 1 to 63 bytes of text without U+0000")
+        return value
+
+    @model_validator(mode="after")
+    def _some_host(self) -> Self:
+        if not self.host:
+            raise ValueError("host: give at least one")
+        return self
+
+    def addresses(self) -> list[Address]:
+        """Return the hosts with their ports, in order; a host that starts with `/` is a socket's folder."""
+        return [split_host(host, self.port) for host in self.host]
+
+    def replica_addresses(self) -> list[Address]:
+        """Return the replicas' hosts with their ports."""
+        return [split_host(host, self.port) for host in self.replicas]
+
+    def session_attrs(self) -> SessionAttrs:
+        """Return which servers to accept, the default resolved."""
+        if self.target_session_attrs is not None:
+            return self.target_session_attrs
+        return "read-write" if len(self.host) > 1 else "any"
+
+    def indexes_of(self, collection: str) -> Indexes:
+        """Return the indexes that a collection is to have."""
+        return self if collection == self.table else self.collections.get(collection, Indexes())
+
+    def pool_key(self) -> Hashable:
+        """Return all that makes one pool unfit for another config; secrets as digests."""
+        apart = {"table", "schema_name", "create_table", "collections", "merge", *Indexes.model_fields}
+        apart |= set(BackendConfig.model_fields)
+        return tuple(
+            (name, _hashable(getattr(self, name)))
+            for name in sorted(type(self).model_fields)
+            if name not in apart
+        )
+
+    @classmethod
+    def schemes_of(cls) -> tuple[str, ...]:
+        """Return `postgres` and `postgresql`."""
+        return ("postgres", "postgresql")
+
+    @classmethod
+    def from_url(cls, url: SplitResult, options: dict[str, Any]) -> dict[str, Any]:
+        """Return settings for `postgres://user:password@h1:5433,h2/database?option=value`."""
+        settings = dict(options)
+        userinfo, _, hosts = url.netloc.rpartition("@")
+        if userinfo:
+            user, colon, password = userinfo.partition(":")
+            if user:
+                settings["user"] = unquote(user)
+            if colon:
+                settings["password"] = unquote(password)
+        if hosts:
+            settings["host"] = [unquote(host) for host in hosts.split(",")]
+        elif "host" not in settings and "hosts" not in settings:
+            settings["host"] = ["localhost"]
+        # The URL says where the server is; a port from the environment belongs to another one.
+        settings.setdefault("port", DEFAULT_PORT)
+        if url.path.strip("/"):
+            settings["database"] = unquote(url.path[1:])
+        return settings
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str]) -> dict[str, tuple[Any, str]]:
+        """Return settings from DB_*, PG*, POSTGRES_* and DATABASE_URL, the later ones stronger."""
+        found: dict[str, tuple[Any, str]] = {}
+        for variable, key in _VARIABLES.items():
+            if environ.get(variable):
+                found[key] = (environ[variable], variable)
+        address = environ.get("DATABASE_URL", "")
+        if address.startswith(tuple(f"{scheme}://" for scheme in cls.schemes_of())):
+            parts, options = parse_url(address)
+            for key, value in cls._respelled(cls.from_url(parts, options)).items():
+                found[key] = (value, "DATABASE_URL")
+        return found
+
+    @classmethod
+    def load(
+        cls,
+        given: Mapping[str, Any] | BackendConfig | None = None,
+        *,
+        environ: Mapping[str, str] | None = None,
+    ) -> Self:
+        """Return the config for what a user gave; an address is never put together from two sources."""
+        environ = os.environ if environ is None else environ
+        if isinstance(given, Mapping) and not _ADDRESS_SETTINGS.isdisjoint(given):
+            environ = {name: value for name, value in environ.items() if name not in _ADDRESS_VARIABLES}
+        return super().load(given, environ=environ)
+
+
+_VARIABLES = {
+    "DB_HOST": "host",
+    "DB_PORT": "port",
+    "DB_NAME": "database",
+    "DB_USER": "user",
+    "DB_PASSWORD": "password",
+    "PGHOST": "host",
+    "PGPORT": "port",
+    "PGDATABASE": "database",
+    "PGUSER": "user",
+    "PGPASSWORD": "password",
+    "PGPASSFILE": "passfile",
+    "PGSSLMODE": "ssl",
+    "PGSSLROOTCERT": "ssl_root_cert",
+    "PGSSLCERT": "ssl_cert",
+    "PGSSLKEY": "ssl_key",
+    "PGCONNECT_TIMEOUT": "connect_timeout",
+    "PGTARGETSESSIONATTRS": "target_session_attrs",
+    "PGAPPNAME": "application_name",
+    "POSTGRES_HOST": "host",
+    "POSTGRES_PORT": "port",
+    "POSTGRES_DB": "database",
+    "POSTGRES_DATABASE": "database",
+    "POSTGRES_USER": "user",
+    "POSTGRES_PASSWORD": "password",
+    "POSTGRES_SCHEMA": "schema_name",
+    "POSTGRES_POOL_MIN_SIZE": "pool.min_size",
+    "POSTGRES_POOL_MAX_SIZE": "pool.max_size",
+    "POSTGRES_POOL_TIMEOUT": "pool.timeout",
+}
+_ADDRESS_SETTINGS = frozenset({"url", "dsn", "connection_string", "host", "hosts", "hostname"})
+_ADDRESS_VARIABLES = frozenset(
+    {"DATABASE_URL", *(variable for variable, key in _VARIABLES.items() if key in ("host", "port"))}
+)
+
+
+def split_host(host: str, port: int) -> Address:
+    """Return `name:port`, `[v6]:port`, `name` or a socket's folder as a host and a port."""
+    if host.startswith("/"):
+        return host, port
+    name, colon, number = host.rpartition(":")
+    if host.startswith("["):
+        inside, bracket, rest = host[1:].partition("]")
+        if not bracket or (rest and not rest.startswith(":")):
+            raise ConfigError(f"host: {host!r} is not of the form [address]:port")
+        name, colon, number = inside, rest[:1], rest[1:]
+    elif host.count(":") > 1:  # a bare IPv6 address
+        return host, port
+    if not colon:
+        return name or number, port
+    if not (number.isascii() and number.isdigit() and 0 < int(number) < 65536):
+        raise ConfigError(f"host: {host!r} has no port between 1 and 65535 after its ':'")
+    return name, int(number)
+
+
+def _hashable(value: Any) -> Hashable:
+    match value:
+        case SecretStr():
+            return secret_digest(value.get_secret_value())
+        case Part():
+            return tuple((name, _hashable(getattr(value, name))) for name in type(value).model_fields)
+        case dict():
+            return tuple(sorted((key, _hashable(item)) for key, item in value.items()))
+        case list() | tuple():
+            return tuple(_hashable(item) for item in value)
+        case None | str() | int() | float() | Path():
+            return (type(value).__name__, value)
+        case _:  # functions, classes and contexts: the very same object or another pool
+            return value  # type: ignore[no-any-return]
