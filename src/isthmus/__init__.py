@@ -1,1 +1,100 @@
-"""isthmus."""
+"""isthmus: one async Python interface to PostgreSQL, Elasticsearch and S3, with SQLite and memory embedded."""
+
+from isthmus._batch import Outcomes
+from isthmus._capability import Capabilities
+from isthmus._collection import Collection, CursorPage, StreamReceipt
+from isthmus._database import (
+    AsyncDatabase,
+    AsyncElasticsearchDatabase,
+    AsyncMemoryDatabase,
+    AsyncPostgresDatabase,
+    AsyncS3Database,
+    AsyncSQLiteDatabase,
+    Stats,
+)
+from isthmus._explain import Explanation
+from isthmus._query.build import Field, Query, field, match
+from isthmus._record import Record
+from isthmus._stream import RecordStream
+from isthmus._transaction import Transaction
+from isthmus.errors import (
+    AccessError,
+    AlreadyExistsError,
+    Applied,
+    BatchError,
+    CircuitOpenError,
+    ClosedError,
+    ConfigError,
+    ConflictError,
+    ConnectError,
+    DeadlineError,
+    InvalidRecordError,
+    IsthmusError,
+    MissingExtraError,
+    NotFoundError,
+    NotWrittenError,
+    PoolTimeoutError,
+    QueryError,
+    RateLimitedError,
+    RecordError,
+    SerializationError,
+    StoreError,
+    TransactionError,
+    UnavailableError,
+    UnexpectedError,
+    UnsupportedError,
+    UsageError,
+)
+from isthmus.layers.plan import Policy
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AccessError",
+    "AlreadyExistsError",
+    "Applied",
+    "AsyncDatabase",
+    "AsyncElasticsearchDatabase",
+    "AsyncMemoryDatabase",
+    "AsyncPostgresDatabase",
+    "AsyncS3Database",
+    "AsyncSQLiteDatabase",
+    "BatchError",
+    "Capabilities",
+    "CircuitOpenError",
+    "ClosedError",
+    "Collection",
+    "ConfigError",
+    "ConflictError",
+    "ConnectError",
+    "CursorPage",
+    "DeadlineError",
+    "Explanation",
+    "Field",
+    "InvalidRecordError",
+    "IsthmusError",
+    "MissingExtraError",
+    "NotFoundError",
+    "NotWrittenError",
+    "Outcomes",
+    "Policy",
+    "PoolTimeoutError",
+    "Query",
+    "QueryError",
+    "RateLimitedError",
+    "Record",
+    "RecordError",
+    "RecordStream",
+    "SerializationError",
+    "Stats",
+    "StoreError",
+    "StreamReceipt",
+    "Transaction",
+    "TransactionError",
+    "UnavailableError",
+    "UnexpectedError",
+    "UnsupportedError",
+    "UsageError",
+    "field",
+    "match",
+]

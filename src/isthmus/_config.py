@@ -22,7 +22,11 @@ class Part(BaseModel):
     """A group of settings; frozen, unknown keys refused."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", arbitrary_types_allowed=True, hide_input_in_errors=True, populate_by_name=True
+        frozen=True,
+        extra="forbid",
+        arbitrary_types_allowed=True,
+        hide_input_in_errors=True,
+        populate_by_name=True,
     )
 
 
@@ -80,7 +84,9 @@ class BackendConfig(Part):
         explicit = cls._respelled(dict(given or {}))
         url = explicit.pop("url", None)
         layers: list[tuple[dict[str, Any], str]] = []
-        for key, (value, variable) in cls.from_environment(os.environ if environ is None else environ).items():
+        for key, (value, variable) in cls.from_environment(
+            os.environ if environ is None else environ
+        ).items():
             layers.append((_nested(key, value), f"environment {variable}"))
         if url is not None:
             parts, options = parse_url(url)
@@ -126,7 +132,9 @@ class BackendConfig(Part):
             if isinstance(value, Mapping):
                 value = dict(value)
             if target != key and target in settings:
-                raise ConfigError(f"{cls.backend}: {key!r} and {target!r} are two names of one setting; give one")
+                raise ConfigError(
+                    f"{cls.backend}: {key!r} and {target!r} are two names of one setting; give one"
+                )
             _merge(result, _nested(target, value), {}, "")
         return result
 
@@ -135,7 +143,9 @@ class BackendConfig(Part):
         _check_keys(cls, settings, cls.backend, cls.spellings)
 
 
-def _check_keys(model: type[BaseModel], settings: dict[str, Any], where: str, spellings: Mapping[str, str]) -> None:
+def _check_keys(
+    model: type[BaseModel], settings: dict[str, Any], where: str, spellings: Mapping[str, str]
+) -> None:
     for key, value in settings.items():
         known = model.model_fields
         if key not in known:
@@ -148,7 +158,9 @@ def _check_keys(model: type[BaseModel], settings: dict[str, Any], where: str, sp
             _check_keys(part, value, f"{where}.{key}", {})
 
 
-def _explain(model: BaseModel, prefix: str, origins: dict[str, str], explained: dict[str, tuple[Any, str]]) -> None:
+def _explain(
+    model: BaseModel, prefix: str, origins: dict[str, str], explained: dict[str, tuple[Any, str]]
+) -> None:
     for name in type(model).model_fields:
         value = getattr(model, name)
         key = prefix + name
@@ -192,7 +204,9 @@ def parse_url(url: Any) -> tuple[SplitResult, dict[str, Any]]:
         parts = urlsplit(text)
         _ = parts.username, parts.password
     except ValueError as error:
-        raise ConfigError(f"url: {str(error).split(':')[0]} (the URL is not shown: it may hold a secret)") from None
+        raise ConfigError(
+            f"url: {str(error).split(':')[0]} (the URL is not shown: it may hold a secret)"
+        ) from None
     if not parts.scheme:
         raise ConfigError("url: has no scheme such as postgres:// (it is not shown: it may hold a secret)")
     return parts, split_query(parts.query)

@@ -20,10 +20,9 @@ from isthmus._capability import Capabilities
 from isthmus._path import Path
 from isthmus._query.aggregate import Groups
 from isthmus._query.ast import Leaf, Measure, Predicate, SortKey
-from isthmus._query.order import Position
 from isthmus._query.split import Grade
 from isthmus._record import Record
-from isthmus._values import Encoded, decode, encode, new_id
+from isthmus._values import decode, encode, new_id
 from isthmus.errors import InvalidRecordError, IsthmusError, NotWrittenError
 
 # A position in an order, or what a store gave as the end of an unordered page.
@@ -46,24 +45,29 @@ class Kind(enum.Enum):
 class Change:
     """One item of a write.
 
-    `data` and `metadata` are as the user gave them, unchecked, or `Encoded` by a store;
+    `data` and `metadata` are as the user gave them, unchecked (None where only `raw` is there);
     `encoded()` checks and encodes, and raises `InvalidRecordError`. A backend that writes all or
     nothing may encode while it sends. An update merges `data` and `metadata` key by key at the
     top level; a delete has neither.
     """
 
-    __slots__ = ("data", "id", "if_version", "metadata")
+    __slots__ = ("data", "id", "if_version", "metadata", "raw", "raw_metadata")
 
-    def __init__(self, id: str, data: Any = None, metadata: Any = None, if_version: str | None = None) -> None:
+    def __init__(
+        self, id: str, data: Any = None, metadata: Any = None, if_version: str | None = None
+    ) -> None:
         self.id = id
         self.data = data
         self.metadata = metadata
         self.if_version = if_version
+        self.raw: bytes | None = None
+        """The data as canonical JSON, once checked or as another store gave it."""
+        self.raw_metadata: bytes | None = None
 
     def encoded(self) -> bytes:
         """Return the canonical JSON of the data."""
-        data = self.data
-        return data if type(data) is Encoded else encode(data)
+        raw = self.raw
+        return encode(self.data) if raw is None else raw
 
     def decoded(self) -> dict[str, Any]:
         """Return a private canonical copy of the data."""
@@ -71,21 +75,19 @@ class Change:
 
     def encoded_metadata(self) -> bytes:
         """Return the canonical JSON of the metadata; `{}` if there is none."""
-        metadata = self.metadata
-        if not metadata:
-            return b"{}"
-        return metadata if type(metadata) is Encoded else encode(metadata, "metadata")
+        if self.raw_metadata is not None:
+            return self.raw_metadata
+        return encode(self.metadata, "metadata") if self.metadata else b"{}"
 
 
 def change_for(record: Record, if_version: str | None = None) -> Change:
     """Return the change that writes a record, with a new id if it has none."""
     raw, raw_metadata = record.raw
-    return Change(
-        record.id or new_id(),
-        record.data if raw is None else raw,
-        record.metadata if raw_metadata is None else raw_metadata,
-        if_version,
-    )
+    if raw is None:
+        return Change(record.id or new_id(), record.data, record.metadata, if_version)
+    change = Change(record.id or new_id(), None, None, if_version)
+    change.raw, change.raw_metadata = raw, raw_metadata
+    return change
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +193,9 @@ class Executor(Protocol):
         """Return what can be pushed down; no I/O."""
         ...
 
-    async def read(self, collection: str, ids: Sequence[str], *, for_update: bool = False) -> list[Record | None]:
+    async def read(
+        self, collection: str, ids: Sequence[str], *, for_update: bool = False
+    ) -> list[Record | None]:
         """Return the records of these ids in order, None where there is none; ids may repeat."""
         ...
 

@@ -54,7 +54,9 @@ def parse_path(name: str | Sequence[str] | Path) -> Path:
             return Path(root, _checked(rest.split(".")) if "." in name else ())
         if root is not None:
             if "." in name:
-                raise QueryError(f"{first} has no parts; a data key of that name is field({name.split('.')!r})")
+                raise QueryError(
+                    f"{first} has no parts; a data key of that name is field({name.split('.')!r})"
+                )
             return Path(root, ())
         return Path(Root.DATA, _checked(name.split(".")))
     if isinstance(name, Sequence) and name:

@@ -6,7 +6,7 @@ import datetime as dt
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from isthmus._values import JSON, Encoded, check_id, decode, from_micros
+from isthmus._values import JSON, check_id, decode, from_micros
 
 _PENDING: Any = object()
 
@@ -23,7 +23,17 @@ class Record:
     routing or copying records decodes nothing.
     """
 
-    __slots__ = ("_created", "_data", "_decode", "_metadata", "_raw", "_raw_metadata", "_updated", "id", "version")
+    __slots__ = (
+        "_created",
+        "_data",
+        "_decode",
+        "_metadata",
+        "_raw",
+        "_raw_metadata",
+        "_updated",
+        "id",
+        "version",
+    )
 
     id: str | None
     version: str | None
@@ -102,14 +112,14 @@ class Record:
         return from_micros(updated) if isinstance(updated, int) else updated
 
     @property
-    def raw(self) -> tuple[Encoded | None, Encoded | None]:
+    def raw(self) -> tuple[bytes | None, bytes | None]:
         """The data and metadata as canonical JSON where the store kept our text as it was, else None."""
         if self._raw is None or self._decode is not decode:
             return None, None
         raw, metadata = self._raw, self._raw_metadata or b"{}"
         return (
-            Encoded(raw.encode() if isinstance(raw, str) else raw),
-            Encoded(metadata.encode() if isinstance(metadata, str) else metadata),
+            raw.encode() if isinstance(raw, str) else raw,
+            metadata.encode() if isinstance(metadata, str) else metadata,
         )
 
     def __setattr__(self, name: str, value: object) -> None:

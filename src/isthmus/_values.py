@@ -28,18 +28,14 @@ JSON: TypeAlias = "None | bool | int | float | str | list[JSON] | dict[str, JSON
 Scalar: TypeAlias = "bool | int | float | str"
 
 
-class Encoded(bytes):
-    """Canonical JSON that `encode` once wrote; passes between stores without being decoded."""
-
-    __slots__ = ()
-
-
 MAX_DEPTH = 100
 MAX_ID_BYTES = 512
 INT_MIN, INT_MAX = -(2**63), 2**63 - 1
 _EXACT = 2**53
 
-_OPTIONS = orjson.OPT_PASSTHROUGH_SUBCLASS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
+_OPTIONS = (
+    orjson.OPT_PASSTHROUGH_SUBCLASS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
+)
 # Every digit becomes "0", so that "sixteen digits in a row" and "a digit before an exponent" are
 # substring searches, which cost tens of nanoseconds where a regex costs microseconds.
 _DIGITS = bytes(48 if 48 <= b <= 57 else b for b in range(256))
@@ -139,9 +135,7 @@ def _walk(value: Any, where: str, depth: int) -> JSON:
                 f"{where}: nested deeper than {MAX_DEPTH} levels (or in a cycle)", path=_cut(where)
             )
         if kind is dict:
-            return {
-                _key(key, where): _walk(item, f"{where}.{key}", depth + 1) for key, item in value.items()
-            }
+            return {_key(key, where): _walk(item, f"{where}.{key}", depth + 1) for key, item in value.items()}
         return [_walk(item, f"{where}[{index}]", depth + 1) for index, item in enumerate(value)]
     return _walk(_unwrapped(value, where), where, depth)
 
@@ -210,7 +204,9 @@ def _text(value: str, where: str) -> str:
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise InvalidRecordError(f"{where}: text with a lone surrogate cannot be stored", path=_cut(where)) from None
+        raise InvalidRecordError(
+            f"{where}: text with a lone surrogate cannot be stored", path=_cut(where)
+        ) from None
     return value
 
 
@@ -299,9 +295,7 @@ def new_id() -> str:
             _last_ms, _sequence = _last_ms + 1, 0
     low = _random.getrandbits(52)
     # 48 bits of time, version 7, 22 bits of counter and 52 of chance around the variant bits.
-    number = (
-        _last_ms << 80 | 7 << 76 | (_sequence >> 10) << 64 | 2 << 62 | (_sequence & 0x3FF) << 52 | low
-    )
+    number = _last_ms << 80 | 7 << 76 | (_sequence >> 10) << 64 | 2 << 62 | (_sequence & 0x3FF) << 52 | low
     text = f"{number:032x}"
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 

@@ -1,30 +1,30 @@
 """The error tree: one root, classes that say what happened, attributes that say whether it was done.
 
-    IsthmusError
-    ├── ConfigError                  a wrong setting, found before any I/O
-    │   └── MissingExtraError        an optional dependency is not installed
-    ├── UsageError                   a call that cannot mean anything
-    │   ├── QueryError               a query that cannot be built, or a cursor that does not fit
-    │   └── ClosedError              the handle, stream or transaction is closed
-    ├── UnsupportedError             the backend cannot do this, and says so instead of imitating it
-    ├── RecordError
-    │   ├── NotFoundError            no record has this id
-    │   ├── AlreadyExistsError       a record with this id is there
-    │   ├── ConflictError            the record changed since the version that was read
-    │   ├── InvalidRecordError       a value that no backend stores
-    │   └── NotWrittenError          a good item of an atomic batch in which another one failed
-    ├── BatchError                   some items of a batch failed; all outcomes are in it
-    ├── StoreError                   the store, or the way to it
-    │   ├── UnavailableError         also a builtin ConnectionError
-    │   │   ├── ConnectError
-    │   │   ├── PoolTimeoutError     also a builtin TimeoutError
-    │   │   ├── RateLimitedError
-    │   │   └── CircuitOpenError
-    │   ├── DeadlineError            also a builtin TimeoutError
-    │   ├── AccessError              wrong credentials or missing privileges
-    │   └── UnexpectedError          the store said something that we have no name for
-    └── TransactionError
-        └── SerializationError       run the transaction again
+IsthmusError
+├── ConfigError                  a wrong setting, found before any I/O
+│   └── MissingExtraError        an optional dependency is not installed
+├── UsageError                   a call that cannot mean anything
+│   ├── QueryError               a query that cannot be built, or a cursor that does not fit
+│   └── ClosedError              the handle, stream or transaction is closed
+├── UnsupportedError             the backend cannot do this, and says so instead of imitating it
+├── RecordError
+│   ├── NotFoundError            no record has this id
+│   ├── AlreadyExistsError       a record with this id is there
+│   ├── ConflictError            the record changed since the version that was read
+│   ├── InvalidRecordError       a value that no backend stores
+│   └── NotWrittenError          a good item of an atomic batch in which another one failed
+├── BatchError                   some items of a batch failed; all outcomes are in it
+├── StoreError                   the store, or the way to it
+│   ├── UnavailableError         also a builtin ConnectionError
+│   │   ├── ConnectError
+│   │   ├── PoolTimeoutError     also a builtin TimeoutError
+│   │   ├── RateLimitedError
+│   │   └── CircuitOpenError
+│   ├── DeadlineError            also a builtin TimeoutError
+│   ├── AccessError              wrong credentials or missing privileges
+│   └── UnexpectedError          the store said something that we have no name for
+└── TransactionError
+    └── SerializationError       run the transaction again
 """
 
 from __future__ import annotations

@@ -170,11 +170,36 @@ class Matches(_Combining):
 
 
 Leaf: TypeAlias = (
-    Equal | EqualList | Ordered | Between | In | Like | Regex | StartsWith | EndsWith | Contains | Exists | Matches
+    Equal
+    | EqualList
+    | Ordered
+    | Between
+    | In
+    | Like
+    | Regex
+    | StartsWith
+    | EndsWith
+    | Contains
+    | Exists
+    | Matches
 )
 Predicate: TypeAlias = And | Or | Not | Leaf
 
-LEAVES = (Equal, EqualList, Ordered, Between, In, Like, Regex, StartsWith, EndsWith, Contains, Exists, Matches)
+LEAVES = (
+    Equal,
+    EqualList,
+    Ordered,
+    Between,
+    In,
+    Like,
+    Regex,
+    StartsWith,
+    EndsWith,
+    Contains,
+    Exists,
+    Matches,
+)
+PREDICATES = (*LEAVES, And, Or, Not)
 
 TRUE = And(())
 FALSE = Or(())

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 
 from isthmus._path import Path, Root, parse_path
 from isthmus._query.ast import (
-    LEAVES,
+    PREDICATES,
     And,
     Between,
     Contains,
@@ -282,7 +282,7 @@ class Query:
 
     def filter(self, name: FieldName | Predicate, op: str | None = None, value: Any = None) -> Query:
         """Return the query with one more condition: a field, an operator and a value, or a predicate."""
-        if isinstance(name, LEAVES | And | Or | Not):
+        if isinstance(name, PREDICATES):
             if op is not None:
                 raise QueryError("filter() takes a predicate alone, or a field with an operator and a value")
             return self._and(name)
@@ -336,7 +336,9 @@ class Query:
         return replace(self, where=And((*terms, term)))
 
     def __bool__(self) -> bool:
-        raise TypeError("a query has no truth value; await db.exists(...) or db.count(...) tells what it finds")
+        raise TypeError(
+            "a query has no truth value; await db.exists(...) or db.count(...) tells what it finds"
+        )
 
 
 def _natural(name: str, value: Any) -> int:
@@ -360,9 +362,11 @@ def as_predicate(condition: Any) -> Predicate:
         if condition.order or condition.skip or condition.fields is not None or condition.count is not None:
             raise QueryError("only a query's conditions fit here: it has a sort, limit, offset or select")
         return condition.where
-    if isinstance(condition, LEAVES | And | Or | Not):
+    if isinstance(condition, PREDICATES):
         return condition
-    raise QueryError(f"expected a Query or a predicate such as field('age') >= 25, got {type(condition).__name__}")
+    raise QueryError(
+        f"expected a Query or a predicate such as field('age') >= 25, got {type(condition).__name__}"
+    )
 
 
 def measures(spec: dict[str, Any]) -> tuple[Measure, ...]:

@@ -121,7 +121,9 @@ def text(predicate: Predicate) -> str:
         case leaf:
             op, value = _parts(leaf)
             shown = repr(value)
-            return f"{leaf.path} {op}" + ("" if op == "exists" else f" {shown[:80]}{'…' if len(shown) > 80 else ''}")
+            return f"{leaf.path} {op}" + (
+                "" if op == "exists" else f" {shown[:80]}{'…' if len(shown) > 80 else ''}"
+            )
 
 
 def from_json(shape: Any) -> Query:
@@ -135,7 +137,9 @@ def from_json(shape: Any) -> Query:
         return Query(where=_predicate(shape, "query", [0], 0)) if shape else Query()
     unknown = shape.keys() - {"where", "sort", "limit", "offset", "select"}
     if unknown:
-        raise QueryError(f"query: unknown key {min(map(str, unknown))!r}; known: where, sort, limit, offset, select")
+        raise QueryError(
+            f"query: unknown key {min(map(str, unknown))!r}; known: where, sort, limit, offset, select"
+        )
     query = Query()
     if shape.get("where") is not None:
         query = Query(where=_predicate(shape["where"], "where", [0], 0))
@@ -177,7 +181,9 @@ def _predicate(shape: Any, where: str, counted: list[int], depth: int) -> Predic
     if shape.keys() == {"not"}:
         return Not(_predicate(shape["not"], f"{where}.not", counted, depth + 1))
     if not {"field", "op"} <= shape.keys() or shape.keys() - {"field", "op", "value"}:
-        raise QueryError(f"{where}: expected and, or, not, or {{field, op, value}}; got {sorted(map(str, shape))}")
+        raise QueryError(
+            f"{where}: expected and, or, not, or {{field, op, value}}; got {sorted(map(str, shape))}"
+        )
     counted[0] += 1
     if counted[0] > MAX_LEAVES:
         raise QueryError(f"a query has at most {MAX_LEAVES} conditions")

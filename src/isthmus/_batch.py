@@ -1,0 +1,55 @@
+"""What a batch came to: a list of results, or an error with all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Generic, Literal, TypeAlias, TypeVar
+
+from isthmus._executor import Result
+from isthmus.errors import BatchError, IsthmusError, NotWrittenError, UsageError
+
+T = TypeVar("T")
+OnError: TypeAlias = Literal["raise", "collect"]
+
+
+class Outcomes(list[T], Generic[T]):
+    """One outcome for each item, in order: what the verb returns, or (collected) the item's error.
+
+    When all went well it is a plain list of ids, versions or bools.
+    """
+
+    @property
+    def errors(self) -> dict[int, IsthmusError]:
+        """The errors by the item's place in the batch."""
+        return {i: item for i, item in enumerate(self) if isinstance(item, IsthmusError)}
+
+    @property
+    def ok(self) -> bool:
+        """Whether every item went well."""
+        return not any(isinstance(item, IsthmusError) for item in self)
+
+
+def settled(verb: str, results: Sequence[Result], on_error: OnError) -> Outcomes[Any]:
+    """Return the outcomes, or raise `BatchError` with them if an item failed and errors are raised."""
+    outcomes: Outcomes[Any] = Outcomes(results)
+    if on_error == "raise":
+        errors = outcomes.errors
+        if errors:
+            raise BatchError(_summary(verb, len(outcomes), errors), outcomes=outcomes)
+    return outcomes
+
+
+def _summary(verb: str, size: int, errors: dict[int, IsthmusError]) -> str:
+    causes = {i: e for i, e in errors.items() if not isinstance(e, NotWrittenError)} or errors
+    shown = "; ".join(f"item {i}: {error}" for i, error in list(causes.items())[:3])
+    more = f"; and {len(causes) - 3} more" if len(causes) > 3 else ""
+    written = size - len(errors)
+    state = "nothing was written" if written == 0 else f"{written} were written"
+    return f"{verb}: {len(causes)} of {size} items failed, {state}. {shown}{more}"
+
+
+def check_on_error(on_error: str) -> OnError:
+    """Return the argument if it is one of the two words."""
+    if on_error not in ("raise", "collect"):
+        raise UsageError(f"on_error is 'raise' or 'collect', got {on_error!r}")
+    return on_error  # type: ignore[return-value]

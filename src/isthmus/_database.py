@@ -1,0 +1,407 @@
+"""AsyncDatabase: the handle that users hold."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, overload
+
+from isthmus._collection import Collection, Data, Find, Session, Verbs
+from isthmus._executor import Backend, Executor, PoolStats, TransactionOptions
+from isthmus._op import Op
+from isthmus._registry import BACKENDS, Plugin, plugin
+from isthmus._stack import Layer, Stack
+from isthmus._transaction import JoinedTransaction, Opening, Transaction, TransactionSession
+from isthmus.errors import ClosedError, ConfigError, SerializationError, UnsupportedError, UsageError
+from isthmus.layers.context import Context
+from isthmus.layers.guard import Guard
+from isthmus.layers.plan import Plan, Policy
+
+if TYPE_CHECKING:
+    from isthmus._config import BackendConfig
+    from isthmus._typed import TypedCollection
+
+R = TypeVar("R")
+D = TypeVar("D", bound="AsyncDatabase")
+M = TypeVar("M")
+
+
+class Factory(Protocol[D]):
+    """`AsyncDatabase.create` on the class: connects and returns a handle."""
+
+    def __call__(
+        self, backend: str, config: Mapping[str, Any] | BackendConfig | None = None, *, lazy: bool = False
+    ) -> Awaitable[D]: ...
+
+
+class Insert(Protocol):
+    """`db.create` on a handle: creates a record and returns its id."""
+
+    def __call__(self, record: Data) -> Awaitable[str]: ...
+
+
+class _Create:
+    """One word for both: the factory on the class, the verb on a handle."""
+
+    @overload
+    def __get__(self, instance: None, owner: type[D]) -> Factory[D]: ...
+    @overload
+    def __get__(self, instance: AsyncDatabase, owner: type[AsyncDatabase]) -> Insert: ...
+    def __get__(self, instance: AsyncDatabase | None, owner: type[Any]) -> Any:
+        return owner._connected if instance is None else instance._insert
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """A snapshot of a handle, the same shape for all backends."""
+
+    backend: str
+    pool: PoolStats
+    layers: dict[str, dict[str, float]]
+    """What each layer counts, by the layer's name."""
+
+
+class _DatabaseSession:
+    """Runs operations on a backend through the layers."""
+
+    ahead = True
+
+    def __init__(self, backend: Backend, layers: Sequence[Layer], cursor_secret: bytes) -> None:
+        self.backend = backend
+        self.stack = Stack(layers, backend)
+        self.backend_name = backend.name
+        self.cursor_secret = cursor_secret
+        self.closed: str | None = "it was never connected: await db.connect() or use 'async with'"
+        self.lazy = False
+        self.ready: set[str] = set()
+
+    @property
+    def executor(self) -> Executor:
+        """Return the backend."""
+        return self.backend
+
+    async def run(self, op: Op[R]) -> R:
+        """Run an operation; makes its collection on first use."""
+        if self.closed is not None or op.collection not in self.ready:
+            await self.prepare(op.collection)
+        return await self.stack.run(op)
+
+    async def prepare(self, collection: str) -> None:
+        """Connect if that was put off, and make the collection."""
+        if self.closed is not None and not self.lazy:
+            raise ClosedError(f"this handle is closed; {self.closed}")
+        await self.backend.open(collection)
+        self.closed = None
+        self.lazy = False
+        self.ready.add(collection)
+
+    async def refresh(self, collection: str) -> None:
+        """Make earlier writes visible to searches by any handle."""
+        if self.closed is not None or collection not in self.ready:
+            await self.prepare(collection)
+        await self.backend.refresh(collection)
+
+
+class AsyncDatabase(Verbs):
+    """A database handle: record verbs on its default collection, and ways to the rest.
+
+    `await AsyncDatabase.create("postgres", {...})` connects; `AsyncDatabase("postgres", {...})`
+    does no I/O until `connect()` or `async with`. A handle may be used from any event loop; each
+    loop has its own native pool.
+    """
+
+    create = _Create()
+
+    def __init__(self, backend: str, config: Mapping[str, Any] | BackendConfig | None = None) -> None:
+        chosen = plugin(backend)
+        settings = chosen.config().load(_chosen(chosen, config))
+        self._set_up(chosen.build(settings), settings, Policy())
+        self._joined = JoinedTransaction()
+
+    def _set_up(self, backend: Backend, config: BackendConfig, policy: Policy) -> None:
+        self._backend = backend
+        self._config = config
+        self._policy = policy
+        secret = config.cursor_secret.get_secret_value().encode() if config.cursor_secret else b""
+        self._core = _DatabaseSession(backend, self._layers(backend), secret)
+
+    def _layers(self, executor: Executor) -> list[Layer]:
+        name = self._backend.name
+        return [
+            Guard(name, executor),
+            Plan(executor, policy=self._policy, sort_cap=self._config.sort_cap),
+            Context(name),
+        ]
+
+    # Opening and closing
+
+    @classmethod
+    async def _connected(
+        cls, backend: str, config: Mapping[str, Any] | BackendConfig | None = None, *, lazy: bool = False
+    ) -> Self:
+        """Return a connected handle; fails at once when the store is down or refuses the credentials.
+
+        `config` may be a mapping keyed by backend names. `lazy=True` puts connecting off to the
+        first call.
+        """
+        db = cls(backend, config)
+        if lazy:
+            db._core.lazy = True
+        else:
+            await db.connect()
+        return db
+
+    @classmethod
+    async def open(cls, url: str, config: Mapping[str, Any] | None = None, *, lazy: bool = False) -> Self:
+        """Return a connected handle for a URL such as `postgres://user@host/app?pool.max_size=20`."""
+        if not isinstance(url, str) or "://" not in url:
+            raise ConfigError("a URL starts with its backend, such as postgres:// or sqlite:///file.db")
+        scheme = url.split("://", 1)[0]
+        return await cls._connected(scheme, {**(config or {}), "url": url}, lazy=lazy)
+
+    async def connect(self) -> Self:
+        """Connect, check access, and make the default collection ready."""
+        self._core.lazy = True
+        try:
+            await self._core.prepare(self.collection_name)
+        except BaseException:
+            self._core.lazy = False
+            await self._backend.close()
+            raise
+        return self
+
+    async def close(self) -> None:
+        """Give back the pool; the last handle on it closes it. Twice is fine."""
+        self._core.closed = "it was closed; connect() opens it again"
+        self._core.lazy = False
+        self._core.ready.clear()
+        await self._backend.close()
+
+    async def __aenter__(self) -> Self:
+        if self._core.closed is not None:
+            await self.connect()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    # Where verbs run
+
+    @property
+    def _session(self) -> Session:
+        joined = self._joined.current()
+        return self._core if joined is None else joined._own
+
+    @property
+    def collection_name(self) -> str:
+        """The default collection: `table`, `index` or `prefix` of the config."""
+        return self._backend.default_collection
+
+    @property
+    def backend(self) -> str:
+        """The backend's name."""
+        return self._backend.name
+
+    @property
+    def config(self) -> BackendConfig:
+        """The config in force; `config.explain()` says where each setting came from."""
+        return self._config
+
+    @property
+    def closed(self) -> bool:
+        """Whether a call would be refused."""
+        return self._core.closed is not None and not self._core.lazy
+
+    @overload
+    def collection(self, name: str) -> Collection: ...
+    @overload
+    def collection(self, name: str, model: type[M]) -> TypedCollection[M]: ...
+    def collection(self, name: str, model: type[M] | None = None) -> Collection | TypedCollection[M]:
+        """Return another table, index or prefix over the same pool; typed if a pydantic model is given."""
+        if not isinstance(name, str) or not name:
+            raise UsageError(f"a collection is named by text, got {name!r}")
+        collection = Collection(lambda: self._session, name)
+        if model is None:
+            return collection
+        from isthmus._typed import TypedCollection
+
+        return TypedCollection(collection, model)
+
+    async def collections(self) -> list[str]:
+        """Return the names of the collections that isthmus made in this store."""
+        await self._usable()
+        return await self._backend.collections()
+
+    async def ping(self) -> None:
+        """Do the cheapest round trip that needs the store to work; raises what is wrong."""
+        await self._usable()
+        await self._backend.ping()
+
+    async def _usable(self) -> None:
+        if self._core.closed is not None:
+            await self._core.prepare(self.collection_name)
+
+    def stats(self) -> Stats:
+        """Return a snapshot of this loop's pool and of what the layers count; no I/O."""
+        counted = {
+            type(layer).__name__.lower(): counts
+            for layer in self._core.stack.layers
+            if (counts := getattr(layer, "counts", dict)())
+        }
+        return Stats(self.backend, self._backend.stats(), counted)
+
+    def options(
+        self,
+        *,
+        policy: Policy | None = None,
+        deadline: float | None = None,
+        resilience: str | None = None,
+    ) -> Self:
+        """Return a handle on the same pool with other options; this one stays as it is.
+
+        Closing the derived handle closes nothing.
+        """
+        changed: dict[str, Any] = {}
+        if deadline is not None:
+            changed["deadline"] = deadline
+        if resilience is not None:
+            changed["resilience"] = resilience
+        derived = object.__new__(type(self))
+        derived._joined = self._joined
+        derived._set_up(self._backend, self._config.model_copy(update=changed), policy or self._policy)
+        derived._core.closed, derived._core.lazy = self._core.closed, self._core.lazy
+        derived._core.ready = self._core.ready
+        return derived
+
+    # Transactions
+
+    def transaction(self, *, isolation: str | None = None, read_only: bool = False) -> Opening:
+        """Open a transaction by `async with db.transaction() as tx`; commits on leaving, rolls back on an exception.
+
+        Verbs of this handle called by the same task join it. Opened again inside, it is a
+        savepoint. `isolation` is one of `capabilities.isolation`; None is the store's default.
+        Raises `UnsupportedError` where the backend has no transactions.
+        """
+        can = self._backend.capabilities
+        if not can.transactions:
+            raise UnsupportedError(
+                f"{self.backend} has no transactions; a batch, or if_version, may do",
+                capability="transactions",
+            )
+        if isolation is not None and isolation not in can.isolation:
+            raise UnsupportedError(
+                f"{self.backend} has no isolation level {isolation!r}; it has {', '.join(sorted(can.isolation))}",
+                capability="isolation",
+            )
+        return Opening(self._begin, TransactionOptions(isolation, read_only), self._joined)
+
+    async def _begin(
+        self, options: TransactionOptions, exit: AsyncExitStack
+    ) -> tuple[Transaction, Callable[[], None]]:
+        await self._usable()
+        executor = await exit.enter_async_context(self._backend.begin(options))
+        session = TransactionSession(executor, self._layers(executor), self.backend, self._core.cursor_secret)
+        transaction = Transaction(session, self.collection_name)
+        return transaction, self._joined.enter(transaction)
+
+    async def run(
+        self,
+        work: Callable[[Transaction], Awaitable[R]],
+        *,
+        attempts: int = 5,
+        isolation: str | None = None,
+    ) -> R:
+        """Run a function in a transaction, and again from its start on a serialization failure.
+
+        The function may run several times: it should have no effect but on its transaction.
+        """
+        for wait in _waits(attempts - 1):
+            try:
+                async with self.transaction(isolation=isolation) as transaction:
+                    return await work(transaction)
+            except SerializationError:
+                pass
+            await asyncio.sleep(wait)
+        async with self.transaction(isolation=isolation) as transaction:
+            return await work(transaction)
+
+    async def portability(self, query: Find = None) -> dict[str, str]:
+        """Return for each backend how it would serve a query: natively, partly here, or refused and why."""
+        from isthmus._portability import portability
+
+        return portability(query)
+
+    def __repr__(self) -> str:
+        state = "lazy" if self._core.lazy else "closed" if self.closed else "open"
+        layers = [type(layer).__name__.lower() for layer in self._core.stack.layers]
+        extra = [name for name in layers if name not in ("guard", "plan", "context")]
+        return f"<{type(self).__name__} {self.backend} {self.collection_name!r} {state}" + (
+            f" with {', '.join(extra)}>" if extra else ">"
+        )
+
+
+def _waits(count: int) -> Iterator[float]:
+    for attempt in range(count):
+        yield random.uniform(0.5, 1.0) * min(0.01 * 2**attempt, 1.0)  # noqa: S311 - jitter
+
+
+def _chosen(chosen: Plugin, config: Mapping[str, Any] | BackendConfig | None) -> Any:
+    """Return the part for this backend of a config that is keyed by backend names."""
+    if isinstance(config, Mapping) and config:
+        names = {chosen.name, *chosen.aliases}
+        if names & config.keys() and all(isinstance(part, Mapping) for part in config.values()):
+            known = {*BACKENDS, *chosen.aliases} | names
+            if all(key in known or _is_backend(key) for key in config):
+                return config[next(name for name in (chosen.name, *chosen.aliases) if name in config)]
+    return config
+
+
+def _is_backend(name: str) -> bool:
+    try:
+        plugin(name)
+    except ConfigError:
+        return False
+    return True
+
+
+class _Named(AsyncDatabase):
+    _backend_name: str
+
+    def __init__(self, config: Mapping[str, Any] | BackendConfig | None = None) -> None:
+        super().__init__(self._backend_name, config)
+
+
+class AsyncMemoryDatabase(_Named):
+    """`AsyncDatabase("memory", config)`."""
+
+    _backend_name = "memory"
+
+
+class AsyncSQLiteDatabase(_Named):
+    """`AsyncDatabase("sqlite", config)`."""
+
+    _backend_name = "sqlite"
+
+
+class AsyncPostgresDatabase(_Named):
+    """`AsyncDatabase("postgres", config)`."""
+
+    _backend_name = "postgres"
+
+
+class AsyncElasticsearchDatabase(_Named):
+    """`AsyncDatabase("elasticsearch", config)`."""
+
+    _backend_name = "elasticsearch"
+
+
+class AsyncS3Database(_Named):
+    """`AsyncDatabase("s3", config)`."""
+
+    _backend_name = "s3"

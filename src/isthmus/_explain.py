@@ -1,0 +1,107 @@
+"""What runs where, and why: the answer of `explain()`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from isthmus._executor import NativePlan, Support
+from isthmus._query.ast import TRUE, And, Not, Or, Predicate, SortKey
+from isthmus._query.codec import text
+from isthmus._query.split import Grade, Split
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A part of the predicate and where it is judged."""
+
+    label: str
+    grade: Grade
+    parts: tuple[Node, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """A plan: print it, or read its fields.
+
+    `pushed` and `residual` are the two halves of the predicate as text (`true` if empty); `exact`
+    says that nothing is judged or sorted on this side.
+    """
+
+    backend: str
+    tree: Node
+    pushed: str
+    residual: str
+    order: str
+    order_pushed: bool
+    native: str
+    index: str | None
+    details: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def exact(self) -> bool:
+        """Whether the store does it all."""
+        return self.residual == "true" and self.order_pushed
+
+    def __str__(self) -> str:
+        lines = [f"{self.backend}: {'all at the store' if self.exact else 'partly on this side'}"]
+        lines += _tree(self.tree, "  ")
+        if self.residual != "true":
+            lines.append(f"  judged here: {self.residual}")
+        lines.append(f"  order: {self.order} ({'at the store' if self.order_pushed else 'sorted here'})")
+        lines.append(f"  index: {self.index or 'none'}")
+        lines.append("  native: " + self.native.replace("\n", "\n          "))
+        return "\n".join(lines)
+
+
+def _tree(node: Node, indent: str) -> list[str]:
+    lines = [f"{indent}{node.label:<50} {node.grade.name}"]
+    for part in node.parts:
+        lines += _tree(part, indent + "  ")
+    return lines
+
+
+def explained(
+    backend: str,
+    support: Support,
+    predicate: Predicate,
+    order: tuple[SortKey, ...],
+    parts: Split,
+    native: NativePlan,
+) -> Explanation:
+    """Return the explanation of a split query."""
+    return Explanation(
+        backend=backend,
+        tree=_node(predicate, support),
+        pushed=text(parts.pushed),
+        residual=text(parts.residual) if parts.residual != TRUE else "true",
+        order=", ".join([*map(_key_text, order), "_id"]),
+        order_pushed=support.orders(order),
+        native=native.native,
+        index=native.index,
+        details=native.details,
+    )
+
+
+def _key_text(key: SortKey) -> str:
+    return f"{key.path} {'desc' if key.descending else 'asc'}{' nulls first' if key.nulls_first else ''}"
+
+
+def _node(predicate: Predicate, support: Support) -> Node:
+    match predicate:
+        case And(terms):
+            return _group("and" if terms else "true", terms, support)
+        case Or(terms):
+            return _group("or" if terms else "false", terms, support)
+        case Not(term):
+            return _group("not", (term,), support)
+        case leaf:
+            return Node(text(leaf), support.grade(leaf))
+
+
+_WORST = [Grade.EXACT, Grade.SUPERSET, Grade.NONE]
+
+
+def _group(label: str, terms: tuple[Predicate, ...], support: Support) -> Node:
+    parts = tuple(_node(term, support) for term in terms)
+    return Node(label, max((part.grade for part in parts), key=_WORST.index, default=Grade.EXACT), parts)

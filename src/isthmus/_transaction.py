@@ -1,0 +1,176 @@
+"""Transactions: objects that one passes, joined only by the task that opened them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import TypeAlias, TypeVar
+
+from isthmus._collection import Collection, Session, Verbs
+from isthmus._executor import Executor, TransactionExecutor, TransactionOptions
+from isthmus._op import Op
+from isthmus._stack import Layer, Stack
+from isthmus.errors import ClosedError, UsageError
+
+R = TypeVar("R")
+
+
+class TransactionSession:
+    """Runs operations inside one transaction, one after another."""
+
+    ahead = False
+
+    def __init__(
+        self, executor: TransactionExecutor, layers: Sequence[Layer], backend_name: str, cursor_secret: bytes
+    ) -> None:
+        self._executor = executor
+        self._stack = Stack(layers, executor)
+        self._turn = asyncio.Lock()
+        self.backend_name = backend_name
+        self.cursor_secret = cursor_secret
+        self.task = asyncio.current_task()
+        self.open = True
+
+    @property
+    def executor(self) -> Executor:
+        """Return the executor inside the transaction."""
+        return self._executor
+
+    @property
+    def transaction_executor(self) -> TransactionExecutor:
+        """Return the same, with savepoints."""
+        return self._executor
+
+    async def run(self, op: Op[R]) -> R:
+        """Run an operation; calls of several tasks queue, since a connection does one thing at a time."""
+        if not self.open:
+            raise ClosedError("this transaction has ended")
+        async with self._turn:
+            return await self._stack.run(op)
+
+    async def refresh(self, collection: str) -> None:
+        """Do nothing: a transaction sees its own writes."""
+
+
+class Transaction(Verbs):
+    """All record verbs inside one transaction; `tx.collection(name)` for other collections."""
+
+    def __init__(self, session: TransactionSession, name: str) -> None:
+        self._own = session
+        self._name = name
+
+    create = Verbs._insert
+
+    @property
+    def _session(self) -> Session:
+        return self._own
+
+    @property
+    def collection_name(self) -> str:
+        """The default collection of the database."""
+        return self._name
+
+    def collection(self, name: str) -> Collection:
+        """Return another collection inside this transaction."""
+        return Collection(lambda: self._own, name)
+
+    def savepoint(self) -> Savepoint:
+        """Open a savepoint by `async with`: leaving by an exception undoes what was done since."""
+        return Savepoint(self)
+
+    def __repr__(self) -> str:
+        return f"<Transaction {'open' if self._own.open else 'ended'} on {self._own.backend_name}>"
+
+
+class Savepoint:
+    """A part of a transaction that can be undone alone."""
+
+    def __init__(self, transaction: Transaction) -> None:
+        self._transaction = transaction
+        self._exit = AsyncExitStack()
+
+    async def __aenter__(self) -> Transaction:
+        session = self._transaction._own
+        if not session.open:
+            raise ClosedError("this transaction has ended")
+        async with session._turn:
+            await self._exit.enter_async_context(session.transaction_executor.savepoint())
+        return self._transaction
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        async with self._transaction._own._turn:
+            return await self._exit.__aexit__(kind, error, trace)
+
+
+# Enters the backend's transaction on the exit stack; returns the object, and what ends it.
+_Begin: TypeAlias = (
+    "Callable[[TransactionOptions, AsyncExitStack], Awaitable[tuple[Transaction, Callable[[], None]]]]"
+)
+
+
+class Opening:
+    """What `db.transaction()` returns; `async with` it. Nested in the same task it is a savepoint."""
+
+    def __init__(self, begin: _Begin, options: TransactionOptions, joined: JoinedTransaction) -> None:
+        self._begin = begin
+        self._options = options
+        self._joined = joined
+        self._exit = AsyncExitStack()
+
+    async def __aenter__(self) -> Transaction:
+        outer = self._joined.current()
+        if outer is not None:
+            if self._options != TransactionOptions():
+                raise UsageError(
+                    "a nested transaction is a savepoint: it has no isolation or read_only of its own"
+                )
+            return await self._exit.enter_async_context(outer.savepoint())
+        transaction, context = await self._begin(self._options, self._exit)
+        self._exit.callback(context)
+        return transaction
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        return await self._exit.__aexit__(kind, error, trace)
+
+
+class JoinedTransaction:
+    """Which transaction of a database the running task opened."""
+
+    def __init__(self) -> None:
+        self._variable: contextvars.ContextVar[Transaction | None] = contextvars.ContextVar(
+            "isthmus", default=None
+        )
+
+    def current(self) -> Transaction | None:
+        """Return the open transaction of this very task.
+
+        Raises `UsageError` in a child task of the one that opened it: joining would share a
+        connection between tasks, running outside would be silently wrong.
+        """
+        transaction = self._variable.get()
+        if transaction is None or not transaction._own.open:
+            return None
+        if transaction._own.task is not asyncio.current_task():
+            raise UsageError(
+                "a transaction is open in the parent task, and this is a child task (asyncio.wait_for makes one on"
+                " Python 3.11: use asyncio.timeout()). Call the verbs of the transaction object (pass tx), or start"
+                " this task with context=contextvars.Context()"
+            )
+        return transaction
+
+    def enter(self, transaction: Transaction) -> Callable[[], None]:
+        """Make the transaction current; return what undoes that."""
+        token = self._variable.set(transaction)
+
+        def leave() -> None:
+            transaction._own.open = False
+            self._variable.reset(token)
+
+        return leave

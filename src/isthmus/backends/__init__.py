@@ -1,0 +1,1 @@
+"""The backends; each imports its driver on first use only."""

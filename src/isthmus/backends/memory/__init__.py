@@ -1,0 +1,24 @@
+"""The memory backend: the evaluator over a dict. Slow and obvious, the oracle."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from isthmus._registry import Plugin
+from isthmus.backends.memory.backend import CAPABILITIES, MemoryBackend
+
+
+def _config() -> Any:
+    from isthmus.backends.memory.config import MemoryConfig
+
+    return MemoryConfig
+
+
+plugin = Plugin(
+    name="memory",
+    aliases=("mem",),
+    schemes=("memory", "mem"),
+    config=_config,
+    build=MemoryBackend,
+    capabilities=CAPABILITIES,
+)

@@ -1,0 +1,326 @@
+"""Records in a dict, judged by the evaluator. Slow and obvious: every other backend is compared with it."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from isthmus._capability import Capabilities
+from isthmus._executor import (
+    MORE,
+    After,
+    Aggregated,
+    AggregateRequest,
+    Change,
+    Kind,
+    NativePlan,
+    Page,
+    PageRequest,
+    PoolStats,
+    Result,
+    Tally,
+    TransactionOptions,
+    not_written,
+)
+from isthmus._path import Path
+from isthmus._query.aggregate import Groups
+from isthmus._query.ast import Leaf, Matches, Measure, Predicate, SortKey
+from isthmus._query.codec import text
+from isthmus._query.evaluate import holds
+from isthmus._query.order import BY_ID, in_order, place, position
+from isthmus._query.split import Grade
+from isthmus._record import Record, known
+from isthmus._values import decode, new_version
+from isthmus.backends.memory.turn import Turn
+from isthmus.errors import (
+    AlreadyExistsError,
+    ConflictError,
+    InvalidRecordError,
+    IsthmusError,
+    NotFoundError,
+    TransactionError,
+    UnsupportedError,
+)
+
+if TYPE_CHECKING:
+    from isthmus.backends.memory.config import MemoryConfig
+
+CAPABILITIES = Capabilities(
+    transactions=True,
+    savepoints=True,
+    isolation=frozenset({"read committed", "repeatable read", "serializable"}),
+    for_update=True,
+    atomic_batch=True,
+    conditional_create=True,
+    compare_and_set=True,
+    delete_where=True,
+    consistent_stream=True,
+    drop=True,
+)
+
+Tables = dict[str, dict[str, Record]]
+
+
+class _Support:
+    def grade(self, leaf: Leaf) -> Grade:
+        return Grade.NONE if isinstance(leaf, Matches) else Grade.EXACT
+
+    def orders(self, order: tuple[SortKey, ...]) -> bool:
+        return True
+
+    def aggregates(self, measures: tuple[Measure, ...], by: tuple[Path, ...]) -> bool:
+        return True
+
+
+_SUPPORT = _Support()
+
+
+@dataclass(slots=True)
+class _Snapshot:
+    """What a consistent stream has left to give."""
+
+    records: list[Record]
+    at: int = 0
+
+
+class MemoryExecutor:
+    """The verbs over a dict of tables; a backend and a transaction share them."""
+
+    def __init__(self, tables: Tables, snapshots: dict[int, _Snapshot]) -> None:
+        self._tables = tables
+        self._snapshots = snapshots
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Return what memory can do: all but durability, relevance and indexes."""
+        return CAPABILITIES
+
+    def support(self, collection: str) -> _Support:
+        """Return that everything is judged by the evaluator here."""
+        return _SUPPORT
+
+    def _table(self, collection: str) -> dict[str, Record]:
+        return self._tables.setdefault(collection, {})
+
+    async def read(
+        self, collection: str, ids: Sequence[str], *, for_update: bool = False
+    ) -> list[Record | None]:
+        """Return the records by id."""
+        table = self._table(collection)
+        return [table.get(id) for id in ids]
+
+    async def write(
+        self, collection: str, kind: Kind, changes: Sequence[Change], *, atomic: bool
+    ) -> list[Result]:
+        """Apply the changes one after another, on a copy if all must go well."""
+        table = self._table(collection)
+        target = dict(table) if atomic else table
+        results = [_applied(target, kind, change) for change in changes]
+        if not atomic:
+            return results
+        if any(isinstance(result, IsthmusError) for result in results):
+            return [
+                result if isinstance(result, IsthmusError) else not_written(change)
+                for result, change in zip(results, changes, strict=True)
+            ]
+        self._tables[collection] = target
+        return results
+
+    async def fetch(self, collection: str, request: PageRequest) -> Page:
+        """Return one page by judging and sorting all records."""
+        if request.consistent:
+            return self._from_snapshot(collection, request)
+        records = self._matching(collection, request)
+        return _page(records, request)
+
+    def _matching(self, collection: str, request: PageRequest) -> list[Record]:
+        order = request.order or BY_ID
+        records = [record for record in self._table(collection).values() if holds(request.where, record)]
+        records = in_order(records, order)
+        if request.after is not None:
+            key = place(order)
+            start = key(tuple(request.after))
+            records = [record for record in records if key(position(record, order)) > start]
+        return records
+
+    def _from_snapshot(self, collection: str, request: PageRequest) -> Page:
+        if request.after is None:
+            token = new_version()
+            self._snapshots[token] = _Snapshot(self._matching(collection, request)[request.offset :])
+        else:
+            token = request.after[0]
+        snapshot = self._snapshots[token]
+        records = snapshot.records[snapshot.at : snapshot.at + request.size]
+        snapshot.at += len(records)
+        if snapshot.at < len(snapshot.records):
+            return Page(records, (token,))
+        del self._snapshots[token]
+        return Page(records, None)
+
+    async def count(self, collection: str, where: Predicate) -> Tally:
+        """Count by judging each record."""
+        return Tally(sum(holds(where, record) for record in self._table(collection).values()))
+
+    async def aggregate(self, collection: str, request: AggregateRequest) -> Aggregated:
+        """Aggregate by judging each record."""
+        groups = Groups(request.measures)
+        for record in self._table(collection).values():
+            if holds(request.where, record):
+                groups.add_record(record, request.by)
+        return Aggregated(groups)
+
+    async def remove(self, collection: str, where: Predicate) -> int:
+        """Delete by judging each record."""
+        table = self._table(collection)
+        matching = [id for id, record in table.items() if holds(where, record)]
+        for id in matching:
+            del table[id]
+        return len(matching)
+
+    async def explain(self, collection: str, request: PageRequest) -> NativePlan:
+        """Return the predicate that the evaluator judges."""
+        return NativePlan(f"scan {collection} where {text(request.where)}")
+
+    async def release(self, collection: str, after: After) -> None:
+        """Drop a consistent stream's snapshot."""
+        if after:
+            self._snapshots.pop(after[0], None)
+
+
+def _page(records: list[Record], request: PageRequest) -> Page:
+    chosen = records[request.offset : request.offset + request.size]
+    more = len(records) > request.offset + request.size
+    if request.order is None:
+        return Page(chosen, (chosen[-1].id,) if more and chosen else None)
+    return Page(chosen, MORE if more and chosen else None)
+
+
+def _applied(table: dict[str, Record], kind: Kind, change: Change) -> Result:
+    """Return the result of one change, made in the table unless it is an error."""
+    id, old = change.id, table.get(change.id)
+    error = refusal(kind, change, None if old is None else old.version)
+    if error is not None:
+        return error
+    if kind is Kind.DELETE:
+        return table.pop(id, None) is not None
+    try:
+        data: dict[str, Any] = decode(change.encoded())
+        metadata: dict[str, Any] = decode(change.encoded_metadata())
+    except InvalidRecordError as invalid:
+        invalid.record_id = id
+        return invalid
+    now = time.time_ns() // 1_000
+    if kind is Kind.UPDATE and old is not None:
+        data, metadata = {**old.data, **data}, {**old.metadata, **metadata}
+    version = str(new_version())
+    created = now if old is None else old._created
+    table[id] = known(id, data, metadata, version, created, now)
+    return id if kind is Kind.CREATE else version
+
+
+def refusal(kind: Kind, change: Change, version: str | None) -> IsthmusError | None:
+    """Return why a change cannot be made to a record of that version (None: there is no record)."""
+    id, wanted = change.id, change.if_version
+    if kind is Kind.CREATE:
+        return (
+            AlreadyExistsError(f"a record with id {id!r} exists", record_id=id)
+            if version is not None
+            else None
+        )
+    if version is None and kind in (Kind.REPLACE, Kind.UPDATE):
+        return NotFoundError(f"no record has the id {id!r}", record_id=id)
+    if wanted is not None and wanted != version:
+        return ConflictError(f"record {id!r} is no longer at the version given", record_id=id)
+    return None
+
+
+class MemoryTransaction(MemoryExecutor):
+    """A private copy of the tables, put in place at commit; one at a time."""
+
+    @contextlib.asynccontextmanager
+    async def savepoint(self) -> AsyncIterator[None]:
+        """Undo what was done since, if the block raises."""
+        before = {name: dict(table) for name, table in self._tables.items()}
+        try:
+            yield
+        except BaseException:
+            self._tables.clear()
+            self._tables.update(before)
+            raise
+
+
+class MemoryBackend(MemoryExecutor):
+    """A store that lives and dies with its handle; usable from any loop and thread."""
+
+    name = "memory"
+
+    def __init__(self, config: MemoryConfig) -> None:
+        super().__init__({}, {})
+        self.default_collection = config.table
+        self._turn = Turn(config.timeout)
+
+    async def open(self, collection: str) -> None:
+        """Do nothing: there is nothing to connect to."""
+
+    async def close(self) -> None:
+        """Do nothing: the records go with the handle."""
+
+    async def ping(self) -> None:
+        """Do nothing."""
+
+    async def refresh(self, collection: str) -> None:
+        """Do nothing: a write is seen at once."""
+
+    async def collections(self) -> list[str]:
+        """Return the names of the tables that were written to."""
+        return sorted(name for name, table in self._tables.items() if table)
+
+    async def drop(self, collection: str) -> None:
+        """Forget a table."""
+        async with self._turn:
+            self._tables.pop(collection, None)
+
+    def stats(self) -> PoolStats:
+        """Return nothing: there is no pool."""
+        return PoolStats()
+
+    async def native(self) -> Any:
+        """Refuse: there is no client behind memory."""
+        raise UnsupportedError("memory has no native client", capability="native")
+
+    async def write(
+        self, collection: str, kind: Kind, changes: Sequence[Change], *, atomic: bool
+    ) -> list[Result]:
+        """Apply the changes when no transaction is open."""
+        async with self._turn:
+            return await super().write(collection, kind, changes, atomic=atomic)
+
+    async def remove(self, collection: str, where: Predicate) -> int:
+        """Delete when no transaction is open."""
+        async with self._turn:
+            return await super().remove(collection, where)
+
+    @contextlib.asynccontextmanager
+    async def begin(self, options: TransactionOptions) -> AsyncIterator[MemoryTransaction]:
+        """Run a transaction on a copy of the tables, one at a time unless it only reads."""
+        waiting: Callable[[], Any] = contextlib.nullcontext if options.read_only else lambda: self._turn
+        async with waiting():
+            tables = {name: dict(table) for name, table in self._tables.items()}
+            transaction = _ReadOnly(tables, {}) if options.read_only else MemoryTransaction(tables, {})
+            yield transaction
+            if not options.read_only:
+                self._tables.clear()
+                self._tables.update(tables)
+
+
+class _ReadOnly(MemoryTransaction):
+    async def write(
+        self, collection: str, kind: Kind, changes: Sequence[Change], *, atomic: bool
+    ) -> list[Result]:
+        raise TransactionError("this transaction is read-only")
+
+    async def remove(self, collection: str, where: Predicate) -> int:
+        raise TransactionError("this transaction is read-only")

@@ -1,0 +1,28 @@
+"""The config model of the memory backend."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+from urllib.parse import SplitResult
+
+from isthmus._config import BackendConfig
+
+
+class MemoryConfig(BackendConfig):
+    """Settings of a store that lives and dies with its handle."""
+
+    backend: ClassVar[str] = "memory"
+
+    table: str = "records"
+    """The default collection."""
+    timeout: float = 10.0
+    """Seconds that a write waits for another task's transaction to end."""
+
+    @classmethod
+    def schemes_of(cls) -> tuple[str, ...]:
+        return ("memory", "mem")
+
+    @classmethod
+    def from_url(cls, url: SplitResult, options: dict[str, Any]) -> dict[str, Any]:
+        name = (url.netloc + url.path).strip("/")
+        return {"table": name, **options} if name else options

@@ -1,0 +1,91 @@
+"""Refuses an operation that the backend's capabilities do not cover, before any work."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from isthmus._executor import Executor, Kind
+from isthmus._op import Aggregate, Count, Fetch, Op, Remove, Write
+from isthmus._path import Root
+from isthmus._query.ast import Matches, Not, Or, Predicate, leaves
+from isthmus._stack import Layer, Next, Slot
+from isthmus.errors import QueryError, UnsupportedError
+
+R = TypeVar("R")
+
+
+class Guard(Layer):
+    """Checks each operation against the capabilities; nothing missing is imitated."""
+
+    slot = Slot.GUARD
+    ops = (Write, Fetch, Count, Aggregate, Remove)
+
+    def __init__(self, backend: str, executor: Executor) -> None:
+        self._backend = backend
+        self._executor = executor
+
+    async def handle(self, op: Op[R], call_next: Next, /) -> R:
+        """Run the operation if it can be run here."""
+        match op:
+            case Write():
+                self._check_write(op)
+            case Fetch():
+                self._check_fetch(op)
+            case Count() | Remove():
+                self._check_predicate(op.where)
+            case Aggregate():
+                self._check_predicate(op.request.where)
+        return await call_next(op)  # type: ignore[no-any-return]
+
+    def _check_write(self, op: Write) -> None:
+        can = self._executor.capabilities
+        if op.kind is Kind.CREATE and not can.conditional_create:
+            self._refuse(
+                "create(), which must refuse an id that exists; upsert() works", "conditional_create"
+            )
+        if op.atomic and not can.atomic_batch:
+            self._refuse("an atomic batch", "atomic_batch")
+        if not can.compare_and_set:
+            if op.kind in (Kind.UPDATE, Kind.REPLACE):
+                self._refuse(f"{op.kind.value}(), which must not lose a concurrent write", "compare_and_set")
+            if any(change.if_version is not None for change in op.changes):
+                self._refuse("if_version", "compare_and_set")
+
+    def _check_fetch(self, op: Fetch) -> None:
+        request = op.request
+        if request.consistent and not self._executor.capabilities.consistent_stream:
+            self._refuse("stream(consistent=True)", "consistent_stream")
+        if request.for_update and not self._executor.capabilities.for_update:
+            self._refuse("for_update", "for_update")
+        for key in request.order or ():
+            if key.path.root is Root.SCORE:
+                if not self._executor.capabilities.relevance:
+                    self._refuse("order by _score", "relevance")
+                if not key.descending or not any(isinstance(leaf, Matches) for leaf in leaves(request.where)):
+                    raise QueryError("order by _score needs match() in the query and the direction 'desc'")
+        self._check_predicate(request.where)
+
+    def _check_predicate(self, where: Predicate) -> None:
+        found = leaves(where)
+        if any(leaf.path.root is Root.SCORE for leaf in found):
+            raise QueryError("_score can be sorted by, not filtered")
+        if not any(isinstance(leaf, Matches) for leaf in found):
+            return
+        if not self._executor.capabilities.relevance:
+            self._refuse("match(); a plain text search is contains() or regex()", "relevance")
+        if _below_or(where, inside=False):
+            raise QueryError("match() stands alone or in an 'and', not under 'or' or 'not'")
+
+    def _refuse(self, what: str, capability: str) -> None:
+        raise UnsupportedError(f"{self._backend} cannot do {what}", capability=capability)
+
+
+def _below_or(where: Predicate, *, inside: bool) -> bool:
+    match where:
+        case Matches():
+            return inside
+        case Or(terms):
+            return any(_below_or(term, inside=True) for term in terms)
+        case Not(term):
+            return _below_or(term, inside=True)
+    return any(_below_or(term, inside=inside) for term in getattr(where, "terms", ()))

@@ -1,0 +1,313 @@
+"""Turns an operation into what the store can do exactly, and judges the rest here."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeVar
+
+from isthmus._executor import MORE, Aggregated, Change, Executor, Kind, Page, PageRequest, Support, Tally
+from isthmus._op import Aggregate, Count, Fetch, Op, Read, Release, Remove, Write
+from isthmus._query.aggregate import Groups
+from isthmus._query.ast import TRUE, Predicate, SortKey
+from isthmus._query.codec import text
+from isthmus._query.evaluate import holds, select
+from isthmus._query.order import BY_ID, Position, in_order, place, position
+from isthmus._query.split import Split, split, without_matches
+from isthmus._record import Record, projected
+from isthmus._stack import Layer, Next, Slot
+from isthmus.errors import ConflictError, IsthmusError, UnsupportedError
+
+R = TypeVar("R")
+UNLIMITED = 2**62
+SCAN_SIZE = 1_000
+_LARGEST_SCAN = 5_000
+_DELETE_ATTEMPTS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What may be done on this side of the connection.
+
+    `residual="refuse"` makes any judging or sorting here an `UnsupportedError`.
+    """
+
+    residual: Literal["allow", "refuse"] = "allow"
+
+
+class Plan(Layer):
+    """Splits predicates by what the store supports, refills pages, sorts under a cap.
+
+    Never returns a wrong record or a wrong count: what is not exact at the store is judged by the
+    evaluator, and a store's asides are merged in their places.
+    """
+
+    slot = Slot.PLAN
+    ops = (Fetch, Count, Aggregate, Remove)
+
+    def __init__(
+        self,
+        executor: Executor,
+        *,
+        policy: Policy = Policy(),
+        sort_cap: int = 1_000_000,
+    ) -> None:
+        self._support: Callable[[str], Support] = executor.support
+        self._executor = executor
+        self._policy = policy
+        self._sort_cap = sort_cap
+
+    async def handle(self, op: Op[R], call_next: Next, /) -> R:
+        """Run the operation by native ones."""
+        result: Any
+        match op:
+            case Fetch():
+                result = await self._fetch(op, call_next)
+            case Count():
+                result = await self._count(op, call_next)
+            case Aggregate():
+                result = await self._aggregate(op, call_next)
+            case Remove():
+                result = await self._remove(op, call_next)
+            case _:
+                result = await call_next(op)
+        return result  # type: ignore[no-any-return]
+
+    def parts(self, collection: str, where: Predicate) -> Split:
+        """Return what is pushed and what is judged here."""
+        parts = split(where, self._support(collection).grade)
+        if parts.residual != TRUE and self._policy.residual == "refuse":
+            raise UnsupportedError(
+                f"the policy refuses to judge here: {text(parts.residual)}", capability="exact"
+            )
+        return parts
+
+    async def _fetch(self, op: Fetch, call_next: Next) -> Page:
+        request = op.request
+        parts = self.parts(op.collection, request.where)
+        native = replace(op, request=_pushed(request, parts))
+        if request.order is None:
+            page = await self._unordered(request, parts, native, call_next)
+        elif self._support(op.collection).orders(request.order):
+            if parts.residual == TRUE:
+                page = await self._exact(request, native, call_next)
+            else:
+                page = await self._refilled(request, parts, native, call_next)
+        else:
+            page = await self._sorted_here(request, parts, native, call_next)
+        return page if request.select is None else _cut(page, request)
+
+    async def _unordered(self, request: PageRequest, parts: Split, native: Fetch, call_next: Next) -> Page:
+        page: Page = await call_next(native)
+        if parts.residual == TRUE and not page.aside:
+            return page
+        return Page(
+            _judged_aside(page.aside, request.where) + _judged(page.records, parts.residual), page.after
+        )
+
+    async def _exact(self, request: PageRequest, native: Fetch, call_next: Next) -> Page:
+        page: Page = await call_next(native)
+        order = request.order or BY_ID
+        if not page.aside:
+            return _ended(page.records, order, more=page.after is not None)
+        aside = _beyond(_judged_aside(page.aside, request.where), request, order)
+        skip = request.offset
+        if skip and aside:
+            # At most len(aside) of the skipped records are asides, so the first
+            # skip - len(aside) of the main answer are skipped in any case.
+            first = max(0, skip - len(aside))
+            wanted = replace(native.request, offset=first, size=min(request.size + len(aside), UNLIMITED))
+            page = await call_next(replace(native, request=wanted))
+            skip -= first
+        else:
+            skip = 0
+        merged = in_order([*page.records, *aside], order)
+        end = skip + request.size
+        return _ended(merged[skip:end], order, more=page.after is not None or len(merged) > end)
+
+    async def _refilled(self, request: PageRequest, parts: Split, native: Fetch, call_next: Next) -> Page:
+        """Fetch pages without the limit until enough records pass the residual."""
+        order = request.order or BY_ID
+        end = request.offset + request.size
+        kept: list[Record] = []
+        aside: list[Record] | None = None
+        size = min(max(end, 100), SCAN_SIZE)
+        after = request.after
+        while True:
+            page: Page = await call_next(
+                replace(native, request=replace(native.request, after=after, size=size))
+            )
+            if aside is None:
+                aside = _beyond(_judged_aside(page.aside, request.where), request, order)
+            kept += _judged(page.records, parts.residual)
+            if page.after is None or len(kept) > end:
+                break
+            after = _next(page, order)
+            size = min(size * 2, _LARGEST_SCAN)
+        merged = in_order([*kept, *aside], order) if aside else kept
+        more = len(merged) > end
+        return _ended(merged[request.offset : end], order, more=more)
+
+    async def _sorted_here(self, request: PageRequest, parts: Split, native: Fetch, call_next: Next) -> Page:
+        """Scan in any order and keep the best, under the cap."""
+        if self._policy.residual == "refuse":
+            raise UnsupportedError(
+                "the policy refuses to sort here what the store cannot sort", capability="order"
+            )
+        order = request.order or BY_ID
+        end = min(request.offset + request.size, UNLIMITED)
+        key = place(order)
+        best: list[tuple[Any, Record]] = []
+        async for records in self._scan(native, parts, call_next):
+            for record in records:
+                at = position(record, order)
+                if request.after is None or key(at) > key(tuple(request.after)):
+                    best.append((key(at), record))
+            if len(best) > 2 * end + _LARGEST_SCAN:
+                best = heapq.nsmallest(end + 1, best, key=lambda pair: pair[0])
+            if len(best) > self._sort_cap:
+                raise UnsupportedError(
+                    f"this order cannot be pushed to the store, and more than sort_cap={self._sort_cap} records"
+                    " would be sorted here; add a limit or a narrower filter, or raise sort_cap",
+                    capability="order",
+                )
+        best.sort(key=lambda pair: pair[0])
+        chosen = [record for _, record in best[request.offset : end]]
+        return _ended(chosen, order, more=len(best) > end)
+
+    async def _scan(self, native: Fetch, parts: Split, call_next: Next) -> AsyncIterator[list[Record]]:
+        """Yield all matching records page by page, in any order."""
+        after = None
+        while True:
+            request = replace(
+                native.request, order=None, after=after, offset=0, size=_LARGEST_SCAN, select=None
+            )
+            page: Page = await call_next(replace(native, request=request))
+            after = page.after
+            try:
+                if page.aside:
+                    yield _judged_aside(page.aside, _whole(parts))
+                yield _judged(page.records, parts.residual)
+            except BaseException:
+                if after is not None:
+                    await call_next(Release(native.collection, after))
+                raise
+            if after is None:
+                return
+
+    async def _count(self, op: Count, call_next: Next) -> Tally:
+        parts = self.parts(op.collection, op.where)
+        if parts.residual == TRUE:
+            tally: Tally = await call_next(replace(op, where=parts.pushed))
+            return Tally(tally.count + len(_judged_aside(tally.aside, op.where)))
+        count = 0
+        async for records in self._scan(_everything(op.collection, parts), parts, call_next):
+            count += len(records)
+        return Tally(count)
+
+    async def _aggregate(self, op: Aggregate, call_next: Next) -> Aggregated:
+        request = op.request
+        parts = self.parts(op.collection, request.where)
+        if parts.residual == TRUE and self._support(op.collection).aggregates(request.measures, request.by):
+            answer: Aggregated = await call_next(replace(op, request=replace(request, where=parts.pushed)))
+            for record in _judged_aside(answer.aside, request.where):
+                answer.groups.add_record(record, request.by)
+            return Aggregated(answer.groups)
+        if self._policy.residual == "refuse":
+            raise UnsupportedError("the policy refuses to aggregate here", capability="aggregate")
+        groups = Groups(request.measures)
+        async for records in self._scan(_everything(op.collection, parts), parts, call_next):
+            for record in records:
+                groups.add_record(record, request.by)
+        return Aggregated(groups)
+
+    async def _remove(self, op: Remove, call_next: Next) -> int:
+        parts = self.parts(op.collection, op.where)
+        if parts.residual == TRUE and (parts.pushed == TRUE or self._executor.capabilities.delete_where):
+            return await call_next(replace(op, where=parts.pushed))  # type: ignore[no-any-return]
+        removed = 0
+        async for records in self._scan(_everything(op.collection, parts), parts, call_next):
+            removed += await self._delete(op, records, call_next)
+        return removed
+
+    async def _delete(self, op: Remove, records: Sequence[Record], call_next: Next) -> int:
+        """Delete records that matched when they were read, and judge those anew that changed since."""
+        removed = 0
+        for _ in range(_DELETE_ATTEMPTS):
+            if not records:
+                return removed
+            changes = [
+                Change(
+                    record.id or "",
+                    if_version=record.version if self._executor.capabilities.compare_and_set else None,
+                )
+                for record in records
+            ]
+            results = await call_next(Write(op.collection, Kind.DELETE, changes, atomic=False))
+            removed += sum(result is True for result in results)
+            stale = [
+                c.id for c, result in zip(changes, results, strict=True) if isinstance(result, ConflictError)
+            ]
+            for result in results:
+                if isinstance(result, IsthmusError) and not isinstance(result, ConflictError):
+                    raise result
+            again = await call_next(Read(op.collection, stale)) if stale else []
+            records = [record for record in again if record is not None and holds(op.where, record)]
+        raise ConflictError(
+            f"delete_where: {len(records)} records were changed by others in each of {_DELETE_ATTEMPTS} attempts",
+            record_id=records[0].id,
+        )
+
+
+def _whole(parts: Split) -> Predicate:
+    """Return the whole predicate again."""
+    return parts.pushed if parts.residual == TRUE else parts.pushed & parts.residual
+
+
+def _everything(collection: str, parts: Split) -> Fetch:
+    return Fetch(collection, PageRequest(parts.pushed, None, _LARGEST_SCAN))
+
+
+def _pushed(request: PageRequest, parts: Split) -> PageRequest:
+    exact = parts.residual == TRUE
+    paths = request.select
+    if paths is not None:
+        # Cursors and merging need the sort keys; the residual may need anything.
+        paths = (*paths, *(key.path for key in request.order or ())) if exact else None
+    return replace(request, where=parts.pushed, offset=request.offset if exact else 0, select=paths)
+
+
+def _judged(records: list[Record], residual: Predicate) -> list[Record]:
+    return records if residual == TRUE else [record for record in records if holds(residual, record)]
+
+
+def _judged_aside(aside: Sequence[Record], where: Predicate) -> list[Record]:
+    if not aside:
+        return []
+    where = without_matches(where)
+    return [record for record in aside if holds(where, record)]
+
+
+def _beyond(records: list[Record], request: PageRequest, order: tuple[SortKey, ...]) -> list[Record]:
+    """Return the records that come after the request's position."""
+    if request.after is None:
+        return records
+    key = place(order)
+    start = key(tuple(request.after))
+    return [record for record in records if key(position(record, order)) > start]
+
+
+def _ended(records: list[Record], order: tuple[SortKey, ...], *, more: bool) -> Page:
+    if not more or not records:
+        return Page(records, None)
+    return Page(records, position(records[-1], order))
+
+
+def _next(page: Page, order: tuple[SortKey, ...]) -> Position | None:
+    return position(page.records[-1], order) if page.after == MORE else page.after
+
+
+def _cut(page: Page, request: PageRequest) -> Page:
+    paths = request.select or ()
+    return Page([projected(record, select(record.data, paths)) for record in page.records], page.after)
