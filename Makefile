@@ -8,6 +8,9 @@ ifeq ($(origin PATH),undefined)
 export PATH := /usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 endif
 
+# uv brings its own certificates, which a company's proxy is not in; the system knows it.
+export UV_SYSTEM_CERTS ?= true
+
 PYTHON ?= python3
 URL ?=
 BACKEND ?= sqlite
