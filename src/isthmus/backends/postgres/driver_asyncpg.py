@@ -1,0 +1,176 @@
+"""asyncpg behind the driver protocol. The only module that looks behind asyncpg's public surface.
+
+What it looks at there (`_protocol`, `_transport`, `_top_xact`) is what asyncpg's own pool uses,
+and the tests of this module fail if a version moves it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from typing import Any
+
+import asyncpg
+
+from isthmus.backends.postgres.config import Address, PostgresConfig
+from isthmus.backends.postgres.connect import (
+    KEEPALIVE_IDLE,
+    KEEPALIVE_INTERVAL,
+    KEEPALIVE_PROBES,
+    USER_TIMEOUT_MS,
+    WrongServerError,
+    secret_of,
+    session_settings,
+    tls_context,
+)
+from isthmus.backends.postgres.sockets import drop_transport
+
+# DISCARD ALL without DEALLOCATE ALL, which would break the driver's cached statements.
+RESET = """
+CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; UNLISTEN *;
+SELECT pg_advisory_unlock_all(); DISCARD PLANS; DISCARD TEMP; DISCARD SEQUENCES
+"""
+
+
+class AsyncpgDriver:
+    """Opens and judges `asyncpg.Connection`s."""
+
+    name = "asyncpg"
+
+    def __init__(self, config: PostgresConfig) -> None:
+        self._config = config
+        self._overrides: dict[str, Any] = {}
+        self._connect = config.pool.connect or asyncpg.connect
+
+    def set_connect_args(self, **arguments: Any) -> None:
+        """Override arguments of `asyncpg.connect` for connections to come."""
+        self._overrides = arguments
+
+    async def open(self, address: Address, attrs: str) -> asyncpg.Connection:
+        """Open a session with one host."""
+        arguments = self._arguments(address, attrs)
+        if "password" not in self._overrides:
+            arguments["password"] = await secret_of(self._config)
+        arguments |= self._overrides
+        if "dsn" in self._overrides:  # it says where; ours would hide that
+            for name in {"host", "port", "user", "password", "database"} - self._overrides.keys():
+                arguments.pop(name, None)
+        try:
+            connection: asyncpg.Connection = await self._connect(**arguments)
+        except asyncpg.TargetServerAttributeNotMatched as error:
+            raise WrongServerError(f"{address[0]}:{address[1]} is not {attrs}") from error
+        if self._config.tcp_keepalive:
+            _keep_alive(connection)
+        return connection
+
+    def _arguments(self, address: Address, attrs: str) -> dict[str, Any]:
+        config, (host, port) = self._config, address
+        arguments: dict[str, Any] = {
+            "host": host,
+            "port": port,
+            "user": config.user,
+            "database": config.database,
+            "ssl": tls_context(config, host),
+            "timeout": config.connect_timeout,
+            "command_timeout": config.command_timeout,
+            "server_settings": session_settings(config),
+            "target_session_attrs": attrs,
+            # A pooler gives each transaction another session, where our statements are not prepared.
+            "statement_cache_size": 0 if config.pooler == "transaction" else config.statement_cache_size,
+            # No timer per statement: connections have a lifetime themselves.
+            "max_cached_statement_lifetime": 0,
+        }
+        if config.passfile is not None:
+            arguments["passfile"] = str(config.passfile)
+        if config.pool.connection_class is not None:
+            arguments["connection_class"] = config.pool.connection_class
+        if config.pool.record_class is not None:
+            arguments["record_class"] = config.pool.record_class
+        return arguments
+
+    def ready(self, connection: Any) -> bool:
+        """Return whether the session is alive, idle and outside of a transaction."""
+        protocol = connection._protocol
+        return (
+            protocol is not None
+            and protocol.is_connected()
+            and not protocol.is_in_transaction()
+            and not protocol._is_cancelling()
+            # Set by a BEGIN that was cancelled before the server saw it.
+            and connection._top_xact is None
+            # Another task is still in a call on it.
+            and not connection._stmt_exclusive_section._acquired
+        )
+
+    def alive(self, connection: Any) -> bool:
+        """Return whether the session is not known to be over."""
+        return not connection.is_closed()
+
+    def standby(self, connection: asyncpg.Connection) -> bool | None:
+        """Return whether the server said that it is a standby."""
+        said = getattr(connection.get_settings(), "in_hot_standby", None)
+        return None if said is None else said == "on"
+
+    async def settle(self, connection: asyncpg.Connection) -> None:
+        """Wait for a cancelled statement, roll back, and see that the session answers."""
+        if connection.is_in_transaction() or connection._top_xact is not None:
+            _expect_rollback(connection)
+            await connection._reset()
+        # asyncpg waits here for the cancellation; a cancel request that comes late hits this
+        # statement and not the next user's.
+        await connection.execute("SELECT 1")
+
+    async def reset(self, connection: asyncpg.Connection) -> None:
+        """Settle, and undo what raw SQL can have done to the session."""
+        _expect_rollback(connection)
+        await connection._reset()
+        if self._config.pooler == "none":
+            await connection.execute(RESET)
+        else:
+            await connection.execute("SELECT 1")
+
+    async def in_recovery(self, connection: asyncpg.Connection, timeout: float) -> bool:
+        """Ask the server whether it is a standby."""
+        return bool(await connection.fetchval("SELECT pg_catalog.pg_is_in_recovery()", timeout=timeout))
+
+    async def close(self, connection: asyncpg.Connection, timeout: float) -> None:
+        """Say goodbye; drop the socket if that fails."""
+        try:
+            await connection.close(timeout=timeout)
+        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            connection.terminate()
+
+    def terminate(self, connection: asyncpg.Connection) -> None:
+        """Drop the socket without waiting."""
+        connection.terminate()
+
+    def abandon(self, connection: asyncpg.Connection) -> None:
+        """Drop the socket silently although the loop may be dead."""
+        transport = connection._transport
+        with contextlib.suppress(RuntimeError):  # "Event loop is closed": the transport is dropped below
+            connection.terminate()
+        drop_transport(transport)
+
+
+def _expect_rollback(connection: Any) -> None:
+    """Keep `_reset` from reporting an open transaction: it is open because its task was cancelled."""
+    if connection._top_xact is None and connection._protocol.is_in_transaction():
+        # Raw BEGIN: asyncpg asks the transaction object whether somebody looks after it.
+        connection._top_xact = connection.transaction()
+    if connection._top_xact is not None:
+        connection._top_xact._managed = True
+
+
+def _keep_alive(connection: Any) -> None:
+    sock = connection._transport.get_extra_info("socket")
+    if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (
+        ("TCP_KEEPIDLE", KEEPALIVE_IDLE),
+        ("TCP_KEEPINTVL", KEEPALIVE_INTERVAL),
+        ("TCP_KEEPCNT", KEEPALIVE_PROBES),
+        ("TCP_USER_TIMEOUT", USER_TIMEOUT_MS),
+    ):
+        if hasattr(socket, option):  # not on every system
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
