@@ -44,7 +44,7 @@ class Hosts:
         self._addresses = addresses
         self._last_resort = last_resort
         self._passes = ("standby", "any") if attrs == "prefer-standby" else (attrs,)
-        self._start = random.randrange(len(addresses)) if last_resort else 0
+        self._start = random.randrange(len(addresses)) if last_resort else 0  # noqa: S311
 
     def patience(self, connect_timeout: float) -> float:
         """Return the seconds that it can take to hear from all hosts."""
@@ -117,7 +117,7 @@ def is_local(host: str) -> bool:
 
 
 def tls_mode(config: PostgresConfig, host: str) -> str:
-    """Return libpq's name for how far TLS is verified with a host; in full by default, save on this machine."""
+    """Return how far TLS is verified with a host, in libpq's words; in full, save on this machine."""
     match config.ssl:
         case None:
             return "disable" if is_local(host) else "verify-full"

@@ -1,4 +1,4 @@
-"""What the backend and the pool need of a PostgreSQL driver; everything that differs between drivers is behind it."""
+"""What the backend and the pool need of a PostgreSQL driver."""
 
 from __future__ import annotations
 

@@ -112,7 +112,7 @@ class Openings:
         elif self._pause is None:
             pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(self._failures - 1, 10))
             # Jitter: the processes of one service lose their server in the same moment.
-            pause *= random.uniform(0.5, 1.0)
+            pause *= random.uniform(0.5, 1.0)  # noqa: S311
             self._pause = asyncio.get_running_loop().call_later(pause, self._resume)
 
     def _resume(self) -> None:

@@ -16,7 +16,7 @@ import asyncio
 import logging
 import random
 from collections import OrderedDict
-from collections.abc import Coroutine, Generator
+from collections.abc import Generator
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -24,9 +24,15 @@ from typing import TYPE_CHECKING, Any
 from isthmus._executor import PoolStats
 from isthmus.backends.postgres.connect import Hosts
 from isthmus.backends.postgres.driver import Driver, driver_for
-from isthmus.backends.postgres.failures import opening_failed, tells_failover, tells_read_only, tells_stale_plan
+from isthmus.backends.postgres.failures import (
+    opening_failed,
+    tells_failover,
+    tells_read_only,
+    tells_stale_plan,
+)
+from isthmus.backends.postgres.mending import Mending, Upkeep
 from isthmus.backends.postgres.openings import Openings
-from isthmus.backends.postgres.slots import Slot, holder, holders, stack_here
+from isthmus.backends.postgres.slots import Slot, holders, stack_here
 from isthmus.errors import ClosedError, PoolTimeoutError, UsageError
 
 if TYPE_CHECKING:
@@ -34,11 +40,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("isthmus.postgres.pool")
 
-MEND_SECONDS = 5.0
-CHECK_SECONDS = 5.0
-GOODBYE_SECONDS = 2.0
 CLOSE_SECONDS = 60.0
-QUICKEST_TICK, SLOWEST_TICK = 0.02, 5.0
 REPORT_SECONDS = 0.02
 
 
@@ -60,7 +62,7 @@ class Checkout:
 
     __slots__ = ("_connection", "_dirty", "_pool", "_timeout")
 
-    def __init__(self, pool: Pool, timeout: float | None, dirty: bool) -> None:  # noqa: FBT001
+    def __init__(self, pool: Pool, timeout: float | None, dirty: bool) -> None:
         self._pool = pool
         self._timeout = timeout
         self._dirty = dirty
@@ -100,32 +102,32 @@ class Pool:
         self._driver = driver_for(config) if driver is None else driver
         self._ready = self._driver.ready
         self._alive = self._driver.alive
-        self._attrs = "any" if for_reads else config.session_attrs()
+        attrs = "any" if for_reads else config.session_attrs()
         if for_reads:
-            self._hosts = Hosts(config.replica_addresses(), "any", last_resort=config.addresses())
+            self._hosts = Hosts(config.replica_addresses(), attrs, last_resort=config.addresses())
         else:
-            self._hosts = Hosts(config.addresses(), self._attrs)
+            self._hosts = Hosts(config.addresses(), attrs)
         options = config.pool
-        self._min, self._max = options.min_size, options.max_size
+        self.min_size, self.max_size = options.min_size, options.max_size
         self._timeout = options.timeout
-        self._max_queries = options.max_queries
+        self._most_checkouts = options.max_queries
         self._check_after = options.check_after
         self._setup = options.setup
         self._leak_report = options.leak_report
         # Nothing to do at a checkout but to take a connection.
         self._plain = options.setup is None
-        self._slots: set[Slot] = set()
-        self._idle: list[Slot] = []
-        self._held: dict[Any, Slot] = {}
-        self._waiters: OrderedDict[asyncio.Future[Slot], tuple[asyncio.Task[Any], float]] = OrderedDict()
-        self._background: set[asyncio.Task[None]] = set()
-        self._openings = Openings(
+        self.slots: set[Slot] = set()
+        self.idle: list[Slot] = []
+        self.held: dict[Any, Slot] = {}
+        self.waiters: OrderedDict[asyncio.Future[Slot], tuple[asyncio.Task[Any], float]] = OrderedDict()
+        self._mending = Mending(self, self._driver, options, attrs)
+        self._upkeep = Upkeep(self, self._driver, options)
+        self.openings = Openings(
             self, self._open_one, limit=options.max_opening, patience=options.reconnect_timeout
         )
-        self._generation = 0
+        self.generation = 0
         self._closing = False
         self._emptied = asyncio.Event()
-        self._tick: asyncio.TimerHandle | None = None
         self._last_refusal: Exception | None = None
         self._report: tuple[float, str] = (float("-inf"), "")
         self._acquired = self._timeouts = self._opened = self._closed = 0
@@ -146,7 +148,7 @@ class Pool:
         if config.replicas:
             pool.reads = cls(config, driver, for_reads=True)
         for each in pool._both():
-            each._schedule_tick()
+            each._upkeep.start()
         if not config.pool.lazy:
             try:
                 for each in pool._both():
@@ -162,11 +164,11 @@ class Pool:
     async def _fill(self) -> None:
         first = await self.acquire(self._hosts.patience(self._config.connect_timeout))
         self.release(first)
-        while len(self._slots) < self._min and self._openings.tasks:
-            await asyncio.wait(self._openings.tasks, return_when=asyncio.FIRST_COMPLETED)
+        while len(self.slots) < self.min_size and self.openings.tasks:
+            await asyncio.wait(self.openings.tasks, return_when=asyncio.FIRST_COMPLETED)
 
     async def close(self, timeout: float | None = CLOSE_SECONDS) -> None:
-        """Hand out no more, wait for what is in use, and close everything; the rest is dropped after `timeout`."""
+        """Hand out no more, wait for what is in use, close everything; after `timeout` drop the rest."""
         if self.reads is not self:
             await self.reads.close(timeout)
         self._begin_closing()
@@ -174,22 +176,21 @@ class Pool:
             async with asyncio.timeout(timeout):
                 await self._emptied.wait()
         except TimeoutError:
-            log.warning("dropping connections still in use: %s", holders(self._held.values(), monotonic()))
+            log.warning("dropping connections still in use: %s", holders(self.held.values(), monotonic()))
             self.terminate()
-        if self._background:
-            await asyncio.wait(set(self._background))
+        if self._mending.tasks:
+            await asyncio.wait(self._mending.tasks)
 
     def _begin_closing(self) -> None:
         if self._closing:
             return
         self._closing = True
-        if self._tick is not None:
-            self._tick.cancel()
-        self._openings.stop()
-        for waiter in self._waiters:
+        self._upkeep.stop()
+        self.openings.stop()
+        for waiter in self.waiters:
             if not waiter.done():
                 waiter.set_exception(ClosedError("the pool is closing"))
-        self._waiters.clear()
+        self.waiters.clear()
         self._retire_idle()
         self._look_empty()
 
@@ -198,24 +199,23 @@ class Pool:
         if self.reads is not self:
             self.reads.terminate()
         self._begin_closing()
-        for task in list(self._background):
-            task.cancel()
-        for slot in list(self._slots):
+        self._mending.stop()
+        for slot in list(self.slots):
             self._driver.terminate(slot.connection)
-            self._gone(slot)
-        self._held.clear()
+            self.gone(slot)
+        self.held.clear()
 
     def abandon(self) -> None:
         """Drop sockets without awaiting and without a warning; the loop may be dead."""
         if self.reads is not self:
             self.reads.abandon()
         self._closing = True
-        for slot in list(self._slots):
+        for slot in list(self.slots):
             self._driver.abandon(slot.connection)
-        self._slots.clear()
-        self._idle.clear()
-        self._held.clear()
-        self._waiters.clear()
+        self.slots.clear()
+        self.idle.clear()
+        self.held.clear()
+        self.waiters.clear()
 
     def healthy(self) -> bool:
         """Return whether the pool can still serve; it reconnects by itself."""
@@ -235,7 +235,7 @@ class Pool:
 
     def release(self, connection: Any) -> _Released:
         """Give a connection back; never waits. Raises `UsageError` if nobody holds it."""
-        slot = self._held.pop(connection, None)
+        slot = self.held.pop(connection, None)
         if slot is None:
             if self._closing:
                 return RELEASED  # terminated meanwhile
@@ -245,31 +245,31 @@ class Pool:
         slot.task = None
         if (
             slot.dirty
-            or slot.generation != self._generation
+            or slot.generation != self.generation
             or now >= slot.expires
-            or slot.checkouts >= self._max_queries
+            or slot.checkouts >= self._most_checkouts
             or self._closing
             or not self._ready(connection)
         ):
-            self._retire(slot)
-        elif self._waiters:
-            self._give(slot)
+            self._mending.retire(slot)
+        elif self.waiters:
+            self.give(slot)
         else:
             slot.idle_since = now
-            self._idle.append(slot)
+            self.idle.append(slot)
         return RELEASED
 
     def _pop(self) -> Any | None:
         """Take the connection that was used last, if it can be used at once."""
-        if not self._idle:
+        if not self.idle:
             return None
         task = asyncio.current_task(self._loop)
         now = monotonic()
-        slot = self._idle[-1]
+        slot = self.idle[-1]
         connection = slot.connection
         if task is None or now - slot.idle_since >= self._check_after or not self._alive(connection):
             return None  # the slow way looks closer
-        self._idle.pop()
+        self.idle.pop()
         self._hold(slot, task, now)
         return connection
 
@@ -281,20 +281,20 @@ class Pool:
         if self._leak_report is not None:
             slot.stack = stack_here()
             slot.reported = False
-        self._held[slot.connection] = slot
+        self.held[slot.connection] = slot
 
-    async def _take(self, timeout: float | None, dirty: bool) -> Any:  # noqa: FBT001
+    async def _take(self, timeout: float | None, dirty: bool) -> Any:
         connection = self._pop()
         if connection is None:
             connection = await self._wait(timeout)
         if dirty:
-            self._held[connection].dirty = True
+            self.held[connection].dirty = True
         if self._setup is not None:
             try:
                 await self._setup(connection)
             except BaseException:
                 # What the hook did to the session is unknown.
-                self._held[connection].generation = -1
+                self.held[connection].generation = -1
                 self.release(connection)
                 raise
         return connection
@@ -308,13 +308,13 @@ class Pool:
             )
         began = monotonic()
         try:
-            while self._idle:
-                slot = self._idle.pop()
+            while self.idle:
+                slot = self.idle.pop()
                 if not self._alive(slot.connection):
-                    self._retire(slot)
+                    self._mending.retire(slot)
                     continue
                 self._hold(slot, task, monotonic())
-                if began - slot.idle_since < self._check_after or await self._check(slot):
+                if began - slot.idle_since < self._check_after or await self._mending.check(slot):
                     return slot.connection
             if self._closing:
                 raise ClosedError("the pool is closed")
@@ -326,13 +326,13 @@ class Pool:
     async def _queue(self, task: asyncio.Task[Any], began: float, timeout: float | None) -> Slot:
         limit = self._config.pool.max_waiting
         # Those for whom a connection is about to be opened do not count as waiting.
-        if limit is not None and len(self._waiters) >= limit + self._max - len(self._slots):
+        if limit is not None and len(self.waiters) >= limit + self.max_size - len(self.slots):
             self._timeouts += 1
             raise PoolTimeoutError(f"{limit} callers wait for a connection already; {self._situation()}")
         waiter: asyncio.Future[Slot] = self._loop.create_future()
-        self._waiters[waiter] = (task, began)
+        self.waiters[waiter] = (task, began)
         alarm = None if timeout is None else self._loop.call_later(timeout, self._give_up, waiter, timeout)
-        self._openings.more(called=True)
+        self.openings.more(called=True)
         try:
             return await waiter
         except BaseException:
@@ -340,7 +340,7 @@ class Pool:
                 # Cancelled in the very moment of the hand-over: on to the next one.
                 self.release(waiter.result().connection)
             else:
-                self._waiters.pop(waiter, None)
+                self.waiters.pop(waiter, None)
             raise
         finally:
             if alarm is not None:
@@ -349,7 +349,7 @@ class Pool:
     def _give_up(self, waiter: asyncio.Future[Slot], timeout: float) -> None:
         if waiter.done():
             return
-        self._waiters.pop(waiter, None)
+        self.waiters.pop(waiter, None)
         self._timeouts += 1
         waiter.set_exception(
             PoolTimeoutError(f"no connection became free within {timeout:g} s; {self._situation()}")
@@ -361,62 +361,31 @@ class Pool:
         made, text = self._report
         if now - made > REPORT_SECONDS:
             text = (
-                f"{len(self._slots)} of {self._max} open, {len(self._idle)} idle, "
-                f"{len(self._waiters)} waiting; {holders(self._held.values(), now)}"
+                f"{len(self.slots)} of {self.max_size} open, {len(self.idle)} idle, "
+                f"{len(self.waiters)} waiting; {holders(self.held.values(), now)}"
             )
-            if len(self._slots) < self._max and self._last_refusal is not None:
+            if len(self.slots) < self.max_size and self._last_refusal is not None:
                 text += f"; the last attempt to open one failed: {self._last_refusal}"
             self._report = (now, text)
         return text
 
-    def _give(self, slot: Slot) -> None:
+    def give(self, slot: Slot) -> None:
         """Hand a clean connection to the first who waits, or keep it."""
         now = monotonic()
-        while self._waiters:
-            waiter, (task, _) = self._waiters.popitem(last=False)
+        while self.waiters:
+            waiter, (task, _) = self.waiters.popitem(last=False)
             if not waiter.done():
                 self._hold(slot, task, now)
                 waiter.set_result(slot)
                 return
         slot.idle_since = now
-        self._idle.append(slot)
+        self.idle.append(slot)
 
     # --- looking after connections -------------------------------------------------------------
 
-    async def _check(self, slot: Slot) -> bool:
-        """Ask a connection that was idle for long whether it still serves what we want."""
-        connection = slot.connection
-        try:
-            standby = await self._driver.in_recovery(connection, CHECK_SECONDS)
-        except BaseException as error:
-            slot.generation = -1
-            self.release(connection)
-            if not isinstance(error, Exception):
-                raise
-            log.debug("an idle connection did not answer: %s", error)
-            if isinstance(error, TimeoutError):
-                # Silence, not refusal: the way is cut, and it is for the others as well.
-                self.expire()
-            return False
-        if self._fits(slot, standby):
-            return True
-        generation = slot.generation
-        self.release(connection)
-        self.expire(generation)
-        return False
-
-    def _fits(self, slot: Slot, standby: bool) -> bool:  # noqa: FBT001
-        match self._attrs:
-            case "read-write" | "primary":
-                return not standby
-            case "standby" | "read-only":
-                return standby
-            case _:
-                return not standby or slot.standby is not False
-
     def note(self, connection: Any, error: BaseException) -> None:
         """Draw conclusions from an error met with a connection; `async with acquire()` does it by itself."""
-        slot = self._held.get(connection)
+        slot = self.held.get(connection)
         if slot is None:
             return
         if tells_failover(error) or tells_stale_plan(error):
@@ -432,129 +401,88 @@ class Pool:
         With `generation` only if that is still the current one, so that many who fail together
         expire it once.
         """
-        if generation is not None and generation != self._generation:
+        if generation is not None and generation != self.generation:
             return
-        self._generation += 1
+        self.generation += 1
         self._retire_idle()
-        self._openings.more()
+        self.openings.more()
 
     def _retire_idle(self) -> None:
-        idle = list(self._idle)
-        self._idle.clear()
+        idle = list(self.idle)
+        self.idle.clear()
         for slot in idle:
-            self._retire(slot)
+            self.discard(slot)
 
-    def _retire(self, slot: Slot) -> None:
-        """Mend a connection or close it, in the background."""
-        if not self._alive(slot.connection):
-            self._driver.terminate(slot.connection)
-            self._gone(slot)
-        else:
-            self._spawn(self._mend(slot))
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = self._loop.create_task(work, name="isthmus-postgres-mend")
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
-
-    async def _mend(self, slot: Slot) -> None:
-        clean = False
-        try:
-            if self._keeps(slot):
-                async with asyncio.timeout(MEND_SECONDS):
-                    await self._clean(slot)
-                clean = self._keeps(slot) and self._ready(slot.connection)
-            if not clean:
-                await self._driver.close(slot.connection, GOODBYE_SECONDS)
-        except Exception as error:  # of any kind: the connection is dropped, which mends everything
-            log.debug("a connection could not be mended: %s", error)
-        finally:
-            if clean:
-                slot.dirty = False
-                self._give(slot)
-            else:
-                self._driver.terminate(slot.connection)
-                self._gone(slot)
-
-    async def _clean(self, slot: Slot) -> None:
-        connection = slot.connection
-        if slot.suspect:
-            slot.suspect = False
-            await self._driver.settle(connection)
-            if not self._fits(slot, await self._driver.in_recovery(connection, CHECK_SECONDS)):
-                self.expire(slot.generation)
-                return
-        if not slot.dirty:
-            await self._driver.settle(connection)
-        elif self._config.pool.reset is not None:
-            await self._driver.settle(connection)
-            await self._config.pool.reset(connection)
-        else:
-            await self._driver.reset(connection)
-
-    def _keeps(self, slot: Slot) -> bool:
+    def keeps(self, slot: Slot) -> bool:
+        """Return whether a connection is worth cleaning: neither old nor surplus."""
         return (
             not self._closing
-            and slot.generation == self._generation
+            and slot.generation == self.generation
             and monotonic() < slot.expires
-            and slot.checkouts < self._max_queries
-            and len(self._slots) <= self._max
+            and slot.checkouts < self._most_checkouts
+            and len(self.slots) <= self.max_size
         )
 
-    def _gone(self, slot: Slot) -> None:
-        if slot in self._slots:
-            self._slots.discard(slot)
+    def discard(self, slot: Slot) -> None:
+        """Close a connection that is neither idle nor held any more."""
+        slot.generation = -1
+        self._mending.retire(slot)
+
+    def gone(self, slot: Slot) -> None:
+        if slot in self.slots:
+            self.slots.discard(slot)
+            slot.ended.set()
             self._closed += 1
-            self._openings.more()
+            self.openings.more()
         self._look_empty()
 
     def _look_empty(self) -> None:
-        if self._closing and not self._slots and not self._openings:
+        if self._closing and not self.slots and not self.openings:
             self._emptied.set()
 
     # --- opening -------------------------------------------------------------------------------
 
     async def _open_one(self) -> None:
-        generation = self._generation
+        generation = self.generation
         connection = await self._hosts.connect(self._driver)
         try:
             if self._config.pool.init is not None:
                 await self._config.pool.init(connection)
-            if self._closing or generation != self._generation:
+            if self._closing or generation != self.generation:
                 raise ConnectionAbortedError("the pool's connections were expired meanwhile")
         except BaseException:
             self._driver.terminate(connection)
             raise
         lifetime = self._config.pool.max_lifetime
         # Jitter: connections opened together do not end together.
-        ends = float("inf") if lifetime is None else monotonic() + lifetime * random.uniform(0.9, 1.0)
+        ends = float("inf") if lifetime is None else monotonic() + lifetime * random.uniform(0.9, 1.0)  # noqa: S311
         slot = Slot(connection, generation, ends)
         slot.standby = self._driver.standby(connection)
-        self._slots.add(slot)
+        self.slots.add(slot)
         self._opened += 1
         self._last_refusal = None
-        self._give(slot)
+        self.give(slot)
 
     def wanted(self, opening: int) -> int:
         """Return how many more connections could be of use, for `Openings`."""
-        room = self._max - len(self._slots) - opening
-        floor = self._min - len(self._slots) - opening
-        return min(room, max(len(self._waiters) - opening, floor))
+        room = self.max_size - len(self.slots) - opening
+        floor = self.min_size - len(self.slots) - opening
+        return min(room, max(len(self.waiters) - opening, floor))
 
     def alone(self) -> bool:
         """Return whether there is no connection at all, for `Openings`."""
-        return not self._slots
+        return not self.slots
 
     def refused(self, error: Exception, began: float) -> bool:
         """Tell those who have waited since before a failed opening, unless some connection may come free."""
         self._last_refusal = error
-        if self._slots:
+        if self.slots:
             return False
-        while self._waiters:
-            waiter, (_, since) = next(iter(self._waiters.items()))
+        while self.waiters:
+            waiter, (_, since) = next(iter(self.waiters.items()))
             if since > began:
                 return True
-            del self._waiters[waiter]
+            del self.waiters[waiter]
             if not waiter.done():
                 waiter.set_exception(opening_failed(error))
         return False
@@ -563,61 +491,25 @@ class Pool:
         """Take note that an opening is over, for `Openings`."""
         self._look_empty()
 
-    # --- upkeep --------------------------------------------------------------------------------
-
-    def _schedule_tick(self) -> None:
-        options = self._config.pool
-        spans = [s for s in (options.max_idle, options.max_lifetime, options.leak_report) if s is not None]
-        pause = min(SLOWEST_TICK, max(QUICKEST_TICK, min(spans, default=SLOWEST_TICK) / 4))
-        self._tick = self._loop.call_later(pause, self._on_tick)
-
-    def _on_tick(self) -> None:
-        now = monotonic()
-        max_idle = self._config.pool.max_idle
-        kept = []
-        spare = len(self._slots) - self._min
-        for slot in self._idle:  # from the one that was idle for the longest
-            idle_too_long = max_idle is not None and now - slot.idle_since >= max_idle and spare > 0
-            if idle_too_long or now >= slot.expires or not self._alive(slot.connection):
-                spare -= 1
-                slot.generation = -1
-                self._retire(slot)
-            else:
-                kept.append(slot)
-        self._idle[:] = kept
-        self._report_leaks(now)
-        self._openings.more()
-        self._schedule_tick()
-
-    def _report_leaks(self, now: float) -> None:
-        if self._leak_report is None:
-            return
-        for slot in self._held.values():
-            if not slot.reported and now - slot.taken >= self._leak_report:
-                slot.reported = True
-                log.warning("a connection is held by %s", holder(slot, now))
-
     def resize(self, min_size: int, max_size: int) -> None:
         """Change the bounds; surplus idle connections are closed, those in use when they come back."""
         if not 0 <= min_size <= max_size or max_size < 1:
             raise UsageError(f"sizes must be 0 <= min <= max, max >= 1; got {min_size} and {max_size}")
-        self._min, self._max = min_size, max_size
-        while self._idle and len(self._slots) - self._leaving() > max_size:
-            slot = self._idle.pop(0)
-            slot.generation = -1
-            self._retire(slot)
-        self._openings.more()
+        self.min_size, self.max_size = min_size, max_size
+        while self.idle and len(self.slots) - self._leaving() > max_size:
+            self.discard(self.idle.pop(0))
+        self.openings.more()
 
     def _leaving(self) -> int:
-        return sum(slot.generation != self._generation for slot in self._slots)
+        return sum(slot.generation != self.generation for slot in self.slots)
 
     async def drain(self, timeout: float | None = None) -> None:
         """Expire all connections and wait until the old ones are gone; raises `TimeoutError`."""
-        old = set(self._slots)
+        old = {slot.ended for slot in self.slots}
         self.expire()
         async with asyncio.timeout(timeout):
-            while old & self._slots:
-                await asyncio.sleep(0.005)
+            for ended in old:
+                await ended.wait()
 
     def set_connect_args(self, **arguments: Any) -> None:
         """Override arguments of the driver's `connect` for connections to come."""
@@ -643,12 +535,12 @@ class Pool:
     def stats(self) -> PoolStats:
         """Return a snapshot of sizes and counters."""
         return PoolStats(
-            size=len(self._slots),
-            idle=len(self._idle),
-            in_use=len(self._held),
-            waiting=len(self._waiters),
-            max_size=self._max,
-            min_size=self._min,
+            size=len(self.slots),
+            idle=len(self.idle),
+            in_use=len(self.held),
+            waiting=len(self.waiters),
+            max_size=self.max_size,
+            min_size=self.min_size,
             acquired=self._acquired,
             timeouts=self._timeouts,
             opened=self._opened,

@@ -19,6 +19,7 @@ class Slot:
         "checkouts",
         "connection",
         "dirty",
+        "ended",
         "expires",
         "generation",
         "idle_since",
@@ -45,11 +46,23 @@ class Slot:
         """The server refused a write: ask whether it became a standby."""
         self.reported = False
         self.standby: bool | None = None
+        self.ended = asyncio.Event()
+
+    def holder(self, now: float) -> str:
+        """Return who holds the connection and for how long, with the stack if it was kept."""
+        task = self.task
+        name = "a task that is gone" if task is None else task.get_name()
+        if task is not None and task.done():
+            name += " (which has ended: the connection was never released)"
+        text = f"{name} for {now - self.taken:.1f} s"
+        if self.stack:
+            text += ", taken at\n" + _formatted(self.stack)
+        return text
 
 
 def stack_here() -> list[tuple[Any, int]]:
     """Return the caller's frames as code and line, cheaply; nothing of the frames is kept alive."""
-    frames = []
+    frames: list[tuple[Any, int]] = []
     frame = sys._getframe(1)
     while frame is not None and len(frames) < _STACK_LIMIT:
         frames.append((frame.f_code, frame.f_lineno))
@@ -57,24 +70,13 @@ def stack_here() -> list[tuple[Any, int]]:
     return frames
 
 
-def holder(slot: Slot, now: float) -> str:
-    """Return who holds a connection and for how long, with the stack if it was kept."""
-    task = slot.task
-    name = "a task that is gone" if task is None else task.get_name()
-    if task is not None and task.done():
-        name += " (which has ended: the connection was never released)"
-    text = f"{name} for {now - slot.taken:.1f} s"
-    if slot.stack:
-        text += ", taken at\n" + _formatted(slot.stack)
-    return text
-
-
 def holders(slots: Iterable[Slot], now: float) -> str:
     """Return the oldest holders as one text; `slots` are in the order in which they were taken."""
-    named, more = [], 0
+    named: list[str] = []
+    more = 0
     for slot in slots:
         if len(named) < _NAMED:
-            named.append(holder(slot, now))
+            named.append(slot.holder(now))
         else:
             more += 1
     if not named:
@@ -84,5 +86,6 @@ def holders(slots: Iterable[Slot], now: float) -> str:
 
 def _formatted(stack: list[tuple[Any, int]]) -> str:
     entries = [(code.co_filename, line, code.co_name, None) for code, line in reversed(stack)]
-    outside = [entry for entry in entries if "/asyncio/" not in entry[0] and not entry[0].endswith("/pool.py")]
+    ours = ("/asyncio/", "/backends/postgres/pool.py")
+    outside = [entry for entry in entries if not any(part in entry[0] for part in ours)]
     return "".join(traceback.StackSummary.from_list(outside or entries).format()).rstrip()
