@@ -1,4 +1,4 @@
-"""isthmus: one async Python interface to PostgreSQL, Elasticsearch and S3, with SQLite and memory embedded."""
+"""One async Python interface to PostgreSQL, Elasticsearch and S3, with SQLite and memory embedded."""
 
 from isthmus._batch import Outcomes
 from isthmus._capability import Capabilities

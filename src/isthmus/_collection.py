@@ -6,22 +6,24 @@ import itertools
 from abc import abstractmethod
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, overload
 
 from isthmus._batch import OnError, Outcomes, check_on_error, settled
 from isthmus._capability import Capabilities
 from isthmus._executor import AggregateRequest, Change, Executor, Kind, PageRequest, change_for
-from isthmus._explain import Explanation, explained
 from isthmus._op import Aggregate, Count, Explain, Fetch, Op, Read, Remove, Write
 from isthmus._query.ast import TRUE, Predicate
 from isthmus._query.build import FieldName, Query, _path, as_predicate, as_query, measures
-from isthmus._query.cursor import decode_cursor, encode_cursor, fits
 from isthmus._query.evaluate import select
 from isthmus._query.split import split
 from isthmus._record import Record, projected
 from isthmus._stream import RecordStream
+from isthmus._value import Value
 from isthmus._values import check_id
 from isthmus.errors import InvalidRecordError, IsthmusError, NotFoundError, QueryError, UsageError
+
+if TYPE_CHECKING:
+    from isthmus._explain import Explanation
 
 R = TypeVar("R")
 Find: TypeAlias = "Query | Predicate | None"
@@ -32,8 +34,7 @@ STREAM_PAGE = 2_000
 _UNLIMITED = 2**62
 
 
-@dataclass(frozen=True, slots=True)
-class CursorPage:
+class CursorPage(Value):
     """One page of a search, and the token that continues it (None: this was the last).
 
     The token may be kept: it survives restarts, and fits only the same conditions and order.
@@ -111,8 +112,7 @@ class Verbs:
 
         Raises `AlreadyExistsError`, or `InvalidRecordError` before any I/O.
         """
-        result = await self._write_one(Kind.CREATE, _change(record))
-        return result  # type: ignore[return-value]
+        return await self._write_one(Kind.CREATE, _change(record))
 
     async def get(self, id: str, *, for_update: bool = False) -> Record | None:
         """Return the record of an id, or None; an outage is never a None.
@@ -140,8 +140,7 @@ class Verbs:
 
         Raises `NotFoundError`, or `ConflictError` if it is not at `if_version`.
         """
-        result = await self._write_one(Kind.REPLACE, _change(record, id, if_version))
-        return result  # type: ignore[return-value]
+        return await self._write_one(Kind.REPLACE, _change(record, id, if_version))
 
     async def update(self, id: str, patch: Data, *, if_version: str | None = None) -> str:
         """Merge top-level keys into a record's data (and a Record's metadata); return its new version.
@@ -149,8 +148,7 @@ class Verbs:
         A None stores null. No concurrent update is lost. Raises `NotFoundError`, or
         `ConflictError` if it is not at `if_version`.
         """
-        result = await self._write_one(Kind.UPDATE, _change(patch, id, if_version))
-        return result  # type: ignore[return-value]
+        return await self._write_one(Kind.UPDATE, _change(patch, id, if_version))
 
     @overload
     async def upsert(self, id: str, record: Data, /, *, if_version: str | None = None) -> str: ...
@@ -168,22 +166,20 @@ class Verbs:
             raise UsageError("upsert() takes an id and a record, or a Record that has an id")
         else:
             change = _change(record, id, if_version)
-        result = await self._write_one(Kind.UPSERT, change)
-        return result  # type: ignore[return-value]
+        return await self._write_one(Kind.UPSERT, change)
 
     async def delete(self, id: str, *, if_version: str | None = None) -> bool:
         """Delete a record; return whether there was one. `ConflictError` if it is not at `if_version`."""
-        result = await self._write_one(Kind.DELETE, Change(check_id(id), None, None, if_version))
-        return result  # type: ignore[return-value]
+        return bool(await self._write_one(Kind.DELETE, Change(check_id(id), None, None, if_version)))
 
-    async def _write_one(self, kind: Kind, change: Change) -> str | bool:
+    async def _write_one(self, kind: Kind, change: Change) -> str:
         if kind is not Kind.DELETE:
             _checked(change)
         results = await self._run(Write(self.collection_name, kind, (change,), atomic=False))
         result = results[0]
         if isinstance(result, IsthmusError):
             raise result
-        return result
+        return result  # type: ignore[return-value]  # a bool for a delete only
 
     # Batches
 
@@ -219,13 +215,19 @@ class Verbs:
     async def replace_batch(
         self, items: Items, *, on_error: OnError = "raise", atomic: bool | None = None
     ) -> Outcomes[str]:
-        """Replace records given as `{id: data}`, `(id, data)` or `(id, data, version)`; return their versions."""
+        """Replace records given as `{id: data}`, `(id, data)` or `(id, data, version)`.
+
+        Returns their new versions in order.
+        """
         return await self._write_batch(Kind.REPLACE, _changes(items), on_error, atomic)
 
     async def update_batch(
         self, items: Items, *, on_error: OnError = "raise", atomic: bool | None = None
     ) -> Outcomes[str]:
-        """Merge into records given as `{id: patch}`, `(id, patch)` or `(id, patch, version)`; return their versions."""
+        """Merge into records given as `{id: patch}`, `(id, patch)` or `(id, patch, version)`.
+
+        Returns their new versions in order.
+        """
         return await self._write_batch(Kind.UPDATE, _changes(items), on_error, atomic)
 
     async def upsert_batch(
@@ -356,6 +358,8 @@ class Verbs:
             raise QueryError(f"a page has at least 1 record, got size {wanted}")
         if found.skip:
             raise QueryError("page() goes on by cursor; use search() for an offset")
+        from isthmus._query.cursor import decode_cursor, encode_cursor, fits  # loads hashing
+
         secret = self._session.cursor_secret
         after = None if cursor is None else decode_cursor(cursor, found, self.collection_name, secret)
         if after is not None and not fits(after, found.order):
@@ -375,7 +379,9 @@ class Verbs:
         by: FieldName | Iterable[FieldName] = (),
         **columns: str | tuple[str, FieldName],
     ) -> list[dict[str, Any]]:
-        """Return one row for each group, groups in order: `aggregate(by="city", n="count", oldest=("max", "age"))`.
+        """Return one row for each group, groups in order.
+
+        `aggregate(by="city", n="count", oldest=("max", "age"))`
 
         Without `by` there is one row. `sum` and `avg` take numbers only, and are None of nothing; a
         record without a value is in the None group, a record with a list in each value's group.
@@ -401,6 +407,8 @@ class Verbs:
 
     async def explain(self, query: Find = None) -> Explanation:
         """Return what runs where, the native query and the index used; finds nothing."""
+        from isthmus._explain import explained
+
         found = as_query(query)
         session = self._session
         support = session.executor.support(self.collection_name)

@@ -5,7 +5,6 @@ Importing this module loads pydantic; `isthmus` imports it on first use.
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
@@ -13,6 +12,7 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from pydantic import BaseModel, ConfigDict, PrivateAttr, SecretStr, ValidationError
 
+from isthmus._nearest import nearest
 from isthmus.errors import ConfigError
 
 __all__ = ["BackendConfig", "Part", "SecretStr", "parse_url", "split_query"]
@@ -56,12 +56,12 @@ class BackendConfig(Part):
 
     @classmethod
     def from_url(cls, url: SplitResult, options: dict[str, Any]) -> dict[str, Any]:
-        """Return settings for a URL; `options` are its query's, nested by dots, to be merged by the caller."""
+        """Return settings for a URL; `options` are its query's, nested by dots, to be merged in."""
         raise NotImplementedError
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> dict[str, tuple[Any, str]]:
-        """Return settings from the environment, each with its variable's name: `{"pool.max_size": (20, NAME)}`."""
+        """Return settings with their variables' names: `{"pool.max_size": (20, "POOL_MAX")}`."""
         return {}
 
     @classmethod
@@ -150,9 +150,7 @@ def _check_keys(
         known = model.model_fields
         if key not in known:
             names = [*known, *spellings]
-            near = next(iter(difflib.get_close_matches(str(key), names, 1)), None)
-            hint = f"; did you mean {near!r}?" if near else ""
-            raise ConfigError(f"{where}: unknown setting {key!r}{hint} Known: {', '.join(sorted(names))}")
+            raise ConfigError(f"{where}: unknown setting {key!r}{nearest(key, sorted(names))}")
         part = known[key].annotation
         if isinstance(value, dict) and isinstance(part, type) and issubclass(part, BaseModel):
             _check_keys(part, value, f"{where}.{key}", {})
@@ -213,7 +211,7 @@ def parse_url(url: Any) -> tuple[SplitResult, dict[str, Any]]:
 
 
 def split_query(query: str) -> dict[str, Any]:
-    """Return `a=1&pool.max_size=20` as `{"a": "1", "pool": {"max_size": "20"}}`; pydantic turns texts into numbers."""
+    """Return `a=1&pool.max_size=20` as `{"a": "1", "pool": {"max_size": "20"}}`; pydantic makes numbers."""
     options: dict[str, Any] = {}
     try:
         pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query), max_num_fields=200)

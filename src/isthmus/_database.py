@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import random
+from _random import Random
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -27,15 +27,16 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 D = TypeVar("D", bound="AsyncDatabase")
+D_co = TypeVar("D_co", bound="AsyncDatabase", covariant=True)
 M = TypeVar("M")
 
 
-class Factory(Protocol[D]):
+class Factory(Protocol[D_co]):
     """`AsyncDatabase.create` on the class: connects and returns a handle."""
 
     def __call__(
         self, backend: str, config: Mapping[str, Any] | BackendConfig | None = None, *, lazy: bool = False
-    ) -> Awaitable[D]: ...
+    ) -> Awaitable[D_co]: ...
 
 
 class Insert(Protocol):
@@ -250,9 +251,9 @@ class AsyncDatabase(Verbs):
     def stats(self) -> Stats:
         """Return a snapshot of this loop's pool and of what the layers count; no I/O."""
         counted = {
-            type(layer).__name__.lower(): counts
+            type(layer).__name__.lower(): layer.counts()
             for layer in self._core.stack.layers
-            if (counts := getattr(layer, "counts", dict)())
+            if layer.counts()
         }
         return Stats(self.backend, self._backend.stats(), counted)
 
@@ -282,7 +283,7 @@ class AsyncDatabase(Verbs):
     # Transactions
 
     def transaction(self, *, isolation: str | None = None, read_only: bool = False) -> Opening:
-        """Open a transaction by `async with db.transaction() as tx`; commits on leaving, rolls back on an exception.
+        """Open a transaction by `async with`: commits on leaving, rolls back on an exception.
 
         Verbs of this handle called by the same task join it. Opened again inside, it is a
         savepoint. `isolation` is one of `capabilities.isolation`; None is the store's default.
@@ -296,7 +297,7 @@ class AsyncDatabase(Verbs):
             )
         if isolation is not None and isolation not in can.isolation:
             raise UnsupportedError(
-                f"{self.backend} has no isolation level {isolation!r}; it has {', '.join(sorted(can.isolation))}",
+                f"{self.backend} has no isolation level {isolation!r}, only {sorted(can.isolation)}",
                 capability="isolation",
             )
         return Opening(self._begin, TransactionOptions(isolation, read_only), self._joined)
@@ -347,8 +348,9 @@ class AsyncDatabase(Verbs):
 
 
 def _waits(count: int) -> Iterator[float]:
+    jitter = Random().random
     for attempt in range(count):
-        yield random.uniform(0.5, 1.0) * min(0.01 * 2**attempt, 1.0)  # noqa: S311 - jitter
+        yield (0.5 + jitter() / 2) * min(0.01 * 2**attempt, 1.0)
 
 
 def _chosen(chosen: Plugin, config: Mapping[str, Any] | BackendConfig | None) -> Any:

@@ -22,6 +22,7 @@ from isthmus._query.aggregate import Groups
 from isthmus._query.ast import Leaf, Measure, Predicate, SortKey
 from isthmus._query.split import Grade
 from isthmus._record import Record
+from isthmus._value import Value
 from isthmus._values import decode, encode, new_id
 from isthmus.errors import InvalidRecordError, IsthmusError, NotWrittenError
 
@@ -90,8 +91,7 @@ def change_for(record: Record, if_version: str | None = None) -> Change:
     return change
 
 
-@dataclass(frozen=True, slots=True)
-class PageRequest:
+class PageRequest(Value):
     """One page of a search.
 
     Below the plan layer, `where` has only leaves that the backend graded EXACT or SUPERSET (a
@@ -113,8 +113,7 @@ class PageRequest:
     """Lock the rows until the transaction ends."""
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
+class Page(Value):
     """Records in order; `after` is None on the last page.
 
     For an ordered request `after` may be `()`: "there is more", the core knows the position.
@@ -131,16 +130,14 @@ class Page:
 MORE: After = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Tally:
+class Tally(Value):
     """How many records match for sure, and the ones to be judged here."""
 
     count: int
     aside: Sequence[Record] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class AggregateRequest:
+class AggregateRequest(Value):
     """Measures over the matching records, by the distinct values of some paths."""
 
     where: Predicate
@@ -148,8 +145,7 @@ class AggregateRequest:
     by: tuple[Path, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Aggregated:
+class Aggregated(Value):
     """Partial states by group, and the records to be judged and counted in here."""
 
     groups: Groups
@@ -240,8 +236,7 @@ class Executor(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class TransactionOptions:
+class TransactionOptions(Value):
     """How a transaction runs; a backend refuses what its capabilities lack."""
 
     isolation: str | None = None

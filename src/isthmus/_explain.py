@@ -9,10 +9,10 @@ from isthmus._executor import NativePlan, Support
 from isthmus._query.ast import TRUE, And, Not, Or, Predicate, SortKey
 from isthmus._query.codec import text
 from isthmus._query.split import Grade, Split
+from isthmus._value import Value
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
+class Node(Value):
     """A part of the predicate and where it is judged."""
 
     label: str

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 from isthmus._executor import (
     After,
@@ -21,20 +20,19 @@ from isthmus._executor import (
 )
 from isthmus._query.ast import Predicate
 from isthmus._record import Record
+from isthmus._value import Value
 
 R = TypeVar("R")
 
 
-class Op(Generic[R]):
+class Op(Value, Generic[R]):
     """One operation on a collection; `apply` runs it on an executor."""
 
-    __slots__ = ()
-
     collection: str
-    name: str
-    writes = False
+    name: ClassVar[str]
+    writes: ClassVar[bool] = False
     """Whether it may change the store."""
-    idempotent = True
+    idempotent: ClassVar[bool] = True
     """Whether doing it twice leaves the same state and answer."""
 
     async def apply(self, executor: Executor) -> R:
@@ -42,11 +40,9 @@ class Op(Generic[R]):
         raise NotImplementedError
 
 
-@dataclass(frozen=True, slots=True)
 class Read(Op[list[Record | None]]):
     """Get records by id."""
 
-    collection: str
     ids: Sequence[str]
     for_update: bool = False
     name = "get"
@@ -55,11 +51,9 @@ class Read(Op[list[Record | None]]):
         return await executor.read(self.collection, self.ids, for_update=self.for_update)
 
 
-@dataclass(frozen=True, slots=True)
 class Write(Op[list[Result]]):
     """Write a batch of one kind."""
 
-    collection: str
     kind: Kind
     changes: Sequence[Change]
     atomic: bool
@@ -75,11 +69,9 @@ class Write(Op[list[Result]]):
         return await executor.write(self.collection, self.kind, self.changes, atomic=self.atomic)
 
 
-@dataclass(frozen=True, slots=True)
 class Fetch(Op[Page]):
     """Get one page of a search."""
 
-    collection: str
     request: PageRequest
     name = "search"
 
@@ -87,11 +79,9 @@ class Fetch(Op[Page]):
         return await executor.fetch(self.collection, self.request)
 
 
-@dataclass(frozen=True, slots=True)
 class Count(Op[Tally]):
     """Count matching records."""
 
-    collection: str
     where: Predicate
     name = "count"
 
@@ -99,11 +89,9 @@ class Count(Op[Tally]):
         return await executor.count(self.collection, self.where)
 
 
-@dataclass(frozen=True, slots=True)
 class Aggregate(Op[Aggregated]):
     """Compute aggregates."""
 
-    collection: str
     request: AggregateRequest
     name = "aggregate"
 
@@ -111,11 +99,9 @@ class Aggregate(Op[Aggregated]):
         return await executor.aggregate(self.collection, self.request)
 
 
-@dataclass(frozen=True, slots=True)
 class Remove(Op[int]):
     """Delete matching records."""
 
-    collection: str
     where: Predicate
     name = "delete_where"
     writes = True
@@ -124,11 +110,9 @@ class Remove(Op[int]):
         return await executor.remove(self.collection, self.where)
 
 
-@dataclass(frozen=True, slots=True)
 class Explain(Op[NativePlan]):
     """Say what a store would run."""
 
-    collection: str
     request: PageRequest
     name = "explain"
 
@@ -136,11 +120,9 @@ class Explain(Op[NativePlan]):
         return await executor.explain(self.collection, self.request)
 
 
-@dataclass(frozen=True, slots=True)
 class Release(Op[None]):
     """Give back what an unfinished stream holds."""
 
-    collection: str
     after: After
     name = "release"
 

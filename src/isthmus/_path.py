@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from isthmus._value import Value
 from isthmus.errors import QueryError
 
 
@@ -24,8 +24,7 @@ class Root(enum.Enum):
 ATTRIBUTES = {root.value: root for root in Root if root is not Root.DATA}
 
 
-@dataclass(frozen=True, slots=True)
-class Path:
+class Path(Value):
     """Keys through objects, starting at the data, the metadata or a record attribute."""
 
     root: Root

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from isthmus._values import JSON, check_id, decode, from_micros
+
+if TYPE_CHECKING:
+    import datetime as dt
 
 _PENDING: Any = object()
 
@@ -37,6 +39,13 @@ class Record:
 
     id: str | None
     version: str | None
+    _data: Any
+    _metadata: Any
+    _raw: Any
+    _raw_metadata: bytes | str | None
+    _created: Any
+    _updated: Any
+    _decode: Callable[[bytes | str], Any]
 
     def __init__(
         self,
@@ -63,8 +72,8 @@ class Record:
         raw: bytes | str,
         raw_metadata: bytes | str | None,
         version: str,
-        created: dt.datetime | int,
-        updated: dt.datetime | int,
+        created: Any,
+        updated: Any,
         decode: Callable[[bytes | str], Any] = decode,
     ) -> Record:
         """Return a record as a store holds it, undecoded; for backends.
@@ -173,16 +182,20 @@ class Record:
         return _restore, state
 
 
-# The slots' own setters: read-only for users, and faster than object.__setattr__ by name.
-_set_id = Record.id.__set__  # type: ignore[attr-defined,union-attr]
-_set_version = Record.version.__set__  # type: ignore[attr-defined,union-attr]
-_set_data = Record._data.__set__  # type: ignore[attr-defined]
-_set_metadata = Record._metadata.__set__  # type: ignore[attr-defined]
-_set_raw = Record._raw.__set__  # type: ignore[attr-defined]
-_set_raw_metadata = Record._raw_metadata.__set__  # type: ignore[attr-defined]
-_set_created = Record._created.__set__  # type: ignore[attr-defined]
-_set_updated = Record._updated.__set__  # type: ignore[attr-defined]
-_set_decode = Record._decode.__set__  # type: ignore[attr-defined]
+def _setter(name: str) -> Callable[[Record, object], None]:
+    """Return a slot's own setter: the attribute is read-only for users, and this is faster than by name."""
+    return Record.__dict__[name].__set__  # type: ignore[no-any-return]
+
+
+_set_id = _setter("id")
+_set_version = _setter("version")
+_set_data = _setter("_data")
+_set_metadata = _setter("_metadata")
+_set_raw = _setter("_raw")
+_set_raw_metadata = _setter("_raw_metadata")
+_set_created = _setter("_created")
+_set_updated = _setter("_updated")
+_set_decode = _setter("_decode")
 
 
 def known(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from isthmus._capability import Capabilities
+from isthmus._nearest import nearest
+from isthmus._value import Value
 from isthmus.errors import ConfigError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from isthmus._executor import Backend
 
 
-@dataclass(frozen=True, slots=True)
-class Plugin:
+class Plugin(Value):
     """What a backend's module offers as `plugin`; made without importing a driver."""
 
     name: str
@@ -71,9 +70,7 @@ def plugin(name: str) -> Plugin:
         if name == other.name or name in other.schemes or name in other.aliases:
             return other
     known = [*BACKENDS, *others]
-    near = next(iter(difflib.get_close_matches(name, [*_BUILTIN, *others], 1)), None)
-    hint = f"; did you mean {near!r}?" if near else ""
-    raise ConfigError(f"unknown backend {name!r}{hint} Known: {', '.join(known)}")
+    raise ConfigError(f"unknown backend {name!r}{nearest(name, known)}")
 
 
 def _entry_points() -> dict[str, Plugin]:

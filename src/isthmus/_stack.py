@@ -40,6 +40,10 @@ class Layer:
     ops: tuple[type[Op[Any]], ...] | None = None
     """The operations that it handles; None is all. The others do not pass through it."""
 
+    def counts(self) -> dict[str, float]:
+        """Return what the layer counts, for `db.stats()`."""
+        return {}
+
     async def handle(self, op: Op[R], call_next: Next, /) -> R:
         """Run the operation, mostly by awaiting `call_next(op)`."""
         raise NotImplementedError
@@ -63,9 +67,7 @@ class Stack:
     def _chain(self, kind: type[Op[Any]]) -> Next:
         executor = self.executor
 
-        def call(op: Op[Any]) -> Awaitable[Any]:
-            return op.apply(executor)
-
+        call: Next = lambda op: op.apply(executor)  # noqa: E731 - rebound below
         for layer in reversed(self.layers):
             if layer.ops is None or kind in layer.ops:
                 call = _around(layer, call)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine
-from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
 from isthmus._executor import Page, PageRequest
 from isthmus._op import Fetch, Op, Release
 from isthmus._record import Record
+from isthmus._value import replace
 from isthmus.errors import ClosedError
 
 

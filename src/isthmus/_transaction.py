@@ -159,18 +159,20 @@ class JoinedTransaction:
             return None
         if transaction._own.task is not asyncio.current_task():
             raise UsageError(
-                "a transaction is open in the parent task, and this is a child task (asyncio.wait_for makes one on"
-                " Python 3.11: use asyncio.timeout()). Call the verbs of the transaction object (pass tx), or start"
-                " this task with context=contextvars.Context()"
+                "a transaction is open in the parent task, and this is a child task (asyncio.wait_for makes"
+                " one on Python 3.11: use asyncio.timeout()). Call the verbs of the transaction object"
+                " (pass tx), or start this task with context=contextvars.Context()"
             )
         return transaction
 
     def enter(self, transaction: Transaction) -> Callable[[], None]:
         """Make the transaction current; return what undoes that."""
-        token = self._variable.set(transaction)
+        before = self._variable.get()
+        self._variable.set(transaction)
 
         def leave() -> None:
             transaction._own.open = False
-            self._variable.reset(token)
+            # Not reset(token): leaving may happen in another context than entering (a fixture's).
+            self._variable.set(before)
 
         return leave

@@ -7,22 +7,21 @@ walk in Python, which also names the path of a value that is refused.
 
 from __future__ import annotations
 
-import base64
-import dataclasses
-import datetime as dt
-import decimal
 import enum
 import math
 import os
-import random
 import time
-import uuid
+from _random import Random  # the generator alone: `random` costs 3 ms to import
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import orjson
 
 from isthmus.errors import InvalidRecordError
+
+if TYPE_CHECKING:
+    import datetime as dt
+    import decimal
 
 JSON: TypeAlias = "None | bool | int | float | str | list[JSON] | dict[str, JSON]"
 Scalar: TypeAlias = "bool | int | float | str"
@@ -165,6 +164,18 @@ def _passed_through(value: Any) -> Any:
             return dict(value)
         case list() | tuple():
             return list(value)
+    return _rarer(value)
+
+
+def _rarer(value: Any) -> Any:
+    """Convert types whose modules are not worth loading before somebody uses them."""
+    import base64
+    import dataclasses
+    import datetime as dt
+    import decimal
+    import uuid
+
+    match value:
         case dt.datetime():
             if value.utcoffset() is None:
                 raise TypeError(f"a datetime needs a time zone ({value!r} has none)")
@@ -188,6 +199,8 @@ def _passed_through(value: Any) -> Any:
 
 
 def _decimal(value: decimal.Decimal) -> int | float:
+    import decimal
+
     if not value.is_finite():
         raise TypeError(f"{value} is not a finite number")
     if value == value.to_integral_value() and INT_MIN <= value <= INT_MAX:
@@ -240,22 +253,25 @@ def _cut(where: str) -> str:
 
 def format_datetime(value: dt.datetime) -> str:
     """Return RFC 3339 in UTC with six decimals: text order is time order."""
+    import datetime as dt
+
     utc = value.astimezone(dt.UTC)
     return f"{utc:%Y-%m-%dT%H:%M:%S}.{utc.microsecond:06d}Z".rjust(27, "0")
 
 
 def micros(value: dt.datetime) -> int:
     """Return whole microseconds since 1970."""
-    return (value - _EPOCH) // _MICROSECOND
+    import datetime as dt
+
+    epoch = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+    return (value - epoch) // dt.timedelta(microseconds=1)
 
 
 def from_micros(value: int) -> dt.datetime:
     """Return the aware datetime of microseconds since 1970."""
-    return _EPOCH + dt.timedelta(microseconds=value)
+    import datetime as dt
 
-
-_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
-_MICROSECOND = dt.timedelta(microseconds=1)
+    return dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + dt.timedelta(microseconds=value)
 
 
 def check_id(value: Any) -> str:
@@ -270,13 +286,16 @@ def check_id(value: Any) -> str:
     return value
 
 
-_random = random.Random()  # noqa: S311 - must differ, need not be secret
+_random = Random()
 _last_ms = 0
 _sequence = 0
 
 
 def _reseed() -> None:
-    _random.seed()
+    _random.seed(int.from_bytes(os.urandom(32)))
+
+
+_reseed()
 
 
 # A forked child would otherwise make the ids and versions that its parent makes.

@@ -11,7 +11,7 @@ from isthmus._query.ast import Function, Measure
 from isthmus._query.found import found
 from isthmus._query.order import NONE, OBJECT, SortValue, _rank, bracketed, sort_value
 from isthmus._record import Record
-from isthmus._values import JSON, Scalar
+from isthmus._values import Scalar
 
 # COUNT: int. SUM and AVG: (sum, how many). MIN and MAX: a SortValue.
 State: TypeAlias = Any
@@ -127,15 +127,15 @@ def _merged(function: Function, left: State, right: State) -> State:
             assert_never(function)
 
 
-def _finished(function: Function, state: State) -> JSON:
+def _finished(function: Function, state: State) -> Any:
     match function:
         case Function.COUNT:
-            return state  # type: ignore[no-any-return]
+            return state
         case Function.SUM:
-            return state[0] if state[1] else None  # type: ignore[no-any-return]
+            return state[0] if state[1] else None
         case Function.AVG:
-            return state[0] / state[1] if state[1] else None  # type: ignore[no-any-return]
+            return state[0] / state[1] if state[1] else None
         case Function.MIN | Function.MAX:
-            return {} if state[0] == OBJECT else state[1]  # type: ignore[no-any-return]
+            return {} if state[0] == OBJECT else state[1]
         case _:
             assert_never(function)

@@ -7,17 +7,15 @@ is exact (semantics §3). Operands are canonical JSON (`_values.canonical_operan
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from isthmus._path import Path
+from isthmus._value import Value
 from isthmus._values import JSON, Scalar
 
 
-class _Combining:
+class _Combining(Value):
     """`&`, `|` and `~`; and a refusal of `and`, `or`, `not` and `if`, which Python cannot overload."""
-
-    __slots__ = ()
 
     def __and__(self, other: Predicate) -> Predicate:
         return And((self, other)) if isinstance(other, _Combining) else NotImplemented  # type: ignore[arg-type]
@@ -32,28 +30,24 @@ class _Combining:
         raise TypeError("a predicate has no truth value; combine with & | ~ instead of and, or, not")
 
 
-@dataclass(frozen=True, slots=True)
 class And(_Combining):
     """All terms hold; true if there are none."""
 
     terms: tuple[Predicate, ...]
 
 
-@dataclass(frozen=True, slots=True)
 class Or(_Combining):
     """Some term holds; false if there are none."""
 
     terms: tuple[Predicate, ...]
 
 
-@dataclass(frozen=True, slots=True)
 class Not(_Combining):
     """The exact complement."""
 
     term: Predicate
 
 
-@dataclass(frozen=True, slots=True)
 class Equal(_Combining):
     """Some value found equals a scalar or, deeply, an object."""
 
@@ -64,7 +58,6 @@ class Equal(_Combining):
         return hash((Equal, self.path))
 
 
-@dataclass(frozen=True, slots=True)
 class EqualList(_Combining):
     """The whole value at the path, reached through objects only, equals this list deeply."""
 
@@ -84,7 +77,6 @@ class Order(enum.Enum):
     GE = ">="
 
 
-@dataclass(frozen=True, slots=True)
 class Ordered(_Combining):
     """Some value found of the operand's type is on that side of it."""
 
@@ -93,7 +85,6 @@ class Ordered(_Combining):
     value: Scalar
 
 
-@dataclass(frozen=True, slots=True)
 class Between(_Combining):
     """One value found lies within both inclusive bounds, which are of one type."""
 
@@ -102,7 +93,6 @@ class Between(_Combining):
     high: Scalar
 
 
-@dataclass(frozen=True, slots=True)
 class In(_Combining):
     """Some value found equals one of these scalars; lists, objects and None are written out as `Or`."""
 
@@ -110,7 +100,6 @@ class In(_Combining):
     values: tuple[Scalar, ...]
 
 
-@dataclass(frozen=True, slots=True)
 class Like(_Combining):
     """Some text found matches the whole pattern; `%` any run, `_` one character, a backslash escapes.
 
@@ -122,7 +111,6 @@ class Like(_Combining):
     fold: bool = False
 
 
-@dataclass(frozen=True, slots=True)
 class Regex(_Combining):
     """Some text found matches by Python's `re.search`."""
 
@@ -130,7 +118,6 @@ class Regex(_Combining):
     pattern: str
 
 
-@dataclass(frozen=True, slots=True)
 class StartsWith(_Combining):
     """Some text found starts with this."""
 
@@ -138,7 +125,6 @@ class StartsWith(_Combining):
     text: str
 
 
-@dataclass(frozen=True, slots=True)
 class EndsWith(_Combining):
     """Some text found ends with this."""
 
@@ -146,7 +132,6 @@ class EndsWith(_Combining):
     text: str
 
 
-@dataclass(frozen=True, slots=True)
 class Contains(_Combining):
     """Some text found contains this."""
 
@@ -154,14 +139,12 @@ class Contains(_Combining):
     text: str
 
 
-@dataclass(frozen=True, slots=True)
 class Exists(_Combining):
     """Some value is found; an object counts."""
 
     path: Path
 
 
-@dataclass(frozen=True, slots=True)
 class Matches(_Combining):
     """A full-text match, ranked by relevance; only where the capability `relevance` is true."""
 
@@ -205,8 +188,7 @@ TRUE = And(())
 FALSE = Or(())
 
 
-@dataclass(frozen=True, slots=True)
-class SortKey:
+class SortKey(Value):
     """One key of an order; the id always follows as the last one, ascending."""
 
     path: Path
@@ -224,8 +206,7 @@ class Function(enum.Enum):
     MAX = "max"
 
 
-@dataclass(frozen=True, slots=True)
-class Measure:
+class Measure(Value):
     """One computed column; without a path, `COUNT` counts records."""
 
     name: str

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
+from isthmus._nearest import nearest
 from isthmus._path import Path, Root, parse_path
 from isthmus._query.ast import (
     PREDICATES,
+    TRUE,
     And,
     Between,
     Contains,
@@ -33,6 +33,7 @@ from isthmus._query.ast import (
     StartsWith,
 )
 from isthmus._query.text import search_regex
+from isthmus._value import Value, replace
 from isthmus._values import canonical_operand, kind_of
 from isthmus.errors import InvalidRecordError, QueryError
 
@@ -261,20 +262,18 @@ def comparison(name: FieldName, op: str, value: Any = None) -> Predicate:
     """Return the predicate for an operator's name; raises `QueryError` with the nearest valid one."""
     build = OPERATORS.get(op) if isinstance(op, str) else None
     if build is None:
-        near = _SPELLINGS.get(str(op)) or next(iter(difflib.get_close_matches(str(op), OPERATORS, 1)), None)
-        hint = f"; did you mean {near!r}?" if near else ""
-        raise QueryError(f"unknown operator {op!r}{hint} Known: {', '.join(OPERATORS)}")
+        hint = nearest(_SPELLINGS.get(str(op), str(op)), OPERATORS)
+        raise QueryError(f"unknown operator {op!r}{hint}")
     return build(_path(name), value)
 
 
-@dataclass(frozen=True, slots=True)
-class Query:
+class Query(Value):
     """What to find, in which order, and how much of it. Immutable: each step returns a new query.
 
     `Query().filter("age", ">=", 25).sort("name").limit(10)`
     """
 
-    where: Predicate = And(())
+    where: Predicate = TRUE
     order: tuple[SortKey, ...] = ()
     count: int | None = None
     skip: int = 0
@@ -374,10 +373,9 @@ def measures(spec: dict[str, Any]) -> tuple[Measure, ...]:
     built = []
     for name, what in spec.items():
         function, of = (what, None) if isinstance(what, str) else (what[0], what[1])
-        if function not in [f.value for f in Function]:
-            near = next(iter(difflib.get_close_matches(str(function), [f.value for f in Function], 1)), None)
-            hint = f"; did you mean {near!r}?" if near else ""
-            raise QueryError(f"unknown aggregate {function!r}{hint} Known: count, sum, avg, min, max")
+        known = [f.value for f in Function]
+        if function not in known:
+            raise QueryError(f"unknown aggregate {function!r}{nearest(function, known)}")
         if of is None and function != "count":
             raise QueryError(f"{function} needs a field: ({function!r}, 'age')")
         path = None if of is None else _path(of)

@@ -191,7 +191,7 @@ def _predicate(shape: Any, where: str, counted: list[int], depth: int) -> Predic
     try:
         if shape["op"] == "match":
             return match_json(path, shape.get("value"))
-        return comparison(path, shape["op"], shape.get("value"))  # type: ignore[arg-type]
+        return comparison(path, shape["op"], shape.get("value"))
     except QueryError as error:
         raise QueryError(f"{where}: {error}") from None
 

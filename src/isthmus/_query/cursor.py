@@ -45,8 +45,8 @@ def decode_cursor(token: Any, query: Query, collection: str, secret: bytes) -> P
     decoded = orjson.loads(body)
     if decoded[0] != _FORMAT:
         raise QueryError(f"cursor: format {decoded[0]} is not known to this version of isthmus")
-    *keys, id = decoded[1]
-    return (*(tuple(key) for key in keys), id)
+    *keys, last = decoded[1]
+    return (*(tuple(key) for key in keys), last)
 
 
 def _digest(body: bytes, query: Query, collection: str, secret: bytes) -> bytes:

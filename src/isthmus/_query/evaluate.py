@@ -82,12 +82,12 @@ def leaf_test(leaf: Leaf) -> Callable[[JSON], bool]:
         case Regex(_, pattern):
             search = search_regex(pattern).search
             return _text_test(lambda text: search(text) is not None)
-        case StartsWith(_, operand):
-            return _text_test(lambda text: text.startswith(operand))
-        case EndsWith(_, operand):
-            return _text_test(lambda text: text.endswith(operand))
-        case Contains(_, operand):
-            return _text_test(lambda text: operand in text)
+        case StartsWith(_, prefix):
+            return _text_test(lambda text: text.startswith(prefix))
+        case EndsWith(_, suffix):
+            return _text_test(lambda text: text.endswith(suffix))
+        case Contains(_, part):
+            return _text_test(lambda text: part in text)
         case Exists():
             return lambda _: True
         case EqualList() | Matches():

@@ -25,7 +25,7 @@ def found_in(value: JSON, keys: tuple[str, ...]) -> list[JSON]:
 
 def value_at(record: Record, path: Path) -> JSON:
     """Return the whole value at the path, through objects only; None if there is none."""
-    value = _start(record, path)
+    value: JSON = _start(record, path)
     for key in path.keys:
         if not isinstance(value, dict) or key not in value:
             return None

@@ -37,7 +37,6 @@ def _flat(
     for term in map(normalized, terms):
         if term == absorbing:
             return absorbing
-        for part in term.terms if isinstance(term, kind) else (term,):
-            if part != neutral:
-                flat.append(part)
+        parts = term.terms if isinstance(term, kind) else (term,)
+        flat.extend(part for part in parts if part != neutral)
     return flat[0] if len(flat) == 1 else kind(tuple(flat))

@@ -55,7 +55,7 @@ def compare(left: Position, right: Position, order: tuple[SortKey, ...]) -> int:
         ra, rb = _rank(tuple(a)), _rank(tuple(b))
         if ra != rb:
             return -1 if (ra < rb) != key.descending else 1
-    a_id, b_id = left[-1], right[-1]
+    a_id, b_id = str(left[-1]), str(right[-1])
     return (a_id > b_id) - (a_id < b_id)
 
 

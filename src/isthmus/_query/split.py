@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from isthmus._query.ast import FALSE, TRUE, And, Leaf, Matches, Not, Or, Predicate
 from isthmus._query.normalize import normalized
+from isthmus._value import Value
 
 
 class Grade(enum.Enum):
@@ -22,8 +22,7 @@ class Grade(enum.Enum):
 Grader: TypeAlias = Callable[[Leaf], Grade]
 
 
-@dataclass(frozen=True, slots=True)
-class Split:
+class Split(Value):
     """`pushed and residual` equals the predicate; `pushed` alone misses no match."""
 
     pushed: Predicate

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
 from isthmus._executor import MORE, Aggregated, Change, Executor, Kind, Page, PageRequest, Support, Tally
@@ -17,6 +16,7 @@ from isthmus._query.order import BY_ID, Position, in_order, place, position
 from isthmus._query.split import Split, split, without_matches
 from isthmus._record import Record, projected
 from isthmus._stack import Layer, Next, Slot
+from isthmus._value import Value, replace
 from isthmus.errors import ConflictError, IsthmusError, UnsupportedError
 
 R = TypeVar("R")
@@ -26,14 +26,16 @@ _LARGEST_SCAN = 5_000
 _DELETE_ATTEMPTS = 10
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
+class Policy(Value):
     """What may be done on this side of the connection.
 
     `residual="refuse"` makes any judging or sorting here an `UnsupportedError`.
     """
 
     residual: Literal["allow", "refuse"] = "allow"
+
+
+ALLOW = Policy()
 
 
 class Plan(Layer):
@@ -50,7 +52,7 @@ class Plan(Layer):
         self,
         executor: Executor,
         *,
-        policy: Policy = Policy(),
+        policy: Policy = ALLOW,
         sort_cap: int = 1_000_000,
     ) -> None:
         self._support: Callable[[str], Support] = executor.support
@@ -168,8 +170,8 @@ class Plan(Layer):
                 best = heapq.nsmallest(end + 1, best, key=lambda pair: pair[0])
             if len(best) > self._sort_cap:
                 raise UnsupportedError(
-                    f"this order cannot be pushed to the store, and more than sort_cap={self._sort_cap} records"
-                    " would be sorted here; add a limit or a narrower filter, or raise sort_cap",
+                    f"the store cannot sort this, and over sort_cap={self._sort_cap} records would be sorted"
+                    " here; add a limit or a narrower filter, or raise sort_cap",
                     capability="order",
                 )
         best.sort(key=lambda pair: pair[0])
@@ -255,7 +257,7 @@ class Plan(Layer):
             again = await call_next(Read(op.collection, stale)) if stale else []
             records = [record for record in again if record is not None and holds(op.where, record)]
         raise ConflictError(
-            f"delete_where: {len(records)} records were changed by others in each of {_DELETE_ATTEMPTS} attempts",
+            f"delete_where: {len(records)} records were changed by others in {_DELETE_ATTEMPTS} attempts",
             record_id=records[0].id,
         )
 

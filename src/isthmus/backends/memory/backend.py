@@ -110,7 +110,7 @@ class MemoryExecutor:
     ) -> list[Record | None]:
         """Return the records by id."""
         table = self._table(collection)
-        return [table.get(id) for id in ids]
+        return [table.get(wanted) for wanted in ids]
 
     async def write(
         self, collection: str, kind: Kind, changes: Sequence[Change], *, atomic: bool
@@ -175,9 +175,9 @@ class MemoryExecutor:
     async def remove(self, collection: str, where: Predicate) -> int:
         """Delete by judging each record."""
         table = self._table(collection)
-        matching = [id for id, record in table.items() if holds(where, record)]
-        for id in matching:
-            del table[id]
+        matching = [key for key, record in table.items() if holds(where, record)]
+        for key in matching:
+            del table[key]
         return len(matching)
 
     async def explain(self, collection: str, request: PageRequest) -> NativePlan:
@@ -200,40 +200,40 @@ def _page(records: list[Record], request: PageRequest) -> Page:
 
 def _applied(table: dict[str, Record], kind: Kind, change: Change) -> Result:
     """Return the result of one change, made in the table unless it is an error."""
-    id, old = change.id, table.get(change.id)
+    key, old = change.id, table.get(change.id)
     error = refusal(kind, change, None if old is None else old.version)
     if error is not None:
         return error
     if kind is Kind.DELETE:
-        return table.pop(id, None) is not None
+        return table.pop(key, None) is not None
     try:
         data: dict[str, Any] = decode(change.encoded())
         metadata: dict[str, Any] = decode(change.encoded_metadata())
     except InvalidRecordError as invalid:
-        invalid.record_id = id
+        invalid.record_id = key
         return invalid
     now = time.time_ns() // 1_000
     if kind is Kind.UPDATE and old is not None:
         data, metadata = {**old.data, **data}, {**old.metadata, **metadata}
     version = str(new_version())
     created = now if old is None else old._created
-    table[id] = known(id, data, metadata, version, created, now)
-    return id if kind is Kind.CREATE else version
+    table[key] = known(key, data, metadata, version, created, now)
+    return key if kind is Kind.CREATE else version
 
 
 def refusal(kind: Kind, change: Change, version: str | None) -> IsthmusError | None:
     """Return why a change cannot be made to a record of that version (None: there is no record)."""
-    id, wanted = change.id, change.if_version
+    key, wanted = change.id, change.if_version
     if kind is Kind.CREATE:
         return (
-            AlreadyExistsError(f"a record with id {id!r} exists", record_id=id)
+            AlreadyExistsError(f"a record with id {key!r} exists", record_id=key)
             if version is not None
             else None
         )
     if version is None and kind in (Kind.REPLACE, Kind.UPDATE):
-        return NotFoundError(f"no record has the id {id!r}", record_id=id)
+        return NotFoundError(f"no record has the id {key!r}", record_id=key)
     if wanted is not None and wanted != version:
-        return ConflictError(f"record {id!r} is no longer at the version given", record_id=id)
+        return ConflictError(f"record {key!r} is no longer at the version given", record_id=key)
     return None
 
 
