@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from isthmus._value import Value
 
 
-@dataclass(frozen=True, slots=True)
-class Capabilities:
+class Capabilities(Value):
     """Frozen, false by default; each field is tested for true and for its refusal."""
 
     durable: bool = False
@@ -38,5 +37,6 @@ class Capabilities:
     """The largest encoded record, if the store has a limit."""
 
     def differing(self) -> dict[str, object]:
-        """Return the fields that are not at their default."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
+        """Return what is not at its default."""
+        plain = Capabilities()
+        return {name: mine for name in self._fields if (mine := getattr(self, name)) != getattr(plain, name)}

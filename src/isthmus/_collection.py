@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from abc import abstractmethod
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, overload
 
 from isthmus._batch import OnError, Outcomes, check_on_error, settled
@@ -44,13 +43,16 @@ class CursorPage(Value):
     cursor: str | None
 
 
-@dataclass(slots=True)
 class StreamReceipt:
     """What a streamed write came to; `errors` holds the first 1,000 by the item's place."""
 
-    written: int = 0
-    failed: int = 0
-    errors: dict[int, IsthmusError] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self.written = 0
+        self.failed = 0
+        self.errors: dict[int, IsthmusError] = {}
+
+    def __repr__(self) -> str:
+        return f"StreamReceipt(written={self.written}, failed={self.failed})"
 
 
 class Session(Protocol):

@@ -6,7 +6,6 @@ import asyncio
 from _random import Random
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, overload
 
@@ -16,6 +15,7 @@ from isthmus._op import Op
 from isthmus._registry import BACKENDS, Plugin, plugin
 from isthmus._stack import Layer, Stack
 from isthmus._transaction import JoinedTransaction, Opening, Transaction, TransactionSession
+from isthmus._value import Value
 from isthmus.errors import ClosedError, ConfigError, SerializationError, UnsupportedError, UsageError
 from isthmus.layers.context import Context
 from isthmus.layers.guard import Guard
@@ -56,8 +56,7 @@ class _Create:
         return owner._connected if instance is None else instance._insert
 
 
-@dataclass(frozen=True, slots=True)
-class Stats:
+class Stats(Value):
     """A snapshot of a handle, the same shape for all backends."""
 
     backend: str

@@ -11,9 +11,9 @@ merges them in their places.
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Protocol, TypeAlias
 
 from isthmus._capability import Capabilities
@@ -152,13 +152,12 @@ class Aggregated(Value):
     aside: Sequence[Record] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class NativePlan:
+class NativePlan(Value):
     """What a store would run: the native text, its arguments' shapes, and what its planner says."""
 
     native: str
     index: str | None = None
-    details: dict[str, Any] = field(default_factory=dict)
+    details: Mapping[str, Any] = MappingProxyType({})
 
 
 class Support(Protocol):
@@ -251,8 +250,7 @@ class TransactionExecutor(Executor, Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class PoolStats:
+class PoolStats(Value):
     """A snapshot of one pool; sizes in connections, times in seconds."""
 
     size: int = 0

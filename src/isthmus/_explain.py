@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import Any
 
 from isthmus._executor import NativePlan, Support
@@ -20,8 +20,7 @@ class Node(Value):
     parts: tuple[Node, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Explanation:
+class Explanation(Value):
     """A plan: print it, or read its fields.
 
     `pushed` and `residual` are the two halves of the predicate as text (`true` if empty); `exact`
@@ -36,7 +35,7 @@ class Explanation:
     order_pushed: bool
     native: str
     index: str | None
-    details: dict[str, Any] = field(default_factory=dict)
+    details: Mapping[str, Any]
 
     @property
     def exact(self) -> bool:

@@ -37,7 +37,7 @@ from isthmus._value import Value, replace
 from isthmus._values import canonical_operand, kind_of
 from isthmus.errors import InvalidRecordError, QueryError
 
-FieldName: TypeAlias = "str | Sequence[str] | Field"
+FieldName: TypeAlias = "str | Sequence[str] | Field | Path"
 Condition: TypeAlias = Predicate
 
 MAX_LEAVES = 10_000

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from isthmus._capability import Capabilities
@@ -78,12 +77,12 @@ class _Support:
 _SUPPORT = _Support()
 
 
-@dataclass(slots=True)
 class _Snapshot:
     """What a consistent stream has left to give."""
 
-    records: list[Record]
-    at: int = 0
+    def __init__(self, records: list[Record]) -> None:
+        self.records = records
+        self.at = 0
 
 
 class MemoryExecutor:

@@ -1,0 +1,270 @@
+"""The S3 backend: places, markers and pools; the rest is a layout's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any, TypeVar
+
+import orjson
+
+from isthmus._capability import Capabilities
+from isthmus._executor import (
+    After,
+    Aggregated,
+    AggregateRequest,
+    Change,
+    Kind,
+    NativePlan,
+    Page,
+    PageRequest,
+    PoolStats,
+    Result,
+    Tally,
+    TransactionExecutor,
+    TransactionOptions,
+)
+from isthmus._loop_pools import PerLoop
+from isthmus._path import Path
+from isthmus._query.ast import And, Leaf, Measure, Predicate, SortKey, leaves
+from isthmus._query.split import Grade
+from isthmus._record import Record
+from isthmus._value import replace
+from isthmus.backends.s3 import LOG, OBJECT
+from isthmus.backends.s3.conditions import Conditions
+from isthmus.backends.s3.config import S3Config
+from isthmus.backends.s3.errors import PreconditionError
+from isthmus.backends.s3.keys import MARKER, folder_name, unescape
+from isthmus.backends.s3.layout import Layout
+from isthmus.backends.s3.object_layout import ObjectLayout
+from isthmus.backends.s3.prefilter import grade
+from isthmus.backends.s3.requests import Requests
+from isthmus.backends.s3.session import fixed_keys, pool_key
+from isthmus.backends.s3.tag_cache import TagCache
+from isthmus.errors import AccessError, ConfigError, UnsupportedError
+
+T = TypeVar("T")
+
+DEFAULT = "records"
+FORMAT = 1
+
+
+class S3Support:
+    """What is pushed down: the order by id, and a test of bytes for leaves about text."""
+
+    def grade(self, leaf: Leaf) -> Grade:
+        """Return SUPERSET where the bytes tell something."""
+        return grade(leaf)
+
+    def orders(self, order: tuple[SortKey, ...]) -> bool:
+        """Return whether this is the order by id, which keys have."""
+        return not order
+
+    def aggregates(self, measures: tuple[Measure, ...], by: tuple[Path, ...]) -> bool:
+        """Return False: S3 computes nothing."""
+        return False
+
+
+class S3Backend:
+    """Records in one bucket under one prefix; the default collection is the prefix itself."""
+
+    name = "s3"
+    default_collection = DEFAULT
+
+    def __init__(self, config: S3Config) -> None:
+        self._config = config
+        keys = fixed_keys(config)
+        self._pools: PerLoop[Requests] = PerLoop(pool_key(config, keys), lambda: Requests.open(config, keys))
+        self._support = S3Support()
+        self._capabilities = LOG if config.layout == "log" else OBJECT
+        self._ready: set[str] = set()
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Return what can be done; less once a race showed that the server ignores conditions."""
+        return self._capabilities
+
+    def support(self, collection: str) -> S3Support:
+        """Return what is pushed down."""
+        return self._support
+
+    # Where things are
+
+    def place(self, collection: str) -> str:
+        """Return the prefix of a collection's keys."""
+        root = self._config.place
+        return root if collection == DEFAULT else f"{root}{folder_name(collection)}/"
+
+    async def _requests(self) -> Requests:
+        return self._pools.current() or await self._pools.pool()
+
+    async def _layout(self, collection: str) -> tuple[Layout, str]:
+        requests = await self._requests()
+        place = self.place(collection)
+        layout = self._layout_of(requests)
+        if collection not in self._ready:
+            await self._prepare(requests, collection, place)
+        return layout, place
+
+    def _layout_of(self, requests: Requests) -> Layout:
+        def make() -> Layout:
+            config = self._config
+            cache = None
+            if config.cache is not None:
+                cache = TagCache(config.cache, config.bucket, config.endpoint_url)
+            return ObjectLayout(requests, self._conditions(requests), cache)
+
+        cache = self._config.cache
+        key = ("layout", self._config.layout, cache and (cache.max_bytes, cache.folder), self._config.place)
+        return _shared(requests, key, make)
+
+    def _conditions(self, requests: Requests) -> Conditions:
+        return _shared(requests, ("conditions", self._config.place), lambda: Conditions(requests))
+
+    async def _prepare(self, requests: Requests, collection: str, place: str) -> None:
+        """Check the collection's marker, and make it if there is none."""
+        ours = {"isthmus": FORMAT, "layout": self._config.layout}
+        key = place + MARKER
+        found = await requests.get(key)
+        if found is None:
+            try:
+                if self._conditions(requests).conditional_put:
+                    await requests.put_if(key, orjson.dumps(ours), lambda body: True)
+                else:
+                    await requests.put(key, orjson.dumps(ours))
+            except PreconditionError:  # another process was first
+                found = await requests.get(key)
+            except AccessError:
+                # These credentials may only read. A write will be refused by the server itself.
+                return
+        if found is not None:
+            self._check(found.body, f"{self._config.bucket}/{key}")
+        self._ready.add(collection)
+
+    def _check(self, body: bytes, key: str) -> None:
+        try:
+            marker = orjson.loads(body)
+            format, layout = int(marker["isthmus"]), str(marker["layout"])
+        except (ValueError, KeyError, TypeError):
+            raise ConfigError(f"s3: {key} is not a marker that isthmus wrote") from None
+        if format > FORMAT:
+            raise ConfigError(f"s3: {key} has format {format}; this version of isthmus knows {FORMAT}")
+        if layout != self._config.layout:
+            raise ConfigError(f"s3: {key} says layout {layout!r}, the config says {self._config.layout!r}")
+
+    # Life
+
+    async def open(self, collection: str) -> None:
+        """Connect, check access and the marker, and make the bucket if the config says so."""
+        requests = await self._requests()
+        if self._config.create_bucket:
+            await (await requests.rare()).create_bucket(await requests.sessions.region())
+        await self._layout(collection)
+
+    async def close(self) -> None:
+        """Give back the pools."""
+        await self._pools.close()
+
+    async def ping(self) -> None:
+        """Get the marker."""
+        await (await self._requests()).get(self._config.place + MARKER)
+
+    async def refresh(self, collection: str) -> None:
+        """Do nothing: S3 shows each write at once."""
+
+    async def collections(self) -> list[str]:
+        """Return the collections that have a marker."""
+        requests = await self._requests()
+        rare = await requests.rare()
+        folders = await requests.repeated(lambda _: rare.folders(self._config.place))
+        names = [(DEFAULT, "")]
+        names += [(name, f"{folder}/") for folder in folders if (name := unescape(folder)) is not None]
+        return sorted(
+            [
+                name
+                for name, folder in names
+                if await requests.get(self._config.place + folder + MARKER) is not None
+            ]
+        )
+
+    def begin(self, options: TransactionOptions) -> AbstractAsyncContextManager[TransactionExecutor]:
+        """Refuse."""
+        raise UnsupportedError("S3 has no transactions", capability="transactions")
+
+    def stats(self) -> PoolStats:
+        """Return a snapshot of this loop's requests."""
+        requests = self._pools.current()
+        return PoolStats(max_size=self._config.pool.max_connections) if requests is None else requests.stats()
+
+    async def native(self) -> Any:
+        """Return this loop's aioboto3 client."""
+        return await (await self._requests()).client()
+
+    # Records
+
+    async def read(
+        self, collection: str, ids: Sequence[str], *, for_update: bool = False
+    ) -> list[Record | None]:
+        """Return the records of these ids."""
+        layout, place = await self._layout(collection)
+        return await layout.read(place, ids)
+
+    async def write(
+        self, collection: str, kind: Kind, changes: Sequence[Change], *, atomic: bool
+    ) -> list[Result]:
+        """Apply changes."""
+        layout, place = await self._layout(collection)
+        try:
+            return await layout.write(place, kind, changes, atomic=atomic)
+        except UnsupportedError:
+            self._lower(await self._requests())
+            raise
+
+    def _lower(self, requests: Requests) -> None:
+        if not self._conditions(requests).conditional_put:
+            self._capabilities = replace(self._capabilities, conditional_create=False, compare_and_set=False)
+
+    async def fetch(self, collection: str, request: PageRequest) -> Page:
+        """Return a page by id, or in any order."""
+        layout, place = await self._layout(collection)
+        return await layout.page(place, request)
+
+    async def count(self, collection: str, where: Predicate) -> Tally:
+        """Count all records; no other predicate is exact here."""
+        _only_all(where)
+        layout, place = await self._layout(collection)
+        return Tally(await layout.count(place))
+
+    async def aggregate(self, collection: str, request: AggregateRequest) -> Aggregated:
+        """Refuse: `support` accepts none."""
+        raise UnsupportedError("S3 computes no aggregates")
+
+    async def remove(self, collection: str, where: Predicate) -> int:
+        """Clear the collection."""
+        _only_all(where)
+        layout, place = await self._layout(collection)
+        return await layout.clear(place)
+
+    async def explain(self, collection: str, request: PageRequest) -> NativePlan:
+        """Return the requests that a page takes."""
+        place = f"s3://{self._config.bucket}/{self.place(collection)}"
+        filters = [type(leaf).__name__ for leaf in leaves(request.where)] if request.where != And(()) else []
+        native = (
+            f"LIST {place}" + (" in key order, then " if request.order is not None else ", ") + "GET each"
+        )
+        return NativePlan(native, details={"layout": self._config.layout, "bytes tested for": filters})
+
+    async def release(self, collection: str, after: After) -> None:
+        """Do nothing: pages hold nothing at the store."""
+
+
+def _only_all(where: Predicate) -> None:
+    if where != And(()):
+        raise UnsupportedError("S3 judges no predicate", capability="delete_where")
+
+
+def _shared(requests: Requests, key: Any, make: Callable[[], T]) -> T:
+    found: T | None = requests.shared.get(key)
+    if found is None:
+        found = requests.shared[key] = make()
+    return found
