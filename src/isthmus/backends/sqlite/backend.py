@@ -212,7 +212,8 @@ class SQLiteBackend(Verbs):
         """Open a transaction; it waits for its turn as the writer unless it only reads."""
         if options.isolation not in (None, *self.capabilities.isolation):
             raise UnsupportedError(
-                f"sqlite has the isolation level serializable only, not {options.isolation}", capability="isolation"
+                f"sqlite has the isolation level serializable only, not {options.isolation}",
+                capability="isolation",
             )
         return self._read_only() if options.read_only else self._read_write()
 

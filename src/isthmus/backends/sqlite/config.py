@@ -1,0 +1,113 @@
+"""What a SQLite backend can be told: the file, the table, the connections, which indexes there are."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+from urllib.parse import SplitResult, unquote
+
+from pydantic import Field, field_validator, model_validator
+
+from isthmus._config import BackendConfig, Part
+from isthmus.errors import ConfigError
+
+MEMORY = ":memory:"
+
+
+class PoolConfig(Part):
+    """How many connections read beside the one that writes, and how long one waits for them."""
+
+    readers: int = Field(default=4, ge=1, le=64)
+    """Connections that read, each on a thread of its own; opened when needed."""
+    timeout: float | None = Field(default=10.0, gt=0)
+    """Seconds to wait for a connection, the writer included; None waits for ever."""
+
+
+class Indexes(Part):
+    """Which fields of a collection are fast to filter and sort by."""
+
+    indexes: tuple[str, ...] = ()
+
+    @field_validator("indexes", mode="before")
+    @classmethod
+    def _one_or_more(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+
+class SQLiteConfig(BackendConfig, Indexes):
+    """Where the file is and how to use it."""
+
+    backend: ClassVar[str] = "sqlite"
+    spellings: ClassVar[Mapping[str, str]] = {
+        "database": "path",
+        "file": "path",
+        "filename": "path",
+        "collection": "table",
+        "readers": "pool.readers",
+        "pool_timeout": "pool.timeout",
+        "max_connections": "pool.readers",
+    }
+
+    path: str = MEMORY
+    """The file; `:memory:` is a database that lives as long as the handle."""
+    table: str = "records"
+    """The default collection."""
+    create_table: Literal["if_missing", "never"] = "if_missing"
+    collections: dict[str, Indexes] = Field(default={})
+    """Indexes of collections other than the default one."""
+    pool: PoolConfig = PoolConfig()
+    busy_timeout: float = Field(default=5.0, ge=0)
+    """Seconds to wait for another process that holds the file's lock."""
+    synchronous: Literal["full", "extra", "normal", "off"] = "full"
+    """`full`: a write that returned survives a power cut; `normal` only a crash of the process."""
+
+    @field_validator("path", mode="before")
+    @classmethod
+    def _path_is_text(cls, value: Any) -> Any:
+        return str(value) if isinstance(value, Path) else value
+
+    @field_validator("synchronous", mode="before")
+    @classmethod
+    def _any_case(cls, value: Any) -> Any:
+        return value.lower() if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _says_where(self) -> Self:
+        if not self.path or "\0" in self.path:
+            raise ValueError("path must be a file name or :memory:")
+        return self
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether there is no file."""
+        return self.path == MEMORY
+
+    def indexes_of(self, collection: str) -> tuple[str, ...]:
+        """Return the declared indexes of a collection."""
+        if collection == self.table:
+            return self.indexes
+        declared = self.collections.get(collection)
+        return declared.indexes if declared is not None else ()
+
+    def pool_key(self) -> Hashable:
+        """Return all that makes one pool unfit for another config."""
+        path = MEMORY if self.in_memory else str(Path(self.path).resolve())
+        return ("sqlite", path, self.pool, self.busy_timeout, self.synchronous)
+
+    @classmethod
+    def schemes_of(cls) -> tuple[str, ...]:
+        """Return `sqlite` and `sqlite3`."""
+        return ("sqlite", "sqlite3")
+
+    @classmethod
+    def from_url(cls, url: SplitResult, options: dict[str, Any]) -> dict[str, Any]:
+        """Return settings for `sqlite://`, `sqlite:///relative.db` or `sqlite:////absolute.db`."""
+        if url.netloc:
+            raise ConfigError(
+                "sqlite: a URL has no host; write sqlite:///relative.db, sqlite:////absolute.db or sqlite://"
+            )
+        settings = dict(options)
+        path = unquote(url.path)
+        settings["path"] = path[1:] if path not in ("", "/") else MEMORY
+        return settings

@@ -1,0 +1,186 @@
+"""How a path is said in SQL: the type at it, the value at it, and what to do about lists on the way."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import math
+import sqlite3
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import orjson
+
+from isthmus._path import Path, Root
+from isthmus._query.order import BOOL, NUMBER, OBJECT, TEXT
+from isthmus.backends.sqlite.statement import Binder, literal
+
+# json_type's word for a value, to the SQL that judges such a value.
+Cases: TypeAlias = Mapping[str, str]
+# Given a JSON text in SQL and the keys that are left, the SQL that judges it by one of our functions.
+ByFunction: TypeAlias = Callable[[str, tuple[str, ...]], str]
+
+# The brackets of `_query.order`, and two more for an index: nothing there, and a list on the way.
+NOTHING, LISTED = 4, 5
+BRACKETS = {
+    "integer": NUMBER,
+    "real": NUMBER,
+    "text": TEXT,
+    "true": BOOL,
+    "false": BOOL,
+    "object": OBJECT,
+    "array": LISTED,
+}
+_COLUMNS = {Root.DATA: "data", Root.METADATA: "metadata"}
+
+
+def _canonical_time(column: str) -> str:
+    """Return the SQL of a time as `_values.format_datetime` writes it."""
+    return (
+        f"(strftime('%Y-%m-%dT%H:%M:%S', {column} / 1000000, 'unixepoch')"
+        f" || printf('.%06dZ', {column} % 1000000))"
+    )
+
+
+_ATTRIBUTES = {
+    Root.ID: "id",
+    Root.VERSION: "CAST(version AS TEXT)",
+    Root.CREATED_AT: _canonical_time("created_at"),
+    Root.UPDATED_AT: _canonical_time("updated_at"),
+}
+
+
+def json_path(keys: tuple[str, ...]) -> str | None:
+    """Return SQLite's JSON path, or None if a key cannot be said in one.
+
+    SQLite before 3.45 compares the text between the quotes with the raw JSON, escapes included,
+    and has no empty keys: such a path gives NULL silently.
+    """
+    for key in keys:
+        if not key or '"' in key or "\\" in key or min(key) < " ":
+            return None
+    return "$" + "".join(f'."{key}"' for key in keys)
+
+
+@functools.cache
+def reads_numbers_exactly() -> bool:
+    """Return whether this SQLite turns decimal text into the nearest double.
+
+    It does so in 80-bit floats where the CPU has them (1.2 million values on x86-64 without a
+    difference); elsewhere some versions are off by one in the last place. Then every path is
+    judged by our functions.
+    """
+    with contextlib.closing(sqlite3.connect(":memory:")) as connection:
+        said = connection.execute(
+            "SELECT value FROM json_each(?)", (orjson.dumps(_PROBE).decode(),)
+        ).fetchall()
+    return [value for (value,) in said] == _PROBE
+
+
+_PROBE = [
+    *(s * m * 10.0**e for s in (1, -1) for m in (1.1, 3.3, 7.7, 9.999999999999998) for e in range(-300, 300, 7)),
+    *(math.ldexp(1 + k / 7, e) for k in range(7) for e in range(-1022, 1022, 31)),
+    5e-324, 2.2250738585072014e-308, 1.7976931348623157e308, 0.1, 1 / 3, 2**53 + 2.0, 9.5367431640625e-07,
+]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class AttributeField:
+    """A record attribute: always one text."""
+
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class NoField:
+    """A path that no record of this backend has, such as the score of a full-text search."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpaqueField:
+    """A path that SQLite cannot say: judged by our functions on the whole object."""
+
+    column: str
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class JSONField:
+    """A path that SQLite can say; `kind` and `value` are SQL for the type and the value at it."""
+
+    column: str
+    keys: tuple[str, ...]
+    path: str
+    indexed: bool
+
+    def place(self, depth: int, binder: Binder | None) -> str:
+        """Return the path of the first `depth` keys: bound, or as a literal where an index has it."""
+        path = json_path(self.keys[:depth])
+        assert path is not None
+        return literal(path) if binder is None else binder.value(path)
+
+    def kind(self, binder: Binder | None, depth: int | None = None) -> str:
+        """Return the SQL of the type at the path, or at its first keys."""
+        at = len(self.keys) if depth is None else depth
+        return f"json_type({self.column}, {self.place(at, binder)})"
+
+    def at(self, binder: Binder | None, depth: int | None = None) -> str:
+        """Return the SQL of the value at the path, or at its first keys."""
+        depth = len(self.keys) if depth is None else depth
+        return f"json_extract({self.column}, {self.place(depth, binder)})"
+
+    def index_bracket(self) -> str:
+        """Return the index expression of the type's place; one of `BRACKETS`, or `NOTHING`."""
+        whens = " ".join(f"WHEN '{kind}' THEN {bracket}" for kind, bracket in BRACKETS.items())
+        return f"CASE {self.kind(None)} {whens} ELSE {self._listed_before(None)} END"
+
+    def index_value(self) -> str:
+        """Return the index expression of a scalar."""
+        return (
+            f"CASE WHEN {self.kind(None)} IN ('integer', 'real', 'text', 'true', 'false')"
+            f" THEN {self.at(None)} END"
+        )
+
+    def _listed_before(self, binder: Binder | None) -> str:
+        depths = range(1, len(self.keys))
+        if not depths:
+            return str(NOTHING)
+        whens = " ".join(f"WHEN {self.kind(binder, depth)} THEN {LISTED}" for depth in depths)
+        return f"CASE 'array' {whens} ELSE {NOTHING} END"
+
+    def chosen(self, cases: Cases, by_function: ByFunction | None, binder: Binder, otherwise: str) -> str:
+        """Return SQL that takes the case of the type at the path.
+
+        Lists, at the path or on the way to it, go to `by_function`. CASE is what SQLite
+        evaluates lazily; AND and COALESCE call functions for every row.
+        """
+        whens = [f"WHEN '{kind}' THEN {sql}" for kind, sql in cases.items()]
+        if by_function is not None:
+            if "array" not in cases:
+                whens.append(f"WHEN 'array' THEN {by_function(self.at(binder), ())}")
+            before = [
+                f"WHEN {self.kind(binder, depth)} THEN {by_function(self.at(binder, depth), self.keys[depth:])}"
+                for depth in range(1, len(self.keys))
+            ]
+            if before:
+                otherwise = f"CASE 'array' {' '.join(before)} ELSE {otherwise} END"
+        if not whens:
+            return otherwise
+        return f"CASE {self.kind(binder)} {' '.join(whens)} ELSE {otherwise} END"
+
+
+Field: TypeAlias = AttributeField | JSONField | OpaqueField | NoField
+
+
+def field_of(path: Path, indexed: frozenset[Path]) -> Field:
+    """Return how a path is said."""
+    if path.root is Root.SCORE:
+        return NoField()
+    column = _COLUMNS.get(path.root)
+    if column is None:
+        return AttributeField(_ATTRIBUTES[path.root])
+    said = json_path(path.keys)
+    if said is None or not reads_numbers_exactly():
+        return OpaqueField(column, path.keys)
+    return JSONField(column, path.keys, said, path in indexed)

@@ -1,0 +1,166 @@
+"""A connection on a thread of its own, and the way from an event loop to it and back.
+
+The standard library's connections block. Each has one thread that does its jobs in order; a job
+is a plain function of the session. Results go back to the loop that asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from isthmus.backends.sqlite.session import Session
+from isthmus.errors import ClosedError
+
+T = TypeVar("T")
+
+
+class Job:
+    """One function to be run on a lane, and where its result goes."""
+
+    __slots__ = ("cancelled", "done", "future", "loop", "shielded", "work")
+
+    def __init__(
+        self, work: Callable[[Session], Any], future: asyncio.Future[Any], done: Callable[[], None] | None
+    ) -> None:
+        self.work = work
+        self.future = future
+        self.loop = future.get_loop()
+        self.done = done
+        self.cancelled = False
+        self.shielded = False
+
+
+class Lane:
+    """One connection with its thread; opened by its first job, and again after it was let go."""
+
+    def __init__(self, opener: Callable[[], Session], name: str) -> None:
+        self._opener = opener
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        # Held while a job is taken up, ended or interrupted: an interrupt never hits the next job.
+        self._turn = threading.Lock()
+        self._current: Job | None = None
+        self._session: Session | None = None
+        self._stopped = False
+        self._ended = False
+        self._watchers: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
+        self._thread = threading.Thread(target=self._main, name=name, daemon=True)
+        self._thread.start()
+
+    async def run(
+        self, work: Callable[[Session], T], *, done: Callable[[], None] | None = None, shielded: bool = False
+    ) -> T:
+        """Run a job and return its result.
+
+        When the caller is cancelled, a job that runs is interrupted and one that waits is
+        skipped, unless it is `shielded`. `done` is called on the loop once the lane is free of
+        the job, whatever became of its caller.
+        """
+        if self._stopped:
+            if done is not None:
+                done()
+            raise ClosedError("the database is closed")
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        job = Job(work, future, done)
+        job.shielded = shielded
+        self._jobs.put(job)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if not shielded:
+                self._cancel(job)
+            raise
+
+    def _cancel(self, job: Job) -> None:
+        with self._turn:
+            job.cancelled = True
+            if self._current is job and self._session is not None:
+                self._session.interrupt()
+
+    def stop(self) -> None:
+        """End the thread after the jobs that wait; the thread closes the connection."""
+        if not self._stopped:
+            self._stopped = True
+            self._jobs.put(None)
+
+    async def close(self) -> None:
+        """End the thread after the jobs that wait, and wait for it."""
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[None] = loop.create_future()
+        with self._turn:
+            if self._ended:
+                return
+            self._watchers.append((loop, ended))
+        self.stop()
+        await ended
+
+    def abandon(self) -> None:
+        """End the thread soon, without a loop."""
+        with self._turn:
+            current = self._current
+            if current is not None and not current.shielded and self._session is not None:
+                current.cancelled = True
+                self._session.interrupt()
+        self.stop()
+        self._thread.join(timeout=2)
+
+    def _main(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            self._perform(job)
+            del job  # an idle thread must not keep the last batch alive
+        self._let_go()
+        with self._turn:
+            self._ended = True
+        for loop, ended in self._watchers:
+            with contextlib.suppress(RuntimeError):  # its loop is closed
+                loop.call_soon_threadsafe(_ended, ended)
+
+    def _let_go(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            session.close()
+
+    def _perform(self, job: Job) -> None:
+        result: Any = None
+        error: BaseException | None = None
+        with self._turn:
+            if not job.cancelled:
+                self._current = job
+        if self._current is job:
+            try:
+                if self._session is None:
+                    self._session = self._opener()
+                self._session.job = job
+                result = job.work(self._session)
+            except BaseException as caught:  # noqa: BLE001 - delivered to whoever waits for it
+                error = caught
+            finally:
+                with self._turn:
+                    self._current = None
+                if self._session is not None:
+                    self._session.job = None
+                    if isinstance(error, sqlite3.ProgrammingError) and "closed" in str(error):
+                        self._session = None
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            job.loop.call_soon_threadsafe(_deliver, job, result, error)
+
+
+def _deliver(job: Job, result: Any, error: BaseException | None) -> None:
+    if job.done is not None:
+        job.done()
+    if job.future.done():
+        return
+    if error is None:
+        job.future.set_result(result)
+    else:
+        job.future.set_exception(error)
+
+
+def _ended(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

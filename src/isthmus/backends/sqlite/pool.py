@@ -1,0 +1,353 @@
+"""One loop's connections to one database: a writer, some readers, and whose turn it is."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from isthmus._executor import PoolStats
+from isthmus.backends.sqlite.config import SQLiteConfig
+from isthmus.backends.sqlite.errors import translated
+from isthmus.backends.sqlite.lane import Lane
+from isthmus.backends.sqlite.schema import Table, check_format
+from isthmus.backends.sqlite.session import Session
+from isthmus.errors import ClosedError, ConfigError, IsthmusError, PoolTimeoutError
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class _Holder:
+    """Who has a lane, and since when."""
+
+    name: str
+    since: float
+
+
+class Lanes:
+    """Hands out lanes of one kind, first come first served."""
+
+    def __init__(self, opener: Callable[[], Session], what: str, size: int, timeout: float | None) -> None:
+        self._opener = opener
+        self._what = what
+        self._size = size
+        self._timeout = timeout
+        self._all: list[Lane] = []
+        self._idle: list[Lane] = []
+        self._held: dict[Lane, _Holder] = {}
+        self._waiting: deque[asyncio.Future[Lane]] = deque()
+        self._closed = False
+        self.acquired = self.timeouts = 0
+        self.wait_seconds = self.use_seconds = 0.0
+
+    async def acquire(self) -> Lane:
+        """Return a lane that nobody else has; raises `PoolTimeoutError` that names the holders."""
+        if self._closed:
+            raise ClosedError("the database is closed")
+        if not self._waiting:
+            if self._idle:
+                return self._taken(self._idle.pop())
+            if len(self._all) < self._size:
+                lane = Lane(self._opener, f"isthmus-sqlite-{self._what}-{len(self._all)}")
+                self._all.append(lane)
+                return self._taken(lane)
+        return await self._wait()
+
+    async def _wait(self) -> Lane:
+        loop = asyncio.get_running_loop()
+        turn: asyncio.Future[Lane] = loop.create_future()
+        self._waiting.append(turn)
+        start = loop.time()
+        timer = None if self._timeout is None else loop.call_later(self._timeout, self._expire, turn)
+        try:
+            lane = await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled() and turn.exception() is None:
+                self.release(turn.result())
+            else:
+                self._waiting = deque(other for other in self._waiting if other is not turn)
+            raise
+        finally:
+            self.wait_seconds += loop.time() - start
+            if timer is not None:
+                timer.cancel()
+        return self._taken(lane)
+
+    def _expire(self, turn: asyncio.Future[Lane]) -> None:
+        if turn.done():
+            return
+        self._waiting.remove(turn)
+        self.timeouts += 1
+        now = time.monotonic()
+        holders = ", ".join(f"{h.name} for {now - h.since:.1f} s" for h in self._held.values())
+        turn.set_exception(
+            PoolTimeoutError(
+                f"no {self._what} became free within {self._timeout} s; held by {holders or 'nobody'}"
+            )
+        )
+
+    def _taken(self, lane: Lane) -> Lane:
+        task = asyncio.current_task()
+        self._held[lane] = _Holder("a callback" if task is None else task.get_name(), time.monotonic())
+        self.acquired += 1
+        return lane
+
+    def release(self, lane: Lane) -> None:
+        """Give a lane back; the first that waits gets it."""
+        holder = self._held.pop(lane, None)
+        if holder is not None:
+            self.use_seconds += time.monotonic() - holder.since
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                # Held by the waiter from now on, though its task runs only later.
+                self._held[lane] = _Holder("a task that is about to run", time.monotonic())
+                turn.set_result(lane)
+                return
+        self._idle.append(lane)
+
+    async def run(self, work: Callable[[Session], T]) -> T:
+        """Run one job on a free lane; the lane is free again when the job has ended, not its caller."""
+        lane = await self.acquire()
+        return await lane.run(work, done=lambda: self.release(lane))
+
+    def stats(self) -> PoolStats:
+        """Return a snapshot."""
+        return PoolStats(
+            size=len(self._all),
+            idle=len(self._idle),
+            in_use=len(self._held),
+            waiting=len(self._waiting),
+            max_size=self._size,
+            acquired=self.acquired,
+            timeouts=self.timeouts,
+            opened=len(self._all),
+            wait_seconds=self.wait_seconds,
+            use_seconds=self.use_seconds,
+        )
+
+    async def close(self) -> None:
+        """Refuse what waits, let the jobs end, and close the connections."""
+        self._closed = True
+        for turn in self._waiting:
+            if not turn.done():
+                turn.set_exception(ClosedError("the database is closed"))
+        self._waiting.clear()
+        for lane in self._all:
+            await lane.close()
+
+    def abandon(self) -> None:
+        """Close the connections without a loop."""
+        self._closed = True
+        for lane in self._all:
+            lane.abandon()
+
+
+class Memory:
+    """A database without a file, shared by the loops of one handle, alive until `close`."""
+
+    def __init__(self) -> None:
+        # The memdb VFS shares a database by a name that starts with a slash.
+        self.uri = f"file:/isthmus-{uuid.uuid4().hex}?vfs=memdb"
+        self._keeper: sqlite3.Connection | None = None
+
+    def keep(self) -> None:
+        """Hold the database open."""
+        if self._keeper is None:
+            self._keeper = sqlite3.connect(self.uri, uri=True, check_same_thread=False)
+            self._keeper.execute("PRAGMA schema_version").fetchone()
+
+    def close(self) -> None:
+        """Drop the database once its last connection is closed."""
+        keeper, self._keeper = self._keeper, None
+        if keeper is not None:
+            keeper.close()
+
+
+class Pool:
+    """The connections of one loop to one database, and what it knows of the tables there."""
+
+    def __init__(self, config: SQLiteConfig, memory: Memory | None) -> None:
+        self._config = config
+        self._memory = memory
+        self.label = config.path
+        self.tables: dict[str, Table] = {}
+        self.making = asyncio.Lock()
+        self._snapshots: dict[str, Snapshot] = {}
+        self._closed = False
+        timeout = config.pool.timeout
+        self.writer = Lanes(self._open_writer, "writer", 1, timeout)
+        # A database in memory has one connection: readers would be locked out while it writes.
+        self.readers = (
+            self.writer
+            if memory is not None
+            else Lanes(self._open_reader, "reader", config.pool.readers, timeout)
+        )
+
+    @classmethod
+    async def opened(cls, config: SQLiteConfig, memory: Memory | None) -> Pool:
+        """Return a pool whose writer is open: the path, the permissions and the format are right."""
+        pool = cls(config, memory)
+        try:
+            await pool.writer.run(lambda session: session.execute("PRAGMA schema_version").fetchone())
+        except BaseException:
+            await pool.close()
+            raise
+        return pool
+
+    def _connect(self) -> sqlite3.Connection:
+        uri = self._memory.uri if self._memory is not None else self._config.path
+        return sqlite3.connect(
+            uri,
+            uri=self._memory is not None,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=256,
+        )
+
+    def _session(self, prepare: Callable[[Session], None]) -> Session:
+        connection = None
+        try:
+            connection = self._connect()
+            session = Session(connection, self.label, self._config.busy_timeout)
+            connection.execute("PRAGMA cache_size = -16000")
+            connection.execute(f"PRAGMA synchronous = {self._config.synchronous}")
+            prepare(session)
+        except Exception as error:
+            if connection is not None:
+                connection.close()
+            if isinstance(error, sqlite3.Error | OSError):
+                raise translated(error, self.label) from error
+            raise
+        return session
+
+    def _open_writer(self) -> Session:
+        def prepare(session: Session) -> None:
+            check_format(session.connection, self.label)
+            if self._memory is None:
+                (mode,) = session.patiently(lambda: session.execute("PRAGMA journal_mode = WAL").fetchone())
+                if mode != "wal":
+                    raise ConfigError(
+                        f"{self.label}: its file system has no shared memory for SQLite's WAL (journal mode {mode});"
+                        " use a local disk"
+                    )
+                # A large batch must not leave a large file behind for ever.
+                session.execute("PRAGMA journal_size_limit = 67108864")
+
+        return self._session(prepare)
+
+    def _open_reader(self) -> Session:
+        return self._session(lambda session: session.execute("PRAGMA query_only = ON") and None)
+
+    async def snapshot(self) -> Snapshot:
+        """Return a reader that sees the database as it is now, until it is ended."""
+        if self._memory is None:
+            lane = await self.readers.acquire()
+            snapshot = Snapshot(self, lane)
+        else:
+            lane = Lane(await self.writer.run(self._copy), "isthmus-sqlite-snapshot")
+            snapshot = Snapshot(self, lane, private=True)
+        self._snapshots[snapshot.token] = snapshot
+        try:
+            await lane.run(_begin_reading)
+        except BaseException:
+            await snapshot.end()
+            raise
+        return snapshot
+
+    def _copy(self, session: Session) -> Callable[[], Session]:
+        """Copy a database in memory, whose one connection cannot be held for long."""
+        copy = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+        session.connection.backup(copy)
+        return lambda: Session(copy, self.label, 0.0)
+
+    def held_snapshot(self, token: str) -> Snapshot:
+        """Return a snapshot that a stream holds."""
+        snapshot = self._snapshots.get(token)
+        if snapshot is None:
+            raise ClosedError("the stream's snapshot was given back")
+        return snapshot
+
+    def forget(self, snapshot: Snapshot) -> None:
+        """Take a snapshot that ended off the list."""
+        self._snapshots.pop(snapshot.token, None)
+
+    async def release(self, token: str) -> None:
+        """End a stream's snapshot, if it has not ended."""
+        snapshot = self._snapshots.get(token)
+        if snapshot is not None:
+            await snapshot.end()
+
+    def stats(self) -> PoolStats:
+        """Return a snapshot of the readers and the writer together."""
+        writer = self.writer.stats()
+        if self.readers is self.writer:
+            return writer
+        readers = self.readers.stats()
+        sums = {
+            name: getattr(writer, name) + getattr(readers, name) for name in PoolStats.__dataclass_fields__
+        }
+        return PoolStats(**sums)
+
+    async def close(self) -> None:
+        """Wait for what runs, and close all connections."""
+        self._closed = True
+        for snapshot in list(self._snapshots.values()):
+            await snapshot.end()
+        if self.readers is not self.writer:
+            await self.readers.close()
+        # The writer last: whoever closes last moves the WAL into the file.
+        await self.writer.close()
+
+    def abandon(self) -> None:
+        """Close all connections without a loop."""
+        self._closed = True
+        for snapshot in list(self._snapshots.values()):
+            snapshot.lane.abandon()
+        if self.readers is not self.writer:
+            self.readers.abandon()
+        self.writer.abandon()
+
+    def healthy(self) -> bool:
+        """Return whether the pool was not closed; a connection that failed is opened anew by its lane."""
+        return not self._closed
+
+
+class Snapshot:
+    """A reader with an open transaction: one state of the database for several requests."""
+
+    def __init__(self, pool: Pool, lane: Lane, *, private: bool = False) -> None:
+        self.token = uuid.uuid4().hex
+        self.lane = lane
+        self._pool = pool
+        self._private = private
+        self._ended = False
+
+    async def end(self) -> None:
+        """Let the state go and give the reader back; may be called twice."""
+        if self._ended:
+            return
+        self._ended = True
+        self._pool.forget(self)
+        if self._private:
+            await self.lane.close()
+        else:
+            await self.lane.run(
+                Session.rollback, done=lambda: self._pool.readers.release(self.lane), shielded=True
+            )
+
+
+def _begin_reading(session: Session) -> None:
+    """Begin a read transaction and fix its state: BEGIN alone takes no snapshot."""
+    try:
+        session.execute("BEGIN")
+        session.patiently(lambda: session.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall())
+    except sqlite3.Error as error:
+        failure: IsthmusError = session.failure(error)
+        raise failure from error

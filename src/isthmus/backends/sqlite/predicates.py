@@ -1,0 +1,381 @@
+"""Predicates as SQL: each leaf exact, in a two-valued form that is safe under NOT, or one that an index serves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, assert_never
+
+import orjson
+
+from isthmus._path import Path
+from isthmus._query.ast import (
+    And,
+    Between,
+    Contains,
+    EndsWith,
+    Equal,
+    EqualList,
+    Exists,
+    In,
+    Leaf,
+    Like,
+    Matches,
+    Not,
+    Or,
+    Order,
+    Ordered,
+    Predicate,
+    Regex,
+    StartsWith,
+)
+from isthmus._query.evaluate import holds, leaf_test
+from isthmus._query.found import found_in
+from isthmus._query.order import BOOL, NUMBER, TEXT
+from isthmus._query.text import ANY_ONE, ANY_RUN, parse_like
+from isthmus._values import JSON, same
+from isthmus.backends.sqlite.fields import (
+    LISTED,
+    NOTHING,
+    AttributeField,
+    Cases,
+    JSONField,
+    NoField,
+    OpaqueField,
+    field_of,
+)
+from isthmus.backends.sqlite.statement import Binder
+from isthmus.errors import UnsupportedError
+
+# SQLite's parser holds about 100 symbols, and an expression 1,000 levels; beyond these a part of
+# the tree is judged as a whole by the evaluator, through one of our functions.
+_MAX_NESTING = 8
+_MAX_LEAVES = 300
+# GLOB raises above 50,000 bytes of pattern (SQLITE_MAX_LIKE_PATTERN_LENGTH).
+_MAX_GLOB = 10_000
+ROW = "id, data, metadata, version, created_at, updated_at"
+
+
+class Conditions:
+    """Compiles the predicates of one statement."""
+
+    def __init__(self, binder: Binder, indexed: frozenset[Path], *, use_indexes: bool = True) -> None:
+        self._binder = binder
+        self._indexed = indexed
+        self._use_indexes = use_indexes
+
+    def sql(self, predicate: Predicate) -> str:
+        """Return a condition that holds for exactly the matching rows; it may be NULL for others."""
+        terms = predicate.terms if isinstance(predicate, And) else (predicate,)
+        parts: list[str] = []
+        rest: list[Predicate] = []
+        budget = _MAX_LEAVES
+        for term in terms:
+            cost = _leaf_count(term)
+            if cost <= budget and _nesting(term) <= _MAX_NESTING:
+                budget -= cost
+                parts.append(self._positive(term))
+            else:
+                rest.append(term)
+        if rest:
+            parts.append(self._by_evaluator(And(tuple(rest))))
+        return _joined("AND", parts, "1")
+
+    def _by_evaluator(self, predicate: Predicate) -> str:
+        return f"isthmus_record({self._binder.test(lambda record: holds(predicate, record))}, {ROW})"
+
+    def _positive(self, predicate: Predicate) -> str:
+        """Return a form for where NULL is as good as false: one that an index serves, if there is one."""
+        match predicate:
+            case And(terms):
+                return _joined("AND", [self._positive(term) for term in terms], "1")
+            case Or(terms):
+                return _joined("OR", [self._positive(term) for term in terms], "0")
+            case Not(term):
+                if isinstance(term, Exists) and (field := self._indexed_field(term.path)) is not None:
+                    return self._missing(term, field)
+                return f"NOT {self._exact(term)}"
+            case leaf:
+                field = self._indexed_field(leaf.path)
+                found = None if field is None else self._by_index(leaf, field)
+                return self._leaf(leaf) if found is None else found
+
+    def _exact(self, predicate: Predicate) -> str:
+        """Return a form that is 1 or 0 for every row, never NULL."""
+        match predicate:
+            case And(terms):
+                return _joined("AND", [self._exact(term) for term in terms], "1")
+            case Or(terms):
+                return _joined("OR", [self._exact(term) for term in terms], "0")
+            case Not(term):
+                return f"NOT {self._exact(term)}"
+            case leaf:
+                return f"({self._leaf(leaf)})"
+
+    def _indexed_field(self, path: Path) -> JSONField | None:
+        if not self._use_indexes or path not in self._indexed:
+            return None
+        field = field_of(path, self._indexed)
+        return field if isinstance(field, JSONField) else None
+
+    def _leaf(self, leaf: Leaf) -> str:
+        if isinstance(leaf, Matches):
+            raise UnsupportedError("SQLite has no relevance search here", capability="relevance")
+        field = field_of(leaf.path, self._indexed)
+        match field:
+            case NoField():
+                return "0"
+            case AttributeField(value):
+                return self._cases(leaf, value).get("text", "0")
+            case OpaqueField(column, keys):
+                return self._by_function(leaf, column, keys)
+            case JSONField():
+                by_function = (
+                    None
+                    if isinstance(leaf, EqualList)
+                    else lambda json, keys: self._by_function(leaf, json, keys)
+                )
+                return field.chosen(self._cases(leaf, field.at(self._binder)), by_function, self._binder, "0")
+            case _:
+                assert_never(field)
+
+    def _by_function(self, leaf: Leaf, json: str, keys: tuple[str, ...]) -> str:
+        """Return the call that judges what the keys lead to from a JSON value."""
+        return f"isthmus_json({self._binder.test(_document_test(leaf, keys))}, {json})"
+
+    def _by_text(self, leaf: Leaf, value: str) -> str:
+        return f"isthmus_text({self._binder.test(leaf_test(leaf))}, {value})"
+
+    def _cases(self, leaf: Leaf, x: str) -> Cases:
+        """Return what judges a value `x` of each type; a type that is left out fails."""
+        bind = self._binder.value
+        match leaf:
+            case Equal(_, bool(operand)):
+                return {"true" if operand else "false": "1"}
+            case Equal(_, dict()):
+                return {"object": self._by_function(leaf, x, ())}
+            case Equal(_, str(operand)):
+                return {"text": f"{x} = {bind(operand)}"}
+            case Equal(_, operand):
+                return _numeric(f"{x} = {bind(operand)}")  # type: ignore[arg-type]
+            case EqualList():
+                return {"array": self._by_function(leaf, x, ())}
+            case In(_, operands):
+                return self._one_of(operands, x)
+            case Ordered(_, op, bool(operand)):
+                return {
+                    kind: "1"
+                    for kind, value in (("true", True), ("false", False))
+                    if _holds(op, value, operand)
+                }
+            case Ordered(_, op, operand):
+                test = f"{x} {op.value} {bind(operand)}"
+                return {"text": test} if isinstance(operand, str) else _numeric(test)
+            case Between(_, bool(low), bool(high)):
+                return {
+                    kind: "1" for kind, value in (("true", True), ("false", False)) if low <= value <= high
+                }
+            case Between(_, low, high):
+                test = f"{x} BETWEEN {bind(low)} AND {bind(high)}"
+                return {"text": test} if isinstance(low, str) else _numeric(test)
+            case Like() | Regex() | StartsWith() | EndsWith() | Contains():
+                return {"text": self._text_test(leaf, x)}
+            case Exists():
+                return dict.fromkeys(("integer", "real", "text", "true", "false", "object"), "1")
+            case Matches():
+                return {}
+            case _:
+                assert_never(leaf)
+
+    def _one_of(self, operands: tuple[Any, ...], x: str) -> Cases:
+        numbers = [v for v in operands if isinstance(v, int | float) and not isinstance(v, bool)]
+        texts = [v for v in operands if isinstance(v, str)]
+        cases = {"true" if v else "false": "1" for v in operands if isinstance(v, bool)}
+        if numbers:
+            cases |= _numeric(f"{x} IN {self._list(numbers)}")
+        if texts:
+            cases["text"] = f"{x} IN {self._list(texts)}"
+        return cases
+
+    def _list(self, values: list[Any]) -> str:
+        """Return the operands as one bound JSON list: the text of the statement is the same for any number."""
+        return f"(SELECT value FROM json_each({self._binder.value(orjson.dumps(values).decode())}))"
+
+    def _text_test(self, leaf: Like | Regex | StartsWith | EndsWith | Contains, x: str) -> str:
+        bind = self._binder.value
+        match leaf:
+            case StartsWith(_, text):
+                return f"substr({x}, 1, {bind(len(text))}) = {bind(text)}"
+            case EndsWith(_, ""):
+                return "1"
+            case EndsWith(_, text):
+                return f"substr({x}, {bind(-len(text))}) = {bind(text)}"
+            case Contains(_, text):
+                return f"instr({x}, {bind(text)}) > 0"
+            case Like(_, pattern, fold=False):
+                glob = _glob(pattern)
+                return self._by_text(leaf, x) if glob is None else f"{x} GLOB {bind(glob)}"
+            case _:
+                return self._by_text(leaf, x)
+
+    # The forms for an index: (bracket, value, id), see `schema`.
+
+    def _by_index(self, leaf: Leaf, field: JSONField) -> str | None:
+        """Return the scalar test on the index expressions OR the few records with a list there."""
+        scalar = self._scalar_range(leaf, field.index_bracket(), field.index_value())
+        if scalar is None:
+            return None
+        return f"({scalar} OR {self._listed(leaf, field)})"
+
+    def _listed(self, leaf: Leaf, field: JSONField, negated: str = "") -> str:
+        by_function = self._by_function(leaf, field.column, field.keys)
+        return f"({field.index_bracket()} = {LISTED} AND {negated}{by_function})"
+
+    def _missing(self, leaf: Exists, field: JSONField) -> str:
+        listed = self._listed(leaf, field, "NOT ")
+        return f"({field.index_bracket()} = {NOTHING} OR {listed})"
+
+    def _scalar_range(self, leaf: Leaf, bracket: str, value: str) -> str | None:
+        bind = self._binder.value
+
+        def within(place: int, test: str) -> str:
+            return f"({bracket} = {place} AND {test})"
+
+        match leaf:
+            case Equal(_, bool() | int() | float() | str() as operand):
+                return within(_bracket(operand), f"{value} = {bind(operand)}")
+            case Ordered(_, op, operand):
+                return within(_bracket(operand), f"{value} {op.value} {bind(operand)}")
+            case Between(_, low, high):
+                return within(_bracket(low), f"{value} BETWEEN {bind(low)} AND {bind(high)}")
+            case In(_, operands):
+                parts = []
+                for place in (BOOL, NUMBER, TEXT):
+                    wanted = [v for v in operands if _bracket(v) == place]
+                    if place == BOOL:
+                        wanted = [int(v) for v in wanted]
+                    if wanted:
+                        parts.append(within(place, f"{value} IN {self._list(wanted)}"))
+                return _joined("OR", parts, "0")
+            case StartsWith(_, text) if text:
+                return within(TEXT, self._prefix(value, text))
+            case Like(_, pattern, fold=False):
+                parsed = parse_like(pattern)
+                if not parsed or not isinstance(parsed[0], str):
+                    return None
+                if len(parsed) == 1:
+                    return within(TEXT, f"{value} = {bind(parsed[0])}")
+                rest = "" if parsed[1:] == (ANY_RUN,) else f" AND {self._text_test(leaf, value)}"
+                return within(TEXT, self._prefix(value, parsed[0]) + rest)
+            case _:
+                return None
+
+    def _prefix(self, value: str, text: str) -> str:
+        test = f"{value} >= {self._binder.value(text)}"
+        beyond = _after_prefix(text)
+        return test if beyond is None else f"{test} AND {value} < {self._binder.value(beyond)}"
+
+
+def _joined(word: str, parts: list[str], empty: str) -> str:
+    """Return the parts joined as a balanced tree, since SQLite limits the depth of expressions."""
+    if not parts:
+        return empty
+    if len(parts) == 1:
+        return parts[0]
+    if len(parts) <= 8:
+        return "(" + f" {word} ".join(parts) + ")"
+    middle = len(parts) // 2
+    return f"({_joined(word, parts[:middle], empty)} {word} {_joined(word, parts[middle:], empty)})"
+
+
+def _leaf_count(predicate: Predicate) -> int:
+    match predicate:
+        case And(terms) | Or(terms):
+            return sum(map(_leaf_count, terms))
+        case Not(term):
+            return _leaf_count(term)
+        case _:
+            return 1
+
+
+def _nesting(predicate: Predicate) -> int:
+    match predicate:
+        case And(terms) | Or(terms):
+            return 1 + max(map(_nesting, terms), default=0)
+        case Not(term):
+            return 1 + _nesting(term)
+        case _:
+            return 0
+
+
+def _document_test(leaf: Leaf, keys: tuple[str, ...]) -> Callable[[JSON], bool]:
+    """Return the test of a JSON value, of which the keys lead to the values that count."""
+    match leaf:
+        case EqualList(_, operand):
+            return lambda value: _equals_list(value, keys, operand)
+        case Exists():
+            return lambda value: bool(found_in(value, keys))
+        case _:
+            test = leaf_test(leaf)
+            return lambda value: any(map(test, found_in(value, keys)))
+
+
+def _equals_list(value: JSON, keys: tuple[str, ...], operand: list[JSON]) -> bool:
+    for key in keys:
+        if not isinstance(value, dict) or key not in value:
+            return False
+        value = value[key]
+    return isinstance(value, list) and same(value, operand)
+
+
+def _numeric(test: str) -> dict[str, str]:
+    return {"integer": test, "real": test}
+
+
+def _holds(op: Order, value: bool, operand: bool) -> bool:  # noqa: FBT001 - a bool is the operand
+    match op:
+        case Order.LT:
+            return value < operand
+        case Order.LE:
+            return value <= operand
+        case Order.GT:
+            return value > operand
+        case Order.GE:
+            return value >= operand
+        case _:
+            assert_never(op)
+
+
+def _bracket(operand: Any) -> int:
+    if isinstance(operand, bool):
+        return BOOL
+    return TEXT if isinstance(operand, str) else NUMBER
+
+
+def _glob(pattern: str) -> str | None:
+    """Return a LIKE pattern as GLOB, or None where GLOB means something else.
+
+    GLOB takes U+FFFD, U+FFFE and U+FFFF for one character (seen on 3.40) and refuses long patterns.
+    """
+    if len(pattern) > _MAX_GLOB or any("\ufffd" <= c <= "\uffff" for c in pattern):
+        return None
+    parts = []
+    for part in parse_like(pattern):
+        if part is ANY_RUN:
+            parts.append("*")
+        elif part is ANY_ONE:
+            parts.append("?")
+        else:
+            assert isinstance(part, str)
+            parts.append("".join(f"[{c}]" if c in "*?[" else c for c in part))
+    return "".join(parts)
+
+
+def _after_prefix(text: str) -> str | None:
+    """Return the least text above all texts with this prefix, by code point; None if there is none."""
+    while text and text[-1] == "\U0010ffff":
+        text = text[:-1]
+    if not text:
+        return None
+    following = ord(text[-1]) + 1
+    # Surrogates are no characters: U+E000 is next after U+D7FF.
+    return text[:-1] + chr(0xE000 if 0xD800 <= following <= 0xDFFF else following)

@@ -1,0 +1,175 @@
+"""Tables, their indexes, and the marks by which isthmus knows its own files."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import sqlite3
+from dataclasses import dataclass
+
+import orjson
+
+from isthmus._path import Path, Root, parse_path
+from isthmus.backends.sqlite.fields import JSONField, field_of
+from isthmus.backends.sqlite.statement import quoted
+from isthmus.errors import ConfigError, IsthmusError, UsageError
+
+FORMAT = 1
+# "isth": what `file` and other tools see in the header of a file that isthmus made.
+APPLICATION_ID = 0x69737468
+CATALOG = "isthmus_collections"
+_COLUMNS = ["id", "data", "metadata", "version", "created_at", "updated_at"]
+_SIMPLE_NAME = re.compile(r"[a-z0-9_.]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """One collection's table and which paths have an index."""
+
+    name: str
+    indexed: frozenset[Path] = frozenset()
+
+
+def check_name(name: str) -> str:
+    """Return a collection's name; raises `UsageError` for what cannot be a table."""
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:
+        size = 0
+    if not 1 <= size <= 200 or "\0" in name:
+        raise UsageError(f"collection {name!r}: a name is 1 to 200 bytes of text without U+0000")
+    if name.lower().startswith("sqlite_") or name.lower() == CATALOG:
+        raise UsageError(f"collection {name!r}: SQLite and isthmus keep names such as this one")
+    return name
+
+
+def check_format(connection: sqlite3.Connection, path: str) -> None:
+    """Raise `ConfigError` for a file that a newer isthmus wrote, or that holds its text as UTF-16."""
+    encoding = connection.execute("PRAGMA encoding").fetchone()[0]
+    if encoding != "UTF-8":
+        raise ConfigError(
+            f"{path}: holds text as {encoding}, of which the order is not by code point; use a new file"
+        )
+    application = connection.execute("PRAGMA application_id").fetchone()[0]
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if application == APPLICATION_ID and version > FORMAT:
+        raise _newer(path, version)
+
+
+def _newer(path: str, version: int) -> IsthmusError:
+    return ConfigError(
+        f"{path}: was written in format {version} by a newer isthmus; this one knows format {FORMAT}: upgrade it"
+    )
+
+
+def known_table(connection: sqlite3.Connection, path: str, name: str) -> Table | None:
+    """Return a collection that is there, or None."""
+    if not _exists(connection, CATALOG):
+        return None
+    rows = connection.execute(
+        f"SELECT name, format, indexes FROM {CATALOG} WHERE name = ?1 COLLATE NOCASE", (name,)
+    ).fetchall()
+    for stored, version, indexes in rows:
+        if version > FORMAT:
+            raise _newer(path, version)
+        if stored != name:
+            raise ConfigError(
+                f"{path}: collection {name!r} cannot be told from {stored!r}: SQLite ignores the case of names"
+            )
+        if not _exists(connection, name):
+            return None
+        paths = (Path(Root(root), tuple(keys)) for root, keys in orjson.loads(indexes))
+        return Table(name, frozenset(paths))
+    return None
+
+
+def _exists(connection: sqlite3.Connection, name: str) -> bool:
+    found = connection.execute(
+        "SELECT 1 FROM sqlite_master WHERE type IN ('table', 'view') AND name = ?1 COLLATE NOCASE", (name,)
+    )
+    return found.fetchone() is not None
+
+
+def make_table(connection: sqlite3.Connection, path: str, name: str, indexes: tuple[Path, ...]) -> Table:
+    """Make a collection's table and indexes where they are missing, in the transaction that is open."""
+    _mark(connection)
+    present = known_table(connection, path, name)
+    if present is None:
+        _refuse_foreign(connection, path, name)
+        connection.execute(
+            f"CREATE TABLE IF NOT EXISTS {quoted(name)} ("
+            "id TEXT PRIMARY KEY NOT NULL, data TEXT NOT NULL, metadata TEXT NOT NULL,"
+            " version INTEGER NOT NULL, created_at INTEGER NOT NULL, updated_at INTEGER NOT NULL)"
+        )
+        present = Table(name)
+    missing = [index for index in indexes if index not in present.indexed]
+    for index in missing:
+        _make_index(connection, name, index)
+    table = Table(name, present.indexed | frozenset(missing))
+    paths = sorted((index.root.value, index.keys) for index in table.indexed)
+    connection.execute(
+        f"INSERT INTO {CATALOG} VALUES (?1, ?2, ?3) ON CONFLICT(name) DO UPDATE SET indexes = excluded.indexes",
+        (name, FORMAT, orjson.dumps(paths).decode()),
+    )
+    return table
+
+
+def _mark(connection: sqlite3.Connection) -> None:
+    if _exists(connection, CATALOG):
+        return
+    if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
+        # A new file is ours; in one that another program made we leave its marks alone.
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {FORMAT}")
+    connection.execute(
+        f"CREATE TABLE {CATALOG} (name TEXT PRIMARY KEY NOT NULL, format INTEGER NOT NULL, indexes TEXT NOT NULL)"
+    )
+
+
+def _refuse_foreign(connection: sqlite3.Connection, path: str, name: str) -> None:
+    columns = [row[1] for row in connection.execute(f"PRAGMA table_info({quoted(name)})")]
+    if columns and columns != _COLUMNS:
+        raise ConfigError(
+            f"{path}: has a table {name!r} that isthmus did not make; choose another name by `table`"
+        )
+
+
+def index_paths(names: tuple[str, ...]) -> tuple[Path, ...]:
+    """Return the paths of declared indexes; raises `ConfigError` for one that SQLite cannot index."""
+    paths = []
+    for name in names:
+        path = parse_path(name)
+        if not isinstance(field_of(path, frozenset()), JSONField) or not path.keys:
+            raise ConfigError(f"sqlite: {name!r} cannot have an index: only fields of data and metadata can")
+        paths.append(path)
+    return tuple(paths)
+
+
+def index_name(table: str, path: Path) -> str:
+    """Return the name of a path's index; distinct also where SQLite ignores case."""
+    name = f"{table}.{path}"
+    if _SIMPLE_NAME.fullmatch(name) is None:
+        name += "#" + hashlib.blake2b(name.encode(), digest_size=4).hexdigest()
+    return name
+
+
+def _make_index(connection: sqlite3.Connection, table: str, path: Path) -> None:
+    """Make the index that serves filters and sorts on a path.
+
+    One index on (type's place, scalar, id), of built-in functions only: any program can write to
+    the table. It never refuses a record: SQLite has no limit on the size of an index entry.
+    """
+    field = field_of(path, frozenset())
+    assert isinstance(field, JSONField)
+    connection.execute(
+        f"CREATE INDEX IF NOT EXISTS {quoted(index_name(table, path))} ON {quoted(table)}"
+        f" ({field.index_bracket()}, {field.index_value()}, id)"
+    )
+
+
+def collection_names(connection: sqlite3.Connection) -> list[str]:
+    """Return the names of all collections, sorted."""
+    if not _exists(connection, CATALOG):
+        return []
+    names = connection.execute(f"SELECT name FROM {CATALOG}").fetchall()
+    return sorted(name for (name,) in names if _exists(connection, name))

@@ -1,0 +1,155 @@
+"""What a lane's thread works with: a connection, our SQL functions, transactions."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from isthmus.backends.sqlite.errors import is_busy, is_interrupt, translated
+from isthmus.backends.sqlite.functions import Functions
+from isthmus.backends.sqlite.statement import Statement
+from isthmus.errors import IsthmusError, TransactionError, UnavailableError
+
+if TYPE_CHECKING:
+    from isthmus.backends.sqlite.lane import Job
+
+T = TypeVar("T")
+# How long SQLite itself waits for a lock before we look whether anybody still wants it.
+_PATIENCE = 0.1
+
+
+class Stopped(Exception):
+    """The job's caller is gone."""
+
+
+class Session:
+    """A connection, used by its lane's thread only (but for `interrupt`)."""
+
+    def __init__(self, connection: sqlite3.Connection, label: str, busy_timeout: float) -> None:
+        self.connection = connection
+        self.label = label
+        self.job: Job | None = None
+        self._busy_timeout = busy_timeout
+        self._functions = Functions(connection)
+        connection.execute(f"PRAGMA busy_timeout = {int(min(_PATIENCE, busy_timeout) * 1000)}")
+
+    def interrupt(self) -> None:
+        """Stop the statement that runs; from any thread, while the session is open."""
+        self.connection.interrupt()
+
+    def close(self) -> None:
+        """Close the connection; what was not committed is undone."""
+        self.connection.close()
+
+    def check(self) -> None:
+        """Raise `Stopped` if the job's caller is gone."""
+        if self.job is not None and self.job.cancelled:
+            raise Stopped
+
+    def rows(self, statement: Statement) -> list[Any]:
+        """Return all rows of a query."""
+        self._functions.use(statement.tests)
+        return self.connection.execute(statement.text, statement.args).fetchall()
+
+    def run(self, statement: Statement) -> int:
+        """Run a change and return how many rows it touched."""
+        self._functions.use(statement.tests)
+        return self.connection.execute(statement.text, statement.args).rowcount
+
+    def run_many(self, text: str, rows: Iterable[Sequence[Any]]) -> int:
+        """Run one change for each row and return how many rows were touched in all."""
+        return self.connection.executemany(text, rows).rowcount
+
+    def execute(self, text: str, args: Sequence[Any] = ()) -> sqlite3.Cursor:
+        """Run a statement that calls none of our functions."""
+        return self.connection.execute(text, args)
+
+    def patiently(self, action: Callable[[], T]) -> T:
+        """Repeat an action while another process holds the lock, until `busy_timeout`."""
+        end = time.monotonic() + self._busy_timeout
+        while True:
+            try:
+                return action()
+            except sqlite3.Error as error:
+                if not is_busy(error) or time.monotonic() >= end:
+                    raise
+            self.check()
+            time.sleep(0.001)  # a lock inside this process is refused at once, without SQLite's own waiting
+
+    def reading(self, work: Callable[[Session], T]) -> T:
+        """Run one query outside of a transaction."""
+        try:
+            return self.patiently(lambda: work(self))
+        except (sqlite3.Error, MemoryError, OverflowError) as error:
+            raise self.failure(error) from error
+
+    def snapshot(self, work: Callable[[Session], T]) -> T:
+        """Run several queries that see one state."""
+
+        def action() -> T:
+            self.connection.execute("BEGIN")
+            try:
+                return work(self)
+            finally:
+                self.rollback()
+
+        return self.reading(lambda _: action())
+
+    def writing(self, work: Callable[[Session], T]) -> T:
+        """Run changes in a transaction of their own: all of them are durable on return, or none."""
+        committing = False
+        try:
+            self.begin()
+            result = work(self)
+            self.check()
+            committing = True
+            self.commit()
+        except (sqlite3.Error, MemoryError, OverflowError) as error:
+            self.rollback()
+            raise self.failure(error, committing=committing) from error
+        except BaseException:
+            self.rollback()
+            raise
+        return result
+
+    def begin(self) -> None:
+        """Begin a transaction that may write."""
+        self.patiently(lambda: self.connection.execute("BEGIN IMMEDIATE"))
+
+    def commit(self) -> None:
+        """Commit; on an error the transaction may still be open."""
+        self.patiently(lambda: self.connection.execute("COMMIT"))
+
+    def rollback(self) -> None:
+        """Undo what was not committed, if anything."""
+        # Disk full, an interrupt and some others have rolled back already.
+        if self.connection.in_transaction:
+            self.connection.execute("ROLLBACK")
+
+    def within(self, work: Callable[[Session], T], *, undo: bool) -> T:
+        """Run part of a transaction that is open; with `undo`, its changes go if it fails."""
+        if not self.connection.in_transaction:
+            raise TransactionError("the transaction was rolled back by an earlier failure")
+        try:
+            if not undo:
+                return work(self)
+            self.connection.execute("SAVEPOINT isthmus_part")
+            try:
+                result = work(self)
+            except BaseException:
+                if self.connection.in_transaction:
+                    self.connection.execute("ROLLBACK TO isthmus_part")
+                    self.connection.execute("RELEASE isthmus_part")
+                raise
+            self.connection.execute("RELEASE isthmus_part")
+        except (sqlite3.Error, MemoryError, OverflowError) as error:
+            raise self.failure(error) from error
+        return result
+
+    def failure(self, error: Exception, *, committing: bool = False) -> IsthmusError:
+        """Return the isthmus error of a driver's."""
+        if is_interrupt(error) and self.job is not None and self.job.cancelled:
+            return UnavailableError("stopped: the caller was cancelled")
+        return translated(error, self.label, committing=committing)

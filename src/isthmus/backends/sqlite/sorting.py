@@ -1,0 +1,137 @@
+"""Orders as SQL: each sort key is a type's place and a value; positions become conditions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeAlias, assert_never
+
+from isthmus._path import Path
+from isthmus._query.ast import SortKey
+from isthmus._query.found import found_in
+from isthmus._query.order import NONE, NUMBER, OBJECT, TEXT, Position, is_id, sort_value
+from isthmus.backends.sqlite.fields import (
+    BRACKETS,
+    LISTED,
+    AttributeField,
+    JSONField,
+    NoField,
+    OpaqueField,
+    field_of,
+)
+from isthmus.backends.sqlite.statement import Binder
+
+# A comparison: a value in SQL, `<` or `>`, and the place of what it is compared with.
+Step: TypeAlias = tuple[str, str, str]
+# Where records without a value go: before or after every type.
+_BEFORE, _AFTER = -1, 9
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One sort key in SQL: the type's place (None: always text) and the value."""
+
+    bracket: str | None
+    value: str
+    descending: bool
+    none: int
+    """The place of records without a value."""
+
+    @property
+    def direction(self) -> str:
+        """Return ` DESC` or nothing."""
+        return " DESC" if self.descending else ""
+
+    def terms(self) -> list[str]:
+        """Return the ORDER BY terms."""
+        terms = [] if self.bracket is None else [self.bracket + self.direction]
+        return [*terms, self.value + self.direction]
+
+    def place(self, bracket: int) -> int:
+        """Return where a bracket of a position stands here."""
+        return self.none if bracket == NONE else bracket
+
+    def steps(self, at: tuple[int, Any], binder: Binder) -> list[Step]:
+        """Return the comparisons with a position's value for this key, the most significant first."""
+        bracket, value = at
+        sign = "<" if self.descending else ">"
+        steps = [] if self.bracket is None else [(self.bracket, sign, str(self.place(bracket)))]
+        if value is not None:
+            steps.append((self.value, sign, binder.value(int(value) if isinstance(value, bool) else value)))
+        return steps
+
+
+class Ordering:
+    """The order of one statement; the id is always its last key."""
+
+    def __init__(self, order: tuple[SortKey, ...], indexed: frozenset[Path], binder: Binder) -> None:
+        # After the id nothing matters any more.
+        ids = [at for at, key in enumerate(order) if is_id(key.path)]
+        self.order = order[: ids[0] + 1] if ids else order
+        self._by_id_last = not ids
+        self._length = len(order)
+        self._indexed = indexed
+        self._binder = binder
+        self.keys = [self._key(key) for key in self.order]
+
+    def by(self, first: int = 0) -> str:
+        """Return the ORDER BY terms, without the first keys if they are known to tie."""
+        terms = [term for key in self.keys[first:] for term in key.terms()]
+        return ", ".join([*terms, "id"] if self._by_id_last else terms)
+
+    def after(self, position: Position, first: int = 0) -> str:
+        """Return the condition of coming after a position, the first keys being equal to its."""
+        steps: list[Step] = []
+        for key, at in zip(self.keys[first:], position[first : self._length], strict=False):
+            steps += key.steps(tuple(at), self._binder)
+        if self._by_id_last:
+            steps.append(("id", ">", self._binder.value(position[self._length])))
+        # Flat, since SQLite's parser holds only about 100 open symbols.
+        ways = []
+        for at, (value, sign, bound) in enumerate(steps):
+            same = [f"{equal} = {other}" for equal, _, other in steps[:at]]
+            ways.append(" AND ".join([*same, f"{value} {sign} {bound}"]))
+        return "(" + " OR ".join(ways) + ")" if ways else "0"
+
+    def _key(self, key: SortKey) -> Key:
+        none = _BEFORE if key.nulls_first != key.descending else _AFTER
+        field = field_of(key.path, self._indexed)
+        match field:
+            case AttributeField(value):
+                return Key(None, value, key.descending, none)
+            case NoField():
+                return Key(None, "NULL", key.descending, none)
+            case OpaqueField(column, keys):
+                bracket, value = self._best(column, keys, key, none)
+            case JSONField():
+                bracket, value = self._chosen(field, key, none)
+            case _:
+                assert_never(field)
+        return Key(bracket, value, key.descending, none)
+
+    def _best(self, json: str, keys: tuple[str, ...], key: SortKey, none: int) -> tuple[str, str]:
+        largest = key.descending
+        test = self._binder.test(lambda value: sort_value(found_in(value, keys), largest=largest))
+        bracket = f"isthmus_bracket({test}, {json})"
+        return f"CASE {bracket} WHEN {NONE} THEN {none} ELSE {bracket} END", f"isthmus_value({test}, {json})"
+
+    def _chosen(self, field: JSONField, key: SortKey, none: int) -> tuple[str, str]:
+        calls: dict[tuple[str, tuple[str, ...]], tuple[str, str]] = {}
+
+        def best(json: str, keys: tuple[str, ...]) -> tuple[str, str]:
+            if (json, keys) not in calls:
+                calls[json, keys] = self._best(json, keys, key, none)
+            return calls[json, keys]
+
+        places = {kind: str(place) for kind, place in BRACKETS.items() if place != LISTED}
+        x = field.at(self._binder)
+        values = dict.fromkeys(("integer", "real", "text", "true", "false"), x)
+        return (
+            field.chosen(places, lambda json, keys: best(json, keys)[0], self._binder, str(none)),
+            field.chosen(values, lambda json, keys: best(json, keys)[1], self._binder, "NULL"),
+        )
+
+
+def arm_brackets(key: SortKey) -> list[int]:
+    """Return the types' places in the order of a sort key, for arms that an index serves."""
+    ascending = [0, NUMBER, TEXT, OBJECT]
+    return ascending[::-1] if key.descending else ascending

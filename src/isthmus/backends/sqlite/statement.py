@@ -1,0 +1,62 @@
+"""A statement with its arguments: the one place where names are quoted and values bound."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from isthmus._values import JSON
+
+# What a statement's calls of our SQL functions mean, by number.
+Test = Callable[[Any], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """SQL text, the values of `?1`, `?2` …, and the tests that its calls of our functions name."""
+
+    text: str
+    args: tuple[Any, ...] = ()
+    tests: tuple[Test, ...] = ()
+
+    def prefixed(self, words: str) -> Statement:
+        """Return the statement with words before it, such as EXPLAIN."""
+        return Statement(words + self.text, self.args, self.tests)
+
+
+class Binder:
+    """Collects the arguments and tests of one statement while it is compiled."""
+
+    def __init__(self) -> None:
+        self._args: list[Any] = []
+        self._numbers: dict[tuple[type, Any], int] = {}
+        self._tests: list[Test] = []
+
+    def value(self, value: JSON) -> str:
+        """Bind a scalar and return its place in the text."""
+        key = (type(value), value)
+        number = self._numbers.get(key)
+        if number is None:
+            self._args.append(value)
+            number = self._numbers[key] = len(self._args)
+        return f"?{number}"
+
+    def test(self, test: Test) -> str:
+        """Register a test for our SQL functions and return its number as text."""
+        self._tests.append(test)
+        return str(len(self._tests) - 1)
+
+    def statement(self, text: str) -> Statement:
+        """Return the finished statement."""
+        return Statement(text, tuple(self._args), tuple(self._tests))
+
+
+def quoted(name: str) -> str:
+    """Return a table's or index's name as SQL; the only place where a name becomes text."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """Return text as a SQL literal; for index expressions, where nothing can be bound."""
+    return "'" + text.replace("'", "''") + "'"

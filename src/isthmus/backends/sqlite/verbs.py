@@ -1,0 +1,191 @@
+"""The executor's verbs, written once for the database and for a transaction."""
+
+from __future__ import annotations
+
+import abc
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import orjson
+
+from isthmus._capability import Capabilities
+from isthmus._executor import (
+    MORE,
+    After,
+    Aggregated,
+    AggregateRequest,
+    Change,
+    Kind,
+    NativePlan,
+    Page,
+    PageRequest,
+    Result,
+    Tally,
+)
+from isthmus._path import Path
+from isthmus._query.ast import Leaf, Matches, Measure, Predicate, SortKey
+from isthmus._query.split import Grade
+from isthmus._record import Record
+from isthmus.backends.sqlite import compile as compiled
+from isthmus.backends.sqlite import plugin
+from isthmus.backends.sqlite.aggregates import aggregate
+from isthmus.backends.sqlite.schema import Table
+from isthmus.backends.sqlite.session import Session
+from isthmus.backends.sqlite.writes import NothingWrittenError, write
+
+T = TypeVar("T")
+Work = Callable[[Session, Table], T]
+# A key takes two comparisons for each later one in a cursor's condition.
+_MAX_SORT_KEYS = 16
+
+
+class EverythingExact:
+    """All that a query can say is exact on SQLite, but for relevance."""
+
+    def grade(self, leaf: Leaf) -> Grade:
+        """Return EXACT; NONE for a full-text match."""
+        return Grade.NONE if isinstance(leaf, Matches) else Grade.EXACT
+
+    def orders(self, order: tuple[SortKey, ...]) -> bool:
+        """Return true for any sensible number of keys."""
+        return len(order) <= _MAX_SORT_KEYS
+
+    def aggregates(self, measures: tuple[Measure, ...], by: tuple[Path, ...]) -> bool:
+        """Return true: integers are summed exactly, floats are rounded once."""
+        # A SELECT has at most 2,000 columns; a measure takes up to four of them.
+        return len(measures) <= 200 and len(by) <= 50
+
+
+SUPPORT = EverythingExact()
+
+
+class Verbs(abc.ABC):
+    """Compiles and decodes; subclasses say where a job runs."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Return what can be done here."""
+        return plugin.capabilities
+
+    def support(self, collection: str) -> EverythingExact:
+        """Return what can be pushed down."""
+        return SUPPORT
+
+    @abc.abstractmethod
+    async def _reading(self, collection: str, work: Work[T], *, one_state: bool = False) -> T:
+        """Run queries; with `one_state` they see the same snapshot."""
+
+    @abc.abstractmethod
+    async def _writing(self, collection: str, work: Work[T], *, undo: bool) -> T:
+        """Run changes, all or none; `undo` says that a failure may come after a change was made."""
+
+    async def read(
+        self, collection: str, ids: Sequence[str], *, for_update: bool = False
+    ) -> list[Record | None]:
+        """Return the records of these ids in order. Rows need no lock: there is one writer."""
+        if len(ids) == 1:
+
+            def one(session: Session, table: Table) -> list[Record | None]:
+                rows = session.rows(compiled.read_one(table, ids[0]))
+                return [_record(rows[0])] if rows else [None]
+
+            return await self._reading(collection, one)
+        wanted = orjson.dumps(list(ids)).decode()
+
+        def many(session: Session, table: Table) -> list[Record | None]:
+            found = {row[0]: _record(row) for row in session.rows(compiled.read(table, wanted))}
+            return [found.get(id) for id in ids]
+
+        return await self._reading(collection, many)
+
+    async def write(
+        self, collection: str, kind: Kind, changes: Sequence[Change], *, atomic: bool
+    ) -> list[Result]:
+        """Apply changes as if one after another, in one transaction; it is durable on return."""
+        try:
+            return await self._writing(
+                collection,
+                lambda session, table: write(session, table, kind, changes, atomic=atomic),
+                undo=len(changes) > 1,
+            )
+        except NothingWrittenError as nothing:
+            return nothing.results
+
+    async def fetch(self, collection: str, request: PageRequest) -> Page:
+        """Return one page."""
+        return await self._reading(collection, lambda session, table: _page(session, table, request))
+
+    async def count(self, collection: str, where: Predicate) -> Tally:
+        """Count the matching records."""
+
+        def work(session: Session, table: Table) -> Tally:
+            return Tally(session.rows(compiled.count(table, where))[0][0])
+
+        return await self._reading(collection, work)
+
+    async def aggregate(self, collection: str, request: AggregateRequest) -> Aggregated:
+        """Compute the groups' states, from one snapshot."""
+
+        def work(session: Session, table: Table) -> Aggregated:
+            return Aggregated(aggregate(session, table, request))
+
+        return await self._reading(collection, work, one_state=True)
+
+    async def remove(self, collection: str, where: Predicate) -> int:
+        """Delete the matching records and return how many."""
+        return await self._writing(
+            collection, lambda session, table: session.run(compiled.remove(table, where)), undo=False
+        )
+
+    async def explain(self, collection: str, request: PageRequest) -> NativePlan:
+        """Return the statement and what SQLite's planner says to it."""
+        return await self._reading(collection, lambda session, table: _explained(session, table, request))
+
+    async def release(self, collection: str, after: After) -> None:
+        """Nothing is held between pages."""
+
+
+def _record(row: Any) -> Record:
+    id, data, metadata, version, created, updated = row
+    return Record.stored(id, data, metadata, str(version), created, updated)
+
+
+def _page(session: Session, table: Table, request: PageRequest) -> Page:
+    if request.size <= 0:
+        return Page([], None)
+    rows = session.rows(compiled.page(table, request))
+    more = len(rows) > request.size
+    if more:
+        del rows[request.size :]
+    stored = Record.stored
+    records = [
+        stored(id, data, metadata, str(version), created, updated)
+        for id, data, metadata, version, created, updated in rows
+    ]
+    if not more:
+        return Page(records, None)
+    return Page(records, (records[-1].id,) if request.order is None else MORE)
+
+
+_INDEX = re.compile(r"USING (?:COVERING )?INDEX (.+?)(?: \(|$)")
+
+
+def _explained(session: Session, table: Table, request: PageRequest) -> NativePlan:
+    statement = compiled.page(table, request)
+    rows = session.rows(statement.prefixed("EXPLAIN QUERY PLAN "))
+    steps = [row[3] for row in rows]
+    own = {f"{table.name}.{path}" for path in table.indexed}
+    used = [found[1] for step in steps if (found := _INDEX.search(step))]
+    named = [name for name in used if not name.startswith("sqlite_autoindex_")]
+    index = named[0] if named else ("id" if used else None)
+    return NativePlan(
+        statement.text,
+        index,
+        {
+            "plan": steps,
+            "indexes": sorted(set(named)),
+            "declared": sorted(own),
+            "arguments": len(statement.args),
+        },
+    )

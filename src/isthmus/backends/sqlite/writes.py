@@ -1,0 +1,269 @@
+"""The five kinds of writes, as if item after item; run inside a transaction on the lane's thread."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+
+import orjson
+
+from isthmus._executor import Change, Kind, Result, not_written, refused
+from isthmus._values import new_version
+from isthmus.backends.sqlite.schema import Table
+from isthmus.backends.sqlite.session import Session
+from isthmus.backends.sqlite.statement import quoted
+from isthmus.errors import AlreadyExistsError, ConflictError, InvalidRecordError, IsthmusError, NotFoundError
+
+# How often a long batch looks whether its caller is still there.
+_CHECK_EVERY = 1_000
+
+
+class NothingWrittenError(Exception):
+    """An atomic batch failed: the transaction is undone, and these are its results."""
+
+    def __init__(self, results: list[Result]) -> None:
+        super().__init__("an item of an atomic batch failed")
+        self.results = results
+
+
+def write(
+    session: Session, table: Table, kind: Kind, changes: Sequence[Change], *, atomic: bool
+) -> list[Result]:
+    """Return one result for each change; raises `NothingWrittenError` if an atomic batch failed."""
+    if atomic and len(changes) > 1 and all(change.if_version is None for change in changes):
+        if kind is Kind.CREATE:
+            return _create_all(session, table, changes)
+        if kind is Kind.UPSERT:
+            return _upsert_all(session, table, changes)
+    one = _ONE[kind]
+    statements = _Statements(session, table)
+    results: list[Result] = []
+    failed = False
+    for number, change in enumerate(changes):
+        if number % _CHECK_EVERY == 0:
+            session.check()
+        try:
+            results.append(one(statements, change))
+        except InvalidRecordError as error:
+            error.record_id = change.id
+            results.append(error)
+            failed = True
+            if atomic:
+                raise NothingWrittenError(refused(changes) or results) from None
+        except IsthmusError as error:
+            results.append(error)
+            failed = True
+    if failed and atomic:
+        raise NothingWrittenError(_blamed(changes, results))
+    return results
+
+
+def _blamed(changes: Sequence[Change], results: Sequence[Result]) -> list[Result]:
+    return [
+        result if isinstance(result, IsthmusError) else not_written(change)
+        for change, result in zip(changes, results, strict=True)
+    ]
+
+
+def _now() -> int:
+    return time.time_ns() // 1000
+
+
+def _rows(
+    session: Session, changes: Sequence[Change], versions: Iterator[int]
+) -> Iterator[tuple[object, ...]]:
+    """Yield rows to insert, each encoded when SQLite asks for it, so that memory stays flat."""
+    now = _now()
+    pending = iter(changes)
+    while batch := list(islice(pending, _CHECK_EVERY)):
+        session.check()
+        for change in batch:
+            yield (
+                change.id,
+                change.encoded().decode(),
+                change.encoded_metadata().decode(),
+                next(versions),
+                now,
+                now,
+            )
+
+
+def _create_all(session: Session, table: Table, changes: Sequence[Change]) -> list[Result]:
+    text = f"INSERT INTO {quoted(table.name)} VALUES (?, ?, ?, ?, ?, ?)"
+    session.execute("SAVEPOINT isthmus_batch")
+    try:
+        session.run_many(text, _rows(session, changes, iter(new_version, None)))
+    except sqlite3.IntegrityError:
+        # The rows before the clash must not be taken for the clashing ones.
+        session.execute("ROLLBACK TO isthmus_batch")
+        raise NothingWrittenError(_clashes(session, table, changes)) from None
+    except InvalidRecordError:
+        results = refused(changes)
+        if results is None:
+            raise
+        raise NothingWrittenError(results) from None
+    session.execute("RELEASE isthmus_batch")
+    return [change.id for change in changes]
+
+
+def _clashes(session: Session, table: Table, changes: Sequence[Change]) -> list[Result]:
+    """Return the results of a batch in which some ids are taken, or occur twice."""
+    taken = _present(session, table, changes)
+    results: list[Result] = []
+    for change in changes:
+        results.append(_exists_already(change) if change.id in taken else not_written(change))
+        taken.add(change.id)
+    return results
+
+
+def _present(session: Session, table: Table, changes: Sequence[Change]) -> set[str]:
+    ids = orjson.dumps([change.id for change in changes]).decode()
+    found = session.execute(
+        f"SELECT id FROM {quoted(table.name)} WHERE id IN (SELECT value FROM json_each(?1))", (ids,)
+    )
+    return {id for (id,) in found}
+
+
+def _upsert_all(session: Session, table: Table, changes: Sequence[Change]) -> list[Result]:
+    versions = [new_version() for _ in changes]
+    try:
+        session.run_many(_upsert_text(table), _rows(session, changes, iter(versions)))
+    except InvalidRecordError:
+        results = refused(changes)
+        if results is None:
+            raise
+        raise NothingWrittenError(results) from None
+    return [str(version) for version in versions]
+
+
+def _upsert_text(table: Table) -> str:
+    return (
+        f"INSERT INTO {quoted(table.name)} VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT(id) DO UPDATE SET"
+        " data = excluded.data, metadata = excluded.metadata, version = excluded.version,"
+        " updated_at = excluded.updated_at"
+    )
+
+
+class _Statements:
+    """The statements of single items on one table."""
+
+    def __init__(self, session: Session, table: Table) -> None:
+        self._run = session.execute
+        self._name = quoted(table.name)
+        self._upsert = _upsert_text(table)
+        self._now = _now()
+
+    def insert(self, id: str, data: bytes, metadata: bytes, *, replacing: bool) -> int | None:
+        """Insert a row and return its version; None if the id is taken and not to be replaced."""
+        version = new_version()
+        text = (
+            self._upsert
+            if replacing
+            else f"INSERT INTO {self._name} VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+        )
+        now = self._now
+        cursor = self._run(text, (id, data.decode(), metadata.decode(), version, now, now))
+        return version if cursor.rowcount else None
+
+    def set(self, id: str, data: bytes, metadata: bytes, expected: str | None) -> int | None:
+        """Set a row's data and metadata and return its version; None if no row has the id and version."""
+        version = new_version()
+        text = f"UPDATE {self._name} SET data = ?, metadata = ?, version = ?, updated_at = ? WHERE id = ?"
+        args = (data.decode(), metadata.decode(), version, self._now, id)
+        if expected is None:
+            cursor = self._run(text, args)
+        else:
+            cursor = self._run(text + " AND CAST(version AS TEXT) = ?", (*args, expected))
+        return version if cursor.rowcount else None
+
+    def delete(self, id: str, expected: str | None) -> bool:
+        """Delete a row and return whether there was one of the id and version."""
+        text = f"DELETE FROM {self._name} WHERE id = ?"
+        if expected is None:
+            return bool(self._run(text, (id,)).rowcount)
+        return bool(self._run(text + " AND CAST(version AS TEXT) = ?", (id, expected)).rowcount)
+
+    def find(self, id: str) -> tuple[str, str, str] | None:
+        """Return a row's data, metadata and version."""
+        row = self._run(f"SELECT data, metadata, version FROM {self._name} WHERE id = ?", (id,)).fetchone()
+        return None if row is None else (row[0], row[1], str(row[2]))
+
+
+def _create(statements: _Statements, change: Change) -> Result:
+    version = statements.insert(change.id, change.encoded(), change.encoded_metadata(), replacing=False)
+    if version is None:
+        raise _exists_already(change)
+    return change.id
+
+
+def _replace(statements: _Statements, change: Change) -> Result:
+    version = statements.set(change.id, change.encoded(), change.encoded_metadata(), change.if_version)
+    if version is None:
+        found = statements.find(change.id)
+        raise _missing(change) if found is None else _conflict(change)
+    return str(version)
+
+
+def _upsert(statements: _Statements, change: Change) -> Result:
+    data, metadata = change.encoded(), change.encoded_metadata()
+    if change.if_version is None:
+        version = statements.insert(change.id, data, metadata, replacing=True)
+    else:
+        version = statements.set(change.id, data, metadata, change.if_version)
+    if version is None:
+        raise _conflict(change)
+    return str(version)
+
+
+def _update(statements: _Statements, change: Change) -> Result:
+    data, metadata = change.encoded(), change.encoded_metadata()
+    found = statements.find(change.id)
+    if found is None:
+        raise _missing(change)
+    if change.if_version is not None and found[2] != change.if_version:
+        raise _conflict(change)
+    # The writer's lock is held: nobody comes between the read and the write.
+    version = statements.set(change.id, _merged(found[0], data), _merged(found[1], metadata), None)
+    return str(version)
+
+
+def _merged(stored: str, given: bytes) -> bytes:
+    """Return a stored object with the given top-level keys set; canonical, as both are."""
+    if given == b"{}":
+        return stored.encode()
+    if stored == "{}":
+        return given
+    return orjson.dumps({**orjson.loads(stored), **orjson.loads(given)})
+
+
+def _delete(statements: _Statements, change: Change) -> Result:
+    deleted = statements.delete(change.id, change.if_version)
+    if not deleted and change.if_version is not None:
+        raise _conflict(change)
+    return deleted
+
+
+_ONE: dict[Kind, Callable[[_Statements, Change], Result]] = {
+    Kind.CREATE: _create,
+    Kind.REPLACE: _replace,
+    Kind.UPDATE: _update,
+    Kind.UPSERT: _upsert,
+    Kind.DELETE: _delete,
+}
+
+
+def _exists_already(change: Change) -> AlreadyExistsError:
+    return AlreadyExistsError(f"a record with id {change.id!r} exists", record_id=change.id)
+
+
+def _missing(change: Change) -> NotFoundError:
+    return NotFoundError(f"no record has id {change.id!r}", record_id=change.id)
+
+
+def _conflict(change: Change) -> ConflictError:
+    return ConflictError(
+        f"record {change.id!r} is not at version {change.if_version!r}: somebody changed or deleted it",
+        record_id=change.id,
+    )
