@@ -1,0 +1,35 @@
+"""The PostgreSQL backend: jsonb tables, exact push-down, a pool of its own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from isthmus._registry import Plugin
+from isthmus.backends.postgres.support import CAPABILITIES
+
+if TYPE_CHECKING:
+    from isthmus.backends.postgres.backend import PostgresBackend
+    from isthmus.backends.postgres.config import PostgresConfig
+
+
+def _config() -> type[PostgresConfig]:
+    from isthmus.backends.postgres.config import PostgresConfig
+
+    return PostgresConfig
+
+
+def _build(config: Any) -> PostgresBackend:
+    from isthmus.backends.postgres.backend import PostgresBackend
+
+    return PostgresBackend(config)
+
+
+plugin = Plugin(
+    name="postgres",
+    aliases=("postgresql", "pg"),
+    schemes=("postgres", "postgresql"),
+    config=_config,
+    build=_build,
+    capabilities=CAPABILITIES,
+    extra="postgres",
+)

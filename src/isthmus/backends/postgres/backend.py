@@ -1,0 +1,213 @@
+"""PostgreSQL: one table per collection, one pool per event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+from isthmus._executor import (
+    Change,
+    Kind,
+    Page,
+    PageRequest,
+    PoolStats,
+    Result,
+    TransactionOptions,
+)
+from isthmus._loop_pools import PerLoop
+from isthmus._record import Record
+from isthmus.backends.postgres.config import PostgresConfig
+from isthmus.backends.postgres.driver import Connection
+from isthmus.backends.postgres.errors import READING, WRITING
+from isthmus.backends.postgres.executor import PostgresExecutor
+from isthmus.backends.postgres.merge import Merged
+from isthmus.backends.postgres.pages import Table
+from isthmus.backends.postgres.pool import Pool
+from isthmus.backends.postgres.read import by_id
+from isthmus.backends.postgres.schema import collections, dropped, prepare
+from isthmus.backends.postgres.snapshots import Snapshots
+from isthmus.backends.postgres.transaction import PostgresTransaction
+from isthmus.backends.postgres.write import insert_merged
+from isthmus.errors import UnsupportedError
+
+
+class _OnLoop:
+    """What one backend has on one event loop beside the pool."""
+
+    def __init__(self, backend: PostgresBackend) -> None:
+        self._backend = backend
+        self.snapshots = Snapshots()
+        self.gets: dict[str, Merged[str, Record | None]] = {}
+        self.creates: dict[str, Merged[Change, Result]] = {}
+
+    def get(self, collection: str) -> Merged[str, Record | None]:
+        """Return what merges single reads of a collection."""
+        merged = self.gets.get(collection)
+        if merged is None:
+            backend = self._backend
+
+            async def run(ids: Sequence[str]) -> Sequence[Record | None]:
+                table = backend._table(collection)
+                with READING:
+                    async with backend._reading() as connection:
+                        return await by_id(connection, table, ids)
+
+            merged = self.gets[collection] = Merged(run)
+        return merged
+
+    def create(self, collection: str) -> Merged[Change, Result]:
+        """Return what merges single creates of a collection."""
+        merged = self.creates.get(collection)
+        if merged is None:
+            backend = self._backend
+
+            async def run(changes: Sequence[Change]) -> Sequence[Result]:
+                table = backend._table(collection)
+                with WRITING:
+                    async with backend._writing() as connection:
+                        return await insert_merged(connection, table, changes)
+
+            merged = self.creates[collection] = Merged(run)
+        return merged
+
+
+class PostgresBackend(PostgresExecutor):
+    """Records in PostgreSQL."""
+
+    name = "postgres"
+
+    def __init__(self, config: PostgresConfig) -> None:
+        super().__init__(config, {})
+        self.default_collection = config.table
+        self._table(config.table)  # a wrong name or index is found before any I/O
+        self._pools: PerLoop[Pool] = PerLoop(config.pool_key(), lambda: Pool.open(config))
+        self._on_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _OnLoop] = (
+            weakref.WeakKeyDictionary()
+        )
+
+    # Connections
+
+    def _here(self) -> _OnLoop:
+        loop = asyncio.get_running_loop()
+        mine = self._on_loop.get(loop)
+        if mine is None:
+            mine = self._on_loop[loop] = _OnLoop(self)
+        return mine
+
+    def _writing(self) -> AbstractAsyncContextManager[Connection]:
+        pool = self._pools.current()
+        return self._opened() if pool is None else pool.acquire()
+
+    _reading = _writing
+
+    @asynccontextmanager
+    async def _opened(self) -> AsyncIterator[Connection]:
+        pool = await self._pools.pool()
+        async with pool.acquire() as connection:
+            yield connection
+
+    # Life
+
+    async def open(self, collection: str) -> None:
+        """Connect in the running loop, and make the collection's table and indexes if they are missing."""
+        table = self._table(collection)
+        with READING:
+            async with self._writing() as connection:
+                await prepare(connection, table, self._config)
+
+    async def close(self) -> None:
+        """Give back the pools of all loops; open streams end."""
+        mine = self._on_loop.pop(asyncio.get_running_loop(), None)
+        try:
+            with READING:
+                if mine is not None:
+                    await mine.snapshots.close()
+        finally:
+            self._on_loop.clear()
+            await self._pools.close()
+
+    async def ping(self) -> None:
+        """Ask the server for nothing."""
+        with READING:
+            async with self._reading() as connection:
+                await connection.execute("SELECT 1")
+
+    async def refresh(self, collection: str) -> None:
+        """Do nothing: a commit is seen by all at once."""
+
+    async def collections(self) -> list[str]:
+        """Return the names of the tables that isthmus made in the schema, sorted."""
+        with READING:
+            async with self._reading() as connection:
+                return await collections(connection, self._config.schema_name)
+
+    async def drop(self, collection: str) -> None:
+        """Drop a collection's table."""
+        table = self._table(collection)
+        with WRITING:
+            async with self._writing() as connection:
+                await connection.execute(dropped(table))
+
+    def stats(self) -> PoolStats:
+        """Return a snapshot of this loop's pool."""
+        pool = self._pools.current()
+        return PoolStats() if pool is None else pool.stats()
+
+    async def native(self) -> Pool:
+        """Return this loop's pool."""
+        return await self._pools.pool()
+
+    # Verbs
+
+    async def read(
+        self, collection: str, ids: Sequence[str], *, for_update: bool = False
+    ) -> list[Record | None]:
+        """Return the records of these ids; single calls that come together are one statement."""
+        if len(ids) == 1 and not for_update and self._config.merge:
+            return [await self._here().get(collection)(ids[0])]
+        return await super().read(collection, ids, for_update=for_update)
+
+    async def write(
+        self, collection: str, kind: Kind, changes: Sequence[Change], *, atomic: bool
+    ) -> list[Result]:
+        """Apply changes of one kind; single creates that come together are one statement."""
+        if kind is Kind.CREATE and len(changes) == 1 and self._config.merge:
+            return [await self._here().create(collection)(changes[0])]
+        return await super().write(collection, kind, changes, atomic=atomic)
+
+    async def _consistent(self, table: Table, request: PageRequest) -> Page:
+        snapshots = self._here().snapshots
+        if request.after:
+            return await snapshots.more(request.after[0], request.size)
+        return await snapshots.first(await self._pools.pool(), table, request)
+
+    async def _release(self, token: int) -> None:
+        await self._here().snapshots.release(token)
+
+    @asynccontextmanager
+    async def begin(self, options: TransactionOptions) -> AsyncIterator[PostgresTransaction]:
+        """Open a transaction: commit on leaving, roll back on an exception."""
+        isolation = _isolation(options.isolation)
+        with WRITING:
+            pool = await self._pools.pool()
+            async with pool.acquire() as connection:
+                transaction = connection.transaction(isolation=isolation, readonly=options.read_only)
+                await transaction.start()
+                try:
+                    yield PostgresTransaction(self._config, self._tables, connection)
+                except BaseException:
+                    # A broken connection has rolled back by itself.
+                    if not connection.is_closed():
+                        await transaction.rollback()
+                    raise
+                await transaction.commit()
+
+
+def _isolation(name: str | None) -> str | None:
+    if name is None:
+        return None
+    if name not in ("read committed", "repeatable read", "serializable"):
+        raise UnsupportedError(f"postgres has no isolation level {name!r}", capability="isolation")
+    return name.replace(" ", "_")

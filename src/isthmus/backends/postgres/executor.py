@@ -1,0 +1,142 @@
+"""The verbs over one connection at a time; the backend and a transaction share them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+from isthmus._capability import Capabilities
+from isthmus._executor import (
+    MORE,
+    After,
+    Aggregated,
+    AggregateRequest,
+    Change,
+    Kind,
+    NativePlan,
+    Page,
+    PageRequest,
+    Result,
+    Tally,
+)
+from isthmus._query.ast import Predicate
+from isthmus._record import Record
+from isthmus.backends.postgres.config import PostgresConfig
+from isthmus.backends.postgres.driver import Connection
+from isthmus.backends.postgres.errors import READING, WRITING
+from isthmus.backends.postgres.explain import explained
+from isthmus.backends.postgres.pages import Table, counting, page, removal
+from isthmus.backends.postgres.read import by_id, records
+from isthmus.backends.postgres.schema import table_of
+from isthmus.backends.postgres.support import CAPABILITIES, SUPPORT, PostgresSupport
+from isthmus.backends.postgres.totals import totals
+from isthmus.backends.postgres.write import write
+
+
+class PostgresExecutor:
+    """Compiles, runs, decodes. Subclasses say which connection it is run on."""
+
+    def __init__(self, config: PostgresConfig, tables: dict[str, Table]) -> None:
+        self._config = config
+        self._tables = tables
+
+    def _reading(self) -> AbstractAsyncContextManager[Connection]:
+        """Return a connection for the length of a block that only reads."""
+        raise NotImplementedError
+
+    def _writing(self) -> AbstractAsyncContextManager[Connection]:
+        """Return a connection for the length of a block that writes."""
+        raise NotImplementedError
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Return what can be done here."""
+        return CAPABILITIES
+
+    def support(self, collection: str) -> PostgresSupport:
+        """Return what can be pushed down."""
+        return SUPPORT
+
+    def _table(self, collection: str) -> Table:
+        table = self._tables.get(collection)
+        if table is None:
+            table = self._tables[collection] = table_of(self._config, collection)
+        return table
+
+    async def read(
+        self, collection: str, ids: Sequence[str], *, for_update: bool = False
+    ) -> list[Record | None]:
+        """Return the records of these ids in order, None where there is none."""
+        if not ids:
+            return []
+        table = self._table(collection)
+        with READING:
+            async with self._writing() if for_update else self._reading() as connection:
+                return await by_id(connection, table, ids, for_update=for_update)
+
+    async def write(
+        self, collection: str, kind: Kind, changes: Sequence[Change], *, atomic: bool
+    ) -> list[Result]:
+        """Apply changes of one kind; one result for each, in order."""
+        table = self._table(collection)
+        with WRITING:
+            async with self._writing() as connection:
+                return await write(connection, table, kind, changes, atomic=atomic)
+
+    async def fetch(self, collection: str, request: PageRequest) -> Page:
+        """Return one page."""
+        table = self._table(collection)
+        with READING:
+            if request.consistent:
+                return await self._consistent(table, request)
+            statement = page(table, request)
+            async with self._writing() if request.for_update else self._reading() as connection:
+                rows = await connection.fetch(statement.text, *statement.args)
+        more = len(rows) > request.size
+        found = records(rows[: request.size] if more else rows)
+        if request.order is None:
+            return Page(found, (found[-1].id,) if more and found else None)
+        return Page(found, MORE if more and found else None)
+
+    async def _consistent(self, table: Table, request: PageRequest) -> Page:
+        raise NotImplementedError
+
+    async def count(self, collection: str, where: Predicate) -> Tally:
+        """Count the matching records."""
+        statement = counting(self._table(collection), where)
+        with READING:
+            async with self._reading() as connection:
+                return Tally(await connection.fetchval(statement.text, *statement.args))
+
+    async def aggregate(self, collection: str, request: AggregateRequest) -> Aggregated:
+        """Compute partial states by group."""
+        table = self._table(collection)
+        with READING:
+            async with self._reading() as connection:
+                return Aggregated(await totals(connection, table, request))
+
+    async def remove(self, collection: str, where: Predicate) -> int:
+        """Delete the matching records and return how many."""
+        statement = removal(self._table(collection), where)
+        with WRITING:
+            async with self._writing() as connection:
+                status = await connection.execute(statement.text, *statement.args)
+        return int(status.rpartition(" ")[2])
+
+    async def explain(self, collection: str, request: PageRequest) -> NativePlan:
+        """Return the statement and what the server's planner makes of it."""
+        statement = page(self._table(collection), request)
+        with READING:
+            async with self._reading() as connection:
+                return await explained(connection, statement)
+
+    async def release(self, collection: str, after: After) -> None:
+        """Give back the connection of an unfinished consistent stream."""
+        token: Any = after[0] if after else None
+        if isinstance(token, int):
+            with READING:
+                await self._release(token)
+
+    async def _release(self, token: int) -> None:
+        raise NotImplementedError

@@ -1,0 +1,115 @@
+"""Where a path's values are in a row, as SQL expressions (semantics §2 and §3)."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+from isthmus._path import Path, Root
+from isthmus.backends.postgres.names import literal, path_key
+
+# How many characters of a text an index holds; a btree refuses rows above 2,704 bytes.
+CUT = 100
+
+# What every statement calls the row; an index's definition names the columns alone.
+ROW = "t."
+COLUMNS = "t.id, t.data, t.metadata, t.version, t.created_at, t.updated_at"
+
+_TIME = """to_char({} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')"""
+_ATTRIBUTES = {
+    Root.ID: "t.id",
+    Root.VERSION: "t.version::text",
+    Root.CREATED_AT: _TIME.format("t.created_at"),
+    Root.UPDATED_AT: _TIME.format("t.updated_at"),
+}
+
+
+def attribute(path: Path) -> str | None:
+    """Return the text expression of a record attribute; None for a path into data or metadata."""
+    return _ATTRIBUTES.get(path.root)
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """The expressions of one path into data or metadata.
+
+    A row has either one value at `value`, or a list on the way (`listed`), in which case the
+    values are behind `way`, and behind `deep_values` if a list there holds a list.
+    """
+
+    column: str
+    keys: tuple[str, ...]
+    value: str
+    """The value reached through objects only, as jsonb; NULL if there is none."""
+    text: str
+    """The same as text: of a string its characters."""
+    cut: str
+    """The first characters of `text`, ordered by code point: what an index holds."""
+    kind: str
+    """The type of `value`: `string`, `number` …; NULL if there is none."""
+    listed: str
+    """Whether a list is on the way or at the end."""
+    shape: str
+    """`kind`, but `array` where `listed` is true and `null` where there is nothing; never NULL."""
+    way: str
+    """The jsonpath, in lax mode, that enters one level of lists after each key."""
+    nested: str
+    """Whether a list on the way holds a list, so that `way` does not reach everything."""
+
+    def deep_values(self) -> str:
+        """Return a subselect with every value found at any depth, in the column `v`."""
+        keys = "ARRAY[" + ", ".join(map(literal, self.keys)) + "]::text[]"
+        count = len(self.keys)
+        return (
+            f"(WITH RECURSIVE w(v, k) AS (SELECT {self.column}, 0 UNION ALL"
+            " SELECT n.v, w.k + n.d FROM w CROSS JOIN LATERAL ("
+            "SELECT e.v, 0 AS d FROM jsonb_array_elements("
+            "CASE WHEN jsonb_typeof(w.v) = 'array' THEN w.v ELSE '[]'::jsonb END) AS e(v)"
+            f" UNION ALL SELECT w.v -> ({keys})[w.k + 1], 1"
+            f" WHERE w.k < {count} AND jsonb_typeof(w.v) = 'object' AND w.v ? ({keys})[w.k + 1]) AS n)"
+            f" SELECT w.v FROM w WHERE w.k = {count} AND jsonb_typeof(w.v) NOT IN ('null', 'array'))"
+        )
+
+    def first_values(self) -> str:
+        """Return a subselect with the values that `way` reaches, in the column `v`."""
+        return (
+            f"(SELECT p.v FROM jsonb_path_query({self.column}, {literal('lax ' + self.way)}) AS p(v)"
+            " WHERE jsonb_typeof(p.v) NOT IN ('null', 'array'))"
+        )
+
+    def values(self) -> str:
+        """Return a subselect with every value found, at the cost that the row's depth calls for."""
+        # A row without nested lists pays for the cheap half only: the guards are one-time filters.
+        return (
+            f"(SELECT f.v FROM {self.first_values()} AS f WHERE {self.nested} IS NOT TRUE"
+            f" UNION ALL SELECT d.v FROM {self.deep_values()} AS d WHERE {self.nested})"
+        )
+
+
+@functools.lru_cache(maxsize=4096)
+def field_of(path: Path, row: str = ROW) -> Field:
+    """Return the expressions of a path into data or metadata; `row` stands before the column's name."""
+    column = row + ("data" if path.root is Root.DATA else "metadata")
+    # One step after the other: `#>` would take "0" for a place in a list.
+    steps = [column]
+    for key in path.keys:
+        steps.append(f"{steps[-1]}->{literal(key)}")
+    value = f"({steps[-1]})"
+    text = f"({steps[-2]}->>{literal(path.keys[-1])})" if path.keys else f"({column}::text)"
+    lists = [f"jsonb_typeof({step}) = 'array'" for step in steps[1:]]
+    above = " OR ".join(lists[:-1])
+    nothing = f"CASE WHEN {above} THEN 'array' ELSE 'null' END" if above else "'null'"
+    ways = ["$" + "".join(path_key(k) + "[*]" for k in path.keys[: i + 1]) for i in range(len(path.keys))]
+    nested = " || ".join(f'{way}.type() == "array"' for way in ways)
+    return Field(
+        column=column,
+        keys=path.keys,
+        value=value,
+        text=text,
+        cut=f"""(left({text}, {CUT}) COLLATE "C")""",
+        kind=f"jsonb_typeof({value})",
+        listed=f"({' OR '.join(lists)})" if lists else "FALSE",
+        shape=f"COALESCE(jsonb_typeof({value}), {nothing})",
+        way=ways[-1] if ways else "$",
+        nested=f"({column} @@ {literal('lax ' + nested)}::jsonpath)" if ways else "FALSE",
+    )

@@ -1,0 +1,315 @@
+"""A psycopg 3 connection with asyncpg's calls: `$1`, jsonb as text, statuses, per-call timeouts.
+
+Rows are tuples that can be read by column name too. psycopg itself asks the server to stop when
+a call is cancelled, and waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import AsyncIterator, Generator, Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from types import TracebackType
+from typing import Any
+
+import psycopg
+from psycopg import AsyncRawCursor, AsyncRawServerCursor
+from psycopg.abc import AdaptContext
+from psycopg.adapt import AdaptersMap, Loader
+from psycopg.pq import Format, TransactionStatus
+from psycopg.types.numeric import Int8BinaryDumper
+
+from isthmus.backends.postgres.connect import RESET
+from isthmus.backends.postgres.psycopg_copy import CopyCalls
+
+_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+_MICROSECONDS = struct.Struct("!q")
+
+
+class _JsonText(Loader):
+    """json as the server writes it: decoding is the backend's, at the edge and lazily."""
+
+    format = Format.BINARY
+
+    def load(self, data: Any) -> str:
+        return str(data, "utf-8")
+
+
+class _JsonbText(Loader):
+    """jsonb as text, without the version byte in front."""
+
+    format = Format.BINARY
+
+    def load(self, data: Any) -> str:
+        return str(data[1:], "utf-8") if data[0] == 1 else str(data, "utf-8")
+
+
+class _Instant(Loader):
+    """timestamptz in UTC, whatever the session's time zone."""
+
+    format = Format.BINARY
+
+    def load(self, data: Any) -> datetime:
+        return _EPOCH + timedelta(microseconds=_MICROSECONDS.unpack(data)[0])
+
+
+def _adapters() -> AdaptersMap:
+    adapters = AdaptersMap(psycopg.adapters)
+    adapters.register_loader("jsonb", _JsonbText)
+    adapters.register_loader("json", _JsonText)
+    adapters.register_loader("timestamptz", _Instant)
+    # One size, so that a statement is prepared once and not once for each width of its numbers.
+    adapters.register_dumper(int, Int8BinaryDumper)
+    return adapters
+
+
+class _Context:
+    """What psycopg takes as a context: adapters without a connection."""
+
+    connection = None
+    adapters = _adapters()
+
+
+ADAPTERS: AdaptContext = _Context()  # type: ignore[assignment]
+
+
+class Row(tuple[Any, ...]):
+    """A row: columns by position and by name."""
+
+    __slots__ = ()
+    _places: dict[str, int] = {}  # noqa: RUF012
+
+    def __getitem__(self, key: Any) -> Any:
+        if key.__class__ is str:
+            return tuple.__getitem__(self, self._places[key])
+        return tuple.__getitem__(self, key)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return a column by name, or the default."""
+        place = self._places.get(key)
+        return default if place is None else tuple.__getitem__(self, place)
+
+    def keys(self) -> Iterable[str]:
+        """Return the columns' names."""
+        return self._places.keys()
+
+    def values(self) -> Iterable[Any]:
+        """Return the columns' values."""
+        return iter(self)
+
+    def items(self) -> Iterable[tuple[str, Any]]:
+        """Return names and values."""
+        return zip(self._places, self, strict=True)
+
+
+def _rows(cursor: Any) -> Any:
+    names = [column.name for column in cursor.description or ()]
+    return type("Row", (Row,), {"__slots__": (), "_places": {name: i for i, name in enumerate(names)}})
+
+
+class PsycopgConnection(CopyCalls):
+    """One session; `raw` is the `psycopg.AsyncConnection`."""
+
+    __slots__ = ("_command_timeout", "_names", "raw")
+
+    def __init__(self, raw: psycopg.AsyncConnection[Any], command_timeout: float | None) -> None:
+        self.raw = raw
+        self._command_timeout = command_timeout
+        self._names = 0
+
+    def __repr__(self) -> str:
+        return f"<PsycopgConnection of {self.raw!r}>"
+
+    def _limit(self, timeout: float | None) -> asyncio.Timeout:
+        return asyncio.timeout(self._command_timeout if timeout is None else timeout)
+
+    def _cursor(self) -> AsyncRawCursor[Any]:
+        return AsyncRawCursor(self.raw, row_factory=_rows)
+
+    async def _run(self, query: str, args: Sequence[Any]) -> AsyncRawCursor[Any]:
+        cursor = self._cursor()
+        await cursor.execute(query, args, binary=True)
+        return cursor
+
+    async def execute(self, query: str, *args: Any, timeout: float | None = None) -> str:
+        """Run one statement, or without arguments several; return the last status."""
+        async with self._limit(timeout):
+            cursor = self._cursor()
+            if args:
+                await cursor.execute(query, args)
+            else:
+                # The simple protocol, which takes several statements and prepares none.
+                await cursor.execute(query, prepare=False)
+                while cursor.nextset():
+                    pass
+            return cursor.statusmessage or ""
+
+    async def executemany(
+        self, command: str, args: Iterable[Sequence[Any]], *, timeout: float | None = None
+    ) -> None:
+        """Run a statement for each sequence of arguments, all or nothing."""
+        async with self._limit(timeout), self.transaction():
+            await self._cursor().executemany(command, list(args))
+
+    async def fetch(self, query: str, *args: Any, timeout: float | None = None) -> list[Any]:
+        """Return all rows."""
+        async with self._limit(timeout):
+            cursor = await self._run(query, args)
+            return [] if cursor.description is None else await cursor.fetchall()
+
+    async def fetchrow(self, query: str, *args: Any, timeout: float | None = None) -> Any | None:
+        """Return the first row or None."""
+        async with self._limit(timeout):
+            cursor = await self._run(query, args)
+            return None if cursor.description is None else await cursor.fetchone()
+
+    async def fetchval(self, query: str, *args: Any, column: int = 0, timeout: float | None = None) -> Any:
+        """Return one column of the first row or None."""
+        row = await self.fetchrow(query, *args, timeout=timeout)
+        return None if row is None else row[column]
+
+    async def fetchmany(
+        self, query: str, args: Iterable[Sequence[Any]], *, timeout: float | None = None
+    ) -> list[Any]:
+        """Run a statement for each sequence of arguments; return all their rows."""
+        async with self._limit(timeout), self.transaction():
+            cursor = self._cursor()
+            cursor.format = Format.BINARY
+            rows: list[Any] = []
+            items = list(args)
+            if items:
+                await cursor.executemany(query, items, returning=True)
+                while True:
+                    rows += await cursor.fetchall()
+                    if not cursor.nextset():
+                        break
+            return rows
+
+    def cursor(
+        self, query: str, *args: Any, prefetch: int | None = None, timeout: float | None = None
+    ) -> PsycopgCursor:
+        """Return a server-side cursor; needs a transaction."""
+        self._names += 1
+        return PsycopgCursor(self, f"isthmus_{self._names}", query, args, prefetch or 50, timeout)
+
+    def transaction(
+        self, *, isolation: str | None = None, readonly: bool = False, deferrable: bool = False
+    ) -> PsycopgTransaction:
+        """Return a transaction, or inside of one a savepoint."""
+        words = ["BEGIN"]
+        if isolation is not None:
+            words.append("ISOLATION LEVEL " + isolation.replace("_", " ").upper())
+        words += ["READ ONLY"] * readonly + ["DEFERRABLE"] * deferrable
+        self._names += 1
+        return PsycopgTransaction(self, " ".join(words), f"isthmus_{self._names}")
+
+    def is_in_transaction(self) -> bool:
+        """Return whether a transaction is open, a failed one included."""
+        status = self.raw.pgconn.transaction_status
+        return status in (TransactionStatus.INTRANS, TransactionStatus.INERROR, TransactionStatus.ACTIVE)
+
+    def is_closed(self) -> bool:
+        """Return whether the session is known to be over."""
+        return self.raw.closed
+
+    def get_server_pid(self) -> int:
+        """Return the server process that serves this session."""
+        return self.raw.pgconn.backend_pid
+
+    async def reset(self, *, timeout: float | None = None) -> None:
+        """Roll back and put the session back to what it was when it was new."""
+        async with self._limit(timeout):
+            if self.is_in_transaction():
+                await self.execute("ROLLBACK")
+            await self.execute(RESET)
+
+    async def close(self, *, timeout: float | None = None) -> None:
+        """End the session."""
+        await self.raw.close()
+
+
+class PsycopgTransaction:
+    """A transaction by plain statements: the connection itself is in autocommit mode."""
+
+    __slots__ = ("_begin", "_connection", "_name", "_nested")
+
+    def __init__(self, connection: PsycopgConnection, begin: str, name: str) -> None:
+        self._connection = connection
+        self._begin = begin
+        self._name = name
+        self._nested = False
+
+    async def start(self) -> None:
+        """Begin, or set the savepoint."""
+        self._nested = self._connection.is_in_transaction()
+        await self._connection.execute(f"SAVEPOINT {self._name}" if self._nested else self._begin)
+
+    async def commit(self) -> None:
+        """Commit, or release the savepoint."""
+        await self._connection.execute(f"RELEASE SAVEPOINT {self._name}" if self._nested else "COMMIT")
+
+    async def rollback(self) -> None:
+        """Undo what was done since."""
+        await self._connection.execute(f"ROLLBACK TO SAVEPOINT {self._name}" if self._nested else "ROLLBACK")
+
+    async def __aenter__(self) -> PsycopgTransaction:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            await self.commit()
+        elif not self._connection.is_closed():
+            await self.rollback()
+
+
+class PsycopgCursor:
+    """A server-side cursor: awaited it is ready to fetch, iterated it gives the rows."""
+
+    def __init__(
+        self,
+        connection: PsycopgConnection,
+        name: str,
+        query: str,
+        args: Sequence[Any],
+        prefetch: int,
+        timeout: float | None,
+    ) -> None:
+        self._connection = connection
+        self._query, self._args = query, args
+        self._timeout = timeout
+        self._cursor: AsyncRawServerCursor[Any] = AsyncRawServerCursor(
+            connection.raw, name, row_factory=_rows
+        )
+        self._cursor.itersize = prefetch
+
+    def __await__(self) -> Generator[Any, None, PsycopgCursor]:
+        return self._opened().__await__()
+
+    async def _opened(self) -> PsycopgCursor:
+        async with self._connection._limit(self._timeout):
+            await self._cursor.execute(self._query, self._args, binary=True)
+        return self
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        await self._opened()
+        while rows := await self.fetch(self._cursor.itersize):
+            for row in rows:
+                yield row
+
+    async def fetch(self, n: int, *, timeout: float | None = None) -> list[Any]:
+        """Return the next rows, at most `n`."""
+        async with self._connection._limit(timeout):
+            return await self._cursor.fetchmany(n)
+
+    async def fetchrow(self, *, timeout: float | None = None) -> Any | None:
+        """Return the next row."""
+        async with self._connection._limit(timeout):
+            return await self._cursor.fetchone()
+
+    async def forward(self, n: int, *, timeout: float | None = None) -> int:
+        """Skip rows; return how many there were."""
+        return len(await self.fetch(n, timeout=timeout))

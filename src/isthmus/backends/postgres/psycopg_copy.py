@@ -1,0 +1,189 @@
+"""asyncpg's COPY calls for a psycopg connection."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import os
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from isthmus.backends.postgres.driver import Rows
+
+if TYPE_CHECKING:
+    from psycopg import AsyncRawCursor
+
+_BLOCK = 1 << 19
+
+
+class _HasCursor(Protocol):
+    def _limit(self, timeout: float | None) -> asyncio.Timeout: ...
+
+    def _cursor(self) -> AsyncRawCursor[Any]: ...
+
+
+class CopyCalls:
+    """COPY in and out, with the arguments that asyncpg's users know."""
+
+    __slots__ = ()
+
+    async def copy_records_to_table(
+        self: _HasCursor,
+        table_name: str,
+        *,
+        records: Rows,
+        columns: Sequence[str] | None = None,
+        schema_name: str | None = None,
+        timeout: float | None = None,
+        where: str | None = None,
+    ) -> str:
+        """COPY rows into a table; the rows may come from a generator. Return `COPY n`."""
+        statement = f"COPY {_table(table_name, schema_name, columns)} FROM STDIN"
+        if where:
+            statement += f" WHERE {where}"
+        async with self._limit(timeout):
+            cursor = self._cursor()
+            async with cursor.copy(statement) as copy:
+                write = copy.write_row
+                if hasattr(records, "__aiter__"):
+                    async for record in records:
+                        await write(record)
+                else:
+                    for record in records:
+                        await write(record)
+            return cursor.statusmessage or ""
+
+    async def copy_from_table(
+        self: _HasCursor,
+        table_name: str,
+        *,
+        output: Any,
+        columns: Sequence[str] | None = None,
+        schema_name: str | None = None,
+        timeout: float | None = None,
+        **options: Any,
+    ) -> str:
+        """COPY a table to a path, a file or a coroutine function that takes bytes."""
+        statement = f"COPY {_table(table_name, schema_name, columns)} TO STDOUT{_options(options)}"
+        return await _copy_out(self, statement, (), output, timeout)
+
+    async def copy_from_query(
+        self: _HasCursor, query: str, *args: Any, output: Any, timeout: float | None = None, **options: Any
+    ) -> str:
+        """COPY a query's rows to a path, a file or a coroutine function that takes bytes."""
+        return await _copy_out(self, f"COPY ({query}) TO STDOUT{_options(options)}", args, output, timeout)
+
+    async def copy_to_table(
+        self: _HasCursor,
+        table_name: str,
+        *,
+        source: Any,
+        columns: Sequence[str] | None = None,
+        schema_name: str | None = None,
+        timeout: float | None = None,
+        where: str | None = None,
+        **options: Any,
+    ) -> str:
+        """COPY the bytes of a path, a file or an async iterable into a table."""
+        statement = f"COPY {_table(table_name, schema_name, columns)} FROM STDIN{_options(options)}"
+        if where:
+            statement += f" WHERE {where}"
+        async with self._limit(timeout):
+            cursor = self._cursor()
+            async with cursor.copy(statement) as copy:
+                async for block in _blocks(source):
+                    await copy.write(block)
+            return cursor.statusmessage or ""
+
+
+async def _copy_out(
+    connection: _HasCursor, statement: str, args: Sequence[Any], output: Any, timeout: float | None
+) -> str:
+    async with connection._limit(timeout):
+        if args:
+            # COPY takes no parameters; the client quotes them, as asyncpg has the server do.
+            from psycopg import AsyncClientCursor
+
+            statement = _quoted(connection, statement, args, AsyncClientCursor)
+        cursor = connection._cursor()
+        with contextlib.ExitStack() as stack:
+            if isinstance(output, str | os.PathLike):
+                output = stack.enter_context(Path(output).open("wb"))
+            write = output.write if hasattr(output, "write") else output
+            async with cursor.copy(statement) as copy:
+                async for block in copy:
+                    written = write(bytes(block))
+                    if inspect.isawaitable(written):
+                        await written
+        return cursor.statusmessage or ""
+
+
+def _quoted(connection: Any, statement: str, args: Sequence[Any], cursor_class: Any) -> str:
+    """Return a statement with `$1` … replaced by literals."""
+    import re
+
+    from psycopg import sql
+
+    def literal(match: re.Match[str]) -> str:
+        return str(sql.Literal(args[int(match[1]) - 1]).as_string(connection.raw))
+
+    # A `$1` inside of a literal or a quoted name is text.
+    pattern = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|\$(\d+)""")
+    return pattern.sub(lambda match: literal(match) if match[1] else match[0], statement)
+
+
+async def _blocks(source: Any) -> AsyncIterator[bytes]:
+    if isinstance(source, str | os.PathLike):
+        with Path(source).open("rb") as file:
+            while block := file.read(_BLOCK):
+                yield block
+    elif hasattr(source, "read"):
+        while True:
+            block = source.read(_BLOCK)
+            if inspect.isawaitable(block):
+                block = await block
+            if not block:
+                return
+            yield block
+    elif hasattr(source, "__aiter__"):
+        async for block in source:
+            yield block
+    else:
+        for block in source:
+            yield block
+
+
+def _table(name: str, schema: str | None, columns: Sequence[str] | None) -> str:
+    text = _name(name) if schema is None else f"{_name(schema)}.{_name(name)}"
+    return text if not columns else f"{text} ({', '.join(_name(column) for column in columns)})"
+
+
+def _name(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _options(options: dict[str, Any]) -> str:
+    """Return asyncpg's keyword options as those of COPY."""
+    words = []
+    for key, value in options.items():
+        if value is None:
+            continue
+        if key in ("format", "encoding") or key in ("delimiter", "null", "quote", "escape"):
+            words.append(f"{key.upper()} {_text(value)}")
+        elif key in ("oids", "freeze", "header"):
+            words.append(f"{key.upper()} {'TRUE' if value else 'FALSE'}")
+        elif key in ("force_quote", "force_not_null", "force_null"):
+            names = "*" if value is True else f"({', '.join(_name(name) for name in value)})"
+            if value:
+                words.append(f"{key.upper()} {names}")
+        else:
+            raise TypeError(f"COPY has no option {key!r}")
+    return f" ({', '.join(words)})" if words else ""
+
+
+def _text(value: Any) -> str:
+    text = str(value)
+    # E'' is the only form in which a backslash means the same whatever the server's settings.
+    return "E'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"

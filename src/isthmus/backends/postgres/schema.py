@@ -1,0 +1,209 @@
+"""Tables: made once whoever comes first, marked with their format, and looked at before use."""
+
+from __future__ import annotations
+
+import logging
+import zlib
+from typing import Any
+
+import orjson
+
+from isthmus.backends.postgres.config import PostgresConfig
+from isthmus.backends.postgres.declared import Index, created, declared, indexes
+from isthmus.backends.postgres.driver import Connection
+from isthmus.backends.postgres.names import literal, quoted
+from isthmus.backends.postgres.pages import Table
+from isthmus.errors import ConfigError
+
+log = logging.getLogger("isthmus.postgres.schema")
+
+FORMAT = 1
+_MARK = "isthmus "
+_COLUMNS = {
+    "id": "text",
+    "data": "jsonb",
+    "metadata": "jsonb",
+    "version": "bigint",
+    "created_at": "timestamp with time zone",
+    "updated_at": "timestamp with time zone",
+}
+# One number for all that isthmus makes in a database: makers wait for each other.
+_LOCK = zlib.crc32(b"isthmus schema")
+
+_LOOK = """
+SELECT c.oid::int8, c.relkind::text, obj_description(c.oid, 'pg_class'),
+  array(SELECT a.attname::text FROM pg_attribute a
+        WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum),
+  array(SELECT format_type(a.atttypid, NULL)::text FROM pg_attribute a
+        WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum),
+  array(SELECT i.relname::text FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid
+        WHERE x.indrelid = c.oid AND x.indisvalid),
+  array(SELECT i.relname::text FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid
+        WHERE x.indrelid = c.oid AND NOT x.indisvalid),
+  EXISTS (SELECT 1 FROM pg_index x JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'id'
+        WHERE x.indrelid = c.oid AND x.indisunique AND x.indpred IS NULL AND x.indkey::text = a.attnum::text),
+  (SELECT o.collname::text FROM pg_attribute a JOIN pg_collation o ON o.oid = a.attcollation
+        WHERE a.attrelid = c.oid AND a.attname = 'id')
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = $1 AND c.relname = $2"""
+
+
+def table_of(config: PostgresConfig, collection: str) -> Table:
+    """Return where a collection is kept; no I/O."""
+    if not 0 < len(collection.encode()) <= 63 or "\0" in collection:
+        raise ConfigError(
+            f"postgres: a collection's name is 1 to 63 bytes without U+0000, not {collection!r}"
+        )
+    return Table(config.schema_name, collection, declared(config.indexes_of(collection)))
+
+
+async def prepare(connection: Connection, table: Table, config: PostgresConfig) -> None:
+    """Make the table and its indexes if they are missing, and check what is there.
+
+    Raises `ConfigError` for a table that is not ours, or of a newer format.
+    """
+    found = await connection.fetchrow(_LOOK, table.schema, table.name)
+    if found is None:
+        if config.create_table == "never":
+            raise ConfigError(
+                f"postgres: there is no table {table.sql}, and create_table is 'never'; make it with:\n"
+                + ";\n".join(_definition(table))
+            )
+        await _make(connection, table, config)
+        found = await connection.fetchrow(_LOOK, table.schema, table.name)
+        if found is None:
+            raise ConfigError(f"postgres: the table {table.sql} was dropped while it was being made")
+    _check(table, found)
+    wanted = list(indexes(table.name, table.declared))
+    missing = [index for index in wanted if index.name not in found[5]]
+    if missing and config.create_table != "never":
+        await _make_indexes(connection, table, missing, config)
+
+
+def _definition(table: Table) -> list[str]:
+    mark = literal(_MARK + orjson.dumps({"format": FORMAT}).decode())
+    return [
+        f"""CREATE TABLE IF NOT EXISTS {table.sql} (
+  id text COLLATE "C" PRIMARY KEY,
+  data jsonb NOT NULL,
+  metadata jsonb NOT NULL DEFAULT '{{}}'::jsonb,
+  version bigint NOT NULL,
+  created_at timestamp with time zone NOT NULL DEFAULT now(),
+  updated_at timestamp with time zone NOT NULL DEFAULT now()
+)""",
+        f"COMMENT ON TABLE {table.sql} IS {mark}",
+    ]
+
+
+async def _make(connection: Connection, table: Table, config: PostgresConfig) -> None:
+    async with connection.transaction():
+        # IF NOT EXISTS alone still raises when two sessions create at once.
+        await connection.execute("SELECT pg_advisory_xact_lock($1::int8)", _LOCK)
+        exists = await connection.fetchval(
+            "SELECT EXISTS (SELECT 1 FROM pg_namespace WHERE nspname = $1)", table.schema
+        )
+        if not exists:
+            await connection.execute(f"CREATE SCHEMA {quoted(table.schema)}")
+        if await connection.fetchrow(_LOOK, table.schema, table.name) is None:
+            for statement in _definition(table):
+                await connection.execute(statement)
+
+
+def _check(table: Table, found: Any) -> None:
+    _, kind, comment, names, types, _, _, unique, collation = found
+    if kind not in ("r", "p"):
+        raise ConfigError(f"postgres: {table.sql} is not a table")
+    mark = format_of(comment)
+    if mark is not None and mark > FORMAT:
+        raise ConfigError(
+            f"postgres: {table.sql} has format {mark}, this version of isthmus knows {FORMAT}; upgrade isthmus"
+        )
+    have = dict(zip(names, types, strict=True))
+    wrong = [
+        f"{name} is {have[name]} instead of {type}" if name in have else f"{name} ({type}) is missing"
+        for name, type in _COLUMNS.items()
+        if have.get(name) != type
+    ]
+    wrong += [f"{name} ({type}) is not known" for name, type in have.items() if name not in _COLUMNS]
+    if not unique:
+        wrong.append("id has no primary key or unique index")
+    if "id" in have and collation != "C":
+        wrong.append(f'id has the collation {collation} instead of "C"')
+    if wrong:
+        raise ConfigError(
+            f"postgres: the table {table.sql} has other columns than isthmus makes: {'; '.join(wrong)};"
+            " choose another `table` or `schema`"
+        )
+
+
+def format_of(comment: str | None) -> int | None:
+    """Return the format that a table's comment tells; None if it is not ours."""
+    if comment is None or not comment.startswith(_MARK):
+        return None
+    try:
+        mark = orjson.loads(comment.removeprefix(_MARK))
+    except orjson.JSONDecodeError:
+        return None
+    number = mark.get("format") if isinstance(mark, dict) else None
+    return number if isinstance(number, int) else None
+
+
+async def _make_indexes(
+    connection: Connection, table: Table, missing: list[Index], config: PostgresConfig
+) -> None:
+    """Build indexes beside running writes, one maker at a time; the others wait for it."""
+    if config.pooler == "transaction":
+        # A session lock does not hold across a pooler's transactions; CONCURRENTLY has none.
+        await _build(connection, table, missing)
+        return
+    # Asking again and again, since a waiting lock call has a snapshot that CONCURRENTLY waits for.
+    while not await connection.fetchval("SELECT pg_try_advisory_lock($1::int8)", _LOCK + 1):
+        await connection.fetchval("SELECT pg_sleep(0.02)")
+    try:
+        await _build(connection, table, missing)
+    finally:
+        await connection.fetchval("SELECT pg_advisory_unlock($1::int8)", _LOCK + 1)
+
+
+async def _build(connection: Connection, table: Table, missing: list[Index]) -> None:
+    found = await connection.fetchrow(_LOOK, table.schema, table.name)
+    if found is None:
+        return
+    valid, broken = found[5], found[6]
+    for index in missing:
+        if index.name in valid:
+            continue
+        if index.name in broken:  # what an interrupted CONCURRENTLY leaves
+            await connection.execute(
+                f"DROP INDEX CONCURRENTLY IF EXISTS {quoted(table.schema)}.{quoted(index.name)}"
+            )
+        if index.needs is not None and not await _extended(connection, index.needs):
+            log.warning("postgres: the extension %s cannot be had; %s is not built", index.needs, index.name)
+            continue
+        await connection.execute(created(index, table.schema, table.name), timeout=None)
+
+
+async def _extended(connection: Connection, extension: str) -> bool:
+    there = "SELECT EXISTS (SELECT 1 FROM pg_extension WHERE extname = $1)"
+    if await connection.fetchval(there, extension):
+        return True
+    available = "SELECT EXISTS (SELECT 1 FROM pg_available_extensions WHERE name = $1)"
+    if not await connection.fetchval(available, extension):
+        return False
+    await connection.execute(f"CREATE EXTENSION IF NOT EXISTS {quoted(extension)}")
+    return True
+
+
+async def collections(connection: Connection, schema: str) -> list[str]:
+    """Return the tables of a schema that isthmus made, sorted."""
+    rows = await connection.fetch(
+        "SELECT c.relname::text, obj_description(c.oid, 'pg_class') FROM pg_class c"
+        " JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relkind IN ('r', 'p')",
+        schema,
+    )
+    return sorted(name for name, comment in rows if format_of(comment) is not None)
+
+
+def dropped(table: Table) -> str:
+    """Return the statement that drops a collection with all that belongs to it."""
+    return f"DROP TABLE IF EXISTS {table.sql}"

@@ -1,0 +1,44 @@
+"""What can be pushed down, and what the backend can do."""
+
+from __future__ import annotations
+
+from isthmus._capability import Capabilities
+from isthmus._path import Path, Root
+from isthmus._query.ast import Leaf, Measure, SortKey
+from isthmus._query.split import Grade
+from isthmus.backends.postgres.filter import grade
+
+CAPABILITIES = Capabilities(
+    durable=True,
+    transactions=True,
+    savepoints=True,
+    isolation=frozenset({"read committed", "repeatable read", "serializable"}),
+    for_update=True,
+    atomic_batch=True,
+    conditional_create=True,
+    compare_and_set=True,
+    delete_where=True,
+    consistent_stream=True,
+    indexes=True,
+    drop=True,
+)
+
+
+class PostgresSupport:
+    """The same for every collection: indexes make it faster, not more."""
+
+    def grade(self, leaf: Leaf) -> Grade:
+        """Return EXACT for all but some regular expressions, which are a SUPERSET."""
+        return grade(leaf)
+
+    def orders(self, order: tuple[SortKey, ...]) -> bool:
+        """Return true: any order of stored values is exact; there is no `_score`."""
+        return all(key.path.root is not Root.SCORE for key in order)
+
+    def aggregates(self, measures: tuple[Measure, ...], by: tuple[Path, ...]) -> bool:
+        """Return true for all paths that are stored."""
+        paths = [measure.path for measure in measures if measure.path is not None]
+        return all(path.root is not Root.SCORE for path in [*paths, *by])
+
+
+SUPPORT = PostgresSupport()

@@ -1,0 +1,67 @@
+"""One change as one statement, compare-and-set included."""
+
+from __future__ import annotations
+
+from isthmus._executor import Change, Kind, Result
+from isthmus._values import new_version
+from isthmus.backends.postgres.careful import refusal
+from isthmus.backends.postgres.driver import Connection
+from isthmus.backends.postgres.pages import Table
+from isthmus.errors import InvalidRecordError
+
+_MATCHES = "t.id = $1 AND ($2::int8 IS NULL OR t.version = $2)"
+_WRITES = {
+    Kind.CREATE: "INSERT INTO {table} (id, data, metadata, version) VALUES ($1, $2, $3, $4)"
+    " ON CONFLICT (id) DO NOTHING",
+    Kind.UPSERT: "INSERT INTO {table} (id, data, metadata, version) VALUES ($1, $2, $3, $4)"
+    " ON CONFLICT (id) DO UPDATE SET data = excluded.data, metadata = excluded.metadata,"
+    " version = excluded.version, updated_at = now()",
+    Kind.REPLACE: "UPDATE {table} AS t SET data = $3, metadata = $4, version = $5, updated_at = now()"
+    f" WHERE {_MATCHES}",
+    Kind.UPDATE: "UPDATE {table} AS t SET data = t.data || $3, metadata = t.metadata || $4, version = $5,"
+    f" updated_at = now() WHERE {_MATCHES}",
+    Kind.DELETE: f"DELETE FROM {{table}} AS t WHERE {_MATCHES}",
+}
+
+
+async def write_one(connection: Connection, table: Table, kind: Kind, change: Change) -> Result:
+    """Apply one change and return its result."""
+    wanted = None if change.if_version is None or kind is Kind.CREATE else version_number(change.if_version)
+    # An upsert to a version has nothing to insert: it is a replace.
+    verb = Kind.REPLACE if kind is Kind.UPSERT and wanted is not None else kind
+    text = _WRITES[verb].replace("{table}", table.sql)
+    version = new_version()
+    if kind is Kind.DELETE:
+        status = await connection.execute(text, change.id, wanted)
+    else:
+        try:
+            data, metadata = change.encoded().decode(), change.encoded_metadata().decode()
+        except InvalidRecordError as error:
+            error.record_id = change.id
+            return error
+        if verb in (Kind.CREATE, Kind.UPSERT):
+            status = await connection.execute(text, change.id, data, metadata, version)
+        else:
+            status = await connection.execute(text, change.id, wanted, data, metadata, version)
+    if not status.endswith(" 0"):
+        return True if kind is Kind.DELETE else change.id if kind is Kind.CREATE else str(version)
+    if kind is Kind.DELETE and wanted is None:
+        return False
+    # Nothing matched: say why. Who meanwhile made it match again came after us.
+    stored = None
+    if wanted is not None:
+        stored = await connection.fetchval(
+            f"SELECT t.version FROM {table.sql} AS t WHERE t.id = $1", change.id
+        )
+    if kind is Kind.CREATE:
+        stored = 0
+    reason = refusal(kind, change, -2 if stored == wanted and wanted is not None else stored)
+    assert reason is not None
+    return reason
+
+
+def version_number(token: str) -> int:
+    """Return the number of a version token; -1, which no record has, for a text that is none of ours."""
+    number = int(token) if token.isascii() and token.isdigit() and len(token) < 20 else -1
+    # One spelling is ours; another one of the same number is not the token that was given out.
+    return number if str(number) == token and number < 2**63 else -1
