@@ -1,0 +1,40 @@
+"""The S3 backend: records as objects (`layout="object"`) or as a log of batches (`layout="log"`)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from isthmus._capability import Capabilities
+from isthmus._registry import Plugin
+
+if TYPE_CHECKING:
+    from isthmus._config import BackendConfig
+    from isthmus._executor import Backend
+
+
+def _config() -> type[BackendConfig]:
+    from isthmus.backends.s3.config import S3Config
+
+    return S3Config
+
+
+def _build(config: Any) -> Backend:
+    from isthmus.backends.s3.backend import S3Backend
+
+    return S3Backend(config)
+
+
+MAX_RECORD_BYTES = 64 * 2**20
+
+OBJECT = Capabilities(
+    durable=True, conditional_create=True, compare_and_set=True, max_record_bytes=MAX_RECORD_BYTES
+)
+LOG = Capabilities(
+    durable=True,
+    atomic_batch=True,
+    conditional_create=True,
+    compare_and_set=True,
+    max_record_bytes=MAX_RECORD_BYTES,
+)
+
+plugin = Plugin(name="s3", config=_config, build=_build, capabilities=OBJECT, schemes=("s3",), extra="s3")

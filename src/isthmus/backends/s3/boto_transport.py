@@ -1,0 +1,237 @@
+"""The transport over aioboto3: works in a forked child, and has the verbs that obstore lacks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from isthmus.backends.s3.errors import Broken, NoSuchKeyError, PreconditionError, failure
+from isthmus.backends.s3.transport import Blob, Listed, Listing
+from isthmus.errors import AccessError, ConfigError, IsthmusError, UnexpectedError
+
+
+class BotoTransport:
+    """Requests through one aioboto3 client of this loop."""
+
+    def __init__(self, client: Any, bucket: str, place: str, checksum: str = "when_required") -> None:
+        self._client = client
+        self._bucket = bucket
+        self._place = place
+        self._checksum = {"ChecksumAlgorithm": "SHA256"} if checksum == "sha256" else {}
+
+    async def put(
+        self, key: str, body: bytes, *, if_absent: bool = False, if_match: str | None = None
+    ) -> str:
+        """Write an object in one request."""
+        condition = {"IfNoneMatch": "*"} if if_absent else {} if if_match is None else {"IfMatch": if_match}
+        try:
+            done = await self._client.put_object(
+                Bucket=self._bucket,
+                Key=key,
+                Body=body,
+                ContentType="application/json",
+                **condition,
+                **self._checksum,
+            )
+        except Exception as error:  # botocore's, aiohttp's and asyncio's errors all come out here
+            answer = self.translated(error, writes=True)
+            if isinstance(answer, NoSuchKeyError) and if_match is not None:
+                answer = PreconditionError()
+            raise answer from None
+        return str(done["ETag"])
+
+    async def get(self, key: str) -> Blob | None:
+        """Return an object, or None."""
+        try:
+            found = await self._client.get_object(Bucket=self._bucket, Key=key)
+            async with found["Body"] as stream:
+                body = await stream.read()
+        except Exception as error:  # as above
+            answer = self.translated(error)
+            if isinstance(answer, NoSuchKeyError):
+                return None
+            raise answer from None
+        if len(body) != found["ContentLength"]:
+            raise failure(None, "", Broken.CUT, place=self._place, writes=False)
+        return Blob(body, found["ETag"])
+
+    async def head(self, key: str) -> str | None:
+        """Return the entity tag, or None."""
+        try:
+            return str((await self._client.head_object(Bucket=self._bucket, Key=key))["ETag"])
+        except Exception as error:  # as above
+            answer = self.translated(error)
+            if isinstance(answer, NoSuchKeyError):
+                return None
+            raise answer from None
+
+    async def listing(self, prefix: str, *, after: str = "", limit: int = 1000) -> Listing:
+        """Return a page."""
+        start = {"StartAfter": prefix + after} if after else {}
+        try:
+            page = await self._client.list_objects_v2(
+                Bucket=self._bucket, Prefix=prefix, MaxKeys=min(limit, 1000), **start
+            )
+        except Exception as error:  # as above
+            raise self.translated(error) from None
+        cut = len(prefix)
+        found = [
+            Listed(o["Key"][cut:], o["ETag"], o["Size"], o["LastModified"]) for o in page.get("Contents", ())
+        ]
+        return Listing(found, more=bool(page.get("IsTruncated")))
+
+    async def folders(self, prefix: str) -> list[str]:
+        """Return the names of the folders directly under a prefix."""
+        names: list[str] = []
+        token: dict[str, str] = {}
+        while True:
+            try:
+                page = await self._client.list_objects_v2(
+                    Bucket=self._bucket, Prefix=prefix, Delimiter="/", **token
+                )
+            except Exception as error:  # as above
+                raise self.translated(error) from None
+            names += [found["Prefix"][len(prefix) : -1] for found in page.get("CommonPrefixes", ())]
+            if not page.get("IsTruncated"):
+                return names
+            token = {"ContinuationToken": page["NextContinuationToken"]}
+
+    async def delete_many(self, keys: Sequence[str]) -> dict[str, IsthmusError]:
+        """Delete in one bulk request and return each error."""
+        try:
+            done = await self._client.delete_objects(
+                Bucket=self._bucket, Delete={"Objects": [{"Key": key} for key in keys], "Quiet": True}
+            )
+        except Exception as error:  # as above
+            raise self.translated(error, writes=True) from None
+        failed: dict[str, IsthmusError] = {}
+        for one in done.get("Errors", ()):
+            answer = failure(
+                None,
+                one.get("Code", ""),
+                None,
+                place=self._place,
+                writes=True,
+                message=one.get("Message", ""),
+            )
+            if isinstance(answer, IsthmusError):
+                failed[one["Key"]] = answer
+            elif one.get("Code") != "NoSuchKey":
+                failed[one["Key"]] = UnexpectedError(f"{self._place}: not deleted ({one.get('Code')})")
+        return failed
+
+    async def delete_if(self, key: str, etag: str) -> None:
+        """Delete the object if it is this one; raises `PreconditionError` otherwise, `NoSuchKeyError` if gone."""
+        try:
+            await self._client.delete_object(Bucket=self._bucket, Key=key, IfMatch=etag)
+        except Exception as error:  # as above
+            raise self.translated(error, writes=True) from None
+
+    async def create_bucket(self, region: str) -> None:
+        """Make the bucket unless it is there."""
+        where = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
+        try:
+            await self._client.create_bucket(Bucket=self._bucket, **where)
+        except Exception as error:  # as above
+            code = getattr(error, "response", {}).get("Error", {}).get("Code")
+            if code not in {"BucketAlreadyOwnedByYou", "BucketAlreadyExists"}:
+                raise self.translated(error, writes=True) from None
+
+    def translated(self, error: Exception, *, writes: bool = False) -> Exception:
+        """Return what an error of aioboto3 means."""
+        return translated(error, place=self._place, writes=writes)
+
+
+def translated(error: Exception, *, place: str, writes: bool) -> Exception:
+    """Return what an error of botocore, aiobotocore or aiohttp means."""
+    if isinstance(error, IsthmusError | asyncio.CancelledError):
+        return error
+    response = getattr(error, "response", None)
+    if isinstance(response, dict):
+        said = response.get("Error", {})
+        status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+        # A HEAD has no body: botocore puts the status in the code's place.
+        code = said.get("Code", "")
+        code = "" if code.isdigit() else code
+        return failure(status, code, None, place=place, writes=writes, message=said.get("Message", "")[:200])
+    names = {cls.__name__ for cls in type(error).__mro__}
+    for broken, known in _BROKEN:
+        if names & known:
+            return failure(None, "", broken, place=place, writes=writes)
+    if names & _CREDENTIALS:
+        return AccessError(f"{place}: no valid credentials were found ({type(error).__name__})")
+    if names & _SETTINGS:
+        return ConfigError(f"{place}: {type(error).__name__}: {str(error)[:200]}")
+    return failure(
+        None, "", None, place=place, writes=writes, message=f"{type(error).__name__}: {str(error)[:200]}"
+    )
+
+
+# By name, so that botocore need not be imported to read this; the order matters: a connect timeout
+# is a connection that was not made.
+_BROKEN: tuple[tuple[Broken, frozenset[str]], ...] = (
+    (
+        Broken.CONNECT,
+        frozenset(
+            {
+                "EndpointConnectionError",
+                "ConnectTimeoutError",
+                "ProxyConnectionError",
+                "SSLError",
+                "ClientConnectorError",
+                "ConnectionRefusedError",
+            }
+        ),
+    ),
+    (Broken.TIMEOUT, frozenset({"ReadTimeoutError", "ServerTimeoutError", "TimeoutError"})),
+    (
+        Broken.CUT,
+        frozenset(
+            {
+                "ConnectionError",
+                "HTTPClientError",
+                "ClientError",
+                "ResponseStreamingError",
+                "IncompleteReadError",
+                "ResponseParserError",
+                "ChecksumError",
+                "FlexibleChecksumError",
+                "OSError",
+            }
+        ),
+    ),
+)
+_CREDENTIALS = frozenset(
+    {
+        "NoCredentialsError",
+        "PartialCredentialsError",
+        "CredentialRetrievalError",
+        "NoAuthTokenError",
+        "TokenRetrievalError",
+        "SSOError",
+        "RefreshWithMFAUnsupportedError",
+        "MetadataRetrievalError",
+        "InvalidConfigError",
+    }
+)
+_SETTINGS = frozenset(
+    {
+        "ProfileNotFound",
+        "NoRegionError",
+        "InvalidRegionError",
+        "InvalidS3AddressingStyleError",
+        "ConfigParseError",
+        "ConfigNotFound",
+        "ParamValidationError",
+        "EndpointResolutionError",
+        "EndpointProviderError",
+        "UnsupportedS3ConfigurationError",
+        "UnsupportedS3AccesspointConfigurationError",
+        "UnsupportedS3ArnError",
+        "UnsupportedS3ControlArnError",
+        "UnsupportedS3ControlConfigurationError",
+        "ValidationError",
+        "ValueError",
+    }
+)

@@ -1,0 +1,179 @@
+"""What an S3 backend can be told."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+from urllib.parse import SplitResult, urlsplit
+
+from pydantic import Field, field_validator, model_validator
+
+from isthmus._config import BackendConfig, Part, SecretStr, text_part
+from isthmus.errors import ConfigError
+
+
+class Pool(Part):
+    """How many requests at a time."""
+
+    max_connections: int = Field(default=64, ge=1, le=10_000)
+    """Requests in flight, for all handles of this loop that have the same config."""
+    timeout: float = Field(default=10.0, gt=0)
+    """Seconds to wait for a turn."""
+
+
+class Cache(Part):
+    """Bodies kept by entity tag, so that a search lists and gets only what changed (layout `object`)."""
+
+    max_bytes: int = Field(default=256 * 2**20, ge=1)
+    """How much is kept, in memory or in the folder."""
+    folder: str | None = None
+    """Where to keep it over restarts; in memory if None. It is safe to delete."""
+
+
+class Log(Part):
+    """How layout `log` keeps its entries."""
+
+    memory_bytes: int = Field(default=256 * 2**20, ge=1)
+    """How much of the records' text is held; beyond it, it is read again from S3. The index is always held."""
+    checkpoint_entries: int = Field(default=256, ge=2)
+    """After how many entries at least a checkpoint is written."""
+    grace: float = Field(default=3600.0, ge=0)
+    """Seconds for which what a checkpoint replaced is kept for slow readers and writers."""
+
+
+class S3Config(BackendConfig):
+    """Bucket, prefix, credentials and layout."""
+
+    backend: ClassVar[str] = "s3"
+    spellings: ClassVar[Mapping[str, str]] = {
+        "region_name": "region",
+        "endpoint": "endpoint_url",
+        "access_key_id": "aws_access_key_id",
+        "secret_access_key": "aws_secret_access_key",
+        "session_token": "aws_session_token",
+        "aws_region": "region",
+        "max_pool_connections": "pool.max_connections",
+        "max_connections": "pool.max_connections",
+        "max_workers": "pool.max_connections",
+    }
+
+    bucket: str = Field(min_length=3, max_length=255)
+    prefix: str = ""
+    region: str | None = None
+    endpoint_url: str | None = None
+    """None is AWS."""
+    aws_access_key_id: str | None = None
+    aws_secret_access_key: SecretStr | None = None
+    aws_session_token: SecretStr | None = None
+    profile: str | None = None
+    layout: Literal["object", "log"] = "object"
+    transport: Literal["obstore", "aioboto3"] = "obstore"
+    pool: Pool = Pool()
+    timeout: float = Field(default=30.0, gt=0)
+    """Seconds for one request."""
+    checksum: Literal["when_required", "sha256"] = "when_required"
+    """An additional checksum on uploads; other servers than AWS may not know it."""
+    ca_file: str | None = None
+    """Certificates to trust in addition, as PEM."""
+    create_bucket: bool = False
+    cache: Cache | None = None
+    log: Log = Log()
+
+    @field_validator("prefix", mode="after")
+    @classmethod
+    def _prefix(cls, prefix: str) -> str:
+        cut = prefix.strip("/")
+        if len(cut.encode()) > 600:
+            raise ValueError("longer than 600 bytes")
+        if any(part in {"", ".", ".."} for part in cut.split("/")) and cut:
+            raise ValueError("its parts between slashes must not be empty, '.' or '..'")
+        if any(ord(character) < 32 or ord(character) == 127 for character in cut):
+            raise ValueError("it has control characters")
+        return cut
+
+    @field_validator("bucket", mode="after")
+    @classmethod
+    def _bucket(cls, bucket: str) -> str:
+        if not all(c.isascii() and (c.isalnum() or c in ".-_:") for c in bucket):
+            raise ValueError("a bucket is named by letters, digits, dots and hyphens")
+        return bucket
+
+    @field_validator("endpoint_url", mode="after")
+    @classmethod
+    def _endpoint(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
+        parts = urlsplit(url)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise ValueError("it must start with http:// or https://")
+        if parts.username or parts.password:
+            raise ValueError("credentials belong in aws_access_key_id and aws_secret_access_key")
+        return url.rstrip("/")
+
+    @model_validator(mode="after")
+    def _pairs(self) -> S3Config:
+        if (self.aws_access_key_id is None) != (self.aws_secret_access_key is None):
+            raise ValueError("aws_access_key_id and aws_secret_access_key belong together")
+        if self.aws_session_token is not None and self.aws_access_key_id is None:
+            raise ValueError("aws_session_token belongs to aws_access_key_id and aws_secret_access_key")
+        if self.cache is not None and self.layout == "log":
+            raise ValueError("cache is for layout 'object'; layout 'log' has log.memory_bytes")
+        return self
+
+    @property
+    def place(self) -> str:
+        """The prefix of every key: empty or ending in a slash."""
+        return f"{self.prefix}/" if self.prefix else ""
+
+    @property
+    def loopback(self) -> bool:
+        """Whether the endpoint is this machine."""
+        host = urlsplit(self.endpoint_url or "").hostname or ""
+        try:
+            return ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            return host == "localhost"
+
+    @classmethod
+    def schemes_of(cls) -> tuple[str, ...]:
+        """Return `s3`."""
+        return ("s3",)
+
+    @classmethod
+    def from_url(cls, url: SplitResult, options: dict[str, Any]) -> dict[str, Any]:
+        """Return the settings in `s3://bucket/prefix?region=…&endpoint_url=…&layout=log`."""
+        if not url.hostname:
+            raise ConfigError("s3: the URL has no bucket (s3://bucket/prefix)")
+        settings: dict[str, Any] = dict(options)
+        # urlsplit lowers a host's case; bucket names made before 2018 may have capitals.
+        settings["bucket"] = url.netloc.rpartition("@")[2]
+        if url.path.strip("/"):
+            settings["prefix"] = text_part(url.path.strip("/"))
+        if url.username:
+            settings["aws_access_key_id"] = text_part(url.username)
+            settings["aws_secret_access_key"] = text_part(url.password)
+        return settings
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str]) -> dict[str, tuple[Any, str]]:
+        """Return what `AWS_*` and `S3_POOL_MAX_CONNECTIONS` say, but for credentials.
+
+        Those are the session's business: a key from here and a token from there would be mixed.
+        """
+        found: dict[str, tuple[Any, str]] = {}
+        for key, variables in _VARIABLES.items():
+            for variable in variables:
+                if environ.get(variable):
+                    found.setdefault(key, (environ[variable], variable))
+        return found
+
+
+_VARIABLES = {
+    "region": ("AWS_REGION", "AWS_DEFAULT_REGION"),
+    "endpoint_url": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"),
+    "ca_file": ("AWS_CA_BUNDLE",),
+    "bucket": ("S3_BUCKET",),
+    "prefix": ("S3_PREFIX",),
+    "pool.max_connections": ("S3_POOL_MAX_CONNECTIONS",),
+}

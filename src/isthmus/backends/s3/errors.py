@@ -1,0 +1,140 @@
+"""What S3 and its clients say when something fails, as errors of isthmus.
+
+Both transports bring a failure down to three facts (status, error code, and what the connection
+did), so that they mean the same. Texts of clients are never repeated: a signature error quotes
+headers, and a session token is one of them.
+"""
+
+from __future__ import annotations
+
+import enum
+
+from isthmus.errors import (
+    AccessError,
+    Applied,
+    ConfigError,
+    ConnectError,
+    IsthmusError,
+    RateLimitedError,
+    UnavailableError,
+    UnexpectedError,
+)
+
+
+class Broken(enum.Enum):
+    """What became of the connection, where there is no answer."""
+
+    CONNECT = "no connection could be made"
+    TIMEOUT = "no answer came in time"
+    CUT = "the connection ended before the answer was complete"
+
+
+class NoSuchKeyError(Exception):
+    """There is no object of this key: an answer, not a failure; never leaves the backend."""
+
+
+class PreconditionError(Exception):
+    """The object is not in the state that a conditional write asked for; never leaves the backend.
+
+    `doubtful`: an earlier attempt of the same write may have been done and overwritten since.
+    """
+
+    def __init__(self, *, doubtful: bool = False) -> None:
+        super().__init__("precondition failed")
+        self.doubtful = doubtful
+
+
+class ContendedError(Exception):
+    """Another conditional write to the key is under way (409): try again; never leaves the backend."""
+
+
+_ACCESS = {
+    "AccessDenied": "access is denied",
+    "AccountProblem": "the account has a problem",
+    "AllAccessDisabled": "all access is disabled",
+    "AuthorizationQueryParametersError": "the signature is refused",
+    "CredentialsNotSupported": "these credentials are not supported",
+    "ExpiredToken": "the session token has expired",
+    "Forbidden": "access is denied",
+    "InvalidAccessKeyId": "the access key is unknown",
+    "InvalidSecurity": "the credentials are not valid",
+    "InvalidToken": "the session token is not valid",
+    "KMS.AccessDeniedException": "access to the KMS key is denied",
+    "NotSignedUp": "the account has no S3",
+    "SignatureDoesNotMatch": "the secret key is wrong",
+    "TokenRefreshRequired": "the session token must be refreshed",
+    "UnauthorizedAccess": "access is denied",
+    "XAdminUserNotFound": "the access key is unknown",
+}
+_SKEWED = {"RequestTimeTooSkewed", "RequestExpired"}
+_LIMITED = {
+    "BandwidthLimitExceeded",
+    "RequestLimitExceeded",
+    "RequestThrottled",
+    "SlowDown",
+    "SlowDownRead",
+    "SlowDownWrite",
+    "Throttling",
+    "ThrottlingException",
+    "TooManyRequests",
+}
+_REGION = {"AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "PermanentRedirect"}
+_PASSING = {
+    "BadDigest",
+    "IncompleteBody",
+    "InternalError",
+    "OperationAborted",
+    "RequestTimeout",
+    "ServiceUnavailable",
+}
+
+
+def failure(
+    status: int | None, code: str, broken: Broken | None, *, place: str, writes: bool, message: str = ""
+) -> Exception:
+    """Return the error for a failed request; `place` names endpoint and bucket, `code` is "" if unknown.
+
+    A write without an answer, or whose answer is a server's own trouble, may have been done.
+    """
+    if broken is not None:
+        if broken is Broken.CONNECT:
+            return ConnectError(f"{place}: {broken.value}")
+        return UnavailableError(f"{place}: {broken.value}", applied=_maybe(writes))
+    if code == "NoSuchBucket":
+        return ConfigError(f"{place}: the bucket does not exist")
+    if code in _SKEWED:
+        return AccessError(f"{place}: this machine's clock differs too much from the server's ({code})")
+    if code in _ACCESS:
+        return AccessError(f"{place}: {_ACCESS[code]} ({code})")
+    if code in _REGION or status in {301, 307, 308}:
+        return ConfigError(
+            f"{place}: the bucket is in another region, or at another endpoint ({code or status})"
+        )
+    if code in _LIMITED or status == 429:
+        return RateLimitedError(f"{place}: the server asks for less traffic ({code or status})")
+    if status == 412 or code == "PreconditionFailed":
+        return PreconditionError()
+    if code == "ConditionalRequestConflict":
+        return ContendedError()
+    if status == 404 and code in {"", "404", "NoSuchKey", "NotFound"}:
+        return NoSuchKeyError()
+    if status in {401, 403}:
+        return AccessError(f"{place}: access is denied ({code or status})")
+    return _other(status, code, place=place, writes=writes, message=message)
+
+
+def _other(status: int | None, code: str, *, place: str, writes: bool, message: str) -> IsthmusError:
+    if code in _PASSING or (status is not None and status >= 500 and code != "NotImplemented"):
+        if status == 503 and not code:
+            return RateLimitedError(
+                f"{place}: the server asks for less traffic (503)", applied=_maybe(writes)
+            )
+        return UnavailableError(f"{place}: the server failed ({code or status})", applied=_maybe(writes))
+    said = f": {message}" if message else ""
+    return UnexpectedError(
+        f"{place}: the server answered {status} {code}{said}", applied=_maybe(status is None and writes)
+    )
+
+
+def _maybe(doubtful: bool) -> Applied:
+    return Applied.MAYBE if doubtful else Applied.NO

@@ -1,0 +1,116 @@
+"""Object keys: how a record id and a collection name become part of one, in the ids' own order.
+
+An id is escaped byte by byte so that keys sort as ids do: a listing comes in id order, a page by
+id begins at `StartAfter`, and a search with a limit stops early. Letters, digits and `-` stand for
+themselves; each run of other bytes has a lead character that sorts in its place (`(` below `-`,
+`.` for `.` and `/`, `=` up to `@`, `_` up to the backtick, `~` above `z`). A record's key ends in
+`!.json`, and `!` sorts before all of these, so that `a` comes before `a-b`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+from isthmus.errors import UsageError
+
+RECORD = "!.json"
+MARKER = "_layout.json"
+# Within a key component of 200 bytes: 160 of the id, `!`, a digest, and the ending.
+_LITERAL = 160
+_DIGEST = 32
+_MAX_NAME = 200
+
+
+def _escapes() -> list[str]:
+    table = []
+    for byte in range(256):
+        character = chr(byte)
+        if character == "-" or (byte < 128 and character.isalnum()):
+            table.append(character)
+        elif byte < ord("-"):
+            table.append(f"({byte:02x}")
+        elif byte <= ord("/"):
+            table.append({".": "..", "/": ".f"}[character])
+        elif byte < ord("A"):
+            table.append(f"={byte:02x}")
+        elif byte < ord("a"):
+            table.append({"_": "__", "`": "_g"}.get(character, f"_{byte:02x}"))
+        else:
+            table.append(f"~{byte:02x}")
+    return table
+
+
+_ESCAPES = _escapes()
+_BYTES = {escape: byte for byte, escape in enumerate(_ESCAPES)}
+_plain = re.compile(r"[0-9A-Za-z-]+").fullmatch
+_token = re.compile(r"[0-9A-Za-z-]|[(=~][0-9a-f]{2}|\.\.|\.f|__|_g|_[0-9a-f]{2}")
+_hashed = re.compile(rf"[0-9A-Za-z(=~._-]{{{_LITERAL}}}![0-9a-f]{{{_DIGEST}}}").fullmatch
+
+
+def escape(text: str) -> str:
+    """Return text in characters that every S3 server keeps, sorting as the text does."""
+    if _plain(text):
+        return text
+    return "".join([_ESCAPES[byte] for byte in text.encode()])
+
+
+def unescape(escaped: str) -> str | None:
+    """Return the text that `escape` made this of; None if it made no such thing."""
+    if _plain(escaped):
+        return escaped
+    at, found = 0, bytearray()
+    while at < len(escaped):
+        token = _token.match(escaped, at)
+        byte = _BYTES.get(token[0]) if token else None
+        if token is None or byte is None:
+            return None
+        found.append(byte)
+        at = token.end()
+    try:
+        return found.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def record_name(id: str) -> str:
+    """Return the last component of a record's key; at most 200 bytes.
+
+    A long id is cut and told apart by a digest; its whole text is in the object's body. Such
+    names sort right only up to the cut: see `cut_of`.
+    """
+    escaped = escape(id)
+    if len(escaped) <= _LITERAL:
+        return escaped + RECORD
+    digest = hashlib.blake2b(id.encode(), digest_size=_DIGEST // 2).hexdigest()
+    return f"{escaped[:_LITERAL]}!{digest}{RECORD}"
+
+
+def is_record_name(name: str) -> bool:
+    """Return whether `record_name` could have made this name."""
+    if not name.endswith(RECORD):
+        return False
+    stem = name[: -len(RECORD)]
+    return _plain(stem) is not None or (
+        _hashed(stem) is not None if len(stem) > _LITERAL else bool(stem) and unescape(stem) is not None
+    )
+
+
+def cut_of(name: str) -> str | None:
+    """Return what the names of cut ids have in common with those that they tie with; None for a whole id."""
+    return name[:_LITERAL] if len(name) > _LITERAL + len(RECORD) else None
+
+
+def before_cut(id: str) -> str | None:
+    """Return a name just before those that tie with a cut id's; None for an id that is not cut."""
+    escaped = escape(id)
+    # The exact prefix, if it is an id, ends in `!.json`, and `.` sorts before a digest.
+    return f"{escaped[:_LITERAL]}{RECORD}" if len(escaped) > _LITERAL else None
+
+
+def folder_name(collection: str) -> str:
+    """Return the folder of a collection; refuses a name that no key component can hold."""
+    escaped = escape(collection)
+    if not escaped or len(escaped) > _MAX_NAME:
+        raise UsageError(f"a collection on S3 is named by 1 to {_MAX_NAME} characters once escaped")
+    return escaped

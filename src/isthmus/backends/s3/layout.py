@@ -1,0 +1,33 @@
+"""What a layout does for the backend: records in and out of objects under one place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from isthmus._executor import Change, Kind, Page, PageRequest, Result
+from isthmus._record import Record
+
+
+class Layout(Protocol):
+    """Records of one bucket on one loop. A place is a key prefix, empty or ending in a slash."""
+
+    async def read(self, place: str, ids: Sequence[str]) -> list[Record | None]:
+        """Return the records of these ids."""
+        ...
+
+    async def write(self, place: str, kind: Kind, changes: Sequence[Change], *, atomic: bool) -> list[Result]:
+        """Apply changes, as `Executor.write` says."""
+        ...
+
+    async def page(self, place: str, request: PageRequest) -> Page:
+        """Return a page by id, or in any order."""
+        ...
+
+    async def count(self, place: str) -> int:
+        """Return how many records there are."""
+        ...
+
+    async def clear(self, place: str) -> int:
+        """Delete every record and return how many there were."""
+        ...

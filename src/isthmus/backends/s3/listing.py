@@ -1,0 +1,109 @@
+"""A listing of one collection's records, page by page, the next page asked for ahead."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+
+from isthmus.backends.s3.keys import MARKER, cut_of, is_record_name
+from isthmus.backends.s3.requests import Requests
+from isthmus.backends.s3.transport import Listed, Listing
+
+logger = logging.getLogger("isthmus.s3")
+
+_BEYOND = "/~~~~"
+_RESERVED = {MARKER}
+
+
+class Lister:
+    """Gives the records' names under a place in order, skipping folders and foreign objects.
+
+    A nested folder (another collection, or anybody's) is left by one jump, not read through.
+    """
+
+    def __init__(self, requests: Requests, place: str, after: str = "") -> None:
+        self._requests = requests
+        self._place = place
+        self._names: deque[Listed] = deque()
+        self._next: asyncio.Task[Listing] | None = None
+        self._after: str | None = after
+        self.foreign = 0
+
+    async def take(self, count: int, max_bytes: int) -> list[Listed]:
+        """Return up to so many, fewer only at the end or where their bodies are large.
+
+        Names whose ids tie (`keys.cut_of`) are never parted.
+        """
+        taken: list[Listed] = []
+        size = 0
+        while await self._fill():
+            first = self._names[0]
+            full = len(taken) >= count or (bool(taken) and size + first.size > max_bytes)
+            if full and not (taken and (cut := cut_of(taken[-1].name)) and cut == cut_of(first.name)):
+                break
+            taken.append(self._names.popleft())
+            size += first.size
+        return taken
+
+    async def _fill(self) -> bool:
+        """Make sure that a name is at hand; False at the end."""
+        while not self._names:
+            if self._next is None:
+                if self._after is None:
+                    return False
+                self._ask()
+            task, self._next = self._next, None
+            assert task is not None
+            try:
+                listing = await task
+            except asyncio.CancelledError:
+                task.cancel()
+                raise
+            self._keep(listing)
+        return True
+
+    def _ask(self) -> None:
+        assert self._after is not None
+        self._next = asyncio.ensure_future(self._requests.listing(self._place, after=self._after))
+
+    def _keep(self, listing: Listing) -> None:
+        folder = ""
+        for found in listing.found:
+            name = found.name
+            if "/" in name:
+                folder = name.partition("/")[0]
+            elif is_record_name(name):
+                self._names.append(found)
+            elif name and name not in _RESERVED:
+                self._report(name)
+        if not listing.more:
+            self._after = None
+            return
+        last = listing.found[-1].name
+        if "/" in last:
+            beyond = folder + _BEYOND
+            last = max(last, beyond, key=str.encode)
+        self._after = last
+        self._ask()
+
+    def _report(self, name: str) -> None:
+        self.foreign += 1
+        report_foreign(self._place + name, "its key is not that of a record")
+
+    def close(self) -> None:
+        """Stop asking ahead."""
+        if self._next is not None:
+            self._next.cancel()
+            self._next.add_done_callback(lambda task: None if task.cancelled() else task.exception() and None)
+            self._next = None
+
+
+_reported: set[str] = set()
+
+
+def report_foreign(key: str, why: str) -> None:
+    """Say once that an object is left alone."""
+    if key not in _reported and len(_reported) < 10_000:
+        _reported.add(key)
+        logger.warning("the object %r is left alone: %s", key, why)

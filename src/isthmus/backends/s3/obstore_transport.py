@@ -1,0 +1,129 @@
+"""The transport over obstore: Rust's object_store, five times faster than botocore.
+
+obstore 0.12 tells errors apart by class and otherwise only in words; the words are read in one
+place here. It is bound to no loop, but hangs in a process forked after its first use.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from isthmus._registry import driver
+from isthmus.backends.s3.errors import Broken, NoSuchKeyError, PreconditionError, failure
+from isthmus.backends.s3.transport import Blob, Listed, Listing
+from isthmus.errors import IsthmusError
+
+_status = re.compile(r"status(?: code)?: (\d{3})").search
+_code = re.compile(r"<Code>([^<]*)</Code>").search
+_message = re.compile(r"<Message>([^<]*)</Message>").search
+_kind = re.compile(r"\bkind: (Connect|Timeout|Request|Interrupted|Decode|Unknown)\b").search
+
+
+class ObstoreTransport:
+    """Requests through one `S3Store`."""
+
+    def __init__(self, store: Any, place: str) -> None:
+        self._store = store
+        self._place = place
+        obstore = driver("obstore", extra="s3")
+        self._put, self._get, self._head = obstore.put_async, obstore.get_async, obstore.head_async
+        self._list, self._delete = obstore.list, obstore.delete_async
+
+    async def put(
+        self, key: str, body: bytes, *, if_absent: bool = False, if_match: str | None = None
+    ) -> str:
+        """Write an object in one request, never in parts."""
+        mode: Any = "create" if if_absent else {"e_tag": if_match} if if_match is not None else "overwrite"
+        try:
+            done = await self._put(self._store, key, body, mode=mode, use_multipart=False)
+        except Exception as error:  # obstore raises its own classes, OSError and ValueError
+            raise self.translated(error, writes=True) from None
+        return str(done["e_tag"])
+
+    async def get(self, key: str) -> Blob | None:
+        """Return an object, or None."""
+        try:
+            found = await self._get(self._store, key)
+            body = await found.bytes_async()
+            return Blob(bytes(body), str(found.meta["e_tag"]))
+        except Exception as error:  # as above
+            answer = self.translated(error)
+            if isinstance(answer, NoSuchKeyError):
+                return None
+            raise answer from None
+
+    async def head(self, key: str) -> str | None:
+        """Return the entity tag, or None."""
+        try:
+            return str((await self._head(self._store, key))["e_tag"])
+        except Exception as error:  # as above
+            answer = self.translated(error)
+            if isinstance(answer, NoSuchKeyError):
+                return None
+            raise answer from None
+
+    async def listing(self, prefix: str, *, after: str = "", limit: int = 1000) -> Listing:
+        """Return a page; object_store asks for 1,000 keys whatever the limit."""
+        # object_store's prefixes are whole folders, as ours are: it adds the slash itself.
+        stream = self._list(
+            self._store, prefix.rstrip("/") or None, offset=prefix + after if after else None, chunk_size=1000
+        )
+        try:
+            chunk = await anext(stream)
+        except StopAsyncIteration:
+            return Listing([], more=False)
+        except Exception as error:  # as above
+            raise self.translated(error) from None
+        cut = len(prefix)
+        found = [
+            Listed(o["path"][cut:], str(o["e_tag"]), o["size"], o["last_modified"]) for o in chunk[:limit]
+        ]
+        return Listing(found, more=len(chunk) >= min(limit, 1000))
+
+    async def delete_many(self, keys: Sequence[str]) -> dict[str, IsthmusError]:
+        """Delete in one bulk request; object_store reports the first error only."""
+        try:
+            await self._delete(self._store, list(keys))
+        except Exception as error:  # as above
+            answer = self.translated(error, writes=True)
+            if not isinstance(answer, NoSuchKeyError):
+                raise answer from None
+        return {}
+
+    def translated(self, error: Exception, *, writes: bool = False) -> Exception:
+        """Return what an error of obstore means."""
+        if isinstance(error, IsthmusError | asyncio.CancelledError):
+            return error
+        text = str(error)
+        status, code, kind, said = _status(text), _code(text), _kind(text), _message(text)
+        name = type(error).__name__
+        if name == "PreconditionError":  # also If-Match on a missing object, which is a 404
+            if code is None or code[1] not in {"NoSuchBucket", "ConditionalRequestConflict"}:
+                return PreconditionError()
+        if name == "AlreadyExistsError" and (code is None or code[1] != "ConditionalRequestConflict"):
+            return PreconditionError()
+        broken = None
+        if status is None and "Received redirect" not in text:
+            broken = _BROKEN.get(kind[1]) if kind else None
+            if broken is None and name == "FileNotFoundError":
+                return NoSuchKeyError()
+        return failure(
+            301 if "Received redirect" in text else int(status[1]) if status else None,
+            code[1] if code else "",
+            broken,
+            place=self._place,
+            writes=writes,
+            message=said[1] if said else "" if status else text.split("\n", maxsplit=1)[0][:200],
+        )
+
+
+_BROKEN = {
+    "Connect": Broken.CONNECT,
+    "Timeout": Broken.TIMEOUT,
+    "Request": Broken.CUT,
+    "Interrupted": Broken.CUT,
+    "Decode": Broken.CUT,
+}

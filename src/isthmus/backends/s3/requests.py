@@ -1,0 +1,286 @@
+"""Requests of one loop: so many at a time, repeated a few times where that is safe."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+from isthmus._clock import SYSTEM_CLOCK, Clock
+from isthmus._executor import PoolStats
+from isthmus._loop_pools import LoopPool
+from isthmus.backends.s3.boto_transport import BotoTransport
+from isthmus.backends.s3.config import S3Config
+from isthmus.backends.s3.errors import ContendedError, PreconditionError
+from isthmus.backends.s3.obstore_transport import ObstoreTransport
+from isthmus.backends.s3.session import Keys, Sessions, boto_client, obstore_hangs, obstore_store
+from isthmus.backends.s3.transport import Blob, Listing, Transport
+from isthmus.errors import (
+    Applied,
+    ConnectError,
+    IsthmusError,
+    PoolTimeoutError,
+    UnavailableError,
+    UnexpectedError,
+)
+
+T = TypeVar("T")
+A = TypeVar("A")
+
+ATTEMPTS = 4
+_FIRST_PAUSE = 0.05
+
+
+class Requests:
+    """The pool of one loop: a transport, its bound on requests in flight, the rare-verb client."""
+
+    def __init__(self, config: S3Config, keys: Keys | None, clock: Clock = SYSTEM_CLOCK) -> None:
+        self.config = config
+        self.place = f"s3 {config.endpoint_url or 'aws'}/{config.bucket}"
+        self.sessions = Sessions(config, keys)
+        self._clock = clock
+        self._slots = asyncio.Semaphore(config.pool.max_connections)
+        self._transport: Transport | None = None
+        self._client: Any = None
+        self._client_turn = asyncio.Lock()
+        self._in_use = self._waiting = self._acquired = self._timeouts = 0
+        self._wait_seconds = self._use_seconds = 0.0
+        self.shared: dict[Any, Any] = {}
+        """What handles of one loop share besides requests, by what tells it apart."""
+        self.closing: list[LoopPool] = []
+        """What of it has tasks of its own, such as the committers of logs."""
+
+    @classmethod
+    async def open(cls, config: S3Config, keys: Keys | None) -> Requests:
+        """Return a pool; nothing is sent yet."""
+        pool = cls(config, keys)
+        if config.transport == "obstore" and not obstore_hangs():
+            pool._transport = ObstoreTransport(await obstore_store(config, pool.sessions), pool.place)
+        else:
+            pool._transport = await pool.rare()
+        return pool
+
+    @property
+    def limit(self) -> int:
+        """How many requests may be in flight."""
+        return self.config.pool.max_connections
+
+    async def client(self) -> Any:
+        """Return the aioboto3 client of this loop."""
+        async with self._client_turn:
+            if self._client is None:
+                self._client = await boto_client(self.config, self.sessions)
+            return self._client
+
+    async def rare(self) -> BotoTransport:
+        """Return the transport that has the rare verbs."""
+        return BotoTransport(await self.client(), self.config.bucket, self.place, self.config.checksum)
+
+    async def close(self) -> None:
+        """Close the client; obstore has nothing to close."""
+        closing, self.closing = self.closing, []
+        for shared in closing:
+            await shared.close()
+        self.shared.clear()
+        client, self._client = self._client, None
+        if client is not None:
+            await client.__aexit__(None, None, None)
+
+    def abandon(self) -> None:
+        """Drop the client's sockets: its loop may be dead."""
+        for shared in self.closing:
+            shared.abandon()
+        client, self._client = self._client, None
+        if client is not None:
+            _forget_sockets(client)
+
+    def healthy(self) -> bool:
+        """Return True: each request makes a connection if it needs one."""
+        return True
+
+    def stats(self) -> PoolStats:
+        """Return a snapshot; a connection is a request in flight."""
+        return PoolStats(
+            size=self._in_use,
+            in_use=self._in_use,
+            waiting=self._waiting,
+            max_size=self.limit,
+            acquired=self._acquired,
+            timeouts=self._timeouts,
+            wait_seconds=self._wait_seconds,
+            use_seconds=self._use_seconds,
+        )
+
+    # One request
+
+    async def send(self, request: Callable[[Transport], Awaitable[T]]) -> T:
+        """Send one request when it is its turn."""
+        assert self._transport is not None
+        if self._slots.locked():
+            await self._turn()
+        else:
+            await self._slots.acquire()  # does not wait
+        self._acquired += 1
+        self._in_use += 1
+        begun = self._clock.now()
+        try:
+            return await request(self._transport)
+        finally:
+            self._in_use -= 1
+            self._use_seconds += self._clock.now() - begun
+            self._slots.release()
+
+    async def _turn(self) -> None:
+        begun = self._clock.now()
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(self.config.pool.timeout):
+                await self._slots.acquire()
+        except TimeoutError:
+            self._timeouts += 1
+            raise PoolTimeoutError(
+                f"{self.place}: {self.limit} requests are in flight and none ended"
+                f" within {self.config.pool.timeout:g} s ({self._waiting} wait)"
+            ) from None
+        finally:
+            self._waiting -= 1
+            self._wait_seconds += self._clock.now() - begun
+
+    async def repeated(self, request: Callable[[Transport], Awaitable[T]]) -> T:
+        """Send a request that may be done twice, repeating it while the server is busy or cut it off.
+
+        A refused connection is told at once: the server is down, not busy.
+        """
+        for attempt in range(ATTEMPTS - 1):
+            try:
+                return await self.send(request)
+            except (ConnectError, PoolTimeoutError):
+                raise
+            except UnavailableError as error:
+                asked = error.retry_after
+            await self.pause(attempt, asked)
+        return await self.send(request)
+
+    async def pause(self, attempt: int, asked: float | None = None) -> None:
+        """Wait before the next attempt: longer each time, never in step with others."""
+        wait = asked if asked is not None else _FIRST_PAUSE * 2**attempt
+        await self._clock.sleep(min(wait, 5.0) * random.uniform(0.5, 1.0))  # noqa: S311 - spreads load
+
+    # The verbs
+
+    async def get(self, key: str) -> Blob | None:
+        """Return an object, None if there is none."""
+        return await self.repeated(lambda transport: transport.get(key))
+
+    async def head(self, key: str) -> str | None:
+        """Return an entity tag, None if there is no such object."""
+        return await self.repeated(lambda transport: transport.head(key))
+
+    async def listing(self, prefix: str, *, after: str = "", limit: int = 1000) -> Listing:
+        """Return a page of a listing."""
+        return await self.repeated(lambda transport: transport.listing(prefix, after=after, limit=limit))
+
+    async def put(self, key: str, body: bytes) -> str:
+        """Write an object, whatever is there."""
+        return await self.repeated(lambda transport: transport.put(key, body))
+
+    async def put_if(
+        self, key: str, body: bytes, is_ours: Callable[[bytes], bool], *, if_match: str | None = None
+    ) -> str:
+        """Write an object that must be absent, or still be `if_match`; return its entity tag.
+
+        The body has a token that no other write has. Once an attempt had no answer, a failed
+        condition is looked at: an object with our token is our own success. Raises
+        `PreconditionError`, or a `StoreError` that says whether it may have been done.
+        """
+        doubtful = False
+        for attempt in range(ATTEMPTS):
+            try:
+                return await self.send(
+                    lambda t: t.put(key, body, if_absent=if_match is None, if_match=if_match)
+                )
+            except PreconditionError:
+                if not doubtful:
+                    raise
+                return await self._recognised(key, is_ours)
+            except ContendedError:
+                if attempt == ATTEMPTS - 1:
+                    raise PreconditionError(doubtful=doubtful) from None
+                asked = None
+            except UnavailableError as error:
+                doubtful = doubtful or error.applied is Applied.MAYBE
+                if attempt == ATTEMPTS - 1 or isinstance(error, ConnectError | PoolTimeoutError):
+                    error.applied = Applied.MAYBE if doubtful else Applied.NO
+                    raise
+                asked = error.retry_after
+            await self.pause(attempt, asked)
+        raise AssertionError("the last attempt raises or returns")
+
+    async def _recognised(self, key: str, is_ours: Callable[[bytes], bool]) -> str:
+        try:
+            found = await self.get(key)
+        except IsthmusError as error:
+            error.applied = Applied.MAYBE
+            raise
+        if found is not None and is_ours(found.body):
+            return found.etag
+        raise PreconditionError(doubtful=True)
+
+    async def delete_many(self, keys: Sequence[str]) -> dict[str, IsthmusError]:
+        """Delete objects, there or not, by 1,000; return the error of each that was not deleted."""
+        failed: dict[str, IsthmusError] = {}
+        batches = [keys[at : at + 1000] for at in range(0, len(keys), 1000)]
+
+        async def delete(batch: Sequence[str]) -> None:
+            try:
+                failed.update(await self.repeated(lambda transport: transport.delete_many(batch)))
+            except UnexpectedError:
+                # obstore tells of one error without its key; deleting again tells of each.
+                rare = await self.rare()
+                failed.update(await self.repeated(lambda _: rare.delete_many(batch)))
+
+        await each(delete, batches, 4)
+        return failed
+
+
+async def each(work: Callable[[A], Awaitable[None]], items: Iterable[A], width: int) -> None:
+    """Run work on items, so many at a time; the first failure stops the rest and is raised."""
+    pending = iter(items)
+
+    async def worker() -> None:
+        for item in pending:
+            await work(item)
+
+    if width == 1:
+        return await worker()
+    tasks = [asyncio.ensure_future(worker()) for _ in range(width)]
+    try:
+        await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise
+
+
+def _forget_sockets(client: Any) -> None:
+    """Close the sockets of an aiobotocore 2 client whose loop is dead, without a ResourceWarning.
+
+    Its own `close` would await; aiohttp's and asyncio's finalizers would complain.
+    """
+    sessions = getattr(getattr(client._endpoint, "http_session", None), "_sessions", None) or {}
+    for session in sessions.values():
+        connector = getattr(session, "_connector", None)
+        session._connector = None
+        if connector is None:
+            continue
+        connector._closed = True
+        for held in list(getattr(connector, "_conns", {}).values()):
+            for protocol, *_ in held:
+                transport: Any = getattr(protocol, "transport", None)
+                sock = getattr(transport, "_sock", None)
+                if sock is not None:
+                    sock.close()
+                    transport._sock = None
+        connector._conns.clear()

@@ -1,0 +1,225 @@
+"""Credentials, region and clients: where requests get what signs and carries them.
+
+Keys that are given are used as they are. Otherwise the aioboto3 session finds credentials by the
+whole AWS chain (environment, profile, SSO, container, instance) and is asked again at signing
+time, so that expiring ones are refreshed ahead. Loading it reads some megabytes of JSON, so that
+happens in a thread, and not at all before it is needed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import datetime as dt
+import functools
+import os
+import sys
+import time
+from collections.abc import Callable, Hashable, Mapping
+from pathlib import Path
+from typing import Any
+
+from isthmus._loop_pools import secret_digest
+from isthmus._registry import driver
+from isthmus.backends.s3.boto_transport import translated
+from isthmus.backends.s3.config import S3Config
+from isthmus.errors import ConfigError
+
+# Asked again at the latest after this; botocore refreshes 10 to 15 minutes ahead of the end.
+_ASK_AGAIN = dt.timedelta(minutes=8)
+
+
+class Keys:
+    """A fixed pair of keys, and a token with temporary ones."""
+
+    __slots__ = ("access", "secret", "token")
+
+    def __init__(self, access: str, secret: str, token: str | None) -> None:
+        self.access = access
+        self.secret = secret
+        self.token = token
+
+
+def fixed_keys(config: S3Config, environ: Mapping[str, str] = os.environ) -> Keys | None:
+    """Return the keys that need no session: those of the config, else of the environment.
+
+    Keys and token are taken from one place, never mixed. A profile in the config beats the
+    environment, as botocore has it.
+    """
+    if config.aws_access_key_id is not None and config.aws_secret_access_key is not None:
+        token = config.aws_session_token
+        return Keys(
+            config.aws_access_key_id,
+            config.aws_secret_access_key.get_secret_value(),
+            None if token is None else token.get_secret_value(),
+        )
+    access, secret = environ.get("AWS_ACCESS_KEY_ID"), environ.get("AWS_SECRET_ACCESS_KEY")
+    if config.profile is None and access and secret:
+        return Keys(access, secret, environ.get("AWS_SESSION_TOKEN") or None)
+    return None
+
+
+def pool_key(config: S3Config, keys: Keys | None) -> Hashable:
+    """Return everything that tells one pool from another; secrets as digests."""
+    credentials = (
+        (keys.access, secret_digest(keys.secret), secret_digest(keys.token))
+        if keys is not None
+        else (config.profile, os.environ.get("AWS_PROFILE"))
+    )
+    return (
+        "s3",
+        config.bucket,
+        config.region,
+        config.endpoint_url,
+        credentials,
+        config.transport,
+        config.pool.max_connections,
+        config.pool.timeout,
+        config.timeout,
+        config.checksum,
+        config.ca_file,
+    )
+
+
+class Sessions:
+    """The aioboto3 session of one pool, made when first needed, and what it knows."""
+
+    def __init__(self, config: S3Config, keys: Keys | None) -> None:
+        self._config = config
+        self.keys = keys
+        self._session: Any = None
+        self._turn = asyncio.Lock()
+
+    async def session(self) -> Any:
+        """Return the session; made in a thread the first time."""
+        async with self._turn:
+            if self._session is None:
+                try:
+                    self._session = await asyncio.to_thread(_made, self._config, self.keys)
+                except Exception as error:  # botocore's own, such as ProfileNotFound
+                    raise translated(error, place="s3", writes=False) from None
+            return self._session
+
+    async def region(self) -> str:
+        """Return the region of the config or the profile; `us-east-1` if nobody names one."""
+        if self._config.region is not None or self.keys is not None:
+            return self._config.region or "us-east-1"
+        return (await self.session()).region_name or "us-east-1"
+
+    async def credentials(self) -> dict[str, Any]:
+        """Return what signs the next requests, in obstore's form; asks the chain each time."""
+        found = await (await self.session()).get_credentials()
+        if found is None:
+            raise ConfigError(
+                "s3: no credentials: give aws_access_key_id and aws_secret_access_key, a profile, or AWS_*"
+            )
+        frozen = await found.get_frozen_credentials()
+        return {
+            "access_key_id": frozen.access_key,
+            "secret_access_key": frozen.secret_key,
+            "token": frozen.token,
+            "expires_at": dt.datetime.now(dt.UTC) + _ASK_AGAIN,
+        }
+
+
+def _made(config: S3Config, keys: Keys | None) -> Any:
+    session = driver("aioboto3", extra="s3").Session(
+        aws_access_key_id=keys.access if keys else None,
+        aws_secret_access_key=keys.secret if keys else None,
+        aws_session_token=keys.token if keys else None,
+        region_name=config.region,
+        profile_name=config.profile,
+    )
+    # The loader keeps what it read, so that the client is made without touching the disk.
+    loader = session._session.get_component("data_loader")
+    for model in ("service-2", "endpoint-rule-set-1", "paginators-1"):
+        loader.load_service_model("s3", model)
+    for data in ("endpoints", "partitions", "sdk-default-configuration", "_retry"):
+        loader.load_data(data)
+    return session
+
+
+async def boto_client(config: S3Config, sessions: Sessions) -> Any:
+    """Return an entered aioboto3 client for this loop; close it with `__aexit__`."""
+    session = await sessions.session()
+    options = driver("aiobotocore.config", extra="s3").AioConfig(
+        max_pool_connections=config.pool.max_connections,
+        connect_timeout=min(5.0, config.timeout),
+        read_timeout=config.timeout,
+        # A repeat of a conditional write would meet its own success: repeats are ours.
+        retries={"total_max_attempts": 1, "mode": "standard"},
+        # CRC trailers, the default since botocore 1.36, break other servers.
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+        parameter_validation=False,
+        s3={"addressing_style": "path"} if config.endpoint_url else {},
+    )
+    client = session.client(
+        "s3",
+        region_name=await sessions.region(),
+        endpoint_url=config.endpoint_url,
+        verify=config.ca_file,
+        config=options,
+    )
+    return await client.__aenter__()
+
+
+async def obstore_store(config: S3Config, sessions: Sessions) -> Any:
+    """Return an obstore `S3Store`."""
+    store = driver("obstore.store", extra="s3").S3Store
+    _note_obstore()
+    settings: dict[str, Any] = {
+        "region": await sessions.region(),
+        "virtual_hosted_style_request": not config.endpoint_url,
+    }
+    if config.endpoint_url:
+        settings["endpoint"] = config.endpoint_url
+    if config.checksum == "sha256":
+        settings["checksum_algorithm"] = "sha256"
+    timeout = dt.timedelta(seconds=config.timeout)
+    options: dict[str, Any] = {
+        "timeout": timeout,
+        "connect_timeout": min(timeout, dt.timedelta(seconds=5)),
+        "allow_http": (config.endpoint_url or "").startswith("http://"),
+        "pool_max_idle_per_host": str(config.pool.max_connections),
+    }
+    if config.ca_file:
+        options["root_certificate"] = await asyncio.to_thread(Path(config.ca_file).read_bytes)
+    return store(
+        config.bucket,
+        config=settings,
+        client_options=options,
+        retry_config={"max_retries": 0, "retry_timeout": timeout},
+        # A provider even for fixed keys: obstore would complete them with the environment's token.
+        credential_provider=_fixed(sessions.keys) if sessions.keys else sessions.credentials,
+    )
+
+
+def _fixed(keys: Keys) -> Callable[[], dict[str, Any]]:
+    return lambda: {
+        "access_key_id": keys.access,
+        "secret_access_key": keys.secret,
+        "token": keys.token,
+        "expires_at": None,
+    }
+
+
+_in_fork = False
+
+
+def obstore_hangs() -> bool:
+    """Return whether this process was forked from one that had used obstore, where it would hang."""
+    return _in_fork
+
+
+def _forked() -> None:
+    global _in_fork
+    _in_fork = True
+
+
+@functools.cache
+def _note_obstore() -> None:
+    os.register_at_fork(after_in_child=_forked)
+    # The thread that delivered the last answer may still want the interpreter; when that is gone,
+    # the process aborts (obstore 0.12.1: up to 10 of 15 short programs). 20 ms are enough for it.
+    atexit.register(lambda: None if _in_fork or "obstore" not in sys.modules else time.sleep(0.02))
