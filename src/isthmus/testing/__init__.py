@@ -1,0 +1,1 @@
+"""For those who test: nasty records and queries, and the conformance suite that every backend passes."""

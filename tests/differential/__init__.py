@@ -1,0 +1,1 @@
+"""Generated queries and programs, run on a real backend and on the evaluator: one answer."""

@@ -1,0 +1,72 @@
+"""`python -m tests.differential --backend sqlite --n 100000 --seed 1`: 0 differences, or a test to paste."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+
+from tests.differential import queries
+from tests.differential.stores import STORES, Store, store_of
+
+_URLS = {
+    "postgres": "ISTHMUS_TEST_POSTGRES_URL",
+    "elasticsearch": "ISTHMUS_TEST_ELASTICSEARCH_URL",
+    "s3": "ISTHMUS_TEST_S3_URL",
+}
+# S3 has no query language: its everyday queries are judged here.
+EXACT = ("memory", "sqlite", "postgres", "elasticsearch")
+
+
+def main() -> int:
+    """Run, print what was covered, and return 1 if anything differed or fell short."""
+    options = _options()
+    failed = False
+    for store in stores(options.backend, options.url):
+        layout = store.config.get("layout")
+        print(
+            f"{store.backend}{f' layout={layout}' if layout else ''} seed={options.seed} n={options.n}",
+            flush=True,
+        )
+        report = asyncio.run(
+            queries.run(
+                store, n=options.n, seed=options.seed, everyday=options.everyday, per_set=options.per_set
+            )
+        )
+        exact = store.backend in EXACT
+        for line in queries.lines(report, exact_required=exact):
+            print(line)
+        for failure in report.failures:
+            print("\n" + failure)
+        failed |= bool(report.failures or report.tally.shortcomings(exact_required=exact))
+    return 1 if failed else 0
+
+
+def stores(backend: str, url: str | None) -> list[Store]:
+    """Return the stores of a backend: one, or one for each layout of S3."""
+    if url is None and backend in _URLS:
+        url = os.environ.get(_URLS[backend])
+        if url is None:
+            sys.exit(
+                f"{backend} needs --url or {_URLS[backend]} (python -m tests.servers run {backend} -- …)"
+            )
+    names = [name for name, (kind, _, _) in STORES.items() if backend in (kind, name)]
+    return [store_of(name, url) for name in names] or [Store(backend, url)]
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.differential", description=__doc__)
+    parser.add_argument("--backend", default="sqlite")
+    parser.add_argument("--n", type=int, default=2_000, help="how many queries")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--url", help="the store; by default the test server's from the environment")
+    parser.add_argument("--everyday", action="store_true", help="only everyday records and queries")
+    parser.add_argument(
+        "--per-set", type=int, default=queries.QUERIES_PER_SET, help="queries on each set of records"
+    )
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,176 @@
+"""One verb on one query: what the backend answers, and what the evaluator says that it must."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from isthmus import AsyncDatabase, Query
+from isthmus._path import Path, Root
+from isthmus._query.aggregate import Groups
+from isthmus._query.ast import Function, Measure
+from isthmus._query.evaluate import holds, select
+from isthmus._query.found import found
+from isthmus._query.order import in_order
+from isthmus._record import Record
+from isthmus._values import same
+from isthmus.testing.queries import Made, QueryMaker
+
+VERBS = ("search", "search", "search", "search", "count", "page", "stream", "aggregate", "find_one", "exists")
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A verb, its query and the rest of its arguments; `size` is of pages."""
+
+    verb: str
+    query: Query
+    size: int = 0
+    by: tuple[Path, ...] = ()
+    measures: tuple[Measure, ...] = ()
+
+    def expected(self, records: Sequence[Record]) -> Any:
+        """Return the answer by the evaluator; the records are as they were read back."""
+        query = self.query
+        matching = [record for record in records if holds(query.where, record)]
+        if self.verb == "aggregate":
+            groups = Groups(self.measures)
+            for record in matching:
+                groups.add_record(record, self.by)
+            return [[list(key), row] for key, row in groups.rows(self.by)]
+        if self.verb in ("count", "delete_where"):
+            return len(matching)
+        if self.verb == "exists":
+            return bool(matching)
+        end = None if query.count is None else query.skip + query.count
+        rows = [_row(record, query) for record in in_order(matching, query.order)[query.skip : end]]
+        if self.verb == "find_one":
+            return rows[:1]
+        if self.verb == "page":
+            return [rows[at : at + self.size] for at in range(0, len(rows), self.size)] or [[]]
+        if self.verb == "stream" and _unordered(query):
+            rows.sort(key=lambda row: row[0])
+        return rows
+
+    async def actual(self, db: AsyncDatabase) -> Any:
+        """Return the backend's answer in the same form."""
+        query = self.query
+        match self.verb:
+            case "search":
+                return [[r.id, r.data] for r in await db.search(query)]
+            case "find_one":
+                one = await db.find_one(query)
+                return [] if one is None else [[one.id, one.data]]
+            case "count":
+                return await db.count(query)
+            case "exists":
+                return await db.exists(query)
+            case "delete_where":
+                return await db.delete_where(query)
+            case "stream":
+                rows = [[r.id, r.data] async for r in db.stream(query, page_size=self.size)]
+                return sorted(rows, key=lambda row: row[0]) if _unordered(query) else rows
+            case "page":
+                return await _pages(db, query, self.size)
+            case "aggregate":
+                columns: Any = {
+                    m.name: m.function.value if m.path is None else (m.function.value, _named(m.path))
+                    for m in self.measures
+                }
+                rows = await db.aggregate(query, by=[_named(path) for path in self.by], **columns)
+                return [
+                    [list(row.values())[: len(self.by)], list(row.values())[len(self.by) :]] for row in rows
+                ]
+        raise AssertionError(self.verb)
+
+    def agree(self, records: Sequence[Record], expected: Any, actual: Any) -> bool:
+        """Return whether two answers are the same; sums and averages within 1e-12 of what was added."""
+        if self.verb != "aggregate":
+            return same(expected, actual)
+        if len(expected) != len(actual):
+            return False
+        return all(
+            same(key, other_key) and all(map(self._close(records), self.measures, row, other))
+            for (key, row), (other_key, other) in zip(expected, actual, strict=True)
+        )
+
+    def _close(self, records: Sequence[Record]) -> Any:
+        def close(measure: Measure, left: Any, right: Any) -> bool:
+            if measure.function not in (Function.SUM, Function.AVG) or left is None or right is None:
+                return same(left, right)
+            assert measure.path is not None
+            numbers = [v for r in records for v in found(r, measure.path) if type(v) in (int, float)]
+            exact = all(isinstance(n, int) for n in numbers)
+            if exact and measure.function is Function.SUM:
+                return same(left, right)
+            # Terms that cancel each other leave the error of the largest.
+            scale = max((abs(float(n)) for n in numbers), default=0.0) * len(numbers)
+            return left == right or math.isclose(left, right, rel_tol=1e-12, abs_tol=scale * 1e-12)
+
+        return close
+
+
+def _named(path: Path) -> Any:
+    return path
+
+
+def _unordered(query: Query) -> bool:
+    return not query.order and query.count is None and not query.skip
+
+
+def _row(record: Record, query: Query) -> list[Any]:
+    data = record.data if query.fields is None else select(record.data, query.fields)
+    return [record.id, data]
+
+
+async def _pages(db: AsyncDatabase, query: Query, size: int) -> list[Any]:
+    pages, cursor = [], None
+    for _ in range(10_000):
+        page = await db.page(query, size=size, cursor=cursor)
+        pages.append([[r.id, r.data] for r in page.records])
+        cursor = page.cursor
+        if cursor is None:
+            return pages
+    raise AssertionError("the cursors never end")
+
+
+def make(rng: random.Random, maker: QueryMaker, made: Made) -> Check:
+    """Return a check of a made predicate: a verb with an order, limits, fields or groups."""
+    verb = rng.choice(VERBS)
+    query = Query(where=made.predicate)
+    if verb == "aggregate":
+        functions = rng.sample(list(Function), rng.randint(1, 3))
+        measures = tuple(_measure(rng, maker, f"m{i}", function) for i, function in enumerate(functions))
+        by = {str(path): path for path in (maker.path() for _ in range(rng.choice((0, 1, 1, 2))))}
+        by = {name: path for name, path in by.items() if name not in {m.name for m in measures}}
+        return Check(verb, query, by=tuple(by.values()), measures=measures)
+    if verb in ("count", "exists"):
+        return Check(verb, query)
+    query = Query(made.predicate, maker.order())
+    if verb == "page":
+        return Check(verb, _cut(rng, maker, query), size=rng.randint(1, 12))
+    if verb in ("search", "stream"):
+        if rng.random() < 0.5:
+            query = query.limit(rng.choice((0, 1, 2, 5, 10, 100)))
+        if rng.random() < 0.3:
+            query = query.offset(rng.choice((0, 1, 2, 5, 20)))
+        query = _cut(rng, maker, query)
+    return Check(verb, query, size=rng.choice((1, 2, 3, 7, 2_000)) if verb == "stream" else 0)
+
+
+def _measure(rng: random.Random, maker: QueryMaker, name: str, function: Function) -> Measure:
+    if function is Function.COUNT and rng.random() < 0.5:
+        return Measure(name, function)
+    return Measure(name, function, maker.path())
+
+
+def _cut(rng: random.Random, maker: QueryMaker, query: Query) -> Query:
+    if rng.random() < 0.2:
+        paths = [maker.path() for _ in range(rng.randint(1, 3))]
+        return (
+            query.select(*(p for p in paths if p.root is Root.DATA)) if paths[0].root is Root.DATA else query
+        )
+    return query

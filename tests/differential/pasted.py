@@ -1,0 +1,42 @@
+"""What a test that a run printed needs: `assert_same`, and the short forms of its arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from isthmus._path import Path
+from isthmus._query.ast import Function, Measure
+from isthmus._query.codec import _path_from, from_json
+from isthmus._record import Record
+from tests.differential.checks import Check
+from tests.differential.queries import outcome
+from tests.differential.stores import Store, store_of
+
+__all__ = ["Check", "assert_same", "columns", "from_json", "paths"]
+
+
+def paths(shapes: Sequence[Any]) -> tuple[Path, ...]:
+    """Return the paths of a printed test."""
+    return tuple(_path_from(shape, "path") for shape in shapes)
+
+
+def columns(spec: dict[str, Any]) -> tuple[Measure, ...]:
+    """Return the measures of a printed test."""
+    return tuple(
+        Measure(name, Function(function), None if shape is None else _path_from(shape, "path"))
+        for name, (function, shape) in spec.items()
+    )
+
+
+async def assert_same(
+    store: Store | str,
+    records: Sequence[tuple[str, dict[str, Any], dict[str, Any]]],
+    check: Check,
+    *,
+    indexes: Sequence[str] = (),
+) -> None:
+    """Load the records and fail with both answers if the store's is not the evaluator's."""
+    made = [Record(data, id=id, metadata=metadata) for id, data, metadata in records]
+    differing = await outcome(store_of(store) if isinstance(store, str) else store, made, check, indexes)
+    assert differing is None, f"expected {differing[0]!r}\nactual   {differing[1]!r}"

@@ -1,0 +1,172 @@
+"""The run of queries: load a set of records, ask many things, compare each answer with the evaluator's."""
+
+from __future__ import annotations
+
+import random
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TextIO
+
+from isthmus import AsyncDatabase, Query
+from isthmus._record import Record
+from isthmus._values import same
+from isthmus.errors import IsthmusError
+from isthmus.testing.queries import QueryMaker, paths_of
+from isthmus.testing.records import RecordSet, everyday_set, nasty_set
+from tests.differential.checks import Check, make
+from tests.differential.shrink import as_test, shrunk
+from tests.differential.stores import Store
+from tests.differential.tally import Tally
+
+QUERIES_PER_SET = 200
+
+
+@dataclass(slots=True)
+class Report:
+    """What a run found."""
+
+    tally: Tally
+    seconds: float = 0.0
+    sets: int = 0
+    failures: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Raised:
+    """The answer of a call that raised."""
+
+    error: str
+
+
+async def run(
+    store: Store,
+    *,
+    n: int,
+    seed: int,
+    everyday: bool = False,
+    per_set: int = QUERIES_PER_SET,
+    stop_after: int = 3,
+    log: TextIO = sys.stderr,
+) -> Report:
+    """Run that many queries; every set of records comes from `seed` and its number."""
+    report = Report(Tally(everyday_only=everyday))
+    started = time.perf_counter()
+    while report.tally.queries < n and len(report.failures) < stop_after:
+        rng = random.Random(f"{seed}/{report.sets}")
+        records = everyday_set(rng) if everyday or report.sets % 2 else nasty_set(rng)
+        wanted = min(per_set, n - report.tally.queries)
+        case = await _one_set(store, rng, records, wanted, report.tally)
+        if case is not None:
+            print(f"difference in set {report.sets} of seed {seed}; shrinking…", file=log)
+            report.failures.append(await _told(store, *case))
+        report.sets += 1
+    report.seconds = time.perf_counter() - started
+    return report
+
+
+async def _one_set(
+    store: Store, rng: random.Random, records: RecordSet, wanted: int, tally: Tally
+) -> tuple[Sequence[Record], Check, tuple[str, ...]] | None:
+    """Run queries on one set; return the first case that differs."""
+    indexes = _indexes(rng, records) if store.backend in ("sqlite", "postgres") else ()
+    async with store.fresh(indexes) as db:
+        stored = await load(db, records.records)
+        maker = QueryMaker(rng, records, stored)
+        support = db._backend.support(db.collection_name)
+        for number in range(wanted):
+            made = maker.made()
+            check = make(rng, maker, made)
+            tally.add(check.verb, made, len(stored), support, everyday=records.everyday)
+            if number == wanted - 1 and made.used:
+                check = Check("delete_where", Query(where=made.predicate))
+            if await differs(db, stored, check) is not None:
+                return records.records, check, tuple(indexes)
+    return None
+
+
+def _indexes(rng: random.Random, records: RecordSet) -> list[str]:
+    """Return some fields to index, half of the times; those that can be named in a config."""
+    names = {".".join(keys) for record in records.records for keys in paths_of(record.data)}
+    plain = sorted(
+        name for name in names if all(part.isidentifier() and part.isascii() for part in name.split("."))
+    )
+    plain = [name for name in plain if not name.startswith("_")]
+    return rng.sample(plain, min(len(plain), 3)) if rng.random() < 0.5 else []
+
+
+async def load(db: AsyncDatabase, records: Sequence[Record]) -> list[Record]:
+    """Store the records, and return them as they were read back, which must be equal."""
+    await db.create_batch([Record(r.data, id=r.id, metadata=r.metadata) for r in records])
+    stored = await db.search()
+    by_id = {record.id: record for record in stored}
+    assert len(by_id) == len(stored) == len(records), f"stored {len(records)} records, read {len(stored)}"
+    for record in records:
+        back = by_id.get(record.id)
+        assert back is not None, f"lost {record.id!r}"
+        assert same(back.data, record.data), f"stored {record!r}, read {back!r}"
+        assert same(back.metadata, record.metadata), f"stored {record!r}, read {back!r}"
+    return stored
+
+
+async def differs(db: AsyncDatabase, stored: Sequence[Record], check: Check) -> tuple[Any, Any] | None:
+    """Return the expected and the actual answer if they are not the same."""
+    expected = check.expected(stored)
+    try:
+        actual = await check.actual(db)
+    except IsthmusError as error:
+        return expected, Raised(f"{type(error).__name__}: {error}")
+    if not check.agree(stored, expected, actual):
+        return expected, actual
+    if check.verb == "delete_where":
+        left = Check("search", Query())
+        kept = [
+            r for r in stored if r.id not in {row[0] for row in Check("search", check.query).expected(stored)}
+        ]
+        return await differs(db, kept, left)
+    return None
+
+
+async def _told(store: Store, records: Sequence[Record], check: Check, indexes: Sequence[str]) -> str:
+    """Return the failing case, made small, as a test."""
+
+    async def fails(some: Sequence[Record], asked: Check) -> bool:
+        return await outcome(store, some, asked, indexes) is not None
+
+    some, asked = await shrunk(records, check, fails)
+    seen = await outcome(store, some, asked, indexes)
+    if seen is None:  # it does not fail when loaded anew: the store's history matters
+        return "not reproducible alone:\n" + as_test(
+            store.backend, records, check, "see the run", "see the run"
+        )
+    note = f"# with indexes={list(indexes)!r}\n" if indexes else ""
+    return note + as_test(store.backend, some, asked, *seen)
+
+
+async def outcome(
+    store: Store, records: Sequence[Record], check: Check, indexes: Sequence[str] = ()
+) -> tuple[Any, Any] | None:
+    """Load the records into a fresh collection and return the two answers if they differ."""
+    async with store.fresh(indexes) as db:
+        try:
+            stored = await load(db, records)
+        except AssertionError as error:
+            return "equal records back", str(error)
+        return await differs(db, stored, check)
+
+
+def lines(report: Report, *, exact_required: bool) -> Iterator[str]:
+    """Yield the report of a run for people."""
+    tally = report.tally
+    yield tally.table()
+    yield "verbs: " + ", ".join(f"{verb} {count}" for verb, count in sorted(tally.verbs.items()))
+    share = tally.exact_share
+    yield f"EXACT leaves on everyday queries: {'none asked' if share is None else f'{share:.2%}'}"
+    yield f"queries that select some but not all: {tally.some / max(tally.queries, 1):.1%}"
+    yield (
+        f"{tally.queries} queries on {report.sets} sets in {report.seconds:.1f} s:"
+        f" {len(report.failures)} differences"
+    )
+    for short in tally.shortcomings(exact_required=exact_required):
+        yield f"falls short: {short}"

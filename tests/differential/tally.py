@@ -1,0 +1,77 @@
+"""What a run covered: selectivity, exactness, and every operator with every type."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from isthmus._executor import Support
+from isthmus._query.ast import leaves
+from isthmus._query.build import OPERATORS
+from isthmus._query.split import Grade
+from isthmus.testing.queries import KINDS, Made, operand_kinds
+
+EXACT_SHARE = 0.99
+SOME_SHARE = 0.40
+# A cell of the table has at least this many comparisons in a run of CELL_RUN queries or more.
+CELL, CELL_RUN = 100, 20_000
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts over one run, and what in them falls short."""
+
+    everyday_only: bool = False
+    queries: int = 0
+    some: int = 0
+    verbs: Counter[str] = field(default_factory=Counter)
+    grades: Counter[Grade] = field(default_factory=Counter)
+    operands: Counter[tuple[str, str]] = field(default_factory=Counter)
+    stored: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    def add(self, verb: str, made: Made, records: int, support: Support, *, everyday: bool) -> None:
+        """Count one query."""
+        self.queries += 1
+        self.verbs[verb] += 1
+        self.some += 0 < made.matching < records
+        for used in made.used:
+            self.operands[used.op, used.operand or "none"] += 1
+            self.stored.update((used.op, kind) for kind in used.stored)
+        if everyday:
+            self.grades.update(support.grade(leaf) for leaf in leaves(made.predicate))
+
+    @property
+    def exact_share(self) -> float | None:
+        """The share of EXACT leaves in everyday queries; None if there were none."""
+        total = self.grades.total()
+        return self.grades[Grade.EXACT] / total if total else None
+
+    def required(self) -> int:
+        """Return how many comparisons each cell must have; fewer in a short run."""
+        return CELL if self.queries >= CELL_RUN else self.queries * CELL // CELL_RUN // 3
+
+    def shortcomings(self, *, exact_required: bool) -> list[str]:
+        """Return what the run should have covered and did not."""
+        short = []
+        if exact_required and self.exact_share is not None and self.exact_share < EXACT_SHARE:
+            short.append(f"EXACT leaves on everyday queries: {self.exact_share:.2%} < {EXACT_SHARE:.0%}")
+        if self.queries and self.some / self.queries < SOME_SHARE:
+            short.append(
+                f"queries that select some but not all: {self.some / self.queries:.1%} < {SOME_SHARE:.0%}"
+            )
+        if not self.everyday_only:
+            for op in OPERATORS:
+                for counts, kinds in ((self.operands, operand_kinds(op)), (self.stored, KINDS)):
+                    for kind in kinds:
+                        if counts[op, kind] < self.required():
+                            name = "operands" if counts is self.operands else "stored values"
+                            short.append(f"{op} on {kind} {name}: {counts[op, kind]} < {self.required()}")
+        return short
+
+    def table(self) -> str:
+        """Return operators by types: comparisons with such an operand / on paths that hold such values."""
+        lines = ["operator      " + "".join(f"{kind:>15}" for kind in KINDS) + "   (operands/stored)"]
+        for op in OPERATORS:
+            cells = "".join(f"{self.operands[op, kind]:>8}/{self.stored[op, kind]:<6}" for kind in KINDS)
+            lines.append(f"{op:<14}{cells}")
+        return "\n".join(lines)
