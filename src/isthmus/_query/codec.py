@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, assert_never
 
-from isthmus._path import Path, Root, parse_path
+from isthmus._path import ATTRIBUTES, Path, Root, parse_path
 from isthmus._query.ast import (
     And,
     Between,
@@ -102,7 +102,10 @@ def path_json(path: Path) -> JSON:
     if path.root is not Root.DATA:
         return str(path) if parse_path(str(path)) == path else [path.root.value, list(path.keys)]
     plain = ".".join(path.keys)
-    return plain if parse_path(plain) == path else list(path.keys)
+    # Text that starts with an attribute's name, such as `_id`, is read as that attribute.
+    if plain.partition(".")[0] in ATTRIBUTES or any("." in key for key in path.keys):
+        return list(path.keys)
+    return plain
 
 
 def text(predicate: Predicate) -> str:
