@@ -44,7 +44,7 @@ from isthmus.backends.postgres.patterns import (
     successor,
 )
 from isthmus.backends.postgres.regex import translated
-from isthmus.backends.postgres.statement import Bound
+from isthmus.backends.postgres.statement import Bound, Value
 from isthmus.errors import UnsupportedError
 
 NOTHING = "FALSE"
@@ -73,7 +73,7 @@ class _Test:
 
     on: Callable[[str, str, str], str]
     """The condition for the expressions of the value as jsonb, of its characters and of its type."""
-    in_path: tuple[str, str] | None = None
+    in_path: tuple[str, Value | None] | None = None
     """The same as a jsonpath filter with its bound variables, which is cheaper on lists."""
     cut: Callable[[str], str] | None = None
     """For text: the weaker condition on the indexed first characters."""
@@ -156,7 +156,7 @@ class Filter:
         if test.in_path is not None:
             condition, variables = test.in_path
             way = literal(f"lax {field.way} ? ({condition})")
-            first = f"jsonb_path_exists({field.column}, {way}{', ' + variables if variables else ''})"
+            first = f"jsonb_path_exists({field.column}, {way}{f', {variables}' if variables else ''})"
         else:
             first = f"EXISTS (SELECT 1 FROM {field.first_values()} AS e WHERE {inner})"
         deep = f"EXISTS (SELECT 1 FROM {field.deep_values()} AS e WHERE {inner})"
@@ -196,11 +196,11 @@ class Filter:
                 return self._range(operand, [(op.value, operand)])
             case Between(_, low, high):
                 return self._range(low, [(">=", low), ("<=", high)])
-            case Like(_, pattern, False):
+            case Like(_, pattern, fold):
+                if fold:
+                    return self._regex(folded_regex(pattern))
                 like = bound.text(like_pattern(pattern))
                 return self._text(lambda t: f'{t} COLLATE "C" LIKE {like}', prefix=like_prefix(pattern))
-            case Like(_, pattern, True):
-                return self._regex(folded_regex(pattern))
             case Regex(_, pattern):
                 return self._regex(translated(pattern))
             case StartsWith(_, operand):
@@ -215,7 +215,7 @@ class Filter:
                 return self._text(lambda t: f'strpos({t} COLLATE "C", {part}) > 0')
             case Exists():
                 some = '@.type() != "null" && @.type() != "array"'
-                return _Test(lambda v, t, k: f"{k} NOT IN ('null', 'array')", in_path=(some, ""))
+                return _Test(lambda v, t, k: f"{k} NOT IN ('null', 'array')", in_path=(some, None))
             case EqualList() | Matches():
                 raise ValueError("not a test of one value")
             case _:
@@ -256,24 +256,24 @@ class Filter:
         path = " && ".join(f"@ {op} ${name}" for name, (op, _) in zip(names, bounds, strict=True))
         if kind == "string":
             # jsonb's own order of texts follows the database's collation.
-            ends = [f"{op} {self._bound.text(value)}" for op, value in bounds]
+            texts = [(op, self._bound.text(value)) for op, value in bounds]
             return _Test(
                 lambda v, t, k: (
-                    "(" + " AND ".join(f'{t} COLLATE "C" {end}' for end in ends) + f" AND {k} = 'string')"
+                    "(" + " AND ".join(f'{t} COLLATE "C" {op} {end}' for op, end in texts) + f" AND {k} = 'string')"
                 ),
                 (path, variables),
                 cut=self._cuts([(op.rstrip("=") + "=", value) for op, value in bounds]),
                 kind=kind,
             )
-        ends = [f"{op} {self._bound.json(value)}" for op, value in bounds]
+        ends = [(op, self._bound.json(value)) for op, value in bounds]
         return _Test(
-            lambda v, t, k: "(" + " AND ".join(f"{v} {end}" for end in ends) + f" AND {k} = '{kind}')",
+            lambda v, t, k: "(" + " AND ".join(f"{v} {op} {end}" for op, end in ends) + f" AND {k} = '{kind}')",
             (path, variables),
             kind=kind,
         )
 
     def _text(
-        self, test: Callable[[str], str], *, prefix: str = "", in_path: tuple[str, str] | None = None
+        self, test: Callable[[str], str], *, prefix: str = "", in_path: tuple[str, Value | None] | None = None
     ) -> _Test:
         cut = None
         if prefix:
@@ -284,14 +284,14 @@ class Filter:
 
     def _regex(self, pattern: str | None) -> _Test:
         if pattern is None:  # the superset: it must be text to match at all
-            return _Test(lambda v, t, k: f"{k} = 'string'", ('@.type() == "string"', ""), kind="string")
+            return _Test(lambda v, t, k: f"{k} = 'string'", ('@.type() == "string"', None), kind="string")
         regex = self._bound.text(pattern)
         return self._text(lambda t: f'{t} COLLATE "C" ~ {regex}')
 
     def _cuts(self, bounds: list[tuple[str, str]]) -> Callable[[str], str]:
         """Return the bounds as conditions on the first characters alone: cutting keeps the order."""
-        ends = [f"{op} {self._bound.text(value[:CUT])}" for op, value in bounds]
-        return lambda cut: " AND ".join(f"{cut} {end}" for end in ends)
+        ends = [(op, self._bound.text(value[:CUT])) for op, value in bounds]
+        return lambda cut: " AND ".join(f"{cut} {op} {end}" for op, end in ends)
 
 
 def _inside(leaf: Leaf) -> str | None:

@@ -18,8 +18,29 @@ class Statement(NamedTuple):
     args: Sequence[Any]
 
 
+class Value:
+    """A value that is bound when its placeholder is first written into a statement.
+
+    The server refuses values that no placeholder stands for, and a leaf may be compiled to less
+    than all of its forms.
+    """
+
+    __slots__ = ("_bound", "_placeholder", "_type", "_value")
+
+    def __init__(self, bound: Bound, value: Any, type: str) -> None:
+        self._bound = bound
+        self._value = value
+        self._type = type
+        self._placeholder: str | None = None
+
+    def __str__(self) -> str:
+        if self._placeholder is None:
+            self._placeholder = self._bound.place(self._value, self._type)
+        return self._placeholder
+
+
 class Bound:
-    """Collects values; each call returns the placeholder, with its type, that stands for one."""
+    """Collects values; formatted into a statement, each becomes its placeholder and its type."""
 
     __slots__ = ("_packed", "args")
 
@@ -27,7 +48,8 @@ class Bound:
         self.args: list[Any] = []
         self._packed: dict[str, tuple[int, list[Any]]] = {}
 
-    def _add(self, value: Any, type: str) -> str:
+    def place(self, value: Any, type: str) -> str:
+        """Bind a value and return its placeholder."""
         if len(self.args) >= _SINGLE and not type.endswith("[]"):
             return self._pack(value, type)
         self.args.append(value)
@@ -44,26 +66,26 @@ class Bound:
         values.append(value)
         return f"(${place}::{type}[])[{len(values)}]"
 
-    def text(self, value: str) -> str:
+    def text(self, value: str) -> Value:
         """Bind text."""
-        return self._add(value, "text")
+        return Value(self, value, "text")
 
-    def texts(self, values: Sequence[str]) -> str:
+    def texts(self, values: Sequence[str]) -> Value:
         """Bind a list of texts."""
-        return self._add(list(values), "text[]")
+        return Value(self, list(values), "text[]")
 
-    def integer(self, value: int) -> str:
+    def integer(self, value: int) -> Value:
         """Bind an integer of 32 bits."""
-        return self._add(value, "int4")
+        return Value(self, value, "int4")
 
-    def big(self, value: int) -> str:
+    def big(self, value: int) -> Value:
         """Bind an integer of 64 bits."""
-        return self._add(value, "int8")
+        return Value(self, value, "int8")
 
-    def json(self, value: Any) -> str:
+    def json(self, value: Any) -> Value:
         """Bind a JSON value."""
-        return self._add(orjson.dumps(value).decode(), "jsonb")
+        return Value(self, orjson.dumps(value).decode(), "jsonb")
 
-    def jsons(self, values: Sequence[Any]) -> str:
+    def jsons(self, values: Sequence[Any]) -> Value:
         """Bind a list of JSON values."""
-        return self._add([orjson.dumps(value).decode() for value in values], "jsonb[]")
+        return Value(self, [orjson.dumps(value).decode() for value in values], "jsonb[]")
