@@ -12,6 +12,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 from botocore.session import Session as AwsSession
+
 from tests.servers import PgBouncerServer, PostgresServer, VersityServer, find, server
 from tests.servers._process import Pid
 from tests.servers.s3 import ACCESS_KEY, BUCKET, REGION, SECRET_KEY
