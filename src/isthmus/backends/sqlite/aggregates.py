@@ -77,6 +77,8 @@ def _listed(fields: list[Field]) -> Any:
         kinds = dict.fromkeys(
             field.kind(binder, depth) for field in said for depth in range(1, len(field.keys) + 1)
         )
+        if not kinds:
+            return "0"
         return "(" + " OR ".join(f"coalesce({kind}, '') = 'array'" for kind in kinds) + ")"
 
     return compiled

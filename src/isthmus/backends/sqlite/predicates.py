@@ -125,7 +125,11 @@ class Conditions:
             case NoField():
                 return "0"
             case AttributeField(value):
-                return self._cases(leaf, value).get("text", "0")
+                bound = self._binder.bound()
+                judged = self._cases(leaf, value).get("text")
+                if judged is None:  # an operand that no text equals
+                    self._binder.unbind(bound)
+                return judged or "0"
             case OpaqueField(column, keys):
                 return self._by_function(leaf, column, keys)
             case JSONField():

@@ -42,6 +42,15 @@ class Binder:
             number = self._numbers[key] = len(self._args)
         return f"?{number}"
 
+    def bound(self) -> int:
+        """Return how many values are bound so far."""
+        return len(self._args)
+
+    def unbind(self, keep: int) -> None:
+        """Take back the values after the first `keep`: SQLite refuses values that no text mentions."""
+        del self._args[keep:]
+        self._numbers = {key: number for key, number in self._numbers.items() if number <= keep}
+
     def test(self, test: Test) -> str:
         """Register a test for our SQL functions and return its number as text."""
         self._tests.append(test)
