@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 
+class Timer(Protocol):
+    """What a timeout tells after it was left."""
+
+    def expired(self) -> bool:
+        """Return whether the block was ended by the timeout."""
+        ...
+
+
 class Clock(Protocol):
-    """A source of monotonic seconds and of pauses."""
+    """A source of monotonic seconds, of pauses and of timeouts."""
 
     def now(self) -> float:
         """Return seconds from an arbitrary start; never goes back."""
@@ -16,6 +25,10 @@ class Clock(Protocol):
 
     async def sleep(self, seconds: float) -> None:
         """Pause the calling task."""
+        ...
+
+    def timeout(self, seconds: float) -> AbstractAsyncContextManager[Timer]:
+        """Return a block that is ended after some seconds by `TimeoutError`, as `asyncio.timeout` does."""
         ...
 
 
@@ -29,6 +42,10 @@ class SystemClock:
     async def sleep(self, seconds: float) -> None:
         """Pause by `asyncio.sleep`."""
         await asyncio.sleep(seconds)
+
+    def timeout(self, seconds: float) -> AbstractAsyncContextManager[Timer]:
+        """Return `asyncio.timeout(seconds)`."""
+        return asyncio.timeout(seconds)
 
 
 SYSTEM_CLOCK = SystemClock()

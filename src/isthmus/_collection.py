@@ -18,7 +18,7 @@ from isthmus._query.split import split
 from isthmus._record import Record, projected
 from isthmus._stream import RecordStream
 from isthmus._value import Value
-from isthmus._values import check_id
+from isthmus._values import check_id, new_id
 from isthmus.errors import InvalidRecordError, IsthmusError, NotFoundError, QueryError, UsageError
 
 if TYPE_CHECKING:
@@ -472,16 +472,9 @@ def _change(record: Data, id: str | None = None, if_version: str | None = None) 
         if id is not None:
             change.id = check_id(id)
         return change
-    if isinstance(record, Mapping):
-        change = change_for(_PLAIN, if_version)
-        change.data = record
-        if id is not None:
-            change.id = check_id(id)
-        return change
+    if isinstance(record, dict | Mapping):
+        return Change(new_id() if id is None else check_id(id), record, None, if_version)
     raise InvalidRecordError(f"data: expected a Record or a dict, got {type(record).__name__}", path="data")
-
-
-_PLAIN = Record({})
 
 
 def _changes(items: Items) -> list[Change]:

@@ -83,6 +83,8 @@ class Change:
 
 def change_for(record: Record, if_version: str | None = None) -> Change:
     """Return the change that writes a record, with a new id if it has none."""
+    if record._raw is None:  # made by the user: nothing to pass on undecoded
+        return Change(record.id or new_id(), record._data, record._metadata, if_version)
     raw, raw_metadata = record.raw
     if raw is None:
         return Change(record.id or new_id(), record.data, record.metadata, if_version)

@@ -54,16 +54,15 @@ class Record:
         id: str | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> None:
-        set_ = object.__setattr__
-        set_(self, "id", None if id is None else check_id(id))
-        set_(self, "version", None)
-        set_(self, "_data", data)
-        set_(self, "_metadata", {} if metadata is None else metadata)
-        set_(self, "_raw", None)
-        set_(self, "_raw_metadata", None)
-        set_(self, "_created", None)
-        set_(self, "_updated", None)
-        set_(self, "_decode", decode)
+        _set_id(self, None if id is None else check_id(id))
+        _set_version(self, None)
+        _set_data(self, data)
+        _set_metadata(self, {} if metadata is None else metadata)
+        _set_raw(self, None)
+        _set_raw_metadata(self, None)
+        _set_created(self, None)
+        _set_updated(self, None)
+        _set_decode(self, decode)
 
     @classmethod
     def stored(
