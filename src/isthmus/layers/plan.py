@@ -111,6 +111,8 @@ class Plan(Layer):
     async def _exact(self, request: PageRequest, native: Fetch, call_next: Next) -> Page:
         page: Page = await call_next(native)
         order = request.order or BY_ID
+        if request.consistent and page.after and not page.aside:
+            return page  # its end names the store's snapshot, which a position does not
         if not page.aside:
             return _ended(page.records, order, more=page.after is not None)
         aside = _beyond(_judged_aside(page.aside, request.where), request, order)
