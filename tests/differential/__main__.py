@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
 import sys
 
@@ -29,11 +28,8 @@ def main() -> int:
             f"{store.backend}{f' layout={layout}' if layout else ''} seed={options.seed} n={options.n}",
             flush=True,
         )
-        report = asyncio.run(
-            queries.run(
-                store, n=options.n, seed=options.seed, everyday=options.everyday, per_set=options.per_set
-            )
-        )
+        plan = queries.Plan(options.n, options.seed, options.everyday, options.per_set)
+        report = queries.run_in_processes(store, plan, options.jobs)
         exact = store.backend in EXACT
         for line in queries.lines(report, exact_required=exact):
             print(line)
@@ -65,6 +61,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--per-set", type=int, default=queries.QUERIES_PER_SET, help="queries on each set of records"
     )
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes at once")
     return parser.parse_args()
 
 

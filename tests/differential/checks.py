@@ -32,10 +32,14 @@ class Check:
     by: tuple[Path, ...] = ()
     measures: tuple[Measure, ...] = ()
 
-    def expected(self, records: Sequence[Record]) -> Any:
-        """Return the answer by the evaluator; the records are as they were read back."""
+    def expected(self, records: Sequence[Record], matching: Sequence[Record] | None = None) -> Any:
+        """Return the answer by the evaluator; the records are as they were read back.
+
+        `matching` is what the predicate selects of them, if that was found out already.
+        """
         query = self.query
-        matching = [record for record in records if holds(query.where, record)]
+        if matching is None:
+            matching = [record for record in records if holds(query.where, record)]
         if self.verb == "aggregate":
             groups = Groups(self.measures)
             for record in matching:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
+import itertools
+import multiprocessing
 import random
 import sys
 import time
@@ -40,30 +44,59 @@ class Raised:
     error: str
 
 
-async def run(
-    store: Store,
-    *,
-    n: int,
-    seed: int,
-    everyday: bool = False,
-    per_set: int = QUERIES_PER_SET,
-    stop_after: int = 3,
-    log: TextIO = sys.stderr,
-) -> Report:
-    """Run that many queries; every set of records comes from `seed` and its number."""
-    report = Report(Tally(everyday_only=everyday))
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Which queries to run; every set of records and queries comes from the seed and its number."""
+
+    n: int
+    seed: int
+    everyday: bool = False
+    per_set: int = QUERIES_PER_SET
+    stop_after: int = 3
+
+    def sets(self) -> Iterator[tuple[int, int]]:
+        """Yield the numbers of the sets, and how many queries each gets."""
+        for number in range(-(-self.n // self.per_set)):
+            yield number, min(self.per_set, self.n - number * self.per_set)
+
+
+async def run(store: Store, plan: Plan, *, job: int = 0, jobs: int = 1, log: TextIO = sys.stderr) -> Report:
+    """Run every `jobs`-th set from `job` on, until so many differ."""
+    report = Report(Tally(everyday_only=plan.everyday))
     started = time.perf_counter()
-    while report.tally.queries < n and len(report.failures) < stop_after:
-        rng = random.Random(f"{seed}/{report.sets}")
-        records = everyday_set(rng) if everyday or report.sets % 2 else nasty_set(rng)
-        wanted = min(per_set, n - report.tally.queries)
+    for number, wanted in itertools.islice(plan.sets(), job, None, jobs):
+        rng = random.Random(f"{plan.seed}/{number}")
+        records = everyday_set(rng) if plan.everyday or number % 2 else nasty_set(rng)
         case = await _one_set(store, rng, records, wanted, report.tally)
-        if case is not None:
-            print(f"difference in set {report.sets} of seed {seed}; shrinking…", file=log)
-            report.failures.append(await _told(store, *case))
         report.sets += 1
+        if case is not None:
+            print(f"difference in set {number} of seed {plan.seed}; shrinking…", file=log)
+            report.failures.append(await _told(store, *case))
+            if len(report.failures) >= plan.stop_after:
+                break
     report.seconds = time.perf_counter() - started
     return report
+
+
+def run_in_processes(store: Store, plan: Plan, jobs: int) -> Report:
+    """Run in that many processes at once; the sets are the same as in one."""
+    if jobs == 1:
+        return asyncio.run(run(store, plan))
+    started = time.perf_counter()
+    whole = Report(Tally(everyday_only=plan.everyday))
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(jobs, mp_context=context) as processes:
+        for part in processes.map(_job, itertools.repeat((store, plan, jobs)), range(jobs)):
+            whole.tally.merge(part.tally)
+            whole.sets += part.sets
+            whole.failures += part.failures
+    whole.seconds = time.perf_counter() - started
+    return whole
+
+
+def _job(common: tuple[Store, Plan, int], job: int) -> Report:
+    store, plan, jobs = common
+    return asyncio.run(run(store, plan, job=job, jobs=jobs))
 
 
 async def _one_set(
@@ -81,7 +114,7 @@ async def _one_set(
             tally.add(check.verb, made, len(stored), support, everyday=records.everyday)
             if number == wanted - 1 and made.used:
                 check = Check("delete_where", Query(where=made.predicate))
-            if await differs(db, stored, check) is not None:
+            if await differs(db, stored, check, made.matching) is not None:
                 return records.records, check, tuple(indexes)
     return None
 
@@ -110,9 +143,11 @@ async def load(db: AsyncDatabase, records: Sequence[Record]) -> list[Record]:
     return stored
 
 
-async def differs(db: AsyncDatabase, stored: Sequence[Record], check: Check) -> tuple[Any, Any] | None:
+async def differs(
+    db: AsyncDatabase, stored: Sequence[Record], check: Check, matching: Sequence[Record] | None = None
+) -> tuple[Any, Any] | None:
     """Return the expected and the actual answer if they are not the same."""
-    expected = check.expected(stored)
+    expected = check.expected(stored, matching)
     try:
         actual = await check.actual(db)
     except IsthmusError as error:

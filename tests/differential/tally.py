@@ -33,12 +33,24 @@ class Tally:
         """Count one query."""
         self.queries += 1
         self.verbs[verb] += 1
-        self.some += 0 < made.matching < records
+        self.some += 0 < len(made.matching) < records
         for used in made.used:
             self.operands[used.op, used.operand or "none"] += 1
             self.stored.update((used.op, kind) for kind in used.stored)
         if everyday:
             self.grades.update(support.grade(leaf) for leaf in leaves(made.predicate))
+
+    def merge(self, other: Tally) -> None:
+        """Count in what another process counted."""
+        self.queries += other.queries
+        self.some += other.some
+        for mine, theirs in (
+            (self.verbs, other.verbs),
+            (self.grades, other.grades),
+            (self.operands, other.operands),
+            (self.stored, other.stored),
+        ):
+            mine.update(theirs)  # type: ignore[arg-type]
 
     @property
     def exact_share(self) -> float | None:

@@ -32,7 +32,7 @@ async def test_generated_queries_mean_what_the_evaluator_says(store: str) -> Non
     seed = int(os.environ.get("ISTHMUS_TEST_SEED", "1"))
     where = store_of(store)
 
-    report = await queries.run(where, n=_SLICE[store], seed=seed, per_set=100)
+    report = await queries.run(where, queries.Plan(_SLICE[store], seed, per_set=100))
 
     print("\n".join(queries.lines(report, exact_required=where.backend in EXACT)), f"\nseed {seed}")
     assert not report.failures, "\n\n".join(report.failures)

@@ -59,8 +59,8 @@ class Made:
 
     predicate: Predicate
     used: tuple[Used, ...]
-    matching: int
-    """How many records of the set it selects."""
+    matching: tuple[Record, ...]
+    """The records of the set that it selects, by the evaluator."""
 
 
 class QueryMaker:
@@ -98,8 +98,8 @@ class QueryMaker:
         for attempt in range(tries):
             used: list[Used] = []
             predicate = self._tree(used, self._rng.choice((0, 0, 1, 1, 2)))
-            matching = sum(holds(predicate, record) for record in self._records)
-            if 0 < matching < len(self._records) or attempt == tries - 1:
+            matching = tuple(record for record in self._records if holds(predicate, record))
+            if 0 < len(matching) < len(self._records) or attempt == tries - 1:
                 break
         return Made(predicate, tuple(used), matching)
 
@@ -273,9 +273,9 @@ class QueryMaker:
 # fmt: off
 _REGEXES = (
     "L", "^L", "L$", "^L$", r"\AL", r"L\Z", "L.", ".L", "L.*", "L+", "L?", "(?:L)?a", "L|b", "(L)",
-    "(?:L|x)y?", r"\d", r"\w+", r"\s", r"\D", r"\W", r"\S+", "[a-c]L?", "[^a]", "[0-9]+", "a{2}", "L{1,2}", "^$", "^.$",
-    "^.*$", ".", "(?i)L", "(?s)L.", "(?m)^L", r"\bL", r"L(?=.)", r"(?<!a)L", r"(.)\1", "(?i:L)", "[é-ü]",
-    "💥|L", "$", "^", r"L\n", "[\\]\\-^]",
+    "(?:L|x)y?", r"\d", r"\w+", r"\s", r"\D", r"\W", r"\S+", "[a-c]L?", "[^a]", "[0-9]+", "a{2}",
+    "L{1,2}", "^$", "^.$", "^.*$", ".", "(?i)L", "(?s)L.", "(?m)^L", r"\bL", r"L(?=.)", r"(?<!a)L",
+    r"(.)\1", "(?i:L)", "[é-ü]", "💥|L", "$", "^", r"L\n", r"[\]\-^]",
 )
 # fmt: on
 
