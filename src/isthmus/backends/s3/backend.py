@@ -36,6 +36,7 @@ from isthmus.backends.s3.config import S3Config
 from isthmus.backends.s3.errors import PreconditionError
 from isthmus.backends.s3.keys import MARKER, folder_name, unescape
 from isthmus.backends.s3.layout import Layout
+from isthmus.backends.s3.log_layout import LogLayout
 from isthmus.backends.s3.object_layout import ObjectLayout
 from isthmus.backends.s3.prefilter import grade
 from isthmus.backends.s3.requests import Requests
@@ -107,15 +108,18 @@ class S3Backend:
         return layout, place
 
     def _layout_of(self, requests: Requests) -> Layout:
+        config = self._config
+
         def make() -> Layout:
-            config = self._config
+            if config.layout == "log":
+                return LogLayout(requests, self._conditions(requests), config.log)
             cache = None
             if config.cache is not None:
                 cache = TagCache(config.cache, config.bucket, config.endpoint_url)
             return ObjectLayout(requests, self._conditions(requests), cache)
 
-        cache = self._config.cache
-        key = ("layout", self._config.layout, cache and (cache.max_bytes, cache.folder), self._config.place)
+        # Models are compared by content, and hashed by their text.
+        key = ("layout", config.layout, repr(config.cache), repr(config.log), config.place)
         return _shared(requests, key, make)
 
     def _conditions(self, requests: Requests) -> Conditions:

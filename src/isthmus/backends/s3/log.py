@@ -1,0 +1,319 @@
+"""One log on one loop: its view kept up to date, its writes committed in groups.
+
+All handles of a loop share it, so concurrent writes become one entry. A read first asks for the
+entry after the last known one; that it is not there proves the view current. This holds as long
+as entries that a checkpoint replaced are kept: a view that was not confirmed for half the grace
+period looks for a newer checkpoint first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import TypeVar
+
+from isthmus.backends.s3.config import Log as LogConfig
+from isthmus.backends.s3.envelope import Row
+from isthmus.backends.s3.listing import report_foreign
+from isthmus.backends.s3.log_entry import (
+    CHECKPOINTS,
+    LOG,
+    PARTS,
+    Entry,
+    Manifest,
+    entry_key,
+    entry_seq,
+    manifest_key,
+    manifest_seq,
+    read_entry,
+    read_manifest,
+    read_rows,
+)
+from isthmus.backends.s3.log_view import Segment, View
+from isthmus.backends.s3.requests import Requests, each
+from isthmus.backends.s3.transport import Blob, Listed
+from isthmus.errors import UnavailableError, UnexpectedError
+
+T = TypeVar("T")
+_READ_AHEAD = 16
+_WIDTH = 8
+
+
+class MovedError(Exception):
+    """Objects that the view relied on were removed: load it anew; never leaves the backend."""
+
+
+class Log:
+    """The entries under one place, and the view that they make."""
+
+    def __init__(self, requests: Requests, place: str, config: LogConfig) -> None:
+        self.requests = requests
+        self.place = place
+        self.config = config
+        self._view: View | None = None
+        self._confirmed = (0.0, 0.0)
+        self._running: asyncio.Task[View] | None = None
+        self._next: asyncio.Task[View] | None = None
+
+    # Reading
+
+    async def current(self) -> View:
+        """Return the view with every write that was acknowledged before this call.
+
+        Callers at the same time share one look at the log, but never one that began before them.
+        """
+        if self._running is None:
+            task = self._running = asyncio.ensure_future(self._look(None))
+        elif self._next is None:
+            task = self._next = asyncio.ensure_future(self._look(self._running))
+        else:
+            task = self._next
+        return await asyncio.shield(task)
+
+    async def _look(self, before: asyncio.Task[View] | None) -> View:
+        if before is not None:
+            await asyncio.wait([before])
+            self._running, self._next = self._next, None
+        try:
+            return await self.catch_up()
+        finally:
+            if self._running is asyncio.current_task():
+                self._running = None
+
+    @property
+    def view(self) -> View | None:
+        """The view as it is known here, if it was loaded."""
+        return self._view
+
+    async def known(self) -> View:
+        """Return the view as it is known here, loading it the first time."""
+        return self._view or await self.current()
+
+    async def catch_up(self) -> View:
+        """Bring the view to the end of the log and return it."""
+        while True:
+            try:
+                return await self._caught_up()
+            except MovedError:
+                self._view = None
+
+    async def _caught_up(self) -> View:
+        if self._view is None or self.unconfirmed():
+            await self._load()
+        view = self._view
+        assert view is not None
+        ahead = 1
+        while True:
+            begun = _moment()
+            first = view.seq + 1
+            blobs = await self._entries(range(first, first + ahead))
+            for seq, blob in blobs:
+                self.took(view, read_entry(blob.body, entry_key(self.place, seq)))
+            if len(blobs) < ahead:
+                self._confirmed = begun
+                return view
+            ahead = min(ahead * 4, _READ_AHEAD)
+
+    async def _entries(self, seqs: range) -> list[tuple[int, Blob]]:
+        """Return these entries up to the first that is not there."""
+        if len(seqs) == 1:
+            blob = await self.requests.get(entry_key(self.place, seqs[0]))
+            return [] if blob is None else [(seqs[0], blob)]
+        found: dict[int, Blob] = {}
+
+        async def one(seq: int) -> None:
+            blob = await self.requests.get(entry_key(self.place, seq))
+            if blob is not None:
+                found[seq] = blob
+
+        await each(one, seqs, len(seqs))
+        there = []
+        for seq in seqs:
+            if seq not in found:
+                break
+            there.append((seq, found[seq]))
+        return there
+
+    def took(self, view: View, entry: Entry) -> None:
+        """Take an entry into the view, if it is the next."""
+        if entry.seq == view.seq + 1:
+            view.apply(entry, entry_key(self.place, entry.seq))
+
+    def unconfirmed(self) -> bool:
+        """Return whether entries may have been removed since the view was last known to be current."""
+        now = _moment()
+        return max(now[0] - self._confirmed[0], now[1] - self._confirmed[1]) > self.config.grace / 2
+
+    # Loading
+
+    async def _load(self) -> None:
+        """Make sure that the view is at the newest checkpoint or beyond."""
+        begun = _moment()
+        newest = await self.newest_manifest()
+        if self._view is not None and (newest is None or newest <= self._view.seq):
+            # Nothing after the view can have been removed: removal stops at a checkpoint.
+            self._confirmed = begun
+            return
+        view = View(0, self.config.memory_bytes)
+        if newest is not None:
+            manifest = await self._manifest(newest)
+            view = View(manifest.seq, self.config.memory_bytes)
+            await self._load_parts(view, manifest)
+        await self._load_entries(view)
+        self._view, self._confirmed = view, begun
+
+    async def manifests(self) -> list[tuple[int, Listed]]:
+        """Return the checkpoints that are there, oldest first."""
+        return [
+            (seq, listed) for listed in await self.names(CHECKPOINTS) if (seq := manifest_seq(listed.name))
+        ]
+
+    async def newest_manifest(self) -> int | None:
+        """Return the number of the newest checkpoint."""
+        found = await self.manifests()
+        return found[-1][0] if found else None
+
+    async def names(self, folder: str, after: str = "") -> list[Listed]:
+        """Return all that is listed in a folder of the log."""
+        listed: list[Listed] = []
+        while True:
+            page = await self.requests.listing(self.place + folder, after=after)
+            listed += page.found
+            if not page.more:
+                return listed
+            after = page.found[-1].name
+
+    async def _manifest(self, seq: int) -> Manifest:
+        key = manifest_key(self.place, seq)
+        blob = await self.requests.get(key)
+        if blob is None:
+            raise MovedError
+        return read_manifest(blob.body, key)
+
+    async def manifest(self, seq: int) -> Manifest | None:
+        """Return a checkpoint's manifest if it is still there."""
+        try:
+            return await self._manifest(seq)
+        except MovedError:
+            return None
+
+    async def _load_parts(self, view: View, manifest: Manifest) -> None:
+        async def one(name: str) -> None:
+            key = f"{self.place}{PARTS}{name}"
+            blob = await self.requests.get(key)
+            if blob is None:
+                raise MovedError
+            view.add(Segment(key), read_rows(blob.body, key))
+
+        await each(one, [part.name for part in manifest.parts], min(_WIDTH, len(manifest.parts) or 1))
+
+    async def _load_entries(self, view: View) -> None:
+        """Read the listed entries after the checkpoint, many at a time."""
+        after = f"{view.seq:020d}.ndjson" if view.seq else ""
+        seqs = []
+        for listed in await self.names(LOG, after):
+            seq = entry_seq(listed.name)
+            if seq is None:
+                report_foreign(f"{self.place}{LOG}{listed.name}", "it is not a log entry")
+            elif seq > view.seq:
+                seqs.append(seq)
+        for at in range(0, len(seqs), 64):
+            window = seqs[at : at + 64]
+            blobs: dict[int, Blob | None] = {}
+
+            async def one(seq: int, blobs: dict[int, Blob | None] = blobs) -> None:
+                blobs[seq] = await self.requests.get(entry_key(self.place, seq))
+
+            await each(one, window, min(len(window), self.requests.limit))
+            for seq in window:
+                blob = blobs[seq]
+                if blob is None or seq != view.seq + 1:
+                    # Removed since it was listed: there is a newer checkpoint. A gap is the
+                    # leftover of a writer that came too late, below what a checkpoint holds.
+                    raise (
+                        MovedError
+                        if blob is None
+                        else UnexpectedError(f"{entry_key(self.place, seq)}: the entry before it is missing")
+                    )
+                key = entry_key(self.place, seq)
+                view.apply(read_entry(blob.body, key), key)
+
+    async def rows(self, view: View, ids: Iterable[str]) -> dict[str, Row]:
+        """Return the rows of those ids that are there, reading again what was let go.
+
+        Raises `MovedError` if an object is gone: the view is too old.
+        """
+        rows: dict[str, Row] = {}
+        absent: dict[Segment, list[str]] = {}
+        for id in ids:
+            slot = view.slots.get(id)
+            if slot is not None:
+                if slot.row is not None:
+                    rows[id] = slot.row
+                else:
+                    absent.setdefault(slot.segment, []).append(id)
+        if absent:
+            found = await self.segments(view, absent)
+            rows.update((id, found[segment][id]) for segment, lost in absent.items() for id in lost)
+        return rows
+
+    async def segments(self, view: View, wanted: Iterable[Segment]) -> dict[Segment, dict[str, Row]]:
+        """Return the rows of objects that were let go, by id, and hold those again that still count."""
+        found: dict[Segment, dict[str, Row]] = {}
+
+        async def one(segment: Segment) -> None:
+            blob = await self.requests.get(segment.key)
+            if blob is None:
+                raise MovedError
+            # An entry may write an id twice: the last one counts.
+            found[segment] = {row.id: row for row in read_rows(blob.body, segment.key)}
+            view.readmit(segment, found[segment].values())
+
+        each_of = list(wanted)
+        await each(one, each_of, min(_WIDTH, len(each_of) or 1))
+        return found
+
+    async def reading(self, work: Callable[[View], Awaitable[T]]) -> T:
+        """Run work on the current view, again on a new one if objects of it were removed."""
+        for _ in range(5):
+            view = await self.current()
+            try:
+                return await work(view)
+            except MovedError:
+                self._view = None
+        raise UnavailableError(f"{self.place}{LOG}: the log is compacted faster than it can be read")
+
+    # After a write
+
+    async def counts(self, seq: int, token: str) -> bool | None:
+        """Return whether an entry that was just written is part of the log; None if nobody can tell.
+
+        False is a writer that came so late that its number had been used and removed: the first
+        checkpoint at or after the number does not know its token.
+        """
+        for at, _ in await self.manifests():
+            if at >= seq:
+                manifest = await self.manifest(at)
+                if manifest is None or manifest.first > seq:
+                    return None
+                return manifest.tokens[seq - manifest.first] == token
+        return True
+
+    def confirm(self, begun: tuple[float, float]) -> None:
+        """Note that the view was current at a moment."""
+        self._confirmed = max(self._confirmed, begun)
+
+    def tasks(self) -> Sequence[asyncio.Task[View]]:
+        """Return what is under way."""
+        return [task for task in (self._running, self._next) if task is not None]
+
+
+def _moment() -> tuple[float, float]:
+    # Two clocks: the monotonic one stands still while a machine sleeps, the other may be set back.
+    return time.monotonic(), time.time()
+
+
+def moment() -> tuple[float, float]:
+    """Return now, for `Log.confirm`."""
+    return _moment()

@@ -1,0 +1,170 @@
+"""The objects of layout `log`: entries, checkpoints, and their keys.
+
+    _log/00000000000000000007.ndjson     an entry: a header line, then one line for each change
+    _ckpt/00000000000000000256.json      a checkpoint's manifest: its parts and the entries it replaces
+    _parts/00000000000000000256-….ndjson a part of a checkpoint: records in the order of ids
+
+An entry is made with `If-None-Match: *` under the next number, so entries have one order that all
+writers agree on, and each is there whole or not at all.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import orjson
+
+from isthmus.backends.s3.envelope import Row, row_of
+from isthmus.errors import UnexpectedError
+
+LOG, CHECKPOINTS, PARTS = "_log/", "_ckpt/", "_parts/"
+_FORMAT = 1
+_entry_name = re.compile(r"(\d{20})\.ndjson").fullmatch
+_manifest_name = re.compile(r"(\d{20})\.json").fullmatch
+_part_name = re.compile(r"(\d{20})-[0-9a-f]+-\d+\.ndjson").fullmatch
+
+
+class Effect(NamedTuple):
+    """What one change does to the view: a record's new row, or None for its end."""
+
+    id: str
+    row: Row | None
+
+
+class Entry(NamedTuple):
+    """A decoded entry; `cleared` comes before the effects."""
+
+    seq: int
+    token: str
+    cleared: bool
+    effects: list[Effect]
+
+
+class Part(NamedTuple):
+    """A part of a checkpoint, as its manifest names it."""
+
+    name: str
+    size: int
+
+
+class Manifest(NamedTuple):
+    """A checkpoint: the state after entry `seq`, and the tokens of the entries since the one before."""
+
+    seq: int
+    parts: list[Part]
+    first: int
+    tokens: list[str]
+
+
+def entry_key(place: str, seq: int) -> str:
+    """Return the key of an entry."""
+    return f"{place}{LOG}{seq:020d}.ndjson"
+
+
+def manifest_key(place: str, seq: int) -> str:
+    """Return the key of a checkpoint's manifest."""
+    return f"{place}{CHECKPOINTS}{seq:020d}.json"
+
+
+def entry_seq(name: str) -> int | None:
+    """Return the number in an entry's name, None if it is something else."""
+    found = _entry_name(name)
+    return int(found[1]) if found else None
+
+
+def manifest_seq(name: str) -> int | None:
+    """Return the number in a manifest's name, None if it is something else."""
+    found = _manifest_name(name)
+    return int(found[1]) if found else None
+
+
+def part_seq(name: str) -> int | None:
+    """Return the number in a part's name, None if it is something else."""
+    found = _part_name(name)
+    return int(found[1]) if found else None
+
+
+def entry_body(seq: int, token: str, effects: Sequence[Effect], *, cleared: bool) -> bytes:
+    """Return an entry's body."""
+    header = {"isthmus": _FORMAT, "seq": seq, "token": token, "lines": len(effects), "cleared": cleared}
+    lines = [orjson.dumps(header)]
+    for id, row in effects:
+        lines.append(orjson.dumps({"deleted": id}) if row is None else row.line())
+    return b"\n".join(lines) + b"\n"
+
+
+def entry_token(body: bytes) -> str | None:
+    """Return the token in an entry's header."""
+    try:
+        return str(orjson.loads(body[: body.index(b"\n")])["token"])
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def read_entry(body: bytes, key: str) -> Entry:
+    """Return the entry of a body; a damaged one cannot be passed over, so it is an error."""
+    try:
+        lines = body.split(b"\n")
+        header = orjson.loads(lines[0])
+        if header["isthmus"] > _FORMAT:
+            raise UnexpectedError(f"{key} has format {header['isthmus']}, which this version does not know")
+        if lines[-1] != b"" or len(lines) != header["lines"] + 2:
+            raise ValueError("lines are missing")
+        return Entry(
+            header["seq"], header["token"], header["cleared"], [_effect(line) for line in lines[1:-1]]
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise UnexpectedError(f"{key} is not a log entry that isthmus wrote ({error})") from None
+
+
+def _effect(line: bytes) -> Effect:
+    found = orjson.loads(line)
+    if "data" in found:
+        row = row_of(found, line)
+        return Effect(row.id, row)
+    return Effect(found["deleted"], None)
+
+
+def part_body(rows: Sequence[Row]) -> bytes:
+    """Return the body of a checkpoint's part."""
+    return b"\n".join([row.line() for row in rows]) + b"\n" if rows else b""
+
+
+def read_rows(body: bytes, key: str) -> list[Row]:
+    """Return the rows in a part, or those that an entry wrote."""
+    try:
+        rows = []
+        for line in body.split(b"\n"):
+            if line and "data" in (found := orjson.loads(line)):
+                rows.append(row_of(found, line))
+        return rows
+    except (ValueError, KeyError, TypeError) as error:
+        raise UnexpectedError(f"{key} is damaged ({error})") from None
+
+
+def manifest_body(manifest: Manifest, token: str) -> bytes:
+    """Return a manifest's body."""
+    return orjson.dumps(
+        {
+            "isthmus": _FORMAT,
+            "seq": manifest.seq,
+            "token": token,
+            "parts": [list(part) for part in manifest.parts],
+            "first": manifest.first,
+            "tokens": manifest.tokens,
+        }
+    )
+
+
+def read_manifest(body: bytes, key: str) -> Manifest:
+    """Return the manifest of a body."""
+    try:
+        found = orjson.loads(body)
+        if found["isthmus"] > _FORMAT:
+            raise UnexpectedError(f"{key} has format {found['isthmus']}, which this version does not know")
+        parts = [Part(name, size) for name, size in found["parts"]]
+        return Manifest(found["seq"], parts, found["first"], found["tokens"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UnexpectedError(f"{key} is not a checkpoint that isthmus wrote ({error})") from None

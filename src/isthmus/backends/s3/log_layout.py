@@ -1,0 +1,360 @@
+"""Layout `log`: batches as entries of one ordered log, with a view of it in memory.
+
+Every write of a loop goes through one committer: what waits while an entry is on its way becomes
+the next entry. Conditions are judged against the view; the entry's own condition (its number is
+free) proves that the view was current.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import bisect
+from collections.abc import Sequence
+
+from isthmus._executor import MORE, Change, Kind, Page, PageRequest, Result, not_written
+from isthmus._record import Record
+from isthmus.backends.s3 import MAX_RECORD_BYTES
+from isthmus.backends.s3.checkpoint import Checkpointer
+from isthmus.backends.s3.conditions import Conditions
+from isthmus.backends.s3.config import Log as LogConfig
+from isthmus.backends.s3.envelope import Row, now, record_of, token
+from isthmus.backends.s3.errors import PreconditionError
+from isthmus.backends.s3.log import Log, MovedError, moment
+from isthmus.backends.s3.log_entry import Effect, Entry, entry_body, entry_key, entry_token
+from isthmus.backends.s3.log_view import View
+from isthmus.backends.s3.object_layout import judge_version, rewritten
+from isthmus.backends.s3.prefilter import compiled
+from isthmus.backends.s3.requests import Requests
+from isthmus.errors import (
+    AlreadyExistsError,
+    Applied,
+    InvalidRecordError,
+    IsthmusError,
+    RecordError,
+    UnavailableError,
+    UnexpectedError,
+)
+
+_ATTEMPTS = 60
+_GROUP = 1000
+_PAGE = 1000
+
+
+class Batch:
+    """One caller's write, waiting to be part of an entry; None as kind clears."""
+
+    def __init__(self, kind: Kind | None, changes: Sequence[Change], *, atomic: bool) -> None:
+        self.kind = kind
+        self.changes = changes
+        self.atomic = atomic
+        self.done: asyncio.Future[list[Result]] = asyncio.get_running_loop().create_future()
+        self.texts: list[tuple[bytes, bytes] | InvalidRecordError] = []
+        if kind is not None and kind is not Kind.DELETE:
+            self.texts = [_encoded(change) for change in changes]
+
+    def needs_rows(self) -> bool:
+        """Return whether judging it needs more than ids."""
+        return self.kind is not None and (
+            self.kind in {Kind.UPDATE, Kind.REPLACE, Kind.UPSERT} or any(c.if_version for c in self.changes)
+        )
+
+
+class Plan:
+    """What an entry would do: the effects in order, and each batch's results."""
+
+    def __init__(self) -> None:
+        self.cleared = False
+        self.effects: list[Effect] = []
+        self.ahead: dict[str, Row | None] = {}
+        self.results: list[list[Result]] = []
+
+
+class LogLayout:
+    """Reads from views, writes through a committer; one for each place and loop."""
+
+    def __init__(self, requests: Requests, conditions: Conditions, config: LogConfig) -> None:
+        self._requests = requests
+        self._conditions = conditions
+        self._config = config
+        self._writers: dict[str, _Writer] = {}
+        requests.closing.append(self)
+
+    def _writer(self, place: str) -> _Writer:
+        writer = self._writers.get(place)
+        if writer is None:
+            log = Log(self._requests, place, self._config)
+            writer = self._writers[place] = _Writer(log)
+        return writer
+
+    async def read(self, place: str, ids: Sequence[str]) -> list[Record | None]:
+        """Return records from the view."""
+        log = self._writer(place).log
+
+        async def work(view: View) -> list[Record | None]:
+            rows = await log.rows(view, ids)
+            return [record_of(rows[id]) if id in rows else None for id in ids]
+
+        return await log.reading(work)
+
+    async def page(self, place: str, request: PageRequest) -> Page:
+        """Return a page by id; pages of streams come by id as well."""
+        log = self._writer(place).log
+        keep = compiled(request.where)
+
+        async def work(view: View) -> Page:
+            ids = view.ids()
+            at = bisect.bisect_right(ids, request.after[-1]) if request.after else 0
+            wanted = request.offset + request.size + 1
+            records: list[Record] = []
+            while len(records) < wanted and at < len(ids):
+                chunk = ids[at : at + min(_PAGE, wanted - len(records)) if keep is None else at + _PAGE]
+                at += len(chunk)
+                rows = await log.rows(view, chunk)
+                for id in chunk:
+                    row = rows.get(id)
+                    if row is not None and (keep is None or keep(row.line())):
+                        records.append(record_of(row))
+            page = records[request.offset : request.offset + request.size]
+            if len(records) < wanted:
+                return Page(page, None)
+            return Page(page, MORE if request.order is not None else (page[-1].id,))
+
+        return await log.reading(work)
+
+    async def count(self, place: str) -> int:
+        """Return the size of the view."""
+        return len((await self._writer(place).log.current()).slots)
+
+    async def write(self, place: str, kind: Kind, changes: Sequence[Change], *, atomic: bool) -> list[Result]:
+        """Apply changes in one entry."""
+        await self._conditions.require_conditional_put()
+        return await self._writer(place).write(Batch(kind, changes, atomic=atomic))
+
+    async def clear(self, place: str) -> int:
+        """Write the entry that ends all records and return how many there were."""
+        await self._conditions.require_conditional_put()
+        [removed] = await self._writer(place).write(Batch(None, (), atomic=True))
+        return int(str(removed))
+
+    async def close(self) -> None:
+        """Wait for entries on their way; stop checkpoints."""
+        for writer in self._writers.values():
+            await writer.close()
+
+    def abandon(self) -> None:
+        """Do nothing: the tasks died with their loop."""
+
+    def healthy(self) -> bool:
+        """Return True."""
+        return True
+
+
+class _Writer:
+    """The committer of one log."""
+
+    def __init__(self, log: Log) -> None:
+        self.log = log
+        self._queue: list[Batch] = []
+        self._task: asyncio.Task[None] | None = None
+        self._checkpointer = Checkpointer(log)
+
+    async def write(self, batch: Batch) -> list[Result]:
+        """Queue a batch and return its results; a caller that is cancelled does not undo it."""
+        self._queue.append(batch)
+        if self._task is None:
+            self._task = asyncio.ensure_future(self._commit_all())
+        return await asyncio.shield(batch.done)
+
+    async def _commit_all(self) -> None:
+        try:
+            while self._queue:
+                group, self._queue = self._queue[:_GROUP], self._queue[_GROUP:]
+                try:
+                    await self._commit(group)
+                except Exception as error:  # each caller gets it; none is left waiting
+                    for batch in group:
+                        if not batch.done.done():
+                            batch.done.set_exception(_own(error))
+                            batch.done.exception()  # seen, even if its caller has gone
+        finally:
+            self._task = None
+
+    async def _commit(self, group: Sequence[Batch]) -> None:
+        for attempt in range(_ATTEMPTS):
+            view = await self.log.known()
+            try:
+                rows = await self._rows(view, group)
+            except MovedError:
+                await self.log.catch_up()
+                continue
+            seq = view.seq
+            plan = judged(group, view, rows)
+            if not plan.effects and not plan.cleared:
+                # Nothing to write, so nothing proves the view current but another look.
+                view = await self.log.current()
+                if view.seq != seq:
+                    continue
+            elif not await self._written(view, plan):
+                await self._lost(attempt)
+                continue
+            for batch, results in zip(group, plan.results, strict=True):
+                if not batch.done.done():
+                    batch.done.set_result(results)
+            self._checkpointer.consider()
+            return
+        raise UnavailableError(f"{self.log.place}: {_ATTEMPTS} attempts met another writer's entry")
+
+    async def _lost(self, attempt: int) -> None:
+        """Take in the entry that was first, and step back a little from a crowd."""
+        await self.log.catch_up()
+        if attempt > 2:
+            await self.log.requests.pause(min(attempt, 6) - 5)
+
+    async def _rows(self, view: View, group: Sequence[Batch]) -> dict[str, Row]:
+        ids = dict.fromkeys(change.id for batch in group if batch.needs_rows() for change in batch.changes)
+        return await self.log.rows(view, ids) if ids else {}
+
+    async def _written(self, view: View, plan: Plan) -> bool:
+        """Write the entry as the next one; False if another writer was first."""
+        seq, mark = view.seq + 1, token()
+        if self.log.unconfirmed():
+            before = view.seq
+            if (await self.log.catch_up()).seq != before:
+                return False
+        begun = moment()
+        body = entry_body(seq, mark, plan.effects, cleared=plan.cleared)
+        key = entry_key(self.log.place, seq)
+        try:
+            await self.log.requests.put_if(key, body, lambda found: entry_token(found) == mark)
+        except PreconditionError:
+            return False
+        if self.log.unconfirmed() and not await self._part_of_log(seq, mark, key):
+            return False
+        self.log.took(view, Entry(seq, mark, plan.cleared, plan.effects))
+        self.log.confirm(begun)
+        return True
+
+    async def _part_of_log(self, seq: int, mark: str, key: str) -> bool:
+        counts = await self.log.counts(seq, mark)
+        if counts is None:
+            raise UnexpectedError(
+                f"{key}: written so late that it may not be part of the log", applied=Applied.MAYBE
+            )
+        if not counts:
+            await self.log.requests.delete_many([key])
+        return counts
+
+    async def close(self) -> None:
+        """Wait for the queue, stop the checkpoint, end the looks at the log."""
+        if self._task is not None:
+            await asyncio.wait([self._task])
+        await self._checkpointer.close()
+        looking = list(self.log.tasks())
+        for task in looking:
+            task.cancel()
+        if looking:
+            await asyncio.wait(looking)
+
+
+def judged(group: Sequence[Batch], view: View, rows: dict[str, Row]) -> Plan:
+    """Return what batches do one after another to the records of a view."""
+    plan = Plan()
+    stamp = now()
+    for batch in group:
+        if batch.kind is None:
+            plan.results.append([str(_clear(plan, view))])
+            continue
+        undo = (len(plan.effects), dict(plan.ahead) if batch.atomic else None)
+        results = [_judge(batch, at, plan, view, rows, stamp) for at in range(len(batch.changes))]
+        if batch.atomic and any(isinstance(result, IsthmusError) for result in results):
+            results = [
+                result if isinstance(result, IsthmusError) else not_written(change)
+                for result, change in zip(results, batch.changes, strict=True)
+            ]
+            del plan.effects[undo[0] :]
+            plan.ahead = undo[1] or {}
+        plan.results.append(results)
+    return plan
+
+
+def _clear(plan: Plan, view: View) -> int:
+    there = sum(1 for id in view.slots if not plan.cleared and id not in plan.ahead)
+    there += sum(1 for row in plan.ahead.values() if row is not None)
+    if there:
+        plan.cleared = True
+        plan.effects.clear()
+        plan.ahead.clear()
+    return there
+
+
+def _judge(batch: Batch, at: int, plan: Plan, view: View, rows: dict[str, Row], stamp: str) -> Result:
+    change = batch.changes[at]
+    id = change.id
+    exists = plan.ahead[id] is not None if id in plan.ahead else not plan.cleared and id in view.slots
+    row = plan.ahead[id] if id in plan.ahead else rows.get(id) if exists else None
+    try:
+        match batch.kind:
+            case Kind.DELETE:
+                judge_version(change, _versioned(row) if change.if_version else None)
+                if exists:
+                    _note(plan, id, None)
+                return exists
+            case Kind.CREATE:
+                data, metadata = _texts(batch.texts[at])
+                if exists:
+                    raise AlreadyExistsError(f"a record with the id {id!r} is there already")
+                _note(plan, id, Row(id, token(), stamp, stamp, metadata, data))
+                return id
+            case Kind.REPLACE | Kind.UPDATE | Kind.UPSERT:
+                data, metadata = _texts(batch.texts[at])
+                current = None if row is None else record_of(row)
+                made = rewritten(batch.kind, change, current, data, metadata, stamp)
+                if len(made.data) + len(made.metadata) > MAX_RECORD_BYTES:
+                    raise _too_large(change, len(made.data) + len(made.metadata))
+                _note(plan, id, made)
+                return made.version
+            case _:
+                raise AssertionError(batch.kind)
+    except RecordError as error:
+        error.record_id = id
+        return error
+
+
+def _note(plan: Plan, id: str, row: Row | None) -> None:
+    plan.ahead[id] = row
+    plan.effects.append(Effect(id, row))
+
+
+def _versioned(row: Row | None) -> Record | None:
+    return None if row is None else record_of(row)
+
+
+def _texts(texts: tuple[bytes, bytes] | InvalidRecordError) -> tuple[bytes, bytes]:
+    if isinstance(texts, InvalidRecordError):
+        raise texts
+    return texts
+
+
+def _encoded(change: Change) -> tuple[bytes, bytes] | InvalidRecordError:
+    try:
+        data, metadata = change.encoded(), change.encoded_metadata()
+    except InvalidRecordError as error:
+        return error
+    size = len(data) + len(metadata)
+    return _too_large(change, size) if size > MAX_RECORD_BYTES else (data, metadata)
+
+
+def _too_large(change: Change, size: int) -> InvalidRecordError:
+    return InvalidRecordError(
+        f"data: the encoded record has {size} bytes, at most {MAX_RECORD_BYTES} are stored",
+        path="data",
+        record_id=change.id,
+    )
+
+
+def _own(error: Exception) -> Exception:
+    """Return an error for one of several callers, so that tracebacks do not grow together."""
+    if isinstance(error, IsthmusError):
+        made, (cls, message, state) = error.__reduce__()
+        return made(cls, message, state)  # type: ignore[no-any-return]
+    return error

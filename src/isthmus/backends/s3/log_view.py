@@ -1,0 +1,169 @@
+"""The state of a log after its last known entry, held in bounded memory.
+
+The index (ids, and which object holds each) is always in memory, about 300 bytes a record. The
+records' texts are held up to a bound; beyond it, those of the least used objects are let go and
+read again when they are asked for.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections import OrderedDict
+from collections.abc import Iterable
+
+from isthmus.backends.s3.envelope import Row
+from isthmus.backends.s3.log_entry import Entry
+
+_ROW_COST = 250  # of a Row and its texts, beside their bytes
+_FEW = 64
+
+
+class Segment:
+    """An object that holds rows: an entry, or a part of a checkpoint."""
+
+    __slots__ = ("cost", "held", "key")
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        self.held: set[str] = set()
+        self.cost = 0
+
+
+class Slot:
+    """Where a record is, and its row while that is held."""
+
+    __slots__ = ("row", "segment")
+
+    def __init__(self, segment: Segment, row: Row | None) -> None:
+        self.segment = segment
+        self.row = row
+
+
+class View:
+    """Records by id, as of entry `seq`."""
+
+    def __init__(self, seq: int, max_bytes: int) -> None:
+        self.seq = seq
+        self.slots: dict[str, Slot] = {}
+        self.first = seq + 1
+        """The first entry after the last checkpoint."""
+        self.tokens: list[str] = []
+        """Tokens of the entries since then."""
+        self._max = max_bytes
+        self._cost = 0
+        self._segments: OrderedDict[Segment, None] = OrderedDict()
+        self._sorted: list[str] | None = None
+
+    @property
+    def held_bytes(self) -> int:
+        """How much the held rows take."""
+        return self._cost
+
+    def add(self, segment: Segment, rows: Iterable[Row]) -> None:
+        """Take in the rows of a checkpoint's part."""
+        for row in rows:
+            self._drop(row.id)
+            self.slots[row.id] = Slot(segment, None)
+            self._hold(segment, row)
+        self._sorted = None
+        self._shrink()
+
+    def apply(self, entry: Entry, key: str) -> bool:
+        """Take in the next entry; False if it was taken in already."""
+        if entry.seq <= self.seq:
+            return False
+        assert entry.seq == self.seq + 1
+        if entry.cleared:
+            self.slots.clear()
+            self._segments.clear()
+            self._cost, self._sorted = 0, []
+        if len(entry.effects) > _FEW:
+            self._sorted = None
+        segment = Segment(key)
+        for id, row in entry.effects:
+            there = self._drop(id)
+            if row is not None:
+                self.slots[id] = Slot(segment, None)
+                self._hold(segment, row)
+            self._reorder(id, before=there, after=row is not None)
+        self.seq = entry.seq
+        self.tokens.append(entry.token)
+        self._shrink()
+        return True
+
+    def _reorder(self, id: str, *, before: bool, after: bool) -> None:
+        if self._sorted is None or before == after:
+            return
+        if after:
+            bisect.insort(self._sorted, id)
+        else:
+            del self._sorted[bisect.bisect_left(self._sorted, id)]
+
+    def _drop(self, id: str) -> bool:
+        slot = self.slots.pop(id, None)
+        if slot is None:
+            return False
+        self._release(slot)
+        return True
+
+    def _release(self, slot: Slot) -> None:
+        if slot.row is not None:
+            cost = _cost(slot.row)
+            slot.segment.held.discard(slot.row.id)
+            slot.segment.cost -= cost
+            self._cost -= cost
+            slot.row = None
+            if not slot.segment.held:
+                self._segments.pop(slot.segment, None)
+
+    def _hold(self, segment: Segment, row: Row) -> None:
+        slot = self.slots[row.id]
+        if slot.row is None:
+            slot.row = row
+            cost = _cost(row)
+            segment.held.add(row.id)
+            segment.cost += cost
+            self._cost += cost
+            self._segments[segment] = None
+
+    def readmit(self, segment: Segment, rows: Iterable[Row]) -> None:
+        """Hold the rows of a segment again that are still where they were."""
+        for row in rows:
+            slot = self.slots.get(row.id)
+            if slot is not None and slot.segment is segment:
+                self._hold(segment, row)
+        if segment in self._segments:
+            self._segments.move_to_end(segment)
+        self._shrink()
+
+    def move(self, segment: Segment, moved: Iterable[tuple[Slot, Row]]) -> None:
+        """Note that rows are in another object now; a slot that was written again is another slot."""
+        for slot, row in moved:
+            if self.slots.get(row.id) is slot:
+                held = slot.row is not None
+                self._release(slot)
+                slot.segment = segment
+                if held:
+                    self._hold(segment, row)
+        self._shrink()
+
+    def checkpointed(self, seq: int) -> None:
+        """Note that a checkpoint holds everything up to an entry."""
+        del self.tokens[: seq + 1 - self.first]
+        self.first = seq + 1
+
+    def _shrink(self) -> None:
+        while self._cost > self._max and len(self._segments) > 1:
+            segment, _ = self._segments.popitem(last=False)
+            for id in list(segment.held):
+                self._release(self.slots[id])
+
+    def ids(self) -> list[str]:
+        """Return all ids in order; not to be changed."""
+        if self._sorted is None:
+            self._sorted = sorted(self.slots)
+        return self._sorted
+
+
+def _cost(row: Row) -> int:
+    return len(row.data) + len(row.metadata) + _ROW_COST
