@@ -122,7 +122,7 @@ class BotoTransport:
         return failed
 
     async def delete_if(self, key: str, etag: str) -> None:
-        """Delete the object if it is this one; raises `PreconditionError` otherwise, `NoSuchKeyError` if gone."""
+        """Delete the object if it is this one, else raise `PreconditionError` (or `NoSuchKeyError`)."""
         try:
             await self._client.delete_object(Bucket=self._bucket, Key=key, IfMatch=etag)
         except Exception as error:  # as above

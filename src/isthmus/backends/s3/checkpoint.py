@@ -137,16 +137,13 @@ async def remove_replaced(log: Log) -> int:
                 return 0  # another process is removing
             used |= {part.name for part in manifest.parts}
     doomed = [manifest_key(log.place, seq) for seq in old[:-1]]
-    doomed += [
-        f"{log.place}{PARTS}{part.name}"
-        for part in await log.names(PARTS)
-        if part.name not in used and (seq := part_seq(part.name)) is not None and seq <= kept_from
-        if part.modified <= limit
-    ]
-    doomed += [
-        entry_key(log.place, seq)
-        for entry in await log.names(LOG)
-        if (seq := entry_seq(entry.name)) is not None and seq <= kept_from
-    ]
+    for part in await log.names(PARTS):
+        at = part_seq(part.name)
+        if at is not None and at <= kept_from and part.name not in used and part.modified <= limit:
+            doomed.append(f"{log.place}{PARTS}{part.name}")
+    for entry in await log.names(LOG):
+        at = entry_seq(entry.name)
+        if at is not None and at <= kept_from:
+            doomed.append(entry_key(log.place, at))
     failed = await log.requests.delete_many(doomed)
     return len(doomed) - len(failed)

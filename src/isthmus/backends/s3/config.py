@@ -35,7 +35,7 @@ class Log(Part):
     """How layout `log` keeps its entries."""
 
     memory_bytes: int = Field(default=256 * 2**20, ge=1)
-    """How much of the records' text is held; beyond it, it is read again from S3. The index is always held."""
+    """How much of the records' text is held; the rest is read again from S3. The index is always held."""
     checkpoint_entries: int = Field(default=256, ge=2)
     """After how many entries at least a checkpoint is written."""
     grace: float = Field(default=3600.0, ge=0)

@@ -38,6 +38,7 @@ from isthmus.errors import UnavailableError, UnexpectedError
 T = TypeVar("T")
 _READ_AHEAD = 16
 _WIDTH = 8
+_RELOADS = 5
 
 
 class MovedError(Exception):
@@ -52,7 +53,6 @@ class Log:
         self.place = place
         self.config = config
         self._view: View | None = None
-        self._confirmed = (0.0, 0.0)
         self._running: asyncio.Task[View] | None = None
         self._next: asyncio.Task[View] | None = None
 
@@ -92,26 +92,27 @@ class Log:
 
     async def catch_up(self) -> View:
         """Bring the view to the end of the log and return it."""
-        while True:
+        for _ in range(_RELOADS):
             try:
                 return await self._caught_up()
             except MovedError:
                 self._view = None
+        raise UnexpectedError(f"{self.place}{LOG}: entries are missing that no checkpoint replaces")
 
     async def _caught_up(self) -> View:
-        if self._view is None or self.unconfirmed():
+        if self._view is None or unconfirmed(self._view, self.config):
             await self._load()
         view = self._view
         assert view is not None
         ahead = 1
         while True:
-            begun = _moment()
+            begun = moment()
             first = view.seq + 1
             blobs = await self._entries(range(first, first + ahead))
             for seq, blob in blobs:
                 self.took(view, read_entry(blob.body, entry_key(self.place, seq)))
             if len(blobs) < ahead:
-                self._confirmed = begun
+                view.confirmed = max(view.confirmed, begun)
                 return view
             ahead = min(ahead * 4, _READ_AHEAD)
 
@@ -140,20 +141,15 @@ class Log:
         if entry.seq == view.seq + 1:
             view.apply(entry, entry_key(self.place, entry.seq))
 
-    def unconfirmed(self) -> bool:
-        """Return whether entries may have been removed since the view was last known to be current."""
-        now = _moment()
-        return max(now[0] - self._confirmed[0], now[1] - self._confirmed[1]) > self.config.grace / 2
-
     # Loading
 
     async def _load(self) -> None:
         """Make sure that the view is at the newest checkpoint or beyond."""
-        begun = _moment()
+        begun = moment()
         newest = await self.newest_manifest()
         if self._view is not None and (newest is None or newest <= self._view.seq):
             # Nothing after the view can have been removed: removal stops at a checkpoint.
-            self._confirmed = begun
+            self._view.confirmed = begun
             return
         view = View(0, self.config.memory_bytes)
         if newest is not None:
@@ -161,7 +157,8 @@ class Log:
             view = View(manifest.seq, self.config.memory_bytes)
             await self._load_parts(view, manifest)
         await self._load_entries(view)
-        self._view, self._confirmed = view, begun
+        view.confirmed = begun
+        self._view = view
 
     async def manifests(self) -> list[tuple[int, Listed]]:
         """Return the checkpoints that are there, oldest first."""
@@ -229,13 +226,8 @@ class Log:
             for seq in window:
                 blob = blobs[seq]
                 if blob is None or seq != view.seq + 1:
-                    # Removed since it was listed: there is a newer checkpoint. A gap is the
-                    # leftover of a writer that came too late, below what a checkpoint holds.
-                    raise (
-                        MovedError
-                        if blob is None
-                        else UnexpectedError(f"{entry_key(self.place, seq)}: the entry before it is missing")
-                    )
+                    # Removed since checkpoints were listed: there is a newer one.
+                    raise MovedError
                 key = entry_key(self.place, seq)
                 view.apply(read_entry(blob.body, key), key)
 
@@ -276,7 +268,7 @@ class Log:
 
     async def reading(self, work: Callable[[View], Awaitable[T]]) -> T:
         """Run work on the current view, again on a new one if objects of it were removed."""
-        for _ in range(5):
+        for _ in range(_RELOADS):
             view = await self.current()
             try:
                 return await work(view)
@@ -300,20 +292,17 @@ class Log:
                 return manifest.tokens[seq - manifest.first] == token
         return True
 
-    def confirm(self, begun: tuple[float, float]) -> None:
-        """Note that the view was current at a moment."""
-        self._confirmed = max(self._confirmed, begun)
-
     def tasks(self) -> Sequence[asyncio.Task[View]]:
         """Return what is under way."""
         return [task for task in (self._running, self._next) if task is not None]
 
 
-def _moment() -> tuple[float, float]:
-    # Two clocks: the monotonic one stands still while a machine sleeps, the other may be set back.
-    return time.monotonic(), time.time()
+def unconfirmed(view: View, config: LogConfig) -> bool:
+    """Return whether entries may have been removed since the view was last known to be current."""
+    now = moment()
+    return max(now[0] - view.confirmed[0], now[1] - view.confirmed[1]) > config.grace / 2
 
 
 def moment() -> tuple[float, float]:
-    """Return now, for `Log.confirm`."""
-    return _moment()
+    """Return now by two clocks: one stands still while a machine sleeps, the other may be set back."""
+    return time.monotonic(), time.time()

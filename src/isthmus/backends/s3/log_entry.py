@@ -135,11 +135,8 @@ def part_body(rows: Sequence[Row]) -> bytes:
 def read_rows(body: bytes, key: str) -> list[Row]:
     """Return the rows in a part, or those that an entry wrote."""
     try:
-        rows = []
-        for line in body.split(b"\n"):
-            if line and "data" in (found := orjson.loads(line)):
-                rows.append(row_of(found, line))
-        return rows
+        lines = [(orjson.loads(line), line) for line in body.split(b"\n") if line]
+        return [row_of(found, line) for found, line in lines if "data" in found]
     except (ValueError, KeyError, TypeError) as error:
         raise UnexpectedError(f"{key} is damaged ({error})") from None
 

@@ -19,7 +19,7 @@ from isthmus.backends.s3.conditions import Conditions
 from isthmus.backends.s3.config import Log as LogConfig
 from isthmus.backends.s3.envelope import Row, now, record_of, token
 from isthmus.backends.s3.errors import PreconditionError
-from isthmus.backends.s3.log import Log, MovedError, moment
+from isthmus.backends.s3.log import Log, MovedError, moment, unconfirmed
 from isthmus.backends.s3.log_entry import Effect, Entry, entry_body, entry_key, entry_token
 from isthmus.backends.s3.log_view import View
 from isthmus.backends.s3.object_layout import judge_version, rewritten
@@ -37,6 +37,7 @@ from isthmus.errors import (
 
 _ATTEMPTS = 60
 _GROUP = 1000
+_GROUP_BYTES = 16 * 2**20
 _PAGE = 1000
 
 
@@ -51,6 +52,8 @@ class Batch:
         self.texts: list[tuple[bytes, bytes] | InvalidRecordError] = []
         if kind is not None and kind is not Kind.DELETE:
             self.texts = [_encoded(change) for change in changes]
+
+        self.size = sum(len(text[0]) + len(text[1]) for text in self.texts if isinstance(text, tuple))
 
     def needs_rows(self) -> bool:
         """Return whether judging it needs more than ids."""
@@ -108,8 +111,10 @@ class LogLayout:
             records: list[Record] = []
             while len(records) < wanted and at < len(ids):
                 chunk = ids[at : at + min(_PAGE, wanted - len(records)) if keep is None else at + _PAGE]
-                at += len(chunk)
                 rows = await log.rows(view, chunk)
+                # The list may have changed meanwhile.
+                ids = view.ids()
+                at = bisect.bisect_right(ids, chunk[-1])
                 for id in chunk:
                     row = rows.get(id)
                     if row is not None and (keep is None or keep(row.line())):
@@ -168,7 +173,7 @@ class _Writer:
     async def _commit_all(self) -> None:
         try:
             while self._queue:
-                group, self._queue = self._queue[:_GROUP], self._queue[_GROUP:]
+                group = self._group()
                 try:
                     await self._commit(group)
                 except Exception as error:  # each caller gets it; none is left waiting
@@ -178,6 +183,17 @@ class _Writer:
                             batch.done.exception()  # seen, even if its caller has gone
         finally:
             self._task = None
+
+    def _group(self) -> list[Batch]:
+        """Take what becomes one entry off the queue: any number of small batches, or one large one."""
+        size, count = 0, 0
+        for batch in self._queue[:_GROUP]:
+            size += batch.size
+            if count and size > _GROUP_BYTES:
+                break
+            count += 1
+        group, self._queue = self._queue[:count], self._queue[count:]
+        return group
 
     async def _commit(self, group: Sequence[Batch]) -> None:
         for attempt in range(_ATTEMPTS):
@@ -217,7 +233,7 @@ class _Writer:
     async def _written(self, view: View, plan: Plan) -> bool:
         """Write the entry as the next one; False if another writer was first."""
         seq, mark = view.seq + 1, token()
-        if self.log.unconfirmed():
+        if unconfirmed(view, self.log.config):
             before = view.seq
             if (await self.log.catch_up()).seq != before:
                 return False
@@ -228,10 +244,10 @@ class _Writer:
             await self.log.requests.put_if(key, body, lambda found: entry_token(found) == mark)
         except PreconditionError:
             return False
-        if self.log.unconfirmed() and not await self._part_of_log(seq, mark, key):
+        if unconfirmed(view, self.log.config) and not await self._part_of_log(seq, mark, key):
             return False
         self.log.took(view, Entry(seq, mark, plan.cleared, plan.effects))
-        self.log.confirm(begun)
+        view.confirmed = max(view.confirmed, begun)
         return True
 
     async def _part_of_log(self, seq: int, mark: str, key: str) -> bool:
@@ -264,7 +280,8 @@ def judged(group: Sequence[Batch], view: View, rows: dict[str, Row]) -> Plan:
         if batch.kind is None:
             plan.results.append([str(_clear(plan, view))])
             continue
-        undo = (len(plan.effects), dict(plan.ahead) if batch.atomic else None)
+        # A single change that fails has no effects to undo.
+        undo = (len(plan.effects), dict(plan.ahead) if batch.atomic and len(batch.changes) > 1 else None)
         results = [_judge(batch, at, plan, view, rows, stamp) for at in range(len(batch.changes))]
         if batch.atomic and any(isinstance(result, IsthmusError) for result in results):
             results = [
@@ -272,7 +289,7 @@ def judged(group: Sequence[Batch], view: View, rows: dict[str, Row]) -> Plan:
                 for result, change in zip(results, batch.changes, strict=True)
             ]
             del plan.effects[undo[0] :]
-            plan.ahead = undo[1] or {}
+            plan.ahead = plan.ahead if undo[1] is None else undo[1]
         plan.results.append(results)
     return plan
 

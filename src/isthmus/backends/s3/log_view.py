@@ -44,6 +44,8 @@ class View:
 
     def __init__(self, seq: int, max_bytes: int) -> None:
         self.seq = seq
+        self.confirmed = (0.0, 0.0)
+        """When it was last known to be at the end of the log, by two clocks."""
         self.slots: dict[str, Slot] = {}
         self.first = seq + 1
         """The first entry after the last checkpoint."""

@@ -100,10 +100,11 @@ class ObstoreTransport:
         text = str(error)
         status, code, kind, said = _status(text), _code(text), _kind(text), _message(text)
         name = type(error).__name__
-        if name == "PreconditionError":  # also If-Match on a missing object, which is a 404
-            if code is None or code[1] not in {"NoSuchBucket", "ConditionalRequestConflict"}:
-                return PreconditionError()
-        if name == "AlreadyExistsError" and (code is None or code[1] != "ConditionalRequestConflict"):
+        # PreconditionError also stands for If-Match on a missing object (a 404), AlreadyExistsError
+        # also for a conditional write that met another one (a 409).
+        if name in {"AlreadyExistsError", "PreconditionError"} and (
+            code is None or code[1] not in {"NoSuchBucket", "ConditionalRequestConflict"}
+        ):
             return PreconditionError()
         broken = None
         if status is None and "Received redirect" not in text:
