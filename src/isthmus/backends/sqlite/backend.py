@@ -15,6 +15,7 @@ from isthmus._executor import (
 )
 from isthmus._loop_pools import PerLoop
 from isthmus._path import Path
+from isthmus._query.order import position
 from isthmus._value import replace
 from isthmus.backends.sqlite.config import SQLiteConfig
 from isthmus.backends.sqlite.pool import Memory, Pool
@@ -95,7 +96,7 @@ class SQLiteBackend(Verbs):
         return PoolStats() if pool is None else pool.stats()
 
     async def native(self) -> Pool:
-        """Return this loop's pool: `writer.run(f)` and `readers.run(f)` call f with a session on its thread."""
+        """Return this loop's pool, whose `writer.run(f)` and `readers.run(f)` call `f(session)`."""
         return await self._pool()
 
     # Tables
@@ -179,8 +180,6 @@ class SQLiteBackend(Verbs):
         if request.after is not None and len(request.after) > keys:
             snapshot = pool.held_snapshot(request.after[-1])
             request = replace(request, after=request.after[:keys])
-        elif request.after is not None:
-            return await super().fetch(collection, request)
         else:
             snapshot = await pool.snapshot()
         page = None
@@ -191,14 +190,8 @@ class SQLiteBackend(Verbs):
                 await snapshot.end()
         if page.after is None:
             return page
-        at = self._position(page, request)
+        at = position(page.records[-1], request.order or ())
         return Page(page.records, (*at, snapshot.token))
-
-    @staticmethod
-    def _position(page: Page, request: PageRequest) -> After:
-        from isthmus._query.order import position
-
-        return position(page.records[-1], request.order or ())
 
     async def release(self, collection: str, after: After) -> None:
         """Give back the snapshot of a stream that was left."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from isthmus._executor import PageRequest
-from isthmus._path import Path
 from isthmus._query.ast import And, Between, Equal, In, Like, Ordered, Predicate, StartsWith
 from isthmus._query.order import NONE, OBJECT, Position
 from isthmus.backends.sqlite.fields import LISTED, NOTHING, JSONField, field_of

@@ -137,7 +137,7 @@ class Lane:
                     self._session = self._opener()
                 self._session.job = job
                 result = job.work(self._session)
-            except BaseException as caught:  # noqa: BLE001 - delivered to whoever waits for it
+            except BaseException as caught:  # delivered to whoever waits for it
                 error = caught
             finally:
                 with self._turn:

@@ -234,7 +234,7 @@ class Pool:
                 (mode,) = session.patiently(lambda: session.execute("PRAGMA journal_mode = WAL").fetchone())
                 if mode != "wal":
                     raise ConfigError(
-                        f"{self.label}: its file system has no shared memory for SQLite's WAL (journal mode {mode});"
+                        f"{self.label}: no shared memory for the WAL here (journal mode {mode});"
                         " use a local disk"
                     )
                 # A large batch must not leave a large file behind for ever.
@@ -243,7 +243,10 @@ class Pool:
         return self._session(prepare)
 
     def _open_reader(self) -> Session:
-        return self._session(lambda session: session.execute("PRAGMA query_only = ON") and None)
+        def prepare(session: Session) -> None:
+            session.execute("PRAGMA query_only = ON")
+
+        return self._session(prepare)
 
     async def snapshot(self) -> Snapshot:
         """Return a reader that sees the database as it is now, until it is ended."""

@@ -1,4 +1,4 @@
-"""Predicates as SQL: each leaf exact, in a two-valued form that is safe under NOT, or one that an index serves."""
+"""Predicates as SQL: each leaf exact, two-valued so that NOT is safe, or in a form that an index serves."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ class Conditions:
             case Equal(_, str(operand)):
                 return {"text": f"{x} = {bind(operand)}"}
             case Equal(_, operand):
-                return _numeric(f"{x} = {bind(operand)}")  # type: ignore[arg-type]
+                return _numeric(f"{x} = {bind(operand)}")
             case EqualList():
                 return {"array": self._by_function(leaf, x, ())}
             case In(_, operands):
@@ -201,7 +201,7 @@ class Conditions:
         return cases
 
     def _list(self, values: list[Any]) -> str:
-        """Return the operands as one bound JSON list: the text of the statement is the same for any number."""
+        """Return the operands as one bound JSON list, so that the text is the same for any number."""
         return f"(SELECT value FROM json_each({self._binder.value(orjson.dumps(values).decode())}))"
 
     def _text_test(self, leaf: Like | Regex | StartsWith | EndsWith | Contains, x: str) -> str:
@@ -335,7 +335,7 @@ def _numeric(test: str) -> dict[str, str]:
     return {"integer": test, "real": test}
 
 
-def _holds(op: Order, value: bool, operand: bool) -> bool:  # noqa: FBT001 - a bool is the operand
+def _holds(op: Order, value: bool, operand: bool) -> bool:
     match op:
         case Order.LT:
             return value < operand

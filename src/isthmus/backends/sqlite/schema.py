@@ -47,9 +47,7 @@ def check_format(connection: sqlite3.Connection, path: str) -> None:
     """Raise `ConfigError` for a file that a newer isthmus wrote, or that holds its text as UTF-16."""
     encoding = connection.execute("PRAGMA encoding").fetchone()[0]
     if encoding != "UTF-8":
-        raise ConfigError(
-            f"{path}: holds text as {encoding}, of which the order is not by code point; use a new file"
-        )
+        raise ConfigError(f"{path}: holds text as {encoding}, not ordered by code point; use a new file")
     application = connection.execute("PRAGMA application_id").fetchone()[0]
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if application == APPLICATION_ID and version > FORMAT:
@@ -58,7 +56,7 @@ def check_format(connection: sqlite3.Connection, path: str) -> None:
 
 def _newer(path: str, version: int) -> IsthmusError:
     return ConfigError(
-        f"{path}: was written in format {version} by a newer isthmus; this one knows format {FORMAT}: upgrade it"
+        f"{path}: was written in format {version} by a newer isthmus; this one knows {FORMAT}: upgrade it"
     )
 
 
@@ -74,7 +72,7 @@ def known_table(connection: sqlite3.Connection, path: str, name: str) -> Table |
             raise _newer(path, version)
         if stored != name:
             raise ConfigError(
-                f"{path}: collection {name!r} cannot be told from {stored!r}: SQLite ignores the case of names"
+                f"{path}: collection {name!r} is taken for {stored!r}: SQLite ignores the case of names"
             )
         if not _exists(connection, name):
             return None
@@ -108,7 +106,8 @@ def make_table(connection: sqlite3.Connection, path: str, name: str, indexes: tu
     table = Table(name, present.indexed | frozenset(missing))
     paths = sorted((index.root.value, index.keys) for index in table.indexed)
     connection.execute(
-        f"INSERT INTO {CATALOG} VALUES (?1, ?2, ?3) ON CONFLICT(name) DO UPDATE SET indexes = excluded.indexes",
+        f"INSERT INTO {CATALOG} VALUES (?1, ?2, ?3)"
+        " ON CONFLICT(name) DO UPDATE SET indexes = excluded.indexes",
         (name, FORMAT, orjson.dumps(paths).decode()),
     )
     return table
@@ -122,16 +121,15 @@ def _mark(connection: sqlite3.Connection) -> None:
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {FORMAT}")
     connection.execute(
-        f"CREATE TABLE {CATALOG} (name TEXT PRIMARY KEY NOT NULL, format INTEGER NOT NULL, indexes TEXT NOT NULL)"
+        f"CREATE TABLE {CATALOG}"
+        " (name TEXT PRIMARY KEY NOT NULL, format INTEGER NOT NULL, indexes TEXT NOT NULL)"
     )
 
 
 def _refuse_foreign(connection: sqlite3.Connection, path: str, name: str) -> None:
     columns = [row[1] for row in connection.execute(f"PRAGMA table_info({quoted(name)})")]
     if columns and columns != _COLUMNS:
-        raise ConfigError(
-            f"{path}: has a table {name!r} that isthmus did not make; choose another name by `table`"
-        )
+        raise ConfigError(f"{path}: table {name!r} was not made by isthmus; choose another `table`")
 
 
 def index_paths(names: tuple[str, ...]) -> tuple[Path, ...]:

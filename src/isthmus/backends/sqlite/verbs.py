@@ -142,8 +142,10 @@ class Verbs(abc.ABC):
         """Return the statement and what SQLite's planner says to it."""
         return await self._reading(collection, lambda session, table: _explained(session, table, request))
 
-    async def release(self, collection: str, after: After) -> None:
-        """Nothing is held between pages."""
+    async def release(  # noqa: B027 - a default, not a part to be filled in
+        self, collection: str, after: After
+    ) -> None:
+        """Do nothing: pages hold nothing, but for a consistent stream of the database."""
 
 
 def _record(row: Any) -> Record:
