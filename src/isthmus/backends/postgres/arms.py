@@ -6,12 +6,17 @@ its own index and stops; the outer order has a few rows left to sort.
 
 from __future__ import annotations
 
-from isthmus._query.ast import SortKey
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from isthmus._query.ast import Predicate, SortKey
 from isthmus._query.order import BOOL, NONE, NUMBER, OBJECT, TEXT, Position
 from isthmus.backends.postgres.declared import Declared, other_shape
 from isthmus.backends.postgres.fields import COLUMNS, CUT, Field, field_of
-from isthmus.backends.postgres.sort import after, best, ranked, terms
+from isthmus.backends.postgres.filter import ALL, NOTHING, Filter
+from isthmus.backends.postgres.sort import after, ranking, terms
 from isthmus.backends.postgres.statement import Bound
+from isthmus.backends.postgres.table import Table
 
 
 def serves(order: tuple[SortKey, ...] | None, declared: Declared) -> bool:
@@ -19,57 +24,66 @@ def serves(order: tuple[SortKey, ...] | None, declared: Declared) -> bool:
     return order is not None and len(order) == 1 and declared.others(order[0].path)
 
 
-def merged_arms(table: str, where: str, key: SortKey, at: Position | None, size: int, bound: Bound) -> str:
+@dataclass(frozen=True, slots=True)
+class _Arm:
+    """The rows whose value has one shape."""
+
+    shape: str
+    value: str
+    condition: str
+    order: str
+    joins: str = ""
+
+
+def merged_arms(
+    table: Table, where: Predicate, key: SortKey, at: Position | None, size: int, bound: Bound
+) -> str:
     """Return the select of the first `size` rows after a position, in order; its last column is `v`."""
     limit = bound.big(size)
-    arms = [
-        f"(SELECT {COLUMNS}, {value} AS v FROM {table} AS t WHERE {condition} AND {where}"
-        f" ORDER BY {order} LIMIT {limit})"
-        for value, condition, order in _arms(key, at, bound)
-    ]
+    arms = []
+    for arm in _arms(key, at, bound):
+        condition = Filter(bound, table.declared, (key.path, arm.shape)).condition(where)
+        if condition == NOTHING:
+            continue
+        more = "" if condition == ALL else f" AND {condition}"
+        arms.append(
+            f"(SELECT {COLUMNS}, {arm.value} AS v FROM {table.sql} AS t{arm.joins}"
+            f" WHERE {arm.condition}{more} ORDER BY {arm.order} LIMIT {limit})"
+        )
+    if not arms:
+        return f"SELECT {COLUMNS} FROM {table.sql} AS t WHERE FALSE"
     return f"SELECT {COLUMNS} FROM ({' UNION ALL '.join(arms)}) AS t ORDER BY {terms((key,), ['t.v'])}"
 
 
-def _arms(key: SortKey, at: Position | None, bound: Bound) -> list[tuple[str, str, str]]:
-    """Return each arm's sort value, condition and order; arms wholly before the position are left out."""
+def _arms(key: SortKey, at: Position | None, bound: Bound) -> Iterator[_Arm]:
+    """Yield the arms; those wholly before the position are left out."""
     field = field_of(key.path)
     down = "DESC" if key.descending else "ASC"
     other = other_shape(field)
-    arms: list[tuple[str, str, str]] = []
-    for place, kind in ((BOOL, "boolean"), (NUMBER, "number"), (TEXT, "string"), (OBJECT, "object")):
+    for place, shape in ((BOOL, "boolean"), (NUMBER, "number"), (TEXT, "string"), (OBJECT, "object")):
         if at is not None and not _reaches(key, place, at[0][0]):
             continue
-        mark = at[0][1] if at is not None and at[0][0] == place else None
-        last = at[-1] if at is not None and at[0][0] == place else None
-        condition = (
-            f"{field.kind} = '{kind}'" if place in (NUMBER, TEXT) else f"{other} AND {field.shape} = '{kind}'"
-        )
+        condition = f"{field.kind} = '{shape}'"
+        if place not in (NUMBER, TEXT):
+            condition = f"{other} AND {field.shape} = '{shape}'"
         order = "t.id"
         if place == TEXT:
             order = f'{field.cut} {down}, {field.text} COLLATE "C" {down}, t.id'
         elif place != OBJECT:
             order = f"{field.value} {down}, t.id"
-        if last is not None:
-            condition += f" AND {_past(field, place, mark, last, key, bound)}"
-        arms.append((field.value, condition, order))
+        if at is not None and at[0][0] == place:
+            condition += f" AND {_past(field, place, at[0][1], at[-1], key, bound)}"
+        yield _Arm(shape, field.value, condition, order)
     if at is None or _reaches(key, NONE, at[0][0]):
         condition = f"{other} AND {field.shape} = 'null'"
         if at is not None and at[0][0] == NONE:
             condition += f" AND t.id > {bound.text(at[-1])}"
-        arms.append(("NULL::jsonb", condition, "t.id"))
-    value = best(key.path, largest=key.descending)
+        yield _Arm("null", "NULL::jsonb", condition, "t.id")
+    ranks = ranking((key,))
     condition = f"{other} AND {field.shape} = 'array'"
     if at is not None:
-        condition += f" AND {after((key,), at, [f'({value})'], bound)}"
-    nulls = "FIRST" if key.nulls_first else "LAST"
-    arms.append(
-        (
-            value,
-            condition,
-            f"({value}) IS NULL {'DESC' if nulls == 'FIRST' else 'ASC'}, {ranked(f'({value})', down)}, t.id",
-        )
-    )
-    return arms
+        condition += f" AND {after((key,), at, ['s0.v'], bound)}"
+    yield _Arm("array", "s0.v", condition, ranks.terms, f" {ranks.joins}")
 
 
 def _reaches(key: SortKey, place: int, mark: int) -> bool:

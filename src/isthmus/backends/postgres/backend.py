@@ -23,11 +23,11 @@ from isthmus.backends.postgres.driver import Connection
 from isthmus.backends.postgres.errors import READING, WRITING
 from isthmus.backends.postgres.executor import PostgresExecutor
 from isthmus.backends.postgres.merge import Merged
-from isthmus.backends.postgres.pages import Table
 from isthmus.backends.postgres.pool import Pool
 from isthmus.backends.postgres.read import by_id
 from isthmus.backends.postgres.schema import collections, dropped, prepare
 from isthmus.backends.postgres.snapshots import Snapshots
+from isthmus.backends.postgres.table import Table
 from isthmus.backends.postgres.transaction import PostgresTransaction
 from isthmus.backends.postgres.write import insert_merged
 from isthmus.errors import UnsupportedError

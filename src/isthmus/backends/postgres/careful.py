@@ -11,7 +11,7 @@ import orjson
 from isthmus._executor import Change, Kind, Result
 from isthmus._values import decode, new_version
 from isthmus.backends.postgres.driver import Connection
-from isthmus.backends.postgres.pages import Table
+from isthmus.backends.postgres.table import Table
 from isthmus.errors import (
     AlreadyExistsError,
     ConflictError,

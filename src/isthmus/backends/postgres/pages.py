@@ -2,47 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from isthmus._executor import PageRequest
 from isthmus._query.ast import TRUE, Predicate
 from isthmus.backends.postgres.arms import merged_arms, serves
-from isthmus.backends.postgres.declared import Declared
 from isthmus.backends.postgres.fields import COLUMNS
 from isthmus.backends.postgres.filter import Filter
-from isthmus.backends.postgres.names import quoted
 from isthmus.backends.postgres.sort import after, ranking
 from isthmus.backends.postgres.statement import Bound, Statement
+from isthmus.backends.postgres.table import Table
 
 # Above this nobody counts on a limit, and the sum with an offset might leave 64 bits.
 _UNLIMITED = 2**40
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
-    """One collection: its table and its indexes."""
-
-    schema: str
-    name: str
-    declared: Declared
-
-    @property
-    def sql(self) -> str:
-        """The table's name in statements."""
-        return f"{quoted(self.schema)}.{quoted(self.name)}"
-
-
 def page(table: Table, request: PageRequest, *, ahead: int = 1) -> Statement:
     """Return the select of a page; `ahead` more rows than asked for tell whether there is a next one."""
     bound = Bound()
-    where = Filter(bound, table.declared).condition(request.where)
     limited = request.size < _UNLIMITED
     size = request.size + ahead
     offset = f" OFFSET {bound.big(request.offset)}" if request.offset else ""
     order, at = request.order, request.after
     if order and limited and not request.for_update and serves(order, table.declared):
-        text = merged_arms(table.sql, where, order[0], at, min(size + request.offset, 2**62), bound)
+        text = merged_arms(table, request.where, order[0], at, min(size + request.offset, 2**62), bound)
         return Statement(f"{text} LIMIT {bound.big(size)}{offset}", bound.args)
+    where = Filter(bound, table.declared).condition(request.where)
     ranks = ranking(order or ())
     if at is not None:
         values = [f"s{place}.v" for place in range(len(order or ()))]

@@ -8,7 +8,7 @@ from isthmus._record import Record
 from isthmus._values import decode_numeric
 from isthmus.backends.postgres.driver import Connection, Row
 from isthmus.backends.postgres.fields import COLUMNS
-from isthmus.backends.postgres.pages import Table
+from isthmus.backends.postgres.table import Table
 
 
 def records(rows: Iterable[Row]) -> list[Record]:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import functools
 import re
-import re._constants as sre
-import re._parser as parser
+import re._constants as sre  # type: ignore[import-not-found]  # typeshed has no stubs for it
+import re._parser as parser  # type: ignore[import-not-found]
 import sys
 from typing import Any
 
@@ -60,7 +60,7 @@ def _item(op: Any, argument: Any, copies: int) -> str:
         return f"(?:{_sequence(inner, copies)})"
     if op is sre.MAX_REPEAT or op is sre.MIN_REPEAT:
         # Greed decides how much is matched, not whether.
-        return _repeat(*argument, copies)
+        return _repeat(copies, *argument)
     if op is sre.AT:
         return _place(argument)
     raise _UntranslatableError
@@ -72,7 +72,7 @@ def _literal(number: int) -> str:
     return escaped(chr(number))
 
 
-def _repeat(low: int, high: Any, inner: Any, copies: int) -> str:
+def _repeat(copies: int, low: int, high: Any, inner: Any) -> str:
     unbounded = high is sre.MAXREPEAT
     most = max(low, 1) if unbounded else int(high)
     if most > _MAX_REPEAT or copies * max(most, 1) > _MAX_COPIES or _has_place(inner):
@@ -137,9 +137,8 @@ def _merged(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
             merged.append((low, end))
     clipped: list[tuple[int, int]] = []
     for low, high in merged:
-        for part in ((low, min(high, 0xD7FF)), (max(low, 0xE000), high)):
-            if part[0] <= part[1]:
-                clipped.append(part)
+        parts = ((low, min(high, 0xD7FF)), (max(low, 0xE000), high))
+        clipped.extend(part for part in parts if part[0] <= part[1])
     return clipped
 
 

@@ -12,7 +12,7 @@ from isthmus.backends.postgres.config import PostgresConfig
 from isthmus.backends.postgres.declared import Index, created, declared, indexes
 from isthmus.backends.postgres.driver import Connection
 from isthmus.backends.postgres.names import literal, quoted
-from isthmus.backends.postgres.pages import Table
+from isthmus.backends.postgres.table import Table
 from isthmus.errors import ConfigError
 
 log = logging.getLogger("isthmus.postgres.schema")
@@ -116,7 +116,8 @@ def _check(table: Table, found: Any) -> None:
     mark = format_of(comment)
     if mark is not None and mark > FORMAT:
         raise ConfigError(
-            f"postgres: {table.sql} has format {mark}, this version of isthmus knows {FORMAT}; upgrade isthmus"
+            f"postgres: {table.sql} has format {mark}, this version of isthmus knows {FORMAT};"
+            " upgrade isthmus"
         )
     have = dict(zip(names, types, strict=True))
     wrong = [

@@ -6,7 +6,7 @@ from isthmus._capability import Capabilities
 from isthmus._path import Path, Root
 from isthmus._query.ast import Leaf, Measure, SortKey
 from isthmus._query.split import Grade
-from isthmus.backends.postgres.filter import grade
+from isthmus.backends.postgres.leaves import grade
 
 CAPABILITIES = Capabilities(
     durable=True,

@@ -13,9 +13,9 @@ from isthmus._values import INT_MAX, INT_MIN, decode_numeric
 from isthmus.backends.postgres.driver import Connection
 from isthmus.backends.postgres.fields import attribute, field_of
 from isthmus.backends.postgres.filter import Filter
-from isthmus.backends.postgres.pages import Table
 from isthmus.backends.postgres.sort import best, bracket
 from isthmus.backends.postgres.statement import Bound, Statement
+from isthmus.backends.postgres.table import Table
 
 _SCALARS = "('boolean', 'number', 'string')"
 
@@ -105,7 +105,7 @@ def _per_row(path: Path, many: str, one: str, none: str) -> str:
 
 
 def _numbers(path: Path) -> str:
-    """Return the select of the sum of a row's numbers, how many there are, and whether a float is among them."""
+    """Return the select of a row's sum of numbers, how many there are, and whether one is a float."""
     if attribute(path) is not None:
         return "SELECT NULL::numeric AS total, 0 AS n, FALSE AS fractional"
     field = field_of(path)

@@ -11,8 +11,8 @@ from isthmus.backends.postgres.config import PostgresConfig
 from isthmus.backends.postgres.driver import Connection
 from isthmus.backends.postgres.errors import WRITING
 from isthmus.backends.postgres.executor import PostgresExecutor
-from isthmus.backends.postgres.pages import Table
 from isthmus.backends.postgres.snapshots import Snapshots
+from isthmus.backends.postgres.table import Table
 
 
 class PostgresTransaction(PostgresExecutor):

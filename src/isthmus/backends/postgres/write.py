@@ -16,7 +16,7 @@ from isthmus.backends.postgres.careful import apply_carefully
 from isthmus.backends.postgres.driver import Connection
 from isthmus.backends.postgres.failures import sqlstate_of
 from isthmus.backends.postgres.names import quoted
-from isthmus.backends.postgres.pages import Table
+from isthmus.backends.postgres.table import Table
 from isthmus.backends.postgres.write_one import write_one
 from isthmus.errors import AlreadyExistsError, InvalidRecordError, IsthmusError, NotFoundError
 
@@ -279,8 +279,8 @@ async def _staged(connection: Connection, changes: Sequence[Change], versions: d
     """COPY the changes into a temporary table; return its name."""
     name = f"isthmus_{new_version():x}"
     await connection.execute(
-        f'CREATE TEMPORARY TABLE {quoted(name)} (id text COLLATE "C", data jsonb, metadata jsonb, version int8)'
-        " ON COMMIT DROP"
+        f"CREATE TEMPORARY TABLE {quoted(name)}"
+        ' (id text COLLATE "C", data jsonb, metadata jsonb, version int8) ON COMMIT DROP'
     )
     await connection.copy_records_to_table(
         name, schema_name="pg_temp", columns=_ROW, records=_rows(changes, versions)

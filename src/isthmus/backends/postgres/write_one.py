@@ -6,7 +6,7 @@ from isthmus._executor import Change, Kind, Result
 from isthmus._values import new_version
 from isthmus.backends.postgres.careful import refusal
 from isthmus.backends.postgres.driver import Connection
-from isthmus.backends.postgres.pages import Table
+from isthmus.backends.postgres.table import Table
 from isthmus.errors import InvalidRecordError
 
 _MATCHES = "t.id = $1 AND ($2::int8 IS NULL OR t.version = $2)"
