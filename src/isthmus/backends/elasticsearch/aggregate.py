@@ -1,0 +1,173 @@
+"""Aggregates at the server, where they are exact; where a guard fails, over the streamed records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from isthmus._executor import Aggregated, AggregateRequest
+from isthmus._path import Path
+from isthmus._query.aggregate import Groups
+from isthmus._query.ast import Function, Measure
+from isthmus._query.order import NONE as NO_VALUE
+from isthmus._query.order import bracketed
+from isthmus.backends.elasticsearch.compile import Compiler, stored
+from isthmus.backends.elasticsearch.index import Index
+from isthmus.backends.elasticsearch.read import Plan, Reader, Snapshot
+
+_BUCKETS = 5_000
+_EXACT = 2.0**53
+# What compensated summation of doubles may lose, relative to the sum of absolute values.
+_LOSS = 4.5e-16
+_TOLERANCE = 1e-12
+_NUMERIC = frozenset({"double", "long"})
+
+
+class Inexact(Exception):
+    """The server's figures may differ from the exact ones."""
+
+
+def computable(types: Mapping[str, str], measures: Sequence[Measure], by: Sequence[Path]) -> bool:
+    """Return whether the server computes these exactly, as far as types are known."""
+    compiler = Compiler(types, ())
+    if not all(stored(path) for path in by):
+        return False
+    for measure in measures:
+        path = measure.path
+        if path is None:
+            continue
+        if not stored(path):
+            return False
+        kind = compiler.type_of(path)
+        if measure.function is Function.COUNT and kind == "keyword":
+            return False  # doc values hold each text of a record once
+        if by and kind in ("keyword", "boolean") and measure.function in (Function.MIN, Function.MAX):
+            return False
+    return True
+
+
+async def aggregated(reader: Reader, index: Index, request: AggregateRequest) -> Aggregated:
+    """Return partial states of the main records, and the aside."""
+    paths = [m.path for m in request.measures if m.path is not None and stored(m.path)]
+    by = list(request.by)
+    async with reader.snapshot() as pit:
+        plan = await reader.plan(request.where, (), [*paths, *by])
+        aside = await reader.aside(plan, pit)
+        try:
+            if not computable(index.types, request.measures, by):
+                raise Inexact
+            groups = await _native(plan, Compiler(index.types, ()), request, pit)
+        except Inexact:
+            groups = Groups(request.measures)
+            async for record in reader.records(plan.main, pit):
+                groups.add_record(record, by)
+    return Aggregated(groups, aside)
+
+
+async def _native(plan: Plan, compiler: Compiler, request: AggregateRequest, pit: Snapshot) -> Groups:
+    groups = Groups(request.measures)
+    inner: dict[str, Any] = {}
+    for at, measure in enumerate(request.measures):
+        inner |= _clauses(at, measure, compiler)
+    body: dict[str, Any] = {"query": plan.main, "size": 0, "track_total_hits": True}
+    sources = [(at, path) for at, path in enumerate(request.by) if compiler.type_of(path) is not None]
+    if not sources:
+        if inner:
+            body["aggs"] = inner
+        answer = await pit.search(body)
+        total = answer["hits"]["total"]["value"]
+        if total:
+            states = _states(request.measures, answer.get("aggregations", {}), total, compiler)
+            groups.add((None,) * len(request.by), states)
+        return groups
+    composite: dict[str, Any] = {
+        "size": _BUCKETS,
+        "sources": [
+            {f"g{at}": {"terms": {"field": compiler.field(path), "missing_bucket": True}}}
+            for at, path in sources
+        ],
+    }
+    while True:
+        body["aggs"] = {"groups": {"composite": composite, **({"aggs": inner} if inner else {})}}
+        body["track_total_hits"] = False
+        answer = (await pit.search(body))["aggregations"]["groups"]
+        for bucket in answer["buckets"]:
+            key: list[Any] = [None] * len(request.by)
+            for at, path in sources:
+                key[at] = _scalar(bucket["key"][f"g{at}"], compiler.type_of(path))
+            groups.add(tuple(key), _states(request.measures, bucket, bucket["doc_count"], compiler))
+        if len(answer["buckets"]) < _BUCKETS:
+            return groups
+        composite["after"] = answer["after_key"]
+
+
+def _clauses(at: int, measure: Measure, compiler: Compiler) -> dict[str, Any]:
+    if measure.path is None:
+        return {}
+    kind = compiler.type_of(measure.path)
+    field = compiler.field(measure.path)
+    if kind is None:
+        return {}
+    match measure.function:
+        case Function.COUNT:
+            return {f"m{at}": {"value_count": {"field": field}}}
+        case Function.SUM | Function.AVG:
+            return {f"m{at}": {"stats": {"field": field}}} if kind in _NUMERIC else {}
+        case Function.MIN | Function.MAX:
+            if kind in _NUMERIC:
+                return {f"m{at}": {"stats": {"field": field}}}
+            way = "asc" if measure.function is Function.MIN else "desc"
+            return {f"m{at}": {"terms": {"field": field, "size": 1, "order": {"_key": way}}}}
+
+
+def _states(
+    measures: Sequence[Measure], answer: Mapping[str, Any], count: int, compiler: Compiler
+) -> list[Any]:
+    return [
+        count if m.path is None else _state(m, answer.get(f"m{at}"), compiler.type_of(m.path))
+        for at, m in enumerate(measures)
+    ]
+
+
+def _state(measure: Measure, said: Mapping[str, Any] | None, kind: str | None) -> Any:
+    match measure.function:
+        case Function.COUNT:
+            return 0 if said is None else said["value"]
+        case Function.SUM | Function.AVG:
+            if said is None or not said["count"]:
+                return (0, 0)
+            return (_sum(said, kind), said["count"])
+        case Function.MIN | Function.MAX:
+            if said is None:
+                return (NO_VALUE, None)
+            if "buckets" in said:
+                buckets = said["buckets"]
+                return bracketed(_scalar(buckets[0]["key"], kind)) if buckets else (NO_VALUE, None)
+            value = said[measure.function.value]
+            if value is None:
+                return (NO_VALUE, None)
+            if kind == "long" and abs(value) >= _EXACT:
+                raise Inexact
+            return bracketed(_scalar(value, kind))
+
+
+def _sum(said: Mapping[str, Any], kind: str | None) -> int | float:
+    """Return a sum that is right: exact if the numbers may be integers, else within the tolerance."""
+    low, high, total = said["min"], said["max"], said["sum"]
+    if not isinstance(total, float | int) or not isinstance(high, float | int):  # "Infinity"
+        raise Inexact
+    bound = abs(total) if low >= 0 or high <= 0 else said["count"] * max(abs(low), abs(high))
+    if bound >= _EXACT:
+        raise Inexact  # integers may have lost digits
+    if bound * _LOSS > _TOLERANCE * abs(total) and kind != "long":
+        raise Inexact
+    return int(total) if float(total).is_integer() else total
+
+
+def _scalar(value: Any, kind: str | None) -> Any:
+    """Return a bucket's key or a statistic as the value that was stored."""
+    if kind == "boolean":
+        return bool(value)
+    if isinstance(value, float) and value.is_integer() and abs(value) < _EXACT:
+        return int(value)
+    return value

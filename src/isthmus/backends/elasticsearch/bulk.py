@@ -1,0 +1,140 @@
+"""Sends prepared lines in bulk requests: retries what was refused for load, and backs off."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from isthmus._clock import SYSTEM_CLOCK, Clock
+from isthmus.backends.elasticsearch.client import ClientPool
+from isthmus.backends.elasticsearch.config import BulkConfig
+from isthmus.backends.elasticsearch.errors import failed_answer, reason_of
+from isthmus.backends.elasticsearch.index import Index
+from isthmus.errors import IsthmusError, RateLimitedError
+
+# Keeps every item at its position, and only what a result needs: `items.*.error` alone drops the good ones.
+_PARTS = ("status", "error.type", "error.reason", "_seq_no", "_primary_term")
+_KEPT = "filter_path=" + ",".join(f"items.*.{part}" for part in _PARTS)
+_TOLD = frozenset({200, 404, 413, 429})
+_BUSY = frozenset({429, 503})
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """What the server said of one line."""
+
+    status: int
+    version: str = ""
+    kind: str = ""
+    reason: str = ""
+
+    def failure(self, doing: str) -> IsthmusError:
+        """Return the error of an item that failed."""
+        body = {"error": {"type": self.kind, "reason": self.reason}}
+        return failed_answer(self.status, body, None, doing, writes=False)
+
+
+_TOO_LARGE = Item(413, kind="content_too_large", reason="the document is larger than http.max_content_length")
+
+
+class Bulk:
+    """The pace of one index: chunk size and concurrency back off together and recover slowly."""
+
+    def __init__(self, config: BulkConfig, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._config = config
+        self._clock = clock
+        self.size = config.size
+        self.concurrency = config.concurrency
+        self._calm = 0
+
+    async def send(self, pool: ClientPool, index: Index, lines: Sequence[bytes], doing: str) -> list[Item]:
+        """Send lines (action and document each) and return an item for each, in order.
+
+        Items refused for load are sent again with growing pauses; so is a request that was refused
+        as a whole, of which nothing was done. One that is too large is sent in two halves.
+        """
+        items: list[Item | None] = [None] * len(lines)
+        open_ = list(range(len(lines)))
+        for attempt in range(self._config.retries + 1):
+            answered = await self._request(pool, index, [lines[at] for at in open_], doing)
+            if answered is None:
+                items_again = open_
+            else:
+                for at, item in zip(open_, answered, strict=True):
+                    items[at] = item
+                items_again = [at for at, item in zip(open_, answered, strict=True) if item.status in _BUSY]
+            if not items_again:
+                self._recover()
+                break
+            self._back_off()
+            open_ = items_again
+            if attempt < self._config.retries:
+                await self._clock.sleep(_pause(attempt))
+        if any(item is None for item in items):
+            raise RateLimitedError(f"{doing}: the server refused the request for load {attempt + 1} times")
+        return items  # type: ignore[return-value]
+
+    async def _request(
+        self, pool: ClientPool, index: Index, lines: Sequence[bytes], doing: str
+    ) -> list[Item] | None:
+        body = b"".join(lines)
+        target = f"{index.url}/_bulk?{_KEPT}"
+        status, answer = await pool.call(
+            "POST", target, body, doing=doing, writes=True, lines=True, told=_TOLD
+        )
+        if status == 404:
+            raise index.gone()
+        if status == 413:
+            return await self._halved(pool, index, lines, doing)
+        if status == 429:
+            if "cluster_block" in reason_of(answer)[0]:
+                raise failed_answer(status, answer, None, doing, writes=False)
+            return None
+        return [_item(outcome) for outcome in answer.get("items", [])]
+
+    async def _halved(
+        self, pool: ClientPool, index: Index, lines: Sequence[bytes], doing: str
+    ) -> list[Item] | None:
+        if len(lines) == 1:
+            return [_TOO_LARGE]
+        self._back_off()
+        half = len(lines) // 2
+        first = await self.send(pool, index, lines[:half], doing)
+        return first + await self.send(pool, index, lines[half:], doing)
+
+    def _back_off(self) -> None:
+        self._calm = 0
+        self.size = max(self.size // 2, 10)
+        self.concurrency = 1
+
+    def _recover(self) -> None:
+        self._calm += 1
+        if self._calm < 4:
+            return
+        self._calm = 0
+        self.size = min(self.size * 2, self._config.size)
+        self.concurrency = min(self.concurrency + 1, self._config.concurrency)
+
+
+def _pause(attempt: int) -> float:
+    longest: float = min(_FIRST_PAUSE * 2**attempt, _LONGEST_PAUSE)
+    return longest * (0.5 + random.random() / 2)  # noqa: S311 - spreads load, guards nothing
+
+
+def _item(outcome: dict[str, Any]) -> Item:
+    (said,) = outcome.values()
+    error = said.get("error")
+    if error is not None:
+        return Item(said["status"], kind=str(error.get("type", "")), reason=str(error.get("reason", "")))
+    return Item(said["status"], f"{said['_seq_no']}.{said['_primary_term']}" if "_seq_no" in said else "")
+
+
+async def finished(tasks: set[asyncio.Task[None]]) -> None:
+    """Cancel what still runs and wait until it has ended."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,292 @@
+"""One client per event loop: requests with a slot, a timeout and typed errors."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import time
+import weakref
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import elastic_transport
+import orjson
+from elastic_transport import AsyncTransport, TransportError
+from elasticsearch.serializer import OrjsonSerializer
+
+from elasticsearch import AsyncElasticsearch
+from isthmus._executor import PoolStats
+from isthmus.backends.elasticsearch.config import ElasticsearchConfig
+from isthmus.backends.elasticsearch.errors import failed_answer, failed_call, never_sent
+from isthmus.errors import ConfigError, PoolTimeoutError
+
+_JSON = {"accept": "application/json", "content-type": "application/json"}
+_LINES = {"accept": "application/json", "content-type": "application/x-ndjson"}
+OLDEST = (8, 15)
+# Answers that a caller judges by itself.
+_TOLD = frozenset({200, 201})
+
+
+class PlainTransport(AsyncTransport):
+    """Asks for plain JSON in place of the client's own major version.
+
+    A client of major 9 asks for `compatible-with=9`, which a server 8 refuses with 400, and an
+    API method's own header wins over `headers=` (elasticsearch-py 9.5.1). Every server answers
+    plain JSON in its own version.
+    """
+
+    async def perform_request(self, method: str, target: str, **options: Any) -> Any:  # type: ignore[override]
+        """Send one request with plain media types."""
+        headers = options.get("headers")
+        if headers is not None and headers is not elastic_transport.client_utils.DEFAULT:
+            plain = dict(headers)
+            for name in ("accept", "content-type"):
+                value = plain.get(name)
+                if value and "vnd.elasticsearch+" in value:
+                    lines = "ndjson" in value
+                    plain[name] = "application/x-ndjson" if lines else "application/json"
+            options["headers"] = plain
+        return await super().perform_request(method, target, **options)
+
+
+class ClientPool:
+    """An `AsyncElasticsearch` of one loop, and who uses its connections."""
+
+    def __init__(self, config: ElasticsearchConfig) -> None:
+        self._config = config
+        self.client = _client(config)
+        # An option-less derived client has the same transport and the retries that users expect.
+        self.native = self.client.options(max_retries=3)
+        self._size = config.pool.maxsize * len(config.hosts)
+        self._slots = asyncio.Semaphore(self._size)
+        self._holders: weakref.WeakKeyDictionary[asyncio.Task[Any], float] = weakref.WeakKeyDictionary()
+        self._auth = _authorization(config)
+        self._in_use = self._waiting = self._acquired = self._timeouts = 0
+        self._wait_seconds = self._use_seconds = 0.0
+        self._closed = False
+
+    async def close(self) -> None:
+        """Close every connection."""
+        self._closed = True
+        await self.client.close()
+
+    def abandon(self) -> None:
+        """Drop the sockets of a loop that is gone."""
+        self._closed = True
+        for node in self.client.transport.node_pool.all():
+            session = getattr(node, "session", None)
+            if session is not None:
+                _drop(session)
+
+    def healthy(self) -> bool:
+        """Return whether this was not closed: connections are opened anew as needed."""
+        return not self._closed
+
+    def stats(self) -> PoolStats:
+        """Return how the slots are used; a slot is the right to one connection."""
+        return PoolStats(
+            size=self._in_use,
+            in_use=self._in_use,
+            waiting=self._waiting,
+            max_size=self._size,
+            min_size=self._config.pool.connections,
+            acquired=self._acquired,
+            timeouts=self._timeouts,
+            wait_seconds=self._wait_seconds,
+            use_seconds=self._use_seconds,
+        )
+
+    async def call(
+        self,
+        method: str,
+        target: str,
+        body: Any = None,
+        *,
+        doing: str,
+        writes: bool = False,
+        lines: bool = False,
+        told: frozenset[int] = _TOLD,
+        timeout: float | None = None,
+    ) -> tuple[int, Any]:
+        """Send one request and return status and decoded answer.
+
+        `body` is bytes or what becomes JSON. Statuses not in `told` raise. A request that no node
+        has seen is sent to the next one; reads also if a node fails while it answers.
+        """
+        if body is not None and not isinstance(body, bytes):
+            body = orjson.dumps(body)
+        headers = {**(_LINES if lines else _JSON), **self._auth}
+        attempts = len(self._config.hosts)
+        while True:
+            attempts -= 1
+            try:
+                answer = await self._send(method, target, body, headers, timeout)
+            except TransportError as error:
+                again = never_sent(error) or (
+                    not writes and isinstance(error, elastic_transport.ConnectionError)
+                )
+                if attempts > 0 and again:
+                    continue
+                failure = failed_call(error, doing, writes=writes)
+            else:
+                status = answer.meta.status
+                if status in told:
+                    return status, answer.body
+                if attempts > 0 and not writes and status in (502, 503):
+                    continue
+                failure = failed_answer(status, answer.body, answer.meta.headers, doing, writes=writes)
+            # Out of the except block: the driver's exception is chained by hand, once.
+            raise failure
+
+    async def _send(
+        self, method: str, target: str, body: bytes | None, headers: dict[str, str], timeout: float | None
+    ) -> Any:
+        async with self._slot():
+            return await self.client.transport.perform_request(
+                method,
+                target,
+                body=body,
+                headers=headers,
+                max_retries=0,
+                request_timeout=timeout or self._config.request_timeout,
+            )
+
+    @contextlib.asynccontextmanager
+    async def _slot(self) -> AsyncIterator[None]:
+        if self._slots.locked():
+            await self._wait()
+        else:
+            await self._slots.acquire()
+        task = asyncio.current_task()
+        begun = time.monotonic()
+        if task is not None:
+            self._holders[task] = begun
+        self._in_use += 1
+        self._acquired += 1
+        try:
+            yield
+        finally:
+            self._in_use -= 1
+            self._use_seconds += time.monotonic() - begun
+            if task is not None:
+                self._holders.pop(task, None)
+            self._slots.release()
+
+    async def _wait(self) -> None:
+        begun = time.monotonic()
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(self._config.pool.timeout):
+                await self._slots.acquire()
+        except TimeoutError:
+            self._timeouts += 1
+            now = time.monotonic()
+            held = [(now - since, task.get_name()) for task, since in self._holders.items()]
+            held.sort(reverse=True)
+            names = ", ".join(f"{name} for {seconds:.1f} s" for seconds, name in held[:10])
+            raise PoolTimeoutError(
+                f"no connection became free within {self._config.pool.timeout} s:"
+                f" {self._in_use} of {self._size} are in use by {names}"
+            ) from None
+        finally:
+            self._waiting -= 1
+            self._wait_seconds += time.monotonic() - begun
+
+
+async def open_client(config: ElasticsearchConfig) -> ClientPool:
+    """Return a pool whose server was seen and is new enough; opens what `connections` says."""
+    pool = ClientPool(config)
+    try:
+        await _check(pool)
+        if config.pool.connections > 1:
+            warm = (_hello(pool) for _ in range(config.pool.connections))
+            await asyncio.gather(*warm)
+    except BaseException:
+        await asyncio.shield(asyncio.ensure_future(pool.close()))
+        raise
+    return pool
+
+
+async def _hello(pool: ClientPool) -> tuple[int, Any]:
+    # `info()` and `ping()` say nothing of what went wrong, and are missing on minimal servers.
+    told = frozenset({200, 400, 403, 404, 405, 410})
+    path = "/_nodes/_local?filter_path=nodes.*.version"
+    return await pool.call("GET", path, doing="connect", told=told)
+
+
+async def _check(pool: ClientPool) -> None:
+    """Refuse servers that are too old, where the server lets us see what it is."""
+    status, body = await _hello(pool)
+    nodes = body.get("nodes", {}) if status == 200 and isinstance(body, Mapping) else {}
+    for node in nodes.values():
+        version = str(node.get("version", ""))
+        parts = version.split(".")
+        if len(parts) >= 2 and parts[0].isdigit() and parts[1].isdigit():
+            found = (int(parts[0]), int(parts[1]))
+            if found < OLDEST:
+                raise ConfigError(f"elasticsearch: the server is {version}; 8.15 is the oldest that works")
+
+
+def _authorization(config: ElasticsearchConfig) -> dict[str, str]:
+    if config.api_key is not None:
+        return {"authorization": f"ApiKey {config.api_key.get_secret_value()}"}
+    if config.bearer_token is not None:
+        return {"authorization": f"Bearer {config.bearer_token.get_secret_value()}"}
+    if config.user is not None and config.password is not None:
+        secret = f"{config.user}:{config.password.get_secret_value()}".encode()
+        return {"authorization": "Basic " + base64.b64encode(secret).decode()}
+    return {}
+
+
+def _client(config: ElasticsearchConfig) -> AsyncElasticsearch:
+    options: dict[str, Any] = {}
+    if any(host.startswith("https:") for host in config.hosts):
+        options["verify_certs"] = config.verify_certs and config.ssl_assert_fingerprint is None
+        options["ssl_show_warn"] = False
+        given = {
+            "ca_certs": config.ca,
+            "client_cert": config.client_cert,
+            "client_key": config.client_key,
+            "ssl_assert_fingerprint": config.ssl_assert_fingerprint,
+        }
+        options |= {name: str(value) for name, value in given.items() if value is not None}
+    if config.api_key is not None:
+        options["api_key"] = config.api_key.get_secret_value()
+    elif config.bearer_token is not None:
+        options["bearer_auth"] = config.bearer_token.get_secret_value()
+    elif config.user is not None and config.password is not None:
+        options["basic_auth"] = (config.user, config.password.get_secret_value())
+    try:
+        return AsyncElasticsearch(
+            list(config.hosts),
+            transport_class=PlainTransport,
+            serializers={"application/json": OrjsonSerializer()},
+            connections_per_node=config.pool.maxsize,
+            request_timeout=config.request_timeout,
+            http_compress=config.http_compress,
+            sniff_on_start=config.sniff,
+            max_retries=0,
+            **options,
+        )
+    except (ValueError, TypeError, OSError) as error:
+        raise ConfigError(f"elasticsearch: {error}") from error
+
+
+def _drop(session: Any) -> None:
+    """Close an aiohttp session's sockets without its loop, which may be closed, and without a warning."""
+    connector = session.connector
+    session.detach()
+    if connector is None or connector.closed:
+        return
+    for connections in connector._conns.values():
+        for protocol, *_ in connections:
+            transport = protocol.transport
+            # A transport closes its socket in a callback of its loop; this one has no loop any more.
+            socket = getattr(transport, "_sock", None)
+            if socket is not None:
+                transport._sock = None
+                with contextlib.suppress(OSError):
+                    socket.close()
+    connector._conns.clear()
+    connector._closed = True

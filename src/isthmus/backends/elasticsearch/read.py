@@ -1,0 +1,372 @@
+"""Reads: by id in real time, ordered pages, streams from one snapshot, counts.
+
+A search has a main answer, which the server judges, and an aside: records that are odd at a path
+of the query, which the core judges. Both must come from one state of the index, or a record that
+turned odd in between would be in neither. So the aside is asked for before and after the main
+answer, in one request; only if it changed, or is large, a point in time holds the state still.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from isthmus._executor import MORE, After, NativePlan, Page, PageRequest, Tally
+from isthmus._path import Path
+from isthmus._query.ast import Predicate, SortKey
+from isthmus._record import Record
+from isthmus._values import INT_MAX
+from isthmus.backends.elasticsearch.client import ClientPool
+from isthmus.backends.elasticsearch.compile import (
+    NONE,
+    Bound,
+    Compiler,
+    Query,
+    both,
+    either,
+    judged_paths,
+    object_at,
+    odd_at,
+    without,
+)
+from isthmus.backends.elasticsearch.errors import failed_answer
+from isthmus.backends.elasticsearch.index import Index
+from isthmus.backends.elasticsearch.layout import WINDOW, field_name, is_plain, record_of
+from isthmus.backends.elasticsearch.order import Sorting
+from isthmus.errors import QueryError
+
+_READ_SIZE = 1_000
+_READS_IN_FLIGHT = 2
+_MOST_ASIDE = 1_000
+_ASIDE_PAGE = 5_000
+# One answer holds at most so many records; longer pages are put together from several.
+_LARGEST_PAGE = 10_000
+_FOUND = frozenset({200, 404})
+
+
+async def get_many(
+    pool: ClientPool, index: Index, ids: Sequence[str], *, only: str | None = None
+) -> list[dict[str, Any] | None]:
+    """Return the documents of these ids in order, None where there is none; in real time."""
+    target = f"{index.url}/_mget" + (f"?_source_includes={only}" if only else "")
+    doing = f"get from {index.name}"
+
+    async def part(chunk: Sequence[str]) -> list[dict[str, Any] | None]:
+        status, body = await pool.call("POST", target, {"ids": chunk}, doing=doing, told=_FOUND)
+        if status == 404:
+            raise index.gone()
+        for document in body["docs"]:
+            if "error" in document:
+                error = document["error"]
+                if "index_not_found" in str(error.get("type")):
+                    raise index.gone()
+                raise failed_answer(503, {"error": error}, None, doing, writes=False)
+        return [document if document["found"] else None for document in body["docs"]]
+
+    if len(ids) <= _READ_SIZE:
+        return await part(list(ids)) if ids else []
+    chunks = [list(ids[at : at + _READ_SIZE]) for at in range(0, len(ids), _READ_SIZE)]
+    documents: list[dict[str, Any] | None] = []
+    for at in range(0, len(chunks), _READS_IN_FLIGHT):
+        for found in await asyncio.gather(*map(part, chunks[at : at + _READS_IN_FLIGHT])):
+            documents += found
+    return documents
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A search in its native parts."""
+
+    main: Query
+    aside: Query
+    """For the records to be judged here; `NONE` if no path of the query can be odd."""
+    sorting: Sorting
+
+
+class Reader:
+    """Reads of one index."""
+
+    def __init__(self, pool: ClientPool, index: Index, *, keep_alive: str) -> None:
+        self._pool = pool
+        self._index = index
+        self._keep_alive = keep_alive
+        self._doing = f"search in {index.name}"
+
+    async def plan(self, where: Predicate, order: Sequence[SortKey] = (), extra: Sequence[Path] = ()) -> Plan:
+        """Return the native parts; reads the mapping again for paths that are not known here.
+
+        `extra` are further paths of whose values the answer is made, such as those of measures.
+        """
+        valued = Sorting(order, Compiler({}, ())).paths() + list(extra)
+        paths = list(dict.fromkeys([*judged_paths(where), *valued]))
+        await self._index.know(self._pool, [field_name(path) for path in paths if is_plain(path)])
+        scored = any(key.path.root.value == "_score" for key in order)
+        compiler = Compiler(self._index.types, self._index.fulltext, scored=scored)
+        core = compiler.tree(where, Bound.CORE)
+        sorting = Sorting(order, compiler)
+        if not paths:
+            return Plan(core, NONE, sorting)
+        apart = either([odd_at(paths), *([object_at(valued)] if valued else [])])
+        main = without(core, apart, scored=scored)
+        return Plan(main, both([apart, compiler.tree(where, Bound.UPPER)]), sorting)
+
+    async def page(self, request: PageRequest) -> Page:
+        """Return one ordered page."""
+        plan = await self.plan(request.where, request.order or ())
+        if request.after is not None and plan.sorting.scored:
+            raise QueryError("an order by _score has no cursors: use limit and offset")
+        if request.size == 0:
+            return Page([], None)
+        reach = request.size + 1
+        one_way = not request.offset or request.after is None
+        if reach <= _LARGEST_PAGE and one_way and request.offset + reach <= WINDOW:
+            return await self._short_page(plan, request)
+        async with self.snapshot() as pit:
+            aside = [record async for record in self._aside(plan, pit)]
+            hits = await self._long(plan, request, pit)
+        return _page(hits, request.size, aside)
+
+    async def _short_page(self, plan: Plan, request: PageRequest) -> Page:
+        body = _main_body(plan, request.size + 1)
+        if request.offset:
+            body["from"] = request.offset
+        if request.after is not None:
+            body["search_after"] = plan.sorting.after(request.after)
+        answer, aside = await self._together(plan, body)
+        return _page(answer["hits"]["hits"], request.size, aside)
+
+    async def _long(self, plan: Plan, request: PageRequest, pit: Snapshot) -> list[dict[str, Any]]:
+        """Return the hits of a page that is too long or begins too far for one request."""
+        place = None if request.after is None else [*plan.sorting.after(request.after), INT_MAX]
+        skip, wanted = request.offset, request.size + 1
+        hits: list[dict[str, Any]] = []
+        while wanted > 0:
+            skipping = skip > 0
+            size = min(skip if skipping else wanted, _LARGEST_PAGE)
+            body = _main_body(plan, size)
+            if skipping:
+                body["_source"] = False
+            if place is not None:
+                body["search_after"] = place
+            found = (await pit.search(body))["hits"]["hits"]
+            if skipping:
+                skip -= len(found)
+            else:
+                hits += found
+                wanted -= len(found)
+            if len(found) < size:
+                break
+            place = found[-1]["sort"]
+        return hits
+
+    async def stream(self, request: PageRequest) -> Page:
+        """Return one page in any order, from a snapshot that the token names."""
+        size = min(request.size, _LARGEST_PAGE)
+        aside: list[Record] = []
+        if request.after is None:
+            pit = await self._open()
+            place = None
+        else:
+            token, place = request.after
+            pit = Snapshot(self._pool, token, self._keep_alive, self._doing)
+        keep = False
+        try:
+            # After the snapshot was taken, lest a field that came in between be unknown.
+            plan = await self.plan(request.where)
+            if place is None:
+                aside = [record async for record in self._aside(plan, pit)]
+            body = _shard_order(plan.main, size)
+            if place is not None:
+                body["search_after"] = [place]
+            hits = (await pit.search(body))["hits"]["hits"]
+            keep = len(hits) == size
+        finally:
+            if not keep:
+                await asyncio.shield(pit.close())
+        after: After | None = (pit.id, hits[-1]["sort"][0]) if keep else None
+        return Page([record_of(hit) for hit in hits], after, aside)
+
+    async def count(self, where: Predicate) -> Tally:
+        """Return how many match."""
+        plan = await self.plan(where)
+        answer, aside = await self._together(plan, {"query": plan.main, "size": 0, "track_total_hits": True})
+        return Tally(answer["hits"]["total"]["value"], aside)
+
+    async def explain(self, request: PageRequest) -> NativePlan:
+        """Return the main query as JSON, and what would be judged here."""
+        plan = await self.plan(request.where, request.order or ())
+        ordered = request.order is not None
+        body = _main_body(plan, request.size) if ordered else _shard_order(plan.main, request.size)
+        if request.after is not None and request.order is not None:
+            body["search_after"] = plan.sorting.after(request.after)
+        details: dict[str, Any] = {"index": self._index.name}
+        if plan.aside is not NONE:
+            count = await self._search({"query": plan.aside, "size": 0, "track_total_hits": True})
+            details |= {"aside": plan.aside, "judged_here": count["hits"]["total"]["value"]}
+        text = orjson.dumps(body).decode()
+        return NativePlan(f"POST {self._index.url}/_search {text}", index=self._index.name, details=details)
+
+    async def _together(self, plan: Plan, body: dict[str, Any]) -> tuple[dict[str, Any], list[Record]]:
+        """Return the main answer and the aside of one state of the index."""
+        if plan.aside is NONE:
+            return await self._search(body), []
+        first: dict[str, Any] = {
+            "query": plan.aside,
+            "size": _MOST_ASIDE,
+            "seq_no_primary_term": True,
+            "track_total_hits": True,
+        }
+        parts = [first, body, {**first, "_source": False}]
+        # The same copies for all three, and one after another: else their states have no order.
+        header = orjson.dumps({"preference": f"isthmus{random.getrandbits(32)}"})
+        lines = b"".join(header + b"\n" + orjson.dumps(part) + b"\n" for part in parts)
+        target = f"{self._index.url}/_msearch?max_concurrent_searches=1"
+        status, answer = await self._pool.call(
+            "POST", target, lines, doing=self._doing, lines=True, told=_FOUND
+        )
+        if status == 404:
+            raise self._index.gone()
+        before, main, after = (self._checked(part) for part in answer["responses"])
+        if before["hits"]["total"]["value"] <= _MOST_ASIDE and _states(before) == _states(after):
+            return main, [record_of(hit) for hit in before["hits"]["hits"]]
+        async with self.snapshot() as pit:
+            aside = [record async for record in self._aside(plan, pit)]
+            return await pit.search(body), aside
+
+    def _checked(self, answer: dict[str, Any]) -> dict[str, Any]:
+        if "error" in answer:
+            if answer.get("status") == 404:
+                raise self._index.gone()
+            raise failed_answer(answer.get("status", 500), answer, None, self._doing, writes=False)
+        return checked_shards(answer, self._doing)
+
+    async def _search(self, body: dict[str, Any]) -> dict[str, Any]:
+        status, answer = await self._pool.call(
+            "POST", f"{self._index.url}/_search", body, doing=self._doing, told=_FOUND
+        )
+        if status == 404:
+            raise self._index.gone()
+        return checked_shards(answer, self._doing)
+
+    async def _aside(self, plan: Plan, pit: Snapshot) -> AsyncIterator[Record]:
+        if plan.aside is NONE:
+            return
+        async for hits in pit.pages(plan.aside, _ASIDE_PAGE):
+            for hit in hits:
+                yield record_of(hit)
+
+    async def records(self, query: Query, pit: Snapshot) -> AsyncIterator[Record]:
+        """Yield all records of a query in a snapshot."""
+        async for hits in pit.pages(query, _ASIDE_PAGE):
+            for hit in hits:
+                yield record_of(hit)
+
+    async def aside(self, plan: Plan, pit: Snapshot) -> list[Record]:
+        """Return the aside of a plan in a snapshot."""
+        return [record async for record in self._aside(plan, pit)]
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[Snapshot]:
+        """Hold the state of the index still."""
+        pit = await self._open()
+        try:
+            yield pit
+        finally:
+            await asyncio.shield(pit.close())
+
+    async def _open(self) -> Snapshot:
+        target = f"{self._index.url}/_pit?keep_alive={self._keep_alive}"
+        status, body = await self._pool.call("POST", target, doing=self._doing, told=_FOUND)
+        if status == 404:
+            raise self._index.gone()
+        return Snapshot(self._pool, body["id"], self._keep_alive, self._doing)
+
+    async def release(self, after: After) -> None:
+        """Give a stream's snapshot back."""
+        if after:
+            await Snapshot(self._pool, after[0], self._keep_alive, self._doing).close()
+
+
+class Snapshot:
+    """A point in time: searches of it all see one state of the index."""
+
+    def __init__(self, pool: ClientPool, id: str, keep_alive: str, doing: str) -> None:
+        self._pool = pool
+        self.id = id
+        self._keep_alive = keep_alive
+        self._doing = doing
+
+    async def search(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Search the snapshot."""
+        body = {**body, "pit": {"id": self.id, "keep_alive": self._keep_alive}}
+        _, answer = await self._pool.call("POST", "/_search", body, doing=self._doing)
+        self.id = answer.get("pit_id", self.id)
+        return checked_shards(answer, self._doing)
+
+    async def pages(
+        self, query: Query, size: int, *, source: bool = True
+    ) -> AsyncIterator[list[dict[str, Any]]]:
+        """Yield the hits of a query page by page, in the cheapest order."""
+        size = min(size, _LARGEST_PAGE)
+        place = None
+        while True:
+            body = _shard_order(query, size)
+            if not source:
+                body["_source"] = False
+            if place is not None:
+                body["search_after"] = place
+            hits = (await self.search(body))["hits"]["hits"]
+            if hits:
+                yield hits
+            if len(hits) < size:
+                return
+            place = hits[-1]["sort"]
+
+    async def close(self) -> None:
+        """Let the server forget it; one that has expired is forgotten already."""
+        await self._pool.call("DELETE", "/_pit", {"id": self.id}, doing=self._doing, told=_FOUND)
+
+
+def _main_body(plan: Plan, size: int) -> dict[str, Any]:
+    return {
+        "query": plan.main,
+        "size": size,
+        "sort": plan.sorting.clauses(),
+        "seq_no_primary_term": True,
+        "track_total_hits": False,
+    }
+
+
+def _shard_order(query: Query, size: int) -> dict[str, Any]:
+    return {
+        "query": query,
+        "size": size,
+        "sort": ["_shard_doc"],
+        "seq_no_primary_term": True,
+        "track_total_hits": False,
+    }
+
+
+def _page(hits: list[dict[str, Any]], size: int, aside: list[Record]) -> Page:
+    return Page([record_of(hit) for hit in hits[:size]], MORE if len(hits) > size else None, aside)
+
+
+def _states(answer: Mapping[str, Any]) -> set[tuple[str, int, int]]:
+    return {(hit["_id"], hit["_seq_no"], hit["_primary_term"]) for hit in answer["hits"]["hits"]}
+
+
+def checked_shards(answer: dict[str, Any], doing: str) -> dict[str, Any]:
+    """Return the answer if every shard gave its part: a partial answer is no answer."""
+    shards = answer.get("_shards", {})
+    if answer.get("timed_out") or shards.get("failed"):
+        failures = shards.get("failures") or [{}]
+        unknown = {"type": "shards", "reason": "some shards gave no answer"}
+        body = {"error": failures[0].get("reason", unknown)}
+        raise failed_answer(503, body, None, doing, writes=False)
+    return answer

@@ -1,0 +1,244 @@
+"""Which fields a record has and of which types, remembered by its shape.
+
+Most records of a collection have the same keys with values of the same types, so what follows
+from those is computed once for each shape. Only three things depend on values: text that is too
+long to be indexed, integers that are no doubles, and -0.0, which the encoder has changed already.
+Two byte tests on the encoded record tell when a look at the values is needed.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Hashable, Iterator, Mapping
+from typing import Any, TypeAlias
+
+from isthmus._values import _DIGITS, INT_MAX, INT_MIN
+from isthmus.backends.elasticsearch.layout import EVERYWHERE, LONGEST_TEXT, mark, marks, plain, short
+
+_MANY = 2_000
+_KEPT_SHAPES = 5_000
+_MOST_ODD = 200
+_EXACT = 2**53
+
+
+class Kind(enum.Enum):
+    """What a value found at a field is, as far as an index minds."""
+
+    TEXT = "text"
+    LONG_TEXT = "text that is too long to be indexed"
+    BOOL = "bool"
+    FLOAT = "float"
+    INT = "an integer below 2^53"
+    WIDE = "a larger integer that is a double"
+    BIG = "an integer that is no double"
+    EXTREME = "2^63-1 or -2^63, which stand for 'missing' in a long field's order"
+    OBJECTS = "a list that holds an object"
+
+
+# Which kinds a field of a type answers for exactly.
+_FITS: Mapping[str, frozenset[Kind]] = {
+    "keyword": frozenset({Kind.TEXT, Kind.OBJECTS}),
+    "double": frozenset({Kind.FLOAT, Kind.INT, Kind.WIDE, Kind.OBJECTS}),
+    "long": frozenset({Kind.INT, Kind.WIDE, Kind.BIG, Kind.OBJECTS}),
+    "boolean": frozenset({Kind.BOOL, Kind.OBJECTS}),
+}
+_NOTHING: frozenset[Kind] = frozenset()
+_BY_TYPE: dict[type, Kind] = {str: Kind.TEXT, bool: Kind.BOOL, int: Kind.INT, float: Kind.FLOAT}
+_JSON_TYPES = frozenset({str, bool, int, float, type(None), dict, list})
+_NESTING = frozenset({dict, list})
+
+Types: TypeAlias = Mapping[str, str]
+
+
+class Shape:
+    """The fields of a record, apart from any mapping."""
+
+    __slots__ = ("fields", "forced", "objects", "refused", "suffix")
+
+    def __init__(self) -> None:
+        self.fields: dict[str, set[Kind]] = {}
+        """What is found at each field that may be mapped."""
+        self.forced: set[str] = set()
+        """Names that stand for more than one path or cannot be mapped: always odd."""
+        self.objects: set[str] = set()
+        """Names at which an object is found."""
+        self.refused = False
+        """Whether the server takes no document with these keys."""
+        self.suffix: bytes | None = None
+        """The end of its documents, once every field's type is known."""
+
+    def missing(self, types: Types) -> Iterator[tuple[str, set[Kind]]]:
+        """Yield the fields that have no type yet."""
+        for name, kinds in self.fields.items():
+            if name not in types:
+                yield name, kinds
+
+    def odd(self, types: Types) -> list[str]:
+        """Return the fields at which an index of these types does not answer for this record."""
+        odd = set(self.forced)
+        shut = []
+        for name, kinds in self.fields.items():
+            type_ = types.get(name)
+            if not kinds <= _FITS.get(type_ or "", _NOTHING):
+                odd.add(name)
+            if type_ is None and Kind.OBJECTS in kinds:
+                shut.append(name + ".")  # nothing below an unmapped list of objects is indexed
+        if shut:
+            odd.update(name for name in self.fields if name.startswith(tuple(shut)))
+        if len(odd) > _MOST_ODD:
+            return [EVERYWHERE]
+        return sorted(map(mark, odd))
+
+    def ending(self, types: Types) -> bytes:
+        """Return the end of a document that names its odd fields and its objects."""
+        return marks(self.odd(types), sorted(map(mark, self.objects)))
+
+
+class Foreign(Exception):
+    """The record holds values of other than JSON types; look at its encoded form."""
+
+
+class Shapes:
+    """The shapes seen in one collection, of its data or of its metadata."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self._flat: dict[Hashable, Shape | None] = {}
+        self._nested: dict[Hashable, Shape] = {}
+
+    def forget(self) -> None:
+        """Drop everything, as after another mapping was found."""
+        self._flat.clear()
+        self._nested.clear()
+
+    def of(self, data: dict[str, Any]) -> Shape:
+        """Return the shape of data that needs no look at its values.
+
+        Raises `Foreign` if some value is of another than a JSON type.
+        """
+        key = (tuple(data), tuple(map(type, data.values())))
+        try:
+            shape = self._flat[key]
+        except KeyError:
+            return self._first(data, key)
+        if shape is not None:
+            return shape
+        try:
+            return self._nested[_signature(data)]
+        except KeyError:
+            return self._first(data, key)
+
+    def _first(self, data: dict[str, Any], key: Hashable) -> Shape:
+        if len(data) > _MANY:
+            return walk(data, self.root)
+        if len(self._flat) > _KEPT_SHAPES or len(self._nested) > _KEPT_SHAPES:
+            self.forget()
+        kinds = set(map(type, data.values()))
+        if not kinds <= _JSON_TYPES:
+            raise Foreign
+        if kinds.isdisjoint(_NESTING):
+            shape = self._flat[key] = walk(data, self.root)
+            return shape
+        signature = _signature(data)
+        shape = self._nested[signature] = walk(data, self.root)
+        self._flat[key] = None
+        return shape
+
+
+def needs_look(encoded: bytes) -> bool:
+    """Return whether values may matter: a long text, or sixteen digits in a row."""
+    return len(encoded) > LONGEST_TEXT or b"0000000000000000" in encoded.translate(_DIGITS)
+
+
+def _signature(value: dict[str, Any]) -> Hashable:
+    inner = [
+        _signature(item) if type(item) is dict else _list_signature(item)
+        for item in value.values()
+        if type(item) in _NESTING
+    ]
+    kinds = tuple(map(type, value.values()))
+    if not _JSON_TYPES.issuperset(kinds):
+        raise Foreign
+    return (tuple(value), kinds, *inner)
+
+
+def _list_signature(value: list[Any]) -> Hashable:
+    kinds = frozenset(map(type, value))
+    if kinds.isdisjoint(_NESTING):
+        if not _JSON_TYPES.issuperset(kinds):
+            raise Foreign
+        return kinds
+    if not _JSON_TYPES.issuperset(kinds):
+        raise Foreign
+    return frozenset(map(_item_signature, value))
+
+
+def _item_signature(item: Any) -> Hashable:
+    if type(item) is dict:
+        return _signature(item)
+    return _list_signature(item) if type(item) is list else type(item)
+
+
+def walk(data: dict[str, Any], root: str) -> Shape:
+    """Return the shape of canonical data, found by looking at every value."""
+    shape = Shape()
+    _object(shape, data, root, natural=True)
+    return shape
+
+
+def _object(shape: Shape, value: dict[str, Any], name: str, *, natural: bool) -> None:
+    for key, item in value.items():
+        inner = f"{name}.{key}"
+        if not key.strip() or len(key) > 10_000:
+            shape.refused = True
+        ours = natural and plain(key) and short(inner)
+        _value(shape, item, inner, natural=ours, listed=False)
+
+
+def _value(shape: Shape, value: Any, name: str, *, natural: bool, listed: bool) -> None:
+    kind = type(value)
+    if value is None:
+        return
+    if kind is list:
+        for item in value:
+            _value(shape, item, name, natural=natural, listed=True)
+        return
+    if kind is dict:
+        shape.objects.add(name)
+        if not natural:
+            shape.forced.add(name)
+        elif listed:
+            shape.fields.setdefault(name, set()).add(Kind.OBJECTS)
+        _object(shape, value, name, natural=natural)
+    elif natural:
+        shape.fields.setdefault(name, set()).add(_kind(value))
+    else:
+        shape.forced.add(name)
+
+
+def _kind(value: Any) -> Kind:
+    if type(value) is str:
+        # No need to count where two units for each character would still be few enough.
+        long = len(value) * 2 > LONGEST_TEXT and _units(value) > LONGEST_TEXT
+        return Kind.LONG_TEXT if long else Kind.TEXT
+    if type(value) is int and not -_EXACT < value < _EXACT:
+        if value in (INT_MAX, INT_MIN):
+            return Kind.EXTREME
+        return Kind.WIDE if int(float(value)) == value else Kind.BIG
+    return _BY_TYPE[type(value)]
+
+
+def _units(text: str) -> int:
+    """Return the length in UTF-16, which is what Elasticsearch counts."""
+    return len(text.encode("utf-16-le")) // 2
+
+
+def inferred(votes: Mapping[Kind, int]) -> str:
+    """Return the type for a new field from how many records hold which kinds."""
+    texts = votes.get(Kind.TEXT, 0) + votes.get(Kind.LONG_TEXT, 0)
+    bools = votes.get(Kind.BOOL, 0)
+    wide = sum(votes.get(kind, 0) for kind in (Kind.WIDE, Kind.BIG, Kind.EXTREME))
+    numbers = wide + votes.get(Kind.INT, 0) + votes.get(Kind.FLOAT, 0)
+    if numbers and numbers >= max(texts, bools):
+        return "long" if wide and not votes.get(Kind.FLOAT, 0) else "double"
+    return "boolean" if bools > texts else "keyword"
