@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import os
 import sys
 
-from tests.differential import queries
+from tests.differential import programs, queries
 from tests.differential.stores import STORES, Store, store_of
 
 _URLS = {
@@ -23,11 +24,7 @@ def main() -> int:
     options = _options()
     failed = False
     for store in stores(options.backend, options.url):
-        layout = store.config.get("layout")
-        print(
-            f"{store.backend}{f' layout={layout}' if layout else ''} seed={options.seed} n={options.n}",
-            flush=True,
-        )
+        print(f"{store.name} seed={options.seed} n={options.n}", flush=True)
         plan = queries.Plan(options.n, options.seed, options.everyday, options.per_set)
         report = queries.run_in_processes(store, plan, options.jobs)
         exact = store.backend in EXACT
@@ -35,6 +32,12 @@ def main() -> int:
             print(line)
         for failure in report.failures:
             print("\n" + failure)
+        count = options.programs if options.programs is not None else min(max(options.n // 100, 10), 200)
+        ran = asyncio.run(programs.run(store, programs=count, seed=options.seed))
+        print(f"{ran.programs} programs of {ran.steps} steps: {len(ran.failures)} differences")
+        for failure in ran.failures:
+            print("\n" + failure)
+        failed |= bool(ran.failures)
         failed |= bool(report.failures or report.tally.shortcomings(exact_required=exact))
     return 1 if failed else 0
 
@@ -48,7 +51,7 @@ def stores(backend: str, url: str | None) -> list[Store]:
                 f"{backend} needs --url or {_URLS[backend]} (python -m tests.servers run {backend} -- …)"
             )
     names = [name for name, (kind, _, _) in STORES.items() if backend in (kind, name)]
-    return [store_of(name, url) for name in names] or [Store(backend, url)]
+    return [store_of(name, url) for name in names] or [Store(backend, backend, url)]
 
 
 def _options() -> argparse.Namespace:
@@ -61,6 +64,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--per-set", type=int, default=queries.QUERIES_PER_SET, help="queries on each set of records"
     )
+    parser.add_argument("--programs", type=int, help="how many programs; by default one for each 100 queries")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes at once")
     return parser.parse_args()
 

@@ -172,11 +172,9 @@ async def _told(store: Store, records: Sequence[Record], check: Check, indexes: 
     some, asked = await shrunk(records, check, fails)
     seen = await outcome(store, some, asked, indexes)
     if seen is None:  # it does not fail when loaded anew: the store's history matters
-        return "not reproducible alone:\n" + as_test(
-            store.backend, records, check, "see the run", "see the run"
-        )
+        return "not reproducible alone:\n" + as_test(store.name, records, check, "see the run", "see the run")
     note = f"# with indexes={list(indexes)!r}\n" if indexes else ""
-    return note + as_test(store.backend, some, asked, *seen)
+    return note + as_test(store.name, some, asked, *seen)
 
 
 async def outcome(

@@ -17,8 +17,9 @@ _COLLECTION = {"elasticsearch": "index", "s3": "prefix"}
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """A backend and how to reach it."""
+    """A backend and how to reach it; `name` tells apart the layouts of one backend."""
 
+    name: str
     backend: str
     url: str | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
@@ -66,4 +67,4 @@ def store_of(name: str, url: str | None = None) -> Store:
         url = server(kind).url
     if backend == "elasticsearch" and url is not None and not url.startswith("es+"):
         url = f"es+{url}"
-    return Store(backend, url, config)
+    return Store(name, backend, url, config)

@@ -67,15 +67,21 @@ class QueryMaker:
     """Makes predicates and orders for one set of records."""
 
     def __init__(
-        self, rng: random.Random, records: RecordSet, stored: Sequence[Record] | None = None
+        self,
+        rng: random.Random,
+        records: RecordSet,
+        stored: Sequence[Record] | None = None,
+        *,
+        attributes: Sequence[Path] | None = None,
     ) -> None:
         self._rng = rng
+        self._attributes = list(ATTRIBUTES if attributes is None else attributes)
         self._everyday = records.everyday
         self._records = list(records.records if stored is None else stored)
         self._operators = EVERYDAY if records.everyday else tuple(OPERATORS)
         paths = {path for record in self._records for path in paths_of(record.data)}
         self.paths = [Path(Root.DATA, keys) for keys in sorted(paths)]
-        self._values = {path: self._values_at(path) for path in [*self.paths, *_ATTRIBUTES]}
+        self._values = {path: self._values_at(path) for path in [*self.paths, *self._attributes]}
         self._kinds = {path: self._kinds_at(path) for path in self._values}
         self._by_kind: dict[str, list[Path]] = {
             k: [p for p in self.paths if k in self._kinds[p]] for k in KINDS
@@ -116,7 +122,7 @@ class QueryMaker:
         if chance < 0.86 and self.paths:
             return self._rng.choice(self.paths)
         if chance < 0.96:
-            return self._rng.choice(_ATTRIBUTES)
+            return self._rng.choice(self._attributes)
         keys = tuple(values.key(self._rng) for _ in range(self._rng.randint(1, 3)))
         return Path(Root.DATA, keys)
 
@@ -150,7 +156,7 @@ class QueryMaker:
         if rng.random() < 0.35:
             return self.path()
         wanted = "text" if op in TEXT_OPERATORS and rng.random() < 0.75 else rng.choice(KINDS)
-        return rng.choice(self._by_kind[wanted] or self.paths or list(_ATTRIBUTES))
+        return rng.choice(self._by_kind[wanted] or self.paths or self._attributes)
 
     def _operand(self, op: str, path: Path) -> JSON:
         rng = self._rng
@@ -279,7 +285,7 @@ _REGEXES = (
 )
 # fmt: on
 
-_ATTRIBUTES = (
+ATTRIBUTES = (
     Path(Root.ID, ()),
     Path(Root.CREATED_AT, ()),
     Path(Root.UPDATED_AT, ()),

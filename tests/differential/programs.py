@@ -1,0 +1,378 @@
+"""Programs of operations, run on a real backend and on memory: every answer and the end state must agree."""
+
+from __future__ import annotations
+
+import dataclasses
+import pprint
+import random
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TextIO
+
+from isthmus import AsyncDatabase, Record
+from isthmus._capability import Capabilities
+from isthmus._collection import Verbs
+from isthmus._path import Path, Root
+from isthmus._query.codec import from_json, to_json
+from isthmus._values import same
+from isthmus.errors import BatchError, IsthmusError, NotWrittenError
+from isthmus.testing.queries import QueryMaker
+from isthmus.testing.records import RecordSet, nasty_set
+from tests.differential.checks import Check, make
+from tests.differential.stores import Store, store_of
+
+STEPS = 30
+# Times, versions and the ids that the library makes are not the same on both sides.
+_ATTRIBUTES = (Path(Root.METADATA, ("source",)), Path(Root.METADATA, ("n",)))
+_INVALID = "an id of its own"
+_WRITES = ("create", "replace", "update", "upsert", "delete")
+_BATCHES = ("create_batch", "replace_batch", "update_batch", "upsert_batch", "delete_batch")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One call. Ids are texts, or numbers for ids that the library made; versions are words."""
+
+    verb: str
+    items: tuple[tuple[Any, ...], ...] = ()
+    """Of writes: id, data, metadata and which version (None, "current", "stale", "bogus")."""
+    atomic: bool = False
+    check: Check | None = None
+    steps: tuple[Step, ...] = ()
+    commits: bool = True
+
+
+class _RolledBack(Exception):
+    """Ends a transaction or savepoint that is to be undone."""
+
+
+class Side:
+    """One of the two databases, with its own names for ids and versions."""
+
+    def __init__(self, db: AsyncDatabase) -> None:
+        self.db = db
+        self._made: list[str] = []
+        self._versions: dict[str, list[str]] = {}
+
+    async def answer(self, step: Step, target: Verbs) -> Any:
+        """Run a step and return its answer without anything that differs between the sides."""
+        try:
+            return await self._run(step, target)
+        except BatchError as error:
+            return ["BatchError", [self._outcome(o) for o in error.outcomes]]
+        except IsthmusError as error:
+            return [type(error).__name__, self._name(getattr(error, "record_id", None))]
+
+    async def state(self) -> list[Any]:
+        """Return all records as they are now, ids by their names."""
+        return [[self._name(r.id), r.data, r.metadata] for r in await self.db.search()]
+
+    async def _run(self, step: Step, target: Verbs) -> Any:
+        if step.check is not None:
+            return self._named(await step.check.actual(target), step.check.verb)  # type: ignore[arg-type]
+        match step.verb:
+            case "transaction" | "savepoint":
+                return await self._block(step, target)
+            case "clear":
+                return await target.clear()
+            case "get":
+                return self._record(await target.get(self._id(step.items[0][0])))
+            case "get_batch":
+                ids = [self._id(item[0]) for item in step.items]
+                return [self._record(record) for record in await target.get_batch(ids)]
+            case "stream_write":
+                records = [self._given(item) for item in step.items]
+                receipt = await target.stream_write(records, upsert=True, batch_size=3, on_error="collect")
+                return [receipt.written, receipt.failed, sorted(receipt.errors)]
+        if step.verb in _BATCHES:
+            return await self._batch(step, target)
+        return await self._write(step, target)
+
+    async def _block(self, step: Step, target: Verbs) -> list[Any]:
+        answers: list[Any] = []
+        opening: Any = self.db.transaction() if step.verb == "transaction" else target.savepoint()  # type: ignore[attr-defined]
+        try:
+            async with opening as inside:
+                answers += [await self.answer(inner, inside) for inner in step.steps]
+                if not step.commits:
+                    raise _RolledBack
+        except _RolledBack:
+            answers.append("rolled back")
+        return answers
+
+    async def _write(self, step: Step, target: Verbs) -> Any:
+        id, data, metadata, which = step.items[0]
+        if step.verb == "create":
+            made = await target._insert(self._given(step.items[0]))
+            if id is None:
+                self._made.append(made)
+            await self._seen(made, target)
+            return self._name(made)
+        name = self._id(id)
+        version = await self._version(name, which, target)
+        if step.verb == "delete":
+            return await target.delete(name, if_version=version)
+        record = Record(data, metadata=metadata)
+        verb = {"replace": target.replace, "update": target.update, "upsert": target.upsert}[step.verb]
+        written = await verb(name, record, if_version=version)  # type: ignore[operator]
+        stored = await self._seen(name, target)
+        # The version that a write returns is the one that the record then has.
+        return ["written", stored is not None and stored.version == written]
+
+    async def _batch(self, step: Step, target: Verbs) -> Any:
+        if step.verb == "create_batch":
+            outcomes: Any = await target.create_batch(
+                [self._given(item) for item in step.items], on_error="collect", atomic=step.atomic
+            )
+            for item, outcome in zip(step.items, outcomes, strict=True):
+                if item[0] is None and isinstance(outcome, str):
+                    self._made.append(outcome)
+        elif step.verb == "delete_batch":
+            ids = [self._id(item[0]) for item in step.items]
+            outcomes = await target.delete_batch(ids, on_error="collect", atomic=step.atomic)
+            return [self._outcome(outcome) for outcome in outcomes]
+        else:
+            items = []
+            for id, data, metadata, which in step.items:
+                version = await self._version(self._id(id), which, target)
+                items.append((self._id(id), Record(data, metadata=metadata), version))
+            verb = getattr(target, step.verb)
+            outcomes = await verb(items, on_error="collect", atomic=step.atomic)
+        for item in step.items:
+            if item[0] is not None:
+                await self._seen(self._id(item[0]), target)
+        errors = [outcome for outcome in outcomes if isinstance(outcome, IsthmusError)]
+        if step.atomic and len(errors) == len(outcomes) and any(item[0] == _INVALID for item in step.items):
+            # Which of several reasons is reported is the backend's choice; that there is one is not.
+            return ["refused", any(not isinstance(error, NotWrittenError) for error in errors)]
+        return [
+            self._outcome(outcome, named=item[0] is not None) if outcome in errors else "written"
+            for item, outcome in zip(step.items, outcomes, strict=True)
+        ]
+
+    def _given(self, item: tuple[Any, ...]) -> Record:
+        id, data, metadata, _ = item
+        return Record(data, id=None if id is None else self._id(id), metadata=metadata)
+
+    async def _seen(self, id: str, target: Verbs) -> Record | None:
+        record = await target.get(id)
+        if record is not None and record.version is not None:
+            versions = self._versions.setdefault(id, [])
+            if record.version not in versions:
+                versions.append(record.version)
+        return record
+
+    async def _version(self, id: str, which: str | None, target: Verbs) -> str | None:
+        if which is None:
+            return None
+        if which == "current":
+            record = await target.get(id)
+            return "0" if record is None else record.version
+        if which == "stale":
+            return self._versions.get(id, ["0", "0"])[0]
+        return "bogus"
+
+    def _id(self, id: Any) -> str:
+        if isinstance(id, int):
+            return self._made[id] if id < len(self._made) else f"never made {id}"
+        return str(id)
+
+    def _name(self, id: str | None) -> Any:
+        return self._made.index(id) if id in self._made else id
+
+    def _record(self, record: Record | None) -> Any:
+        return None if record is None else [self._name(record.id), record.data, record.metadata]
+
+    def _outcome(self, outcome: Any, *, named: bool = True) -> Any:
+        if isinstance(outcome, IsthmusError):
+            id = getattr(outcome, "record_id", None)
+            return [type(outcome).__name__, self._name(id) if named else id is not None]
+        return outcome
+
+    def _named(self, answer: Any, verb: str) -> Any:
+        if verb in ("search", "stream", "find_one"):
+            return [[self._name(id), data] for id, data in answer]
+        if verb == "page":
+            return [[[self._name(id), data] for id, data in page] for page in answer]
+        return answer
+
+
+@dataclass(slots=True)
+class ProgramReport:
+    """What a run of programs found."""
+
+    programs: int = 0
+    steps: int = 0
+    failures: list[str] = field(default_factory=list)
+
+
+async def run(store: Store, *, programs: int, seed: int, log: TextIO = sys.stderr) -> ProgramReport:
+    """Run that many programs; each comes from the seed and its number."""
+    report = ProgramReport()
+    for number in range(programs):
+        rng = random.Random(f"{seed}/program/{number}")
+        async with store.fresh() as db:
+            steps = program(rng, db.capabilities)
+        report.programs += 1
+        report.steps += len(steps)
+        if await difference(store, steps) is not None:
+            print(f"difference in program {number} of seed {seed}; shrinking…", file=log)
+            steps = await _shrunk(store, steps)
+            report.failures.append(as_test(store.name, steps, await difference(store, steps)))
+            if len(report.failures) >= 3:
+                break
+    return report
+
+
+async def difference(store: Store, steps: Sequence[Step]) -> tuple[int, Any, Any] | None:
+    """Run a program on memory and on the store; return the first step whose answers differ."""
+    async with Store("memory", "memory").fresh() as model, store.fresh() as db:
+        left, right = Side(model), Side(db)
+        for number, step in enumerate(steps):
+            before = await model.search()
+            expected = await left.answer(step, model)
+            actual = await right.answer(step, db)
+            if not _agree(step, [*before, *await model.search()], expected, actual):
+                return number, expected, actual
+        expected, actual = await left.state(), await right.state()
+        return None if same(expected, actual) else (len(steps), expected, actual)
+
+
+def _agree(step: Step, records: Sequence[Record], expected: Any, actual: Any) -> bool:
+    if step.check is not None and not _failed(expected) and not _failed(actual):
+        return step.check.agree(records, expected, actual)
+    if (
+        step.steps
+        and isinstance(expected, list)
+        and isinstance(actual, list)
+        and len(expected) == len(actual)
+    ):
+        answered = zip(step.steps, expected, actual, strict=False)
+        return all(_agree(inner, records, left, right) for inner, left, right in answered)
+    return same(_listed(expected), _listed(actual))
+
+
+def _failed(answer: Any) -> bool:
+    return isinstance(answer, list) and bool(answer) and str(answer[0]).endswith("Error")
+
+
+def _listed(answer: Any) -> Any:
+    return [_listed(part) for part in answer] if isinstance(answer, list | tuple) else answer
+
+
+def program(rng: random.Random, can: Capabilities) -> list[Step]:
+    """Return the steps of one program that the capabilities allow."""
+    pool = nasty_set(rng, 14)
+    maker = QueryMaker(rng, pool, attributes=_ATTRIBUTES)
+    ids = [record.id for record in pool.records[:6]]
+    return [_step(rng, can, pool, maker, ids, 0) for _ in range(rng.randint(5, STEPS))]
+
+
+def _step(
+    rng: random.Random, can: Capabilities, pool: RecordSet, maker: QueryMaker, ids: list[Any], depth: int
+) -> Step:
+    def item(*, version: bool = False) -> tuple[Any, ...]:
+        record = rng.choice(pool.records)
+        which = rng.choice((None, None, "current", "current", "stale", "bogus")) if version else None
+        return (rng.choice([*ids, 0, 1, 2]), record.data, record.metadata, which)
+
+    chance = rng.random()
+    if chance < 0.1 and can.transactions and depth < 2:
+        verb = "transaction" if depth == 0 else "savepoint"
+        if depth == 0 or can.savepoints:
+            steps = tuple(_step(rng, can, pool, maker, ids, depth + 1) for _ in range(rng.randint(1, 6)))
+            return Step(verb, steps=steps, commits=rng.random() < 0.6)
+    if chance < 0.35:
+        verb = rng.choice(_WRITES)
+        if verb == "create":
+            record = rng.choice(pool.records)
+            id = None if rng.random() < 0.3 else rng.choice(ids)
+            return Step(verb, ((id, record.data, record.metadata, None),))
+        return Step(verb, (item(version=True),))
+    if chance < 0.6:
+        verb = rng.choice((*_BATCHES, "stream_write"))
+        if verb == "create_batch":
+            items = tuple((rng.choice([*ids, None]), *item()[1:]) for _ in range(rng.randint(1, 5)))
+            if rng.random() < 0.15:
+                items = (*items, (_INVALID, {"bad": [1, float("nan")]}, {}, None))
+        elif verb == "stream_write":
+            items = tuple((rng.choice(ids), *item()[1:]) for _ in range(rng.randint(0, 8)))
+        else:
+            items = tuple(item(version=verb != "delete_batch") for _ in range(rng.randint(1, 5)))
+        return Step(verb, items, atomic=can.atomic_batch and rng.random() < 0.6)
+    if chance < 0.62:
+        return Step("clear")
+    if chance < 0.7:
+        verb = rng.choice(("get", "get_batch"))
+        return Step(verb, tuple(item() for _ in range(1 if verb == "get" else rng.randint(0, 5))))
+    made = maker.made()
+    if chance < 0.74 and made.used:
+        return Step("check", check=Check("delete_where", from_json(to_json(_just(made.predicate)))))
+    return Step("check", check=make(rng, maker, made))
+
+
+def _just(predicate: Any) -> Any:
+    from isthmus import Query
+
+    return Query(where=predicate)
+
+
+async def _shrunk(store: Store, steps: list[Step]) -> list[Step]:
+    """Return a shorter program that still fails."""
+    left = 300
+    moved = True
+    while moved and left > 0:
+        moved = False
+        for shorter in _shorter(steps):
+            left -= 1
+            if left <= 0:
+                break
+            if await difference(store, shorter) is not None:
+                steps, moved = shorter, True
+                break
+    return steps
+
+
+def _shorter(steps: Sequence[Step]) -> Iterator[list[Step]]:
+    size = len(steps)
+    step = size // 2
+    while step:
+        for start in range(0, size, step):
+            yield [*steps[:start], *steps[start + step :]]
+        step //= 2
+    for index, one in enumerate(steps):
+        for inner in _shorter(one.steps):
+            if inner:
+                yield [*steps[:index], dataclasses.replace(one, steps=tuple(inner)), *steps[index + 1 :]]
+        if len(one.items) > 1:
+            for at in range(len(one.items)):
+                items = one.items[:at] + one.items[at + 1 :]
+                yield [*steps[:index], dataclasses.replace(one, items=items), *steps[index + 1 :]]
+        for at, item in enumerate(one.items):
+            if len(item) == 4 and item[1]:
+                smaller = (item[0], {}, {}, item[3])
+                items = (*one.items[:at], smaller, *one.items[at + 1 :])
+                yield [*steps[:index], dataclasses.replace(one, items=items), *steps[index + 1 :]]
+
+
+def as_test(store: str, steps: Sequence[Step], seen: tuple[int, Any, Any] | None) -> str:
+    """Return a test that one can paste, which fails as the program did."""
+    listed = pprint.pformat(list(steps), width=100, sort_dicts=False).replace("\n", "\n    ")
+    found = (
+        "not again"
+        if seen is None
+        else f"step {seen[0]}\n# memory: {seen[1]!r:.1000}\n# {store}: {seen[2]!r:.1000}"
+    )
+    return f"""@pytest.mark.backend({store!r})
+@pytest.mark.asyncio
+async def test_a_program_does_the_same_here() -> None:
+    \"\"\"Found by the differential run.\"\"\"
+    steps = {listed}
+
+    assert await difference(store_of({store!r}), steps) is None
+# differs at {found}
+"""
+
+
+__all__ = ["Check", "Step", "difference", "run", "store_of"]
