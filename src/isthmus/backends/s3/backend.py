@@ -26,7 +26,8 @@ from isthmus._executor import (
 )
 from isthmus._loop_pools import PerLoop
 from isthmus._path import Path
-from isthmus._query.ast import And, Leaf, Measure, Predicate, SortKey, leaves
+from isthmus._query.ast import FALSE, TRUE, Leaf, Measure, Predicate, SortKey, leaves
+from isthmus._query.normalize import normalized
 from isthmus._query.split import Grade
 from isthmus._record import Record
 from isthmus._value import replace
@@ -231,13 +232,15 @@ class S3Backend:
     async def fetch(self, collection: str, request: PageRequest) -> Page:
         """Return a page by id, or in any order."""
         layout, place = await self._layout(collection)
-        return await layout.page(place, request)
+        where = normalized(request.where)
+        if where == FALSE:
+            return Page([], None)
+        return await layout.page(place, replace(request, where=where))
 
     async def count(self, collection: str, where: Predicate) -> Tally:
         """Count all records; no other predicate is exact here."""
-        _only_all(where)
         layout, place = await self._layout(collection)
-        return Tally(await layout.count(place))
+        return Tally(await layout.count(place) if _all(where) else 0)
 
     async def aggregate(self, collection: str, request: AggregateRequest) -> Aggregated:
         """Refuse: `support` accepts none."""
@@ -245,14 +248,13 @@ class S3Backend:
 
     async def remove(self, collection: str, where: Predicate) -> int:
         """Clear the collection."""
-        _only_all(where)
         layout, place = await self._layout(collection)
-        return await layout.clear(place)
+        return await layout.clear(place) if _all(where) else 0
 
     async def explain(self, collection: str, request: PageRequest) -> NativePlan:
         """Return the requests that a page takes."""
         place = f"s3://{self._config.bucket}/{self.place(collection)}"
-        filters = [type(leaf).__name__ for leaf in leaves(request.where)] if request.where != And(()) else []
+        filters = [type(leaf).__name__ for leaf in leaves(request.where)] if request.where != TRUE else []
         native = (
             f"LIST {place}" + (" in key order, then " if request.order is not None else ", ") + "GET each"
         )
@@ -262,9 +264,14 @@ class S3Backend:
         """Do nothing: pages hold nothing at the store."""
 
 
-def _only_all(where: Predicate) -> None:
-    if where != And(()):
-        raise UnsupportedError("S3 judges no predicate", capability="delete_where")
+def _all(where: Predicate) -> bool:
+    """Return whether the predicate holds for all records, False if for none; refuses the others."""
+    where = normalized(where)
+    if where == TRUE:
+        return True
+    if where == FALSE:
+        return False
+    raise UnsupportedError("S3 judges no predicate", capability="delete_where")
 
 
 def _shared(requests: Requests, key: Any, make: Callable[[], T]) -> T:

@@ -334,10 +334,10 @@ def rewritten(
     kind: Kind, change: Change, current: Record | None, data: bytes, metadata: bytes, stamp: str
 ) -> Row:
     """Return the row that a replace, update or upsert makes of the current record; raises its refusal."""
+    if current is None and kind is not Kind.UPSERT:
+        raise NotFoundError(f"no record has the id {change.id!r}", record_id=change.id)
     judge_version(change, current)
     if current is None:
-        if kind is not Kind.UPSERT:
-            raise NotFoundError(f"no record has the id {change.id!r}", record_id=change.id)
         return Row(change.id, token(), stamp, stamp, metadata, data)
     if kind is Kind.UPDATE:
         data = orjson.dumps({**current.data, **decode(data)})

@@ -14,7 +14,7 @@ from typing import Any
 from isthmus._registry import driver
 from isthmus.backends.s3.errors import Broken, NoSuchKeyError, PreconditionError, failure
 from isthmus.backends.s3.transport import Blob, Listed, Listing
-from isthmus.errors import IsthmusError
+from isthmus.errors import AccessError, IsthmusError
 
 _status = re.compile(r"status(?: code)?: (\d{3})").search
 _code = re.compile(r"<Code>([^<]*)</Code>").search
@@ -68,11 +68,9 @@ class ObstoreTransport:
     async def listing(self, prefix: str, *, after: str = "", limit: int = 1000) -> Listing:
         """Return a page; object_store asks for 1,000 keys whatever the limit."""
         # object_store's prefixes are whole folders, as ours are: it adds the slash itself.
-        stream = self._list(
-            self._store, prefix.rstrip("/") or None, offset=prefix + after if after else None, chunk_size=1000
-        )
+        folder, offset = prefix.rstrip("/") or None, prefix + after if after else None
         try:
-            chunk = await anext(stream)
+            chunk = await anext(self._list(self._store, folder, offset=offset, chunk_size=1000))
         except StopAsyncIteration:
             return Listing([], more=False)
         except Exception as error:  # as above
@@ -106,6 +104,9 @@ class ObstoreTransport:
             code is None or code[1] not in {"NoSuchBucket", "ConditionalRequestConflict"}
         ):
             return PreconditionError()
+        if "credential provider" in text:
+            # Its words may hold more than should be told.
+            return AccessError(f"{self._place}: no credentials could be had for the next request")
         broken = None
         if status is None and "Received redirect" not in text:
             broken = _BROKEN.get(kind[1]) if kind else None

@@ -108,12 +108,15 @@ class Sessions:
 
     async def credentials(self) -> dict[str, Any]:
         """Return what signs the next requests, in obstore's form; asks the chain each time."""
-        found = await (await self.session()).get_credentials()
-        if found is None:
+        try:
+            found = await (await self.session()).get_credentials()
+            frozen = None if found is None else await found.get_frozen_credentials()
+        except Exception as error:  # a provider's own: SSO, IMDS, a process
+            raise translated(error, place="s3", writes=False) from None
+        if frozen is None:
             raise ConfigError(
                 "s3: no credentials: give aws_access_key_id and aws_secret_access_key, a profile, or AWS_*"
             )
-        frozen = await found.get_frozen_credentials()
         return {
             "access_key_id": frozen.access_key,
             "secret_access_key": frozen.secret_key,
