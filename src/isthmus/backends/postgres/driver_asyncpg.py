@@ -17,6 +17,7 @@ from isthmus.backends.postgres.connect import (
     KEEPALIVE_IDLE,
     KEEPALIVE_INTERVAL,
     KEEPALIVE_PROBES,
+    RESET,
     USER_TIMEOUT_MS,
     WrongServerError,
     secret_of,
@@ -24,12 +25,6 @@ from isthmus.backends.postgres.connect import (
     tls_context,
 )
 from isthmus.backends.postgres.sockets import drop_transport
-
-# DISCARD ALL without DEALLOCATE ALL, which would break the driver's cached statements.
-RESET = """
-CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; UNLISTEN *;
-SELECT pg_advisory_unlock_all(); DISCARD PLANS; DISCARD TEMP; DISCARD SEQUENCES
-"""
 
 
 class AsyncpgDriver:

@@ -1,0 +1,176 @@
+"""psycopg 3 behind the driver protocol."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import ssl
+from typing import Any
+
+import psycopg
+from psycopg.pq import ConnStatus, TransactionStatus
+
+from isthmus.backends.postgres.config import Address, PostgresConfig
+from isthmus.backends.postgres.connect import (
+    KEEPALIVE_IDLE,
+    KEEPALIVE_INTERVAL,
+    KEEPALIVE_PROBES,
+    RESET,
+    USER_TIMEOUT_MS,
+    WrongServerError,
+    secret_of,
+    session_settings,
+    tls_mode,
+)
+from isthmus.backends.postgres.psycopg_connection import ADAPTERS, PsycopgConnection
+from isthmus.errors import ConfigError
+
+
+class PsycopgDriver:
+    """Opens and judges `PsycopgConnection`s."""
+
+    name = "psycopg"
+
+    def __init__(self, config: PostgresConfig) -> None:
+        if isinstance(config.ssl, ssl.SSLContext):
+            raise ConfigError("postgres: psycopg takes no SSLContext; give `ssl` a mode, and ssl_root_cert")
+        if config.pool.record_class is not None:
+            raise ConfigError("postgres: pool.record_class is for asyncpg only")
+        self._config = config
+        self._overrides: dict[str, Any] = {}
+        klass = config.pool.connection_class or psycopg.AsyncConnection
+        self._connect = config.pool.connect or klass.connect  # type: ignore[attr-defined]
+
+    def set_connect_args(self, **arguments: Any) -> None:
+        """Override arguments of `psycopg.AsyncConnection.connect` for connections to come."""
+        self._overrides = arguments
+
+    async def open(self, address: Address, attrs: str) -> PsycopgConnection:
+        """Open a session with one host."""
+        config, (host, port) = self._config, address
+        arguments: dict[str, Any] = {
+            "host": host,
+            "port": port,
+            "user": config.user,
+            "dbname": config.database,
+            "password": None if "password" in self._overrides else await secret_of(config),
+            "passfile": None if config.passfile is None else str(config.passfile),
+            "connect_timeout": max(2, round(config.connect_timeout)),  # libpq counts in seconds, from 2
+            "target_session_attrs": attrs,
+            "options": _options(session_settings(config)),
+            "client_encoding": "UTF8",
+            **self._tls(host),
+            **_keepalive(config),
+            "autocommit": True,
+            # A pooler gives each transaction another session, where our statements are not prepared.
+            "prepare_threshold": None if config.pooler == "transaction" else 0,
+            "context": ADAPTERS,
+        }
+        if config.pooler == "transaction":
+            arguments["options"] = None  # poolers refuse it; they take this one setting
+            arguments["application_name"] = config.application_name or None
+        arguments |= self._overrides
+        try:
+            raw = await self._connect(**{k: v for k, v in arguments.items() if v is not None or "_thr" in k})
+        except psycopg.OperationalError as error:
+            if error.sqlstate is None and attrs != "any" and "session is" in str(error):
+                raise WrongServerError(f"{host}:{port} is not {attrs}: {error}") from error
+            raise
+        raw.prepared_max = config.statement_cache_size or None
+        return PsycopgConnection(raw, config.command_timeout)
+
+    def _tls(self, host: str) -> dict[str, Any]:
+        config = self._config
+        mode = tls_mode(config, host)
+        root: str | None = None if config.ssl_root_cert is None else str(config.ssl_root_cert)
+        if root is None and mode in ("verify-ca", "verify-full"):
+            root, mode = "system", "verify-full"  # libpq takes the system's authorities only in full
+        secret = config.ssl_key_password
+        return {
+            "sslmode": mode,
+            "sslrootcert": root,
+            "sslcert": None if config.ssl_cert is None else str(config.ssl_cert),
+            "sslkey": None if config.ssl_key is None else str(config.ssl_key),
+            "sslpassword": None if secret is None else secret.get_secret_value(),
+            # Not asked for, and tried before TLS and the password where a ticket cache exists.
+            "gssencmode": "disable",
+        }
+
+    def ready(self, connection: PsycopgConnection) -> bool:
+        """Return whether the session is alive, idle and outside of a transaction."""
+        pgconn = connection.raw.pgconn
+        return (
+            pgconn.status == ConnStatus.OK
+            and pgconn.transaction_status == TransactionStatus.IDLE
+            and not connection.raw.lock.locked()
+        )
+
+    def alive(self, connection: PsycopgConnection) -> bool:
+        """Return whether the session is not known to be over; looks at the socket, as nobody else does."""
+        pgconn = connection.raw.pgconn
+        if pgconn.status != ConnStatus.OK:
+            return False
+        if pgconn.transaction_status != TransactionStatus.IDLE or connection.raw.lock.locked():
+            return True
+        poll = select.poll()
+        poll.register(pgconn.socket, select.POLLIN)
+        if poll.poll(0):  # the server says something unasked: a notice, or goodbye
+            try:
+                pgconn.consume_input()
+            except psycopg.OperationalError:
+                return False
+        return bool(pgconn.status == ConnStatus.OK)
+
+    def standby(self, connection: PsycopgConnection) -> bool | None:
+        """Return whether the server said that it is a standby."""
+        said = connection.raw.pgconn.parameter_status(b"in_hot_standby")
+        return None if said is None else said == b"on"
+
+    async def settle(self, connection: PsycopgConnection) -> None:
+        """Roll back, and see that the session answers; psycopg itself waits for what was cancelled."""
+        if connection.is_in_transaction():
+            await connection.execute("ROLLBACK")
+        await connection.execute("SELECT 1")
+
+    async def reset(self, connection: PsycopgConnection) -> None:
+        """Settle, and undo what raw SQL can have done to the session."""
+        await self.settle(connection)
+        if self._config.pooler == "none":
+            await connection.execute(RESET)
+
+    async def in_recovery(self, connection: PsycopgConnection, timeout: float) -> bool:
+        """Ask the server whether it is a standby."""
+        return bool(await connection.fetchval("SELECT pg_catalog.pg_is_in_recovery()", timeout=timeout))
+
+    async def close(self, connection: PsycopgConnection, timeout: float) -> None:
+        """Say goodbye; libpq does that without waiting."""
+        await connection.raw.close()
+
+    def terminate(self, connection: PsycopgConnection) -> None:
+        """Drop the socket without waiting."""
+        raw = connection.raw
+        with contextlib.suppress(psycopg.OperationalError):
+            raw._closed = True  # or its finalizer warns; `close` itself must be awaited
+            raw.pgconn.finish()
+
+    def abandon(self, connection: PsycopgConnection) -> None:
+        """Drop the socket silently; libpq knows no loop."""
+        self.terminate(connection)
+
+
+def _options(settings: dict[str, str]) -> str:
+    """Return settings as libpq's `options`, where a backslash escapes a space."""
+    escaped = {name: value.replace("\\", "\\\\").replace(" ", "\\ ") for name, value in settings.items()}
+    return " ".join(f"-c {name}={value}" for name, value in escaped.items())
+
+
+def _keepalive(config: PostgresConfig) -> dict[str, Any]:
+    if not config.tcp_keepalive:
+        return {"keepalives": 0}
+    return {
+        "keepalives": 1,
+        "keepalives_idle": KEEPALIVE_IDLE,
+        "keepalives_interval": KEEPALIVE_INTERVAL,
+        "keepalives_count": KEEPALIVE_PROBES,
+        "tcp_user_timeout": USER_TIMEOUT_MS,
+    }
