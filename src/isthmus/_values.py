@@ -95,8 +95,11 @@ def decode_numeric(text: bytes | str) -> Any:
     floats already; the ones between 2^63 and 2^64 are mended here.
     """
     value = orjson.loads(text)
-    zeros = (text.encode() if isinstance(text, str) else text).translate(_DIGITS)
-    return _mend(value) if b"0000000000000000000" in zeros else value
+    plain = text if isinstance(text, str) else text.decode()
+    # A float has 17 significant digits at most, so that as plain digits it ends in zeros.
+    if "00" in plain and ("00," in plain or "00}" in plain or "00]" in plain or plain.endswith("00")):
+        return _mend(value) if b"0" * 19 in plain.encode().translate(_DIGITS) else value
+    return value
 
 
 def _mend(value: Any) -> Any:
