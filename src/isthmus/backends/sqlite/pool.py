@@ -293,10 +293,18 @@ class Pool:
         if self.readers is self.writer:
             return writer
         readers = self.readers.stats()
-        sums = {
-            name: getattr(writer, name) + getattr(readers, name) for name in PoolStats.__dataclass_fields__
-        }
-        return PoolStats(**sums)
+        return PoolStats(
+            size=writer.size + readers.size,
+            idle=writer.idle + readers.idle,
+            in_use=writer.in_use + readers.in_use,
+            waiting=writer.waiting + readers.waiting,
+            max_size=writer.max_size + readers.max_size,
+            acquired=writer.acquired + readers.acquired,
+            timeouts=writer.timeouts + readers.timeouts,
+            opened=writer.opened + readers.opened,
+            wait_seconds=writer.wait_seconds + readers.wait_seconds,
+            use_seconds=writer.use_seconds + readers.use_seconds,
+        )
 
     async def close(self) -> None:
         """Wait for what runs, and close all connections."""
