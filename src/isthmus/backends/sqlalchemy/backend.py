@@ -1,0 +1,380 @@
+"""The SQLAlchemy backend: one table a collection, a prefilter at the store, the rest in the core."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import itertools
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from sqlalchemy import Select, Table, delete, event, func, inspect, select, text
+from sqlalchemy.exc import NoSuchModuleError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from isthmus._capability import Capabilities
+from isthmus._executor import (
+    MORE,
+    After,
+    Aggregated,
+    AggregateRequest,
+    Change,
+    Kind,
+    NativePlan,
+    Page,
+    PageRequest,
+    PoolStats,
+    Result,
+    Tally,
+    TransactionOptions,
+)
+from isthmus._loop_pools import PerLoop, secret_digest
+from isthmus._path import Path
+from isthmus._query.aggregate import Groups
+from isthmus._query.ast import TRUE, Leaf, Measure, Predicate, SortKey
+from isthmus._query.split import Grade
+from isthmus._record import Record
+from isthmus.backends.sqlalchemy import CAPABILITIES
+from isthmus.backends.sqlalchemy.compile import compiled, grade
+from isthmus.backends.sqlalchemy.config import SQLAlchemyConfig
+from isthmus.backends.sqlalchemy.errors import translated
+from isthmus.backends.sqlalchemy.table import id_of, key_of, table
+from isthmus.backends.sqlalchemy.writes import chunks, write
+from isthmus.errors import (
+    ConfigError,
+    MissingExtraError,
+    SerializationError,
+    TransactionError,
+    UnexpectedError,
+)
+
+_MOST_ROWS = 10_000
+_REPEATS = 5
+
+
+class _Support:
+    def grade(self, leaf: Leaf) -> Grade:
+        return grade(leaf)
+
+    def orders(self, order: tuple[SortKey, ...]) -> bool:
+        return not order
+
+    def aggregates(self, measures: tuple[Measure, ...], by: tuple[Path, ...]) -> bool:
+        return False
+
+
+class EnginePool:
+    """An engine as a pool of one event loop."""
+
+    def __init__(self, engine: AsyncEngine, *, ours: bool) -> None:
+        self.engine = engine
+        self._ours = ours
+
+    async def close(self) -> None:
+        """Close our engine's connections; an application's engine is left alone."""
+        if self._ours:
+            await self.engine.dispose()
+
+    def abandon(self) -> None:
+        """Forget the connections without touching the loop that they belong to."""
+        if self._ours:
+            self.engine.sync_engine.dispose(close=False)
+
+    def healthy(self) -> bool:
+        """Return True: the engine reconnects by itself."""
+        return True
+
+
+class _Executor:
+    """The verbs on a connection that a subclass provides."""
+
+    def __init__(self, tables: dict[str, Table]) -> None:
+        self._tables = tables
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Return what any SQL database can do."""
+        return CAPABILITIES
+
+    def support(self, collection: str) -> _Support:
+        """Return the prefilter, and order by id."""
+        return _Support()
+
+    def _connection(self, *, writes: bool = False) -> contextlib.AbstractAsyncContextManager[AsyncConnection]:
+        raise NotImplementedError
+
+    def _table(self, collection: str) -> Table:
+        if collection not in self._tables:
+            self._tables[collection] = table(collection)
+        return self._tables[collection]
+
+    async def read(
+        self, collection: str, ids: Sequence[str], *, for_update: bool = False
+    ) -> list[Record | None]:
+        """Return the records by id, 500 to a statement."""
+        source = self._table(collection)
+        found: dict[str, Record] = {}
+        async with self._connection() as connection:
+            for part in chunks(list({key_of(wanted) for wanted in ids})):
+                statement = select(source).where(source.c.key.in_(part))
+                rows = await connection.execute(statement.with_for_update() if for_update else statement)
+                for row in rows:
+                    found[row.key] = _record(row)
+        return [found.get(key_of(wanted)) for wanted in ids]
+
+    async def write(
+        self, collection: str, kind: Kind, changes: Sequence[Change], *, atomic: bool
+    ) -> list[Result]:
+        """Apply the changes in one transaction."""
+        async with self._connection(writes=True) as connection:
+            return await write(connection, self._table(collection), kind, changes, atomic=atomic)
+
+    async def fetch(self, collection: str, request: PageRequest) -> Page:
+        """Return one page by key; large requests take several statements of bounded size."""
+        statement = self._page(collection, request)
+        size = min(request.size, _MOST_ROWS)
+        async with self._connection() as connection:
+            # One row more than the page holds tells that there is a next page.
+            rows = (await connection.execute(statement.limit(size + 1))).all()
+            records = [_record(row) for row in rows[:size]]
+            more = len(rows) > size
+            while more and len(records) < request.size:
+                source = self._table(collection)
+                onward = self._page(collection, request, beyond=rows[size - 1].key, source=source)
+                size = min(request.size - len(records), _MOST_ROWS)
+                rows = (await connection.execute(onward.limit(size + 1))).all()
+                records += [_record(row) for row in rows[:size]]
+                more = len(rows) > size
+        if not more:
+            return Page(records, None)
+        return Page(records, MORE if request.order is not None else (records[-1].id,))
+
+    def _page(
+        self, collection: str, request: PageRequest, beyond: str | None = None, source: Table | None = None
+    ) -> Select[Any]:
+        source = self._table(collection) if source is None else source
+        statement = select(source).where(compiled(request.where, source)).order_by(source.c.key)
+        if beyond is None and request.after is not None:
+            beyond = key_of(request.after[-1])
+        elif beyond is None and request.offset:
+            statement = statement.offset(request.offset)
+        if beyond is not None:
+            statement = statement.where(source.c.key > beyond)
+        return statement.with_for_update() if request.for_update else statement
+
+    async def count(self, collection: str, where: Predicate) -> Tally:
+        """Count; only the whole table is exact here."""
+        source = self._table(collection)
+        async with self._connection() as connection:
+            statement = select(func.count()).select_from(source).where(compiled(where, source))
+            return Tally((await connection.execute(statement)).scalar_one())
+
+    async def aggregate(self, collection: str, request: AggregateRequest) -> Aggregated:
+        """Refuse: the core aggregates, since no aggregate is exact here."""
+        raise UnexpectedError(f"aggregate was asked of a backend that has none: {Groups(request.measures)}")
+
+    async def remove(self, collection: str, where: Predicate) -> int:
+        """Clear the table."""
+        if where != TRUE:
+            raise UnexpectedError("delete_where was asked of a backend that has none")
+        async with self._connection(writes=True) as connection:
+            return (await connection.execute(delete(self._table(collection)))).rowcount
+
+    async def explain(self, collection: str, request: PageRequest) -> NativePlan:
+        """Return the statement in the server's dialect."""
+        statement = self._page(collection, request).limit(request.size + 1)
+        async with self._connection() as connection:
+            shown = str(statement.compile(dialect=connection.dialect))
+        return NativePlan(shown, index="primary key")
+
+    async def release(self, collection: str, after: After) -> None:
+        """Do nothing: a stream holds nothing between pages."""
+
+
+class _Transaction(_Executor):
+    """The verbs inside one transaction."""
+
+    def __init__(self, connection: AsyncConnection, tables: dict[str, Table], *, read_only: bool) -> None:
+        super().__init__(tables)
+        self._held = connection
+        self._read_only = read_only
+
+    @contextlib.asynccontextmanager
+    async def _connection(self, *, writes: bool = False) -> AsyncIterator[AsyncConnection]:
+        if writes and self._read_only:
+            raise TransactionError("this transaction is read-only")
+        with translated("in a transaction"):
+            yield self._held
+
+    @contextlib.asynccontextmanager
+    async def savepoint(self) -> AsyncIterator[None]:
+        """Undo what was done since, if the block raises."""
+        async with self._held.begin_nested():
+            yield
+
+
+class SQLAlchemyBackend(_Executor):
+    """A database behind SQLAlchemy."""
+
+    name = "sqlalchemy"
+
+    def __init__(self, config: SQLAlchemyConfig) -> None:
+        super().__init__({})
+        if (config.address is None) == (config.engine is None):
+            raise ConfigError("sqlalchemy: give a url such as sqlalchemy+mysql+asyncmy://…, or an engine")
+        self._config = config
+        self.default_collection = config.table
+        address = None if config.address is None else config.address.get_secret_value()
+        key = ("sqlalchemy", secret_digest(address), id(config.engine), config.pool)
+        self._pools = PerLoop(key, self._opened)
+
+    async def _opened(self) -> EnginePool:
+        config = self._config
+        if config.engine is not None:
+            return EnginePool(config.engine, ours=False)
+        assert config.address is not None
+        address = config.address.get_secret_value()
+        options: dict[str, Any] = {}
+        if not address.startswith("sqlite"):
+            options = {
+                "pool_size": config.pool.size,
+                "max_overflow": config.pool.max_overflow,
+                "pool_timeout": config.pool.timeout,
+            }
+        try:
+            with translated("opening"):
+                engine = create_async_engine(address, pool_recycle=config.pool.recycle, **options)
+        except ModuleNotFoundError as error:
+            raise MissingExtraError(
+                f"this URL needs the driver {error.name}: pip install {error.name}", extra="sqlalchemy"
+            ) from None
+        except NoSuchModuleError as error:
+            raise ConfigError(f"sqlalchemy: {error}") from None
+        if engine.dialect.name == "sqlite":
+            _begin_by_ourselves(engine)
+        return EnginePool(engine, ours=True)
+
+    @contextlib.asynccontextmanager
+    async def _connection(self, *, writes: bool = False) -> AsyncIterator[AsyncConnection]:
+        engine = (await self._pools.pool()).engine
+        with translated("at the store", writes=writes):
+            if writes:
+                async with engine.begin() as connection:
+                    yield connection
+            else:
+                async with engine.connect() as connection:
+                    yield connection
+
+    async def write(
+        self, collection: str, kind: Kind, changes: Sequence[Change], *, atomic: bool
+    ) -> list[Result]:
+        """Apply the changes in one transaction, again if the server chose it as a deadlock's victim."""
+        for attempt in itertools.count(1):
+            try:
+                return await super().write(collection, kind, changes, atomic=atomic)
+            except SerializationError:
+                if attempt == _REPEATS:
+                    raise
+            await asyncio.sleep(0.005 * 2**attempt)
+        raise AssertionError  # the loop above has no end
+
+    async def open(self, collection: str) -> None:
+        """Connect, and make the table if it is not there; a table of other columns is refused."""
+        source = self._table(collection)
+        async with self._connection(writes=True) as connection:
+            for _ in range(_REPEATS):
+                columns = await connection.run_sync(functools.partial(_columns, name=collection))
+                if columns is not None:
+                    break
+                if not self._config.create_table:
+                    raise ConfigError(
+                        f"sqlalchemy: there is no table {collection!r}, and create_table is false"
+                    )
+                # `checkfirst` asks before it creates; another process may come between.
+                await connection.run_sync(functools.partial(source.create, checkfirst=True))
+        if columns is not None and columns != {column.name for column in source.columns}:
+            raise ConfigError(
+                f"sqlalchemy: the table {collection!r} is not ours: its columns are {sorted(columns)}"
+            )
+
+    async def close(self) -> None:
+        """Give back the engine; the last handle disposes of it."""
+        await self._pools.close()
+
+    async def ping(self) -> None:
+        """Run SELECT 1."""
+        async with self._connection() as connection:
+            await connection.execute(text("SELECT 1"))
+
+    async def refresh(self, collection: str) -> None:
+        """Do nothing: a commit is seen at once."""
+
+    async def collections(self) -> list[str]:
+        """Return the tables that have our columns."""
+        async with self._connection() as connection:
+            return await connection.run_sync(_ours)
+
+    async def drop(self, collection: str) -> None:
+        """Drop the table."""
+        async with self._connection(writes=True) as connection:
+            await connection.run_sync(functools.partial(self._table(collection).drop, checkfirst=True))
+
+    @contextlib.asynccontextmanager
+    async def begin(self, options: TransactionOptions) -> AsyncIterator[_Transaction]:
+        """Run a transaction on a connection of its own."""
+        engine = (await self._pools.pool()).engine
+        with translated("in a transaction", writes=True):
+            async with engine.connect() as connection:
+                if options.isolation is not None:
+                    await connection.execution_options(isolation_level=options.isolation.upper())
+                async with connection.begin():
+                    yield _Transaction(connection, self._tables, read_only=options.read_only)
+
+    def stats(self) -> PoolStats:
+        """Return the sizes of the engine's pool."""
+        held = self._pools.current()
+        pool: Any = None if held is None else held.engine.pool
+        if pool is None or not hasattr(pool, "checkedout"):
+            return PoolStats()
+        idle, busy = pool.checkedin(), pool.checkedout()
+        most = self._config.pool.size + self._config.pool.max_overflow
+        return PoolStats(size=idle + busy, idle=idle, in_use=busy, max_size=most)
+
+    async def native(self) -> AsyncEngine:
+        """Return this loop's AsyncEngine."""
+        return (await self._pools.pool()).engine
+
+
+def _record(row: Any) -> Record:
+    return Record.stored(
+        id_of(row.key), row.data, row.metadata, str(row.version), row.created_at, row.updated_at
+    )
+
+
+def _begin_by_ourselves(engine: AsyncEngine) -> None:
+    """Make BEGIN explicit: Python's sqlite3 begins late, so that a savepoint would commit on its release.
+
+    The recipe of SQLAlchemy's manual for pysqlite.
+    """
+
+    def connect(connection: Any, _: Any) -> None:
+        connection.isolation_level = None
+
+    def begin(connection: Any) -> None:
+        connection.exec_driver_sql("BEGIN")
+
+    event.listen(engine.sync_engine, "connect", connect)
+    event.listen(engine.sync_engine, "begin", begin)
+
+
+def _columns(connection: Any, name: str) -> set[str] | None:
+    inspector = inspect(connection)
+    return {column["name"] for column in inspector.get_columns(name)} if inspector.has_table(name) else None
+
+
+def _ours(connection: Any) -> list[str]:
+    inspector = inspect(connection)
+    wanted = {column.name for column in table("records").columns}
+    names = inspector.get_table_names()
+    return sorted(name for name in names if {c["name"] for c in inspector.get_columns(name)} == wanted)

@@ -1,0 +1,109 @@
+"""Predicates as a prefilter on the JSON text: a superset that any SQL database can judge.
+
+The text is what `_values.encode` wrote, so a record in which a path finds something holds the
+path's keys as `"key":`, and a text value that equals, starts with or contains an operand holds the
+operand's own JSON. LIKE may ignore case in a collation; it then lets more through, never less.
+"""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+import orjson
+from sqlalchemy import ColumnElement, Table, and_, false, not_, or_, true
+
+from isthmus._path import Path, Root
+from isthmus._query.ast import (
+    And,
+    Between,
+    Contains,
+    EndsWith,
+    Equal,
+    EqualList,
+    Exists,
+    In,
+    Leaf,
+    Like,
+    Matches,
+    Not,
+    Or,
+    Ordered,
+    Predicate,
+    Regex,
+    StartsWith,
+)
+from isthmus._query.split import Grade
+from isthmus._query.text import parse_like
+
+# Longer literals are cut: LIKE patterns have limits, and a part is a superset of the whole.
+_LONGEST = 200
+_MOST_OPERANDS = 500
+
+
+def grade(leaf: Leaf) -> Grade:
+    """Return SUPERSET where the text can be searched for something, else NONE."""
+    if isinstance(leaf, Matches) or leaf.path.root not in (Root.DATA, Root.METADATA):
+        return Grade.NONE
+    return Grade.SUPERSET if _fragments(leaf) else Grade.NONE
+
+
+def compiled(predicate: Predicate, table: Table) -> ColumnElement[bool]:
+    """Return the WHERE clause of a pushed predicate; its values are bound."""
+    match predicate:
+        case And(terms):
+            return and_(true(), *(compiled(term, table) for term in terms))
+        case Or(terms):
+            return or_(false(), *(compiled(term, table) for term in terms))
+        case Not(term):
+            return not_(compiled(term, table))
+        case leaf:
+            return _leaf(leaf, table)
+
+
+def _leaf(leaf: Leaf, table: Table) -> ColumnElement[bool]:
+    column = table.c.data if leaf.path.root is Root.DATA else table.c.metadata
+    every = [column.contains(fragment, autoescape=True) for fragment in _fragments(leaf)]
+    if isinstance(leaf, In) and len(leaf.values) <= _MOST_OPERANDS:
+        texts = [value for value in leaf.values if isinstance(value, str)]
+        if len(texts) == len(leaf.values):  # a number has several spellings
+            every.append(or_(false(), *(column.contains(_cut(_json(t)), autoescape=True) for t in texts)))
+    return and_(true(), *every)
+
+
+def _fragments(leaf: Leaf) -> list[str]:
+    """Return what the JSON text of every matching record holds."""
+    return [*_keys(leaf.path), *map(_cut, _operands(leaf))]
+
+
+def _keys(path: Path) -> list[str]:
+    return [_json(key) + ":" for key in path.keys]
+
+
+def _operands(leaf: Leaf) -> list[str]:
+    match leaf:
+        case Equal(_, str() as operand):
+            return [_json(operand)]
+        case StartsWith(_, text):
+            return ['"' + _inner(text)]
+        case EndsWith(_, text):
+            return [_inner(text) + '"']
+        case Contains(_, text):
+            return [_inner(text)] if text else []
+        case Like(_, pattern, False):
+            return [_inner(part) for part in parse_like(pattern) if isinstance(part, str)]
+        case Equal() | EqualList() | Ordered() | Between() | In() | Like() | Regex() | Exists() | Matches():
+            return []
+        case _:
+            assert_never(leaf)
+
+
+def _cut(fragment: str) -> str:
+    return fragment[:_LONGEST]
+
+
+def _json(text: str) -> str:
+    return orjson.dumps(text).decode()
+
+
+def _inner(text: str) -> str:
+    return _json(text)[1:-1]
