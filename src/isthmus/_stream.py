@@ -78,6 +78,8 @@ class RecordStream:
             size = request.size if self._left is None else min(request.size, self._left)
             fetch = Fetch(self._collection, replace(self._request, size=size))
             self._next = asyncio.ensure_future(self._run(fetch))
+            # One turn of the loop, so that the request is sent before these records are decoded.
+            await asyncio.sleep(0)
         elif self._more and self._left == 0:
             await self._let_go()
 
