@@ -471,9 +471,14 @@ def _change(record: Data, id: str | None = None, if_version: str | None = None) 
         change = change_for(record, if_version)
         if id is not None:
             change.id = check_id(id)
+            change.own_id = False
         return change
     if isinstance(record, dict | Mapping):
-        return Change(new_id() if id is None else check_id(id), record, None, if_version)
+        if id is not None:
+            return Change(check_id(id), record, None, if_version)
+        change = Change(new_id(), record, None, if_version)
+        change.own_id = True
+        return change
     raise InvalidRecordError(f"data: expected a Record or a dict, got {type(record).__name__}", path="data")
 
 

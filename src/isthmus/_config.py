@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
-from pydantic import BaseModel, ConfigDict, PrivateAttr, SecretStr, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PrivateAttr, SecretStr, ValidationError
 
 from isthmus._nearest import nearest
 from isthmus.errors import ConfigError
@@ -30,6 +30,15 @@ class Part(BaseModel):
     )
 
 
+def _hidden(given: Any) -> Any:
+    """Return settings of layers with every URL (a replica's, with its password) as a secret."""
+    if isinstance(given, Mapping):
+        return {key: _hidden(value) for key, value in given.items()}
+    if isinstance(given, (list, tuple)):
+        return [_hidden(value) for value in given]
+    return SecretStr(given) if isinstance(given, str) and "://" in given else given
+
+
 class BackendConfig(Part):
     """What every backend's config has.
 
@@ -45,7 +54,7 @@ class BackendConfig(Part):
     """Seconds that one call may take in all."""
     resilience: str | None = None
     """`service`, `batch` or `none`: a preset of the layers below."""
-    layers: dict[str, Any] = {}
+    layers: Annotated[dict[str, Any], BeforeValidator(_hidden)] = {}
     """Layers by name with their settings, such as `{"retry": True}`; on top of the preset."""
     cursor_secret: SecretStr | None = None
     """Signs cursors, so that a client cannot make one."""

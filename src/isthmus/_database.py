@@ -7,8 +7,9 @@ from _random import Random
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, cast, overload
 
+from isthmus._clock import SYSTEM_CLOCK, Clock
 from isthmus._collection import Collection, Data, Find, Session, Verbs
 from isthmus._executor import Backend, Executor, PoolStats, TransactionOptions
 from isthmus._op import Op
@@ -17,6 +18,7 @@ from isthmus._stack import Layer, Stack
 from isthmus._transaction import JoinedTransaction, Opening, Transaction, TransactionSession
 from isthmus._value import Value
 from isthmus.errors import ClosedError, ConfigError, SerializationError, UnsupportedError, UsageError
+from isthmus.layers import from_config
 from isthmus.layers.context import Context
 from isthmus.layers.guard import Guard
 from isthmus.layers.plan import Plan, Policy
@@ -54,6 +56,33 @@ class _Create:
     def __get__(self, instance: AsyncDatabase, owner: type[AsyncDatabase]) -> Insert: ...
     def __get__(self, instance: AsyncDatabase | None, owner: type[Any]) -> Any:
         return owner._connected if instance is None else instance._insert
+
+
+class _Open(Op[None]):
+    """Connect and make a collection ready, as an operation: bounded and repeated like the others."""
+
+    name = "open"
+
+    async def apply(self, executor: Executor) -> None:
+        await cast("Backend", executor).open(self.collection)
+
+
+class _Refresh(Op[None]):
+    """Make earlier writes visible to searches by any handle."""
+
+    name = "refresh"
+
+    async def apply(self, executor: Executor) -> None:
+        await cast("Backend", executor).refresh(self.collection)
+
+
+class _Ping(Op[None]):
+    """Do a round trip."""
+
+    name = "ping"
+
+    async def apply(self, executor: Executor) -> None:
+        await cast("Backend", executor).ping()
 
 
 class Stats(Value):
@@ -94,7 +123,11 @@ class _DatabaseSession:
         """Connect if that was put off, and make the collection."""
         if self.closed is not None and not self.lazy:
             raise ClosedError(f"this handle is closed; {self.closed}")
-        await self.backend.open(collection)
+        await self.stack.run(_Open(collection))
+        self.opened(collection)
+
+    def opened(self, collection: str) -> None:
+        """Note that the backend made a collection ready."""
         self.closed = None
         self.lazy = False
         self.ready.add(collection)
@@ -103,7 +136,7 @@ class _DatabaseSession:
         """Make earlier writes visible to searches by any handle."""
         if self.closed is not None or collection not in self.ready:
             await self.prepare(collection)
-        await self.backend.refresh(collection)
+        await self.stack.run(_Refresh(collection))
 
 
 class AsyncDatabase(Verbs):
@@ -115,10 +148,15 @@ class AsyncDatabase(Verbs):
     """
 
     create = _Create()
+    _clock: Clock = SYSTEM_CLOCK
+    _shared: dict[str, Layer]
+    _derived: bool
 
     def __init__(self, backend: str, config: Mapping[str, Any] | BackendConfig | None = None) -> None:
         chosen = plugin(backend)
         settings = chosen.config().load(_chosen(chosen, config))
+        self._shared = {}
+        self._derived = False
         self._set_up(chosen.build(settings), settings, Policy())
         self._joined = JoinedTransaction()
 
@@ -127,11 +165,15 @@ class AsyncDatabase(Verbs):
         self._config = config
         self._policy = policy
         secret = config.cursor_secret.get_secret_value().encode() if config.cursor_secret else b""
-        self._core = _DatabaseSession(backend, self._layers(backend), secret)
+        self._asked: list[Layer] = []
+        if config.resilience or config.layers or config.deadline is not None:
+            self._asked = from_config(config, self._clock, self._shared)
+        self._core = _DatabaseSession(backend, self._layers(backend, self._asked), secret)
 
-    def _layers(self, executor: Executor) -> list[Layer]:
+    def _layers(self, executor: Executor, asked: Sequence[Layer]) -> list[Layer]:
         name = self._backend.name
         return [
+            *asked,
             Guard(name, executor),
             Plan(executor, policy=self._policy, sort_cap=self._config.sort_cap),
             Context(name),
@@ -165,21 +207,28 @@ class AsyncDatabase(Verbs):
 
     async def connect(self) -> Self:
         """Connect, check access, and make the default collection ready."""
-        self._core.lazy = True
         try:
-            await self._core.prepare(self.collection_name)
+            # Without the layers: whoever connects wants to know at once what is wrong.
+            await self._backend.open(self.collection_name)
         except BaseException:
             self._core.lazy = False
             await self._backend.close()
             raise
+        self._core.opened(self.collection_name)
         return self
 
     async def close(self) -> None:
         """Give back the pool; the last handle on it closes it. Twice is fine."""
         self._core.closed = "it was closed; connect() opens it again"
         self._core.lazy = False
+        if self._derived:
+            return
         self._core.ready.clear()
-        await self._backend.close()
+        try:
+            for layer in self._core.stack.layers:
+                await layer.close()
+        finally:
+            await self._backend.close()
 
     async def __aenter__(self) -> Self:
         if self._core.closed is not None:
@@ -241,7 +290,7 @@ class AsyncDatabase(Verbs):
     async def ping(self) -> None:
         """Do the cheapest round trip that needs the store to work; raises what is wrong."""
         await self._usable()
-        await self._backend.ping()
+        await self._core.stack.run(_Ping(self.collection_name))
 
     async def _usable(self) -> None:
         if self._core.closed is not None:
@@ -249,11 +298,8 @@ class AsyncDatabase(Verbs):
 
     def stats(self) -> Stats:
         """Return a snapshot of this loop's pool and of what the layers count; no I/O."""
-        counted = {
-            type(layer).__name__.lower(): layer.counts()
-            for layer in self._core.stack.layers
-            if layer.counts()
-        }
+        layers = self._core.stack.layers
+        counted = {layer.label(): counts for layer in layers if (counts := layer.counts())}
         return Stats(self.backend, self._backend.stats(), counted)
 
     def options(
@@ -274,6 +320,8 @@ class AsyncDatabase(Verbs):
             changed["resilience"] = resilience
         derived = object.__new__(type(self))
         derived._joined = self._joined
+        derived._shared = self._shared
+        derived._derived = True
         derived._set_up(self._backend, self._config.model_copy(update=changed), policy or self._policy)
         derived._core.closed, derived._core.lazy = self._core.closed, self._core.lazy
         derived._core.ready = self._core.ready
@@ -306,7 +354,9 @@ class AsyncDatabase(Verbs):
     ) -> tuple[Transaction, Callable[[], None]]:
         await self._usable()
         executor = await exit.enter_async_context(self._backend.begin(options))
-        session = TransactionSession(executor, self._layers(executor), self.backend, self._core.cursor_secret)
+        asked = [layer for layer in self._asked if layer.in_transaction]
+        layers = self._layers(executor, asked)
+        session = TransactionSession(executor, layers, self.backend, self._core.cursor_secret)
         transaction = Transaction(session, self.collection_name)
         return transaction, self._joined.enter(transaction)
 
@@ -339,8 +389,8 @@ class AsyncDatabase(Verbs):
 
     def __repr__(self) -> str:
         state = "lazy" if self._core.lazy else "closed" if self.closed else "open"
-        layers = [type(layer).__name__.lower() for layer in self._core.stack.layers]
-        extra = [name for name in layers if name not in ("guard", "plan", "context")]
+        asked = sorted(self._asked, key=lambda layer: layer.slot)
+        extra = [layer.label() for layer in asked]
         return f"<{type(self).__name__} {self.backend} {self.collection_name!r} {state}" + (
             f" with {', '.join(extra)}>" if extra else ">"
         )

@@ -52,7 +52,7 @@ class Change:
     top level; a delete has neither.
     """
 
-    __slots__ = ("data", "id", "if_version", "metadata", "raw", "raw_metadata")
+    __slots__ = ("data", "id", "if_version", "metadata", "own_id", "raw", "raw_metadata")
 
     def __init__(
         self, id: str, data: Any = None, metadata: Any = None, if_version: str | None = None
@@ -61,6 +61,8 @@ class Change:
         self.data = data
         self.metadata = metadata
         self.if_version = if_version
+        self.own_id = False
+        """Whether the id was made for this very change, so that nobody else can have written it."""
         self.raw: bytes | None = None
         """The data as canonical JSON, once checked or as another store gave it."""
         self.raw_metadata: bytes | None = None
@@ -84,12 +86,15 @@ class Change:
 def change_for(record: Record, if_version: str | None = None) -> Change:
     """Return the change that writes a record, with a new id if it has none."""
     if record._raw is None:  # made by the user: nothing to pass on undecoded
-        return Change(record.id or new_id(), record._data, record._metadata, if_version)
-    raw, raw_metadata = record.raw
-    if raw is None:
-        return Change(record.id or new_id(), record.data, record.metadata, if_version)
-    change = Change(record.id or new_id(), None, None, if_version)
-    change.raw, change.raw_metadata = raw, raw_metadata
+        change = Change(record.id or new_id(), record._data, record._metadata, if_version)
+    else:
+        raw, raw_metadata = record.raw
+        if raw is None:
+            change = Change(record.id or new_id(), record.data, record.metadata, if_version)
+        else:
+            change = Change(record.id or new_id(), None, None, if_version)
+            change.raw, change.raw_metadata = raw, raw_metadata
+    change.own_id = not record.id
     return change
 
 

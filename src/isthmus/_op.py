@@ -105,6 +105,7 @@ class Remove(Op[int]):
     where: Predicate
     name = "delete_where"
     writes = True
+    idempotent = False  # the count differs, and what was written since would go too
 
     async def apply(self, executor: Executor) -> int:
         return await executor.remove(self.collection, self.where)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeAlias, TypeVar
 
@@ -11,6 +12,8 @@ from isthmus._op import Op
 
 R = TypeVar("R")
 Next: TypeAlias = Callable[[Op[Any]], Awaitable[Any]]
+
+_CAPITAL = re.compile(r"(?<!^)(?=[A-Z])")
 
 
 class Slot(enum.IntEnum):
@@ -39,10 +42,19 @@ class Layer:
     slot: Slot
     ops: tuple[type[Op[Any]], ...] | None = None
     """The operations that it handles; None is all. The others do not pass through it."""
+    in_transaction: bool = False
+    """Whether it also stands around operations in a transaction, where nothing may be repeated alone."""
 
     def counts(self) -> dict[str, float]:
         """Return what the layer counts, for `db.stats()`."""
         return {}
+
+    def label(self) -> str:
+        """Return its name in `db.stats()` and in `repr(db)`."""
+        return _CAPITAL.sub("_", type(self).__name__).lower()
+
+    async def close(self) -> None:
+        """Give back what the layer holds; called when its handle is closed."""
 
     async def handle(self, op: Op[R], call_next: Next, /) -> R:
         """Run the operation, mostly by awaiting `call_next(op)`."""

@@ -1,0 +1,96 @@
+"""What may be repeated after a write whose answer was lost, and what the repetition tells about it.
+
+A lost answer leaves a write in doubt: it was done, was not, or is still on its way to be done. A
+look at the store cannot tell the last two apart. Repeating can, where the store itself refuses to
+do it twice:
+
+* a create, since an id is created once. Refused as existing, an id that was made for this very
+  write can only be our own: the write was done. An id that the caller chose may be another's
+  record, even one with equal data (two processes that claim one lock write the same record), so
+  the doubt stays.
+* anything with `if_version`. Refused as changed, it was our own change or another's; the doubt
+  stays, whatever the record holds now (two processes that count from 1 to 2 write the same record).
+
+Other writes are never repeated while in doubt: another's change in between would be undone.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from isthmus._executor import Change, Kind, Result
+from isthmus._op import Op, Write
+from isthmus.errors import (
+    AlreadyExistsError,
+    Applied,
+    ConflictError,
+    IsthmusError,
+    NotFoundError,
+    NotWrittenError,
+)
+
+
+def once(kind: Kind, change: Change) -> bool:
+    """Return whether the store refuses to do this change a second time."""
+    return kind is Kind.CREATE or change.if_version is not None
+
+
+def repeatable(op: Op[Any], error: IsthmusError) -> bool:
+    """Return whether an operation that was answered by an error, or not at all, may be done again."""
+    if not error.transient:
+        return False
+    if error.applied is Applied.NO or op.idempotent:
+        return True
+    return isinstance(op, Write) and all(once(op.kind, change) for change in op.changes)
+
+
+def item_repeatable(kind: Kind, change: Change, result: Result | None) -> bool:
+    """Return whether one item of a batch may be done again by itself."""
+    return (
+        isinstance(result, IsthmusError)
+        and result.transient
+        and (result.applied is Applied.NO or once(kind, change))
+    )
+
+
+def settled(op: Write, results: Sequence[Result], doubts: Mapping[int, IsthmusError]) -> list[Result]:
+    """Return the results of a write that repeats one in doubt, with what they tell about the first.
+
+    `doubts` has the error of the earlier attempt by an item's place. An item whose doubt cannot be
+    resolved gets that error again, which says `applied=MAYBE`.
+    """
+    if not doubts:
+        return list(results)
+    ours = {
+        index
+        for index in doubts
+        if op.changes[index].own_id and isinstance(results[index], AlreadyExistsError)
+    }
+    if ours and op.atomic:
+        # All or nothing, and one of them is there by us: all of them are.
+        return [change.id for change in op.changes]
+    return [
+        change.id
+        if index in ours
+        else doubtful(doubts[index], result)
+        if index in doubts and _may_be_ours(change, result)
+        else result
+        for index, (change, result) in enumerate(zip(op.changes, results, strict=True))
+    ]
+
+
+def _may_be_ours(change: Change, result: Result) -> bool:
+    """Return whether our own first attempt may be why an item was refused."""
+    if isinstance(result, NotFoundError):
+        return change.if_version is not None
+    return isinstance(result, (AlreadyExistsError, ConflictError, NotWrittenError))
+
+
+def doubtful(doubt: IsthmusError, later: Result) -> IsthmusError:
+    """Return the error of an attempt in doubt, with a note of what came after it."""
+    error = copy.copy(doubt)
+    error.applied = Applied.MAYBE
+    error.add_note(f"a later attempt ended with {type(later).__name__}: {later}")
+    return error

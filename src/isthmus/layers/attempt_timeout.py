@@ -1,0 +1,27 @@
+"""Bounds one attempt, so that a stalled one leaves time for another."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from isthmus._clock import SYSTEM_CLOCK, Clock
+from isthmus._op import Op
+from isthmus._stack import Layer, Next, Slot
+from isthmus.layers._time_left import bounded
+
+R = TypeVar("R")
+
+
+class AttemptTimeout(Layer):
+    """Ends one attempt after some seconds by a transient `DeadlineError`; queueing does not count."""
+
+    slot = Slot.ATTEMPT_TIMEOUT
+    in_transaction = True
+
+    def __init__(self, *, seconds: float = 5.0, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._seconds = seconds
+        self._clock = clock
+
+    async def handle(self, op: Op[R], call_next: Next, /) -> R:
+        """Run one attempt."""
+        return await bounded(op, call_next, self._clock, self._seconds, "attempt_timeout")

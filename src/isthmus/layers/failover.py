@@ -1,0 +1,83 @@
+"""Reads from a replica while the store itself does not serve."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+from isthmus._op import Aggregate, Count, Fetch, Op, Read
+from isthmus._stack import Layer, Next, Slot
+from isthmus.errors import (
+    IsthmusError,
+    PoolTimeoutError,
+    RateLimitedError,
+    UnavailableError,
+)
+
+if TYPE_CHECKING:
+    from isthmus._executor import Backend
+
+R = TypeVar("R")
+
+
+class Failover(Layer):
+    """Asks replicas, in order, for a read that the store could not answer; writes never go there.
+
+    A replica may lag behind, so a read that was failed over may miss the handle's latest writes:
+    that is what is given up for an answer. The primary is asked first each time (the breaker makes
+    that cheap while it is down).
+    """
+
+    slot = Slot.FAILOVER
+    ops = (Read, Fetch, Count, Aggregate)
+
+    def __init__(self, *, replicas: Sequence[Callable[[], Backend]]) -> None:
+        self._builders = list(replicas)
+        self._replicas: list[Backend] = []
+        self._opened: set[tuple[int, str]] = set()
+        self._failed_over = 0
+
+    def counts(self) -> dict[str, float]:
+        """Return how many reads a replica answered."""
+        return {"failed_over": self._failed_over}
+
+    async def handle(self, op: Op[R], call_next: Next, /) -> R:
+        """Run the operation; on a replica if the store does not serve."""
+        try:
+            return await call_next(op)  # type: ignore[no-any-return]
+        except UnavailableError as error:
+            # A full pool or a busy store is our load: a replica would be next.
+            if isinstance(error, (PoolTimeoutError, RateLimitedError)) or not _movable(op):
+                raise
+            first = error
+        if not self._replicas:
+            self._replicas = [build() for build in self._builders]
+        for index, replica in enumerate(self._replicas):
+            try:
+                if (index, op.collection) not in self._opened:
+                    await replica.open(op.collection)
+                    self._opened.add((index, op.collection))
+                result: R = await op.apply(replica)
+            except IsthmusError as error:
+                first.add_note(f"replica {index + 1} failed too: {type(error).__name__}: {error}")
+            else:
+                self._failed_over += 1
+                return result
+        raise first
+
+    async def close(self) -> None:
+        """Close the replicas."""
+        self._opened.clear()
+        for replica in self._replicas:
+            await replica.close()
+
+
+def _movable(op: Op[R]) -> bool:
+    """Return whether another store can go on with it: not a lock, a snapshot or a store's own position."""
+    if isinstance(op, Read):
+        return not op.for_update
+    if isinstance(op, Fetch):
+        request = op.request
+        bound = request.consistent or request.for_update
+        return not bound and (request.after is None or request.order is not None)
+    return True

@@ -1,0 +1,48 @@
+"""Opens a span around each call, through a function that one passes in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any, TypeAlias, TypeVar
+
+from isthmus._op import Op, Read, Write
+from isthmus._stack import Layer, Next, Slot
+from isthmus._value import Value
+
+R = TypeVar("R")
+
+
+class Call(Value):
+    """What a span may tell: never a value of the user's, only names and sizes."""
+
+    backend: str
+    collection: str
+    operation: str
+    size: int | None
+    """How many ids or records, for get and the writes."""
+
+
+Spans: TypeAlias = "Callable[[Call], AbstractContextManager[Any]]"
+"""Makes a span: entered before the call and left after it, with the exception if it failed."""
+
+
+class Trace(Layer):
+    """Runs each operation within a span; `isthmus.integrations.otel.spans` makes OpenTelemetry's.
+
+    The span is entered in the caller's task, so that a library which keeps the current span in a
+    context variable finds its parent.
+    """
+
+    slot = Slot.TRACE
+    in_transaction = True
+
+    def __init__(self, *, spans: Spans, backend: str) -> None:
+        self._spans = spans
+        self._backend = backend
+
+    async def handle(self, op: Op[R], call_next: Next, /) -> R:
+        """Run the operation within its span."""
+        size = len(op.changes) if isinstance(op, Write) else len(op.ids) if isinstance(op, Read) else None
+        with self._spans(Call(self._backend, op.collection, op.name, size)):
+            return await call_next(op)  # type: ignore[no-any-return]
