@@ -166,7 +166,7 @@ def _sum(said: Mapping[str, Any], kind: str | None) -> int | float:
 
 def _scalar(value: Any, kind: str | None) -> Any:
     """Return a bucket's key or a statistic as the value that was stored."""
-    if kind == "boolean":
+    if kind == "boolean" and value is not None:
         return bool(value)
     if isinstance(value, float) and value.is_integer() and abs(value) < _EXACT:
         return int(value)

@@ -222,7 +222,7 @@ class Compiler:
             return {"terms": {field: passing}} if kind == "boolean" and passing else NONE
         if isinstance(sample, str):
             if kind == "keyword":
-                return {"range": {field: bounds}}
+                return {"range": {field: dict(_text_bound(op, text) for op, text in bounds.items())}}
             if kind == "date_nanos":
                 if not all(map(_is_time, bounds.values())):
                     return ALL
@@ -333,6 +333,15 @@ def _term(kind: str | None, value: Any) -> Any:
         case _ if kind == "long":
             return int(value) if int(value) == value and INT_MIN < value < INT_MAX else None
     return None
+
+
+def _text_bound(op: str, bound: str) -> tuple[str, str]:
+    """Return the bound among indexed texts; Lucene takes none that is longer than a term may be."""
+    cut = bound[:LONGEST_TEXT]
+    if cut == bound:
+        return op, bound
+    # No indexed text is longer than the cut, so all of them lie on one side of the rest.
+    return ("gt" if op in ("gt", "gte") else "lte"), cut
 
 
 def _double_bound(op: str, bound: float) -> tuple[str, float]:

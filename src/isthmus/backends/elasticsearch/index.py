@@ -84,7 +84,7 @@ class Index:
             )
         if ours.get("format", 0) > FORMAT:
             raise ConfigError(
-                f"elasticsearch: index {self.name!r} has format {ours['format']}; {FORMAT} is the newest known"
+                f"elasticsearch: index {self.name!r} has format {ours['format']}; {FORMAT} is the newest"
             )
 
     async def _create(self, pool: ClientPool) -> None:

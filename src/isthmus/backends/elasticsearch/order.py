@@ -18,6 +18,7 @@ from isthmus._query.ast import SortKey
 from isthmus._query.order import BOOL, NONE, NUMBER, TEXT, Position
 from isthmus._values import INT_MAX, INT_MIN
 from isthmus.backends.elasticsearch.compile import Compiler, stored
+from isthmus.backends.elasticsearch.layout import LONGEST_TEXT
 
 _BRACKET = {"boolean": BOOL, "double": NUMBER, "long": NUMBER, "keyword": TEXT, "date_nanos": TEXT}
 _LAST_TEXT = "\U0010ffff" * 4_100  # above every indexed text: those have at most 8,191 UTF-16 units
@@ -148,6 +149,8 @@ def _native(key: Key, value: Any) -> tuple[Any, bool | None]:
                 return INT_MIN + 1, descending
             near = math.floor(value)
             return near, None if near == value else not descending
+        case "keyword" if len(value) > LONGEST_TEXT:
+            return value[:LONGEST_TEXT], not descending
     return value, None
 
 

@@ -173,7 +173,7 @@ def _list_signature(value: list[Any]) -> Hashable:
     return frozenset(map(_item_signature, value))
 
 
-def _item_signature(item: Any) -> Hashable:
+def _item_signature(item: Any) -> Hashable | type[Any]:
     if type(item) is dict:
         return _signature(item)
     return _list_signature(item) if type(item) is list else type(item)
