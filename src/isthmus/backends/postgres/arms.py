@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from isthmus._query.ast import Predicate, SortKey
 from isthmus._query.order import BOOL, NONE, NUMBER, OBJECT, TEXT, Position
 from isthmus.backends.postgres.declared import Declared, other_shape
-from isthmus.backends.postgres.fields import COLUMNS, CUT, Field, field_of
+from isthmus.backends.postgres.fields import COLUMNS, CUT, PLAIN, Field, field_of
 from isthmus.backends.postgres.filter import ALL, NOTHING, Filter
 from isthmus.backends.postgres.sort import after, ranking, terms
 from isthmus.backends.postgres.statement import Bound
@@ -47,7 +47,7 @@ def merged_arms(
             continue
         more = "" if condition == ALL else f" AND {condition}"
         arms.append(
-            f"(SELECT {COLUMNS}, {arm.value} AS v FROM {table.sql} AS t{arm.joins}"
+            f"(SELECT {PLAIN}, {arm.value} AS v FROM {table.sql} AS t{arm.joins}"
             f" WHERE {arm.condition}{more} ORDER BY {arm.order} LIMIT {limit})"
         )
     if not arms:

@@ -13,7 +13,12 @@ CUT = 100
 
 # What every statement calls the row; an index's definition names the columns alone.
 ROW = "t."
-COLUMNS = "t.id, t.data, t.metadata, t.version, t.created_at, t.updated_at"
+PLAIN = "t.id, t.data, t.metadata, t.version, t.created_at, t.updated_at"
+# The last three as 24 bytes: drivers take a microsecond a row to make datetimes that few look at.
+COLUMNS = (
+    "t.id, t.data, t.metadata,"
+    " int8send(t.version) || timestamptz_send(t.created_at) || timestamptz_send(t.updated_at)"
+)
 
 _TIME = """to_char({} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')"""
 _ATTRIBUTES = {

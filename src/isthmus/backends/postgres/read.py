@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable, Sequence
 
 from isthmus._record import Record
@@ -11,14 +12,22 @@ from isthmus.backends.postgres.fields import COLUMNS
 from isthmus.backends.postgres.table import Table
 
 
+# The server counts microseconds from 2000.
+_EPOCH = 946_684_800_000_000
+_stamp = struct.Struct(">qqq").unpack
+
+
 def records(rows: Iterable[Row]) -> list[Record]:
     """Return the records of rows, their JSON not decoded yet."""
     stored = Record.stored
-    # jsonb writes numbers in its own way (1e300 as 301 digits), so the decoder is its own too.
-    return [
-        stored(id, data, metadata, str(version), created, updated, decode_numeric)
-        for id, data, metadata, version, created, updated in rows
-    ]
+    found = []
+    for id, data, metadata, stamp in rows:
+        version, created, updated = _stamp(stamp)
+        # jsonb writes numbers in its own way (1e300 as 301 digits), so the decoder is its own too.
+        found.append(
+            stored(id, data, metadata, str(version), created + _EPOCH, updated + _EPOCH, decode_numeric)
+        )
+    return found
 
 
 async def by_id(
