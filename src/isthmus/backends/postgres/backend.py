@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import TypeVar
 
 from isthmus._executor import (
     Change,
@@ -22,6 +23,7 @@ from isthmus.backends.postgres.config import PostgresConfig
 from isthmus.backends.postgres.driver import Connection
 from isthmus.backends.postgres.errors import READING, WRITING
 from isthmus.backends.postgres.executor import PostgresExecutor
+from isthmus.backends.postgres.failures import tells_stale_plan
 from isthmus.backends.postgres.merge import Merged
 from isthmus.backends.postgres.pool import Pool
 from isthmus.backends.postgres.read import by_id
@@ -32,45 +34,16 @@ from isthmus.backends.postgres.transaction import PostgresTransaction
 from isthmus.backends.postgres.write import insert_merged
 from isthmus.errors import UnsupportedError
 
+R = TypeVar("R")
+
 
 class _OnLoop:
     """What one backend has on one event loop beside the pool."""
 
-    def __init__(self, backend: PostgresBackend) -> None:
-        self._backend = backend
+    def __init__(self) -> None:
         self.snapshots = Snapshots()
         self.gets: dict[str, Merged[str, Record | None]] = {}
         self.creates: dict[str, Merged[Change, Result]] = {}
-
-    def get(self, collection: str) -> Merged[str, Record | None]:
-        """Return what merges single reads of a collection."""
-        merged = self.gets.get(collection)
-        if merged is None:
-            backend = self._backend
-
-            async def run(ids: Sequence[str]) -> Sequence[Record | None]:
-                table = backend._table(collection)
-                with READING:
-                    async with backend._reading() as connection:
-                        return await by_id(connection, table, ids)
-
-            merged = self.gets[collection] = Merged(run)
-        return merged
-
-    def create(self, collection: str) -> Merged[Change, Result]:
-        """Return what merges single creates of a collection."""
-        merged = self.creates.get(collection)
-        if merged is None:
-            backend = self._backend
-
-            async def run(changes: Sequence[Change]) -> Sequence[Result]:
-                table = backend._table(collection)
-                with WRITING:
-                    async with backend._writing() as connection:
-                        return await insert_merged(connection, table, changes)
-
-            merged = self.creates[collection] = Merged(run)
-        return merged
 
 
 class PostgresBackend(PostgresExecutor):
@@ -93,29 +66,29 @@ class PostgresBackend(PostgresExecutor):
         loop = asyncio.get_running_loop()
         mine = self._on_loop.get(loop)
         if mine is None:
-            mine = self._on_loop[loop] = _OnLoop(self)
+            mine = self._on_loop[loop] = _OnLoop()
         return mine
 
-    def _writing(self) -> AbstractAsyncContextManager[Connection]:
-        pool = self._pools.current()
-        return self._opened() if pool is None else pool.acquire()
-
-    _reading = _writing
-
-    @asynccontextmanager
-    async def _opened(self) -> AsyncIterator[Connection]:
-        pool = await self._pools.pool()
-        async with pool.acquire() as connection:
-            yield connection
+    async def _run(self, work: Callable[[Connection], Awaitable[R]], *, writes: bool = False) -> R:
+        with WRITING if writes else READING:
+            pool = self._pools.current() or await self._pools.pool()
+            try:
+                async with pool.acquire() as connection:
+                    return await work(connection)
+            except Exception as error:
+                if not tells_stale_plan(error):
+                    raise
+            # A table changed under prepared statements; nothing was done. The pool has put those
+            # connections aside, and a new one prepares anew.
+            async with pool.acquire() as connection:
+                return await work(connection)
 
     # Life
 
     async def open(self, collection: str) -> None:
         """Connect in the running loop, and make the collection's table and indexes if they are missing."""
         table = self._table(collection)
-        with READING:
-            async with self._writing() as connection:
-                await prepare(connection, table, self._config)
+        await self._run(lambda connection: prepare(connection, table, self._config))
 
     async def close(self) -> None:
         """Give back the pools of all loops; open streams end."""
@@ -130,25 +103,19 @@ class PostgresBackend(PostgresExecutor):
 
     async def ping(self) -> None:
         """Ask the server for nothing."""
-        with READING:
-            async with self._reading() as connection:
-                await connection.execute("SELECT 1")
+        await self._run(lambda connection: connection.execute("SELECT 1"))
 
     async def refresh(self, collection: str) -> None:
         """Do nothing: a commit is seen by all at once."""
 
     async def collections(self) -> list[str]:
         """Return the names of the tables that isthmus made in the schema, sorted."""
-        with READING:
-            async with self._reading() as connection:
-                return await collections(connection, self._config.schema_name)
+        return await self._run(lambda connection: collections(connection, self._config.schema_name))
 
     async def drop(self, collection: str) -> None:
         """Drop a collection's table."""
         table = self._table(collection)
-        with WRITING:
-            async with self._writing() as connection:
-                await connection.execute(dropped(table))
+        await self._run(lambda connection: connection.execute(dropped(table)), writes=True)
 
     def stats(self) -> PoolStats:
         """Return a snapshot of this loop's pool."""
@@ -166,43 +133,74 @@ class PostgresBackend(PostgresExecutor):
     ) -> list[Record | None]:
         """Return the records of these ids; single calls that come together are one statement."""
         if len(ids) == 1 and not for_update and self._config.merge:
-            return [await self._here().get(collection)(ids[0])]
+            merged = self._here().gets.get(collection) or self._merged_gets(collection)
+            return [await merged(ids[0])]
         return await super().read(collection, ids, for_update=for_update)
+
+    def _merged_gets(self, collection: str) -> Merged[str, Record | None]:
+        table = self._table(collection)
+
+        def run(ids: Sequence[str]) -> Awaitable[Sequence[Record | None]]:
+            return self._run(lambda connection: by_id(connection, table, ids))
+
+        merged = self._here().gets[collection] = Merged(run)
+        return merged
 
     async def write(
         self, collection: str, kind: Kind, changes: Sequence[Change], *, atomic: bool
     ) -> list[Result]:
         """Apply changes of one kind; single creates that come together are one statement."""
         if kind is Kind.CREATE and len(changes) == 1 and self._config.merge:
-            return [await self._here().create(collection)(changes[0])]
+            merged = self._here().creates.get(collection) or self._merged_creates(collection)
+            return [await merged(changes[0])]
         return await super().write(collection, kind, changes, atomic=atomic)
+
+    def _merged_creates(self, collection: str) -> Merged[Change, Result]:
+        table = self._table(collection)
+
+        def run(changes: Sequence[Change]) -> Awaitable[Sequence[Result]]:
+            return self._run(lambda connection: insert_merged(connection, table, changes), writes=True)
+
+        merged = self._here().creates[collection] = Merged(run)
+        return merged
 
     async def _consistent(self, table: Table, request: PageRequest) -> Page:
         snapshots = self._here().snapshots
-        if request.after:
-            return await snapshots.more(request.after[0], request.size)
-        return await snapshots.first(await self._pools.pool(), table, request)
+        with READING:
+            if request.after:
+                return await snapshots.more(request.after[0], request.size)
+            return await snapshots.first(await self._pools.pool(), table, request)
 
     async def _release(self, token: int) -> None:
-        await self._here().snapshots.release(token)
+        with READING:
+            await self._here().snapshots.release(token)
 
     @asynccontextmanager
     async def begin(self, options: TransactionOptions) -> AsyncIterator[PostgresTransaction]:
         """Open a transaction: commit on leaving, roll back on an exception."""
         isolation = _isolation(options.isolation)
-        with WRITING:
+        with READING:
             pool = await self._pools.pool()
-            async with pool.acquire() as connection:
-                transaction = connection.transaction(isolation=isolation, readonly=options.read_only)
+            connection = await pool.acquire()
+        try:
+            transaction = connection.transaction(isolation=isolation, readonly=options.read_only)
+            with READING:
                 await transaction.start()
-                try:
-                    yield PostgresTransaction(self._config, self._tables, connection)
-                except BaseException:
-                    # A broken connection has rolled back by itself.
-                    if not connection.is_closed():
-                        await transaction.rollback()
-                    raise
+            try:
+                # An exception of the block is its own: only what the driver says is translated.
+                yield PostgresTransaction(self._config, self._tables, connection)
+            except BaseException:
+                # A broken connection has rolled back by itself.
+                if not connection.is_closed():
+                    await transaction.rollback()
+                raise
+            with WRITING:
                 await transaction.commit()
+        except BaseException as error:
+            pool.note(connection, error)
+            raise
+        finally:
+            pool.release(connection)
 
 
 def _isolation(name: str | None) -> str | None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
 
 from isthmus._capability import Capabilities
 from isthmus._executor import (
@@ -24,7 +23,6 @@ from isthmus._query.ast import Predicate
 from isthmus._record import Record
 from isthmus.backends.postgres.config import PostgresConfig
 from isthmus.backends.postgres.driver import Connection
-from isthmus.backends.postgres.errors import READING, WRITING
 from isthmus.backends.postgres.explain import explained
 from isthmus.backends.postgres.pages import counting, page, removal
 from isthmus.backends.postgres.read import by_id, records
@@ -34,6 +32,8 @@ from isthmus.backends.postgres.table import Table
 from isthmus.backends.postgres.totals import totals
 from isthmus.backends.postgres.write import write
 
+R = TypeVar("R")
+
 
 class PostgresExecutor:
     """Compiles, runs, decodes. Subclasses say which connection it is run on."""
@@ -42,12 +42,8 @@ class PostgresExecutor:
         self._config = config
         self._tables = tables
 
-    def _reading(self) -> AbstractAsyncContextManager[Connection]:
-        """Return a connection for the length of a block that only reads."""
-        raise NotImplementedError
-
-    def _writing(self) -> AbstractAsyncContextManager[Connection]:
-        """Return a connection for the length of a block that writes."""
+    async def _run(self, work: Callable[[Connection], Awaitable[R]], *, writes: bool = False) -> R:
+        """Do work on a connection and return its result; the driver's errors come out as ours."""
         raise NotImplementedError
 
     @property
@@ -72,28 +68,26 @@ class PostgresExecutor:
         if not ids:
             return []
         table = self._table(collection)
-        with READING:
-            async with self._writing() if for_update else self._reading() as connection:
-                return await by_id(connection, table, ids, for_update=for_update)
+        return await self._run(
+            lambda connection: by_id(connection, table, ids, for_update=for_update), writes=for_update
+        )
 
     async def write(
         self, collection: str, kind: Kind, changes: Sequence[Change], *, atomic: bool
     ) -> list[Result]:
         """Apply changes of one kind; one result for each, in order."""
         table = self._table(collection)
-        with WRITING:
-            async with self._writing() as connection:
-                return await write(connection, table, kind, changes, atomic=atomic)
+        return await self._run(
+            lambda connection: write(connection, table, kind, changes, atomic=atomic), writes=True
+        )
 
     async def fetch(self, collection: str, request: PageRequest) -> Page:
         """Return one page."""
         table = self._table(collection)
-        with READING:
-            if request.consistent:
-                return await self._consistent(table, request)
-            statement = page(table, request)
-            async with self._writing() if request.for_update else self._reading() as connection:
-                rows = await connection.fetch(statement.text, *statement.args)
+        if request.consistent:
+            return await self._consistent(table, request)
+        text, args = page(table, request)
+        rows = await self._run(lambda connection: connection.fetch(text, *args), writes=request.for_update)
         more = len(rows) > request.size
         found = records(rows[: request.size] if more else rows)
         if request.order is None:
@@ -101,43 +95,35 @@ class PostgresExecutor:
         return Page(found, MORE if more and found else None)
 
     async def _consistent(self, table: Table, request: PageRequest) -> Page:
+        """Return one page of a snapshot that is held between pages."""
         raise NotImplementedError
 
     async def count(self, collection: str, where: Predicate) -> Tally:
         """Count the matching records."""
-        statement = counting(self._table(collection), where)
-        with READING:
-            async with self._reading() as connection:
-                return Tally(await connection.fetchval(statement.text, *statement.args))
+        text, args = counting(self._table(collection), where)
+        return Tally(await self._run(lambda connection: connection.fetchval(text, *args)))
 
     async def aggregate(self, collection: str, request: AggregateRequest) -> Aggregated:
         """Compute partial states by group."""
         table = self._table(collection)
-        with READING:
-            async with self._reading() as connection:
-                return Aggregated(await totals(connection, table, request))
+        return Aggregated(await self._run(lambda connection: totals(connection, table, request)))
 
     async def remove(self, collection: str, where: Predicate) -> int:
         """Delete the matching records and return how many."""
-        statement = removal(self._table(collection), where)
-        with WRITING:
-            async with self._writing() as connection:
-                status = await connection.execute(statement.text, *statement.args)
+        text, args = removal(self._table(collection), where)
+        status = await self._run(lambda connection: connection.execute(text, *args), writes=True)
         return int(status.rpartition(" ")[2])
 
     async def explain(self, collection: str, request: PageRequest) -> NativePlan:
         """Return the statement and what the server's planner makes of it."""
         statement = page(self._table(collection), request)
-        with READING:
-            async with self._reading() as connection:
-                return await explained(connection, statement)
+        return await self._run(lambda connection: explained(connection, statement))
 
     async def release(self, collection: str, after: After) -> None:
         """Give back the connection of an unfinished consistent stream."""
         token: Any = after[0] if after else None
         if isinstance(token, int):
-            with READING:
-                await self._release(token)
+            await self._release(token)
 
     async def _release(self, token: int) -> None:
         raise NotImplementedError

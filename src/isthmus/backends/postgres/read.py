@@ -11,7 +11,6 @@ from isthmus.backends.postgres.driver import Connection, Row
 from isthmus.backends.postgres.fields import COLUMNS
 from isthmus.backends.postgres.table import Table
 
-
 # The server counts microseconds from 2000.
 _EPOCH = 946_684_800_000_000
 _stamp = struct.Struct(">qqq").unpack

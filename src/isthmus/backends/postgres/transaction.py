@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TypeVar
 
 from isthmus._executor import Page, PageRequest
 from isthmus.backends.postgres.config import PostgresConfig
 from isthmus.backends.postgres.driver import Connection
-from isthmus.backends.postgres.errors import WRITING
+from isthmus.backends.postgres.errors import READING
 from isthmus.backends.postgres.executor import PostgresExecutor
 from isthmus.backends.postgres.snapshots import Snapshots
 from isthmus.backends.postgres.table import Table
+
+R = TypeVar("R")
 
 
 class PostgresTransaction(PostgresExecutor):
@@ -24,40 +27,39 @@ class PostgresTransaction(PostgresExecutor):
         self.connection = connection
         self._turn = asyncio.Lock()
 
-    @asynccontextmanager
-    async def _turns(self) -> AsyncIterator[Connection]:
-        async with self._turn:
-            yield self.connection
-
-    def _reading(self) -> AbstractAsyncContextManager[Connection]:
-        return self._turns()
-
-    def _writing(self) -> AbstractAsyncContextManager[Connection]:
-        return self._turns()
+    async def _run(self, work: Callable[[Connection], Awaitable[R]], *, writes: bool = False) -> R:
+        # Nothing is applied before the commit, so no error here leaves a doubt about that.
+        with READING:
+            async with self._turn:
+                return await work(self.connection)
 
     async def _consistent(self, table: Table, request: PageRequest) -> Page:
-        async with self._turn:
-            if request.after:
-                return await self._snapshots.more(request.after[0], request.size)
-            return await self._snapshots.first_within(self.connection, table, request)
+        with READING:
+            async with self._turn:
+                if request.after:
+                    return await self._snapshots.more(request.after[0], request.size)
+                return await self._snapshots.first_within(self.connection, table, request)
 
     async def _release(self, token: int) -> None:
-        async with self._turn:
-            await self._snapshots.release(token)
+        with READING:
+            async with self._turn:
+                await self._snapshots.release(token)
 
     @asynccontextmanager
     async def savepoint(self) -> AsyncIterator[None]:
         """Open a savepoint: leaving by an exception undoes what was done since."""
         savepoint = self.connection.transaction()
-        with WRITING:
+        with READING:
             async with self._turn:
                 await savepoint.start()
         try:
             yield
         except BaseException:
-            async with self._turn:
-                await savepoint.rollback()
+            # Where the connection broke there is nothing left to undo, and its error is on the way.
+            if not self.connection.is_closed():
+                async with self._turn:
+                    await savepoint.rollback()
             raise
-        with WRITING:
+        with READING:
             async with self._turn:
                 await savepoint.commit()
