@@ -22,9 +22,7 @@ def config_for(url: str, /, *, pool: dict[str, Any] | None = None, **settings: A
 
 
 @asynccontextmanager
-async def opened(
-    url: str, /, *, pool: dict[str, Any] | None = None, **settings: Any
-) -> AsyncIterator[Pool]:
+async def opened(url: str, /, *, pool: dict[str, Any] | None = None, **settings: Any) -> AsyncIterator[Pool]:
     """Open a pool and see that it leaves no session behind."""
     config = config_for(url, pool=pool, **settings)
     made = await Pool.open(config)
@@ -47,7 +45,7 @@ async def sessions(url: str, name: str) -> int:
 
 
 async def gone(url: str, name: str, seconds: float = 5.0) -> bool:
-    """Wait until the server has no session of this name; the server needs a moment to notice a closed socket."""
+    """Wait until the server has no session of this name; it notices a closed socket a moment later."""
     observer = await asyncpg.connect(url)
     try:
         async with asyncio.timeout(seconds):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections.abc import Callable
 from typing import Any
 
+import asyncpg
 import pytest
 
 from isthmus.backends.postgres.pool import Pool
@@ -82,8 +84,6 @@ async def test_never_more_connections_than_max_size(url: str) -> None:
 @pytest.mark.asyncio
 async def test_at_most_two_connections_are_opening_at_once(url: str) -> None:
     """A burst of demand is no storm of connections."""
-    import asyncpg
-
     now = most = 0
 
     async def connect(**arguments: Any) -> Any:
@@ -347,22 +347,26 @@ async def test_terminate_drops_everything_at_once(url: str) -> None:
     await pool.close()
 
 
-@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
-def test_a_pool_of_a_dead_loop_is_abandoned_in_silence(url: str, loop: str) -> None:
+@pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop", "closed without goodbye"])
+def test_a_pool_of_a_dead_loop_is_abandoned_in_silence(url: str, loop: str, driver: str) -> None:
     """No await, no warning, no session left, although the loop is closed."""
     pools: list[Pool] = []
 
     async def main() -> None:
-        pools.append(await Pool.open(config_for(url, pool={"min_size": 2})))
+        pools.append(await Pool.open(config_for(url, pool={"min_size": 2}, driver=driver)))
         await pools[0].acquire()
 
-    run_on(loop, main)
+    if loop == "closed without goodbye":
+        alone = asyncio.new_event_loop()
+        alone.run_until_complete(main())
+        alone.close()
+    else:
+        run_on(loop, main)
     pool = pools.pop()
     name = pool.config.application_name
     pool.abandon()
     del pool
-
-    import gc
 
     gc.collect()
     assert asyncio.run(gone(url, name))
@@ -412,8 +416,7 @@ async def test_a_connection_held_for_long_is_reported_with_its_stack(
     url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """`leak_report` finds the task that forgot to release."""
-    async with opened(url, pool={"leak_report": 0.05}) as pool:
-        async with pool.acquire():
-            await until(lambda: "is held by" in caplog.text)
+    async with opened(url, pool={"leak_report": 0.05}) as pool, pool.acquire():
+        await until(lambda: "is held by" in caplog.text)
 
     assert "test_a_connection_held_for_long" in caplog.text

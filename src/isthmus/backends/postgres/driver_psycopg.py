@@ -114,7 +114,9 @@ class PsycopgDriver:
             return True
         poll = select.poll()
         poll.register(pgconn.socket, select.POLLIN)
-        if poll.poll(0):  # the server says something unasked: a notice, or goodbye
+        for _ in range(3):  # the server says something unasked: a notice; or goodbye, then the end
+            if not poll.poll(0):
+                break
             try:
                 pgconn.consume_input()
             except psycopg.OperationalError:

@@ -16,7 +16,7 @@ import asyncio
 import logging
 import random
 from collections import OrderedDict
-from collections.abc import Generator
+from collections.abc import AsyncGenerator, Generator
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -132,6 +132,7 @@ class Pool:
         self._report: tuple[float, str] = (float("-inf"), "")
         self._acquired = self._timeouts = self._opened = self._closed = 0
         self._wait_seconds = self._use_seconds = 0.0
+        self._guard: AsyncGenerator[None, None] | None = None
         self.reads: Pool = self
         """The pool for reads outside of transactions: this one, unless the config names replicas."""
 
@@ -149,14 +150,32 @@ class Pool:
             pool.reads = cls(config, driver, for_reads=True)
         for each in pool._both():
             each._upkeep.start()
+            each._guard = each._until_the_loop_ends()
+            await anext(each._guard)
         if not config.pool.lazy:
             try:
                 for each in pool._both():
                     await each._fill()
             except BaseException:
                 pool.terminate()
+                for each in pool._both():
+                    await each._guard.aclose()  # type: ignore[union-attr]  # set above
                 raise
         return pool
+
+    async def _until_the_loop_ends(self) -> AsyncGenerator[None, None]:
+        """Drop everything when the loop shuts its generators down, as `asyncio.run` does at its end.
+
+        It is the only moment that a loop tells before it is closed; afterwards its transports
+        can be neither closed properly nor collected without a warning.
+        """
+        try:
+            yield
+        finally:
+            if not self._closing:
+                self.terminate()
+                for _ in range(3):  # transports close in the turns after this one
+                    await asyncio.sleep(0)
 
     def _both(self) -> tuple[Pool, ...]:
         return (self,) if self.reads is self else (self, self.reads)
@@ -180,6 +199,8 @@ class Pool:
             self.terminate()
         if self._mending.tasks:
             await asyncio.wait(self._mending.tasks)
+        if self._guard is not None:
+            await self._guard.aclose()
 
     def _begin_closing(self) -> None:
         if self._closing:

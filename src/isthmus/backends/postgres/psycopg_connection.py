@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any
 
 import psycopg
-from psycopg import AsyncRawCursor, AsyncRawServerCursor
+from psycopg import AsyncRawCursor
 from psycopg.abc import AdaptContext
 from psycopg.adapt import AdaptersMap, Loader
 from psycopg.pq import Format, TransactionStatus
@@ -71,7 +71,7 @@ class _Context:
     adapters = _adapters()
 
 
-ADAPTERS: AdaptContext = _Context()  # type: ignore[assignment]
+ADAPTERS: AdaptContext = _Context()
 
 
 class Row(tuple[Any, ...]):
@@ -267,7 +267,13 @@ class PsycopgTransaction:
 
 
 class PsycopgCursor:
-    """A server-side cursor: awaited it is ready to fetch, iterated it gives the rows."""
+    """A server-side cursor: awaited it is ready to fetch, iterated it gives the rows.
+
+    By plain statements, as psycopg's own one wants to be closed by hand; the transaction's end
+    closes this one.
+    """
+
+    __slots__ = ("_args", "_connection", "_name", "_prefetch", "_query", "_timeout")
 
     def __init__(
         self,
@@ -279,37 +285,36 @@ class PsycopgCursor:
         timeout: float | None,
     ) -> None:
         self._connection = connection
+        self._name = name
         self._query, self._args = query, args
+        self._prefetch = prefetch
         self._timeout = timeout
-        self._cursor: AsyncRawServerCursor[Any] = AsyncRawServerCursor(
-            connection.raw, name, row_factory=_rows
-        )
-        self._cursor.itersize = prefetch
 
     def __await__(self) -> Generator[Any, None, PsycopgCursor]:
         return self._opened().__await__()
 
     async def _opened(self) -> PsycopgCursor:
-        async with self._connection._limit(self._timeout):
-            await self._cursor.execute(self._query, self._args, binary=True)
+        declaration = f"DECLARE {self._name} NO SCROLL CURSOR FOR {self._query}"
+        await self._connection.execute(declaration, *self._args, timeout=self._timeout)
         return self
 
     async def __aiter__(self) -> AsyncIterator[Any]:
         await self._opened()
-        while rows := await self.fetch(self._cursor.itersize):
+        while rows := await self.fetch(self._prefetch, timeout=self._timeout):
             for row in rows:
                 yield row
+        await self._connection.execute(f"CLOSE {self._name}")
 
     async def fetch(self, n: int, *, timeout: float | None = None) -> list[Any]:
         """Return the next rows, at most `n`."""
-        async with self._connection._limit(timeout):
-            return await self._cursor.fetchmany(n)
+        return await self._connection.fetch(f"FETCH FORWARD {int(n)} FROM {self._name}", timeout=timeout)
 
     async def fetchrow(self, *, timeout: float | None = None) -> Any | None:
         """Return the next row."""
-        async with self._connection._limit(timeout):
-            return await self._cursor.fetchone()
+        rows = await self.fetch(1, timeout=timeout)
+        return rows[0] if rows else None
 
     async def forward(self, n: int, *, timeout: float | None = None) -> int:
         """Skip rows; return how many there were."""
-        return len(await self.fetch(n, timeout=timeout))
+        status = await self._connection.execute(f"MOVE FORWARD {int(n)} FROM {self._name}", timeout=timeout)
+        return int(status.rpartition(" ")[2])

@@ -110,7 +110,7 @@ async def _copy_out(
         cursor = connection._cursor()
         with contextlib.ExitStack() as stack:
             if isinstance(output, str | os.PathLike):
-                output = stack.enter_context(Path(output).open("wb"))
+                output = stack.enter_context(Path(output).open("wb"))  # noqa: ASYNC230
             write = output.write if hasattr(output, "write") else output
             async with cursor.copy(statement) as copy:
                 async for block in copy:
@@ -136,7 +136,7 @@ def _quoted(connection: Any, statement: str, args: Sequence[Any], cursor_class: 
 
 async def _blocks(source: Any) -> AsyncIterator[bytes]:
     if isinstance(source, str | os.PathLike):
-        with Path(source).open("rb") as file:
+        with Path(source).open("rb") as file:  # noqa: ASYNC230
             while block := file.read(_BLOCK):
                 yield block
     elif hasattr(source, "read"):
