@@ -118,6 +118,7 @@ class ElasticsearchBackend:
 
     async def open(self, collection: str) -> None:
         """Connect, and make the index or read its mapping."""
+        self._closed = False
         await self._at(collection)
 
     async def close(self) -> None:
@@ -188,7 +189,7 @@ class ElasticsearchBackend:
         """Return one page."""
         if request.for_update:
             raise UnsupportedError("elasticsearch has no locks: use if_version", capability="for_update")
-        first = request.order is not None or request.after is None
+        first = request.after is None or not (request.order is None or request.consistent)
         if first:
             reader, _ = await self._reader(collection)
         else:  # a stream goes on in its snapshot, whatever was written since

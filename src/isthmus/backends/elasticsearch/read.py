@@ -39,7 +39,7 @@ from isthmus.backends.elasticsearch.errors import failed_answer
 from isthmus.backends.elasticsearch.index import Index
 from isthmus.backends.elasticsearch.layout import WINDOW, field_name, is_plain, record_of
 from isthmus.backends.elasticsearch.order import Sorting
-from isthmus.errors import QueryError
+from isthmus.errors import QueryError, UnsupportedError
 
 _READ_SIZE = 1_000
 _READS_IN_FLIGHT = 2
@@ -48,6 +48,8 @@ _ASIDE_PAGE = 5_000
 # One answer holds at most so many records; longer pages are put together from several.
 _LARGEST_PAGE = 10_000
 _FOUND = frozenset({200, 404})
+# What a stream's position begins with; a sorted page's is made of pairs and ends with the id.
+_STREAM = "pit"
 
 
 async def get_many(
@@ -123,6 +125,8 @@ class Reader:
             raise QueryError("an order by _score has no cursors: use limit and offset")
         if request.size == 0:
             return Page([], None)
+        if request.consistent:
+            return await self._steady_page(plan, request)
         reach = request.size + 1
         one_way = not request.offset or request.after is None
         if reach <= _LARGEST_PAGE and one_way and request.offset + reach <= WINDOW:
@@ -131,6 +135,38 @@ class Reader:
             aside = [record async for record in self._aside(plan, pit)]
             hits = await self._long(plan, request, pit)
         return _page(hits, request.size, aside)
+
+    async def _steady_page(self, plan: Plan, request: PageRequest) -> Page:
+        """Return one ordered page of a snapshot that the token names; its position is in there too."""
+        size = min(request.size, _LARGEST_PAGE)
+        pit, place = await self._resumed(request.after)
+        keep = False
+        try:
+            body = _main_body(plan, size)
+            if place is not None:
+                body["search_after"] = place
+            elif plan.aside is not NONE:
+                odd = await pit.search({"query": plan.aside, "size": 0, "track_total_hits": 1})
+                if odd["hits"]["total"]["value"]:
+                    raise UnsupportedError(
+                        "some records must be judged here, which a consistent stream with an order"
+                        " cannot do on elasticsearch; drop the sort or consistent=True",
+                        capability="consistent_stream",
+                    )
+            hits = (await pit.search(body))["hits"]["hits"]
+            keep = len(hits) == size
+        finally:
+            if not keep:
+                await asyncio.shield(pit.close())
+        return Page([record_of(hit) for hit in hits], (_STREAM, pit.id, hits[-1]["sort"]) if keep else None)
+
+    async def _resumed(self, after: After | None) -> tuple[Snapshot, Any]:
+        """Return the snapshot that a token names and the place in it, or a new one."""
+        if after is None:
+            return await self._open(), None
+        if len(after) != 3 or after[0] != _STREAM:
+            raise QueryError("this position is not one of a stream")
+        return Snapshot(self._pool, after[1], self._keep_alive, self._doing), after[2]
 
     async def _short_page(self, plan: Plan, request: PageRequest) -> Page:
         body = _main_body(plan, request.size + 1)
@@ -169,12 +205,7 @@ class Reader:
         """Return one page in any order, from a snapshot that the token names."""
         size = min(request.size, _LARGEST_PAGE)
         aside: list[Record] = []
-        if request.after is None:
-            pit = await self._open()
-            place = None
-        else:
-            token, place = request.after
-            pit = Snapshot(self._pool, token, self._keep_alive, self._doing)
+        pit, place = await self._resumed(request.after)
         keep = False
         try:
             # After the snapshot was taken, lest a field that came in between be unknown.
@@ -183,13 +214,13 @@ class Reader:
                 aside = [record async for record in self._aside(plan, pit)]
             body = _shard_order(plan.main, size)
             if place is not None:
-                body["search_after"] = [place]
+                body["search_after"] = place
             hits = (await pit.search(body))["hits"]["hits"]
             keep = len(hits) == size
         finally:
             if not keep:
                 await asyncio.shield(pit.close())
-        after: After | None = (pit.id, hits[-1]["sort"][0]) if keep else None
+        after: After | None = (_STREAM, pit.id, hits[-1]["sort"]) if keep else None
         return Page([record_of(hit) for hit in hits], after, aside)
 
     async def count(self, where: Predicate) -> Tally:
@@ -289,8 +320,8 @@ class Reader:
 
     async def release(self, after: After) -> None:
         """Give a stream's snapshot back."""
-        if after:
-            await Snapshot(self._pool, after[0], self._keep_alive, self._doing).close()
+        if len(after) == 3 and after[0] == _STREAM:
+            await Snapshot(self._pool, after[1], self._keep_alive, self._doing).close()
 
 
 class Snapshot:
