@@ -16,6 +16,8 @@ URL ?=
 BACKEND ?= sqlite
 N ?= 2000
 SEED ?= 1
+# A suite of benchmarks: sqlite, postgres, elasticsearch, s3, copy or growth; all if empty.
+SUITE ?=
 # Further options for pytest: make test ARGS='-k cursor -x'
 ARGS ?=
 WORKERS ?= 2
@@ -146,6 +148,23 @@ types: $(VENV)/.full ## mypy --strict and pyright
 
 import-time: $(VENV)/.full ## what importing isthmus costs
 	$(BIN)/python benchmarks/import_time.py
+
+# Speed
+
+# The rival needs Python 3.12 and its own environment.
+.venv-rival/.ready: benchmarks/rivals/requirements.txt
+	@python=$$(ls -d $${PYENV_ROOT:-$$HOME/.pyenv}/versions/3.12.*/bin/python 2>/dev/null | tail -1 || true); \
+	  $${python:-python3.12} -m venv .venv-rival
+	@$(call install,.venv-rival,-r benchmarks/rivals/requirements.txt)
+	@touch $@
+
+.PHONY: bench bench-check
+bench: $(VENV)/.full .venv-rival/.ready ## measure against the bare drivers and the rival: SUITE=postgres
+	$(SERVERS) provision postgres elasticsearch s3
+	$(SERVERS) run postgres elasticsearch s3 -- $(BIN)/python -m benchmarks $(SUITE)
+
+bench-check: $(VENV)/.full ## each row of the targets: met, not met or not run
+	$(BIN)/python -m benchmarks.check
 
 # Servers by Docker, and cleaning
 

@@ -1,4 +1,4 @@
-"""What `from isthmus import …` adds to `import asyncio`, and what a core install brings; `make import-time`."""
+"""What importing isthmus adds to `import asyncio`, and what a core install brings; `make import-time`."""
 
 from __future__ import annotations
 

@@ -1,0 +1,63 @@
+"""The rival in an environment and a process of its own, asked for one round at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+from benchmarks.harness import ROOT, Side
+
+PYTHON = ROOT / ".venv-rival" / "bin" / "python"
+RUNNER = Path(__file__).with_name("dataknobs.py")
+
+
+class Rival:
+    """A process that runs one round of a job for each line that it is sent."""
+
+    def __init__(self) -> None:
+        self._process: asyncio.subprocess.Process | None = None
+
+    def side(self, job: str, **arguments: Any) -> Side:
+        """Return a side that asks the rival for a round."""
+
+        async def run() -> float:
+            return await self._ask({"job": job, **arguments})
+
+        return run
+
+    async def _ask(self, request: dict[str, Any]) -> float:
+        process = await self._started()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(json.dumps(request).encode() + b"\n")
+        await process.stdin.drain()
+        line = await process.stdout.readline()
+        if not line:
+            self._process = None
+            raise RuntimeError("the rival's process ended")
+        answer = json.loads(line)
+        if "error" in answer:
+            raise RuntimeError(answer["error"])
+        return float(answer["seconds"])
+
+    async def _started(self) -> asyncio.subprocess.Process:
+        if self._process is None:
+            if not PYTHON.exists():
+                raise RuntimeError("dataknobs-data is not installed: make .venv-rival/.ready")
+            self._process = await asyncio.create_subprocess_exec(
+                str(PYTHON),
+                str(RUNNER),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.DEVNULL,
+                cwd=ROOT,
+            )
+        return self._process
+
+    async def close(self) -> None:
+        """End the process."""
+        if self._process is not None and self._process.stdin is not None:
+            self._process.stdin.close()
+            await self._process.wait()

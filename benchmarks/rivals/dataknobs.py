@@ -1,0 +1,212 @@
+"""Rounds of dataknobs-data: reads a job as JSON from each line, writes its seconds as JSON.
+
+Runs in `.venv-rival` (Python 3.12, dataknobs-data 0.11.0); imports nothing of isthmus.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import sys
+import time
+import uuid
+import warnings
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+warnings.simplefilter("ignore")
+logging.disable(logging.CRITICAL)
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from benchmarks.data import document  # noqa: E402
+
+FILLED: dict[tuple[str, int], tuple[Any, list[str]]] = {}
+
+
+def config(backend: str, name: str) -> dict[str, Any]:
+    """Return the rival's config for a fresh table, index or prefix on our test server."""
+    if backend == "postgres":
+        url = urlsplit(os.environ["ISTHMUS_TEST_POSTGRES_URL"])
+        return {
+            "host": url.hostname,
+            "port": url.port,
+            "database": url.path[1:],
+            "user": url.username,
+            "password": url.password or "",
+            "table": name,
+        }
+    if backend == "elasticsearch":
+        return {"hosts": [os.environ["ISTHMUS_TEST_ELASTICSEARCH_URL"]], "index": name}
+    url = urlsplit(os.environ["ISTHMUS_TEST_S3_URL"])
+    options = {key: values[0] for key, values in parse_qs(url.query).items()}
+    return {
+        "bucket": url.netloc,
+        "prefix": name,
+        "endpoint_url": options["endpoint_url"],
+        "region_name": options["region"],
+        "aws_access_key_id": os.environ["AWS_ACCESS_KEY_ID"],
+        "aws_secret_access_key": os.environ["AWS_SECRET_ACCESS_KEY"],
+    }
+
+
+async def opened(backend: str) -> Any:
+    """Return a connected database on a fresh table."""
+    from dataknobs_data import AsyncDatabase
+
+    db = await AsyncDatabase.from_backend(backend, config(backend, "dkb_" + uuid.uuid4().hex[:10]))
+    await db.exists("warm-up")
+    return db
+
+
+async def filled(backend: str, count: int) -> tuple[Any, list[str]]:
+    """Return a database with records, made once."""
+    if (backend, count) not in FILLED:
+        db = await opened(backend)
+        ids: list[str] = []
+        for start in range(0, count, 5_000):
+            ids += await db.create_batch(records(min(5_000, count - start), start))
+        FILLED[backend, count] = (db, ids)
+    return FILLED[backend, count]
+
+
+def records(count: int, start: int = 0) -> list[Any]:
+    """Return records of the rival's own class."""
+    from dataknobs_data import Record
+
+    return [Record(document(n)) for n in range(start, start + count)]
+
+
+async def create_batch(backend: str, n: int) -> float:
+    """Time one create_batch."""
+    db, made = await opened(backend), records(n)
+    start = time.perf_counter()
+    ids = await db.create_batch(made)
+    seconds = time.perf_counter() - start
+    assert len(set(ids)) == n
+    await db.close()
+    return seconds
+
+
+async def upsert_batch(backend: str, n: int) -> float:
+    """Time one upsert_batch over records that exist."""
+    db = await opened(backend)
+    made = records(n)
+    ids = await db.create_batch(made)
+    again = records(n)
+    for record, key in zip(again, ids, strict=True):
+        record.storage_id = key
+    start = time.perf_counter()
+    await db.upsert_batch(again)
+    return time.perf_counter() - start
+
+
+async def update_batch(backend: str, n: int) -> float:
+    """Time one update_batch."""
+    db = await opened(backend)
+    ids = await db.create_batch(records(n))
+    pairs = list(zip(ids, records(n), strict=True))
+    start = time.perf_counter()
+    await db.update_batch(pairs)
+    return time.perf_counter() - start
+
+
+async def delete_batch(backend: str, n: int) -> float:
+    """Time one delete_batch."""
+    db = await opened(backend)
+    ids = await db.create_batch(records(n))
+    start = time.perf_counter()
+    await db.delete_batch(ids)
+    return time.perf_counter() - start
+
+
+async def get(backend: str, n: int, tasks: int = 1, stored: int = 1000) -> float:
+    """Time n reads by some tasks."""
+    db, ids = await filled(backend, stored)
+    source = iter([ids[i % len(ids)] for i in range(n)])
+
+    async def work() -> None:
+        for key in source:
+            assert await db.read(key) is not None
+
+    start = time.perf_counter()
+    await asyncio.gather(*(work() for _ in range(tasks)))
+    return time.perf_counter() - start
+
+
+async def create(backend: str, n: int, tasks: int) -> float:
+    """Time n creates by some tasks."""
+    db = await opened(backend)
+    source = iter(records(n))
+
+    async def work() -> None:
+        for record in source:
+            await db.create(record)
+
+    start = time.perf_counter()
+    await asyncio.gather(*(work() for _ in range(tasks)))
+    return time.perf_counter() - start
+
+
+async def search(backend: str, stored: int, everything: bool = False) -> float:
+    """Time a search for a tenth of what is stored, or for all of it."""
+    from dataknobs_data import Query
+
+    db, _ = await filled(backend, stored)
+    start = time.perf_counter()
+    found = await db.search(Query() if everything else Query().filter("group", "=", 3))
+    seconds = time.perf_counter() - start
+    assert len(found) == (stored if everything else stored // 10)
+    return seconds
+
+
+async def stream(backend: str, stored: int) -> float:
+    """Time reading all by stream_read."""
+    from dataknobs_data import Query
+
+    db, _ = await filled(backend, stored)
+    seen = 0
+    start = time.perf_counter()
+    async for _ in db.stream_read(Query()):
+        seen += 1
+    seconds = time.perf_counter() - start
+    assert seen == stored
+    return seconds
+
+
+async def top(backend: str, stored: int) -> float:
+    """Time a filter with sort and limit 20."""
+    from dataknobs_data import Query, SortOrder
+
+    db, _ = await filled(backend, stored)
+    query = Query().filter("score", ">=", stored * 0.4).sort_by("score", SortOrder.DESC).limit(20)
+    start = time.perf_counter()
+    found = await db.search(query)
+    seconds = time.perf_counter() - start
+    assert len(found) == 20
+    return seconds
+
+
+JOBS = {
+    f.__name__: f
+    for f in (create_batch, upsert_batch, update_batch, delete_batch, get, create, search, stream, top)
+}
+
+
+async def main() -> None:
+    """Answer each line."""
+    loop = asyncio.get_running_loop()
+    while line := await loop.run_in_executor(None, sys.stdin.readline):
+        request = json.loads(line)
+        job = JOBS[request.pop("job")]
+        try:
+            answer = {"seconds": await asyncio.wait_for(job(**request), 300)}
+        except Exception as error:
+            answer = {"error": f"{type(error).__name__}: {error}"[:300]}
+        print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,209 @@
+"""Elasticsearch: ours, bulk bytes with 2 in flight on a strict or dynamic mapping, async_bulk, the rival."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any
+
+import orjson
+from elastic_transport import OrjsonSerializer
+from elasticsearch.helpers import async_bulk
+
+from benchmarks.data import document, documents, name_of
+from benchmarks.harness import Row, Side, Timer, measure
+from benchmarks.rivals.client import Rival
+from elasticsearch import AsyncElasticsearch
+from isthmus import AsyncDatabase, Query, Record
+
+SIZE = 10_000
+CHUNK = 1_000
+KEYWORD, NUMBER = {"type": "keyword"}, {"type": "double"}
+STRICT = {
+    "dynamic": "strict",
+    "properties": {
+        **dict.fromkeys(("name", "city", "email", "tags", "note"), KEYWORD),
+        **dict.fromkeys(("seq", "group", "score"), NUMBER),
+        "active": {"type": "boolean"},
+        "meta": {"properties": {"level": NUMBER, "source": KEYWORD}},
+    },
+}
+SETTINGS = {"number_of_shards": 1, "number_of_replicas": 0}
+
+
+def url() -> str:
+    """Return the test server's URL."""
+    return os.environ["ISTHMUS_TEST_ELASTICSEARCH_URL"]
+
+
+async def rows() -> AsyncIterator[Row]:
+    """Run every Elasticsearch row."""
+    rival = Rival()
+    client = AsyncElasticsearch(
+        url(), serializers={"application/json": OrjsonSerializer()}, request_timeout=60
+    )
+    db = await AsyncDatabase.create("elasticsearch", {"hosts": [url()], "index": "bench"})
+    try:
+        yield await _create_batch(db, client, rival)
+        async for row in _finding(db, client, rival):
+            yield row
+        yield await _create(db, client, rival)
+    finally:
+        await client.options(ignore_status=404).indices.delete(index="bench,bare")
+        await db.close()
+        await client.close()
+        await rival.close()
+
+
+async def _reset(client: AsyncElasticsearch, mappings: dict[str, Any] | None = STRICT) -> None:
+    await client.options(ignore_status=404).indices.delete(index="bare")
+    await client.indices.create(index="bare", settings=SETTINGS, mappings=mappings)
+
+
+def _bodies(data: list[dict[str, Any]]) -> Iterator[bytes]:
+    for start in range(0, len(data), CHUNK):
+        lines = []
+        for n, d in enumerate(data[start : start + CHUNK], start):
+            lines += [b'{"create":{"_id":"%s"}}' % name_of(n).encode(), orjson.dumps(d)]
+        yield b"\n".join(lines) + b"\n"
+
+
+async def _bulk(client: AsyncElasticsearch, data: list[dict[str, Any]]) -> None:
+    bodies = _bodies(data)
+
+    async def send() -> None:
+        for body in bodies:
+            answer = await client.bulk(index="bare", operations=body, filter_path="errors")
+            assert not answer["errors"]
+
+    await asyncio.gather(send(), send())
+    await client.indices.refresh(index="bare")
+
+
+async def _create_batch(db: AsyncDatabase, client: AsyncElasticsearch, rival: Rival) -> Row:
+    data = documents(SIZE)
+    made = [Record(d, id=name_of(n)) for n, d in enumerate(data)]
+
+    async def ours() -> float:
+        await db.clear()
+        with Timer() as timer:
+            await db.create_batch(made)
+            await db.refresh()
+        return timer.seconds
+
+    def bare(mappings: dict[str, Any] | None) -> Side:
+        async def side() -> float:
+            await _reset(client, mappings)
+            with Timer() as timer:
+                await _bulk(client, data)
+            return timer.seconds
+
+        return side
+
+    async def convenient() -> float:
+        await _reset(client)
+        actions = ({"_index": "bare", "_id": name_of(n), "_source": d} for n, d in enumerate(data))
+        with Timer() as timer:
+            await async_bulk(client, actions)
+            await client.indices.refresh(index="bare")
+        return timer.seconds
+
+    sides: dict[str, Side] = {"ours": ours, "bare": bare(STRICT), "dynamic mapping": bare(None)}
+    sides |= {"async_bulk": convenient, "rival": rival.side("create_batch", backend="elasticsearch", n=SIZE)}
+    return await measure("es create_batch 10,000", sides)
+
+
+async def _finding(db: AsyncDatabase, client: AsyncElasticsearch, rival: Rival) -> AsyncIterator[Row]:
+    await db.clear()
+    await db.create_batch([Record(d, id=name_of(n)) for n, d in enumerate(documents(SIZE))])
+    await db.refresh()
+    await _reset(client)
+    await _bulk(client, documents(SIZE))
+    query = Query().filter("group", "=", 3)
+
+    async def ours() -> float:
+        with Timer() as timer:
+            assert sum(1 for record in await db.search(query) if record.data) == SIZE // 10
+        return timer.seconds
+
+    async def bare() -> float:
+        with Timer() as timer:
+            term = {"term": {"group": 3}}
+            answer = await client.search(index="bare", query=term, size=SIZE // 10, sort=["name"])
+            assert len([(hit["_id"], hit["_source"]) for hit in answer["hits"]["hits"]]) == SIZE // 10
+        return timer.seconds
+
+    sides = {"ours": ours, "bare": bare, "rival": rival.side("search", backend="elasticsearch", stored=SIZE)}
+    yield await measure("es search 1,000", sides)
+
+    async def our_stream() -> float:
+        seen = 0
+        with Timer() as timer:
+            async for record in db.stream(page_size=5_000):
+                seen += len(record.data) > 0
+        assert seen == SIZE
+        return timer.seconds
+
+    async def bare_stream() -> float:
+        seen, after = 0, None
+        with Timer() as timer:
+            pit = (await client.open_point_in_time(index="bare", keep_alive="1m"))["id"]
+            while True:
+                extra = {} if after is None else {"search_after": after}
+                held = {"id": pit, "keep_alive": "1m"}
+                answer = await client.search(
+                    pit=held, size=5_000, sort=["_shard_doc"], track_total_hits=False, **extra
+                )
+                hits = answer["hits"]["hits"]
+                seen += sum(len(hit["_source"]) > 0 for hit in hits)
+                if len(hits) < 5_000:
+                    break
+                after = hits[-1]["sort"]
+            await client.close_point_in_time(id=pit)
+        assert seen == SIZE
+        return timer.seconds
+
+    sides = {
+        "ours": our_stream,
+        "bare": bare_stream,
+        "rival": rival.side("stream", backend="elasticsearch", stored=SIZE),
+    }
+    yield await measure("es stream 10,000", sides)
+
+
+async def _create(db: AsyncDatabase, client: AsyncElasticsearch, rival: Rival) -> Row:
+    fresh = itertools.count(10 * SIZE)
+    count = 1_000
+    single = AsyncElasticsearch(url(), connections_per_node=50)
+
+    async def our_create() -> None:
+        n = next(fresh)
+        await db.create(Record(document(n), id=name_of(n)))
+
+    async def bare_create() -> None:
+        n = next(fresh)
+        await single.index(index="bare", id=name_of(n), op_type="create", document=document(n))
+
+    sides = {
+        "ours": lambda: by_tasks(our_create, count, 50),
+        "bare": lambda: by_tasks(bare_create, count, 50),
+    }
+    rivals = rival.side("create", backend="elasticsearch", n=count, tasks=50)
+    row = await measure("es create, 50 tasks", {**sides, "rival": rivals})
+    await single.close()
+    return row
+
+
+async def by_tasks(work: Callable[[], Awaitable[None]], count: int, tasks: int) -> float:
+    """Return the seconds that some tasks take for so many calls."""
+    left = iter(range(count))
+
+    async def worker() -> None:
+        for _ in left:
+            await work()
+
+    with Timer() as timer:
+        await asyncio.gather(*(worker() for _ in range(tasks)))
+    return timer.seconds
