@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from isthmus._path import Path, Root, parse_path
 from isthmus.backends.postgres.config import Indexes
-from isthmus.backends.postgres.fields import Field, field_of
+from isthmus.backends.postgres.fields import Field, field_of, nested_anywhere
 from isthmus.backends.postgres.names import quoted
 from isthmus.errors import ConfigError
 
@@ -28,7 +28,7 @@ class Declared:
 
     def others(self, path: Path) -> bool:
         """Return whether the rows that hold neither a number nor a text there are indexed."""
-        return path in self.numbers or path in self.texts
+        return path in self.numbers or path in self.texts or path in self.substrings
 
 
 def declared(settings: Indexes) -> Declared:
@@ -85,7 +85,7 @@ def indexes(table: str, given: Declared) -> Iterator[Index]:
     for path in sorted(given.texts, key=str):
         field = field_of(path, row="")
         yield index("text", path, f"USING btree ({field.cut}, id) WHERE {field.kind} = 'string'")
-    for path in sorted(given.numbers | given.texts, key=str):
+    for path in sorted(given.numbers | given.texts | given.substrings, key=str):
         field = field_of(path, row="")
         yield index("other", path, f"USING btree (({field.shape}), id) WHERE {other_shape(field)}")
     for path in sorted(given.substrings, key=str):
@@ -94,9 +94,13 @@ def indexes(table: str, given: Declared) -> Iterator[Index]:
             "trigram", path, f"USING gin ({field.text} gin_trgm_ops) WHERE {field.kind} = 'string'", "pg_trgm"
         )
     for path in sorted(given.elements, key=str):
-        yield index("gin", path, f"USING gin ({field_of(path, row='').value} jsonb_path_ops)")
+        field = field_of(path, row="")
+        yield index("gin", path, f"USING gin ({field.value} jsonb_path_ops)")
+        yield index("nested", path, f"USING btree (id) WHERE {field.above} OR {field.nested}")
     if given.every_element:
-        yield index("gin", Path(Root.DATA, ()), "USING gin (data jsonb_path_ops)")
+        whole = Path(Root.DATA, ())
+        yield index("gin", whole, "USING gin (data jsonb_path_ops)")
+        yield index("nested", whole, f"USING btree (id) WHERE {nested_anywhere(row='')}")
 
 
 def created(index: Index, schema: str, table: str) -> str:

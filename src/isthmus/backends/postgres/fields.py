@@ -60,6 +60,8 @@ class Field:
     """The jsonpath, in lax mode, that enters one level of lists after each key."""
     nested: str
     """Whether a list on the way holds a list, so that `way` does not reach everything."""
+    above: str
+    """Whether a list is on the way before the last key."""
 
     def deep_values(self) -> str:
         """Return a subselect with every value found at any depth, in the column `v`."""
@@ -91,6 +93,12 @@ class Field:
         )
 
 
+def nested_anywhere(row: str = ROW) -> str:
+    """Return whether some list of the data holds a list itself."""
+    path = 'strict $.** ? (@.type() == "array")[*] ? (@.type() == "array")'
+    return f"({row}data @? {literal(path)}::jsonpath)"
+
+
 @functools.lru_cache(maxsize=4096)
 def field_of(path: Path, row: str = ROW) -> Field:
     """Return the expressions of a path into data or metadata; `row` stands before the column's name."""
@@ -116,5 +124,6 @@ def field_of(path: Path, row: str = ROW) -> Field:
         listed=f"({' OR '.join(lists)})" if lists else "FALSE",
         shape=f"COALESCE(jsonb_typeof({value}), {nothing})",
         way=ways[-1] if ways else "$",
+        above=f"({above})" if above else "FALSE",
         nested=f"({column} @@ {literal('lax ' + nested)}::jsonpath)" if ways else "FALSE",
     )

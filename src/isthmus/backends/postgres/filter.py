@@ -7,6 +7,8 @@ there it is taken out (everywhere else that would hide the indexes).
 
 from __future__ import annotations
 
+from typing import Any
+
 from isthmus._path import Path, Root
 from isthmus._query.ast import (
     FALSE,
@@ -26,13 +28,18 @@ from isthmus._query.ast import (
     Predicate,
 )
 from isthmus._query.normalize import normalized
+from isthmus._values import kind_of
 from isthmus.backends.postgres.declared import Declared, other_shape
-from isthmus.backends.postgres.fields import Field, attribute, field_of
+from isthmus.backends.postgres.fields import Field, attribute, field_of, nested_anywhere
 from isthmus.backends.postgres.leaves import Test, Tests, asked_kind
 from isthmus.backends.postgres.names import literal
 from isthmus.backends.postgres.patterns import like_literal, like_pattern
 from isthmus.backends.postgres.statement import Bound
 from isthmus.errors import UnsupportedError
+
+# What `@>` takes in one condition; each level of a path doubles the shapes to look for.
+_MOST_CONTAINED = 50
+_DEEPEST_CONTAINED = 3
 
 ALL = "TRUE"
 NOTHING = "FALSE"
@@ -118,6 +125,8 @@ class Filter:
             return self._on_attribute(leaf, whole)
         field = field_of(path)
         test = self._tests.of(leaf)
+        if indexed and not self._knows(path) and (found := self._contained(leaf, field, test)) is not None:
+            return found
         if self._assumed is not None and self._assumed[0] == path:
             return self._on_shape(self._assumed[1], leaf, field, test, indexed)
         one = self._scalar(leaf, field, test, indexed)
@@ -127,6 +136,27 @@ class Filter:
         if indexed and self._declared.others(path):
             listed = f"({other_shape(field)} AND {field.shape} = 'array')"
         return f"({one} OR ({listed} AND {self._among(field, test)}))"
+
+    def _contained(self, leaf: Leaf, field: Field, test: Test) -> str | None:
+        """Return the condition that a GIN index serves; None if there is none for this leaf."""
+        given = self._declared
+        operands: tuple[Any, ...] = ()
+        match leaf:
+            case Equal(_, value) if not isinstance(value, dict):
+                operands = (value,)
+            case In(_, values) if len(values) <= _MOST_CONTAINED:
+                operands = values
+        if not operands or not field.keys:
+            return None
+        if leaf.path in given.elements:
+            # `@>` finds the value itself and elements of a list, one level deep.
+            known = f"{field.value} @> ANY({self._bound.jsons(operands)})"
+            return f"({known} OR (({field.above} OR {field.nested}) AND {self._among(field, test)}))"
+        if given.every_element and leaf.path.root is Root.DATA and len(field.keys) <= _DEEPEST_CONTAINED:
+            shapes = [shape for operand in operands for shape in _shapes(field.keys, operand)]
+            known = f"{field.column} @> ANY({self._bound.jsons(shapes)})"
+            return f"({known} OR ({nested_anywhere()} AND {field.nested} AND {self._deep(field, test)}))"
+        return None
 
     def _on_shape(self, shape: str, leaf: Leaf, field: Field, test: Test, indexed: bool) -> str:
         """Return the condition where the shape of the row's value is known."""
@@ -140,6 +170,8 @@ class Filter:
         if not indexed:
             return condition
         given = self._declared
+        if isinstance(leaf, In) and test.kind is None and given.others(leaf.path):
+            return self._by_kind(leaf, field)
         more: list[str] = []
         if leaf.path in given.texts and test.cut is not None:
             more.append(f"{test.cut(field.cut)} AND {field.kind} = 'string'")
@@ -151,6 +183,14 @@ class Filter:
             more.append(f"{field.text} LIKE {self._bound.text(inside)} AND {field.kind} = 'string'")
         return "(" + " AND ".join([*more, condition]) + ")" if more else condition
 
+    def _by_kind(self, leaf: In, field: Field) -> str:
+        """Return `in` with operands of several types as one condition for each, since each has its index."""
+        kinds: dict[str, list[Any]] = {}
+        for operand in leaf.values:
+            kinds.setdefault(kind_of(operand), []).append(operand)
+        parts = [In(leaf.path, tuple(operands)) for operands in kinds.values()]
+        return f"({' OR '.join(self._scalar(p, field, self._tests.of(p), indexed=True) for p in parts)})"
+
     def _among(self, field: Field, test: Test) -> str:
         """Return the condition that some value behind a list passes."""
         inner = test.on("e.v", "(e.v #>> '{}')", "jsonb_typeof(e.v)")
@@ -160,8 +200,12 @@ class Filter:
             first = f"jsonb_path_exists({field.column}, {way}{f', {variables}' if variables else ''})"
         else:
             first = f"EXISTS (SELECT 1 FROM {field.first_values()} AS e WHERE {inner})"
-        deep = f"EXISTS (SELECT 1 FROM {field.deep_values()} AS e WHERE {inner})"
-        return f"({first} OR ({field.nested} AND {deep}))"
+        return f"({first} OR ({field.nested} AND {self._deep(field, test)}))"
+
+    def _deep(self, field: Field, test: Test) -> str:
+        """Return the condition that some value at any depth passes."""
+        inner = test.on("e.v", "(e.v #>> '{}')", "jsonb_typeof(e.v)")
+        return f"EXISTS (SELECT 1 FROM {field.deep_values()} AS e WHERE {inner})"
 
     def _absent(self, field: Field) -> str:
         """Return `is_null` so that the index of the rare types finds it."""
@@ -181,6 +225,14 @@ class Filter:
                 return f"({text} = ANY({bound.texts([o for o in operands if isinstance(o, str)])}))"
             case _:
                 return self._tests.of(leaf).on("NULL::jsonb", text, "'string'")
+
+
+def _shapes(keys: tuple[str, ...], operand: Any) -> list[Any]:
+    """Return the objects that contain a value at a path, with and without a list at each key."""
+    shapes = [operand]
+    for key in reversed(keys):
+        shapes = [{key: inner} for shape in shapes for inner in (shape, [shape])]
+    return shapes
 
 
 def _inside(leaf: Leaf) -> str | None:
