@@ -74,7 +74,7 @@ class S3Backend:
     default_collection = DEFAULT
 
     def __init__(self, config: S3Config) -> None:
-        self._config = config
+        self.config = config
         keys = fixed_keys(config)
         self._pools: PerLoop[Requests] = PerLoop(pool_key(config, keys), lambda: Requests.open(config, keys))
         self._support = S3Support()
@@ -94,7 +94,7 @@ class S3Backend:
 
     def place(self, collection: str) -> str:
         """Return the prefix of a collection's keys."""
-        root = self._config.place
+        root = self.config.place
         return root if collection == DEFAULT else f"{root}{folder_name(collection)}/"
 
     async def _requests(self) -> Requests:
@@ -109,7 +109,7 @@ class S3Backend:
         return layout, place
 
     def _layout_of(self, requests: Requests) -> Layout:
-        config = self._config
+        config = self.config
 
         def make() -> Layout:
             if config.layout == "log":
@@ -124,11 +124,11 @@ class S3Backend:
         return _shared(requests, key, make)
 
     def _conditions(self, requests: Requests) -> Conditions:
-        return _shared(requests, ("conditions", self._config.place), lambda: Conditions(requests))
+        return _shared(requests, ("conditions", self.config.place), lambda: Conditions(requests))
 
     async def _prepare(self, requests: Requests, collection: str, place: str) -> None:
         """Check the collection's marker, and make it if there is none."""
-        ours = {"isthmus": FORMAT, "layout": self._config.layout}
+        ours = {"isthmus": FORMAT, "layout": self.config.layout}
         key = place + MARKER
         found = await requests.get(key)
         if found is None:
@@ -143,7 +143,7 @@ class S3Backend:
                 # These credentials may only read. A write will be refused by the server itself.
                 return
         if found is not None:
-            self._check(found.body, f"{self._config.bucket}/{key}")
+            self._check(found.body, f"{self.config.bucket}/{key}")
         self._ready.add(collection)
 
     def _check(self, body: bytes, key: str) -> None:
@@ -154,15 +154,15 @@ class S3Backend:
             raise ConfigError(f"s3: {key} is not a marker that isthmus wrote") from None
         if format > FORMAT:
             raise ConfigError(f"s3: {key} has format {format}; this version of isthmus knows {FORMAT}")
-        if layout != self._config.layout:
-            raise ConfigError(f"s3: {key} says layout {layout!r}, the config says {self._config.layout!r}")
+        if layout != self.config.layout:
+            raise ConfigError(f"s3: {key} says layout {layout!r}, the config says {self.config.layout!r}")
 
     # Life
 
     async def open(self, collection: str) -> None:
         """Connect, check access and the marker, and make the bucket if the config says so."""
         requests = await self._requests()
-        if self._config.create_bucket:
+        if self.config.create_bucket:
             await (await requests.rare()).create_bucket(await requests.sessions.region())
         await self._layout(collection)
 
@@ -172,7 +172,7 @@ class S3Backend:
 
     async def ping(self) -> None:
         """Get the marker."""
-        await (await self._requests()).get(self._config.place + MARKER)
+        await (await self._requests()).get(self.config.place + MARKER)
 
     async def refresh(self, collection: str) -> None:
         """Do nothing: S3 shows each write at once."""
@@ -181,14 +181,14 @@ class S3Backend:
         """Return the collections that have a marker."""
         requests = await self._requests()
         rare = await requests.rare()
-        folders = await requests.repeated(lambda _: rare.folders(self._config.place))
+        folders = await requests.repeated(lambda _: rare.folders(self.config.place))
         names = [(DEFAULT, "")]
         names += [(name, f"{folder}/") for folder in folders if (name := unescape(folder)) is not None]
         return sorted(
             [
                 name
                 for name, folder in names
-                if await requests.get(self._config.place + folder + MARKER) is not None
+                if await requests.get(self.config.place + folder + MARKER) is not None
             ]
         )
 
@@ -199,7 +199,7 @@ class S3Backend:
     def stats(self) -> PoolStats:
         """Return a snapshot of this loop's requests."""
         requests = self._pools.current()
-        return PoolStats(max_size=self._config.pool.max_connections) if requests is None else requests.stats()
+        return PoolStats(max_size=self.config.pool.max_connections) if requests is None else requests.stats()
 
     async def native(self) -> Any:
         """Return this loop's aioboto3 client."""
@@ -253,12 +253,12 @@ class S3Backend:
 
     async def explain(self, collection: str, request: PageRequest) -> NativePlan:
         """Return the requests that a page takes."""
-        place = f"s3://{self._config.bucket}/{self.place(collection)}"
+        place = f"s3://{self.config.bucket}/{self.place(collection)}"
         filters = [type(leaf).__name__ for leaf in leaves(request.where)] if request.where != TRUE else []
         native = (
             f"LIST {place}" + (" in key order, then " if request.order is not None else ", ") + "GET each"
         )
-        return NativePlan(native, details={"layout": self._config.layout, "bytes tested for": filters})
+        return NativePlan(native, details={"layout": self.config.layout, "bytes tested for": filters})
 
     async def release(self, collection: str, after: After) -> None:
         """Do nothing: pages hold nothing at the store."""

@@ -14,6 +14,10 @@ from isthmus.errors import AccessError, ConfigError, IsthmusError, UnexpectedErr
 class BotoTransport:
     """Requests through one aioboto3 client of this loop."""
 
+    # aiohttp (from 3.10 on) sends a PUT again when a kept connection breaks, whatever botocore's
+    # retries say; the second one then meets the first one's success.
+    repeats = True
+
     def __init__(self, client: Any, bucket: str, place: str, checksum: str = "when_required") -> None:
         self._client = client
         self._bucket = bucket

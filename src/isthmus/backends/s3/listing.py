@@ -22,25 +22,26 @@ class Lister:
     A nested folder (another collection, or anybody's) is left by one jump, not read through.
     """
 
-    def __init__(self, requests: Requests, place: str, after: str = "") -> None:
+    def __init__(self, requests: Requests, place: str, after: str = "", *, ties: bool = False) -> None:
         self._requests = requests
         self._place = place
         self._names: deque[Listed] = deque()
         self._next: asyncio.Task[Listing] | None = None
         self._after: str | None = after
+        self._ties = ties
         self.foreign = 0
 
     async def take(self, count: int, max_bytes: int) -> list[Listed]:
         """Return up to so many, fewer only at the end or where their bodies are large.
 
-        Names whose ids tie (`keys.cut_of`) are never parted.
+        With `ties`, names whose ids tie (`keys.cut_of`) are not parted, so there may be more.
         """
         taken: list[Listed] = []
         size = 0
         while await self._fill():
             first = self._names[0]
             full = len(taken) >= count or (bool(taken) and size + first.size > max_bytes)
-            if full and not (taken and (cut := cut_of(taken[-1].name)) and cut == cut_of(first.name)):
+            if full and not (self._ties and taken and _tied(taken[-1].name, first.name)):
                 break
             taken.append(self._names.popleft())
             size += first.size
@@ -97,6 +98,11 @@ class Lister:
             self._next.cancel()
             self._next.add_done_callback(lambda task: None if task.cancelled() else task.exception() and None)
             self._next = None
+
+
+def _tied(left: str, right: str) -> bool:
+    cut = cut_of(left)
+    return cut is not None and cut == cut_of(right)
 
 
 _reported: set[str] = set()

@@ -77,7 +77,7 @@ class ObjectLayout:
                 after = before_cut(last_id) or record_name(last_id)
             else:
                 after = request.after[0]
-        lister = Lister(self._requests, place, after)
+        lister = Lister(self._requests, place, after, ties=ordered)
         try:
             if ordered:
                 return await self._by_id(lister, place, request, last_id)
@@ -114,7 +114,7 @@ class ObjectLayout:
                 return Page(records, None)
             records += await self._records(place, names, keep)
             if keep is None or len(records) * 2 > request.size:
-                return Page(records[: request.size], (names[-1].name,))
+                return Page(records, (names[-1].name,))
         return Page(records, (names[-1].name,))
 
     async def _records(self, place: str, names: Sequence[Listed], keep: object) -> list[Record]:

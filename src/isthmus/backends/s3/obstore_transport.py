@@ -25,6 +25,9 @@ _kind = re.compile(r"\bkind: (Connect|Timeout|Request|Interrupted|Decode|Unknown
 class ObstoreTransport:
     """Requests through one `S3Store`."""
 
+    # hyper repeats only what it had not begun to write.
+    repeats = False
+
     def __init__(self, store: Any, place: str) -> None:
         self._store = store
         self._place = place

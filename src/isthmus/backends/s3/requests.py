@@ -197,10 +197,12 @@ class Requests:
     ) -> str:
         """Write an object that must be absent, or still be `if_match`; return its entity tag.
 
-        The body has a token that no other write has. Once an attempt had no answer, a failed
-        condition is looked at: an object with our token is our own success. Raises
+        The body has a token that no other write has. Once an attempt had no answer (or may have
+        been sent twice), a failed condition is looked at: an object with our token is our own
+        success. Raises
         `PreconditionError`, or a `StoreError` that says whether it may have been done.
         """
+        assert self._transport is not None
         doubtful = False
         for attempt in range(ATTEMPTS):
             try:
@@ -208,9 +210,9 @@ class Requests:
                     lambda t: t.put(key, body, if_absent=if_match is None, if_match=if_match)
                 )
             except PreconditionError:
-                if not doubtful:
+                if not doubtful and not self._transport.repeats:
                     raise
-                return await self._recognised(key, is_ours)
+                return await self._recognised(key, is_ours, doubtful=doubtful)
             except ContendedError:
                 if attempt == ATTEMPTS - 1:
                     raise PreconditionError(doubtful=doubtful) from None
@@ -224,7 +226,7 @@ class Requests:
             await self.pause(attempt, asked)
         raise AssertionError("the last attempt raises or returns")
 
-    async def _recognised(self, key: str, is_ours: Callable[[bytes], bool]) -> str:
+    async def _recognised(self, key: str, is_ours: Callable[[bytes], bool], *, doubtful: bool) -> str:
         try:
             found = await self.get(key)
         except IsthmusError as error:
@@ -232,7 +234,7 @@ class Requests:
             raise
         if found is not None and is_ours(found.body):
             return found.etag
-        raise PreconditionError(doubtful=True)
+        raise PreconditionError(doubtful=doubtful)
 
     async def delete_many(self, keys: Sequence[str]) -> dict[str, IsthmusError]:
         """Delete objects, there or not, by 1,000; return the error of each that was not deleted."""

@@ -40,6 +40,9 @@ class Listing(NamedTuple):
 class Transport(Protocol):
     """Puts, gets and lists objects of one bucket on one event loop."""
 
+    repeats: bool
+    """Whether what carries the requests may send one twice by itself, so that a refusal is looked at."""
+
     async def put(
         self, key: str, body: bytes, *, if_absent: bool = False, if_match: str | None = None
     ) -> str:

@@ -1,0 +1,1 @@
+"""The S3 backend against real servers, through both transports and in both layouts."""
