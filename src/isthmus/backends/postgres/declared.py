@@ -73,34 +73,33 @@ def indexes(table: str, given: Declared) -> Iterator[Index]:
     name only (a btree on the values themselves refuses a long text).
     """
 
-    def index(kind: str, path: Path, definition: str, needs: str | None = None) -> Index:
+    def index(kind: str, definition: str, needs: str | None = None) -> Index:
         # What the index is made of is in its name: another definition is another index.
-        digest = hashlib.blake2b(f"{path}\0{definition}".encode(), digest_size=6).hexdigest()
+        digest = hashlib.blake2b(f"{table}\0{definition}".encode(), digest_size=6).hexdigest()
         head = table.encode()[:30].decode(errors="ignore")
         return Index(f"{head}_{kind}_{digest}", definition, needs)
 
     for path in sorted(given.numbers, key=str):
         field = field_of(path, row="")
-        yield index("number", path, f"USING btree (({field.value}), id) WHERE {field.kind} = 'number'")
+        yield index("number", f"USING btree (({field.value}), id) WHERE {field.kind} = 'number'")
     for path in sorted(given.texts, key=str):
         field = field_of(path, row="")
-        yield index("text", path, f"USING btree ({field.cut}, id) WHERE {field.kind} = 'string'")
+        yield index("text", f"USING btree ({field.cut}, id) WHERE {field.kind} = 'string'")
     for path in sorted(given.numbers | given.texts | given.substrings, key=str):
         field = field_of(path, row="")
-        yield index("other", path, f"USING btree (({field.shape}), id) WHERE {other_shape(field)}")
+        yield index("other", f"USING btree (({field.shape}), id) WHERE {other_shape(field)}")
     for path in sorted(given.substrings, key=str):
         field = field_of(path, row="")
         yield index(
-            "trigram", path, f"USING gin ({field.text} gin_trgm_ops) WHERE {field.kind} = 'string'", "pg_trgm"
+            "trigram", f"USING gin ({field.text} gin_trgm_ops) WHERE {field.kind} = 'string'", "pg_trgm"
         )
     for path in sorted(given.elements, key=str):
         field = field_of(path, row="")
-        yield index("gin", path, f"USING gin ({field.value} jsonb_path_ops)")
-        yield index("nested", path, f"USING btree (id) WHERE {field.above} OR {field.nested}")
+        yield index("gin", f"USING gin ({field.value} jsonb_path_ops)")
+        yield index("nested", f"USING btree (id) WHERE {field.above} OR {field.nested}")
     if given.every_element:
-        whole = Path(Root.DATA, ())
-        yield index("gin", whole, "USING gin (data jsonb_path_ops)")
-        yield index("nested", whole, f"USING btree (id) WHERE {nested_anywhere(row='')}")
+        yield index("gin", "USING gin (data jsonb_path_ops)")
+        yield index("nested", f"USING btree (id) WHERE {nested_anywhere(row='')}")
 
 
 def created(index: Index, schema: str, table: str) -> str:
