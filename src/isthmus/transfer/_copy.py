@@ -11,10 +11,13 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Literal
 
+import orjson
+
 from isthmus import AsyncDatabase, BatchError, IsthmusError, NotWrittenError, Query, Record, UsageError
 from isthmus._clock import SYSTEM_CLOCK, Clock
 from isthmus._query.ast import Predicate
 from isthmus._query.build import as_query
+from isthmus._query.codec import to_json
 from isthmus.transfer._digest import Digest, record_digest
 from isthmus.transfer._fields import Shape, Transform
 from isthmus.transfer._journal import Job, Journal
@@ -270,7 +273,8 @@ def _fingerprint(query: Query) -> str:
     """Return what tells two queries apart."""
     if query == Query():
         return ""
-    return blake2b(repr(query).encode(), digest_size=8).hexdigest()
+    text = orjson.dumps(to_json(query), option=orjson.OPT_SORT_KEYS)
+    return blake2b(text, digest_size=8).hexdigest()
 
 
 def _refusal(target: str, records: list[Record], errors: dict[int, IsthmusError]) -> str:

@@ -1,0 +1,22 @@
+"""The command line: `isthmus`. Nothing in the library imports this package."""
+
+from __future__ import annotations
+
+import sys
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """Run the command line and exit; the console script."""
+    try:
+        import rich
+        import typer
+
+        _ = rich, typer
+    except ModuleNotFoundError as error:
+        sys.stderr.write(f"isthmus: the command line needs {error.name}: pip install 'isthmus[cli]'\n")
+        sys.exit(3)
+    from isthmus.cli._main import run
+
+    sys.exit(run(sys.argv[1:]))
