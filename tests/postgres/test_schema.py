@@ -1,0 +1,135 @@
+"""Tables: made race-free, marked, and refused where they are not ours."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from isthmus import AsyncDatabase, ConfigError, field
+from tests.postgres.databases import connected, fresh_database, fresh_name, opened, url
+
+pytestmark = [pytest.mark.asyncio, pytest.mark.backend("postgres")]
+
+
+async def test_ten_first_connects_at_once_all_succeed() -> None:
+    """On a fresh database the table, the schema and the indexes are made once, whoever comes first."""
+    async with fresh_database() as address:
+        settings = {
+            "url": address,
+            "table": "people",
+            "schema": "app",
+            "indexes": ["age"],
+            "substring": ["name"],
+            "gin": ["tags"],
+        }
+        # Other sizes are other pools, so each handle has connections of its own.
+        handles = [
+            AsyncDatabase("postgres", {**settings, "pool": {"max_size": 2 + number}}) for number in range(10)
+        ]
+
+        outcomes = await asyncio.gather(*(db.connect() for db in handles), return_exceptions=True)
+
+        assert [o for o in outcomes if isinstance(o, BaseException)] == []
+        ids = await asyncio.gather(*(db.create({"age": n}) for n, db in enumerate(handles)))
+        assert len(set(ids)) == 10 == await handles[0].count()
+        async with connected(address) as outside:
+            valid = await outside.fetchval(
+                "SELECT count(*) FROM pg_index x JOIN pg_class c ON c.oid = x.indrelid"
+                " WHERE c.relname = 'people' AND x.indisvalid"
+            )
+            broken = await outside.fetchval("SELECT count(*) FROM pg_index WHERE NOT indisvalid")
+        assert (valid, broken) == (8, 0)
+        for db in handles:
+            await db.close()
+
+
+async def test_a_table_with_other_columns_is_refused_by_name() -> None:
+    """The error says which columns are wrong, which are missing and which are not ours."""
+    name = fresh_name()
+    async with connected() as outside:
+        await outside.execute(f"CREATE TABLE {name} (id int PRIMARY KEY, data jsonb, price numeric)")
+        try:
+            with pytest.raises(ConfigError) as caught:
+                await AsyncDatabase.create("postgres", {"url": url(), "table": name})
+        finally:
+            await outside.execute(f"DROP TABLE {name}")
+
+    text = str(caught.value)
+    assert "id is integer instead of text" in text
+    assert "version (bigint) is missing" in text
+    assert "price (numeric) is not known" in text
+
+
+async def test_a_newer_format_is_refused() -> None:
+    """What a later isthmus wrote is not touched by this one."""
+    async with opened() as db:
+        async with connected() as outside:
+            await outside.execute(f"""COMMENT ON TABLE {db.collection_name} IS 'isthmus {{"format": 2}}'""")
+
+        with pytest.raises(ConfigError, match="format 2"):
+            await AsyncDatabase.create("postgres", {"url": url(), "table": db.collection_name})
+
+
+async def test_create_table_never_says_what_to_run() -> None:
+    """Without DDL rights the error has the statements, and they make a table that is accepted."""
+    name = fresh_name()
+    settings = {"url": url(), "table": name, "create_table": "never"}
+    with pytest.raises(ConfigError) as caught:
+        await AsyncDatabase.create("postgres", settings)
+
+    async with connected() as outside:
+        await outside.execute(str(caught.value).partition("make it with:\n")[2])
+    db = await AsyncDatabase.create("postgres", settings)
+
+    assert await db.get(await db.create({"a": 1})) is not None
+    await db._backend.drop(name)
+    await db.close()
+
+
+@pytest.mark.parametrize("name", ['a "quoted" name', "{source} {table}", "Großes Éclair", "select", "a.b;--"])
+async def test_any_name_is_a_table(name: str) -> None:
+    """Names are quoted, whatever they hold; all verbs work on such a table."""
+    async with opened(table=name, schema='we "said" so', indexes=["a"]) as db:
+        ids = await db.create_batch([{"a": n} for n in range(3)])
+        await db.update_batch([(id, {"b": 1}) for id in ids])
+        await db.upsert_batch([(id, {"a": 9}) for id in ids[:2]])
+
+        assert await db.count(field("a") == 9) == 2
+        assert await db.collections() == [name]
+        assert await db.delete_batch(ids) == [True] * 3
+
+
+async def test_only_tables_with_our_mark_are_collections() -> None:
+    """Tables of other programs in the schema are not listed."""
+    async with fresh_database() as address, connected(address) as outside:
+        await outside.execute("CREATE TABLE theirs (id int)")
+        db = await AsyncDatabase.create("postgres", {"url": address, "table": "ours"})
+        await db.collection("more").create({"a": 1})
+
+        assert await db.collections() == ["more", "ours"]
+        await db.close()
+
+
+async def test_an_index_that_was_left_half_built_is_built_again() -> None:
+    """An interrupted CREATE INDEX CONCURRENTLY leaves an invalid index, which serves nobody."""
+    async with opened(indexes=["age"]) as db:
+        name = db.collection_name
+        async with connected() as outside:
+            index = await outside.fetchval(
+                "SELECT indexrelid::regclass::text FROM pg_index WHERE indrelid = $1::text::regclass"
+                " AND NOT indisprimary LIMIT 1",
+                name,
+            )
+            await outside.execute(
+                "UPDATE pg_index SET indisvalid = false WHERE indexrelid = $1::text::regclass", index
+            )
+            again = await AsyncDatabase.create(
+                "postgres", {"url": url(), "table": name, "indexes": ["age"], "application_name": "again"}
+            )
+            valid = await outside.fetchval(
+                "SELECT bool_and(indisvalid) FROM pg_index WHERE indrelid = $1::text::regclass", name
+            )
+            await again.close()
+
+    assert valid is True
