@@ -24,9 +24,8 @@ def main() -> int:
     for suite in parser.parse_args().suites or SUITES:
         rows = asyncio.run(run(suite))
         judged = [verdict.state for row in rows for verdict in row.verdicts]
-        print(
-            f"\n{suite}: {judged.count('met')} met, {judged.count('not met')} not met, {judged.count('not run')} not run"
-        )
+        counts = ", ".join(f"{judged.count(state)} {state}" for state in ("met", "not met", "not run"))
+        print(f"\n{suite}: {counts}")
         print(f"written to {write(suite, rows)}")
     return 0
 

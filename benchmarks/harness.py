@@ -113,9 +113,8 @@ def show(row: Row) -> None:
     for name, side in row.sides.items():
         if side.seconds:
             low, high = min(side.seconds), max(side.seconds)
-            print(
-                f"  {name:<22} {_time(side.median or 0)}  ({_time(low)} … {_time(high)}, {len(side.seconds)} rounds)"
-            )
+            spread = f"({_time(low)} … {_time(high)}, {len(side.seconds)} rounds)"
+            print(f"  {name:<34} {_time(side.median or 0)}  {spread}")
         else:
             print(f"  {name:<34} {side.failure or 'not run'}")
     for verdict in row.verdicts:
