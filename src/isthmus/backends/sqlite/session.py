@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 # How long SQLite itself waits for a lock before we look whether anybody still wants it.
 _PATIENCE = 0.1
+# Steps of SQLite's machine between two looks; about a millisecond.
+_STEPS = 100_000
 
 
 class Stopped(Exception):
@@ -33,11 +35,16 @@ class Session:
         self.job: Job | None = None
         self._busy_timeout = busy_timeout
         self._functions = Functions(connection)
+        connection.set_progress_handler(self._stop, _STEPS)
         connection.execute(f"PRAGMA busy_timeout = {int(min(_PATIENCE, busy_timeout) * 1000)}")
 
     def interrupt(self) -> None:
         """Stop the statement that runs; from any thread, while the session is open."""
         self.connection.interrupt()
+
+    def _stop(self) -> bool:
+        """Tell SQLite whether to stop: an interrupt between two statements is lost."""
+        return self.job is not None and self.job.cancelled
 
     def close(self) -> None:
         """Close the connection; what was not committed is undone."""
