@@ -52,10 +52,30 @@ def opening_failed(error: Exception) -> IsthmusError:
     return failed
 
 
-def _named(error: Exception) -> IsthmusError:
+# psycopg passes on what libpq says while connecting without its SQLSTATE.
+_SAID = {
+    "password authentication failed": "28P01",
+    "no password supplied": "28P01",
+    "too many clients": "53300",
+    "remaining connection slots are reserved": "53300",
+    "the database system is": "57P03",
+    "is not currently accepting connections": "57P03",
+}
+
+
+def _state_while_connecting(error: Exception, text: str) -> str:
     state = sqlstate_of(error)
+    if state:
+        return state
+    if "database" in text and "does not exist" in text:
+        return "3D000"
+    return next((said for words, said in _SAID.items() if words in text), "")
+
+
+def _named(error: Exception) -> IsthmusError:
     text = str(error).strip() or type(error).__name__
-    if state.startswith("28") or "password authentication failed" in text:
+    state = _state_while_connecting(error, text)
+    if state.startswith("28"):
         return AccessError(f"the server refused the credentials: {text}; check `user` and `password`")
     if state == "3D000":
         return AccessError(f"{text}; check `database`, or create it")
