@@ -222,18 +222,17 @@ class Compiler:
             return {"terms": {field: passing}} if kind == "boolean" and passing else NONE
         if isinstance(sample, str):
             if kind == "keyword":
-                return {"range": {field: dict(_text_bound(op, text) for op, text in bounds.items())}}
+                limits = _text_bounds(bounds)
+                return {"range": {field: limits}} if limits else {"exists": {"field": field}}
             if kind == "date_nanos":
                 if not all(map(_is_time, bounds.values())):
                     return ALL
                 return {"range": {field: {op: text[:-1] + "000Z" for op, text in bounds.items()}}}
             return NONE
-        limits: dict[str, Any] | None = None
         if kind == "double":
-            limits = dict(_double_bound(op, bound) for op, bound in bounds.items())
-        elif kind == "long":
-            limits = _long_bounds(bounds)
-        return NONE if limits is None else {"range": {field: limits}}
+            return {"range": {field: dict(_double_bound(op, bound) for op, bound in bounds.items())}}
+        among = _long_bounds(bounds) if kind == "long" else None
+        return NONE if among is None else {"range": {field: among}}
 
     def _exists(self, path: Path) -> Query:
         if not stored(path):
@@ -274,7 +273,7 @@ class Compiler:
             case StartsWith(_, text):
                 if not text:
                     return some
-                return {"prefix": {field: {"value": text}}} if len(text) <= LONGEST_TEXT else NONE
+                return {"prefix": {field: {"value": pattern.cut(text)}}}
             case EndsWith(_, text):
                 return _wildcard(field, pattern.around("*", text, "")) or some if text else some
             case Contains(_, text):
@@ -335,13 +334,16 @@ def _term(kind: str | None, value: Any) -> Any:
     return None
 
 
-def _text_bound(op: str, bound: str) -> tuple[str, str]:
-    """Return the bound among indexed texts; Lucene takes none that is longer than a term may be."""
-    cut = bound[:LONGEST_TEXT]
-    if cut == bound:
-        return op, bound
-    # No indexed text is longer than the cut, so all of them lie on one side of the rest.
-    return ("gt" if op in ("gt", "gte") else "lte"), cut
+def _text_bounds(bounds: Mapping[str, str]) -> dict[str, str]:
+    """Return the bounds; of a text too long for the server only what surely holds."""
+    limits = {}
+    for op, bound in bounds.items():
+        short = pattern.cut(bound)
+        if short == bound:
+            limits[op] = bound
+        elif op in ("gt", "gte"):
+            limits["gte"] = short
+    return limits
 
 
 def _double_bound(op: str, bound: float) -> tuple[str, float]:
@@ -394,7 +396,12 @@ def grade(leaf: Leaf, fulltext: Iterable[str]) -> Grade:
             return Grade.EXACT if pattern.regexp(text) is not None else Grade.SUPERSET
         case EndsWith(_, text) | Contains(_, text):
             return Grade.EXACT if pattern.around("*", text, "*") is not None else Grade.SUPERSET
-        case Equal() | In() | Ordered() | Between() | StartsWith() | Exists():
+        case StartsWith(_, text) | Ordered(_, _, str() as text):
+            return Grade.EXACT if pattern.cut(text) == text else Grade.SUPERSET
+        case Between(_, str() as low, str() as high):
+            short = pattern.cut(low) == low and pattern.cut(high) == high
+            return Grade.EXACT if short else Grade.SUPERSET
+        case Equal() | In() | Ordered() | Between() | Exists():
             return Grade.EXACT
         case _:
             assert_never(leaf)

@@ -11,7 +11,9 @@ from isthmus._query.text import ANY_ONE, ANY_RUN, Wild, fold, fold_character, pa
 
 # The parser is private, but its tree has been the same since 3.5; 3.11 moved it into this package.
 _sre: Any = importlib.import_module("re._parser")
-_LONGEST_WILDCARD = 300
+# A compiled pattern has a state for each byte, and Lucene takes no more than 1,000 (8.19).
+_LONGEST_WILDCARD = 900
+_LONGEST_FOLDED = 200
 # What `index.max_regex_length` of our indices allows.
 LONGEST_REGEXP = 9_000
 # No character from U+20000 on has a case, is a digit or is white space.
@@ -32,7 +34,7 @@ def wildcard(pattern: str) -> str | None:
         "*" if part is ANY_RUN else "?" if part is ANY_ONE else escaped_wildcard(part)  # type: ignore[arg-type]
         for part in parts
     )
-    return text if len(text) <= _LONGEST_WILDCARD else None
+    return text if len(text.encode()) <= _LONGEST_WILDCARD else None
 
 
 def _explodes(parts: tuple[str | Wild, ...]) -> bool:
@@ -45,16 +47,21 @@ def escaped_wildcard(text: str) -> str:
     return text.replace("\\", "\\\\").replace("*", "\\*").replace("?", "\\?")
 
 
+def cut(text: str) -> str:
+    """Return the beginning of a text that a range or prefix takes; the text itself if it is short."""
+    return text if len(text.encode()) <= _LONGEST_WILDCARD else text[: _LONGEST_WILDCARD // 4]
+
+
 def around(before: str, text: str, after: str) -> str | None:
     """Return a wildcard pattern for text between others, None if it is too long."""
     pattern = before + escaped_wildcard(text) + after
-    return pattern if len(pattern) <= _LONGEST_WILDCARD else None
+    return pattern if len(pattern.encode()) <= _LONGEST_WILDCARD else None
 
 
 def folded_regexp(pattern: str) -> str | None:
     """Return a LIKE pattern that folds case as a Lucene regexp of character classes."""
     parts = parse_like(pattern)
-    if _explodes(parts):
+    if _explodes(parts) or len(pattern) > _LONGEST_FOLDED:
         return None
     out = []
     for part in parts:
@@ -232,7 +239,7 @@ def _size(items: Any) -> tuple[int, int]:
                 states += 2 * _size(inner)[0]
                 continue
         if inner is None:
-            states += 1
+            states += len(chr(argument).encode()) if op is _sre.LITERAL else 1
             wide += op in (_sre.ANY, _sre.NOT_LITERAL, _sre.IN)
         else:
             size, width = _size(inner)
