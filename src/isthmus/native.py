@@ -1,6 +1,7 @@
 """The driver's own client of this loop, one step away: for what isthmus does not offer.
 
     client = await isthmus.native.elasticsearch(db)
+    pool = await isthmus.native.postgres(db)
 
 It belongs to the database, which closes it; what is written through it is not seen by the
 read-your-writes rule.
@@ -14,10 +15,10 @@ from isthmus.errors import UsageError
 
 if TYPE_CHECKING:
     from elasticsearch import AsyncElasticsearch
-
     from isthmus._database import AsyncDatabase
+    from isthmus.backends.postgres.native import NativePool
 
-__all__ = ["elasticsearch"]
+__all__ = ["elasticsearch", "postgres", "s3"]
 
 
 async def elasticsearch(db: AsyncDatabase) -> AsyncElasticsearch:
@@ -27,6 +28,25 @@ async def elasticsearch(db: AsyncDatabase) -> AsyncElasticsearch:
     """
     client: AsyncElasticsearch = await _native(db, "elasticsearch")
     return client
+
+
+async def postgres(db: AsyncDatabase) -> NativePool:
+    """Return the pool of the running loop, with the calls that people know from asyncpg.
+
+    What is held outside of `async with` is to be released. Raises `UsageError` if the database is
+    of another backend.
+    """
+    from isthmus.backends.postgres.native import NativePool
+
+    return NativePool(await _native(db, "postgres"))
+
+
+async def s3(db: AsyncDatabase) -> Any:
+    """Return the aioboto3 client of the running loop, opened on first use.
+
+    Raises `UsageError` if the database is of another backend.
+    """
+    return await _native(db, "s3")
 
 
 async def _native(db: AsyncDatabase, name: str) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
@@ -152,6 +152,8 @@ class Driver(Protocol):
     """How a pool opens, judges, mends and closes connections; one driver object serves one pool."""
 
     name: str
+    stale: Callable[[], None]
+    """Called when a table changed under the statements that connections have prepared."""
 
     async def open(self, address: Address, attrs: str) -> Any:
         """Open a session with one host; raises the driver's errors, `WrongServerError` if it does not fit."""
@@ -179,6 +181,14 @@ class Driver(Protocol):
 
     async def in_recovery(self, connection: Any, timeout: float) -> bool:
         """Ask the server whether it is a standby: the cheapest round trip that tells something."""
+        ...
+
+    def lend(self, connection: Any) -> Any:
+        """Return what a user of the native client gets: the connection, until it is taken back."""
+        ...
+
+    def take_back(self, lent: Any) -> tuple[Any, bool]:
+        """Make what was lent unusable; return the connection, and whether a reset makes it as new."""
         ...
 
     async def close(self, connection: Any, timeout: float) -> None:

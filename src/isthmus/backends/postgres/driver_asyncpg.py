@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import socket
+from collections.abc import Callable
 from typing import Any
 
 import asyncpg
+import asyncpg.pool
 
 from isthmus.backends.postgres.config import Address, PostgresConfig
 from isthmus.backends.postgres.connect import (
@@ -36,6 +38,7 @@ class AsyncpgDriver:
         self._config = config
         self._overrides: dict[str, Any] = {}
         self._connect = config.pool.connect or asyncpg.connect
+        self.stale: Callable[[], None] = lambda: None
 
     def set_connect_args(self, **arguments: Any) -> None:
         """Override arguments of `asyncpg.connect` for connections to come."""
@@ -119,6 +122,8 @@ class AsyncpgDriver:
         """Settle, and undo what raw SQL can have done to the session."""
         _expect_rollback(connection)
         await connection._reset()
+        connection._query_loggers.clear()
+        connection._termination_listeners.clear()
         if self._config.pooler == "none":
             await connection.execute(RESET)
         else:
@@ -127,6 +132,19 @@ class AsyncpgDriver:
     async def in_recovery(self, connection: asyncpg.Connection, timeout: float) -> bool:
         """Ask the server whether it is a standby."""
         return bool(await connection.fetchval("SELECT pg_catalog.pg_is_in_recovery()", timeout=timeout))
+
+    def lend(self, connection: asyncpg.Connection) -> LentConnection:
+        """Return asyncpg's own kind of proxy, which ends with the loan."""
+        return LentConnection(connection, self.stale)
+
+    def take_back(self, lent: Any) -> tuple[asyncpg.Connection | None, bool]:
+        """Make the proxy unusable, and with it prepared statements and cursors made through it."""
+        connection = lent._con
+        if connection is None:
+            return None, False
+        connection._on_release()
+        lent._detach()
+        return connection, not lent.spoiled
 
     async def close(self, connection: asyncpg.Connection, timeout: float) -> None:
         """Say goodbye; drop the socket if that fails."""
@@ -145,6 +163,38 @@ class AsyncpgDriver:
         with contextlib.suppress(RuntimeError):  # "Event loop is closed": the transport is dropped below
             connection.terminate()
         drop_transport(transport)
+
+
+class LentConnection(asyncpg.pool.PoolConnectionProxy):  # type: ignore[misc]  # asyncpg has no types
+    """A connection in the hands of somebody who runs raw SQL."""
+
+    def __init__(self, connection: asyncpg.Connection, stale: Callable[[], None]) -> None:
+        # asyncpg asks a holder's pool to drop what its connections have cached; we are both.
+        super().__init__(self, connection)
+        self.spoiled = False
+        self._stale = stale
+
+    @property
+    def _pool(self) -> LentConnection:
+        return self
+
+    def _drop_statement_cache(self) -> None:
+        self._con._drop_local_statement_cache()
+        self._stale()
+
+    def _drop_type_cache(self) -> None:
+        self._con._drop_local_type_cache()
+        self._stale()
+
+    async def set_type_codec(self, typename: str, **options: Any) -> None:
+        """As asyncpg's. The connection is closed afterwards: ours reads the driver's own forms."""
+        self.spoiled = True
+        await self._con.set_type_codec(typename, **options)
+
+    async def set_builtin_type_codec(self, typename: str, **options: Any) -> None:
+        """As asyncpg's. The connection is closed afterwards."""
+        self.spoiled = True
+        await self._con.set_builtin_type_codec(typename, **options)
 
 
 def _expect_rollback(connection: Any) -> None:

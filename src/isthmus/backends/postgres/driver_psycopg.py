@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import os
 import select
+import socket
 import ssl
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
@@ -22,7 +26,7 @@ from isthmus.backends.postgres.connect import (
     session_settings,
     tls_mode,
 )
-from isthmus.backends.postgres.psycopg_connection import ADAPTERS, PsycopgConnection
+from isthmus.backends.postgres.psycopg_connection import ADAPTERS, RETURNED, PsycopgConnection
 from isthmus.errors import ConfigError
 
 
@@ -37,6 +41,7 @@ class PsycopgDriver:
         if config.pool.record_class is not None:
             raise ConfigError("postgres: pool.record_class is for asyncpg only")
         self._config = config
+        self.stale: Callable[[], None] = lambda: None
         self._overrides: dict[str, Any] = {}
         klass = config.pool.connection_class or psycopg.AsyncConnection
         self._connect = config.pool.connect or klass.connect  # type: ignore[attr-defined]
@@ -102,7 +107,7 @@ class PsycopgDriver:
         return (
             pgconn.status == ConnStatus.OK
             and pgconn.transaction_status == TransactionStatus.IDLE
-            and not connection.raw.lock.locked()
+            and not connection.working
         )
 
     def alive(self, connection: PsycopgConnection) -> bool:
@@ -110,7 +115,7 @@ class PsycopgDriver:
         pgconn = connection.raw.pgconn
         if pgconn.status != ConnStatus.OK:
             return False
-        if pgconn.transaction_status != TransactionStatus.IDLE or connection.raw.lock.locked():
+        if pgconn.transaction_status != TransactionStatus.IDLE or connection.working:
             return True
         poll = select.poll()
         poll.register(pgconn.socket, select.POLLIN)
@@ -129,7 +134,9 @@ class PsycopgDriver:
         return None if said is None else said == b"on"
 
     async def settle(self, connection: PsycopgConnection) -> None:
-        """Roll back, and see that the session answers; psycopg itself waits for what was cancelled."""
+        """Wait for what was cancelled, roll back, and see that the session answers."""
+        if connection.working:
+            await asyncio.wait(set(connection.working))
         if connection.is_in_transaction():
             await connection.execute("ROLLBACK")
         await connection.execute("SELECT 1")
@@ -144,20 +151,41 @@ class PsycopgDriver:
         """Ask the server whether it is a standby."""
         return bool(await connection.fetchval("SELECT pg_catalog.pg_is_in_recovery()", timeout=timeout))
 
+    def lend(self, connection: PsycopgConnection) -> PsycopgConnection:
+        """Return another face of the same session."""
+        return PsycopgConnection(connection.raw, self._config.command_timeout, of=connection)
+
+    def take_back(self, lent: PsycopgConnection) -> tuple[PsycopgConnection | None, bool]:
+        """Take the session away from that face."""
+        connection, lent.of = lent.of, None
+        lent.raw = RETURNED
+        return connection, True
+
     async def close(self, connection: PsycopgConnection, timeout: float) -> None:
         """Say goodbye; libpq does that without waiting."""
-        await connection.raw.close()
+        if connection.working:
+            await asyncio.wait(set(connection.working), timeout=timeout)
+        self.terminate(connection)
 
     def terminate(self, connection: PsycopgConnection) -> None:
         """Drop the socket without waiting."""
         raw = connection.raw
-        with contextlib.suppress(psycopg.OperationalError):
-            raw._closed = True  # or its finalizer warns; `close` itself must be awaited
+        if raw.pgconn.status != ConnStatus.OK:
+            return
+        raw._closed = True  # or its finalizer warns; `close` itself must be awaited
+        if not connection.working:
             raw.pgconn.finish()
+            return
+        # Not under a task that waits for this socket: that one is ended by shutting it down.
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(raw.pgconn.socket)) as sock:
+            sock.shutdown(socket.SHUT_RDWR)
+        for task in connection.working:
+            task.add_done_callback(lambda _: raw.pgconn.finish())
 
     def abandon(self, connection: PsycopgConnection) -> None:
         """Drop the socket silently; libpq knows no loop."""
-        self.terminate(connection)
+        connection.raw._closed = True
+        connection.raw.pgconn.finish()
 
 
 def _options(settings: dict[str, str]) -> str:

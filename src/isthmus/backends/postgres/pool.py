@@ -44,7 +44,7 @@ CLOSE_SECONDS = 60.0
 REPORT_SECONDS = 0.02
 
 
-class _Released:
+class Released:
     """What `release` returns: awaiting it is allowed, as asyncpg's users do, and does nothing."""
 
     __slots__ = ()
@@ -54,7 +54,7 @@ class _Released:
         yield
 
 
-RELEASED = _Released()
+RELEASED = Released()
 
 
 class Checkout:
@@ -100,6 +100,7 @@ class Pool:
         self._config = config
         self._loop = asyncio.get_running_loop()
         self._driver = driver_for(config) if driver is None else driver
+        self._driver.stale = self.expire
         self._ready = self._driver.ready
         self._alive = self._driver.alive
         attrs = "any" if for_reads else config.session_attrs()
@@ -254,7 +255,7 @@ class Pool:
         """
         return Checkout(self, timeout, dirty)
 
-    def release(self, connection: Any) -> _Released:
+    def release(self, connection: Any) -> Released:
         """Give a connection back; never waits. Raises `UsageError` if nobody holds it."""
         slot = self.held.pop(connection, None)
         if slot is None:
@@ -315,7 +316,7 @@ class Pool:
                 await self._setup(connection)
             except BaseException:
                 # What the hook did to the session is unknown.
-                self.held[connection].generation = -1
+                self.spoil(connection)
                 self.release(connection)
                 raise
         return connection
@@ -531,6 +532,12 @@ class Pool:
         async with asyncio.timeout(timeout):
             for ended in old:
                 await ended.wait()
+
+    def spoil(self, connection: Any) -> None:
+        """Have a held connection closed when it comes back."""
+        slot = self.held.get(connection)
+        if slot is not None:
+            slot.generation = -1
 
     def set_connect_args(self, **arguments: Any) -> None:
         """Override arguments of the driver's `connect` for connections to come."""

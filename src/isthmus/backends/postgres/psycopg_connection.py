@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import AsyncIterator, Generator, Iterable, Sequence
+from collections.abc import AsyncIterator, Coroutine, Generator, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 from psycopg import AsyncRawCursor
@@ -22,6 +22,9 @@ from psycopg.types.numeric import Int8BinaryDumper
 
 from isthmus.backends.postgres.connect import RESET
 from isthmus.backends.postgres.psycopg_copy import CopyCalls
+from isthmus.errors import UsageError
+
+T = TypeVar("T")
 
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _MICROSECONDS = struct.Struct("!q")
@@ -108,83 +111,121 @@ def _rows(cursor: Any) -> Any:
     return type("Row", (Row,), {"__slots__": (), "_places": {name: i for i, name in enumerate(names)}})
 
 
+class _Returned:
+    """Stands where a session was until it was given back."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise UsageError("this connection has been released to the pool")
+
+
+RETURNED: Any = _Returned()
+
+
 class PsycopgConnection(CopyCalls):
-    """One session; `raw` is the `psycopg.AsyncConnection`."""
+    """One session; `raw` is the `psycopg.AsyncConnection`.
 
-    __slots__ = ("_command_timeout", "_names", "raw")
+    Each call runs in a task of its own, so that it is interrupted at most once: psycopg 3.3
+    crashes the interpreter when its waiting for a cancelled statement is cancelled again. Whoever
+    is cancelled leaves at once; the session is not ready before the server has stopped.
+    """
 
-    def __init__(self, raw: psycopg.AsyncConnection[Any], command_timeout: float | None) -> None:
+    __slots__ = ("_command_timeout", "_names", "of", "raw", "working")
+
+    def __init__(
+        self,
+        raw: psycopg.AsyncConnection[Any],
+        command_timeout: float | None,
+        of: PsycopgConnection | None = None,
+    ) -> None:
         self.raw = raw
+        self.of = of
+        self.working: set[asyncio.Task[Any]] = set() if of is None else of.working
         self._command_timeout = command_timeout
         self._names = 0
 
     def __repr__(self) -> str:
         return f"<PsycopgConnection of {self.raw!r}>"
 
-    def _limit(self, timeout: float | None) -> asyncio.Timeout:
-        return asyncio.timeout(self._command_timeout if timeout is None else timeout)
+    async def call(self, work: Coroutine[Any, Any, T], timeout: float | None) -> T:
+        """Run some work of this session in a task of its own, within a time limit."""
+        task = asyncio.get_running_loop().create_task(work, name="isthmus-psycopg")
+        self.working.add(task)
+        task.add_done_callback(self.working.discard)
+        try:
+            async with asyncio.timeout(self._command_timeout if timeout is None else timeout):
+                return await asyncio.shield(task)
+        finally:
+            if not task.done():
+                task.cancel()
 
-    def _cursor(self) -> AsyncRawCursor[Any]:
+    def new_cursor(self) -> AsyncRawCursor[Any]:
+        """Return a cursor that takes `$1` and gives our rows."""
         return AsyncRawCursor(self.raw, row_factory=_rows)
-
-    async def _run(self, query: str, args: Sequence[Any]) -> AsyncRawCursor[Any]:
-        cursor = self._cursor()
-        await cursor.execute(query, args, binary=True)
-        return cursor
 
     async def execute(self, query: str, *args: Any, timeout: float | None = None) -> str:
         """Run one statement, or without arguments several; return the last status."""
-        async with self._limit(timeout):
-            cursor = self._cursor()
-            if args:
-                await cursor.execute(query, args)
-            else:
-                # The simple protocol, which takes several statements and prepares none.
-                await cursor.execute(query, prepare=False)
-                while cursor.nextset():
-                    pass
-            return cursor.statusmessage or ""
+        return await self.call(self._execute(query, args), timeout)
+
+    async def _execute(self, query: str, args: Sequence[Any]) -> str:
+        cursor = self.new_cursor()
+        if args:
+            await cursor.execute(query, args)
+        else:
+            # The simple protocol, which takes several statements and prepares none.
+            await cursor.execute(query, prepare=False)
+            while cursor.nextset():
+                pass
+        return cursor.statusmessage or ""
 
     async def executemany(
         self, command: str, args: Iterable[Sequence[Any]], *, timeout: float | None = None
     ) -> None:
         """Run a statement for each sequence of arguments, all or nothing."""
-        async with self._limit(timeout), self.transaction():
-            await self._cursor().executemany(command, list(args))
-
-    async def fetch(self, query: str, *args: Any, timeout: float | None = None) -> list[Any]:
-        """Return all rows."""
-        async with self._limit(timeout):
-            cursor = await self._run(query, args)
-            return [] if cursor.description is None else await cursor.fetchall()
-
-    async def fetchrow(self, query: str, *args: Any, timeout: float | None = None) -> Any | None:
-        """Return the first row or None."""
-        async with self._limit(timeout):
-            cursor = await self._run(query, args)
-            return None if cursor.description is None else await cursor.fetchone()
-
-    async def fetchval(self, query: str, *args: Any, column: int = 0, timeout: float | None = None) -> Any:
-        """Return one column of the first row or None."""
-        row = await self.fetchrow(query, *args, timeout=timeout)
-        return None if row is None else row[column]
+        await self.call(self._many(command, args, returning=False), timeout)
 
     async def fetchmany(
         self, query: str, args: Iterable[Sequence[Any]], *, timeout: float | None = None
     ) -> list[Any]:
         """Run a statement for each sequence of arguments; return all their rows."""
-        async with self._limit(timeout), self.transaction():
-            cursor = self._cursor()
-            cursor.format = Format.BINARY
-            rows: list[Any] = []
-            items = list(args)
-            if items:
-                await cursor.executemany(query, items, returning=True)
-                while True:
-                    rows += await cursor.fetchall()
-                    if not cursor.nextset():
-                        break
+        return await self.call(self._many(query, args, returning=True), timeout)
+
+    async def _many(self, query: str, args: Iterable[Sequence[Any]], *, returning: bool) -> list[Any]:
+        rows: list[Any] = []
+        items = list(args)
+        if not items:
             return rows
+        async with self.transaction():
+            cursor = self.new_cursor()
+            cursor.format = Format.BINARY
+            await cursor.executemany(query, items, returning=returning)
+            while returning:
+                rows += await cursor.fetchall()
+                if not cursor.nextset():
+                    break
+        return rows
+
+    async def fetch(self, query: str, *args: Any, timeout: float | None = None) -> list[Any]:
+        """Return all rows."""
+        return await self.call(self._fetch(query, args), timeout)
+
+    async def _fetch(self, query: str, args: Sequence[Any]) -> list[Any]:
+        cursor = self.new_cursor()
+        await cursor.execute(query, args, binary=True)
+        return [] if cursor.description is None else await cursor.fetchall()
+
+    async def fetchrow(self, query: str, *args: Any, timeout: float | None = None) -> Any | None:
+        """Return the first row or None."""
+        return await self.call(self._fetchrow(query, args), timeout)
+
+    async def _fetchrow(self, query: str, args: Sequence[Any]) -> Any | None:
+        cursor = self.new_cursor()
+        await cursor.execute(query, args, binary=True)
+        return None if cursor.description is None else await cursor.fetchone()
+
+    async def fetchval(self, query: str, *args: Any, column: int = 0, timeout: float | None = None) -> Any:
+        """Return one column of the first row or None."""
+        row = await self.fetchrow(query, *args, timeout=timeout)
+        return None if row is None else row[column]
 
     def cursor(
         self, query: str, *args: Any, prefetch: int | None = None, timeout: float | None = None
@@ -219,10 +260,12 @@ class PsycopgConnection(CopyCalls):
 
     async def reset(self, *, timeout: float | None = None) -> None:
         """Roll back and put the session back to what it was when it was new."""
-        async with self._limit(timeout):
-            if self.is_in_transaction():
-                await self.execute("ROLLBACK")
-            await self.execute(RESET)
+        await self.call(self._reset(), timeout)
+
+    async def _reset(self) -> None:
+        if self.is_in_transaction():
+            await self._execute("ROLLBACK", ())
+        await self._execute(RESET, ())
 
     async def close(self, *, timeout: float | None = None) -> None:
         """End the session."""

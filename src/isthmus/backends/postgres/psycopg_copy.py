@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import inspect
 import os
-from collections.abc import AsyncIterator, Sequence
+import re
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Coroutine, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
+
+from psycopg import sql
 
 from isthmus.backends.postgres.driver import Rows
 
@@ -18,10 +20,10 @@ if TYPE_CHECKING:
 _BLOCK = 1 << 19
 
 
-class _HasCursor(Protocol):
-    def _limit(self, timeout: float | None) -> asyncio.Timeout: ...
+class _Session(Protocol):
+    def call(self, work: Coroutine[Any, Any, str], timeout: float | None) -> Awaitable[str]: ...
 
-    def _cursor(self) -> AsyncRawCursor[Any]: ...
+    def new_cursor(self) -> AsyncRawCursor[Any]: ...
 
 
 class CopyCalls:
@@ -30,7 +32,7 @@ class CopyCalls:
     __slots__ = ()
 
     async def copy_records_to_table(
-        self: _HasCursor,
+        self: _Session,
         table_name: str,
         *,
         records: Rows,
@@ -43,20 +45,10 @@ class CopyCalls:
         statement = f"COPY {_table(table_name, schema_name, columns)} FROM STDIN"
         if where:
             statement += f" WHERE {where}"
-        async with self._limit(timeout):
-            cursor = self._cursor()
-            async with cursor.copy(statement) as copy:
-                write = copy.write_row
-                if hasattr(records, "__aiter__"):
-                    async for record in records:
-                        await write(record)
-                else:
-                    for record in records:
-                        await write(record)
-            return cursor.statusmessage or ""
+        return await self.call(_records_in(self, statement, records), timeout)
 
     async def copy_from_table(
-        self: _HasCursor,
+        self: _Session,
         table_name: str,
         *,
         output: Any,
@@ -67,16 +59,17 @@ class CopyCalls:
     ) -> str:
         """COPY a table to a path, a file or a coroutine function that takes bytes."""
         statement = f"COPY {_table(table_name, schema_name, columns)} TO STDOUT{_options(options)}"
-        return await _copy_out(self, statement, (), output, timeout)
+        return await self.call(_copy_out(self, statement, (), output), timeout)
 
     async def copy_from_query(
-        self: _HasCursor, query: str, *args: Any, output: Any, timeout: float | None = None, **options: Any
+        self: _Session, query: str, *args: Any, output: Any, timeout: float | None = None, **options: Any
     ) -> str:
         """COPY a query's rows to a path, a file or a coroutine function that takes bytes."""
-        return await _copy_out(self, f"COPY ({query}) TO STDOUT{_options(options)}", args, output, timeout)
+        statement = f"COPY ({query}) TO STDOUT{_options(options)}"
+        return await self.call(_copy_out(self, statement, args, output), timeout)
 
     async def copy_to_table(
-        self: _HasCursor,
+        self: _Session,
         table_name: str,
         *,
         source: Any,
@@ -90,44 +83,51 @@ class CopyCalls:
         statement = f"COPY {_table(table_name, schema_name, columns)} FROM STDIN{_options(options)}"
         if where:
             statement += f" WHERE {where}"
-        async with self._limit(timeout):
-            cursor = self._cursor()
-            async with cursor.copy(statement) as copy:
-                async for block in _blocks(source):
-                    await copy.write(block)
-            return cursor.statusmessage or ""
+        return await self.call(_blocks_in(self, statement, source), timeout)
 
 
-async def _copy_out(
-    connection: _HasCursor, statement: str, args: Sequence[Any], output: Any, timeout: float | None
-) -> str:
-    async with connection._limit(timeout):
-        if args:
-            # COPY takes no parameters; the client quotes them, as asyncpg has the server do.
-            from psycopg import AsyncClientCursor
-
-            statement = _quoted(connection, statement, args, AsyncClientCursor)
-        cursor = connection._cursor()
-        with contextlib.ExitStack() as stack:
-            if isinstance(output, str | os.PathLike):
-                output = stack.enter_context(Path(output).open("wb"))  # noqa: ASYNC230
-            write = output.write if hasattr(output, "write") else output
-            async with cursor.copy(statement) as copy:
-                async for block in copy:
-                    written = write(bytes(block))
-                    if inspect.isawaitable(written):
-                        await written
-        return cursor.statusmessage or ""
+async def _records_in(session: _Session, statement: str, records: Rows) -> str:
+    cursor = session.new_cursor()
+    async with cursor.copy(statement) as copy:
+        write = copy.write_row
+        if isinstance(records, AsyncIterable):
+            async for record in records:
+                await write(record)
+        else:
+            for record in records:
+                await write(record)
+    return f"COPY {cursor.rowcount}"
 
 
-def _quoted(connection: Any, statement: str, args: Sequence[Any], cursor_class: Any) -> str:
+async def _blocks_in(session: _Session, statement: str, source: Any) -> str:
+    cursor = session.new_cursor()
+    async with cursor.copy(statement) as copy:
+        async for block in _blocks(source):
+            await copy.write(block)
+    return f"COPY {cursor.rowcount}"
+
+
+async def _copy_out(session: _Session, statement: str, args: Sequence[Any], output: Any) -> str:
+    if args:  # COPY takes no parameters: they are quoted, as asyncpg has the server do
+        statement = _quoted(session, statement, args)
+    cursor = session.new_cursor()
+    with contextlib.ExitStack() as stack:
+        if isinstance(output, str | os.PathLike):
+            output = stack.enter_context(Path(output).open("wb"))  # noqa: ASYNC230
+        write = output.write if hasattr(output, "write") else output
+        async with cursor.copy(statement) as copy:
+            async for block in copy:
+                written = write(bytes(block))
+                if inspect.isawaitable(written):
+                    await written
+    return f"COPY {cursor.rowcount}"
+
+
+def _quoted(session: Any, statement: str, args: Sequence[Any]) -> str:
     """Return a statement with `$1` … replaced by literals."""
-    import re
-
-    from psycopg import sql
 
     def literal(match: re.Match[str]) -> str:
-        return str(sql.Literal(args[int(match[1]) - 1]).as_string(connection.raw))
+        return str(sql.Literal(args[int(match[1]) - 1]).as_string(session.raw))
 
     # A `$1` inside of a literal or a quoted name is text.
     pattern = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|\$(\d+)""")
