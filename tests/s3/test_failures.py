@@ -149,7 +149,7 @@ async def test_an_outage_is_never_read_as_not_found(url: str, layout: str, trans
         lambda: backend.fetch(DEFAULT, PageRequest(TRUE, (), 10)),
         lambda: backend.count(DEFAULT, TRUE),
         lambda: backend.remove(DEFAULT, TRUE),
-        lambda: backend.ping(),
+        backend.ping,
         lambda: write(backend, Kind.DELETE, Change("a")),
         lambda: write(backend, Kind.CREATE, Change("b", {}), Change("c", {})),
     ]
@@ -205,7 +205,8 @@ async def test_what_the_server_says_has_a_name(
 ) -> None:
     """Each refusal becomes one class on every verb, whatever the transport."""
     backend, proxy = through.backend, through.proxy
-    proxy.rule = lambda seen: answer(status, code)
+    # botocore asks HEAD bucket for the right region; AWS answers that from any region.
+    proxy.rule = lambda seen: PASS if seen.method == "HEAD" else answer(status, code)
 
     with pytest.raises(expected):
         await backend.read(DEFAULT, ["first"])

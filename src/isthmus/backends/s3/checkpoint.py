@@ -104,8 +104,10 @@ async def _gathered(
     """Return where to go on, and the rows of the next part, as they were in the snapshot."""
     rows: list[tuple[Slot, Row]] = []
     size = 0
-    while at < len(snapshot) and size < _PART_BYTES:
-        chunk = snapshot[at : at + 500]
+    # Small enough that the view can hold some parts and let go of others.
+    wanted = min(_PART_BYTES, log.config.memory_bytes // 8)
+    while at < len(snapshot) and size < wanted:
+        chunk = snapshot[at : at + 50]
         absent = {slot.segment for _, slot in chunk if slot.row is None}
         held = {id: slot.row for id, slot in chunk if slot.row is not None}
         found = await log.segments(view, absent)

@@ -15,10 +15,11 @@ from isthmus.backends.s3.boto_transport import BotoTransport
 from isthmus.backends.s3.errors import ContendedError, NoSuchKeyError, PreconditionError
 from isthmus.backends.s3.keys import MARKER
 from isthmus.backends.s3.requests import Requests
-from isthmus.errors import UnexpectedError, UnsupportedError
+from isthmus.errors import ConnectError, UnavailableError, UnexpectedError, UnsupportedError
 
 _WRITERS = 16
 _ROUNDS = 2
+_TRIES = 4
 
 # By endpoint and bucket: what a race found, for the life of the process.
 _puts: dict[tuple[str | None, str], bool] = {}
@@ -53,8 +54,19 @@ class Conditions:
         """Return whether conditional puts hold, by a race unless one was run."""
         async with self._turn:
             if self._where not in _puts:
-                _puts[self._where] = await self._race()
+                _puts[self._where] = await self._clear_race()
         return _puts[self._where]
+
+    async def _clear_race(self) -> bool:
+        """Return what a race shows; one in which the server failed shows nothing, and is run again."""
+        for attempt in range(_TRIES - 1):
+            try:
+                return await self._race()
+            except ConnectError:
+                raise
+            except UnavailableError:
+                await self._requests.pause(attempt)
+        return await self._race()
 
     async def require_conditional_delete(self) -> BotoTransport:
         """Return the transport that has it; raise `UnsupportedError` where the server ignores it."""
@@ -93,7 +105,7 @@ class Conditions:
             await self._requests.delete_many([key])
 
     async def _winners(self, key: str, etag: str | None) -> list[str]:
-        """Return the entity tags of those writers whose condition held."""
+        """Return the entity tags of those writers whose condition held; waits for all of them."""
 
         async def write(number: int) -> str | None:
             body = b'{"probe":%d,"after":"%s"}' % (number, (etag or "").encode())
@@ -107,7 +119,11 @@ class Conditions:
                 return ""
 
         racing: list[Awaitable[str | None]] = [write(number) for number in range(_WRITERS)]
-        tags = [tag for tag in await asyncio.gather(*racing) if tag is not None]
+        ended = await asyncio.gather(*racing, return_exceptions=True)
+        for outcome in ended:
+            if isinstance(outcome, BaseException):
+                raise outcome
+        tags = [tag for tag in ended if isinstance(tag, str)]
         return [] if "" in tags else tags
 
     async def _delete_held(self, rare: BotoTransport) -> bool:

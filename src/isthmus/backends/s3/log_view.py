@@ -155,7 +155,7 @@ class View:
         self.first = seq + 1
 
     def _shrink(self) -> None:
-        while self._cost > self._max and len(self._segments) > 1:
+        while self._cost > self._max and self._segments:
             segment, _ = self._segments.popitem(last=False)
             for id in list(segment.held):
                 self._release(self.slots[id])

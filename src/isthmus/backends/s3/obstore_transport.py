@@ -107,7 +107,7 @@ class ObstoreTransport:
             code is None or code[1] not in {"NoSuchBucket", "ConditionalRequestConflict"}
         ):
             return PreconditionError()
-        if "credential provider" in text:
+        if status is None and name in {"PermissionDeniedError", "UnauthenticatedError"}:
             # Its words may hold more than should be told.
             return AccessError(f"{self._place}: no credentials could be had for the next request")
         broken = None

@@ -1,0 +1,144 @@
+"""Every exception that a driver can raise has a place in the tree of errors."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import aiohttp
+import botocore.exceptions
+import obstore.exceptions
+import pytest
+
+from isthmus.backends.s3.boto_transport import KNOWN, translated
+from isthmus.backends.s3.errors import Broken, ContendedError, NoSuchKeyError, PreconditionError, failure
+from isthmus.backends.s3.obstore_transport import ObstoreTransport
+from isthmus.errors import (
+    AccessError,
+    Applied,
+    ConfigError,
+    ConnectError,
+    IsthmusError,
+    RateLimitedError,
+    UnavailableError,
+    UnexpectedError,
+)
+
+pytestmark = pytest.mark.backend("s3")
+
+PLACE = "s3 http://x/bucket"
+
+
+def _classes(module: Any) -> list[type[BaseException]]:
+    return [
+        cls
+        for _, cls in inspect.getmembers(module, inspect.isclass)
+        if issubclass(cls, Exception) and not issubclass(cls, Warning)
+    ]
+
+
+@pytest.mark.parametrize("cls", _classes(botocore.exceptions), ids=lambda cls: cls.__name__)
+def test_each_exception_of_botocore_is_known(cls: type[BaseException]) -> None:
+    """A new class in botocore fails here until somebody says what it means."""
+    names = {parent.__name__ for parent in cls.__mro__}
+
+    # BotoCoreError is the root that the others have in common; ClientError carries an answer.
+    assert names & KNOWN or cls in (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError), cls
+
+
+@pytest.mark.parametrize("cls", _classes(aiohttp), ids=lambda cls: cls.__name__)
+def test_each_exception_of_aiohttp_is_known(cls: type[BaseException]) -> None:
+    """What aiohttp raises while a body is read comes out as it is."""
+    names = {parent.__name__ for parent in cls.__mro__}
+
+    assert names & KNOWN, cls
+
+
+@pytest.mark.parametrize(
+    ("error", "expected", "applied"),
+    [
+        (botocore.exceptions.EndpointConnectionError(endpoint_url="x"), ConnectError, Applied.NO),
+        (botocore.exceptions.ConnectTimeoutError(endpoint_url="x"), ConnectError, Applied.NO),
+        (botocore.exceptions.ReadTimeoutError(endpoint_url="x"), UnavailableError, Applied.MAYBE),
+        (botocore.exceptions.ConnectionClosedError(endpoint_url="x"), UnavailableError, Applied.MAYBE),
+        (botocore.exceptions.NoCredentialsError(), AccessError, Applied.NO),
+        (botocore.exceptions.ProfileNotFound(profile="x"), ConfigError, Applied.NO),
+        (aiohttp.ClientPayloadError("cut"), UnavailableError, Applied.MAYBE),
+        (TimeoutError(), UnavailableError, Applied.MAYBE),
+        (RuntimeError("?"), UnexpectedError, Applied.MAYBE),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
+)
+def test_what_became_of_a_boto_write(
+    error: Exception, expected: type[IsthmusError], applied: Applied
+) -> None:
+    """The class says what happened, `applied` whether it may have been done."""
+    answer = translated(error, place=PLACE, writes=True)
+
+    assert type(answer) is expected
+    assert isinstance(answer, IsthmusError)
+    assert answer.applied is applied
+
+
+OBSTORE = {
+    "BaseError": UnexpectedError,
+    "GenericError": UnexpectedError,
+    "NotFoundError": UnexpectedError,  # deprecated: FileNotFoundError is raised
+    "InvalidPathError": UnexpectedError,
+    "JoinError": UnexpectedError,
+    "NotSupportedError": UnexpectedError,
+    "AlreadyExistsError": PreconditionError,
+    "PreconditionError": PreconditionError,
+    "NotModifiedError": UnexpectedError,
+    "PermissionDeniedError": AccessError,
+    "UnauthenticatedError": AccessError,
+    "UnknownConfigurationKeyError": UnexpectedError,
+}
+
+
+@pytest.mark.parametrize("cls", _classes(obstore.exceptions), ids=lambda cls: cls.__name__)
+def test_each_exception_of_obstore_is_known(cls: type[Exception]) -> None:
+    """By class where there are no further words."""
+    transport = ObstoreTransport(None, PLACE)
+
+    assert type(transport.translated(cls("words"))) is OBSTORE[cls.__name__]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("kind: Connect,", ConnectError),
+        ("kind: Timeout,", UnavailableError),
+        ("kind: Request,", UnavailableError),
+        ("kind: Interrupted,", UnavailableError),
+        ("status code: 503 x: <Code>SlowDown</Code>", RateLimitedError),
+        ("status code: 409 x: <Code>ConditionalRequestConflict</Code>", ContendedError),
+        ("status code: 404 x: <Code>NoSuchBucket</Code>", ConfigError),
+        ("status code: 404 x: <Code>NoSuchKey</Code>", NoSuchKeyError),
+        ("Received redirect without LOCATION", ConfigError),
+    ],
+)
+def test_obstore_s_words_are_read(words: str, expected: type[Exception]) -> None:
+    """obstore tells most failures apart in words only."""
+    answer = ObstoreTransport(None, PLACE).translated(obstore.exceptions.GenericError(words))
+
+    assert type(answer) is expected
+
+
+def test_what_a_credential_provider_says_is_not_told() -> None:
+    """Its words may hold what nobody should read."""
+    error = obstore.exceptions.UnauthenticatedError("External AWS credential provider: canary")
+    answer = ObstoreTransport(None, PLACE).translated(error)
+
+    assert type(answer) is AccessError
+    assert "canary" not in str(answer)
+
+
+def test_a_missing_key_is_told_from_other_404s() -> None:
+    """An unknown access key is a 404 on some servers; it must not read as `not found`."""
+    assert isinstance(failure(404, "NoSuchKey", None, place=PLACE, writes=False), NoSuchKeyError)
+    assert isinstance(failure(404, "", None, place=PLACE, writes=False), NoSuchKeyError)
+    for code in ("NoSuchBucket", "XAdminUserNotFound", "NoSuchUpload", "Whatever"):
+        assert isinstance(failure(404, code, None, place=PLACE, writes=False), IsthmusError)
+    for broken in Broken:
+        assert isinstance(failure(None, "", broken, place=PLACE, writes=False), UnavailableError)
