@@ -144,7 +144,7 @@ lint: $(VENV)/.full ## ruff, its formatter, and the import contracts
 
 types: $(VENV)/.full ## mypy --strict and pyright
 	$(BIN)/mypy
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 import-time: $(VENV)/.full ## what importing isthmus costs
 	$(BIN)/python benchmarks/import_time.py
