@@ -70,7 +70,7 @@ async def test_a_full_server_is_told_as_such(driver: str) -> None:
         async with contextlib.AsyncExitStack() as stack:
             for _ in range(4):
                 await stack.enter_async_context(connected(server.url))
-            with pytest.raises(RateLimitedError, match="too many clients|max_connections|remaining"):
+            with pytest.raises(RateLimitedError, match=r"too many clients|max_connections|remaining"):
                 await AsyncDatabase.create(
                     "postgres", {"url": server.url, "driver": driver, "pool": {"timeout": 1}}
                 )

@@ -25,8 +25,9 @@ from isthmus.backends.postgres.config import PostgresConfig
 from isthmus.backends.postgres.driver import Connection
 from isthmus.backends.postgres.explain import explained
 from isthmus.backends.postgres.pages import counting, page, removal
-from isthmus.backends.postgres.read import by_id, records
+from isthmus.backends.postgres.read import by_id
 from isthmus.backends.postgres.schema import table_of
+from isthmus.backends.postgres.stored import records
 from isthmus.backends.postgres.support import CAPABILITIES, SUPPORT, PostgresSupport
 from isthmus.backends.postgres.table import Table
 from isthmus.backends.postgres.totals import totals

@@ -1,32 +1,14 @@
-"""Rows to records, and records by id."""
+"""Records by id."""
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from isthmus._record import Record
-from isthmus._values import decode_numeric
-from isthmus.backends.postgres.driver import Connection, Row
+from isthmus.backends.postgres.driver import Connection
 from isthmus.backends.postgres.fields import COLUMNS
+from isthmus.backends.postgres.stored import records
 from isthmus.backends.postgres.table import Table
-
-# The server counts microseconds from 2000.
-_EPOCH = 946_684_800_000_000
-_stamp = struct.Struct(">qqq").unpack
-
-
-def records(rows: Iterable[Row]) -> list[Record]:
-    """Return the records of rows, their JSON not decoded yet."""
-    stored = Record.stored
-    found = []
-    for id, data, metadata, stamp in rows:
-        version, created, updated = _stamp(stamp)
-        # jsonb writes numbers in its own way (1e300 as 301 digits), so the decoder is its own too.
-        found.append(
-            stored(id, data, metadata, str(version), created + _EPOCH, updated + _EPOCH, decode_numeric)
-        )
-    return found
 
 
 async def by_id(

@@ -11,7 +11,7 @@ from isthmus._values import new_version
 from isthmus.backends.postgres.driver import Connection, Cursor, Transaction
 from isthmus.backends.postgres.pages import page
 from isthmus.backends.postgres.pool import Pool
-from isthmus.backends.postgres.read import records
+from isthmus.backends.postgres.stored import records
 from isthmus.backends.postgres.table import Table
 from isthmus.errors import ClosedError
 
