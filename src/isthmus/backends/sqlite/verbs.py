@@ -175,6 +175,8 @@ _INDEX = re.compile(r"USING (?:COVERING )?INDEX (.+?)(?: \(|$)")
 
 def _explained(session: Session, table: Table, request: PageRequest) -> NativePlan:
     statement = compiled.page(table, request)
+    # EXPLAIN does not notice that another connection made an index; running a query does.
+    session.rows(compiled.read_one(table, ""))
     rows = session.rows(statement.prefixed("EXPLAIN QUERY PLAN "))
     steps = [row[3] for row in rows]
     own = {f"{table.name}.{path}" for path in table.indexed}
