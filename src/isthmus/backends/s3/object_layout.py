@@ -37,6 +37,8 @@ from isthmus.errors import (
 # How much may be fetched at a time, whatever the records' size.
 _PAGE_BYTES = 64 * 2**20
 _ATTEMPTS = 40
+# Bodies are got by listed pages, the next one being listed meanwhile.
+_PAGE = 1000
 
 
 class ObjectLayout:
@@ -97,7 +99,7 @@ class ObjectLayout:
             )
             if not names:
                 break
-            width = min(width * 2, 1000)
+            width = min(width * 2, _PAGE)
             found = await self._records(place, names, keep)
             if any(cut_of(listed.name) for listed in names):
                 found.sort(key=_id)
@@ -109,7 +111,7 @@ class ObjectLayout:
         keep = compiled(request.where)
         records: list[Record] = []
         while len(records) < request.size:
-            names = await lister.take(request.size - len(records), _PAGE_BYTES)
+            names = await lister.take(min(request.size - len(records), _PAGE), _PAGE_BYTES)
             if not names:
                 return Page(records, None)
             records += await self._records(place, names, keep)
