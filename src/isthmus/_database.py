@@ -356,7 +356,9 @@ class AsyncDatabase(Verbs):
         executor = await exit.enter_async_context(self._backend.begin(options))
         asked = [layer for layer in self._asked if layer.in_transaction]
         layers = self._layers(executor, asked)
-        session = TransactionSession(executor, layers, self.backend, self._core.cursor_secret)
+        session = TransactionSession(
+            executor, layers, self.backend, self._core.cursor_secret, read_only=options.read_only
+        )
         transaction = Transaction(session, self.collection_name)
         return transaction, self._joined.enter(transaction)
 

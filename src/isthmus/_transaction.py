@@ -13,7 +13,7 @@ from isthmus._collection import Collection, Session, Verbs
 from isthmus._executor import Executor, TransactionExecutor, TransactionOptions
 from isthmus._op import Op
 from isthmus._stack import Layer, Stack
-from isthmus.errors import ClosedError, UsageError
+from isthmus.errors import ClosedError, TransactionError, UsageError
 
 R = TypeVar("R")
 
@@ -24,9 +24,16 @@ class TransactionSession:
     ahead = False
 
     def __init__(
-        self, executor: TransactionExecutor, layers: Sequence[Layer], backend_name: str, cursor_secret: bytes
+        self,
+        executor: TransactionExecutor,
+        layers: Sequence[Layer],
+        backend_name: str,
+        cursor_secret: bytes,
+        *,
+        read_only: bool = False,
     ) -> None:
         self._executor = executor
+        self._read_only = read_only
         self._stack = Stack(layers, executor)
         self._turn = asyncio.Lock()
         self.backend_name = backend_name
@@ -48,6 +55,9 @@ class TransactionSession:
         """Run an operation; calls of several tasks queue, since a connection does one thing at a time."""
         if not self.open:
             raise ClosedError("this transaction has ended")
+        if op.writes and self._read_only:
+            # Said here, so that it is one error on every backend and the transaction goes on.
+            raise TransactionError(f"this transaction is read-only, and {op.name} writes")
         async with self._turn:
             return await self._stack.run(op)
 
