@@ -31,8 +31,8 @@ from isthmus._query.codec import text
 from isthmus._query.evaluate import holds
 from isthmus._query.order import BY_ID, in_order, place, position
 from isthmus._query.split import Grade
-from isthmus._record import Record, known
-from isthmus._values import decode, new_version
+from isthmus._record import Record
+from isthmus._values import decode, encode, new_version
 from isthmus.backends.memory.turn import Turn
 from isthmus.errors import (
     AlreadyExistsError,
@@ -109,7 +109,7 @@ class MemoryExecutor:
     ) -> list[Record | None]:
         """Return the records by id."""
         table = self._table(collection)
-        return [table.get(wanted) for wanted in ids]
+        return [None if (kept := table.get(wanted)) is None else _given(kept) for wanted in ids]
 
     async def write(
         self, collection: str, kind: Kind, changes: Sequence[Change], *, atomic: bool
@@ -152,7 +152,7 @@ class MemoryExecutor:
         else:
             token = request.after[0]
         snapshot = self._snapshots[token]
-        records = snapshot.records[snapshot.at : snapshot.at + request.size]
+        records = [_given(record) for record in snapshot.records[snapshot.at : snapshot.at + request.size]]
         snapshot.at += len(records)
         if snapshot.at < len(snapshot.records):
             return Page(records, (token,))
@@ -189,8 +189,20 @@ class MemoryExecutor:
             self._snapshots.pop(after[0], None)
 
 
+def _given(record: Record) -> Record:
+    """Return a stored record with data of its own, which its reader may change."""
+    return Record.stored(
+        record.id or "",
+        record._raw,
+        record._raw_metadata,
+        record.version or "",
+        record._created,
+        record._updated,
+    )
+
+
 def _page(records: list[Record], request: PageRequest) -> Page:
-    chosen = records[request.offset : request.offset + request.size]
+    chosen = [_given(record) for record in records[request.offset : request.offset + request.size]]
     more = len(records) > request.offset + request.size
     if request.order is None:
         return Page(chosen, (chosen[-1].id,) if more and chosen else None)
@@ -206,17 +218,17 @@ def _applied(table: dict[str, Record], kind: Kind, change: Change) -> Result:
     if kind is Kind.DELETE:
         return table.pop(key, None) is not None
     try:
-        data: dict[str, Any] = decode(change.encoded())
-        metadata: dict[str, Any] = decode(change.encoded_metadata())
+        data, metadata = change.encoded(), change.encoded_metadata()
     except InvalidRecordError as invalid:
         invalid.record_id = key
         return invalid
     now = time.time_ns() // 1_000
     if kind is Kind.UPDATE and old is not None:
-        data, metadata = {**old.data, **data}, {**old.metadata, **metadata}
+        data = encode({**old.data, **decode(data)})
+        metadata = encode({**old.metadata, **decode(metadata)}, "metadata")
     version = str(new_version())
     created = now if old is None else old._created
-    table[key] = known(key, data, metadata, version, created, now)
+    table[key] = Record.stored(key, data, metadata, version, created, now)
     return key if kind is Kind.CREATE else version
 
 
