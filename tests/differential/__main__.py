@@ -8,7 +8,7 @@ import os
 import sys
 
 from tests.differential import programs, queries
-from tests.differential.stores import STORES, Store, store_of
+from tests.stores import FURTHER, STORES, Store, store_of
 
 _URLS = {
     "postgres": "ISTHMUS_TEST_POSTGRES_URL",
@@ -50,7 +50,8 @@ def stores(backend: str, url: str | None) -> list[Store]:
             sys.exit(
                 f"{backend} needs --url or {_URLS[backend]} (python -m tests.servers run {backend} -- …)"
             )
-    names = [name for name, (kind, _, _) in STORES.items() if backend in (kind, name)]
+    known = STORES if backend in {kind for kind, _, _ in STORES.values()} else STORES | FURTHER
+    names = [name for name, (kind, _, _) in known.items() if backend in (kind, name)]
     return [store_of(name, url) for name in names] or [Store(backend, backend, url)]
 
 

@@ -11,7 +11,7 @@ from isthmus._query.codec import _path_from, from_json
 from isthmus._record import Record
 from tests.differential.checks import Check
 from tests.differential.queries import outcome
-from tests.differential.stores import Store, store_of
+from tests.stores import Store, store_of
 
 __all__ = ["Check", "assert_same", "columns", "from_json", "paths"]
 

@@ -20,7 +20,7 @@ from isthmus.errors import BatchError, IsthmusError, NotWrittenError
 from isthmus.testing.queries import QueryMaker
 from isthmus.testing.records import RecordSet, nasty_set
 from tests.differential.checks import Check, make
-from tests.differential.stores import Store, store_of
+from tests.stores import Store, store_of
 
 STEPS = 30
 # Times, versions and the ids that the library makes are not the same on both sides.

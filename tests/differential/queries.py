@@ -21,8 +21,8 @@ from isthmus.testing.queries import QueryMaker, paths_of
 from isthmus.testing.records import RecordSet, everyday_set, nasty_set
 from tests.differential.checks import Check, make
 from tests.differential.shrink import as_test, shrunk
-from tests.differential.stores import Store
 from tests.differential.tally import Tally
+from tests.stores import Store
 
 QUERIES_PER_SET = 200
 

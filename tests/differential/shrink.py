@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pprint
+import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -16,18 +17,21 @@ from tests.differential.checks import Check
 
 Fails = Callable[[Sequence[Record], Check], Awaitable[bool]]
 _ATTEMPTS = 400
+_SECONDS = 30.0
 
 
 async def shrunk(records: Sequence[Record], check: Check, fails: Fails) -> tuple[list[Record], Check]:
     """Return a smaller case that still fails; each attempt loads the store anew."""
     left = _ATTEMPTS
+    ends = time.monotonic() + _SECONDS
     current = list(records)
     moved = True
     while moved and left > 0:
         moved = False
         for smaller, asked in _smaller(current, check):
             left -= 1
-            if left <= 0:
+            if left <= 0 or time.monotonic() > ends:
+                left = 0
                 break
             if await fails(smaller, asked):
                 current, check = list(smaller), asked

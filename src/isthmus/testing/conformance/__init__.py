@@ -1,0 +1,79 @@
+"""The suite that every backend passes: a module for each promise of the semantics.
+
+A backend of your own runs it with one import and one fixture:
+
+```python
+import pytest
+from isthmus import AsyncDatabase
+from isthmus.testing.conformance import *
+
+@pytest.fixture
+def database():
+    async def fresh():
+        return await AsyncDatabase.create("mine", {"table": f"test_{uuid4().hex}"})
+    return fresh
+```
+
+`database` is an async function that returns a connected handle on a collection that is empty and
+nobody else's. Where a capability is absent, the test that needs it asserts that the call is
+refused with `UnsupportedError`: nothing is skipped.
+"""
+
+import pytest
+
+_MODULES = (
+    "values",
+    "ids",
+    "creating",
+    "replacing",
+    "deleting",
+    "versions",
+    "batches",
+    "filters",
+    "negation",
+    "nulls",
+    "lists",
+    "texts",
+    "numbers",
+    "fields",
+    "order",
+    "pages",
+    "streams",
+    "projection",
+    "aggregates",
+    "counting",
+    "transactions",
+    "failures",
+    "lifecycle",
+    "relevance",
+)
+pytest.register_assert_rewrite(*(f"{__name__}.{module}" for module in _MODULES))
+
+from isthmus.testing.conformance._fixtures import Database, db, requires  # noqa: E402
+from isthmus.testing.conformance.aggregates import *  # noqa: E402, F403
+from isthmus.testing.conformance.batches import *  # noqa: E402, F403
+from isthmus.testing.conformance.counting import *  # noqa: E402, F403
+from isthmus.testing.conformance.creating import *  # noqa: E402, F403
+from isthmus.testing.conformance.deleting import *  # noqa: E402, F403
+from isthmus.testing.conformance.failures import *  # noqa: E402, F403
+from isthmus.testing.conformance.fields import *  # noqa: E402, F403
+from isthmus.testing.conformance.filters import *  # noqa: E402, F403
+from isthmus.testing.conformance.ids import *  # noqa: E402, F403
+from isthmus.testing.conformance.lifecycle import *  # noqa: E402, F403
+from isthmus.testing.conformance.lists import *  # noqa: E402, F403
+from isthmus.testing.conformance.negation import *  # noqa: E402, F403
+from isthmus.testing.conformance.nulls import *  # noqa: E402, F403
+from isthmus.testing.conformance.numbers import *  # noqa: E402, F403
+from isthmus.testing.conformance.order import *  # noqa: E402, F403
+from isthmus.testing.conformance.pages import *  # noqa: E402, F403
+from isthmus.testing.conformance.projection import *  # noqa: E402, F403
+from isthmus.testing.conformance.relevance import *  # noqa: E402, F403
+from isthmus.testing.conformance.replacing import *  # noqa: E402, F403
+from isthmus.testing.conformance.streams import *  # noqa: E402, F403
+from isthmus.testing.conformance.texts import *  # noqa: E402, F403
+from isthmus.testing.conformance.transactions import *  # noqa: E402, F403
+from isthmus.testing.conformance.values import *  # noqa: E402, F403
+from isthmus.testing.conformance.versions import *  # noqa: E402, F403
+
+__all__ = ["Database", "db", "requires"]
+__all__ += [name for name in globals() if name.startswith("test_")]

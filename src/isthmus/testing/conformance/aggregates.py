@@ -1,0 +1,163 @@
+"""Aggregates: over the multiset of values found, exact for integers, groups in order."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from isthmus import AsyncDatabase, field
+from isthmus.errors import QueryError
+from isthmus.testing.conformance._fixtures import people, stored
+
+
+@pytest.mark.asyncio
+async def test_each_function_over_all_records(db: AsyncDatabase) -> None:
+    """count, sum, avg, min and max; count of a path counts values found (§7)."""
+    await people(db)
+
+    [row] = await db.aggregate(
+        n="count",
+        ages=("count", "age"),
+        total=("sum", "age"),
+        mean=("avg", "age"),
+        least=("min", "age"),
+        most=("max", "age"),
+        tags=("count", "tags"),
+        prices=("sum", "items.price"),
+    )
+
+    assert row == {
+        "n": 5,
+        "ages": 4,
+        "total": 145,
+        "mean": 36.25,
+        "least": 5,
+        "most": 100,
+        "tags": 7,
+        "prices": 75,
+    }
+
+
+@pytest.mark.asyncio
+async def test_groups_come_in_order_with_the_null_group_last(db: AsyncDatabase) -> None:
+    """A record without a value is in the None group, one with a list in each value's (§7)."""
+    await people(db)
+
+    by_active = await db.aggregate(by="active", n="count", oldest=("max", "age"))
+    by_tag = await db.aggregate(by="tags", n="count")
+
+    assert by_active == [
+        {"active": False, "n": 1, "oldest": 5},
+        {"active": True, "n": 3, "oldest": 100},
+        {"active": None, "n": 1, "oldest": None},
+    ]
+    assert by_tag == [
+        {"tags": "blue", "n": 2},
+        {"tags": "deep", "n": 1},
+        {"tags": "green", "n": 1},
+        {"tags": "red", "n": 3},
+        {"tags": None, "n": 1},
+    ]
+
+
+@pytest.mark.asyncio
+async def test_only_matching_records_count(db: AsyncDatabase) -> None:
+    """Filters apply; groups nobody is in are not there; without a group there is always one row."""
+    await people(db)
+
+    assert await db.aggregate(field("age") > 9, by="city", n="count") == [
+        {"city": "Berlin", "n": 1},
+        {"city": "Paris", "n": 1},
+        {"city": None, "n": 1},
+    ]
+    assert await db.aggregate(field("age") > 1_000, by="city", n="count") == []
+    assert await db.aggregate(field("age") > 1_000, n="count", s=("sum", "age"), m=("min", "age")) == [
+        {"n": 0, "s": None, "m": None}
+    ]
+    assert await db.aggregate(field("name").regex("^[AB]"), s=("sum", "age")) == [{"s": 35}]
+
+
+@pytest.mark.asyncio
+async def test_sums_take_numbers_only_and_integers_add_exactly(db: AsyncDatabase) -> None:
+    """Bools and texts are no numbers; a sum of integers may pass 2^63 (§7)."""
+    values: dict[str, Any] = {
+        "a": 2**63 - 1,
+        "b": 2**63 - 1,
+        "c": 2,
+        "d": True,
+        "e": "5",
+        "f": None,
+        "g": {"x": 1},
+    }
+    await stored(db, {id: {"v": value} for id, value in values.items()})
+
+    [row] = await db.aggregate(s=("sum", "v"), n=("count", "v"), a=("avg", "v"))
+
+    assert row["s"] == 2**64
+    assert row["n"] == 6
+    assert math.isclose(row["a"], 2**64 / 3, rel_tol=1e-12)
+
+
+@pytest.mark.asyncio
+async def test_sums_with_floats_agree_within_a_trifle(db: AsyncDatabase) -> None:
+    """1e-12 relative (§7)."""
+    await db.create_batch([{"v": n * 0.1, "w": n} for n in range(100)])
+
+    [row] = await db.aggregate(s=("sum", "v"), a=("avg", "v"), w=("sum", "w"))
+
+    assert math.isclose(row["s"], 495.0, rel_tol=1e-12)
+    assert math.isclose(row["a"], 4.95, rel_tol=1e-12)
+    assert row["w"] == 4_950
+
+
+@pytest.mark.asyncio
+async def test_min_and_max_follow_the_order_across_types(db: AsyncDatabase) -> None:
+    """bool < number < text < object, lists by their values (§4, §7)."""
+    await stored(db, {"a": {"v": "text"}, "b": {"v": [3, False]}, "c": {"v": 2**53 + 1}, "d": {"v": None}})
+
+    assert await db.aggregate(low=("min", "v"), high=("max", "v")) == [{"low": False, "high": "text"}]
+    assert await db.aggregate(field("_id") != "b", low=("min", "v")) == [{"low": 2**53 + 1}]
+
+
+@pytest.mark.asyncio
+async def test_groups_by_values_of_mixed_types(db: AsyncDatabase) -> None:
+    """True is not 1, 1 is 1.0, "1" is text, an object is no key (§7)."""
+    values: list[Any] = [True, 1, 1.0, "1", None, {"x": 1}, [1, 1, "1"], []]
+    await db.create_batch([{"v": value} for value in values])
+
+    rows = await db.aggregate(by="v", n="count")
+
+    assert [(type(row["v"]) is bool, row["v"], row["n"]) for row in rows] == [
+        (True, True, 1),
+        (False, 1, 3),
+        (False, "1", 2),
+        (False, None, 3),
+    ]
+
+
+@pytest.mark.asyncio
+async def test_groups_by_two_fields(db: AsyncDatabase) -> None:
+    """Every combination that some record has; lists make several."""
+    await stored(db, {"a": {"x": 1, "y": ["p", "q"]}, "b": {"x": 1, "y": "p"}, "c": {"y": "q"}})
+
+    assert await db.aggregate(by=["x", "y"], n="count") == [
+        {"x": 1, "y": "p", "n": 2},
+        {"x": 1, "y": "q", "n": 1},
+        {"x": None, "y": "q", "n": 1},
+    ]
+
+
+@pytest.mark.asyncio
+async def test_an_aggregate_that_means_nothing_is_refused(db: AsyncDatabase) -> None:
+    """An unknown function, a sum of no field, no column, a name twice, a limit."""
+    from isthmus import Query
+
+    for bad in ({"x": "median"}, {"x": ("total", "age")}, {"x": "sum"}, {}):
+        with pytest.raises(QueryError):
+            await db.aggregate(**bad)
+    with pytest.raises(QueryError):
+        await db.aggregate(by="n", n="count")
+    with pytest.raises(QueryError):
+        await db.aggregate(Query().limit(1), n="count")

@@ -1,0 +1,51 @@
+"""Count is the length of the search without a limit."""
+
+from __future__ import annotations
+
+import pytest
+
+from isthmus import AsyncDatabase, Query, field
+from isthmus.errors import QueryError
+from isthmus.testing.conformance._fixtures import people
+
+
+@pytest.mark.asyncio
+async def test_count_is_the_length_of_the_search(db: AsyncDatabase) -> None:
+    """For everything, for a predicate, for a query's conditions."""
+    await people(db)
+
+    assert await db.count() == 5
+    assert await db.count(field("age") > 9) == 3
+    assert await db.count(Query().filter("age", ">", 9)) == 3
+    assert await db.count(field("name").regex("(?i)^[ae]")) == 2
+    assert await db.count(field("nothing") == 1) == 0
+
+
+@pytest.mark.asyncio
+async def test_count_with_a_limit_is_refused(db: AsyncDatabase) -> None:
+    """The rival's backends counted 1 or 4 of it; it has no meaning, so it is a QueryError."""
+    for query in (Query().limit(1), Query().offset(1), Query().sort("a"), Query().select("a")):
+        with pytest.raises(QueryError):
+            await db.count(query)
+
+
+@pytest.mark.asyncio
+async def test_exists_takes_an_id_or_a_query(db: AsyncDatabase) -> None:
+    """A text is an id."""
+    await people(db)
+
+    assert await db.exists("alice") is True
+    assert await db.exists("nobody") is False
+    assert await db.exists(field("age") == 100) is True
+    assert await db.exists(Query().filter("age", "=", 101)) is False
+
+
+@pytest.mark.asyncio
+async def test_a_write_is_seen_by_the_next_search(db: AsyncDatabase) -> None:
+    """On every store, without waiting (§5)."""
+    for n in range(5):
+        await db.create({"n": n})
+        assert await db.count() == n + 1
+        assert len(await db.search(field("n") == n)) == 1
+    await db.delete_where(field("n") < 3)
+    assert [r.data["n"] for r in await db.search(Query().sort("n"))] == [3, 4]

@@ -1,0 +1,90 @@
+"""Deleting by id, by query, and everything; and nothing of others."""
+
+from __future__ import annotations
+
+import pytest
+
+from isthmus import AsyncDatabase, Query, Record, field
+from isthmus.errors import QueryError, UsageError
+from isthmus.testing.conformance._fixtures import discarded, ids, people, stored
+
+
+@pytest.mark.asyncio
+async def test_delete_says_whether_there_was_a_record(db: AsyncDatabase) -> None:
+    """True, then False for the same id (the rival said True on S3)."""
+    await db.create(Record({"n": 1}, id="x"))
+
+    assert await db.delete("x") is True
+    assert await db.delete("x") is False
+    assert await db.get("x") is None
+    assert await db.exists("x") is False
+
+
+@pytest.mark.asyncio
+async def test_a_batch_of_deletes_says_it_for_each(db: AsyncDatabase) -> None:
+    """Ids may be missing, or named twice."""
+    await stored(db, {"a": {}, "b": {}, "c": {}})
+
+    assert await db.delete_batch(["a", "nobody", "c", "a"]) == [True, False, True, False]
+    assert [r.id for r in await db.search()] == ["b"]
+
+
+@pytest.mark.asyncio
+async def test_delete_where_deletes_what_a_search_finds(db: AsyncDatabase) -> None:
+    """It returns how many there were; the others stay."""
+    await people(db)
+
+    assert await db.delete_where(field("age") >= 30) == 2
+    assert {r.id for r in await db.search()} == ids("bob dan eve")
+    assert await db.delete_where(~field("city").exists()) == 1
+    assert {r.id for r in await db.search()} == ids("dan eve")
+    assert await db.delete_where(field("name").regex("^E") & (field("tags") == "deep")) == 1
+    assert {r.id for r in await db.search()} == ids("dan")
+
+
+@pytest.mark.asyncio
+async def test_delete_where_without_a_condition_is_refused(db: AsyncDatabase) -> None:
+    """Deleting everything is said by clear(); an order or limit is refused too."""
+    await people(db)
+
+    with pytest.raises(UsageError):
+        await db.delete_where(Query())
+    with pytest.raises(QueryError):
+        await db.delete_where(Query().filter("age", ">", 1).limit(1))
+
+    assert await db.count() == 5
+
+
+@pytest.mark.asyncio
+async def test_clear_deletes_this_collection_alone(db: AsyncDatabase) -> None:
+    """A collection whose name begins with this one's keeps its records (the rival's S3 prefix did not)."""
+    name = db.collection_name
+    longer = db.collection(f"{name}2")
+    await stored(db, {"a": {}, "b": {}})
+    await longer.create(Record({"n": 1}, id="a"))
+    await longer.create(Record({"n": 2}, id="other"))
+    try:
+        assert await db.count() == 2
+        assert {r.id for r in await db.search()} == ids("a b")
+
+        assert await db.clear() == 2
+
+        assert await db.count() == 0
+        assert {r.id for r in await longer.search()} == ids("a other")
+        assert await db.clear() == 0
+    finally:
+        await discarded(db, longer.collection_name)
+
+
+@pytest.mark.asyncio
+async def test_a_deleted_id_can_be_created_again(db: AsyncDatabase) -> None:
+    """It is a new record with a new version."""
+    await db.create(Record({"n": 1}, id="x"))
+    before = await db.require("x")
+    await db.delete("x")
+
+    await db.create(Record({"n": 2}, id="x"))
+
+    after = await db.require("x")
+    assert after.data == {"n": 2}
+    assert after.version != before.version

@@ -1,0 +1,206 @@
+"""Comparisons: within one type, exact, and false across types."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from isthmus import AsyncDatabase, Query, field
+from isthmus.errors import QueryError
+from isthmus.testing.conformance._fixtures import found, ids, people, stored
+
+ASKED: dict[str, tuple[Any, str]] = {
+    "text = text": (field("name") == "Alice", "alice"),
+    "number = integer": (field("age") == 30, "alice"),
+    "integer = float": (field("score") == 2, "bob carol"),
+    "float = integer": (field("score") == 2.0, "bob carol"),
+    "bool = bool": (field("active") == True, "alice carol dan"),  # noqa: E712
+    "number = text finds nothing": (field("age") == "30", ""),
+    "bool = number finds nothing": (field("active") == 1, ""),
+    "number > text finds nothing": (field("age") > "9", ""),
+    "text < number finds nothing": (field("name") < 5, ""),
+    "age > 9": (field("age") > 9, "alice carol dan"),
+    "age >= 10": (field("age") >= 10, "alice carol dan"),
+    "age < 10": (field("age") < 10, "bob"),
+    "age <= 10": (field("age") <= 10, "bob dan"),
+    "age between": (field("age").between(5, 30), "alice bob dan"),
+    "age between, nothing inside": (field("age").between(31, 99), ""),
+    "age between, upside down": (field("age").between(30, 5), ""),
+    "score > 1.5": (field("score") > 1.5, "bob carol"),
+    "score below zero": (field("score") < 0, "dan"),
+    "text > text": (field("name") > "Bob", "carol dan eve"),
+    "text between": (field("name").between("A", "D"), "alice bob carol"),
+    "bool order": (field("active") < True, "bob"),
+    "in": (field("age").in_([5, 10, 11]), "bob dan"),
+    "in, types mixed": (field("age").in_([5, "10", True, 100.0]), "bob carol"),
+    "in nothing": (field("age").in_([]), ""),
+    "in with None": (field("age").in_([5, None]), "bob eve"),
+    "in with a list": (field("tags").in_([["red", "blue"], "green"]), "alice dan"),
+    "and": ((field("age") > 9) & (field("active") == True), "alice carol dan"),  # noqa: E712
+    "or": ((field("age") == 5) | (field("name") == "dan"), "bob dan"),
+    "not": (~(field("age") > 9), "bob eve"),
+    "nested": (
+        ~((field("age") > 9) & ~(field("name").starts_with("C"))) & field("age").exists(),
+        "bob carol",
+    ),
+    "two filters on one field": ((field("age") > 2) & (field("age") == 5), "bob"),
+    "object": (field("address") == {"city": "Nice"}, "bob"),
+    "object, keys in another order": (field("address") == {"zip": "75001", "city": "Paris"}, "alice"),
+    "part of an object is not the object": (field("address") == {"city": "Paris"}, ""),
+    "path": (field("address.city") == "Paris", "alice"),
+    "path through a scalar": (field("name.city") == "Paris", ""),
+    "unknown field": (field("nothing") == 1, ""),
+    "id": (field("_id") == "dan", "dan"),
+    "id range": (field("_id") > "bob", "carol dan eve"),
+    "id prefix": (field("_id").starts_with("a"), "alice"),
+}
+
+
+@pytest.mark.parametrize("name", ASKED)
+@pytest.mark.asyncio
+async def test_a_filter_finds_exactly_these(db: AsyncDatabase, name: str) -> None:
+    """search, count, stream and exists agree on it (§3)."""
+    predicate, expected = ASKED[name]
+    await people(db)
+
+    assert await found(db, predicate) == ids(expected)
+
+
+@pytest.mark.parametrize("name", ASKED)
+@pytest.mark.asyncio
+async def test_its_complement_finds_exactly_the_others(db: AsyncDatabase, name: str) -> None:
+    """`not` is the exact complement, whatever is null, missing or of another type (§3)."""
+    predicate, expected = ASKED[name]
+    await people(db)
+
+    assert await found(db, ~predicate) == ids("alice bob carol dan eve") - ids(expected)
+
+
+@pytest.mark.parametrize(
+    ("op", "value", "expected"),
+    [
+        ("=", 30, "alice"),
+        ("!=", 30, "bob carol dan eve"),
+        ("<", 10, "bob"),
+        ("<=", 10, "bob dan"),
+        (">", 10, "alice carol"),
+        (">=", 10, "alice carol dan"),
+        ("in", [5, 30], "alice bob"),
+        ("not_in", [5, 30], "carol dan eve"),
+        ("in", [], ""),
+        ("not_in", [], "alice bob carol dan eve"),
+        ("between", [5, 10], "bob dan"),
+        ("not_between", [5, 10], "alice carol eve"),
+        ("exists", None, "alice bob carol dan"),
+        ("not_exists", None, "eve"),
+        ("is_null", None, "eve"),
+        ("like", "3%", ""),
+        ("regex", "3", ""),
+    ],
+)
+@pytest.mark.asyncio
+async def test_each_operator_by_name(db: AsyncDatabase, op: str, value: Any, expected: str) -> None:
+    """`Query().filter(field, operator, value)` means what the expression means."""
+    await people(db)
+
+    assert {r.id for r in await db.search(Query().filter("age", op, value))} == ids(expected)
+
+
+@pytest.mark.parametrize(
+    ("op", "value"),
+    [
+        ("<>", 1),
+        ("equals", 1),
+        ("", 1),
+        ("<", None),
+        (">=", [1]),
+        ("<", {"a": 1}),
+        ("between", [1]),
+        ("between", [1, "a"]),
+        ("between", 5),
+        ("between", [None, 1]),
+        ("like", 1),
+        ("regex", "("),
+        ("regex", None),
+        ("starts_with", 1),
+        ("in", "text"),
+        ("in", 5),
+        ("=", float("nan")),
+        ("=", 2**63),
+        ("exists", 1),
+    ],
+)
+@pytest.mark.asyncio
+async def test_a_comparison_that_means_nothing_is_refused_when_built(
+    db: AsyncDatabase, op: str, value: Any
+) -> None:
+    """A QueryError before any I/O, on every backend."""
+    with pytest.raises(QueryError):
+        await db.search(Query().filter("age", op, value))
+
+
+@pytest.mark.asyncio
+async def test_a_field_of_mixed_types_can_be_compared(db: AsyncDatabase) -> None:
+    """Each operand finds the values of its type; nothing raises (row 5 of the rival)."""
+    values = {"i": 1, "j": 5, "t": "text", "b": True, "f": 5.0, "n": None, "o": {"x": 1}, "l": [5, "text"]}
+    await stored(db, {id: {"v": value} for id, value in values.items()})
+
+    assert await found(db, field("v") == 5) == ids("j f l")
+    assert await found(db, field("v") > 1) == ids("j f l")
+    assert await found(db, field("v") == 1) == ids("i")
+    assert await found(db, field("v") == True) == ids("b")  # noqa: E712
+    assert await found(db, field("v").in_([1, "text"])) == ids("i t l")
+    assert await found(db, field("v") < "z") == ids("t l")
+    assert await found(db, field("v").exists()) == ids("i j t b f o l")
+
+
+@pytest.mark.asyncio
+async def test_all_of_nothing_is_true_and_any_of_nothing_is_false(db: AsyncDatabase) -> None:
+    """`and` of no terms selects everything, `or` of none nothing (§3)."""
+    await people(db)
+
+    assert len(await db.search(Query())) == 5
+    assert await db.search(Query().any_of()) == []
+    assert len(await db.search(Query().not_(Query().any_of()))) == 5
+
+
+@pytest.mark.asyncio
+async def test_a_wide_and_a_deep_tree_are_understood(db: AsyncDatabase) -> None:
+    """500 terms side by side, and 60 levels of nesting."""
+    await people(db)
+    wide = Query().any_of(*(field("age") == n for n in range(500)))
+    deep = field("age") == 5
+    for n in range(30):
+        deep = ~(deep | ((field("age") == -n) & (field("name") == "x")))
+
+    assert {r.id for r in await db.search(wide)} == ids("alice bob carol dan")
+    assert await found(db, deep) == ids("bob")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "'; DROP TABLE records; --",
+        '"',
+        "\\",
+        "%s",
+        "$1",
+        "${jndi}",
+        "{{x}}",
+        "?",
+        "') OR 1=1 --",
+        "*:*",
+        "<!--",
+    ],
+)
+@pytest.mark.asyncio
+async def test_what_looks_like_a_statement_is_only_text(db: AsyncDatabase, text: str) -> None:
+    """In values, field names, sort keys and ids alike (row 17 of the rival)."""
+    await stored(db, {text: {text: text, "n": 1}, "other": {"n": 2}})
+
+    assert await found(db, field([text]) == text) == {text}
+    assert await found(db, field([text]).contains(text)) == {text}
+    assert await found(db, field([text]).exists()) == {text}
+    assert [r.id for r in await db.search(Query().sort([text]))] == [text, "other"]
+    assert (await db.require(text)).data == {text: text, "n": 1}

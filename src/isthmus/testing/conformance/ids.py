@@ -1,0 +1,90 @@
+"""Any text of 1 to 512 bytes is an id; the library makes time-ordered ones."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from isthmus import AsyncDatabase, Record, field
+from isthmus.errors import InvalidRecordError
+from isthmus.testing.values import IDS
+
+
+@pytest.mark.asyncio
+async def test_every_kind_of_id_is_kept_as_it_is(db: AsyncDatabase) -> None:
+    """Slashes, spaces, dots, percent signs, emoji, quotes and 512 bytes: get and search say the same id."""
+    await db.create_batch([Record({"n": n}, id=id) for n, id in enumerate(IDS)])
+
+    records = await db.get_batch(IDS)
+
+    assert [(r.id, r.data["n"]) for r in records if r is not None] == [(id, n) for n, id in enumerate(IDS)]
+    assert [r.id for r in await db.search()] == sorted(IDS)
+    assert sorted([r.id or "" async for r in db.stream()]) == sorted(IDS)
+    for n, id in enumerate(IDS):
+        assert [r.data["n"] for r in await db.search(field("_id") == id)] == [n], id
+
+
+@pytest.mark.parametrize("id", ["../x", "a/b", "a//b", "%2F", "💥", "'", " ", ".", "x" * 512, "é" * 256])
+@pytest.mark.asyncio
+async def test_a_nasty_id_works_with_every_verb(db: AsyncDatabase, id: str) -> None:
+    """Create, get, replace, update, upsert, search and delete take it."""
+    assert await db.create(Record({"n": 1}, id=id)) == id
+    await db.replace(id, {"n": 2})
+    await db.update(id, {"m": 3})
+    assert (await db.require(id)).data == {"n": 2, "m": 3}
+    await db.upsert(id, {"n": 4})
+    assert [(r.id, r.data) for r in await db.search(field("n") == 4)] == [(id, {"n": 4})]
+    assert await db.delete(id) is True
+    assert await db.get(id) is None
+
+
+@pytest.mark.parametrize("id", ["", "x" * 513, "é" * 257, "x" * 600, "a\0", "\ud800"])
+@pytest.mark.asyncio
+async def test_an_id_that_cannot_be_is_refused(db: AsyncDatabase, id: str) -> None:
+    """An empty id, one above 512 bytes, U+0000 and lone surrogates raise everywhere alike."""
+    calls: list[Any] = [
+        lambda: db.create(Record({}, id=id)),
+        lambda: db.get(id),
+        lambda: db.delete(id),
+        lambda: db.upsert(id, {}),
+    ]
+    for call in calls:
+        with pytest.raises(InvalidRecordError):
+            await call()
+    assert await db.count() == 0
+
+
+@pytest.mark.asyncio
+async def test_made_ids_ascend_and_are_distinct(db: AsyncDatabase) -> None:
+    """Ids made one after another sort in that order."""
+    ids = [await db.create(Record({"n": n})) for n in range(5)]
+    ids += await db.create_batch([Record({"n": n}) for n in range(5, 30)])
+
+    assert ids == sorted(set(ids))
+    assert [r.data["n"] for r in await db.search()] == list(range(30))
+
+
+@pytest.mark.asyncio
+async def test_concurrent_creates_all_arrive(db: AsyncDatabase) -> None:
+    """Forty creates at once give forty records."""
+    ids = await asyncio.gather(*(db.create(Record({"n": n})) for n in range(40)))
+
+    assert len(set(ids)) == 40
+    assert {r.data["n"] for r in await db.search()} == set(range(40))
+
+
+@pytest.mark.asyncio
+async def test_a_data_key_named_id_is_data(db: AsyncDatabase) -> None:
+    """`id`, `_id`, `version` and the like in data are never the record's own."""
+    data = {"id": "inner", "_id": "other", "version": 7, "created_at": "x", "metadata": {"a": 1}, "data": 1}
+
+    id = await db.create(Record(data, id="outer"))
+
+    record = await db.require("outer")
+    assert id == record.id == "outer"
+    assert record.data == data
+    assert await db.count(field("id") == "inner") == 1
+    assert await db.count(field(["_id"]) == "other") == 1
+    assert await db.count(field("_id") == "other") == 0

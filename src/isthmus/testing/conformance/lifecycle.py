@@ -1,0 +1,149 @@
+"""A handle's life: opened, used from many tasks, closed, opened again; and what it tells of itself."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from isthmus import AsyncDatabase, Query, Record, field
+from isthmus.errors import ClosedError, UnsupportedError
+from isthmus.testing.conformance._fixtures import Database, discarded, people
+
+
+@pytest.mark.asyncio
+async def test_a_closed_handle_refuses_every_call(db: AsyncDatabase) -> None:
+    """Writes and reads alike; closing twice is fine (the rival's memory worked on)."""
+    await db.create(Record({"n": 1}, id="x"))
+    await db.close()
+    await db.close()
+
+    assert db.closed
+    for call in (lambda: db.get("x"), lambda: db.create({}), db.search, db.count):
+        with pytest.raises(ClosedError):
+            await call()
+    with pytest.raises(ClosedError):
+        async for _ in db.stream():
+            pass
+
+
+@pytest.mark.asyncio
+async def test_a_closed_handle_can_be_opened_again(db: AsyncDatabase) -> None:
+    """connect() makes it work; a durable store still has its records."""
+    await db.create(Record({"n": 1}, id="x"))
+    await db.close()
+
+    await db.connect()
+
+    await db.upsert("y", {"n": 2})
+    assert await db.exists("y")
+    if db.capabilities.durable and getattr(db.config, "path", "") != ":memory:":
+        assert (await db.require("x")).data == {"n": 1}
+
+
+@pytest.mark.asyncio
+async def test_many_tasks_share_a_handle(db: AsyncDatabase) -> None:
+    """Writes and searches at once, 30 tasks, none in another's way."""
+
+    async def work(n: int) -> None:
+        id = await db.create({"n": n})
+        assert (await db.require(id)).data == {"n": n}
+        assert await db.count(field("n") == n) == 1
+        await db.upsert(id, {"n": n, "seen": True})
+
+    await asyncio.gather(*(work(n) for n in range(30)))
+
+    assert await db.count(field("seen") == True) == 30  # noqa: E712
+
+
+@pytest.mark.asyncio
+async def test_two_handles_have_their_own_records(db: AsyncDatabase, database: Database) -> None:
+    """A fresh collection is empty, and closing one handle leaves the other working."""
+    await people(db)
+    other = await database()
+    try:
+        assert await other.count() == 0
+        await other.create(Record({"n": 1}, id="alice"))
+    finally:
+        await discarded(other, other.collection_name)
+        await other.close()
+
+    assert await db.count() == 5
+    assert (await db.require("alice")).data["age"] == 30
+
+
+@pytest.mark.asyncio
+async def test_collections_are_apart(db: AsyncDatabase) -> None:
+    """Another collection over the same pool has its own records under the same ids."""
+    other = db.collection(f"{db.collection_name}_other")
+    try:
+        await db.upsert("x", {"where": "default"})
+        await other.upsert("x", {"where": "other"})
+
+        assert (await db.require("x")).data == {"where": "default"}
+        assert (await other.require("x")).data == {"where": "other"}
+        assert await other.delete("x") is True
+        assert await db.exists("x")
+        assert {db.collection_name, other.collection_name} >= {
+            name for name in await db.collections() if name.startswith(db.collection_name)
+        }
+    finally:
+        await discarded(db, other.collection_name)
+
+
+@pytest.mark.asyncio
+async def test_a_handle_tells_what_it_is(db: AsyncDatabase) -> None:
+    """Its name, capabilities and pool; no secret in its repr."""
+    await db.ping()
+    await db.refresh()
+
+    stats = db.stats()
+
+    assert db.backend in repr(db)
+    assert stats.backend == db.backend
+    assert stats.pool.in_use == 0
+    assert stats.pool.waiting == 0
+    assert db.capabilities == db._backend.capabilities
+
+
+@pytest.mark.asyncio
+async def test_explain_says_what_runs_where(db: AsyncDatabase) -> None:
+    """Each leaf with its grade; pushed and residual together are the query; it finds nothing."""
+    await people(db)
+
+    plan = await db.explain(Query().filter("age", ">", 9).filter("name", "regex", r"(?=A)\b").sort("age"))
+
+    assert plan.backend == db.backend
+    assert plan.native
+    assert "age" in str(plan)
+    assert len(plan.tree.parts) == 2
+    assert (plan.residual == "true") == all(part.grade.name == "EXACT" for part in plan.tree.parts)
+
+
+@pytest.mark.asyncio
+async def test_a_policy_refuses_work_on_this_side(db: AsyncDatabase) -> None:
+    """With residual="refuse" a query is exact at the store or an UnsupportedError, never slow."""
+    from isthmus import Policy
+
+    await people(db)
+    strict = db.options(policy=Policy(residual="refuse"))
+    query = Query().filter("name", "regex", r"(?=A)\b").sort("age")
+
+    if (await db.explain(query)).exact:
+        assert [r.id for r in await strict.search(query)] == ["alice"]
+    else:
+        with pytest.raises(UnsupportedError):
+            await strict.search(query)
+    assert [r.id for r in await db.search(query)] == ["alice"]
+
+
+@pytest.mark.asyncio
+async def test_a_lazy_handle_connects_on_its_first_call(db: AsyncDatabase) -> None:
+    """`lazy=True` puts connecting off."""
+    lazy = await AsyncDatabase.create(db.backend, db.config, lazy=True)
+    try:
+        assert not lazy.closed
+        await lazy.ping()
+        assert await lazy.count() == 0
+    finally:
+        await lazy.close()

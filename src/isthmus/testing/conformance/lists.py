@@ -1,0 +1,87 @@
+"""Lists: a path passes through them, at every depth; `=` with a list compares the whole."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from isthmus import AsyncDatabase, field
+from isthmus.testing.conformance._fixtures import found, ids, people, stored
+
+ASKED: dict[str, tuple[Any, str]] = {
+    "membership is =": (field("tags") == "red", "alice carol eve"),
+    "every depth": (field("tags") == "deep", "eve"),
+    "in": (field("tags").in_(["green", "deep"]), "dan eve"),
+    "text operators": (field("tags").starts_with("gr"), "dan"),
+    "regex": (field("tags").regex("^r.d$"), "alice carol eve"),
+    "like": (field("tags").like("%lu%"), "alice eve"),
+    "list of objects": (field("items.price") == 50, "alice"),
+    "comparison": (field("items.price") > 10, "alice dan"),
+    "some value is enough": (field("items.sku") == "a", "alice dan"),
+    "two conditions may hold on two items": (
+        (field("items.sku") == "a") & (field("items.price") == 50),
+        "alice",
+    ),
+    "between needs one value inside": (field("items.price").between(10, 20), "dan"),
+    "a pair of comparisons does not": (
+        (field("items.price") >= 10) & (field("items.price") <= 20),
+        "alice dan",
+    ),
+    "exists": (field("items.price").exists(), "alice dan"),
+    "the object exists": (field("items").exists(), "alice dan"),
+    "an object of the list": (field("items") == {"sku": "a", "price": 20}, "dan"),
+    "whole list": (field("tags") == ["red", "blue"], "alice"),
+    "whole list, in order": (field("tags") == ["blue", "red"], ""),
+    "whole list, nested": (field("tags") == ["red", ["blue", ["deep"]]], "eve"),
+    "whole list of objects": (field("items") == [{"price": 20, "sku": "a"}], "dan"),
+    "part of a list is not the list": (field("tags") == ["red"], ""),
+    "empty list": (field("items") == [], "bob"),
+    "not the whole list": (field("tags") != ["red", "blue"], "bob carol dan eve"),
+    "in with lists": (field("tags").in_([[], ["green"]]), "bob dan"),
+}
+
+
+@pytest.mark.parametrize("name", ASKED)
+@pytest.mark.asyncio
+async def test_a_condition_on_a_list_finds_exactly_these(db: AsyncDatabase, name: str) -> None:
+    """Some value found satisfies it (§3); the complement finds the others."""
+    predicate, expected = ASKED[name]
+    await people(db)
+
+    assert await found(db, predicate) == ids(expected)
+    assert await found(db, ~predicate) == ids("alice bob carol dan eve") - ids(expected)
+
+
+@pytest.mark.asyncio
+async def test_a_list_operand_is_reached_through_objects_only(db: AsyncDatabase) -> None:
+    """A list on the way makes it false; elements and numbers compare deeply and by value."""
+    await stored(
+        db,
+        {
+            "direct": {"a": {"b": [1, 2.0, {"x": [True]}]}},
+            "listed": {"a": [{"b": [1, 2, {"x": [True]}]}]},
+            "one": {"a": {"b": [1, 2, {"x": [1]}]}},
+        },
+    )
+
+    assert await found(db, field("a.b") == [1.0, 2, {"x": [True]}]) == ids("direct")
+    assert await found(db, field("a.b") == 2) == ids("direct listed one")
+
+
+@pytest.mark.asyncio
+async def test_lists_of_every_depth_are_entered(db: AsyncDatabase) -> None:
+    """Also lists in lists of objects with lists."""
+    await stored(
+        db,
+        {
+            "x": {"a": [[[{"b": [[{"c": [[7]]}]]}]]]},
+            "y": {"a": {"b": {"c": 7}}},
+            "z": {"a": [{"b": 1}, {"b": {"d": 7}}]},
+        },
+    )
+
+    assert await found(db, field("a.b.c") == 7) == ids("x y")
+    assert await found(db, field("a.b.c") >= 7) == ids("x y")
+    assert await found(db, field("a.b").exists()) == ids("x y z")
+    assert await found(db, field("a.b") == 1) == ids("z")

@@ -1,0 +1,88 @@
+"""Numbers: compared exactly, beyond 2^53 too, integers and floats with each other."""
+
+from __future__ import annotations
+
+import pytest
+
+from isthmus import AsyncDatabase, Query, field
+from isthmus.testing.conformance._fixtures import found, stored
+
+NUMBERS: tuple[int | float, ...] = (
+    *(2**53 - 1, 2**53, 2**53 + 1, 2**53 + 2, -(2**53), -(2**53) - 1),
+    *(2**63 - 1, 2**63 - 2, 2**62, -(2**63), -(2**63) + 1),
+    *(
+        2.0**63,
+        2.0**64,
+        -(2.0**63) - 4096.0,
+        1e300,
+        -1e300,
+        1e-320,
+        5e-324,
+        0,
+        0.5,
+        1,
+        1.0000000000000002,
+        -1,
+    ),
+)
+BOUNDS: tuple[int | float, ...] = (
+    *(2**53, 2**53 + 1, -(2**53) - 1, 2**63 - 1, 2**63 - 2, -(2**63), 2.0**63, 2.0**53, 1e300, 1e308, -1e308),
+    *(0, 0.0, -0.0, 5e-324, 1e-320, 1, 1.0, 1.0000000000000002, 0.1),
+)
+
+
+@pytest.mark.parametrize("bound", BOUNDS)
+@pytest.mark.asyncio
+async def test_numbers_compare_exactly(db: AsyncDatabase, bound: float) -> None:
+    """Never through a float: 2^53 + 1 is not 2^53 (§3)."""
+    await stored(db, {f"{n:03}": {"n": number} for n, number in enumerate(NUMBERS)})
+
+    def those(test: list[int | float]) -> set[str]:
+        return {f"{NUMBERS.index(n):03}" for n in test}
+
+    assert await found(db, field("n") == bound) == those([n for n in NUMBERS if n == bound])
+    assert await found(db, field("n") < bound) == those([n for n in NUMBERS if n < bound])
+    assert await found(db, field("n") <= bound) == those([n for n in NUMBERS if n <= bound])
+    assert await found(db, field("n") > bound) == those([n for n in NUMBERS if n > bound])
+    assert await found(db, field("n") >= bound) == those([n for n in NUMBERS if n >= bound])
+    assert await found(db, field("n").between(bound, 2**63 - 1)) == those(
+        [n for n in NUMBERS if bound <= n <= 2**63 - 1]
+    )
+    assert await found(db, field("n").in_([bound, "1", True])) == those([n for n in NUMBERS if n == bound])
+
+
+@pytest.mark.asyncio
+async def test_numbers_sort_exactly(db: AsyncDatabase) -> None:
+    """Integers and floats in one order, in pages too."""
+    await stored(db, {f"{n:03}": {"n": number} for n, number in enumerate(NUMBERS)})
+
+    ascending = [r.data["n"] for r in await db.search(Query().sort("n"))]
+    descending = [r.data["n"] for r in await db.search(Query().sort("n", "desc"))]
+
+    assert ascending == sorted(NUMBERS)
+    assert descending == sorted(NUMBERS, reverse=True)
+    paged, cursor = [], None
+    while True:
+        page = await db.page(Query().sort("n"), size=3, cursor=cursor)
+        paged += [r.data["n"] for r in page.records]
+        cursor = page.cursor
+        if cursor is None:
+            break
+    assert paged == ascending
+
+
+@pytest.mark.asyncio
+async def test_equal_numbers_tie(db: AsyncDatabase) -> None:
+    """1 and 1.0 are one value: the next key decides, then the id (§4)."""
+    await stored(
+        db, {"a": {"n": 1.0, "m": 2}, "b": {"n": 1, "m": 1}, "c": {"n": 1.0, "m": 1}, "d": {"n": 0.5}}
+    )
+
+    assert [r.id for r in await db.search(Query().sort("n"))] == ["d", "a", "b", "c"]
+    assert [r.id for r in await db.search(Query().sort("n").sort("m"))] == ["d", "b", "c", "a"]
+    assert [r.id for r in await db.search(Query().sort("n", "desc").sort("m", "desc"))] == [
+        "a",
+        "b",
+        "c",
+        "d",
+    ]

@@ -1,0 +1,137 @@
+"""Order: total, across types, records without a value last unless said otherwise, the id as the last key."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from isthmus import AsyncDatabase, Query, field
+from isthmus.errors import QueryError
+from isthmus.testing.conformance._fixtures import ids, listed, people, stored
+
+ORDERS: dict[str, tuple[Query, str]] = {
+    "number": (Query().sort("age"), "bob dan alice carol eve"),
+    "number down": (Query().sort("age", "desc"), "carol alice dan bob eve"),
+    "nulls first": (Query().sort("age", nulls="first"), "eve bob dan alice carol"),
+    "down, nulls first": (Query().sort("age", "desc", nulls="first"), "eve carol alice dan bob"),
+    "ties go by id": (Query().sort("score"), "dan alice bob carol eve"),
+    "ties go by id, down too": (Query().sort("score", "desc"), "bob carol alice dan eve"),
+    "text by code point": (Query().sort("name"), "alice bob carol eve dan"),
+    "null and missing alike": (Query().sort("city"), "dan alice eve bob carol"),
+    "text down, missing last": (Query().sort("city", "desc"), "eve alice dan bob carol"),
+    "bool": (Query().sort("active"), "bob alice carol dan eve"),
+    "two keys": (Query().sort("active", "desc").sort("age"), "dan alice carol bob eve"),
+    "list by its smallest": (Query().sort("items.price"), "alice dan bob carol eve"),
+    "list by its largest": (Query().sort("items.price", "desc"), "alice dan bob carol eve"),
+    "nested list": (Query().sort("tags"), "alice eve dan carol bob"),
+    "nested list, largest": (Query().sort("tags", "desc"), "alice carol eve dan bob"),
+    "path": (Query().sort("address.city"), "bob alice carol dan eve"),
+    "unknown field": (Query().sort("nothing", "desc"), "alice bob carol dan eve"),
+    "id down": (Query().sort("_id", "desc"), "eve dan carol bob alice"),
+    "none is by id": (Query(), "alice bob carol dan eve"),
+}
+
+
+@pytest.mark.parametrize("name", ORDERS)
+@pytest.mark.asyncio
+async def test_records_come_in_this_order(db: AsyncDatabase, name: str) -> None:
+    """search, stream, pages, and every offset and limit of it agree (§4)."""
+    query, expected = ORDERS[name]
+    await people(db)
+    wanted = expected.split()
+
+    assert await listed(db, query) == wanted
+    if query.order:
+        assert [r.id async for r in db.stream(query, page_size=2)] == wanted
+    for skip in range(6):
+        for count in (0, 1, 2, 9):
+            assert await listed(db, query.offset(skip).limit(count)) == wanted[skip : skip + count]
+    pages, cursor = [], None
+    while True:
+        page = await db.page(query, size=2, cursor=cursor)
+        pages += [r.id for r in page.records]
+        cursor = page.cursor
+        if cursor is None:
+            break
+    assert pages == wanted
+
+
+MIXED: dict[str, Any] = {
+    "false": False,
+    "true": True,
+    "minus": -5,
+    "one": 1,
+    "big": 2**62,
+    "empty": "",
+    "text": "a",
+    "zz": "zz",
+    "object": {"x": 1},
+    "other": {},
+    "null": None,
+    "nothing": [],
+    "mixed": [True, "b", 3],
+    "deep": [[[None, 0.5]]],
+}
+
+
+_ASCENDING = "false mixed true minus deep one big empty text zz object other"
+_DESCENDING = "object other zz mixed text empty big one deep minus true false"
+
+
+@pytest.mark.parametrize("direction", ["asc", "desc"])
+@pytest.mark.parametrize("nulls", ["first", "last"])
+@pytest.mark.asyncio
+async def test_types_have_an_order_among_each_other(db: AsyncDatabase, direction: Any, nulls: Any) -> None:
+    """bool < number < text < object; a list is its smallest or largest; objects tie (§4)."""
+    await stored(db, {id: {"v": value} for id, value in MIXED.items()})
+    if direction == "asc":
+        expected = _ASCENDING.split()
+    else:
+        expected = _DESCENDING.split()
+    none = ["nothing", "null"]
+
+    assert await listed(db, Query().sort("v", direction, nulls=nulls)) == (
+        [*none, *expected] if nulls == "first" else [*expected, *none]
+    )
+
+
+@pytest.mark.asyncio
+async def test_limit_and_offset_stand_alone(db: AsyncDatabase) -> None:
+    """limit 0 gives nothing, an offset needs no limit, both go by id without a sort."""
+    await people(db)
+
+    assert await listed(db, Query().limit(0)) == []
+    assert await listed(db, Query().offset(2)) == ["carol", "dan", "eve"]
+    assert await listed(db, Query().limit(2)) == ["alice", "bob"]
+    assert await listed(db, Query().offset(9)) == []
+    assert await listed(db, Query().filter("age", ">", 9).sort("age").offset(1).limit(1)) == ["alice"]
+    assert await listed(db, Query().limit(2**40).offset(4)) == ["eve"]
+
+
+@pytest.mark.parametrize("bad", [-1, 1.5, True, "3", None])
+@pytest.mark.asyncio
+async def test_a_limit_that_is_no_number_of_records_is_refused(db: AsyncDatabase, bad: Any) -> None:
+    """Also an offset, a direction and a place for nulls (§4)."""
+    with pytest.raises(QueryError):
+        Query().limit(bad)
+    with pytest.raises(QueryError):
+        Query().offset(bad)
+    with pytest.raises(QueryError):
+        Query().sort("age", "up")  # type: ignore[arg-type]
+    with pytest.raises(QueryError):
+        Query().sort("age", nulls="middle")  # type: ignore[arg-type]
+    assert await db.count() == 0
+
+
+@pytest.mark.asyncio
+async def test_find_one_is_the_first_in_order(db: AsyncDatabase) -> None:
+    """Or None."""
+    await people(db)
+
+    first = await db.find_one(Query().sort("age", "desc"))
+
+    assert first is not None
+    assert first.id == "carol"
+    assert await db.find_one(field("age") > 1_000) is None
+    assert {(await db.find_one()).id} <= ids("alice")  # type: ignore[union-attr]

@@ -1,0 +1,129 @@
+"""Pages by cursor: they never overlap, can be resumed, and fit only their own query."""
+
+from __future__ import annotations
+
+import pytest
+
+from isthmus import AsyncDatabase, Query, Record, field
+from isthmus.errors import QueryError
+from isthmus.testing.conformance._fixtures import people, stored
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 7, 100])
+@pytest.mark.asyncio
+async def test_pages_give_each_record_once(db: AsyncDatabase, size: int) -> None:
+    """Whatever the size; the last page has no cursor, and no page but the only one is empty."""
+    await stored(db, {f"{n:02}": {"g": n % 3 if n % 5 else None} for n in range(20)})
+    query = Query().sort("g", "desc")
+    whole = [r.id for r in await db.search(query)]
+
+    seen, sizes, cursor = [], [], None
+    while True:
+        page = await db.page(query, size=size, cursor=cursor)
+        seen += [r.id for r in page.records]
+        sizes.append(len(page.records))
+        cursor = page.cursor
+        if cursor is None:
+            break
+
+    assert seen == whole
+    assert sizes[:-1] == [size] * (len(sizes) - 1)
+    assert sizes[-1] > 0
+
+
+@pytest.mark.asyncio
+async def test_a_cursor_goes_on_where_the_page_ended_whatever_changed(db: AsyncDatabase) -> None:
+    """Records before it do not shift the rest; records after it are seen as they are now."""
+    await stored(db, {f"{n}": {"n": n} for n in range(6)})
+    query = Query().sort("n")
+    first = await db.page(query, size=2)
+
+    await db.delete("0")
+    await db.delete("1")
+    await db.create(Record({"n": -1}, id="before"))
+    await db.create(Record({"n": 2.5}, id="after"))
+    rest = await db.page(query, size=10, cursor=first.cursor)
+
+    assert [r.id for r in first.records] == ["0", "1"]
+    assert [r.id for r in rest.records] == ["2", "after", "3", "4", "5"]
+    assert rest.cursor is None
+
+
+@pytest.mark.asyncio
+async def test_a_cursor_is_text_that_may_be_kept(db: AsyncDatabase) -> None:
+    """It can be used twice, with another page size, by another handle of the same configuration."""
+    await people(db)
+    query = Query().filter("age", ">", 1).sort("age")
+    token = (await db.page(query, size=1)).cursor
+    assert isinstance(token, str)
+
+    assert [r.id for r in (await db.page(query, size=1, cursor=token)).records] == ["dan"]
+    assert [r.id for r in (await db.page(query, size=9, cursor=token)).records] == ["dan", "alice", "carol"]
+    derived = db.options(deadline=60)
+    assert [r.id for r in (await derived.page(query, size=1, cursor=token)).records] == ["dan"]
+
+
+@pytest.mark.asyncio
+async def test_a_cursor_fits_no_other_query(db: AsyncDatabase) -> None:
+    """Other conditions, another order, another collection, a changed or made-up token: QueryError."""
+    await people(db)
+    query = Query().filter("age", ">", 1).sort("age")
+    token = (await db.page(query, size=1)).cursor
+    assert token is not None
+    flipped = ("B" if token[10] != "B" else "C").join([token[:10], token[11:]])
+
+    for other in (
+        Query().filter("age", ">", 2).sort("age"),
+        Query().filter("age", ">", 1).sort("age", "desc"),
+        Query().filter("age", ">", 1).sort("name"),
+        Query().filter("age", ">", 1),
+    ):
+        with pytest.raises(QueryError):
+            await db.page(other, size=1, cursor=token)
+    for bad in (flipped, token[:-1], token + "A", "", "x", "é", "===="):
+        with pytest.raises(QueryError):
+            await db.page(query, size=1, cursor=bad)
+    with pytest.raises(QueryError):
+        await db.collection(db.collection_name + "2").page(query, size=1, cursor=token)
+
+
+@pytest.mark.asyncio
+async def test_a_page_of_nothing_is_empty_and_the_last(db: AsyncDatabase) -> None:
+    """Also when the records fill the page exactly, there is no page after it."""
+    await people(db)
+
+    nothing = await db.page(field("age") > 1_000)
+    exact = await db.page(Query(), size=5)
+
+    assert (nothing.records, nothing.cursor) == ([], None)
+    assert (len(exact.records), exact.cursor) == (5, None)
+
+
+@pytest.mark.asyncio
+async def test_a_page_size_of_nothing_and_an_offset_are_refused(db: AsyncDatabase) -> None:
+    """page() goes on by cursor."""
+    with pytest.raises(QueryError):
+        await db.page(Query(), size=0)
+    with pytest.raises(QueryError):
+        await db.page(Query().offset(1))
+    with pytest.raises(QueryError):
+        await db.page(Query().limit(0))
+
+
+@pytest.mark.asyncio
+async def test_pages_with_ids_and_values_that_are_hard_to_write_down(db: AsyncDatabase) -> None:
+    """A cursor holds any position: long texts, big integers, emoji, objects, nothing."""
+    values = ["x" * 9_000, 2**63 - 1, -(2**63), 1e-320, "💥", "", {"a": 1}, None, True, [2**53 + 1], "a\nb"]
+    await db.create_batch([Record({"v": value}, id=f"é/{n}") for n, value in enumerate(values)])
+
+    for direction in ("asc", "desc"):
+        query = Query().sort("v", direction)
+        seen, cursor = [], None
+        while True:
+            page = await db.page(query, size=1, cursor=cursor)
+            seen += [r.id for r in page.records]
+            cursor = page.cursor
+            if cursor is None:
+                break
+        assert seen == [r.id for r in await db.search(query)]
+        assert len(set(seen)) == len(values)

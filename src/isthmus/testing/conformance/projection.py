@@ -1,0 +1,67 @@
+"""Projection: the selected paths in their shape, and nothing else."""
+
+from __future__ import annotations
+
+import pytest
+
+from isthmus import AsyncDatabase, Query, Record, field
+from isthmus.errors import QueryError
+from isthmus.testing.conformance._fixtures import people
+
+
+@pytest.mark.asyncio
+async def test_selected_paths_keep_their_shape(db: AsyncDatabase) -> None:
+    """Objects and lists on the way stay; what the record lacks is not made up (§4)."""
+    await people(db)
+    query = Query().select("name", "address.city", "items.price").sort("_id").limit(3)
+
+    records = await db.search(query)
+
+    assert [r.data for r in records] == [
+        {"name": "Alice", "address": {"city": "Paris"}, "items": [{"price": 5}, {"price": 50}]},
+        {"name": "Bob", "address": {"city": "Nice"}},
+        {"name": "Carol"},
+    ]
+    assert [r.data async for r in db.stream(query)] == [r.data for r in records]
+    assert [r.data for r in (await db.page(query)).records][:3] == [r.data for r in records]
+
+
+@pytest.mark.asyncio
+async def test_a_projection_changes_neither_match_nor_order(db: AsyncDatabase) -> None:
+    """Filter and sort see the whole record; id, version and metadata stay."""
+    await db.create(Record({"a": 1, "b": 2}, id="x", metadata={"m": 1}))
+    await db.create(Record({"a": 2, "b": 1}, id="y"))
+
+    [first, second] = await db.search(Query().filter("a", ">", 0).sort("b").select("a"))
+
+    assert (first.id, first.data) == ("y", {"a": 2})
+    assert (second.id, second.data, second.metadata) == ("x", {"a": 1}, {"m": 1})
+    assert second.version == (await db.require("x")).version
+    pages, cursor = [], None
+    while True:
+        page = await db.page(Query().sort("b").select("a"), size=1, cursor=cursor)
+        pages += [r.data for r in page.records]
+        cursor = page.cursor
+        if cursor is None:
+            break
+    assert pages == [{"a": 2}, {"a": 1}]
+
+
+@pytest.mark.asyncio
+async def test_selecting_what_nobody_has_gives_empty_data(db: AsyncDatabase) -> None:
+    """The records are still found; selecting nothing at all is refused."""
+    await people(db)
+
+    assert [r.data for r in await db.search(Query().select("nothing", "name.x"))] == [{}] * 5
+    with pytest.raises(QueryError):
+        Query().select()
+
+
+@pytest.mark.asyncio
+async def test_a_null_and_a_key_with_a_dot_are_selected(db: AsyncDatabase) -> None:
+    """Null is a value of the data; `["a.b"]` names one key."""
+    await db.create(Record({"a": None, "a.b": 1, "c": [{"d": None}, {"e": 1}]}, id="x"))
+
+    [record] = await db.search(Query().filter(field("_id") == "x").select("a", ["a.b"], "c.d"))
+
+    assert record.data == {"a": None, "a.b": 1, "c": [{"d": None}]}

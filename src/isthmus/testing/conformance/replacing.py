@@ -1,0 +1,126 @@
+"""Replace, update and upsert: what is kept, what goes, what a missing id means."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from isthmus import AsyncDatabase, Record
+from isthmus.errors import InvalidRecordError, NotFoundError
+from isthmus.testing.conformance._fixtures import requires
+
+
+@requires("compare_and_set")
+@pytest.mark.asyncio
+async def test_replace_leaves_nothing_of_the_old_record(db: AsyncDatabase) -> None:
+    """Fields that the new data lacks are gone, nested ones too (the rival merged on Elasticsearch)."""
+    await db.upsert("x", Record({"a": 1, "b": {"c": 1, "d": 2}}, metadata={"m": 1}))
+
+    await db.replace("x", Record({"b": {"c": 3}}))
+
+    record = await db.require("x")
+    assert record.data == {"b": {"c": 3}}
+    assert record.metadata == {}
+
+
+@requires("compare_and_set")
+@pytest.mark.asyncio
+async def test_update_merges_top_level_keys(db: AsyncDatabase) -> None:
+    """Named keys are set as a whole, None stores null, the others stay; metadata likewise."""
+    await db.upsert("x", Record({"a": 1, "b": {"c": 1}, "k": "kept"}, metadata={"m": 1, "n": 2}))
+
+    await db.update("x", Record({"a": None, "b": {"d": 2}, "new": []}, metadata={"m": 9}))
+
+    record = await db.require("x")
+    assert record.data == {"a": None, "b": {"d": 2}, "k": "kept", "new": []}
+    assert record.metadata == {"m": 9, "n": 2}
+
+
+@requires("compare_and_set")
+@pytest.mark.asyncio
+async def test_updating_with_a_dict_leaves_the_metadata(db: AsyncDatabase) -> None:
+    """A plain patch has no metadata to merge."""
+    await db.upsert("x", Record({"a": 1}, metadata={"m": 1}))
+
+    await db.update("x", {"a": 2})
+
+    record = await db.require("x")
+    assert (record.data, record.metadata) == ({"a": 2}, {"m": 1})
+
+
+@requires("compare_and_set")
+@pytest.mark.parametrize("verb", ["replace", "update"])
+@pytest.mark.asyncio
+async def test_a_missing_id_is_not_found(db: AsyncDatabase, verb: str) -> None:
+    """Replace and update refuse it and make nothing."""
+    with pytest.raises(NotFoundError) as caught:
+        await getattr(db, verb)("nobody", {"n": 1})
+
+    assert caught.value.record_id == "nobody"
+    assert await db.count() == 0
+
+
+@requires("compare_and_set")
+@pytest.mark.asyncio
+async def test_an_invalid_patch_changes_nothing(db: AsyncDatabase) -> None:
+    """It is refused at the door."""
+    await db.upsert("x", {"n": 1})
+
+    with pytest.raises(InvalidRecordError):
+        await db.update("x", {"n": float("nan")})
+
+    assert (await db.require("x")).data == {"n": 1}
+
+
+@pytest.mark.asyncio
+async def test_upsert_writes_either_way(db: AsyncDatabase) -> None:
+    """A new id is made, an existing record is replaced, metadata too; the version is returned."""
+    first = await db.upsert("x", Record({"a": 1, "b": 2}, metadata={"m": 1}))
+    second = await db.upsert(Record({"b": 3}, id="x"))
+
+    record = await db.require("x")
+    assert record.data == {"b": 3}
+    assert record.metadata == {}
+    assert first != second == record.version
+
+
+@pytest.mark.asyncio
+async def test_created_at_stays_and_updated_at_moves(db: AsyncDatabase) -> None:
+    """Every write keeps when the record was made."""
+    await db.upsert("x", {"n": 1})
+    before = await db.require("x")
+
+    await db.upsert("x", {"n": 2})
+
+    after = await db.require("x")
+    assert after.created_at == before.created_at
+    assert after.updated_at is not None
+    assert before.updated_at is not None
+    assert after.updated_at >= before.updated_at
+
+
+@requires("compare_and_set")
+@pytest.mark.asyncio
+async def test_no_concurrent_update_is_lost(db: AsyncDatabase) -> None:
+    """Eight updates of different keys at once are all there in the end."""
+    await db.upsert("x", {})
+
+    await asyncio.gather(*(db.update("x", {f"k{n}": n}) for n in range(8)))
+
+    assert (await db.require("x")).data == {f"k{n}": n for n in range(8)}
+
+
+@requires("compare_and_set")
+@pytest.mark.asyncio
+async def test_a_batch_of_updates_returns_versions_and_keeps_ids(db: AsyncDatabase) -> None:
+    """Each outcome is the record's new version, and the records still know their ids."""
+    await db.upsert_batch({"a": {"n": 1}, "b": {"n": 2}})
+
+    versions = await db.update_batch({"a": {"m": 1}, "b": {"m": 2}})
+
+    records = await db.get_batch(["a", "b"])
+    assert [(r.id, r.data, r.version) for r in records if r is not None] == [
+        ("a", {"n": 1, "m": 1}, versions[0]),
+        ("b", {"n": 2, "m": 2}, versions[1]),
+    ]

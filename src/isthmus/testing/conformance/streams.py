@@ -1,0 +1,133 @@
+"""Streams: every filter, order and limit, page by page, left early or read to the end."""
+
+from __future__ import annotations
+
+import pytest
+
+from isthmus import AsyncDatabase, Query, Record, field
+from isthmus.errors import ClosedError, UsageError
+from isthmus.testing.conformance._fixtures import ids, people, requires, stored
+
+
+@pytest.mark.parametrize(
+    ("predicate", "expected"),
+    [
+        (field("age") > 9, "alice carol dan"),
+        (field("name").like("%a%"), "carol dan"),
+        (field("active") == True, "alice carol dan"),  # noqa: E712
+        ((field("age") > 2) & (field("age") == 5), "bob"),
+        (~(field("city") == "Paris"), "bob carol dan eve"),
+        (field("tags") == "deep", "eve"),
+        (field("name").regex("^[A-C]"), "alice bob carol"),
+    ],
+)
+@pytest.mark.parametrize("page_size", [1, 2, 5, 1_000])
+@pytest.mark.asyncio
+async def test_a_stream_applies_every_filter(
+    db: AsyncDatabase, predicate: object, expected: str, page_size: int
+) -> None:
+    """The rival's Postgres stream dropped all but `=` (row 1)."""
+    await people(db)
+
+    seen = [r.id async for r in db.stream(predicate, page_size=page_size)]  # type: ignore[arg-type]
+
+    assert len(seen) == len(set(seen))
+    assert set(seen) == ids(expected)
+
+
+@pytest.mark.asyncio
+async def test_a_stream_honours_limit_offset_and_sort(db: AsyncDatabase) -> None:
+    """As search does, whatever the page size."""
+    await people(db)
+
+    for page_size in (1, 2, 3, 100):
+        for query in (
+            Query().limit(2),
+            Query().offset(3),
+            Query().limit(0),
+            Query().sort("age").limit(3),
+            Query().sort("age", "desc").offset(1).limit(3),
+            Query().filter("age", ">", 9).offset(1).limit(1),
+            Query().sort("city", nulls="first").limit(4),
+        ):
+            streamed = [r.id async for r in db.stream(query, page_size=page_size)]
+            assert streamed == [r.id for r in await db.search(query)], (query, page_size)
+
+
+@pytest.mark.asyncio
+async def test_a_long_stream_gives_each_record_once(db: AsyncDatabase) -> None:
+    """1,500 records in pages of 100, unordered and ordered."""
+    await db.create_batch([Record({"n": n, "half": n // 2}) for n in range(1_500)])
+
+    unordered = [r.data["n"] async for r in db.stream(page_size=100)]
+    ordered = [r.data["half"] async for r in db.stream(Query().sort("half", "desc"), page_size=100)]
+
+    assert sorted(unordered) == list(range(1_500))
+    assert ordered == [n // 2 for n in range(1_499, -1, -1)]
+
+
+@pytest.mark.asyncio
+async def test_a_stream_may_be_left_early(db: AsyncDatabase) -> None:
+    """What it holds at the store is given back; the handle works on."""
+    await stored(db, {f"{n:02}": {"n": n} for n in range(30)})
+
+    async with db.stream(page_size=2) as records:
+        async for _ in records:
+            break
+    async for _ in db.stream(Query().sort("n"), page_size=3):
+        break
+
+    assert await db.count() == 30
+
+
+@pytest.mark.asyncio
+async def test_a_stream_runs_once(db: AsyncDatabase) -> None:
+    """A second loop over it raises instead of giving nothing."""
+    await people(db)
+    stream = db.stream()
+    assert len([r async for r in stream]) == 5
+
+    with pytest.raises(ClosedError):
+        async for _ in stream:
+            pass
+
+
+@pytest.mark.asyncio
+async def test_a_streams_page_size_has_bounds(db: AsyncDatabase) -> None:
+    """1 to 10,000."""
+    for bad in (0, -1, 10_001):
+        with pytest.raises(UsageError):
+            db.stream(page_size=bad)
+    assert [r async for r in db.stream(page_size=10_000)] == []
+
+
+@requires("consistent_stream")
+@pytest.mark.asyncio
+async def test_a_consistent_stream_reads_one_snapshot(db: AsyncDatabase) -> None:
+    """What is written or deleted meanwhile is not seen in it."""
+    await stored(db, {f"{n:02}": {"n": n} for n in range(20)})
+
+    seen: list[int] = []
+    async with db.stream(consistent=True, page_size=3) as records:
+        async for record in records:
+            if not seen:
+                await db.delete_batch([f"{n:02}" for n in range(10, 20)])
+                await db.create(Record({"n": 99}, id="new"))
+                await db.upsert("05", {"n": -5})
+            seen.append(record.data["n"])
+
+    assert sorted(seen) == list(range(20))
+    assert await db.count() == 11
+
+
+@requires("consistent_stream")
+@pytest.mark.asyncio
+async def test_a_consistent_stream_keeps_order_filter_and_limit(db: AsyncDatabase) -> None:
+    """It differs from another stream in its snapshot alone."""
+    await people(db)
+    query = Query().filter("age", ">", 5).sort("age", "desc").limit(2)
+
+    async with db.stream(query, consistent=True, page_size=1) as records:
+        seen = [record.id async for record in records]
+
+    assert seen == ["carol", "alice"]

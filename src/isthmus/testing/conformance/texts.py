@@ -1,0 +1,207 @@
+"""Text: like with escapes, ilike by folds, regular expressions of Python, prefixes, order by code point."""
+
+from __future__ import annotations
+
+import pytest
+
+from isthmus import AsyncDatabase, field
+from isthmus.testing.conformance._fixtures import found, stored
+
+TEXTS = (
+    *(
+        "Alice",
+        "alice",
+        "ALICE",
+        "abc",
+        "a.c",
+        "aXc",
+        "a%c",
+        "a_c",
+        "a\\c",
+        "a\nc",
+        "[%",
+        "",
+        " ",
+        "%",
+        "_",
+        "\\",
+    ),
+    *(
+        "é",
+        "e\u0301",
+        "É",
+        "ß",
+        "SS",
+        "ss",
+        "ẞ",
+        "İ",
+        "i",
+        "I",
+        "ı",
+        "ſ",
+        "s",
+        "K",
+        "k",
+        "σ",
+        "ς",
+        "Σ",
+        "ﬁ",
+        "FI",
+    ),
+    *(
+        "💥",
+        "💥b",
+        "日本語",
+        "日本",
+        "a\n",
+        "a",
+        "line one\nline two",
+        "10",
+        "9",
+        "Z",
+        "z",
+        "\uffff",
+        "\U0010ffff",
+    ),
+)
+
+
+async def _ask(db: AsyncDatabase, op: str, operand: str) -> set[str]:
+    await stored(db, {f"{n:03}": {"t": text} for n, text in enumerate(TEXTS)})
+    matching = await found(db, getattr(field("t"), op)(operand))
+    others = await found(db, ~getattr(field("t"), op)(operand))
+    assert len(matching) + len(others) == len(TEXTS)
+    return {TEXTS[int(id or "")] for id in matching}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("alice", {"alice"}),
+        ("a_c", {"abc", "a.c", "aXc", "a%c", "a_c", "a\\c", "a\nc"}),
+        ("a.c", {"a.c"}),
+        ("a\\_c", {"a_c"}),
+        ("a\\%c", {"a%c"}),
+        ("a\\\\c", {"a\\c"}),
+        ("[%", {"[%"}),
+        ("\\%", {"%"}),
+        ("\\", {"\\"}),
+        ("a\\c", set()),
+        ("", {""}),
+        ("_", {*(t for t in TEXTS if len(t) == 1)}),
+        ("__", {*(t for t in TEXTS if len(t) == 2)}),
+        ("💥_", {"💥b"}),
+        ("%\n%", {"a\nc", "a\n", "line one\nline two"}),
+        ("line%two", {"line one\nline two"}),
+        ("%本%", {"日本語", "日本"}),
+        ("a%", {t for t in TEXTS if t.startswith("a")}),
+        ("%ce", {"Alice", "alice"}),
+        ("%%", set(TEXTS)),
+        ("a", {"a"}),
+    ],
+)
+@pytest.mark.asyncio
+async def test_like_matches_the_whole_text(db: AsyncDatabase, pattern: str, expected: set[str]) -> None:
+    r"""`%` any run, `_` one character, `\` escapes; case-sensitive; line breaks are characters (§3)."""
+    assert await _ask(db, "like", pattern) == expected
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("alice", {"Alice", "alice", "ALICE"}),
+        ("ÀLICE", set()),
+        ("é", {"é", "É"}),
+        ("ss", {"SS", "ss"}),
+        ("ß", {"ß", "ẞ"}),
+        ("s", {"s", "ſ"}),
+        ("K", {"K", "k"}),
+        ("σ", {"σ", "ς", "Σ"}),
+        ("i", {"i", "I"}),
+        ("İ", {"İ"}),
+        ("ı", {"ı"}),
+        ("fi", {"FI"}),
+        ("_", {t for t in TEXTS if len(t) == 1}),
+        ("%LIC%", {"Alice", "alice", "ALICE"}),
+    ],
+)
+@pytest.mark.asyncio
+async def test_ilike_folds_each_character(db: AsyncDatabase, pattern: str, expected: set[str]) -> None:
+    """By its one-character fold; never another length (§3)."""
+    assert await _ask(db, "ilike", pattern) == expected
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("lic", {"Alice", "alice"}),
+        ("^A", {"Alice", "ALICE"}),
+        ("^a", {t for t in TEXTS if t.startswith("a")}),
+        ("c$", {"abc", "a.c", "aXc", "a%c", "a_c", "a\\c", "a\nc"}),
+        ("a$", {"a", "a\n"}),
+        (r"a\Z", {"a"}),
+        ("^$", {""}),
+        ("a.c", {"abc", "a.c", "aXc", "a%c", "a_c", "a\\c"}),
+        ("(?s)a.c", {"abc", "a.c", "aXc", "a%c", "a_c", "a\\c", "a\nc"}),
+        ("(?i)alice", {"Alice", "alice", "ALICE"}),
+        (r"^\d+$", {"10", "9"}),
+        (r"\s", {" ", "a\nc", "a\n", "line one\nline two"}),
+        ("^.$", {*(t for t in TEXTS if len(t) == 1 and t != "\n"), "a\n"}),
+        ("[^a-zA-Z]c", {"a.c", "a%c", "a_c", "a\\c", "a\nc"}),
+        ("^(abc|9)$", {"abc", "9"}),
+        (r"\bone\b", {"line one\nline two"}),
+        (r"(.)\1", {"SS", "ss"}),
+        ("^line two", set()),
+        ("(?m)^line two", {"line one\nline two"}),
+        ("💥.", {"💥b"}),
+        (r"\\", {"a\\c", "\\"}),
+        (r"\[%", {"[%"}),
+        (
+            "a(?=.)",
+            {t for t in TEXTS if "a" in t and t.index("a") + 1 < len(t) and t[t.index("a") + 1] != "\n"},
+        ),
+    ],
+)
+@pytest.mark.asyncio
+async def test_regex_is_pythons_search(db: AsyncDatabase, pattern: str, expected: set[str]) -> None:
+    """`re.search`, with its anchors, flags, classes and look-around (§3)."""
+    assert await _ask(db, "regex", pattern) == expected
+
+
+@pytest.mark.parametrize(
+    "part", ["", "a", "A", "%", "_", "\\", "é", "日", "💥", "\n", "c", "ss", "[", ".", "\uffff"]
+)
+@pytest.mark.asyncio
+async def test_prefix_suffix_and_substring_are_literal(db: AsyncDatabase, part: str) -> None:
+    """No character has a meaning of its own in them."""
+    assert await _ask(db, "starts_with", part) == {t for t in TEXTS if t.startswith(part)}
+    await db.clear()
+    assert await _ask(db, "ends_with", part) == {t for t in TEXTS if t.endswith(part)}
+    await db.clear()
+    assert await _ask(db, "contains", part) == {t for t in TEXTS if part in t}
+
+
+@pytest.mark.asyncio
+async def test_texts_compare_by_code_point(db: AsyncDatabase) -> None:
+    """Never by a language's rules: `Z` before `a`, an emoji before a private-use character."""
+    await stored(db, {f"{n:03}": {"t": text} for n, text in enumerate(TEXTS)})
+
+    for bound in ("Z", "a", "é", "\uffff", "💥", ""):
+        assert {TEXTS[int(i or "")] for i in await found(db, field("t") > bound)} == {
+            t for t in TEXTS if t > bound
+        }
+        assert {TEXTS[int(i or "")] for i in await found(db, field("t") <= bound)} == {
+            t for t in TEXTS if t <= bound
+        }
+
+
+@pytest.mark.asyncio
+async def test_equal_looking_texts_are_not_equal(db: AsyncDatabase) -> None:
+    """No normalization: a composed and a combining é differ, trailing spaces and case count."""
+    await stored(
+        db, {"composed": {"t": "é"}, "combining": {"t": "e\u0301"}, "space": {"t": "é "}, "upper": {"t": "É"}}
+    )
+
+    assert await found(db, field("t") == "é") == {"composed"}
+    assert await found(db, field("t") == "e\u0301") == {"combining"}
+    assert await found(db, field("t").in_(["é ", "É"])) == {"space", "upper"}

@@ -1,0 +1,1 @@
+"""The shipped suite on every backend, layout and driver that is here."""

@@ -1,0 +1,117 @@
+"""The stores that tests run on, by name, and fresh collections in them."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from isthmus import AsyncDatabase
+from tests.servers import server
+
+# What the setting is called that names the default collection, and the one that declares indexes.
+_COLLECTION = {"elasticsearch": "index", "s3": "prefix"}
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """A backend and how to reach it; `name` tells apart the layouts of one backend."""
+
+    name: str
+    backend: str
+    url: str | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+    @contextlib.asynccontextmanager
+    async def fresh(self, indexes: Sequence[str] = ()) -> AsyncIterator[AsyncDatabase]:
+        """Open a handle on a new, empty collection, and drop or clear that on leaving."""
+        db = await self.open(indexes)
+        try:
+            yield db
+        finally:
+            await discard(db)
+            await db.close()
+
+    async def open(self, indexes: Sequence[str] = ()) -> AsyncDatabase:
+        """Open a handle on a new, empty collection."""
+        settings = {**self.config, _COLLECTION.get(self.backend, "table"): f"test_{secrets.token_hex(6)}"}
+        if self.url is not None:
+            settings["url"] = self.url
+        if indexes:
+            settings["indexes"] = list(indexes)
+        return await AsyncDatabase.create(self.backend, settings)
+
+
+async def discard(db: AsyncDatabase) -> None:
+    """Remove the handle's collection, or at least its records."""
+    if db.capabilities.drop:
+        await db._backend.drop(db.collection_name)  # type: ignore[attr-defined]
+    else:
+        await db.clear()
+
+
+def _file() -> str:
+    """Return a database file of this process, gone when it ends."""
+    folder = tempfile.mkdtemp(prefix="isthmus-test-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return str(Path(folder) / "test.db")
+
+
+# Each store by the name that tests use: the backend, the kind of its server (None: it needs none)
+# and further settings.
+STORES: dict[str, tuple[str, str | None, dict[str, Any]]] = {
+    "memory": ("memory", None, {}),
+    "sqlite": ("sqlite", None, {"path": _file()}),
+    "postgres": ("postgres", "postgres", {}),
+    "elasticsearch": ("elasticsearch", "elasticsearch", {}),
+    "s3-object": ("s3", "s3", {"layout": "object"}),
+    "s3-log": ("s3", "s3", {"layout": "log"}),
+}
+# Other drivers, transports, servers and server versions: `make test-all` and `make conformance`.
+FURTHER: dict[str, tuple[str, str | None, dict[str, Any]]] = {
+    "sqlite-memory": ("sqlite", None, {"path": ":memory:"}),
+    "postgres-psycopg": ("postgres", "postgres", {"driver": "psycopg"}),
+    "postgres-icu": ("postgres", "postgres-icu", {}),
+    "postgres18": ("postgres", "postgres18", {}),
+    "postgres-pgbouncer": ("postgres", "pgbouncer", {"pooler": "transaction"}),
+    "elasticsearch8": ("elasticsearch", "elasticsearch8", {}),
+    "s3-object-aioboto3": ("s3", "s3", {"layout": "object", "transport": "aioboto3"}),
+    "s3-object-moto": ("s3", "moto", {"layout": "object"}),
+    "sqlalchemy-mariadb": ("sqlalchemy", "mariadb", {}),
+}
+if os.environ.get("ISTHMUS_TEST_ALL"):
+    STORES |= FURTHER
+
+
+def store_of(name: str, url: str | None = None) -> Store:
+    """Return a store by name, its server found as tests find it; skips the test if there is none."""
+    backend, kind, config = (STORES | FURTHER)[name]
+    if url is None and kind is not None:
+        url = server(kind).url
+    if backend == "elasticsearch" and url is not None and not url.startswith("es+"):
+        url = f"es+{url}"
+    return Store(name, backend, url, config)
+
+
+def parameters(*but: str) -> list[Any]:
+    """Return the names of the stores as test parameters, each counted under its backend."""
+    return [
+        pytest.param(name, marks=pytest.mark.backend(backend))
+        for name, (backend, _, _) in STORES.items()
+        if name not in but
+    ]
+
+
+def opener(name: str) -> Callable[[], Awaitable[AsyncDatabase]]:
+    """Return what opens a fresh handle on a store; the fixture `database` of the conformance suite."""
+    store = store_of(name)
+    return store.open
