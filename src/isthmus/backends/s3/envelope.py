@@ -9,6 +9,7 @@ the content, and rewriting equal content would keep it.
 from __future__ import annotations
 
 import datetime as dt
+import functools
 from typing import Any, NamedTuple
 
 import orjson
@@ -92,5 +93,5 @@ def record_of(row: Row) -> Record:
     return Record.stored(row.id, row.data, metadata, row.version, _time(row.created), _time(row.updated))
 
 
-def _time(text: str) -> dt.datetime:
-    return dt.datetime.fromisoformat(text)
+# Records of one batch have one time.
+_time = functools.lru_cache(maxsize=4096)(dt.datetime.fromisoformat)

@@ -23,7 +23,7 @@ from isthmus.backends.s3.log import Log, MovedError, moment, unconfirmed
 from isthmus.backends.s3.log_entry import Effect, Entry, entry_body, entry_key, entry_token
 from isthmus.backends.s3.log_view import View
 from isthmus.backends.s3.object_layout import judge_version, rewritten
-from isthmus.backends.s3.prefilter import compiled
+from isthmus.backends.s3.prefilter import compiled, of_data_only
 from isthmus.backends.s3.requests import Requests
 from isthmus.errors import (
     AlreadyExistsError,
@@ -70,6 +70,12 @@ class Plan:
         self.effects: list[Effect] = []
         self.ahead: dict[str, Row | None] = {}
         self.results: list[list[Result]] = []
+        self.token = token()
+        """The entry's token; its records' versions are this and a number."""
+
+    def version(self) -> str:
+        """Return a version that no other write has."""
+        return f"{self.token}{len(self.effects):x}"
 
 
 class LogLayout:
@@ -103,6 +109,7 @@ class LogLayout:
         """Return a page by id; pages of streams come by id as well."""
         log = self._writer(place).log
         keep = compiled(request.where)
+        text = _data if of_data_only(request.where) else Row.line
 
         async def work(view: View) -> Page:
             ids = view.ids()
@@ -117,7 +124,7 @@ class LogLayout:
                 at = bisect.bisect_right(ids, chunk[-1])
                 for id in chunk:
                     row = rows.get(id)
-                    if row is not None and (keep is None or keep(row.line())):
+                    if row is not None and (keep is None or keep(text(row))):
                         records.append(record_of(row))
             page = records[request.offset : request.offset + request.size]
             if len(records) < wanted:
@@ -232,7 +239,7 @@ class _Writer:
 
     async def _written(self, view: View, plan: Plan) -> bool:
         """Write the entry as the next one; False if another writer was first."""
-        seq, mark = view.seq + 1, token()
+        seq, mark = view.seq + 1, plan.token
         if unconfirmed(view, self.log.config):
             before = view.seq
             if (await self.log.catch_up()).seq != before:
@@ -320,7 +327,7 @@ def _judge(batch: Batch, at: int, plan: Plan, view: View, rows: dict[str, Row], 
                 data, metadata = _texts(batch.texts[at])
                 if exists:
                     raise AlreadyExistsError(f"a record with the id {id!r} is there already")
-                _note(plan, id, Row(id, token(), stamp, stamp, metadata, data))
+                _note(plan, id, Row(id, plan.version(), stamp, stamp, metadata, data))
                 return id
             case Kind.REPLACE | Kind.UPDATE | Kind.UPSERT:
                 data, metadata = _texts(batch.texts[at])
@@ -340,6 +347,10 @@ def _judge(batch: Batch, at: int, plan: Plan, view: View, rows: dict[str, Row], 
 def _note(plan: Plan, id: str, row: Row | None) -> None:
     plan.ahead[id] = row
     plan.effects.append(Effect(id, row))
+
+
+def _data(row: Row) -> bytes:
+    return row.data
 
 
 def _versioned(row: Row | None) -> Record | None:

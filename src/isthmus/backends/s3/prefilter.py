@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 import orjson
 
+from isthmus._path import Root
 from isthmus._query.ast import (
     And,
     Contains,
@@ -24,6 +25,7 @@ from isthmus._query.ast import (
     Or,
     Predicate,
     StartsWith,
+    leaves,
 )
 from isthmus._query.split import Grade
 
@@ -75,6 +77,11 @@ def compiled(predicate: Predicate) -> Filter | None:
         return None
     test = _compiled(predicate)
     return lambda body: test(body) or b"\\u" in body or b"\\/" in body
+
+
+def of_data_only(predicate: Predicate) -> bool:
+    """Return whether a predicate is about the data alone, not about metadata or attributes."""
+    return all(leaf.path.root is Root.DATA for leaf in leaves(predicate) if not isinstance(leaf, And | Or))
 
 
 def _compiled(predicate: Predicate) -> Filter:
