@@ -94,7 +94,10 @@ class Bulk:
             if "cluster_block" in reason_of(answer)[0]:
                 raise failed_answer(status, answer, None, doing, writes=False)
             return None
-        return [_item(outcome) for outcome in answer.get("items", [])]
+        answered = [_item(outcome) for outcome in answer.get("items", [])]
+        if any(item.version.startswith("0.") for item in answered):
+            await index.verify(pool)
+        return answered
 
     async def _halved(
         self, pool: ClientPool, index: Index, lines: Sequence[bytes], doing: str

@@ -71,7 +71,10 @@ class Index:
         mappings = found.get("mappings", {})
         self._check_format(mappings)
         properties = mappings.get("properties", {})
-        self.types = {**self.types, **mapped_types(properties)}
+        types = mapped_types(properties)
+        if not self.types.keys() <= types.keys():
+            self._forget()  # it was deleted and made again
+        self.types = types
         settings = found.get("settings", {}).get("index", {}).get("mapping", {})
         self._limit = int(settings.get("total_fields", {}).get("limit", 1000))
         return True
@@ -121,10 +124,25 @@ class Index:
         """Return the error for an index that was deleted under us; the next call makes it again."""
         self._loaded = False
         self.types = {}
+        self._forget()
+        return UnavailableError(f"index {self.name} does not exist any more: somebody deleted it")
+
+    def _forget(self) -> None:
         self._beyond.clear()
         self.data_shapes.forget()
         self.metadata_shapes.forget()
-        return UnavailableError(f"index {self.name} does not exist any more: somebody deleted it")
+
+    async def verify(self, pool: ClientPool) -> None:
+        """Check that the first document of a shard went into an index with our mapping.
+
+        If somebody deletes an index under us, the server makes one by itself for the next bulk
+        request, in which nothing would be exact.
+        """
+        known = self.types
+        if not await self.load(pool):
+            raise self.gone()
+        if not known.keys() <= self.types.keys():
+            raise self.gone()
 
     async def know(self, pool: ClientPool, names: Iterable[str]) -> None:
         """Read the mapping again if a field is not in it: another writer may have added it."""
