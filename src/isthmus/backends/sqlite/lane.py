@@ -11,9 +11,11 @@ import contextlib
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from isthmus.backends.sqlite import forking
 from isthmus.backends.sqlite.session import Session
 from isthmus.errors import ClosedError
 
@@ -51,6 +53,7 @@ class Lane:
         self._watchers: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
         self._thread = threading.Thread(target=self._main, name=name, daemon=True)
         self._thread.start()
+        forking.watch(self)
 
     async def run(
         self, work: Callable[[Session], T], *, done: Callable[[], None] | None = None, shielded: bool = False
@@ -81,6 +84,29 @@ class Lane:
             job.cancelled = True
             if self._current is job and self._session is not None:
                 self._session.interrupt()
+
+    def pause(self, patience: float) -> None:
+        """Take up no more jobs, and close the connection if it is idle within some seconds."""
+        end = time.monotonic() + patience
+        while True:
+            self._turn.acquire()
+            if self._current is None:
+                break
+            if time.monotonic() >= end:
+                return
+            self._turn.release()
+            time.sleep(0.001)
+        session = self._session
+        if session is not None and not session.connection.in_transaction and session.reopens:
+            self._let_go()
+
+    def resume(self) -> None:
+        """Go on after `pause`."""
+        self._turn.release()
+
+    def open_label(self) -> str | None:
+        """Return the file whose connection is open, or None."""
+        return None if self._session is None else self._session.label
 
     def stop(self) -> None:
         """End the thread after the jobs that wait; the thread closes the connection."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from isthmus._executor import PoolStats
+from isthmus.backends.sqlite import forking
 from isthmus.backends.sqlite.config import SQLiteConfig
 from isthmus.backends.sqlite.errors import translated
 from isthmus.backends.sqlite.lane import Lane
@@ -212,6 +213,7 @@ class Pool:
         )
 
     def _session(self, prepare: Callable[[Session], None]) -> Session:
+        forking.check(self.label)
         connection = None
         try:
             connection = self._connect()
@@ -268,7 +270,13 @@ class Pool:
         """Copy a database in memory, whose one connection cannot be held for long."""
         copy = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
         session.connection.backup(copy)
-        return lambda: Session(copy, self.label, 0.0)
+
+        def open_copy() -> Session:
+            session = Session(copy, self.label, 0.0)
+            session.reopens = False
+            return session
+
+        return open_copy
 
     def held_snapshot(self, token: str) -> Snapshot:
         """Return a snapshot that a stream holds."""

@@ -33,6 +33,8 @@ class Session:
         self.connection = connection
         self.label = label
         self.job: Job | None = None
+        self.reopens = True
+        """Whether a new connection finds what this one has."""
         self._busy_timeout = busy_timeout
         self._functions = Functions(connection)
         connection.set_progress_handler(self._stop, _STEPS)
