@@ -72,6 +72,8 @@ class PostgresBackend(PostgresExecutor):
     async def _run(self, work: Callable[[Connection], Awaitable[R]], *, writes: bool = False) -> R:
         with WRITING if writes else READING:
             pool = self._pools.current() or await self._pools.pool()
+            if not writes:
+                pool = pool.reads
             try:
                 async with pool.acquire() as connection:
                     return await work(connection)
@@ -88,7 +90,7 @@ class PostgresBackend(PostgresExecutor):
     async def open(self, collection: str) -> None:
         """Connect in the running loop, and make the collection's table and indexes if they are missing."""
         table = self._table(collection)
-        await self._run(lambda connection: prepare(connection, table, self._config))
+        await self._run(lambda connection: prepare(connection, table, self._config), writes=True)
 
     async def close(self) -> None:
         """Give back the pools of all loops; open streams end."""
@@ -169,7 +171,7 @@ class PostgresBackend(PostgresExecutor):
         with READING:
             if request.after:
                 return await snapshots.more(request.after[0], request.size)
-            return await snapshots.first(await self._pools.pool(), table, request)
+            return await snapshots.first((await self._pools.pool()).reads, table, request)
 
     async def _release(self, token: int) -> None:
         with READING:

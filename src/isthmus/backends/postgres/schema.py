@@ -30,6 +30,8 @@ _COLUMNS = {
 # One number for all that isthmus makes in a database: makers wait for each other.
 _LOCK = zlib.crc32(b"isthmus schema")
 
+_OLDEST = 130_000
+_SERVER = "SELECT current_setting('server_version_num')::int4, current_setting('server_encoding')"
 _LOOK = """
 SELECT c.oid::int8, c.relkind::text, obj_description(c.oid, 'pg_class'),
   array(SELECT a.attname::text FROM pg_attribute a
@@ -62,6 +64,7 @@ async def prepare(connection: Connection, table: Table, config: PostgresConfig) 
 
     Raises `ConfigError` for a table that is not ours, or of a newer format.
     """
+    _check_server(await connection.fetchrow(_SERVER))
     found = await connection.fetchrow(_LOOK, table.schema, table.name)
     if found is None:
         if config.create_table == "never":
@@ -78,6 +81,14 @@ async def prepare(connection: Connection, table: Table, config: PostgresConfig) 
     missing = [index for index in wanted if index.name not in found[5]]
     if missing and config.create_table != "never":
         await _make_indexes(connection, table, missing, config)
+
+
+def _check_server(row: Any) -> None:
+    version, encoding = row
+    if version < _OLDEST:
+        raise ConfigError(f"postgres: the server is version {version // 10_000}, isthmus needs 13 or later")
+    if encoding != "UTF8":
+        raise ConfigError(f"postgres: the database's encoding is {encoding}; isthmus needs UTF8 for any text")
 
 
 def _definition(table: Table) -> list[str]:
@@ -171,6 +182,7 @@ async def _build(connection: Connection, table: Table, missing: list[Index]) -> 
     if found is None:
         return
     valid, broken = found[5], found[6]
+    built = False
     for index in missing:
         if index.name in valid:
             continue
@@ -181,7 +193,11 @@ async def _build(connection: Connection, table: Table, missing: list[Index]) -> 
         if index.needs is not None and not await _extended(connection, index.needs):
             log.warning("postgres: the extension %s cannot be had; %s is not built", index.needs, index.name)
             continue
-        await connection.execute(created(index, table.schema, table.name), timeout=None)
+        await connection.execute(created(index, table.schema, table.name))
+        built = True
+    if built:
+        # What the planner knows of an index on an expression comes from ANALYZE alone.
+        await connection.execute(f"ANALYZE {table.sql}")
 
 
 async def _extended(connection: Connection, extension: str) -> bool:
