@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -126,7 +127,7 @@ def load(
 
 async def _load(where: Place, found: Iterator[Line], mode: Mode, on_error: OnError, loaded: _Loaded) -> None:
     async with opened(where, writes=True) as store:
-        while batch := list(islice(found, _BATCH)):
+        while batch := _next_batch(found):
             good = []
             for line in batch:
                 if line.error is not None or line.record is None:
@@ -140,6 +141,15 @@ async def _load(where: Place, found: Iterator[Line], mode: Mode, on_error: OnErr
                 await _write(store, good, mode, on_error, loaded)
             if loaded.stopped is not None:
                 return
+
+
+def _next_batch(found: Iterator[Line]) -> list[Line]:
+    """Read the next lines; Ctrl-C ends a read that waits for a pipe, which asyncio's handler would not."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return list(islice(found, _BATCH))
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 async def _write(

@@ -148,7 +148,8 @@ async def _query(where: Place, query: Query, format: Format, file: Path | None) 
     # By id if nothing else is said, so that two runs agree.
     asked = query.limit(TABLE_ROWS + 1 if cut else 2**62 if query.count is None else query.count)
     async with opened(where) as store:
-        with writer(file, format) as sink:
+        first = [path.keys[0] for path in query.fields or () if path.keys]
+        with writer(file, format, first) as sink:
             async with store.stream(asked) as records:
                 async for record in records:
                     if cut and sink.count == TABLE_ROWS:

@@ -10,6 +10,7 @@ import typer
 
 from isthmus import AsyncDatabase, UnsupportedError
 from isthmus._executor import PoolStats
+from isthmus._registry import plugin
 from isthmus.cli._exit import Code, CommandError
 from isthmus.cli._options import AsJson, Ask, CollectionName, Store, run
 from isthmus.cli._show import print_facts, print_json, print_table
@@ -160,10 +161,11 @@ async def _index(where: Place, fields: list[str]) -> dict[str, str | None]:
     given: dict[str, Any] = dict(settings(where, writes=bool(fields)))
     if fields:
         given["indexes"] = fields
+    chosen = plugin(where.url.split("://", 1)[0])
+    if not chosen.capabilities.indexes:
+        raise UnsupportedError(f"{chosen.name} has no declared indexes", capability="indexes")
     db = await AsyncDatabase.open(where.url, given)
     try:
-        if not db.capabilities.indexes:
-            raise UnsupportedError(f"{db.backend} has no declared indexes", capability="indexes")
         declared = list(getattr(db.config, "indexes", ()))
         used: dict[str, str | None] = {}
         for name, path in zip(fields, wanted, strict=True):

@@ -37,6 +37,11 @@ def _run(arguments: list[str]) -> int:
     command: Any = typer.main.get_command(app)
     try:
         result = command.main(arguments, prog_name="isthmus", standalone_mode=False)
+    except SystemExit as error:
+        # Click makes a closed pipe an exit with code 1, like any failure.
+        if isinstance(error.__context__, BrokenPipeError):
+            raise error.__context__ from None
+        raise
     except typer.Abort:  # a prompt that was left
         raise KeyboardInterrupt from None
     except Exception as error:

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 from isthmus import AsyncDatabase, Collection, ConfigError
 from isthmus._registry import plugin
@@ -60,9 +60,8 @@ def without_secrets(url: str) -> str:
     """Return a URL that may be shown: no password, no token among its options."""
     try:
         parts = urlsplit(url)
-        port = f":{parts.port}" if parts.port else ""
-        hosts = parts.netloc.rpartition("@")[2] if "," in parts.netloc else f"{parts.hostname or ''}{port}"
-        user = f"{quote(parts.username)}@" if parts.username else ""
+        login, _, hosts = parts.netloc.rpartition("@")
+        user = f"{login.partition(':')[0]}@" if login else ""
         options = [(k, v) for k, v in parse_qsl(parts.query, keep_blank_values=True) if not _SECRET.search(k)]
     except ValueError:
         return f"{url.split(':', 1)[0]}://…"
@@ -111,10 +110,10 @@ def settings(place: Place, *, writes: bool) -> dict[str, str]:
 
 def _there(place: Place) -> None:
     """Refuse a SQLite file that is not there, which opening would make."""
-    parts = urlsplit(place.url)
-    if parts.scheme in ("sqlite", "sqlite3") and parts.path not in ("", "/", "/:memory:"):
-        from urllib.parse import unquote
-
-        file = Path(unquote(parts.path)[1:])
+    if place.url.split(":", 1)[0] not in ("sqlite", "sqlite3"):
+        return
+    path = urlsplit(place.url).path
+    if path not in ("", "/", "/:memory:"):
+        file = Path(unquote(path)[1:])
         if not file.exists():
             raise ConfigError(f"sqlite: there is no file {file}")

@@ -9,7 +9,7 @@ import io
 import os
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -118,8 +118,9 @@ def _write_csv(spill: Spill, file: IO[bytes]) -> None:
 class _Table(Writer):
     """Holds its rows: a table is for a screen."""
 
-    def __init__(self) -> None:
+    def __init__(self, first: Sequence[str]) -> None:
         self._records: list[Record] = []
+        self._first = first
 
     def add(self, record: Record) -> None:
         self._records.append(record)
@@ -128,26 +129,27 @@ class _Table(Writer):
     def close(self) -> None:
         if not self._records:
             return
-        keys: dict[str, int] = {}
-        for record in self._records:
-            for key in record.data:
-                keys[key] = keys.get(key, 0) + 1
+        there = dict.fromkeys(key for record in self._records for key in record.data)
+        keys = list(dict.fromkeys([*(key for key in self._first if key in there), *there]))
         fitting = max(1, (out().width - 14) // 14)
-        shown = list(keys)[:fitting]
+        shown = keys[:fitting]
         rows = [[record.id, *(record.data.get(key, ...) for key in shown)] for record in self._records]
         print_table([ID, *shown], rows)
         if len(keys) > len(shown):
-            rest = ", ".join(list(keys)[fitting : fitting + 8])
+            rest = ", ".join(keys[fitting : fitting + 8])
             out().print(f"… and {len(keys) - len(shown)} more fields: {rest}", style="dim", markup=False)
 
 
 @contextlib.contextmanager
-def writer(file: Path | None, format: Format) -> Iterator[Writer]:
-    """Open a writer; a file gets its name only when it is complete."""
+def writer(file: Path | None, format: Format, first: Sequence[str] = ()) -> Iterator[Writer]:
+    """Open a writer; a file gets its name only when it is complete.
+
+    A table's columns begin with the `first` ones.
+    """
     if file is None or str(file) == "-":
         if format is Format.PARQUET and sys.stdout.isatty():
             raise UsageError("Parquet is not for a screen: say --out FILE")
-        sink = _Table() if format is Format.TABLE else _sink(sys.stdout.buffer, format)
+        sink = _Table(first) if format is Format.TABLE else _sink(sys.stdout.buffer, format)
         yield sink
         sink.close()
         sys.stdout.flush()

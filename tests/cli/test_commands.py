@@ -1,0 +1,313 @@
+"""Each command does what it says, prints JSON when asked, and ends with an honest exit code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import orjson
+import pytest
+
+from tests.cli.conftest import Cli
+
+pytestmark = pytest.mark.backend("sqlite")
+
+
+def test_ping_says_that_the_store_works(cli: Cli, people: str) -> None:
+    """One line, or JSON with the times."""
+    ran = cli("ping", people)
+    assert ran.code == 0
+    assert "works: connected in" in ran.out
+
+    shape = cli("ping", people, "--json", "-n", 2).json
+    assert shape["backend"] == "sqlite"
+    assert len(shape["ping_ms"]) == 2
+
+
+def test_a_store_can_come_from_the_environment(
+    cli: Cli, people: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """$ISTHMUS_URL stands for a dash and for no argument at all."""
+    assert cli("ping").code == 3
+    monkeypatch.setenv("ISTHMUS_URL", people)
+
+    assert cli("ping").code == 0
+    assert cli("count", "-", "age<10").out == "10\n"
+
+
+def test_get_prints_records_and_tells_missing_ones(cli: Cli, people: str) -> None:
+    """Exit code 1 says that an id is not there; the others are printed."""
+    ran = cli("get", people, "p001", "--json")
+    assert ran.code == 0
+    assert ran.json["data"] == {"name": "Name 1", "age": 1, "city": "Oslo"}
+    assert "Name 1" in cli("get", people, "p001").out
+
+    ran = cli("get", people, "p001", "nobody", "--json")
+    assert ran.code == 1
+    assert len(ran.lines) == 1
+    assert "'nobody'" in ran.err
+
+
+def test_put_update_and_delete_write(cli: Cli, people: str) -> None:
+    """The same words as the library, compare-and-set included."""
+    put = cli("put", people, "x", '{"n": 1}', "--metadata", '{"m": 2}', "--json")
+    assert put.code == 0
+    assert cli("put", people, "x", "{}", "--create").code == 6
+    assert cli("put", people, "nobody", "{}", "--replace").code == 6
+    version = put.json["version"]
+    updated = cli("update", people, "x", '{"k": null}', "--if-version", version, "--json")
+    assert updated.code == 0
+    stale = cli("update", people, "x", "{}", "--if-version", version)
+    assert stale.code == 6
+    assert stale.err.count("\n") == 1
+    record = cli("get", people, "x", "--json").json
+    assert (record["data"], record["metadata"]) == ({"n": 1, "k": None}, {"m": 2})
+    assert cli("delete", people, "x", "--json").json == {"x": True}
+    assert cli("delete", people, "x").code == 1
+
+
+def test_a_wrong_json_argument_is_usage(cli: Cli, people: str) -> None:
+    """Neither broken JSON nor a list is a record."""
+    assert cli("put", people, "x", "{n: 1}").code == 2
+    assert cli("put", people, "x", "[1]").code == 2
+
+
+def test_query_prints_lines_tables_and_csv(cli: Cli, people: str) -> None:
+    """Filter, sort, limit, offset and select work together in each format."""
+    options = ['age>=25 and city="Oslo"', "--sort", "age desc", "--limit", 3, "--offset", 1]
+
+    lines = cli("query", people, *options, "--json").lines
+    assert [line["data"]["age"] for line in lines] == [97, 95, 93]
+    table = cli("query", people, *options, "--format", "table", "--select", "age, name").out
+    assert [row.split()[:3] for row in table.splitlines()] == [
+        ["_id", "age", "name"],
+        ["p097", "97", "Name"],
+        ["p095", "95", "Name"],
+        ["p093", "93", "Name"],
+    ]
+    csv = cli("query", people, *options, "-f", "csv").out.splitlines()
+    assert csv == [
+        "_id,name,age,city",
+        "p097,Name 97,97,Oslo",
+        "p095,Name 95,95,Oslo",
+        "p093,Name 93,93,Oslo",
+    ]
+
+
+def test_a_table_says_that_there_is_more(cli: Cli, people: str) -> None:
+    """A screen gets the first fifty; a pipe gets all."""
+    ran = cli("query", people, "-f", "table")
+    assert len(ran.out.splitlines()) == 51
+    assert "there are more" in ran.err
+    assert len(cli("query", people).lines) == 100
+
+
+def test_query_takes_json_and_sorts_nulls(cli: Cli, people: str) -> None:
+    """A filter may be JSON; nulls go where they are told."""
+    cli("put", people, "z", "{}")
+    shape = '{"field": "age", "op": "<", "value": 2}'
+    assert [line["id"] for line in cli("query", people, shape).lines] == ["p000", "p001"]
+    first = cli("query", people, "--sort", "age desc nulls first, _id", "-n", 2).lines
+    assert [line["id"] for line in first] == ["z", "p099"]
+    assert cli("query", people, "--sort", "age sideways").code == 2
+
+
+def test_count_and_agg_compute(cli: Cli, people: str) -> None:
+    """Groups and columns are named as asked."""
+    assert cli("count", people, "age between 10 and 19").out == "10\n"
+    assert cli("count", people, "--json").json == {"count": 100}
+    rows = cli("agg", people, "age<10", "--by", "city", "-a", "n=count", "-a", "max:age", "--json").json
+    assert rows == [{"city": "Oslo", "n": 5, "max_age": 9}, {"city": "Rome", "n": 5, "max_age": 8}]
+    assert "Rome" in cli("agg", people, "--by", "city").out
+    assert cli("agg", people, "-a", "median:age").code == 2
+
+
+def test_explain_shows_the_plan(cli: Cli, people: str) -> None:
+    """A tree for people, fields for programs."""
+    ran = cli("explain", people, 'age>=25 and name regex "x"', "--sort", "age")
+    assert ran.code == 0
+    assert "age >= 25" in ran.out
+    assert "native" in ran.out
+    shape = cli("explain", people, "age>=25", "--json").json
+    assert shape["exact"] is True
+    assert shape["tree"]["grade"] == "EXACT"
+
+
+def test_ls_stats_and_index_tell_about_the_store(cli: Cli, people: str) -> None:
+    """Collections, capabilities, and which index serves a field."""
+    cli("put", people, "a", "{}", "-c", "other")
+    assert cli("ls", people).out.split() == ["other", "records"]
+    assert cli("ls", people, "--count", "--json").json == [
+        {"collection": "other", "records": 1},
+        {"collection": "records", "records": 100},
+    ]
+    stats = cli("stats", people, "--json").json
+    assert stats["records"] == 100
+    assert stats["capabilities"]["transactions"] is True
+    assert stats["pool"]["size"] >= 1
+    made = cli("index", people, "age", "--json")
+    assert made.code == 0
+    assert made.json["age"]
+    assert cli("explain", people, "age=3", "--json").json["index"]
+
+
+def test_a_store_without_indexes_says_so(cli: Cli) -> None:
+    """What a store cannot do is no imitation."""
+    assert cli("index", "memory://", "age").code == 7
+
+
+def test_copy_diff_and_verify_work_together(cli: Cli, people: str, tmp_path: Path) -> None:
+    """Copied and verified; a change is shown and mended."""
+    other = f"sqlite:///{tmp_path}/other.db"
+    assert (
+        cli("copy", people, other, "--dry-run", "--json").code == 3
+    )  # there is no such file, and none is made
+    assert not (tmp_path / "other.db").exists()
+    copied = cli("copy", people, other, "--verify", "--json", "--journal", tmp_path / "journal")
+    assert copied.code == 0
+    assert copied.json["written"] == 100
+    assert copied.json["verified"]["equal"] is True
+    assert copied.json["digest"] == copied.json["verified"]["target"]["digest"]
+    again = cli("copy", people, other, "--json", "--journal", tmp_path / "journal", "--resume").json
+    assert (again["earlier"], again["read"]) == (100, 100)
+    assert cli("diff", people, other).code == 0
+
+    cli("update", other, "p050", '{"age": 51}')
+    cli("delete", other, "p001")
+    cli("put", other, "zz", "{}")
+    ran = cli("diff", people, other)
+    assert ran.code == 1
+    assert ran.out.splitlines() == ["+ p001", "~ p050", "    data.age: 50 -> 51", "- zz"]
+    assert [line["kind"] for line in cli("diff", people, other, "--json").lines] == [
+        "missing",
+        "changed",
+        "extra",
+    ]
+    assert cli("verify", people, other).code == 1
+    mended = cli("verify", people, other, "--repair", "--delete-extra", "--json")
+    assert mended.code == 0
+    assert mended.json["repaired"] == {"written": 2, "deleted": 1, "left": 0}
+
+
+def test_copy_changes_fields_and_takes_a_hook(
+    cli: Cli, people: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """--rename, --drop, --where and --transform reach the library."""
+    (tmp_path / "hook_of_test.py").write_text(
+        "def keep(record):\n    return record if record['years'] != 7 else None\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    other = f"sqlite:///{tmp_path}/other.db"
+
+    ran = cli(
+        "copy",
+        people,
+        other,
+        "--where",
+        "age<10",
+        "--rename",
+        "age=years",
+        "--drop",
+        "city",
+        "--transform",
+        "hook_of_test:keep",
+        "--json",
+    )
+
+    assert ran.code == 0, ran.err
+    assert (ran.json["read"], ran.json["written"], ran.json["left_out"]) == (10, 9, 1)
+    assert cli("get", other, "p003", "--json").json["data"] == {"name": "Name 3", "years": 3}
+    assert cli("copy", people, other, "--transform", "hook_of_test:none").code == 3
+    assert cli("copy", people, other, "--rename", "a").code == 2
+    assert cli("copy", people, other, "--resume").code == 2
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
+def test_dump_and_load_give_the_same_records(cli: Cli, tmp_path: Path, suffix: str) -> None:
+    """Odd keys, odd text, nulls, nested values and mixed types survive each format."""
+    odd = [
+        {"text": "5", "n": 5, "f": 1.5, "mixed": 1, "": "empty key", "a.b": True},
+        {"text": "", "n": -(2**63), "f": 1e300, "mixed": "x", "null": None, "_id": "data"},
+        {"text": "true", "n": 2**53 + 1, "list": [1, None], "obj": {"k": []}, "_metadata": 3},
+        {"text": 'quote " comma , \r\n line', "mixed": None, "data:x": 1, "all": 1},
+        {"text": "{}", "mixed": {"deep": [True]}, "emoji": "\U0001f600", "data": {"x": 1}},
+        {},
+    ]
+    one, two = f"sqlite:///{tmp_path}/one.db", f"sqlite:///{tmp_path}/two.db"
+    lines = [
+        {"id": f"k{i}", "data": data, "metadata": {"i": i} if i % 2 else {}} for i, data in enumerate(odd)
+    ]
+    source = tmp_path / "source.jsonl"
+    source.write_bytes(b"\n".join(map(orjson.dumps, lines)))
+    assert cli("load", one, source).code == 0
+
+    dumped = cli("dump", one, tmp_path / f"dump.{suffix}", "--json")
+    loaded = cli("load", two, tmp_path / f"dump.{suffix}", "--json")
+
+    assert dumped.json["written"] == loaded.json["written"] == len(odd)
+    ran = cli("diff", one, two)
+    assert (ran.code, ran.out) == (0, "")
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_plain_lines_are_data(cli: Cli, tmp_path: Path) -> None:
+    """Ids come from a field if told, else they are made; --plain takes no line for an envelope."""
+    file = tmp_path / "plain.jsonl"
+    file.write_text('{"key": 7, "v": 1}\n\n{"key": "b", "v": 2}\n')
+    url = f"sqlite:///{tmp_path}/x.db"
+    assert cli("load", url, file, "--id", "key").code == 0
+    assert [line["id"] for line in cli("query", url).lines] == ["7", "b"]
+    file.write_text('{"id": "e", "data": {"v": 3}}\n')
+    assert cli("load", url, file, "--plain", "-c", "plain").code == 0
+    assert cli("query", url, "-c", "plain").lines[0]["data"] == {"id": "e", "data": {"v": 3}}
+
+
+def test_a_broken_line_is_told_by_number(cli: Cli, tmp_path: Path) -> None:
+    """`stop` ends there, `skip` goes on; either way what was written is said."""
+    good = [orjson.dumps({"id": f"k{i}", "data": {"n": i}}) for i in range(6)]
+    bad = [b'{"id": "x", "data": ', b"[1]", b'{"id": "", "data": {}}', b'{"v": "\\u0000"}']
+    file = tmp_path / "lines.jsonl"
+    file.write_bytes(b"\n".join([*good[:3], bad[0], good[3], bad[1], bad[2], bad[3], *good[4:]]))
+    url = f"sqlite:///{tmp_path}/x.db"
+
+    stopped = cli("load", url, file)
+    assert stopped.code == 6
+    assert f"{file}:4: not JSON" in stopped.err
+    assert "3 records were written" in stopped.err
+    skipped = cli("load", url, file, "--on-error", "skip", "--json")
+    assert skipped.code == 6
+    assert skipped.json["written"] == 6
+    assert [error["line"] for error in skipped.json["errors"]] == [4, 6, 7, 8]
+
+
+def test_create_mode_refuses_ids_that_exist(cli: Cli, tmp_path: Path) -> None:
+    """The line of the record that is there already is named; nothing of its batch is written."""
+    file = tmp_path / "lines.jsonl"
+    file.write_text('{"id": "a", "data": {}}\n{"id": "b", "data": {}}\n')
+    url = f"sqlite:///{tmp_path}/x.db"
+    cli("put", url, "b", '{"old": true}')
+
+    stopped = cli("load", url, file, "--mode", "create")
+    assert stopped.code == 6
+    assert f"{file}:2:" in stopped.err
+    assert cli("count", url).out == "1\n"
+    assert cli("load", url, file, "--mode", "create", "--on-error", "skip").code == 6
+    assert cli("count", url).out == "2\n"
+
+
+def test_foreign_csv_and_parquet_are_taken(cli: Cli, tmp_path: Path) -> None:
+    """Files that others made: numbers are numbers, leading zeros stay text, bad rows have a number."""
+    url = f"sqlite:///{tmp_path}/x.db"
+    file = tmp_path / "foreign.csv"
+    file.write_text("\ufeffcode,zip,n\nA,0123,5\nB,x\nC,99,1.5\n", encoding="utf-8")
+    ran = cli("load", url, file, "--id", "code", "--on-error", "skip")
+    assert ran.code == 6
+    assert f"{file}:3: 2 cells under 3 headings" in ran.err
+    assert cli("get", url, "A", "--json").json["data"] == {"code": "A", "zip": "0123", "n": 5}
+
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    table = pa.table({"code": ["D", "E"], "when": pa.array([0, None], pa.timestamp("ms", "UTC"))})
+    pq.write_table(table, tmp_path / "foreign.parquet")
+    assert cli("load", url, tmp_path / "foreign.parquet", "--id", "code").code == 0
+    assert cli("get", url, "D", "--json").json["data"]["when"] == "1970-01-01T00:00:00.000000Z"

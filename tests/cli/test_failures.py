@@ -1,0 +1,311 @@
+"""Whatever goes wrong is one clear line and a documented exit code, never a traceback."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import orjson
+import pytest
+
+from isthmus.cli._exit import Code, code_of
+from isthmus.cli._stores import without_secrets
+from isthmus.errors import IsthmusError
+from tests.cli.conftest import Cli, Ran, command, process
+
+pytestmark = pytest.mark.backend("sqlite")
+CANARY = "c4n4ry-s3cr3t"
+
+
+def one_line(ran: Ran, code: Code) -> None:
+    assert ran.code == code, ran.err
+    assert re.fullmatch(r"isthmus: .+\n", ran.err), ran.err
+    assert ran.out == ""
+
+
+def fill(url: str, folder: Path) -> None:
+    """Put half a megabyte into a store."""
+    lines = (orjson.dumps({"id": f"{i}", "data": {"x": "y" * 1000}}) for i in range(500))
+    (folder / "big.jsonl").write_bytes(b"\n".join(lines))
+    assert process("load", url, folder / "big.jsonl").returncode == 0
+
+
+def closed_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+@pytest.mark.parametrize("scheme", ["postgres", "es+http"])
+def test_an_unreachable_store_is_exit_code_4(cli: Cli, scheme: str) -> None:
+    """The line says that no connection could be made."""
+    one_line(cli("ping", f"{scheme}://127.0.0.1:{closed_port()}/x"), Code.UNREACHABLE)
+
+
+def test_a_wrong_filter_is_exit_code_2_and_shows_where(cli: Cli, people: str) -> None:
+    """The caret is below the place."""
+    ran = cli("query", people, "age>=")
+
+    assert ran.code == 2
+    assert ran.err.splitlines() == [
+        "isthmus: filter, character 6: expected a value, found the end",
+        "  age>=",
+        "       ^",
+    ]
+
+
+def test_a_wrong_option_or_command_is_exit_code_2(cli: Cli, people: str) -> None:
+    """The line names the help to read."""
+    for arguments in (
+        ["query", people, "--bogus"],
+        ["frobnicate"],
+        ["query", people, "-n", "many"],
+        ["get", people],
+    ):
+        ran = cli(*arguments)
+        one_line(ran, Code.USAGE)
+        assert "--help" in ran.err
+
+
+def test_a_wrong_url_or_setting_is_exit_code_3(cli: Cli, tmp_path: Path) -> None:
+    """So is a SQLite file that is not there: commands that read make nothing."""
+    for url in ("nosuch://x", "sqlite:///x.db?max_sise=3", f"sqlite:///{tmp_path}/missing.db"):
+        one_line(cli("count", url), Code.CONFIG)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_collection_is_not_made_by_reading(cli: Cli, people: str) -> None:
+    """A typing error in a name leaves no empty table behind."""
+    assert cli("count", people, "-c", "typo").code == 3
+    assert cli("ls", people).out == "records\n"
+
+
+def test_errors_are_json_with_json(cli: Cli, people: str) -> None:
+    """A program reads the class, the message and the code."""
+    ran = cli("query", people, "age>=", "--json")
+
+    shape = orjson.loads(ran.err)
+    assert shape["error"] == "FilterError"
+    assert shape["exit_code"] == ran.code == 2
+
+
+def test_a_missing_file_is_exit_code_8(cli: Cli, people: str, tmp_path: Path) -> None:
+    """Local files have a code of their own."""
+    one_line(cli("load", people, tmp_path / "missing.jsonl"), Code.FILES)
+    one_line(cli("dump", people, tmp_path / "no" / "such" / "folder.jsonl"), Code.FILES)
+
+
+def test_a_fault_of_ours_is_exit_code_70_and_debug_shows_it(
+    cli: Cli, people: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without --debug one line, with it a traceback."""
+    monkeypatch.setattr("isthmus.cli._commands_find.parse_query", lambda text: 1 / 0)
+
+    one_line(cli("count", people), Code.BUG)
+    assert "Traceback" in cli("count", people, "--debug").err
+
+
+def test_every_error_of_the_library_has_a_code() -> None:
+    """No class of the tree is taken for a fault of ours."""
+
+    def walk(cls: type[IsthmusError]) -> list[type[IsthmusError]]:
+        return [cls, *(found for sub in cls.__subclasses__() for found in walk(sub))]
+
+    for cls in walk(IsthmusError):
+        error = cls.__new__(cls)
+        if not hasattr(error, "outcomes"):
+            error.__dict__["outcomes"] = []
+        assert code_of(error) not in (Code.OK, Code.NO, Code.BUG), cls
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize("arguments", [["--json"], ["-f", "csv"], ["-f", "table"]])
+def test_a_full_disk_is_exit_code_8(people: str, arguments: list[str]) -> None:
+    """Output that cannot be written is told, whatever the format."""
+    with Path("/dev/full").open("wb") as full:
+        ran = subprocess.run(
+            command("query", people, *arguments), stdout=full, stderr=subprocess.PIPE, timeout=60, check=False
+        )
+
+    assert ran.returncode == Code.FILES, ran.stderr
+    assert b"no space left on the disk" in ran.stderr
+    assert ran.stderr.count(b"\n") == 1
+
+
+def test_a_dump_that_fails_leaves_no_half_file(people: str, tmp_path: Path) -> None:
+    """A file has its name only when it is complete; a limit on file size stands for a full disk."""
+    fill(people, tmp_path)
+    file = tmp_path / "dump.jsonl"
+    file.write_text("the old one")
+
+    ran = subprocess.run(
+        ["bash", "-c", 'ulimit -f 128; trap "" XFSZ; exec "$@"', "x", *command("dump", people, file)],
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert ran.returncode == Code.FILES, ran.stderr
+    assert file.read_text() == "the old one"
+    assert not file.with_name("dump.jsonl.part").exists()
+
+
+def test_a_pipe_closed_early_is_silent(people: str, tmp_path: Path) -> None:
+    """`isthmus query … | head -1` ends like any other program: by the code of SIGPIPE, without a word."""
+    fill(people, tmp_path)
+    with subprocess.Popen(
+        command("query", people, "--json"), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as running:
+        assert running.stdout is not None
+        assert running.stderr is not None
+        running.stdout.readline()
+        running.stdout.close()
+        err = running.stderr.read()
+        code = running.wait(60)
+
+    assert err == b""
+    assert code == Code.PIPE
+
+
+def test_ctrl_c_ends_a_copy_with_an_intact_journal(people: str, tmp_path: Path) -> None:
+    """Exit code 130, the journal can be gone on with, nothing is lost or doubled."""
+    other = f"sqlite:///{tmp_path}/other.db"
+    journal = tmp_path / "journal"
+    options = ["copy", people, other, "--journal", journal, "--page", 5]
+    with subprocess.Popen(
+        command(*options, "--throttle", 20), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as running:
+        deadline = time.monotonic() + 30
+        while (not journal.exists() or journal.read_bytes().count(b"\n") < 3) and time.monotonic() < deadline:
+            time.sleep(0.02)  # until the other process has acknowledged a range
+        running.send_signal(signal.SIGINT)
+        _, err = running.communicate(timeout=30)
+
+    assert running.returncode == Code.INTERRUPTED
+    assert b"Traceback" not in err
+    assert b"--resume" in err
+    resumed = process(*options, "--resume", "--verify", "--json")
+    assert resumed.returncode == 0, resumed.stderr
+    shape = orjson.loads(resumed.stdout)
+    assert 0 < shape["earlier"] < 100
+    assert shape["read"] == 100
+    assert shape["verified"]["equal"]
+
+
+def test_ctrl_c_in_a_load_says_what_was_written(people: str) -> None:
+    """The pipe that feeds it stays open; the interrupt ends it all the same."""
+    with subprocess.Popen(
+        command("load", people, "-"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as running:
+        assert running.stdin is not None
+        line = orjson.dumps({"data": {"x": 1}}) + b"\n"
+        running.stdin.write(line * 2_500)
+        running.stdin.flush()
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            counted = process("count", people)
+            if counted.returncode == 0 and int(counted.stdout) >= 2_100:
+                break
+        running.send_signal(signal.SIGINT)
+        err = running.stderr.read() if running.stderr else b""
+        running.wait(30)
+
+    assert running.returncode == Code.INTERRUPTED, err
+    assert b"2000 records were written" in err
+    assert b"Traceback" not in err
+
+
+def test_the_extra_cli_is_named_when_it_is_missing(tmp_path: Path) -> None:
+    """Without typer or rich the command says in one line what to install."""
+    for missing in ("typer", "rich"):
+        code = f"import sys; sys.modules[{missing!r}] = None; from isthmus.cli import main; main()"
+        ran = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, check=False)
+
+        assert ran.returncode == Code.CONFIG
+        assert (
+            ran.stderr == f"isthmus: the command line needs {missing}: pip install 'isthmus[cli]'\n".encode()
+        )
+
+
+def test_the_library_does_not_load_the_command_line() -> None:
+    """`import isthmus` pays for neither typer nor rich nor isthmus.cli."""
+    code = (
+        "import sys, isthmus, isthmus.transfer;"
+        "own = [m for m in sys.modules if m.startswith(('typer', 'rich', 'isthmus.cli'))];"
+        "print(own)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, check=True)
+
+    assert ran.stdout == b"[]\n"
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        (f"postgres://u:{CANARY}@h:5433/db?pool.max_size=3", "postgres://u@h:5433/db?pool.max_size=3"),
+        (f"postgres://u:{CANARY}@h1:1,h2:2/db", "postgres://u@h1:1,h2:2/db"),
+        (f"es+https://h/i?api_key={CANARY}", "es+https://h/i"),
+        (f"s3://b/p?aws_secret_access_key={CANARY}&region=x", "s3://b/p?region=x"),
+        (f"postgres://u:{CANARY}@[bad/db", "postgres://…"),
+        ("sqlite:///a.db", "sqlite:///a.db"),
+    ],
+)
+def test_a_url_is_shown_without_its_secrets(url: str, shown: str) -> None:
+    """What is printed or journaled has no password, key or token."""
+    assert without_secrets(url) == shown
+
+
+def test_no_secret_reaches_the_screen(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither URLs nor the environment nor debugging show a password."""
+    port = closed_port()
+    urls = [
+        f"postgres://u:{CANARY}@127.0.0.1:{port}/db",
+        f"postgres://u:{CANARY}@127.0.0.1:{port}/db?bogus=1",
+        f"postgres://u:{CANARY}@[bad/db",
+        f"es+http://u:{CANARY}@127.0.0.1:{port}/i",
+        f"s3://key:{CANARY}@bucket/p?endpoint_url=http://127.0.0.1:{port}&region=x&timeout=2",
+    ]
+    monkeypatch.setenv("ISTHMUS_PASSWORD", CANARY)
+    for url in urls:
+        for arguments in (
+            ["ping", url],
+            ["ping", url, "--json", "--debug"],
+            ["doctor", url],
+            ["copy", url, f"sqlite:///{tmp_path}/x.db", "--journal", tmp_path / "j"],
+        ):
+            ran = cli(*arguments)
+            assert ran.code not in (0, Code.BUG), (arguments[0], ran)
+            assert CANARY not in ran.out + ran.err, arguments[0]
+    assert not (tmp_path / "j").exists() or CANARY not in (tmp_path / "j").read_text()
+
+
+def test_a_password_is_asked_for_without_echo(people: str, tmp_path: Path) -> None:
+    """-W reads from the terminal with its echo off."""
+    import pty
+
+    port = closed_port()
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execvp(sys.executable, command("ping", f"postgres://u@127.0.0.1:{port}/x", "-W"))
+    seen = b""
+    answered = False
+    while True:
+        try:
+            seen += os.read(terminal, 1000)
+        except OSError:
+            break
+        if not answered and b"Password for postgres://u@127.0.0.1" in seen:
+            os.write(terminal, CANARY.encode() + b"\n")
+            answered = True
+    _, status = os.waitpid(pid, 0)
+    os.close(terminal)
+
+    assert answered, seen
+    assert os.waitstatus_to_exitcode(status) == Code.UNREACHABLE, seen
+    assert CANARY.encode() not in seen
