@@ -60,7 +60,6 @@ class PsycopgDriver:
             "dbname": config.database,
             "password": None if "password" in self._overrides else await secret_of(config),
             "passfile": None if config.passfile is None else str(config.passfile),
-            "connect_timeout": max(2, round(config.connect_timeout)),  # libpq counts in seconds, from 2
             "target_session_attrs": attrs,
             "options": _options(session_settings(config)),
             "client_encoding": "UTF8",
@@ -76,7 +75,8 @@ class PsycopgDriver:
             arguments["application_name"] = config.application_name or None
         arguments |= self._overrides
         try:
-            raw = await self._connect(**{k: v for k, v in arguments.items() if v is not None or "_thr" in k})
+            async with asyncio.timeout(config.connect_timeout):
+                raw = await self._connect(**arguments)
         except psycopg.OperationalError as error:
             if error.sqlstate is None and attrs != "any" and "session is" in str(error):
                 raise WrongServerError(f"{host}:{port} is not {attrs}: {error}") from error

@@ -32,7 +32,7 @@ from isthmus.backends.postgres.failures import (
 )
 from isthmus.backends.postgres.mending import Mending, Upkeep
 from isthmus.backends.postgres.openings import Openings
-from isthmus.backends.postgres.slots import Slot, holders, stack_here
+from isthmus.backends.postgres.slots import Holder, Slot, holders, stack_here
 from isthmus.errors import ClosedError, PoolTimeoutError, UsageError
 
 if TYPE_CHECKING:
@@ -120,7 +120,9 @@ class Pool:
         self.slots: set[Slot] = set()
         self.idle: list[Slot] = []
         self.held: dict[Any, Slot] = {}
-        self.waiters: OrderedDict[asyncio.Future[Slot], tuple[asyncio.Task[Any], float]] = OrderedDict()
+        self.waiters: OrderedDict[asyncio.Future[Slot], tuple[asyncio.Task[Any] | None, float]] = (
+            OrderedDict()
+        )
         self._mending = Mending(self, self._driver, options, attrs)
         self._upkeep = Upkeep(self, self._driver, options)
         self.openings = Openings(
@@ -285,17 +287,18 @@ class Pool:
         """Take the connection that was used last, if it can be used at once."""
         if not self.idle:
             return None
-        task = asyncio.current_task(self._loop)
+        if asyncio.get_running_loop() is not self._loop:
+            return None  # the slow way refuses it
         now = monotonic()
         slot = self.idle[-1]
         connection = slot.connection
-        if task is None or now - slot.idle_since >= self._check_after or not self._alive(connection):
+        if now - slot.idle_since >= self._check_after or not self._alive(connection):
             return None  # the slow way looks closer
         self.idle.pop()
-        self._hold(slot, task, now)
+        self._hold(slot, asyncio.current_task(self._loop), now)
         return connection
 
-    def _hold(self, slot: Slot, task: asyncio.Task[Any], now: float) -> None:
+    def _hold(self, slot: Slot, task: Holder, now: float) -> None:
         slot.task = task
         slot.taken = now
         slot.checkouts += 1
@@ -323,11 +326,10 @@ class Pool:
 
     async def _wait(self, timeout: float | None) -> Any:
         """Take an idle connection after a check, or queue for one."""
-        task = asyncio.current_task(self._loop)
-        if task is None:
-            raise UsageError(
-                f"this pool belongs to {self._loop!r} and was used on {asyncio.get_running_loop()!r}"
-            )
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            raise UsageError(f"this pool belongs to {self._loop!r} and was used on {loop!r}")
+        task = asyncio.current_task(loop)
         began = monotonic()
         try:
             while self.idle:
@@ -345,7 +347,7 @@ class Pool:
         finally:
             self._wait_seconds += monotonic() - began
 
-    async def _queue(self, task: asyncio.Task[Any], began: float, timeout: float | None) -> Slot:
+    async def _queue(self, task: Holder, began: float, timeout: float | None) -> Slot:
         limit = self._config.pool.max_waiting
         # Those for whom a connection is about to be opened do not count as waiting.
         if limit is not None and len(self.waiters) >= limit + self.max_size - len(self.slots):

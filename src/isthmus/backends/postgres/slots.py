@@ -6,7 +6,9 @@ import asyncio
 import sys
 import traceback
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeAlias
+
+Holder: TypeAlias = "asyncio.Task[Any] | None"
 
 _STACK_LIMIT = 24
 _NAMED = 5
@@ -38,7 +40,7 @@ class Slot:
         self.checkouts = 0
         self.idle_since = 0.0
         self.taken = 0.0
-        self.task: asyncio.Task[Any] | None = None
+        self.task: Holder = None
         self.stack: list[tuple[Any, int]] | None = None
         self.dirty = False
         """Raw SQL was run: reset in full before anybody else gets it."""
