@@ -178,7 +178,8 @@ async def test_closing_waits_for_what_runs_and_ends_the_threads(opened: Opener) 
         gc.collect()
     await writing
 
-    assert _threads() == before
+    # Fewer if a thread of an earlier test was about to end.
+    assert _threads() <= before
     assert len(list(Path("/proc/self/fd").iterdir())) == files
     again = await opened()
     assert (await again.count(R, TRUE)).count == 20_000

@@ -124,6 +124,7 @@ class Lane:
             self._watchers.append((loop, ended))
         self.stop()
         await ended
+        self._thread.join()  # nothing is left for it to do
 
     def abandon(self) -> None:
         """End the thread soon, without a loop."""

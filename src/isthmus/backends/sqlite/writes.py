@@ -80,10 +80,11 @@ def _rows(
     while batch := list(islice(pending, _CHECK_EVERY)):
         session.check()
         for change in batch:
+            plain = not change.metadata and change.raw_metadata is None
             yield (
                 change.id,
                 change.encoded().decode(),
-                change.encoded_metadata().decode(),
+                "{}" if plain else change.encoded_metadata().decode(),
                 next(versions),
                 now,
                 now,
