@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -53,7 +54,9 @@ class Proxy:
 
 @contextlib.asynccontextmanager
 async def proxied(
-    endpoint: str, change_head: Callable[[bytes], bytes] = lambda head: head
+    endpoint: str,
+    change_head: Callable[[bytes], bytes] = lambda head: head,
+    tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[Proxy]:
     """Run a proxy to a server."""
     target = urlsplit(endpoint)
@@ -72,14 +75,14 @@ async def proxied(
                     pass
             finally:
                 up_writer.close()
-        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+        except (asyncio.IncompleteReadError, OSError, asyncio.CancelledError):
             pass  # either side left, or the test is over
         finally:
             proxy.open_connections -= 1
             writer.close()
             tasks.discard(task)
 
-    listener = await asyncio.start_server(serve, "127.0.0.1", 0, limit=2**24)
+    listener = await asyncio.start_server(serve, "127.0.0.1", 0, limit=2**24, ssl=tls)
     proxy.port = listener.sockets[0].getsockname()[1]
     try:
         yield proxy

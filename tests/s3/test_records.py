@@ -99,6 +99,18 @@ async def test_offset_skips_and_size_cuts(backend: S3Backend) -> None:
 
 
 @pytest.mark.asyncio
+async def test_a_large_delete_tells_of_each_id(backend: S3Backend) -> None:
+    """2,500 ids, of which every third is there: exact, with neighbours left alone."""
+    there = [f"n{n:05}" for n in range(0, 2500, 3)]
+    await create(backend, *there, "m", "n", "o")
+
+    results = await write(backend, Kind.DELETE, *(Change(f"n{n:05}") for n in range(2500)), Change("n"))
+
+    assert results == [n % 3 == 0 for n in range(2500)] + [True]
+    assert await ids_of(backend) == ["m", "o"]
+
+
+@pytest.mark.asyncio
 async def test_items_of_one_batch_act_one_after_another(backend: S3Backend) -> None:
     """A batch may name an id twice: the second item meets what the first one did."""
     assert kinds(await create(backend, "a", "b", "a")) == ["a", "b", AlreadyExistsError]

@@ -80,6 +80,10 @@ class S3Backend:
         self._support = S3Support()
         self._capabilities = LOG if config.layout == "log" else OBJECT
         self._ready: set[str] = set()
+        """Collections whose marker was checked."""
+        self._places = {DEFAULT: config.place}
+        # Models are compared by content, and hashed by their text.
+        self._layout_key = ("layout", config.layout, repr(config.cache), repr(config.log), config.place)
 
     @property
     def capabilities(self) -> Capabilities:
@@ -94,8 +98,10 @@ class S3Backend:
 
     def place(self, collection: str) -> str:
         """Return the prefix of a collection's keys."""
-        root = self.config.place
-        return root if collection == DEFAULT else f"{root}{folder_name(collection)}/"
+        place = self._places.get(collection)
+        if place is None:
+            place = self._places[collection] = f"{self.config.place}{folder_name(collection)}/"
+        return place
 
     async def _requests(self) -> Requests:
         return self._pools.current() or await self._pools.pool()
@@ -119,9 +125,7 @@ class S3Backend:
                 cache = TagCache(config.cache, config.bucket, config.endpoint_url)
             return ObjectLayout(requests, self._conditions(requests), cache)
 
-        # Models are compared by content, and hashed by their text.
-        key = ("layout", config.layout, repr(config.cache), repr(config.log), config.place)
-        return _shared(requests, key, make)
+        return _shared(requests, self._layout_key, make)
 
     def _conditions(self, requests: Requests) -> Conditions:
         return _shared(requests, ("conditions", self.config.place), lambda: Conditions(requests))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import orjson
 
@@ -39,6 +39,8 @@ _PAGE_BYTES = 64 * 2**20
 _ATTEMPTS = 40
 # Bodies are got by listed pages, the next one being listed meanwhile.
 _PAGE = 1000
+# A listing of 1,000 takes as long as so many single requests side by side.
+_WORTH_LISTING = 100
 
 
 class ObjectLayout:
@@ -266,14 +268,19 @@ class ObjectLayout:
         return record
 
     async def _delete(self, place: str, changes: Sequence[Change]) -> list[Result]:
-        """Delete what is there and say of each whether it was: a HEAD for each, and one request for 1,000."""
+        """Delete what is there and say of each whether it was: one request for 1,000 ids.
+
+        What is there is looked up first; of two handles that delete one id at once, both may hear
+        that it was there.
+        """
         keys = {change.id: place + record_name(change.id) for change in changes}
-        present: dict[str, bool] = {}
+        names = {record_name(id): id for id in keys}
+        present = {names[name]: there for name, there in (await self._listed(place, names)).items()}
 
         async def look(id: str) -> None:
             present[id] = await self._requests.head(keys[id]) is not None
 
-        await each(look, keys, self._width(len(keys)))
+        await each(look, [id for id in keys if id not in present], self._width(len(keys) - len(present)))
         if not all(present.values()):
             await self._conditions.require_bucket()
         failed = await self._requests.delete_many([keys[id] for id in keys if present[id]])
@@ -284,6 +291,25 @@ class ObjectLayout:
             present[change.id] = False
             results.append(failed.get(keys[change.id], True) if there else False)
         return results
+
+    async def _listed(self, place: str, names: Iterable[str]) -> dict[str, bool]:
+        """Return of many names whether they are there, as far as listings are cheaper than single requests."""
+        wanted = sorted(names)
+        known: dict[str, bool] = {}
+        while len(wanted) - len(known) >= _WORTH_LISTING:
+            # Without its last character a name is just before itself.
+            listing = await self._requests.listing(place, after=wanted[len(known)][:-1])
+            there = {listed.name for listed in listing.found}
+            last = listing.found[-1].name if listing.more else None
+            told = 0
+            for name in wanted[len(known) :]:
+                if last is not None and name.encode() > last.encode():
+                    break
+                known[name] = name in there
+                told += 1
+            if told < _WORTH_LISTING:
+                break
+        return known
 
     async def _delete_if(self, key: str, place: str, change: Change) -> bool:
         if change.if_version is None:

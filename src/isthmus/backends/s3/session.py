@@ -142,10 +142,33 @@ def _made(config: S3Config, keys: Keys | None) -> Any:
     return session
 
 
+@functools.cache
+def _checking_session() -> Any:
+    """Return aiobotocore's HTTP session made to check whose certificate it is shown.
+
+    aiobotocore 2.25 takes urllib3's context, which leaves host names to urllib3, and gives it to
+    aiohttp, which does not check them; behind a proxy it checks nothing at all.
+    """
+    plain: Any = driver("aiobotocore.httpsession", extra="s3").AIOHTTPSession
+
+    class CheckingSession(plain):  # type: ignore[misc]  # the driver is untyped
+        def _get_ssl_context(self) -> Any:
+            context = super()._get_ssl_context()
+            context.check_hostname = True
+            context.load_default_certs()
+            return context
+
+        def _setup_proxy_ssl_context(self, proxy_url: str) -> Any:
+            return super()._setup_proxy_ssl_context(proxy_url) or self._get_ssl_context()
+
+    return CheckingSession
+
+
 async def boto_client(config: S3Config, sessions: Sessions) -> Any:
     """Return an entered aioboto3 client for this loop; close it with `__aexit__`."""
     session = await sessions.session()
     options = driver("aiobotocore.config", extra="s3").AioConfig(
+        http_session_cls=_checking_session(),
         max_pool_connections=config.pool.max_connections,
         connect_timeout=min(5.0, config.timeout),
         read_timeout=config.timeout,
@@ -173,7 +196,8 @@ async def obstore_store(config: S3Config, sessions: Sessions) -> Any:
     _note_obstore()
     settings: dict[str, Any] = {
         "region": await sessions.region(),
-        "virtual_hosted_style_request": not config.endpoint_url,
+        # A bucket with dots is no host that AWS's certificate covers.
+        "virtual_hosted_style_request": not config.endpoint_url and "." not in config.bucket,
     }
     if config.endpoint_url:
         settings["endpoint"] = config.endpoint_url

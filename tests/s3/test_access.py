@@ -1,0 +1,142 @@
+"""Credentials by the AWS chain, refreshed ahead; TLS verified; large records."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import json
+import ssl
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from isthmus._executor import Change, Kind
+from isthmus.backends.s3.backend import DEFAULT
+from isthmus.errors import AccessError, ConfigError, ConnectError
+from tests.s3.proxy import proxied
+from tests.s3.stores import create, endpoint_of, ids_of, opened, write
+from tests.servers import make_certificate
+
+pytestmark = pytest.mark.backend("s3")
+
+CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE")
+
+
+@pytest.fixture
+def aws_config(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Take keys out of the environment and give a config file with profiles instead."""
+    for name in CREDENTIALS:
+        monkeypatch.delenv(name, raising=False)
+    program = tmp_path / "credentials.py"
+    expires = dt.datetime.now(dt.UTC) + dt.timedelta(minutes=16)
+    answer = {
+        "Version": 1,
+        "AccessKeyId": "isthmus-test",
+        "SecretAccessKey": "isthmus-test-secret",
+        "Expiration": expires.isoformat(),
+    }
+    asked = tmp_path / "asked"
+    note = f"from pathlib import Path\nPath({str(asked)!r}).open('a').write('x')\n"
+    program.write_text(f"{note}print({json.dumps(answer)!r})\n")
+    config = tmp_path / "config"
+    config.write_text(
+        "[profile keys]\naws_access_key_id=isthmus-test\naws_secret_access_key=isthmus-test-secret\n"
+        "[profile wrong]\naws_access_key_id=isthmus-test\naws_secret_access_key=canary\n"
+        f"[profile process]\ncredential_process={sys.executable} {program}\nregion=us-east-1\n"
+        f"[profile failing]\ncredential_process={sys.executable} -c 'raise SystemExit(\"canary\")'\n"
+    )
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    return asked
+
+
+@pytest.mark.asyncio
+async def test_a_profile_gives_keys(url: str, transport: str, aws_config: Path) -> None:
+    """Whatever the chain finds signs the requests of both transports."""
+    for profile in ("keys", "process"):
+        async with opened(url, transport=transport, profile=profile) as backend:
+            assert await create(backend, "a") == ["a"]
+    assert aws_config.read_text()
+
+
+@pytest.mark.asyncio
+async def test_credentials_are_asked_again_before_they_expire(url: str, aws_config: Path) -> None:
+    """The provider says when to ask again, well before botocore's own refresh is due."""
+    async with opened(url, profile="process") as backend:
+        sessions = (await backend._requests()).sessions
+        found = await sessions.credentials()
+        again = await sessions.credentials()
+
+    ahead = found["expires_at"] - dt.datetime.now(dt.UTC)
+    assert dt.timedelta(minutes=5) < ahead < dt.timedelta(minutes=10)
+    assert found["access_key_id"] == again["access_key_id"]
+    assert len(aws_config.read_text()) == 1
+
+
+@pytest.mark.asyncio
+async def test_bad_credentials_are_told_and_never_shown(url: str, transport: str, aws_config: Path) -> None:
+    """No credentials, a missing profile, a failing provider, a wrong key: four typed errors at opening."""
+    for profile, expected in (
+        (None, ConfigError),
+        ("missing", ConfigError),
+        ("failing", AccessError),
+        ("wrong", AccessError),
+    ):
+        with pytest.raises(expected) as caught:
+            async with opened(url, transport=transport, profile=profile):
+                pass
+        assert "canary" not in str(caught.value)
+
+
+@contextlib.asynccontextmanager
+async def over_tls(
+    url: str, folder: Path, *, expired: bool = False, name: str = "127.0.0.1"
+) -> AsyncIterator[tuple[str, str]]:
+    """Run a TLS end before the server; gives the endpoint and the authority's file."""
+    made = make_certificate(folder, names=(name,), expired=expired)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(made.certificate, made.key)
+    async with proxied(endpoint_of(url), tls=context) as proxy:
+        yield proxy.endpoint.replace("http://", "https://"), str(made.authority)
+
+
+@pytest.mark.asyncio
+async def test_tls_is_verified(url: str, transport: str, tmp_path: Path) -> None:
+    """A known authority is accepted; an unknown one, an expired certificate, another host are refused."""
+    (tmp_path / "good").mkdir()
+    async with over_tls(url, tmp_path / "good") as (endpoint, authority):
+        async with opened(url, transport=transport, endpoint_url=endpoint, ca_file=authority) as backend:
+            assert await create(backend, "a") == ["a"]
+        with pytest.raises(ConnectError):
+            async with opened(url, transport=transport, endpoint_url=endpoint):
+                pass
+    for number, (expired, name) in enumerate([(True, "127.0.0.1"), (False, "example.org")]):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        async with over_tls(url, folder, expired=expired, name=name) as (endpoint, authority):
+            with pytest.raises(ConnectError):
+                async with opened(url, transport=transport, endpoint_url=endpoint, ca_file=authority):
+                    pass
+
+
+@pytest.mark.asyncio
+async def test_a_large_record_is_one_upload(url: str, layout: str, transport: str) -> None:
+    """30 MB in one field come back equal."""
+    text = 'aé"\\😀' * 3_000_000
+    async with opened(url, layout=layout, transport=transport) as backend:
+        assert await write(backend, Kind.CREATE, Change("big", {"text": text})) == ["big"]
+        [record] = await backend.read(DEFAULT, ["big"])
+        assert record is not None
+        assert record.data["text"] == text
+        assert await ids_of(backend) == ["big"]
+
+
+@pytest.mark.asyncio
+async def test_checksums_can_be_asked_for(url: str, transport: str) -> None:
+    """An additional SHA-256 on uploads, for servers that know it."""
+    async with opened(url, transport=transport, checksum="sha256") as backend:
+        assert await create(backend, "a") == ["a"]
+        assert await ids_of(backend) == ["a"]
