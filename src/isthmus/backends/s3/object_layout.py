@@ -293,7 +293,7 @@ class ObjectLayout:
         return results
 
     async def _listed(self, place: str, names: Iterable[str]) -> dict[str, bool]:
-        """Return of many names whether they are there, as far as listings are cheaper than single requests."""
+        """Return which of many names are there, as far as listings are cheaper than single requests."""
         wanted = sorted(names)
         known: dict[str, bool] = {}
         while len(wanted) - len(known) >= _WORTH_LISTING:
