@@ -24,7 +24,7 @@ WORKERS ?= 2
 
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS := postgres,psycopg,elasticsearch,s3,sqlalchemy,cli,otel,frames,dev
+EXTRAS := postgres,psycopg,elasticsearch,s3,sqlalchemy,cli,otel,frames,dask,fastapi,dev
 SERVERS := $(BIN)/python -m tests.servers
 DEMO := $(BIN)/python -m examples.demo
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS)

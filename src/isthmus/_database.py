@@ -13,6 +13,7 @@ from isthmus._clock import SYSTEM_CLOCK, Clock
 from isthmus._collection import Collection, Data, Find, Session, Verbs
 from isthmus._executor import Backend, Executor, PoolStats, TransactionOptions
 from isthmus._op import Op
+from isthmus._query.build import as_query
 from isthmus._registry import BACKENDS, Plugin, plugin
 from isthmus._stack import Layer, Stack
 from isthmus._transaction import JoinedTransaction, Opening, Transaction, TransactionSession
@@ -25,6 +26,7 @@ from isthmus.layers.plan import Plan, Policy
 
 if TYPE_CHECKING:
     from isthmus._config import BackendConfig
+    from isthmus._partition import Partition
     from isthmus._typed import TypedCollection
 
 R = TypeVar("R")
@@ -353,7 +355,10 @@ class AsyncDatabase(Verbs):
         self, options: TransactionOptions, exit: AsyncExitStack
     ) -> tuple[Transaction, Callable[[], None]]:
         await self._usable()
-        executor = await exit.enter_async_context(self._backend.begin(options))
+        begun = self._backend.begin(options)
+        for layer in self._asked:
+            begun = layer.around(begun)
+        executor = await exit.enter_async_context(begun)
         asked = [layer for layer in self._asked if layer.in_transaction]
         layers = self._layers(executor, asked)
         session = TransactionSession(
@@ -382,6 +387,24 @@ class AsyncDatabase(Verbs):
             await asyncio.sleep(wait)
         async with self.transaction(isolation=isolation) as transaction:
             return await work(transaction)
+
+    async def partitions(
+        self,
+        query: Find = None,
+        count: int = 8,
+        *,
+        collection: str | None = None,
+        url_from: str | None = None,
+    ) -> list[Partition]:
+        """Return disjoint, complete, picklable parts of a query, for Dask and the like.
+
+        Secrets do not travel: workers take them from their environment, or the whole URL from the
+        variable `url_from`. Costs a count and one search by id for each bound.
+        """
+        from isthmus._partition import partitioned
+
+        verbs: Verbs = self if collection is None else self.collection(collection)
+        return await partitioned(verbs, AsyncDatabase, self._config, as_query(query), count, url_from)
 
     async def portability(self, query: Find = None) -> dict[str, str]:
         """Return for each backend how it would serve a query: natively, partly here, or refused and why."""

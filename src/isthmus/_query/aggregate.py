@@ -98,19 +98,37 @@ def _state(measure: Measure, record: Record) -> State:
             assert_never(measure.function)
 
 
-def total(numbers: Iterable[int | float]) -> int | float:
-    """Return the sum: exact for integers, correctly rounded otherwise."""
-    numbers = list(numbers)
-    integers = sum(n for n in numbers if isinstance(n, int))
-    floats = [n for n in numbers if isinstance(n, float)]
-    return _add(integers, math.fsum(floats)) if floats else integers
+def total(numbers: Iterable[int | float]) -> Any:
+    """Return the exact sum: an int if all are integers, else a fraction that `_finished` rounds once.
+
+    Floats cancel and overflow on the way to a sum that is fine; only an exact sum is the same in
+    whatever order a store adds.
+    """
+    result: Any = 0
+    for number in numbers:
+        result = _add(result, number)
+    return result
 
 
-def _add(left: float, right: float) -> int | float:
-    try:
+def _add(left: Any, right: Any) -> Any:
+    if isinstance(left, int) and isinstance(right, int):
         return left + right
-    except OverflowError:  # an integer beyond the floats
-        return float("inf") if left > 0 else float("-inf")
+    from fractions import Fraction  # loads decimal
+
+    try:
+        return Fraction(left) + Fraction(right)
+    except (OverflowError, ValueError):  # a store's own sum went beyond the floats
+        return float(left) + float(right)
+
+
+def _rounded(exact: Any) -> int | float:
+    """Return an int as it is, a fraction as the nearest float."""
+    if isinstance(exact, int | float):
+        return exact
+    try:
+        return float(exact)
+    except OverflowError:
+        return math.inf if exact > 0 else -math.inf
 
 
 def _merged(function: Function, left: State, right: State) -> State:
@@ -132,9 +150,9 @@ def _finished(function: Function, state: State) -> Any:
         case Function.COUNT:
             return state
         case Function.SUM:
-            return state[0] if state[1] else None
+            return _rounded(state[0]) if state[1] else None
         case Function.AVG:
-            return state[0] / state[1] if state[1] else None
+            return _rounded(_add(state[0], 0.0) / state[1]) if state[1] else None
         case Function.MIN | Function.MAX:
             return {} if state[0] == OBJECT else state[1]
         case _:

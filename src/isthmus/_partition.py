@@ -1,0 +1,159 @@
+"""Partitions: disjoint, complete, picklable parts of a search, for engines that run in many processes."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Protocol, Self
+
+from isthmus._collection import Verbs
+from isthmus._path import Path, Root
+from isthmus._query.ast import And, Order, Ordered, Predicate
+from isthmus._query.build import Query
+from isthmus._query.codec import from_json, to_json
+from isthmus._record import Record
+from isthmus._value import Value, replace
+from isthmus.errors import ConfigError, UsageError
+
+_ID = Path(Root.ID, ())
+MAX_PARTITIONS = 10_000
+
+
+class Handle(Protocol):
+    """What a partition needs of a database class; the class itself is pickled by its name."""
+
+    async def close(self) -> None:
+        """Give back the pool."""
+        ...
+
+    def collection(self, name: str) -> Any:
+        """Return a collection."""
+        ...
+
+    @classmethod
+    async def _connected(cls, backend: str, config: Mapping[str, Any]) -> Self:
+        """Return a connected handle."""
+        ...
+
+
+class Partition(Value):
+    """The records of a query whose ids lie in one range; says where to read, holds nothing open.
+
+    Secrets are not in it: a worker takes them from its own environment, or the whole URL from the
+    environment variable `url_from`.
+    """
+
+    number: int
+    opener: type[Handle]
+    backend: str
+    settings: dict[str, Any]
+    url_from: str | None
+    collection: str
+    query: dict[str, Any]
+    low: str | None
+    """Ids greater than this; None for the first partition."""
+    high: str | None
+    """Ids up to and with this; None for the last partition."""
+
+    @property
+    def search(self) -> Query:
+        """The query with the partition's range of ids."""
+        query = from_json(self.query)
+        terms: list[Predicate] = [query.where]
+        if self.low is not None:
+            terms.append(Ordered(_ID, Order.GT, self.low))
+        if self.high is not None:
+            terms.append(Ordered(_ID, Order.LE, self.high))
+        return replace(query, where=And(tuple(terms)))
+
+    async def stream(self) -> AsyncIterator[Record]:
+        """Yield the partition's records through a handle of its own."""
+        config = dict(self.settings)
+        if self.url_from is not None:
+            url = os.environ.get(self.url_from)
+            if url is None:
+                raise ConfigError(
+                    f"this worker's environment has no {self.url_from}, which holds the store's URL"
+                )
+            config["url"] = url
+        db = await self.opener._connected(self.backend, config)
+        try:
+            async with db.collection(self.collection).stream(self.search) as records:
+                async for record in records:
+                    yield record
+        finally:
+            await db.close()
+
+    def read(self) -> list[dict[str, Any]]:
+        """Return the partition's data, each record with its id as `_id`; blocks, on a loop of its own."""
+
+        async def collect() -> list[dict[str, Any]]:
+            return [{"_id": record.id, **record.data} async for record in self.stream()]
+
+        return asyncio.run(collect())
+
+
+async def partitioned(
+    verbs: Verbs, opener: type[Handle], config: Any, query: Query, count: int, url_from: str | None
+) -> list[Partition]:
+    """Return `count` partitions of a query, with about equally many records of the collection in each.
+
+    The bounds are ids at equal steps through the collection, never offsets into the result, so
+    partitions stay disjoint and complete while others write.
+    """
+    if not 1 <= count <= MAX_PARTITIONS:
+        raise UsageError(f"partitions: from 1 to {MAX_PARTITIONS}, got {count}")
+    if query.order or query.skip or query.count is not None:
+        raise UsageError("partitions: a query with a sort, limit or offset cannot be read in parts")
+    settings = _settings(config, url_from)
+    total = await verbs.count()
+    bounds: list[str] = []
+    for part in range(1, count):
+        found = await verbs.search(Query().select("_id").offset(part * total // count).limit(1))
+        if found and found[0].id is not None and (not bounds or found[0].id > bounds[-1]):
+            bounds.append(found[0].id)
+    edges = [None, *bounds, None]
+    return [
+        Partition(
+            number=number,
+            opener=opener,
+            backend=config.backend,
+            settings=settings,
+            url_from=url_from,
+            collection=verbs.collection_name,
+            query=to_json(query),
+            low=low,
+            high=high,
+        )
+        for number, (low, high) in enumerate(itertools.pairwise(edges))
+    ]
+
+
+def _settings(config: Any, url_from: str | None) -> dict[str, Any]:
+    """Return the settings that a worker needs beside secrets.
+
+    Raises `ConfigError` for a secret that a worker could not find for itself.
+    """
+    from isthmus._config import SecretStr
+
+    settings: dict[str, Any] = {}
+    for key, (value, origin) in config.explain().items():
+        if origin == "default" or value is None or origin.startswith("environment"):
+            continue
+        if isinstance(value, SecretStr) or callable(value):
+            if url_from is None:
+                raise ConfigError(
+                    f"partitions: {key} was given by {origin}, and secrets do not travel; put it into the"
+                    " workers' environment, or the URL into a variable that url_from='DATABASE_URL' names"
+                )
+            continue
+        if url_from is not None and origin == "url":
+            continue
+        into = settings
+        *groups, name = key.split(".")
+        for group in groups:
+            into = into.setdefault(group, {})
+        into[name] = value
+    return settings

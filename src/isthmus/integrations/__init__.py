@@ -1,0 +1,1 @@
+"""Bridges to what people use beside isthmus; each module imports its own library, on use."""

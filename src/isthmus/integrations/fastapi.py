@@ -1,0 +1,168 @@
+"""FastAPI: a lifespan, a dependency, query parameters, error responses and a health route.
+
+app = FastAPI(lifespan=lifespan("postgres", {...}))
+answer_errors(app)
+add_health(app)
+
+@app.get("/people")
+async def people(db: Database, search: Search) -> dict[str, Any]:
+    return await search.page(db)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import Annotated, Any
+
+from fastapi import Depends, FastAPI, Query, Request
+from fastapi.responses import JSONResponse
+
+from isthmus._collection import Verbs
+from isthmus._database import AsyncDatabase
+from isthmus._query.build import Query as Find
+from isthmus._query.codec import from_json
+from isthmus._record import Record
+from isthmus.errors import (
+    AccessError,
+    AlreadyExistsError,
+    BatchError,
+    ConflictError,
+    DeadlineError,
+    InvalidRecordError,
+    IsthmusError,
+    NotFoundError,
+    QueryError,
+    RateLimitedError,
+    UnavailableError,
+    UnsupportedError,
+)
+
+MAX_PAGE = 1_000
+
+# The most specific class first; what is not here is our fault: 500.
+STATUS: tuple[tuple[type[IsthmusError], int], ...] = (
+    (NotFoundError, 404),
+    (AlreadyExistsError, 409),
+    (ConflictError, 409),
+    (InvalidRecordError, 422),
+    (QueryError, 422),
+    (BatchError, 422),
+    (UnsupportedError, 501),
+    (RateLimitedError, 429),
+    (UnavailableError, 503),
+    (DeadlineError, 504),
+    (AccessError, 502),
+)
+
+
+def lifespan(
+    backend: str, config: Mapping[str, Any] | None = None
+) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    """Return a lifespan that connects at start-up and closes at shut-down.
+
+    The application does not start when the store is down or refuses the credentials.
+    """
+
+    @contextlib.asynccontextmanager
+    async def run(app: FastAPI) -> AsyncIterator[None]:
+        async with await AsyncDatabase.create(backend, config) as db:
+            app.state.isthmus = db
+            yield
+
+    return run
+
+
+def database(request: Request) -> AsyncDatabase:
+    """Return the application's handle; use it as `db: Database`."""
+    db: AsyncDatabase | None = getattr(request.app.state, "isthmus", None)
+    if db is None:
+        raise RuntimeError("the application has no database: FastAPI(lifespan=lifespan('postgres', {...}))")
+    return db
+
+
+Database = Annotated[AsyncDatabase, Depends(database)]
+
+
+class SearchParameters:
+    """`?filter=…&sort=-age&size=20&cursor=…` as a query.
+
+    `filter` is a query as JSON (`{"field": "age", "op": ">=", "value": 25}`, or with `and`, `or`,
+    `not`), `sort` is a list of fields with a minus for descending, `select` the fields wanted.
+    """
+
+    def __init__(
+        self,
+        filter: Annotated[str | None, Query(description="a condition as JSON", max_length=20_000)] = None,
+        sort: Annotated[str | None, Query(description="fields, '-' for descending: -age,name")] = None,
+        select: Annotated[str | None, Query(description="the fields wanted: name,address.city")] = None,
+        size: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 50,
+        cursor: Annotated[str | None, Query(description="from the page before")] = None,
+    ) -> None:
+        self.query = _query(filter, sort, select)
+        self.size = size
+        self.cursor = cursor
+
+    async def page(self, verbs: Verbs) -> dict[str, Any]:
+        """Return one page as `{"items": […], "cursor": …}`."""
+        page = await verbs.page(self.query, size=self.size, cursor=self.cursor)
+        return {"items": [shape(record) for record in page.records], "cursor": page.cursor}
+
+
+Search = Annotated[SearchParameters, Depends(SearchParameters)]
+
+
+def _query(condition: str | None, sort: str | None, select: str | None) -> Find:
+    query = Find()
+    if condition:
+        try:
+            parsed = json.loads(condition)
+        except (ValueError, RecursionError) as error:
+            raise QueryError(f"filter: not JSON: {error}") from None
+        query = (
+            from_json(parsed if "where" in parsed else {"where": parsed})
+            if isinstance(parsed, dict)
+            else query
+        )
+        if not isinstance(parsed, dict):
+            raise QueryError("filter: expected a JSON object")
+    for name in (sort or "").split(","):
+        if name:
+            query = query.sort(name.removeprefix("-"), "desc" if name.startswith("-") else "asc")
+    return query.select(*select.split(",")) if select else query
+
+
+def shape(record: Record) -> dict[str, Any]:
+    """Return a record as JSON for a response."""
+    return {"id": record.id, "version": record.version, "data": record.data}
+
+
+def answer_errors(app: FastAPI) -> None:
+    """Answer isthmus's errors with their status and a JSON body; messages hold no secrets."""
+
+    async def answer(_: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, IsthmusError)
+        status = next((code for kind, code in STATUS if isinstance(error, kind)), 500)
+        headers = {}
+        if error.transient:
+            headers["Retry-After"] = str(max(1, round(error.retry_after or 1)))
+        body = {"error": type(error).__name__, "message": str(error), "applied": error.applied.value}
+        return JSONResponse(body, status, headers)
+
+    app.add_exception_handler(IsthmusError, answer)
+
+
+def add_health(app: FastAPI, path: str = "/health") -> None:
+    """Add a route that pings the store: 200 with pool figures, or the error's status."""
+
+    @app.get(path)
+    async def health(db: Database) -> dict[str, Any]:
+        await db.ping()
+        pool = db.stats().pool
+        return {
+            "backend": db.backend,
+            "ok": True,
+            "pool": {name: getattr(pool, name) for name in pool._fields},
+        }

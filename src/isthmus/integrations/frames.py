@@ -1,0 +1,147 @@
+"""Arrow, pandas and Polars: records to tables and back, whole or in batches with bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from isthmus._collection import Find, StreamReceipt, Verbs
+from isthmus._record import Record
+from isthmus._registry import driver
+from isthmus.errors import UsageError
+
+if TYPE_CHECKING:
+    import pandas
+    import polars
+    import pyarrow
+
+ID = "_id"
+BATCH_ROWS = 10_000
+
+
+def _arrow() -> Any:
+    return driver("pyarrow", extra="frames")
+
+
+def table_of(rows: Sequence[Mapping[str, Any]], schema: pyarrow.Schema | None = None) -> pyarrow.Table:
+    """Return rows as an Arrow table; columns are the union of the rows' keys, in order of appearance.
+
+    Raises `UsageError` for a column that mixes types, which Arrow cannot hold: name a schema, or
+    select other fields.
+    """
+    arrow = _arrow()
+    if schema is not None:
+        return arrow.Table.from_pylist(list(rows), schema=schema)
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    columns = []
+    for name in names:
+        try:
+            columns.append(arrow.array([row.get(name) for row in rows]))
+        except (arrow.ArrowInvalid, arrow.ArrowTypeError) as error:
+            raise UsageError(f"column {name!r} holds values that share no Arrow type: {error}") from None
+    return arrow.table(columns, names=names)
+
+
+async def to_arrow(
+    verbs: Verbs, query: Find = None, *, schema: pyarrow.Schema | None = None
+) -> pyarrow.Table:
+    """Return the matching records as an Arrow table, the id in the column `_id`; all in memory."""
+    return table_of([row(record) for record in await verbs.search(query)], schema)
+
+
+async def arrow_batches(
+    verbs: Verbs, query: Find = None, *, rows: int = BATCH_ROWS, schema: pyarrow.Schema | None = None
+) -> AsyncIterator[pyarrow.RecordBatch]:
+    """Yield the matching records as Arrow batches of at most `rows`, one in memory.
+
+    Without a schema the first batch's is kept; a later batch that does not fit it is a `UsageError`.
+    """
+    held: list[dict[str, Any]] = []
+    async with verbs.stream(query) as records:
+        async for record in records:
+            held.append(row(record))
+            if len(held) == rows:
+                batch = _batch(held, schema)
+                schema = batch.schema
+                yield batch
+                held = []
+    if held:
+        yield _batch(held, schema)
+
+
+def _batch(rows: list[dict[str, Any]], schema: pyarrow.Schema | None) -> pyarrow.RecordBatch:
+    arrow = _arrow()
+    try:
+        return table_of(rows, schema).combine_chunks().to_batches()[0]
+    except (arrow.ArrowInvalid, arrow.ArrowTypeError) as error:
+        raise UsageError(
+            f"a record does not fit the schema of those before it: {error}; name a schema"
+        ) from None
+
+
+async def to_pandas(verbs: Verbs, query: Find = None) -> pandas.DataFrame:
+    """Return the matching records as a pandas frame, by way of Arrow."""
+    driver("pandas", extra="frames")
+    return (await to_arrow(verbs, query)).to_pandas()
+
+
+async def to_polars(verbs: Verbs, query: Find = None) -> polars.DataFrame:
+    """Return the matching records as a Polars frame, by way of Arrow."""
+    frame: polars.DataFrame = driver("polars", extra="frames").from_arrow(await to_arrow(verbs, query))
+    return frame
+
+
+async def from_arrow(
+    verbs: Verbs, table: pyarrow.Table | pyarrow.RecordBatchReader, *, upsert: bool = False, id: str = ID
+) -> StreamReceipt:
+    """Write a table's rows, batch by batch; the column `id`, if there is one, names the records.
+
+    Nulls are left out: an absent key and a null mean the same to every query.
+    """
+
+    def records() -> Iterable[Record]:
+        for batch in table.to_batches() if hasattr(table, "to_batches") else table:
+            for values in batch.to_pylist():
+                yield _record(values, id)
+
+    return await verbs.stream_write(records(), upsert=upsert)
+
+
+async def from_pandas(
+    verbs: Verbs, frame: pandas.DataFrame, *, upsert: bool = False, id: str = ID
+) -> StreamReceipt:
+    """Write a pandas frame's rows, by way of Arrow; its index is not written."""
+    return await from_arrow(
+        verbs, _arrow().Table.from_pandas(frame, preserve_index=False), upsert=upsert, id=id
+    )
+
+
+async def from_polars(
+    verbs: Verbs, frame: polars.DataFrame, *, upsert: bool = False, id: str = ID
+) -> StreamReceipt:
+    """Write a Polars frame's rows, by way of Arrow."""
+    return await from_arrow(verbs, frame.to_arrow(), upsert=upsert, id=id)
+
+
+def row(record: Record) -> dict[str, Any]:
+    """Return a record's data with its id as `_id`."""
+    return {ID: record.id, **record.data}
+
+
+def _record(values: Mapping[str, Any], id: str) -> Record:
+    data = {name: value for name, value in values.items() if value is not None and name != id}
+    own = values.get(id)
+    return Record(data, id=None if own is None else str(own))
+
+
+__all__ = [
+    "arrow_batches",
+    "from_arrow",
+    "from_pandas",
+    "from_polars",
+    "row",
+    "table_of",
+    "to_arrow",
+    "to_pandas",
+    "to_polars",
+]

@@ -1,0 +1,108 @@
+"""Arrow, pandas, Polars and Dask: there and back."""
+
+import pickle
+from pathlib import Path
+
+import pytest
+
+from isthmus import AsyncDatabase, ConfigError, Query, Record, UsageError, field
+from isthmus.integrations import frames
+
+pytestmark = pytest.mark.asyncio
+COUNT = 1_000
+
+
+async def filled(path: Path) -> AsyncDatabase:
+    """Return a SQLite handle with records."""
+    db = await AsyncDatabase.create("sqlite", {"path": str(path / "frames.db")})
+    await db.create_batch([{"n": n, "name": f"n{n}", "half": n / 2 if n % 3 else None} for n in range(COUNT)])
+    return db
+
+
+async def test_a_search_becomes_a_table_and_comes_back(tmp_path: Path) -> None:
+    """Ids, values and missing values survive the way through Arrow."""
+    async with await filled(tmp_path) as db:
+        table = await frames.to_arrow(db, Query().filter("n", "<", 100))
+
+        other = await AsyncDatabase.create("memory", {})
+        receipt = await frames.from_arrow(other, table)
+
+        assert (table.num_rows, receipt.written) == (100, 100)
+        before, after = await db.search(field("n") < 100), await other.search()
+        assert [r.id for r in after] == [r.id for r in before]
+        for a, b in zip(after, before, strict=True):
+            assert a.data == {k: v for k, v in b.data.items() if v is not None}
+
+
+async def test_batches_have_one_schema_and_bounded_rows(tmp_path: Path) -> None:
+    """Nothing is read ahead of the batch that is asked for, and all batches fit together."""
+    async with await filled(tmp_path) as db:
+        batches = [batch async for batch in frames.arrow_batches(db, rows=300)]
+    assert [batch.num_rows for batch in batches] == [300, 300, 300, 100]
+    assert all(batch.schema == batches[0].schema for batch in batches)
+
+
+async def test_a_column_of_two_types_is_refused_with_its_name() -> None:
+    """Arrow cannot hold it, and nothing is turned into text silently."""
+    db = await AsyncDatabase.create("memory", {})
+    await db.create_batch([{"v": 1}, {"v": "one"}])
+    with pytest.raises(UsageError, match="'v'"):
+        await frames.to_arrow(db)
+
+
+async def test_pandas_and_polars_hold_the_same(tmp_path: Path) -> None:
+    """Both come by way of Arrow."""
+    async with await filled(tmp_path) as db:
+        panda = await frames.to_pandas(db)
+        polar = await frames.to_polars(db)
+        assert panda["n"].sum() == polar["n"].sum() == sum(range(COUNT))
+        target = await AsyncDatabase.create("memory", {})
+        await frames.from_pandas(target, panda[["_id", "n"]])
+        await frames.from_polars(target, polar.select("_id", "name"), upsert=True)
+        assert await target.count(field("name") == "n7") == 1
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 64])
+async def test_partitions_are_disjoint_and_complete(tmp_path: Path, count: int) -> None:
+    """Pickled and read alone, they give each record once."""
+    async with await filled(tmp_path) as db:
+        parts = pickle.loads(pickle.dumps(await db.partitions(field("n") >= 10, count)))
+        seen = [record["n"] for part in parts async for record in part.stream()]
+    assert len(parts) == count
+    assert sorted(seen) == list(range(10, COUNT))
+
+
+async def test_partitions_of_few_records_are_few() -> None:
+    """No range is made for nothing, and an empty collection has one."""
+    db = await AsyncDatabase.create("memory", {})
+    assert len(await db.partitions(count=8)) == 1
+    await db.create(Record({}, id="a"))
+    assert len(await db.partitions(count=8)) <= 2
+
+
+async def test_secrets_do_not_travel() -> None:
+    """A password given as an argument is refused unless the workers know where to find the URL."""
+    db = AsyncDatabase("postgres", {"host": "h", "password": "hunter2"})
+    from isthmus._partition import _settings
+
+    with pytest.raises(ConfigError, match="url_from"):
+        _settings(db.config, None)
+    assert "hunter2" not in str(_settings(db.config, "DATABASE_URL"))
+
+
+async def test_a_dask_frame_sums_what_the_store_holds(tmp_path: Path) -> None:
+    """Its partitions are read by its workers."""
+    import asyncio
+
+    import pandas as pd
+
+    from isthmus.integrations.dask import to_dask
+
+    async with await filled(tmp_path) as db:
+        parts = await db.partitions(count=4)
+    meta = pd.DataFrame({"_id": pd.Series(dtype="object"), "n": pd.Series(dtype="int64")})
+
+    frame = to_dask(parts, meta)
+    total = await asyncio.to_thread(lambda: int(frame["n"].sum().compute(scheduler="threads")))
+
+    assert total == sum(range(COUNT))
