@@ -7,8 +7,9 @@ from types import TracebackType
 from typing import Any
 
 from isthmus._executor import PoolStats
+from isthmus.backends.postgres.checkout import RELEASED, Released
 from isthmus.backends.postgres.driver import Row, Rows
-from isthmus.backends.postgres.pool import RELEASED, Pool, Released
+from isthmus.backends.postgres.pool import Pool
 
 
 class Loan:

@@ -15,13 +15,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections import OrderedDict
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator
 from time import monotonic
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from isthmus._executor import PoolStats
+from isthmus.backends.postgres.checkout import RELEASED, Checkout, Released
 from isthmus.backends.postgres.connect import Hosts
 from isthmus.backends.postgres.driver import Driver, driver_for
 from isthmus.backends.postgres.failures import (
@@ -33,6 +32,7 @@ from isthmus.backends.postgres.failures import (
 from isthmus.backends.postgres.mending import Mending, Upkeep
 from isthmus.backends.postgres.openings import Openings
 from isthmus.backends.postgres.slots import Holder, Slot, holders, stack_here
+from isthmus.backends.postgres.waiters import Waiters
 from isthmus.errors import ClosedError, PoolTimeoutError, UsageError
 
 if TYPE_CHECKING:
@@ -42,53 +42,6 @@ log = logging.getLogger("isthmus.postgres.pool")
 
 CLOSE_SECONDS = 60.0
 REPORT_SECONDS = 0.02
-
-
-class Released:
-    """What `release` returns: awaiting it is allowed, as asyncpg's users do, and does nothing."""
-
-    __slots__ = ()
-
-    def __await__(self) -> Generator[Any, None, None]:
-        return
-        yield
-
-
-RELEASED = Released()
-
-
-class Checkout:
-    """A connection to be: awaited it is the connection, entered it is released on leaving."""
-
-    __slots__ = ("_connection", "_dirty", "_pool", "_timeout")
-
-    def __init__(self, pool: Pool, timeout: float | None, dirty: bool) -> None:
-        self._pool = pool
-        self._timeout = timeout
-        self._dirty = dirty
-        self._connection: Any = None
-
-    def __await__(self) -> Generator[Any, None, Any]:
-        return self._pool._take(self._timeout, self._dirty).__await__()
-
-    async def __aenter__(self) -> Any:
-        pool = self._pool
-        if pool._plain and not self._dirty:
-            connection = pool._pop()
-            if connection is None:
-                connection = await pool._wait(self._timeout)
-        else:
-            connection = await pool._take(self._timeout, self._dirty)
-        self._connection = connection
-        return connection
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        connection, self._connection = self._connection, None
-        if error is not None:
-            self._pool.note(connection, error)
-        self._pool.release(connection)
 
 
 class Pool:
@@ -116,13 +69,11 @@ class Pool:
         self._setup = options.setup
         self._leak_report = options.leak_report
         # Nothing to do at a checkout but to take a connection.
-        self._plain = options.setup is None
+        self.plain = options.setup is None
         self.slots: set[Slot] = set()
         self.idle: list[Slot] = []
         self.held: dict[Any, Slot] = {}
-        self.waiters: OrderedDict[asyncio.Future[Slot], tuple[asyncio.Task[Any] | None, float]] = (
-            OrderedDict()
-        )
+        self.waiters = Waiters(self._loop)
         self._mending = Mending(self, self._driver, options, attrs)
         self._upkeep = Upkeep(self, self._driver, options)
         self.openings = Openings(
@@ -211,10 +162,7 @@ class Pool:
         self._closing = True
         self._upkeep.stop()
         self.openings.stop()
-        for waiter in self.waiters:
-            if not waiter.done():
-                waiter.set_exception(ClosedError("the pool is closing"))
-        self.waiters.clear()
+        self.waiters.refuse(lambda: ClosedError("the pool is closing"))
         self._retire_idle()
         self._look_empty()
 
@@ -239,7 +187,7 @@ class Pool:
         self.slots.clear()
         self.idle.clear()
         self.held.clear()
-        self.waiters.clear()
+        self.waiters = Waiters(self._loop)  # theirs is a dead loop: nobody is told
 
     def healthy(self) -> bool:
         """Return whether the pool can still serve; it reconnects by itself."""
@@ -255,7 +203,7 @@ class Pool:
         names the holders, `ConnectError` or `AccessError` if there is no connection and none can
         be made, `ClosedError`.
         """
-        return Checkout(self, timeout, dirty)
+        return Checkout(self, timeout, dirty=dirty)
 
     def release(self, connection: Any) -> Released:
         """Give a connection back; never waits. Raises `UsageError` if nobody holds it."""
@@ -283,7 +231,7 @@ class Pool:
             self.idle.append(slot)
         return RELEASED
 
-    def _pop(self) -> Any | None:
+    def pop(self) -> Any | None:
         """Take the connection that was used last, if it can be used at once."""
         if not self.idle:
             return None
@@ -308,10 +256,11 @@ class Pool:
             slot.reported = False
         self.held[slot.connection] = slot
 
-    async def _take(self, timeout: float | None, dirty: bool) -> Any:
-        connection = self._pop()
+    async def take(self, timeout: float | None, *, dirty: bool) -> Any:
+        """Take a connection, mark it, and run the `setup` hook; for `Checkout`."""
+        connection = self.pop()
         if connection is None:
-            connection = await self._wait(timeout)
+            connection = await self.wait(timeout)
         if dirty:
             self.held[connection].dirty = True
         if self._setup is not None:
@@ -324,7 +273,7 @@ class Pool:
                 raise
         return connection
 
-    async def _wait(self, timeout: float | None) -> Any:
+    async def wait(self, timeout: float | None) -> Any:
         """Take an idle connection after a check, or queue for one."""
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
@@ -353,8 +302,7 @@ class Pool:
         if limit is not None and len(self.waiters) >= limit + self.max_size - len(self.slots):
             self._timeouts += 1
             raise PoolTimeoutError(f"{limit} callers wait for a connection already; {self._situation()}")
-        waiter: asyncio.Future[Slot] = self._loop.create_future()
-        self.waiters[waiter] = (task, began)
+        waiter = self.waiters.join(task, began)
         alarm = None if timeout is None else self._loop.call_later(timeout, self._give_up, waiter, timeout)
         self.openings.more(called=True)
         try:
@@ -364,7 +312,7 @@ class Pool:
                 # Cancelled in the very moment of the hand-over: on to the next one.
                 self.release(waiter.result().connection)
             else:
-                self.waiters.pop(waiter, None)
+                self.waiters.leave(waiter)
             raise
         finally:
             if alarm is not None:
@@ -373,7 +321,7 @@ class Pool:
     def _give_up(self, waiter: asyncio.Future[Slot], timeout: float) -> None:
         if waiter.done():
             return
-        self.waiters.pop(waiter, None)
+        self.waiters.leave(waiter)
         self._timeouts += 1
         waiter.set_exception(
             PoolTimeoutError(f"no connection became free within {timeout:g} s; {self._situation()}")
@@ -396,12 +344,12 @@ class Pool:
     def give(self, slot: Slot) -> None:
         """Hand a clean connection to the first who waits, or keep it."""
         now = monotonic()
-        while self.waiters:
-            waiter, (task, _) = self.waiters.popitem(last=False)
-            if not waiter.done():
-                self._hold(slot, task, now)
-                waiter.set_result(slot)
-                return
+        first = self.waiters.first()
+        if first is not None:
+            waiter, task = first
+            self._hold(slot, task, now)
+            waiter.set_result(slot)
+            return
         slot.idle_since = now
         self.idle.append(slot)
 
@@ -502,14 +450,8 @@ class Pool:
         self._last_refusal = error
         if self.slots:
             return False
-        while self.waiters:
-            waiter, (_, since) = next(iter(self.waiters.items()))
-            if since > began:
-                return True
-            del self.waiters[waiter]
-            if not waiter.done():
-                waiter.set_exception(opening_failed(error))
-        return False
+        self.waiters.refuse(lambda: opening_failed(error), since=began)
+        return bool(self.waiters)
 
     def ended(self) -> None:
         """Take note that an opening is over, for `Openings`."""

@@ -88,6 +88,6 @@ def holders(slots: Iterable[Slot], now: float) -> str:
 
 def _formatted(stack: list[tuple[Any, int]]) -> str:
     entries = [(code.co_filename, line, code.co_name, None) for code, line in reversed(stack)]
-    ours = ("/asyncio/", "/backends/postgres/pool.py")
+    ours = ("/asyncio/", "/backends/postgres/pool.py", "/backends/postgres/checkout.py")
     outside = [entry for entry in entries if not any(part in entry[0] for part in ours)]
     return "".join(traceback.StackSummary.from_list(outside or entries).format()).rstrip()
