@@ -45,7 +45,7 @@ async def test_random_queries_mean_what_the_evaluator_says(kind: str, config: di
     print(f"seed {SEED}")
     store = Store(name="postgres", backend="postgres", url=url(kind), config=config)
 
-    report = await queries.run(store, queries.Plan(n=600, seed=SEED, per_set=100))
+    report = await queries.run(store, queries.Plan(n=400, seed=SEED, per_set=100))
 
     assert not report.failures, "\n\n".join(report.failures)
 

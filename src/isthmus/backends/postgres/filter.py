@@ -7,11 +7,13 @@ there it is taken out (everywhere else that would hide the indexes).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from isthmus._path import Path, Root
 from isthmus._query.ast import (
     FALSE,
+    LEAVES,
     TRUE,
     And,
     Contains,
@@ -97,17 +99,48 @@ class Filter:
                     f"({' AND '.join(self._condition(t, indexed=indexed) for t in terms)})" if terms else ALL
                 )
             case Or(terms):
-                return (
-                    f"({' OR '.join(self._condition(t, indexed=indexed) for t in terms)})"
-                    if terms
-                    else NOTHING
-                )
+                return f"({' OR '.join(self._some_of(terms, indexed))})" if terms else NOTHING
             case Not(Exists(path)) if indexed and self._declared.others(path) and not self._knows(path):
                 return self._absent(field_of(path))
             case Not(term):
                 return f"({self._condition(term, indexed=False)} IS NOT TRUE)"
             case leaf:
                 return self._leaf(leaf, indexed)
+
+    def _some_of(self, terms: Sequence[Predicate], indexed: bool) -> list[str]:
+        """Return conditions of which one must hold; leaves on one path share their arm for lists."""
+        # "Some value satisfies one of these" is "one of these is satisfied by some value".
+        alike: dict[Path, list[Leaf]] = {}
+        parts: list[str] = []
+        for term in terms:
+            if isinstance(term, LEAVES) and self._shares(term, indexed):
+                alike.setdefault(term.path, []).append(term)
+            else:
+                parts.append(self._condition(term, indexed=indexed))
+        for path, leaves in alike.items():
+            if len(leaves) == 1:
+                parts.append(self._leaf(leaves[0], indexed))
+                continue
+            field = field_of(path)
+            tests = [self._tests.of(leaf) for leaf in leaves]
+            parts += [self._scalar(*pair, field, indexed) for pair in zip(leaves, tests, strict=True)]
+            parts.append(f"({self._listed(field, path, indexed)} AND {self._among(field, *tests)})")
+        return parts
+
+    def _shares(self, leaf: Leaf, indexed: bool) -> bool:
+        """Return whether a leaf has the usual two arms."""
+        path, given = leaf.path, self._declared
+        if attribute(path) is not None or not path.keys or self._knows(path):
+            return False
+        if indexed and (given.every_element or path in given.elements):
+            return False
+        return not isinstance(leaf, EqualList | Matches)
+
+    def _listed(self, field: Field, path: Path, indexed: bool) -> str:
+        """Return the condition that a list is on the way, as an index wants it where there is one."""
+        if indexed and self._declared.others(path):
+            return f"({other_shape(field)} AND {field.shape} = 'array')"
+        return field.listed
 
     def _knows(self, path: Path) -> bool:
         return self._assumed is not None and self._assumed[0] == path
@@ -129,13 +162,10 @@ class Filter:
             return found
         if self._assumed is not None and self._assumed[0] == path:
             return self._on_shape(self._assumed[1], leaf, field, test, indexed)
-        one = self._scalar(leaf, field, test, indexed)
+        one = self._scalar(leaf, test, field, indexed)
         if not field.keys:
             return one
-        listed = field.listed
-        if indexed and self._declared.others(path):
-            listed = f"({other_shape(field)} AND {field.shape} = 'array')"
-        return f"({one} OR ({listed} AND {self._among(field, test)}))"
+        return f"({one} OR ({self._listed(field, path, indexed)} AND {self._among(field, test)}))"
 
     def _contained(self, leaf: Leaf, field: Field, test: Test) -> str | None:
         """Return the condition that a GIN index serves; None if there is none for this leaf."""
@@ -162,9 +192,9 @@ class Filter:
         """Return the condition where the shape of the row's value is known."""
         if shape == "array":
             return self._among(field, test)
-        return self._scalar(leaf, field, test, indexed)
+        return self._scalar(leaf, test, field, indexed)
 
-    def _scalar(self, leaf: Leaf, field: Field, test: Test, indexed: bool) -> str:
+    def _scalar(self, leaf: Leaf, test: Test, field: Field, indexed: bool) -> str:
         """Return the condition on the value at the path, with what its index asks for."""
         condition = test.on(field.value, field.text, field.kind)
         if not indexed:
@@ -189,23 +219,22 @@ class Filter:
         for operand in leaf.values:
             kinds.setdefault(kind_of(operand), []).append(operand)
         parts = [In(leaf.path, tuple(operands)) for operands in kinds.values()]
-        return f"({' OR '.join(self._scalar(p, field, self._tests.of(p), indexed=True) for p in parts)})"
+        return f"({' OR '.join(self._scalar(p, self._tests.of(p), field, indexed=True) for p in parts)})"
 
-    def _among(self, field: Field, test: Test) -> str:
-        """Return the condition that some value behind a list passes."""
-        inner = test.on("e.v", "(e.v #>> '{}')", "jsonb_typeof(e.v)")
-        if test.in_path is not None:
-            condition, variables = test.in_path
+    def _among(self, field: Field, *tests: Test) -> str:
+        """Return the condition that some value behind a list passes one of the tests."""
+        alone = tests[0].in_path if len(tests) == 1 else None
+        if alone is not None:
+            condition, variables = alone
             way = literal(f"lax {field.way} ? ({condition})")
             first = f"jsonb_path_exists({field.column}, {way}{f', {variables}' if variables else ''})"
         else:
-            first = f"EXISTS (SELECT 1 FROM {field.first_values()} AS e WHERE {inner})"
-        return f"({first} OR ({field.nested} AND {self._deep(field, test)}))"
+            first = f"EXISTS (SELECT 1 FROM {field.first_values()} AS e WHERE {_inner(tests)})"
+        return f"({first} OR ({field.nested} AND {self._deep(field, *tests)}))"
 
-    def _deep(self, field: Field, test: Test) -> str:
-        """Return the condition that some value at any depth passes."""
-        inner = test.on("e.v", "(e.v #>> '{}')", "jsonb_typeof(e.v)")
-        return f"EXISTS (SELECT 1 FROM {field.deep_values()} AS e WHERE {inner})"
+    def _deep(self, field: Field, *tests: Test) -> str:
+        """Return the condition that some value at any depth passes one of the tests."""
+        return f"EXISTS (SELECT 1 FROM {field.deep_values()} AS e WHERE {_inner(tests)})"
 
     def _absent(self, field: Field) -> str:
         """Return `is_null` so that the index of the rare types finds it."""
@@ -225,6 +254,10 @@ class Filter:
                 return f"({text} = ANY({bound.texts([o for o in operands if isinstance(o, str)])}))"
             case _:
                 return self._tests.of(leaf).on("NULL::jsonb", text, "'string'")
+
+
+def _inner(tests: Sequence[Test]) -> str:
+    return " OR ".join(test.on("e.v", "(e.v #>> '{}')", "jsonb_typeof(e.v)") for test in tests)
 
 
 def _shapes(keys: tuple[str, ...], operand: Any) -> list[Any]:

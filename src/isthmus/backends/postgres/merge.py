@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
-from isthmus.errors import UnavailableError
+from isthmus.errors import Applied, UnexpectedError
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -76,9 +77,13 @@ class Merged(Generic[Item, Answer]):
                 future.cancel()
             raise
         except Exception as error:  # whatever it is, it is the callers'
-            if len(together) == 1 or isinstance(error, UnavailableError):
+            if len(together) == 1 or not _may_be_one_items(error):
                 for _, future in together:
-                    _fail(future, error)
+                    if not future.done():
+                        # Each raises one of its own: a traceback is written into the object.
+                        own = copy.copy(error)
+                        own.__cause__ = error.__cause__
+                        future.set_exception(own)
                 return
         else:
             for (_, future), answer in zip(together, answers, strict=True):
@@ -90,15 +95,6 @@ class Merged(Generic[Item, Answer]):
                 await self._fly([pair])
 
 
-def _fail(future: asyncio.Future[Answer], error: Exception) -> None:
-    if future.done():
-        return
-    # Each caller raises an error of its own: a traceback is written into the object.
-    own = error.__reduce__()
-    if isinstance(own, tuple) and callable(own[0]):
-        copy = own[0](*own[1])
-        if isinstance(copy, BaseException):
-            copy.__cause__ = error.__cause__
-            future.set_exception(copy)
-            return
-    future.set_exception(error)
+def _may_be_one_items(error: Exception) -> bool:
+    """Return whether the server refused what one item holds, and nothing was done."""
+    return isinstance(error, UnexpectedError) and error.applied is Applied.NO
