@@ -14,7 +14,7 @@ import pytest
 
 from isthmus._executor import Change, Kind
 from isthmus.backends.s3.backend import DEFAULT
-from isthmus.errors import AccessError, ConfigError, ConnectError
+from isthmus.errors import AccessError, ConfigError, ConnectError, IsthmusError
 from tests.s3.proxy import proxied
 from tests.s3.stores import create, endpoint_of, ids_of, opened, write
 from tests.servers import make_certificate
@@ -140,3 +140,16 @@ async def test_checksums_can_be_asked_for(url: str, transport: str) -> None:
     async with opened(url, transport=transport, checksum="sha256") as backend:
         assert await create(backend, "a") == ["a"]
         assert await ids_of(backend) == ["a"]
+
+
+@pytest.mark.asyncio
+async def test_a_missing_certificate_file_and_a_senseless_region_are_settings(
+    url: str, transport: str
+) -> None:
+    """Found when opening, and named."""
+    with pytest.raises(ConfigError, match="ca_file"):
+        async with opened(url, transport=transport, ca_file="/none.pem"):
+            pass
+    with pytest.raises(IsthmusError):
+        async with opened(url, transport=transport, region="no such region"):
+            pass

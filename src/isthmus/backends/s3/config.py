@@ -173,7 +173,5 @@ _VARIABLES = {
     "region": ("AWS_REGION", "AWS_DEFAULT_REGION"),
     "endpoint_url": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"),
     "ca_file": ("AWS_CA_BUNDLE",),
-    "bucket": ("S3_BUCKET",),
-    "prefix": ("S3_PREFIX",),
     "pool.max_connections": ("S3_POOL_MAX_CONNECTIONS",),
 }

@@ -166,6 +166,8 @@ def _checking_session() -> Any:
 
 async def boto_client(config: S3Config, sessions: Sessions) -> Any:
     """Return an entered aioboto3 client for this loop; close it with `__aexit__`."""
+    if config.ca_file:
+        await asyncio.to_thread(_certificates, config.ca_file)
     session = await sessions.session()
     options = driver("aiobotocore.config", extra="s3").AioConfig(
         http_session_cls=_checking_session(),
@@ -180,14 +182,17 @@ async def boto_client(config: S3Config, sessions: Sessions) -> Any:
         parameter_validation=False,
         s3={"addressing_style": "path"} if config.endpoint_url else {},
     )
-    client = session.client(
-        "s3",
-        region_name=await sessions.region(),
-        endpoint_url=config.endpoint_url,
-        verify=config.ca_file,
-        config=options,
-    )
-    return await client.__aenter__()
+    try:
+        client = session.client(
+            "s3",
+            region_name=await sessions.region(),
+            endpoint_url=config.endpoint_url,
+            verify=config.ca_file,
+            config=options,
+        )
+        return await client.__aenter__()
+    except Exception as error:  # botocore's own, such as for a region that it does not know
+        raise translated(error, place="s3", writes=False) from None
 
 
 async def obstore_store(config: S3Config, sessions: Sessions) -> Any:
@@ -211,7 +216,7 @@ async def obstore_store(config: S3Config, sessions: Sessions) -> Any:
         "pool_max_idle_per_host": str(config.pool.max_connections),
     }
     if config.ca_file:
-        options["root_certificate"] = await asyncio.to_thread(Path(config.ca_file).read_bytes)
+        options["root_certificate"] = await asyncio.to_thread(_certificates, config.ca_file)
     return store(
         config.bucket,
         config=settings,
@@ -220,6 +225,13 @@ async def obstore_store(config: S3Config, sessions: Sessions) -> Any:
         # A provider even for fixed keys: obstore would complete them with the environment's token.
         credential_provider=_fixed(sessions.keys) if sessions.keys else sessions.credentials,
     )
+
+
+def _certificates(file: str) -> bytes:
+    try:
+        return Path(file).read_bytes()
+    except OSError as error:
+        raise ConfigError(f"s3: ca_file cannot be read: {error.strerror}") from None
 
 
 def _fixed(keys: Keys) -> Callable[[], dict[str, Any]]:
