@@ -158,7 +158,7 @@ def postgres(cli: Cli) -> Iterator[tuple[str, str, str]]:
     name = f"doctor_{uuid.uuid4().hex[:12]}"
     execute(admin, f"CREATE ROLE {name} LOGIN PASSWORD 'p'", f"CREATE DATABASE {name} OWNER {name}")
     parts = urlsplit(admin)
-    inside = admin.replace(parts.path, f"/{name}")
+    inside = parts._replace(path=f"/{name}").geturl()
     url = f"postgres://{name}:p@{parts.hostname}:{parts.port}/{name}"
     try:
         assert cli("put", url, "a", '{"age": 1}').code == 0
@@ -273,7 +273,7 @@ def test_a_database_that_is_not_utf8_is_named(cli: Cli) -> None:
         admin, f"CREATE DATABASE {name} ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0"
     )
     try:
-        found = examined(cli, admin.replace(urlsplit(admin).path, f"/{name}"))
+        found = examined(cli, urlsplit(admin)._replace(path=f"/{name}").geturl())
 
         assert "UTF8" in found["encoding"]["mend"]
     finally:

@@ -104,10 +104,10 @@ def _failed(check: str, error: IsthmusError) -> Finding:
                 mend = "give the authority that signed the server's certificate (ssl_root_cert, ca, ca_file)"
             return wrong(check, text, mend)
         case ConfigError():
-            if "newer" in text or "format" in text:
-                return wrong(check, text, "upgrade isthmus: pip install -U isthmus")
             if "there is no" in text:
                 return wrong(check, text, "the first write makes it; or name another collection with -c")
+            if "newer" in text or "format" in text:
+                return wrong(check, text, "upgrade isthmus: pip install -U isthmus")
             return wrong(check, text, "name another collection with -c, or mend what the message says")
         case StoreError():
             return wrong(check, text, "look into the server's log")

@@ -84,6 +84,13 @@ def _refused(config: Any, code: str, text: str) -> Finding:
             return wrong(
                 "connection", f"bucket {config.bucket!r} is in another region ({code})", "set region="
             )
+    if "access key" in text.lower():
+        # Other servers than AWS have words of their own for it.
+        return wrong(
+            "connection",
+            f"the keys were refused ({code})",
+            "check aws_access_key_id and aws_secret_access_key",
+        )
     return wrong("connection", text, "look into the server's log")
 
 
