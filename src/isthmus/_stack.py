@@ -5,12 +5,14 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeAlias, TypeVar
 
 from isthmus._executor import Executor
 from isthmus._op import Op
 
 R = TypeVar("R")
+T = TypeVar("T")
 Next: TypeAlias = Callable[[Op[Any]], Awaitable[Any]]
 
 _CAPITAL = re.compile(r"(?<!^)(?=[A-Z])")
@@ -52,6 +54,10 @@ class Layer:
     def label(self) -> str:
         """Return its name in `db.stats()` and in `repr(db)`."""
         return _CAPITAL.sub("_", type(self).__name__).lower()
+
+    def around(self, transaction: AbstractAsyncContextManager[T]) -> AbstractAsyncContextManager[T]:
+        """Return what stands around the beginning and the end of a transaction; itself by default."""
+        return transaction
 
     async def close(self) -> None:
         """Give back what the layer holds; called when its handle is closed."""

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
 from typing import TypeVar
 
 from isthmus._clock import SYSTEM_CLOCK, Clock
 from isthmus._op import Op
 from isthmus._stack import Layer, Next, Slot
+from isthmus.errors import Applied, DeadlineError
 from isthmus.layers._time_left import CALL, Call, bounded
 
 R = TypeVar("R")
+T = TypeVar("T")
 
 
 class Deadline(Layer):
@@ -26,6 +30,10 @@ class Deadline(Layer):
         self._seconds = seconds
         self._clock = clock
 
+    def around(self, transaction: AbstractAsyncContextManager[T]) -> AbstractAsyncContextManager[T]:
+        """Bound the beginning of a transaction, and its end; what runs inside is bounded by itself."""
+        return _Ends(transaction, self._seconds, self._clock)
+
     async def handle(self, op: Op[R], call_next: Next, /) -> R:
         """Run the operation within the deadline."""
         call = Call(self._clock.now() + self._seconds)
@@ -34,3 +42,41 @@ class Deadline(Layer):
             return await bounded(op, call_next, self._clock, self._seconds, "deadline", call)
         finally:
             CALL.reset(token)
+
+
+class _Ends(AbstractAsyncContextManager[T]):
+    """A context manager whose entering and leaving take no longer than a deadline each."""
+
+    def __init__(self, inner: AbstractAsyncContextManager[T], seconds: float, clock: Clock) -> None:
+        self._inner = inner
+        self._seconds = seconds
+        self._clock = clock
+
+    async def __aenter__(self) -> T:
+        timer = self._clock.timeout(self._seconds)
+        try:
+            async with timer as running:
+                return await self._inner.__aenter__()
+        except TimeoutError:
+            if not running.expired():
+                raise
+        raise DeadlineError(f"the transaction did not begin within {self._seconds:g} s (deadline)")
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        timer = self._clock.timeout(self._seconds)
+        try:
+            async with timer as running:
+                return await self._inner.__aexit__(kind, error, trace)
+        except TimeoutError as late:
+            if not running.expired():
+                raise
+            if error is not None:
+                # The store rolls back when the connection goes; the block's own error tells more.
+                error.add_note(f"rolling back did not end within {self._seconds:g} s ({late!r})")
+                return False
+        raise DeadlineError(
+            f"the transaction's commit did not end within {self._seconds:g} s (deadline)",
+            applied=Applied.MAYBE,
+        )

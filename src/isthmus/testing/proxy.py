@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self, TypeVar
-from urllib.parse import urlsplit
 
 __all__ = ["Fault", "FaultProxy"]
 
@@ -99,10 +98,9 @@ class FaultProxy:
     def through(self, url: str) -> str:
         """Return a URL of the server with the proxy's address in it."""
         host, port = self._target
-        name = urlsplit(url).hostname or host
-        changed = url.replace(f"{name}:{port}", f"127.0.0.1:{self.port}")
+        changed = url.replace(f"{host}:{port}", f"127.0.0.1:{self.port}")
         if changed == url:
-            raise ValueError(f"the URL does not name {name}:{port}")
+            raise ValueError(f"the URL does not name {host}:{port}")
         return changed
 
     def __enter__(self) -> Self:

@@ -1,0 +1,1 @@
+"""Faults, cancellation and crashes on real servers."""
