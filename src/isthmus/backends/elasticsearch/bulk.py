@@ -32,6 +32,11 @@ class Item:
     kind: str = ""
     reason: str = ""
 
+    @property
+    def busy(self) -> bool:
+        """Whether it was refused for load; a node without disk space says 429 too, but not for a moment."""
+        return self.status in _BUSY and "cluster_block" not in self.kind
+
     def failure(self, doing: str) -> IsthmusError:
         """Return the error of an item that failed."""
         body = {"error": {"type": self.kind, "reason": self.reason}}
@@ -66,7 +71,7 @@ class Bulk:
             else:
                 for at, item in zip(open_, answered, strict=True):
                     items[at] = item
-                items_again = [at for at, item in zip(open_, answered, strict=True) if item.status in _BUSY]
+                items_again = [at for at, item in zip(open_, answered, strict=True) if item.busy]
             if not items_again:
                 self._recover()
                 break

@@ -12,7 +12,9 @@ from typing import Any
 
 import elastic_transport
 import orjson
-from elastic_transport import AsyncTransport, TransportError
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.payload import BytesPayload, Payload
+from elastic_transport import AiohttpHttpNode, AsyncTransport, TransportError
 from elasticsearch.serializer import OrjsonSerializer
 
 from elasticsearch import AsyncElasticsearch
@@ -24,6 +26,7 @@ from isthmus.errors import ConfigError, PoolTimeoutError
 _JSON = {"accept": "application/json", "content-type": "application/json"}
 _LINES = {"accept": "application/json", "content-type": "application/x-ndjson"}
 OLDEST = (8, 15)
+_PIECE = 2**18
 # Answers that a caller judges by itself.
 _TOLD = frozenset({200, 201})
 
@@ -48,6 +51,36 @@ class PlainTransport(AsyncTransport):
                     plain[name] = "application/x-ndjson" if lines else "application/json"
             options["headers"] = plain
         return await super().perform_request(method, target, **options)
+
+
+class _Body(BytesPayload):
+    """A large body, written in pieces; aiohttp 3.14 warns of one that is plain bytes."""
+
+    def __init__(self, value: bytes) -> None:
+        Payload.__init__(self, value, content_type="application/octet-stream")
+        self._size = len(value)
+
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        """Write all of it."""
+        await self.write_with_length(writer, None)
+
+    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
+        """Write so many bytes of it."""
+        view = memoryview(self._value)[:content_length]
+        for at in range(0, len(view), _PIECE):
+            await writer.write(view[at : at + _PIECE])
+
+
+class Node(AiohttpHttpNode):
+    """The client's aiohttp node, with large bodies in pieces."""
+
+    async def perform_request(  # type: ignore[override]
+        self, method: str, target: str, body: Any = None, *rest: Any, **more: Any
+    ) -> Any:
+        """Send one request."""
+        if body is not None and len(body) > _PIECE and not self._http_compress:
+            body = _Body(body)
+        return await super().perform_request(method, target, body, *rest, **more)
 
 
 class ClientPool:
@@ -261,6 +294,7 @@ def _client(config: ElasticsearchConfig) -> AsyncElasticsearch:
         return AsyncElasticsearch(
             list(config.hosts),
             transport_class=PlainTransport,
+            node_class=Node,
             serializers={"application/json": OrjsonSerializer()},
             connections_per_node=config.pool.maxsize,
             request_timeout=config.request_timeout,

@@ -63,11 +63,17 @@ def failed_call(error: Exception, doing: str, *, writes: bool) -> IsthmusError:
 def never_sent(error: transport.TransportError) -> bool:
     """Return whether no connection was made, so that a node cannot have seen the request."""
     unsent = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
-    return any(isinstance(cause, unsent) for cause in error.errors)
+    return any(isinstance(cause, unsent) for cause in _causes(error))
+
+
+def _causes(error: transport.TransportError) -> list[BaseException]:
+    # The transport empties `errors` when it raises (elastic-transport 9.4.2); the context stays.
+    return [*error.errors, *([error.__context__] if error.__context__ is not None else [])]
 
 
 def _root(error: transport.TransportError) -> str:
-    return str(error.errors[0] if error.errors else error.message)[:300]
+    causes = _causes(error)
+    return str(causes[0] if causes else error.message)[:300]
 
 
 def reason_of(body: Any) -> tuple[str, str]:

@@ -13,16 +13,18 @@ from isthmus._query.text import ANY_ONE, ANY_RUN, Wild, fold, fold_character, pa
 _sre: Any = importlib.import_module("re._parser")
 # A compiled pattern has a state for each byte, and Lucene takes no more than 1,000 (8.19).
 _LONGEST_WILDCARD = 900
-_LONGEST_FOLDED = 200
+# A pattern that begins anywhere takes work by the square of what repeats itself: 314 equal
+# characters after a run are the most (9.2).
+_LONGEST_FREE = 250
+_LONGEST_FREE_WIDE = 50
 # What `index.max_regex_length` of our indices allows.
 LONGEST_REGEXP = 9_000
 # No character from U+20000 on has a case, is a digit or is white space.
 _LAST = 0x1FFFF
 _MOST_RUNS = 20
 _MAX_REPEAT = 100
-_LARGEST_AUTOMATON = 500
 # A free start followed by wide classes needs two to the power of their number of states.
-_MOST_WIDE = 10
+_MOST_WIDE = 8
 
 
 def wildcard(pattern: str) -> str | None:
@@ -38,8 +40,13 @@ def wildcard(pattern: str) -> str | None:
 
 
 def _explodes(parts: tuple[str | Wild, ...]) -> bool:
+    """Return whether a deterministic automaton for the pattern may be beyond the server's limit."""
     runs = sum(part is ANY_RUN for part in parts)
-    return runs > _MOST_RUNS or (runs > 0 and sum(part is ANY_ONE for part in parts) > _MOST_WIDE)
+    ones = sum(part is ANY_ONE for part in parts)
+    length = ones + sum(len(part) for part in parts if isinstance(part, str))
+    if not runs:
+        return False
+    return runs > _MOST_RUNS or ones > _MOST_WIDE or length > (_LONGEST_FREE_WIDE if ones else _LONGEST_FREE)
 
 
 def escaped_wildcard(text: str) -> str:
@@ -55,13 +62,14 @@ def cut(text: str) -> str:
 def around(before: str, text: str, after: str) -> str | None:
     """Return a wildcard pattern for text between others, None if it is too long."""
     pattern = before + escaped_wildcard(text) + after
-    return pattern if len(pattern.encode()) <= _LONGEST_WILDCARD else None
+    short = len(text) <= _LONGEST_FREE and len(pattern.encode()) <= _LONGEST_WILDCARD
+    return pattern if short else None
 
 
 def folded_regexp(pattern: str) -> str | None:
     """Return a LIKE pattern that folds case as a Lucene regexp of character classes."""
     parts = parse_like(pattern)
-    if _explodes(parts) or len(pattern) > _LONGEST_FOLDED:
+    if _explodes(parts) or len(pattern) > _LONGEST_FREE:
         return None
     out = []
     for part in parts:
@@ -120,7 +128,8 @@ def regexp(pattern: str) -> str | None:
     elif not end:
         text += ".*"
     states, wide = _size(items)
-    if len(text) > LONGEST_REGEXP or states > _LARGEST_AUTOMATON or wide > _MOST_WIDE:
+    most = _LONGEST_FREE_WIDE if wide else _LONGEST_FREE
+    if len(text) > LONGEST_REGEXP or states > most or wide > _MOST_WIDE:
         return None
     return text or "()"
 
