@@ -15,7 +15,7 @@ from isthmus.backends.s3.log import Log
 from isthmus.backends.s3.log_layout import LogLayout
 from isthmus.errors import AlreadyExistsError, UnexpectedError
 from tests.s3 import crash
-from tests.s3.proxy import proxied
+from tests.s3.proxy import PASS, answer, proxied
 from tests.s3.stores import client_of, create, endpoint_of, every, ids_of, keys_under, kinds, opened, write
 
 pytestmark = pytest.mark.backend("s3")
@@ -199,6 +199,40 @@ async def test_memory_stays_within_its_bound(url: str) -> None:
         ) as fresh:
             assert len(await every(fresh)) == 240
             assert (await (await log_of(fresh)).current()).held_bytes <= 60_000
+
+
+@pytest.mark.asyncio
+async def test_a_checkpoint_that_fails_is_not_tried_at_every_entry(
+    url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log goes on without it; as many entries later it is tried again."""
+    refused = answer(403, "AccessDenied")
+    async with proxied(endpoint_of(url)) as proxy:
+        settings: dict[str, Any] = {"endpoint_url": proxy.endpoint, "log": {"checkpoint_entries": 4}}
+        async with opened(url, layout="log", **settings) as backend:
+            proxy.rule = lambda seen: refused if seen.method == "PUT" and "/_parts/" in seen.path else PASS
+            for n in range(11):
+                await create(backend, f"r{n:02}")
+                await settled(backend)
+            tried = sum("/_parts/" in seen.path and seen.method == "PUT" for seen in proxy.seen)
+            assert tried == 2
+            assert "no checkpoint this time" in caplog.text
+
+            proxy.rule = lambda seen: PASS
+            for n in range(11, 16):
+                await create(backend, f"r{n:02}")
+                await settled(backend)
+            assert any("_ckpt/" in key for key in await keys_under(backend, backend.config.place))
+            assert len(await ids_of(backend)) == 16
+
+
+async def settled(backend: S3Backend) -> None:
+    """Wait for the checkpoint that may be under way."""
+    layout, place = await backend._layout(DEFAULT)
+    assert isinstance(layout, LogLayout)
+    task = layout._writer(place)._checkpointer._task
+    if task is not None:
+        await asyncio.wait([task])
 
 
 @pytest.mark.asyncio

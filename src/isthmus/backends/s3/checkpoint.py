@@ -42,6 +42,8 @@ class Checkpointer:
     def __init__(self, log: Log) -> None:
         self._log = log
         self._task: asyncio.Task[None] | None = None
+        self._not_before = 0
+        """The entry from which to try again after a checkpoint that failed."""
 
     def consider(self) -> None:
         """Begin a checkpoint if it is due and none is under way."""
@@ -51,14 +53,19 @@ class Checkpointer:
 
     def _due(self, view: View) -> bool:
         entries = max(self._log.config.checkpoint_entries, view.held_bytes // _BYTES_AN_ENTRY)
-        return len(view.tokens) >= entries
+        return len(view.tokens) >= entries and view.seq >= self._not_before
 
     async def _run(self, view: View) -> None:
         try:
-            await write_checkpoint(self._log, view)
-            await remove_replaced(self._log)
+            newest = await self._log.newest_manifest()
+            if newest is not None and view.first <= newest <= view.seq:
+                view.checkpointed(newest)  # another process was first
+            if self._due(view):
+                await write_checkpoint(self._log, view)
+                await remove_replaced(self._log)
         except (IsthmusError, MovedError) as error:
-            # The log is whole without it; the next entry tries again.
+            # The log is whole without it.
+            self._not_before = view.seq + self._log.config.checkpoint_entries
             logger.warning("%s: no checkpoint this time: %s", self._log.place, error)
         finally:
             self._task = None
@@ -91,6 +98,7 @@ async def write_checkpoint(log: Log, view: View) -> bool:
         await log.requests.put_if(manifest_key(log.place, seq), body, lambda found: mark.encode() in found)
     except PreconditionError:
         await log.requests.delete_many([f"{log.place}{PARTS}{part.name}" for part in parts])
+        view.checkpointed(seq)
         return False
     for segment, rows in moved:
         view.move(segment, rows)
