@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, assert_never
 
 from isthmus._executor import AggregateRequest
 from isthmus._path import Path
-from isthmus._query.aggregate import Groups, State, total
+from isthmus._query.aggregate import Groups, State
 from isthmus._query.ast import Function, Measure
 from isthmus._query.order import BOOL, NONE, NUMBER, OBJECT, TEXT
 from isthmus._record import Record
@@ -159,7 +160,7 @@ def _state(measure: Measure, values: Any) -> State:
         case Function.SUM | Function.AVG:
             found, high, low, floats = (next(values) for _ in range(4))
             integers = ((high or 0) << 32) + (low or 0)
-            return (integers if floats is None else total([integers, floats]), found)
+            return (integers if floats is None else integers + Fraction(floats), found)
         case Function.MIN | Function.MAX:
             truth, number, text, objects = (next(values) for _ in range(4))
             brackets: list[tuple[int, Any]] = []

@@ -70,7 +70,7 @@ class Functions:
 
 
 class ExactSum:
-    """The sum of floats, rounded once; SQLite's own loses digits when large terms cancel."""
+    """The exact sum of floats; SQLite's own loses digits when large terms cancel, and overflows."""
 
     def __init__(self) -> None:
         # Numerators by denominator, which is a power of two: at most some 1,100 of them.
@@ -84,13 +84,10 @@ class ExactSum:
             self._parts[denominator] = self._parts.get(denominator, 0) + numerator
             self._any = True
 
-    def finalize(self) -> float | None:
-        """Return the sum, None if there was no float."""
+    def finalize(self) -> str | None:
+        """Return the exact sum as `numerator/denominator`, None if there was no float."""
         if not self._any:
             return None
         common = max(self._parts)
         total = sum(n * (common // d) for d, n in self._parts.items())
-        try:
-            return total / common
-        except OverflowError:
-            return float("inf") if total > 0 else float("-inf")
+        return f"{total}/{common}"
