@@ -15,7 +15,6 @@ from isthmus._values import encode, new_version
 from isthmus.backends.postgres.careful import apply_carefully
 from isthmus.backends.postgres.driver import Connection
 from isthmus.backends.postgres.failures import sqlstate_of
-from isthmus.backends.postgres.names import quoted
 from isthmus.backends.postgres.table import Table
 from isthmus.backends.postgres.write_one import write_one
 from isthmus.errors import AlreadyExistsError, InvalidRecordError, IsthmusError, NotFoundError
@@ -25,6 +24,8 @@ COPIED = 100
 STAGED = 2_000
 """From so many upserts or updates on, a COPY to a temporary table is quicker than `unnest`."""
 _UNIQUE = "23505"
+_STAGED_NAME = "isthmus_stage"
+_STAGE = f"pg_temp.{_STAGED_NAME}"
 _ROW = ("id", "data", "metadata", "version")
 _UNNEST = "unnest($1::text[], $2::jsonb[], $3::jsonb[], $4::int8[]) AS u(id, data, metadata, version)"
 
@@ -209,7 +210,7 @@ async def _upsert(
             " version = excluded.version, updated_at = now()"
         )
 
-    versions, _ = await _by_rows(connection, statement, changes)
+    versions, _ = await _by_rows(connection, table, statement, changes)
     return [str(version) for version in versions]
 
 
@@ -237,10 +238,10 @@ async def _changed(
     def statement(source: str) -> str:
         return (
             f"UPDATE {table.sql} AS t SET {_SET[kind]}, version = u.version, updated_at = now()"
-            f" FROM {source} WHERE t.id = u.id RETURNING t.id"
+            f" FROM {source} WHERE t.id = u.id"
         )
 
-    return await _by_rows(connection, statement, changes)
+    return await _by_rows(connection, table, statement, changes)
 
 
 def _existing(changes: Sequence[Change], versions: list[int], found: set[str]) -> list[Result]:
@@ -255,37 +256,42 @@ def _missing(id: str) -> NotFoundError:
 
 
 async def _by_rows(
-    connection: Connection, statement: Callable[[str], str], changes: Sequence[Change]
+    connection: Connection, table: Table, statement: Callable[[str], str], changes: Sequence[Change]
 ) -> tuple[list[int], set[str]]:
-    """Run a statement with the changes as its source; return their versions and the ids it returned."""
+    """Run a statement with the changes as its source; return their versions and the ids it changed."""
     # In the order of their ids, so that two batches never wait for each other in a circle.
     ordered = sorted(changes, key=lambda change: change.id)
     versions = {change.id: new_version() for change in changes}
     if len(changes) <= STAGED:
         rows = await connection.fetch(
-            statement(_UNNEST), *_columns(ordered, [versions[c.id] for c in ordered])
+            f"{statement(_UNNEST)} RETURNING t.id", *_columns(ordered, [versions[c.id] for c in ordered])
         )
         found = {row[0] for row in rows}
     else:
         async with connection.transaction():
-            stage = await _staged(connection, ordered, versions)
-            rows = await connection.fetch(statement(f"{stage} AS u"))
-            found = {row[0] for row in rows}
-            await connection.execute(f"DROP TABLE {stage}")
+            await _stage(connection, ordered, versions)
+            status = await connection.execute(statement(f"{_STAGE} AS u"))
+            found = set(versions)
+            if int(status.rpartition(" ")[2]) < len(found):  # most often none is missing
+                rows = await connection.fetch(
+                    f"SELECT t.id FROM {_STAGE} AS u JOIN {table.sql} AS t USING (id)"
+                    " WHERE t.version = u.version"
+                )
+                found = {row[0] for row in rows}
+            await connection.execute(f"DROP TABLE {_STAGE}")
     return [versions[change.id] for change in changes], found
 
 
-async def _staged(connection: Connection, changes: Sequence[Change], versions: dict[str, int]) -> str:
-    """COPY the changes into a temporary table; return its name."""
-    name = f"isthmus_{new_version():x}"
+async def _stage(connection: Connection, changes: Sequence[Change], versions: dict[str, int]) -> None:
+    """COPY the changes into a temporary table."""
+    # One name for all, so that one prepared statement serves them; DROP and ON COMMIT DROP free it.
     await connection.execute(
-        f"CREATE TEMPORARY TABLE {quoted(name)}"
+        f"CREATE TEMPORARY TABLE {_STAGED_NAME}"
         ' (id text COLLATE "C", data jsonb, metadata jsonb, version int8) ON COMMIT DROP'
     )
     await connection.copy_records_to_table(
-        name, schema_name="pg_temp", columns=_ROW, records=_rows(changes, versions)
+        _STAGED_NAME, schema_name="pg_temp", columns=_ROW, records=_rows(changes, versions)
     )
-    return quoted(name)
 
 
 # --- delete ----------------------------------------------------------------------------------------
