@@ -196,12 +196,12 @@ class Filter:
 
     def _scalar(self, leaf: Leaf, test: Test, field: Field, indexed: bool) -> str:
         """Return the condition on the value at the path, with what its index asks for."""
+        given = self._declared
+        if indexed and isinstance(leaf, In) and test.kind is None and given.others(leaf.path):
+            return self._by_kind(leaf, field)
         condition = test.on(field.value, field.text, field.kind)
         if not indexed:
             return condition
-        given = self._declared
-        if isinstance(leaf, In) and test.kind is None and given.others(leaf.path):
-            return self._by_kind(leaf, field)
         more: list[str] = []
         if leaf.path in given.texts and test.cut is not None:
             more.append(f"{test.cut(field.cut)} AND {field.kind} = 'string'")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any, assert_never
 
 from isthmus._executor import AggregateRequest
@@ -147,8 +148,8 @@ def _state(function: Function, columns: Any) -> Any:
             total, count, fractional = next(columns), next(columns), next(columns)
             if not count:
                 return (0, 0)
-            # A sum of integers is exact, however large.
-            return (float(total) if fractional else int(total), count)
+            # The server adds decimals exactly, however large; the core rounds once.
+            return (Fraction(total) if fractional else int(total), count)
         case Function.MIN | Function.MAX:
             truth, number, text, _, kind = (next(columns) for _ in range(5))
             return _extreme(kind, truth, number, text)
