@@ -46,6 +46,7 @@ _NOTHING: frozenset[Kind] = frozenset()
 _BY_TYPE: dict[type, Kind] = {str: Kind.TEXT, bool: Kind.BOOL, int: Kind.INT, float: Kind.FLOAT}
 _JSON_TYPES = frozenset({str, bool, int, float, type(None), dict, list})
 _NESTING = frozenset({dict, list})
+_SCALARS = _JSON_TYPES - _NESTING
 
 Types: TypeAlias = Mapping[str, str]
 
@@ -98,18 +99,28 @@ class Foreign(Exception):
     """The record holds values of other than JSON types; look at its encoded form."""
 
 
+class _Nest:
+    """The shapes of records with the same top-level keys and types, by what is inside."""
+
+    __slots__ = ("keys", "shapes")
+
+    def __init__(self, keys: tuple[str, ...]) -> None:
+        self.keys = keys
+        self.shapes: dict[Hashable, Shape] = {}
+
+
 class Shapes:
     """The shapes seen in one collection, of its data or of its metadata."""
 
     def __init__(self, root: str) -> None:
         self.root = root
-        self._flat: dict[Hashable, Shape | None] = {}
-        self._nested: dict[Hashable, Shape] = {}
+        self._known: dict[Hashable, Shape | _Nest] = {}
+        self._nested = 0
 
     def forget(self) -> None:
         """Drop everything, as after another mapping was found."""
-        self._flat.clear()
-        self._nested.clear()
+        self._known.clear()
+        self._nested = 0
 
     def of(self, data: dict[str, Any]) -> Shape:
         """Return the shape of data that needs no look at its values.
@@ -117,66 +128,70 @@ class Shapes:
         Raises `Foreign` if some value is of another than a JSON type.
         """
         key = (tuple(data), tuple(map(type, data.values())))
-        try:
-            shape = self._flat[key]
-        except KeyError:
-            return self._first(data, key)
-        if shape is not None:
-            return shape
-        try:
-            return self._nested[_signature(data)]
-        except KeyError:
-            return self._first(data, key)
+        known = self._known.get(key)
+        if type(known) is _Nest:
+            inside = tuple([_signature(data[name]) for name in known.keys])
+            return known.shapes.get(inside) or self._within(data, known, inside)
+        return known or self._first(data, key)  # type: ignore[return-value]
 
     def _first(self, data: dict[str, Any], key: Hashable) -> Shape:
-        if len(data) > _MANY:
-            return walk(data, self.root)
-        if len(self._flat) > _KEPT_SHAPES or len(self._nested) > _KEPT_SHAPES:
-            self.forget()
         kinds = set(map(type, data.values()))
         if not kinds <= _JSON_TYPES:
             raise Foreign
+        if len(data) > _MANY:
+            for value in data.values():
+                if type(value) in _NESTING:
+                    _signature(value)
+            return walk(data, self.root)
+        if len(self._known) > _KEPT_SHAPES:
+            self.forget()
         if kinds.isdisjoint(_NESTING):
-            shape = self._flat[key] = walk(data, self.root)
+            shape = self._known[key] = walk(data, self.root)
             return shape
-        signature = _signature(data)
-        shape = self._nested[signature] = walk(data, self.root)
-        self._flat[key] = None
+        nest = _Nest(tuple(name for name, value in data.items() if type(value) in _NESTING))
+        inside = tuple([_signature(data[name]) for name in nest.keys])
+        self._known[key] = nest
+        return self._within(data, nest, inside)
+
+    def _within(self, data: dict[str, Any], nest: _Nest, inside: Hashable) -> Shape:
+        self._nested += 1
+        if self._nested > _KEPT_SHAPES:
+            self.forget()
+        shape = nest.shapes[inside] = walk(data, self.root)
         return shape
 
 
 def needs_look(encoded: bytes) -> bool:
-    """Return whether values may matter: a long text, or sixteen digits in a row."""
-    return len(encoded) > LONGEST_TEXT or b"0000000000000000" in encoded.translate(_DIGITS)
+    """Return whether values may matter: a long text, or an integer of sixteen digits or more."""
+    if len(encoded) > LONGEST_TEXT:
+        return True
+    zeros = encoded.translate(_DIGITS)
+    # A float's digits follow a point; an integer follows one of these. Text may look like either.
+    return _SIXTEEN in zeros and any(start in zeros for start in _WIDE_STARTS)
 
 
-def _signature(value: dict[str, Any]) -> Hashable:
-    inner = [
-        _signature(item) if type(item) is dict else _list_signature(item)
-        for item in value.values()
-        if type(item) in _NESTING
-    ]
-    kinds = tuple(map(type, value.values()))
-    if not _JSON_TYPES.issuperset(kinds):
-        raise Foreign
-    return (tuple(value), kinds, *inner)
+_SIXTEEN = b"0" * 16
+_WIDE_STARTS = tuple(sign + _SIXTEEN for sign in (b":", b",", b"[", b"-"))
 
 
-def _list_signature(value: list[Any]) -> Hashable:
-    kinds = frozenset(map(type, value))
-    if kinds.isdisjoint(_NESTING):
+def _signature(value: Any) -> Hashable | type[Any]:
+    """Return what the shape of a dict or list depends on; a scalar's is its type."""
+    kind = type(value)
+    if kind is dict:
+        kinds: Any = tuple(map(type, value.values()))
+        if _SCALARS.issuperset(kinds):
+            return (tuple(value), kinds)
         if not _JSON_TYPES.issuperset(kinds):
             raise Foreign
-        return kinds
-    if not _JSON_TYPES.issuperset(kinds):
-        raise Foreign
-    return frozenset(map(_item_signature, value))
-
-
-def _item_signature(item: Any) -> Hashable | type[Any]:
-    if type(item) is dict:
-        return _signature(item)
-    return _list_signature(item) if type(item) is list else type(item)
+        return (tuple(value), *map(_signature, value.values()))
+    if kind is list:
+        kinds = frozenset(map(type, value))
+        if kinds <= _SCALARS:
+            return kinds  # type: ignore[no-any-return]
+        if not kinds <= _JSON_TYPES:
+            raise Foreign
+        return frozenset(map(_signature, value))
+    return kind
 
 
 def walk(data: dict[str, Any], root: str) -> Shape:

@@ -71,14 +71,17 @@ class _Prepared:
 
     def line(self, index: Index, *, whole: bool = False) -> bytes:
         """Return the action and the document."""
-        if whole or any(shape.refused for shape in self.shapes()):
+        other = self.metadata_shape
+        if whole or self.shape.refused or (other is not None and other.refused):
             text = whole_document(self.identity, self.data, self.metadata, self.times)
         else:
             text = document(self.identity, self.data, self.metadata, self.times, self._marked(index))
         return b"".join((self.head, text, b"\n"))
 
     def _marked(self, index: Index) -> bytes:
-        ending = index.ending(self.shape)
+        ending = self.shape.suffix
+        if ending is None:
+            ending = index.ending(self.shape)
         if ending is None:
             ending = self.shape.ending(index.types)
         other = self.metadata_shape
@@ -190,7 +193,7 @@ class Writer:
         if kind is Kind.DELETE:
             return _Prepared(at, identity, b"", b"", _NO_SHAPE, None)
         data = change.encoded()
-        metadata = change.encoded_metadata()
+        metadata = change.encoded_metadata() if change.metadata else b"{}"
         if len(data) + len(metadata) > _LARGEST:
             raise InvalidRecordError(
                 f"data: the record has {len(data) + len(metadata)} bytes, more than {_LARGEST}", path="data"
@@ -208,7 +211,13 @@ class Writer:
 
     async def _grow(self, chunk: Sequence[_Prepared]) -> None:
         index = self._index
-        new = [s for p in chunk for s in p.shapes() if s.suffix is None and index.ending(s) is None]
+        new = [
+            shape
+            for prepared in chunk
+            if prepared.shape.suffix is None or prepared.metadata_shape is not None
+            for shape in prepared.shapes()
+            if shape.suffix is None and index.ending(shape) is None
+        ]
         if new:
             await index.grow(self._pool, new)
 
