@@ -48,7 +48,12 @@ class Pool:
     """Connections to one server, or one set of hosts; made by `Pool.open`."""
 
     def __init__(
-        self, config: PostgresConfig, driver: Driver | None = None, *, for_reads: bool = False
+        self,
+        config: PostgresConfig,
+        driver: Driver | None = None,
+        *,
+        hosts: Hosts | None = None,
+        attrs: str | None = None,
     ) -> None:
         self._config = config
         self._loop = asyncio.get_running_loop()
@@ -56,11 +61,8 @@ class Pool:
         self._driver.stale = self.expire
         self._ready = self._driver.ready
         self._alive = self._driver.alive
-        attrs = "any" if for_reads else config.session_attrs()
-        if for_reads:
-            self._hosts = Hosts(config.replica_addresses(), attrs, last_resort=config.addresses())
-        else:
-            self._hosts = Hosts(config.addresses(), attrs)
+        attrs = attrs or config.session_attrs()
+        self._hosts = hosts or Hosts(config.addresses(), attrs)
         options = config.pool
         self.min_size, self.max_size = options.min_size, options.max_size
         self._timeout = options.timeout
@@ -89,6 +91,8 @@ class Pool:
         self._guard: AsyncGenerator[None, None] | None = None
         self.reads: Pool = self
         """The pool for reads outside of transactions: this one, unless the config names replicas."""
+        self.writes = 0
+        """How often a connection came back that may have written; counted only beside replicas."""
 
     # --- a pool's life -------------------------------------------------------------------------
 
@@ -101,7 +105,9 @@ class Pool:
         """
         pool = cls(config, driver)
         if config.replicas:
-            pool.reads = cls(config, driver, for_reads=True)
+            from isthmus.backends.postgres.replicas import ReplicaPool
+
+            pool.reads = ReplicaPool(config, pool, driver)
         for each in pool._both():
             each._upkeep.start()
             each._guard = each._until_the_loop_ends()
@@ -212,6 +218,9 @@ class Pool:
             if self._closing:
                 return RELEASED  # terminated meanwhile
             raise UsageError("this connection is not held: released twice, or it is another pool's")
+        if self.reads is not self:
+            self.writes += not slot.reading
+            slot.reading = False
         now = monotonic()
         self._use_seconds += now - slot.taken
         slot.task = None
@@ -271,6 +280,12 @@ class Pool:
                 self.spoil(connection)
                 self.release(connection)
                 raise
+        return connection
+
+    async def take_for_reading(self, timeout: float | None) -> Any:
+        """Take a connection that will write nothing: replicas need not catch up with it."""
+        connection = await self.take(timeout, dirty=False)
+        self.held[connection].reading = True
         return connection
 
     async def wait(self, timeout: float | None) -> Any:

@@ -25,7 +25,9 @@ class Slot:
         "expires",
         "generation",
         "idle_since",
+        "reading",
         "reported",
+        "seen",
         "stack",
         "standby",
         "suspect",
@@ -49,6 +51,10 @@ class Slot:
         self.reported = False
         self.standby: bool | None = None
         self.ended = asyncio.Event()
+        self.reading = False
+        """The holder writes nothing."""
+        self.seen = 0
+        """On a replica: how many of the primary's writes it is known to have replayed."""
 
     def holder(self, now: float) -> str:
         """Return who holds the connection and for how long, with the stack if it was kept."""
