@@ -134,6 +134,14 @@ differential-all: $(VENV)/.full ## the same on SQLite, PostgreSQL, Elasticsearch
 	$(MAKE) differential BACKEND=elasticsearch N=5000
 	$(MAKE) differential BACKEND=s3 N=1000
 
+.PHONY: copy-torture
+KILLS ?= 20
+CITIES ?= 200000
+copy-torture: $(VENV)/.full ## copy CITIES=200000 through all stores, the copier killed KILLS=20 times
+	$(SERVERS) provision postgres elasticsearch s3
+	$(SERVERS) run postgres elasticsearch s3 -- \
+	  $(BIN)/python -m tests.transfer.torture --n $(CITIES) --kills $(KILLS)
+
 # Checks
 
 .PHONY: lint types import-time
