@@ -27,6 +27,7 @@ from isthmus.layers.plan import Plan, Policy
 if TYPE_CHECKING:
     from isthmus._config import BackendConfig
     from isthmus._partition import Partition
+    from isthmus._portability import Portability
     from isthmus._typed import TypedCollection
 
 R = TypeVar("R")
@@ -406,8 +407,8 @@ class AsyncDatabase(Verbs):
         verbs: Verbs = self if collection is None else self.collection(collection)
         return await partitioned(verbs, AsyncDatabase, self._config, as_query(query), count, url_from)
 
-    async def portability(self, query: Find = None) -> dict[str, str]:
-        """Return for each backend how it would serve a query: natively, partly here, or refused and why."""
+    def portability(self, query: Find = None) -> dict[str, Portability]:
+        """Return for each backend how it would serve a query: natively, partly here, or refused; and why."""
         from isthmus._portability import portability
 
         return portability(query)

@@ -26,6 +26,11 @@ class Guard(Layer):
 
     async def handle(self, op: Op[R], call_next: Next, /) -> R:
         """Run the operation if it can be run here."""
+        self.check(op)
+        return await call_next(op)  # type: ignore[no-any-return]
+
+    def check(self, op: Op[R]) -> None:
+        """Raise `UnsupportedError` or `QueryError` for an operation that cannot be run here."""
         match op:
             case Write():
                 self._check_write(op)
@@ -35,7 +40,6 @@ class Guard(Layer):
                 self._check_predicate(op.where)
             case Aggregate():
                 self._check_predicate(op.request.where)
-        return await call_next(op)  # type: ignore[no-any-return]
 
     def _check_write(self, op: Write) -> None:
         can = self._executor.capabilities
