@@ -1,0 +1,1 @@
+"""A backend from another package: found by its entry point, proved by the shipped suite."""

@@ -1,0 +1,200 @@
+"""Records in a dict; pages, counts and aggregates as the support pretends, with asides."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+from isthmus._capability import Capabilities
+from isthmus._executor import (
+    MORE,
+    After,
+    Aggregated,
+    AggregateRequest,
+    Change,
+    Kind,
+    NativePlan,
+    Page,
+    PageRequest,
+    PoolStats,
+    Result,
+    Tally,
+    TransactionExecutor,
+    TransactionOptions,
+)
+from isthmus._query.aggregate import Groups
+from isthmus._query.ast import TRUE, Predicate
+from isthmus._query.codec import text
+from isthmus._query.order import in_order, place, position
+from isthmus._record import Record
+from isthmus._values import decode, encode, new_version
+from isthmus.errors import (
+    AlreadyExistsError,
+    ConflictError,
+    InvalidRecordError,
+    NotFoundError,
+    UnsupportedError,
+)
+from isthmus_rough.config import RoughConfig
+from isthmus_rough.support import RoughSupport, exact
+
+
+class RoughBackend:
+    """The seam, written by hand; every answer goes through the core's judging."""
+
+    name = "rough"
+
+    def __init__(self, config: RoughConfig) -> None:
+        self._tables: dict[str, dict[str, Record]] = {}
+        self._support = RoughSupport(config)
+        self._page = config.page
+        self.default_collection = config.table
+        self.capabilities = Capabilities(conditional_create=True, compare_and_set=config.compares)
+
+    def support(self, collection: str) -> RoughSupport:
+        """Return what it pretends to push down."""
+        return self._support
+
+    async def open(self, collection: str) -> None:
+        """Make the table."""
+        self._tables.setdefault(collection, {})
+
+    async def close(self) -> None:
+        """Do nothing."""
+
+    async def ping(self) -> None:
+        """Do nothing."""
+
+    async def refresh(self, collection: str) -> None:
+        """Do nothing: a write is seen at once."""
+
+    async def collections(self) -> list[str]:
+        """Return the tables' names."""
+        return sorted(self._tables)
+
+    async def read(
+        self, collection: str, ids: Sequence[str], *, for_update: bool = False
+    ) -> list[Record | None]:
+        """Return copies of the records."""
+        table = self._tables[collection]
+        return [_copy(table[id]) if id in table else None for id in ids]
+
+    async def write(
+        self, collection: str, kind: Kind, changes: Sequence[Change], *, atomic: bool
+    ) -> list[Result]:
+        """Apply the changes one after another."""
+        assert not atomic, "no atomic batches here, and the core must know"
+        return [self._apply(self._tables[collection], kind, change) for change in changes]
+
+    def _apply(self, table: dict[str, Record], kind: Kind, change: Change) -> Result:
+        id, old = change.id, table.get(change.id)
+        if kind is Kind.CREATE and old is not None:
+            return AlreadyExistsError(f"{id!r} is there", record_id=id)
+        if kind in (Kind.REPLACE, Kind.UPDATE) and old is None:
+            return NotFoundError(f"{id!r} is not there", record_id=id)
+        if change.if_version is not None and (old is None or old.version != change.if_version):
+            return ConflictError(f"{id!r} has another version", record_id=id)
+        if kind is Kind.DELETE:
+            return table.pop(id, None) is not None
+        try:
+            data, metadata = change.encoded(), change.encoded_metadata()
+        except InvalidRecordError as error:
+            error.record_id = id
+            return error
+        if kind is Kind.UPDATE and old is not None:
+            data = encode({**old.data, **decode(data)})
+            metadata = encode({**old.metadata, **decode(metadata)})
+        now = time.time_ns() // 1_000
+        version = str(new_version())
+        table[id] = Record.stored(id, data, metadata, version, now if old is None else old._created, now)
+        return id if kind is Kind.CREATE else version
+
+    async def fetch(self, collection: str, request: PageRequest) -> Page:
+        """Return a page of the records that it can judge, and the others aside."""
+        matching = [r for r in self._tables[collection].values() if self._support.matches(request.where, r)]
+        aside = [_copy(record) for record in matching if self._support.odd(record)]
+        matching = [record for record in matching if not self._support.odd(record)]
+        if request.order is None:
+            return self._unordered(matching, aside, request)
+        assert self._support.orders(request.order), "asked for an order that the support refused"
+        records = in_order(matching, request.order)
+        if request.after is not None:
+            key = place(request.order)
+            start = key(tuple(request.after))
+            records = [r for r in records if key(position(r, request.order)) > start]
+        end = request.offset + request.size
+        page = [_copy(record) for record in records[request.offset : end]]
+        return Page(page, MORE if len(records) > end and page else None, aside)
+
+    def _unordered(self, matching: list[Record], aside: list[Record], request: PageRequest) -> Page:
+        assert request.offset == 0, "an offset has no meaning without an order"
+        # A position is an id, so that what is deleted meanwhile does not shift the rest.
+        rest = sorted((r for r in matching if request.after is None or _id(r) > request.after[0]), key=_id)
+        page = [_copy(record) for record in rest[: min(request.size, self._page)]]
+        more = len(rest) > len(page)
+        return Page(page, (_id(page[-1]),) if more else None, aside if request.after is None else ())
+
+    async def count(self, collection: str, where: Predicate) -> Tally:
+        """Count what it can judge."""
+        matching = self._matching(collection, where)
+        aside = [_copy(record) for record in matching if self._support.odd(record)]
+        return Tally(len(matching) - len(aside), aside)
+
+    async def aggregate(self, collection: str, request: AggregateRequest) -> Aggregated:
+        """Aggregate what it can judge."""
+        assert self._support.aggregates(request.measures, request.by), "the support refused this"
+        groups = Groups(request.measures)
+        aside = []
+        for record in self._matching(collection, request.where):
+            if self._support.odd(record):
+                aside.append(_copy(record))
+            else:
+                groups.add_record(record, request.by)
+        return Aggregated(groups, aside)
+
+    def _matching(self, collection: str, where: Predicate) -> list[Record]:
+        assert exact(where, self._support), f"not exact: {text(where)}"
+        return [r for r in self._tables[collection].values() if self._support.matches(where, r)]
+
+    async def remove(self, collection: str, where: Predicate) -> int:
+        """Clear; other deletions are the core's, since the capability is absent."""
+        assert where == TRUE, "delete_where is not among the capabilities"
+        removed = len(self._tables[collection])
+        self._tables[collection].clear()
+        return removed
+
+    async def explain(self, collection: str, request: PageRequest) -> NativePlan:
+        """Return what was pushed."""
+        return NativePlan(f"look at {collection}: {text(request.where)}")
+
+    async def release(self, collection: str, after: After) -> None:
+        """Do nothing: a page's position is an id."""
+
+    def begin(self, options: TransactionOptions) -> AbstractAsyncContextManager[TransactionExecutor]:
+        """Refuse: there are no transactions."""
+        raise UnsupportedError("rough has no transactions", capability="transactions")
+
+    def stats(self) -> PoolStats:
+        """Return nothing: there is no pool."""
+        return PoolStats()
+
+    async def native(self) -> Any:
+        """Refuse: there is no client."""
+        raise UnsupportedError("rough has no native client", capability="native")
+
+
+def _id(record: Record) -> str:
+    return record.id or ""
+
+
+def _copy(record: Record) -> Record:
+    return Record.stored(
+        record.id or "",
+        record._raw,
+        record._raw_metadata,
+        record.version or "",
+        record._created,
+        record._updated,
+    )

@@ -1,0 +1,33 @@
+"""How badly it judges."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+from urllib.parse import SplitResult
+
+from isthmus._config import BackendConfig
+
+
+class RoughConfig(BackendConfig):
+    """The collection, and what the store pretends to be able to do."""
+
+    backend: ClassVar[str] = "rough"
+
+    table: str = "records"
+    judges: Literal["nothing", "some"] = "some"
+    """`nothing` grades every leaf NONE and orders nothing; `some` goes by a hash."""
+    seed: int = 0
+    page: int = 7
+    """The most records that one unordered page holds."""
+    compares: bool = True
+    """Whether there is compare-and-set."""
+
+    @classmethod
+    def schemes_of(cls) -> tuple[str, ...]:
+        """Return `rough`."""
+        return ("rough",)
+
+    @classmethod
+    def from_url(cls, url: SplitResult, options: dict[str, Any]) -> dict[str, Any]:
+        """Return settings for `rough://?judges=nothing`."""
+        return dict(options)

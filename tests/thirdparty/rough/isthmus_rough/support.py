@@ -1,0 +1,71 @@
+"""What the store pretends to be able to push down, and how it judges what was pushed."""
+
+from __future__ import annotations
+
+import zlib
+
+from isthmus._path import Path
+from isthmus._query.ast import And, Leaf, Matches, Measure, Not, Or, Predicate, SortKey
+from isthmus._query.codec import text
+from isthmus._query.evaluate import leaf_holds
+from isthmus._query.split import Grade
+from isthmus._record import Record
+from isthmus_rough.config import RoughConfig
+
+_GRADES = (Grade.EXACT, Grade.EXACT, Grade.SUPERSET, Grade.NONE)
+
+
+class RoughSupport:
+    """Grades by a hash of the seed and the leaf, so that a leaf always has the same grade."""
+
+    def __init__(self, config: RoughConfig) -> None:
+        self._seed = config.seed
+        self._nothing = config.judges == "nothing"
+
+    def grade(self, leaf: Leaf) -> Grade:
+        """Return any grade."""
+        if self._nothing or isinstance(leaf, Matches):
+            return Grade.NONE
+        return _GRADES[self._hash("leaf", text(leaf)) % len(_GRADES)]
+
+    def orders(self, order: tuple[SortKey, ...]) -> bool:
+        """Return whether this order is one that the store pretends to know."""
+        return not self._nothing and self._hash("order", repr(order)) % 3 != 0
+
+    def aggregates(self, measures: tuple[Measure, ...], by: tuple[Path, ...]) -> bool:
+        """Return whether the store pretends to compute these."""
+        return not self._nothing and self._hash("aggregate", repr((measures, by))) % 2 == 0
+
+    def odd(self, record: Record) -> bool:
+        """Return whether the record is one that the store cannot judge."""
+        return not self._nothing and self._hash("odd", record.id or "") % 5 == 0
+
+    def matches(self, predicate: Predicate, record: Record, *, positive: bool = True) -> bool:
+        """Judge what was pushed: a SUPERSET leaf also holds for some records that it should not."""
+        match predicate:
+            case And(terms):
+                return all(self.matches(term, record, positive=positive) for term in terms)
+            case Or(terms):
+                return any(self.matches(term, record, positive=positive) for term in terms)
+            case Not(term):
+                return not self.matches(term, record, positive=not positive)
+            case leaf:
+                grade = self.grade(leaf)
+                assert grade is not Grade.NONE, f"pushed although graded NONE: {text(leaf)}"
+                assert positive or grade is Grade.EXACT, f"pushed under not although not exact: {text(leaf)}"
+                wrong = grade is Grade.SUPERSET and self._hash(text(leaf), record.id or "") % 3 == 0
+                return wrong or leaf_holds(leaf, record)
+
+    def _hash(self, *parts: str) -> int:
+        return zlib.crc32("\0".join((str(self._seed), *parts)).encode("utf-8", "surrogatepass"))
+
+
+def exact(predicate: Predicate, support: RoughSupport) -> bool:
+    """Return whether every leaf is one that the store judges exactly."""
+    match predicate:
+        case And(terms) | Or(terms):
+            return all(exact(term, support) for term in terms)
+        case Not(term):
+            return exact(term, support)
+        case leaf:
+            return support.grade(leaf) is Grade.EXACT

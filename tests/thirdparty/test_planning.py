@@ -1,0 +1,48 @@
+"""The core's planning, tried by a backend that grades, orders and leaves aside at random."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from isthmus import AsyncDatabase
+from isthmus.errors import ConfigError
+from tests.differential import programs, queries
+from tests.stores import Store
+
+_SEED = int(os.environ.get("ISTHMUS_TEST_SEED", "1"))
+
+
+@pytest.mark.parametrize("judges", ["nothing", "some", "other", "more"])
+@pytest.mark.asyncio
+async def test_whatever_a_backend_cannot_judge_the_core_judges(judges: str) -> None:
+    """Residuals, refills, asides, orders and aggregates here: every answer is the evaluator's."""
+    seeds = {"nothing": 0, "some": 1, "other": 2, "more": 3}
+    config = {"judges": "nothing" if judges == "nothing" else "some", "seed": seeds[judges]}
+    store = Store("rough", "rough", config=config)
+
+    report = await queries.run(store, queries.Plan(1_200, _SEED, per_set=60))
+
+    print(f"seed {_SEED}")
+    assert not report.failures, "\n\n".join(report.failures)
+
+
+@pytest.mark.asyncio
+async def test_programs_do_the_same_on_a_rough_backend() -> None:
+    """Also deletions by query, which the core does one by one."""
+    report = await programs.run(Store("rough", "rough", config={"seed": 4}), programs=40, seed=_SEED)
+
+    print(f"seed {_SEED}")
+    assert not report.failures, "\n\n".join(report.failures)
+
+
+@pytest.mark.asyncio
+async def test_a_backend_of_another_package_is_found_by_name_and_scheme() -> None:
+    """By its entry point; its config is checked as ours are."""
+    async with await AsyncDatabase.create("rough", {}) as by_name:
+        assert by_name.backend == "rough"
+    async with await AsyncDatabase.open("rough://?judges=nothing") as by_url:
+        assert by_url.config.judges == "nothing"  # type: ignore[attr-defined]
+    with pytest.raises(ConfigError, match="judges"):
+        AsyncDatabase("rough", {"judge": "nothing"})
