@@ -238,9 +238,7 @@ async def test_one_of_several_types_keeps_its_values_bound_where_the_order_split
 
         page = await db.page(Query(where=field("a").in_(["x", False])).sort("a", nulls="first"), size=8)
 
-        assert [r.data["a"] for r in page.records] == [False, [False], "x"] or [
-            r.data["a"] for r in page.records
-        ] == [[False], False, "x"]
+        assert [r.data["a"] for r in page.records] == [False, [False], "x"]
 
 
 async def test_a_mean_beyond_the_floats_on_the_way_is_right() -> None:
