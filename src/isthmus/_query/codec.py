@@ -201,7 +201,7 @@ def _predicate(shape: Any, where: str, counted: list[int], depth: int) -> Predic
 
 def match_json(path: Path, value: Any) -> Predicate:
     """Return a full-text match of a decoded query."""
-    return match(path, value)  # type: ignore[arg-type]
+    return match(path, value)
 
 
 def _path_from(shape: Any, where: str) -> Any:
