@@ -147,10 +147,7 @@ def _between(found: Truth, before: Truth, after: Truth) -> bool:
     for item in found:
         if item not in before and item not in after:
             return False
-    for item in set(left):
-        if left.count(item) > max(before.count(item), after.count(item)):
-            return False
-    return True
+    return all(left.count(item) <= max(before.count(item), after.count(item)) for item in set(left))
 
 
 async def _run(verb: Verb, db: AsyncDatabase, versions: dict[str, str]) -> tuple[str, str]:

@@ -13,7 +13,251 @@ MODES = ("once", "lasting")
 LETTERS = {"answer": "A", "unavailable": "U", "doubt": "D", "late": "L", "late-doubt": "M"}
 WORDS = {letter: word for word, letter in LETTERS.items()}
 
+# Columns: CUT, CUT_SENT, LOSE_ANSWER, HALF_CLOSE, STALL, SLOW, REFUSE. A answer, U unavailable (nothing was
+# done), D in doubt, L late (nothing was done), M late and in doubt; two letters: either, it is a race.
 TABLE = """
+postgres once
+get                   A   A   A   A   A   A   A
+get_batch             A   A   A   A   A   A   A
+exists                A   A   A   A   A   A   A
+search                A   A   A   A   A   A   A
+find_one              A   A   A   A   A   A   A
+count                 A   A   A   A   A   A   A
+page                  A   A   A   A   A   A   A
+stream                A   A   A   A   A   A   A
+stream, sorted        A   A   A   A   A   A   A
+aggregate             A   A   A   A   A   A   A
+create                A   A   A   A   A   A   A
+create_batch          A   A   A   A   A   A   A
+create_batch of 300   A   A   A   A   A   A   A
+stream_write          A   A   A   A   A   A   A
+create with an id     A   A   A   A   A   A   A
+replace at a version  A   A   A   A   A   A   A
+update at a version   A   A   A   A   A   A   A
+upsert at a version   A   A   A   A   A   A   A
+delete at a version   A   A   A   A   A   A   A
+replace               D   D   D   D   A   A   D
+update                D   D   D   D   A   A   D
+upsert                D   D   D   D   A   A   D
+delete                D   D   D   D   A   A   D
+replace_batch         D   D   D   D   A   A   D
+update_batch          D   D   D   D   A   A   D
+upsert_batch          D   D   D   D   A   A   D
+delete_batch          D   D   D   D   A   A   D
+delete_where          D   D   D   D   A   A   D
+clear                 D   D   D   D   A   A   D
+transaction           U   U   U   U   A   A   U
+postgres lasting
+get                   U   U   U   U   L   A   U
+get_batch             U   U   U   U   L   A   U
+exists                U   U   U   U   L   A   U
+search                U   U   U   U   L   A   U
+find_one              U   U   U   U   L   A   U
+count                 U   U   U   U   L   A   U
+page                  U   U   U   U   L   A   U
+stream                U   U   U   U   L   A   U
+stream, sorted        U   U   U   U   L   A   U
+aggregate             U   U   U   U   L   A   U
+create                D   D   D   D   M   A   D
+create_batch          D   D   D   D   M   A   D
+create_batch of 300   D   D   D   D   M   A   D
+stream_write          D   D   D   D   M   A   D
+create with an id     D   D   D   D   M   A   D
+replace at a version  D   D   D   D   M   A   D
+update at a version   D   D   D   D   M   A   D
+upsert at a version   D   D   D   D   M   A   D
+delete at a version   D   D   D   D   M   A   D
+replace               D   D   D   D   M   A   D
+update                D   D   D   D   M   A   D
+upsert                D   D   D   D   M   A   D
+delete                D   D   D   D   M   A   D
+replace_batch         D   D   D   D   M   A   D
+update_batch          D   D   D   D   M   A   D
+upsert_batch          D   D   D   D   M   A   D
+delete_batch          D   D   D   D   M   A   D
+delete_where          D   D   D   D   M   A   D
+clear                 D   D   D   D   M   A   D
+transaction           U   U   U   U   L   A   U
+elasticsearch once
+get                   A   A   A   A   A   A   A
+get_batch             A   A   A   A   A   A   A
+exists                A   A   A   A   A   A   A
+search                A   A   A   A   A   A   A
+find_one              A   A   A   A   A   A   A
+count                 A   A   A   A   A   A   A
+page                  A   A   A   A   A   A   A
+stream                A   A   A   A   A   A   A
+stream, sorted        A   A   A   A   A   A   A
+aggregate             A   A   A   A   A   A   A
+create                A   A   A   A   A   A   A
+create_batch          A   A   A   A   A   A   A
+create_batch of 300   A   A   A   A   A   A   A
+stream_write          A   A   A   A   A   A   A
+create with an id     A   D   D   D   A   A   A
+replace at a version  A   A   A   A   A   A   A
+update at a version   A   A   A   A   A   A   A
+upsert at a version   A   A   A   A   A   A   A
+delete at a version   A   D   D   D   A   A   A
+replace               A   A   A   A   A   A   A
+update                A   A   A   A   A   A   A
+upsert                A   A   A   A   A   A   A
+delete                D   D   D   D   A   A   D
+replace_batch         A   A   A   A   A   A   A
+update_batch          A   A   A   A   A   A   A
+upsert_batch          A   A   A   A   A   A   A
+delete_batch          D   D   D   D   A   A   D
+delete_where          A   A   A   A   A   A   A
+clear                 A   A   A   A   A   A   A
+elasticsearch lasting
+get                   U   U   U   U   L   A   U
+get_batch             U   U   U   U   L   A   U
+exists                U   U   U   U   L   A   U
+search                U   U   U   U   L   A   U
+find_one              U   U   U   U   L   A   U
+count                 U   U   U   U   L   A   U
+page                  U   U   U   U   L   A   U
+stream                U   U   U   U   L   A   U
+stream, sorted        U   U   U   U   L   A   U
+aggregate             U   U   U   U   L   A   U
+create                U   U   U   U   M   A   D
+create_batch          U   U   U   U   M   A   D
+create_batch of 300   U   U   U   U   M   A   D
+stream_write          U   U   U   U   M   A   D
+create with an id     U   U   U   U   M   A   D
+replace at a version  U   U   U   U   M   A   U
+update at a version   U   U   U   U   M   A   U
+upsert at a version   U   U   U   U   M   A   U
+delete at a version   D   D   D   D   M   A   D
+replace               U   U   U   U   M   A   U
+update                U   U   U   U   M   A   U
+upsert                U   U   U   U   M   A   U
+delete                D   D   D   D   M   A   D
+replace_batch         U   U   U   U   M   A   U
+update_batch          U   U   U   U   M   A   U
+upsert_batch          U   U   U   U   M   A   U
+delete_batch          D   D   D   D   M   A   D
+delete_where          U   U   U   U   M   A   U
+clear                 U   U   U   U   M   A   U
+s3-object once
+get                   A   A   A   A   A   A   A
+get_batch             A   A   A   A   A   A   A
+exists                A   A   A   A   A   A   A
+search                A   A   A   A   A   A   A
+find_one              A   A   A   A   A   A   A
+count                 A   A   A   A   A   A   A
+page                  A   A   A   A   A   A   A
+stream                A   A   A   A   A   A   A
+stream, sorted        A   A   A   A   A   A   A
+aggregate             A   A   A   A   A   A   A
+create                A   A   A   A   A   A   A
+create_batch          A   A   A   A   A   A   A
+create_batch of 300   A   A   A   A   A   A   A
+stream_write          A   A   A   A   A   A   A
+create with an id     A   A   A   A   A   A   A
+replace at a version  A   A   A   A   A   A   A
+update at a version   A   A   A   A   A   A   A
+upsert at a version   A   A   A   A   A   A   A
+delete at a version   A   A   A   A   A   A   A
+replace               A   A   A   A   A   A   A
+update                A   A   A   A   A   A   A
+upsert                A   A   A   A   A   A   A
+delete                A   A   A   A   A   A   A
+replace_batch         A   A   A   A   A   A   A
+update_batch          A   A   A   A   A   A   A
+upsert_batch          A   A   A   A   A   A   A
+delete_batch          A   A   A   A   A   A   A
+delete_where          A   A   A   A   A   A   A
+clear                 A   A   A   A   A   A   A
+s3-object lasting
+get                   U   U   U   U   L   A   U
+get_batch             U   U   U   U   L   A   U
+exists                U   U   U   U   L   A   U
+search                U   U   U   U   L   A   U
+find_one              U   U   U   U   L   A   U
+count                 U   U   U   U   L   A   U
+page                  U   U   U   U   L   A   U
+stream                U   U   U   U   L   A   U
+stream, sorted        U   U   U   U   L   A   U
+aggregate             U   U   U   U   L   A   U
+create                D   D   D   D   M   A   D
+create_batch          D   D   D   D   M   A   D
+create_batch of 300   M   M   M   M   M   M   D
+stream_write          D   D   D   D   M   A   D
+create with an id     D   D   D   D   M   A   D
+replace at a version  U   U   U   U   M   A   U
+update at a version   U   U   U   U   M   A   U
+upsert at a version   U   U   U   U   M   A   U
+delete at a version   U   U   U   U   M   A   U
+replace               U   U   U   U   M   A   U
+update                U   U   U   U   M   A   U
+upsert                U   U   U   U   M   A   U
+delete                U   U   U   U   M   A   U
+replace_batch         U   U   U   U   M   A   U
+update_batch          U   U   U   U   M   A   U
+upsert_batch          U   U   U   U   M   A   U
+delete_batch          U   U   U   U   M   A   U
+delete_where          U   U   U   U   M   A   U
+clear                 U   U   U   U   M   A   U
+s3-log once
+get                   A   A   A   A   A   A   A
+get_batch             A   A   A   A   A   A   A
+exists                A   A   A   A   A   A   A
+search                A   A   A   A   A   A   A
+find_one              A   A   A   A   A   A   A
+count                 A   A   A   A   A   A   A
+page                  A   A   A   A   A   A   A
+stream                A   A   A   A   A   A   A
+stream, sorted        A   A   A   A   A   A   A
+aggregate             A   A   A   A   A   A   A
+create                A   A   A   A   A   A   A
+create_batch          A   A   A   A   A   A   A
+create_batch of 300   A   A   A   A   A   A   A
+stream_write          A   A   A   A   A   A   A
+create with an id     A   A   A   A   A   A   A
+replace at a version  A   A   A   A   A   A   A
+update at a version   A   A   A   A   A   A   A
+upsert at a version   A   A   A   A   A   A   A
+delete at a version   A   A   A   A   A   A   A
+replace               A   A   A   A   A   A   A
+update                A   A   A   A   A   A   A
+upsert                A   A   A   A   A   A   A
+delete                A   A   A   A   A   A   A
+replace_batch         A   A   A   A   A   A   A
+update_batch          A   A   A   A   A   A   A
+upsert_batch          A   A   A   A   A   A   A
+delete_batch          A   A   A   A   A   A   A
+delete_where          A   A   A   A   A   A   A
+clear                 A   A   A   A   A   A   A
+s3-log lasting
+get                   U   U   U   U   L   A   U
+get_batch             U   U   U   U   L   A   U
+exists                U   U   U   U   L   A   U
+search                U   U   U   U   L   A   U
+find_one              U   U   U   U   L   A   U
+count                 U   U   U   U   L   A   U
+page                  U   U   U   U   L   A   U
+stream                U   U   U   U   L   A   U
+stream, sorted        U   U   U   U   L   A   U
+aggregate             U   U   U   U   L   A   U
+create                D   D   D   D   M   A   D
+create_batch          D   D   D   D   M   A   D
+create_batch of 300   D   D   D   D   M   A   D
+stream_write          D   D   D   D   M   A   D
+create with an id     D   D   D   D   M   A   D
+replace at a version  D   D   D   D   M   A   D
+update at a version   D   D   D   D   M   A   D
+upsert at a version   D   D   D   D   M   A   D
+delete at a version   D   D   D   D   M   A   D
+replace               D   D   D   D   M   A   D
+update                D   D   D   D   M   A   D
+upsert                D   D   D   D   M   A   D
+delete                D   D   D   D   M   A   D
+replace_batch         D   D   D   D   M   A   D
+update_batch          D   D   D   D   M   A   D
+upsert_batch          D   D   D   D   M   A   D
+delete_batch          D   D   D   D   M   A   D
+delete_where          U   U   U   U   M   A   U
+clear                 D   D   D   D   M   A   D
 """
 
 
