@@ -142,6 +142,10 @@ copy-torture: $(VENV)/.full ## copy CITIES=200000 through all stores, the copier
 	$(SERVERS) run postgres elasticsearch s3 -- \
 	  $(BIN)/python -m tests.transfer.torture --n $(CITIES) --kills $(KILLS)
 
+.PHONY: docs-cli
+docs-cli: $(VENV)/.full ## write docs/reference/cli.md from the help of each command
+	$(BIN)/python -m isthmus.cli._reference > docs/reference/cli.md
+
 # Checks
 
 .PHONY: lint types import-time

@@ -191,7 +191,7 @@ def test_copy_diff_and_verify_work_together(cli: Cli, people: str, tmp_path: Pat
 def test_copy_changes_fields_and_takes_a_hook(
     cli: Cli, people: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """--rename, --drop, --where and --transform reach the library."""
+    """--map, --where and --transform reach the library."""
     (tmp_path / "hook_of_test.py").write_text(
         "def keep(record):\n    return record if record['years'] != 7 else None\n"
     )
@@ -204,10 +204,10 @@ def test_copy_changes_fields_and_takes_a_hook(
         other,
         "--where",
         "age<10",
-        "--rename",
+        "--map",
         "age=years",
-        "--drop",
-        "city",
+        "--map",
+        "city=",
         "--transform",
         "hook_of_test:keep",
         "--json",
@@ -217,7 +217,7 @@ def test_copy_changes_fields_and_takes_a_hook(
     assert (ran.json["read"], ran.json["written"], ran.json["left_out"]) == (10, 9, 1)
     assert cli("get", other, "p003", "--json").json["data"] == {"name": "Name 3", "years": 3}
     assert cli("copy", people, other, "--transform", "hook_of_test:none").code == 3
-    assert cli("copy", people, other, "--rename", "a").code == 2
+    assert cli("copy", people, other, "--map", "a").code == 2
     assert cli("copy", people, other, "--resume").code == 2
 
 

@@ -2,22 +2,47 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from isthmus import __version__
 from isthmus.cli import (
     _commands_files,
     _commands_find,
+    _commands_proof,
     _commands_records,
     _commands_store,
     _commands_transfer,
 )
-from isthmus.cli._exit import MEANINGS
+
+GROUPS = {
+    "a store": _commands_store,
+    "a record": _commands_records,
+    "many records": _commands_find,
+    "files": _commands_files,
+    "two stores": _commands_transfer,
+    "proof": _commands_proof,
+}
+
+
+class _Grouped(TyperGroup):
+    """Lists commands by what they are about, so that the help fits a screen."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write one line for each group."""
+        with formatter.section("Commands (isthmus COMMAND --help says more)"):
+            formatter.write_dl([(name, "  ".join(module.COMMANDS)) for name, module in GROUPS.items()])
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the commands in the order of their groups."""
+        return [name for module in GROUPS.values() for name in module.COMMANDS]
+
 
 app = typer.Typer(
     name="isthmus",
+    cls=_Grouped,
     no_args_is_help=True,
     add_completion=True,
     rich_markup_mode=None,
@@ -42,16 +67,8 @@ def root(
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks; may stand anywhere.")] = False,
 ) -> None:
-    """One command for PostgreSQL, Elasticsearch, S3, SQLite: a query means the same."""
+    """PostgreSQL, Elasticsearch, S3, SQLite: a query means the same everywhere."""
 
 
-for module in (
-    _commands_store,
-    _commands_records,
-    _commands_find,
-    _commands_files,
-    _commands_transfer,
-):
+for module in GROUPS.values():
     module.register(app)
-
-__all__ = ["MEANINGS", "app"]

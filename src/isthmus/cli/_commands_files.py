@@ -48,6 +48,9 @@ FileFormat = Annotated[
 ]
 
 
+COMMANDS = ("load", "dump")
+
+
 def register(app: typer.Typer) -> None:
     """Add these commands."""
     app.command()(load)

@@ -33,6 +33,9 @@ Offset = Annotated[
 ]
 
 
+COMMANDS = ("ls", "query", "count", "agg", "explain")
+
+
 def register(app: typer.Typer) -> None:
     """Add these commands."""
     app.command()(ls)
@@ -186,7 +189,7 @@ def agg(
     columns: Annotated[
         list[str] | None,
         typer.Option(
-            "--col", "-a", metavar="COL", show_default=False, help="n=count, oldest=max:age, sum:price …"
+            "--col", "-a", metavar="COL", show_default=False, help="n=count, oldest=max:age, sum:price"
         ),
     ] = None,
     by: Annotated[

@@ -28,6 +28,9 @@ IfVersion = Annotated[
 ]
 
 
+COMMANDS = ("get", "put", "update", "delete")
+
+
 def register(app: typer.Typer) -> None:
     """Add these commands."""
     app.command()(get)

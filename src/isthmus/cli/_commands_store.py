@@ -1,4 +1,4 @@
-"""Commands about a store: ping, doctor, stats, index; and parity and bench, which live elsewhere."""
+"""Commands about a store: ping, doctor, stats, index, top."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from isthmus.cli._options import AsJson, Ask, CollectionName, Store, run
 from isthmus.cli._show import print_facts, print_json, print_table
 from isthmus.cli._stores import Place, database, place
 
+COMMANDS = ("ping", "doctor", "stats", "index", "top")
+
 
 def register(app: typer.Typer) -> None:
     """Add these commands."""
@@ -23,6 +25,7 @@ def register(app: typer.Typer) -> None:
     app.command()(doctor)
     app.command()(stats)
     app.command()(index)
+    app.command()(top)
 
 
 def ping(
@@ -175,3 +178,25 @@ async def _index(where: Place, fields: list[str]) -> dict[str, str | None]:
         return used
     finally:
         await db.close()
+
+
+def top(
+    store: Store = None,
+    every: Annotated[
+        float, typer.Option("--every", metavar="S", min=0.05, help="Seconds between looks.")
+    ] = 1.0,
+    number: Annotated[
+        int | None, typer.Option("--number", "-n", metavar="N", show_default=False, help="End after N looks.")
+    ] = None,
+    collection: CollectionName = None,
+    *,
+    as_json: AsJson = False,
+    ask: Ask = False,
+) -> None:
+    """Watch a store: round trips, records, the pool, layers, sessions; Ctrl-C ends.
+
+    The pool and the layers are this command's own: they show what a client sees now.
+    """
+    from isthmus.cli._top import watch
+
+    run(watch(place(store, collection, ask=ask), every, number, as_json=as_json))

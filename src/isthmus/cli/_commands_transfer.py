@@ -36,13 +36,9 @@ From = Annotated[
 To = Annotated[
     str | None, typer.Option("--to", metavar="NAME", show_default=False, help="The target's collection.")
 ]
-Rename = Annotated[
+Map = Annotated[
     list[str] | None,
-    typer.Option("--rename", metavar="OLD=NEW", show_default=False, help="Rename a field; repeatable."),
-]
-Drop = Annotated[
-    list[str] | None,
-    typer.Option("--drop", metavar="FIELD", show_default=False, help="Leave out a field; repeatable."),
+    typer.Option("--map", metavar="OLD=NEW", show_default=False, help="Rename a field; OLD= leaves it out."),
 ]
 TransformName = Annotated[
     str | None,
@@ -51,6 +47,9 @@ TransformName = Annotated[
 DeleteExtra = Annotated[
     bool, typer.Option("--delete-extra", help="With --repair: delete what only the target has.")
 ]
+
+
+COMMANDS = ("copy", "diff", "verify")
 
 
 def register(app: typer.Typer) -> None:
@@ -66,8 +65,7 @@ def copy_command(
     query: Query = None,
     from_: From = None,
     to: To = None,
-    rename: Rename = None,
-    drop: Drop = None,
+    mapping: Map = None,
     transform: TransformName = None,
     journal: Annotated[
         Path | None,
@@ -93,7 +91,7 @@ def copy_command(
     if resume and journal is None:
         raise UsageError("--resume needs --journal FILE")
     sides = _Pair(source, target, from_, to, ask=ask, writes=not dry_run)
-    fields, hook = _fields(rename, drop), _hook(transform)
+    fields, hook = _fields(mapping), _hook(transform)
 
     async def work() -> tuple[Receipt, Comparison | None]:
         async with sides as (left, right), _bar("copy", as_json=as_json) as report:
@@ -168,8 +166,7 @@ def diff(
     query: Query = None,
     from_: From = None,
     to: To = None,
-    rename: Rename = None,
-    drop: Drop = None,
+    mapping: Map = None,
     transform: TransformName = None,
     limit: Annotated[int, typer.Option("--limit", "-n", metavar="N", help="Show at most N; 0: all.")] = 100,
     *,
@@ -181,7 +178,7 @@ def diff(
     + only in the source, - only in the target, ~ in both but not the same.
     """
     sides = _Pair(source, target, from_, to, ask=ask)
-    fields, hook = _fields(rename, drop), _hook(transform)
+    fields, hook = _fields(mapping), _hook(transform)
     counts = {"missing": 0, "extra": 0, "changed": 0}
 
     async def work() -> None:
@@ -231,8 +228,7 @@ def verify_command(
     query: Query = None,
     from_: From = None,
     to: To = None,
-    rename: Rename = None,
-    drop: Drop = None,
+    mapping: Map = None,
     transform: TransformName = None,
     *,
     mend: Annotated[bool, typer.Option("--repair", help="Write what differs, and only that.")] = False,
@@ -244,7 +240,7 @@ def verify_command(
     if delete_extra and not mend:
         raise UsageError("--delete-extra goes with --repair")
     sides = _Pair(source, target, from_, to, ask=ask, writes=mend)
-    fields, hook = _fields(rename, drop), _hook(transform)
+    fields, hook = _fields(mapping), _hook(transform)
 
     async def work() -> tuple[Comparison, dict[str, int]]:
         async with sides as (left, right):
@@ -340,13 +336,13 @@ class _bar:  # noqa: N801 - reads as a function where it is used
         self._bar.update(self._task, completed=progress.done, total=progress.total, rate=progress.rate)
 
 
-def _fields(rename: list[str] | None, drop: list[str] | None) -> dict[str, str | None]:
-    fields: dict[str, str | None] = dict.fromkeys(drop or [])
-    for pair in rename or []:
+def _fields(mapping: list[str] | None) -> dict[str, str | None]:
+    fields: dict[str, str | None] = {}
+    for pair in mapping or []:
         old, equals, new = pair.partition("=")
-        if not (old and equals and new):
-            raise UsageError(f"--rename {pair!r}: expected OLD=NEW")
-        fields[old] = new
+        if not (old and equals):
+            raise UsageError(f"--map {pair!r}: expected OLD=NEW, or OLD= to leave it out")
+        fields[old] = new or None
     return fields
 
 

@@ -1,0 +1,48 @@
+"""The reference page is current, and every help fits a screen of 80 columns and 24 lines."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from isthmus.cli._app import GROUPS
+from isthmus.cli._reference import helps, page
+
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "cli.md"
+HELPS = helps()
+
+
+def test_the_page_is_what_the_help_says() -> None:
+    """`make docs-cli` writes it anew."""
+    assert PAGE.read_text() == page()
+
+
+@pytest.mark.parametrize("name", HELPS)
+def test_a_help_fits_one_screen(name: str) -> None:
+    """24 lines of 80 columns, the size that every terminal has."""
+    lines = HELPS[name].splitlines()
+
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= 80
+    assert not any("…" in line or line.rstrip().endswith("...") for line in lines if "  " in line.strip())
+
+
+def test_every_command_takes_json_and_a_password() -> None:
+    """No command is left out of what all are said to take."""
+    commands = [name for module in GROUPS.values() for name in module.COMMANDS]
+
+    assert set(HELPS) == {"isthmus", *(f"isthmus {name}" for name in commands)}
+    for name in commands:
+        assert "--json" in HELPS[f"isthmus {name}"]
+        assert "--password" in HELPS[f"isthmus {name}"]
+
+
+def test_the_page_names_every_exit_code() -> None:
+    """And the help of `isthmus` names them in short."""
+    codes = re.findall(r"^\| (\d+) \|", page(), re.MULTILINE)
+    short = " ".join(HELPS["isthmus"].split())
+
+    assert len(codes) == 12
+    assert all(re.search(rf"\b{code} ", short) for code in codes)
