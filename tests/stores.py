@@ -61,7 +61,9 @@ async def discard(db: AsyncDatabase) -> None:
 
 def _file() -> str:
     """Return a database file of this process, gone when it ends."""
-    folder = tempfile.mkdtemp(prefix="isthmus-test-")
+    # In memory where there is such a folder: what is tested here is meaning, not the disk.
+    shared = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    folder = tempfile.mkdtemp(prefix="isthmus-test-", dir=shared)
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return str(Path(folder) / "test.db")
 
@@ -72,7 +74,7 @@ STORES: dict[str, tuple[str, str | None, dict[str, Any]]] = {
     "memory": ("memory", None, {}),
     "sqlite": ("sqlite", None, {"path": _file()}),
     "postgres": ("postgres", "postgres", {}),
-    "elasticsearch": ("elasticsearch", "elasticsearch", {}),
+    "elasticsearch": ("elasticsearch", "elasticsearch", {"fulltext": "text"}),
     "s3-object": ("s3", "s3", {"layout": "object"}),
     "s3-log": ("s3", "s3", {"layout": "log"}),
 }
@@ -83,10 +85,13 @@ FURTHER: dict[str, tuple[str, str | None, dict[str, Any]]] = {
     "postgres-icu": ("postgres", "postgres-icu", {}),
     "postgres18": ("postgres", "postgres18", {}),
     "postgres-pgbouncer": ("postgres", "pgbouncer", {"pooler": "transaction"}),
-    "elasticsearch8": ("elasticsearch", "elasticsearch8", {}),
+    "elasticsearch8": ("elasticsearch", "elasticsearch8", {"fulltext": "text"}),
     "s3-object-aioboto3": ("s3", "s3", {"layout": "object", "transport": "aioboto3"}),
+    "s3-log-aioboto3": ("s3", "s3", {"layout": "log", "transport": "aioboto3"}),
     "s3-object-moto": ("s3", "moto", {"layout": "object"}),
     "sqlalchemy-mariadb": ("sqlalchemy", "mariadb", {}),
+    "sqlalchemy-postgres": ("sqlalchemy", "postgres", {}),
+    "sqlalchemy-sqlite": ("sqlalchemy", None, {"url": f"sqlite+aiosqlite:///{_file()}"}),
 }
 if os.environ.get("ISTHMUS_TEST_ALL"):
     STORES |= FURTHER
@@ -99,6 +104,8 @@ def store_of(name: str, url: str | None = None) -> Store:
         url = server(kind).url
     if backend == "elasticsearch" and url is not None and not url.startswith("es+"):
         url = f"es+{url}"
+    if backend == "sqlalchemy" and url is not None and url.startswith("postgresql://"):
+        url = "postgresql+asyncpg" + url.removeprefix("postgresql")
     return Store(name, backend, url, config)
 
 
