@@ -155,6 +155,40 @@ async def test_a_copy_goes_on_after_the_last_acknowledged_range(
     assert receipt.digest == compared.target
 
 
+async def test_a_copy_goes_on_by_cursor_and_by_id_if_the_cursor_is_no_longer_good(
+    source: AsyncDatabase, target: AsyncDatabase, tmp_path: Path
+) -> None:
+    """A journal of a run with another cursor_secret still says where to go on."""
+    await fill(source, 50)
+    asked: list[Any] = []
+
+    class Watched(Failing):
+        async def page(self, query: Query, **options: Any) -> Any:
+            asked.append((query.where, options["cursor"]))
+            return await self._store.page(query, **options)
+
+    for damage in (False, True):
+        journal = tmp_path / f"journal-{damage}"
+        with pytest.raises(QueryError):
+            broken = Failing(target, [None, None, QueryError("the end")])
+            await copy(Watched(source, []), broken, journal=journal, page_size=10)  # type: ignore[arg-type]
+        if damage:
+            journal.write_bytes(journal.read_bytes().replace(b'"cursor":"', b'"cursor":"x'))
+        asked.clear()
+
+        receipt = await copy(
+            Watched(source, []),  # type: ignore[arg-type]
+            Failing(target, []),  # type: ignore[arg-type]
+            journal=journal,
+            resume=True,
+            page_size=10,
+        )
+
+        assert (receipt.earlier, receipt.read) == (20, 50)
+        assert (asked[1][0] == Query().where) is not damage
+        assert receipt.digest == (await verify(source, target)).target
+
+
 async def test_a_cancelled_copy_leaves_a_journal_to_go_on_with(
     source: AsyncDatabase, target: AsyncDatabase, tmp_path: Path
 ) -> None:

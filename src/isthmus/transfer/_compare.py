@@ -243,7 +243,7 @@ class _Sides:
         theirs: list[Record] = []
         while True:
             ours = ours or await self._next_of_source()
-            theirs = theirs or _ascending(await self._target.page())
+            theirs = theirs or _ascending((await self._target.page()).records)
             ends = [_id(page[-1]) for page in (ours, theirs) if page]
             if not ends:
                 return
@@ -253,7 +253,7 @@ class _Sides:
 
     async def _next_of_source(self) -> list[Record]:
         """Return the next page that is not left out as a whole."""
-        while page := await self._source.page():
+        while page := (await self._source.page()).records:
             self.read += len(page)
             shaped = _ascending(await self._shape.apply(page), self._last)
             if shaped:

@@ -21,7 +21,7 @@ from isthmus._query.codec import to_json
 from isthmus.transfer._digest import Digest, record_digest
 from isthmus.transfer._fields import Shape, Transform
 from isthmus.transfer._journal import Job, Journal
-from isthmus.transfer._pages import Reader, Store
+from isthmus.transfer._pages import Part, Reader, Store
 from isthmus.transfer._patience import ATTEMPTS, patient, pause
 from isthmus.transfer._progress import Pace, Progress
 from isthmus.transfer._receipt import SHOWN, Receipt, Rejected
@@ -91,6 +91,7 @@ class _Range:
     """A page on its way into the target."""
 
     upto: str
+    cursor: str | None
     read: int
     written: int = 0
     rejected: list[Rejected] = field(default_factory=list)
@@ -156,13 +157,14 @@ class _Run:
             clock=self.clock,
             page_size=page_size,
             after=after,
+            cursor=None if after is None or self.journal is None else self.journal.done.cursor,
             already=self.receipt.earlier,
         )
         writing: deque[asyncio.Task[_Range]] = deque()
         try:
             async with reader:
-                while page := await reader.page():
-                    writing.append(asyncio.ensure_future(self._send(page)))
+                while (part := await reader.page()).records:
+                    writing.append(asyncio.ensure_future(self._send(part)))
                     while len(writing) >= in_flight:
                         await self._acknowledge(await writing.popleft(), progress, total)
                 while writing:
@@ -173,11 +175,12 @@ class _Run:
                 task.cancel()
             await asyncio.gather(*writing, return_exceptions=True)
 
-    async def _send(self, page: list[Record]) -> _Range:
+    async def _send(self, part: Part) -> _Range:
         """Write one page; return what is to be acknowledged."""
+        page = part.records
         upto = page[-1].id
         assert upto is not None
-        sent = _Range(upto, len(page))
+        sent = _Range(upto, part.cursor, len(page))
         records = await self.shape.apply(page)
         refused: set[str] = set()
         if self.receipt.dry_run:
@@ -234,6 +237,7 @@ class _Run:
             await _to_the_end(
                 lambda: journal.acknowledge(
                     sent.upto,
+                    sent.cursor,
                     read=sent.read,
                     written=sent.written,
                     left_out=left_out,

@@ -31,6 +31,8 @@ class Acknowledged:
 
     upto: str | None = None
     """The last id of the last acknowledged range."""
+    cursor: str | None = None
+    """The source's cursor after it, a cheaper way to go on where it is still good."""
     read: int = 0
     written: int = 0
     left_out: int = 0
@@ -116,18 +118,28 @@ class Journal:
             before += Digest(entry["written"], int(entry["digest"], 16))
             done.digest = before
         done.upto = str(entry["to"])
+        done.cursor = entry["cursor"]
         done.read += entry["read"]
         done.written += entry["written"]
         done.left_out += entry["left_out"]
         done.rejected += entry["rejected"]
 
     def acknowledge(
-        self, upto: str, *, read: int, written: int, left_out: int, rejected: int, digest: Digest | None
+        self,
+        upto: str,
+        cursor: str | None,
+        *,
+        read: int,
+        written: int,
+        left_out: int,
+        rejected: int,
+        digest: Digest | None,
     ) -> None:
         """Note that the target has taken all records up to this id; on disk when this returns."""
         self._append(
             {
                 "to": upto,
+                "cursor": cursor,
                 "read": read,
                 "written": written,
                 "left_out": left_out,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self, TypeAlias
 
@@ -27,6 +28,14 @@ def as_range(query: Query, after: str | None = None) -> Query:
     return query if after is None else query.filter(field("_id") > after)
 
 
+@dataclass(slots=True)
+class Part:
+    """A page, and the cursor of what comes after it where the store gave one."""
+
+    records: list[Record]
+    cursor: str | None = None
+
+
 class Reader:
     """Pages of a search in the order of ids.
 
@@ -42,26 +51,38 @@ class Reader:
         clock: Clock,
         page_size: int | None = None,
         after: str | None = None,
+        cursor: str | None = None,
         already: int = 0,
     ) -> None:
         self._store = store
         self._left = None if query.count is None else max(0, query.count - already)
-        self._query = as_range(query, after).limit(_NO_LIMIT)
+        # A cursor is the cheaper way to go on: a store that cannot search by id reads from the start.
+        self._query = as_range(query, after if cursor is None else None).limit(_NO_LIMIT)
+        self._from_id = as_range(query, after).limit(_NO_LIMIT)
         self._clock = clock
         self._largest = page_size or LARGEST_PAGE
         self._size = min(self._largest, _FIRST_PAGE if page_size is None else page_size)
-        self._cursor: str | None = None
+        self._cursor = cursor
         self._more = True
-        self._next: asyncio.Task[list[Record]] | None = None
+        self._next: asyncio.Task[Part] | None = None
         self._stream: RecordStream | None = None
         self.bytes = 0
         """About how much JSON was read."""
 
     async def __aenter__(self) -> Self:
+        if self._cursor is not None:
+            await self._try_cursor()
         if self._left != 0 and not await self._ordered_there():
             # Each page would be a scan of the whole store; one stream is one scan.
             self._stream = aiter(self._store.stream(self._query))
         return self
+
+    async def _try_cursor(self) -> None:
+        """Fall back to a search by id if the cursor is no longer good."""
+        try:
+            await patient(lambda: self._store.page(self._query, size=1, cursor=self._cursor), self._clock)
+        except QueryError:  # another cursor_secret than in the run that wrote the journal
+            self._query, self._cursor = self._from_id, None
 
     async def _ordered_there(self) -> bool:
         plan = await patient(lambda: self._store.explain(self._query), self._clock)
@@ -77,22 +98,22 @@ class Reader:
         if self._stream is not None:
             await self._stream.aclose()
 
-    async def page(self) -> list[Record]:
+    async def page(self) -> Part:
         """Return the next page, empty at the end, and begin to read the one after it."""
         task, self._next = self._next, None
-        records = await (self._read() if task is None else task)
-        if records and self._more:
+        part = await (self._read() if task is None else task)
+        if part.records and self._more:
             self._next = asyncio.ensure_future(self._read())
-        return records
+        return part
 
-    async def _read(self) -> list[Record]:
+    async def _read(self) -> Part:
         while self._more and self._left != 0:
             size = self._size if self._left is None else min(self._size, self._left)
             records = await self._fetch(size)
             if records:
                 self._measure(records)
-                return records
-        return []
+                return Part(records, self._cursor)
+        return Part([])
 
     async def _fetch(self, size: int) -> list[Record]:
         if self._stream is None:
