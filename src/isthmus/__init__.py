@@ -13,6 +13,7 @@ from isthmus._database import (
     Stats,
 )
 from isthmus._explain import Explanation
+from isthmus._indexed import Indexed
 from isthmus._query.build import Field, Query, field, match
 from isthmus._record import Record
 from isthmus._stream import RecordStream
@@ -71,6 +72,7 @@ __all__ = [
     "DeadlineError",
     "Explanation",
     "Field",
+    "Indexed",
     "InvalidRecordError",
     "IsthmusError",
     "MissingExtraError",

@@ -25,6 +25,8 @@ from isthmus.layers.guard import Guard
 from isthmus.layers.plan import Plan, Policy
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from isthmus._config import BackendConfig
     from isthmus._partition import Partition
     from isthmus._portability import Portability
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 D = TypeVar("D", bound="AsyncDatabase")
 D_co = TypeVar("D_co", bound="AsyncDatabase", covariant=True)
-M = TypeVar("M")
+M = TypeVar("M", bound="BaseModel")
 
 
 class Factory(Protocol[D_co]):
@@ -283,7 +285,11 @@ class AsyncDatabase(Verbs):
             return collection
         from isthmus._typed import TypedCollection
 
-        return TypedCollection(collection, model)
+        typed = TypedCollection(collection, model)
+        declare = getattr(self._backend, "declare", None)
+        if declare is not None and (indexes := typed.indexes) and declare(name, indexes):
+            self._core.ready.discard(name)  # its next operation makes what is missing
+        return typed
 
     async def collections(self) -> list[str]:
         """Return the names of the collections that isthmus made in this store."""

@@ -7,7 +7,7 @@ import contextvars
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import TypeAlias, TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeVar, overload
 
 from isthmus._collection import Collection, Session, Verbs
 from isthmus._executor import Executor, TransactionExecutor, TransactionOptions
@@ -15,7 +15,13 @@ from isthmus._op import Op
 from isthmus._stack import Layer, Stack
 from isthmus.errors import ClosedError, TransactionError, UsageError
 
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from isthmus._typed import TypedCollection
+
 R = TypeVar("R")
+M = TypeVar("M", bound="BaseModel")
 
 
 class TransactionSession:
@@ -83,9 +89,18 @@ class Transaction(Verbs):
         """The default collection of the database."""
         return self._name
 
-    def collection(self, name: str) -> Collection:
-        """Return another collection inside this transaction."""
-        return Collection(lambda: self._own, name)
+    @overload
+    def collection(self, name: str) -> Collection: ...
+    @overload
+    def collection(self, name: str, model: type[M]) -> TypedCollection[M]: ...
+    def collection(self, name: str, model: type[M] | None = None) -> Collection | TypedCollection[M]:
+        """Return another collection inside this transaction; typed if a pydantic model is given."""
+        collection = Collection(lambda: self._own, name)
+        if model is None:
+            return collection
+        from isthmus._typed import TypedCollection
+
+        return TypedCollection(collection, model)
 
     def savepoint(self) -> Savepoint:
         """Open a savepoint by `async with`: leaving by an exception undoes what was done since."""

@@ -29,6 +29,7 @@ PUBLIC = [
     "DeadlineError",
     "Explanation",
     "Field",
+    "Indexed",
     "InvalidRecordError",
     "IsthmusError",
     "MissingExtraError",

@@ -21,6 +21,7 @@ from isthmus import (
     Transaction,
     field,
 )
+from isthmus._typed import TypedCollection
 
 
 class Person(BaseModel):
@@ -94,6 +95,15 @@ async def transactions(db: AsyncDatabase) -> None:
 async def typed(db: AsyncDatabase) -> None:
     """Models in, models out."""
     people = db.collection("people", Person)
+    assert_type(people, TypedCollection[Person])
+    assert_type(await people.update("a", age=2), Person)
+    assert_type(await people.create_batch([Person(name="A", age=1)]), Outcomes[str])
+    assert_type(await people.get_batch(["a"]), list[Person | None])
+    async with people.stream() as stream:
+        assert_type([person async for person in stream], list[Person])
+    async with db.transaction() as tx:
+        assert_type(await tx.collection("people", Person).require("a"), Person)
+        assert_type(tx.collection("people"), Collection)
     assert_type(await people.create(Person(name="A", age=1)), str)
     assert_type(await people.get("a"), Person | None)
     assert_type(await people.search(field("age") >= 18), list[Person])

@@ -17,9 +17,11 @@ from isthmus._executor import (
     Result,
     TransactionOptions,
 )
+from isthmus._indexed import Declarations
 from isthmus._loop_pools import PerLoop
 from isthmus._record import Record
-from isthmus.backends.postgres.config import PostgresConfig
+from isthmus.backends.postgres.config import Indexes, PostgresConfig
+from isthmus.backends.postgres.declared import declared
 from isthmus.backends.postgres.driver import Connection
 from isthmus.backends.postgres.errors import READING, WRITING
 from isthmus.backends.postgres.executor import PostgresExecutor
@@ -102,6 +104,13 @@ class PostgresBackend(PostgresExecutor):
         finally:
             self._on_loop.clear()
             await self._pools.close()
+
+    def declare(self, collection: str, indexes: Declarations) -> bool:
+        """Take note of a model's indexes, to be made at the next opening; return whether any is new."""
+        table = self._table(collection)
+        both = table.declared | declared(Indexes.model_validate(dict(indexes)))
+        self._tables[collection] = Table(table.schema, table.name, both)
+        return both != table.declared
 
     async def ping(self) -> None:
         """Ask the server for nothing."""

@@ -26,6 +26,16 @@ class Declared:
     elements: frozenset[Path] = frozenset()
     every_element: bool = False
 
+    def __or__(self, other: Declared) -> Declared:
+        """Return the indexes of both."""
+        return Declared(
+            self.numbers | other.numbers,
+            self.texts | other.texts,
+            self.substrings | other.substrings,
+            self.elements | other.elements,
+            self.every_element or other.every_element,
+        )
+
     def others(self, path: Path) -> bool:
         """Return whether the rows that hold neither a number nor a text there are indexed."""
         return path in self.numbers or path in self.texts or path in self.substrings

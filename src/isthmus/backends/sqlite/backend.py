@@ -13,6 +13,7 @@ from isthmus._executor import (
     PoolStats,
     TransactionOptions,
 )
+from isthmus._indexed import Declarations
 from isthmus._loop_pools import PerLoop
 from isthmus._path import Path
 from isthmus._query.order import position
@@ -72,6 +73,16 @@ class SQLiteBackend(Verbs):
         await self._pools.close()
         if self._memory is not None:
             self._memory.close()
+
+    def declare(self, collection: str, indexes: Declarations) -> bool:
+        """Take note of a model's indexes, to be made at the next opening; return whether any is new.
+
+        SQLite has one kind, which serves `indexes` and `prefix`.
+        """
+        before = self._declared.get(collection, ())
+        wanted = index_paths((*indexes.get("indexes", ()), *indexes.get("prefix", ())))
+        self._declared[collection] = tuple(dict.fromkeys((*before, *wanted)))
+        return len(self._declared[collection]) > len(before)
 
     async def ping(self) -> None:
         """Read the file's header."""
