@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -73,6 +74,7 @@ def plugin(name: str) -> Plugin:
     raise ConfigError(f"unknown backend {name!r}{nearest(name, known)}")
 
 
+@functools.cache
 def _entry_points() -> dict[str, Plugin]:
     from importlib.metadata import entry_points
 

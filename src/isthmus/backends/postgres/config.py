@@ -204,11 +204,10 @@ class PostgresConfig(BackendConfig, Indexes):
     def _host_list(cls, value: Any) -> Any:
         if isinstance(value, str):
             value = value.split(",")
-        return (
-            tuple(part.strip() for part in value if part.strip())
-            if isinstance(value, list | tuple)
-            else value
-        )
+        if not isinstance(value, list | tuple):
+            return value
+        parts = (part.strip() if isinstance(part, str) else part for part in value)
+        return tuple(part for part in parts if part != "")
 
     @field_validator("host", "replicas")
     @classmethod
