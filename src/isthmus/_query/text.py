@@ -66,17 +66,21 @@ def fold(text: str) -> str:
 @functools.lru_cache(maxsize=1024)
 def like_regex(pattern: str, *, folded: bool) -> re.Pattern[str]:
     """Return a regex to be used with `fullmatch`; for `ilike` on folded text."""
-    parts: list[str] = []
+    # Between two runs the first place that fits is as good as any, so those parts are atomic: else
+    # "%x%x%x…" takes time exponential in its runs.
+    segments: list[list[str]] = [[]]
     for part in parse_like(pattern):
         if part is ANY_RUN:
-            # A second run adds nothing but backtracking.
-            if not parts or parts[-1] != ".*":
-                parts.append(".*")
+            segments.append([])
         elif part is ANY_ONE:
-            parts.append(".")
+            segments[-1].append(".")
         else:
             assert isinstance(part, str)
-            parts.append(re.escape(fold(part) if folded else part))
+            segments[-1].append(re.escape(fold(part) if folded else part))
+    first, *rest = map("".join, segments)
+    parts = [first, *(f"(?>.*?{segment})" for segment in rest[:-1] if segment)]
+    if rest:
+        parts.append(".*" + rest[-1])
     return re.compile("".join(parts), re.DOTALL)
 
 
