@@ -9,9 +9,9 @@ import itertools
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from sqlalchemy import Select, Table, delete, event, func, inspect, select, text
-from sqlalchemy.exc import NoSuchModuleError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy import Select, Table, delete, func, inspect, select, text
+from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from isthmus._capability import Capabilities
 from isthmus._executor import (
@@ -35,20 +35,18 @@ from isthmus._query.aggregate import Groups
 from isthmus._query.ast import TRUE, Leaf, Measure, Predicate, SortKey
 from isthmus._query.split import Grade
 from isthmus._record import Record
+from isthmus._value import replace
 from isthmus.backends.sqlalchemy import CAPABILITIES
 from isthmus.backends.sqlalchemy.compile import compiled, grade
 from isthmus.backends.sqlalchemy.config import SQLAlchemyConfig
+from isthmus.backends.sqlalchemy.engine import EnginePool, begun, dialect_of, opened
 from isthmus.backends.sqlalchemy.errors import translated
 from isthmus.backends.sqlalchemy.table import id_of, key_of, table
 from isthmus.backends.sqlalchemy.writes import chunks, write
-from isthmus.errors import (
-    ConfigError,
-    MissingExtraError,
-    SerializationError,
-    TransactionError,
-    UnexpectedError,
-)
+from isthmus.errors import ConfigError, SerializationError, TransactionError, UnexpectedError
 
+# SQLite has one level, and a transaction that writes has the database to itself.
+_SQLITE = replace(CAPABILITIES, isolation=frozenset({"serializable"}))
 _MOST_ROWS = 10_000
 _REPEATS = 5
 
@@ -64,44 +62,25 @@ class _Support:
         return False
 
 
-class EnginePool:
-    """An engine as a pool of one event loop."""
-
-    def __init__(self, engine: AsyncEngine, *, ours: bool) -> None:
-        self.engine = engine
-        self._ours = ours
-
-    async def close(self) -> None:
-        """Close our engine's connections; an application's engine is left alone."""
-        if self._ours:
-            await self.engine.dispose()
-
-    def abandon(self) -> None:
-        """Forget the connections without touching the loop that they belong to."""
-        if self._ours:
-            self.engine.sync_engine.dispose(close=False)
-
-    def healthy(self) -> bool:
-        """Return True: the engine reconnects by itself."""
-        return True
-
-
 class _Executor:
     """The verbs on a connection that a subclass provides."""
 
-    def __init__(self, tables: dict[str, Table]) -> None:
+    def __init__(self, tables: dict[str, Table], capabilities: Capabilities) -> None:
         self._tables = tables
+        self._capabilities = capabilities
 
     @property
     def capabilities(self) -> Capabilities:
-        """Return what any SQL database can do."""
-        return CAPABILITIES
+        """Return what the database can do; all SQL databases do the same but for isolation."""
+        return self._capabilities
 
     def support(self, collection: str) -> _Support:
         """Return the prefilter, and order by id."""
         return _Support()
 
-    def _connection(self, *, writes: bool = False) -> contextlib.AbstractAsyncContextManager[AsyncConnection]:
+    def _connection(
+        self, collection: str, *, writes: bool = False
+    ) -> contextlib.AbstractAsyncContextManager[AsyncConnection]:
         raise NotImplementedError
 
     def _table(self, collection: str) -> Table:
@@ -115,7 +94,7 @@ class _Executor:
         """Return the records by id, 500 to a statement."""
         source = self._table(collection)
         found: dict[str, Record] = {}
-        async with self._connection() as connection:
+        async with self._connection(collection) as connection:
             for part in chunks(list({key_of(wanted) for wanted in ids})):
                 statement = select(source).where(source.c.key.in_(part))
                 rows = await connection.execute(statement.with_for_update() if for_update else statement)
@@ -127,14 +106,14 @@ class _Executor:
         self, collection: str, kind: Kind, changes: Sequence[Change], *, atomic: bool
     ) -> list[Result]:
         """Apply the changes in one transaction."""
-        async with self._connection(writes=True) as connection:
+        async with self._connection(collection, writes=True) as connection:
             return await write(connection, self._table(collection), kind, changes, atomic=atomic)
 
     async def fetch(self, collection: str, request: PageRequest) -> Page:
         """Return one page by key; large requests take several statements of bounded size."""
         statement = self._page(collection, request)
         size = min(request.size, _MOST_ROWS)
-        async with self._connection() as connection:
+        async with self._connection(collection) as connection:
             # One row more than the page holds tells that there is a next page.
             rows = (await connection.execute(statement.limit(size + 1))).all()
             records = [_record(row) for row in rows[:size]]
@@ -166,7 +145,7 @@ class _Executor:
     async def count(self, collection: str, where: Predicate) -> Tally:
         """Count; only the whole table is exact here."""
         source = self._table(collection)
-        async with self._connection() as connection:
+        async with self._connection(collection) as connection:
             statement = select(func.count()).select_from(source).where(compiled(where, source))
             return Tally((await connection.execute(statement)).scalar_one())
 
@@ -178,13 +157,13 @@ class _Executor:
         """Clear the table."""
         if where != TRUE:
             raise UnexpectedError("delete_where was asked of a backend that has none")
-        async with self._connection(writes=True) as connection:
+        async with self._connection(collection, writes=True) as connection:
             return (await connection.execute(delete(self._table(collection)))).rowcount
 
     async def explain(self, collection: str, request: PageRequest) -> NativePlan:
         """Return the statement in the server's dialect."""
         statement = self._page(collection, request).limit(request.size + 1)
-        async with self._connection() as connection:
+        async with self._connection(collection) as connection:
             shown = str(statement.compile(dialect=connection.dialect))
         return NativePlan(shown, index="primary key")
 
@@ -195,23 +174,43 @@ class _Executor:
 class _Transaction(_Executor):
     """The verbs inside one transaction."""
 
-    def __init__(self, connection: AsyncConnection, tables: dict[str, Table], *, read_only: bool) -> None:
-        super().__init__(tables)
+    def __init__(self, backend: SQLAlchemyBackend, connection: AsyncConnection, *, read_only: bool) -> None:
+        super().__init__(backend._tables, backend.capabilities)
+        self._backend = backend
         self._held = connection
         self._read_only = read_only
+        self.lost = False
+        """Whether the server has undone all of it, as it does with a deadlock's victim."""
 
     @contextlib.asynccontextmanager
-    async def _connection(self, *, writes: bool = False) -> AsyncIterator[AsyncConnection]:
+    async def _connection(self, collection: str, *, writes: bool = False) -> AsyncIterator[AsyncConnection]:
         if writes and self._read_only:
             raise TransactionError("this transaction is read-only")
-        with translated("in a transaction"):
-            yield self._held
+        if self.lost:
+            raise TransactionError("the server has undone this transaction; run it again")
+        await self._backend.make_ready(collection, self._held)
+        try:
+            with translated("in a transaction"):
+                yield self._held
+        except SerializationError:
+            self.lost = True
+            raise
 
     @contextlib.asynccontextmanager
     async def savepoint(self) -> AsyncIterator[None]:
         """Undo what was done since, if the block raises."""
-        async with self._held.begin_nested():
+        with translated("at a savepoint"):
+            nested = await self._held.begin_nested()
+        try:
             yield
+        except BaseException:
+            # Shielded: half a rollback would leave the outer transaction with what was to be undone.
+            if not self.lost and nested.is_active:
+                with translated("undoing a savepoint"):
+                    await asyncio.shield(asyncio.ensure_future(nested.rollback()))
+            raise
+        with translated("at a savepoint"):
+            await nested.commit()
 
 
 class SQLAlchemyBackend(_Executor):
@@ -220,51 +219,29 @@ class SQLAlchemyBackend(_Executor):
     name = "sqlalchemy"
 
     def __init__(self, config: SQLAlchemyConfig) -> None:
-        super().__init__({})
-        if (config.address is None) == (config.engine is None):
-            raise ConfigError("sqlalchemy: give a url such as sqlalchemy+mysql+asyncmy://…, or an engine")
+        self._dialect = dialect_of(config)
+        super().__init__({}, _SQLITE if self._dialect == "sqlite" else CAPABILITIES)
         self._config = config
         self.default_collection = config.table
         address = None if config.address is None else config.address.get_secret_value()
         key = ("sqlalchemy", secret_digest(address), id(config.engine), config.pool)
         self._pools = PerLoop(key, self._opened)
+        self._ready: set[str] = set()
 
     async def _opened(self) -> EnginePool:
-        config = self._config
-        if config.engine is not None:
-            return EnginePool(config.engine, ours=False)
-        assert config.address is not None
-        address = config.address.get_secret_value()
-        options: dict[str, Any] = {}
-        if not address.startswith("sqlite"):
-            options = {
-                "pool_size": config.pool.size,
-                "max_overflow": config.pool.max_overflow,
-                "pool_timeout": config.pool.timeout,
-            }
-        try:
-            with translated("opening"):
-                engine = create_async_engine(address, pool_recycle=config.pool.recycle, **options)
-        except ModuleNotFoundError as error:
-            raise MissingExtraError(
-                f"this URL needs the driver {error.name}: pip install {error.name}", extra="sqlalchemy"
-            ) from None
-        except NoSuchModuleError as error:
-            raise ConfigError(f"sqlalchemy: {error}") from None
-        if engine.dialect.name == "sqlite":
-            _begin_by_ourselves(engine)
-        return EnginePool(engine, ours=True)
+        return opened(self._config)
 
     @contextlib.asynccontextmanager
-    async def _connection(self, *, writes: bool = False) -> AsyncIterator[AsyncConnection]:
+    async def _connection(self, collection: str, *, writes: bool = False) -> AsyncIterator[AsyncConnection]:
         engine = (await self._pools.pool()).engine
-        with translated("at the store", writes=writes):
-            if writes:
-                async with engine.begin() as connection:
-                    yield connection
-            else:
-                async with engine.connect() as connection:
-                    yield connection
+        with translated("at the store"):
+            async with engine.connect() as connection:
+                if writes:
+                    await begun(connection)
+                yield connection
+                if writes:
+                    with translated("while committing", commits=True):
+                        await connection.commit()
 
     async def write(
         self, collection: str, kind: Kind, changes: Sequence[Change], *, atomic: bool
@@ -281,18 +258,36 @@ class SQLAlchemyBackend(_Executor):
 
     async def open(self, collection: str) -> None:
         """Connect, and make the table if it is not there; a table of other columns is refused."""
+        async with self._connection(collection, writes=True) as connection:
+            await self._made(collection, connection)
+        self._ready.add(collection)
+
+    async def make_ready(self, collection: str, held: AsyncConnection) -> None:
+        """Open a collection that is first used inside a transaction."""
+        if collection in self._ready:
+            return
+        if self._dialect == "sqlite":  # one writer at a time, and that is this transaction
+            with translated("opening"):
+                await self._made(collection, held)
+        else:  # MySQL and MariaDB commit what is open when a table is made
+            await self.open(collection)
+
+    async def _made(self, collection: str, connection: AsyncConnection) -> None:
         source = self._table(collection)
-        async with self._connection(writes=True) as connection:
-            for _ in range(_REPEATS):
-                columns = await connection.run_sync(functools.partial(_columns, name=collection))
-                if columns is not None:
-                    break
-                if not self._config.create_table:
-                    raise ConfigError(
-                        f"sqlalchemy: there is no table {collection!r}, and create_table is false"
-                    )
-                # `checkfirst` asks before it creates; another process may come between.
-                await connection.run_sync(functools.partial(source.create, checkfirst=True))
+        for _ in range(_REPEATS):
+            columns = await connection.run_sync(functools.partial(_columns, name=collection))
+            if columns is not None:
+                break
+            if not self._config.create_table:
+                raise ConfigError(f"sqlalchemy: there is no table {collection!r}, and create_table is false")
+            try:
+                async with connection.begin_nested():
+                    await connection.run_sync(functools.partial(source.create, checkfirst=True))
+            except (ProgrammingError, OperationalError, IntegrityError):
+                # Another process made it between the check and the creation, or it is a real
+                # failure, which the next round finds out.
+                if await connection.run_sync(functools.partial(_columns, name=collection)) is None:
+                    raise
         if columns is not None and columns != {column.name for column in source.columns}:
             raise ConfigError(
                 f"sqlalchemy: the table {collection!r} is not ours: its columns are {sorted(columns)}"
@@ -304,7 +299,7 @@ class SQLAlchemyBackend(_Executor):
 
     async def ping(self) -> None:
         """Run SELECT 1."""
-        async with self._connection() as connection:
+        async with self._connection(self.default_collection) as connection:
             await connection.execute(text("SELECT 1"))
 
     async def refresh(self, collection: str) -> None:
@@ -312,24 +307,32 @@ class SQLAlchemyBackend(_Executor):
 
     async def collections(self) -> list[str]:
         """Return the tables that have our columns."""
-        async with self._connection() as connection:
+        async with self._connection(self.default_collection) as connection:
             return await connection.run_sync(_ours)
 
     async def drop(self, collection: str) -> None:
         """Drop the table."""
-        async with self._connection(writes=True) as connection:
+        self._ready.discard(collection)
+        async with self._connection(collection, writes=True) as connection:
             await connection.run_sync(functools.partial(self._table(collection).drop, checkfirst=True))
 
     @contextlib.asynccontextmanager
     async def begin(self, options: TransactionOptions) -> AsyncIterator[_Transaction]:
-        """Run a transaction on a connection of its own."""
+        """Run a transaction on a connection of its own; what the caller's block raises passes as it is."""
         engine = (await self._pools.pool()).engine
-        with translated("in a transaction", writes=True):
-            async with engine.connect() as connection:
+        async with contextlib.AsyncExitStack() as stack:
+            with translated("opening a transaction"):
+                connection = await stack.enter_async_context(engine.connect())
                 if options.isolation is not None:
                     await connection.execution_options(isolation_level=options.isolation.upper())
-                async with connection.begin():
-                    yield _Transaction(connection, self._tables, read_only=options.read_only)
+                if not options.read_only:
+                    await begun(connection)
+            transaction = _Transaction(self, connection, read_only=options.read_only)
+            yield transaction
+            if transaction.lost:
+                raise SerializationError("the server has undone this transaction; run it again")
+            with translated("while committing", commits=True):
+                await connection.commit()
 
     def stats(self) -> PoolStats:
         """Return the sizes of the engine's pool."""
@@ -350,22 +353,6 @@ def _record(row: Any) -> Record:
     return Record.stored(
         id_of(row.key), row.data, row.metadata, str(row.version), row.created_at, row.updated_at
     )
-
-
-def _begin_by_ourselves(engine: AsyncEngine) -> None:
-    """Make BEGIN explicit: Python's sqlite3 begins late, so that a savepoint would commit on its release.
-
-    The recipe of SQLAlchemy's manual for pysqlite.
-    """
-
-    def connect(connection: Any, _: Any) -> None:
-        connection.isolation_level = None
-
-    def begin(connection: Any) -> None:
-        connection.exec_driver_sql("BEGIN")
-
-    event.listen(engine.sync_engine, "connect", connect)
-    event.listen(engine.sync_engine, "begin", begin)
 
 
 def _columns(connection: Any, name: str) -> set[str] | None:

@@ -36,10 +36,13 @@ async def write(
     connection: AsyncConnection, table: Table, kind: Kind, changes: Sequence[Change], *, atomic: bool
 ) -> list[Result]:
     """Apply the changes; nothing is written if one fails and `atomic`."""
-    for _ in range(_ATTEMPTS):
+    # Nobody else knows an id that was just made, unless this is such a write once more.
+    fresh = kind is Kind.CREATE and all(change.own_id for change in changes)
+    for attempt in range(_ATTEMPTS):
+        ids = [] if fresh and attempt == 0 else [change.id for change in changes]
         try:
             async with connection.begin_nested():
-                return await _attempt(connection, table, kind, changes, atomic=atomic)
+                return await _attempt(connection, table, kind, changes, ids, atomic=atomic)
         except Raced:
             continue
         except _Refused as refusal:
@@ -56,9 +59,15 @@ class _Refused(Exception):
 
 
 async def _attempt(
-    connection: AsyncConnection, table: Table, kind: Kind, changes: Sequence[Change], *, atomic: bool
+    connection: AsyncConnection,
+    table: Table,
+    kind: Kind,
+    changes: Sequence[Change],
+    ids: Sequence[str],
+    *,
+    atomic: bool,
 ) -> list[Result]:
-    rows = await _locked(connection, table, [change.id for change in changes], whole=kind is Kind.UPDATE)
+    rows = await _locked(connection, table, ids, whole=kind is Kind.UPDATE)
     state = _State(rows)
     results = [_judged(kind, change, state) for change in changes]
     if atomic and any(isinstance(result, IsthmusError) for result in results):

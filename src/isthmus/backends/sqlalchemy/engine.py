@@ -1,0 +1,94 @@
+"""Engines: ours by URL or the application's, one a loop, and how a transaction begins on one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, InvalidRequestError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from isthmus.backends.sqlalchemy.config import SQLAlchemyConfig
+from isthmus.errors import ConfigError, MissingExtraError
+
+
+class EnginePool:
+    """An engine as a pool of one event loop."""
+
+    def __init__(self, engine: AsyncEngine, *, ours: bool) -> None:
+        self.engine = engine
+        self._ours = ours
+
+    async def close(self) -> None:
+        """Close our engine's connections; an application's engine is left alone."""
+        if self._ours:
+            await self.engine.dispose()
+
+    def abandon(self) -> None:
+        """Forget the connections without touching the loop that they belong to."""
+        if self._ours:
+            self.engine.sync_engine.dispose(close=False)
+
+    def healthy(self) -> bool:
+        """Return True: the engine reconnects by itself."""
+        return True
+
+
+def dialect_of(config: SQLAlchemyConfig) -> str:
+    """Return the name of the dialect, such as `mysql`; checks the settings without I/O."""
+    if (config.address is None) == (config.engine is None):
+        raise ConfigError("sqlalchemy: give a url such as sqlalchemy+mysql+asyncmy://…, or an engine")
+    if config.engine is not None:
+        if not isinstance(config.engine, AsyncEngine):
+            raise ConfigError(
+                f"sqlalchemy: engine is to be an AsyncEngine, not a {type(config.engine).__name__}"
+            )
+        return config.engine.dialect.name
+    assert config.address is not None
+    try:
+        return make_url(config.address.get_secret_value()).get_backend_name()
+    except ArgumentError:  # its message has the URL, and that the password
+        raise ConfigError("sqlalchemy: the address is no SQLAlchemy URL") from None
+
+
+def opened(config: SQLAlchemyConfig) -> EnginePool:
+    """Return the application's engine, or one made for the address; connects to nothing yet."""
+    if config.engine is not None:
+        return EnginePool(config.engine, ours=False)
+    assert config.address is not None
+    address = make_url(config.address.get_secret_value())
+    options: dict[str, Any] = {"pool_recycle": config.pool.recycle}
+    if address.get_backend_name() != "sqlite":
+        # SQLite's pool depends on whether it is a file; the rest take our sizes.
+        options |= {
+            "pool_size": config.pool.size,
+            "max_overflow": config.pool.max_overflow,
+            "pool_timeout": config.pool.timeout,
+        }
+    if address.get_backend_name() in ("mysql", "mariadb"):
+        # Their default locks the gaps between keys, so that writers of different records
+        # deadlock; it also hides from a lock what others committed meanwhile.
+        options["isolation_level"] = "READ COMMITTED"
+    try:
+        return EnginePool(create_async_engine(address, **options), ours=True)
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            f"this URL needs the driver {error.name}: pip install {error.name}", extra="sqlalchemy"
+        ) from None
+    except (ArgumentError, InvalidRequestError) as error:
+        raise ConfigError(f"sqlalchemy: {error}") from None
+
+
+async def begun(connection: AsyncConnection) -> None:
+    """Begin a transaction that will write.
+
+    SQLAlchemy leaves the beginning to the driver. Python's sqlite3 begins with the first
+    statement that writes: too late for a savepoint, which would then commit on its release, and
+    for the read before it, whose lock cannot be raised while another one waits for the same.
+    """
+    if connection.dialect.name != "sqlite":
+        return
+    raw = await connection.get_raw_connection()
+    driver: Any = raw.driver_connection
+    if not driver.in_transaction:  # an application's engine may begin by a hook of its own
+        await connection.exec_driver_sql("BEGIN IMMEDIATE")
