@@ -207,7 +207,9 @@ class ProgramReport:
     failures: list[str] = field(default_factory=list)
 
 
-async def run(store: Store, *, programs: int, seed: int, log: TextIO = sys.stderr) -> ProgramReport:
+async def run(
+    store: Store, *, programs: int, seed: int, shrinks: bool = True, log: TextIO = sys.stderr
+) -> ProgramReport:
     """Run that many programs; each comes from the seed and its number."""
     report = ProgramReport()
     for number in range(programs):
@@ -218,7 +220,8 @@ async def run(store: Store, *, programs: int, seed: int, log: TextIO = sys.stder
         report.steps += len(steps)
         if await difference(store, steps) is not None:
             print(f"difference in program {number} of seed {seed}; shrinking…", file=log)
-            steps = await _shrunk(store, steps)
+            if shrinks:
+                steps = await _shrunk(store, steps)
             report.failures.append(as_test(store.name, steps, await difference(store, steps)))
             if len(report.failures) >= 3:
                 break

@@ -85,10 +85,7 @@ _DESCENDING = "object other zz mixed text empty big one deep minus true false"
 async def test_types_have_an_order_among_each_other(db: AsyncDatabase, direction: Any, nulls: Any) -> None:
     """bool < number < text < object; a list is its smallest or largest; objects tie (§4)."""
     await stored(db, {id: {"v": value} for id, value in MIXED.items()})
-    if direction == "asc":
-        expected = _ASCENDING.split()
-    else:
-        expected = _DESCENDING.split()
+    expected = (_ASCENDING if direction == "asc" else _DESCENDING).split()
     none = ["nothing", "null"]
 
     assert await listed(db, Query().sort("v", direction, nulls=nulls)) == (

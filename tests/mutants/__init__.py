@@ -1,0 +1,1 @@
+"""Planted bugs: the tests must notice each one."""
