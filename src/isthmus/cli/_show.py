@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 from rich.console import Console
@@ -32,9 +32,12 @@ def print_json(value: Any) -> None:
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str | None = None) -> None:
     """Print rows in columns as wide as the terminal allows."""
     table = Table(title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
-    for heading in headings:
-        table.add_column(escape(heading), overflow="ellipsis", no_wrap=True)
-    for row in rows:
+    held = [list(row) for row in rows]
+    for place, heading in enumerate(headings):
+        numeric = bool(held) and all(type(row[place]) in (int, float) for row in held)
+        justify: Literal["left", "right"] = "right" if numeric else "left"
+        table.add_column(escape(heading), overflow="ellipsis", no_wrap=True, justify=justify)
+    for row in held:
         table.add_row(*(escape(cell(value)) for value in row))
     out().print(table)
 
