@@ -178,6 +178,30 @@ bench: $(VENV)/.full .venv-rival/.ready ## measure against the bare drivers and 
 bench-check: $(VENV)/.full ## each row of the targets: met, not met or not run
 	$(BIN)/python -m benchmarks.check
 
+# Bad days
+
+MINUTES ?= 10
+
+.PHONY: faults torture security outage overload
+faults: $(VENV)/.full ## each verb x each fault x each backend, cancellation, loops and forks (15 min)
+	$(SERVERS) provision postgres elasticsearch s3
+	$(SERVERS) run postgres elasticsearch s3 -- bash -c '$(BIN)/python -m tests.faults.run_matrix && \
+	  ISTHMUS_FAULT_CELLS=1 ISTHMUS_CANCELS=600 $(PYTEST) tests/layers tests/faults $(ARGS)'
+
+torture: $(VENV)/.full ## SIGKILL, cuts and cancels under load on all backends: MINUTES=10
+	$(SERVERS) provision postgres elasticsearch s3
+	$(SERVERS) run -- $(BIN)/python -m tests.faults.torture --minutes $(MINUTES)
+
+security: $(VENV)/.full ## injection, fuzzing, secrets, TLS, cursors, limits, ruff S, pip-audit
+	$(SERVERS) provision postgres elasticsearch s3
+	$(SERVERS) run postgres elasticsearch s3 -- $(BIN)/python -m tests.security $(ARGS)
+
+outage: $(VENV)/.full ## 60 s without a server at 200 operations/s: added traffic and recovery
+	$(BIN)/python -m tests.faults.outage
+
+overload: $(VENV)/.full ## four times the load that a server takes, for two minutes
+	$(BIN)/python -m tests.faults.overload
+
 # Servers by Docker, and cleaning
 
 .PHONY: up down clean

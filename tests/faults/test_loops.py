@@ -144,19 +144,7 @@ def test_a_process_ends_right_and_silent(backend: str, story: str, tmp_path: Pat
         target = TARGETS[backend]
         url, key, layout = target.url(), target.key, str(target.config.get("layout", ""))
     name = f"loops_{new_id().replace('-', '')}"
-    command = [
-        sys.executable,
-        "-W",
-        "error",
-        "-X",
-        "dev",
-        "-c",
-        _COMMON + _STORIES[story],
-        url,
-        key,
-        name,
-        layout,
-    ]
+    command = [sys.executable, "-W", "error", "-c", _COMMON + _STORIES[story], url, key, name, layout]
 
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
 
