@@ -98,6 +98,8 @@ def test_errors_are_json_with_json(cli: Cli, people: str) -> None:
 def test_a_missing_file_is_exit_code_8(cli: Cli, people: str, tmp_path: Path) -> None:
     """Local files have a code of their own."""
     one_line(cli("load", people, tmp_path / "missing.jsonl"), Code.FILES)
+    one_line(cli("load", f"sqlite:///{tmp_path}/new.db", tmp_path / "missing.jsonl"), Code.FILES)
+    assert not (tmp_path / "new.db").exists()
     one_line(cli("dump", people, tmp_path / "no" / "such" / "folder.jsonl"), Code.FILES)
 
 

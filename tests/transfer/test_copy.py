@@ -463,6 +463,24 @@ async def test_bad_arguments_are_refused(source: AsyncDatabase, target: AsyncDat
         await copy(source, target, fields={"a": "c", "b": "c"})
 
 
+async def test_records_pass_undecoded_where_digests_are_not_wanted(
+    source: AsyncDatabase, target: AsyncDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between stores that keep our text as it is, nobody looks into it."""
+    await source.create_batch([Record(data, id=f"{i}", metadata={"i": i}) for i, data in enumerate(ODD)])
+
+    def looked(self: Record) -> Any:
+        raise AssertionError("a record was decoded")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Record, "data", property(looked))
+        patched.setattr(Record, "metadata", property(looked))
+        receipt = await copy(source, target, digests=False)
+
+    assert receipt.digest is None
+    assert (await verify(source, target)).equal
+
+
 async def test_several_ranges_in_flight_are_acknowledged_in_order(opened: Open, tmp_path: Path) -> None:
     """A range is noted only when all before it are taken, so a kill never skips."""
     source, target = await opened("a"), await opened("b")

@@ -99,6 +99,8 @@ def load(
     if chosen is Format.TABLE:
         raise CommandError("a table cannot be read", Code.USAGE)
     where = place(store, collection, ask=ask)
+    if str(file) != "-":
+        file.open("rb").close()  # before a store is made for nothing
     found = lines(file, chosen, id_field=id_field, plain=plain)
     loaded = _Loaded()
     try:

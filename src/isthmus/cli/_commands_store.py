@@ -153,7 +153,8 @@ def index(
     if as_json:
         print_json(made)
     else:
-        print_table(["field", "index used by = and by sort"], [(k, v or "none") for k, v in made.items()])
+        unused = "none now: with few records a scan is faster"
+        print_table(["field", "index that = uses"], [(name, used or unused) for name, used in made.items()])
 
 
 async def _index(where: Place, fields: list[str]) -> dict[str, str | None]:

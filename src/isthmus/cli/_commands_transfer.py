@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 import sys
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -94,23 +95,24 @@ def copy_command(
     fields, hook = _fields(mapping), _hook(transform)
 
     async def work() -> tuple[Receipt, Comparison | None]:
-        async with sides as (left, right), _bar("copy", as_json=as_json) as report:
-            receipt = await copy(
-                left,
-                right,
-                parse_query(query),
-                journal=journal,
-                resume=resume,
-                fields=fields,
-                transform=hook,
-                on_error=on_error.value,
-                dry_run=dry_run,
-                throttle=throttle,
-                page_size=page,
-                progress=report,
-                source_name=sides.source.shown,
-                target_name=sides.target.shown,
-            )
+        async with sides as (left, right):
+            with _bar("copy", as_json=as_json) as report:
+                receipt = await copy(
+                    left,
+                    right,
+                    parse_query(query),
+                    journal=journal,
+                    resume=resume,
+                    fields=fields,
+                    transform=hook,
+                    on_error=on_error.value,
+                    dry_run=dry_run,
+                    throttle=throttle,
+                    page_size=page,
+                    progress=report,
+                    source_name=sides.source.shown,
+                    target_name=sides.target.shown,
+                )
             compared = None
             if check and not dry_run:
                 compared = await verify(left, right, parse_query(query), fields=fields, transform=hook)
@@ -308,32 +310,27 @@ class _Pair:
         await self._stack.aclose()
 
 
-class _bar:  # noqa: N801 - reads as a function where it is used
-    """A progress bar on the terminal's error stream; nothing where nobody looks."""
+@contextmanager
+def _bar(label: str, *, as_json: bool) -> Iterator[Callable[[Progress], None]]:
+    """Show a progress bar on the terminal's error stream; nothing where nobody looks."""
+    console = Console(stderr=True)
+    bar = Bar(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]:,.0f}/s"),
+        TimeRemainingColumn(),
+        console=console,
+        disable=as_json or not console.is_terminal,
+        transient=True,
+    )
+    task = bar.add_task(label, total=None, rate=0.0)
 
-    def __init__(self, label: str, *, as_json: bool) -> None:
-        console = Console(stderr=True)
-        self._bar = Bar(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]:,.0f}/s"),
-            TimeRemainingColumn(),
-            console=console,
-            disable=as_json or not console.is_terminal,
-            transient=True,
-        )
-        self._task = self._bar.add_task(label, total=None, rate=0.0)
+    def report(progress: Progress) -> None:
+        bar.update(task, completed=progress.done, total=progress.total, rate=progress.rate)
 
-    async def __aenter__(self) -> Any:
-        self._bar.start()
-        return self._report
-
-    async def __aexit__(self, *exception: Any) -> None:
-        self._bar.stop()
-
-    def _report(self, progress: Progress) -> None:
-        self._bar.update(self._task, completed=progress.done, total=progress.total, rate=progress.rate)
+    with bar:
+        yield report
 
 
 def _fields(mapping: list[str] | None) -> dict[str, str | None]:
