@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import ssl
 import time
 import weakref
 from collections.abc import AsyncIterator, Mapping
@@ -14,7 +15,7 @@ import elastic_transport
 import orjson
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.payload import BytesPayload, Payload
-from elastic_transport import AiohttpHttpNode, AsyncTransport, TransportError
+from elastic_transport import AiohttpHttpNode, AsyncTransport, NodeConfig, TransportError
 from elasticsearch.serializer import OrjsonSerializer
 
 from elasticsearch import AsyncElasticsearch
@@ -72,7 +73,15 @@ class _Body(BytesPayload):
 
 
 class Node(AiohttpHttpNode):
-    """The client's aiohttp node, with large bodies in pieces."""
+    """The client's aiohttp node, with large bodies in pieces, and with a check of addresses."""
+
+    def __init__(self, config: NodeConfig) -> None:
+        super().__init__(config)
+        context = self._ssl_context
+        if context is not None and context.verify_mode is ssl.CERT_REQUIRED:
+            # elastic-transport 9 leaves it out for hosts given as addresses, so that a certificate
+            # which an authority gave to any other host would do.
+            context.check_hostname = True
 
     async def perform_request(  # type: ignore[override]
         self, method: str, target: str, body: Any = None, *rest: Any, **more: Any

@@ -111,6 +111,6 @@ def before_cut(id: str) -> str | None:
 def folder_name(collection: str) -> str:
     """Return the folder of a collection; refuses a name that no key component can hold."""
     escaped = escape(collection)
-    if not escaped or len(escaped) > _MAX_NAME:
-        raise UsageError(f"a collection on S3 is named by 1 to {_MAX_NAME} characters once escaped")
+    if not escaped or len(escaped) > _MAX_NAME or escaped in (".", ".."):
+        raise UsageError(f"a collection on S3 is named by 1 to {_MAX_NAME} characters once escaped, not '.'")
     return escaped
