@@ -24,7 +24,7 @@ WORKERS ?= 2
 
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS := postgres,psycopg,elasticsearch,s3,sqlalchemy,cli,otel,frames,dask,fastapi,dev
+EXTRAS := postgres,psycopg,elasticsearch,s3,sqlalchemy,cli,otel,frames,dask,fastapi,docs,dev
 SERVERS := $(BIN)/python -m tests.servers
 DEMO := $(BIN)/python -m examples.demo
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS)
@@ -146,6 +146,15 @@ copy-torture: $(VENV)/.full ## copy CITIES=200000 through all stores, the copier
 docs-cli: $(VENV)/.full ## write docs/reference/cli.md from the help of each command
 	$(BIN)/python -m isthmus.cli._reference > docs/reference/cli.md
 
+.PHONY: mutants parity
+mutants: $(VENV)/.full ## plant bugs by rule; at least 95 % of 50 or more must be caught
+	$(SERVERS) provision postgres elasticsearch s3
+	$(SERVERS) run postgres elasticsearch s3 -- $(BIN)/python -m tests.mutants --seed $(SEED)
+
+parity: $(VENV)/.full ## promises × stores as a page: docs/reference/parity.html and .md
+	$(SERVERS) provision postgres elasticsearch s3
+	$(SERVERS) run postgres elasticsearch s3 -- $(BIN)/python -m tests.parity
+
 # Checks
 
 .PHONY: lint types import-time
@@ -160,6 +169,14 @@ types: $(VENV)/.full ## mypy --strict and pyright
 
 import-time: $(VENV)/.full ## what importing isthmus costs
 	$(BIN)/python benchmarks/import_time.py
+
+# Docs
+
+.PHONY: docs
+docs: $(VENV)/.full ## the pages into site/, without the network; a warning is an error
+	$(BIN)/python -m docs.tools.reference
+	$(BIN)/python -m docs.tools.capabilities
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 # Speed
 

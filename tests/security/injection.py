@@ -30,7 +30,7 @@ class Findings:
 
     def note(self, place: str, payload: str, problem: str) -> None:
         """Keep a finding."""
-        self.wrong.append(f"{place} {payload!r:.80}: {problem}"[:400])
+        self.wrong.append(f"{place} {payload!r:.80}: {problem}"[:1500])
 
 
 async def inject(db: AsyncDatabase, count: int, seed: int) -> Findings:
@@ -46,7 +46,7 @@ async def inject(db: AsyncDatabase, count: int, seed: int) -> Findings:
         # A store may have a second form for keys that its paths cannot name; never one for each key.
         if len(seen) > 2:
             examples = sorted(seen, key=len)[:2]
-            found.wrong.append(f"{shape}: {len(seen)} statement texts, such as {examples!r:.600}")
+            found.wrong.append(f"{shape}: {len(seen)} statement texts, such as {examples!r:.1500}")
     return found
 
 
@@ -100,22 +100,18 @@ async def _texts(
         native = (await db.explain(queries[place])).native
         # What a value's kind or length decides is part of the shape.
         shape = f"{place} ({'long' if len(payload) > 100 else 'short'})"
-        texts.setdefault(shape, set()).add(_skeleton(native, payload))
+        texts.setdefault(shape, set()).add(_skeleton(native))
 
 
-def _quoted(payload: str) -> tuple[str, ...]:
-    """Return the only spellings in which a field's name may stand in a statement: SQL literals."""
-    doubled = payload.replace("'", "''")
-    escaped = doubled.replace("\\", "\\\\")
-    return (f" E'{escaped}'", f"E'{escaped}'", f"'{doubled}'")
+# A field's name may stand in a statement as a literal, quoted as the server reads it, and nowhere
+# else: if a name broke out of its quotes, what is left after removing literals would differ.
+_LITERAL = re.compile(r"""\bE'(?:[^'\\]|''|\\.)*'|'(?:[^']|'')*'""", re.DOTALL)
 
 
-def _skeleton(native: str, payload: str) -> str:
-    """Return what is left of a statement without the field's name, where that is properly quoted."""
-    if native.startswith("SELECT"):
-        for spelling in _quoted(payload):
-            native = native.replace(spelling, "'*'")
-        return native
+def _skeleton(native: str) -> str:
+    """Return what a statement is without its literals; of JSON, the structure."""
+    if native.startswith(("SELECT", "WITH")):
+        return _LITERAL.sub("'*'", native)
     start = native.find("{")
     if start < 0:
         return native
