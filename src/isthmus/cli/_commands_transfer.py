@@ -91,6 +91,7 @@ def copy_command(
     """Copy records, in bounded memory; killed, it goes on with --resume."""
     if resume and journal is None:
         raise UsageError("--resume needs --journal FILE")
+    found = parse_query(query)
     sides = _Pair(source, target, from_, to, ask=ask, writes=not dry_run)
     fields, hook = _fields(mapping), _hook(transform)
 
@@ -100,7 +101,7 @@ def copy_command(
                 receipt = await copy(
                     left,
                     right,
-                    parse_query(query),
+                    found,
                     journal=journal,
                     resume=resume,
                     fields=fields,
@@ -115,7 +116,7 @@ def copy_command(
                 )
             compared = None
             if check and not dry_run:
-                compared = await verify(left, right, parse_query(query), fields=fields, transform=hook)
+                compared = await verify(left, right, found, fields=fields, transform=hook)
             return receipt, compared
 
     try:
@@ -179,14 +180,15 @@ def diff(
 
     + only in the source, - only in the target, ~ in both but not the same.
     """
+    found = parse_query(query)
     sides = _Pair(source, target, from_, to, ask=ask)
     fields, hook = _fields(mapping), _hook(transform)
     counts = {"missing": 0, "extra": 0, "changed": 0}
 
     async def work() -> None:
         async with sides as (left, right):
-            found = differences(left, right, parse_query(query), fields=fields, transform=hook)
-            async for difference in found:
+            differing = differences(left, right, found, fields=fields, transform=hook)
+            async for difference in differing:
                 counts[difference.kind] += 1
                 if not limit or sum(counts.values()) <= limit:
                     _show(difference, as_json=as_json)
@@ -241,12 +243,12 @@ def verify_command(
     """Compare digests by ranges of ids; exit code 1 if the sides differ."""
     if delete_extra and not mend:
         raise UsageError("--delete-extra goes with --repair")
+    found = parse_query(query)
     sides = _Pair(source, target, from_, to, ask=ask, writes=mend)
     fields, hook = _fields(mapping), _hook(transform)
 
     async def work() -> tuple[Comparison, dict[str, int]]:
         async with sides as (left, right):
-            found = parse_query(query)
             compared = await verify(left, right, found, fields=fields, transform=hook)
             if not mend or compared.equal:
                 return compared, {}
