@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, TypeAlias, TypeVar
@@ -9,6 +10,7 @@ from typing import Any, TypeAlias, TypeVar
 from isthmus._op import Op, Read, Write
 from isthmus._stack import Layer, Next, Slot
 from isthmus._value import Value
+from isthmus.errors import IsthmusError
 
 R = TypeVar("R")
 
@@ -24,7 +26,10 @@ class Call(Value):
 
 
 Spans: TypeAlias = "Callable[[Call], AbstractContextManager[Any]]"
-"""Makes a span: entered before the call and left after it, with the exception if it failed."""
+"""Makes a span: entered before the call and left after it, with the exception if it failed.
+
+What entering returns is called with the failed items of a batch by class, if it can be called.
+"""
 
 
 class Trace(Layer):
@@ -44,5 +49,10 @@ class Trace(Layer):
     async def handle(self, op: Op[R], call_next: Next, /) -> R:
         """Run the operation within its span."""
         size = len(op.changes) if isinstance(op, Write) else len(op.ids) if isinstance(op, Read) else None
-        with self._spans(Call(self._backend, op.collection, op.name, size)):
-            return await call_next(op)  # type: ignore[no-any-return]
+        with self._spans(Call(self._backend, op.collection, op.name, size)) as told:
+            result: R = await call_next(op)
+            if isinstance(op, Write) and isinstance(result, list) and callable(told):
+                failed = Counter(type(item).__name__ for item in result if isinstance(item, IsthmusError))
+                if failed:
+                    told(failed)
+            return result
