@@ -95,6 +95,10 @@ FURTHER: dict[str, tuple[str, str | None, dict[str, Any]]] = {
 }
 if os.environ.get("ISTHMUS_TEST_ALL"):
     STORES |= FURTHER
+# The stores that a run is about, by name: ISTHMUS_TEST_STORES=sqlite,s3-log.
+_ONLY = os.environ.get("ISTHMUS_TEST_STORES")
+if _ONLY:
+    STORES = {name: (STORES | FURTHER)[name] for name in _ONLY.split(",")}
 
 
 def store_of(name: str, url: str | None = None) -> Store:
