@@ -127,6 +127,10 @@ def _without_state(error: Exception, text: str, *, writing: bool) -> IsthmusErro
         return UnavailableError(f"postgres: the connection broke: {text}", applied=_lost(writing))
     if "connection is closed" in text or "connection was closed" in text:
         return UnavailableError(f"postgres: {text}", applied=_lost(writing))
+    if "cannot switch to state" in text:
+        # asyncpg 0.32: the server was killed in the midst of an answer, and the connection that is
+        # not yet seen as closed was used for the next call.
+        return UnavailableError(f"postgres: the connection broke: {text}", applied=_lost(writing))
     if "ClientConfigurationError" in names:
         return ConfigError(f"postgres: {text}")
     if "another operation is in progress" in text:
