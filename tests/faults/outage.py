@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from typing import Any
 
-from isthmus import AsyncDatabase, IsthmusError
+from isthmus import AsyncDatabase, IsthmusError, UnexpectedError
 from tests import servers
 
 RATE = 200
@@ -34,6 +34,8 @@ class Counted:
             await self.db.get(id)
         except IsthmusError as error:
             self.results[type(error).__name__] += 1
+            if isinstance(error, UnexpectedError):
+                print(f"  unexpected: {error} ({error.__cause__!r})")
         else:
             self.results["answer"] += 1
             self.last_good = time.monotonic()
@@ -80,7 +82,8 @@ async def outage(server: servers.PostgresServer, seconds: float, config: dict[st
     share = added / max(during, 1)
     good = share <= 0.10 and 0 <= recovery <= 2.0
     return (
-        f"{during} operations in {seconds:g} s without a server, {added:g} retries ({share:.1%} more traffic),"
+        f"{during} operations in {seconds:g} s without a server,"
+        f" {added:g} retries ({share:.1%} more traffic),"
         f" {refused:g} held back by the breaker; first answer {recovery:.2f} s after the server listens;"
         f" {dict(load.results)}"
     ), good

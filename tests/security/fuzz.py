@@ -19,14 +19,39 @@ from tests.security.payloads import SEEDS
 SLOW = 1.0
 _URLS = (
     "postgres://user:secret@h1:5432,h2/app?pool.max_size=20&sslmode=require",
-    "postgresql:///app?host=/run/pg", "sqlite:///file.db", "sqlite://:memory:", "memory://",
-    "es+https://elastic:secret@host:9200/index?pool.maxsize=10", "es+http://[::1]:9200/i",
+    "postgresql:///app?host=/run/pg",
+    "sqlite:///file.db",
+    "sqlite://:memory:",
+    "memory://",
+    "es+https://elastic:secret@host:9200/index?pool.maxsize=10",
+    "es+http://[::1]:9200/i",
     "s3://bucket/prefix?region=eu-west-1&endpoint_url=http://127.0.0.1:9000&layout=log",
-)  # fmt: skip
+)
 _KEYS = (
-    "host", "port", "user", "password", "database", "pool", "pool.max_size", "url", "dsn", "table", "index", "bucket",
-    "prefix", "region", "resilience", "layers", "deadline", "cursor_secret", "sort_cap", "ssl", "hosts", "layout", "x",
-)  # fmt: skip
+    "host",
+    "port",
+    "user",
+    "password",
+    "database",
+    "pool",
+    "pool.max_size",
+    "url",
+    "dsn",
+    "table",
+    "index",
+    "bucket",
+    "prefix",
+    "region",
+    "resilience",
+    "layers",
+    "deadline",
+    "cursor_secret",
+    "sort_cap",
+    "ssl",
+    "hosts",
+    "layout",
+    "x",
+)
 _QUERY = to_json(
     Query()
     .filter("a.b", ">=", 1)
