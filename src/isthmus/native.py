@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 from isthmus.errors import UsageError
 
 if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
     from elasticsearch import AsyncElasticsearch
     from isthmus._database import AsyncDatabase
     from isthmus.backends.postgres.native import NativePool
 
-__all__ = ["elasticsearch", "postgres", "s3"]
+__all__ = ["elasticsearch", "postgres", "s3", "sqlalchemy"]
 
 
 async def elasticsearch(db: AsyncDatabase) -> AsyncElasticsearch:
@@ -47,6 +49,15 @@ async def s3(db: AsyncDatabase) -> Any:
     Raises `UsageError` if the database is of another backend.
     """
     return await _native(db, "s3")
+
+
+async def sqlalchemy(db: AsyncDatabase) -> AsyncEngine:
+    """Return the `AsyncEngine` of the running loop, the application's own if it handed one in.
+
+    Raises `UsageError` if the database is of another backend.
+    """
+    engine: AsyncEngine = await _native(db, "sqlalchemy")
+    return engine
 
 
 async def _native(db: AsyncDatabase, name: str) -> Any:

@@ -56,6 +56,8 @@ def translated(what: str, *, commits: bool = False) -> Iterator[None]:
 
 def _foreign(error: Exception) -> bool:
     """Return whether an error comes from SQLAlchemy, a driver or the network, and not from our own code."""
+    if isinstance(error, IsthmusError):  # some of ours are an OSError, too
+        return False
     if isinstance(error, (exc.SQLAlchemyError, OSError, EOFError)):
         return True
     return type(error).__module__.partition(".")[0] not in {"builtins", "isthmus"}

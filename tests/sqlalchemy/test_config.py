@@ -1,0 +1,108 @@
+"""The ways to say which database, and what is refused before any I/O."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from isthmus import AsyncDatabase, native
+from isthmus.errors import ConfigError, MissingExtraError
+from sqlalchemy import create_engine, text
+
+pytestmark = [pytest.mark.asyncio, pytest.mark.backend("sqlalchemy")]
+
+
+@pytest.mark.parametrize("form", ["prefixed", "bare", "dsn"])
+async def test_each_form_of_the_url_reaches_the_same_database(form: str, tmp_path: Path) -> None:
+    """With our prefix, as SQLAlchemy writes it, and under the name that others give it."""
+    bare = f"sqlite+aiosqlite:///{tmp_path / 'a.db'}"
+    settings = {
+        "prefixed": {"url": f"sqlalchemy+{bare}?table=notes"},
+        "bare": {"url": bare, "table": "notes"},
+        "dsn": {"dsn": bare, "table": "notes"},
+    }[form]
+
+    async with await AsyncDatabase.create("sqlalchemy", settings) as db:
+        assert db.collection_name == "notes"
+        name = await db.create({"a": 1})
+
+    engine = create_async_engine(bare)
+    async with engine.connect() as connection:
+        rows = (await connection.execute(text("SELECT key, data FROM notes"))).all()
+    await engine.dispose()
+    assert [(bytes.fromhex(key).decode(), data) for key, data in rows] == [(name, '{"a":1}')]
+
+
+async def test_an_applications_engine_is_used_and_left_open(tmp_path: Path) -> None:
+    """It is neither copied nor closed: the application goes on with it."""
+    engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path / 'a.db'}")
+    async with await AsyncDatabase.create("sqlalchemy", {"engine": engine}) as db:
+        assert await native.sqlalchemy(db) is engine
+        await db.create({"a": 1})
+        async with db.transaction() as tx:
+            await tx.create({"a": 2})
+            with pytest.raises(RuntimeError):
+                async with tx.savepoint():
+                    await tx.create({"a": 3})
+                    raise RuntimeError
+        assert await db.count() == 2
+
+    assert "Connections in pool: 1" in engine.pool.status()
+    async with engine.connect() as connection:
+        assert (await connection.execute(text("SELECT count(*) FROM records"))).scalar_one() == 2
+    await engine.dispose()
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({}, "url such as"),
+        ({"address": "no url, canary"}, "no SQLAlchemy URL"),
+        ({"address": "nosuch+driver://host/canary"}, "nosuch"),
+        ({"address": "sqlite:///canary.db"}, "async"),
+        ({"engine": create_engine("sqlite://")}, "AsyncEngine"),
+        ({"address": "sqlite+aiosqlite://", "pool": {"size": 0}}, "pool.size"),
+    ],
+)
+async def test_a_wrong_setting_is_refused_by_name(settings: dict[str, object], says: str) -> None:
+    """Without the URL in the message, since that holds the password."""
+    with pytest.raises(ConfigError, match=says) as caught:
+        await AsyncDatabase.create("sqlalchemy", settings)
+
+    assert "canary" not in str(caught.value)
+
+
+async def test_a_driver_that_is_not_installed_is_named() -> None:
+    """So that one knows what to install."""
+    with pytest.raises(MissingExtraError, match="pip install aiomysql"):
+        await AsyncDatabase.create("sqlalchemy", {"url": "mysql+aiomysql://root@127.0.0.1/test"})
+
+
+async def test_a_table_of_other_columns_is_refused(tmp_path: Path) -> None:
+    """A collection is never laid over somebody else's table."""
+    address = f"sqlite+aiosqlite:///{tmp_path / 'a.db'}"
+    engine = create_async_engine(address)
+    async with engine.begin() as connection:
+        await connection.execute(text("CREATE TABLE theirs (id INTEGER, name TEXT)"))
+    await engine.dispose()
+
+    with pytest.raises(ConfigError, match=r"'theirs' is not ours.*'id', 'name'"):
+        await AsyncDatabase.create("sqlalchemy", {"url": address, "table": "theirs"})
+
+
+async def test_a_missing_table_is_not_made_where_that_is_forbidden(tmp_path: Path) -> None:
+    """`create_table=False` is for accounts that may not."""
+    settings = {"url": f"sqlite+aiosqlite:///{tmp_path / 'a.db'}", "create_table": False}
+
+    with pytest.raises(ConfigError, match="create_table is false"):
+        await AsyncDatabase.create("sqlalchemy", settings)
+
+
+async def test_sqlite_has_one_isolation_level_and_says_so(tmp_path: Path) -> None:
+    """What can be done depends on the database behind the URL."""
+    async with await AsyncDatabase.create(
+        "sqlalchemy", {"url": f"sqlite+aiosqlite:///{tmp_path / 'a.db'}"}
+    ) as db:
+        assert db.capabilities.isolation == {"serializable"}
