@@ -347,8 +347,8 @@ async def test_requests_in_flight_never_exceed_the_pool(url: str, layout: str, t
             endpoint_url=proxy.endpoint,
             layout=layout,
             transport=transport,
-            pool={"max_connections": 3, "timeout": 0.2},
-            timeout=2,
+            pool={"max_connections": 3, "timeout": 3},
+            timeout=10,
         ) as backend,
     ):
         await create(backend, *(f"r{n:02}" for n in range(30)))
