@@ -160,10 +160,7 @@ def _cursor(rng: Random) -> None:
     token: Any = mangled(rng, _TOKEN) if rng.random() < 0.9 else junk(rng)
     if token == _TOKEN:
         return
-    try:
-        decode_cursor(token, _CURSOR_QUERY, "records", b"")
-    except QueryError:
-        return
+    decode_cursor(token, _CURSOR_QUERY, "records", b"")
     raise AssertionError(f"a changed cursor was accepted: {token!r}")
 
 
