@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import dataclasses
 import random
 import sys
 import time
@@ -50,6 +51,8 @@ async def differences(store: Store, *, every: int, n: int, seed: int) -> tuple[l
         await _load(db, records)
         for _ in range(n):
             check = make(rng, maker, maker.made())
+            if check.size:  # memory judges every record for every page
+                check = dataclasses.replace(check, size=min(len(records) // 3 + 1, 10_000))
             verbs[check.verb] += 1
             expected, actual = await check.actual(memory), await check.actual(db)
             if not check.agree(records, expected, actual):

@@ -9,6 +9,7 @@ import pytest
 
 from isthmus import AsyncDatabase, Record, field
 from isthmus.errors import InvalidRecordError
+from isthmus.testing.conformance._fixtures import requires
 from isthmus.testing.values import IDS
 
 
@@ -26,6 +27,7 @@ async def test_every_kind_of_id_is_kept_as_it_is(db: AsyncDatabase) -> None:
         assert [r.data["n"] for r in await db.search(field("_id") == id)] == [n], id
 
 
+@requires("compare_and_set")
 @pytest.mark.parametrize("id", ["../x", "a/b", "a//b", "%2F", "💥", "'", " ", ".", "x" * 512, "é" * 256])
 @pytest.mark.asyncio
 async def test_a_nasty_id_works_with_every_verb(db: AsyncDatabase, id: str) -> None:

@@ -61,7 +61,6 @@ async def test_a_missing_id_is_not_found(db: AsyncDatabase, verb: str) -> None:
     assert await db.count() == 0
 
 
-@requires("compare_and_set")
 @pytest.mark.asyncio
 async def test_an_invalid_patch_changes_nothing(db: AsyncDatabase) -> None:
     """It is refused at the door."""

@@ -109,11 +109,11 @@ async def test_of_many_writers_with_one_version_one_wins(db: AsyncDatabase) -> N
         *(db.replace("x", {"n": n}, if_version=version) for n in range(12)), return_exceptions=True
     )
 
-    winners = [n for n, outcome in enumerate(written) if isinstance(outcome, str)]
-    assert len(winners) == 1
     for outcome in written:
         if isinstance(outcome, BaseException) and not isinstance(outcome, ConflictError):
             raise outcome
+    winners = [n for n, outcome in enumerate(written) if isinstance(outcome, str)]
+    assert len(winners) == 1
     assert (await db.require("x")).data == {"n": winners[0]}
 
 
