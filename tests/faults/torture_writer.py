@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import logging
 import os
 import sys
 import warnings
@@ -120,4 +121,6 @@ async def main() -> None:
 
 if __name__ == "__main__":
     warnings.simplefilter("error", ResourceWarning)
+    # What isthmus logs about a store that is down is no complaint of the writer's.
+    logging.getLogger("isthmus").addHandler(logging.NullHandler())
     asyncio.run(main())

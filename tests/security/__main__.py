@@ -135,6 +135,12 @@ def _audit(report: Report) -> None:
         for vulnerability in package.get("vulns", ())
     ]
     skipped = [package["name"] for package in audited if "skip_reason" in package]
+    if len(skipped) == len(audited):
+        reason = next(
+            (package["skip_reason"] for package in audited if "skip_reason" in package), "no packages"
+        )
+        print(f"pip-audit: not run (0 of {len(locked)} packages: {reason[:200]})")
+        return
     if skipped or len(audited) != len(locked):
         wrong.append(f"{len(audited) - len(skipped)} of {len(locked)} installed packages were audited")
     report.part(f"pip-audit ({len(audited)} packages audited, {len(locked)} installed)", wrong)
