@@ -139,9 +139,10 @@ def markdown(page: dict[str, Any]) -> str:
         "# Parity",
         "",
         f"isthmus {page['isthmus']}, commit {page['commit']}{' with changes' if page['changed'] else ''},"
-        f" Python {page['python']}, {page['made']}. Made by `make parity`: the shipped suite, on real servers.",
+        f" Python {page['python']}, {page['made']}.",
+        "Made by `make parity`: the shipped suite, on real servers.",
         "",
-        "A refusal is an `UnsupportedError` that names the missing capability; it is tested like everything else.",
+        "A refusal is an `UnsupportedError` that names the missing capability; it is tested as well.",
         "",
         "| promise | " + " | ".join(stores) + " |",
         "| --- |" + " --- |" * len(stores),
