@@ -1,0 +1,136 @@
+"""The FastAPI example on PostgreSQL under load, then the same with the server killed half-way.
+
+python -m tests.load.service --minutes 1 --connections 50
+
+Prints answers, latencies and pool figures; exit code 1 if there was an error in the first run, an
+untyped one in the second, one later than two seconds after the server's return, or a leak.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from tests.examples.processes import served
+from tests.servers import PostgresServer
+
+GRACE = 2.0
+DOWN = 2.0
+
+
+def client(address: str, seconds: float, connections: int) -> subprocess.Popen[str]:
+    """Start the second process."""
+    command = [sys.executable, "-m", "tests.load.client", address, str(seconds), str(connections)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def result(process: subprocess.Popen[str], seconds: float) -> dict[str, Any]:
+    """Return what the second process reports."""
+    output, _ = process.communicate(timeout=seconds + 120)
+    found: dict[str, Any] = json.loads(output)
+    return found
+
+
+def show(title: str, found: dict[str, Any], address: str, seconds: float) -> dict[str, Any]:
+    """Print a run; return the pool's figures at its end."""
+    pool: dict[str, Any] = httpx.get(f"{address}/health", timeout=10).json()["pool"]
+    done = sum(found["answers"].values())
+    print(f"\n{title}: {done:,} requests, {done / seconds:,.0f}/s; {found['answers']}")
+    for kind, figures in sorted(found["latencies"].items()):
+        print(f"  {kind:<8} " + "  ".join(f"{name} {value:>8}" for name, value in figures.items()) + "  (ms)")
+    print("  pool     " + ", ".join(f"{name} {value}" for name, value in pool.items()))
+    return pool
+
+
+def judged(checks: dict[str, bool]) -> bool:
+    """Print which checks hold; return whether all do."""
+    for name, holds in checks.items():
+        print(f"  {'ok  ' if holds else 'FAIL'} {name}")
+    return all(checks.values())
+
+
+def steady(address: str, seconds: float, connections: int) -> bool:
+    """Load without a fault."""
+    found = result(client(address, seconds, connections), seconds)
+    pool = show("steady", found, address, seconds)
+    count = len(found["errors"])
+    return judged(
+        {
+            f"no error ({count})": not count,
+            f"no connection is held afterwards ({pool['in_use']})": pool["in_use"] == 0,
+            "nobody waits afterwards": pool["waiting"] == 0,
+        }
+    )
+
+
+def outage(address: str, postgres: PostgresServer, seconds: float, connections: int) -> bool:
+    """Load with the server killed half-way and started again."""
+    process = client(address, seconds, connections)
+    time.sleep(seconds / 2)
+    postgres.kill()
+    killed = time.time()
+    time.sleep(DOWN)
+    postgres.start()
+    back = time.time()
+    found = result(process, seconds)
+    pool = show(f"killed for {back - killed:.1f} s", found, address, seconds)
+    before = [error for at, error in found["errors"] if at < killed - 0.1]
+    late = [(round(at - back, 2), error) for at, error in found["errors"] if at > back + GRACE]
+    last = max((at for at, _ in found["errors"]), default=back) - back
+    return judged(
+        {
+            f"errors are typed ({found['untyped']})": not found["untyped"],
+            "there were errors: the server was really gone": bool(found["errors"]),
+            f"no error before ({before[:3]})": not before,
+            f"the last error came {last:.2f} s after its return, at most {GRACE:g} ({late[:3]})": not late,
+            "no connection is held afterwards": pool["in_use"] == 0,
+        }
+    )
+
+
+def main() -> int:
+    """Run both loads."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--minutes", type=float, default=1.0)
+    parser.add_argument("--connections", type=int, default=50)
+    options = parser.parse_args()
+    seconds = options.minutes * 60
+    with PostgresServer(config={"max_connections": 60}) as postgres:
+        url = f"{postgres.url}?preset=web&pool.max_size=20&indexes=age"
+        print(f"PostgreSQL {postgres.url}, {options.connections} connections, {seconds:.0f} s each")
+        with served("examples.service:app", url) as address:
+            good = steady(address, seconds, options.connections)
+            good = outage(address, postgres, seconds, options.connections) and good
+        left = int(_ask(postgres, "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'isthmus'"))
+        return (
+            0
+            if judged({f"no connection is left when the service has ended ({left})": not left}) and good
+            else 1
+        )
+
+
+def _ask(postgres: PostgresServer, question: str) -> str:
+    import asyncio
+
+    import asyncpg
+
+    async def ask() -> str:
+        connection = await asyncpg.connect(postgres.url)
+        try:
+            return str(await connection.fetchval(question))
+        finally:
+            await connection.close()
+
+    return asyncio.run(ask())
+
+
+if __name__ == "__main__":
+    assert Path("examples/service.py").exists(), "run it at the root of the repository"
+    raise SystemExit(main())
