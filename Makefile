@@ -21,6 +21,8 @@ SUITE ?=
 # Further options for pytest: make test ARGS='-k cursor -x'
 ARGS ?=
 WORKERS ?= 2
+# How long each of the two loads of `make load` takes.
+MINUTES ?= 1
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -169,6 +171,17 @@ types: $(VENV)/.full ## mypy --strict and pyright
 
 import-time: $(VENV)/.full ## what importing isthmus costs
 	$(BIN)/python benchmarks/import_time.py
+
+# Load: minutes long, so no part of `make test`.
+
+.PHONY: load load-dask
+load: $(VENV)/.full ## the FastAPI example under load, then with PostgreSQL killed half-way: MINUTES=1
+	$(SERVERS) provision postgres
+	$(BIN)/python -m tests.load.service --minutes $(MINUTES)
+
+load-dask: $(VENV)/.full ## Dask on 200,000 records of PostgreSQL and S3, a worker killed on the way
+	$(SERVERS) provision postgres s3
+	$(SERVERS) run postgres s3 -- $(BIN)/python -m tests.load.dask_sums
 
 # Docs
 
