@@ -313,9 +313,12 @@ class _Pair:
 
 
 @contextmanager
-def _bar(label: str, *, as_json: bool) -> Iterator[Callable[[Progress], None]]:
+def _bar(label: str, *, as_json: bool) -> Iterator[Callable[[Progress], None] | None]:
     """Show a progress bar on the terminal's error stream; nothing where nobody looks."""
     console = Console(stderr=True)
+    if as_json or not console.is_terminal:
+        yield None
+        return
     bar = Bar(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -323,7 +326,6 @@ def _bar(label: str, *, as_json: bool) -> Iterator[Callable[[Progress], None]]:
         TextColumn("{task.fields[rate]:,.0f}/s"),
         TimeRemainingColumn(),
         console=console,
-        disable=as_json or not console.is_terminal,
         transient=True,
     )
     task = bar.add_task(label, total=None, rate=0.0)

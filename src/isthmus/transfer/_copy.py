@@ -118,13 +118,22 @@ class _Run:
         progress: Callable[[Progress], None] | None,
     ) -> None:
         after = self._go_on()
-        total = None
+        counting: asyncio.Task[int] | None = None
         if progress is not None:
-            whole = Query(where=query.where)
-            total = await patient(lambda: self.source.count(whole), self.clock)
-            total = total if query.count is None else min(total, query.count)
-        await self._ranges(query, after, page_size, in_flight, progress, total)
+            # Beside the copy: on S3 a count is a listing of everything.
+            counting = asyncio.ensure_future(self._count(query))
+        try:
+            await self._ranges(query, after, page_size, in_flight, progress, counting)
+        finally:
+            if counting is not None:
+                counting.cancel()
+                await asyncio.gather(counting, return_exceptions=True)
         self.receipt.seconds = self.pace.seconds
+
+    async def _count(self, query: Query) -> int:
+        whole = Query(where=query.where)
+        total = await patient(lambda: self.source.count(whole), self.clock)
+        return total if query.count is None else min(total, query.count)
 
     def _go_on(self) -> str | None:
         """Take over what earlier runs did; return the id to go on after."""
@@ -149,7 +158,7 @@ class _Run:
         page_size: int | None,
         in_flight: int,
         progress: Callable[[Progress], None] | None,
-        total: int | None,
+        counting: asyncio.Task[int] | None,
     ) -> None:
         reader = Reader(
             self.source,
@@ -166,9 +175,9 @@ class _Run:
                 while (part := await reader.page()).records:
                     writing.append(asyncio.ensure_future(self._send(part)))
                     while len(writing) >= in_flight:
-                        await self._acknowledge(await writing.popleft(), progress, total)
+                        await self._acknowledge(await writing.popleft(), progress, counting)
                 while writing:
-                    await self._acknowledge(await writing.popleft(), progress, total)
+                    await self._acknowledge(await writing.popleft(), progress, counting)
         finally:
             self.receipt.bytes = reader.bytes
             for task in writing:
@@ -228,7 +237,10 @@ class _Run:
                 self.receipt.would_change += 1
 
     async def _acknowledge(
-        self, sent: _Range, progress: Callable[[Progress], None] | None, total: int | None
+        self,
+        sent: _Range,
+        progress: Callable[[Progress], None] | None,
+        counting: asyncio.Task[int] | None,
     ) -> None:
         receipt = self.receipt
         left_out = sent.read - sent.written - len(sent.rejected)
@@ -255,6 +267,8 @@ class _Run:
             receipt.digest += sent.digest
         await self.pace.spend(sent.read)
         if progress is not None:
+            known = counting is not None and counting.done() and not counting.cancelled()
+            total = counting.result() if counting is not None and known else None
             progress(Progress(receipt.read, total, self.pace.rate, self.pace.seconds))
 
 

@@ -16,7 +16,7 @@ class Progress:
     done: int
     """Records read and dealt with, those of earlier runs included."""
     total: int | None
-    """Records to be read, as counted at the start; None if not counted."""
+    """Records to be read, as counted at the start; None until that is known."""
     rate: float
     """Records a second over about the last ten seconds."""
     seconds: float
