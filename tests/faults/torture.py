@@ -40,13 +40,17 @@ class Log:
     begun: set[int] = field(default_factory=set)
     acknowledged: set[int] = field(default_factory=set)
     doubt: set[int] = field(default_factory=set)
-    refused: set[int] = field(default_factory=set)
+    refused: dict[int, str] = field(default_factory=dict)
+    """Why, by number."""
     left: tuple[int, int] | None = None
     last: float = 0.0
 
     def take(self, line: str) -> None:
         """Note one line."""
         what, *rest = line.split()
+        if what == "refused":
+            self.refused[int(rest[0])] = " ".join(rest[1:])
+            return
         numbers = set(map(int, rest))
         match what:
             case "begun":
@@ -56,15 +60,13 @@ class Log:
                 self.last = time.monotonic()
             case "doubt" | "cancelled":
                 self.doubt |= numbers
-            case "refused":
-                self.refused |= numbers
             case "left":
                 self.left = (int(rest[0]), int(rest[1]))
 
     @property
     def in_flight(self) -> int:
         """How many records are begun and neither acknowledged nor failed."""
-        return len(self.begun - self.acknowledged - self.doubt - self.refused)
+        return len(self.begun - self.acknowledged - self.doubt - self.refused.keys())
 
 
 @dataclass
@@ -171,7 +173,7 @@ def torture_sqlite(seconds: float, seed: int) -> Tally:
             time.sleep(pick.random() * 0.5)
             process.kill()
             strikes["kills of the writer, >= 20 writes in flight"] += 1
-            log.doubt |= log.begun - log.acknowledged - log.refused
+            log.doubt |= log.begun - log.acknowledged - log.refused.keys()
             start += 1_000_000
         settings = {"url": url, "config": {"table": "t"}, "seed": seed, "start": start}
         process = Process(settings, log, {})
@@ -293,6 +295,9 @@ def _tally(
     sessions: int,
 ) -> Tally:
     there = Counter(found)
+    phantoms = (log.refused.keys() - log.acknowledged - log.doubt) & there.keys()
+    for why, count in Counter(log.refused[number] for number in phantoms).most_common(5):
+        complaint += f" {count} phantoms were refused by {why}"
     if log.left is None and not complaint:
         complaint = " the writer did not tell what it left"
     return Tally(
@@ -302,7 +307,7 @@ def _tally(
         len(found),
         len(log.acknowledged - there.keys()),
         sum(count - 1 for count in there.values()),
-        len((log.refused - log.acknowledged - log.doubt) & there.keys()),
+        len(phantoms),
         sum(log.left or ()) + sessions,
         slowest,
         seed,

@@ -74,7 +74,8 @@ class Writer:
             for number, outcome in zip(numbers, error.outcomes, strict=True):
                 self._one(number, outcome)
         except IsthmusError as error:
-            self.tell("doubt" if error.applied is Applied.MAYBE else "refused", numbers)
+            for number in numbers:
+                self._one(number, error)
             await asyncio.sleep(0.02)
         except asyncio.CancelledError:
             self.tell("cancelled", numbers)
@@ -85,8 +86,11 @@ class Writer:
     def _one(self, number: int, outcome: Any) -> None:
         if not isinstance(outcome, IsthmusError):
             self.tell("acknowledged", [number])
+        elif outcome.applied is Applied.MAYBE:
+            self.tell("doubt", [number])
         else:
-            self.tell("doubt" if outcome.applied is Applied.MAYBE else "refused", [number])
+            why = f"{type(outcome).__name__}: {outcome}".replace("\n", " ")[:300]
+            os.write(1, f"refused {number} {why}\n".encode())
 
 
 def sockets() -> int:

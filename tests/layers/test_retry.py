@@ -152,10 +152,19 @@ async def test_an_existing_id_is_plainly_refused_when_nothing_was_in_doubt() -> 
     store = memory()
     await store.write("records", Kind.CREATE, changes(["a"]), atomic=False)
 
-    (result,) = await stack(retry(), Scripted(refused), executor=store).run(create("a", own=True))
+    (result,) = await stack(retry(), Scripted(refused), executor=store).run(create("a"))
 
     assert isinstance(result, AlreadyExistsError)
     assert result.applied is Applied.NO
+
+
+@pytest.mark.asyncio
+async def test_an_id_of_ours_that_exists_was_written_by_us() -> None:
+    """Even if it was the driver that sent it twice: nobody else can have made that id."""
+    store = memory()
+    await store.write("records", Kind.CREATE, changes(["a"]), atomic=False)
+
+    assert await stack(retry(), executor=store).run(create("a", own=True)) == ["a"]
 
 
 @pytest.mark.parametrize("fault", [lost, lost_before])

@@ -61,13 +61,14 @@ def settled(op: Write, results: Sequence[Result], doubts: Mapping[int, IsthmusEr
     `doubts` has the error of the earlier attempt by an item's place. An item whose doubt cannot be
     resolved gets that error again, which says `applied=MAYBE`.
     """
-    if not doubts:
-        return list(results)
+    # Whoever repeated it, this layer or a driver: nobody else can have written an id of ours.
     ours = {
         index
-        for index in doubts
-        if op.changes[index].own_id and isinstance(results[index], AlreadyExistsError)
+        for index, result in enumerate(results)
+        if isinstance(result, AlreadyExistsError) and op.changes[index].own_id
     }
+    if not (doubts or ours):
+        return list(results)
     if ours and op.atomic:
         # All or nothing, and one of them is there by us: all of them are.
         return [change.id for change in op.changes]
