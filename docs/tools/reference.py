@@ -18,7 +18,6 @@ from pydantic_core import PydanticUndefined
 from docs.tools.capabilities import table as capabilities_table
 from isthmus import Capabilities, errors
 from isthmus._config import BackendConfig
-from isthmus._query.build import OPERATORS
 from isthmus._registry import BACKENDS, plugin
 from isthmus.layers import PRESETS
 
@@ -156,8 +155,8 @@ def error_tree() -> str:
         f"```text\n{drawing}\n```\n",
         "Each has `transient` (the same call may succeed later), `applied` (`Applied.MAYBE`: a write may have",
         "been done although it failed) and `retry_after` (seconds that the store asked us to wait, or None).\n",
-        "| error | transient | is also | carries | |",
-        "| --- | --- | --- | --- | --- |",
+        "| error | transient | |",
+        "| --- | --- | --- |",
     ]
     carries = {
         "MissingExtraError": "`extra`",
@@ -177,9 +176,10 @@ def error_tree() -> str:
         also = [base.__name__ for base in kind.__mro__ if base in (ConnectionError, TimeoutError)]
         first = (kind.__doc__ or "").split("\n\n")[0].replace("\n", " ").strip()
         transient = "yes" if kind.transient else "by its items" if name == "BatchError" else "no"
-        lines.append(
-            f"| `{name}` | {transient} | {', '.join(also) or '–'} | {carries.get(name, '–')} | {first} |"
-        )
+        text = f"{first} Also a builtin {' and a '.join(also)}." if also else first
+        if name in carries:
+            text += f" Carries {carries[name]}."
+        lines.append(f"| `{name}` | {transient} | {text} |")
     return "\n".join(lines) + "\n"
 
 
@@ -193,11 +193,6 @@ def capabilities() -> str:
         *(f"* **{name.replace('_', ' ')}**: {text}" for name, text in texts.items() if text),
     ]
     return "\n".join(lines) + "\n"
-
-
-def operators() -> str:
-    """Return the list of operators for the page of queries."""
-    return ", ".join(f"`{name}`" for name in OPERATORS)
 
 
 def pages() -> dict[Path, str]:
