@@ -68,6 +68,8 @@ def _file() -> str:
     return str(Path(folder) / "test.db")
 
 
+# One node has no place for a copy of a shard; the suite searches the words of `text`.
+_ELASTICSEARCH = {"replicas": 0, "fulltext": ["text"]}
 # Each store by the name that tests use: the backend, the kind of its server (None: it needs none)
 # and further settings.
 STORES: dict[str, tuple[str, str | None, dict[str, Any]]] = {

@@ -15,8 +15,9 @@ def database():
 ```
 
 `database` is an async function that returns a connected handle on a collection that is empty and
-nobody else's. Where a capability is absent, the test that needs it asserts that the call is
-refused with `UnsupportedError`: nothing is skipped.
+nobody else's; with the capability `relevance`, its field `text` can be searched by words. Where a
+capability is absent, the test that needs it asserts that the call is refused with
+`UnsupportedError`: nothing is skipped.
 """
 
 import pytest
