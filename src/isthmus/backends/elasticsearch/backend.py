@@ -35,10 +35,10 @@ from isthmus.backends.elasticsearch.client import ClientPool, open_client
 from isthmus.backends.elasticsearch.compile import grade
 from isthmus.backends.elasticsearch.config import ElasticsearchConfig
 from isthmus.backends.elasticsearch.index import Index
-from isthmus.backends.elasticsearch.layout import record_of
 from isthmus.backends.elasticsearch.order import sortable
 from isthmus.backends.elasticsearch.read import Reader, get_many
 from isthmus.backends.elasticsearch.remove import clear
+from isthmus.backends.elasticsearch.stored import record_of
 from isthmus.backends.elasticsearch.write import Writer
 from isthmus.errors import ClosedError, UnsupportedError
 
@@ -217,6 +217,13 @@ class ElasticsearchBackend:
             return await clear(pool, known.index, known.bulk, reader)
         finally:
             index.written += 1
+
+    async def drop(self, collection: str) -> None:
+        """Delete the index, if it is there; the next call to the collection makes it anew."""
+        target = f"{self._known(collection).index.url}?ignore_unavailable=true"
+        pool = await self._pool()
+        await pool.call("DELETE", target, doing=f"drop {collection}", writes=True, told=_FOUND)
+        self._collections.pop(collection, None)
 
     async def explain(self, collection: str, request: PageRequest) -> NativePlan:
         """Return the query that would be sent, and how many records would be judged here."""
