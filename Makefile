@@ -35,7 +35,12 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS)
 SERVER_OF_postgres := postgres
 SERVER_OF_elasticsearch := elasticsearch
 SERVER_OF_s3 := s3
-SERVER_OF_sqlalchemy := mariadb
+SERVER_OF_sqlalchemy := mariadb postgres
+SERVER_OF_sqlalchemy-mariadb := mariadb
+SERVER_OF_sqlalchemy-postgres := postgres
+# What `make test` needs: the first line's are started at once, the others by the tests that ask for them.
+TEST_SERVERS := postgres elasticsearch s3
+SLICE_SERVERS := postgres18 postgres-icu pgbouncer moto mariadb
 ALL_SERVERS := postgres postgres18 postgres-icu pgbouncer elasticsearch elasticsearch8 s3 moto mariadb
 
 # uv where it can be had, for speed; pip otherwise.
@@ -87,9 +92,9 @@ demo-s3: $(VENV)/.full ## the demo on an S3 server that is built and started, in
 # Tests
 
 .PHONY: test test-all test-pythons test-client8 conformance
-test: $(VENV)/.full ## all tests on PostgreSQL 15, Elasticsearch 9.2, S3, SQLite and memory
-	$(SERVERS) provision postgres elasticsearch s3
-	$(SERVERS) run postgres elasticsearch s3 -- $(PYTEST) $(ARGS)
+test: $(VENV)/.full ## all tests on PostgreSQL 15, Elasticsearch 9.2, S3, SQLite and memory, a slice on others
+	$(SERVERS) provision $(TEST_SERVERS) $(SLICE_SERVERS)
+	$(SERVERS) run $(TEST_SERVERS) -- $(PYTEST) $(ARGS)
 
 test-all: $(VENV)/.full ## the same on every server, driver, client and Python that there is
 	$(SERVERS) provision $(ALL_SERVERS)
@@ -108,8 +113,8 @@ test-pythons: $(VENV)/.full ## unit and property tests on Python 3.12 and 3.13
 
 .PHONY: test-embedded
 test-embedded: $(VENV)/.full
-	$(PYTEST) -k 'not elasticsearch and not s3 and not postgres and not mariadb' $(ARGS) \
-	  $(wildcard tests/unit tests/property tests/conformance)
+	$(PYTEST) -k 'not elasticsearch and not s3 and not postgres and not mariadb and not test_servers' \
+	  tests/unit tests/conformance $(ARGS)
 
 # Elasticsearch 8's own client, in an environment of its own.
 test-client8: ## the Elasticsearch tests with client 8.19 against server 8.19

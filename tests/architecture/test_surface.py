@@ -96,7 +96,8 @@ def test_importing_loads_no_driver_and_nothing_slow() -> None:
     code = (
         "import sys; from isthmus import AsyncDatabase, Query, Record, field;"
         "print([m for m in ('pydantic', 'importlib.metadata', 'sqlite3', 'asyncpg', 'psycopg',"
-        " 'elasticsearch', 'aiohttp', 'aioboto3', 'botocore', 'obstore', 'sqlalchemy', 'typer', 'rich') if m in sys.modules])"
+        " 'elasticsearch', 'aiohttp', 'aioboto3', 'botocore', 'obstore', 'sqlalchemy', 'typer', 'rich')"
+        " if m in sys.modules])"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.strip() == "[]"
