@@ -66,6 +66,20 @@ async def test_an_update_merges_top_level_keys_and_keeps_created_at(backend: Ela
     assert after.updated_at > before.updated_at
 
 
+@pytest.mark.parametrize("kind", [Kind.CREATE, Kind.UPSERT])
+async def test_a_record_passed_on_as_text_keeps_its_metadata(
+    backend: ElasticsearchBackend, kind: Kind
+) -> None:
+    """A copy from a store that kept our text hands over bytes alone: data and metadata are None."""
+    change = Change("a")
+    change.raw, change.raw_metadata = b'{"n":1}', b'{"source":"elsewhere"}'
+
+    await write(backend, kind, change)
+
+    record = await one(backend, "a")
+    assert (record.data, record.metadata) == ({"n": 1}, {"source": "elsewhere"})
+
+
 async def test_replace_and_upsert_set_everything_but_created_at(backend: ElasticsearchBackend) -> None:
     """What was there before is gone, metadata included."""
     await write(backend, Kind.CREATE, Change("a", {"n": 1}, {"s": 1}))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from isthmus._clock import SYSTEM_CLOCK, Clock
@@ -23,14 +22,34 @@ _BUSY = frozenset({429, 503})
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 5.0
 
 
-@dataclass(frozen=True, slots=True)
 class Item:
     """What the server said of one line."""
 
-    status: int
-    version: str = ""
-    kind: str = ""
-    reason: str = ""
+    __slots__ = ("_said", "status")
+
+    def __init__(self, said: dict[str, Any]) -> None:
+        self.status: int = said["status"]
+        self._said = said
+
+    @property
+    def version(self) -> str:
+        """The version token that a write was given; empty for one that failed."""
+        said = self._said
+        return f"{said['_seq_no']}.{said['_primary_term']}" if "_seq_no" in said else ""
+
+    @property
+    def kind(self) -> str:
+        """The type of the error, empty for none."""
+        return str(self._error.get("type", ""))
+
+    @property
+    def reason(self) -> str:
+        """What the error says."""
+        return str(self._error.get("reason", ""))
+
+    @property
+    def _error(self) -> dict[str, Any]:
+        return self._said.get("error") or {}
 
     @property
     def busy(self) -> bool:
@@ -43,7 +62,15 @@ class Item:
         return failed_answer(self.status, body, None, doing, writes=False)
 
 
-_TOO_LARGE = Item(413, kind="content_too_large", reason="the document is larger than http.max_content_length")
+_TOO_LARGE = Item(
+    {
+        "status": 413,
+        "error": {
+            "type": "content_too_large",
+            "reason": "the document is larger than http.max_content_length",
+        },
+    }
+)
 
 
 class Bulk:
@@ -63,15 +90,18 @@ class Bulk:
         as a whole, of which nothing was done. One that is too large is sent in two halves.
         """
         items: list[Item | None] = [None] * len(lines)
-        open_ = list(range(len(lines)))
+        open_: Sequence[int] = range(len(lines))
         for attempt in range(self._config.retries + 1):
-            answered = await self._request(pool, index, [lines[at] for at in open_], doing)
+            sent = lines if len(open_) == len(lines) else [lines[at] for at in open_]
+            answered = await self._request(pool, index, sent, doing)
             if answered is None:
                 items_again = open_
             else:
                 for at, item in zip(open_, answered, strict=True):
                     items[at] = item
-                items_again = [at for at, item in zip(open_, answered, strict=True) if item.busy]
+                # Most items went well: a step of Python for those alone that did not.
+                failed = [at for at, item in zip(open_, answered, strict=True) if item.status in _BUSY]
+                items_again = [at for at in failed if (one := items[at]) is not None and one.busy]
             if not items_again:
                 self._recover()
                 break
@@ -79,7 +109,7 @@ class Bulk:
             open_ = items_again
             if attempt < self._config.retries:
                 await self._clock.sleep(_pause(attempt))
-        if any(item is None for item in items):
+        if None in items:
             raise RateLimitedError(f"{doing}: the server refused the request for load {attempt + 1} times")
         return items  # type: ignore[return-value]
 
@@ -99,10 +129,10 @@ class Bulk:
             if "cluster_block" in reason_of(answer)[0]:
                 raise failed_answer(status, answer, None, doing, writes=False)
             return None
-        answered = [_item(outcome) for outcome in answer.get("items", [])]
-        if any(item.version.startswith("0.") for item in answered):
+        told = [said for outcome in answer.get("items", ()) for said in outcome.values()]
+        if any(said.get("_seq_no") == 0 for said in told):
             await index.verify(pool)
-        return answered
+        return list(map(Item, told))
 
     async def _halved(
         self, pool: ClientPool, index: Index, lines: Sequence[bytes], doing: str
@@ -131,14 +161,6 @@ class Bulk:
 def _pause(attempt: int) -> float:
     longest: float = min(_FIRST_PAUSE * 2**attempt, _LONGEST_PAUSE)
     return longest * (0.5 + random.random() / 2)  # noqa: S311 - spreads load, guards nothing
-
-
-def _item(outcome: dict[str, Any]) -> Item:
-    (said,) = outcome.values()
-    error = said.get("error")
-    if error is not None:
-        return Item(said["status"], kind=str(error.get("type", "")), reason=str(error.get("reason", "")))
-    return Item(said["status"], f"{said['_seq_no']}.{said['_primary_term']}" if "_seq_no" in said else "")
 
 
 async def finished(tasks: set[asyncio.Task[None]]) -> None:

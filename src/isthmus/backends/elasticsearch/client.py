@@ -22,7 +22,7 @@ from elasticsearch import AsyncElasticsearch
 from isthmus._executor import PoolStats
 from isthmus.backends.elasticsearch.config import ElasticsearchConfig
 from isthmus.backends.elasticsearch.errors import failed_answer, failed_call, never_sent
-from isthmus.errors import ConfigError, PoolTimeoutError
+from isthmus.errors import ConfigError, PoolTimeoutError, QueryError
 
 _JSON = {"accept": "application/json", "content-type": "application/json"}
 _LINES = {"accept": "application/json", "content-type": "application/x-ndjson"}
@@ -157,7 +157,7 @@ class ClientPool:
         has seen is sent to the next one; reads also if a node fails while it answers.
         """
         if body is not None and not isinstance(body, bytes):
-            body = orjson.dumps(body)
+            body = json_text(body)
         headers = {**(_LINES if lines else _JSON), **self._auth}
         attempts = len(self._config.hosts)
         while True:
@@ -268,6 +268,15 @@ async def _check(pool: ClientPool) -> None:
             found = (int(parts[0]), int(parts[1]))
             if found < OLDEST:
                 raise ConfigError(f"elasticsearch: the server is {version}; 8.15 is the oldest that works")
+
+
+def json_text(body: Any) -> bytes:
+    """Return a request's body; raises `QueryError` for a query nested deeper than JSON may be."""
+    try:
+        return orjson.dumps(body)
+    except orjson.JSONEncodeError as error:
+        # Operands were checked when the query was built: only its own nesting is left (254 levels).
+        raise QueryError(f"the query is nested too deeply for elasticsearch ({error})") from None
 
 
 def _authorization(config: ElasticsearchConfig) -> dict[str, str]:

@@ -17,8 +17,7 @@ from typing import Any
 import orjson
 
 from isthmus._path import Path, Root
-from isthmus._record import Record, known
-from isthmus._values import decode, format_datetime
+from isthmus._values import format_datetime
 from isthmus.backends.elasticsearch.config import ElasticsearchConfig
 from isthmus.backends.elasticsearch.pattern import LONGEST_REGEXP
 
@@ -173,29 +172,3 @@ def times_json(created: str, updated: str) -> bytes:
 def version_of(hit: Mapping[str, Any]) -> str:
     """Return the version token of an answer's document."""
     return f"{hit['_seq_no']}.{hit['_primary_term']}"
-
-
-_time = dt.datetime.fromisoformat
-
-
-def contents(source: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return a document's data and metadata."""
-    raw = source.get("raw")
-    if raw is not None:
-        data, metadata = decode(raw)
-        return data, metadata
-    return source["data"], source.get("metadata") or {}
-
-
-def record_of(hit: Mapping[str, Any]) -> Record:
-    """Return the record of a hit."""
-    source = hit["_source"]
-    data, metadata = contents(source)
-    return known(
-        source["id"],
-        data,
-        metadata,
-        f"{hit['_seq_no']}.{hit['_primary_term']}",
-        _time(source["created_at"]),
-        _time(source["updated_at"]),
-    )

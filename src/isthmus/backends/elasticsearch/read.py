@@ -15,14 +15,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
-
 from isthmus._executor import MORE, After, NativePlan, Page, PageRequest, Tally
 from isthmus._path import Path
 from isthmus._query.ast import Predicate, SortKey
 from isthmus._record import Record
 from isthmus._values import INT_MAX
-from isthmus.backends.elasticsearch.client import ClientPool
+from isthmus.backends.elasticsearch.client import ClientPool, json_text
 from isthmus.backends.elasticsearch.compile import (
     NONE,
     Bound,
@@ -37,8 +35,9 @@ from isthmus.backends.elasticsearch.compile import (
 )
 from isthmus.backends.elasticsearch.errors import failed_answer
 from isthmus.backends.elasticsearch.index import Index
-from isthmus.backends.elasticsearch.layout import WINDOW, field_name, is_plain, record_of
+from isthmus.backends.elasticsearch.layout import WINDOW, field_name, is_plain
 from isthmus.backends.elasticsearch.order import Sorting
+from isthmus.backends.elasticsearch.stored import record_of, records_of
 from isthmus.errors import QueryError, UnsupportedError
 
 _READ_SIZE = 1_000
@@ -158,7 +157,7 @@ class Reader:
         finally:
             if not keep:
                 await asyncio.shield(pit.close())
-        return Page([record_of(hit) for hit in hits], (_STREAM, pit.id, hits[-1]["sort"]) if keep else None)
+        return Page(records_of(hits), (_STREAM, pit.id, hits[-1]["sort"]) if keep else None)
 
     async def _resumed(self, after: After | None) -> tuple[Snapshot, Any]:
         """Return the snapshot that a token names and the place in it, or a new one."""
@@ -221,7 +220,7 @@ class Reader:
             if not keep:
                 await asyncio.shield(pit.close())
         after: After | None = (_STREAM, pit.id, hits[-1]["sort"]) if keep else None
-        return Page([record_of(hit) for hit in hits], after, aside)
+        return Page(records_of(hits), after, aside)
 
     async def count(self, where: Predicate) -> Tally:
         """Return how many match."""
@@ -240,7 +239,7 @@ class Reader:
         if plan.aside is not NONE:
             count = await self._search({"query": plan.aside, "size": 0, "track_total_hits": True})
             details |= {"aside": plan.aside, "judged_here": count["hits"]["total"]["value"]}
-        text = orjson.dumps(body).decode()
+        text = json_text(body).decode()
         return NativePlan(f"POST {self._index.url}/_search {text}", index=self._index.name, details=details)
 
     async def _together(self, plan: Plan, body: dict[str, Any]) -> tuple[dict[str, Any], list[Record]]:
@@ -255,8 +254,8 @@ class Reader:
         }
         parts = [first, body, {**first, "_source": False}]
         # The same copies for all three, and one after another: else their states have no order.
-        header = orjson.dumps({"preference": f"isthmus{random.getrandbits(32)}"})
-        lines = b"".join(header + b"\n" + orjson.dumps(part) + b"\n" for part in parts)
+        header = json_text({"preference": f"isthmus{random.getrandbits(32)}"})
+        lines = b"".join(header + b"\n" + json_text(part) + b"\n" for part in parts)
         target = f"{self._index.url}/_msearch?max_concurrent_searches=1"
         status, answer = await self._pool.call(
             "POST", target, lines, doing=self._doing, lines=True, told=_FOUND
@@ -265,7 +264,7 @@ class Reader:
             raise self._index.gone()
         before, main, after = (self._checked(part) for part in answer["responses"])
         if before["hits"]["total"]["value"] <= _MOST_ASIDE and _states(before) == _states(after):
-            return main, [record_of(hit) for hit in before["hits"]["hits"]]
+            return main, records_of(before["hits"]["hits"])
         async with self.snapshot() as pit:
             aside = [record async for record in self._aside(plan, pit)]
             return await pit.search(body), aside
@@ -385,7 +384,7 @@ def _shard_order(query: Query, size: int) -> dict[str, Any]:
 
 
 def _page(hits: list[dict[str, Any]], size: int, aside: list[Record]) -> Page:
-    return Page([record_of(hit) for hit in hits[:size]], MORE if len(hits) > size else None, aside)
+    return Page(records_of(hits[:size]), MORE if len(hits) > size else None, aside)
 
 
 def _states(answer: Mapping[str, Any]) -> set[tuple[str, int, int]]:

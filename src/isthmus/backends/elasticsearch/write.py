@@ -7,7 +7,6 @@ import datetime as dt
 import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
@@ -19,7 +18,7 @@ from isthmus.backends.elasticsearch.bulk import Bulk, Item, finished
 from isthmus.backends.elasticsearch.client import ClientPool
 from isthmus.backends.elasticsearch.index import Index
 from isthmus.backends.elasticsearch.layout import (
-    contents,
+    LONGEST_TEXT,
     document,
     mark,
     marks,
@@ -30,6 +29,7 @@ from isthmus.backends.elasticsearch.layout import (
 )
 from isthmus.backends.elasticsearch.read import get_many
 from isthmus.backends.elasticsearch.shape import Foreign, Shape, Shapes, needs_look, walk
+from isthmus.backends.elasticsearch.stored import contents
 from isthmus.errors import (
     AlreadyExistsError,
     ConflictError,
@@ -51,18 +51,43 @@ class _Stop(Exception):
     """A request failed as a whole; nothing more is sent."""
 
 
-@dataclass(slots=True)
 class _Prepared:
     """A change ready to be sent but for its fields' types and its times."""
 
-    at: int
-    identity: bytes
-    data: bytes
-    metadata: bytes
-    shape: Shape
-    metadata_shape: Shape | None
-    head: bytes = b""
-    times: bytes = b""
+    __slots__ = ("at", "data", "head", "identity", "metadata", "metadata_shape", "shape", "times")
+
+    def __init__(
+        self,
+        at: int,
+        identity: bytes,
+        data: bytes,
+        metadata: bytes,
+        shape: Shape,
+        metadata_shape: Shape | None,
+        head: bytes = b"",
+        times: bytes = b"",
+    ) -> None:
+        self.at = at
+        self.identity = identity
+        self.data = data
+        self.metadata = metadata
+        self.shape = shape
+        self.metadata_shape = metadata_shape
+        self.head = head
+        self.times = times
+
+    def sent(self, head: bytes, times: bytes) -> _Prepared:
+        """Return the same change with the action and the times of an attempt."""
+        return _Prepared(
+            self.at,
+            self.identity,
+            self.data,
+            self.metadata,
+            self.shape,
+            self.metadata_shape,
+            head,
+            times,
+        )
 
     def shapes(self) -> Iterator[Shape]:
         yield self.shape
@@ -70,13 +95,14 @@ class _Prepared:
             yield self.metadata_shape
 
     def line(self, index: Index, *, whole: bool = False) -> bytes:
-        """Return the action and the document."""
+        """Return the action, a create if there is no other, and the document."""
         other = self.metadata_shape
         if whole or self.shape.refused or (other is not None and other.refused):
             text = whole_document(self.identity, self.data, self.metadata, self.times)
         else:
             text = document(self.identity, self.data, self.metadata, self.times, self._marked(index))
-        return b"".join((self.head, text, b"\n"))
+        head = self.head or b'{"create":{"_id":%b}}\n' % self.identity
+        return b"".join((head, text, b"\n"))
 
     def _marked(self, index: Index) -> bytes:
         ending = self.shape.suffix
@@ -189,11 +215,17 @@ class Writer:
             yield chunk
 
     def _prepare(self, kind: Kind, at: int, change: Change) -> _Prepared:
-        identity = orjson.dumps(change.id)
+        identity = _json(change.id)
         if kind is Kind.DELETE:
             return _Prepared(at, identity, b"", b"", _NO_SHAPE, None)
         data = change.encoded()
-        metadata = change.encoded_metadata() if change.metadata else b"{}"
+        if not change.metadata and change.raw_metadata is None:
+            if len(data) <= LONGEST_TEXT:  # most records
+                shape = _shape(self._index.data_shapes, data, change.data)
+                return _Prepared(at, identity, data, b"{}", shape, None)
+            metadata = b"{}"
+        else:
+            metadata = change.encoded_metadata()
         if len(data) + len(metadata) > _LARGEST:
             raise InvalidRecordError(
                 f"data: the record has {len(data) + len(metadata)} bytes, more than {_LARGEST}", path="data"
@@ -211,10 +243,14 @@ class Writer:
 
     async def _grow(self, chunk: Sequence[_Prepared]) -> None:
         index = self._index
+        seen = {prepared.shape for prepared in chunk}
+        seen |= {p.metadata_shape for p in chunk if p.metadata_shape is not None}
+        if all(shape.suffix is not None or index.ending(shape) is not None for shape in seen):
+            return
+        # Each record has a vote on the type of a new field, not each shape.
         new = [
             shape
             for prepared in chunk
-            if prepared.shape.suffix is None or prepared.metadata_shape is not None
             for shape in prepared.shapes()
             if shape.suffix is None and index.ending(shape) is None
         ]
@@ -228,11 +264,7 @@ class Writer:
         if kind is Kind.CREATE:
             await self._grow(chunk)
             now = time_text(dt.datetime.now(dt.UTC))
-            times = times_json(now, now)
-            for prepared in chunk:
-                prepared.head = b'{"create":{"_id":' + prepared.identity + b"}}\n"
-                prepared.times = times
-            items = await self._send(kind, chunk)
+            items = await self._send(kind, chunk, _created_lines(chunk, times_json(now, now), self._index))
         else:
             lines = [
                 b'{"delete":{"_id":' + p.identity + _condition(changes[p.at].if_version) + b"}}\n"
@@ -241,12 +273,14 @@ class Writer:
             items = await self._bulk.send(self._pool, self._index, lines, self._doing(kind))
         for prepared, item in zip(chunk, items, strict=True):
             change = changes[prepared.at]
-            results[prepared.at] = (self._created if kind is Kind.CREATE else self._deleted)(change, item)
+            if kind is not Kind.CREATE:
+                results[prepared.at] = self._deleted(change, item)
+            else:
+                results[prepared.at] = change.id if item.status == 201 else self._uncreated(change, item)
 
-    async def _send(self, kind: Kind, chunk: Sequence[_Prepared]) -> list[Item]:
+    async def _send(self, kind: Kind, chunk: Sequence[_Prepared], lines: list[bytes]) -> list[Item]:
         """Send documents; those that the server cannot parse go once more, as one text each."""
         index, doing = self._index, self._doing(kind)
-        lines = [prepared.line(index) for prepared in chunk]
         items = await self._bulk.send(self._pool, index, lines, doing)
         again = [
             at
@@ -286,7 +320,7 @@ class Writer:
                 return
             documents = [document for _, document in ready]
             await self._grow(documents)
-            items = await self._send(kind, documents)
+            items = await self._send(kind, documents, [d.line(self._index) for d in documents])
             pending = []
             for (prepared, _), item in zip(ready, items, strict=True):
                 change = changes[prepared.at]
@@ -306,12 +340,11 @@ class Writer:
         self, kind: Kind, change: Change, prepared: _Prepared, hit: Mapping[str, Any] | None, now: str
     ) -> _Prepared:
         if hit is None:
-            head = b'{"create":{"_id":' + prepared.identity + b"}}\n"
-            return replace(prepared, head=head, times=times_json(now, now))
+            return prepared.sent(b"", times_json(now, now))
         head = b'{"index":{"_id":' + prepared.identity + _condition(version_of(hit)) + b"}}\n"
         times = times_json(hit["_source"]["created_at"], now)
         if kind is not Kind.UPDATE:
-            return replace(prepared, head=head, times=times)
+            return prepared.sent(head, times)
         data, metadata = contents(hit["_source"])
         data = {**data, **decode(prepared.data)}
         metadata = {**metadata, **decode(prepared.metadata)}
@@ -325,10 +358,10 @@ class Writer:
     def _doing(self, kind: Kind) -> str:
         return f"{kind.value} in {self._index.name}"
 
-    def _created(self, change: Change, item: Item) -> Result:
+    def _uncreated(self, change: Change, item: Item) -> IsthmusError:
         if item.status == 409:
             return AlreadyExistsError(f"a record {change.id!r} exists", record_id=change.id)
-        return change.id if item.status == 201 else self._failure(Kind.CREATE, change, item)
+        return self._failure(Kind.CREATE, change, item)
 
     def _deleted(self, change: Change, item: Item) -> Result:
         if item.status == 409:
@@ -351,6 +384,28 @@ class Writer:
 
 
 _NO_SHAPE = Shape()
+_json = orjson.dumps
+
+
+def _created_lines(chunk: Sequence[_Prepared], times: bytes, index: Index) -> list[bytes]:
+    """Return the actions and documents of creates; those of usual shape are formatted in one step."""
+    lines = []
+    # What follows the data, by the end that a shape gives: few, and each is many records'.
+    tails: dict[bytes, bytes] = {}
+    for prepared in chunk:
+        shape = prepared.shape
+        suffix = shape.suffix
+        identity = prepared.identity
+        prepared.times = times
+        if suffix is None or shape.refused or prepared.metadata_shape is not None:
+            lines.append(prepared.line(index))
+            continue
+        tail = tails.get(suffix)
+        if tail is None:
+            tail = tails[suffix] = times + suffix + b"}\n"
+        data = prepared.data
+        lines.append(b'{"create":{"_id":%b}}\n{"id":%b,"data":%b%b' % (identity, identity, data, tail))
+    return lines
 
 
 def _shape(shapes: Shapes, encoded: bytes, given: Any) -> Shape:
