@@ -8,12 +8,15 @@ import os
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Protocol, Self
 
-from isthmus._collection import Verbs
+from isthmus._collection import STREAM_PAGE, Verbs
+from isthmus._executor import PageRequest
 from isthmus._path import Path, Root
 from isthmus._query.ast import And, Order, Ordered, Predicate
 from isthmus._query.build import Query
 from isthmus._query.codec import from_json, to_json
+from isthmus._query.split import Grade
 from isthmus._record import Record
+from isthmus._stream import RecordStream
 from isthmus._value import Value, replace
 from isthmus.errors import ConfigError, UsageError
 
@@ -80,11 +83,24 @@ class Partition(Value):
             config["url"] = url
         db = await self.opener._connected(self.backend, config)
         try:
-            async with db.collection(self.collection).stream(self.search) as records:
+            async with self._records(db.collection(self.collection)) as records:
                 async for record in records:
+                    if self.high is not None and record.id is not None and record.id > self.high:
+                        break
                     yield record
         finally:
             await db.close()
+
+    def _records(self, verbs: Verbs) -> RecordStream:
+        session = verbs._session
+        support = session.executor.support(self.collection)
+        if support.grade(Ordered(_ID, Order.GT, "")) is Grade.EXACT or not support.orders(()):
+            return verbs.stream(self.search)
+        # A store that cannot filter by id (S3) can begin behind one: else each partition would read all.
+        query = from_json(self.query)
+        after = None if self.low is None else (self.low,)
+        request = PageRequest(query.where, (), STREAM_PAGE, after=after, select=query.fields)
+        return RecordStream(session.run, self.collection, request, limit=None, ahead=session.ahead)
 
     def read(self) -> list[dict[str, Any]]:
         """Return the partition's data, each record with its id as `_id`; blocks, on a loop of its own."""

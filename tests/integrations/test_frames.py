@@ -1,11 +1,13 @@
 """Arrow, pandas, Polars and Dask: there and back."""
 
+import asyncio
 import pickle
 from pathlib import Path
 
 import pytest
 
 from isthmus import AsyncDatabase, ConfigError, Query, Record, UsageError, field
+from isthmus._values import new_id
 from isthmus.integrations import frames
 
 pytestmark = pytest.mark.asyncio
@@ -106,3 +108,25 @@ async def test_a_dask_frame_sums_what_the_store_holds(tmp_path: Path) -> None:
     total = await asyncio.to_thread(lambda: int(frame["n"].sum().compute(scheduler="threads")))
 
     assert total == sum(range(COUNT))
+
+
+@pytest.mark.backend("s3")
+@pytest.mark.parametrize("layout", ["object", "log"])
+async def test_partitions_of_a_store_without_filters_are_disjoint_and_complete(layout: str) -> None:
+    """S3 begins behind an id and ends at one; conditions are judged besides."""
+    from tests.servers import server
+
+    running = server("s3")
+    place = f"/isthmus-test/parts-{new_id()}"
+    url = f"{running.url.replace('/isthmus-test', place, 1)}&layout={layout}"
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {**running.env, "ISTHMUS_TEST_PARTITIONS": url}.items():
+            patch.setenv(name, value)
+        async with await AsyncDatabase.open(url) as db:
+            await db.create_batch([Record({"n": n}, id=f"id/{n:03}é") for n in range(97)])
+            parts = await db.partitions(field("n") >= 10, 5, url_from="ISTHMUS_TEST_PARTITIONS")
+        found = [[row["n"] for row in await asyncio.to_thread(part.read)] for part in parts]
+
+    assert len(parts) == 5
+    assert [n for part in found for n in part] == list(range(10, 97))
