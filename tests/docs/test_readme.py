@@ -14,7 +14,9 @@ def test_the_first_example_runs_as_pasted(tmp_path: Path) -> None:
     command = [sys.executable, "-W", "error", "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("['Alice', 'Bob']\nAlice ['admin', 'oslo']\n[{'n': 2, 'oldest': 31}]\nsqlite:")
+    assert done.stdout.startswith(
+        "['Alice', 'Bob']\nAlice ['admin', 'oslo']\n[{'n': 2, 'oldest': 31}]\nsqlite:"
+    )
 
 
 def test_the_table_of_capabilities_is_current() -> None:
