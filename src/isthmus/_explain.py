@@ -40,13 +40,20 @@ class Explanation(Value):
     @property
     def exact(self) -> bool:
         """Whether the store does it all."""
-        return self.residual == "true" and self.order_pushed
+        return self.residual == "true" and self.order_pushed and not self.odd
+
+    @property
+    def odd(self) -> int:
+        """How many records are judged here because their values disagree with the store's types."""
+        return int(self.details.get("judged_here", 0))
 
     def __str__(self) -> str:
         lines = [f"{self.backend}: {'all at the store' if self.exact else 'partly on this side'}"]
         lines += _tree(self.tree, "  ")
         if self.residual != "true":
             lines.append(f"  judged here: {self.residual}")
+        if self.odd:
+            lines.append(f"  judged here: {self.odd} odd records")
         lines.append(f"  order: {self.order} ({'at the store' if self.order_pushed else 'sorted here'})")
         lines.append(f"  index: {self.index or 'none'}")
         lines.append("  native: " + self.native.replace("\n", "\n          "))
