@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from isthmus import AsyncDatabase, Query, Record, field
+from isthmus import field
 from isthmus._executor import Change, Kind, PageRequest
 from isthmus._query.ast import TRUE, Predicate
 from isthmus._query.evaluate import holds
@@ -78,26 +78,6 @@ async def test_only_records_that_disagree_are_judged_here(backend: Elasticsearch
     sure, aside = await answer(backend, field("population").exists())
     assert sure == {*(f"n{at}" for at in range(20)), "thing"}
     assert aside == {"text"}
-
-
-async def test_the_cities_in_three_types_answer_exactly_and_explain_says_how_many(url: str) -> None:
-    """One field is a number in most records, text in others, an object in a few."""
-    settings = {"hosts": [url], "index": "test-cities", "replicas": 0}
-    async with AsyncDatabase("elasticsearch", settings) as db:
-        await db.clear()
-        cities = [{"city": f"c{at}", "zip": at if at % 5 else f"{at}"} for at in range(100)]
-        cities += [{"city": "o", "zip": {"code": at}} for at in range(3)]
-        await db.create_batch([Record(city) for city in cities])
-
-        found = await db.search(Query().filter("zip", "<", 50).sort("zip"))
-        order = await db.search(Query().sort("zip", "desc").limit(200))
-        explained = str(await db.explain(Query().filter("zip", "<", 50)))
-
-        assert [r["zip"] for r in found] == [at for at in range(50) if at % 5]
-        assert [type(r["zip"]) for r in order] == [dict] * 3 + [str] * 20 + [int] * 80
-        assert await db.count(field("zip") == "95") == 1
-        assert "EXACT" in explained
-        await db.clear()
 
 
 @pytest.mark.parametrize(

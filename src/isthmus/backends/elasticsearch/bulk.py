@@ -7,6 +7,8 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
+import orjson
+
 from isthmus._clock import SYSTEM_CLOCK, Clock
 from isthmus.backends.elasticsearch.client import ClientPool
 from isthmus.backends.elasticsearch.config import BulkConfig
@@ -15,8 +17,11 @@ from isthmus.backends.elasticsearch.index import Index
 from isthmus.errors import IsthmusError, RateLimitedError
 
 # Keeps every item at its position, and only what a result needs: `items.*.error` alone drops the good ones.
-_PARTS = ("status", "error.type", "error.reason", "_seq_no", "_primary_term")
-_KEPT = "filter_path=" + ",".join(f"items.*.{part}" for part in _PARTS)
+_PARTS = ("status", "error.type", "error.reason", "_seq_no")
+_UNVERSIONED = "filter_path=errors," + ",".join(f"items.*.{part}" for part in _PARTS)
+_VERSIONED = f"{_UNVERSIONED},items.*._primary_term"
+# How an answer begins of which nothing more need be read, but for a first document's number.
+_ALL_WELL, _FIRST = b'{"errors":false,', b'"_seq_no":0,'
 _TOLD = frozenset({200, 404, 413, 429})
 _BUSY = frozenset({429, 503})
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 5.0
@@ -62,6 +67,7 @@ class Item:
         return failed_answer(self.status, body, None, doing, writes=False)
 
 
+_MADE = Item({"status": 201})
 _TOO_LARGE = Item(
     {
         "status": 413,
@@ -83,9 +89,12 @@ class Bulk:
         self.concurrency = config.concurrency
         self._calm = 0
 
-    async def send(self, pool: ClientPool, index: Index, lines: Sequence[bytes], doing: str) -> list[Item]:
+    async def send(
+        self, pool: ClientPool, index: Index, lines: Sequence[bytes], doing: str, *, creates: bool = False
+    ) -> list[Item]:
         """Send lines (action and document each) and return an item for each, in order.
 
+        Items of creates have no version: the answer is not even decoded where all went well.
         Items refused for load are sent again with growing pauses; so is a request that was refused
         as a whole, of which nothing was done. One that is too large is sent in two halves.
         """
@@ -93,7 +102,7 @@ class Bulk:
         open_: Sequence[int] = range(len(lines))
         for attempt in range(self._config.retries + 1):
             sent = lines if len(open_) == len(lines) else [lines[at] for at in open_]
-            answered = await self._request(pool, index, sent, doing)
+            answered = await self._request(pool, index, sent, doing, creates=creates)
             if answered is None:
                 items_again = open_
             else:
@@ -114,35 +123,39 @@ class Bulk:
         return items  # type: ignore[return-value]
 
     async def _request(
-        self, pool: ClientPool, index: Index, lines: Sequence[bytes], doing: str
+        self, pool: ClientPool, index: Index, lines: Sequence[bytes], doing: str, *, creates: bool
     ) -> list[Item] | None:
         body = b"".join(lines)
-        target = f"{index.url}/_bulk?{_KEPT}"
+        target = f"{index.url}/_bulk?{_UNVERSIONED if creates else _VERSIONED}"
         status, answer = await pool.call(
-            "POST", target, body, doing=doing, writes=True, lines=True, told=_TOLD
+            "POST", target, body, doing=doing, writes=True, lines=True, told=_TOLD, undecoded=creates
         )
         if status == 404:
             raise index.gone()
         if status == 413:
-            return await self._halved(pool, index, lines, doing)
+            return await self._halved(pool, index, lines, doing, creates=creates)
         if status == 429:
             if "cluster_block" in reason_of(answer)[0]:
                 raise failed_answer(status, answer, None, doing, writes=False)
             return None
+        if isinstance(answer, bytes):
+            if answer.startswith(_ALL_WELL) and _FIRST not in answer:
+                return [_MADE] * len(lines)
+            answer = orjson.loads(answer)
         told = [said for outcome in answer.get("items", ()) for said in outcome.values()]
         if any(said.get("_seq_no") == 0 for said in told):
             await index.verify(pool)
         return list(map(Item, told))
 
     async def _halved(
-        self, pool: ClientPool, index: Index, lines: Sequence[bytes], doing: str
+        self, pool: ClientPool, index: Index, lines: Sequence[bytes], doing: str, *, creates: bool
     ) -> list[Item] | None:
         if len(lines) == 1:
             return [_TOO_LARGE]
         self._back_off()
         half = len(lines) // 2
-        first = await self.send(pool, index, lines[:half], doing)
-        return first + await self.send(pool, index, lines[half:], doing)
+        first = await self.send(pool, index, lines[:half], doing, creates=creates)
+        return first + await self.send(pool, index, lines[half:], doing, creates=creates)
 
     def _back_off(self) -> None:
         self._calm = 0

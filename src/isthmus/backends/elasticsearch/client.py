@@ -9,6 +9,7 @@ import ssl
 import time
 import weakref
 from collections.abc import AsyncIterator, Mapping
+from contextvars import ContextVar
 from typing import Any
 
 import elastic_transport
@@ -52,6 +53,17 @@ class PlainTransport(AsyncTransport):
                     plain[name] = "application/x-ndjson" if lines else "application/json"
             options["headers"] = plain
         return await super().perform_request(method, target, **options)
+
+
+_UNDECODED: ContextVar[bool] = ContextVar("undecoded", default=False)
+
+
+class Answers(OrjsonSerializer):
+    """Decodes answers, but for the request that wants its bytes as they came."""
+
+    def loads(self, data: bytes) -> Any:
+        """Return the decoded answer, or its bytes."""
+        return data if _UNDECODED.get() else super().loads(data)
 
 
 class _Body(BytesPayload):
@@ -150,11 +162,13 @@ class ClientPool:
         lines: bool = False,
         told: frozenset[int] = _TOLD,
         timeout: float | None = None,
+        undecoded: bool = False,
     ) -> tuple[int, Any]:
         """Send one request and return status and decoded answer.
 
-        `body` is bytes or what becomes JSON. Statuses not in `told` raise. A request that no node
-        has seen is sent to the next one; reads also if a node fails while it answers.
+        `body` is bytes or what becomes JSON. With `undecoded` the answer of status 200 is bytes.
+        Statuses not in `told` raise. A request that no node has seen is sent to the next one; reads
+        also if a node fails while it answers.
         """
         if body is not None and not isinstance(body, bytes):
             body = json_text(body)
@@ -162,6 +176,7 @@ class ClientPool:
         attempts = len(self._config.hosts)
         while True:
             attempts -= 1
+            as_bytes = _UNDECODED.set(undecoded)
             try:
                 answer = await self._send(method, target, body, headers, timeout)
             except TransportError as error:
@@ -172,12 +187,16 @@ class ClientPool:
                     continue
                 failure = failed_call(error, doing, writes=writes)
             else:
-                status = answer.meta.status
+                status, said = answer.meta.status, answer.body
+                if undecoded and status != 200 and isinstance(said, bytes):
+                    said = _decoded(said)
                 if status in told:
-                    return status, answer.body
+                    return status, said
                 if attempts > 0 and not writes and status in (502, 503):
                     continue
-                failure = failed_answer(status, answer.body, answer.meta.headers, doing, writes=writes)
+                failure = failed_answer(status, said, answer.meta.headers, doing, writes=writes)
+            finally:
+                _UNDECODED.reset(as_bytes)
             # Out of the except block: the driver's exception is chained by hand, once.
             raise failure
 
@@ -270,6 +289,14 @@ async def _check(pool: ClientPool) -> None:
                 raise ConfigError(f"elasticsearch: the server is {version}; 8.15 is the oldest that works")
 
 
+def _decoded(said: bytes) -> Any:
+    """Return what a failure's answer says; a proxy's may be no JSON."""
+    try:
+        return orjson.loads(said)
+    except orjson.JSONDecodeError:
+        return said.decode(errors="replace")
+
+
 def json_text(body: Any) -> bytes:
     """Return a request's body; raises `QueryError` for a query nested deeper than JSON may be."""
     try:
@@ -313,7 +340,7 @@ def _client(config: ElasticsearchConfig) -> AsyncElasticsearch:
             list(config.hosts),
             transport_class=PlainTransport,
             node_class=Node,
-            serializers={"application/json": OrjsonSerializer()},
+            serializers={"application/json": Answers()},
             connections_per_node=config.pool.maxsize,
             request_timeout=config.request_timeout,
             http_compress=config.http_compress,

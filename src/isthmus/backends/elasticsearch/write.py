@@ -6,7 +6,7 @@ import asyncio
 import datetime as dt
 import random
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -16,12 +16,10 @@ from isthmus._values import decode, encode
 from isthmus.backends.elasticsearch import CAPABILITIES
 from isthmus.backends.elasticsearch.bulk import Bulk, Item, finished
 from isthmus.backends.elasticsearch.client import ClientPool
+from isthmus.backends.elasticsearch.creates import NO_METADATA, Creates, ending
 from isthmus.backends.elasticsearch.index import Index
 from isthmus.backends.elasticsearch.layout import (
-    LONGEST_TEXT,
     document,
-    mark,
-    marks,
     time_text,
     times_json,
     version_of,
@@ -100,24 +98,11 @@ class _Prepared:
         if whole or self.shape.refused or (other is not None and other.refused):
             text = whole_document(self.identity, self.data, self.metadata, self.times)
         else:
-            text = document(self.identity, self.data, self.metadata, self.times, self._marked(index))
+            text = document(
+                self.identity, self.data, self.metadata, self.times, ending(index, self.shape, other)
+            )
         head = self.head or b'{"create":{"_id":%b}}\n' % self.identity
         return b"".join((head, text, b"\n"))
-
-    def _marked(self, index: Index) -> bytes:
-        ending = self.shape.suffix
-        if ending is None:
-            ending = index.ending(self.shape)
-        if ending is None:
-            ending = self.shape.ending(index.types)
-        other = self.metadata_shape
-        if other is None:
-            return ending
-        beside = index.ending(other)
-        if beside == b"":
-            return ending
-        odd = self.shape.odd(index.types) + other.odd(index.types)
-        return marks(odd, sorted(map(mark, self.shape.objects | other.objects)))
 
 
 class Writer:
@@ -150,7 +135,11 @@ class Writer:
     ) -> None:
         """Apply changes of distinct ids, some chunks at a time."""
         running: set[asyncio.Task[None]] = set()
-        chunks = self._chunks(kind, changes, positions, results)
+        chunks: Iterator[Creates | list[_Prepared]]
+        if kind is Kind.CREATE:
+            chunks = self._creates(changes, positions, results)
+        else:
+            chunks = self._chunks(kind, changes, positions, results)
         try:
             for chunk in chunks:
                 job = self._guarded(kind, changes, chunk, results)
@@ -179,18 +168,53 @@ class Writer:
         await asyncio.gather(*running, return_exceptions=True)
 
     async def _guarded(
-        self, kind: Kind, changes: Sequence[Change], chunk: list[_Prepared], results: list[Result | None]
+        self,
+        kind: Kind,
+        changes: Sequence[Change],
+        chunk: Creates | list[_Prepared],
+        results: list[Result | None],
     ) -> None:
         try:
-            if kind in (Kind.CREATE, Kind.DELETE):
-                await self._once(kind, changes, chunk, results)
+            if isinstance(chunk, Creates):
+                await self._create(changes, chunk, results)
+            elif kind is Kind.DELETE:
+                await self._delete(changes, chunk, results)
             else:
                 await self._merged(kind, changes, chunk, results)
         except StoreError as error:
-            for prepared in chunk:
-                if results[prepared.at] is None:
-                    results[prepared.at] = error
+            places = chunk.at if isinstance(chunk, Creates) else [prepared.at for prepared in chunk]
+            for at in places:
+                if results[at] is None:
+                    results[at] = error
             raise _Stop from error
+
+    def _creates(
+        self, changes: Sequence[Change], positions: Sequence[int], results: list[Result | None]
+    ) -> Iterator[Creates]:
+        """Yield chunks of creates; encodes while earlier ones are under way."""
+        shapes, beside = self._index.data_shapes, self._index.metadata_shapes
+        chunk, size = _begun(), 0
+        for at in positions:
+            change = changes[at]
+            try:
+                data, metadata = _encoded(change)
+            except InvalidRecordError as error:
+                error.record_id = change.id
+                results[at] = error
+                continue
+            length = len(data) + len(metadata) + 200
+            if size and (len(chunk.at) >= self._bulk.size or size + length > self._max_bytes):
+                yield chunk
+                chunk, size = _begun(), 0
+            shape = _shape(shapes, data, change.data)
+            if metadata == NO_METADATA:
+                chunk.add(at, _json(change.id), data, shape)
+            else:
+                other = _shape(beside, metadata, change.metadata)
+                chunk.add(at, _json(change.id), data, shape, metadata, other)
+            size += length
+        if size:
+            yield chunk
 
     def _chunks(
         self, kind: Kind, changes: Sequence[Change], positions: Sequence[int], results: list[Result | None]
@@ -218,18 +242,7 @@ class Writer:
         identity = _json(change.id)
         if kind is Kind.DELETE:
             return _Prepared(at, identity, b"", b"", _NO_SHAPE, None)
-        data = change.encoded()
-        if not change.metadata and change.raw_metadata is None:
-            if len(data) <= LONGEST_TEXT:  # most records
-                shape = _shape(self._index.data_shapes, data, change.data)
-                return _Prepared(at, identity, data, b"{}", shape, None)
-            metadata = b"{}"
-        else:
-            metadata = change.encoded_metadata()
-        if len(data) + len(metadata) > _LARGEST:
-            raise InvalidRecordError(
-                f"data: the record has {len(data) + len(metadata)} bytes, more than {_LARGEST}", path="data"
-            )
+        data, metadata = _encoded(change)
         return self._shaped(at, identity, data, metadata, change.data, change.metadata)
 
     def _shaped(
@@ -241,52 +254,45 @@ class Writer:
             beside = _shape(self._index.metadata_shapes, metadata, given_metadata)
         return _Prepared(at, identity, data, metadata, shape, beside)
 
-    async def _grow(self, chunk: Sequence[_Prepared]) -> None:
+    async def _grow(self, shapes: Iterable[Shape]) -> None:
+        """Map the fields of these shapes, one for each record: each has a vote on a new field's type."""
         index = self._index
-        seen = {prepared.shape for prepared in chunk}
-        seen |= {p.metadata_shape for p in chunk if p.metadata_shape is not None}
-        if all(shape.suffix is not None or index.ending(shape) is not None for shape in seen):
-            return
-        # Each record has a vote on the type of a new field, not each shape.
-        new = [
-            shape
-            for prepared in chunk
-            for shape in prepared.shapes()
-            if shape.suffix is None and index.ending(shape) is None
-        ]
-        if new:
+        shapes = list(shapes)
+        if any(shape.suffix is None and index.ending(shape) is None for shape in set(shapes)):
+            new = [shape for shape in shapes if shape.suffix is None and index.ending(shape) is None]
             await index.grow(self._pool, new)
 
-    async def _once(
-        self, kind: Kind, changes: Sequence[Change], chunk: list[_Prepared], results: list[Result | None]
-    ) -> None:
-        """Create or delete, which need no look at what is there."""
-        if kind is Kind.CREATE:
-            await self._grow(chunk)
-            now = time_text(dt.datetime.now(dt.UTC))
-            items = await self._send(kind, chunk, _created_lines(chunk, times_json(now, now), self._index))
-        else:
-            lines = [
-                b'{"delete":{"_id":' + p.identity + _condition(changes[p.at].if_version) + b"}}\n"
-                for p in chunk
-            ]
-            items = await self._bulk.send(self._pool, self._index, lines, self._doing(kind))
-        for prepared, item in zip(chunk, items, strict=True):
-            change = changes[prepared.at]
-            if kind is not Kind.CREATE:
-                results[prepared.at] = self._deleted(change, item)
-            else:
-                results[prepared.at] = change.id if item.status == 201 else self._uncreated(change, item)
+    async def _create(self, changes: Sequence[Change], chunk: Creates, results: list[Result | None]) -> None:
+        index, doing = self._index, self._doing(Kind.CREATE)
+        await self._grow(chunk.shapes())
+        items = await self._bulk.send(self._pool, index, chunk.lines(index), doing, creates=True)
+        again = _unparsed(items)
+        if again:
+            refused = [changes[chunk.at[place]] for place in again]
+            whole = [chunk.whole(_json(change.id), *_encoded(change)) for change in refused]
+            for place, item in zip(
+                again, await self._bulk.send(self._pool, index, whole, doing), strict=True
+            ):
+                items[place] = item
+        for at, item in zip(chunk.at, items, strict=True):
+            change = changes[at]
+            results[at] = change.id if item.status == 201 else self._uncreated(change, item)
 
-    async def _send(self, kind: Kind, chunk: Sequence[_Prepared], lines: list[bytes]) -> list[Item]:
+    async def _delete(
+        self, changes: Sequence[Change], chunk: list[_Prepared], results: list[Result | None]
+    ) -> None:
+        lines = [
+            b'{"delete":{"_id":' + p.identity + _condition(changes[p.at].if_version) + b"}}\n" for p in chunk
+        ]
+        items = await self._bulk.send(self._pool, self._index, lines, self._doing(Kind.DELETE))
+        for prepared, item in zip(chunk, items, strict=True):
+            results[prepared.at] = self._deleted(changes[prepared.at], item)
+
+    async def _send(self, kind: Kind, chunk: Sequence[_Prepared]) -> list[Item]:
         """Send documents; those that the server cannot parse go once more, as one text each."""
         index, doing = self._index, self._doing(kind)
-        items = await self._bulk.send(self._pool, index, lines, doing)
-        again = [
-            at
-            for at, item in enumerate(items)
-            if item.status == 400 and any(sign in item.kind for sign in _REFUSED)
-        ]
+        items = await self._bulk.send(self._pool, index, [p.line(index) for p in chunk], doing)
+        again = _unparsed(items)
         if again:
             whole = [chunk[at].line(index, whole=True) for at in again]
             for at, item in zip(again, await self._bulk.send(self._pool, index, whole, doing), strict=True):
@@ -319,8 +325,8 @@ class Writer:
             if not ready:
                 return
             documents = [document for _, document in ready]
-            await self._grow(documents)
-            items = await self._send(kind, documents, [d.line(self._index) for d in documents])
+            await self._grow(shape for document in documents for shape in document.shapes())
+            items = await self._send(kind, documents)
             pending = []
             for (prepared, _), item in zip(ready, items, strict=True):
                 change = changes[prepared.at]
@@ -387,25 +393,30 @@ _NO_SHAPE = Shape()
 _json = orjson.dumps
 
 
-def _created_lines(chunk: Sequence[_Prepared], times: bytes, index: Index) -> list[bytes]:
-    """Return the actions and documents of creates; those of usual shape are formatted in one step."""
-    lines = []
-    # What follows the data, by the end that a shape gives: few, and each is many records'.
-    tails: dict[bytes, bytes] = {}
-    for prepared in chunk:
-        shape = prepared.shape
-        suffix = shape.suffix
-        identity = prepared.identity
-        prepared.times = times
-        if suffix is None or shape.refused or prepared.metadata_shape is not None:
-            lines.append(prepared.line(index))
-            continue
-        tail = tails.get(suffix)
-        if tail is None:
-            tail = tails[suffix] = times + suffix + b"}\n"
-        data = prepared.data
-        lines.append(b'{"create":{"_id":%b}}\n{"id":%b,"data":%b%b' % (identity, identity, data, tail))
-    return lines
+def _begun() -> Creates:
+    now = time_text(dt.datetime.now(dt.UTC))
+    return Creates(times_json(now, now))
+
+
+def _encoded(change: Change) -> tuple[bytes, bytes]:
+    """Return a change's data and metadata as JSON, of a size that can be stored."""
+    data = change.encoded()
+    metadata = NO_METADATA
+    if change.metadata or change.raw_metadata is not None:
+        metadata = change.encoded_metadata()
+    length = len(data) + len(metadata)
+    if length > _LARGEST:
+        raise InvalidRecordError(f"data: the record has {length} bytes, more than {_LARGEST}", path="data")
+    return data, metadata
+
+
+def _unparsed(items: Sequence[Item]) -> list[int]:
+    """Return the places of documents that the server could not parse."""
+    return [
+        at
+        for at, item in enumerate(items)
+        if item.status == 400 and any(sign in item.kind for sign in _REFUSED)
+    ]
 
 
 def _shape(shapes: Shapes, encoded: bytes, given: Any) -> Shape:
