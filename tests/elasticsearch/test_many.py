@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import uuid
 from collections.abc import AsyncIterator
 from typing import Any
@@ -87,9 +86,6 @@ async def test_cities_of_three_types_answer_exactly_and_explain_counts_the_odd(d
     assert (await db.explain(Query().sort("population"))).odd == TEXTS + OBJECTS
 
 
-@pytest.mark.skipif(
-    not os.environ.get("ISTHMUS_TEST_ALL"), reason="takes a minute on a small machine: make test-all"
-)
 async def test_120_000_records_are_searched_streamed_counted_and_paged_to_the_end(db: AsyncDatabase) -> None:
     """Results beyond the server's windows of 10,000 and 100,000 are complete and in order."""
     made = (
