@@ -55,7 +55,7 @@ def driver_exceptions() -> list[type[Exception]]:
         for _, thing in inspect.getmembers(module, inspect.isclass):
             if issubclass(thing, Exception) and not issubclass(thing, Warning):
                 found.add(thing)
-    return sorted(found, key=lambda cls: cls.__qualname__)
+    return sorted(found, key=lambda cls: (cls.__module__, cls.__qualname__))
 
 
 def meta(status: int) -> elastic_transport.ApiResponseMeta:

@@ -9,7 +9,6 @@ import itertools
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from sqlalchemy import Select, Table, delete, func, inspect, select, text
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -44,6 +43,7 @@ from isthmus.backends.sqlalchemy.errors import translated
 from isthmus.backends.sqlalchemy.table import id_of, key_of, table
 from isthmus.backends.sqlalchemy.writes import chunks, write
 from isthmus.errors import ConfigError, SerializationError, TransactionError, UnexpectedError
+from sqlalchemy import Select, Table, delete, func, inspect, select, text
 
 # SQLite has one level, and a transaction that writes has the database to itself.
 _SQLITE = replace(CAPABILITIES, isolation=frozenset({"serializable"}))

@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import assert_never
 
 import orjson
-from sqlalchemy import ColumnElement, Table, and_, false, not_, or_, true
 
 from isthmus._path import Path, Root
 from isthmus._query.ast import (
@@ -34,6 +33,7 @@ from isthmus._query.ast import (
 )
 from isthmus._query.split import Grade
 from isthmus._query.text import parse_like
+from sqlalchemy import ColumnElement, Table, and_, false, not_, or_, true
 
 # Longer literals are cut: LIKE patterns have limits, and a part is a superset of the whole.
 _LONGEST = 200

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from sqlalchemy import exc
-
 from isthmus.errors import (
     AccessError,
     Applied,
@@ -21,6 +19,7 @@ from isthmus.errors import (
     UnavailableError,
     UnexpectedError,
 )
+from sqlalchemy import exc
 
 # MySQL's and MariaDB's error numbers, and SQLSTATEs; both stand in the driver's error.
 _AGAIN = {1213, 1020, "40001", "40P01"}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, MetaData, String, Table, Text
 from sqlalchemy.dialects import mysql
+
+from sqlalchemy import BigInteger, Column, MetaData, String, Table, Text
 
 FORMAT = "isthmus 1"
 

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
 import orjson
-from sqlalchemy import Table, bindparam, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -22,6 +21,7 @@ from isthmus.errors import (
     IsthmusError,
     NotFoundError,
 )
+from sqlalchemy import Table, bindparam, delete, insert, select, update
 
 Row: TypeAlias = "dict[str, Any]"
 CHUNK = 500
