@@ -102,6 +102,10 @@ def _literal(c: str) -> str:
     return c if c.isalnum() else "\\" + c
 
 
+# What means something in a class of Lucene's.
+_SPECIAL = frozenset('\\[]^-&~"')
+
+
 def regexp(pattern: str) -> str | None:
     """Return a Lucene regexp for what `re.search` finds, None if it cannot be said exactly."""
     try:
@@ -189,7 +193,7 @@ def _class(members: list[tuple[Any, Any]]) -> str:
         if op is _sre.LITERAL:
             parts.append(_literal(chr(argument)))
         elif op is _sre.RANGE:
-            parts.append(f"{_literal(chr(argument[0]))}-{_literal(chr(argument[1]))}")
+            parts.append(_range(*argument))
         elif op is _sre.CATEGORY:
             parts.append(_category(argument))
         else:
@@ -223,10 +227,25 @@ def _ranges(codes: list[int]) -> str:
         start = codes[at]
         while at + 1 < len(codes) and codes[at + 1] == codes[at] + 1:
             at += 1
-        first, last = _literal(chr(start)), _literal(chr(codes[at]))
-        out.append(first if start == codes[at] else f"{first}-{last}")
+        out.append(_range(start, codes[at]))
         at += 1
     return "".join(out)
+
+
+def _range(first: int, last: int) -> str:
+    """Return what a class holds for a range of characters.
+
+    Lucene 10 takes a range with an escaped end for its two ends alone, so that a character which
+    must be escaped stands beside the range.
+    """
+    low, high = "", ""
+    while first < last and chr(first) in _SPECIAL:
+        low, first = low + _literal(chr(first)), first + 1
+    while first < last and chr(last) in _SPECIAL:
+        high, last = high + _literal(chr(last)), last - 1
+    if first == last:
+        return f"{low}{_literal(chr(first))}{high}"
+    return f"{low}{chr(first)}-{chr(last)}{high}"
 
 
 def _size(items: Any) -> tuple[int, int]:
