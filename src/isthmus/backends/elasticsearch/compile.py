@@ -53,6 +53,8 @@ Query: TypeAlias = dict[str, Any]
 ALL: Query = {"match_all": {}}
 NONE: Query = {"match_none": {}}
 _TERMS = 60_000
+# The server takes 30 levels of `bool` (a static setting); leaves and what is around a tree need some.
+_DEEPEST = 22
 _LIST_TERMS = 50
 _TIME = re.compile(r"(19[7-9]\d|20\d\d|21\d\d|22[0-5]\d)-[01]\d-[0-3]\dT[0-2]\d:[0-5]\d:[0-5]\d\.\d{6}Z")
 _TIMES = frozenset({Root.CREATED_AT, Root.UPDATED_AT})
@@ -116,6 +118,22 @@ def without(query: Query, excluded: Query, *, scored: bool = False) -> Query:
     return {"bool": {"must" if scored else "filter": inner, "must_not": [excluded]}}
 
 
+class TooDeep(Exception):
+    """The tree has more levels than the server takes."""
+
+
+def _cut_off(bound: Bound) -> Query:
+    match bound:
+        case Bound.UPPER:
+            return ALL
+        case Bound.LOWER:
+            return NONE
+        case Bound.CORE:
+            raise TooDeep
+        case _:
+            assert_never(bound)
+
+
 class Compiler:
     """Compiles for one state of a mapping."""
 
@@ -124,15 +142,21 @@ class Compiler:
         self._fulltext = frozenset(fulltext)
         self._scored = scored
 
-    def tree(self, predicate: Predicate, bound: Bound) -> Query:
-        """Return the query of a predicate."""
+    def tree(self, predicate: Predicate, bound: Bound, depth: int = _DEEPEST) -> Query:
+        """Return the query of a predicate.
+
+        What lies too deep for the server is taken for true or false, as the bound has it; raises
+        `TooDeep` if there must be an exact query.
+        """
         match predicate:
+            case And() | Or() | Not() if depth == 0:
+                return _cut_off(bound)
             case And(terms):
-                return both([self.tree(term, bound) for term in terms], scored=self._scored)
+                return both([self.tree(term, bound, depth - 1) for term in terms], scored=self._scored)
             case Or(terms):
-                return either([self.tree(term, bound) for term in terms])
+                return either([self.tree(term, bound, depth - 1) for term in terms])
             case Not(term):
-                return {"bool": {"must_not": [self.tree(term, _FLIPPED[bound])]}}
+                return {"bool": {"must_not": [self.tree(term, _FLIPPED[bound], depth - 1)]}}
             case leaf:
                 return self._leaf(leaf, bound)
 

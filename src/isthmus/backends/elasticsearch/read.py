@@ -17,8 +17,9 @@ from typing import Any
 
 from isthmus._executor import MORE, After, NativePlan, Page, PageRequest, Tally
 from isthmus._path import Path
-from isthmus._query.ast import Predicate, SortKey
+from isthmus._query.ast import Matches, Predicate, SortKey, leaves
 from isthmus._record import Record
+from isthmus._value import replace
 from isthmus._values import INT_MAX
 from isthmus.backends.elasticsearch.client import ClientPool, json_text
 from isthmus.backends.elasticsearch.compile import (
@@ -26,6 +27,7 @@ from isthmus.backends.elasticsearch.compile import (
     Bound,
     Compiler,
     Query,
+    TooDeep,
     both,
     either,
     judged_paths,
@@ -109,8 +111,14 @@ class Reader:
         await self._index.know(self._pool, [field_name(path) for path in paths if is_plain(path)])
         scored = any(key.path.root.value == "_score" for key in order)
         compiler = Compiler(self._index.types, self._index.fulltext, scored=scored)
-        core = compiler.tree(where, Bound.CORE)
         sorting = Sorting(order, compiler)
+        try:
+            core = compiler.tree(where, Bound.CORE)
+        except TooDeep:
+            if any(isinstance(leaf, Matches) for leaf in leaves(where)):
+                raise QueryError("a query with match() is nested too deeply for elasticsearch") from None
+            # The server narrows it down as far as it goes, and all of that is judged by the core.
+            return Plan(NONE, compiler.tree(where, Bound.UPPER), sorting)
         if not paths:
             return Plan(core, NONE, sorting)
         apart = either([odd_at(paths), *([object_at(valued)] if valued else [])])
@@ -126,10 +134,13 @@ class Reader:
             return Page([], None)
         if request.consistent:
             return await self._steady_page(plan, request)
-        reach = request.size + 1
+        # Most searches without a limit find little: one request tells.
+        reach = min(request.size, _LARGEST_PAGE - 1) + 1
         one_way = not request.offset or request.after is None
-        if reach <= _LARGEST_PAGE and one_way and request.offset + reach <= WINDOW:
-            return await self._short_page(plan, request)
+        if one_way and request.offset + reach <= WINDOW:
+            page = await self._short_page(plan, replace(request, size=reach - 1))
+            if request.size < _LARGEST_PAGE or page.after is None:
+                return page
         async with self.snapshot() as pit:
             aside = [record async for record in self._aside(plan, pit)]
             hits = await self._long(plan, request, pit)
