@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import itertools
 import random
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -135,29 +136,49 @@ class Writer:
     ) -> None:
         """Apply changes of distinct ids, some chunks at a time."""
         running: set[asyncio.Task[None]] = set()
-        chunks: Iterator[Creates | list[_Prepared]]
-        if kind is Kind.CREATE:
-            chunks = self._creates(changes, positions, results)
-        else:
-            chunks = self._chunks(kind, changes, positions, results)
+        chunks = self._prepared(kind, changes, positions, results)
+        first = next(chunks, None)
+        if first is None:
+            return
+        if len(first) == len(positions):  # one chunk needs no task of its own
+            await self._guarded(kind, changes, first, results)
+            return
+        waiting = itertools.chain([first], chunks)
+        running = {
+            asyncio.create_task(self._worker(number, kind, changes, waiting, results))
+            for number in range(self._bulk.concurrency)
+        }
         try:
-            for chunk in chunks:
-                job = self._guarded(kind, changes, chunk, results)
-                if not running and len(chunk) == len(positions):
-                    await job  # one chunk needs no task of its own
-                    continue
-                if len(running) >= self._bulk.concurrency:
-                    done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-                    for task in done:
-                        task.result()
-                running.add(asyncio.create_task(job))
             while running:
                 done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
                     task.result()
         finally:
+            chunks.close()  # nobody begins another
             if running:
                 await self._settle(running)
+
+    def _prepared(
+        self, kind: Kind, changes: Sequence[Change], positions: Sequence[int], results: list[Result | None]
+    ) -> Generator[Creates | list[_Prepared], None, None]:
+        if kind is Kind.CREATE:
+            return self._creates(changes, positions, results)
+        return self._chunks(kind, changes, positions, results)
+
+    async def _worker(
+        self,
+        number: int,
+        kind: Kind,
+        changes: Sequence[Change],
+        chunks: Iterator[Creates | list[_Prepared]],
+        results: list[Result | None],
+    ) -> None:
+        """Prepare and send chunks, each as soon as it is prepared, unless fewer are to be in flight now."""
+        while number < self._bulk.concurrency:
+            chunk = next(chunks, None)
+            if chunk is None:
+                return
+            await self._guarded(kind, changes, chunk, results)
 
     async def _settle(self, running: set[asyncio.Task[None]]) -> None:
         task = asyncio.current_task()
@@ -190,7 +211,7 @@ class Writer:
 
     def _creates(
         self, changes: Sequence[Change], positions: Sequence[int], results: list[Result | None]
-    ) -> Iterator[Creates]:
+    ) -> Generator[Creates, None, None]:
         """Yield chunks of creates; encodes while earlier ones are under way."""
         shapes, beside = self._index.data_shapes, self._index.metadata_shapes
         chunk, size = _begun(), 0
@@ -218,7 +239,7 @@ class Writer:
 
     def _chunks(
         self, kind: Kind, changes: Sequence[Change], positions: Sequence[int], results: list[Result | None]
-    ) -> Iterator[list[_Prepared]]:
+    ) -> Generator[list[_Prepared], None, None]:
         """Yield chunks of prepared changes; encodes while earlier ones are under way."""
         chunk: list[_Prepared] = []
         size = 0
