@@ -20,6 +20,7 @@ from tests.servers import server
 
 # What the setting is called that names the default collection, and the one that declares indexes.
 _COLLECTION = {"elasticsearch": "index", "s3": "prefix"}
+_INDEXED = ("sqlite", "postgres")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ class Store:
         settings = {**self.config, _COLLECTION.get(self.backend, "table"): f"test_{secrets.token_hex(6)}"}
         if self.url is not None:
             settings["url"] = self.url
-        if indexes:
+        if indexes and self.backend in _INDEXED:
             settings["indexes"] = list(indexes)
         return await AsyncDatabase.create(self.backend, settings)
 

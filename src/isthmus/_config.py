@@ -113,10 +113,15 @@ class BackendConfig(Part):
         for settings, origin in layers:
             _merge(merged, settings, origins, origin)
         cls._check_keys(merged)
+        problem = ""
         try:
             config = cls.model_validate(merged)
         except ValidationError as error:
-            raise ConfigError(_readable(cls.backend, error)) from None
+            problem = _readable(cls.backend, error)
+        if problem:
+            # Outside of the except block: pydantic's error holds what was given, secrets too, and would
+            # stay reachable as this error's context.
+            raise ConfigError(problem)
         config._origins.update(origins)
         return config
 

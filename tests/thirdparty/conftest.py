@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from isthmus import _registry
+
 _PACKAGE = Path(__file__).parent / "rough"
 
 
@@ -28,6 +30,9 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     (info / "entry_points.txt").write_text("\n".join(lines) + "\n")
     paths = [str(site), str(_PACKAGE)]
     sys.path[:0] = paths
+    # Another test of this process may have asked for the entry points before.
+    _registry._entry_points.cache_clear()
     yield
     for path in paths:
         sys.path.remove(path)
+    _registry._entry_points.cache_clear()
