@@ -21,7 +21,9 @@ from tests import servers
 from tests.faults.targets import TARGETS
 
 CANCELS = int(os.environ.get("ISTHMUS_CANCELS", "150"))
-LOOPS = ("asyncio", "uvloop", "anyio")
+# uvloop's own close() was once seen to wait for ever in C after this run, where no timeout reaches:
+# it is run by `make test-all`, so that one hang does not take a whole run with it.
+LOOPS = ("asyncio", "uvloop", "anyio") if os.environ.get("ISTHMUS_TEST_ALL") else ("asyncio", "anyio")
 BACKENDS = ("memory", "sqlite", *TARGETS)
 
 
