@@ -119,11 +119,11 @@ page                  U   U   U   U   L   A   U
 stream                U   U   U   U   L   A   U
 stream, sorted        U   U   U   U   L   A   U
 aggregate             U   U   U   U   L   A   U
-create                U   U   U   U   M   A   D
-create_batch          U   U   U   U   M   A   D
-create_batch of 300   U   U   U   U   M   A   D
-stream_write          U   U   U   U   M   A   D
-create with an id     U   U   U   U   M   A   D
+create                D   D   D   D   M   A   D
+create_batch          D   D   D   D   M   A   D
+create_batch of 300   D   D   D   D   M   A   D
+stream_write          D   D   D   D   M   A   D
+create with an id     D   D   D   D   M   A   D
 replace at a version  U   U   U   U   M   A   U
 update at a version   U   U   U   U   M   A   U
 upsert at a version   U   U   U   U   M   A   U

@@ -20,8 +20,8 @@ SLICE = int(os.environ.get("ISTHMUS_FAULT_CELLS", "24"))
 
 @pytest.mark.parametrize("backend", TARGETS)
 def test_each_verb_under_each_fault_comes_to_what_the_table_says(backend: str) -> None:
-    """Some cells, drawn anew each time: the word is the table's, it is true, and the fault has struck."""
-    seed = Random().randrange(2**32)
+    """Some cells: the word is the table's, it is true, and the fault has struck."""
+    seed = int(os.environ.get("ISTHMUS_TEST_SEED", "0")) or Random().randrange(2**32)
     print(f"seed {seed}")
     cells = [(mode, fault, verb) for mode in MODES for fault in Fault for verb in VERBS.values()]
 
