@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 from isthmus._executor import Result
-from isthmus.errors import BatchError, IsthmusError, NotWrittenError, UsageError
+from isthmus.errors import Applied, BatchError, IsthmusError, NotWrittenError, UsageError
 
 T = TypeVar("T")
 OnError: TypeAlias = Literal["raise", "collect"]
@@ -47,7 +47,10 @@ def _summary(verb: str, size: int, errors: dict[int, IsthmusError]) -> str:
     shown = "; ".join(f"item {i}: {error}" for i, error in list(causes.items())[:3])
     more = f"; and {len(causes) - 3} more" if len(causes) > 3 else ""
     written = size - len(errors)
-    state = "nothing was written" if written == 0 else f"{written} were written"
+    unknown = sum(error.applied is Applied.MAYBE for error in errors.values())
+    state = "nothing was written" if written == unknown == 0 else f"{written} were written"
+    if unknown:
+        state += f", {unknown} may have been"
     return f"{verb}: {len(causes)} of {size} items failed, {state}. {shown}{more}"
 
 

@@ -24,7 +24,14 @@ from isthmus._query.split import Grade
 from isthmus._record import Record
 from isthmus._value import Value
 from isthmus._values import decode, encode, new_id
-from isthmus.errors import InvalidRecordError, IsthmusError, NotWrittenError
+from isthmus.errors import (
+    AlreadyExistsError,
+    ConflictError,
+    InvalidRecordError,
+    IsthmusError,
+    NotFoundError,
+    NotWrittenError,
+)
 
 # A position in an order, or what a store gave as the end of an unordered page.
 After: TypeAlias = tuple[Any, ...]
@@ -326,6 +333,18 @@ class Backend(Executor, Protocol):
 def not_written(change: Change) -> NotWrittenError:
     """Return the result of a good item in an atomic batch that failed."""
     return NotWrittenError("not written: another item of this atomic batch failed", record_id=change.id)
+
+
+def refusal(kind: Kind, change: Change, version: str | None) -> IsthmusError | None:
+    """Return why a change cannot be made to a record of that version (None: there is no record)."""
+    key, wanted = change.id, change.if_version
+    if kind is Kind.CREATE:
+        return None if version is None else AlreadyExistsError(f"a record {key!r} exists", record_id=key)
+    if version is None and kind in (Kind.REPLACE, Kind.UPDATE):
+        return NotFoundError(f"no record {key!r}", record_id=key)
+    if wanted is not None and wanted != version:
+        return ConflictError(f"record {key!r} is no longer at version {wanted!r}", record_id=key)
+    return None
 
 
 def refused(changes: Sequence[Change]) -> list[Result] | None:

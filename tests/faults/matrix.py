@@ -181,7 +181,7 @@ stream, sorted        U   U   U   U   L   A   U
 aggregate             U   U   U   U   L   A   U
 create                D   D   D   D   M   A   D
 create_batch          D   D   D   D   M   A   D
-create_batch of 300   M   M   M   M   M   M   D
+create_batch of 300   DM  DM  DM  DM  M   AM  D
 stream_write          D   D   D   D   M   A   D
 create with an id     D   D   D   D   M   A   D
 replace at a version  U   U   U   U   M   A   U

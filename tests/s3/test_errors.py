@@ -111,6 +111,7 @@ def test_each_exception_of_obstore_is_known(cls: type[Exception]) -> None:
         ("kind: Timeout,", UnavailableError),
         ("kind: Request,", UnavailableError),
         ("kind: Interrupted,", UnavailableError),
+        ("kind: Unknown, source: reqwest::Error { kind: Request, x", UnavailableError),
         ("status code: 503 x: <Code>SlowDown</Code>", RateLimitedError),
         ("status code: 409 x: <Code>ConditionalRequestConflict</Code>", ContendedError),
         ("status code: 404 x: <Code>NoSuchBucket</Code>", ConfigError),

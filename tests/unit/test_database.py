@@ -5,11 +5,13 @@ import asyncio
 import pytest
 
 from isthmus import (
+    Applied,
     AsyncDatabase,
     AsyncMemoryDatabase,
     BatchError,
     ClosedError,
     ConfigError,
+    ConnectError,
     InvalidRecordError,
     NotFoundError,
     NotWrittenError,
@@ -17,10 +19,12 @@ from isthmus import (
     Query,
     QueryError,
     Record,
+    UnavailableError,
     UnsupportedError,
     UsageError,
     field,
 )
+from isthmus._batch import settled
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.backend("memory")]
 
@@ -176,7 +180,18 @@ async def test_a_batch_raises_with_all_outcomes_or_returns_them() -> None:
         assert isinstance(outcomes[0], NotWrittenError)
         assert isinstance(outcomes[1], InvalidRecordError)
         assert outcomes[1].path == "data.n"
+    assert "nothing was written" in str(caught.value)
     assert await db.count() == 0
+
+
+async def test_a_batch_in_doubt_does_not_say_that_nothing_was_written() -> None:
+    """An item whose answer was lost may be in the store."""
+    lost = UnavailableError("the connection broke", applied=Applied.MAYBE)
+
+    with pytest.raises(BatchError, match="2 of 3 items failed, 1 were written, 1 may have been") as caught:
+        settled("create_batch", ["a", lost, ConnectError("refused")], "raise")
+
+    assert caught.value.applied is Applied.MAYBE
 
 
 async def test_without_atomic_the_good_items_are_written() -> None:

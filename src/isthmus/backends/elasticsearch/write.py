@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from isthmus._executor import Change, Kind, Result
+from isthmus._executor import Change, Kind, Result, refusal
 from isthmus._values import decode, encode
 from isthmus.backends.elasticsearch import CAPABILITIES
 from isthmus.backends.elasticsearch.bulk import Bulk, Item, finished
@@ -34,7 +34,6 @@ from isthmus.errors import (
     ConflictError,
     InvalidRecordError,
     IsthmusError,
-    NotFoundError,
     StoreError,
     UnavailableError,
 )
@@ -334,9 +333,9 @@ class Writer:
             ready = []
             for prepared, hit in zip(pending, hits, strict=True):
                 change = changes[prepared.at]
-                refusal = _refusal(kind, change, hit)
-                if refusal is not None:
-                    results[prepared.at] = refusal
+                no = refusal(kind, change, None if hit is None else version_of(hit))
+                if no is not None:
+                    results[prepared.at] = no
                     continue
                 try:
                     ready.append((prepared, self._conditional(kind, change, prepared, hit, now)))
@@ -464,16 +463,6 @@ def _rounds(changes: Sequence[Change]) -> list[Sequence[int]]:
             rounds.append([])
         rounds[turn].append(at)
     return list(rounds)
-
-
-def _refusal(kind: Kind, change: Change, hit: Mapping[str, Any] | None) -> IsthmusError | None:
-    if hit is None:
-        if kind is not Kind.UPSERT:
-            return NotFoundError(f"no record {change.id!r}", record_id=change.id)
-        return None if change.if_version is None else _conflict(change)
-    if change.if_version is not None and change.if_version != version_of(hit):
-        return _conflict(change)
-    return None
 
 
 def _conflict(change: Change) -> ConflictError:

@@ -23,6 +23,7 @@ from isthmus._executor import (
     Tally,
     TransactionOptions,
     not_written,
+    refusal,
 )
 from isthmus._path import Path
 from isthmus._query.aggregate import Groups
@@ -35,11 +36,8 @@ from isthmus._record import Record
 from isthmus._values import decode, encode, new_version
 from isthmus.backends.memory.turn import Turn
 from isthmus.errors import (
-    AlreadyExistsError,
-    ConflictError,
     InvalidRecordError,
     IsthmusError,
-    NotFoundError,
     TransactionError,
     UnsupportedError,
 )
@@ -230,22 +228,6 @@ def _applied(table: dict[str, Record], kind: Kind, change: Change) -> Result:
     created = now if old is None else old._created
     table[key] = Record.stored(key, data, metadata, version, created, now)
     return key if kind is Kind.CREATE else version
-
-
-def refusal(kind: Kind, change: Change, version: str | None) -> IsthmusError | None:
-    """Return why a change cannot be made to a record of that version (None: there is no record)."""
-    key, wanted = change.id, change.if_version
-    if kind is Kind.CREATE:
-        return (
-            AlreadyExistsError(f"a record with id {key!r} exists", record_id=key)
-            if version is not None
-            else None
-        )
-    if version is None and kind in (Kind.REPLACE, Kind.UPDATE):
-        return NotFoundError(f"no record has the id {key!r}", record_id=key)
-    if wanted is not None and wanted != version:
-        return ConflictError(f"record {key!r} is no longer at the version given", record_id=key)
-    return None
 
 
 class MemoryTransaction(MemoryExecutor):

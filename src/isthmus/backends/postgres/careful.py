@@ -8,16 +8,14 @@ from typing import Any
 
 import orjson
 
-from isthmus._executor import Change, Kind, Result
+from isthmus._executor import Change, Kind, Result, refusal
 from isthmus._values import decode, new_version
 from isthmus.backends.postgres.driver import Connection
 from isthmus.backends.postgres.table import Table
 from isthmus.errors import (
     AlreadyExistsError,
-    ConflictError,
     InvalidRecordError,
     IsthmusError,
-    NotFoundError,
 )
 
 
@@ -55,7 +53,7 @@ async def apply_carefully(
 
 def _judged(kind: Kind, change: Change, row: _Row) -> Result:
     """Return the result of one change and note what it does to its row."""
-    no = refusal(kind, change, row.version)
+    no = refusal(kind, change, None if row.version is None else str(row.version))
     if no is not None:
         return no
     if kind is Kind.DELETE:
@@ -77,20 +75,6 @@ def _judged(kind: Kind, change: Change, row: _Row) -> Result:
         row.data, row.metadata, row.merges = data, metadata, False
     row.version, row.touched = new_version(), True
     return change.id if kind is Kind.CREATE else str(row.version)
-
-
-def refusal(kind: Kind, change: Change, version: int | None) -> IsthmusError | None:
-    """Return why a change cannot be made to a record of that version (None: there is no record)."""
-    id = change.id
-    if kind is Kind.CREATE:
-        return (
-            None if version is None else AlreadyExistsError(f"a record with id {id!r} exists", record_id=id)
-        )
-    if version is None and kind in (Kind.REPLACE, Kind.UPDATE):
-        return NotFoundError(f"no record has the id {id!r}", record_id=id)
-    if change.if_version is not None and (version is None or change.if_version != str(version)):
-        return ConflictError(f"record {id!r} is no longer at the version given", record_id=id)
-    return None
 
 
 async def _store(

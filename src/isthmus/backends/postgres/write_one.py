@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from isthmus._executor import Change, Kind, Result
+from isthmus._executor import Change, Kind, Result, refusal
 from isthmus._values import new_version
-from isthmus.backends.postgres.careful import refusal
 from isthmus.backends.postgres.driver import Connection
 from isthmus.backends.postgres.table import Table
 from isthmus.errors import InvalidRecordError
@@ -49,13 +48,14 @@ async def write_one(connection: Connection, table: Table, kind: Kind, change: Ch
         return False
     # Nothing matched: say why. Who meanwhile made it match again came after us.
     stored = None
-    if wanted is not None:
-        stored = await connection.fetchval(
+    if kind is Kind.CREATE:
+        stored = "another"
+    elif wanted is not None:
+        number = await connection.fetchval(
             f"SELECT t.version FROM {table.sql} AS t WHERE t.id = $1", change.id
         )
-    if kind is Kind.CREATE:
-        stored = 0
-    reason = refusal(kind, change, -2 if stored == wanted and wanted is not None else stored)
+        stored = None if number is None else "another"
+    reason = refusal(kind, change, stored)
     assert reason is not None
     return reason
 

@@ -19,7 +19,8 @@ from isthmus.errors import AccessError, IsthmusError
 _status = re.compile(r"status(?: code)?: (\d{3})").search
 _code = re.compile(r"<Code>([^<]*)</Code>").search
 _message = re.compile(r"<Message>([^<]*)</Message>").search
-_kind = re.compile(r"\bkind: (Connect|Timeout|Request|Interrupted|Decode|Unknown)\b").search
+# An error that obstore itself has no word for (`Unknown`) holds its client's, which has.
+_kind = re.compile(r"\bkind: (Connect|Timeout|Request|Interrupted|Decode)\b").search
 
 
 class ObstoreTransport:

@@ -11,15 +11,13 @@ import orjson
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from isthmus._executor import Change, Kind, Result, not_written, refused
+from isthmus._executor import Change, Kind, Result, not_written, refusal, refused
 from isthmus._values import decode, new_version
 from isthmus.backends.sqlalchemy.table import key_of
 from isthmus.errors import (
-    AlreadyExistsError,
     ConflictError,
     InvalidRecordError,
     IsthmusError,
-    NotFoundError,
 )
 from sqlalchemy import Table, bindparam, delete, insert, select, update
 
@@ -116,9 +114,9 @@ def _judged(kind: Kind, change: Change, state: _State) -> Result:
     """Return the result of one change, made in the state unless it is an error."""
     key = key_of(change.id)
     old = state.now.get(key)
-    refusal = _refusal(kind, change, old)
-    if refusal is not None:
-        return refusal
+    no = refusal(kind, change, None if old is None else str(old["version"]))
+    if no is not None:
+        return no
     if kind is Kind.DELETE:
         if old is not None:
             state.put(key, None)
@@ -143,19 +141,6 @@ def _judged(kind: Kind, change: Change, state: _State) -> Result:
     }
     state.put(key, row)
     return change.id if kind is Kind.CREATE else str(version)
-
-
-def _refusal(kind: Kind, change: Change, old: Row | None) -> IsthmusError | None:
-    wanted, name = change.if_version, change.id
-    if kind is Kind.CREATE:
-        return (
-            None if old is None else AlreadyExistsError(f"a record with id {name!r} exists", record_id=name)
-        )
-    if old is None and kind in (Kind.REPLACE, Kind.UPDATE):
-        return NotFoundError(f"no record has the id {name!r}", record_id=name)
-    if wanted is not None and (old is None or str(old["version"]) != wanted):
-        return ConflictError(f"record {name!r} is no longer at the version given", record_id=name)
-    return None
 
 
 async def _flush(connection: AsyncConnection, table: Table, state: _State) -> None:
