@@ -26,8 +26,9 @@ import pyte
 from rich.console import Console
 from rich.text import Text
 
-IMAGES = Path(__file__).parents[1] / "images"
-ROWS = 40
+ROOT = Path(__file__).parents[2]
+IMAGES = ROOT / "docs" / "images"
+ROWS = {"demo": 120}
 _BROWSER = "chromium"
 
 
@@ -35,6 +36,7 @@ def _screens() -> list[tuple[str, str, float | None]]:
     """Return name, shell command, and after how many seconds to look (None: at the end)."""
     where = 'countrycode = "NO" and population >= 100000'
     return [
+        ("demo", "make demo", None),
         (
             "query",
             f"isthmus query sqlite:///cities.db '{where}' -s 'population desc' --select name,population",
@@ -60,17 +62,19 @@ def _screens() -> list[tuple[str, str, float | None]]:
     ]
 
 
-def _run(command: str, columns: int, look: float | None, folder: Path) -> pyte.Screen:
+def _run(command: str, rows: int, columns: int, look: float | None, folder: Path) -> pyte.Screen:
     """Run a command in a terminal and return its screen."""
-    screen = pyte.Screen(columns, ROWS)
+    screen = pyte.Screen(columns, rows)
     stream = pyte.ByteStream(screen)
     pid, terminal = pty.fork()
     if pid == 0:
         os.chdir(folder)
         os.environ.update(TERM="xterm-256color", PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
         os.environ.pop("COLUMNS", None)
+        if command.startswith("make "):
+            command = f"{command} --silent --no-print-directory -C {ROOT}"
         os.execvp("bash", ["bash", "-c", command])  # noqa: S606, S607 - a command line is what is shown
-    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, columns, 0, 0))
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
     until = None if look is None else time.monotonic() + look
     while until is None or time.monotonic() < until:
         if not select.select([terminal], [], [], 0.1)[0]:
@@ -137,7 +141,8 @@ def _picture(name: str, command: str, screen: pyte.Screen) -> Path:
 
 
 def main() -> None:
-    """Load the cities and take all pictures."""
+    """Load the cities and take all pictures, or those that are named."""
+    wanted = sys.argv[1:]
     IMAGES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -153,7 +158,9 @@ def main() -> None:
             for path in folder.glob("copy*"):
                 path.unlink()
             for title, command, look in _screens():
-                print(_picture(title, command, _run(command, columns, look, folder)))
+                if not wanted or title in wanted:
+                    screen = _run(command, ROWS.get(title, 40), columns, look, folder)
+                    print(_picture(title, command, screen))
 
 
 if __name__ == "__main__":
