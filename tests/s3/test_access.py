@@ -105,21 +105,29 @@ async def over_tls(
 
 @pytest.mark.asyncio
 async def test_tls_is_verified(url: str, transport: str, tmp_path: Path) -> None:
-    """A known authority is accepted; an unknown one, an expired certificate, another host are refused."""
+    """A known authority is accepted; what is refused is named with its cure, and is nothing that passes."""
     (tmp_path / "good").mkdir()
     async with over_tls(url, tmp_path / "good") as (endpoint, authority):
         async with opened(url, transport=transport, endpoint_url=endpoint, ca_file=authority) as backend:
             assert await create(backend, "a") == ["a"]
-        with pytest.raises(ConnectError):
+        with pytest.raises(ConnectError, match=r"certificate was refused.*ca_file=") as caught:
             async with opened(url, transport=transport, endpoint_url=endpoint):
                 pass
-    for number, (expired, name) in enumerate([(True, "127.0.0.1"), (False, "example.org")]):
+        assert not caught.value.transient
+    spoiled = [(True, "127.0.0.1", "has expired"), (False, "example.org", "another host's")]
+    for number, (expired, name, why) in enumerate(spoiled):
         folder = tmp_path / str(number)
         folder.mkdir()
         async with over_tls(url, folder, expired=expired, name=name) as (endpoint, authority):
-            with pytest.raises(ConnectError):
+            with pytest.raises(ConnectError, match=why) as caught:
                 async with opened(url, transport=transport, endpoint_url=endpoint, ca_file=authority):
                     pass
+            assert not caught.value.transient
+    with pytest.raises(ConnectError, match="no TLS connection"):
+        async with opened(
+            url, transport=transport, endpoint_url=endpoint_of(url).replace("http://", "https://")
+        ):
+            pass
 
 
 @pytest.mark.asyncio

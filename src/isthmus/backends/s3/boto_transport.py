@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from isthmus.backends.s3.errors import Broken, NoSuchKeyError, PreconditionError, failure
+from isthmus.backends.s3.errors import Broken, NoSuchKeyError, PreconditionError, failure, refused_certificate
 from isthmus.backends.s3.transport import Blob, Listed, Listing
 from isthmus.errors import AccessError, ConfigError, IsthmusError, UnexpectedError
 
@@ -160,6 +160,10 @@ def translated(error: Exception, *, place: str, writes: bool) -> Exception:
         code = "" if code.isdigit() else code
         return failure(status, code, None, place=place, writes=writes, message=said.get("Message", "")[:200])
     names = {cls.__name__ for cls in type(error).__mro__}
+    if names & _TLS:
+        _, verified, why = str(error).partition("CERTIFICATE_VERIFY_FAILED")
+        broken = refused_certificate(why) if verified else Broken.NO_TLS
+        return failure(None, "", broken, place=place, writes=writes)
     for broken, known in _BROKEN:
         if names & known:
             return failure(None, "", broken, place=place, writes=writes)
@@ -174,6 +178,7 @@ def translated(error: Exception, *, place: str, writes: bool) -> Exception:
 
 # By name, so that botocore need not be imported to read this; the order matters: a connect timeout
 # is a connection that was not made.
+_TLS = frozenset({"SSLError", "ClientSSLError"})
 _BROKEN: tuple[tuple[Broken, frozenset[str]], ...] = (
     (
         Broken.CONNECT,
@@ -182,7 +187,6 @@ _BROKEN: tuple[tuple[Broken, frozenset[str]], ...] = (
                 "EndpointConnectionError",
                 "ConnectTimeoutError",
                 "ProxyConnectionError",
-                "SSLError",
                 "ClientConnectorError",
                 "ConnectionRefusedError",
             }
@@ -293,4 +297,4 @@ _OTHER = frozenset(
         "WebSocketError",
     ]
 )
-KNOWN = frozenset().union(*(names for _, names in _BROKEN), _CREDENTIALS, _SETTINGS, _OTHER)
+KNOWN = _TLS.union(*(names for _, names in _BROKEN), _CREDENTIALS, _SETTINGS, _OTHER)

@@ -27,6 +27,40 @@ class Broken(enum.Enum):
     CONNECT = "no connection could be made"
     TIMEOUT = "no answer came in time"
     CUT = "the connection ended before the answer was complete"
+    UNTRUSTED = (
+        "the server's certificate was refused: nobody known here signed it;"
+        " if it is the right one, give its signer's certificate as ca_file="
+    )
+    EXPIRED = (
+        "the server's certificate was refused: it has expired or is not valid yet by this machine's clock;"
+        " renew it, or set the clock"
+    )
+    MISNAMED = (
+        "the server's certificate was refused: it is another host's;"
+        " name the server in endpoint_url= as its certificate does"
+    )
+    REFUSED = "the server's certificate was refused: it is damaged or not fit for a server; get it a new one"
+    NO_TLS = "no TLS connection could be made; if the server speaks none, write http:// in endpoint_url="
+
+    @property
+    def before_sending(self) -> bool:
+        """Whether no request can have been sent."""
+        return self not in {Broken.TIMEOUT, Broken.CUT}
+
+
+def refused_certificate(words: str) -> Broken:
+    """Return why a certificate was refused, by the words of OpenSSL or the names of rustls."""
+    for why, known in _REFUSALS:
+        if any(word in words for word in known):
+            return why
+    return Broken.REFUSED
+
+
+_REFUSALS = (
+    (Broken.UNTRUSTED, ("UnknownIssuer", "issuer certificate", "self-signed", "self signed")),
+    (Broken.EXPIRED, ("Expired", "NotValidYet", "has expired", "not yet valid")),
+    (Broken.MISNAMED, ("NotValidForName", "mismatch", "not valid for")),
+)
 
 
 class NoSuchKeyError(Exception):
@@ -97,8 +131,9 @@ def failure(
     A write without an answer, or whose answer is a server's own trouble, may have been done.
     """
     if broken is not None:
-        if broken is Broken.CONNECT:
-            return ConnectError(f"{place}: {broken.value}")
+        if broken.before_sending:
+            # Only a connection that was not taken may be taken the next time.
+            return ConnectError(f"{place}: {broken.value}", transient=broken is Broken.CONNECT)
         return UnavailableError(f"{place}: {broken.value}", applied=_maybe(writes))
     if code == "NoSuchBucket":
         return ConfigError(f"{place}: the bucket does not exist")

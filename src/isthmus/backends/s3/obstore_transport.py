@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from isthmus._registry import driver
-from isthmus.backends.s3.errors import Broken, NoSuchKeyError, PreconditionError, failure
+from isthmus.backends.s3.errors import Broken, NoSuchKeyError, PreconditionError, failure, refused_certificate
 from isthmus.backends.s3.transport import Blob, Listed, Listing
 from isthmus.errors import AccessError, IsthmusError
 
@@ -21,6 +21,9 @@ _code = re.compile(r"<Code>([^<]*)</Code>").search
 _message = re.compile(r"<Message>([^<]*)</Message>").search
 # An error that obstore itself has no word for (`Unknown`) holds its client's, which has.
 _kind = re.compile(r"\bkind: (Connect|Timeout|Request|Interrupted|Decode)\b").search
+# rustls' own names, in the debug form of the error.
+_certificate = re.compile(r"\bInvalidCertificate\(\s*(\w+)").search
+_tls = re.compile(r"\berror: (?:InvalidMessage|PeerIncompatible|AlertReceived|PeerMisbehaved)\b").search
 
 
 class ObstoreTransport:
@@ -113,7 +116,7 @@ class ObstoreTransport:
             return AccessError(f"{self._place}: no credentials could be had for the next request")
         broken = None
         if status is None and "Received redirect" not in text:
-            broken = _BROKEN.get(kind[1]) if kind else None
+            broken = _unsafe(text) or (_BROKEN.get(kind[1]) if kind else None)
             if broken is None and name == "FileNotFoundError":
                 return NoSuchKeyError()
         return failure(
@@ -124,6 +127,14 @@ class ObstoreTransport:
             writes=writes,
             message=said[1] if said else "" if status else text.split("\n", maxsplit=1)[0][:200],
         )
+
+
+def _unsafe(text: str) -> Broken | None:
+    """Return what failed of TLS, if it was that."""
+    why = _certificate(text)
+    if why is not None:
+        return refused_certificate(why[1])
+    return Broken.NO_TLS if _tls(text) else None
 
 
 _BROKEN = {
