@@ -1,24 +1,27 @@
-"""Alternating rounds, medians, and ratios against targets."""
+"""Alternating rounds, medians, percentiles and memory; what a suite is made of and how it is kept."""
 
 from __future__ import annotations
 
 import json
+import os
 import platform
 import resource
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from benchmarks.targets import RESULTS, cells_of
+
 ROOT = Path(__file__).parents[1]
-TARGETS = Path(__file__).with_name("targets.json")
-OUT = Path(__file__).with_name("out")
 SLOW_SECONDS = 10.0
+PERCENTILES = (50, 90, 99, 99.9)
+DRIVERS = ("asyncpg", "elasticsearch", "aiohttp", "aioboto3", "obstore", "orjson", "pydantic")
 
 # One side of a job: sets itself up, and returns the seconds of the measured part alone.
 Side = Callable[[], Awaitable[float]]
@@ -38,32 +41,41 @@ class Measured:
 
 
 @dataclass
-class Verdict:
-    """One target of a job and whether it is met: `met`, `not met` or `not run`."""
-
-    against: str
-    target: str
-    ratio: float | None
-    state: str
-
-
-@dataclass
 class Row:
-    """A job's sides and verdicts."""
+    """A job's sides; figures of other units by name; percentiles of latency by side."""
 
     job: str
     sides: dict[str, Measured]
-    verdicts: list[Verdict]
     notes: dict[str, Any] = field(default_factory=dict)
+    figures: dict[str, float] = field(default_factory=dict)
+    latencies: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    def plain(self) -> dict[str, Any]:
+        """Return what is stored."""
+        shape = asdict(self)
+        for name, side in self.sides.items():
+            shape["sides"][name]["median"] = side.median
+        return shape
+
+    def states(self) -> list[str]:
+        """Return how the job's targets stand."""
+        stored = {self.job: self.plain()}
+        return [cell.judged(stored).state for cell in cells_of(self.job)]
 
 
 async def measure(
-    job: str, sides: dict[str, Side], *, rounds: int = 5, notes: dict[str, Any] | None = None
+    job: str,
+    sides: Mapping[str, Side],
+    *,
+    rounds: int = 5,
+    notes: dict[str, Any] | None = None,
+    figures: dict[str, float] | None = None,
+    known: Mapping[str, Measured] | None = None,
 ) -> Row:
     """Run each side in turn, `rounds` times after one warm-up, and judge the job.
 
     A side that takes over ten seconds is run twice, without a warm-up; one that fails is dropped
-    with its reason.
+    with its reason. `known` are sides that another job of this run measured already.
     """
     measured = {name: Measured() for name in sides}
     for turn in range(rounds + 1):
@@ -80,31 +92,16 @@ async def measure(
                 continue
             if turn > 0 or seconds > SLOW_SECONDS:
                 measured[name].seconds.append(seconds)
-    row = Row(job, measured, verdicts(job, {n: m.median for n, m in measured.items()}), notes or {})
+    row = Row(job, {**measured, **(known or {})}, notes or {}, figures or {})
     show(row)
     return row
 
 
-def verdicts(job: str, medians: dict[str, float | None]) -> list[Verdict]:
-    """Return how a job stands against its targets."""
-    judged = []
-    ours = medians.get("ours")
-    for against, target in json.loads(TARGETS.read_text()).get(job, {}).items():
-        theirs = medians.get(against)
-        text = (
-            f"at most {target['most']:g}x" if "most" in target else f"at least {target['faster']:g}x faster"
-        )
-        if ours is None or theirs is None:
-            judged.append(Verdict(against, text, None, "not run"))
-        elif "most" in target:
-            judged.append(Verdict(against, text, ours / theirs, _state(ours / theirs <= target["most"])))
-        else:
-            judged.append(Verdict(against, text, theirs / ours, _state(theirs / ours >= target["faster"])))
-    return judged
-
-
-def _state(met: bool) -> str:
-    return "met" if met else "not met"
+def percentiles(latencies: Sequence[float]) -> dict[str, float]:
+    """Return the percentiles of some waits in seconds, and the longest."""
+    ordered = sorted(latencies)
+    found = {f"p{p:g}": ordered[min(len(ordered) - 1, int(len(ordered) * p / 100))] for p in PERCENTILES}
+    return {**found, "longest": ordered[-1]}
 
 
 def show(row: Row) -> None:
@@ -117,11 +114,15 @@ def show(row: Row) -> None:
             print(f"  {name:<34} {_time(side.median or 0)}  {spread}")
         else:
             print(f"  {name:<34} {side.failure or 'not run'}")
-    for verdict in row.verdicts:
-        ratio = "" if verdict.ratio is None else f"{verdict.ratio:.2f}x"
-        print(f"  -> {verdict.target} against {verdict.against}: {ratio} {verdict.state}")
-    for note, value in row.notes.items():
-        print(f"  {note}: {value}")
+    for name, found in row.latencies.items():
+        print(f"  {name:<34} " + ", ".join(f"{p} {_time(wait).strip()}" for p, wait in found.items()))
+    for figure, value in row.figures.items():
+        print(f"  {figure}: {value:.4g}")
+    for note, text in row.notes.items():
+        print(f"  {note}: {text}")
+    stored = {row.job: row.plain()}
+    for verdict in (cell.judged(stored) for cell in cells_of(row.job)):
+        print(f"  -> {verdict.state}: {verdict.cell.wanted}; measured {verdict.shown or '-'}")
     sys.stdout.flush()
 
 
@@ -132,32 +133,64 @@ def _time(seconds: float) -> str:
 def machine() -> dict[str, Any]:
     """Return what the figures were taken on."""
     found = {}
-    for name in ("asyncpg", "elasticsearch", "aioboto3", "obstore", "orjson", "pydantic"):
+    for name in DRIVERS:
         try:
             found[name] = version(name)
         except PackageNotFoundError:
             found[name] = "-"
-    git = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
-    commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "commit": commit,
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9),
+        "load": round(os.getloadavg()[0], 1),
+        "commit": _commit(),
         "taken": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "versions": found,
     }
 
 
-def write(suite: str, rows: Sequence[Row]) -> Path:
-    """Write a suite's rows as JSON and return the file."""
-    OUT.mkdir(exist_ok=True)
-    path = OUT / f"{suite}.json"
-    shape = {"machine": machine(), "rows": [asdict(row) for row in rows]}
-    for row, plain in zip(rows, shape["rows"], strict=True):
-        for name, side in row.sides.items():
-            plain["sides"][name]["median"] = side.median
-    path.write_text(json.dumps(shape, indent=1))
+def _commit() -> str:
+    """Return the commit, with a plus where the code differs from it."""
+    changed = _git("diff", "--stat", "HEAD", "--", "src")
+    return _git("rev-parse", "--short", "HEAD") + ("+" if changed else "")
+
+
+def _git(*words: str) -> str:
+    command = ["git", "-C", str(ROOT), *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+
+def _processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
+def write(suite: str, rows: Sequence[Row], seconds: float, before: dict[str, Any] | None = None) -> Path:
+    """Write a suite's rows as JSON and return the file; `before` is the machine as it was at the start."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{suite}.json"
+    shape = {
+        "machine": before or machine(),
+        "seconds": round(seconds, 1),
+        "rows": [_rounded(row.plain()) for row in rows],
+    }
+    path.write_text(json.dumps(shape, indent=1) + "\n")
     return path
+
+
+def _rounded(value: Any) -> Any:
+    """Return the value with six significant digits: more say nothing and make a large diff."""
+    match value:
+        case float():
+            return float(f"{value:.6g}")
+        case dict():
+            return {key: _rounded(item) for key, item in value.items()}
+        case list():
+            return [_rounded(item) for item in value]
+        case _:
+            return value
 
 
 def resident() -> int:

@@ -35,13 +35,18 @@ print([m for m in {unwanted!r} if m in sys.modules])
 def probe(statement: str) -> tuple[float, list[str]]:
     """Return the milliseconds that a statement takes after `import asyncio` in a fresh interpreter."""
     code = PROBE.format(statement=statement, unwanted=UNWANTED)
-    # As after an install, which compiles: a shell may forbid it for the checkout's own modules.
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    out = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
-    ).stdout
+    command = [sys.executable, "-c", code]
+    out = subprocess.run(command, capture_output=True, text=True, check=True, env=compiling()).stdout
     milliseconds, loaded = out.strip().splitlines()
     return float(milliseconds), json.loads(loaded.replace("'", '"'))
+
+
+def compiling() -> dict[str, str]:
+    """Return the environment of a Python that keeps what it compiles, as an install does.
+
+    A shell may forbid it for the checkout's own modules.
+    """
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
 def core_install() -> tuple[list[str], float]:

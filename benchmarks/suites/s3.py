@@ -17,7 +17,7 @@ import orjson
 from obstore.store import S3Store
 
 from benchmarks.data import document, documents, name_of
-from benchmarks.harness import Row, Side, Timer, measure
+from benchmarks.harness import Measured, Row, Side, Timer, measure
 from benchmarks.rivals.client import Rival
 from isthmus import AsyncDatabase, Query, Record
 
@@ -67,8 +67,10 @@ async def rows() -> AsyncIterator[Row]:
     """Run every S3 row."""
     rival, bare = Rival(), store()
     try:
-        yield await _create_object(bare, rival)
-        yield await _create_log(bare, rival)
+        yield await _known()
+        row = await _create_object(bare, rival)
+        yield row
+        yield await _create_log(bare, row.sides["rival"])
         for size in (1_000, 10_000):
             yield await _search_object(bare, rival, size)
         async for row in _search_log(bare):
@@ -76,6 +78,21 @@ async def rows() -> AsyncIterator[Row]:
         yield await _get(bare, rival)
     finally:
         await rival.close()
+
+
+async def _known() -> Row:
+    made = [Record(data) for data in documents(100)]
+    db = await handle("object", f"k-{uuid.uuid4().hex[:8]}")
+
+    async def ours() -> float:
+        await db.clear()
+        with Timer() as timer:
+            await db.create_batch(made)
+        return timer.seconds
+
+    row = await measure("s3 batch of 100, known as 0.98 s", {"ours": ours})
+    await db.close()
+    return row
 
 
 async def _create_object(bare: S3Store, rival: Rival) -> Row:
@@ -122,7 +139,7 @@ async def _create_object(bare: S3Store, rival: Rival) -> Row:
     return row
 
 
-async def _create_log(bare: S3Store, rival: Rival) -> Row:
+async def _create_log(bare: S3Store, rival: Measured) -> Row:
     data = documents(1_000)
     db = await handle("log", f"l-{uuid.uuid4().hex[:8]}")
     turn = itertools.count()
@@ -141,9 +158,9 @@ async def _create_log(bare: S3Store, rival: Rival) -> Row:
         return timer.seconds
 
     sides: dict[str, Side] = {"ours": ours, "bare": one_put}
-    sides["rival"] = rival.side("create_batch", backend="s3", n=1_000)
     notes = {"requests and price at AWS": f"1 PUT, ${PUT:.6f}"}
-    row = await measure("s3 create_batch 1,000, log layout", sides, notes=notes)
+    # The rival has one layout only: its rounds are those of the row above, 43 s each.
+    row = await measure("s3 create_batch 1,000, log layout", sides, notes=notes, known={"rival": rival})
     await db.close()
     return row
 

@@ -1,0 +1,130 @@
+"""The targets as data, and how the stored figures stand against them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+TARGETS = Path(__file__).with_name("targets.json")
+RESULTS = Path(__file__).with_name("results")
+
+MET, NOT_MET, NOT_RUN = "met", "not met", "not run"
+Stored = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One figure to reach: against another side of a job, or an absolute one."""
+
+    job: str
+    against: str = ""
+    most: float | None = None
+    faster: float | None = None
+    seconds: float | None = None
+    figure: str = ""
+    runs: bool = False
+    reason: str = ""
+    """Why it is not met, and what was tried."""
+
+    @property
+    def wanted(self) -> str:
+        """Return the target in words."""
+        if self.runs:
+            return "runs"
+        if self.seconds is not None:
+            return f"at most {self.seconds * 1e3:g} ms"
+        if self.figure:
+            return f"{self.figure}: at most {self.most:g}"
+        if self.most is not None:
+            return f"at most {self.most:g}x {self.against}"
+        return f"at least {self.faster:g}x as fast as {self.against}"
+
+    def judged(self, stored: Stored) -> Verdict:
+        """Return how the stored rows stand against it."""
+        value = self._value(stored.get(self.job, {}))
+        if value is None:
+            return Verdict(self, None, NOT_RUN)
+        most = self.seconds if self.most is None else self.most
+        good = value <= most if most is not None else value >= (self.faster or 0)
+        return Verdict(self, value, MET if good else NOT_MET)
+
+    def _value(self, row: Mapping[str, Any]) -> float | None:
+        if self.figure:
+            found: float | None = row.get("figures", {}).get(self.figure)
+            return found
+        sides = row.get("sides", {})
+        ours = sides.get("ours", {}).get("median")
+        if self.runs or ours is None:
+            return None if ours is None else 1.0
+        if self.seconds is not None:
+            return float(ours)
+        theirs = sides.get(self.against, {}).get("median")
+        if theirs is None:
+            return None
+        return float(ours / theirs if self.most is not None else theirs / ours)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How one cell stands: met, not met or not run."""
+
+    cell: Cell
+    value: float | None
+    state: str
+
+    @property
+    def shown(self) -> str:
+        """Return the measured value in words."""
+        if self.value is None:
+            return ""
+        if self.cell.runs:
+            return "yes"
+        if self.cell.seconds is not None:
+            return f"{self.value * 1e3:.3g} ms"
+        if self.cell.figure:
+            return f"{self.value:.3g}"
+        return f"{self.value:.2f}x" if self.value < 100 else f"{self.value:,.0f}x"
+
+
+@dataclass(frozen=True)
+class TargetRow:
+    """One row of a table of targets."""
+
+    table: str
+    name: str
+    cells: list[Cell] = field(default_factory=list)
+
+    def judged(self, stored: Stored) -> list[Verdict]:
+        """Return how each of its cells stands."""
+        return [cell.judged(stored) for cell in self.cells]
+
+
+def targets() -> Iterator[TargetRow]:
+    """Yield each row of the targets."""
+    for table, rows in json.loads(TARGETS.read_text()).items():
+        for name, cells in rows.items():
+            yield TargetRow(table, name, [Cell(**{"job": name, **cell}) for cell in cells])
+
+
+def cells_of(job: str) -> list[Cell]:
+    """Return the targets of one job."""
+    return [cell for row in targets() for cell in row.cells if cell.job == job]
+
+
+def stored_runs() -> dict[str, dict[str, Any]]:
+    """Return what each suite's last run wrote."""
+    return {path.stem: json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))}
+
+
+def stored_rows() -> dict[str, dict[str, Any]]:
+    """Return the last rows of all suites by their jobs."""
+    return {row["job"]: row for run in stored_runs().values() for row in run["rows"]}
+
+
+def state_of(verdicts: list[Verdict]) -> str:
+    """Return a row's state: met if each of its cells is."""
+    states = {verdict.state for verdict in verdicts}
+    return next(state for state in (NOT_MET, NOT_RUN, MET) if state in states)
