@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from isthmus import AsyncDatabase, field
+from isthmus import AsyncDatabase, Query, Record, field
 from isthmus.errors import ConfigError, UnavailableError
 from isthmus.testing import conformance
 from tests.stores import store_of
@@ -116,7 +116,19 @@ async def test_a_table_name_is_only_a_name(store: str, name: str) -> None:
         try:
             other = db.collection(name)
             await other.upsert("x", {"n": 2})
+            await other.create_batch([Record({"n": 3}, id="y"), Record({"n": 3}, id="z")])
             assert [r.id for r in await other.search(field("n") == 2)] == ["x"]
+            assert [r.id for r in await other.search(Query().sort("n", "desc"))] == ["y", "z", "x"]
+            assert [r.id async for r in other.stream(field("n") == 3, page_size=1)] == ["y", "z"]
+            assert await other.count(field("n") > 1) == 3
+            assert await other.aggregate(total=("sum", "n"), by="n") == [
+                {"n": 2, "total": 2},
+                {"n": 3, "total": 6},
+            ]
+            assert [r and r.id for r in await other.get_batch(["x", "none"])] == ["x", None]
+            await other.update("x", {"n": 4})
+            assert await other.delete_batch(["x", "none"]) == [True, False]
+            assert await other.delete_where(field("n") == 3) == 2
             await other.clear()
         except ConfigError:
             pass

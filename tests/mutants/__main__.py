@@ -1,9 +1,15 @@
-"""`python -m tests.mutants`: plants bugs by rule, runs the tests of their backend, prints the survivors."""
+"""`python -m tests.mutants`: plants bugs by rule, runs the tests of their backend, prints the survivors.
+
+All of it works on a copy of the tree as it is at the start. What caught a mutant is run without one
+in the end, unless a survivor has shown already that it passes: a test that fails anyway catches nothing.
+"""
 
 from __future__ import annotations
 
 import argparse
+import compileall
 import concurrent.futures
+import contextlib
 import os
 import random
 import resource
@@ -13,191 +19,204 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.mutants.groups import GROUPS, Group, Trial, equivalent
 from tests.mutants.rules import Mutant, mutants
 
 ROOT = Path(__file__).parents[2]
-SOURCE = ROOT / "src" / "isthmus"
 CAUGHT_SHARE = 0.95
-# Many times what the slowest trial takes.
+FEWEST = 50
+# Many times what the slowest trial takes: a loop without end works, one that waits does not.
 CPU_SECONDS = 120
+WALL_SECONDS = 600
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
-    """Files that mean something, what notices a bug in them, and the server that this needs."""
+class Judged:
+    """A mutant and the trial that noticed it."""
 
-    files: tuple[str, ...]
-    trials: tuple[tuple[str, ...], ...]
-    share: int
-    """How many of its mutants are run."""
-    server: str | None = None
-
-
-def _pytest(*arguments: str) -> tuple[str, ...]:
-    return (
-        "-m",
-        "pytest",
-        "-x",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "-p",
-        "no:xdist",
-        "--timeout=60",
-        *arguments,
-    )
-
-
-def _backend(name: str, n: int, *more: str) -> tuple[tuple[str, ...], ...]:
-    """Return the trials of a backend: a slice of the differential run, then the suite."""
-    slices = tuple(
-        (
-            "-m",
-            "tests.differential",
-            "--backend",
-            name,
-            "--n",
-            str(n),
-            "--seed",
-            seed,
-            "--jobs",
-            "1",
-            "--first",
-            *more,
-        )
-        for seed in ("1", "2")
-    )
-    return (*slices, _pytest("tests/conformance", "-k", f"{name} and not large_batch"))
-
-
-_TABLE = _pytest("tests/unit/test_truth_table.py")
-_LAWS = _pytest("tests/property/test_laws.py")
-_MEMORY = _pytest("tests/conformance", "-k", "memory and not large_batch")
-GROUPS: dict[str, Group] = {
-    "evaluator": Group(
-        ("_query/evaluate.py", "_query/found.py", "_query/text.py", "_query/order.py", "_query/aggregate.py"),
-        (_TABLE, _MEMORY, _LAWS),
-        14,
-    ),
-    "planner": Group(
-        ("_query/split.py", "_query/normalize.py", "layers/plan.py"),
-        (_pytest("tests/thirdparty/test_planning.py"), _LAWS, _MEMORY),
-        12,
-    ),
-    "sqlite": Group(
-        tuple(
-            f"backends/sqlite/{name}.py"
-            for name in ("predicates", "compile", "sorting", "fields", "aggregates")
-        ),
-        _backend("sqlite", 1_500),
-        16,
-    ),
-    "postgres": Group(
-        tuple(
-            f"backends/postgres/{name}.py"
-            for name in ("filter", "arms", "fields", "patterns", "leaves", "regex", "sort", "pages")
-        ),
-        _backend("postgres", 1_000),
-        14,
-        "postgres",
-    ),
-    "elasticsearch": Group(
-        tuple(f"backends/elasticsearch/{name}.py" for name in ("compile", "order", "pattern", "aggregate")),
-        _backend("elasticsearch", 400, "--per-set", "80"),
-        8,
-        "elasticsearch",
-    ),
-    "s3": Group(("backends/s3/prefilter.py",), _backend("s3", 300), 4, "s3"),
-}
-# Mutants that change no answer, each with the reason: only work is saved or spent differently.
-EQUIVALENT: dict[tuple[str, str], str] = {
-    ("_query/aggregate.py", "return math.inf if exact > 0 else -math.inf"): "zero does not overflow",
-}
+    group: str
+    mutant: Mutant
+    by: Trial | None
+    seconds: float
 
 
 def main() -> int:
     """Run the mutants of the chosen groups; return 1 if fewer than 95 % of at least 50 are caught."""
     options = _options()
-    rng = random.Random(options.seed)
-    chosen: list[tuple[str, Mutant]] = []
-    for name in options.group or GROUPS:
-        group = GROUPS[name]
-        if group.server and f"ISTHMUS_TEST_{group.server.upper()}_URL" not in os.environ:
-            print(f"{name}: not run, it needs python -m tests.servers run {group.server} -- …")
-            continue
-        every = [m for file in group.files if (SOURCE / file).exists() for m in mutants(SOURCE / file)]
-        every = [m for m in every if _key(m) not in EQUIVALENT]
-        share = group.share if options.share is None else options.share
-        chosen += [(name, mutant) for mutant in rng.sample(every, min(share, len(every)))]
-        print(f"{name}: {min(share, len(every))} of {len(every)} mutants")
     started = time.monotonic()
-    survivors = []
-    with concurrent.futures.ThreadPoolExecutor(options.jobs) as threads:
-        for (name, mutant), caught in zip(
-            chosen, threads.map(_caught, *zip(*chosen, strict=True)), strict=True
-        ):
-            print(
-                f"{'caught' if caught else 'SURVIVED':<9}{name}: {_shown(mutant)} {caught or ''}", flush=True
-            )
-            if not caught:
-                survivors.append(mutant)
-    count = len(chosen)
-    share_caught = 1 - len(survivors) / count
+    with _copied() as tree:
+        bench = Bench(tree)
+        chosen = list(_chosen(options, tree))
+        if not chosen:
+            print("no mutant is like this")
+            return 1
+        with concurrent.futures.ThreadPoolExecutor(options.jobs) as threads:
+            judged = []
+            for one in threads.map(lambda pair: bench.judge(*pair), chosen):
+                judged.append(one)
+                print(_line(one), flush=True)
+            broken = [told for told in threads.map(bench.control, _doubtful(judged)) if told]
+    print(_table(judged))
+    survivors = [one for one in judged if one.by is None]
+    share = 1 - len(survivors) / len(judged)
     print(
-        f"seed {options.seed}: {count - len(survivors)} of {count} caught ({share_caught:.1%})"
+        f"seed {options.seed}: {len(judged) - len(survivors)} of {len(judged)} caught ({share:.1%})"
         f" in {time.monotonic() - started:.0f} s"
     )
-    for mutant in survivors:
-        print(f"survivor: {_shown(mutant)}")
-    return 0 if share_caught >= CAUGHT_SHARE and (count >= 50 or options.group) else 1
+    for one in survivors:
+        print(f"survivor: {one.group}: {_shown(one.mutant)}")
+    for told in broken:
+        print(f"fails without any mutant, so that it proves nothing: {told}")
+    enough = len(judged) >= FEWEST or bool(options.group or options.like)
+    return 0 if share >= CAUGHT_SHARE and enough and not broken else 1
 
 
-def _caught(name: str, mutant: Mutant) -> str:
-    """Return which trial noticed the mutant; nothing if none did."""
-    with tempfile.TemporaryDirectory(prefix="isthmus-mutant-") as folder:
-        overlay = Path(folder) / "isthmus"
-        shutil.copytree(SOURCE, overlay, ignore=shutil.ignore_patterns("__pycache__"))
-        (overlay / mutant.path.relative_to(SOURCE)).write_text(mutant.text())
-        env = {**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}", "PYTHONDONTWRITEBYTECODE": "1"}
-        for trial in GROUPS[name].trials:
-            # A loop without end is noticed by the time that it works, which a busy machine does not stretch.
+@contextlib.contextmanager
+def _copied() -> Iterator[Path]:
+    """Copy the code and its tests, compiled, to where nobody edits them."""
+    shared = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="isthmus-mutants-", dir=shared) as folder:
+        tree = Path(folder) / "tree"
+        ignored = shutil.ignore_patterns("__pycache__")
+        for part in ("src", "tests"):
+            shutil.copytree(ROOT / part, tree / part, ignore=ignored)
+        shutil.copy(ROOT / "pyproject.toml", tree)
+        compileall.compile_dir(tree / "src", quiet=2)
+        compileall.compile_dir(tree / "tests", quiet=2)
+        yield tree
+
+
+def _chosen(options: argparse.Namespace, tree: Path) -> Iterator[tuple[str, Mutant]]:
+    """Yield the mutants of a run: of each group its share, the kinds of slips in turn."""
+    source = tree / "src" / "isthmus"
+    for name in options.group or GROUPS:
+        group = GROUPS[name]
+        if group.server is not None and group.server[1] not in os.environ:
+            print(f"{name}: not run, it needs {group.server[1]} (make mutants)")
+            continue
+        made = [mutant for file in group.files for mutant in mutants(source / file)]
+        every = [mutant for mutant in made if equivalent(mutant, source) is None]
+        wanted = every if options.like is None else [m for m in every if options.like in str(m)]
+        share = group.share if options.share is None else options.share
+        picked = wanted if options.like else _in_turn(wanted, share, random.Random(f"{options.seed}/{name}"))
+        print(f"{name}: {len(picked)} of {len(every)} mutants; {len(made) - len(every)} are no bugs by rule")
+        for mutant in picked:
+            yield name, mutant
+
+
+def _in_turn(every: Sequence[Mutant], count: int, rng: random.Random) -> list[Mutant]:
+    """Return so many mutants, one of each kind after another, so that rare kinds are among them."""
+    by_kind: dict[str, list[Mutant]] = {}
+    for mutant in rng.sample(every, len(every)):
+        by_kind.setdefault(mutant.kind, []).append(mutant)
+    picked: list[Mutant] = []
+    while by_kind and len(picked) < count:
+        for kind in list(by_kind):
+            picked.append(by_kind[kind].pop())
+            if not by_kind[kind]:
+                del by_kind[kind]
+    return picked[:count]
+
+
+class Bench:
+    """Runs trials on copies of the tree, each with one edit or none."""
+
+    def __init__(self, tree: Path) -> None:
+        self._tree = tree
+
+    def judge(self, name: str, mutant: Mutant) -> Judged:
+        """Run the trials of a group until one notices the mutant."""
+        started = time.monotonic()
+        source = self._tree / "src"
+        with tempfile.TemporaryDirectory(prefix="mutant-", dir=self._tree.parent) as folder:
+            # copytree keeps the times by which Python knows its compiled files again.
+            shutil.copytree(source / "isthmus", Path(folder) / "isthmus")
+            edited = Path(folder) / mutant.path.relative_to(source)
+            edited.write_text(mutant.text())
+            for compiled in (edited.parent / "__pycache__").glob(f"{edited.stem}.*.pyc"):
+                compiled.unlink()
+            by = next((trial for trial in GROUPS[name].trials if self._notices(name, trial, folder)), None)
+        return Judged(name, mutant, by, time.monotonic() - started)
+
+    def control(self, name_and_trial: tuple[str, Trial]) -> str:
+        """Run a trial without any mutant; return its name if it fails."""
+        name, trial = name_and_trial
+        return _named(trial) if self._notices(name, trial, str(self._tree / "src")) else ""
+
+    def _notices(self, name: str, trial: Trial, package: str) -> bool:
+        path = f"{package}{os.pathsep}{self._tree}"
+        env = {**os.environ, **_server_of(GROUPS[name]), "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
+        try:
             done = subprocess.run(
                 [sys.executable, *trial],
-                cwd=ROOT,
+                cwd=self._tree,
                 env=env,
                 capture_output=True,
                 check=False,
                 preexec_fn=_bounded,
+                timeout=WALL_SECONDS,
             )
-            if done.returncode == -signal.SIGXCPU:
-                return "by a loop without end"
-            if done.returncode:
-                return f"by {trial[1]} {trial[-1] if trial[1] == 'pytest' else ''}".strip()
-    return ""
+        except subprocess.TimeoutExpired:
+            return True
+        return done.returncode != 0
+
+
+def _server_of(group: Group) -> dict[str, str]:
+    return {} if group.server is None else {group.server[0]: os.environ[group.server[1]]}
 
 
 def _bounded() -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
+    # Killed by a signal that Python does not turn into a trace.
+    signal.signal(signal.SIGXCPU, signal.SIG_DFL)
 
 
-def _key(mutant: Mutant) -> tuple[str, str]:
-    line = mutant.path.read_text().splitlines()[mutant.line - 1].strip()
-    return str(mutant.path.relative_to(SOURCE)), line
+def _doubtful(judged: Sequence[Judged]) -> list[tuple[str, Trial]]:
+    """Return the trials that caught something and that no survivor has passed."""
+    passed = {one.group for one in judged if one.by is None}
+    caught = dict.fromkeys((one.group, one.by) for one in judged if one.by is not None)
+    return [(group, trial) for group, trial in caught if group not in passed]
+
+
+def _named(trial: Trial) -> str:
+    if trial[1] == "tests.differential":
+        return f"differential, seed {trial[trial.index('--seed') + 1]}"
+    return " ".join(argument for argument in trial[2:] if argument.startswith("tests/") or " " in argument)
+
+
+def _line(one: Judged) -> str:
+    word = "SURVIVED" if one.by is None else "caught"
+    by = "" if one.by is None else f" by {_named(one.by)}"
+    return f"{word:<9}{one.group}: {_shown(one.mutant)}{by} ({one.seconds:.0f} s)"
 
 
 def _shown(mutant: Mutant) -> str:
-    return str(mutant).replace(f"{SOURCE}/", "")
+    return str(mutant).partition("/src/isthmus/")[2]
+
+
+def _table(judged: Sequence[Judged]) -> str:
+    """Return caught of planted, by group and kind of slip."""
+    planted = Counter((one.group, one.mutant.kind) for one in judged)
+    caught = Counter((one.group, one.mutant.kind) for one in judged if one.by is not None)
+    groups, kinds = (sorted({pair[at] for pair in planted}) for at in (0, 1))
+    rows = [["", *kinds]]
+    for group in groups:
+        cells = (f"{caught[group, kind]}/{planted[group, kind]}" for kind in kinds)
+        rows.append([group, *("-" if cell == "0/0" else cell for cell in cells)])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
-    parser.add_argument(
-        "--group", action="append", choices=GROUPS, help="only these; may be given several times"
-    )
+    parser = argparse.ArgumentParser(prog="python -m tests.mutants", description="Plants bugs by rule.")
+    parser.add_argument("--group", action="append", choices=GROUPS, help="only these; may be repeated")
     parser.add_argument("--share", type=int, help="how many mutants of each group")
+    parser.add_argument("--like", help="all mutants that are shown with this text: sqlite/compile.py:84")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     return parser.parse_args()

@@ -17,13 +17,15 @@ from isthmus.testing.values import KEYS
 @pytest.mark.asyncio
 async def test_every_key_is_a_field(db: AsyncDatabase, key: str) -> None:
     """It is stored, filtered by, sorted by and selected, at the top and below (§1)."""
-    await stored(db, {"x": {key: 2, "in": {key: "t"}}, "y": {key: 1}, "z": {"in": {}}})
+    await stored(db, {"x": {key: 2, "in": {key: "t"}}, "y": {key: 1}, "z": {"in": {}}, "l": {key: [3, [4]]}})
 
     assert (await db.require("x")).data == {key: 2, "in": {key: "t"}}
     assert await found(db, field([key]) == 2) == {"x"}
-    assert await found(db, field([key]).exists()) == {"x", "y"}
+    assert await found(db, field([key]) == 4) == {"l"}
+    assert await found(db, field([key]) == [3, [4]]) == {"l"}
+    assert await found(db, field([key]).exists()) == {"x", "y", "l"}
     assert await found(db, field(["in", key]) == "t") == {"x"}
-    assert [r.id for r in await db.search(Query().sort([key]))] == ["y", "x", "z"]
+    assert [r.id for r in await db.search(Query().sort([key]))] == ["y", "x", "l", "z"]
     [selected] = await db.search(Query().filter(field("_id") == "x").select([key]))
     assert selected.data == {key: 2}
 

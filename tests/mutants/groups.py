@@ -1,0 +1,138 @@
+"""What is mutated, what must notice it, and which mutants are no bugs, each by a stated rule."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.mutants.rules import Mutant
+
+Trial = tuple[str, ...]
+"""Arguments of Python: a run that ends with 0 if it noticed nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Files that mean something, what notices a bug in them, and the server that this needs."""
+
+    files: tuple[str, ...]
+    trials: tuple[Trial, ...]
+    share: int
+    """How many of its mutants are run."""
+    server: tuple[str, str] | None = None
+    """The variable that the trials read, and the one that `tests.servers run` sets."""
+
+
+def _pytest(*arguments: str) -> Trial:
+    quiet = ("-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--timeout=60")
+    return ("-m", "pytest", *quiet, *arguments)
+
+
+# Stop at the first difference, and do not make it small.
+_FIRST = ("--jobs", "1", "--first")
+
+
+def _backend(name: str, n: int, *more: str) -> tuple[Trial, ...]:
+    """Return the trials of a backend: a slice of the differential run, the suite, and another slice."""
+    first, second = (
+        ("-m", "tests.differential", "--backend", name, "--seed", seed, "--n", str(n), *_FIRST, *more)
+        for seed in ("1", "2")
+    )
+    return (first, _suite(name), second)
+
+
+def _suite(name: str) -> Trial:
+    return _pytest("tests/conformance", "-k", f"{name} and not large_batch")
+
+
+_TABLE = _pytest("tests/unit/test_truth_table.py")
+_LAWS = _pytest("tests/property/test_laws.py")
+
+
+def _files(folder: str, names: str) -> tuple[str, ...]:
+    return tuple(f"{folder}/{name}.py" for name in names.split())
+
+
+GROUPS: dict[str, Group] = {
+    "evaluator": Group(
+        _files("_query", "evaluate found text order aggregate"),
+        (_TABLE, _suite("memory"), _LAWS),
+        14,
+    ),
+    "planner": Group(
+        (*_files("_query", "split normalize cursor"), "layers/plan.py"),
+        (_pytest("tests/thirdparty/test_planning.py"), _suite("memory"), _LAWS),
+        12,
+    ),
+    "sqlite": Group(
+        _files("backends/sqlite", "predicates compile sorting fields aggregates"),
+        _backend("sqlite", 1_500),
+        16,
+    ),
+    # On a server whose own collation is a language's: what leaves out COLLATE is seen there only.
+    "postgres": Group(
+        _files("backends/postgres", "filter arms fields patterns leaves regex sort pages"),
+        _backend("postgres", 1_000),
+        14,
+        ("ISTHMUS_TEST_POSTGRES_URL", "ISTHMUS_TEST_POSTGRES_ICU_URL"),
+    ),
+    "elasticsearch": Group(
+        _files("backends/elasticsearch", "compile order pattern aggregate"),
+        _backend("elasticsearch", 400, "--per-set", "80"),
+        10,
+        ("ISTHMUS_TEST_ELASTICSEARCH_URL", "ISTHMUS_TEST_ELASTICSEARCH_URL"),
+    ),
+    "s3": Group(
+        _files("backends/s3", "prefilter keys log_view"),
+        _backend("s3", 200),
+        6,
+        ("ISTHMUS_TEST_S3_URL", "ISTHMUS_TEST_S3_URL"),
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Mutants that change no answer, and why: none is planted."""
+
+    why: str
+    files: str
+    line: str
+    after: str = ""
+    """What is planted, if not everything on such a line."""
+
+    def covers(self, file: str, line: str, mutant: Mutant) -> bool:
+        """Return whether a mutant of this line of this file is one of them."""
+        if re.fullmatch(self.files, file) is None or re.search(self.line, line) is None:
+            return False
+        return not self.after or mutant.after.strip() == self.after
+
+
+EQUIVALENT: tuple[Rule, ...] = (
+    Rule(
+        "a threshold of size says only which of two right ways is taken, the store's or this side's",
+        r"backends/.*|_query/.*|layers/plan\.py",
+        r"[<>]=?.*\b_?(MAX|MOST|DEEPEST|LONGEST_FREE|LONGEST_WILDCARD|LONGEST_REGEXP|FEW|LIST_TERMS|TERMS)\w*\b"
+        r"|\b_(DEEPEST|MAX|MOST)\w*\b.*[<>]=?|== _LIST_TERMS",
+    ),
+    Rule(
+        "a key with a blank is judged by a function of ours instead, which is as right",
+        r"backends/sqlite/fields\.py",
+        r'min\(key\) < " "',
+        "<=",
+    ),
+    Rule("zero does not overflow", r"_query/aggregate\.py", r"math\.inf if exact > 0 else -math\.inf"),
+    Rule(
+        "how much is held in memory is a cost, not an answer",
+        r"backends/s3/log_view\.py",
+        r"_cost|_max\b|_FEW|_segments",
+    ),
+)
+
+
+def equivalent(mutant: Mutant, source: Path) -> Rule | None:
+    """Return the rule by which a mutant is no bug, if there is one."""
+    file = mutant.path.relative_to(source).as_posix()
+    line = mutant.path.read_text().splitlines()[mutant.line - 1]
+    return next((rule for rule in EQUIVALENT if rule.covers(file, line, mutant)), None)
