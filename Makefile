@@ -155,8 +155,8 @@ docs-cli: $(VENV)/.full ## write docs/reference/cli.md from the help of each com
 
 .PHONY: mutants parity
 mutants: $(VENV)/.full ## plant bugs by rule; at least 95 % of 50 or more must be caught
-	$(SERVERS) provision postgres elasticsearch s3
-	$(SERVERS) run postgres elasticsearch s3 -- $(BIN)/python -m tests.mutants --seed $(SEED)
+	$(SERVERS) provision postgres-icu elasticsearch s3
+	$(SERVERS) run postgres-icu elasticsearch s3 -- $(BIN)/python -m tests.mutants --seed $(SEED) $(ARGS)
 
 parity: $(VENV)/.full ## promises × stores as a page: docs/reference/parity.html and .md
 	$(SERVERS) provision postgres elasticsearch s3
