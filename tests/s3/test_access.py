@@ -5,18 +5,21 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import json
+import re
 import ssl
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import botocore.loaders
 import pytest
 
 from isthmus._executor import Change, Kind
 from isthmus.backends.s3.backend import DEFAULT
+from isthmus.backends.s3.session import UNREAD
 from isthmus.errors import AccessError, ConfigError, ConnectError, IsthmusError
 from tests.s3.proxy import proxied
-from tests.s3.stores import create, endpoint_of, ids_of, opened, write
+from tests.s3.stores import client_of, create, endpoint_of, ids_of, opened, write
 from tests.servers import make_certificate
 
 pytestmark = pytest.mark.backend("s3")
@@ -161,3 +164,27 @@ async def test_a_missing_certificate_file_and_a_senseless_region_are_settings(
     with pytest.raises(IsthmusError):
         async with opened(url, transport=transport, region="no such region"):
             pass
+
+
+def test_no_rule_of_an_endpoint_reads_the_key() -> None:
+    """So one evaluation does for all keys; a botocore whose rules do must be looked at."""
+    rules = botocore.loaders.Loader().load_service_model("s3", "endpoint-rule-set-1")
+
+    read = set(re.findall(r'"ref": "(\w+)"|\{(\w+)[}#]', json.dumps(rules["rules"])))
+
+    assert {"Bucket", "Region"} <= {name for pair in read for name in pair}
+    assert not UNREAD & {name for pair in read for name in pair}
+
+
+@pytest.mark.asyncio
+async def test_the_rules_are_evaluated_once_for_all_keys(url: str) -> None:
+    """botocore would evaluate them for each key, a third of a request's time."""
+    async with opened(url, transport="aioboto3") as backend:
+        provider = (await client_of(backend))._ruleset_resolver._provider
+        evaluated: list[str] = []
+        evaluate = provider.ruleset.evaluate
+        provider.ruleset.evaluate = lambda given: evaluated.append("") or evaluate(given)
+
+        await create(backend, *(f"r{n}" for n in range(20)))
+
+        assert len(evaluated) <= 1
