@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from isthmus.backends.elasticsearch.index import Index
-from isthmus.backends.elasticsearch.layout import document, mark, marks, whole_document
+from isthmus.backends.elasticsearch.layout import document, mark, marks, times_json, whole_document
 from isthmus.backends.elasticsearch.shape import Shape
 
 NO_METADATA = b"{}"
@@ -28,12 +28,14 @@ def ending(index: Index, shape: Shape, other: Shape | None) -> bytes:
 class Creates:
     """What is to be created, ready but for the types of new fields."""
 
-    __slots__ = ("_lines", "_pending", "_tails", "_times", "at")
+    __slots__ = ("_lines", "_pending", "_tails", "_times", "at", "time")
 
-    def __init__(self, times: bytes) -> None:
+    def __init__(self, time: str) -> None:
         self.at: list[int] = []
         """The places in the batch."""
-        self._times = times
+        self.time = time
+        """When the records are created."""
+        self._times = times_json(time, time)
         self._lines: list[bytes] = []
         # Records that do not follow from their shape alone, by the place in this request.
         self._pending: dict[int, tuple[bytes, bytes, bytes, Shape, Shape | None]] = {}

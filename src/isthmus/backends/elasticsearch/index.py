@@ -155,6 +155,13 @@ class Index:
             shape.suffix = shape.ending(self.types)
         return shape.suffix
 
+    async def prepare(self, pool: ClientPool, shapes: Iterable[Shape]) -> None:
+        """Map the fields of these shapes, one for each record: each has a vote on a new field's type."""
+        shapes = list(shapes)
+        if any(shape.suffix is None and self.ending(shape) is None for shape in set(shapes)):
+            new = [shape for shape in shapes if shape.suffix is None and self.ending(shape) is None]
+            await self.grow(pool, new)
+
     async def grow(self, pool: ClientPool, shapes: Iterable[Shape]) -> None:
         """Map the fields of these shapes that have no type yet, as far as the limit allows."""
         loop = asyncio.get_running_loop()

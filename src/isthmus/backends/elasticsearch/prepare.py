@@ -1,0 +1,216 @@
+"""Changes made ready to be sent: encoded, with the shape of their fields, in chunks of distinct ids."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections.abc import Generator, Iterator, Sequence
+from typing import Any
+
+import orjson
+
+from isthmus._executor import Change, Kind, Result
+from isthmus._values import decode
+from isthmus.backends.elasticsearch import CAPABILITIES
+from isthmus.backends.elasticsearch.bulk import Bulk
+from isthmus.backends.elasticsearch.creates import NO_METADATA, Creates, ending
+from isthmus.backends.elasticsearch.index import Index
+from isthmus.backends.elasticsearch.layout import document, time_text, whole_document
+from isthmus.backends.elasticsearch.shape import Foreign, Shape, Shapes, needs_look, walk
+from isthmus.errors import InvalidRecordError
+
+LARGEST = CAPABILITIES.max_record_bytes or 0
+_TOKEN = re.compile(r"(0|[1-9][0-9]{0,17})\.[1-9][0-9]{0,17}")
+_NO_SHAPE = Shape()
+json_of = orjson.dumps
+
+
+class Prepared:
+    """A change ready to be sent but for its fields' types and its times."""
+
+    __slots__ = ("at", "data", "head", "identity", "metadata", "metadata_shape", "shape", "times")
+
+    def __init__(
+        self,
+        at: int,
+        identity: bytes,
+        data: bytes,
+        metadata: bytes,
+        shape: Shape,
+        metadata_shape: Shape | None,
+        head: bytes = b"",
+        times: bytes = b"",
+    ) -> None:
+        self.at = at
+        self.identity = identity
+        self.data = data
+        self.metadata = metadata
+        self.shape = shape
+        self.metadata_shape = metadata_shape
+        self.head = head
+        self.times = times
+
+    def sent(self, head: bytes, times: bytes) -> Prepared:
+        """Return the same change with the action and the times of an attempt."""
+        return Prepared(
+            self.at,
+            self.identity,
+            self.data,
+            self.metadata,
+            self.shape,
+            self.metadata_shape,
+            head,
+            times,
+        )
+
+    def shapes(self) -> Iterator[Shape]:
+        yield self.shape
+        if self.metadata_shape is not None:
+            yield self.metadata_shape
+
+    def line(self, index: Index, *, whole: bool = False) -> bytes:
+        """Return the action, a create if there is no other, and the document."""
+        other = self.metadata_shape
+        if whole or self.shape.refused or (other is not None and other.refused):
+            text = whole_document(self.identity, self.data, self.metadata, self.times)
+        else:
+            text = document(
+                self.identity, self.data, self.metadata, self.times, ending(index, self.shape, other)
+            )
+        head = self.head or b'{"create":{"_id":%b}}\n' % self.identity
+        return b"".join((head, text, b"\n"))
+
+
+def shaped(
+    index: Index, at: int, identity: bytes, data: bytes, metadata: bytes, given: Any, given_metadata: Any
+) -> Prepared:
+    """Return a change with its encoded data; `given` is the data as it was before, if there is one."""
+    shape = _shape(index.data_shapes, data, given)
+    beside = None
+    if metadata != NO_METADATA:
+        beside = _shape(index.metadata_shapes, metadata, given_metadata)
+    return Prepared(at, identity, data, metadata, shape, beside)
+
+
+def creates(
+    index: Index,
+    bulk: Bulk,
+    max_bytes: int,
+    changes: Sequence[Change],
+    positions: Sequence[int],
+    results: list[Result | None],
+) -> Generator[Creates, None, None]:
+    """Yield chunks of creates; encodes while earlier ones are under way."""
+    shapes, beside = index.data_shapes, index.metadata_shapes
+    chunk, size = _begun(), 0
+    for at in positions:
+        change = changes[at]
+        try:
+            data, metadata = encoded(change)
+        except InvalidRecordError as error:
+            error.record_id = change.id
+            results[at] = error
+            continue
+        length = len(data) + len(metadata) + 200
+        if size and (len(chunk.at) >= bulk.size or size + length > max_bytes):
+            yield chunk
+            chunk, size = _begun(), 0
+        shape = _shape(shapes, data, change.data)
+        if metadata == NO_METADATA:
+            chunk.add(at, json_of(change.id), data, shape)
+        else:
+            other = _shape(beside, metadata, change.metadata)
+            chunk.add(at, json_of(change.id), data, shape, metadata, other)
+        size += length
+    if size:
+        yield chunk
+
+
+def chunks(
+    index: Index,
+    bulk: Bulk,
+    max_bytes: int,
+    kind: Kind,
+    changes: Sequence[Change],
+    positions: Sequence[int],
+    results: list[Result | None],
+) -> Generator[list[Prepared], None, None]:
+    """Yield chunks of prepared changes; encodes while earlier ones are under way."""
+    chunk: list[Prepared] = []
+    size = 0
+    for at in positions:
+        try:
+            prepared = _prepare(index, kind, at, changes[at])
+        except InvalidRecordError as error:
+            error.record_id = changes[at].id
+            results[at] = error
+            continue
+        length = len(prepared.data) + len(prepared.metadata)
+        if chunk and (len(chunk) >= bulk.size or size + length > max_bytes):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(prepared)
+        size += length + 200
+    if chunk:
+        yield chunk
+
+
+def _prepare(index: Index, kind: Kind, at: int, change: Change) -> Prepared:
+    identity = json_of(change.id)
+    if kind is Kind.DELETE:
+        return Prepared(at, identity, b"", b"", _NO_SHAPE, None)
+    data, metadata = encoded(change)
+    return shaped(index, at, identity, data, metadata, change.data, change.metadata)
+
+
+def _begun() -> Creates:
+    now = time_text(dt.datetime.now(dt.UTC))
+    return Creates(now)
+
+
+def encoded(change: Change) -> tuple[bytes, bytes]:
+    """Return a change's data and metadata as JSON, of a size that can be stored."""
+    data = change.encoded()
+    metadata = NO_METADATA
+    if change.metadata or change.raw_metadata is not None:
+        metadata = change.encoded_metadata()
+    length = len(data) + len(metadata)
+    if length > LARGEST:
+        raise InvalidRecordError(f"data: the record has {length} bytes, more than {LARGEST}", path="data")
+    return data, metadata
+
+
+def _shape(shapes: Shapes, encoded: bytes, given: Any) -> Shape:
+    if needs_look(encoded):
+        return walk(decode(encoded), shapes.root)
+    if type(given) is dict:
+        try:
+            return shapes.of(given)
+        except Foreign:
+            pass
+    return shapes.of(decode(encoded))
+
+
+def rounds(changes: Sequence[Change]) -> list[Sequence[int]]:
+    """Return positions in rounds without a repeated id: the k-th change of an id is in the k-th round."""
+    if len({change.id for change in changes}) == len(changes):
+        return [range(len(changes))] if changes else []
+    seen: dict[str, int] = {}
+    rounds: list[list[int]] = []
+    for at, change in enumerate(changes):
+        turn = seen.get(change.id, 0)
+        seen[change.id] = turn + 1
+        if turn == len(rounds):
+            rounds.append([])
+        rounds[turn].append(at)
+    return list(rounds)
+
+
+def condition(version: str | None) -> bytes:
+    """Return the part of an action that makes it conditional; the token is ours or fits no record."""
+    if version is None:
+        return b""
+    number, _, term = version.partition(".")
+    if _TOKEN.fullmatch(version) is None:
+        number, term = str(2**62), "1"
+    return f',"if_seq_no":{number},"if_primary_term":{term}'.encode()
