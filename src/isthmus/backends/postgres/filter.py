@@ -8,7 +8,7 @@ there it is taken out (everywhere else that would hide the indexes).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from isthmus._path import Path, Root
 from isthmus._query.ast import (
@@ -32,7 +32,7 @@ from isthmus._query.ast import (
 from isthmus._query.normalize import normalized
 from isthmus._values import kind_of
 from isthmus.backends.postgres.declared import Declared, other_shape
-from isthmus.backends.postgres.fields import Field, attribute, field_of, nested_anywhere
+from isthmus.backends.postgres.fields import Field, attribute, field_of, nested_anywhere, within
 from isthmus.backends.postgres.leaves import Test, Tests, asked_kind
 from isthmus.backends.postgres.names import literal
 from isthmus.backends.postgres.patterns import like_literal, like_pattern
@@ -199,6 +199,9 @@ class Filter:
         given = self._declared
         if indexed and isinstance(leaf, In) and test.kind is None and given.others(leaf.path):
             return self._by_kind(leaf, field)
+        if self._by_containment(leaf, field, indexed):
+            # Half the price of taking the value out to compare it.
+            return f"{field.column} @> {self._bound.json(within(field.keys, leaf.value))}"
         condition = test.on(field.value, field.text, field.kind)
         if not indexed:
             return condition
@@ -212,6 +215,13 @@ class Filter:
         if leaf.path in given.substrings and (inside := _inside(leaf)) is not None:
             more.append(f"{field.text} LIKE {self._bound.text(inside)} AND {field.kind} = 'string'")
         return "(" + " AND ".join([*more, condition]) + ")" if more else condition
+
+    def _by_containment(self, leaf: Leaf, field: Field, indexed: bool) -> TypeGuard[Equal]:
+        """Return whether equality is asked that no index answers; objects contain more than what is equal."""
+        if not isinstance(leaf, Equal) or isinstance(leaf.value, dict) or not field.keys:
+            return False
+        given = self._declared
+        return not (indexed and (given.others(leaf.path) or leaf.path in given.elements))
 
     def _by_kind(self, leaf: In, field: Field) -> str:
         """Return `in` with operands of several types as one condition for each, since each has its index."""
