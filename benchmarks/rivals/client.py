@@ -23,11 +23,13 @@ class Rival:
         """Return a side that asks the rival for a round."""
 
         async def run() -> float:
-            return await self._ask({"job": job, **arguments})
+            return float((await self.ask(job, **arguments))["seconds"])
 
         return run
 
-    async def _ask(self, request: dict[str, Any]) -> float:
+    async def ask(self, job: str, **arguments: Any) -> dict[str, Any]:
+        """Return what a round came to: its seconds, and for some jobs more."""
+        request = {"job": job, **arguments}
         process = await self._started()
         assert process.stdin is not None
         assert process.stdout is not None
@@ -37,10 +39,10 @@ class Rival:
         if not line:
             self._process = None
             raise RuntimeError("the rival's process ended")
-        answer = json.loads(line)
+        answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
             raise RuntimeError(answer["error"])
-        return float(answer["seconds"])
+        return answer
 
     async def _started(self) -> asyncio.subprocess.Process:
         if self._process is None:
