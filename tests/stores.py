@@ -69,15 +69,15 @@ def _file() -> str:
     return str(Path(folder) / "test.db")
 
 
-# One node has no place for a copy of a shard; the suite searches the words of `text`.
-_ELASTICSEARCH = {"replicas": 0, "fulltext": ["text"]}
+# One node has no place for a copy of a shard; the suite searches words and vectors.
+_ELASTICSEARCH = {"replicas": 0, "fulltext": ["text"], "vectors": {"embedding": 3}}
 # Each store by the name that tests use: the backend, the kind of its server (None: it needs none)
 # and further settings.
 STORES: dict[str, tuple[str, str | None, dict[str, Any]]] = {
     "memory": ("memory", None, {}),
     "sqlite": ("sqlite", None, {"path": _file()}),
     "postgres": ("postgres", "postgres", {}),
-    "elasticsearch": ("elasticsearch", "elasticsearch", {"fulltext": "text"}),
+    "elasticsearch": ("elasticsearch", "elasticsearch", _ELASTICSEARCH),
     "s3-object": ("s3", "s3", {"layout": "object"}),
     "s3-log": ("s3", "s3", {"layout": "log"}),
 }
@@ -88,7 +88,7 @@ FURTHER: dict[str, tuple[str, str | None, dict[str, Any]]] = {
     "postgres-icu": ("postgres", "postgres-icu", {}),
     "postgres18": ("postgres", "postgres18", {}),
     "postgres-pgbouncer": ("postgres", "pgbouncer", {"pooler": "transaction"}),
-    "elasticsearch8": ("elasticsearch", "elasticsearch8", {"fulltext": "text"}),
+    "elasticsearch8": ("elasticsearch", "elasticsearch8", _ELASTICSEARCH),
     "s3-object-aioboto3": ("s3", "s3", {"layout": "object", "transport": "aioboto3"}),
     "s3-log-aioboto3": ("s3", "s3", {"layout": "log", "transport": "aioboto3"}),
     "s3-object-moto": ("s3", "moto", {"layout": "object"}),
@@ -96,17 +96,18 @@ FURTHER: dict[str, tuple[str, str | None, dict[str, Any]]] = {
     "sqlalchemy-postgres": ("sqlalchemy", "postgres", {}),
     "sqlalchemy-sqlite": ("sqlalchemy", None, {"url": f"sqlite+aiosqlite:///{_file()}"}),
 }
+KNOWN = STORES | FURTHER
 if os.environ.get("ISTHMUS_TEST_ALL"):
-    STORES |= FURTHER
+    STORES = KNOWN
 # The stores that a run is about, by name: ISTHMUS_TEST_STORES=sqlite,s3-log.
 _ONLY = os.environ.get("ISTHMUS_TEST_STORES")
 if _ONLY:
-    STORES = {name: (STORES | FURTHER)[name] for name in _ONLY.split(",")}
+    STORES = {name: KNOWN[name] for name in _ONLY.split(",")}
 
 
 def store_of(name: str, url: str | None = None) -> Store:
     """Return a store by name, its server found as tests find it; skips the test if there is none."""
-    backend, kind, config = (STORES | FURTHER)[name]
+    backend, kind, config = KNOWN[name]
     if url is None and kind is not None:
         url = server(kind).url
     if backend == "elasticsearch" and url is not None and not url.startswith("es+"):

@@ -18,6 +18,8 @@ _numbers = itertools.count()
         pytest.param({"judges": "nothing"}, id="judges-nothing"),
         pytest.param({"judges": "some"}, id="judges-some"),
         pytest.param({"judges": "some", "seed": 1, "compares": False, "page": 2}, id="compares-nothing"),
+        # As S3 is where the server ignores conditions.
+        pytest.param({"judges": "some", "creates": False, "compares": False}, id="upserts-only"),
     ]
 )
 def database(request: pytest.FixtureRequest) -> Database:

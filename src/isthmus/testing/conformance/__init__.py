@@ -15,9 +15,9 @@ def database():
 ```
 
 `database` is an async function that returns a connected handle on a collection that is empty and
-nobody else's; with the capability `relevance`, its field `text` can be searched by words. Where a
-capability is absent, the test that needs it asserts that the call is refused with
-`UnsupportedError`: nothing is skipped.
+nobody else's; with the capability `relevance`, its field `text` can be searched by words, and with
+`vectors`, its field `embedding` holds vectors of three numbers. Where a capability is absent, the
+test that needs it asserts that the call is refused with `UnsupportedError`: nothing is skipped.
 """
 
 import pytest
@@ -47,6 +47,7 @@ _MODULES = (
     "failures",
     "lifecycle",
     "relevance",
+    "vectors",
 )
 pytest.register_assert_rewrite(*(f"{__name__}.{module}" for module in _MODULES))
 
@@ -74,6 +75,7 @@ from isthmus.testing.conformance.streams import *  # noqa: E402, F403
 from isthmus.testing.conformance.texts import *  # noqa: E402, F403
 from isthmus.testing.conformance.transactions import *  # noqa: E402, F403
 from isthmus.testing.conformance.values import *  # noqa: E402, F403
+from isthmus.testing.conformance.vectors import *  # noqa: E402, F403
 from isthmus.testing.conformance.versions import *  # noqa: E402, F403
 
 __all__ = ["Database", "db", "requires"]

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import functools
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import pytest
 import pytest_asyncio
 
 from isthmus import AsyncDatabase, Query, Record
+from isthmus._collection import Verbs
 from isthmus._query.ast import Predicate
+from isthmus._values import new_id
 from isthmus.errors import UnsupportedError
 
 Database: TypeAlias = Callable[[], Awaitable[AsyncDatabase]]
@@ -109,7 +111,27 @@ async def people(db: AsyncDatabase) -> None:
 
 async def stored(db: AsyncDatabase, records: dict[str, dict[str, Any]]) -> None:
     """Store data by id."""
-    await db.create_batch([Record(data, id=id) for id, data in records.items()])
+    await put(db, [Record(data, id=id) for id, data in records.items()])
+
+
+async def put(db: Verbs, records: Sequence[Record | Mapping[str, Any]]) -> list[str]:
+    """Store records, whatever the backend can, and return their ids.
+
+    Where `create` is refused (without `conditional_create` it could not be kept), by `upsert`.
+    """
+    if db.capabilities.conditional_create:
+        return list(await db.create_batch(records))
+    named = [r if isinstance(r, Record) else Record(r) for r in records]
+    whole = [r if r.id else Record(r.data, id=new_id(), metadata=r.metadata) for r in named]
+    await db.upsert_batch(whole)
+    return [record.id or "" for record in whole]
+
+
+async def put_one(db: Verbs, record: Record | Mapping[str, Any]) -> str:
+    """Store a record like `put`, and return its id."""
+    if db.capabilities.conditional_create:
+        return await db._insert(record)
+    return (await put(db, [record]))[0]
 
 
 async def found(db: AsyncDatabase, query: Query | Predicate) -> set[str | None]:

@@ -9,7 +9,7 @@ import pytest
 
 from isthmus import AsyncDatabase, field
 from isthmus.errors import QueryError
-from isthmus.testing.conformance._fixtures import people, stored
+from isthmus.testing.conformance._fixtures import people, put, stored
 
 
 @pytest.mark.asyncio
@@ -103,7 +103,7 @@ async def test_sums_take_numbers_only_and_integers_add_exactly(db: AsyncDatabase
 @pytest.mark.asyncio
 async def test_sums_with_floats_agree_within_a_trifle(db: AsyncDatabase) -> None:
     """1e-12 relative (§7)."""
-    await db.create_batch([{"v": n * 0.1, "w": n} for n in range(100)])
+    await put(db, [{"v": n * 0.1, "w": n} for n in range(100)])
 
     [row] = await db.aggregate(s=("sum", "v"), a=("avg", "v"), w=("sum", "w"))
 
@@ -125,7 +125,7 @@ async def test_min_and_max_follow_the_order_across_types(db: AsyncDatabase) -> N
 async def test_groups_by_values_of_mixed_types(db: AsyncDatabase) -> None:
     """True is not 1, 1 is 1.0, "1" is text, an object is no key (§7)."""
     values: list[Any] = [True, 1, 1.0, "1", None, {"x": 1}, [1, 1, "1"], []]
-    await db.create_batch([{"v": value} for value in values])
+    await put(db, [{"v": value} for value in values])
 
     rows = await db.aggregate(by="v", n="count")
 

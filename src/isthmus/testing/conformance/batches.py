@@ -16,7 +16,7 @@ from isthmus.errors import (
     NotWrittenError,
     UsageError,
 )
-from isthmus.testing.conformance._fixtures import requires, stored
+from isthmus.testing.conformance._fixtures import put, put_one, requires, stored
 
 LARGE = 12_000
 """More than Elasticsearch gives in one answer, and than PostgreSQL takes as arguments of three columns."""
@@ -25,7 +25,7 @@ LARGE = 12_000
 @pytest.mark.asyncio
 async def test_a_large_batch_is_written_read_searched_and_deleted(db: AsyncDatabase) -> None:
     """12,000 records: all written and found, at offsets beyond 10,000 too (rows 3 and 8 of the rival)."""
-    ids = await db.create_batch([Record({"n": n, "s": f"{n:05}"}, id=f"k{n:05}") for n in range(LARGE)])
+    ids = await put(db, [Record({"n": n, "s": f"{n:05}"}, id=f"k{n:05}") for n in range(LARGE)])
 
     assert ids == [f"k{n:05}" for n in range(LARGE)]
     assert await db.count() == LARGE
@@ -47,17 +47,17 @@ async def test_a_large_batch_is_written_read_searched_and_deleted(db: AsyncDatab
 @pytest.mark.asyncio
 async def test_forty_thousand_operands(db: AsyncDatabase) -> None:
     """`in` takes as many as one has, more than a statement takes arguments (row 3 of the rival)."""
-    await db.create_batch([Record({"n": n, "s": f"{n:05}"}) for n in range(0, 50_000, 2_500)])
+    await put(db, [Record({"n": n, "s": f"{n:05}"}) for n in range(0, 50_000, 2_500)])
 
     assert await db.count(field("s").in_([f"{n:05}" for n in range(40_000)])) == 16
     assert await db.count(field("n").not_in(list(range(40_000)))) == 4
 
 
-@requires("atomic_batch")
+@requires("atomic_batch", "conditional_create")
 @pytest.mark.asyncio
 async def test_an_atomic_batch_writes_all_or_nothing(db: AsyncDatabase) -> None:
     """One id that exists: the others are told that they were not written."""
-    await db.create(Record({"n": 0}, id="b"))
+    await put_one(db, Record({"n": 0}, id="b"))
 
     with pytest.raises(BatchError) as caught:
         await db.create_batch([Record({"n": 1}, id=i) for i in "abc"], atomic=True)
@@ -66,7 +66,7 @@ async def test_an_atomic_batch_writes_all_or_nothing(db: AsyncDatabase) -> None:
     assert [(r.id, r.data) for r in await db.search()] == [("b", {"n": 0})]
 
 
-@requires("atomic_batch")
+@requires("atomic_batch", "conditional_create")
 @pytest.mark.asyncio
 async def test_an_atomic_batch_with_an_invalid_record_writes_nothing(db: AsyncDatabase) -> None:
     """The rival wrote all, none or some of it, by backend."""
@@ -83,7 +83,7 @@ async def test_an_atomic_batch_with_an_invalid_record_writes_nothing(db: AsyncDa
 @pytest.mark.asyncio
 async def test_a_batch_that_is_not_atomic_writes_the_good_items(db: AsyncDatabase) -> None:
     """Each item's outcome says whether it was written, and that is so."""
-    await db.create(Record({"n": 0}, id="b"))
+    await put_one(db, Record({"n": 0}, id="b"))
     batch = [Record({"n": n}, id=i) for n, i in enumerate("abcd")]
 
     outcomes: Any = await db.create_batch(batch, on_error="collect", atomic=False)

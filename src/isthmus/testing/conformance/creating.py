@@ -42,6 +42,7 @@ async def test_of_many_creators_of_one_id_one_wins(db: AsyncDatabase) -> None:
     assert (await db.require("x")).data == {"n": made.index("x")}
 
 
+@requires("conditional_create")
 @pytest.mark.asyncio
 async def test_a_batch_keeps_the_ids_given(db: AsyncDatabase) -> None:
     """Explicit ids are used and returned in order; the others are made."""
@@ -53,6 +54,7 @@ async def test_a_batch_keeps_the_ids_given(db: AsyncDatabase) -> None:
     assert [r.data["n"] for r in records if r is not None] == [0, 1, 2]
 
 
+@requires("conditional_create")
 @pytest.mark.asyncio
 async def test_plain_dicts_are_records(db: AsyncDatabase) -> None:
     """A dict is taken where a Record is."""
@@ -66,6 +68,7 @@ async def test_plain_dicts_are_records(db: AsyncDatabase) -> None:
     ]
 
 
+@requires("conditional_create")
 @pytest.mark.asyncio
 async def test_an_empty_record_is_a_record(db: AsyncDatabase) -> None:
     """Data without a field is stored, counted and found."""
@@ -75,6 +78,7 @@ async def test_an_empty_record_is_a_record(db: AsyncDatabase) -> None:
     assert await db.count() == 1
 
 
+@requires("conditional_create")
 @pytest.mark.asyncio
 async def test_mixed_types_in_one_field_are_all_stored(db: AsyncDatabase) -> None:
     """A batch whose records disagree about a field's type loses none (the rival stored two of four)."""

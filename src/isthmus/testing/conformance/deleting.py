@@ -6,13 +6,13 @@ import pytest
 
 from isthmus import AsyncDatabase, Query, Record, field
 from isthmus.errors import QueryError, UsageError
-from isthmus.testing.conformance._fixtures import discarded, ids, people, stored
+from isthmus.testing.conformance._fixtures import discarded, ids, people, put_one, stored
 
 
 @pytest.mark.asyncio
 async def test_delete_says_whether_there_was_a_record(db: AsyncDatabase) -> None:
     """True, then False for the same id (the rival said True on S3)."""
-    await db.create(Record({"n": 1}, id="x"))
+    await put_one(db, Record({"n": 1}, id="x"))
 
     assert await db.delete("x") is True
     assert await db.delete("x") is False
@@ -61,8 +61,8 @@ async def test_clear_deletes_this_collection_alone(db: AsyncDatabase) -> None:
     name = db.collection_name
     longer = db.collection(f"{name}2")
     await stored(db, {"a": {}, "b": {}})
-    await longer.create(Record({"n": 1}, id="a"))
-    await longer.create(Record({"n": 2}, id="other"))
+    await put_one(longer, Record({"n": 1}, id="a"))
+    await put_one(longer, Record({"n": 2}, id="other"))
     try:
         assert await db.count() == 2
         assert {r.id for r in await db.search()} == ids("a b")
@@ -79,11 +79,11 @@ async def test_clear_deletes_this_collection_alone(db: AsyncDatabase) -> None:
 @pytest.mark.asyncio
 async def test_a_deleted_id_can_be_created_again(db: AsyncDatabase) -> None:
     """It is a new record with a new version."""
-    await db.create(Record({"n": 1}, id="x"))
+    await put_one(db, Record({"n": 1}, id="x"))
     before = await db.require("x")
     await db.delete("x")
 
-    await db.create(Record({"n": 2}, id="x"))
+    await put_one(db, Record({"n": 2}, id="x"))
 
     after = await db.require("x")
     assert after.data == {"n": 2}

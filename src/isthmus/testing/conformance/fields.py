@@ -9,7 +9,7 @@ import pytest
 
 from isthmus import AsyncDatabase, Query, Record, field
 from isthmus.errors import QueryError
-from isthmus.testing.conformance._fixtures import found, stored
+from isthmus.testing.conformance._fixtures import found, put_one, stored
 from isthmus.testing.values import KEYS
 
 
@@ -52,7 +52,7 @@ async def test_a_field_may_be_a_number_here_and_an_object_there(db: AsyncDatabas
         "list": {"v": [1, {"k": 1}]},
     }
     for id, one in data.items():
-        await db.create(Record(one, id=id))
+        await put_one(db, Record(one, id=id))
 
     assert {r.id: r.data for r in await db.search()} == data
     assert await found(db, field("v") == 1) == {"number", "list"}
@@ -64,8 +64,8 @@ async def test_a_field_may_be_a_number_here_and_an_object_there(db: AsyncDatabas
 @pytest.mark.asyncio
 async def test_many_keys_in_one_record(db: AsyncDatabase) -> None:
     """Three thousand keys are stored, and the last is found."""
-    await db.create(Record({f"k{n:04}": n for n in range(3_000)}, id="wide"))
-    await db.create(Record({"k0000": 5}, id="narrow"))
+    await put_one(db, Record({f"k{n:04}": n for n in range(3_000)}, id="wide"))
+    await put_one(db, Record({"k0000": 5}, id="narrow"))
 
     assert len((await db.require("wide")).data) == 3_000
     assert await found(db, field("k2999") == 2_999) == {"wide"}
@@ -75,9 +75,9 @@ async def test_many_keys_in_one_record(db: AsyncDatabase) -> None:
 @pytest.mark.asyncio
 async def test_metadata_and_times_are_fields(db: AsyncDatabase) -> None:
     """`_metadata.<path>`, `_created_at` and `_updated_at` are compared like data (§2)."""
-    await db.create(Record({"n": 1}, id="a", metadata={"source": "web", "tags": ["x"]}))
-    await db.create(Record({"n": 2}, id="b", metadata={"source": "file"}))
-    await db.create(Record({"n": 3}, id="c"))
+    await put_one(db, Record({"n": 1}, id="a", metadata={"source": "web", "tags": ["x"]}))
+    await put_one(db, Record({"n": 2}, id="b", metadata={"source": "file"}))
+    await put_one(db, Record({"n": 3}, id="c"))
     made = (await db.require("b")).created_at
     assert made is not None
 

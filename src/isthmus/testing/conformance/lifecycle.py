@@ -8,13 +8,13 @@ import pytest
 
 from isthmus import AsyncDatabase, Query, Record, field
 from isthmus.errors import ClosedError, UnsupportedError
-from isthmus.testing.conformance._fixtures import Database, discarded, people
+from isthmus.testing.conformance._fixtures import Database, discarded, people, put_one
 
 
 @pytest.mark.asyncio
 async def test_a_closed_handle_refuses_every_call(db: AsyncDatabase) -> None:
     """Writes and reads alike; closing twice is fine (the rival's memory worked on)."""
-    await db.create(Record({"n": 1}, id="x"))
+    await put_one(db, Record({"n": 1}, id="x"))
     await db.close()
     await db.close()
 
@@ -30,7 +30,7 @@ async def test_a_closed_handle_refuses_every_call(db: AsyncDatabase) -> None:
 @pytest.mark.asyncio
 async def test_a_closed_handle_can_be_opened_again(db: AsyncDatabase) -> None:
     """connect() makes it work; a durable store still has its records."""
-    await db.create(Record({"n": 1}, id="x"))
+    await put_one(db, Record({"n": 1}, id="x"))
     await db.close()
 
     await db.connect()
@@ -46,7 +46,7 @@ async def test_many_tasks_share_a_handle(db: AsyncDatabase) -> None:
     """Writes and searches at once, 30 tasks, none in another's way."""
 
     async def work(n: int) -> None:
-        id = await db.create({"n": n})
+        id = await put_one(db, {"n": n})
         assert (await db.require(id)).data == {"n": n}
         assert await db.count(field("n") == n) == 1
         await db.upsert(id, {"n": n, "seen": True})
@@ -63,7 +63,7 @@ async def test_two_handles_have_their_own_records(db: AsyncDatabase, database: D
     other = await database()
     try:
         assert await other.count() == 0
-        await other.create(Record({"n": 1}, id="alice"))
+        await put_one(other, Record({"n": 1}, id="alice"))
     finally:
         await discarded(other, other.collection_name)
         await other.close()

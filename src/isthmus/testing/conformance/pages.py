@@ -6,7 +6,7 @@ import pytest
 
 from isthmus import AsyncDatabase, Query, Record, field
 from isthmus.errors import QueryError
-from isthmus.testing.conformance._fixtures import people, stored
+from isthmus.testing.conformance._fixtures import people, put, put_one, stored
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 7, 100])
@@ -40,8 +40,8 @@ async def test_a_cursor_goes_on_where_the_page_ended_whatever_changed(db: AsyncD
 
     await db.delete("0")
     await db.delete("1")
-    await db.create(Record({"n": -1}, id="before"))
-    await db.create(Record({"n": 2.5}, id="after"))
+    await put_one(db, Record({"n": -1}, id="before"))
+    await put_one(db, Record({"n": 2.5}, id="after"))
     rest = await db.page(query, size=10, cursor=first.cursor)
 
     assert [r.id for r in first.records] == ["0", "1"]
@@ -114,7 +114,7 @@ async def test_a_page_size_of_nothing_and_an_offset_are_refused(db: AsyncDatabas
 async def test_pages_with_ids_and_values_that_are_hard_to_write_down(db: AsyncDatabase) -> None:
     """A cursor holds any position: long texts, big integers, emoji, objects, nothing."""
     values = ["x" * 9_000, 2**63 - 1, -(2**63), 1e-320, "💥", "", {"a": 1}, None, True, [2**53 + 1], "a\nb"]
-    await db.create_batch([Record({"v": value}, id=f"é/{n}") for n, value in enumerate(values)])
+    await put(db, [Record({"v": value}, id=f"é/{n}") for n, value in enumerate(values)])
 
     for direction in ("asc", "desc"):
         query = Query().sort("v", direction)

@@ -6,7 +6,7 @@ import pytest
 
 from isthmus import AsyncDatabase, Query, Record, field
 from isthmus.errors import QueryError
-from isthmus.testing.conformance._fixtures import people
+from isthmus.testing.conformance._fixtures import people, put_one
 
 
 @pytest.mark.asyncio
@@ -29,8 +29,8 @@ async def test_selected_paths_keep_their_shape(db: AsyncDatabase) -> None:
 @pytest.mark.asyncio
 async def test_a_projection_changes_neither_match_nor_order(db: AsyncDatabase) -> None:
     """Filter and sort see the whole record; id, version and metadata stay."""
-    await db.create(Record({"a": 1, "b": 2}, id="x", metadata={"m": 1}))
-    await db.create(Record({"a": 2, "b": 1}, id="y"))
+    await put_one(db, Record({"a": 1, "b": 2}, id="x", metadata={"m": 1}))
+    await put_one(db, Record({"a": 2, "b": 1}, id="y"))
 
     [first, second] = await db.search(Query().filter("a", ">", 0).sort("b").select("a"))
 
@@ -60,7 +60,7 @@ async def test_selecting_what_nobody_has_gives_empty_data(db: AsyncDatabase) -> 
 @pytest.mark.asyncio
 async def test_a_null_and_a_key_with_a_dot_are_selected(db: AsyncDatabase) -> None:
     """Null is a value of the data; `["a.b"]` names one key."""
-    await db.create(Record({"a": None, "a.b": 1, "c": [{"d": None}, {"e": 1}]}, id="x"))
+    await put_one(db, Record({"a": None, "a.b": 1, "c": [{"d": None}, {"e": 1}]}, id="x"))
 
     [record] = await db.search(Query().filter(field("_id") == "x").select("a", ["a.b"], "c.d"))
 

@@ -49,3 +49,32 @@ async def test_an_order_by_score_needs_a_match(db: AsyncDatabase) -> None:
     with pytest.raises(QueryError):
         await db.search(Query().match("text", "x").sort("_score"))
     await db.search(Query().match("text", "x").sort("_score", "desc"))
+
+
+@requires("relevance")
+@pytest.mark.asyncio
+async def test_a_hit_has_its_score_and_the_passages_that_matched(db: AsyncDatabase) -> None:
+    """The passages say where the words stand; nothing of the text is changed."""
+    text = "A quiet day. <b>Before</b> the Storm came, there was no storm."
+    await stored(db, {"a": {"text": text, "n": 1}, "b": {"text": "storm storm", "n": 2}, "c": {"text": "x"}})
+
+    hits = await db.hits(match("text", "storm"), passages=["text"])
+    by_n = await db.hits(Query().match("text", "storm").sort("n").limit(1).select("n"), passages=["text"])
+
+    assert [hit.record.id for hit in hits] == ["b", "a"]
+    assert (hits[0].score or 0) > (hits[1].score or 0) > 0
+    (passage,) = hits[1].passages["text"]
+    assert passage.text in text
+    assert [passage.text[start:end] for start, end in passage.marks] == ["Storm", "storm"]
+    assert passage.marked("[", "]").count("[") == 2
+    assert [(hit.record.data, hit.score) for hit in by_n] == [({"n": 1}, hits[1].score)]
+    assert by_n[0].passages == hits[1].passages
+
+
+@requires("relevance")
+@pytest.mark.asyncio
+async def test_hits_need_something_that_ranks(db: AsyncDatabase) -> None:
+    """Without a match there are no scores; passages are of matched words."""
+    with pytest.raises(QueryError):
+        await db.hits(field("n") == 1)
+    assert await db.hits(match("text", "storm"), passages=["text"]) == []

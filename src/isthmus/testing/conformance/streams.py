@@ -6,7 +6,7 @@ import pytest
 
 from isthmus import AsyncDatabase, Query, Record, field
 from isthmus.errors import ClosedError, UsageError
-from isthmus.testing.conformance._fixtures import ids, people, requires, stored
+from isthmus.testing.conformance._fixtures import ids, people, put, put_one, requires, stored
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ async def test_a_stream_honours_limit_offset_and_sort(db: AsyncDatabase) -> None
 @pytest.mark.asyncio
 async def test_a_long_stream_gives_each_record_once(db: AsyncDatabase) -> None:
     """1,500 records in pages of 100, unordered and ordered."""
-    await db.create_batch([Record({"n": n, "half": n // 2}) for n in range(1_500)])
+    await put(db, [Record({"n": n, "half": n // 2}) for n in range(1_500)])
 
     unordered = [r.data["n"] async for r in db.stream(page_size=100)]
     ordered = [r.data["half"] async for r in db.stream(Query().sort("half", "desc"), page_size=100)]
@@ -112,7 +112,7 @@ async def test_a_consistent_stream_reads_one_snapshot(db: AsyncDatabase) -> None
         async for record in records:
             if not seen:
                 await db.delete_batch([f"{n:02}" for n in range(10, 20)])
-                await db.create(Record({"n": 99}, id="new"))
+                await put_one(db, Record({"n": 99}, id="new"))
                 await db.upsert("05", {"n": -5})
             seen.append(record.data["n"])
 

@@ -51,7 +51,7 @@ class RoughBackend:
         self._support = RoughSupport(config)
         self._page = config.page
         self.default_collection = config.table
-        self.capabilities = Capabilities(conditional_create=True, compare_and_set=config.compares)
+        self.capabilities = Capabilities(conditional_create=config.creates, compare_and_set=config.compares)
 
     def support(self, collection: str) -> RoughSupport:
         """Return what it pretends to push down."""

@@ -19,6 +19,8 @@ class RoughConfig(BackendConfig):
     seed: int = 0
     page: int = 7
     """The most records that one unordered page holds."""
+    creates: bool = True
+    """Whether `create` can refuse an id that exists."""
     compares: bool = True
     """Whether there is compare-and-set."""
 
