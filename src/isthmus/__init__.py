@@ -13,8 +13,9 @@ from isthmus._database import (
     Stats,
 )
 from isthmus._explain import Explanation
+from isthmus._hit import Hit, Passage
 from isthmus._indexed import Indexed
-from isthmus._query.build import Field, Query, field, match
+from isthmus._query.build import Field, Query, field, match, nearest
 from isthmus._record import Record
 from isthmus._stream import RecordStream
 from isthmus._transaction import Transaction
@@ -72,6 +73,7 @@ __all__ = [
     "DeadlineError",
     "Explanation",
     "Field",
+    "Hit",
     "Indexed",
     "InvalidRecordError",
     "IsthmusError",
@@ -79,6 +81,7 @@ __all__ = [
     "NotFoundError",
     "NotWrittenError",
     "Outcomes",
+    "Passage",
     "Policy",
     "PoolTimeoutError",
     "Query",
@@ -99,4 +102,5 @@ __all__ = [
     "UsageError",
     "field",
     "match",
+    "nearest",
 ]

@@ -27,8 +27,9 @@ class Capabilities(Value):
     consistent_stream: bool = False
     """`stream(consistent=True)` reads one snapshot."""
     relevance: bool = False
-    """`match()` and order by `_score`."""
+    """`match()`, order by `_score`, `hits()` with passages."""
     vectors: bool = False
+    """`nearest()`, by vectors."""
     indexes: bool = False
     """Declared indexes make filters and sorts fast."""
     drop: bool = False

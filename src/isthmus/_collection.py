@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, overload
 from isthmus._batch import OnError, Outcomes, check_on_error, settled
 from isthmus._capability import Capabilities
 from isthmus._executor import AggregateRequest, Change, Executor, Kind, PageRequest, change_for
+from isthmus._hit import Hit
 from isthmus._op import Aggregate, Count, Explain, Fetch, Op, Read, Remove, Write
-from isthmus._query.ast import TRUE, Predicate
+from isthmus._path import Path, Root
+from isthmus._query.ast import RANKED, TRUE, Predicate, SortKey, leaves
 from isthmus._query.build import FieldName, Query, _path, as_predicate, as_query, measures
 from isthmus._query.evaluate import select
 from isthmus._query.split import split
@@ -31,6 +33,7 @@ Data: TypeAlias = "Record | Mapping[str, Any]"
 PAGE_SIZE = 100
 STREAM_PAGE = 2_000
 _UNLIMITED = 2**62
+_BY_SCORE = (SortKey(Path(Root.SCORE, ()), descending=True),)
 
 
 class CursorPage(Value):
@@ -307,6 +310,33 @@ class Verbs:
             for_update=for_update,
         )
         return (await self._run(Fetch(self.collection_name, request))).records
+
+    async def hits(self, query: Query | Predicate, *, passages: Iterable[FieldName] = ()) -> list[Hit]:
+        """Return what a ranked search finds, best first unless the query has a sort: records with scores.
+
+        The query has a `match()` or a `nearest()`. Of the fields in `passages` each hit has the
+        pieces of text that matched, with the places of the words.
+        """
+        found = as_query(query)
+        if not any(isinstance(leaf, RANKED) for leaf in leaves(found.where)):
+            raise QueryError("hits() ranks by match() or nearest(), and the query has neither")
+        if found.count == 0:
+            return []
+        request = PageRequest(
+            found.where,
+            found.order or _BY_SCORE,
+            _UNLIMITED if found.count is None else found.count,
+            offset=found.skip,
+            select=found.fields,
+            ranked=True,
+            highlight=tuple(map(_path, passages)),
+        )
+        page = await self._run(Fetch(self.collection_name, request))
+        said = page.hits
+        return [
+            Hit(record, hit.score, hit.passages) if (hit := said.get(record.id or "")) else Hit(record)
+            for record in page.records
+        ]
 
     async def find_one(self, query: Find = None) -> Record | None:
         """Return the first matching record, or None."""

@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import Any, Protocol, TypeAlias
 
 from isthmus._capability import Capabilities
+from isthmus._hit import Hit
 from isthmus._path import Path
 from isthmus._query.aggregate import Groups
 from isthmus._query.ast import Leaf, Measure, Predicate, SortKey
@@ -125,6 +126,10 @@ class PageRequest(Value):
     """Unordered or ordered, from one snapshot held until the last page or `release`."""
     for_update: bool = False
     """Lock the rows until the transaction ends."""
+    ranked: bool = False
+    """Say in the page's `hits` how the store ranks each record."""
+    highlight: tuple[Path, ...] = ()
+    """Fields of whose texts the hits are to show the passages that matched."""
 
 
 class Page(Value):
@@ -139,6 +144,8 @@ class Page(Value):
     records: list[Record]
     after: After | None
     aside: Sequence[Record] = ()
+    hits: Mapping[str, Hit] = MappingProxyType({})
+    """For a ranked request, what the store said of each record, by its id."""
 
 
 MORE: After = ()

@@ -29,6 +29,7 @@ PUBLIC = [
     "DeadlineError",
     "Explanation",
     "Field",
+    "Hit",
     "Indexed",
     "InvalidRecordError",
     "IsthmusError",
@@ -36,6 +37,7 @@ PUBLIC = [
     "NotFoundError",
     "NotWrittenError",
     "Outcomes",
+    "Passage",
     "Policy",
     "PoolTimeoutError",
     "Query",
@@ -56,6 +58,7 @@ PUBLIC = [
     "UsageError",
     "field",
     "match",
+    "nearest",
 ]
 
 

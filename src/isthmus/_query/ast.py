@@ -152,6 +152,18 @@ class Matches(_Combining):
     text: str
 
 
+class Nearest(_Combining):
+    """One of the `k` nearest to a vector, of the records that the other conditions of the query hold for.
+
+    A value at the path that is no vector of that length is near to nothing. Only where the
+    capability `vectors` is true.
+    """
+
+    path: Path
+    vector: tuple[float, ...]
+    k: int
+
+
 Leaf: TypeAlias = (
     Equal
     | EqualList
@@ -165,6 +177,7 @@ Leaf: TypeAlias = (
     | Contains
     | Exists
     | Matches
+    | Nearest
 )
 Predicate: TypeAlias = And | Or | Not | Leaf
 
@@ -181,7 +194,10 @@ LEAVES = (
     Contains,
     Exists,
     Matches,
+    Nearest,
 )
+# What no program over one record can judge: the store does, or refuses.
+RANKED = (Matches, Nearest)
 PREDICATES = (*LEAVES, And, Or, Not)
 
 TRUE = And(())

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, TypeAlias
 
-from isthmus._nearest import nearest
+from isthmus._nearest import nearest as nearest_name
 from isthmus._path import Path, Root, parse_path
 from isthmus._query.ast import (
     PREDICATES,
@@ -23,6 +24,7 @@ from isthmus._query.ast import (
     Like,
     Matches,
     Measure,
+    Nearest,
     Not,
     Or,
     Order,
@@ -42,6 +44,8 @@ Condition: TypeAlias = Predicate
 
 MAX_LEAVES = 10_000
 MAX_REGEX = 10_000
+MAX_VECTOR = 4_096
+MAX_NEAREST = 10_000
 
 
 class Field:
@@ -143,6 +147,34 @@ def match(name: FieldName, text: str) -> Predicate:
     """Return a full-text match, for backends with the capability `relevance`."""
     path = _path(name)
     return Matches(path, _operand_text(path, "match", text))
+
+
+def nearest(name: FieldName, vector: Iterable[float], k: int = 10) -> Predicate:
+    """Return the condition to be one of the `k` nearest to a vector, for backends with `vectors`.
+
+    Nearest among the records that the other conditions hold for; by the similarity of the field's
+    setting.
+    """
+    path = _path(name)
+    if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= MAX_NEAREST:
+        raise QueryError(f"{path} nearest: k is a whole number from 1 to {MAX_NEAREST}, got {k!r}")
+    return Nearest(path, _vector(path, vector), k)
+
+
+def _vector(path: Path, given: Any) -> tuple[float, ...]:
+    if isinstance(given, str | bytes | dict) or not hasattr(given, "__iter__"):
+        raise QueryError(f"{path} nearest: needs a list of numbers, got {type(given).__name__}")
+    numbers = []
+    for value in given:
+        # The numbers of arrays are no floats, but become some.
+        if isinstance(value, bool | str | bytes) or not hasattr(value, "__float__"):
+            raise QueryError(f"{path} nearest: a vector is made of numbers, got {type(value).__name__}")
+        numbers.append(float(value))
+    if not 1 <= len(numbers) <= MAX_VECTOR:
+        raise QueryError(f"{path} nearest: a vector has 1 to {MAX_VECTOR} numbers, got {len(numbers)}")
+    if not all(map(math.isfinite, numbers)):
+        raise QueryError(f"{path} nearest: a vector has finite numbers only")
+    return tuple(numbers)
 
 
 def _path(name: FieldName) -> Path:
@@ -262,7 +294,7 @@ def comparison(name: FieldName, op: str, value: Any = None) -> Predicate:
     """Return the predicate for an operator's name; raises `QueryError` with the nearest valid one."""
     build = OPERATORS.get(op) if isinstance(op, str) else None
     if build is None:
-        hint = nearest(_SPELLINGS.get(str(op), str(op)), OPERATORS)
+        hint = nearest_name(_SPELLINGS.get(str(op), str(op)), OPERATORS)
         raise QueryError(f"unknown operator {op!r}{hint}")
     return build(_path(name), value)
 
@@ -300,6 +332,10 @@ class Query(Value):
     def match(self, name: FieldName, text: str) -> Query:
         """Return the query with a full-text match; sort by `_score` to rank by relevance."""
         return self._and(match(name, text))
+
+    def nearest(self, name: FieldName, vector: Iterable[float], k: int = 10) -> Query:
+        """Return the query for the `k` nearest to a vector; sort by `_score` for the nearest first."""
+        return self._and(nearest(name, vector, k))
 
     def sort(
         self,
@@ -375,7 +411,7 @@ def measures(spec: dict[str, Any]) -> tuple[Measure, ...]:
         function, of = (what, None) if isinstance(what, str) else (what[0], what[1])
         known = [f.value for f in Function]
         if function not in known:
-            raise QueryError(f"unknown aggregate {function!r}{nearest(function, known)}")
+            raise QueryError(f"unknown aggregate {function!r}{nearest_name(function, known)}")
         if of is None and function != "count":
             raise QueryError(f"{function} needs a field: ({function!r}, 'age')")
         path = None if of is None else _path(of)

@@ -17,6 +17,7 @@ from isthmus._query.ast import (
     Leaf,
     Like,
     Matches,
+    Nearest,
     Not,
     Or,
     Ordered,
@@ -24,7 +25,7 @@ from isthmus._query.ast import (
     Regex,
     StartsWith,
 )
-from isthmus._query.build import MAX_LEAVES, Query, comparison, match
+from isthmus._query.build import MAX_LEAVES, Query, comparison, match, nearest
 from isthmus._values import JSON
 from isthmus.errors import QueryError
 
@@ -91,6 +92,8 @@ def _parts(leaf: Leaf) -> tuple[str, Any]:
             return "contains", text
         case Matches(_, text):
             return "match", text
+        case Nearest(_, vector, k):
+            return "nearest", {"vector": list(vector), "k": k}
         case Exists():
             return "exists", None
         case _:
@@ -194,6 +197,8 @@ def _predicate(shape: Any, where: str, counted: list[int], depth: int) -> Predic
     try:
         if shape["op"] == "match":
             return match_json(path, shape.get("value"))
+        if shape["op"] == "nearest":
+            return nearest_json(path, shape.get("value"))
         return comparison(path, shape["op"], shape.get("value"))
     except QueryError as error:
         raise QueryError(f"{where}: {error}") from None
@@ -202,6 +207,13 @@ def _predicate(shape: Any, where: str, counted: list[int], depth: int) -> Predic
 def match_json(path: Path, value: Any) -> Predicate:
     """Return a full-text match of a decoded query."""
     return match(path, value)
+
+
+def nearest_json(path: Path, value: Any) -> Predicate:
+    """Return a nearest-neighbour condition of a decoded query."""
+    if not isinstance(value, dict) or "vector" not in value or value.keys() - {"vector", "k"}:
+        raise QueryError(f"{path} nearest: needs {{vector, k}}")
+    return nearest(path, value["vector"], value.get("k", 10))
 
 
 def _path_from(shape: Any, where: str) -> Any:

@@ -22,6 +22,7 @@ from isthmus._query.ast import (
     Leaf,
     Like,
     Matches,
+    Nearest,
     Not,
     Or,
     Order,
@@ -60,6 +61,8 @@ def leaf_holds(leaf: Leaf, record: Record) -> bool:
             return bool(found(record, path))
         case Matches():
             raise UnsupportedError("match() is judged by the store alone", capability="relevance")
+        case Nearest():
+            raise UnsupportedError("nearest() is judged by the store alone", capability="vectors")
         case _:
             test = leaf_test(leaf)
             return any(test(value) for value in found(record, leaf.path))
@@ -90,7 +93,7 @@ def leaf_test(leaf: Leaf) -> Callable[[JSON], bool]:
             return _text_test(lambda text: part in text)
         case Exists():
             return lambda _: True
-        case EqualList() | Matches():
+        case EqualList() | Matches() | Nearest():
             raise ValueError("not a test of one value")
         case _:
             assert_never(leaf)

@@ -6,7 +6,7 @@ import enum
 from collections.abc import Callable
 from typing import TypeAlias
 
-from isthmus._query.ast import FALSE, TRUE, And, Leaf, Matches, Not, Or, Predicate
+from isthmus._query.ast import FALSE, TRUE, And, Leaf, Matches, Nearest, Not, Or, Predicate
 from isthmus._query.normalize import normalized
 from isthmus._value import Value
 
@@ -83,7 +83,7 @@ def _lower(predicate: Predicate, grade: Grader) -> Predicate:
 
 
 def without_matches(predicate: Predicate) -> Predicate:
-    """Return the predicate with `match()` leaves taken as true: only the store can judge those."""
+    """Return the predicate with `match()` and `nearest()` taken as true: only the store can judge those."""
     match predicate:
         case And(terms):
             return And(tuple(map(without_matches, terms)))
@@ -91,7 +91,7 @@ def without_matches(predicate: Predicate) -> Predicate:
             return Or(tuple(map(without_matches, terms)))
         case Not(term):
             return Not(without_matches(term))
-        case Matches():
+        case Matches() | Nearest():
             return TRUE
         case leaf:
             return leaf

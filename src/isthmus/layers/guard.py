@@ -7,7 +7,7 @@ from typing import TypeVar
 from isthmus._executor import Executor, Kind
 from isthmus._op import Aggregate, Count, Fetch, Op, Remove, Write
 from isthmus._path import Root
-from isthmus._query.ast import Matches, Not, Or, Predicate, leaves
+from isthmus._query.ast import RANKED, Matches, Nearest, Not, Or, Predicate, leaves
 from isthmus._stack import Layer, Next, Slot
 from isthmus.errors import QueryError, UnsupportedError
 
@@ -61,24 +61,36 @@ class Guard(Layer):
             self._refuse("stream(consistent=True)", "consistent_stream")
         if request.for_update and not self._executor.capabilities.for_update:
             self._refuse("for_update", "for_update")
+        self._check_predicate(request.where)
+        ranked = any(isinstance(leaf, RANKED) for leaf in leaves(request.where))
         for key in request.order or ():
             if key.path.root is Root.SCORE:
-                if not self._executor.capabilities.relevance:
+                can = self._executor.capabilities
+                if not (can.relevance or can.vectors):
                     self._refuse("order by _score", "relevance")
-                if not key.descending or not any(isinstance(leaf, Matches) for leaf in leaves(request.where)):
-                    raise QueryError("order by _score needs match() in the query and the direction 'desc'")
-        self._check_predicate(request.where)
+                if not key.descending or not ranked:
+                    raise QueryError(
+                        "order by _score needs match() or nearest() in the query and the direction 'desc'"
+                    )
+        if request.highlight and not any(isinstance(leaf, Matches) for leaf in leaves(request.where)):
+            raise QueryError("passages need match() in the query: without words there is nothing to mark")
 
     def _check_predicate(self, where: Predicate) -> None:
         found = leaves(where)
         if any(leaf.path.root is Root.SCORE for leaf in found):
             raise QueryError("_score can be sorted by, not filtered")
-        if not any(isinstance(leaf, Matches) for leaf in found):
+        ranked = [leaf for leaf in found if isinstance(leaf, RANKED)]
+        if not ranked:
             return
-        if not self._executor.capabilities.relevance:
+        near = sum(isinstance(leaf, Nearest) for leaf in ranked)
+        if near < len(ranked) and not self._executor.capabilities.relevance:
             self._refuse("match(); a plain text search is contains() or regex()", "relevance")
+        if near and not self._executor.capabilities.vectors:
+            self._refuse("nearest()", "vectors")
         if _below_or(where, inside=False):
-            raise QueryError("match() stands alone or in an 'and', not under 'or' or 'not'")
+            raise QueryError("match() and nearest() stand alone or in an 'and', not under 'or' or 'not'")
+        if near and len(ranked) > 1:
+            raise QueryError("nearest() stands in a query once, and not together with match(): which ranks?")
 
     def _refuse(self, what: str, capability: str) -> None:
         raise UnsupportedError(f"{self._backend} cannot do {what}", capability=capability)
@@ -86,7 +98,7 @@ class Guard(Layer):
 
 def _below_or(where: Predicate, *, inside: bool) -> bool:
     match where:
-        case Matches():
+        case Matches() | Nearest():
             return inside
         case Or(terms):
             return any(_below_or(term, inside=True) for term in terms)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 
 from isthmus._executor import MORE, Aggregated, Change, Executor, Kind, Page, PageRequest, Support, Tally
+from isthmus._hit import Hit
 from isthmus._op import Aggregate, Count, Fetch, Op, Read, Release, Remove, Write
 from isthmus._query.aggregate import Groups
-from isthmus._query.ast import TRUE, Predicate, SortKey
+from isthmus._query.ast import TRUE, Nearest, Predicate, SortKey, leaves
 from isthmus._query.codec import text
 from isthmus._query.evaluate import holds, select
 from isthmus._query.order import BY_ID, Position, in_order, place, position
@@ -83,6 +85,12 @@ class Plan(Layer):
             raise UnsupportedError(
                 f"the policy refuses to judge here: {text(parts.residual)}", capability="exact"
             )
+        if parts.residual != TRUE and any(isinstance(leaf, Nearest) for leaf in leaves(where)):
+            # Of the nearest that the store finds, some would be dropped here and none would take their place.
+            raise UnsupportedError(
+                f"beside nearest() the store must judge all by itself; it cannot: {text(parts.residual)}",
+                capability="exact",
+            )
         return parts
 
     async def _fetch(self, op: Fetch, call_next: Next) -> Page:
@@ -114,7 +122,7 @@ class Plan(Layer):
         if request.consistent and page.after and not page.aside:
             return page  # its end names the store's snapshot, which a position does not
         if not page.aside:
-            return _ended(page.records, order, more=page.after is not None)
+            return _ended(page.records, order, more=page.after is not None, hits=page.hits)
         aside = _beyond(_judged_aside(page.aside, request.where), request, order)
         skip = request.offset
         if skip and aside:
@@ -128,13 +136,15 @@ class Plan(Layer):
             skip = 0
         merged = in_order([*page.records, *aside], order)
         end = skip + request.size
-        return _ended(merged[skip:end], order, more=page.after is not None or len(merged) > end)
+        more = page.after is not None or len(merged) > end
+        return _ended(merged[skip:end], order, more=more, hits=page.hits)
 
     async def _refilled(self, request: PageRequest, parts: Split, native: Fetch, call_next: Next) -> Page:
         """Fetch pages without the limit until enough records pass the residual."""
         order = request.order or BY_ID
         end = request.offset + request.size
         kept: list[Record] = []
+        hits: dict[str, Hit] = {}
         aside: list[Record] | None = None
         size = min(max(end, 100), SCAN_SIZE)
         after = request.after
@@ -145,13 +155,14 @@ class Plan(Layer):
             if aside is None:
                 aside = _beyond(_judged_aside(page.aside, request.where), request, order)
             kept += _judged(page.records, parts.residual)
+            hits |= page.hits
             if page.after is None or len(kept) > end:
                 break
             after = _next(page, order)
             size = min(size * 2, _LARGEST_SCAN)
         merged = in_order([*kept, *aside], order) if aside else kept
         more = len(merged) > end
-        return _ended(merged[request.offset : end], order, more=more)
+        return _ended(merged[request.offset : end], order, more=more, hits=hits)
 
     async def _sorted_here(self, request: PageRequest, parts: Split, native: Fetch, call_next: Next) -> Page:
         """Scan in any order and keep the best, under the cap."""
@@ -302,10 +313,16 @@ def _beyond(records: list[Record], request: PageRequest, order: tuple[SortKey, .
     return [record for record in records if key(position(record, order)) > start]
 
 
-def _ended(records: list[Record], order: tuple[SortKey, ...], *, more: bool) -> Page:
+def _ended(
+    records: list[Record],
+    order: tuple[SortKey, ...],
+    *,
+    more: bool,
+    hits: Mapping[str, Hit] = MappingProxyType({}),
+) -> Page:
     if not more or not records:
-        return Page(records, None)
-    return Page(records, position(records[-1], order))
+        return Page(records, None, hits=hits)
+    return Page(records, position(records[-1], order), hits=hits)
 
 
 def _next(page: Page, order: tuple[SortKey, ...]) -> Position | None:
@@ -314,4 +331,5 @@ def _next(page: Page, order: tuple[SortKey, ...]) -> Position | None:
 
 def _cut(page: Page, request: PageRequest) -> Page:
     paths = request.select or ()
-    return Page([projected(record, select(record.data, paths)) for record in page.records], page.after)
+    cut = [projected(record, select(record.data, paths)) for record in page.records]
+    return Page(cut, page.after, hits=page.hits)

@@ -18,6 +18,7 @@ CAPABILITIES = Capabilities(
     compare_and_set=True,
     consistent_stream=True,
     relevance=True,
+    vectors=True,
     drop=True,
     max_record_bytes=32 * 2**20,
 )

@@ -13,7 +13,8 @@ from isthmus._query.order import NONE as NO_VALUE
 from isthmus._query.order import bracketed
 from isthmus.backends.elasticsearch.compile import Compiler, stored
 from isthmus.backends.elasticsearch.index import Index
-from isthmus.backends.elasticsearch.read import Plan, Reader, Snapshot
+from isthmus.backends.elasticsearch.read import Plan, Reader
+from isthmus.backends.elasticsearch.snapshot import Snapshot
 
 _BUCKETS = 5_000
 _EXACT = 2.0**53
@@ -59,7 +60,7 @@ async def aggregated(reader: Reader, index: Index, request: AggregateRequest) ->
             groups = await _native(plan, Compiler(index.types, ()), request, pit)
         except Inexact:
             groups = Groups(request.measures)
-            async for record in reader.records(plan.main, pit):
+            async for record in reader.records(plan, pit):
                 groups.add_record(record, by)
     return Aggregated(groups, aside)
 
@@ -69,7 +70,7 @@ async def _native(plan: Plan, compiler: Compiler, request: AggregateRequest, pit
     inner: dict[str, Any] = {}
     for at, measure in enumerate(request.measures):
         inner |= _clauses(at, measure, compiler)
-    body: dict[str, Any] = {"query": plan.main, "size": 0, "track_total_hits": True}
+    body: dict[str, Any] = {**plan.ask(), "size": 0, "track_total_hits": True}
     sources = [(at, path) for at, path in enumerate(request.by) if compiler.type_of(path) is not None]
     if not sources:
         if inner:

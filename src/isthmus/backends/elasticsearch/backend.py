@@ -32,11 +32,12 @@ from isthmus.backends.elasticsearch import CAPABILITIES
 from isthmus.backends.elasticsearch.aggregate import aggregated, computable
 from isthmus.backends.elasticsearch.bulk import Bulk
 from isthmus.backends.elasticsearch.client import ClientPool, open_client
-from isthmus.backends.elasticsearch.compile import grade
 from isthmus.backends.elasticsearch.config import ElasticsearchConfig
+from isthmus.backends.elasticsearch.documents import get_many
+from isthmus.backends.elasticsearch.grade import grade
 from isthmus.backends.elasticsearch.index import Index
 from isthmus.backends.elasticsearch.order import sortable
-from isthmus.backends.elasticsearch.read import Reader, get_many
+from isthmus.backends.elasticsearch.read import Reader
 from isthmus.backends.elasticsearch.remove import clear
 from isthmus.backends.elasticsearch.stored import record_of
 from isthmus.backends.elasticsearch.write import Writer
@@ -61,7 +62,7 @@ class _Support:
 
     def grade(self, leaf: Leaf) -> Grade:
         """Return how well a leaf's query fits."""
-        return grade(leaf, self._index.fulltext)
+        return grade(leaf, self._index.fulltext, self._index.vectors)
 
     def orders(self, order: tuple[SortKey, ...]) -> bool:
         """Return whether pages can come in this order."""
@@ -168,7 +169,11 @@ class ElasticsearchBackend:
         index = known.index
         if index.visible < index.written and self._config.consistency == "read_your_writes":
             await self._make_visible(pool, index)
-        return Reader(pool, index, keep_alive=self._config.keep_alive), index
+        return self._reading(pool, index), index
+
+    def _reading(self, pool: ClientPool, index: Index) -> Reader:
+        config = self._config
+        return Reader(pool, index, keep_alive=config.keep_alive, slices=config.slices)
 
     async def _make_visible(self, pool: ClientPool, index: Index) -> None:
         written = index.written
@@ -194,7 +199,7 @@ class ElasticsearchBackend:
             reader, _ = await self._reader(collection)
         else:  # a stream goes on in its snapshot, whatever was written since
             pool, known = await self._at(collection)
-            reader = Reader(pool, known.index, keep_alive=self._config.keep_alive)
+            reader = self._reading(pool, known.index)
         return await (reader.stream(request) if request.order is None else reader.page(request))
 
     async def count(self, collection: str, where: Predicate) -> Tally:
@@ -233,7 +238,7 @@ class ElasticsearchBackend:
     async def release(self, collection: str, after: After) -> None:
         """Give a stream's snapshot back."""
         pool, known = await self._at(collection)
-        await Reader(pool, known.index, keep_alive=self._config.keep_alive).release(after)
+        await self._reading(pool, known.index).release(after)
 
     async def collections(self) -> list[str]:
         """Return the names of the indices that isthmus made in this cluster."""

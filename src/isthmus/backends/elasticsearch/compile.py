@@ -6,15 +6,13 @@ the odd ones, and `LOWER` leaves them out, so that a `Not` above either stays a 
 
 from __future__ import annotations
 
-import datetime as dt
 import enum
-import math
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias, assert_never
 
 from isthmus._path import Path, Root
 from isthmus._query.ast import (
+    RANKED,
     And,
     Between,
     Contains,
@@ -26,27 +24,34 @@ from isthmus._query.ast import (
     Leaf,
     Like,
     Matches,
+    Nearest,
     Not,
     Or,
-    Order,
     Ordered,
     Predicate,
     Regex,
     StartsWith,
     leaves,
 )
-from isthmus._query.split import Grade
 from isthmus._query.text import ANY_RUN, parse_like
-from isthmus._values import INT_MAX, INT_MIN
 from isthmus.backends.elasticsearch import pattern
 from isthmus.backends.elasticsearch.layout import (
     EVERYWHERE,
     FULLTEXT,
-    LONGEST_TEXT,
     field_name,
     is_plain,
     mark,
 )
+from isthmus.backends.elasticsearch.operands import (
+    RANGE,
+    TESTS,
+    double_bound,
+    is_time,
+    long_bounds,
+    term,
+    text_bounds,
+)
+from isthmus.backends.elasticsearch.vectors import TYPE as VECTOR
 from isthmus.errors import UnsupportedError
 
 Query: TypeAlias = dict[str, Any]
@@ -56,8 +61,7 @@ _TERMS = 60_000
 # The server takes 30 levels of `bool` (a static setting); leaves and what is around a tree need some.
 _DEEPEST = 22
 _LIST_TERMS = 50
-_TIME = re.compile(r"(19[7-9]\d|20\d\d|21\d\d|22[0-5]\d)-[01]\d-[0-3]\dT[0-2]\d:[0-5]\d:[0-5]\d\.\d{6}Z")
-_TIMES = frozenset({Root.CREATED_AT, Root.UPDATED_AT})
+TIMES = frozenset({Root.CREATED_AT, Root.UPDATED_AT})
 
 
 class Bound(enum.Enum):
@@ -78,7 +82,7 @@ def stored(path: Path) -> bool:
 
 def judged_paths(predicate: Predicate) -> list[Path]:
     """Return the paths at which a record may be odd for this predicate; full text is the store's alone."""
-    found = (leaf.path for leaf in leaves(predicate) if not isinstance(leaf, Matches))
+    found = (leaf.path for leaf in leaves(predicate) if not isinstance(leaf, RANKED))
     return list(dict.fromkeys(path for path in found if stored(path)))
 
 
@@ -162,7 +166,7 @@ class Compiler:
 
     def _leaf(self, leaf: Leaf, bound: Bound) -> Query:
         core = self.core(leaf)
-        if isinstance(leaf, Matches):
+        if isinstance(leaf, RANKED):
             return core
         if stored(leaf.path):
             match bound:
@@ -181,15 +185,16 @@ class Compiler:
         """Return the type of a path's field; None if it has none of its own."""
         if path.root is Root.ID:
             return "keyword"
-        if path.root in _TIMES:
+        if path.root in TIMES:
             return "date_nanos"
-        return self._types.get(field_name(path)) if stored(path) and is_plain(path) else None
+        kind = self._types.get(field_name(path)) if stored(path) and is_plain(path) else None
+        return None if kind == VECTOR else kind
 
     def field(self, path: Path) -> str:
         """Return the name of the field that holds a path's values."""
         if path.root is Root.ID:
             return "id"
-        return path.root.value[1:] if path.root in _TIMES else field_name(path)
+        return path.root.value[1:] if path.root in TIMES else field_name(path)
 
     def core(self, leaf: Leaf) -> Query:
         """Return the query that is right for records not odd at the leaf's path."""
@@ -204,13 +209,15 @@ class Compiler:
             case In(_, values):
                 return self._among(path, values)
             case Ordered(_, op, value):
-                return self._range(path, {_RANGE[op]: value})
+                return self._range(path, {RANGE[op]: value})
             case Between(_, low, high):
                 return self._range(path, {"gte": low, "lte": high})
             case Exists():
                 return self._exists(path)
             case Matches(_, text):
                 return self._match(path, text)
+            case Nearest():
+                return ALL  # it stands beside the query: `vectors.nearest`
             case Like() | Regex() | StartsWith() | EndsWith() | Contains():
                 return self._text(leaf)
             case _:
@@ -218,8 +225,8 @@ class Compiler:
 
     def _among(self, path: Path, values: Iterable[Any]) -> Query:
         field = self.field(path)
-        known = (_term(self.type_of(path), value) for value in values)
-        terms = [term for term in known if term is not None]
+        known = (term(self.type_of(path), value) for value in values)
+        terms = [found for found in known if found is not None]
         if not terms:
             return NONE
         if len(terms) == 1:
@@ -232,7 +239,7 @@ class Compiler:
         if not stored(path):
             return NONE
         queries: list[Query] = []
-        for value in _flat(operand):
+        for value in flat(operand):
             if len(queries) == _LIST_TERMS:
                 break
             queries.append(object_at([path]) if isinstance(value, dict) else self._among(path, [value]))
@@ -242,20 +249,20 @@ class Compiler:
         field, kind = self.field(path), self.type_of(path)
         sample = next(iter(bounds.values()))
         if isinstance(sample, bool):
-            passing = [v for v in (False, True) if all(_TESTS[op](v, bound) for op, bound in bounds.items())]
+            passing = [v for v in (False, True) if all(TESTS[op](v, bound) for op, bound in bounds.items())]
             return {"terms": {field: passing}} if kind == "boolean" and passing else NONE
         if isinstance(sample, str):
             if kind == "keyword":
-                limits = _text_bounds(bounds)
+                limits = text_bounds(bounds)
                 return {"range": {field: limits}} if limits else {"exists": {"field": field}}
             if kind == "date_nanos":
-                if not all(map(_is_time, bounds.values())):
+                if not all(map(is_time, bounds.values())):
                     return ALL
                 return {"range": {field: {op: text[:-1] + "000Z" for op, text in bounds.items()}}}
             return NONE
         if kind == "double":
-            return {"range": {field: dict(_double_bound(op, bound) for op, bound in bounds.items())}}
-        among = _long_bounds(bounds) if kind == "long" else None
+            return {"range": {field: dict(double_bound(op, bound) for op, bound in bounds.items())}}
+        among = long_bounds(bounds) if kind == "long" else None
         return NONE if among is None else {"range": {field: among}}
 
     def _exists(self, path: Path) -> Query:
@@ -267,12 +274,14 @@ class Compiler:
         return either([{"exists": {"field": field_name(path)}}, objects])
 
     def _match(self, path: Path, text: str) -> Query:
+        return {"match": {self.words(path, "match()"): {"query": text}}}
+
+    def words(self, path: Path, what: str) -> str:
+        """Return the name of the field in which a path's words are searched."""
         name = ".".join(path.keys)
         if path.root is not Root.DATA or name not in self._fulltext:
-            raise UnsupportedError(
-                f"match() needs {name!r} in the config's fulltext=", capability="relevance"
-            )
-        return {"match": {f"data.{name}.{FULLTEXT}": {"query": text}}}
+            raise UnsupportedError(f"{what} needs {name!r} in the config's fulltext=", capability="relevance")
+        return f"data.{name}.{FULLTEXT}"
 
     def _text(self, leaf: Like | Regex | StartsWith | EndsWith | Contains) -> Query:
         kind = self.type_of(leaf.path)
@@ -306,10 +315,10 @@ class Compiler:
                 assert_never(leaf)
 
 
-def _flat(operand: list[Any]) -> Iterable[Any]:
+def flat(operand: list[Any]) -> Iterable[Any]:
     for value in operand:
         if isinstance(value, list):
-            yield from _flat(value)
+            yield from flat(value)
         elif value is not None:
             yield value
 
@@ -320,123 +329,3 @@ def _wildcard(field: str, text: str | None) -> Query | None:
 
 def _regexp(field: str, text: str | None) -> Query | None:
     return None if text is None else {"regexp": {field: {"value": text, "flags": "NONE"}}}
-
-
-_RANGE = {Order.LT: "lt", Order.LE: "lte", Order.GT: "gt", Order.GE: "gte"}
-_TESTS: Mapping[str, Any] = {
-    "lt": lambda a, b: a < b,
-    "lte": lambda a, b: a <= b,
-    "gt": lambda a, b: a > b,
-    "gte": lambda a, b: a >= b,
-}
-
-
-def _is_time(text: str) -> bool:
-    """Return whether a text is a time as we store it, of those that the field can hold."""
-    if _TIME.fullmatch(text) is None:
-        return False
-    try:
-        dt.datetime.fromisoformat(text)
-    except ValueError:  # February 30
-        return False
-    return True
-
-
-def _term(kind: str | None, value: Any) -> Any:
-    """Return the term that finds a scalar in a field of this type; None if none can."""
-    match value:
-        case bool():
-            return value if kind == "boolean" else None
-        case str():
-            if kind == "date_nanos":
-                return value[:-1] + "000Z" if _is_time(value) else None
-            return value if kind == "keyword" and len(value) <= LONGEST_TEXT else None
-        case _ if kind == "double":
-            return float(value) if float(value) == value else None
-        case _ if kind == "long":
-            return int(value) if int(value) == value and INT_MIN < value < INT_MAX else None
-    return None
-
-
-def _text_bounds(bounds: Mapping[str, str]) -> dict[str, str]:
-    """Return the bounds; of a text too long for the server only what surely holds."""
-    limits = {}
-    for op, bound in bounds.items():
-        short = pattern.cut(bound)
-        if short == bound:
-            limits[op] = bound
-        elif op in ("gt", "gte"):
-            limits["gte"] = short
-    return limits
-
-
-def _double_bound(op: str, bound: float) -> tuple[str, float]:
-    """Return the bound among doubles that has the same doubles on either side."""
-    near = float(bound)
-    if near == bound:
-        return op, near
-    if op in ("gt", "gte"):
-        return ("gte" if near > bound else "gt"), near
-    return ("lt" if near > bound else "lte"), near
-
-
-def _long_bounds(bounds: Mapping[str, float]) -> dict[str, int] | None:
-    """Return the bounds among integers; None if no integer lies within them."""
-    limits: dict[str, int] = {"gte": INT_MIN, "lte": INT_MAX}
-    for op, bound in bounds.items():
-        match op:
-            case "gt" | "gte":
-                least = math.floor(bound) + 1 if op == "gt" else math.ceil(bound)
-                limits["gte"] = max(limits["gte"], least)
-            case _:
-                most = math.ceil(bound) - 1 if op == "lt" else math.floor(bound)
-                limits["lte"] = min(limits["lte"], most)
-    return limits if limits["gte"] <= limits["lte"] else None
-
-
-def grade(leaf: Leaf, fulltext: Iterable[str]) -> Grade:
-    """Return how well a leaf's query fits its meaning, the odd records apart."""
-    path = leaf.path
-    if isinstance(leaf, Matches):
-        Compiler({}, fulltext).core(leaf)  # refuses a field without full text
-        return Grade.EXACT
-    if path.root in (Root.VERSION, Root.SCORE):
-        return Grade.NONE
-    if path.root is Root.METADATA and not path.keys:
-        return Grade.EXACT if isinstance(leaf, Exists) else Grade.NONE
-    if path.root in _TIMES:
-        return _time_grade(leaf)
-    match leaf:
-        case Equal(_, dict()):
-            return Grade.SUPERSET if stored(path) else Grade.EXACT
-        case EqualList(_, operand):
-            if not stored(path):
-                return Grade.EXACT
-            return Grade.SUPERSET if any(True for _ in _flat(operand)) else Grade.NONE
-        case Like(_, text, fold):
-            said = pattern.folded_regexp(text) if fold else pattern.wildcard(text)
-            return Grade.EXACT if said is not None or not set(text) & set("%_") else Grade.SUPERSET
-        case Regex(_, text):
-            return Grade.EXACT if pattern.regexp(text) is not None else Grade.SUPERSET
-        case EndsWith(_, text) | Contains(_, text):
-            return Grade.EXACT if pattern.around("*", text, "*") is not None else Grade.SUPERSET
-        case StartsWith(_, text) | Ordered(_, _, str() as text):
-            return Grade.EXACT if pattern.cut(text) == text else Grade.SUPERSET
-        case Between(_, str() as low, str() as high):
-            short = pattern.cut(low) == low and pattern.cut(high) == high
-            return Grade.EXACT if short else Grade.SUPERSET
-        case Equal() | In() | Ordered() | Between() | Exists():
-            return Grade.EXACT
-        case _:
-            assert_never(leaf)
-
-
-def _time_grade(leaf: Leaf) -> Grade:
-    match leaf:
-        case Ordered(_, _, str() as bound):
-            return Grade.EXACT if _is_time(bound) else Grade.SUPERSET
-        case Between(_, str() as low, str() as high):
-            return Grade.EXACT if _is_time(low) and _is_time(high) else Grade.SUPERSET
-        case Like() | Regex() | StartsWith() | EndsWith() | Contains():
-            return Grade.SUPERSET
-    return Grade.EXACT

@@ -41,6 +41,17 @@ class BulkConfig(Part):
     """How often an item that was refused for load (429, 503) is sent again."""
 
 
+class VectorConfig(Part):
+    """A field of vectors for `nearest()`."""
+
+    dims: int = Field(ge=1, le=4_096)
+    """How many numbers a vector has."""
+    similarity: Literal["cosine", "l2_norm", "max_inner_product"] = "cosine"
+    """What near means; the score grows with it."""
+    search: Literal["exact", "hnsw"] = "exact"
+    """`exact` looks at every vector that the other conditions leave; `hnsw` is fast and may miss some."""
+
+
 class ElasticsearchConfig(BackendConfig):
     """Where the nodes are, which index to use, and how it is made."""
 
@@ -101,8 +112,12 @@ class ElasticsearchConfig(BackendConfig):
     """Further index settings, as Elasticsearch names them."""
     fulltext: dict[str, str] = Field(default={})
     """Fields for `match()`, each with its analyzer."""
+    vectors: dict[str, VectorConfig] = Field(default={})
+    """Fields for `nearest()`, by the length of their vectors or more; for an index that is made now."""
     consistency: Literal["read_your_writes", "eventual"] = "read_your_writes"
     """`read_your_writes` refreshes once before a search that follows this handle's own write."""
+    slices: int = Field(default=1, ge=1, le=32)
+    """In how many parts a stream is read side by side; more than 1 pays off where cores are idle."""
     keep_alive: str = Field(default="5m", pattern=r"^\d+(ms|s|m|h)$")
     """How long the server keeps a stream's snapshot between two pages."""
 
@@ -128,6 +143,25 @@ class ElasticsearchConfig(BackendConfig):
         if isinstance(value, str):
             value = (value,)
         return dict.fromkeys(value, "standard") if isinstance(value, list | tuple) else value
+
+    @field_validator("vectors", mode="before")
+    @classmethod
+    def _lengths(cls, value: Any) -> Any:
+        if isinstance(value, str):  # in a URL: embedding:384,image:512
+            value = dict(part.partition(":")[::2] for part in value.split(","))
+        if not isinstance(value, Mapping):
+            return value
+        return {
+            name: {"dims": given} if isinstance(given, int | str) else given for name, given in value.items()
+        }
+
+    @field_validator("vectors")
+    @classmethod
+    def _plain_names(cls, value: dict[str, VectorConfig]) -> dict[str, VectorConfig]:
+        for name in value:
+            if not all(name.split(".")) or name != name.strip() or "*" in name or len(name) > 200:
+                raise ValueError(f"{name!r} cannot name a field of vectors")
+        return value
 
     @field_validator("index")
     @classmethod

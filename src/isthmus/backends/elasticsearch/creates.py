@@ -38,7 +38,7 @@ class Creates:
         self._times = times_json(time, time)
         self._lines: list[bytes] = []
         # Records that do not follow from their shape alone, by the place in this request.
-        self._pending: dict[int, tuple[bytes, bytes, bytes, Shape, Shape | None]] = {}
+        self._pending: dict[int, tuple[bytes, bytes, bytes, Shape, Shape | None, bytes]] = {}
         # What follows the data, by the end that a shape gives: few, and each is many records'.
         self._tails: dict[bytes | None, bytes] = {}
 
@@ -53,22 +53,26 @@ class Creates:
         shape: Shape,
         metadata: bytes = NO_METADATA,
         other: Shape | None = None,
+        vectors: bytes = b"",
     ) -> None:
-        """Add a record; its id is JSON already. One of a usual shape is formatted in one step."""
+        """Add a record; its id is JSON already. One of a usual shape is formatted in one step.
+
+        `vectors` are what follows the data in a document that is indexed.
+        """
         end = shape.suffix
         if end is None or shape.refused or other is not None:
-            self._pending[len(self.at)] = (identity, data, metadata, shape, other)
+            self._pending[len(self.at)] = (identity, data, metadata, shape, other, vectors)
             self._lines.append(b"")
         else:
             tail = self._tails.get(end)
             if tail is None:
                 tail = self._tails[end] = self._times + end + b"}\n"
-            self._lines.append(_LINE % (identity, identity, data, tail))
+            self._lines.append(_LINE % (identity, identity, data + vectors if vectors else data, tail))
         self.at.append(at)
 
     def shapes(self) -> Iterator[Shape]:
         """Yield the shapes of data and metadata of which something may not be known."""
-        for _, _, _, shape, other in self._pending.values():
+        for _, _, _, shape, other, _ in self._pending.values():
             yield shape
             if other is not None:
                 yield other
@@ -76,12 +80,12 @@ class Creates:
     def lines(self, index: Index) -> list[bytes]:
         """Return the actions and documents."""
         lines = self._lines
-        for place, (identity, data, metadata, shape, other) in self._pending.items():
+        for place, (identity, data, metadata, shape, other, vectors) in self._pending.items():
             if shape.refused or (other is not None and other.refused):
                 lines[place] = self.whole(identity, data, metadata)
             else:
                 end = ending(index, shape, other)
-                text = document(identity, data, metadata, self._times, end)
+                text = document(identity, data + vectors, metadata, self._times, end)
                 lines[place] = b'{"create":{"_id":%b}}\n%b\n' % (identity, text)
         return lines
 

@@ -11,11 +11,11 @@ from isthmus._executor import Change, Kind, Result
 from isthmus._values import decode
 from isthmus.backends.elasticsearch.bulk import Item
 from isthmus.backends.elasticsearch.client import ClientPool
+from isthmus.backends.elasticsearch.documents import get_many
 from isthmus.backends.elasticsearch.index import Index
 from isthmus.backends.elasticsearch.layout import version_of
 from isthmus.backends.elasticsearch.outcomes import doubtful
 from isthmus.backends.elasticsearch.prepare import Prepared
-from isthmus.backends.elasticsearch.read import get_many
 from isthmus.backends.elasticsearch.stored import contents
 from isthmus.errors import IsthmusError, StoreError
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import quote
 
+from isthmus.backends.elasticsearch import vectors
 from isthmus.backends.elasticsearch.client import ClientPool
 from isthmus.backends.elasticsearch.config import ElasticsearchConfig, check_index
 from isthmus.backends.elasticsearch.errors import failed_answer, reason_of
@@ -37,6 +38,7 @@ class Index:
         self.data_shapes = Shapes("data")
         self.metadata_shapes = Shapes("metadata")
         self.fulltext = dict(config.fulltext)
+        self.vectors: vectors.Vectors = config.vectors
         self._config = config
         self._beyond: set[str] = set()
         self._limit = config.field_limit
@@ -71,7 +73,10 @@ class Index:
         mappings = found.get("mappings", {})
         self._check_format(mappings)
         properties = mappings.get("properties", {})
-        types = mapped_types(properties)
+        found_vectors = vectors.declared(properties)
+        vectors.check(self.name, self._config.vectors, found_vectors)
+        self.vectors = found_vectors
+        types = mapped_types(properties) | {f"data.{name}": vectors.TYPE for name in found_vectors}
         if not self.types.keys() <= types.keys():
             self._forget()  # it was deleted and made again
         self.types = types
@@ -182,7 +187,7 @@ class Index:
                 if name not in self._beyond:
                     votes.setdefault(name, Counter()).update(kinds)
         new = {name: inferred(counted) for name, counted in votes.items()}
-        room = self._limit - OWN_FIELDS - len(self.fulltext) - len(self.types)
+        room = self._limit - OWN_FIELDS - len(self.fulltext) - len(self.vectors) - len(self.types)
         if len(new) > room:
             names = list(new)
             self._beyond.update(names[max(room, 0) :])

@@ -18,6 +18,7 @@ import orjson
 
 from isthmus._path import Path, Root
 from isthmus._values import format_datetime
+from isthmus.backends.elasticsearch import vectors
 from isthmus.backends.elasticsearch.config import ElasticsearchConfig
 from isthmus.backends.elasticsearch.pattern import LONGEST_REGEXP
 
@@ -39,8 +40,8 @@ TYPES: Mapping[str, Mapping[str, Any]] = {
     "long": {"type": "long"},
     "boolean": {"type": "boolean"},
 }
-# Fields of the layout itself, which count towards the limit.
-OWN_FIELDS = 8
+# Fields of the layout itself, which count towards the limit; one for all vectors among them.
+OWN_FIELDS = 9
 
 
 def index_body(config: ElasticsearchConfig) -> dict[str, Any]:
@@ -72,6 +73,7 @@ def index_body(config: ElasticsearchConfig) -> dict[str, Any]:
             "obj": KEYWORD,
             "raw": {"type": "keyword", "index": False, "doc_values": False},
             **grown({}),
+            **vectors.mapping(config.vectors),
         },
     }
     return {"settings": settings, "mappings": mappings}

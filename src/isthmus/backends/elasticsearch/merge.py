@@ -13,11 +13,11 @@ from isthmus._values import decode, encode
 from isthmus.backends.elasticsearch import doubt
 from isthmus.backends.elasticsearch.bulk import Bulk, Item
 from isthmus.backends.elasticsearch.client import ClientPool
+from isthmus.backends.elasticsearch.documents import get_many
 from isthmus.backends.elasticsearch.index import Index
 from isthmus.backends.elasticsearch.layout import time_text, times_json, version_of
 from isthmus.backends.elasticsearch.outcomes import doing, replaced, unparsed
 from isthmus.backends.elasticsearch.prepare import LARGEST, Prepared, condition, shaped
-from isthmus.backends.elasticsearch.read import get_many
 from isthmus.backends.elasticsearch.stored import contents
 from isthmus.errors import ConflictError, InvalidRecordError
 

@@ -11,7 +11,7 @@ import orjson
 
 from isthmus._executor import Change, Kind, Result
 from isthmus._values import decode
-from isthmus.backends.elasticsearch import CAPABILITIES
+from isthmus.backends.elasticsearch import CAPABILITIES, vectors
 from isthmus.backends.elasticsearch.bulk import Bulk
 from isthmus.backends.elasticsearch.creates import NO_METADATA, Creates, ending
 from isthmus.backends.elasticsearch.index import Index
@@ -28,7 +28,7 @@ json_of = orjson.dumps
 class Prepared:
     """A change ready to be sent but for its fields' types and its times."""
 
-    __slots__ = ("at", "data", "head", "identity", "metadata", "metadata_shape", "shape", "times")
+    __slots__ = ("at", "beside", "data", "head", "identity", "metadata", "metadata_shape", "shape", "times")
 
     def __init__(
         self,
@@ -49,19 +49,15 @@ class Prepared:
         self.metadata_shape = metadata_shape
         self.head = head
         self.times = times
+        self.beside = b""
+        """The vectors, as what follows the data in a document."""
 
     def sent(self, head: bytes, times: bytes) -> Prepared:
         """Return the same change with the action and the times of an attempt."""
-        return Prepared(
-            self.at,
-            self.identity,
-            self.data,
-            self.metadata,
-            self.shape,
-            self.metadata_shape,
-            head,
-            times,
-        )
+        shapes = self.shape, self.metadata_shape
+        same = Prepared(self.at, self.identity, self.data, self.metadata, *shapes, head, times)
+        same.beside = self.beside
+        return same
 
     def shapes(self) -> Iterator[Shape]:
         yield self.shape
@@ -74,9 +70,8 @@ class Prepared:
         if whole or self.shape.refused or (other is not None and other.refused):
             text = whole_document(self.identity, self.data, self.metadata, self.times)
         else:
-            text = document(
-                self.identity, self.data, self.metadata, self.times, ending(index, self.shape, other)
-            )
+            end = ending(index, self.shape, other)
+            text = document(self.identity, self.data + self.beside, self.metadata, self.times, end)
         head = self.head or b'{"create":{"_id":%b}}\n' % self.identity
         return b"".join((head, text, b"\n"))
 
@@ -89,7 +84,10 @@ def shaped(
     beside = None
     if metadata != NO_METADATA:
         beside = _shape(index.metadata_shapes, metadata, given_metadata)
-    return Prepared(at, identity, data, metadata, shape, beside)
+    prepared = Prepared(at, identity, data, metadata, shape, beside)
+    if index.vectors:
+        prepared.beside = vectors.beside(index.vectors, data)
+    return prepared
 
 
 def creates(
@@ -116,11 +114,13 @@ def creates(
             yield chunk
             chunk, size = _begun(), 0
         shape = _shape(shapes, data, change.data)
-        if metadata == NO_METADATA:
+        if metadata == NO_METADATA and not index.vectors:
             chunk.add(at, json_of(change.id), data, shape)
         else:
-            other = _shape(beside, metadata, change.metadata)
-            chunk.add(at, json_of(change.id), data, shape, metadata, other)
+            other = None if metadata == NO_METADATA else _shape(beside, metadata, change.metadata)
+            near = vectors.beside(index.vectors, data) if index.vectors else b""
+            chunk.add(at, json_of(change.id), data, shape, metadata, other, near)
+            length += len(near)
         size += length
     if size:
         yield chunk

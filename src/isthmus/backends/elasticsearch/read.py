@@ -12,12 +12,12 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from isthmus._executor import MORE, After, NativePlan, Page, PageRequest, Tally
-from isthmus._path import Path
-from isthmus._query.ast import Matches, Predicate, SortKey, leaves
+from isthmus._path import Path, Root
+from isthmus._query.ast import RANKED, Nearest, Predicate, SortKey, leaves
 from isthmus._record import Record
 from isthmus._value import replace
 from isthmus._values import INT_MAX
@@ -39,47 +39,23 @@ from isthmus.backends.elasticsearch.errors import failed_answer
 from isthmus.backends.elasticsearch.index import Index
 from isthmus.backends.elasticsearch.layout import WINDOW, field_name, is_plain
 from isthmus.backends.elasticsearch.order import Sorting
+from isthmus.backends.elasticsearch.ranked import Highlights
+from isthmus.backends.elasticsearch.snapshot import (
+    LARGEST_PAGE,
+    Slices,
+    Snapshot,
+    checked_shards,
+    shard_order,
+)
 from isthmus.backends.elasticsearch.stored import record_of, records_of
+from isthmus.backends.elasticsearch.vectors import Vectors, nearest
 from isthmus.errors import QueryError, UnsupportedError
 
-_READ_SIZE = 1_000
-_READS_IN_FLIGHT = 2
 _MOST_ASIDE = 1_000
 _ASIDE_PAGE = 5_000
-# One answer holds at most so many records; longer pages are put together from several.
-_LARGEST_PAGE = 10_000
 _FOUND = frozenset({200, 404})
 # What a stream's position begins with; a sorted page's is made of pairs and ends with the id.
 _STREAM = "pit"
-
-
-async def get_many(
-    pool: ClientPool, index: Index, ids: Sequence[str], *, only: str | None = None
-) -> list[dict[str, Any] | None]:
-    """Return the documents of these ids in order, None where there is none; in real time."""
-    target = f"{index.url}/_mget" + (f"?_source_includes={only}" if only else "")
-    doing = f"get from {index.name}"
-
-    async def part(chunk: Sequence[str]) -> list[dict[str, Any] | None]:
-        status, body = await pool.call("POST", target, {"ids": chunk}, doing=doing, told=_FOUND)
-        if status == 404:
-            raise index.gone()
-        for document in body["docs"]:
-            if "error" in document:
-                error = document["error"]
-                if "index_not_found" in str(error.get("type")):
-                    raise index.gone()
-                raise failed_answer(503, {"error": error}, None, doing, writes=False)
-        return [document if document["found"] else None for document in body["docs"]]
-
-    if len(ids) <= _READ_SIZE:
-        return await part(list(ids)) if ids else []
-    chunks = [list(ids[at : at + _READ_SIZE]) for at in range(0, len(ids), _READ_SIZE)]
-    documents: list[dict[str, Any] | None] = []
-    for at in range(0, len(chunks), _READS_IN_FLIGHT):
-        for found in await asyncio.gather(*map(part, chunks[at : at + _READS_IN_FLIGHT])):
-            documents += found
-    return documents
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,65 +66,113 @@ class Plan:
     aside: Query
     """For the records to be judged here; `NONE` if no path of the query can be odd."""
     sorting: Sorting
+    near: Nearest | None = None
+    """To be found among the main records, by `ask`."""
+    vectors: Vectors = field(default_factory=dict)
+
+    def ask(self) -> dict[str, Any]:
+        """Return the part of a search that says which records are wanted."""
+        if self.near is None:
+            return {"query": self.main}
+        return {"knn": nearest(self.near, self.vectors, self.main)}
+
+    def check(self, aside: Sequence[Record]) -> Sequence[Record]:
+        """Return the aside; raises `UnsupportedError` where the nearest may be among it."""
+        if aside and self.near is not None:
+            raise UnsupportedError(
+                f"{len(aside)} records must be judged here because their values disagree with the index's"
+                " types, which nearest() cannot wait for: the k nearest may be among them",
+                capability="exact",
+            )
+        return aside
 
 
 class Reader:
     """Reads of one index."""
 
-    def __init__(self, pool: ClientPool, index: Index, *, keep_alive: str) -> None:
+    def __init__(self, pool: ClientPool, index: Index, *, keep_alive: str, slices: int = 1) -> None:
         self._pool = pool
         self._index = index
+        self._slices = slices
         self._keep_alive = keep_alive
         self._doing = f"search in {index.name}"
 
-    async def plan(self, where: Predicate, order: Sequence[SortKey] = (), extra: Sequence[Path] = ()) -> Plan:
+    async def plan(
+        self,
+        where: Predicate,
+        order: Sequence[SortKey] = (),
+        extra: Sequence[Path] = (),
+        *,
+        ranked: bool = False,
+    ) -> Plan:
         """Return the native parts; reads the mapping again for paths that are not known here.
 
         `extra` are further paths of whose values the answer is made, such as those of measures.
+        With `ranked` the scores of words matter in any order.
         """
         valued = Sorting(order, Compiler({}, ())).paths() + list(extra)
         paths = list(dict.fromkeys([*judged_paths(where), *valued]))
         await self._index.know(self._pool, [field_name(path) for path in paths if is_plain(path)])
-        scored = any(key.path.root.value == "_score" for key in order)
+        near = next((leaf for leaf in leaves(where) if isinstance(leaf, Nearest)), None)
+        scored = near is None and (ranked or any(key.path.root is Root.SCORE for key in order))
         compiler = Compiler(self._index.types, self._index.fulltext, scored=scored)
         sorting = Sorting(order, compiler)
         try:
             core = compiler.tree(where, Bound.CORE)
         except TooDeep:
-            if any(isinstance(leaf, Matches) for leaf in leaves(where)):
-                raise QueryError("a query with match() is nested too deeply for elasticsearch") from None
+            if any(isinstance(leaf, RANKED) for leaf in leaves(where)):
+                raise QueryError("a ranked query is nested too deeply for elasticsearch") from None
             # The server narrows it down as far as it goes, and all of that is judged by the core.
             return Plan(NONE, compiler.tree(where, Bound.UPPER), sorting)
         if not paths:
-            return Plan(core, NONE, sorting)
+            return Plan(core, NONE, sorting, near, self._index.vectors)
         apart = either([odd_at(paths), *([object_at(valued)] if valued else [])])
         main = without(core, apart, scored=scored)
-        return Plan(main, both([apart, compiler.tree(where, Bound.UPPER)]), sorting)
+        aside = both([apart, compiler.tree(where, Bound.UPPER)])
+        return Plan(main, aside, sorting, near, self._index.vectors)
 
     async def page(self, request: PageRequest) -> Page:
         """Return one ordered page."""
-        plan = await self.plan(request.where, request.order or ())
+        plan = await self.plan(request.where, request.order or (), ranked=request.ranked)
         if request.after is not None and plan.sorting.scored:
             raise QueryError("an order by _score has no cursors: use limit and offset")
         if request.size == 0:
             return Page([], None)
         if request.consistent:
             return await self._steady_page(plan, request)
+        if request.ranked:
+            return await self._ranked_page(plan, request)
         # Most searches without a limit find little: one request tells.
-        reach = min(request.size, _LARGEST_PAGE - 1) + 1
+        reach = min(request.size, LARGEST_PAGE - 1) + 1
         one_way = not request.offset or request.after is None
         if one_way and request.offset + reach <= WINDOW:
             page = await self._short_page(plan, replace(request, size=reach - 1))
-            if request.size < _LARGEST_PAGE or page.after is None:
+            if request.size < LARGEST_PAGE or page.after is None:
                 return page
         async with self.snapshot() as pit:
             aside = [record async for record in self._aside(plan, pit)]
             hits = await self._long(plan, request, pit)
         return _page(hits, request.size, aside)
 
+    async def _ranked_page(self, plan: Plan, request: PageRequest) -> Page:
+        """Return one ordered page with scores and passages, all of it in one answer."""
+        size = min(request.size, WINDOW - 1 - request.offset)
+        if request.after is not None or size < 0:
+            raise QueryError(f"hits() reaches {WINDOW} hits and has no cursors: use limit and offset")
+        compiler = Compiler(self._index.types, self._index.fulltext)
+        passages = Highlights(request.highlight, compiler)
+        body = _main_body(plan, size + 1) | passages.clause() | {"track_scores": True}
+        if request.offset:
+            body["from"] = request.offset
+        answer, aside = await self._together(plan, body)
+        found = answer["hits"]["hits"]
+        if len(found) > size and request.size > size:
+            raise QueryError(f"hits() reaches {WINDOW} hits at most: give a limit")
+        return replace(_page(found, size, aside), hits=passages.hits(found[:size]))
+
     async def _steady_page(self, plan: Plan, request: PageRequest) -> Page:
         """Return one ordered page of a snapshot that the token names; its position is in there too."""
-        size = min(request.size, _LARGEST_PAGE)
+        size = min(request.size, LARGEST_PAGE)
         pit, place = await self._resumed(request.after)
         keep = False
         try:
@@ -194,7 +218,7 @@ class Reader:
         hits: list[dict[str, Any]] = []
         while wanted > 0:
             skipping = skip > 0
-            size = min(skip if skipping else wanted, _LARGEST_PAGE)
+            size = min(skip if skipping else wanted, LARGEST_PAGE)
             body = _main_body(plan, size)
             if skipping:
                 body["_source"] = False
@@ -213,7 +237,7 @@ class Reader:
 
     async def stream(self, request: PageRequest) -> Page:
         """Return one page in any order, from a snapshot that the token names."""
-        size = min(request.size, _LARGEST_PAGE)
+        size = min(request.size, LARGEST_PAGE)
         aside: list[Record] = []
         pit, place = await self._resumed(request.after)
         keep = False
@@ -222,28 +246,26 @@ class Reader:
             plan = await self.plan(request.where)
             if place is None:
                 aside = [record async for record in self._aside(plan, pit)]
-            body = _shard_order(plan.main, size)
-            if place is not None:
-                body["search_after"] = place
-            hits = (await pit.search(body))["hits"]["hits"]
-            keep = len(hits) == size
+            # The k nearest are those of the whole.
+            slices = Slices(place, 1 if plan.near is not None else self._slices)
+            hits = await slices.page(pit, plan.ask(), size)
+            keep = slices.left
         finally:
             if not keep:
                 await asyncio.shield(pit.close())
-        after: After | None = (_STREAM, pit.id, hits[-1]["sort"]) if keep else None
-        return Page(records_of(hits), after, aside)
+        return Page(records_of(hits), (_STREAM, pit.id, slices.places) if keep else None, aside)
 
     async def count(self, where: Predicate) -> Tally:
         """Return how many match."""
         plan = await self.plan(where)
-        answer, aside = await self._together(plan, {"query": plan.main, "size": 0, "track_total_hits": True})
+        answer, aside = await self._together(plan, {**plan.ask(), "size": 0, "track_total_hits": True})
         return Tally(answer["hits"]["total"]["value"], aside)
 
     async def explain(self, request: PageRequest) -> NativePlan:
         """Return the main query as JSON, and what would be judged here."""
         plan = await self.plan(request.where, request.order or ())
         ordered = request.order is not None
-        body = _main_body(plan, request.size) if ordered else _shard_order(plan.main, request.size)
+        body = _main_body(plan, request.size) if ordered else shard_order(plan.ask(), request.size)
         if request.after is not None and request.order is not None:
             body["search_after"] = plan.sorting.after(request.after)
         details: dict[str, Any] = {"index": self._index.name}
@@ -275,7 +297,7 @@ class Reader:
             raise self._index.gone()
         before, main, after = (self._checked(part) for part in answer["responses"])
         if before["hits"]["total"]["value"] <= _MOST_ASIDE and _states(before) == _states(after):
-            return main, records_of(before["hits"]["hits"])
+            return main, list(plan.check(records_of(before["hits"]["hits"])))
         async with self.snapshot() as pit:
             aside = [record async for record in self._aside(plan, pit)]
             return await pit.search(body), aside
@@ -298,13 +320,13 @@ class Reader:
     async def _aside(self, plan: Plan, pit: Snapshot) -> AsyncIterator[Record]:
         if plan.aside is NONE:
             return
-        async for hits in pit.pages(plan.aside, _ASIDE_PAGE):
-            for hit in hits:
-                yield record_of(hit)
+        async for hits in pit.pages({"query": plan.aside}, _ASIDE_PAGE):
+            for record in plan.check(records_of(hits)):
+                yield record
 
-    async def records(self, query: Query, pit: Snapshot) -> AsyncIterator[Record]:
-        """Yield all records of a query in a snapshot."""
-        async for hits in pit.pages(query, _ASIDE_PAGE):
+    async def records(self, plan: Plan, pit: Snapshot) -> AsyncIterator[Record]:
+        """Yield the main records of a plan in a snapshot."""
+        async for hits in pit.pages(plan.ask(), _ASIDE_PAGE):
             for hit in hits:
                 yield record_of(hit)
 
@@ -334,61 +356,11 @@ class Reader:
             await Snapshot(self._pool, after[1], self._keep_alive, self._doing).close()
 
 
-class Snapshot:
-    """A point in time: searches of it all see one state of the index."""
-
-    def __init__(self, pool: ClientPool, id: str, keep_alive: str, doing: str) -> None:
-        self._pool = pool
-        self.id = id
-        self._keep_alive = keep_alive
-        self._doing = doing
-
-    async def search(self, body: dict[str, Any]) -> dict[str, Any]:
-        """Search the snapshot."""
-        body = {**body, "pit": {"id": self.id, "keep_alive": self._keep_alive}}
-        _, answer = await self._pool.call("POST", "/_search", body, doing=self._doing)
-        self.id = answer.get("pit_id", self.id)
-        return checked_shards(answer, self._doing)
-
-    async def pages(
-        self, query: Query, size: int, *, source: bool = True
-    ) -> AsyncIterator[list[dict[str, Any]]]:
-        """Yield the hits of a query page by page, in the cheapest order."""
-        size = min(size, _LARGEST_PAGE)
-        place = None
-        while True:
-            body = _shard_order(query, size)
-            if not source:
-                body["_source"] = False
-            if place is not None:
-                body["search_after"] = place
-            hits = (await self.search(body))["hits"]["hits"]
-            if hits:
-                yield hits
-            if len(hits) < size:
-                return
-            place = hits[-1]["sort"]
-
-    async def close(self) -> None:
-        """Let the server forget it; one that has expired is forgotten already."""
-        await self._pool.call("DELETE", "/_pit", {"id": self.id}, doing=self._doing, told=_FOUND)
-
-
 def _main_body(plan: Plan, size: int) -> dict[str, Any]:
     return {
-        "query": plan.main,
+        **plan.ask(),
         "size": size,
         "sort": plan.sorting.clauses(),
-        "seq_no_primary_term": True,
-        "track_total_hits": False,
-    }
-
-
-def _shard_order(query: Query, size: int) -> dict[str, Any]:
-    return {
-        "query": query,
-        "size": size,
-        "sort": ["_shard_doc"],
         "seq_no_primary_term": True,
         "track_total_hits": False,
     }
@@ -400,14 +372,3 @@ def _page(hits: list[dict[str, Any]], size: int, aside: list[Record]) -> Page:
 
 def _states(answer: Mapping[str, Any]) -> set[tuple[str, int, int]]:
     return {(hit["_id"], hit["_seq_no"], hit["_primary_term"]) for hit in answer["hits"]["hits"]}
-
-
-def checked_shards(answer: dict[str, Any], doing: str) -> dict[str, Any]:
-    """Return the answer if every shard gave its part: a partial answer is no answer."""
-    shards = answer.get("_shards", {})
-    if answer.get("timed_out") or shards.get("failed"):
-        failures = shards.get("failures") or [{}]
-        unknown = {"type": "shards", "reason": "some shards gave no answer"}
-        body = {"error": failures[0].get("reason", unknown)}
-        raise failed_answer(503, body, None, doing, writes=False)
-    return answer

@@ -20,7 +20,7 @@ async def clear(pool: ClientPool, index: Index, bulk: Bulk, reader: Reader) -> i
     removed = 0
     doing = f"clear {index.name}"
     async with reader.snapshot() as pit:
-        async for hits in pit.pages(ALL, bulk.size * 5, source=False):
+        async for hits in pit.pages({"query": ALL}, bulk.size * 5, source=False):
             lines = [b'{"delete":{"_id":' + orjson.dumps(hit["_id"]) + b"}}\n" for hit in hits]
             for at in range(0, len(lines), bulk.size):
                 for item in await bulk.send(pool, index, lines[at : at + bulk.size], doing):

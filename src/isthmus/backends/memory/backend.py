@@ -27,7 +27,7 @@ from isthmus._executor import (
 )
 from isthmus._path import Path
 from isthmus._query.aggregate import Groups
-from isthmus._query.ast import Leaf, Matches, Measure, Predicate, SortKey
+from isthmus._query.ast import RANKED, Leaf, Measure, Predicate, SortKey
 from isthmus._query.codec import text
 from isthmus._query.evaluate import holds
 from isthmus._query.order import BY_ID, in_order, place, position
@@ -63,7 +63,7 @@ Tables = dict[str, dict[str, Record]]
 
 class _Support:
     def grade(self, leaf: Leaf) -> Grade:
-        return Grade.NONE if isinstance(leaf, Matches) else Grade.EXACT
+        return Grade.NONE if isinstance(leaf, RANKED) else Grade.EXACT
 
     def orders(self, order: tuple[SortKey, ...]) -> bool:
         return True

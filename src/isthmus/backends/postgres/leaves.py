@@ -17,6 +17,7 @@ from isthmus._query.ast import (
     Leaf,
     Like,
     Matches,
+    Nearest,
     Ordered,
     Regex,
     StartsWith,
@@ -41,7 +42,7 @@ def grade(leaf: Leaf) -> Grade:
             return Grade.EXACT if translated(pattern) is not None else Grade.SUPERSET
         case Like(_, pattern, True):
             return Grade.EXACT if folded_regex(pattern) is not None else Grade.SUPERSET
-        case Matches():
+        case Matches() | Nearest():
             return Grade.NONE
         case _:
             return Grade.EXACT
@@ -61,6 +62,8 @@ def asked_kind(leaf: Leaf) -> str | None:
             return None
         case Like() | Regex() | StartsWith() | EndsWith() | Contains() | Matches():
             return "string"
+        case Nearest():
+            return "array"
         case _:
             assert_never(leaf)
 
@@ -117,7 +120,7 @@ class Tests:
             case Exists():
                 some = '@.type() != "null" && @.type() != "array"'
                 return Test(lambda v, t, k: f"{k} NOT IN ('null', 'array')", in_path=(some, None))
-            case EqualList() | Matches():
+            case EqualList() | Matches() | Nearest():
                 raise ValueError("not a test of one value")
             case _:
                 assert_never(leaf)

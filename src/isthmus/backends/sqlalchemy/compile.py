@@ -24,6 +24,7 @@ from isthmus._query.ast import (
     Leaf,
     Like,
     Matches,
+    Nearest,
     Not,
     Or,
     Ordered,
@@ -42,7 +43,7 @@ _MOST_OPERANDS = 500
 
 def grade(leaf: Leaf) -> Grade:
     """Return SUPERSET where the text can be searched for something, else NONE."""
-    if isinstance(leaf, Matches) or leaf.path.root not in (Root.DATA, Root.METADATA):
+    if isinstance(leaf, Matches | Nearest) or leaf.path.root not in (Root.DATA, Root.METADATA):
         return Grade.NONE
     return Grade.SUPERSET if _fragments(leaf) else Grade.NONE
 
@@ -91,7 +92,9 @@ def _operands(leaf: Leaf) -> list[str]:
             return [_inner(text)] if text else []
         case Like(_, pattern, False):
             return [_inner(part) for part in parse_like(pattern) if isinstance(part, str)]
-        case Equal() | EqualList() | Ordered() | Between() | In() | Like() | Regex() | Exists() | Matches():
+        case Equal() | EqualList() | Ordered() | Between() | In() | Like() | Regex() | Exists():
+            return []
+        case Matches() | Nearest():
             return []
         case _:
             assert_never(leaf)

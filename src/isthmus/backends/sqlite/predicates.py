@@ -20,6 +20,7 @@ from isthmus._query.ast import (
     Leaf,
     Like,
     Matches,
+    Nearest,
     Not,
     Or,
     Order,
@@ -120,6 +121,8 @@ class Conditions:
     def _leaf(self, leaf: Leaf) -> str:
         if isinstance(leaf, Matches):
             raise UnsupportedError("SQLite has no relevance search here", capability="relevance")
+        if isinstance(leaf, Nearest):
+            raise UnsupportedError("SQLite has no vector search here", capability="vectors")
         field = field_of(leaf.path, self._indexed)
         match field:
             case NoField():
@@ -185,7 +188,7 @@ class Conditions:
                 return {"text": self._text_test(leaf, x)}
             case Exists():
                 return dict.fromkeys(("integer", "real", "text", "true", "false", "object"), "1")
-            case Matches():
+            case Matches() | Nearest():
                 return {}
             case _:
                 assert_never(leaf)

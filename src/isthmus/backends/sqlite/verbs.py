@@ -24,7 +24,7 @@ from isthmus._executor import (
     Tally,
 )
 from isthmus._path import Path
-from isthmus._query.ast import Leaf, Matches, Measure, Predicate, SortKey
+from isthmus._query.ast import RANKED, Leaf, Measure, Predicate, SortKey
 from isthmus._query.split import Grade
 from isthmus._record import Record
 from isthmus.backends.sqlite import compile as compiled
@@ -44,8 +44,8 @@ class EverythingExact:
     """All that a query can say is exact on SQLite, but for relevance."""
 
     def grade(self, leaf: Leaf) -> Grade:
-        """Return EXACT; NONE for a full-text match."""
-        return Grade.NONE if isinstance(leaf, Matches) else Grade.EXACT
+        """Return EXACT; NONE for what only another store can rank."""
+        return Grade.NONE if isinstance(leaf, RANKED) else Grade.EXACT
 
     def orders(self, order: tuple[SortKey, ...]) -> bool:
         """Return true for any sensible number of keys."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 
 from isthmus._path import Path
-from isthmus._query.ast import And, Leaf, Matches, Measure, Not, Or, Predicate, SortKey
+from isthmus._query.ast import RANKED, And, Leaf, Measure, Not, Or, Predicate, SortKey
 from isthmus._query.codec import text
 from isthmus._query.evaluate import leaf_holds
 from isthmus._query.split import Grade
@@ -24,7 +24,7 @@ class RoughSupport:
 
     def grade(self, leaf: Leaf) -> Grade:
         """Return any grade."""
-        if self._nothing or isinstance(leaf, Matches):
+        if self._nothing or isinstance(leaf, RANKED):
             return Grade.NONE
         return _GRADES[self._hash("leaf", text(leaf)) % len(_GRADES)]
 
