@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 
 from isthmus._path import Path, Root
+from isthmus._values import MAX_DEPTH
 from isthmus.backends.postgres.names import literal, path_key
 
 # How many characters of a text an index holds; a btree refuses rows above 2,704 bytes.
@@ -61,6 +62,12 @@ class Field:
     """`kind`, but `array` where `listed` is true and `null` where there is nothing; never NULL."""
     way: str
     """The jsonpath, in lax mode, that enters one level of lists after each key."""
+    deep: str
+    """The jsonpath, in lax mode, that enters lists as deep as they can be stored.
+
+    To what is no list an `[*]` more does nothing. It costs a step each, and is for the few rows
+    where `nested` is true; a recursive query would cost the planner half a millisecond for every leaf.
+    """
     nested: str
     """Whether a list on the way holds a list, so that `way` does not reach everything."""
     above: str
@@ -68,22 +75,15 @@ class Field:
 
     def deep_values(self) -> str:
         """Return a subselect with every value found at any depth, in the column `v`."""
-        keys = "ARRAY[" + ", ".join(map(literal, self.keys)) + "]::text[]"
-        count = len(self.keys)
-        return (
-            f"(WITH RECURSIVE w(v, k) AS (SELECT {self.column}, 0 UNION ALL"
-            " SELECT n.v, w.k + n.d FROM w CROSS JOIN LATERAL ("
-            "SELECT e.v, 0 AS d FROM jsonb_array_elements("
-            "CASE WHEN jsonb_typeof(w.v) = 'array' THEN w.v ELSE '[]'::jsonb END) AS e(v)"
-            f" UNION ALL SELECT w.v -> ({keys})[w.k + 1], 1"
-            f" WHERE w.k < {count} AND jsonb_typeof(w.v) = 'object' AND w.v ? ({keys})[w.k + 1]) AS n)"
-            f" SELECT w.v FROM w WHERE w.k = {count} AND jsonb_typeof(w.v) NOT IN ('null', 'array'))"
-        )
+        return self._behind(self.deep)
 
     def first_values(self) -> str:
         """Return a subselect with the values that `way` reaches, in the column `v`."""
+        return self._behind(self.way)
+
+    def _behind(self, way: str) -> str:
         return (
-            f"(SELECT p.v FROM jsonb_path_query({self.column}, {literal('lax ' + self.way)}) AS p(v)"
+            f"(SELECT p.v FROM jsonb_path_query({self.column}, {literal('lax ' + way)}) AS p(v)"
             " WHERE jsonb_typeof(p.v) NOT IN ('null', 'array'))"
         )
 
@@ -128,6 +128,7 @@ def field_of(path: Path, row: str = ROW) -> Field:
     listed = " OR ".join(f"{column} @> {shape}::jsonb" for shape in empty)
     nothing = f"CASE WHEN {above} THEN 'array' ELSE 'null' END" if above else "'null'"
     ways = ["$" + "".join(path_key(k) + "[*]" for k in path.keys[: i + 1]) for i in range(len(path.keys))]
+    deep = "$" + "".join(path_key(key) + "[*]" * MAX_DEPTH for key in path.keys)
     nested = " || ".join(f'{way}.type() == "array"' for way in ways)
     return Field(
         column=column,
@@ -139,6 +140,7 @@ def field_of(path: Path, row: str = ROW) -> Field:
         listed=f"({listed})" if listed else "FALSE",
         shape=f"COALESCE(jsonb_typeof({value}), {nothing})",
         way=ways[-1] if ways else "$",
+        deep=deep,
         above=f"({above})" if above else "FALSE",
         nested=f"({column} @@ {literal('lax ' + nested)}::jsonpath)" if ways else "FALSE",
     )

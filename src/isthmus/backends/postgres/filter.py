@@ -36,7 +36,7 @@ from isthmus.backends.postgres.fields import Field, attribute, field_of, nested_
 from isthmus.backends.postgres.leaves import Test, Tests, asked_kind
 from isthmus.backends.postgres.names import literal
 from isthmus.backends.postgres.patterns import like_literal, like_pattern
-from isthmus.backends.postgres.statement import Bound
+from isthmus.backends.postgres.statement import Bound, Value
 from isthmus.errors import UnsupportedError
 
 # What `@>` takes in one condition; each level of a path doubles the shapes to look for.
@@ -234,17 +234,18 @@ class Filter:
     def _among(self, field: Field, *tests: Test) -> str:
         """Return the condition that some value behind a list passes one of the tests."""
         alone = tests[0].in_path if len(tests) == 1 else None
-        if alone is not None:
-            condition, variables = alone
-            way = literal(f"lax {field.way} ? ({condition})")
-            first = f"jsonb_path_exists({field.column}, {way}{f', {variables}' if variables else ''})"
-        else:
+        if alone is None:
             first = f"EXISTS (SELECT 1 FROM {field.first_values()} AS e WHERE {_inner(tests)})"
+        else:
+            first = _exists(field.column, field.way, *alone)
         return f"({first} OR ({field.nested} AND {self._deep(field, *tests)}))"
 
     def _deep(self, field: Field, *tests: Test) -> str:
         """Return the condition that some value at any depth passes one of the tests."""
-        return f"EXISTS (SELECT 1 FROM {field.deep_values()} AS e WHERE {_inner(tests)})"
+        alone = tests[0].in_path if len(tests) == 1 else None
+        if alone is None:
+            return f"EXISTS (SELECT 1 FROM {field.deep_values()} AS e WHERE {_inner(tests)})"
+        return _exists(field.column, field.deep, *alone)
 
     def _absent(self, field: Field) -> str:
         """Return `is_null` so that the index of the rare types finds it."""
@@ -264,6 +265,12 @@ class Filter:
                 return f"({text} = ANY({bound.texts([o for o in operands if isinstance(o, str)])}))"
             case _:
                 return self._tests.of(leaf).on("NULL::jsonb", text, "'string'")
+
+
+def _exists(column: str, way: str, condition: str, variables: Value | None) -> str:
+    """Return the condition that some value that a jsonpath reaches passes a filter of jsonpath's."""
+    path = literal(f"lax {way} ? ({condition})")
+    return f"jsonb_path_exists({column}, {path}{f', {variables}' if variables else ''})"
 
 
 def _inner(tests: Sequence[Test]) -> str:

@@ -150,7 +150,10 @@ class Tests:
 
         if len(operands) > _HASHED:
             return Test(lambda v, t, k: f"{v} IN (SELECT unnest({values}))", cut=cut, kind=kind)
-        return Test(lambda v, t, k: f"{v} = ANY({values})", cut=cut, kind=kind)
+        # jsonpath compares scalars only.
+        scalars = not any(isinstance(operand, dict) for operand in operands)
+        in_path = ("@ == $x[*]", self._bound.json({"x": list(operands)})) if scalars else None
+        return Test(lambda v, t, k: f"{v} = ANY({values})", in_path, cut=cut, kind=kind)
 
     def _range(self, operand: Any, bounds: list[tuple[str, Any]]) -> Test:
         """Return the test of one value against bounds of the operand's type."""
