@@ -65,7 +65,7 @@ async def test_concurrent_writes_of_a_process_share_entries(url: str) -> None:
 @pytest.mark.asyncio
 async def test_writers_of_several_processes_agree(url: str) -> None:
     """Three writers with checkpoints all the time: nothing lost, all see the same."""
-    settings: dict[str, Any] = {"layout": "log", "log": {"checkpoint_entries": 5, "grace": 0.2}}
+    settings: dict[str, Any] = {"layout": "log", "log": {"checkpoint_entries": 5, "grace": 1.0}}
     async with (
         opened(url, **settings) as one,
         opened(url, prefix=one.config.prefix, timeout=29, **settings) as two,

@@ -35,14 +35,17 @@ from isthmus.backends.s3 import LOG, OBJECT
 from isthmus.backends.s3.conditions import Conditions
 from isthmus.backends.s3.config import S3Config
 from isthmus.backends.s3.errors import PreconditionError
-from isthmus.backends.s3.keys import MARKER, folder_name, unescape
+from isthmus.backends.s3.ids import span_of
+from isthmus.backends.s3.keys import MARKER, folder_name, name_before, unescape
 from isthmus.backends.s3.layout import Layout
 from isthmus.backends.s3.log_layout import LogLayout
+from isthmus.backends.s3.log_match import judged_by_cell
 from isthmus.backends.s3.object_layout import ObjectLayout
 from isthmus.backends.s3.prefilter import grade
 from isthmus.backends.s3.requests import Requests
 from isthmus.backends.s3.session import fixed_keys, pool_key
 from isthmus.backends.s3.tag_cache import TagCache
+from isthmus.backends.s3.transport import Blob
 from isthmus.errors import AccessError, ConfigError, UnsupportedError
 
 T = TypeVar("T")
@@ -52,10 +55,10 @@ FORMAT = 1
 
 
 class S3Support:
-    """What is pushed down: the order by id, and a test of bytes for leaves about text."""
+    """What is pushed down: the order by id, leaves about the id, a test of bytes for leaves about text."""
 
     def grade(self, leaf: Leaf) -> Grade:
-        """Return SUPERSET where the bytes tell something."""
+        """Return EXACT where the id decides, SUPERSET where the bytes tell something."""
         return grade(leaf)
 
     def orders(self, order: tuple[SortKey, ...]) -> bool:
@@ -65,6 +68,14 @@ class S3Support:
     def aggregates(self, measures: tuple[Measure, ...], by: tuple[Path, ...]) -> bool:
         """Return False: S3 computes nothing."""
         return False
+
+
+class LogSupport(S3Support):
+    """What layout `log` judges in its view: all leaves but those on whole lists."""
+
+    def grade(self, leaf: Leaf) -> Grade:
+        """Return EXACT where the values found decide."""
+        return Grade.EXACT if judged_by_cell(leaf) else Grade.NONE
 
 
 class S3Backend:
@@ -77,7 +88,7 @@ class S3Backend:
         self.config = config
         keys = fixed_keys(config)
         self._pools: PerLoop[Requests] = PerLoop(pool_key(config, keys), lambda: Requests.open(config, keys))
-        self._support = S3Support()
+        self._support = LogSupport() if config.layout == "log" else S3Support()
         self._capabilities = LOG if config.layout == "log" else OBJECT
         self._ready: set[str] = set()
         """Collections whose marker was checked."""
@@ -106,12 +117,12 @@ class S3Backend:
     async def _requests(self) -> Requests:
         return self._pools.current() or await self._pools.pool()
 
-    async def _layout(self, collection: str) -> tuple[Layout, str]:
+    async def _layout(self, collection: str, *, writes: bool = False) -> tuple[Layout, str]:
         requests = await self._requests()
         place = self.place(collection)
         layout = self._layout_of(requests)
         if collection not in self._ready:
-            await self._prepare(requests, collection, place)
+            await self._prepare(requests, collection, place, writes=writes)
         return layout, place
 
     def _layout_of(self, requests: Requests) -> Layout:
@@ -130,25 +141,31 @@ class S3Backend:
     def _conditions(self, requests: Requests) -> Conditions:
         return _shared(requests, ("conditions", self.config.place), lambda: Conditions(requests))
 
-    async def _prepare(self, requests: Requests, collection: str, place: str) -> None:
-        """Check the collection's marker, and make it if there is none."""
-        ours = {"isthmus": FORMAT, "layout": self.config.layout}
+    async def _prepare(self, requests: Requests, collection: str, place: str, *, writes: bool) -> None:
+        """Check the collection's marker; make it before the first write if there is none.
+
+        Who only reads writes nothing, and looks for the marker again each time until it is there.
+        """
         key = place + MARKER
         found = await requests.get(key)
-        if found is None:
-            try:
-                if self._conditions(requests).conditional_put:
-                    await requests.put_if(key, orjson.dumps(ours), lambda body: True)
-                else:
-                    await requests.put(key, orjson.dumps(ours))
-            except PreconditionError:  # another process was first
-                found = await requests.get(key)
-            except AccessError:
-                # These credentials may only read. A write will be refused by the server itself.
-                return
+        if found is None and writes:
+            found = await self._marked(requests, key)
         if found is not None:
             self._check(found.body, f"{self.config.bucket}/{key}")
-        self._ready.add(collection)
+            self._ready.add(collection)
+
+    async def _marked(self, requests: Requests, key: str) -> Blob | None:
+        """Make the marker and return it, or the one that another process made first."""
+        body = orjson.dumps({"isthmus": FORMAT, "layout": self.config.layout})
+        try:
+            if self._conditions(requests).conditional_put:
+                return Blob(body, await requests.put_if(key, body, lambda found: True))
+            return Blob(body, await requests.put(key, body))
+        except PreconditionError:
+            return await requests.get(key)
+        except AccessError:
+            # These credentials may only read. The write will be refused by the server itself.
+            return None
 
     def _check(self, body: bytes, key: str) -> None:
         try:
@@ -222,7 +239,7 @@ class S3Backend:
         self, collection: str, kind: Kind, changes: Sequence[Change], *, atomic: bool
     ) -> list[Result]:
         """Apply changes."""
-        layout, place = await self._layout(collection)
+        layout, place = await self._layout(collection, writes=True)
         try:
             return await layout.write(place, kind, changes, atomic=atomic)
         except UnsupportedError:
@@ -242,9 +259,12 @@ class S3Backend:
         return await layout.page(place, replace(request, where=where))
 
     async def count(self, collection: str, where: Predicate) -> Tally:
-        """Count all records; no other predicate is exact here."""
+        """Count what is exact: by ids alone, or in the view of a log."""
         layout, place = await self._layout(collection)
-        return Tally(await layout.count(place) if _all(where) else 0)
+        where = normalized(where)
+        if any(self._support.grade(leaf) is not Grade.EXACT for leaf in leaves(where)):
+            raise UnsupportedError("S3 counts by ids alone", capability="count")
+        return Tally(0 if where == FALSE else await layout.count(place, where))
 
     async def aggregate(self, collection: str, request: AggregateRequest) -> Aggregated:
         """Refuse: `support` accepts none."""
@@ -252,17 +272,25 @@ class S3Backend:
 
     async def remove(self, collection: str, where: Predicate) -> int:
         """Clear the collection."""
-        layout, place = await self._layout(collection)
+        layout, place = await self._layout(collection, writes=True)
         return await layout.clear(place) if _all(where) else 0
 
     async def explain(self, collection: str, request: PageRequest) -> NativePlan:
         """Return the requests that a page takes."""
         place = f"s3://{self.config.bucket}/{self.place(collection)}"
-        filters = [type(leaf).__name__ for leaf in leaves(request.where)] if request.where != TRUE else []
-        native = (
-            f"LIST {place}" + (" in key order, then " if request.order is not None else ", ") + "GET each"
-        )
-        return NativePlan(native, details={"layout": self.config.layout, "bytes tested for": filters})
+        where = normalized(request.where)
+        asked = [type(leaf).__name__ for leaf in leaves(where)]
+        details: dict[str, Any] = {"layout": self.config.layout}
+        if self.config.layout == "log":
+            native = f"GET the entries at {place}_log/ that came since the last look; the view is here"
+            return NativePlan(native, details={**details, "judged in the view": asked})
+        span = span_of(where)
+        if span.only is not None:
+            native = f"GET each of {len(span.only)} ids at {place}"
+        else:
+            native = f"LIST {place}" + (f" after {name_before(span.low)!r}" if span.low else "")
+            native += (" in key order" if request.order is not None else "") + ", then GET each"
+        return NativePlan(native, details={**details, "bytes tested for": asked})
 
     async def release(self, collection: str, after: After) -> None:
         """Do nothing: pages hold nothing at the store."""

@@ -19,6 +19,7 @@ from isthmus.backends.s3.log_entry import (
     PARTS,
     Manifest,
     Part,
+    checksum,
     entry_key,
     entry_seq,
     manifest_body,
@@ -90,7 +91,7 @@ async def write_checkpoint(log: Log, view: View) -> bool:
         name = f"{seq:020d}-{mark}-{len(parts)}.ndjson"
         body = part_body([row for _, row in rows])
         await log.requests.put(f"{log.place}{PARTS}{name}", body)
-        parts.append(Part(name, len(body)))
+        parts.append(Part(name, len(body), checksum(body)))
         moved.append((Segment(f"{log.place}{PARTS}{name}"), rows))
     manifest = Manifest(seq, parts, first, tokens)
     body = manifest_body(manifest, mark)

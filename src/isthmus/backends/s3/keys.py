@@ -108,6 +108,22 @@ def before_cut(id: str) -> str | None:
     return f"{escaped[:_LITERAL]}{RECORD}" if len(escaped) > _LITERAL else None
 
 
+def id_of(name: str) -> str | None:
+    """Return the id that a record's name tells; None for a cut id, which only the body tells."""
+    return None if cut_of(name) is not None else unescape(name[: -len(RECORD)])
+
+
+def name_before(id: str) -> str:
+    """Return a name just before that of an id, and of those that tie with it."""
+    # Without its last character a name is just before itself.
+    return before_cut(id) or record_name(id)[:-1]
+
+
+def end_at(id: str) -> str:
+    """Return what names beyond an id are beyond, in as many characters as this has."""
+    return record_name(id)[:_LITERAL]
+
+
 def folder_name(collection: str) -> str:
     """Return the folder of a collection; refuses a name that no key component can hold."""
     escaped = escape(collection)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from isthmus._executor import Change, Kind, Page, PageRequest, Result
+from isthmus._query.ast import Predicate
 from isthmus._record import Record
 
 
@@ -24,8 +25,8 @@ class Layout(Protocol):
         """Return a page by id, or in any order."""
         ...
 
-    async def count(self, place: str) -> int:
-        """Return how many records there are."""
+    async def count(self, place: str, where: Predicate) -> int:
+        """Return how many records match a predicate about ids alone."""
         ...
 
     async def clear(self, place: str) -> int:

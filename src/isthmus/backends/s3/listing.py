@@ -22,12 +22,16 @@ class Lister:
     A nested folder (another collection, or anybody's) is left by one jump, not read through.
     """
 
-    def __init__(self, requests: Requests, place: str, after: str = "", *, ties: bool = False) -> None:
+    def __init__(
+        self, requests: Requests, place: str, after: str = "", *, end: str | None = None, ties: bool = False
+    ) -> None:
         self._requests = requests
         self._place = place
         self._names: deque[Listed] = deque()
         self._next: asyncio.Task[Listing] | None = None
         self._after: str | None = after
+        self._end = end
+        """What names beyond the wanted ones are beyond (`keys.end_at`)."""
         self._ties = ties
         self.foreign = 0
 
@@ -70,8 +74,12 @@ class Lister:
 
     def _keep(self, listing: Listing) -> None:
         folder = ""
+        end = self._end
         for found in listing.found:
             name = found.name
+            if end is not None and name[: len(end)] > end:
+                self._after = None
+                return
             if "/" in name:
                 folder = name.partition("/")[0]
             elif is_record_name(name):

@@ -22,6 +22,7 @@ from isthmus.backends.s3.log_entry import (
     PARTS,
     Entry,
     Manifest,
+    Part,
     entry_key,
     entry_seq,
     manifest_key,
@@ -196,14 +197,14 @@ class Log:
             return None
 
     async def _load_parts(self, view: View, manifest: Manifest) -> None:
-        async def one(name: str) -> None:
-            key = f"{self.place}{PARTS}{name}"
+        async def one(part: Part) -> None:
+            key = f"{self.place}{PARTS}{part.name}"
             blob = await self.requests.get(key)
             if blob is None:
                 raise MovedError
-            view.add(Segment(key), read_rows(blob.body, key))
+            view.add(Segment(key), read_rows(blob.body, key, part.sum))
 
-        await each(one, [part.name for part in manifest.parts], min(_WIDTH, len(manifest.parts) or 1))
+        await each(one, manifest.parts, min(_WIDTH, len(manifest.parts) or 1))
 
     async def _load_entries(self, view: View) -> None:
         """Read the listed entries after the checkpoint, many at a time."""

@@ -11,8 +11,9 @@ writers agree on, and each is there whole or not at all.
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import orjson
 
@@ -26,11 +27,8 @@ _manifest_name = re.compile(r"(\d{20})\.json").fullmatch
 _part_name = re.compile(r"(\d{20})-[0-9a-f]+-\d+\.ndjson").fullmatch
 
 
-class Effect(NamedTuple):
-    """What one change does to the view: a record's new row, or None for its end."""
-
-    id: str
-    row: Row | None
+# What one change does to the view: the id, and the record's new row or None for its end.
+Effect: TypeAlias = tuple[str, Row | None]
 
 
 class Entry(NamedTuple):
@@ -47,6 +45,8 @@ class Part(NamedTuple):
 
     name: str
     size: int
+    sum: int | None = None
+    """Of its bytes (`checksum`)."""
 
 
 class Manifest(NamedTuple):
@@ -88,11 +88,18 @@ def part_seq(name: str) -> int | None:
 
 def entry_body(seq: int, token: str, effects: Sequence[Effect], *, cleared: bool) -> bytes:
     """Return an entry's body."""
-    header = {"isthmus": _FORMAT, "seq": seq, "token": token, "lines": len(effects), "cleared": cleared}
-    lines = [orjson.dumps(header)]
-    for id, row in effects:
-        lines.append(orjson.dumps({"deleted": id}) if row is None else row.line())
-    return b"\n".join(lines) + b"\n"
+    lines = [orjson.dumps({"deleted": id}) if row is None else row.line() for id, row in effects]
+    lines.append(b"")
+    body = b"\n".join(lines)
+    header = {
+        "isthmus": _FORMAT,
+        "seq": seq,
+        "token": token,
+        "lines": len(effects),
+        "cleared": cleared,
+        "sum": checksum(body),
+    }
+    return orjson.dumps(header) + b"\n" + body
 
 
 def entry_token(body: bytes) -> str | None:
@@ -103,28 +110,75 @@ def entry_token(body: bytes) -> str | None:
         return None
 
 
+def checksum(body: bytes | memoryview) -> int:
+    """Return the CRC-32 by which damage is found without decoding."""
+    return zlib.crc32(body)
+
+
 def read_entry(body: bytes, key: str) -> Entry:
     """Return the entry of a body; a damaged one cannot be passed over, so it is an error."""
     try:
-        lines = body.split(b"\n")
-        header = orjson.loads(lines[0])
+        begin = body.index(b"\n") + 1
+        header = orjson.loads(body[:begin])
         if header["isthmus"] > _FORMAT:
             raise UnexpectedError(f"{key} has format {header['isthmus']}, which this version does not know")
-        if lines[-1] != b"" or len(lines) != header["lines"] + 2:
+        effects = _effects(body, begin, header.get("sum"))
+        if len(effects) != header["lines"]:
             raise ValueError("lines are missing")
-        return Entry(
-            header["seq"], header["token"], header["cleared"], [_effect(line) for line in lines[1:-1]]
-        )
+        return Entry(header["seq"], header["token"], header["cleared"], effects)
     except (ValueError, KeyError, TypeError) as error:
         raise UnexpectedError(f"{key} is not a log entry that isthmus wrote ({error})") from None
+
+
+def _effects(body: bytes, begin: int, sum: int | None) -> list[Effect]:
+    if sum is not None and checksum(memoryview(body)[begin:]) != sum:
+        raise ValueError("its checksum is another")
+    if sum is not None:
+        rows = _cut(body, begin)
+        if rows is not None:
+            return [(row.id, row) for row in rows]
+    *lines, last = body[begin:].split(b"\n")
+    if last != b"":
+        raise ValueError("the last line is cut")
+    return [_effect(line) for line in lines]
 
 
 def _effect(line: bytes) -> Effect:
     found = orjson.loads(line)
     if "data" in found:
         row = row_of(found, line)
-        return Effect(row.id, row)
-    return Effect(found["deleted"], None)
+        return row.id, row
+    return found["deleted"], None
+
+
+# Rows without metadata, which are most, as `Row.line` writes them; the id and what follows up to
+# the data hold no unescaped quote, and no line break is in a line.
+_rows = re.compile(
+    rb'\{"id":"((?:[^"\\]|\\.)*)","version":"([^"]*)","created_at":"([^"]*)","updated_at":"([^"]*)",'
+    rb'"metadata":\{\},"data":(.*)\}\n'
+)
+
+
+def _cut(body: bytes, begin: int) -> list[Row] | None:
+    """Return the rows of whole lines, cut out and not decoded; None if they are not all of one form.
+
+    A fifth of the time that decoding takes. The checksum says that the lines are as they were written.
+    """
+    found = _rows.findall(body, begin)
+    if len(found) != body.count(b"\n", begin):
+        return None
+    times: dict[bytes, str] = {}  # most rows of a batch share one
+    return [
+        Row(
+            orjson.loads(b'"%b"' % id) if b"\\" in id else id.decode(),
+            version.decode(),
+            times.get(created) or times.setdefault(created, created.decode()),
+            times.get(updated) or times.setdefault(updated, updated.decode()),
+            b"{}",
+            data,
+        )
+        for id, version, created, updated, data in found
+    ]
 
 
 def part_body(rows: Sequence[Row]) -> bytes:
@@ -132,8 +186,14 @@ def part_body(rows: Sequence[Row]) -> bytes:
     return b"\n".join([row.line() for row in rows]) + b"\n" if rows else b""
 
 
-def read_rows(body: bytes, key: str) -> list[Row]:
+def read_rows(body: bytes, key: str, sum: int | None = None) -> list[Row]:
     """Return the rows in a part, or those that an entry wrote."""
+    if sum is not None:
+        if checksum(body) != sum:
+            raise UnexpectedError(f"{key} is damaged (its checksum is another)")
+        rows = _cut(body, 0)
+        if rows is not None:
+            return rows
     try:
         lines = [(orjson.loads(line), line) for line in body.split(b"\n") if line]
         return [row_of(found, line) for found, line in lines if "data" in found]
@@ -148,7 +208,8 @@ def manifest_body(manifest: Manifest, token: str) -> bytes:
             "isthmus": _FORMAT,
             "seq": manifest.seq,
             "token": token,
-            "parts": [list(part) for part in manifest.parts],
+            "parts": [[part.name, part.size] for part in manifest.parts],
+            "sums": [part.sum for part in manifest.parts],
             "first": manifest.first,
             "tokens": manifest.tokens,
         }
@@ -161,7 +222,8 @@ def read_manifest(body: bytes, key: str) -> Manifest:
         found = orjson.loads(body)
         if found["isthmus"] > _FORMAT:
             raise UnexpectedError(f"{key} has format {found['isthmus']}, which this version does not know")
-        parts = [Part(name, size) for name, size in found["parts"]]
+        sums = found.get("sums") or [None] * len(found["parts"])
+        parts = [Part(name, size, sum) for (name, size), sum in zip(found["parts"], sums, strict=True)]
         return Manifest(found["seq"], parts, found["first"], found["tokens"])
     except (ValueError, KeyError, TypeError) as error:
         raise UnexpectedError(f"{key} is not a checkpoint that isthmus wrote ({error})") from None

@@ -8,10 +8,10 @@ free) proves that the view was current.
 from __future__ import annotations
 
 import asyncio
-import bisect
 from collections.abc import Sequence
 
 from isthmus._executor import MORE, Change, Kind, Page, PageRequest, Result, not_written
+from isthmus._query.ast import TRUE, Predicate
 from isthmus._record import Record
 from isthmus.backends.s3 import MAX_RECORD_BYTES
 from isthmus.backends.s3.checkpoint import Checkpointer
@@ -21,9 +21,9 @@ from isthmus.backends.s3.envelope import Row, now, record_of, token
 from isthmus.backends.s3.errors import PreconditionError
 from isthmus.backends.s3.log import Log, MovedError, moment, unconfirmed
 from isthmus.backends.s3.log_entry import Effect, Entry, entry_body, entry_key, entry_token
+from isthmus.backends.s3.log_search import matching_rows
 from isthmus.backends.s3.log_view import View
 from isthmus.backends.s3.object_layout import judge_version, rewritten
-from isthmus.backends.s3.prefilter import compiled, of_data_only
 from isthmus.backends.s3.requests import Requests
 from isthmus.errors import (
     AlreadyExistsError,
@@ -38,7 +38,6 @@ from isthmus.errors import (
 _ATTEMPTS = 60
 _GROUP = 1000
 _GROUP_BYTES = 16 * 2**20
-_PAGE = 1000
 
 
 class Batch:
@@ -108,34 +107,28 @@ class LogLayout:
     async def page(self, place: str, request: PageRequest) -> Page:
         """Return a page by id; pages of streams come by id as well."""
         log = self._writer(place).log
-        keep = compiled(request.where)
-        text = _data if of_data_only(request.where) else Row.line
+        after = request.after[-1] if request.after else None
+        wanted = request.offset + request.size + 1
 
         async def work(view: View) -> Page:
-            ids = view.ids()
-            at = bisect.bisect_right(ids, request.after[-1]) if request.after else 0
-            wanted = request.offset + request.size + 1
-            records: list[Record] = []
-            while len(records) < wanted and at < len(ids):
-                chunk = ids[at : at + min(_PAGE, wanted - len(records)) if keep is None else at + _PAGE]
-                rows = await log.rows(view, chunk)
-                # The list may have changed meanwhile.
-                ids = view.ids()
-                at = bisect.bisect_right(ids, chunk[-1])
-                for id in chunk:
-                    row = rows.get(id)
-                    if row is not None and (keep is None or keep(text(row))):
-                        records.append(record_of(row))
-            page = records[request.offset : request.offset + request.size]
-            if len(records) < wanted:
-                return Page(page, None)
-            return Page(page, MORE if request.order is not None else (page[-1].id,))
+            rows = await matching_rows(log, view, request.where, after, wanted)
+            records = [record_of(row) for row in rows[request.offset : wanted - 1]]
+            if len(rows) < wanted:
+                return Page(records, None)
+            return Page(records, MORE if request.order is not None else (records[-1].id,))
 
         return await log.reading(work)
 
-    async def count(self, place: str) -> int:
-        """Return the size of the view."""
-        return len((await self._writer(place).log.current()).slots)
+    async def count(self, place: str, where: Predicate) -> int:
+        """Return how many records match."""
+        log = self._writer(place).log
+
+        async def work(view: View) -> int:
+            if where == TRUE:
+                return len(view.slots)
+            return len(await matching_rows(log, view, where, None, 2**62))
+
+        return await log.reading(work)
 
     async def write(self, place: str, kind: Kind, changes: Sequence[Change], *, atomic: bool) -> list[Result]:
         """Apply changes in one entry."""
@@ -346,11 +339,7 @@ def _judge(batch: Batch, at: int, plan: Plan, view: View, rows: dict[str, Row], 
 
 def _note(plan: Plan, id: str, row: Row | None) -> None:
     plan.ahead[id] = row
-    plan.effects.append(Effect(id, row))
-
-
-def _data(row: Row) -> bytes:
-    return row.data
+    plan.effects.append((id, row))
 
 
 def _versioned(row: Row | None) -> Record | None:

@@ -2,17 +2,20 @@
 
 The index (ids, and which object holds each) is always in memory, about 300 bytes a record. The
 records' texts are held up to a bound; beyond it, those of the least used objects are let go and
-read again when they are asked for.
+read again when they are asked for. Columns for searches take up to a quarter of the bound besides.
 """
 
 from __future__ import annotations
 
 import bisect
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
+from isthmus._path import Path
 from isthmus.backends.s3.envelope import Row
-from isthmus.backends.s3.log_entry import Entry
+from isthmus.backends.s3.log_columns import Columns
+from isthmus.backends.s3.log_entry import Effect, Entry
+from isthmus.backends.s3.log_match import Cell
 
 _ROW_COST = 250  # of a Row and its texts, beside their bytes
 _FEW = 64
@@ -55,6 +58,22 @@ class View:
         self._cost = 0
         self._segments: OrderedDict[Segment, None] = OrderedDict()
         self._sorted: list[str] | None = None
+        self._columns = Columns(max_bytes // 4)
+        self.whole = True
+        """Whether every row is held; False once some were let go."""
+
+    def columns(self, paths: Sequence[Path]) -> dict[Path, list[Cell]] | None:
+        """Return cells in the order of `ids`, not to be changed; None if not every row is held."""
+        if not self.whole:
+            return None
+        ids = self.ids()
+        return self._columns.of(paths, ids, self.row, lambda one: bisect.bisect_left(ids, one))
+
+    def row(self, id: str) -> Row:
+        """Return a row that is held."""
+        row = self.slots[id].row
+        assert row is not None
+        return row
 
     @property
     def held_bytes(self) -> int:
@@ -63,11 +82,7 @@ class View:
 
     def add(self, segment: Segment, rows: Iterable[Row]) -> None:
         """Take in the rows of a checkpoint's part."""
-        for row in rows:
-            self._drop(row.id)
-            self.slots[row.id] = Slot(segment, None)
-            self._hold(segment, row)
-        self._sorted = None
+        self._take(segment, [(row.id, row) for row in rows])
         self._shrink()
 
     def apply(self, entry: Entry, key: str) -> bool:
@@ -78,28 +93,60 @@ class View:
         if entry.cleared:
             self.slots.clear()
             self._segments.clear()
-            self._cost, self._sorted = 0, []
-        if len(entry.effects) > _FEW:
-            self._sorted = None
+            self._cost, self._sorted, self.whole = 0, [], True
+            self._columns.drop()
         segment = Segment(key)
-        for id, row in entry.effects:
-            there = self._drop(id)
-            if row is not None:
-                self.slots[id] = Slot(segment, None)
-                self._hold(segment, row)
-            self._reorder(id, before=there, after=row is not None)
+        if len(entry.effects) > _FEW:
+            self._take(segment, entry.effects)
+        else:
+            self._take_few(segment, entry.effects)
         self.seq = entry.seq
         self.tokens.append(entry.token)
         self._shrink()
         return True
 
+    def _take(self, segment: Segment, effects: Iterable[Effect]) -> None:
+        """Take in many rows at once; the order is made anew when it is asked for."""
+        self._sorted = None
+        self._columns.drop()
+        slots, held, cost = self.slots, segment.held, 0
+        for id, row in effects:
+            old = slots.pop(id, None)
+            if old is not None:
+                if old.segment is segment and old.row is not None:  # written twice: not counted yet
+                    held.discard(id)
+                    cost -= _cost(old.row)
+                else:
+                    self._release(old)
+            if row is not None:
+                slots[id] = Slot(segment, row)
+                held.add(id)
+                cost += len(row.data) + len(row.metadata) + _ROW_COST
+        segment.cost += cost
+        self._cost += cost
+        if held:
+            self._segments[segment] = None
+
+    def _take_few(self, segment: Segment, effects: Iterable[Effect]) -> None:
+        for id, row in effects:
+            there = self._drop(id)
+            if row is not None:
+                self.slots[id] = Slot(segment, None)
+                self._hold(segment, row)
+            self._reorder(id, before=there, after=row is not None)
+
     def _reorder(self, id: str, *, before: bool, after: bool) -> None:
-        if self._sorted is None or before == after:
+        if self._sorted is None or not (before or after):
             return
-        if after:
-            bisect.insort(self._sorted, id)
+        at = bisect.bisect_left(self._sorted, id)
+        if before and after:
+            self._columns.replaced(id)
+        elif after:
+            self._sorted.insert(at, id)
+            self._columns.inserted(at, id)
         else:
-            del self._sorted[bisect.bisect_left(self._sorted, id)]
+            del self._sorted[at]
+            self._columns.deleted(at, id)
 
     def _drop(self, id: str) -> bool:
         slot = self.slots.pop(id, None)
@@ -157,6 +204,8 @@ class View:
     def _shrink(self) -> None:
         while self._cost > self._max and self._segments:
             segment, _ = self._segments.popitem(last=False)
+            self.whole = False
+            self._columns.drop()
             for id in list(segment.held):
                 self._release(self.slots[id])
 

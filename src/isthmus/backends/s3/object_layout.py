@@ -7,15 +7,17 @@ from collections.abc import Iterable, Sequence
 import orjson
 
 from isthmus._executor import MORE, Change, Kind, Page, PageRequest, Result
+from isthmus._query.ast import Predicate
 from isthmus._record import Record
 from isthmus._values import decode
 from isthmus.backends.s3 import MAX_RECORD_BYTES
 from isthmus.backends.s3.conditions import Conditions
 from isthmus.backends.s3.envelope import Row, now, read, token
 from isthmus.backends.s3.errors import NoSuchKeyError, PreconditionError
-from isthmus.backends.s3.keys import before_cut, cut_of, record_name
+from isthmus.backends.s3.ids import by_id, only_ids, span_of
+from isthmus.backends.s3.keys import before_cut, cut_of, end_at, id_of, name_before, record_name
 from isthmus.backends.s3.listing import Lister, report_foreign
-from isthmus.backends.s3.prefilter import compiled
+from isthmus.backends.s3.prefilter import Filter, compiled
 from isthmus.backends.s3.requests import Requests, each
 from isthmus.backends.s3.tag_cache import TagCache
 from isthmus.backends.s3.transport import Blob, Listed
@@ -72,16 +74,20 @@ class ObjectLayout:
 
     async def page(self, place: str, request: PageRequest) -> Page:
         """Return a page: names are listed in the order of ids, bodies got side by side."""
+        span = span_of(request.where)
+        if span.only is not None:
+            return await self._of_few(place, request, span.only)
         ordered = request.order is not None
         last_id: str | None = None
-        after = ""
+        after = name_before(span.low) if span.low else ""
         if request.after:
             if ordered:
                 last_id = request.after[-1]
-                after = before_cut(last_id) or record_name(last_id)
+                after = max(after, before_cut(last_id) or record_name(last_id))
             else:
                 after = request.after[0]
-        lister = Lister(self._requests, place, after, ties=ordered)
+        end = None if span.high is None else end_at(span.high)
+        lister = Lister(self._requests, place, after, end=end, ties=ordered)
         try:
             if ordered:
                 return await self._by_id(lister, place, request, last_id)
@@ -89,20 +95,36 @@ class ObjectLayout:
         finally:
             lister.close()
 
+    async def _of_few(self, place: str, request: PageRequest, only: Iterable[str]) -> Page:
+        """Return a page of records whose ids are known: no listing."""
+        wanted = by_id(request.where)
+        last = request.after[-1] if request.after else ""
+        ids = sorted(id for id in only if id > last and _can_be(id) and wanted(id))
+        end = request.offset + request.size + 1
+        records: list[Record] = []
+        at = 0
+        while len(records) < end and at < len(ids):
+            chunk = ids[at : at + min(end - len(records), _PAGE)]
+            at += len(chunk)
+            records += [record for record in await self.read(place, chunk) if record is not None]
+        page = records[request.offset : end - 1]
+        if len(records) < end:
+            return Page(page, None)
+        return Page(page, MORE if request.order is not None else (page[-1].id,))
+
     async def _by_id(self, lister: Lister, place: str, request: PageRequest, last_id: str | None) -> Page:
         keep = compiled(request.where)
         wanted = request.offset + request.size + 1
         records: list[Record] = []
+        sure = only_ids(request.where)
         width = self._requests.limit
         while len(records) < wanted:
             missing = wanted - len(records)
-            names = await lister.take(
-                missing if keep is None else min(max(missing, width), 1000), _PAGE_BYTES
-            )
+            names = await lister.take(missing if sure else min(max(missing, width), 1000), _PAGE_BYTES)
             if not names:
                 break
             width = min(width * 2, _PAGE)
-            found = await self._records(place, names, keep)
+            found = await self._records(place, names, request.where, keep)
             if any(cut_of(listed.name) for listed in names):
                 found.sort(key=_id)
             records += found if last_id is None else [r for r in found if _id(r) > last_id]
@@ -116,13 +138,17 @@ class ObjectLayout:
             names = await lister.take(min(request.size - len(records), _PAGE), _PAGE_BYTES)
             if not names:
                 return Page(records, None)
-            records += await self._records(place, names, keep)
+            records += await self._records(place, names, request.where, keep)
             if keep is None or len(records) * 2 > request.size:
                 return Page(records, (names[-1].name,))
         return Page(records, (names[-1].name,))
 
-    async def _records(self, place: str, names: Sequence[Listed], keep: object) -> list[Record]:
+    async def _records(
+        self, place: str, names: Sequence[Listed], where: Predicate, keep: Filter | None
+    ) -> list[Record]:
         """Return the records of listed objects in their order; one deleted meanwhile is left out."""
+        if keep is not None:
+            names = _with_wanted_ids(names, where)
         bodies: list[bytes | None] = [None] * len(names)
 
         async def one(at: int) -> None:
@@ -131,10 +157,13 @@ class ObjectLayout:
         await each(one, range(len(names)), self._width(len(names)))
         records = []
         for listed, body in zip(names, bodies, strict=True):
-            if body is None or (keep is not None and not keep(body)):  # type: ignore[operator]
+            if body is None:
+                continue
+            id = None if keep is None else id_of(listed.name)
+            if keep is not None and id is not None and not keep(id, body):
                 continue
             record = _record(body, place, None, listed.name)
-            if record is not None:
+            if record is not None and (keep is None or id is not None or keep(_id(record), body)):
                 records.append(record)
         return records
 
@@ -151,12 +180,21 @@ class ObjectLayout:
             await self._cache.put(key, found.etag, found.body)
         return found.body
 
-    async def count(self, place: str) -> int:
-        """Return how many record keys are listed; no record is got."""
-        lister = Lister(self._requests, place)
+    async def count(self, place: str, where: Predicate) -> int:
+        """Return how many record keys are listed; no record is got but one whose key does not tell its id."""
+        span = span_of(where)
+        if span.only is not None:
+            return len((await self._of_few(place, PageRequest(where, None, 2**62), span.only)).records)
+        keep = compiled(where)
+        end = None if span.high is None else end_at(span.high)
+        lister = Lister(self._requests, place, name_before(span.low) if span.low else "", end=end)
         total = 0
         try:
             while names := await lister.take(1000, 2**62):
+                if keep is not None:
+                    names = _with_wanted_ids(names, where)
+                    cut = [listed for listed in names if cut_of(listed.name)]
+                    total += len(await self._records(place, cut, where, keep)) - len(cut)
                 total += len(names)
         finally:
             lister.close()
@@ -402,6 +440,17 @@ def _gone(change: Change) -> bool:
 
 def _same(error: StoreError) -> StoreError:
     return type(error)(str(error), transient=error.transient, applied=Applied.NO)
+
+
+def _with_wanted_ids(names: Sequence[Listed], where: Predicate) -> list[Listed]:
+    """Return the names whose ids may match, with those that do not tell their id."""
+    wanted = by_id(where)
+    return [listed for listed in names if (id := id_of(listed.name)) is None or wanted(id)]
+
+
+def _can_be(id: str) -> bool:
+    """Return whether a record can have this id, so that asking for it means something."""
+    return 0 < len(id.encode()) <= 512
 
 
 def _id(record: Record) -> str:

@@ -1,4 +1,6 @@
-"""What can be told of a record by its bytes, before it is parsed: a safe superset.
+"""What can be told of a record by its id and its bytes, before it is parsed: a safe superset.
+
+Leaves about the id are exact (`ids`).
 
 A text that a record holds is in its JSON as the bytes that `orjson` gives it, unless another
 writer spelled it with `\\u` or `\\/`; a body with one of those passes every filter.
@@ -28,12 +30,15 @@ from isthmus._query.ast import (
     leaves,
 )
 from isthmus._query.split import Grade
+from isthmus.backends.s3.ids import by_id, judged_by_id, leaf_test
 
-Filter: TypeAlias = Callable[[bytes], bool]
+Filter: TypeAlias = Callable[[str, bytes], bool]
 
 
 def grade(leaf: Leaf) -> Grade:
-    """Return SUPERSET for leaves about text that must be there letter by letter, else NONE."""
+    """Return EXACT for leaves about ids, SUPERSET for text that must be there letter by letter, else NONE."""
+    if judged_by_id(leaf):
+        return Grade.EXACT
     return Grade.NONE if needles(leaf) is None else Grade.SUPERSET
 
 
@@ -72,34 +77,46 @@ def _literals(pattern: str) -> list[str]:
 
 
 def compiled(predicate: Predicate) -> Filter | None:
-    """Return the test of a pushed predicate on a body; None if every body passes."""
+    """Return the test of a pushed predicate on an id and a body; None if every record passes."""
     if isinstance(predicate, And) and not predicate.terms:
         return None
-    test = _compiled(predicate)
-    return lambda body: test(body) or b"\\u" in body or b"\\/" in body
+    return _compiled(predicate)
 
 
 def of_data_only(predicate: Predicate) -> bool:
-    """Return whether a predicate is about the data alone, not about metadata or attributes."""
-    return all(leaf.path.root is Root.DATA for leaf in leaves(predicate) if not isinstance(leaf, And | Or))
+    """Return whether bytes are tested for what is in the data alone, not in metadata or attributes."""
+    return all(leaf.path.root is Root.DATA or judged_by_id(leaf) for leaf in leaves(predicate))
 
 
 def _compiled(predicate: Predicate) -> Filter:
     match predicate:
         case And(terms):
             tests = [_compiled(term) for term in terms]
-            return lambda body: all(test(body) for test in tests)
+            return lambda one, body: all(test(one, body) for test in tests)
         case Or(terms):
             tests = [_compiled(term) for term in terms]
-            return lambda body: any(test(body) for test in tests)
+            return lambda one, body: any(test(one, body) for test in tests)
         case Not():
-            # The core pushes nothing that is not exact below a Not; to pass is always safe.
-            return lambda body: True
+            # The core pushes nothing that is not exact below a Not, which here is what ids decide.
+            test = by_id(predicate)
+            return lambda one, body: test(one)
+        case leaf if judged_by_id(leaf):
+            exact = leaf_test(leaf)
+            return lambda one, body: exact(one)
         case leaf:
-            wanted = needles(leaf)
-            if wanted is None:
-                return lambda body: True
-            if len(wanted) == 1 and len(wanted[0]) == 1:
-                needle = wanted[0][0]
-                return lambda body: needle in body
-            return lambda body: any(all(part in body for part in parts) for parts in wanted)
+            return _by_bytes(needles(leaf))
+
+
+def _by_bytes(wanted: list[list[bytes]] | None) -> Filter:
+    if wanted is None:
+        return lambda one, body: True
+    if len(wanted) == 1 and len(wanted[0]) == 1:
+        needle = wanted[0][0]
+        return lambda one, body: needle in body or _spelled_otherwise(body)
+    return lambda one, body: (
+        any(all(part in body for part in parts) for parts in wanted) or _spelled_otherwise(body)
+    )
+
+
+def _spelled_otherwise(body: bytes) -> bool:
+    return b"\\u" in body or b"\\/" in body

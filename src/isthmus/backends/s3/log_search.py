@@ -1,0 +1,72 @@
+"""Searches in a log's view: by columns while every row is held, else by rows, some at a time."""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Sequence
+
+from isthmus._query.ast import TRUE, Predicate
+from isthmus.backends.s3.envelope import Row
+from isthmus.backends.s3.ids import Span, span_of
+from isthmus.backends.s3.log import Log
+from isthmus.backends.s3.log_match import columns_of, matching, paths_of
+from isthmus.backends.s3.log_view import View
+from isthmus.errors import UnexpectedError
+
+_CHUNK = 1000
+
+
+async def matching_rows(log: Log, view: View, where: Predicate, after: str | None, most: int) -> list[Row]:
+    """Return up to so many rows that match, in the order of ids, those beyond `after`.
+
+    Raises `MovedError` if an object is gone that must be read again.
+    """
+    span = span_of(where)
+    if span.only is not None:
+        ids = sorted(id for id in span.only if id in view.slots and (after is None or id > after))
+        return (await _judged(log, view, where, ids))[:most]
+    found: list[Row] = []
+    size = _CHUNK
+    while len(found) < most:
+        ids = view.ids()  # anew each time: it may have changed meanwhile
+        begin, end = _bounds(ids, span, after)
+        chunk = ids[begin : min(end, begin + max(size, min(most - len(found), _CHUNK * 8)))]
+        if not chunk:
+            break
+        if where == TRUE:
+            chunk = chunk[: most - len(found)]
+        found += await _rows(log, view, where, chunk, begin)
+        after = chunk[-1]
+        size = size * 4 if view.whole else _CHUNK
+    return found[:most]
+
+
+def _bounds(ids: Sequence[str], span: Span, after: str | None) -> tuple[int, int]:
+    begin = bisect.bisect_left(ids, span.low) if span.low else 0
+    if after is not None:
+        begin = max(begin, bisect.bisect_right(ids, after))
+    return begin, len(ids) if span.high is None else bisect.bisect_right(ids, span.high)
+
+
+async def _rows(log: Log, view: View, where: Predicate, chunk: Sequence[str], begin: int) -> list[Row]:
+    """Return the matching rows of ids that stand at a place in the order."""
+    try:
+        columns = None if where == TRUE else view.columns(paths_of(where))
+        if columns is None:
+            return await _judged(log, view, where, chunk)
+        end = begin + len(chunk)
+        part = {path: column[begin:end] for path, column in columns.items()}
+        chosen = matching(where, chunk, part, range(len(chunk)))
+    except ValueError as error:
+        raise UnexpectedError(f"{log.place}: a record of the log is damaged ({error})") from None
+    return [view.row(chunk[at]) for at in chosen]
+
+
+async def _judged(log: Log, view: View, where: Predicate, ids: Sequence[str]) -> list[Row]:
+    """Return the matching rows of ids, judged one by one."""
+    held = await log.rows(view, ids)
+    rows = [held[id] for id in ids if id in held]
+    if where == TRUE or not rows:
+        return rows
+    columns = columns_of(rows, paths_of(where))
+    return [rows[at] for at in matching(where, [row.id for row in rows], columns, range(len(rows)))]
