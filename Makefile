@@ -217,7 +217,7 @@ bench-check: $(VENV)/.full ## each row of the targets: met, not met or not run
 
 MINUTES ?= 10
 
-.PHONY: faults torture security outage overload
+.PHONY: faults torture crash-s3 security outage overload
 faults: $(VENV)/.full ## each verb x each fault x each backend, cancellation, loops and forks (15 min)
 	$(SERVERS) provision postgres elasticsearch s3
 	$(SERVERS) run postgres elasticsearch s3 -- bash -c '$(BIN)/python -m tests.faults.run_matrix && \
@@ -226,6 +226,11 @@ faults: $(VENV)/.full ## each verb x each fault x each backend, cancellation, lo
 torture: $(VENV)/.full ## SIGKILL, cuts and cancels under load on all backends: MINUTES=10
 	$(SERVERS) provision postgres elasticsearch s3
 	$(SERVERS) run -- $(BIN)/python -m tests.faults.torture --minutes $(MINUTES)
+
+crash-s3: KILLS = 200
+crash-s3: $(VENV)/.full ## writers of an S3 log killed at random requests: KILLS=200 SEED=1
+	$(SERVERS) provision s3
+	$(SERVERS) run s3 -- $(BIN)/python -m tests.s3.crash --kills $(KILLS) --seed $(SEED)
 
 security: $(VENV)/.full ## injection, fuzzing, secrets, TLS, cursors, limits, ruff S, pip-audit
 	$(SERVERS) provision postgres elasticsearch s3
