@@ -16,11 +16,11 @@ pytestmark = pytest.mark.backend("sqlite")
 
 def test_parity_finds_no_difference(cli: Cli, tmp_path: Path) -> None:
     """Random queries over nasty records mean what is written, and the seed is told."""
-    ran = cli("parity", f"sqlite:///{tmp_path}/x.db", "-n", 60, "--json")
+    ran = cli("parity", f"sqlite:///{tmp_path}/x.db", "-n", 60, "--quick", "--json")
 
     assert ran.code == 0, ran.json
     assert ran.json["queries"] == 60
-    again = cli("parity", "memory://", "-n", 20, "--seed", ran.json["seed"])
+    again = cli("parity", "memory://", "-n", 20, "--quick", "--seed", ran.json["seed"])
     assert "0 differences" in again.out
 
 
@@ -34,7 +34,7 @@ def test_parity_names_a_wrong_answer(cli: Cli, monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(Collection, "search", forgetful)
 
-    ran = cli("parity", "memory://", "-n", 20, "--seed", 1)
+    ran = cli("parity", "memory://", "-n", 20, "--seed", 1, "--quick")
 
     assert ran.code == 1
     assert "instead of" in ran.out

@@ -9,15 +9,19 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from isthmus import Collection, Query, Record, field
+from isthmus import Collection, Query, Record, __version__, field
 from isthmus.cli._exit import Code, CommandError
 from isthmus.cli._options import AsJson, Ask, Store, run
 from isthmus.cli._show import print_json, print_table
-from isthmus.cli._stores import Place, database, place
+from isthmus.cli._stores import Place, database, place, settings
+
+if TYPE_CHECKING:
+    from isthmus.testing.parity import Column, Page
 
 COMMANDS = ("parity", "bench")
 _SET = 40
@@ -46,32 +50,85 @@ async def _scratch(where: Place) -> AsyncIterator[Collection]:
 
 
 def parity(
-    store: Store = None,
+    stores: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="STORE...", show_default=False, help="URLs; - or nothing: $ISTHMUS_URL."),
+    ] = None,
     queries: Annotated[int, typer.Option("--queries", "-n", metavar="N", min=1, help="How many.")] = 500,
     seed: Annotated[
         int | None, typer.Option("--seed", metavar="N", show_default=False, help="Repeat a run.")
     ] = None,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="FOLDER", help="Where the page is written.")
+    ] = Path(),
     *,
+    quick: Annotated[bool, typer.Option("--quick", help="Only the random queries, no suite.")] = False,
     as_json: AsJson = False,
     ask: Ask = False,
 ) -> None:
-    """Ask random queries over nasty records and compare each answer with its meaning.
+    """Prove that stores keep what isthmus promises, and write it as parity.md and parity.html.
 
-    Works in a collection of its own, isthmus_scratch. Exit code 1 if one differs.
+    Asks random queries over nasty records, compares each answer with its meaning, and runs the
+    conformance suite (it needs `pip install 'isthmus[testing]'`). Works in collections of its own.
+    Exit code 1 if an answer differs or a test fails.
     """
     chosen = random.randrange(2**32) if seed is None else seed  # noqa: S311 - a test's seed
     start = time.monotonic()
-    wrong = run(_parity(place(store, None, ask=ask), queries, chosen))
-    seconds = time.monotonic() - start
+    named: list[str | None] = list(stores) if stores else [None]
+    places = [place(store, None, ask=ask) for store in named]
+    wrong = [text for where in places for text in run(_parity(where, queries, chosen))]
+    for text in [] if as_json else wrong[:20]:
+        sys.stdout.write(f"{text}\n")
+    asked = f"{queries} queries on each, {len(wrong)} differences, seed {chosen}"
+    page = None if quick else _suite(places, asked)
+    shape: dict[str, Any] = {"queries": queries, "differences": wrong, "seed": chosen}
+    if page is not None:
+        shape |= {"page": [str(path) for path in _written(page, out)], "verdicts": page.counts}
+        for one in [] if as_json else page.wrong:
+            sys.stdout.write(f"{one.verdict.value}: {one.column} {one.test} {one.case}: {one.why}\n")
+    shape["seconds"] = round(time.monotonic() - start, 3)
     if as_json:
-        shape = {"queries": queries, "differences": wrong, "seed": chosen, "seconds": round(seconds, 3)}
         print_json(shape)
     else:
-        for text in wrong[:20]:
-            sys.stdout.write(f"{text}\n")
-        sys.stdout.write(f"{queries} queries, {len(wrong)} differences, seed {chosen}, {seconds:.1f} s\n")
-    if wrong:
-        raise CommandError(f"{len(wrong)} answers are not what the queries mean", Code.NO)
+        sys.stdout.write(f"{asked}, {shape['seconds']:.1f} s\n")
+        sys.stdout.write("" if page is None else f"{page.summary}\n{' '.join(shape['page'])}\n")
+    if wrong or (page is not None and page.wrong):
+        raise CommandError("not everything is as promised", Code.NO)
+
+
+def _suite(places: list[Place], asked: str) -> Page:
+    """Run the suite on the stores."""
+    from isthmus.testing.parity import Page, SuiteError, measured
+
+    columns = [run(_column(where, number)) for number, where in enumerate(places, 1)]
+    try:
+        outcomes = measured(columns)
+    except SuiteError as error:
+        raise CommandError(str(error), Code.STORE) from error
+    today = time.strftime("%Y-%m-%d")
+    return Page(f"isthmus {__version__}, {today}. Random queries: {asked}.", columns, outcomes)
+
+
+async def _column(where: Place, number: int) -> Column:
+    from isthmus.testing.parity import Column, version_of
+
+    async with database(where, writes=True) as db:
+        told = f"{await version_of(db)}, at {where.shown}"
+        given: dict[str, Any] = {"url": where.url, **settings(where, writes=True)}
+        if db.backend == "elasticsearch":
+            given["fulltext"] = ["text"]  # whose words the suite searches
+        return Column(f"{number} {db.backend}", db.backend, given, told)
+
+
+def _written(page: Page, out: Path) -> list[Path]:
+    """Write the page in both forms."""
+    from isthmus.testing.parity import as_html, markdown
+
+    out.mkdir(parents=True, exist_ok=True)
+    paths = [out / "parity.md", out / "parity.html"]
+    for path, text in zip(paths, (markdown(page), as_html(page)), strict=True):
+        path.write_text(text, encoding="utf-8")
+    return paths
 
 
 async def _parity(where: Place, queries: int, seed: int) -> list[str]:

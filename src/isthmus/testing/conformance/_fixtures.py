@@ -61,7 +61,10 @@ def requires(*capabilities: str) -> Callable[[Test], Test]:
             with pytest.raises(UnsupportedError) as refused:
                 await test(db=db, **arguments)
             assert refused.value.capability in missing
-            _nodes[db].user_properties.append(("refused", refused.value.capability))
+            _nodes[db].user_properties += [
+                ("refused", refused.value.capability),
+                ("because", str(refused.value)),
+            ]
 
         return judged
 

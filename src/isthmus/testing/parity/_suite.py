@@ -1,0 +1,30 @@
+"""The tests of a parity run: the shipped suite, on the columns that `_run` names in the environment."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+
+import pytest
+
+from isthmus import AsyncDatabase
+from isthmus._registry import plugin
+from isthmus.testing.conformance import *  # noqa: F403
+from isthmus.testing.conformance import Database
+
+_COLUMNS = {column["name"]: column for column in json.loads(os.environ.get("ISTHMUS_PARITY_COLUMNS", "[]"))}
+
+
+@pytest.fixture(params=_COLUMNS)
+def database(request: pytest.FixtureRequest) -> Database:
+    """Return what opens a handle on a new collection of a column's store."""
+    column = _COLUMNS[request.param]
+    fields = plugin(column["backend"]).config().model_fields
+    collection = next(name for name in ("table", "index", "prefix") if name in fields)
+
+    async def fresh() -> AsyncDatabase:
+        settings = {**column["settings"], collection: f"isthmus_parity_{secrets.token_hex(6)}"}
+        return await AsyncDatabase.create(column["backend"], settings)
+
+    return fresh
