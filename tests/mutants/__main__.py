@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[2]
 CAUGHT_SHARE = 0.95
 FEWEST = 50
 # Many times what the slowest trial takes: a loop without end works, one that waits does not.
-CPU_SECONDS = 120
+CPU_SECONDS = 60
 WALL_SECONDS = 600
 
 
@@ -57,9 +57,9 @@ def main() -> int:
             return 1
         with concurrent.futures.ThreadPoolExecutor(options.jobs) as threads:
             judged = []
-            for one in threads.map(lambda pair: bench.judge(*pair), chosen):
-                judged.append(one)
-                print(_line(one), flush=True)
+            for done in concurrent.futures.as_completed([threads.submit(bench.judge, *p) for p in chosen]):
+                judged.append(done.result())
+                print(_line(judged[-1]), flush=True)
             broken = [told for told in threads.map(bench.control, _doubtful(judged)) if told]
     print(_table(judged))
     survivors = [one for one in judged if one.by is None]

@@ -25,7 +25,7 @@ class Group:
 
 
 def _pytest(*arguments: str) -> Trial:
-    quiet = ("-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--timeout=60")
+    quiet = ("-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--timeout=300")
     return ("-m", "pytest", *quiet, *arguments)
 
 
@@ -47,7 +47,11 @@ def _suite(name: str) -> Trial:
 
 
 _TABLE = _pytest("tests/unit/test_truth_table.py")
-_LAWS = _pytest("tests/property/test_laws.py")
+# A backend that leaves to the planner whatever it can.
+_ROUGH = (
+    _pytest("tests/thirdparty/test_planning.py"),
+    _pytest("tests/thirdparty/test_rough.py", "-k", "some"),
+)
 
 
 def _files(folder: str, names: str) -> tuple[str, ...]:
@@ -57,12 +61,12 @@ def _files(folder: str, names: str) -> tuple[str, ...]:
 GROUPS: dict[str, Group] = {
     "evaluator": Group(
         _files("_query", "evaluate found text order aggregate"),
-        (_TABLE, _suite("memory"), _LAWS),
+        (_TABLE, _suite("memory"), _backend("sqlite", 1_500)[0]),
         14,
     ),
     "planner": Group(
         (*_files("_query", "split normalize cursor"), "layers/plan.py"),
-        (_pytest("tests/thirdparty/test_planning.py"), _suite("memory"), _LAWS),
+        (*_ROUGH, _suite("memory")),
         12,
     ),
     "sqlite": Group(
@@ -113,7 +117,7 @@ EQUIVALENT: tuple[Rule, ...] = (
     Rule(
         "a threshold of size says only which of two right ways is taken, the store's or this side's",
         r"backends/.*|_query/.*|layers/plan\.py",
-        r"[<>]=?.*\b_?(MAX|MOST|DEEPEST|LONGEST_FREE|LONGEST_WILDCARD|LONGEST_REGEXP|FEW|LIST_TERMS|TERMS)\w*\b"
+        r"[<>]=?.*\b_?(MAX|MOST|LARGEST_SCAN|DEEPEST|LONGEST_FREE|LONGEST_WILDCARD|LONGEST_REGEXP|FEW|LIST_TERMS|TERMS)\w*\b"
         r"|\b_(DEEPEST|MAX|MOST)\w*\b.*[<>]=?|== _LIST_TERMS",
     ),
     Rule(
@@ -121,6 +125,11 @@ EQUIVALENT: tuple[Rule, ...] = (
         r"backends/sqlite/fields\.py",
         r'min\(key\) < " "',
         "<=",
+    ),
+    Rule(
+        "where no aside lies before the offset, or nothing is skipped, the short way only asks for less",
+        r"layers/plan\.py",
+        r"if skip and aside:",
     ),
     Rule("zero does not overflow", r"_query/aggregate\.py", r"math\.inf if exact > 0 else -math\.inf"),
     Rule(

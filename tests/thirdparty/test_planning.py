@@ -6,8 +6,9 @@ import os
 
 import pytest
 
-from isthmus import AsyncDatabase
+from isthmus import AsyncDatabase, Query, Record
 from isthmus.errors import ConfigError
+from isthmus.layers import plan
 from tests.differential import programs, queries
 from tests.stores import Store
 
@@ -35,6 +36,26 @@ async def test_programs_do_the_same_on_a_rough_backend() -> None:
 
     print(f"seed {_SEED}")
     assert not report.failures, "\n\n".join(report.failures)
+
+
+@pytest.mark.asyncio
+async def test_what_is_sorted_here_is_kept_short_and_no_page_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a scan, only as many as the page needs are kept, and one more, which tells that there is more."""
+    monkeypatch.setattr(plan, "_LARGEST_SCAN", 5)
+    async with await AsyncDatabase.create("rough", {"judges": "nothing", "page": 3}) as db:
+        await db.create_batch([Record({"n": n * 7 % 40}, id=f"{n:02}") for n in range(40)])
+        query = Query().sort("n", "desc")
+        found: list[int] = []
+        cursor: str | None = None
+
+        while True:
+            page = await db.page(query, size=2, cursor=cursor)
+            found += [record.data["n"] for record in page.records]
+            cursor = page.cursor
+            if cursor is None:
+                break
+
+        assert found == list(range(39, -1, -1))
 
 
 @pytest.mark.asyncio
