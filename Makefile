@@ -158,9 +158,9 @@ mutants: $(VENV)/.full ## plant bugs by rule; at least 95 % of 50 or more must b
 	$(SERVERS) provision postgres-icu elasticsearch s3
 	$(SERVERS) run postgres-icu elasticsearch s3 -- $(BIN)/python -m tests.mutants --seed $(SEED) $(ARGS)
 
-parity: $(VENV)/.full ## promises × stores as a page: docs/reference/parity.html and .md
+parity: $(VENV)/.full ## promises × stores as a page: docs/reference/parity.md, with every test beside it
 	$(SERVERS) provision postgres elasticsearch s3
-	$(SERVERS) run postgres elasticsearch s3 -- $(BIN)/python -m tests.parity
+	$(SERVERS) run postgres elasticsearch s3 -- $(BIN)/python -m tests.parity --workers $(WORKERS)
 
 # Checks
 
@@ -191,7 +191,8 @@ load-dask: $(VENV)/.full ## Dask on 200,000 records of PostgreSQL and S3, a work
 # Docs
 
 .PHONY: docs
-docs: $(VENV)/.full ## the pages into site/, without the network; a warning is an error
+docs: $(VENV)/.full ## the pages into site/, without the network; a warning or an old parity page is an error
+	$(BIN)/python -m tests.parity --check
 	$(BIN)/python -m docs.tools.reference
 	$(BIN)/python -m docs.tools.capabilities
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
