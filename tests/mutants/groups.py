@@ -131,6 +131,7 @@ EQUIVALENT: tuple[Rule, ...] = (
         r"layers/plan\.py",
         r"if skip and aside:",
     ),
+    Rule("no object is ever a group key", r"_query/aggregate\.py", r"return \(OBJECT \+ 1,\)"),
     Rule("zero does not overflow", r"_query/aggregate\.py", r"math\.inf if exact > 0 else -math\.inf"),
     Rule(
         "how much is held in memory is a cost, not an answer",
