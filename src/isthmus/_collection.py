@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, overload
 
 from isthmus._batch import OnError, Outcomes, check_on_error, settled
 from isthmus._capability import Capabilities
+from isthmus._changes import Changes, changes_for, changes_to
 from isthmus._executor import AggregateRequest, Change, Executor, Kind, PageRequest, change_for
 from isthmus._hit import Hit
 from isthmus._op import Aggregate, Count, Explain, Fetch, Op, Read, Remove, Write
@@ -20,7 +21,7 @@ from isthmus._query.split import split
 from isthmus._record import Record, projected
 from isthmus._stream import RecordStream
 from isthmus._value import Value
-from isthmus._values import check_id, new_id
+from isthmus._values import check_id, check_ids, new_id
 from isthmus.errors import InvalidRecordError, IsthmusError, NotFoundError, QueryError, UsageError
 
 if TYPE_CHECKING:
@@ -196,11 +197,13 @@ class Verbs:
         All or nothing where the backend can (`capabilities.atomic_batch`), unless `atomic=False`.
         Raises `BatchError` with an outcome for each item, or returns them (`on_error="collect"`).
         """
-        return await self._write_batch(Kind.CREATE, list(map(_change, records)), on_error, atomic)
+        items = records if type(records) is list else list(records)
+        changes = changes_for(items) or list(map(_change, items))
+        return await self._write_batch(Kind.CREATE, changes, on_error, atomic)
 
     async def get_batch(self, ids: Iterable[str]) -> list[Record | None]:
         """Return the records of these ids in order, None where there is none."""
-        return await self._run(Read(self.collection_name, [check_id(id) for id in ids]))
+        return await self._run(Read(self.collection_name, check_ids(list(ids))))
 
     async def require_batch(self, ids: Iterable[str]) -> list[Record]:
         """Return the records of these ids in order; raises `NotFoundError` if one is missing."""
@@ -245,7 +248,7 @@ class Verbs:
         self, ids: Iterable[str], *, on_error: OnError = "raise", atomic: bool | None = None
     ) -> Outcomes[bool]:
         """Delete records; return for each id whether there was one."""
-        changes = [Change(check_id(id)) for id in ids]
+        changes = Changes(check_ids(list(ids)))
         return await self._write_batch(Kind.DELETE, changes, on_error, atomic)
 
     async def _write_batch(
@@ -512,8 +515,11 @@ def _change(record: Data, id: str | None = None, if_version: str | None = None) 
     raise InvalidRecordError(f"data: expected a Record or a dict, got {type(record).__name__}", path="data")
 
 
-def _changes(items: Items) -> list[Change]:
-    pairs: Iterable[Any] = items.items() if isinstance(items, Mapping) else items
+def _changes(items: Items) -> Sequence[Change]:
+    pairs: list[Any] = list(items.items() if isinstance(items, Mapping) else items)
+    columns = changes_to(pairs)
+    if columns is not None:
+        return columns
     changes = []
     for item in pairs:
         if isinstance(item, Record):

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import enum
 import math
+import operator
 import os
 import time
 from _random import Random  # the generator alone: `random` costs 3 ms to import
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import orjson
@@ -41,6 +43,8 @@ _DIGITS = bytes(48 if 48 <= b <= 57 else b for b in range(256))
 _LONG = b"0" * 16
 # A long run after a decimal point is a fraction, as every second `random()` has one, and harmless.
 _LONG_INTEGERS = tuple(sign + _LONG for sign in (b":", b",", b"[", b"-"))
+_TOGETHER = 32
+_first_byte = operator.itemgetter(0)
 
 
 def encode(data: Mapping[str, Any], where: str = "data") -> bytes:
@@ -55,20 +59,67 @@ def encode(data: Mapping[str, Any], where: str = "data") -> bytes:
         return orjson.dumps(canonical(data, where))
     # Each test is a search in C; a single byte is found ten times as fast as a substring, so the
     # rare bytes (a backslash, a plus, a minus) guard the substrings that need them.
-    plain = text.decode()
     if (
-        ("null" in plain and not _finite(data))  # orjson writes NaN and infinities as null
-        or (92 in text and "\\u0000" in plain)
-        or (45 in text and "-0.0" in plain)
-        or (len(text) > 2 * MAX_DEPTH and text.count(91) + text.count(123) > MAX_DEPTH)
+        (b"null" in text and not _finite(data))  # orjson writes NaN and infinities as null
+        or (92 in text and b"\\u0000" in text)
+        or (45 in text and b"-0.0" in text)
+        or _may_be_deep(text)
         or text[0] != 123
     ):
         return orjson.dumps(canonical(data, where))
+    return orjson.dumps(canonical(data, where)) if _odd_numbers(text) else text
+
+
+def _odd_numbers(text: bytes) -> bool:
+    """Return whether there may be integers from 2^63 or integral floats from 2^53 on, which orjson takes."""
+    # Sixteen digits in a row are four at every fourth byte; a quarter is quickly looked through.
+    if 43 not in text and b"0000" not in text[::4].translate(_DIGITS):
+        return False
     zeros = text.translate(_DIGITS)
-    # Integers from 2^63 on and integral floats from 2^53 on, which orjson lets through.
-    if _LONG in zeros and any(start in zeros for start in _LONG_INTEGERS):
-        return orjson.dumps(canonical(data, where))
-    return orjson.dumps(canonical(data, where)) if 43 in text and b"0e+0" in zeros else text
+    return (_LONG in zeros and any(start in zeros for start in _LONG_INTEGERS)) or b"0e+0" in zeros
+
+
+def encode_many(items: Sequence[Any], where: str = "data") -> Iterator[str]:
+    """Yield the canonical JSON of each object as text, as `encode` would, at half its price.
+
+    The tests of `encode` are made on some objects at once.
+    """
+    for start in range(0, len(items), _TOGETHER):
+        yield from _encoded_together(items[start : start + _TOGETHER], where)
+
+
+def _encoded_together(items: Sequence[Any], where: str) -> Iterator[str]:
+    first = items[0]
+    if first is items[-1] and all(item is first for item in items):  # one patch for many records
+        return repeat(encode(first, where).decode(), len(items))
+    try:
+        # Few at once: orjson's buffers cost ten times as much where thousands are alive.
+        texts = [orjson.dumps(item, _passed_through, _OPTIONS) for item in items]
+    except (orjson.JSONEncodeError, RecursionError):
+        return (encode(item, where).decode() for item in items)
+    together = b"\n".join(texts)
+    if (
+        (b"null" in together and not _all_finite(items, texts))
+        or (92 in together and b"\\u0000" in together)
+        or (45 in together and b"-0.0" in together)
+        # Each has one bracket at least: none has more than what is left of all of them.
+        or (
+            together.count(91) + together.count(123) - len(texts) >= MAX_DEPTH
+            and any(map(_may_be_deep, texts))
+        )
+        or set(map(_first_byte, texts)) != {123}
+        or _odd_numbers(together)
+    ):
+        return (encode(item, where).decode() for item in items)
+    return map(bytes.decode, texts)
+
+
+def _may_be_deep(text: bytes) -> bool:
+    return len(text) > 2 * MAX_DEPTH and text.count(91) + text.count(123) > MAX_DEPTH
+
+
+def _all_finite(items: Sequence[Any], texts: Sequence[bytes]) -> bool:
+    return all(_finite(item) for item, text in zip(items, texts, strict=True) if b"null" in text)
 
 
 def _finite(value: Any) -> bool:
@@ -295,6 +346,15 @@ def check_id(value: Any) -> str:
     return value
 
 
+def check_ids(values: Sequence[Any]) -> list[str]:
+    """Return record ids, each as `check_id` wants it."""
+    if set(map(type, values)) == {str} and all(values) and len(max(values, key=len)) <= MAX_ID_BYTES:
+        together = "".join(values)
+        if together.isascii() and "\0" not in together:
+            return list(values)
+    return [check_id(value) for value in values]
+
+
 _random = Random()
 _last_ms = 0
 _sequence = 0
@@ -329,6 +389,24 @@ def new_id() -> str:
     counted = 0x7000 | _sequence >> 10
     varied = 0x8000 | (_sequence & 0x3FF) << 4 | chance >> 48
     return f"{_time}{counted:x}-{varied:x}-{chance & 0xFFFFFFFFFFFF:012x}"
+
+
+def new_ids(count: int) -> list[str]:
+    """Return so many ids as `new_id` makes, in ascending order, at a third of its price."""
+    global _sequence
+    if not count:
+        return []
+    first = new_id()  # sets the time
+    if _sequence + count >> 22:  # a new millisecond is borrowed on the way
+        return [first, *(new_id() for _ in range(count - 1))]
+    chance = f"{_random.getrandbits(52 * count):0{13 * count}x}"
+    ids = [first]
+    for place, sequence in enumerate(range(_sequence + 1, _sequence + count)):
+        at = 13 * place
+        low = 0x800 | sequence & 0x3FF
+        ids.append(f"{_time}{0x7000 | sequence >> 10:x}-{low:x}{chance[at]}-{chance[at + 1 : at + 13]}")
+    _sequence += count - 1
+    return ids
 
 
 def new_version() -> int:

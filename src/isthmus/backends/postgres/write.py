@@ -6,10 +6,12 @@ rows' versions or on an earlier item of the batch goes by `careful`, which locks
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
+from itertools import repeat
 from typing import Any
 
+from isthmus._changes import Changes
 from isthmus._executor import Change, Kind, Result, not_written, refused
 from isthmus._values import encode, new_version
 from isthmus.backends.postgres.careful import apply_carefully
@@ -23,15 +25,25 @@ COPIED = 100
 """From so many creates on, COPY is quicker than `unnest`."""
 STAGED = 2_000
 """From so many upserts or updates on, a COPY to a temporary table is quicker than `unnest`."""
+COUNTED = 500
+"""From so many deletions on, asking for the ids of the deleted costs more than counting them."""
 _UNIQUE = "23505"
 _STAGED_NAME = "isthmus_stage"
 _STAGE = f"pg_temp.{_STAGED_NAME}"
-_ROW = ("id", "data", "metadata", "version")
-_UNNEST = "unnest($1::text[], $2::jsonb[], $3::jsonb[], $4::int8[]) AS u(id, data, metadata, version)"
-
+_ROW = ("id", "data", "version", "metadata")
+# Sources of rows called `u`, with and without metadata: most records have none, and what is not
+# sent is neither parsed nor merged.
+_UNNEST = {
+    True: "unnest($1::text[], $2::jsonb[], $3::int8[], $4::jsonb[]) AS u(id, data, version, metadata)",
+    False: "unnest($1::text[], $2::jsonb[], $3::int8[]) AS u(id, data, version)",
+}
+_STAGED = dict.fromkeys((True, False), f"{_STAGE} AS u")
+_METADATA = {True: "u.metadata", False: "'{}'::jsonb"}
 _SET = {
-    Kind.REPLACE: "data = u.data, metadata = u.metadata",
-    Kind.UPDATE: "data = t.data || u.data, metadata = t.metadata || u.metadata",
+    (Kind.REPLACE, True): "data = u.data, metadata = u.metadata",
+    (Kind.REPLACE, False): "data = u.data, metadata = '{}'::jsonb",
+    (Kind.UPDATE, True): "data = t.data || u.data, metadata = t.metadata || u.metadata",
+    (Kind.UPDATE, False): "data = t.data || u.data",
 }
 
 
@@ -43,14 +55,17 @@ async def write(
         return []
     if len(changes) == 1:
         return [await write_one(connection, table, kind, changes[0])]
-    plain = all(change.if_version is None for change in changes)
-    quick = plain and len({change.id for change in changes}) == len(changes)
+    quick = None
+    if isinstance(changes, Changes) or all(change.if_version is None for change in changes):
+        columns = Changes.of(changes)
+        if len(set(columns.ids)) == len(columns):
+            quick = columns
     if not atomic:
-        return await _each(connection, table, kind, changes, quick=quick)
+        return await _each(connection, table, kind, changes, quick=quick is not None)
     try:
-        if not quick:
+        if quick is None:
             return await _carefully(connection, table, kind, changes)
-        return await _QUICK[kind](connection, table, kind, changes)
+        return await _QUICK[kind](connection, table, kind, quick)
     except InvalidRecordError:
         results = refused(changes)
         if results is None:
@@ -63,18 +78,19 @@ async def _each(
 ) -> list[Result]:
     """Write the good items and report the others."""
     invalid = {} if kind is Kind.DELETE else _invalid(changes)
-    good = [change for place, change in enumerate(changes) if place not in invalid] if invalid else changes
+    good = [change for place, change in enumerate(changes) if place not in invalid]
+    columns = Changes.of(good)
     if not good:
         written: list[Result] = []
     elif not quick:
         async with connection.transaction():
             written = await apply_carefully(connection, table, kind, good)
     elif kind is Kind.CREATE:
-        written = await _create_each(connection, table, good)
+        written = await _create_each(connection, table, columns)
     elif kind is Kind.DELETE or kind is Kind.UPSERT:
-        written = await _QUICK[kind](connection, table, kind, good)
+        written = await _QUICK[kind](connection, table, kind, columns)
     else:
-        written = _existing(good, *await _changed(connection, table, kind, good))
+        written = await _update_each(connection, table, kind, columns)
     if not invalid:
         return written
     rest = iter(written)
@@ -107,60 +123,59 @@ def _failed(changes: Sequence[Change], errors: dict[str, IsthmusError]) -> list[
 # --- create --------------------------------------------------------------------------------------
 
 
-async def _create(
-    connection: Connection, table: Table, kind: Kind, changes: Sequence[Change]
-) -> list[Result]:
+async def _create(connection: Connection, table: Table, kind: Kind, changes: Changes) -> list[Result]:
     """Insert all or none; who clashes is asked only after a clash."""
-    ids: list[Result] = [change.id for change in changes]
     try:
         async with _undoable(connection):
             if len(changes) >= COPIED:
-                await _copy(connection, table.name, table.schema, changes)
+                await _copy(connection, table, changes)
             else:
-                await connection.execute(
-                    f"INSERT INTO {table.sql} (id, data, metadata, version)"
-                    f" SELECT u.id, u.data, u.metadata, u.version FROM {_UNNEST}",
-                    *_columns(changes),
-                )
+                await connection.execute(*_insertion(table, changes))
     except Exception as error:
         # The driver's class depends on the driver; the SQLSTATE does not.
         if sqlstate_of(error) != _UNIQUE:
             raise
     else:
-        return ids
+        return list(changes.ids)
     taken = await _taken(connection, table, changes)
     if not taken:  # who clashed with us has been deleted or rolled back since
         return await _create(connection, table, kind, changes)
     return _failed(changes, {id: _exists(id) for id in taken})
 
 
-async def _create_each(connection: Connection, table: Table, changes: Sequence[Change]) -> list[Result]:
+async def _create_each(connection: Connection, table: Table, changes: Changes) -> list[Result]:
     """Insert those whose id is free."""
     if len(changes) >= COPIED:
         try:
             async with _undoable(connection):
-                await _copy(connection, table.name, table.schema, changes)
+                await _copy(connection, table, changes)
         except Exception as error:
             if sqlstate_of(error) != _UNIQUE:
                 raise
         else:
-            return [change.id for change in changes]
+            return list(changes.ids)
     results: list[Result] = []
     for start in range(0, len(changes), STAGED):
-        part = changes[start : start + STAGED]
+        part = Changes.of(changes[start : start + STAGED])
         made = await insert_free(connection, table, part)
-        results.extend(change.id if change.id in made else _exists(change.id) for change in part)
+        results.extend(id if id in made else _exists(id) for id in part.ids)
     return results
 
 
-async def insert_free(connection: Connection, table: Table, changes: Sequence[Change]) -> set[str]:
-    """Insert the rows whose id is free; return their ids."""
-    rows = await connection.fetch(
+def _insertion(table: Table, changes: Changes) -> tuple[Any, ...]:
+    """Return the statement that inserts rows, and its arguments."""
+    metadata, columns = _columns(changes, _versions(changes))
+    text = (
         f"INSERT INTO {table.sql} (id, data, metadata, version)"
-        f" SELECT u.id, u.data, u.metadata, u.version FROM {_UNNEST}"
-        " ON CONFLICT (id) DO NOTHING RETURNING id",
-        *_columns(changes),
+        f" SELECT u.id, u.data, {_METADATA[metadata]}, u.version FROM {_UNNEST[metadata]}"
     )
+    return text, *columns
+
+
+async def insert_free(connection: Connection, table: Table, changes: Changes) -> set[str]:
+    """Insert the rows whose id is free; return their ids."""
+    text, *columns = _insertion(table, changes)
+    rows = await connection.fetch(f"{text} ON CONFLICT (id) DO NOTHING RETURNING id", *columns)
     return {row[0] for row in rows}
 
 
@@ -170,7 +185,7 @@ async def insert_merged(connection: Connection, table: Table, changes: Sequence[
         return [await write_one(connection, table, Kind.CREATE, changes[0])]
     invalid = _invalid(changes)
     good = [change for place, change in enumerate(changes) if place not in invalid]
-    made = await insert_free(connection, table, good) if good else set()
+    made = await insert_free(connection, table, Changes.of(good)) if good else set()
     results: list[Result] = []
     for place, change in enumerate(changes):
         if place in invalid:
@@ -183,9 +198,9 @@ async def insert_merged(connection: Connection, table: Table, changes: Sequence[
     return results
 
 
-async def _taken(connection: Connection, table: Table, changes: Sequence[Change]) -> set[str]:
+async def _taken(connection: Connection, table: Table, changes: Changes) -> set[str]:
     rows = await connection.fetch(
-        f"SELECT t.id FROM {table.sql} AS t WHERE t.id = ANY($1::text[])", [change.id for change in changes]
+        f"SELECT t.id FROM {table.sql} AS t WHERE t.id = ANY($1::text[])", changes.ids
     )
     return {row[0] for row in rows}
 
@@ -197,57 +212,39 @@ def _exists(id: str) -> AlreadyExistsError:
 # --- upsert, replace, update -----------------------------------------------------------------------
 
 
-async def _upsert(
-    connection: Connection, table: Table, kind: Kind, changes: Sequence[Change]
-) -> list[Result]:
+async def _upsert(connection: Connection, table: Table, kind: Kind, changes: Changes) -> list[Result]:
     """Insert or overwrite all."""
-
-    def statement(source: str) -> str:
-        return (
-            f"INSERT INTO {table.sql} AS t (id, data, metadata, version)"
-            f" SELECT u.id, u.data, u.metadata, u.version FROM {source}"
-            " ON CONFLICT (id) DO UPDATE SET data = excluded.data, metadata = excluded.metadata,"
-            " version = excluded.version, updated_at = now()"
-        )
-
-    versions, _ = await _by_rows(connection, table, statement, changes)
-    return [str(version) for version in versions]
+    inside = connection.is_in_transaction()
+    async with connection.transaction() if len(changes) > STAGED else nullcontext():
+        versions, _ = await _by_rows(connection, table, kind, changes, tidy=inside)
+    return list(map(str, versions))
 
 
-async def _existing_only(
-    connection: Connection, table: Table, kind: Kind, changes: Sequence[Change]
-) -> list[Result]:
+async def _existing_only(connection: Connection, table: Table, kind: Kind, changes: Changes) -> list[Result]:
     """Replace or update all, or none if one is missing."""
+    inside = connection.is_in_transaction()
     try:
         async with connection.transaction():
-            versions, found = await _changed(connection, table, kind, changes)
-            if len(found) != len(changes):
+            versions, found = await _by_rows(connection, table, kind, changes, tidy=inside)
+            if found is not None:
                 raise _UndoneError
     except _UndoneError:
-        return _failed(changes, {c.id: _missing(c.id) for c in changes if c.id not in found})
-    return [str(version) for version in versions]
+        return _failed(changes, {id: _missing(id) for id in changes.ids if id not in (found or ())})
+    return list(map(str, versions))
 
 
 class _UndoneError(Exception):
     """Rolls a transaction back."""
 
 
-async def _changed(
-    connection: Connection, table: Table, kind: Kind, changes: Sequence[Change]
-) -> tuple[list[int], set[str]]:
-    def statement(source: str) -> str:
-        return (
-            f"UPDATE {table.sql} AS t SET {_SET[kind]}, version = u.version, updated_at = now()"
-            f" FROM {source} WHERE t.id = u.id"
-        )
-
-    return await _by_rows(connection, table, statement, changes)
-
-
-def _existing(changes: Sequence[Change], versions: list[int], found: set[str]) -> list[Result]:
+async def _update_each(connection: Connection, table: Table, kind: Kind, changes: Changes) -> list[Result]:
+    """Replace or update those that are there."""
+    inside = connection.is_in_transaction()
+    async with connection.transaction() if len(changes) > STAGED else nullcontext():
+        versions, found = await _by_rows(connection, table, kind, changes, tidy=inside)
     return [
-        str(version) if change.id in found else _missing(change.id)
-        for change, version in zip(changes, versions, strict=True)
+        str(version) if found is None or id in found else _missing(id)
+        for id, version in zip(changes.ids, versions, strict=True)
     ]
 
 
@@ -256,55 +253,89 @@ def _missing(id: str) -> NotFoundError:
 
 
 async def _by_rows(
-    connection: Connection, table: Table, statement: Callable[[str], str], changes: Sequence[Change]
-) -> tuple[list[int], set[str]]:
-    """Run a statement with the changes as its source; return their versions and the ids it changed."""
+    connection: Connection, table: Table, kind: Kind, changes: Changes, *, tidy: bool
+) -> tuple[Sequence[int], set[str] | None]:
+    """Write the changes; return their versions, and the ids that were there, None if all were.
+
+    Many go by a temporary table, in the transaction or savepoint that the caller has begun. `tidy`:
+    that one does not end with this, so that the table has to be dropped.
+    """
     # In the order of their ids, so that two batches never wait for each other in a circle.
-    ordered = sorted(changes, key=lambda change: change.id)
-    versions = {change.id: new_version() for change in changes}
+    ordered, places = changes.by_id()
+    versions = _versions(changes)
+    theirs = versions if places is None else [versions[place] for place in places]
     if len(changes) <= STAGED:
+        metadata, columns = _columns(ordered, theirs)
+        text = _write_rows(table, kind, _UNNEST[metadata], metadata=metadata)
+        rows = await connection.fetch(f"{text} RETURNING t.id", *columns)
+        return versions, None if len(rows) == len(changes) else {row[0] for row in rows}
+    metadata = await _stage(connection, ordered, theirs)
+    text = _write_rows(table, kind, _STAGED[metadata], metadata=metadata)
+    status = await connection.execute(text)
+    found = None
+    if int(status.rpartition(" ")[2]) < len(changes):  # most often none is missing
         rows = await connection.fetch(
-            f"{statement(_UNNEST)} RETURNING t.id", *_columns(ordered, [versions[c.id] for c in ordered])
+            f"SELECT t.id FROM {_STAGE} AS u JOIN {table.sql} AS t USING (id) WHERE t.version = u.version"
         )
         found = {row[0] for row in rows}
-    else:
-        async with connection.transaction():
-            await _stage(connection, ordered, versions)
-            status = await connection.execute(statement(f"{_STAGE} AS u"))
-            found = set(versions)
-            if int(status.rpartition(" ")[2]) < len(found):  # most often none is missing
-                rows = await connection.fetch(
-                    f"SELECT t.id FROM {_STAGE} AS u JOIN {table.sql} AS t USING (id)"
-                    " WHERE t.version = u.version"
-                )
-                found = {row[0] for row in rows}
-            await connection.execute(f"DROP TABLE {_STAGE}")
-    return [versions[change.id] for change in changes], found
+    if tidy:
+        await connection.execute(f"DROP TABLE {_STAGE}")
+    return versions, found
 
 
-async def _stage(connection: Connection, changes: Sequence[Change], versions: dict[str, int]) -> None:
-    """COPY the changes into a temporary table."""
+def _write_rows(table: Table, kind: Kind, source: str, *, metadata: bool) -> str:
+    if kind is Kind.UPSERT:
+        return (
+            f"INSERT INTO {table.sql} AS t (id, data, metadata, version)"
+            f" SELECT u.id, u.data, {_METADATA[metadata]}, u.version FROM {source}"
+            " ON CONFLICT (id) DO UPDATE SET data = excluded.data, metadata = excluded.metadata,"
+            " version = excluded.version, updated_at = now()"
+        )
+    return (
+        f"UPDATE {table.sql} AS t SET {_SET[kind, metadata]}, version = u.version, updated_at = now()"
+        f" FROM {source} WHERE t.id = u.id"
+    )
+
+
+async def _stage(connection: Connection, changes: Changes, versions: Sequence[int]) -> bool:
+    """COPY the changes into a temporary table; return whether they have metadata."""
     # One name for all, so that one prepared statement serves them; DROP and ON COMMIT DROP free it.
     await connection.execute(
         f"CREATE TEMPORARY TABLE {_STAGED_NAME}"
-        ' (id text COLLATE "C", data jsonb, metadata jsonb, version int8) ON COMMIT DROP'
+        ' (id text COLLATE "C", data jsonb, version int8, metadata jsonb) ON COMMIT DROP'
     )
+    metadata = changes.metadata_texts()
+    columns: list[Any] = [changes.ids, changes.texts(), versions]
+    if metadata is not None:
+        columns.append(metadata)
     await connection.copy_records_to_table(
-        _STAGED_NAME, schema_name="pg_temp", columns=_ROW, records=_rows(changes, versions)
+        _STAGED_NAME,
+        schema_name="pg_temp",
+        columns=_ROW[: len(columns)],
+        records=zip(*columns, strict=True),
     )
+    return metadata is not None
 
 
 # --- delete ----------------------------------------------------------------------------------------
 
 
-async def _delete(
-    connection: Connection, table: Table, kind: Kind, changes: Sequence[Change]
-) -> list[Result]:
-    rows = await connection.fetch(
-        f"DELETE FROM {table.sql} WHERE id = ANY($1::text[]) RETURNING id", [change.id for change in changes]
-    )
+async def _delete(connection: Connection, table: Table, kind: Kind, changes: Changes) -> list[Result]:
+    """Delete those that are there."""
+    text, ids = f"DELETE FROM {table.sql} WHERE id = ANY($1::text[])", changes.ids
+    if len(ids) >= COUNTED:
+        try:
+            async with connection.transaction():
+                status = await connection.execute(text, ids)
+                if int(status.rpartition(" ")[2]) < len(ids):
+                    raise _UndoneError
+        except _UndoneError:
+            pass  # again, asking which
+        else:
+            return [True] * len(ids)
+    rows = await connection.fetch(f"{text} RETURNING id", ids)
     gone = {row[0] for row in rows}
-    return [change.id in gone for change in changes]
+    return [id in gone for id in ids]
 
 
 # --- by versions or with an id twice ---------------------------------------------------------------
@@ -339,27 +370,28 @@ _QUICK = {
 # --- encoding --------------------------------------------------------------------------------------
 
 
-async def _copy(connection: Connection, name: str, schema: str | None, changes: Sequence[Change]) -> None:
-    await connection.copy_records_to_table(name, schema_name=schema, columns=_ROW, records=_rows(changes))
+def _versions(changes: Changes) -> range:
+    """Return a new version for each change: a token that no other write of a record has."""
+    first = new_version()
+    return range(first, first + len(changes))
 
 
-def _rows(changes: Sequence[Change], versions: dict[str, int] | None = None) -> Iterator[tuple[Any, ...]]:
-    """Yield rows, each encoded as it is sent, while the server works on the ones before."""
-    for change in changes:
-        raw = change.raw
-        yield (
-            change.id,
-            # bytes are let go of at once: keeping them costs more than encoding.
-            (encode(change.data) if raw is None else raw).decode(),
-            change.encoded_metadata().decode() if change.metadata or change.raw_metadata else "{}",
-            new_version() if versions is None else versions[change.id],
-        )
-
-
-def _columns(changes: Sequence[Change], versions: list[int] | None = None) -> tuple[list[Any], ...]:
-    return (
-        [change.id for change in changes],
-        [change.encoded().decode() for change in changes],
-        [change.encoded_metadata().decode() for change in changes],
-        [new_version() for _ in changes] if versions is None else versions,
+async def _copy(connection: Connection, table: Table, changes: Changes) -> None:
+    """COPY the rows, each encoded while the server works on the ones before."""
+    metadata: Iterator[str] = changes.metadata_texts() or repeat("{}")
+    await connection.copy_records_to_table(
+        table.name,
+        schema_name=table.schema,
+        columns=_ROW,
+        # The first three have an end.
+        records=zip(changes.ids, changes.texts(), _versions(changes), metadata, strict=False),
     )
+
+
+def _columns(changes: Changes, versions: Sequence[int]) -> tuple[bool, list[Any]]:
+    """Return the arrays for `unnest`, and whether the metadata is one of them."""
+    columns: list[Any] = [changes.ids, list(changes.texts()), list(versions)]
+    metadata = changes.metadata_texts()
+    if metadata is not None:
+        columns.append(list(metadata))
+    return metadata is not None, columns

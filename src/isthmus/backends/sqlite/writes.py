@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice, repeat
 
 import orjson
 
+from isthmus._changes import Changes
 from isthmus._executor import Change, Kind, Result, not_written, refused
 from isthmus._values import new_version
 from isthmus.backends.sqlite.schema import Table
@@ -32,11 +33,9 @@ def write(
     session: Session, table: Table, kind: Kind, changes: Sequence[Change], *, atomic: bool
 ) -> list[Result]:
     """Return one result for each change; raises `NothingWrittenError` if an atomic batch failed."""
-    if atomic and len(changes) > 1 and all(change.if_version is None for change in changes):
-        if kind is Kind.CREATE:
-            return _create_all(session, table, changes)
-        if kind is Kind.UPSERT:
-            return _upsert_all(session, table, changes)
+    whole = _WHOLE.get(kind) if atomic and len(changes) > 1 else None
+    if whole and (isinstance(changes, Changes) or all(change.if_version is None for change in changes)):
+        return whole(session, table, Changes.of(changes))
     one = _ONE[kind]
     statements = _Statements(session, table)
     results: list[Result] = []
@@ -71,31 +70,28 @@ def _now() -> int:
     return time.time_ns() // 1000
 
 
-def _rows(
-    session: Session, changes: Sequence[Change], versions: Iterator[int]
-) -> Iterator[tuple[object, ...]]:
+def _rows(session: Session, changes: Changes, versions: Iterable[int]) -> Iterator[tuple[object, ...]]:
     """Yield rows to insert, each encoded when SQLite asks for it, so that memory stays flat."""
     now = _now()
-    pending = iter(changes)
-    while batch := list(islice(pending, _CHECK_EVERY)):
+    metadata: Iterator[str] = changes.metadata_texts() or repeat("{}")
+    # The first three have an end.
+    rows = zip(changes.ids, changes.texts(), metadata, versions, repeat(now), repeat(now), strict=False)
+    for _ in range(0, len(changes), _CHECK_EVERY):
         session.check()
-        for change in batch:
-            plain = not change.metadata and change.raw_metadata is None
-            yield (
-                change.id,
-                change.encoded().decode(),
-                "{}" if plain else change.encoded_metadata().decode(),
-                next(versions),
-                now,
-                now,
-            )
+        yield from islice(rows, _CHECK_EVERY)
 
 
-def _create_all(session: Session, table: Table, changes: Sequence[Change]) -> list[Result]:
+def _versions(changes: Changes) -> range:
+    """Return a new version for each change: a token that no other write of a record has."""
+    first = new_version()
+    return range(first, first + len(changes))
+
+
+def _create_all(session: Session, table: Table, changes: Changes) -> list[Result]:
     text = f"INSERT INTO {quoted(table.name)} VALUES (?, ?, ?, ?, ?, ?)"
     session.execute("SAVEPOINT isthmus_batch")
     try:
-        session.run_many(text, _rows(session, changes, iter(new_version, None)))
+        session.run_many(text, _rows(session, changes, _versions(changes)))
     except sqlite3.IntegrityError:
         # The rows before the clash must not be taken for the clashing ones.
         session.execute("ROLLBACK TO isthmus_batch")
@@ -106,10 +102,10 @@ def _create_all(session: Session, table: Table, changes: Sequence[Change]) -> li
             raise
         raise NothingWrittenError(results) from None
     session.execute("RELEASE isthmus_batch")
-    return [change.id for change in changes]
+    return list(changes.ids)
 
 
-def _clashes(session: Session, table: Table, changes: Sequence[Change]) -> list[Result]:
+def _clashes(session: Session, table: Table, changes: Changes) -> list[Result]:
     """Return the results of a batch in which some ids are taken, or occur twice."""
     taken = _present(session, table, changes)
     results: list[Result] = []
@@ -119,24 +115,24 @@ def _clashes(session: Session, table: Table, changes: Sequence[Change]) -> list[
     return results
 
 
-def _present(session: Session, table: Table, changes: Sequence[Change]) -> set[str]:
-    ids = orjson.dumps([change.id for change in changes]).decode()
+def _present(session: Session, table: Table, changes: Changes) -> set[str]:
+    ids = orjson.dumps(changes.ids).decode()
     found = session.execute(
         f"SELECT id FROM {quoted(table.name)} WHERE id IN (SELECT value FROM json_each(?1))", (ids,)
     )
     return {id for (id,) in found}
 
 
-def _upsert_all(session: Session, table: Table, changes: Sequence[Change]) -> list[Result]:
-    versions = [new_version() for _ in changes]
+def _upsert_all(session: Session, table: Table, changes: Changes) -> list[Result]:
+    versions = _versions(changes)
     try:
-        session.run_many(_upsert_text(table), _rows(session, changes, iter(versions)))
+        session.run_many(_upsert_text(table), _rows(session, changes, versions))
     except InvalidRecordError:
         results = refused(changes)
         if results is None:
             raise
         raise NothingWrittenError(results) from None
-    return [str(version) for version in versions]
+    return list(map(str, versions))
 
 
 def _upsert_text(table: Table) -> str:
@@ -246,6 +242,7 @@ def _delete(statements: _Statements, change: Change) -> Result:
     return deleted
 
 
+_WHOLE = {Kind.CREATE: _create_all, Kind.UPSERT: _upsert_all}
 _ONE: dict[Kind, Callable[[_Statements, Change], Result]] = {
     Kind.CREATE: _create,
     Kind.REPLACE: _replace,

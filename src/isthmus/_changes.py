@@ -1,0 +1,148 @@
+"""The changes of a batch in columns: for an item nothing is made before somebody asks for it.
+
+Ten thousand objects of ours cost more than their JSON, and the garbage collector walks them all
+again and again while a batch is built; lists of texts it leaves alone.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from typing import Any, overload
+
+from isthmus._executor import Change
+from isthmus._record import Record
+from isthmus._values import check_ids, encode, encode_many, new_ids
+
+
+class Changes(Sequence[Change]):
+    """Changes of one kind without `if_version`, as columns.
+
+    A backend that sends whole columns reads `ids` and `texts()`; to all others it is a sequence
+    whose `Change` objects are made at the first look and stay the same from then on.
+    """
+
+    __slots__ = ("_data", "_items", "_metadata", "_own_ids", "_raw", "_raw_metadata", "ids")
+
+    def __init__(
+        self,
+        ids: list[str],
+        data: Sequence[Any] = (),
+        metadata: Sequence[Any] | None = None,
+        *,
+        own_ids: bool = False,
+    ) -> None:
+        self.ids = ids
+        self._data = data
+        self._metadata = metadata
+        self._own_ids = own_ids
+        self._raw: Sequence[bytes | None] | None = None
+        self._raw_metadata: Sequence[bytes | None] | None = None
+        self._items: Sequence[Change] | None = None
+
+    @classmethod
+    def of(cls, changes: Sequence[Change]) -> Changes:
+        """Return the columns of changes, whatever they are; an `if_version` is in none of them."""
+        if isinstance(changes, Changes):
+            return changes
+        self = cls([c.id for c in changes], [c.data for c in changes])
+        if any(c.metadata for c in changes):
+            self._metadata = [c.metadata for c in changes]
+        if any(c.raw is not None for c in changes):
+            self._raw = [c.raw for c in changes]
+        if any(c.raw_metadata is not None and c.raw_metadata != b"{}" for c in changes):
+            self._raw_metadata = [c.raw_metadata for c in changes]
+        self._items = changes
+        return self
+
+    def texts(self) -> Iterator[str]:
+        """Yield each item's data as canonical JSON, encoded when it is asked for.
+
+        Raises `InvalidRecordError` without the record's id: `_executor.refused` finds whose it is.
+        """
+        if self._raw is None:
+            return encode_many(self._data)
+        return (
+            (encode(data) if raw is None else raw).decode()
+            for data, raw in zip(self._data, self._raw, strict=True)
+        )
+
+    def metadata_texts(self) -> Iterator[str] | None:
+        """Yield each item's metadata as canonical JSON; None if no item has any."""
+        if self._raw_metadata is None:
+            return (
+                None if self._metadata is None else encode_many([m or {} for m in self._metadata], "metadata")
+            )
+        return (change.encoded_metadata().decode() for change in self)
+
+    def by_id(self) -> tuple[Changes, Sequence[int] | None]:
+        """Return the changes in the order of their ids, and which place each one had; None: its own."""
+        ids = self.ids
+        if all(map(operator.lt, ids, islice(ids, 1, None))):  # as ids made here are
+            return self, None
+        places = sorted(range(len(ids)), key=ids.__getitem__)
+        pick: Callable[[Any], Any] = lambda column: column and [column[place] for place in places]  # noqa: E731
+        ordered = Changes(pick(ids), pick(self._data), pick(self._metadata), own_ids=self._own_ids)
+        ordered._raw, ordered._raw_metadata = pick(self._raw), pick(self._raw_metadata)
+        ordered._items = pick(self._items)
+        return ordered, places
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @overload
+    def __getitem__(self, index: int) -> Change: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Change]: ...
+    def __getitem__(self, index: int | slice) -> Change | Sequence[Change]:
+        return self._made()[index]
+
+    def __iter__(self) -> Iterator[Change]:
+        return iter(self._made())
+
+    def _made(self) -> Sequence[Change]:
+        items = self._items
+        if items is None:
+            none = (None,) * len(self.ids)
+            items = list(map(Change, self.ids, self._data or none, self._metadata or none))
+            if self._own_ids:
+                for change in items:
+                    change.own_id = True
+            self._items = items
+        return items
+
+
+def changes_for(records: Sequence[Any]) -> Changes | None:
+    """Return the changes that create records, as columns; None unless all are dicts, or all plain Records.
+
+    Plain are Records that a user made and that either all have an id or all need one.
+    """
+    kinds = set(map(type, records))
+    if kinds == {dict}:
+        return Changes(new_ids(len(records)), records, own_ids=True)
+    if kinds != {Record} or any(record._raw is not None for record in records):
+        return None
+    ids = [record.id for record in records]
+    own_ids = None in ids
+    if own_ids:
+        if ids.count(None) != len(ids):
+            return None
+        ids = new_ids(len(ids))
+    metadata = [record._metadata for record in records]
+    return Changes(
+        ids, [record._data for record in records], metadata if any(metadata) else None, own_ids=own_ids
+    )
+
+
+def changes_to(items: Sequence[Any]) -> Changes | None:
+    """Return the changes of `(id, data)` or of Records with ids, as columns; None unless all are plain."""
+    kinds = set(map(type, items))
+    if kinds == {Record} and all(record.id for record in items):
+        return changes_for(items)
+    if kinds != {tuple} or set(map(len, items)) != {2}:
+        return None
+    data = [item[1] for item in items]
+    if set(map(type, data)) != {dict}:
+        return None
+    return Changes(check_ids([item[0] for item in items]), data)
