@@ -60,7 +60,7 @@ async def aggregated(reader: Reader, index: Index, request: AggregateRequest) ->
             groups = await _native(plan, Compiler(index.types, ()), request, pit)
         except Inexact:
             groups = Groups(request.measures)
-            async for record in reader.records(plan, pit):
+            async for record in reader.main(plan, pit):
                 groups.add_record(record, by)
     return Aggregated(groups, aside)
 

@@ -28,30 +28,51 @@ from isthmus._query.ast import TRUE, Leaf, Measure, Predicate, SortKey
 from isthmus._query.split import Grade
 from isthmus._record import Record
 from isthmus._registry import driver
+from isthmus._value import replace
 from isthmus.backends.elasticsearch import CAPABILITIES
 from isthmus.backends.elasticsearch.aggregate import aggregated, computable
 from isthmus.backends.elasticsearch.bulk import Bulk
 from isthmus.backends.elasticsearch.client import ClientPool, open_client
 from isthmus.backends.elasticsearch.config import ElasticsearchConfig
-from isthmus.backends.elasticsearch.documents import get_many
 from isthmus.backends.elasticsearch.grade import grade
 from isthmus.backends.elasticsearch.index import Index
+from isthmus.backends.elasticsearch.native_index import NativeIndex
+from isthmus.backends.elasticsearch.native_read import NativeReader
 from isthmus.backends.elasticsearch.order import sortable
 from isthmus.backends.elasticsearch.read import Reader
 from isthmus.backends.elasticsearch.remove import clear
-from isthmus.backends.elasticsearch.stored import record_of
 from isthmus.backends.elasticsearch.write import Writer
 from isthmus.errors import ClosedError, UnsupportedError
 
 _FOUND = frozenset({200, 404})
+_NATIVE = replace(CAPABILITIES, vectors=False, drop=False)
 
 
 class _Collection:
     """An index and the pace of its bulk requests."""
 
     def __init__(self, name: str, config: ElasticsearchConfig) -> None:
-        self.index = Index(name, config)
+        self.index = NativeIndex(name, config) if config.layout == "native" else Index(name, config)
         self.bulk = Bulk(config.bulk)
+
+
+class _NativeSupport:
+    """What can be pushed down for an index that others made."""
+
+    def __init__(self, index: NativeIndex) -> None:
+        self._index = index
+
+    def grade(self, leaf: Leaf) -> Grade:
+        """Return how well a leaf's query fits."""
+        return self._index.compiler.grade(leaf)
+
+    def orders(self, order: tuple[SortKey, ...]) -> bool:
+        """Return whether pages can come in this order."""
+        return self._index.compiler.orders(order)
+
+    def aggregates(self, measures: tuple[Measure, ...], by: tuple[Path, ...]) -> bool:
+        """Return that these are computed here."""
+        return False
 
 
 class _Support:
@@ -89,16 +110,17 @@ class ElasticsearchBackend:
     @property
     def capabilities(self) -> Capabilities:
         """Return what can be done here."""
-        return CAPABILITIES
+        return CAPABILITIES if self._config.layout == "mapped" else _NATIVE
 
     @property
     def default_collection(self) -> str:
         """Return the config's index."""
         return self._config.index
 
-    def support(self, collection: str) -> _Support:
+    def support(self, collection: str) -> _Support | _NativeSupport:
         """Return what can be pushed down."""
-        return _Support(self._known(collection).index)
+        index = self._known(collection).index
+        return _NativeSupport(index) if isinstance(index, NativeIndex) else _Support(index)
 
     def _known(self, name: str) -> _Collection:
         found = self._collections.get(name)
@@ -142,7 +164,7 @@ class ElasticsearchBackend:
         if for_update:
             raise UnsupportedError("elasticsearch has no locks: use if_version", capability="for_update")
         pool, known = await self._at(collection)
-        return [None if hit is None else record_of(hit) for hit in await get_many(pool, known.index, ids)]
+        return await self._reading(pool, known.index).by_id(ids)
 
     async def write(
         self, collection: str, kind: Kind, changes: Sequence[Change], *, atomic: bool
@@ -150,6 +172,7 @@ class ElasticsearchBackend:
         """Apply changes of one kind; there is no atomic batch here."""
         if atomic:
             raise UnsupportedError("elasticsearch has no atomic batches", capability="atomic_batch")
+        self._refuse_native(kind.value)
         pool, known = await self._at(collection)
         writer = Writer(
             pool,
@@ -171,8 +194,18 @@ class ElasticsearchBackend:
             await self._make_visible(pool, index)
         return self._reading(pool, index), index
 
+    def _refuse_native(self, doing: str) -> None:
+        if self._config.layout == "native":
+            raise UnsupportedError(
+                f"{doing}: an index with layout 'native' is read only: what others expect of its"
+                " documents is not known here",
+                capability="write",
+            )
+
     def _reading(self, pool: ClientPool, index: Index) -> Reader:
         config = self._config
+        if isinstance(index, NativeIndex):
+            return NativeReader(pool, index, keep_alive=config.keep_alive, slices=config.slices)
         return Reader(pool, index, keep_alive=config.keep_alive, slices=config.slices)
 
     async def _make_visible(self, pool: ClientPool, index: Index) -> None:
@@ -214,6 +247,7 @@ class ElasticsearchBackend:
 
     async def remove(self, collection: str, where: Predicate) -> int:
         """Clear the collection; the mapping stays, since other processes rely on it."""
+        self._refuse_native("delete")
         if where != TRUE:
             raise UnsupportedError("elasticsearch deletes by id", capability="delete_where")
         reader, index = await self._reader(collection)
@@ -225,6 +259,7 @@ class ElasticsearchBackend:
 
     async def drop(self, collection: str) -> None:
         """Delete the index, if it is there; the next call to the collection makes it anew."""
+        self._refuse_native("drop")
         target = f"{self._known(collection).index.url}?ignore_unavailable=true"
         pool = await self._pool()
         await pool.call("DELETE", target, doing=f"drop {collection}", writes=True, told=_FOUND)

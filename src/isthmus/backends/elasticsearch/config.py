@@ -101,6 +101,10 @@ class ElasticsearchConfig(BackendConfig):
     update_attempts: int = Field(default=20, ge=1)
     """How often a merge is tried anew when another writer came first."""
 
+    layout: Literal["mapped", "native"] = "mapped"
+    """`native` reads an index that others made, as it is; `mapped` is ours, and exact by itself."""
+    approximate: bool = False
+    """For `native`: let the server judge, count and sort as its mapping does, which coerces and cuts."""
     create_index: Literal["if_missing", "never"] = "if_missing"
     shards: int | None = Field(default=None, ge=1)
     """None leaves it to the server and its index templates, as the next ones."""
@@ -175,6 +179,16 @@ class ElasticsearchConfig(BackendConfig):
             raise ValueError("give one of user and password, api_key, bearer_token")
         if (self.user is None) != (self.password is None):
             raise ValueError("user and password belong together")
+        return self
+
+    @model_validator(mode="after")
+    def _what_a_layout_takes(self) -> Self:
+        if self.layout == "native" and (self.fulltext or self.vectors):
+            raise ValueError(
+                "fulltext and vectors are of layout 'mapped': a native index has its own mapping"
+            )
+        if self.approximate and self.layout != "native":
+            raise ValueError("approximate is for layout 'native': ours is exact")
         return self
 
     def pool_key(self) -> Hashable:

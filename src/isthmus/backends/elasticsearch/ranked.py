@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 from isthmus._hit import Hit, Passage
 from isthmus._path import Path
-from isthmus.backends.elasticsearch.compile import Compiler
-from isthmus.backends.elasticsearch.stored import records_of
+from isthmus._record import Record
 
 # Of longer texts the beginning is searched for passages (an index setting's default, which is a limit).
 _ANALYZED = 1_000_000
+
+
+class Words(Protocol):
+    """What knows in which field a path's words are searched."""
+
+    def words(self, path: Path, what: str) -> str:
+        """Return the field's name; raises `UnsupportedError` if there is none, `what` being asked for."""
+        ...
 
 
 class Highlights:
@@ -22,8 +29,8 @@ class Highlights:
     text can hold them, and the answer says places instead.
     """
 
-    def __init__(self, paths: Sequence[Path], compiler: Compiler) -> None:
-        self._names = {compiler.words(path, "a passage"): str(path) for path in paths}
+    def __init__(self, paths: Sequence[Path], words: Words) -> None:
+        self._names = {words.words(path, "a passage"): str(path) for path in paths}
         tag = secrets.token_hex(8)
         self._before, self._after = f"\ue000{tag}\ue001", f"\ue002{tag}\ue003"
 
@@ -39,11 +46,10 @@ class Highlights:
         }
         return {"highlight": clause}
 
-    def hits(self, found: Iterable[Mapping[str, Any]]) -> dict[str, Hit]:
+    def hits(self, found: Sequence[Mapping[str, Any]], records: Sequence[Record]) -> dict[str, Hit]:
         """Return what was said of each record of an answer, by its id."""
         hits = {}
-        for hit in found:
-            (record,) = records_of((hit,))
+        for hit, record in zip(found, records, strict=False):
             said = hit.get("highlight", {})
             passages = {
                 name: tuple(map(self._passage, said[field]))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,11 +35,12 @@ from isthmus.backends.elasticsearch.compile import (
     odd_at,
     without,
 )
+from isthmus.backends.elasticsearch.documents import get_many
 from isthmus.backends.elasticsearch.errors import failed_answer
 from isthmus.backends.elasticsearch.index import Index
 from isthmus.backends.elasticsearch.layout import WINDOW, field_name, is_plain
 from isthmus.backends.elasticsearch.order import Sorting
-from isthmus.backends.elasticsearch.ranked import Highlights
+from isthmus.backends.elasticsearch.ranked import Highlights, Words
 from isthmus.backends.elasticsearch.snapshot import (
     LARGEST_PAGE,
     Slices,
@@ -94,6 +95,7 @@ class Reader:
         self._pool = pool
         self._index = index
         self._slices = slices
+        self._window = WINDOW
         self._keep_alive = keep_alive
         self._doing = f"search in {index.name}"
 
@@ -145,30 +147,33 @@ class Reader:
         # Most searches without a limit find little: one request tells.
         reach = min(request.size, LARGEST_PAGE - 1) + 1
         one_way = not request.offset or request.after is None
-        if one_way and request.offset + reach <= WINDOW:
+        if one_way and request.offset + reach <= self._window:
             page = await self._short_page(plan, replace(request, size=reach - 1))
             if request.size < LARGEST_PAGE or page.after is None:
                 return page
         async with self.snapshot() as pit:
             aside = [record async for record in self._aside(plan, pit)]
             hits = await self._long(plan, request, pit)
-        return _page(hits, request.size, aside)
+        return self._paged(hits, request.size, aside)
 
     async def _ranked_page(self, plan: Plan, request: PageRequest) -> Page:
         """Return one ordered page with scores and passages, all of it in one answer."""
-        size = min(request.size, WINDOW - 1 - request.offset)
+        size = min(request.size, self._window - 1 - request.offset)
         if request.after is not None or size < 0:
-            raise QueryError(f"hits() reaches {WINDOW} hits and has no cursors: use limit and offset")
-        compiler = Compiler(self._index.types, self._index.fulltext)
-        passages = Highlights(request.highlight, compiler)
+            raise QueryError(f"hits() reaches {self._window} hits and has no cursors: use limit and offset")
+        passages = Highlights(request.highlight, self._words())
         body = _main_body(plan, size + 1) | passages.clause() | {"track_scores": True}
         if request.offset:
             body["from"] = request.offset
         answer, aside = await self._together(plan, body)
         found = answer["hits"]["hits"]
         if len(found) > size and request.size > size:
-            raise QueryError(f"hits() reaches {WINDOW} hits at most: give a limit")
-        return replace(_page(found, size, aside), hits=passages.hits(found[:size]))
+            raise QueryError(f"hits() reaches {self._window} hits at most: give a limit")
+        page = self._paged(found, size, aside)
+        return replace(page, hits=passages.hits(found, page.records))
+
+    def _words(self) -> Words:
+        return Compiler(self._index.types, self._index.fulltext)
 
     async def _steady_page(self, plan: Plan, request: PageRequest) -> Page:
         """Return one ordered page of a snapshot that the token names; its position is in there too."""
@@ -192,7 +197,7 @@ class Reader:
         finally:
             if not keep:
                 await asyncio.shield(pit.close())
-        return Page(records_of(hits), (_STREAM, pit.id, hits[-1]["sort"]) if keep else None)
+        return Page(self.records(hits), (_STREAM, pit.id, hits[-1]["sort"]) if keep else None)
 
     async def _resumed(self, after: After | None) -> tuple[Snapshot, Any]:
         """Return the snapshot that a token names and the place in it, or a new one."""
@@ -209,7 +214,19 @@ class Reader:
         if request.after is not None:
             body["search_after"] = plan.sorting.after(request.after)
         answer, aside = await self._together(plan, body)
-        return _page(answer["hits"]["hits"], request.size, aside)
+        return self._paged(answer["hits"]["hits"], request.size, aside)
+
+    def _paged(self, hits: list[dict[str, Any]], size: int, aside: list[Record]) -> Page:
+        return Page(self.records(hits[:size]), MORE if len(hits) > size else None, aside)
+
+    def records(self, hits: Iterable[Mapping[str, Any]]) -> list[Record]:
+        """Return the records of hits."""
+        return records_of(hits)
+
+    async def by_id(self, ids: Sequence[str]) -> list[Record | None]:
+        """Return the records of these ids in order, None where there is none; in real time."""
+        hits = await get_many(self._pool, self._index, ids)
+        return [None if hit is None else record_of(hit) for hit in hits]
 
     async def _long(self, plan: Plan, request: PageRequest, pit: Snapshot) -> list[dict[str, Any]]:
         """Return the hits of a page that is too long or begins too far for one request."""
@@ -253,7 +270,7 @@ class Reader:
         finally:
             if not keep:
                 await asyncio.shield(pit.close())
-        return Page(records_of(hits), (_STREAM, pit.id, slices.places) if keep else None, aside)
+        return Page(self.records(hits), (_STREAM, pit.id, slices.places) if keep else None, aside)
 
     async def count(self, where: Predicate) -> Tally:
         """Return how many match."""
@@ -324,11 +341,11 @@ class Reader:
             for record in plan.check(records_of(hits)):
                 yield record
 
-    async def records(self, plan: Plan, pit: Snapshot) -> AsyncIterator[Record]:
+    async def main(self, plan: Plan, pit: Snapshot) -> AsyncIterator[Record]:
         """Yield the main records of a plan in a snapshot."""
         async for hits in pit.pages(plan.ask(), _ASIDE_PAGE):
-            for hit in hits:
-                yield record_of(hit)
+            for record in self.records(hits):
+                yield record
 
     async def aside(self, plan: Plan, pit: Snapshot) -> list[Record]:
         """Return the aside of a plan in a snapshot."""
@@ -364,10 +381,6 @@ def _main_body(plan: Plan, size: int) -> dict[str, Any]:
         "seq_no_primary_term": True,
         "track_total_hits": False,
     }
-
-
-def _page(hits: list[dict[str, Any]], size: int, aside: list[Record]) -> Page:
-    return Page(records_of(hits[:size]), MORE if len(hits) > size else None, aside)
 
 
 def _states(answer: Mapping[str, Any]) -> set[tuple[str, int, int]]:
