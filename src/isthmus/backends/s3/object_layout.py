@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncGenerator, Iterable, Sequence
 
 import orjson
 
@@ -41,6 +44,7 @@ _PAGE_BYTES = 64 * 2**20
 _ATTEMPTS = 40
 # Bodies are got by listed pages, the next one being listed meanwhile.
 _PAGE = 1000
+_CHUNKS = 2
 # A listing of 1,000 takes as long as so many single requests side by side.
 _WORTH_LISTING = 100
 
@@ -113,23 +117,59 @@ class ObjectLayout:
         return Page(page, MORE if request.order is not None else (page[-1].id,))
 
     async def _by_id(self, lister: Lister, place: str, request: PageRequest, last_id: str | None) -> Page:
-        keep = compiled(request.where)
         wanted = request.offset + request.size + 1
         records: list[Record] = []
-        sure = only_ids(request.where)
-        width = self._requests.limit
-        while len(records) < wanted:
-            missing = wanted - len(records)
-            names = await lister.take(missing if sure else min(max(missing, width), 1000), _PAGE_BYTES)
-            if not names:
-                break
-            width = min(width * 2, _PAGE)
-            found = await self._records(place, names, request.where, keep)
-            if any(cut_of(listed.name) for listed in names):
-                found.sort(key=_id)
-            records += found if last_id is None else [r for r in found if _id(r) > last_id]
+        chunks = self._in_order(lister, place, request.where, wanted, last_id)
+        async with contextlib.aclosing(chunks):
+            async for found in chunks:
+                records += found
+                if len(records) >= wanted:
+                    break
         page = records[request.offset : request.offset + request.size]
         return Page(page, MORE if len(records) >= wanted else None)
+
+    async def _in_order(
+        self, lister: Lister, place: str, where: Predicate, wanted: int, last_id: str | None
+    ) -> AsyncGenerator[list[Record], None]:
+        """Yield the matching records of listed names by chunks, the next one got while this one is used.
+
+        No more names are taken than may be wanted where each is a match, and few at first where not.
+        """
+        keep = compiled(where)
+        sure = only_ids(where)
+        width = self._requests.limit
+        # Of both chunks together: one that waits for the other's requests must not time out.
+        turns = asyncio.Semaphore(width)
+
+        async def chunk(names: Sequence[Listed]) -> list[Record]:
+            found = await self._records(place, names, where, keep, turns)
+            if any(cut_of(listed.name) for listed in names):
+                found.sort(key=_id)
+            return found if last_id is None else [record for record in found if _id(record) > last_id]
+
+        under_way: deque[tuple[int, asyncio.Task[list[Record]]]] = deque()
+        more = True
+        try:
+            while wanted > 0:
+                missing = wanted - sum(size for size, _ in under_way)
+                ahead = missing > 0 if sure else missing >= _PAGE
+                if more and (not under_way or (ahead and len(under_way) < _CHUNKS)):
+                    count = min(missing if sure else max(missing, width), _PAGE)
+                    width = min(width * 2, _PAGE)
+                    names = await lister.take(count, _PAGE_BYTES // _CHUNKS)
+                    more = bool(names)
+                    if more:
+                        under_way.append((len(names), asyncio.ensure_future(chunk(names))))
+                elif under_way:
+                    found = await under_way.popleft()[1]
+                    wanted -= len(found)
+                    yield found
+                else:
+                    return
+        finally:
+            for _, getting in under_way:
+                getting.cancel()
+            await asyncio.gather(*(getting for _, getting in under_way), return_exceptions=True)
 
     async def _unordered(self, lister: Lister, place: str, request: PageRequest) -> Page:
         keep = compiled(request.where)
@@ -144,7 +184,12 @@ class ObjectLayout:
         return Page(records, (names[-1].name,))
 
     async def _records(
-        self, place: str, names: Sequence[Listed], where: Predicate, keep: Filter | None
+        self,
+        place: str,
+        names: Sequence[Listed],
+        where: Predicate,
+        keep: Filter | None,
+        turns: asyncio.Semaphore | None = None,
     ) -> list[Record]:
         """Return the records of listed objects in their order; one deleted meanwhile is left out."""
         if keep is not None:
@@ -152,7 +197,11 @@ class ObjectLayout:
         bodies: list[bytes | None] = [None] * len(names)
 
         async def one(at: int) -> None:
-            bodies[at] = await self._body(place, names[at])
+            if turns is None:
+                bodies[at] = await self._body(place, names[at])
+            else:
+                async with turns:
+                    bodies[at] = await self._body(place, names[at])
 
         await each(one, range(len(names)), self._width(len(names)))
         records = []
