@@ -16,7 +16,7 @@ URL ?=
 BACKEND ?= sqlite
 N ?= 2000
 SEED ?= 1
-# A suite of benchmarks: sqlite, postgres, elasticsearch, s3, copy or growth; all if empty.
+# A suite of benchmarks: micro, imports, sqlite, postgres, elasticsearch, copy, scenarios, growth or s3; all if empty.
 SUITE ?=
 # Further options for pytest: make test ARGS='-k cursor -x'
 ARGS ?=
@@ -26,6 +26,7 @@ MINUTES ?= 1
 
 VENV := .venv
 BIN := $(VENV)/bin
+BENCH_EXTRAS := postgres,elasticsearch,s3,bench
 EXTRAS := postgres,psycopg,elasticsearch,s3,sqlalchemy,cli,otel,frames,dask,fastapi,docs,dev
 SERVERS := $(BIN)/python -m tests.servers
 DEMO := $(BIN)/python -m examples.demo
@@ -199,20 +200,49 @@ docs: $(VENV)/.full ## the pages into site/, without the network; a warning or a
 
 # Speed
 
-# The rival needs Python 3.12 and its own environment.
+# Both sides run on Python 3.12, which the rival needs; each in an environment of its own.
+define python312
+	python=$$(ls -d $${PYENV_ROOT:-$$HOME/.pyenv}/versions/3.12.*/bin/python 2>/dev/null | tail -1 || true); \
+	  $${python:-python3.12} -m venv $(1)
+endef
+
 .venv-rival/.ready: benchmarks/rivals/requirements.txt
-	@python=$$(ls -d $${PYENV_ROOT:-$$HOME/.pyenv}/versions/3.12.*/bin/python 2>/dev/null | tail -1 || true); \
-	  $${python:-python3.12} -m venv .venv-rival
+	@$(call python312,.venv-rival)
 	@$(call install,.venv-rival,-r benchmarks/rivals/requirements.txt)
 	@touch $@
 
-.PHONY: bench bench-check
-bench: $(VENV)/.full .venv-rival/.ready ## measure against the bare drivers and the rival: SUITE=postgres
-	$(SERVERS) provision postgres elasticsearch s3
-	$(SERVERS) run postgres elasticsearch s3 -- $(BIN)/python -m benchmarks $(SUITE)
+.venv-bench/.ready: pyproject.toml
+	@$(call python312,.venv-bench)
+	@$(call install,.venv-bench,-e '.[$(BENCH_EXTRAS)]')
+	@touch $@
 
-bench-check: $(VENV)/.full ## each row of the targets: met, not met or not run
+# The servers that a suite needs; all of them for all suites.
+SERVER_OF_copy := postgres elasticsearch
+SERVER_OF_scenarios := postgres
+SERVER_OF_growth := postgres
+SUITE_SERVERS := $(if $(SUITE),$(sort $(foreach suite,$(SUITE),$(SERVER_OF_$(suite)))),postgres elasticsearch s3)
+
+.PHONY: bench bench-check bench-page profile profiles
+bench: $(VENV)/.full .venv-rival/.ready .venv-bench/.ready ## measure against the bare drivers and the rival: SUITE=postgres
+	$(if $(SUITE_SERVERS),$(SERVERS) provision $(SUITE_SERVERS))
+	$(if $(SUITE_SERVERS),$(SERVERS) run $(SUITE_SERVERS) --) .venv-bench/bin/python -m benchmarks $(SUITE)
+	$(MAKE) --no-print-directory bench-page
+
+bench-check: $(VENV)/.core ## each row of the targets: met, not met or not run, and why
 	$(BIN)/python -m benchmarks.check
+
+bench-page: .venv-bench/.ready ## charts and docs/benchmarks.md from the stored results
+	.venv-bench/bin/python -m benchmarks.page
+
+profile: $(VENV)/.full .venv-bench/.ready ## sample a backend's main job, as a flame graph: BACKEND=postgres
+	$(if $(SERVER_OF_$(BACKEND)),$(SERVERS) provision $(SERVER_OF_$(BACKEND)))
+	$(if $(SERVER_OF_$(BACKEND)),$(SERVERS) run $(SERVER_OF_$(BACKEND)) --) \
+	  .venv-bench/bin/python -m benchmarks.profiling $(BACKEND)
+
+profiles: ## the same for PostgreSQL, Elasticsearch, S3 and SQLite, and the page
+	for backend in sqlite postgres elasticsearch s3; do \
+	  $(MAKE) --no-print-directory profile BACKEND=$$backend || exit; done
+	$(MAKE) --no-print-directory bench-page
 
 # Bad days
 
