@@ -228,7 +228,7 @@ async def _reads(db: AsyncDatabase, connection: Any, rival: Rival) -> AsyncItera
     query = Query().filter("group", "=", 3)
     statement = (
         "SELECT id, data, metadata, version, created_at, updated_at FROM bare"
-        " WHERE data->'group' = '3'::jsonb ORDER BY id"
+        " WHERE data @> '{\"group\": 3}' ORDER BY id"
     )
 
     async def ours() -> float:
