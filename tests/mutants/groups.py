@@ -131,6 +131,12 @@ EQUIVALENT: tuple[Rule, ...] = (
         r"layers/plan\.py",
         r"if skip and aside:",
     ),
+    Rule(
+        "what the store could delete by itself may be deleted record by record, which is as right",
+        r"layers/plan\.py",
+        r"== TRUE and \(.* or .*delete_where\)",
+        "and",
+    ),
     Rule("no object is ever a group key", r"_query/aggregate\.py", r"return \(OBJECT \+ 1,\)"),
     Rule("zero does not overflow", r"_query/aggregate\.py", r"math\.inf if exact > 0 else -math\.inf"),
     Rule(

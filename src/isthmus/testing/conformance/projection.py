@@ -53,6 +53,7 @@ async def test_selecting_what_nobody_has_gives_empty_data(db: AsyncDatabase) -> 
     await people(db)
 
     assert [r.data for r in await db.search(Query().select("nothing", "name.x"))] == [{}] * 5
+    assert [r.data async for r in db.stream(Query().select("nothing"), page_size=2)] == [{}] * 5
     with pytest.raises(QueryError):
         Query().select()
 
