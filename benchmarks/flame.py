@@ -34,6 +34,8 @@ class Node:
 def idle(stack: str) -> bool:
     """Return whether a thread waited: its loop for events, a worker for work, or either for the other."""
     frames = stack.split(";")
+    if len(frames) == 1 or frames[-1].startswith(("EpollSelector.select", "_worker (concurrent")):
+        return True
     waits = re.compile(r"epoll_wait|pthread_cond_(?:timed)?wait|sem_(?:clock|timed)?wait|futex")
     return "SimpleQueue_get_impl" in stack or any(waits.search(frame) for frame in frames[-3:])
 
@@ -64,12 +66,14 @@ def _part(frame: str) -> str:
 
 
 def drawn(stacks: Counter[str], whole: int, title: str) -> str:
-    """Return the SVG; the width is the time on the clock, so the empty end is waiting."""
+    """Return the SVG; the width is the time in which the process worked, `whole` is that on the clock."""
+    busy = max(1, sum(stacks.values()))
+    title = f"{title}; the {busy / whole:.0%} of the time in which our process works"
     root = Node("all", "Python")
     for stack, count in stacks.items():
         _add(root, [frame for frame in stack.split(";") if _shown(frame)], count)
     boxes: list[str] = []
-    deepest = _boxes(root, 0.0, -1, whole, boxes)
+    deepest = _boxes(root, 0.0, -1, busy, boxes)
     height = (deepest + 1) * HEIGHT + 64
     legend = _legend(stacks)
     return (
@@ -104,12 +108,12 @@ def _add(node: Node, frames: list[str], count: int) -> None:
         node.count += count
 
 
-def _boxes(node: Node, left: float, depth: int, whole: int, boxes: list[str]) -> int:
+def _boxes(node: Node, left: float, depth: int, busy: int, boxes: list[str]) -> int:
     deepest = depth
-    width = node.count / whole * WIDTH
+    width = node.count / busy * WIDTH
     if depth >= 0:
         top = 58 + depth * HEIGHT
-        share = f"{node.name} {node.count / whole:.1%}"
+        share = f"{node.name} {node.count / busy:.1%}"
         text = _fitting(node.name, width)
         label = f'<text x="{left + 3:.1f}" y="{top + 13}">{escape(text)}</text>' if text else ""
         boxes.append(
@@ -118,9 +122,9 @@ def _boxes(node: Node, left: float, depth: int, whole: int, boxes: list[str]) ->
             f' height="{HEIGHT - 1}" fill="{PARTS[node.part]}" fill-opacity="0.75"/>{label}</g>'
         )
     for child in sorted(node.below.values(), key=lambda child: child.name):
-        if child.count / whole >= LEAST:
-            deepest = max(deepest, _boxes(child, left, depth + 1, whole, boxes))
-            left += child.count / whole * WIDTH
+        if child.count / busy >= LEAST:
+            deepest = max(deepest, _boxes(child, left, depth + 1, busy, boxes))
+            left += child.count / busy * WIDTH
     return deepest
 
 

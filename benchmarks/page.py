@@ -158,8 +158,9 @@ def _profiles() -> Iterator[str]:
         return
     yield "## Where the time goes\n"
     yield (
-        "Sampled stacks of our process, C included (`make profiles`). The width is the time on the clock;"
-        " the empty end is waiting. Opened by itself, a graph names what is under the pointer.\n"
+        "Sampled stacks of our process (`make profiles`). A graph shows the time in which it works; the"
+        " table's shares are of the time on the clock. Opened by itself, a graph names what is under the"
+        " pointer.\n"
     )
     for found in stored:
         name = found["backend"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import json
 import os
 import subprocess
@@ -42,12 +43,15 @@ TITLES = {
 
 
 @asynccontextmanager
-async def _creating(db: AsyncDatabase) -> AsyncIterator[Job]:
-    made = [Record(d, id=name_of(n)) for n, d in enumerate(documents(10_000))]
+async def _creating(db: AsyncDatabase, *, fresh: bool = False) -> AsyncIterator[Job]:
+    """Yield a batch of creates, into an emptied collection or with fresh ids where emptying is costly."""
+    data, turn = documents(10_000), itertools.count()
 
     async def job() -> None:
-        await db.clear()
-        await db.create_batch(made)
+        now = next(turn) if fresh else 0
+        if not fresh:
+            await db.clear()
+        await db.create_batch([Record(d, id=f"{now}-{n}") for n, d in enumerate(data)])
         await db.refresh()
 
     yield job
@@ -66,7 +70,7 @@ async def _job(backend: str) -> AsyncIterator[Job]:
         case "elasticsearch":
             hosts = [os.environ["ISTHMUS_TEST_ELASTICSEARCH_URL"]]
             config = {"hosts": hosts, "index": "profile"}
-            async with _creating(await AsyncDatabase.create("elasticsearch", config)) as job:
+            async with _creating(await AsyncDatabase.create("elasticsearch", config), fresh=True) as job:
                 yield job
         case "s3":
             from benchmarks.suites.s3 import handle
@@ -108,12 +112,16 @@ def _sampled(backend: str) -> Counter[str]:
                 raise RuntimeError(f"the job of {backend} ended with {process.returncode}")
             time.sleep(0.05)
         spy = [str(Path(sys.executable).with_name("py-spy")), "record", "--pid", str(process.pid)]
-        # py-spy 0.4.3 hangs when it unwinds the stacks of obstore's threads.
-        depth = [] if backend == "s3" else ["--native"]
-        what = [*depth, "--idle", "--threads", "--format", "raw", "--output", str(raw)]
+        # Stopping each of obstore's threads for a sample takes longer than the time between two.
+        depth = "--nonblocking" if backend == "s3" else "--native"
+        what = [depth, "--idle", "--threads", "--format", "raw", "--output", str(raw)]
         pace = ["--rate", str(RATE), "--duration", str(SECONDS)]
         subprocess.run(
-            [*spy, *what, *pace], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=60
+            [*spy, *what, *pace],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=120,
         )
         running.unlink()
         process.wait()
