@@ -63,7 +63,8 @@ def sentence(promise: str) -> str:
 def markdown(page: Page, *, title: str = "Parity") -> str:
     """Return the page as Markdown."""
     lines = [f"# {title}\n", f"{page.made}\n", f"**{page.summary}**\n", *_legend(), "", *_stores(page), ""]
-    lines += ["## Promises\n", *_promises(page), ""]
+    # A page's style may give this table more room; elsewhere the element means nothing.
+    lines += ["## Promises\n", '<div class="parity" markdown>\n', *_promises(page), "\n</div>\n"]
     lines += ["## Refused, and why\n", *_refused(page), ""]
     for verdict, heading in ((Verdict.FAILED, "Failed"), (Verdict.NOT_RUN, "Not run")):
         told = page.all(verdict)
