@@ -70,7 +70,7 @@ class BotoTransport:
                 return None
             raise answer from None
 
-    async def listing(self, prefix: str, *, after: str = "", limit: int = 1000) -> Listing:
+    async def listing(self, prefix: str, *, after: str = "", limit: int = 1000, rest: Any = None) -> Listing:
         """Return a page."""
         start = {"StartAfter": prefix + after} if after else {}
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from typing import Any
 
 from isthmus.backends.s3.keys import MARKER, cut_of, is_record_name
 from isthmus.backends.s3.requests import Requests
@@ -30,15 +31,17 @@ class Lister:
         self._names: deque[Listed] = deque()
         self._next: asyncio.Task[Listing] | None = None
         self._after: str | None = after
+        self._rest: Any = None
         self._end = end
         """What names beyond the wanted ones are beyond (`keys.end_at`)."""
         self._ties = ties
         self.foreign = 0
 
-    async def take(self, count: int, max_bytes: int) -> list[Listed]:
-        """Return up to so many, fewer only at the end or where their bodies are large.
+    async def take(self, count: int, max_bytes: int, *, at_hand: bool = False) -> list[Listed]:
+        """Return up to so many, fewer only at the end or where their bodies are large; none at the end.
 
-        With `ties`, names whose ids tie (`keys.cut_of`) are not parted, so there may be more.
+        With `at_hand`, what a page gave is not kept waiting for the next page. With `ties`, names
+        whose ids tie (`keys.cut_of`) are not parted, so there may be more.
         """
         taken: list[Listed] = []
         size = 0
@@ -49,6 +52,8 @@ class Lister:
                 break
             taken.append(self._names.popleft())
             size += first.size
+            if at_hand and not self._names and not (self._ties and cut_of(first.name)):
+                break
         return taken
 
     async def _fill(self) -> bool:
@@ -70,7 +75,8 @@ class Lister:
 
     def _ask(self) -> None:
         assert self._after is not None
-        self._next = asyncio.ensure_future(self._requests.listing(self._place, after=self._after))
+        rest, self._rest = self._rest, None
+        self._next = asyncio.ensure_future(self._requests.listing(self._place, after=self._after, rest=rest))
 
     def _keep(self, listing: Listing) -> None:
         folder = ""
@@ -91,8 +97,9 @@ class Lister:
             return
         last = listing.found[-1].name
         if "/" in last:
-            beyond = folder + _BEYOND
-            last = max(last, beyond, key=str.encode)
+            last = max(last, folder + _BEYOND, key=str.encode)
+        else:
+            self._rest = listing.rest
         self._after = last
         self._ask()
 

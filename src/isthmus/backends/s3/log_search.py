@@ -30,14 +30,16 @@ async def matching_rows(log: Log, view: View, where: Predicate, after: str | Non
     while len(found) < most:
         ids = view.ids()  # anew each time: it may have changed meanwhile
         begin, end = _bounds(ids, span, after)
-        chunk = ids[begin : min(end, begin + max(size, min(most - len(found), _CHUNK * 8)))]
+        # Rows that must be read again are few at a time, for they take memory beside the bound.
+        count = max(size, min(most - len(found), _CHUNK * 8)) if view.whole else _CHUNK
+        chunk = ids[begin : min(end, begin + count)]
         if not chunk:
             break
         if where == TRUE:
             chunk = chunk[: most - len(found)]
         found += await _rows(log, view, where, chunk, begin)
         after = chunk[-1]
-        size = size * 4 if view.whole else _CHUNK
+        size *= 4
     return found[:most]
 
 

@@ -156,7 +156,7 @@ class ObjectLayout:
                 if more and (not under_way or (ahead and len(under_way) < _CHUNKS)):
                     count = min(missing if sure else max(missing, width), _PAGE)
                     width = min(width * 2, _PAGE)
-                    names = await lister.take(count, _PAGE_BYTES // _CHUNKS)
+                    names = await lister.take(count, _PAGE_BYTES // _CHUNKS, at_hand=True)
                     more = bool(names)
                     if more:
                         under_way.append((len(names), asyncio.ensure_future(chunk(names))))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,8 +15,6 @@ from isthmus._registry import driver
 from isthmus.backends.s3.errors import Broken, NoSuchKeyError, PreconditionError, failure, refused_certificate
 from isthmus.backends.s3.transport import Blob, Listed, Listing
 from isthmus.errors import AccessError, IsthmusError
-
-_LISTS = 64
 
 _status = re.compile(r"status(?: code)?: (\d{3})").search
 _code = re.compile(r"<Code>([^<]*)</Code>").search
@@ -41,8 +38,6 @@ class ObstoreTransport:
         obstore = driver("obstore", extra="s3")
         self._put, self._get, self._head = obstore.put_async, obstore.get_async, obstore.head_async
         self._list, self._delete = obstore.list, obstore.delete_async
-        self._lists: OrderedDict[tuple[str, str], Any] = OrderedDict()
-        """Listings that may go on, by prefix and the last name given."""
 
     async def put(
         self, key: str, body: bytes, *, if_absent: bool = False, if_match: str | None = None
@@ -77,15 +72,14 @@ class ObstoreTransport:
                 return None
             raise answer from None
 
-    async def listing(self, prefix: str, *, after: str = "", limit: int = 1000) -> Listing:
+    async def listing(self, prefix: str, *, after: str = "", limit: int = 1000, rest: Any = None) -> Listing:
         """Return a page; object_store asks for 1,000 keys whatever the limit."""
         # object_store's prefixes are whole folders, as ours are: it adds the slash itself.
-        going_on = self._lists.pop((prefix, after), None)
-        if going_on is None:
+        if rest is None:
             folder, offset = prefix.rstrip("/") or None, prefix + after if after else None
-            going_on = self._list(self._store, folder, offset=offset, chunk_size=1000)
+            rest = self._list(self._store, folder, offset=offset, chunk_size=1000)
         try:
-            chunk = await anext(going_on)
+            chunk = await anext(rest)
         except StopAsyncIteration:
             return Listing([], more=False)
         except Exception as error:  # as above
@@ -94,16 +88,7 @@ class ObstoreTransport:
         found = [
             Listed(o["path"][cut:], str(o["e_tag"]), o["size"], o["last_modified"]) for o in chunk[:limit]
         ]
-        more = len(chunk) >= min(limit, 1000)
-        if more and limit >= len(chunk):
-            self._keep_list((prefix, found[-1].name), going_on)
-        return Listing(found, more=more)
-
-    def _keep_list(self, end: tuple[str, str], listing: Any) -> None:
-        """Keep a listing for who goes on where it ended: it knows whether there is more without asking."""
-        self._lists[end] = listing
-        if len(self._lists) > _LISTS:
-            self._lists.popitem(last=False)
+        return Listing(found, more=len(chunk) >= min(limit, 1000), rest=rest if limit >= len(chunk) else None)
 
     async def delete_many(self, keys: Sequence[str]) -> dict[str, IsthmusError]:
         """Delete in one bulk request; object_store reports the first error only."""

@@ -179,10 +179,17 @@ class Requests:
         """Return an entity tag, None if there is no such object."""
         return await self.repeated(lambda transport: transport.head(key))
 
-    async def listing(self, prefix: str, *, after: str = "", limit: int = 1000) -> Listing:
-        """Return a page of a listing."""
+    async def listing(self, prefix: str, *, after: str = "", limit: int = 1000, rest: Any = None) -> Listing:
+        """Return a page of a listing; `rest` is of the page before."""
+        once = [rest]
+
+        async def ask(transport: Transport) -> Listing:
+            # One that failed is of no use to the next attempt.
+            going_on = once.pop() if once else None
+            return await transport.listing(prefix, after=after, limit=limit, rest=going_on)
+
         try:
-            return await self.repeated(lambda transport: transport.listing(prefix, after=after, limit=limit))
+            return await self.repeated(ask)
         except UnexpectedError:
             # object_store cannot read some keys that others write, such as `a//b`.
             rare = await self.rare()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from isthmus.errors import IsthmusError
 
@@ -35,6 +35,8 @@ class Listing(NamedTuple):
 
     found: list[Listed]
     more: bool
+    rest: Any = None
+    """What goes on where this ended, for the same operation's next page: it may know that there is none."""
 
 
 class Transport(Protocol):
@@ -61,8 +63,11 @@ class Transport(Protocol):
         """Return an object's entity tag, None if there is none (or no bucket: the answer has no body)."""
         ...
 
-    async def listing(self, prefix: str, *, after: str = "", limit: int = 1000) -> Listing:
-        """Return up to `limit` (1,000) objects whose key is `prefix` and a name beyond `after`."""
+    async def listing(self, prefix: str, *, after: str = "", limit: int = 1000, rest: Any = None) -> Listing:
+        """Return up to `limit` (1,000) objects whose key is `prefix` and a name beyond `after`.
+
+        `rest` is that of the page that ended at `after`, used once: what it holds is not read again.
+        """
         ...
 
     async def delete_many(self, keys: Sequence[str]) -> dict[str, IsthmusError]:
