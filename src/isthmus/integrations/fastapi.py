@@ -1,5 +1,6 @@
 """FastAPI: a lifespan, a dependency, query parameters, error responses and a health route.
 
+```python
 app = FastAPI(lifespan=lifespan("postgres", {...}))
 answer_errors(app)
 add_health(app)
@@ -7,6 +8,7 @@ add_health(app)
 @app.get("/people")
 async def people(db: Database, search: Search) -> dict[str, Any]:
     return await search.page(db)
+```
 """
 
 from __future__ import annotations
