@@ -56,6 +56,12 @@ class Changes(Sequence[Change]):
         self._items = changes
         return self
 
+    @property
+    def plain(self) -> Sequence[Any] | None:
+        """Each item's data as it was given; None if an item has metadata, or is known as text."""
+        more = self._metadata or self._raw or self._raw_metadata
+        return self._data if more is None else None
+
     def texts(self) -> Iterator[str]:
         """Yield each item's data as canonical JSON, encoded when it is asked for.
 

@@ -82,6 +82,11 @@ _TOO_LARGE = {
 }
 
 
+def all_made(items: list[Item]) -> bool:
+    """Return whether an answer said no more than that all of its documents were made."""
+    return items.count(_MADE) == len(items)
+
+
 class Bulk:
     """The pace of one index: chunk size and concurrency back off together and recover slowly."""
 
@@ -125,6 +130,9 @@ class Bulk:
                     error.applied = Applied.MAYBE
                 raise
             again = open_
+            if answered is not None and all_made(answered) and len(answered) == len(lines):
+                self._recover()
+                return answered
             if answered is not None:
                 for at, item in zip(open_, answered, strict=True):
                     items[at] = item

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from isthmus.backends.elasticsearch.index import Index
 from isthmus.backends.elasticsearch.layout import document, mark, marks, times_json, whole_document
@@ -69,6 +69,22 @@ class Creates:
                 tail = self._tails[end] = self._times + end + b"}\n"
             self._lines.append(_LINE % (identity, identity, data + vectors if vectors else data, tail))
         self.at.append(at)
+
+    def add_many(
+        self, at: Sequence[int], identities: Sequence[str], texts: Sequence[str], shapes: Sequence[Shape]
+    ) -> None:
+        """Add records without metadata; ids and data are JSON."""
+        kinds = set(shapes)
+        if any(shape.suffix is None or shape.refused for shape in kinds):
+            for place, identity, text, shape in zip(at, identities, texts, shapes, strict=True):
+                self.add(place, identity.encode(), text.encode(), shape)
+            return
+        tails = {shape: f"{self._times.decode()}{(shape.suffix or b'').decode()}}}\n" for shape in kinds}
+        self._lines += [
+            f'{{"create":{{"_id":{identity}}}}}\n{{"id":{identity},"data":{text}{tails[shape]}'.encode()
+            for identity, text, shape in zip(identities, texts, shapes, strict=True)
+        ]
+        self.at += at
 
     def shapes(self) -> Iterator[Shape]:
         """Yield the shapes of data and metadata of which something may not be known."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 
+from isthmus._changes import Changes
 from isthmus._executor import Change, Kind, Result
 from isthmus._values import decode
 from isthmus.backends.elasticsearch import CAPABILITIES, vectors
@@ -80,10 +81,10 @@ def shaped(
     index: Index, at: int, identity: bytes, data: bytes, metadata: bytes, given: Any, given_metadata: Any
 ) -> Prepared:
     """Return a change with its encoded data; `given` is the data as it was before, if there is one."""
-    shape = _shape(index.data_shapes, data, given)
+    shape = shape_of(index.data_shapes, data, given)
     beside = None
     if metadata != NO_METADATA:
-        beside = _shape(index.metadata_shapes, metadata, given_metadata)
+        beside = shape_of(index.metadata_shapes, metadata, given_metadata)
     prepared = Prepared(at, identity, data, metadata, shape, beside)
     if index.vectors:
         prepared.beside = vectors.beside(index.vectors, data)
@@ -100,7 +101,7 @@ def creates(
 ) -> Generator[Creates, None, None]:
     """Yield chunks of creates; encodes while earlier ones are under way."""
     shapes, beside = index.data_shapes, index.metadata_shapes
-    chunk, size = _begun(), 0
+    chunk, size = begun(), 0
     for at in positions:
         change = changes[at]
         try:
@@ -112,12 +113,12 @@ def creates(
         length = len(data) + len(metadata) + 200
         if size and (len(chunk.at) >= bulk.size or size + length > max_bytes):
             yield chunk
-            chunk, size = _begun(), 0
-        shape = _shape(shapes, data, change.data)
+            chunk, size = begun(), 0
+        shape = shape_of(shapes, data, change.data)
         if metadata == NO_METADATA and not index.vectors:
             chunk.add(at, json_of(change.id), data, shape)
         else:
-            other = None if metadata == NO_METADATA else _shape(beside, metadata, change.metadata)
+            other = None if metadata == NO_METADATA else shape_of(beside, metadata, change.metadata)
             near = vectors.beside(index.vectors, data) if index.vectors else b""
             chunk.add(at, json_of(change.id), data, shape, metadata, other, near)
             length += len(near)
@@ -163,7 +164,8 @@ def _prepare(index: Index, kind: Kind, at: int, change: Change) -> Prepared:
     return shaped(index, at, identity, data, metadata, change.data, change.metadata)
 
 
-def _begun() -> Creates:
+def begun() -> Creates:
+    """Return a chunk of creates with the time that they have."""
     now = time_text(dt.datetime.now(dt.UTC))
     return Creates(now)
 
@@ -180,7 +182,8 @@ def encoded(change: Change) -> tuple[bytes, bytes]:
     return data, metadata
 
 
-def _shape(shapes: Shapes, encoded: bytes, given: Any) -> Shape:
+def shape_of(shapes: Shapes, encoded: bytes, given: Any) -> Shape:
+    """Return the shape of an encoded record; `given` is what it was before, if there is that."""
     if needs_look(encoded):
         return walk(decode(encoded), shapes.root)
     if type(given) is dict:
@@ -193,7 +196,8 @@ def _shape(shapes: Shapes, encoded: bytes, given: Any) -> Shape:
 
 def rounds(changes: Sequence[Change]) -> list[Sequence[int]]:
     """Return positions in rounds without a repeated id: the k-th change of an id is in the k-th round."""
-    if len({change.id for change in changes}) == len(changes):
+    ids = set(changes.ids) if isinstance(changes, Changes) else {change.id for change in changes}
+    if len(ids) == len(changes):
         return [range(len(changes))] if changes else []
     seen: dict[str, int] = {}
     rounds: list[list[int]] = []

@@ -9,7 +9,8 @@ Two byte tests on the encoded record tell when a look at the values is needed.
 from __future__ import annotations
 
 import enum
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any, TypeAlias
 
 from isthmus._values import _DIGITS, INT_MAX, INT_MIN
@@ -134,6 +135,26 @@ class Shapes:
             return known.shapes.get(inside) or self._within(data, known, inside)
         return known or self._first(data, key)  # type: ignore[return-value]
 
+    def of_many(self, items: Sequence[dict[str, Any]]) -> list[Shape]:
+        """Return the shape of each, as `of` does; at half its price where all have the same keys."""
+        first = items[0]
+        if set(map(type, items)) != {dict}:
+            raise Foreign
+        keys, kinds = tuple(first), tuple(map(type, first.values()))
+        same = list(map(tuple, items)).count(keys) == len(items)
+        same = same and [tuple(map(type, data.values())) for data in items].count(kinds) == len(items)
+        known = self._known.get((keys, kinds)) if same else None
+        if known is None:
+            return list(map(self.of, items))
+        if type(known) is Shape:
+            return [known] * len(items)
+        assert isinstance(known, _Nest)
+        columns = [_signatures([data[name] for data in items]) for name in known.keys]
+        shapes = []
+        for data, inside in zip(items, zip(*columns, strict=True), strict=True):
+            shapes.append(known.shapes.get(inside) or self._within(data, known, inside))
+        return shapes
+
     def _first(self, data: dict[str, Any], key: Hashable) -> Shape:
         kinds = set(map(type, data.values()))
         if not kinds <= _JSON_TYPES:
@@ -161,17 +182,32 @@ class Shapes:
         return shape
 
 
-def needs_look(encoded: bytes) -> bool:
-    """Return whether values may matter: a long text, or an integer of sixteen digits or more."""
-    if len(encoded) > LONGEST_TEXT:
+def needs_look(encoded: bytes, *, long: bool = True) -> bool:
+    """Return whether values may matter: a long text (if that may be), or an integer of sixteen digits."""
+    if long and len(encoded) > LONGEST_TEXT:
         return True
     zeros = encoded.translate(_DIGITS)
     # A float's digits follow a point; an integer follows one of these. Text may look like either.
     return _SIXTEEN in zeros and any(start in zeros for start in _WIDE_STARTS)
 
 
+_EMPTY: frozenset[type] = frozenset()
 _SIXTEEN = b"0" * 16
 _WIDE_STARTS = tuple(sign + _SIXTEEN for sign in (b":", b",", b"[", b"-"))
+
+
+def _signatures(column: list[Any]) -> list[Hashable | type[Any]]:
+    """Return the signatures of values that are all dicts or all lists; found once for lists of one type."""
+    if type(column[0]) is list:
+        kinds = frozenset(map(type, chain.from_iterable(column)))
+        if len(kinds) < 2 and kinds <= _SCALARS:
+            return [kinds if value else _EMPTY for value in column]
+    else:
+        keys, kind = tuple(column[0]), tuple(map(type, column[0].values()))
+        same = list(map(tuple, column)).count(keys) == len(column)
+        if same and [tuple(map(type, value.values())) for value in column].count(kind) == len(column):
+            return [_signature(column[0])] * len(column)
+    return list(map(_signature, column))
 
 
 def _signature(value: Any) -> Hashable | type[Any]:

@@ -6,10 +6,12 @@ import asyncio
 import itertools
 from collections.abc import Generator, Iterator, Sequence
 
+from isthmus._changes import Changes
 from isthmus._executor import Change, Kind, Result
 from isthmus.backends.elasticsearch import doubt
-from isthmus.backends.elasticsearch.bulk import Bulk, finished
+from isthmus.backends.elasticsearch.bulk import Bulk, all_made, finished
 from isthmus.backends.elasticsearch.client import ClientPool
+from isthmus.backends.elasticsearch.columns import creates_in_columns, fits
 from isthmus.backends.elasticsearch.creates import Creates
 from isthmus.backends.elasticsearch.index import Index
 from isthmus.backends.elasticsearch.merge import Merge
@@ -87,6 +89,8 @@ class Writer:
     ) -> Generator[Creates | list[Prepared], None, None]:
         index, bulk, most = self._index, self._bulk, self._max_bytes
         if kind is Kind.CREATE:
+            if isinstance(changes, Changes) and len(positions) == len(changes) and fits(index, changes):
+                return creates_in_columns(index, bulk, most, changes, results)
             return creates(index, bulk, most, changes, positions, results)
         return chunks(index, bulk, most, kind, changes, positions, results)
 
@@ -139,6 +143,9 @@ class Writer:
         index, what = self._index, doing(Kind.CREATE, self._index)
         await index.prepare(self._pool, chunk.shapes())
         items = await self._bulk.send(self._pool, index, chunk.lines(index), what, creates=True)
+        if all_made(items):
+            _ids_into(results, chunk.at, changes)
+            return
         again = unparsed(items)
         if again:
             refused = [changes[chunk.at[place]] for place in again]
@@ -173,3 +180,14 @@ class Writer:
             if doubt.refused_again(item):
                 said = doubtful(Kind.DELETE, index, change, item, said)
             results[prepared.at] = said
+
+
+def _ids_into(results: list[Result | None], places: Sequence[int], changes: Sequence[Change]) -> None:
+    """Make the ids of changes their results."""
+    if isinstance(changes, Changes):
+        ids = changes.ids
+        for at in places:
+            results[at] = ids[at]
+    else:
+        for at in places:
+            results[at] = changes[at].id
