@@ -31,6 +31,9 @@ class Value:
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         own, fields = self.__dict__, self._fields
+        if len(args) == len(fields) and not kwargs:  # as the operations of single records are made
+            own.update(zip(fields, args, strict=False))
+            return
         own.update(self._defaults)
         own.update(zip(fields, args, strict=False))
         own.update(kwargs)

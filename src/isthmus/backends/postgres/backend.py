@@ -76,12 +76,18 @@ class PostgresBackend(PostgresExecutor):
             pool = self._pools.current() or await self._pools.pool()
             if not writes:
                 pool = pool.reads
+            # Most often one is idle: taken and given back here, it costs two coroutines less.
+            connection = pool.pop() if pool.plain else None
+            if connection is None:
+                connection = await pool.acquire()
             try:
-                async with pool.acquire() as connection:
-                    return await work(connection)
-            except Exception as error:
+                return await work(connection)
+            except BaseException as error:
+                pool.note(connection, error)
                 if not tells_stale_plan(error):
                     raise
+            finally:
+                pool.release(connection)
             # A table changed under prepared statements; nothing was done. The pool has put those
             # connections aside, and a new one prepares anew.
             async with pool.acquire() as connection:
