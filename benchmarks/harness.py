@@ -71,11 +71,13 @@ async def measure(
     notes: dict[str, Any] | None = None,
     figures: dict[str, float] | None = None,
     known: Mapping[str, Measured] | None = None,
+    derived: Callable[[Mapping[str, Measured]], dict[str, float]] | None = None,
 ) -> Row:
     """Run each side in turn, `rounds` times after one warm-up, and judge the job.
 
     A side that takes over ten seconds is run twice, without a warm-up; one that fails is dropped
-    with its reason. `known` are sides that another job of this run measured already.
+    with its reason. `known` are sides that another job of this run measured already; `derived`
+    makes further figures of the sides.
     """
     measured = {name: Measured() for name in sides}
     for turn in range(rounds + 1):
@@ -92,7 +94,8 @@ async def measure(
                 continue
             if turn > 0 or seconds > SLOW_SECONDS:
                 measured[name].seconds.append(seconds)
-    row = Row(job, {**measured, **(known or {})}, notes or {}, figures or {})
+    made = derived(measured) if derived else {}
+    row = Row(job, {**measured, **(known or {})}, notes or {}, {**(figures or {}), **made})
     show(row)
     return row
 

@@ -137,16 +137,22 @@ def _scenarios(runs: Mapping[str, Any]) -> Iterator[str]:
             continue
         if not row["sides"] and row["job"].endswith("a second"):
             yield "## When the store is away\n"
-            yield "All callers read one record through a proxy that refuses everything for a while.\n"
+            yield (
+                "All callers read one record through a proxy that refuses everything for a while; *back* is"
+                " the time from the store's return to the first answer. A service wants its failures at once; a"
+                " job wants none.\n"
+            )
         yield f"{row['job'][0].upper()}{row['job'][1:]}:\n"
-        yield "| | answered | failed | first answer after its return | p50 | p99 | longest |"
-        yield "| --- | --- | --- | --- | --- | --- | --- |"
+        yield "| | answered | p50 | p99 | longest | failed | longest | back |"
+        yield "| --- | --- | --- | --- | --- | --- | --- | --- |"
         for side, found in row["latencies"].items():
             figures = row["figures"]
             back = figures.get(f"{side}: ms from the store's return to the first answer")
-            shown = [f"{figures[f'{side}: calls {what}']:,.0f}" for what in ("answered", "failed")]
-            shown.append("-" if back is None else seconds(back / 1e3))
+            shown = [f"{figures[f'{side}: calls answered']:,.0f}"]
             shown += [seconds(found[name]) for name in ("p50", "p99", "longest")]
+            shown.append(f"{figures[f'{side}: calls failed']:,.0f}")
+            shown.append(seconds(figures[f"{side}: ms of the longest wait for a failure"] / 1e3))
+            shown.append("-" if back is None else seconds(back / 1e3))
             yield f"| {side} | {' | '.join(shown)} |"
         yield ""
 
@@ -227,11 +233,13 @@ def _machines(runs: Mapping[str, Any]) -> Iterator[str]:
 
 
 def seconds(value: float) -> str:
-    """Return a time with three digits and a unit that fits."""
+    """Return a time with three digits and a unit that fits, held together by a space that does not break."""
+    if value == 0:
+        return "-"
     for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
         if value >= size:
-            return f"{value / size:.3g} {unit}" if value / size < 1000 else f"{value / size:.0f} {unit}"
-    return f"{value * 1e9:.3g} ns"
+            return f"{value / size:.3g}\N{NO-BREAK SPACE}{unit}"
+    return f"{value * 1e9:.3g}\N{NO-BREAK SPACE}ns"
 
 
 def main() -> int:

@@ -58,7 +58,7 @@ class _Seen:
 
     def __init__(self) -> None:
         self.waits: list[float] = []
-        self.failed = 0
+        self.failures: list[float] = []
         self.healed: float | None = None
         self.back: float | None = None
         """Seconds from the store's return to the first answer."""
@@ -70,7 +70,8 @@ Load = Callable[[Get, _Seen], Awaitable[None]]
 def _add(row: Row, name: str, seen: _Seen) -> None:
     row.latencies[name] = percentiles(seen.waits)
     row.figures[f"{name}: calls answered"] = float(len(seen.waits))
-    row.figures[f"{name}: calls failed"] = float(seen.failed)
+    row.figures[f"{name}: calls failed"] = float(len(seen.failures))
+    row.figures[f"{name}: ms of the longest wait for a failure"] = max(seen.failures, default=0.0) * 1e3
     if seen.back is not None:
         row.figures[f"{name}: ms from the store's return to the first answer"] = seen.back * 1e3
 
@@ -95,7 +96,7 @@ async def _call(get: Get, seen: _Seen) -> None:
     try:
         await asyncio.wait_for(get(), PATIENCE)
     except FAILURES:
-        seen.failed += 1
+        seen.failures.append(time.perf_counter() - start)
         await asyncio.sleep(0.005)  # or a job's workers would only fail
         return
     end = time.perf_counter()
