@@ -139,8 +139,8 @@ def _scenarios(runs: Mapping[str, Any]) -> Iterator[str]:
             yield "## When the store is away\n"
             yield (
                 "All callers read one record through a proxy that refuses everything for a while; *back* is"
-                " the time from the store's return to the first answer. A service wants its failures at once; a"
-                " job wants none.\n"
+                " the time from the store's return to the first answer. A service wants its failures at"
+                " once; a job wants none.\n"
             )
         yield f"{row['job'][0].upper()}{row['job'][1:]}:\n"
         yield "| | answered | p50 | p99 | longest | failed | longest | back |"
