@@ -82,17 +82,17 @@ class Changes(Sequence[Change]):
             )
         return (change.encoded_metadata().decode() for change in self)
 
-    def by_id(self) -> tuple[Changes, Sequence[int] | None]:
-        """Return the changes in the order of their ids, and which place each one had; None: its own."""
+    def by_id(self) -> Changes:
+        """Return the changes in the order of their ids."""
         ids = self.ids
         if all(map(operator.lt, ids, islice(ids, 1, None))):  # as ids made here are
-            return self, None
+            return self
         places = sorted(range(len(ids)), key=ids.__getitem__)
         pick: Callable[[Any], Any] = lambda column: column and [column[place] for place in places]  # noqa: E731
         ordered = Changes(pick(ids), pick(self._data), pick(self._metadata), own_ids=self._own_ids)
         ordered._raw, ordered._raw_metadata = pick(self._raw), pick(self._raw_metadata)
         ordered._items = pick(self._items)
-        return ordered, places
+        return ordered
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -97,7 +97,7 @@ def test_columns_and_changes_say_the_same() -> None:
     columns = changes_for(records)
     assert columns is not None
 
-    ordered, places = columns.by_id()
+    ordered = columns.by_id()
     rebuilt = Changes.of(list(columns))
 
     assert [change.id for change in columns] == [record.id for record in records]
@@ -106,8 +106,8 @@ def test_columns_and_changes_say_the_same() -> None:
         assert [change.encoded_metadata().decode() for change in columns] == list(each.metadata_texts() or ())
     assert columns[3] is columns[3]
     assert ordered.ids == sorted(columns.ids)
-    assert places is not None
-    assert list(ordered.texts()) == [list(columns.texts())[place] for place in places]
+    assert list(ordered.texts()) == list(columns.texts())[::-1]
+    assert ordered.by_id() is ordered
 
 
 def test_what_is_checked_already_is_passed_on_as_it_is() -> None:

@@ -30,14 +30,13 @@ COUNTED = 500
 _UNIQUE = "23505"
 _STAGED_NAME = "isthmus_stage"
 _STAGE = f"pg_temp.{_STAGED_NAME}"
-_ROW = ("id", "data", "version", "metadata")
+_ROW = ("id", "data", "metadata", "version")
 # Sources of rows called `u`, with and without metadata: most records have none, and what is not
-# sent is neither parsed nor merged.
+# sent is neither parsed nor merged. $1 is the version.
 _UNNEST = {
-    True: "unnest($1::text[], $2::jsonb[], $3::int8[], $4::jsonb[]) AS u(id, data, version, metadata)",
-    False: "unnest($1::text[], $2::jsonb[], $3::int8[]) AS u(id, data, version)",
+    True: "unnest($2::text[], $3::jsonb[], $4::jsonb[]) AS u(id, data, metadata)",
+    False: "unnest($2::text[], $3::jsonb[]) AS u(id, data)",
 }
-_STAGED = dict.fromkeys((True, False), f"{_STAGE} AS u")
 _METADATA = {True: "u.metadata", False: "'{}'::jsonb"}
 _SET = {
     (Kind.REPLACE, True): "data = u.data, metadata = u.metadata",
@@ -164,18 +163,14 @@ async def _create_each(connection: Connection, table: Table, changes: Changes) -
 
 def _insertion(table: Table, changes: Changes) -> tuple[Any, ...]:
     """Return the statement that inserts rows, and its arguments."""
-    metadata, columns = _columns(changes, _versions(changes))
-    text = (
-        f"INSERT INTO {table.sql} (id, data, metadata, version)"
-        f" SELECT u.id, u.data, {_METADATA[metadata]}, u.version FROM {_UNNEST[metadata]}"
-    )
-    return text, *columns
+    metadata, columns = _columns(changes)
+    return _inserting(table, _UNNEST[metadata], metadata=metadata), new_version(), *columns
 
 
 async def insert_free(connection: Connection, table: Table, changes: Changes) -> set[str]:
     """Insert the rows whose id is free; return their ids."""
     text, *columns = _insertion(table, changes)
-    rows = await connection.fetch(f"{text} ON CONFLICT (id) DO NOTHING RETURNING id", *columns)
+    rows = await connection.fetch(f"{text} ON CONFLICT (id) DO NOTHING RETURNING t.id", *columns)
     return {row[0] for row in rows}
 
 
@@ -216,8 +211,8 @@ async def _upsert(connection: Connection, table: Table, kind: Kind, changes: Cha
     """Insert or overwrite all."""
     inside = connection.is_in_transaction()
     async with connection.transaction() if len(changes) > STAGED else nullcontext():
-        versions, _ = await _by_rows(connection, table, kind, changes, tidy=inside)
-    return list(map(str, versions))
+        version, _ = await _by_rows(connection, table, kind, changes, tidy=inside)
+    return [version] * len(changes)
 
 
 async def _existing_only(connection: Connection, table: Table, kind: Kind, changes: Changes) -> list[Result]:
@@ -225,12 +220,12 @@ async def _existing_only(connection: Connection, table: Table, kind: Kind, chang
     inside = connection.is_in_transaction()
     try:
         async with connection.transaction():
-            versions, found = await _by_rows(connection, table, kind, changes, tidy=inside)
+            version, found = await _by_rows(connection, table, kind, changes, tidy=inside)
             if found is not None:
                 raise _UndoneError
     except _UndoneError:
         return _failed(changes, {id: _missing(id) for id in changes.ids if id not in (found or ())})
-    return list(map(str, versions))
+    return [version] * len(changes)
 
 
 class _UndoneError(Exception):
@@ -241,11 +236,8 @@ async def _update_each(connection: Connection, table: Table, kind: Kind, changes
     """Replace or update those that are there."""
     inside = connection.is_in_transaction()
     async with connection.transaction() if len(changes) > STAGED else nullcontext():
-        versions, found = await _by_rows(connection, table, kind, changes, tidy=inside)
-    return [
-        str(version) if found is None or id in found else _missing(id)
-        for id, version in zip(changes.ids, versions, strict=True)
-    ]
+        version, found = await _by_rows(connection, table, kind, changes, tidy=inside)
+    return [version if found is None or id in found else _missing(id) for id in changes.ids]
 
 
 def _missing(id: str) -> NotFoundError:
@@ -254,58 +246,64 @@ def _missing(id: str) -> NotFoundError:
 
 async def _by_rows(
     connection: Connection, table: Table, kind: Kind, changes: Changes, *, tidy: bool
-) -> tuple[Sequence[int], set[str] | None]:
-    """Write the changes; return their versions, and the ids that were there, None if all were.
+) -> tuple[str, set[str] | None]:
+    """Write the changes; return their version, and the ids that were there, None if all were.
 
     Many go by a temporary table, in the transaction or savepoint that the caller has begun. `tidy`:
     that one does not end with this, so that the table has to be dropped.
     """
     # In the order of their ids, so that two batches never wait for each other in a circle.
-    ordered, places = changes.by_id()
-    versions = _versions(changes)
-    theirs = versions if places is None else [versions[place] for place in places]
+    ordered = changes.by_id()
+    # One for all: a version tells writes of one record apart, and nobody has to send it with each row.
+    version = new_version()
     if len(changes) <= STAGED:
-        metadata, columns = _columns(ordered, theirs)
+        metadata, columns = _columns(ordered)
         text = _write_rows(table, kind, _UNNEST[metadata], metadata=metadata)
-        rows = await connection.fetch(f"{text} RETURNING t.id", *columns)
-        return versions, None if len(rows) == len(changes) else {row[0] for row in rows}
-    metadata = await _stage(connection, ordered, theirs)
-    text = _write_rows(table, kind, _STAGED[metadata], metadata=metadata)
-    status = await connection.execute(text)
+        rows = await connection.fetch(f"{text} RETURNING t.id", version, *columns)
+        return str(version), None if len(rows) == len(changes) else {row[0] for row in rows}
+    metadata = await _stage(connection, ordered)
+    text = _write_rows(table, kind, f"{_STAGE} AS u", metadata=metadata)
+    status = await connection.execute(text, version)
     found = None
     if int(status.rpartition(" ")[2]) < len(changes):  # most often none is missing
         rows = await connection.fetch(
-            f"SELECT t.id FROM {_STAGE} AS u JOIN {table.sql} AS t USING (id) WHERE t.version = u.version"
+            f"SELECT t.id FROM {_STAGE} AS u JOIN {table.sql} AS t USING (id) WHERE t.version = $1", version
         )
         found = {row[0] for row in rows}
     if tidy:
         await connection.execute(f"DROP TABLE {_STAGE}")
-    return versions, found
+    return str(version), found
 
 
 def _write_rows(table: Table, kind: Kind, source: str, *, metadata: bool) -> str:
     if kind is Kind.UPSERT:
         return (
-            f"INSERT INTO {table.sql} AS t (id, data, metadata, version)"
-            f" SELECT u.id, u.data, {_METADATA[metadata]}, u.version FROM {source}"
+            f"{_inserting(table, source, metadata=metadata)}"
             " ON CONFLICT (id) DO UPDATE SET data = excluded.data, metadata = excluded.metadata,"
             " version = excluded.version, updated_at = now()"
         )
     return (
-        f"UPDATE {table.sql} AS t SET {_SET[kind, metadata]}, version = u.version, updated_at = now()"
+        f"UPDATE {table.sql} AS t SET {_SET[kind, metadata]}, version = $1::int8, updated_at = now()"
         f" FROM {source} WHERE t.id = u.id"
     )
 
 
-async def _stage(connection: Connection, changes: Changes, versions: Sequence[int]) -> bool:
+def _inserting(table: Table, source: str, *, metadata: bool) -> str:
+    return (
+        f"INSERT INTO {table.sql} AS t (id, data, metadata, version)"
+        f" SELECT u.id, u.data, {_METADATA[metadata]}, $1::int8 FROM {source}"
+    )
+
+
+async def _stage(connection: Connection, changes: Changes) -> bool:
     """COPY the changes into a temporary table; return whether they have metadata."""
     # One name for all, so that one prepared statement serves them; DROP and ON COMMIT DROP free it.
     await connection.execute(
         f"CREATE TEMPORARY TABLE {_STAGED_NAME}"
-        ' (id text COLLATE "C", data jsonb, version int8, metadata jsonb) ON COMMIT DROP'
+        ' (id text COLLATE "C", data jsonb, metadata jsonb) ON COMMIT DROP'
     )
+    columns: list[Iterator[str] | list[str]] = [changes.ids, changes.texts()]
     metadata = changes.metadata_texts()
-    columns: list[Any] = [changes.ids, changes.texts(), versions]
     if metadata is not None:
         columns.append(metadata)
     await connection.copy_records_to_table(
@@ -370,12 +368,6 @@ _QUICK = {
 # --- encoding --------------------------------------------------------------------------------------
 
 
-def _versions(changes: Changes) -> range:
-    """Return a new version for each change: a token that no other write of a record has."""
-    first = new_version()
-    return range(first, first + len(changes))
-
-
 async def _copy(connection: Connection, table: Table, changes: Changes) -> None:
     """COPY the rows, each encoded while the server works on the ones before."""
     metadata: Iterator[str] = changes.metadata_texts() or repeat("{}")
@@ -383,14 +375,14 @@ async def _copy(connection: Connection, table: Table, changes: Changes) -> None:
         table.name,
         schema_name=table.schema,
         columns=_ROW,
-        # The first three have an end.
-        records=zip(changes.ids, changes.texts(), _versions(changes), metadata, strict=False),
+        # The first two have an end.
+        records=zip(changes.ids, changes.texts(), metadata, repeat(new_version()), strict=False),
     )
 
 
-def _columns(changes: Changes, versions: Sequence[int]) -> tuple[bool, list[Any]]:
+def _columns(changes: Changes) -> tuple[bool, list[Any]]:
     """Return the arrays for `unnest`, and whether the metadata is one of them."""
-    columns: list[Any] = [changes.ids, list(changes.texts()), list(versions)]
+    columns = [changes.ids, list(changes.texts())]
     metadata = changes.metadata_texts()
     if metadata is not None:
         columns.append(list(metadata))
