@@ -24,7 +24,7 @@ def served(app: str, url: str) -> Iterator[str]:
     environment = {**os.environ, "ISTHMUS_URL": url}
     with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True) as process:
         address = f"http://127.0.0.1:{port}"
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 90
         while process.poll() is None and time.monotonic() < deadline:
             try:
                 httpx.get(f"{address}/health", timeout=1)
@@ -35,5 +35,5 @@ def served(app: str, url: str) -> Iterator[str]:
             yield address
         finally:
             process.terminate()
-            _, errors = process.communicate(timeout=20)
+            _, errors = process.communicate(timeout=60)
     assert "Traceback" not in errors, errors
