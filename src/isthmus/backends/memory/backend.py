@@ -210,24 +210,25 @@ def _page(records: list[Record], request: PageRequest) -> Page:
 def _applied(table: dict[str, Record], kind: Kind, change: Change) -> Result:
     """Return the result of one change, made in the table unless it is an error."""
     key, old = change.id, table.get(change.id)
-    error = refusal(kind, change, None if old is None else old.version)
-    if error is not None:
-        return error
+    version = None if old is None else old.version
     if kind is Kind.DELETE:
-        return table.pop(key, None) is not None
+        return refusal(kind, change, version) or table.pop(key, None) is not None
     try:
         data, metadata = change.encoded(), change.encoded_metadata()
     except InvalidRecordError as invalid:
         invalid.record_id = key
         return invalid
+    error = refusal(kind, change, version)
+    if error is not None:
+        return error
     now = time.time_ns() // 1_000
     if kind is Kind.UPDATE and old is not None:
         data = encode({**old.data, **decode(data)})
         metadata = encode({**old.metadata, **decode(metadata)}, "metadata")
-    version = str(new_version())
+    token = str(new_version())
     created = now if old is None else old._created
-    table[key] = Record.stored(key, data, metadata, version, created, now)
-    return key if kind is Kind.CREATE else version
+    table[key] = Record.stored(key, data, metadata, token, created, now)
+    return key if kind is Kind.CREATE else token
 
 
 class MemoryTransaction(MemoryExecutor):

@@ -53,10 +53,11 @@ async def apply_carefully(
 
 def _judged(kind: Kind, change: Change, row: _Row) -> Result:
     """Return the result of one change and note what it does to its row."""
-    no = refusal(kind, change, None if row.version is None else str(row.version))
-    if no is not None:
-        return no
+    version = None if row.version is None else str(row.version)
     if kind is Kind.DELETE:
+        no = refusal(kind, change, version)
+        if no is not None:
+            return no
         there = row.version is not None
         row.version, row.touched = None, row.touched or there
         row.data = row.metadata = None
@@ -67,6 +68,9 @@ def _judged(kind: Kind, change: Change, row: _Row) -> Result:
     except InvalidRecordError as error:
         error.record_id = change.id
         return error
+    no = refusal(kind, change, version)
+    if no is not None:
+        return no
     if kind is Kind.UPDATE:
         row.merges = row.merges or row.data is None
         row.data = {**(row.data or {}), **data}

@@ -114,10 +114,11 @@ def _judged(kind: Kind, change: Change, state: _State) -> Result:
     """Return the result of one change, made in the state unless it is an error."""
     key = key_of(change.id)
     old = state.now.get(key)
-    no = refusal(kind, change, None if old is None else str(old["version"]))
-    if no is not None:
-        return no
+    version = None if old is None else str(old["version"])
     if kind is Kind.DELETE:
+        no = refusal(kind, change, version)
+        if no is not None:
+            return no
         if old is not None:
             state.put(key, None)
         return old is not None
@@ -126,21 +127,24 @@ def _judged(kind: Kind, change: Change, state: _State) -> Result:
     except InvalidRecordError as invalid:
         invalid.record_id = change.id
         return invalid
+    no = refusal(kind, change, version)
+    if no is not None:
+        return no
     if kind is Kind.UPDATE and old is not None:
         data = orjson.dumps({**decode(old["data"]), **decode(data)})
         metadata = orjson.dumps({**decode(old["metadata"]), **decode(metadata)})
-    now, version = time.time_ns() // 1_000, new_version()
+    now, token = time.time_ns() // 1_000, new_version()
     created = now if old is None else old["created_at"]
     row = {
         "key": key,
         "data": data.decode(),
         "metadata": metadata.decode(),
-        "version": version,
+        "version": token,
         "created_at": created,
         "updated_at": now,
     }
     state.put(key, row)
-    return change.id if kind is Kind.CREATE else str(version)
+    return change.id if kind is Kind.CREATE else str(token)
 
 
 async def _flush(connection: AsyncConnection, table: Table, state: _State) -> None:

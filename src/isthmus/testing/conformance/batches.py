@@ -79,6 +79,31 @@ async def test_an_atomic_batch_with_an_invalid_record_writes_nothing(db: AsyncDa
     assert await db.count() == 0
 
 
+@requires("conditional_create", "compare_and_set")
+@pytest.mark.asyncio
+async def test_an_item_that_is_invalid_is_that_whatever_the_store_holds(db: AsyncDatabase) -> None:
+    """Bad input is found before the store is asked, so it is never `exists`, `not found` or `conflict`."""
+    await put_one(db, Record({"n": 0}, id="here"))
+    bad: dict[str, Any] = {"n": float("nan")}
+
+    calls: list[Any] = [
+        await db.create_batch([Record(bad, id="here"), Record(bad, id="here")], on_error="collect"),
+        await db.replace_batch({"gone": bad, "other": bad}, on_error="collect"),
+        await db.update_batch([("gone", bad), ("gone", bad)], on_error="collect"),
+    ]
+
+    assert {type(outcome) for outcomes in calls for outcome in outcomes} == {InvalidRecordError}
+    for call in (
+        db.create(Record(bad, id="here")),
+        db.replace("gone", bad),
+        db.update("gone", bad),
+        db.replace("here", bad, if_version="1"),
+        db.upsert("here", bad, if_version="1"),
+    ):
+        with pytest.raises(InvalidRecordError):
+            await call
+
+
 @requires("conditional_create")
 @pytest.mark.asyncio
 async def test_a_batch_that_is_not_atomic_writes_the_good_items(db: AsyncDatabase) -> None:
