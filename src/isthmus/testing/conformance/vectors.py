@@ -59,7 +59,7 @@ async def test_the_other_conditions_come_before_the_nearest(db: AsyncDatabase) -
     assert {record.id async for record in db.stream(nearest("embedding", EAST, 2))} == {"east", "north-east"}
 
 
-@requires("vectors")
+@requires("vectors", "compare_and_set")
 @pytest.mark.asyncio
 async def test_a_vector_is_near_as_soon_as_it_is_written(db: AsyncDatabase) -> None:
     """Replaced, merged and deleted ones too."""

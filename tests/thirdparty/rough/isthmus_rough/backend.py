@@ -90,6 +90,13 @@ class RoughBackend:
 
     def _apply(self, table: dict[str, Record], kind: Kind, change: Change) -> Result:
         id, old = change.id, table.get(change.id)
+        data = metadata = b""
+        if kind is not Kind.DELETE:
+            try:
+                data, metadata = change.encoded(), change.encoded_metadata()
+            except InvalidRecordError as error:
+                error.record_id = id
+                return error
         if kind is Kind.CREATE and old is not None:
             return AlreadyExistsError(f"{id!r} is there", record_id=id)
         if kind in (Kind.REPLACE, Kind.UPDATE) and old is None:
@@ -98,11 +105,6 @@ class RoughBackend:
             return ConflictError(f"{id!r} has another version", record_id=id)
         if kind is Kind.DELETE:
             return table.pop(id, None) is not None
-        try:
-            data, metadata = change.encoded(), change.encoded_metadata()
-        except InvalidRecordError as error:
-            error.record_id = id
-            return error
         if kind is Kind.UPDATE and old is not None:
             data = encode({**old.data, **decode(data)})
             metadata = encode({**old.metadata, **decode(metadata)})
