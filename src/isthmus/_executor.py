@@ -223,7 +223,8 @@ class Executor(Protocol):
         With `atomic` (only where the capability `atomic_batch` is true) either all are applied or
         none, and then every result is an error: the item's own, or `not_written`. An item's error
         is a `RecordError`, or a `StoreError` with `applied`; a failure of the whole request is
-        raised.
+        raised. A record that cannot be encoded is `InvalidRecordError`, whatever the store holds of
+        its id; after that `refusal` says what is refused.
         """
         ...
 
