@@ -43,6 +43,11 @@ class Pid:
             del _children[self.number]
             return False
         state, born = _stat(self.number)
+        if child is not None and state == "Z":
+            # It ended since the line above. PostgreSQL does not start beside one that is not reaped.
+            child.wait()
+            del _children[self.number]
+            return False
         return state not in {"", "Z", "X"} and born == self.born
 
     def send(self, number: signal.Signals) -> None:
