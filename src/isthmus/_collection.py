@@ -197,7 +197,7 @@ class Verbs:
         All or nothing where the backend can (`capabilities.atomic_batch`), unless `atomic=False`.
         Raises `BatchError` with an outcome for each item, or returns them (`on_error="collect"`).
         """
-        items = records if type(records) is list else list(records)
+        items = list(records)  # of our own: the caller may use theirs for the next batch meanwhile
         changes = changes_for(items) or list(map(_change, items))
         return await self._write_batch(Kind.CREATE, changes, on_error, atomic)
 

@@ -194,6 +194,19 @@ async def test_a_batch_in_doubt_does_not_say_that_nothing_was_written() -> None:
     assert caught.value.applied is Applied.MAYBE
 
 
+async def test_a_list_may_be_used_again_while_its_batch_is_written() -> None:
+    """What counts is what it held when the call began: nothing is acknowledged and left out."""
+    db = await AsyncDatabase.create("sqlite", {"path": ":memory:"})
+    buffer = [{"n": n} for n in range(3_000)]
+
+    writing = asyncio.create_task(db.create_batch(buffer))
+    await asyncio.sleep(0)
+    buffer.clear()
+
+    assert len(await writing) == await db.count() == 3_000
+    await db.close()
+
+
 async def test_without_atomic_the_good_items_are_written() -> None:
     """And each outcome says what became of its item."""
     db = await memory()
