@@ -6,7 +6,6 @@ ends there, and what is not wanted is never got.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
@@ -26,10 +25,9 @@ from isthmus._query.ast import (
     Predicate,
     StartsWith,
 )
+from isthmus.backends.s3.cells import cell_test
 
 Test: TypeAlias = Callable[[str], bool]
-
-_COMPARE = {Order.LT: operator.lt, Order.LE: operator.le, Order.GT: operator.gt, Order.GE: operator.ge}
 
 
 def judged_by_id(leaf: Leaf) -> bool:
@@ -50,29 +48,6 @@ def only_ids(predicate: Predicate) -> bool:
             return judged_by_id(leaf)
 
 
-def leaf_test(leaf: Leaf) -> Test:
-    """Return the test of a leaf that `judged_by_id` accepts. Texts compare by code point, as Python's do."""
-    match leaf:
-        case Equal(_, str(text)):
-            return lambda one: one == text
-        case In(_, values):
-            wanted = frozenset(value for value in values if isinstance(value, str))
-            return lambda one: one in wanted
-        case Ordered(_, order, str(text)):
-            compare = _COMPARE[order]
-            return lambda one: compare(one, text)
-        case Between(_, str(low), str(high)):
-            return lambda one: low <= one <= high
-        case StartsWith(_, text):
-            return lambda one: one.startswith(text)
-        case EndsWith(_, text):
-            return lambda one: one.endswith(text)
-        case Contains(_, text):
-            return lambda one: text in one
-        case _:  # an operand that is no text equals no id
-            return lambda one: False
-
-
 def by_id(predicate: Predicate) -> Test:
     """Return the test of ids that no match fails: leaves about anything else pass.
 
@@ -91,7 +66,7 @@ def by_id(predicate: Predicate) -> Test:
             test = by_id(term)
             return lambda one: not test(one)
         case leaf:
-            return leaf_test(leaf) if judged_by_id(leaf) else lambda one: True
+            return cell_test(leaf) if judged_by_id(leaf) else lambda one: True
 
 
 class Span(NamedTuple):

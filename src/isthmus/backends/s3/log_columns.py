@@ -10,8 +10,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 from isthmus._path import Path
+from isthmus.backends.s3.cells import Cell
 from isthmus.backends.s3.envelope import Row
-from isthmus.backends.s3.log_match import Cell, columns_of
+from isthmus.backends.s3.log_match import columns_of
 
 # A cell takes 8 bytes in its list, and its value mostly less than the rest.
 _CELL_BYTES = 64

@@ -1,14 +1,12 @@
 """Which records of a log's view match: judged on columns of the values found at each path.
 
-A cell is what `found` yields in one record (semantics §3): the value itself if it is one scalar,
-None if nothing is found, a tuple in every other case. All leaves are exact here but those on
-whole lists.
+All leaves are exact here but those on whole lists.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import orjson
 
@@ -25,7 +23,6 @@ from isthmus._query.ast import (
     Like,
     Not,
     Or,
-    Order,
     Ordered,
     Predicate,
     Regex,
@@ -33,15 +30,10 @@ from isthmus._query.ast import (
     leaves,
 )
 from isthmus._query.found import found_in
-from isthmus._query.text import fold, like_regex, search_regex
-from isthmus._values import kind_of, same
+from isthmus.backends.s3.cells import SCALARS, Cell, cell_test
 from isthmus.backends.s3.envelope import Row
 
-Cell: TypeAlias = Any
-Test: TypeAlias = Callable[[Any], bool]
-
-_SCALARS = frozenset({bool, int, float, str})
-_PLAIN = _SCALARS | {type(None)}
+_PLAIN = SCALARS | {type(None)}
 _CHUNK = 1000
 _JUDGED = (Equal, In, Ordered, Between, Like, Regex, StartsWith, EndsWith, Contains, Exists)
 
@@ -98,7 +90,7 @@ def _cell(whole: Any, keys: tuple[str, ...]) -> Cell:
             break
         value = value.get(key)
     else:
-        if value is None or type(value) in _SCALARS:
+        if value is None or type(value) in SCALARS:
             return value
     found = found_in(whole, keys)
     return tuple(found) if found else None
@@ -136,79 +128,3 @@ def _matching_cells(leaf: Leaf, column: Sequence[Cell], among: Sequence[int]) ->
             ]
         return [at for at, cell in enumerate(column) if test(cell)]
     return [at for at in among if test(column[at])]
-
-
-def cell_test(leaf: Leaf) -> Test:
-    """Return the test of a cell."""
-    if isinstance(leaf, Exists):
-        return lambda cell: cell is not None
-    one = _value_test(leaf)
-
-    def test(cell: Cell) -> bool:
-        if type(cell) is tuple:
-            return any(map(one, cell))
-        return cell is not None and one(cell)
-
-    return test
-
-
-def _value_test(leaf: Leaf) -> Test:
-    """Return the test that one value found must pass; values compare within their type only."""
-    match leaf:
-        case Equal(_, dict(operand)):
-            return lambda value: same(value, operand)
-        case Equal(_, operand):
-            return _equal(operand)
-        case In(_, operands):
-            # A set takes 1, 1.0 and True for one.
-            wanted = {(kind_of(operand), operand) for operand in operands}
-            return lambda value: type(value) in _SCALARS and (kind_of(value), value) in wanted
-        case Ordered(_, order, operand):
-            return _ordered(order, operand)
-        case Between(_, low, high):
-            above, below = _ordered(Order.GE, low), _ordered(Order.LE, high)
-            return lambda value: above(value) and below(value)
-        case _:
-            text = _text_test(leaf)
-            return lambda value: type(value) is str and text(value)
-
-
-def _equal(operand: Any) -> Test:
-    if isinstance(operand, bool):
-        return lambda value: value is operand
-    if isinstance(operand, str):
-        return lambda value: value == operand
-    return lambda value: value == operand and value is not True and value is not False
-
-
-def _ordered(order: Order, operand: Any) -> Test:
-    kinds: Any = (
-        (bool,) if isinstance(operand, bool) else (str,) if isinstance(operand, str) else (int, float)
-    )
-    match order:
-        case Order.LT:
-            return lambda value: type(value) in kinds and value < operand
-        case Order.LE:
-            return lambda value: type(value) in kinds and value <= operand
-        case Order.GT:
-            return lambda value: type(value) in kinds and value > operand
-        case Order.GE:
-            return lambda value: type(value) in kinds and value >= operand
-
-
-def _text_test(leaf: Leaf) -> Callable[[str], bool]:
-    match leaf:
-        case Like(_, pattern, folded):
-            whole = like_regex(pattern, folded=folded).fullmatch
-            return (lambda text: whole(fold(text)) is not None) if folded else lambda text: bool(whole(text))
-        case Regex(_, pattern):
-            search = search_regex(pattern).search
-            return lambda text: search(text) is not None
-        case StartsWith(_, prefix):
-            return lambda text: text.startswith(prefix)
-        case EndsWith(_, suffix):
-            return lambda text: text.endswith(suffix)
-        case Contains(_, part):
-            return lambda text: part in text
-        case _:
-            raise AssertionError(leaf)

@@ -12,10 +12,10 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 
 from isthmus._path import Path
+from isthmus.backends.s3.cells import Cell
 from isthmus.backends.s3.envelope import Row
 from isthmus.backends.s3.log_columns import Columns
 from isthmus.backends.s3.log_entry import Effect, Entry
-from isthmus.backends.s3.log_match import Cell
 
 _ROW_COST = 250  # of a Row and its texts, beside their bytes
 _FEW = 64

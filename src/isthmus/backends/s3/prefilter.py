@@ -30,7 +30,8 @@ from isthmus._query.ast import (
     leaves,
 )
 from isthmus._query.split import Grade
-from isthmus.backends.s3.ids import by_id, judged_by_id, leaf_test
+from isthmus.backends.s3.cells import cell_test
+from isthmus.backends.s3.ids import by_id, judged_by_id
 
 Filter: TypeAlias = Callable[[str, bytes], bool]
 
@@ -101,7 +102,7 @@ def _compiled(predicate: Predicate) -> Filter:
             test = by_id(predicate)
             return lambda one, body: test(one)
         case leaf if judged_by_id(leaf):
-            exact = leaf_test(leaf)
+            exact = cell_test(leaf)
             return lambda one, body: exact(one)
         case leaf:
             return _by_bytes(needles(leaf))

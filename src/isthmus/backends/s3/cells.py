@@ -1,0 +1,108 @@
+"""The tests by which leaves are judged here, on what is found in one record: a cell.
+
+A cell is what `found` yields (semantics §3): the value itself if it is one scalar, None if nothing
+is found, a tuple in every other case. An id is its own cell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+from isthmus._query.ast import (
+    Between,
+    Contains,
+    EndsWith,
+    Equal,
+    Exists,
+    In,
+    Leaf,
+    Like,
+    Order,
+    Ordered,
+    Regex,
+    StartsWith,
+)
+from isthmus._query.text import fold, like_regex, search_regex
+from isthmus._values import kind_of, same
+
+Cell: TypeAlias = Any
+Test: TypeAlias = Callable[[Any], bool]
+
+SCALARS = frozenset({bool, int, float, str})
+
+
+def cell_test(leaf: Leaf) -> Test:
+    """Return the test of a cell."""
+    if isinstance(leaf, Exists):
+        return lambda cell: cell is not None
+    one = _value_test(leaf)
+
+    def test(cell: Cell) -> bool:
+        if type(cell) is tuple:
+            return any(map(one, cell))
+        return cell is not None and one(cell)
+
+    return test
+
+
+def _value_test(leaf: Leaf) -> Test:
+    """Return the test that one value found must pass; values compare within their type only."""
+    match leaf:
+        case Equal(_, dict(operand)):
+            return lambda value: same(value, operand)
+        case Equal(_, operand):
+            return _equal(operand)
+        case In(_, operands):
+            # A set takes 1, 1.0 and True for one.
+            wanted = {(kind_of(operand), operand) for operand in operands}
+            return lambda value: type(value) in SCALARS and (kind_of(value), value) in wanted
+        case Ordered(_, order, operand):
+            return _ordered(order, operand)
+        case Between(_, low, high):
+            above, below = _ordered(Order.GE, low), _ordered(Order.LE, high)
+            return lambda value: above(value) and below(value)
+        case _:
+            text = _text_test(leaf)
+            return lambda value: type(value) is str and text(value)
+
+
+def _equal(operand: Any) -> Test:
+    if isinstance(operand, bool):
+        return lambda value: value is operand
+    if isinstance(operand, str):
+        return lambda value: value == operand
+    return lambda value: value == operand and value is not True and value is not False
+
+
+def _ordered(order: Order, operand: Any) -> Test:
+    kinds: Any = (
+        (bool,) if isinstance(operand, bool) else (str,) if isinstance(operand, str) else (int, float)
+    )
+    match order:
+        case Order.LT:
+            return lambda value: type(value) in kinds and value < operand
+        case Order.LE:
+            return lambda value: type(value) in kinds and value <= operand
+        case Order.GT:
+            return lambda value: type(value) in kinds and value > operand
+        case Order.GE:
+            return lambda value: type(value) in kinds and value >= operand
+
+
+def _text_test(leaf: Leaf) -> Callable[[str], bool]:
+    match leaf:
+        case Like(_, pattern, folded):
+            whole = like_regex(pattern, folded=folded).fullmatch
+            return (lambda text: whole(fold(text)) is not None) if folded else lambda text: bool(whole(text))
+        case Regex(_, pattern):
+            search = search_regex(pattern).search
+            return lambda text: search(text) is not None
+        case StartsWith(_, prefix):
+            return lambda text: text.startswith(prefix)
+        case EndsWith(_, suffix):
+            return lambda text: text.endswith(suffix)
+        case Contains(_, part):
+            return lambda text: part in text
+        case _:
+            raise AssertionError(leaf)
