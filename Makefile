@@ -135,7 +135,7 @@ conformance: $(VENV)/.full ## the shipped suite on every backend, layout, driver
 .PHONY: differential differential-all
 differential: $(VENV)/.full ## generated programs against the evaluator: BACKEND= N= SEED=
 	$(if $(SERVER_OF_$(BACKEND)),$(SERVERS) provision $(SERVER_OF_$(BACKEND)))
-	$(if $(SERVER_OF_$(BACKEND)),$(SERVERS) run $(SERVER_OF_$(BACKEND)) --) \
+	$(if $(SERVER_OF_$(BACKEND)),ISTHMUS_TEST_TIMINGS=1 $(SERVERS) run $(SERVER_OF_$(BACKEND)) --) \
 	  $(BIN)/python -m tests.differential --backend $(BACKEND) --n $(N) --seed $(SEED)
 
 differential-all: $(VENV)/.full ## the same on SQLite, PostgreSQL, Elasticsearch and S3, at full length
@@ -227,7 +227,7 @@ SUITE_SERVERS := $(if $(SUITE),$(sort $(foreach suite,$(SUITE),$(SERVER_OF_$(sui
 .PHONY: bench bench-check bench-page profile profiles
 bench: $(VENV)/.full .venv-rival/.ready .venv-bench/.ready ## measure against the bare drivers and the rival: SUITE=postgres
 	$(if $(SUITE_SERVERS),$(SERVERS) provision $(SUITE_SERVERS))
-	$(if $(SUITE_SERVERS),$(SERVERS) run $(SUITE_SERVERS) --) .venv-bench/bin/python -m benchmarks $(SUITE)
+	$(if $(SUITE_SERVERS),ISTHMUS_TEST_TIMINGS=1 $(SERVERS) run $(SUITE_SERVERS) --) .venv-bench/bin/python -m benchmarks $(SUITE)
 	$(MAKE) --no-print-directory bench-page
 
 bench-check: $(VENV)/.core ## each row of the targets: met, not met or not run, and why
@@ -238,7 +238,7 @@ bench-page: .venv-bench/.ready ## charts and docs/benchmarks.md from the stored 
 
 profile: $(VENV)/.full .venv-bench/.ready ## sample a backend's main job, as a flame graph: BACKEND=postgres
 	$(if $(SERVER_OF_$(BACKEND)),$(SERVERS) provision $(SERVER_OF_$(BACKEND)))
-	$(if $(SERVER_OF_$(BACKEND)),$(SERVERS) run $(SERVER_OF_$(BACKEND)) --) \
+	$(if $(SERVER_OF_$(BACKEND)),ISTHMUS_TEST_TIMINGS=1 $(SERVERS) run $(SERVER_OF_$(BACKEND)) --) \
 	  .venv-bench/bin/python -m benchmarks.profiling $(BACKEND)
 
 profiles: ## the same for PostgreSQL, Elasticsearch, S3 and SQLite, and the page

@@ -13,6 +13,7 @@ import pytest_asyncio
 
 from isthmus._executor import Change, Kind, PageRequest
 from isthmus._query.ast import TRUE
+from isthmus.backends.s3 import conditions
 from isthmus.backends.s3.backend import DEFAULT, S3Backend
 from isthmus.errors import (
     AccessError,
@@ -313,12 +314,14 @@ def deaf(head: bytes) -> bytes:
 
 @pytest.mark.asyncio
 async def test_a_server_that_ignores_conditions_is_found_out(
-    running_server: Callable[[str], Any], layout: str, transport: str
+    running_server: Callable[[str], Any], layout: str, transport: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The race has many winners: create and compare-and-set refuse, upsert and delete go on.
 
     moto does not check signatures, so conditions can be dropped on the way to it.
     """
+    # Another test's proxy may have had the same port, in front of an honest server.
+    monkeypatch.setattr(conditions, "_puts", {})
     url = str(running_server("moto").url)
     async with (
         proxied(endpoint_of(url), deaf) as proxy,

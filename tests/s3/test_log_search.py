@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
+import orjson
 import pytest
 
 from isthmus import AsyncDatabase, Query, field
@@ -136,11 +137,11 @@ def _rows(*ids: str, metadata: bytes = b"{}") -> list[Row]:
 
 @pytest.mark.parametrize("id", ["a", 'q"uote', "back\\slash", "é😀", '","version":"', "\x01\n", "{}"])
 def test_rows_are_cut_out_as_decoding_would_give_them(id: str) -> None:
-    """Whatever is in ids and texts; with metadata and deletions lines are decoded instead."""
+    """Whatever is in ids and texts; with escaped ids, metadata and deletions lines are decoded instead."""
     rows = _rows("first", id)
     body = part_body(rows)
 
-    assert _cut(body, 0) == rows
+    assert _cut(body, 0) == (None if b"\\" in orjson.dumps(id) else rows)
     assert read_rows(body, "k", checksum(body)) == rows == read_rows(body, "k")
     mixed = [*_rows(id, metadata=b'{"m":1}'), *rows]
     assert _cut(part_body(mixed), 0) is None

@@ -7,6 +7,7 @@ import shutil
 import signal
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -32,6 +33,8 @@ class LocalServer(ABC):
     # Seconds until a starting server must answer.
     patience: ClassVar[float] = 60
     stop_signal: ClassVar[signal.Signals] = signal.SIGTERM
+    # How a session's server is made when figures are to be taken on it.
+    timings: ClassVar[Mapping[str, Any]] = {}
 
     def __init__(self, *, port: int | None = None, tmpfs: bool = False) -> None:
         self.port = port or free_port()

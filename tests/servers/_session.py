@@ -13,6 +13,8 @@ from typing import Self
 from tests.servers._kinds import KINDS
 from tests.servers._local import SESSION, LocalServer
 
+TIMINGS = "ISTHMUS_TEST_TIMINGS"
+
 
 class Session:
     """Starts each kind of server at most once, whichever process asks first.
@@ -53,7 +55,7 @@ class Session:
             found = self.find(kind)
             if found is not None and found.running:
                 return found
-            server = KINDS[kind]()
+            server = KINDS[kind](**(KINDS[kind].timings if os.environ.get(TIMINGS) else {}))
             server.label = f"{kind}.shared"
             try:
                 return server.start()

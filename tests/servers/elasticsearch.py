@@ -42,6 +42,7 @@ class ElasticsearchServer(LocalServer):
     sha256: ClassVar[str] = "bf44938a0490ba2a303d39c9cb64b38963dd08c812ce93e10816e878585bcb6b"
     java: ClassVar[int] = 21
     patience: ClassVar[float] = 120
+    timings: ClassVar[Mapping[str, Any]] = {"bench": True}
     fetch: ClassVar[str] = (
         "install Maven and a JDK 21 or newer, then: python -m tests.servers provision elasticsearch"
     )

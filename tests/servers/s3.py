@@ -1,8 +1,9 @@
 """S3: versitygw over a folder, and moto's server as a second opinion."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 from urllib.parse import urlencode
 
 from tests.servers._local import LocalServer
@@ -63,6 +64,7 @@ class VersityServer(_S3Server):
     """versitygw, whose conditional writes are real; `tmpfs=True` keeps the objects in memory, for timings."""
 
     kind: ClassVar[str] = "s3"
+    timings: ClassVar[Mapping[str, Any]] = {"tmpfs": True}
     release: ClassVar[str] = "v1.8.0"
     fetch: ClassVar[str] = "install Go, then: python -m tests.servers provision s3"
 

@@ -68,17 +68,17 @@ def _value_test(leaf: Leaf) -> Test:
 
 
 def _equal(operand: Any) -> Test:
-    if isinstance(operand, bool):
-        return lambda value: value is operand
-    if isinstance(operand, str):
-        return lambda value: value == operand
-    return lambda value: value == operand and value is not True and value is not False
+    kinds = kinds_of(operand)
+    return lambda value: value == operand and type(value) in kinds
+
+
+def kinds_of(operand: Any) -> tuple[type, ...]:
+    """Return the types of the values that compare with a scalar."""
+    return (bool,) if isinstance(operand, bool) else (str,) if isinstance(operand, str) else (int, float)
 
 
 def _ordered(order: Order, operand: Any) -> Test:
-    kinds: Any = (
-        (bool,) if isinstance(operand, bool) else (str,) if isinstance(operand, str) else (int, float)
-    )
+    kinds = kinds_of(operand)
     match order:
         case Order.LT:
             return lambda value: type(value) in kinds and value < operand

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import datetime as dt
 import functools
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import orjson
 
-from isthmus._record import Record, known
-from isthmus._values import format_datetime, new_version
+from isthmus._record import _PENDING, Record, _set_data, _set_id, _set_metadata, known
+from isthmus._values import decode, format_datetime, new_version
 
 _KEYS = ("id", "version", "created_at", "updated_at")
 
@@ -87,10 +88,60 @@ def row_of(found: dict[str, Any], line: bytes) -> Row:
     return Row(id, version, created, updated, metadata, data)
 
 
+class RowRecord(Record):
+    """A record over a row, undecoded; made in a third of a microsecond.
+
+    What its parent keeps in slots is read from the row on demand.
+    """
+
+    __slots__ = ("_row",)
+
+    _row: Row
+    _decode = staticmethod(decode)
+
+    # mypy: these are attributes of the parent, which nobody may set either.
+    @property
+    def version(self) -> str:  # type: ignore[override]
+        """A token that changes on every write."""
+        return self._row.version
+
+    @property
+    def _raw(self) -> bytes:
+        return self._row.data
+
+    @property
+    def _raw_metadata(self) -> bytes:  # type: ignore[override]
+        return self._row.metadata
+
+    @property
+    def _created(self) -> dt.datetime:
+        return _time(self._row.created)
+
+    @property
+    def _updated(self) -> dt.datetime:
+        return _time(self._row.updated)
+
+
+_set_row: Callable[[Record, object], None] = RowRecord.__dict__["_row"].__set__
+
+
 def record_of(row: Row) -> Record:
-    """Return the record of a row, undecoded."""
-    metadata = None if row.metadata == b"{}" else row.metadata
-    return Record.stored(row.id, row.data, metadata, row.version, _time(row.created), _time(row.updated))
+    """Return the record of a row."""
+    return records_of((row,))[0]
+
+
+def records_of(rows: Iterable[Row]) -> list[Record]:
+    """Return the records of rows."""
+    found: list[Record] = []
+    new, add = RowRecord.__new__, found.append
+    for row in rows:
+        record = new(RowRecord)
+        _set_id(record, row.id)
+        _set_data(record, _PENDING)
+        _set_metadata(record, _PENDING)
+        _set_row(record, row)
+        add(record)
+    return found
 
 
 # Records of one batch have one time.

@@ -13,6 +13,8 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Sequence
+from functools import partial
+from itertools import repeat
 from typing import NamedTuple, TypeAlias
 
 import orjson
@@ -151,34 +153,28 @@ def _effect(line: bytes) -> Effect:
     return found["deleted"], None
 
 
-# Rows without metadata, which are most, as `Row.line` writes them; the id and what follows up to
-# the data hold no unescaped quote, and no line break is in a line.
+# Rows without metadata and of plain ids, which are most, as `Row.line` writes them; the times
+# hold no quote, and no line break is in a line.
 _rows = re.compile(
-    rb'\{"id":"((?:[^"\\]|\\.)*)","version":"([^"]*)","created_at":"([^"]*)","updated_at":"([^"]*)",'
-    rb'"metadata":\{\},"data":(.*)\}\n'
+    rb'\{"id":"([^"\\]*)","version":"([^"]*)","created_at":"([^"]*)","updated_at":"([^"]*)",'
+    rb'"metadata":\{\},"data":([^\n]*)\}\n'
 )
+_row = partial(tuple.__new__, Row)
 
 
 def _cut(body: bytes, begin: int) -> list[Row] | None:
     """Return the rows of whole lines, cut out and not decoded; None if they are not all of one form.
 
-    A fifth of the time that decoding takes. The checksum says that the lines are as they were written.
+    A tenth of the time that decoding takes. The checksum says that the lines are as they were written.
     """
     found = _rows.findall(body, begin)
-    if len(found) != body.count(b"\n", begin):
+    if not found or len(found) != body.count(b"\n", begin):
         return None
-    times: dict[bytes, str] = {}  # most rows of a batch share one
-    return [
-        Row(
-            orjson.loads(b'"%b"' % id) if b"\\" in id else id.decode(),
-            version.decode(),
-            times.get(created) or times.setdefault(created, created.decode()),
-            times.get(updated) or times.setdefault(updated, updated.decode()),
-            b"{}",
-            data,
-        )
-        for id, version, created, updated, data in found
-    ]
+    *heads, data = zip(*found, strict=True)
+    ids, versions, created, updated = (b"\n".join(head).decode().split("\n") for head in heads)
+    times = {time: time for time in created + updated}  # most rows of a batch share one
+    shared = map(times.__getitem__, created), map(times.__getitem__, updated)
+    return list(map(_row, zip(ids, versions, *shared, repeat(b"{}"), data, strict=False)))
 
 
 def part_body(rows: Sequence[Row]) -> bytes:

@@ -17,7 +17,7 @@ from isthmus.backends.s3 import MAX_RECORD_BYTES
 from isthmus.backends.s3.checkpoint import Checkpointer
 from isthmus.backends.s3.conditions import Conditions
 from isthmus.backends.s3.config import Log as LogConfig
-from isthmus.backends.s3.envelope import Row, now, record_of, token
+from isthmus.backends.s3.envelope import Row, now, record_of, records_of, token
 from isthmus.backends.s3.errors import PreconditionError
 from isthmus.backends.s3.log import Log, MovedError, moment, unconfirmed
 from isthmus.backends.s3.log_entry import Effect, Entry, entry_body, entry_key, entry_token
@@ -112,7 +112,7 @@ class LogLayout:
 
         async def work(view: View) -> Page:
             rows = await matching_rows(log, view, request.where, after, wanted)
-            records = [record_of(row) for row in rows[request.offset : wanted - 1]]
+            records = records_of(rows[request.offset : wanted - 1])
             if len(rows) < wanted:
                 return Page(records, None)
             return Page(records, MORE if request.order is not None else (records[-1].id,))

@@ -30,11 +30,12 @@ from isthmus._query.ast import (
     leaves,
 )
 from isthmus._query.found import found_in
-from isthmus.backends.s3.cells import SCALARS, Cell, cell_test
+from isthmus.backends.s3.cells import SCALARS, Cell, cell_test, kinds_of
 from isthmus.backends.s3.envelope import Row
 
 _PLAIN = SCALARS | {type(None)}
-_CHUNK = 1000
+# So few that the collector is never called: what a part is decoded to is gone before the next.
+_CHUNK = 100
 _JUDGED = (Equal, In, Ordered, Between, Like, Regex, StartsWith, EndsWith, Contains, Exists)
 
 
@@ -51,9 +52,9 @@ def paths_of(predicate: Predicate) -> list[Path]:
 def columns_of(rows: Sequence[Row], paths: Sequence[Path]) -> dict[Path, list[Cell]]:
     """Return the cells of rows by path. Raises ValueError if a row is not JSON."""
     columns: dict[Path, list[Cell]] = {path: [] for path in paths}
-    for at in range(0, len(rows), _CHUNK):  # some at a time, for decoded records take much memory
+    roots = {path.root for path in paths}
+    for at in range(0, len(rows), _CHUNK):
         part = rows[at : at + _CHUNK]
-        roots = {path.root for path in paths}
         data = [orjson.loads(row.data) for row in part] if Root.DATA in roots else []
         metadata = [orjson.loads(row.metadata) for row in part] if Root.METADATA in roots else []
         for path, column in columns.items():
@@ -121,10 +122,12 @@ def matching(
 def _matching_cells(leaf: Leaf, column: Sequence[Cell], among: Sequence[int]) -> list[int]:
     test = cell_test(leaf)
     if len(among) == len(column):  # all of them: without looking each one up
-        if isinstance(leaf, Equal):  # most cells fail without a call
-            wanted = leaf.value
+        if isinstance(leaf, Equal) and type(leaf.value) in SCALARS:  # most cells are judged without a call
+            wanted, kinds = leaf.value, kinds_of(leaf.value)
             return [
-                at for at, cell in enumerate(column) if (cell == wanted or type(cell) is tuple) and test(cell)
+                at
+                for at, cell in enumerate(column)
+                if (cell == wanted and type(cell) in kinds) or (type(cell) is tuple and test(cell))
             ]
         return [at for at, cell in enumerate(column) if test(cell)]
     return [at for at in among if test(column[at])]
