@@ -49,14 +49,15 @@ class Cell:
             return Verdict(self, None, NOT_RUN)
         most = self.seconds if self.most is None else self.most
         good = value <= most if most is not None else value >= (self.faster or 0)
-        return Verdict(self, value, MET if good else NOT_MET)
+        bare = None if good else self._value(stored[self.job], "bare")
+        return Verdict(self, value, MET if good else NOT_MET, bare if self.faster is not None else None)
 
-    def _value(self, row: Mapping[str, Any]) -> float | None:
+    def _value(self, row: Mapping[str, Any], side: str = "ours") -> float | None:
         if self.figure:
             found: float | None = row.get("figures", {}).get(self.figure)
             return found
         sides = row.get("sides", {})
-        ours = sides.get("ours", {}).get("median")
+        ours = sides.get(side, {}).get("median")
         if self.runs or ours is None:
             return None if ours is None else 1.0
         if self.seconds is not None:
@@ -74,6 +75,8 @@ class Verdict:
     cell: Cell
     value: float | None
     state: str
+    bare: float | None = None
+    """What the bare driver reaches of a target that ours does not."""
 
     @property
     def shown(self) -> str:
@@ -86,7 +89,12 @@ class Verdict:
             return f"{self.value * 1e3:.3g} ms"
         if self.cell.figure:
             return f"{self.value:.3g}"
-        return f"{self.value:.2f}x" if self.value < 100 else f"{self.value:,.0f}x"
+        bare = f" (bare: {_times(self.bare)})" if self.bare is not None else ""
+        return _times(self.value) + bare
+
+
+def _times(value: float) -> str:
+    return f"{value:.2f}x" if value < 100 else f"{value:,.0f}x"
 
 
 @dataclass(frozen=True)
