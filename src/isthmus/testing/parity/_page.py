@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import importlib
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -157,14 +158,19 @@ def as_html(page: Page, *, title: str = "Parity") -> str:
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{_html(title)}</title>'
         f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head><body>\n'
-        f"<h1>{_html(title)}</h1>\n<p>{_html(page.made)}</p>\n<p><b>{_html(page.summary)}</b></p>\n"
-        f"<p>{_html(' '.join(_legend()))}</p>\n"
+        f"<h1>{_html(title)}</h1>\n<p>{_coded(page.made)}</p>\n<p><b>{_html(page.summary)}</b></p>\n"
+        f"<p>{_coded(' '.join(_legend()))}</p>\n"
         f'<div class="wide"><table><thead><tr><th>promise</th>{heads}</tr></thead><tbody>\n'
         + "\n".join(rows)
         + "\n</tbody></table></div>\n<h2>Every test</h2>\n"
         + "\n".join(tests)
         + "\n</body></html>\n"
     )
+
+
+def _coded(text: str) -> str:
+    """Return HTML of our own Markdown, which has nothing but code in it."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", _html(text))
 
 
 def _row(page: Page, promise: str) -> str:
