@@ -88,9 +88,9 @@ GROUPS: dict[str, Group] = {
         ("ISTHMUS_TEST_ELASTICSEARCH_URL", "ISTHMUS_TEST_ELASTICSEARCH_URL"),
     ),
     "s3": Group(
-        _files("backends/s3", "prefilter keys log_view"),
+        _files("backends/s3", "prefilter ids keys cells log_match log_view"),
         _backend("s3", 200),
-        6,
+        8,
         ("ISTHMUS_TEST_S3_URL", "ISTHMUS_TEST_S3_URL"),
     ),
 }

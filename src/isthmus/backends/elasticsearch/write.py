@@ -41,6 +41,7 @@ class Writer:
         self._bulk = bulk
         self._attempts = attempts
         self._max_bytes = max_bytes
+        self._stopped = False
 
     async def write(self, kind: Kind, changes: Sequence[Change]) -> list[Result]:
         """Apply changes as if one after another and return a result for each, in order."""
@@ -70,9 +71,12 @@ class Writer:
             await self._guarded(kind, changes, first, results)
             return
         waiting = itertools.chain([first], chunks)
+        # One more than are in flight: it prepares a chunk meanwhile, so that the server need not wait.
+        slots = asyncio.Semaphore(self._bulk.concurrency)
+        self._stopped = False
         running = {
-            asyncio.create_task(self._worker(number, kind, changes, waiting, results))
-            for number in range(self._bulk.concurrency)
+            asyncio.create_task(self._worker(number, slots, kind, changes, waiting, results))
+            for number in range(self._bulk.concurrency + 1)
         }
         try:
             while running:
@@ -81,6 +85,7 @@ class Writer:
                     task.result()
         finally:
             chunks.close()  # nobody begins another
+            self._stopped = True
             if running:
                 await self._settle(running)
 
@@ -97,17 +102,23 @@ class Writer:
     async def _worker(
         self,
         number: int,
+        slots: asyncio.Semaphore,
         kind: Kind,
         changes: Sequence[Change],
         chunks: Iterator[Creates | list[Prepared]],
         results: list[Result | None],
     ) -> None:
-        """Prepare and send chunks, each as soon as it is prepared, unless fewer are to be in flight now."""
-        while number < self._bulk.concurrency:
+        """Prepare chunks and send each when there is a slot, until fewer are to be in flight."""
+        while number <= self._bulk.concurrency:
             chunk = next(chunks, None)
             if chunk is None:
                 return
-            await self._guarded(kind, changes, chunk, results)
+            async with slots:
+                if self._stopped:
+                    return
+                await self._guarded(kind, changes, chunk, results)
+            await asyncio.sleep(0)  # whoever has a chunk ready sends it before this one prepares the next
+        await slots.acquire()  # and takes a slot along
 
     async def _settle(self, running: set[asyncio.Task[None]]) -> None:
         task = asyncio.current_task()
@@ -133,6 +144,7 @@ class Writer:
                 merge = Merge(self._pool, self._index, self._bulk, kind, changes, self._attempts)
                 await merge.apply(chunk, results)
         except StoreError as error:
+            self._stopped = True
             places = chunk.at if isinstance(chunk, Creates) else [prepared.at for prepared in chunk]
             for at in places:
                 if results[at] is None:
