@@ -119,14 +119,16 @@ test-embedded: $(VENV)/.full
 	$(PYTEST) -k 'not elasticsearch and not s3 and not postgres and not mariadb and not test_servers' \
 	  tests/unit tests/conformance $(ARGS)
 
-# Elasticsearch 8's own client, in an environment of its own.
+# Elasticsearch 8's own client, in an environment of its own. A comma would end an argument of `call`.
+CLIENT8 := 'elasticsearch[async]>=8.19,<9'
 test-client8: ## the Elasticsearch tests with client 8.19 against server 8.19
 	@[ -x .venv-es8/bin/python ] || $(PYTHON) -m venv .venv-es8
-	@$(call install,.venv-es8,-e '.[$(EXTRAS)]' 'elasticsearch[async]>=8.19,<9')
+	@$(call install,.venv-es8,-e '.[$(EXTRAS)]' $(CLIENT8))
 	.venv-es8/bin/python -m tests.servers provision elasticsearch8
 	.venv-es8/bin/python -m tests.servers run elasticsearch8 -- bash -c \
 	  'ISTHMUS_TEST_ELASTICSEARCH_URL=$$ISTHMUS_TEST_ELASTICSEARCH8_URL \
-	  .venv-es8/bin/python -m pytest -k elasticsearch $(ARGS) $(wildcard tests/conformance tests/unit)'
+	  .venv-es8/bin/python -m pytest -n $(WORKERS) -k elasticsearch $(ARGS) \
+	  tests/conformance tests/unit tests/elasticsearch'
 
 conformance: $(VENV)/.full ## the shipped suite on every backend, layout, driver and server version
 	$(SERVERS) provision $(ALL_SERVERS)

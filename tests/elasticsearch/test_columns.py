@@ -19,6 +19,7 @@ from isthmus.backends.elasticsearch.index import Index
 from isthmus.backends.elasticsearch.prepare import creates
 from isthmus.backends.elasticsearch.shape import inferred
 from isthmus.errors import InvalidRecordError
+from tests.seeds import drawn
 
 pytestmark = pytest.mark.backend("elasticsearch")
 
@@ -59,8 +60,7 @@ def index() -> Index:
 @pytest.mark.parametrize(("size", "most"), [(1_000, 5_000_000), (7, 5_000_000), (1_000, 2_000)])
 def test_columns_are_what_records_are_one_by_one(strange: float, size: int, most: int) -> None:
     """The same documents, the same refusals, in requests that are within the limits."""
-    seed = random.randrange(2**32)
-    print(f"seed {seed}")
+    seed = drawn()
     rng = random.Random(seed)
     data = records(rng, 333, strange)
     ids = [f'a"{n}' for n in range(333)] if strange else new_ids(333)

@@ -16,6 +16,7 @@ from isthmus._query.ast import Predicate
 from isthmus._query.evaluate import holds
 from isthmus._query.order import in_order
 from isthmus.errors import ConfigError, QueryError, UnavailableError, UnsupportedError
+from tests.seeds import drawn
 
 pytestmark = [pytest.mark.backend("elasticsearch"), pytest.mark.asyncio]
 
@@ -153,8 +154,7 @@ def tree(rng: random.Random, depth: int = 2) -> Predicate:
 
 async def test_random_queries_find_what_the_evaluator_finds(db: AsyncDatabase) -> None:
     """Coerced, cut, rounded, ignored, normalized, nested and disabled values included."""
-    seed = random.randrange(2**32)
-    print(f"seed {seed}")
+    seed = drawn()
     rng = random.Random(seed)
     records = [Record(data, id=id) for id, data in DOCUMENTS.items()]
 
@@ -165,6 +165,12 @@ async def test_random_queries_find_what_the_evaluator_finds(db: AsyncDatabase) -
     for path in PATHS:
         for where in (field(path).exists(), field(path).is_null()):
             assert await db.count(where) == sum(holds(where, record) for record in records), where
+
+
+async def test_an_empty_id_is_no_record_s(db: AsyncDatabase) -> None:
+    """The server refuses to look for one."""
+    assert [record.id for record in await db.search(field("_id").in_(["", "a"]))] == ["a"]
+    assert await db.count(field("_id") == "") == 0
 
 
 async def test_records_are_the_documents_as_they_were_written(db: AsyncDatabase) -> None:

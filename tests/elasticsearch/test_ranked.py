@@ -12,6 +12,7 @@ from isthmus._executor import Change, Kind, PageRequest
 from isthmus._query.ast import TRUE
 from isthmus.errors import ConfigError, QueryError, UnsupportedError
 from tests.elasticsearch.conftest import Build
+from tests.seeds import drawn
 from tests.stores import discard
 
 pytestmark = [pytest.mark.backend("elasticsearch"), pytest.mark.asyncio]
@@ -26,8 +27,7 @@ async def opened(url: str, index: str, **settings: Any) -> AsyncDatabase:
 
 async def test_exact_search_finds_what_a_program_finds(url: str) -> None:
     """On three shards, for each similarity: the same k records, in the same order."""
-    seed = random.randrange(2**32)
-    print(f"seed {seed}")
+    seed = drawn()
     rng = random.Random(seed)
     vectors = [[rng.uniform(-1, 1) for _ in range(8)] for _ in range(300)]
     asked = [rng.uniform(-1, 1) for _ in range(8)]

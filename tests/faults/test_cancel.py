@@ -19,6 +19,7 @@ from isthmus._loop_pools import open_pools
 from isthmus._values import new_id
 from tests import servers
 from tests.faults.targets import TARGETS
+from tests.seeds import drawn
 
 CANCELS = int(os.environ.get("ISTHMUS_CANCELS", "150"))
 # uvloop's own close() was once seen to wait for ever in C after this run, where no timeout reaches:
@@ -219,8 +220,7 @@ def test_cancelled_calls_leave_nothing_behind(backend: str, loop: str, tmp_path:
     """Every call cancelled at random awaits: sessions, sockets, pools and tasks are as before."""
     if backend not in ("memory", "sqlite"):
         TARGETS[backend].url()
-    seed = Random().randrange(2**32)
-    print(f"seed {seed}")
+    seed = drawn()
     gc.collect()
     sockets, pools = _sockets(), open_pools()
 

@@ -14,6 +14,7 @@ from tests.faults.matrix import MODES, expected, wrong
 from tests.faults.run_matrix import possible
 from tests.faults.targets import TARGETS
 from tests.faults.verbs import VERBS
+from tests.seeds import drawn
 
 SLICE = int(os.environ.get("ISTHMUS_FAULT_CELLS", "24"))
 
@@ -21,8 +22,7 @@ SLICE = int(os.environ.get("ISTHMUS_FAULT_CELLS", "24"))
 @pytest.mark.parametrize("backend", TARGETS)
 def test_each_verb_under_each_fault_comes_to_what_the_table_says(backend: str) -> None:
     """Some cells: the word is the table's, it is true, and the fault has struck."""
-    seed = int(os.environ.get("ISTHMUS_TEST_SEED", "0")) or Random().randrange(2**32)
-    print(f"seed {seed}")
+    seed = drawn()
     cells = [(mode, fault, verb) for mode in MODES for fault in Fault for verb in VERBS.values()]
 
     async def run() -> list[str]:

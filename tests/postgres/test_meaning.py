@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import re
 
@@ -16,11 +15,12 @@ from isthmus._query.split import Grade
 from isthmus.backends.postgres.leaves import grade
 from tests.differential import queries
 from tests.postgres.databases import opened, url
+from tests.seeds import drawn
 from tests.stores import Store
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.backend("postgres")]
 
-SEED = int(os.environ.get("ISTHMUS_TEST_SEED", "0")) or random.randrange(2**32)
+SEED = drawn()
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from isthmus.backends.s3.backend import DEFAULT, S3Backend
 from isthmus.backends.s3.log_entry import Row, _cut, checksum, entry_body, part_body, read_entry, read_rows
 from isthmus.errors import UnexpectedError
 from tests.s3.stores import client_of, config_for, every, ids_of, opened, write
+from tests.seeds import drawn
 
 pytestmark = pytest.mark.backend("s3")
 
@@ -76,7 +77,7 @@ async def _differences(backend: S3Backend, rng: random.Random, queries: int) -> 
 @pytest.mark.asyncio
 async def test_columns_follow_every_write(url: str, memory: int) -> None:
     """After each write, small or large, random searches are those of the evaluator."""
-    seed = random.randrange(2**32)
+    seed = drawn()
     rng = random.Random(seed)
     async with opened(url, layout="log", log={"memory_bytes": memory}) as backend:
         for round in range(7):

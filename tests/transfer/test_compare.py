@@ -8,6 +8,7 @@ import pytest
 
 from isthmus import AsyncDatabase, Record, UsageError, field
 from isthmus.transfer import copy, differences, repair, verify
+from tests.seeds import drawn
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.backend("sqlite")]
 
@@ -20,8 +21,7 @@ async def fill(store: AsyncDatabase, count: int) -> None:
 
 async def test_random_damage_is_found_and_mended(source: AsyncDatabase, target: AsyncDatabase) -> None:
     """Whatever was changed, deleted or added is named exactly, and a repair writes only that."""
-    seed = random.randrange(2**32)
-    print(f"seed {seed}")
+    seed = drawn()
     chance = random.Random(seed)
     await fill(source, 500)
     await copy(source, target)

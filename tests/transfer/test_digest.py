@@ -11,6 +11,7 @@ import pytest
 from isthmus import Record
 from isthmus._record import known
 from isthmus.transfer import Digest, record_digest
+from tests.seeds import drawn
 
 
 def stored(data: object, metadata: object = None, id: str = "a") -> Record:
@@ -74,8 +75,7 @@ def test_a_record_not_yet_stored_has_the_digest_that_it_will_have() -> None:
 
 def test_digests_of_neighbouring_ranges_add_up() -> None:
     """However a range is cut, the sum is the same."""
-    seed = random.randrange(2**32)
-    print(f"seed {seed}")
+    seed = drawn()
     chance = random.Random(seed)
     ones = [record_digest(stored({"n": chance.random()}, id=f"k{i}")) for i in range(100)]
     whole = Digest()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import os
 import random
 import uuid
 from typing import Any
@@ -15,8 +14,9 @@ from isthmus._executor import Change
 from isthmus._record import Record
 from isthmus._values import check_id, check_ids, encode, encode_many, new_id, new_ids
 from isthmus.errors import InvalidRecordError
+from tests.seeds import drawn
 
-SEED = int(os.environ.get("ISTHMUS_TEST_SEED", "0")) or random.randrange(2**32)
+SEED = drawn()
 # What orjson writes otherwise than the contract says, or what looks like it from outside.
 ODD: list[Any] = [
     None, float("nan"), float("-inf"), -0.0, 0.0, 2**63, 2**63 - 1, -(2**63), 2.0**53, 1e16, 1.5e17, 1e22,

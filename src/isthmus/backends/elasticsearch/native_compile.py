@@ -117,10 +117,10 @@ class NativeCompiler:
 
     def _by_id(self, leaf: Leaf) -> Query | None:
         match leaf:
-            case Equal(_, str() as id):
+            case Equal(_, str() as id) if id:
                 return {"ids": {"values": [id]}}
             case In(_, values):
-                ids = [value for value in values if isinstance(value, str)]
+                ids = [value for value in values if isinstance(value, str) and value]  # it takes no empty one
                 return {"ids": {"values": ids}} if ids else NONE
             case Exists():
                 return ALL
