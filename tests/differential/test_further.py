@@ -9,10 +9,10 @@ import pytest
 
 from tests.differential import programs, queries
 from tests.differential.__main__ import EXACT
-from tests.stores import FURTHER, STORES, store_of
+from tests.stores import FURTHER, store_of
 
 # Elasticsearch 8 takes a second node of Java: `make test-all` starts it.
-_LEFT_OUT = {"elasticsearch8", *STORES}
+_LEFT_OUT = {"elasticsearch8"}
 SEED = int(os.environ.get("ISTHMUS_TEST_SEED", "1"))
 
 
