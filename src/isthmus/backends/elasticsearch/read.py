@@ -70,12 +70,26 @@ class Plan:
     near: Nearest | None = None
     """To be found among the main records, by `ask`."""
     vectors: Vectors = field(default_factory=dict)
+    odd: frozenset[str] = frozenset()
+    """What marks a record of the aside: the names in its `odd`, or those in its `obj`."""
+    obj: frozenset[str] = frozenset()
+
+    @property
+    def mixes(self) -> bool:
+        """Whether the aside may be found by the same search, in whatever places, as the main records."""
+        no_part = self.main is NONE or self.aside is NONE
+        return not no_part and self.near is None and not self.sorting.scored
 
     def ask(self) -> dict[str, Any]:
         """Return the part of a search that says which records are wanted."""
         if self.near is None:
             return {"query": self.main}
         return {"knn": nearest(self.near, self.vectors, self.main)}
+
+    def apart(self, source: Mapping[str, Any]) -> bool:
+        """Return whether a record that was found belongs to the aside."""
+        odd, obj = source.get("odd", ()), source.get("obj", ())
+        return not (self.odd.isdisjoint(odd) and self.obj.isdisjoint(obj))
 
     def check(self, aside: Sequence[Record]) -> Sequence[Record]:
         """Return the aside; raises `UnsupportedError` where the nearest may be among it."""
@@ -128,10 +142,11 @@ class Reader:
             return Plan(NONE, compiler.tree(where, Bound.UPPER), sorting)
         if not paths:
             return Plan(core, NONE, sorting, near, self._index.vectors)
-        apart = either([odd_at(paths), *([object_at(valued)] if valued else [])])
+        odd, obj = odd_at(paths), object_at(valued)
+        apart = either([odd, obj] if valued else [odd])
         main = without(core, apart, scored=scored)
         aside = both([apart, compiler.tree(where, Bound.UPPER)])
-        return Plan(main, aside, sorting, near, self._index.vectors)
+        return Plan(main, aside, sorting, near, self._index.vectors, _marks(odd), _marks(obj))
 
     async def page(self, request: PageRequest) -> Page:
         """Return one ordered page."""
@@ -148,7 +163,10 @@ class Reader:
         reach = min(request.size, LARGEST_PAGE - 1) + 1
         one_way = not request.offset or request.after is None
         if one_way and request.offset + reach <= self._window:
-            page = await self._short_page(plan, replace(request, size=reach - 1))
+            if request.size >= LARGEST_PAGE and request.after is None and not request.offset and plan.mixes:
+                page = await self._whole_page(plan, reach - 1)
+            else:
+                page = await self._short_page(plan, replace(request, size=reach - 1))
             if request.size < LARGEST_PAGE or page.after is None:
                 return page
         async with self.snapshot() as pit:
@@ -215,6 +233,16 @@ class Reader:
             body["search_after"] = plan.sorting.after(request.after)
         answer, aside = await self._together(plan, body)
         return self._paged(answer["hits"]["hits"], request.size, aside)
+
+    async def _whole_page(self, plan: Plan, size: int) -> Page:
+        """Return everything: what is in one answer together is of one state of the index."""
+        found = await self._search(_main_body(plan, size + 1) | {"query": either([plan.main, plan.aside])})
+        hits = found["hits"]["hits"]
+        if len(hits) > size:
+            return Page([], MORE)
+        main = [hit for hit in hits if not plan.apart(hit["_source"])]
+        aside = [hit for hit in hits if plan.apart(hit["_source"])] if len(main) < len(hits) else []
+        return Page(self.records(main), None, records_of(aside))
 
     def _paged(self, hits: list[dict[str, Any]], size: int, aside: list[Record]) -> Page:
         return Page(self.records(hits[:size]), MORE if len(hits) > size else None, aside)
@@ -381,6 +409,12 @@ def _main_body(plan: Plan, size: int) -> dict[str, Any]:
         "seq_no_primary_term": True,
         "track_total_hits": False,
     }
+
+
+def _marks(query: Query) -> frozenset[str]:
+    """Return the terms that a query looks for in one field."""
+    [terms] = query["terms"].values()
+    return frozenset(terms)
 
 
 def _states(answer: Mapping[str, Any]) -> set[tuple[str, int, int]]:

@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+from isthmus._changes import Changes
 from isthmus._executor import MORE, Change, Kind, Page, PageRequest, Result, not_written
 from isthmus._query.ast import TRUE, Predicate
 from isthmus._record import Record
+from isthmus._values import encode_many
 from isthmus.backends.s3 import MAX_RECORD_BYTES
 from isthmus.backends.s3.checkpoint import Checkpointer
 from isthmus.backends.s3.conditions import Conditions
@@ -50,8 +52,7 @@ class Batch:
         self.done: asyncio.Future[list[Result]] = asyncio.get_running_loop().create_future()
         self.texts: list[tuple[bytes, bytes] | InvalidRecordError] = []
         if kind is not None and kind is not Kind.DELETE:
-            self.texts = [_encoded(change) for change in changes]
-
+            self.texts = _all_encoded(changes)
         self.size = sum(len(text[0]) + len(text[1]) for text in self.texts if isinstance(text, tuple))
 
     def needs_rows(self) -> bool:
@@ -350,6 +351,19 @@ def _texts(texts: tuple[bytes, bytes] | InvalidRecordError) -> tuple[bytes, byte
     if isinstance(texts, InvalidRecordError):
         raise texts
     return texts
+
+
+def _all_encoded(changes: Sequence[Change]) -> list[tuple[bytes, bytes] | InvalidRecordError]:
+    """Return each change's texts, or why it has none; those of plain records are made together."""
+    plain = changes.plain if isinstance(changes, Changes) else None
+    if plain:
+        try:
+            texts = [text.encode() for text in encode_many(plain)]
+        except InvalidRecordError:
+            texts = []
+        if texts and max(map(len, texts)) <= MAX_RECORD_BYTES:
+            return [(text, b"{}") for text in texts]
+    return [_encoded(change) for change in changes]
 
 
 def _encoded(change: Change) -> tuple[bytes, bytes] | InvalidRecordError:
