@@ -78,7 +78,8 @@ class QueryMaker:
         self._attributes = list(ATTRIBUTES if attributes is None else attributes)
         self._everyday = records.everyday
         self._records = list(records.records if stored is None else stored)
-        self._operators = EVERYDAY if records.everyday else tuple(OPERATORS)
+        # What everyday queries have not comes twice in the others.
+        self._operators = EVERYDAY if records.everyday else (*OPERATORS, "ilike", "regex")
         paths = {path for record in self._records for path in paths_of(record.data)}
         self.paths = [Path(Root.DATA, keys) for keys in sorted(paths)]
         self._values = {path: self._values_at(path) for path in [*self.paths, *self._attributes]}
@@ -161,7 +162,7 @@ class QueryMaker:
     def _operand(self, op: str, path: Path) -> JSON:
         rng = self._rng
         wanted = rng.choice(operand_kinds(op))
-        if op in ("=", "!=", "in", "not_in") and rng.random() < 0.15:
+        if op in ("=", "!=", "in", "not_in") and rng.random() < 0.2:
             wanted = rng.choice(("list", "object"))  # few paths hold one
         elif rng.random() < 0.55:  # a kind that is stored there
             there = sorted(self._kinds.get(path, frozenset()) & set(operand_kinds(op)))
