@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
-from isthmus import AsyncDatabase, Query, Record
-from isthmus.errors import ConfigError
+from isthmus import AsyncDatabase, Query, Record, field
+from isthmus._executor import Change, Kind, Result
+from isthmus.errors import ConfigError, QueryError
 from isthmus.layers import plan
 from tests.differential import programs, queries
 from tests.stores import Store
@@ -56,6 +59,51 @@ async def test_what_is_sorted_here_is_kept_short_and_no_page_is_lost(monkeypatch
                 break
 
         assert found == list(range(39, -1, -1))
+
+
+@pytest.mark.asyncio
+async def test_a_deletion_by_query_judges_anew_what_changed_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Records that others write after they were read are deleted only if they still match."""
+    async with await AsyncDatabase.create("rough", {"judges": "nothing"}) as db:
+        await db.create_batch([Record({"n": 1}, id=id) for id in "abc"])
+        write, meddled = db._backend.write, False
+
+        async def meddling(
+            collection: str, kind: Kind, changes: Sequence[Change], *, atomic: bool
+        ) -> list[Result]:
+            nonlocal meddled
+            if kind is Kind.DELETE and not meddled:
+                meddled = True
+                await db.update("b", {"other": True})
+                await db.update("c", {"n": 2})
+            return await write(collection, kind, changes, atomic=atomic)
+
+        monkeypatch.setattr(db._backend, "write", meddling)
+
+        assert await db.delete_where(field("n") == 1) == 2
+        assert [record.id for record in await db.search(Query())] == ["c"]
+
+
+@pytest.mark.asyncio
+async def test_a_cursor_goes_on_with_its_own_secret_only() -> None:
+    """Also in another process; one of another secret, or of none, is refused."""
+
+    async def page(config: dict[str, str], cursor: str | None = None) -> Any:
+        async with await AsyncDatabase.create("rough", config) as db:
+            await db.create_batch([Record({"n": n}, id=f"{n}") for n in range(4)])
+            return await db.page(Query().sort("n"), size=2, cursor=cursor)
+
+    secrets: list[dict[str, str]] = [{"cursor_secret": "one"}, {"cursor_secret": "other"}, {}]
+    for mine in secrets:
+        cursor = (await page(mine)).cursor
+        for theirs in secrets:
+            if theirs is mine:
+                assert [record["n"] for record in (await page(theirs, cursor)).records] == [2, 3]
+            else:
+                with pytest.raises(QueryError, match="secret"):
+                    await page(theirs, cursor)
 
 
 @pytest.mark.asyncio
