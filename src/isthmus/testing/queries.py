@@ -162,7 +162,7 @@ class QueryMaker:
     def _operand(self, op: str, path: Path) -> JSON:
         rng = self._rng
         wanted = rng.choice(operand_kinds(op))
-        if op in ("=", "!=", "in", "not_in") and rng.random() < 0.2:
+        if op in ("=", "!=", "in", "not_in") and rng.random() < (0.15 if self._everyday else 0.2):
             wanted = rng.choice(("list", "object"))  # few paths hold one
         elif rng.random() < 0.55:  # a kind that is stored there
             there = sorted(self._kinds.get(path, frozenset()) & set(operand_kinds(op)))
