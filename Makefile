@@ -137,7 +137,7 @@ conformance: $(VENV)/.full ## the shipped suite on every backend, layout, driver
 .PHONY: differential differential-all
 differential: $(VENV)/.full ## generated programs against the evaluator: BACKEND= N= SEED=
 	$(if $(SERVER_OF_$(BACKEND)),$(SERVERS) provision $(SERVER_OF_$(BACKEND)))
-	$(if $(SERVER_OF_$(BACKEND)),ISTHMUS_TEST_TIMINGS=1 $(SERVERS) run $(SERVER_OF_$(BACKEND)) --) \
+	$(if $(SERVER_OF_$(BACKEND)),$(SERVERS) run $(SERVER_OF_$(BACKEND)) --) \
 	  $(BIN)/python -m tests.differential --backend $(BACKEND) --n $(N) --seed $(SEED)
 
 differential-all: $(VENV)/.full ## the same on SQLite, PostgreSQL, Elasticsearch and S3, at full length
