@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any, Protocol, Self
 
 from isthmus._collection import STREAM_PAGE, Verbs
@@ -71,7 +71,7 @@ class Partition(Value):
             terms.append(Ordered(_ID, Order.LE, self.high))
         return replace(query, where=And(tuple(terms)))
 
-    async def stream(self) -> AsyncIterator[Record]:
+    async def stream(self) -> AsyncGenerator[Record, None]:
         """Yield the partition's records through a handle of its own."""
         config = dict(self.settings)
         if self.url_from is not None:

@@ -52,6 +52,19 @@ async def test_a_column_of_two_types_is_refused_with_its_name() -> None:
         await frames.to_arrow(db)
 
 
+async def test_a_batch_drops_no_column() -> None:
+    """A field that the first batch had not is an error, unless a schema says which columns are wanted."""
+    db = await AsyncDatabase.create("memory", {})
+    await db.create_batch([Record({"n": 1}, id="a"), Record({"n": 2, "late": 3}, id="b")])
+
+    with pytest.raises(UsageError, match="'late'"):
+        [batch async for batch in frames.arrow_batches(db, rows=1)]
+    schema = (await frames.to_arrow(db)).schema.remove(2)
+    named = [batch async for batch in frames.arrow_batches(db, rows=1, schema=schema)]
+
+    assert [batch.to_pylist() for batch in named] == [[{"_id": "a", "n": 1}], [{"_id": "b", "n": 2}]]
+
+
 async def test_pandas_and_polars_hold_the_same(tmp_path: Path) -> None:
     """Both come by way of Arrow."""
     async with await filled(tmp_path) as db:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from isthmus._collection import Find, StreamReceipt, Verbs
@@ -56,27 +56,40 @@ async def arrow_batches(
 
     Without a schema the first batch's is kept; a later batch that does not fit it is a `UsageError`.
     """
-    held: list[dict[str, Any]] = []
     async with verbs.stream(query) as records:
-        async for record in records:
-            held.append(row(record))
-            if len(held) == rows:
-                batch = _batch(held, schema)
-                schema = batch.schema
-                yield batch
-                held = []
+        async for batch in batched(records, rows=rows, schema=schema):
+            yield batch
+
+
+async def batched(
+    records: AsyncIterator[Record], *, rows: int = BATCH_ROWS, schema: pyarrow.Schema | None = None
+) -> AsyncGenerator[pyarrow.RecordBatch, None]:
+    """Yield records as Arrow batches of at most `rows`, as `arrow_batches` does."""
+    named = schema is not None
+    held: list[dict[str, Any]] = []
+    async for record in records:
+        held.append(row(record))
+        if len(held) == rows:
+            batch = _batch(held, schema, named=named)
+            schema = batch.schema
+            yield batch
+            held = []
     if held:
-        yield _batch(held, schema)
+        yield _batch(held, schema, named=named)
 
 
-def _batch(rows: list[dict[str, Any]], schema: pyarrow.Schema | None) -> pyarrow.RecordBatch:
+def _batch(rows: list[dict[str, Any]], schema: pyarrow.Schema | None, *, named: bool) -> pyarrow.RecordBatch:
     arrow = _arrow()
+    if schema is not None and not named:
+        # A named schema selects columns; one that was found must not drop any.
+        new = next((name for row in rows for name in row if name not in schema.names), None)
+        if new is not None:
+            raise UsageError(f"column {new!r} is in no record of the first batch; name a schema")
     try:
         return table_of(rows, schema).combine_chunks().to_batches()[0]
     except (arrow.ArrowInvalid, arrow.ArrowTypeError) as error:
-        raise UsageError(
-            f"a record does not fit the schema of those before it: {error}; name a schema"
-        ) from None
+        fault = "the schema" if named else "the schema of those before it; name a schema"
+        raise UsageError(f"a record does not fit {fault}: {error}") from None
 
 
 async def to_pandas(verbs: Verbs, query: Find = None) -> pandas.DataFrame:
