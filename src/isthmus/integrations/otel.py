@@ -10,16 +10,26 @@ message, in which a store may quote them. The SDK and its exporters are the appl
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import contextlib
 import time
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from isthmus._database import AsyncDatabase
-from isthmus._executor import PoolStats
 from isthmus._registry import driver
+from isthmus.integrations._telemetry import (
+    BOUNDS,
+    DURATION,
+    DURATION_TEXT,
+    ERROR,
+    FIGURES,
+    POOL,
+    Figure,
+    Look,
+    most_frequent,
+    names_of,
+    pool_name,
+)
 from isthmus.layers.trace import Call, Spans
 
 if TYPE_CHECKING:
@@ -27,12 +37,6 @@ if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
 
 NAME = "isthmus"
-# The conventions' names where they have one.
-SYSTEMS = {"postgres": "postgresql", "sqlalchemy": "other_sql"}
-# What the conventions advise for db.client.operation.duration.
-BOUNDS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10)
-# An exporter's thread waits this long for the loop to answer.
-PATIENCE = 1.0
 
 
 def instrument(
@@ -57,19 +61,15 @@ def spans(
     metrics = driver("opentelemetry.metrics", extra="otel")
     tracer = trace.get_tracer(NAME, tracer_provider=tracer_provider)
     duration = metrics.get_meter(NAME, meter_provider=meter_provider).create_histogram(
-        "db.client.operation.duration",
+        DURATION,
         unit="s",
-        description="Duration of database client operations.",
+        description=DURATION_TEXT,
         explicit_bucket_boundaries_advisory=BOUNDS,
     )
 
     @contextlib.contextmanager
     def span(call: Call) -> Iterator[Callable[[Mapping[str, int]], None]]:
-        attributes: dict[str, Any] = {
-            "db.system.name": SYSTEMS.get(call.backend, call.backend),
-            "db.operation.name": call.operation,
-            "db.collection.name": call.collection,
-        }
+        attributes: dict[str, Any] = {**names_of(call)}
         # The size is told of a span only: as a metric's attribute it would make a series for each.
         size = {} if call.size is None or call.size < 2 else {"db.operation.batch.size": call.size}
         begun = time.perf_counter()
@@ -82,12 +82,12 @@ def spans(
         ) as current:
 
             def failed(error: str) -> None:
-                attributes["error.type"] = error
-                current.set_attribute("error.type", error)
+                attributes[ERROR] = error
+                current.set_attribute(ERROR, error)
                 current.set_status(trace.StatusCode.ERROR)
 
             try:
-                yield lambda items: failed(max(items, key=lambda name: items[name]))
+                yield lambda items: failed(most_frequent(items))
             except BaseException as error:  # a cancelled call took its time too
                 failed(type(error).__name__)
                 raise
@@ -107,65 +107,24 @@ def observe_pool(
     """
     metrics = driver("opentelemetry.metrics", extra="otel")
     meter = metrics.get_meter(NAME, meter_provider=meter_provider)
-    pool = {"db.client.connection.pool.name": name or f"{db.backend}/{db.collection_name}"}
-    look = _Look(db, asyncio.get_running_loop())
+    pool = {POOL: name or pool_name(db)}
+    look = Look(db, asyncio.get_running_loop())
 
-    def observed(figures: Callable[[PoolStats], Mapping[str, int]], key: str | None = None) -> Any:
+    def observed(figure: Figure) -> Any:
         def callback(_: CallbackOptions) -> Iterable[Observation]:
             stats = look()
             if stats is None:
                 return []
             return [
-                metrics.Observation(value, pool if key is None else {**pool, key: word})
-                for word, value in figures(stats).items()
+                metrics.Observation(value, pool if figure.key is None else {**pool, figure.key: word})
+                for word, value in figure.values(stats).items()
             ]
 
         return [callback]
 
-    connection = "{connection}"
-    meter.create_observable_up_down_counter(
-        "db.client.connection.count",
-        observed(lambda s: {"idle": s.idle, "used": s.in_use}, "db.client.connection.state"),
-        unit=connection,
-        description="Connections by state.",
-    )
-    for what, unit, figure in (
-        ("max", connection, lambda s: {"": s.max_size}),
-        ("idle.min", connection, lambda s: {"": s.min_size}),
-        ("pending_requests", "{request}", lambda s: {"": s.waiting}),
-    ):
-        meter.create_observable_up_down_counter(f"db.client.connection.{what}", observed(figure), unit=unit)
-    meter.create_observable_counter(
-        "db.client.connection.timeouts",
-        observed(lambda s: {"": s.timeouts}),
-        unit="{timeout}",
-        description="Waits for a connection that ended by PoolTimeoutError.",
-    )
-
-
-class _Look:
-    """Takes a snapshot of one loop's pool from whatever thread an exporter runs on."""
-
-    def __init__(self, db: AsyncDatabase, loop: asyncio.AbstractEventLoop) -> None:
-        self._db = weakref.ref(db)
-        self._loop = loop
-
-    def __call__(self) -> PoolStats | None:
-        """Return the figures, or None if the handle is closed or its loop does not answer."""
-        if asyncio._get_running_loop() is self._loop:
-            return self._read()
-        if not self._loop.is_running():
-            return None
-        answer: concurrent.futures.Future[PoolStats | None] = concurrent.futures.Future()
-        try:
-            self._loop.call_soon_threadsafe(lambda: answer.set_result(self._read()))
-            return answer.result(PATIENCE)
-        except (TimeoutError, RuntimeError):  # a loop that is busy, or was closed just now
-            return None
-
-    def _read(self) -> PoolStats | None:
-        db = self._db()
-        return None if db is None or db.closed else db.stats().pool
+    for figure in FIGURES:
+        make = meter.create_observable_counter if figure.grows else meter.create_observable_up_down_counter
+        make(figure.name, observed(figure), unit=figure.unit, description=figure.text)
 
 
 __all__ = ["instrument", "observe_pool", "spans"]
