@@ -5,6 +5,7 @@
 
 * `before`: code for another library, shown for comparison; it does not run.
 * `postgres`, `elasticsearch`, `s3`: needs that server; its URL is in `DATABASE_URL`, `ES_URL`, `S3_URL`.
+* `cluster`: needs processes of its own to be started, which the tests of that integration do.
 * `file=name.py`: is written to that file instead of being run, for a page that shows whole programs.
 
 Blocks share one namespace and one event loop; `await` may stand at the top level. A fence
@@ -51,7 +52,9 @@ class Block:
     @property
     def runs(self) -> bool:
         """Whether the block is ours to run, its server being there."""
-        return "before" not in self.words and (self.server is None or SERVERS[self.server] in os.environ)
+        return not {"before", "cluster"} & set(self.words) and (
+            self.server is None or SERVERS[self.server] in os.environ
+        )
 
     @property
     def file(self) -> str | None:

@@ -403,7 +403,7 @@ class AsyncDatabase(Verbs):
         collection: str | None = None,
         url_from: str | None = None,
     ) -> list[Partition]:
-        """Return disjoint, complete, picklable parts of a query, for Dask and the like.
+        """Return disjoint, complete, picklable parts of a query, for Dask, Ray and the like.
 
         Secrets do not travel: workers take them from their environment, or the whole URL from the
         variable `url_from`. Costs a count and one search by id for each bound.
