@@ -184,7 +184,7 @@ import-time: $(VENV)/.full ## what importing isthmus costs
 
 # Load: minutes long, so no part of `make test`.
 
-.PHONY: load load-dask
+.PHONY: load load-dask load-ray
 load: $(VENV)/.full ## the FastAPI example under load, then with PostgreSQL killed half-way: MINUTES=1
 	$(SERVERS) provision postgres
 	$(BIN)/python -m tests.load.service --minutes $(MINUTES)
@@ -192,6 +192,10 @@ load: $(VENV)/.full ## the FastAPI example under load, then with PostgreSQL kill
 load-dask: $(VENV)/.full ## Dask on 200,000 records of PostgreSQL and S3, a worker killed on the way
 	$(SERVERS) provision postgres s3
 	$(SERVERS) run postgres s3 -- $(BIN)/python -m tests.load.dask_sums
+
+load-ray: $(VENV)/.full ## Ray on 200,000 records of PostgreSQL, a worker killed on the way
+	$(SERVERS) provision postgres
+	$(SERVERS) run postgres -- $(BIN)/python -m tests.load.ray_sums
 
 # Docs
 

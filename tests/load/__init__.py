@@ -1,1 +1,1 @@
-"""Loads that take minutes: `make load` and `make load-dask`; no part of the tests."""
+"""Loads that take minutes: `make load`, `make load-dask`, `make load-ray`; no part of the tests."""
