@@ -240,8 +240,10 @@ class Reader:
         hits = found["hits"]["hits"]
         if len(hits) > size:
             return Page([], MORE)
-        main = [hit for hit in hits if not plan.apart(hit["_source"])]
-        aside = [hit for hit in hits if plan.apart(hit["_source"])] if len(main) < len(hits) else []
+        main: list[dict[str, Any]] = []
+        aside: list[dict[str, Any]] = []
+        for hit in hits:
+            (aside if plan.apart(hit["_source"]) else main).append(hit)
         return Page(self.records(main), None, records_of(aside))
 
     def _paged(self, hits: list[dict[str, Any]], size: int, aside: list[Record]) -> Page:
