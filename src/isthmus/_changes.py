@@ -7,9 +7,12 @@ again and again while a batch is built; lists of texts it leaves alone.
 from __future__ import annotations
 
 import operator
+import string
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any, overload
+
+import orjson
 
 from isthmus._executor import Change
 from isthmus._record import Record
@@ -117,6 +120,16 @@ class Changes(Sequence[Change]):
                     change.own_id = True
             self._items = items
         return items
+
+
+# What stands for itself in JSON.
+_PLAIN = f"{string.ascii_letters}{string.digits}-_.:/@ ".encode()
+
+
+def quoted(ids: list[str]) -> list[str]:
+    """Return ids as JSON."""
+    plain = not "".join(ids).encode().translate(None, _PLAIN)
+    return [f'"{id}"' for id in ids] if plain else [orjson.dumps(id).decode() for id in ids]
 
 
 def changes_for(records: Sequence[Any]) -> Changes | None:

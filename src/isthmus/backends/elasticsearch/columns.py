@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import string
 from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
-import orjson
-
-from isthmus._changes import Changes
+from isthmus._changes import Changes, quoted
 from isthmus._executor import Result
 from isthmus._values import encode, encode_many
 from isthmus.backends.elasticsearch.bulk import Bulk
@@ -24,8 +21,6 @@ _MOST_BYTES = 4
 # No text in fewer characters than this is too long to be indexed.
 _SHORT = 4_000
 _AROUND = 200
-# What stands for itself in JSON.
-_PLAIN = f"{string.ascii_letters}{string.digits}-_.:/@ ".encode()
 
 
 def fits(index: Index, changes: Changes) -> bool:
@@ -37,7 +32,7 @@ def creates_in_columns(
     index: Index, bulk: Bulk, max_bytes: int, changes: Changes, results: list[Result | None]
 ) -> Generator[Creates, None, None]:
     """Yield chunks of creates, as `prepare.creates` does for a third of its price."""
-    data, ids = changes.plain or (), _identities(changes.ids)
+    data, ids = changes.plain or (), quoted(changes.ids)
     chunk, size, start = begun(), 0, 0
     while start < len(ids):
         stop = min(start + min(_TOGETHER, bulk.size), len(ids))
@@ -58,13 +53,6 @@ def creates_in_columns(
             size += length
     if chunk.at:
         yield chunk
-
-
-def _identities(ids: list[str]) -> list[str]:
-    """Return ids as JSON."""
-    together = "".join(ids)
-    plain = not together.encode().translate(None, _PLAIN)
-    return [f'"{id}"' for id in ids] if plain else [orjson.dumps(id).decode() for id in ids]
 
 
 def _texts(

@@ -13,13 +13,12 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Sequence
-from functools import partial
 from itertools import repeat
 from typing import NamedTuple, TypeAlias
 
 import orjson
 
-from isthmus.backends.s3.envelope import Row, row_of
+from isthmus.backends.s3.envelope import Row, made_row, row_of
 from isthmus.errors import UnexpectedError
 
 LOG, CHECKPOINTS, PARTS = "_log/", "_ckpt/", "_parts/"
@@ -92,12 +91,16 @@ def entry_body(seq: int, token: str, effects: Sequence[Effect], *, cleared: bool
     """Return an entry's body."""
     lines = [orjson.dumps({"deleted": id}) if row is None else row.line() for id, row in effects]
     lines.append(b"")
-    body = b"\n".join(lines)
+    return headed(seq, token, len(effects), b"\n".join(lines), cleared=cleared)
+
+
+def headed(seq: int, token: str, count: int, body: bytes, *, cleared: bool) -> bytes:
+    """Return an entry's body, of so many lines."""
     header = {
         "isthmus": _FORMAT,
         "seq": seq,
         "token": token,
-        "lines": len(effects),
+        "lines": count,
         "cleared": cleared,
         "sum": checksum(body),
     }
@@ -159,7 +162,6 @@ _rows = re.compile(
     rb'\{"id":"([^"\\]*)","version":"([^"]*)","created_at":"([^"]*)","updated_at":"([^"]*)",'
     rb'"metadata":\{\},"data":([^\n]*)\}\n'
 )
-_row = partial(tuple.__new__, Row)
 
 
 def _cut(body: bytes, begin: int) -> list[Row] | None:
@@ -174,7 +176,7 @@ def _cut(body: bytes, begin: int) -> list[Row] | None:
     ids, versions, created, updated = (b"\n".join(head).decode().split("\n") for head in heads)
     times = {time: time for time in created + updated}  # most rows of a batch share one
     shared = map(times.__getitem__, created), map(times.__getitem__, updated)
-    return list(map(_row, zip(ids, versions, *shared, repeat(b"{}"), data, strict=False)))
+    return list(map(made_row, zip(ids, versions, *shared, repeat(b"{}"), data, strict=False)))
 
 
 def part_body(rows: Sequence[Row]) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from itertools import repeat
 
 from isthmus._changes import Changes
 from isthmus._executor import MORE, Change, Kind, Page, PageRequest, Result, not_written
@@ -19,10 +20,10 @@ from isthmus.backends.s3 import MAX_RECORD_BYTES
 from isthmus.backends.s3.checkpoint import Checkpointer
 from isthmus.backends.s3.conditions import Conditions
 from isthmus.backends.s3.config import Log as LogConfig
-from isthmus.backends.s3.envelope import Row, now, record_of, records_of, token
+from isthmus.backends.s3.envelope import Row, made_row, new_lines, now, record_of, records_of, token
 from isthmus.backends.s3.errors import PreconditionError
 from isthmus.backends.s3.log import Log, MovedError, moment, unconfirmed
-from isthmus.backends.s3.log_entry import Effect, Entry, entry_body, entry_key, entry_token
+from isthmus.backends.s3.log_entry import Effect, Entry, entry_body, entry_key, entry_token, headed
 from isthmus.backends.s3.log_search import matching_rows
 from isthmus.backends.s3.log_view import View
 from isthmus.backends.s3.object_layout import judge_version, rewritten
@@ -50,16 +51,30 @@ class Batch:
         self.changes = changes
         self.atomic = atomic
         self.done: asyncio.Future[list[Result]] = asyncio.get_running_loop().create_future()
-        self.texts: list[tuple[bytes, bytes] | InvalidRecordError] = []
+        self.together: list[str] | None = None
+        """The data of plain records that are all valid: nothing else of them needs a look."""
+        self._texts: list[tuple[bytes, bytes] | InvalidRecordError] = []
         if kind is not None and kind is not Kind.DELETE:
-            self.texts = _all_encoded(changes)
-        self.size = sum(len(text[0]) + len(text[1]) for text in self.texts if isinstance(text, tuple))
+            self.together = _together(changes)
+            if self.together is None:
+                self._texts = list(map(_encoded, changes))
+        self.size = sum(map(len, self.together or ()))
+        self.size += sum(len(text[0]) + len(text[1]) for text in self._texts if isinstance(text, tuple))
+
+    def texts(self, at: int) -> tuple[bytes, bytes]:
+        """Return a change's data and metadata, or raise why it has none."""
+        if self.together is not None:
+            return self.together[at].encode(), b"{}"
+        texts = self._texts[at]
+        if isinstance(texts, InvalidRecordError):
+            raise texts
+        return texts
 
     def needs_rows(self) -> bool:
         """Return whether judging it needs more than ids."""
-        return self.kind is not None and (
-            self.kind in {Kind.UPDATE, Kind.REPLACE, Kind.UPSERT} or any(c.if_version for c in self.changes)
-        )
+        if self.kind is Kind.DELETE:
+            return any(c.if_version for c in self.changes)
+        return self.kind in {Kind.UPDATE, Kind.REPLACE, Kind.UPSERT}
 
 
 class Plan:
@@ -76,6 +91,44 @@ class Plan:
     def version(self) -> str:
         """Return a version that no other write has."""
         return f"{self.token}{len(self.effects):x}"
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to write."""
+        return not self.effects and not self.cleared
+
+    def body(self, seq: int) -> bytes:
+        """Return the entry's body."""
+        return entry_body(seq, self.token, self.effects, cleared=self.cleared)
+
+    async def finish(self) -> None:
+        """Make what only the view needs, while the entry is on its way."""
+
+
+class Creation(Plan):
+    """The plan of one batch of plain records, all new: a third of the work of judging each."""
+
+    def __init__(self, ids: list[str], texts: list[str]) -> None:
+        super().__init__()
+        self.results = [list(ids)]
+        self._ids, self._texts, self._stamp = ids, texts, now()
+        self._versions = [f"{self.token}{place:x}" for place in range(len(ids))]
+
+    @property
+    def idle(self) -> bool:
+        """Return False: such a batch is not empty."""
+        return False
+
+    def body(self, seq: int) -> bytes:
+        """Return the entry's body."""
+        lines = new_lines(self._ids, self._versions, self._stamp, self._texts)
+        return headed(seq, self.token, len(self._ids), lines, cleared=False)
+
+    async def finish(self) -> None:
+        """Make the rows."""
+        stamps, data = repeat(self._stamp), map(str.encode, self._texts)
+        rows = map(made_row, zip(self._ids, self._versions, stamps, stamps, repeat(b"{}"), data, strict=False))
+        self.effects = list(zip(self._ids, rows, strict=True))
 
 
 class LogLayout:
@@ -206,7 +259,7 @@ class _Writer:
                 continue
             seq = view.seq
             plan = judged(group, view, rows)
-            if not plan.effects and not plan.cleared:
+            if plan.idle:
                 # Nothing to write, so nothing proves the view current but another look.
                 view = await self.log.current()
                 if view.seq != seq:
@@ -239,10 +292,10 @@ class _Writer:
             if (await self.log.catch_up()).seq != before:
                 return False
         begun = moment()
-        body = entry_body(seq, mark, plan.effects, cleared=plan.cleared)
         key = entry_key(self.log.place, seq)
+        put = self.log.requests.put_if(key, plan.body(seq), lambda found: entry_token(found) == mark)
         try:
-            await self.log.requests.put_if(key, body, lambda found: entry_token(found) == mark)
+            await asyncio.gather(put, plan.finish())
         except PreconditionError:
             return False
         if unconfirmed(view, self.log.config) and not await self._part_of_log(seq, mark, key):
@@ -275,6 +328,9 @@ class _Writer:
 
 def judged(group: Sequence[Batch], view: View, rows: dict[str, Row]) -> Plan:
     """Return what batches do one after another to the records of a view."""
+    creation = _creation(group[0], view) if len(group) == 1 else None
+    if creation is not None:
+        return creation
     plan = Plan()
     stamp = now()
     for batch in group:
@@ -293,6 +349,14 @@ def judged(group: Sequence[Batch], view: View, rows: dict[str, Row]) -> Plan:
             plan.ahead = plan.ahead if undo[1] is None else undo[1]
         plan.results.append(results)
     return plan
+
+
+def _creation(batch: Batch, view: View) -> Creation | None:
+    if batch.kind is not Kind.CREATE or batch.together is None:
+        return None
+    ids = Changes.of(batch.changes).ids
+    new = len(set(ids)) == len(ids) and view.slots.keys().isdisjoint(ids)
+    return Creation(ids, batch.together) if new else None
 
 
 def _clear(plan: Plan, view: View) -> int:
@@ -318,13 +382,13 @@ def _judge(batch: Batch, at: int, plan: Plan, view: View, rows: dict[str, Row], 
                     _note(plan, id, None)
                 return exists
             case Kind.CREATE:
-                data, metadata = _texts(batch.texts[at])
+                data, metadata = batch.texts(at)
                 if exists:
                     raise AlreadyExistsError(f"a record with the id {id!r} is there already")
                 _note(plan, id, Row(id, plan.version(), stamp, stamp, metadata, data))
                 return id
             case Kind.REPLACE | Kind.UPDATE | Kind.UPSERT:
-                data, metadata = _texts(batch.texts[at])
+                data, metadata = batch.texts(at)
                 current = None if row is None else record_of(row)
                 made = rewritten(batch.kind, change, current, data, metadata, stamp)
                 if len(made.data) + len(made.metadata) > MAX_RECORD_BYTES:
@@ -347,23 +411,17 @@ def _versioned(row: Row | None) -> Record | None:
     return None if row is None else record_of(row)
 
 
-def _texts(texts: tuple[bytes, bytes] | InvalidRecordError) -> tuple[bytes, bytes]:
-    if isinstance(texts, InvalidRecordError):
-        raise texts
-    return texts
-
-
-def _all_encoded(changes: Sequence[Change]) -> list[tuple[bytes, bytes] | InvalidRecordError]:
-    """Return each change's texts, or why it has none; those of plain records are made together."""
+def _together(changes: Sequence[Change]) -> list[str] | None:
+    """Return the data of plain records, made together; None unless all of them are plain and valid."""
     plain = changes.plain if isinstance(changes, Changes) else None
-    if plain:
-        try:
-            texts = [text.encode() for text in encode_many(plain)]
-        except InvalidRecordError:
-            texts = []
-        if texts and max(map(len, texts)) <= MAX_RECORD_BYTES:
-            return [(text, b"{}") for text in texts]
-    return [_encoded(change) for change in changes]
+    if not plain:
+        return None
+    try:
+        texts = list(encode_many(plain))
+    except InvalidRecordError:
+        return None
+    # A character takes four bytes at most.
+    return texts if len(max(texts, key=len)) * 4 <= MAX_RECORD_BYTES else None
 
 
 def _encoded(change: Change) -> tuple[bytes, bytes] | InvalidRecordError:
