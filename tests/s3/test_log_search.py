@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from typing import Any
 
@@ -9,14 +10,17 @@ import orjson
 import pytest
 
 from isthmus import AsyncDatabase, Query, field
+from isthmus._changes import Changes
 from isthmus._executor import Change, Kind, PageRequest
 from isthmus._query.ast import And, Predicate
 from isthmus._query.evaluate import holds
 from isthmus._query.normalize import normalized
 from isthmus._record import Record
 from isthmus.backends.s3.backend import DEFAULT, S3Backend
+from isthmus.backends.s3.envelope import new_lines
 from isthmus.backends.s3.log_entry import Row, _cut, checksum, entry_body, part_body, read_entry, read_rows
-from isthmus.errors import UnexpectedError
+from isthmus.backends.s3.log_sieve import sieve_of
+from isthmus.errors import AlreadyExistsError, InvalidRecordError, UnexpectedError
 from tests.s3.stores import client_of, config_for, every, ids_of, opened, write
 from tests.seeds import drawn
 
@@ -159,3 +163,73 @@ def test_an_entry_without_a_checksum_is_read() -> None:
     assert read_entry(header + row.line() + b"\n", "k").effects == [("a", row)]
     with pytest.raises(UnexpectedError):
         read_entry(header + row.line(), "k")
+
+
+def test_a_sieve_passes_every_match_and_not_everything() -> None:
+    """What a row's text tells is a superset, however other writers spell numbers, spaces and keys."""
+    seed = drawn()
+    rng = random.Random(seed)
+    spellings = [
+        orjson.dumps,
+        lambda data: json.dumps(data, indent=1).encode(),
+        lambda data: json.dumps(data).replace('"v"', '"\\u0076"').encode(),
+        lambda data: orjson.dumps(data).replace(b":1}", b":10e-1}").replace(b":0}", b":-0}"),
+    ]
+    passed = refused = 0
+
+    for _ in range(3_000):
+        where = normalized(_predicate(rng, 1))
+        sieve = sieve_of(where)
+        if sieve is None:
+            continue
+        for value in VALUES:
+            text = rng.choice(spellings)({"v": value})
+            if holds(where, Record(orjson.loads(text), id="a")):
+                assert sieve(text), (seed, where, text)
+                passed += 1
+            refused += not sieve(text)
+
+    assert passed > 100
+    assert refused > 100
+
+
+def test_lines_made_together_are_those_of_each_row() -> None:
+    """A batch of new records is written as its rows are one by one, whatever is in the ids."""
+    for ids in (["a", "b-1"], ['q"', "back\\slash", "é\n", "\u2028"]):
+        rows = [Row(id, f"v{at}", "t", "t", b"{}", '{"n":"é"}'.encode()) for at, id in enumerate(ids)]
+
+        lines = new_lines(ids, [row.version for row in rows], "t", [row.data.decode() for row in rows])
+
+        assert lines == b"".join([row.line() + b"\n" for row in rows])
+
+
+@pytest.mark.asyncio
+async def test_batches_of_plain_records_are_new_only_once(url: str) -> None:
+    """The shortcut for new records is not taken where one is there, comes twice or is invalid."""
+
+    def batch(*ids: str, **data: Any) -> Changes:
+        return Changes(list(ids), [{"n": 1}] * (len(ids) - 1) + [{"n": 2, **data}])
+
+    async with opened(url, layout="log") as backend:
+        first = await backend.write(DEFAULT, Kind.CREATE, batch("a", "b"), atomic=False)
+        there = await backend.write(DEFAULT, Kind.CREATE, batch("c", "a"), atomic=False)
+        twice = await backend.write(DEFAULT, Kind.CREATE, batch("d", "d"), atomic=False)
+        invalid = await backend.write(DEFAULT, Kind.CREATE, batch("e", "f", x=object()), atomic=False)
+        nothing = await backend.write(DEFAULT, Kind.CREATE, batch("g", "a"), atomic=True)
+        here = await every(backend)
+
+        async with opened(url, prefix=backend.config.prefix, layout="log", timeout=21) as other:
+            read = await every(other)
+
+    assert first == ["a", "b"]
+    assert there[0] == "c"
+    assert isinstance(there[1], AlreadyExistsError)
+    assert twice[0] == "d"
+    assert isinstance(twice[1], AlreadyExistsError)
+    assert invalid[0] == "e"
+    assert isinstance(invalid[1], InvalidRecordError)
+    assert isinstance(nothing[1], AlreadyExistsError)
+    assert [(record.id, record.data) for record in here] == [
+        ("a", {"n": 1}), ("b", {"n": 2}), ("c", {"n": 1}), ("d", {"n": 1}), ("e", {"n": 1}),
+    ]  # fmt: skip
+    assert [(r.id, r.data, r.version) for r in read] == [(r.id, r.data, r.version) for r in here]

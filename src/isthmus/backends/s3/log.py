@@ -218,19 +218,20 @@ class Log:
                 seqs.append(seq)
         for at in range(0, len(seqs), 64):
             window = seqs[at : at + 64]
-            blobs: dict[int, Blob | None] = {}
+            entries: dict[int, Entry] = {}
 
-            async def one(seq: int, blobs: dict[int, Blob | None] = blobs) -> None:
-                blobs[seq] = await self.requests.get(entry_key(self.place, seq))
+            async def one(seq: int, entries: dict[int, Entry] = entries) -> None:
+                key = entry_key(self.place, seq)
+                blob = await self.requests.get(key)
+                if blob is not None:
+                    entries[seq] = read_entry(blob.body, key)  # while the others are on their way
 
             await each(one, window, min(len(window), self.requests.limit))
             for seq in window:
-                blob = blobs[seq]
-                if blob is None or seq != view.seq + 1:
+                if seq not in entries or seq != view.seq + 1:
                     # Removed since checkpoints were listed: there is a newer one.
                     raise MovedError
-                key = entry_key(self.place, seq)
-                view.apply(read_entry(blob.body, key), key)
+                view.apply(entries.pop(seq), entry_key(self.place, seq))
 
     async def rows(self, view: View, ids: Iterable[str]) -> dict[str, Row]:
         """Return the rows of those ids that are there, reading again what was let go.

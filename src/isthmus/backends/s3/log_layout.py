@@ -127,7 +127,9 @@ class Creation(Plan):
     async def finish(self) -> None:
         """Make the rows."""
         stamps, data = repeat(self._stamp), map(str.encode, self._texts)
-        rows = map(made_row, zip(self._ids, self._versions, stamps, stamps, repeat(b"{}"), data, strict=False))
+        rows = map(
+            made_row, zip(self._ids, self._versions, stamps, stamps, repeat(b"{}"), data, strict=False)
+        )
         self.effects = list(zip(self._ids, rows, strict=True))
 
 
