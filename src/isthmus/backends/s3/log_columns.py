@@ -24,21 +24,13 @@ class Columns:
     def __init__(self, max_bytes: int) -> None:
         self._max_cells = max_bytes // _CELL_BYTES
         self._held: OrderedDict[Path, list[Cell]] = OrderedDict()
-        self._asked: set[Path] = set()
         self._changed: set[str] = set()
         """Ids whose cells are to be read again."""
 
     def drop(self) -> None:
         """Forget all columns."""
         self._held.clear()
-        self._asked.clear()
         self._changed.clear()
-
-    def asked_before(self, paths: Sequence[Path]) -> bool:
-        """Return whether all of these paths were asked for since columns were dropped; now they are."""
-        before = self._asked.issuperset(paths)
-        self._asked.update(paths)
-        return before
 
     def inserted(self, at: int, id: str) -> None:
         """Note a new id at a place in the order."""

@@ -10,7 +10,6 @@ from isthmus.backends.s3.envelope import Row
 from isthmus.backends.s3.ids import Span, span_of
 from isthmus.backends.s3.log import Log
 from isthmus.backends.s3.log_match import columns_of, matching, paths_of
-from isthmus.backends.s3.log_sieve import sieve_of
 from isthmus.backends.s3.log_view import View
 from isthmus.errors import UnexpectedError
 
@@ -26,8 +25,6 @@ async def matching_rows(log: Log, view: View, where: Predicate, after: str | Non
     if span.only is not None:
         ids = sorted(id for id in span.only if id in view.slots and (after is None or id > after))
         return (await _judged(log, view, where, ids))[:most]
-    # A column is worth its price from the second search on.
-    sieve = None if where == TRUE or view.asked_before(paths_of(where)) else sieve_of(where)
     found: list[Row] = []
     size = _CHUNK
     while len(found) < most:
@@ -40,11 +37,7 @@ async def matching_rows(log: Log, view: View, where: Predicate, after: str | Non
             break
         if where == TRUE:
             chunk = chunk[: most - len(found)]
-        if sieve is not None and view.whole:
-            passed = [id for id in chunk if sieve(view.row(id).data)]
-            found += await _judged(log, view, where, passed)
-        else:
-            found += await _rows(log, view, where, chunk, begin)
+        found += await _rows(log, view, where, chunk, begin)
         after = chunk[-1]
         size *= 4
     return found[:most]

@@ -69,10 +69,6 @@ class View:
         ids = self.ids()
         return self._columns.of(paths, ids, self.row, lambda one: bisect.bisect_left(ids, one))
 
-    def asked_before(self, paths: Sequence[Path]) -> bool:
-        """Return whether columns of these paths were asked for since rows last changed much; now they are."""
-        return self._columns.asked_before(paths)
-
     def row(self, id: str) -> Row:
         """Return a row that is held."""
         row = self.slots[id].row
