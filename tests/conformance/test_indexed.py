@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from isthmus import AsyncDatabase
@@ -13,16 +15,24 @@ from isthmus.testing.conformance.texts import *  # noqa: F403
 from tests.stores import store_of
 
 _INDEXED = ["t", "v", "n", "name", "age", "score", "city", "tags", "items.price"]
+# Each kind of index by the name of its tests: the store, what is indexed, and further kinds.
+_KINDS: dict[str, tuple[str, list[str], dict[str, object]]] = {
+    "sqlite": ("sqlite", _INDEXED, {}),
+    "postgres": ("postgres", _INDEXED, {}),
+    "postgres-further": ("postgres", [], {"substring": ["t", "name"], "gin": True}),
+}
 
 
 @pytest.fixture(
-    params=[pytest.param(name, marks=pytest.mark.backend(name)) for name in ("sqlite", "postgres")]
+    params=[pytest.param(kind, marks=pytest.mark.backend(store)) for kind, (store, _, _) in _KINDS.items()]
 )
 def database(request: pytest.FixtureRequest) -> Database:
     """Return what opens a fresh handle whose fields are indexed."""
-    store = store_of(request.param)
+    name, indexed, further = _KINDS[request.param]
+    store = store_of(name)
+    store = dataclasses.replace(store, config={**store.config, **further})
 
     async def fresh() -> AsyncDatabase:
-        return await store.open(_INDEXED)
+        return await store.open(indexed)
 
     return fresh

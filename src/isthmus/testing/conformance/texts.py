@@ -156,6 +156,10 @@ async def test_ilike_folds_each_character(db: AsyncDatabase, pattern: str, expec
         ("💥.", {"💥b"}),
         (r"\\", {"a\\c", "\\"}),
         (r"\[%", {"[%"}),
+        (r"[\^_]", {"_", "a_c"}),
+        (r"[%\]]", {"%", "[%", "a%c"}),
+        (r"[\\-^]", {"\\", "a\\c"}),
+        (r"[Z-\\]", {"Z", "[%", "\\", "a\\c"}),
         (
             "a(?=.)",
             {t for t in TEXTS if "a" in t and t.index("a") + 1 < len(t) and t[t.index("a") + 1] != "\n"},
@@ -169,7 +173,12 @@ async def test_regex_is_pythons_search(db: AsyncDatabase, pattern: str, expected
 
 
 @pytest.mark.parametrize(
-    "part", ["", "a", "A", "%", "_", "\\", "é", "日", "💥", "\n", "c", "ss", "[", ".", "\uffff"]
+    "part",
+    [
+        *("", "a", "A", "%", "_", "\\", "é", "日", "💥", "\n", "c", "ss", "[", ".", "\uffff"),
+        # Long enough for an index of trigrams.
+        *("a%c", "a_c", "a\\c"),
+    ],
 )
 @pytest.mark.asyncio
 async def test_prefix_suffix_and_substring_are_literal(db: AsyncDatabase, part: str) -> None:
