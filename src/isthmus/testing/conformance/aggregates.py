@@ -101,6 +101,27 @@ async def test_sums_take_numbers_only_and_integers_add_exactly(db: AsyncDatabase
 
 
 @pytest.mark.asyncio
+async def test_a_value_found_twice_counts_twice(db: AsyncDatabase) -> None:
+    """A list is a multiset of values: none of them is taken for another that is equal (§3, §7)."""
+    await stored(
+        db,
+        {
+            "several": {"k": 1, "t": ["x", "x", "y"], "n": [7, 7], "b": [True, True]},
+            "one": {"k": 2, "t": "x", "n": 1, "b": False},
+        },
+    )
+
+    assert await db.aggregate(t=("count", "t")) == [{"t": 4}]
+    assert await db.aggregate(n=("count", "n"), sum=("sum", "n")) == [{"n": 3, "sum": 15}]
+    assert await db.aggregate(b=("count", "b")) == [{"b": 3}]
+    assert await db.aggregate(t=("count", "t"), by="k") == [{"k": 1, "t": 3}, {"k": 2, "t": 1}]
+    assert await db.aggregate(records="count", by="t") == [
+        {"t": "x", "records": 2},
+        {"t": "y", "records": 1},
+    ]
+
+
+@pytest.mark.asyncio
 async def test_sums_with_floats_agree_within_a_trifle(db: AsyncDatabase) -> None:
     """1e-12 relative (§7)."""
     await put(db, [{"v": n * 0.1, "w": n} for n in range(100)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from typing import Any
 
 import pytest
@@ -25,6 +26,30 @@ async def test_every_kind_of_id_is_kept_as_it_is(db: AsyncDatabase) -> None:
     assert sorted([r.id or "" async for r in db.stream()]) == sorted(IDS)
     for n, id in enumerate(IDS):
         assert [r.data["n"] for r in await db.search(field("_id") == id)] == [n], id
+
+
+@pytest.mark.asyncio
+async def test_ids_are_asked_for_like_texts(db: AsyncDatabase) -> None:
+    """Prefixes, substrings, ends and ranges of `_id`, by code point, up to the last ones there are."""
+    await put(db, [Record({}, id=id) for id in IDS])
+    starts = sorted({id[:1] for id in IDS})
+    parts = [*starts, "a/", "x" * 300, "\ud7ff", "\uffff", "\U0010ffff"]
+
+    for part in parts:
+        assert {r.id for r in await db.search(field("_id").starts_with(part))} == {
+            id for id in IDS if id.startswith(part)
+        }, part
+    for part in ("/", "💥", "x" * 300):
+        where = field("_id").contains(part) & ~field("_id").ends_with(part)
+        assert {r.id for r in await db.search(where)} == {
+            id for id in IDS if part in id and not id.endswith(part)
+        }, part
+    for low, high in itertools.pairwise(starts[::5]):
+        assert [r.id for r in await db.search(field("_id").between(low, high))] == sorted(
+            id for id in IDS if low <= id <= high
+        )
+        assert await db.count(field("_id") > low) == sum(id > low for id in IDS)
+        assert await db.count(field("_id") <= low) == sum(id <= low for id in IDS)
 
 
 @requires("compare_and_set")

@@ -36,6 +36,11 @@ ASKED: dict[str, tuple[Any, str]] = {
     "whole list, nested": (field("tags") == ["red", ["blue", ["deep"]]], "eve"),
     "whole list of objects": (field("items") == [{"price": 20, "sku": "a"}], "dan"),
     "part of a list is not the list": (field("tags") == ["red"], ""),
+    "one of two whole lists": (
+        (field("tags") == ["red", "blue"]) | (field("tags") == ["green"]),
+        "alice dan",
+    ),
+    "a whole list or an element": ((field("tags") == ["green"]) | (field("tags") == "blue"), "alice dan eve"),
     "empty list": (field("items") == [], "bob"),
     "not the whole list": (field("tags") != ["red", "blue"], "bob carol dan eve"),
     "in with lists": (field("tags").in_([[], ["green"]]), "bob dan"),

@@ -93,6 +93,20 @@ async def test_types_have_an_order_among_each_other(db: AsyncDatabase, direction
     )
 
 
+@pytest.mark.parametrize("direction", ["asc", "desc"])
+@pytest.mark.asyncio
+async def test_long_texts_that_begin_alike_are_told_apart_in_order(db: AsyncDatabase, direction: Any) -> None:
+    """By code point, beyond what an index holds too; a page goes on where the one before ended."""
+    texts = ["x" * 300 + end for end in ("", "A", "a", "B", "b", "Z", "é", "É", "_", "1", "💥")]
+    await stored(db, {f"{n:02}": {"t": text} for n, text in enumerate(texts)})
+    expected = [f"{texts.index(t):02}" for t in sorted(texts, reverse=direction == "desc")]
+    query = Query().sort("t", direction)
+
+    assert await listed(db, query) == expected
+    assert await listed(db, query.limit(4)) == expected[:4]
+    assert [r.id async for r in db.stream(query, page_size=2)] == expected
+
+
 @pytest.mark.asyncio
 async def test_limit_and_offset_stand_alone(db: AsyncDatabase) -> None:
     """limit 0 gives nothing, an offset needs no limit, both go by id without a sort."""
