@@ -33,6 +33,8 @@ FEWEST = 50
 # Many times what the slowest trial takes: a loop without end works, one that waits does not.
 CPU_SECONDS = 60
 WALL_SECONDS = 600
+# What random tests draw is drawn alike for each mutant.
+_SAME_EACH_TIME = {"PYTHONDONTWRITEBYTECODE": "1", "ISTHMUS_TEST_SEED": "1"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +152,7 @@ class Bench:
 
     def _notices(self, name: str, trial: Trial, package: str) -> bool:
         path = f"{package}{os.pathsep}{self._tree}"
-        env = {**os.environ, **_server_of(GROUPS[name]), "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
+        env = {**os.environ, **_server_of(GROUPS[name]), "PYTHONPATH": path, **_SAME_EACH_TIME}
         try:
             done = subprocess.run(
                 [sys.executable, *trial],

@@ -43,6 +43,7 @@ QUERIES = {
     "a nested path": field("address.zip") == "10005",
     "an element of a list": (field("tags") == "t17"),
     "one of some elements": field("tags").in_(["t17", "t18"]),
+    "an element or one of some": (field("tags") == "t17") | field("tags").in_(["t18", "t19"]),
     "a substring": field("email").contains("1999@"),
     "an end": field("email").ends_with("1999@x.org"),
 }
