@@ -229,13 +229,14 @@ async def _search_log(bare: S3Store) -> AsyncIterator[Row]:
     async def bare_cold() -> float:
         found = []
         held.clear()
+        cold = store()  # with connections to open, as a handle has that was just made
         with Timer() as timer:
             keys = [
                 entry["path"]
-                async for part in obstore.list(bare, prefix=f"plain-{prefix}/")
+                async for part in obstore.list(cold, prefix=f"plain-{prefix}/")
                 for entry in part
             ]
-            answers = await asyncio.gather(*(obstore.get_async(bare, key) for key in keys))
+            answers = await asyncio.gather(*(obstore.get_async(cold, key) for key in keys))
             for answer in answers:
                 held.extend(map(orjson.loads, bytes(await answer.bytes_async()).split(b"\n")))
             found = [value for value in held if value["group"] == 3]
