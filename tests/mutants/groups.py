@@ -64,6 +64,7 @@ _PLANS = _pytest(
     *("tests/postgres/test_indexes.py", "tests/postgres/test_meaning.py"),
     *("-k", "not random_queries and not ten_thousand"),
 )
+_TYPES = _pytest("tests/elasticsearch/test_known_types.py")
 _IDS = _pytest("tests/s3/test_ids.py", "tests/s3/test_keys.py")
 
 
@@ -75,7 +76,7 @@ GROUPS: dict[str, Group] = {
     # The slow ones first, lest one of two threads is left with them in the end.
     "elasticsearch": Group(
         _files("backends/elasticsearch", "compile order pattern aggregate"),
-        _backend("elasticsearch", 400, "--per-set", "80"),
+        _backend("elasticsearch", 400, "--per-set", "80", own=(_TYPES,)),
         10,
         ("ISTHMUS_TEST_ELASTICSEARCH_URL", "ISTHMUS_TEST_ELASTICSEARCH_URL"),
     ),
