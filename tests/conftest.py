@@ -17,6 +17,7 @@ _SESSION = pytest.StashKey[servers.Session]()
 def pytest_configure(config: pytest.Config) -> None:
     """Register the marker and, in the process that leads, open the session of servers."""
     config.addinivalue_line("markers", "backend(name): the backend that a test is counted under")
+    config.addinivalue_line("markers", "last: runs after the others, whose clocks it would disturb")
     config.stash[_PASSED] = Counter()
     config.stash[_NOT_ALLOWED] = {}
     # A worker of pytest-xdist is part of the session that its controller
@@ -30,6 +31,11 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     session = config.stash.get(_SESSION, None)
     if session is not None:
         session.end()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests marked `last` at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("last") is not None)
 
 
 @pytest.fixture(scope="session")

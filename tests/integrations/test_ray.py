@@ -19,9 +19,11 @@ from isthmus import AsyncDatabase, ConfigError, MissingExtraError, Query, Record
 from isthmus._partition import Partition
 from isthmus._values import new_id
 from isthmus.integrations import frames
-from isthmus.integrations._ray_source import IsthmusDatasource, blocks
 from isthmus.integrations.ray import to_ray
 from tests.servers import server
+
+# A session starts processes, and Ray itself is a third of all objects that the collector walks.
+pytestmark = pytest.mark.last
 
 ROOT = Path(__file__).parents[2]
 COUNT = 1_000
@@ -124,6 +126,8 @@ async def test_a_source_travels_without_a_handle_or_a_secret(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is pickled with names only, and one task of it reads each partition."""
+    from isthmus.integrations._ray_source import IsthmusDatasource
+
     monkeypatch.setenv(URL, f"sqlite:///{tmp_path}/ray.db?pool.readers=1")
     await (await filled(tmp_path)).close()
     async with await AsyncDatabase.open(os.environ[URL]) as db:
@@ -147,6 +151,8 @@ async def test_blocks_are_bounded_and_the_handle_is_closed_with_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also when the reader stops half-way, and when a block cannot be made."""
+    from isthmus.integrations._ray_source import blocks
+
     monkeypatch.setattr(frames.batched, "__kwdefaults__", {"rows": 300, "schema": None})
     closed: list[bool] = []
     close = AsyncDatabase.close
@@ -182,6 +188,8 @@ async def test_blocks_are_bounded_and_the_handle_is_closed_with_them(
 @pytest.mark.asyncio
 async def test_an_empty_partition_is_an_empty_block_if_its_columns_are_known(tmp_path: Path) -> None:
     """And none if they are not."""
+    from isthmus.integrations._ray_source import blocks
+
     async with await filled(tmp_path) as db:
         (part,) = await db.partitions(field("n") < 0, 1)
 
@@ -194,6 +202,8 @@ async def test_an_empty_partition_is_an_empty_block_if_its_columns_are_known(tmp
 
 def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ray itself, or a partition, or on a worker the variable that holds the URL."""
+    from isthmus.integrations._ray_source import blocks
+
     part = Partition(
         number=0, opener=AsyncDatabase, backend="sqlite", settings={}, url_from=URL, collection="records",
         query={}, low=None, high=None,
