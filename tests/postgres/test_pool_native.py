@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import uuid
 import warnings
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -33,12 +34,14 @@ def driver(request: pytest.FixtureRequest) -> str:
 
 @pytest_asyncio.fixture
 async def native(url: str, driver: str) -> AsyncIterator[NativePool]:
-    """A native pool with a table of numbers."""
-    async with opened(url, pool={"max_size": 2}, driver=driver) as pool:
+    """A native pool with a table of numbers, in a schema of the test's own."""
+    schema = f"native_{uuid.uuid4().hex[:12]}"
+    settings = {"search_path": schema}
+    async with opened(url, pool={"max_size": 2}, driver=driver, server_settings=settings) as pool:
         made = NativePool(pool)
-        await made.execute("DROP TABLE IF EXISTS numbers; CREATE TABLE numbers (n bigint, word text)")
+        await made.execute(f"CREATE SCHEMA {schema}; CREATE TABLE numbers (n bigint, word text)")
         yield made
-        await made.execute("DROP TABLE numbers")
+        await made.execute(f"DROP SCHEMA {schema} CASCADE")
 
 
 @pytest.mark.asyncio
@@ -194,16 +197,15 @@ async def test_ddl_by_raw_sql_is_repaired_for_all(url: str) -> None:
 @pytest.mark.asyncio
 async def test_the_native_pool_of_a_database_is_its_own(url: str, driver: str) -> None:
     """`isthmus.native.postgres(db)` shares pool and transaction semantics with the handle."""
-    database = await isthmus.AsyncDatabase.create(
-        "postgres", {"url": url, "table": "native_notes", "driver": driver}
-    )
+    table = f"native_{driver}"
+    database = await isthmus.AsyncDatabase.create("postgres", {"url": url, "table": table, "driver": driver})
     try:
         native = await isthmus.native.postgres(database)
         id = await database.create(isthmus.Record({"n": 1}))
-        assert await native.fetchval("SELECT count(*) FROM native_notes WHERE id = $1", id) == 1
+        assert await native.fetchval(f"SELECT count(*) FROM {table} WHERE id = $1", id) == 1
         await asyncio.gather(*(native.execute("SET work_mem = '13MB'") for _ in range(20)))
         assert (await database.get(id)) is not None
-        await native.execute("DROP TABLE native_notes")
+        await native.execute(f"DROP TABLE {table}")
     finally:
         await database.close()
     assert native.is_closing()

@@ -8,6 +8,7 @@ import os
 import select
 import socket
 import ssl
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -76,7 +77,13 @@ class PsycopgDriver:
         arguments |= self._overrides
         try:
             async with asyncio.timeout(config.connect_timeout):
-                raw = await self._connect(**arguments)
+                try:
+                    raw = await self._connect(**arguments)
+                except asyncio.CancelledError as error:
+                    # Broken off, psycopg leaves its half-made session to the collector. It goes with
+                    # the frames that hold it, and the server is told at once.
+                    traceback.clear_frames(error.__traceback__)
+                    raise
         except psycopg.OperationalError as error:
             if error.sqlstate is None and attrs != "any" and "session is" in str(error):
                 raise WrongServerError(f"{host}:{port} is not {attrs}: {error}") from error
