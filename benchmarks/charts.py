@@ -80,7 +80,9 @@ def against_drivers(rows: Rows) -> Figure | None:
     if not found:
         return None
     figure, axes = _bars(found, [verdict.cell.most or 0 for verdict in found])
-    axes.set_xlim(0, min(6.0, max(verdict.value or 1 for verdict in found)) * 1.25)
+    axes.set_xlim(
+        0, min(6.0, max(max(verdict.value or 1, verdict.cell.most or 1) for verdict in found)) * 1.25
+    )
     axes.axvline(1, color="#9e9e9e", linewidth=1, zorder=0)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}x"))
     axes.set_title("Time against the bare driver's best technique\n(shorter is better; 1x is as fast)")
