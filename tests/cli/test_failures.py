@@ -181,7 +181,7 @@ def test_ctrl_c_ends_a_copy_with_an_intact_journal(people: str, tmp_path: Path) 
     journal = tmp_path / "journal"
     options = ["copy", people, other, "--journal", journal, "--page", 5]
     with subprocess.Popen(
-        command(*options, "--throttle", 20), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        command(*options, "--throttle", 5), stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as running:
         deadline = time.monotonic() + 30
         while (not journal.exists() or journal.read_bytes().count(b"\n") < 3) and time.monotonic() < deadline:
