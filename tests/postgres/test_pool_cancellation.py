@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import random
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -62,15 +63,20 @@ def test_two_thousand_tasks_cancelled_anywhere_leak_nothing(url: str, loop: str,
     chance = random.Random(seed)
 
     async def main() -> None:
+        schema = f"cancelled_{uuid.uuid4().hex[:12]}"  # the other drivers' and loops' runs have their own
         config = config_for(
-            url, pool={"min_size": 1, "max_size": 6, "max_queries": 50}, driver=driver, command_timeout=20
+            url,
+            pool={"min_size": 1, "max_size": 6, "max_queries": 50},
+            driver=driver,
+            command_timeout=20,
+            server_settings={"search_path": schema},
         )
         async with opened(url, driver=driver):
             pass  # what a loop and a driver open once for all
         files = _open_files()
         pool = await Pool.open(config)
         async with pool.acquire(dirty=True) as connection:
-            await connection.execute("DROP TABLE IF EXISTS cancelled; CREATE TABLE cancelled (n int)")
+            await connection.execute(f"CREATE SCHEMA {schema}; CREATE TABLE cancelled (n int)")
         for _ in range(TASKS // 50):
             await _round(pool, chance)
             await _answers(pool)
@@ -85,7 +91,7 @@ def test_two_thousand_tasks_cancelled_anywhere_leak_nothing(url: str, loop: str,
             while await sessions(url, config.application_name) != pool.stats().size:
                 await asyncio.sleep(0.01)
         async with pool.acquire(dirty=True) as connection:
-            await connection.execute("DROP TABLE cancelled")
+            await connection.execute(f"DROP SCHEMA {schema} CASCADE")
         await pool.close()
         assert await gone(url, config.application_name)
         await asyncio.sleep(0.01)
