@@ -17,6 +17,7 @@ import orjson
 from isthmus._executor import Change
 from isthmus._record import Record
 from isthmus._values import check_ids, encode, encode_many, new_ids
+from isthmus.errors import InvalidRecordError
 
 
 class Changes(Sequence[Change]):
@@ -130,6 +131,19 @@ def quoted(ids: list[str]) -> list[str]:
     """Return ids as JSON."""
     plain = not "".join(ids).encode().translate(None, _PLAIN)
     return [f'"{id}"' for id in ids] if plain else [orjson.dumps(id).decode() for id in ids]
+
+
+# A character of JSON takes this many bytes at most.
+MOST_BYTES = 4
+
+
+def together(items: Sequence[Any], largest: int) -> list[str] | None:
+    """Return the data of records as JSON; None if one is invalid, or may be of more than `largest` bytes."""
+    try:
+        texts = list(encode_many(items))
+    except InvalidRecordError:
+        return None
+    return texts if max(map(len, texts), default=0) * MOST_BYTES <= largest else None
 
 
 def changes_for(records: Sequence[Any]) -> Changes | None:

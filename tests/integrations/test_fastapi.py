@@ -1,42 +1,20 @@
 """The example service by a real HTTP client against a real server process."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.examples.processes import served
 
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Start the example on SQLite; yield its address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     path = tmp_path_factory.mktemp("service") / "people.db"
-    environment = {**os.environ, "ISTHMUS_URL": f"sqlite:///{path}"}
-    command = [sys.executable, "-m", "uvicorn", "examples.service:app", "--port", str(port)]
-    with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True) as process:
-        address = f"http://127.0.0.1:{port}"
-        deadline = time.monotonic() + 30
-        while process.poll() is None and time.monotonic() < deadline:
-            try:
-                httpx.get(f"{address}/health", timeout=1)
-                break
-            except httpx.TransportError:
-                time.sleep(0.05)
+    with served("examples.service:app", f"sqlite:///{path}") as address:
         yield address
-        process.terminate()
-        _, errors = process.communicate(timeout=20)
-    assert "Traceback" not in errors
 
 
 def test_a_record_is_created_read_changed_and_deleted(service: str) -> None:

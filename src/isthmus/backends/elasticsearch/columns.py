@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
-from isthmus._changes import Changes, quoted
+from isthmus._changes import MOST_BYTES, Changes, quoted, together
 from isthmus._executor import Result
-from isthmus._values import encode, encode_many
+from isthmus._values import encode
 from isthmus.backends.elasticsearch.bulk import Bulk
 from isthmus.backends.elasticsearch.creates import Creates
 from isthmus.backends.elasticsearch.index import Index
@@ -17,7 +17,6 @@ from isthmus.errors import InvalidRecordError
 
 # A chunk of the usual size is made of whole groups.
 _TOGETHER = 50
-_MOST_BYTES = 4
 # No text in fewer characters than this is too long to be indexed.
 _SHORT = 4_000
 _AROUND = 200
@@ -59,13 +58,7 @@ def _texts(
     items: Sequence[Any], ids: list[str], start: int, results: list[Result | None]
 ) -> Sequence[str | None]:
     """Return the records as JSON; None for one that is invalid, whose result that is."""
-    try:
-        texts = list(encode_many(items))
-    except InvalidRecordError:
-        texts = []
-    if texts and len(max(texts, key=len)) * _MOST_BYTES <= LARGEST:
-        return texts
-    return [_text(item, ids, at, results) for at, item in enumerate(items, start)]
+    return together(items, LARGEST) or [_text(item, ids, at, results) for at, item in enumerate(items, start)]
 
 
 def _text(item: Any, ids: list[str], at: int, results: list[Result | None]) -> str | None:
@@ -95,7 +88,7 @@ def _parts(texts: list[str], max_bytes: int) -> Iterator[slice]:
 def _bytes_of(texts: list[str]) -> int:
     length = sum(map(len, texts))
     plain = all(map(str.isascii, texts))
-    return (length if plain else length * _MOST_BYTES) + _AROUND * len(texts)
+    return (length if plain else length * MOST_BYTES) + _AROUND * len(texts)
 
 
 def _shapes(shapes: Shapes, items: Sequence[Any], texts: list[str]) -> list[Shape]:

@@ -11,11 +11,10 @@ import asyncio
 from collections.abc import Sequence
 from itertools import repeat
 
-from isthmus._changes import Changes
+from isthmus._changes import Changes, together
 from isthmus._executor import MORE, Change, Kind, Page, PageRequest, Result, not_written
 from isthmus._query.ast import TRUE, Predicate
 from isthmus._record import Record
-from isthmus._values import encode_many
 from isthmus.backends.s3 import MAX_RECORD_BYTES
 from isthmus.backends.s3.checkpoint import Checkpointer
 from isthmus.backends.s3.conditions import Conditions
@@ -55,7 +54,8 @@ class Batch:
         """The data of plain records that are all valid: nothing else of them needs a look."""
         self._texts: list[tuple[bytes, bytes] | InvalidRecordError] = []
         if kind is not None and kind is not Kind.DELETE:
-            self.together = _together(changes)
+            plain = changes.plain if isinstance(changes, Changes) else None
+            self.together = together(plain, MAX_RECORD_BYTES) if plain else None
             if self.together is None:
                 self._texts = list(map(_encoded, changes))
         self.size = sum(map(len, self.together or ()))
@@ -411,19 +411,6 @@ def _note(plan: Plan, id: str, row: Row | None) -> None:
 
 def _versioned(row: Row | None) -> Record | None:
     return None if row is None else record_of(row)
-
-
-def _together(changes: Sequence[Change]) -> list[str] | None:
-    """Return the data of plain records, made together; None unless all of them are plain and valid."""
-    plain = changes.plain if isinstance(changes, Changes) else None
-    if not plain:
-        return None
-    try:
-        texts = list(encode_many(plain))
-    except InvalidRecordError:
-        return None
-    # A character takes four bytes at most.
-    return texts if len(max(texts, key=len)) * 4 <= MAX_RECORD_BYTES else None
 
 
 def _encoded(change: Change) -> tuple[bytes, bytes] | InvalidRecordError:

@@ -93,7 +93,7 @@ def _promises(page: Page) -> list[str]:
     lines = ["| promise | " + " | ".join(names) + " |", "| --- |" + " --- |" * len(names)]
     for promise in page.promises:
         cells = [cell(page.of(promise, name)) for name in names]
-        lines.append(f"| **{promise}**: {_cell_text(sentence(promise))} | " + " | ".join(cells) + " |")
+        lines.append(f"| **{promise}**: {_own_text(sentence(promise))} | " + " | ".join(cells) + " |")
     return lines
 
 
@@ -116,7 +116,7 @@ def _refused(page: Page) -> list[str]:
         for capability in sorted({one.capability for one in mine}):
             some = [one for one in mine if one.capability == capability]
             reasons = "; ".join(sorted({_cell_text(one.why) for one in some}))
-            because = _cell_text(reason(column.backend, capability)) or "–"
+            because = _own_text(reason(column.backend, capability)) or "–"
             words = capability.replace("_", " ")
             lines.append(f"| {column.name} | {words} | {len(some)} | {because} | {reasons} |")
     return lines
@@ -126,12 +126,17 @@ def _case(one: Outcome) -> str:
     return f" [{_cell_text(one.case)}]" if one.case else ""
 
 
+_SIGN = r"[\\`*_|<>\[\]]"
+
+
 def _cell_text(text: str) -> str:
     """Return text that stays in its cell and means nothing to Markdown."""
-    flat = " ".join(text.split())
-    for sign in "\\`*_|<>[]":
-        flat = flat.replace(sign, f"\\{sign}")
-    return flat
+    return re.sub(_SIGN, r"\\\g<0>", " ".join(text.split()))
+
+
+def _own_text(text: str) -> str:
+    """Return a text of ours for a cell: its code stays code."""
+    return re.sub(f"(`[^`|]+`)|{_SIGN}", lambda found: found[1] or f"\\{found[0]}", " ".join(text.split()))
 
 
 _STYLE = """
@@ -181,7 +186,7 @@ def _row(page: Page, promise: str) -> str:
         reasons = sorted({reason(column.backend, one.capability) or one.why for one in told})
         note = f"<br><small>{_html('; '.join(reasons))}</small>" if reasons else ""
         cells.append(f'<td class="{_kind(outcomes)}">{_html(cell(outcomes))}{note}</td>')
-    return f"<tr><th>{promise}<br><small>{_html(sentence(promise))}</small></th>{''.join(cells)}</tr>"
+    return f"<tr><th>{promise}<br><small>{_coded(sentence(promise))}</small></th>{''.join(cells)}</tr>"
 
 
 def _tests(page: Page, promise: str) -> str:
@@ -194,7 +199,7 @@ def _tests(page: Page, promise: str) -> str:
             outcomes = [one for one in page.of(promise, column.name) if one.test == name]
             cells.append(f'<td class="{_kind(outcomes)}">{_html(cell(outcomes))}</td>')
         words = name.removeprefix("test_").replace("_", " ")
-        rows.append(f"<tr><td>{_html(words)}<br><small>{_html(told)}</small></td>{''.join(cells)}</tr>")
+        rows.append(f"<tr><td>{_html(words)}<br><small>{_coded(told)}</small></td>{''.join(cells)}</tr>")
     heads = "".join(f"<th>{_html(column.name)}</th>" for column in page.columns)
     return (
         f"<details><summary>{promise}: {len(names)} tests</summary>"
