@@ -1,4 +1,4 @@
-"""What an index serves means the same: texts, lists, complements and order, on indexed fields."""
+"""What an index serves means the same: each kind of condition, and order, on indexed fields."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import pytest
 
 from isthmus import AsyncDatabase
 from isthmus.testing.conformance import Database, db  # noqa: F401
+from isthmus.testing.conformance.filters import *  # noqa: F403
 from isthmus.testing.conformance.lists import *  # noqa: F403
 from isthmus.testing.conformance.negation import *  # noqa: F403
+from isthmus.testing.conformance.numbers import *  # noqa: F403
 from isthmus.testing.conformance.order import *  # noqa: F403
 from isthmus.testing.conformance.texts import *  # noqa: F403
 from tests.stores import store_of
