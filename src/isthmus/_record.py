@@ -121,10 +121,14 @@ class Record:
 
     @property
     def raw(self) -> tuple[bytes | None, bytes | None]:
-        """The data and metadata as canonical JSON where the store kept our text as it was, else None."""
+        """The data and metadata as canonical JSON where the store kept our text as it was.
+
+        None for each that somebody has looked at: it may have been changed since.
+        """
         if self._raw is None or self._decode is not decode:
             return None, None
-        raw, metadata = self._raw, self._raw_metadata or b"{}"
+        raw = self._raw if self._data is _PENDING else None
+        metadata = (self._raw_metadata or b"{}") if self._metadata is _PENDING else None
         return (
             raw.encode() if isinstance(raw, str) else raw,
             metadata.encode() if isinstance(metadata, str) else metadata,

@@ -36,7 +36,11 @@ class Step:
 
     verb: str
     items: tuple[tuple[Any, ...], ...] = ()
-    """Of writes: id, data, metadata and which version (None, "current", "stale", "bogus")."""
+    """Of writes: id, data, metadata and which version (None, "current", "stale", "bogus").
+
+    A text in place of data is the id of a record that is read and given; what would be metadata is
+    then set in its data.
+    """
     atomic: bool = False
     check: Check | None = None
     steps: tuple[Step, ...] = ()
@@ -113,7 +117,7 @@ class Side:
         version = await self._version(name, which, target)
         if step.verb == "delete":
             return await target.delete(name, if_version=version)
-        record = Record(data, metadata=metadata)
+        record = await self._source(data, metadata, target)
         verb = {"replace": target.replace, "update": target.update, "upsert": target.upsert}[step.verb]
         written = await verb(name, record, if_version=version)  # type: ignore[operator]
         stored = await self._seen(name, target)
@@ -136,7 +140,7 @@ class Side:
             items = []
             for id, data, metadata, which in step.items:
                 version = await self._version(self._id(id), which, target)
-                items.append((self._id(id), Record(data, metadata=metadata), version))
+                items.append((self._id(id), await self._source(data, metadata, target), version))
             verb = getattr(target, step.verb)
             outcomes = await verb(items, on_error="collect", atomic=step.atomic)
         for item in step.items:
@@ -154,6 +158,14 @@ class Side:
     def _given(self, item: tuple[Any, ...]) -> Record:
         id, data, metadata, _ = item
         return Record(data, id=None if id is None else self._id(id), metadata=metadata)
+
+    async def _source(self, data: Any, metadata: Any, target: Verbs) -> Record:
+        if not isinstance(data, str):
+            return Record(data, metadata=metadata)
+        read = await target.get(self._id(data)) or Record({})
+        if metadata:
+            read.data.update(metadata)
+        return read
 
     async def _seen(self, id: str, target: Verbs) -> Record | None:
         record = await target.get(id)
@@ -269,7 +281,9 @@ def program(rng: random.Random, can: Capabilities) -> list[Step]:
     pool = nasty_set(rng, 14)
     maker = QueryMaker(rng, pool, attributes=_ATTRIBUTES)
     ids = [record.id for record in pool.records[:6]]
-    return [_step(rng, can, pool, maker, ids, 0) for _ in range(rng.randint(5, STEPS))]
+    there = tuple((record.id, record.data, record.metadata, None) for record in pool.records[:6])
+    first = [Step("upsert_batch", there)] if rng.random() < 0.6 else []
+    return first + [_step(rng, can, pool, maker, ids, 0) for _ in range(rng.randint(5, STEPS))]
 
 
 def _step(
@@ -278,7 +292,8 @@ def _step(
     def item(*, version: bool = False) -> tuple[Any, ...]:
         record = rng.choice(pool.records)
         which = rng.choice((None, None, "current", "current", "stale", "bogus")) if version else None
-        return (rng.choice([*ids, 0, 1, 2]), record.data, record.metadata, which)
+        data = rng.choice(ids) if version and rng.random() < 0.3 else record.data
+        return (rng.choice([*ids, 0, 1, 2]), data, record.metadata, which)
 
     chance = rng.random()
     if chance < 0.1 and can.transactions and depth < 2:

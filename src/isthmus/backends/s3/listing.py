@@ -7,7 +7,9 @@ import logging
 from collections import deque
 from typing import Any
 
-from isthmus.backends.s3.keys import MARKER, cut_of, is_record_name
+from isthmus._record import Record
+from isthmus.backends.s3.envelope import read
+from isthmus.backends.s3.keys import MARKER, cut_of, is_record_name, record_name
 from isthmus.backends.s3.requests import Requests
 from isthmus.backends.s3.transport import Listed, Listing
 
@@ -121,6 +123,15 @@ def _tied(left: str, right: str) -> bool:
 
 
 _reported: set[str] = set()
+
+
+def own_record(body: bytes, place: str, name: str) -> Record | None:
+    """Return the record of an object; None, reported, if it is not the one that its name says."""
+    record = read(body)
+    if record is not None and record.id is not None and record_name(record.id) == name:
+        return record
+    report_foreign(place + name, "its body is not that of a record with this key")
+    return None
 
 
 def report_foreign(key: str, why: str) -> None:

@@ -204,7 +204,7 @@ class Log:
                 raise MovedError
             view.add(Segment(key), read_rows(blob.body, key, part.sum))
 
-        await each(one, manifest.parts, min(_WIDTH, len(manifest.parts) or 1))
+        await each(one, manifest.parts, _WIDTH)
 
     async def _load_entries(self, view: View) -> None:
         """Read the listed entries after the checkpoint, many at a time."""
@@ -226,7 +226,7 @@ class Log:
                 if blob is not None:
                     entries[seq] = read_entry(blob.body, key)  # while the others are on their way
 
-            await each(one, window, min(len(window), self.requests.limit))
+            await each(one, window, self.requests.limit)
             for seq in window:
                 if seq not in entries or seq != view.seq + 1:
                     # Removed since checkpoints were listed: there is a newer one.
@@ -265,7 +265,7 @@ class Log:
             view.readmit(segment, found[segment].values())
 
         each_of = list(wanted)
-        await each(one, each_of, min(_WIDTH, len(each_of) or 1))
+        await each(one, each_of, _WIDTH)
         return found
 
     async def reading(self, work: Callable[[View], Awaitable[T]]) -> T:

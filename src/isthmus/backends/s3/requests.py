@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any, TypeVar
 
 from isthmus._clock import SYSTEM_CLOCK, Clock
@@ -260,15 +260,16 @@ class Requests:
         return failed
 
 
-async def each(work: Callable[[A], Awaitable[None]], items: Iterable[A], width: int) -> None:
-    """Run work on items, so many at a time; the first failure stops the rest and is raised."""
+async def each(work: Callable[[A], Awaitable[None]], items: Collection[A], width: int) -> None:
+    """Run work on items, at most so many at a time; the first failure stops the rest and is raised."""
     pending = iter(items)
+    width = min(width, len(items))
 
     async def worker() -> None:
         for item in pending:
             await work(item)
 
-    if width == 1:
+    if width <= 1:
         return await worker()
     tasks = [asyncio.ensure_future(worker()) for _ in range(width)]
     try:

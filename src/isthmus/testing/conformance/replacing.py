@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from isthmus import AsyncDatabase, Record
+from isthmus import AsyncDatabase, Record, field
 from isthmus.errors import InvalidRecordError, NotFoundError
 from isthmus.testing.conformance._fixtures import requires
 
@@ -47,6 +47,59 @@ async def test_updating_with_a_dict_leaves_the_metadata(db: AsyncDatabase) -> No
 
     record = await db.require("x")
     assert (record.data, record.metadata) == ({"a": 2}, {"m": 1})
+
+
+@requires("compare_and_set")
+@pytest.mark.parametrize("many", [False, True], ids=["one", "batch"])
+@pytest.mark.asyncio
+async def test_a_record_that_was_read_is_written_like_one_that_was_made(
+    db: AsyncDatabase, many: bool
+) -> None:
+    """Its data and metadata count, whether or not somebody has looked at them."""
+    await db.upsert("x", Record({"a": 1, "b": 2}, metadata={"m": 1, "n": 2}))
+    await db.upsert("y", Record({"a": 3}, metadata={"m": 4}))
+    await db.upsert("z", Record({"c": 5}, metadata={"o": 6}))
+
+    for verb, id in (("update", "x"), ("replace", "z"), ("upsert", "new")):
+        [read] = await db.search(field("_id") == "y")
+        await (getattr(db, f"{verb}_batch")([(id, read)]) if many else getattr(db, verb)(id, read))
+
+    written = await db.get_batch(["x", "z", "new"])
+    assert [record and record.data for record in written] == [{"a": 3, "b": 2}, {"a": 3}, {"a": 3}]
+    assert [record and record.metadata for record in written] == [{"m": 4, "n": 2}, {"m": 4}, {"m": 4}]
+
+
+@requires("compare_and_set")
+@pytest.mark.parametrize("many", [False, True], ids=["one", "batch"])
+@pytest.mark.asyncio
+async def test_a_record_that_was_read_and_changed_is_written_as_changed(
+    db: AsyncDatabase, many: bool
+) -> None:
+    """Read, change in place, write: the change counts, in what is nested too."""
+    await db.upsert("x", Record({"a": 1, "b": {"c": [1]}}, metadata={"m": 1}))
+
+    for n, verb in enumerate(("update", "replace", "upsert"), 2):
+        [read] = await db.search(field("_id") == "x")
+        read.data["b"]["c"].append(n)
+        read.metadata["m"] = n
+        await (getattr(db, f"{verb}_batch")([("x", read)]) if many else getattr(db, verb)("x", read))
+
+        record = await db.require("x")
+        assert record.data == {"a": 1, "b": {"c": list(range(1, n + 1))}}
+        assert record.metadata == {"m": n}
+
+
+@pytest.mark.asyncio
+async def test_a_change_to_what_was_read_stays_with_the_reader(db: AsyncDatabase) -> None:
+    """Nothing is written before somebody writes it."""
+    await db.upsert("x", Record({"a": [1]}, metadata={"m": [1]}))
+
+    for read in (await db.require("x"), *await db.search()):
+        read.data["a"].append(2)
+        read.metadata["m"].append(2)
+
+    record = await db.require("x")
+    assert (record.data, record.metadata) == ({"a": [1]}, {"m": [1]})
 
 
 @requires("compare_and_set")

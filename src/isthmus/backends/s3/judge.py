@@ -1,0 +1,41 @@
+"""What a write makes of the record that is there, or why it is refused; both layouts ask here."""
+
+from __future__ import annotations
+
+import orjson
+
+from isthmus._executor import Change, Kind
+from isthmus._record import Record
+from isthmus._values import decode, format_datetime
+from isthmus.backends.s3.envelope import Row, token
+from isthmus.errors import ConflictError, NotFoundError
+
+
+def rewritten(
+    kind: Kind, change: Change, current: Record | None, data: bytes, metadata: bytes, stamp: str
+) -> Row:
+    """Return the row that a replace, update or upsert makes of the current record; raises its refusal."""
+    if current is None and kind is not Kind.UPSERT:
+        raise NotFoundError(f"no record has the id {change.id!r}", record_id=change.id)
+    judge_version(change, current)
+    if current is None:
+        return Row(change.id, token(), stamp, stamp, metadata, data)
+    if kind is Kind.UPDATE:
+        data = orjson.dumps({**current.data, **decode(data)})
+        metadata = orjson.dumps({**current.metadata, **decode(metadata)})
+    assert current.created_at is not None
+    return Row(change.id, token(), format_datetime(current.created_at), stamp, metadata, data)
+
+
+def judge_version(change: Change, current: Record | None) -> None:
+    """Raise the refusal of a compare-and-set: `ConflictError`, or what a missing record means."""
+    if change.if_version is None or (current is not None and current.version == change.if_version):
+        return
+    if current is None:
+        raise gone(change)
+    raise ConflictError(f"{change.id!r} is no longer at the version that was read", record_id=change.id)
+
+
+def gone(change: Change) -> ConflictError:
+    """Return what a compare-and-set says of a record that somebody deleted."""
+    return ConflictError(f"{change.id!r} is not there any more", record_id=change.id)

@@ -1,0 +1,241 @@
+"""Writes of the layout `object`: each record by itself, under the condition that nobody wrote in between."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from isthmus._executor import Change, Kind, Result
+from isthmus._record import Record
+from isthmus.backends.s3 import MAX_RECORD_BYTES
+from isthmus.backends.s3.conditions import Conditions
+from isthmus.backends.s3.envelope import Row, now, read, token
+from isthmus.backends.s3.errors import NoSuchKeyError, PreconditionError
+from isthmus.backends.s3.judge import gone, judge_version, rewritten
+from isthmus.backends.s3.keys import record_name
+from isthmus.backends.s3.listing import Lister, own_record
+from isthmus.backends.s3.requests import Requests, each
+from isthmus.backends.s3.transport import Blob
+from isthmus.errors import (
+    AccessError,
+    AlreadyExistsError,
+    Applied,
+    ConflictError,
+    ConnectError,
+    InvalidRecordError,
+    IsthmusError,
+    RecordError,
+    StoreError,
+    UnavailableError,
+    UnexpectedError,
+)
+
+_ATTEMPTS = 40
+# A listing of 1,000 takes as long as so many single requests side by side.
+_WORTH_LISTING = 100
+
+
+class ObjectWriter:
+    """Writes one object per record."""
+
+    def __init__(self, requests: Requests, conditions: Conditions) -> None:
+        self._requests = requests
+        self._conditions = conditions
+
+    async def write(self, place: str, kind: Kind, changes: Sequence[Change]) -> list[Result]:
+        """Apply changes side by side, those of one id in their order."""
+        if kind is not Kind.DELETE and (kind is not Kind.UPSERT or any(c.if_version for c in changes)):
+            await self._conditions.require_conditional_put()
+        if kind is Kind.DELETE and not any(change.if_version for change in changes):
+            return await self._delete(place, changes)
+        results: list[Result] = [False] * len(changes)
+        runs: dict[str, list[int]] = {}
+        for at, change in enumerate(changes):
+            runs.setdefault(change.id, []).append(at)
+        stamp = now()
+        outage: list[StoreError] = []
+
+        async def run(places: list[int]) -> None:
+            for at in places:
+                if outage:  # asking each time would only take longer to say the same
+                    results[at] = _same(outage[0])
+                    continue
+                try:
+                    results[at] = await self._apply(place, kind, changes[at], stamp)
+                except RecordError as error:
+                    error.record_id = changes[at].id
+                    results[at] = error
+                except StoreError as error:
+                    results[at] = error
+                    if isinstance(error, ConnectError | AccessError):
+                        outage.append(error)
+
+        await each(run, runs.values(), self._requests.limit)
+        if outage and all(
+            isinstance(result, StoreError) and result.applied is Applied.NO for result in results
+        ):
+            raise outage[0]
+        return results
+
+    async def _apply(self, place: str, kind: Kind, change: Change, stamp: str) -> Result:
+        key = place + record_name(change.id)
+        match kind:
+            case Kind.CREATE:
+                row = Row(change.id, token(), stamp, stamp, change.encoded_metadata(), change.encoded())
+                return await self._create(key, row)
+            case Kind.DELETE:
+                return await self._delete_if(key, place, change)
+            case _:
+                return await self._rewrite(key, place, kind, change, stamp)
+
+    async def _create(self, key: str, row: Row) -> str:
+        try:
+            await self._put(key, row, None)
+        except PreconditionError as error:
+            raise AlreadyExistsError(
+                f"a record with the id {row.id!r} is there already",
+                record_id=row.id,
+                applied=Applied.MAYBE if error.doubtful else None,
+            ) from None
+        return row.id
+
+    async def _put(self, key: str, row: Row, etag: str | None) -> None:
+        line = row.line()
+        if len(line) > MAX_RECORD_BYTES:
+            raise InvalidRecordError(
+                f"data: the encoded record has {len(line)} bytes, at most {MAX_RECORD_BYTES} are stored",
+                path="data",
+                record_id=row.id,
+            )
+
+        def is_ours(body: bytes) -> bool:
+            found = read(body)
+            return found is not None and found.version == row.version
+
+        await self._requests.put_if(key, line, is_ours, if_match=etag)
+
+    async def _rewrite(self, key: str, place: str, kind: Kind, change: Change, stamp: str) -> Result:
+        """Read, judge and write under the condition that nobody wrote in between; again if somebody did."""
+        data, metadata = change.encoded(), change.encoded_metadata()
+        for attempt in range(_ATTEMPTS):
+            found = await self._requests.get(key)
+            current = None if found is None else self._own(found, place, change.id)
+            row = rewritten(kind, change, current, data, metadata, stamp)
+            if not self._conditions.conditional_put:  # an upsert: the last one wins
+                await self._requests.put(key, row.line())
+                return row.version
+            try:
+                await self._put(key, row, None if found is None else found.etag)
+            except PreconditionError as error:
+                if error.doubtful and change.if_version is not None:
+                    raise ConflictError(
+                        f"{change.id!r} was written again after an attempt that had no answer",
+                        applied=Applied.MAYBE,
+                    ) from None
+            else:
+                return row.version
+            await self._requests.pause(min(attempt, 3) - 3)
+        raise ConflictError(f"{change.id!r} kept changing: {_ATTEMPTS} attempts met another write")
+
+    def _own(self, found: Blob, place: str, id: str) -> Record:
+        record = own_record(found.body, place, record_name(id))
+        if record is None:
+            raise UnexpectedError(
+                f"the object of {id!r} is not a record that isthmus wrote; it is left alone"
+            )
+        return record
+
+    async def _delete(self, place: str, changes: Sequence[Change]) -> list[Result]:
+        """Delete what is there and say of each whether it was: one request for 1,000 ids.
+
+        What is there is looked up first; of two handles that delete one id at once, both may hear
+        that it was there.
+        """
+        keys = {change.id: place + record_name(change.id) for change in changes}
+        names = {record_name(id): id for id in keys}
+        present = {names[name]: there for name, there in (await self._listed(place, names)).items()}
+
+        async def look(id: str) -> None:
+            present[id] = await self._requests.head(keys[id]) is not None
+
+        await each(look, [id for id in keys if id not in present], self._requests.limit)
+        if not all(present.values()):
+            await self._conditions.require_bucket()
+        failed = await self._requests.delete_many([keys[id] for id in keys if present[id]])
+        results: list[Result] = []
+        for change in changes:
+            # The first delete of an id finds it, a second one in the batch does not.
+            there = present[change.id]
+            present[change.id] = False
+            results.append(failed.get(keys[change.id], True) if there else False)
+        return results
+
+    async def _listed(self, place: str, names: Iterable[str]) -> dict[str, bool]:
+        """Return which of many names are there, as far as listings are cheaper than single requests."""
+        wanted = sorted(names)
+        known: dict[str, bool] = {}
+        while len(wanted) - len(known) >= _WORTH_LISTING:
+            # Without its last character a name is just before itself.
+            listing = await self._requests.listing(place, after=wanted[len(known)][:-1])
+            there = {listed.name for listed in listing.found}
+            last = listing.found[-1].name if listing.more else None
+            told = 0
+            for name in wanted[len(known) :]:
+                if last is not None and name.encode() > last.encode():
+                    break
+                known[name] = name in there
+                told += 1
+            if told < _WORTH_LISTING:
+                break
+        return known
+
+    async def _delete_if(self, key: str, place: str, change: Change) -> bool:
+        if change.if_version is None:
+            [result] = await self._delete(place, [change])
+            if isinstance(result, IsthmusError):
+                raise result
+            return bool(result)
+        rare = await self._conditions.require_conditional_delete()
+        doubtful = False
+        for attempt in range(_ATTEMPTS):
+            found = await self._requests.get(key)
+            current = None if found is None else self._own(found, place, change.id)
+            if found is None and doubtful:
+                return True
+            judge_version(change, current)
+            assert found is not None
+            etag = found.etag
+            try:
+                await self._requests.send(lambda _, etag=etag: rare.delete_if(key, etag))  # type: ignore[misc]
+            except PreconditionError:
+                continue
+            except NoSuchKeyError:
+                if doubtful:
+                    return True
+                raise gone(change) from None
+            except UnavailableError as error:
+                doubtful = doubtful or error.applied is Applied.MAYBE
+                if not error.transient or isinstance(error, ConnectError) or attempt >= 3:
+                    error.applied = Applied.MAYBE if doubtful else Applied.NO
+                    raise
+                await self._requests.pause(attempt)
+            else:
+                return True
+        raise ConflictError(f"{change.id!r} kept changing")
+
+    async def clear(self, place: str) -> int:
+        """Delete every record by 1,000; what is not a record stays."""
+        lister = Lister(self._requests, place)
+        total = 0
+        try:
+            while names := await lister.take(10_000, 2**62):
+                failed = await self._requests.delete_many([place + listed.name for listed in names])
+                total += len(names) - len(failed)
+                if failed:
+                    raise next(iter(failed.values()))
+        finally:
+            lister.close()
+        return total
+
+
+def _same(error: StoreError) -> StoreError:
+    return type(error)(str(error), transient=error.transient, applied=Applied.NO)
