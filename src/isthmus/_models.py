@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import datetime as dt
 import enum
-import types
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
-from typing import Annotated, Any, Generic, TypeVar, Union, get_args, get_origin
+from typing import Any, Generic, TypeVar, get_args
 
 from pydantic import BaseModel, SecretBytes, SecretStr, ValidationError
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from isthmus._indexed import Indexed, IndexKind
+from isthmus._restoring import restorer
 from isthmus.errors import ConfigError, InvalidRecordError
 
 M = TypeVar("M", bound=BaseModel)
-_Restore = Callable[[Any], Any]
 
 # What the record encoding takes itself, or refuses with a path; a secret must not become asterisks.
 _PASSED = (
@@ -37,7 +34,10 @@ class ModelShape(Generic[M]):
         self.model = model
         self.name = model.__name__
         self.has_id = "id" in model.model_fields
-        self._restore = _restorer(model, ())
+        try:
+            self._restore = restorer(model)
+        except ConfigError as error:
+            raise ConfigError(f"{self.name}: {error}") from None
         self._computed = frozenset(model.model_computed_fields)
 
     def written(self, item: M, key: str | None = None) -> tuple[str | None, dict[str, Any]]:
@@ -106,82 +106,6 @@ def _plain(value: Any) -> Any:
 
 def _key(key: Any) -> Any:
     return key if isinstance(key, str) else to_jsonable_python({key: None}).popitem()[0]
-
-
-# Restoring: pydantic turns text back into dates and numbers, but takes text for bytes as UTF-8.
-
-
-def _restorer(annotation: Any, within: tuple[type, ...]) -> _Restore:
-    return _restoring(annotation, within) or _as_is
-
-
-def _as_is(value: Any) -> Any:
-    return value
-
-
-def _restoring(annotation: Any, within: tuple[type, ...]) -> _Restore | None:
-    """Return what turns base64 back into bytes wherever the annotation has bytes; None if nowhere."""
-    origin = get_origin(annotation)
-    if annotation is bytes:
-        return _bytes
-    if origin is Annotated:
-        return _restoring(get_args(annotation)[0], within)
-    if origin in (Union, types.UnionType):
-        return _of_union(get_args(annotation), within)
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return None if annotation in within else _of_model(annotation, (*within, annotation))
-    if isinstance(origin, type) and issubclass(origin, Mapping):
-        of_value = _restoring(get_args(annotation)[1], within)
-        return (
-            None
-            if of_value is None
-            else lambda v: {key: of_value(item) for key, item in v.items()} if isinstance(v, dict) else v
-        )
-    if isinstance(origin, type) and issubclass(origin, (list, tuple, set, frozenset)):
-        found = [r for a in get_args(annotation) if a is not ... and (r := _restoring(a, within))]
-        return None if not found else lambda v: [found[0](i) for i in v] if isinstance(v, list) else v
-    return None
-
-
-def _bytes(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    try:
-        return base64.b64decode(value, validate=True)
-    except binascii.Error:
-        return value  # the model says what is wrong with it
-
-
-def _of_union(members: tuple[Any, ...], within: tuple[type, ...]) -> _Restore | None:
-    if bytes in members and str in members:
-        raise ConfigError("a field of bytes or text cannot be told apart when it is read; choose one")
-    found = [restore for member in members if (restore := _restoring(member, within)) is not None]
-    if not found:
-        return None
-
-    def restored(value: Any) -> Any:
-        for one in found:
-            value = one(value)
-        return value
-
-    return restored
-
-
-def _of_model(model: type[BaseModel], within: tuple[type, ...]) -> _Restore | None:
-    found: dict[str, _Restore] = {}
-    for name, field in model.model_fields.items():
-        restore = _restoring(field.annotation, within)
-        if restore is not None:
-            found[name] = restore
-    if not found:
-        return None
-
-    def restored(data: Any) -> Any:
-        if not isinstance(data, dict):
-            return data
-        return {key: found[key](item) if key in found else item for key, item in data.items()}
-
-    return restored
 
 
 def _declared(model: type[BaseModel], prefix: str, within: tuple[type, ...]) -> Iterator[tuple[str, Indexed]]:
