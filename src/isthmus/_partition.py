@@ -21,6 +21,8 @@ from isthmus._value import Value, replace
 from isthmus.errors import ConfigError, UsageError
 
 _ID = Path(Root.ID, ())
+ID = "_id"
+"""The column of the ids in rows and frames."""
 MAX_PARTITIONS = 10_000
 
 
@@ -106,7 +108,7 @@ class Partition(Value):
         """Return the partition's data, each record with its id as `_id`; blocks, on a loop of its own."""
 
         async def collect() -> list[dict[str, Any]]:
-            return [{"_id": record.id, **record.data} async for record in self.stream()]
+            return [row(record) async for record in self.stream()]
 
         return asyncio.run(collect())
 
@@ -173,3 +175,12 @@ def _settings(config: Any, url_from: str | None) -> dict[str, Any]:
             into = into.setdefault(group, {})
         into[name] = value
     return settings
+
+
+def row(record: Record) -> dict[str, Any]:
+    """Return a record's data with its id as `_id`; refuses data with a key of that name."""
+    if ID in record.data:
+        raise UsageError(
+            f"record {record.id!r} has a key {ID!r}, which is the column of the ids: select() other fields"
+        )
+    return {ID: record.id, **record.data}

@@ -77,6 +77,38 @@ async def test_pandas_and_polars_hold_the_same(tmp_path: Path) -> None:
         assert await target.count(field("name") == "n7") == 1
 
 
+async def test_numbers_stay_exact_in_pandas_where_others_are_missing() -> None:
+    """pandas would make floats of them: 2^53+1 is no float."""
+    async with await AsyncDatabase.create("memory", {}) as db:
+        given = {
+            "n": 2**53 + 1,
+            "there": True,
+            "all": 2**63 - 1,
+            "l": [2**53 + 1, None],
+            "o": {"a": 2**53 + 1},
+        }
+        await db.create_batch([Record(given, id="a"), Record({"all": 1, "o": {"a": None}}, id="b")])
+
+        frame = await frames.to_pandas(db)
+        target = await AsyncDatabase.create("memory", {})
+        await frames.from_pandas(target, frame)
+
+        assert [str(frame[name].dtype) for name in ("n", "there", "all")] == ["Int64", "boolean", "int64"]
+        assert (await target.require("a")).data == given
+        assert (await target.require("b")).data == {"all": 1, "o": {"a": None}}
+
+
+async def test_a_key_that_would_hide_the_ids_is_refused() -> None:
+    """Written back, its value would be taken for the id."""
+    async with await AsyncDatabase.create("memory", {}) as db:
+        await db.create(Record({"_id": "mine", "n": 1}, id="a"))
+
+        with pytest.raises(UsageError, match="'_id'"):
+            await frames.to_arrow(db)
+
+        assert (await frames.to_arrow(db, Query().select("n"))).to_pylist() == [{"_id": "a", "n": 1}]
+
+
 @pytest.mark.parametrize("count", [1, 2, 7, 64])
 async def test_partitions_are_disjoint_and_complete(tmp_path: Path, count: int) -> None:
     """Pickled and read alone, they give each record once."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from isthmus._partition import Partition
 from isthmus._registry import driver
 from isthmus.errors import UsageError
-from isthmus.integrations.frames import table_of
+from isthmus.integrations.frames import frame_of, table_of
 
 if TYPE_CHECKING:
     import dask.dataframe
@@ -35,5 +35,5 @@ def read(partition: Partition, empty: pandas.DataFrame) -> pandas.DataFrame:
     rows = [{name: row.get(name) for name in names} for row in partition.read()]
     if not rows:
         return empty
-    found: pandas.DataFrame = table_of(rows).to_pandas()
+    found = frame_of(table_of(rows))
     return found[names].astype(empty.dtypes.to_dict())

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Se
 from typing import TYPE_CHECKING, Any
 
 from isthmus._collection import Find, StreamReceipt, Verbs
+from isthmus._partition import ID, row
 from isthmus._record import Record
 from isthmus._registry import driver
 from isthmus.errors import UsageError
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     import polars
     import pyarrow
 
-ID = "_id"
 BATCH_ROWS = 10_000
 
 
@@ -93,9 +93,23 @@ def _batch(rows: list[dict[str, Any]], schema: pyarrow.Schema | None, *, named: 
 
 
 async def to_pandas(verbs: Verbs, query: Find = None) -> pandas.DataFrame:
-    """Return the matching records as a pandas frame, by way of Arrow."""
-    driver("pandas", extra="frames")
-    return (await to_arrow(verbs, query)).to_pandas()
+    """Return the matching records as a pandas frame, by way of Arrow; see `frame_of`."""
+    return frame_of(await to_arrow(verbs, query))
+
+
+def frame_of(table: pyarrow.Table) -> pandas.DataFrame:
+    """Return a table as a pandas frame.
+
+    Integers stay exact where others are missing: such a column is `Int64`, one of booleans
+    `boolean`, and numbers within lists and objects are Python's. pandas itself makes floats of them.
+    """
+    library, arrow = driver("pandas", extra="frames"), _arrow()
+    nullable = {arrow.int64(): library.Int64Dtype(), arrow.bool_(): library.BooleanDtype()}
+    frame: pandas.DataFrame = table.to_pandas(integer_object_nulls=True)
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        if column.null_count and column.type in nullable:
+            frame[name] = column.to_pandas(types_mapper=nullable.get)
+    return frame
 
 
 async def to_polars(verbs: Verbs, query: Find = None) -> polars.DataFrame:
@@ -136,11 +150,6 @@ async def from_polars(
     return await from_arrow(verbs, frame.to_arrow(), upsert=upsert, id=id)
 
 
-def row(record: Record) -> dict[str, Any]:
-    """Return a record's data with its id as `_id`."""
-    return {ID: record.id, **record.data}
-
-
 def _record(values: Mapping[str, Any], id: str) -> Record:
     data = {name: value for name, value in values.items() if value is not None and name != id}
     own = values.get(id)
@@ -149,6 +158,7 @@ def _record(values: Mapping[str, Any], id: str) -> Record:
 
 __all__ = [
     "arrow_batches",
+    "frame_of",
     "from_arrow",
     "from_pandas",
     "from_polars",
