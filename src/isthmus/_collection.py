@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from abc import abstractmethod
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
@@ -203,7 +204,9 @@ class Verbs:
 
     async def get_batch(self, ids: Iterable[str]) -> list[Record | None]:
         """Return the records of these ids in order, None where there is none."""
-        return await self._run(Read(self.collection_name, check_ids(list(ids))))
+        wanted = check_ids(list(ids))
+        records = await self._run(Read(self.collection_name, wanted))
+        return records if len(set(wanted)) == len(wanted) else _separate(records)
 
     async def require_batch(self, ids: Iterable[str]) -> list[Record]:
         """Return the records of these ids in order; raises `NotFoundError` if one is missing."""
@@ -543,6 +546,16 @@ def _checked(change: Change) -> None:
     except InvalidRecordError as error:
         error.record_id = change.id
         raise
+
+
+def _separate(records: list[Record | None]) -> list[Record | None]:
+    """Return records such that none is there twice: who changes one does not change another."""
+    seen: set[int] = set()
+    separate: list[Record | None] = []
+    for record in records:
+        separate.append(copy.deepcopy(record) if id(record) in seen else record)
+        seen.add(id(record))
+    return separate
 
 
 def _conditions(query: Find) -> Predicate:

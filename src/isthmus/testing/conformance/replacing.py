@@ -94,7 +94,8 @@ async def test_a_change_to_what_was_read_stays_with_the_reader(db: AsyncDatabase
     """Nothing is written before somebody writes it."""
     await db.upsert("x", Record({"a": [1]}, metadata={"m": [1]}))
 
-    for read in (await db.require("x"), *await db.search()):
+    for read in (await db.require("x"), *await db.search(), *await db.require_batch(["x", "x"])):
+        assert read.data == {"a": [1]}
         read.data["a"].append(2)
         read.metadata["m"].append(2)
 
