@@ -93,11 +93,14 @@ class Change:
 
 def change_for(record: Record, if_version: str | None = None) -> Change:
     """Return the change that writes a record, with a new id if it has none."""
-    raw, raw_metadata = record.raw
-    data = record.data if raw is None else None
-    metadata = record.metadata if raw_metadata is None else None
-    change = Change(record.id or new_id(), data, metadata, if_version)
-    change.raw, change.raw_metadata = raw, raw_metadata
+    if record._raw is None:  # made by the user: nothing to pass on undecoded
+        change = Change(record.id or new_id(), record._data, record._metadata, if_version)
+    else:
+        raw, raw_metadata = record.raw
+        data = record.data if raw is None else None
+        metadata = record.metadata if raw_metadata is None else None
+        change = Change(record.id or new_id(), data, metadata, if_version)
+        change.raw, change.raw_metadata = raw, raw_metadata
     change.own_id = not record.id
     return change
 

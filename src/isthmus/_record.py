@@ -18,8 +18,9 @@ class Record:
 
     `Record(data, id=…, metadata=…)` is what one writes; a record that was read also has `version`
     (an opaque token that changes on every write), `created_at` and `updated_at`. Attributes are
-    read-only; `record["name"]`, `in`, `len`, iteration and `.get` read the data. Two records are
-    equal if their ids, data and metadata are.
+    read-only; `record["name"]`, `in`, `len`, iteration and `.get` read the data. What is in data and
+    metadata may be changed: the record can then be written as it is. Two records are equal if their
+    ids, data and metadata are.
 
     A record that came from a store keeps the JSON text until somebody looks at it, so counting,
     routing or copying records decodes nothing.
