@@ -302,7 +302,8 @@ def _float(value: float, where: str) -> int | float:
         raise InvalidRecordError(f"{where}: {value} is not a finite number", path=_cut(where))
     if value == 0.0:
         return 0.0
-    if _EXACT <= abs(value) < 2.0**63 and value.is_integer():
+    # From 2^53 on each float is an integer; as one it is compared exactly by every store.
+    if _EXACT <= value < 2.0**63 or -(2.0**63) <= value <= -_EXACT:
         return int(value)
     return value
 

@@ -32,7 +32,7 @@ def _one_spelling(value: Any) -> Any:
             return {key: _one_spelling(item) for key, item in value.items()}
         case list():
             return [_one_spelling(item) for item in value]
-        case float() if value.is_integer() and abs(value) < 2.0**63:
+        case float() if value.is_integer() and -(2.0**63) <= value < 2.0**63:
             return int(value)
     return value
 

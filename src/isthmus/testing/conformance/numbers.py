@@ -27,7 +27,7 @@ NUMBERS: tuple[int | float, ...] = (
 )
 BOUNDS: tuple[int | float, ...] = (
     *(2**53, 2**53 + 1, -(2**53) - 1, 2**63 - 1, 2**63 - 2, -(2**63), 2.0**63, 2.0**53, 1e300, 1e308, -1e308),
-    *(0, 0.0, -0.0, 5e-324, 1e-320, 1, 1.0, 1.0000000000000002, 0.1),
+    *(-(2.0**63), 0, 0.0, -0.0, 5e-324, 1e-320, 1, 1.0, 1.0000000000000002, 0.1),
 )
 
 
@@ -49,6 +49,16 @@ async def test_numbers_compare_exactly(db: AsyncDatabase, bound: float) -> None:
         [n for n in NUMBERS if bound <= n <= 2**63 - 1]
     )
     assert await found(db, field("n").in_([bound, "1", True])) == those([n for n in NUMBERS if n == bound])
+
+
+@pytest.mark.asyncio
+async def test_a_float_of_64_bits_equals_its_integer(db: AsyncDatabase) -> None:
+    """The least integer as a float too, whose shortest text says a smaller number."""
+    await stored(db, {"least": {"n": -(2.0**63)}, "less": {"n": -(2.0**63) - 2048}, "large": {"n": 2.0**62}})
+
+    assert await found(db, field("n") == -(2**63)) == {"least"}
+    assert await found(db, field("n") < -(2**63)) == {"less"}
+    assert await found(db, field("n").in_([2**62, -(2**63)])) == {"least", "large"}
 
 
 @pytest.mark.asyncio
