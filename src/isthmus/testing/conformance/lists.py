@@ -74,6 +74,26 @@ async def test_a_list_operand_is_reached_through_objects_only(db: AsyncDatabase)
     assert await found(db, field("a.b") == 2) == ids("direct listed one")
 
 
+@pytest.mark.parametrize(("low", "high", "inside"), [(10, 20, 15), ("b", "d", "c")])
+@pytest.mark.asyncio
+async def test_between_needs_one_value_inside_at_every_depth(
+    db: AsyncDatabase, low: Any, high: Any, inside: Any
+) -> None:
+    """A list with a value below the bounds and one above them has none within, however deep it lies."""
+    values: list[Any] = [1, 99] if inside == 15 else ["a", "z"]
+    without, within = values, [*values, inside]
+    records = {}
+    for depth in range(1, 7):
+        records[f"without {depth}"] = {"v": without, "o": [{"v": without}]}
+        records[f"within {depth}"] = {"v": within, "o": [{"v": within}]}
+        without, within = [without], [within]
+    await stored(db, records)
+
+    for path in ("v", "o.v"):
+        assert await found(db, field(path).between(low, high)) == {f"within {d}" for d in range(1, 7)}
+        assert await found(db, field(path).not_between(low, high)) == {f"without {d}" for d in range(1, 7)}
+
+
 @pytest.mark.asyncio
 async def test_lists_of_every_depth_are_entered(db: AsyncDatabase) -> None:
     """Also lists in lists of objects with lists."""
