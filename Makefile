@@ -140,11 +140,13 @@ differential: $(VENV)/.full ## generated programs against the evaluator: BACKEND
 	$(if $(SERVER_OF_$(BACKEND)),$(SERVERS) run $(SERVER_OF_$(BACKEND)) --) \
 	  $(BIN)/python -m tests.differential --backend $(BACKEND) --n $(N) --seed $(SEED)
 
-differential-all: $(VENV)/.full ## the same on SQLite, PostgreSQL, Elasticsearch and S3, at full length
-	$(MAKE) differential BACKEND=sqlite N=200000
-	$(MAKE) differential BACKEND=postgres N=20000
-	$(MAKE) differential BACKEND=elasticsearch N=5000
-	$(MAKE) differential BACKEND=s3 N=1000
+# Times 5 it is what the promise of one meaning is measured by; a seed of one's own asks other queries.
+TIMES ?= 1
+differential-all: $(VENV)/.full ## the same on SQLite, PostgreSQL, Elasticsearch and S3, at full length: TIMES= SEED=
+	$(MAKE) differential BACKEND=sqlite N=$$((200000 * $(TIMES)))
+	$(MAKE) differential BACKEND=postgres N=$$((20000 * $(TIMES)))
+	$(MAKE) differential BACKEND=elasticsearch N=$$((5000 * $(TIMES)))
+	$(MAKE) differential BACKEND=s3 N=$$((1000 * $(TIMES)))
 
 .PHONY: copy-torture
 KILLS ?= 20
