@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -44,6 +46,9 @@ def test_the_page_tells_what_was_kept_refused_and_failed(tmp_path: Path) -> None
     assert 'class="refused">1 refused<br><small>keeps no index of words' in whole
     assert "a transaction commits on leaving" in whole
     assert "hunter2" not in text + whole
+    with contextlib.closing(sqlite3.connect(tmp_path / "x.db")) as left:
+        tables = {name for (name,) in left.execute("SELECT tbl_name FROM sqlite_master")}
+    assert tables <= {"isthmus_collections", "records"}, "the suite drops what it made in a user's file"
 
 
 @pytest.mark.parametrize("name", BACKENDS)

@@ -30,8 +30,8 @@ from tests.mutants.rules import Mutant, mutants
 ROOT = Path(__file__).parents[2]
 CAUGHT_SHARE = 0.95
 FEWEST = 50
-# Many times what the slowest trial takes: a loop without end works, one that waits does not.
-CPU_SECONDS = 60
+# Several times what the slowest trial takes: a loop without end works, one that waits does not.
+CPU_SECONDS = 120
 WALL_SECONDS = 600
 # What random tests draw, and the order of sets, is alike for each mutant and in each run.
 _SAME_EACH_TIME = {"PYTHONDONTWRITEBYTECODE": "1", "ISTHMUS_TEST_SEED": "1", "PYTHONHASHSEED": "1"}
@@ -142,15 +142,17 @@ class Bench:
             edited.write_text(mutant.text())
             for compiled in (edited.parent / "__pycache__").glob(f"{edited.stem}.*.pyc"):
                 compiled.unlink()
-            by = next((trial for trial in GROUPS[name].trials if self._notices(name, trial, folder)), None)
+            by = next((trial for trial in GROUPS[name].trials if self._code(name, trial, folder) != 0), None)
         return Judged(name, mutant, by, time.monotonic() - started)
 
     def control(self, name_and_trial: tuple[str, Trial]) -> str:
-        """Run a trial without any mutant; return its name if it fails."""
+        """Run a trial without any mutant; return its name and exit code if it fails."""
         name, trial = name_and_trial
-        return _named(trial) if self._notices(name, trial, str(self._tree / "src")) else ""
+        code = self._code(name, trial, str(self._tree / "src"))
+        return f"{_named(trial)} (exit {code})" if code != 0 else ""
 
-    def _notices(self, name: str, trial: Trial, package: str) -> bool:
+    def _code(self, name: str, trial: Trial, package: str) -> int:
+        """Run a trial; return its exit code, below 0 for one that ran out of time."""
         path = f"{package}{os.pathsep}{self._tree}"
         env = {**os.environ, **_server_of(GROUPS[name]), "PYTHONPATH": path, **_SAME_EACH_TIME}
         try:
@@ -164,8 +166,8 @@ class Bench:
                 timeout=WALL_SECONDS,
             )
         except subprocess.TimeoutExpired:
-            return True
-        return done.returncode != 0
+            return -signal.SIGALRM
+        return done.returncode
 
 
 def _server_of(group: Group) -> dict[str, str]:

@@ -169,3 +169,27 @@ def test_urls_and_other_names_lead_to_the_same_config() -> None:
     for bad in ({"url": "sqlite://host/x"}, {"pool": {"readers": 0}}, {"synchronous": "no"}, {"pth": 1}):
         with pytest.raises(ConfigError):
             SQLiteConfig.load(bad, environ={})
+
+
+@pytest.mark.asyncio
+async def test_a_dropped_collection_leaves_nothing_and_can_be_made_anew(
+    opened: Opener, tmp_path: Path
+) -> None:
+    """Its table, its indexes and its entry are gone; a table that is not ours stays."""
+    backend = await opened(indexes=["age"])
+    await backend.write(R, Kind.CREATE, [Change("a", {"age": 1})], atomic=True)
+    outside = sqlite3.connect(tmp_path / "d.db")
+    outside.execute("CREATE TABLE theirs (n)")
+    outside.commit()
+
+    for name in (R, R, "theirs"):
+        await backend.drop(name)
+
+    assert await backend.collections() == []
+    assert {name for (name,) in outside.execute("SELECT tbl_name FROM sqlite_master")} == {
+        "isthmus_collections",
+        "theirs",
+    }
+    outside.close()
+    assert (await backend.fetch(R, PageRequest(TRUE, (), 10))).records == []
+    assert (await backend.explain(R, PageRequest(field("age") == 5, (), 10))).index == "records.age"

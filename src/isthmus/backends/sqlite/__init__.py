@@ -43,6 +43,7 @@ plugin = Plugin(
         delete_where=True,
         consistent_stream=True,
         indexes=True,
+        drop=True,
         # A row is at most 1,000,000,000 bytes (SQLITE_MAX_LENGTH); the rest is for id and metadata.
         max_record_bytes=900_000_000,
     ),

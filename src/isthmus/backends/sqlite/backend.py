@@ -24,6 +24,7 @@ from isthmus.backends.sqlite.schema import (
     Table,
     check_name,
     collection_names,
+    drop_table,
     index_paths,
     known_table,
     make_table,
@@ -100,6 +101,17 @@ class SQLiteBackend(Verbs):
         return await pool.readers.run(
             lambda session: session.reading(lambda s: collection_names(s.connection))
         )
+
+    async def drop(self, collection: str) -> None:
+        """Drop a collection's table."""
+        pool = await self._pool()
+
+        def dropped(session: Session) -> None:
+            drop_table(session.connection, self._config.path, collection)
+
+        async with pool.making:
+            await pool.writer.run(lambda session: session.writing(dropped))
+            pool.tables.pop(collection, None)
 
     def stats(self) -> PoolStats:
         """Return a snapshot of this loop's connections."""

@@ -113,6 +113,13 @@ def make_table(connection: sqlite3.Connection, path: str, name: str, indexes: tu
     return table
 
 
+def drop_table(connection: sqlite3.Connection, path: str, name: str) -> None:
+    """Drop a collection's table with its indexes, if it is there, in the transaction that is open."""
+    if known_table(connection, path, name) is not None:
+        connection.execute(f"DROP TABLE {quoted(name)}")
+        connection.execute(f"DELETE FROM {CATALOG} WHERE name = ?1", (name,))
+
+
 def _mark(connection: sqlite3.Connection) -> None:
     if _exists(connection, CATALOG):
         return
