@@ -178,6 +178,8 @@ class QueryMaker:
             ]
             return [first, *others] if rng.random() < 0.97 else []
         if op in ("between", "not_between"):
+            if rng.random() < 0.3 and (gap := self._gap(path)):
+                return list(gap)
             low, high = self._value(wanted, path), self._value(wanted, path)
             if low > high and rng.random() < 0.9:  # type: ignore[operator]
                 low, high = high, low
@@ -216,17 +218,28 @@ class QueryMaker:
                 return {values.key(rng): values.value(rng, 1) for _ in range(rng.randint(0, 2))}
         return None
 
+    def _gap(self, path: Path) -> tuple[JSON, JSON] | None:
+        """Return bounds between two numbers of one record: each holds for one of them, both for none."""
+        some = self._rng.sample(self._records, min(len(self._records), 5))
+        each = (
+            {v for v in found(record, path) if isinstance(v, int | float) and not isinstance(v, bool)}
+            for record in some
+        )
+        several = [sorted(numbers) for numbers in each if len(numbers) > 1]
+        if not several:
+            return None
+        numbers = self._rng.choice(several)
+        at = self._rng.randrange(len(numbers) - 1)
+        low, high = _next(numbers[at], 1), _next(numbers[at + 1], -1)
+        return (low, high) if low <= high else None
+
     def _neighbour(self, value: JSON) -> JSON:
         rng = self._rng
         match value:
             case bool():
                 return value
-            case int():
-                moved = value + rng.choice((-1, 1))
-                return moved if INT_MIN <= moved <= INT_MAX else value
-            case float():
-                moved_float = math.nextafter(value, rng.choice((-math.inf, math.inf)))
-                return moved_float if math.isfinite(moved_float) else value
+            case int() | float():
+                return _next(value, rng.choice((-1, 1)))
             case str():
                 return rng.choice(
                     (value[:-1], value + "a", value.swapcase(), value[1:], value + "\U0010ffff")
@@ -294,6 +307,14 @@ ATTRIBUTES = (
     Path(Root.METADATA, ("source",)),
     Path(Root.METADATA, ("n",)),
 )
+
+
+def _next(number: float, way: int) -> float:
+    """Return the number one step up (1) or down (-1), or itself where there is none of its kind."""
+    if isinstance(number, int):
+        return number + way if INT_MIN <= number + way <= INT_MAX else number
+    moved = math.nextafter(number, way * math.inf)
+    return moved if math.isfinite(moved) else number
 
 
 def _operand_kind(op: str, operand: JSON) -> str:

@@ -34,9 +34,18 @@ _MAKERS: tuple[_Make, ...] = (
     lambda rng: rng.random() < 0.5,
     lambda rng: [values.scalar(rng) for _ in range(rng.randint(0, 3))],
     lambda rng: [values.value(rng, 2) for _ in range(rng.randint(0, 3))],
+    lambda rng: _nested(rng, rng.choice((values.integer, values.real, values.scalar)), 4),
     lambda rng: {key: values.value(rng, 1) for key in rng.sample(values.KEYS, rng.randint(0, 3))},
     lambda rng: [{"p": values.scalar(rng), "q": values.text(rng)} for _ in range(rng.randint(0, 3))],
 )
+
+
+def _nested(rng: random.Random, item: _Make, depth: int) -> JSON:
+    """Return items within lists within lists; objects between them at times."""
+    if depth == 0 or rng.random() < 0.3:
+        return item(rng)
+    within = [_nested(rng, item, depth - 1) for _ in range(rng.choice((0, 1, 2, 2, 3)))]
+    return [{"p": one} for one in within] if rng.random() < 0.1 else within
 
 
 def nasty_set(rng: random.Random, size: int | None = None) -> RecordSet:

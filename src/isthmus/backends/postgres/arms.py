@@ -18,6 +18,8 @@ from isthmus.backends.postgres.sort import after, ranking, terms
 from isthmus.backends.postgres.statement import Bound
 from isthmus.backends.postgres.table import Table
 
+_PLACES = ((BOOL, "boolean"), (NUMBER, "number"), (TEXT, "string"), (OBJECT, "object"), (NONE, "null"))
+
 
 def serves(order: tuple[SortKey, ...] | None, declared: Declared) -> bool:
     """Return whether the arms' indexes exist for an order."""
@@ -28,7 +30,6 @@ def serves(order: tuple[SortKey, ...] | None, declared: Declared) -> bool:
 class _Arm:
     """The rows whose value has one shape."""
 
-    shape: str
     value: str
     condition: str
     order: str
@@ -41,10 +42,11 @@ def merged_arms(
     """Return the select of the first `size` rows after a position, in order; its last column is `v`."""
     limit = bound.big(size)
     arms = []
-    for arm in _arms(key, at, bound):
-        condition = Filter(bound, table.declared, (key.path, arm.shape)).condition(where)
-        if condition == NOTHING:
+    for place, shape in _shapes(key, at):
+        condition = Filter(bound, table.declared, (key.path, shape)).condition(where)
+        if condition == NOTHING:  # before the arm binds anything: the server refuses what is not used
             continue
+        arm = _arm(place, shape, key, at, bound)
         more = "" if condition == ALL else f" AND {condition}"
         arms.append(
             f"(SELECT {PLAIN}, {arm.value} AS v FROM {table.sql} AS t{arm.joins}"
@@ -55,35 +57,36 @@ def merged_arms(
     return f"SELECT {COLUMNS} FROM ({' UNION ALL '.join(arms)}) AS t ORDER BY {terms((key,), ['t.v'])}"
 
 
-def _arms(key: SortKey, at: Position | None, bound: Bound) -> Iterator[_Arm]:
-    """Yield the arms; those wholly before the position are left out."""
+def _shapes(key: SortKey, at: Position | None) -> Iterator[tuple[int | None, str]]:
+    """Yield each type's place and shape but those wholly before the position; None is for lists."""
+    for place, shape in _PLACES:
+        if at is None or _reaches(key, place, at[0][0]):
+            yield place, shape
+    yield None, "array"
+
+
+def _arm(place: int | None, shape: str, key: SortKey, at: Position | None, bound: Bound) -> _Arm:
+    """Return the arm of one shape, from the position on."""
     field = field_of(key.path)
     down = "DESC" if key.descending else "ASC"
-    other = other_shape(field)
-    for place, shape in ((BOOL, "boolean"), (NUMBER, "number"), (TEXT, "string"), (OBJECT, "object")):
-        if at is not None and not _reaches(key, place, at[0][0]):
-            continue
+    condition = f"{other_shape(field)} AND {field.shape} = '{shape}'"
+    if place is None:
+        ranks = ranking((key,))
+        if at is not None:
+            condition += f" AND {after((key,), at, ['s0.v'], bound)}"
+        return _Arm("s0.v", condition, ranks.terms, f" {ranks.joins}")
+    value, order = field.value, "t.id"
+    if place in (NUMBER, TEXT):
         condition = f"{field.kind} = '{shape}'"
-        if place not in (NUMBER, TEXT):
-            condition = f"{other} AND {field.shape} = '{shape}'"
-        order = "t.id"
-        if place == TEXT:
-            order = f'{field.cut} {down}, {field.text} COLLATE "C" {down}, t.id'
-        elif place != OBJECT:
-            order = f"{field.value} {down}, t.id"
-        if at is not None and at[0][0] == place:
-            condition += f" AND {_past(field, place, at[0][1], at[-1], key, bound)}"
-        yield _Arm(shape, field.value, condition, order)
-    if at is None or _reaches(key, NONE, at[0][0]):
-        condition = f"{other} AND {field.shape} = 'null'"
-        if at is not None and at[0][0] == NONE:
-            condition += f" AND t.id > {bound.text(at[-1])}"
-        yield _Arm("null", "NULL::jsonb", condition, "t.id")
-    ranks = ranking((key,))
-    condition = f"{other} AND {field.shape} = 'array'"
-    if at is not None:
-        condition += f" AND {after((key,), at, ['s0.v'], bound)}"
-    yield _Arm("array", "s0.v", condition, ranks.terms, f" {ranks.joins}")
+    if place == TEXT:
+        order = f'{field.cut} {down}, {field.text} COLLATE "C" {down}, t.id'
+    elif place in (BOOL, NUMBER):
+        order = f"{field.value} {down}, t.id"
+    elif place == NONE:
+        value = "NULL::jsonb"
+    if at is not None and at[0][0] == place:
+        condition += f" AND {_past(field, place, at[0][1], at[-1], key, bound)}"
+    return _Arm(value, condition, order)
 
 
 def _reaches(key: SortKey, place: int, mark: int) -> bool:
@@ -99,7 +102,7 @@ def _past(field: Field, place: int, mark: object, last: str, key: SortKey, bound
     """Return the condition that a row of the position's own type comes after it."""
     sign = "<" if key.descending else ">"
     beyond = f"t.id > {bound.text(last)}"
-    if place == OBJECT:
+    if place in (OBJECT, NONE):
         return beyond
     if place == TEXT:
         assert isinstance(mark, str)

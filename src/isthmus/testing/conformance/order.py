@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from isthmus import AsyncDatabase, Query, field
+from isthmus._query.ast import Predicate
 from isthmus.errors import QueryError
 from isthmus.testing.conformance._fixtures import ids, listed, people, stored
 
@@ -47,14 +48,17 @@ async def test_records_come_in_this_order(db: AsyncDatabase, name: str) -> None:
     for skip in range(6):
         for count in (0, 1, 2, 9):
             assert await listed(db, query.offset(skip).limit(count)) == wanted[skip : skip + count]
-    pages, cursor = [], None
-    while True:
-        page = await db.page(query, size=2, cursor=cursor)
+    assert await _paged(db, query, 2) == wanted
+
+
+async def _paged(db: AsyncDatabase, query: Query, size: int) -> list[str | None]:
+    """Return the ids of all pages."""
+    page = await db.page(query, size=size)
+    pages = [r.id for r in page.records]
+    while page.cursor is not None:
+        page = await db.page(query, size=size, cursor=page.cursor)
         pages += [r.id for r in page.records]
-        cursor = page.cursor
-        if cursor is None:
-            break
-    assert pages == wanted
+    return pages
 
 
 MIXED: dict[str, Any] = {
@@ -91,6 +95,30 @@ async def test_types_have_an_order_among_each_other(db: AsyncDatabase, direction
     assert await listed(db, Query().sort("v", direction, nulls=nulls)) == (
         [*none, *expected] if nulls == "first" else [*expected, *none]
     )
+
+
+OF_ONE_TYPE: dict[str, tuple[Predicate, str]] = {
+    "bool": (field("v").in_([True, False]), "false true mixed"),
+    "number": (field("v") > -9, "minus one big mixed deep"),
+    "text": (field("v").starts_with(""), "empty text zz mixed"),
+    "object": (field("v") == {"x": 1}, "object"),
+    "none": (field("v").is_null(), "null nothing"),
+    "not a number": (~(field("v") > -9) & field("v").exists(), "false true empty text zz object other"),
+}
+
+
+@pytest.mark.parametrize("name", OF_ONE_TYPE)
+@pytest.mark.parametrize("direction", ["asc", "desc"])
+@pytest.mark.asyncio
+async def test_pages_by_the_field_that_is_asked_about(db: AsyncDatabase, name: str, direction: Any) -> None:
+    """A list sorts by a value of one type and may be found by one of another: the next page begins there."""
+    await stored(db, {id: {"v": value} for id, value in MIXED.items()})
+    condition, found = OF_ONE_TYPE[name]
+    order = [*(_ASCENDING if direction == "asc" else _DESCENDING).split(), "nothing", "null"]
+
+    pages = await _paged(db, Query().filter(condition).sort("v", direction), 1)
+
+    assert pages == [id for id in order if id in found.split()]
 
 
 @pytest.mark.parametrize("direction", ["asc", "desc"])
