@@ -8,19 +8,23 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 
 from isthmus import AsyncDatabase
 from tests.servers import server
 
-# What the setting is called that names the default collection, and the one that declares indexes.
+Declared: TypeAlias = Mapping[str, list[str] | bool]
+"""Settings that declare indexes: the fields of each kind, or whether there are such of all fields."""
+
+# What the setting is called that names the default collection.
 _COLLECTION = {"elasticsearch": "index", "s3": "prefix"}
-_INDEXED = ("sqlite", "postgres")
+# The kinds of indexes of fields that a backend has.
+INDEXED = {"sqlite": ("indexes",), "postgres": ("indexes", "indexes", "prefix", "substring", "gin")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,22 +37,22 @@ class Store:
     config: Mapping[str, Any] = field(default_factory=dict)
 
     @contextlib.asynccontextmanager
-    async def fresh(self, indexes: Sequence[str] = ()) -> AsyncIterator[AsyncDatabase]:
+    async def fresh(self, declared: Declared | None = None) -> AsyncIterator[AsyncDatabase]:
         """Open a handle on a new, empty collection, and drop or clear that on leaving."""
-        db = await self.open(indexes)
+        db = await self.open(declared)
         try:
             yield db
         finally:
             await discard(db)
             await db.close()
 
-    async def open(self, indexes: Sequence[str] = ()) -> AsyncDatabase:
-        """Open a handle on a new, empty collection."""
+    async def open(self, declared: Declared | None = None) -> AsyncDatabase:
+        """Open a handle on a new, empty collection, with these indexes where the backend has any."""
         settings = {**self.config, _COLLECTION.get(self.backend, "table"): f"test_{secrets.token_hex(6)}"}
         if self.url is not None:
             settings["url"] = self.url
-        if indexes and self.backend in _INDEXED:
-            settings["indexes"] = list(indexes)
+        if declared and self.backend in INDEXED:
+            settings |= declared
         return await AsyncDatabase.create(self.backend, settings)
 
 

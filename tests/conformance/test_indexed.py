@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 
 from isthmus import AsyncDatabase
@@ -14,27 +12,25 @@ from isthmus.testing.conformance.negation import *  # noqa: F403
 from isthmus.testing.conformance.numbers import *  # noqa: F403
 from isthmus.testing.conformance.order import *  # noqa: F403
 from isthmus.testing.conformance.texts import *  # noqa: F403
-from tests.stores import store_of
+from tests.stores import Declared, store_of
 
 _INDEXED = ["t", "v", "n", "name", "age", "score", "city", "tags", "items.price"]
-# Each kind of index by the name of its tests: the store, what is indexed, and further kinds.
-_KINDS: dict[str, tuple[str, list[str], dict[str, object]]] = {
-    "sqlite": ("sqlite", _INDEXED, {}),
-    "postgres": ("postgres", _INDEXED, {}),
-    "postgres-further": ("postgres", [], {"substring": ["t", "name"], "gin": True}),
+# Each kind of index by the name of its tests: the store, and what is indexed.
+_KINDS: dict[str, tuple[str, Declared]] = {
+    "sqlite": ("sqlite", {"indexes": _INDEXED}),
+    "postgres": ("postgres", {"indexes": _INDEXED}),
+    "postgres-further": ("postgres", {"substring": ["t", "name"], "gin": True}),
 }
 
 
 @pytest.fixture(
-    params=[pytest.param(kind, marks=pytest.mark.backend(store)) for kind, (store, _, _) in _KINDS.items()]
+    params=[pytest.param(kind, marks=pytest.mark.backend(store)) for kind, (store, _) in _KINDS.items()]
 )
 def database(request: pytest.FixtureRequest) -> Database:
     """Return what opens a fresh handle whose fields are indexed."""
-    name, indexed, further = _KINDS[request.param]
-    store = store_of(name)
-    store = dataclasses.replace(store, config={**store.config, **further})
+    name, declared = _KINDS[request.param]
 
     async def fresh() -> AsyncDatabase:
-        return await store.open(indexed)
+        return await store_of(name).open(declared)
 
     return fresh

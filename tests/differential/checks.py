@@ -158,7 +158,7 @@ def make(rng: random.Random, maker: QueryMaker, made: Made) -> Check:
         return Check(verb, query, by=tuple(by.values()), measures=measures)
     if verb in ("count", "exists"):
         return Check(verb, query)
-    query = Query(made.predicate, maker.order())
+    query = Query(made.predicate, maker.order(made))
     if verb == "page":
         return Check(verb, _cut(rng, maker, query), size=rng.randint(1, 12))
     if verb in ("search", "stream"):

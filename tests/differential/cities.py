@@ -25,6 +25,8 @@ from isthmus.testing.records import RecordSet
 from tests.differential.checks import make
 from tests.stores import Store, store_of
 
+_INDEXES = {"indexes": ["population", "name"]}
+
 
 def cities(every: int = 1) -> list[Record]:
     """Return each such city as a record; empty fields are left out, as one would find them in the wild."""
@@ -46,7 +48,7 @@ async def differences(store: Store, *, every: int, n: int, seed: int) -> tuple[l
     sample = RecordSet(tuple(rng.sample(records, min(len(records), 60))), everyday=False)
     maker = QueryMaker(rng, sample, attributes=[Path(Root.ID, ())])
     differing, verbs = [], Counter[str]()
-    async with Store("memory", "memory").fresh() as memory, store.fresh(["population", "name"]) as db:
+    async with Store("memory", "memory").fresh() as memory, store.fresh(_INDEXES) as db:
         await _load(memory, records)
         await _load(db, records)
         for _ in range(n):

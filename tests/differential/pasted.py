@@ -11,7 +11,7 @@ from isthmus._query.codec import _path_from, from_json
 from isthmus._record import Record
 from tests.differential.checks import Check
 from tests.differential.queries import outcome
-from tests.stores import Store, store_of
+from tests.stores import Declared, Store, store_of
 
 __all__ = ["Check", "assert_same", "columns", "from_json", "paths"]
 
@@ -34,9 +34,9 @@ async def assert_same(
     records: Sequence[tuple[str, dict[str, Any], dict[str, Any]]],
     check: Check,
     *,
-    indexes: Sequence[str] = (),
+    declared: Declared | None = None,
 ) -> None:
     """Load the records and fail with both answers if the store's is not the evaluator's."""
     made = [Record(data, id=id, metadata=metadata) for id, data, metadata in records]
-    differing = await outcome(store_of(store) if isinstance(store, str) else store, made, check, indexes)
+    differing = await outcome(store_of(store) if isinstance(store, str) else store, made, check, declared)
     assert differing is None, f"expected {differing[0]!r}\nactual   {differing[1]!r}"

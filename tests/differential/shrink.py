@@ -14,6 +14,7 @@ from isthmus._record import Record
 from isthmus._value import replace as replaced
 from isthmus._values import JSON
 from tests.differential.checks import Check
+from tests.stores import Declared
 
 Fails = Callable[[Sequence[Record], Check], Awaitable[bool]]
 _ATTEMPTS = 400
@@ -125,8 +126,14 @@ def _smaller_values(value: JSON) -> Iterator[JSON]:
             yield value[len(value) // 2 :]
 
 
-def as_test(backend: str, records: Sequence[Record], check: Check, expected: Any, actual: Any) -> str:
-    """Return a test that one can paste, which fails as the case did."""
+def as_test(
+    backend: str,
+    records: Sequence[Record],
+    check: Check,
+    seen: tuple[Any, Any],
+    declared: Declared | None = None,
+) -> str:
+    """Return a test that one can paste, which fails as the case did; `seen` are expected and actual."""
     shape = pprint.pformat(to_json(check.query), width=100, sort_dicts=False)
     listed = pprint.pformat([(r.id, r.data, r.metadata) for r in records], width=100, sort_dicts=False)
     extra = ""
@@ -137,6 +144,7 @@ def as_test(backend: str, records: Sequence[Record], check: Check, expected: Any
     if check.measures:
         spec = {m.name: [m.function.value, m.path and path_json(m.path)] for m in check.measures}
         extra += f", measures=columns({spec!r})"
+    indexed = f", declared={declared!r}" if declared else ""
     return f"""@pytest.mark.backend({backend!r})
 @pytest.mark.asyncio
 async def test_{check.verb}_means_the_same_here(running_server) -> None:
@@ -144,9 +152,9 @@ async def test_{check.verb}_means_the_same_here(running_server) -> None:
     records = {_indented(listed)}
     query = from_json({_indented(shape)})
 
-    await assert_same({backend!r}, records, Check({check.verb!r}, query{extra}))
-# expected: {expected!r:.1000}
-# actual:   {actual!r:.1000}
+    await assert_same({backend!r}, records, Check({check.verb!r}, query{extra}){indexed})
+# expected: {seen[0]!r:.1000}
+# actual:   {seen[1]!r:.1000}
 """
 
 

@@ -148,7 +148,7 @@ async def _parity(where: Place, queries: int, seed: int) -> list[str]:
             maker = QueryMaker(chance, made, stored)
             for _ in range(min(_SET, queries - done)):
                 one = maker.made()
-                query = Query(where=one.predicate, order=maker.order())
+                query = Query(where=one.predicate, order=maker.order(one))
                 expected = [record.id for record in in_order(list(one.matching), query.order)]
                 found = [record.id for record in await collection.search(query)]
                 if found != expected or await collection.count(one.predicate) != len(expected):

@@ -46,6 +46,7 @@ def operand_kinds(op: str) -> tuple[str, ...]:
 class Used:
     """One comparison of a made predicate."""
 
+    path: Path
     op: str
     operand: str | None
     """The operand's kind."""
@@ -110,12 +111,14 @@ class QueryMaker:
                 break
         return Made(predicate, tuple(used), matching)
 
-    def order(self) -> tuple[SortKey, ...]:
-        """Return none to three sort keys."""
-        count = self._rng.choice((0, 1, 1, 1, 2, 3))
-        return tuple(
-            SortKey(self.path(), self._rng.random() < 0.5, self._rng.random() < 0.3) for _ in range(count)
-        )
+    def order(self, made: Made) -> tuple[SortKey, ...]:
+        """Return none to three sort keys for a predicate, at times by what it asks about."""
+        rng = self._rng
+        count = rng.choice((0, 1, 1, 1, 2, 3))
+        paths = [self.path() for _ in range(count)]
+        if paths and made.used and rng.random() < 0.4:
+            paths[0] = rng.choice(made.used).path
+        return tuple(SortKey(path, rng.random() < 0.5, rng.random() < 0.3) for path in paths)
 
     def path(self) -> Path:
         """Return a path that some record has, rarely one that none has or a record attribute."""
@@ -148,7 +151,7 @@ class QueryMaker:
                 continue
             break
         stored = self._kinds.get(path, frozenset(["null"]))
-        used.append(Used(op, None if op in WITHOUT_OPERAND else _operand_kind(op, operand), stored))
+        used.append(Used(path, op, None if op in WITHOUT_OPERAND else _operand_kind(op, operand), stored))
         return predicate
 
     def _path_for(self, op: str) -> Path:
