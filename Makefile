@@ -34,10 +34,13 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS)
 
 # The server that a backend's runs need; memory and sqlite need none.
 SERVER_OF_postgres := postgres
+SERVER_OF_postgres-psycopg := postgres
 SERVER_OF_postgres18 := postgres18
 SERVER_OF_postgres-icu := postgres-icu
 SERVER_OF_elasticsearch := elasticsearch
 SERVER_OF_s3 := s3
+SERVER_OF_s3-object := s3
+SERVER_OF_s3-log := s3
 SERVER_OF_sqlalchemy := mariadb postgres
 SERVER_OF_sqlalchemy-mariadb := mariadb
 SERVER_OF_sqlalchemy-postgres := postgres
