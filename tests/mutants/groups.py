@@ -178,6 +178,12 @@ EQUIVALENT: tuple[Rule, ...] = (
         r"range\(1, sys\.maxunicode \+ 1\)",
         kind="bound",
     ),
+    Rule(
+        "ranges that touch stand in a class side by side as well as merged",
+        r"backends/postgres/regex\.py",
+        r"if merged and low <= merged\[-1\]\[1\] \+ 1:",
+        "<?",
+    ),
     Rule("x{1,} is x+", r"backends/postgres/regex\.py", r"if unbounded and low <= 1:", "<"),
     # In lax mode a missing key or a scalar yields nothing to ask, and type() is defined for every value:
     # a comparison of it is true or false, never unknown. The columns are NOT NULL.

@@ -179,7 +179,7 @@ async def test_regex_is_pythons_search(db: AsyncDatabase, pattern: str, expected
 @pytest.mark.parametrize(
     "part",
     [
-        *("", "a", "A", "%", "_", "\\", "é", "日", "💥", "\n", "c", "ss", "[", ".", "\uffff"),
+        *("", "a", "A", "%", "_", "\\", "é", "日", "💥", "\n", "c", "ss", "[", ".", "\uffff", "\U0010ffff"),
         # Long enough for an index of trigrams.
         *("a%c", "a_c", "a\\c"),
     ],
