@@ -61,8 +61,8 @@ class Tally:
         return self.grades[Grade.EXACT] / total if total else None
 
     def required(self) -> int:
-        """Return how many comparisons each cell must have; fewer in a short run."""
-        return CELL if self.queries >= CELL_RUN else self.queries * CELL // CELL_RUN // 3
+        """Return how many comparisons each cell must have; in a short run fewer, as chance has it."""
+        return CELL if self.queries >= CELL_RUN else self.queries * CELL // CELL_RUN // 5
 
     def shortcomings(self, *, exact_required: bool) -> list[str]:
         """Return what the run should have covered and did not."""

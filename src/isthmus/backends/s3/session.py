@@ -27,6 +27,8 @@ from isthmus.errors import ConfigError
 
 # Asked again at the latest after this; botocore refreshes 10 to 15 minutes ahead of the end.
 _ASK_AGAIN = dt.timedelta(minutes=8)
+# obstore lets a dropped store's sockets go late at times: at the latest after twice this (else 90 s).
+_IDLE = dt.timedelta(seconds=15)
 
 
 class Keys:
@@ -236,6 +238,7 @@ async def obstore_store(config: S3Config, sessions: Sessions) -> Any:
         "connect_timeout": min(timeout, dt.timedelta(seconds=5)),
         "allow_http": (config.endpoint_url or "").startswith("http://"),
         "pool_max_idle_per_host": str(config.pool.max_connections),
+        "pool_idle_timeout": _IDLE,
     }
     if config.ca_file:
         options["root_certificate"] = await asyncio.to_thread(_certificates, config.ca_file)
