@@ -98,7 +98,7 @@ FURTHER: dict[str, tuple[str, str | None, dict[str, Any]]] = {
     "s3-object-moto": ("s3", "moto", {"layout": "object"}),
     "sqlalchemy-mariadb": ("sqlalchemy", "mariadb", {}),
     "sqlalchemy-postgres": ("sqlalchemy", "postgres", {}),
-    "sqlalchemy-sqlite": ("sqlalchemy", None, {"url": f"sqlite+aiosqlite:///{_file()}"}),
+    "sqlalchemy-sqlite": ("sqlalchemy", None, {"url": f"sqlite+aiosqlite:///{_file()}?timeout=60"}),
 }
 KNOWN = STORES | FURTHER
 if os.environ.get("ISTHMUS_TEST_ALL"):
