@@ -12,6 +12,7 @@ import pytest
 from isthmus import Capabilities
 from isthmus._registry import BACKENDS, plugin
 from isthmus.testing.parity import Column, Page, as_html, markdown, measured
+from isthmus.testing.parity._page import sentence
 from isthmus.testing.parity._reasons import reason
 from tests import parity
 
@@ -58,6 +59,13 @@ def test_each_refusal_of_a_backend_of_ours_has_its_reason(name: str) -> None:
     missing = [field for field in Capabilities._fields if field not in _QUIET and not getattr(can, field)]
 
     assert [field for field in missing if not reason(name, field)] == []
+
+
+def test_a_promise_is_told_whole() -> None:
+    """A line loses the name of its promise; any other text before the colon is part of what it says."""
+    assert sentence("order").startswith("total, across types")
+    assert sentence("nulls") == "Null, missing and empty: all are nothing found."
+    assert sentence("pages").startswith("Pages by cursor: they never overlap")
 
 
 def test_a_page_of_other_code_is_found_old(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

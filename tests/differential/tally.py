@@ -60,6 +60,13 @@ class Tally:
         total = self.grades.total()
         return self.grades[Grade.EXACT] / total if total else None
 
+    def inexact(self) -> str | None:
+        """Return what to say if too few leaves of everyday queries were EXACT."""
+        needed = EXACT_SHARE if self.grades.total() >= ENOUGH_LEAVES else FEW_EXACT_SHARE
+        if self.exact_share is None or self.exact_share >= needed:
+            return None
+        return f"EXACT leaves on everyday queries: {self.exact_share:.2%} < {needed:.0%}"
+
     def required(self) -> int:
         """Return how many comparisons each cell must have; in a short run fewer, as chance has it."""
         return CELL if self.queries >= CELL_RUN else self.queries * CELL // CELL_RUN // 5
@@ -67,9 +74,8 @@ class Tally:
     def shortcomings(self, *, exact_required: bool) -> list[str]:
         """Return what the run should have covered and did not."""
         short = []
-        needed = EXACT_SHARE if self.grades.total() >= ENOUGH_LEAVES else FEW_EXACT_SHARE
-        if exact_required and self.exact_share is not None and self.exact_share < needed:
-            short.append(f"EXACT leaves on everyday queries: {self.exact_share:.2%} < {needed:.0%}")
+        if exact_required and (told := self.inexact()) is not None:
+            short.append(told)
         if self.queries and self.some / self.queries < SOME_SHARE:
             short.append(
                 f"queries that select some but not all: {self.some / self.queries:.1%} < {SOME_SHARE:.0%}"

@@ -81,7 +81,8 @@ def folded_regexp(pattern: str) -> str | None:
             assert isinstance(part, str)
             for c in fold(part):
                 forms = _unfolded().get(c, c)
-                out.append(_literal(forms) if len(forms) == 1 else "[" + "".join(map(_literal, forms)) + "]")
+                # Only letters have several forms, and none means anything in a class.
+                out.append(_literal(forms) if len(forms) == 1 else f"[{forms}]")
     text = "".join(out) or "()"
     return text if len(text) <= LONGEST_REGEXP else None
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import string
+
 import pytest
 
 from isthmus import AsyncDatabase, field
@@ -192,6 +195,36 @@ async def test_prefix_suffix_and_substring_are_literal(db: AsyncDatabase, part: 
     assert await _ask(db, "ends_with", part) == {t for t in TEXTS if t.endswith(part)}
     await db.clear()
     assert await _ask(db, "contains", part) == {t for t in TEXTS if part in t}
+
+
+# What means something in one server's patterns or another's; and texts that it would then find.
+_WRITTEN = (
+    *(f"a{mark}c" for mark in string.punctuation),
+    *("a<1-5>c", "a{2}c", "a(b)c", "a[b]c", 'a"b"c', "a~bc"),
+    *("a.*c", "ab?c", "^ac$", "a&&bc", "(?i)abc", "a\\bc"),
+)
+_NEAR = ("ac", "abc", "aac", "abbc", "a3c", "a\nc", "a", "c", "b", "")
+
+
+def _taken(op: str, text: str) -> str:
+    """Return a pattern of the operator that means this text, whatever its characters."""
+    if op in ("like", "ilike"):
+        escaped = "".join("\\" + c if c in "%_\\" else c for c in text)
+        return escaped.upper() if op == "ilike" else escaped
+    return f"^{re.escape(text)}\\Z" if op == "regex" else text
+
+
+@pytest.mark.parametrize("op", ["like", "ilike", "regex", "starts_with", "ends_with", "contains"])
+@pytest.mark.asyncio
+async def test_punctuation_is_taken_as_it_is(db: AsyncDatabase, op: str) -> None:
+    """No character has a meaning that the contract does not give it, alone or with its neighbours (§3)."""
+    await stored(db, {f"{n:03}": {"t": text} for n, text in enumerate((*_WRITTEN, *_NEAR))})
+
+    wrong = {}
+    for n, text in enumerate(_WRITTEN):
+        if (matching := await found(db, getattr(field("t"), op)(_taken(op, text)))) != {f"{n:03}"}:
+            wrong[text] = matching
+    assert wrong == {}
 
 
 @pytest.mark.asyncio

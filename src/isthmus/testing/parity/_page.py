@@ -55,10 +55,10 @@ class Page:
 
 
 def sentence(promise: str) -> str:
-    """Return what a promise says, the first line of its module, without the name if it begins with that."""
+    """Return the first line of a promise's module, without the name if that alone stands before a colon."""
     text = (importlib.import_module(f"{conformance.__name__}.{promise}").__doc__ or "").splitlines()[0]
     name, _, rest = text.partition(": ")
-    return rest if rest and name.lower()[:4] == promise[:4] else text
+    return rest if rest and name.isalpha() and name.lower()[:4] == promise[:4] else text
 
 
 def markdown(page: Page, *, title: str = "Parity") -> str:
