@@ -180,6 +180,18 @@ EQUIVALENT: tuple[Rule, ...] = (
         kind="bound",
     ),
     Rule(
+        "U+10FFFF folds to itself alone",
+        r"backends/elasticsearch/pattern\.py",
+        r"range\(_LAST \+ 1\)",
+        kind="bound",
+    ),
+    Rule(
+        "where all have one sign, the wider bound of a sum only leaves more sums to this side",
+        r"backends/elasticsearch/aggregate\.py",
+        r"bound = abs\(total\) if low >= 0 or high <= 0 else",
+        "and",
+    ),
+    Rule(
         "ranges that touch stand in a class side by side as well as merged",
         r"backends/postgres/regex\.py",
         r"if merged and low <= merged\[-1\]\[1\] \+ 1:",

@@ -134,6 +134,23 @@ async def test_sums_with_floats_agree_within_a_trifle(db: AsyncDatabase) -> None
 
 
 @pytest.mark.asyncio
+async def test_sums_near_the_greatest_float(db: AsyncDatabase) -> None:
+    """A sum is rounded once, at its end: what lies beyond the floats on the way comes back (§7)."""
+    values = {"back": [1e308, 1e308, -1e308], "over": [1e308, 1e308], "under": [-1e308, -1e308]}
+    expected = {"back": (1e308, 1e308 / 3), "over": (math.inf, 1e308), "under": (-math.inf, -1e308)}
+    await put(db, [{"g": group, "v": value} for group, several in values.items() for value in several])
+
+    for row in await db.aggregate(by="g", s=("sum", "v"), a=("avg", "v")):
+        # Alone too: among others, their figures make a store careful.
+        [alone] = await db.aggregate(field("g") == row["g"], s=("sum", "v"), a=("avg", "v"))
+        for told in (row, alone):
+            assert (told["s"], told["a"]) == pytest.approx(expected[row["g"]], rel=1e-12)
+        del expected[row["g"]]
+
+    assert expected == {}
+
+
+@pytest.mark.asyncio
 async def test_min_and_max_follow_the_order_across_types(db: AsyncDatabase) -> None:
     """bool < number < text < object, lists by their values (§4, §7)."""
     await stored(db, {"a": {"v": "text"}, "b": {"v": [3, False]}, "c": {"v": 2**53 + 1}, "d": {"v": None}})
