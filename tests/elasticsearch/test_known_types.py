@@ -44,7 +44,8 @@ async def test_figures_of_numbers_are_computed_without_reading_a_record(
         def unread(*_: object) -> None:
             raise AssertionError("records are read for what the server can compute")
 
-        monkeypatch.setattr(Reader, "main", unread)
+        for way in ("main", "stream", "page"):
+            monkeypatch.setattr(Reader, way, unread)
         assert await db.aggregate(**asked) == [{"n": 45, "f": 5.0, "least": 0, "most": 9.5}]
         assert await db.aggregate(by="k", **asked) == [
             {"k": 0, "n": 20, "f": 4.5, "least": 0, "most": 8.5},

@@ -78,7 +78,7 @@ GROUPS: dict[str, Group] = {
     "elasticsearch": Group(
         _files("backends/elasticsearch", "compile order pattern aggregate"),
         _backend("elasticsearch", 400, "--per-set", "80", own=(_TYPES,)),
-        10,
+        8,
         ("ISTHMUS_TEST_ELASTICSEARCH_URL", "ISTHMUS_TEST_ELASTICSEARCH_URL"),
     ),
     "s3": Group(

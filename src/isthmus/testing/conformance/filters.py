@@ -177,6 +177,11 @@ async def test_a_wide_and_a_deep_tree_are_understood(db: AsyncDatabase) -> None:
     assert {r.id for r in await db.search(wide)} == ids("alice bob carol dan")
     assert await found(db, deep) == ids("bob")
 
+    both = field("age") == 5
+    for n in range(30):
+        both = (both | (field("age") == -n)) & (field("name") != str(n))
+    assert await found(db, both) == ids("bob")
+
 
 @pytest.mark.parametrize(
     "text",
