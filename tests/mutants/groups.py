@@ -175,14 +175,8 @@ EQUIVALENT: tuple[Rule, ...] = (
     ),
     Rule(
         "U+10FFFF folds to itself alone, and is no digit, space or letter",
-        r"backends/postgres/(patterns|regex)\.py",
-        r"range\(1, sys\.maxunicode \+ 1\)",
-        kind="bound",
-    ),
-    Rule(
-        "U+10FFFF folds to itself alone",
-        r"backends/elasticsearch/pattern\.py",
-        r"range\(_LAST \+ 1\)",
+        r"backends/(postgres/(patterns|regex)|elasticsearch/pattern)\.py",
+        r"range\((1, sys\.maxunicode|_LAST) \+ 1\)",
         kind="bound",
     ),
     Rule(
