@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from isthmus import Capabilities
-from isthmus._registry import BACKENDS, plugin
+from isthmus._core.registry import BACKENDS, plugin
 from isthmus.testing.parity import Column, Page, as_html, markdown, measured
 from isthmus.testing.parity._page import sentence
 from isthmus.testing.parity._reasons import reason

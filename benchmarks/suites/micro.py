@@ -15,10 +15,10 @@ import orjson
 from benchmarks.data import document, name_of
 from benchmarks.harness import Measured, Row, Side, Timer, measure
 from isthmus import AsyncDatabase, Query, Record, field
-from isthmus._executor import PageRequest, change_for
+from isthmus._core.executor import PageRequest, mutation_for
 from isthmus._query.build import as_query
-from isthmus._query.evaluate import holds
-from isthmus._query.split import Grade, split
+from isthmus._query.evaluate import matches
+from isthmus._query.split import Pushdown, split
 from isthmus.backends.elasticsearch.compile import Bound, Compiler
 from isthmus.backends.elasticsearch.shape import Shapes, walk
 from isthmus.backends.postgres import pages as postgres
@@ -68,9 +68,12 @@ def _steps() -> dict[str, dict[str, Callable[[], object]]]:
     shapes.of(DATA)
     record = Record(DATA, id=name_of(7))
     stored = functools.partial(Record.stored, name_of(7), RAW, None, "1", 0, 0)
-    exact = lambda _: Grade.EXACT  # noqa: E731 - what the stores say of these leaves
+    exact = lambda _: Pushdown.EXACT  # noqa: E731 - what the stores say of these leaves
     return {
-        "encode a record": {"ours": lambda: change_for(record).encoded(), "bare": lambda: orjson.dumps(DATA)},
+        "encode a record": {
+            "ours": lambda: mutation_for(record).encoded(),
+            "bare": lambda: orjson.dumps(DATA),
+        },
         "decode a record": {"ours": lambda: stored().data, "bare": lambda: orjson.loads(RAW)},
         "carry a record undecoded": {"ours": stored},
         "build a query": {"ours": lambda: Query().filter("group", "=", 3).sort("name").limit(10)},
@@ -80,7 +83,7 @@ def _steps() -> dict[str, dict[str, Callable[[], object]]]:
         "compile five leaves, elasticsearch": {"ours": lambda: compiler.tree(found.where, Bound.UPPER)},
         "shape check, seen before": {"ours": lambda: shapes.of(DATA)},
         "shape check, first of its kind": {"ours": lambda: walk(DATA, "data")},
-        "judge five leaves here": {"ours": lambda: holds(found.where, record)},
+        "judge five leaves here": {"ours": lambda: matches(found.where, record)},
     }
 
 

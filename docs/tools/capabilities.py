@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from isthmus import Capabilities
-from isthmus._registry import BACKENDS, plugin
+from isthmus._core.registry import BACKENDS, plugin
 
 README = Path(__file__).parents[2] / "README.md"
 BEGIN, END = "<!-- capabilities: python -m docs.tools.capabilities -->\n", "<!-- /capabilities -->"

@@ -17,8 +17,8 @@ from pydantic_core import PydanticUndefined
 
 from docs.tools.capabilities import table as capabilities_table
 from isthmus import Capabilities, errors
-from isthmus._config import BackendConfig
-from isthmus._registry import BACKENDS, plugin
+from isthmus._core.config import BackendConfig
+from isthmus._core.registry import BACKENDS, plugin
 from isthmus.layers import PRESETS
 
 FOLDER = Path(__file__).parents[1] / "reference"

@@ -1,8 +1,8 @@
 """One async Python interface to PostgreSQL, Elasticsearch and S3, with SQLite and memory embedded."""
 
 from isthmus._batch import Outcomes
-from isthmus._capability import Capabilities
 from isthmus._collection import Collection, CursorPage, StreamReceipt
+from isthmus._core.capabilities import Capabilities
 from isthmus._database import (
     AsyncDatabase,
     AsyncElasticsearchDatabase,
@@ -13,10 +13,10 @@ from isthmus._database import (
     Stats,
 )
 from isthmus._explain import Explanation
-from isthmus._hit import Hit, Passage
-from isthmus._indexed import Indexed
+from isthmus._index_annotation import Indexed
 from isthmus._query.build import Field, Query, field, match, nearest
 from isthmus._record import Record
+from isthmus._search_hit import Hit, Passage
 from isthmus._stream import RecordStream
 from isthmus._transaction import Transaction
 from isthmus.errors import (

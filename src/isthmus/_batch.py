@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
-from isthmus._executor import Result
+from isthmus._core.executor import ItemResult
 from isthmus.errors import Applied, BatchError, IsthmusError, NotWrittenError, UsageError
 
 T = TypeVar("T")
@@ -32,7 +32,7 @@ class Outcomes(list[T], Generic[T]):
         return not any(issubclass(kind, IsthmusError) for kind in set(map(type, self)))
 
 
-def settled(verb: str, results: Sequence[Result], on_error: OnError) -> Outcomes[Any]:
+def resolve_outcomes(verb: str, results: Sequence[ItemResult], on_error: OnError) -> Outcomes[Any]:
     """Return the outcomes, or raise `BatchError` with them if an item failed and errors are raised."""
     outcomes: Outcomes[Any] = Outcomes(results)
     if on_error == "raise":

@@ -8,18 +8,18 @@ from abc import abstractmethod
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, overload
 
-from isthmus._batch import OnError, Outcomes, check_on_error, settled
-from isthmus._capability import Capabilities
-from isthmus._changes import Changes, changes_for, changes_to
-from isthmus._executor import AggregateRequest, Change, Executor, Kind, PageRequest, change_for
-from isthmus._hit import Hit
-from isthmus._op import Aggregate, Count, Explain, Fetch, Op, Read, Remove, Write
+from isthmus._batch import OnError, Outcomes, check_on_error, resolve_outcomes
+from isthmus._core.capabilities import Capabilities
+from isthmus._core.executor import AggregateRequest, Executor, Mutation, PageRequest, WriteKind, mutation_for
+from isthmus._core.mutation_batch import MutationBatch, batch_creates, batch_writes
+from isthmus._core.op import Aggregate, Count, Explain, Fetch, Op, Read, Remove, Write
 from isthmus._path import Path, Root
 from isthmus._query.ast import RANKED, TRUE, Predicate, SortKey, leaves
 from isthmus._query.build import FieldName, Query, _path, as_predicate, as_query, measures
 from isthmus._query.evaluate import select
 from isthmus._query.split import split
-from isthmus._record import Record, projected
+from isthmus._record import Record, project
+from isthmus._search_hit import Hit
 from isthmus._stream import RecordStream
 from isthmus._value import Value
 from isthmus._values import check_id, check_ids, new_id
@@ -119,7 +119,7 @@ class Verbs:
 
         Raises `AlreadyExistsError`, or `InvalidRecordError` before any I/O.
         """
-        return await self._write_one(Kind.CREATE, _change(record))
+        return await self._write_one(WriteKind.CREATE, _mutation(record))
 
     async def get(self, id: str, *, for_update: bool = False) -> Record | None:
         """Return the record of an id, or None; an outage is never a None.
@@ -147,7 +147,7 @@ class Verbs:
 
         Raises `NotFoundError`, or `ConflictError` if it is not at `if_version`.
         """
-        return await self._write_one(Kind.REPLACE, _change(record, id, if_version))
+        return await self._write_one(WriteKind.REPLACE, _mutation(record, id, if_version))
 
     async def update(self, id: str, patch: Data, *, if_version: str | None = None) -> str:
         """Merge top-level keys into a record's data (and a Record's metadata); return its new version.
@@ -155,7 +155,7 @@ class Verbs:
         A None stores null. No concurrent update is lost. Raises `NotFoundError`, or
         `ConflictError` if it is not at `if_version`.
         """
-        return await self._write_one(Kind.UPDATE, _change(patch, id, if_version))
+        return await self._write_one(WriteKind.UPDATE, _mutation(patch, id, if_version))
 
     @overload
     async def upsert(self, id: str, record: Data, /, *, if_version: str | None = None) -> str: ...
@@ -168,21 +168,21 @@ class Verbs:
         if isinstance(id, Record):
             if record is not None or id.id is None:
                 raise UsageError("upsert() takes an id and a record, or a Record that has an id")
-            change = _change(id, id.id, if_version)
+            mutation = _mutation(id, id.id, if_version)
         elif record is None:
             raise UsageError("upsert() takes an id and a record, or a Record that has an id")
         else:
-            change = _change(record, id, if_version)
-        return await self._write_one(Kind.UPSERT, change)
+            mutation = _mutation(record, id, if_version)
+        return await self._write_one(WriteKind.UPSERT, mutation)
 
     async def delete(self, id: str, *, if_version: str | None = None) -> bool:
         """Delete a record; return whether there was one. `ConflictError` if it is not at `if_version`."""
-        return bool(await self._write_one(Kind.DELETE, Change(check_id(id), None, None, if_version)))
+        return bool(await self._write_one(WriteKind.DELETE, Mutation(check_id(id), None, None, if_version)))
 
-    async def _write_one(self, kind: Kind, change: Change) -> str:
-        if kind is not Kind.DELETE:
-            _checked(change)
-        results = await self._run(Write(self.collection_name, kind, (change,), atomic=False))
+    async def _write_one(self, kind: WriteKind, mutation: Mutation) -> str:
+        if kind is not WriteKind.DELETE:
+            _checked(mutation)
+        results = await self._run(Write(self.collection_name, kind, (mutation,), atomic=False))
         result = results[0]
         if isinstance(result, IsthmusError):
             raise result
@@ -199,8 +199,8 @@ class Verbs:
         Raises `BatchError` with an outcome for each item, or returns them (`on_error="collect"`).
         """
         items = list(records)  # of our own: the caller may use theirs for the next batch meanwhile
-        changes = changes_for(items) or list(map(_change, items))
-        return await self._write_batch(Kind.CREATE, changes, on_error, atomic)
+        mutations = batch_creates(items) or list(map(_mutation, items))
+        return await self._write_batch(WriteKind.CREATE, mutations, on_error, atomic)
 
     async def get_batch(self, ids: Iterable[str]) -> list[Record | None]:
         """Return the records of these ids in order, None where there is none."""
@@ -230,7 +230,7 @@ class Verbs:
 
         Returns their new versions in order.
         """
-        return await self._write_batch(Kind.REPLACE, _changes(items), on_error, atomic)
+        return await self._write_batch(WriteKind.REPLACE, _mutations(items), on_error, atomic)
 
     async def update_batch(
         self, items: Items, *, on_error: OnError = "raise", atomic: bool | None = None
@@ -239,31 +239,31 @@ class Verbs:
 
         Returns their new versions in order.
         """
-        return await self._write_batch(Kind.UPDATE, _changes(items), on_error, atomic)
+        return await self._write_batch(WriteKind.UPDATE, _mutations(items), on_error, atomic)
 
     async def upsert_batch(
         self, items: Items, *, on_error: OnError = "raise", atomic: bool | None = None
     ) -> Outcomes[str]:
         """Write records, given with their ids, whether they exist or not; return their versions."""
-        return await self._write_batch(Kind.UPSERT, _changes(items), on_error, atomic)
+        return await self._write_batch(WriteKind.UPSERT, _mutations(items), on_error, atomic)
 
     async def delete_batch(
         self, ids: Iterable[str], *, on_error: OnError = "raise", atomic: bool | None = None
     ) -> Outcomes[bool]:
         """Delete records; return for each id whether there was one."""
-        changes = Changes(check_ids(list(ids)))
-        return await self._write_batch(Kind.DELETE, changes, on_error, atomic)
+        mutations = MutationBatch(check_ids(list(ids)))
+        return await self._write_batch(WriteKind.DELETE, mutations, on_error, atomic)
 
     async def _write_batch(
-        self, kind: Kind, changes: Sequence[Change], on_error: OnError, atomic: bool | None
+        self, kind: WriteKind, mutations: Sequence[Mutation], on_error: OnError, atomic: bool | None
     ) -> Outcomes[Any]:
         check_on_error(on_error)
-        if not changes:
+        if not mutations:
             return Outcomes()
         if atomic is None:
             atomic = self.capabilities.atomic_batch
-        results = await self._run(Write(self.collection_name, kind, changes, atomic))
-        return settled(f"{kind.value}_batch", results, on_error)
+        results = await self._run(Write(self.collection_name, kind, mutations, atomic))
+        return resolve_outcomes(f"{kind.value}_batch", results, on_error)
 
     async def stream_write(
         self,
@@ -283,11 +283,11 @@ class Verbs:
         if batch_size < 1:
             raise UsageError(f"batch_size must be at least 1, got {batch_size}")
         receipt = StreamReceipt()
-        kind = Kind.UPSERT if upsert else Kind.CREATE
+        kind = WriteKind.UPSERT if upsert else WriteKind.CREATE
         start = 0
         async for batch in _batches(source, batch_size):
             atomic = None if on_error == "raise" else False
-            outcomes = await self._write_batch(kind, [_change(r) for r in batch], on_error, atomic)
+            outcomes = await self._write_batch(kind, [_mutation(r) for r in batch], on_error, atomic)
             errors = outcomes.errors
             receipt.written += len(outcomes) - len(errors)
             receipt.failed += len(errors)
@@ -445,12 +445,12 @@ class Verbs:
 
     async def explain(self, query: Find = None) -> Explanation:
         """Return what runs where, the native query and the index used; finds nothing."""
-        from isthmus._explain import explained
+        from isthmus._explain import build_explanation
 
         found = as_query(query)
         session = self._session
         support = session.executor.support(self.collection_name)
-        parts = split(found.where, support.grade)
+        parts = split(found.where, support.pushdown)
         exact = parts.residual == TRUE and support.orders(found.order)
         request = PageRequest(
             parts.pushed,
@@ -459,7 +459,7 @@ class Verbs:
             offset=found.skip if exact else 0,
         )
         native = await session.run(Explain(self.collection_name, request))
-        return explained(session.backend_name, support, found.where, found.order, parts, native)
+        return build_explanation(session.backend_name, support, found.where, found.order, parts, native)
 
     async def delete_where(self, query: Query | Predicate) -> int:
         """Delete the matching records; return how many. `clear()` deletes all."""
@@ -502,49 +502,49 @@ class Collection(Verbs):
         return f"<Collection {self._name!r}>"
 
 
-def _change(record: Data, id: str | None = None, if_version: str | None = None) -> Change:
+def _mutation(record: Data, id: str | None = None, if_version: str | None = None) -> Mutation:
     if isinstance(record, Record):
-        change = change_for(record, if_version)
+        mutation = mutation_for(record, if_version)
         if id is not None:
-            change.id = check_id(id)
-            change.own_id = False
-        return change
+            mutation.id = check_id(id)
+            mutation.own_id = False
+        return mutation
     if isinstance(record, dict | Mapping):
         if id is not None:
-            return Change(check_id(id), record, None, if_version)
-        change = Change(new_id(), record, None, if_version)
-        change.own_id = True
-        return change
+            return Mutation(check_id(id), record, None, if_version)
+        mutation = Mutation(new_id(), record, None, if_version)
+        mutation.own_id = True
+        return mutation
     raise InvalidRecordError(f"data: expected a Record or a dict, got {type(record).__name__}", path="data")
 
 
-def _changes(items: Items) -> Sequence[Change]:
+def _mutations(items: Items) -> Sequence[Mutation]:
     pairs: list[Any] = list(items.items() if isinstance(items, Mapping) else items)
-    columns = changes_to(pairs)
+    columns = batch_writes(pairs)
     if columns is not None:
         return columns
-    changes = []
+    mutations = []
     for item in pairs:
         if isinstance(item, Record):
             if item.id is None:
                 raise UsageError("each Record of this batch needs an id")
-            changes.append(_change(item))
+            mutations.append(_mutation(item))
         elif isinstance(item, tuple) and len(item) in (2, 3):
-            changes.append(_change(item[1], item[0], item[2] if len(item) == 3 else None))
+            mutations.append(_mutation(item[1], item[0], item[2] if len(item) == 3 else None))
         else:
             raise UsageError(
                 f"an item is a Record with an id, (id, data) or (id, data, version); got {item!r:.80}"
             )
-    return changes
+    return mutations
 
 
-def _checked(change: Change) -> None:
+def _checked(mutation: Mutation) -> None:
     """Check a single record before any I/O; its encoding is kept for the backend."""
     try:
-        change.raw = change.encoded()
-        change.raw_metadata = change.encoded_metadata()
+        mutation.raw = mutation.encoded()
+        mutation.raw_metadata = mutation.encoded_metadata()
     except InvalidRecordError as error:
-        error.record_id = change.id
+        error.record_id = mutation.id
         raise
 
 
@@ -569,7 +569,7 @@ def _group_names(by: Any) -> list[Any]:
 
 
 def _selected(records: list[Record], query: Query) -> list[Record]:
-    return [projected(record, select(record.data, query.fields or ())) for record in records]
+    return [project(record, select(record.data, query.fields or ())) for record in records]
 
 
 async def _batches(source: AsyncIterable[Data] | Iterable[Data], size: int) -> AsyncIterator[list[Data]]:

@@ -9,14 +9,14 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, cast, overload
 
-from isthmus._clock import SYSTEM_CLOCK, Clock
 from isthmus._collection import Collection, Data, Find, Session, Verbs
-from isthmus._executor import Backend, Executor, PoolStats, TransactionOptions
-from isthmus._op import Op
+from isthmus._core.clock import SYSTEM_CLOCK, Clock
+from isthmus._core.executor import Backend, Executor, PoolStats, TransactionOptions
+from isthmus._core.op import Op
+from isthmus._core.registry import BACKENDS, Plugin, plugin
+from isthmus._core.stack import Layer, Stack
 from isthmus._query.build import as_query
-from isthmus._registry import BACKENDS, Plugin, plugin
-from isthmus._stack import Layer, Stack
-from isthmus._transaction import JoinedTransaction, Opening, Transaction, TransactionSession
+from isthmus._transaction import AmbientTransaction, Transaction, TransactionContext, TransactionSession
 from isthmus._value import Value
 from isthmus.errors import ClosedError, ConfigError, SerializationError, UnsupportedError, UsageError
 from isthmus.layers import from_config
@@ -27,7 +27,7 @@ from isthmus.layers.plan import Plan, Policy
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from isthmus._config import BackendConfig
+    from isthmus._core.config import BackendConfig
     from isthmus._partition import Partition
     from isthmus._portability import Portability
     from isthmus._typed import TypedCollection
@@ -121,17 +121,17 @@ class _DatabaseSession:
     async def run(self, op: Op[R]) -> R:
         """Run an operation; makes its collection on first use."""
         if self.closed is not None or op.collection not in self.ready:
-            await self.prepare(op.collection)
+            await self.ensure_open(op.collection)
         return await self.stack.run(op)
 
-    async def prepare(self, collection: str) -> None:
+    async def ensure_open(self, collection: str) -> None:
         """Connect if that was put off, and make the collection."""
         if self.closed is not None and not self.lazy:
             raise ClosedError(f"this handle is closed; {self.closed}")
         await self.stack.run(_Open(collection))
-        self.opened(collection)
+        self.mark_open(collection)
 
-    def opened(self, collection: str) -> None:
+    def mark_open(self, collection: str) -> None:
         """Note that the backend made a collection ready."""
         self.closed = None
         self.lazy = False
@@ -140,7 +140,7 @@ class _DatabaseSession:
     async def refresh(self, collection: str) -> None:
         """Make earlier writes visible to searches by any handle."""
         if self.closed is not None or collection not in self.ready:
-            await self.prepare(collection)
+            await self.ensure_open(collection)
         await self.stack.run(_Refresh(collection))
 
 
@@ -159,21 +159,21 @@ class AsyncDatabase(Verbs):
 
     def __init__(self, backend: str, config: Mapping[str, Any] | BackendConfig | None = None) -> None:
         chosen = plugin(backend)
-        settings = chosen.config().load(_chosen(chosen, config))
+        settings = chosen.config().load(_select_config(chosen, config))
         self._shared = {}
         self._derived = False
         self._set_up(chosen.build(settings), settings, Policy())
-        self._joined = JoinedTransaction()
+        self._ambient = AmbientTransaction()
 
     def _set_up(self, backend: Backend, config: BackendConfig, policy: Policy) -> None:
         self._backend = backend
         self._config = config
         self._policy = policy
         secret = config.cursor_secret.get_secret_value().encode() if config.cursor_secret else b""
-        self._asked: list[Layer] = []
+        self._optional_layers: list[Layer] = []
         if config.resilience or config.layers or config.deadline is not None:
-            self._asked = from_config(config, self._clock, self._shared)
-        self._core = _DatabaseSession(backend, self._layers(backend, self._asked), secret)
+            self._optional_layers = from_config(config, self._clock, self._shared)
+        self._core = _DatabaseSession(backend, self._layers(backend, self._optional_layers), secret)
 
     def _layers(self, executor: Executor, asked: Sequence[Layer]) -> list[Layer]:
         name = self._backend.name
@@ -219,7 +219,7 @@ class AsyncDatabase(Verbs):
             self._core.lazy = False
             await self._backend.close()
             raise
-        self._core.opened(self.collection_name)
+        self._core.mark_open(self.collection_name)
         return self
 
     async def close(self) -> None:
@@ -249,7 +249,7 @@ class AsyncDatabase(Verbs):
 
     @property
     def _session(self) -> Session:
-        joined = self._joined.current()
+        joined = self._ambient.current()
         return self._core if joined is None else joined._own
 
     @property
@@ -293,22 +293,22 @@ class AsyncDatabase(Verbs):
 
     async def collections(self) -> list[str]:
         """Return the names of the collections that isthmus made in this store."""
-        await self._usable()
+        await self._ensure_open()
         return await self._backend.collections()
 
     async def ping(self) -> None:
         """Do the cheapest round trip that needs the store to work; raises what is wrong."""
-        await self._usable()
+        await self._ensure_open()
         await self._core.stack.run(_Ping(self.collection_name))
 
-    async def _usable(self) -> None:
+    async def _ensure_open(self) -> None:
         if self._core.closed is not None:
-            await self._core.prepare(self.collection_name)
+            await self._core.ensure_open(self.collection_name)
 
     def stats(self) -> Stats:
         """Return a snapshot of this loop's pool and of what the layers count; no I/O."""
         layers = self._core.stack.layers
-        counted = {layer.label(): counts for layer in layers if (counts := layer.counts())}
+        counted = {layer.label(): metrics for layer in layers if (metrics := layer.metrics())}
         return Stats(self.backend, self._backend.stats(), counted)
 
     def options(
@@ -328,7 +328,7 @@ class AsyncDatabase(Verbs):
         if resilience is not None:
             changed["resilience"] = resilience
         derived = object.__new__(type(self))
-        derived._joined = self._joined
+        derived._ambient = self._ambient
         derived._shared = self._shared
         derived._derived = True
         derived._set_up(self._backend, self._config.model_copy(update=changed), policy or self._policy)
@@ -338,7 +338,7 @@ class AsyncDatabase(Verbs):
 
     # Transactions
 
-    def transaction(self, *, isolation: str | None = None, read_only: bool = False) -> Opening:
+    def transaction(self, *, isolation: str | None = None, read_only: bool = False) -> TransactionContext:
         """Open a transaction by `async with`: commits on leaving, rolls back on an exception.
 
         Verbs of this handle called by the same task join it. Opened again inside, it is a
@@ -356,23 +356,23 @@ class AsyncDatabase(Verbs):
                 f"{self.backend} has no isolation level {isolation!r}, only {sorted(can.isolation)}",
                 capability="isolation",
             )
-        return Opening(self._begin, TransactionOptions(isolation, read_only), self._joined)
+        return TransactionContext(self._begin, TransactionOptions(isolation, read_only), self._ambient)
 
     async def _begin(
         self, options: TransactionOptions, exit: AsyncExitStack
     ) -> tuple[Transaction, Callable[[], None]]:
-        await self._usable()
+        await self._ensure_open()
         begun = self._backend.begin(options)
-        for layer in self._asked:
-            begun = layer.around(begun)
+        for layer in self._optional_layers:
+            begun = layer.wrap_transaction(begun)
         executor = await exit.enter_async_context(begun)
-        asked = [layer for layer in self._asked if layer.in_transaction]
+        asked = [layer for layer in self._optional_layers if layer.in_transaction]
         layers = self._layers(executor, asked)
         session = TransactionSession(
             executor, layers, self.backend, self._core.cursor_secret, read_only=options.read_only
         )
         transaction = Transaction(session, self.collection_name)
-        return transaction, self._joined.enter(transaction)
+        return transaction, self._ambient.enter(transaction)
 
     async def run(
         self,
@@ -421,7 +421,7 @@ class AsyncDatabase(Verbs):
 
     def __repr__(self) -> str:
         state = "lazy" if self._core.lazy else "closed" if self.closed else "open"
-        asked = sorted(self._asked, key=lambda layer: layer.slot)
+        asked = sorted(self._optional_layers, key=lambda layer: layer.order)
         extra = [layer.label() for layer in asked]
         return f"<{type(self).__name__} {self.backend} {self.collection_name!r} {state}" + (
             f" with {', '.join(extra)}>" if extra else ">"
@@ -434,7 +434,7 @@ def _waits(count: int) -> Iterator[float]:
         yield (0.5 + jitter() / 2) * min(0.01 * 2**attempt, 1.0)
 
 
-def _chosen(chosen: Plugin, config: Mapping[str, Any] | BackendConfig | None) -> Any:
+def _select_config(chosen: Plugin, config: Mapping[str, Any] | BackendConfig | None) -> Any:
     """Return the part for this backend of a config that is keyed by backend names."""
     if isinstance(config, Mapping) and config:
         names = {chosen.name, *chosen.aliases}

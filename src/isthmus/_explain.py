@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from isthmus._executor import NativePlan, Support
+from isthmus._core.executor import NativePlan, Support
 from isthmus._query.ast import TRUE, And, Not, Or, Predicate, SortKey
 from isthmus._query.codec import text
-from isthmus._query.split import Grade, Split
+from isthmus._query.split import Pushdown, Split
 from isthmus._value import Value
 
 
@@ -16,8 +16,13 @@ class Node(Value):
     """A part of the predicate and where it is judged."""
 
     label: str
-    grade: Grade
+    pushdown: Pushdown
     parts: tuple[Node, ...] = ()
+
+    @property
+    def grade(self) -> Pushdown:
+        """The name of `pushdown` in 0.1.0."""
+        return self.pushdown
 
 
 class Explanation(Value):
@@ -61,13 +66,13 @@ class Explanation(Value):
 
 
 def _tree(node: Node, indent: str) -> list[str]:
-    lines = [f"{indent}{node.label:<50} {node.grade.name}"]
+    lines = [f"{indent}{node.label:<50} {node.pushdown.name}"]
     for part in node.parts:
         lines += _tree(part, indent + "  ")
     return lines
 
 
-def explained(
+def build_explanation(
     backend: str,
     support: Support,
     predicate: Predicate,
@@ -102,12 +107,14 @@ def _node(predicate: Predicate, support: Support) -> Node:
         case Not(term):
             return _group("not", (term,), support)
         case leaf:
-            return Node(text(leaf), support.grade(leaf))
+            return Node(text(leaf), support.pushdown(leaf))
 
 
-_WORST = [Grade.EXACT, Grade.SUPERSET, Grade.NONE]
+_WORST = [Pushdown.EXACT, Pushdown.SUPERSET, Pushdown.NONE]
 
 
 def _group(label: str, terms: tuple[Predicate, ...], support: Support) -> Node:
     parts = tuple(_node(term, support) for term in terms)
-    return Node(label, max((part.grade for part in parts), key=_WORST.index, default=Grade.EXACT), parts)
+    return Node(
+        label, max((part.pushdown for part in parts), key=_WORST.index, default=Pushdown.EXACT), parts
+    )

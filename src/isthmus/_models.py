@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar, get_args
 from pydantic import BaseModel, SecretBytes, SecretStr, ValidationError
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
-from isthmus._indexed import Indexed, IndexKind
+from isthmus._index_annotation import Indexed, IndexKind
 from isthmus._restoring import restorer
 from isthmus.errors import ConfigError, InvalidRecordError
 

@@ -9,12 +9,12 @@ from collections.abc import AsyncGenerator, Mapping
 from typing import Any, Protocol, Self
 
 from isthmus._collection import STREAM_PAGE, Verbs
-from isthmus._executor import PageRequest
+from isthmus._core.executor import PageRequest
 from isthmus._path import Path, Root
 from isthmus._query.ast import And, Order, Ordered, Predicate
 from isthmus._query.build import Query
 from isthmus._query.codec import from_json, to_json
-from isthmus._query.split import Grade
+from isthmus._query.split import Pushdown
 from isthmus._record import Record
 from isthmus._stream import RecordStream
 from isthmus._value import Value, replace
@@ -96,7 +96,7 @@ class Partition(Value):
     def _records(self, verbs: Verbs) -> RecordStream:
         session = verbs._session
         support = session.executor.support(self.collection)
-        if support.grade(Ordered(_ID, Order.GT, "")) is Grade.EXACT or not support.orders(()):
+        if support.pushdown(Ordered(_ID, Order.GT, "")) is Pushdown.EXACT or not support.orders(()):
             return verbs.stream(self.search)
         # A store that cannot filter by id (S3) can begin behind one: else each partition would read all.
         query = from_json(self.query)
@@ -154,7 +154,7 @@ def _settings(config: Any, url_from: str | None) -> dict[str, Any]:
 
     Raises `ConfigError` for a secret that a worker could not find for itself.
     """
-    from isthmus._config import SecretStr
+    from isthmus._core.config import SecretStr
 
     settings: dict[str, Any] = {}
     for key, (value, origin) in config.explain().items():

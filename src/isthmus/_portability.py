@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Literal, TypeAlias
 
-from isthmus._executor import Backend, PageRequest
-from isthmus._op import Fetch
+from isthmus._core.executor import Backend, PageRequest
+from isthmus._core.op import Fetch
+from isthmus._core.registry import BACKENDS, known_backends, plugin
 from isthmus._query.ast import Leaf, Predicate, leaves
 from isthmus._query.build import Query, as_query
 from isthmus._query.codec import text
-from isthmus._query.split import Grade, is_exact
-from isthmus._registry import BACKENDS, known_backends, plugin
+from isthmus._query.split import Pushdown, is_exact
 from isthmus._value import Value
 from isthmus.errors import ConfigError, MissingExtraError, QueryError, UnsupportedError
 from isthmus.layers.guard import Guard
@@ -77,20 +77,20 @@ def served(backend: Backend, query: Query) -> Portability:
 
 def _supported(backend: Backend, query: Query) -> Portability:
     support = backend.support(backend.default_collection)
-    reasons = [_reason(leaf, support.grade(leaf)) for leaf in leaves(query.where)]
+    reasons = [_reason(leaf, support.pushdown(leaf)) for leaf in leaves(query.where)]
     reasons = [reason for reason in dict.fromkeys(reasons) if reason]
     ordered = support.orders(query.order)
     if not ordered:
         reasons.append("the order is made here")
-    exact = ordered and is_exact(query.where, support.grade)
+    exact = ordered and is_exact(query.where, support.pushdown)
     return Portability(backend.name, "native" if exact else "partly", tuple(reasons))
 
 
-def _reason(leaf: Leaf, grade: Grade) -> str:
-    match grade:
-        case Grade.EXACT:
+def _reason(leaf: Leaf, pushdown: Pushdown) -> str:
+    match pushdown:
+        case Pushdown.EXACT:
             return ""
-        case Grade.SUPERSET:
+        case Pushdown.SUPERSET:
             return f"{text(leaf)}: the store narrows it down, the rest is judged here"
-        case Grade.NONE:
+        case Pushdown.NONE:
             return f"{text(leaf)}: judged here"

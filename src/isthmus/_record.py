@@ -202,7 +202,7 @@ _set_updated = _setter("_updated")
 _set_decode = _setter("_decode")
 
 
-def known(
+def decoded_record(
     id: str,
     data: Mapping[str, JSON],
     metadata: Mapping[str, JSON],
@@ -218,10 +218,12 @@ def known(
     return record
 
 
-def projected(record: Record, data: dict[str, Any]) -> Record:
+def project(record: Record, data: dict[str, Any]) -> Record:
     """Return the stored record with only part of its data."""
     assert record.id is not None
-    return known(record.id, data, record.metadata, record.version or "", record._created, record._updated)
+    return decoded_record(
+        record.id, data, record.metadata, record.version or "", record._created, record._updated
+    )
 
 
 def _restore(
@@ -234,4 +236,4 @@ def _restore(
 ) -> Record:
     if id is None or version is None:
         return Record(data, id=id, metadata=metadata)
-    return known(id, data, metadata, version, created, updated)
+    return decoded_record(id, data, metadata, version, created, updated)

@@ -8,8 +8,8 @@ from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import Any, Self
 
-from isthmus._executor import Page, PageRequest
-from isthmus._op import Fetch, Op, Release
+from isthmus._core.executor import Page, PageRequest
+from isthmus._core.op import Fetch, Op, Release
 from isthmus._record import Record
 from isthmus._value import replace
 from isthmus.errors import ClosedError

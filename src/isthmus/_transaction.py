@@ -10,9 +10,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, TypeAlias, TypeVar, overload
 
 from isthmus._collection import Collection, Session, Verbs
-from isthmus._executor import Executor, TransactionExecutor, TransactionOptions
-from isthmus._op import Op
-from isthmus._stack import Layer, Stack
+from isthmus._core.executor import Executor, TransactionExecutor, TransactionOptions
+from isthmus._core.op import Op
+from isthmus._core.stack import Layer, Stack
 from isthmus.errors import ClosedError, TransactionError, UsageError
 
 if TYPE_CHECKING:
@@ -138,17 +138,17 @@ _Begin: TypeAlias = (
 )
 
 
-class Opening:
+class TransactionContext:
     """What `db.transaction()` returns; `async with` it. Nested in the same task it is a savepoint."""
 
-    def __init__(self, begin: _Begin, options: TransactionOptions, joined: JoinedTransaction) -> None:
+    def __init__(self, begin: _Begin, options: TransactionOptions, joined: AmbientTransaction) -> None:
         self._begin = begin
         self._options = options
-        self._joined = joined
+        self._ambient = joined
         self._exit = AsyncExitStack()
 
     async def __aenter__(self) -> Transaction:
-        outer = self._joined.current()
+        outer = self._ambient.current()
         if outer is not None:
             if self._options != TransactionOptions():
                 raise UsageError(
@@ -165,7 +165,7 @@ class Opening:
         return await self._exit.__aexit__(kind, error, trace)
 
 
-class JoinedTransaction:
+class AmbientTransaction:
     """Which transaction of a database the running task opened."""
 
     def __init__(self) -> None:

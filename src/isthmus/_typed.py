@@ -9,10 +9,10 @@ from typing import Any, Generic, Self, TypeVar, cast
 
 from pydantic import BaseModel
 
-from isthmus._batch import OnError, Outcomes, check_on_error, settled
+from isthmus._batch import OnError, Outcomes, check_on_error, resolve_outcomes
 from isthmus._collection import STREAM_PAGE, Collection, Find, StreamReceipt
-from isthmus._executor import Result
-from isthmus._indexed import IndexKind
+from isthmus._core.executor import ItemResult
+from isthmus._index_annotation import IndexKind
 from isthmus._models import ModelShape
 from isthmus._query.ast import Predicate
 from isthmus._query.build import FieldName, Query, as_query
@@ -124,25 +124,25 @@ class TypedCollection(Generic[M]):
         """Replace a record by a model; return its new version."""
         return await self.untyped.replace(id, self._record(model, id), if_version=if_version)
 
-    async def update(self, id: str, /, *, if_version: str | None = None, **changes: Any) -> M:
+    async def update(self, id: str, /, *, if_version: str | None = None, **mutations: Any) -> M:
         """Change fields of a record and return the model as it is now.
 
         The whole model is judged with the changes in it, and written only if nobody wrote in
         between (it is read and judged again then), so that what is stored always fits the model.
         """
-        unknown = changes.keys() - self.model.model_fields.keys()
-        if unknown or "id" in changes:
+        unknown = mutations.keys() - self.model.model_fields.keys()
+        if unknown or "id" in mutations:
             raise UsageError(f"{self._shape.name} has no field {min(unknown or {'id'})!r} to change")
         for attempt in range(UPDATE_ATTEMPTS):
             record = await self.untyped.require(id)
             before = self._shape.dumped(self._restored(record), id)
-            merged = self._shape.judged({**before, **changes}, id)
+            merged = self._shape.judged({**before, **mutations}, id)
             after = self._shape.dumped(merged, id)
             # A validator may change other fields than those that were given.
             patch = {
                 name: value
                 for name, value in after.items()
-                if name != "id" and (name in changes or name not in before or before[name] != value)
+                if name != "id" and (name in mutations or name not in before or before[name] != value)
             }
             try:
                 await self.untyped.update(id, patch, if_version=if_version or record.version)
@@ -215,13 +215,13 @@ class TypedCollection(Generic[M]):
         run = getattr(self.untyped, f"{verb}_batch")
         if len(records) == len(items):
             return cast("Outcomes[str]", await run(records, on_error=on_error, atomic=atomic))
-        results: list[Result] = []
+        results: list[ItemResult] = []
         if self.untyped.capabilities.atomic_batch if atomic is None else atomic:
             results = [item if isinstance(item, IsthmusError) else _left_out(item) for item in items]
         else:
             outcomes = iter(await run(records, on_error="collect", atomic=atomic))
             results = [item if isinstance(item, IsthmusError) else next(outcomes) for item in items]
-        return settled(f"{verb}_batch", results, on_error)
+        return resolve_outcomes(f"{verb}_batch", results, on_error)
 
     async def stream_write(
         self,

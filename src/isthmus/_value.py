@@ -61,14 +61,14 @@ class Value:
         inner = ", ".join(f"{name}={self.__dict__[name]!r}" for name in self._fields)
         return f"{type(self).__name__}({inner})"
 
-    def __replace__(self, **changes: Any) -> Self:
+    def __replace__(self, **mutations: Any) -> Self:
         """Return a copy with other values; what `replace` calls."""
-        return type(self)(**{**self.__dict__, **changes})
+        return type(self)(**{**self.__dict__, **mutations})
 
 
 V = TypeVar("V", bound=Value)
 
 
-def replace(value: V, **changes: Any) -> V:
+def replace(value: V, **mutations: Any) -> V:
     """Return a copy of a value with some fields changed."""
-    return value.__replace__(**changes)
+    return value.__replace__(**mutations)

@@ -69,7 +69,7 @@ def _async_fixture() -> Callable[..., Any]:
 async def db(isthmus_url: str) -> AsyncIterator[AsyncDatabase]:
     """A connected handle whose collection is new, and is removed after the test."""
     from isthmus import AsyncDatabase
-    from isthmus._registry import plugin
+    from isthmus._core.registry import plugin
     from isthmus._values import new_id
 
     fields = plugin(isthmus_url.split("://", 1)[0]).config().model_fields
@@ -199,10 +199,10 @@ def _told(task: asyncio.Task[Any]) -> str:
 
 
 def _open_pools() -> int:
-    from isthmus import _loop_pools
+    from isthmus._core import loop_pools
 
-    _loop_pools.sweep()
-    return _loop_pools.open_pools()
+    loop_pools.sweep()
+    return loop_pools.open_pools()
 
 
 def _open_files() -> set[str]:

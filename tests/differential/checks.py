@@ -12,9 +12,9 @@ from isthmus import AsyncDatabase, Query
 from isthmus._path import Path, Root
 from isthmus._query.aggregate import Groups
 from isthmus._query.ast import Function, Measure
-from isthmus._query.evaluate import holds, select
-from isthmus._query.found import found
-from isthmus._query.order import in_order
+from isthmus._query.evaluate import matches, select
+from isthmus._query.lookup import values_at
+from isthmus._query.order import sort_records
 from isthmus._record import Record
 from isthmus._values import same
 from isthmus.testing.queries import Made, QueryMaker
@@ -39,7 +39,7 @@ class Check:
         """
         query = self.query
         if matching is None:
-            matching = [record for record in records if holds(query.where, record)]
+            matching = [record for record in records if matches(query.where, record)]
         if self.verb == "aggregate":
             groups = Groups(self.measures)
             for record in matching:
@@ -50,7 +50,7 @@ class Check:
         if self.verb == "exists":
             return bool(matching)
         end = None if query.count is None else query.skip + query.count
-        rows = [_row(record, query) for record in in_order(matching, query.order)[query.skip : end]]
+        rows = [_row(record, query) for record in sort_records(matching, query.order)[query.skip : end]]
         if self.verb == "find_one":
             return rows[:1]
         if self.verb == "page":
@@ -109,7 +109,7 @@ class Check:
             if measure.function not in (Function.SUM, Function.AVG) or left is None or right is None:
                 return False
             assert measure.path is not None
-            numbers = [v for r in records for v in found(r, measure.path) if type(v) in (int, float)]
+            numbers = [v for r in records for v in values_at(r, measure.path) if type(v) in (int, float)]
             exact = all(isinstance(n, int) for n in numbers)
             if exact and measure.function is Function.SUM:
                 return False

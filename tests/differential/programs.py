@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any, TextIO
 
 from isthmus import AsyncDatabase, Record
-from isthmus._capability import Capabilities
 from isthmus._collection import Verbs
+from isthmus._core.capabilities import Capabilities
 from isthmus._path import Path, Root
 from isthmus._query.codec import from_json, to_json
 from isthmus._values import same

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from isthmus._executor import Support
+from isthmus._core.executor import Support
 from isthmus._query.ast import leaves
 from isthmus._query.build import OPERATORS
-from isthmus._query.split import Grade
+from isthmus._query.split import Pushdown
 from isthmus.testing.queries import KINDS, Made, operand_kinds
 
 EXACT_SHARE = 0.99
@@ -27,7 +27,7 @@ class Tally:
     queries: int = 0
     some: int = 0
     verbs: Counter[str] = field(default_factory=Counter)
-    grades: Counter[Grade] = field(default_factory=Counter)
+    grades: Counter[Pushdown] = field(default_factory=Counter)
     operands: Counter[tuple[str, str]] = field(default_factory=Counter)
     stored: Counter[tuple[str, str]] = field(default_factory=Counter)
 
@@ -40,7 +40,7 @@ class Tally:
             self.operands[used.op, used.operand or "none"] += 1
             self.stored.update((used.op, kind) for kind in used.stored)
         if everyday:
-            self.grades.update(support.grade(leaf) for leaf in leaves(made.predicate))
+            self.grades.update(support.pushdown(leaf) for leaf in leaves(made.predicate))
 
     def merge(self, other: Tally) -> None:
         """Count in what another process counted."""
@@ -58,7 +58,7 @@ class Tally:
     def exact_share(self) -> float | None:
         """The share of EXACT leaves in everyday queries; None if there were none."""
         total = self.grades.total()
-        return self.grades[Grade.EXACT] / total if total else None
+        return self.grades[Pushdown.EXACT] / total if total else None
 
     def inexact(self) -> str | None:
         """Return what to say if too few leaves of everyday queries were EXACT."""

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from isthmus._changes import Changes
-from isthmus._executor import Result
+from isthmus._core.executor import ItemResult
+from isthmus._core.mutation_batch import MutationBatch
 from isthmus._values import new_ids
 from isthmus.backends.elasticsearch.bulk import Bulk
 from isthmus.backends.elasticsearch.columns import creates_in_columns, fits
@@ -67,8 +67,8 @@ def test_columns_are_what_records_are_one_by_one(strange: float, size: int, most
     outcomes = []
     for together in (True, False):
         at, bulk = index(), Bulk(ElasticsearchConfig.load({"bulk": {"size": size}}, environ={}).bulk)
-        results: list[Result | None] = [None] * len(data)
-        changes = Changes(list(ids), data)
+        results: list[ItemResult | None] = [None] * len(data)
+        changes = MutationBatch(list(ids), data)
         assert fits(at, changes)
         chunks = (
             creates_in_columns(at, bulk, most, changes, results)

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from isthmus._executor import AggregateRequest, Change, Kind, PageRequest
-from isthmus._op import Aggregate, Count, Fetch
+from isthmus._core.executor import AggregateRequest, Mutation, PageRequest, WriteKind
+from isthmus._core.op import Aggregate, Count, Fetch
+from isthmus._core.stack import Stack
 from isthmus._path import Path
 from isthmus._query.aggregate import Groups, Key
 from isthmus._query.ast import Function, Measure, Predicate, SortKey
-from isthmus._query.evaluate import holds
-from isthmus._query.order import in_order
+from isthmus._query.evaluate import matches
+from isthmus._query.order import sort_records
 from isthmus._record import Record
-from isthmus._stack import Stack
 from isthmus._values import kind_of
 from isthmus.backends.elasticsearch.backend import ElasticsearchBackend
 from isthmus.layers.plan import Plan
@@ -38,7 +38,7 @@ class Judge:
         self.asked: object = None
 
     def matching(self, where: Predicate) -> list[Record]:
-        return [record for record in self._records if holds(where, record)]
+        return [record for record in self._records if matches(where, record)]
 
     async def count(self, where: Predicate) -> tuple[Any, Any]:
         tally = await self._stack.run(Count(self._index, where))
@@ -56,12 +56,12 @@ class Judge:
                 break
         if order is None:
             return sorted(map(str, got)), sorted(str(record.id) for record in self.matching(where))
-        return got, [record.id for record in in_order(self.matching(where), order)]
+        return got, [record.id for record in sort_records(self.matching(where), order)]
 
     async def skipped(self, where: Predicate, order: tuple[SortKey, ...]) -> tuple[Any, Any]:
         size, skip = self._maker.random.choice([1, 10, 1_000]), self._maker.random.choice([0, 3, 50])
         page = await self._stack.run(Fetch(self._index, PageRequest(where, order, size, offset=skip)))
-        wanted = in_order(self.matching(where), order)[skip : skip + size]
+        wanted = sort_records(self.matching(where), order)[skip : skip + size]
         return [record.id for record in page.records], [record.id for record in wanted]
 
     async def aggregate(self, where: Predicate) -> tuple[Any, Any]:
@@ -118,11 +118,11 @@ async def test_random_queries_answer_as_the_evaluator_does(build: Build, seed: i
     backend = build()
     index = backend.default_collection
     changes = [
-        Change(f"{pick.choice('abXé/')}{at}", maker.data(), {"source": maker.scalar()} if at % 2 else None)
+        Mutation(f"{pick.choice('abXé/')}{at}", maker.data(), {"source": maker.scalar()} if at % 2 else None)
         for at in range(200)
     ]
     for at in range(0, len(changes), 50):
-        results = await backend.write(index, Kind.CREATE, changes[at : at + 50], atomic=False)
+        results = await backend.write(index, WriteKind.CREATE, changes[at : at + 50], atomic=False)
         assert results == [change.id for change in changes[at : at + 50]]
     records = await backend.read(index, [change.id for change in changes])
     for change, record in zip(changes, records, strict=True):

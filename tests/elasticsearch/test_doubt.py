@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from isthmus._executor import Change, Kind
+from isthmus._core.executor import Mutation, WriteKind
 from isthmus.backends.elasticsearch.backend import ElasticsearchBackend
 from isthmus.errors import AlreadyExistsError, Applied, RateLimitedError, UnavailableError
 from tests.elasticsearch.conftest import Build
@@ -31,7 +31,7 @@ def store(proxy: AnswerProxy, build: Build) -> ElasticsearchBackend:
     return build(hosts=[proxy.url])
 
 
-async def write(store: ElasticsearchBackend, kind: Kind, *changes: Change) -> list[Any]:
+async def write(store: ElasticsearchBackend, kind: WriteKind, *changes: Mutation) -> list[Any]:
     """Write changes of one kind to the default collection."""
     return list(await store.write(store.default_collection, kind, changes, atomic=False))
 
@@ -68,11 +68,11 @@ async def data_of(store: ElasticsearchBackend, id: str) -> Any:
 async def test_a_create_with_an_id_of_ours_went_well(store: ElasticsearchBackend, proxy: AnswerProxy) -> None:
     """Refused as existing, an id made for this very record can only be our own first attempt."""
     doubting(proxy, "b")
-    changes = [Change(id, {"n": 1}) for id in "abc"]
+    changes = [Mutation(id, {"n": 1}) for id in "abc"]
     for change in changes:
         change.own_id = True
 
-    results = await write(store, Kind.CREATE, *changes)
+    results = await write(store, WriteKind.CREATE, *changes)
 
     assert results == ["a", "b", "c"]
     assert len(proxy.bulks) == 2
@@ -85,7 +85,7 @@ async def test_a_create_with_an_id_of_the_callers_stays_in_doubt(
     """What stands there may be another's, made at the same time with the same data: `applied` is MAYBE."""
     doubting(proxy, "b")
 
-    results = await write(store, Kind.CREATE, *(Change(id, {"n": 1}) for id in "abc"))
+    results = await write(store, WriteKind.CREATE, *(Mutation(id, {"n": 1}) for id in "abc"))
 
     assert (results[0], results[2]) == ("a", "c")
     assert isinstance(results[1], UnavailableError)
@@ -98,10 +98,10 @@ async def test_a_create_of_what_stood_there_before_exists_for_sure(
     store: ElasticsearchBackend, proxy: AnswerProxy
 ) -> None:
     """A record that was created before our attempt is another's, whatever the first answer was."""
-    await write(store, Kind.CREATE, Change("b", {"n": 1}))
+    await write(store, WriteKind.CREATE, Mutation("b", {"n": 1}))
     doubting(proxy, "b")
 
-    (result,) = await write(store, Kind.CREATE, Change("b", {"n": 1}))
+    (result,) = await write(store, WriteKind.CREATE, Mutation("b", {"n": 1}))
 
     assert isinstance(result, AlreadyExistsError)
     assert result.applied is Applied.NO
@@ -109,29 +109,29 @@ async def test_a_create_of_what_stood_there_before_exists_for_sure(
 
 async def test_an_item_refused_for_load_was_not_done(store: ElasticsearchBackend, proxy: AnswerProxy) -> None:
     """429 comes before anything is done, so an id that exists then was there before."""
-    await write(store, Kind.CREATE, Change("b", {"n": 1}))
+    await write(store, WriteKind.CREATE, Mutation("b", {"n": 1}))
     doubting(proxy, "b", status=429)
 
-    (result,) = await write(store, Kind.CREATE, Change("b", {"n": 1}))
+    (result,) = await write(store, WriteKind.CREATE, Mutation("b", {"n": 1}))
 
     assert isinstance(result, AlreadyExistsError)
     assert result.applied is Applied.NO
 
 
-@pytest.mark.parametrize("kind", [Kind.UPDATE, Kind.REPLACE, Kind.UPSERT])
+@pytest.mark.parametrize("kind", [WriteKind.UPDATE, WriteKind.REPLACE, WriteKind.UPSERT])
 async def test_a_record_that_stands_as_we_sent_it_was_written(
-    store: ElasticsearchBackend, proxy: AnswerProxy, kind: Kind
+    store: ElasticsearchBackend, proxy: AnswerProxy, kind: WriteKind
 ) -> None:
     """Its version is the one that the lost answer would have told, and it was written once."""
-    await write(store, Kind.CREATE, Change("b", {"n": 1, "m": 1}))
+    await write(store, WriteKind.CREATE, Mutation("b", {"n": 1, "m": 1}))
     doubting(proxy, "b")
 
-    (version,) = await write(store, kind, Change("b", {"n": 2}))
+    (version,) = await write(store, kind, Mutation("b", {"n": 2}))
 
     (record,) = await store.read(store.default_collection, ["b"])
     assert record is not None
     assert record.version == version
-    assert record.data == ({"n": 2, "m": 1} if kind is Kind.UPDATE else {"n": 2})
+    assert record.data == ({"n": 2, "m": 1} if kind is WriteKind.UPDATE else {"n": 2})
     # Sequence numbers count the writes of a shard; a refused one has none.
     assert version.partition(".")[0] == "1"
 
@@ -142,7 +142,7 @@ async def test_an_upsert_of_a_new_id_that_stands_as_we_sent_it_was_written(
     """It went as a create, which was refused as existing when it was sent again."""
     doubting(proxy, "new")
 
-    (version,) = await write(store, Kind.UPSERT, Change("new", {"n": 2}))
+    (version,) = await write(store, WriteKind.UPSERT, Mutation("new", {"n": 2}))
 
     (record,) = await store.read(store.default_collection, ["new"])
     assert record is not None
@@ -153,7 +153,7 @@ async def test_a_change_that_was_ours_and_was_changed_since_is_not_made_again(
     store: ElasticsearchBackend, proxy: AnswerProxy, build: Build
 ) -> None:
     """To do it once more would undo the other's change: the doubt is told instead."""
-    await write(store, Kind.CREATE, Change("b", {"n": 1}))
+    await write(store, WriteKind.CREATE, Mutation("b", {"n": 1}))
     other = build(index=store.default_collection)
     doubting(proxy, "b")
 
@@ -164,11 +164,11 @@ async def test_a_change_that_was_ours_and_was_changed_since_is_not_made_again(
             return 0.0
 
         async def sleep(self, seconds: float) -> None:
-            await write(other, Kind.UPDATE, Change("b", {"n": 3}))
+            await write(other, WriteKind.UPDATE, Mutation("b", {"n": 3}))
 
     store._known(store.default_collection).bulk._clock = Meanwhile()
 
-    (result,) = await write(store, Kind.UPDATE, Change("b", {"n": 2}))
+    (result,) = await write(store, WriteKind.UPDATE, Mutation("b", {"n": 2}))
 
     assert isinstance(result, UnavailableError)
     assert result.applied is Applied.MAYBE
@@ -177,12 +177,12 @@ async def test_a_change_that_was_ours_and_was_changed_since_is_not_made_again(
 
 async def test_a_change_on_a_version_stays_in_doubt(store: ElasticsearchBackend, proxy: AnswerProxy) -> None:
     """Two processes that count from 1 to 2 write the same record: which of them did is not known."""
-    await write(store, Kind.CREATE, Change("b", {"n": 1}))
+    await write(store, WriteKind.CREATE, Mutation("b", {"n": 1}))
     (record,) = await store.read(store.default_collection, ["b"])
     assert record is not None
     doubting(proxy, "b")
 
-    (result,) = await write(store, Kind.UPDATE, Change("b", {"n": 2}, if_version=record.version))
+    (result,) = await write(store, WriteKind.UPDATE, Mutation("b", {"n": 2}, if_version=record.version))
 
     assert isinstance(result, UnavailableError)
     assert result.applied is Applied.MAYBE
@@ -192,15 +192,15 @@ async def test_a_delete_without_a_version_is_not_sent_again(
     store: ElasticsearchBackend, proxy: AnswerProxy
 ) -> None:
     """It would delete what another made in between; on a version it is, and a refusal is in doubt."""
-    await write(store, Kind.CREATE, Change("a", {}), Change("b", {}), Change("c", {}))
+    await write(store, WriteKind.CREATE, Mutation("a", {}), Mutation("b", {}), Mutation("c", {}))
     (record,) = await store.read(store.default_collection, ["c"])
     assert record is not None
     sent = len(proxy.bulks)
 
     doubting(proxy, "b")
-    deleted = await write(store, Kind.DELETE, Change("a"), Change("b"))
+    deleted = await write(store, WriteKind.DELETE, Mutation("a"), Mutation("b"))
     doubting(proxy, "c")
-    (stale,) = await write(store, Kind.DELETE, Change("c", if_version=record.version))
+    (stale,) = await write(store, WriteKind.DELETE, Mutation("c", if_version=record.version))
 
     assert len(proxy.bulks) - sent == 3
     assert deleted[0] is True
@@ -216,9 +216,9 @@ async def test_an_item_that_stays_refused_says_whether_it_may_be_done(
     """503 to the last attempt is in doubt; 429 is not."""
     store = build(hosts=[proxy.url], bulk={"retries": 1})
     doubting(proxy, "a", times=9)
-    (maybe,) = await write(store, Kind.CREATE, Change("a", {}))
+    (maybe,) = await write(store, WriteKind.CREATE, Mutation("a", {}))
     doubting(proxy, "b", status=429, times=9)
-    (never,) = await write(store, Kind.CREATE, Change("b", {}))
+    (never,) = await write(store, WriteKind.CREATE, Mutation("b", {}))
 
     assert isinstance(maybe, UnavailableError)
     assert maybe.applied is Applied.MAYBE

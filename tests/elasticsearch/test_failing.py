@@ -16,12 +16,12 @@ import pytest
 
 import elasticsearch
 from isthmus import field
-from isthmus._executor import Change, Kind, PageRequest
-from isthmus._loop_pools import open_pools
-from isthmus._op import Count
+from isthmus._core.executor import Mutation, PageRequest, WriteKind
+from isthmus._core.loop_pools import open_pools
+from isthmus._core.op import Count
+from isthmus._core.stack import Stack
 from isthmus._path import parse_path
 from isthmus._query.ast import TRUE, And, Contains, Equal, In, Like, Or, Regex
-from isthmus._stack import Stack
 from isthmus.backends.elasticsearch import plugin
 from isthmus.backends.elasticsearch.backend import ElasticsearchBackend
 from isthmus.backends.elasticsearch.config import ElasticsearchConfig
@@ -167,7 +167,7 @@ async def test_one_node_that_is_down_is_passed_over(build: Build, url: str) -> N
 
     for at in range(6):
         written = await backend.write(
-            backend.default_collection, Kind.CREATE, [Change(f"r{at}", {"n": at})], atomic=False
+            backend.default_collection, WriteKind.CREATE, [Mutation(f"r{at}", {"n": at})], atomic=False
         )
         assert written == [f"r{at}"]
 
@@ -182,7 +182,7 @@ async def test_a_read_only_index_refuses_writes_by_name(backend: ElasticsearchBa
     await native.indices.put_settings(index=index, settings={"index.blocks.read_only": True})
     try:
         with pytest.raises(AccessError, match="read-only"):
-            await backend.write(index, Kind.CREATE, [Change("a", {"n": 1})], atomic=False)
+            await backend.write(index, WriteKind.CREATE, [Mutation("a", {"n": 1})], atomic=False)
         assert (await backend.count(index, TRUE)).count == 0
     finally:
         await native.indices.put_settings(index=index, settings={"index.blocks.read_only": None})
@@ -192,11 +192,11 @@ async def test_a_read_only_index_refuses_writes_by_name(backend: ElasticsearchBa
 async def test_a_node_out_of_disk_space_refuses_writes_for_now(backend: ElasticsearchBackend) -> None:
     """The flood stage sets `read_only_allow_delete`; it passes, so the error is transient."""
     index = backend.default_collection
-    await backend.write(index, Kind.CREATE, [Change("a", {"n": 1})], atomic=False)
+    await backend.write(index, WriteKind.CREATE, [Mutation("a", {"n": 1})], atomic=False)
     native = await backend.native()
     await native.indices.put_settings(index=index, settings={"index.blocks.read_only_allow_delete": True})
     try:
-        (result,) = await backend.write(index, Kind.UPSERT, [Change("a", {"n": 2})], atomic=False)
+        (result,) = await backend.write(index, WriteKind.UPSERT, [Mutation("a", {"n": 2})], atomic=False)
         assert isinstance(result, UnavailableError)
         assert result.transient
     finally:
@@ -222,8 +222,8 @@ async def test_a_closed_index_is_unavailable(backend: ElasticsearchBackend) -> N
 async def test_limits_of_queries_are_met_or_told(backend: ElasticsearchBackend) -> None:
     """100,000 values in one `in`, long patterns and deep trees: an exact answer or a QueryError."""
     index = backend.default_collection
-    records = [Change(f"r{at}", {"n": at, "t": f"text {at}" + "x" * 700}) for at in range(50)]
-    await backend.write(index, Kind.CREATE, records, atomic=False)
+    records = [Mutation(f"r{at}", {"n": at, "t": f"text {at}" + "x" * 700}) for at in range(50)]
+    await backend.write(index, WriteKind.CREATE, records, atomic=False)
     stack = Stack([Plan(backend)], backend)
     number, text = parse_path("n"), parse_path("t")
 
@@ -250,7 +250,9 @@ async def test_a_stream_that_stood_still_for_too_long_says_so(build: Build) -> N
     """The snapshot is gone; the error names keep_alive."""
     backend = build()
     index = backend.default_collection
-    await backend.write(index, Kind.CREATE, [Change(f"r{at}", {"n": at}) for at in range(20)], atomic=False)
+    await backend.write(
+        index, WriteKind.CREATE, [Mutation(f"r{at}", {"n": at}) for at in range(20)], atomic=False
+    )
     page = await backend.fetch(index, PageRequest(TRUE, None, 5))
     assert page.after is not None
     await backend.release(index, page.after)
@@ -266,8 +268,8 @@ async def test_a_full_pool_fails_within_its_timeout_and_names_the_holders(build:
     """One connection, twenty requests: those that got none within 10 ms fail; the pool serves on."""
     backend = build(pool={"maxsize": 1, "timeout": 0.01})
     index = backend.default_collection
-    batch = [Change(f"r{at}", {"n": at, "t": "x" * 1_000}) for at in range(1_000)]
-    await backend.write(index, Kind.CREATE, batch, atomic=False)
+    batch = [Mutation(f"r{at}", {"n": at, "t": "x" * 1_000}) for at in range(1_000)]
+    await backend.write(index, WriteKind.CREATE, batch, atomic=False)
 
     requests = (backend.fetch(index, PageRequest(TRUE, (), 1_000)) for _ in range(20))
     results = await asyncio.gather(*requests, return_exceptions=True)
@@ -300,7 +302,7 @@ def test_loops_come_and_go_without_a_warning(url: str) -> None:
     backend = plugin.build(config)
 
     async def use() -> int:
-        await backend.write("test-loops", Kind.UPSERT, [Change("a", {"n": 1})], atomic=False)
+        await backend.write("test-loops", WriteKind.UPSERT, [Mutation("a", {"n": 1})], atomic=False)
         return (await backend.count("test-loops", TRUE)).count
 
     with warnings.catch_warnings():
@@ -329,7 +331,9 @@ async def test_a_cancelled_search_gives_its_connection_back(build: Build) -> Non
     """However early it is cancelled."""
     backend = build(pool={"maxsize": 2, "timeout": 5})
     index = backend.default_collection
-    await backend.write(index, Kind.CREATE, [Change(f"r{at}", {"n": at}) for at in range(500)], atomic=False)
+    await backend.write(
+        index, WriteKind.CREATE, [Mutation(f"r{at}", {"n": at}) for at in range(500)], atomic=False
+    )
 
     for turns in range(60):
         task = asyncio.create_task(_stream(backend, index))
@@ -381,9 +385,9 @@ async def test_passwords_certificates_and_small_limits_on_a_node_of_its_own() ->
 
         backend = build(password=secret, ca=node.certificate.authority)
         assert secret not in repr(backend._config)
-        texts = [Change(f"r{at}", {"t": f"{at}" + "x" * 100_000}) for at in range(40)]
+        texts = [Mutation(f"r{at}", {"t": f"{at}" + "x" * 100_000}) for at in range(40)]
         results = await backend.write(
-            "secure", Kind.CREATE, [*texts, Change("big", {"t": "y" * 2_000_000})], atomic=False
+            "secure", WriteKind.CREATE, [*texts, Mutation("big", {"t": "y" * 2_000_000})], atomic=False
         )
         assert results[:-1] == [change.id for change in texts]
         assert isinstance(results[-1], InvalidRecordError)

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from isthmus import field
-from isthmus._executor import Change, Kind, PageRequest
+from isthmus._core.executor import Mutation, PageRequest, WriteKind
 from isthmus._query.ast import TRUE, Predicate
-from isthmus._query.evaluate import holds
+from isthmus._query.evaluate import matches
 from isthmus.backends.elasticsearch.backend import ElasticsearchBackend
 from isthmus.errors import ConfigError
 from tests.elasticsearch.conftest import Build
@@ -20,15 +20,15 @@ pytestmark = [pytest.mark.backend("elasticsearch"), pytest.mark.asyncio]
 
 async def create(backend: ElasticsearchBackend, **records: Any) -> None:
     """Create records by their ids."""
-    changes = [Change(id, data) for id, data in records.items()]
-    results = await backend.write(backend.default_collection, Kind.CREATE, changes, atomic=False)
+    changes = [Mutation(id, data) for id, data in records.items()]
+    results = await backend.write(backend.default_collection, WriteKind.CREATE, changes, atomic=False)
     assert results == list(records)
 
 
 async def answer(backend: ElasticsearchBackend, where: Predicate) -> tuple[set[str], set[str]]:
     """Return the ids that the server is sure of, and those that it leaves to be judged."""
     page = await backend.fetch(backend.default_collection, PageRequest(where, (), 1_000))
-    return {str(r.id) for r in page.records}, {str(r.id) for r in page.aside}
+    return {str(r.id) for r in page.records}, {str(r.id) for r in page.recheck}
 
 
 async def source(backend: ElasticsearchBackend, id: str) -> dict[str, Any]:
@@ -72,12 +72,12 @@ async def test_only_records_that_disagree_are_judged_here(backend: Elasticsearch
     await create(backend, **{f"n{at}": {"population": at} for at in range(20)})
     await create(backend, text={"population": "about 5"}, thing={"population": {"low": 1}}, other={"x": 1})
 
-    sure, aside = await answer(backend, field("population") >= 5)
+    sure, recheck = await answer(backend, field("population") >= 5)
     assert sure == {f"n{at}" for at in range(5, 20)}
-    assert aside == {"text"}
-    sure, aside = await answer(backend, field("population").exists())
+    assert recheck == {"text"}
+    sure, recheck = await answer(backend, field("population").exists())
     assert sure == {*(f"n{at}" for at in range(20)), "thing"}
-    assert aside == {"text"}
+    assert recheck == {"text"}
 
 
 @pytest.mark.parametrize(
@@ -114,9 +114,9 @@ async def test_no_record_that_the_contract_accepts_is_refused_or_lost(
     assert record.data == data
     for key in list(data)[:20]:
         for where in (field([key]).exists(), field([key]) == 1, field([key]) >= "", ~field([key]).exists()):
-            sure, aside = await answer(backend, where)
-            assert "hard" in sure | aside or not holds(where, record), (key[:50], where)
-            assert "hard" not in sure or holds(where, record), (key[:50], where)
+            sure, recheck = await answer(backend, where)
+            assert "hard" in sure | recheck or not matches(where, record), (key[:50], where)
+            assert "hard" not in sure or matches(where, record), (key[:50], where)
 
 
 async def test_ninety_levels_are_stored(backend: ElasticsearchBackend) -> None:
@@ -161,7 +161,7 @@ async def test_fifty_writers_that_meet_a_new_field_at_once_agree(build: Build) -
 
     await first.refresh(first.default_collection)
     page = await first.fetch(first.default_collection, PageRequest(field("v") >= 0, (), 100))
-    found = list(page.records) + [r for r in page.aside if holds(field("v") >= 0, r)]
+    found = list(page.records) + [r for r in page.recheck if matches(field("v") >= 0, r)]
     assert {r.id for r in found} == {f"r{at}" for at in range(50) if at % 3}
     assert (await first.count(first.default_collection, TRUE)).count == 50
 
@@ -188,8 +188,8 @@ async def test_beyond_the_field_limit_records_are_judged_here(build: Build) -> N
     mapped = await types(backend)
     assert len(mapped) <= 22
     assert await answer(backend, field("a") >= 1) == ({"first", "later"}, set())
-    sure, aside = await answer(backend, field("k39") == 39)
-    assert (sure, aside) == (set(), {"many"})
+    sure, recheck = await answer(backend, field("k39") == 39)
+    assert (sure, recheck) == (set(), {"many"})
     assert (await answer(backend, field("new") == "x"))[1] == {"later"}
 
 

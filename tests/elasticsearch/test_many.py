@@ -13,8 +13,8 @@ import pytest_asyncio
 from isthmus import AsyncDatabase, Query, Record, field, native
 from isthmus._path import parse_path
 from isthmus._query.ast import Predicate, SortKey
-from isthmus._query.evaluate import holds
-from isthmus._query.order import in_order
+from isthmus._query.evaluate import matches
+from isthmus._query.order import sort_records
 
 pytestmark = [pytest.mark.backend("elasticsearch"), pytest.mark.asyncio]
 MANY = 120_000
@@ -67,13 +67,13 @@ async def test_cities_of_three_types_answer_exactly_and_explain_counts_the_odd(d
     assert len(ids) == len(records) == 34_006
     assert await db.count() == len(records)
     for where in queries:
-        expected = [record for record in records if holds(where, record)]
+        expected = [record for record in records if matches(where, record)]
         assert sorted(str(r.id) for r in await db.search(where)) == sorted(str(r.id) for r in expected), where
         assert await db.count(where) == len(expected), where
     # All of them in one order: bool < number < text < object.
     ordered = await db.search(Query().sort("population"))
     keys = (SortKey(parse_path("population")),)
-    assert [record.id for record in ordered] == [record.id for record in in_order(records, keys)]
+    assert [record.id for record in ordered] == [record.id for record in sort_records(records, keys)]
     assert [type(r["population"]) for r in ordered[-OBJECTS - 1 :]] == [str] + [dict] * OBJECTS
     plain = await db.explain(field("countrycode") == "DE")
     assert plain.exact

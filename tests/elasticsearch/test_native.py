@@ -13,8 +13,8 @@ import pytest_asyncio
 from elasticsearch import AsyncElasticsearch
 from isthmus import AsyncDatabase, Policy, Query, Record, field, match, nearest
 from isthmus._query.ast import Predicate
-from isthmus._query.evaluate import holds
-from isthmus._query.order import in_order
+from isthmus._query.evaluate import matches
+from isthmus._query.order import sort_records
 from isthmus.errors import ConfigError, QueryError, UnavailableError, UnsupportedError
 from tests.seeds import drawn
 
@@ -160,11 +160,11 @@ async def test_random_queries_find_what_the_evaluator_finds(db: AsyncDatabase) -
 
     for _ in range(120):
         where = tree(rng)
-        wanted = sorted(str(record.id) for record in records if holds(where, record))
+        wanted = sorted(str(record.id) for record in records if matches(where, record))
         assert [record.id for record in await db.search(where)] == wanted, where
     for path in PATHS:
         for where in (field(path).exists(), field(path).is_null()):
-            assert await db.count(where) == sum(holds(where, record) for record in records), where
+            assert await db.count(where) == sum(matches(where, record) for record in records), where
 
 
 async def test_an_empty_id_is_no_record_s(db: AsyncDatabase) -> None:
@@ -192,7 +192,7 @@ async def test_orders_pages_and_aggregates_are_exact(db: AsyncDatabase) -> None:
     """They are made here: no field's order is surely that of its values."""
     records = [Record(data, id=id) for id, data in DOCUMENTS.items()]
     for query in (Query().sort("age"), Query().sort("name", "desc").sort("score"), Query()):
-        wanted = [record.id for record in in_order(records, query.order)]
+        wanted = [record.id for record in sort_records(records, query.order)]
         assert [record.id for record in await db.search(query)] == wanted
         assert [record.id for record in await db.search(query.offset(3).limit(4))] == wanted[3:7]
         page = await db.page(query, size=6)

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from isthmus._executor import Change, Kind
+from isthmus._core.executor import Mutation, WriteKind
 from isthmus._path import parse_path
 from isthmus._query.ast import Regex
 from isthmus.backends.elasticsearch.backend import ElasticsearchBackend
@@ -36,8 +36,8 @@ async def test_each_class_finds_the_characters_that_it_finds_in_python(backend: 
     """Ranges between characters that mean something to Lucene included."""
     codes = [*range(1, 0x180), *range(0x1FF0, 0x2070), 0x3000, 0x1F5FF, 0x1F600, 0x1F64F, 0x1F650]
     texts = {f"c{code}": chr(code) for code in codes}
-    changes = [Change(id, {"t": text}) for id, text in texts.items()]
-    await backend.write(backend.default_collection, Kind.CREATE, changes, atomic=False)
+    changes = [Mutation(id, {"t": text}) for id, text in texts.items()]
+    await backend.write(backend.default_collection, WriteKind.CREATE, changes, atomic=False)
 
     for pattern in CLASSES:
         leaf = Regex(parse_path("t"), pattern)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from isthmus import AsyncDatabase, Query, field, match, nearest
-from isthmus._executor import Change, Kind, PageRequest
+from isthmus._core.executor import Mutation, PageRequest, WriteKind
 from isthmus._query.ast import TRUE
 from isthmus.errors import ConfigError, QueryError, UnsupportedError
 from tests.elasticsearch.conftest import Build
@@ -159,7 +159,9 @@ async def test_a_stream_in_slices_gives_each_record_once(build: Build, slices: i
     """Whatever the page size, and whether a slice ends early; the snapshot is given back in the end."""
     backend = build(slices=slices, shards=2)
     index = backend.default_collection
-    await backend.write(index, Kind.CREATE, [Change(f"r{at}", {"n": at}) for at in range(103)], atomic=False)
+    await backend.write(
+        index, WriteKind.CREATE, [Mutation(f"r{at}", {"n": at}) for at in range(103)], atomic=False
+    )
 
     for size in (1, 7, 50, 1_000):
         seen: list[str | None] = []

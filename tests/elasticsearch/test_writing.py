@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from isthmus._executor import Change, Kind, PageRequest
+from isthmus._core.executor import Mutation, PageRequest, WriteKind
 from isthmus._query.ast import TRUE
 from isthmus._record import Record
 from isthmus.backends.elasticsearch.backend import ElasticsearchBackend
@@ -31,16 +31,18 @@ async def one(backend: ElasticsearchBackend, id: str) -> Record:
     return record
 
 
-async def write(backend: ElasticsearchBackend, kind: Kind, *changes: Change) -> list[object]:
+async def write(backend: ElasticsearchBackend, kind: WriteKind, *changes: Mutation) -> list[object]:
     """Write changes of one kind to the default collection."""
     return list(await backend.write(backend.default_collection, kind, changes, atomic=False))
 
 
 async def test_a_repeated_id_in_one_batch_is_written_in_order(backend: ElasticsearchBackend) -> None:
     """The results are those of one write after another."""
-    created = await write(backend, Kind.CREATE, Change("a", {"n": 1}), Change("b", {}), Change("a", {"n": 2}))
-    updated = await write(backend, Kind.UPDATE, *(Change("a", {f"k{at}": at}) for at in range(5)))
-    deleted = await write(backend, Kind.DELETE, Change("b"), Change("b"), Change("a"))
+    created = await write(
+        backend, WriteKind.CREATE, Mutation("a", {"n": 1}), Mutation("b", {}), Mutation("a", {"n": 2})
+    )
+    updated = await write(backend, WriteKind.UPDATE, *(Mutation("a", {f"k{at}": at}) for at in range(5)))
+    deleted = await write(backend, WriteKind.DELETE, Mutation("b"), Mutation("b"), Mutation("a"))
 
     assert created[:2] == ["a", "b"]
     assert isinstance(created[2], AlreadyExistsError)
@@ -51,10 +53,10 @@ async def test_a_repeated_id_in_one_batch_is_written_in_order(backend: Elasticse
 
 async def test_an_update_merges_top_level_keys_and_keeps_created_at(backend: ElasticsearchBackend) -> None:
     """Objects are replaced, not merged; null is stored; metadata merges too."""
-    await write(backend, Kind.CREATE, Change("a", {"n": 1, "o": {"x": 1}}, {"s": 1}))
+    await write(backend, WriteKind.CREATE, Mutation("a", {"n": 1, "o": {"x": 1}}, {"s": 1}))
     before = await one(backend, "a")
 
-    (version,) = await write(backend, Kind.UPDATE, Change("a", {"n": None, "o": {"y": 2}}, {"t": 2}))
+    (version,) = await write(backend, WriteKind.UPDATE, Mutation("a", {"n": None, "o": {"y": 2}}, {"t": 2}))
 
     after = await one(backend, "a")
     assert after.data == {"n": None, "o": {"y": 2}}
@@ -66,12 +68,12 @@ async def test_an_update_merges_top_level_keys_and_keeps_created_at(backend: Ela
     assert after.updated_at > before.updated_at
 
 
-@pytest.mark.parametrize("kind", [Kind.CREATE, Kind.UPSERT])
+@pytest.mark.parametrize("kind", [WriteKind.CREATE, WriteKind.UPSERT])
 async def test_a_record_passed_on_as_text_keeps_its_metadata(
-    backend: ElasticsearchBackend, kind: Kind
+    backend: ElasticsearchBackend, kind: WriteKind
 ) -> None:
     """A copy from a store that kept our text hands over bytes alone: data and metadata are None."""
-    change = Change("a")
+    change = Mutation("a")
     change.raw, change.raw_metadata = b'{"n":1}', b'{"source":"elsewhere"}'
 
     await write(backend, kind, change)
@@ -82,11 +84,11 @@ async def test_a_record_passed_on_as_text_keeps_its_metadata(
 
 async def test_replace_and_upsert_set_everything_but_created_at(backend: ElasticsearchBackend) -> None:
     """What was there before is gone, metadata included."""
-    await write(backend, Kind.CREATE, Change("a", {"n": 1}, {"s": 1}))
+    await write(backend, WriteKind.CREATE, Mutation("a", {"n": 1}, {"s": 1}))
     created = (await one(backend, "a")).created_at
 
-    replaced = await write(backend, Kind.REPLACE, Change("a", {"m": 1}), Change("none", {"m": 1}))
-    upserted = await write(backend, Kind.UPSERT, Change("a", {"u": 1}), Change("new", {"u": 2}))
+    replaced = await write(backend, WriteKind.REPLACE, Mutation("a", {"m": 1}), Mutation("none", {"m": 1}))
+    upserted = await write(backend, WriteKind.UPSERT, Mutation("a", {"u": 1}), Mutation("new", {"u": 2}))
 
     assert isinstance(replaced[0], str)
     assert isinstance(replaced[1], NotFoundError)
@@ -101,14 +103,17 @@ async def test_a_stale_or_made_up_version_changes_nothing(
     backend: ElasticsearchBackend, version: str
 ) -> None:
     """Each kind that takes if_version answers as the contract says."""
-    await write(backend, Kind.CREATE, Change("a", {"n": 1}))
+    await write(backend, WriteKind.CREATE, Mutation("a", {"n": 1}))
 
-    for kind in (Kind.REPLACE, Kind.UPDATE, Kind.UPSERT, Kind.DELETE):
+    for kind in (WriteKind.REPLACE, WriteKind.UPDATE, WriteKind.UPSERT, WriteKind.DELETE):
         there, missing = await write(
-            backend, kind, Change("a", {"n": 2}, if_version=version), Change("none", {}, if_version=version)
+            backend,
+            kind,
+            Mutation("a", {"n": 2}, if_version=version),
+            Mutation("none", {}, if_version=version),
         )
         assert isinstance(there, ConflictError), kind
-        expected = NotFoundError if kind in (Kind.REPLACE, Kind.UPDATE) else ConflictError
+        expected = NotFoundError if kind in (WriteKind.REPLACE, WriteKind.UPDATE) else ConflictError
         assert isinstance(missing, expected), kind
 
     assert (await one(backend, "a")).data == {"n": 1}
@@ -116,14 +121,14 @@ async def test_a_stale_or_made_up_version_changes_nothing(
 
 async def test_the_version_read_is_the_version_that_a_write_takes(backend: ElasticsearchBackend) -> None:
     """Reads, searches and results name one token; deleting on it works once."""
-    await write(backend, Kind.CREATE, Change("a", {"n": 1}))
+    await write(backend, WriteKind.CREATE, Mutation("a", {"n": 1}))
     record = await one(backend, "a")
     page = await backend.fetch(backend.default_collection, PageRequest(TRUE, (), 10))
     assert page.records[0].version == record.version
 
-    (version,) = await write(backend, Kind.REPLACE, Change("a", {"n": 2}, if_version=record.version))
-    stale = await write(backend, Kind.DELETE, Change("a", if_version=record.version))
-    deleted = await write(backend, Kind.DELETE, Change("a", if_version=str(version)))
+    (version,) = await write(backend, WriteKind.REPLACE, Mutation("a", {"n": 2}, if_version=record.version))
+    stale = await write(backend, WriteKind.DELETE, Mutation("a", if_version=record.version))
+    deleted = await write(backend, WriteKind.DELETE, Mutation("a", if_version=str(version)))
 
     assert isinstance(stale[0], ConflictError)
     assert deleted == [True]
@@ -134,10 +139,10 @@ async def test_concurrent_updates_lose_none(build: Build) -> None:
     first = build()
     await first.open(first.default_collection)
     second = build(index=first.default_collection)
-    await write(first, Kind.CREATE, Change("a", {}))
+    await write(first, WriteKind.CREATE, Mutation("a", {}))
 
     results = await asyncio.gather(
-        *(write((first, second)[at % 2], Kind.UPDATE, Change("a", {f"k{at}": at})) for at in range(20))
+        *(write((first, second)[at % 2], WriteKind.UPDATE, Mutation("a", {f"k{at}": at})) for at in range(20))
     )
 
     assert all(isinstance(result, str) for (result,) in results), results
@@ -146,7 +151,9 @@ async def test_concurrent_updates_lose_none(build: Build) -> None:
 
 async def test_concurrent_creates_of_one_id_have_one_winner(backend: ElasticsearchBackend) -> None:
     """The store judges, not a look beforehand."""
-    results = await asyncio.gather(*(write(backend, Kind.CREATE, Change("a", {"n": at})) for at in range(10)))
+    results = await asyncio.gather(
+        *(write(backend, WriteKind.CREATE, Mutation("a", {"n": at})) for at in range(10))
+    )
 
     assert sum(result == ["a"] for result in results) == 1
     assert sum(isinstance(result[0], AlreadyExistsError) for result in results) == 9
@@ -155,7 +162,11 @@ async def test_concurrent_creates_of_one_id_have_one_winner(backend: Elasticsear
 async def test_an_invalid_record_is_refused_and_the_others_are_written(backend: ElasticsearchBackend) -> None:
     """Elasticsearch has no atomic batch: each item has its own result."""
     results = await write(
-        backend, Kind.CREATE, Change("a", {"n": float("nan")}), Change("b", {"n": 1}), Change("c", {1: 2})
+        backend,
+        WriteKind.CREATE,
+        Mutation("a", {"n": float("nan")}),
+        Mutation("b", {"n": 1}),
+        Mutation("c", {1: 2}),
     )
 
     assert isinstance(results[0], InvalidRecordError)
@@ -167,9 +178,9 @@ async def test_an_invalid_record_is_refused_and_the_others_are_written(backend: 
 async def test_a_batch_of_many_chunks_keeps_its_order(build: Build) -> None:
     """Chunks are in flight side by side; results are those of the items."""
     backend = build(bulk={"size": 7})
-    changes = [Change(f"r{at % 90}", {"n": at}) for at in range(100)]
+    changes = [Mutation(f"r{at % 90}", {"n": at}) for at in range(100)]
 
-    results = await write(backend, Kind.CREATE, *changes)
+    results = await write(backend, WriteKind.CREATE, *changes)
 
     assert [r if isinstance(r, str) else None for r in results] == [
         f"r{at}" if at < 90 else None for at in range(100)
@@ -181,26 +192,30 @@ async def test_awkward_ids_are_taken_as_they_are(backend: ElasticsearchBackend) 
     """Ids never become part of an address."""
     ids = [".", "..", "a/b", "a b", "%2F", '"', "\\", "\n", "_x", "😀", "é" * 256, "a,b", "?x=1", "#"]
 
-    assert await write(backend, Kind.CREATE, *(Change(id, {"id": 1}) for id in ids)) == ids
+    assert await write(backend, WriteKind.CREATE, *(Mutation(id, {"id": 1}) for id in ids)) == ids
     records = await backend.read(backend.default_collection, [*ids, "none", ids[0]])
 
     assert [r.id if r else None for r in records] == [*ids, None, ids[0]]
     page = await backend.fetch(backend.default_collection, PageRequest(TRUE, (), 100))
     assert [record.id for record in page.records] == sorted(ids)
-    assert await write(backend, Kind.DELETE, *map(Change, ids)) == [True] * len(ids)
+    assert await write(backend, WriteKind.DELETE, *map(Mutation, ids)) == [True] * len(ids)
 
 
 async def test_clearing_keeps_mapping_marker_and_versions(backend: ElasticsearchBackend) -> None:
     """Another process relies on the mapping, and an old version must not fit a new record."""
     index = backend.default_collection
-    await write(backend, Kind.CREATE, *(Change(str(at), {"n": at, "long": "x" * 9_000}) for at in range(30)))
+    await write(
+        backend, WriteKind.CREATE, *(Mutation(str(at), {"n": at, "long": "x" * 9_000}) for at in range(30))
+    )
     old = (await one(backend, "1")).version
 
     assert await backend.remove(index, TRUE) == 30
 
     assert (await backend.count(index, TRUE)).count == 0
-    await write(backend, Kind.CREATE, Change("1", {"n": 1}))
-    assert isinstance((await write(backend, Kind.DELETE, Change("1", if_version=old)))[0], ConflictError)
+    await write(backend, WriteKind.CREATE, Mutation("1", {"n": 1}))
+    assert isinstance(
+        (await write(backend, WriteKind.DELETE, Mutation("1", if_version=old)))[0], ConflictError
+    )
     mapping = await (await backend.native()).indices.get_mapping(index=index)
     assert mapping[index]["mappings"]["_meta"] == {"isthmus": {"format": 1}}
     assert "n" in mapping[index]["mappings"]["properties"]["data"]["properties"]
@@ -211,7 +226,7 @@ async def test_own_writes_are_seen_by_the_next_search_unless_told_otherwise(buil
     eager = build()
     lazy = build(consistency="eventual", refresh_interval="-1")
     for backend in (eager, lazy):
-        await write(backend, Kind.CREATE, Change("a", {"n": 1}))
+        await write(backend, WriteKind.CREATE, Mutation("a", {"n": 1}))
 
     assert (await eager.count(eager.default_collection, TRUE)).count == 1
     assert (await lazy.count(lazy.default_collection, TRUE)).count == 0
@@ -224,7 +239,7 @@ async def test_what_elasticsearch_cannot_do_is_refused(backend: ElasticsearchBac
     index = backend.default_collection
 
     with pytest.raises(UnsupportedError):
-        await backend.write(index, Kind.CREATE, [Change("a", {})], atomic=True)
+        await backend.write(index, WriteKind.CREATE, [Mutation("a", {})], atomic=True)
     with pytest.raises(UnsupportedError):
         await backend.read(index, ["a"], for_update=True)
 
@@ -232,13 +247,13 @@ async def test_what_elasticsearch_cannot_do_is_refused(backend: ElasticsearchBac
 async def test_an_index_deleted_under_us_is_told_and_made_again(backend: ElasticsearchBackend) -> None:
     """The first call says what happened; the next one works on a proper index, not on an automatic one."""
     index = backend.default_collection
-    await write(backend, Kind.CREATE, Change("a", {"n": 1}))
+    await write(backend, WriteKind.CREATE, Mutation("a", {"n": 1}))
     await (await backend.native()).indices.delete(index=index)
 
     with pytest.raises(UnavailableError, match="deleted") as caught:
         await backend.read(index, ["a"])
 
     assert caught.value.applied is Applied.NO
-    assert await write(backend, Kind.CREATE, Change("a", {"n": 1})) == ["a"]
+    assert await write(backend, WriteKind.CREATE, Mutation("a", {"n": 1})) == ["a"]
     mapping = await (await backend.native()).indices.get_mapping(index=index)
     assert mapping[index]["mappings"]["_meta"] == {"isthmus": {"format": 1}}

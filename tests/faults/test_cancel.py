@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from isthmus import AsyncDatabase, IsthmusError, Query, field
-from isthmus._loop_pools import open_pools
+from isthmus._core.loop_pools import open_pools
 from isthmus._values import new_id
 from tests import servers
 from tests.faults.targets import TARGETS

@@ -18,7 +18,7 @@ BACKENDS = ("memory", "sqlite", *TARGETS)
 _COMMON = """
 import asyncio, os, sys, threading, time
 from isthmus import AsyncDatabase
-from isthmus._loop_pools import open_pools, sweep
+from isthmus._core.loop_pools import open_pools, sweep
 url, key, name, layout = sys.argv[1:5]
 config = {key: name} if url != "memory://" else {}
 if layout: config["layout"] = layout

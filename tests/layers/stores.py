@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from isthmus._executor import Change, Executor, Kind
-from isthmus._op import Op, Read, Write
-from isthmus._stack import Layer, Next, Slot, Stack
+from isthmus._core.executor import Executor, Mutation, WriteKind
+from isthmus._core.op import Op, Read, Write
+from isthmus._core.stack import Layer, LayerOrder, Next, Stack
 from isthmus.backends.memory.backend import MemoryBackend
 from isthmus.backends.memory.config import MemoryConfig
 from isthmus.errors import Applied, ConnectError, UnavailableError
@@ -18,7 +18,7 @@ Step = Callable[[Op[Any], Next], Awaitable[Any]]
 class Scripted(Layer):
     """Answers each attempt by the next step of a script; afterwards the store answers."""
 
-    slot = Slot.CONTEXT
+    order = LayerOrder.CONTEXT
 
     def __init__(self, *steps: Step) -> None:
         self.steps = list(steps)
@@ -63,12 +63,12 @@ READ = Read("records", ("a",))
 
 def create(*ids: str, own: bool = False, atomic: bool = False) -> Write:
     """Return the creation of records with these ids."""
-    return Write("records", Kind.CREATE, changes(ids, own=own), atomic)
+    return Write("records", WriteKind.CREATE, mutations(ids, own=own), atomic)
 
 
-def changes(ids: Sequence[str], *, own: bool = False, if_version: str | None = None) -> list[Change]:
+def mutations(ids: Sequence[str], *, own: bool = False, if_version: str | None = None) -> list[Mutation]:
     """Return one change for each id."""
-    result = [Change(id, {"id": id}, None, if_version) for id in ids]
+    result = [Mutation(id, {"id": id}, None, if_version) for id in ids]
     for change in result:
         change.own_id = own
     return result

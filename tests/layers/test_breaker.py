@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from isthmus._op import Op
-from isthmus._stack import Next
+from isthmus._core.op import Op
+from isthmus._core.stack import Next
 from isthmus.errors import CircuitOpenError, ConnectError, NotFoundError, PoolTimeoutError
 from isthmus.layers.breaker import Breaker
 from isthmus.testing.clock import VirtualClock

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from isthmus import AsyncDatabase, ConfigError, ConnectError, IsthmusError, NotFoundError, SerializationError
-from isthmus._executor import PageRequest
-from isthmus._op import Fetch, Op, Write
+from isthmus._core.executor import PageRequest
+from isthmus._core.op import Fetch, Op, Write
+from isthmus._core.stack import Layer, LayerOrder, Next
 from isthmus._query.ast import TRUE
-from isthmus._stack import Layer, Next, Slot
 from isthmus.layers import PRESETS
 from isthmus.layers.failover import Failover
 from isthmus.layers.trace import Call
-from tests.layers.stores import READ, Scripted, changes, create, memory, refused, stack
+from tests.layers.stores import READ, Scripted, create, memory, mutations, refused, stack
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -71,7 +71,7 @@ def test_a_layer_of_a_preset_can_be_left_out_or_changed() -> None:
     db = AsyncDatabase("memory", {"resilience": "service", "layers": {"breaker": False, "retry": 7}})
 
     assert "breaker" not in repr(db)
-    assert next(layer for layer in db._asked if layer.slot is Slot.RETRY)._attempts == 7  # type: ignore[attr-defined]
+    assert next(layer for layer in db._optional_layers if layer.order is LayerOrder.RETRY)._attempts == 7  # type: ignore[attr-defined]
 
 
 @pytest.mark.asyncio
@@ -92,7 +92,7 @@ async def test_derived_handles_share_what_is_equal() -> None:
 class Failing(Layer):
     """Fails every operation."""
 
-    slot = Slot.CONTEXT
+    order = LayerOrder.CONTEXT
     in_transaction = True
     calls = 0
 
@@ -107,7 +107,7 @@ async def test_nothing_is_repeated_inside_a_transaction() -> None:
     """The transaction is the unit: its statements are not repeated alone."""
     failing = Failing()
     db = await AsyncDatabase.create("memory", {"layers": {"retry": {"attempts": 5}}})
-    db._asked.append(failing)
+    db._optional_layers.append(failing)
 
     with pytest.raises(ConnectError):
         async with db.transaction() as tx:
@@ -163,7 +163,7 @@ async def test_a_span_is_around_each_call_and_sees_its_error() -> None:
 async def test_a_read_is_answered_by_a_replica_while_the_store_is_down() -> None:
     """Reads only, and only what another store can go on with."""
     replica = memory()
-    await replica.write("records", create("a").kind, changes(["a"]), atomic=False)
+    await replica.write("records", create("a").kind, mutations(["a"]), atomic=False)
     layer = Failover(replicas=[lambda: replica])
     stacked = stack(layer, Scripted(*[refused] * 4))
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from isthmus._op import Op
-from isthmus._stack import Next
+from isthmus._core.op import Op
+from isthmus._core.stack import Next
 from isthmus.errors import Applied, DeadlineError, PoolTimeoutError, RateLimitedError
 from isthmus.layers.attempt_timeout import AttemptTimeout
 from isthmus.layers.deadline import Deadline

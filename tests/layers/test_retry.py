@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from isthmus._executor import Kind
-from isthmus._op import Op, Read, Write
-from isthmus._stack import Next
+from isthmus._core.executor import WriteKind
+from isthmus._core.op import Op, Read, Write
+from isthmus._core.stack import Next
 from isthmus.errors import (
     AccessError,
     AlreadyExistsError,
@@ -22,7 +22,7 @@ from isthmus.errors import (
 from isthmus.layers.deadline import Deadline
 from isthmus.layers.retry import Retry
 from isthmus.testing.clock import VirtualClock
-from tests.layers.stores import READ, Scripted, changes, create, lost, lost_before, memory, refused, stack
+from tests.layers.stores import READ, Scripted, create, lost, lost_before, memory, mutations, refused, stack
 
 
 def retry(clock: VirtualClock | None = None, **settings: Any) -> Retry:
@@ -84,7 +84,7 @@ async def test_what_the_breaker_holds_back_fails_at_once() -> None:
 async def test_a_write_that_was_not_sent_is_repeated() -> None:
     """`applied=NO` makes any write repeatable."""
     store = memory()
-    upsert = Write("records", Kind.UPSERT, changes(["a"]), False)
+    upsert = Write("records", WriteKind.UPSERT, mutations(["a"]), False)
 
     results = await stack(retry(), Scripted(refused), executor=store).run(upsert)
 
@@ -92,16 +92,16 @@ async def test_a_write_that_was_not_sent_is_repeated() -> None:
     assert (await store.read("records", ["a"]))[0] is not None
 
 
-@pytest.mark.parametrize("kind", [Kind.UPSERT, Kind.REPLACE, Kind.UPDATE, Kind.DELETE])
+@pytest.mark.parametrize("kind", [WriteKind.UPSERT, WriteKind.REPLACE, WriteKind.UPDATE, WriteKind.DELETE])
 @pytest.mark.asyncio
-async def test_an_unconditional_write_in_doubt_is_never_repeated(kind: Kind) -> None:
+async def test_an_unconditional_write_in_doubt_is_never_repeated(kind: WriteKind) -> None:
     """Repeating could undo what somebody else wrote in between."""
     store = memory()
-    await store.write("records", Kind.CREATE, changes(["a"]), atomic=False)
+    await store.write("records", WriteKind.CREATE, mutations(["a"]), atomic=False)
     script = Scripted(lost)
 
     with pytest.raises(UnavailableError) as caught:
-        await stack(retry(), script, executor=store).run(Write("records", kind, changes(["a"]), False))
+        await stack(retry(), script, executor=store).run(Write("records", kind, mutations(["a"]), False))
 
     assert caught.value.applied is Applied.MAYBE
     assert len(script.attempts) == 1
@@ -126,7 +126,7 @@ async def test_a_batch_with_new_ids_whose_answer_was_lost_is_there_once(fault: A
 async def test_one_new_id_settles_an_atomic_batch() -> None:
     """All or nothing: if one record is there by us, all are, chosen ids included."""
     op = create("ours", "given", own=True, atomic=True)
-    op.changes[1].own_id = False
+    op.mutations[1].own_id = False
 
     assert await stack(retry(), Scripted(lost)).run(op) == ["ours", "given"]
 
@@ -150,7 +150,7 @@ async def test_a_chosen_id_that_did_not_exist_after_a_lost_answer_is_created() -
 async def test_an_existing_id_is_plainly_refused_when_nothing_was_in_doubt() -> None:
     """A connection that was refused leaves no doubt."""
     store = memory()
-    await store.write("records", Kind.CREATE, changes(["a"]), atomic=False)
+    await store.write("records", WriteKind.CREATE, mutations(["a"]), atomic=False)
 
     (result,) = await stack(retry(), Scripted(refused), executor=store).run(create("a"))
 
@@ -162,7 +162,7 @@ async def test_an_existing_id_is_plainly_refused_when_nothing_was_in_doubt() -> 
 async def test_an_id_of_ours_that_exists_was_written_by_us() -> None:
     """Even if it was the driver that sent it twice: nobody else can have made that id."""
     store = memory()
-    await store.write("records", Kind.CREATE, changes(["a"]), atomic=False)
+    await store.write("records", WriteKind.CREATE, mutations(["a"]), atomic=False)
 
     assert await stack(retry(), executor=store).run(create("a", own=True)) == ["a"]
 
@@ -172,9 +172,11 @@ async def test_an_id_of_ours_that_exists_was_written_by_us() -> None:
 async def test_a_compare_and_set_in_doubt_is_done_once_or_left_in_doubt(fault: Any) -> None:
     """The version admits it once; a conflict on repeating may be our own change or another's."""
     store = memory()
-    await store.write("records", Kind.CREATE, changes(["a"]), atomic=False)
+    await store.write("records", WriteKind.CREATE, mutations(["a"]), atomic=False)
     (record,) = await store.read("records", ["a"])
-    op = Write("records", Kind.REPLACE, changes(["a"], if_version=record.version if record else ""), False)
+    op = Write(
+        "records", WriteKind.REPLACE, mutations(["a"], if_version=record.version if record else ""), False
+    )
 
     (result,) = await stack(retry(), Scripted(fault), executor=store).run(op)
 
@@ -201,7 +203,7 @@ async def test_only_the_failed_items_of_a_batch_are_repeated() -> None:
     """What a busy store accepted is not sent again."""
 
     async def busy(op: Op[Any], call_next: Next) -> Any:
-        results = await call_next(Write(op.collection, op.kind, op.changes[:1], False))
+        results = await call_next(Write(op.collection, op.kind, op.mutations[:1], False))
         return [*results, RateLimitedError("429"), RateLimitedError("429")]
 
     store = memory()
@@ -209,7 +211,7 @@ async def test_only_the_failed_items_of_a_batch_are_repeated() -> None:
 
     assert await stack(retry(), script, executor=store).run(create("a", "b", "c")) == ["a", "b", "c"]
 
-    assert [change.id for change in script.attempts[1].changes] == ["b", "c"]
+    assert [change.id for change in script.attempts[1].mutations] == ["b", "c"]
 
 
 @pytest.mark.asyncio
@@ -219,11 +221,11 @@ async def test_of_two_changes_to_one_record_neither_is_repeated_alone() -> None:
     async def busy(op: Op[Any], call_next: Next) -> Any:
         return [
             RateLimitedError("429"),
-            *(await call_next(Write(op.collection, op.kind, op.changes[1:], False))),
+            *(await call_next(Write(op.collection, op.kind, op.mutations[1:], False))),
         ]
 
     script = Scripted(busy)
-    op = Write("records", Kind.UPSERT, changes(["a", "a"]), False)
+    op = Write("records", WriteKind.UPSERT, mutations(["a", "a"]), False)
 
     results = await stack(retry(), script).run(op)
 
@@ -236,7 +238,7 @@ async def test_a_partly_done_batch_returns_what_was_done() -> None:
     """When the repetition fails for good, the first attempt's successes are not lost."""
 
     async def busy(op: Op[Any], call_next: Next) -> Any:
-        results = await call_next(Write(op.collection, op.kind, op.changes[:1], False))
+        results = await call_next(Write(op.collection, op.kind, op.mutations[:1], False))
         return [*results, RateLimitedError("429")]
 
     results = await stack(retry(attempts=2), Scripted(busy, refused)).run(create("a", "b"))

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from isthmus import AsyncDatabase, Query, field
-from isthmus._executor import PageRequest
+from isthmus._core.executor import PageRequest
 from tests.postgres.databases import connected, opened
 from tests.seeds import drawn
 

@@ -9,10 +9,10 @@ import pytest
 
 from isthmus import AsyncDatabase, Query, field
 from isthmus._query.ast import And, Like, Or, Predicate, Regex
-from isthmus._query.evaluate import holds
-from isthmus._query.order import in_order
-from isthmus._query.split import Grade
-from isthmus.backends.postgres.leaves import grade
+from isthmus._query.evaluate import matches
+from isthmus._query.order import sort_records
+from isthmus._query.split import Pushdown
+from isthmus.backends.postgres.leaves import pushdown
 from tests.differential import queries
 from tests.postgres.databases import opened, url
 from tests.seeds import drawn
@@ -53,7 +53,7 @@ async def test_random_queries_mean_what_the_evaluator_says(kind: str, config: di
 async def _same(db: AsyncDatabase, where: Predicate) -> None:
     records = await db.search()
     found = await db.search(where)
-    assert {r.id for r in found} == {r.id for r in records if holds(where, r)}, repr(where)[:300]
+    assert {r.id for r in found} == {r.id for r in records if matches(where, r)}, repr(where)[:300]
 
 
 PARTS = ["a", "b", "A", "é", "ß", "1", "٣", " ", "\n", ".", "[a-c]", "[^a]", "[^\\d]", "[\\w-]", "[^\\W_]"]
@@ -131,11 +131,11 @@ async def test_regular_expressions_and_folded_patterns_match_as_in_python() -> N
                 re.compile(pattern)
             except re.error:
                 continue
-            exact += grade(Regex(path, pattern)) is Grade.EXACT
+            exact += pushdown(Regex(path, pattern)) is Pushdown.EXACT
             await _same(db, Regex(path, pattern))
         for _ in range(150):
             pattern = "".join(rng.choices(FOLDED, k=rng.randint(0, 4)))
-            assert grade(Like(path, pattern, fold=True)) is Grade.EXACT
+            assert pushdown(Like(path, pattern, fold=True)) is Pushdown.EXACT
             await _same(db, Like(path, pattern, fold=True))
     assert exact > 200
 
@@ -191,7 +191,7 @@ async def test_every_key_and_every_depth_can_be_asked_for() -> None:
                     await _same(db, where)
             records = await db.search()
             query = Query().sort([key], "desc").sort([key, key]).limit(40)
-            expected = in_order(records, query.order)[:40]
+            expected = sort_records(records, query.order)[:40]
             assert [r.id for r in await db.search(query)] == [r.id for r in expected]
 
         chain: object = "end"

@@ -366,7 +366,7 @@ def test_a_pool_of_a_dead_loop_is_abandoned_in_silence(url: str, loop: str, driv
         run_on(loop, main)
     pool = pools.pop()
     name = pool.config.application_name
-    pool.abandon()
+    pool.discard()
     del pool
 
     gc.collect()

@@ -14,10 +14,10 @@ from isthmus import Query, Record
 from isthmus._query.ast import And, Not, Or, Predicate, SortKey, leaves
 from isthmus._query.codec import from_json, predicate_json, text, to_json
 from isthmus._query.cursor import decode_cursor, encode_cursor
-from isthmus._query.evaluate import holds, leaf_holds
-from isthmus._query.normalize import normalized
-from isthmus._query.order import compare, in_order, position
-from isthmus._query.split import Grade, split
+from isthmus._query.evaluate import leaf_matches, matches
+from isthmus._query.normalize import normalize
+from isthmus._query.order import compare, cursor_position, sort_records
+from isthmus._query.split import Pushdown, split
 from isthmus._values import canonical, decode, decode_numeric, encode, same
 from isthmus.errors import InvalidRecordError, QueryError
 from isthmus.testing import strategies as made
@@ -29,7 +29,7 @@ _SETTINGS = settings(max_examples=300, deadline=None, print_blob=True)
 @given(made.predicates, made.records)
 def test_not_is_the_exact_complement(predicate: Predicate, record: Record) -> None:
     """A predicate is true or false for every record, and `not` is the other one."""
-    assert holds(predicate, record) is not holds(Not(predicate), record)
+    assert matches(predicate, record) is not matches(Not(predicate), record)
 
 
 @_SETTINGS
@@ -38,18 +38,18 @@ def test_de_morgan(terms: tuple[Predicate, ...], record: Record) -> None:
     """Not all is some not; not any is all not."""
     negated = tuple(Not(term) for term in terms)
 
-    assert holds(Not(And(terms)), record) is holds(Or(negated), record)
-    assert holds(Not(Or(terms)), record) is holds(And(negated), record)
+    assert matches(Not(And(terms)), record) is matches(Or(negated), record)
+    assert matches(Not(Or(terms)), record) is matches(And(negated), record)
 
 
 @_SETTINGS
 @given(made.predicates, made.records)
 def test_normalizing_keeps_the_meaning(predicate: Predicate, record: Record) -> None:
     """And is done after one pass."""
-    flat = normalized(predicate)
+    flat = normalize(predicate)
 
-    assert holds(flat, record) is holds(predicate, record)
-    assert predicate_json(normalized(flat)) == predicate_json(flat)
+    assert matches(flat, record) is matches(predicate, record)
+    assert predicate_json(normalize(flat)) == predicate_json(flat)
 
 
 @_SETTINGS
@@ -57,14 +57,15 @@ def test_normalizing_keeps_the_meaning(predicate: Predicate, record: Record) -> 
 def test_pushed_and_residual_is_the_predicate(predicate: Predicate, record: Record, seed: int) -> None:
     """Whatever the grades; and what is pushed, in any superset form, misses no match."""
 
-    def grade(leaf: Any) -> Grade:
-        return random.Random(f"{seed} {text(leaf)}").choice(list(Grade))
+    def pushdown(leaf: Any) -> Pushdown:
+        return random.Random(f"{seed} {text(leaf)}").choice(list(Pushdown))
 
     def superset(leaf: Any) -> bool:
-        if leaf_holds(leaf, record):
+        if leaf_matches(leaf, record):
             return True
         return (
-            grade(leaf) is Grade.SUPERSET and random.Random(f"{seed} {text(leaf)} {record.id}").random() < 0.5
+            pushdown(leaf) is Pushdown.SUPERSET
+            and random.Random(f"{seed} {text(leaf)} {record.id}").random() < 0.5
         )
 
     def upper(tree: Predicate) -> bool:
@@ -78,12 +79,12 @@ def test_pushed_and_residual_is_the_predicate(predicate: Predicate, record: Reco
             case leaf:
                 return superset(leaf)
 
-    parts = split(predicate, grade)
-    expected = holds(predicate, record)
+    parts = split(predicate, pushdown)
+    expected = matches(predicate, record)
 
     assert not expected or upper(parts.pushed)
-    assert (upper(parts.pushed) and holds(parts.residual, record)) is expected
-    assert all(grade(leaf) is not Grade.NONE for leaf in leaves(parts.pushed))
+    assert (upper(parts.pushed) and matches(parts.residual, record)) is expected
+    assert all(pushdown(leaf) is not Pushdown.NONE for leaf in leaves(parts.pushed))
 
 
 @_SETTINGS
@@ -105,7 +106,7 @@ def test_a_query_comes_back_from_json(
 @given(st.lists(made.records, min_size=1, max_size=4), made.orders)
 def test_the_order_is_total(records: list[Record], order: tuple[SortKey, ...]) -> None:
     """Antisymmetric, transitive, and a tie only of a record with itself."""
-    places = [position(record, order) for record in records]
+    places = [cursor_position(record, order) for record in records]
 
     for a, left in zip(records, places, strict=True):
         for b, right in zip(records, places, strict=True):
@@ -117,7 +118,7 @@ def test_the_order_is_total(records: list[Record], order: tuple[SortKey, ...]) -
     shuffled = records[::-1]
     distinct = {record.id: record for record in records}
     if len(distinct) == len(records):
-        assert [r.id for r in in_order(shuffled, order)] == [r.id for r in in_order(records, order)]
+        assert [r.id for r in sort_records(shuffled, order)] == [r.id for r in sort_records(records, order)]
 
 
 @_SETTINGS
@@ -127,7 +128,7 @@ def test_a_cursor_comes_back_and_fits_only_its_query(
 ) -> None:
     """The position survives; another secret or collection is refused."""
     query = Query(predicate, order)
-    at = position(record, order)
+    at = cursor_position(record, order)
 
     token = encode_cursor(at, query, "notes", secret)
 

@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from isthmus._executor import Change, Kind
+from isthmus._core.executor import Mutation, WriteKind
 from isthmus.backends.s3 import conditions
 from isthmus.backends.s3.backend import DEFAULT, S3Backend
 from isthmus.backends.s3.requests import Requests
@@ -63,8 +63,8 @@ async def _write(url: str, prefix: str, tag: str, transport: str, acknowledged: 
     for number in range(1_000):
         name = f"{tag}-{number:04d}"
         os.write(acknowledged, f"begun {name}\n".encode())
-        changes = [Change(f"{name}-{item}", {"batch": name}) for item in range(SIZE)]
-        results = await backend.write(DEFAULT, Kind.CREATE, changes, atomic=True)
+        changes = [Mutation(f"{name}-{item}", {"batch": name}) for item in range(SIZE)]
+        results = await backend.write(DEFAULT, WriteKind.CREATE, changes, atomic=True)
         assert all(isinstance(result, str) for result in results), results
         os.write(acknowledged, f"written {name}\n".encode())
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from isthmus._executor import Change, Kind, PageRequest, Result
+from isthmus._core.executor import ItemResult, Mutation, PageRequest, WriteKind
 from isthmus._query.ast import TRUE
 from isthmus._record import Record
 from isthmus.backends.s3.backend import DEFAULT, S3Backend
@@ -41,15 +41,17 @@ async def opened(url: str, **settings: Any) -> AsyncIterator[S3Backend]:
 
 
 async def write(
-    backend: S3Backend, kind: Kind, *changes: Change, atomic: bool = False, collection: str = DEFAULT
-) -> list[Result]:
+    backend: S3Backend, kind: WriteKind, *changes: Mutation, atomic: bool = False, collection: str = DEFAULT
+) -> list[ItemResult]:
     """Write changes."""
     return await backend.write(collection, kind, changes, atomic=atomic)
 
 
-async def create(backend: S3Backend, *ids: str, collection: str = DEFAULT, **data: Any) -> list[Result]:
+async def create(backend: S3Backend, *ids: str, collection: str = DEFAULT, **data: Any) -> list[ItemResult]:
     """Create records that hold the same data."""
-    return await write(backend, Kind.CREATE, *(Change(id, {**data}) for id in ids), collection=collection)
+    return await write(
+        backend, WriteKind.CREATE, *(Mutation(id, {**data}) for id in ids), collection=collection
+    )
 
 
 async def every(backend: S3Backend, collection: str = DEFAULT, size: int = 100_000) -> list[Record]:
@@ -62,7 +64,7 @@ async def ids_of(backend: S3Backend, collection: str = DEFAULT) -> list[str]:
     return [record.id or "" for record in await every(backend, collection)]
 
 
-def kinds(results: Sequence[Result]) -> list[object]:
+def kinds(results: Sequence[ItemResult]) -> list[object]:
     """Return results with errors as their class."""
     return [type(result) if isinstance(result, IsthmusError) else result for result in results]
 

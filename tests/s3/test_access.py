@@ -14,7 +14,7 @@ from pathlib import Path
 import botocore.loaders
 import pytest
 
-from isthmus._executor import Change, Kind
+from isthmus._core.executor import Mutation, WriteKind
 from isthmus.backends.s3.backend import DEFAULT
 from isthmus.backends.s3.session import UNREAD
 from isthmus.errors import AccessError, ConfigError, ConnectError, IsthmusError
@@ -138,7 +138,7 @@ async def test_a_large_record_is_one_upload(url: str, layout: str, transport: st
     """30 MB in one field come back equal."""
     text = 'aé"\\😀' * 3_000_000
     async with opened(url, layout=layout, transport=transport) as backend:
-        assert await write(backend, Kind.CREATE, Change("big", {"text": text})) == ["big"]
+        assert await write(backend, WriteKind.CREATE, Mutation("big", {"text": text})) == ["big"]
         [record] = await backend.read(DEFAULT, ["big"])
         assert record is not None
         assert record.data["text"] == text

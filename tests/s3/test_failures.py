@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from isthmus._executor import Change, Kind, PageRequest
+from isthmus._core.executor import Mutation, PageRequest, WriteKind
 from isthmus._query.ast import TRUE
 from isthmus.backends.s3 import conditions
 from isthmus.backends.s3.backend import DEFAULT, S3Backend
@@ -72,10 +72,10 @@ async def test_a_lost_answer_is_not_taken_for_somebody_elses_write(through: Thro
     """The write was done, its answer lost, our repeat refused: that is success, told once."""
     backend, proxy = through.backend, through.proxy
     for kind, change in (
-        (Kind.CREATE, Change("new", {"n": 1})),
-        (Kind.UPDATE, Change("first", {"n": 2})),
-        (Kind.REPLACE, Change("first", {"n": 3})),
-        (Kind.UPSERT, Change("other", {"n": 4})),
+        (WriteKind.CREATE, Mutation("new", {"n": 1})),
+        (WriteKind.UPDATE, Mutation("first", {"n": 2})),
+        (WriteKind.REPLACE, Mutation("first", {"n": 3})),
+        (WriteKind.UPSERT, Mutation("other", {"n": 4})),
     ):
         proxy.rule = once(CUT_AFTER)
 
@@ -85,7 +85,9 @@ async def test_a_lost_answer_is_not_taken_for_somebody_elses_write(through: Thro
     [record] = await backend.read(DEFAULT, ["first"])
     assert record is not None
     proxy.rule = once(CUT_AFTER)
-    [version] = await write(backend, Kind.REPLACE, Change("first", {"n": 5}, if_version=record.version))
+    [version] = await write(
+        backend, WriteKind.REPLACE, Mutation("first", {"n": 5}, if_version=record.version)
+    )
     [record] = await backend.read(DEFAULT, ["first"])
     assert record is not None
     assert (record.version, record.data) == (version, {"n": 5})
@@ -151,8 +153,8 @@ async def test_an_outage_is_never_read_as_not_found(url: str, layout: str, trans
         lambda: backend.count(DEFAULT, TRUE),
         lambda: backend.remove(DEFAULT, TRUE),
         backend.ping,
-        lambda: write(backend, Kind.DELETE, Change("a")),
-        lambda: write(backend, Kind.CREATE, Change("b", {}), Change("c", {})),
+        lambda: write(backend, WriteKind.DELETE, Mutation("a")),
+        lambda: write(backend, WriteKind.CREATE, Mutation("b", {}), Mutation("c", {})),
     ]
     for verb in verbs:
         with pytest.raises(ConnectError) as caught:
@@ -235,7 +237,7 @@ async def test_a_busy_server_is_asked_again(through: Through) -> None:
     proxy.rule = twice()
     assert await create(backend, "new") == ["new"]
     proxy.rule = twice()
-    assert await write(backend, Kind.DELETE, Change("new")) == [True]
+    assert await write(backend, WriteKind.DELETE, Mutation("new")) == [True]
 
 
 @pytest.mark.asyncio
@@ -255,7 +257,7 @@ async def test_a_conditional_conflict_is_tried_again(through: Through) -> None:
 async def test_a_body_that_ends_early_is_not_a_record(through: Through) -> None:
     """A truncated answer is repeated, and an error if it stays so."""
     backend, proxy = through.backend, through.proxy
-    await write(backend, Kind.UPDATE, Change("first", {"text": "x" * 5000}))
+    await write(backend, WriteKind.UPDATE, Mutation("first", {"text": "x" * 5000}))
     left = [1]
     proxy.rule = lambda seen: CUT_BODY if seen.method == "GET" and left and left.pop() else PASS
     [record] = await backend.read(DEFAULT, ["first"])
@@ -301,7 +303,7 @@ async def test_each_failed_delete_of_a_batch_is_reported(url: str, transport: st
         head = f"HTTP/1.1 200 OK\r\nContent-Type: application/xml\r\nContent-Length: {len(body)}\r\n\r\n"
         proxy.rule = lambda seen: head.encode() + body if seen.method == "POST" else PASS
 
-        results = await write(backend, Kind.DELETE, Change("a"), Change("b"), Change("none"))
+        results = await write(backend, WriteKind.DELETE, Mutation("a"), Mutation("b"), Mutation("none"))
 
         assert kinds(results) == [True, AccessError, False]
 
@@ -327,17 +329,17 @@ async def test_a_server_that_ignores_conditions_is_found_out(
         proxied(endpoint_of(url), deaf) as proxy,
         opened(url, endpoint_url=proxy.endpoint, layout=layout, transport=transport) as backend,
     ):
-        for kind in (Kind.CREATE, Kind.REPLACE, Kind.UPDATE):
+        for kind in (WriteKind.CREATE, WriteKind.REPLACE, WriteKind.UPDATE):
             with pytest.raises(UnsupportedError):
-                await write(backend, kind, Change("a", {}))
+                await write(backend, kind, Mutation("a", {}))
         with pytest.raises(UnsupportedError):
-            await write(backend, Kind.UPSERT, Change("a", {}, if_version="1"))
+            await write(backend, WriteKind.UPSERT, Mutation("a", {}, if_version="1"))
         assert not backend.capabilities.conditional_create
         assert not backend.capabilities.compare_and_set
         if layout == "object":
-            [version] = await write(backend, Kind.UPSERT, Change("a", {"n": 1}))
+            [version] = await write(backend, WriteKind.UPSERT, Mutation("a", {"n": 1}))
             assert isinstance(version, str)
-            assert await write(backend, Kind.DELETE, Change("a")) == [True]
+            assert await write(backend, WriteKind.DELETE, Mutation("a")) == [True]
 
 
 @pytest.mark.asyncio

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from isthmus import AsyncDatabase, Query, field
-from isthmus._executor import Change, Kind, PageRequest
+from isthmus._core.executor import Mutation, PageRequest, WriteKind
 from isthmus._path import Path, Root, parse_path
 from isthmus._query.ast import (
     TRUE,
@@ -26,8 +26,8 @@ from isthmus._query.ast import (
     Predicate,
     StartsWith,
 )
-from isthmus._query.evaluate import holds
-from isthmus._query.normalize import normalized
+from isthmus._query.evaluate import matches
+from isthmus._query.normalize import normalize
 from isthmus._record import Record
 from isthmus.backends.s3.backend import DEFAULT
 from isthmus.backends.s3.ids import by_id, judged_by_id, span_of
@@ -79,13 +79,13 @@ def test_ids_are_judged_as_the_evaluator_does() -> None:
     rng = random.Random(seed)
     records = [Record({}, id=id) for id in IDS]
     for _ in range(2_000):
-        where = normalized(_predicate(rng))
+        where = normalize(_predicate(rng))
         test, span = by_id(where), span_of(where)
         for record in records:
             id = record.id or ""
-            matches = holds(where, record)
-            assert test(id) is matches, f"seed {seed}: {where} of {id!r}"
-            if matches:
+            expected = matches(where, record)
+            assert test(id) is expected, f"seed {seed}: {where} of {id!r}"
+            if expected:
                 assert span.low <= id, f"seed {seed}: {where} of {id!r}"
                 assert span.only is None or id in span.only, f"seed {seed}: {where} of {id!r}"
                 name = record_name(id)
@@ -112,12 +112,12 @@ async def test_searches_by_id_are_exact_on_the_store(url: str, layout: str) -> N
     seed = drawn()
     rng = random.Random(seed)
     async with opened(url, layout=layout) as backend:
-        await write(backend, Kind.CREATE, *(Change(id, {"t": id[:1]}) for id in IDS))
+        await write(backend, WriteKind.CREATE, *(Mutation(id, {"t": id[:1]}) for id in IDS))
         records = await every(backend)
         assert [record.id for record in records] == sorted(IDS)
         for _ in range(40):
-            where = normalized(_predicate(rng))
-            wanted = [record.id for record in records if holds(where, record)]
+            where = normalize(_predicate(rng))
+            wanted = [record.id for record in records if matches(where, record)]
             found: list[Any] = []
             after: Any = None
             while True:

@@ -14,7 +14,7 @@ import pytest
 
 import isthmus.native
 from isthmus import AsyncDatabase, Query, field
-from isthmus._loop_pools import open_pools
+from isthmus._core.loop_pools import open_pools
 from isthmus.backends.s3.backend import S3Backend
 from isthmus.errors import UsageError
 from tests.s3.stores import config_for, create, ids_of, opened

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from isthmus._executor import Change, Kind, PageRequest
+from isthmus._core.executor import Mutation, PageRequest, WriteKind
 from isthmus._query.ast import TRUE
 from isthmus.backends.s3.backend import DEFAULT, S3Backend
 from isthmus.backends.s3.checkpoint import remove_replaced, write_checkpoint
@@ -75,10 +75,10 @@ async def test_writers_of_several_processes_agree(url: str) -> None:
         async def work(backend: S3Backend, tag: str) -> None:
             for n in range(25):
                 assert kinds(await create(backend, f"{tag}{n:02}", "shared", n=n))[0] == f"{tag}{n:02}"
-                await write(backend, Kind.UPSERT, Change("counter", {f"{tag}{n}": n}))
-                await write(backend, Kind.UPDATE, Change("counter", {f"u{tag}{n}": n}))
+                await write(backend, WriteKind.UPSERT, Mutation("counter", {f"{tag}{n}": n}))
+                await write(backend, WriteKind.UPDATE, Mutation("counter", {f"u{tag}{n}": n}))
                 if n % 3 == 0:
-                    assert await write(backend, Kind.DELETE, Change(f"{tag}{n:02}")) == [True]
+                    assert await write(backend, WriteKind.DELETE, Mutation(f"{tag}{n:02}")) == [True]
 
         await asyncio.gather(work(one, "a"), work(two, "b"), work(three, "c"))
 
@@ -96,7 +96,7 @@ async def test_a_checkpoint_replaces_entries_after_the_grace_period(url: str) ->
     async with opened(url, layout="log", log={"grace": 0.0}) as backend:
         for n in range(5):
             await create(backend, f"r{n}", n=n)
-        await write(backend, Kind.DELETE, Change("r2"))
+        await write(backend, WriteKind.DELETE, Mutation("r2"))
         log = await log_of(backend)
         assert await write_checkpoint(log, await log.current())
         await create(backend, "later")
@@ -187,7 +187,7 @@ async def test_memory_stays_within_its_bound(url: str) -> None:
             for record in records
         )
         assert view.held_bytes <= 60_000
-        await write(backend, Kind.UPDATE, *(Change(f"r{n:03}-0", {"new": n}) for n in range(20)))
+        await write(backend, WriteKind.UPDATE, *(Mutation(f"r{n:03}-0", {"new": n}) for n in range(20)))
         assert await write_checkpoint(log, await log.current())
         assert [r.data.get("new") for r in await backend.read(DEFAULT, ["r007-0", "r007-1"]) if r] == [
             7,
@@ -276,7 +276,7 @@ async def test_pages_stay_in_place_while_others_write(url: str) -> None:
         await create(backend, *(f"r{n:02}" for n in range(0, 40, 2)))
         first = await backend.fetch(DEFAULT, PageRequest(TRUE, (), 10))
         await create(backend, *(f"r{n:02}" for n in range(1, 40, 2)))
-        await write(backend, Kind.DELETE, Change("r18"))
+        await write(backend, WriteKind.DELETE, Mutation("r18"))
 
         second = await backend.fetch(DEFAULT, PageRequest(TRUE, (), 5, after=("r18",)))
 

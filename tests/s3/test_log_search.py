@@ -9,11 +9,11 @@ import orjson
 import pytest
 
 from isthmus import AsyncDatabase, Query, field
-from isthmus._changes import Changes
-from isthmus._executor import Change, Kind, PageRequest
+from isthmus._core.executor import Mutation, PageRequest, WriteKind
+from isthmus._core.mutation_batch import MutationBatch
 from isthmus._query.ast import And, Predicate
-from isthmus._query.evaluate import holds
-from isthmus._query.normalize import normalized
+from isthmus._query.evaluate import matches
+from isthmus._query.normalize import normalize
 from isthmus._record import Record
 from isthmus.backends.s3.backend import DEFAULT, S3Backend
 from isthmus.backends.s3.envelope import new_lines
@@ -66,11 +66,11 @@ async def _differences(backend: S3Backend, rng: random.Random, queries: int) -> 
     records = await every(backend)
     wrong = []
     for _ in range(queries):
-        where = normalized(_predicate(rng))
+        where = normalize(_predicate(rng))
         page = await backend.fetch(DEFAULT, PageRequest(where, (), 10_000))
         found = [record.id for record in page.records]
         tally = (await backend.count(DEFAULT, where)).count
-        if found != [record.id for record in records if holds(where, record)] or tally != len(found):
+        if found != [record.id for record in records if matches(where, record)] or tally != len(found):
             wrong.append(where)
     return wrong
 
@@ -85,8 +85,8 @@ async def test_columns_follow_every_write(url: str, memory: int) -> None:
         for round in range(7):
             count = rng.choice([1, 3, 80])
             ids = [f"r{rng.randrange(150):03}" for _ in range(count)]
-            kind = rng.choice([Kind.UPSERT, Kind.UPSERT, Kind.UPDATE, Kind.DELETE])
-            changes = [Change(id, _data(rng), {"m": rng.choice(VALUES)}) for id in ids]
+            kind = rng.choice([WriteKind.UPSERT, WriteKind.UPSERT, WriteKind.UPDATE, WriteKind.DELETE])
+            changes = [Mutation(id, _data(rng), {"m": rng.choice(VALUES)}) for id in ids]
             await write(backend, kind, *changes)
             if round == 4:
                 await backend.remove(DEFAULT, And(()))
@@ -122,7 +122,7 @@ async def test_pages_of_a_filtered_search_continue_where_they_ended(url: str) ->
 async def test_an_entry_changed_by_one_letter_is_found_out(url: str) -> None:
     """It is still JSON and as long as before, but its checksum is another."""
     async with opened(url, layout="log") as backend:
-        await write(backend, Kind.CREATE, Change("a", {"n": "one"}))
+        await write(backend, WriteKind.CREATE, Mutation("a", {"n": "one"}))
         client, config = await client_of(backend), backend.config
         key = f"{config.place}_log/{1:020d}.ndjson"
         body = await (await client.get_object(Bucket=config.bucket, Key=key))["Body"].read()
@@ -177,15 +177,15 @@ def test_lines_made_together_are_those_of_each_row() -> None:
 async def test_batches_of_plain_records_are_new_only_once(url: str) -> None:
     """The shortcut for new records is not taken where one is there, comes twice or is invalid."""
 
-    def batch(*ids: str, **data: Any) -> Changes:
-        return Changes(list(ids), [{"n": 1}] * (len(ids) - 1) + [{"n": 2, **data}])
+    def batch(*ids: str, **data: Any) -> MutationBatch:
+        return MutationBatch(list(ids), [{"n": 1}] * (len(ids) - 1) + [{"n": 2, **data}])
 
     async with opened(url, layout="log") as backend:
-        first = await backend.write(DEFAULT, Kind.CREATE, batch("a", "b"), atomic=False)
-        there = await backend.write(DEFAULT, Kind.CREATE, batch("c", "a"), atomic=False)
-        twice = await backend.write(DEFAULT, Kind.CREATE, batch("d", "d"), atomic=False)
-        invalid = await backend.write(DEFAULT, Kind.CREATE, batch("e", "f", x=object()), atomic=False)
-        nothing = await backend.write(DEFAULT, Kind.CREATE, batch("g", "a"), atomic=True)
+        first = await backend.write(DEFAULT, WriteKind.CREATE, batch("a", "b"), atomic=False)
+        there = await backend.write(DEFAULT, WriteKind.CREATE, batch("c", "a"), atomic=False)
+        twice = await backend.write(DEFAULT, WriteKind.CREATE, batch("d", "d"), atomic=False)
+        invalid = await backend.write(DEFAULT, WriteKind.CREATE, batch("e", "f", x=object()), atomic=False)
+        nothing = await backend.write(DEFAULT, WriteKind.CREATE, batch("g", "a"), atomic=True)
         here = await every(backend)
 
         async with opened(url, prefix=backend.config.prefix, layout="log", timeout=21) as other:

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from isthmus._executor import MORE, Change, Kind, PageRequest
+from isthmus._core.executor import MORE, Mutation, PageRequest, WriteKind
 from isthmus._path import parse_path
 from isthmus._query.ast import FALSE, TRUE, Contains, Equal, In, Like, Or, StartsWith
-from isthmus._query.evaluate import holds
-from isthmus._query.split import Grade
+from isthmus._query.evaluate import matches
+from isthmus._query.split import Pushdown
 from isthmus.backends.s3 import MAX_RECORD_BYTES, conditions
 from isthmus.backends.s3.backend import DEFAULT, S3Backend
 from isthmus.backends.s3.object_layout import ObjectLayout
@@ -43,7 +43,7 @@ async def test_any_id_is_stored_found_listed_in_order_and_deleted(backend: S3Bac
     read = await backend.read(DEFAULT, [*WEIRD, "none"])
     assert [record and record.id for record in read] == [*WEIRD, None]
     assert await ids_of(backend) == sorted(WEIRD)
-    assert await write(backend, Kind.DELETE, *map(Change, WEIRD)) == [True] * len(WEIRD)
+    assert await write(backend, WriteKind.DELETE, *map(Mutation, WEIRD)) == [True] * len(WEIRD)
     assert await ids_of(backend) == []
 
 
@@ -104,7 +104,9 @@ async def test_a_large_delete_tells_of_each_id(backend: S3Backend) -> None:
     there = [f"n{n:05}" for n in range(0, 2500, 3)]
     await create(backend, *there, "m", "n", "o")
 
-    results = await write(backend, Kind.DELETE, *(Change(f"n{n:05}") for n in range(2500)), Change("n"))
+    results = await write(
+        backend, WriteKind.DELETE, *(Mutation(f"n{n:05}") for n in range(2500)), Mutation("n")
+    )
 
     assert results == [n % 3 == 0 for n in range(2500)] + [True]
     assert await ids_of(backend) == ["m", "o"]
@@ -114,9 +116,9 @@ async def test_a_large_delete_tells_of_each_id(backend: S3Backend) -> None:
 async def test_items_of_one_batch_act_one_after_another(backend: S3Backend) -> None:
     """A batch may name an id twice: the second item meets what the first one did."""
     assert kinds(await create(backend, "a", "b", "a")) == ["a", "b", AlreadyExistsError]
-    await write(backend, Kind.UPDATE, Change("a", {"x": 1}), Change("a", {"y": None}))
-    assert kinds(await write(backend, Kind.DELETE, *map(Change, "aabz"))) == [True, False, True, False]
-    versions = await write(backend, Kind.UPSERT, Change("c", {"n": 1}), Change("c", {"n": 2}))
+    await write(backend, WriteKind.UPDATE, Mutation("a", {"x": 1}), Mutation("a", {"y": None}))
+    assert kinds(await write(backend, WriteKind.DELETE, *map(Mutation, "aabz"))) == [True, False, True, False]
+    versions = await write(backend, WriteKind.UPSERT, Mutation("c", {"n": 1}), Mutation("c", {"n": 2}))
 
     [record] = await every(backend)
     assert (record.data, record.version) == ({"n": 2}, versions[1])
@@ -125,11 +127,11 @@ async def test_items_of_one_batch_act_one_after_another(backend: S3Backend) -> N
 @pytest.mark.asyncio
 async def test_writes_keep_and_set_what_the_contract_says(backend: S3Backend) -> None:
     """created_at is kept; replace and upsert set metadata, update merges it."""
-    await write(backend, Kind.CREATE, Change("a", {"x": 1, "y": {"z": 1}}, {"m": 1, "n": 2}))
+    await write(backend, WriteKind.CREATE, Mutation("a", {"x": 1, "y": {"z": 1}}, {"m": 1, "n": 2}))
     [made] = await every(backend)
-    await write(backend, Kind.UPDATE, Change("a", {"y": None, "w": [2**53 + 1, 0.1]}, {"n": None}))
+    await write(backend, WriteKind.UPDATE, Mutation("a", {"y": None, "w": [2**53 + 1, 0.1]}, {"n": None}))
     [updated] = await every(backend)
-    await write(backend, Kind.REPLACE, Change("a", {"only": True}))
+    await write(backend, WriteKind.REPLACE, Mutation("a", {"only": True}))
     [replaced] = await every(backend)
 
     assert updated.data == {"x": 1, "y": None, "w": [2**53 + 1, 0.1]}
@@ -147,21 +149,23 @@ async def test_missing_ids_and_stale_versions_are_told_apart(backend: S3Backend)
     """NotFound, Conflict and False, each where the contract has it."""
     await create(backend, "a")
     [record] = await every(backend)
-    await write(backend, Kind.UPDATE, Change("a", {"n": 1}))
+    await write(backend, WriteKind.UPDATE, Mutation("a", {"n": 1}))
     stale = record.version
 
-    for kind in (Kind.REPLACE, Kind.UPDATE):
-        results = await write(backend, kind, Change("no", {}), Change("no", {}, if_version="x"))
+    for kind in (WriteKind.REPLACE, WriteKind.UPDATE):
+        results = await write(backend, kind, Mutation("no", {}), Mutation("no", {}, if_version="x"))
         assert kinds(results) == [NotFoundError, NotFoundError]
-    assert kinds(await write(backend, Kind.UPSERT, Change("no", {}, if_version="x"))) == [ConflictError]
-    assert kinds(await write(backend, Kind.DELETE, Change("no", if_version="x"))) == [ConflictError]
-    for kind in (Kind.REPLACE, Kind.UPDATE, Kind.UPSERT, Kind.DELETE):
-        results = await write(backend, kind, Change("a", {"bad": 1}, if_version=stale))
+    assert kinds(await write(backend, WriteKind.UPSERT, Mutation("no", {}, if_version="x"))) == [
+        ConflictError
+    ]
+    assert kinds(await write(backend, WriteKind.DELETE, Mutation("no", if_version="x"))) == [ConflictError]
+    for kind in (WriteKind.REPLACE, WriteKind.UPDATE, WriteKind.UPSERT, WriteKind.DELETE):
+        results = await write(backend, kind, Mutation("a", {"bad": 1}, if_version=stale))
         assert kinds(results) == [ConflictError]
         assert getattr(results[0], "record_id", None) == "a"
     [now] = await every(backend)
     assert now.data == {"n": 1}
-    assert await write(backend, Kind.DELETE, Change("a", if_version=now.version)) == [True]
+    assert await write(backend, WriteKind.DELETE, Mutation("a", if_version=now.version)) == [True]
     assert await every(backend) == []
 
 
@@ -169,7 +173,7 @@ async def test_missing_ids_and_stale_versions_are_told_apart(backend: S3Backend)
 async def test_concurrent_updates_lose_nothing_and_one_create_wins(backend: S3Backend) -> None:
     """Updates of different keys all stay; of racing creates one succeeds."""
     made = await asyncio.gather(*(create(backend, "a", n=n) for n in range(12)))
-    await asyncio.gather(*(write(backend, Kind.UPDATE, Change("a", {f"k{n}": n})) for n in range(12)))
+    await asyncio.gather(*(write(backend, WriteKind.UPDATE, Mutation("a", {f"k{n}": n})) for n in range(12)))
 
     [record] = await every(backend)
     assert sum(results == ["a"] for results in made) == 1
@@ -183,7 +187,10 @@ async def test_of_racing_compare_and_sets_one_wins(backend: S3Backend) -> None:
     [record] = await every(backend)
 
     results = await asyncio.gather(
-        *(write(backend, Kind.REPLACE, Change("a", {"n": n}, if_version=record.version)) for n in range(10))
+        *(
+            write(backend, WriteKind.REPLACE, Mutation("a", {"n": n}, if_version=record.version))
+            for n in range(10)
+        )
     )
 
     assert sum(isinstance(result, str) for [result] in results) == 1
@@ -193,7 +200,9 @@ async def test_of_racing_compare_and_sets_one_wins(backend: S3Backend) -> None:
 @pytest.mark.asyncio
 async def test_an_invalid_record_is_that_items_result(backend: S3Backend) -> None:
     """The others of the batch are written; the path is named."""
-    results = await write(backend, Kind.CREATE, Change("a", {"n": 1}), Change("b", {"n": float("nan")}))
+    results = await write(
+        backend, WriteKind.CREATE, Mutation("a", {"n": 1}), Mutation("b", {"n": float("nan")})
+    )
 
     assert kinds(results) == ["a", InvalidRecordError]
     assert getattr(results[1], "record_id", None) == "b"
@@ -204,7 +213,10 @@ async def test_an_invalid_record_is_that_items_result(backend: S3Backend) -> Non
 async def test_a_record_above_the_limit_is_refused_before_it_is_sent(backend: S3Backend) -> None:
     """The stated limit is kept on this side."""
     [small, large] = await write(
-        backend, Kind.CREATE, Change("s", {"t": "x" * 2**20}), Change("l", {"t": "x" * MAX_RECORD_BYTES})
+        backend,
+        WriteKind.CREATE,
+        Mutation("s", {"t": "x" * 2**20}),
+        Mutation("l", {"t": "x" * MAX_RECORD_BYTES}),
     )
 
     assert (small, type(large)) == ("s", InvalidRecordError)
@@ -286,7 +298,12 @@ async def test_a_log_batch_is_all_or_nothing(url: str) -> None:
         await create(backend, "a")
 
         results = await write(
-            backend, Kind.CREATE, Change("b", {}), Change("a", {}), Change("c", {"x": {1}}), atomic=True
+            backend,
+            WriteKind.CREATE,
+            Mutation("b", {}),
+            Mutation("a", {}),
+            Mutation("c", {"x": {1}}),
+            atomic=True,
         )
 
         assert kinds(results) == [NotWrittenError, AlreadyExistsError, InvalidRecordError]
@@ -299,7 +316,7 @@ async def test_the_byte_filter_passes_every_match(backend: S3Backend) -> None:
     texts = ['say "hi"', "back\\slash", "é", "line\nbreak", "\x01", "a/b", "a%b", "plain", "😀", ""]
     datas: list[dict[str, Any]] = [{"t": text} for text in texts]
     datas += [{"t": [1, [text]]} for text in texts] + [{"o": {"t": text}} for text in texts] + [{"t": 1}]
-    await write(backend, Kind.CREATE, *(Change(f"r{n:02}", data) for n, data in enumerate(datas)))
+    await write(backend, WriteKind.CREATE, *(Mutation(f"r{n:02}", data) for n, data in enumerate(datas)))
     records = await every(backend)
     if backend.config.layout == "object":  # as another tool might write it
         client = await client_of(backend)
@@ -321,17 +338,17 @@ async def test_the_byte_filter_passes_every_match(backend: S3Backend) -> None:
 
     support = backend.support(DEFAULT)
     for leaf in leaves:
-        if not isinstance(leaf, Or) and support.grade(leaf) is Grade.NONE:
+        if not isinstance(leaf, Or) and support.pushdown(leaf) is Pushdown.NONE:
             continue
         page = await backend.fetch(DEFAULT, PageRequest(leaf, (), 1000))
-        wanted = {record.id for record in records if holds(leaf, record)}
+        wanted = {record.id for record in records if matches(leaf, record)}
         assert wanted <= {record.id for record in page.records}, leaf
 
 
 @pytest.mark.asyncio
 async def test_transactions_and_aggregates_are_refused(backend: S3Backend) -> None:
     """What S3 cannot do, it says."""
-    from isthmus._executor import AggregateRequest, TransactionOptions
+    from isthmus._core.executor import AggregateRequest, TransactionOptions
 
     with pytest.raises(UnsupportedError):
         backend.begin(TransactionOptions())
@@ -355,15 +372,15 @@ async def test_moto_agrees(
         await client.put_object(Bucket=config.bucket, Key=f"{config.place}x//y", Body=b"foreign")
         made = await create(backend, "a", "a/b", "é" * 256, "a")
         assert kinds(made) == ["a", "a/b", "é" * 256, AlreadyExistsError]
-        [version] = await write(backend, Kind.UPDATE, Change("a", {"n": 1}))
-        assert kinds(await write(backend, Kind.REPLACE, Change("a", {}, if_version="stale"))) == [
+        [version] = await write(backend, WriteKind.UPDATE, Mutation("a", {"n": 1}))
+        assert kinds(await write(backend, WriteKind.REPLACE, Mutation("a", {}, if_version="stale"))) == [
             ConflictError
         ]
         assert isinstance(
-            (await write(backend, Kind.REPLACE, Change("a", {}, if_version=str(version))))[0], str
+            (await write(backend, WriteKind.REPLACE, Mutation("a", {}, if_version=str(version))))[0], str
         )
         assert await ids_of(backend) == ["a", "a/b", "é" * 256]
-        assert await write(backend, Kind.DELETE, Change("a/b"), Change("no")) == [True, False]
+        assert await write(backend, WriteKind.DELETE, Mutation("a/b"), Mutation("no")) == [True, False]
         assert await backend.remove(DEFAULT, TRUE) == 2
         assert await ids_of(backend) == []
 
@@ -381,7 +398,7 @@ async def test_a_search_gets_only_what_changed_with_a_cache(url: str, tmp_path: 
         ):
             await create(backend, *"abcdef")
             await every(backend)
-            await write(backend, Kind.UPDATE, Change("c", {"n": 2}))
+            await write(backend, WriteKind.UPDATE, Mutation("c", {"n": 2}))
             proxy.seen.clear()
 
             assert [record.data.get("n") for record in await every(backend)] == [

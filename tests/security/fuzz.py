@@ -10,9 +10,9 @@ from typing import Any
 import orjson
 
 from isthmus import Query, field
+from isthmus._core.registry import BACKENDS, known_backends, plugin
 from isthmus._query.codec import from_json, to_json
 from isthmus._query.cursor import decode_cursor, encode_cursor
-from isthmus._registry import BACKENDS, known_backends, plugin
 from isthmus.errors import ConfigError, IsthmusError, QueryError
 from tests.security.payloads import SEEDS
 

@@ -12,8 +12,8 @@ from typing import Any
 import orjson
 
 from isthmus import AsyncDatabase, ConfigError, Query, Record, UsageError, field
-from isthmus._query.evaluate import holds
-from isthmus._query.order import in_order
+from isthmus._query.evaluate import matches
+from isthmus._query.order import sort_records
 from isthmus._values import new_id
 from isthmus.errors import InvalidRecordError, IsthmusError
 from tests.security.payloads import payloads
@@ -84,7 +84,7 @@ async def _group(db: AsyncDatabase, group: list[str], found: Findings, texts: di
             except IsthmusError as error:
                 found.note(place, payload, repr(error))
                 continue
-            right = in_order([r for r in stored if holds(query.where, r)], query.order)
+            right = sort_records([r for r in stored if matches(query.where, r)], query.order)
             wanted = [r.id for r in right][: query.count]
             if answer != wanted:
                 found.note(place, payload, f"{len(answer)} records, not {len(wanted)}")

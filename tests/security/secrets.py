@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from isthmus import AsyncDatabase
-from isthmus._registry import plugin
+from isthmus._core.registry import plugin
 from isthmus.errors import IsthmusError
 
 CANARY = "c4n4ry-s3cr3t"
@@ -109,7 +109,7 @@ def _handle(db: AsyncDatabase) -> dict[str, str]:
         "config.explain()": repr(config.explain()),
         "config dumped": repr(config.model_dump()),
         "config as JSON": _json(config),
-        "stats": repr(db.stats) and repr(db._asked),
+        "stats": repr(db.stats) and repr(db._optional_layers),
         "collection": repr(db.collection("other")),
         "backend": repr(db._backend),
         "options": repr(db.options(deadline=1.0)),

@@ -21,15 +21,15 @@ from typing import Any
 from benchmarks.data import document, name_of
 
 from isthmus import AsyncDatabase, Query, Record, field
-from isthmus._executor import change_for
-from isthmus._query.evaluate import holds
+from isthmus._core.executor import mutation_for
+from isthmus._query.evaluate import matches
 
 BOUNDS = Path(__file__).with_name("bounds.json")
 ROOM = 1.1
 SLACK = 64  # bytes: what a job keeps once may fall on either size
 GROWTH = 1.1
 FEW, MANY = 200, 600
-_OURS = f"{Path(change_for.__code__.co_filename).parent}/"
+_OURS = f"{Path(mutation_for.__code__.co_filename).parent}/"
 
 Job = Callable[[AsyncDatabase, int], Awaitable[None]]
 
@@ -41,12 +41,12 @@ def _made(count: int) -> list[Record]:
 async def encode(db: AsyncDatabase, count: int) -> None:
     """Check and encode records as a write does."""
     for record in _RECORDS[:count]:
-        change_for(record).encoded()
+        mutation_for(record).encoded()
 
 
 async def judge(db: AsyncDatabase, count: int) -> None:
     """Judge records here, as for a condition that a store cannot."""
-    assert sum(holds(_WHERE, record) for record in _RECORDS[:count]) == count // 10
+    assert sum(matches(_WHERE, record) for record in _RECORDS[:count]) == count // 10
 
 
 async def create_batch(db: AsyncDatabase, count: int) -> None:

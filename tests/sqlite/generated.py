@@ -27,7 +27,7 @@ from isthmus._query.ast import (
     SortKey,
     StartsWith,
 )
-from isthmus._query.found import found
+from isthmus._query.lookup import values_at
 from isthmus._record import Record
 
 COMMON_KEYS = ["a", "b", "n"]
@@ -99,7 +99,7 @@ class Queries:
     def _operand(self, at: Path) -> Any:
         random = self._random
         if self._records and random.random() < 0.65:
-            held = [v for v in found(random.choice(self._records), at) if not isinstance(v, dict)]
+            held = [v for v in values_at(random.choice(self._records), at) if not isinstance(v, dict)]
             if held:
                 return random.choice(held)
         taken = scalar(random)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from isthmus._executor import AggregateRequest, Change, Kind, PageRequest
+from isthmus._core.executor import AggregateRequest, Mutation, PageRequest, WriteKind
 from isthmus._query.ast import TRUE, Function, Measure, SortKey
 from isthmus._query.build import field
 from isthmus.backends.sqlite.backend import SQLiteBackend
@@ -38,8 +38,8 @@ async def _started(event: threading.Event) -> None:
 
 
 async def _fill(backend: SQLiteBackend, count: int) -> None:
-    changes = [Change(f"{n:05}", {"n": n, "tags": [n, "x"]}) for n in range(count)]
-    await backend.write(R, Kind.CREATE, changes, atomic=True)
+    changes = [Mutation(f"{n:05}", {"n": n, "tags": [n, "x"]}) for n in range(count)]
+    await backend.write(R, WriteKind.CREATE, changes, atomic=True)
 
 
 def _threads() -> int:
@@ -111,7 +111,9 @@ async def test_random_cancels_leak_nothing(opened: Opener, tmp_path: Path) -> No
             backend.count(R, field("tags") == "x"),
             backend.fetch(R, PageRequest(field("n") > 5, order, 50)),
             backend.aggregate(R, AggregateRequest(TRUE, measures)),
-            backend.write(R, Kind.UPSERT, [Change("00001", {"n": number, "tags": ["x"]})], atomic=True),
+            backend.write(
+                R, WriteKind.UPSERT, [Mutation("00001", {"n": number, "tags": ["x"]})], atomic=True
+            ),
             backend.fetch(R, PageRequest(TRUE, None, 5, consistent=True)),
         ]
 
@@ -231,13 +233,13 @@ async def test_a_consistent_stream_reads_one_snapshot(opened: Opener, memory: bo
 
 def test_a_database_left_open_at_the_end_of_its_loop_warns_nobody(tmp_path: Path) -> None:
     """The next use of any loop sweeps the dead one's threads; data written is there."""
-    from isthmus._loop_pools import sweep
+    from isthmus._core.loop_pools import sweep
     from isthmus.backends.sqlite import plugin
 
     async def leave_open() -> None:
         backend = plugin.build(plugin.config().load({"path": str(tmp_path / "d.db")}))
         await backend.open(R)
-        await backend.write(R, Kind.UPSERT, [Change("a", {})], atomic=True)
+        await backend.write(R, WriteKind.UPSERT, [Mutation("a", {})], atomic=True)
 
     before = _threads()
     with warnings.catch_warnings():

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from isthmus._executor import AggregateRequest, Change, Kind, PageRequest
+from isthmus._core.executor import AggregateRequest, Mutation, PageRequest, WriteKind
 from isthmus._query.aggregate import Groups, Key, group_keys
 from isthmus._query.ast import TRUE, Function, Measure
-from isthmus._query.evaluate import holds
-from isthmus._query.found import found
-from isthmus._query.order import SortValue, bracketed, in_order, position
+from isthmus._query.evaluate import matches
+from isthmus._query.lookup import values_at
+from isthmus._query.order import SortValue, cursor_position, sort_records, type_rank
 from isthmus._record import Record
 from isthmus.backends.sqlite import plugin
 from isthmus.backends.sqlite.backend import SQLiteBackend
@@ -33,14 +33,14 @@ async def _filled(backend: SQLiteBackend, random: Random) -> list[Record]:
     """Replace what is there by some random records and return them as stored."""
     await backend.remove(COLLECTION, TRUE)
     changes = [
-        Change(
+        Mutation(
             random.choice(["", "é", "😀", "\uffff", "Z", "a/"]) + f"{random.random()}",
             data(random),
             data(random),
         )
         for _ in range(random.choice([0, 5, 60, 60, 60, 60, 60, 60]))
     ]
-    results = await backend.write(COLLECTION, Kind.CREATE, changes, atomic=True)
+    results = await backend.write(COLLECTION, WriteKind.CREATE, changes, atomic=True)
     assert results == [change.id for change in changes]
     stored = await backend.read(COLLECTION, [change.id for change in changes])
     return [record for record in stored if record is not None]
@@ -66,7 +66,7 @@ async def _pages(backend: SQLiteBackend, request: PageRequest) -> list[Record]:
         records += page.records
         if page.after is None:
             return records
-        after = page.after if request.order is None else position(page.records[-1], request.order)
+        after = page.after if request.order is None else cursor_position(page.records[-1], request.order)
 
 
 def _numbers(
@@ -75,7 +75,7 @@ def _numbers(
     """Return the numbers that a measure sees, by group."""
     numbers: dict[Any, list[int | float]] = defaultdict(list)
     for record in records:
-        values = [] if measure.path is None else found(record, measure.path)
+        values = [] if measure.path is None else values_at(record, measure.path)
         for key in group_keys(record, request.by):
             numbers[_tagged(key)] += [
                 v for v in values if isinstance(v, int | float) and not isinstance(v, bool)
@@ -84,7 +84,7 @@ def _numbers(
 
 
 def _tagged(key: Key) -> tuple[SortValue | None, ...]:
-    return tuple(None if part is None else bracketed(part) for part in key)
+    return tuple(None if part is None else type_rank(part) for part in key)
 
 
 def _check_float(measure: Measure, mine: float, numbers: list[int | float]) -> None:
@@ -116,7 +116,7 @@ def _check_aggregates(request: AggregateRequest, records: list[Record], got: Gro
 
 def bracketed_or_none(value: Any) -> Any:
     """Return a value with its type's place, so that 1 is not True."""
-    return None if value is None else bracketed(value)
+    return None if value is None else type_rank(value)
 
 
 @pytest.mark.backend("sqlite")
@@ -138,7 +138,7 @@ async def test_random_queries_mean_what_the_evaluator_says(
         queries = Queries(random, records)
         for _ in range(QUERIES):
             predicate, order = queries.predicate(), queries.order()
-            expected = in_order([record for record in records if holds(predicate, record)], order)
+            expected = sort_records([record for record in records if matches(predicate, record)], order)
             selective += 0 < len(expected) < len(records)
             ids = [record.id for record in expected]
             size = random.choice([1, 3, 7, 20])
@@ -175,7 +175,7 @@ async def test_random_aggregates_mean_what_the_evaluator_says(tmp_path: FilePath
         for _ in range(QUERIES // 2):
             by = tuple(path(random) for _ in range(random.choice([0, 1, 1, 2])))
             request = AggregateRequest(queries.predicate(), queries.measures(), by)
-            expected = [record for record in records if holds(request.where, record)]
+            expected = [record for record in records if matches(request.where, record)]
             answer = await backend.aggregate(COLLECTION, request)
 
             _check_aggregates(request, expected, answer.groups)
@@ -197,7 +197,7 @@ async def test_random_deletions_leave_what_the_evaluator_leaves(tmp_path: FilePa
         removed = await backend.remove(COLLECTION, predicate)
 
         left = (await backend.fetch(COLLECTION, PageRequest(TRUE, (), 1_000))).records
-        expected = sorted(record.id or "" for record in records if not holds(predicate, record))
+        expected = sorted(record.id or "" for record in records if not matches(predicate, record))
         assert [record.id for record in left] == expected, predicate
         assert removed == len(records) - len(expected)
     await backend.close()

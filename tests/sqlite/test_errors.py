@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from isthmus._executor import Change, Kind, TransactionOptions
+from isthmus._core.executor import Mutation, TransactionOptions, WriteKind
 from isthmus._query.ast import TRUE
 from isthmus.backends.sqlite.errors import _BY_CODE, translated
 from isthmus.errors import (
@@ -115,7 +115,9 @@ async def test_a_folder_and_another_kind_of_file_are_no_database(opened: Opener,
 async def test_a_damaged_file_is_said_to_be_damaged(opened: Opener, tmp_path: Path) -> None:
     """Not an empty result."""
     backend = await opened()
-    await backend.write(R, Kind.CREATE, [Change(f"{n}", {"t": "x" * 500}) for n in range(2_000)], atomic=True)
+    await backend.write(
+        R, WriteKind.CREATE, [Mutation(f"{n}", {"t": "x" * 500}) for n in range(2_000)], atomic=True
+    )
     await backend.close()
     file = tmp_path / "d.db"
     content = bytearray(file.read_bytes())
@@ -132,17 +134,17 @@ async def test_a_full_disk_leaves_nothing_half_written(opened: Opener) -> None:
     """SQLite's own limit of pages stands for the disk; with room again, writing goes on."""
     backend = await opened()
     pool = await backend.native()
-    await backend.write(R, Kind.CREATE, [Change("before", {})], atomic=True)
+    await backend.write(R, WriteKind.CREATE, [Mutation("before", {})], atomic=True)
     (pages,) = await pool.writer.run(lambda session: session.execute("PRAGMA max_page_count = 60").fetchone())
     assert pages == 60
-    changes = [Change(f"{n}", {"t": "x" * 500}) for n in range(2_000)]
+    changes = [Mutation(f"{n}", {"t": "x" * 500}) for n in range(2_000)]
 
     with pytest.raises(UnavailableError, match="free some disk space") as caught:
-        await backend.write(R, Kind.CREATE, changes, atomic=True)
+        await backend.write(R, WriteKind.CREATE, changes, atomic=True)
     with pytest.raises(UnavailableError):
         async with backend.begin(TransactionOptions()) as tx:
-            await tx.write(R, Kind.UPDATE, [Change("before", {"n": 1})], atomic=True)
-            await tx.write(R, Kind.CREATE, changes, atomic=True)
+            await tx.write(R, WriteKind.UPDATE, [Mutation("before", {"n": 1})], atomic=True)
+            await tx.write(R, WriteKind.CREATE, changes, atomic=True)
 
     assert caught.value.applied is Applied.NO
     assert not caught.value.transient
@@ -151,7 +153,7 @@ async def test_a_full_disk_leaves_nothing_half_written(opened: Opener) -> None:
     assert record is not None
     assert record.data == {}
     await pool.writer.run(lambda session: session.execute("PRAGMA max_page_count = 1000000").fetchone())
-    assert await backend.write(R, Kind.CREATE, changes, atomic=True) == [change.id for change in changes]
+    assert await backend.write(R, WriteKind.CREATE, changes, atomic=True) == [change.id for change in changes]
 
 
 @pytest.mark.asyncio
@@ -164,16 +166,16 @@ async def test_another_process_with_the_lock_is_waited_for_and_then_told(
     other.execute("BEGIN IMMEDIATE")
 
     with pytest.raises(UnavailableError, match="lock") as caught:
-        await backend.write(R, Kind.CREATE, [Change("a", {})], atomic=True)
+        await backend.write(R, WriteKind.CREATE, [Mutation("a", {})], atomic=True)
     assert caught.value.transient
     assert caught.value.applied is Applied.NO
     assert (await backend.count(R, TRUE)).count == 0
-    waiting = asyncio.create_task(backend.write(R, Kind.CREATE, [Change("b", {})], atomic=True))
+    waiting = asyncio.create_task(backend.write(R, WriteKind.CREATE, [Mutation("b", {})], atomic=True))
     await asyncio.sleep(0.01)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
-    writing = asyncio.create_task(backend.write(R, Kind.CREATE, [Change("c", {})], atomic=True))
+    writing = asyncio.create_task(backend.write(R, WriteKind.CREATE, [Mutation("c", {})], atomic=True))
     await asyncio.sleep(0.01)
     other.execute("ROLLBACK")
     other.close()
@@ -199,7 +201,7 @@ async def test_a_dropped_table_is_an_error_once_and_made_anew(opened: Opener, tm
 
 _WRITER = """
     import asyncio, sys
-    from isthmus._executor import Change, Kind
+    from isthmus._core.executor import Change, Kind
     from isthmus.backends.sqlite import plugin
 
     async def main():
@@ -270,7 +272,7 @@ async def test_a_file_without_write_permission_is_an_access_error(opened: Opener
 
         with _as_nobody(), pytest.raises(AccessError, match="permission"):
             backend = await opened(path=str(file))
-            await backend.write(R, Kind.CREATE, [Change("a", {})], atomic=True)
+            await backend.write(R, WriteKind.CREATE, [Mutation("a", {})], atomic=True)
 
         file.parent.chmod(0o755)
 
@@ -328,7 +330,7 @@ async def test_a_collection_has_any_name(opened: Opener, name: str) -> None:
     """It is quoted in one place; indexes on it too."""
     backend = await opened(table=name, indexes=["age", "a'b", "Age"])
 
-    await backend.write(name, Kind.CREATE, [Change("a", {"age": 1})], atomic=True)
+    await backend.write(name, WriteKind.CREATE, [Mutation("a", {"age": 1})], atomic=True)
 
     assert (await backend.count(name, TRUE)).count == 1
     assert await backend.collections() == [name]

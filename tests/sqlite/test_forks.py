@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from isthmus._executor import Change, Kind, TransactionOptions
+from isthmus._core.executor import Mutation, TransactionOptions, WriteKind
 from isthmus._query.ast import TRUE
 from isthmus.backends.sqlite import plugin
 from isthmus.backends.sqlite.backend import SQLiteBackend
@@ -32,7 +32,9 @@ def _backend(path: Path) -> SQLiteBackend:
 
 
 async def _create(backend: SQLiteBackend, *ids: str) -> None:
-    assert await backend.write(R, Kind.CREATE, [Change(id, {}) for id in ids], atomic=True) == list(ids)
+    assert await backend.write(R, WriteKind.CREATE, [Mutation(id, {}) for id in ids], atomic=True) == list(
+        ids
+    )
 
 
 def _run(work: Callable[[SQLiteBackend], Coroutine[Any, Any, None]], backend: SQLiteBackend) -> int:

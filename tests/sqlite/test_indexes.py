@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from isthmus._executor import AggregateRequest, Change, Kind, PageRequest
+from isthmus._core.executor import AggregateRequest, Mutation, PageRequest, WriteKind
 from isthmus._query.ast import TRUE, Function, Measure, Predicate, SortKey
 from isthmus._query.build import field
 from isthmus.backends.sqlite import plugin
@@ -60,8 +60,8 @@ async def test_a_sort_on_an_indexed_field_reads_a_page_and_not_the_table(
 ) -> None:
     """Of 20,000 records with few distinct values each page touches some; all pages are in order."""
     backend = await opened(indexes=["age"])
-    changes = [Change(f"{n:05}", {"age": n % 7_000 if n % 50 else [n]}) for n in range(20_000)]
-    await backend.write(R, Kind.CREATE, changes, atomic=True)
+    changes = [Mutation(f"{n:05}", {"age": n % 7_000 if n % 50 else [n]}) for n in range(20_000)]
+    await backend.write(R, WriteKind.CREATE, changes, atomic=True)
     order = _sort("age", descending=descending)
 
     plan = await backend.explain(R, PageRequest(TRUE, order, 20))
@@ -97,7 +97,9 @@ async def test_an_index_never_refuses_a_record(opened: Opener) -> None:
     backend = await opened(indexes=["v"])
     values: list[Any] = ["漢" * 300_000, [1, [2]], {"a": 1}, None, True, 2**63 - 1, 1e300, ""]
 
-    await backend.write(R, Kind.CREATE, [Change(f"{n}", {"v": v}) for n, v in enumerate(values)], atomic=True)
+    await backend.write(
+        R, WriteKind.CREATE, [Mutation(f"{n}", {"v": v}) for n, v in enumerate(values)], atomic=True
+    )
 
     for n, value in enumerate(values):
         if isinstance(value, str | int | float):
@@ -109,7 +111,7 @@ async def test_an_index_never_refuses_a_record(opened: Opener) -> None:
 async def test_an_index_that_is_declared_later_is_made_then(opened: Opener) -> None:
     """On the records that are there; a handle without the declaration uses it too."""
     backend = await opened()
-    await backend.write(R, Kind.CREATE, [Change(f"{n}", {"age": n}) for n in range(100)], atomic=True)
+    await backend.write(R, WriteKind.CREATE, [Mutation(f"{n}", {"age": n}) for n in range(100)], atomic=True)
     assert (await backend.explain(R, PageRequest(field("age") == 5, (), 9))).index != "records.age"
 
     await opened(indexes=["age"])
@@ -133,10 +135,10 @@ async def test_sums_are_exact_beyond_64_bits_and_floats_do_not_cancel(opened: Op
     numbers = [big, big, -3, 2**53 + 1, -(2**63)]
     floats = [1e16, 1.0, -1e16, 0.1]
     await backend.write(
-        R, Kind.CREATE, [Change(f"i{n}", {"i": v}) for n, v in enumerate(numbers)], atomic=True
+        R, WriteKind.CREATE, [Mutation(f"i{n}", {"i": v}) for n, v in enumerate(numbers)], atomic=True
     )
     await backend.write(
-        R, Kind.CREATE, [Change(f"f{n}", {"f": v}) for n, v in enumerate(floats)], atomic=True
+        R, WriteKind.CREATE, [Mutation(f"f{n}", {"f": v}) for n, v in enumerate(floats)], atomic=True
     )
     measures = tuple(
         Measure(f"{function.value}-{name}", function, field(name).path)
@@ -177,7 +179,7 @@ async def test_a_dropped_collection_leaves_nothing_and_can_be_made_anew(
 ) -> None:
     """Its table, its indexes and its entry are gone; a table that is not ours stays."""
     backend = await opened(indexes=["age"])
-    await backend.write(R, Kind.CREATE, [Change("a", {"age": 1})], atomic=True)
+    await backend.write(R, WriteKind.CREATE, [Mutation("a", {"age": 1})], atomic=True)
     outside = sqlite3.connect(tmp_path / "d.db")
     outside.execute("CREATE TABLE theirs (n)")
     outside.commit()

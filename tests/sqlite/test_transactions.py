@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from isthmus._executor import Change, Kind, PageRequest, TransactionOptions
+from isthmus._core.executor import Mutation, PageRequest, TransactionOptions, WriteKind
 from isthmus._query.ast import TRUE
 from isthmus.backends.sqlite.backend import SQLiteBackend
 from isthmus.errors import (
@@ -24,7 +24,7 @@ READ_WRITE, READ_ONLY = TransactionOptions(), TransactionOptions(read_only=True)
 
 
 async def _create(executor: SQLiteBackend, *ids: str) -> None:
-    results = await executor.write(R, Kind.CREATE, [Change(id, {}) for id in ids], atomic=True)
+    results = await executor.write(R, WriteKind.CREATE, [Mutation(id, {}) for id in ids], atomic=True)
     assert results == list(ids)
 
 
@@ -46,13 +46,13 @@ async def test_a_failed_transaction_leaves_nothing(opened: Opener, tmp_path, pat
     with pytest.raises(Oops):
         async with backend.begin(READ_WRITE) as tx:
             await _create(tx, "b")
-            await tx.write("others", Kind.CREATE, [Change("o", {})], atomic=True)
+            await tx.write("others", WriteKind.CREATE, [Mutation("o", {})], atomic=True)
             assert await _ids(tx) == ["a", "b"]
             raise Oops
 
     assert await _ids(backend) == ["a"]
     assert await backend.collections() == [R]
-    await backend.write("others", Kind.CREATE, [Change("o", {})], atomic=True)
+    await backend.write("others", WriteKind.CREATE, [Mutation("o", {})], atomic=True)
     assert await backend.collections() == ["others", R]
 
 
@@ -93,9 +93,11 @@ async def test_a_failed_atomic_batch_in_a_transaction_undoes_itself_alone(opened
 
     async with backend.begin(READ_WRITE) as tx:
         await _create(tx, "a")
-        results = await tx.write(R, Kind.CREATE, [Change("b", {}), Change("a", {})], atomic=True)
+        results = await tx.write(R, WriteKind.CREATE, [Mutation("b", {}), Mutation("a", {})], atomic=True)
         assert not any(isinstance(result, str) for result in results)
-        results = await tx.write(R, Kind.DELETE, [Change("a"), Change("z", None, None, "1")], atomic=True)
+        results = await tx.write(
+            R, WriteKind.DELETE, [Mutation("a"), Mutation("z", None, None, "1")], atomic=True
+        )
         assert not any(isinstance(result, bool) for result in results)
         await _create(tx, "c")
 

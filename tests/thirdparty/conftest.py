@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from isthmus import _registry
+from isthmus._core import registry
 
 _PACKAGE = Path(__file__).parent / "rough"
 
@@ -31,8 +31,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     paths = [str(site), str(_PACKAGE)]
     sys.path[:0] = paths
     # Another test of this process may have asked for the entry points before.
-    _registry._entry_points.cache_clear()
+    registry._entry_points.cache_clear()
     yield
     for path in paths:
         sys.path.remove(path)
-    _registry._entry_points.cache_clear()
+    registry._entry_points.cache_clear()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from isthmus import AsyncDatabase, Query, Record, field
-from isthmus._executor import Change, Kind, Result
+from isthmus._core.executor import ItemResult, Mutation, WriteKind
 from isthmus.errors import ConfigError, QueryError
 from isthmus.layers import plan
 from tests.differential import programs, queries
@@ -71,14 +71,14 @@ async def test_a_deletion_by_query_judges_anew_what_changed_meanwhile(
         write, meddled = db._backend.write, False
 
         async def meddling(
-            collection: str, kind: Kind, changes: Sequence[Change], *, atomic: bool
-        ) -> list[Result]:
+            collection: str, kind: WriteKind, mutations: Sequence[Mutation], *, atomic: bool
+        ) -> list[ItemResult]:
             nonlocal meddled
-            if kind is Kind.DELETE and not meddled:
+            if kind is WriteKind.DELETE and not meddled:
                 meddled = True
                 await db.update("b", {"other": True})
                 await db.update("c", {"n": 2})
-            return await write(collection, kind, changes, atomic=atomic)
+            return await write(collection, kind, mutations, atomic=atomic)
 
         monkeypatch.setattr(db._backend, "write", meddling)
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from isthmus._changes import Changes, changes_for, changes_to
-from isthmus._executor import Change
+from isthmus._core.executor import Mutation
+from isthmus._core.mutation_batch import MutationBatch, batch_creates, batch_writes
 from isthmus._record import Record
 from isthmus._values import check_id, check_ids, encode, encode_many, new_id, new_ids
 from isthmus.errors import InvalidRecordError
@@ -94,16 +94,18 @@ def test_ids_checked_together_are_refused_as_alone(bad: Any) -> None:
 def test_columns_and_changes_say_the_same() -> None:
     """Whoever reads the columns, and whoever goes through the items, writes the same records."""
     records = [Record({"n": n}, id=f"{9 - n}", metadata={"m": n} if n % 2 else None) for n in range(10)]
-    columns = changes_for(records)
+    columns = batch_creates(records)
     assert columns is not None
 
     ordered = columns.by_id()
-    rebuilt = Changes.of(list(columns))
+    rebuilt = MutationBatch.of(list(columns))
 
-    assert [change.id for change in columns] == [record.id for record in records]
-    assert [change.encoded() for change in columns] == [text.encode() for text in columns.texts()]
+    assert [mutation.id for mutation in columns] == [record.id for record in records]
+    assert [mutation.encoded() for mutation in columns] == [text.encode() for text in columns.texts()]
     for each in (columns, rebuilt):
-        assert [change.encoded_metadata().decode() for change in columns] == list(each.metadata_texts() or ())
+        assert [mutation.encoded_metadata().decode() for mutation in columns] == list(
+            each.metadata_texts() or ()
+        )
     assert columns[3] is columns[3]
     assert ordered.ids == sorted(columns.ids)
     assert list(ordered.texts()) == list(columns.texts())[::-1]
@@ -112,10 +114,10 @@ def test_columns_and_changes_say_the_same() -> None:
 
 def test_what_is_checked_already_is_passed_on_as_it_is() -> None:
     """The text of a record from another store goes into the columns undecoded."""
-    changes = [Change("a", {"n": 1}), Change("b")]
-    changes[1].raw, changes[1].raw_metadata = b'{"n": 2}', b'{"m":1}'
+    mutations = [Mutation("a", {"n": 1}), Mutation("b")]
+    mutations[1].raw, mutations[1].raw_metadata = b'{"n": 2}', b'{"m":1}'
 
-    columns = Changes.of(changes)
+    columns = MutationBatch.of(mutations)
 
     assert list(columns.texts()) == ['{"n":1}', '{"n": 2}']
     assert list(columns.metadata_texts() or ()) == ["{}", '{"m":1}']
@@ -124,14 +126,14 @@ def test_what_is_checked_already_is_passed_on_as_it_is() -> None:
 def test_only_batches_of_one_plain_kind_become_columns() -> None:
     """Ids of ours are marked as such; what is mixed goes item by item."""
     plain, named = Record({}), Record({}, id="a")
-    made = changes_for([{"n": 1}, {"n": 2}])
+    made = batch_creates([{"n": 1}, {"n": 2}])
 
     assert made is not None
-    assert [change.own_id for change in made] == [True, True]
-    assert changes_for([named, plain]) is None
-    assert changes_for([plain, {}]) is None
-    assert changes_for([]) is None
-    assert changes_to([("a", {}), ("b", {}, "1")]) is None
-    assert changes_to([("a", named)]) is None
-    assert changes_to([plain]) is None
-    assert changes_to([named]) is not None
+    assert [mutation.own_id for mutation in made] == [True, True]
+    assert batch_creates([named, plain]) is None
+    assert batch_creates([plain, {}]) is None
+    assert batch_creates([]) is None
+    assert batch_writes([("a", {}), ("b", {}, "1")]) is None
+    assert batch_writes([("a", named)]) is None
+    assert batch_writes([plain]) is None
+    assert batch_writes([named]) is not None

@@ -24,7 +24,7 @@ from isthmus import (
     UsageError,
     field,
 )
-from isthmus._batch import settled
+from isthmus._batch import resolve_outcomes
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.backend("memory")]
 
@@ -189,7 +189,7 @@ async def test_a_batch_in_doubt_does_not_say_that_nothing_was_written() -> None:
     lost = UnavailableError("the connection broke", applied=Applied.MAYBE)
 
     with pytest.raises(BatchError, match="2 of 3 items failed, 1 were written, 1 may have been") as caught:
-        settled("create_batch", ["a", lost, ConnectError("refused")], "raise")
+        resolve_outcomes("create_batch", ["a", lost, ConnectError("refused")], "raise")
 
     assert caught.value.applied is Applied.MAYBE
 

@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
-from isthmus import _loop_pools
-from isthmus._loop_pools import PerLoop, lease, open_pools
+from isthmus._core import loop_pools
+from isthmus._core.loop_pools import LoopBound, lease, open_pools
 
 
 class Pool:
@@ -23,7 +23,7 @@ class Pool:
         await asyncio.sleep(0)
         self.closed += 1
 
-    def abandon(self) -> None:
+    def discard(self) -> None:
         """Count a drop without await."""
         self.abandoned += 1
 
@@ -55,7 +55,7 @@ class Opener:
 async def test_equal_keys_share_a_pool_and_the_last_lease_closes_it() -> None:
     """Closing one handle does not close another's pool."""
     opener = Opener()
-    first, second = PerLoop("k", opener), PerLoop("k", opener)
+    first, second = LoopBound("k", opener), LoopBound("k", opener)
     pool = await first.pool()
     assert await second.pool() is pool
 
@@ -71,7 +71,7 @@ async def test_equal_keys_share_a_pool_and_the_last_lease_closes_it() -> None:
 async def test_concurrent_first_uses_open_once() -> None:
     """Single flight."""
     opener = Opener()
-    handles = [PerLoop("k", opener) for _ in range(20)]
+    handles = [LoopBound("k", opener) for _ in range(20)]
 
     pools = await asyncio.gather(*(handle.pool() for handle in handles))
 
@@ -98,7 +98,7 @@ async def test_a_failed_opening_fails_its_callers_and_the_next_call_tries_anew()
     """An outage is not remembered."""
     opener = Opener()
     opener.fail = True
-    handle = PerLoop("k", opener)
+    handle = LoopBound("k", opener)
     results = await asyncio.gather(handle.pool(), handle.pool(), return_exceptions=True)
     assert all(isinstance(result, ConnectionError) for result in results)
     opener.fail = False
@@ -148,7 +148,7 @@ async def test_when_all_callers_are_cancelled_the_opening_is_too() -> None:
 async def test_a_broken_pool_is_replaced() -> None:
     """Validated before use, rebuilt if broken."""
     opener = Opener()
-    handle = PerLoop("k", opener)
+    handle = LoopBound("k", opener)
     broken = await handle.pool()
     broken.well = False
 
@@ -163,10 +163,10 @@ async def test_a_broken_pool_is_replaced() -> None:
 def test_each_loop_has_its_own_pool_and_a_dead_loops_pool_is_dropped() -> None:
     """50 loops in a row with one handle: no pool is used on another loop, none piles up."""
     opener = Opener()
-    handle = PerLoop("k", opener)
+    handle = LoopBound("k", opener)
     for _ in range(50):
         asyncio.run(handle.pool())  # type: ignore[arg-type]
-    _loop_pools.sweep()
+    loop_pools.sweep()
     assert len(opener.pools) == 50
     assert sum(pool.abandoned for pool in opener.pools) == 50
     assert open_pools() == 0
@@ -175,7 +175,7 @@ def test_each_loop_has_its_own_pool_and_a_dead_loops_pool_is_dropped() -> None:
 def test_threads_with_their_own_loops_have_their_own_pools() -> None:
     """And closing the handle in one loop closes the pools of the others on theirs."""
     opener = Opener()
-    handle = PerLoop("k", opener)
+    handle = LoopBound("k", opener)
     ready, leave = threading.Barrier(5), threading.Event()
 
     async def use() -> None:
@@ -203,7 +203,7 @@ def test_threads_with_their_own_loops_have_their_own_pools() -> None:
 def test_a_forked_child_starts_fresh() -> None:
     """It neither uses nor closes what its parent has open."""
     opener = Opener()
-    handle = PerLoop("k", opener)
+    handle = LoopBound("k", opener)
     loop = asyncio.new_event_loop()
     pool = loop.run_until_complete(handle.pool())
 
@@ -223,7 +223,7 @@ def test_a_forked_child_starts_fresh() -> None:
     assert open_pools() == 0
 
 
-async def _in_the_child(handle: PerLoop[Pool], parents: Pool) -> int:
+async def _in_the_child(handle: LoopBound[Pool], parents: Pool) -> int:
     """Return 0 if the handle opens a pool of its own and leaves the parent's alone."""
     own = await handle.pool()
     await handle.close()

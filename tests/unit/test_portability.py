@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from isthmus import AsyncDatabase, Query, field, match
-from isthmus._registry import BACKENDS
+from isthmus._core.registry import BACKENDS
 
 
 @pytest.mark.asyncio

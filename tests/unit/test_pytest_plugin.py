@@ -28,12 +28,12 @@ _LEAKS = {
         "a task that still runs: forgotten",
     ),
     "a pool": (
-        "import asyncio, pytest\nfrom isthmus import _loop_pools\nKEPT = []\n"
-        "class Pool:\n    async def close(self): pass\n    def abandon(self): pass\n"
+        "import asyncio, pytest\nfrom isthmus._core import loop_pools\nKEPT = []\n"
+        "class Pool:\n    async def close(self): pass\n    def discard(self): pass\n"
         "    def healthy(self): return True\n"
         "async def opened(): return Pool()\n"
         "@pytest.mark.asyncio\nasync def test_it():\n"
-        "    KEPT.append((asyncio.get_running_loop(), await _loop_pools.lease('key', opened)))\n"
+        "    KEPT.append((asyncio.get_running_loop(), await loop_pools.lease('key', opened)))\n"
         "    KEPT[0][0].is_closed = lambda: False\n",
         "1 isthmus pool(s) not closed",
     ),

@@ -9,7 +9,7 @@ import pytest
 
 from isthmus import Query, Record, field
 from isthmus._query.ast import FALSE, TRUE, Predicate
-from isthmus._query.evaluate import holds
+from isthmus._query.evaluate import matches
 
 F = field
 ROWS: list[tuple[Predicate, Any, bool]] = [
@@ -196,5 +196,5 @@ def test_a_row_of_the_truth_table_holds(row: int) -> None:
     """The predicate holds for the record or not, as written; its complement the other way round."""
     predicate, data, expected = ROWS[row]
 
-    assert holds(predicate, Record(data, id="x")) is expected
-    assert holds(~predicate, Record(data, id="x")) is not expected
+    assert matches(predicate, Record(data, id="x")) is expected
+    assert matches(~predicate, Record(data, id="x")) is not expected

@@ -8,8 +8,8 @@ from typing import Any, TypeAlias, assert_never
 
 from isthmus._path import Path
 from isthmus._query.ast import Function, Measure
-from isthmus._query.found import found
-from isthmus._query.order import NONE, OBJECT, SortValue, _rank, bracketed, sort_value
+from isthmus._query.lookup import values_at
+from isthmus._query.order import NONE, OBJECT, SortValue, _rank, sort_value, type_rank
 from isthmus._record import Record
 from isthmus._values import Scalar
 
@@ -29,7 +29,7 @@ class Groups:
 
     def add(self, key: Key, states: Sequence[State]) -> None:
         """Merge one group's states in."""
-        tagged = tuple((NONE, None) if part is None else bracketed(part) for part in key)
+        tagged = tuple((NONE, None) if part is None else type_rank(part) for part in key)
         mine = self._states.get(tagged)
         if mine is None:
             self._states[tagged] = list(states)
@@ -74,7 +74,7 @@ def group_keys(record: Record, by: Sequence[Path]) -> list[Key]:
     """Return the groups of a record: each distinct value of each path, or None without one."""
     keys: list[Key] = [()]
     for path in by:
-        distinct = {bracketed(v): v for v in found(record, path) if not isinstance(v, dict)}
+        distinct = {type_rank(v): v for v in values_at(record, path) if not isinstance(v, dict)}
         parts: list[Any] = [value for (_, value) in distinct] or [None]
         keys = [(*key, part) for key in keys for part in parts]
     return keys
@@ -83,7 +83,7 @@ def group_keys(record: Record, by: Sequence[Path]) -> list[Key]:
 def _state(measure: Measure, record: Record) -> State:
     if measure.path is None:
         return 1
-    values = found(record, measure.path)
+    values = values_at(record, measure.path)
     match measure.function:
         case Function.COUNT:
             return len(values)

@@ -145,14 +145,14 @@ class Exists(_Combining):
     path: Path
 
 
-class Matches(_Combining):
+class TextMatch(_Combining):
     """A full-text match, ranked by relevance; only where the capability `relevance` is true."""
 
     path: Path
     text: str
 
 
-class Nearest(_Combining):
+class KNN(_Combining):
     """One of the `k` nearest to a vector, of the records that the other conditions of the query hold for.
 
     A value at the path that is no vector of that length is near to nothing. Only where the
@@ -176,8 +176,8 @@ Leaf: TypeAlias = (
     | EndsWith
     | Contains
     | Exists
-    | Matches
-    | Nearest
+    | TextMatch
+    | KNN
 )
 Predicate: TypeAlias = And | Or | Not | Leaf
 
@@ -193,11 +193,11 @@ LEAVES = (
     EndsWith,
     Contains,
     Exists,
-    Matches,
-    Nearest,
+    TextMatch,
+    KNN,
 )
 # What no program over one record can judge: the store does, or refuses.
-RANKED = (Matches, Nearest)
+RANKED = (TextMatch, KNN)
 PREDICATES = (*LEAVES, And, Or, Not)
 
 TRUE = And(())

@@ -7,9 +7,9 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, TypeAlias
 
-from isthmus._nearest import nearest as nearest_name
 from isthmus._path import Path, Root, parse_path
 from isthmus._query.ast import (
+    KNN,
     PREDICATES,
     TRUE,
     And,
@@ -22,9 +22,7 @@ from isthmus._query.ast import (
     Function,
     In,
     Like,
-    Matches,
     Measure,
-    Nearest,
     Not,
     Or,
     Order,
@@ -33,8 +31,10 @@ from isthmus._query.ast import (
     Regex,
     SortKey,
     StartsWith,
+    TextMatch,
 )
 from isthmus._query.text import search_regex
+from isthmus._suggest import suggest as nearest_name
 from isthmus._value import Value, replace
 from isthmus._values import canonical_operand, kind_of
 from isthmus.errors import InvalidRecordError, QueryError
@@ -146,7 +146,7 @@ def field(name: str | Sequence[str]) -> Field:
 def match(name: FieldName, text: str) -> Predicate:
     """Return a full-text match, for backends with the capability `relevance`."""
     path = _path(name)
-    return Matches(path, _operand_text(path, "match", text))
+    return TextMatch(path, _operand_text(path, "match", text))
 
 
 def nearest(name: FieldName, vector: Iterable[float], k: int = 10) -> Predicate:
@@ -158,7 +158,7 @@ def nearest(name: FieldName, vector: Iterable[float], k: int = 10) -> Predicate:
     path = _path(name)
     if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= MAX_NEAREST:
         raise QueryError(f"{path} nearest: k is a whole number from 1 to {MAX_NEAREST}, got {k!r}")
-    return Nearest(path, _vector(path, vector), k)
+    return KNN(path, _vector(path, vector), k)
 
 
 def _vector(path: Path, given: Any) -> tuple[float, ...]:

@@ -6,6 +6,7 @@ from typing import Any, assert_never
 
 from isthmus._path import ATTRIBUTES, Path, Root, parse_path
 from isthmus._query.ast import (
+    KNN,
     And,
     Between,
     Contains,
@@ -16,14 +17,13 @@ from isthmus._query.ast import (
     In,
     Leaf,
     Like,
-    Matches,
-    Nearest,
     Not,
     Or,
     Ordered,
     Predicate,
     Regex,
     StartsWith,
+    TextMatch,
 )
 from isthmus._query.build import MAX_LEAVES, Query, comparison, match, nearest
 from isthmus._values import JSON
@@ -90,9 +90,9 @@ def _parts(leaf: Leaf) -> tuple[str, Any]:
             return "ends_with", text
         case Contains(_, text):
             return "contains", text
-        case Matches(_, text):
+        case TextMatch(_, text):
             return "match", text
-        case Nearest(_, vector, k):
+        case KNN(_, vector, k):
             return "nearest", {"vector": list(vector), "k": k}
         case Exists():
             return "exists", None

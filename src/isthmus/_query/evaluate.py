@@ -11,6 +11,7 @@ from typing import Any, assert_never
 
 from isthmus._path import Path, Root
 from isthmus._query.ast import (
+    KNN,
     And,
     Between,
     Contains,
@@ -21,8 +22,6 @@ from isthmus._query.ast import (
     In,
     Leaf,
     Like,
-    Matches,
-    Nearest,
     Not,
     Or,
     Order,
@@ -30,42 +29,43 @@ from isthmus._query.ast import (
     Predicate,
     Regex,
     StartsWith,
+    TextMatch,
 )
-from isthmus._query.found import found, value_at
+from isthmus._query.lookup import value_at, values_at
 from isthmus._query.text import fold, like_regex, search_regex
 from isthmus._record import Record
 from isthmus._values import JSON, kind_of, same
 from isthmus.errors import UnsupportedError
 
 
-def holds(predicate: Predicate, record: Record) -> bool:
+def matches(predicate: Predicate, record: Record) -> bool:
     """Return whether the predicate is true of the record; never raises for what is stored."""
     match predicate:
         case And(terms):
-            return all(holds(term, record) for term in terms)
+            return all(matches(term, record) for term in terms)
         case Or(terms):
-            return any(holds(term, record) for term in terms)
+            return any(matches(term, record) for term in terms)
         case Not(term):
-            return not holds(term, record)
+            return not matches(term, record)
         case leaf:
-            return leaf_holds(leaf, record)
+            return leaf_matches(leaf, record)
 
 
-def leaf_holds(leaf: Leaf, record: Record) -> bool:
+def leaf_matches(leaf: Leaf, record: Record) -> bool:
     """Return whether a leaf is true of the record."""
     match leaf:
         case EqualList(path, operand):
             value = value_at(record, path)
             return isinstance(value, list) and same(value, operand)
         case Exists(path):
-            return bool(found(record, path))
-        case Matches():
+            return bool(values_at(record, path))
+        case TextMatch():
             raise UnsupportedError("match() is judged by the store alone", capability="relevance")
-        case Nearest():
+        case KNN():
             raise UnsupportedError("nearest() is judged by the store alone", capability="vectors")
         case _:
             test = leaf_test(leaf)
-            return any(test(value) for value in found(record, leaf.path))
+            return any(test(value) for value in values_at(record, leaf.path))
 
 
 def leaf_test(leaf: Leaf) -> Callable[[JSON], bool]:
@@ -93,7 +93,7 @@ def leaf_test(leaf: Leaf) -> Callable[[JSON], bool]:
             return _text_test(lambda text: part in text)
         case Exists():
             return lambda _: True
-        case EqualList() | Matches() | Nearest():
+        case EqualList() | TextMatch() | KNN():
             raise ValueError("not a test of one value")
         case _:
             assert_never(leaf)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from isthmus._query.ast import FALSE, TRUE, And, In, Not, Or, Predicate
 
 
-def normalized(predicate: Predicate) -> Predicate:
+def normalize(predicate: Predicate) -> Predicate:
     """Return an equivalent tree: nested And/Or flattened, constants folded, `~~p` undone.
 
     The order of terms stays. `x >= a and x <= b` is not made a between: on lists they differ.
@@ -16,7 +16,7 @@ def normalized(predicate: Predicate) -> Predicate:
         case Or(terms):
             return _flat(Or, terms, neutral=FALSE, absorbing=TRUE)
         case Not(term):
-            inner = normalized(term)
+            inner = normalize(term)
             if isinstance(inner, Not):
                 return inner.term
             if inner == TRUE:
@@ -34,7 +34,7 @@ def _flat(
     kind: type[And] | type[Or], terms: tuple[Predicate, ...], *, neutral: Predicate, absorbing: Predicate
 ) -> Predicate:
     flat: list[Predicate] = []
-    for term in map(normalized, terms):
+    for term in map(normalize, terms):
         if term == absorbing:
             return absorbing
         parts = term.terms if isinstance(term, kind) else (term,)

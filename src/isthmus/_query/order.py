@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 from isthmus._path import Path, Root
 from isthmus._query.ast import SortKey
-from isthmus._query.found import found
+from isthmus._query.lookup import values_at
 from isthmus._record import Record
 from isthmus._values import JSON
 
@@ -23,13 +23,13 @@ Position: TypeAlias = tuple[Any, ...]
 
 def sort_value(values: Iterable[JSON], *, largest: bool) -> SortValue:
     """Return the smallest (or largest) of the values found, in the cross-type order."""
-    ranked = [bracketed(value) for value in values]
+    ranked = [type_rank(value) for value in values]
     if not ranked:
         return (NONE, None)
     return max(ranked, key=_rank) if largest else min(ranked, key=_rank)
 
 
-def bracketed(value: JSON) -> SortValue:
+def type_rank(value: JSON) -> SortValue:
     """Return a value with its place among the types."""
     bracket = _BRACKETS[type(value)]
     return (bracket, None if bracket == OBJECT else value)
@@ -39,9 +39,9 @@ def _rank(value: SortValue) -> tuple[Any, ...]:
     return value if value[1] is not None else value[:1]
 
 
-def position(record: Record, order: tuple[SortKey, ...]) -> Position:
+def cursor_position(record: Record, order: tuple[SortKey, ...]) -> Position:
     """Return where a stored record stands in the order."""
-    keys = (sort_value(found(record, key.path), largest=key.descending) for key in order)
+    keys = (sort_value(values_at(record, key.path), largest=key.descending) for key in order)
     return (*keys, record.id)
 
 
@@ -59,19 +59,19 @@ def compare(left: Position, right: Position, order: tuple[SortKey, ...]) -> int:
     return (a_id > b_id) - (a_id < b_id)
 
 
-def place(order: tuple[SortKey, ...]) -> Any:
+def sort_key(order: tuple[SortKey, ...]) -> Any:
     """Return a key function on positions for `sorted`, `heapq` and the like."""
     if not order:
         return lambda at: at[-1]
     return functools.cmp_to_key(lambda a, b: compare(a, b, order))
 
 
-def in_order(records: Iterable[Record], order: tuple[SortKey, ...]) -> list[Record]:
+def sort_records(records: Iterable[Record], order: tuple[SortKey, ...]) -> list[Record]:
     """Return the records sorted; decodes each only where a sort key needs it."""
     if not order:
         return sorted(records, key=lambda record: record.id or "")
-    placed = [(position(record, order), record) for record in records]
-    key = place(order)
+    placed = [(cursor_position(record, order), record) for record in records]
+    key = sort_key(order)
     placed.sort(key=lambda pair: key(pair[0]))
     return [record for _, record in placed]
 

@@ -6,12 +6,12 @@ import enum
 from collections.abc import Callable
 from typing import TypeAlias
 
-from isthmus._query.ast import FALSE, TRUE, And, Leaf, Matches, Nearest, Not, Or, Predicate
-from isthmus._query.normalize import normalized
+from isthmus._query.ast import FALSE, KNN, TRUE, And, Leaf, Not, Or, Predicate, TextMatch
+from isthmus._query.normalize import normalize
 from isthmus._value import Value
 
 
-class Grade(enum.Enum):
+class Pushdown(enum.Enum):
     """How well a store's native form of a leaf fits its meaning."""
 
     EXACT = "exact"
@@ -19,7 +19,7 @@ class Grade(enum.Enum):
     NONE = "none"
 
 
-Grader: TypeAlias = Callable[[Leaf], Grade]
+PushdownOf: TypeAlias = Callable[[Leaf], Pushdown]
 
 
 class Split(Value):
@@ -29,69 +29,69 @@ class Split(Value):
     residual: Predicate
 
 
-def split(predicate: Predicate, grade: Grader) -> Split:
+def split(predicate: Predicate, pushdown: PushdownOf) -> Split:
     """Return what the store judges and what is left to the evaluator.
 
     Terms of a top-level `And` are split one by one. A leaf that is not exact is replaced in the
     pushed tree: by its own superset form or true where it stands positively, by false under a
     `Not`, so that the pushed tree always holds where the predicate does.
     """
-    predicate = normalized(predicate)
+    predicate = normalize(predicate)
     terms = predicate.terms if isinstance(predicate, And) else (predicate,)
     pushed: list[Predicate] = []
     residual: list[Predicate] = []
     for term in terms:
-        pushed.append(_upper(term, grade))
-        if not is_exact(term, grade):
+        pushed.append(_upper(term, pushdown))
+        if not is_exact(term, pushdown):
             residual.append(term)
-    return Split(normalized(And(tuple(pushed))), normalized(And(tuple(residual))))
+    return Split(normalize(And(tuple(pushed))), normalize(And(tuple(residual))))
 
 
-def is_exact(predicate: Predicate, grade: Grader) -> bool:
+def is_exact(predicate: Predicate, pushdown: PushdownOf) -> bool:
     """Return whether every leaf is exact."""
     match predicate:
         case And(terms) | Or(terms):
-            return all(is_exact(term, grade) for term in terms)
+            return all(is_exact(term, pushdown) for term in terms)
         case Not(term):
-            return is_exact(term, grade)
+            return is_exact(term, pushdown)
         case leaf:
-            return grade(leaf) is Grade.EXACT
+            return pushdown(leaf) is Pushdown.EXACT
 
 
-def _upper(predicate: Predicate, grade: Grader) -> Predicate:
+def _upper(predicate: Predicate, pushdown: PushdownOf) -> Predicate:
     match predicate:
         case And(terms):
-            return And(tuple(_upper(term, grade) for term in terms))
+            return And(tuple(_upper(term, pushdown) for term in terms))
         case Or(terms):
-            return Or(tuple(_upper(term, grade) for term in terms))
+            return Or(tuple(_upper(term, pushdown) for term in terms))
         case Not(term):
-            return Not(_lower(term, grade))
+            return Not(_lower(term, pushdown))
         case leaf:
-            return TRUE if grade(leaf) is Grade.NONE else leaf
+            return TRUE if pushdown(leaf) is Pushdown.NONE else leaf
 
 
-def _lower(predicate: Predicate, grade: Grader) -> Predicate:
+def _lower(predicate: Predicate, pushdown: PushdownOf) -> Predicate:
     match predicate:
         case And(terms):
-            return And(tuple(_lower(term, grade) for term in terms))
+            return And(tuple(_lower(term, pushdown) for term in terms))
         case Or(terms):
-            return Or(tuple(_lower(term, grade) for term in terms))
+            return Or(tuple(_lower(term, pushdown) for term in terms))
         case Not(term):
-            return Not(_upper(term, grade))
+            return Not(_upper(term, pushdown))
         case leaf:
-            return leaf if grade(leaf) is Grade.EXACT else FALSE
+            return leaf if pushdown(leaf) is Pushdown.EXACT else FALSE
 
 
-def without_matches(predicate: Predicate) -> Predicate:
+def drop_ranked(predicate: Predicate) -> Predicate:
     """Return the predicate with `match()` and `nearest()` taken as true: only the store can judge those."""
     match predicate:
         case And(terms):
-            return And(tuple(map(without_matches, terms)))
+            return And(tuple(map(drop_ranked, terms)))
         case Or(terms):
-            return Or(tuple(map(without_matches, terms)))
+            return Or(tuple(map(drop_ranked, terms)))
         case Not(term):
-            return Not(without_matches(term))
-        case Matches() | Nearest():
+            return Not(drop_ranked(term))
+        case TextMatch() | KNN():
             return TRUE
         case leaf:
             return leaf

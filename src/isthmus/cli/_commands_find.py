@@ -251,7 +251,7 @@ async def _explain(where: Place, query: Query) -> Explanation:
 
 def _plan_json(plan: Explanation) -> dict[str, Any]:
     def node(part: Node) -> dict[str, Any]:
-        shape: dict[str, Any] = {"condition": part.label, "grade": part.grade.name}
+        shape: dict[str, Any] = {"condition": part.label, "grade": part.pushdown.name}
         return {**shape, "parts": [node(p) for p in part.parts]} if part.parts else shape
 
     return {
@@ -277,8 +277,8 @@ def _print_plan(plan: Explanation) -> None:
     from rich.tree import Tree
 
     def grow(tree: Tree, node: Node) -> None:
-        style = _STYLES[node.grade.name]
-        branch = tree.add(f"{escape(node.label)}  [{style}]{_WHERE[node.grade.name]}[/]")
+        style = _STYLES[node.pushdown.name]
+        branch = tree.add(f"{escape(node.label)}  [{style}]{_WHERE[node.pushdown.name]}[/]")
         for part in node.parts:
             grow(branch, part)
 

@@ -133,7 +133,7 @@ def _written(page: Page, out: Path) -> list[Path]:
 
 async def _parity(where: Place, queries: int, seed: int) -> list[str]:
     from isthmus._query.codec import text
-    from isthmus._query.order import in_order
+    from isthmus._query.order import sort_records
     from isthmus.testing.queries import QueryMaker
     from isthmus.testing.records import everyday_set, nasty_set
 
@@ -149,7 +149,7 @@ async def _parity(where: Place, queries: int, seed: int) -> list[str]:
             for _ in range(min(_SET, queries - done)):
                 one = maker.made()
                 query = Query(where=one.predicate, order=maker.order(one))
-                expected = [record.id for record in in_order(list(one.matching), query.order)]
+                expected = [record.id for record in sort_records(list(one.matching), query.order)]
                 found = [record.id for record in await collection.search(query)]
                 if found != expected or await collection.count(one.predicate) != len(expected):
                     wrong.append(f"{text(one.predicate)}: {found} instead of {expected}")

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from isthmus import AsyncDatabase, UnsupportedError
-from isthmus._executor import PoolStats
-from isthmus._registry import plugin
+from isthmus._core.executor import PoolStats
+from isthmus._core.registry import plugin
 from isthmus.cli._exit import Code, CommandError
 from isthmus.cli._options import AsJson, Ask, CollectionName, Store, run
 from isthmus.cli._show import print_facts, print_json, print_table

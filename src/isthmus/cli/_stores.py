@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 from isthmus import AsyncDatabase, Collection, ConfigError
-from isthmus._registry import plugin
+from isthmus._core.registry import plugin
 
 _SECRET = re.compile(r"pass|secret|token|key|credential", re.IGNORECASE)
 _CREATING = ("create_table", "create_index", "create_prefix")

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from isthmus import AsyncDatabase, IsthmusError
-from isthmus._executor import PoolStats
+from isthmus._core.executor import PoolStats
 from isthmus.cli._show import cell, out, print_json
 from isthmus.cli._stores import Place, database
 

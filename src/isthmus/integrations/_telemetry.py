@@ -11,8 +11,8 @@ import weakref
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
+from isthmus._core.executor import PoolStats
 from isthmus._database import AsyncDatabase
-from isthmus._executor import PoolStats
 from isthmus._value import Value
 from isthmus.layers.trace import Call
 

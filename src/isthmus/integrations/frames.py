@@ -6,9 +6,9 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Se
 from typing import TYPE_CHECKING, Any
 
 from isthmus._collection import Find, StreamReceipt, Verbs
+from isthmus._core.registry import driver
 from isthmus._partition import ID, row
 from isthmus._record import Record
-from isthmus._registry import driver
 from isthmus.errors import UsageError
 
 if TYPE_CHECKING:

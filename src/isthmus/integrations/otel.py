@@ -15,8 +15,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from isthmus._core.registry import driver
 from isthmus._database import AsyncDatabase
-from isthmus._registry import driver
 from isthmus.integrations._telemetry import (
     BOUNDS,
     DURATION,

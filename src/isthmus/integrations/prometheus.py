@@ -19,8 +19,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from isthmus._core.registry import driver
 from isthmus._database import AsyncDatabase
-from isthmus._registry import driver
 from isthmus.integrations._telemetry import (
     BOUNDS,
     DURATION,

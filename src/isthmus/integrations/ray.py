@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from isthmus._core.registry import driver
 from isthmus._partition import Partition
-from isthmus._registry import driver
 from isthmus.errors import UsageError
 
 if TYPE_CHECKING:

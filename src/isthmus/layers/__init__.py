@@ -11,13 +11,13 @@ import importlib
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from isthmus._clock import SYSTEM_CLOCK, Clock
-from isthmus._nearest import nearest
-from isthmus._stack import Layer
+from isthmus._core.clock import SYSTEM_CLOCK, Clock
+from isthmus._core.stack import Layer
+from isthmus._suggest import suggest
 from isthmus.errors import ConfigError
 
 if TYPE_CHECKING:
-    from isthmus._config import BackendConfig
+    from isthmus._core.config import BackendConfig
 
 PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "none": {},
@@ -86,7 +86,7 @@ def chosen(config: BackendConfig) -> dict[str, Layer | dict[str, Any]]:
     """Return the settings of each layer: the preset's, changed by `layers`, and by `deadline`."""
     preset = config.resilience or "none"
     if preset not in PRESETS:
-        raise ConfigError(f"{config.backend}.resilience: unknown preset {preset!r}{nearest(preset, PRESETS)}")
+        raise ConfigError(f"{config.backend}.resilience: unknown preset {preset!r}{suggest(preset, PRESETS)}")
     result: dict[str, Layer | dict[str, Any]] = {
         name: dict(settings) for name, settings in PRESETS[preset].items()
     }
@@ -96,7 +96,7 @@ def chosen(config: BackendConfig) -> dict[str, Layer | dict[str, Any]]:
             continue
         where = f"{config.backend}.layers.{name}"
         if name not in _CLASSES:
-            raise ConfigError(f"{config.backend}.layers: unknown layer {name!r}{nearest(name, _CLASSES)}")
+            raise ConfigError(f"{config.backend}.layers: unknown layer {name!r}{suggest(name, _CLASSES)}")
         if isinstance(given, str):  # from a URL
             given = {"true": True, "false": False}.get(given.lower(), given)
         if given is False:
@@ -134,7 +134,7 @@ def _built(name: str, settings: dict[str, Any], config: BackendConfig, clock: Cl
     offered = [key for key in known if key not in ("clock", "random", "backend")]
     for key, value in settings.items():
         if key not in offered:
-            raise ConfigError(f"{where}: unknown setting {key!r}{nearest(key, offered)}")
+            raise ConfigError(f"{where}: unknown setting {key!r}{suggest(key, offered)}")
         settings[key] = _checked(f"{where}.{key}", key, value, known[key].default)
     if "clock" in known:
         settings["clock"] = clock
@@ -183,7 +183,7 @@ def _number(value: Any, kind: type[int] | type[float]) -> float | None:
 
 
 def _replica(config: BackendConfig, url: Any, where: str) -> Callable[[], Any]:
-    from isthmus._registry import plugin
+    from isthmus._core.registry import plugin
 
     chosen_plugin = plugin(config.backend)
     settings: dict[str, Any] = {"url": url}

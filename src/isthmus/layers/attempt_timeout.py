@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from isthmus._clock import SYSTEM_CLOCK, Clock
-from isthmus._op import Op
-from isthmus._stack import Layer, Next, Slot
-from isthmus.layers._time_left import bounded
+from isthmus._core.clock import SYSTEM_CLOCK, Clock
+from isthmus._core.op import Op
+from isthmus._core.stack import Layer, LayerOrder, Next
+from isthmus.layers._call_state import bounded
 
 R = TypeVar("R")
 
@@ -15,7 +15,7 @@ R = TypeVar("R")
 class AttemptTimeout(Layer):
     """Ends one attempt after some seconds by a transient `DeadlineError`; queueing does not count."""
 
-    slot = Slot.ATTEMPT_TIMEOUT
+    order = LayerOrder.ATTEMPT_TIMEOUT
     in_transaction = True
 
     def __init__(self, *, seconds: float = 5.0, clock: Clock = SYSTEM_CLOCK) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from random import Random
 from typing import TypeVar
 
-from isthmus._clock import SYSTEM_CLOCK, Clock
-from isthmus._op import Op
-from isthmus._stack import Layer, Next, Slot
+from isthmus._core.clock import SYSTEM_CLOCK, Clock
+from isthmus._core.op import Op
+from isthmus._core.stack import Layer, LayerOrder, Next
 from isthmus.errors import (
     CircuitOpenError,
     DeadlineError,
@@ -28,7 +28,7 @@ class Breaker(Layer):
     jittered, lest all processes probe at once.
     """
 
-    slot = Slot.BREAKER
+    order = LayerOrder.BREAKER
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class Breaker(Layer):
         self._opened = 0
         self._refused = 0
 
-    def counts(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """Return how often it opened, what it refused, and whether it is open now."""
         return {"opened": self._opened, "refused": self._refused, "open": float(self._until is not None)}
 

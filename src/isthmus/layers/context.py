@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from isthmus._op import Op
-from isthmus._stack import Layer, Next, Slot
+from isthmus._core.op import Op
+from isthmus._core.stack import Layer, LayerOrder, Next
 from isthmus.errors import IsthmusError
 
 R = TypeVar("R")
@@ -14,7 +14,7 @@ R = TypeVar("R")
 class Context(Layer):
     """Adds "while get on users (postgres)" to an error's notes, which a traceback shows."""
 
-    slot = Slot.CONTEXT
+    order = LayerOrder.CONTEXT
 
     def __init__(self, backend: str) -> None:
         self._backend = backend
@@ -22,7 +22,7 @@ class Context(Layer):
     async def handle(self, op: Op[R], call_next: Next, /) -> R:
         """Run the operation; name it if it fails."""
         try:
-            return await call_next(op)  # type: ignore[no-any-return]
+            return await call_next(op)
         except IsthmusError as error:
             error.add_note(f"while {op.name} on {op.collection!r} ({self._backend})")
             raise

@@ -6,11 +6,11 @@ from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import TypeVar
 
-from isthmus._clock import SYSTEM_CLOCK, Clock
-from isthmus._op import Op
-from isthmus._stack import Layer, Next, Slot
+from isthmus._core.clock import SYSTEM_CLOCK, Clock
+from isthmus._core.op import Op
+from isthmus._core.stack import Layer, LayerOrder, Next
 from isthmus.errors import Applied, DeadlineError
-from isthmus.layers._time_left import CALL, Call, bounded
+from isthmus.layers._call_state import CALL, Call, bounded
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -23,14 +23,14 @@ class Deadline(Layer):
     error is the store's and not the deadline's.
     """
 
-    slot = Slot.DEADLINE
+    order = LayerOrder.DEADLINE
     in_transaction = True
 
     def __init__(self, *, seconds: float = 10.0, clock: Clock = SYSTEM_CLOCK) -> None:
         self._seconds = seconds
         self._clock = clock
 
-    def around(self, transaction: AbstractAsyncContextManager[T]) -> AbstractAsyncContextManager[T]:
+    def wrap_transaction(self, transaction: AbstractAsyncContextManager[T]) -> AbstractAsyncContextManager[T]:
         """Bound the beginning of a transaction, and its end; what runs inside is bounded by itself."""
         return _Ends(transaction, self._seconds, self._clock)
 

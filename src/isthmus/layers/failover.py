@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from isthmus._op import Aggregate, Count, Fetch, Op, Read
-from isthmus._stack import Layer, Next, Slot
+from isthmus._core.op import Aggregate, Count, Fetch, Op, Read
+from isthmus._core.stack import Layer, LayerOrder, Next
 from isthmus.errors import (
     IsthmusError,
     PoolTimeoutError,
@@ -15,7 +15,7 @@ from isthmus.errors import (
 )
 
 if TYPE_CHECKING:
-    from isthmus._executor import Backend
+    from isthmus._core.executor import Backend
 
 R = TypeVar("R")
 
@@ -28,7 +28,7 @@ class Failover(Layer):
     that cheap while it is down).
     """
 
-    slot = Slot.FAILOVER
+    order = LayerOrder.FAILOVER
     ops = (Read, Fetch, Count, Aggregate)
 
     def __init__(self, *, replicas: Sequence[Callable[[], Backend]]) -> None:
@@ -37,14 +37,14 @@ class Failover(Layer):
         self._opened: set[tuple[int, str]] = set()
         self._failed_over = 0
 
-    def counts(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """Return how many reads a replica answered."""
         return {"failed_over": self._failed_over}
 
     async def handle(self, op: Op[R], call_next: Next, /) -> R:
         """Run the operation; on a replica if the store does not serve."""
         try:
-            return await call_next(op)  # type: ignore[no-any-return]
+            return await call_next(op)
         except UnavailableError as error:
             # A full pool or a busy store is our load: a replica would be next.
             if isinstance(error, (PoolTimeoutError, RateLimitedError)) or not _movable(op):

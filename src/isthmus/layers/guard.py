@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from isthmus._executor import Executor, Kind
-from isthmus._op import Aggregate, Count, Fetch, Op, Remove, Write
+from isthmus._core.executor import Executor, WriteKind
+from isthmus._core.op import Aggregate, Count, Fetch, Op, Remove, Write
+from isthmus._core.stack import Layer, LayerOrder, Next
 from isthmus._path import Root
-from isthmus._query.ast import RANKED, Matches, Nearest, Not, Or, Predicate, leaves
-from isthmus._stack import Layer, Next, Slot
+from isthmus._query.ast import KNN, RANKED, Not, Or, Predicate, TextMatch, leaves
 from isthmus.errors import QueryError, UnsupportedError
 
 R = TypeVar("R")
@@ -17,7 +17,7 @@ R = TypeVar("R")
 class Guard(Layer):
     """Checks each operation against the capabilities; nothing missing is imitated."""
 
-    slot = Slot.GUARD
+    order = LayerOrder.GUARD
     ops = (Write, Fetch, Count, Aggregate, Remove)
 
     def __init__(self, backend: str, executor: Executor) -> None:
@@ -27,7 +27,7 @@ class Guard(Layer):
     async def handle(self, op: Op[R], call_next: Next, /) -> R:
         """Run the operation if it can be run here."""
         self.check(op)
-        return await call_next(op)  # type: ignore[no-any-return]
+        return await call_next(op)
 
     def check(self, op: Op[R]) -> None:
         """Raise `UnsupportedError` or `QueryError` for an operation that cannot be run here."""
@@ -43,16 +43,16 @@ class Guard(Layer):
 
     def _check_write(self, op: Write) -> None:
         can = self._executor.capabilities
-        if op.kind is Kind.CREATE and not can.conditional_create:
+        if op.kind is WriteKind.CREATE and not can.conditional_create:
             self._refuse(
                 "create(), which must refuse an id that exists; upsert() works", "conditional_create"
             )
         if op.atomic and not can.atomic_batch:
             self._refuse("an atomic batch", "atomic_batch")
         if not can.compare_and_set:
-            if op.kind in (Kind.UPDATE, Kind.REPLACE):
+            if op.kind in (WriteKind.UPDATE, WriteKind.REPLACE):
                 self._refuse(f"{op.kind.value}(), which must not lose a concurrent write", "compare_and_set")
-            if any(change.if_version is not None for change in op.changes):
+            if any(mutation.if_version is not None for mutation in op.mutations):
                 self._refuse("if_version", "compare_and_set")
 
     def _check_fetch(self, op: Fetch) -> None:
@@ -72,7 +72,7 @@ class Guard(Layer):
                     raise QueryError(
                         "order by _score needs match() or nearest() in the query and the direction 'desc'"
                     )
-        if request.highlight and not any(isinstance(leaf, Matches) for leaf in leaves(request.where)):
+        if request.highlight and not any(isinstance(leaf, TextMatch) for leaf in leaves(request.where)):
             raise QueryError("passages need match() in the query: without words there is nothing to mark")
 
     def _check_predicate(self, where: Predicate) -> None:
@@ -82,7 +82,7 @@ class Guard(Layer):
         ranked = [leaf for leaf in found if isinstance(leaf, RANKED)]
         if not ranked:
             return
-        near = sum(isinstance(leaf, Nearest) for leaf in ranked)
+        near = sum(isinstance(leaf, KNN) for leaf in ranked)
         if near < len(ranked) and not self._executor.capabilities.relevance:
             self._refuse("match(); a plain text search is contains() or regex()", "relevance")
         if near and not self._executor.capabilities.vectors:
@@ -98,7 +98,7 @@ class Guard(Layer):
 
 def _below_or(where: Predicate, *, inside: bool) -> bool:
     match where:
-        case Matches() | Nearest():
+        case TextMatch() | KNN():
             return inside
         case Or(terms):
             return any(_below_or(term, inside=True) for term in terms)

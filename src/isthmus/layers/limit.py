@@ -7,11 +7,11 @@ import weakref
 from collections import deque
 from typing import TypeVar
 
-from isthmus._clock import SYSTEM_CLOCK, Clock
-from isthmus._op import Op
-from isthmus._stack import Layer, Next, Slot
+from isthmus._core.clock import SYSTEM_CLOCK, Clock
+from isthmus._core.op import Op
+from isthmus._core.stack import Layer, LayerOrder, Next
 from isthmus.errors import RateLimitedError
-from isthmus.layers._time_left import CALL, NO_CALL
+from isthmus.layers._call_state import CALL, NO_CALL
 
 R = TypeVar("R")
 
@@ -32,7 +32,7 @@ class Limit(Layer):
     latency and the rest fails early.
     """
 
-    slot = Slot.LIMIT
+    order = LayerOrder.LIMIT
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class Limit(Layer):
         self._queued = 0
         self._shed = 0
 
-    def counts(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """Return what runs and waits now on all loops, and how many had to wait or were refused."""
         gates = list(self._gates.values())
         return {
@@ -71,7 +71,7 @@ class Limit(Layer):
         else:
             await self._queue(gate, loop)
         try:
-            return await call_next(op)  # type: ignore[no-any-return]
+            return await call_next(op)
         finally:
             _hand_over(gate)
 

@@ -6,9 +6,9 @@ import threading
 from bisect import bisect_left
 from typing import TypeVar
 
-from isthmus._clock import SYSTEM_CLOCK, Clock
-from isthmus._op import Op, Write
-from isthmus._stack import Layer, Next, Slot
+from isthmus._core.clock import SYSTEM_CLOCK, Clock
+from isthmus._core.op import Op, Write
+from isthmus._core.stack import Layer, LayerOrder, Next
 from isthmus._value import Value
 from isthmus.errors import IsthmusError
 
@@ -45,7 +45,7 @@ class _Series:
 class Metrics(Layer):
     """Measures what the user waited: queueing, retries and pauses are in it."""
 
-    slot = Slot.METRICS
+    order = LayerOrder.METRICS
     in_transaction = True
 
     def __init__(self, *, clock: Clock = SYSTEM_CLOCK) -> None:
@@ -95,7 +95,7 @@ class Metrics(Layer):
                 for name, s in self._series.items()
             }
 
-    def counts(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """Return the snapshot flat: `get.calls`, `get.le_0.001` (cumulative), `get.errors.ConflictError`."""
         flat: dict[str, float] = {}
         for name, latency in self.latencies().items():

@@ -7,17 +7,27 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 
-from isthmus._executor import MORE, Aggregated, Change, Executor, Kind, Page, PageRequest, Support, Tally
-from isthmus._hit import Hit
-from isthmus._op import Aggregate, Count, Fetch, Op, Read, Release, Remove, Write
+from isthmus._core.executor import (
+    MORE,
+    AggregateResult,
+    CountResult,
+    Executor,
+    Mutation,
+    Page,
+    PageRequest,
+    Support,
+    WriteKind,
+)
+from isthmus._core.op import Aggregate, Count, Fetch, Op, Read, Release, Remove, Write
+from isthmus._core.stack import Layer, LayerOrder, Next
 from isthmus._query.aggregate import Groups
-from isthmus._query.ast import TRUE, Nearest, Predicate, SortKey, leaves
+from isthmus._query.ast import KNN, TRUE, Predicate, SortKey, leaves
 from isthmus._query.codec import text
-from isthmus._query.evaluate import holds, select
-from isthmus._query.order import BY_ID, Position, in_order, place, position
-from isthmus._query.split import Split, split, without_matches
-from isthmus._record import Record, projected
-from isthmus._stack import Layer, Next, Slot
+from isthmus._query.evaluate import matches, select
+from isthmus._query.order import BY_ID, Position, cursor_position, sort_key, sort_records
+from isthmus._query.split import Split, drop_ranked, split
+from isthmus._record import Record, project
+from isthmus._search_hit import Hit
 from isthmus._value import Value, replace
 from isthmus.errors import ConflictError, IsthmusError, UnsupportedError
 
@@ -47,7 +57,7 @@ class Plan(Layer):
     evaluator, and a store's asides are merged in their places.
     """
 
-    slot = Slot.PLAN
+    order = LayerOrder.PLAN
     ops = (Fetch, Count, Aggregate, Remove)
 
     def __init__(
@@ -80,12 +90,12 @@ class Plan(Layer):
 
     def parts(self, collection: str, where: Predicate) -> Split:
         """Return what is pushed and what is judged here."""
-        parts = split(where, self._support(collection).grade)
+        parts = split(where, self._support(collection).pushdown)
         if parts.residual != TRUE and self._policy.residual == "refuse":
             raise UnsupportedError(
                 f"the policy refuses to judge here: {text(parts.residual)}", capability="exact"
             )
-        if parts.residual != TRUE and any(isinstance(leaf, Nearest) for leaf in leaves(where)):
+        if parts.residual != TRUE and any(isinstance(leaf, KNN) for leaf in leaves(where)):
             # Of the nearest that the store finds, some would be dropped here and none would take their place.
             raise UnsupportedError(
                 f"beside nearest() the store must judge all by itself; it cannot: {text(parts.residual)}",
@@ -110,31 +120,31 @@ class Plan(Layer):
 
     async def _unordered(self, request: PageRequest, parts: Split, native: Fetch, call_next: Next) -> Page:
         page: Page = await call_next(native)
-        if parts.residual == TRUE and not page.aside:
+        if parts.residual == TRUE and not page.recheck:
             return page
         return Page(
-            _judged_aside(page.aside, request.where) + _judged(page.records, parts.residual), page.after
+            _judged_aside(page.recheck, request.where) + _judged(page.records, parts.residual), page.after
         )
 
     async def _exact(self, request: PageRequest, native: Fetch, call_next: Next) -> Page:
         page: Page = await call_next(native)
         order = request.order or BY_ID
-        if request.consistent and page.after and not page.aside:
+        if request.consistent and page.after and not page.recheck:
             return page  # its end names the store's snapshot, which a position does not
-        if not page.aside:
+        if not page.recheck:
             return _ended(page.records, order, more=page.after is not None, hits=page.hits)
-        aside = _beyond(_judged_aside(page.aside, request.where), request, order)
+        recheck = _beyond(_judged_aside(page.recheck, request.where), request, order)
         skip = request.offset
-        if skip and aside:
+        if skip and recheck:
             # At most len(aside) of the skipped records are asides, so the first
             # skip - len(aside) of the main answer are skipped in any case.
-            first = max(0, skip - len(aside))
-            wanted = replace(native.request, offset=first, size=min(request.size + len(aside), UNLIMITED))
+            first = max(0, skip - len(recheck))
+            wanted = replace(native.request, offset=first, size=min(request.size + len(recheck), UNLIMITED))
             page = await call_next(replace(native, request=wanted))
             skip -= first
         else:
             skip = 0
-        merged = in_order([*page.records, *aside], order)
+        merged = sort_records([*page.records, *recheck], order)
         end = skip + request.size
         more = page.after is not None or len(merged) > end
         return _ended(merged[skip:end], order, more=more, hits=page.hits)
@@ -145,22 +155,22 @@ class Plan(Layer):
         end = request.offset + request.size
         kept: list[Record] = []
         hits: dict[str, Hit] = {}
-        aside: list[Record] | None = None
+        recheck: list[Record] | None = None
         size = min(max(end, 100), SCAN_SIZE)
         after = request.after
         while True:
             page: Page = await call_next(
                 replace(native, request=replace(native.request, after=after, size=size))
             )
-            if aside is None:
-                aside = _beyond(_judged_aside(page.aside, request.where), request, order)
+            if recheck is None:
+                recheck = _beyond(_judged_aside(page.recheck, request.where), request, order)
             kept += _judged(page.records, parts.residual)
             hits |= page.hits
             if page.after is None or len(kept) > end:
                 break
             after = _next(page, order)
             size = min(size * 2, _LARGEST_SCAN)
-        merged = in_order([*kept, *aside], order) if aside else kept
+        merged = sort_records([*kept, *recheck], order) if recheck else kept
         more = len(merged) > end
         return _ended(merged[request.offset : end], order, more=more, hits=hits)
 
@@ -172,11 +182,11 @@ class Plan(Layer):
             )
         order = request.order or BY_ID
         end = min(request.offset + request.size, UNLIMITED)
-        key = place(order)
+        key = sort_key(order)
         best: list[tuple[Any, Record]] = []
         async for records in self._scan(native, parts, call_next):
             for record in records:
-                at = position(record, order)
+                at = cursor_position(record, order)
                 if request.after is None or key(at) > key(tuple(request.after)):
                     best.append((key(at), record))
             if len(best) > 2 * end + _LARGEST_SCAN:
@@ -201,8 +211,8 @@ class Plan(Layer):
             page: Page = await call_next(replace(native, request=request))
             after = page.after
             try:
-                if page.aside:
-                    yield _judged_aside(page.aside, _whole(parts))
+                if page.recheck:
+                    yield _judged_aside(page.recheck, _whole(parts))
                 yield _judged(page.records, parts.residual)
             except BaseException:
                 if after is not None:
@@ -211,36 +221,38 @@ class Plan(Layer):
             if after is None:
                 return
 
-    async def _count(self, op: Count, call_next: Next) -> Tally:
+    async def _count(self, op: Count, call_next: Next) -> CountResult:
         parts = self.parts(op.collection, op.where)
         if parts.residual == TRUE:
-            tally: Tally = await call_next(replace(op, where=parts.pushed))
-            return Tally(tally.count + len(_judged_aside(tally.aside, op.where)))
+            tally: CountResult = await call_next(replace(op, where=parts.pushed))
+            return CountResult(tally.count + len(_judged_aside(tally.recheck, op.where)))
         count = 0
         async for records in self._scan(_everything(op.collection, parts), parts, call_next):
             count += len(records)
-        return Tally(count)
+        return CountResult(count)
 
-    async def _aggregate(self, op: Aggregate, call_next: Next) -> Aggregated:
+    async def _aggregate(self, op: Aggregate, call_next: Next) -> AggregateResult:
         request = op.request
         parts = self.parts(op.collection, request.where)
         if parts.residual == TRUE and self._support(op.collection).aggregates(request.measures, request.by):
-            answer: Aggregated = await call_next(replace(op, request=replace(request, where=parts.pushed)))
-            for record in _judged_aside(answer.aside, request.where):
+            answer: AggregateResult = await call_next(
+                replace(op, request=replace(request, where=parts.pushed))
+            )
+            for record in _judged_aside(answer.recheck, request.where):
                 answer.groups.add_record(record, request.by)
-            return Aggregated(answer.groups)
+            return AggregateResult(answer.groups)
         if self._policy.residual == "refuse":
             raise UnsupportedError("the policy refuses to aggregate here", capability="aggregate")
         groups = Groups(request.measures)
         async for records in self._scan(_everything(op.collection, parts), parts, call_next):
             for record in records:
                 groups.add_record(record, request.by)
-        return Aggregated(groups)
+        return AggregateResult(groups)
 
     async def _remove(self, op: Remove, call_next: Next) -> int:
         parts = self.parts(op.collection, op.where)
         if parts.residual == TRUE and (parts.pushed == TRUE or self._executor.capabilities.delete_where):
-            return await call_next(replace(op, where=parts.pushed))  # type: ignore[no-any-return]
+            return await call_next(replace(op, where=parts.pushed))
         removed = 0
         async for records in self._scan(_everything(op.collection, parts), parts, call_next):
             removed += await self._delete(op, records, call_next)
@@ -252,23 +264,25 @@ class Plan(Layer):
         for _ in range(_DELETE_ATTEMPTS):
             if not records:
                 return removed
-            changes = [
-                Change(
+            mutations = [
+                Mutation(
                     record.id or "",
                     if_version=record.version if self._executor.capabilities.compare_and_set else None,
                 )
                 for record in records
             ]
-            results = await call_next(Write(op.collection, Kind.DELETE, changes, atomic=False))
+            results = await call_next(Write(op.collection, WriteKind.DELETE, mutations, atomic=False))
             removed += sum(result is True for result in results)
             stale = [
-                c.id for c, result in zip(changes, results, strict=True) if isinstance(result, ConflictError)
+                c.id
+                for c, result in zip(mutations, results, strict=True)
+                if isinstance(result, ConflictError)
             ]
             for result in results:
                 if isinstance(result, IsthmusError) and not isinstance(result, ConflictError):
                     raise result
             again = await call_next(Read(op.collection, stale)) if stale else []
-            records = [record for record in again if record is not None and holds(op.where, record)]
+            records = [record for record in again if record is not None and matches(op.where, record)]
         raise ConflictError(
             f"delete_where: {len(records)} records were changed by others in {_DELETE_ATTEMPTS} attempts",
             record_id=records[0].id,
@@ -294,23 +308,23 @@ def _pushed(request: PageRequest, parts: Split) -> PageRequest:
 
 
 def _judged(records: list[Record], residual: Predicate) -> list[Record]:
-    return records if residual == TRUE else [record for record in records if holds(residual, record)]
+    return records if residual == TRUE else [record for record in records if matches(residual, record)]
 
 
-def _judged_aside(aside: Sequence[Record], where: Predicate) -> list[Record]:
-    if not aside:
+def _judged_aside(recheck: Sequence[Record], where: Predicate) -> list[Record]:
+    if not recheck:
         return []
-    where = without_matches(where)
-    return [record for record in aside if holds(where, record)]
+    where = drop_ranked(where)
+    return [record for record in recheck if matches(where, record)]
 
 
 def _beyond(records: list[Record], request: PageRequest, order: tuple[SortKey, ...]) -> list[Record]:
     """Return the records that come after the request's position."""
     if request.after is None:
         return records
-    key = place(order)
+    key = sort_key(order)
     start = key(tuple(request.after))
-    return [record for record in records if key(position(record, order)) > start]
+    return [record for record in records if key(cursor_position(record, order)) > start]
 
 
 def _ended(
@@ -322,14 +336,14 @@ def _ended(
 ) -> Page:
     if not more or not records:
         return Page(records, None, hits=hits)
-    return Page(records, position(records[-1], order), hits=hits)
+    return Page(records, cursor_position(records[-1], order), hits=hits)
 
 
 def _next(page: Page, order: tuple[SortKey, ...]) -> Position | None:
-    return position(page.records[-1], order) if page.after == MORE else page.after
+    return cursor_position(page.records[-1], order) if page.after == MORE else page.after
 
 
 def _cut(page: Page, request: PageRequest) -> Page:
     paths = request.select or ()
-    cut = [projected(record, select(record.data, paths)) for record in page.records]
+    cut = [project(record, select(record.data, paths)) for record in page.records]
     return Page(cut, page.after, hits=page.hits)

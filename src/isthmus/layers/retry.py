@@ -8,15 +8,15 @@ from collections.abc import Iterator
 from random import Random
 from typing import Any, Literal, TypeVar
 
-from isthmus._clock import SYSTEM_CLOCK, Clock
-from isthmus._executor import Result
-from isthmus._op import Op, Write
-from isthmus._stack import Layer, Next, Slot
+from isthmus._core.clock import SYSTEM_CLOCK, Clock
+from isthmus._core.executor import ItemResult
+from isthmus._core.op import Op, Write
+from isthmus._core.stack import Layer, LayerOrder, Next
 from isthmus._value import replace
 from isthmus.errors import Applied, CircuitOpenError, IsthmusError
+from isthmus.layers._ambiguous_writes import doubtful, item_repeatable, repeatable, settled
 from isthmus.layers._budget import Budget
-from isthmus.layers._doubt import doubtful, item_repeatable, repeatable, settled
-from isthmus.layers._time_left import CALL, NO_CALL
+from isthmus.layers._call_state import CALL, NO_CALL
 
 R = TypeVar("R")
 _log = logging.getLogger("isthmus.retry")
@@ -32,7 +32,7 @@ class Retry(Layer):
     at once.
     """
 
-    slot = Slot.RETRY
+    order = LayerOrder.RETRY
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class Retry(Layer):
         self._random = random or Random()  # noqa: S311 - spreads load, keeps no secret
         self._counts = dict.fromkeys(("retries", "budget_refused", "given_up", "resolved"), 0)
 
-    def counts(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """Return retries made, refused by the budget, given up, and lost answers that were resolved."""
         return {**self._counts, "budget_tokens": self._budget.tokens}
 
@@ -69,7 +69,7 @@ class Retry(Layer):
         pauses = self._pauses()
         while True:
             try:
-                return await call_next(op)  # type: ignore[no-any-return]
+                return await call_next(op)
             except IsthmusError as error:
                 pause = self._pause(pauses, error) if repeatable(op, error) else None
                 if pause is None:
@@ -77,23 +77,23 @@ class Retry(Layer):
             # Out of the except block, lest the next failure be chained to this one.
             await self._rest(pause, in_doubt=False)
 
-    async def _write(self, op: Write, call_next: Next) -> list[Result]:
+    async def _write(self, op: Write, call_next: Next) -> list[ItemResult]:
         """Run a write; repeat the whole, or the items that failed, and settle what was in doubt."""
         pauses = self._pauses()
-        results: list[Result | None] = [None] * len(op.changes)
+        results: list[ItemResult | None] = [None] * len(op.mutations)
         doubts: dict[int, IsthmusError] = {}
-        pending = list(range(len(op.changes)))
+        pending = list(range(len(op.mutations)))
         while True:
-            part = op if len(pending) == len(op.changes) else _part(op, pending)
+            part = op if len(pending) == len(op.mutations) else _part(op, pending)
             try:
-                answers: list[Result] = await call_next(part)
+                answers: list[ItemResult] = await call_next(part)
             except IsthmusError as error:
                 if error.applied is Applied.MAYBE:
                     doubts.update((index, error) for index in pending if index not in doubts)
                 pause = self._pause(pauses, error) if repeatable(part, error) else None
                 if pause is None:
                     _fail(results, pending, doubts, error)
-                    if len(pending) < len(op.changes):
+                    if len(pending) < len(op.mutations):
                         return results  # type: ignore[return-value]  # every place was filled
                     raise
             else:
@@ -107,9 +107,9 @@ class Retry(Layer):
                 if pause is None:
                     return results  # type: ignore[return-value]  # every place was filled
                 pending = again
-            await self._rest(pause, in_doubt=bool(doubts) or len(pending) < len(op.changes))
+            await self._rest(pause, in_doubt=bool(doubts) or len(pending) < len(op.mutations))
 
-    def _note(self, known: dict[int, IsthmusError], answers: list[Result]) -> None:
+    def _note(self, known: dict[int, IsthmusError], answers: list[ItemResult]) -> None:
         if known and not any(isinstance(answers[place], IsthmusError) for place in known):
             self._counts["resolved"] += 1
 
@@ -122,7 +122,7 @@ class Retry(Layer):
                 previous = min(self._cap, self._random.uniform(self._base, previous * 3))
                 yield previous
 
-    def _pause(self, pauses: Iterator[float], error: Result | None) -> float | None:
+    def _pause(self, pauses: Iterator[float], error: ItemResult | None) -> float | None:
         """Return how long to wait before the next attempt; None if there is to be none."""
         if isinstance(error, CircuitOpenError) or not isinstance(error, IsthmusError):
             return None
@@ -151,21 +151,21 @@ class Retry(Layer):
 
 
 def _part(op: Write, pending: list[int]) -> Write:
-    return replace(op, changes=[op.changes[index] for index in pending])
+    return replace(op, mutations=[op.mutations[index] for index in pending])
 
 
 def _again(
-    op: Write, pending: list[int], results: list[Result | None], doubts: dict[int, IsthmusError]
+    op: Write, pending: list[int], results: list[ItemResult | None], doubts: dict[int, IsthmusError]
 ) -> list[int]:
     """Return the places of the items to be repeated alone, and note which of them are in doubt."""
     if op.atomic:
         return []  # all failed or none
-    again = [index for index in pending if item_repeatable(op.kind, op.changes[index], results[index])]
+    again = [index for index in pending if item_repeatable(op.kind, op.mutations[index], results[index])]
     if not again:
         return []
-    times = Counter(change.id for change in op.changes)
+    times = Counter(mutation.id for mutation in op.mutations)
     # Of two changes to one record the later would be overtaken by the repeated earlier.
-    again = [index for index in again if times[op.changes[index].id] == 1]
+    again = [index for index in again if times[op.mutations[index].id] == 1]
     for index in again:
         error = results[index]
         if isinstance(error, IsthmusError) and error.applied is Applied.MAYBE:
@@ -174,7 +174,7 @@ def _again(
 
 
 def _fail(
-    results: list[Result | None], pending: list[int], doubts: dict[int, IsthmusError], error: IsthmusError
+    results: list[ItemResult | None], pending: list[int], doubts: dict[int, IsthmusError], error: IsthmusError
 ) -> None:
     """Put the error of the last attempt in the places of the items that it was for."""
     for index in pending:

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, TypeAlias, TypeVar
 
-from isthmus._op import Op, Read, Write
-from isthmus._stack import Layer, Next, Slot
+from isthmus._core.op import Op, Read, Write
+from isthmus._core.stack import Layer, LayerOrder, Next
 from isthmus._value import Value
 from isthmus.errors import IsthmusError
 
@@ -39,7 +39,7 @@ class Trace(Layer):
     context variable finds its parent.
     """
 
-    slot = Slot.TRACE
+    order = LayerOrder.TRACE
     in_transaction = True
 
     def __init__(self, *, spans: Spans, backend: str) -> None:
@@ -48,7 +48,7 @@ class Trace(Layer):
 
     async def handle(self, op: Op[R], call_next: Next, /) -> R:
         """Run the operation within its span."""
-        size = len(op.changes) if isinstance(op, Write) else len(op.ids) if isinstance(op, Read) else None
+        size = len(op.mutations) if isinstance(op, Write) else len(op.ids) if isinstance(op, Read) else None
         with self._spans(Call(self._backend, op.collection, op.name, size)) as told:
             result: R = await call_next(op)
             if isinstance(op, Write) and isinstance(result, list) and callable(told):

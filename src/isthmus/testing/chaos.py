@@ -6,9 +6,9 @@ import asyncio
 from random import Random
 from typing import TypeVar
 
-from isthmus._clock import SYSTEM_CLOCK, Clock
-from isthmus._op import Op
-from isthmus._stack import Layer, Next, Slot
+from isthmus._core.clock import SYSTEM_CLOCK, Clock
+from isthmus._core.op import Op
+from isthmus._core.stack import Layer, LayerOrder, Next
 from isthmus.errors import Applied, ConnectError, RateLimitedError, UnavailableError
 
 __all__ = ["Chaos"]
@@ -23,7 +23,7 @@ class Chaos(Layer):
     and nobody knows. `busy`: the store asks for less. `slow`: it takes `delay` seconds more.
     """
 
-    slot = Slot.ATTEMPT_TIMEOUT
+    order = LayerOrder.ATTEMPT_TIMEOUT
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class Chaos(Layer):
         self.struck = dict.fromkeys(self._shares, 0)
         """How many attempts met each failure."""
 
-    def counts(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """Return how many attempts met each failure."""
         return dict(self.struck)
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from isthmus._path import Path, Root
 from isthmus._query.ast import And, Not, Or, Predicate, SortKey
 from isthmus._query.build import OPERATORS, comparison
-from isthmus._query.evaluate import holds
-from isthmus._query.found import found, value_at
+from isthmus._query.evaluate import matches
+from isthmus._query.lookup import value_at, values_at
 from isthmus._record import Record
 from isthmus._values import INT_MAX, INT_MIN, JSON, kind_of
 from isthmus.errors import QueryError
@@ -90,7 +90,7 @@ class QueryMaker:
         }
 
     def _values_at(self, path: Path) -> list[JSON]:
-        return [v for record in self._records for v in found(record, path)][:200]
+        return [v for record in self._records for v in values_at(record, path)][:200]
 
     def _kinds_at(self, path: Path) -> frozenset[str]:
         kinds = {kind(v) for v in self._values[path]}
@@ -106,7 +106,7 @@ class QueryMaker:
         for attempt in range(tries):
             used: list[Used] = []
             predicate = self._tree(used, self._rng.choice((0, 0, 1, 1, 2)))
-            matching = tuple(record for record in self._records if holds(predicate, record))
+            matching = tuple(record for record in self._records if matches(predicate, record))
             if 0 < len(matching) < len(self._records) or attempt == tries - 1:
                 break
         return Made(predicate, tuple(used), matching)
@@ -225,7 +225,7 @@ class QueryMaker:
         """Return bounds between two numbers of one record: each holds for one of them, both for none."""
         some = self._rng.sample(self._records, min(len(self._records), 5))
         each = (
-            {v for v in found(record, path) if isinstance(v, int | float) and not isinstance(v, bool)}
+            {v for v in values_at(record, path) if isinstance(v, int | float) and not isinstance(v, bool)}
             for record in some
         )
         several = [sorted(numbers) for numbers in each if len(numbers) > 1]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from isthmus import Query, Record, UsageError
-from isthmus._clock import SYSTEM_CLOCK, Clock
+from isthmus._core.clock import SYSTEM_CLOCK, Clock
 from isthmus._query.ast import Predicate
 from isthmus._query.build import as_query
 from isthmus.transfer._digest import Digest, canonical_json, record_digest

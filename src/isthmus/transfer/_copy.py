@@ -14,7 +14,7 @@ from typing import Literal
 import orjson
 
 from isthmus import AsyncDatabase, BatchError, IsthmusError, NotWrittenError, Query, Record, UsageError
-from isthmus._clock import SYSTEM_CLOCK, Clock
+from isthmus._core.clock import SYSTEM_CLOCK, Clock
 from isthmus._query.ast import Predicate
 from isthmus._query.build import as_query
 from isthmus._query.codec import to_json

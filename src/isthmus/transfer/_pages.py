@@ -10,7 +10,7 @@ from typing import Self, TypeAlias
 import orjson
 
 from isthmus import AsyncDatabase, Collection, Query, QueryError, Record, RecordStream, field
-from isthmus._clock import Clock
+from isthmus._core.clock import Clock
 from isthmus.transfer._patience import patient
 
 Store: TypeAlias = "AsyncDatabase | Collection"

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from isthmus import IsthmusError
-from isthmus._clock import Clock
+from isthmus._core.clock import Clock
 
 R = TypeVar("R")
 ATTEMPTS = 6

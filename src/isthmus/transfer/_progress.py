@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from isthmus._clock import Clock
+from isthmus._core.clock import Clock
 
 _MEMORY = 10.0
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from isthmus._capability import Capabilities
-from isthmus._registry import Plugin
+from isthmus._core.capabilities import Capabilities
+from isthmus._core.registry import Plugin
 
 if TYPE_CHECKING:
-    from isthmus._config import BackendConfig
+    from isthmus._core.config import BackendConfig
     from isthmus.backends.elasticsearch.backend import ElasticsearchBackend
     from isthmus.backends.elasticsearch.config import ElasticsearchConfig
 

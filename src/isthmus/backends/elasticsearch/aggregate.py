@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from isthmus._executor import Aggregated, AggregateRequest
+from isthmus._core.executor import AggregateRequest, AggregateResult
 from isthmus._path import Path
 from isthmus._query.aggregate import Groups
 from isthmus._query.ast import Function, Measure
 from isthmus._query.order import NONE as NO_VALUE
-from isthmus._query.order import bracketed
+from isthmus._query.order import type_rank
 from isthmus.backends.elasticsearch.compile import Compiler, stored
 from isthmus.backends.elasticsearch.index import Index
 from isthmus.backends.elasticsearch.read import Plan, Reader
@@ -47,13 +47,13 @@ def computable(types: Mapping[str, str], measures: Sequence[Measure], by: Sequen
     return True
 
 
-async def aggregated(reader: Reader, index: Index, request: AggregateRequest) -> Aggregated:
+async def aggregated(reader: Reader, index: Index, request: AggregateRequest) -> AggregateResult:
     """Return partial states of the main records, and the aside."""
     paths = [m.path for m in request.measures if m.path is not None and stored(m.path)]
     by = list(request.by)
     async with reader.snapshot() as pit:
         plan = await reader.plan(request.where, (), [*paths, *by])
-        aside = await reader.aside(plan, pit)
+        recheck = await reader.recheck(plan, pit)
         try:
             if not computable(index.types, request.measures, by):
                 raise Inexact
@@ -62,7 +62,7 @@ async def aggregated(reader: Reader, index: Index, request: AggregateRequest) ->
             groups = Groups(request.measures)
             async for record in reader.main(plan, pit):
                 groups.add_record(record, by)
-    return Aggregated(groups, aside)
+    return AggregateResult(groups, recheck)
 
 
 async def _native(plan: Plan, compiler: Compiler, request: AggregateRequest, pit: Snapshot) -> Groups:
@@ -143,13 +143,13 @@ def _state(measure: Measure, said: Mapping[str, Any] | None, kind: str | None) -
                 return (NO_VALUE, None)
             if "buckets" in said:
                 buckets = said["buckets"]
-                return bracketed(_scalar(buckets[0]["key"], kind)) if buckets else (NO_VALUE, None)
+                return type_rank(_scalar(buckets[0]["key"], kind)) if buckets else (NO_VALUE, None)
             value = said[measure.function.value]
             if value is None:
                 return (NO_VALUE, None)
             if kind == "long" and abs(value) >= _EXACT:
                 raise Inexact
-            return bracketed(_scalar(value, kind))
+            return type_rank(_scalar(value, kind))
 
 
 def _sum(said: Mapping[str, Any], kind: str | None) -> int | float:

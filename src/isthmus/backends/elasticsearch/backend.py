@@ -6,35 +6,35 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-from isthmus._capability import Capabilities
-from isthmus._executor import (
+from isthmus._core.capabilities import Capabilities
+from isthmus._core.executor import (
     After,
-    Aggregated,
     AggregateRequest,
-    Change,
-    Kind,
+    AggregateResult,
+    CountResult,
+    ItemResult,
+    Mutation,
     NativePlan,
     Page,
     PageRequest,
     PoolStats,
-    Result,
-    Tally,
     TransactionExecutor,
     TransactionOptions,
+    WriteKind,
 )
-from isthmus._loop_pools import PerLoop
+from isthmus._core.loop_pools import LoopBound
+from isthmus._core.registry import driver
 from isthmus._path import Path
 from isthmus._query.ast import TRUE, Leaf, Measure, Predicate, SortKey
-from isthmus._query.split import Grade
+from isthmus._query.split import Pushdown
 from isthmus._record import Record
-from isthmus._registry import driver
 from isthmus._value import replace
 from isthmus.backends.elasticsearch import CAPABILITIES
 from isthmus.backends.elasticsearch.aggregate import aggregated, computable
 from isthmus.backends.elasticsearch.bulk import Bulk
 from isthmus.backends.elasticsearch.client import ClientPool, open_client
 from isthmus.backends.elasticsearch.config import ElasticsearchConfig
-from isthmus.backends.elasticsearch.grade import grade
+from isthmus.backends.elasticsearch.grade import pushdown
 from isthmus.backends.elasticsearch.index import Index
 from isthmus.backends.elasticsearch.native_index import NativeIndex
 from isthmus.backends.elasticsearch.native_read import NativeReader
@@ -62,9 +62,9 @@ class _NativeSupport:
     def __init__(self, index: NativeIndex) -> None:
         self._index = index
 
-    def grade(self, leaf: Leaf) -> Grade:
+    def pushdown(self, leaf: Leaf) -> Pushdown:
         """Return how well a leaf's query fits."""
-        return self._index.compiler.grade(leaf)
+        return self._index.compiler.pushdown(leaf)
 
     def orders(self, order: tuple[SortKey, ...]) -> bool:
         """Return whether pages can come in this order."""
@@ -81,9 +81,9 @@ class _Support:
     def __init__(self, index: Index) -> None:
         self._index = index
 
-    def grade(self, leaf: Leaf) -> Grade:
+    def pushdown(self, leaf: Leaf) -> Pushdown:
         """Return how well a leaf's query fits."""
-        return grade(leaf, self._index.fulltext, self._index.vectors)
+        return pushdown(leaf, self._index.fulltext, self._index.vectors)
 
     def orders(self, order: tuple[SortKey, ...]) -> bool:
         """Return whether pages can come in this order."""
@@ -103,7 +103,7 @@ class ElasticsearchBackend:
         driver("elasticsearch", extra="elasticsearch")
         driver("aiohttp", extra="elasticsearch")
         self._config = config
-        self._pools: PerLoop[ClientPool] = PerLoop(config.pool_key(), lambda: open_client(config))
+        self._pools: LoopBound[ClientPool] = LoopBound(config.pool_key(), lambda: open_client(config))
         self._collections: dict[str, _Collection] = {}
         self._closed = False
 
@@ -167,8 +167,8 @@ class ElasticsearchBackend:
         return await self._reading(pool, known.index).by_id(ids)
 
     async def write(
-        self, collection: str, kind: Kind, changes: Sequence[Change], *, atomic: bool
-    ) -> list[Result]:
+        self, collection: str, kind: WriteKind, mutations: Sequence[Mutation], *, atomic: bool
+    ) -> list[ItemResult]:
         """Apply changes of one kind; there is no atomic batch here."""
         if atomic:
             raise UnsupportedError("elasticsearch has no atomic batches", capability="atomic_batch")
@@ -182,7 +182,7 @@ class ElasticsearchBackend:
             max_bytes=self._config.bulk.bytes,
         )
         try:
-            return await writer.write(kind, changes)
+            return await writer.write(kind, mutations)
         finally:
             # Also when it failed: parts of it may be there.
             known.index.written += 1
@@ -235,12 +235,12 @@ class ElasticsearchBackend:
             reader = self._reading(pool, known.index)
         return await (reader.stream(request) if request.order is None else reader.page(request))
 
-    async def count(self, collection: str, where: Predicate) -> Tally:
+    async def count(self, collection: str, where: Predicate) -> CountResult:
         """Count the matching records."""
         reader, _ = await self._reader(collection)
         return await reader.count(where)
 
-    async def aggregate(self, collection: str, request: AggregateRequest) -> Aggregated:
+    async def aggregate(self, collection: str, request: AggregateRequest) -> AggregateResult:
         """Compute partial states."""
         reader, index = await self._reader(collection)
         return await aggregated(reader, index, request)

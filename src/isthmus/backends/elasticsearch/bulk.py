@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from isthmus._clock import SYSTEM_CLOCK, Clock
+from isthmus._core.clock import SYSTEM_CLOCK, Clock
 from isthmus.backends.elasticsearch.client import ClientPool
 from isthmus.backends.elasticsearch.config import BulkConfig
 from isthmus.backends.elasticsearch.errors import failed_answer, reason_of

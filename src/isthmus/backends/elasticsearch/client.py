@@ -20,7 +20,7 @@ from elastic_transport import AiohttpHttpNode, AsyncTransport, NodeConfig, Trans
 from elasticsearch.serializer import OrjsonSerializer
 
 from elasticsearch import AsyncElasticsearch
-from isthmus._executor import PoolStats
+from isthmus._core.executor import PoolStats
 from isthmus.backends.elasticsearch.config import ElasticsearchConfig
 from isthmus.backends.elasticsearch.errors import failed_answer, failed_call, never_sent
 from isthmus.errors import ConfigError, PoolTimeoutError, QueryError
@@ -125,7 +125,7 @@ class ClientPool:
         self._closed = True
         await self.client.close()
 
-    def abandon(self) -> None:
+    def discard(self) -> None:
         """Drop the sockets of a loop that is gone."""
         self._closed = True
         for node in self.client.transport.node_pool.all():

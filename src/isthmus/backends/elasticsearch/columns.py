@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
-from isthmus._changes import MOST_BYTES, Changes, quoted, together
-from isthmus._executor import Result
+from isthmus._core.executor import ItemResult
+from isthmus._core.mutation_batch import MAX_BYTES_PER_CHARACTER, MutationBatch, encode_together, quote_ids
 from isthmus._values import encode
 from isthmus.backends.elasticsearch.bulk import Bulk
 from isthmus.backends.elasticsearch.creates import Creates
@@ -22,21 +22,21 @@ _SHORT = 4_000
 _AROUND = 200
 
 
-def fits(index: Index, changes: Changes) -> bool:
+def fits(index: Index, mutations: MutationBatch) -> bool:
     """Return whether changes are such that `creates_in_columns` may make them."""
-    return changes.plain is not None and not index.vectors
+    return mutations.plain is not None and not index.vectors
 
 
 def creates_in_columns(
-    index: Index, bulk: Bulk, max_bytes: int, changes: Changes, results: list[Result | None]
+    index: Index, bulk: Bulk, max_bytes: int, mutations: MutationBatch, results: list[ItemResult | None]
 ) -> Generator[Creates, None, None]:
     """Yield chunks of creates, as `prepare.creates` does for a third of its price."""
-    data, ids = changes.plain or (), quoted(changes.ids)
+    data, ids = mutations.plain or (), quote_ids(mutations.ids)
     chunk, size, start = begun(), 0, 0
     while start < len(ids):
         stop = min(start + min(_TOGETHER, bulk.size), len(ids))
         items = data[start:stop]
-        texts = _texts(items, changes.ids, start, results)
+        texts = _texts(items, mutations.ids, start, results)
         at = [place for place, text in enumerate(texts, start) if text is not None]
         good = [text for text in texts if text is not None]
         if len(at) < len(items):
@@ -55,13 +55,15 @@ def creates_in_columns(
 
 
 def _texts(
-    items: Sequence[Any], ids: list[str], start: int, results: list[Result | None]
+    items: Sequence[Any], ids: list[str], start: int, results: list[ItemResult | None]
 ) -> Sequence[str | None]:
     """Return the records as JSON; None for one that is invalid, whose result that is."""
-    return together(items, LARGEST) or [_text(item, ids, at, results) for at, item in enumerate(items, start)]
+    return encode_together(items, LARGEST) or [
+        _text(item, ids, at, results) for at, item in enumerate(items, start)
+    ]
 
 
-def _text(item: Any, ids: list[str], at: int, results: list[Result | None]) -> str | None:
+def _text(item: Any, ids: list[str], at: int, results: list[ItemResult | None]) -> str | None:
     try:
         text = encode(item)
         if len(text) > LARGEST:
@@ -88,7 +90,7 @@ def _parts(texts: list[str], max_bytes: int) -> Iterator[slice]:
 def _bytes_of(texts: list[str]) -> int:
     length = sum(map(len, texts))
     plain = all(map(str.isascii, texts))
-    return (length if plain else length * MOST_BYTES) + _AROUND * len(texts)
+    return (length if plain else length * MAX_BYTES_PER_CHARACTER) + _AROUND * len(texts)
 
 
 def _shapes(shapes: Shapes, items: Sequence[Any], texts: list[str]) -> list[Shape]:

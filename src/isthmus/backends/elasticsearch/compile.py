@@ -12,6 +12,7 @@ from typing import Any, TypeAlias, assert_never
 
 from isthmus._path import Path, Root
 from isthmus._query.ast import (
+    KNN,
     RANKED,
     And,
     Between,
@@ -23,14 +24,13 @@ from isthmus._query.ast import (
     In,
     Leaf,
     Like,
-    Matches,
-    Nearest,
     Not,
     Or,
     Ordered,
     Predicate,
     Regex,
     StartsWith,
+    TextMatch,
     leaves,
 )
 from isthmus._query.text import ANY_RUN, parse_like
@@ -214,9 +214,9 @@ class Compiler:
                 return self._range(path, {"gte": low, "lte": high})
             case Exists():
                 return self._exists(path)
-            case Matches(_, text):
+            case TextMatch(_, text):
                 return self._match(path, text)
-            case Nearest():
+            case KNN():
                 return ALL  # it stands beside the query: `vectors.nearest`
             case Like() | Regex() | StartsWith() | EndsWith() | Contains():
                 return self._text(leaf)

@@ -9,8 +9,8 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from isthmus._config import BackendConfig, Part
-from isthmus._loop_pools import secret_digest
+from isthmus._core.config import BackendConfig, Part
+from isthmus._core.loop_pools import secret_digest
 from isthmus.errors import ConfigError
 
 DEFAULT_HOST = "http://localhost:9200"

@@ -7,7 +7,7 @@ our own first attempt. (An id made for the change itself is ours for sure: `outc
 
 from __future__ import annotations
 
-from isthmus._executor import Change, Kind, Result
+from isthmus._core.executor import ItemResult, Mutation, WriteKind
 from isthmus._values import decode
 from isthmus.backends.elasticsearch.bulk import Item
 from isthmus.backends.elasticsearch.client import ClientPool
@@ -28,8 +28,8 @@ def refused_again(item: Item) -> bool:
 
 
 async def created(
-    pool: ClientPool, index: Index, change: Change, item: Item, time: str, said: Result
-) -> Result:
+    pool: ClientPool, index: Index, mutation: Mutation, item: Item, time: str, said: ItemResult
+) -> ItemResult:
     """Return the result of a create whose id the caller chose, sent at that time.
 
     A record that was created before is another's. One of the same time or later may be ours, or
@@ -38,30 +38,36 @@ async def created(
     if not isinstance(said, IsthmusError):
         return said
     try:
-        (hit,) = await get_many(pool, index, [change.id], only="created_at")
+        (hit,) = await get_many(pool, index, [mutation.id], only="created_at")
     except StoreError:  # the store does not tell
         hit = None
     if hit is not None and hit["_source"]["created_at"] < time:
         return said
-    return doubtful(Kind.CREATE, index, change, item, said)
+    return doubtful(WriteKind.CREATE, index, mutation, item, said)
 
 
 async def replaced(
-    pool: ClientPool, index: Index, kind: Kind, change: Change, item: Item, sent: Prepared, said: Result
-) -> Result:
+    pool: ClientPool,
+    index: Index,
+    kind: WriteKind,
+    mutation: Mutation,
+    item: Item,
+    sent: Prepared,
+    said: ItemResult,
+) -> ItemResult:
     """Return the result of a replace, update or upsert.
 
     Without a version, the record as we sent it, with our time, is what was asked for. Otherwise it
     may have been ours and changed since, and to do it once more would undo that: the doubt stays.
     """
-    if change.if_version is None:
+    if mutation.if_version is None:
         try:
-            (hit,) = await get_many(pool, index, [change.id])
+            (hit,) = await get_many(pool, index, [mutation.id])
         except StoreError:  # the store does not tell
             hit = None
         if hit is not None and _as_sent(hit, sent):
             return version_of(hit)
-    return doubtful(kind, index, change, item, said)
+    return doubtful(kind, index, mutation, item, said)
 
 
 def _as_sent(hit: dict[str, object], sent: Prepared) -> bool:

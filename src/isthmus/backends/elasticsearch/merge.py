@@ -8,7 +8,7 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from isthmus._executor import Change, Kind, Result, refusal
+from isthmus._core.executor import ItemResult, Mutation, WriteKind, refusal
 from isthmus._values import decode, encode
 from isthmus.backends.elasticsearch import doubt
 from isthmus.backends.elasticsearch.bulk import Bulk, Item
@@ -26,18 +26,24 @@ class Merge:
     """One chunk of changes of one kind, tried until each is made or refused."""
 
     def __init__(
-        self, pool: ClientPool, index: Index, bulk: Bulk, kind: Kind, changes: Sequence[Change], attempts: int
+        self,
+        pool: ClientPool,
+        index: Index,
+        bulk: Bulk,
+        kind: WriteKind,
+        mutations: Sequence[Mutation],
+        attempts: int,
     ) -> None:
         self._pool = pool
         self._index = index
         self._bulk = bulk
         self._kind = kind
-        self._changes = changes
+        self._changes = mutations
         self._attempts = attempts
 
-    async def apply(self, chunk: list[Prepared], results: list[Result | None]) -> None:
+    async def apply(self, chunk: list[Prepared], results: list[ItemResult | None]) -> None:
         """Fill in the results of a chunk."""
-        changes, pending = self._changes, chunk
+        mutations, pending = self._changes, chunk
         for attempt in range(self._attempts):
             if attempt:
                 await asyncio.sleep(random.random() * min(0.01 * 2**attempt, 0.5))  # noqa: S311
@@ -53,42 +59,42 @@ class Merge:
             for (prepared, document), item in zip(ready, items, strict=True):
                 at = prepared.at
                 if doubt.refused_again(item):
-                    said = replaced(self._kind, self._index, changes[at], item)
+                    said = replaced(self._kind, self._index, mutations[at], item)
                     results[at] = await doubt.replaced(
-                        self._pool, self._index, self._kind, changes[at], item, document, said
+                        self._pool, self._index, self._kind, mutations[at], item, document, said
                     )
-                elif item.status == 409 and changes[at].if_version is None:
+                elif item.status == 409 and mutations[at].if_version is None:
                     pending.append(prepared)
                 else:
-                    results[at] = replaced(self._kind, self._index, changes[at], item)
+                    results[at] = replaced(self._kind, self._index, mutations[at], item)
             if not pending:
                 return
         for prepared in pending:
             results[prepared.at] = ConflictError(
                 f"{self._kind.value}: others changed the record in each of {self._attempts} attempts",
-                record_id=changes[prepared.at].id,
+                record_id=mutations[prepared.at].id,
             )
 
     async def _ready(
-        self, pending: Sequence[Prepared], results: list[Result | None]
+        self, pending: Sequence[Prepared], results: list[ItemResult | None]
     ) -> list[tuple[Prepared, Prepared]]:
         """Read the records and return the changes that can be made, each with what is to be sent."""
         kind = self._kind
-        wanted = None if kind is Kind.UPDATE else "created_at"
+        wanted = None if kind is WriteKind.UPDATE else "created_at"
         ids = [self._changes[prepared.at].id for prepared in pending]
         hits = await get_many(self._pool, self._index, ids, only=wanted)
         now = time_text(dt.datetime.now(dt.UTC))
         ready = []
         for prepared, hit in zip(pending, hits, strict=True):
-            change = self._changes[prepared.at]
-            no = refusal(kind, change, None if hit is None else version_of(hit))
+            mutation = self._changes[prepared.at]
+            no = refusal(kind, mutation, None if hit is None else version_of(hit))
             if no is not None:
                 results[prepared.at] = no
                 continue
             try:
                 ready.append((prepared, self._conditional(prepared, hit, now)))
             except InvalidRecordError as error:  # the merged record is too large
-                error.record_id = change.id
+                error.record_id = mutation.id
                 results[prepared.at] = error
         return ready
 
@@ -108,7 +114,7 @@ class Merge:
             return prepared.sent(b"", times_json(now, now))
         head = b'{"index":{"_id":' + prepared.identity + condition(version_of(hit)) + b"}}\n"
         times = times_json(hit["_source"]["created_at"], now)
-        if self._kind is not Kind.UPDATE:
+        if self._kind is not WriteKind.UPDATE:
             return prepared.sent(head, times)
         data, metadata = contents(hit["_source"])
         data = {**data, **decode(prepared.data)}

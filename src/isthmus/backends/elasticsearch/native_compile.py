@@ -7,6 +7,7 @@ from typing import Any, assert_never
 
 from isthmus._path import Path, Root
 from isthmus._query.ast import (
+    KNN,
     And,
     Between,
     Contains,
@@ -17,8 +18,6 @@ from isthmus._query.ast import (
     In,
     Leaf,
     Like,
-    Matches,
-    Nearest,
     Not,
     Or,
     Ordered,
@@ -26,8 +25,9 @@ from isthmus._query.ast import (
     Regex,
     SortKey,
     StartsWith,
+    TextMatch,
 )
-from isthmus._query.split import Grade
+from isthmus._query.split import Pushdown
 from isthmus._query.text import parse_like
 from isthmus.backends.elasticsearch import pattern
 from isthmus.backends.elasticsearch.compile import ALL, NONE, Query, both, either
@@ -51,15 +51,15 @@ class NativeCompiler:
         self._fields = fields
         self._approximate = approximate
 
-    def grade(self, leaf: Leaf) -> Grade:
+    def pushdown(self, leaf: Leaf) -> Pushdown:
         """Return how well a leaf's query fits."""
         if self.nowhere(leaf.path):
-            return Grade.EXACT
+            return Pushdown.EXACT
         query = self.leaf(leaf)
         if query is None:
-            return Grade.NONE
-        exact = self._approximate or isinstance(leaf, Matches) or leaf.path.root is Root.ID
-        return Grade.EXACT if exact else Grade.SUPERSET
+            return Pushdown.NONE
+        exact = self._approximate or isinstance(leaf, TextMatch) or leaf.path.root is Root.ID
+        return Pushdown.EXACT if exact else Pushdown.SUPERSET
 
     def tree(self, predicate: Predicate, *, scored: bool = False) -> Query:
         """Return the query of a predicate, each leaf of which has one."""
@@ -74,7 +74,7 @@ class NativeCompiler:
                 query = NONE if self.nowhere(leaf.path) else self.leaf(leaf)
                 if query is None:  # it had one when the query was planned
                     raise UnavailableError("elasticsearch: the index's mapping was changed just now")
-                if scored and not isinstance(leaf, Matches):
+                if scored and not isinstance(leaf, TextMatch):
                     return {"constant_score": {"filter": query, "boost": 0}}
                 return query
 
@@ -96,9 +96,9 @@ class NativeCompiler:
     def leaf(self, leaf: Leaf) -> Query | None:
         """Return the query of a leaf; None if there is none that surely finds all it holds for."""
         path = leaf.path
-        if isinstance(leaf, Matches):
+        if isinstance(leaf, TextMatch):
             return {"match": {self.words(path, "match()"): {"query": leaf.text}}}
-        if isinstance(leaf, Nearest):
+        if isinstance(leaf, KNN):
             raise UnsupportedError("nearest() needs an index that isthmus made", capability="vectors")
         if path.root is Root.ID:
             return self._by_id(leaf)
@@ -143,7 +143,7 @@ class NativeCompiler:
             case Like() | Regex() | StartsWith() | EndsWith() | Contains():
                 whole = field.kind == "keyword" and field.searchable and not field.normalized
                 return self._text(leaf, field) if whole else None
-            case EqualList() | Matches() | Nearest():
+            case EqualList() | TextMatch() | KNN():
                 return None
             case _:
                 assert_never(leaf)

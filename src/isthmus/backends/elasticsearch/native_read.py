@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from isthmus._executor import Page, PageRequest
+from isthmus._core.executor import Page, PageRequest
 from isthmus._path import Path, Root
 from isthmus._query.ast import Predicate, SortKey
 from isthmus._record import Record, _set_data, _set_metadata, _set_raw

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from isthmus._executor import Change, Kind, Result
+from isthmus._core.executor import ItemResult, Mutation, WriteKind
 from isthmus.backends.elasticsearch.bulk import Item
 from isthmus.backends.elasticsearch.index import Index
 from isthmus.errors import AlreadyExistsError, Applied, ConflictError, InvalidRecordError, IsthmusError
@@ -12,7 +12,7 @@ from isthmus.errors import AlreadyExistsError, Applied, ConflictError, InvalidRe
 _REFUSED = ("parsing", "illegal_argument", "mapper", "input_coercion", "stream_constraints")
 
 
-def doing(kind: Kind, index: Index) -> str:
+def doing(kind: WriteKind, index: Index) -> str:
     """Return what is being done, for an error's text."""
     return f"{kind.value} in {index.name}"
 
@@ -26,55 +26,57 @@ def unparsed(items: Sequence[Item]) -> list[int]:
     ]
 
 
-def created(index: Index, change: Change, item: Item) -> Result:
+def created(index: Index, mutation: Mutation, item: Item) -> ItemResult:
     """Return the result of a create."""
     if item.status == 201:
-        return change.id
+        return mutation.id
     if item.status != 409:
-        return failure(Kind.CREATE, index, change, item)
-    if change.own_id:
+        return failure(WriteKind.CREATE, index, mutation, item)
+    if mutation.own_id:
         # The id was made for this very change: whoever sent it twice, we or the cluster within
         # itself, nobody else can have written it.
-        return change.id
-    return AlreadyExistsError(f"a record {change.id!r} exists", record_id=change.id)
+        return mutation.id
+    return AlreadyExistsError(f"a record {mutation.id!r} exists", record_id=mutation.id)
 
 
-def deleted(index: Index, change: Change, item: Item) -> Result:
+def deleted(index: Index, mutation: Mutation, item: Item) -> ItemResult:
     """Return the result of a delete."""
     if item.status == 409:
-        return conflict(change)
+        return conflict(mutation)
     if item.status == 404 and not item.kind:
         return False
-    return True if item.status == 200 else failure(Kind.DELETE, index, change, item)
+    return True if item.status == 200 else failure(WriteKind.DELETE, index, mutation, item)
 
 
-def replaced(kind: Kind, index: Index, change: Change, item: Item) -> Result:
+def replaced(kind: WriteKind, index: Index, mutation: Mutation, item: Item) -> ItemResult:
     """Return the result of a replace, update or upsert."""
     if item.status == 409:
-        return conflict(change)
-    return item.version if item.status in (200, 201) else failure(kind, index, change, item)
+        return conflict(mutation)
+    return item.version if item.status in (200, 201) else failure(kind, index, mutation, item)
 
 
-def failure(kind: Kind, index: Index, change: Change, item: Item) -> IsthmusError:
+def failure(kind: WriteKind, index: Index, mutation: Mutation, item: Item) -> IsthmusError:
     """Return the error of an item that failed for another reason than its record's state."""
     if item.status == 413:
-        return InvalidRecordError(f"data: {item.reason}", path="data", record_id=change.id)
+        return InvalidRecordError(f"data: {item.reason}", path="data", record_id=mutation.id)
     if item.status == 404 and "index_not_found" in item.kind:
         return index.gone()
-    return item.failure(f"{doing(kind, index)} ({change.id!r})")
+    return item.failure(f"{doing(kind, index)} ({mutation.id!r})")
 
 
-def conflict(change: Change) -> ConflictError:
+def conflict(mutation: Mutation) -> ConflictError:
     """Return the error of a change that came too late."""
     return ConflictError(
-        f"record {change.id!r} is not at version {change.if_version!r} any more", record_id=change.id
+        f"record {mutation.id!r} is not at version {mutation.if_version!r} any more", record_id=mutation.id
     )
 
 
-def doubtful(kind: Kind, index: Index, change: Change, item: Item, later: Result) -> IsthmusError:
+def doubtful(
+    kind: WriteKind, index: Index, mutation: Mutation, item: Item, later: ItemResult
+) -> IsthmusError:
     """Return the error of a change that an earlier attempt may have made, with what came after it."""
     assert item.earlier is not None
-    error = failure(kind, index, change, item.earlier)
+    error = failure(kind, index, mutation, item.earlier)
     error.applied = Applied.MAYBE
     error.add_note(f"it was sent again, which ended with {type(later).__name__}: {later}")
     return error

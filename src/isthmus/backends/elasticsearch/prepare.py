@@ -9,8 +9,8 @@ from typing import Any
 
 import orjson
 
-from isthmus._changes import Changes
-from isthmus._executor import Change, Kind, Result
+from isthmus._core.executor import ItemResult, Mutation, WriteKind
+from isthmus._core.mutation_batch import MutationBatch
 from isthmus._values import decode
 from isthmus.backends.elasticsearch import CAPABILITIES, vectors
 from isthmus.backends.elasticsearch.bulk import Bulk
@@ -95,32 +95,32 @@ def creates(
     index: Index,
     bulk: Bulk,
     max_bytes: int,
-    changes: Sequence[Change],
+    mutations: Sequence[Mutation],
     positions: Sequence[int],
-    results: list[Result | None],
+    results: list[ItemResult | None],
 ) -> Generator[Creates, None, None]:
     """Yield chunks of creates; encodes while earlier ones are under way."""
     shapes, beside = index.data_shapes, index.metadata_shapes
     chunk, size = begun(), 0
     for at in positions:
-        change = changes[at]
+        mutation = mutations[at]
         try:
-            data, metadata = encoded(change)
+            data, metadata = encoded(mutation)
         except InvalidRecordError as error:
-            error.record_id = change.id
+            error.record_id = mutation.id
             results[at] = error
             continue
         length = len(data) + len(metadata) + 200
         if size and (len(chunk.at) >= bulk.size or size + length > max_bytes):
             yield chunk
             chunk, size = begun(), 0
-        shape = shape_of(shapes, data, change.data)
+        shape = shape_of(shapes, data, mutation.data)
         if metadata == NO_METADATA and not index.vectors:
-            chunk.add(at, json_of(change.id), data, shape)
+            chunk.add(at, json_of(mutation.id), data, shape)
         else:
-            other = None if metadata == NO_METADATA else shape_of(beside, metadata, change.metadata)
+            other = None if metadata == NO_METADATA else shape_of(beside, metadata, mutation.metadata)
             near = vectors.beside(index.vectors, data) if index.vectors else b""
-            chunk.add(at, json_of(change.id), data, shape, metadata, other, near)
+            chunk.add(at, json_of(mutation.id), data, shape, metadata, other, near)
             length += len(near)
         size += length
     if size:
@@ -131,19 +131,19 @@ def chunks(
     index: Index,
     bulk: Bulk,
     max_bytes: int,
-    kind: Kind,
-    changes: Sequence[Change],
+    kind: WriteKind,
+    mutations: Sequence[Mutation],
     positions: Sequence[int],
-    results: list[Result | None],
+    results: list[ItemResult | None],
 ) -> Generator[list[Prepared], None, None]:
     """Yield chunks of prepared changes; encodes while earlier ones are under way."""
     chunk: list[Prepared] = []
     size = 0
     for at in positions:
         try:
-            prepared = _prepare(index, kind, at, changes[at])
+            prepared = _prepare(index, kind, at, mutations[at])
         except InvalidRecordError as error:
-            error.record_id = changes[at].id
+            error.record_id = mutations[at].id
             results[at] = error
             continue
         length = len(prepared.data) + len(prepared.metadata)
@@ -156,12 +156,12 @@ def chunks(
         yield chunk
 
 
-def _prepare(index: Index, kind: Kind, at: int, change: Change) -> Prepared:
-    identity = json_of(change.id)
-    if kind is Kind.DELETE:
+def _prepare(index: Index, kind: WriteKind, at: int, mutation: Mutation) -> Prepared:
+    identity = json_of(mutation.id)
+    if kind is WriteKind.DELETE:
         return Prepared(at, identity, b"", b"", _NO_SHAPE, None)
-    data, metadata = encoded(change)
-    return shaped(index, at, identity, data, metadata, change.data, change.metadata)
+    data, metadata = encoded(mutation)
+    return shaped(index, at, identity, data, metadata, mutation.data, mutation.metadata)
 
 
 def begun() -> Creates:
@@ -170,12 +170,12 @@ def begun() -> Creates:
     return Creates(now)
 
 
-def encoded(change: Change) -> tuple[bytes, bytes]:
+def encoded(mutation: Mutation) -> tuple[bytes, bytes]:
     """Return a change's data and metadata as JSON, of a size that can be stored."""
-    data = change.encoded()
+    data = mutation.encoded()
     metadata = NO_METADATA
-    if change.metadata or change.raw_metadata is not None:
-        metadata = change.encoded_metadata()
+    if mutation.metadata or mutation.raw_metadata is not None:
+        metadata = mutation.encoded_metadata()
     length = len(data) + len(metadata)
     if length > LARGEST:
         raise InvalidRecordError(f"data: the record has {length} bytes, more than {LARGEST}", path="data")
@@ -194,16 +194,20 @@ def shape_of(shapes: Shapes, encoded: bytes, given: Any) -> Shape:
     return shapes.of(decode(encoded))
 
 
-def rounds(changes: Sequence[Change]) -> list[Sequence[int]]:
+def rounds(mutations: Sequence[Mutation]) -> list[Sequence[int]]:
     """Return positions in rounds without a repeated id: the k-th change of an id is in the k-th round."""
-    ids = set(changes.ids) if isinstance(changes, Changes) else {change.id for change in changes}
-    if len(ids) == len(changes):
-        return [range(len(changes))] if changes else []
+    ids = (
+        set(mutations.ids)
+        if isinstance(mutations, MutationBatch)
+        else {mutation.id for mutation in mutations}
+    )
+    if len(ids) == len(mutations):
+        return [range(len(mutations))] if mutations else []
     seen: dict[str, int] = {}
     rounds: list[list[int]] = []
-    for at, change in enumerate(changes):
-        turn = seen.get(change.id, 0)
-        seen[change.id] = turn + 1
+    for at, mutation in enumerate(mutations):
+        turn = seen.get(mutation.id, 0)
+        seen[mutation.id] = turn + 1
         if turn == len(rounds):
             rounds.append([])
         rounds[turn].append(at)

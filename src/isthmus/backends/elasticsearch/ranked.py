@@ -6,9 +6,9 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from isthmus._hit import Hit, Passage
 from isthmus._path import Path
 from isthmus._record import Record
+from isthmus._search_hit import Hit, Passage
 
 # Of longer texts the beginning is searched for passages (an index setting's default, which is a limit).
 _ANALYZED = 1_000_000

@@ -15,9 +15,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from isthmus._executor import MORE, After, NativePlan, Page, PageRequest, Tally
+from isthmus._core.executor import MORE, After, CountResult, NativePlan, Page, PageRequest
 from isthmus._path import Path, Root
-from isthmus._query.ast import RANKED, Nearest, Predicate, SortKey, leaves
+from isthmus._query.ast import KNN, RANKED, Predicate, SortKey, leaves
 from isthmus._record import Record
 from isthmus._value import replace
 from isthmus._values import INT_MAX
@@ -64,10 +64,10 @@ class Plan:
     """A search in its native parts."""
 
     main: Query
-    aside: Query
+    recheck: Query
     """For the records to be judged here; `NONE` if no path of the query can be odd."""
     sorting: Sorting
-    near: Nearest | None = None
+    near: KNN | None = None
     """To be found among the main records, by `ask`."""
     vectors: Vectors = field(default_factory=dict)
     odd: frozenset[str] = frozenset()
@@ -77,7 +77,7 @@ class Plan:
     @property
     def mixes(self) -> bool:
         """Whether the aside may be found by the same search, in whatever places, as the main records."""
-        no_part = self.main is NONE or self.aside is NONE
+        no_part = self.main is NONE or self.recheck is NONE
         return not no_part and self.near is None and not self.sorting.scored
 
     def ask(self) -> dict[str, Any]:
@@ -91,15 +91,15 @@ class Plan:
         odd, obj = source.get("odd", ()), source.get("obj", ())
         return not (self.odd.isdisjoint(odd) and self.obj.isdisjoint(obj))
 
-    def check(self, aside: Sequence[Record]) -> Sequence[Record]:
+    def check(self, recheck: Sequence[Record]) -> Sequence[Record]:
         """Return the aside; raises `UnsupportedError` where the nearest may be among it."""
-        if aside and self.near is not None:
+        if recheck and self.near is not None:
             raise UnsupportedError(
-                f"{len(aside)} records must be judged here because their values disagree with the index's"
+                f"{len(recheck)} records must be judged here because their values disagree with the index's"
                 " types, which nearest() cannot wait for: the k nearest may be among them",
                 capability="exact",
             )
-        return aside
+        return recheck
 
 
 class Reader:
@@ -129,7 +129,7 @@ class Reader:
         valued = Sorting(order, Compiler({}, ())).paths() + list(extra)
         paths = list(dict.fromkeys([*judged_paths(where), *valued]))
         await self._index.know(self._pool, [field_name(path) for path in paths if is_plain(path)])
-        near = next((leaf for leaf in leaves(where) if isinstance(leaf, Nearest)), None)
+        near = next((leaf for leaf in leaves(where) if isinstance(leaf, KNN)), None)
         scored = near is None and (ranked or any(key.path.root is Root.SCORE for key in order))
         compiler = Compiler(self._index.types, self._index.fulltext, scored=scored)
         sorting = Sorting(order, compiler)
@@ -145,8 +145,8 @@ class Reader:
         odd, obj = odd_at(paths), object_at(valued)
         apart = either([odd, obj] if valued else [odd])
         main = without(core, apart, scored=scored)
-        aside = both([apart, compiler.tree(where, Bound.UPPER)])
-        return Plan(main, aside, sorting, near, self._index.vectors, _marks(odd), _marks(obj))
+        recheck = both([apart, compiler.tree(where, Bound.UPPER)])
+        return Plan(main, recheck, sorting, near, self._index.vectors, _marks(odd), _marks(obj))
 
     async def page(self, request: PageRequest) -> Page:
         """Return one ordered page."""
@@ -170,9 +170,9 @@ class Reader:
             if request.size < LARGEST_PAGE or page.after is None:
                 return page
         async with self.snapshot() as pit:
-            aside = [record async for record in self._aside(plan, pit)]
+            recheck = [record async for record in self._aside(plan, pit)]
             hits = await self._long(plan, request, pit)
-        return self._paged(hits, request.size, aside)
+        return self._paged(hits, request.size, recheck)
 
     async def _ranked_page(self, plan: Plan, request: PageRequest) -> Page:
         """Return one ordered page with scores and passages, all of it in one answer."""
@@ -183,11 +183,11 @@ class Reader:
         body = _main_body(plan, size + 1) | passages.clause() | {"track_scores": True}
         if request.offset:
             body["from"] = request.offset
-        answer, aside = await self._together(plan, body)
+        answer, recheck = await self._together(plan, body)
         found = answer["hits"]["hits"]
         if len(found) > size and request.size > size:
             raise QueryError(f"hits() reaches {self._window} hits at most: give a limit")
-        page = self._paged(found, size, aside)
+        page = self._paged(found, size, recheck)
         return replace(page, hits=passages.hits(found, page.records))
 
     def _words(self) -> Words:
@@ -202,8 +202,8 @@ class Reader:
             body = _main_body(plan, size)
             if place is not None:
                 body["search_after"] = place
-            elif plan.aside is not NONE:
-                odd = await pit.search({"query": plan.aside, "size": 0, "track_total_hits": 1})
+            elif plan.recheck is not NONE:
+                odd = await pit.search({"query": plan.recheck, "size": 0, "track_total_hits": 1})
                 if odd["hits"]["total"]["value"]:
                     raise UnsupportedError(
                         "some records must be judged here, which a consistent stream with an order"
@@ -231,23 +231,23 @@ class Reader:
             body["from"] = request.offset
         if request.after is not None:
             body["search_after"] = plan.sorting.after(request.after)
-        answer, aside = await self._together(plan, body)
-        return self._paged(answer["hits"]["hits"], request.size, aside)
+        answer, recheck = await self._together(plan, body)
+        return self._paged(answer["hits"]["hits"], request.size, recheck)
 
     async def _whole_page(self, plan: Plan, size: int) -> Page:
         """Return everything: what is in one answer together is of one state of the index."""
-        found = await self._search(_main_body(plan, size + 1) | {"query": either([plan.main, plan.aside])})
+        found = await self._search(_main_body(plan, size + 1) | {"query": either([plan.main, plan.recheck])})
         hits = found["hits"]["hits"]
         if len(hits) > size:
             return Page([], MORE)
         main: list[dict[str, Any]] = []
-        aside: list[dict[str, Any]] = []
+        recheck: list[dict[str, Any]] = []
         for hit in hits:
-            (aside if plan.apart(hit["_source"]) else main).append(hit)
-        return Page(self.records(main), None, records_of(aside))
+            (recheck if plan.apart(hit["_source"]) else main).append(hit)
+        return Page(self.records(main), None, records_of(recheck))
 
-    def _paged(self, hits: list[dict[str, Any]], size: int, aside: list[Record]) -> Page:
-        return Page(self.records(hits[:size]), MORE if len(hits) > size else None, aside)
+    def _paged(self, hits: list[dict[str, Any]], size: int, recheck: list[Record]) -> Page:
+        return Page(self.records(hits[:size]), MORE if len(hits) > size else None, recheck)
 
     def records(self, hits: Iterable[Mapping[str, Any]]) -> list[Record]:
         """Return the records of hits."""
@@ -285,14 +285,14 @@ class Reader:
     async def stream(self, request: PageRequest) -> Page:
         """Return one page in any order, from a snapshot that the token names."""
         size = min(request.size, LARGEST_PAGE)
-        aside: list[Record] = []
+        recheck: list[Record] = []
         pit, place = await self._resumed(request.after)
         keep = False
         try:
             # After the snapshot was taken, lest a field that came in between be unknown.
             plan = await self.plan(request.where)
             if place is None:
-                aside = [record async for record in self._aside(plan, pit)]
+                recheck = [record async for record in self._aside(plan, pit)]
             # The k nearest are those of the whole.
             slices = Slices(place, 1 if plan.near is not None else self._slices)
             hits = await slices.page(pit, plan.ask(), size)
@@ -300,13 +300,13 @@ class Reader:
         finally:
             if not keep:
                 await asyncio.shield(pit.close())
-        return Page(self.records(hits), (_STREAM, pit.id, slices.places) if keep else None, aside)
+        return Page(self.records(hits), (_STREAM, pit.id, slices.places) if keep else None, recheck)
 
-    async def count(self, where: Predicate) -> Tally:
+    async def count(self, where: Predicate) -> CountResult:
         """Return how many match."""
         plan = await self.plan(where)
-        answer, aside = await self._together(plan, {**plan.ask(), "size": 0, "track_total_hits": True})
-        return Tally(answer["hits"]["total"]["value"], aside)
+        answer, recheck = await self._together(plan, {**plan.ask(), "size": 0, "track_total_hits": True})
+        return CountResult(answer["hits"]["total"]["value"], recheck)
 
     async def explain(self, request: PageRequest) -> NativePlan:
         """Return the main query as JSON, and what would be judged here."""
@@ -316,18 +316,18 @@ class Reader:
         if request.after is not None and request.order is not None:
             body["search_after"] = plan.sorting.after(request.after)
         details: dict[str, Any] = {"index": self._index.name}
-        if plan.aside is not NONE:
-            count = await self._search({"query": plan.aside, "size": 0, "track_total_hits": True})
-            details |= {"aside": plan.aside, "judged_here": count["hits"]["total"]["value"]}
+        if plan.recheck is not NONE:
+            count = await self._search({"query": plan.recheck, "size": 0, "track_total_hits": True})
+            details |= {"aside": plan.recheck, "judged_here": count["hits"]["total"]["value"]}
         text = json_text(body).decode()
         return NativePlan(f"POST {self._index.url}/_search {text}", index=self._index.name, details=details)
 
     async def _together(self, plan: Plan, body: dict[str, Any]) -> tuple[dict[str, Any], list[Record]]:
         """Return the main answer and the aside of one state of the index."""
-        if plan.aside is NONE:
+        if plan.recheck is NONE:
             return await self._search(body), []
         first: dict[str, Any] = {
-            "query": plan.aside,
+            "query": plan.recheck,
             "size": _MOST_ASIDE,
             "seq_no_primary_term": True,
             "track_total_hits": True,
@@ -346,8 +346,8 @@ class Reader:
         if before["hits"]["total"]["value"] <= _MOST_ASIDE and _states(before) == _states(after):
             return main, list(plan.check(records_of(before["hits"]["hits"])))
         async with self.snapshot() as pit:
-            aside = [record async for record in self._aside(plan, pit)]
-            return await pit.search(body), aside
+            recheck = [record async for record in self._aside(plan, pit)]
+            return await pit.search(body), recheck
 
     def _checked(self, answer: dict[str, Any]) -> dict[str, Any]:
         if "error" in answer:
@@ -365,9 +365,9 @@ class Reader:
         return checked_shards(answer, self._doing)
 
     async def _aside(self, plan: Plan, pit: Snapshot) -> AsyncIterator[Record]:
-        if plan.aside is NONE:
+        if plan.recheck is NONE:
             return
-        async for hits in pit.pages({"query": plan.aside}, _ASIDE_PAGE):
+        async for hits in pit.pages({"query": plan.recheck}, _ASIDE_PAGE):
             for record in plan.check(records_of(hits)):
                 yield record
 
@@ -377,7 +377,7 @@ class Reader:
             for record in self.records(hits):
                 yield record
 
-    async def aside(self, plan: Plan, pit: Snapshot) -> list[Record]:
+    async def recheck(self, plan: Plan, pit: Snapshot) -> list[Record]:
         """Return the aside of a plan in a snapshot."""
         return [record async for record in self._aside(plan, pit)]
 

@@ -6,7 +6,7 @@ import datetime as dt
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from isthmus._record import Record, _set_data, _set_id, known
+from isthmus._record import Record, _set_data, _set_id, decoded_record
 from isthmus._values import decode
 from isthmus.backends.elasticsearch.layout import version_of
 
@@ -84,4 +84,4 @@ def _whole(hit: Mapping[str, Any], source: Mapping[str, Any]) -> Record:
     """Return the record of a document that holds its JSON as one text."""
     data, metadata = contents(source)
     times = _time(source["created_at"]), _time(source["updated_at"])
-    return known(source["id"], data, metadata, version_of(hit), *times)
+    return decoded_record(source["id"], data, metadata, version_of(hit), *times)

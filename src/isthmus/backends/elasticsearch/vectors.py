@@ -16,7 +16,7 @@ from typing import Any
 
 import orjson
 
-from isthmus._query.ast import Nearest
+from isthmus._query.ast import KNN
 from isthmus._values import decode
 from isthmus.backends.elasticsearch.config import VectorConfig
 from isthmus.errors import ConfigError, QueryError, UnsupportedError
@@ -97,7 +97,7 @@ def _vector(data: Any, name: str, vector: VectorConfig) -> list[float] | None:
     return value
 
 
-def nearest(leaf: Nearest, vectors: Vectors, filter: Mapping[str, Any]) -> dict[str, Any]:
+def nearest(leaf: KNN, vectors: Vectors, filter: Mapping[str, Any]) -> dict[str, Any]:
     """Return the `knn` part of a search."""
     name = ".".join(leaf.path.keys)
     vector = vectors.get(name) if leaf.path.root.value == "data" else None

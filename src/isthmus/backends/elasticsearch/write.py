@@ -6,8 +6,8 @@ import asyncio
 import itertools
 from collections.abc import Generator, Iterator, Sequence
 
-from isthmus._changes import Changes
-from isthmus._executor import Change, Kind, Result
+from isthmus._core.executor import ItemResult, Mutation, WriteKind
+from isthmus._core.mutation_batch import MutationBatch
 from isthmus.backends.elasticsearch import doubt
 from isthmus.backends.elasticsearch.bulk import Bulk, all_made, finished
 from isthmus.backends.elasticsearch.client import ClientPool
@@ -43,12 +43,12 @@ class Writer:
         self._max_bytes = max_bytes
         self._stopped = False
 
-    async def write(self, kind: Kind, changes: Sequence[Change]) -> list[Result]:
+    async def write(self, kind: WriteKind, mutations: Sequence[Mutation]) -> list[ItemResult]:
         """Apply changes as if one after another and return a result for each, in order."""
-        results: list[Result | None] = [None] * len(changes)
+        results: list[ItemResult | None] = [None] * len(mutations)
         try:
-            for positions in rounds(changes):
-                await self._round(kind, changes, positions, results)
+            for positions in rounds(mutations):
+                await self._round(kind, mutations, positions, results)
         except _Stop as stop:
             failure = stop.__cause__
             assert isinstance(failure, StoreError)
@@ -59,23 +59,27 @@ class Writer:
         return results  # type: ignore[return-value]
 
     async def _round(
-        self, kind: Kind, changes: Sequence[Change], positions: Sequence[int], results: list[Result | None]
+        self,
+        kind: WriteKind,
+        mutations: Sequence[Mutation],
+        positions: Sequence[int],
+        results: list[ItemResult | None],
     ) -> None:
         """Apply changes of distinct ids, some chunks at a time."""
         running: set[asyncio.Task[None]] = set()
-        chunks = self._prepared(kind, changes, positions, results)
+        chunks = self._prepared(kind, mutations, positions, results)
         first = next(chunks, None)
         if first is None:
             return
         if len(first) == len(positions):  # one chunk needs no task of its own
-            await self._guarded(kind, changes, first, results)
+            await self._guarded(kind, mutations, first, results)
             return
         waiting = itertools.chain([first], chunks)
         # One more than are in flight: it prepares a chunk meanwhile, so that the server need not wait.
         slots = asyncio.Semaphore(self._bulk.concurrency)
         self._stopped = False
         running = {
-            asyncio.create_task(self._worker(number, slots, kind, changes, waiting, results))
+            asyncio.create_task(self._worker(number, slots, kind, mutations, waiting, results))
             for number in range(self._bulk.concurrency + 1)
         }
         try:
@@ -90,23 +94,31 @@ class Writer:
                 await self._settle(running)
 
     def _prepared(
-        self, kind: Kind, changes: Sequence[Change], positions: Sequence[int], results: list[Result | None]
+        self,
+        kind: WriteKind,
+        mutations: Sequence[Mutation],
+        positions: Sequence[int],
+        results: list[ItemResult | None],
     ) -> Generator[Creates | list[Prepared], None, None]:
         index, bulk, most = self._index, self._bulk, self._max_bytes
-        if kind is Kind.CREATE:
-            if isinstance(changes, Changes) and len(positions) == len(changes) and fits(index, changes):
-                return creates_in_columns(index, bulk, most, changes, results)
-            return creates(index, bulk, most, changes, positions, results)
-        return chunks(index, bulk, most, kind, changes, positions, results)
+        if kind is WriteKind.CREATE:
+            if (
+                isinstance(mutations, MutationBatch)
+                and len(positions) == len(mutations)
+                and fits(index, mutations)
+            ):
+                return creates_in_columns(index, bulk, most, mutations, results)
+            return creates(index, bulk, most, mutations, positions, results)
+        return chunks(index, bulk, most, kind, mutations, positions, results)
 
     async def _worker(
         self,
         number: int,
         slots: asyncio.Semaphore,
-        kind: Kind,
-        changes: Sequence[Change],
+        kind: WriteKind,
+        mutations: Sequence[Mutation],
         chunks: Iterator[Creates | list[Prepared]],
-        results: list[Result | None],
+        results: list[ItemResult | None],
     ) -> None:
         """Prepare chunks and send each when there is a slot, until fewer are to be in flight."""
         while number <= self._bulk.concurrency:
@@ -116,7 +128,7 @@ class Writer:
             async with slots:
                 if self._stopped:
                     return
-                await self._guarded(kind, changes, chunk, results)
+                await self._guarded(kind, mutations, chunk, results)
             await asyncio.sleep(0)  # whoever has a chunk ready sends it before this one prepares the next
         await slots.acquire()  # and takes a slot along
 
@@ -130,18 +142,18 @@ class Writer:
 
     async def _guarded(
         self,
-        kind: Kind,
-        changes: Sequence[Change],
+        kind: WriteKind,
+        mutations: Sequence[Mutation],
         chunk: Creates | list[Prepared],
-        results: list[Result | None],
+        results: list[ItemResult | None],
     ) -> None:
         try:
             if isinstance(chunk, Creates):
-                await self._create(changes, chunk, results)
-            elif kind is Kind.DELETE:
-                await self._delete(changes, chunk, results)
+                await self._create(mutations, chunk, results)
+            elif kind is WriteKind.DELETE:
+                await self._delete(mutations, chunk, results)
             else:
-                merge = Merge(self._pool, self._index, self._bulk, kind, changes, self._attempts)
+                merge = Merge(self._pool, self._index, self._bulk, kind, mutations, self._attempts)
                 await merge.apply(chunk, results)
         except StoreError as error:
             self._stopped = True
@@ -151,55 +163,57 @@ class Writer:
                     results[at] = error
             raise _Stop from error
 
-    async def _create(self, changes: Sequence[Change], chunk: Creates, results: list[Result | None]) -> None:
-        index, what = self._index, doing(Kind.CREATE, self._index)
+    async def _create(
+        self, mutations: Sequence[Mutation], chunk: Creates, results: list[ItemResult | None]
+    ) -> None:
+        index, what = self._index, doing(WriteKind.CREATE, self._index)
         await index.prepare(self._pool, chunk.shapes())
         items = await self._bulk.send(self._pool, index, chunk.lines(index), what, creates=True)
         if all_made(items):
-            _ids_into(results, chunk.at, changes)
+            _ids_into(results, chunk.at, mutations)
             return
         again = unparsed(items)
         if again:
-            refused = [changes[chunk.at[place]] for place in again]
-            whole = [chunk.whole(json_of(change.id), *encoded(change)) for change in refused]
+            refused = [mutations[chunk.at[place]] for place in again]
+            whole = [chunk.whole(json_of(mutation.id), *encoded(mutation)) for mutation in refused]
             sent = await self._bulk.send(self._pool, index, whole, what)
             for place, item in zip(again, sent, strict=True):
                 items[place] = item
         for at, item in zip(chunk.at, items, strict=True):
-            change = changes[at]
+            mutation = mutations[at]
             if item.status == 201:
-                results[at] = change.id
+                results[at] = mutation.id
                 continue
-            said = created(index, change, item)
+            said = created(index, mutation, item)
             if doubt.refused_again(item):
-                said = await doubt.created(self._pool, index, change, item, chunk.time, said)
+                said = await doubt.created(self._pool, index, mutation, item, chunk.time, said)
             results[at] = said
 
     async def _delete(
-        self, changes: Sequence[Change], chunk: list[Prepared], results: list[Result | None]
+        self, mutations: Sequence[Mutation], chunk: list[Prepared], results: list[ItemResult | None]
     ) -> None:
         index = self._index
-        versions = [changes[prepared.at].if_version for prepared in chunk]
+        versions = [mutations[prepared.at].if_version for prepared in chunk]
         lines = [
             b'{"delete":{"_id":' + prepared.identity + condition(version) + b"}}\n"
             for prepared, version in zip(chunk, versions, strict=True)
         ]
         once = [version is not None for version in versions]
-        items = await self._bulk.send(self._pool, index, lines, doing(Kind.DELETE, index), once=once)
+        items = await self._bulk.send(self._pool, index, lines, doing(WriteKind.DELETE, index), once=once)
         for prepared, item in zip(chunk, items, strict=True):
-            change = changes[prepared.at]
-            said = deleted(index, change, item)
+            mutation = mutations[prepared.at]
+            said = deleted(index, mutation, item)
             if doubt.refused_again(item):
-                said = doubtful(Kind.DELETE, index, change, item, said)
+                said = doubtful(WriteKind.DELETE, index, mutation, item, said)
             results[prepared.at] = said
 
 
-def _ids_into(results: list[Result | None], places: Sequence[int], changes: Sequence[Change]) -> None:
+def _ids_into(results: list[ItemResult | None], places: Sequence[int], mutations: Sequence[Mutation]) -> None:
     """Make the ids of changes their results."""
-    if isinstance(changes, Changes):
-        ids = changes.ids
+    if isinstance(mutations, MutationBatch):
+        ids = mutations.ids
         for at in places:
             results[at] = ids[at]
     else:
         for at in places:
-            results[at] = changes[at].id
+            results[at] = mutations[at].id

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from isthmus._registry import Plugin
+from isthmus._core.registry import Plugin
 from isthmus.backends.memory.backend import CAPABILITIES, MemoryBackend
 
 

@@ -7,21 +7,21 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from isthmus._capability import Capabilities
-from isthmus._executor import (
+from isthmus._core.capabilities import Capabilities
+from isthmus._core.executor import (
     MORE,
     After,
-    Aggregated,
     AggregateRequest,
-    Change,
-    Kind,
+    AggregateResult,
+    CountResult,
+    ItemResult,
+    Mutation,
     NativePlan,
     Page,
     PageRequest,
     PoolStats,
-    Result,
-    Tally,
     TransactionOptions,
+    WriteKind,
     not_written,
     refusal,
 )
@@ -29,9 +29,9 @@ from isthmus._path import Path
 from isthmus._query.aggregate import Groups
 from isthmus._query.ast import RANKED, Leaf, Measure, Predicate, SortKey
 from isthmus._query.codec import text
-from isthmus._query.evaluate import holds
-from isthmus._query.order import BY_ID, in_order, place, position
-from isthmus._query.split import Grade
+from isthmus._query.evaluate import matches
+from isthmus._query.order import BY_ID, cursor_position, sort_key, sort_records
+from isthmus._query.split import Pushdown
 from isthmus._record import Record
 from isthmus._values import decode, encode, new_version
 from isthmus.backends.memory.turn import Turn
@@ -62,8 +62,8 @@ Tables = dict[str, dict[str, Record]]
 
 
 class _Support:
-    def grade(self, leaf: Leaf) -> Grade:
-        return Grade.NONE if isinstance(leaf, RANKED) else Grade.EXACT
+    def pushdown(self, leaf: Leaf) -> Pushdown:
+        return Pushdown.NONE if isinstance(leaf, RANKED) else Pushdown.EXACT
 
     def orders(self, order: tuple[SortKey, ...]) -> bool:
         return True
@@ -110,18 +110,18 @@ class MemoryExecutor:
         return [None if (kept := table.get(wanted)) is None else _given(kept) for wanted in ids]
 
     async def write(
-        self, collection: str, kind: Kind, changes: Sequence[Change], *, atomic: bool
-    ) -> list[Result]:
+        self, collection: str, kind: WriteKind, mutations: Sequence[Mutation], *, atomic: bool
+    ) -> list[ItemResult]:
         """Apply the changes one after another, on a copy if all must go well."""
         table = self._table(collection)
         target = dict(table) if atomic else table
-        results = [_applied(target, kind, change) for change in changes]
+        results = [_applied(target, kind, mutation) for mutation in mutations]
         if not atomic:
             return results
         if any(isinstance(result, IsthmusError) for result in results):
             return [
-                result if isinstance(result, IsthmusError) else not_written(change)
-                for result, change in zip(results, changes, strict=True)
+                result if isinstance(result, IsthmusError) else not_written(mutation)
+                for result, mutation in zip(results, mutations, strict=True)
             ]
         self._tables[collection] = target
         return results
@@ -135,12 +135,12 @@ class MemoryExecutor:
 
     def _matching(self, collection: str, request: PageRequest) -> list[Record]:
         order = request.order or BY_ID
-        records = [record for record in self._table(collection).values() if holds(request.where, record)]
-        records = in_order(records, order)
+        records = [record for record in self._table(collection).values() if matches(request.where, record)]
+        records = sort_records(records, order)
         if request.after is not None:
-            key = place(order)
+            key = sort_key(order)
             start = key(tuple(request.after))
-            records = [record for record in records if key(position(record, order)) > start]
+            records = [record for record in records if key(cursor_position(record, order)) > start]
         return records
 
     def _from_snapshot(self, collection: str, request: PageRequest) -> Page:
@@ -157,22 +157,22 @@ class MemoryExecutor:
         del self._snapshots[token]
         return Page(records, None)
 
-    async def count(self, collection: str, where: Predicate) -> Tally:
+    async def count(self, collection: str, where: Predicate) -> CountResult:
         """Count by judging each record."""
-        return Tally(sum(holds(where, record) for record in self._table(collection).values()))
+        return CountResult(sum(matches(where, record) for record in self._table(collection).values()))
 
-    async def aggregate(self, collection: str, request: AggregateRequest) -> Aggregated:
+    async def aggregate(self, collection: str, request: AggregateRequest) -> AggregateResult:
         """Aggregate by judging each record."""
         groups = Groups(request.measures)
         for record in self._table(collection).values():
-            if holds(request.where, record):
+            if matches(request.where, record):
                 groups.add_record(record, request.by)
-        return Aggregated(groups)
+        return AggregateResult(groups)
 
     async def remove(self, collection: str, where: Predicate) -> int:
         """Delete by judging each record."""
         table = self._table(collection)
-        matching = [key for key, record in table.items() if holds(where, record)]
+        matching = [key for key, record in table.items() if matches(where, record)]
         for key in matching:
             del table[key]
         return len(matching)
@@ -207,28 +207,28 @@ def _page(records: list[Record], request: PageRequest) -> Page:
     return Page(chosen, MORE if more and chosen else None)
 
 
-def _applied(table: dict[str, Record], kind: Kind, change: Change) -> Result:
+def _applied(table: dict[str, Record], kind: WriteKind, mutation: Mutation) -> ItemResult:
     """Return the result of one change, made in the table unless it is an error."""
-    key, old = change.id, table.get(change.id)
+    key, old = mutation.id, table.get(mutation.id)
     version = None if old is None else old.version
-    if kind is Kind.DELETE:
-        return refusal(kind, change, version) or table.pop(key, None) is not None
+    if kind is WriteKind.DELETE:
+        return refusal(kind, mutation, version) or table.pop(key, None) is not None
     try:
-        data, metadata = change.encoded(), change.encoded_metadata()
+        data, metadata = mutation.encoded(), mutation.encoded_metadata()
     except InvalidRecordError as invalid:
         invalid.record_id = key
         return invalid
-    error = refusal(kind, change, version)
+    error = refusal(kind, mutation, version)
     if error is not None:
         return error
     now = time.time_ns() // 1_000
-    if kind is Kind.UPDATE and old is not None:
+    if kind is WriteKind.UPDATE and old is not None:
         data = encode({**old.data, **decode(data)})
         metadata = encode({**old.metadata, **decode(metadata)}, "metadata")
     token = str(new_version())
     created = now if old is None else old._created
     table[key] = Record.stored(key, data, metadata, token, created, now)
-    return key if kind is Kind.CREATE else token
+    return key if kind is WriteKind.CREATE else token
 
 
 class MemoryTransaction(MemoryExecutor):
@@ -286,11 +286,11 @@ class MemoryBackend(MemoryExecutor):
         raise UnsupportedError("memory has no native client", capability="native")
 
     async def write(
-        self, collection: str, kind: Kind, changes: Sequence[Change], *, atomic: bool
-    ) -> list[Result]:
+        self, collection: str, kind: WriteKind, mutations: Sequence[Mutation], *, atomic: bool
+    ) -> list[ItemResult]:
         """Apply the changes when no transaction is open."""
         async with self._turn:
-            return await super().write(collection, kind, changes, atomic=atomic)
+            return await super().write(collection, kind, mutations, atomic=atomic)
 
     async def remove(self, collection: str, where: Predicate) -> int:
         """Delete when no transaction is open."""
@@ -312,8 +312,8 @@ class MemoryBackend(MemoryExecutor):
 
 class _ReadOnly(MemoryTransaction):
     async def write(
-        self, collection: str, kind: Kind, changes: Sequence[Change], *, atomic: bool
-    ) -> list[Result]:
+        self, collection: str, kind: WriteKind, mutations: Sequence[Mutation], *, atomic: bool
+    ) -> list[ItemResult]:
         raise TransactionError("this transaction is read-only")
 
     async def remove(self, collection: str, where: Predicate) -> int:

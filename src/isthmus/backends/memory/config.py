@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 from urllib.parse import SplitResult
 
-from isthmus._config import BackendConfig
+from isthmus._core.config import BackendConfig
 
 
 class MemoryConfig(BackendConfig):

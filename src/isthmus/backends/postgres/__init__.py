@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from isthmus._registry import Plugin
+from isthmus._core.registry import Plugin
 from isthmus.backends.postgres.support import CAPABILITIES
 
 if TYPE_CHECKING:

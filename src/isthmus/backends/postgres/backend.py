@@ -8,17 +8,17 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
-from isthmus._executor import (
-    Change,
-    Kind,
+from isthmus._core.executor import (
+    ItemResult,
+    Mutation,
     Page,
     PageRequest,
     PoolStats,
-    Result,
     TransactionOptions,
+    WriteKind,
 )
-from isthmus._indexed import Declarations
-from isthmus._loop_pools import PerLoop
+from isthmus._core.loop_pools import LoopBound
+from isthmus._index_annotation import Declarations
 from isthmus._record import Record
 from isthmus.backends.postgres.config import Indexes, PostgresConfig
 from isthmus.backends.postgres.declared import declared
@@ -45,7 +45,7 @@ class _OnLoop:
     def __init__(self) -> None:
         self.snapshots = Snapshots()
         self.gets: dict[str, Merged[str, Record | None]] = {}
-        self.creates: dict[str, Merged[Change, Result]] = {}
+        self.creates: dict[str, Merged[Mutation, ItemResult]] = {}
 
 
 class PostgresBackend(PostgresExecutor):
@@ -57,7 +57,7 @@ class PostgresBackend(PostgresExecutor):
         super().__init__(config, {})
         self.default_collection = config.table
         self._table(config.table)  # a wrong name or index is found before any I/O
-        self._pools: PerLoop[Pool] = PerLoop(config.pool_key(), lambda: Pool.open(config))
+        self._pools: LoopBound[Pool] = LoopBound(config.pool_key(), lambda: Pool.open(config))
         self._on_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _OnLoop] = (
             weakref.WeakKeyDictionary()
         )
@@ -164,19 +164,19 @@ class PostgresBackend(PostgresExecutor):
         return merged
 
     async def write(
-        self, collection: str, kind: Kind, changes: Sequence[Change], *, atomic: bool
-    ) -> list[Result]:
+        self, collection: str, kind: WriteKind, mutations: Sequence[Mutation], *, atomic: bool
+    ) -> list[ItemResult]:
         """Apply changes of one kind; single creates that come together are one statement."""
-        if kind is Kind.CREATE and len(changes) == 1 and self._config.merge:
+        if kind is WriteKind.CREATE and len(mutations) == 1 and self._config.merge:
             merged = self._here().creates.get(collection) or self._merged_creates(collection)
-            return [await merged(changes[0])]
-        return await super().write(collection, kind, changes, atomic=atomic)
+            return [await merged(mutations[0])]
+        return await super().write(collection, kind, mutations, atomic=atomic)
 
-    def _merged_creates(self, collection: str) -> Merged[Change, Result]:
+    def _merged_creates(self, collection: str) -> Merged[Mutation, ItemResult]:
         table = self._table(collection)
 
-        def run(changes: Sequence[Change]) -> Awaitable[Sequence[Result]]:
-            return self._run(lambda connection: insert_merged(connection, table, changes), writes=True)
+        def run(mutations: Sequence[Mutation]) -> Awaitable[Sequence[ItemResult]]:
+            return self._run(lambda connection: insert_merged(connection, table, mutations), writes=True)
 
         merged = self._here().creates[collection] = Merged(run)
         return merged

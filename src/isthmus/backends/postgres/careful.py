@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from isthmus._executor import Change, Kind, Result, refusal
+from isthmus._core.executor import ItemResult, Mutation, WriteKind, refusal
 from isthmus._values import decode, new_version
 from isthmus.backends.postgres.driver import Connection
 from isthmus.backends.postgres.table import Table
@@ -35,10 +35,10 @@ class _Row:
 
 
 async def apply_carefully(
-    connection: Connection, table: Table, kind: Kind, changes: Sequence[Change]
-) -> list[Result]:
+    connection: Connection, table: Table, kind: WriteKind, mutations: Sequence[Mutation]
+) -> list[ItemResult]:
     """Apply changes of one kind one after another; the caller's transaction holds it together."""
-    ids = sorted({change.id for change in changes})
+    ids = sorted({mutation.id for mutation in mutations})
     locked = await connection.fetch(
         f"SELECT t.id, t.version FROM {table.sql} AS t WHERE t.id = ANY($1::text[]) ORDER BY t.id FOR UPDATE",
         ids,
@@ -46,16 +46,16 @@ async def apply_carefully(
     rows = {id: _Row(None, stored=False) for id in ids}
     for id, version in locked:
         rows[id] = _Row(version, stored=True)
-    results = [_judged(kind, change, rows[change.id]) for change in changes]
-    await _store(connection, table, kind, rows, results, changes)
+    results = [_judged(kind, mutation, rows[mutation.id]) for mutation in mutations]
+    await _store(connection, table, kind, rows, results, mutations)
     return results
 
 
-def _judged(kind: Kind, change: Change, row: _Row) -> Result:
+def _judged(kind: WriteKind, mutation: Mutation, row: _Row) -> ItemResult:
     """Return the result of one change and note what it does to its row."""
     version = None if row.version is None else str(row.version)
-    if kind is Kind.DELETE:
-        no = refusal(kind, change, version)
+    if kind is WriteKind.DELETE:
+        no = refusal(kind, mutation, version)
         if no is not None:
             return no
         there = row.version is not None
@@ -64,30 +64,30 @@ def _judged(kind: Kind, change: Change, row: _Row) -> Result:
         row.merges = False
         return there
     try:
-        data, metadata = decode(change.encoded()), decode(change.encoded_metadata())
+        data, metadata = decode(mutation.encoded()), decode(mutation.encoded_metadata())
     except InvalidRecordError as error:
-        error.record_id = change.id
+        error.record_id = mutation.id
         return error
-    no = refusal(kind, change, version)
+    no = refusal(kind, mutation, version)
     if no is not None:
         return no
-    if kind is Kind.UPDATE:
+    if kind is WriteKind.UPDATE:
         row.merges = row.merges or row.data is None
         row.data = {**(row.data or {}), **data}
         row.metadata = {**(row.metadata or {}), **metadata}
     else:
         row.data, row.metadata, row.merges = data, metadata, False
     row.version, row.touched = new_version(), True
-    return change.id if kind is Kind.CREATE else str(row.version)
+    return mutation.id if kind is WriteKind.CREATE else str(row.version)
 
 
 async def _store(
     connection: Connection,
     table: Table,
-    kind: Kind,
+    kind: WriteKind,
     rows: dict[str, _Row],
-    results: list[Result],
-    changes: Sequence[Change],
+    results: list[ItemResult],
+    mutations: Sequence[Mutation],
 ) -> None:
     gone = [id for id, row in rows.items() if row.touched and row.version is None and row.stored]
     if gone:
@@ -114,22 +114,26 @@ async def _store(
             *_columns(new),
         )
         if len(made) < len(new):
-            _outrun({row[0] for row in made}, new, results, changes)
+            _outrun({row[0] for row in made}, new, results, mutations)
 
 
 # Only these two make new rows; somebody else may have made them since we looked.
 _ON_CONFLICT = {
-    Kind.CREATE: "DO NOTHING",
-    Kind.UPSERT: "DO UPDATE SET data = excluded.data, metadata = excluded.metadata,"
+    WriteKind.CREATE: "DO NOTHING",
+    WriteKind.UPSERT: "DO UPDATE SET data = excluded.data, metadata = excluded.metadata,"
     " version = excluded.version, updated_at = now()",
 }
 
 
-def _outrun(made: set[str], new: dict[str, _Row], results: list[Result], changes: Sequence[Change]) -> None:
+def _outrun(
+    made: set[str], new: dict[str, _Row], results: list[ItemResult], mutations: Sequence[Mutation]
+) -> None:
     """Report ids that somebody else created between our look and our insert."""
-    for place, change in enumerate(changes):
-        if change.id in new and change.id not in made and not isinstance(results[place], IsthmusError):
-            results[place] = AlreadyExistsError(f"a record with id {change.id!r} exists", record_id=change.id)
+    for place, mutation in enumerate(mutations):
+        if mutation.id in new and mutation.id not in made and not isinstance(results[place], IsthmusError):
+            results[place] = AlreadyExistsError(
+                f"a record with id {mutation.id!r} exists", record_id=mutation.id
+            )
 
 
 def _columns(rows: dict[str, _Row]) -> tuple[list[Any], ...]:

@@ -11,8 +11,8 @@ from urllib.parse import SplitResult, unquote
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from isthmus._config import BackendConfig, Part, parse_url
-from isthmus._loop_pools import secret_digest
+from isthmus._core.config import BackendConfig, Part, parse_url
+from isthmus._core.loop_pools import secret_digest
 from isthmus.errors import ConfigError
 
 DEFAULT_PORT = 5432

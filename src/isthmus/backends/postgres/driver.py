@@ -199,7 +199,7 @@ class Driver(Protocol):
         """Drop the socket without waiting."""
         ...
 
-    def abandon(self, connection: Any) -> None:
+    def discard(self, connection: Any) -> None:
         """Drop the socket silently although the loop may be dead."""
         ...
 
@@ -211,13 +211,13 @@ class Driver(Protocol):
 def driver_for(config: PostgresConfig) -> Driver:
     """Return the driver that a config names; raises `MissingExtraError` if it is not installed."""
     if config.driver == "psycopg":
-        from isthmus._registry import driver
+        from isthmus._core.registry import driver
 
         driver("psycopg", extra="psycopg")
         from isthmus.backends.postgres.driver_psycopg import PsycopgDriver
 
         return PsycopgDriver(config)
-    from isthmus._registry import driver
+    from isthmus._core.registry import driver
 
     driver("asyncpg", extra="postgres")
     from isthmus.backends.postgres.driver_asyncpg import AsyncpgDriver

@@ -157,7 +157,7 @@ class AsyncpgDriver:
         """Drop the socket without waiting."""
         connection.terminate()
 
-    def abandon(self, connection: asyncpg.Connection) -> None:
+    def discard(self, connection: asyncpg.Connection) -> None:
         """Drop the socket silently although the loop may be dead."""
         transport = connection._transport
         with contextlib.suppress(RuntimeError):  # "Event loop is closed": the transport is dropped below

@@ -189,7 +189,7 @@ class PsycopgDriver:
         for task in connection.working:
             task.add_done_callback(lambda _: raw.pgconn.finish())
 
-    def abandon(self, connection: PsycopgConnection) -> None:
+    def discard(self, connection: PsycopgConnection) -> None:
         """Drop the socket silently; libpq knows no loop."""
         connection.raw._closed = True
         connection.raw.pgconn.finish()

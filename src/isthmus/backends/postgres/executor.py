@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
-from isthmus._capability import Capabilities
-from isthmus._executor import (
+from isthmus._core.capabilities import Capabilities
+from isthmus._core.executor import (
     MORE,
     After,
-    Aggregated,
     AggregateRequest,
-    Change,
-    Kind,
+    AggregateResult,
+    CountResult,
+    ItemResult,
+    Mutation,
     NativePlan,
     Page,
     PageRequest,
-    Result,
-    Tally,
+    WriteKind,
 )
 from isthmus._query.ast import Predicate
 from isthmus._record import Record
@@ -74,12 +74,12 @@ class PostgresExecutor:
         )
 
     async def write(
-        self, collection: str, kind: Kind, changes: Sequence[Change], *, atomic: bool
-    ) -> list[Result]:
+        self, collection: str, kind: WriteKind, mutations: Sequence[Mutation], *, atomic: bool
+    ) -> list[ItemResult]:
         """Apply changes of one kind; one result for each, in order."""
         table = self._table(collection)
         return await self._run(
-            lambda connection: write(connection, table, kind, changes, atomic=atomic), writes=True
+            lambda connection: write(connection, table, kind, mutations, atomic=atomic), writes=True
         )
 
     async def fetch(self, collection: str, request: PageRequest) -> Page:
@@ -99,15 +99,15 @@ class PostgresExecutor:
         """Return one page of a snapshot that is held between pages."""
         raise NotImplementedError
 
-    async def count(self, collection: str, where: Predicate) -> Tally:
+    async def count(self, collection: str, where: Predicate) -> CountResult:
         """Count the matching records."""
         text, args = counting(self._table(collection), where)
-        return Tally(await self._run(lambda connection: connection.fetchval(text, *args)))
+        return CountResult(await self._run(lambda connection: connection.fetchval(text, *args)))
 
-    async def aggregate(self, collection: str, request: AggregateRequest) -> Aggregated:
+    async def aggregate(self, collection: str, request: AggregateRequest) -> AggregateResult:
         """Compute partial states by group."""
         table = self._table(collection)
-        return Aggregated(await self._run(lambda connection: totals(connection, table, request)))
+        return AggregateResult(await self._run(lambda connection: totals(connection, table, request)))
 
     async def remove(self, collection: str, where: Predicate) -> int:
         """Delete the matching records and return how many."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from isthmus._executor import NativePlan
+from isthmus._core.executor import NativePlan
 from isthmus.backends.postgres.driver import Connection
 from isthmus.backends.postgres.statement import Statement
 

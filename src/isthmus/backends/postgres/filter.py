@@ -24,12 +24,12 @@ from isthmus._query.ast import (
     In,
     Leaf,
     Like,
-    Matches,
     Not,
     Or,
     Predicate,
+    TextMatch,
 )
-from isthmus._query.normalize import normalized
+from isthmus._query.normalize import normalize
 from isthmus._values import kind_of
 from isthmus.backends.postgres.declared import Declared, other_shape
 from isthmus.backends.postgres.fields import Field, attribute, field_of, nested_anywhere, within
@@ -63,7 +63,7 @@ class Filter:
     def condition(self, predicate: Predicate) -> str:
         """Return the SQL condition of a predicate."""
         # Folded before anything is bound: the server refuses values that no placeholder stands for.
-        return self._condition(normalized(self._folded(predicate)), indexed=True)
+        return self._condition(normalize(self._folded(predicate)), indexed=True)
 
     def _folded(self, predicate: Predicate) -> Predicate:
         """Return the predicate with the leaves that are the same for every row as constants."""
@@ -79,7 +79,7 @@ class Filter:
 
     def _constant(self, leaf: Leaf) -> Predicate:
         kind = asked_kind(leaf)
-        if leaf.path.root is Root.SCORE and not isinstance(leaf, Matches):
+        if leaf.path.root is Root.SCORE and not isinstance(leaf, TextMatch):
             return FALSE
         if attribute(leaf.path) is not None:  # always there, always text
             if isinstance(leaf, Exists):
@@ -134,7 +134,7 @@ class Filter:
             return False
         if indexed and (given.every_element or path in given.elements):
             return False
-        return not isinstance(leaf, EqualList | Matches)
+        return not isinstance(leaf, EqualList | TextMatch)
 
     def _listed(self, field: Field, path: Path, indexed: bool) -> str:
         """Return the condition that a list is on the way, as an index wants it where there is one."""
@@ -147,7 +147,7 @@ class Filter:
 
     def _leaf(self, leaf: Leaf, indexed: bool) -> str:
         path = leaf.path
-        if isinstance(leaf, Matches):
+        if isinstance(leaf, TextMatch):
             raise UnsupportedError("postgres has no ranked full-text match", capability="relevance")
         if path.root is Root.SCORE:
             return NOTHING

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, assert_never
 
 from isthmus._query.ast import (
+    KNN,
     Between,
     Contains,
     EndsWith,
@@ -16,13 +17,12 @@ from isthmus._query.ast import (
     In,
     Leaf,
     Like,
-    Matches,
-    Nearest,
     Ordered,
     Regex,
     StartsWith,
+    TextMatch,
 )
-from isthmus._query.split import Grade
+from isthmus._query.split import Pushdown
 from isthmus._values import kind_of
 from isthmus.backends.postgres.fields import CUT
 from isthmus.backends.postgres.patterns import folded_regex, like_pattern, like_prefix, successor
@@ -35,17 +35,17 @@ KIND = {"bool": "boolean", "number": "number", "text": "string", "object": "obje
 """What the server calls the types."""
 
 
-def grade(leaf: Leaf) -> Grade:
+def pushdown(leaf: Leaf) -> Pushdown:
     """Return how well the SQL of a leaf fits its meaning."""
     match leaf:
         case Regex(_, pattern):
-            return Grade.EXACT if translated(pattern) is not None else Grade.SUPERSET
+            return Pushdown.EXACT if translated(pattern) is not None else Pushdown.SUPERSET
         case Like(_, pattern, True):
-            return Grade.EXACT if folded_regex(pattern) is not None else Grade.SUPERSET
-        case Matches() | Nearest():
-            return Grade.NONE
+            return Pushdown.EXACT if folded_regex(pattern) is not None else Pushdown.SUPERSET
+        case TextMatch() | KNN():
+            return Pushdown.NONE
         case _:
-            return Grade.EXACT
+            return Pushdown.EXACT
 
 
 def asked_kind(leaf: Leaf) -> str | None:
@@ -60,9 +60,9 @@ def asked_kind(leaf: Leaf) -> str | None:
             return "array"
         case Exists():
             return None
-        case Like() | Regex() | StartsWith() | EndsWith() | Contains() | Matches():
+        case Like() | Regex() | StartsWith() | EndsWith() | Contains() | TextMatch():
             return "string"
-        case Nearest():
+        case KNN():
             return "array"
         case _:
             assert_never(leaf)
@@ -120,7 +120,7 @@ class Tests:
             case Exists():
                 some = '@.type() != "null" && @.type() != "array"'
                 return Test(lambda v, t, k: f"{k} NOT IN ('null', 'array')", in_path=(some, None))
-            case EqualList() | Matches() | Nearest():
+            case EqualList() | TextMatch() | KNN():
                 raise ValueError("not a test of one value")
             case _:
                 assert_never(leaf)

@@ -169,7 +169,7 @@ class Upkeep:
                 kept.append(slot)
         pool.idle[:] = kept
         for slot in old:
-            pool.discard(slot)
+            pool.drop(slot)
 
     def _report_leaks(self, now: float) -> None:
         if self._leak_report is None:

@@ -6,7 +6,7 @@ from collections.abc import Generator, Iterable, Sequence
 from types import TracebackType
 from typing import Any
 
-from isthmus._executor import PoolStats
+from isthmus._core.executor import PoolStats
 from isthmus.backends.postgres.checkout import RELEASED, Released
 from isthmus.backends.postgres.driver import Row, Rows
 from isthmus.backends.postgres.pool import Pool

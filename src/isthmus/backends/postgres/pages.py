@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from isthmus._executor import PageRequest
+from isthmus._core.executor import PageRequest
 from isthmus._query.ast import TRUE, Predicate
 from isthmus.backends.postgres.arms import merged_arms, serves
 from isthmus.backends.postgres.fields import COLUMNS

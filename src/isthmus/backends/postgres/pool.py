@@ -19,7 +19,7 @@ from collections.abc import AsyncGenerator
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from isthmus._executor import PoolStats
+from isthmus._core.executor import PoolStats
 from isthmus.backends.postgres.checkout import RELEASED, Checkout, Released
 from isthmus.backends.postgres.connect import Hosts
 from isthmus.backends.postgres.driver import Driver, driver_for
@@ -183,13 +183,13 @@ class Pool:
             self.gone(slot)
         self.held.clear()
 
-    def abandon(self) -> None:
+    def discard(self) -> None:
         """Drop sockets without awaiting and without a warning; the loop may be dead."""
         if self.reads is not self:
-            self.reads.abandon()
+            self.reads.discard()
         self._closing = True
         for slot in list(self.slots):
-            self._driver.abandon(slot.connection)
+            self._driver.discard(slot.connection)
         self.slots.clear()
         self.idle.clear()
         self.held.clear()
@@ -398,7 +398,7 @@ class Pool:
         idle = list(self.idle)
         self.idle.clear()
         for slot in idle:
-            self.discard(slot)
+            self.drop(slot)
 
     def keeps(self, slot: Slot) -> bool:
         """Return whether a connection is worth cleaning: neither old nor surplus."""
@@ -410,7 +410,7 @@ class Pool:
             and len(self.slots) <= self.max_size
         )
 
-    def discard(self, slot: Slot) -> None:
+    def drop(self, slot: Slot) -> None:
         """Close a connection that is neither idle nor held any more."""
         slot.generation = -1
         self._mending.retire(slot)
@@ -478,7 +478,7 @@ class Pool:
             raise UsageError(f"sizes must be 0 <= min <= max, max >= 1; got {min_size} and {max_size}")
         self.min_size, self.max_size = min_size, max_size
         while self.idle and len(self.slots) - self._leaving() > max_size:
-            self.discard(self.idle.pop(0))
+            self.drop(self.idle.pop(0))
         self.openings.more()
 
     def _leaving(self) -> int:

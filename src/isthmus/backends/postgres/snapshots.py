@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import Any
 
-from isthmus._executor import Page, PageRequest
+from isthmus._core.executor import Page, PageRequest
 from isthmus._values import new_version
 from isthmus.backends.postgres.driver import Connection, Cursor, Transaction
 from isthmus.backends.postgres.pages import page

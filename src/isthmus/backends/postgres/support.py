@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from isthmus._capability import Capabilities
+from isthmus._core.capabilities import Capabilities
 from isthmus._path import Path, Root
 from isthmus._query.ast import Leaf, Measure, SortKey
-from isthmus._query.split import Grade
-from isthmus.backends.postgres.leaves import grade
+from isthmus._query.split import Pushdown
+from isthmus.backends.postgres.leaves import pushdown
 
 CAPABILITIES = Capabilities(
     durable=True,
@@ -27,9 +27,9 @@ CAPABILITIES = Capabilities(
 class PostgresSupport:
     """The same for every collection: indexes make it faster, not more."""
 
-    def grade(self, leaf: Leaf) -> Grade:
+    def pushdown(self, leaf: Leaf) -> Pushdown:
         """Return EXACT for all but some regular expressions, which are a SUPERSET."""
-        return grade(leaf)
+        return pushdown(leaf)
 
     def orders(self, order: tuple[SortKey, ...]) -> bool:
         """Return true: any order of stored values is exact; there is no `_score`."""

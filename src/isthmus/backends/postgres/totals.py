@@ -5,7 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import Any, assert_never
 
-from isthmus._executor import AggregateRequest
+from isthmus._core.executor import AggregateRequest
 from isthmus._path import Path
 from isthmus._query.aggregate import Groups
 from isthmus._query.ast import TRUE, Function, Measure

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
-from isthmus._executor import Page, PageRequest
+from isthmus._core.executor import Page, PageRequest
 from isthmus.backends.postgres.config import PostgresConfig
 from isthmus.backends.postgres.driver import Connection
 from isthmus.backends.postgres.errors import READING

@@ -11,8 +11,8 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from itertools import repeat
 from typing import Any
 
-from isthmus._changes import Changes
-from isthmus._executor import Change, Kind, Result, not_written, refused
+from isthmus._core.executor import ItemResult, Mutation, WriteKind, not_written, reject_invalid
+from isthmus._core.mutation_batch import MutationBatch
 from isthmus._values import encode, new_version
 from isthmus.backends.postgres.careful import apply_carefully
 from isthmus.backends.postgres.driver import Connection
@@ -39,73 +39,73 @@ _UNNEST = {
 }
 _METADATA = {True: "u.metadata", False: "'{}'::jsonb"}
 _SET = {
-    (Kind.REPLACE, True): "data = u.data, metadata = u.metadata",
-    (Kind.REPLACE, False): "data = u.data, metadata = '{}'::jsonb",
-    (Kind.UPDATE, True): "data = t.data || u.data, metadata = t.metadata || u.metadata",
-    (Kind.UPDATE, False): "data = t.data || u.data",
+    (WriteKind.REPLACE, True): "data = u.data, metadata = u.metadata",
+    (WriteKind.REPLACE, False): "data = u.data, metadata = '{}'::jsonb",
+    (WriteKind.UPDATE, True): "data = t.data || u.data, metadata = t.metadata || u.metadata",
+    (WriteKind.UPDATE, False): "data = t.data || u.data",
 }
 
 
 async def write(
-    connection: Connection, table: Table, kind: Kind, changes: Sequence[Change], *, atomic: bool
-) -> list[Result]:
+    connection: Connection, table: Table, kind: WriteKind, mutations: Sequence[Mutation], *, atomic: bool
+) -> list[ItemResult]:
     """Apply changes as if one after another; one result for each, in order."""
-    if not changes:
+    if not mutations:
         return []
-    if len(changes) == 1:
-        return [await write_one(connection, table, kind, changes[0])]
+    if len(mutations) == 1:
+        return [await write_one(connection, table, kind, mutations[0])]
     quick = None
-    if isinstance(changes, Changes) or all(change.if_version is None for change in changes):
-        columns = Changes.of(changes)
+    if isinstance(mutations, MutationBatch) or all(mutation.if_version is None for mutation in mutations):
+        columns = MutationBatch.of(mutations)
         if len(set(columns.ids)) == len(columns):
             quick = columns
     if not atomic:
-        return await _each(connection, table, kind, changes, quick=quick is not None)
+        return await _each(connection, table, kind, mutations, quick=quick is not None)
     try:
         if quick is None:
-            return await _carefully(connection, table, kind, changes)
+            return await _carefully(connection, table, kind, mutations)
         return await _QUICK[kind](connection, table, kind, quick)
     except InvalidRecordError:
-        results = refused(changes)
+        results = reject_invalid(mutations)
         if results is None:
             raise
         return results
 
 
 async def _each(
-    connection: Connection, table: Table, kind: Kind, changes: Sequence[Change], *, quick: bool
-) -> list[Result]:
+    connection: Connection, table: Table, kind: WriteKind, mutations: Sequence[Mutation], *, quick: bool
+) -> list[ItemResult]:
     """Write the good items and report the others."""
-    invalid = {} if kind is Kind.DELETE else _invalid(changes)
-    good = [change for place, change in enumerate(changes) if place not in invalid]
-    columns = Changes.of(good)
+    invalid = {} if kind is WriteKind.DELETE else _invalid(mutations)
+    good = [mutation for place, mutation in enumerate(mutations) if place not in invalid]
+    columns = MutationBatch.of(good)
     if not good:
-        written: list[Result] = []
+        written: list[ItemResult] = []
     elif not quick:
         async with connection.transaction():
             written = await apply_carefully(connection, table, kind, good)
-    elif kind is Kind.CREATE:
+    elif kind is WriteKind.CREATE:
         written = await _create_each(connection, table, columns)
-    elif kind is Kind.DELETE or kind is Kind.UPSERT:
+    elif kind is WriteKind.DELETE or kind is WriteKind.UPSERT:
         written = await _QUICK[kind](connection, table, kind, columns)
     else:
         written = await _update_each(connection, table, kind, columns)
     if not invalid:
         return written
     rest = iter(written)
-    return [invalid[place] if place in invalid else next(rest) for place in range(len(changes))]
+    return [invalid[place] if place in invalid else next(rest) for place in range(len(mutations))]
 
 
-def _invalid(changes: Sequence[Change]) -> dict[int, InvalidRecordError]:
+def _invalid(mutations: Sequence[Mutation]) -> dict[int, InvalidRecordError]:
     """Return the items that cannot be stored, by their places."""
     found: dict[int, InvalidRecordError] = {}
-    for place, change in enumerate(changes):
+    for place, mutation in enumerate(mutations):
         try:
-            if change.raw is None:
-                change.raw = encode(change.data)  # kept: what is checked now is sent later
-            change.encoded_metadata()
+            if mutation.raw is None:
+                mutation.raw = encode(mutation.data)  # kept: what is checked now is sent later
+            mutation.encoded_metadata()
         except InvalidRecordError as error:
-            error.record_id = change.id
+            error.record_id = mutation.id
             found[place] = error
     return found
 
@@ -115,87 +115,91 @@ def _undoable(connection: Connection) -> AbstractAsyncContextManager[Any]:
     return connection.transaction() if connection.is_in_transaction() else nullcontext()
 
 
-def _failed(changes: Sequence[Change], errors: dict[str, IsthmusError]) -> list[Result]:
-    return [errors.get(change.id) or not_written(change) for change in changes]
+def _failed(mutations: Sequence[Mutation], errors: dict[str, IsthmusError]) -> list[ItemResult]:
+    return [errors.get(mutation.id) or not_written(mutation) for mutation in mutations]
 
 
 # --- create --------------------------------------------------------------------------------------
 
 
-async def _create(connection: Connection, table: Table, kind: Kind, changes: Changes) -> list[Result]:
+async def _create(
+    connection: Connection, table: Table, kind: WriteKind, mutations: MutationBatch
+) -> list[ItemResult]:
     """Insert all or none; who clashes is asked only after a clash."""
     try:
         async with _undoable(connection):
-            if len(changes) >= COPIED:
-                await _copy(connection, table, changes)
+            if len(mutations) >= COPIED:
+                await _copy(connection, table, mutations)
             else:
-                await connection.execute(*_insertion(table, changes))
+                await connection.execute(*_insertion(table, mutations))
     except Exception as error:
         # The driver's class depends on the driver; the SQLSTATE does not.
         if sqlstate_of(error) != _UNIQUE:
             raise
     else:
-        return list(changes.ids)
-    taken = await _taken(connection, table, changes)
+        return list(mutations.ids)
+    taken = await _taken(connection, table, mutations)
     if not taken:  # who clashed with us has been deleted or rolled back since
-        return await _create(connection, table, kind, changes)
-    return _failed(changes, {id: _exists(id) for id in taken})
+        return await _create(connection, table, kind, mutations)
+    return _failed(mutations, {id: _exists(id) for id in taken})
 
 
-async def _create_each(connection: Connection, table: Table, changes: Changes) -> list[Result]:
+async def _create_each(connection: Connection, table: Table, mutations: MutationBatch) -> list[ItemResult]:
     """Insert those whose id is free."""
-    if len(changes) >= COPIED:
+    if len(mutations) >= COPIED:
         try:
             async with _undoable(connection):
-                await _copy(connection, table, changes)
+                await _copy(connection, table, mutations)
         except Exception as error:
             if sqlstate_of(error) != _UNIQUE:
                 raise
         else:
-            return list(changes.ids)
-    results: list[Result] = []
-    for start in range(0, len(changes), STAGED):
-        part = Changes.of(changes[start : start + STAGED])
+            return list(mutations.ids)
+    results: list[ItemResult] = []
+    for start in range(0, len(mutations), STAGED):
+        part = MutationBatch.of(mutations[start : start + STAGED])
         made = await insert_free(connection, table, part)
         results.extend(id if id in made else _exists(id) for id in part.ids)
     return results
 
 
-def _insertion(table: Table, changes: Changes) -> tuple[Any, ...]:
+def _insertion(table: Table, mutations: MutationBatch) -> tuple[Any, ...]:
     """Return the statement that inserts rows, and its arguments."""
-    metadata, columns = _columns(changes)
+    metadata, columns = _columns(mutations)
     return _inserting(table, _UNNEST[metadata], metadata=metadata), new_version(), *columns
 
 
-async def insert_free(connection: Connection, table: Table, changes: Changes) -> set[str]:
+async def insert_free(connection: Connection, table: Table, mutations: MutationBatch) -> set[str]:
     """Insert the rows whose id is free; return their ids."""
-    text, *columns = _insertion(table, changes)
+    text, *columns = _insertion(table, mutations)
     rows = await connection.fetch(f"{text} ON CONFLICT (id) DO NOTHING RETURNING t.id", *columns)
     return {row[0] for row in rows}
 
 
-async def insert_merged(connection: Connection, table: Table, changes: Sequence[Change]) -> list[Result]:
+async def insert_merged(
+    connection: Connection, table: Table, mutations: Sequence[Mutation]
+) -> list[ItemResult]:
     """Insert single creates that came together; each has its own result."""
-    if len(changes) == 1:
-        return [await write_one(connection, table, Kind.CREATE, changes[0])]
-    invalid = _invalid(changes)
-    good = [change for place, change in enumerate(changes) if place not in invalid]
-    made = await insert_free(connection, table, Changes.of(good)) if good else set()
-    results: list[Result] = []
-    for place, change in enumerate(changes):
+    if len(mutations) == 1:
+        return [await write_one(connection, table, WriteKind.CREATE, mutations[0])]
+    invalid = _invalid(mutations)
+    good = [mutation for place, mutation in enumerate(mutations) if place not in invalid]
+    made = await insert_free(connection, table, MutationBatch.of(good)) if good else set()
+    results: list[ItemResult] = []
+    for place, mutation in enumerate(mutations):
         if place in invalid:
             results.append(invalid[place])
-        elif change.id in made:
-            made.discard(change.id)  # of two with one id the first was inserted
-            results.append(change.id)
+        elif mutation.id in made:
+            made.discard(mutation.id)  # of two with one id the first was inserted
+            results.append(mutation.id)
         else:
-            results.append(_exists(change.id))
+            results.append(_exists(mutation.id))
     return results
 
 
-async def _taken(connection: Connection, table: Table, changes: Changes) -> set[str]:
+async def _taken(connection: Connection, table: Table, mutations: MutationBatch) -> set[str]:
     rows = await connection.fetch(
-        f"SELECT t.id FROM {table.sql} AS t WHERE t.id = ANY($1::text[])", changes.ids
+        f"SELECT t.id FROM {table.sql} AS t WHERE t.id = ANY($1::text[])", mutations.ids
     )
     return {row[0] for row in rows}
 
@@ -207,37 +211,43 @@ def _exists(id: str) -> AlreadyExistsError:
 # --- upsert, replace, update -----------------------------------------------------------------------
 
 
-async def _upsert(connection: Connection, table: Table, kind: Kind, changes: Changes) -> list[Result]:
+async def _upsert(
+    connection: Connection, table: Table, kind: WriteKind, mutations: MutationBatch
+) -> list[ItemResult]:
     """Insert or overwrite all."""
     inside = connection.is_in_transaction()
-    async with connection.transaction() if len(changes) > STAGED else nullcontext():
-        version, _ = await _by_rows(connection, table, kind, changes, tidy=inside)
-    return [version] * len(changes)
+    async with connection.transaction() if len(mutations) > STAGED else nullcontext():
+        version, _ = await _by_rows(connection, table, kind, mutations, tidy=inside)
+    return [version] * len(mutations)
 
 
-async def _existing_only(connection: Connection, table: Table, kind: Kind, changes: Changes) -> list[Result]:
+async def _existing_only(
+    connection: Connection, table: Table, kind: WriteKind, mutations: MutationBatch
+) -> list[ItemResult]:
     """Replace or update all, or none if one is missing."""
     inside = connection.is_in_transaction()
     try:
         async with connection.transaction():
-            version, found = await _by_rows(connection, table, kind, changes, tidy=inside)
+            version, found = await _by_rows(connection, table, kind, mutations, tidy=inside)
             if found is not None:
                 raise _UndoneError
     except _UndoneError:
-        return _failed(changes, {id: _missing(id) for id in changes.ids if id not in (found or ())})
-    return [version] * len(changes)
+        return _failed(mutations, {id: _missing(id) for id in mutations.ids if id not in (found or ())})
+    return [version] * len(mutations)
 
 
 class _UndoneError(Exception):
     """Rolls a transaction back."""
 
 
-async def _update_each(connection: Connection, table: Table, kind: Kind, changes: Changes) -> list[Result]:
+async def _update_each(
+    connection: Connection, table: Table, kind: WriteKind, mutations: MutationBatch
+) -> list[ItemResult]:
     """Replace or update those that are there."""
     inside = connection.is_in_transaction()
-    async with connection.transaction() if len(changes) > STAGED else nullcontext():
-        version, found = await _by_rows(connection, table, kind, changes, tidy=inside)
-    return [version if found is None or id in found else _missing(id) for id in changes.ids]
+    async with connection.transaction() if len(mutations) > STAGED else nullcontext():
+        version, found = await _by_rows(connection, table, kind, mutations, tidy=inside)
+    return [version if found is None or id in found else _missing(id) for id in mutations.ids]
 
 
 def _missing(id: str) -> NotFoundError:
@@ -245,7 +255,7 @@ def _missing(id: str) -> NotFoundError:
 
 
 async def _by_rows(
-    connection: Connection, table: Table, kind: Kind, changes: Changes, *, tidy: bool
+    connection: Connection, table: Table, kind: WriteKind, mutations: MutationBatch, *, tidy: bool
 ) -> tuple[str, set[str] | None]:
     """Write the changes; return their version, and the ids that were there, None if all were.
 
@@ -253,19 +263,19 @@ async def _by_rows(
     that one does not end with this, so that the table has to be dropped.
     """
     # In the order of their ids, so that two batches never wait for each other in a circle.
-    ordered = changes.by_id()
+    ordered = mutations.by_id()
     # One for all: a version tells writes of one record apart, and nobody has to send it with each row.
     version = new_version()
-    if len(changes) <= STAGED:
+    if len(mutations) <= STAGED:
         metadata, columns = _columns(ordered)
         text = _write_rows(table, kind, _UNNEST[metadata], metadata=metadata)
         rows = await connection.fetch(f"{text} RETURNING t.id", version, *columns)
-        return str(version), None if len(rows) == len(changes) else {row[0] for row in rows}
+        return str(version), None if len(rows) == len(mutations) else {row[0] for row in rows}
     metadata = await _stage(connection, ordered)
     text = _write_rows(table, kind, f"{_STAGE} AS u", metadata=metadata)
     status = await connection.execute(text, version)
     found = None
-    if int(status.rpartition(" ")[2]) < len(changes):  # most often none is missing
+    if int(status.rpartition(" ")[2]) < len(mutations):  # most often none is missing
         rows = await connection.fetch(
             f"SELECT t.id FROM {_STAGE} AS u JOIN {table.sql} AS t USING (id) WHERE t.version = $1", version
         )
@@ -275,8 +285,8 @@ async def _by_rows(
     return str(version), found
 
 
-def _write_rows(table: Table, kind: Kind, source: str, *, metadata: bool) -> str:
-    if kind is Kind.UPSERT:
+def _write_rows(table: Table, kind: WriteKind, source: str, *, metadata: bool) -> str:
+    if kind is WriteKind.UPSERT:
         return (
             f"{_inserting(table, source, metadata=metadata)}"
             " ON CONFLICT (id) DO UPDATE SET data = excluded.data, metadata = excluded.metadata,"
@@ -295,15 +305,15 @@ def _inserting(table: Table, source: str, *, metadata: bool) -> str:
     )
 
 
-async def _stage(connection: Connection, changes: Changes) -> bool:
+async def _stage(connection: Connection, mutations: MutationBatch) -> bool:
     """COPY the changes into a temporary table; return whether they have metadata."""
     # One name for all, so that one prepared statement serves them; DROP and ON COMMIT DROP free it.
     await connection.execute(
         f"CREATE TEMPORARY TABLE {_STAGED_NAME}"
         ' (id text COLLATE "C", data jsonb, metadata jsonb) ON COMMIT DROP'
     )
-    columns: list[Iterator[str] | list[str]] = [changes.ids, changes.texts()]
-    metadata = changes.metadata_texts()
+    columns: list[Iterator[str] | list[str]] = [mutations.ids, mutations.texts()]
+    metadata = mutations.metadata_texts()
     if metadata is not None:
         columns.append(metadata)
     await connection.copy_records_to_table(
@@ -318,9 +328,11 @@ async def _stage(connection: Connection, changes: Changes) -> bool:
 # --- delete ----------------------------------------------------------------------------------------
 
 
-async def _delete(connection: Connection, table: Table, kind: Kind, changes: Changes) -> list[Result]:
+async def _delete(
+    connection: Connection, table: Table, kind: WriteKind, mutations: MutationBatch
+) -> list[ItemResult]:
     """Delete those that are there."""
-    text, ids = f"DELETE FROM {table.sql} WHERE id = ANY($1::text[])", changes.ids
+    text, ids = f"DELETE FROM {table.sql} WHERE id = ANY($1::text[])", mutations.ids
     if len(ids) >= COUNTED:
         try:
             async with connection.transaction():
@@ -340,50 +352,50 @@ async def _delete(connection: Connection, table: Table, kind: Kind, changes: Cha
 
 
 async def _carefully(
-    connection: Connection, table: Table, kind: Kind, changes: Sequence[Change]
-) -> list[Result]:
+    connection: Connection, table: Table, kind: WriteKind, mutations: Sequence[Mutation]
+) -> list[ItemResult]:
     """Apply changes that depend on versions or on each other; all or none."""
     try:
         async with connection.transaction():
-            results = await apply_carefully(connection, table, kind, changes)
+            results = await apply_carefully(connection, table, kind, mutations)
             if any(isinstance(result, IsthmusError) for result in results):
                 raise _UndoneError
     except _UndoneError:
         return [
-            result if isinstance(result, IsthmusError) else not_written(change)
-            for result, change in zip(results, changes, strict=True)
+            result if isinstance(result, IsthmusError) else not_written(mutation)
+            for result, mutation in zip(results, mutations, strict=True)
         ]
     return results
 
 
 _QUICK = {
-    Kind.CREATE: _create,
-    Kind.REPLACE: _existing_only,
-    Kind.UPDATE: _existing_only,
-    Kind.UPSERT: _upsert,
-    Kind.DELETE: _delete,
+    WriteKind.CREATE: _create,
+    WriteKind.REPLACE: _existing_only,
+    WriteKind.UPDATE: _existing_only,
+    WriteKind.UPSERT: _upsert,
+    WriteKind.DELETE: _delete,
 }
 
 
 # --- encoding --------------------------------------------------------------------------------------
 
 
-async def _copy(connection: Connection, table: Table, changes: Changes) -> None:
+async def _copy(connection: Connection, table: Table, mutations: MutationBatch) -> None:
     """COPY the rows, each encoded while the server works on the ones before."""
-    metadata: Iterator[str] = changes.metadata_texts() or repeat("{}")
+    metadata: Iterator[str] = mutations.metadata_texts() or repeat("{}")
     await connection.copy_records_to_table(
         table.name,
         schema_name=table.schema,
         columns=_ROW,
         # The first two have an end.
-        records=zip(changes.ids, changes.texts(), metadata, repeat(new_version()), strict=False),
+        records=zip(mutations.ids, mutations.texts(), metadata, repeat(new_version()), strict=False),
     )
 
 
-def _columns(changes: Changes) -> tuple[bool, list[Any]]:
+def _columns(mutations: MutationBatch) -> tuple[bool, list[Any]]:
     """Return the arrays for `unnest`, and whether the metadata is one of them."""
-    columns = [changes.ids, list(changes.texts())]
-    metadata = changes.metadata_texts()
+    columns = [mutations.ids, list(mutations.texts())]
+    metadata = mutations.metadata_texts()
     if metadata is not None:
         columns.append(list(metadata))
     return metadata is not None, columns

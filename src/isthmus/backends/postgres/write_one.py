@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from isthmus._executor import Change, Kind, Result, refusal
+from isthmus._core.executor import ItemResult, Mutation, WriteKind, refusal
 from isthmus._values import new_version
 from isthmus.backends.postgres.driver import Connection
 from isthmus.backends.postgres.table import Table
@@ -10,52 +10,56 @@ from isthmus.errors import InvalidRecordError
 
 _MATCHES = "t.id = $1 AND ($2::int8 IS NULL OR t.version = $2)"
 _WRITES = {
-    Kind.CREATE: "INSERT INTO {table} (id, data, metadata, version) VALUES ($1, $2, $3, $4)"
+    WriteKind.CREATE: "INSERT INTO {table} (id, data, metadata, version) VALUES ($1, $2, $3, $4)"
     " ON CONFLICT (id) DO NOTHING",
-    Kind.UPSERT: "INSERT INTO {table} (id, data, metadata, version) VALUES ($1, $2, $3, $4)"
+    WriteKind.UPSERT: "INSERT INTO {table} (id, data, metadata, version) VALUES ($1, $2, $3, $4)"
     " ON CONFLICT (id) DO UPDATE SET data = excluded.data, metadata = excluded.metadata,"
     " version = excluded.version, updated_at = now()",
-    Kind.REPLACE: "UPDATE {table} AS t SET data = $3, metadata = $4, version = $5, updated_at = now()"
+    WriteKind.REPLACE: "UPDATE {table} AS t SET data = $3, metadata = $4, version = $5, updated_at = now()"
     f" WHERE {_MATCHES}",
-    Kind.UPDATE: "UPDATE {table} AS t SET data = t.data || $3, metadata = t.metadata || $4, version = $5,"
-    f" updated_at = now() WHERE {_MATCHES}",
-    Kind.DELETE: f"DELETE FROM {{table}} AS t WHERE {_MATCHES}",
+    WriteKind.UPDATE: "UPDATE {table} AS t SET data = t.data || $3, metadata = t.metadata || $4,"
+    f" version = $5, updated_at = now() WHERE {_MATCHES}",
+    WriteKind.DELETE: f"DELETE FROM {{table}} AS t WHERE {_MATCHES}",
 }
 
 
-async def write_one(connection: Connection, table: Table, kind: Kind, change: Change) -> Result:
+async def write_one(connection: Connection, table: Table, kind: WriteKind, mutation: Mutation) -> ItemResult:
     """Apply one change and return its result."""
-    wanted = None if change.if_version is None or kind is Kind.CREATE else version_number(change.if_version)
+    wanted = (
+        None
+        if mutation.if_version is None or kind is WriteKind.CREATE
+        else version_number(mutation.if_version)
+    )
     # An upsert to a version has nothing to insert: it is a replace.
-    verb = Kind.REPLACE if kind is Kind.UPSERT and wanted is not None else kind
+    verb = WriteKind.REPLACE if kind is WriteKind.UPSERT and wanted is not None else kind
     text = _WRITES[verb].replace("{table}", table.sql)
     version = new_version()
-    if kind is Kind.DELETE:
-        status = await connection.execute(text, change.id, wanted)
+    if kind is WriteKind.DELETE:
+        status = await connection.execute(text, mutation.id, wanted)
     else:
         try:
-            data, metadata = change.encoded().decode(), change.encoded_metadata().decode()
+            data, metadata = mutation.encoded().decode(), mutation.encoded_metadata().decode()
         except InvalidRecordError as error:
-            error.record_id = change.id
+            error.record_id = mutation.id
             return error
-        if verb in (Kind.CREATE, Kind.UPSERT):
-            status = await connection.execute(text, change.id, data, metadata, version)
+        if verb in (WriteKind.CREATE, WriteKind.UPSERT):
+            status = await connection.execute(text, mutation.id, data, metadata, version)
         else:
-            status = await connection.execute(text, change.id, wanted, data, metadata, version)
+            status = await connection.execute(text, mutation.id, wanted, data, metadata, version)
     if not status.endswith(" 0"):
-        return True if kind is Kind.DELETE else change.id if kind is Kind.CREATE else str(version)
-    if kind is Kind.DELETE and wanted is None:
+        return True if kind is WriteKind.DELETE else mutation.id if kind is WriteKind.CREATE else str(version)
+    if kind is WriteKind.DELETE and wanted is None:
         return False
     # Nothing matched: say why. Who meanwhile made it match again came after us.
     stored = None
-    if kind is Kind.CREATE:
+    if kind is WriteKind.CREATE:
         stored = "another"
     elif wanted is not None:
         number = await connection.fetchval(
-            f"SELECT t.version FROM {table.sql} AS t WHERE t.id = $1", change.id
+            f"SELECT t.version FROM {table.sql} AS t WHERE t.id = $1", mutation.id
         )
         stored = None if number is None else "another"
-    reason = refusal(kind, change, stored)
+    reason = refusal(kind, mutation, stored)
     assert reason is not None
     return reason
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from isthmus._capability import Capabilities
-from isthmus._registry import Plugin
+from isthmus._core.capabilities import Capabilities
+from isthmus._core.registry import Plugin
 
 if TYPE_CHECKING:
-    from isthmus._config import BackendConfig
-    from isthmus._executor import Backend
+    from isthmus._core.config import BackendConfig
+    from isthmus._core.executor import Backend
 
 
 def _config() -> type[BackendConfig]:

@@ -8,27 +8,27 @@ from typing import Any, TypeVar
 
 import orjson
 
-from isthmus._capability import Capabilities
-from isthmus._executor import (
+from isthmus._core.capabilities import Capabilities
+from isthmus._core.executor import (
     After,
-    Aggregated,
     AggregateRequest,
-    Change,
-    Kind,
+    AggregateResult,
+    CountResult,
+    ItemResult,
+    Mutation,
     NativePlan,
     Page,
     PageRequest,
     PoolStats,
-    Result,
-    Tally,
     TransactionExecutor,
     TransactionOptions,
+    WriteKind,
 )
-from isthmus._loop_pools import PerLoop
+from isthmus._core.loop_pools import LoopBound
 from isthmus._path import Path
 from isthmus._query.ast import FALSE, TRUE, Leaf, Measure, Predicate, SortKey, leaves
-from isthmus._query.normalize import normalized
-from isthmus._query.split import Grade
+from isthmus._query.normalize import normalize
+from isthmus._query.split import Pushdown
 from isthmus._record import Record
 from isthmus._value import replace
 from isthmus.backends.s3 import LOG, OBJECT
@@ -41,7 +41,7 @@ from isthmus.backends.s3.layout import Layout
 from isthmus.backends.s3.log_layout import LogLayout
 from isthmus.backends.s3.log_match import judged_by_cell
 from isthmus.backends.s3.object_layout import ObjectLayout
-from isthmus.backends.s3.prefilter import grade
+from isthmus.backends.s3.prefilter import pushdown
 from isthmus.backends.s3.requests import Requests
 from isthmus.backends.s3.session import fixed_keys, pool_key
 from isthmus.backends.s3.tag_cache import TagCache
@@ -57,9 +57,9 @@ FORMAT = 1
 class S3Support:
     """What is pushed down: the order by id, leaves about the id, a test of bytes for leaves about text."""
 
-    def grade(self, leaf: Leaf) -> Grade:
+    def pushdown(self, leaf: Leaf) -> Pushdown:
         """Return EXACT where the id decides, SUPERSET where the bytes tell something."""
-        return grade(leaf)
+        return pushdown(leaf)
 
     def orders(self, order: tuple[SortKey, ...]) -> bool:
         """Return whether this is the order by id, which keys have."""
@@ -73,9 +73,9 @@ class S3Support:
 class LogSupport(S3Support):
     """What layout `log` judges in its view: all leaves but those on whole lists."""
 
-    def grade(self, leaf: Leaf) -> Grade:
+    def pushdown(self, leaf: Leaf) -> Pushdown:
         """Return EXACT where the values found decide."""
-        return Grade.EXACT if judged_by_cell(leaf) else Grade.NONE
+        return Pushdown.EXACT if judged_by_cell(leaf) else Pushdown.NONE
 
 
 class S3Backend:
@@ -87,7 +87,9 @@ class S3Backend:
     def __init__(self, config: S3Config) -> None:
         self.config = config
         keys = fixed_keys(config)
-        self._pools: PerLoop[Requests] = PerLoop(pool_key(config, keys), lambda: Requests.open(config, keys))
+        self._pools: LoopBound[Requests] = LoopBound(
+            pool_key(config, keys), lambda: Requests.open(config, keys)
+        )
         self._support = LogSupport() if config.layout == "log" else S3Support()
         self._capabilities = LOG if config.layout == "log" else OBJECT
         self._ready: set[str] = set()
@@ -236,12 +238,12 @@ class S3Backend:
         return await layout.read(place, ids)
 
     async def write(
-        self, collection: str, kind: Kind, changes: Sequence[Change], *, atomic: bool
-    ) -> list[Result]:
+        self, collection: str, kind: WriteKind, mutations: Sequence[Mutation], *, atomic: bool
+    ) -> list[ItemResult]:
         """Apply changes."""
         layout, place = await self._layout(collection, writes=True)
         try:
-            return await layout.write(place, kind, changes, atomic=atomic)
+            return await layout.write(place, kind, mutations, atomic=atomic)
         except UnsupportedError:
             self._lower(await self._requests())
             raise
@@ -253,20 +255,20 @@ class S3Backend:
     async def fetch(self, collection: str, request: PageRequest) -> Page:
         """Return a page by id, or in any order."""
         layout, place = await self._layout(collection)
-        where = normalized(request.where)
+        where = normalize(request.where)
         if where == FALSE:
             return Page([], None)
         return await layout.page(place, replace(request, where=where))
 
-    async def count(self, collection: str, where: Predicate) -> Tally:
+    async def count(self, collection: str, where: Predicate) -> CountResult:
         """Count what is exact: by ids alone, or in the view of a log."""
         layout, place = await self._layout(collection)
-        where = normalized(where)
-        if any(self._support.grade(leaf) is not Grade.EXACT for leaf in leaves(where)):
+        where = normalize(where)
+        if any(self._support.pushdown(leaf) is not Pushdown.EXACT for leaf in leaves(where)):
             raise UnsupportedError("S3 counts by ids alone", capability="count")
-        return Tally(0 if where == FALSE else await layout.count(place, where))
+        return CountResult(0 if where == FALSE else await layout.count(place, where))
 
-    async def aggregate(self, collection: str, request: AggregateRequest) -> Aggregated:
+    async def aggregate(self, collection: str, request: AggregateRequest) -> AggregateResult:
         """Refuse: `support` accepts none."""
         raise UnsupportedError("S3 computes no aggregates")
 
@@ -278,7 +280,7 @@ class S3Backend:
     async def explain(self, collection: str, request: PageRequest) -> NativePlan:
         """Return the requests that a page takes."""
         place = f"s3://{self.config.bucket}/{self.place(collection)}"
-        where = normalized(request.where)
+        where = normalize(request.where)
         asked = [type(leaf).__name__ for leaf in leaves(where)]
         details: dict[str, Any] = {"layout": self.config.layout}
         if self.config.layout == "log":
@@ -298,7 +300,7 @@ class S3Backend:
 
 def _all(where: Predicate) -> bool:
     """Return whether the predicate holds for all records, False if for none; refuses the others."""
-    where = normalized(where)
+    where = normalize(where)
     if where == TRUE:
         return True
     if where == FALSE:

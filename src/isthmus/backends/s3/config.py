@@ -9,7 +9,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from isthmus._config import BackendConfig, Part, SecretStr, text_part
+from isthmus._core.config import BackendConfig, Part, SecretStr, text_part
 from isthmus.errors import ConfigError
 
 

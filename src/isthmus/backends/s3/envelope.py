@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from isthmus._changes import quoted
-from isthmus._record import _PENDING, Record, _set_data, _set_id, _set_metadata, known
+from isthmus._core.mutation_batch import quote_ids
+from isthmus._record import _PENDING, Record, _set_data, _set_id, _set_metadata, decoded_record
 from isthmus._values import decode, format_datetime, new_version
 
 _KEYS = ("id", "version", "created_at", "updated_at")
@@ -63,7 +63,7 @@ def new_lines(ids: list[str], versions: Iterable[str], stamp: str, texts: Iterab
     times = f'"created_at":"{stamp}","updated_at":"{stamp}"'
     lines = [
         f'{{"id":{id},"version":"{version}",{times},"metadata":{{}},"data":{text}}}\n'
-        for id, version, text in zip(quoted(ids), versions, texts, strict=True)
+        for id, version, text in zip(quote_ids(ids), versions, texts, strict=True)
     ]
     return "".join(lines).encode()
 
@@ -81,7 +81,7 @@ def read(body: bytes) -> Record | None:
             and isinstance(metadata, dict)
         ):
             return None
-        return known(id, data, metadata, version, _time(created), _time(updated))
+        return decoded_record(id, data, metadata, version, _time(created), _time(updated))
     except (ValueError, KeyError, TypeError):
         return None
 

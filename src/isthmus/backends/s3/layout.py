@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from isthmus._executor import Change, Kind, Page, PageRequest, Result
+from isthmus._core.executor import ItemResult, Mutation, Page, PageRequest, WriteKind
 from isthmus._query.ast import Predicate
 from isthmus._record import Record
 
@@ -17,7 +17,9 @@ class Layout(Protocol):
         """Return the records of these ids."""
         ...
 
-    async def write(self, place: str, kind: Kind, changes: Sequence[Change], *, atomic: bool) -> list[Result]:
+    async def write(
+        self, place: str, kind: WriteKind, mutations: Sequence[Mutation], *, atomic: bool
+    ) -> list[ItemResult]:
         """Apply changes, as `Executor.write` says."""
         ...
 

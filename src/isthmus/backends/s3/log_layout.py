@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from isthmus._executor import MORE, Change, Kind, Page, PageRequest, Result
+from isthmus._core.executor import MORE, ItemResult, Mutation, Page, PageRequest, WriteKind
 from isthmus._query.ast import TRUE, Predicate
 from isthmus._record import Record
 from isthmus.backends.s3.checkpoint import Checkpointer
@@ -89,10 +89,12 @@ class LogLayout:
 
         return await log.reading(work)
 
-    async def write(self, place: str, kind: Kind, changes: Sequence[Change], *, atomic: bool) -> list[Result]:
+    async def write(
+        self, place: str, kind: WriteKind, mutations: Sequence[Mutation], *, atomic: bool
+    ) -> list[ItemResult]:
         """Apply changes in one entry."""
         await self._conditions.require_conditional_put()
-        return await self._writer(place).write(Batch(kind, changes, atomic=atomic))
+        return await self._writer(place).write(Batch(kind, mutations, atomic=atomic))
 
     async def clear(self, place: str) -> int:
         """Write the entry that ends all records and return how many there were."""
@@ -105,7 +107,7 @@ class LogLayout:
         for writer in self._writers.values():
             await writer.close()
 
-    def abandon(self) -> None:
+    def discard(self) -> None:
         """Do nothing: the tasks died with their loop."""
 
     def healthy(self) -> bool:
@@ -122,7 +124,7 @@ class _Writer:
         self._task: asyncio.Task[None] | None = None
         self._checkpointer = Checkpointer(log)
 
-    async def write(self, batch: Batch) -> list[Result]:
+    async def write(self, batch: Batch) -> list[ItemResult]:
         """Queue a batch and return its results; a caller that is cancelled does not undo it."""
         self._queue.append(batch)
         if self._task is None:
@@ -186,7 +188,9 @@ class _Writer:
             await self.log.requests.pause(min(attempt, 6) - 5)
 
     async def _rows(self, view: View, group: Sequence[Batch]) -> dict[str, Row]:
-        ids = dict.fromkeys(change.id for batch in group if batch.needs_rows() for change in batch.changes)
+        ids = dict.fromkeys(
+            mutation.id for batch in group if batch.needs_rows() for mutation in batch.mutations
+        )
         return await self.log.rows(view, ids) if ids else {}
 
     async def _written(self, view: View, plan: Plan) -> bool:

@@ -29,7 +29,7 @@ from isthmus._query.ast import (
     StartsWith,
     leaves,
 )
-from isthmus._query.found import found_in
+from isthmus._query.lookup import values_in
 from isthmus.backends.s3.cells import SCALARS, Cell, cell_test, kinds_of
 from isthmus.backends.s3.envelope import Row
 
@@ -93,7 +93,7 @@ def _cell(whole: Any, keys: tuple[str, ...]) -> Cell:
     else:
         if value is None or type(value) in SCALARS:
             return value
-    found = found_in(whole, keys)
+    found = values_in(whole, keys)
     return tuple(found) if found else None
 
 

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Sequence
 from itertools import repeat
 
-from isthmus._changes import Changes, together
-from isthmus._executor import Change, Kind, Result, not_written
+from isthmus._core.executor import ItemResult, Mutation, WriteKind, not_written
+from isthmus._core.mutation_batch import MutationBatch, encode_together
 from isthmus._record import Record
 from isthmus.backends.s3 import MAX_RECORD_BYTES
 from isthmus.backends.s3.envelope import Row, made_row, new_lines, now, record_of, token
@@ -20,19 +20,19 @@ from isthmus.errors import AlreadyExistsError, InvalidRecordError, IsthmusError,
 class Batch:
     """One caller's write, waiting to be part of an entry; None as kind clears."""
 
-    def __init__(self, kind: Kind | None, changes: Sequence[Change], *, atomic: bool) -> None:
+    def __init__(self, kind: WriteKind | None, mutations: Sequence[Mutation], *, atomic: bool) -> None:
         self.kind = kind
-        self.changes = changes
+        self.mutations = mutations
         self.atomic = atomic
-        self.done: asyncio.Future[list[Result]] = asyncio.get_running_loop().create_future()
+        self.done: asyncio.Future[list[ItemResult]] = asyncio.get_running_loop().create_future()
         self.together: list[str] | None = None
         """The data of plain records that are all valid: nothing else of them needs a look."""
         self._texts: list[tuple[bytes, bytes] | InvalidRecordError] = []
-        if kind is not None and kind is not Kind.DELETE:
-            plain = changes.plain if isinstance(changes, Changes) else None
-            self.together = together(plain, MAX_RECORD_BYTES) if plain else None
+        if kind is not None and kind is not WriteKind.DELETE:
+            plain = mutations.plain if isinstance(mutations, MutationBatch) else None
+            self.together = encode_together(plain, MAX_RECORD_BYTES) if plain else None
             if self.together is None:
-                self._texts = list(map(_encoded, changes))
+                self._texts = list(map(_encoded, mutations))
         self.size = sum(map(len, self.together or ()))
         self.size += sum(len(text[0]) + len(text[1]) for text in self._texts if isinstance(text, tuple))
 
@@ -47,9 +47,9 @@ class Batch:
 
     def needs_rows(self) -> bool:
         """Return whether judging it needs more than ids."""
-        if self.kind is Kind.DELETE:
-            return any(c.if_version for c in self.changes)
-        return self.kind in {Kind.UPDATE, Kind.REPLACE, Kind.UPSERT}
+        if self.kind is WriteKind.DELETE:
+            return any(c.if_version for c in self.mutations)
+        return self.kind in {WriteKind.UPDATE, WriteKind.REPLACE, WriteKind.UPSERT}
 
 
 class Plan:
@@ -59,7 +59,7 @@ class Plan:
         self.cleared = False
         self.effects: list[Effect] = []
         self.ahead: dict[str, Row | None] = {}
-        self.results: list[list[Result]] = []
+        self.results: list[list[ItemResult]] = []
         self.token = token()
         """The entry's token; its records' versions are this and a number."""
 
@@ -120,12 +120,12 @@ def judged(group: Sequence[Batch], view: View, rows: dict[str, Row]) -> Plan:
             plan.results.append([str(_clear(plan, view))])
             continue
         # A single change that fails has no effects to undo.
-        undo = (len(plan.effects), dict(plan.ahead) if batch.atomic and len(batch.changes) > 1 else None)
-        results = [_judge(batch, at, plan, view, rows, stamp) for at in range(len(batch.changes))]
+        undo = (len(plan.effects), dict(plan.ahead) if batch.atomic and len(batch.mutations) > 1 else None)
+        results = [_judge(batch, at, plan, view, rows, stamp) for at in range(len(batch.mutations))]
         if batch.atomic and any(isinstance(result, IsthmusError) for result in results):
             results = [
-                result if isinstance(result, IsthmusError) else not_written(change)
-                for result, change in zip(results, batch.changes, strict=True)
+                result if isinstance(result, IsthmusError) else not_written(mutation)
+                for result, mutation in zip(results, batch.mutations, strict=True)
             ]
             del plan.effects[undo[0] :]
             plan.ahead = plan.ahead if undo[1] is None else undo[1]
@@ -134,9 +134,9 @@ def judged(group: Sequence[Batch], view: View, rows: dict[str, Row]) -> Plan:
 
 
 def _creation(batch: Batch, view: View) -> Creation | None:
-    if batch.kind is not Kind.CREATE or batch.together is None:
+    if batch.kind is not WriteKind.CREATE or batch.together is None:
         return None
-    ids = Changes.of(batch.changes).ids
+    ids = MutationBatch.of(batch.mutations).ids
     new = len(set(ids)) == len(ids) and view.slots.keys().isdisjoint(ids)
     return Creation(ids, batch.together) if new else None
 
@@ -151,30 +151,30 @@ def _clear(plan: Plan, view: View) -> int:
     return there
 
 
-def _judge(batch: Batch, at: int, plan: Plan, view: View, rows: dict[str, Row], stamp: str) -> Result:
-    change = batch.changes[at]
-    id = change.id
+def _judge(batch: Batch, at: int, plan: Plan, view: View, rows: dict[str, Row], stamp: str) -> ItemResult:
+    mutation = batch.mutations[at]
+    id = mutation.id
     exists = plan.ahead[id] is not None if id in plan.ahead else not plan.cleared and id in view.slots
     row = plan.ahead[id] if id in plan.ahead else rows.get(id) if exists else None
     try:
         match batch.kind:
-            case Kind.DELETE:
-                judge_version(change, _versioned(row) if change.if_version else None)
+            case WriteKind.DELETE:
+                judge_version(mutation, _versioned(row) if mutation.if_version else None)
                 if exists:
                     _note(plan, id, None)
                 return exists
-            case Kind.CREATE:
+            case WriteKind.CREATE:
                 data, metadata = batch.texts(at)
                 if exists:
                     raise AlreadyExistsError(f"a record with the id {id!r} is there already")
                 _note(plan, id, Row(id, plan.version(), stamp, stamp, metadata, data))
                 return id
-            case Kind.REPLACE | Kind.UPDATE | Kind.UPSERT:
+            case WriteKind.REPLACE | WriteKind.UPDATE | WriteKind.UPSERT:
                 data, metadata = batch.texts(at)
                 current = None if row is None else record_of(row)
-                made = rewritten(batch.kind, change, current, data, metadata, stamp)
+                made = rewritten(batch.kind, mutation, current, data, metadata, stamp)
                 if len(made.data) + len(made.metadata) > MAX_RECORD_BYTES:
-                    raise _too_large(change, len(made.data) + len(made.metadata))
+                    raise _too_large(mutation, len(made.data) + len(made.metadata))
                 _note(plan, id, made)
                 return made.version
             case _:
@@ -193,18 +193,18 @@ def _versioned(row: Row | None) -> Record | None:
     return None if row is None else record_of(row)
 
 
-def _encoded(change: Change) -> tuple[bytes, bytes] | InvalidRecordError:
+def _encoded(mutation: Mutation) -> tuple[bytes, bytes] | InvalidRecordError:
     try:
-        data, metadata = change.encoded(), change.encoded_metadata()
+        data, metadata = mutation.encoded(), mutation.encoded_metadata()
     except InvalidRecordError as error:
         return error
     size = len(data) + len(metadata)
-    return _too_large(change, size) if size > MAX_RECORD_BYTES else (data, metadata)
+    return _too_large(mutation, size) if size > MAX_RECORD_BYTES else (data, metadata)
 
 
-def _too_large(change: Change, size: int) -> InvalidRecordError:
+def _too_large(mutation: Mutation, size: int) -> InvalidRecordError:
     return InvalidRecordError(
         f"data: the encoded record has {size} bytes, at most {MAX_RECORD_BYTES} are stored",
         path="data",
-        record_id=change.id,
+        record_id=mutation.id,
     )

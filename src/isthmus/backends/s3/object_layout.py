@@ -7,7 +7,7 @@ import contextlib
 from collections import deque
 from collections.abc import AsyncGenerator, Iterable, Sequence
 
-from isthmus._executor import MORE, Change, Kind, Page, PageRequest, Result
+from isthmus._core.executor import MORE, ItemResult, Mutation, Page, PageRequest, WriteKind
 from isthmus._query.ast import Predicate
 from isthmus._record import Record
 from isthmus.backends.s3.conditions import Conditions
@@ -224,9 +224,11 @@ class ObjectLayout:
 
     # Writing
 
-    async def write(self, place: str, kind: Kind, changes: Sequence[Change], *, atomic: bool) -> list[Result]:
+    async def write(
+        self, place: str, kind: WriteKind, mutations: Sequence[Mutation], *, atomic: bool
+    ) -> list[ItemResult]:
         """Apply changes side by side, those of one id in their order."""
-        return await self._writer.write(place, kind, changes)
+        return await self._writer.write(place, kind, mutations)
 
     async def clear(self, place: str) -> int:
         """Delete every record by 1,000; what is not a record stays."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from isthmus._executor import Change, Kind, Result
+from isthmus._core.executor import ItemResult, Mutation, WriteKind
 from isthmus._record import Record
 from isthmus.backends.s3 import MAX_RECORD_BYTES
 from isthmus.backends.s3.conditions import Conditions
@@ -41,16 +41,18 @@ class ObjectWriter:
         self._requests = requests
         self._conditions = conditions
 
-    async def write(self, place: str, kind: Kind, changes: Sequence[Change]) -> list[Result]:
+    async def write(self, place: str, kind: WriteKind, mutations: Sequence[Mutation]) -> list[ItemResult]:
         """Apply changes side by side, those of one id in their order."""
-        if kind is not Kind.DELETE and (kind is not Kind.UPSERT or any(c.if_version for c in changes)):
+        if kind is not WriteKind.DELETE and (
+            kind is not WriteKind.UPSERT or any(c.if_version for c in mutations)
+        ):
             await self._conditions.require_conditional_put()
-        if kind is Kind.DELETE and not any(change.if_version for change in changes):
-            return await self._delete(place, changes)
-        results: list[Result] = [False] * len(changes)
+        if kind is WriteKind.DELETE and not any(mutation.if_version for mutation in mutations):
+            return await self._delete(place, mutations)
+        results: list[ItemResult] = [False] * len(mutations)
         runs: dict[str, list[int]] = {}
-        for at, change in enumerate(changes):
-            runs.setdefault(change.id, []).append(at)
+        for at, mutation in enumerate(mutations):
+            runs.setdefault(mutation.id, []).append(at)
         stamp = now()
         outage: list[StoreError] = []
 
@@ -60,9 +62,9 @@ class ObjectWriter:
                     results[at] = _same(outage[0])
                     continue
                 try:
-                    results[at] = await self._apply(place, kind, changes[at], stamp)
+                    results[at] = await self._apply(place, kind, mutations[at], stamp)
                 except RecordError as error:
-                    error.record_id = changes[at].id
+                    error.record_id = mutations[at].id
                     results[at] = error
                 except StoreError as error:
                     results[at] = error
@@ -76,16 +78,16 @@ class ObjectWriter:
             raise outage[0]
         return results
 
-    async def _apply(self, place: str, kind: Kind, change: Change, stamp: str) -> Result:
-        key = place + record_name(change.id)
+    async def _apply(self, place: str, kind: WriteKind, mutation: Mutation, stamp: str) -> ItemResult:
+        key = place + record_name(mutation.id)
         match kind:
-            case Kind.CREATE:
-                row = Row(change.id, token(), stamp, stamp, change.encoded_metadata(), change.encoded())
+            case WriteKind.CREATE:
+                row = Row(mutation.id, token(), stamp, stamp, mutation.encoded_metadata(), mutation.encoded())
                 return await self._create(key, row)
-            case Kind.DELETE:
-                return await self._delete_if(key, place, change)
+            case WriteKind.DELETE:
+                return await self._delete_if(key, place, mutation)
             case _:
-                return await self._rewrite(key, place, kind, change, stamp)
+                return await self._rewrite(key, place, kind, mutation, stamp)
 
     async def _create(self, key: str, row: Row) -> str:
         try:
@@ -113,28 +115,30 @@ class ObjectWriter:
 
         await self._requests.put_if(key, line, is_ours, if_match=etag)
 
-    async def _rewrite(self, key: str, place: str, kind: Kind, change: Change, stamp: str) -> Result:
+    async def _rewrite(
+        self, key: str, place: str, kind: WriteKind, mutation: Mutation, stamp: str
+    ) -> ItemResult:
         """Read, judge and write under the condition that nobody wrote in between; again if somebody did."""
-        data, metadata = change.encoded(), change.encoded_metadata()
+        data, metadata = mutation.encoded(), mutation.encoded_metadata()
         for attempt in range(_ATTEMPTS):
             found = await self._requests.get(key)
-            current = None if found is None else self._own(found, place, change.id)
-            row = rewritten(kind, change, current, data, metadata, stamp)
+            current = None if found is None else self._own(found, place, mutation.id)
+            row = rewritten(kind, mutation, current, data, metadata, stamp)
             if not self._conditions.conditional_put:  # an upsert: the last one wins
                 await self._requests.put(key, row.line())
                 return row.version
             try:
                 await self._put(key, row, None if found is None else found.etag)
             except PreconditionError as error:
-                if error.doubtful and change.if_version is not None:
+                if error.doubtful and mutation.if_version is not None:
                     raise ConflictError(
-                        f"{change.id!r} was written again after an attempt that had no answer",
+                        f"{mutation.id!r} was written again after an attempt that had no answer",
                         applied=Applied.MAYBE,
                     ) from None
             else:
                 return row.version
             await self._requests.pause(min(attempt, 3) - 3)
-        raise ConflictError(f"{change.id!r} kept changing: {_ATTEMPTS} attempts met another write")
+        raise ConflictError(f"{mutation.id!r} kept changing: {_ATTEMPTS} attempts met another write")
 
     def _own(self, found: Blob, place: str, id: str) -> Record:
         record = own_record(found.body, place, record_name(id))
@@ -144,13 +148,13 @@ class ObjectWriter:
             )
         return record
 
-    async def _delete(self, place: str, changes: Sequence[Change]) -> list[Result]:
+    async def _delete(self, place: str, mutations: Sequence[Mutation]) -> list[ItemResult]:
         """Delete what is there and say of each whether it was: one request for 1,000 ids.
 
         What is there is looked up first; of two handles that delete one id at once, both may hear
         that it was there.
         """
-        keys = {change.id: place + record_name(change.id) for change in changes}
+        keys = {mutation.id: place + record_name(mutation.id) for mutation in mutations}
         names = {record_name(id): id for id in keys}
         present = {names[name]: there for name, there in (await self._listed(place, names)).items()}
 
@@ -161,12 +165,12 @@ class ObjectWriter:
         if not all(present.values()):
             await self._conditions.require_bucket()
         failed = await self._requests.delete_many([keys[id] for id in keys if present[id]])
-        results: list[Result] = []
-        for change in changes:
+        results: list[ItemResult] = []
+        for mutation in mutations:
             # The first delete of an id finds it, a second one in the batch does not.
-            there = present[change.id]
-            present[change.id] = False
-            results.append(failed.get(keys[change.id], True) if there else False)
+            there = present[mutation.id]
+            present[mutation.id] = False
+            results.append(failed.get(keys[mutation.id], True) if there else False)
         return results
 
     async def _listed(self, place: str, names: Iterable[str]) -> dict[str, bool]:
@@ -188,9 +192,9 @@ class ObjectWriter:
                 break
         return known
 
-    async def _delete_if(self, key: str, place: str, change: Change) -> bool:
-        if change.if_version is None:
-            [result] = await self._delete(place, [change])
+    async def _delete_if(self, key: str, place: str, mutation: Mutation) -> bool:
+        if mutation.if_version is None:
+            [result] = await self._delete(place, [mutation])
             if isinstance(result, IsthmusError):
                 raise result
             return bool(result)
@@ -198,10 +202,10 @@ class ObjectWriter:
         doubtful = False
         for attempt in range(_ATTEMPTS):
             found = await self._requests.get(key)
-            current = None if found is None else self._own(found, place, change.id)
+            current = None if found is None else self._own(found, place, mutation.id)
             if found is None and doubtful:
                 return True
-            judge_version(change, current)
+            judge_version(mutation, current)
             assert found is not None
             etag = found.etag
             try:
@@ -211,7 +215,7 @@ class ObjectWriter:
             except NoSuchKeyError:
                 if doubtful:
                     return True
-                raise gone(change) from None
+                raise gone(mutation) from None
             except UnavailableError as error:
                 doubtful = doubtful or error.applied is Applied.MAYBE
                 if not error.transient or isinstance(error, ConnectError) or attempt >= 3:
@@ -220,7 +224,7 @@ class ObjectWriter:
                 await self._requests.pause(attempt)
             else:
                 return True
-        raise ConflictError(f"{change.id!r} kept changing")
+        raise ConflictError(f"{mutation.id!r} kept changing")
 
     async def clear(self, place: str) -> int:
         """Delete every record by 1,000; what is not a record stays."""

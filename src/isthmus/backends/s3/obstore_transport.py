@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from isthmus._registry import driver
+from isthmus._core.registry import driver
 from isthmus.backends.s3.errors import Broken, NoSuchKeyError, PreconditionError, failure, refused_certificate
 from isthmus.backends.s3.transport import Blob, Listed, Listing
 from isthmus.errors import AccessError, IsthmusError

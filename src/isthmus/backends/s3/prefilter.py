@@ -29,18 +29,18 @@ from isthmus._query.ast import (
     StartsWith,
     leaves,
 )
-from isthmus._query.split import Grade
+from isthmus._query.split import Pushdown
 from isthmus.backends.s3.cells import cell_test
 from isthmus.backends.s3.ids import by_id, judged_by_id
 
 Filter: TypeAlias = Callable[[str, bytes], bool]
 
 
-def grade(leaf: Leaf) -> Grade:
+def pushdown(leaf: Leaf) -> Pushdown:
     """Return EXACT for leaves about ids, SUPERSET for text that must be there letter by letter, else NONE."""
     if judged_by_id(leaf):
-        return Grade.EXACT
-    return Grade.NONE if needles(leaf) is None else Grade.SUPERSET
+        return Pushdown.EXACT
+    return Pushdown.NONE if needles(leaf) is None else Pushdown.SUPERSET
 
 
 def needles(leaf: Leaf) -> list[list[bytes]] | None:

@@ -7,9 +7,9 @@ import random
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any, TypeVar
 
-from isthmus._clock import SYSTEM_CLOCK, Clock
-from isthmus._executor import PoolStats
-from isthmus._loop_pools import LoopPool
+from isthmus._core.clock import SYSTEM_CLOCK, Clock
+from isthmus._core.executor import PoolStats
+from isthmus._core.loop_pools import LoopPool
 from isthmus.backends.s3.boto_transport import BotoTransport
 from isthmus.backends.s3.config import S3Config
 from isthmus.backends.s3.errors import ContendedError, PreconditionError
@@ -89,10 +89,10 @@ class Requests:
         if client is not None:
             await client.__aexit__(None, None, None)
 
-    def abandon(self) -> None:
+    def discard(self) -> None:
         """Drop the client's sockets: its loop may be dead."""
         for shared in self.closing:
-            shared.abandon()
+            shared.discard()
         client, self._client = self._client, None
         if client is not None:
             _forget_sockets(client)

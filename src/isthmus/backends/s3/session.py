@@ -19,8 +19,8 @@ from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
-from isthmus._loop_pools import secret_digest
-from isthmus._registry import driver
+from isthmus._core.loop_pools import secret_digest
+from isthmus._core.registry import driver
 from isthmus.backends.s3.boto_transport import translated
 from isthmus.backends.s3.config import S3Config
 from isthmus.errors import ConfigError

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from isthmus._capability import Capabilities
-from isthmus._registry import Plugin
+from isthmus._core.capabilities import Capabilities
+from isthmus._core.registry import Plugin
 
 CAPABILITIES = Capabilities(
     durable=True,

@@ -12,31 +12,31 @@ from typing import Any
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from isthmus._capability import Capabilities
-from isthmus._executor import (
+from isthmus._core.capabilities import Capabilities
+from isthmus._core.executor import (
     MORE,
     After,
-    Aggregated,
     AggregateRequest,
-    Change,
-    Kind,
+    AggregateResult,
+    CountResult,
+    ItemResult,
+    Mutation,
     NativePlan,
     Page,
     PageRequest,
     PoolStats,
-    Result,
-    Tally,
     TransactionOptions,
+    WriteKind,
 )
-from isthmus._loop_pools import PerLoop, secret_digest
+from isthmus._core.loop_pools import LoopBound, secret_digest
 from isthmus._path import Path
 from isthmus._query.aggregate import Groups
 from isthmus._query.ast import TRUE, Leaf, Measure, Predicate, SortKey
-from isthmus._query.split import Grade
+from isthmus._query.split import Pushdown
 from isthmus._record import Record
 from isthmus._value import replace
 from isthmus.backends.sqlalchemy import CAPABILITIES
-from isthmus.backends.sqlalchemy.compile import compiled, grade
+from isthmus.backends.sqlalchemy.compile import compiled, pushdown
 from isthmus.backends.sqlalchemy.config import SQLAlchemyConfig
 from isthmus.backends.sqlalchemy.engine import EnginePool, begun, dialect_of, opened
 from isthmus.backends.sqlalchemy.errors import translated
@@ -52,8 +52,8 @@ _REPEATS = 5
 
 
 class _Support:
-    def grade(self, leaf: Leaf) -> Grade:
-        return grade(leaf)
+    def pushdown(self, leaf: Leaf) -> Pushdown:
+        return pushdown(leaf)
 
     def orders(self, order: tuple[SortKey, ...]) -> bool:
         return not order
@@ -103,11 +103,11 @@ class _Executor:
         return [found.get(key_of(wanted)) for wanted in ids]
 
     async def write(
-        self, collection: str, kind: Kind, changes: Sequence[Change], *, atomic: bool
-    ) -> list[Result]:
+        self, collection: str, kind: WriteKind, mutations: Sequence[Mutation], *, atomic: bool
+    ) -> list[ItemResult]:
         """Apply the changes in one transaction."""
         async with self._connection(collection, writes=True) as connection:
-            return await write(connection, self._table(collection), kind, changes, atomic=atomic)
+            return await write(connection, self._table(collection), kind, mutations, atomic=atomic)
 
     async def fetch(self, collection: str, request: PageRequest) -> Page:
         """Return one page by key; large requests take several statements of bounded size."""
@@ -142,14 +142,14 @@ class _Executor:
             statement = statement.where(source.c.key > beyond)
         return statement.with_for_update() if request.for_update else statement
 
-    async def count(self, collection: str, where: Predicate) -> Tally:
+    async def count(self, collection: str, where: Predicate) -> CountResult:
         """Count; only the whole table is exact here."""
         source = self._table(collection)
         async with self._connection(collection) as connection:
             statement = select(func.count()).select_from(source).where(compiled(where, source))
-            return Tally((await connection.execute(statement)).scalar_one())
+            return CountResult((await connection.execute(statement)).scalar_one())
 
-    async def aggregate(self, collection: str, request: AggregateRequest) -> Aggregated:
+    async def aggregate(self, collection: str, request: AggregateRequest) -> AggregateResult:
         """Refuse: the core aggregates, since no aggregate is exact here."""
         raise UnexpectedError(f"aggregate was asked of a backend that has none: {Groups(request.measures)}")
 
@@ -225,7 +225,7 @@ class SQLAlchemyBackend(_Executor):
         self.default_collection = config.table
         address = None if config.address is None else config.address.get_secret_value()
         key = ("sqlalchemy", secret_digest(address), id(config.engine), config.pool)
-        self._pools = PerLoop(key, self._opened)
+        self._pools = LoopBound(key, self._opened)
         self._ready: set[str] = set()
 
     async def _opened(self) -> EnginePool:
@@ -244,12 +244,12 @@ class SQLAlchemyBackend(_Executor):
                         await connection.commit()
 
     async def write(
-        self, collection: str, kind: Kind, changes: Sequence[Change], *, atomic: bool
-    ) -> list[Result]:
+        self, collection: str, kind: WriteKind, mutations: Sequence[Mutation], *, atomic: bool
+    ) -> list[ItemResult]:
         """Apply the changes in one transaction, again if the server chose it as a deadlock's victim."""
         for attempt in itertools.count(1):
             try:
-                return await super().write(collection, kind, changes, atomic=atomic)
+                return await super().write(collection, kind, mutations, atomic=atomic)
             except SerializationError:
                 if attempt == _REPEATS:
                     raise

@@ -13,6 +13,7 @@ import orjson
 
 from isthmus._path import Path, Root
 from isthmus._query.ast import (
+    KNN,
     And,
     Between,
     Contains,
@@ -23,16 +24,15 @@ from isthmus._query.ast import (
     In,
     Leaf,
     Like,
-    Matches,
-    Nearest,
     Not,
     Or,
     Ordered,
     Predicate,
     Regex,
     StartsWith,
+    TextMatch,
 )
-from isthmus._query.split import Grade
+from isthmus._query.split import Pushdown
 from isthmus._query.text import parse_like
 from sqlalchemy import ColumnElement, Table, and_, false, not_, or_, true
 
@@ -41,11 +41,11 @@ _LONGEST = 200
 _MOST_OPERANDS = 500
 
 
-def grade(leaf: Leaf) -> Grade:
+def pushdown(leaf: Leaf) -> Pushdown:
     """Return SUPERSET where the text can be searched for something, else NONE."""
-    if isinstance(leaf, Matches | Nearest) or leaf.path.root not in (Root.DATA, Root.METADATA):
-        return Grade.NONE
-    return Grade.SUPERSET if _fragments(leaf) else Grade.NONE
+    if isinstance(leaf, TextMatch | KNN) or leaf.path.root not in (Root.DATA, Root.METADATA):
+        return Pushdown.NONE
+    return Pushdown.SUPERSET if _fragments(leaf) else Pushdown.NONE
 
 
 def compiled(predicate: Predicate, table: Table) -> ColumnElement[bool]:
@@ -94,7 +94,7 @@ def _operands(leaf: Leaf) -> list[str]:
             return [_inner(part) for part in parse_like(pattern) if isinstance(part, str)]
         case Equal() | EqualList() | Ordered() | Between() | In() | Like() | Regex() | Exists():
             return []
-        case Matches() | Nearest():
+        case TextMatch() | KNN():
             return []
         case _:
             assert_never(leaf)

@@ -8,7 +8,7 @@ from urllib.parse import SplitResult, urlencode
 
 from pydantic import Field
 
-from isthmus._config import BackendConfig, Part, SecretStr
+from isthmus._core.config import BackendConfig, Part, SecretStr
 
 
 class PoolConfig(Part):

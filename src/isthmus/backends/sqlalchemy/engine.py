@@ -24,7 +24,7 @@ class EnginePool:
         if self._ours:
             await self.engine.dispose()
 
-    def abandon(self) -> None:
+    def discard(self) -> None:
         """Forget the connections without touching the loop that they belong to."""
         if self._ours:
             self.engine.sync_engine.dispose(close=False)

@@ -11,7 +11,7 @@ import orjson
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from isthmus._executor import Change, Kind, Result, not_written, refusal, refused
+from isthmus._core.executor import ItemResult, Mutation, WriteKind, not_written, refusal, reject_invalid
 from isthmus._values import decode, new_version
 from isthmus.backends.sqlalchemy.table import key_of
 from isthmus.errors import (
@@ -31,27 +31,29 @@ class Raced(Exception):
 
 
 async def write(
-    connection: AsyncConnection, table: Table, kind: Kind, changes: Sequence[Change], *, atomic: bool
-) -> list[Result]:
+    connection: AsyncConnection, table: Table, kind: WriteKind, mutations: Sequence[Mutation], *, atomic: bool
+) -> list[ItemResult]:
     """Apply the changes; nothing is written if one fails and `atomic`."""
     # Nobody else knows an id that was just made, unless this is such a write once more.
-    fresh = kind is Kind.CREATE and all(change.own_id for change in changes)
+    fresh = kind is WriteKind.CREATE and all(mutation.own_id for mutation in mutations)
     for attempt in range(_ATTEMPTS):
-        ids = [] if fresh and attempt == 0 else [change.id for change in changes]
+        ids = [] if fresh and attempt == 0 else [mutation.id for mutation in mutations]
         try:
             async with connection.begin_nested():
-                return await _attempt(connection, table, kind, changes, ids, atomic=atomic)
+                return await _attempt(connection, table, kind, mutations, ids, atomic=atomic)
         except Raced:
             continue
         except _Refused as refusal:
             return refusal.results
-    raise ConflictError(f"others wrote the same ids in each of {_ATTEMPTS} attempts", record_id=changes[0].id)
+    raise ConflictError(
+        f"others wrote the same ids in each of {_ATTEMPTS} attempts", record_id=mutations[0].id
+    )
 
 
 class _Refused(Exception):
     """An atomic batch failed; leaving the savepoint by this undoes it."""
 
-    def __init__(self, results: list[Result]) -> None:
+    def __init__(self, results: list[ItemResult]) -> None:
         super().__init__()
         self.results = results
 
@@ -59,21 +61,21 @@ class _Refused(Exception):
 async def _attempt(
     connection: AsyncConnection,
     table: Table,
-    kind: Kind,
-    changes: Sequence[Change],
+    kind: WriteKind,
+    mutations: Sequence[Mutation],
     ids: Sequence[str],
     *,
     atomic: bool,
-) -> list[Result]:
-    rows = await _locked(connection, table, ids, whole=kind is Kind.UPDATE)
+) -> list[ItemResult]:
+    rows = await _locked(connection, table, ids, whole=kind is WriteKind.UPDATE)
     state = _State(rows)
-    results = [_judged(kind, change, state) for change in changes]
+    results = [_judged(kind, mutation, state) for mutation in mutations]
     if atomic and any(isinstance(result, IsthmusError) for result in results):
         raise _Refused(
-            refused(changes)
+            reject_invalid(mutations)
             or [
-                result if isinstance(result, IsthmusError) else not_written(change)
-                for result, change in zip(results, changes, strict=True)
+                result if isinstance(result, IsthmusError) else not_written(mutation)
+                for result, mutation in zip(results, mutations, strict=True)
             ]
         )
     await _flush(connection, table, state)
@@ -110,27 +112,27 @@ class _State:
         self.touched[key] = None
 
 
-def _judged(kind: Kind, change: Change, state: _State) -> Result:
+def _judged(kind: WriteKind, mutation: Mutation, state: _State) -> ItemResult:
     """Return the result of one change, made in the state unless it is an error."""
-    key = key_of(change.id)
+    key = key_of(mutation.id)
     old = state.now.get(key)
     version = None if old is None else str(old["version"])
-    if kind is Kind.DELETE:
-        no = refusal(kind, change, version)
+    if kind is WriteKind.DELETE:
+        no = refusal(kind, mutation, version)
         if no is not None:
             return no
         if old is not None:
             state.put(key, None)
         return old is not None
     try:
-        data, metadata = change.encoded(), change.encoded_metadata()
+        data, metadata = mutation.encoded(), mutation.encoded_metadata()
     except InvalidRecordError as invalid:
-        invalid.record_id = change.id
+        invalid.record_id = mutation.id
         return invalid
-    no = refusal(kind, change, version)
+    no = refusal(kind, mutation, version)
     if no is not None:
         return no
-    if kind is Kind.UPDATE and old is not None:
+    if kind is WriteKind.UPDATE and old is not None:
         data = orjson.dumps({**decode(old["data"]), **decode(data)})
         metadata = orjson.dumps({**decode(old["metadata"]), **decode(metadata)})
     now, token = time.time_ns() // 1_000, new_version()
@@ -144,7 +146,7 @@ def _judged(kind: Kind, change: Change, state: _State) -> Result:
         "updated_at": now,
     }
     state.put(key, row)
-    return change.id if kind is Kind.CREATE else str(token)
+    return mutation.id if kind is WriteKind.CREATE else str(token)
 
 
 async def _flush(connection: AsyncConnection, table: Table, state: _State) -> None:
@@ -170,9 +172,9 @@ async def _flush(connection: AsyncConnection, table: Table, state: _State) -> No
     except IntegrityError as error:
         raise Raced from error
     names = ("data", "metadata", "version", "updated_at")
-    change = update(table).where(guard).values({name: bindparam(f"b_{name}") for name in names})
+    mutation = update(table).where(guard).values({name: bindparam(f"b_{name}") for name in names})
     for row in changed:
-        await _one(connection, change, {k: v for k, v in row.items() if k != "b_created_at"})
+        await _one(connection, mutation, {k: v for k, v in row.items() if k != "b_created_at"})
     for row in gone:
         await _one(connection, delete(table).where(guard), row)
 

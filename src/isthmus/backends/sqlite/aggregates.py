@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, assert_never
 
-from isthmus._executor import AggregateRequest
+from isthmus._core.executor import AggregateRequest
 from isthmus._path import Path
 from isthmus._query.aggregate import Groups, State
 from isthmus._query.ast import Function, Measure

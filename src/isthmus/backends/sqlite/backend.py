@@ -6,17 +6,17 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TypeVar
 
-from isthmus._executor import (
+from isthmus._core.executor import (
     After,
     Page,
     PageRequest,
     PoolStats,
     TransactionOptions,
 )
-from isthmus._indexed import Declarations
-from isthmus._loop_pools import PerLoop
+from isthmus._core.loop_pools import LoopBound
+from isthmus._index_annotation import Declarations
 from isthmus._path import Path
-from isthmus._query.order import position
+from isthmus._query.order import cursor_position
 from isthmus._value import replace
 from isthmus.backends.sqlite.config import SQLiteConfig
 from isthmus.backends.sqlite.pool import Memory, Pool
@@ -50,7 +50,7 @@ class SQLiteBackend(Verbs):
         }
         # A database in memory belongs to its handle; a file is shared by all handles of a loop.
         key = (config.pool_key(), self._memory)
-        self._pools: PerLoop[Pool] = PerLoop(key, self._open_pool)
+        self._pools: LoopBound[Pool] = LoopBound(key, self._open_pool)
 
     @property
     def default_collection(self) -> str:
@@ -213,7 +213,7 @@ class SQLiteBackend(Verbs):
                 await snapshot.end()
         if page.after is None:
             return page
-        at = position(page.records[-1], request.order or ())
+        at = cursor_position(page.records[-1], request.order or ())
         return Page(page.records, (*at, snapshot.token))
 
     async def release(self, collection: str, after: After) -> None:

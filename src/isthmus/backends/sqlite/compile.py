@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from isthmus._executor import PageRequest
+from isthmus._core.executor import PageRequest
 from isthmus._query.ast import And, Between, Equal, In, Like, Ordered, Predicate, StartsWith
 from isthmus._query.order import NONE, OBJECT, Position
 from isthmus.backends.sqlite.fields import LISTED, NOTHING, JSONField, field_of

@@ -9,7 +9,7 @@ from urllib.parse import SplitResult, unquote
 
 from pydantic import Field, field_validator, model_validator
 
-from isthmus._config import BackendConfig, Part
+from isthmus._core.config import BackendConfig, Part
 from isthmus.errors import ConfigError
 
 MEMORY = ":memory:"

@@ -126,7 +126,7 @@ class Lane:
         await ended
         self._thread.join()  # nothing is left for it to do
 
-    def abandon(self) -> None:
+    def discard(self) -> None:
         """End the thread soon, without a loop."""
         with self._turn:
             current = self._current

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from isthmus._executor import PoolStats
+from isthmus._core.executor import PoolStats
 from isthmus.backends.sqlite import forking
 from isthmus.backends.sqlite.config import SQLiteConfig
 from isthmus.backends.sqlite.errors import translated
@@ -143,11 +143,11 @@ class Lanes:
         for lane in self._all:
             await lane.close()
 
-    def abandon(self) -> None:
+    def discard(self) -> None:
         """Close the connections without a loop."""
         self._closed = True
         for lane in self._all:
-            lane.abandon()
+            lane.discard()
 
 
 class Memory:
@@ -324,14 +324,14 @@ class Pool:
         # The writer last: whoever closes last moves the WAL into the file.
         await self.writer.close()
 
-    def abandon(self) -> None:
+    def discard(self) -> None:
         """Close all connections without a loop."""
         self._closed = True
         for snapshot in list(self._snapshots.values()):
-            snapshot.lane.abandon()
+            snapshot.lane.discard()
         if self.readers is not self.writer:
-            self.readers.abandon()
-        self.writer.abandon()
+            self.readers.discard()
+        self.writer.discard()
 
     def healthy(self) -> bool:
         """Return whether the pool was not closed; a connection that failed is opened anew by its lane."""

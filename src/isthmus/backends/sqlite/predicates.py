@@ -9,6 +9,7 @@ import orjson
 
 from isthmus._path import Path
 from isthmus._query.ast import (
+    KNN,
     And,
     Between,
     Contains,
@@ -19,8 +20,6 @@ from isthmus._query.ast import (
     In,
     Leaf,
     Like,
-    Matches,
-    Nearest,
     Not,
     Or,
     Order,
@@ -28,9 +27,10 @@ from isthmus._query.ast import (
     Predicate,
     Regex,
     StartsWith,
+    TextMatch,
 )
-from isthmus._query.evaluate import holds, leaf_test
-from isthmus._query.found import found_in
+from isthmus._query.evaluate import leaf_test, matches
+from isthmus._query.lookup import values_in
 from isthmus._query.order import BOOL, NUMBER, TEXT
 from isthmus._query.text import ANY_ONE, ANY_RUN, parse_like
 from isthmus._values import JSON, same
@@ -79,18 +79,18 @@ class Conditions:
                 rest.append(term)
         if rest:
             parts.append(self._by_evaluator(And(tuple(rest))))
-        return _joined("AND", parts, "1")
+        return _ambient("AND", parts, "1")
 
     def _by_evaluator(self, predicate: Predicate) -> str:
-        return f"isthmus_record({self._binder.test(lambda record: holds(predicate, record))}, {ROW})"
+        return f"isthmus_record({self._binder.test(lambda record: matches(predicate, record))}, {ROW})"
 
     def _positive(self, predicate: Predicate) -> str:
         """Return a form for where NULL is as good as false: one that an index serves, if there is one."""
         match predicate:
             case And(terms):
-                return _joined("AND", [self._positive(term) for term in terms], "1")
+                return _ambient("AND", [self._positive(term) for term in terms], "1")
             case Or(terms):
-                return _joined("OR", [self._positive(term) for term in terms], "0")
+                return _ambient("OR", [self._positive(term) for term in terms], "0")
             case Not(term):
                 if isinstance(term, Exists) and (field := self._indexed_field(term.path)) is not None:
                     return self._missing(term, field)
@@ -104,9 +104,9 @@ class Conditions:
         """Return a form that is 1 or 0 for every row, never NULL."""
         match predicate:
             case And(terms):
-                return _joined("AND", [self._exact(term) for term in terms], "1")
+                return _ambient("AND", [self._exact(term) for term in terms], "1")
             case Or(terms):
-                return _joined("OR", [self._exact(term) for term in terms], "0")
+                return _ambient("OR", [self._exact(term) for term in terms], "0")
             case Not(term):
                 return f"NOT {self._exact(term)}"
             case leaf:
@@ -119,9 +119,9 @@ class Conditions:
         return field if isinstance(field, JSONField) else None
 
     def _leaf(self, leaf: Leaf) -> str:
-        if isinstance(leaf, Matches):
+        if isinstance(leaf, TextMatch):
             raise UnsupportedError("SQLite has no relevance search here", capability="relevance")
-        if isinstance(leaf, Nearest):
+        if isinstance(leaf, KNN):
             raise UnsupportedError("SQLite has no vector search here", capability="vectors")
         field = field_of(leaf.path, self._indexed)
         match field:
@@ -188,7 +188,7 @@ class Conditions:
                 return {"text": self._text_test(leaf, x)}
             case Exists():
                 return dict.fromkeys(("integer", "real", "text", "true", "false", "object"), "1")
-            case Matches() | Nearest():
+            case TextMatch() | KNN():
                 return {}
             case _:
                 assert_never(leaf)
@@ -262,7 +262,7 @@ class Conditions:
                         wanted = [int(v) for v in wanted]
                     if wanted:
                         parts.append(within(place, f"{value} IN {self._list(wanted)}"))
-                return _joined("OR", parts, "0")
+                return _ambient("OR", parts, "0")
             case StartsWith(_, text) if text:
                 return within(TEXT, self._prefix(value, text))
             case Like(_, pattern, fold=False):
@@ -282,7 +282,7 @@ class Conditions:
         return test if beyond is None else f"{test} AND {value} < {self._binder.value(beyond)}"
 
 
-def _joined(word: str, parts: list[str], empty: str) -> str:
+def _ambient(word: str, parts: list[str], empty: str) -> str:
     """Return the parts joined as a balanced tree, since SQLite limits the depth of expressions."""
     if not parts:
         return empty
@@ -291,7 +291,7 @@ def _joined(word: str, parts: list[str], empty: str) -> str:
     if len(parts) <= 8:
         return "(" + f" {word} ".join(parts) + ")"
     middle = len(parts) // 2
-    return f"({_joined(word, parts[:middle], empty)} {word} {_joined(word, parts[middle:], empty)})"
+    return f"({_ambient(word, parts[:middle], empty)} {word} {_ambient(word, parts[middle:], empty)})"
 
 
 def _leaf_count(predicate: Predicate) -> int:
@@ -320,10 +320,10 @@ def _document_test(leaf: Leaf, keys: tuple[str, ...]) -> Callable[[JSON], bool]:
         case EqualList(_, operand):
             return lambda value: _equals_list(value, keys, operand)
         case Exists():
-            return lambda value: bool(found_in(value, keys))
+            return lambda value: bool(values_in(value, keys))
         case _:
             test = leaf_test(leaf)
-            return lambda value: any(map(test, found_in(value, keys)))
+            return lambda value: any(map(test, values_in(value, keys)))
 
 
 def _equals_list(value: JSON, keys: tuple[str, ...], operand: list[JSON]) -> bool:

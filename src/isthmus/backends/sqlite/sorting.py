@@ -7,7 +7,7 @@ from typing import Any, TypeAlias, assert_never
 
 from isthmus._path import Path
 from isthmus._query.ast import SortKey
-from isthmus._query.found import found_in
+from isthmus._query.lookup import values_in
 from isthmus._query.order import NONE, NUMBER, OBJECT, TEXT, Position, is_id, sort_value
 from isthmus.backends.sqlite.fields import (
     BRACKETS,
@@ -110,7 +110,7 @@ class Ordering:
 
     def _best(self, json: str, keys: tuple[str, ...], key: SortKey, none: int) -> tuple[str, str]:
         largest = key.descending
-        test = self._binder.test(lambda value: sort_value(found_in(value, keys), largest=largest))
+        test = self._binder.test(lambda value: sort_value(values_in(value, keys), largest=largest))
         bracket = f"isthmus_bracket({test}, {json})"
         return f"CASE {bracket} WHEN {NONE} THEN {none} ELSE {bracket} END", f"isthmus_value({test}, {json})"
 

@@ -9,23 +9,23 @@ from typing import Any, TypeVar
 
 import orjson
 
-from isthmus._capability import Capabilities
-from isthmus._executor import (
+from isthmus._core.capabilities import Capabilities
+from isthmus._core.executor import (
     MORE,
     After,
-    Aggregated,
     AggregateRequest,
-    Change,
-    Kind,
+    AggregateResult,
+    CountResult,
+    ItemResult,
+    Mutation,
     NativePlan,
     Page,
     PageRequest,
-    Result,
-    Tally,
+    WriteKind,
 )
 from isthmus._path import Path
 from isthmus._query.ast import RANKED, Leaf, Measure, Predicate, SortKey
-from isthmus._query.split import Grade
+from isthmus._query.split import Pushdown
 from isthmus._record import Record
 from isthmus.backends.sqlite import compile as compiled
 from isthmus.backends.sqlite import plugin
@@ -43,9 +43,9 @@ _MAX_SORT_KEYS = 16
 class EverythingExact:
     """All that a query can say is exact on SQLite, but for relevance."""
 
-    def grade(self, leaf: Leaf) -> Grade:
+    def pushdown(self, leaf: Leaf) -> Pushdown:
         """Return EXACT; NONE for what only another store can rank."""
-        return Grade.NONE if isinstance(leaf, RANKED) else Grade.EXACT
+        return Pushdown.NONE if isinstance(leaf, RANKED) else Pushdown.EXACT
 
     def orders(self, order: tuple[SortKey, ...]) -> bool:
         """Return true for any sensible number of keys."""
@@ -100,14 +100,14 @@ class Verbs(abc.ABC):
         return await self._reading(collection, many)
 
     async def write(
-        self, collection: str, kind: Kind, changes: Sequence[Change], *, atomic: bool
-    ) -> list[Result]:
+        self, collection: str, kind: WriteKind, mutations: Sequence[Mutation], *, atomic: bool
+    ) -> list[ItemResult]:
         """Apply changes as if one after another, in one transaction; it is durable on return."""
         try:
             return await self._writing(
                 collection,
-                lambda session, table: write(session, table, kind, changes, atomic=atomic),
-                undo=len(changes) > 1,
+                lambda session, table: write(session, table, kind, mutations, atomic=atomic),
+                undo=len(mutations) > 1,
             )
         except NothingWrittenError as nothing:
             return nothing.results
@@ -116,19 +116,19 @@ class Verbs(abc.ABC):
         """Return one page."""
         return await self._reading(collection, lambda session, table: _page(session, table, request))
 
-    async def count(self, collection: str, where: Predicate) -> Tally:
+    async def count(self, collection: str, where: Predicate) -> CountResult:
         """Count the matching records."""
 
-        def work(session: Session, table: Table) -> Tally:
-            return Tally(session.rows(compiled.count(table, where))[0][0])
+        def work(session: Session, table: Table) -> CountResult:
+            return CountResult(session.rows(compiled.count(table, where))[0][0])
 
         return await self._reading(collection, work)
 
-    async def aggregate(self, collection: str, request: AggregateRequest) -> Aggregated:
+    async def aggregate(self, collection: str, request: AggregateRequest) -> AggregateResult:
         """Compute the groups' states, from one snapshot."""
 
-        def work(session: Session, table: Table) -> Aggregated:
-            return Aggregated(aggregate(session, table, request))
+        def work(session: Session, table: Table) -> AggregateResult:
+            return AggregateResult(aggregate(session, table, request))
 
         return await self._reading(collection, work, one_state=True)
 

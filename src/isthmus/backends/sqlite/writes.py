@@ -9,8 +9,8 @@ from itertools import islice, repeat
 
 import orjson
 
-from isthmus._changes import Changes
-from isthmus._executor import Change, Kind, Result, not_written, refused
+from isthmus._core.executor import ItemResult, Mutation, WriteKind, not_written, reject_invalid
+from isthmus._core.mutation_batch import MutationBatch
 from isthmus._values import new_version
 from isthmus.backends.sqlite.schema import Table
 from isthmus.backends.sqlite.session import Session
@@ -24,45 +24,47 @@ _CHECK_EVERY = 1_000
 class NothingWrittenError(Exception):
     """An atomic batch failed: the transaction is undone, and these are its results."""
 
-    def __init__(self, results: list[Result]) -> None:
+    def __init__(self, results: list[ItemResult]) -> None:
         super().__init__("an item of an atomic batch failed")
         self.results = results
 
 
 def write(
-    session: Session, table: Table, kind: Kind, changes: Sequence[Change], *, atomic: bool
-) -> list[Result]:
+    session: Session, table: Table, kind: WriteKind, mutations: Sequence[Mutation], *, atomic: bool
+) -> list[ItemResult]:
     """Return one result for each change; raises `NothingWrittenError` if an atomic batch failed."""
-    whole = _WHOLE.get(kind) if atomic and len(changes) > 1 else None
-    if whole and (isinstance(changes, Changes) or all(change.if_version is None for change in changes)):
-        return whole(session, table, Changes.of(changes))
+    whole = _WHOLE.get(kind) if atomic and len(mutations) > 1 else None
+    if whole and (
+        isinstance(mutations, MutationBatch) or all(mutation.if_version is None for mutation in mutations)
+    ):
+        return whole(session, table, MutationBatch.of(mutations))
     one = _ONE[kind]
     statements = _Statements(session, table)
-    results: list[Result] = []
+    results: list[ItemResult] = []
     failed = False
-    for number, change in enumerate(changes):
+    for number, mutation in enumerate(mutations):
         if number % _CHECK_EVERY == 0:
             session.check()
         try:
-            results.append(one(statements, change))
+            results.append(one(statements, mutation))
         except InvalidRecordError as error:
-            error.record_id = change.id
+            error.record_id = mutation.id
             results.append(error)
             failed = True
             if atomic:
-                raise NothingWrittenError(refused(changes) or results) from None
+                raise NothingWrittenError(reject_invalid(mutations) or results) from None
         except IsthmusError as error:
             results.append(error)
             failed = True
     if failed and atomic:
-        raise NothingWrittenError(_blamed(changes, results))
+        raise NothingWrittenError(_blamed(mutations, results))
     return results
 
 
-def _blamed(changes: Sequence[Change], results: Sequence[Result]) -> list[Result]:
+def _blamed(mutations: Sequence[Mutation], results: Sequence[ItemResult]) -> list[ItemResult]:
     return [
-        result if isinstance(result, IsthmusError) else not_written(change)
-        for change, result in zip(changes, results, strict=True)
+        result if isinstance(result, IsthmusError) else not_written(mutation)
+        for mutation, result in zip(mutations, results, strict=True)
     ]
 
 
@@ -70,65 +72,67 @@ def _now() -> int:
     return time.time_ns() // 1000
 
 
-def _rows(session: Session, changes: Changes, versions: Iterable[int]) -> Iterator[tuple[object, ...]]:
+def _rows(
+    session: Session, mutations: MutationBatch, versions: Iterable[int]
+) -> Iterator[tuple[object, ...]]:
     """Yield rows to insert, each encoded when SQLite asks for it, so that memory stays flat."""
     now = _now()
-    metadata: Iterator[str] = changes.metadata_texts() or repeat("{}")
+    metadata: Iterator[str] = mutations.metadata_texts() or repeat("{}")
     # The first three have an end.
-    rows = zip(changes.ids, changes.texts(), metadata, versions, repeat(now), repeat(now), strict=False)
-    for _ in range(0, len(changes), _CHECK_EVERY):
+    rows = zip(mutations.ids, mutations.texts(), metadata, versions, repeat(now), repeat(now), strict=False)
+    for _ in range(0, len(mutations), _CHECK_EVERY):
         session.check()
         yield from islice(rows, _CHECK_EVERY)
 
 
-def _versions(changes: Changes) -> range:
+def _versions(mutations: MutationBatch) -> range:
     """Return a new version for each change: a token that no other write of a record has."""
     first = new_version()
-    return range(first, first + len(changes))
+    return range(first, first + len(mutations))
 
 
-def _create_all(session: Session, table: Table, changes: Changes) -> list[Result]:
+def _create_all(session: Session, table: Table, mutations: MutationBatch) -> list[ItemResult]:
     text = f"INSERT INTO {quoted(table.name)} VALUES (?, ?, ?, ?, ?, ?)"
     session.execute("SAVEPOINT isthmus_batch")
     try:
-        session.run_many(text, _rows(session, changes, _versions(changes)))
+        session.run_many(text, _rows(session, mutations, _versions(mutations)))
     except sqlite3.IntegrityError:
         # The rows before the clash must not be taken for the clashing ones.
         session.execute("ROLLBACK TO isthmus_batch")
-        raise NothingWrittenError(_clashes(session, table, changes)) from None
+        raise NothingWrittenError(_clashes(session, table, mutations)) from None
     except InvalidRecordError:
-        results = refused(changes)
+        results = reject_invalid(mutations)
         if results is None:
             raise
         raise NothingWrittenError(results) from None
     session.execute("RELEASE isthmus_batch")
-    return list(changes.ids)
+    return list(mutations.ids)
 
 
-def _clashes(session: Session, table: Table, changes: Changes) -> list[Result]:
+def _clashes(session: Session, table: Table, mutations: MutationBatch) -> list[ItemResult]:
     """Return the results of a batch in which some ids are taken, or occur twice."""
-    taken = _present(session, table, changes)
-    results: list[Result] = []
-    for change in changes:
-        results.append(_exists_already(change) if change.id in taken else not_written(change))
-        taken.add(change.id)
+    taken = _present(session, table, mutations)
+    results: list[ItemResult] = []
+    for mutation in mutations:
+        results.append(_exists_already(mutation) if mutation.id in taken else not_written(mutation))
+        taken.add(mutation.id)
     return results
 
 
-def _present(session: Session, table: Table, changes: Changes) -> set[str]:
-    ids = orjson.dumps(changes.ids).decode()
+def _present(session: Session, table: Table, mutations: MutationBatch) -> set[str]:
+    ids = orjson.dumps(mutations.ids).decode()
     found = session.execute(
         f"SELECT id FROM {quoted(table.name)} WHERE id IN (SELECT value FROM json_each(?1))", (ids,)
     )
     return {id for (id,) in found}
 
 
-def _upsert_all(session: Session, table: Table, changes: Changes) -> list[Result]:
-    versions = _versions(changes)
+def _upsert_all(session: Session, table: Table, mutations: MutationBatch) -> list[ItemResult]:
+    versions = _versions(mutations)
     try:
-        session.run_many(_upsert_text(table), _rows(session, changes, versions))
+        session.run_many(_upsert_text(table), _rows(session, mutations, versions))
     except InvalidRecordError:
-        results = refused(changes)
+        results = reject_invalid(mutations)
         if results is None:
             raise
         raise NothingWrittenError(results) from None
@@ -188,41 +192,43 @@ class _Statements:
         return None if row is None else (row[0], row[1], str(row[2]))
 
 
-def _create(statements: _Statements, change: Change) -> Result:
-    version = statements.insert(change.id, change.encoded(), change.encoded_metadata(), replacing=False)
+def _create(statements: _Statements, mutation: Mutation) -> ItemResult:
+    version = statements.insert(mutation.id, mutation.encoded(), mutation.encoded_metadata(), replacing=False)
     if version is None:
-        raise _exists_already(change)
-    return change.id
+        raise _exists_already(mutation)
+    return mutation.id
 
 
-def _replace(statements: _Statements, change: Change) -> Result:
-    version = statements.set(change.id, change.encoded(), change.encoded_metadata(), change.if_version)
+def _replace(statements: _Statements, mutation: Mutation) -> ItemResult:
+    version = statements.set(
+        mutation.id, mutation.encoded(), mutation.encoded_metadata(), mutation.if_version
+    )
     if version is None:
-        found = statements.find(change.id)
-        raise _missing(change) if found is None else _conflict(change)
+        found = statements.find(mutation.id)
+        raise _missing(mutation) if found is None else _conflict(mutation)
     return str(version)
 
 
-def _upsert(statements: _Statements, change: Change) -> Result:
-    data, metadata = change.encoded(), change.encoded_metadata()
-    if change.if_version is None:
-        version = statements.insert(change.id, data, metadata, replacing=True)
+def _upsert(statements: _Statements, mutation: Mutation) -> ItemResult:
+    data, metadata = mutation.encoded(), mutation.encoded_metadata()
+    if mutation.if_version is None:
+        version = statements.insert(mutation.id, data, metadata, replacing=True)
     else:
-        version = statements.set(change.id, data, metadata, change.if_version)
+        version = statements.set(mutation.id, data, metadata, mutation.if_version)
     if version is None:
-        raise _conflict(change)
+        raise _conflict(mutation)
     return str(version)
 
 
-def _update(statements: _Statements, change: Change) -> Result:
-    data, metadata = change.encoded(), change.encoded_metadata()
-    found = statements.find(change.id)
+def _update(statements: _Statements, mutation: Mutation) -> ItemResult:
+    data, metadata = mutation.encoded(), mutation.encoded_metadata()
+    found = statements.find(mutation.id)
     if found is None:
-        raise _missing(change)
-    if change.if_version is not None and found[2] != change.if_version:
-        raise _conflict(change)
+        raise _missing(mutation)
+    if mutation.if_version is not None and found[2] != mutation.if_version:
+        raise _conflict(mutation)
     # The writer's lock is held: nobody comes between the read and the write.
-    version = statements.set(change.id, _merged(found[0], data), _merged(found[1], metadata), None)
+    version = statements.set(mutation.id, _merged(found[0], data), _merged(found[1], metadata), None)
     return str(version)
 
 
@@ -235,33 +241,33 @@ def _merged(stored: str, given: bytes) -> bytes:
     return orjson.dumps({**orjson.loads(stored), **orjson.loads(given)})
 
 
-def _delete(statements: _Statements, change: Change) -> Result:
-    deleted = statements.delete(change.id, change.if_version)
-    if not deleted and change.if_version is not None:
-        raise _conflict(change)
+def _delete(statements: _Statements, mutation: Mutation) -> ItemResult:
+    deleted = statements.delete(mutation.id, mutation.if_version)
+    if not deleted and mutation.if_version is not None:
+        raise _conflict(mutation)
     return deleted
 
 
-_WHOLE = {Kind.CREATE: _create_all, Kind.UPSERT: _upsert_all}
-_ONE: dict[Kind, Callable[[_Statements, Change], Result]] = {
-    Kind.CREATE: _create,
-    Kind.REPLACE: _replace,
-    Kind.UPDATE: _update,
-    Kind.UPSERT: _upsert,
-    Kind.DELETE: _delete,
+_WHOLE = {WriteKind.CREATE: _create_all, WriteKind.UPSERT: _upsert_all}
+_ONE: dict[WriteKind, Callable[[_Statements, Mutation], ItemResult]] = {
+    WriteKind.CREATE: _create,
+    WriteKind.REPLACE: _replace,
+    WriteKind.UPDATE: _update,
+    WriteKind.UPSERT: _upsert,
+    WriteKind.DELETE: _delete,
 }
 
 
-def _exists_already(change: Change) -> AlreadyExistsError:
-    return AlreadyExistsError(f"a record with id {change.id!r} exists", record_id=change.id)
+def _exists_already(mutation: Mutation) -> AlreadyExistsError:
+    return AlreadyExistsError(f"a record with id {mutation.id!r} exists", record_id=mutation.id)
 
 
-def _missing(change: Change) -> NotFoundError:
-    return NotFoundError(f"no record has id {change.id!r}", record_id=change.id)
+def _missing(mutation: Mutation) -> NotFoundError:
+    return NotFoundError(f"no record has id {mutation.id!r}", record_id=mutation.id)
 
 
-def _conflict(change: Change) -> ConflictError:
+def _conflict(mutation: Mutation) -> ConflictError:
     return ConflictError(
-        f"record {change.id!r} is not at version {change.if_version!r}: somebody changed or deleted it",
-        record_id=change.id,
+        f"record {mutation.id!r} is not at version {mutation.if_version!r}: somebody changed or deleted it",
+        record_id=mutation.id,
     )

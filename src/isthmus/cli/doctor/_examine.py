@@ -15,7 +15,7 @@ from isthmus import (
     MissingExtraError,
     StoreError,
 )
-from isthmus._registry import plugin
+from isthmus._core.registry import plugin
 from isthmus.cli._stores import Place, settings
 from isthmus.cli.doctor import _elasticsearch, _postgres, _s3, _sqlite
 from isthmus.cli.doctor._finding import Finding, Level, ok, warning, wrong

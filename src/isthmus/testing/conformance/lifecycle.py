@@ -117,7 +117,7 @@ async def test_explain_says_what_runs_where(db: AsyncDatabase) -> None:
     assert plan.native
     assert "age" in str(plan)
     assert len(plan.tree.parts) == 2
-    assert (plan.residual == "true") == all(part.grade.name == "EXACT" for part in plan.tree.parts)
+    assert (plan.residual == "true") == all(part.pushdown.name == "EXACT" for part in plan.tree.parts)
 
 
 @pytest.mark.asyncio

@@ -9,7 +9,7 @@ import secrets
 import pytest
 
 from isthmus import AsyncDatabase
-from isthmus._registry import plugin
+from isthmus._core.registry import plugin
 from isthmus.testing.conformance import *  # noqa: F403
 from isthmus.testing.conformance import Database
 

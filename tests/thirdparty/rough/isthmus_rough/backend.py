@@ -7,27 +7,27 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-from isthmus._capability import Capabilities
-from isthmus._executor import (
+from isthmus._core.capabilities import Capabilities
+from isthmus._core.executor import (
     MORE,
     After,
-    Aggregated,
     AggregateRequest,
-    Change,
-    Kind,
+    AggregateResult,
+    CountResult,
+    ItemResult,
+    Mutation,
     NativePlan,
     Page,
     PageRequest,
     PoolStats,
-    Result,
-    Tally,
     TransactionExecutor,
     TransactionOptions,
+    WriteKind,
 )
 from isthmus._query.aggregate import Groups
 from isthmus._query.ast import TRUE, Predicate
 from isthmus._query.codec import text
-from isthmus._query.order import in_order, place, position
+from isthmus._query.order import cursor_position, sort_key, sort_records
 from isthmus._record import Record
 from isthmus._values import decode, encode, new_version
 from isthmus.errors import (
@@ -82,55 +82,55 @@ class RoughBackend:
         return [_copy(table[id]) if id in table else None for id in ids]
 
     async def write(
-        self, collection: str, kind: Kind, changes: Sequence[Change], *, atomic: bool
-    ) -> list[Result]:
+        self, collection: str, kind: WriteKind, mutations: Sequence[Mutation], *, atomic: bool
+    ) -> list[ItemResult]:
         """Apply the changes one after another."""
         assert not atomic, "no atomic batches here, and the core must know"
-        return [self._apply(self._tables[collection], kind, change) for change in changes]
+        return [self._apply(self._tables[collection], kind, mutation) for mutation in mutations]
 
-    def _apply(self, table: dict[str, Record], kind: Kind, change: Change) -> Result:
-        id, old = change.id, table.get(change.id)
+    def _apply(self, table: dict[str, Record], kind: WriteKind, mutation: Mutation) -> ItemResult:
+        id, old = mutation.id, table.get(mutation.id)
         data = metadata = b""
-        if kind is not Kind.DELETE:
+        if kind is not WriteKind.DELETE:
             try:
-                data, metadata = change.encoded(), change.encoded_metadata()
+                data, metadata = mutation.encoded(), mutation.encoded_metadata()
             except InvalidRecordError as error:
                 error.record_id = id
                 return error
-        if kind is Kind.CREATE and old is not None:
+        if kind is WriteKind.CREATE and old is not None:
             return AlreadyExistsError(f"{id!r} is there", record_id=id)
-        if kind in (Kind.REPLACE, Kind.UPDATE) and old is None:
+        if kind in (WriteKind.REPLACE, WriteKind.UPDATE) and old is None:
             return NotFoundError(f"{id!r} is not there", record_id=id)
-        if change.if_version is not None and (old is None or old.version != change.if_version):
+        if mutation.if_version is not None and (old is None or old.version != mutation.if_version):
             return ConflictError(f"{id!r} has another version", record_id=id)
-        if kind is Kind.DELETE:
+        if kind is WriteKind.DELETE:
             return table.pop(id, None) is not None
-        if kind is Kind.UPDATE and old is not None:
+        if kind is WriteKind.UPDATE and old is not None:
             data = encode({**old.data, **decode(data)})
             metadata = encode({**old.metadata, **decode(metadata)})
         now = time.time_ns() // 1_000
         version = str(new_version())
         table[id] = Record.stored(id, data, metadata, version, now if old is None else old._created, now)
-        return id if kind is Kind.CREATE else version
+        return id if kind is WriteKind.CREATE else version
 
     async def fetch(self, collection: str, request: PageRequest) -> Page:
         """Return a page of the records that it can judge, and the others aside."""
         matching = [r for r in self._tables[collection].values() if self._support.matches(request.where, r)]
-        aside = [_copy(record) for record in matching if self._support.odd(record)]
+        recheck = [_copy(record) for record in matching if self._support.odd(record)]
         matching = [record for record in matching if not self._support.odd(record)]
         if request.order is None:
-            return self._unordered(matching, aside, request)
+            return self._unordered(matching, recheck, request)
         assert self._support.orders(request.order), "asked for an order that the support refused"
-        records = in_order(matching, request.order)
+        records = sort_records(matching, request.order)
         if request.after is not None:
-            key = place(request.order)
+            key = sort_key(request.order)
             start = key(tuple(request.after))
-            records = [r for r in records if key(position(r, request.order)) > start]
+            records = [r for r in records if key(cursor_position(r, request.order)) > start]
         end = request.offset + request.size
         page = [_copy(record) for record in records[request.offset : end]]
-        return Page(page, MORE if len(records) > end and page else None, aside)
+        return Page(page, MORE if len(records) > end and page else None, recheck)
 
-    def _unordered(self, matching: list[Record], aside: list[Record], request: PageRequest) -> Page:
+    def _unordered(self, matching: list[Record], recheck: list[Record], request: PageRequest) -> Page:
         assert request.offset == 0, "an offset has no meaning without an order"
         # A position is an id, so that what is deleted meanwhile does not shift the rest.
         rest = sorted((r for r in matching if request.after is None or _id(r) > request.after[0]), key=_id)
@@ -138,25 +138,25 @@ class RoughBackend:
         most = max(self._page, len(rest) // 50)
         page = [_copy(record) for record in rest[: min(request.size, most)]]
         more = len(rest) > len(page)
-        return Page(page, (_id(page[-1]),) if more else None, aside if request.after is None else ())
+        return Page(page, (_id(page[-1]),) if more else None, recheck if request.after is None else ())
 
-    async def count(self, collection: str, where: Predicate) -> Tally:
+    async def count(self, collection: str, where: Predicate) -> CountResult:
         """Count what it can judge."""
         matching = self._matching(collection, where)
-        aside = [_copy(record) for record in matching if self._support.odd(record)]
-        return Tally(len(matching) - len(aside), aside)
+        recheck = [_copy(record) for record in matching if self._support.odd(record)]
+        return CountResult(len(matching) - len(recheck), recheck)
 
-    async def aggregate(self, collection: str, request: AggregateRequest) -> Aggregated:
+    async def aggregate(self, collection: str, request: AggregateRequest) -> AggregateResult:
         """Aggregate what it can judge."""
         assert self._support.aggregates(request.measures, request.by), "the support refused this"
         groups = Groups(request.measures)
-        aside = []
+        recheck = []
         for record in self._matching(collection, request.where):
             if self._support.odd(record):
-                aside.append(_copy(record))
+                recheck.append(_copy(record))
             else:
                 groups.add_record(record, request.by)
-        return Aggregated(groups, aside)
+        return AggregateResult(groups, recheck)
 
     def _matching(self, collection: str, where: Predicate) -> list[Record]:
         assert exact(where, self._support), f"not exact: {text(where)}"

@@ -7,12 +7,12 @@ import zlib
 from isthmus._path import Path
 from isthmus._query.ast import RANKED, And, Leaf, Measure, Not, Or, Predicate, SortKey
 from isthmus._query.codec import text
-from isthmus._query.evaluate import leaf_holds
-from isthmus._query.split import Grade
+from isthmus._query.evaluate import leaf_matches
+from isthmus._query.split import Pushdown
 from isthmus._record import Record
 from isthmus_rough.config import RoughConfig
 
-_GRADES = (Grade.EXACT, Grade.EXACT, Grade.SUPERSET, Grade.NONE)
+_GRADES = (Pushdown.EXACT, Pushdown.EXACT, Pushdown.SUPERSET, Pushdown.NONE)
 
 
 class RoughSupport:
@@ -22,10 +22,10 @@ class RoughSupport:
         self._seed = config.seed
         self._nothing = config.judges == "nothing"
 
-    def grade(self, leaf: Leaf) -> Grade:
+    def pushdown(self, leaf: Leaf) -> Pushdown:
         """Return any grade."""
         if self._nothing or isinstance(leaf, RANKED):
-            return Grade.NONE
+            return Pushdown.NONE
         return _GRADES[self._hash("leaf", text(leaf)) % len(_GRADES)]
 
     def orders(self, order: tuple[SortKey, ...]) -> bool:
@@ -50,11 +50,13 @@ class RoughSupport:
             case Not(term):
                 return not self.matches(term, record, positive=not positive)
             case leaf:
-                grade = self.grade(leaf)
-                assert grade is not Grade.NONE, f"pushed although graded NONE: {text(leaf)}"
-                assert positive or grade is Grade.EXACT, f"pushed under not although not exact: {text(leaf)}"
-                wrong = grade is Grade.SUPERSET and self._hash(text(leaf), record.id or "") % 3 == 0
-                return wrong or leaf_holds(leaf, record)
+                pushdown = self.pushdown(leaf)
+                assert pushdown is not Pushdown.NONE, f"pushed although graded NONE: {text(leaf)}"
+                assert positive or pushdown is Pushdown.EXACT, (
+                    f"pushed under not although not exact: {text(leaf)}"
+                )
+                wrong = pushdown is Pushdown.SUPERSET and self._hash(text(leaf), record.id or "") % 3 == 0
+                return wrong or leaf_matches(leaf, record)
 
     def _hash(self, *parts: str) -> int:
         return zlib.crc32("\0".join((str(self._seed), *parts)).encode("utf-8", "surrogatepass"))
@@ -68,4 +70,4 @@ def exact(predicate: Predicate, support: RoughSupport) -> bool:
         case Not(term):
             return exact(term, support)
         case leaf:
-            return support.grade(leaf) is Grade.EXACT
+            return support.pushdown(leaf) is Pushdown.EXACT

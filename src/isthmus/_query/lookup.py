@@ -9,14 +9,14 @@ from isthmus._record import Record
 from isthmus._values import JSON, format_datetime
 
 
-def found(record: Record, path: Path) -> list[JSON]:
+def values_at(record: Record, path: Path) -> list[JSON]:
     """Return the values at the path: keys followed, lists entered at every depth, nulls dropped."""
     values: list[JSON] = []
     _collect(_start(record, path), path.keys, 0, values)
     return values
 
 
-def found_in(value: JSON, keys: tuple[str, ...]) -> list[JSON]:
+def values_in(value: JSON, keys: tuple[str, ...]) -> list[JSON]:
     """Return the values that the keys lead to from a JSON value."""
     values: list[JSON] = []
     _collect(value, keys, 0, values)

@@ -14,13 +14,13 @@ from typing import Any, overload
 
 import orjson
 
-from isthmus._executor import Change
+from isthmus._core.executor import Mutation
 from isthmus._record import Record
 from isthmus._values import check_ids, encode, encode_many, new_ids
 from isthmus.errors import InvalidRecordError
 
 
-class Changes(Sequence[Change]):
+class MutationBatch(Sequence[Mutation]):
     """Changes of one kind without `if_version`, as columns.
 
     A backend that sends whole columns reads `ids` and `texts()`; to all others it is a sequence
@@ -43,21 +43,21 @@ class Changes(Sequence[Change]):
         self._own_ids = own_ids
         self._raw: Sequence[bytes | None] | None = None
         self._raw_metadata: Sequence[bytes | None] | None = None
-        self._items: Sequence[Change] | None = None
+        self._items: Sequence[Mutation] | None = None
 
     @classmethod
-    def of(cls, changes: Sequence[Change]) -> Changes:
+    def of(cls, mutations: Sequence[Mutation]) -> MutationBatch:
         """Return the columns of changes, whatever they are; an `if_version` is in none of them."""
-        if isinstance(changes, Changes):
-            return changes
-        self = cls([c.id for c in changes], [c.data for c in changes])
-        if any(c.metadata for c in changes):
-            self._metadata = [c.metadata for c in changes]
-        if any(c.raw is not None for c in changes):
-            self._raw = [c.raw for c in changes]
-        if any(c.raw_metadata is not None and c.raw_metadata != b"{}" for c in changes):
-            self._raw_metadata = [c.raw_metadata for c in changes]
-        self._items = changes
+        if isinstance(mutations, MutationBatch):
+            return mutations
+        self = cls([c.id for c in mutations], [c.data for c in mutations])
+        if any(c.metadata for c in mutations):
+            self._metadata = [c.metadata for c in mutations]
+        if any(c.raw is not None for c in mutations):
+            self._raw = [c.raw for c in mutations]
+        if any(c.raw_metadata is not None and c.raw_metadata != b"{}" for c in mutations):
+            self._raw_metadata = [c.raw_metadata for c in mutations]
+        self._items = mutations
         return self
 
     @property
@@ -84,16 +84,16 @@ class Changes(Sequence[Change]):
             return (
                 None if self._metadata is None else encode_many([m or {} for m in self._metadata], "metadata")
             )
-        return (change.encoded_metadata().decode() for change in self)
+        return (mutation.encoded_metadata().decode() for mutation in self)
 
-    def by_id(self) -> Changes:
+    def by_id(self) -> MutationBatch:
         """Return the changes in the order of their ids."""
         ids = self.ids
         if all(map(operator.lt, ids, islice(ids, 1, None))):  # as ids made here are
             return self
         places = sorted(range(len(ids)), key=ids.__getitem__)
         pick: Callable[[Any], Any] = lambda column: column and [column[place] for place in places]  # noqa: E731
-        ordered = Changes(pick(ids), pick(self._data), pick(self._metadata), own_ids=self._own_ids)
+        ordered = MutationBatch(pick(ids), pick(self._data), pick(self._metadata), own_ids=self._own_ids)
         ordered._raw, ordered._raw_metadata = pick(self._raw), pick(self._raw_metadata)
         ordered._items = pick(self._items)
         return ordered
@@ -102,23 +102,23 @@ class Changes(Sequence[Change]):
         return len(self.ids)
 
     @overload
-    def __getitem__(self, index: int) -> Change: ...
+    def __getitem__(self, index: int) -> Mutation: ...
     @overload
-    def __getitem__(self, index: slice) -> Sequence[Change]: ...
-    def __getitem__(self, index: int | slice) -> Change | Sequence[Change]:
+    def __getitem__(self, index: slice) -> Sequence[Mutation]: ...
+    def __getitem__(self, index: int | slice) -> Mutation | Sequence[Mutation]:
         return self._made()[index]
 
-    def __iter__(self) -> Iterator[Change]:
+    def __iter__(self) -> Iterator[Mutation]:
         return iter(self._made())
 
-    def _made(self) -> Sequence[Change]:
+    def _made(self) -> Sequence[Mutation]:
         items = self._items
         if items is None:
             none = (None,) * len(self.ids)
-            items = list(map(Change, self.ids, self._data or none, self._metadata or none))
+            items = list(map(Mutation, self.ids, self._data or none, self._metadata or none))
             if self._own_ids:
-                for change in items:
-                    change.own_id = True
+                for mutation in items:
+                    mutation.own_id = True
             self._items = items
         return items
 
@@ -127,33 +127,33 @@ class Changes(Sequence[Change]):
 _PLAIN = f"{string.ascii_letters}{string.digits}-_.:/@ ".encode()
 
 
-def quoted(ids: list[str]) -> list[str]:
+def quote_ids(ids: list[str]) -> list[str]:
     """Return ids as JSON."""
     plain = not "".join(ids).encode().translate(None, _PLAIN)
     return [f'"{id}"' for id in ids] if plain else [orjson.dumps(id).decode() for id in ids]
 
 
 # A character of JSON takes this many bytes at most.
-MOST_BYTES = 4
+MAX_BYTES_PER_CHARACTER = 4
 
 
-def together(items: Sequence[Any], largest: int) -> list[str] | None:
+def encode_together(items: Sequence[Any], largest: int) -> list[str] | None:
     """Return the data of records as JSON; None if one is invalid, or may be of more than `largest` bytes."""
     try:
         texts = list(encode_many(items))
     except InvalidRecordError:
         return None
-    return texts if max(map(len, texts), default=0) * MOST_BYTES <= largest else None
+    return texts if max(map(len, texts), default=0) * MAX_BYTES_PER_CHARACTER <= largest else None
 
 
-def changes_for(records: Sequence[Any]) -> Changes | None:
+def batch_creates(records: Sequence[Any]) -> MutationBatch | None:
     """Return the changes that create records, as columns; None unless all are dicts, or all plain Records.
 
     Plain are Records that a user made and that either all have an id or all need one.
     """
     kinds = set(map(type, records))
     if kinds == {dict}:
-        return Changes(new_ids(len(records)), records, own_ids=True)
+        return MutationBatch(new_ids(len(records)), records, own_ids=True)
     if kinds != {Record} or any(record._raw is not None for record in records):
         return None
     ids = [record.id for record in records]
@@ -163,19 +163,19 @@ def changes_for(records: Sequence[Any]) -> Changes | None:
             return None
         ids = new_ids(len(ids))
     metadata = [record._metadata for record in records]
-    return Changes(
+    return MutationBatch(
         ids, [record._data for record in records], metadata if any(metadata) else None, own_ids=own_ids
     )
 
 
-def changes_to(items: Sequence[Any]) -> Changes | None:
+def batch_writes(items: Sequence[Any]) -> MutationBatch | None:
     """Return the changes of `(id, data)` or of Records with ids, as columns; None unless all are plain."""
     kinds = set(map(type, items))
     if kinds == {Record} and all(record.id for record in items):
-        return changes_for(items)
+        return batch_creates(items)
     if kinds != {tuple} or set(map(len, items)) != {2}:
         return None
     data = [item[1] for item in items]
     if set(map(type, data)) != {dict}:
         return None
-    return Changes(check_ids([item[0] for item in items]), data)
+    return MutationBatch(check_ids([item[0] for item in items]), data)

@@ -24,7 +24,7 @@ class LoopPool(Protocol):
         """Close on the pool's own loop; waits for what is in use."""
         ...
 
-    def abandon(self) -> None:
+    def discard(self) -> None:
         """Drop sockets without awaiting and without a warning; the loop may be dead."""
         ...
 
@@ -75,7 +75,7 @@ class Lease(Generic[P]):
         if entry is not None and _drop(entry):
             await _closed(self.pool)
 
-    def forsake(self) -> None:
+    def release_threadsafe(self) -> None:
         """Give the lease back from elsewhere: the pool is closed on its loop if that still runs."""
         entry, self._entry = self._entry, None
         if entry is None or not _drop(entry):
@@ -84,7 +84,7 @@ class Lease(Generic[P]):
         try:
             loop.call_soon_threadsafe(lambda: _keep(loop.create_task(_closed(pool))))
         except RuntimeError:  # the loop is closed: nothing of it can be awaited
-            pool.abandon()
+            pool.discard()
 
 
 _closing: set[asyncio.Task[None]] = set()
@@ -194,7 +194,7 @@ def sweep() -> None:
         entries = [_entries.pop(slot) for slot in dead]
     for entry in entries:
         if entry.pool is not None:
-            entry.pool.abandon()
+            entry.pool.discard()
 
 
 # What a forked child inherited: kept, so that no finalizer of it speaks to the parent's servers.
@@ -207,7 +207,7 @@ def open_pools() -> int:
         return len(_entries)
 
 
-class PerLoop(Generic[P]):
+class LoopBound(Generic[P]):
     """One backend's leases, at most one for each loop that the handle was used on."""
 
     def __init__(self, key: Hashable, opener: Callable[[], Awaitable[P]]) -> None:
@@ -254,7 +254,7 @@ class PerLoop(Generic[P]):
         self._leases.clear()
         for held in leases:
             if held.loop is not here:
-                held.forsake()
+                held.release_threadsafe()
         for held in leases:
             if held.loop is here:
                 await held.release()
@@ -274,4 +274,4 @@ def _at_exit() -> None:
         _entries.clear()
     for entry in entries:
         if entry.pool is not None:
-            entry.pool.abandon()
+            entry.pool.discard()

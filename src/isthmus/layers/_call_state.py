@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextvars
 from typing import TypeVar
 
-from isthmus._clock import Clock
-from isthmus._op import Op, Write
-from isthmus._stack import Next
+from isthmus._core.clock import Clock
+from isthmus._core.op import Op, Write
+from isthmus._core.stack import Next
 from isthmus.errors import Applied, DeadlineError
 
 R = TypeVar("R")
@@ -43,7 +43,7 @@ async def bounded(
     timer = clock.timeout(seconds)
     try:
         async with timer as running:
-            return await call_next(op)  # type: ignore[no-any-return]
+            return await call_next(op)
     except TimeoutError:
         # Errors of ours, and of users' code, are TimeoutErrors too.
         if not running.expired():

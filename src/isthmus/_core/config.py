@@ -12,7 +12,7 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PrivateAttr, SecretStr, ValidationError
 
-from isthmus._nearest import nearest
+from isthmus._suggest import suggest
 from isthmus.errors import ConfigError
 
 __all__ = ["BackendConfig", "Part", "SecretStr", "parse_url", "split_query"]
@@ -164,7 +164,7 @@ def _check_keys(
         known = model.model_fields
         if key not in known:
             names = [*known, *spellings]
-            raise ConfigError(f"{where}: unknown setting {key!r}{nearest(key, sorted(names))}")
+            raise ConfigError(f"{where}: unknown setting {key!r}{suggest(key, sorted(names))}")
         part = known[key].annotation
         if isinstance(value, dict) and isinstance(part, type) and issubclass(part, BaseModel):
             _check_keys(part, value, f"{where}.{key}", {})

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar, Generic, TypeVar
 
-from isthmus._executor import (
+from isthmus._core.executor import (
     After,
-    Aggregated,
     AggregateRequest,
-    Change,
+    AggregateResult,
+    CountResult,
     Executor,
-    Kind,
+    ItemResult,
+    Mutation,
     NativePlan,
     Page,
     PageRequest,
-    Result,
-    Tally,
+    WriteKind,
 )
 from isthmus._query.ast import Predicate
 from isthmus._record import Record
@@ -51,11 +51,11 @@ class Read(Op[list[Record | None]]):
         return await executor.read(self.collection, self.ids, for_update=self.for_update)
 
 
-class Write(Op[list[Result]]):
+class Write(Op[list[ItemResult]]):
     """Write a batch of one kind."""
 
-    kind: Kind
-    changes: Sequence[Change]
+    kind: WriteKind
+    mutations: Sequence[Mutation]
     atomic: bool
     writes = True
     idempotent = False
@@ -65,8 +65,8 @@ class Write(Op[list[Result]]):
         """The verb."""
         return self.kind.value
 
-    async def apply(self, executor: Executor) -> list[Result]:
-        return await executor.write(self.collection, self.kind, self.changes, atomic=self.atomic)
+    async def apply(self, executor: Executor) -> list[ItemResult]:
+        return await executor.write(self.collection, self.kind, self.mutations, atomic=self.atomic)
 
 
 class Fetch(Op[Page]):
@@ -79,23 +79,23 @@ class Fetch(Op[Page]):
         return await executor.fetch(self.collection, self.request)
 
 
-class Count(Op[Tally]):
+class Count(Op[CountResult]):
     """Count matching records."""
 
     where: Predicate
     name = "count"
 
-    async def apply(self, executor: Executor) -> Tally:
+    async def apply(self, executor: Executor) -> CountResult:
         return await executor.count(self.collection, self.where)
 
 
-class Aggregate(Op[Aggregated]):
+class Aggregate(Op[AggregateResult]):
     """Compute aggregates."""
 
     request: AggregateRequest
     name = "aggregate"
 
-    async def apply(self, executor: Executor) -> Aggregated:
+    async def apply(self, executor: Executor) -> AggregateResult:
         return await executor.aggregate(self.collection, self.request)
 
 

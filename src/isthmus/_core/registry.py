@@ -7,14 +7,14 @@ import importlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from isthmus._capability import Capabilities
-from isthmus._nearest import nearest
+from isthmus._core.capabilities import Capabilities
+from isthmus._suggest import suggest
 from isthmus._value import Value
 from isthmus.errors import ConfigError, MissingExtraError
 
 if TYPE_CHECKING:
-    from isthmus._config import BackendConfig
-    from isthmus._executor import Backend
+    from isthmus._core.config import BackendConfig
+    from isthmus._core.executor import Backend
 
 
 class Plugin(Value):
@@ -71,7 +71,7 @@ def plugin(name: str) -> Plugin:
         if name == other.name or name in other.schemes or name in other.aliases:
             return other
     known = [*BACKENDS, *others]
-    raise ConfigError(f"unknown backend {name!r}{nearest(name, known)}")
+    raise ConfigError(f"unknown backend {name!r}{suggest(name, known)}")
 
 
 @functools.cache

@@ -20,8 +20,8 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from isthmus._executor import Change, Kind, Result
-from isthmus._op import Op, Write
+from isthmus._core.executor import ItemResult, Mutation, WriteKind
+from isthmus._core.op import Op, Write
 from isthmus.errors import (
     AlreadyExistsError,
     Applied,
@@ -32,9 +32,9 @@ from isthmus.errors import (
 )
 
 
-def once(kind: Kind, change: Change) -> bool:
+def once(kind: WriteKind, mutation: Mutation) -> bool:
     """Return whether the store refuses to do this change a second time."""
-    return kind is Kind.CREATE or change.if_version is not None
+    return kind is WriteKind.CREATE or mutation.if_version is not None
 
 
 def repeatable(op: Op[Any], error: IsthmusError) -> bool:
@@ -43,19 +43,19 @@ def repeatable(op: Op[Any], error: IsthmusError) -> bool:
         return False
     if error.applied is Applied.NO or op.idempotent:
         return True
-    return isinstance(op, Write) and all(once(op.kind, change) for change in op.changes)
+    return isinstance(op, Write) and all(once(op.kind, mutation) for mutation in op.mutations)
 
 
-def item_repeatable(kind: Kind, change: Change, result: Result | None) -> bool:
+def item_repeatable(kind: WriteKind, mutation: Mutation, result: ItemResult | None) -> bool:
     """Return whether one item of a batch may be done again by itself."""
     return (
         isinstance(result, IsthmusError)
         and result.transient
-        and (result.applied is Applied.NO or once(kind, change))
+        and (result.applied is Applied.NO or once(kind, mutation))
     )
 
 
-def settled(op: Write, results: Sequence[Result], doubts: Mapping[int, IsthmusError]) -> list[Result]:
+def settled(op: Write, results: Sequence[ItemResult], doubts: Mapping[int, IsthmusError]) -> list[ItemResult]:
     """Return the results of a write that repeats one in doubt, with what they tell about the first.
 
     `doubts` has the error of the earlier attempt by an item's place. An item whose doubt cannot be
@@ -65,31 +65,31 @@ def settled(op: Write, results: Sequence[Result], doubts: Mapping[int, IsthmusEr
     ours = {
         index
         for index, result in enumerate(results)
-        if isinstance(result, AlreadyExistsError) and op.changes[index].own_id
+        if isinstance(result, AlreadyExistsError) and op.mutations[index].own_id
     }
     if not (doubts or ours):
         return list(results)
     if ours and op.atomic:
         # All or nothing, and one of them is there by us: all of them are.
-        return [change.id for change in op.changes]
+        return [mutation.id for mutation in op.mutations]
     return [
-        change.id
+        mutation.id
         if index in ours
         else doubtful(doubts[index], result)
-        if index in doubts and _may_be_ours(change, result)
+        if index in doubts and _may_be_ours(mutation, result)
         else result
-        for index, (change, result) in enumerate(zip(op.changes, results, strict=True))
+        for index, (mutation, result) in enumerate(zip(op.mutations, results, strict=True))
     ]
 
 
-def _may_be_ours(change: Change, result: Result) -> bool:
+def _may_be_ours(mutation: Mutation, result: ItemResult) -> bool:
     """Return whether our own first attempt may be why an item was refused."""
     if isinstance(result, NotFoundError):
-        return change.if_version is not None
+        return mutation.if_version is not None
     return isinstance(result, (AlreadyExistsError, ConflictError, NotWrittenError))
 
 
-def doubtful(doubt: IsthmusError, later: Result) -> IsthmusError:
+def doubtful(doubt: IsthmusError, later: ItemResult) -> IsthmusError:
     """Return the error of an attempt in doubt, with a note of what came after it."""
     error = copy.copy(doubt)
     error.applied = Applied.MAYBE

@@ -16,13 +16,13 @@ from contextlib import AbstractAsyncContextManager
 from types import MappingProxyType
 from typing import Any, Protocol, TypeAlias
 
-from isthmus._capability import Capabilities
-from isthmus._hit import Hit
+from isthmus._core.capabilities import Capabilities
 from isthmus._path import Path
 from isthmus._query.aggregate import Groups
 from isthmus._query.ast import Leaf, Measure, Predicate, SortKey
-from isthmus._query.split import Grade
+from isthmus._query.split import Pushdown
 from isthmus._record import Record
+from isthmus._search_hit import Hit
 from isthmus._value import Value
 from isthmus._values import decode, encode, new_id
 from isthmus.errors import (
@@ -38,10 +38,10 @@ from isthmus.errors import (
 After: TypeAlias = tuple[Any, ...]
 # What one item of a write came to: an id (create), a version (replace, update, upsert), a bool
 # (delete), or the item's error.
-Result: TypeAlias = "str | bool | IsthmusError"
+ItemResult: TypeAlias = "str | bool | IsthmusError"
 
 
-class Kind(enum.Enum):
+class WriteKind(enum.Enum):
     """The five ways to write; one `write` has one kind."""
 
     CREATE = "create"
@@ -51,7 +51,7 @@ class Kind(enum.Enum):
     DELETE = "delete"
 
 
-class Change:
+class Mutation:
     """One item of a write.
 
     `data` and `metadata` are as the user gave them, unchecked (None where only `raw` is there);
@@ -91,18 +91,18 @@ class Change:
         return encode(self.metadata, "metadata") if self.metadata else b"{}"
 
 
-def change_for(record: Record, if_version: str | None = None) -> Change:
+def mutation_for(record: Record, if_version: str | None = None) -> Mutation:
     """Return the change that writes a record, with a new id if it has none."""
     if record._raw is None:  # made by the user: nothing to pass on undecoded
-        change = Change(record.id or new_id(), record._data, record._metadata, if_version)
+        mutation = Mutation(record.id or new_id(), record._data, record._metadata, if_version)
     else:
         raw, raw_metadata = record.raw
         data = record.data if raw is None else None
         metadata = record.metadata if raw_metadata is None else None
-        change = Change(record.id or new_id(), data, metadata, if_version)
-        change.raw, change.raw_metadata = raw, raw_metadata
-    change.own_id = not record.id
-    return change
+        mutation = Mutation(record.id or new_id(), data, metadata, if_version)
+        mutation.raw, mutation.raw_metadata = raw, raw_metadata
+    mutation.own_id = not record.id
+    return mutation
 
 
 class PageRequest(Value):
@@ -142,7 +142,7 @@ class Page(Value):
 
     records: list[Record]
     after: After | None
-    aside: Sequence[Record] = ()
+    recheck: Sequence[Record] = ()
     hits: Mapping[str, Hit] = MappingProxyType({})
     """For a ranked request, what the store said of each record, by its id."""
 
@@ -150,11 +150,11 @@ class Page(Value):
 MORE: After = ()
 
 
-class Tally(Value):
+class CountResult(Value):
     """How many records match for sure, and the ones to be judged here."""
 
     count: int
-    aside: Sequence[Record] = ()
+    recheck: Sequence[Record] = ()
 
 
 class AggregateRequest(Value):
@@ -165,11 +165,11 @@ class AggregateRequest(Value):
     by: tuple[Path, ...] = ()
 
 
-class Aggregated(Value):
+class AggregateResult(Value):
     """Partial states by group, and the records to be judged and counted in here."""
 
     groups: Groups
-    aside: Sequence[Record] = ()
+    recheck: Sequence[Record] = ()
 
 
 class NativePlan(Value):
@@ -183,7 +183,7 @@ class NativePlan(Value):
 class Support(Protocol):
     """What a backend can push down for one collection."""
 
-    def grade(self, leaf: Leaf) -> Grade:
+    def pushdown(self, leaf: Leaf) -> Pushdown:
         """Return how well the native form of a leaf fits its meaning."""
         ...
 
@@ -215,8 +215,8 @@ class Executor(Protocol):
         ...
 
     async def write(
-        self, collection: str, kind: Kind, changes: Sequence[Change], *, atomic: bool
-    ) -> list[Result]:
+        self, collection: str, kind: WriteKind, mutations: Sequence[Mutation], *, atomic: bool
+    ) -> list[ItemResult]:
         """Apply changes of one kind as if one after another; return one result for each, in order.
 
         With `atomic` (only where the capability `atomic_batch` is true) either all are applied or
@@ -231,11 +231,11 @@ class Executor(Protocol):
         """Return one page."""
         ...
 
-    async def count(self, collection: str, where: Predicate) -> Tally:
+    async def count(self, collection: str, where: Predicate) -> CountResult:
         """Count the matching records; `where` has exact leaves only."""
         ...
 
-    async def aggregate(self, collection: str, request: AggregateRequest) -> Aggregated:
+    async def aggregate(self, collection: str, request: AggregateRequest) -> AggregateResult:
         """Compute partial states; only for what `Support.aggregates` accepted, exact leaves only."""
         ...
 
@@ -337,38 +337,38 @@ class Backend(Executor, Protocol):
         ...
 
 
-def not_written(change: Change) -> NotWrittenError:
+def not_written(mutation: Mutation) -> NotWrittenError:
     """Return the result of a good item in an atomic batch that failed."""
-    return NotWrittenError("not written: another item of this atomic batch failed", record_id=change.id)
+    return NotWrittenError("not written: another item of this atomic batch failed", record_id=mutation.id)
 
 
-def refusal(kind: Kind, change: Change, version: str | None) -> IsthmusError | None:
+def refusal(kind: WriteKind, mutation: Mutation, version: str | None) -> IsthmusError | None:
     """Return why a change cannot be made to a record of that version (None: there is no record)."""
-    key, wanted = change.id, change.if_version
-    if kind is Kind.CREATE:
+    key, wanted = mutation.id, mutation.if_version
+    if kind is WriteKind.CREATE:
         return None if version is None else AlreadyExistsError(f"a record {key!r} exists", record_id=key)
-    if version is None and kind in (Kind.REPLACE, Kind.UPDATE):
+    if version is None and kind in (WriteKind.REPLACE, WriteKind.UPDATE):
         return NotFoundError(f"no record {key!r}", record_id=key)
     if wanted is not None and wanted != version:
         return ConflictError(f"record {key!r} is no longer at version {wanted!r}", record_id=key)
     return None
 
 
-def refused(changes: Sequence[Change]) -> list[Result] | None:
+def reject_invalid(mutations: Sequence[Mutation]) -> list[ItemResult] | None:
     """Return the results of an atomic batch if some record of it is invalid, else None.
 
     Encodes each item to find all the invalid ones; called when one was met.
     """
-    results: list[Result] = []
+    results: list[ItemResult] = []
     found = False
-    for change in changes:
+    for mutation in mutations:
         try:
-            change.encoded()
-            change.encoded_metadata()
+            mutation.encoded()
+            mutation.encoded_metadata()
         except InvalidRecordError as error:
-            error.record_id = change.id
+            error.record_id = mutation.id
             results.append(error)
             found = True
         else:
-            results.append(not_written(change))
+            results.append(not_written(mutation))
     return results if found else None

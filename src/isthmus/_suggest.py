@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 
-def nearest(word: object, known: Iterable[str]) -> str:
+def suggest(word: object, known: Iterable[str]) -> str:
     """Return "; did you mean 'x'? Known: x, y", the question only if something is near."""
     import difflib  # only errors need it
 
