@@ -85,6 +85,12 @@ def measures(repository: Repository, under: str = "") -> list[Measure]:
             here(names.standing_names(defined, names.old_names_from(old), old.get("alias", []))),
         ),
         Measure(
+            "aliases",
+            "old names that are kept for users, each with a reason in old_names.toml",
+            here(names.kept_aliases(defined, old.get("alias", []))),
+            at_most=None,
+        ),
+        Measure(
             "parameters",
             f"parameters named {', '.join(sorted(names.VAGUE))}",
             here(names.vague_parameters(defined, allowed.get("parameter", []))),
@@ -202,6 +208,8 @@ def main(arguments: list[str]) -> int:
         found = [one for one in found if one.rule == options.list]
     for one in found:
         show(one, listed=bool(options.list), brief=options.brief)
+    if under:
+        print("the bounds are those of the whole repository")
     broken = [one.rule for one in found if not one.ok]
     if broken:
         print(f"broken: {', '.join(broken)}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import TypeGuard
 
 from tests.house.source import Module
 
@@ -14,7 +15,7 @@ class Definition:
     """One name where it is defined.
 
     `kind` is module, class, function (methods too), parameter, attribute (of a class or of `self`),
-    variable (of the module) or local.
+    variable (of the module), local, or alias: another name for what has one, `A = B` or `import B as A`.
     """
 
     path: str
@@ -61,6 +62,12 @@ class _Collector:
                 yield from self._inside(child, _join(owner, child.name), "attribute")
             elif isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
                 yield from self._function(child, owner)
+            elif kind != "local" and _is_alias(child):
+                yield self._at(child, "alias", ast.unparse(child.targets[0]), owner)
+            elif isinstance(child, ast.Import | ast.ImportFrom):
+                for name in child.names:
+                    if name.asname and name.asname != name.name:
+                        yield self._at(child, "alias", name.asname, owner)
             else:
                 if isinstance(child, ast.Lambda):
                     yield from self._parameters(child.args, _join(owner, "lambda"))
@@ -102,6 +109,15 @@ class _Collector:
         bases: tuple[str, ...] = (),
     ) -> Definition:
         return Definition(self._module.path, node.lineno, kind, name, owner, decorators, bases)
+
+
+def _is_alias(node: ast.AST) -> TypeGuard[ast.Assign]:
+    return (
+        isinstance(node, ast.Assign)
+        and isinstance(node.value, ast.Name)
+        and len(node.targets) == 1
+        and isinstance(node.targets[0], ast.Name)
+    )
 
 
 def _join(owner: str, name: str) -> str:

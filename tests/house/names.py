@@ -119,6 +119,9 @@ def participles(defined: Iterable[Definition]) -> Iterator[Offender]:
 # Names that were to go
 
 
+_NAMED_BY_ALIAS = ("class", "function", "variable", "attribute")
+
+
 @dataclass(frozen=True)
 class OldName:
     """A name that was to go, and where: `fnmatch` patterns of paths."""
@@ -161,11 +164,21 @@ def standing_names(
     for one in defined:
         if one.qualname in kept:
             continue
-        keys = [(one.kind, one.name), *(("word", word) for word in _words(one.name))]
+        # Another name for something new is still the old name, whatever it stands for.
+        kinds = _NAMED_BY_ALIAS if one.kind == "alias" else (one.kind,)
+        keys = [*((kind, one.name) for kind in kinds), *(("word", word) for word in _words(one.name))]
         for entry in (entry for key in keys for entry in by_name.get(key, ())):
             if entry.applies_to(one.path):
                 yield Offender(one.path, one.line, f"{one.kind} {one.qualname} -> {entry.becomes}")
                 break
+
+
+def kept_aliases(defined: Iterable[Definition], aliases: Sequence[Mapping[str, str]]) -> Iterator[Offender]:
+    """Yield definitions that are listed as aliases, with the reason."""
+    reasons = {alias["name"]: alias["reason"] for alias in aliases}
+    for one in defined:
+        if one.qualname in reasons:
+            yield Offender(one.path, one.line, f"{one.qualname}: {reasons[one.qualname]}")
 
 
 @cache

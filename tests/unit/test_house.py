@@ -273,6 +273,20 @@ def test_an_old_name_is_found_by_its_kind_and_its_place() -> None:
     assert (5, "attribute Layer.slot -> order") in found("src/isthmus/cli/a.py")
 
 
+def test_an_old_name_for_a_new_thing_still_stands() -> None:
+    """Unless it is listed as an alias; what merely has the same name is something else."""
+    old = names.old_names_from({"old": [{"kind": "class", "names": {"Grade": "Pushdown", "Tally": "Count"}}]})
+    text = "from isthmus.a import Pushdown as Grade, Tally\nclass A:\n    Tally = Count\nTally: int = 1"
+
+    def found(aliases: list[dict[str, str]]) -> list[str]:
+        return [one.text for one in names.standing_names(defined(text), old, aliases)]
+
+    assert found([]) == ["alias Grade -> Pushdown", "alias A.Tally -> Count"]
+    aliases = [{"name": "A.Tally", "reason": "public"}]
+    assert found(aliases) == ["alias Grade -> Pushdown"]
+    assert [one.text for one in names.kept_aliases(defined(text), aliases)] == ["A.Tally: public"]
+
+
 def test_parameters_say_what_they_hold() -> None:
     """`left` next to `right` does; `told` has no excuse."""
     text = "def f(left, right): ...\ndef g(left, *, at): ...\ndef h(told): lambda way: 1"
