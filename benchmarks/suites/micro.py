@@ -19,8 +19,8 @@ from isthmus._core.executor import PageRequest, mutation_for
 from isthmus._query.build import as_query
 from isthmus._query.evaluate import matches
 from isthmus._query.split import Pushdown, split
-from isthmus.backends.elasticsearch.compile import Bound, Compiler
-from isthmus.backends.elasticsearch.shape import Shapes, walk
+from isthmus.backends.elasticsearch.read.filter import Compiler, Unindexed
+from isthmus.backends.elasticsearch.shape import ShapeCache, walk
 from isthmus.backends.postgres import pages as postgres
 from isthmus.backends.postgres.declared import Declared
 from isthmus.backends.postgres.table import Table as PostgresTable
@@ -64,7 +64,7 @@ def _steps() -> dict[str, dict[str, Callable[[], object]]]:
     pg_table = PostgresTable("public", "records", Declared())
     lite_table = SQLiteTable("records")
     compiler = Compiler(TYPES, ())
-    shapes = Shapes("data")
+    shapes = ShapeCache("data")
     shapes.of(DATA)
     record = Record(DATA, id=name_of(7))
     stored = functools.partial(Record.stored, name_of(7), RAW, None, "1", 0, 0)
@@ -80,7 +80,7 @@ def _steps() -> dict[str, dict[str, Callable[[], object]]]:
         "plan five leaves": {"ours": lambda: split(found.where, exact)},
         "compile five leaves, postgres": {"ours": lambda: postgres.page(pg_table, request)},
         "compile five leaves, sqlite": {"ours": lambda: sqlite.page(lite_table, request)},
-        "compile five leaves, elasticsearch": {"ours": lambda: compiler.tree(found.where, Bound.UPPER)},
+        "compile five leaves, elasticsearch": {"ours": lambda: compiler.tree(found.where, Unindexed.MATCHED)},
         "shape check, seen before": {"ours": lambda: shapes.of(DATA)},
         "shape check, first of its kind": {"ours": lambda: walk(DATA, "data")},
         "judge five leaves here": {"ours": lambda: matches(found.where, record)},

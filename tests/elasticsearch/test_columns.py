@@ -12,12 +12,11 @@ import pytest
 from isthmus._core.executor import ItemResult
 from isthmus._core.mutation_batch import MutationBatch
 from isthmus._values import new_ids
-from isthmus.backends.elasticsearch.bulk import Bulk
-from isthmus.backends.elasticsearch.columns import creates_in_columns, fits
 from isthmus.backends.elasticsearch.config import ElasticsearchConfig
-from isthmus.backends.elasticsearch.index import Index
-from isthmus.backends.elasticsearch.prepare import creates
-from isthmus.backends.elasticsearch.shape import inferred
+from isthmus.backends.elasticsearch.index import CollectionIndex
+from isthmus.backends.elasticsearch.shape import infer_type
+from isthmus.backends.elasticsearch.write.bulk import BulkSender
+from isthmus.backends.elasticsearch.write.bulk_chunks import batch_create_chunks, create_chunks, is_batchable
 from isthmus.errors import InvalidRecordError
 from tests.seeds import drawn
 
@@ -48,11 +47,11 @@ def records(rng: random.Random, count: int, strange: float) -> list[dict[str, An
     return made
 
 
-def index() -> Index:
+def index() -> CollectionIndex:
     """Return an index that knows some fields."""
-    made = Index("x", ElasticsearchConfig.load({"index": "x"}, environ={}))
+    made = CollectionIndex("x", ElasticsearchConfig.load({"index": "x"}, environ={}))
     for shape in made.data_shapes.of_many([{"n": 1, "name": "a", "tags": ["a"], "o": {"x": 1.5, "y": "a"}}]):
-        made.types |= {name: inferred(dict.fromkeys(kinds, 1)) for name, kinds in shape.missing({})}
+        made.types |= {name: infer_type(dict.fromkeys(kinds, 1)) for name, kinds in shape.new_fields({})}
     return made
 
 
@@ -66,25 +65,25 @@ def test_columns_are_what_records_are_one_by_one(strange: float, size: int, most
     ids = [f'a"{n}' for n in range(333)] if strange else new_ids(333)
     outcomes = []
     for together in (True, False):
-        at, bulk = index(), Bulk(ElasticsearchConfig.load({"bulk": {"size": size}}, environ={}).bulk)
+        at, bulk = index(), BulkSender(ElasticsearchConfig.load({"bulk": {"size": size}}, environ={}).bulk)
         results: list[ItemResult | None] = [None] * len(data)
         changes = MutationBatch(list(ids), data)
-        assert fits(at, changes)
+        assert is_batchable(at, changes)
         chunks = (
-            creates_in_columns(at, bulk, most, changes, results)
+            batch_create_chunks(at, bulk, most, changes, results)
             if together
-            else creates(at, bulk, most, changes, range(len(data)), results)
+            else create_chunks(at, bulk, most, changes, range(len(data)), results)
         )
         lines: list[bytes] = []
         places: list[int] = []
         for chunk in chunks:
             for shape in chunk.shapes():
-                at.ending(shape)
-            made = chunk.lines(at)
-            assert len(made) == len(chunk.at) <= size
+                at.suffix_of(shape)
+            made = chunk.encode(at)
+            assert len(made) == len(chunk.positions) <= size
             assert len(made) == 1 or sum(map(len, made)) <= most * 2
             lines += [_TIME.sub(rb"", line) for line in made]
-            places += chunk.at
+            places += chunk.positions
         refused = [(n, type(r), str(r)) for n, r in enumerate(results) if isinstance(r, InvalidRecordError)]
         assert all(r.record_id == ids[n] for n, r in enumerate(results) if isinstance(r, InvalidRecordError))
         outcomes.append((places, lines, refused))

@@ -166,7 +166,7 @@ async def test_a_change_that_was_ours_and_was_changed_since_is_not_made_again(
         async def sleep(self, seconds: float) -> None:
             await write(other, WriteKind.UPDATE, Mutation("b", {"n": 3}))
 
-    store._known(store.default_collection).bulk._clock = Meanwhile()
+    store._collection(store.default_collection).bulk._clock = Meanwhile()
 
     (result,) = await write(store, WriteKind.UPDATE, Mutation("b", {"n": 2}))
 

@@ -24,7 +24,7 @@ from isthmus._query.ast import TRUE, And, Contains, Equal, In, Like, Or, Regex
 from isthmus.backends.elasticsearch import plugin
 from isthmus.backends.elasticsearch.backend import ElasticsearchBackend
 from isthmus.backends.elasticsearch.config import ElasticsearchConfig
-from isthmus.backends.elasticsearch.errors import failed_answer, failed_call
+from isthmus.backends.elasticsearch.errors import translate_exception, translate_response
 from isthmus.errors import (
     AccessError,
     Applied,
@@ -96,14 +96,14 @@ def test_every_exception_of_the_driver_has_a_name_of_ours(driver: type[Exception
     else:
         error = driver("m")
 
-    mapped = failed_call(error, "doing", writes=True)
+    mapped = translate_exception(error, "doing", writes=True)
 
     assert type(mapped) is EXPECTED[driver.__name__]
     if isinstance(error, elastic_transport.TransportError) and not isinstance(
         error, elastic_transport.TlsError | elastic_transport.SniffingError
     ):
         assert mapped.applied is Applied.MAYBE
-        assert failed_call(error, "doing", writes=False).applied is Applied.NO
+        assert translate_exception(error, "doing", writes=False).applied is Applied.NO
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_each_status_has_its_class(
     status: int, kind: str, expected: type[Exception], transient: bool
 ) -> None:
     """The class says what happened, `transient` whether trying again may help."""
-    error = failed_answer(
+    error = translate_response(
         status, {"error": {"type": kind, "reason": "r"}}, {"retry-after": "3"}, "x", writes=True
     )
 

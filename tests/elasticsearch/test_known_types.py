@@ -7,7 +7,7 @@ import uuid
 import pytest
 
 from isthmus import AsyncDatabase
-from isthmus.backends.elasticsearch.read import Reader
+from isthmus.backends.elasticsearch.read.reader import IndexReader
 from tests.stores import discard
 
 pytestmark = [pytest.mark.backend("elasticsearch"), pytest.mark.asyncio]
@@ -45,7 +45,7 @@ async def test_figures_of_numbers_are_computed_without_reading_a_record(
             raise AssertionError("records are read for what the server can compute")
 
         for way in ("main", "stream", "page"):
-            monkeypatch.setattr(Reader, way, unread)
+            monkeypatch.setattr(IndexReader, way, unread)
         assert await db.aggregate(**asked) == [{"n": 45, "f": 5.0, "least": 0, "most": 9.5}]
         assert await db.aggregate(by="k", **asked) == [
             {"k": 0, "n": 20, "f": 4.5, "least": 0, "most": 8.5},

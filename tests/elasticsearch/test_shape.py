@@ -8,7 +8,14 @@ from typing import Any
 import pytest
 
 from isthmus._values import decode, encode
-from isthmus.backends.elasticsearch.shape import Foreign, Kind, Shapes, inferred, needs_look, walk
+from isthmus.backends.elasticsearch.shape import (
+    NotJsonTypes,
+    ShapeCache,
+    ValueKind,
+    infer_type,
+    needs_values,
+    walk,
+)
 from tests.elasticsearch.made_up import Maker
 
 pytestmark = pytest.mark.backend("elasticsearch")
@@ -18,13 +25,13 @@ pytestmark = pytest.mark.backend("elasticsearch")
 def test_a_remembered_shape_equals_a_fresh_one(seed: int) -> None:
     """Unless the encoded record says that values matter; 2,000 records share one memory."""
     maker = Maker(seed)
-    shapes = Shapes("data")
+    shapes = ShapeCache("data")
 
     for _ in range(2_000):
         data = maker.data()
         encoded = encode(data)
         fresh = walk(decode(encoded), "data")
-        if needs_look(encoded):
+        if needs_values(encoded):
             continue
         known = shapes.of(data)
         assert known.fields == fresh.fields
@@ -49,7 +56,7 @@ def test_a_remembered_shape_equals_a_fresh_one(seed: int) -> None:
 )
 def test_a_look_at_values_is_taken_where_they_matter(data: dict[str, Any], look: bool) -> None:
     """A long fraction is no reason, an integer of sixteen digits is."""
-    assert needs_look(encode(data)) is look
+    assert needs_values(encode(data)) is look
 
 
 @pytest.mark.parametrize(
@@ -57,22 +64,22 @@ def test_a_look_at_values_is_taken_where_they_matter(data: dict[str, Any], look:
 )
 def test_values_of_other_types_are_foreign(data: dict[str, Any]) -> None:
     """Their shape is that of what they are converted to."""
-    with pytest.raises(Foreign):
-        Shapes("data").of(data)
+    with pytest.raises(NotJsonTypes):
+        ShapeCache("data").of(data)
 
 
 @pytest.mark.parametrize(
     ("votes", "type_"),
     [
-        ({Kind.TEXT: 3, Kind.INT: 1}, "keyword"),
-        ({Kind.TEXT: 1, Kind.INT: 3}, "double"),
-        ({Kind.INT: 3, Kind.BIG: 1}, "long"),
-        ({Kind.INT: 3, Kind.BIG: 1, Kind.FLOAT: 1}, "double"),
-        ({Kind.BOOL: 2}, "boolean"),
-        ({Kind.OBJECTS: 2}, "keyword"),
-        ({Kind.LONG_TEXT: 1}, "keyword"),
+        ({ValueKind.TEXT: 3, ValueKind.INT: 1}, "keyword"),
+        ({ValueKind.TEXT: 1, ValueKind.INT: 3}, "double"),
+        ({ValueKind.INT: 3, ValueKind.BIG: 1}, "long"),
+        ({ValueKind.INT: 3, ValueKind.BIG: 1, ValueKind.FLOAT: 1}, "double"),
+        ({ValueKind.BOOL: 2}, "boolean"),
+        ({ValueKind.OBJECTS: 2}, "keyword"),
+        ({ValueKind.LONG_TEXT: 1}, "keyword"),
     ],
 )
-def test_a_new_field_gets_the_type_that_most_records_have(votes: dict[Kind, int], type_: str) -> None:
+def test_a_new_field_gets_the_type_that_most_records_have(votes: dict[ValueKind, int], type_: str) -> None:
     """A field of integers of which one is beyond the doubles is long."""
-    assert inferred(votes) == type_
+    assert infer_type(votes) == type_

@@ -1,27 +1,16 @@
-"""Elasticsearch 8.15 and later: an index with natural field names, and exact answers."""
+"""Elasticsearch 8.15 and later: an index with natural field names, searched exactly."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from isthmus._core.capabilities import Capabilities
 from isthmus._core.registry import Plugin
+from isthmus.backends.elasticsearch.capabilities import CAPABILITIES
 
 if TYPE_CHECKING:
     from isthmus._core.config import BackendConfig
     from isthmus.backends.elasticsearch.backend import ElasticsearchBackend
     from isthmus.backends.elasticsearch.config import ElasticsearchConfig
-
-CAPABILITIES = Capabilities(
-    durable=True,
-    conditional_create=True,
-    compare_and_set=True,
-    consistent_stream=True,
-    relevance=True,
-    vectors=True,
-    drop=True,
-    max_record_bytes=32 * 2**20,
-)
 
 
 def _config() -> type[BackendConfig]:

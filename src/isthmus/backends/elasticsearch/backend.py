@@ -25,45 +25,45 @@ from isthmus._core.executor import (
 from isthmus._core.loop_pools import LoopBound
 from isthmus._core.registry import driver
 from isthmus._path import Path
+from isthmus._query.aggregate import Groups
 from isthmus._query.ast import TRUE, Leaf, Measure, Predicate, SortKey
 from isthmus._query.split import Pushdown
 from isthmus._record import Record
-from isthmus._value import replace
-from isthmus.backends.elasticsearch import CAPABILITIES
-from isthmus.backends.elasticsearch.aggregate import aggregated, computable
-from isthmus.backends.elasticsearch.bulk import Bulk
+from isthmus.backends.elasticsearch.capabilities import CAPABILITIES, EXTERNAL_CAPABILITIES
 from isthmus.backends.elasticsearch.client import ClientPool, open_client
 from isthmus.backends.elasticsearch.config import ElasticsearchConfig
-from isthmus.backends.elasticsearch.grade import pushdown
-from isthmus.backends.elasticsearch.index import Index
-from isthmus.backends.elasticsearch.native_index import NativeIndex
-from isthmus.backends.elasticsearch.native_read import NativeReader
-from isthmus.backends.elasticsearch.order import sortable
-from isthmus.backends.elasticsearch.read import Reader
-from isthmus.backends.elasticsearch.remove import clear
-from isthmus.backends.elasticsearch.write import Writer
+from isthmus.backends.elasticsearch.errors import IndexMissingError
+from isthmus.backends.elasticsearch.external.index import ExternalIndex
+from isthmus.backends.elasticsearch.external.reader import ExternalReader
+from isthmus.backends.elasticsearch.index import CollectionIndex
+from isthmus.backends.elasticsearch.read.aggregate import aggregate, can_aggregate
+from isthmus.backends.elasticsearch.read.order import can_sort
+from isthmus.backends.elasticsearch.read.pushdown import pushdown
+from isthmus.backends.elasticsearch.read.reader import IndexReader
+from isthmus.backends.elasticsearch.write.bulk import BulkSender
+from isthmus.backends.elasticsearch.write.write import BulkWriter, clear
 from isthmus.errors import ClosedError, UnsupportedError
 
 _FOUND = frozenset({200, 404})
-_NATIVE = replace(CAPABILITIES, vectors=False, drop=False)
 
 
 class _Collection:
-    """An index and the pace of its bulk requests."""
+    """An index and the sender of its bulk requests."""
 
     def __init__(self, name: str, config: ElasticsearchConfig) -> None:
-        self.index = NativeIndex(name, config) if config.layout == "native" else Index(name, config)
-        self.bulk = Bulk(config.bulk)
+        index = ExternalIndex if config.layout == "native" else CollectionIndex
+        self.index = index(name, config)
+        self.bulk = BulkSender(config.bulk)
 
 
-class _NativeSupport:
-    """What can be pushed down for an index that others made."""
+class _ExternalSupport:
+    """What can be pushed down for an index that isthmus did not make."""
 
-    def __init__(self, index: NativeIndex) -> None:
+    def __init__(self, index: ExternalIndex) -> None:
         self._index = index
 
     def pushdown(self, leaf: Leaf) -> Pushdown:
-        """Return how well a leaf's query fits."""
+        """Return how closely a leaf's query matches its meaning."""
         return self._index.compiler.pushdown(leaf)
 
     def orders(self, order: tuple[SortKey, ...]) -> bool:
@@ -71,31 +71,35 @@ class _NativeSupport:
         return self._index.compiler.orders(order)
 
     def aggregates(self, measures: tuple[Measure, ...], by: tuple[Path, ...]) -> bool:
-        """Return that these are computed here."""
+        """Return False: measures are computed client-side."""
         return False
 
 
 class _Support:
-    """What can be pushed down for one index."""
+    """What can be pushed down for an index of isthmus."""
 
-    def __init__(self, index: Index) -> None:
+    def __init__(self, index: CollectionIndex) -> None:
         self._index = index
 
     def pushdown(self, leaf: Leaf) -> Pushdown:
-        """Return how well a leaf's query fits."""
+        """Return how closely a leaf's query matches its meaning."""
         return pushdown(leaf, self._index.fulltext, self._index.vectors)
 
     def orders(self, order: tuple[SortKey, ...]) -> bool:
         """Return whether pages can come in this order."""
-        return sortable(order)
+        return can_sort(order)
 
     def aggregates(self, measures: tuple[Measure, ...], by: tuple[Path, ...]) -> bool:
-        """Return whether these are computed at the server."""
-        return computable(self._index.types, measures, by)
+        """Return whether the server computes these."""
+        return can_aggregate(self._index.types, measures, by)
 
 
 class ElasticsearchBackend:
-    """One cluster; a client for each loop that a handle is used on."""
+    """One cluster; a client for each event loop that a handle is used on.
+
+    A write or `open` makes a missing index; a read of one finds nothing, so that a collection that
+    another handle dropped is empty.
+    """
 
     name = "elasticsearch"
 
@@ -110,180 +114,228 @@ class ElasticsearchBackend:
     @property
     def capabilities(self) -> Capabilities:
         """Return what can be done here."""
-        return CAPABILITIES if self._config.layout == "mapped" else _NATIVE
+        return CAPABILITIES if self._config.layout == "mapped" else EXTERNAL_CAPABILITIES
 
     @property
     def default_collection(self) -> str:
         """Return the config's index."""
         return self._config.index
 
-    def support(self, collection: str) -> _Support | _NativeSupport:
-        """Return what can be pushed down."""
-        index = self._known(collection).index
-        return _NativeSupport(index) if isinstance(index, NativeIndex) else _Support(index)
+    def support(self, collection: str) -> _Support | _ExternalSupport:
+        """Return what can be pushed down; no I/O."""
+        index = self._collection(collection).index
+        return _ExternalSupport(index) if isinstance(index, ExternalIndex) else _Support(index)
 
-    def _known(self, name: str) -> _Collection:
-        found = self._collections.get(name)
-        if found is None:
-            found = self._collections[name] = _Collection(name, self._config)
-        return found
+    def _collection(self, name: str) -> _Collection:
+        state = self._collections.get(name)
+        if state is None:
+            state = self._collections[name] = _Collection(name, self._config)
+        return state
 
     async def _pool(self) -> ClientPool:
         if self._closed:
             raise ClosedError("elasticsearch: this database is closed")
         return self._pools.current() or await self._pools.pool()
 
-    async def _at(self, name: str) -> tuple[ClientPool, _Collection]:
-        known = self._known(name)
+    async def _ensure_ready(self, name: str, *, create: bool) -> tuple[ClientPool, _Collection]:
+        """Return the pool and the state of a collection whose index exists.
+
+        Raises `IndexMissingError` for a missing index if it is not to be created.
+        """
+        state = self._collection(name)
         pool = await self._pool()
-        await known.index.ready(pool)
-        return pool, known
+        await state.index.ensure_ready(pool, create=create)
+        return pool, state
 
     async def open(self, collection: str) -> None:
-        """Connect, and make the index or read its mapping."""
+        """Connect, and create the index or read its mapping."""
         self._closed = False
-        await self._at(collection)
+        await self._ensure_ready(collection, create=True)
 
     async def close(self) -> None:
-        """Give the clients back."""
+        """Release the clients."""
         self._closed = True
         await self._pools.close()
 
     async def ping(self) -> None:
-        """Ask the index for a count of nothing: needs the cluster, the index and our privileges."""
-        pool, known = await self._at(self._config.index)
+        """Count nothing: needs the cluster, the default index and our privileges; one request."""
+        pool, state = await self._ensure_ready(self._config.index, create=True)
         body: dict[str, Any] = {"query": {"match_none": {}}}
-        status, _ = await pool.call("POST", f"{known.index.url}/_count", body, doing="ping", told=_FOUND)
+        target = f"{state.index.url}/_count"
+        status, _ = await pool.call("POST", target, body, action="ping", expected=_FOUND)
         if status == 404:
-            raise known.index.gone()
+            raise state.index.mark_missing()
 
-    async def read(
-        self, collection: str, ids: Sequence[str], *, for_update: bool = False
-    ) -> list[Record | None]:
-        """Return the records of these ids, in real time."""
-        if for_update:
-            raise UnsupportedError("elasticsearch has no locks: use if_version", capability="for_update")
-        pool, known = await self._at(collection)
-        return await self._reading(pool, known.index).by_id(ids)
+    # Writes
 
     async def write(
         self, collection: str, kind: WriteKind, mutations: Sequence[Mutation], *, atomic: bool
     ) -> list[ItemResult]:
-        """Apply changes of one kind; there is no atomic batch here."""
+        """Apply mutations of one kind; there is no atomic batch here.
+
+        Mutations that found no index are sent again, once, after it was created: nothing of them
+        was applied.
+        """
         if atomic:
             raise UnsupportedError("elasticsearch has no atomic batches", capability="atomic_batch")
-        self._refuse_native(kind.value)
-        pool, known = await self._at(collection)
-        writer = Writer(
-            pool,
-            known.index,
-            known.bulk,
-            attempts=self._config.update_attempts,
-            max_bytes=self._config.bulk.bytes,
-        )
+        self._refuse_external(kind.value)
+        results = await self._write_once(collection, kind, mutations)
+        if self._collection(collection).index.is_ready:
+            return results
+        missing = [
+            position for position, result in enumerate(results) if isinstance(result, IndexMissingError)
+        ]
+        if missing:
+            again = await self._write_once(collection, kind, [mutations[position] for position in missing])
+            for position, result in zip(missing, again, strict=True):
+                results[position] = result
+        return results
+
+    async def _write_once(
+        self, collection: str, kind: WriteKind, mutations: Sequence[Mutation]
+    ) -> list[ItemResult]:
+        pool, state = await self._ensure_ready(collection, create=True)
+        limits = {"attempts": self._config.update_attempts, "max_bytes": self._config.bulk.bytes}
+        writer = BulkWriter(pool, state.index, state.bulk, kind, mutations, **limits)
         try:
-            return await writer.write(kind, mutations)
+            return await writer.write()
+        except IndexMissingError as error:
+            return [error] * len(mutations)
         finally:
-            # Also when it failed: parts of it may be there.
-            known.index.written += 1
+            # Also when it failed: parts of it may be applied.
+            state.index.written += 1
 
-    async def _reader(self, collection: str) -> tuple[Reader, Index]:
-        pool, known = await self._at(collection)
-        index = known.index
-        if index.visible < index.written and self._config.consistency == "read_your_writes":
-            await self._make_visible(pool, index)
-        return self._reading(pool, index), index
+    async def remove(self, collection: str, where: Predicate) -> int:
+        """Clear the collection; the mapping stays, since other processes rely on it."""
+        self._refuse_external("delete")
+        if where != TRUE:
+            raise UnsupportedError("elasticsearch deletes by id", capability="delete_where")
+        try:
+            pool, state = await self._ensure_visible(collection)
+            try:
+                return await clear(pool, state.index, state.bulk, self._config.keep_alive)
+            finally:
+                state.index.written += 1
+        except IndexMissingError:
+            return 0
 
-    def _refuse_native(self, doing: str) -> None:
+    async def drop(self, collection: str) -> None:
+        """Delete the index if it is there; the next write to the collection creates it again."""
+        self._refuse_external("drop")
+        target = f"{self._collection(collection).index.url}?ignore_unavailable=true"
+        pool = await self._pool()
+        await pool.call("DELETE", target, action=f"drop {collection}", writes=True, expected=_FOUND)
+        self._collections.pop(collection, None)
+
+    def _refuse_external(self, action: str) -> None:
         if self._config.layout == "native":
             raise UnsupportedError(
-                f"{doing}: an index with layout 'native' is read only: what others expect of its"
+                f"{action}: an index with layout 'native' is read only: what its other writers expect of"
                 " documents is not known here",
                 capability="write",
             )
 
-    def _reading(self, pool: ClientPool, index: Index) -> Reader:
-        config = self._config
-        if isinstance(index, NativeIndex):
-            return NativeReader(pool, index, keep_alive=config.keep_alive, slices=config.slices)
-        return Reader(pool, index, keep_alive=config.keep_alive, slices=config.slices)
+    # Reads
 
-    async def _make_visible(self, pool: ClientPool, index: Index) -> None:
+    async def _ensure_visible(self, collection: str) -> tuple[ClientPool, _Collection]:
+        """Return the state of a collection, refreshed if this handle's own writes require it."""
+        pool, state = await self._ensure_ready(collection, create=False)
+        index = state.index
+        if index.visible < index.written and self._config.consistency == "read_your_writes":
+            await self._refresh(pool, index)
+        return pool, state
+
+    async def _reader(self, collection: str, *, fresh: bool = True) -> IndexReader:
+        """Return a reader; a `fresh` one sees this handle's own writes."""
+        if fresh:
+            pool, state = await self._ensure_visible(collection)
+        else:
+            pool, state = await self._ensure_ready(collection, create=False)
+        return self._make_reader(pool, state.index)
+
+    def _make_reader(self, pool: ClientPool, index: CollectionIndex) -> IndexReader:
+        keep_alive, slices = self._config.keep_alive, self._config.slices
+        if isinstance(index, ExternalIndex):
+            return ExternalReader(pool, index, keep_alive=keep_alive, slices=slices)
+        return IndexReader(pool, index, keep_alive=keep_alive, slices=slices)
+
+    async def _refresh(self, pool: ClientPool, index: CollectionIndex) -> None:
         written = index.written
         target = f"{index.url}/_refresh"
-        status, answer = await pool.call("POST", target, doing=f"refresh {index.name}", told=_FOUND)
+        status, answer = await pool.call("POST", target, action=f"refresh {index.name}", expected=_FOUND)
         if status == 404:
-            raise index.gone()
+            raise index.mark_missing()
         if answer["_shards"].get("failed"):
             return  # still dirty: the next search tries again
         index.visible = max(index.visible, written)
 
     async def refresh(self, collection: str) -> None:
-        """Make earlier writes visible to every searcher."""
-        pool, known = await self._at(collection)
-        await self._make_visible(pool, known.index)
+        """Make earlier writes visible to searches by any handle; one request."""
+        try:
+            pool, state = await self._ensure_ready(collection, create=False)
+            await self._refresh(pool, state.index)
+        except IndexMissingError:
+            pass  # nothing is written that could be made visible
+
+    async def read(
+        self, collection: str, ids: Sequence[str], *, for_update: bool = False
+    ) -> list[Record | None]:
+        """Return the records of these ids, in real time; a request for each 1,000 ids."""
+        _refuse_locks(for_update)
+        try:
+            return await (await self._reader(collection, fresh=False)).by_id(ids)
+        except IndexMissingError:
+            return [None] * len(ids)
 
     async def fetch(self, collection: str, request: PageRequest) -> Page:
         """Return one page."""
-        if request.for_update:
-            raise UnsupportedError("elasticsearch has no locks: use if_version", capability="for_update")
-        first = request.after is None or not (request.order is None or request.consistent)
-        if first:
-            reader, _ = await self._reader(collection)
-        else:  # a stream goes on in its snapshot, whatever was written since
-            pool, known = await self._at(collection)
-            reader = self._reading(pool, known.index)
-        return await (reader.stream(request) if request.order is None else reader.page(request))
+        _refuse_locks(request.for_update)
+        token = None if request.after is None else request.after.token
+        try:
+            # A stream continues in its point in time, whatever was written since.
+            reader = await self._reader(collection, fresh=token is None)
+            return await (reader.stream(request) if request.order is None else reader.page(request))
+        except IndexMissingError:
+            if token is not None:
+                raise
+            return Page([], None)
 
     async def count(self, collection: str, where: Predicate) -> CountResult:
         """Count the matching records."""
-        reader, _ = await self._reader(collection)
-        return await reader.count(where)
+        try:
+            return await (await self._reader(collection)).count(where)
+        except IndexMissingError:
+            return CountResult(0)
 
     async def aggregate(self, collection: str, request: AggregateRequest) -> AggregateResult:
         """Compute partial states."""
-        reader, index = await self._reader(collection)
-        return await aggregated(reader, index, request)
-
-    async def remove(self, collection: str, where: Predicate) -> int:
-        """Clear the collection; the mapping stays, since other processes rely on it."""
-        self._refuse_native("delete")
-        if where != TRUE:
-            raise UnsupportedError("elasticsearch deletes by id", capability="delete_where")
-        reader, index = await self._reader(collection)
-        pool, known = await self._at(collection)
         try:
-            return await clear(pool, known.index, known.bulk, reader)
-        finally:
-            index.written += 1
-
-    async def drop(self, collection: str) -> None:
-        """Delete the index, if it is there; the next call to the collection makes it anew."""
-        self._refuse_native("drop")
-        target = f"{self._known(collection).index.url}?ignore_unavailable=true"
-        pool = await self._pool()
-        await pool.call("DELETE", target, doing=f"drop {collection}", writes=True, told=_FOUND)
-        self._collections.pop(collection, None)
+            reader = await self._reader(collection)
+            return await aggregate(reader, self._collection(collection).index, request)
+        except IndexMissingError:
+            return AggregateResult(Groups(request.measures))
 
     async def explain(self, collection: str, request: PageRequest) -> NativePlan:
-        """Return the query that would be sent, and how many records would be judged here."""
-        reader, _ = await self._reader(collection)
-        return await reader.explain(request)
+        """Return the query that would be sent, and how many records would be evaluated client-side."""
+        await self._ensure_ready(collection, create=True)
+        return await (await self._reader(collection)).explain(request)
 
     async def release(self, collection: str, after: After) -> None:
-        """Give a stream's snapshot back."""
-        pool, known = await self._at(collection)
-        await self._reading(pool, known.index).release(after)
+        """Release a stream's point in time."""
+        reader = self._make_reader(await self._pool(), self._collection(collection).index)
+        await reader.release(after)
+
+    # The cluster
 
     async def collections(self) -> list[str]:
-        """Return the names of the indices that isthmus made in this cluster."""
+        """Return the names of the indices that isthmus made in this cluster, sorted."""
         pool = await self._pool()
         target = "/_mapping?filter_path=*.mappings._meta.isthmus"
-        _, body = await pool.call("GET", target, doing="list collections")
+        _, body = await pool.call("GET", target, action="list collections")
         return sorted(body)
 
     def begin(self, options: TransactionOptions) -> AbstractAsyncContextManager[TransactionExecutor]:
-        """Refuse: Elasticsearch has no transactions."""
+        """Raise `UnsupportedError`: Elasticsearch has no transactions."""
         raise UnsupportedError("elasticsearch has no transactions", capability="transactions")
 
     def stats(self) -> PoolStats:
@@ -294,3 +346,8 @@ class ElasticsearchBackend:
     async def native(self) -> Any:
         """Return this loop's `AsyncElasticsearch`."""
         return (await self._pool()).native
+
+
+def _refuse_locks(for_update: bool) -> None:
+    if for_update:
+        raise UnsupportedError("elasticsearch has no locks: use if_version", capability="for_update")

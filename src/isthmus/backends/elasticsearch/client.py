@@ -1,4 +1,4 @@
-"""One client per event loop: requests with a slot, a timeout and typed errors."""
+"""One client per event loop: requests with a connection slot, a timeout and typed errors."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from elasticsearch.serializer import OrjsonSerializer
 from elasticsearch import AsyncElasticsearch
 from isthmus._core.executor import PoolStats
 from isthmus.backends.elasticsearch.config import ElasticsearchConfig
-from isthmus.backends.elasticsearch.errors import failed_answer, failed_call, never_sent
+from isthmus.backends.elasticsearch.errors import never_sent, translate_exception, translate_response
 from isthmus.errors import ConfigError, PoolTimeoutError, QueryError
 
 _JSON = {"accept": "application/json", "content-type": "application/json"}
 _LINES = {"accept": "application/json", "content-type": "application/x-ndjson"}
 OLDEST = (8, 15)
 _PIECE = 2**18
-# Answers that a caller judges by itself.
-_TOLD = frozenset({200, 201})
+# Statuses that `call` returns by default; others raise.
+_EXPECTED = frozenset({200, 201})
 
 
 class PlainTransport(AsyncTransport):
-    """Asks for plain JSON in place of the client's own major version.
+    """Requests plain JSON in place of the media type of the client's major version.
 
-    A client of major 9 asks for `compatible-with=9`, which a server 8 refuses with 400, and an
-    API method's own header wins over `headers=` (elasticsearch-py 9.5.1). Every server answers
-    plain JSON in its own version.
+    A client of major 9 sends `compatible-with=9`, which a server 8 rejects with 400, and an API
+    method's own header overrides `headers=` (elasticsearch-py 9.5.1). Every server answers plain JSON
+    in its own version.
     """
 
     async def perform_request(self, method: str, target: str, **options: Any) -> Any:  # type: ignore[override]
@@ -55,15 +55,15 @@ class PlainTransport(AsyncTransport):
         return await super().perform_request(method, target, **options)
 
 
-_UNDECODED: ContextVar[bool] = ContextVar("undecoded", default=False)
+_RAW_BODY: ContextVar[bool] = ContextVar("raw_body", default=False)
 
 
-class Answers(OrjsonSerializer):
-    """Decodes answers, but for the request that wants its bytes as they came."""
+class ResponseSerializer(OrjsonSerializer):
+    """Decodes responses, but for a request that wants the bytes."""
 
     def loads(self, data: bytes) -> Any:
-        """Return the decoded answer, or its bytes."""
-        return data if _UNDECODED.get() else super().loads(data)
+        """Return the decoded response, or its bytes."""
+        return data if _RAW_BODY.get() else super().loads(data)
 
 
 class _Body(BytesPayload):
@@ -74,25 +74,25 @@ class _Body(BytesPayload):
         self._size = len(value)
 
     async def write(self, writer: AbstractStreamWriter) -> None:
-        """Write all of it."""
+        """Write the whole body."""
         await self.write_with_length(writer, None)
 
     async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
-        """Write so many bytes of it."""
+        """Write the first `content_length` bytes, or the whole body."""
         view = memoryview(self._value)[:content_length]
-        for at in range(0, len(view), _PIECE):
-            await writer.write(view[at : at + _PIECE])
+        for start in range(0, len(view), _PIECE):
+            await writer.write(view[start : start + _PIECE])
 
 
-class Node(AiohttpHttpNode):
-    """The client's aiohttp node, with large bodies in pieces, and with a check of addresses."""
+class HttpNode(AiohttpHttpNode):
+    """The client's aiohttp node, which writes large bodies in pieces and verifies IP addresses."""
 
     def __init__(self, config: NodeConfig) -> None:
         super().__init__(config)
         context = self._ssl_context
         if context is not None and context.verify_mode is ssl.CERT_REQUIRED:
             # elastic-transport 9 leaves it out for hosts given as addresses, so that a certificate
-            # which an authority gave to any other host would do.
+            # for any other host would be accepted.
             context.check_hostname = True
 
     async def perform_request(  # type: ignore[override]
@@ -105,12 +105,12 @@ class Node(AiohttpHttpNode):
 
 
 class ClientPool:
-    """An `AsyncElasticsearch` of one loop, and who uses its connections."""
+    """An `AsyncElasticsearch` of one loop, and the tasks that use its connections."""
 
     def __init__(self, config: ElasticsearchConfig) -> None:
         self._config = config
         self.client = _client(config)
-        # An option-less derived client has the same transport and the retries that users expect.
+        # A derived client has the same transport, and the retries that users expect.
         self.native = self.client.options(max_retries=3)
         self._size = config.pool.maxsize * len(config.hosts)
         self._slots = asyncio.Semaphore(self._size)
@@ -126,7 +126,7 @@ class ClientPool:
         await self.client.close()
 
     def discard(self) -> None:
-        """Drop the sockets of a loop that is gone."""
+        """Close the sockets of a loop that is closed."""
         self._closed = True
         for node in self.client.transport.node_pool.all():
             session = getattr(node, "session", None)
@@ -134,11 +134,11 @@ class ClientPool:
                 _drop(session)
 
     def healthy(self) -> bool:
-        """Return whether this was not closed: connections are opened anew as needed."""
+        """Return whether this is open; connections are opened again as needed."""
         return not self._closed
 
     def stats(self) -> PoolStats:
-        """Return how the slots are used; a slot is the right to one connection."""
+        """Return how the slots are used; a slot is the permission to use one connection."""
         return PoolStats(
             size=self._in_use,
             in_use=self._in_use,
@@ -157,18 +157,22 @@ class ClientPool:
         target: str,
         body: Any = None,
         *,
-        doing: str,
+        action: str,
         writes: bool = False,
         lines: bool = False,
-        told: frozenset[int] = _TOLD,
+        expected: frozenset[int] = _EXPECTED,
         timeout: float | None = None,
-        undecoded: bool = False,
+        raw_body: bool = False,
     ) -> tuple[int, Any]:
-        """Send one request and return status and decoded answer.
+        """Send one request and return its status and decoded body.
 
-        `body` is bytes or what becomes JSON. With `undecoded` the answer of status 200 is bytes.
-        Statuses not in `told` raise. A request that no node has seen is sent to the next one; reads
-        also if a node fails while it answers.
+        `body` is bytes or a value that is sent as JSON; `lines` marks it as newline-delimited.
+        `action` begins the text of errors, `writes` tells whether the request may change the store.
+        Statuses not in `expected` raise. `timeout` is in seconds. With `raw_body` the body of a
+        response of status 200 is bytes.
+
+        A request that no node has received is sent to the next one; a read also if a node fails
+        while it answers.
         """
         if body is not None and not isinstance(body, bytes):
             body = json_text(body)
@@ -176,7 +180,7 @@ class ClientPool:
         attempts = len(self._config.hosts)
         while True:
             attempts -= 1
-            as_bytes = _UNDECODED.set(undecoded)
+            previous = _RAW_BODY.set(raw_body)
             try:
                 answer = await self._send(method, target, body, headers, timeout)
             except TransportError as error:
@@ -185,19 +189,19 @@ class ClientPool:
                 )
                 if attempts > 0 and again:
                     continue
-                failure = failed_call(error, doing, writes=writes)
+                failure = translate_exception(error, action, writes=writes)
             else:
-                status, said = answer.meta.status, answer.body
-                if undecoded and status != 200 and isinstance(said, bytes):
-                    said = _decoded(said)
-                if status in told:
-                    return status, said
+                status, content = answer.meta.status, answer.body
+                if raw_body and status != 200 and isinstance(content, bytes):
+                    content = _decode_error(content)
+                if status in expected:
+                    return status, content
                 if attempts > 0 and not writes and status in (502, 503):
                     continue
-                failure = failed_answer(status, said, answer.meta.headers, doing, writes=writes)
+                failure = translate_response(status, content, answer.meta.headers, action, writes=writes)
             finally:
-                _UNDECODED.reset(as_bytes)
-            # Out of the except block: the driver's exception is chained by hand, once.
+                _RAW_BODY.reset(previous)
+            # Outside the except block, so that the driver's exception is not chained to it.
             raise failure
 
     async def _send(
@@ -256,7 +260,7 @@ class ClientPool:
 
 
 async def open_client(config: ElasticsearchConfig) -> ClientPool:
-    """Return a pool whose server was seen and is new enough; opens what `connections` says."""
+    """Return a pool after a check of the server's version; opens the config's `connections`."""
     pool = ClientPool(config)
     try:
         await _check(pool)
@@ -270,14 +274,14 @@ async def open_client(config: ElasticsearchConfig) -> ClientPool:
 
 
 async def _hello(pool: ClientPool) -> tuple[int, Any]:
-    # `info()` and `ping()` say nothing of what went wrong, and are missing on minimal servers.
-    told = frozenset({200, 400, 403, 404, 405, 410})
+    # `info()` and `ping()` do not tell what went wrong, and minimal servers lack them.
+    expected = frozenset({200, 400, 403, 404, 405, 410})
     path = "/_nodes/_local?filter_path=nodes.*.version"
-    return await pool.call("GET", path, doing="connect", told=told)
+    return await pool.call("GET", path, action="connect", expected=expected)
 
 
 async def _check(pool: ClientPool) -> None:
-    """Refuse servers that are too old, where the server lets us see what it is."""
+    """Raise `ConfigError` for a server that is too old, if it tells its version."""
     status, body = await _hello(pool)
     nodes = body.get("nodes", {}) if status == 200 and isinstance(body, Mapping) else {}
     for node in nodes.values():
@@ -289,20 +293,20 @@ async def _check(pool: ClientPool) -> None:
                 raise ConfigError(f"elasticsearch: the server is {version}; 8.15 is the oldest that works")
 
 
-def _decoded(said: bytes) -> Any:
-    """Return what a failure's answer says; a proxy's may be no JSON."""
+def _decode_error(body: bytes) -> Any:
+    """Return the decoded body of an error response; that of a proxy may be no JSON."""
     try:
-        return orjson.loads(said)
+        return orjson.loads(body)
     except orjson.JSONDecodeError:
-        return said.decode(errors="replace")
+        return body.decode(errors="replace")
 
 
 def json_text(body: Any) -> bytes:
-    """Return a request's body; raises `QueryError` for a query nested deeper than JSON may be."""
+    """Return a request's body; raises `QueryError` for a query that is nested deeper than JSON allows."""
     try:
         return orjson.dumps(body)
     except orjson.JSONEncodeError as error:
-        # Operands were checked when the query was built: only its own nesting is left (254 levels).
+        # Operands were checked when the query was built: only the query itself can be too deep (254 levels).
         raise QueryError(f"the query is nested too deeply for elasticsearch ({error})") from None
 
 
@@ -339,8 +343,8 @@ def _client(config: ElasticsearchConfig) -> AsyncElasticsearch:
         return AsyncElasticsearch(
             list(config.hosts),
             transport_class=PlainTransport,
-            node_class=Node,
-            serializers={"application/json": Answers()},
+            node_class=HttpNode,
+            serializers={"application/json": ResponseSerializer()},
             connections_per_node=config.pool.maxsize,
             request_timeout=config.request_timeout,
             http_compress=config.http_compress,
@@ -353,7 +357,7 @@ def _client(config: ElasticsearchConfig) -> AsyncElasticsearch:
 
 
 def _drop(session: Any) -> None:
-    """Close an aiohttp session's sockets without its loop, which may be closed, and without a warning."""
+    """Close an aiohttp session's sockets without its loop, which may be closed, and without warnings."""
     connector = session.connector
     session.detach()
     if connector is None or connector.closed:
@@ -361,7 +365,7 @@ def _drop(session: Any) -> None:
     for connections in connector._conns.values():
         for protocol, *_ in connections:
             transport = protocol.transport
-            # A transport closes its socket in a callback of its loop; this one has no loop any more.
+            # A transport closes its socket in a callback of its loop, which does not run any more.
             socket = getattr(transport, "_sock", None)
             if socket is not None:
                 transport._sock = None

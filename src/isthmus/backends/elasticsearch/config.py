@@ -1,4 +1,4 @@
-"""What an Elasticsearch backend can be told."""
+"""The settings of an Elasticsearch backend."""
 
 from __future__ import annotations
 
@@ -18,42 +18,42 @@ _FORBIDDEN = frozenset('\\/*?"<>| ,#:')
 
 
 class PoolConfig(Part):
-    """How many connections each node may have, and how long to wait for one."""
+    """The connections to each node, and how long to wait for one."""
 
     connections: int = Field(default=0, ge=0)
     """Connections opened at the start."""
     maxsize: int = Field(default=20, ge=1)
-    """Connections per node at most."""
+    """Maximum number of connections per node."""
     timeout: float | None = Field(default=10.0, gt=0)
-    """Seconds to wait for a connection; None waits for ever."""
+    """Seconds to wait for a connection; None: without limit."""
 
 
 class BulkConfig(Part):
-    """How batches are cut and sent; both back off when the server asks for less."""
+    """The size and concurrency of bulk requests; both are reduced while the server is overloaded."""
 
     size: int = Field(default=1_000, ge=1)
-    """Documents in one request at most."""
+    """Maximum number of documents in one request."""
     bytes: int = Field(default=5_000_000, ge=1)
-    """Bytes in one request at most, but for a single larger document."""
+    """Maximum number of bytes in one request, unless a single document is larger."""
     concurrency: int = Field(default=2, ge=1)
     """Requests in flight."""
     retries: int = Field(default=8, ge=0)
-    """How often an item that was refused for load (429, 503) is sent again."""
+    """How often an item that was rejected for load (429, 503) is sent again."""
 
 
 class VectorConfig(Part):
     """A field of vectors for `nearest()`."""
 
     dims: int = Field(ge=1, le=4_096)
-    """How many numbers a vector has."""
+    """The number of dimensions."""
     similarity: Literal["cosine", "l2_norm", "max_inner_product"] = "cosine"
-    """What near means; the score grows with it."""
+    """The measure of similarity; a higher one gives a higher score."""
     search: Literal["exact", "hnsw"] = "exact"
-    """`exact` looks at every vector that the other conditions leave; `hnsw` is fast and may miss some."""
+    """`exact` compares every vector that matches the other conditions; `hnsw` is fast and may miss some."""
 
 
 class ElasticsearchConfig(BackendConfig):
-    """Where the nodes are, which index to use, and how it is made."""
+    """The nodes, the index, and the settings with which it is created."""
 
     backend: ClassVar[str] = "elasticsearch"
     spellings: ClassVar[Mapping[str, str]] = {
@@ -81,49 +81,49 @@ class ElasticsearchConfig(BackendConfig):
     user: str | None = None
     password: SecretStr | None = None
     api_key: SecretStr | None = None
-    """The base64 text that Elasticsearch gave."""
+    """The API key in its base64 form."""
     bearer_token: SecretStr | None = None
     ca: Path | None = None
-    """A file of certificates that sign the servers'; None: those of the system."""
+    """A file of CA certificates; None: those of the system."""
     ssl_assert_fingerprint: str | None = None
-    """The SHA-256 of the server's certificate; taken in place of a signature."""
+    """The SHA-256 fingerprint of the server's certificate, verified in place of its signature."""
     verify_certs: bool = True
     client_cert: Path | None = None
     client_key: Path | None = None
     http_compress: bool = False
     sniff: bool = False
-    """Ask the cluster for its nodes; breaks behind proxies."""
+    """Discover the cluster's nodes; does not work behind proxies."""
 
     pool: PoolConfig = PoolConfig()
     request_timeout: float = Field(default=30.0, gt=0)
-    """Seconds that one request may take."""
+    """The timeout of one request, in seconds."""
     bulk: BulkConfig = BulkConfig()
     update_attempts: int = Field(default=20, ge=1)
-    """How often a merge is tried anew when another writer came first."""
+    """How often a replace, update or upsert is attempted when other writers change the record meanwhile."""
 
     layout: Literal["mapped", "native"] = "mapped"
-    """`native` reads an index that others made, as it is; `mapped` is ours, and exact by itself."""
+    """`mapped`: an index of isthmus, searched exactly. `native`: any other index, read as it is."""
     approximate: bool = False
-    """For `native`: let the server judge, count and sort as its mapping does, which coerces and cuts."""
+    """For `native`: filter, count and sort by the mapping, which coerces and truncates values."""
     create_index: Literal["if_missing", "never"] = "if_missing"
     shards: int | None = Field(default=None, ge=1)
-    """None leaves it to the server and its index templates, as the next ones."""
+    """None leaves it to the server and its index templates; so for the next two settings."""
     replicas: int | None = Field(default=None, ge=0)
     refresh_interval: str | None = None
     field_limit: int = Field(default=1_000, ge=20)
-    """Fields that the index maps at most; records with others are judged on this side at those."""
+    """Maximum number of mapped fields; conditions on further fields are evaluated client-side."""
     settings: dict[str, Any] = Field(default={})
-    """Further index settings, as Elasticsearch names them."""
+    """Further index settings, by their Elasticsearch names."""
     fulltext: dict[str, str] = Field(default={})
     """Fields for `match()`, each with its analyzer."""
     vectors: dict[str, VectorConfig] = Field(default={})
-    """Fields for `nearest()`, by the length of their vectors or more; for an index that is made now."""
+    """Fields for `nearest()`, with their dimensions or a section each; declared when the index is created."""
     consistency: Literal["read_your_writes", "eventual"] = "read_your_writes"
     """`read_your_writes` refreshes once before a search that follows this handle's own write."""
     slices: int = Field(default=1, ge=1, le=32)
-    """In how many parts a stream is read side by side; more than 1 pays off where cores are idle."""
+    """Slices of a stream that are read concurrently; more than 1 pays off where cores are idle."""
     keep_alive: str = Field(default="5m", pattern=r"^\d+(ms|s|m|h)$")
-    """How long the server keeps a stream's snapshot between two pages."""
+    """How long the server keeps a stream's point in time between two pages."""
 
     @field_validator("hosts", mode="before")
     @classmethod
@@ -173,26 +173,24 @@ class ElasticsearchConfig(BackendConfig):
         return check_index(value)
 
     @model_validator(mode="after")
-    def _one_way_in(self) -> Self:
-        ways = [self.user or self.password, self.api_key, self.bearer_token]
-        if sum(way is not None for way in ways) > 1:
+    def _one_kind_of_credentials(self) -> Self:
+        credentials = [self.user or self.password, self.api_key, self.bearer_token]
+        if sum(one is not None for one in credentials) > 1:
             raise ValueError("give one of user and password, api_key, bearer_token")
         if (self.user is None) != (self.password is None):
             raise ValueError("user and password belong together")
         return self
 
     @model_validator(mode="after")
-    def _what_a_layout_takes(self) -> Self:
+    def _fit_layout(self) -> Self:
         if self.layout == "native" and (self.fulltext or self.vectors):
-            raise ValueError(
-                "fulltext and vectors are of layout 'mapped': a native index has its own mapping"
-            )
+            raise ValueError("fulltext and vectors need layout 'mapped': a native index has its own mapping")
         if self.approximate and self.layout != "native":
-            raise ValueError("approximate is for layout 'native': ours is exact")
+            raise ValueError("approximate needs layout 'native': layout 'mapped' is always exact")
         return self
 
     def pool_key(self) -> Hashable:
-        """Return all that makes one client unfit for another config; secrets as digests."""
+        """Return all settings of a client, so that equal configs share one; secrets as digests."""
         secrets = (self.password, self.api_key, self.bearer_token)
         return (
             "elasticsearch",
@@ -226,7 +224,7 @@ class ElasticsearchConfig(BackendConfig):
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> dict[str, tuple[Any, str]]:
-        """Return settings from ES_* and ELASTICSEARCH_*, the later ones stronger."""
+        """Return settings from ES_* and ELASTICSEARCH_*; the latter take precedence."""
         return {key: (environ[name], name) for name, key in _VARIABLES.items() if environ.get(name)}
 
 
@@ -250,12 +248,12 @@ def _node(host: Any) -> str:
     if isinstance(host, Mapping):
         host = f"{host.get('scheme', 'http')}://{host.get('host', 'localhost')}:{host.get('port', 9200)}"
     if not isinstance(host, str):
-        raise ValueError("a host is text such as 'http://localhost:9200'")
+        raise ValueError("a host is a string such as 'http://localhost:9200'")
     host = host.strip().removeprefix("es+")
     text = host if "://" in host else f"http://{host}"
     parts = urlsplit(text)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("a host is text such as 'http://localhost:9200'")
+        raise ValueError("a host is a string such as 'http://localhost:9200'")
     if parts.username or parts.password:
         raise ValueError("user and password are settings of their own, not part of a host")
     try:
@@ -263,15 +261,15 @@ def _node(host: Any) -> str:
     except ValueError:
         raise ValueError("a host's port is a number up to 65535") from None
     name = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    # As the driver and every URL have it: 443 for https, but 9200 is what nodes listen on.
+    # The default port of https, as in the driver; that of http is 9200, where nodes listen.
     port = port or (443 if parts.scheme == "https" else 9200)
     return f"{parts.scheme}://{name}:{port}{parts.path.rstrip('/')}"
 
 
 def check_index(name: str) -> str:
-    """Return a name that an index may have; raises `ConfigError` that says why it may not."""
+    """Return a valid index name; raises `ConfigError` with the reason for any other."""
     if not isinstance(name, str):
-        raise ConfigError(f"elasticsearch: an index name is text, got {type(name).__name__}")
+        raise ConfigError(f"elasticsearch: an index name is a string, got {type(name).__name__}")
     reason = None
     if not name or name in (".", ".."):
         reason = "it is empty or dots alone"

@@ -1,4 +1,4 @@
-"""Turns what Elasticsearch and its client say into the error tree."""
+"""Translates responses and exceptions of Elasticsearch and its client into isthmus errors."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from isthmus.errors import (
     UnexpectedError,
 )
 
-# Reasons in an answer 400 that mean: this query is beyond the server's limits.
-_TOO_MUCH = (
+# Types and reasons of a 400 response for a query that exceeds a limit of the server.
+_LIMITS = (
     "too_many_clauses",
     "too_many_nested_clauses",
     "too_complex_to_determinize",
@@ -36,28 +36,39 @@ _TOO_MUCH = (
 )
 
 
-def failed_call(error: Exception, doing: str, *, writes: bool) -> IsthmusError:
-    """Return the error for an exception of the client or its transport."""
+class IndexMissingError(UnavailableError):
+    """The index does not exist; nothing was applied. A read finds nothing, a write creates it."""
+
+
+def translate_exception(error: Exception, action: str, *, writes: bool) -> IsthmusError:
+    """Return the error for an exception of the client or its transport.
+
+    `action` begins its text; `writes` tells whether the request may have been applied.
+    """
     maybe = Applied.MAYBE if writes else Applied.NO
     match error:
         case transport.ApiError():
-            return failed_answer(error.meta.status, error.body, error.meta.headers, doing, writes=writes)
+            return translate_response(
+                error.meta.status, error.body, error.meta.headers, action, writes=writes
+            )
         case transport.ConnectionTimeout():
-            return DeadlineError(f"{doing}: no answer within the request timeout", applied=maybe)
+            return DeadlineError(f"{action}: no response within the request timeout", applied=maybe)
         case transport.TlsError():
-            return ConnectError(f"{doing}: TLS failed: {_root(error)}", transient=False)
+            return ConnectError(f"{action}: TLS failed: {_root(error)}", transient=False)
         case transport.ConnectionError():
             if never_sent(error):
-                return ConnectError(f"{doing}: cannot connect: {_root(error)}")
-            return UnavailableError(f"{doing}: the connection broke: {_root(error)}", applied=maybe)
+                return ConnectError(f"{action}: cannot connect: {_root(error)}")
+            return UnavailableError(f"{action}: the connection broke: {_root(error)}", applied=maybe)
         case transport.SerializationError():
-            return UnexpectedError(f"{doing}: the answer is not JSON (is this Elasticsearch?)", applied=maybe)
+            return UnexpectedError(
+                f"{action}: the response is not JSON (is this Elasticsearch?)", applied=maybe
+            )
         case transport.SniffingError():
-            return UnavailableError(f"{doing}: no node said which nodes there are: {_root(error)}")
+            return UnavailableError(f"{action}: sniffing failed on every node: {_root(error)}")
         case transport.TransportError():
-            return UnexpectedError(f"{doing}: {_root(error)}", applied=maybe)
+            return UnexpectedError(f"{action}: {_root(error)}", applied=maybe)
         case _:
-            return UnexpectedError(f"{doing}: {type(error).__name__}: {error}", applied=maybe)
+            return UnexpectedError(f"{action}: {type(error).__name__}: {error}", applied=maybe)
 
 
 def never_sent(error: transport.TransportError) -> bool:
@@ -77,7 +88,7 @@ def _root(error: transport.TransportError) -> str:
 
 
 def reason_of(body: Any) -> tuple[str, str]:
-    """Return an error answer's type and reason, the innermost that it names."""
+    """Return the types and reasons of an error response, outermost first."""
     error = body.get("error") if isinstance(body, Mapping) else None
     if isinstance(error, str):
         return "", error
@@ -95,45 +106,45 @@ def reason_of(body: Any) -> tuple[str, str]:
     return " < ".join(kinds), "; ".join(dict.fromkeys(reasons))
 
 
-def failed_answer(
-    status: int, body: Any, headers: Mapping[str, str] | None, doing: str, *, writes: bool
+def translate_response(
+    status: int, body: Any, headers: Mapping[str, str] | None, action: str, *, writes: bool
 ) -> IsthmusError:
-    """Return the error for an answer whose status is not a success."""
+    """Return the error for a response whose status is not a success; see `translate_exception`."""
     kind, reason = reason_of(body)
-    said = f"{doing}: {status} {kind}: {reason}"[:1000]
+    message = f"{action}: {status} {kind}: {reason}"[:1000]
     maybe = Applied.MAYBE if writes else Applied.NO
     if "media_type_header" in kind:
-        return ConfigError(f"{said} (this client and this server do not fit)")
+        return ConfigError(f"{message} (this client does not work with this server)")
     if "index_closed" in kind:
-        return UnavailableError(f"{said} (the index is closed)", transient=False)
+        return UnavailableError(f"{message} (the index is closed)", transient=False)
     if "cluster_block" in kind:
-        return _blocked(said, status)
+        return _block_error(message, status)
     if "search_context_missing" in kind or "No search context found" in reason:
-        return UnavailableError(f"{said} (the stream stood longer than keep_alive)", transient=False)
+        return UnavailableError(f"{message} (the stream was idle longer than keep_alive)", transient=False)
     match status:
-        case 400 if any(sign in kind or sign in reason for sign in _TOO_MUCH):
-            return QueryError(f"{said} (beyond a limit of the server)")
+        case 400 if any(sign in kind or sign in reason for sign in _LIMITS):
+            return QueryError(f"{message} (it exceeds a limit of the server)")
         case 401 | 403:
-            return AccessError(said)
+            return AccessError(message)
         case 408 | 504:
-            return DeadlineError(said, applied=maybe)
+            return DeadlineError(message, applied=maybe)
         case 429:
-            return RateLimitedError(said, retry_after=_seconds(headers))
+            return RateLimitedError(message, retry_after=_seconds(headers))
         case 502 | 503:
-            # 503 also comes after a write reached the primary but not enough copies.
-            return UnavailableError(said, applied=maybe, retry_after=_seconds(headers))
+            # 503 also follows a write that the primary applied and too few copies confirmed.
+            return UnavailableError(message, applied=maybe, retry_after=_seconds(headers))
         case _ if status >= 500:
-            return UnexpectedError(said, applied=maybe)
+            return UnexpectedError(message, applied=maybe)
         case _:
-            return UnexpectedError(said)
+            return UnexpectedError(message)
 
 
-def _blocked(said: str, status: int) -> IsthmusError:
+def _block_error(message: str, status: int) -> IsthmusError:
     if status == 429:
-        return UnavailableError(f"{said} (a node is out of disk space: the index takes no writes)")
+        return UnavailableError(f"{message} (a node is out of disk space: the index takes no writes)")
     if status == 503:
-        return UnavailableError(said)
-    return AccessError(f"{said} (the index is read-only)")
+        return UnavailableError(message)
+    return AccessError(f"{message} (the index is read-only)")
 
 
 def _seconds(headers: Mapping[str, str] | None) -> float | None:

@@ -1,10 +1,10 @@
-"""The index's layout: names of fields, the documents, and records read back.
+"""The layout of an index: its mapping, the names of its fields, its documents.
 
     {"id": "…", "data": {…}, "metadata": {…}, "created_at": "…", "updated_at": "…",
-     "odd": [names of fields that must be judged on our side], "obj": [names where an object is found]}
+     "odd": [fields whose values are not indexed as they are], "obj": [fields that hold an object]}
 
-`data` keeps its natural names. A record that the server would refuse is whole in `raw`, as text,
-with `odd: ["*"]`.
+`data` keeps its natural names. A condition on a field in `odd` is evaluated client-side. A record that
+the server would reject is stored as one text in `raw`, with `odd: ["*"]`.
 """
 
 from __future__ import annotations
@@ -20,14 +20,15 @@ from isthmus._path import Path, Root
 from isthmus._values import format_datetime
 from isthmus.backends.elasticsearch import vectors
 from isthmus.backends.elasticsearch.config import ElasticsearchConfig
-from isthmus.backends.elasticsearch.pattern import LONGEST_REGEXP
 
 FORMAT = 1
-# How far offset and size reach in one request.
+# The largest offset plus size of one request.
 WINDOW = 100_000
 EVERYWHERE = "*"
-# Texts up to this many UTF-16 units are indexed: 32,766 bytes is what Lucene takes.
+# Texts of up to this many UTF-16 units are indexed: Lucene accepts 32,766 bytes.
 LONGEST_TEXT = 8191
+# Characters of a Lucene regexp that our indices accept.
+LONGEST_REGEXP = 9_000
 # The sub-field that match() searches; a data key of this name below a full-text field stays unmapped.
 FULLTEXT = "__match"
 _LONGEST_NAME = 500
@@ -45,7 +46,7 @@ OWN_FIELDS = 9
 
 
 def index_body(config: ElasticsearchConfig) -> dict[str, Any]:
-    """Return the settings and mappings of a new index; templates decide what the config leaves open."""
+    """Return the settings and mappings of a new index; index templates supply what the config leaves out."""
     settings: dict[str, Any] = {
         "index.mapping.ignore_malformed": True,
         "index.mapping.coerce": False,
@@ -72,15 +73,15 @@ def index_body(config: ElasticsearchConfig) -> dict[str, Any]:
             "odd": KEYWORD,
             "obj": KEYWORD,
             "raw": {"type": "keyword", "index": False, "doc_values": False},
-            **grown({}),
-            **vectors.mapping(config.vectors),
+            **mapping_properties({}),
+            **vectors.mapping_properties(config.vectors),
         },
     }
     return {"settings": settings, "mappings": mappings}
 
 
-def grown(types: Mapping[str, str], fulltext: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Return the `properties` that add fields by their names; `subobjects` must be said each time."""
+def mapping_properties(types: Mapping[str, str], fulltext: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Return the `properties` that map fields to types; each request has to repeat `subobjects`."""
     fields: dict[str, dict[str, Any]] = {"data": {}, "metadata": {}}
     for name, kind in types.items():
         root, _, rest = name.partition(".")
@@ -95,7 +96,7 @@ def grown(types: Mapping[str, str], fulltext: Mapping[str, str] | None = None) -
     }
 
 
-def mapped_types(properties: Mapping[str, Any]) -> dict[str, str]:
+def read_types(properties: Mapping[str, Any]) -> dict[str, str]:
     """Return the types of the fields below `data` and `metadata` by their names."""
     types: dict[str, str] = {}
     for root in ("data", "metadata"):
@@ -104,8 +105,8 @@ def mapped_types(properties: Mapping[str, Any]) -> dict[str, str]:
     return types
 
 
-def plain(key: str) -> bool:
-    """Return whether a key is one part of a field's name as it stands."""
+def is_plain_key(key: str) -> bool:
+    """Return whether a key can be part of a field's name unchanged."""
     return (
         len(key) <= _LONGEST_KEY
         and "." not in key
@@ -121,19 +122,19 @@ def field_name(path: Path) -> str:
     return ".".join((root, *path.keys))
 
 
-def is_plain(path: Path) -> bool:
-    """Return whether a path's name stands for this path alone and may be mapped."""
-    return all(map(plain, path.keys)) and short(field_name(path))
+def is_plain_path(path: Path) -> bool:
+    """Return whether a path's field name is unambiguous and can be mapped."""
+    return all(map(is_plain_key, path.keys)) and is_short_name(field_name(path))
 
 
-def short(name: str) -> bool:
-    """Return whether a name may be that of a field."""
+def is_short_name(name: str) -> bool:
+    """Return whether a name is short enough for a field."""
     return len(name.encode()) <= _LONGEST_NAME
 
 
-def mark(name: str) -> str:
-    """Return what stands for a field in `odd` and `obj`; a long name by its digest."""
-    if len(name) <= _LONGEST_NAME and short(name):
+def field_mark(name: str) -> str:
+    """Return the entry for a field in `odd` and `obj`: its name, or the digest of a long one."""
+    if len(name) <= _LONGEST_NAME and is_short_name(name):
         return name
     return "#" + hashlib.blake2b(name.encode(), digest_size=16).hexdigest()
 
@@ -143,34 +144,34 @@ def time_text(value: dt.datetime) -> str:
     return format_datetime(value)
 
 
-def marks(odd: Sequence[str], obj: Sequence[str]) -> bytes:
-    """Return the end of a document that names its odd fields and its objects."""
+def encode_marks(unindexed: Sequence[str], objects: Sequence[str]) -> bytes:
+    """Return the end of a document: its stored `odd` and `obj`."""
     text = b""
-    if odd:
-        text += b',"odd":' + orjson.dumps(list(odd))
-    if obj:
-        text += b',"obj":' + orjson.dumps(list(obj))
+    if unindexed:
+        text += b',"odd":' + orjson.dumps(list(unindexed))
+    if objects:
+        text += b',"obj":' + orjson.dumps(list(objects))
     return text
 
 
-def document(identity: bytes, data: bytes, metadata: bytes, times: bytes, marked: bytes) -> bytes:
-    """Return a document's JSON; the id is JSON already, `times` begins with a comma."""
+def document(id_json: bytes, data: bytes, metadata: bytes, times: bytes, suffix: bytes) -> bytes:
+    """Return a document; all parts are JSON, `times` and `suffix` begin with a comma unless empty."""
     if metadata == b"{}":
-        return b"".join((b'{"id":', identity, b',"data":', data, times, marked, b"}"))
-    return b"".join((b'{"id":', identity, b',"data":', data, b',"metadata":', metadata, times, marked, b"}"))
+        return b"".join((b'{"id":', id_json, b',"data":', data, times, suffix, b"}"))
+    return b"".join((b'{"id":', id_json, b',"data":', data, b',"metadata":', metadata, times, suffix, b"}"))
 
 
-def whole_document(identity: bytes, data: bytes, metadata: bytes, times: bytes) -> bytes:
-    """Return the document of a record that cannot be indexed: its JSON as one text."""
+def raw_document(id_json: bytes, data: bytes, metadata: bytes, times: bytes) -> bytes:
+    """Return the document of a record that cannot be indexed: data and metadata as one text."""
     raw = orjson.dumps((b"[" + data + b"," + metadata + b"]").decode())
-    return b"".join((b'{"id":', identity, b',"raw":', raw, times, marks([EVERYWHERE], []), b"}"))
+    return b"".join((b'{"id":', id_json, b',"raw":', raw, times, encode_marks([EVERYWHERE], []), b"}"))
 
 
 def times_json(created: str, updated: str) -> bytes:
-    """Return the two times of a document."""
+    """Return the times of a document as JSON, after a comma."""
     return f',"created_at":"{created}","updated_at":"{updated}"'.encode()
 
 
 def version_of(hit: Mapping[str, Any]) -> str:
-    """Return the version token of an answer's document."""
+    """Return the version token of a hit or a document."""
     return f"{hit['_seq_no']}.{hit['_primary_term']}"

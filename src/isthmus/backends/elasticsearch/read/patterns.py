@@ -1,4 +1,4 @@
-"""LIKE patterns and Python regexes as Lucene patterns, where those mean the same."""
+"""Translates LIKE patterns and Python regexes to Lucene patterns of the same meaning."""
 
 from __future__ import annotations
 
@@ -8,66 +8,65 @@ import re
 from typing import Any
 
 from isthmus._query.text import ANY_ONE, ANY_RUN, Wild, fold, fold_character, parse_like
+from isthmus.backends.elasticsearch.layout import LONGEST_REGEXP
 
 # The parser is private, but its tree has been the same since 3.5; 3.11 moved it into this package.
 _sre: Any = importlib.import_module("re._parser")
-# A compiled pattern has a state for each byte, and Lucene takes no more than 1,000 (8.19).
+# A compiled pattern has a state for each byte, and Lucene accepts no more than 1,000 (8.19).
 _LONGEST_WILDCARD = 900
-# A pattern that begins anywhere takes work by the square of what repeats itself: 314 equal
-# characters after a run are the most (9.2).
+# The work for a pattern that may start anywhere is quadratic in what repeats itself: at most 314
+# equal characters after a run are accepted (9.2).
 _LONGEST_FREE = 250
 _LONGEST_FREE_WIDE = 50
-# What `index.max_regex_length` of our indices allows.
-LONGEST_REGEXP = 9_000
 # No character from U+20000 on has a case, is a digit or is white space.
 _LAST = 0x1FFFF
-_MOST_RUNS = 20
+_MAX_RUNS = 20
 _MAX_REPEAT = 100
-# A free start followed by wide classes needs two to the power of their number of states.
-_MOST_WIDE = 8
+# After a free start, states double with each wide class.
+_MAX_WIDE = 8
 
 
 def wildcard(pattern: str) -> str | None:
-    """Return a LIKE pattern as a Lucene wildcard pattern, None if it is beyond what is surely taken."""
+    """Return a LIKE pattern as a Lucene wildcard pattern; None if the server might reject it."""
     parts = parse_like(pattern)
     if _explodes(parts):
         return None
     text = "".join(
-        "*" if part is ANY_RUN else "?" if part is ANY_ONE else escaped_wildcard(part)  # type: ignore[arg-type]
+        "*" if part is ANY_RUN else "?" if part is ANY_ONE else escape_wildcard(part)  # type: ignore[arg-type]
         for part in parts
     )
     return text if len(text.encode()) <= _LONGEST_WILDCARD else None
 
 
 def _explodes(parts: tuple[str | Wild, ...]) -> bool:
-    """Return whether a deterministic automaton for the pattern may be beyond the server's limit."""
+    """Return whether a deterministic automaton for the pattern may exceed the server's limit."""
     runs = sum(part is ANY_RUN for part in parts)
     ones = sum(part is ANY_ONE for part in parts)
     length = ones + sum(len(part) for part in parts if isinstance(part, str))
     if not runs:
         return False
-    return runs > _MOST_RUNS or ones > _MOST_WIDE or length > (_LONGEST_FREE_WIDE if ones else _LONGEST_FREE)
+    return runs > _MAX_RUNS or ones > _MAX_WIDE or length > (_LONGEST_FREE_WIDE if ones else _LONGEST_FREE)
 
 
-def escaped_wildcard(text: str) -> str:
-    """Return text that a wildcard pattern takes literally."""
+def escape_wildcard(text: str) -> str:
+    """Return text for a literal part of a wildcard pattern."""
     return text.replace("\\", "\\\\").replace("*", "\\*").replace("?", "\\?")
 
 
-def cut(text: str) -> str:
-    """Return the beginning of a text that a range or prefix takes; the text itself if it is short."""
+def truncate(text: str) -> str:
+    """Return the start of a text that a range or prefix accepts; the text itself if it is short."""
     return text if len(text.encode()) <= _LONGEST_WILDCARD else text[: _LONGEST_WILDCARD // 4]
 
 
-def around(before: str, text: str, after: str) -> str | None:
-    """Return a wildcard pattern for text between others, None if it is too long."""
-    pattern = before + escaped_wildcard(text) + after
+def wildcard_around(before: str, text: str, after: str) -> str | None:
+    """Return a wildcard pattern with a literal text between `before` and `after`; None if it is too long."""
+    pattern = before + escape_wildcard(text) + after
     short = len(text) <= _LONGEST_FREE and len(pattern.encode()) <= _LONGEST_WILDCARD
     return pattern if short else None
 
 
-def folded_regexp(pattern: str) -> str | None:
-    """Return a LIKE pattern that folds case as a Lucene regexp of character classes."""
+def like_regexp(pattern: str) -> str | None:
+    """Return a case-insensitive LIKE pattern as a Lucene regexp; None if the server might reject it."""
     parts = parse_like(pattern)
     if _explodes(parts) or len(pattern) > _LONGEST_FREE:
         return None
@@ -80,16 +79,16 @@ def folded_regexp(pattern: str) -> str | None:
         else:
             assert isinstance(part, str)
             for c in fold(part):
-                forms = _unfolded().get(c, c)
-                # Only letters have several forms, and none means anything in a class.
+                forms = _case_variants().get(c, c)
+                # Only letters have several forms, and none is special in a class.
                 out.append(_literal(forms) if len(forms) == 1 else f"[{forms}]")
     text = "".join(out) or "()"
     return text if len(text) <= LONGEST_REGEXP else None
 
 
 @functools.cache
-def _unfolded() -> dict[str, str]:
-    """Return the characters that fold to each."""
+def _case_variants() -> dict[str, str]:
+    """Return all characters that fold to the same one, by that one."""
     forms: dict[str, list[str]] = {}
     for code in range(_LAST + 1):
         c = chr(code)
@@ -103,12 +102,12 @@ def _literal(c: str) -> str:
     return c if c.isalnum() else "\\" + c
 
 
-# What means something in a class of Lucene's.
+# Characters that are special in a Lucene character class.
 _SPECIAL = frozenset('\\[]^-&~"')
 
 
 def regexp(pattern: str) -> str | None:
-    """Return a Lucene regexp for what `re.search` finds, None if it cannot be said exactly."""
+    """Return a Lucene regexp with the matches of `re.search`; None if there is no exact one."""
     try:
         tree = _sre.parse(pattern)
     except (re.error, RecursionError, OverflowError):
@@ -128,19 +127,19 @@ def regexp(pattern: str) -> str | None:
     except _Beyond:
         return None
     text = ("" if start else ".*") + body
-    if line_end:  # `$` also stands before a last line break
+    if line_end:  # `$` also matches before a final line break
         text += "(\n)?"
     elif not end:
         text += ".*"
     states, wide = _size(items)
-    most = _LONGEST_FREE_WIDE if wide else _LONGEST_FREE
-    if len(text) > LONGEST_REGEXP or states > most or wide > _MOST_WIDE:
+    maximum = _LONGEST_FREE_WIDE if wide else _LONGEST_FREE
+    if len(text) > LONGEST_REGEXP or states > maximum or wide > _MAX_WIDE:
         return None
     return text or "()"
 
 
 class _Beyond(Exception):
-    """This part has no equal in Lucene's regexps."""
+    """This part has no equivalent in Lucene's regexps."""
 
 
 def _is_at(item: tuple[Any, Any], *codes: Any) -> bool:
@@ -172,19 +171,19 @@ def _item(op: Any, argument: Any) -> str:
     raise _Beyond
 
 
-def _repeat(least: int, most: Any, inner: Any) -> str:
+def _repeat(minimum: int, maximum: Any, inner: Any) -> str:
     body = f"({_sequence(list(inner))})"
     if body == "()":
         return ""
-    if most is _sre.MAXREPEAT:
-        if least > _MAX_REPEAT:
+    if maximum is _sre.MAXREPEAT:
+        if minimum > _MAX_REPEAT:
             raise _Beyond
-        return body + ("*" if least == 0 else "+" if least == 1 else f"{{{least},}}")
-    if most > _MAX_REPEAT:
+        return body + ("*" if minimum == 0 else "+" if minimum == 1 else f"{{{minimum},}}")
+    if maximum > _MAX_REPEAT:
         raise _Beyond
-    if most == 0:
+    if maximum == 0:
         return ""
-    return body + ("?" if (least, most) == (0, 1) else f"{{{least},{most}}}")
+    return body + ("?" if (minimum, maximum) == (0, 1) else f"{{{minimum},{maximum}}}")
 
 
 def _class(members: list[tuple[Any, Any]]) -> str:
@@ -203,7 +202,7 @@ def _class(members: list[tuple[Any, Any]]) -> str:
 
 
 def _category(code: Any) -> str:
-    # \w and the negated ones have hundreds of ranges in Unicode; these few are spelled out.
+    # \w and the negated classes have hundreds of ranges in Unicode; only these two are spelled out.
     if code is _sre.CATEGORY_DIGIT:
         return _digits()
     if code is _sre.CATEGORY_SPACE:
@@ -234,10 +233,10 @@ def _ranges(codes: list[int]) -> str:
 
 
 def _range(first: int, last: int) -> str:
-    """Return what a class holds for a range of characters.
+    """Return the members of a class for a range of characters.
 
-    Lucene 10 takes a range with an escaped end for its two ends alone, so that a character which
-    must be escaped stands beside the range.
+    Lucene 10 reads a range with an escaped end as its two ends alone, so a character that must be
+    escaped is a member of its own.
     """
     low, high = "", ""
     while first < last and chr(first) in _SPECIAL:
@@ -250,7 +249,7 @@ def _range(first: int, last: int) -> str:
 
 
 def _size(items: Any) -> tuple[int, int]:
-    """Return a bound on states, and how many wide classes in bounded numbers, repeats multiplied out."""
+    """Return a bound on the states, and the number of wide classes; both with repeats multiplied out."""
     states = wide = 0
     for op, argument in items:
         times, inner = 1, None
@@ -262,9 +261,9 @@ def _size(items: Any) -> tuple[int, int]:
         if op is _sre.SUBPATTERN:
             inner = argument[3]
         elif op is _sre.MAX_REPEAT or op is _sre.MIN_REPEAT:
-            least, most, inner = argument
-            times = int(least) + 1 if most is _sre.MAXREPEAT else max(1, int(most))
-            if most is _sre.MAXREPEAT and least < 2:
+            minimum, maximum, inner = argument
+            times = int(minimum) + 1 if maximum is _sre.MAXREPEAT else max(1, int(maximum))
+            if maximum is _sre.MAXREPEAT and minimum < 2:
                 states += 2 * _size(inner)[0]
                 continue
         if inner is None:

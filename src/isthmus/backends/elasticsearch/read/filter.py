@@ -1,7 +1,7 @@
-"""Predicates as Elasticsearch queries; the one place where field names and values enter a query.
+"""Compiles predicates to Elasticsearch queries; the one place where field names and values enter them.
 
-A leaf is exact on records that are not odd at its path. `CORE` is that form alone; `UPPER` adds
-the odd ones, and `LOWER` leaves them out, so that a `Not` above either stays a bound.
+The query of a leaf is exact for records whose value at its path is indexed as it is. For the others,
+which have the path in their stored `odd`, the caller chooses a treatment: see `Unindexed`.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ from isthmus._query.ast import (
     leaves,
 )
 from isthmus._query.text import ANY_RUN, parse_like
-from isthmus.backends.elasticsearch import pattern
 from isthmus.backends.elasticsearch.layout import (
     EVERYWHERE,
     FULLTEXT,
+    field_mark,
     field_name,
-    is_plain,
-    mark,
+    is_plain_path,
 )
-from isthmus.backends.elasticsearch.operands import (
+from isthmus.backends.elasticsearch.read import patterns
+from isthmus.backends.elasticsearch.read.term_values import (
     RANGE,
     TESTS,
     double_bound,
@@ -58,42 +58,50 @@ Query: TypeAlias = dict[str, Any]
 ALL: Query = {"match_all": {}}
 NONE: Query = {"match_none": {}}
 _TERMS = 60_000
-# The server takes 30 levels of `bool` (a static setting); leaves and what is around a tree need some.
-_DEEPEST = 22
+# The server accepts 30 levels of `bool` (a static setting); leaves and the rest of a search need some.
+_MAX_DEPTH = 22
 _LIST_TERMS = 50
 TIMES = frozenset({Root.CREATED_AT, Root.UPDATED_AT})
 
 
-class Bound(enum.Enum):
-    """What a compiled tree does with records that are odd at a leaf's path."""
+class Unindexed(enum.Enum):
+    """How a compiled tree treats records that are not indexed at a leaf's path.
 
-    CORE = "says nothing of them"
-    UPPER = "holds for them"
-    LOWER = "does not hold for them"
+    `MATCHED` and `EXCLUDED` make an upper and a lower bound of the exact result; a `Not` turns one into
+    the other.
+    """
+
+    IGNORED = "they match or not, as their fields happen to be indexed"
+    MATCHED = "they match the leaf"
+    EXCLUDED = "they do not match the leaf"
 
 
-_FLIPPED = {Bound.CORE: Bound.CORE, Bound.UPPER: Bound.LOWER, Bound.LOWER: Bound.UPPER}
+_FLIPPED = {
+    Unindexed.IGNORED: Unindexed.IGNORED,
+    Unindexed.MATCHED: Unindexed.EXCLUDED,
+    Unindexed.EXCLUDED: Unindexed.MATCHED,
+}
 
 
-def stored(path: Path) -> bool:
-    """Return whether the path leads into data or metadata, whose fields may be odd."""
+def is_field(path: Path) -> bool:
+    """Return whether a field of data or metadata is at the path; its values may not be indexed."""
     return path.root is Root.DATA or (path.root is Root.METADATA and bool(path.keys))
 
 
-def judged_paths(predicate: Predicate) -> list[Path]:
-    """Return the paths at which a record may be odd for this predicate; full text is the store's alone."""
+def paths_of(predicate: Predicate) -> list[Path]:
+    """Return the paths on which a predicate depends, but for those of full text and vectors."""
     found = (leaf.path for leaf in leaves(predicate) if not isinstance(leaf, RANKED))
-    return list(dict.fromkeys(path for path in found if stored(path)))
+    return list(dict.fromkeys(path for path in found if is_field(path)))
 
 
-def odd_at(paths: Iterable[Path]) -> Query:
-    """Return the query for records that are odd at one of the paths."""
-    return {"terms": {"odd": [*(mark(field_name(path)) for path in paths), EVERYWHERE]}}
+def unindexed_at(paths: Iterable[Path]) -> Query:
+    """Return the query for records whose value at one of the paths is not indexed."""
+    return {"terms": {"odd": [*(field_mark(field_name(path)) for path in paths), EVERYWHERE]}}
 
 
 def object_at(paths: Iterable[Path]) -> Query:
     """Return the query for records with an object at one of the paths."""
-    return {"terms": {"obj": [mark(field_name(path)) for path in paths]}}
+    return {"terms": {"obj": [field_mark(field_name(path)) for path in paths]}}
 
 
 def either(queries: list[Query]) -> Query:
@@ -117,77 +125,77 @@ def both(queries: list[Query], *, scored: bool = False) -> Query:
 
 
 def without(query: Query, excluded: Query, *, scored: bool = False) -> Query:
-    """Return the query less the excluded records."""
+    """Return the query without the excluded records."""
     inner = [] if query is ALL else [query]
     return {"bool": {"must" if scored else "filter": inner, "must_not": [excluded]}}
 
 
 class TooDeep(Exception):
-    """The tree has more levels than the server takes."""
+    """The tree has more levels than the server accepts."""
 
 
-def _cut_off(bound: Bound) -> Query:
-    match bound:
-        case Bound.UPPER:
+def _cut_off(unindexed: Unindexed) -> Query:
+    match unindexed:
+        case Unindexed.MATCHED:
             return ALL
-        case Bound.LOWER:
+        case Unindexed.EXCLUDED:
             return NONE
-        case Bound.CORE:
+        case Unindexed.IGNORED:
             raise TooDeep
         case _:
-            assert_never(bound)
+            assert_never(unindexed)
 
 
 class Compiler:
-    """Compiles for one state of a mapping."""
+    """A compiler for one state of a mapping; with `scored`, full text alone contributes to scores."""
 
     def __init__(self, types: Mapping[str, str], fulltext: Iterable[str], *, scored: bool = False) -> None:
         self._types = types
         self._fulltext = frozenset(fulltext)
         self._scored = scored
 
-    def tree(self, predicate: Predicate, bound: Bound, depth: int = _DEEPEST) -> Query:
+    def tree(self, predicate: Predicate, unindexed: Unindexed, depth: int = _MAX_DEPTH) -> Query:
         """Return the query of a predicate.
 
-        What lies too deep for the server is taken for true or false, as the bound has it; raises
-        `TooDeep` if there must be an exact query.
+        A part that is too deep for the server becomes true with `MATCHED`, false with `EXCLUDED`;
+        with `IGNORED` it raises `TooDeep`.
         """
         match predicate:
             case And() | Or() | Not() if depth == 0:
-                return _cut_off(bound)
+                return _cut_off(unindexed)
             case And(terms):
-                return both([self.tree(term, bound, depth - 1) for term in terms], scored=self._scored)
+                return both([self.tree(term, unindexed, depth - 1) for term in terms], scored=self._scored)
             case Or(terms):
-                return either([self.tree(term, bound, depth - 1) for term in terms])
+                return either([self.tree(term, unindexed, depth - 1) for term in terms])
             case Not(term):
-                return {"bool": {"must_not": [self.tree(term, _FLIPPED[bound], depth - 1)]}}
+                return {"bool": {"must_not": [self.tree(term, _FLIPPED[unindexed], depth - 1)]}}
             case leaf:
-                return self._leaf(leaf, bound)
+                return self._leaf(leaf, unindexed)
 
-    def _leaf(self, leaf: Leaf, bound: Bound) -> Query:
+    def _leaf(self, leaf: Leaf, unindexed: Unindexed) -> Query:
         core = self.core(leaf)
         if isinstance(leaf, RANKED):
             return core
-        if stored(leaf.path):
-            match bound:
-                case Bound.CORE:
+        if is_field(leaf.path):
+            match unindexed:
+                case Unindexed.IGNORED:
                     pass
-                case Bound.UPPER:
-                    core = either([core, odd_at([leaf.path])])
-                case Bound.LOWER:
-                    core = without(core, odd_at([leaf.path]))
+                case Unindexed.MATCHED:
+                    core = either([core, unindexed_at([leaf.path])])
+                case Unindexed.EXCLUDED:
+                    core = without(core, unindexed_at([leaf.path]))
                 case _:
-                    assert_never(bound)
-        # Only full text ranks; a comparison that counted would drown it.
+                    assert_never(unindexed)
+        # A comparison that contributed to the score would outweigh full text.
         return {"constant_score": {"filter": core, "boost": 0}} if self._scored else core
 
     def type_of(self, path: Path) -> str | None:
-        """Return the type of a path's field; None if it has none of its own."""
+        """Return the type of a path's field; None if it is not mapped."""
         if path.root is Root.ID:
             return "keyword"
         if path.root in TIMES:
             return "date_nanos"
-        kind = self._types.get(field_name(path)) if stored(path) and is_plain(path) else None
+        kind = self._types.get(field_name(path)) if is_field(path) and is_plain_path(path) else None
         return None if kind == VECTOR else kind
 
     def field(self, path: Path) -> str:
@@ -197,11 +205,11 @@ class Compiler:
         return path.root.value[1:] if path.root in TIMES else field_name(path)
 
     def core(self, leaf: Leaf) -> Query:
-        """Return the query that is right for records not odd at the leaf's path."""
+        """Return the query that is exact for records that are indexed at the leaf's path."""
         path = leaf.path
         match leaf:
             case Equal(_, dict()):
-                return object_at([path]) if stored(path) else NONE
+                return object_at([path]) if is_field(path) else NONE
             case Equal(_, value):
                 return self._among(path, [value])
             case EqualList(_, operand):
@@ -217,7 +225,7 @@ class Compiler:
             case TextMatch(_, text):
                 return self._match(path, text)
             case KNN():
-                return ALL  # it stands beside the query: `vectors.nearest`
+                return ALL  # a clause of its own: `vectors.knn_clause`
             case Like() | Regex() | StartsWith() | EndsWith() | Contains():
                 return self._text(leaf)
             case _:
@@ -235,11 +243,11 @@ class Compiler:
         return either([{"terms": {field: chunk}} for chunk in chunks])
 
     def _list(self, path: Path, operand: list[Any]) -> Query:
-        """Return a superset: each scalar in the operand is a value found, each object an object found."""
-        if not stored(path):
+        """Return a superset: records with each scalar of the operand, and with an object for each object."""
+        if not is_field(path):
             return NONE
         queries: list[Query] = []
-        for value in flat(operand):
+        for value in flatten(operand):
             if len(queries) == _LIST_TERMS:
                 break
             queries.append(object_at([path]) if isinstance(value, dict) else self._among(path, [value]))
@@ -266,7 +274,7 @@ class Compiler:
         return NONE if among is None else {"range": {field: among}}
 
     def _exists(self, path: Path) -> Query:
-        if not stored(path):
+        if not is_field(path):
             return ALL
         objects = object_at([path])
         if self.type_of(path) is None:
@@ -274,13 +282,15 @@ class Compiler:
         return either([{"exists": {"field": field_name(path)}}, objects])
 
     def _match(self, path: Path, text: str) -> Query:
-        return {"match": {self.words(path, "match()"): {"query": text}}}
+        return {"match": {self.text_field(path, "match()"): {"query": text}}}
 
-    def words(self, path: Path, what: str) -> str:
-        """Return the name of the field in which a path's words are searched."""
+    def text_field(self, path: Path, needed_by: str) -> str:
+        """Return the name of the analyzed field of a path; raises `UnsupportedError` if there is none."""
         name = ".".join(path.keys)
         if path.root is not Root.DATA or name not in self._fulltext:
-            raise UnsupportedError(f"{what} needs {name!r} in the config's fulltext=", capability="relevance")
+            raise UnsupportedError(
+                f"{needed_by} needs {name!r} in the config's fulltext=", capability="relevance"
+            )
         return f"data.{name}.{FULLTEXT}"
 
     def _text(self, leaf: Like | Regex | StartsWith | EndsWith | Contains) -> Query:
@@ -297,28 +307,29 @@ class Compiler:
                 if all(part is ANY_RUN for part in parts) and parts:
                     return some
                 if fold:
-                    return _regexp(field, pattern.folded_regexp(text)) or some
+                    return _regexp(field, patterns.like_regexp(text)) or some
                 if all(isinstance(part, str) for part in parts):
                     return self._among(leaf.path, ["".join(map(str, parts))])
-                return _wildcard(field, pattern.wildcard(text)) or some
+                return _wildcard(field, patterns.wildcard(text)) or some
             case Regex(_, text):
-                return _regexp(field, pattern.regexp(text)) or some
+                return _regexp(field, patterns.regexp(text)) or some
             case StartsWith(_, text):
                 if not text:
                     return some
-                return {"prefix": {field: {"value": pattern.cut(text)}}}
+                return {"prefix": {field: {"value": patterns.truncate(text)}}}
             case EndsWith(_, text):
-                return _wildcard(field, pattern.around("*", text, "")) or some if text else some
+                return _wildcard(field, patterns.wildcard_around("*", text, "")) or some if text else some
             case Contains(_, text):
-                return _wildcard(field, pattern.around("*", text, "*")) or some if text else some
+                return _wildcard(field, patterns.wildcard_around("*", text, "*")) or some if text else some
             case _:
                 assert_never(leaf)
 
 
-def flat(operand: list[Any]) -> Iterable[Any]:
+def flatten(operand: list[Any]) -> Iterable[Any]:
+    """Yield the values of a list and of the lists in it, null left out."""
     for value in operand:
         if isinstance(value, list):
-            yield from flat(value)
+            yield from flatten(value)
         elif value is not None:
             yield value
 

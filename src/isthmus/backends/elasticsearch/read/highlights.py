@@ -1,4 +1,4 @@
-"""Ranked searches: scores and passages of the hits of an answer."""
+"""Scores and highlights of ranked searches."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ from isthmus._path import Path
 from isthmus._record import Record
 from isthmus._search_hit import Hit, Passage
 
-# Of longer texts the beginning is searched for passages (an index setting's default, which is a limit).
+# Characters of a text that are highlighted (the default of an index setting, which is a limit).
 _ANALYZED = 1_000_000
 
 
-class Words(Protocol):
-    """What knows in which field a path's words are searched."""
+class TextFields(Protocol):
+    """Names the analyzed field of a path."""
 
-    def words(self, path: Path, what: str) -> str:
-        """Return the field's name; raises `UnsupportedError` if there is none, `what` being asked for."""
+    def text_field(self, path: Path, needed_by: str) -> str:
+        """Return the field's name; raises `UnsupportedError`, which names `needed_by`, if there is none."""
         ...
 
 
 class Highlights:
-    """The passages that one request asks for.
+    """The highlights of one request.
 
-    The server marks words by tags within the text; these are made up for each request, so that no
-    text can hold them, and the answer says places instead.
+    The server marks words by tags within the text. Tags are random for each request, so that no text
+    can contain them, and are turned into offsets.
     """
 
-    def __init__(self, paths: Sequence[Path], words: Words) -> None:
-        self._names = {words.words(path, "a passage"): str(path) for path in paths}
+    def __init__(self, paths: Sequence[Path], fields: TextFields) -> None:
+        self._names = {fields.text_field(path, "a highlight"): str(path) for path in paths}
         tag = secrets.token_hex(8)
         self._before, self._after = f"\ue000{tag}\ue001", f"\ue002{tag}\ue003"
 
     def clause(self) -> dict[str, Any]:
-        """Return the part of a search that asks for them; nothing if there are none."""
+        """Return the `highlight` part of a search; nothing if there are none."""
         if not self._names:
             return {}
         clause = {
@@ -47,14 +47,14 @@ class Highlights:
         return {"highlight": clause}
 
     def hits(self, found: Sequence[Mapping[str, Any]], records: Sequence[Record]) -> dict[str, Hit]:
-        """Return what was said of each record of an answer, by its id."""
+        """Return the score and highlights of each record of a response, by its id."""
         hits = {}
         for hit, record in zip(found, records, strict=False):
-            said = hit.get("highlight", {})
+            snippets = hit.get("highlight", {})
             passages = {
-                name: tuple(map(self._passage, said[field]))
+                name: tuple(map(self._passage, snippets[field]))
                 for field, name in self._names.items()
-                if field in said
+                if field in snippets
             }
             hits[record.id or ""] = Hit(record, hit["_score"], passages)
         return hits

@@ -1,9 +1,9 @@
-"""Fields of an index that others made, and the queries that surely find what a value means.
+"""Fields of an index that isthmus did not make, and queries that miss no match of a leaf.
 
-Such an index coerces: a field of numbers holds texts that look like numbers, a field of texts holds
-numbers, dates come in many spellings. So no query on it is exact by itself; each here misses no
-record that the leaf holds for (`_ignored` finds those of which a value is not indexed), and the
-core judges what it finds.
+Such an index coerces: a numeric field holds texts that look like numbers, a text field holds numbers,
+dates come in many formats. So no query on it is exact by itself. Each query here finds every record
+that the leaf matches (`_ignored` finds those with a value that is not indexed), and the core evaluates
+the records client-side.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from isthmus.backends.elasticsearch.compile import Query, either
+from isthmus.backends.elasticsearch.read.filter import Query, either
 from isthmus.errors import ConfigError
 
 _WHOLE = {"byte": 2**7, "short": 2**15, "integer": 2**31, "long": 2**63}
 _BROKEN = {"half_float": 65_504.0, "float": 3.4028234e38, "double": 1.7976931348623157e308}
-# How far a half-precision number may be off: its last bit, and the least there is.
+# The largest error of a half-precision number: of its last bit, and of the smallest one.
 _HALF, _HALF_LEAST = 2.0**-10, 2.0**-24
 NUMBERS = frozenset({*_WHOLE, *_BROKEN})
 DATES = frozenset({"date", "date_nanos"})
@@ -30,29 +30,29 @@ _DATE = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Field:
-    """A field of the mapping, or the sub-field of it that holds whole texts."""
+class ExternalField:
+    """A field of the mapping, or its sub-field that holds whole texts."""
 
     name: str
     kind: str
     text: str | None = None
-    """The field that is searched by words, if there is one."""
+    """The analyzed field for full-text search, if there is one."""
     nested: tuple[str, ...] = ()
-    """The nested objects around it, outermost first."""
+    """The nested objects that contain it, outermost first."""
     normalized: bool = False
     standard: bool = True
-    """Whether dates are written as Elasticsearch has them by default."""
+    """Whether dates are in Elasticsearch's default format."""
     searchable: bool = True
     sortable: bool = True
 
-    def found(self, query: Query) -> Query:
-        """Return the query for records of which the query holds at this field, or is not indexed."""
+    def with_ignored(self, query: Query) -> Query:
+        """Return the query, extended to records with a value of this field that is not indexed."""
         for path in reversed(self.nested):
             query = {"nested": {"path": path, "query": query, "ignore_unmapped": True}}
         return either([query, {"term": {"_ignored": {"value": self.name}}}])
 
     def equal(self, value: Any) -> Query | None:
-        """Return the query for a scalar; None if no query surely finds all that equal it."""
+        """Return the query for a scalar; None if no query finds every value that equals it."""
         if not self.searchable:
             return None
         match value:
@@ -67,7 +67,7 @@ class Field:
         return None
 
     def within(self, bounds: Mapping[str, Any]) -> Query | None:
-        """Return the query for values within bounds, which are all of one type."""
+        """Return the query for values within bounds of one type; None if none finds all of them."""
         if not self.searchable:
             return None
         sample = next(iter(bounds.values()))
@@ -75,13 +75,13 @@ class Field:
             return self._between(bounds) if self.kind == "keyword" and not self.normalized else None
         if isinstance(sample, bool) or self.kind not in NUMBERS:
             return None
-        # An indexed number is cut or rounded, and neither changes the order: the bounds move as it does.
+        # Truncating or rounding an indexed number keeps the order: the bounds are moved in the same way.
         below = {"gte" if op in ("gt", "gte") else "lte": bound for op, bound in bounds.items()}
         wide = {op: self._cut(bound, down=op == "gte") for op, bound in below.items()}
         return self._between(wide)
 
     def time_within(self, bounds: Mapping[str, Any]) -> Query | None:
-        """Return the query for moments within bounds, which is not the order of the texts."""
+        """Return the query for times within bounds, which is not the order of the texts."""
         dated = all(isinstance(bound, str) and _DATE.fullmatch(bound) for bound in bounds.values())
         return self._between(bounds) if self.kind in DATES and self.standard and dated else None
 
@@ -90,7 +90,7 @@ class Field:
             most = _WHOLE[self.kind]
             return max(-most, min(most - 1, int(bound)))
         edge = _BROKEN[self.kind]
-        if self.kind == "half_float":  # the one kind whose bounds the server does not round as its values
+        if self.kind == "half_float":  # the one type whose bounds the server does not round as its values
             off = abs(bound) * _HALF + _HALF_LEAST
             bound = bound - off if down else bound + off
         return float(max(-edge, min(edge, bound)))
@@ -102,8 +102,10 @@ class Field:
         return {"range": {self.name: dict(bounds)}}
 
 
-def fields_of(mappings: Mapping[str, Any], settings: Mapping[str, Any], index: str) -> dict[str, Field]:
-    """Return the fields of an index by the names of their paths.
+def read_fields(
+    mappings: Mapping[str, Any], settings: Mapping[str, Any], index: str
+) -> dict[str, ExternalField]:
+    """Return the fields of an index by their paths.
 
     Raises `ConfigError` if the index does not keep its documents as they were written.
     """
@@ -118,7 +120,9 @@ def fields_of(mappings: Mapping[str, Any], settings: Mapping[str, Any], index: s
     return {name: field for name, field in found.items() if name not in shadowed}
 
 
-def _walk(properties: Mapping[str, Any], before: str, nested: tuple[str, ...]) -> Iterator[tuple[str, Field]]:
+def _walk(
+    properties: Mapping[str, Any], before: str, nested: tuple[str, ...]
+) -> Iterator[tuple[str, ExternalField]]:
     for key, definition in properties.items():
         name = before + key
         kind = definition.get("type", "object")
@@ -131,7 +135,7 @@ def _walk(properties: Mapping[str, Any], before: str, nested: tuple[str, ...]) -
             yield name, _field(name, kind, definition, nested)
 
 
-def _field(name: str, kind: str, definition: Mapping[str, Any], nested: tuple[str, ...]) -> Field:
+def _field(name: str, kind: str, definition: Mapping[str, Any], nested: tuple[str, ...]) -> ExternalField:
     text = name if kind == "text" else None
     for sub, inner in definition.get("fields", {}).items():
         if kind == "text" and inner.get("type") == "keyword" and "normalizer" not in inner:
@@ -140,7 +144,7 @@ def _field(name: str, kind: str, definition: Mapping[str, Any], nested: tuple[st
             text = text or f"{name}.{sub}"
     indexed = definition.get("index", True) not in (False, "false")
     columns = kind != "text" and definition.get("doc_values", True) not in (False, "false")
-    return Field(
+    return ExternalField(
         name,
         kind,
         text,

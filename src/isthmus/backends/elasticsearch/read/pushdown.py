@@ -1,4 +1,4 @@
-"""How well a leaf's query fits its meaning."""
+"""How closely the query of a leaf matches its meaning."""
 
 from __future__ import annotations
 
@@ -23,45 +23,50 @@ from isthmus._query.ast import (
     TextMatch,
 )
 from isthmus._query.split import Pushdown
-from isthmus.backends.elasticsearch import pattern
-from isthmus.backends.elasticsearch.compile import TIMES, Compiler, flat, stored
-from isthmus.backends.elasticsearch.operands import is_time
-from isthmus.backends.elasticsearch.vectors import Vectors, nearest
+from isthmus.backends.elasticsearch.read import patterns
+from isthmus.backends.elasticsearch.read.filter import TIMES, Compiler, flatten, is_field
+from isthmus.backends.elasticsearch.read.term_values import is_time
+from isthmus.backends.elasticsearch.vectors import Vectors, knn_clause
 
 
-def pushdown(leaf: Leaf, fulltext: Iterable[str], known: Vectors) -> Pushdown:
-    """Return how well a leaf's query fits its meaning, the odd records apart."""
+def pushdown(leaf: Leaf, fulltext: Iterable[str], vectors: Vectors) -> Pushdown:
+    """Return how closely a leaf's query matches its meaning, for records that are indexed at its path.
+
+    Raises `UnsupportedError` for full text or vectors that the index does not have.
+    """
     path = leaf.path
     if isinstance(leaf, TextMatch):
         Compiler({}, fulltext).core(leaf)  # refuses a field without full text
         return Pushdown.EXACT
     if isinstance(leaf, KNN):
-        nearest(leaf, known, {})  # refuses a field without vectors
+        knn_clause(leaf, vectors, {})  # refuses a field without vectors
         return Pushdown.EXACT
     if path.root in (Root.VERSION, Root.SCORE):
         return Pushdown.NONE
     if path.root is Root.METADATA and not path.keys:
         return Pushdown.EXACT if isinstance(leaf, Exists) else Pushdown.NONE
     if path.root in TIMES:
-        return _time_grade(leaf)
+        return _pushdown_time(leaf)
     match leaf:
         case Equal(_, dict()):
-            return Pushdown.SUPERSET if stored(path) else Pushdown.EXACT
+            return Pushdown.SUPERSET if is_field(path) else Pushdown.EXACT
         case EqualList(_, operand):
-            if not stored(path):
+            if not is_field(path):
                 return Pushdown.EXACT
-            return Pushdown.SUPERSET if any(True for _ in flat(operand)) else Pushdown.NONE
+            return Pushdown.SUPERSET if any(True for _ in flatten(operand)) else Pushdown.NONE
         case Like(_, text, fold):
-            said = pattern.folded_regexp(text) if fold else pattern.wildcard(text)
-            return Pushdown.EXACT if said is not None or not set(text) & set("%_") else Pushdown.SUPERSET
+            native = patterns.like_regexp(text) if fold else patterns.wildcard(text)
+            return Pushdown.EXACT if native is not None or not set(text) & set("%_") else Pushdown.SUPERSET
         case Regex(_, text):
-            return Pushdown.EXACT if pattern.regexp(text) is not None else Pushdown.SUPERSET
+            return Pushdown.EXACT if patterns.regexp(text) is not None else Pushdown.SUPERSET
         case EndsWith(_, text) | Contains(_, text):
-            return Pushdown.EXACT if pattern.around("*", text, "*") is not None else Pushdown.SUPERSET
+            return (
+                Pushdown.EXACT if patterns.wildcard_around("*", text, "*") is not None else Pushdown.SUPERSET
+            )
         case StartsWith(_, text) | Ordered(_, _, str() as text):
-            return Pushdown.EXACT if pattern.cut(text) == text else Pushdown.SUPERSET
+            return Pushdown.EXACT if patterns.truncate(text) == text else Pushdown.SUPERSET
         case Between(_, str() as low, str() as high):
-            short = pattern.cut(low) == low and pattern.cut(high) == high
+            short = patterns.truncate(low) == low and patterns.truncate(high) == high
             return Pushdown.EXACT if short else Pushdown.SUPERSET
         case Equal() | In() | Ordered() | Between() | Exists():
             return Pushdown.EXACT
@@ -69,7 +74,7 @@ def pushdown(leaf: Leaf, fulltext: Iterable[str], known: Vectors) -> Pushdown:
             assert_never(leaf)
 
 
-def _time_grade(leaf: Leaf) -> Pushdown:
+def _pushdown_time(leaf: Leaf) -> Pushdown:
     match leaf:
         case Ordered(_, _, str() as bound):
             return Pushdown.EXACT if is_time(bound) else Pushdown.SUPERSET

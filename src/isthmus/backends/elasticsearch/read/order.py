@@ -1,9 +1,9 @@
-"""Orders as Elasticsearch sorts, and positions in them as `search_after`.
+"""Orders as `sort` clauses, and positions in them as `search_after` values.
 
-Records that are odd, or have an object, at a sort path are left out of the main answer, so in it
-each key is of its field's type or missing. A position may all the same come from an aside record:
-a number where the field holds text, or a number that is no double. It then lies between two values
-of the field, and becomes the last place before it.
+Records that are not indexed, or have an object, at a sort path are recheck candidates; of the main
+records each key is of its field's type or missing. A position may still be that of a candidate: a
+number where the field holds text, or a number that is no double. It lies between two values of the
+field, and is replaced by the last position before it.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from isthmus._path import Path, Root
 from isthmus._query.ast import SortKey
 from isthmus._query.order import BOOL, NONE, NUMBER, TEXT, Position
 from isthmus._values import INT_MAX, INT_MIN
-from isthmus.backends.elasticsearch.compile import Compiler, stored
 from isthmus.backends.elasticsearch.layout import LONGEST_TEXT
+from isthmus.backends.elasticsearch.read.filter import Compiler, is_field
 
-_BRACKET = {"boolean": BOOL, "double": NUMBER, "long": NUMBER, "keyword": TEXT, "date_nanos": TEXT}
+_TYPE_RANK = {"boolean": BOOL, "double": NUMBER, "long": NUMBER, "keyword": TEXT, "date_nanos": TEXT}
 _LAST_TEXT = "\U0010ffff" * 4_100  # above every indexed text: those have at most 8,191 UTF-16 units
 _LAST_ID = "\U0010ffff" * 129  # an id has at most 512 bytes
 _DOUBLE = 1.7976931348623157e308
@@ -42,8 +42,8 @@ _NANOS = "strict_date_optional_time_nanos"
 
 
 @dataclass(frozen=True, slots=True)
-class Key:
-    """One sort key with the type of its field; None if no main record has a value there."""
+class SortField:
+    """One sort key with the type of its field; None if the path is not mapped."""
 
     key: SortKey
     field: str
@@ -53,15 +53,15 @@ class Key:
         """Return the sort clause."""
         key = self.key
         options: dict[str, Any] = {"order": "desc" if key.descending else "asc"}
-        if stored(key.path):
+        if is_field(key.path):
             options["missing"] = "_first" if key.nulls_first else "_last"
             options["mode"] = "max" if key.descending else "min"
         if self.type == "date_nanos":
             options["format"] = _NANOS
         return {self.field: options}
 
-    def missing(self) -> Any:
-        """Return what stands for a missing value: the server's own sentinels, null only for text."""
+    def missing_value(self) -> Any:
+        """Return the value that stands for a missing one: the server's sentinel, null for text."""
         high = self.key.descending == self.key.nulls_first
         match self.type:
             case "double":
@@ -71,27 +71,27 @@ class Key:
         return None
 
     def edge(self, *, last: bool, values_only: bool) -> Any:
-        """Return the first or last place of this key, the missing ones left out on request."""
-        if not values_only and stored(self.key.path) and self.key.nulls_first != last:
-            return self.missing()
+        """Return the first or last value of this key; a missing one too unless `values_only`."""
+        if not values_only and is_field(self.key.path) and self.key.nulls_first != last:
+            return self.missing_value()
         assert self.type is not None
         return (_MOST if last != self.key.descending else _LEAST)[self.type]
 
 
-class Sorting:
+class SearchSort:
     """An order over one state of a mapping."""
 
     def __init__(self, order: Sequence[SortKey], compiler: Compiler) -> None:
         self.order = tuple(order)
         self.scored = any(key.path.root is Root.SCORE for key in order)
-        self.keys = [Key(key, compiler.field(key.path), compiler.type_of(key.path)) for key in order]
+        self.keys = [SortField(key, compiler.field(key.path), compiler.type_of(key.path)) for key in order]
 
     def paths(self) -> list[Path]:
-        """Return the paths at which a record may be odd for this order."""
-        return list(dict.fromkeys(key.path for key in self.order if stored(key.path)))
+        """Return the paths at which an unindexed value makes a record a candidate."""
+        return list(dict.fromkeys(key.path for key in self.order if is_field(key.path)))
 
     def clauses(self) -> list[dict[str, Any]]:
-        """Return the sort; a key that no main record has a value for is left out."""
+        """Return the `sort`; a key whose path is not mapped is left out."""
         clauses: list[dict[str, Any]] = []
         for key in self.keys:
             if key.key.path.root is Root.SCORE:
@@ -101,46 +101,46 @@ class Sorting:
         return [*clauses, {"id": {"order": "asc"}}]
 
     def after(self, position: Position) -> list[Any]:
-        """Return the `search_after` values for the main records beyond a position."""
+        """Return the `search_after` values for the main records after a position."""
         values: list[Any] = []
-        for at, key in enumerate(self.keys):
-            bracket, value = position[at]
+        for number, key in enumerate(self.keys):
+            rank, value = position[number]
             if key.type is None:
-                # All main records are alike here: they have no value.
-                if bracket != NONE:
-                    return self._edge(values, at + 1, last=key.key.nulls_first)
+                # No main record has a value here.
+                if rank != NONE:
+                    return self._edge(values, number + 1, last=key.key.nulls_first)
                 continue
-            if bracket == NONE:
-                if not stored(key.key.path):
-                    return self._edge(values, at + 1, last=True)
-                values.append(key.missing())
+            if rank == NONE:
+                if not is_field(key.key.path):
+                    return self._edge(values, number + 1, last=True)
+                values.append(key.missing_value())
                 continue
-            native = _BRACKET[key.type]
-            if bracket != native:
-                last = (bracket > native) != key.key.descending
+            native = _TYPE_RANK[key.type]
+            if rank != native:
+                last = (rank > native) != key.key.descending
                 values.append(key.edge(last=last, values_only=True))
-                return self._edge(values, at + 1, last=last)
+                return self._edge(values, number + 1, last=last)
             near, passed = _native(key, value)
             values.append(near)
             if passed is not None:
-                return self._edge(values, at + 1, last=passed)
+                return self._edge(values, number + 1, last=passed)
         return [*values, position[-1]]
 
     def _edge(self, values: list[Any], start: int, *, last: bool) -> list[Any]:
-        """Return the first or last place among those that agree on the values so far."""
+        """Return the first or last position among those that begin with `values`."""
         rest = [key.edge(last=last, values_only=False) for key in self.keys[start:] if key.type is not None]
         return [*values, *rest, _LAST_ID if last else ""]
 
 
-def _native(key: Key, value: Any) -> tuple[Any, bool | None]:
-    """Return the value as the field holds it; and if it holds a neighbour only, whether that is passed."""
+def _native(key: SortField, value: Any) -> tuple[Any, bool | None]:
+    """Return the value as the field holds it, or a neighbour and whether that is before the position."""
     descending = key.key.descending
     match key.type:
         case "boolean":
             return int(value), None
         case "double":
             near = float(value)
-            # The place is just before or after its neighbour in this order.
+            # The position is just before or after its neighbour in this order.
             return near, None if near == value else (near < value) != descending
         case "long":
             if float(value) == math.inf or value > INT_MAX - 1:
@@ -154,12 +154,12 @@ def _native(key: Key, value: Any) -> tuple[Any, bool | None]:
     return value, None
 
 
-def sortable(order: Sequence[SortKey]) -> bool:
+def can_sort(order: Sequence[SortKey]) -> bool:
     """Return whether pages can come in this order."""
-    for at, key in enumerate(order):
+    for number, key in enumerate(order):
         root = key.path.root
         if root is Root.VERSION or (root is Root.METADATA and not key.path.keys):
             return False
-        if root is Root.SCORE and at > 0:
+        if root is Root.SCORE and number > 0:
             return False
     return True

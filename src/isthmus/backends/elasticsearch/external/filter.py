@@ -1,4 +1,4 @@
-"""Predicates and orders for an index that others made."""
+"""Compiles predicates and orders for an index that isthmus did not make."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from isthmus._query.ast import (
 )
 from isthmus._query.split import Pushdown
 from isthmus._query.text import parse_like
-from isthmus.backends.elasticsearch import pattern
-from isthmus.backends.elasticsearch.compile import ALL, NONE, Query, both, either
-from isthmus.backends.elasticsearch.native_fields import SORTED, Field
-from isthmus.backends.elasticsearch.operands import RANGE
+from isthmus.backends.elasticsearch.external.fields import SORTED, ExternalField
+from isthmus.backends.elasticsearch.read import patterns
+from isthmus.backends.elasticsearch.read.filter import ALL, NONE, Query, both, either
+from isthmus.backends.elasticsearch.read.term_values import RANGE
 from isthmus.errors import UnavailableError, UnsupportedError
 
 _TERMS = 60_000
@@ -40,20 +40,20 @@ _TERMS = 60_000
 _LONGEST_REGEXP = 1_000
 
 
-class NativeCompiler:
-    """Compiles for one state of a mapping.
+class ExternalCompiler:
+    """A compiler for one state of a mapping.
 
-    With `approximate` a query stands for what the leaf means, as the mapping has it: numbers as
-    they were cut, dates by time, records of which a value is not indexed left out.
+    With `approximate` a query is the result by the mapping's own rules: numbers as they were
+    truncated, dates by time, values that are not indexed left out.
     """
 
-    def __init__(self, fields: Mapping[str, Field], *, approximate: bool) -> None:
+    def __init__(self, fields: Mapping[str, ExternalField], *, approximate: bool) -> None:
         self._fields = fields
         self._approximate = approximate
 
     def pushdown(self, leaf: Leaf) -> Pushdown:
-        """Return how well a leaf's query fits."""
-        if self.nowhere(leaf.path):
+        """Return how closely a leaf's query matches its meaning."""
+        if self.is_absent(leaf.path):
             return Pushdown.EXACT
         query = self.leaf(leaf)
         if query is None:
@@ -62,7 +62,7 @@ class NativeCompiler:
         return Pushdown.EXACT if exact else Pushdown.SUPERSET
 
     def tree(self, predicate: Predicate, *, scored: bool = False) -> Query:
-        """Return the query of a predicate, each leaf of which has one."""
+        """Return the query of a predicate whose leaves all have one."""
         match predicate:
             case And(terms):
                 return both([self.tree(term, scored=scored) for term in terms], scored=scored)
@@ -71,48 +71,50 @@ class NativeCompiler:
             case Not(term):
                 return {"bool": {"must_not": [self.tree(term)]}}
             case leaf:
-                query = NONE if self.nowhere(leaf.path) else self.leaf(leaf)
+                query = NONE if self.is_absent(leaf.path) else self.leaf(leaf)
                 if query is None:  # it had one when the query was planned
-                    raise UnavailableError("elasticsearch: the index's mapping was changed just now")
+                    raise UnavailableError("elasticsearch: the index's mapping has just changed")
                 if scored and not isinstance(leaf, TextMatch):
                     return {"constant_score": {"filter": query, "boost": 0}}
                 return query
 
-    def nowhere(self, path: Path) -> bool:
+    def is_absent(self, path: Path) -> bool:
         """Return whether no record of such an index has a value at the path."""
         return path.root in (Root.METADATA, Root.CREATED_AT, Root.UPDATED_AT)
 
-    def field(self, path: Path) -> Field | None:
-        """Return the field that holds a path's values; None if the mapping knows none."""
+    def field(self, path: Path) -> ExternalField | None:
+        """Return the field that holds a path's values; None if the mapping has none."""
         return self._fields.get(".".join(path.keys)) if path.root is Root.DATA else None
 
-    def words(self, path: Path, what: str) -> str:
-        """Return the name of the field in which a path's words are searched."""
+    def text_field(self, path: Path, needed_by: str) -> str:
+        """Return the name of the analyzed field of a path; raises `UnsupportedError` if there is none."""
         field = self.field(path)
         if field is None or field.text is None or field.nested:
-            raise UnsupportedError(f"{what} needs {str(path)!r} to be mapped as text", capability="relevance")
+            raise UnsupportedError(
+                f"{needed_by} needs {str(path)!r} to be mapped as text", capability="relevance"
+            )
         return field.text
 
     def leaf(self, leaf: Leaf) -> Query | None:
-        """Return the query of a leaf; None if there is none that surely finds all it holds for."""
+        """Return the query of a leaf; None if there is none that finds every match."""
         path = leaf.path
         if isinstance(leaf, TextMatch):
-            return {"match": {self.words(path, "match()"): {"query": leaf.text}}}
+            return {"match": {self.text_field(path, "match()"): {"query": leaf.text}}}
         if isinstance(leaf, KNN):
-            raise UnsupportedError("nearest() needs an index that isthmus made", capability="vectors")
+            raise UnsupportedError("nearest() needs an index that isthmus created", capability="vectors")
         if path.root is Root.ID:
             return self._by_id(leaf)
         field = self.field(path)
         if field is None:
             return None
         query = self._at(leaf, field)
-        return None if query is None else self._found(field, query)
+        return None if query is None else self._widen(field, query)
 
-    def _found(self, field: Field, query: Query) -> Query:
+    def _widen(self, field: ExternalField, query: Query) -> Query:
         if not self._approximate:
-            return field.found(query)
-        for around in reversed(field.nested):
-            query = {"nested": {"path": around, "query": query, "ignore_unmapped": True}}
+            return field.with_ignored(query)
+        for parent in reversed(field.nested):
+            query = {"nested": {"path": parent, "query": query, "ignore_unmapped": True}}
         return query
 
     def _by_id(self, leaf: Leaf) -> Query | None:
@@ -120,7 +122,9 @@ class NativeCompiler:
             case Equal(_, str() as id) if id:
                 return {"ids": {"values": [id]}}
             case In(_, values):
-                ids = [value for value in values if isinstance(value, str) and value]  # it takes no empty one
+                ids = [
+                    value for value in values if isinstance(value, str) and value
+                ]  # the server rejects an empty one
                 return {"ids": {"values": ids}} if ids else NONE
             case Exists():
                 return ALL
@@ -128,7 +132,7 @@ class NativeCompiler:
                 return NONE
         return None
 
-    def _at(self, leaf: Leaf, field: Field) -> Query | None:
+    def _at(self, leaf: Leaf, field: ExternalField) -> Query | None:
         match leaf:
             case Equal(_, value):
                 return None if isinstance(value, dict) else self._equal(field, value)
@@ -148,7 +152,7 @@ class NativeCompiler:
             case _:
                 assert_never(leaf)
 
-    def _equal(self, field: Field, value: Any) -> Query | None:
+    def _equal(self, field: ExternalField, value: Any) -> Query | None:
         query = field.equal(value)
         if query is None and self._approximate:
             if isinstance(value, str) and field.kind == "text":
@@ -157,44 +161,44 @@ class NativeCompiler:
                 return {"term": {field.name: {"value": str(value)}}}
         return query
 
-    def _among(self, field: Field, values: Sequence[Any]) -> Query | None:
+    def _among(self, field: ExternalField, values: Sequence[Any]) -> Query | None:
         if field.kind == "keyword" and field.searchable and all(isinstance(value, str) for value in values):
-            chunks = [list(values[at : at + _TERMS]) for at in range(0, len(values), _TERMS)]
+            chunks = [list(values[start : start + _TERMS]) for start in range(0, len(values), _TERMS)]
             return either([{"terms": {field.name: chunk}} for chunk in chunks])
         queries = [self._equal(field, value) for value in values]
         known = [query for query in queries if query is not None]
         return either(known) if len(known) == len(queries) else None
 
-    def _within(self, field: Field, bounds: Mapping[str, Any]) -> Query | None:
+    def _within(self, field: ExternalField, bounds: Mapping[str, Any]) -> Query | None:
         query = field.within(bounds)
         return field.time_within(bounds) if query is None and self._approximate else query
 
-    def _exists(self, field: Field) -> Query | None:
-        # An empty text is no value of a field of numbers, and has no words; a keyword it is.
+    def _exists(self, field: ExternalField) -> Query | None:
+        # An empty text is indexed by a keyword field alone: it is no number and has no words.
         if field.kind != "keyword" and not self._approximate:
             return None
         return {"exists": {"field": field.name}} if field.searchable else None
 
-    def _text(self, leaf: Like | Regex | StartsWith | EndsWith | Contains, field: Field) -> Query:
+    def _text(self, leaf: Like | Regex | StartsWith | EndsWith | Contains, field: ExternalField) -> Query:
         some: Query = {"exists": {"field": field.name}}
         regexp = wildcard = None
         match leaf:
             case Like(_, text, fold):
                 parts = parse_like(text)
                 if fold:
-                    regexp = pattern.folded_regexp(text)
+                    regexp = patterns.like_regexp(text)
                 elif all(isinstance(part, str) for part in parts):
                     return {"term": {field.name: {"value": "".join(map(str, parts))}}}
                 else:
-                    wildcard = pattern.wildcard(text)
+                    wildcard = patterns.wildcard(text)
             case Regex(_, text):
-                regexp = pattern.regexp(text)
+                regexp = patterns.regexp(text)
             case StartsWith(_, text):
-                return {"prefix": {field.name: {"value": pattern.cut(text)}}} if text else some
+                return {"prefix": {field.name: {"value": patterns.truncate(text)}}} if text else some
             case EndsWith(_, text):
-                wildcard = pattern.around("*", text, "") if text else None
+                wildcard = patterns.wildcard_around("*", text, "") if text else None
             case Contains(_, text):
-                wildcard = pattern.around("*", text, "*") if text else None
+                wildcard = patterns.wildcard_around("*", text, "*") if text else None
             case _:
                 assert_never(leaf)
         if regexp is not None and len(regexp) <= _LONGEST_REGEXP:
@@ -204,7 +208,8 @@ class NativeCompiler:
     def orders(self, order: Sequence[SortKey]) -> bool:
         """Return whether pages can come in this order.
 
-        There is none by id, which breaks all ties, so only a ranking can be the server's own.
+        The server cannot sort by id, which breaks ties, so only a ranking or, with `approximate`, an
+        order with arbitrary ties is possible.
         """
         if len(order) == 1 and order[0].path.root is Root.SCORE:
             return True
@@ -217,18 +222,18 @@ class NativeCompiler:
         return field is not None and field.sortable and field.kind in SORTED
 
     def clauses(self, order: Iterable[SortKey]) -> list[dict[str, Any]]:
-        """Return the sort of an order that the server has."""
+        """Return the `sort` of an order that `orders` accepted."""
         clauses: list[dict[str, Any]] = []
         for key in order:
-            way = "desc" if key.descending else "asc"
+            direction = "desc" if key.descending else "asc"
             if key.path.root is Root.SCORE:
-                clauses.append({"_score": {"order": way}})
+                clauses.append({"_score": {"order": direction}})
                 continue
             field = self.field(key.path)
             assert field is not None
             missing = "_first" if key.nulls_first else "_last"
             mode = "max" if key.descending else "min"
-            options = {"order": way, "missing": missing, "mode": mode}
+            options = {"order": direction, "missing": missing, "mode": mode}
             if field.kind == "date_nanos":
                 options["format"] = "strict_date_optional_time_nanos"
             clauses.append({field.name: options})

@@ -1,4 +1,4 @@
-"""Operands as the terms and bounds that find them in a field of some type."""
+"""Converts operands to the terms and bounds by which a field of some type is searched."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 
 from isthmus._query.ast import Order
 from isthmus._values import INT_MAX, INT_MIN
-from isthmus.backends.elasticsearch import pattern
 from isthmus.backends.elasticsearch.layout import LONGEST_TEXT
+from isthmus.backends.elasticsearch.read import patterns
 
 _TIME = re.compile(r"(19[7-9]\d|20\d\d|21\d\d|22[0-5]\d)-[01]\d-[0-3]\dT[0-2]\d:[0-5]\d:[0-5]\d\.\d{6}Z")
 RANGE = {Order.LT: "lt", Order.LE: "lte", Order.GT: "gt", Order.GE: "gte"}
@@ -24,7 +24,7 @@ TESTS: Mapping[str, Any] = {
 
 
 def is_time(text: str) -> bool:
-    """Return whether a text is a time as we store it, of those that the field can hold."""
+    """Return whether a text is a time in the stored form, within the range of the field's type."""
     if _TIME.fullmatch(text) is None:
         return False
     try:
@@ -35,7 +35,7 @@ def is_time(text: str) -> bool:
 
 
 def term(kind: str | None, value: Any) -> Any:
-    """Return the term that finds a scalar in a field of this type; None if none can."""
+    """Return the term for a scalar in a field of this type; None if no such field can hold it."""
     match value:
         case bool():
             return value if kind == "boolean" else None
@@ -51,10 +51,10 @@ def term(kind: str | None, value: Any) -> Any:
 
 
 def text_bounds(bounds: Mapping[str, str]) -> dict[str, str]:
-    """Return the bounds; of a text too long for the server only what surely holds."""
+    """Return the bounds; one that is too long for the server is widened or left out."""
     limits = {}
     for op, bound in bounds.items():
-        short = pattern.cut(bound)
+        short = patterns.truncate(bound)
         if short == bound:
             limits[op] = bound
         elif op in ("gt", "gte"):
@@ -63,7 +63,7 @@ def text_bounds(bounds: Mapping[str, str]) -> dict[str, str]:
 
 
 def double_bound(op: str, bound: float) -> tuple[str, float]:
-    """Return the bound among doubles that has the same doubles on either side."""
+    """Return the bound as a double with the same doubles on either side of it."""
     near = float(bound)
     if near == bound:
         return op, near
@@ -73,7 +73,7 @@ def double_bound(op: str, bound: float) -> tuple[str, float]:
 
 
 def long_bounds(bounds: Mapping[str, float]) -> dict[str, int] | None:
-    """Return the bounds among integers; None if no integer lies within them."""
+    """Return the bounds as integers; None if no integer lies within them."""
     limits: dict[str, int] = {"gte": INT_MIN, "lte": INT_MAX}
     for op, bound in bounds.items():
         match op:

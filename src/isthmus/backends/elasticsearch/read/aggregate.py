@@ -1,4 +1,4 @@
-"""Aggregates at the server, where they are exact; where a guard fails, over the streamed records."""
+"""Aggregates at the server where that is exact, else over the streamed records."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from isthmus._query.aggregate import Groups
 from isthmus._query.ast import Function, Measure
 from isthmus._query.order import NONE as NO_VALUE
 from isthmus._query.order import type_rank
-from isthmus.backends.elasticsearch.compile import Compiler, stored
-from isthmus.backends.elasticsearch.index import Index
-from isthmus.backends.elasticsearch.read import Plan, Reader
-from isthmus.backends.elasticsearch.snapshot import Snapshot
+from isthmus.backends.elasticsearch.index import CollectionIndex
+from isthmus.backends.elasticsearch.read.filter import Compiler, is_field
+from isthmus.backends.elasticsearch.read.plan import SearchPlan
+from isthmus.backends.elasticsearch.read.point_in_time import PointInTime
+from isthmus.backends.elasticsearch.read.reader import IndexReader
 
 _BUCKETS = 5_000
 _EXACT = 2.0**53
-# What compensated summation of doubles may lose, relative to the sum of absolute values.
+# The error of compensated summation of doubles, relative to the sum of absolute values.
 _LOSS = 4.5e-16
 _TOLERANCE = 1e-12
 _NUMERIC = frozenset({"double", "long"})
@@ -28,16 +29,16 @@ class Inexact(Exception):
     """The server's figures may differ from the exact ones."""
 
 
-def computable(types: Mapping[str, str], measures: Sequence[Measure], by: Sequence[Path]) -> bool:
-    """Return whether the server computes these exactly, as far as types are known."""
+def can_aggregate(types: Mapping[str, str], measures: Sequence[Measure], by: Sequence[Path]) -> bool:
+    """Return whether the server computes these exactly, given the mapped types."""
     compiler = Compiler(types, ())
-    if not all(stored(path) for path in by):
+    if not all(is_field(path) for path in by):
         return False
     for measure in measures:
         path = measure.path
         if path is None:
             continue
-        if not stored(path):
+        if not is_field(path):
             return False
         kind = compiler.type_of(path)
         if measure.function is Function.COUNT and kind == "keyword":
@@ -47,17 +48,19 @@ def computable(types: Mapping[str, str], measures: Sequence[Measure], by: Sequen
     return True
 
 
-async def aggregated(reader: Reader, index: Index, request: AggregateRequest) -> AggregateResult:
-    """Return partial states of the main records, and the aside."""
-    paths = [m.path for m in request.measures if m.path is not None and stored(m.path)]
+async def aggregate(
+    reader: IndexReader, index: CollectionIndex, request: AggregateRequest
+) -> AggregateResult:
+    """Return partial states of the main records, and the recheck candidates, from one point in time."""
+    paths = [m.path for m in request.measures if m.path is not None and is_field(m.path)]
     by = list(request.by)
-    async with reader.snapshot() as pit:
+    async with reader.point_in_time() as pit:
         plan = await reader.plan(request.where, (), [*paths, *by])
-        recheck = await reader.recheck(plan, pit)
+        recheck = await reader.candidates(plan, pit)
         try:
-            if not computable(index.types, request.measures, by):
+            if not can_aggregate(index.types, request.measures, by):
                 raise Inexact
-            groups = await _native(plan, Compiler(index.types, ()), request, pit)
+            groups = await _aggregate_at_server(plan, Compiler(index.types, ()), request, pit)
         except Inexact:
             groups = Groups(request.measures)
             async for record in reader.main(plan, pit):
@@ -65,13 +68,15 @@ async def aggregated(reader: Reader, index: Index, request: AggregateRequest) ->
     return AggregateResult(groups, recheck)
 
 
-async def _native(plan: Plan, compiler: Compiler, request: AggregateRequest, pit: Snapshot) -> Groups:
+async def _aggregate_at_server(
+    plan: SearchPlan, compiler: Compiler, request: AggregateRequest, pit: PointInTime
+) -> Groups:
     groups = Groups(request.measures)
     inner: dict[str, Any] = {}
-    for at, measure in enumerate(request.measures):
-        inner |= _clauses(at, measure, compiler)
-    body: dict[str, Any] = {**plan.ask(), "size": 0, "track_total_hits": True}
-    sources = [(at, path) for at, path in enumerate(request.by) if compiler.type_of(path) is not None]
+    for number, measure in enumerate(request.measures):
+        inner |= _clause(f"m{number}", measure, compiler)
+    body: dict[str, Any] = {**plan.clause(), "size": 0, "track_total_hits": True}
+    sources = [(number, path) for number, path in enumerate(request.by) if compiler.type_of(path) is not None]
     if not sources:
         if inner:
             body["aggs"] = inner
@@ -84,8 +89,8 @@ async def _native(plan: Plan, compiler: Compiler, request: AggregateRequest, pit
     composite: dict[str, Any] = {
         "size": _BUCKETS,
         "sources": [
-            {f"g{at}": {"terms": {"field": compiler.field(path), "missing_bucket": True}}}
-            for at, path in sources
+            {f"g{number}": {"terms": {"field": compiler.field(path), "missing_bucket": True}}}
+            for number, path in sources
         ],
     }
     while True:
@@ -94,15 +99,15 @@ async def _native(plan: Plan, compiler: Compiler, request: AggregateRequest, pit
         answer = (await pit.search(body))["aggregations"]["groups"]
         for bucket in answer["buckets"]:
             key: list[Any] = [None] * len(request.by)
-            for at, path in sources:
-                key[at] = _scalar(bucket["key"][f"g{at}"], compiler.type_of(path))
+            for number, path in sources:
+                key[number] = _scalar(bucket["key"][f"g{number}"], compiler.type_of(path))
             groups.add(tuple(key), _states(request.measures, bucket, bucket["doc_count"], compiler))
         if len(answer["buckets"]) < _BUCKETS:
             return groups
         composite["after"] = answer["after_key"]
 
 
-def _clauses(at: int, measure: Measure, compiler: Compiler) -> dict[str, Any]:
+def _clause(name: str, measure: Measure, compiler: Compiler) -> dict[str, Any]:
     if measure.path is None:
         return {}
     kind = compiler.type_of(measure.path)
@@ -111,40 +116,40 @@ def _clauses(at: int, measure: Measure, compiler: Compiler) -> dict[str, Any]:
         return {}
     match measure.function:
         case Function.COUNT:
-            return {f"m{at}": {"value_count": {"field": field}}}
+            return {name: {"value_count": {"field": field}}}
         case Function.SUM | Function.AVG:
-            return {f"m{at}": {"stats": {"field": field}}} if kind in _NUMERIC else {}
+            return {name: {"stats": {"field": field}}} if kind in _NUMERIC else {}
         case Function.MIN | Function.MAX:
             if kind in _NUMERIC:
-                return {f"m{at}": {"stats": {"field": field}}}
-            way = "asc" if measure.function is Function.MIN else "desc"
-            return {f"m{at}": {"terms": {"field": field, "size": 1, "order": {"_key": way}}}}
+                return {name: {"stats": {"field": field}}}
+            direction = "asc" if measure.function is Function.MIN else "desc"
+            return {name: {"terms": {"field": field, "size": 1, "order": {"_key": direction}}}}
 
 
 def _states(
     measures: Sequence[Measure], answer: Mapping[str, Any], count: int, compiler: Compiler
 ) -> list[Any]:
     return [
-        count if m.path is None else _state(m, answer.get(f"m{at}"), compiler.type_of(m.path))
-        for at, m in enumerate(measures)
+        count if m.path is None else _state(m, answer.get(f"m{number}"), compiler.type_of(m.path))
+        for number, m in enumerate(measures)
     ]
 
 
-def _state(measure: Measure, said: Mapping[str, Any] | None, kind: str | None) -> Any:
+def _state(measure: Measure, figures: Mapping[str, Any] | None, kind: str | None) -> Any:
     match measure.function:
         case Function.COUNT:
-            return 0 if said is None else said["value"]
+            return 0 if figures is None else figures["value"]
         case Function.SUM | Function.AVG:
-            if said is None or not said["count"]:
+            if figures is None or not figures["count"]:
                 return (0, 0)
-            return (_sum(said, kind), said["count"])
+            return (_sum(figures, kind), figures["count"])
         case Function.MIN | Function.MAX:
-            if said is None:
+            if figures is None:
                 return (NO_VALUE, None)
-            if "buckets" in said:
-                buckets = said["buckets"]
+            if "buckets" in figures:
+                buckets = figures["buckets"]
                 return type_rank(_scalar(buckets[0]["key"], kind)) if buckets else (NO_VALUE, None)
-            value = said[measure.function.value]
+            value = figures[measure.function.value]
             if value is None:
                 return (NO_VALUE, None)
             if kind == "long" and abs(value) >= _EXACT:
@@ -152,12 +157,12 @@ def _state(measure: Measure, said: Mapping[str, Any] | None, kind: str | None) -
             return type_rank(_scalar(value, kind))
 
 
-def _sum(said: Mapping[str, Any], kind: str | None) -> int | float:
-    """Return a sum that is right: exact if the numbers may be integers, else within the tolerance."""
-    low, high, total = said["min"], said["max"], said["sum"]
+def _sum(figures: Mapping[str, Any], kind: str | None) -> int | float:
+    """Return the sum if it is exact for integers and within 1e-12 for floats; else raises `Inexact`."""
+    low, high, total = figures["min"], figures["max"], figures["sum"]
     if not isinstance(total, float | int) or not isinstance(high, float | int):  # "Infinity"
         raise Inexact
-    bound = abs(total) if low >= 0 or high <= 0 else said["count"] * max(abs(low), abs(high))
+    bound = abs(total) if low >= 0 or high <= 0 else figures["count"] * max(abs(low), abs(high))
     if bound >= _EXACT:
         raise Inexact  # integers may have lost digits
     if bound * _LOSS > _TOLERANCE * abs(total) and kind != "long":

@@ -1,0 +1,72 @@
+"""An index that isthmus did not make, as this handle knows it: read, never changed."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+from urllib.parse import quote
+
+from isthmus.backends.elasticsearch.client import ClientPool
+from isthmus.backends.elasticsearch.config import ElasticsearchConfig
+from isthmus.backends.elasticsearch.external.fields import ExternalField, read_fields
+from isthmus.backends.elasticsearch.external.filter import ExternalCompiler
+from isthmus.backends.elasticsearch.index import CollectionIndex
+from isthmus.errors import ConfigError, UnavailableError
+
+_FOUND = frozenset({200, 404})
+_WINDOW = 10_000
+# Seconds for which a mapping is relied on.
+_MAX_AGE = 30.0
+
+
+class ExternalIndex(CollectionIndex):
+    """Its mapping is read when the collection is opened, and again when it may be old."""
+
+    def __init__(self, name: str, config: ElasticsearchConfig) -> None:
+        super().__init__(name, config)
+        self.fields: dict[str, ExternalField] = {}
+        self.shards = 1
+        self.window = _WINDOW
+        self._name_url = self.url
+        self._read_at = -_MAX_AGE
+        self._approximate = config.approximate
+
+    @property
+    def compiler(self) -> ExternalCompiler:
+        """A compiler for the mapping as it is known now."""
+        return ExternalCompiler(self.fields, approximate=self._approximate)
+
+    async def ensure_ready(self, pool: ClientPool, *, create: bool) -> None:
+        """Read the mapping, once; raises `ConfigError` if there is no such index."""
+        if not self.is_ready:
+            if not await self.load(pool):
+                raise ConfigError(f"elasticsearch: there is no index {self.name!r} to read as it is")
+            self.is_ready = True
+
+    async def load(self, pool: ClientPool) -> bool:
+        """Read the mapping again; return whether the index exists."""
+        status, body = await pool.call("GET", self._name_url, action=f"open {self.name}", expected=_FOUND)
+        if status == 404:
+            self.is_ready = False
+            return False
+        if len(body) != 1:
+            raise ConfigError(f"elasticsearch: {self.name!r} is an alias of {len(body)} indices, not of one")
+        ((name, found),) = body.items()
+        # The index itself: an alias may be moved to one with another mapping.
+        self.url = "/" + quote(name, safe="")
+        settings: dict[str, Any] = found.get("settings", {}).get("index", {})
+        self.fields = read_fields(found.get("mappings", {}), settings, self.name)
+        self.shards = int(settings.get("number_of_shards", 1))
+        self.window = int(settings.get("max_result_window", _WINDOW))
+        self._read_at = time.monotonic()
+        return True
+
+    async def refresh_mapping(self, pool: ClientPool) -> None:
+        """Read the mapping again if it may be old: fields are added, and aliases are moved."""
+        if time.monotonic() - self._read_at > _MAX_AGE and not await self.load(pool):
+            raise self.mark_missing()
+
+    def mark_missing(self) -> UnavailableError:
+        """Note that the index was deleted and return the error; it is never created here."""
+        self.is_ready = False
+        return UnavailableError(f"index {self.name} does not exist: it was deleted")

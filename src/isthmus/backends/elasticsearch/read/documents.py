@@ -1,0 +1,102 @@
+"""Documents by id, in real time, and records over the hits of a response."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from isthmus._core.lazy_record import LazyRecord, row_field
+from isthmus._record import Record
+from isthmus._values import decode
+from isthmus.backends.elasticsearch.client import ClientPool
+from isthmus.backends.elasticsearch.errors import translate_response
+from isthmus.backends.elasticsearch.index import CollectionIndex
+from isthmus.backends.elasticsearch.layout import version_of
+
+_READ_SIZE = 1_000
+_READS_IN_FLIGHT = 2
+_FOUND = frozenset({200, 404})
+
+
+async def get_many(
+    pool: ClientPool, index: CollectionIndex, ids: Sequence[str], *, only: str | None = None
+) -> list[dict[str, Any] | None]:
+    """Return the documents of these ids in order, None where there is none; in real time.
+
+    Costs a request for each 1,000 ids. `only` names the single field of `_source` that is needed.
+    """
+    target = f"{index.url}/_mget" + (f"?_source_includes={only}" if only else "")
+    action = f"get from {index.name}"
+
+    async def get_chunk(chunk: Sequence[str]) -> list[dict[str, Any] | None]:
+        status, body = await pool.call("POST", target, {"ids": chunk}, action=action, expected=_FOUND)
+        if status == 404:
+            raise index.mark_missing()
+        for document in body["docs"]:
+            if "error" in document:
+                error = document["error"]
+                if "index_not_found" in str(error.get("type")):
+                    raise index.mark_missing()
+                raise translate_response(503, {"error": error}, None, action, writes=False)
+        return [document if document["found"] else None for document in body["docs"]]
+
+    if len(ids) <= _READ_SIZE:
+        return await get_chunk(list(ids)) if ids else []
+    chunks = [list(ids[start : start + _READ_SIZE]) for start in range(0, len(ids), _READ_SIZE)]
+    documents: list[dict[str, Any] | None] = []
+    for start in range(0, len(chunks), _READS_IN_FLIGHT):
+        for found in await asyncio.gather(*map(get_chunk, chunks[start : start + _READS_IN_FLIGHT])):
+            documents += found
+    return documents
+
+
+class HitRecord(LazyRecord):
+    """A record over a hit, which the client has decoded already."""
+
+    __slots__ = ()
+    _raw = None
+
+    @row_field
+    def id(self) -> Any:
+        return self._row["_source"]["id"]
+
+    @row_field
+    def version(self) -> str:
+        return version_of(self._row)
+
+    @row_field
+    def _data(self) -> Any:
+        return self._row["_source"]["data"]
+
+    @row_field
+    def _metadata(self) -> Any:
+        source = self._row["_source"]
+        return source.get("metadata") or source.setdefault("metadata", {})
+
+    @row_field
+    def _created(self) -> dt.datetime:
+        return dt.datetime.fromisoformat(self._row["_source"]["created_at"])
+
+    @row_field
+    def _updated(self) -> dt.datetime:
+        return dt.datetime.fromisoformat(self._row["_source"]["updated_at"])
+
+
+def records_of(hits: Sequence[Mapping[str, Any]]) -> Sequence[Record]:
+    """Return the records of hits; nothing is decoded but a record that is stored as text."""
+    for hit in hits:
+        source = hit["_source"]
+        if "raw" in source:
+            source["data"], source["metadata"] = decode(source["raw"])
+    return HitRecord.wrap(hits)
+
+
+def contents(source: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return a document's data and metadata."""
+    raw = source.get("raw")
+    if raw is not None:
+        data, metadata = decode(raw)
+        return data, metadata
+    return source["data"], source.get("metadata") or {}
