@@ -6,17 +6,15 @@ import asyncio
 
 import pytest
 
-from isthmus._core.executor import Mutation, PageRequest, WriteKind
+from isthmus._core.executor import CountResult, Mutation, Page, PageRequest, WriteKind
 from isthmus._query.ast import TRUE
 from isthmus._record import Record
 from isthmus.backends.elasticsearch.backend import ElasticsearchBackend
 from isthmus.errors import (
     AlreadyExistsError,
-    Applied,
     ConflictError,
     InvalidRecordError,
     NotFoundError,
-    UnavailableError,
     UnsupportedError,
 )
 from tests.elasticsearch.conftest import Build
@@ -244,16 +242,45 @@ async def test_what_elasticsearch_cannot_do_is_refused(backend: ElasticsearchBac
         await backend.read(index, ["a"], for_update=True)
 
 
-async def test_an_index_deleted_under_us_is_told_and_made_again(backend: ElasticsearchBackend) -> None:
-    """The first call says what happened; the next one works on a proper index, not on an automatic one."""
+async def test_an_index_deleted_under_us_is_empty_and_made_again(backend: ElasticsearchBackend) -> None:
+    """Reads find and create nothing; the next write works on a proper index, not on an automatic one."""
     index = backend.default_collection
     await write(backend, WriteKind.CREATE, Mutation("a", {"n": 1}))
     await (await backend.native()).indices.delete(index=index)
 
-    with pytest.raises(UnavailableError, match="deleted") as caught:
-        await backend.read(index, ["a"])
-
-    assert caught.value.applied is Applied.NO
+    assert await backend.read(index, ["a"]) == [None]
+    assert await backend.fetch(index, PageRequest(TRUE, (), 10)) == Page([], None)
+    assert await backend.fetch(index, PageRequest(TRUE, None, 10)) == Page([], None)
+    assert await backend.count(index, TRUE) == CountResult(0)
+    assert await backend.remove(index, TRUE) == 0
+    assert index not in await backend.collections()
     assert await write(backend, WriteKind.CREATE, Mutation("a", {"n": 1})) == ["a"]
     mapping = await (await backend.native()).indices.get_mapping(index=index)
     assert mapping[index]["mappings"]["_meta"] == {"isthmus": {"format": 1}}
+
+
+@pytest.mark.parametrize("kind", [WriteKind.UPSERT, WriteKind.REPLACE, WriteKind.UPDATE, WriteKind.DELETE])
+async def test_a_write_makes_an_index_that_another_handle_dropped(
+    backend: ElasticsearchBackend, build: Build, kind: WriteKind
+) -> None:
+    """Without a read in between: the write itself finds that the index is gone, and makes a proper one."""
+    index = backend.default_collection
+    other = build(index=index)
+    await write(other, WriteKind.CREATE, Mutation("a", {"n": 1}))
+    await write(backend, WriteKind.UPDATE, Mutation("a", {"n": 2}))
+    await other.drop(index)
+
+    (result,) = await write(backend, kind, Mutation("a", {"n": 3}))
+
+    match kind:
+        case WriteKind.UPSERT:
+            assert isinstance(result, str)
+        case WriteKind.DELETE:
+            assert result is False
+        case _:
+            assert isinstance(result, NotFoundError)
+    assert await write(backend, WriteKind.CREATE, Mutation("b", {"n": 1})) == ["b"]
+    mapping = await (await backend.native()).indices.get_mapping(index=index)
+    assert mapping[index]["mappings"]["_meta"] == {"isthmus": {"format": 1}}
+    found = {record.id for record in (await backend.fetch(index, PageRequest(TRUE, (), 10))).records}
+    assert found == ({"a", "b"} if kind is WriteKind.UPSERT else {"b"})

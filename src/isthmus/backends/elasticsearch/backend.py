@@ -18,6 +18,7 @@ from isthmus._core.executor import (
     Page,
     PageRequest,
     PoolStats,
+    Support,
     TransactionExecutor,
     TransactionOptions,
     WriteKind,
@@ -54,25 +55,6 @@ class _Collection:
         index = ExternalIndex if config.layout == "native" else CollectionIndex
         self.index = index(name, config)
         self.bulk = BulkSender(config.bulk)
-
-
-class _ExternalSupport:
-    """What can be pushed down for an index that isthmus did not make."""
-
-    def __init__(self, index: ExternalIndex) -> None:
-        self._index = index
-
-    def pushdown(self, leaf: Leaf) -> Pushdown:
-        """Return how closely a leaf's query matches its meaning."""
-        return self._index.compiler.pushdown(leaf)
-
-    def orders(self, order: tuple[SortKey, ...]) -> bool:
-        """Return whether pages can come in this order."""
-        return self._index.compiler.orders(order)
-
-    def aggregates(self, measures: tuple[Measure, ...], by: tuple[Path, ...]) -> bool:
-        """Return False: measures are computed client-side."""
-        return False
 
 
 class _Support:
@@ -121,10 +103,10 @@ class ElasticsearchBackend:
         """Return the config's index."""
         return self._config.index
 
-    def support(self, collection: str) -> _Support | _ExternalSupport:
+    def support(self, collection: str) -> Support:
         """Return what can be pushed down; no I/O."""
         index = self._collection(collection).index
-        return _ExternalSupport(index) if isinstance(index, ExternalIndex) else _Support(index)
+        return index.compiler if isinstance(index, ExternalIndex) else _Support(index)
 
     def _collection(self, name: str) -> _Collection:
         state = self._collections.get(name)
@@ -195,8 +177,8 @@ class ElasticsearchBackend:
         self, collection: str, kind: WriteKind, mutations: Sequence[Mutation]
     ) -> list[ItemResult]:
         pool, state = await self._ensure_ready(collection, create=True)
-        limits = {"attempts": self._config.update_attempts, "max_bytes": self._config.bulk.bytes}
-        writer = BulkWriter(pool, state.index, state.bulk, kind, mutations, **limits)
+        limits = self._config.update_attempts, self._config.bulk.bytes
+        writer = BulkWriter(pool, state.index, state.bulk, kind, mutations, *limits)
         try:
             return await writer.write()
         except IndexMissingError as error:

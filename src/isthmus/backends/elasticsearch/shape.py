@@ -87,7 +87,7 @@ class RecordShape:
             if name not in types:
                 yield name, kinds
 
-    def unindexed_fields(self, types: Types) -> list[str]:
+    def list_unindexed(self, types: Types) -> list[str]:
         """Return the marks of the fields whose values an index of these types does not hold exactly."""
         unindexed = set(self.forced)
         closed = []
@@ -105,7 +105,7 @@ class RecordShape:
 
     def encode_suffix(self, types: Types) -> bytes:
         """Return the end of a document of this shape: its stored `odd` and `obj`."""
-        return encode_marks(self.unindexed_fields(types), sorted(map(field_mark, self.objects)))
+        return encode_marks(self.list_unindexed(types), sorted(map(field_mark, self.objects)))
 
 
 class NotJsonTypes(Exception):

@@ -18,6 +18,7 @@ from isthmus._query.ast import (
     In,
     Leaf,
     Like,
+    Measure,
     Not,
     Or,
     Ordered,
@@ -214,6 +215,10 @@ class ExternalCompiler:
         if len(order) == 1 and order[0].path.root is Root.SCORE:
             return True
         return self._approximate and all(self._sorts(key) for key in order)
+
+    def aggregates(self, measures: tuple[Measure, ...], by: tuple[Path, ...]) -> bool:
+        """Return False: measures are computed client-side."""
+        return False
 
     def _sorts(self, key: SortKey) -> bool:
         if key.path.root is Root.SCORE:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -28,25 +27,11 @@ class ExternalRecord(LazyRecord):
     """A document as a record: its source is the data; it has no metadata and no times."""
 
     __slots__ = ()
-    _raw = None
-    _created: dt.datetime | None = None
-    _updated: dt.datetime | None = None
-
-    @row_field
-    def id(self) -> Any:
-        return self._row["_id"]
-
-    @row_field
-    def version(self) -> str:
-        return version_of(self._row)
-
-    @row_field
-    def _data(self) -> Any:
-        return self._row["_source"]
-
-    @row_field
-    def _metadata(self) -> Any:
-        return self._row.setdefault("metadata", {})
+    _raw = _created = _updated = None
+    id = row_field(lambda self: self._row["_id"])
+    version = row_field(lambda self: version_of(self._row))
+    _data = row_field(lambda self: self._row["_source"])
+    _metadata = row_field(lambda self: self._row.setdefault("metadata", {}))
 
 
 class _ExternalSort(SearchSort):

@@ -18,6 +18,7 @@ from isthmus.backends.elasticsearch.layout import version_of
 _READ_SIZE = 1_000
 _READS_IN_FLIGHT = 2
 _FOUND = frozenset({200, 404})
+_time = dt.datetime.fromisoformat
 
 
 async def get_many(
@@ -57,31 +58,12 @@ class HitRecord(LazyRecord):
 
     __slots__ = ()
     _raw = None
-
-    @row_field
-    def id(self) -> Any:
-        return self._row["_source"]["id"]
-
-    @row_field
-    def version(self) -> str:
-        return version_of(self._row)
-
-    @row_field
-    def _data(self) -> Any:
-        return self._row["_source"]["data"]
-
-    @row_field
-    def _metadata(self) -> Any:
-        source = self._row["_source"]
-        return source.get("metadata") or source.setdefault("metadata", {})
-
-    @row_field
-    def _created(self) -> dt.datetime:
-        return dt.datetime.fromisoformat(self._row["_source"]["created_at"])
-
-    @row_field
-    def _updated(self) -> dt.datetime:
-        return dt.datetime.fromisoformat(self._row["_source"]["updated_at"])
+    id = row_field(lambda self: self._row["_source"]["id"])
+    version = row_field(lambda self: version_of(self._row))
+    _data = row_field(lambda self: self._row["_source"]["data"])
+    _metadata = row_field(lambda self: self._row["_source"].setdefault("metadata", {}))
+    _created = row_field(lambda self: _time(self._row["_source"]["created_at"]))
+    _updated = row_field(lambda self: _time(self._row["_source"]["updated_at"]))
 
 
 def records_of(hits: Sequence[Mapping[str, Any]]) -> Sequence[Record]:
@@ -95,8 +77,7 @@ def records_of(hits: Sequence[Mapping[str, Any]]) -> Sequence[Record]:
 
 def contents(source: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return a document's data and metadata."""
-    raw = source.get("raw")
-    if raw is not None:
-        data, metadata = decode(raw)
+    if "raw" in source:
+        data, metadata = decode(source["raw"])
         return data, metadata
-    return source["data"], source.get("metadata") or {}
+    return source["data"], source.get("metadata", {})

@@ -94,12 +94,12 @@ def paths_of(predicate: Predicate) -> list[Path]:
     return list(dict.fromkeys(path for path in found if is_field(path)))
 
 
-def unindexed_at(paths: Iterable[Path]) -> Query:
+def match_unindexed(paths: Iterable[Path]) -> Query:
     """Return the query for records whose value at one of the paths is not indexed."""
     return {"terms": {"odd": [*(field_mark(field_name(path)) for path in paths), EVERYWHERE]}}
 
 
-def object_at(paths: Iterable[Path]) -> Query:
+def match_objects(paths: Iterable[Path]) -> Query:
     """Return the query for records with an object at one of the paths."""
     return {"terms": {"obj": [field_mark(field_name(path)) for path in paths]}}
 
@@ -181,9 +181,9 @@ class Compiler:
                 case Unindexed.IGNORED:
                     pass
                 case Unindexed.MATCHED:
-                    core = either([core, unindexed_at([leaf.path])])
+                    core = either([core, match_unindexed([leaf.path])])
                 case Unindexed.EXCLUDED:
-                    core = without(core, unindexed_at([leaf.path]))
+                    core = without(core, match_unindexed([leaf.path]))
                 case _:
                     assert_never(unindexed)
         # A comparison that contributed to the score would outweigh full text.
@@ -209,7 +209,7 @@ class Compiler:
         path = leaf.path
         match leaf:
             case Equal(_, dict()):
-                return object_at([path]) if is_field(path) else NONE
+                return match_objects([path]) if is_field(path) else NONE
             case Equal(_, value):
                 return self._among(path, [value])
             case EqualList(_, operand):
@@ -250,7 +250,7 @@ class Compiler:
         for value in flatten(operand):
             if len(queries) == _LIST_TERMS:
                 break
-            queries.append(object_at([path]) if isinstance(value, dict) else self._among(path, [value]))
+            queries.append(match_objects([path]) if isinstance(value, dict) else self._among(path, [value]))
         return NONE if any(query is NONE for query in queries) else both(queries)
 
     def _range(self, path: Path, bounds: dict[str, Any]) -> Query:
@@ -276,7 +276,7 @@ class Compiler:
     def _exists(self, path: Path) -> Query:
         if not is_field(path):
             return ALL
-        objects = object_at([path])
+        objects = match_objects([path])
         if self.type_of(path) is None:
             return objects
         return either([{"exists": {"field": field_name(path)}}, objects])

@@ -19,9 +19,9 @@ from isthmus.backends.elasticsearch.read.filter import (
     Unindexed,
     both,
     either,
-    object_at,
+    match_objects,
+    match_unindexed,
     paths_of,
-    unindexed_at,
     without,
 )
 from isthmus.backends.elasticsearch.read.order import SearchSort
@@ -111,7 +111,7 @@ async def plan_search(
         return SearchPlan(NONE, compiler.tree(where, Unindexed.MATCHED), sort)
     if not paths:
         return SearchPlan(core, NONE, sort, knn, index.vectors)
-    unindexed, objects = unindexed_at(paths), object_at(valued)
+    unindexed, objects = match_unindexed(paths), match_objects(valued)
     marked = either([unindexed, objects] if valued else [unindexed])
     main = without(core, marked, scored=scored)
     recheck = both([marked, compiler.tree(where, Unindexed.MATCHED)])

@@ -187,7 +187,14 @@ class BulkSender:
         if status == 404:
             raise index.mark_missing()
         if status == 413:
-            return await self._send_halves(pool, index, lines, action, creates=creates, once=once)
+            if len(lines) == 1:
+                return [BulkItem(_TOO_LARGE)]
+            self._back_off()
+            items: list[BulkItem] = []
+            for half in (slice(len(lines) // 2), slice(len(lines) // 2, None)):
+                part, once_part = lines[half], once and once[half]
+                items += await self.send(pool, index, part, action, creates=creates, once=once_part)
+            return items
         if status == 429:
             if "cluster_block" in reason_of(answer)[0]:
                 raise translate_response(status, answer, None, action, writes=False)
@@ -200,26 +207,6 @@ class BulkSender:
         if any(response.get("_seq_no") == 0 for response in responses):
             await index.verify_identity(pool)
         return list(map(BulkItem, responses))
-
-    async def _send_halves(
-        self,
-        pool: ClientPool,
-        index: CollectionIndex,
-        lines: Sequence[bytes],
-        action: str,
-        *,
-        creates: bool,
-        once: Sequence[bool] | None,
-    ) -> list[BulkItem] | None:
-        if len(lines) == 1:
-            return [BulkItem(_TOO_LARGE)]
-        self._back_off()
-        items: list[BulkItem] = []
-        half = len(lines) // 2
-        for part in (slice(half), slice(half, None)):
-            only = None if once is None else once[part]
-            items += await self.send(pool, index, lines[part], action, creates=creates, once=only)
-        return items
 
     def _back_off(self) -> None:
         self._successes = 0

@@ -133,7 +133,7 @@ def make_line(
     if metadata != NO_METADATA:
         metadata_shape = shape_of(index.metadata_shapes, metadata, original_metadata)
     extra = vectors.encode(index.vectors, data) if index.vectors else b""
-    return BulkLine(position, id_json, data, metadata, shape, metadata_shape, vectors=extra)
+    return BulkLine(position, id_json, data, metadata, shape, metadata_shape, extra)
 
 
 def encode_mutation(mutation: Mutation) -> tuple[bytes, bytes]:

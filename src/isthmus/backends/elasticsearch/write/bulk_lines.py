@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import orjson
 
@@ -30,52 +31,28 @@ _TOKEN = re.compile(r"(0|[1-9][0-9]{0,17})\.[1-9][0-9]{0,17}")
 json_of = orjson.dumps
 
 
+@dataclass(slots=True)
 class BulkLine:
     """One mutation, ready to be encoded as the action and the document of a bulk request.
 
-    `position` is its index in the batch, `id_json` its id as JSON. `head` is the action line (empty
-    for a create), `times` the document's times, `vectors` what follows the data in its document.
+    `position` is its index in the batch, `id_json` its id as JSON. `vectors` is what follows the data
+    in its document, `head` the action line (empty for a create), `times` the document's times.
     """
 
-    __slots__ = (
-        "data",
-        "head",
-        "id_json",
-        "metadata",
-        "metadata_shape",
-        "position",
-        "shape",
-        "times",
-        "vectors",
-    )
-
-    def __init__(
-        self,
-        position: int,
-        id_json: bytes,
-        data: bytes = b"",
-        metadata: bytes = NO_METADATA,
-        shape: RecordShape = _NO_SHAPE,
-        metadata_shape: RecordShape | None = None,
-        *,
-        vectors: bytes = b"",
-        head: bytes = b"",
-        times: bytes = b"",
-    ) -> None:
-        self.position = position
-        self.id_json = id_json
-        self.data = data
-        self.metadata = metadata
-        self.shape = shape
-        self.metadata_shape = metadata_shape
-        self.vectors = vectors
-        self.head = head
-        self.times = times
+    position: int
+    id_json: bytes
+    data: bytes = b""
+    metadata: bytes = NO_METADATA
+    shape: RecordShape = _NO_SHAPE
+    metadata_shape: RecordShape | None = None
+    vectors: bytes = b""
+    head: bytes = b""
+    times: bytes = b""
 
     def with_action(self, head: bytes, times: bytes) -> BulkLine:
         """Return the same mutation with the action and the times of one attempt."""
-        content = self.data, self.metadata, self.shape, self.metadata_shape
-        return BulkLine(self.position, self.id_json, *content, vectors=self.vectors, head=head, times=times)
+        content = self.data, self.metadata, self.shape, self.metadata_shape, self.vectors
+        return BulkLine(self.position, self.id_json, *content, head, times)
 
     def shapes(self) -> Iterator[RecordShape]:
         """Yield the shapes of the data and, if there is any, of the metadata."""
@@ -102,7 +79,7 @@ def _suffix(index: CollectionIndex, shape: RecordShape, metadata_shape: RecordSh
         suffix = shape.encode_suffix(index.types)
     if metadata_shape is None or index.suffix_of(metadata_shape) == b"":
         return suffix
-    unindexed = shape.unindexed_fields(index.types) + metadata_shape.unindexed_fields(index.types)
+    unindexed = shape.list_unindexed(index.types) + metadata_shape.list_unindexed(index.types)
     return encode_marks(unindexed, sorted(map(field_mark, shape.objects | metadata_shape.objects)))
 
 

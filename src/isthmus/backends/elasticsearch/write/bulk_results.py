@@ -132,11 +132,11 @@ def item_error(kind: WriteKind, index: CollectionIndex, mutation: Mutation, item
 
 def _conflict(mutation: Mutation) -> ConflictError:
     if mutation.if_version is None:
-        return changed_by_others(mutation, 1)
+        return race_lost(mutation, 1)
     return version_conflict(mutation.id, mutation.if_version)
 
 
-def changed_by_others(mutation: Mutation, attempts: int) -> ConflictError:
+def race_lost(mutation: Mutation, attempts: int) -> ConflictError:
     """Return the error of a mutation without a version that lost against other writers each time."""
     return ConflictError(
         f"record {mutation.id!r} was changed by other writers in each of {attempts} attempts",

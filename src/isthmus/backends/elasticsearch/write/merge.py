@@ -6,6 +6,7 @@ import asyncio
 import datetime as dt
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from isthmus._core.apply import merge_documents, refusal
@@ -19,8 +20,8 @@ from isthmus.backends.elasticsearch.write.bulk_chunks import Results, check_size
 from isthmus.backends.elasticsearch.write.bulk_lines import BulkLine, version_condition
 from isthmus.backends.elasticsearch.write.bulk_results import (
     action_of,
-    changed_by_others,
     find_rejected,
+    race_lost,
     replace_result,
 )
 from isthmus.errors import InvalidRecordError
@@ -28,29 +29,21 @@ from isthmus.errors import InvalidRecordError
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 0.5
 
 
+@dataclass(slots=True)
 class MergeWrite:
     """One chunk of mutations of one kind, tried until each is applied or refused."""
 
-    def __init__(
-        self,
-        pool: ClientPool,
-        index: CollectionIndex,
-        bulk: BulkSender,
-        kind: WriteKind,
-        mutations: Sequence[Mutation],
-        attempts: int,
-    ) -> None:
-        self._pool = pool
-        self._index = index
-        self._bulk = bulk
-        self._kind = kind
-        self._mutations = mutations
-        self._attempts = attempts
+    pool: ClientPool
+    index: CollectionIndex
+    bulk: BulkSender
+    kind: WriteKind
+    mutations: Sequence[Mutation]
+    attempts: int
 
     async def apply(self, chunk: list[BulkLine], results: Results) -> None:
         """Fill in the results of a chunk: one read and one bulk request for each attempt."""
         pending = chunk
-        for attempt in range(self._attempts):
+        for attempt in range(self.attempts):
             if attempt:
                 pause = min(_FIRST_PAUSE * 2**attempt, _LONGEST_PAUSE)
                 await asyncio.sleep(random.random() * pause)  # noqa: S311 - jitter, not a secret
@@ -58,36 +51,36 @@ class MergeWrite:
             if not pending:
                 return
         for line in pending:
-            results[line.position] = changed_by_others(self._mutations[line.position], self._attempts)
+            results[line.position] = race_lost(self.mutations[line.position], self.attempts)
 
     async def _attempt(self, pending: Sequence[BulkLine], results: Results) -> list[BulkLine]:
         """Apply mutations and return those that another writer was faster than."""
         lines = await self._condition(pending, results)
         if not lines:
             return []
-        await self._index.ensure_mapped(self._pool, [shape for line in lines for shape in line.shapes()])
+        await self.index.ensure_mapped(self.pool, [shape for line in lines for shape in line.shapes()])
         originals = {line.position: line for line in pending}
         outrun = []
         for line, item in zip(lines, await self._send(lines), strict=True):
-            mutation = self._mutations[line.position]
+            mutation = self.mutations[line.position]
             if item.status == 409 and mutation.if_version is None and not item.is_ambiguous:
                 outrun.append(originals[line.position])
                 continue
             results[line.position] = await replace_result(
-                self._pool, self._index, self._kind, mutation, item, line
+                self.pool, self.index, self.kind, mutation, item, line
             )
         return outrun
 
     async def _condition(self, pending: Sequence[BulkLine], results: Results) -> list[BulkLine]:
         """Read the records and return the lines to send; a refused mutation gets its result."""
-        kind = self._kind
+        kind = self.kind
         needed = None if kind is WriteKind.UPDATE else "created_at"
-        ids = [self._mutations[line.position].id for line in pending]
-        hits = await get_many(self._pool, self._index, ids, only=needed)
+        ids = [self.mutations[line.position].id for line in pending]
+        hits = await get_many(self.pool, self.index, ids, only=needed)
         now = time_text(dt.datetime.now(dt.UTC))
         lines = []
         for line, hit in zip(pending, hits, strict=True):
-            mutation = self._mutations[line.position]
+            mutation = self.mutations[line.position]
             refused = refusal(kind, mutation, None if hit is None else version_of(hit))
             if refused is not None:
                 results[line.position] = refused
@@ -104,21 +97,21 @@ class MergeWrite:
         if hit is None:
             return line.with_action(b"", times_json(now, now))
         source = hit["_source"]
-        if self._kind is WriteKind.UPDATE:
+        if self.kind is WriteKind.UPDATE:
             data, metadata = merge_documents(*contents(source), line.data, line.metadata)
             check_size(len(data) + len(metadata))
-            line = make_line(self._index, line.position, line.id_json, data, metadata)
+            line = make_line(self.index, line.position, line.id_json, data, metadata)
         head = b'{"index":{"_id":' + line.id_json + version_condition(version_of(hit)) + b"}}\n"
         return line.with_action(head, times_json(source["created_at"], now))
 
     async def _send(self, lines: Sequence[BulkLine]) -> list[BulkItem]:
         """Send lines; documents that the server cannot parse are sent once more, as text."""
-        index, action = self._index, action_of(self._kind, self._index)
-        items = await self._bulk.send(self._pool, index, [line.encode(index) for line in lines], action)
+        index, action = self.index, action_of(self.kind, self.index)
+        items = await self.bulk.send(self.pool, index, [line.encode(index) for line in lines], action)
         rejected = find_rejected(items)
         if rejected:
             as_text = [lines[number].encode(index, as_text=True) for number in rejected]
-            sent = await self._bulk.send(self._pool, index, as_text, action)
+            sent = await self.bulk.send(self.pool, index, as_text, action)
             for number, item in zip(rejected, sent, strict=True):
                 items[number] = item
         return items

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
 
 from isthmus._core.executor import ItemResult, Mutation, WriteKind
 from isthmus._core.mutation_batch import MutationBatch
@@ -36,28 +37,20 @@ class _Stop(Exception):
     """A request failed as a whole; nothing more is sent."""
 
 
+@dataclass
 class BulkWriter:
     """One write of one kind to one index."""
 
-    def __init__(
-        self,
-        pool: ClientPool,
-        index: CollectionIndex,
-        bulk: BulkSender,
-        kind: WriteKind,
-        mutations: Sequence[Mutation],
-        *,
-        attempts: int,
-        max_bytes: int,
-    ) -> None:
-        self._pool = pool
-        self._index = index
-        self._bulk = bulk
-        self._kind = kind
-        self._mutations = mutations
-        self._attempts = attempts
-        self._max_bytes = max_bytes
-        self._results: list[ItemResult | None] = [None] * len(mutations)
+    pool: ClientPool
+    index: CollectionIndex
+    bulk: BulkSender
+    kind: WriteKind
+    mutations: Sequence[Mutation]
+    attempts: int
+    max_bytes: int
+
+    def __post_init__(self) -> None:
+        self._results: list[ItemResult | None] = [None] * len(self.mutations)
         self._stopped = False
 
     async def write(self) -> list[ItemResult]:
@@ -67,7 +60,7 @@ class BulkWriter:
         """
         results = self._results
         try:
-            for positions in split_rounds(self._mutations):
+            for positions in split_rounds(self.mutations):
                 await self._write_round(positions)
         except _Stop as stop:
             failure = stop.__cause__
@@ -89,11 +82,11 @@ class BulkWriter:
             return
         waiting = itertools.chain([first], chunks)
         # One task more than requests in flight: it encodes the next chunk, so that the server need not wait.
-        slots = asyncio.Semaphore(self._bulk.concurrency)
+        slots = asyncio.Semaphore(self.bulk.concurrency)
         self._stopped = False
         running = {
             asyncio.create_task(self._run_worker(number, slots, waiting))
-            for number in range(self._bulk.concurrency + 1)
+            for number in range(self.bulk.concurrency + 1)
         }
         try:
             while running:
@@ -107,12 +100,12 @@ class BulkWriter:
                 await _settle(running)
 
     def _cut(self, positions: Sequence[int]) -> Generator[CreateLines | list[BulkLine], None, None]:
-        limits = self._index, self._bulk, self._max_bytes
-        mutations, results = self._mutations, self._results
-        if self._kind is not WriteKind.CREATE:
-            return line_chunks(*limits, self._kind, mutations, positions, results)
+        limits = self.index, self.bulk, self.max_bytes
+        mutations, results = self.mutations, self._results
+        if self.kind is not WriteKind.CREATE:
+            return line_chunks(*limits, self.kind, mutations, positions, results)
         whole = isinstance(mutations, MutationBatch) and len(positions) == len(mutations)
-        if whole and isinstance(mutations, MutationBatch) and is_batchable(self._index, mutations):
+        if whole and isinstance(mutations, MutationBatch) and is_batchable(self.index, mutations):
             return batch_create_chunks(*limits, mutations, results)
         return create_chunks(*limits, mutations, positions, results)
 
@@ -120,7 +113,7 @@ class BulkWriter:
         self, number: int, slots: asyncio.Semaphore, chunks: Iterator[CreateLines | list[BulkLine]]
     ) -> None:
         """Encode chunks and send each when there is a slot, until the concurrency falls below `number`."""
-        while number <= self._bulk.concurrency:
+        while number <= self.bulk.concurrency:
             chunk = next(chunks, None)
             if chunk is None:
                 return
@@ -135,12 +128,11 @@ class BulkWriter:
         try:
             if isinstance(chunk, CreateLines):
                 await self._create(chunk)
-            elif self._kind is WriteKind.DELETE:
+            elif self.kind is WriteKind.DELETE:
                 await self._delete(chunk)
             else:
-                merge = MergeWrite(
-                    self._pool, self._index, self._bulk, self._kind, self._mutations, self._attempts
-                )
+                target = self.pool, self.index, self.bulk
+                merge = MergeWrite(*target, self.kind, self.mutations, self.attempts)
                 await merge.apply(chunk, self._results)
         except StoreError as error:
             self._stopped = True
@@ -153,10 +145,10 @@ class BulkWriter:
             raise _Stop from error
 
     async def _create(self, chunk: CreateLines) -> None:
-        index, action = self._index, action_of(WriteKind.CREATE, self._index)
-        await index.ensure_mapped(self._pool, chunk.shapes())
-        items = await self._bulk.send(self._pool, index, chunk.encode(index), action, creates=True)
-        mutations, results = self._mutations, self._results
+        index, action = self.index, action_of(WriteKind.CREATE, self.index)
+        await index.ensure_mapped(self.pool, chunk.shapes())
+        items = await self.bulk.send(self.pool, index, chunk.encode(index), action, creates=True)
+        mutations, results = self.mutations, self._results
         if is_all_created(items):
             # A batch has its ids as a list: no `Mutation` is made for them.
             batch = isinstance(mutations, MutationBatch)
@@ -170,22 +162,22 @@ class BulkWriter:
             lines = [
                 chunk.encode_as_text(index, mutation.id, *encode_mutation(mutation)) for mutation in refused
             ]
-            sent = await self._bulk.send(self._pool, index, lines, action)
+            sent = await self.bulk.send(self.pool, index, lines, action)
             for number, item in zip(rejected, sent, strict=True):
                 items[number] = item
         for position, item in zip(chunk.positions, items, strict=True):
-            results[position] = await create_result(self._pool, index, mutations[position], item, chunk.time)
+            results[position] = await create_result(self.pool, index, mutations[position], item, chunk.time)
 
     async def _delete(self, chunk: list[BulkLine]) -> None:
-        index = self._index
-        mutations = [self._mutations[line.position] for line in chunk]
+        index = self.index
+        mutations = [self.mutations[line.position] for line in chunk]
         lines = [
             encode_delete(line.id_json, mutation.if_version)
             for line, mutation in zip(chunk, mutations, strict=True)
         ]
         once = [mutation.if_version is not None for mutation in mutations]
         action = action_of(WriteKind.DELETE, index)
-        items = await self._bulk.send(self._pool, index, lines, action, once=once)
+        items = await self.bulk.send(self.pool, index, lines, action, once=once)
         for line, mutation, item in zip(chunk, mutations, items, strict=True):
             self._results[line.position] = delete_result(index, mutation, item)
 
