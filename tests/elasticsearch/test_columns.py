@@ -16,7 +16,7 @@ from isthmus.backends.elasticsearch.config import ElasticsearchConfig
 from isthmus.backends.elasticsearch.index import CollectionIndex
 from isthmus.backends.elasticsearch.shape import infer_type
 from isthmus.backends.elasticsearch.write.bulk import BulkSender
-from isthmus.backends.elasticsearch.write.bulk_chunks import batch_create_chunks, create_chunks, is_batchable
+from isthmus.backends.elasticsearch.write.bulk_chunks import BatchEncoder
 from isthmus.errors import InvalidRecordError
 from tests.seeds import drawn
 
@@ -68,12 +68,9 @@ def test_columns_are_what_records_are_one_by_one(strange: float, size: int, most
         at, bulk = index(), BulkSender(ElasticsearchConfig.load({"bulk": {"size": size}}, environ={}).bulk)
         results: list[ItemResult | None] = [None] * len(data)
         changes = MutationBatch(list(ids), data)
-        assert is_batchable(at, changes)
-        chunks = (
-            batch_create_chunks(at, bulk, most, changes, results)
-            if together
-            else create_chunks(at, bulk, most, changes, range(len(data)), results)
-        )
+        encoder = BatchEncoder(at, bulk, most, changes, results)
+        assert encoder.is_groupable(range(len(data)))
+        chunks = encoder.creates_in_groups() if together else encoder.creates(range(len(data)))
         lines: list[bytes] = []
         places: list[int] = []
         for chunk in chunks:

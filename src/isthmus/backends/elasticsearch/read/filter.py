@@ -76,11 +76,13 @@ class Unindexed(enum.Enum):
     EXCLUDED = "they do not match the leaf"
 
 
-_FLIPPED = {
+_NEGATED = {
     Unindexed.IGNORED: Unindexed.IGNORED,
     Unindexed.MATCHED: Unindexed.EXCLUDED,
     Unindexed.EXCLUDED: Unindexed.MATCHED,
 }
+# What a part that is too deep becomes.
+_CUT_OFF = {Unindexed.MATCHED: ALL, Unindexed.EXCLUDED: NONE}
 
 
 def is_field(path: Path) -> bool:
@@ -134,18 +136,6 @@ class TooDeep(Exception):
     """The tree has more levels than the server accepts."""
 
 
-def _cut_off(unindexed: Unindexed) -> Query:
-    match unindexed:
-        case Unindexed.MATCHED:
-            return ALL
-        case Unindexed.EXCLUDED:
-            return NONE
-        case Unindexed.IGNORED:
-            raise TooDeep
-        case _:
-            assert_never(unindexed)
-
-
 class Compiler:
     """A compiler for one state of a mapping; with `scored`, full text alone contributes to scores."""
 
@@ -162,13 +152,15 @@ class Compiler:
         """
         match predicate:
             case And() | Or() | Not() if depth == 0:
-                return _cut_off(unindexed)
+                if unindexed not in _CUT_OFF:
+                    raise TooDeep
+                return _CUT_OFF[unindexed]
             case And(terms):
                 return both([self.tree(term, unindexed, depth - 1) for term in terms], scored=self._scored)
             case Or(terms):
                 return either([self.tree(term, unindexed, depth - 1) for term in terms])
             case Not(term):
-                return {"bool": {"must_not": [self.tree(term, _FLIPPED[unindexed], depth - 1)]}}
+                return {"bool": {"must_not": [self.tree(term, _NEGATED[unindexed], depth - 1)]}}
             case leaf:
                 return self._leaf(leaf, unindexed)
 
@@ -177,15 +169,10 @@ class Compiler:
         if isinstance(leaf, RANKED):
             return core
         if is_field(leaf.path):
-            match unindexed:
-                case Unindexed.IGNORED:
-                    pass
-                case Unindexed.MATCHED:
-                    core = either([core, match_unindexed([leaf.path])])
-                case Unindexed.EXCLUDED:
-                    core = without(core, match_unindexed([leaf.path]))
-                case _:
-                    assert_never(unindexed)
+            if unindexed is Unindexed.MATCHED:
+                core = either([core, match_unindexed([leaf.path])])
+            elif unindexed is Unindexed.EXCLUDED:
+                core = without(core, match_unindexed([leaf.path]))
         # A comparison that contributed to the score would outweigh full text.
         return {"constant_score": {"filter": core, "boost": 0}} if self._scored else core
 

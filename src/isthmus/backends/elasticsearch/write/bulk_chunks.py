@@ -6,11 +6,12 @@ Chunks are generated, so that one is encoded while earlier ones are in flight.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
-from typing import Any, TypeAlias
+from dataclasses import dataclass
+from typing import Any
 
 from isthmus._core.executor import ItemResult, Mutation, WriteKind
 from isthmus._core.mutation_batch import MAX_BYTES_PER_CHARACTER, MutationBatch, encode_together, quote_ids
-from isthmus._values import decode, encode
+from isthmus._values import decode
 from isthmus.backends.elasticsearch import vectors
 from isthmus.backends.elasticsearch.capabilities import MAX_RECORD_BYTES
 from isthmus.backends.elasticsearch.index import CollectionIndex
@@ -25,9 +26,6 @@ _GROUP = 50
 _SHORT = 4_000
 # Bytes of a line besides the record: action, id, times.
 _OVERHEAD = 200
-
-Results: TypeAlias = "list[ItemResult | None]"
-"""The results of a batch, filled in as they become known."""
 
 
 def split_rounds(mutations: Sequence[Mutation]) -> list[Sequence[int]]:
@@ -46,76 +44,121 @@ def split_rounds(mutations: Sequence[Mutation]) -> list[Sequence[int]]:
     return list(rounds)
 
 
-def create_chunks(
-    index: CollectionIndex,
-    bulk: BulkSender,
-    max_bytes: int,
-    mutations: Sequence[Mutation],
-    positions: Sequence[int],
-    results: Results,
-) -> Generator[CreateLines, None, None]:
-    """Yield creates in chunks of at most `bulk.size` records and about `max_bytes` bytes.
+@dataclass(slots=True)
+class BatchEncoder:
+    """Encodes a batch into chunks of at most `bulk.size` records and about `max_bytes` bytes.
 
-    An invalid record is in none of them; its error is its result.
+    An invalid record is in no chunk; its error becomes its result.
     """
-    chunk, size = CreateLines(), 0
-    for position in positions:
-        mutation = mutations[position]
+
+    index: CollectionIndex
+    bulk: BulkSender
+    max_bytes: int
+    mutations: Sequence[Mutation]
+    results: list[ItemResult | None]
+
+    def creates(self, positions: Sequence[int]) -> Generator[CreateLines, None, None]:
+        """Yield the creates at these positions of the batch."""
+        index = self.index
+        chunk, size = CreateLines(), 0
+        for position in positions:
+            mutation = self.mutations[position]
+            if (encoded := self._encode(position, mutation)) is None:
+                continue
+            data, metadata = encoded
+            length = len(data) + len(metadata) + _OVERHEAD
+            if self._is_full(chunk, size + length):
+                yield chunk
+                chunk, size = CreateLines(), 0
+            id_json = json_of(mutation.id)
+            if metadata == NO_METADATA and not index.vectors:
+                chunk.add(position, id_json, data, shape_of(index.data_shapes, data, mutation.data))
+            else:
+                line = make_line(index, position, id_json, data, metadata, mutation.data, mutation.metadata)
+                chunk.add_line(line)
+                length += len(line.vectors)
+            size += length
+        if chunk:
+            yield chunk
+
+    def lines(self, kind: WriteKind, positions: Sequence[int]) -> Generator[list[BulkLine], None, None]:
+        """Yield the mutations of another kind at these positions of the batch."""
+        chunk: list[BulkLine] = []
+        size = 0
+        for position in positions:
+            mutation = self.mutations[position]
+            line = BulkLine(position, json_of(mutation.id))
+            if kind is not WriteKind.DELETE:
+                if (encoded := self._encode(position, mutation)) is None:
+                    continue
+                originals = mutation.data, mutation.metadata
+                line = make_line(self.index, position, line.id_json, *encoded, *originals)
+            length = len(line.data) + len(line.metadata)
+            if self._is_full(chunk, size + length):
+                yield chunk
+                chunk, size = [], 0
+            chunk.append(line)
+            size += length + _OVERHEAD
+        if chunk:
+            yield chunk
+
+    def _is_full(self, chunk: CreateLines | list[BulkLine], size: int, more: int = 1) -> bool:
+        """Return whether a chunk has to be sent before it grows by `more` records to `size` bytes."""
+        return bool(chunk) and (len(chunk) + more > self.bulk.size or size > self.max_bytes)
+
+    def _encode(self, position: int, mutation: Mutation) -> tuple[bytes, bytes] | None:
         try:
-            data, metadata = encode_mutation(mutation)
+            return encode_mutation(mutation)
         except InvalidRecordError as error:
             error.record_id = mutation.id
-            results[position] = error
-            continue
-        length = len(data) + len(metadata) + _OVERHEAD
-        if size and (len(chunk) >= bulk.size or size + length > max_bytes):
-            yield chunk
-            chunk, size = CreateLines(), 0
-        id_json = json_of(mutation.id)
-        if metadata == NO_METADATA and not index.vectors:
-            chunk.add(position, id_json, data, shape_of(index.data_shapes, data, mutation.data))
-        else:
-            line = make_line(index, position, id_json, data, metadata, mutation.data, mutation.metadata)
-            chunk.add_line(line)
-            length += len(line.vectors)
-        size += length
-    if size:
-        yield chunk
+            self.results[position] = error
+            return None
 
+    def is_groupable(self, positions: Sequence[int]) -> bool:
+        """Return whether `creates_in_groups` can encode the batch, whose positions are these."""
+        batch = self.mutations
+        if not isinstance(batch, MutationBatch) or self.index.vectors:
+            return False
+        return len(positions) == len(batch) and batch.plain is not None
 
-def line_chunks(
-    index: CollectionIndex,
-    bulk: BulkSender,
-    max_bytes: int,
-    kind: WriteKind,
-    mutations: Sequence[Mutation],
-    positions: Sequence[int],
-    results: Results,
-) -> Generator[list[BulkLine], None, None]:
-    """Yield mutations of the other kinds in chunks, as `create_chunks` does."""
-    chunk: list[BulkLine] = []
-    size = 0
-    for position in positions:
-        mutation = mutations[position]
-        id_json = json_of(mutation.id)
-        if kind is WriteKind.DELETE:
-            line = BulkLine(position, id_json)
-        else:
-            try:
-                data, metadata = encode_mutation(mutation)
-            except InvalidRecordError as error:
-                error.record_id = mutation.id
-                results[position] = error
-                continue
-            line = make_line(index, position, id_json, data, metadata, mutation.data, mutation.metadata)
-        length = len(line.data) + len(line.metadata)
-        if chunk and (len(chunk) >= bulk.size or size + length > max_bytes):
+    def creates_in_groups(self) -> Generator[CreateLines, None, None]:
+        """Yield all creates of a plain `MutationBatch`, as `creates` does at three times its cost.
+
+        Records are encoded in groups: work that is the same for all of them is done once.
+        """
+        batch = MutationBatch.of(self.mutations)
+        data, ids = batch.plain or (), quote_ids(batch.ids)
+        chunk, size, start = CreateLines(), 0, 0
+        while start < len(ids):
+            stop = min(start + min(_GROUP, self.bulk.size), len(ids))
+            items = data[start:stop]
+            texts = self._encode_group(items, batch.ids[start:stop], start)
+            positions = [position for position, text in enumerate(texts, start) if text is not None]
+            valid = [text for text in texts if text is not None]
+            if len(positions) < len(items):
+                items = [data[position] for position in positions]
+            start = stop
+            for part in _split_group(valid, self.max_bytes):
+                chosen, length = positions[part], _max_bytes_of(valid[part])
+                if self._is_full(chunk, size + length, len(chosen)):
+                    yield chunk
+                    chunk, size = CreateLines(), 0
+                shapes = _shapes_of_group(self.index.data_shapes, items[part], valid[part])
+                chunk.add_many(chosen, [ids[position] for position in chosen], valid[part], shapes)
+                size += length
+        if chunk:
             yield chunk
-            chunk, size = [], 0
-        chunk.append(line)
-        size += length + _OVERHEAD
-    if chunk:
-        yield chunk
+
+    def _encode_group(self, items: Sequence[Any], ids: Sequence[str], start: int) -> Sequence[str | None]:
+        """Return records as JSON; None for an invalid one."""
+        together = encode_together(items, MAX_RECORD_BYTES)
+        if together is not None:
+            return together
+        texts: list[str | None] = []
+        for position, (item, id) in enumerate(zip(items, ids, strict=True), start):
+            encoded = self._encode(position, Mutation(id, item))
+            texts.append(None if encoded is None else encoded[0].decode())
+        return texts
 
 
 def make_line(
@@ -164,66 +207,6 @@ def shape_of(shapes: ShapeCache, encoded: bytes, original: Any) -> RecordShape:
         except NotJsonTypes:
             pass
     return shapes.of(decode(encoded))
-
-
-# Creates of plain records, encoded in groups: work that is the same for all of them is done once.
-
-
-def is_batchable(index: CollectionIndex, mutations: MutationBatch) -> bool:
-    """Return whether `batch_create_chunks` can encode these mutations."""
-    return mutations.plain is not None and not index.vectors
-
-
-def batch_create_chunks(
-    index: CollectionIndex, bulk: BulkSender, max_bytes: int, mutations: MutationBatch, results: Results
-) -> Generator[CreateLines, None, None]:
-    """Yield the same chunks as `create_chunks`, at a third of its cost for each record."""
-    data, ids = mutations.plain or (), quote_ids(mutations.ids)
-    chunk, size, start = CreateLines(), 0, 0
-    while start < len(ids):
-        stop = min(start + min(_GROUP, bulk.size), len(ids))
-        items = data[start:stop]
-        texts = _encode_group(items, mutations.ids[start:stop], start, results)
-        positions = [position for position, text in enumerate(texts, start) if text is not None]
-        valid = [text for text in texts if text is not None]
-        if len(positions) < len(items):
-            items = [data[position] for position in positions]
-        start = stop
-        for part in _split_group(valid, max_bytes):
-            length = _max_bytes_of(valid[part])
-            if chunk.positions and (
-                len(chunk) + len(positions[part]) > bulk.size or size + length > max_bytes
-            ):
-                yield chunk
-                chunk, size = CreateLines(), 0
-            shapes = _shapes_of_group(index.data_shapes, items[part], valid[part])
-            chunk.add_many(
-                positions[part], [ids[position] for position in positions[part]], valid[part], shapes
-            )
-            size += length
-    if chunk.positions:
-        yield chunk
-
-
-def _encode_group(
-    items: Sequence[Any], ids: Sequence[str], start: int, results: Results
-) -> Sequence[str | None]:
-    """Return records as JSON; None for an invalid one, whose error becomes its result."""
-    together = encode_together(items, MAX_RECORD_BYTES)
-    if together is not None:
-        return together
-    texts: list[str | None] = []
-    for position, (item, id) in enumerate(zip(items, ids, strict=True), start):
-        try:
-            text = encode(item)
-            check_size(len(text))
-        except InvalidRecordError as error:
-            error.record_id = id
-            results[position] = error
-            texts.append(None)
-        else:
-            texts.append(text.decode())
-    return texts
 
 
 def _split_group(texts: list[str], max_bytes: int) -> Iterator[slice]:

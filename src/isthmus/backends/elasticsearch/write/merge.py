@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from isthmus._core.apply import merge_documents, refusal
-from isthmus._core.executor import Mutation, WriteKind
+from isthmus._core.executor import ItemResult, Mutation, WriteKind
 from isthmus.backends.elasticsearch.client import ClientPool
 from isthmus.backends.elasticsearch.index import CollectionIndex
 from isthmus.backends.elasticsearch.layout import time_text, times_json, version_of
 from isthmus.backends.elasticsearch.read.documents import contents, get_many
 from isthmus.backends.elasticsearch.write.bulk import BulkItem, BulkSender
-from isthmus.backends.elasticsearch.write.bulk_chunks import Results, check_size, make_line
+from isthmus.backends.elasticsearch.write.bulk_chunks import check_size, make_line
 from isthmus.backends.elasticsearch.write.bulk_lines import BulkLine, version_condition
 from isthmus.backends.elasticsearch.write.bulk_results import (
     action_of,
@@ -38,24 +38,25 @@ class MergeWrite:
     bulk: BulkSender
     kind: WriteKind
     mutations: Sequence[Mutation]
+    results: list[ItemResult | None]
     attempts: int
 
-    async def apply(self, chunk: list[BulkLine], results: Results) -> None:
+    async def apply(self, chunk: list[BulkLine]) -> None:
         """Fill in the results of a chunk: one read and one bulk request for each attempt."""
         pending = chunk
         for attempt in range(self.attempts):
             if attempt:
                 pause = min(_FIRST_PAUSE * 2**attempt, _LONGEST_PAUSE)
                 await asyncio.sleep(random.random() * pause)  # noqa: S311 - jitter, not a secret
-            pending = await self._attempt(pending, results)
+            pending = await self._attempt(pending)
             if not pending:
                 return
         for line in pending:
-            results[line.position] = race_lost(self.mutations[line.position], self.attempts)
+            self.results[line.position] = race_lost(self.mutations[line.position], self.attempts)
 
-    async def _attempt(self, pending: Sequence[BulkLine], results: Results) -> list[BulkLine]:
+    async def _attempt(self, pending: Sequence[BulkLine]) -> list[BulkLine]:
         """Apply mutations and return those that another writer was faster than."""
-        lines = await self._condition(pending, results)
+        lines = await self._condition(pending)
         if not lines:
             return []
         await self.index.ensure_mapped(self.pool, [shape for line in lines for shape in line.shapes()])
@@ -66,12 +67,12 @@ class MergeWrite:
             if item.status == 409 and mutation.if_version is None and not item.is_ambiguous:
                 outrun.append(originals[line.position])
                 continue
-            results[line.position] = await replace_result(
+            self.results[line.position] = await replace_result(
                 self.pool, self.index, self.kind, mutation, item, line
             )
         return outrun
 
-    async def _condition(self, pending: Sequence[BulkLine], results: Results) -> list[BulkLine]:
+    async def _condition(self, pending: Sequence[BulkLine]) -> list[BulkLine]:
         """Read the records and return the lines to send; a refused mutation gets its result."""
         kind = self.kind
         needed = None if kind is WriteKind.UPDATE else "created_at"
@@ -83,13 +84,13 @@ class MergeWrite:
             mutation = self.mutations[line.position]
             refused = refusal(kind, mutation, None if hit is None else version_of(hit))
             if refused is not None:
-                results[line.position] = refused
+                self.results[line.position] = refused
                 continue
             try:
                 lines.append(self._condition_line(line, hit, now))
             except InvalidRecordError as error:  # the merged record is too large
                 error.record_id = mutation.id
-                results[line.position] = error
+                self.results[line.position] = error
         return lines
 
     def _condition_line(self, line: BulkLine, hit: Mapping[str, Any] | None, now: str) -> BulkLine:

@@ -15,11 +15,8 @@ from isthmus.backends.elasticsearch.read.filter import ALL
 from isthmus.backends.elasticsearch.read.point_in_time import PointInTime
 from isthmus.backends.elasticsearch.write.bulk import BulkSender, cancel_and_wait, is_all_created
 from isthmus.backends.elasticsearch.write.bulk_chunks import (
-    batch_create_chunks,
-    create_chunks,
+    BatchEncoder,
     encode_mutation,
-    is_batchable,
-    line_chunks,
     split_rounds,
 )
 from isthmus.backends.elasticsearch.write.bulk_lines import BulkLine, CreateLines, encode_delete, json_of
@@ -100,14 +97,10 @@ class BulkWriter:
                 await _settle(running)
 
     def _cut(self, positions: Sequence[int]) -> Generator[CreateLines | list[BulkLine], None, None]:
-        limits = self.index, self.bulk, self.max_bytes
-        mutations, results = self.mutations, self._results
+        encoder = BatchEncoder(self.index, self.bulk, self.max_bytes, self.mutations, self._results)
         if self.kind is not WriteKind.CREATE:
-            return line_chunks(*limits, self.kind, mutations, positions, results)
-        whole = isinstance(mutations, MutationBatch) and len(positions) == len(mutations)
-        if whole and isinstance(mutations, MutationBatch) and is_batchable(self.index, mutations):
-            return batch_create_chunks(*limits, mutations, results)
-        return create_chunks(*limits, mutations, positions, results)
+            return encoder.lines(self.kind, positions)
+        return encoder.creates_in_groups() if encoder.is_groupable(positions) else encoder.creates(positions)
 
     async def _run_worker(
         self, number: int, slots: asyncio.Semaphore, chunks: Iterator[CreateLines | list[BulkLine]]
@@ -132,8 +125,8 @@ class BulkWriter:
                 await self._delete(chunk)
             else:
                 target = self.pool, self.index, self.bulk
-                merge = MergeWrite(*target, self.kind, self.mutations, self.attempts)
-                await merge.apply(chunk, self._results)
+                merge = MergeWrite(*target, self.kind, self.mutations, self._results, self.attempts)
+                await merge.apply(chunk)
         except StoreError as error:
             self._stopped = True
             positions = (
