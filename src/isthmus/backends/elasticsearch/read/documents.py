@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from isthmus._core.lazy_record import LazyRecord, row_field
-from isthmus._record import Record
+from isthmus._core.lazy_record import LazyRecord, _set_row, row_field
+from isthmus._record import Record, _set_data, _set_id
 from isthmus._values import decode
 from isthmus.backends.elasticsearch.client import ClientPool
 from isthmus.backends.elasticsearch.errors import translate_response
@@ -54,25 +54,30 @@ async def get_many(
 
 
 class HitRecord(LazyRecord):
-    """A record over a hit, which the client has decoded already."""
+    """A record over a hit, which the client has decoded already; its id and data are set at once."""
 
     __slots__ = ()
     _raw = None
-    id = row_field(lambda self: self._row["_source"]["id"])
     version = row_field(lambda self: version_of(self._row))
-    _data = row_field(lambda self: self._row["_source"]["data"])
     _metadata = row_field(lambda self: self._row["_source"].setdefault("metadata", {}))
     _created = row_field(lambda self: _time(self._row["_source"]["created_at"]))
     _updated = row_field(lambda self: _time(self._row["_source"]["updated_at"]))
 
 
-def records_of(hits: Sequence[Mapping[str, Any]]) -> Sequence[Record]:
+def records_of(hits: Iterable[Mapping[str, Any]]) -> list[Record]:
     """Return the records of hits; nothing is decoded but a record that is stored as text."""
+    records: list[Record] = []
+    new, add = HitRecord.__new__, records.append
     for hit in hits:
         source = hit["_source"]
         if "raw" in source:
             source["data"], source["metadata"] = decode(source["raw"])
-    return HitRecord.wrap(hits)
+        record = new(HitRecord)
+        _set_id(record, source["id"])
+        _set_data(record, source["data"])
+        _set_row(record, hit)
+        add(record)
+    return records
 
 
 def contents(source: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

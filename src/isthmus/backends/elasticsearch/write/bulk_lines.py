@@ -63,7 +63,8 @@ class BulkLine:
     def encode(self, index: CollectionIndex, *, as_text: bool = False) -> bytes:
         """Return the action and the document; with `as_text` the record is stored as text, unindexed."""
         metadata_shape = self.metadata_shape
-        if as_text or any(shape.refused for shape in self.shapes()):
+        refused = self.shape.refused or (metadata_shape is not None and metadata_shape.refused)
+        if as_text or refused:
             text = raw_document(self.id_json, self.data, self.metadata, self.times)
         else:
             suffix = _suffix(index, self.shape, metadata_shape)
