@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from isthmus import AsyncDatabase, Collection, NotWrittenError, Outcomes, Record
-from isthmus._values import new_id
+from isthmus._ids import new_id
 from isthmus.cli._commands_find import built
 from isthmus.cli._exit import Code, CommandError, code_of
 from isthmus.cli._options import AsJson, Ask, CollectionName, run

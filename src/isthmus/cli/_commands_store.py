@@ -119,7 +119,7 @@ async def _stats(where: Place) -> dict[str, Any]:
             "store": where.shown,
             "collection": db.collection_name,
             "records": await db.count(),
-            "capabilities": {k: _plain(v) for k, v in db.capabilities.differing().items()},
+            "capabilities": {k: _plain(v) for k, v in db.capabilities.non_defaults().items()},
             "pool": {name: getattr(snapshot.pool, name) for name in PoolStats.__annotations__},
             "layers": snapshot.layers,
             "settings": settings,

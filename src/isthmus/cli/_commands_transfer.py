@@ -187,8 +187,8 @@ def diff(
 
     async def work() -> None:
         async with sides as (left, right):
-            differing = differences(left, right, found, fields=fields, transform=hook)
-            async for difference in differing:
+            non_defaults = differences(left, right, found, fields=fields, transform=hook)
+            async for difference in non_defaults:
                 counts[difference.kind] += 1
                 if not limit or sum(counts.values()) <= limit:
                     _show(difference, as_json=as_json)
