@@ -7,7 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import ROOT, Side
+from benchmarks.harness import Side
+from benchmarks.report.storage import ROOT
 
 PYTHON = ROOT / ".venv-rival" / "bin" / "python"
 RUNNER = Path(__file__).with_name("dataknobs.py")

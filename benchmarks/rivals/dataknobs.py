@@ -22,7 +22,7 @@ logging.disable(logging.CRITICAL)
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from benchmarks.data import document  # noqa: E402
-from benchmarks.web import drive  # noqa: E402
+from benchmarks.suites.web_mix import drive  # noqa: E402
 
 FILLED: dict[tuple[str, int], tuple[Any, list[str]]] = {}
 
