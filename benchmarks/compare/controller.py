@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -28,21 +29,24 @@ ROUNDS, SLOW_ROUNDS = 7, 3
 class Worker:
     """One commit's process, which stops at each job of the suite."""
 
+    ENDED = "the suite has ended"
+
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
         self.job: dict[str, Any] | None = None
         """The job that it stopped at; None once the suite has ended."""
         self.failure = ""
+        """How the suite ended: `ENDED` if it ran to its end."""
         self.figures: dict[str, dict[str, float]] = {}
 
     @classmethod
-    async def start(cls, python: Path, suite: str, environment: Mapping[str, str]) -> Worker:
-        """Start the suite of this checkout on the isthmus of an interpreter."""
+    async def start(cls, python: Path, module: str, environment: Mapping[str, str]) -> Worker:
+        """Start a suite of this checkout, which is a module, on the isthmus of an interpreter."""
         process = await asyncio.create_subprocess_exec(
             str(python),
             "-m",
             "benchmarks.compare.worker",
-            suite,
+            module,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             cwd=ROOT,
@@ -51,7 +55,9 @@ class Worker:
         return cls(process)
 
     async def advance(self) -> None:
-        """End the current job, if there is one, and wait for the next."""
+        """End the current job, if there is one, and wait for the next; nothing once the suite has ended."""
+        if self.failure:
+            return
         if self.job is not None:
             await self._send(None)
         self.job = None
@@ -64,17 +70,26 @@ class Worker:
                     self.job = event
                     return
                 case _:
-                    self.failure = event["failure"]
+                    self._end(event["failure"])
                     return
 
     async def run_round(self, side: str, measured: Measured) -> float:
         """Run one round and return its seconds; a failure is noted in `measured`, and its seconds are 0."""
-        await self._send(side)
-        event = await self._receive()
-        if event["event"] != "round" or event["seconds"] is None:
+        if self.job is not None:
+            await self._send(side)
+            event = await self._receive()
+            if event["event"] == "round" and event["seconds"] is not None:
+                return float(event["seconds"])
             measured.failure = event["failure"]
-            return 0.0
-        return float(event["seconds"])
+            if event["event"] == "round":
+                return 0.0
+            self._end(event["failure"])
+        measured.failure = self.failure
+        return 0.0
+
+    def _end(self, failure: str) -> None:
+        self.job = None
+        self.failure = failure or self.ENDED
 
     async def close(self) -> None:
         """End the process; it leaves its suite where it is."""
@@ -89,7 +104,8 @@ class Worker:
     async def _send(self, side: str | None) -> None:
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps({"side": side}).encode() + b"\n")
-        await self._process.stdin.drain()
+        with contextlib.suppress(ConnectionError):  # then its output has ended, which is seen next
+            await self._process.stdin.drain()
 
     async def _receive(self) -> dict[str, Any]:
         assert self._process.stdout is not None
@@ -118,14 +134,9 @@ class SuiteComparison:
             self.comparisons += comparisons
             for one in comparisons:
                 print(one.line(), flush=True)
-            advancing = [self._new.advance()]
-            if self._old.job is not None:
-                advancing.append(self._old.advance())
-            await asyncio.gather(*advancing)
+            await asyncio.gather(self._old.advance(), self._new.advance())
             self._compare_targets(comparisons, baselines)
             changed()
-        if self._old.job is not None:
-            await self._old.advance()
         self._compare_targets([], {})
         changed()
 
@@ -133,10 +144,6 @@ class SuiteComparison:
         """Run the rounds of a job; return the sides on both commits and those that targets name."""
         name = job["job"]
         comparisons = [Comparison(name, side) for side in job["compared"]]
-        if self._old.job is None or self._old.job["job"] != name:
-            reason = self._old.failure or "it does not have this job"
-            for one in comparisons:
-                one.old.failure = reason
         wanted = {cell.against for cell in cells_of(name)} - {RIVAL, *job["compared"]}
         baselines = {side: Measured() for side in job["sides"] if side in wanted}
         await self._run_rounds(comparisons, baselines, 1 + ROUNDS, warm_up=True)
@@ -194,8 +201,9 @@ async def _compare_suite(suite: str, base: Checkout) -> int:
     print(f"\n{suite}: {base.commit} (old) and {machine['commit']} (new), median of {ROUNDS} rounds in turn")
     print(f"{'job':<58} {'old':>12} {'new':>12}  ratio (least … largest of two neighbouring rounds)")
     async with separate_databases(OLD, NEW) as environments:
-        old = await Worker.start(base.python, suite, environments[OLD])
-        new = await Worker.start(Path(sys.executable), suite, environments[NEW])
+        module = f"benchmarks.suites.{suite}"
+        old = await Worker.start(base.python, module, environments[OLD])
+        new = await Worker.start(Path(sys.executable), module, environments[NEW])
         done = SuiteComparison(old, new)
 
         def write() -> None:
@@ -213,10 +221,11 @@ async def _compare_suite(suite: str, base: Checkout) -> int:
             await done.run(write)
         finally:
             await asyncio.gather(old.close(), new.close())
-    return _summarize(suite, done, old.failure, new.failure, time.perf_counter() - start)
+    return summarize(suite, done, old.failure, new.failure, time.perf_counter() - start)
 
 
-def _summarize(suite: str, done: SuiteComparison, old_failure: str, new_failure: str, seconds: float) -> int:
+def summarize(suite: str, done: SuiteComparison, old_failure: str, new_failure: str, seconds: float) -> int:
+    """Print how a suite ended, and return its exit code."""
     compared = [one for one in done.comparisons if one.ratio is not None]
     worse = [one.name for one in compared if one.worse]
     lost = [target.new.cell.job for target in done.targets if target.lost]
@@ -225,9 +234,9 @@ def _summarize(suite: str, done: SuiteComparison, old_failure: str, new_failure:
         f" {len(worse)} more than {LIMIT - 1:.0%} worse, {len(lost)} targets lost; {seconds:.0f} s"
     )
     for side, failure in ((OLD, old_failure), (NEW, new_failure)):
-        if failure:
+        if failure != Worker.ENDED:
             print(f"  the suite failed on the {side} commit: {failure}")
-    failed = new_failure or any(one.new.failure for one in done.comparisons)
+    failed = new_failure != Worker.ENDED or any(one.new.failure for one in done.comparisons)
     return 1 if worse or failed or not compared else 0
 
 
