@@ -23,7 +23,7 @@ REPEAT = 10
 
 
 class RequestedRounds:
-    """A runner that is told by its controller which side to run."""
+    """A runner that runs the sides that its controller requests."""
 
     comparing = True
 

@@ -51,7 +51,7 @@ def environment() -> dict[str, str]:
 
 
 def core_install() -> tuple[list[str], float]:
-    """Return the distributions besides isthmus, and the megabytes, of a core install in a new environment.
+    """Return the other distributions, and the megabytes, of a core install in a new environment.
 
     It installs the checkout that this interpreter's isthmus is in.
     """

@@ -129,7 +129,7 @@ async def _web(ours: Store, bare: Store, rival: Rival, tasks: int, count: int) -
         return side
 
     async def rivals() -> float:
-        answer = await rival.ask("web", backend="postgres", n=count, tasks=tasks, stored=STORED)
+        answer = await rival.request("web", backend="postgres", n=count, tasks=tasks, stored=STORED)
         waits.setdefault("rival", []).append(answer["latencies"])
         return float(answer["seconds"])
 
