@@ -177,12 +177,14 @@ class SuiteComparison:
                 continue
             self._shown.add(job)
             own = [one for one in comparisons if one.job == job]
-            found = compare_targets(
-                job, own, baselines if own else {}, self._old.figures.get(job, {}), figures
+            found = list(
+                compare_targets(job, own, baselines if own else {}, self._old.figures.get(job, {}), figures)
             )
+            self.targets += found
+            if found and not own:
+                print(job)
             for target in found:
-                self.targets.append(target)
-                print(("" if own else f"{job}\n") + target.line(), flush=True)
+                print(target.line(), flush=True)
 
 
 async def _run_round(worker: Worker, side: str, measured: Measured, *, warm_up: bool) -> None:
