@@ -106,7 +106,8 @@ test-all: $(VENV)/.full ## the same on every server, driver, client and Python t
 	ISTHMUS_TEST_ALL=1 $(SERVERS) run $(ALL_SERVERS) -- $(PYTEST) $(ARGS)
 	$(MAKE) test-client8 test-pythons
 
-test-ci: $(VENV)/.full ## planted faults that .ci/run has to see, and that it runs all tests (5 min)
+# The checks come first for their caches, which the copies take along.
+test-ci: lint types ## planted faults that .ci/run has to see, and that it runs all tests (5 min)
 	$(SERVERS) provision $(TEST_SERVERS) $(SLICE_SERVERS)
 	$(SERVERS) run $(TEST_SERVERS) -- $(BIN)/python -m tests.ci $(ARGS)
 
