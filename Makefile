@@ -272,7 +272,7 @@ profiles: ## the same for PostgreSQL, Elasticsearch, S3 and SQLite, and the page
 faults: $(VENV)/.full ## each verb x each fault x each backend, cancellation, loops and forks (15 min)
 	$(SERVERS) provision postgres elasticsearch s3
 	$(SERVERS) run postgres elasticsearch s3 -- bash -c '$(BIN)/python -m tests.faults.run_matrix && \
-	  ISTHMUS_FAULT_CELLS=1 ISTHMUS_CANCELS=600 $(PYTEST) tests/layers tests/faults $(ARGS)'
+	  ISTHMUS_TEST_ALL=1 ISTHMUS_FAULT_CELLS=1 ISTHMUS_CANCELS=600 $(PYTEST) tests/layers tests/faults $(ARGS)'
 
 torture: MINUTES ?= 10
 torture: $(VENV)/.full ## SIGKILL, cuts and cancels under load on all backends: MINUTES=10

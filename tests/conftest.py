@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests import servers
+from tests.breadth import left_out
 
 REPORT = "ISTHMUS_TEST_REPORT"
 
@@ -22,6 +23,7 @@ _SESSION = pytest.StashKey[servers.Session]()
 def pytest_configure(config: pytest.Config) -> None:
     """Register the markers and, in the controller, open the session of servers and count outcomes."""
     config.addinivalue_line("markers", "backend(name): the backend that a test is counted under")
+    config.addinivalue_line("markers", "breadth(n): without ISTHMUS_TEST_ALL, one in n cases of a test runs")
     config.addinivalue_line("markers", "last: runs after the others, whose clocks it would disturb")
     if not hasattr(config, "workerinput"):
         # Removed from the environment: a pytest that a test starts must not write over this run's report.
@@ -40,8 +42,14 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         session.end()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the tests marked `last` at the end."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave breadth to `make test-all`, and put the tests marked `last` at the end."""
+    if not os.environ.get("ISTHMUS_TEST_ALL"):
+        markers = ((item.nodeid, item.get_closest_marker("breadth")) for item in items)
+        shares = {nodeid: int(marker.args[0]) for nodeid, marker in markers if marker is not None}
+        dropped = left_out(shares, seed=os.environ.get("ISTHMUS_TEST_SEED", "1"))
+        config.hook.pytest_deselected(items=[item for item in items if item.nodeid in dropped])
+        items[:] = [item for item in items if item.nodeid not in dropped]
     items.sort(key=lambda item: item.get_closest_marker("last") is not None)
 
 
