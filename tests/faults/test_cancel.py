@@ -220,6 +220,7 @@ def _run(loop: str, work: Callable[[], Awaitable[None]]) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts sockets in /proc")
+@pytest.mark.breadth(2)
 @pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_cancelled_calls_leave_nothing_behind(backend: str, loop: str, tmp_path: Path) -> None:

@@ -133,6 +133,7 @@ asyncio.run(main())
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="forks, and counts in /proc")
+@pytest.mark.breadth(3)
 @pytest.mark.parametrize("story", _STORIES)
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_process_ends_right_and_silent(backend: str, story: str, tmp_path: Path) -> None:

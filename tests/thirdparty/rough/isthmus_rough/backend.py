@@ -120,9 +120,14 @@ class RoughBackend:
 
     async def fetch(self, collection: str, request: PageRequest) -> Page:
         """Return a page of the records that it can judge, and the others as recheck candidates."""
-        matching = [r for r in self._tables[collection].values() if self._support.matches(request.where, r)]
-        recheck = [_copy(record) for record in matching if self._support.odd(record)]
-        matching = [record for record in matching if not self._support.odd(record)]
+        matching: list[Record] = []
+        odd: list[Record] = []
+        for record in self._tables[collection].values():
+            if self._support.matches(request.where, record):
+                (odd if self._support.odd(record) else matching).append(record)
+        # Of pages without an order only the first carries those to recheck.
+        carries = request.after is None or request.order is not None
+        recheck = [_copy(record) for record in odd] if carries else []
         if request.order is None:
             return self._unordered(matching, recheck, request)
         assert self._support.orders(request.order), "asked for an order that the support refused"
@@ -144,7 +149,7 @@ class RoughBackend:
         most = max(self._page, len(rest) // 50)
         page = [_copy(record) for record in rest[: request.size_up_to(most)]]
         more = len(rest) > len(page)
-        return Page(page, After((_id(page[-1]),)) if more else None, recheck if request.after is None else ())
+        return Page(page, After((_id(page[-1]),)) if more else None, recheck)
 
     async def count(self, collection: str, where: Predicate) -> CountResult:
         """Count what it evaluates exactly."""
