@@ -14,7 +14,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from isthmus.cli._exit import Code, code_of
+from isthmus.cli._errors import Code, code_of
 from isthmus.cli._stores import without_secrets
 from isthmus.errors import IsthmusError
 from tests.cli.conftest import Cli, Ran, command, process
@@ -107,7 +107,7 @@ def test_a_fault_of_ours_is_exit_code_70_and_debug_shows_it(
     cli: Cli, people: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without --debug one line, with it a traceback."""
-    monkeypatch.setattr("isthmus.cli._commands_find.parse_query", lambda text: 1 / 0)
+    monkeypatch.setattr("isthmus.cli._commands.query.parse_query", lambda text: 1 / 0)
 
     one_line(cli("count", people), Code.BUG)
     assert "Traceback" in cli("count", people, "--debug").err

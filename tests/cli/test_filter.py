@@ -14,7 +14,7 @@ from isthmus import Query, QueryError, field
 from isthmus._query.ast import And, Not, Or, Predicate
 from isthmus._query.codec import to_json
 from isthmus.cli._filter import parse_field, parse_filter, parse_query
-from isthmus.cli._tokens import FilterError
+from isthmus.cli._tokenizer import FilterError
 from tests.seeds import drawn
 
 A, B, C = field("a") == 1, field("b") == 2, field("c") == 3

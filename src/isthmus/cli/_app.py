@@ -8,22 +8,15 @@ import typer
 from typer.core import TyperGroup
 
 from isthmus import __version__
-from isthmus.cli import (
-    _commands_files,
-    _commands_find,
-    _commands_proof,
-    _commands_records,
-    _commands_store,
-    _commands_transfer,
-)
+from isthmus.cli._commands import files, parity, query, record, store, transfer
 
 GROUPS = {
-    "a store": _commands_store,
-    "a record": _commands_records,
-    "many records": _commands_find,
-    "files": _commands_files,
-    "two stores": _commands_transfer,
-    "proof": _commands_proof,
+    "a store": store,
+    "a record": record,
+    "many records": query,
+    "files": files,
+    "two stores": transfer,
+    "proof": parity,
 }
 
 

@@ -26,7 +26,7 @@ from isthmus._path import ATTRIBUTES, Path, Root, parse_path
 from isthmus._query.ast import And, Not, Or, Predicate
 from isthmus._query.build import MAX_LEAVES, Field, comparison
 from isthmus._query.codec import from_json
-from isthmus.cli._tokens import FilterError, Token, tokens
+from isthmus.cli._tokenizer import FilterError, Token, tokens
 
 MAX_DEPTH = 100
 _COMPARISONS = {"=": "=", "==": "=", "!=": "!=", "<>": "!=", "<": "<", "<=": "<=", ">": ">", ">=": ">="}

@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from isthmus.cli._exit import Code, CommandError, code_of, message_of
+from isthmus.cli._errors import Code, CommandError, code_of, message_of
 
 
 def run(arguments: list[str]) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from isthmus.cli._exit import MEANINGS
+from isthmus.cli._errors import MEANINGS
 
 _INTRO = """\
 # The command line

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from isthmus import AsyncDatabase, IsthmusError
 from isthmus._core.executor import PoolStats
-from isthmus.cli._show import cell, out, print_json
+from isthmus.cli._output import cell, out, print_json
 from isthmus.cli._stores import Place, database
 
 _BARS = " ▁▂▃▄▅▆▇█"

@@ -15,11 +15,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 
 from isthmus import AsyncDatabase, Collection, ConfigError, UsageError
-from isthmus.cli._commands_files import OnError
-from isthmus.cli._exit import Code, CommandError
+from isthmus.cli._commands.files import OnError
+from isthmus.cli._errors import Code, CommandError
 from isthmus.cli._filter import parse_query
 from isthmus.cli._options import AsJson, Ask, run
-from isthmus.cli._show import cell, note, print_facts, print_json
+from isthmus.cli._output import cell, note, print_facts, print_json
 from isthmus.cli._stores import Place, opened, place
 from isthmus.transfer import Comparison, Difference, Progress, Receipt, copy, differences, repair, verify
 from isthmus.transfer._fields import Transform

@@ -13,9 +13,9 @@ from typing import IO, Any
 import orjson
 
 from isthmus import InvalidRecordError, Record
-from isthmus.cli._cells import ABSENT, from_cell
-from isthmus.cli._parquet import ID, METADATA, read_parquet
-from isthmus.cli._write import Format
+from isthmus.cli._formats.csv import ABSENT, from_cell
+from isthmus.cli._formats.parquet import ID, METADATA, read_parquet
+from isthmus.cli._formats.writer import Format
 
 _ENVELOPE = {"id", "data", "metadata", "version", "created_at", "updated_at"}
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.markup import escape
 
-from isthmus.cli._show import out
+from isthmus.cli._output import out
 
 
 class Level(enum.StrEnum):

@@ -15,13 +15,13 @@ import typer
 
 from isthmus import AsyncDatabase, Collection, NotWrittenError, Outcomes, Record
 from isthmus._values import new_id
-from isthmus.cli._commands_find import built
-from isthmus.cli._exit import Code, CommandError, code_of
+from isthmus.cli._commands.query import built
+from isthmus.cli._errors import Code, CommandError, code_of
+from isthmus.cli._formats.reader import Line, lines
+from isthmus.cli._formats.writer import Format, format_of, writer
 from isthmus.cli._options import AsJson, Ask, CollectionName, run
-from isthmus.cli._read import Line, lines
-from isthmus.cli._show import note, print_json
+from isthmus.cli._output import note, print_json
 from isthmus.cli._stores import Place, opened, place
-from isthmus.cli._write import Format, format_of, writer
 
 _BATCH = 2_000
 _SHOWN = 20

@@ -10,7 +10,7 @@ from typing import IO, Any
 import orjson
 
 from isthmus import MissingExtraError
-from isthmus.cli._columns import Column, Spill
+from isthmus.cli._formats.spill import Column, Spill
 
 ID, METADATA = "_id", "_metadata"
 _ROWS = 5_000

@@ -10,7 +10,7 @@ import uuid
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any
 
-from isthmus.cli.doctor._finding import Finding, ok, warning, wrong
+from isthmus.cli._doctor.finding import Finding, ok, warning, wrong
 
 if TYPE_CHECKING:
     from isthmus import AsyncDatabase

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from isthmus import Collection, Query, Record, __version__, field
-from isthmus.cli._exit import Code, CommandError
+from isthmus.cli._errors import Code, CommandError
 from isthmus.cli._options import AsJson, Ask, Store, run
-from isthmus.cli._show import print_json, print_table
+from isthmus.cli._output import print_json, print_table
 from isthmus.cli._stores import Place, database, place, settings
 
 if TYPE_CHECKING:

@@ -16,10 +16,10 @@ from typing import IO
 import orjson
 
 from isthmus import Record, UsageError
-from isthmus.cli._cells import ABSENT, to_cell
-from isthmus.cli._columns import Spill
-from isthmus.cli._parquet import ID, METADATA, arrow, write_parquet
-from isthmus.cli._show import envelope, out, print_table
+from isthmus.cli._formats.csv import ABSENT, to_cell
+from isthmus.cli._formats.parquet import ID, METADATA, arrow, write_parquet
+from isthmus.cli._formats.spill import Spill
+from isthmus.cli._output import envelope, out, print_table
 
 
 class Format(enum.StrEnum):

@@ -11,10 +11,10 @@ import typer
 from isthmus import Explanation, Query, QueryError
 from isthmus._explain import Node
 from isthmus.cli._filter import parse_field, parse_query
+from isthmus.cli._formats.writer import Format, format_of, writer
 from isthmus.cli._options import AsJson, Ask, CollectionName, Filter, Store, run
-from isthmus.cli._show import note, out, print_json, print_table
+from isthmus.cli._output import note, out, print_json, print_table
 from isthmus.cli._stores import Place, database, opened, place
-from isthmus.cli._write import Format, format_of, writer
 
 TABLE_ROWS = 50
 

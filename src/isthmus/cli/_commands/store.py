@@ -11,9 +11,9 @@ import typer
 from isthmus import AsyncDatabase, UnsupportedError
 from isthmus._core.executor import PoolStats
 from isthmus._core.registry import plugin
-from isthmus.cli._exit import Code, CommandError
+from isthmus.cli._errors import Code, CommandError
 from isthmus.cli._options import AsJson, Ask, CollectionName, Store, run
-from isthmus.cli._show import print_facts, print_json, print_table
+from isthmus.cli._output import print_facts, print_json, print_table
 from isthmus.cli._stores import Place, database, place
 
 COMMANDS = ("ping", "doctor", "stats", "index", "top")
@@ -77,7 +77,7 @@ def doctor(
 
     Exit code 1 if something needs mending; warnings alone give 0.
     """
-    from isthmus.cli.doctor import Finding, Level, examine
+    from isthmus.cli._doctor import Finding, Level, examine
 
     where = place(store, collection, ask=ask)
     findings: list[Finding] = run(examine(where))
@@ -198,6 +198,6 @@ def top(
 
     The pool and the layers are this command's own: they show what a client sees now.
     """
-    from isthmus.cli._top import watch
+    from isthmus.cli._commands.top import watch
 
     run(watch(place(store, collection, ask=ask), every, number, as_json=as_json))

@@ -9,9 +9,9 @@ import orjson
 import typer
 
 from isthmus import QueryError, Record
-from isthmus.cli._exit import Code, CommandError
+from isthmus.cli._errors import Code, CommandError
 from isthmus.cli._options import AsJson, Ask, CollectionName, run
-from isthmus.cli._show import envelope, print_facts, print_json
+from isthmus.cli._output import envelope, print_facts, print_json
 from isthmus.cli._stores import Place, opened, place
 
 Url = Annotated[str, typer.Argument(metavar="STORE", help="The store's URL; -: $ISTHMUS_URL.")]

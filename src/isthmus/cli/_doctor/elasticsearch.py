@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
-from isthmus.cli.doctor._finding import Finding, ok, warning, wrong
+from isthmus.cli._doctor.finding import Finding, ok, warning, wrong
 
 if TYPE_CHECKING:
     from isthmus import AsyncDatabase

@@ -16,18 +16,18 @@ from isthmus import (
     StoreError,
 )
 from isthmus._core.registry import plugin
+from isthmus.cli._doctor import elasticsearch, postgres, s3, sqlite
+from isthmus.cli._doctor.finding import Finding, Level, ok, warning, wrong
 from isthmus.cli._stores import Place, settings
-from isthmus.cli.doctor import _elasticsearch, _postgres, _s3, _sqlite
-from isthmus.cli.doctor._finding import Finding, Level, ok, warning, wrong
 
 _SLOW = 0.1
 _SERVERS = {
-    "postgres": _postgres.server,
-    "elasticsearch": _elasticsearch.server,
-    "s3": _s3.server,
-    "sqlite": _sqlite.server,
+    "postgres": postgres.server,
+    "elasticsearch": elasticsearch.server,
+    "s3": s3.server,
+    "sqlite": sqlite.server,
 }
-_CONFIGS = {"postgres": _postgres.config, "elasticsearch": _elasticsearch.config, "s3": _s3.config}
+_CONFIGS = {"postgres": postgres.config, "elasticsearch": elasticsearch.config, "s3": s3.config}
 
 
 async def examine(place: Place) -> list[Finding]:
