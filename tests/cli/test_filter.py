@@ -90,7 +90,7 @@ def test_text_means_its_predicate(text: str, expected: Predicate | None) -> None
 
 
 @pytest.mark.parametrize(
-    ("text", "at", "message"),
+    ("text", "position", "message"),
     [
         ("age>=", 5, "expected a value, found the end"),
         ("age >= Oslo", 7, 'text needs quotes: "Oslo"'),
@@ -114,14 +114,14 @@ def test_text_means_its_predicate(text: str, expected: Predicate | None) -> None
         ("_id.x = 1", 0, "no parts"),
     ],
 )
-def test_a_wrong_filter_says_where(text: str, at: int, message: str) -> None:
+def test_a_wrong_filter_says_where(text: str, position: int, message: str) -> None:
     """The place is exact and shown by a caret."""
     with pytest.raises(FilterError, match="filter, character") as caught:
         parse_filter(text)
 
     assert message in str(caught.value)
-    assert caught.value.at == at
-    assert str(caught.value).splitlines()[-1] == " " * (at + 2) + "^"
+    assert caught.value.position == position
+    assert str(caught.value).splitlines()[-1] == " " * (position + 2) + "^"
 
 
 def test_json_is_a_filter_too() -> None:

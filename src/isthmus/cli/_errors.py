@@ -1,4 +1,4 @@
-"""Exit codes, and which error gives which."""
+"""The exit code and the message of each error that can end a command."""
 
 from __future__ import annotations
 
@@ -9,17 +9,16 @@ from isthmus import (
     AccessError,
     BatchError,
     ConfigError,
+    DeadlineError,
     IsthmusError,
     RecordError,
-    StoreError,
-    UnsupportedError,
+    UnavailableError,
     UsageError,
 )
-from isthmus.errors import DeadlineError, TransactionError, UnavailableError
 
 
-class Code(enum.IntEnum):
-    """What the command line exits with."""
+class ExitCode(enum.IntEnum):
+    """The exit codes of the command line."""
 
     OK = 0
     NO = 1
@@ -36,75 +35,70 @@ class Code(enum.IntEnum):
 
 
 MEANINGS = {
-    Code.OK: "done, and the answer is yes",
-    Code.NO: "done, and the answer is no: not found, sides differ, the doctor found something",
-    Code.USAGE: "a wrong argument, filter or query",
-    Code.CONFIG: "a wrong setting or URL, or an extra that is not installed",
-    Code.UNREACHABLE: "the store cannot be reached or did not answer in time",
-    Code.ACCESS: "wrong credentials or a missing privilege",
-    Code.RECORDS: "some records were refused: invalid, existing, changed since, an unreadable line",
-    Code.STORE: "the store failed otherwise, or cannot do what was asked",
-    Code.FILES: "a local file cannot be read or written, such as on a full disk",
-    Code.BUG: "a fault of isthmus; --debug shows where",
-    Code.INTERRUPTED: "Ctrl-C",
-    Code.PIPE: "whoever read the output stopped reading",
+    ExitCode.OK: "success; the answer is yes",
+    ExitCode.NO: "success; the answer is no: not found, the sides differ, the doctor found a problem",
+    ExitCode.USAGE: "an invalid argument, filter or query",
+    ExitCode.CONFIG: "an invalid setting or URL, or a missing extra",
+    ExitCode.UNREACHABLE: "the store is unreachable or did not respond in time",
+    ExitCode.ACCESS: "invalid credentials or a missing privilege",
+    ExitCode.RECORDS: "records were rejected: invalid, existing, changed concurrently, or an unreadable line",
+    ExitCode.STORE: "any other failure of the store, or an operation it does not support",
+    ExitCode.FILES: "a local file cannot be read or written, for example because the disk is full",
+    ExitCode.BUG: "a bug in isthmus; --debug prints the traceback",
+    ExitCode.INTERRUPTED: "Ctrl-C",
+    ExitCode.PIPE: "the reader of the output closed the pipe",
 }
 
 
 class CommandError(Exception):
-    """What a command ends with that is no error of the library: a message and an exit code."""
+    """The failure of a command that is not an error of the library: a message and an exit code."""
 
-    def __init__(self, message: str, code: Code) -> None:
+    def __init__(self, message: str, code: ExitCode) -> None:
         super().__init__(message)
         self.code = code
 
 
-def code_of(error: BaseException) -> Code:
-    """Return the exit code of what ended a command."""
+def choose_exit_code(error: BaseException) -> ExitCode:
+    """Return the exit code of a command that this error ended."""
     match error:
         case CommandError():
             return error.code
         case UnavailableError() | DeadlineError():
-            return Code.UNREACHABLE
+            return ExitCode.UNREACHABLE
         case AccessError():
-            return Code.ACCESS
+            return ExitCode.ACCESS
         case ConfigError():
-            return Code.CONFIG
+            return ExitCode.CONFIG
         case UsageError():
-            return Code.USAGE
+            return ExitCode.USAGE
         case RecordError():
-            return Code.RECORDS
+            return ExitCode.RECORDS
         case BatchError():
-            return _code_of_batch(error)
-        case UnsupportedError() | StoreError() | TransactionError() | IsthmusError():
-            return Code.STORE
+            # The first item whose failure is not about its record decides.
+            for outcome in error.outcomes:
+                if isinstance(outcome, IsthmusError) and not isinstance(outcome, RecordError):
+                    return choose_exit_code(outcome)
+            return ExitCode.RECORDS
+        case IsthmusError():
+            return ExitCode.STORE
         case KeyboardInterrupt():
-            return Code.INTERRUPTED
+            return ExitCode.INTERRUPTED
         case BrokenPipeError():
-            return Code.PIPE
+            return ExitCode.PIPE
         case OSError():
-            return Code.FILES
-    return Code.BUG
+            return ExitCode.FILES
+    return ExitCode.BUG
 
 
-def _code_of_batch(error: BatchError) -> Code:
-    """Return the code of the first item that failed for its own sake."""
-    for outcome in error.outcomes:
-        if isinstance(outcome, IsthmusError) and not isinstance(outcome, RecordError):
-            return code_of(outcome)
-    return Code.RECORDS
-
-
-def message_of(error: BaseException) -> str:
-    """Return what happened, for people; more than one line only where a place is pointed at."""
+def describe_error(error: BaseException) -> str:
+    """Return the message to print; a single line, except for a filter error with its caret."""
     match error:
         case OSError() if not isinstance(error, IsthmusError):
-            what = (
-                "no space left on the disk" if error.errno == errno.ENOSPC else error.strerror or str(error)
-            )
-            return f"{error.filename}: {what}" if error.filename else what
+            full = error.errno == errno.ENOSPC
+            reason = "no space left on the disk" if full else error.strerror or str(error)
+            return f"{error.filename}: {reason}" if error.filename else reason
         case KeyboardInterrupt():
             return "interrupted"
-        case Exception() if code_of(error) is Code.BUG:
-            return f"unexpected {type(error).__name__}: {error} (a fault of isthmus; --debug shows where)"
+        case Exception() if choose_exit_code(error) is ExitCode.BUG:
+            return f"unexpected {type(error).__name__}: {error} ({MEANINGS[ExitCode.BUG]})"
     return str(error) or type(error).__name__

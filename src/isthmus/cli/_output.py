@@ -1,4 +1,4 @@
-"""Prints for people: tables, small facts, notes."""
+"""Printing for people and programs: tables, facts, notes, JSON."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Any, Literal
 
 import orjson
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from isthmus import Record
 
 
-def out() -> Console:
-    """Return the console of standard output; no colour where nobody sees it."""
+def make_console() -> Console:
+    """Return a console on standard output; without colour if it is not a terminal."""
     return Console(highlight=False, soft_wrap=False)
 
 
-def note(message: str) -> None:
-    """Say something beside the output."""
+def print_note(message: str) -> None:
+    """Print a message to standard error."""
     sys.stderr.write(message + "\n")
 
 
@@ -29,31 +29,43 @@ def print_json(value: Any) -> None:
     sys.stdout.write(orjson.dumps(value, default=str).decode() + "\n")
 
 
-def print_table(headings: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str | None = None) -> None:
-    """Print rows in columns as wide as the terminal allows."""
-    table = Table(title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
-    held = [list(row) for row in rows]
-    for place, heading in enumerate(headings):
-        numeric = bool(held) and all(type(row[place]) in (int, float) for row in held)
+def build_table(headings: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
+    """Return a table that truncates its cells to the width of the terminal."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for index, heading in enumerate(headings):
+        numeric = bool(rows) and all(type(row[index]) in (int, float) for row in rows)
         justify: Literal["left", "right"] = "right" if numeric else "left"
-        table.add_column(escape(heading), overflow="ellipsis", no_wrap=True, justify=justify)
-    for row in held:
-        table.add_row(*(escape(cell(value)) for value in row))
-    out().print(table)
+        table.add_column(Text(heading), overflow="ellipsis", no_wrap=True, justify=justify)
+    for row in rows:
+        table.add_row(*(Text(format_value(value)) for value in row))
+    return table
 
 
-def print_facts(facts: Iterable[tuple[str, Any]]) -> None:
-    """Print names and values, a line for each; long values wrap below themselves."""
+def print_table(headings: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Print rows under headings."""
+    make_console().print(build_table(headings, rows))
+
+
+def build_facts(facts: Iterable[tuple[str, Any]]) -> Table:
+    """Return a table with a name and a value on each line; long values wrap."""
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in facts:
-        table.add_row(escape(name), escape(cell(value)))
-    out().print(table)
+        table.add_row(Text(name), Text(format_value(value)))
+    return table
 
 
-def cell(value: Any) -> str:
-    """Return a value as it stands in a table: text as it is, the rest as JSON, on one line."""
+def print_facts(facts: Iterable[tuple[str, Any]]) -> None:
+    """Print a name and a value on each line."""
+    make_console().print(build_facts(facts))
+
+
+def format_value(value: Any) -> str:
+    """Return a value as a table shows it: text as it is, anything else as JSON, on one line.
+
+    None and `...`, which stands for an absent field, are empty.
+    """
     if value is None or value is ...:
         return ""
     if isinstance(value, str):
@@ -63,12 +75,14 @@ def cell(value: Any) -> str:
     return str(value)
 
 
-def envelope(record: Record) -> dict[str, Any]:
-    """Return a record as the command line writes it: id, data, metadata, version and times."""
-    shape: dict[str, Any] = {"id": record.id, "data": record.data}
-    if record.metadata:
-        shape["metadata"] = record.metadata
-    shape["version"] = record.version
-    shape["created_at"] = record.created_at
-    shape["updated_at"] = record.updated_at
-    return shape
+def record_to_json(record: Record) -> dict[str, Any]:
+    """Return the JSON object of a record: id, data, metadata if there is any, version and times."""
+    metadata = {"metadata": record.metadata} if record.metadata else {}
+    return {
+        "id": record.id,
+        "data": record.data,
+        **metadata,
+        "version": record.version,
+        "created_at": record.created_at,
+        "updated_at": record.updated_at,
+    }

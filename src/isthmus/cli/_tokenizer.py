@@ -1,4 +1,4 @@
-"""Cuts filter text into tokens, each with its place."""
+"""Splits filter text into tokens, each with its position."""
 
 from __future__ import annotations
 
@@ -8,92 +8,90 @@ from typing import Literal
 
 from isthmus import QueryError
 
-Kind = Literal["name", "text", "number", "op", "json", "end"]
+TokenKind = Literal["name", "text", "number", "op", "end"]
 
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?(?![\w.])")
 _NAME = re.compile(r"[^\W\d][\w\-]*", re.UNICODE)
-_OPS = ("<=", ">=", "!=", "<>", "==", "!~", "(", ")", "[", "]", ",", "=", "<", ">", "~", ".", "&", "|", "!")
+_OPERATOR = re.compile(r"<=|>=|!=|<>|==|!~|[()\[\],=<>~.&|!]")
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\", '"': '"', "'": "'", "`": "`"}
 MAX_LENGTH = 200_000
 
 
 class FilterError(QueryError):
-    """Filter text that has no meaning; `at` is the place, counted from 0."""
+    """Invalid filter text; `position` is the character at fault, counted from 0."""
 
-    def __init__(self, message: str, text: str, at: int) -> None:
-        super().__init__(f"filter, character {at + 1}: {message}")
-        self.at = at
-        self.pointer = _pointer(text, at)
-        """The text around the place with a caret below it, two lines."""
+    def __init__(self, message: str, text: str, position: int) -> None:
+        super().__init__(f"filter, character {position + 1}: {message}")
+        self.position = position
+        self.excerpt = _mark_position(text, position)
+        """Two lines: the text around the position, and a caret below it."""
 
     def __str__(self) -> str:
-        return f"{super().__str__()}\n{self.pointer}"
+        return f"{super().__str__()}\n{self.excerpt}"
 
 
-def _pointer(text: str, at: int) -> str:
-    start = max(0, at - 50)
-    shown = "".join(c if c.isprintable() else " " for c in text[start : at + 25])
-    return f"  {shown}\n  {' ' * (at - start)}^"
+def _mark_position(text: str, position: int) -> str:
+    start = max(0, position - 50)
+    excerpt = "".join(c if c.isprintable() else " " for c in text[start : position + 25])
+    return f"  {excerpt}\n  {' ' * (position - start)}^"
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A word of a filter: `value` is its text without quotes and escapes."""
+    """One token of a filter; `value` is its text without quotes and escapes."""
 
-    kind: Kind
+    kind: TokenKind
     value: str
-    at: int
-    quote: str = ""
+    position: int
 
 
-def tokens(text: str) -> list[Token]:
+def tokenize(text: str) -> list[Token]:
     """Return the tokens of filter text, the last of kind `end`; raises `FilterError`."""
     if len(text) > MAX_LENGTH:
         raise FilterError(f"a filter has at most {MAX_LENGTH} characters", text[:100], 0)
-    found: list[Token] = []
-    at = 0
-    while at < len(text):
-        if text[at].isspace():
-            at += 1
+    tokens: list[Token] = []
+    position = 0
+    while position < len(text):
+        if text[position].isspace():
+            position += 1
             continue
-        token, at = _token(text, at, found[-1] if found else None)
-        found.append(token)
-    found.append(Token("end", "", len(text)))
-    return found
+        token, position = _read_token(text, position, tokens[-1] if tokens else None)
+        tokens.append(token)
+    tokens.append(Token("end", "", len(text)))
+    return tokens
 
 
-def _token(text: str, at: int, before: Token | None) -> tuple[Token, int]:
-    character = text[at]
-    if character in "\"'`":
-        value, end = _quoted(text, at)
-        return Token("text", value, at, character), end
-    if name := _NAME.match(text, at):
-        return Token("name", name.group(), at), name.end()
-    # In items.0 the dot belongs to a path, in x = .5 to a number.
-    in_path = character == "." and before is not None and before.kind in ("name", "text")
-    if not in_path and (number := _NUMBER.match(text, at)):
-        return Token("number", number.group(), at), number.end()
-    for op in _OPS:
-        if text.startswith(op, at):
-            return Token("op", op, at), at + len(op)
-    raise FilterError(f"{character!r} has no meaning here", text, at)
+def _read_token(text: str, start: int, previous: Token | None) -> tuple[Token, int]:
+    """Return the token at `start` and the position after it."""
+    if text[start] in "\"'`":
+        value, end = _read_quoted(text, start)
+        return Token("text", value, start), end
+    if name := _NAME.match(text, start):
+        return Token("name", name.group(), start), name.end()
+    # In items.0 the dot belongs to the path; in x = .5 it belongs to the number.
+    in_path = text[start] == "." and previous is not None and previous.kind in ("name", "text")
+    if not in_path and (number := _NUMBER.match(text, start)):
+        return Token("number", number.group(), start), number.end()
+    if operator := _OPERATOR.match(text, start):
+        return Token("op", operator.group(), start), operator.end()
+    raise FilterError(f"{text[start]!r} has no meaning here", text, start)
 
 
-def _quoted(text: str, start: int) -> tuple[str, int]:
-    """Return quoted text: a backslash is kept unless what follows it is one of the few escapes.
+def _read_quoted(text: str, start: int) -> tuple[str, int]:
+    """Return the quoted text at `start` and the position after it.
 
-    So patterns can be written as they are: `like "50\\%"`, `regex "\\d+"`.
+    A backslash is kept unless it begins one of the known escapes, so that patterns need no double
+    backslashes: `like "50\\%"`, `regex "\\d+"`.
     """
-    quote, at = text[start], start + 1
+    quote, position = text[start], start + 1
     parts: list[str] = []
-    while at < len(text):
-        character = text[at]
+    while position < len(text):
+        character = text[position]
         if character == quote:
-            return "".join(parts), at + 1
-        if character == "\\" and at + 1 < len(text) and text[at + 1] in _ESCAPES:
-            parts.append(_ESCAPES[text[at + 1]])
-            at += 2
-        else:
-            parts.append(character)
-            at += 1
+            return "".join(parts), position + 1
+        if character == "\\" and position + 1 < len(text) and text[position + 1] in _ESCAPES:
+            position += 1
+            character = _ESCAPES[text[position]]
+        parts.append(character)
+        position += 1
     raise FilterError(f"this {quote} is never closed", text, start)

@@ -1,4 +1,4 @@
-"""Commands between files and stores: load and dump."""
+"""Commands between a file and a store: load and dump."""
 
 from __future__ import annotations
 
@@ -13,179 +13,177 @@ from typing import Annotated
 
 import typer
 
-from isthmus import AsyncDatabase, Collection, NotWrittenError, Outcomes, Record
+from isthmus import Collection, NotWrittenError, Record
 from isthmus._values import new_id
-from isthmus.cli._commands.query import built
-from isthmus.cli._errors import Code, CommandError, code_of
-from isthmus.cli._formats.reader import Line, lines
-from isthmus.cli._formats.writer import Format, format_of, writer
-from isthmus.cli._options import AsJson, Ask, CollectionName, run
-from isthmus.cli._output import note, print_json
-from isthmus.cli._stores import Place, opened, place
+from isthmus.cli._commands.query import NO_LIMIT, build_query, write_matches
+from isthmus.cli._errors import CommandError, ExitCode, choose_exit_code
+from isthmus.cli._formats.reader import InputLine, read_lines
+from isthmus.cli._formats.writer import Format, choose_format, open_writer
+from isthmus.cli._options import AsJson, CollectionName, OnError, PromptPassword, RequiredStore
+from isthmus.cli._output import print_json, print_note
+from isthmus.cli._stores import resolve_store, run_on_store
 
 _BATCH = 2_000
-_SHOWN = 20
+_MAX_ERRORS = 1_000
+_MAX_NOTES = 20
 
 
-class OnError(enum.StrEnum):
-    """What a bad record does to the rest."""
-
-    STOP = "stop"
-    SKIP = "skip"
-
-
-class Mode(enum.StrEnum):
-    """How records are written."""
+class LoadMode(enum.StrEnum):
+    """The write that `load` does for each record."""
 
     UPSERT = "upsert"
     CREATE = "create"
 
 
-Url = Annotated[str, typer.Argument(metavar="STORE", help="The store's URL; -: $ISTHMUS_URL.")]
 FileFormat = Annotated[
     Format | None,
-    typer.Option("--format", "-f", show_default=False, help="Else the file's suffix tells."),
+    typer.Option("--format", "-f", show_default=False, help="Default: by the file's suffix."),
+]
+IdField = Annotated[
+    str | None,
+    typer.Option("--id", metavar="FIELD", show_default=False, help="Data field that holds the id."),
+]
+Mode = Annotated[LoadMode, typer.Option("--mode", help="create rejects existing ids.")]
+LineOnError = Annotated[OnError, typer.Option("--on-error", help="Stop at a rejected line, or skip it.")]
+Plain = Annotated[
+    bool, typer.Option("--plain", help="Each line is data, even if it looks like a dumped record.")
 ]
 
 
-COMMANDS = ("load", "dump")
-
-
-def register(app: typer.Typer) -> None:
-    """Add these commands."""
-    app.command()(load)
-    app.command()(dump)
-
-
-@dataclass
-class _Loaded:
-    written: int = 0
-    failed: int = 0
-    errors: list[tuple[int, str]] = field(default_factory=list)
-    stopped: int | None = None
-    code: Code = Code.RECORDS
-
-    def refuse(self, line: int, message: str) -> None:
-        self.failed += 1
-        if len(self.errors) < 1_000:
-            self.errors.append((line, message))
-
-
 def load(
-    store: Url,
+    store: RequiredStore,
     file: Annotated[
         Path, typer.Argument(metavar="FILE", help="JSON lines, CSV or Parquet; -: standard input.")
     ],
     format: FileFormat = None,
-    id_field: Annotated[
-        str | None,
-        typer.Option("--id", metavar="FIELD", show_default=False, help="The data field that is the id."),
-    ] = None,
-    mode: Annotated[Mode, typer.Option("--mode", help="create refuses ids that exist.")] = Mode.UPSERT,
-    on_error: Annotated[OnError, typer.Option("--on-error", help="What a bad line does.")] = OnError.STOP,
+    id_field: IdField = None,
+    mode: Mode = LoadMode.UPSERT,
+    on_error: LineOnError = OnError.STOP,
     collection: CollectionName = None,
     *,
-    plain: Annotated[
-        bool, typer.Option("--plain", help="Each line is data, also if it looks like a dumped record.")
-    ] = False,
+    plain: Plain = False,
     as_json: AsJson = False,
-    ask: Ask = False,
+    prompt: PromptPassword = False,
 ) -> None:
-    """Write the records of a file into a store; bad lines are told by number.
+    """Load the records of a file into a store; rejected lines are listed by number.
 
-    Ids come from a dumped record, a CSV column _id or --id; else new ones are made.
+    The id comes from a dumped record, a CSV column _id or --id; otherwise it is generated.
     """
-    chosen = format_of(file, format, Format.JSONL)
+    chosen = choose_format(file, format, Format.JSONL)
     if chosen is Format.TABLE:
-        raise CommandError("a table cannot be read", Code.USAGE)
-    where = place(store, collection, ask=ask)
+        raise CommandError("a table cannot be loaded", ExitCode.USAGE)
+    address = resolve_store(store, collection, prompt=prompt)
     if str(file) != "-":
-        file.open("rb").close()  # before a store is made for nothing
-    found = lines(file, chosen, id_field=id_field, plain=plain)
-    loaded = _Loaded()
+        file.open("rb").close()  # a missing file must not leave a new store behind
+    lines = read_lines(file, chosen, id_field=id_field, plain=plain)
+    loader = _Loader(mode, on_error)
     try:
-        run(_load(where, found, mode, on_error, loaded))
+        run_on_store(address, lambda target: loader.load(target, lines), writes=True)
     except KeyboardInterrupt:
-        note(f"{loaded.written} records were written before")
+        print_note(f"interrupted after {loader.written} records were written")
         raise
-    name = "standard input" if str(file) == "-" else str(file)
     if as_json:
-        errors = [{"line": line, "message": message} for line, message in loaded.errors]
-        print_json(
-            {"written": loaded.written, "failed": loaded.failed, "stopped": loaded.stopped, "errors": errors}
-        )
+        loader.print_json()
     else:
-        for line, message in loaded.errors[:_SHOWN]:
-            note(f"{name}:{line}: {message}")
-        if len(loaded.errors) > _SHOWN:
-            note(f"… and {loaded.failed - _SHOWN} more")
-        sys.stdout.write(f"{loaded.written} written\n")
-    if loaded.stopped is not None:
-        raise CommandError(
-            f"stopped at line {loaded.stopped}; {loaded.written} records were written"
-            " (--on-error skip goes on)",
-            loaded.code,
-        )
-    if loaded.failed:
-        raise CommandError(f"{loaded.failed} lines were refused, {loaded.written} written", Code.RECORDS)
+        loader.print_summary("standard input" if str(file) == "-" else str(file))
+    loader.raise_if_rejected()
 
 
-async def _load(where: Place, found: Iterator[Line], mode: Mode, on_error: OnError, loaded: _Loaded) -> None:
-    async with opened(where, writes=True) as store:
-        while batch := _next_batch(found):
-            good = []
+@dataclass
+class _Loader:
+    """Writes lines in batches, and counts what was written and rejected."""
+
+    mode: LoadMode
+    on_error: OnError
+    written: int = 0
+    failed: int = 0
+    errors: list[tuple[int, str]] = field(default_factory=list)
+    """Line number and message of the first rejected lines."""
+    stopped: int | None = None
+    """The line at which loading stopped."""
+    exit_code: ExitCode = ExitCode.RECORDS
+
+    async def load(self, target: Collection, lines: Iterator[InputLine]) -> None:
+        """Write lines until they end or one is rejected that stops the load."""
+        while self.stopped is None and (batch := _read_batch(lines)):
+            numbers, records = [], []
             for line in batch:
-                if line.error is not None or line.record is None:
-                    loaded.refuse(line.number, line.error or "")
-                    if on_error is OnError.STOP:
-                        loaded.stopped = line.number
-                        break
-                else:
-                    good.append(line)
-            if good:
-                await _write(store, good, mode, on_error, loaded)
-            if loaded.stopped is not None:
-                return
+                if line.record is not None:
+                    numbers.append(line.number)
+                    records.append(line.record if line.record.id is not None else _add_id(line.record))
+                    continue
+                self._reject(line.number, line.error or "")
+                if self.on_error is OnError.STOP:
+                    self.stopped = line.number
+                    break
+            if records:
+                await self._write(target, numbers, records)
+
+    async def _write(self, target: Collection, numbers: list[int], records: list[Record]) -> None:
+        write = target.create_batch if self.mode is LoadMode.CREATE else target.upsert_batch
+        atomic = None if self.on_error is OnError.STOP else False
+        outcomes = await write(records, on_error="collect", atomic=atomic)
+        self.written += len(outcomes) - len(outcomes.errors)
+        for index, error in outcomes.errors.items():
+            if isinstance(error, NotWrittenError):
+                continue
+            number = numbers[index]
+            self._reject(number, str(error))
+            if self.on_error is OnError.STOP and (self.stopped is None or number < self.stopped):
+                self.stopped = number
+                self.exit_code = choose_exit_code(error)
+
+    def _reject(self, number: int, message: str) -> None:
+        self.failed += 1
+        if len(self.errors) < _MAX_ERRORS:
+            self.errors.append((number, message))
+
+    def print_json(self) -> None:
+        """Print the counts and the rejected lines as JSON."""
+        errors = [{"line": number, "message": message} for number, message in self.errors]
+        print_json(
+            {"written": self.written, "failed": self.failed, "stopped": self.stopped, "errors": errors}
+        )
+
+    def print_summary(self, name: str) -> None:
+        """Print the number of written records, and notes on the first rejected lines of file `name`."""
+        for number, message in self.errors[:_MAX_NOTES]:
+            print_note(f"{name}:{number}: {message}")
+        if len(self.errors) > _MAX_NOTES:
+            print_note(f"… and {self.failed - _MAX_NOTES} more")
+        sys.stdout.write(f"{self.written} written\n")
+
+    def raise_if_rejected(self) -> None:
+        """Raise `CommandError` if a line was rejected."""
+        if self.stopped is not None:
+            raise CommandError(
+                f"stopped at line {self.stopped}; {self.written} records were written"
+                " (--on-error skip continues)",
+                self.exit_code,
+            )
+        if self.failed:
+            raise CommandError(f"{self.failed} lines were rejected, {self.written} written", ExitCode.RECORDS)
 
 
-def _next_batch(found: Iterator[Line]) -> list[Line]:
-    """Read the next lines; Ctrl-C ends a read that waits for a pipe, which asyncio's handler would not."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+def _read_batch(lines: Iterator[InputLine]) -> list[InputLine]:
+    """Read the next lines.
+
+    asyncio's handler of Ctrl-C would wait for a read from a pipe to end; Python's own interrupts it.
+    """
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        return list(islice(found, _BATCH))
+        return list(islice(lines, _BATCH))
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, previous)
 
 
-async def _write(
-    store: AsyncDatabase | Collection, good: list[Line], mode: Mode, on_error: OnError, loaded: _Loaded
-) -> None:
-    """Write a batch, and put each refusal to its line."""
-    records = [_named(line.record) for line in good if line.record is not None]
-    atomic = None if on_error is OnError.STOP else False
-    outcomes: Outcomes[str]
-    if mode is Mode.CREATE:
-        outcomes = await store.create_batch(records, on_error="collect", atomic=atomic)
-    else:
-        outcomes = await store.upsert_batch(records, on_error="collect", atomic=atomic)
-    errors = outcomes.errors
-    loaded.written += len(outcomes) - len(errors)
-    for index, error in errors.items():
-        if isinstance(error, NotWrittenError):
-            continue
-        loaded.refuse(good[index].number, str(error))
-        if on_error is OnError.STOP and (loaded.stopped is None or good[index].number < loaded.stopped):
-            loaded.stopped = good[index].number
-            loaded.code = code_of(error)
-
-
-def _named(record: Record) -> Record:
-    """Return the record with an id: an upsert needs one."""
-    return record if record.id is not None else Record(record.data, id=new_id(), metadata=record.metadata)
+def _add_id(record: Record) -> Record:
+    """Return the record with a generated id: an upsert needs one."""
+    return Record(record.data, id=new_id(), metadata=record.metadata)
 
 
 def dump(
-    store: Url,
+    store: RequiredStore,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="-: standard output.")],
     filter: Annotated[
         str | None,
@@ -198,29 +196,26 @@ def dump(
     collection: CollectionName = None,
     *,
     as_json: AsJson = False,
-    ask: Ask = False,
+    prompt: PromptPassword = False,
 ) -> None:
-    """Write matching records to a file in the order of ids, in bounded memory.
+    """Write matching records to a file in the order of their ids, in bounded memory.
 
-    JSON lines keep everything; CSV and Parquet keep ids, data and metadata. The file gets its
-    name when it is complete.
+    JSON lines contain everything; CSV and Parquet contain ids, data and metadata. The file appears
+    under its name when it is complete.
     """
-    chosen = format_of(file, format, Format.JSONL)
-    where = place(store, collection, ask=ask)
-    count = run(_dump(where, file, chosen, filter, select))
+    chosen = choose_format(file, format, Format.JSONL)
+    address = resolve_store(store, collection, prompt=prompt)
+    query = build_query(filter, limit=NO_LIMIT, select=select)
+
+    async def export(source: Collection) -> int:
+        with open_writer(file, chosen) as writer:
+            await write_matches(source, query, writer)
+        return writer.count
+
+    count = run_on_store(address, export)
     if str(file) == "-":
         return
     if as_json:
         print_json({"written": count, "file": str(file)})
     else:
         sys.stdout.write(f"{count} written to {file}\n")
-
-
-async def _dump(where: Place, file: Path, format: Format, filter: str | None, select: str | None) -> int:
-    query = built(filter, None, 2**62, 0, select)
-    async with opened(where) as store:
-        with writer(file, format) as sink:
-            async with store.stream(query) as records:
-                async for record in records:
-                    sink.add(record)
-            return sink.count

@@ -1,22 +1,25 @@
-"""Commands that find: ls, query, count, agg, explain."""
+"""Commands on many records: ls, query, count, agg, explain."""
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
 import typer
 
-from isthmus import Explanation, Query, QueryError
+from isthmus import Collection, Explanation, Query, QueryError
 from isthmus._explain import Node
 from isthmus.cli._filter import parse_field, parse_query
-from isthmus.cli._formats.writer import Format, format_of, writer
-from isthmus.cli._options import AsJson, Ask, CollectionName, Filter, Store, run
-from isthmus.cli._output import note, out, print_json, print_table
-from isthmus.cli._stores import Place, database, opened, place
+from isthmus.cli._formats.writer import Format, RecordWriter, choose_format, open_writer
+from isthmus.cli._options import AsJson, CollectionName, Filter, PromptPassword, Store
+from isthmus.cli._output import make_console, print_json, print_note, print_table
+from isthmus.cli._stores import open_database, resolve_store, run_on_store
 
 TABLE_ROWS = 50
+# A stream is in the order of ids only if its query has a sort or a limit.
+NO_LIMIT = 2**62
 
 Sort = Annotated[
     str | None,
@@ -26,23 +29,9 @@ Select = Annotated[
     str | None, typer.Option("--select", metavar="FIELDS", show_default=False, help='Such as "name, age".')
 ]
 Limit = Annotated[
-    int | None, typer.Option("--limit", "-n", metavar="N", show_default=False, help="At most N.")
+    int | None, typer.Option("--limit", "-n", metavar="N", show_default=False, help="Return at most N.")
 ]
-Offset = Annotated[
-    int, typer.Option("--offset", metavar="N", show_default=False, help="Leave out the first N.")
-]
-
-
-COMMANDS = ("ls", "query", "count", "agg", "explain")
-
-
-def register(app: typer.Typer) -> None:
-    """Add these commands."""
-    app.command()(ls)
-    app.command()(query)
-    app.command()(count)
-    app.command()(agg)
-    app.command()(explain)
+Offset = Annotated[int, typer.Option("--offset", metavar="N", show_default=False, help="Skip the first N.")]
 
 
 def ls(
@@ -50,10 +39,17 @@ def ls(
     *,
     counts: Annotated[bool, typer.Option("--count", help="Count the records of each.")] = False,
     as_json: AsJson = False,
-    ask: Ask = False,
+    prompt: PromptPassword = False,
 ) -> None:
-    """List the collections that isthmus made in a store."""
-    found = run(_ls(place(store, None, ask=ask), counts=counts))
+    """List the collections that isthmus created in a store."""
+    address = resolve_store(store, prompt=prompt)
+
+    async def list_collections() -> list[tuple[str, int | None]]:
+        async with open_database(address) as db:
+            names = await db.collections()
+            return [(name, await db.collection(name).count() if counts else None) for name in names]
+
+    found = asyncio.run(list_collections())
     if as_json:
         print_json(
             [{"collection": name, "records": n} if counts else {"collection": name} for name, n in found]
@@ -64,28 +60,28 @@ def ls(
         sys.stdout.write("".join(f"{name}\n" for name, _ in found))
 
 
-async def _ls(where: Place, *, counts: bool) -> list[tuple[str, int | None]]:
-    async with database(where) as db:
-        names = await db.collections()
-        return [(name, await db.collection(name).count() if counts else None) for name in names]
-
-
-def built(filter: str | None, sort: str | None, limit: int | None, offset: int, select: str | None) -> Query:
+def build_query(
+    filter: str | None,
+    sort: str | None = None,
+    limit: int | None = None,
+    offset: int = 0,
+    select: str | None = None,
+) -> Query:
     """Return the query of a command's options."""
     query = parse_query(None if filter == "-" else filter)
-    for key in _parts(sort):
-        query = _sorted(query, key)
+    for key in _split_list(sort):
+        query = _add_sort_key(query, key)
     if limit is not None:
         query = query.limit(limit)
     if offset:
         query = query.offset(offset)
     if select is not None:
-        query = query.select(*(parse_field(name) for name in _parts(select)))
+        query = query.select(*(parse_field(name) for name in _split_list(select)))
     return query
 
 
-def _parts(text: str | None) -> list[str]:
-    """Return the parts between commas that are in no quotes."""
+def _split_list(text: str | None) -> list[str]:
+    """Split at the commas outside quotes."""
     parts, quote = [""], ""
     for character in text or "":
         if character == "," and not quote:
@@ -99,7 +95,8 @@ def _parts(text: str | None) -> list[str]:
     return [part.strip() for part in parts if part.strip()]
 
 
-def _sorted(query: Query, key: str) -> Query:
+def _add_sort_key(query: Query, key: str) -> Query:
+    """Sort by a key such as `age desc nulls first` as well."""
     name, direction, nulls = key, "asc", "last"
     words = key.split()
     if len(words) >= 3 and words[-2].lower() == "nulls":
@@ -124,7 +121,7 @@ def query(
     select: Select = None,
     format: Annotated[
         Format | None,
-        typer.Option("--format", "-f", show_default=False, help="Table on a screen, else jsonl."),
+        typer.Option("--format", "-f", show_default=False, help="Default: table on a terminal, else jsonl."),
     ] = None,
     file: Annotated[
         Path | None, typer.Option("--out", "-o", metavar="FILE", show_default=False, help="Write to a file.")
@@ -132,33 +129,40 @@ def query(
     collection: CollectionName = None,
     *,
     as_json: AsJson = False,
-    ask: Ask = False,
+    prompt: PromptPassword = False,
 ) -> None:
     """Print matching records as a table, JSON lines, CSV or Parquet.
 
-    A table without --limit shows the first 50; other formats give all, in bounded memory.
+    A table without --limit shows the first 50 records; other formats contain all of them, written in
+    bounded memory.
     """
     default = Format.TABLE if sys.stdout.isatty() and not as_json else Format.JSONL
-    chosen = Format.JSONL if as_json and format is None else format_of(file, format, default)
-    found = built(filter, sort, limit, offset, select)
-    more = run(_query(place(store, collection, ask=ask), found, chosen, file))
-    if more:
-        note(f"the first {TABLE_ROWS}; there are more: --limit N, or --format jsonl for all")
+    chosen = Format.JSONL if as_json and format is None else choose_format(file, format, default)
+    found = build_query(filter, sort, limit, offset, select)
+    max_rows = TABLE_ROWS if chosen is Format.TABLE and found.count is None else None
+    if found.count is None:
+        found = found.limit(NO_LIMIT if max_rows is None else max_rows + 1)
+    columns = [path.keys[0] for path in found.fields or () if path.keys]
+
+    async def export(source: Collection) -> bool:
+        with open_writer(file, chosen, columns) as writer:
+            return await write_matches(source, found, writer, max_rows)
+
+    complete = run_on_store(resolve_store(store, collection, prompt=prompt), export)
+    if not complete:
+        print_note(f"only the first {TABLE_ROWS}; there are more: --limit N, or --format jsonl for all")
 
 
-async def _query(where: Place, query: Query, format: Format, file: Path | None) -> bool:
-    cut = format is Format.TABLE and query.count is None
-    # By id if nothing else is said, so that two runs agree.
-    asked = query.limit(TABLE_ROWS + 1 if cut else 2**62 if query.count is None else query.count)
-    async with opened(where) as store:
-        first = [path.keys[0] for path in query.fields or () if path.keys]
-        with writer(file, format, first) as sink:
-            async with store.stream(asked) as records:
-                async for record in records:
-                    if cut and sink.count == TABLE_ROWS:
-                        return True
-                    sink.add(record)
-    return False
+async def write_matches(
+    source: Collection, query: Query, writer: RecordWriter, max_rows: int | None = None
+) -> bool:
+    """Write the matching records, at most `max_rows`; return whether those were all."""
+    async with source.stream(query) as records:
+        async for record in records:
+            if writer.count == max_rows:
+                return False
+            writer.add(record)
+    return True
 
 
 def count(
@@ -167,20 +171,16 @@ def count(
     collection: CollectionName = None,
     *,
     as_json: AsJson = False,
-    ask: Ask = False,
+    prompt: PromptPassword = False,
 ) -> None:
-    """Print how many records match."""
-    found = built(filter, None, None, 0, None)
-    number = run(_count(place(store, collection, ask=ask), found))
+    """Print the number of matching records."""
+    found = build_query(filter)
+    address = resolve_store(store, collection, prompt=prompt)
+    number = run_on_store(address, lambda source: source.count(found))
     if as_json:
         print_json({"count": number})
     else:
         sys.stdout.write(f"{number}\n")
-
-
-async def _count(where: Place, query: Query) -> int:
-    async with opened(where) as store:
-        return await store.count(query)
 
 
 def agg(
@@ -198,31 +198,31 @@ def agg(
     collection: CollectionName = None,
     *,
     as_json: AsJson = False,
-    ask: Ask = False,
+    prompt: PromptPassword = False,
 ) -> None:
-    """Compute count, sum, avg, min, max, by groups if asked; --col may be repeated."""
-    wanted = dict(_column(text) for text in columns or ["count"])
-    found = built(filter, None, None, 0, None)
-    rows = run(_agg(place(store, collection, ask=ask), found, _parts(by), wanted))
+    """Compute count, sum, avg, min, max, optionally by group.
+
+    --col may be repeated.
+    """
+    measures = dict(_parse_measure(text) for text in columns or ["count"])
+    found = build_query(filter)
+    address = resolve_store(store, collection, prompt=prompt)
+    groups = [parse_field(name) for name in _split_list(by)]
+    rows = run_on_store(address, lambda source: source.aggregate(found, by=groups, **measures))
     if as_json:
         print_json(rows)
     else:
-        headings = list(rows[0]) if rows else list(wanted)
-        print_table(headings, [list(row.values()) for row in rows])
+        print_table(list(rows[0]) if rows else list(measures), [list(row.values()) for row in rows])
 
 
-async def _agg(where: Place, query: Query, by: list[str], columns: dict[str, Any]) -> list[dict[str, Any]]:
-    async with opened(where) as store:
-        return await store.aggregate(query, by=[parse_field(name) for name in by], **columns)
-
-
-def _column(text: str) -> tuple[str, Any]:
-    name, equals, what = text.rpartition("=") if "=" in text else ("", "", text)
-    function, colon, of = what.partition(":")
-    if not function or (equals and not name) or (colon and not of):
+def _parse_measure(text: str) -> tuple[str, Any]:
+    """Return the name and the measure of a column such as `total=sum:price`."""
+    name, equals, measure = text.rpartition("=") if "=" in text else ("", "", text)
+    function, colon, path = measure.partition(":")
+    if not function or (equals and not name) or (colon and not path):
         raise QueryError(f"--col {text!r}: expected count, sum:price or total=sum:price")
-    label = name or (f"{function}_{of}" if of else function)
-    return label, (function, parse_field(of)) if of else function
+    label = name or (f"{function}_{path}" if path else function)
+    return label, (function, parse_field(path)) if path else function
 
 
 def explain(
@@ -233,31 +233,27 @@ def explain(
     collection: CollectionName = None,
     *,
     as_json: AsJson = False,
-    ask: Ask = False,
+    prompt: PromptPassword = False,
 ) -> None:
-    """Show what runs at the store, what is judged here, and the index used."""
-    found = built(filter, sort, limit, 0, None)
-    plan = run(_explain(place(store, collection, ask=ask), found))
+    """Show what the store evaluates, what runs client-side, and the index used."""
+    found = build_query(filter, sort, limit)
+    address = resolve_store(store, collection, prompt=prompt)
+    plan = run_on_store(address, lambda source: source.explain(found))
     if as_json:
-        print_json(_plan_json(plan))
+        print_json(_plan_to_json(plan))
     else:
         _print_plan(plan)
 
 
-async def _explain(where: Place, query: Query) -> Explanation:
-    async with opened(where) as store:
-        return await store.explain(query)
-
-
-def _plan_json(plan: Explanation) -> dict[str, Any]:
-    def node(part: Node) -> dict[str, Any]:
-        shape: dict[str, Any] = {"condition": part.label, "grade": part.pushdown.name}
-        return {**shape, "parts": [node(p) for p in part.parts]} if part.parts else shape
+def _plan_to_json(plan: Explanation) -> dict[str, Any]:
+    def convert(node: Node) -> dict[str, Any]:
+        document: dict[str, Any] = {"condition": node.label, "grade": node.pushdown.name}
+        return {**document, "parts": [convert(part) for part in node.parts]} if node.parts else document
 
     return {
         "backend": plan.backend,
         "exact": plan.exact,
-        "tree": node(plan.tree),
+        "tree": convert(plan.tree),
         "pushed": plan.pushed,
         "residual": plan.residual,
         "order": plan.order,
@@ -268,8 +264,11 @@ def _plan_json(plan: Explanation) -> dict[str, Any]:
     }
 
 
-_STYLES = {"EXACT": "green", "SUPERSET": "yellow", "NONE": "red"}
-_WHERE = {"EXACT": "at the store", "SUPERSET": "narrowed at the store, judged here", "NONE": "judged here"}
+_EVALUATION = {
+    "EXACT": "[green]at the store[/]",
+    "SUPERSET": "[yellow]narrowed at the store, rechecked client-side[/]",
+    "NONE": "[red]client-side[/]",
+}
 
 
 def _print_plan(plan: Explanation) -> None:
@@ -277,16 +276,15 @@ def _print_plan(plan: Explanation) -> None:
     from rich.tree import Tree
 
     def grow(tree: Tree, node: Node) -> None:
-        style = _STYLES[node.pushdown.name]
-        branch = tree.add(f"{escape(node.label)}  [{style}]{_WHERE[node.pushdown.name]}[/]")
+        branch = tree.add(f"{escape(node.label)}  {_EVALUATION[node.pushdown.name]}")
         for part in node.parts:
             grow(branch, part)
 
-    where = "[green]all at the store[/]" if plan.exact else "[yellow]partly on this side[/]"
+    where = "[green]entirely at the store[/]" if plan.exact else "[yellow]partly client-side[/]"
     tree = Tree(f"[bold]{escape(plan.backend)}[/]: {where}")
     grow(tree, plan.tree)
-    side = "[green]at the store[/]" if plan.order_pushed else "[yellow]sorted here[/]"
-    tree.add(f"order: {escape(plan.order)}  {side}")
+    where = "[green]at the store[/]" if plan.order_pushed else "[yellow]sorted client-side[/]"
+    tree.add(f"order: {escape(plan.order)}  {where}")
     tree.add(f"index: {escape(plan.index or 'none')}")
     tree.add("native").add(escape(plan.native))
-    out().print(tree)
+    make_console().print(tree)

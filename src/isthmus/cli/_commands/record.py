@@ -1,4 +1,4 @@
-"""Commands for one record: get, put, update, delete."""
+"""Commands on single records: get, put, update, delete."""
 
 from __future__ import annotations
 
@@ -8,106 +8,88 @@ from typing import Annotated, Any
 import orjson
 import typer
 
-from isthmus import QueryError, Record
-from isthmus.cli._errors import Code, CommandError
-from isthmus.cli._options import AsJson, Ask, CollectionName, run
-from isthmus.cli._output import envelope, print_facts, print_json
-from isthmus.cli._stores import Place, opened, place
+from isthmus import Collection, QueryError, Record
+from isthmus.cli._errors import CommandError, ExitCode
+from isthmus.cli._options import AsJson, CollectionName, PromptPassword, RequiredStore
+from isthmus.cli._output import print_facts, print_json, record_to_json
+from isthmus.cli._stores import resolve_store, run_on_store
 
-Url = Annotated[str, typer.Argument(metavar="STORE", help="The store's URL; -: $ISTHMUS_URL.")]
-Id = Annotated[str, typer.Argument(metavar="ID", help="The record's id.")]
-Data = Annotated[
-    str, typer.Argument(metavar="JSON", help="The data as a JSON object; -: from standard input.")
-]
+Id = Annotated[str, typer.Argument(metavar="ID", help="Id of the record.")]
+Ids = Annotated[list[str], typer.Argument(metavar="ID...", help="Ids of the records.")]
+Data = Annotated[str, typer.Argument(metavar="JSON", help="Data as a JSON object; -: standard input.")]
 Metadata = Annotated[
-    str | None, typer.Option("--metadata", metavar="JSON", show_default=False, help="The metadata.")
+    str | None,
+    typer.Option("--metadata", metavar="JSON", show_default=False, help="Metadata as a JSON object."),
 ]
 IfVersion = Annotated[
     str | None,
-    typer.Option("--if-version", metavar="V", show_default=False, help="Only if it is at this version."),
+    typer.Option("--if-version", metavar="V", show_default=False, help="Only if this is its version."),
 ]
 
 
-COMMANDS = ("get", "put", "update", "delete")
-
-
-def register(app: typer.Typer) -> None:
-    """Add these commands."""
-    app.command()(get)
-    app.command()(put)
-    app.command()(update)
-    app.command()(delete)
-
-
 def get(
-    store: Url,
-    ids: Annotated[list[str], typer.Argument(metavar="ID...", help="The records' ids.")],
+    store: RequiredStore,
+    ids: Ids,
     collection: CollectionName = None,
     *,
     as_json: AsJson = False,
-    ask: Ask = False,
+    prompt: PromptPassword = False,
 ) -> None:
-    """Print records by id; exit code 1 if one is not there."""
-    records = run(_get(place(store, collection, ask=ask), ids))
+    """Print records by id; exit code 1 if one does not exist."""
+    address = resolve_store(store, collection, prompt=prompt)
+    records = run_on_store(address, lambda target: target.get_batch(ids))
     for record in records:
-        if record is None:
-            continue
-        if as_json:
-            print_json(envelope(record))
-        else:
-            _print(record)
-    missing = [id for id, record in zip(ids, records, strict=True) if record is None]
+        if record is not None and as_json:
+            print_json(record_to_json(record))
+        elif record is not None:
+            _print_record(record)
+    _require_found(ids, [record is not None for record in records])
+
+
+def _print_record(record: Record) -> None:
+    metadata = [(f"_metadata.{key}", value) for key, value in record.metadata.items()]
+    attributes = [("_version", record.version), ("_updated_at", record.updated_at)]
+    print_facts([("_id", record.id), *record.data.items(), *metadata, *attributes])
+
+
+def _require_found(ids: list[str], found: list[bool]) -> None:
+    missing = [id for id, exists in zip(ids, found, strict=True) if not exists]
     if missing:
-        raise CommandError(f"no record has the id {', '.join(map(repr, missing))}", Code.NO)
-
-
-def _print(record: Record) -> None:
-    facts: list[tuple[str, Any]] = [("_id", record.id), *record.data.items()]
-    facts += [(f"_metadata.{key}", value) for key, value in record.metadata.items()]
-    facts += [("_version", record.version), ("_updated_at", record.updated_at)]
-    print_facts(facts)
-
-
-async def _get(where: Place, ids: list[str]) -> list[Record | None]:
-    async with opened(where) as store:
-        return await store.get_batch(ids)
+        raise CommandError(f"no record has the id {', '.join(map(repr, missing))}", ExitCode.NO)
 
 
 def put(
-    store: Url,
+    store: RequiredStore,
     id: Id,
     data: Data,
     metadata: Metadata = None,
     collection: CollectionName = None,
     *,
-    create: Annotated[bool, typer.Option("--create", help="Refuse an id that exists.")] = False,
-    replace: Annotated[bool, typer.Option("--replace", help="Refuse an id that does not exist.")] = False,
+    create: Annotated[bool, typer.Option("--create", help="Fail if the id exists.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Fail if the id does not exist.")] = False,
     if_version: IfVersion = None,
     as_json: AsJson = False,
-    ask: Ask = False,
+    prompt: PromptPassword = False,
 ) -> None:
-    """Write a whole record whether its id exists or not; print id and new version."""
+    """Create or replace a record; print its id and new version."""
     if create and (replace or if_version):
-        raise QueryError("--create goes with neither --replace nor --if-version")
-    record = Record(_object(data, "JSON"), metadata=_object(metadata, "--metadata") if metadata else None)
-    version = run(_put(place(store, collection, ask=ask), id, record, create, replace, if_version))
-    _wrote(id, version, as_json=as_json)
+        raise QueryError("--create excludes --replace and --if-version")
+    record = _parse_record(data, metadata)
 
-
-async def _put(
-    where: Place, id: str, record: Record, create: bool, replace: bool, if_version: str | None
-) -> str | None:
-    async with opened(where, writes=True) as store:
+    async def write(target: Collection) -> str | None:
         if create:
-            await store.create(Record(record.data, id=id, metadata=record.metadata))
+            await target.create(Record(record.data, id=id, metadata=record.metadata))
             return None
         if replace:
-            return await store.replace(id, record, if_version=if_version)
-        return await store.upsert(id, record, if_version=if_version)
+            return await target.replace(id, record, if_version=if_version)
+        return await target.upsert(id, record, if_version=if_version)
+
+    address = resolve_store(store, collection, prompt=prompt)
+    _print_written(id, run_on_store(address, write, writes=True), as_json=as_json)
 
 
 def update(
-    store: Url,
+    store: RequiredStore,
     id: Id,
     data: Data,
     metadata: Metadata = None,
@@ -115,57 +97,56 @@ def update(
     *,
     if_version: IfVersion = None,
     as_json: AsJson = False,
-    ask: Ask = False,
+    prompt: PromptPassword = False,
 ) -> None:
-    """Merge top-level keys into a record; null stores null; print id and new version."""
-    patch = Record(_object(data, "JSON"), metadata=_object(metadata, "--metadata") if metadata else None)
-    version = run(_update(place(store, collection, ask=ask), id, patch, if_version))
-    _wrote(id, version, as_json=as_json)
+    """Merge top-level keys into a record; print its id and new version.
 
-
-async def _update(where: Place, id: str, patch: Record, if_version: str | None) -> str:
-    async with opened(where, writes=True) as store:
-        return await store.update(id, patch, if_version=if_version)
+    A null is stored as null.
+    """
+    patch = _parse_record(data, metadata)
+    address = resolve_store(store, collection, prompt=prompt)
+    version = run_on_store(
+        address, lambda target: target.update(id, patch, if_version=if_version), writes=True
+    )
+    _print_written(id, version, as_json=as_json)
 
 
 def delete(
-    store: Url,
-    ids: Annotated[list[str], typer.Argument(metavar="ID...", help="The records' ids.")],
+    store: RequiredStore,
+    ids: Ids,
     collection: CollectionName = None,
     *,
     as_json: AsJson = False,
-    ask: Ask = False,
+    prompt: PromptPassword = False,
 ) -> None:
-    """Delete records by id; exit code 1 if one was not there."""
-    found = run(_delete(place(store, collection, ask=ask), ids))
+    """Delete records by id; exit code 1 if one does not exist."""
+    address = resolve_store(store, collection, prompt=prompt)
+    found = list(run_on_store(address, lambda target: target.delete_batch(ids), writes=True))
     if as_json:
         print_json(dict(zip(ids, found, strict=True)))
     else:
         sys.stdout.write(f"{sum(found)} deleted\n")
-    missing = [id for id, there in zip(ids, found, strict=True) if not there]
-    if missing:
-        raise CommandError(f"no record had the id {', '.join(map(repr, missing))}", Code.NO)
+    _require_found(ids, found)
 
 
-async def _delete(where: Place, ids: list[str]) -> list[bool]:
-    async with opened(where, writes=True) as store:
-        return list(await store.delete_batch(ids))
+def _parse_record(data: str, metadata: str | None) -> Record:
+    return Record(
+        _parse_object(data, "JSON"), metadata=_parse_object(metadata, "--metadata") if metadata else None
+    )
 
 
-def _object(text: str, what: str) -> dict[str, Any]:
-    """Return the object of a JSON argument."""
-    if text == "-":
-        text = sys.stdin.read()
+def _parse_object(text: str, parameter: str) -> dict[str, Any]:
+    """Return the JSON object that a command's parameter holds, or `-` for standard input."""
     try:
-        value = orjson.loads(text)
+        value = orjson.loads(sys.stdin.read() if text == "-" else text)
     except orjson.JSONDecodeError as error:
-        raise QueryError(f"{what}: not JSON, character {error.pos + 1}: {error.msg}") from None
+        raise QueryError(f"{parameter}: not JSON, character {error.pos + 1}: {error.msg}") from None
     if not isinstance(value, dict):
-        raise QueryError(f'{what}: expected an object such as \'{{"name": "Ada"}}\'')
+        raise QueryError(f'{parameter}: expected an object such as \'{{"name": "Ada"}}\'')
     return value
 
 
-def _wrote(id: str, version: str | None, *, as_json: bool) -> None:
+def _print_written(id: str, version: str | None, *, as_json: bool) -> None:
     if as_json:
         print_json({"id": id, "version": version} if version else {"id": id})
     else:

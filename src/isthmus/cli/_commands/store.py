@@ -1,69 +1,55 @@
-"""Commands about a store: ping, doctor, stats, index, top."""
+"""Commands on a store as a whole: ping, doctor, stats, index."""
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import time
 from typing import Annotated, Any
 
 import typer
 
-from isthmus import AsyncDatabase, UnsupportedError
-from isthmus._core.executor import PoolStats
-from isthmus._core.registry import plugin
-from isthmus.cli._errors import Code, CommandError
-from isthmus.cli._options import AsJson, Ask, CollectionName, Store, run
+from isthmus import UnsupportedError
+from isthmus.cli._errors import CommandError, ExitCode
+from isthmus.cli._filter import parse_field
+from isthmus.cli._options import AsJson, CollectionName, PromptPassword, Store
 from isthmus.cli._output import print_facts, print_json, print_table
-from isthmus.cli._stores import Place, database, place
-
-COMMANDS = ("ping", "doctor", "stats", "index", "top")
-
-
-def register(app: typer.Typer) -> None:
-    """Add these commands."""
-    app.command()(ping)
-    app.command()(doctor)
-    app.command()(stats)
-    app.command()(index)
-    app.command()(top)
+from isthmus.cli._stores import StoreAddress, open_database, pool_to_json, resolve_store, time_pings
 
 
 def ping(
     store: Store = None,
-    number: Annotated[int, typer.Option("--number", "-n", metavar="N", min=1, help="How often.")] = 3,
+    number: Annotated[int, typer.Option("--number", "-n", metavar="N", min=1, help="Round trips.")] = 3,
     collection: CollectionName = None,
     *,
     as_json: AsJson = False,
-    ask: Ask = False,
+    prompt: PromptPassword = False,
 ) -> None:
-    """Connect, and time the cheapest round trips that need the store to work."""
-    where = place(store, collection, ask=ask)
-    backend, connected, trips = run(_ping(where, number))
-    shape = {
-        "backend": backend,
-        "store": where.shown,
-        "connect_ms": round(connected * 1e3, 2),
-        "ping_ms": [round(trip * 1e3, 2) for trip in trips],
-    }
+    """Connect, and time the cheapest round trips that need a working store."""
+    address = resolve_store(store, collection, prompt=prompt)
+    backend, connect_ms, ping_ms = asyncio.run(_ping(address, number))
     if as_json:
-        print_json(shape)
+        print_json(
+            {
+                "backend": backend,
+                "store": address.display_name,
+                "connect_ms": round(connect_ms, 2),
+                "ping_ms": [round(duration, 2) for duration in ping_ms],
+            }
+        )
     else:
         sys.stdout.write(
-            f"{backend} {where.shown} works: connected in {connected * 1e3:.1f} ms,"
-            f" round trip {min(trips) * 1e3:.2f} ms\n"
+            f"{backend} {address.display_name} works: connected in {connect_ms:.1f} ms,"
+            f" round trip {min(ping_ms):.2f} ms\n"
         )
 
 
-async def _ping(where: Place, number: int) -> tuple[str, float, list[float]]:
+async def _ping(address: StoreAddress, number: int) -> tuple[str, float, list[float]]:
+    """Return the backend, and how many milliseconds connecting and each round trip took."""
     start = time.perf_counter()
-    async with database(where) as db:
-        connected = time.perf_counter() - start
-        trips = []
-        for _ in range(number):
-            start = time.perf_counter()
-            await db.ping()
-            trips.append(time.perf_counter() - start)
-        return db.backend, connected, trips
+    async with open_database(address) as db:
+        connect_ms = (time.perf_counter() - start) * 1e3
+        return db.backend, connect_ms, [duration async for duration in time_pings(db, number)]
 
 
 def doctor(
@@ -71,62 +57,64 @@ def doctor(
     collection: CollectionName = None,
     *,
     as_json: AsJson = False,
-    ask: Ask = False,
+    prompt: PromptPassword = False,
 ) -> None:
-    """Check a store and its settings: what is wrong and how to mend it.
+    """Check a store and its settings; each problem is shown with a fix.
 
-    Exit code 1 if something needs mending; warnings alone give 0.
+    Exit code 1 if there is a problem; warnings alone give 0.
     """
-    from isthmus.cli._doctor import Finding, Level, examine
+    from isthmus.cli._doctor import Level, examine_store
 
-    where = place(store, collection, ask=ask)
-    findings: list[Finding] = run(examine(where))
+    findings = asyncio.run(examine_store(resolve_store(store, collection, prompt=prompt)))
     if as_json:
         print_json([finding.to_json() for finding in findings])
     else:
         for finding in findings:
-            finding.show()
-    wrong = [finding for finding in findings if finding.level is Level.WRONG]
-    if wrong:
-        raise CommandError(f"{len(wrong)} of {len(findings)} checks found something wrong", Code.NO)
+            finding.print()
+    problems = sum(finding.level is Level.WRONG for finding in findings)
+    if problems:
+        raise CommandError(f"{problems} of {len(findings)} checks found a problem", ExitCode.NO)
 
 
 def stats(
-    store: Store = None, collection: CollectionName = None, *, as_json: AsJson = False, ask: Ask = False
+    store: Store = None,
+    collection: CollectionName = None,
+    *,
+    as_json: AsJson = False,
+    prompt: PromptPassword = False,
 ) -> None:
-    """Print what a store can do, how full it is, and the state of the pool."""
-    shape = run(_stats(place(store, collection, ask=ask)))
+    """Print a store's capabilities, number of records, and the state of the pool."""
+    document = asyncio.run(_stats(resolve_store(store, collection, prompt=prompt)))
     if as_json:
-        print_json(shape)
+        print_json(document)
         return
-    facts = [(key, value) for key, value in shape.items() if not isinstance(value, dict)]
+    facts = [(key, value) for key, value in document.items() if not isinstance(value, dict)]
     for group in ("capabilities", "pool", "settings"):
-        facts += [(f"{group}.{key}", value) for key, value in shape[group].items()]
+        facts += [(f"{group}.{key}", value) for key, value in document[group].items()]
     print_facts(facts)
 
 
-async def _stats(where: Place) -> dict[str, Any]:
-    async with database(where) as db:
+async def _stats(address: StoreAddress) -> dict[str, Any]:
+    async with open_database(address) as db:
         await db.ping()
-        snapshot = db.stats()
-        settings = {
-            key: f"{_plain(value)} ({origin})"
-            for key, (value, origin) in db.config.explain().items()
-            if origin != "default"
-        }
+        stats = db.stats()
         return {
-            "backend": snapshot.backend,
-            "store": where.shown,
+            "backend": stats.backend,
+            "store": address.display_name,
             "collection": db.collection_name,
             "records": await db.count(),
-            "capabilities": {k: _plain(v) for k, v in db.capabilities.differing().items()},
-            "pool": {name: getattr(snapshot.pool, name) for name in PoolStats.__annotations__},
-            "layers": snapshot.layers,
-            "settings": settings,
+            "capabilities": {k: _to_json(v) for k, v in db.capabilities.differing().items()},
+            "pool": pool_to_json(stats.pool),
+            "layers": stats.layers,
+            "settings": {
+                key: f"{_to_json(value)} ({origin})"
+                for key, (value, origin) in db.config.explain().items()
+                if origin != "default"
+            },
         }
 
 
-def _plain(value: Any) -> Any:
+def _to_json(value: Any) -> Any:
     if isinstance(value, frozenset | set):
         return sorted(value)
     return value if isinstance(value, bool | int | float | str | list | dict | None) else str(value)
@@ -137,67 +125,35 @@ def index(
     fields: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="FIELD...", show_default=False, help="Fields to index; none: show what is declared."
+            metavar="FIELD...", show_default=False, help="Fields to index; none: list the declared ones."
         ),
     ] = None,
     collection: CollectionName = None,
     *,
     as_json: AsJson = False,
-    ask: Ask = False,
+    prompt: PromptPassword = False,
 ) -> None:
-    """Make fields fast to filter and sort by, where the store has declared indexes.
+    """Build indexes, which make filters and sorts on their fields fast.
 
-    The indexes are built now; keep them by naming them in the config too (indexes=...).
+    To keep an index, name its field in the configuration too (indexes=...).
     """
-    made = run(_index(place(store, collection, ask=ask), fields or []))
+    indexes = asyncio.run(_index(resolve_store(store, collection, prompt=prompt), fields or []))
     if as_json:
-        print_json(made)
+        print_json(indexes)
     else:
         unused = "none now: with few records a scan is faster"
-        print_table(["field", "index that = uses"], [(name, used or unused) for name, used in made.items()])
+        rows = [(field, index or unused) for field, index in indexes.items()]
+        print_table(["field", "index that = uses"], rows)
 
 
-async def _index(where: Place, fields: list[str]) -> dict[str, str | None]:
-    from isthmus.cli._filter import parse_field
-    from isthmus.cli._stores import settings
-
-    wanted = [parse_field(name) for name in fields]
-    given: dict[str, Any] = dict(settings(where, writes=bool(fields)))
-    if fields:
-        given["indexes"] = fields
-    chosen = plugin(where.url.split("://", 1)[0])
-    if not chosen.capabilities.indexes:
-        raise UnsupportedError(f"{chosen.name} has no declared indexes", capability="indexes")
-    db = await AsyncDatabase.open(where.url, given)
-    try:
-        declared = list(getattr(db.config, "indexes", ()))
-        used: dict[str, str | None] = {}
-        for name, path in zip(fields, wanted, strict=True):
-            used[name] = (await db.explain(path == 1)).index
-        for name in declared:
+async def _index(address: StoreAddress, fields: list[str]) -> dict[str, str | None]:
+    """Declare indexes on these fields, and return the index that an equality on each field uses."""
+    paths = [parse_field(name) for name in fields]
+    if not address.plugin.capabilities.indexes:
+        raise UnsupportedError(f"{address.plugin.name} has no declared indexes", capability="indexes")
+    settings = {"indexes": fields} if fields else {}
+    async with open_database(address, settings, writes=bool(fields)) as db:
+        used = {name: (await db.explain(path == 1)).index for name, path in zip(fields, paths, strict=True)}
+        for name in getattr(db.config, "indexes", ()):
             used.setdefault(str(name), None)
         return used
-    finally:
-        await db.close()
-
-
-def top(
-    store: Store = None,
-    every: Annotated[
-        float, typer.Option("--every", metavar="S", min=0.05, help="Seconds between looks.")
-    ] = 1.0,
-    number: Annotated[
-        int | None, typer.Option("--number", "-n", metavar="N", show_default=False, help="End after N looks.")
-    ] = None,
-    collection: CollectionName = None,
-    *,
-    as_json: AsJson = False,
-    ask: Ask = False,
-) -> None:
-    """Watch a store: round trips, records, the pool, layers, sessions; Ctrl-C ends.
-
-    The pool and the layers are this command's own: they show what a client sees now.
-    """
-    from isthmus.cli._commands.top import watch
-
-    run(watch(place(store, collection, ask=ask), every, number, as_json=as_json))

@@ -1,78 +1,97 @@
-"""Watches a store: what a client sees of it now, look after look."""
+"""The command top: the state of a store as a client sees it, refreshed until interrupted."""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from bisect import insort
 from collections import deque
 from contextlib import nullcontext
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from rich.console import Group
 from rich.live import Live
-from rich.markup import escape
-from rich.table import Table
 from rich.text import Text
 
 from isthmus import AsyncDatabase, IsthmusError
-from isthmus._core.executor import PoolStats
-from isthmus.cli._output import cell, out, print_json
-from isthmus.cli._stores import Place, database
+from isthmus.cli._options import AsJson, CollectionName, PromptPassword, Store
+from isthmus.cli._output import build_facts, build_table, format_value, make_console, print_json
+from isthmus.cli._stores import StoreAddress, open_database, pool_to_json, resolve_store, time_pings
 
 _BARS = " ▁▂▃▄▅▆▇█"
-_PROBES = 5
+_PINGS = 5
+_HISTORY = 40
 _SESSIONS = """
 SELECT application_name, count(*), count(*) FILTER (WHERE state = 'active'),
   count(*) FILTER (WHERE wait_event_type = 'Lock'),
   coalesce(max(extract(epoch FROM clock_timestamp() - xact_start)), 0)::float8
 FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend'
 GROUP BY 1 ORDER BY 2 DESC LIMIT 6"""
+_SESSION_HEADINGS = ("application", "sessions", "active", "waiting for a lock", "oldest transaction")
 
 
-async def watch(place: Place, every: float, number: int | None, *, as_json: bool) -> None:
-    """Look again and again; with `as_json` print each look as a line."""
-    async with database(place) as db:
-        looks: deque[dict[str, Any]] = deque(maxlen=40)
-        console = out()
-        live = (
-            nullcontext()
-            if as_json
-            else Live(console=console, auto_refresh=False, screen=console.is_terminal)
-        )
+def top(
+    store: Store = None,
+    interval: Annotated[
+        float, typer.Option("--every", metavar="S", min=0.05, help="Seconds between samples.")
+    ] = 1.0,
+    number: Annotated[
+        int | None,
+        typer.Option("--number", "-n", metavar="N", show_default=False, help="Exit after N samples."),
+    ] = None,
+    collection: CollectionName = None,
+    *,
+    as_json: AsJson = False,
+    prompt: PromptPassword = False,
+) -> None:
+    """Monitor a store: latency, records, pool, layers, sessions; Ctrl-C exits.
+
+    The pool and the layers belong to this command: they show what a client sees.
+    """
+    asyncio.run(_monitor(resolve_store(store, collection, prompt=prompt), interval, number, as_json=as_json))
+
+
+async def _monitor(address: StoreAddress, interval: float, number: int | None, *, as_json: bool) -> None:
+    """Show a sample every `interval` seconds, or print it as a JSON line."""
+    console = make_console()
+    samples: deque[dict[str, Any]] = deque(maxlen=_HISTORY)
+    live = nullcontext() if as_json else Live(console=console, auto_refresh=False, screen=console.is_terminal)
+    async with open_database(address) as db:
         with live as screen:
-            done = 0
-            while number is None or done < number:
-                if done:
-                    await asyncio.sleep(every)
-                done += 1
-                looks.append(await _look(db))
-                if as_json:
-                    print_json(looks[-1])
-                elif screen is not None:
-                    screen.update(_screen(place, list(looks)), refresh=True)
+            taken = 0
+            while number is None or taken < number:
+                if taken:
+                    await asyncio.sleep(interval)
+                taken += 1
+                samples.append(await _take_sample(db))
+                if screen is None:
+                    print_json(samples[-1])
+                else:
+                    screen.update(_render(address, list(samples)), refresh=True)
 
 
-async def _look(db: AsyncDatabase) -> dict[str, Any]:
-    """Return one look; a store that is away is what is seen, not the end."""
-    look: dict[str, Any] = {"at": time.time(), "error": None}
-    trips: list[float] = []
+async def _take_sample(db: AsyncDatabase) -> dict[str, Any]:
+    """Return the current state; an unreachable store is a sample with an error."""
+    sample: dict[str, Any] = {"at": time.time(), "error": None}
+    durations: list[float] = []
     try:
-        for _ in range(_PROBES):
-            start = time.perf_counter()
-            await db.ping()
-            trips.append(round((time.perf_counter() - start) * 1e3, 3))
-        look["records"] = await db.count()
-        look["sessions"] = await _sessions(db)
+        async for duration in time_pings(db, _PINGS):
+            insort(durations, round(duration, 3))
+        sample["records"] = await db.count()
+        sample["sessions"] = await _fetch_sessions(db)
     except IsthmusError as error:
-        look["error"] = f"{type(error).__name__}: {error}"
-    look["ping_ms"] = sorted(trips)
+        sample["error"] = f"{type(error).__name__}: {error}"
     stats = db.stats()
-    look["pool"] = {name: getattr(stats.pool, name) for name in PoolStats.__annotations__}
-    look["layers"] = stats.layers
-    return look
+    return {
+        **sample,
+        "ping_ms": durations,
+        "pool": pool_to_json(stats.pool),
+        "layers": stats.layers,
+    }
 
 
-async def _sessions(db: AsyncDatabase) -> list[list[Any]]:
+async def _fetch_sessions(db: AsyncDatabase) -> list[list[Any]]:
     if db.backend != "postgres":
         return []
     pool = await db._backend.native()
@@ -80,55 +99,46 @@ async def _sessions(db: AsyncDatabase) -> list[list[Any]]:
         return [list(row) for row in await connection.fetch(_SESSIONS)]
 
 
-def _screen(place: Place, looks: list[dict[str, Any]]) -> Group:
-    last = looks[-1]
-    moment = time.strftime("%H:%M:%S", time.localtime(last["at"]))
-    title = Text.from_markup(f"[bold]isthmus top[/]  {escape(place.shown)}  {moment}")
-    facts = Table(box=None, show_header=False, pad_edge=False)
-    facts.add_column(style="bold", no_wrap=True)
-    facts.add_column(overflow="fold")
+def _render(address: StoreAddress, samples: list[dict[str, Any]]) -> Group:
+    last = samples[-1]
+    facts: list[tuple[str, Any]] = []
     if last["error"]:
-        facts.add_row("[red]error[/]", escape(last["error"]))
-    middles = [look["ping_ms"][len(look["ping_ms"]) // 2] if look["ping_ms"] else None for look in looks]
+        facts.append(("error", last["error"]))
+    medians = [s["ping_ms"][len(s["ping_ms"]) // 2] if s["ping_ms"] else None for s in samples]
     if last["ping_ms"]:
-        facts.add_row("round trip", f"{middles[-1]:.2f} ms, slowest {last['ping_ms'][-1]:.2f} ms")
-        facts.add_row("", _spark(middles))
+        facts.append(("round trip", f"{medians[-1]:.2f} ms, slowest {last['ping_ms'][-1]:.2f} ms"))
+        facts.append(("", _draw_bars(medians)))
     if "records" in last:
-        facts.add_row("records", f"{last['records']:,}{_rate(looks)}")
+        facts.append(("records", f"{last['records']:,}{_format_rate(samples)}"))
     pool = last["pool"]
-    facts.add_row(
-        "pool",
+    text = (
         f"{pool['in_use']} in use, {pool['idle']} idle of {pool['max_size']}; {pool['waiting']} waiting,"
-        f" {pool['timeouts']} timeouts, {pool['acquired']} handed out, {pool['opened']} opened",
+        f" {pool['timeouts']} timeouts, {pool['acquired']} acquired, {pool['opened']} opened"
     )
+    facts.append(("pool", text))
     for name, counts in last["layers"].items():
-        facts.add_row(name, escape(", ".join(f"{key} {cell(value)}" for key, value in counts.items())))
-    parts: list[Any] = [title, Text(""), facts]
+        facts.append((name, ", ".join(f"{key} {format_value(value)}" for key, value in counts.items())))
+    clock = time.strftime("%H:%M:%S", time.localtime(last["at"]))
+    title = Text.assemble(("isthmus top", "bold"), f"  {address.display_name}  {clock}")
+    parts: list[Any] = [title, Text(""), build_facts(facts)]
     if last.get("sessions"):
-        parts += [Text(""), _sessions_table(last["sessions"])]
+        rows = [[name or "?", *counts, f"{seconds:.1f} s"] for name, *counts, seconds in last["sessions"]]
+        parts += [Text(""), build_table(_SESSION_HEADINGS, rows)]
     return Group(*parts)
 
 
-def _sessions_table(sessions: list[list[Any]]) -> Table:
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for heading in ("application", "sessions", "active", "wait for a lock", "oldest transaction"):
-        table.add_column(heading, no_wrap=True)
-    for name, count, active, waiting, oldest in sessions:
-        table.add_row(escape(name or "?"), str(count), str(active), str(waiting), f"{oldest:.1f} s")
-    return table
-
-
-def _rate(looks: list[dict[str, Any]]) -> str:
-    known = [look for look in looks if "records" in look]
-    if len(known) < 2:
+def _format_rate(samples: list[dict[str, Any]]) -> str:
+    """Return the change in the number of records per second over the last ten samples."""
+    counted = [sample for sample in samples if "records" in sample][-10:]
+    if len(counted) < 2:
         return ""
-    first, last = known[max(0, len(known) - 10)], known[-1]
+    first, last = counted[0], counted[-1]
     return f"  ({(last['records'] - first['records']) / max(last['at'] - first['at'], 1e-9):+,.0f}/s)"
 
 
-def _spark(values: list[float | None]) -> str:
-    """Return a line of bars, a blank where there was no answer."""
-    top = max((value for value in values if value is not None), default=0) or 1
+def _draw_bars(values: list[float | None]) -> str:
+    """Return a bar for each value, a blank for None."""
+    highest = max((value for value in values if value is not None), default=0) or 1
     return "".join(
-        " " if value is None else _BARS[1 + int(value / top * (len(_BARS) - 2))] for value in values
+        " " if value is None else _BARS[1 + int(value / highest * (len(_BARS) - 2))] for value in values
     )

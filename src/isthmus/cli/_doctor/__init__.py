@@ -1,6 +1,6 @@
-"""The doctor: what is wrong with a store or its settings, and how to mend it."""
+"""The doctor: checks of a store and its settings, and a fix for each problem."""
 
-from isthmus.cli._doctor.examine import examine
+from isthmus.cli._doctor.examine import examine_store
 from isthmus.cli._doctor.finding import Finding, Level
 
-__all__ = ["Finding", "Level", "examine"]
+__all__ = ["Finding", "Level", "examine_store"]

@@ -7,98 +7,83 @@ from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
-from isthmus.cli._doctor.finding import Finding, ok, warning, wrong
+from isthmus.cli._doctor.finding import Finding, check_clock, ok, unencrypted, warning, wrong
 
 if TYPE_CHECKING:
     from isthmus import AsyncDatabase
 
-_SKEW = 5.0
-_FOUND = frozenset({200, 404})
-_LOCAL = ("localhost", "127.0.0.1", "::1")
+_MAX_SKEW = 5.0
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
-def config(config: Any) -> Iterator[Finding]:
-    """Check what can be seen without a connection."""
-    plain = [h for h in config.hosts if h.startswith("http://") and urlsplit(h).hostname not in _LOCAL]
+def check_config(config: Any) -> Iterator[Finding]:
+    """Check what the settings alone tell."""
+    plain = [h for h in config.hosts if h.startswith("http://") and urlsplit(h).hostname not in _LOOPBACK]
     if plain:
-        yield wrong(
-            "tls",
-            f"{plain[0]}: passwords and data go readable for all on the way",
-            "use https:// (URL es+https://), with ca= if the authority is your own",
-        )
+        yield unencrypted(plain[0], "use https:// (URL es+https://), with ca= for an authority of your own")
     elif not config.verify_certs:
         yield wrong(
             "tls",
             "verify_certs is off: an impostor would not be noticed",
-            "leave verify_certs out, and give ca= or ssl_assert_fingerprint=",
+            "leave verify_certs out, and set ca= or ssl_assert_fingerprint=",
         )
     else:
-        yield ok(
-            "tls", "verified" if any(h.startswith("https") for h in config.hosts) else "not off this machine"
-        )
+        https = any(h.startswith("https") for h in config.hosts)
+        yield ok("tls", "verified" if https else "loopback only")
     if config.consistency == "eventual":
         yield warning(
             "consistency",
             "consistency=eventual: a search may miss this process's own last writes",
-            "leave consistency out unless that is wanted",
+            "leave consistency out unless that is intended",
         )
 
 
-async def server(db: AsyncDatabase) -> AsyncIterator[Finding]:
+async def check_server(db: AsyncDatabase) -> AsyncIterator[Finding]:
     """Check the cluster and the index."""
     backend: Any = db._backend
     pool = await backend._pool()
     start = time.time()
-    # Not GET /: that is a module of its own, which small installations leave out.
+    # Not GET /, which is a module of its own that small installations leave out.
     path = "/_nodes/_local?filter_path=nodes.*.version,nodes.*.jvm.timestamp"
-    _, body = await pool.call("GET", path, doing="look at the node", told=_FOUND)
+    _, body = await _get(pool, path, "look at the node")
     (node,) = body["nodes"].values()
     version = node["version"]
     yield ok("connection", f"Elasticsearch {version}, answered in {(time.time() - start) * 1e3:.0f} ms")
-    major, minor = (int(part) for part in version.split(".")[:2])
-    if (major, minor) < (8, 15):
+    if tuple(int(part) for part in version.split(".")[:2]) < (8, 15):
         yield wrong("version", f"{version} is too old", "upgrade the cluster to 8.15 or newer")
     else:
         yield ok("version", version)
-    async for finding in _clock(pool):
-        yield finding
-    async for finding in _index(pool, quote(db.collection_name, safe="")):
-        yield finding
-
-
-async def _clock(pool: Any) -> AsyncIterator[Finding]:
-    """Compare clocks by the node's own statistics, which carry its time."""
-    before = time.time()
+    start = time.time()
+    # The statistics of a node carry its time.
     path = "/_nodes/_local/stats/process?filter_path=nodes.*.timestamp"
-    _, body = await pool.call("GET", path, doing="look at the node's clock", told=_FOUND)
+    _, body = await _get(pool, path, "look at the node's clock")
     (node,) = body["nodes"].values()
-    skew = node["timestamp"] / 1e3 - (before + time.time()) / 2
-    if abs(skew) > _SKEW:
-        yield wrong(
-            "clock",
-            f"the server's clock differs by {skew:+.0f} s",
-            "let both follow a time server (chronyd, systemd-timesyncd)",
-        )
-    else:
-        yield ok("clock", f"{skew:+.2f} s")
+    yield check_clock(node["timestamp"] / 1e3 - (start + time.time()) / 2, _MAX_SKEW)
+    async for finding in _check_index(pool, quote(db.collection_name, safe="")):
+        yield finding
 
 
-async def _index(pool: Any, name: str) -> AsyncIterator[Finding]:
-    status, found = await pool.call("GET", f"/{name}", doing=f"look at {name}", told=_FOUND)
+async def _get(pool: Any, path: str, action: str) -> tuple[int, Any]:
+    """Return status and body of a GET whose answer may be 404."""
+    status, body = await pool.call("GET", path, doing=action, told=frozenset({200, 404}))
+    return status, body
+
+
+async def _check_index(pool: Any, name: str) -> AsyncIterator[Finding]:
+    status, found = await _get(pool, f"/{name}", f"look at {name}")
     if status == 404:
         return
-    path = f"/_cluster/health/{name}"
-    _, health = await pool.call("GET", path, doing=f"look at the health of {name}", told=_FOUND)
+    _, health = await _get(pool, f"/_cluster/health/{name}", f"look at the health of {name}")
     if health["status"] == "red":
         yield wrong(
             "health",
-            f"{health['unassigned_shards']} shards of {name} are not there: answers lack records",
-            "GET /_cluster/allocation/explain says why; bring the lost node back or restore a snapshot",
+            f"{health['unassigned_shards']} shards of {name} are missing: results lack records",
+            "GET /_cluster/allocation/explain tells why; bring the lost node back or restore a snapshot",
         )
     elif health["status"] == "yellow":
         yield warning(
             "health",
-            f"{health['unassigned_shards']} copies have no node: one lost node loses data",
+            f"{health['unassigned_shards']} copies have no node: losing one node loses data",
             "add a node, or set replicas=0 if one copy is enough",
         )
     else:
@@ -107,44 +92,44 @@ async def _index(pool: Any, name: str) -> AsyncIterator[Finding]:
     settings = index["settings"]["index"]
     for block, value in settings.get("blocks", {}).items():
         if str(value) == "true":
-            mend = f'PUT /{name}/_settings {{"index.blocks.{block}": null}}'
-            if block == "read_only_allow_delete":
-                mend = "free space below the flood watermark (90 %), then " + mend
-            yield wrong(
-                "disk" if block == "read_only_allow_delete" else "writable",
-                f"index.blocks.{block} is set: writes are refused",
-                mend,
-            )
+            yield _explain_block(name, block)
     if str(settings.get("refresh_interval", "")) == "-1":
         yield warning(
             "refresh",
             "refresh_interval is -1: other handles never see new records",
             f'PUT /{name}/_settings {{"index.refresh_interval": null}}',
         )
-    for finding in _mapping(name, index, settings):
+    for finding in _check_mapping(name, index["mappings"], settings):
         yield finding
 
 
-def _mapping(name: str, index: Any, settings: Any) -> Iterator[Finding]:
-    mappings = index["mappings"]
+def _explain_block(name: str, block: str) -> Finding:
+    seen = f"index.blocks.{block} is set: writes are refused"
+    fix = f'PUT /{name}/_settings {{"index.blocks.{block}": null}}'
+    if block == "read_only_allow_delete":
+        return wrong("disk", seen, f"free space below the flood watermark (90 %), then {fix}")
+    return wrong("writable", seen, fix)
+
+
+def _check_mapping(name: str, mappings: Any, settings: Any) -> Iterator[Finding]:
     if "isthmus" not in mappings.get("_meta", {}):
         yield wrong(
             "mapping",
-            f"{name} was not made by isthmus: answers could not be exact",
-            "copy it into an index of ours, or name another one with -c",
+            f"{name} was not created by isthmus: results could be inexact",
+            "copy it into an index created by isthmus, or name another one with -c",
         )
         return
-    count = _fields(mappings.get("properties", {}))
+    count = _count_fields(mappings.get("properties", {}))
     limit = int(settings.get("mapping", {}).get("total_fields", {}).get("limit", 1000))
     if count > 0.9 * limit:
         yield warning(
             "mapping",
-            f"{count} of {limit} fields are mapped: filters on further ones run here",
-            "raise field_limit, or keep free keys in one object",
+            f"{count} of {limit} fields are mapped: filters on further fields run client-side",
+            "raise field_limit, or keep arbitrary keys in one object",
         )
     else:
-        yield ok("mapping", f"ours, {count} of {limit} fields")
+        yield ok("mapping", f"created by isthmus, {count} of {limit} fields")
 
 
-def _fields(properties: dict[str, Any]) -> int:
-    return sum(1 + _fields(part.get("properties", {})) for part in properties.values())
+def _count_fields(properties: dict[str, Any]) -> int:
+    return sum(1 + _count_fields(field.get("properties", {})) for field in properties.values())

@@ -1,9 +1,8 @@
-"""Runs the checks that fit a store: its settings, the way to it, the server, the collection."""
+"""Runs the checks of a store in order: settings, connection, server, collection, latency."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 from isthmus import (
@@ -15,30 +14,33 @@ from isthmus import (
     MissingExtraError,
     StoreError,
 )
-from isthmus._core.registry import plugin
 from isthmus.cli._doctor import elasticsearch, postgres, s3, sqlite
 from isthmus.cli._doctor.finding import Finding, Level, ok, warning, wrong
-from isthmus.cli._stores import Place, settings
+from isthmus.cli._stores import StoreAddress, build_settings, time_pings
 
-_SLOW = 0.1
-_SERVERS = {
-    "postgres": postgres.server,
-    "elasticsearch": elasticsearch.server,
-    "s3": s3.server,
-    "sqlite": sqlite.server,
+_SLOW_MS = 100
+_CONFIG_CHECKS: dict[str, Callable[[Any], Iterator[Finding]]] = {
+    "postgres": postgres.check_config,
+    "elasticsearch": elasticsearch.check_config,
+    "s3": s3.check_config,
 }
-_CONFIGS = {"postgres": postgres.config, "elasticsearch": elasticsearch.config, "s3": s3.config}
+_SERVER_CHECKS = {
+    "postgres": postgres.check_server,
+    "elasticsearch": elasticsearch.check_server,
+    "s3": s3.check_server,
+    "sqlite": sqlite.check_server,
+}
 
 
-async def examine(place: Place) -> list[Finding]:
-    """Return what was found, in the order in which it was looked at; makes nothing in the store."""
-    return [finding async for finding in _examined(place)]
+async def examine_store(address: StoreAddress) -> list[Finding]:
+    """Return the findings in the order of the checks; nothing is created in the store."""
+    return [finding async for finding in _run_checks(address)]
 
 
-async def _examined(place: Place) -> AsyncIterator[Finding]:
-    name = plugin(place.url.split("://", 1)[0]).name
+async def _run_checks(address: StoreAddress) -> AsyncIterator[Finding]:
+    name = address.plugin.name
     try:
-        db = await AsyncDatabase.open(place.url, settings(place, writes=False), lazy=True)
+        db = await AsyncDatabase.open(address.url, build_settings(address, writes=False), lazy=True)
     except MissingExtraError as error:
         yield wrong("driver", str(error), f"pip install 'isthmus[{error.extra}]'")
         return
@@ -47,68 +49,58 @@ async def _examined(place: Place) -> AsyncIterator[Finding]:
         return
     yield ok("settings", f"{name}, collection {db.collection_name!r}")
     try:
-        for finding in _CONFIGS.get(name, _nothing)(db.config):
-            yield finding
-        async for finding in _reached(db, name):
+        if name in _CONFIG_CHECKS:
+            for finding in _CONFIG_CHECKS[name](db.config):
+                yield finding
+        async for finding in _check_connection(db, name):
             yield finding
     finally:
         await db.close()
 
 
-def _nothing(config: Any) -> list[Finding]:
-    return []
-
-
-async def _reached(db: AsyncDatabase, name: str) -> AsyncIterator[Finding]:
-    found: list[Finding] = []
+async def _check_connection(db: AsyncDatabase, name: str) -> AsyncIterator[Finding]:
+    reachable = True
     try:
-        if name in _SERVERS:
-            async for finding in _SERVERS[name](db):
-                found.append(finding)
+        if name in _SERVER_CHECKS:
+            async for finding in _SERVER_CHECKS[name](db):
                 yield finding
+                reachable &= finding.check != "connection" or finding.level is not Level.WRONG
     except IsthmusError as error:
-        yield _failed("connection", error)
+        yield _explain_failure("connection", error)
         return
-    if any(finding.check == "connection" and finding.level is Level.WRONG for finding in found):
+    if not reachable:
         return
     try:
         await db.connect()
     except IsthmusError as error:
-        yield _failed("collection", error)
+        yield _explain_failure("collection", error)
         return
     yield ok("collection", f"{db.collection_name!r} can be used")
-    trips = []
-    for _ in range(5):
-        start = time.perf_counter()
-        await db.ping()
-        trips.append(time.perf_counter() - start)
-    best = min(trips)
-    text = f"a round trip takes {best * 1e3:.2f} ms"
-    if best > _SLOW:
+    fastest = min([duration async for duration in time_pings(db, 5)])
+    text = f"a round trip takes {fastest:.2f} ms"
+    if fastest > _SLOW_MS:
         yield warning("latency", text, "run closer to the store, and use batches: each call waits that long")
     else:
         yield ok("latency", text)
 
 
-def _failed(check: str, error: IsthmusError) -> Finding:
-    """Return the finding for what ended the examination."""
+def _explain_failure(check: str, error: IsthmusError) -> Finding:
+    """Return the finding for the error that ended the examination."""
     text = str(error)
+    fix = "correct what the message names"
     match error:
         case AccessError():
-            return wrong(
-                check, text, "check user and password or keys, and that they may connect (pg_hba.conf, IAM)"
-            )
+            fix = "check user and password or keys, and that they may connect (pg_hba.conf, IAM)"
+        case ConnectError() if any(word in text.lower() for word in ("certificate", "ssl", "tls")):
+            fix = "name the authority that signed the server's certificate (ssl_root_cert, ca, ca_file)"
         case ConnectError():
-            mend = "check host and port, that the server runs, and that no firewall is between"
-            if "certificate" in text.lower() or "ssl" in text.lower() or "tls" in text.lower():
-                mend = "give the authority that signed the server's certificate (ssl_root_cert, ca, ca_file)"
-            return wrong(check, text, mend)
+            fix = "check host and port, that the server runs, and that no firewall is in between"
+        case ConfigError() if "there is no" in text:
+            fix = "the first write creates it; or name another collection with -c"
+        case ConfigError() if "newer" in text or "format" in text:
+            fix = "upgrade isthmus: pip install -U isthmus"
         case ConfigError():
-            if "there is no" in text:
-                return wrong(check, text, "the first write makes it; or name another collection with -c")
-            if "newer" in text or "format" in text:
-                return wrong(check, text, "upgrade isthmus: pip install -U isthmus")
-            return wrong(check, text, "name another collection with -c, or mend what the message says")
+            fix = "name another collection with -c, or correct what the message names"
         case StoreError():
-            return wrong(check, text, "look into the server's log")
-    return wrong(check, text, "mend what the message says")
+            fix = "see the server's log"
+    return wrong(check, text, fix)

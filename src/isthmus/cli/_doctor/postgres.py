@@ -1,4 +1,4 @@
-"""Checks of a PostgreSQL server and of the settings to use it with."""
+"""Checks of a PostgreSQL server, its table, and the settings to connect with."""
 
 from __future__ import annotations
 
@@ -7,18 +7,21 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any
 
-from isthmus.cli._doctor.finding import Finding, ok, warning, wrong
+import orjson
+
+from isthmus.cli._doctor.finding import Finding, check_clock, ok, unencrypted, warning, wrong
 
 if TYPE_CHECKING:
     from isthmus import AsyncDatabase
     from isthmus.backends.postgres.config import PostgresConfig
-    from isthmus.backends.postgres.driver import Connection
 
-_SKEW = 5.0
-_OLDEST = 130000
+_MAX_SKEW = 5.0
+_OLDEST_VERSION = 130000
+_MAX_TRANSACTION_AGE = 1_500_000_000
 
+# Each query gives one JSON object, because drivers differ in whether rows have names.
 _SERVER = """
-SELECT current_setting('server_version_num')::int AS number,
+SELECT row_to_json(facts)::text FROM (SELECT current_setting('server_version_num')::int AS number,
   current_setting('server_version') AS version,
   extract(epoch FROM clock_timestamp())::float8 AS now,
   pg_is_in_recovery() AS standby,
@@ -36,12 +39,11 @@ SELECT current_setting('server_version_num')::int AS number,
   (SELECT setting::int FROM pg_settings WHERE name = 'statement_timeout') AS statement_timeout,
   age(datfrozenxid) AS age,
   inet_server_port() AS port,
-  coalesce((SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()), false) AS tls,
-  pg_database_size(datname) AS size
-FROM pg_database WHERE datname = current_database()"""
+  coalesce((SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()), false) AS tls
+FROM pg_database WHERE datname = current_database()) facts"""
 
 _TABLE = """
-SELECT c.oid::int8 AS oid,
+SELECT row_to_json(facts)::text FROM (SELECT
   has_table_privilege(c.oid, 'SELECT') AS may_select,
   has_table_privilege(c.oid, 'INSERT') AS may_insert,
   has_table_privilege(c.oid, 'UPDATE') AS may_update,
@@ -53,30 +55,29 @@ SELECT c.oid::int8 AS oid,
   coalesce(s.n_live_tup, 0) AS live, coalesce(s.n_dead_tup, 0) AS dead
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_stat_user_tables s ON s.relid = c.oid
-WHERE n.nspname = $1 AND c.relname = $2"""
+WHERE n.nspname = $1 AND c.relname = $2) facts"""
 
 
-def config(config: PostgresConfig) -> Iterator[Finding]:
-    """Check what can be seen without a connection."""
+def check_config(config: PostgresConfig) -> Iterator[Finding]:
+    """Check what the settings alone tell."""
     mode = "disable" if config.ssl is False else config.ssl
-    remote = [host for host, _ in config.addresses() if not _local(host)]
+    remote = [host for host, _ in config.addresses() if not _is_local(host)]
     if remote and mode in ("disable", "allow", "prefer"):
-        yield wrong(
-            "tls",
-            f"ssl={mode}: passwords and data go to {remote[0]} readable for all on the way",
-            "set ssl=verify-full, with ssl_root_cert= if the authority is your own",
+        yield unencrypted(
+            f"ssl={mode} to {remote[0]}",
+            "set ssl=verify-full, with ssl_root_cert= for an authority of your own",
         )
     elif remote and mode in ("require", True):
         yield warning(
             "tls",
-            "encrypted, but the server's name is not checked: an impostor would not be noticed",
+            "encrypted, but the server's name is not verified: an impostor would not be noticed",
             "set ssl=verify-full",
         )
     else:
-        yield ok("tls", f"{mode or 'verified in full off this machine'}")
+        yield ok("tls", f"{mode or 'fully verified, except on loopback'}")
 
 
-def _local(host: str) -> bool:
+def _is_local(host: str) -> bool:
     if host.startswith("/") or host == "localhost":
         return True
     try:
@@ -85,170 +86,153 @@ def _local(host: str) -> bool:
         return False
 
 
-async def server(db: AsyncDatabase) -> AsyncIterator[Finding]:
+async def check_server(db: AsyncDatabase) -> AsyncIterator[Finding]:
     """Check the server, the session and the table."""
-    settings: Any = db.config
+    config: Any = db.config
     pool = await db._backend.native()
     async with pool.acquire() as connection:
         start = time.time()
-        seen = await connection.fetchrow(_SERVER)
-        middle = (start + time.time()) / 2
-        facts = dict(zip(_names(_SERVER_NAMES), seen, strict=True))
-        yield ok("connection", f"PostgreSQL {facts['version']}" + (", TLS" if facts["tls"] else ""))
-        for finding in _of_server(facts, middle):
+        server: dict[str, Any] = orjson.loads(await connection.fetchval(_SERVER))
+        skew = server["now"] - (start + time.time()) / 2
+        yield ok("connection", f"PostgreSQL {server['version']}" + (", TLS" if server["tls"] else ""))
+        yield _check_version(server)
+        yield check_clock(skew, _MAX_SKEW)
+        yield _check_writable(server)
+        for finding in _check_database(server):
             yield finding
-        for finding in _of_pool(facts, settings):
-            yield finding
-        async for finding in _of_table(connection, settings, facts):
-            yield finding
+        yield _check_pool_size(server, config.pool.max_size)
+        yield _check_pooler(server, config)
+        table = await connection.fetchval(_TABLE, config.schema_name, config.table)
+        if table is not None:
+            for finding in _check_table(orjson.loads(table), config):
+                yield finding
 
 
-_SERVER_NAMES = (
-    "number version now standby read_only encoding max_connections reserved others database_limit role_limit"
-    " synchronous_commit fsync statement_timeout age port tls size"
-)
-_TABLE_NAMES = "oid may_select may_insert may_update may_delete vacuum_off broken live dead"
+def _check_version(server: dict[str, Any]) -> Finding:
+    version = str(server["version"])
+    if server["number"] < _OLDEST_VERSION:
+        return wrong("version", f"{version} is too old", "upgrade the server to 13 or newer")
+    return ok("version", version)
 
 
-def _names(text: str) -> list[str]:
-    return text.split()
-
-
-def _of_server(facts: dict[str, Any], now: float) -> Iterator[Finding]:
-    if facts["number"] < _OLDEST:
-        yield wrong("version", f"{facts['version']} is too old", "upgrade the server to 13 or newer")
-    else:
-        yield ok("version", str(facts["version"]))
-    skew = facts["now"] - now
-    if abs(skew) > _SKEW:
-        yield wrong(
-            "clock",
-            f"the server's clock is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} this machine's",
-            "let both follow a time server (chronyd, systemd-timesyncd); certificates and times depend on it",
-        )
-    else:
-        yield ok("clock", f"{skew:+.2f} s")
-    if facts["standby"]:
-        yield wrong(
+def _check_writable(server: dict[str, Any]) -> Finding:
+    if server["standby"]:
+        return wrong(
             "writable",
             "this server is a standby: it refuses writes",
-            "connect to the primary, or give all hosts with target_session_attrs=read-write",
+            "connect to the primary, or name all hosts with target_session_attrs=read-write",
         )
-    elif facts["read_only"]:
-        yield wrong(
+    if server["read_only"]:
+        return wrong(
             "writable",
             "sessions are read-only by default",
             "ALTER DATABASE ... RESET default_transaction_read_only (or of the role)",
         )
-    else:
-        yield ok("writable", "yes")
-    if facts["encoding"] != "UTF8":
+    return ok("writable", "yes")
+
+
+def _check_database(server: dict[str, Any]) -> Iterator[Finding]:
+    """Check encoding, durability, timeouts and the age of transactions."""
+    if server["encoding"] != "UTF8":
         yield wrong(
             "encoding",
-            f"the database is {facts['encoding']}: text beyond ASCII is refused or damaged",
-            "create the database anew with ENCODING 'UTF8' TEMPLATE template0 and copy into it",
+            f"the encoding is {server['encoding']}: text beyond ASCII is refused or damaged",
+            "create a database with ENCODING 'UTF8' TEMPLATE template0 and copy the records into it",
         )
     else:
         yield ok("encoding", "UTF8")
-    if facts["fsync"] == "off":
+    if server["fsync"] == "off":
         yield warning(
             "durability",
             "fsync is off: a power cut can destroy the whole cluster",
             "set fsync = on in postgresql.conf and reload, unless all of it can be lost",
         )
-    if facts["synchronous_commit"] == "off":
+    if server["synchronous_commit"] == "off":
         yield warning(
             "durability",
             "synchronous_commit is off: a crash loses the last commits",
             "RESET synchronous_commit for the role, the database or in postgresql.conf",
         )
-    elif facts["fsync"] == "on":
+    elif server["fsync"] == "on":
         yield ok("durability", "a commit is on disk when it returns")
-    if 0 < facts["statement_timeout"] < 1000:
+    if 0 < server["statement_timeout"] < 1000:
         yield warning(
             "timeouts",
-            f"statement_timeout is {facts['statement_timeout']} ms: batches will be cut off",
+            f"statement_timeout is {server['statement_timeout']} ms: batches will be cancelled",
             "ALTER ROLE ... RESET statement_timeout, and set command_timeout here instead",
         )
-    if facts["age"] > 1_500_000_000:
+    if server["age"] > _MAX_TRANSACTION_AGE:
         yield wrong(
             "wraparound",
-            f"the oldest transaction is {facts['age']:,} old; at 2,100,000,000 writes stop",
-            "VACUUM (FREEZE) the oldest tables now, and see why autovacuum does not",
+            f"the oldest transaction is {server['age']:,} old; at 2,100,000,000 writes stop",
+            "VACUUM (FREEZE) the oldest tables now, and find out why autovacuum does not",
         )
 
 
-def _of_pool(facts: dict[str, Any], settings: Any) -> Iterator[Finding]:
-    limits = [facts["max_connections"] - facts["reserved"]]
-    limits += [
-        limit for limit in (facts["database_limit"], facts["role_limit"]) if limit is not None and limit >= 0
-    ]
-    free = min(limits) - facts["others"]
-    size = settings.pool.max_size
-    if size > free:
-        yield wrong(
-            "pool size",
-            f"pool.max_size is {size}, but only {free} more connections fit"
-            f" (the limit is {min(limits)}, others hold {facts['others']})",
-            f"set pool.max_size to {max(1, free // 2)} or less for each process, or put PgBouncer in front",
-        )
-    else:
-        yield ok("pool size", f"{size} of {free} free connections")
-    asked = {port for _, port in settings.addresses()}
-    behind = facts["port"] is not None and facts["port"] not in asked
-    if behind and settings.pooler == "none":
-        yield warning(
+def _check_pool_size(server: dict[str, Any], max_size: int) -> Finding:
+    limits = [server["max_connections"] - server["reserved"]]
+    limits += [n for n in (server["database_limit"], server["role_limit"]) if n is not None and n >= 0]
+    free = min(limits) - server["others"]
+    if max_size <= free:
+        return ok("pool size", f"{max_size} of {free} free connections")
+    return wrong(
+        "pool size",
+        f"pool.max_size is {max_size}, but only {free} more connections fit"
+        f" (the limit is {min(limits)}, others hold {server['others']})",
+        f"set pool.max_size to {max(1, free // 2)} or less for each process, or use PgBouncer",
+    )
+
+
+def _check_pooler(server: dict[str, Any], config: PostgresConfig) -> Finding:
+    ports = {port for _, port in config.addresses()}
+    forwarded = server["port"] is not None and server["port"] not in ports
+    if forwarded and config.pooler == "none":
+        return warning(
             "pooler",
-            f"the server listens on {facts['port']}, we connect to {', '.join(map(str, sorted(asked)))}:"
-            " a pooler or forwarder is between",
-            "if it gives each transaction another session (PgBouncer's pool_mode=transaction),"
+            f"the server listens on {server['port']}, the client connects to"
+            f" {', '.join(map(str, sorted(ports)))}: a pooler or forwarder is in between",
+            "if each transaction can get another session (PgBouncer's pool_mode=transaction),"
             " add pooler=transaction",
         )
-    elif settings.pooler == "transaction" and not behind:
-        yield warning(
+    if config.pooler == "transaction" and not forwarded:
+        return warning(
             "pooler",
             "pooler=transaction, but no pooler was noticed: statements are not prepared",
             "leave pooler=transaction out for direct connections: reads are faster",
         )
-    else:
-        yield ok("pooler", settings.pooler)
+    return ok("pooler", config.pooler)
 
 
-async def _of_table(connection: Connection, settings: Any, facts: dict[str, Any]) -> AsyncIterator[Finding]:
-    row = await connection.fetchrow(_TABLE, settings.schema_name, settings.table)
-    if row is None:
-        return
-    table = dict(zip(_names(_TABLE_NAMES), row, strict=True))
-    name = f'"{settings.schema_name}"."{settings.table}"'
-    lacking = [verb for verb in ("select", "insert", "update", "delete") if not table[f"may_{verb}"]]
-    if lacking:
-        verbs = ", ".join(lacking).upper()
+def _check_table(table: dict[str, Any], config: PostgresConfig) -> Iterator[Finding]:
+    name = f'"{config.schema_name}"."{config.table}"'
+    missing = [kind for kind in ("select", "insert", "update", "delete") if not table[f"may_{kind}"]]
+    if missing:
+        privileges = ", ".join(missing).upper()
         yield wrong(
             "privileges",
-            f"the user may not {verbs} on {name}",
-            f"as the table's owner: GRANT {verbs} ON {name} TO <user>",
+            f"the user may not {privileges} on {name}",
+            f"as the table's owner: GRANT {privileges} ON {name} TO <user>",
         )
     else:
         yield ok("privileges", "select, insert, update, delete")
     if table["broken"]:
-        broken = ", ".join(table["broken"])
         yield wrong(
             "indexes",
-            f"invalid, so never used but always written: {broken}",
-            f"REINDEX INDEX CONCURRENTLY for each of them (schema {settings.schema_name})",
+            f"invalid, so written but never used: {', '.join(table['broken'])}",
+            f"REINDEX INDEX CONCURRENTLY for each of them (schema {config.schema_name})",
         )
     else:
         yield ok("indexes", "all valid")
     if table["vacuum_off"]:
         yield warning(
             "vacuum",
-            f"autovacuum is off for {name}: it will only grow and plans go stale",
+            f"autovacuum is off for {name}: the table only grows and plans become outdated",
             f"ALTER TABLE {name} RESET (autovacuum_enabled)",
         )
     elif table["dead"] > 10_000 and table["dead"] > table["live"]:
         yield warning(
             "vacuum",
-            f"{table['dead']:,} dead rows beside {table['live']:,} live ones",
+            f"{table['dead']:,} dead rows and only {table['live']:,} live ones",
             f"VACUUM ANALYZE {name}, and look for sessions that stay idle in transaction",
         )
     else:

@@ -1,4 +1,4 @@
-"""Checks of an S3 bucket and of the server behind it."""
+"""Checks of an S3 bucket and of its server."""
 
 from __future__ import annotations
 
@@ -10,96 +10,75 @@ import uuid
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any
 
-from isthmus.cli._doctor.finding import Finding, ok, warning, wrong
+from isthmus.cli._doctor.finding import Finding, check_clock, ok, unencrypted, warning, wrong
 
 if TYPE_CHECKING:
     from isthmus import AsyncDatabase
 
-# S3 itself refuses requests that are 15 minutes off.
-_SKEW = 60.0
+# S3 refuses requests whose time is off by 15 minutes.
+_MAX_SKEW = 60.0
+# S3-compatible servers have codes of their own; their messages name the access key.
+_INVALID_KEYS = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken")
 
 
-def config(config: Any) -> Iterator[Finding]:
-    """Check what can be seen without a connection."""
+def check_config(config: Any) -> Iterator[Finding]:
+    """Check what the settings alone tell."""
     endpoint = config.endpoint_url
-    if endpoint is not None and endpoint.startswith("http://") and not config.loopback:
-        yield wrong(
-            "tls", f"{endpoint}: data goes readable for all on the way", "use an https:// endpoint_url"
-        )
+    if endpoint is None or endpoint.startswith("https"):
+        yield ok("tls", "https")
+    elif config.loopback:
+        yield ok("tls", "loopback only")
     else:
-        yield ok(
-            "tls", "https" if endpoint is None or endpoint.startswith("https") else "not off this machine"
-        )
+        yield unencrypted(endpoint, "use an https:// endpoint_url")
 
 
-async def server(db: AsyncDatabase) -> AsyncIterator[Finding]:
-    """Check bucket, clock, and that conditional writes hold."""
+async def check_server(db: AsyncDatabase) -> AsyncIterator[Finding]:
+    """Check the bucket, the clock, and that conditional writes work."""
     errors = importlib.import_module("botocore.exceptions")
 
     config: Any = db.config
     client = await db._backend.native()
     try:
-        answer = await client.list_objects_v2(Bucket=config.bucket, MaxKeys=1, Prefix=config.place)
+        response = await client.list_objects_v2(Bucket=config.bucket, MaxKeys=1, Prefix=config.place)
     except errors.ClientError as error:
-        yield _refused(config, error.response["Error"]["Code"], str(error))
+        yield _explain_refusal(config.bucket, error.response["Error"]["Code"], str(error))
         return
     except errors.BotoCoreError as error:
         yield wrong("connection", str(error), "check endpoint_url, that the server runs, and the credentials")
         return
     yield ok("connection", f"bucket {config.bucket!r} can be listed")
-    date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
+    date = response["ResponseMetadata"]["HTTPHeaders"].get("date")
     if date:
-        skew = email.utils.parsedate_to_datetime(date).astimezone(dt.UTC).timestamp() - time.time()
-        if abs(skew) > _SKEW:
-            yield wrong(
-                "clock",
-                f"the server's clock differs by {skew:+.0f} s",
-                "let this machine follow a time server: S3 refuses requests that are 15 minutes off",
-            )
-        else:
-            yield ok("clock", f"{skew:+.0f} s")
-    async for finding in _conditional(client, config, errors.ClientError):
+        server_time = email.utils.parsedate_to_datetime(date).astimezone(dt.UTC).timestamp()
+        yield check_clock(server_time - time.time(), _MAX_SKEW)
+    async for finding in _check_conditional_writes(client, config.bucket, errors.ClientError):
         yield finding
 
 
-def _refused(config: Any, code: str, text: str) -> Finding:
+def _explain_refusal(bucket: str, code: str, message: str) -> Finding:
     match code:
         case "NoSuchBucket" | "404":
-            return wrong(
-                "connection", f"there is no bucket {config.bucket!r}", "make it, or set create_bucket=true"
-            )
-        case "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "ExpiredToken" | "InvalidToken":
-            return wrong(
-                "connection",
-                f"the keys were refused ({code})",
-                "check aws_access_key_id and aws_secret_access_key, and the clock of this machine",
-            )
+            seen, fix = f"there is no bucket {bucket!r}", "create it, or set create_bucket=true"
         case "AccessDenied" | "403" | "Forbidden":
-            return wrong(
-                "connection",
-                f"these keys may not list bucket {config.bucket!r}",
-                "allow s3:ListBucket, s3:GetObject, s3:PutObject and s3:DeleteObject in the policy",
-            )
+            seen = f"these keys may not list bucket {bucket!r}"
+            fix = "allow s3:ListBucket, s3:GetObject, s3:PutObject and s3:DeleteObject in the policy"
         case "PermanentRedirect" | "AuthorizationHeaderMalformed" | "301":
-            return wrong(
-                "connection", f"bucket {config.bucket!r} is in another region ({code})", "set region="
-            )
-    if "access key" in text.lower():
-        # Other servers than AWS have words of their own for it.
-        return wrong(
-            "connection",
-            f"the keys were refused ({code})",
-            "check aws_access_key_id and aws_secret_access_key",
-        )
-    return wrong("connection", text, "look into the server's log")
+            seen, fix = f"bucket {bucket!r} is in another region ({code})", "set region="
+        case _ if code in _INVALID_KEYS or "access key" in message.lower():
+            seen = f"the keys were refused ({code})"
+            fix = "check aws_access_key_id and aws_secret_access_key, and the clock of this machine"
+        case _:
+            seen, fix = message, "see the server's log"
+    return wrong("connection", seen, fix)
 
 
-async def _conditional(client: Any, config: Any, refused: Any) -> AsyncIterator[Finding]:
-    """Write, refuse to write again, and delete one object beside the records."""
+async def _check_conditional_writes(client: Any, bucket: str, refusal: Any) -> AsyncIterator[Finding]:
+    """Create an object that is no record, try to create it again, and delete it."""
     key = f"isthmus-doctor-{uuid.uuid4()}"
+    request = {"Bucket": bucket, "Key": key, "Body": b"", "IfNoneMatch": "*"}
     try:
-        await client.put_object(Bucket=config.bucket, Key=key, Body=b"", IfNoneMatch="*")
-    except refused as error:
+        await client.put_object(**request)
+    except refusal as error:
         yield wrong(
             "privileges",
             f"an object cannot be written: {error.response['Error']['Code']}",
@@ -107,13 +86,13 @@ async def _conditional(client: Any, config: Any, refused: Any) -> AsyncIterator[
         )
         return
     try:
-        await client.put_object(Bucket=config.bucket, Key=key, Body=b"", IfNoneMatch="*")
-    except refused:
-        yield ok("conditional writes", "If-None-Match holds")
+        await client.put_object(**request)
+    except refusal:
+        yield ok("conditional writes", "If-None-Match works")
     else:
         yield warning(
             "conditional writes",
-            "the server ignores If-None-Match: create() and if_version cannot hold",
-            "upgrade the server, or let one process write",
+            "the server ignores If-None-Match: create() and if_version have no effect",
+            "upgrade the server, or write from one process only",
         )
-    await client.delete_object(Bucket=config.bucket, Key=key)
+    await client.delete_object(Bucket=bucket, Key=key)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import enum
-import io
 import os
 import sys
 from abc import ABC, abstractmethod
@@ -16,14 +14,14 @@ from typing import IO
 import orjson
 
 from isthmus import Record, UsageError
-from isthmus.cli._formats.csv import ABSENT, to_cell
-from isthmus.cli._formats.parquet import ID, METADATA, arrow, write_parquet
-from isthmus.cli._formats.spill import Spill
-from isthmus.cli._output import envelope, out, print_table
+from isthmus.cli._formats.csv import write_csv
+from isthmus.cli._formats.parquet import import_pyarrow, write_parquet
+from isthmus.cli._formats.spill import ID, Spill
+from isthmus.cli._output import make_console, print_table, record_to_json
 
 
 class Format(enum.StrEnum):
-    """How records are written or read."""
+    """The formats of records."""
 
     TABLE = "table"
     JSONL = "jsonl"
@@ -39,138 +37,124 @@ _SUFFIXES = {
     ".parquet": Format.PARQUET,
     ".pq": Format.PARQUET,
 }
+_FILE_FORMATS = "use --format jsonl, csv or parquet"
 
 
-def format_of(file: Path | None, chosen: Format | None, default: Format) -> Format:
-    """Return the chosen format, or the one that a file's suffix tells."""
-    if chosen is not None:
-        return chosen
+def choose_format(file: Path | None, format: Format | None, default: Format) -> Format:
+    """Return `format`, or else the one that the file's suffix implies, or else the default."""
+    if format is not None:
+        return format
     if file is None or str(file) == "-":
         return default
-    found = _SUFFIXES.get(file.suffix.lower())
-    if found is None:
-        raise UsageError(f"{file}: its suffix tells no format; say --format jsonl, csv or parquet")
-    return found
+    implied = _SUFFIXES.get(file.suffix.lower())
+    if implied is None:
+        raise UsageError(f"{file}: unknown suffix; {_FILE_FORMATS}")
+    return implied
 
 
-class Writer(ABC):
-    """Takes records one by one; `close` completes the output."""
+class RecordWriter(ABC):
+    """Writes records; `finish` completes the output."""
 
     count = 0
 
     @abstractmethod
     def add(self, record: Record) -> None:
-        """Take a record."""
+        """Write a record, or keep it until `finish`."""
 
     @abstractmethod
-    def close(self) -> None:
-        """Write what was held back."""
+    def finish(self) -> None:
+        """Write what `add` kept."""
 
 
-class _Lines(Writer):
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
+class _JsonLinesWriter(RecordWriter):
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
 
     def add(self, record: Record) -> None:
-        self._file.write(orjson.dumps(envelope(record)) + b"\n")
+        self._stream.write(orjson.dumps(record_to_json(record)) + b"\n")
         self.count += 1
 
-    def close(self) -> None:
-        self._file.flush()
+    def finish(self) -> None:
+        self._stream.flush()
 
 
-class _Spilled(Writer):
-    def __init__(self, file: IO[bytes], format: Format) -> None:
-        self._file = file
+class _SpillingWriter(RecordWriter):
+    def __init__(self, stream: IO[bytes], format: Format) -> None:
+        if format is Format.PARQUET:
+            import_pyarrow()  # fail before the records are read
+        self._stream = stream
         self._format = format
         self._spill = Spill()
-        if format is Format.PARQUET:
-            arrow()  # if it is missing, say so before the work
 
     def add(self, record: Record) -> None:
         self._spill.add(record)
         self.count += 1
 
-    def close(self) -> None:
-        try:
-            if self._format is Format.PARQUET:
-                write_parquet(self._spill, self._file)
-            else:
-                _write_csv(self._spill, self._file)
-        finally:
-            self._spill.close()
+    def finish(self) -> None:
+        with contextlib.closing(self._spill):
+            write = write_parquet if self._format is Format.PARQUET else write_csv
+            write(self._spill, self._stream)
 
 
-def _write_csv(spill: Spill, file: IO[bytes]) -> None:
-    text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
-    writer = csv.writer(text, lineterminator="\r\n")
-    keys = list(spill.columns)
-    own = [ID, METADATA] if spill.has_metadata else [ID]
-    # A data key that looks like one of ours or begins with "data:" is marked.
-    headings = [f"data:{key}" if key in (ID, METADATA) or key.startswith("data:") else key for key in keys]
-    writer.writerow(own + headings)
-    for id, data, metadata in spill.rows():
-        first = [id, to_cell(metadata) if metadata else ""] if spill.has_metadata else [id]
-        writer.writerow(first + [to_cell(data.get(key, ABSENT)) for key in keys])
-    text.detach()
+class _TableWriter(RecordWriter):
+    """Keeps its records in memory: a table has few."""
 
-
-class _Table(Writer):
-    """Holds its rows: a table is for a screen."""
-
-    def __init__(self, first: Sequence[str]) -> None:
+    def __init__(self, columns: Sequence[str]) -> None:
+        self._columns = columns
         self._records: list[Record] = []
-        self._first = first
 
     def add(self, record: Record) -> None:
         self._records.append(record)
         self.count += 1
 
-    def close(self) -> None:
+    def finish(self) -> None:
         if not self._records:
             return
-        there = dict.fromkeys(key for record in self._records for key in record.data)
-        keys = list(dict.fromkeys([*(key for key in self._first if key in there), *there]))
-        fitting = max(1, (out().width - 14) // 14)
-        shown = keys[:fitting]
+        present = dict.fromkeys(key for record in self._records for key in record.data)
+        keys = list(dict.fromkeys([*(key for key in self._columns if key in present), *present]))
+        console = make_console()
+        fitting = max(1, (console.width - 14) // 14)
+        shown, hidden = keys[:fitting], keys[fitting:]
         rows = [[record.id, *(record.data.get(key, ...) for key in shown)] for record in self._records]
         print_table([ID, *shown], rows)
-        if len(keys) > len(shown):
-            rest = ", ".join(keys[fitting : fitting + 8])
-            out().print(f"… and {len(keys) - len(shown)} more fields: {rest}", style="dim", markup=False)
+        if hidden:
+            console.print(
+                f"… and {len(hidden)} more fields: {', '.join(hidden[:8])}", style="dim", markup=False
+            )
 
 
 @contextlib.contextmanager
-def writer(file: Path | None, format: Format, first: Sequence[str] = ()) -> Iterator[Writer]:
-    """Open a writer; a file gets its name only when it is complete.
+def open_writer(file: Path | None, format: Format, columns: Sequence[str] = ()) -> Iterator[RecordWriter]:
+    """Yield a writer to a file, or to standard output for None or `-`.
 
-    A table's columns begin with the `first` ones.
+    The file is written under a temporary name and renamed when it is complete. A table begins with
+    these columns.
     """
     if file is None or str(file) == "-":
         if format is Format.PARQUET and sys.stdout.isatty():
-            raise UsageError("Parquet is not for a screen: say --out FILE")
-        sink = _Table(first) if format is Format.TABLE else _sink(sys.stdout.buffer, format)
-        yield sink
-        sink.close()
+            raise UsageError("Parquet cannot be printed on a terminal; use --out FILE")
+        writer = _TableWriter(columns) if format is Format.TABLE else _make_writer(sys.stdout.buffer, format)
+        yield writer
+        writer.finish()
         sys.stdout.flush()
         return
     if format is Format.TABLE:
-        raise UsageError("a table goes to the screen; for a file say --format jsonl, csv or parquet")
-    part = file.with_name(file.name + ".part")
+        raise UsageError(f"a table cannot be written to a file; {_FILE_FORMATS}")
+    partial = file.with_name(file.name + ".part")
     try:
-        with part.open("wb") as opened:
-            sink = _sink(opened, format)
-            yield sink
-            sink.close()
-            opened.flush()
-            os.fsync(opened.fileno())
-        part.replace(file)
+        with partial.open("wb") as stream:
+            writer = _make_writer(stream, format)
+            yield writer
+            writer.finish()
+            stream.flush()
+            os.fsync(stream.fileno())
+        partial.replace(file)
     except BaseException as error:
         if isinstance(error, OSError) and error.filename is None:
             error.filename = str(file)
-        part.unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
         raise
 
 
-def _sink(file: IO[bytes], format: Format) -> Writer:
-    return _Lines(file) if format is Format.JSONL else _Spilled(file, format)
+def _make_writer(stream: IO[bytes], format: Format) -> RecordWriter:
+    return _JsonLinesWriter(stream) if format is Format.JSONL else _SpillingWriter(stream, format)
