@@ -14,8 +14,8 @@ from pathlib import Path
 import orjson
 import pytest
 
-from isthmus.cli._errors import Code, code_of
-from isthmus.cli._stores import without_secrets
+from isthmus.cli._errors import ExitCode, choose_exit_code
+from isthmus.cli._stores import redact_url
 from isthmus.errors import IsthmusError
 from tests.cli.conftest import Cli, Ran, command, process
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.backend("sqlite")
 CANARY = "c4n4ry-s3cr3t"
 
 
-def one_line(ran: Ran, code: Code) -> None:
+def one_line(ran: Ran, code: ExitCode) -> None:
     assert ran.code == code, ran.err
     assert re.fullmatch(r"isthmus: .+\n", ran.err), ran.err
     assert ran.out == ""
@@ -45,7 +45,7 @@ def closed_port() -> int:
 @pytest.mark.parametrize("scheme", ["postgres", "es+http"])
 def test_an_unreachable_store_is_exit_code_4(cli: Cli, scheme: str) -> None:
     """The line says that no connection could be made."""
-    one_line(cli("ping", f"{scheme}://127.0.0.1:{closed_port()}/x"), Code.UNREACHABLE)
+    one_line(cli("ping", f"{scheme}://127.0.0.1:{closed_port()}/x"), ExitCode.UNREACHABLE)
 
 
 def test_a_wrong_filter_is_exit_code_2_and_shows_where(cli: Cli, people: str) -> None:
@@ -69,14 +69,14 @@ def test_a_wrong_option_or_command_is_exit_code_2(cli: Cli, people: str) -> None
         ["get", people],
     ):
         ran = cli(*arguments)
-        one_line(ran, Code.USAGE)
+        one_line(ran, ExitCode.USAGE)
         assert "--help" in ran.err
 
 
 def test_a_wrong_url_or_setting_is_exit_code_3(cli: Cli, tmp_path: Path) -> None:
     """So is a SQLite file that is not there: commands that read make nothing."""
     for url in ("nosuch://x", "sqlite:///x.db?max_sise=3", f"sqlite:///{tmp_path}/missing.db"):
-        one_line(cli("count", url), Code.CONFIG)
+        one_line(cli("count", url), ExitCode.CONFIG)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -97,10 +97,10 @@ def test_errors_are_json_with_json(cli: Cli, people: str) -> None:
 
 def test_a_missing_file_is_exit_code_8(cli: Cli, people: str, tmp_path: Path) -> None:
     """Local files have a code of their own."""
-    one_line(cli("load", people, tmp_path / "missing.jsonl"), Code.FILES)
-    one_line(cli("load", f"sqlite:///{tmp_path}/new.db", tmp_path / "missing.jsonl"), Code.FILES)
+    one_line(cli("load", people, tmp_path / "missing.jsonl"), ExitCode.FILES)
+    one_line(cli("load", f"sqlite:///{tmp_path}/new.db", tmp_path / "missing.jsonl"), ExitCode.FILES)
     assert not (tmp_path / "new.db").exists()
-    one_line(cli("dump", people, tmp_path / "no" / "such" / "folder.jsonl"), Code.FILES)
+    one_line(cli("dump", people, tmp_path / "no" / "such" / "folder.jsonl"), ExitCode.FILES)
 
 
 def test_a_fault_of_ours_is_exit_code_70_and_debug_shows_it(
@@ -109,7 +109,7 @@ def test_a_fault_of_ours_is_exit_code_70_and_debug_shows_it(
     """Without --debug one line, with it a traceback."""
     monkeypatch.setattr("isthmus.cli._commands.query.parse_query", lambda text: 1 / 0)
 
-    one_line(cli("count", people), Code.BUG)
+    one_line(cli("count", people), ExitCode.BUG)
     assert "Traceback" in cli("count", people, "--debug").err
 
 
@@ -123,7 +123,7 @@ def test_every_error_of_the_library_has_a_code() -> None:
         error = cls.__new__(cls)
         if not hasattr(error, "outcomes"):
             error.__dict__["outcomes"] = []
-        assert code_of(error) not in (Code.OK, Code.NO, Code.BUG), cls
+        assert choose_exit_code(error) not in (ExitCode.OK, ExitCode.NO, ExitCode.BUG), cls
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
@@ -135,7 +135,7 @@ def test_a_full_disk_is_exit_code_8(people: str, arguments: list[str]) -> None:
             command("query", people, *arguments), stdout=full, stderr=subprocess.PIPE, timeout=60, check=False
         )
 
-    assert ran.returncode == Code.FILES, ran.stderr
+    assert ran.returncode == ExitCode.FILES, ran.stderr
     assert b"no space left on the disk" in ran.stderr
     assert ran.stderr.count(b"\n") == 1
 
@@ -153,7 +153,7 @@ def test_a_dump_that_fails_leaves_no_half_file(people: str, tmp_path: Path) -> N
         check=False,
     )
 
-    assert ran.returncode == Code.FILES, ran.stderr
+    assert ran.returncode == ExitCode.FILES, ran.stderr
     assert file.read_text() == "the old one"
     assert not file.with_name("dump.jsonl.part").exists()
 
@@ -172,7 +172,7 @@ def test_a_pipe_closed_early_is_silent(people: str, tmp_path: Path) -> None:
         code = running.wait(60)
 
     assert err == b""
-    assert code == Code.PIPE
+    assert code == ExitCode.PIPE
 
 
 def test_ctrl_c_ends_a_copy_with_an_intact_journal(people: str, tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_ctrl_c_ends_a_copy_with_an_intact_journal(people: str, tmp_path: Path) 
         running.send_signal(signal.SIGINT)
         _, err = running.communicate(timeout=30)
 
-    assert running.returncode == Code.INTERRUPTED
+    assert running.returncode == ExitCode.INTERRUPTED
     assert b"Traceback" not in err
     assert b"--resume" in err
     resumed = process(*options, "--resume", "--verify", "--json")
@@ -218,7 +218,7 @@ def test_ctrl_c_in_a_load_says_what_was_written(people: str) -> None:
         err = running.stderr.read() if running.stderr else b""
         running.wait(30)
 
-    assert running.returncode == Code.INTERRUPTED, err
+    assert running.returncode == ExitCode.INTERRUPTED, err
     assert b"2000 records were written" in err
     assert b"Traceback" not in err
 
@@ -229,7 +229,7 @@ def test_the_extra_cli_is_named_when_it_is_missing(tmp_path: Path) -> None:
         code = f"import sys; sys.modules[{missing!r}] = None; from isthmus.cli import main; main()"
         ran = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, check=False)
 
-        assert ran.returncode == Code.CONFIG
+        assert ran.returncode == ExitCode.CONFIG
         assert (
             ran.stderr == f"isthmus: the command line needs {missing}: pip install 'isthmus[cli]'\n".encode()
         )
@@ -260,7 +260,7 @@ def test_the_library_does_not_load_the_command_line() -> None:
 )
 def test_a_url_is_shown_without_its_secrets(url: str, shown: str) -> None:
     """What is printed or journaled has no password, key or token."""
-    assert without_secrets(url) == shown
+    assert redact_url(url) == shown
 
 
 def test_no_secret_reaches_the_screen(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -282,7 +282,7 @@ def test_no_secret_reaches_the_screen(cli: Cli, tmp_path: Path, monkeypatch: pyt
             ["copy", url, f"sqlite:///{tmp_path}/x.db", "--journal", tmp_path / "j"],
         ):
             ran = cli(*arguments)
-            assert ran.code not in (0, Code.BUG), (arguments[0], ran)
+            assert ran.code not in (0, ExitCode.BUG), (arguments[0], ran)
             assert CANARY not in ran.out + ran.err, arguments[0]
     assert not (tmp_path / "j").exists() or CANARY not in (tmp_path / "j").read_text()
 
@@ -309,5 +309,5 @@ def test_a_password_is_asked_for_without_echo(people: str, tmp_path: Path) -> No
     os.close(terminal)
 
     assert answered, seen
-    assert os.waitstatus_to_exitcode(status) == Code.UNREACHABLE, seen
+    assert os.waitstatus_to_exitcode(status) == ExitCode.UNREACHABLE, seen
     assert CANARY.encode() not in seen

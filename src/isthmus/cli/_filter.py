@@ -95,25 +95,25 @@ class _Parser:
     def _require(self, word: str, context: str = "") -> None:
         """Consume the next token, which has to be this word or operator."""
         if not self._accept(word):
-            raise self._unexpected(f"expected '{word}'{context}")
+            raise self._make_token_error(f"expected '{word}'{context}")
 
-    def _unexpected(self, message: str, token: Token | None = None) -> FilterError:
+    def _make_token_error(self, message: str, token: Token | None = None) -> FilterError:
         token = token or self._next
         text = self._text[token.position : token.position + 20]
         found = "the end" if token.kind == "end" else repr(text.split()[0])
-        return self._invalid(f"{message}, found {found}", token)
+        return self._make_error(f"{message}, found {found}", token)
 
-    def _invalid(self, message: str, token: Token) -> FilterError:
+    def _make_error(self, message: str, token: Token) -> FilterError:
         return FilterError(message, self._text, token.position)
 
     def _check_depth(self, depth: int, token: Token) -> None:
         if depth > MAX_DEPTH:
-            raise self._invalid(f"nested deeper than {MAX_DEPTH} levels", token)
+            raise self._make_error(f"nested deeper than {MAX_DEPTH} levels", token)
 
     def require_end(self) -> None:
         """Raise `FilterError` unless all tokens are consumed."""
         if self._next.kind != "end":
-            raise self._unexpected("expected 'and', 'or' or the end")
+            raise self._make_token_error("expected 'and', 'or' or the end")
 
     def parse_or(self, depth: int) -> Predicate:
         """Parse a disjunction that is nested in `depth` parentheses."""
@@ -144,10 +144,10 @@ class _Parser:
         start = self._next
         self._comparisons += 1
         if self._comparisons > MAX_LEAVES:
-            raise self._invalid(f"a filter has at most {MAX_LEAVES} conditions", start)
+            raise self._make_error(f"a filter has at most {MAX_LEAVES} conditions", start)
         is_word = start.kind == "name" and start.value.lower() in _WORDS
         if is_word and self._tokens[self._index + 1].kind == "end":
-            raise self._unexpected("expected a condition such as age >= 25")
+            raise self._make_token_error("expected a condition such as age >= 25")
         operand = self.parse_field()
         operator = self._next
         try:
@@ -155,7 +155,7 @@ class _Parser:
         except FilterError:
             raise
         except QueryError as error:
-            raise self._invalid(str(error), operator) from None
+            raise self._make_error(str(error), operator) from None
 
     def _parse_operation(self, operand: Field) -> Predicate:
         """Parse the operator and the values that follow a field."""
@@ -187,7 +187,7 @@ class _Parser:
             low = self._parse_value()
             self._require("and", " between the two bounds")
             return comparison(operand, "between", [low, self._parse_value()])
-        raise self._unexpected("expected an operator such as = != < >= in like between is", token)
+        raise self._make_token_error("expected an operator such as = != < >= in like between is", token)
 
     def parse_field(self) -> Field:
         """Parse a field: a record attribute such as `_id`, or a path into the data."""
@@ -200,19 +200,19 @@ class _Parser:
             if root is Root.METADATA:
                 return Field(Path(root, tuple(keys[1:])))
             if len(keys) > 1:
-                raise self._invalid(f"{first.value} has no parts; quote it if it is a data key", first)
+                raise self._make_error(f"{first.value} has no parts; quote it if it is a data key", first)
             return Field(parse_path(first.value))
         try:
             return field(keys)
         except QueryError as error:
-            raise self._invalid(str(error), first) from None
+            raise self._make_error(str(error), first) from None
 
     def _parse_key(self, message: str) -> str:
         token = self._next
         after_dot = self._index > 0 and self._tokens[self._index - 1].value == "."
         if token.kind in ("name", "text") or (token.kind == "number" and after_dot and token.value.isdigit()):
             return self._advance().value
-        raise self._unexpected(message)
+        raise self._make_token_error(message)
 
     def _parse_value(self, depth: int = 0) -> Any:
         token = self._advance()
@@ -226,11 +226,11 @@ class _Parser:
             case "name" if token.value.lower() == "datetime" and self._accept("("):
                 return self._parse_datetime()
             case "name":
-                raise self._invalid(f'text needs quotes: "{token.value}"', token)
+                raise self._make_error(f'text needs quotes: "{token.value}"', token)
             case "op" if token.value == "[":
                 self._check_depth(depth, token)
                 return self._parse_list("]", depth + 1)
-        raise self._unexpected("expected a value", token)
+        raise self._make_token_error("expected a value", token)
 
     def _parse_list(self, closing: str, depth: int) -> list[Any]:
         values: list[Any] = []
@@ -241,13 +241,13 @@ class _Parser:
             if self._accept(closing):
                 return values
             if not self._accept(","):
-                raise self._unexpected(f"expected ',' or '{closing}'")
+                raise self._make_token_error(f"expected ',' or '{closing}'")
 
     def _convert_number(self, token: Token) -> int | float:
         if any(c in token.value for c in ".eE"):
             return float(token.value)
         if len(token.value) > 20:
-            raise self._invalid("an integer beyond 64 bits", token)
+            raise self._make_error("an integer beyond 64 bits", token)
         return int(token.value)
 
     def _parse_datetime(self) -> dt.datetime:
@@ -257,6 +257,6 @@ class _Parser:
                 raise ValueError(token.value)
             value = dt.datetime.fromisoformat(token.value)
         except ValueError:
-            raise self._unexpected('expected a time such as "2026-01-31T12:00Z"', token) from None
+            raise self._make_token_error('expected a time such as "2026-01-31T12:00Z"', token) from None
         self._require(")")
         return value if value.tzinfo is not None else value.replace(tzinfo=dt.UTC)

@@ -41,7 +41,7 @@ _id > "k100" and _metadata.source = "import"
 ```
 
 `not` binds tighter than `and`, and `and` tighter than `or` (also `! & |`); parentheses group. Text is
-quoted by `"` or `'`. Only the escapes `\\\\ \\" \\' \\n \\t \\r` are interpreted; any other backslash is kept,
+quoted by `"` or `'`. Only the escapes `\\\\ \\" \\' \\n \\t \\r` are interpreted; other backslashes are kept,
 so patterns need no double backslashes. A filter that begins with `{` is in the library's JSON form:
 `{"and": [{"field": "age", "op": ">=", "value": 25}]}`.
 """

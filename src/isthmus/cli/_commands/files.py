@@ -36,15 +36,14 @@ class LoadMode(enum.StrEnum):
 
 
 FileFormat = Annotated[
-    Format | None,
-    typer.Option("--format", "-f", show_default=False, help="Default: by the file's suffix."),
+    Format | None, typer.Option("--format", "-f", show_default=False, help="Default: by the file's suffix.")
 ]
 IdField = Annotated[
     str | None,
     typer.Option("--id", metavar="FIELD", show_default=False, help="Data field that holds the id."),
 ]
 Mode = Annotated[LoadMode, typer.Option("--mode", help="create rejects existing ids.")]
-LineOnError = Annotated[OnError, typer.Option("--on-error", help="Stop at a rejected line, or skip it.")]
+LineOnError = Annotated[OnError, typer.Option("--on-error", help="On a rejected line.")]
 Plain = Annotated[
     bool, typer.Option("--plain", help="Each line is data, even if it looks like a dumped record.")
 ]

@@ -33,7 +33,7 @@ Stores = Annotated[
     typer.Argument(metavar="STORE...", show_default=False, help="Store URLs; - or omitted: $ISTHMUS_URL."),
 ]
 Seed = Annotated[
-    int | None, typer.Option("--seed", metavar="N", show_default=False, help="Repeat the run of this seed.")
+    int | None, typer.Option("--seed", metavar="N", show_default=False, help="Seed of a run to repeat.")
 ]
 Folder = Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", help="Where to write the pages.")]
 

@@ -23,7 +23,9 @@ Metadata = Annotated[
 ]
 IfVersion = Annotated[
     str | None,
-    typer.Option("--if-version", metavar="V", show_default=False, help="Only if this is its version."),
+    typer.Option(
+        "--if-version", metavar="V", show_default=False, help="Only if the record has this version."
+    ),
 ]
 
 

@@ -83,12 +83,7 @@ async def _take_sample(db: AsyncDatabase) -> dict[str, Any]:
     except IsthmusError as error:
         sample["error"] = f"{type(error).__name__}: {error}"
     stats = db.stats()
-    return {
-        **sample,
-        "ping_ms": durations,
-        "pool": pool_to_json(stats.pool),
-        "layers": stats.layers,
-    }
+    return {**sample, "ping_ms": durations, "pool": pool_to_json(stats.pool), "layers": stats.layers}
 
 
 async def _fetch_sessions(db: AsyncDatabase) -> list[list[Any]]:

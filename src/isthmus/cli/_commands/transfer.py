@@ -31,8 +31,7 @@ Where = Annotated[
     typer.Option("--where", "-q", metavar="FILTER", show_default=False, help="Only matching records."),
 ]
 SourceCollection = Annotated[
-    str | None,
-    typer.Option("--from", metavar="NAME", show_default=False, help="Collection of the source."),
+    str | None, typer.Option("--from", metavar="NAME", show_default=False, help="Collection of the source.")
 ]
 TargetCollection = Annotated[
     str | None, typer.Option("--to", metavar="NAME", show_default=False, help="Collection of the target.")
@@ -59,10 +58,10 @@ Throttle = Annotated[
 PageSize = Annotated[
     int | None, typer.Option("--page", metavar="N", show_default=False, help="At most N records per range.")
 ]
-RecordOnError = Annotated[OnError, typer.Option("--on-error", help="Stop at a rejected record, or skip it.")]
+RecordOnError = Annotated[OnError, typer.Option("--on-error", help="On a rejected record.")]
 
 
-class _Sides:
+class _StorePair:
     """The source and the target of a command, and the options for which records to compare and how."""
 
     def __init__(
@@ -147,27 +146,27 @@ def copy(
     """Copy records in bounded memory; --resume continues after a crash."""
     if resume and journal is None:
         raise UsageError("--resume needs --journal FILE")
-    sides = _Sides(source, target, where, (from_, to), field_map, transform, prompt=prompt)
+    pair = _StorePair(source, target, where, (from_, to), field_map, transform, prompt=prompt)
 
     async def run() -> tuple[Receipt, Comparison | None]:
-        async with sides.open(writes=not dry_run) as stores:
+        async with pair.open(writes=not dry_run) as stores:
             with _show_progress("copy", as_json=as_json) as progress:
                 receipt = await transfer.copy(
                     *stores,
-                    sides.query,
+                    pair.query,
                     journal=journal,
                     resume=resume,
-                    fields=sides.fields,
-                    transform=sides.transform,
+                    fields=pair.fields,
+                    transform=pair.transform,
                     on_error=on_error.value,
                     dry_run=dry_run,
                     throttle=throttle,
                     page_size=page_size,
                     progress=progress,
-                    source_name=sides.source.display_name,
-                    target_name=sides.target.display_name,
+                    source_name=pair.source.display_name,
+                    target_name=pair.target.display_name,
                 )
-            return receipt, await sides.verify(*stores) if check and not dry_run else None
+            return receipt, await pair.verify(*stores) if check and not dry_run else None
 
     try:
         receipt, comparison = asyncio.run(run())
@@ -176,8 +175,8 @@ def copy(
             print_note(f"the journal {journal} is complete up to this point; --resume continues from it")
         raise
     _print_receipt(receipt, comparison, as_json=as_json)
-    if comparison is not None and not comparison.equal:
-        raise CommandError("the sides differ after the copy", ExitCode.NO)
+    if comparison is not None:
+        _require_equal(comparison)
     if receipt.rejected:
         raise CommandError(f"the target rejected {receipt.rejected} records", ExitCode.RECORDS)
 
@@ -246,6 +245,15 @@ def _format_counts(missing: int, changed: int, extra: int) -> str:
     return f"{missing} missing, {changed} changed, {extra} extra"
 
 
+def _require_equal(comparison: Comparison) -> None:
+    if not comparison.equal:
+        raise _make_difference_error(comparison.missing, comparison.changed, comparison.extra)
+
+
+def _make_difference_error(missing: int, changed: int, extra: int) -> CommandError:
+    return CommandError(f"the sides differ: {_format_counts(missing, changed, extra)}", ExitCode.NO)
+
+
 def diff(
     source: Source,
     target: Target,
@@ -263,13 +271,13 @@ def diff(
 
     + only in the source, - only in the target, ~ different in both.
     """
-    sides = _Sides(source, target, where, (from_, to), field_map, transform, prompt=prompt)
+    pair = _StorePair(source, target, where, (from_, to), field_map, transform, prompt=prompt)
     counts = {"missing": 0, "changed": 0, "extra": 0}
 
     async def run() -> None:
-        async with sides.open() as stores:
+        async with pair.open() as stores:
             async for difference in transfer.differences(
-                *stores, sides.query, fields=sides.fields, transform=sides.transform
+                *stores, pair.query, fields=pair.fields, transform=pair.transform
             ):
                 counts[difference.kind] += 1
                 if not limit or sum(counts.values()) <= limit:
@@ -277,7 +285,7 @@ def diff(
 
     asyncio.run(run())
     if any(counts.values()):
-        raise CommandError(f"the sides differ: {_format_counts(**counts)}", ExitCode.NO)
+        raise _make_difference_error(**counts)
 
 
 _SIGNS = {"missing": "+", "extra": "-", "changed": "~"}
@@ -311,7 +319,7 @@ def verify(
     field_map: FieldMap = None,
     transform: TransformName = None,
     *,
-    repair: Annotated[bool, typer.Option("--repair", help="Write the records that differ.")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Write only the records that differ.")] = False,
     delete_extra: Annotated[
         bool, typer.Option("--delete-extra", help="With --repair: delete what only the target has.")
     ] = False,
@@ -321,30 +329,25 @@ def verify(
     """Compare digests by ranges of ids; exit code 1 if the sides differ."""
     if delete_extra and not repair:
         raise UsageError("--delete-extra needs --repair")
-    sides = _Sides(source, target, where, (from_, to), field_map, transform, prompt=prompt)
+    pair = _StorePair(source, target, where, (from_, to), field_map, transform, prompt=prompt)
 
     async def run() -> tuple[Comparison, dict[str, int]]:
-        async with sides.open(writes=repair) as stores:
-            comparison = await sides.verify(*stores)
+        async with pair.open(writes=repair) as stores:
+            comparison = await pair.verify(*stores)
             if not repair or comparison.equal:
                 return comparison, {}
             counts = await transfer.repair(
-                *stores,
-                sides.query,
-                fields=sides.fields,
-                transform=sides.transform,
-                delete_extra=delete_extra,
+                *stores, pair.query, fields=pair.fields, transform=pair.transform, delete_extra=delete_extra
             )
             repaired = {"written": counts.written, "deleted": counts.deleted, "left": counts.left}
-            return await sides.verify(*stores), repaired
+            return await pair.verify(*stores), repaired
 
     comparison, repaired = asyncio.run(run())
     if as_json:
         print_json({**comparison.to_json(), **({"repaired": repaired} if repaired else {})})
     else:
         _print_comparison(comparison, repaired)
-    if not comparison.equal:
-        raise CommandError("the sides differ", ExitCode.NO)
+    _require_equal(comparison)
 
 
 def _print_comparison(comparison: Comparison, repaired: dict[str, int]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
-from isthmus.cli._doctor.finding import Finding, check_clock, ok, unencrypted, warning, wrong
+from isthmus.cli._doctor.finding import Finding, check_clock, cleartext_problem, ok, problem, warning
 
 if TYPE_CHECKING:
     from isthmus import AsyncDatabase
@@ -20,9 +20,11 @@ def check_config(config: Any) -> Iterator[Finding]:
     """Check what the settings alone tell."""
     plain = [h for h in config.hosts if h.startswith("http://") and urlsplit(h).hostname not in _LOOPBACK]
     if plain:
-        yield unencrypted(plain[0], "use https:// (URL es+https://), with ca= for an authority of your own")
+        yield cleartext_problem(
+            plain[0], "use https:// (URL es+https://), with ca= for an authority of your own"
+        )
     elif not config.verify_certs:
-        yield wrong(
+        yield problem(
             "tls",
             "verify_certs is off: an impostor would not be noticed",
             "leave verify_certs out, and set ca= or ssl_assert_fingerprint=",
@@ -50,7 +52,7 @@ async def check_server(db: AsyncDatabase) -> AsyncIterator[Finding]:
     version = node["version"]
     yield ok("connection", f"Elasticsearch {version}, answered in {(time.time() - start) * 1e3:.0f} ms")
     if tuple(int(part) for part in version.split(".")[:2]) < (8, 15):
-        yield wrong("version", f"{version} is too old", "upgrade the cluster to 8.15 or newer")
+        yield problem("version", f"{version} is too old", "upgrade the cluster to 8.15 or newer")
     else:
         yield ok("version", version)
     start = time.time()
@@ -75,7 +77,7 @@ async def _check_index(pool: Any, name: str) -> AsyncIterator[Finding]:
         return
     _, health = await _get(pool, f"/_cluster/health/{name}", f"look at the health of {name}")
     if health["status"] == "red":
-        yield wrong(
+        yield problem(
             "health",
             f"{health['unassigned_shards']} shards of {name} are missing: results lack records",
             "GET /_cluster/allocation/explain tells why; bring the lost node back or restore a snapshot",
@@ -107,13 +109,13 @@ def _explain_block(name: str, block: str) -> Finding:
     seen = f"index.blocks.{block} is set: writes are refused"
     fix = f'PUT /{name}/_settings {{"index.blocks.{block}": null}}'
     if block == "read_only_allow_delete":
-        return wrong("disk", seen, f"free space below the flood watermark (90 %), then {fix}")
-    return wrong("writable", seen, fix)
+        return problem("disk", seen, f"free space below the flood watermark (90 %), then {fix}")
+    return problem("writable", seen, fix)
 
 
 def _check_mapping(name: str, mappings: Any, settings: Any) -> Iterator[Finding]:
     if "isthmus" not in mappings.get("_meta", {}):
-        yield wrong(
+        yield problem(
             "mapping",
             f"{name} was not created by isthmus: results could be inexact",
             "copy it into an index created by isthmus, or name another one with -c",

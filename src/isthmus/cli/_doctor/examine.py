@@ -15,7 +15,7 @@ from isthmus import (
     StoreError,
 )
 from isthmus.cli._doctor import elasticsearch, postgres, s3, sqlite
-from isthmus.cli._doctor.finding import Finding, Level, ok, warning, wrong
+from isthmus.cli._doctor.finding import Finding, Level, ok, problem, warning
 from isthmus.cli._stores import StoreAddress, build_settings, time_pings
 
 _SLOW_MS = 100
@@ -42,10 +42,10 @@ async def _run_checks(address: StoreAddress) -> AsyncIterator[Finding]:
     try:
         db = await AsyncDatabase.open(address.url, build_settings(address, writes=False), lazy=True)
     except MissingExtraError as error:
-        yield wrong("driver", str(error), f"pip install 'isthmus[{error.extra}]'")
+        yield problem("driver", str(error), f"pip install 'isthmus[{error.extra}]'")
         return
     except ConfigError as error:
-        yield wrong("settings", str(error), "correct the URL or the environment variable")
+        yield problem("settings", str(error), "correct the URL or the environment variable")
         return
     yield ok("settings", f"{name}, collection {db.collection_name!r}")
     try:
@@ -103,4 +103,4 @@ def _explain_failure(check: str, error: IsthmusError) -> Finding:
             fix = "name another collection with -c, or correct what the message names"
         case StoreError():
             fix = "see the server's log"
-    return wrong(check, text, fix)
+    return problem(check, text, fix)

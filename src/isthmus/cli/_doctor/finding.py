@@ -54,7 +54,7 @@ def warning(check: str, seen: str, fix: str) -> Finding:
     return Finding(check, Level.WARNING, seen, fix)
 
 
-def wrong(check: str, seen: str, fix: str) -> Finding:
+def problem(check: str, seen: str, fix: str) -> Finding:
     """Return the finding of a check that found a problem."""
     return Finding(check, Level.WRONG, seen, fix)
 
@@ -63,7 +63,7 @@ def check_clock(skew: float, limit: float) -> Finding:
     """Check how many seconds the server's clock is ahead of this machine's."""
     if abs(skew) <= limit:
         return ok("clock", f"{skew:+.2f} s")
-    return wrong(
+    return problem(
         "clock",
         f"the server's clock is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} this machine's",
         "synchronize both with a time server (chronyd, systemd-timesyncd): certificates, signatures and"
@@ -71,6 +71,6 @@ def check_clock(skew: float, limit: float) -> Finding:
     )
 
 
-def unencrypted(sender: str, fix: str) -> Finding:
+def cleartext_problem(sender: str, fix: str) -> Finding:
     """Return the finding of a connection without TLS to another machine."""
-    return wrong("tls", f"{sender}: passwords and data are sent unencrypted", fix)
+    return problem("tls", f"{sender}: passwords and data are sent unencrypted", fix)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from isthmus.cli._doctor.finding import Finding, check_clock, ok, unencrypted, warning, wrong
+from isthmus.cli._doctor.finding import Finding, check_clock, cleartext_problem, ok, problem, warning
 
 if TYPE_CHECKING:
     from isthmus import AsyncDatabase
@@ -63,7 +63,7 @@ def check_config(config: PostgresConfig) -> Iterator[Finding]:
     mode = "disable" if config.ssl is False else config.ssl
     remote = [host for host, _ in config.addresses() if not _is_local(host)]
     if remote and mode in ("disable", "allow", "prefer"):
-        yield unencrypted(
+        yield cleartext_problem(
             f"ssl={mode} to {remote[0]}",
             "set ssl=verify-full, with ssl_root_cert= for an authority of your own",
         )
@@ -111,19 +111,19 @@ async def check_server(db: AsyncDatabase) -> AsyncIterator[Finding]:
 def _check_version(server: dict[str, Any]) -> Finding:
     version = str(server["version"])
     if server["number"] < _OLDEST_VERSION:
-        return wrong("version", f"{version} is too old", "upgrade the server to 13 or newer")
+        return problem("version", f"{version} is too old", "upgrade the server to 13 or newer")
     return ok("version", version)
 
 
 def _check_writable(server: dict[str, Any]) -> Finding:
     if server["standby"]:
-        return wrong(
+        return problem(
             "writable",
             "this server is a standby: it refuses writes",
             "connect to the primary, or name all hosts with target_session_attrs=read-write",
         )
     if server["read_only"]:
-        return wrong(
+        return problem(
             "writable",
             "sessions are read-only by default",
             "ALTER DATABASE ... RESET default_transaction_read_only (or of the role)",
@@ -134,7 +134,7 @@ def _check_writable(server: dict[str, Any]) -> Finding:
 def _check_database(server: dict[str, Any]) -> Iterator[Finding]:
     """Check encoding, durability, timeouts and the age of transactions."""
     if server["encoding"] != "UTF8":
-        yield wrong(
+        yield problem(
             "encoding",
             f"the encoding is {server['encoding']}: text beyond ASCII is refused or damaged",
             "create a database with ENCODING 'UTF8' TEMPLATE template0 and copy the records into it",
@@ -162,7 +162,7 @@ def _check_database(server: dict[str, Any]) -> Iterator[Finding]:
             "ALTER ROLE ... RESET statement_timeout, and set command_timeout here instead",
         )
     if server["age"] > _MAX_TRANSACTION_AGE:
-        yield wrong(
+        yield problem(
             "wraparound",
             f"the oldest transaction is {server['age']:,} old; at 2,100,000,000 writes stop",
             "VACUUM (FREEZE) the oldest tables now, and find out why autovacuum does not",
@@ -175,7 +175,7 @@ def _check_pool_size(server: dict[str, Any], max_size: int) -> Finding:
     free = min(limits) - server["others"]
     if max_size <= free:
         return ok("pool size", f"{max_size} of {free} free connections")
-    return wrong(
+    return problem(
         "pool size",
         f"pool.max_size is {max_size}, but only {free} more connections fit"
         f" (the limit is {min(limits)}, others hold {server['others']})",
@@ -208,7 +208,7 @@ def _check_table(table: dict[str, Any], config: PostgresConfig) -> Iterator[Find
     missing = [kind for kind in ("select", "insert", "update", "delete") if not table[f"may_{kind}"]]
     if missing:
         privileges = ", ".join(missing).upper()
-        yield wrong(
+        yield problem(
             "privileges",
             f"the user may not {privileges} on {name}",
             f"as the table's owner: GRANT {privileges} ON {name} TO <user>",
@@ -216,7 +216,7 @@ def _check_table(table: dict[str, Any], config: PostgresConfig) -> Iterator[Find
     else:
         yield ok("privileges", "select, insert, update, delete")
     if table["broken"]:
-        yield wrong(
+        yield problem(
             "indexes",
             f"invalid, so written but never used: {', '.join(table['broken'])}",
             f"REINDEX INDEX CONCURRENTLY for each of them (schema {config.schema_name})",

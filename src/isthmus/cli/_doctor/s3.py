@@ -10,7 +10,7 @@ import uuid
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any
 
-from isthmus.cli._doctor.finding import Finding, check_clock, ok, unencrypted, warning, wrong
+from isthmus.cli._doctor.finding import Finding, check_clock, cleartext_problem, ok, problem, warning
 
 if TYPE_CHECKING:
     from isthmus import AsyncDatabase
@@ -29,7 +29,7 @@ def check_config(config: Any) -> Iterator[Finding]:
     elif config.loopback:
         yield ok("tls", "loopback only")
     else:
-        yield unencrypted(endpoint, "use an https:// endpoint_url")
+        yield cleartext_problem(endpoint, "use an https:// endpoint_url")
 
 
 async def check_server(db: AsyncDatabase) -> AsyncIterator[Finding]:
@@ -44,7 +44,9 @@ async def check_server(db: AsyncDatabase) -> AsyncIterator[Finding]:
         yield _explain_refusal(config.bucket, error.response["Error"]["Code"], str(error))
         return
     except errors.BotoCoreError as error:
-        yield wrong("connection", str(error), "check endpoint_url, that the server runs, and the credentials")
+        yield problem(
+            "connection", str(error), "check endpoint_url, that the server runs, and the credentials"
+        )
         return
     yield ok("connection", f"bucket {config.bucket!r} can be listed")
     date = response["ResponseMetadata"]["HTTPHeaders"].get("date")
@@ -69,7 +71,7 @@ def _explain_refusal(bucket: str, code: str, message: str) -> Finding:
             fix = "check aws_access_key_id and aws_secret_access_key, and the clock of this machine"
         case _:
             seen, fix = message, "see the server's log"
-    return wrong("connection", seen, fix)
+    return problem("connection", seen, fix)
 
 
 async def _check_conditional_writes(client: Any, bucket: str, refusal: Any) -> AsyncIterator[Finding]:
@@ -79,7 +81,7 @@ async def _check_conditional_writes(client: Any, bucket: str, refusal: Any) -> A
     try:
         await client.put_object(**request)
     except refusal as error:
-        yield wrong(
+        yield problem(
             "privileges",
             f"an object cannot be written: {error.response['Error']['Code']}",
             "allow s3:PutObject and s3:DeleteObject in the policy",

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from isthmus.cli._doctor.finding import Finding, ok, warning, wrong
+from isthmus.cli._doctor.finding import Finding, ok, problem, warning
 
 if TYPE_CHECKING:
     from isthmus import AsyncDatabase
@@ -36,7 +36,7 @@ async def check_server(db: AsyncDatabase) -> AsyncIterator[Finding]:
 def _check_disk(path: Path, config: Any) -> Iterator[Finding]:
     free = shutil.disk_usage(path.parent).free
     if free < max(_MIN_FREE, path.stat().st_size // 10):
-        yield wrong(
+        yield problem(
             "disk",
             f"{free / 1e6:,.0f} MB are free on the disk of {path}",
             "free some space: writes and checkpoints fail when the disk is full",
@@ -57,7 +57,7 @@ def _check_file(path: Path) -> Iterator[Finding]:
     try:
         connection = sqlite3.connect(f"file:{quote(str(path.absolute()))}?mode=rw", uri=True, timeout=0.5)
     except sqlite3.Error as error:
-        yield wrong("connection", f"{path}: {error}", "check the path and its permissions")
+        yield problem("connection", f"{path}: {error}", "check the path and its permissions")
         return
     with closing(connection):
         try:
@@ -69,12 +69,12 @@ def _check_file(path: Path) -> Iterator[Finding]:
 def _check_database(connection: sqlite3.Connection, path: Path) -> Iterator[Finding]:
     problems = [row[0] for row in connection.execute("PRAGMA quick_check(3)")]
     if problems != ["ok"]:
-        yield _damaged(path, f"damaged: {' '.join(str(problems[0]).split())}")
+        yield _damage_problem(path, f"damaged: {' '.join(str(problems[0]).split())}")
         return
     yield ok("connection", f"SQLite {sqlite3.sqlite_version}, the file is intact")
     encoding = connection.execute("PRAGMA encoding").fetchone()[0]
     if encoding != "UTF-8":
-        yield wrong(
+        yield problem(
             "encoding",
             f"the file stores text as {encoding}, which has another sort order",
             "create a new file and load the records into it: isthmus dump, isthmus load",
@@ -95,29 +95,29 @@ def _check_database(connection: sqlite3.Connection, path: Path) -> Iterator[Find
         connection.execute("ROLLBACK")
     except sqlite3.OperationalError as error:
         if "locked" not in str(error):
-            yield wrong("lock", str(error), "let this user write the file and its folder")
+            yield problem("lock", str(error), "let this user write the file and its folder")
         else:
-            yield _locked(path)
+            yield _lock_problem(path)
     else:
         yield ok("lock", "no other process holds it")
 
 
 def _explain_error(path: Path, message: str) -> Finding:
     if "not a database" in message:
-        return wrong("connection", f"{path} is not a SQLite file", "name the right file")
-    return _locked(path) if "locked" in message else _damaged(path, message)
+        return problem("connection", f"{path} is not a SQLite file", "name the right file")
+    return _lock_problem(path) if "locked" in message else _damage_problem(path, message)
 
 
-def _damaged(path: Path, message: str) -> Finding:
-    return wrong(
+def _damage_problem(path: Path, message: str) -> Finding:
+    return problem(
         "connection",
         f"{path}: {message}",
         f"restore a backup, or recover what can be read: sqlite3 {path} .recover | sqlite3 new.db",
     )
 
 
-def _locked(path: Path) -> Finding:
-    return wrong(
+def _lock_problem(path: Path) -> Finding:
+    return problem(
         "lock",
         f"another process holds the write lock of {path}",
         f"find it (fuser {path}), and let it commit or exit; keep its transactions short",
