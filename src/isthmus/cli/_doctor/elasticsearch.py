@@ -17,7 +17,7 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 def check_config(config: Any) -> Iterator[Finding]:
-    """Check what the settings alone tell."""
+    """Check the settings, without connecting."""
     plain = [h for h in config.hosts if h.startswith("http://") and urlsplit(h).hostname not in _LOOPBACK]
     if plain:
         yield cleartext_problem(

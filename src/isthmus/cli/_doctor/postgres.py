@@ -59,7 +59,7 @@ WHERE n.nspname = $1 AND c.relname = $2) facts"""
 
 
 def check_config(config: PostgresConfig) -> Iterator[Finding]:
-    """Check what the settings alone tell."""
+    """Check the settings, without connecting."""
     mode = "disable" if config.ssl is False else config.ssl
     remote = [host for host, _ in config.addresses() if not _is_local(host)]
     if remote and mode in ("disable", "allow", "prefer"):

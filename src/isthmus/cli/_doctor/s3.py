@@ -22,7 +22,7 @@ _INVALID_KEYS = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", 
 
 
 def check_config(config: Any) -> Iterator[Finding]:
-    """Check what the settings alone tell."""
+    """Check the settings, without connecting."""
     endpoint = config.endpoint_url
     if endpoint is None or endpoint.startswith("https"):
         yield ok("tls", "https")
