@@ -16,8 +16,8 @@ from benchmarks.data import document, name_of
 from benchmarks.harness import Measured, Row, Side, Timer, measure
 from isthmus import AsyncDatabase, Query, Record, field
 from isthmus._core.executor import PageRequest, mutation_for
-from isthmus._query.build import as_query
 from isthmus._query.evaluate import matches
+from isthmus._query.query import as_query
 from isthmus._query.split import Pushdown, split
 from isthmus.backends.elasticsearch.compile import Bound, Compiler
 from isthmus.backends.elasticsearch.shape import Shapes, walk

@@ -16,7 +16,7 @@ import pytest
 
 from isthmus import AsyncDatabase, IsthmusError, Query, field
 from isthmus._core.loop_pools import open_pools
-from isthmus._values import new_id
+from isthmus._ids import new_id
 from tests import servers
 from tests.faults.targets import TARGETS
 from tests.seeds import drawn

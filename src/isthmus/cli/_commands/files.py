@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from isthmus import Collection, NotWrittenError, Record
-from isthmus._values import new_id
+from isthmus._ids import new_id
 from isthmus.cli._commands.query import NO_LIMIT, build_query, write_matches
 from isthmus.cli._errors import CommandError, ExitCode, choose_exit_code
 from isthmus.cli._formats.reader import InputLine, read_lines

@@ -103,7 +103,7 @@ async def _stats(address: StoreAddress) -> dict[str, Any]:
             "store": address.display_name,
             "collection": db.collection_name,
             "records": await db.count(),
-            "capabilities": {k: _to_json(v) for k, v in db.capabilities.differing().items()},
+            "capabilities": {k: _to_json(v) for k, v in db.capabilities.non_defaults().items()},
             "pool": pool_to_json(stats.pool),
             "layers": stats.layers,
             "settings": {

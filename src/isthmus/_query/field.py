@@ -1,41 +1,34 @@
-"""How users build queries: `field()`, `match()` and `Query`."""
+"""Predicates as users write them: `field()`, `match()`, `nearest()`, and operators by name."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
-from isthmus._path import Path, Root, parse_path
+from isthmus._path import Path, parse_path
 from isthmus._query.ast import (
     KNN,
-    PREDICATES,
-    TRUE,
-    And,
     Between,
     Contains,
     EndsWith,
     Equal,
     EqualList,
     Exists,
-    Function,
     In,
     Like,
-    Measure,
     Not,
     Or,
     Order,
     Ordered,
     Predicate,
     Regex,
-    SortKey,
     StartsWith,
     TextMatch,
 )
 from isthmus._query.text import search_regex
 from isthmus._suggest import suggest as nearest_name
-from isthmus._value import Value, replace
 from isthmus._values import canonical_operand, kind_of
 from isthmus.errors import InvalidRecordError, QueryError
 
@@ -71,16 +64,16 @@ class Field:
     __hash__ = None  # type: ignore[assignment]
 
     def __lt__(self, other: Any) -> Predicate:
-        return ordered(self.path, Order.LT, other)
+        return compare(self.path, Order.LT, other)
 
     def __le__(self, other: Any) -> Predicate:
-        return ordered(self.path, Order.LE, other)
+        return compare(self.path, Order.LE, other)
 
     def __gt__(self, other: Any) -> Predicate:
-        return ordered(self.path, Order.GT, other)
+        return compare(self.path, Order.GT, other)
 
     def __ge__(self, other: Any) -> Predicate:
-        return ordered(self.path, Order.GE, other)
+        return compare(self.path, Order.GE, other)
 
     def __bool__(self) -> bool:
         raise TypeError("a field has no truth value; use .exists()")
@@ -140,12 +133,12 @@ class Field:
 
 def field(name: str | Sequence[str]) -> Field:
     """Return a field to build predicates from; `["a.b"]` is one key that has a dot."""
-    return Field(_path(name))
+    return Field(as_path(name))
 
 
 def match(name: FieldName, text: str) -> Predicate:
     """Return a full-text match, for backends with the capability `relevance`."""
-    path = _path(name)
+    path = as_path(name)
     return TextMatch(path, _operand_text(path, "match", text))
 
 
@@ -155,7 +148,7 @@ def nearest(name: FieldName, vector: Iterable[float], k: int = 10) -> Predicate:
     Nearest among the records that the other conditions hold for; by the similarity of the field's
     setting.
     """
-    path = _path(name)
+    path = as_path(name)
     if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= MAX_NEAREST:
         raise QueryError(f"{path} nearest: k is a whole number from 1 to {MAX_NEAREST}, got {k!r}")
     return KNN(path, _vector(path, vector), k)
@@ -177,7 +170,7 @@ def _vector(path: Path, given: Any) -> tuple[float, ...]:
     return tuple(numbers)
 
 
-def _path(name: FieldName) -> Path:
+def as_path(name: FieldName) -> Path:
     return name.path if isinstance(name, Field) else parse_path(name)
 
 
@@ -205,7 +198,7 @@ def equal(path: Path, value: Any) -> Predicate:
     return Equal(path, operand)
 
 
-def ordered(path: Path, op: Order, value: Any) -> Predicate:
+def compare(path: Path, op: Order, value: Any) -> Predicate:
     """Return an order comparison with a scalar."""
     operand = _operand(path, op.value, value)
     if not isinstance(operand, bool | int | float | str):
@@ -268,10 +261,10 @@ def _not(build: Callable[[Path, Any], Predicate]) -> Callable[[Path, Any], Predi
 OPERATORS: dict[str, Callable[[Path, Any], Predicate]] = {
     "=": equal,
     "!=": _not(equal),
-    "<": lambda path, value: ordered(path, Order.LT, value),
-    "<=": lambda path, value: ordered(path, Order.LE, value),
-    ">": lambda path, value: ordered(path, Order.GT, value),
-    ">=": lambda path, value: ordered(path, Order.GE, value),
+    "<": lambda path, value: compare(path, Order.LT, value),
+    "<=": lambda path, value: compare(path, Order.LE, value),
+    ">": lambda path, value: compare(path, Order.GT, value),
+    ">=": lambda path, value: compare(path, Order.GE, value),
     "in": one_of,
     "not_in": _not(one_of),
     "like": lambda path, value: Field(path).like(value),
@@ -296,126 +289,4 @@ def comparison(name: FieldName, op: str, value: Any = None) -> Predicate:
     if build is None:
         hint = nearest_name(_SPELLINGS.get(str(op), str(op)), OPERATORS)
         raise QueryError(f"unknown operator {op!r}{hint}")
-    return build(_path(name), value)
-
-
-class Query(Value):
-    """What to find, in which order, and how much of it. Immutable: each step returns a new query.
-
-    `Query().filter("age", ">=", 25).sort("name").limit(10)`
-    """
-
-    where: Predicate = TRUE
-    order: tuple[SortKey, ...] = ()
-    count: int | None = None
-    skip: int = 0
-    fields: tuple[Path, ...] | None = None
-
-    def filter(self, name: FieldName | Predicate, op: str | None = None, value: Any = None) -> Query:
-        """Return the query with one more condition: a field, an operator and a value, or a predicate."""
-        if isinstance(name, PREDICATES):
-            if op is not None:
-                raise QueryError("filter() takes a predicate alone, or a field with an operator and a value")
-            return self._and(name)
-        if op is None:
-            raise QueryError(f"filter({name!r}) needs an operator and a value, or a predicate")
-        return self._and(comparison(name, op, value))
-
-    def any_of(self, *conditions: Predicate | Query) -> Query:
-        """Return the query with the condition that one of these holds."""
-        return self._and(Or(tuple(map(as_predicate, conditions))))
-
-    def not_(self, condition: Predicate | Query) -> Query:
-        """Return the query with the condition that this does not hold."""
-        return self._and(Not(as_predicate(condition)))
-
-    def match(self, name: FieldName, text: str) -> Query:
-        """Return the query with a full-text match; sort by `_score` to rank by relevance."""
-        return self._and(match(name, text))
-
-    def nearest(self, name: FieldName, vector: Iterable[float], k: int = 10) -> Query:
-        """Return the query for the `k` nearest to a vector; sort by `_score` for the nearest first."""
-        return self._and(nearest(name, vector, k))
-
-    def sort(
-        self,
-        name: FieldName,
-        direction: Literal["asc", "desc"] = "asc",
-        *,
-        nulls: Literal["first", "last"] = "last",
-    ) -> Query:
-        """Return the query with one more sort key; records without a value come last unless said."""
-        if direction not in ("asc", "desc"):
-            raise QueryError(f"a direction is 'asc' or 'desc', got {direction!r}")
-        if nulls not in ("first", "last"):
-            raise QueryError(f"nulls is 'first' or 'last', got {nulls!r}")
-        key = SortKey(_path(name), direction == "desc", nulls == "first")
-        return replace(self, order=(*self.order, key))
-
-    def limit(self, count: int) -> Query:
-        """Return the query for at most this many records; 0 gives none."""
-        return replace(self, count=_natural("limit", count))
-
-    def offset(self, skip: int) -> Query:
-        """Return the query without its first records."""
-        return replace(self, skip=_natural("offset", skip))
-
-    def select(self, *names: FieldName) -> Query:
-        """Return the query for these parts of the data only, in their shape."""
-        if not names:
-            raise QueryError("select() needs at least one field")
-        return replace(self, fields=tuple(map(_path, names)))
-
-    def _and(self, term: Predicate) -> Query:
-        terms = self.where.terms if isinstance(self.where, And) else (self.where,)
-        return replace(self, where=And((*terms, term)))
-
-    def __bool__(self) -> bool:
-        raise TypeError(
-            "a query has no truth value; await db.exists(...) or db.count(...) tells what it finds"
-        )
-
-
-def _natural(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise QueryError(f"{name} must be a whole number from 0, got {value!r}")
-    return value
-
-
-def as_query(query: Query | Predicate | None) -> Query:
-    """Return a query for what a verb was given: a query, a bare predicate, or nothing for all."""
-    if query is None:
-        return Query()
-    if isinstance(query, Query):
-        return query
-    return Query(where=as_predicate(query))
-
-
-def as_predicate(condition: Any) -> Predicate:
-    """Return the predicate of a predicate or of a query without order and limits."""
-    if isinstance(condition, Query):
-        if condition.order or condition.skip or condition.fields is not None or condition.count is not None:
-            raise QueryError("only a query's conditions fit here: it has a sort, limit, offset or select")
-        return condition.where
-    if isinstance(condition, PREDICATES):
-        return condition
-    raise QueryError(
-        f"expected a Query or a predicate such as field('age') >= 25, got {type(condition).__name__}"
-    )
-
-
-def measures(spec: dict[str, Any]) -> tuple[Measure, ...]:
-    """Return measures for `{"n": "count", "oldest": ("max", "age")}`."""
-    built = []
-    for name, what in spec.items():
-        function, of = (what, None) if isinstance(what, str) else (what[0], what[1])
-        known = [f.value for f in Function]
-        if function not in known:
-            raise QueryError(f"unknown aggregate {function!r}{nearest_name(function, known)}")
-        if of is None and function != "count":
-            raise QueryError(f"{function} needs a field: ({function!r}, 'age')")
-        path = None if of is None else _path(of)
-        if path is not None and path.root is Root.SCORE:
-            raise QueryError("_score can be sorted by, not aggregated")
-        built.append(Measure(name, Function(function), path))
-    return tuple(built)
+    return build(as_path(name), value)
