@@ -18,6 +18,8 @@ N ?= 2000
 SEED ?= 1
 # A suite of benchmarks: micro, imports, sqlite, postgres, elasticsearch, copy, scenarios, growth or s3; all if empty.
 SUITE ?=
+# A commit that `make bench` compares this checkout with, instead of measuring it against others.
+BASE ?=
 # Further options for pytest: make test ARGS='-k cursor -x'
 ARGS ?=
 WORKERS ?= 2
@@ -189,7 +191,7 @@ types: $(VENV)/.full ## mypy --strict and pyright
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 import-time: $(VENV)/.full ## what importing isthmus costs
-	$(BIN)/python benchmarks/import_time.py
+	$(BIN)/python -m benchmarks.suites.import_time
 
 # Load: minutes long, so no part of `make test`.
 
@@ -240,21 +242,21 @@ SERVER_OF_growth := postgres
 SUITE_SERVERS := $(if $(SUITE),$(sort $(foreach suite,$(SUITE),$(SERVER_OF_$(suite)))),postgres elasticsearch s3)
 
 .PHONY: bench bench-check bench-page profile profiles
-bench: $(VENV)/.full .venv-rival/.ready .venv-bench/.ready ## measure against the bare drivers and the rival: SUITE=postgres
+bench: $(VENV)/.full $(if $(BASE),,.venv-rival/.ready) .venv-bench/.ready ## measure against the bare drivers and the rival, or against BASE=commit: SUITE=postgres
 	$(if $(SUITE_SERVERS),$(SERVERS) provision $(SUITE_SERVERS))
-	$(if $(SUITE_SERVERS),ISTHMUS_TEST_TIMINGS=1 $(SERVERS) run $(SUITE_SERVERS) --) .venv-bench/bin/python -m benchmarks $(SUITE)
-	$(MAKE) --no-print-directory bench-page
+	$(if $(SUITE_SERVERS),ISTHMUS_TEST_TIMINGS=1 $(SERVERS) run $(SUITE_SERVERS) --) .venv-bench/bin/python -m benchmarks $(if $(BASE),--base $(BASE)) $(SUITE)
+	$(if $(BASE),,$(MAKE) --no-print-directory bench-page)
 
 bench-check: $(VENV)/.core ## each row of the targets: met, not met or not run, and why
-	$(BIN)/python -m benchmarks.check
+	$(BIN)/python -m benchmarks.report.check
 
 bench-page: .venv-bench/.ready ## charts and docs/benchmarks.md from the stored results
-	.venv-bench/bin/python -m benchmarks.page
+	.venv-bench/bin/python -m benchmarks.report.page
 
 profile: $(VENV)/.full .venv-bench/.ready ## sample a backend's main job, as a flame graph: BACKEND=postgres
 	$(if $(SERVER_OF_$(BACKEND)),$(SERVERS) provision $(SERVER_OF_$(BACKEND)))
 	$(if $(SERVER_OF_$(BACKEND)),ISTHMUS_TEST_TIMINGS=1 $(SERVERS) run $(SERVER_OF_$(BACKEND)) --) \
-	  .venv-bench/bin/python -m benchmarks.profiling $(BACKEND)
+	  .venv-bench/bin/python -m benchmarks.profile $(BACKEND)
 
 profiles: ## the same for PostgreSQL, Elasticsearch, S3 and SQLite, and the page
 	for backend in sqlite postgres elasticsearch s3; do \

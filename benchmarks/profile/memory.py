@@ -1,7 +1,7 @@
-"""The memory that a stream or a copy takes above its start, seen in a process of its own.
+"""The memory that a stream or a copy takes above its start, measured in a process of its own.
 
-`python -m benchmarks.memory stream '["sqlite", {…}]'`, or `copy` with a target as well. A process that
-built the records first would have their freed memory to hide in.
+`python -m benchmarks.profile.memory stream '["sqlite", {…}]'`, or `copy` with a target as well. In a process
+that built the records first, their freed memory would hide what the job takes.
 """
 
 from __future__ import annotations
@@ -9,32 +9,37 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import resource
 import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import Timer, resident
+from benchmarks.harness import Timer
 from isthmus import AsyncDatabase
 from isthmus.transfer import copy
 
 Store = tuple[str, dict[str, Any]]
 
 
-async def taken(job: str, *stores: Store) -> dict[str, float]:
-    """Return what a process of its own reports: MB above the start, records, seconds."""
+async def measure_memory(job: str, *stores: Store) -> dict[str, float]:
+    """Run the job in a new process; return MB above its start (`mb`), `records` and `seconds`."""
     arguments = [json.dumps(store) for store in stores]
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "benchmarks.memory", job, *arguments, stdout=asyncio.subprocess.PIPE
+        sys.executable, "-m", "benchmarks.profile.memory", job, *arguments, stdout=asyncio.subprocess.PIPE
     )
-    said, _ = await process.communicate()
+    output, _ = await process.communicate()
     if process.returncode:
         raise RuntimeError(f"measuring the memory of a {job} failed: see above")
-    found: dict[str, float] = json.loads(said)
+    found: dict[str, float] = json.loads(output)
     return found
 
 
+def _resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
 def _peak() -> int:
-    """Return the most bytes that this process held since the kernel's mark was set back."""
+    """Return the most bytes that this process held since the kernel's mark was reset."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
 
@@ -47,15 +52,18 @@ async def _stream(db: AsyncDatabase) -> int:
 
 
 async def main(job: str, stores: list[Store]) -> dict[str, float]:
-    """Connect, mark the memory, run the job, and return what it took at most."""
+    """Connect, reset the kernel's mark, run the job, and return its peak."""
     handles = [await AsyncDatabase.create(backend, config) for backend, config in stores]
     for db in handles:
-        await db.get("nobody")  # the collection is made ready
+        await db.get("absent")  # prepares the collection
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")
-    start = resident()
+    start = _resident()
     with Timer() as timer:
-        records = await _stream(*handles) if job == "stream" else (await copy(*handles)).written
+        if job == "stream":
+            records = await _stream(handles[0])
+        else:
+            records = (await copy(handles[0], handles[1])).written
     above = max(0, _peak() - start) / 1e6
     for db in handles:
         await db.close()

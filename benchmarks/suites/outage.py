@@ -1,4 +1,4 @@
-"""A store that refuses everything for a while, under a steady load: who notices, and for how long."""
+"""A store that refuses everything for a while under load: failures, latencies and the time to recover."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import asyncpg
 
-from benchmarks.harness import Row, percentiles, show
+from benchmarks.harness import Row, compute_percentiles, show
 from isthmus import AsyncDatabase, IsthmusError, Record
 from isthmus.testing.proxy import Fault, FaultProxy
 
@@ -26,10 +26,10 @@ STATEMENT = "SELECT data FROM scenario_outage WHERE id = $1"
 async def rows(url: str) -> AsyncIterator[Row]:
     """Run each side for six seconds, the store down for one and a half of them.
 
-    A service is asked so many times a second, whatever comes back; a job's workers wait for each
-    answer before they ask again, so that its patience can carry it over.
+    A service gets a fixed number of calls a second, whatever their results; a job's workers wait for
+    each result before the next call, so that retries can bridge the outage.
     """
-    logging.getLogger("asyncpg").setLevel(logging.CRITICAL)  # its pool tells of each attempt
+    logging.getLogger("asyncpg").setLevel(logging.CRITICAL)  # its pool logs each attempt
     down = f"store down {UP - DOWN:g} s of {SECONDS:g} s"
     yield await _row(f"{down}, {RATE} gets a second", url, "service", _steady)
     yield await _row(f"{down}, a job of {WORKERS} workers", url, "batch", _workers)
@@ -68,7 +68,7 @@ Load = Callable[[Get, _Seen], Awaitable[None]]
 
 
 def _add(row: Row, name: str, seen: _Seen) -> None:
-    row.latencies[name] = percentiles(seen.waits)
+    row.latencies[name] = compute_percentiles(seen.waits)
     row.figures[f"{name}: calls answered"] = float(len(seen.waits))
     row.figures[f"{name}: calls failed"] = float(len(seen.failures))
     row.figures[f"{name}: ms of the longest wait for a failure"] = max(seen.failures, default=0.0) * 1e3
@@ -97,7 +97,7 @@ async def _call(get: Get, seen: _Seen) -> None:
         await asyncio.wait_for(get(), PATIENCE)
     except FAILURES:
         seen.failures.append(time.perf_counter() - start)
-        await asyncio.sleep(0.005)  # or a job's workers would only fail
+        await asyncio.sleep(0.005)  # or a job's workers would spin on failures
         return
     end = time.perf_counter()
     seen.waits.append(end - start)
@@ -106,7 +106,7 @@ async def _call(get: Get, seen: _Seen) -> None:
 
 
 async def _steady(get: Get, seen: _Seen) -> None:
-    """Begin a call every so often, whether or not the others have ended."""
+    """Start a call at a fixed rate, whether or not the others have ended."""
     running: set[asyncio.Task[None]] = set()
     start = time.perf_counter()
     for turn in range(int(SECONDS * RATE)):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import itertools
-import json
 import os
 import subprocess
 import sys
@@ -22,12 +21,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from benchmarks.data import document, documents, name_of
-from benchmarks.flame import drawn, idle, part_of
-from benchmarks.harness import machine
+from benchmarks.profile.flame import draw, is_idle, part_of
+from benchmarks.report.storage import ROOT, describe_machine, write_json
 from isthmus import AsyncDatabase, Query, Record
 
-ROOT = Path(__file__).parents[1]
-PROFILES = Path(__file__).with_name("profiles")
+PROFILES = Path(__file__).with_name("results")
 IMAGES = ROOT / "docs" / "images"
 SECONDS = 10
 RATE = 100
@@ -43,7 +41,7 @@ TITLES = {
 
 
 @asynccontextmanager
-async def _creating(db: AsyncDatabase, *, fresh: bool = False) -> AsyncIterator[Job]:
+async def _create_batches(db: AsyncDatabase, *, fresh: bool = False) -> AsyncIterator[Job]:
     """Yield a batch of creates, into an emptied collection or with fresh ids where emptying is costly."""
     data, turn = documents(10_000), itertools.count()
 
@@ -61,16 +59,18 @@ async def _creating(db: AsyncDatabase, *, fresh: bool = False) -> AsyncIterator[
 
 @asynccontextmanager
 async def _job(backend: str) -> AsyncIterator[Job]:
-    """Yield the backend's main job, its collection made ready."""
+    """Yield the backend's main job with its collection prepared."""
     match backend:
         case "postgres":
             config = {"url": os.environ["ISTHMUS_TEST_POSTGRES_URL"], "table": "profile"}
-            async with _creating(await AsyncDatabase.create("postgres", config)) as job:
+            async with _create_batches(await AsyncDatabase.create("postgres", config)) as job:
                 yield job
         case "elasticsearch":
             hosts = [os.environ["ISTHMUS_TEST_ELASTICSEARCH_URL"]]
             config = {"hosts": hosts, "index": "profile"}
-            async with _creating(await AsyncDatabase.create("elasticsearch", config), fresh=True) as job:
+            async with _create_batches(
+                await AsyncDatabase.create("elasticsearch", config), fresh=True
+            ) as job:
                 yield job
         case "s3":
             from benchmarks.suites.s3 import handle
@@ -87,12 +87,12 @@ async def _job(backend: str) -> AsyncIterator[Job]:
         case _:
             with tempfile.TemporaryDirectory() as folder:
                 path = str(Path(folder) / "profile.db")
-                async with _creating(await AsyncDatabase.create("sqlite", {"path": path})) as job:
+                async with _create_batches(await AsyncDatabase.create("sqlite", {"path": path})) as job:
                     yield job
 
 
 async def _run(backend: str, running: Path) -> None:
-    """Run the job until the file is removed, which is made when the sampler may begin."""
+    """Create the file `running` when sampling may begin, and run the job until it is removed."""
     async with _job(backend) as job:
         await job()
         running.write_text("")
@@ -100,12 +100,12 @@ async def _run(backend: str, running: Path) -> None:
             await job()
 
 
-def _sampled(backend: str) -> Counter[str]:
+def _sample(backend: str) -> Counter[str]:
     """Return how often each stack was seen while a process of its own ran the job."""
     with tempfile.TemporaryDirectory() as folder:
         running, raw = Path(folder) / "running", Path(folder) / "raw"
         process = subprocess.Popen(
-            [sys.executable, "-m", __spec__.name, backend, "--run", str(running)], cwd=ROOT
+            [sys.executable, "-m", "benchmarks.profile", backend, "--run", str(running)], cwd=ROOT
         )
         while not running.exists():
             if process.poll() is not None:
@@ -114,10 +114,10 @@ def _sampled(backend: str) -> Counter[str]:
         spy = [str(Path(sys.executable).with_name("py-spy")), "record", "--pid", str(process.pid)]
         # Stopping each of obstore's threads for a sample takes longer than the time between two.
         depth = "--nonblocking" if backend == "s3" else "--native"
-        what = [depth, "--idle", "--threads", "--format", "raw", "--output", str(raw)]
+        options = [depth, "--idle", "--threads", "--format", "raw", "--output", str(raw)]
         pace = ["--rate", str(RATE), "--duration", str(SECONDS)]
         subprocess.run(
-            [*spy, *what, *pace],
+            [*spy, *options, *pace],
             check=True,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -132,27 +132,26 @@ def _sampled(backend: str) -> Counter[str]:
         return stacks
 
 
-def profiled(backend: str) -> None:
-    """Sample the job, write its flame graph and its shares."""
-    stacks = _sampled(backend)
+def profile(backend: str) -> None:
+    """Sample the job; write its flame graph and its shares."""
+    stacks = _sample(backend)
     whole = sum(count for stack, count in stacks.items() if "MainThread" in stack.split(";", 1)[0])
-    working = Counter({stack: count for stack, count in stacks.items() if not idle(stack)})
+    working = Counter({stack: count for stack, count in stacks.items() if not is_idle(stack)})
     parts: Counter[str] = Counter()
     for stack, count in working.items():
         parts[part_of(stack)] += count
     parts[WAITING.get(backend, "waiting for the server")] = max(0, whole - sum(working.values()))
-    PROFILES.mkdir(exist_ok=True)
-    (IMAGES / f"profile-{backend}.svg").write_text(drawn(working, whole, TITLES[backend]))
+    (IMAGES / f"profile-{backend}.svg").write_text(draw(working, whole, TITLES[backend]))
     found = {
         "backend": backend,
         "title": TITLES[backend],
         "samples": whole,
-        "machine": machine(),
+        "machine": describe_machine(),
         "shares": {
             part: round(count / whole, 3) for part, count in parts.most_common() if count >= whole / 100
         },
     }
-    (PROFILES / f"{backend}.json").write_text(json.dumps(found, indent=1) + "\n")
+    write_json(PROFILES / f"{backend}.json", found)
     print(f"{TITLES[backend]}: {whole} samples")
     for part, count in parts.most_common():
         print(f"  {count / whole:6.1%}  {part}")
@@ -167,7 +166,7 @@ def main() -> None:
     if arguments.run:
         asyncio.run(_run(arguments.backend, arguments.run))
     else:
-        profiled(arguments.backend)
+        profile(arguments.backend)
 
 
 if __name__ == "__main__":

@@ -1,18 +1,18 @@
-"""The targets as data, and how the stored figures stand against them."""
+"""The targets as data, and how stored figures stand against them."""
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 TARGETS = Path(__file__).with_name("targets.json")
-RESULTS = Path(__file__).with_name("results")
 
 MET, NOT_MET, NOT_RUN = "met", "not met", "not run"
-Stored = Mapping[str, Mapping[str, Any]]
+RowsByJob = Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Cell:
 
     @property
     def wanted(self) -> str:
-        """Return the target in words."""
+        """The target in words."""
         if self.runs:
             return "runs"
         if self.seconds is not None:
@@ -42,20 +42,20 @@ class Cell:
             return f"at most {self.most:g}x {self.against}"
         return f"at least {self.faster:g}x as fast as {self.against}"
 
-    def judged(self, stored: Stored) -> Verdict:
-        """Return how the stored rows stand against it."""
-        value = self._value(stored.get(self.job, {}))
+    def verdict(self, rows: RowsByJob) -> Verdict:
+        """Return how the rows stand against this target."""
+        value = self._value(rows.get(self.job, {}))
         if value is None:
             return Verdict(self, None, NOT_RUN)
         most = self.seconds if self.most is None else self.most
         good = value <= most if most is not None else value >= (self.faster or 0)
-        bare = None if good else self._value(stored[self.job], "bare")
+        bare = None if good else self._value(rows[self.job], "bare")
         return Verdict(self, value, MET if good else NOT_MET, bare if self.faster is not None else None)
 
     def _value(self, row: Mapping[str, Any], side: str = "ours") -> float | None:
         if self.figure:
-            found: float | None = row.get("figures", {}).get(self.figure)
-            return found
+            figure: float | None = row.get("figures", {}).get(self.figure)
+            return figure
         sides = row.get("sides", {})
         ours = sides.get(side, {}).get("median")
         if self.runs or ours is None:
@@ -70,17 +70,17 @@ class Cell:
 
 @dataclass(frozen=True)
 class Verdict:
-    """How one cell stands: met, not met or not run."""
+    """How one target stands: met, not met or not run."""
 
     cell: Cell
     value: float | None
     state: str
     bare: float | None = None
-    """What the bare driver reaches of a target that ours does not."""
+    """The bare driver's value, where ours misses the target."""
 
     @property
     def shown(self) -> str:
-        """Return the measured value in words."""
+        """The measured value in words."""
         if self.value is None:
             return ""
         if self.cell.runs:
@@ -105,34 +105,32 @@ class TargetRow:
     name: str
     cells: list[Cell] = field(default_factory=list)
 
-    def judged(self, stored: Stored) -> list[Verdict]:
-        """Return how each of its cells stands."""
-        return [cell.judged(stored) for cell in self.cells]
+    def verdicts(self, rows: RowsByJob) -> list[Verdict]:
+        """Return how each of its targets stands."""
+        return [cell.verdict(rows) for cell in self.cells]
 
 
-def targets() -> Iterator[TargetRow]:
-    """Yield each row of the targets."""
-    for table, rows in json.loads(TARGETS.read_text()).items():
-        for name, cells in rows.items():
-            yield TargetRow(table, name, [Cell(**{"job": name, **cell}) for cell in cells])
+@functools.cache
+def load_targets() -> tuple[TargetRow, ...]:
+    """Return each row of the targets."""
+    return tuple(
+        TargetRow(table, name, [Cell(**{"job": name, **cell}) for cell in cells])
+        for table, rows in json.loads(TARGETS.read_text()).items()
+        for name, cells in rows.items()
+    )
 
 
 def cells_of(job: str) -> list[Cell]:
     """Return the targets of one job."""
-    return [cell for row in targets() for cell in row.cells if cell.job == job]
+    return [cell for row in load_targets() for cell in row.cells if cell.job == job]
 
 
-def stored_runs() -> dict[str, dict[str, Any]]:
-    """Return what each suite's last run wrote."""
-    return {path.stem: json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))}
-
-
-def stored_rows() -> dict[str, dict[str, Any]]:
-    """Return the last rows of all suites by their jobs."""
-    return {row["job"]: row for run in stored_runs().values() for row in run["rows"]}
+def verdicts_of(job: str, rows: RowsByJob) -> list[Verdict]:
+    """Return how each target of one job stands."""
+    return [cell.verdict(rows) for cell in cells_of(job)]
 
 
 def state_of(verdicts: list[Verdict]) -> str:
-    """Return a row's state: met if each of its cells is."""
+    """Return a row's state: met if each of its targets is."""
     states = {verdict.state for verdict in verdicts}
     return next(state for state in (NOT_MET, NOT_RUN, MET) if state in states)

@@ -1,8 +1,9 @@
-"""What importing isthmus adds to `import asyncio`, and what a core install brings; `make import-time`."""
+"""The time that importing isthmus adds to `import asyncio`, and a core install's size: `make import-time`."""
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import statistics
@@ -36,27 +37,32 @@ def probe(statement: str) -> tuple[float, list[str]]:
     """Return the milliseconds that a statement takes after `import asyncio` in a fresh interpreter."""
     code = PROBE.format(statement=statement, unwanted=UNWANTED)
     command = [sys.executable, "-c", code]
-    out = subprocess.run(command, capture_output=True, text=True, check=True, env=compiling()).stdout
+    out = subprocess.run(command, capture_output=True, text=True, check=True, env=environment()).stdout
     milliseconds, loaded = out.strip().splitlines()
     return float(milliseconds), json.loads(loaded.replace("'", '"'))
 
 
-def compiling() -> dict[str, str]:
-    """Return the environment of a Python that keeps what it compiles, as an install does.
+def environment() -> dict[str, str]:
+    """Return the environment for a Python that writes bytecode, as that of an installed package exists.
 
-    A shell may forbid it for the checkout's own modules.
+    A developer's shell may forbid it.
     """
     return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
 def core_install() -> tuple[list[str], float]:
-    """Return the distributions besides isthmus, and the megabytes, of a core install in a new environment."""
+    """Return the other distributions, and the megabytes, of a core install in a new environment.
+
+    It installs the checkout that this interpreter's isthmus is in.
+    """
+    spec = importlib.util.find_spec("isthmus")
+    assert spec is not None
+    root = str(Path(spec.origin or "").resolve().parents[2])
     with tempfile.TemporaryDirectory() as folder:
         venv.create(folder, with_pip=True)
         python = Path(folder) / "bin" / "python"
         site = next(Path(folder).glob("lib/python*/site-packages"))
         before = {path.name for path in site.iterdir()}
-        root = str(Path(__file__).resolve().parents[1])
         install = [str(python), "-m", "pip", "install", "-q", "--no-compile", root]
         subprocess.run(install, check=True)
         new = [path for path in site.iterdir() if path.name not in before]
@@ -75,7 +81,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--no-install", action="store_true", help="leave out the core install's size")
     arguments = parser.parse_args()
-    probe(STATEMENT)  # compiles what changed
+    probe(STATEMENT)  # writes bytecode
     rounds = [probe(STATEMENT) for _ in range(ROUNDS)]
     median = statistics.median(ms for ms, _ in rounds)
     loaded = rounds[0][1]

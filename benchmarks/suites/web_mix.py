@@ -1,4 +1,4 @@
-"""The mix of calls of a web service, and its waits; imports nothing of isthmus, for the rival runs it too."""
+"""The calls of a web service and their latencies; without isthmus, because the rival runs it too."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from typing import Protocol
 
-from benchmarks.harness import percentiles
+from benchmarks.harness import compute_percentiles
 
 
 class Store(Protocol):
@@ -31,7 +31,7 @@ class Store(Protocol):
 
 
 def calls(count: int, stored: int) -> Iterator[tuple[str, int]]:
-    """Yield each call's verb and record: 70 % gets, 15 % searches, 10 % updates, 5 % creates."""
+    """Yield each call's method and record: 70 % gets, 15 % searches, 10 % updates, 5 % creates."""
     for i in range(count):
         at = i * 7919 % stored
         match i % 20:
@@ -46,16 +46,16 @@ def calls(count: int, stored: int) -> Iterator[tuple[str, int]]:
 
 
 async def drive(store: Store, count: int, tasks: int, stored: int) -> tuple[float, dict[str, float]]:
-    """Return the seconds that some tasks take for so many calls, and the percentiles of their waits."""
+    """Return the seconds that `tasks` tasks take for `count` calls, and the percentiles of the latencies."""
     source = calls(count, stored)
-    waits: list[float] = []
+    latencies: list[float] = []
 
     async def worker() -> None:
-        for verb, n in source:
+        for method, n in source:
             start = time.perf_counter()
-            await getattr(store, verb)(n)
-            waits.append(time.perf_counter() - start)
+            await getattr(store, method)(n)
+            latencies.append(time.perf_counter() - start)
 
     start = time.perf_counter()
     await asyncio.gather(*(worker() for _ in range(tasks)))
-    return time.perf_counter() - start, percentiles(waits)
+    return time.perf_counter() - start, compute_percentiles(latencies)

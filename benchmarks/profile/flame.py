@@ -31,7 +31,7 @@ class Node:
     below: dict[str, Node] = field(default_factory=dict)
 
 
-def idle(stack: str) -> bool:
+def is_idle(stack: str) -> bool:
     """Return whether a thread waited: its loop for events, a worker for work, or either for the other."""
     frames = stack.split(";")
     if len(frames) == 1 or frames[-1].startswith(("EpollSelector.select", "_worker (concurrent")):
@@ -65,7 +65,7 @@ def _part(frame: str) -> str:
     return "Python"
 
 
-def drawn(stacks: Counter[str], whole: int, title: str) -> str:
+def draw(stacks: Counter[str], whole: int, title: str) -> str:
     """Return the SVG; the width is the time in which the process worked, `whole` is that on the clock."""
     busy = max(1, sum(stacks.values()))
     title = f"{title}; the {busy / whole:.0%} of the time in which our process works"
@@ -88,7 +88,7 @@ def drawn(stacks: Counter[str], whole: int, title: str) -> str:
 def _shown(frame: str) -> bool:
     """Return whether a frame says anything: not the interpreter's own, nor the start of the program."""
     if re.search(
-        r"\((?:[^)]*/)?(?:benchmarks/profiling|runpy|asyncio/runners|asyncio/base_events)\.py", frame
+        r"\((?:[^)]*/)?(?:benchmarks/profile/__main__|runpy|asyncio/runners|asyncio/base_events)\.py", frame
     ):
         return False
     if (

@@ -18,9 +18,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from benchmarks.targets import MET, Verdict, targets
+from benchmarks.report.targets import MET, Verdict, load_targets
 
-# Colours that differ in lightness too, for who sees no red.
+# Colours that differ in lightness too, for readers who cannot tell red from green.
 OURS, MISSED, MARK = "#3949ab", "#e65100", "#111111"
 SIDES = {"ours": "#3949ab", "asyncpg pool": "#26a69a", "rival": "#e65100", "bare": "#757575"}
 STORES = {"sqlite": "#e65100", "postgres": "#3949ab"}
@@ -55,14 +55,14 @@ def draw(rows: Rows, folder: Path) -> list[str]:
     return made
 
 
-def _judged(rows: Rows, wanted: Callable[[Verdict], bool]) -> list[Verdict]:
-    found = [verdict for row in targets() for verdict in row.judged(rows)]
+def _verdicts(rows: Rows, wanted: Callable[[Verdict], bool]) -> list[Verdict]:
+    found = [verdict for row in load_targets() for verdict in row.verdicts(rows)]
     return [verdict for verdict in found if verdict.value is not None and wanted(verdict)]
 
 
 def against_rival(rows: Rows) -> Figure | None:
     """Draw how many times as fast as the rival each job is."""
-    found = _judged(rows, lambda verdict: verdict.cell.against == "rival")
+    found = _verdicts(rows, lambda verdict: verdict.cell.against == "rival")
     if not found:
         return None
     figure, axes = _bars(found, [verdict.cell.faster or 0 for verdict in found])
@@ -76,7 +76,7 @@ def against_rival(rows: Rows) -> Figure | None:
 
 def against_drivers(rows: Rows) -> Figure | None:
     """Draw the time of each job against the bare driver's."""
-    found = _judged(rows, lambda verdict: bool(verdict.cell.against) and verdict.cell.most is not None)
+    found = _verdicts(rows, lambda verdict: bool(verdict.cell.against) and verdict.cell.most is not None)
     if not found:
         return None
     figure, axes = _bars(found, [verdict.cell.most or 0 for verdict in found])
