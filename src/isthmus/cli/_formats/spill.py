@@ -1,7 +1,7 @@
-"""Which columns a set of records has, found while they are put aside on disk.
+"""Records in a temporary file, and the columns that a table of them needs.
 
-CSV and Parquet have to say their columns before the first row, so records are spilled to a
-temporary file in one pass and written in a second one; memory stays bounded.
+CSV and Parquet name their columns before the first row. So the records are spilled to disk in one
+pass and written in a second one, in bounded memory.
 """
 
 from __future__ import annotations
@@ -15,40 +15,41 @@ import orjson
 
 from isthmus import Record
 
+ID, METADATA = "_id", "_metadata"
+_TYPES = {bool: "bool", int: "int", float: "float", str: "text", type(None): "null"}
+
 
 @dataclass(slots=True)
-class Column:
-    """What the values of one top-level key are."""
+class ColumnTypes:
+    """The types of the values of one top-level key."""
 
-    kinds: set[str] = field(default_factory=set)
+    names: set[str] = field(default_factory=set)
     """Of bool, int, float, text, null, json."""
     count: int = 0
+    """The number of records that have the key."""
     wide: bool = False
     """Whether an integer is beyond what a float holds exactly."""
 
 
-_KINDS = {bool: "bool", int: "int", float: "float", str: "text", type(None): "null"}
-
-
 class Spill:
-    """Records on disk, and their columns in the order in which they were first seen."""
+    """Records on disk; `columns` are their keys in the order of first appearance."""
 
     def __init__(self) -> None:
         self._file = tempfile.TemporaryFile(prefix="isthmus-")  # noqa: SIM115 - closed by close()
-        self.columns: dict[str, Column] = {}
+        self.columns: dict[str, ColumnTypes] = {}
         self.count = 0
         self.has_metadata = False
 
     def add(self, record: Record) -> None:
-        """Put a record aside."""
+        """Append a record."""
         self.count += 1
         self.has_metadata = self.has_metadata or bool(record.metadata)
         for key, value in record.data.items():
             column = self.columns.get(key)
             if column is None:
-                column = self.columns[key] = Column()
+                column = self.columns[key] = ColumnTypes()
             column.count += 1
-            column.kinds.add(_KINDS.get(type(value), "json"))
+            column.names.add(_TYPES.get(type(value), "json"))
             if type(value) is int and abs(value) > 2**53:
                 column.wide = True
         self._file.write(orjson.dumps([record.id, record.data, record.metadata]) + b"\n")
