@@ -19,6 +19,7 @@ from isthmus._core.executor import (
 from isthmus._core.op import Drop, Ping
 from isthmus._core.registry import plugin, select_config
 from isthmus._core.stack import Layer
+from isthmus._core.uncancelled import drain
 from isthmus._query.query import as_query
 from isthmus._reads import Find
 from isthmus._session import DatabaseSession, Session
@@ -166,6 +167,7 @@ class AsyncDatabase(CollectionMethods):
         if self._derived:
             return
         self._core.ready.clear()
+        await drain()  # streams and transactions whose callers were cancelled are still ending
         try:
             for layer in self._core.stack.layers:
                 await layer.close()

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from isthmus._core.executor import Page, PageRequest
 from isthmus._core.op import Fetch, Op, Release
+from isthmus._core.uncancelled import run_to_end
 from isthmus._record import Record
 from isthmus._value import replace
 from isthmus.errors import ClosedError
@@ -57,29 +58,43 @@ class RecordStream:
     async def _load_page(self) -> None:
         request = self._request
         if self._next is not None:
-            task, self._next = self._next, None
-            try:
-                page = await task
-            except asyncio.CancelledError:
-                task.cancel()
-                raise
+            # Shielded and kept: a caller that is cancelled leaves the page to `aclose`, which must
+            # know the token that it brings.
+            page = await asyncio.shield(self._next)
+            self._next = None
         elif self._remaining == 0:
             self._more = False
             return
         else:
-            page = await self._run(Fetch(self._collection, replace(request, size=self._next_size())))
-        self._records.extend(page.records)
+            page = await self._fetch(request)
+        records = page.records if self._remaining is None else page.records[: self._remaining]
+        self._records.extend(records)
         if self._remaining is not None:
-            self._remaining -= len(page.records)
+            self._remaining -= len(records)
         self._more = page.after is not None
         self._request = replace(request, after=page.after, offset=0)
         if self._more and self._remaining != 0 and self._prefetch:
-            fetch = Fetch(self._collection, replace(self._request, size=self._next_size()))
-            self._next = asyncio.ensure_future(self._run(fetch))
+            self._next = self._start_fetch(self._request)
             # One iteration of the loop, so that the request is sent before these records are decoded.
             await asyncio.sleep(0)
         elif self._more and self._remaining == 0:
             await self._release()
+
+    async def _fetch(self, request: PageRequest) -> Page:
+        if not request.consistent:
+            page: Page = await self._run(self._op(request))
+        else:
+            # In a task of its own, as the next page is: a cancelled caller leaves it to `aclose`.
+            self._next = self._start_fetch(request)
+            page = await asyncio.shield(self._next)
+            self._next = None
+        return page
+
+    def _start_fetch(self, request: PageRequest) -> asyncio.Task[Page]:
+        return asyncio.ensure_future(self._run(self._op(request)))
+
+    def _op(self, request: PageRequest) -> Fetch:
+        return Fetch(self._collection, replace(request, size=self._next_size()))
 
     def _next_size(self) -> int | None:
         size = self._request.size
@@ -98,10 +113,20 @@ class RecordStream:
             await self._run(Release(self._collection, after))
 
     async def aclose(self) -> None:
-        """End the stream and release what it holds at the store."""
+        """End the stream and release what it holds at the store.
+
+        The end survives any number of cancellations of its caller.
+        """
         self._records.clear()
+        if self._next is not None or (self._more and self._request.after is not None):
+            await run_to_end(self._end(), "isthmus-stream-end")
+        self._more = False
+
+    async def _end(self) -> None:
         task, self._next = self._next, None
         if task is not None:
+            if not self._request.consistent:
+                task.cancel()  # a page that holds nothing need not arrive
             # The page under way may replace the token that is to be released.
             page = (await asyncio.gather(task, return_exceptions=True))[0]
             if isinstance(page, Page):
@@ -109,7 +134,6 @@ class RecordStream:
                 self._request = replace(self._request, after=page.after)
         if self._more and self._request.after is not None:
             await self._release()
-        self._more = False
 
     async def __aenter__(self) -> Self:
         return self

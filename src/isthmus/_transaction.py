@@ -14,6 +14,7 @@ from isthmus._collection import Collection, CollectionMethods
 from isthmus._core.executor import Executor, TransactionExecutor, TransactionOptions
 from isthmus._core.op import Op
 from isthmus._core.stack import Stack
+from isthmus._core.uncancelled import run_to_end
 from isthmus._session import Session
 from isthmus.errors import ClosedError, SerializationError, TransactionError, UsageError
 
@@ -130,6 +131,11 @@ class Savepoint:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
+        return await run_to_end(self._end(kind, error, trace), "isthmus-savepoint-end")
+
+    async def _end(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
         async with self._transaction._own._lock:
             return await self._exit.__aexit__(kind, error, trace)
 
@@ -147,6 +153,7 @@ class TransactionContext:
         self._begin = begin
         self._options = options
         self._ambient = joined
+        self._leave: Callable[[], None] | None = None
         self._exit = AsyncExitStack()
 
     async def __aenter__(self) -> Transaction:
@@ -157,14 +164,15 @@ class TransactionContext:
                     "a nested transaction is a savepoint: it has no isolation or read_only of its own"
                 )
             return await self._exit.enter_async_context(outer.savepoint())
-        transaction, context = await self._begin(self._options, self._exit)
-        self._exit.callback(context)
+        transaction, self._leave = await self._begin(self._options, self._exit)
         return transaction
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
-        return await self._exit.__aexit__(kind, error, trace)
+        if self._leave is not None:
+            self._leave()  # in the caller's context; the end runs in another
+        return await run_to_end(self._exit.__aexit__(kind, error, trace), "isthmus-transaction-end")
 
 
 class AmbientTransaction:

@@ -113,7 +113,9 @@ class Plan(Layer):
         if request.order is None:
             page = await self._fetch_unordered(request, parts, native, call_next)
         elif self._support(op.collection).orders(request.order):
-            if parts.residual == TRUE:
+            if request.consistent:
+                page = await self._fetch_consistent(request, parts, native, call_next)
+            elif parts.residual == TRUE:
                 page = await self._fetch_exact(request, native, call_next)
             else:
                 page = await self._fetch_refilling(request, parts, native, call_next)
@@ -135,8 +137,6 @@ class Plan(Layer):
     async def _fetch_exact(self, request: PageRequest, native: Fetch, call_next: Next) -> Page:
         page: Page = await call_next(native)
         order = request.order or BY_ID
-        if page.after is not None and page.after.token is not None and not page.recheck:
-            return page  # its end names the store's snapshot, which a position does not
         if not page.recheck:
             return _page_of(page.records, order, more=page.after is not None, hits=page.hits)
         recheck = _drop_before_start(_evaluate_candidates(page.recheck, request.where), request, order)
@@ -154,6 +154,35 @@ class Plan(Layer):
         end = _plus(request.size, skip)
         more = page.after is not None or (end is not None and len(merged) > end)
         return _page_of(merged[skip:end], order, more=more, hits=page.hits)
+
+    async def _fetch_consistent(
+        self, request: PageRequest, parts: Split, native: Fetch, call_next: Next
+    ) -> Page:
+        """Return the next records of an ordered snapshot; perhaps fewer than asked for.
+
+        Each page keeps the store's token. Candidates come with every page; those that lie between
+        the page's start and its last native record are merged into it.
+        """
+        order = request.order or BY_ID
+        key = sort_key(order)
+        kept: list[Record] = []
+        after = request.after
+        while True:
+            start = None if after is None or after.position is None else key(tuple(after.position))
+            page = await call_next(replace(native, request=replace(native.request, after=after)))
+            after, last = None, None
+            if page.after is not None:
+                position = cursor_position(page.records[-1], order)
+                after, last = After(position, page.after.token), key(position)
+            candidates = [
+                record
+                for record in _evaluate_candidates(page.recheck, request.where)
+                if _lies_between(key(cursor_position(record, order)), start, last)
+            ]
+            records = _evaluate(page.records, parts.residual)
+            kept += sort_records([*records, *candidates], order) if candidates else records
+            if after is None or len(kept) > request.offset:
+                return Page(kept[request.offset :], after)
 
     async def _fetch_refilling(
         self, request: PageRequest, parts: Split, native: Fetch, call_next: Next
@@ -319,11 +348,13 @@ def _scan_of(collection: str, parts: Split) -> Fetch:
 
 def _native_request(request: PageRequest, parts: Split) -> PageRequest:
     exact = parts.residual == TRUE
+    # Candidates of a snapshot are merged page by page, so its offset is counted client-side.
+    offset = request.offset if exact and not request.consistent else 0
     paths = request.select
     if paths is not None:
         # Cursors and merging need the sort keys; the residual may need anything.
         paths = (*paths, *(key.path for key in request.order or ())) if exact else None
-    return replace(request, where=parts.pushed, offset=request.offset if exact else 0, select=paths)
+    return replace(request, where=parts.pushed, offset=offset, select=paths)
 
 
 def _evaluate(records: list[Record], residual: Predicate) -> list[Record]:
@@ -353,6 +384,10 @@ def _start(request: PageRequest, order: tuple[SortKey, ...]) -> Any:
     if request.after is None or request.after.position is None:
         return None
     return sort_key(order)(tuple(request.after.position))
+
+
+def _lies_between(rank: Any, start: Any, last: Any) -> bool:
+    return (start is None or rank > start) and (last is None or rank <= last)
 
 
 def _plus(size: int | None, number: int) -> int | None:
