@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+
 import pytest
 
 from isthmus import AsyncDatabase, Query, Record, field
@@ -131,3 +134,71 @@ async def test_a_consistent_stream_keeps_order_filter_and_limit(db: AsyncDatabas
         seen = [record.id async for record in records]
 
     assert seen == ["carol", "alice"]
+
+
+@requires("consistent_stream")
+@pytest.mark.parametrize("page_size", [1, 10, 1_000])
+@pytest.mark.parametrize(
+    "query",
+    [
+        Query().filter("t", "regex", "(?i)x").sort("n"),
+        Query().filter("t", "regex", "(?i)x").sort("n", "desc").limit(5),
+        Query().filter("t", "regex", "(?i)x").sort("n").offset(7).limit(20),
+        Query().filter("t", "regex", "(?i)x").offset(3),
+        Query().filter("n", ">=", 10).sort("n", "desc").offset(4).limit(30),
+        Query().filter("mixed", "exists").sort("mixed").offset(2),
+    ],
+    ids=["sorted", "limited", "offset", "offset without a sort", "exact", "mixed types"],
+)
+@pytest.mark.asyncio
+async def test_a_consistent_stream_gives_what_a_search_gives(
+    db: AsyncDatabase, query: Query, page_size: int
+) -> None:
+    """Also where a part of the query is evaluated client-side; and nothing stays in use after it."""
+    texts = ["x", "X", "y", "axa"]
+    mixed: list[object] = [1, "1", True, [3, "a"], {"a": 1}, None]
+    await put(
+        db,
+        [
+            Record({"n": n, "t": texts[n % 4], "mixed": mixed[n % 6]}, id=f"{(n * 37) % 60:02}")
+            for n in range(60)
+        ],
+    )
+    expected = [record.id for record in await db.search(query)]
+    assert expected
+
+    async with db.stream(query, consistent=True, page_size=page_size) as records:
+        seen = [record.id async for record in records]
+
+    assert seen == expected
+    assert db.stats().pool.in_use == 0
+
+
+@requires("consistent_stream")
+@pytest.mark.parametrize("times", [1, 2, 3])
+@pytest.mark.asyncio
+async def test_a_consistent_stream_that_is_cancelled_leaves_nothing_in_use(
+    db: AsyncDatabase, times: int
+) -> None:
+    """However often its task is cancelled while it ends, and whatever page is under way."""
+    await put(db, [Record({"n": n}, id=f"{n:02}") for n in range(40)])
+
+    async def read(reached: asyncio.Event) -> None:
+        async with db.stream(consistent=True, page_size=2) as records:
+            async for _ in records:
+                reached.set()
+
+    for _ in range(10):
+        reached = asyncio.Event()
+        task = asyncio.create_task(read(reached))
+        await reached.wait()
+        for _ in range(times):
+            task.cancel()
+            await asyncio.sleep(0)
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+    async with asyncio.timeout(20):
+        while db.stats().pool.in_use:
+            await asyncio.sleep(0.01)
+    assert await db.count() == 40
