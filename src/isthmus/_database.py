@@ -408,10 +408,10 @@ class AsyncDatabase(Verbs):
         Secrets do not travel: workers take them from their environment, or the whole URL from the
         variable `url_from`. Costs a count and one search by id for each bound.
         """
-        from isthmus._partition import partitioned
+        from isthmus._partition import plan_partitions
 
         verbs: Verbs = self if collection is None else self.collection(collection)
-        return await partitioned(verbs, AsyncDatabase, self._config, as_query(query), count, url_from)
+        return await plan_partitions(verbs, AsyncDatabase, self._config, as_query(query), count, url_from)
 
     def portability(self, query: Find = None) -> dict[str, Portability]:
         """Return for each backend how it would serve a query: natively, partly here, or refused; and why."""
