@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 from isthmus import AsyncDatabase, __version__
-from isthmus.testing.parity import Column, Page, as_html, markdown, measured, version_of
+from isthmus.testing.parity import Column, Page, as_html, markdown, run_suite, version_of
 from tests.servers import Session
 from tests.servers.s3 import VersityServer
 from tests.stores import KNOWN, store_of
@@ -48,7 +48,7 @@ def _write(options: argparse.Namespace) -> int:
     started = time.monotonic()
     before = digest()
     columns = asyncio.run(_columns(options.stores or STORES))
-    outcomes = measured(columns, workers=options.workers, only=options.only, quiet=False)
+    outcomes = run_suite(columns, workers=options.workers, only=options.only, quiet=False)
     page = Page(_made(), columns, outcomes)
     options.out.mkdir(parents=True, exist_ok=True)
     text = markdown(page) + _MORE.format(digest=before)

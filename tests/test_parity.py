@@ -11,7 +11,7 @@ import pytest
 
 from isthmus import Capabilities
 from isthmus._core.registry import BACKENDS, plugin
-from isthmus.testing.parity import Column, Page, as_html, markdown, measured
+from isthmus.testing.parity import Column, Page, as_html, markdown, run_suite
 from isthmus.testing.parity._page import sentence
 from isthmus.testing.parity._reasons import reason
 from tests import parity
@@ -32,7 +32,7 @@ def test_the_page_tells_what_was_kept_refused_and_failed(tmp_path: Path) -> None
         Column("down", "postgres", {"url": "postgres://u:hunter2@127.0.0.1:9/none"}, "nobody | there"),
     ]
 
-    page = Page("made here", columns, measured(columns, only=_FEW))
+    page = Page("made here", columns, run_suite(columns, only=_FEW))
 
     assert page.counts == {"passed": 6, "refused": 2, "FAILED": 4}
     assert {one.column for one in page.wrong} == {"down"}
@@ -40,11 +40,11 @@ def test_the_page_tells_what_was_kept_refused_and_failed(tmp_path: Path) -> None
     text, whole = markdown(page), as_html(page)
     assert "| 1 | 1 | 1 FAILED |" in text
     assert "| 1 refused | 1 refused | 1 FAILED |" in text
-    assert "| one | relevance | 1 | keeps no index of words | memory cannot do match()" in text
+    assert "| one | relevance | 1 | has no full-text index | memory cannot do match()" in text
     assert "nobody \\| there" in text
     assert "at every depth; `=` with" in text
     assert "at every depth; <code>=</code> with" in whole
-    assert 'class="refused">1 refused<br><small>keeps no index of words' in whole
+    assert 'class="refused">1 refused<br><small>has no full-text index' in whole
     assert "a transaction commits on leaving" in whole
     assert "hunter2" not in text + whole
     with contextlib.closing(sqlite3.connect(tmp_path / "x.db")) as left:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow
 import pytest
-from docs.tools.blocks import read_blocks as page_blocks
+from docs.tools.blocks import blocks as page_blocks
 
 from isthmus import AsyncDatabase, ConfigError, MissingExtraError, Query, Record, UsageError, field
 from isthmus._partition import Partition
