@@ -32,11 +32,11 @@ async def db(database: Database, request: pytest.FixtureRequest) -> AsyncIterato
     finally:
         if handle.closed:
             await handle.connect()
-        await discarded(handle, handle.collection_name)
+        await drop_collection(handle, handle.collection_name)
         await handle.close()
 
 
-async def discarded(handle: AsyncDatabase, collection: str) -> None:
+async def drop_collection(handle: AsyncDatabase, collection: str) -> None:
     """Drop a collection where that can be done, else clear it."""
     drop = getattr(handle._backend, "drop", None)
     if handle.capabilities.drop and drop is not None:
@@ -107,12 +107,12 @@ PEOPLE: dict[str, dict[str, Any]] = {
 """Five people: ages 30, 5, 100, 10, null; scores 1.5, 2.0, 2, -1.25, none; cities set, null, missing."""
 
 
-async def people(db: AsyncDatabase) -> None:
+async def store_people(db: AsyncDatabase) -> None:
     """Store the five people under their names."""
-    await stored(db, PEOPLE)
+    await store(db, PEOPLE)
 
 
-async def stored(db: AsyncDatabase, records: dict[str, dict[str, Any]]) -> None:
+async def store(db: AsyncDatabase, records: dict[str, dict[str, Any]]) -> None:
     """Store data by id."""
     await put(db, [Record(data, id=id) for id, data in records.items()])
 
@@ -137,7 +137,7 @@ async def put_one(db: Verbs, record: Record | Mapping[str, Any]) -> str:
     return (await put(db, [record]))[0]
 
 
-async def found(db: AsyncDatabase, query: Query | Predicate) -> set[str | None]:
+async def find_ids(db: AsyncDatabase, query: Query | Predicate) -> set[str | None]:
     """Return the ids that a query finds, having asked in every way that must agree."""
     ids = [record.id for record in await db.search(query)]
     assert len(set(ids)) == len(ids), "a record was found twice"
@@ -148,11 +148,11 @@ async def found(db: AsyncDatabase, query: Query | Predicate) -> set[str | None]:
     return set(ids)
 
 
-async def listed(db: AsyncDatabase, query: Query | Predicate) -> list[str | None]:
+async def ordered_ids(db: AsyncDatabase, query: Query | Predicate) -> list[str | None]:
     """Return the ids that a query finds, in order."""
     return [record.id for record in await db.search(query)]
 
 
-def ids(names: Iterable[str] | str) -> set[str | None]:
+def id_set(names: Iterable[str] | str) -> set[str | None]:
     """Return `"alice bob"` as a set of ids."""
     return set(names.split() if isinstance(names, str) else names)

@@ -9,13 +9,13 @@ import pytest
 
 from isthmus import AsyncDatabase, field
 from isthmus.errors import QueryError
-from isthmus.testing.conformance._fixtures import people, put, stored
+from isthmus.testing.conformance._fixtures import put, store, store_people
 
 
 @pytest.mark.asyncio
 async def test_each_function_over_all_records(db: AsyncDatabase) -> None:
     """count, sum, avg, min and max; count of a path counts values found (§7)."""
-    await people(db)
+    await store_people(db)
 
     [row] = await db.aggregate(
         n="count",
@@ -43,7 +43,7 @@ async def test_each_function_over_all_records(db: AsyncDatabase) -> None:
 @pytest.mark.asyncio
 async def test_groups_come_in_order_with_the_null_group_last(db: AsyncDatabase) -> None:
     """A record without a value is in the None group, one with a list in each value's (§7)."""
-    await people(db)
+    await store_people(db)
 
     by_active = await db.aggregate(by="active", n="count", oldest=("max", "age"))
     by_tag = await db.aggregate(by="tags", n="count")
@@ -65,7 +65,7 @@ async def test_groups_come_in_order_with_the_null_group_last(db: AsyncDatabase) 
 @pytest.mark.asyncio
 async def test_only_matching_records_count(db: AsyncDatabase) -> None:
     """Filters apply; groups nobody is in are not there; without a group there is always one row."""
-    await people(db)
+    await store_people(db)
 
     assert await db.aggregate(field("age") > 9, by="city", n="count") == [
         {"city": "Berlin", "n": 1},
@@ -91,7 +91,7 @@ async def test_sums_take_numbers_only_and_integers_add_exactly(db: AsyncDatabase
         "f": None,
         "g": {"x": 1},
     }
-    await stored(db, {id: {"v": value} for id, value in values.items()})
+    await store(db, {id: {"v": value} for id, value in values.items()})
 
     [row] = await db.aggregate(s=("sum", "v"), n=("count", "v"), a=("avg", "v"))
 
@@ -103,7 +103,7 @@ async def test_sums_take_numbers_only_and_integers_add_exactly(db: AsyncDatabase
 @pytest.mark.asyncio
 async def test_a_value_found_twice_counts_twice(db: AsyncDatabase) -> None:
     """A list is a multiset of values: none of them is taken for another that is equal (§3, §7)."""
-    await stored(
+    await store(
         db,
         {
             "several": {"k": 1, "t": ["x", "x", "y"], "n": [7, 7], "b": [True, True]},
@@ -153,7 +153,7 @@ async def test_sums_near_the_greatest_float(db: AsyncDatabase) -> None:
 @pytest.mark.asyncio
 async def test_min_and_max_follow_the_order_across_types(db: AsyncDatabase) -> None:
     """bool < number < text < object, lists by their values (§4, §7)."""
-    await stored(db, {"a": {"v": "text"}, "b": {"v": [3, False]}, "c": {"v": 2**53 + 1}, "d": {"v": None}})
+    await store(db, {"a": {"v": "text"}, "b": {"v": [3, False]}, "c": {"v": 2**53 + 1}, "d": {"v": None}})
 
     assert await db.aggregate(low=("min", "v"), high=("max", "v")) == [{"low": False, "high": "text"}]
     assert await db.aggregate(field("_id") != "b", low=("min", "v")) == [{"low": 2**53 + 1}]
@@ -178,7 +178,7 @@ async def test_groups_by_values_of_mixed_types(db: AsyncDatabase) -> None:
 @pytest.mark.asyncio
 async def test_groups_by_two_fields(db: AsyncDatabase) -> None:
     """Every combination that some record has; lists make several."""
-    await stored(db, {"a": {"x": 1, "y": ["p", "q"]}, "b": {"x": 1, "y": "p"}, "c": {"y": "q"}})
+    await store(db, {"a": {"x": 1, "y": ["p", "q"]}, "b": {"x": 1, "y": "p"}, "c": {"y": "q"}})
 
     assert await db.aggregate(by=["x", "y"], n="count") == [
         {"x": 1, "y": "p", "n": 2},

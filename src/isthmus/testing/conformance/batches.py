@@ -16,7 +16,7 @@ from isthmus.errors import (
     NotWrittenError,
     UsageError,
 )
-from isthmus.testing.conformance._fixtures import put, put_one, requires, stored
+from isthmus.testing.conformance._fixtures import put, put_one, requires, store
 
 LARGE = 12_000
 """More than Elasticsearch gives in one answer, and than PostgreSQL takes as arguments of three columns."""
@@ -143,7 +143,7 @@ async def test_an_id_twice_in_a_batch_of_upserts_keeps_the_last(db: AsyncDatabas
 @pytest.mark.asyncio
 async def test_an_id_twice_in_a_batch_of_updates_merges_both(db: AsyncDatabase) -> None:
     """The second update sees what the first one wrote."""
-    await stored(db, {"x": {"a": 0}})
+    await store(db, {"x": {"a": 0}})
 
     await db.update_batch([("x", {"b": 1, "c": 1}), ("x", {"c": 2})])
 
@@ -155,7 +155,7 @@ async def test_an_id_twice_in_a_batch_of_updates_merges_both(db: AsyncDatabase) 
 @pytest.mark.asyncio
 async def test_a_missing_id_in_a_batch_is_that_items_error(db: AsyncDatabase, verb: str) -> None:
     """The others are written when the batch is not atomic."""
-    await stored(db, {"a": {"n": 1}, "c": {"n": 1}})
+    await store(db, {"a": {"n": 1}, "c": {"n": 1}})
 
     outcomes: Any = await getattr(db, verb)(
         {"a": {"n": 2}, "b": {"n": 2}, "c": {"n": 2}}, on_error="collect", atomic=False
@@ -168,7 +168,7 @@ async def test_a_missing_id_in_a_batch_is_that_items_error(db: AsyncDatabase, ve
 @pytest.mark.asyncio
 async def test_reading_many_gives_one_answer_for_each_id(db: AsyncDatabase) -> None:
     """In order, None where there is none, also when ids repeat; an empty list is an empty answer."""
-    await stored(db, {"a": {"n": 1}, "b": {"n": 2}})
+    await store(db, {"a": {"n": 1}, "b": {"n": 2}})
 
     records = await db.get_batch(["b", "nobody", "a", "b"])
 

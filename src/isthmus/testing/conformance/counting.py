@@ -6,13 +6,13 @@ import pytest
 
 from isthmus import AsyncDatabase, Query, field
 from isthmus.errors import QueryError
-from isthmus.testing.conformance._fixtures import people, put_one
+from isthmus.testing.conformance._fixtures import put_one, store_people
 
 
 @pytest.mark.asyncio
 async def test_count_is_the_length_of_the_search(db: AsyncDatabase) -> None:
     """For everything, for a predicate, for a query's conditions."""
-    await people(db)
+    await store_people(db)
 
     assert await db.count() == 5
     assert await db.count(field("age") > 9) == 3
@@ -32,7 +32,7 @@ async def test_count_with_a_limit_is_refused(db: AsyncDatabase) -> None:
 @pytest.mark.asyncio
 async def test_exists_takes_an_id_or_a_query(db: AsyncDatabase) -> None:
     """A text is an id."""
-    await people(db)
+    await store_people(db)
 
     assert await db.exists("alice") is True
     assert await db.exists("nobody") is False

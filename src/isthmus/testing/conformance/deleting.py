@@ -6,7 +6,7 @@ import pytest
 
 from isthmus import AsyncDatabase, Query, Record, field
 from isthmus.errors import QueryError, UsageError
-from isthmus.testing.conformance._fixtures import discarded, ids, people, put_one, stored
+from isthmus.testing.conformance._fixtures import drop_collection, id_set, put_one, store, store_people
 
 
 @pytest.mark.asyncio
@@ -23,7 +23,7 @@ async def test_delete_says_whether_there_was_a_record(db: AsyncDatabase) -> None
 @pytest.mark.asyncio
 async def test_a_batch_of_deletes_says_it_for_each(db: AsyncDatabase) -> None:
     """Ids may be missing, or named twice."""
-    await stored(db, {"a": {}, "b": {}, "c": {}})
+    await store(db, {"a": {}, "b": {}, "c": {}})
 
     assert await db.delete_batch(["a", "nobody", "c", "a"]) == [True, False, True, False]
     assert [r.id for r in await db.search()] == ["b"]
@@ -32,20 +32,20 @@ async def test_a_batch_of_deletes_says_it_for_each(db: AsyncDatabase) -> None:
 @pytest.mark.asyncio
 async def test_delete_where_deletes_what_a_search_finds(db: AsyncDatabase) -> None:
     """It returns how many there were; the others stay."""
-    await people(db)
+    await store_people(db)
 
     assert await db.delete_where(field("age") >= 30) == 2
-    assert {r.id for r in await db.search()} == ids("bob dan eve")
+    assert {r.id for r in await db.search()} == id_set("bob dan eve")
     assert await db.delete_where(~field("city").exists()) == 1
-    assert {r.id for r in await db.search()} == ids("dan eve")
+    assert {r.id for r in await db.search()} == id_set("dan eve")
     assert await db.delete_where(field("name").regex("^E") & (field("tags") == "deep")) == 1
-    assert {r.id for r in await db.search()} == ids("dan")
+    assert {r.id for r in await db.search()} == id_set("dan")
 
 
 @pytest.mark.asyncio
 async def test_delete_where_without_a_condition_is_refused(db: AsyncDatabase) -> None:
     """Deleting everything is said by clear(); an order or limit is refused too."""
-    await people(db)
+    await store_people(db)
 
     with pytest.raises(UsageError):
         await db.delete_where(Query())
@@ -60,20 +60,20 @@ async def test_clear_deletes_this_collection_alone(db: AsyncDatabase) -> None:
     """A collection whose name begins with this one's keeps its records (the rival's S3 prefix did not)."""
     name = db.collection_name
     longer = db.collection(f"{name}2")
-    await stored(db, {"a": {}, "b": {}})
+    await store(db, {"a": {}, "b": {}})
     await put_one(longer, Record({"n": 1}, id="a"))
     await put_one(longer, Record({"n": 2}, id="other"))
     try:
         assert await db.count() == 2
-        assert {r.id for r in await db.search()} == ids("a b")
+        assert {r.id for r in await db.search()} == id_set("a b")
 
         assert await db.clear() == 2
 
         assert await db.count() == 0
-        assert {r.id for r in await longer.search()} == ids("a other")
+        assert {r.id for r in await longer.search()} == id_set("a other")
         assert await db.clear() == 0
     finally:
-        await discarded(db, longer.collection_name)
+        await drop_collection(db, longer.collection_name)
 
 
 @pytest.mark.asyncio

@@ -8,7 +8,7 @@ import pytest
 
 from isthmus import AsyncDatabase, Query, Record, field
 from isthmus.errors import ClosedError, UnsupportedError
-from isthmus.testing.conformance._fixtures import Database, discarded, people, put_one
+from isthmus.testing.conformance._fixtures import Database, drop_collection, put_one, store_people
 
 
 @pytest.mark.asyncio
@@ -59,13 +59,13 @@ async def test_many_tasks_share_a_handle(db: AsyncDatabase) -> None:
 @pytest.mark.asyncio
 async def test_two_handles_have_their_own_records(db: AsyncDatabase, database: Database) -> None:
     """A fresh collection is empty, and closing one handle leaves the other working."""
-    await people(db)
+    await store_people(db)
     other = await database()
     try:
         assert await other.count() == 0
         await put_one(other, Record({"n": 1}, id="alice"))
     finally:
-        await discarded(other, other.collection_name)
+        await drop_collection(other, other.collection_name)
         await other.close()
 
     assert await db.count() == 5
@@ -88,7 +88,7 @@ async def test_collections_are_apart(db: AsyncDatabase) -> None:
             name for name in await db.collections() if name.startswith(db.collection_name)
         }
     finally:
-        await discarded(db, other.collection_name)
+        await drop_collection(db, other.collection_name)
 
 
 @pytest.mark.asyncio
@@ -109,7 +109,7 @@ async def test_a_handle_tells_what_it_is(db: AsyncDatabase) -> None:
 @pytest.mark.asyncio
 async def test_explain_says_what_runs_where(db: AsyncDatabase) -> None:
     """Each leaf with its grade; pushed and residual together are the query; it finds nothing."""
-    await people(db)
+    await store_people(db)
 
     plan = await db.explain(Query().filter("age", ">", 9).filter("name", "regex", r"(?=A)\b").sort("age"))
 
@@ -125,7 +125,7 @@ async def test_a_policy_refuses_work_on_this_side(db: AsyncDatabase) -> None:
     """With residual="refuse" a query is exact at the store or an UnsupportedError, never slow."""
     from isthmus import Policy
 
-    await people(db)
+    await store_people(db)
     strict = db.options(policy=Policy(residual="refuse"))
     query = Query().filter("name", "regex", r"(?=A)\b").sort("age")
 

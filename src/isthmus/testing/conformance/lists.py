@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from isthmus import AsyncDatabase, field
-from isthmus.testing.conformance._fixtures import found, ids, people, stored
+from isthmus.testing.conformance._fixtures import find_ids, id_set, store, store_people
 
 ASKED: dict[str, tuple[Any, str]] = {
     "membership is =": (field("tags") == "red", "alice carol eve"),
@@ -52,16 +52,16 @@ ASKED: dict[str, tuple[Any, str]] = {
 async def test_a_condition_on_a_list_finds_exactly_these(db: AsyncDatabase, name: str) -> None:
     """Some value found satisfies it (§3); the complement finds the others."""
     predicate, expected = ASKED[name]
-    await people(db)
+    await store_people(db)
 
-    assert await found(db, predicate) == ids(expected)
-    assert await found(db, ~predicate) == ids("alice bob carol dan eve") - ids(expected)
+    assert await find_ids(db, predicate) == id_set(expected)
+    assert await find_ids(db, ~predicate) == id_set("alice bob carol dan eve") - id_set(expected)
 
 
 @pytest.mark.asyncio
 async def test_a_list_operand_is_reached_through_objects_only(db: AsyncDatabase) -> None:
     """A list on the way makes it false; elements and numbers compare deeply and by value."""
-    await stored(
+    await store(
         db,
         {
             "direct": {"a": {"b": [1, 2.0, {"x": [True]}]}},
@@ -70,8 +70,8 @@ async def test_a_list_operand_is_reached_through_objects_only(db: AsyncDatabase)
         },
     )
 
-    assert await found(db, field("a.b") == [1.0, 2, {"x": [True]}]) == ids("direct")
-    assert await found(db, field("a.b") == 2) == ids("direct listed one")
+    assert await find_ids(db, field("a.b") == [1.0, 2, {"x": [True]}]) == id_set("direct")
+    assert await find_ids(db, field("a.b") == 2) == id_set("direct listed one")
 
 
 @pytest.mark.parametrize(("low", "high", "inside"), [(10, 20, 15), ("b", "d", "c")])
@@ -87,17 +87,17 @@ async def test_between_needs_one_value_inside_at_every_depth(
         records[f"without {depth}"] = {"v": without, "o": [{"v": without}]}
         records[f"within {depth}"] = {"v": within, "o": [{"v": within}]}
         without, within = [without], [within]
-    await stored(db, records)
+    await store(db, records)
 
     for path in ("v", "o.v"):
-        assert await found(db, field(path).between(low, high)) == {f"within {d}" for d in range(1, 7)}
-        assert await found(db, field(path).not_between(low, high)) == {f"without {d}" for d in range(1, 7)}
+        assert await find_ids(db, field(path).between(low, high)) == {f"within {d}" for d in range(1, 7)}
+        assert await find_ids(db, field(path).not_between(low, high)) == {f"without {d}" for d in range(1, 7)}
 
 
 @pytest.mark.asyncio
 async def test_lists_of_every_depth_are_entered(db: AsyncDatabase) -> None:
     """Also lists in lists of objects with lists."""
-    await stored(
+    await store(
         db,
         {
             "x": {"a": [[[{"b": [[{"c": [[7]]}]]}]]]},
@@ -106,7 +106,7 @@ async def test_lists_of_every_depth_are_entered(db: AsyncDatabase) -> None:
         },
     )
 
-    assert await found(db, field("a.b.c") == 7) == ids("x y")
-    assert await found(db, field("a.b.c") >= 7) == ids("x y")
-    assert await found(db, field("a.b").exists()) == ids("x y z")
-    assert await found(db, field("a.b") == 1) == ids("z")
+    assert await find_ids(db, field("a.b.c") == 7) == id_set("x y")
+    assert await find_ids(db, field("a.b.c") >= 7) == id_set("x y")
+    assert await find_ids(db, field("a.b").exists()) == id_set("x y z")
+    assert await find_ids(db, field("a.b") == 1) == id_set("z")

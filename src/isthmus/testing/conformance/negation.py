@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from isthmus import AsyncDatabase, field
-from isthmus.testing.conformance._fixtures import found, ids, people
+from isthmus.testing.conformance._fixtures import find_ids, id_set, store_people
 
 # `city` is Paris, null, missing, Berlin, paris.
 NEGATED: dict[str, tuple[Any, str]] = {
@@ -35,6 +35,6 @@ NEGATED: dict[str, tuple[Any, str]] = {
 async def test_a_complement_includes_null_and_missing(db: AsyncDatabase, name: str) -> None:
     """`!=`, `not_in`, `not_like`, `not_between` are complements (§3)."""
     predicate, expected = NEGATED[name]
-    await people(db)
+    await store_people(db)
 
-    assert await found(db, predicate) == ids(expected)
+    assert await find_ids(db, predicate) == id_set(expected)

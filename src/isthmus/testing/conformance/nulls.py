@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from isthmus import AsyncDatabase, field
-from isthmus.testing.conformance._fixtures import found, ids, stored
+from isthmus.testing.conformance._fixtures import find_ids, id_set, store
 
 KINDS: dict[str, dict[str, Any]] = {
     "null": {"v": None},
@@ -47,15 +47,15 @@ ASKED: dict[str, tuple[Any, str]] = {
 async def test_null_missing_and_empty_are_told_apart_only_where_said(db: AsyncDatabase, name: str) -> None:
     """Missing, null and `[]` yield nothing; an empty text, zero, false and `{}` are values (§3)."""
     predicate, expected = ASKED[name]
-    await stored(db, KINDS)
+    await store(db, KINDS)
 
-    assert await found(db, predicate) == ids(expected)
-    assert await found(db, ~predicate) == set(KINDS) - ids(expected)
+    assert await find_ids(db, predicate) == id_set(expected)
+    assert await find_ids(db, ~predicate) == set(KINDS) - id_set(expected)
 
 
 @pytest.mark.asyncio
 async def test_null_is_stored_and_missing_is_not(db: AsyncDatabase) -> None:
     """A query does not tell them apart, the data does."""
-    await stored(db, KINDS)
+    await store(db, KINDS)
 
     assert {r.id: r.data for r in await db.search()} == KINDS

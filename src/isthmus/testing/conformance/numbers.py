@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from isthmus import AsyncDatabase, Query, field
-from isthmus.testing.conformance._fixtures import found, stored
+from isthmus.testing.conformance._fixtures import find_ids, store
 
 # fmt: off
 NUMBERS: tuple[int | float, ...] = (
@@ -24,36 +24,36 @@ BOUNDS: tuple[int | float, ...] = (
 @pytest.mark.asyncio
 async def test_numbers_compare_exactly(db: AsyncDatabase, bound: float) -> None:
     """Never through a float: 2^53 + 1 is not 2^53 (§3)."""
-    await stored(db, {f"{n:03}": {"n": number} for n, number in enumerate(NUMBERS)})
+    await store(db, {f"{n:03}": {"n": number} for n, number in enumerate(NUMBERS)})
 
     def those(test: list[int | float]) -> set[str]:
         return {f"{NUMBERS.index(n):03}" for n in test}
 
-    assert await found(db, field("n") == bound) == those([n for n in NUMBERS if n == bound])
-    assert await found(db, field("n") < bound) == those([n for n in NUMBERS if n < bound])
-    assert await found(db, field("n") <= bound) == those([n for n in NUMBERS if n <= bound])
-    assert await found(db, field("n") > bound) == those([n for n in NUMBERS if n > bound])
-    assert await found(db, field("n") >= bound) == those([n for n in NUMBERS if n >= bound])
-    assert await found(db, field("n").between(bound, 2**63 - 1)) == those(
+    assert await find_ids(db, field("n") == bound) == those([n for n in NUMBERS if n == bound])
+    assert await find_ids(db, field("n") < bound) == those([n for n in NUMBERS if n < bound])
+    assert await find_ids(db, field("n") <= bound) == those([n for n in NUMBERS if n <= bound])
+    assert await find_ids(db, field("n") > bound) == those([n for n in NUMBERS if n > bound])
+    assert await find_ids(db, field("n") >= bound) == those([n for n in NUMBERS if n >= bound])
+    assert await find_ids(db, field("n").between(bound, 2**63 - 1)) == those(
         [n for n in NUMBERS if bound <= n <= 2**63 - 1]
     )
-    assert await found(db, field("n").in_([bound, "1", True])) == those([n for n in NUMBERS if n == bound])
+    assert await find_ids(db, field("n").in_([bound, "1", True])) == those([n for n in NUMBERS if n == bound])
 
 
 @pytest.mark.asyncio
 async def test_a_float_of_64_bits_equals_its_integer(db: AsyncDatabase) -> None:
     """The least integer as a float too, whose shortest text says a smaller number."""
-    await stored(db, {"least": {"n": -(2.0**63)}, "less": {"n": -(2.0**63) - 2048}, "large": {"n": 2.0**62}})
+    await store(db, {"least": {"n": -(2.0**63)}, "less": {"n": -(2.0**63) - 2048}, "large": {"n": 2.0**62}})
 
-    assert await found(db, field("n") == -(2**63)) == {"least"}
-    assert await found(db, field("n") < -(2**63)) == {"less"}
-    assert await found(db, field("n").in_([2**62, -(2**63)])) == {"least", "large"}
+    assert await find_ids(db, field("n") == -(2**63)) == {"least"}
+    assert await find_ids(db, field("n") < -(2**63)) == {"less"}
+    assert await find_ids(db, field("n").in_([2**62, -(2**63)])) == {"least", "large"}
 
 
 @pytest.mark.asyncio
 async def test_numbers_sort_exactly(db: AsyncDatabase) -> None:
     """Integers and floats in one order, in pages too."""
-    await stored(db, {f"{n:03}": {"n": number} for n, number in enumerate(NUMBERS)})
+    await store(db, {f"{n:03}": {"n": number} for n, number in enumerate(NUMBERS)})
 
     ascending = [r.data["n"] for r in await db.search(Query().sort("n"))]
     descending = [r.data["n"] for r in await db.search(Query().sort("n", "desc"))]
@@ -73,7 +73,7 @@ async def test_numbers_sort_exactly(db: AsyncDatabase) -> None:
 @pytest.mark.asyncio
 async def test_equal_numbers_tie(db: AsyncDatabase) -> None:
     """1 and 1.0 are one value: the next key decides, then the id (§4)."""
-    await stored(
+    await store(
         db, {"a": {"n": 1.0, "m": 2}, "b": {"n": 1, "m": 1}, "c": {"n": 1.0, "m": 1}, "d": {"n": 0.5}}
     )
 

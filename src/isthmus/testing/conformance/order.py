@@ -9,7 +9,7 @@ import pytest
 from isthmus import AsyncDatabase, Query, field
 from isthmus._query.ast import Predicate
 from isthmus.errors import QueryError
-from isthmus.testing.conformance._fixtures import ids, listed, people, stored
+from isthmus.testing.conformance._fixtures import id_set, ordered_ids, store, store_people
 
 ORDERS: dict[str, tuple[Query, str]] = {
     "number": (Query().sort("age"), "bob dan alice carol eve"),
@@ -39,15 +39,15 @@ ORDERS: dict[str, tuple[Query, str]] = {
 async def test_records_come_in_this_order(db: AsyncDatabase, name: str) -> None:
     """search, stream, pages, and every offset and limit of it agree (§4)."""
     query, expected = ORDERS[name]
-    await people(db)
+    await store_people(db)
     wanted = expected.split()
 
-    assert await listed(db, query) == wanted
+    assert await ordered_ids(db, query) == wanted
     if query.order:
         assert [r.id async for r in db.stream(query, page_size=2)] == wanted
     for skip in range(6):
         for count in (0, 1, 2, 9):
-            assert await listed(db, query.offset(skip).limit(count)) == wanted[skip : skip + count]
+            assert await ordered_ids(db, query.offset(skip).limit(count)) == wanted[skip : skip + count]
     assert await _paged(db, query, 2) == wanted
 
 
@@ -88,11 +88,11 @@ _DESCENDING = "object other zz mixed text empty big one deep minus true false"
 @pytest.mark.asyncio
 async def test_types_have_an_order_among_each_other(db: AsyncDatabase, direction: Any, nulls: Any) -> None:
     """bool < number < text < object; a list is its smallest or largest; objects tie (§4)."""
-    await stored(db, {id: {"v": value} for id, value in MIXED.items()})
+    await store(db, {id: {"v": value} for id, value in MIXED.items()})
     expected = (_ASCENDING if direction == "asc" else _DESCENDING).split()
     none = ["nothing", "null"]
 
-    assert await listed(db, Query().sort("v", direction, nulls=nulls)) == (
+    assert await ordered_ids(db, Query().sort("v", direction, nulls=nulls)) == (
         [*none, *expected] if nulls == "first" else [*expected, *none]
     )
 
@@ -112,7 +112,7 @@ OF_ONE_TYPE: dict[str, tuple[Predicate, str]] = {
 @pytest.mark.asyncio
 async def test_pages_by_the_field_that_is_asked_about(db: AsyncDatabase, name: str, direction: Any) -> None:
     """A list sorts by a value of one type and may be found by one of another: the next page begins there."""
-    await stored(db, {id: {"v": value} for id, value in MIXED.items()})
+    await store(db, {id: {"v": value} for id, value in MIXED.items()})
     condition, found = OF_ONE_TYPE[name]
     order = [*(_ASCENDING if direction == "asc" else _DESCENDING).split(), "nothing", "null"]
 
@@ -126,26 +126,26 @@ async def test_pages_by_the_field_that_is_asked_about(db: AsyncDatabase, name: s
 async def test_long_texts_that_begin_alike_are_told_apart_in_order(db: AsyncDatabase, direction: Any) -> None:
     """By code point, beyond what an index holds too; a page goes on where the one before ended."""
     texts = ["x" * 300 + end for end in ("", "A", "a", "B", "b", "Z", "é", "É", "_", "1", "💥")]
-    await stored(db, {f"{n:02}": {"t": text} for n, text in enumerate(texts)})
+    await store(db, {f"{n:02}": {"t": text} for n, text in enumerate(texts)})
     expected = [f"{texts.index(t):02}" for t in sorted(texts, reverse=direction == "desc")]
     query = Query().sort("t", direction)
 
-    assert await listed(db, query) == expected
-    assert await listed(db, query.limit(4)) == expected[:4]
+    assert await ordered_ids(db, query) == expected
+    assert await ordered_ids(db, query.limit(4)) == expected[:4]
     assert [r.id async for r in db.stream(query, page_size=2)] == expected
 
 
 @pytest.mark.asyncio
 async def test_limit_and_offset_stand_alone(db: AsyncDatabase) -> None:
     """limit 0 gives nothing, an offset needs no limit, both go by id without a sort."""
-    await people(db)
+    await store_people(db)
 
-    assert await listed(db, Query().limit(0)) == []
-    assert await listed(db, Query().offset(2)) == ["carol", "dan", "eve"]
-    assert await listed(db, Query().limit(2)) == ["alice", "bob"]
-    assert await listed(db, Query().offset(9)) == []
-    assert await listed(db, Query().filter("age", ">", 9).sort("age").offset(1).limit(1)) == ["alice"]
-    assert await listed(db, Query().limit(2**40).offset(4)) == ["eve"]
+    assert await ordered_ids(db, Query().limit(0)) == []
+    assert await ordered_ids(db, Query().offset(2)) == ["carol", "dan", "eve"]
+    assert await ordered_ids(db, Query().limit(2)) == ["alice", "bob"]
+    assert await ordered_ids(db, Query().offset(9)) == []
+    assert await ordered_ids(db, Query().filter("age", ">", 9).sort("age").offset(1).limit(1)) == ["alice"]
+    assert await ordered_ids(db, Query().limit(2**40).offset(4)) == ["eve"]
 
 
 @pytest.mark.parametrize("bad", [-1, 1.5, True, "3", None])
@@ -166,11 +166,11 @@ async def test_a_limit_that_is_no_number_of_records_is_refused(db: AsyncDatabase
 @pytest.mark.asyncio
 async def test_find_one_is_the_first_in_order(db: AsyncDatabase) -> None:
     """Or None."""
-    await people(db)
+    await store_people(db)
 
     first = await db.find_one(Query().sort("age", "desc"))
 
     assert first is not None
     assert first.id == "carol"
     assert await db.find_one(field("age") > 1_000) is None
-    assert {(await db.find_one()).id} <= ids("alice")  # type: ignore[union-attr]
+    assert {(await db.find_one()).id} <= id_set("alice")  # type: ignore[union-attr]

@@ -6,14 +6,14 @@ import pytest
 
 from isthmus import AsyncDatabase, Query, Record, field
 from isthmus.errors import QueryError
-from isthmus.testing.conformance._fixtures import people, put, put_one, stored
+from isthmus.testing.conformance._fixtures import put, put_one, store, store_people
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 7, 100])
 @pytest.mark.asyncio
 async def test_pages_give_each_record_once(db: AsyncDatabase, size: int) -> None:
     """Whatever the size; the last page has no cursor, and no page but the only one is empty."""
-    await stored(db, {f"{n:02}": {"g": n % 3 if n % 5 else None} for n in range(20)})
+    await store(db, {f"{n:02}": {"g": n % 3 if n % 5 else None} for n in range(20)})
     query = Query().sort("g", "desc")
     whole = [r.id for r in await db.search(query)]
 
@@ -34,7 +34,7 @@ async def test_pages_give_each_record_once(db: AsyncDatabase, size: int) -> None
 @pytest.mark.asyncio
 async def test_a_cursor_goes_on_where_the_page_ended_whatever_changed(db: AsyncDatabase) -> None:
     """Records before it do not shift the rest; records after it are seen as they are now."""
-    await stored(db, {f"{n}": {"n": n} for n in range(6)})
+    await store(db, {f"{n}": {"n": n} for n in range(6)})
     query = Query().sort("n")
     first = await db.page(query, size=2)
 
@@ -52,7 +52,7 @@ async def test_a_cursor_goes_on_where_the_page_ended_whatever_changed(db: AsyncD
 @pytest.mark.asyncio
 async def test_a_cursor_is_text_that_may_be_kept(db: AsyncDatabase) -> None:
     """It can be used twice, with another page size, by another handle of the same configuration."""
-    await people(db)
+    await store_people(db)
     query = Query().filter("age", ">", 1).sort("age")
     token = (await db.page(query, size=1)).cursor
     assert isinstance(token, str)
@@ -66,7 +66,7 @@ async def test_a_cursor_is_text_that_may_be_kept(db: AsyncDatabase) -> None:
 @pytest.mark.asyncio
 async def test_a_cursor_fits_no_other_query(db: AsyncDatabase) -> None:
     """Other conditions, another order, another collection, a changed or made-up token: QueryError."""
-    await people(db)
+    await store_people(db)
     query = Query().filter("age", ">", 1).sort("age")
     token = (await db.page(query, size=1)).cursor
     assert token is not None
@@ -90,7 +90,7 @@ async def test_a_cursor_fits_no_other_query(db: AsyncDatabase) -> None:
 @pytest.mark.asyncio
 async def test_a_page_of_nothing_is_empty_and_the_last(db: AsyncDatabase) -> None:
     """Also when the records fill the page exactly, there is no page after it."""
-    await people(db)
+    await store_people(db)
 
     nothing = await db.page(field("age") > 1_000)
     exact = await db.page(Query(), size=5)

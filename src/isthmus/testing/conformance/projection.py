@@ -6,13 +6,13 @@ import pytest
 
 from isthmus import AsyncDatabase, Query, Record, field
 from isthmus.errors import QueryError
-from isthmus.testing.conformance._fixtures import people, put_one
+from isthmus.testing.conformance._fixtures import put_one, store_people
 
 
 @pytest.mark.asyncio
 async def test_selected_paths_keep_their_shape(db: AsyncDatabase) -> None:
     """Objects and lists on the way stay; what the record lacks is not made up (§4)."""
-    await people(db)
+    await store_people(db)
     query = Query().select("name", "address.city", "items.price").sort("_id").limit(3)
 
     records = await db.search(query)
@@ -50,7 +50,7 @@ async def test_a_projection_changes_neither_match_nor_order(db: AsyncDatabase) -
 @pytest.mark.asyncio
 async def test_selecting_what_nobody_has_gives_empty_data(db: AsyncDatabase) -> None:
     """The records are still found; selecting nothing at all is refused."""
-    await people(db)
+    await store_people(db)
 
     assert [r.data for r in await db.search(Query().select("nothing", "name.x"))] == [{}] * 5
     assert [r.data async for r in db.stream(Query().select("nothing"), page_size=2)] == [{}] * 5

@@ -6,14 +6,14 @@ import pytest
 
 from isthmus import AsyncDatabase, Query, field, match
 from isthmus.errors import QueryError
-from isthmus.testing.conformance._fixtures import requires, stored
+from isthmus.testing.conformance._fixtures import requires, store
 
 
 @requires("relevance")
 @pytest.mark.asyncio
 async def test_a_match_is_ranked_by_relevance(db: AsyncDatabase) -> None:
     """The more it says of the words, the earlier; others are not found."""
-    await stored(
+    await store(
         db,
         {
             "much": {"text": "storm storm storm", "n": 1},
@@ -56,7 +56,7 @@ async def test_an_order_by_score_needs_a_match(db: AsyncDatabase) -> None:
 async def test_a_hit_has_its_score_and_the_passages_that_matched(db: AsyncDatabase) -> None:
     """The passages say where the words stand; nothing of the text is changed."""
     text = "A quiet day. <b>Before</b> the Storm came, there was no storm."
-    await stored(db, {"a": {"text": text, "n": 1}, "b": {"text": "storm storm", "n": 2}, "c": {"text": "x"}})
+    await store(db, {"a": {"text": text, "n": 1}, "b": {"text": "storm storm", "n": 2}, "c": {"text": "x"}})
 
     hits = await db.hits(match("text", "storm"), passages=["text"])
     by_n = await db.hits(Query().match("text", "storm").sort("n").limit(1).select("n"), passages=["text"])

@@ -8,7 +8,7 @@ import string
 import pytest
 
 from isthmus import AsyncDatabase, Query, field
-from isthmus.testing.conformance._fixtures import found, stored
+from isthmus.testing.conformance._fixtures import find_ids, store
 
 # fmt: off
 TEXTS = (
@@ -23,9 +23,9 @@ TEXTS = (
 
 
 async def _ask(db: AsyncDatabase, op: str, operand: str) -> set[str]:
-    await stored(db, {f"{n:03}": {"t": text} for n, text in enumerate(TEXTS)})
-    matching = await found(db, getattr(field("t"), op)(operand))
-    others = await found(db, ~getattr(field("t"), op)(operand))
+    await store(db, {f"{n:03}": {"t": text} for n, text in enumerate(TEXTS)})
+    matching = await find_ids(db, getattr(field("t"), op)(operand))
+    others = await find_ids(db, ~getattr(field("t"), op)(operand))
     assert len(matching) + len(others) == len(TEXTS)
     return {TEXTS[int(id or "")] for id in matching}
 
@@ -176,11 +176,11 @@ def _taken(op: str, text: str) -> str:
 @pytest.mark.asyncio
 async def test_punctuation_is_taken_as_it_is(db: AsyncDatabase, op: str) -> None:
     """No character has a meaning that the contract does not give it, alone or with its neighbours (§3)."""
-    await stored(db, {f"{n:03}": {"t": text} for n, text in enumerate((*_WRITTEN, *_NEAR))})
+    await store(db, {f"{n:03}": {"t": text} for n, text in enumerate((*_WRITTEN, *_NEAR))})
 
     ask = getattr(field("t"), "regex" if op == "classes" else op)
     # All in one question: what any of them means too much is near, what it means too little is missed.
-    matching = await found(db, Query().any_of(*(ask(_taken(op, text)) for text in _WRITTEN)))
+    matching = await find_ids(db, Query().any_of(*(ask(_taken(op, text)) for text in _WRITTEN)))
 
     assert {(*_WRITTEN, *_NEAR)[int(id or "")] for id in matching} == set(_WRITTEN)
 
@@ -188,13 +188,13 @@ async def test_punctuation_is_taken_as_it_is(db: AsyncDatabase, op: str) -> None
 @pytest.mark.asyncio
 async def test_texts_compare_by_code_point(db: AsyncDatabase) -> None:
     """Never by a language's rules: `Z` before `a`, an emoji before a private-use character."""
-    await stored(db, {f"{n:03}": {"t": text} for n, text in enumerate(TEXTS)})
+    await store(db, {f"{n:03}": {"t": text} for n, text in enumerate(TEXTS)})
 
     for bound in ("Z", "a", "é", "\uffff", "💥", ""):
-        assert {TEXTS[int(i or "")] for i in await found(db, field("t") > bound)} == {
+        assert {TEXTS[int(i or "")] for i in await find_ids(db, field("t") > bound)} == {
             t for t in TEXTS if t > bound
         }
-        assert {TEXTS[int(i or "")] for i in await found(db, field("t") <= bound)} == {
+        assert {TEXTS[int(i or "")] for i in await find_ids(db, field("t") <= bound)} == {
             t for t in TEXTS if t <= bound
         }
 
@@ -202,10 +202,10 @@ async def test_texts_compare_by_code_point(db: AsyncDatabase) -> None:
 @pytest.mark.asyncio
 async def test_equal_looking_texts_are_not_equal(db: AsyncDatabase) -> None:
     """No normalization: a composed and a combining é differ, trailing spaces and case count."""
-    await stored(
+    await store(
         db, {"composed": {"t": "é"}, "combining": {"t": "e\u0301"}, "space": {"t": "é "}, "upper": {"t": "É"}}
     )
 
-    assert await found(db, field("t") == "é") == {"composed"}
-    assert await found(db, field("t") == "e\u0301") == {"combining"}
-    assert await found(db, field("t").in_(["é ", "É"])) == {"space", "upper"}
+    assert await find_ids(db, field("t") == "é") == {"composed"}
+    assert await find_ids(db, field("t") == "e\u0301") == {"combining"}
+    assert await find_ids(db, field("t").in_(["é ", "É"])) == {"space", "upper"}

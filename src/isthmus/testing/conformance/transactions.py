@@ -16,14 +16,14 @@ from isthmus.errors import (
     UnsupportedError,
     UsageError,
 )
-from isthmus.testing.conformance._fixtures import ids, people, requires, stored
+from isthmus.testing.conformance._fixtures import id_set, requires, store, store_people
 
 
 @requires("transactions")
 @pytest.mark.asyncio
 async def test_a_transaction_commits_on_leaving(db: AsyncDatabase) -> None:
     """Creates, updates and deletes in it are there afterwards."""
-    await stored(db, {"a": {"n": 1}, "b": {"n": 1}})
+    await store(db, {"a": {"n": 1}, "b": {"n": 1}})
 
     async with db.transaction() as tx:
         await tx.update("a", {"n": 2})
@@ -37,7 +37,7 @@ async def test_a_transaction_commits_on_leaving(db: AsyncDatabase) -> None:
 @pytest.mark.asyncio
 async def test_a_transaction_rolls_back_on_an_exception(db: AsyncDatabase) -> None:
     """Whatever raised; nothing of it is left."""
-    await stored(db, {"a": {"n": 1}})
+    await store(db, {"a": {"n": 1}})
 
     with pytest.raises(ZeroDivisionError):
         async with db.transaction() as tx:
@@ -53,7 +53,7 @@ async def test_a_transaction_rolls_back_on_an_exception(db: AsyncDatabase) -> No
 @pytest.mark.asyncio
 async def test_a_transaction_reads_its_own_writes(db: AsyncDatabase) -> None:
     """By id, by search, count, stream, page and aggregate."""
-    await people(db)
+    await store_people(db)
 
     async with db.transaction() as tx:
         await tx.create(Record({"age": 200}, id="zed"))
@@ -64,7 +64,7 @@ async def test_a_transaction_reads_its_own_writes(db: AsyncDatabase) -> None:
         assert await tx.get("carol") is None
         assert [r.id for r in await tx.search(Query().sort("age", "desc").limit(2))] == ["bob", "zed"]
         assert await tx.count() == 5
-        assert {r.id async for r in tx.stream(field("age") > 100, page_size=1)} == ids("bob zed")
+        assert {r.id async for r in tx.stream(field("age") > 100, page_size=1)} == id_set("bob zed")
         assert [r.id for r in (await tx.page(Query(), size=2)).records] == ["alice", "bob"]
         assert await tx.aggregate(m=("max", "age")) == [{"m": 201}]
 
@@ -95,7 +95,7 @@ async def test_a_child_task_does_not_join_silently(db: AsyncDatabase) -> None:
 @pytest.mark.asyncio
 async def test_others_do_not_see_what_is_not_committed(db: AsyncDatabase) -> None:
     """A reader outside sees the state before, at once; if there is one connection, it waits for the end."""
-    await stored(db, {"a": {"n": 1}})
+    await store(db, {"a": {"n": 1}})
     alone = db.stats().pool.max_size == 1
 
     async with db.transaction() as tx:
@@ -114,7 +114,7 @@ async def test_others_do_not_see_what_is_not_committed(db: AsyncDatabase) -> Non
 @pytest.mark.asyncio
 async def test_an_error_inside_leaves_the_rest_usable(db: AsyncDatabase) -> None:
     """A refused item is caught and the transaction goes on and commits."""
-    await stored(db, {"a": {"n": 1}})
+    await store(db, {"a": {"n": 1}})
 
     async with db.transaction() as tx:
         await tx.create(Record({"n": 2}, id="b"))
@@ -151,14 +151,14 @@ async def test_a_nested_transaction_is_a_savepoint(db: AsyncDatabase) -> None:
             async with tx.savepoint():
                 await tx.create(Record({}, id="deeper"))
 
-    assert {r.id for r in await db.search()} == ids("outer kept deeper")
+    assert {r.id for r in await db.search()} == id_set("outer kept deeper")
 
 
 @requires("transactions")
 @pytest.mark.asyncio
 async def test_a_read_only_transaction_refuses_writes(db: AsyncDatabase) -> None:
     """It reads; a write is a TransactionError and changes nothing."""
-    await stored(db, {"a": {"n": 1}})
+    await store(db, {"a": {"n": 1}})
 
     with pytest.raises(TransactionError):
         async with db.transaction(read_only=True) as tx:
@@ -172,7 +172,7 @@ async def test_a_read_only_transaction_refuses_writes(db: AsyncDatabase) -> None
 @pytest.mark.asyncio
 async def test_a_locked_record_waits_for_its_holder(db: AsyncDatabase) -> None:
     """Ten transactions that read for update and add one: ten in the end."""
-    await stored(db, {"a": {"n": 0}})
+    await store(db, {"a": {"n": 0}})
 
     async def add() -> None:
         async with db.transaction() as tx:
@@ -189,7 +189,7 @@ async def test_a_locked_record_waits_for_its_holder(db: AsyncDatabase) -> None:
 @pytest.mark.asyncio
 async def test_a_whole_transaction_is_run_again_on_a_serialization_failure(db: AsyncDatabase) -> None:
     """`run` repeats the function until it commits; other errors are raised at once."""
-    await stored(db, {"a": {"n": 0}})
+    await store(db, {"a": {"n": 0}})
     attempts = []
 
     async def work(tx: object) -> str:

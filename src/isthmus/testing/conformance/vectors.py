@@ -8,7 +8,7 @@ import pytest
 
 from isthmus import AsyncDatabase, Query, field, match, nearest
 from isthmus.errors import QueryError
-from isthmus.testing.conformance._fixtures import requires, stored
+from isthmus.testing.conformance._fixtures import requires, store
 
 NORTH, EAST = [0.0, 1.0, 0.0], [1.0, 0.0, 0.0]
 
@@ -26,7 +26,7 @@ async def compass(db: AsyncDatabase) -> None:
         "nowhere": {"embedding": [0, 0, 0], "n": 8},
         "mixed": {"embedding": [0, "1", True], "n": 9},
     }
-    await stored(db, records)
+    await store(db, records)
 
 
 @requires("vectors")
