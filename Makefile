@@ -174,11 +174,15 @@ parity: $(VENV)/.full ## promises × stores as a page: docs/reference/parity.md,
 
 # Checks
 
-.PHONY: lint types import-time
+.PHONY: lint house types import-time
 lint: $(VENV)/.full ## ruff, its formatter, and the import contracts
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/lint-imports
+
+# It needs the standard library only: no extras, and `python3 -m tests.house` does the same.
+house: | $(BIN)/python ## sizes, cycles, names, words and lines of code against their bounds: ARGS='--list dialect'
+	$(BIN)/python -m tests.house $(ARGS)
 
 types: $(VENV)/.full ## mypy --strict and pyright
 	$(BIN)/mypy

@@ -10,11 +10,20 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, overload
 
 from isthmus._batch import OnError, Outcomes, check_on_error, resolve_outcomes
 from isthmus._core.capabilities import Capabilities
-from isthmus._core.executor import AggregateRequest, Executor, Mutation, PageRequest, WriteKind, mutation_for
+from isthmus._core.executor import (
+    After,
+    AggregateRequest,
+    Executor,
+    Mutation,
+    NativePlan,
+    PageRequest,
+    WriteKind,
+    mutation_for,
+)
 from isthmus._core.mutation_batch import MutationBatch, batch_creates, batch_writes
 from isthmus._core.op import Aggregate, Count, Explain, Fetch, Op, Read, Remove, Write
 from isthmus._path import Path, Root
-from isthmus._query.ast import RANKED, TRUE, Predicate, SortKey, leaves
+from isthmus._query.ast import FALSE, RANKED, TRUE, Predicate, SortKey, leaves
 from isthmus._query.build import FieldName, Query, _path, as_predicate, as_query, measures
 from isthmus._query.evaluate import select
 from isthmus._query.split import split
@@ -34,7 +43,6 @@ Data: TypeAlias = "Record | Mapping[str, Any]"
 
 PAGE_SIZE = 100
 STREAM_PAGE = 2_000
-_UNLIMITED = 2**62
 _BY_SCORE = (SortKey(Path(Root.SCORE, ()), descending=True),)
 
 
@@ -310,7 +318,7 @@ class Verbs:
         request = PageRequest(
             found.where,
             found.order,
-            _UNLIMITED if found.count is None else found.count,
+            found.count,
             offset=found.skip,
             select=found.fields,
             for_update=for_update,
@@ -331,7 +339,7 @@ class Verbs:
         request = PageRequest(
             found.where,
             found.order or _BY_SCORE,
-            _UNLIMITED if found.count is None else found.count,
+            found.count,
             offset=found.skip,
             select=found.fields,
             ranked=True,
@@ -367,9 +375,9 @@ class Verbs:
         session = self._session
         # Without an order, a limit or offset still has to mean what it means to search.
         ordered = bool(found.order or found.count is not None or found.skip)
-        size = page_size
+        size: int | None = page_size
         if ordered and not session.executor.support(self.collection_name).orders(found.order):
-            size = _UNLIMITED  # sorted here: one scan, not one for each page
+            size = None  # sorted client-side: one scan, not one for each page
         request = PageRequest(
             found.where,
             found.order if ordered else None,
@@ -402,11 +410,12 @@ class Verbs:
         after = None if cursor is None else decode_cursor(cursor, found, self.collection_name, secret)
         if after is not None and not fits(after, found.order):
             raise QueryError("cursor: it belongs to another order")
-        request = PageRequest(found.where, found.order, wanted, after=after, select=None)
+        start = None if after is None else After(after)
+        request = PageRequest(found.where, found.order, wanted, after=start, select=None)
         page = await self._run(Fetch(self.collection_name, request))
         token = None
-        if page.after is not None:
-            token = encode_cursor(page.after, found, self.collection_name, secret)
+        if page.after is not None and page.after.position is not None:
+            token = encode_cursor(page.after.position, found, self.collection_name, secret)
         records = page.records if found.fields is None else _selected(page.records, found)
         return CursorPage(records, token)
 
@@ -458,7 +467,10 @@ class Verbs:
             found.count if found.count is not None and exact else PAGE_SIZE,
             offset=found.skip if exact else 0,
         )
-        native = await session.run(Explain(self.collection_name, request))
+        if parts.pushed == FALSE:
+            native = NativePlan("none: no record can match")
+        else:
+            native = await session.run(Explain(self.collection_name, request))
         return build_explanation(session.backend_name, support, found.where, found.order, parts, native)
 
     async def delete_where(self, query: Query | Predicate) -> int:

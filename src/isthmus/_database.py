@@ -7,12 +7,19 @@ from _random import Random
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, overload
 
 from isthmus._collection import Collection, Data, Find, Session, Verbs
 from isthmus._core.clock import SYSTEM_CLOCK, Clock
-from isthmus._core.executor import Backend, Executor, PoolStats, TransactionOptions
-from isthmus._core.op import Op
+from isthmus._core.executor import (
+    Backend,
+    Executor,
+    PoolStats,
+    SupportsDrop,
+    SupportsIndexes,
+    TransactionOptions,
+)
+from isthmus._core.op import Drop, Op, Open, Ping, Refresh
 from isthmus._core.registry import BACKENDS, Plugin, plugin
 from isthmus._core.stack import Layer, Stack
 from isthmus._query.build import as_query
@@ -63,33 +70,6 @@ class _Create:
         return owner._connected if instance is None else instance._insert
 
 
-class _Open(Op[None]):
-    """Connect and make a collection ready, as an operation: bounded and repeated like the others."""
-
-    name = "open"
-
-    async def apply(self, executor: Executor) -> None:
-        await cast("Backend", executor).open(self.collection)
-
-
-class _Refresh(Op[None]):
-    """Make earlier writes visible to searches by any handle."""
-
-    name = "refresh"
-
-    async def apply(self, executor: Executor) -> None:
-        await cast("Backend", executor).refresh(self.collection)
-
-
-class _Ping(Op[None]):
-    """Do a round trip."""
-
-    name = "ping"
-
-    async def apply(self, executor: Executor) -> None:
-        await cast("Backend", executor).ping()
-
-
 class Stats(Value):
     """A snapshot of a handle, the same shape for all backends."""
 
@@ -106,7 +86,7 @@ class _DatabaseSession:
 
     def __init__(self, backend: Backend, layers: Sequence[Layer], cursor_secret: bytes) -> None:
         self.backend = backend
-        self.stack = Stack(layers, backend)
+        self.stack = Stack(layers)
         self.backend_name = backend.name
         self.cursor_secret = cursor_secret
         self.closed: str | None = "it was never connected: await db.connect() or use 'async with'"
@@ -122,13 +102,13 @@ class _DatabaseSession:
         """Run an operation; makes its collection on first use."""
         if self.closed is not None or op.collection not in self.ready:
             await self.ensure_open(op.collection)
-        return await self.stack.run(op)
+        return await self.stack.run(op, self.backend)
 
     async def ensure_open(self, collection: str) -> None:
         """Connect if that was put off, and make the collection."""
         if self.closed is not None and not self.lazy:
             raise ClosedError(f"this handle is closed; {self.closed}")
-        await self.stack.run(_Open(collection))
+        await self.stack.run(Open(collection), self.backend)
         self.mark_open(collection)
 
     def mark_open(self, collection: str) -> None:
@@ -141,7 +121,7 @@ class _DatabaseSession:
         """Make earlier writes visible to searches by any handle."""
         if self.closed is not None or collection not in self.ready:
             await self.ensure_open(collection)
-        await self.stack.run(_Refresh(collection))
+        await self.stack.run(Refresh(collection), self.backend)
 
 
 class AsyncDatabase(Verbs):
@@ -173,16 +153,13 @@ class AsyncDatabase(Verbs):
         self._optional_layers: list[Layer] = []
         if config.resilience or config.layers or config.deadline is not None:
             self._optional_layers = from_config(config, self._clock, self._shared)
-        self._core = _DatabaseSession(backend, self._layers(backend, self._optional_layers), secret)
-
-    def _layers(self, executor: Executor, asked: Sequence[Layer]) -> list[Layer]:
-        name = self._backend.name
-        return [
-            *asked,
-            Guard(name, executor),
-            Plan(executor, policy=self._policy, sort_cap=self._config.sort_cap),
-            Context(name),
+        layers = [
+            *self._optional_layers,
+            Guard(backend.name, backend),
+            Plan(backend, policy=self._policy, sort_cap=self._config.sort_cap),
+            Context(backend.name),
         ]
+        self._core = _DatabaseSession(backend, layers, secret)
 
     # Opening and closing
 
@@ -278,17 +255,16 @@ class AsyncDatabase(Verbs):
     def collection(self, name: str, model: type[M]) -> TypedCollection[M]: ...
     def collection(self, name: str, model: type[M] | None = None) -> Collection | TypedCollection[M]:
         """Return another table, index or prefix over the same pool; typed if a pydantic model is given."""
-        if not isinstance(name, str) or not name:
-            raise UsageError(f"a collection is named by text, got {name!r}")
+        check_collection_name(name)
         collection = Collection(lambda: self._session, name)
         if model is None:
             return collection
         from isthmus._typed import TypedCollection
 
         typed = TypedCollection(collection, model)
-        declare = getattr(self._backend, "declare", None)
-        if declare is not None and (indexes := typed.indexes) and declare(name, indexes):
-            self._core.ready.discard(name)  # its next operation makes what is missing
+        backend = self._backend
+        if isinstance(backend, SupportsIndexes) and typed.indexes and backend.declare(name, typed.indexes):
+            self._core.ready.discard(name)  # its next operation builds the missing indexes
         return typed
 
     async def collections(self) -> list[str]:
@@ -296,10 +272,27 @@ class AsyncDatabase(Verbs):
         await self._ensure_open()
         return await self._backend.collections()
 
+    async def drop_collection(self, name: str) -> None:
+        """Delete a table, index or prefix with all records in it; a missing one is not an error.
+
+        The next write to the collection, by any open handle, creates it again. Raises
+        `UnsupportedError` where the backend cannot drop (`capabilities.drop`), and `UsageError`
+        inside a transaction of this handle.
+        """
+        check_collection_name(name)
+        backend = self._backend
+        if not isinstance(backend, SupportsDrop):
+            raise UnsupportedError(f"{self.backend} cannot drop a collection", capability="drop")
+        if self._ambient.current() is not None:
+            raise UsageError("a collection cannot be dropped inside a transaction: leave it first")
+        await self._ensure_open()
+        self._core.ready.discard(name)
+        await self._core.stack.run(Drop(name), backend)
+
     async def ping(self) -> None:
         """Do the cheapest round trip that needs the store to work; raises what is wrong."""
         await self._ensure_open()
-        await self._core.stack.run(_Ping(self.collection_name))
+        await self._core.stack.run(Ping(self.collection_name), self._backend)
 
     async def _ensure_open(self) -> None:
         if self._core.closed is not None:
@@ -366,10 +359,8 @@ class AsyncDatabase(Verbs):
         for layer in self._optional_layers:
             begun = layer.wrap_transaction(begun)
         executor = await exit.enter_async_context(begun)
-        asked = [layer for layer in self._optional_layers if layer.in_transaction]
-        layers = self._layers(executor, asked)
         session = TransactionSession(
-            executor, layers, self.backend, self._core.cursor_secret, read_only=options.read_only
+            executor, self._core.stack, self.backend, self._core.cursor_secret, read_only=options.read_only
         )
         transaction = Transaction(session, self.collection_name)
         return transaction, self._ambient.enter(transaction)
@@ -426,6 +417,12 @@ class AsyncDatabase(Verbs):
         return f"<{type(self).__name__} {self.backend} {self.collection_name!r} {state}" + (
             f" with {', '.join(extra)}>" if extra else ">"
         )
+
+
+def check_collection_name(name: object) -> None:
+    """Raise `UsageError` for a collection's name that is not text or is empty."""
+    if not isinstance(name, str) or not name:
+        raise UsageError(f"a collection is named by text, got {name!r}")
 
 
 def _waits(count: int) -> Iterator[float]:

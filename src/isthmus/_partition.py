@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Mapping
 from typing import Any, Protocol, Self
 
 from isthmus._collection import STREAM_PAGE, Verbs
-from isthmus._core.executor import PageRequest
+from isthmus._core.executor import After, PageRequest
 from isthmus._path import Path, Root
 from isthmus._query.ast import And, Order, Ordered, Predicate
 from isthmus._query.build import Query
@@ -103,7 +103,7 @@ class Partition(Value):
             return collection.stream(self.search)
         # A store that cannot filter by id (S3) starts after one instead of reading everything each time.
         query = from_json(self.query)
-        after = None if self.low is None else (self.low,)
+        after = None if self.low is None else After((self.low,))
         request = PageRequest(query.where, (), STREAM_PAGE, after=after, select=query.fields)
         return RecordStream(session.run, self.collection, request, limit=None, ahead=session.ahead)
 

@@ -67,26 +67,29 @@ class RecordStream:
             self._more = False
             return
         else:
-            size = request.size if self._left is None else min(request.size, self._left)
-            page = await self._run(Fetch(self._collection, replace(request, size=size)))
+            page = await self._run(Fetch(self._collection, replace(request, size=self._next_size())))
         self._records.extend(page.records)
         if self._left is not None:
             self._left -= len(page.records)
         self._more = page.after is not None
         self._request = replace(request, after=page.after, offset=0)
         if self._more and self._left != 0 and self._ahead:
-            size = request.size if self._left is None else min(request.size, self._left)
-            fetch = Fetch(self._collection, replace(self._request, size=size))
+            fetch = Fetch(self._collection, replace(self._request, size=self._next_size()))
             self._next = asyncio.ensure_future(self._run(fetch))
             # One turn of the loop, so that the request is sent before these records are decoded.
             await asyncio.sleep(0)
         elif self._more and self._left == 0:
             await self._let_go()
 
+    def _next_size(self) -> int | None:
+        size = self._request.size
+        return size if self._left is None else self._left if size is None else min(size, self._left)
+
     async def _let_go(self) -> None:
         self._more = False
-        if self._request.after and (self._request.order is None or self._request.consistent):
-            await self._run(Release(self._collection, self._request.after))
+        after = self._request.after
+        if after is not None and after.token is not None:
+            await self._run(Release(self._collection, after))
 
     async def aclose(self) -> None:
         """End the stream and give back what it holds at the store."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeAlias, TypeVar, overload
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar, overload
 from isthmus._collection import Collection, Session, Verbs
 from isthmus._core.executor import Executor, TransactionExecutor, TransactionOptions
 from isthmus._core.op import Op
-from isthmus._core.stack import Layer, Stack
+from isthmus._core.stack import Stack
 from isthmus.errors import ClosedError, TransactionError, UsageError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class TransactionSession:
     def __init__(
         self,
         executor: TransactionExecutor,
-        layers: Sequence[Layer],
+        stack: Stack,
         backend_name: str,
         cursor_secret: bytes,
         *,
@@ -40,7 +40,7 @@ class TransactionSession:
     ) -> None:
         self._executor = executor
         self._read_only = read_only
-        self._stack = Stack(layers, executor)
+        self._stack = stack
         self._turn = asyncio.Lock()
         self.backend_name = backend_name
         self.cursor_secret = cursor_secret
@@ -65,7 +65,7 @@ class TransactionSession:
             # Said here, so that it is one error on every backend and the transaction goes on.
             raise TransactionError(f"this transaction is read-only, and {op.name} writes")
         async with self._turn:
-            return await self._stack.run(op)
+            return await self._stack.run(op, self._executor, in_transaction=True)
 
     async def refresh(self, collection: str) -> None:
         """Do nothing: a transaction sees its own writes."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from isthmus._core.executor import Executor, Mutation, WriteKind
 from isthmus._core.op import Op, Read, Write
@@ -12,6 +12,7 @@ from isthmus.backends.memory.backend import MemoryBackend
 from isthmus.backends.memory.config import MemoryConfig
 from isthmus.errors import Applied, ConnectError, UnavailableError
 
+R = TypeVar("R")
 Step = Callable[[Op[Any], Next], Awaitable[Any]]
 
 
@@ -53,9 +54,21 @@ def memory() -> MemoryBackend:
     return MemoryBackend(MemoryConfig.load({}, environ={}))
 
 
-def stack(*layers: Layer, executor: Executor | None = None) -> Stack:
+class BoundStack:
+    """Layers on one store."""
+
+    def __init__(self, layers: Sequence[Layer], executor: Executor) -> None:
+        self._stack = Stack(layers)
+        self._executor = executor
+
+    def run(self, op: Op[R]) -> Awaitable[R]:
+        """Run an operation."""
+        return self._stack.run(op, self._executor)
+
+
+def stack(*layers: Layer, executor: Executor | None = None) -> BoundStack:
     """Return layers on a store."""
-    return Stack(layers, executor or memory())
+    return BoundStack(layers, executor or memory())
 
 
 READ = Read("records", ("a",))

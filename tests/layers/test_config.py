@@ -106,8 +106,8 @@ class Failing(Layer):
 async def test_nothing_is_repeated_inside_a_transaction() -> None:
     """The transaction is the unit: its statements are not repeated alone."""
     failing = Failing()
-    db = await AsyncDatabase.create("memory", {"layers": {"retry": {"attempts": 5}}})
-    db._optional_layers.append(failing)
+    layers = {"retry": {"attempts": 5}, "failing": failing}
+    db = await AsyncDatabase.create("memory", {"layers": layers})
 
     with pytest.raises(ConnectError):
         async with db.transaction() as tx:

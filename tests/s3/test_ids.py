@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from isthmus import AsyncDatabase, Query, field
-from isthmus._core.executor import Mutation, PageRequest, WriteKind
+from isthmus._core.executor import After, Mutation, PageRequest, WriteKind
 from isthmus._path import Path, Root, parse_path
 from isthmus._query.ast import (
     TRUE,
@@ -125,7 +125,7 @@ async def test_searches_by_id_are_exact_on_the_store(url: str, layout: str) -> N
                 found += [record.id for record in page.records]
                 if page.after is None:
                     break
-                after = (page.records[-1].id,)
+                after = After((page.records[-1].id,))
             assert found == wanted, f"seed {seed}: {where}"
             assert (await backend.count(DEFAULT, where)).count == len(wanted), f"seed {seed}: {where}"
 

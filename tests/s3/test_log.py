@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from isthmus._core.executor import Mutation, PageRequest, WriteKind
+from isthmus._core.executor import After, Mutation, PageRequest, WriteKind
 from isthmus._query.ast import TRUE
 from isthmus.backends.s3.backend import DEFAULT, S3Backend
 from isthmus.backends.s3.checkpoint import remove_replaced, write_checkpoint
@@ -278,7 +278,7 @@ async def test_pages_stay_in_place_while_others_write(url: str) -> None:
         await create(backend, *(f"r{n:02}" for n in range(1, 40, 2)))
         await write(backend, WriteKind.DELETE, Mutation("r18"))
 
-        second = await backend.fetch(DEFAULT, PageRequest(TRUE, (), 5, after=("r18",)))
+        second = await backend.fetch(DEFAULT, PageRequest(TRUE, (), 5, after=After(("r18",))))
 
         assert first.records[-1].id == "r18"
         assert [record.id for record in second.records] == ["r19", "r20", "r21", "r22", "r23"]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from isthmus._core.executor import MORE, Mutation, PageRequest, WriteKind
+from isthmus._core.executor import MORE, After, Mutation, PageRequest, WriteKind
 from isthmus._path import parse_path
 from isthmus._query.ast import FALSE, TRUE, Contains, Equal, In, Like, Or, StartsWith
 from isthmus._query.evaluate import matches
@@ -55,7 +55,7 @@ async def test_pages_by_id_meet_without_gap_or_overlap(backend: S3Backend) -> No
 
     for size in (1, 7, 64):
         seen: list[str] = []
-        after: tuple[Any, ...] | None = None
+        after: After | None = None
         while True:
             page = await backend.fetch(DEFAULT, PageRequest(TRUE, (), size, after))
             seen += [record.id or "" for record in page.records]
@@ -63,7 +63,7 @@ async def test_pages_by_id_meet_without_gap_or_overlap(backend: S3Backend) -> No
                 break
             assert page.after == MORE
             assert len(page.records) == size
-            after = (seen[-1],)
+            after = After((seen[-1],))
         assert seen == ids
 
 

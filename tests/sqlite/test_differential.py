@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from isthmus._core.executor import AggregateRequest, Mutation, PageRequest, WriteKind
+from isthmus._core.executor import MORE, After, AggregateRequest, Mutation, PageRequest, WriteKind
 from isthmus._query.aggregate import Groups, Key, group_keys
 from isthmus._query.ast import TRUE, Function, Measure
 from isthmus._query.evaluate import matches
@@ -62,11 +62,13 @@ async def _pages(backend: SQLiteBackend, request: PageRequest) -> list[Record]:
                 consistent=request.consistent,
             ),
         )
-        assert len(page.records) <= request.size
+        assert len(page.records) <= request.size_up_to(len(page.records))
         records += page.records
         if page.after is None:
             return records
-        after = page.after if request.order is None else cursor_position(page.records[-1], request.order)
+        after = page.after
+        if after == MORE:
+            after = After(cursor_position(page.records[-1], request.order or ()))
 
 
 def _numbers(

@@ -3,9 +3,9 @@
 A backend, a transaction and a stack of layers are all executors. A backend compiles, runs and
 decodes; planning, retry and timing are not its business.
 
-Answers may have an *aside*: records that the store could not judge exactly (an Elasticsearch
-record whose value disagrees with the mapping, say). The core judges them with the evaluator and
-merges them in their places.
+A response may carry *recheck candidates*: records that the store could not evaluate exactly (an
+Elasticsearch record whose value disagrees with the mapping, for example). The core evaluates them
+client-side and merges them into the results in order.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ import enum
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import MappingProxyType
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from isthmus._core.capabilities import Capabilities
+from isthmus._index_annotation import Declarations
 from isthmus._path import Path
 from isthmus._query.aggregate import Groups
 from isthmus._query.ast import Leaf, Measure, Predicate, SortKey
@@ -25,20 +26,29 @@ from isthmus._record import Record
 from isthmus._search_hit import Hit
 from isthmus._value import Value
 from isthmus._values import decode, encode, new_id
-from isthmus.errors import (
-    AlreadyExistsError,
-    ConflictError,
-    InvalidRecordError,
-    IsthmusError,
-    NotFoundError,
-    NotWrittenError,
-)
+from isthmus.errors import IsthmusError
 
-# A position in an order, or what a store gave as the end of an unordered page.
-After: TypeAlias = tuple[Any, ...]
-# What one item of a write came to: an id (create), a version (replace, update, upsert), a bool
-# (delete), or the item's error.
-ItemResult: TypeAlias = "str | bool | IsthmusError"
+WriteResult: TypeAlias = "str | IsthmusError"
+"""The result of one item: its id (create) or new version (replace, update, upsert), or its error."""
+DeleteResult: TypeAlias = "bool | IsthmusError"
+"""The result of one deletion: whether there was a record, or its error."""
+ItemResult: TypeAlias = "WriteResult | DeleteResult"
+
+
+class After(Value):
+    """Where a page ended; given back in the request for the next page.
+
+    An ordered page may leave both empty (`MORE`): the core derives the position from the last
+    record. A `token` names something that the store holds for the stream, such as a snapshot or a
+    cursor; the core gives it back by `release` when the stream is left early.
+    """
+
+    position: tuple[Any, ...] | None = None
+    """The position of the last record in the request's order, the id last."""
+    token: Any = None
+
+
+MORE = After()
 
 
 class WriteKind(enum.Enum):
@@ -108,15 +118,16 @@ def mutation_for(record: Record, if_version: str | None = None) -> Mutation:
 class PageRequest(Value):
     """One page of a search.
 
-    Below the plan layer, `where` has only leaves that the backend graded EXACT or SUPERSET (a
-    SUPERSET leaf stands for its superset form), and `order` only what its support accepted.
-    `order` `()` is by id; None is any order, for streams.
+    Below the plan layer, `where` has only leaves that `Support.pushdown` reported as EXACT or
+    SUPERSET (a SUPERSET leaf stands for its superset form), and `order` only keys that
+    `Support.orders` accepted. `where` is `And(())` when there is no condition; no other constant
+    reaches a backend. `order` `()` is by id; None is any order, for streams.
     """
 
     where: Predicate
     order: tuple[SortKey, ...] | None
-    size: int
-    """How many records at most; 1 to 10,000 from the core for pages of a stream, any number for search."""
+    size: int | None
+    """The maximum number of records: 1 to 10,000 for pages of a stream, None for a search without a limit."""
     after: After | None = None
     offset: int = 0
     select: tuple[Path, ...] | None = None
@@ -126,18 +137,21 @@ class PageRequest(Value):
     for_update: bool = False
     """Lock the rows until the transaction ends."""
     ranked: bool = False
-    """Say in the page's `hits` how the store ranks each record."""
+    """Return the store's score of each record in the page's `hits`."""
     highlight: tuple[Path, ...] = ()
-    """Fields of whose texts the hits are to show the passages that matched."""
+    """The fields for which each hit carries the matching snippets."""
+
+    def size_up_to(self, limit: int) -> int:
+        """Return the size, or `limit` where that is less or there is no size."""
+        return limit if self.size is None else min(self.size, limit)
 
 
 class Page(Value):
     """Records in order; `after` is None on the last page.
 
-    For an ordered request `after` may be `()`: "there is more", the core knows the position.
-    `aside` records were not judged; with an order they are given with every page, without one on
-    the first page only. They match at least the pushed predicate's superset and are no part of
-    `records`.
+    `recheck` holds candidates that the store could not evaluate exactly; they match at least the
+    pushed predicate's superset and are not part of `records`. With an order they come with every
+    page, without one with the first page only.
     """
 
     records: list[Record]
@@ -147,11 +161,8 @@ class Page(Value):
     """For a ranked request, what the store said of each record, by its id."""
 
 
-MORE: After = ()
-
-
 class CountResult(Value):
-    """How many records match for sure, and the ones to be judged here."""
+    """How many records match for certain, and the candidates to evaluate client-side."""
 
     count: int
     recheck: Sequence[Record] = ()
@@ -166,7 +177,7 @@ class AggregateRequest(Value):
 
 
 class AggregateResult(Value):
-    """Partial states by group, and the records to be judged and counted in here."""
+    """Partial states by group, and the candidates to evaluate and add client-side."""
 
     groups: Groups
     recheck: Sequence[Record] = ()
@@ -184,7 +195,7 @@ class Support(Protocol):
     """What a backend can push down for one collection."""
 
     def pushdown(self, leaf: Leaf) -> Pushdown:
-        """Return how well the native form of a leaf fits its meaning."""
+        """Return how closely the native form of a leaf matches its meaning."""
         ...
 
     def orders(self, order: tuple[SortKey, ...]) -> bool:
@@ -232,15 +243,15 @@ class Executor(Protocol):
         ...
 
     async def count(self, collection: str, where: Predicate) -> CountResult:
-        """Count the matching records; `where` has exact leaves only."""
+        """Count the matching records; `where` has EXACT leaves only."""
         ...
 
     async def aggregate(self, collection: str, request: AggregateRequest) -> AggregateResult:
-        """Compute partial states; only for what `Support.aggregates` accepted, exact leaves only."""
+        """Compute partial states; only for what `Support.aggregates` accepted, EXACT leaves only."""
         ...
 
     async def remove(self, collection: str, where: Predicate) -> int:
-        """Delete the matching records and return how many; exact leaves only.
+        """Delete the matching records and return how many; EXACT leaves only.
 
         `And(())` clears the collection and is supported by every backend; other predicates where
         the capability `delete_where` is true.
@@ -252,7 +263,22 @@ class Executor(Protocol):
         ...
 
     async def release(self, collection: str, after: After) -> None:
-        """Give back what an unfinished stream holds at the store."""
+        """Release the resource that an unfinished stream's token names; called only with a token."""
+        ...
+
+    async def open(self, collection: str) -> None:
+        """Connect in the running loop, check access, and make the collection ready.
+
+        In a transaction: make the collection ready inside it, where the store can.
+        """
+        ...
+
+    async def ping(self) -> None:
+        """Do the cheapest round trip that needs the store to work."""
+        ...
+
+    async def refresh(self, collection: str) -> None:
+        """Make earlier writes visible to searches by any handle; a no-op on most stores."""
         ...
 
 
@@ -292,7 +318,7 @@ class PoolStats(Value):
 
 
 class Backend(Executor, Protocol):
-    """An executor with a life: what a database handle owns."""
+    """The executor that a database handle owns, with connections to open and close."""
 
     @property
     def name(self) -> str:
@@ -304,20 +330,8 @@ class Backend(Executor, Protocol):
         """Return the collection that the config names."""
         ...
 
-    async def open(self, collection: str) -> None:
-        """Connect in the running loop, check access, and make the collection ready."""
-        ...
-
     async def close(self) -> None:
-        """Give back everything; the last lease closes the pool. May be called twice."""
-        ...
-
-    async def ping(self) -> None:
-        """Do the cheapest round trip that needs the store to work."""
-        ...
-
-    async def refresh(self, collection: str) -> None:
-        """Make earlier writes visible to searches by any handle; nothing to do on most stores."""
+        """Release everything; the last lease closes the pool. May be called twice."""
         ...
 
     async def collections(self) -> list[str]:
@@ -337,38 +351,22 @@ class Backend(Executor, Protocol):
         ...
 
 
-def not_written(mutation: Mutation) -> NotWrittenError:
-    """Return the result of a good item in an atomic batch that failed."""
-    return NotWrittenError("not written: another item of this atomic batch failed", record_id=mutation.id)
+@runtime_checkable
+class SupportsDrop(Protocol):
+    """A backend that can drop a collection; the capability `drop` is true."""
+
+    async def drop(self, collection: str) -> None:
+        """Delete a collection with all that belongs to it; a missing one is not an error.
+
+        Open handles create it again at their next write.
+        """
+        ...
 
 
-def refusal(kind: WriteKind, mutation: Mutation, version: str | None) -> IsthmusError | None:
-    """Return why a change cannot be made to a record of that version (None: there is no record)."""
-    key, wanted = mutation.id, mutation.if_version
-    if kind is WriteKind.CREATE:
-        return None if version is None else AlreadyExistsError(f"a record {key!r} exists", record_id=key)
-    if version is None and kind in (WriteKind.REPLACE, WriteKind.UPDATE):
-        return NotFoundError(f"no record {key!r}", record_id=key)
-    if wanted is not None and wanted != version:
-        return ConflictError(f"record {key!r} is no longer at version {wanted!r}", record_id=key)
-    return None
+@runtime_checkable
+class SupportsIndexes(Protocol):
+    """A backend that builds the indexes that a typed model declares; the capability `indexes` is true."""
 
-
-def reject_invalid(mutations: Sequence[Mutation]) -> list[ItemResult] | None:
-    """Return the results of an atomic batch if some record of it is invalid, else None.
-
-    Encodes each item to find all the invalid ones; called when one was met.
-    """
-    results: list[ItemResult] = []
-    found = False
-    for mutation in mutations:
-        try:
-            mutation.encoded()
-            mutation.encoded_metadata()
-        except InvalidRecordError as error:
-            error.record_id = mutation.id
-            results.append(error)
-            found = True
-        else:
-            results.append(not_written(mutation))
-    return results if found else None
+    def declare(self, collection: str, indexes: Declarations) -> bool:
+        """Record the indexes to be built when the collection is opened next; return whether any is new."""
+        ...

@@ -16,11 +16,13 @@ from isthmus._core.executor import (
     NativePlan,
     Page,
     PageRequest,
+    SupportsDrop,
     WriteKind,
 )
 from isthmus._query.ast import Predicate
 from isthmus._record import Record
 from isthmus._value import Value
+from isthmus.errors import UnsupportedError
 
 R = TypeVar("R")
 
@@ -121,8 +123,47 @@ class Explain(Op[NativePlan]):
         return await executor.explain(self.collection, self.request)
 
 
+class Open(Op[None]):
+    """Connect and make a collection ready; deadline and retries apply as to any other operation."""
+
+    name = "open"
+
+    async def apply(self, executor: Executor) -> None:
+        await executor.open(self.collection)
+
+
+class Drop(Op[None]):
+    """Delete a collection with all that belongs to it."""
+
+    name = "drop_collection"
+    writes = True
+
+    async def apply(self, executor: Executor) -> None:
+        if not isinstance(executor, SupportsDrop):
+            raise UnsupportedError("this backend cannot drop a collection", capability="drop")
+        await executor.drop(self.collection)
+
+
+class Ping(Op[None]):
+    """Do a round trip."""
+
+    name = "ping"
+
+    async def apply(self, executor: Executor) -> None:
+        await executor.ping()
+
+
+class Refresh(Op[None]):
+    """Make earlier writes visible to searches by any handle."""
+
+    name = "refresh"
+
+    async def apply(self, executor: Executor) -> None:
+        await executor.refresh(self.collection)
+
+
 class Release(Op[None]):
-    """Give back what an unfinished stream holds."""
+    """Release the resource that an unfinished stream holds at the store."""
 
     after: After
     name = "release"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import functools
 import re
 from collections.abc import Awaitable, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -89,38 +90,50 @@ class Layer:
         raise NotImplementedError
 
 
+class _Chain(Protocol):
+    """Layers in order, ending at whichever executor is passed in."""
+
+    def __call__(self, executor: Executor, op: Op[R], /) -> Awaitable[R]: ...
+
+
 class Stack:
-    """Runs operations through layers on an executor; chains are built once for each kind of operation."""
+    """Runs operations through layers; chains are built once for each kind of operation.
 
-    def __init__(self, layers: Sequence[Layer], executor: Executor) -> None:
+    The executor is passed with each operation, so that a transaction runs on the stack of its
+    database: only the layers that declare `in_transaction` take part in one.
+    """
+
+    def __init__(self, layers: Sequence[Layer]) -> None:
         self.layers = tuple(sorted(layers, key=lambda layer: layer.order))
-        self.executor = executor
-        self._chains: dict[type[Op[Any]], Next] = {}
+        self._chains: dict[type[Op[Any]], _Chain] = {}
+        self._transaction_chains: dict[type[Op[Any]], _Chain] = {}
 
-    def run(self, op: Op[R]) -> Awaitable[R]:
-        """Return an awaitable of the operation's result."""
-        chain = self._chains.get(type(op))
+    def run(self, op: Op[R], executor: Executor, *, in_transaction: bool = False) -> Awaitable[R]:
+        """Return an awaitable of the operation's result on an executor."""
+        chains = self._transaction_chains if in_transaction else self._chains
+        chain = chains.get(type(op))
         if chain is None:
-            chain = self._chains[type(op)] = self._chain(type(op))
-        return chain(op)
-
-    def _chain(self, kind: type[Op[Any]]) -> Next:
-        executor = self.executor
-
-        def apply(op: Op[R], /) -> Awaitable[R]:
-            return op.apply(executor)
-
-        call: Next = apply
-        for layer in reversed(self.layers):
-            if layer.ops is None or kind in layer.ops:
-                call = _wrap(layer, call)
-        return call
+            layers = [layer for layer in self.layers if layer.in_transaction or not in_transaction]
+            chain = chains[type(op)] = _chain(layers, type(op))
+        return chain(executor, op)
 
 
-def _wrap(layer: Layer, call_next: Next) -> Next:
+def _apply(executor: Executor, op: Op[R], /) -> Awaitable[R]:
+    return op.apply(executor)
+
+
+def _chain(layers: Sequence[Layer], kind: type[Op[Any]]) -> _Chain:
+    call: _Chain = _apply
+    for layer in reversed(layers):
+        if layer.ops is None or kind in layer.ops:
+            call = _wrap(layer, call)
+    return call
+
+
+def _wrap(layer: Layer, below: _Chain) -> _Chain:
     handle = layer.handle
 
-    def call(op: Op[R], /) -> Awaitable[R]:
-        return handle(op, call_next)
+    def call(executor: Executor, op: Op[R], /) -> Awaitable[R]:
+        return handle(op, functools.partial(below, executor))
 
     return call

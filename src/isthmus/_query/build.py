@@ -379,7 +379,7 @@ class Query(Value):
 def _natural(name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise QueryError(f"{name} must be a whole number from 0, got {value!r}")
-    return min(value, 2**62)
+    return value
 
 
 def as_query(query: Query | Predicate | None) -> Query:

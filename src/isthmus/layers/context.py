@@ -15,6 +15,7 @@ class Context(Layer):
     """Adds "while get on users (postgres)" to an error's notes, which a traceback shows."""
 
     order = LayerOrder.CONTEXT
+    in_transaction = True
 
     def __init__(self, backend: str) -> None:
         self._backend = backend

@@ -18,6 +18,7 @@ class Guard(Layer):
     """Checks each operation against the capabilities; nothing missing is imitated."""
 
     order = LayerOrder.GUARD
+    in_transaction = True
     ops = (Write, Fetch, Count, Aggregate, Remove)
 
     def __init__(self, backend: str, executor: Executor) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeVar
 
 from isthmus._core.executor import (
     MORE,
+    After,
     AggregateResult,
     CountResult,
     Executor,
@@ -21,10 +22,10 @@ from isthmus._core.executor import (
 from isthmus._core.op import Aggregate, Count, Fetch, Op, Read, Release, Remove, Write
 from isthmus._core.stack import Layer, LayerOrder, Next
 from isthmus._query.aggregate import Groups
-from isthmus._query.ast import KNN, TRUE, Predicate, SortKey, leaves
+from isthmus._query.ast import FALSE, KNN, TRUE, Predicate, SortKey, leaves
 from isthmus._query.codec import text
 from isthmus._query.evaluate import matches, select
-from isthmus._query.order import BY_ID, Position, cursor_position, sort_key, sort_records
+from isthmus._query.order import BY_ID, cursor_position, sort_key, sort_records
 from isthmus._query.split import Split, drop_ranked, split
 from isthmus._record import Record, project
 from isthmus._search_hit import Hit
@@ -32,7 +33,6 @@ from isthmus._value import Value, replace
 from isthmus.errors import ConflictError, IsthmusError, UnsupportedError
 
 R = TypeVar("R")
-UNLIMITED = 2**62
 SCAN_SIZE = 1_000
 _LARGEST_SCAN = 5_000
 _DELETE_ATTEMPTS = 10
@@ -58,6 +58,7 @@ class Plan(Layer):
     """
 
     order = LayerOrder.PLAN
+    in_transaction = True
     ops = (Fetch, Count, Aggregate, Remove)
 
     def __init__(
@@ -106,6 +107,8 @@ class Plan(Layer):
     async def _fetch(self, op: Fetch, call_next: Next) -> Page:
         request = op.request
         parts = self.parts(op.collection, request.where)
+        if parts.pushed == FALSE:
+            return Page([], None)
         native = replace(op, request=_pushed(request, parts))
         if request.order is None:
             page = await self._unordered(request, parts, native, call_next)
@@ -129,7 +132,7 @@ class Plan(Layer):
     async def _exact(self, request: PageRequest, native: Fetch, call_next: Next) -> Page:
         page: Page = await call_next(native)
         order = request.order or BY_ID
-        if request.consistent and page.after and not page.recheck:
+        if page.after is not None and page.after.token is not None and not page.recheck:
             return page  # its end names the store's snapshot, which a position does not
         if not page.recheck:
             return _ended(page.records, order, more=page.after is not None, hits=page.hits)
@@ -139,24 +142,24 @@ class Plan(Layer):
             # At most len(aside) of the skipped records are asides, so the first
             # skip - len(aside) of the main answer are skipped in any case.
             first = max(0, skip - len(recheck))
-            wanted = replace(native.request, offset=first, size=min(request.size + len(recheck), UNLIMITED))
+            wanted = replace(native.request, offset=first, size=_plus(request.size, len(recheck)))
             page = await call_next(replace(native, request=wanted))
             skip -= first
         else:
             skip = 0
         merged = sort_records([*page.records, *recheck], order)
-        end = skip + request.size
-        more = page.after is not None or len(merged) > end
+        end = _plus(request.size, skip)
+        more = page.after is not None or (end is not None and len(merged) > end)
         return _ended(merged[skip:end], order, more=more, hits=page.hits)
 
     async def _refilled(self, request: PageRequest, parts: Split, native: Fetch, call_next: Next) -> Page:
         """Fetch pages without the limit until enough records pass the residual."""
         order = request.order or BY_ID
-        end = request.offset + request.size
+        end = _plus(request.size, request.offset)
         kept: list[Record] = []
         hits: dict[str, Hit] = {}
         recheck: list[Record] | None = None
-        size = min(max(end, 100), SCAN_SIZE)
+        size = SCAN_SIZE if end is None else min(max(end, 100), SCAN_SIZE)
         after = request.after
         while True:
             page: Page = await call_next(
@@ -166,12 +169,12 @@ class Plan(Layer):
                 recheck = _beyond(_judged_aside(page.recheck, request.where), request, order)
             kept += _judged(page.records, parts.residual)
             hits |= page.hits
-            if page.after is None or len(kept) > end:
+            if page.after is None or (end is not None and len(kept) > end):
                 break
             after = _next(page, order)
             size = min(size * 2, _LARGEST_SCAN)
         merged = sort_records([*kept, *recheck], order) if recheck else kept
-        more = len(merged) > end
+        more = end is not None and len(merged) > end
         return _ended(merged[request.offset : end], order, more=more, hits=hits)
 
     async def _sorted_here(self, request: PageRequest, parts: Split, native: Fetch, call_next: Next) -> Page:
@@ -181,15 +184,16 @@ class Plan(Layer):
                 "the policy refuses to sort here what the store cannot sort", capability="order"
             )
         order = request.order or BY_ID
-        end = min(request.offset + request.size, UNLIMITED)
+        end = _plus(request.size, request.offset)
         key = sort_key(order)
+        start = _start(request, order)
         best: list[tuple[Any, Record]] = []
         async for records in self._scan(native, parts, call_next):
             for record in records:
-                at = cursor_position(record, order)
-                if request.after is None or key(at) > key(tuple(request.after)):
-                    best.append((key(at), record))
-            if len(best) > 2 * end + _LARGEST_SCAN:
+                rank = key(cursor_position(record, order))
+                if start is None or rank > start:
+                    best.append((rank, record))
+            if end is not None and len(best) > 2 * end + _LARGEST_SCAN:
                 best = heapq.nsmallest(end + 1, best, key=lambda pair: pair[0])
             if len(best) > self._sort_cap:
                 raise UnsupportedError(
@@ -199,7 +203,7 @@ class Plan(Layer):
                 )
         best.sort(key=lambda pair: pair[0])
         chosen = [record for _, record in best[request.offset : end]]
-        return _ended(chosen, order, more=len(best) > end)
+        return _ended(chosen, order, more=end is not None and len(best) > end)
 
     async def _scan(self, native: Fetch, parts: Split, call_next: Next) -> AsyncIterator[list[Record]]:
         """Yield all matching records page by page, in any order."""
@@ -215,7 +219,7 @@ class Plan(Layer):
                     yield _judged_aside(page.recheck, _whole(parts))
                 yield _judged(page.records, parts.residual)
             except BaseException:
-                if after is not None:
+                if after is not None and after.token is not None:
                     await call_next(Release(native.collection, after))
                 raise
             if after is None:
@@ -223,6 +227,8 @@ class Plan(Layer):
 
     async def _count(self, op: Count, call_next: Next) -> CountResult:
         parts = self.parts(op.collection, op.where)
+        if parts.pushed == FALSE:
+            return CountResult(0)
         if parts.residual == TRUE:
             tally: CountResult = await call_next(replace(op, where=parts.pushed))
             return CountResult(tally.count + len(_judged_aside(tally.recheck, op.where)))
@@ -234,6 +240,8 @@ class Plan(Layer):
     async def _aggregate(self, op: Aggregate, call_next: Next) -> AggregateResult:
         request = op.request
         parts = self.parts(op.collection, request.where)
+        if parts.pushed == FALSE:
+            return AggregateResult(Groups(request.measures))
         if parts.residual == TRUE and self._support(op.collection).aggregates(request.measures, request.by):
             answer: AggregateResult = await call_next(
                 replace(op, request=replace(request, where=parts.pushed))
@@ -251,6 +259,8 @@ class Plan(Layer):
 
     async def _remove(self, op: Remove, call_next: Next) -> int:
         parts = self.parts(op.collection, op.where)
+        if parts.pushed == FALSE:
+            return 0
         if parts.residual == TRUE and (parts.pushed == TRUE or self._executor.capabilities.delete_where):
             return await call_next(replace(op, where=parts.pushed))
         removed = 0
@@ -320,11 +330,22 @@ def _judged_aside(recheck: Sequence[Record], where: Predicate) -> list[Record]:
 
 def _beyond(records: list[Record], request: PageRequest, order: tuple[SortKey, ...]) -> list[Record]:
     """Return the records that come after the request's position."""
-    if request.after is None:
+    start = _start(request, order)
+    if start is None:
         return records
     key = sort_key(order)
-    start = key(tuple(request.after))
     return [record for record in records if key(cursor_position(record, order)) > start]
+
+
+def _start(request: PageRequest, order: tuple[SortKey, ...]) -> Any:
+    """Return the rank after which the page begins; None at the beginning."""
+    if request.after is None or request.after.position is None:
+        return None
+    return sort_key(order)(tuple(request.after.position))
+
+
+def _plus(size: int | None, number: int) -> int | None:
+    return None if size is None else size + number
 
 
 def _ended(
@@ -336,11 +357,11 @@ def _ended(
 ) -> Page:
     if not more or not records:
         return Page(records, None, hits=hits)
-    return Page(records, cursor_position(records[-1], order), hits=hits)
+    return Page(records, After(cursor_position(records[-1], order)), hits=hits)
 
 
-def _next(page: Page, order: tuple[SortKey, ...]) -> Position | None:
-    return cursor_position(page.records[-1], order) if page.after == MORE else page.after
+def _next(page: Page, order: tuple[SortKey, ...]) -> After | None:
+    return After(cursor_position(page.records[-1], order)) if page.after == MORE else page.after
 
 
 def _cut(page: Page, request: PageRequest) -> Page:

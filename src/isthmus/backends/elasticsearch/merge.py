@@ -8,7 +8,8 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from isthmus._core.executor import ItemResult, Mutation, WriteKind, refusal
+from isthmus._core.apply import refusal
+from isthmus._core.executor import ItemResult, Mutation, WriteKind
 from isthmus._values import decode, encode
 from isthmus.backends.elasticsearch import doubt
 from isthmus.backends.elasticsearch.bulk import Bulk, Item

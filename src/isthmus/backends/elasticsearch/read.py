@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sys
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -56,7 +57,6 @@ _MOST_ASIDE = 1_000
 _ASIDE_PAGE = 5_000
 _FOUND = frozenset({200, 404})
 # What a stream's position begins with; a sorted page's is made of pairs and ends with the id.
-_STREAM = "pit"
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,14 +160,15 @@ class Reader:
         if request.ranked:
             return await self._ranked_page(plan, request)
         # Most searches without a limit find little: one request tells.
-        reach = min(request.size, LARGEST_PAGE - 1) + 1
+        reach = request.size_up_to(LARGEST_PAGE - 1) + 1
+        short = request.size is not None and request.size < LARGEST_PAGE
         one_way = not request.offset or request.after is None
         if one_way and request.offset + reach <= self._window:
-            if request.size >= LARGEST_PAGE and request.after is None and not request.offset and plan.mixes:
+            if not short and request.after is None and not request.offset and plan.mixes:
                 page = await self._whole_page(plan, reach - 1)
             else:
                 page = await self._short_page(plan, replace(request, size=reach - 1))
-            if request.size < LARGEST_PAGE or page.after is None:
+            if short or page.after is None:
                 return page
         async with self.snapshot() as pit:
             recheck = [record async for record in self._aside(plan, pit)]
@@ -176,7 +177,7 @@ class Reader:
 
     async def _ranked_page(self, plan: Plan, request: PageRequest) -> Page:
         """Return one ordered page with scores and passages, all of it in one answer."""
-        size = min(request.size, self._window - 1 - request.offset)
+        size = request.size_up_to(self._window - 1 - request.offset)
         if request.after is not None or size < 0:
             raise QueryError(f"hits() reaches {self._window} hits and has no cursors: use limit and offset")
         passages = Highlights(request.highlight, self._words())
@@ -185,7 +186,7 @@ class Reader:
             body["from"] = request.offset
         answer, recheck = await self._together(plan, body)
         found = answer["hits"]["hits"]
-        if len(found) > size and request.size > size:
+        if len(found) > size and size != request.size:
             raise QueryError(f"hits() reaches {self._window} hits at most: give a limit")
         page = self._paged(found, size, recheck)
         return replace(page, hits=passages.hits(found, page.records))
@@ -195,7 +196,7 @@ class Reader:
 
     async def _steady_page(self, plan: Plan, request: PageRequest) -> Page:
         """Return one ordered page of a snapshot that the token names; its position is in there too."""
-        size = min(request.size, LARGEST_PAGE)
+        size = request.size_up_to(LARGEST_PAGE)
         pit, place = await self._resumed(request.after)
         keep = False
         try:
@@ -215,22 +216,21 @@ class Reader:
         finally:
             if not keep:
                 await asyncio.shield(pit.close())
-        return Page(self.records(hits), (_STREAM, pit.id, hits[-1]["sort"]) if keep else None)
+        return Page(self.records(hits), After(token=(pit.id, hits[-1]["sort"])) if keep else None)
 
     async def _resumed(self, after: After | None) -> tuple[Snapshot, Any]:
         """Return the snapshot that a token names and the place in it, or a new one."""
         if after is None:
             return await self._open(), None
-        if len(after) != 3 or after[0] != _STREAM:
-            raise QueryError("this position is not one of a stream")
-        return Snapshot(self._pool, after[1], self._keep_alive, self._doing), after[2]
+        pit_id, place = after.token
+        return Snapshot(self._pool, pit_id, self._keep_alive, self._doing), place
 
     async def _short_page(self, plan: Plan, request: PageRequest) -> Page:
-        body = _main_body(plan, request.size + 1)
+        body = _main_body(plan, request.size_up_to(LARGEST_PAGE) + 1)
         if request.offset:
             body["from"] = request.offset
-        if request.after is not None:
-            body["search_after"] = plan.sorting.after(request.after)
+        if (position := _position(request)) is not None:
+            body["search_after"] = plan.sorting.after(position)
         answer, recheck = await self._together(plan, body)
         return self._paged(answer["hits"]["hits"], request.size, recheck)
 
@@ -246,8 +246,9 @@ class Reader:
             (recheck if plan.apart(hit["_source"]) else main).append(hit)
         return Page(self.records(main), None, records_of(recheck))
 
-    def _paged(self, hits: list[dict[str, Any]], size: int, recheck: list[Record]) -> Page:
-        return Page(self.records(hits[:size]), MORE if len(hits) > size else None, recheck)
+    def _paged(self, hits: list[dict[str, Any]], size: int | None, recheck: list[Record]) -> Page:
+        more = size is not None and len(hits) > size
+        return Page(self.records(hits[:size]), MORE if more else None, recheck)
 
     def records(self, hits: Iterable[Mapping[str, Any]]) -> list[Record]:
         """Return the records of hits."""
@@ -260,8 +261,9 @@ class Reader:
 
     async def _long(self, plan: Plan, request: PageRequest, pit: Snapshot) -> list[dict[str, Any]]:
         """Return the hits of a page that is too long or begins too far for one request."""
-        place = None if request.after is None else [*plan.sorting.after(request.after), INT_MAX]
-        skip, wanted = request.offset, request.size + 1
+        position = _position(request)
+        place = None if position is None else [*plan.sorting.after(position), INT_MAX]
+        skip, wanted = request.offset, request.size_up_to(sys.maxsize) + 1
         hits: list[dict[str, Any]] = []
         while wanted > 0:
             skipping = skip > 0
@@ -284,7 +286,7 @@ class Reader:
 
     async def stream(self, request: PageRequest) -> Page:
         """Return one page in any order, from a snapshot that the token names."""
-        size = min(request.size, LARGEST_PAGE)
+        size = request.size_up_to(LARGEST_PAGE)
         recheck: list[Record] = []
         pit, place = await self._resumed(request.after)
         keep = False
@@ -300,7 +302,7 @@ class Reader:
         finally:
             if not keep:
                 await asyncio.shield(pit.close())
-        return Page(self.records(hits), (_STREAM, pit.id, slices.places) if keep else None, recheck)
+        return Page(self.records(hits), After(token=(pit.id, slices.places)) if keep else None, recheck)
 
     async def count(self, where: Predicate) -> CountResult:
         """Return how many match."""
@@ -312,9 +314,10 @@ class Reader:
         """Return the main query as JSON, and what would be judged here."""
         plan = await self.plan(request.where, request.order or ())
         ordered = request.order is not None
-        body = _main_body(plan, request.size) if ordered else shard_order(plan.ask(), request.size)
-        if request.after is not None and request.order is not None:
-            body["search_after"] = plan.sorting.after(request.after)
+        size = request.size_up_to(LARGEST_PAGE)
+        body = _main_body(plan, size) if ordered else shard_order(plan.ask(), size)
+        if ordered and (position := _position(request)) is not None:
+            body["search_after"] = plan.sorting.after(position)
         details: dict[str, Any] = {"index": self._index.name}
         if plan.recheck is not NONE:
             count = await self._search({"query": plan.recheck, "size": 0, "track_total_hits": True})
@@ -398,9 +401,13 @@ class Reader:
         return Snapshot(self._pool, body["id"], self._keep_alive, self._doing)
 
     async def release(self, after: After) -> None:
-        """Give a stream's snapshot back."""
-        if len(after) == 3 and after[0] == _STREAM:
-            await Snapshot(self._pool, after[1], self._keep_alive, self._doing).close()
+        """Close the point in time of a stream."""
+        pit_id, _ = after.token
+        await Snapshot(self._pool, pit_id, self._keep_alive, self._doing).close()
+
+
+def _position(request: PageRequest) -> tuple[Any, ...] | None:
+    return None if request.after is None else request.after.position
 
 
 def _main_body(plan: Plan, size: int) -> dict[str, Any]:

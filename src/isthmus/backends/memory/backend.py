@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from isthmus._core.apply import not_written, refusal
 from isthmus._core.capabilities import Capabilities
 from isthmus._core.executor import (
     MORE,
@@ -22,8 +23,6 @@ from isthmus._core.executor import (
     PoolStats,
     TransactionOptions,
     WriteKind,
-    not_written,
-    refusal,
 )
 from isthmus._path import Path
 from isthmus._query.aggregate import Groups
@@ -137,9 +136,9 @@ class MemoryExecutor:
         order = request.order or BY_ID
         records = [record for record in self._table(collection).values() if matches(request.where, record)]
         records = sort_records(records, order)
-        if request.after is not None:
+        if request.after is not None and request.after.position is not None:
             key = sort_key(order)
-            start = key(tuple(request.after))
+            start = key(tuple(request.after.position))
             records = [record for record in records if key(cursor_position(record, order)) > start]
         return records
 
@@ -148,12 +147,13 @@ class MemoryExecutor:
             token = new_version()
             self._snapshots[token] = _Snapshot(self._matching(collection, request)[request.offset :])
         else:
-            token = request.after[0]
+            token = request.after.token
         snapshot = self._snapshots[token]
-        records = [_given(record) for record in snapshot.records[snapshot.at : snapshot.at + request.size]]
+        end = None if request.size is None else snapshot.at + request.size
+        records = [_given(record) for record in snapshot.records[snapshot.at : end]]
         snapshot.at += len(records)
         if snapshot.at < len(snapshot.records):
-            return Page(records, (token,))
+            return Page(records, After(token=token))
         del self._snapshots[token]
         return Page(records, None)
 
@@ -183,8 +183,16 @@ class MemoryExecutor:
 
     async def release(self, collection: str, after: After) -> None:
         """Drop a consistent stream's snapshot."""
-        if after:
-            self._snapshots.pop(after[0], None)
+        self._snapshots.pop(after.token, None)
+
+    async def open(self, collection: str) -> None:
+        """Do nothing: there is nothing to connect to."""
+
+    async def ping(self) -> None:
+        """Do nothing."""
+
+    async def refresh(self, collection: str) -> None:
+        """Do nothing: a write is seen at once."""
 
 
 def _given(record: Record) -> Record:
@@ -200,10 +208,11 @@ def _given(record: Record) -> Record:
 
 
 def _page(records: list[Record], request: PageRequest) -> Page:
-    chosen = [_given(record) for record in records[request.offset : request.offset + request.size]]
-    more = len(records) > request.offset + request.size
+    end = None if request.size is None else request.offset + request.size
+    chosen = [_given(record) for record in records[request.offset : end]]
+    more = end is not None and len(records) > end
     if request.order is None:
-        return Page(chosen, (chosen[-1].id,) if more and chosen else None)
+        return Page(chosen, After((chosen[-1].id,)) if more and chosen else None)
     return Page(chosen, MORE if more and chosen else None)
 
 
@@ -256,17 +265,8 @@ class MemoryBackend(MemoryExecutor):
         self.default_collection = config.table
         self._turn = Turn(config.timeout)
 
-    async def open(self, collection: str) -> None:
-        """Do nothing: there is nothing to connect to."""
-
     async def close(self) -> None:
         """Do nothing: the records go with the handle."""
-
-    async def ping(self) -> None:
-        """Do nothing."""
-
-    async def refresh(self, collection: str) -> None:
-        """Do nothing: a write is seen at once."""
 
     async def collections(self) -> list[str]:
         """Return the names of the tables that were written to."""

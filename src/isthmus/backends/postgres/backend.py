@@ -30,7 +30,7 @@ from isthmus.backends.postgres.merge import Merged
 from isthmus.backends.postgres.pool import Pool
 from isthmus.backends.postgres.read import by_id
 from isthmus.backends.postgres.schema import collections, dropped, prepare
-from isthmus.backends.postgres.snapshots import Snapshots
+from isthmus.backends.postgres.snapshots import LARGEST_PAGE, Snapshots
 from isthmus.backends.postgres.table import Table
 from isthmus.backends.postgres.transaction import PostgresTransaction
 from isthmus.backends.postgres.write import insert_merged
@@ -118,13 +118,6 @@ class PostgresBackend(PostgresExecutor):
         self._tables[collection] = Table(table.schema, table.name, both)
         return both != table.declared
 
-    async def ping(self) -> None:
-        """Ask the server for nothing."""
-        await self._run(lambda connection: connection.execute("SELECT 1"))
-
-    async def refresh(self, collection: str) -> None:
-        """Do nothing: a commit is seen by all at once."""
-
     async def collections(self) -> list[str]:
         """Return the names of the tables that isthmus made in the schema, sorted."""
         return await self._run(lambda connection: collections(connection, self._config.schema_name))
@@ -184,8 +177,8 @@ class PostgresBackend(PostgresExecutor):
     async def _consistent(self, table: Table, request: PageRequest) -> Page:
         snapshots = self._here().snapshots
         with READING:
-            if request.after:
-                return await snapshots.more(request.after[0], request.size)
+            if request.after is not None:
+                return await snapshots.more(request.after.token, request.size_up_to(LARGEST_PAGE))
             return await snapshots.first((await self._pools.pool()).reads, table, request)
 
     async def _release(self, token: int) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 
 import orjson
 
-from isthmus._core.executor import ItemResult, Mutation, WriteKind, refusal
+from isthmus._core.apply import refusal
+from isthmus._core.executor import ItemResult, Mutation, WriteKind
 from isthmus._values import decode, new_version
 from isthmus.backends.postgres.driver import Connection
 from isthmus.backends.postgres.table import Table

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from isthmus._core.capabilities import Capabilities
 from isthmus._core.executor import (
@@ -89,10 +89,10 @@ class PostgresExecutor:
             return await self._consistent(table, request)
         text, args = page(table, request)
         rows = await self._run(lambda connection: connection.fetch(text, *args), writes=request.for_update)
-        more = len(rows) > request.size
+        more = request.size is not None and len(rows) > request.size
         found = records(rows[: request.size] if more else rows)
         if request.order is None:
-            return Page(found, (found[-1].id,) if more and found else None)
+            return Page(found, After((found[-1].id,)) if more and found else None)
         return Page(found, MORE if more and found else None)
 
     async def _consistent(self, table: Table, request: PageRequest) -> Page:
@@ -122,9 +122,14 @@ class PostgresExecutor:
 
     async def release(self, collection: str, after: After) -> None:
         """Give back the connection of an unfinished consistent stream."""
-        token: Any = after[0] if after else None
-        if isinstance(token, int):
-            await self._release(token)
+        await self._release(after.token)
+
+    async def ping(self) -> None:
+        """Run an empty query."""
+        await self._run(lambda connection: connection.execute("SELECT 1"))
+
+    async def refresh(self, collection: str) -> None:
+        """Do nothing: a commit is visible to all at once."""
 
     async def _release(self, token: int) -> None:
         raise NotImplementedError

@@ -11,17 +11,17 @@ from isthmus.backends.postgres.sort import after, ranking
 from isthmus.backends.postgres.statement import Bound, Statement
 from isthmus.backends.postgres.table import Table
 
-# Above this nobody counts on a limit, and the sum with an offset might leave 64 bits.
+# A larger limit is as good as none, and its sum with an offset might not fit 64 bits.
 _UNLIMITED = 2**40
 
 
 def page(table: Table, request: PageRequest, *, ahead: int = 1) -> Statement:
     """Return the select of a page; `ahead` more rows than asked for tell whether there is a next one."""
     bound = Bound()
-    limited = request.size < _UNLIMITED
-    size = request.size + ahead
+    size = request.size_up_to(_UNLIMITED) + ahead
+    limited = size < _UNLIMITED
     offset = f" OFFSET {bound.big(request.offset)}" if request.offset else ""
-    order, at = request.order, request.after
+    order, at = request.order, None if request.after is None else request.after.position
     if order and limited and not request.for_update and serves(order, table.declared):
         text = merged_arms(table, request.where, order[0], at, min(size + request.offset, 2**62), bound)
         return Statement(f"{text} LIMIT {bound.big(size)}{offset}", bound.args)

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import Any
 
-from isthmus._core.executor import Page, PageRequest
+from isthmus._core.executor import After, Page, PageRequest
 from isthmus._values import new_version
 from isthmus.backends.postgres.driver import Connection, Cursor, Transaction
 from isthmus.backends.postgres.pages import page
@@ -14,6 +14,8 @@ from isthmus.backends.postgres.pool import Pool
 from isthmus.backends.postgres.stored import records
 from isthmus.backends.postgres.table import Table
 from isthmus.errors import ClosedError
+
+LARGEST_PAGE = 10_000
 
 
 @dataclass(slots=True)
@@ -56,7 +58,7 @@ class Snapshots:
     async def _begun(self, held: _Held, request: PageRequest) -> Page:
         token = new_version()
         self._held[token] = held
-        return await self.more(token, request.size)
+        return await self.more(token, request.size_up_to(LARGEST_PAGE))
 
     async def more(self, token: int, size: int) -> Page:
         """Return the next page; after the last one nothing is held."""
@@ -71,7 +73,7 @@ class Snapshots:
             self._let_go(token)
             raise
         if len(rows) == size:
-            return Page(records(rows), (token,))
+            return Page(records(rows), After(token=token))
         await self.release(token)
         return Page(records(rows), None)
 
@@ -103,6 +105,6 @@ class Snapshots:
 
 
 async def _cursor(connection: Connection, table: Table, request: PageRequest) -> Any:
-    endless = PageRequest(request.where, request.order, 2**62, None, request.offset, consistent=True)
+    endless = PageRequest(request.where, request.order, None, None, request.offset, consistent=True)
     statement = page(table, endless)
     return await connection.cursor(statement.text, *statement.args)

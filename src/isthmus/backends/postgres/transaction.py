@@ -12,7 +12,7 @@ from isthmus.backends.postgres.config import PostgresConfig
 from isthmus.backends.postgres.driver import Connection
 from isthmus.backends.postgres.errors import READING
 from isthmus.backends.postgres.executor import PostgresExecutor
-from isthmus.backends.postgres.snapshots import Snapshots
+from isthmus.backends.postgres.snapshots import LARGEST_PAGE, Snapshots
 from isthmus.backends.postgres.table import Table
 
 R = TypeVar("R")
@@ -33,11 +33,14 @@ class PostgresTransaction(PostgresExecutor):
             async with self._turn:
                 return await work(self.connection)
 
+    async def open(self, collection: str) -> None:
+        """Do nothing: tables are made outside of transactions, since their indexes must be."""
+
     async def _consistent(self, table: Table, request: PageRequest) -> Page:
         with READING:
             async with self._turn:
-                if request.after:
-                    return await self._snapshots.more(request.after[0], request.size)
+                if request.after is not None:
+                    return await self._snapshots.more(request.after.token, request.size_up_to(LARGEST_PAGE))
                 return await self._snapshots.first_within(self.connection, table, request)
 
     async def _release(self, token: int) -> None:

@@ -11,7 +11,8 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from itertools import repeat
 from typing import Any
 
-from isthmus._core.executor import ItemResult, Mutation, WriteKind, not_written, reject_invalid
+from isthmus._core.apply import not_written, reject_invalid
+from isthmus._core.executor import ItemResult, Mutation, WriteKind
 from isthmus._core.mutation_batch import MutationBatch
 from isthmus._values import encode, new_version
 from isthmus.backends.postgres.careful import apply_carefully

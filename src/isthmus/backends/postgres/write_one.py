@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from isthmus._core.executor import ItemResult, Mutation, WriteKind, refusal
+from isthmus._core.apply import refusal
+from isthmus._core.executor import ItemResult, Mutation, WriteKind
 from isthmus._values import new_version
 from isthmus.backends.postgres.driver import Connection
 from isthmus.backends.postgres.table import Table

@@ -9,6 +9,21 @@ from isthmus._core.executor import ItemResult, Mutation, Page, PageRequest, Writ
 from isthmus._query.ast import Predicate
 from isthmus._record import Record
 
+NO_LIMIT = 2**62
+"""More records than there can be."""
+
+
+def end_of(request: PageRequest) -> int:
+    """Return how many matching records are passed at the end of a page."""
+    return request.offset + request.size_up_to(NO_LIMIT)
+
+
+def start_id(request: PageRequest) -> str | None:
+    """Return the id after which a page begins; None at the beginning."""
+    if request.after is None or request.after.position is None:
+        return None
+    return str(request.after.position[-1])
+
 
 class Layout(Protocol):
     """Records of one bucket on one loop. A place is a key prefix, empty or ending in a slash."""

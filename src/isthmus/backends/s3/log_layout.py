@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from isthmus._core.executor import MORE, ItemResult, Mutation, Page, PageRequest, WriteKind
+from isthmus._core.executor import MORE, After, ItemResult, Mutation, Page, PageRequest, WriteKind
 from isthmus._query.ast import TRUE, Predicate
 from isthmus._record import Record
 from isthmus.backends.s3.checkpoint import Checkpointer
@@ -18,6 +18,7 @@ from isthmus.backends.s3.conditions import Conditions
 from isthmus.backends.s3.config import Log as LogConfig
 from isthmus.backends.s3.envelope import Row, record_of, records_of
 from isthmus.backends.s3.errors import PreconditionError
+from isthmus.backends.s3.layout import NO_LIMIT, end_of, start_id
 from isthmus.backends.s3.log import Log, MovedError, moment, unconfirmed
 from isthmus.backends.s3.log_entry import Entry, entry_key, entry_token
 from isthmus.backends.s3.log_plan import Batch, Plan, judged
@@ -66,15 +67,15 @@ class LogLayout:
     async def page(self, place: str, request: PageRequest) -> Page:
         """Return a page by id; pages of streams come by id as well."""
         log = self._writer(place).log
-        after = request.after[-1] if request.after else None
-        wanted = request.offset + request.size + 1
+        after = start_id(request)
+        wanted = end_of(request) + 1
 
         async def work(view: View) -> Page:
             rows = await matching_rows(log, view, request.where, after, wanted)
             records = records_of(rows[request.offset : wanted - 1])
             if len(rows) < wanted:
                 return Page(records, None)
-            return Page(records, MORE if request.order is not None else (records[-1].id,))
+            return Page(records, MORE if request.order is not None else After((records[-1].id,)))
 
         return await log.reading(work)
 
@@ -85,7 +86,7 @@ class LogLayout:
         async def work(view: View) -> int:
             if where == TRUE:
                 return len(view.slots)
-            return len(await matching_rows(log, view, where, None, 2**62))
+            return len(await matching_rows(log, view, where, None, NO_LIMIT))
 
         return await log.reading(work)
 

@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Sequence
 from itertools import repeat
 
-from isthmus._core.executor import ItemResult, Mutation, WriteKind, not_written
+from isthmus._core.apply import not_written
+from isthmus._core.executor import ItemResult, Mutation, WriteKind
 from isthmus._core.mutation_batch import MutationBatch, encode_together
 from isthmus._record import Record
 from isthmus.backends.s3 import MAX_RECORD_BYTES

@@ -7,12 +7,13 @@ import contextlib
 from collections import deque
 from collections.abc import AsyncGenerator, Iterable, Sequence
 
-from isthmus._core.executor import MORE, ItemResult, Mutation, Page, PageRequest, WriteKind
+from isthmus._core.executor import MORE, After, ItemResult, Mutation, Page, PageRequest, WriteKind
 from isthmus._query.ast import Predicate
 from isthmus._record import Record
 from isthmus.backends.s3.conditions import Conditions
 from isthmus.backends.s3.ids import by_id, only_ids, span_of
 from isthmus.backends.s3.keys import before_cut, cut_of, end_at, id_of, name_before, record_name
+from isthmus.backends.s3.layout import NO_LIMIT, end_of, start_id
 from isthmus.backends.s3.listing import Lister, own_record
 from isthmus.backends.s3.object_write import ObjectWriter
 from isthmus.backends.s3.prefilter import Filter, compiled
@@ -57,12 +58,12 @@ class ObjectLayout:
         ordered = request.order is not None
         last_id: str | None = None
         after = name_before(span.low) if span.low else ""
-        if request.after:
+        if request.after is not None and request.after.position is not None:
             if ordered:
-                last_id = request.after[-1]
+                last_id = str(request.after.position[-1])
                 after = max(after, before_cut(last_id) or record_name(last_id))
             else:
-                after = request.after[0]
+                after = str(request.after.position[0])
         end = None if span.high is None else end_at(span.high)
         lister = Lister(self._requests, place, after, end=end, ties=ordered)
         try:
@@ -75,9 +76,9 @@ class ObjectLayout:
     async def _of_few(self, place: str, request: PageRequest, only: Iterable[str]) -> Page:
         """Return a page of records whose ids are known: no listing."""
         wanted = by_id(request.where)
-        last = request.after[-1] if request.after else ""
+        last = start_id(request) or ""
         ids = sorted(id for id in only if id > last and _can_be(id) and wanted(id))
-        end = request.offset + request.size + 1
+        end = end_of(request) + 1
         records: list[Record] = []
         at = 0
         while len(records) < end and at < len(ids):
@@ -87,10 +88,10 @@ class ObjectLayout:
         page = records[request.offset : end - 1]
         if len(records) < end:
             return Page(page, None)
-        return Page(page, MORE if request.order is not None else (page[-1].id,))
+        return Page(page, MORE if request.order is not None else After((page[-1].id,)))
 
     async def _by_id(self, lister: Lister, place: str, request: PageRequest, last_id: str | None) -> Page:
-        wanted = request.offset + request.size + 1
+        wanted = end_of(request) + 1
         records: list[Record] = []
         chunks = self._in_order(lister, place, request.where, wanted, last_id)
         async with contextlib.aclosing(chunks):
@@ -98,7 +99,7 @@ class ObjectLayout:
                 records += found
                 if len(records) >= wanted:
                     break
-        page = records[request.offset : request.offset + request.size]
+        page = records[request.offset : wanted - 1]
         return Page(page, MORE if len(records) >= wanted else None)
 
     async def _in_order(
@@ -147,14 +148,15 @@ class ObjectLayout:
     async def _unordered(self, lister: Lister, place: str, request: PageRequest) -> Page:
         keep = compiled(request.where)
         records: list[Record] = []
-        while len(records) < request.size:
-            names = await lister.take(min(request.size - len(records), _PAGE), _PAGE_BYTES)
+        size = request.size_up_to(NO_LIMIT)
+        while len(records) < size:
+            names = await lister.take(min(size - len(records), _PAGE), _PAGE_BYTES)
             if not names:
                 return Page(records, None)
             records += await self._records(place, names, request.where, keep)
-            if keep is None or len(records) * 2 > request.size:
-                return Page(records, (names[-1].name,))
-        return Page(records, (names[-1].name,))
+            if keep is None or len(records) * 2 > size:
+                break
+        return Page(records, After((names[-1].name,)))
 
     async def _records(
         self,
@@ -206,13 +208,13 @@ class ObjectLayout:
         """Return how many record keys are listed; no record is got but one whose key does not tell its id."""
         span = span_of(where)
         if span.only is not None:
-            return len((await self._of_few(place, PageRequest(where, None, 2**62), span.only)).records)
+            return len((await self._of_few(place, PageRequest(where, None, None), span.only)).records)
         keep = compiled(where)
         end = None if span.high is None else end_at(span.high)
         lister = Lister(self._requests, place, name_before(span.low) if span.low else "", end=end)
         total = 0
         try:
-            while names := await lister.take(1000, 2**62):
+            while names := await lister.take(1000, NO_LIMIT):
                 if keep is not None:
                     names = _with_wanted_ids(names, where)
                     cut = [listed for listed in names if cut_of(listed.name)]

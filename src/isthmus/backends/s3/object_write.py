@@ -12,6 +12,7 @@ from isthmus.backends.s3.envelope import Row, now, read, token
 from isthmus.backends.s3.errors import NoSuchKeyError, PreconditionError
 from isthmus.backends.s3.judge import gone, judge_version, rewritten
 from isthmus.backends.s3.keys import record_name
+from isthmus.backends.s3.layout import NO_LIMIT
 from isthmus.backends.s3.listing import Lister, own_record
 from isthmus.backends.s3.requests import Requests, each
 from isthmus.backends.s3.transport import Blob
@@ -231,7 +232,7 @@ class ObjectWriter:
         lister = Lister(self._requests, place)
         total = 0
         try:
-            while names := await lister.take(10_000, 2**62):
+            while names := await lister.take(10_000, NO_LIMIT):
                 failed = await self._requests.delete_many([place + listed.name for listed in names])
                 total += len(names) - len(failed)
                 if failed:

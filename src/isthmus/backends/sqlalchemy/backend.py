@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import functools
 import itertools
+import sys
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -112,30 +113,30 @@ class _Executor:
     async def fetch(self, collection: str, request: PageRequest) -> Page:
         """Return one page by key; large requests take several statements of bounded size."""
         statement = self._page(collection, request)
-        size = min(request.size, _MOST_ROWS)
+        size, limit = request.size_up_to(_MOST_ROWS), request.size_up_to(sys.maxsize)
         async with self._connection(collection) as connection:
             # One row more than the page holds tells that there is a next page.
             rows = (await connection.execute(statement.limit(size + 1))).all()
             records = [_record(row) for row in rows[:size]]
             more = len(rows) > size
-            while more and len(records) < request.size:
+            while more and len(records) < limit:
                 source = self._table(collection)
                 onward = self._page(collection, request, beyond=rows[size - 1].key, source=source)
-                size = min(request.size - len(records), _MOST_ROWS)
+                size = min(limit - len(records), _MOST_ROWS)
                 rows = (await connection.execute(onward.limit(size + 1))).all()
                 records += [_record(row) for row in rows[:size]]
                 more = len(rows) > size
         if not more:
             return Page(records, None)
-        return Page(records, MORE if request.order is not None else (records[-1].id,))
+        return Page(records, MORE if request.order is not None else After((records[-1].id,)))
 
     def _page(
         self, collection: str, request: PageRequest, beyond: str | None = None, source: Table | None = None
     ) -> Select[Any]:
         source = self._table(collection) if source is None else source
         statement = select(source).where(compiled(request.where, source)).order_by(source.c.key)
-        if beyond is None and request.after is not None:
-            beyond = key_of(request.after[-1])
+        if beyond is None and request.after is not None and request.after.position is not None:
+            beyond = key_of(request.after.position[-1])
         elif beyond is None and request.offset:
             statement = statement.offset(request.offset)
         if beyond is not None:
@@ -162,13 +163,16 @@ class _Executor:
 
     async def explain(self, collection: str, request: PageRequest) -> NativePlan:
         """Return the statement in the server's dialect."""
-        statement = self._page(collection, request).limit(request.size + 1)
+        statement = self._page(collection, request).limit(request.size_up_to(_MOST_ROWS) + 1)
         async with self._connection(collection) as connection:
             shown = str(statement.compile(dialect=connection.dialect))
         return NativePlan(shown, index="primary key")
 
     async def release(self, collection: str, after: After) -> None:
         """Do nothing: a stream holds nothing between pages."""
+
+    async def refresh(self, collection: str) -> None:
+        """Do nothing: a commit is visible at once."""
 
 
 class _Transaction(_Executor):
@@ -195,6 +199,15 @@ class _Transaction(_Executor):
         except SerializationError:
             self.lost = True
             raise
+
+    async def open(self, collection: str) -> None:
+        """Make the table if it is missing; MySQL and MariaDB do that outside of the transaction."""
+        await self._backend.make_ready(collection, self._held)
+
+    async def ping(self) -> None:
+        """Run SELECT 1."""
+        with translated("in a transaction"):
+            await self._held.execute(text("SELECT 1"))
 
     @contextlib.asynccontextmanager
     async def savepoint(self) -> AsyncIterator[None]:
@@ -262,6 +275,11 @@ class SQLAlchemyBackend(_Executor):
             await self._made(collection, connection)
         self._ready.add(collection)
 
+    async def ping(self) -> None:
+        """Run SELECT 1."""
+        async with self._connection(self.default_collection) as connection:
+            await connection.execute(text("SELECT 1"))
+
     async def make_ready(self, collection: str, held: AsyncConnection) -> None:
         """Open a collection that is first used inside a transaction."""
         if collection in self._ready:
@@ -296,14 +314,6 @@ class SQLAlchemyBackend(_Executor):
     async def close(self) -> None:
         """Give back the engine; the last handle disposes of it."""
         await self._pools.close()
-
-    async def ping(self) -> None:
-        """Run SELECT 1."""
-        async with self._connection(self.default_collection) as connection:
-            await connection.execute(text("SELECT 1"))
-
-    async def refresh(self, collection: str) -> None:
-        """Do nothing: a commit is seen at once."""
 
     async def collections(self) -> list[str]:
         """Return the tables that have our columns."""

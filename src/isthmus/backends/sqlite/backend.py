@@ -17,7 +17,6 @@ from isthmus._core.loop_pools import LoopBound
 from isthmus._index_annotation import Declarations
 from isthmus._path import Path
 from isthmus._query.order import cursor_position
-from isthmus._value import replace
 from isthmus.backends.sqlite.config import SQLiteConfig
 from isthmus.backends.sqlite.pool import Memory, Pool
 from isthmus.backends.sqlite.schema import (
@@ -31,7 +30,7 @@ from isthmus.backends.sqlite.schema import (
 )
 from isthmus.backends.sqlite.session import Session
 from isthmus.backends.sqlite.transaction import Transaction, read_transaction, write_transaction
-from isthmus.backends.sqlite.verbs import Verbs, Work
+from isthmus.backends.sqlite.verbs import Verbs, Work, read_header
 from isthmus.errors import ConfigError, UnexpectedError, UnsupportedError
 
 T = TypeVar("T")
@@ -88,12 +87,7 @@ class SQLiteBackend(Verbs):
     async def ping(self) -> None:
         """Read the file's header."""
         pool = await self._pool()
-        await pool.readers.run(
-            lambda session: session.reading(lambda s: s.execute("PRAGMA schema_version").fetchone())
-        )
-
-    async def refresh(self, collection: str) -> None:
-        """Nothing to do: a write that returned is seen by all readers."""
+        await pool.readers.run(lambda session: session.reading(read_header))
 
     async def collections(self) -> list[str]:
         """Return the names of the collections in the file."""
@@ -191,7 +185,7 @@ class SQLiteBackend(Verbs):
             pool.tables.pop(collection, None)
             raise
 
-    # Streams of one snapshot: the last part of `after` names it.
+    # Streams of one snapshot, which the token of `after` names.
 
     async def fetch(self, collection: str, request: PageRequest) -> Page:
         """Return one page; with `consistent`, from the snapshot that the first page took."""
@@ -199,10 +193,8 @@ class SQLiteBackend(Verbs):
             return await super().fetch(collection, request)
         pool = await self._pool()
         await self._table(pool, collection)
-        keys = len(request.order or ()) + 1
-        if request.after is not None and len(request.after) > keys:
-            snapshot = pool.held_snapshot(request.after[-1])
-            request = replace(request, after=request.after[:keys])
+        if request.after is not None and request.after.token is not None:
+            snapshot = pool.held_snapshot(request.after.token)
         else:
             snapshot = await pool.snapshot()
         page = None
@@ -213,14 +205,14 @@ class SQLiteBackend(Verbs):
                 await snapshot.end()
         if page.after is None:
             return page
-        at = cursor_position(page.records[-1], request.order or ())
-        return Page(page.records, (*at, snapshot.token))
+        position = cursor_position(page.records[-1], request.order or ())
+        return Page(page.records, After(position, snapshot.token))
 
     async def release(self, collection: str, after: After) -> None:
         """Give back the snapshot of a stream that was left."""
         pool = self._pools.current()
-        if pool is not None and after and isinstance(after[-1], str):
-            await pool.release(after[-1])
+        if pool is not None:
+            await pool.release(after.token)
 
     # Transactions
 

@@ -13,20 +13,21 @@ from isthmus.backends.sqlite.statement import Binder, Statement, quoted
 
 # Above so many rows the arms' extra sorting costs more than one plain sort.
 _MAX_ARM_ROWS = 5_000
-_LARGEST = 2**62
+_LARGEST = 2**62  # as good as no limit, and its sum with an offset fits 64 bits
 
 
 def page(table: Table, request: PageRequest) -> Statement:
     """Return the statement of one page and one row more, which tells that there is a next page."""
     binder = Binder()
     order = request.order or ()
-    wanted = min(request.size, _LARGEST) + 1
+    wanted = request.size_up_to(_LARGEST) + 1
     # The pages of a stream after the first go by id: an index would be scanned and sorted for each.
     streaming = request.order is None and request.after is not None
     conditions = Conditions(binder, table.indexed, use_indexes=not streaming)
     ordering = Ordering(order, table.indexed, binder)
     where = conditions.sql(request.where)
-    after = None if request.after is None else tuple(request.after)
+    position = None if request.after is None else request.after.position
+    after = None if position is None else tuple(position)
     limit = f"LIMIT {binder.value(wanted)} OFFSET {binder.value(min(request.offset, _LARGEST))}"
     if order and wanted + request.offset <= _MAX_ARM_ROWS and _by_arms(table, request):
         rows = _arms(table, request, where, ordering, after, binder)
@@ -70,7 +71,7 @@ def _arms(
     assert isinstance(field, JSONField)
     sort, key = request.order[0], ordering.keys[0]
     bracket, value = field.index_bracket(), field.index_value()
-    limit = f"LIMIT {binder.value(min(request.size, _LARGEST) + 1 + request.offset)}"
+    limit = f"LIMIT {binder.value(request.size_up_to(_LARGEST) + 1 + request.offset)}"
     source = quoted(table.name)
     places = arm_brackets(sort)
     places.insert(0 if sort.nulls_first else len(places), NONE)

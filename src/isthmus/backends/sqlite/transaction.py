@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from isthmus.backends.sqlite.lane import Lane
 from isthmus.backends.sqlite.schema import Table
 from isthmus.backends.sqlite.session import Session
-from isthmus.backends.sqlite.verbs import Verbs, Work
+from isthmus.backends.sqlite.verbs import Verbs, Work, read_header
 from isthmus.errors import ClosedError, TransactionError, UsageError
 
 if TYPE_CHECKING:
@@ -49,6 +49,14 @@ class Transaction(Verbs):
                 )
             self._tables[collection] = table
         return table
+
+    async def open(self, collection: str) -> None:
+        """Make the collection's table inside the transaction if it is missing."""
+        await self._table(collection)
+
+    async def ping(self) -> None:
+        """Read the file's header."""
+        await self._run(lambda session: session.within(read_header, undo=False))
 
     async def _reading(self, collection: str, work: Work[T], *, one_state: bool = False) -> T:
         table = await self._table(collection)

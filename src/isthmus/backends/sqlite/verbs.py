@@ -142,10 +142,18 @@ class Verbs(abc.ABC):
         """Return the statement and what SQLite's planner says to it."""
         return await self._reading(collection, lambda session, table: _explained(session, table, request))
 
+    async def refresh(self, collection: str) -> None:  # noqa: B027 - complete, not a part to be filled in
+        """Do nothing: a write that returned is seen by all readers."""
+
     async def release(  # noqa: B027 - a default, not a part to be filled in
         self, collection: str, after: After
     ) -> None:
         """Do nothing: pages hold nothing, but for a consistent stream of the database."""
+
+
+def read_header(session: Session) -> None:
+    """Read the file's header, the cheapest query that needs the file."""
+    session.execute("PRAGMA schema_version").fetchone()
 
 
 def _record(row: Any) -> Record:
@@ -154,10 +162,8 @@ def _record(row: Any) -> Record:
 
 
 def _page(session: Session, table: Table, request: PageRequest) -> Page:
-    if request.size <= 0:
-        return Page([], None)
     rows = session.rows(compiled.page(table, request))
-    more = len(rows) > request.size
+    more = request.size is not None and len(rows) > request.size
     if more:
         del rows[request.size :]
     stored = Record.stored
@@ -167,7 +173,7 @@ def _page(session: Session, table: Table, request: PageRequest) -> Page:
     ]
     if not more:
         return Page(records, None)
-    return Page(records, (records[-1].id,) if request.order is None else MORE)
+    return Page(records, After((records[-1].id,)) if request.order is None else MORE)
 
 
 _INDEX = re.compile(r"USING (?:COVERING )?INDEX (.+?)(?: \(|$)")

@@ -9,7 +9,8 @@ from itertools import islice, repeat
 
 import orjson
 
-from isthmus._core.executor import ItemResult, Mutation, WriteKind, not_written, reject_invalid
+from isthmus._core.apply import not_written, reject_invalid
+from isthmus._core.executor import ItemResult, Mutation, WriteKind
 from isthmus._core.mutation_batch import MutationBatch
 from isthmus._values import new_version
 from isthmus.backends.sqlite.schema import Table

@@ -122,23 +122,24 @@ class RoughBackend:
             return self._unordered(matching, recheck, request)
         assert self._support.orders(request.order), "asked for an order that the support refused"
         records = sort_records(matching, request.order)
-        if request.after is not None:
+        if request.after is not None and request.after.position is not None:
             key = sort_key(request.order)
-            start = key(tuple(request.after))
+            start = key(tuple(request.after.position))
             records = [r for r in records if key(cursor_position(r, request.order)) > start]
-        end = request.offset + request.size
+        end = request.offset + request.size_up_to(len(records))
         page = [_copy(record) for record in records[request.offset : end]]
         return Page(page, MORE if len(records) > end and page else None, recheck)
 
     def _unordered(self, matching: list[Record], recheck: list[Record], request: PageRequest) -> Page:
         assert request.offset == 0, "an offset has no meaning without an order"
         # A position is an id, so that what is deleted meanwhile does not shift the rest.
-        rest = sorted((r for r in matching if request.after is None or _id(r) > request.after[0]), key=_id)
+        begin = request.after.position[0] if request.after and request.after.position else ""
+        rest = sorted((r for r in matching if _id(r) > begin), key=_id)
         # Each page judges the whole table: of a large one, fifty pages are enough.
         most = max(self._page, len(rest) // 50)
-        page = [_copy(record) for record in rest[: min(request.size, most)]]
+        page = [_copy(record) for record in rest[: request.size_up_to(most)]]
         more = len(rest) > len(page)
-        return Page(page, (_id(page[-1]),) if more else None, recheck if request.after is None else ())
+        return Page(page, After((_id(page[-1]),)) if more else None, recheck if request.after is None else ())
 
     async def count(self, collection: str, where: Predicate) -> CountResult:
         """Count what it can judge."""
