@@ -92,7 +92,7 @@ class _DecoderBuilder:
             if len(candidates) == 1:
                 decoders[kind] = self.build(candidates[0]) or _keep
             elif kind == _OBJECT and _have_distinct_tags(candidates):
-                decoders[kind] = _tagged_decoder(
+                decoders[kind] = _decoder_by_tags(
                     [(_literal_fields(member), self.build(member) or _keep) for member in candidates]
                 )
             else:
@@ -138,7 +138,7 @@ def _items_decoder(decoders: Iterable[Decoder | None]) -> Decoder:
     return decode
 
 
-def _tagged_decoder(members: Sequence[tuple[Mapping[str, tuple[Any, ...]], Decoder]]) -> Decoder:
+def _decoder_by_tags(members: Sequence[tuple[Mapping[str, tuple[Any, ...]], Decoder]]) -> Decoder:
     def decode(data: Any) -> Any:
         candidates = [
             decoder

@@ -79,11 +79,10 @@ async def db(isthmus_url: str) -> AsyncIterator[AsyncDatabase]:
     handle = await AsyncDatabase.open(isthmus_url, {key: name})
     try:
         yield handle
-        drop = getattr(handle._backend, "drop", None)
         if handle.closed:
             return
-        if handle.capabilities.drop and drop is not None:
-            await drop(handle.collection_name)
+        if handle.capabilities.drop:
+            await handle.drop_collection(handle.collection_name)
         else:
             await handle.clear()
     finally:

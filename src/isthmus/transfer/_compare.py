@@ -13,7 +13,7 @@ from isthmus._query.ast import Predicate
 from isthmus._query.build import as_query
 from isthmus.transfer._digest import Digest, canonical_json, record_digest
 from isthmus.transfer._fields import Shape, Transform
-from isthmus.transfer._reader import Reader, Store
+from isthmus.transfer._reader import PageReader, Store
 from isthmus.transfer._receipt import MAX_LISTED, Repair
 from isthmus.transfer._retry import retry_transient
 
@@ -216,8 +216,8 @@ class _RangePairs:
         ours = as_query(query)
         theirs = as_query(target_query if target_query is not None or shape.changes else query)
         self._shape = shape
-        self._source = Reader(source, ours, clock=clock, page_size=page_size)
-        self._target = Reader(target, theirs, clock=clock, page_size=page_size)
+        self._source = PageReader(source, ours, clock=clock, page_size=page_size)
+        self._target = PageReader(target, theirs, clock=clock, page_size=page_size)
         self._last_id = ""
         self.read = 0
         """How many records of the source were read."""

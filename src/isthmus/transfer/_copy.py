@@ -22,7 +22,7 @@ from isthmus.transfer._digest import Digest, record_digest
 from isthmus.transfer._fields import Shape, Transform
 from isthmus.transfer._journal import CopiedRange, CopyIdentity, Journal
 from isthmus.transfer._progress import Progress, RateLimiter
-from isthmus.transfer._reader import Reader, SourcePage, Store
+from isthmus.transfer._reader import PageReader, SourcePage, Store
 from isthmus.transfer._receipt import MAX_LISTED, Receipt, Rejected
 from isthmus.transfer._retry import ATTEMPTS, backoff, retry_transient
 
@@ -126,7 +126,7 @@ class _CopyRun:
     """Counts the records to copy, for `progress`."""
 
     async def run(self) -> None:
-        completed = self._completed()
+        completed = self._find_completed()
         if completed is not None:
             self._resume(completed)
         if self.progress is not None:
@@ -145,7 +145,7 @@ class _CopyRun:
         total = await retry_transient(lambda: self.source.count(conditions), self.clock)
         return total if self.query.count is None else min(total, self.query.count)
 
-    def _completed(self) -> CopiedRange | None:
+    def _find_completed(self) -> CopiedRange | None:
         """Return the ranges that earlier runs copied, unless the target has lost them."""
         if self.journal is None or not self.target.capabilities.durable:
             return None
@@ -161,7 +161,7 @@ class _CopyRun:
         self.digests = self.digests and completed.digest is not None
 
     async def _copy_ranges(self, completed: CopiedRange | None) -> None:
-        reader = Reader(
+        reader = PageReader(
             self.source,
             self.query,
             clock=self.clock,

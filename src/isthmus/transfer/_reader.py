@@ -31,7 +31,7 @@ class SourcePage:
     cursor: str | None = None
 
 
-class Reader:
+class PageReader:
     """Reads the result of a query in id order, page by page.
 
     The next page is read while the current one is processed, so at most two are in memory. Pages

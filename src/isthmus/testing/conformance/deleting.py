@@ -1,4 +1,4 @@
-"""Deleting by id, by query, and everything; and nothing of others."""
+"""Delete: by id, by query, or a whole collection, and nothing of other collections."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from isthmus.testing.conformance._fixtures import drop_collection, id_set, put_o
 
 
 @pytest.mark.asyncio
-async def test_delete_says_whether_there_was_a_record(db: AsyncDatabase) -> None:
-    """True, then False for the same id (the rival said True on S3)."""
+async def test_delete_returns_whether_the_record_existed(db: AsyncDatabase) -> None:
+    """True at first, then False for the same id."""
     await put_one(db, Record({"n": 1}, id="x"))
 
     assert await db.delete("x") is True
@@ -21,8 +21,8 @@ async def test_delete_says_whether_there_was_a_record(db: AsyncDatabase) -> None
 
 
 @pytest.mark.asyncio
-async def test_a_batch_of_deletes_says_it_for_each(db: AsyncDatabase) -> None:
-    """Ids may be missing, or named twice."""
+async def test_a_batch_of_deletes_returns_it_for_each_id(db: AsyncDatabase) -> None:
+    """Ids may be missing or repeated."""
     await store(db, {"a": {}, "b": {}, "c": {}})
 
     assert await db.delete_batch(["a", "nobody", "c", "a"]) == [True, False, True, False]
@@ -31,7 +31,7 @@ async def test_a_batch_of_deletes_says_it_for_each(db: AsyncDatabase) -> None:
 
 @pytest.mark.asyncio
 async def test_delete_where_deletes_what_a_search_finds(db: AsyncDatabase) -> None:
-    """It returns how many there were; the others stay."""
+    """It returns their number; other records stay."""
     await store_people(db)
 
     assert await db.delete_where(field("age") >= 30) == 2
@@ -44,7 +44,7 @@ async def test_delete_where_deletes_what_a_search_finds(db: AsyncDatabase) -> No
 
 @pytest.mark.asyncio
 async def test_delete_where_without_a_condition_is_refused(db: AsyncDatabase) -> None:
-    """Deleting everything is said by clear(); an order or limit is refused too."""
+    """`clear()` deletes everything; a limit is refused as well."""
     await store_people(db)
 
     with pytest.raises(UsageError):
@@ -57,7 +57,7 @@ async def test_delete_where_without_a_condition_is_refused(db: AsyncDatabase) ->
 
 @pytest.mark.asyncio
 async def test_clear_deletes_this_collection_alone(db: AsyncDatabase) -> None:
-    """A collection whose name begins with this one's keeps its records (the rival's S3 prefix did not)."""
+    """A collection whose name starts with this one's name keeps its records."""
     name = db.collection_name
     longer = db.collection(f"{name}2")
     await store(db, {"a": {}, "b": {}})
@@ -78,7 +78,7 @@ async def test_clear_deletes_this_collection_alone(db: AsyncDatabase) -> None:
 
 @pytest.mark.asyncio
 async def test_a_deleted_id_can_be_created_again(db: AsyncDatabase) -> None:
-    """It is a new record with a new version."""
+    """The new record has a new version."""
     await put_one(db, Record({"n": 1}, id="x"))
     before = await db.require("x")
     await db.delete("x")

@@ -1,4 +1,4 @@
-"""Field names: any key is a field, dots are a path unless said otherwise, attributes have names."""
+"""Field names: any key can be a field, dots separate the keys of a path, attributes have reserved names."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from isthmus.testing.values import KEYS
 @pytest.mark.parametrize("key", KEYS)
 @pytest.mark.asyncio
 async def test_every_key_is_a_field(db: AsyncDatabase, key: str) -> None:
-    """It is stored, filtered by, sorted by and selected, at the top and below (§1)."""
+    """It can be stored, filtered by, sorted by and selected, at the top level and nested (§1)."""
     await store(db, {"x": {key: 2, "in": {key: "t"}}, "y": {key: 1}, "z": {"in": {}}, "l": {key: [3, [4]]}})
 
     assert (await db.require("x")).data == {key: 2, "in": {key: "t"}}
@@ -32,7 +32,7 @@ async def test_every_key_is_a_field(db: AsyncDatabase, key: str) -> None:
 
 @pytest.mark.asyncio
 async def test_a_key_with_a_dot_is_not_a_path(db: AsyncDatabase) -> None:
-    """`"a.b"` is a path, `["a.b"]` is one key; a record may have both."""
+    """`"a.b"` is a path, `["a.b"]` a single key; a record may have both."""
     await store(db, {"key": {"a.b": 1}, "path": {"a": {"b": 1}}, "both": {"a.b": 2, "a": {"b": 1}}})
 
     assert await find_ids(db, field("a.b") == 1) == {"path", "both"}
@@ -42,8 +42,8 @@ async def test_a_key_with_a_dot_is_not_a_path(db: AsyncDatabase) -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_field_may_be_a_number_here_and_an_object_there(db: AsyncDatabase) -> None:
-    """No store may lose or refuse such a record (§1)."""
+async def test_a_field_may_be_a_number_in_one_record_and_an_object_in_another(db: AsyncDatabase) -> None:
+    """No store may lose or refuse such records (§1)."""
     data: dict[str, dict[str, Any]] = {
         "number": {"v": 1},
         "object": {"v": {"k": 1}},
@@ -63,7 +63,7 @@ async def test_a_field_may_be_a_number_here_and_an_object_there(db: AsyncDatabas
 
 @pytest.mark.asyncio
 async def test_many_keys_in_one_record(db: AsyncDatabase) -> None:
-    """Three thousand keys are stored, and the last is found."""
+    """A record with 3,000 keys is stored, and its last key can be queried."""
     await put_one(db, Record({f"k{n:04}": n for n in range(3_000)}, id="wide"))
     await put_one(db, Record({"k0000": 5}, id="narrow"))
 
@@ -74,26 +74,26 @@ async def test_many_keys_in_one_record(db: AsyncDatabase) -> None:
 
 @pytest.mark.asyncio
 async def test_metadata_and_times_are_fields(db: AsyncDatabase) -> None:
-    """`_metadata.<path>`, `_created_at` and `_updated_at` are compared like data (§2)."""
+    """`_metadata.<path>`, `_created_at` and `_updated_at` can be compared like data (§2)."""
     await put_one(db, Record({"n": 1}, id="a", metadata={"source": "web", "tags": ["x"]}))
     await put_one(db, Record({"n": 2}, id="b", metadata={"source": "file"}))
     await put_one(db, Record({"n": 3}, id="c"))
-    made = (await db.require("b")).created_at
-    assert made is not None
+    created_at = (await db.require("b")).created_at
+    assert created_at is not None
 
     assert await find_ids(db, field("_metadata.source") == "web") == {"a"}
     assert await find_ids(db, field("_metadata.source") != "web") == {"b", "c"}
     assert await find_ids(db, field("_metadata.tags") == "x") == {"a"}
     assert await find_ids(db, field("_metadata.source").exists()) == {"a", "b"}
     assert [r.id for r in await db.search(Query().sort("_metadata.source"))] == ["b", "a", "c"]
-    assert "b" in await find_ids(db, field("_created_at") == made)
-    assert await find_ids(db, field("_created_at") > made + dt.timedelta(minutes=1)) == set()
-    assert len(await find_ids(db, field("_updated_at") >= made - dt.timedelta(minutes=1))) == 3
+    assert "b" in await find_ids(db, field("_created_at") == created_at)
+    assert await find_ids(db, field("_created_at") > created_at + dt.timedelta(minutes=1)) == set()
+    assert len(await find_ids(db, field("_updated_at") >= created_at - dt.timedelta(minutes=1))) == 3
 
 
 @pytest.mark.parametrize("name", ["_id.x", "_created_at.year", [], [1], 5, None, "a\0b", ["\ud800"]])
 @pytest.mark.asyncio
-async def test_a_name_that_can_name_nothing_is_refused(db: AsyncDatabase, name: Any) -> None:
-    """A QueryError when the query is built."""
+async def test_an_invalid_field_name_is_refused(db: AsyncDatabase, name: Any) -> None:
+    """It raises QueryError when the query is built."""
     with pytest.raises(QueryError):
         await db.search(Query().filter(name, "=", 1))

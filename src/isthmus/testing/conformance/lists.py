@@ -1,4 +1,4 @@
-"""Lists: a path passes through them, at every depth; `=` with a list compares the whole."""
+"""Lists: a path passes through them at every depth; `=` with a list compares whole lists."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 from isthmus import AsyncDatabase, field
 from isthmus.testing.conformance._fixtures import find_ids, id_set, store, store_people
 
-ASKED: dict[str, tuple[Any, str]] = {
-    "membership is =": (field("tags") == "red", "alice carol eve"),
+CONDITIONS: dict[str, tuple[Any, str]] = {
+    "= is membership": (field("tags") == "red", "alice carol eve"),
     "every depth": (field("tags") == "deep", "eve"),
     "in": (field("tags").in_(["green", "deep"]), "dan eve"),
     "text operators": (field("tags").starts_with("gr"), "dan"),
@@ -18,7 +18,7 @@ ASKED: dict[str, tuple[Any, str]] = {
     "like": (field("tags").like("%lu%"), "alice eve"),
     "list of objects": (field("items.price") == 50, "alice"),
     "comparison": (field("items.price") > 10, "alice dan"),
-    "some value is enough": (field("items.sku") == "a", "alice dan"),
+    "any value is enough": (field("items.sku") == "a", "alice dan"),
     "two conditions may hold on two items": (
         (field("items.sku") == "a") & (field("items.price") == 50),
         "alice",
@@ -47,11 +47,11 @@ ASKED: dict[str, tuple[Any, str]] = {
 }
 
 
-@pytest.mark.parametrize("name", ASKED)
+@pytest.mark.parametrize("name", CONDITIONS)
 @pytest.mark.asyncio
 async def test_a_condition_on_a_list_finds_exactly_these(db: AsyncDatabase, name: str) -> None:
-    """Some value found satisfies it (§3); the complement finds the others."""
-    predicate, expected = ASKED[name]
+    """A condition holds if any value satisfies it (§3); its complement matches the others."""
+    predicate, expected = CONDITIONS[name]
     await store_people(db)
 
     assert await find_ids(db, predicate) == id_set(expected)
@@ -59,8 +59,8 @@ async def test_a_condition_on_a_list_finds_exactly_these(db: AsyncDatabase, name
 
 
 @pytest.mark.asyncio
-async def test_a_list_operand_is_reached_through_objects_only(db: AsyncDatabase) -> None:
-    """A list on the way makes it false; elements and numbers compare deeply and by value."""
+async def test_a_whole_list_is_found_through_objects_only(db: AsyncDatabase) -> None:
+    """If the path passes through a list, it does not match; elements compare deeply and numbers by value."""
     await store(
         db,
         {
@@ -79,7 +79,7 @@ async def test_a_list_operand_is_reached_through_objects_only(db: AsyncDatabase)
 async def test_between_needs_one_value_inside_at_every_depth(
     db: AsyncDatabase, low: Any, high: Any, inside: Any
 ) -> None:
-    """A list with a value below the bounds and one above them has none within, however deep it lies."""
+    """A list with one value below and one above the bounds does not match, at any depth."""
     values: list[Any] = [1, 99] if inside == 15 else ["a", "z"]
     without, within = values, [*values, inside]
     records = {}
@@ -95,8 +95,8 @@ async def test_between_needs_one_value_inside_at_every_depth(
 
 
 @pytest.mark.asyncio
-async def test_lists_of_every_depth_are_entered(db: AsyncDatabase) -> None:
-    """Also lists in lists of objects with lists."""
+async def test_lists_of_every_depth_are_searched(db: AsyncDatabase) -> None:
+    """Also lists in lists of objects that contain lists."""
     await store(
         db,
         {

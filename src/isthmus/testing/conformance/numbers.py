@@ -1,11 +1,11 @@
-"""Numbers: compared exactly, beyond 2^53 too, integers and floats with each other."""
+"""Numbers: integers and floats compare exactly, also beyond 2^53."""
 
 from __future__ import annotations
 
 import pytest
 
 from isthmus import AsyncDatabase, Query, field
-from isthmus.testing.conformance._fixtures import find_ids, store
+from isthmus.testing.conformance._fixtures import find_ids, read_pages, store
 
 # fmt: off
 NUMBERS: tuple[int | float, ...] = (
@@ -23,26 +23,28 @@ BOUNDS: tuple[int | float, ...] = (
 @pytest.mark.parametrize("bound", BOUNDS)
 @pytest.mark.asyncio
 async def test_numbers_compare_exactly(db: AsyncDatabase, bound: float) -> None:
-    """Never through a float: 2^53 + 1 is not 2^53 (§3)."""
+    """Integers are not converted to floats: 2^53 + 1 is not 2^53 (§3)."""
     await store(db, {f"{n:03}": {"n": number} for n, number in enumerate(NUMBERS)})
 
-    def those(test: list[int | float]) -> set[str]:
-        return {f"{NUMBERS.index(n):03}" for n in test}
+    def ids_of(numbers: list[int | float]) -> set[str]:
+        return {f"{NUMBERS.index(n):03}" for n in numbers}
 
-    assert await find_ids(db, field("n") == bound) == those([n for n in NUMBERS if n == bound])
-    assert await find_ids(db, field("n") < bound) == those([n for n in NUMBERS if n < bound])
-    assert await find_ids(db, field("n") <= bound) == those([n for n in NUMBERS if n <= bound])
-    assert await find_ids(db, field("n") > bound) == those([n for n in NUMBERS if n > bound])
-    assert await find_ids(db, field("n") >= bound) == those([n for n in NUMBERS if n >= bound])
-    assert await find_ids(db, field("n").between(bound, 2**63 - 1)) == those(
+    assert await find_ids(db, field("n") == bound) == ids_of([n for n in NUMBERS if n == bound])
+    assert await find_ids(db, field("n") < bound) == ids_of([n for n in NUMBERS if n < bound])
+    assert await find_ids(db, field("n") <= bound) == ids_of([n for n in NUMBERS if n <= bound])
+    assert await find_ids(db, field("n") > bound) == ids_of([n for n in NUMBERS if n > bound])
+    assert await find_ids(db, field("n") >= bound) == ids_of([n for n in NUMBERS if n >= bound])
+    assert await find_ids(db, field("n").between(bound, 2**63 - 1)) == ids_of(
         [n for n in NUMBERS if bound <= n <= 2**63 - 1]
     )
-    assert await find_ids(db, field("n").in_([bound, "1", True])) == those([n for n in NUMBERS if n == bound])
+    assert await find_ids(db, field("n").in_([bound, "1", True])) == ids_of(
+        [n for n in NUMBERS if n == bound]
+    )
 
 
 @pytest.mark.asyncio
-async def test_a_float_of_64_bits_equals_its_integer(db: AsyncDatabase) -> None:
-    """The least integer as a float too, whose shortest text says a smaller number."""
+async def test_a_float_equals_the_64_bit_integer_of_its_value(db: AsyncDatabase) -> None:
+    """Also the smallest integer as a float, whose shortest decimal form is a smaller number."""
     await store(db, {"least": {"n": -(2.0**63)}, "less": {"n": -(2.0**63) - 2048}, "large": {"n": 2.0**62}})
 
     assert await find_ids(db, field("n") == -(2**63)) == {"least"}
@@ -52,7 +54,7 @@ async def test_a_float_of_64_bits_equals_its_integer(db: AsyncDatabase) -> None:
 
 @pytest.mark.asyncio
 async def test_numbers_sort_exactly(db: AsyncDatabase) -> None:
-    """Integers and floats in one order, in pages too."""
+    """Integers and floats have one order, also across pages."""
     await store(db, {f"{n:03}": {"n": number} for n, number in enumerate(NUMBERS)})
 
     ascending = [r.data["n"] for r in await db.search(Query().sort("n"))]
@@ -60,19 +62,13 @@ async def test_numbers_sort_exactly(db: AsyncDatabase) -> None:
 
     assert ascending == sorted(NUMBERS)
     assert descending == sorted(NUMBERS, reverse=True)
-    paged, cursor = [], None
-    while True:
-        page = await db.page(Query().sort("n"), size=3, cursor=cursor)
-        paged += [r.data["n"] for r in page.records]
-        cursor = page.cursor
-        if cursor is None:
-            break
-    assert paged == ascending
+    pages = await read_pages(db, Query().sort("n"), 3)
+    assert [r.data["n"] for page in pages for r in page] == ascending
 
 
 @pytest.mark.asyncio
 async def test_equal_numbers_tie(db: AsyncDatabase) -> None:
-    """1 and 1.0 are one value: the next key decides, then the id (§4)."""
+    """1 and 1.0 are equal: the next sort key decides, then the id (§4)."""
     await store(
         db, {"a": {"n": 1.0, "m": 2}, "b": {"n": 1, "m": 1}, "c": {"n": 1.0, "m": 1}, "d": {"n": 0.5}}
     )
