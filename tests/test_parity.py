@@ -11,7 +11,7 @@ import pytest
 
 from isthmus import Capabilities
 from isthmus._core.registry import BACKENDS, plugin
-from isthmus.testing.parity import Column, Page, as_html, markdown, run_suite
+from isthmus.testing.parity import ParityPage, StoreColumn, as_html, markdown, run_suite
 from isthmus.testing.parity._page import sentence
 from isthmus.testing.parity._reasons import reason
 from tests import parity
@@ -27,12 +27,12 @@ _QUIET = {"durable", "indexes", "drop", "delete_where", "isolation", "max_record
 def test_the_page_tells_what_was_kept_refused_and_failed(tmp_path: Path) -> None:
     """Each cell has its counts, each "no" its reason, and no page shows a secret."""
     columns = [
-        Column("one", "memory", {}, "in this process"),
-        Column("two", "sqlite", {"path": str(tmp_path / "x.db")}, "SQLite"),
-        Column("down", "postgres", {"url": "postgres://u:hunter2@127.0.0.1:9/none"}, "nobody | there"),
+        StoreColumn("one", "memory", {}, "in this process"),
+        StoreColumn("two", "sqlite", {"path": str(tmp_path / "x.db")}, "SQLite"),
+        StoreColumn("down", "postgres", {"url": "postgres://u:hunter2@127.0.0.1:9/none"}, "nobody | there"),
     ]
 
-    page = Page("made here", columns, run_suite(columns, only=_FEW))
+    page = ParityPage("made here", columns, run_suite(columns, only=_FEW))
 
     assert page.counts == {"passed": 6, "refused": 2, "FAILED": 4}
     assert {one.column for one in page.wrong} == {"down"}

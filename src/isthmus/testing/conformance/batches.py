@@ -151,13 +151,13 @@ async def test_an_id_twice_in_a_batch_of_updates_merges_both(db: AsyncDatabase) 
 
 
 @requires("compare_and_set")
-@pytest.mark.parametrize("verb", ["replace_batch", "update_batch"])
+@pytest.mark.parametrize("method", ["replace_batch", "update_batch"])
 @pytest.mark.asyncio
-async def test_a_missing_id_in_a_batch_is_that_items_error(db: AsyncDatabase, verb: str) -> None:
+async def test_a_missing_id_in_a_batch_is_that_items_error(db: AsyncDatabase, method: str) -> None:
     """The other items are written if the batch is not atomic."""
     await store(db, {"a": {"n": 1}, "c": {"n": 1}})
 
-    outcomes: Any = await getattr(db, verb)(
+    outcomes: Any = await getattr(db, method)(
         {"a": {"n": 2}, "b": {"n": 2}, "c": {"n": 2}}, on_error="collect", atomic=False
     )
 

@@ -102,12 +102,12 @@ async def test_a_change_to_a_record_that_was_read_is_not_stored(db: AsyncDatabas
 
 
 @requires("compare_and_set")
-@pytest.mark.parametrize("verb", ["replace", "update"])
+@pytest.mark.parametrize("method", ["replace", "update"])
 @pytest.mark.asyncio
-async def test_a_missing_id_is_not_found(db: AsyncDatabase, verb: str) -> None:
+async def test_a_missing_id_is_not_found(db: AsyncDatabase, method: str) -> None:
     """Replace and update raise NotFoundError and create nothing."""
     with pytest.raises(NotFoundError) as caught:
-        await getattr(db, verb)("nobody", {"n": 1})
+        await getattr(db, method)("nobody", {"n": 1})
 
     assert caught.value.record_id == "nobody"
     assert await db.count() == 0

@@ -28,44 +28,44 @@ async def test_every_write_changes_the_version(db: AsyncDatabase) -> None:
 
 
 @requires("compare_and_set")
-@pytest.mark.parametrize("verb", ["replace", "update", "upsert", "delete"])
+@pytest.mark.parametrize("method", ["replace", "update", "upsert", "delete"])
 @pytest.mark.asyncio
-async def test_a_stale_write_changes_nothing(db: AsyncDatabase, verb: str) -> None:
+async def test_a_stale_write_changes_nothing(db: AsyncDatabase, method: str) -> None:
     """Of two writers that read the same version, the second fails."""
     await db.upsert("x", {"n": 1})
     stale = (await db.require("x")).version
     await db.replace("x", {"n": 2})
-    arguments: list[Any] = ["x"] if verb == "delete" else ["x", {"n": 3}]
+    arguments: list[Any] = ["x"] if method == "delete" else ["x", {"n": 3}]
 
     with pytest.raises(ConflictError) as caught:
-        await getattr(db, verb)(*arguments, if_version=stale)
+        await getattr(db, method)(*arguments, if_version=stale)
 
     assert caught.value.record_id == "x"
     assert (await db.require("x")).data == {"n": 2}
 
 
 @requires("compare_and_set")
-@pytest.mark.parametrize("verb", ["replace", "update", "upsert", "delete"])
+@pytest.mark.parametrize("method", ["replace", "update", "upsert", "delete"])
 @pytest.mark.asyncio
-async def test_a_write_with_the_current_version_succeeds(db: AsyncDatabase, verb: str) -> None:
+async def test_a_write_with_the_current_version_succeeds(db: AsyncDatabase, method: str) -> None:
     """The version may come from a read or from the last write."""
     written = await db.upsert("x", {"n": 1})
     assert (await db.require("x")).version == written
-    arguments: list[Any] = ["x"] if verb == "delete" else ["x", {"n": 3}]
+    arguments: list[Any] = ["x"] if method == "delete" else ["x", {"n": 3}]
 
-    await getattr(db, verb)(*arguments, if_version=written)
+    await getattr(db, method)(*arguments, if_version=written)
 
     record = await db.get("x")
-    assert (record is None) if verb == "delete" else (record is not None and record.data == {"n": 3})
+    assert (record is None) if method == "delete" else (record is not None and record.data == {"n": 3})
 
 
 @requires("compare_and_set")
 @pytest.mark.asyncio
 async def test_a_version_of_a_missing_record_never_matches(db: AsyncDatabase) -> None:
     """Replace and update raise NotFoundError, upsert and delete ConflictError; nothing is created."""
-    for verb in ("replace", "update"):
+    for method in ("replace", "update"):
         with pytest.raises(NotFoundError):
-            await getattr(db, verb)("x", {"n": 1}, if_version="1")
+            await getattr(db, method)("x", {"n": 1}, if_version="1")
     with pytest.raises(ConflictError):
         await db.upsert("x", {"n": 1}, if_version="1")
     with pytest.raises(ConflictError):

@@ -11,16 +11,16 @@ from dataclasses import dataclass
 
 from isthmus.testing import conformance
 from isthmus.testing.parity._reasons import reason
-from isthmus.testing.parity._results import Column, Outcome, Verdict
+from isthmus.testing.parity._results import Outcome, StoreColumn, Verdict
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class ParityPage:
     """The content of a parity page."""
 
     made: str
     """How the page was made (date, version, commit): one line of Markdown."""
-    columns: Sequence[Column]
+    columns: Sequence[StoreColumn]
     outcomes: Sequence[Outcome]
 
     def of(self, promise: str, column: str) -> list[Outcome]:
@@ -61,7 +61,7 @@ def sentence(promise: str) -> str:
     return rest if rest and name.isalpha() and name.lower()[:4] == promise[:4] else text
 
 
-def markdown(page: Page, *, title: str = "Parity") -> str:
+def markdown(page: ParityPage, *, title: str = "Parity") -> str:
     """Return the page as Markdown with the heading `title`."""
     lines = [
         f"# {title}\n",
@@ -93,12 +93,12 @@ def _legend() -> list[str]:
     ]
 
 
-def _store_table(page: Page) -> list[str]:
+def _store_table(page: ParityPage) -> list[str]:
     lines = ["| store | backend | server and driver |", "| --- | --- | --- |"]
     return lines + [f"| {one.name} | {one.backend} | {_escape_all(one.version)} |" for one in page.columns]
 
 
-def _promise_table(page: Page) -> list[str]:
+def _promise_table(page: ParityPage) -> list[str]:
     names = [column.name for column in page.columns]
     lines = ["| promise | " + " | ".join(names) + " |", "| --- |" + " --- |" * len(names)]
     for promise in page.promises:
@@ -115,7 +115,7 @@ def format_counts(outcomes: Sequence[Outcome]) -> str:
     return ", ".join(words) or Verdict.NOT_RUN.value
 
 
-def _refusal_table(page: Page) -> list[str]:
+def _refusal_table(page: ParityPage) -> list[str]:
     refusals = page.all(Verdict.REFUSED)
     if not refusals:
         return ["Nothing."]
@@ -167,7 +167,7 @@ summary { cursor: pointer; margin: .4rem 0; }
 """
 
 
-def as_html(page: Page, *, title: str = "Parity") -> str:
+def as_html(page: ParityPage, *, title: str = "Parity") -> str:
     """Return the page as one HTML file without scripts, with a table of all tests."""
     heads = "".join(
         f"<th>{_html(one.name)}<br><small>{_html(one.version)}</small></th>" for one in page.columns
@@ -192,7 +192,7 @@ def _render_code(text: str) -> str:
     return re.sub(r"`([^`]+)`", r"<code>\1</code>", _html(text))
 
 
-def _promise_row(page: Page, promise: str) -> str:
+def _promise_row(page: ParityPage, promise: str) -> str:
     cells = []
     for column in page.columns:
         outcomes = page.of(promise, column.name)
@@ -203,7 +203,7 @@ def _promise_row(page: Page, promise: str) -> str:
     return f"<tr><th>{promise}<br><small>{_render_code(sentence(promise))}</small></th>{''.join(cells)}</tr>"
 
 
-def _test_table(page: Page, promise: str) -> str:
+def _test_table(page: ParityPage, promise: str) -> str:
     names = list(dict.fromkeys(one.test for one in page.outcomes if one.promise == promise))
     rows = []
     for name in names:

@@ -19,7 +19,7 @@ class Verdict(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
+class StoreColumn:
     """A store: its name on the page, how to open it, and the versions of its server and driver."""
 
     name: str

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from isthmus.errors import MissingExtraError
-from isthmus.testing.parity._results import Column, Outcome, Verdict
+from isthmus.testing.parity._results import Outcome, StoreColumn, Verdict
 
 _SETTINGS = """\
 [pytest]
@@ -28,7 +28,7 @@ class SuiteError(Exception):
 
 
 def run_suite(
-    columns: Sequence[Column], *, workers: int = 0, only: str = "", quiet: bool = True
+    columns: Sequence[StoreColumn], *, workers: int = 0, only: str = "", quiet: bool = True
 ) -> list[Outcome]:
     """Run the suite on all columns and return the outcome of each test; takes minutes on a slow store.
 
