@@ -90,7 +90,7 @@ _DIFFERING: dict[str, tuple[str, ...]] = {
     "field a.b": ("test_a_key_with_a_dot_is_not_a_path",),
     "batch with an existing id": (
         "test_an_atomic_batch_writes_all_or_nothing",
-        "test_a_batch_that_is_not_atomic_writes_the_good_items",
+        "test_a_batch_that_is_not_atomic_writes_the_valid_items",
     ),
     "batch with an unserialisable record": (
         "test_an_atomic_batch_with_an_invalid_record_writes_nothing",

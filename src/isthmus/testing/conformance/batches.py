@@ -106,7 +106,7 @@ async def test_an_invalid_item_is_reported_as_invalid_whatever_is_stored(db: Asy
 
 @requires("conditional_create")
 @pytest.mark.asyncio
-async def test_a_batch_that_is_not_atomic_writes_the_good_items(db: AsyncDatabase) -> None:
+async def test_a_batch_that_is_not_atomic_writes_the_valid_items(db: AsyncDatabase) -> None:
     """Each item's outcome says truthfully whether it was written."""
     await put_one(db, Record({"n": 0}, id="b"))
     batch = [Record({"n": n}, id=i) for n, i in enumerate("abcd")]
@@ -120,7 +120,7 @@ async def test_a_batch_that_is_not_atomic_writes_the_good_items(db: AsyncDatabas
 
 @requires("conditional_create")
 @pytest.mark.asyncio
-async def test_an_id_twice_in_one_batch_is_refused_the_second_time(db: AsyncDatabase) -> None:
+async def test_a_duplicate_id_in_a_batch_of_creates_is_refused(db: AsyncDatabase) -> None:
     """Items are applied as if one after another."""
     batch = [Record({"n": 1}, id="x"), Record({"n": 2}, id="x"), Record({"n": 3}, id="y")]
 
@@ -131,7 +131,7 @@ async def test_an_id_twice_in_one_batch_is_refused_the_second_time(db: AsyncData
 
 
 @pytest.mark.asyncio
-async def test_an_id_twice_in_a_batch_of_upserts_keeps_the_last(db: AsyncDatabase) -> None:
+async def test_a_duplicate_id_in_a_batch_of_upserts_keeps_the_last(db: AsyncDatabase) -> None:
     """The last item wins, however the store treats duplicates in one request."""
     versions = await db.upsert_batch([("x", {"n": 1, "a": 1}), ("y", {"n": 5}), ("x", {"n": 2})])
 
@@ -141,7 +141,7 @@ async def test_an_id_twice_in_a_batch_of_upserts_keeps_the_last(db: AsyncDatabas
 
 @requires("compare_and_set")
 @pytest.mark.asyncio
-async def test_an_id_twice_in_a_batch_of_updates_merges_both(db: AsyncDatabase) -> None:
+async def test_a_duplicate_id_in_a_batch_of_updates_merges_both(db: AsyncDatabase) -> None:
     """The second update sees the result of the first."""
     await store(db, {"x": {"a": 0}})
 

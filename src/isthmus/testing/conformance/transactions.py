@@ -170,7 +170,7 @@ async def test_a_read_only_transaction_refuses_writes(db: AsyncDatabase) -> None
 
 @requires("transactions", "for_update")
 @pytest.mark.asyncio
-async def test_a_locked_record_waits_for_its_holder(db: AsyncDatabase) -> None:
+async def test_a_locked_record_is_updated_by_one_transaction_at_a_time(db: AsyncDatabase) -> None:
     """Ten transactions that read for update and increment a number count to ten."""
     await store(db, {"a": {"n": 0}})
 
