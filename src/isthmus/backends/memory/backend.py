@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from isthmus._core.apply import not_written, refusal
+from isthmus._core.apply import apply_in_order, merge_documents, refuse_batch
 from isthmus._core.capabilities import Capabilities
 from isthmus._core.executor import (
     MORE,
@@ -32,11 +32,9 @@ from isthmus._query.evaluate import matches
 from isthmus._query.order import BY_ID, cursor_position, sort_key, sort_records
 from isthmus._query.split import Pushdown
 from isthmus._record import Record
-from isthmus._values import decode, encode, new_version
+from isthmus._values import new_version
 from isthmus.backends.memory.turn import Turn
 from isthmus.errors import (
-    InvalidRecordError,
-    IsthmusError,
     TransactionError,
     UnsupportedError,
 )
@@ -114,15 +112,12 @@ class MemoryExecutor:
         """Apply the changes one after another, on a copy if all must go well."""
         table = self._table(collection)
         target = dict(table) if atomic else table
-        results = [_applied(target, kind, mutation) for mutation in mutations]
-        if not atomic:
-            return results
-        if any(isinstance(result, IsthmusError) for result in results):
-            return [
-                result if isinstance(result, IsthmusError) else not_written(mutation)
-                for result, mutation in zip(results, mutations, strict=True)
-            ]
-        self._tables[collection] = target
+        results = apply_in_order(_Rows(target), kind, mutations)
+        if atomic:
+            refused = refuse_batch(mutations, results)
+            if refused is not None:
+                return refused
+            self._tables[collection] = target
         return results
 
     async def fetch(self, collection: str, request: PageRequest) -> Page:
@@ -216,28 +211,29 @@ def _page(records: list[Record], request: PageRequest) -> Page:
     return Page(chosen, MORE if more and chosen else None)
 
 
-def _applied(table: dict[str, Record], kind: WriteKind, mutation: Mutation) -> ItemResult:
-    """Return the result of one change, made in the table unless it is an error."""
-    key, old = mutation.id, table.get(mutation.id)
-    version = None if old is None else old.version
-    if kind is WriteKind.DELETE:
-        return refusal(kind, mutation, version) or table.pop(key, None) is not None
-    try:
-        data, metadata = mutation.encoded(), mutation.encoded_metadata()
-    except InvalidRecordError as invalid:
-        invalid.record_id = key
-        return invalid
-    error = refusal(kind, mutation, version)
-    if error is not None:
-        return error
-    now = time.time_ns() // 1_000
-    if kind is WriteKind.UPDATE and old is not None:
-        data = encode({**old.data, **decode(data)})
-        metadata = encode({**old.metadata, **decode(metadata)}, "metadata")
-    token = str(new_version())
-    created = now if old is None else old._created
-    table[key] = Record.stored(key, data, metadata, token, created, now)
-    return key if kind is WriteKind.CREATE else token
+class _Rows:
+    """A table's records, as `apply_in_order` reads and writes them."""
+
+    def __init__(self, table: dict[str, Record]) -> None:
+        self._table = table
+        self._now = time.time_ns() // 1_000
+
+    def version(self, id: str) -> str | None:
+        record = self._table.get(id)
+        return None if record is None else record.version
+
+    def put(self, id: str, data: bytes, metadata: bytes) -> str:
+        old, version = self._table.get(id), str(new_version())
+        created = self._now if old is None else old._created
+        self._table[id] = Record.stored(id, data, metadata, version, created, self._now)
+        return version
+
+    def merge(self, id: str, data: bytes, metadata: bytes) -> str:
+        old = self._table[id]
+        return self.put(id, *merge_documents(old.data, old.metadata, data, metadata))
+
+    def delete(self, id: str) -> None:
+        del self._table[id]
 
 
 class MemoryTransaction(MemoryExecutor):

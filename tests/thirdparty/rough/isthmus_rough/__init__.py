@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from isthmus._core.capabilities import Capabilities
-from isthmus._core.registry import Plugin
+from isthmus.spi import Capabilities, Plugin
 
 
 def _config() -> Any:

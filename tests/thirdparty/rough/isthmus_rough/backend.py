@@ -7,38 +7,64 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-from isthmus._core.capabilities import Capabilities
-from isthmus._core.executor import (
+from isthmus.errors import (
+    UnsupportedError,
+)
+from isthmus.spi import (
     MORE,
+    TRUE,
     After,
     AggregateRequest,
     AggregateResult,
+    Capabilities,
     CountResult,
+    Groups,
     ItemResult,
     Mutation,
     NativePlan,
     Page,
     PageRequest,
     PoolStats,
+    Predicate,
+    Record,
     TransactionExecutor,
     TransactionOptions,
     WriteKind,
-)
-from isthmus._query.aggregate import Groups
-from isthmus._query.ast import TRUE, Predicate
-from isthmus._query.codec import text
-from isthmus._query.order import cursor_position, sort_key, sort_records
-from isthmus._record import Record
-from isthmus._values import decode, encode, new_version
-from isthmus.errors import (
-    AlreadyExistsError,
-    ConflictError,
-    InvalidRecordError,
-    NotFoundError,
-    UnsupportedError,
+    apply_in_order,
+    cursor_position,
+    merge_documents,
+    new_version,
+    predicate_text,
+    sort_key,
+    sort_records,
 )
 from isthmus_rough.config import RoughConfig
 from isthmus_rough.support import RoughSupport, exact
+
+
+class _Rows:
+    """A table's records, as `apply_in_order` reads and writes them."""
+
+    def __init__(self, table: dict[str, Record]) -> None:
+        self._table = table
+
+    def version(self, id: str) -> str | None:
+        record = self._table.get(id)
+        return None if record is None else record.version
+
+    def put(self, id: str, data: bytes, metadata: bytes) -> str:
+        old, now = self._table.get(id), time.time_ns() // 1_000
+        version = str(new_version())
+        created = now if old is None else old.created_at
+        self._table[id] = Record.stored(id, data, metadata, version, created, now)
+        return version
+
+    def merge(self, id: str, data: bytes, metadata: bytes) -> str:
+        old = self._table[id]
+        return self.put(id, *merge_documents(old.data, old.metadata, data, metadata))
+
+    def delete(self, id: str) -> None:
+        del self._table[id]
 
 
 class RoughBackend:
@@ -86,32 +112,7 @@ class RoughBackend:
     ) -> list[ItemResult]:
         """Apply the changes one after another."""
         assert not atomic, "no atomic batches here, and the core must know"
-        return [self._apply(self._tables[collection], kind, mutation) for mutation in mutations]
-
-    def _apply(self, table: dict[str, Record], kind: WriteKind, mutation: Mutation) -> ItemResult:
-        id, old = mutation.id, table.get(mutation.id)
-        data = metadata = b""
-        if kind is not WriteKind.DELETE:
-            try:
-                data, metadata = mutation.encoded(), mutation.encoded_metadata()
-            except InvalidRecordError as error:
-                error.record_id = id
-                return error
-        if kind is WriteKind.CREATE and old is not None:
-            return AlreadyExistsError(f"{id!r} is there", record_id=id)
-        if kind in (WriteKind.REPLACE, WriteKind.UPDATE) and old is None:
-            return NotFoundError(f"{id!r} is not there", record_id=id)
-        if mutation.if_version is not None and (old is None or old.version != mutation.if_version):
-            return ConflictError(f"{id!r} has another version", record_id=id)
-        if kind is WriteKind.DELETE:
-            return table.pop(id, None) is not None
-        if kind is WriteKind.UPDATE and old is not None:
-            data = encode({**old.data, **decode(data)})
-            metadata = encode({**old.metadata, **decode(metadata)})
-        now = time.time_ns() // 1_000
-        version = str(new_version())
-        table[id] = Record.stored(id, data, metadata, version, now if old is None else old._created, now)
-        return id if kind is WriteKind.CREATE else version
+        return apply_in_order(_Rows(self._tables[collection]), kind, mutations)
 
     async def fetch(self, collection: str, request: PageRequest) -> Page:
         """Return a page of the records that it can judge, and the others aside."""
@@ -160,7 +161,7 @@ class RoughBackend:
         return AggregateResult(groups, recheck)
 
     def _matching(self, collection: str, where: Predicate) -> list[Record]:
-        assert exact(where, self._support), f"not exact: {text(where)}"
+        assert exact(where, self._support), f"not exact: {predicate_text(where)}"
         return [r for r in self._tables[collection].values() if self._support.matches(where, r)]
 
     async def remove(self, collection: str, where: Predicate) -> int:
@@ -172,7 +173,7 @@ class RoughBackend:
 
     async def explain(self, collection: str, request: PageRequest) -> NativePlan:
         """Return what was pushed."""
-        return NativePlan(f"look at {collection}: {text(request.where)}")
+        return NativePlan(f"look at {collection}: {predicate_text(request.where)}")
 
     async def release(self, collection: str, after: After) -> None:
         """Do nothing: a page's position is an id."""

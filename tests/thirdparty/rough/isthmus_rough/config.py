@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 from urllib.parse import SplitResult
 
-from isthmus._core.config import BackendConfig
+from isthmus.spi import BackendConfig
 
 
 class RoughConfig(BackendConfig):

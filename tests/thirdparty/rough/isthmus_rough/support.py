@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import zlib
 
-from isthmus._path import Path
-from isthmus._query.ast import RANKED, And, Leaf, Measure, Not, Or, Predicate, SortKey
-from isthmus._query.codec import text
-from isthmus._query.evaluate import leaf_matches
-from isthmus._query.split import Pushdown
-from isthmus._record import Record
+from isthmus.spi import (
+    RANKED,
+    And,
+    Leaf,
+    Measure,
+    Not,
+    Or,
+    Path,
+    Predicate,
+    Pushdown,
+    Record,
+    SortKey,
+    leaf_matches,
+    predicate_text,
+)
 from isthmus_rough.config import RoughConfig
 
 _GRADES = (Pushdown.EXACT, Pushdown.EXACT, Pushdown.SUPERSET, Pushdown.NONE)
@@ -26,7 +35,7 @@ class RoughSupport:
         """Return any grade."""
         if self._nothing or isinstance(leaf, RANKED):
             return Pushdown.NONE
-        return _GRADES[self._hash("leaf", text(leaf)) % len(_GRADES)]
+        return _GRADES[self._hash("leaf", predicate_text(leaf)) % len(_GRADES)]
 
     def orders(self, order: tuple[SortKey, ...]) -> bool:
         """Return whether this order is one that the store pretends to know."""
@@ -51,11 +60,14 @@ class RoughSupport:
                 return not self.matches(term, record, positive=not positive)
             case leaf:
                 pushdown = self.pushdown(leaf)
-                assert pushdown is not Pushdown.NONE, f"pushed although graded NONE: {text(leaf)}"
+                assert pushdown is not Pushdown.NONE, f"pushed although graded NONE: {predicate_text(leaf)}"
                 assert positive or pushdown is Pushdown.EXACT, (
-                    f"pushed under not although not exact: {text(leaf)}"
+                    f"pushed under not although not exact: {predicate_text(leaf)}"
                 )
-                wrong = pushdown is Pushdown.SUPERSET and self._hash(text(leaf), record.id or "") % 3 == 0
+                wrong = (
+                    pushdown is Pushdown.SUPERSET
+                    and self._hash(predicate_text(leaf), record.id or "") % 3 == 0
+                )
                 return wrong or leaf_matches(leaf, record)
 
     def _hash(self, *parts: str) -> int:

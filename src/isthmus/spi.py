@@ -1,0 +1,194 @@
+"""The public contract for backends: everything that a backend by somebody else needs.
+
+A backend implements `Backend` for its store, offers a `Plugin` under an entry point of the group
+`isthmus.backends`, and passes the suite in `isthmus.testing.conformance`; the page "Write a
+backend" goes through it step by step. Names here change with a note in the changelog only.
+
+* The seam: `Backend`, `Executor`, `Support`, `TransactionExecutor`, the optional `SupportsDrop` and
+  `SupportsIndexes`, and the values that they take and return.
+* Writes: `apply_in_order` over `Rows` is the meaning of the five kinds of writes; the functions
+  beside it make the errors that refuse an item.
+* Predicates: the leaves (`Equal`, `In`, `Like`, …) and `And`, `Or`, `Not`; `matches` evaluates them.
+* Order: `cursor_position` and `sort_key` are the total order of records; `Groups` holds aggregates.
+* Records: `Record.stored` wraps the JSON text of a stored record without decoding it.
+* Life: `Plugin`, `BackendConfig`, and `LoopBound`, which keeps one pool for each event loop.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from isthmus._core.apply import (
+    Rows,
+    already_exists,
+    apply_in_order,
+    apply_one,
+    merge_documents,
+    not_found,
+    not_written,
+    refusal,
+    refuse_batch,
+    reject_invalid,
+    version_conflict,
+)
+from isthmus._core.capabilities import Capabilities
+from isthmus._core.executor import (
+    MORE,
+    After,
+    AggregateRequest,
+    AggregateResult,
+    Backend,
+    CountResult,
+    DeleteResult,
+    Executor,
+    ItemResult,
+    Mutation,
+    NativePlan,
+    Page,
+    PageRequest,
+    PoolStats,
+    Support,
+    SupportsDrop,
+    SupportsIndexes,
+    TransactionExecutor,
+    TransactionOptions,
+    WriteKind,
+    WriteResult,
+)
+from isthmus._core.loop_pools import LoopBound, LoopPool
+from isthmus._core.mutation_batch import MutationBatch
+from isthmus._core.registry import Plugin
+from isthmus._core.registry import driver as import_driver
+from isthmus._path import Path, Root
+from isthmus._query.aggregate import Groups
+from isthmus._query.ast import (
+    FALSE,
+    KNN,
+    RANKED,
+    TRUE,
+    And,
+    Between,
+    Contains,
+    EndsWith,
+    Equal,
+    EqualList,
+    Exists,
+    Function,
+    In,
+    Leaf,
+    Like,
+    Measure,
+    Not,
+    Or,
+    Order,
+    Ordered,
+    Predicate,
+    Regex,
+    SortKey,
+    StartsWith,
+    TextMatch,
+    leaves,
+)
+from isthmus._query.codec import text as predicate_text
+from isthmus._query.evaluate import leaf_matches, matches
+from isthmus._query.order import BY_ID, cursor_position, sort_key, sort_records
+from isthmus._query.split import Pushdown
+from isthmus._record import Record
+from isthmus._values import decode, encode, new_id, new_version
+
+if TYPE_CHECKING:
+    from isthmus._core.config import BackendConfig, SecretStr
+
+__all__ = [
+    "BY_ID",
+    "FALSE",
+    "KNN",
+    "MORE",
+    "RANKED",
+    "TRUE",
+    "After",
+    "AggregateRequest",
+    "AggregateResult",
+    "And",
+    "Backend",
+    "BackendConfig",
+    "Between",
+    "Capabilities",
+    "Contains",
+    "CountResult",
+    "DeleteResult",
+    "EndsWith",
+    "Equal",
+    "EqualList",
+    "Executor",
+    "Exists",
+    "Function",
+    "Groups",
+    "In",
+    "ItemResult",
+    "Leaf",
+    "Like",
+    "LoopBound",
+    "LoopPool",
+    "Measure",
+    "Mutation",
+    "MutationBatch",
+    "NativePlan",
+    "Not",
+    "Or",
+    "Order",
+    "Ordered",
+    "Page",
+    "PageRequest",
+    "Path",
+    "Plugin",
+    "PoolStats",
+    "Predicate",
+    "Pushdown",
+    "Record",
+    "Regex",
+    "Root",
+    "Rows",
+    "SecretStr",
+    "SortKey",
+    "StartsWith",
+    "Support",
+    "SupportsDrop",
+    "SupportsIndexes",
+    "TextMatch",
+    "TransactionExecutor",
+    "TransactionOptions",
+    "WriteKind",
+    "WriteResult",
+    "already_exists",
+    "apply_in_order",
+    "apply_one",
+    "cursor_position",
+    "decode",
+    "encode",
+    "import_driver",
+    "leaf_matches",
+    "leaves",
+    "matches",
+    "merge_documents",
+    "new_id",
+    "new_version",
+    "not_found",
+    "not_written",
+    "predicate_text",
+    "refusal",
+    "refuse_batch",
+    "reject_invalid",
+    "sort_key",
+    "sort_records",
+    "version_conflict",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded on first use: a plugin is listed without pydantic.
+    if name in ("BackendConfig", "SecretStr"):
+        from isthmus._core import config
+
+        return getattr(config, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
