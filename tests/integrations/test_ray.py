@@ -153,7 +153,7 @@ async def test_blocks_are_bounded_and_the_handle_is_closed_with_them(
     """Also when the reader stops half-way, and when a block cannot be made."""
     from isthmus.integrations._ray_source import read_blocks
 
-    monkeypatch.setattr(frames.batched, "__kwdefaults__", {"rows": 300, "schema": None})
+    monkeypatch.setattr(frames.batch_records, "__kwdefaults__", {"rows": 300, "schema": None})
     closed: list[bool] = []
     close = AsyncDatabase.close
 
