@@ -8,13 +8,14 @@ import os
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any, Protocol, Self
 
-from isthmus._collection import STREAM_PAGE, Verbs
+from isthmus._collection import CollectionMethods
 from isthmus._core.executor import After, PageRequest
 from isthmus._path import Path, Root
 from isthmus._query.ast import And, Order, Ordered, Predicate
-from isthmus._query.build import Query
 from isthmus._query.codec import from_json, to_json
+from isthmus._query.query import Query
 from isthmus._query.split import Pushdown
+from isthmus._reads import STREAM_PAGE
 from isthmus._record import Record
 from isthmus._stream import RecordStream
 from isthmus._value import Value, replace
@@ -38,7 +39,7 @@ class DatabaseClass(Protocol):
         ...
 
     @classmethod
-    async def _connected(cls, backend: str, config: Mapping[str, Any]) -> Self:
+    async def _create_handle(cls, backend: str, config: Mapping[str, Any]) -> Self:
         """Return a connected handle."""
         ...
 
@@ -86,7 +87,7 @@ class Partition(Value):
                     f"environment variable {self.url_from}, the store's URL, is not set in this worker"
                 )
             config["url"] = url
-        db = await self.opener._connected(self.backend, config)
+        db = await self.opener._create_handle(self.backend, config)
         try:
             async with self._open_stream(db.collection(self.collection)) as records:
                 async for record in records:
@@ -96,7 +97,7 @@ class Partition(Value):
         finally:
             await db.close()
 
-    def _open_stream(self, collection: Verbs) -> RecordStream:
+    def _open_stream(self, collection: CollectionMethods) -> RecordStream:
         session = collection._session
         support = session.executor.support(self.collection)
         if support.pushdown(Ordered(_ID, Order.GT, "")) is Pushdown.EXACT or not support.orders(()):
@@ -105,7 +106,7 @@ class Partition(Value):
         query = from_json(self.query)
         after = None if self.low is None else After((self.low,))
         request = PageRequest(query.where, (), STREAM_PAGE, after=after, select=query.fields)
-        return RecordStream(session.run, self.collection, request, limit=None, ahead=session.ahead)
+        return RecordStream(session.run, self.collection, request, limit=None, prefetch=session.prefetch)
 
     def read(self) -> list[dict[str, Any]]:
         """Return the partition's rows, each record's data with its id as `_id`.
@@ -120,7 +121,7 @@ class Partition(Value):
 
 
 async def plan_partitions(
-    collection: Verbs,
+    collection: CollectionMethods,
     opener: type[DatabaseClass],
     config: Any,
     query: Query,

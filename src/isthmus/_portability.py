@@ -6,10 +6,10 @@ from typing import Any, Literal, TypeAlias
 
 from isthmus._core.executor import Backend, PageRequest
 from isthmus._core.op import Fetch
-from isthmus._core.registry import BACKENDS, known_backends, plugin
+from isthmus._core.registry import BACKENDS, backend_names, plugin
 from isthmus._query.ast import Leaf, Predicate, leaves
-from isthmus._query.build import Query, as_query
 from isthmus._query.codec import text
+from isthmus._query.query import Query, as_query
 from isthmus._query.split import Pushdown, is_exact
 from isthmus._value import Value
 from isthmus.errors import ConfigError, MissingExtraError, QueryError, UnsupportedError
@@ -49,7 +49,7 @@ def portability(query: Query | Predicate | None) -> dict[str, Portability]:
     what is not a query.
     """
     parsed = as_query(query)
-    return {name: _assess_defaults(name, parsed) for name in known_backends()}
+    return {name: _assess_defaults(name, parsed) for name in backend_names()}
 
 
 def _assess_defaults(name: str, query: Query) -> Portability:

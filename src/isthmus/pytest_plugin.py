@@ -71,7 +71,7 @@ async def db(isthmus_url: str) -> AsyncIterator[AsyncDatabase]:
     """Yield a connected database with a new collection, which is removed after the test."""
     from isthmus import AsyncDatabase
     from isthmus._core.registry import plugin
-    from isthmus._values import new_id
+    from isthmus._ids import new_id
 
     fields = plugin(isthmus_url.split("://", 1)[0]).config().model_fields
     key = next(name for name in ("table", "index", "prefix") if name in fields)

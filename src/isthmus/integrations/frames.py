@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from isthmus._collection import Find, StreamReceipt, Verbs
-from isthmus._core.registry import driver
+from isthmus._collection import CollectionMethods
+from isthmus._core.registry import import_driver
 from isthmus._partition import ID, row
+from isthmus._reads import Find
 from isthmus._record import Record
+from isthmus._writes import StreamReceipt
 from isthmus.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,7 +22,7 @@ BATCH_ROWS = 10_000
 
 
 def _arrow() -> Any:
-    return driver("pyarrow", extra="frames")
+    return import_driver("pyarrow", extra="frames")
 
 
 def table_of(rows: Sequence[Mapping[str, Any]], schema: pyarrow.Schema | None = None) -> pyarrow.Table:
@@ -44,7 +46,7 @@ def table_of(rows: Sequence[Mapping[str, Any]], schema: pyarrow.Schema | None = 
 
 
 async def to_arrow(
-    collection: Verbs, query: Find = None, *, schema: pyarrow.Schema | None = None
+    collection: CollectionMethods, query: Find = None, *, schema: pyarrow.Schema | None = None
 ) -> pyarrow.Table:
     """Return the matching records as an Arrow table in memory, with ids in column `_id`.
 
@@ -54,7 +56,11 @@ async def to_arrow(
 
 
 async def arrow_batches(
-    collection: Verbs, query: Find = None, *, rows: int = BATCH_ROWS, schema: pyarrow.Schema | None = None
+    collection: CollectionMethods,
+    query: Find = None,
+    *,
+    rows: int = BATCH_ROWS,
+    schema: pyarrow.Schema | None = None,
 ) -> AsyncIterator[pyarrow.RecordBatch]:
     """Yield the matching records as Arrow batches of at most `rows` rows, one in memory.
 
@@ -99,7 +105,7 @@ def _build_batch(
         raise UsageError(f"a record does not fit {expected}: {error}") from None
 
 
-async def to_pandas(collection: Verbs, query: Find = None) -> pandas.DataFrame:
+async def to_pandas(collection: CollectionMethods, query: Find = None) -> pandas.DataFrame:
     """Return the matching records as a pandas frame, converted through Arrow; see `frame_of`."""
     return frame_of(await to_arrow(collection, query))
 
@@ -110,7 +116,7 @@ def frame_of(table: pyarrow.Table) -> pandas.DataFrame:
     A column of integers with missing values becomes `Int64`, one of booleans `boolean`; numbers
     inside lists and objects stay Python integers. pandas would make them floats.
     """
-    library, arrow = driver("pandas", extra="frames"), _arrow()
+    library, arrow = import_driver("pandas", extra="frames"), _arrow()
     nullable = {arrow.int64(): library.Int64Dtype(), arrow.bool_(): library.BooleanDtype()}
     frame: pandas.DataFrame = table.to_pandas(integer_object_nulls=True)
     for name, column in zip(table.column_names, table.columns, strict=True):
@@ -119,14 +125,20 @@ def frame_of(table: pyarrow.Table) -> pandas.DataFrame:
     return frame
 
 
-async def to_polars(collection: Verbs, query: Find = None) -> polars.DataFrame:
+async def to_polars(collection: CollectionMethods, query: Find = None) -> polars.DataFrame:
     """Return the matching records as a Polars frame, converted through Arrow."""
-    frame: polars.DataFrame = driver("polars", extra="frames").from_arrow(await to_arrow(collection, query))
+    frame: polars.DataFrame = import_driver("polars", extra="frames").from_arrow(
+        await to_arrow(collection, query)
+    )
     return frame
 
 
 async def from_arrow(
-    collection: Verbs, table: pyarrow.Table | pyarrow.RecordBatchReader, *, upsert: bool = False, id: str = ID
+    collection: CollectionMethods,
+    table: pyarrow.Table | pyarrow.RecordBatchReader,
+    *,
+    upsert: bool = False,
+    id: str = ID,
 ) -> StreamReceipt:
     """Write the rows of a table, batch by batch, and return a receipt.
 
@@ -144,7 +156,7 @@ async def from_arrow(
 
 
 async def from_pandas(
-    collection: Verbs, frame: pandas.DataFrame, *, upsert: bool = False, id: str = ID
+    collection: CollectionMethods, frame: pandas.DataFrame, *, upsert: bool = False, id: str = ID
 ) -> StreamReceipt:
     """Write the rows of a pandas frame without its index; parameters as for `from_arrow`."""
     return await from_arrow(
@@ -153,7 +165,7 @@ async def from_pandas(
 
 
 async def from_polars(
-    collection: Verbs, frame: polars.DataFrame, *, upsert: bool = False, id: str = ID
+    collection: CollectionMethods, frame: polars.DataFrame, *, upsert: bool = False, id: str = ID
 ) -> StreamReceipt:
     """Write the rows of a Polars frame; parameters as for `from_arrow`."""
     return await from_arrow(collection, frame.to_arrow(), upsert=upsert, id=id)
