@@ -11,7 +11,7 @@ import pytest
 
 from isthmus._core.executor import ItemResult
 from isthmus._core.mutation_batch import MutationBatch
-from isthmus._values import new_ids
+from isthmus._ids import new_ids
 from isthmus.backends.elasticsearch.config import ElasticsearchConfig
 from isthmus.backends.elasticsearch.index import CollectionIndex
 from isthmus.backends.elasticsearch.shape import infer_type

@@ -40,7 +40,7 @@ from isthmus import (
     UsageError,
     field,
 )
-from isthmus._values import new_id
+from isthmus._ids import new_id
 
 T = TypeVar("T")
 POSTGRES = os.environ.get("ISTHMUS_TEST_POSTGRES_URL")
@@ -393,7 +393,7 @@ async def test_bytes_that_cannot_be_told_apart_are_refused(mixed: Any) -> None:
     model = create_model("Mixed", value=(mixed, ...))
 
     async with await AsyncDatabase.create("memory") as db:
-        with pytest.raises(ConfigError, match="cannot be told apart"):
+        with pytest.raises(ConfigError, match="are ambiguous"):
             db.collection("mixed", model)
 
 

@@ -76,7 +76,7 @@ def _files(folder: str, names: str) -> tuple[str, ...]:
 GROUPS: dict[str, Group] = {
     # The slow ones first, lest one of two threads is left with them in the end.
     "elasticsearch": Group(
-        _files("backends/elasticsearch", "compile order pattern aggregate"),
+        _files("backends/elasticsearch/read", "filter order patterns aggregate"),
         _backend("elasticsearch", 400, "--per-set", "80", own=(_TYPES,)),
         8,
         ("ISTHMUS_TEST_ELASTICSEARCH_URL", "ISTHMUS_TEST_ELASTICSEARCH_URL"),
@@ -175,13 +175,13 @@ EQUIVALENT: tuple[Rule, ...] = (
     ),
     Rule(
         "U+10FFFF folds to itself alone, and is no digit, space or letter",
-        r"backends/(postgres/(patterns|regex)|elasticsearch/pattern)\.py",
+        r"backends/(postgres/(patterns|regex)|elasticsearch/read/patterns)\.py",
         r"range\((1, sys\.maxunicode|_LAST) \+ 1\)",
         kind="bound",
     ),
     Rule(
         "where all have one sign, the wider bound of a sum only leaves more sums to this side",
-        r"backends/elasticsearch/aggregate\.py",
+        r"backends/elasticsearch/read/aggregate\.py",
         r"bound = abs\(total\) if low >= 0 or high <= 0 else",
         "and",
     ),
