@@ -18,20 +18,6 @@ import orjson
 from benchmarks.data import document, documents, name_of
 from benchmarks.harness import Measured, Row, Side, measure
 from isthmus import AsyncDatabase, Query, Record, field
-<<<<<<< HEAD
-from isthmus._core.executor import PageRequest, mutation_for
-from isthmus._query.build import as_query
-from isthmus._query.evaluate import matches
-from isthmus._query.split import Pushdown, split
-from isthmus.backends.elasticsearch.read.filter import Compiler, Unindexed
-from isthmus.backends.elasticsearch.shape import ShapeCache, walk
-from isthmus.backends.postgres import pages as postgres
-from isthmus.backends.postgres.declared import Declared
-from isthmus.backends.postgres.table import Table as PostgresTable
-from isthmus.backends.sqlite import compile as sqlite
-from isthmus.backends.sqlite.schema import Table as SQLiteTable
-=======
->>>>>>> main
 
 DATA = document(7)
 RAW = orjson.dumps(DATA)
@@ -64,38 +50,17 @@ async def rows() -> AsyncIterator[Row]:
 
 
 def _steps() -> dict[str, dict[str, Callable[[], object]]]:
-<<<<<<< HEAD
-    found = as_query(QUERY)
-    request = PageRequest(found.where, found.order, 20)
-    pg_table = PostgresTable("public", "records", Declared())
-    lite_table = SQLiteTable("records")
-    compiler = Compiler(TYPES, ())
-    shapes = ShapeCache("data")
-    shapes.of(DATA)
-    record = Record(DATA, id=name_of(7))
-=======
->>>>>>> main
     stored = functools.partial(Record.stored, name_of(7), RAW, None, "1", 0, 0)
     return {
         "decode a record": {"ours": lambda: stored().data, "bare": lambda: orjson.loads(RAW)},
         "carry a record undecoded": {"ours": stored},
         "build a query": {"ours": lambda: Query().filter("group", "=", 3).sort("name").limit(10)},
-<<<<<<< HEAD
-        "plan five leaves": {"ours": lambda: split(found.where, exact)},
-        "compile five leaves, postgres": {"ours": lambda: postgres.page(pg_table, request)},
-        "compile five leaves, sqlite": {"ours": lambda: sqlite.page(lite_table, request)},
-        "compile five leaves, elasticsearch": {"ours": lambda: compiler.tree(found.where, Unindexed.MATCHED)},
-        "shape check, seen before": {"ours": lambda: shapes.of(DATA)},
-        "shape check, first of its kind": {"ours": lambda: walk(DATA, "data")},
-        "judge five leaves here": {"ours": lambda: matches(found.where, record)},
-=======
         "build five conditions": {
             "ours": lambda: (
                 (field("group") == 3) & (field("score") >= 10) & ~field("name").like("user-00%")
                 | (field("city").in_(["Oslo", "Lima"]) & field("tags").exists())
             )
         },
->>>>>>> main
     }
 
 
