@@ -58,7 +58,7 @@ class _Collection:
 
 
 class _Support:
-    """What can be pushed down for an index of isthmus."""
+    """Answers the planner for an index of isthmus."""
 
     def __init__(self, index: CollectionIndex) -> None:
         self._index = index
@@ -95,7 +95,7 @@ class ElasticsearchBackend:
 
     @property
     def capabilities(self) -> Capabilities:
-        """Return what can be done here."""
+        """Return the capabilities of the config's layout."""
         return CAPABILITIES if self._config.layout == "mapped" else EXTERNAL_CAPABILITIES
 
     @property
@@ -104,7 +104,7 @@ class ElasticsearchBackend:
         return self._config.index
 
     def support(self, collection: str) -> Support:
-        """Return what can be pushed down; no I/O."""
+        """Return what the planner can push down; no I/O."""
         index = self._collection(collection).index
         return index.compiler if isinstance(index, ExternalIndex) else _Support(index)
 

@@ -1,4 +1,4 @@
-"""What an Elasticsearch collection can do, by its layout."""
+"""The capabilities of an Elasticsearch collection, by its layout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The index of a collection as this handle knows it: its mapping, how that grows, what is refreshed."""
+"""The index of a collection as this handle knows it: its mapping, and the writes that a refresh has to make visible."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _BAD_SETTINGS = ("invalid_index_name", "illegal_argument", "validation", "settin
 
 
 class CollectionIndex:
-    """A collection's index. The type of a mapped field never changes, so what is known stays true.
+    """A collection's index. The type of a mapped field never changes, so it is read once.
 
     `types` are the mapped types by field name; `written` and `visible` count this handle's writes and
     how many of them a refresh has made visible.

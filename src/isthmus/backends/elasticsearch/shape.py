@@ -127,12 +127,12 @@ class ShapeCache:
 
     def __init__(self, root: str) -> None:
         self.root = root
-        self._collection: dict[Hashable, RecordShape | _NestedShapes] = {}
+        self._shapes: dict[Hashable, RecordShape | _NestedShapes] = {}
         self._nested = 0
 
     def forget(self) -> None:
         """Drop all shapes, as after the mapping was replaced."""
-        self._collection.clear()
+        self._shapes.clear()
         self._nested = 0
 
     def of(self, data: dict[str, Any]) -> RecordShape:
@@ -141,7 +141,7 @@ class ShapeCache:
         Raises `NotJsonTypes` if a value is of another than a JSON type.
         """
         key = (tuple(data), tuple(map(type, data.values())))
-        known = self._collection.get(key)
+        known = self._shapes.get(key)
         if type(known) is _NestedShapes:
             inside = tuple([_signature(data[name]) for name in known.keys])
             return known.shapes.get(inside) or self._within(data, known, inside)
@@ -155,7 +155,7 @@ class ShapeCache:
         keys, kinds = tuple(first), tuple(map(type, first.values()))
         same = list(map(tuple, items)).count(keys) == len(items)
         same = same and [tuple(map(type, data.values())) for data in items].count(kinds) == len(items)
-        known = self._collection.get((keys, kinds)) if same else None
+        known = self._shapes.get((keys, kinds)) if same else None
         if known is None:
             return list(map(self.of, items))
         if type(known) is RecordShape:
@@ -176,14 +176,14 @@ class ShapeCache:
                 if type(value) in _NESTING:
                     _signature(value)
             return walk(data, self.root)
-        if len(self._collection) > _KEPT_SHAPES:
+        if len(self._shapes) > _KEPT_SHAPES:
             self.forget()
         if kinds.isdisjoint(_NESTING):
-            shape = self._collection[key] = walk(data, self.root)
+            shape = self._shapes[key] = walk(data, self.root)
             return shape
         nest = _NestedShapes(tuple(name for name, value in data.items() if type(value) in _NESTING))
         inside = tuple([_signature(data[name]) for name in nest.keys])
-        self._collection[key] = nest
+        self._shapes[key] = nest
         return self._within(data, nest, inside)
 
     def _within(self, data: dict[str, Any], nest: _NestedShapes, inside: Hashable) -> RecordShape:

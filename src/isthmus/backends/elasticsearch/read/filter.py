@@ -81,7 +81,7 @@ _NEGATED = {
     Unindexed.MATCHED: Unindexed.EXCLUDED,
     Unindexed.EXCLUDED: Unindexed.MATCHED,
 }
-# What a part that is too deep becomes.
+# The query of a part that is too deep.
 _CUT_OFF = {Unindexed.MATCHED: ALL, Unindexed.EXCLUDED: NONE}
 
 

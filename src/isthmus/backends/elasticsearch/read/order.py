@@ -24,14 +24,14 @@ _TYPE_RANK = {"boolean": BOOL, "double": NUMBER, "long": NUMBER, "keyword": TEXT
 _LAST_TEXT = "\U0010ffff" * 4_100  # above every indexed text: those have at most 8,191 UTF-16 units
 _LAST_ID = "\U0010ffff" * 129  # an id has at most 512 bytes
 _DOUBLE = 1.7976931348623157e308
-_LEAST = {
+_LOWEST = {
     "boolean": 0,
     "double": -_DOUBLE,
     "long": INT_MIN + 1,
     "keyword": "",
     "date_nanos": "1970-01-01T00:00:00Z",
 }
-_MOST = {
+_HIGHEST = {
     "boolean": 1,
     "double": _DOUBLE,
     "long": INT_MAX - 1,
@@ -75,7 +75,7 @@ class SortField:
         if not values_only and is_field(self.key.path) and self.key.nulls_first != last:
             return self.missing_value()
         assert self.type is not None
-        return (_MOST if last != self.key.descending else _LEAST)[self.type]
+        return (_HIGHEST if last != self.key.descending else _LOWEST)[self.type]
 
 
 class SearchSort:

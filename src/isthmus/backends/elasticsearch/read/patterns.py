@@ -14,8 +14,8 @@ from isthmus.backends.elasticsearch.layout import LONGEST_REGEXP
 _sre: Any = importlib.import_module("re._parser")
 # A compiled pattern has a state for each byte, and Lucene accepts no more than 1,000 (8.19).
 _LONGEST_WILDCARD = 900
-# The work for a pattern that may start anywhere is quadratic in what repeats itself: at most 314
-# equal characters after a run are accepted (9.2).
+# The work for a pattern that may start anywhere is quadratic in the length of a repetition: at most
+# 314 equal characters after a run are accepted (9.2).
 _LONGEST_FREE = 250
 _LONGEST_FREE_WIDE = 50
 # No character from U+20000 on has a case, is a digit or is white space.

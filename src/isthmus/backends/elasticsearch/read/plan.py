@@ -35,7 +35,7 @@ class SearchPlan:
 
     main: Query
     recheck: Query
-    """The query for the recheck candidates; `NONE` if every record's fields answer for it."""
+    """The query for the recheck candidates; `NONE` if there can be none."""
     sort: SearchSort
     knn: KNN | None = None
     """A nearest-neighbour search among the main records, made by `clause`."""
@@ -107,7 +107,7 @@ async def plan_search(
     except TooDeep:
         if any(isinstance(leaf, RANKED) for leaf in leaves(where)):
             raise QueryError("a ranked query is nested too deeply for elasticsearch") from None
-        # The server narrows it down as far as it goes; all that it finds is a candidate.
+        # The server filters as far as its depth goes; every record that it finds is a candidate.
         return SearchPlan(NONE, compiler.tree(where, Unindexed.MATCHED), sort)
     if not paths:
         return SearchPlan(core, NONE, sort, knn, index.vectors)

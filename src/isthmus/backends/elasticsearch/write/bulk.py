@@ -1,4 +1,4 @@
-"""Sends bulk requests: sends again what was rejected for load, and backs off."""
+"""Sends bulk requests; repeats items that were rejected for load, and backs off."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from isthmus.backends.elasticsearch.errors import reason_of, translate_response
 from isthmus.backends.elasticsearch.index import CollectionIndex
 from isthmus.errors import Applied, IsthmusError, RateLimitedError
 
-# Keeps every item at its position, and only what a result needs: `items.*.error` alone drops the good ones.
+# Keeps every item in its position: `items.*.error` alone would drop the successful ones.
 _PARTS = ("status", "error.type", "error.reason", "_seq_no")
 _UNVERSIONED = "filter_path=errors," + ",".join(f"items.*.{part}" for part in _PARTS)
 _VERSIONED = f"{_UNVERSIONED},items.*._primary_term"

@@ -115,7 +115,7 @@ class BatchEncoder:
             return None
 
     def is_groupable(self, positions: Sequence[int]) -> bool:
-        """Return whether `creates_in_groups` can encode the batch, whose positions are these."""
+        """Return whether `creates_in_groups` can encode the batch; `positions` are those to be encoded."""
         batch = self.mutations
         if not isinstance(batch, MutationBatch) or self.index.vectors:
             return False

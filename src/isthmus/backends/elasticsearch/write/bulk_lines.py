@@ -166,7 +166,7 @@ class CreateLines:
 
 
 def encode_delete(id_json: bytes, version: str | None = None) -> bytes:
-    """Return the action that deletes a record, if given only at this version."""
+    """Return the action that deletes a record; with a version, only if it is current."""
     return b'{"delete":{"_id":' + id_json + version_condition(version) + b"}}\n"
 
 

@@ -32,7 +32,7 @@ _REJECTED = ("parsing", "illegal_argument", "mapper", "input_coercion", "stream_
 
 
 def action_of(kind: WriteKind, index: CollectionIndex) -> str:
-    """Return what is being done, for an error's text."""
+    """Return the phrase that begins the text of an error."""
     return f"{kind.value} in {index.name}"
 
 
