@@ -1,4 +1,4 @@
-"""The index of a collection as this handle knows it: its mapping, and the writes that a refresh has to make visible."""
+"""The index of a collection as this handle knows it: its mapping, and writes not yet refreshed."""
 
 from __future__ import annotations
 
