@@ -21,7 +21,7 @@ from isthmus.backends.elasticsearch.layout import (
     read_types,
 )
 from isthmus.backends.elasticsearch.shape import RecordShape, ShapeCache, ValueKind, infer_type
-from isthmus.errors import ConfigError, UnavailableError
+from isthmus.errors import Applied, ConfigError, UnavailableError
 
 _ROUNDS = 5
 _FOUND = frozenset({200, 404})
@@ -159,7 +159,9 @@ class CollectionIndex:
         if not found or not known.keys() <= self.types.keys():
             self.mark_missing()
             # Not an `IndexMissingError`: documents may be written, so the write is not repeated.
-            raise UnavailableError(f"index {self.name} was deleted and created again during a write")
+            raise UnavailableError(
+                f"index {self.name} was deleted and created again during a write", applied=Applied.MAYBE
+            )
 
     async def ensure_types(self, pool: ClientPool, names: Iterable[str]) -> None:
         """Read the mapping again if it lacks one of these fields: another writer may have added it."""
