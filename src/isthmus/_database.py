@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, overload
 
-from isthmus._collection import Collection, CollectionMethods, check_collection_name
+from isthmus._collection import Collection, CollectionMethods, check_collection_name, check_encodable
 from isthmus._core.clock import SYSTEM_CLOCK, Clock
 from isthmus._core.executor import (
     Backend,
@@ -102,6 +102,9 @@ class AsyncDatabase(CollectionMethods):
     def __init__(self, backend: str, config: Mapping[str, Any] | BackendConfig | None = None) -> None:
         chosen = plugin(backend)
         settings = chosen.config().load(select_config(chosen, config))
+        setting = settings.collection_setting()
+        if setting is not None:
+            check_encodable(getattr(settings, setting))
         self._shared = {}
         self._derived = False
         self._set_up(chosen.build(settings), settings, Policy())
