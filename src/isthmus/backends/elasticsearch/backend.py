@@ -31,7 +31,7 @@ from isthmus._query.ast import TRUE, Leaf, Measure, Predicate, SortKey
 from isthmus._query.split import Pushdown
 from isthmus._record import Record
 from isthmus.backends.elasticsearch.capabilities import CAPABILITIES, EXTERNAL_CAPABILITIES
-from isthmus.backends.elasticsearch.client import ClientPool, open_client
+from isthmus.backends.elasticsearch.client import FOUND, ClientPool, open_client
 from isthmus.backends.elasticsearch.config import ElasticsearchConfig
 from isthmus.backends.elasticsearch.errors import IndexMissingError
 from isthmus.backends.elasticsearch.external.index import ExternalIndex
@@ -44,8 +44,6 @@ from isthmus.backends.elasticsearch.read.reader import IndexReader
 from isthmus.backends.elasticsearch.write.bulk import BulkSender
 from isthmus.backends.elasticsearch.write.write import BulkWriter, clear
 from isthmus.errors import ClosedError, UnsupportedError
-
-_FOUND = frozenset({200, 404})
 
 
 class _Collection:
@@ -144,7 +142,7 @@ class ElasticsearchBackend:
         pool, state = await self._ensure_ready(self._config.index, create=True)
         body: dict[str, Any] = {"query": {"match_none": {}}}
         target = f"{state.index.url}/_count"
-        status, _ = await pool.call("POST", target, body, action="ping", expected=_FOUND)
+        status, _ = await pool.call("POST", target, body, action="ping", expected=FOUND)
         if status == 404:
             raise state.index.mark_missing()
 
@@ -206,7 +204,7 @@ class ElasticsearchBackend:
         self._refuse_external("drop")
         target = f"{self._collection(collection).index.url}?ignore_unavailable=true"
         pool = await self._pool()
-        await pool.call("DELETE", target, action=f"drop {collection}", writes=True, expected=_FOUND)
+        await pool.call("DELETE", target, action=f"drop {collection}", writes=True, expected=FOUND)
         self._collections.pop(collection, None)
 
     def _refuse_external(self, action: str) -> None:
@@ -244,7 +242,7 @@ class ElasticsearchBackend:
     async def _refresh(self, pool: ClientPool, index: CollectionIndex) -> None:
         written = index.written
         target = f"{index.url}/_refresh"
-        status, answer = await pool.call("POST", target, action=f"refresh {index.name}", expected=_FOUND)
+        status, answer = await pool.call("POST", target, action=f"refresh {index.name}", expected=FOUND)
         if status == 404:
             raise index.mark_missing()
         if answer["_shards"].get("failed"):

@@ -31,6 +31,8 @@ OLDEST = (8, 15)
 _PIECE = 2**18
 # Statuses that `call` returns by default; others raise.
 _EXPECTED = frozenset({200, 201})
+FOUND = frozenset({200, 404})
+"""The statuses that are expected of a request whose index may be missing."""
 
 
 class PlainTransport(AsyncTransport):

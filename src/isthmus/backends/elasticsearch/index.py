@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from isthmus.backends.elasticsearch import vectors
-from isthmus.backends.elasticsearch.client import ClientPool
+from isthmus.backends.elasticsearch.client import FOUND, ClientPool
 from isthmus.backends.elasticsearch.config import ElasticsearchConfig, check_index
 from isthmus.backends.elasticsearch.errors import IndexMissingError, reason_of, translate_response
 from isthmus.backends.elasticsearch.layout import (
@@ -24,7 +24,6 @@ from isthmus.backends.elasticsearch.shape import RecordShape, ShapeCache, ValueK
 from isthmus.errors import Applied, ConfigError, UnavailableError
 
 _ROUNDS = 5
-_FOUND = frozenset({200, 404})
 _PUT = frozenset({200, 400, 404})
 # Parts of the error types of an index whose name or settings the server does not accept.
 _BAD_SETTINGS = ("invalid_index_name", "illegal_argument", "validation", "settings")
@@ -75,7 +74,7 @@ class CollectionIndex:
 
     async def load(self, pool: ClientPool) -> bool:
         """Read the mapping again; return whether the index exists."""
-        status, body = await pool.call("GET", self.url, action=f"open {self.name}", expected=_FOUND)
+        status, body = await pool.call("GET", self.url, action=f"open {self.name}", expected=FOUND)
         if status == 404:
             self.is_ready = False
             return False

@@ -6,14 +6,13 @@ import time
 from typing import Any
 from urllib.parse import quote
 
-from isthmus.backends.elasticsearch.client import ClientPool
+from isthmus.backends.elasticsearch.client import FOUND, ClientPool
 from isthmus.backends.elasticsearch.config import ElasticsearchConfig
 from isthmus.backends.elasticsearch.external.fields import ExternalField, read_fields
 from isthmus.backends.elasticsearch.external.filter import ExternalCompiler
 from isthmus.backends.elasticsearch.index import CollectionIndex
 from isthmus.errors import ConfigError, UnavailableError
 
-_FOUND = frozenset({200, 404})
 _WINDOW = 10_000
 # Seconds for which a mapping is relied on.
 _MAX_AGE = 30.0
@@ -45,7 +44,7 @@ class ExternalIndex(CollectionIndex):
 
     async def load(self, pool: ClientPool) -> bool:
         """Read the mapping again; return whether the index exists."""
-        status, body = await pool.call("GET", self._name_url, action=f"open {self.name}", expected=_FOUND)
+        status, body = await pool.call("GET", self._name_url, action=f"open {self.name}", expected=FOUND)
         if status == 404:
             self.is_ready = False
             return False

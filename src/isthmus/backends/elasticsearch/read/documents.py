@@ -10,14 +10,13 @@ from typing import Any
 from isthmus._core.lazy_record import LazyRecord, _set_row, row_field
 from isthmus._record import Record, _set_data, _set_id
 from isthmus._values import decode
-from isthmus.backends.elasticsearch.client import ClientPool
+from isthmus.backends.elasticsearch.client import FOUND, ClientPool
 from isthmus.backends.elasticsearch.errors import translate_response
 from isthmus.backends.elasticsearch.index import CollectionIndex
 from isthmus.backends.elasticsearch.layout import version_of
 
 _READ_SIZE = 1_000
 _READS_IN_FLIGHT = 2
-_FOUND = frozenset({200, 404})
 _time = dt.datetime.fromisoformat
 
 
@@ -32,7 +31,7 @@ async def get_many(
     action = f"get from {index.name}"
 
     async def get_chunk(chunk: Sequence[str]) -> list[dict[str, Any] | None]:
-        status, body = await pool.call("POST", target, {"ids": chunk}, action=action, expected=_FOUND)
+        status, body = await pool.call("POST", target, {"ids": chunk}, action=action, expected=FOUND)
         if status == 404:
             raise index.mark_missing()
         for document in body["docs"]:

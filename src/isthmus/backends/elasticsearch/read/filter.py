@@ -34,13 +34,7 @@ from isthmus._query.ast import (
     leaves,
 )
 from isthmus._query.text import ANY_RUN, parse_like
-from isthmus.backends.elasticsearch.layout import (
-    EVERYWHERE,
-    FULLTEXT,
-    field_mark,
-    field_name,
-    is_plain_path,
-)
+from isthmus.backends.elasticsearch.layout import EVERYWHERE, FULLTEXT, field_mark, field_name, is_plain_path
 from isthmus.backends.elasticsearch.read import patterns
 from isthmus.backends.elasticsearch.read.term_values import (
     RANGE,

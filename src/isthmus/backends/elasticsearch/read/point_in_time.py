@@ -7,14 +7,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from isthmus.backends.elasticsearch.client import ClientPool
+from isthmus.backends.elasticsearch.client import FOUND, ClientPool
 from isthmus.backends.elasticsearch.errors import translate_response
 from isthmus.backends.elasticsearch.index import CollectionIndex
 from isthmus.backends.elasticsearch.read.filter import Query
 
 MAX_PAGE = 10_000
 """The most records of one response; longer pages are put together from several."""
-_FOUND = frozenset({200, 404})
 
 
 class PointInTime:
@@ -32,7 +31,7 @@ class PointInTime:
     ) -> PointInTime:
         """Open one; one request. `action` begins the text of errors."""
         target = f"{index.url}/_pit?keep_alive={keep_alive}"
-        status, body = await pool.call("POST", target, action=action, expected=_FOUND)
+        status, body = await pool.call("POST", target, action=action, expected=FOUND)
         if status == 404:
             raise index.mark_missing()
         return cls(pool, body["id"], keep_alive, action)
@@ -77,7 +76,7 @@ class PointInTime:
 
     async def close(self) -> None:
         """Release the state at the server; one that has expired is released already."""
-        await self._pool.call("DELETE", "/_pit", {"id": self.id}, action=self._action, expected=_FOUND)
+        await self._pool.call("DELETE", "/_pit", {"id": self.id}, action=self._action, expected=FOUND)
 
 
 class SlicedScan:

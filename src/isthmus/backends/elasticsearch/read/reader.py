@@ -22,7 +22,7 @@ from isthmus._query.ast import Predicate, SortKey
 from isthmus._record import Record
 from isthmus._value import replace
 from isthmus._values import INT_MAX
-from isthmus.backends.elasticsearch.client import ClientPool, json_text
+from isthmus.backends.elasticsearch.client import FOUND, ClientPool, json_text
 from isthmus.backends.elasticsearch.errors import translate_response
 from isthmus.backends.elasticsearch.index import CollectionIndex
 from isthmus.backends.elasticsearch.layout import WINDOW
@@ -42,7 +42,6 @@ from isthmus.errors import QueryError, UnsupportedError
 # Candidates that one response may hold; more are read from a point in time.
 _MAX_CANDIDATES = 1_000
 _SCAN_PAGE = 5_000
-_FOUND = frozenset({200, 404})
 
 Hits = list[dict[str, Any]]
 
@@ -308,7 +307,7 @@ class IndexReader:
         lines = b"".join(header + b"\n" + json_text(part) + b"\n" for part in parts)
         target = f"{self._index.url}/_msearch?max_concurrent_searches=1"
         status, response = await self._pool.call(
-            "POST", target, lines, action=self._action, lines=True, expected=_FOUND
+            "POST", target, lines, action=self._action, lines=True, expected=FOUND
         )
         if status == 404:
             raise self._index.mark_missing()
@@ -330,7 +329,7 @@ class IndexReader:
 
     async def _search(self, body: dict[str, Any]) -> dict[str, Any]:
         status, response = await self._pool.call(
-            "POST", f"{self._index.url}/_search", body, action=self._action, expected=_FOUND
+            "POST", f"{self._index.url}/_search", body, action=self._action, expected=FOUND
         )
         if status == 404:
             raise self._index.mark_missing()

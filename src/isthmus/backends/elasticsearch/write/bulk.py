@@ -86,10 +86,7 @@ class BulkItem:
 _CREATED = BulkItem({"status": 201})
 _TOO_LARGE = {
     "status": 413,
-    "error": {
-        "type": "content_too_large",
-        "reason": "the document is larger than http.max_content_length",
-    },
+    "error": {"type": "content_too_large", "reason": "the document is larger than http.max_content_length"},
 }
 
 

@@ -19,13 +19,7 @@ from isthmus.backends.elasticsearch.layout import times_json, version_of
 from isthmus.backends.elasticsearch.read.documents import contents, get_many
 from isthmus.backends.elasticsearch.write.bulk import BulkItem
 from isthmus.backends.elasticsearch.write.bulk_lines import BulkLine
-from isthmus.errors import (
-    Applied,
-    ConflictError,
-    InvalidRecordError,
-    IsthmusError,
-    StoreError,
-)
+from isthmus.errors import Applied, ConflictError, InvalidRecordError, IsthmusError, StoreError
 
 # Parts of the error types of a document that the server cannot index.
 _REJECTED = ("parsing", "illegal_argument", "mapper", "input_coercion", "stream_constraints")

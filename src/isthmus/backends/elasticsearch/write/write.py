@@ -14,11 +14,7 @@ from isthmus.backends.elasticsearch.index import CollectionIndex
 from isthmus.backends.elasticsearch.read.filter import ALL
 from isthmus.backends.elasticsearch.read.point_in_time import PointInTime
 from isthmus.backends.elasticsearch.write.bulk import BulkSender, cancel_and_wait, is_all_created
-from isthmus.backends.elasticsearch.write.bulk_chunks import (
-    BatchEncoder,
-    encode_mutation,
-    split_rounds,
-)
+from isthmus.backends.elasticsearch.write.bulk_chunks import BatchEncoder, encode_mutation, split_rounds
 from isthmus.backends.elasticsearch.write.bulk_lines import BulkLine, CreateLines, encode_delete, json_of
 from isthmus.backends.elasticsearch.write.bulk_results import (
     action_of,
