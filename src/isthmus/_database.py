@@ -11,7 +11,6 @@ from isthmus._collection import Collection, CollectionMethods, check_collection_
 from isthmus._core.clock import SYSTEM_CLOCK, Clock
 from isthmus._core.executor import (
     Backend,
-    PoolStats,
     SupportsDrop,
     SupportsIndexes,
     TransactionOptions,
@@ -23,15 +22,14 @@ from isthmus._core.uncancelled import drain
 from isthmus._create import Create
 from isthmus._query.query import as_query
 from isthmus._reads import Find
-from isthmus._session import DatabaseSession, Session
+from isthmus._run import DEFAULT_SECONDS, run_repeatedly
+from isthmus._session import DatabaseSession, Session, Stats
 from isthmus._transaction import (
     AmbientTransaction,
     Transaction,
     TransactionContext,
     TransactionSession,
-    run_repeatedly,
 )
-from isthmus._value import Value
 from isthmus.errors import ConfigError, UnsupportedError, UsageError
 from isthmus.layers import from_config
 from isthmus.layers.context import Context
@@ -48,15 +46,6 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 M = TypeVar("M", bound="BaseModel")
-
-
-class Stats(Value):
-    """A snapshot of a handle's pool and layers, the same for all backends."""
-
-    backend: str
-    pool: PoolStats
-    layers: dict[str, dict[str, float]]
-    """The metrics of each layer, by the layer's name."""
 
 
 class AsyncDatabase(CollectionMethods):
@@ -318,14 +307,29 @@ class AsyncDatabase(CollectionMethods):
         self,
         work: Callable[[Transaction], Awaitable[R]],
         *,
-        attempts: int = 5,
+        attempts: int | None = None,
         isolation: str | None = None,
     ) -> R:
-        """Run a function in a transaction, and again from the start on a serialization failure.
+        """Run a function in a serializable transaction, and again from the start on a conflict.
 
-        The function may run several times: it should have no effects outside its transaction.
+        The effect of all `run`s is that of running them one after another (meaning §5), so a record
+        that is read, changed and written loses no update. The function may run several times: it
+        should have no effects outside its transaction. It is repeated on `SerializationError` only,
+        for as long as the deadline allows (30 s without one), at most `attempts` times. With
+        `isolation` the promise is that level's.
         """
-        return await run_repeatedly(lambda: self.transaction(isolation=isolation), work, attempts)
+        if attempts is not None and attempts < 1:
+            raise UsageError(f"attempts must be at least 1, got {attempts}")
+        if isolation is None and "serializable" in self._backend.capabilities.isolation:
+            isolation = "serializable"
+        return await run_repeatedly(
+            lambda: self.transaction(isolation=isolation),
+            work,
+            backend=self.backend,
+            attempts=attempts,
+            seconds=self._config.deadline or DEFAULT_SECONDS,
+            clock=self._clock,
+        )
 
     async def partitions(
         self,

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from _random import Random
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeAlias, TypeVar, overload
@@ -16,7 +15,7 @@ from isthmus._core.op import Op
 from isthmus._core.stack import Stack
 from isthmus._core.uncancelled import run_to_end
 from isthmus._session import Session
-from isthmus.errors import ClosedError, SerializationError, TransactionError, UsageError
+from isthmus.errors import ClosedError, TransactionError, UsageError
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -213,25 +212,3 @@ class AmbientTransaction:
             self._variable.set(before)
 
         return leave
-
-
-async def run_repeatedly(
-    begin: Callable[[], TransactionContext], work: Callable[[Transaction], Awaitable[R]], attempts: int
-) -> R:
-    """Run `work` in a transaction, at most `attempts` times; only a SerializationError repeats it."""
-    for pause in _backoff(attempts - 1):
-        try:
-            async with begin() as transaction:
-                return await work(transaction)
-        except SerializationError:
-            pass
-        # Outside the except block, so that the next failure is not chained to this one.
-        await asyncio.sleep(pause)
-    async with begin() as transaction:
-        return await work(transaction)
-
-
-def _backoff(count: int) -> Iterator[float]:
-    jitter = Random().random
-    for attempt in range(count):
-        yield (0.5 + jitter() / 2) * min(0.01 * 2**attempt, 1.0)
