@@ -24,7 +24,7 @@ from isthmus.backends.elasticsearch.shape import Shapes, walk
 from isthmus.backends.postgres import pages as postgres
 from isthmus.backends.postgres.declared import Declared
 from isthmus.backends.postgres.table import Table as PostgresTable
-from isthmus.backends.sqlite import compile as sqlite
+from isthmus.backends.sqlite import select as sqlite
 from isthmus.backends.sqlite.schema import Table as SQLiteTable
 
 DATA = document(7)

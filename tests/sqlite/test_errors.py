@@ -18,7 +18,7 @@ import pytest
 
 from isthmus._core.executor import Mutation, TransactionOptions, WriteKind
 from isthmus._query.ast import TRUE
-from isthmus.backends.sqlite.errors import _BY_CODE, translated
+from isthmus.backends.sqlite.errors import _BY_CODE, translate
 from isthmus.errors import (
     AccessError,
     Applied,
@@ -59,11 +59,11 @@ def test_every_code_of_the_driver_has_its_error() -> None:
         for extended in (code, code | 7 << 8):
             error = sqlite3.OperationalError("it failed")
             error.sqlite_errorcode = extended
-            mapped = translated(error, "d.db")
+            mapped = translate(error, "d.db")
             assert isinstance(mapped, StoreError | InvalidRecordError)
             assert "d.db" in str(mapped)
     for kind in _subclasses(sqlite3.Error):
-        assert isinstance(translated(kind("it failed"), "d.db"), IsthmusError)
+        assert isinstance(translate(kind("it failed"), "d.db"), IsthmusError)
 
 
 def _subclasses(kind: type[Exception]) -> list[type[Exception]]:
@@ -76,7 +76,7 @@ def test_the_errors_that_pass_are_transient_and_the_others_are_not() -> None:
     def of(code: int, *, committing: bool = False) -> IsthmusError:
         error = sqlite3.OperationalError("it failed")
         error.sqlite_errorcode = code
-        return translated(error, "d.db", committing=committing)
+        return translate(error, "d.db", committing=committing)
 
     assert of(sqlite3.SQLITE_BUSY).transient
     assert of(sqlite3.SQLITE_BUSY_SNAPSHOT).transient
@@ -85,7 +85,7 @@ def test_the_errors_that_pass_are_transient_and_the_others_are_not() -> None:
     assert isinstance(of(sqlite3.SQLITE_READONLY_DBMOVED), AccessError)
     assert of(sqlite3.SQLITE_IOERR_FSYNC).applied is Applied.NO
     assert of(sqlite3.SQLITE_IOERR_FSYNC, committing=True).applied is Applied.MAYBE
-    assert isinstance(translated(sqlite3.ProgrammingError("… a closed database."), "d"), ClosedError)
+    assert isinstance(translate(sqlite3.ProgrammingError("… a closed database."), "d"), ClosedError)
 
 
 @pytest.mark.asyncio

@@ -33,7 +33,7 @@ from isthmus._query.order import BY_ID, cursor_position, sort_key, sort_records
 from isthmus._query.split import Pushdown
 from isthmus._record import Record
 from isthmus._values import new_version
-from isthmus.backends.memory.turn import Turn
+from isthmus.backends.memory.fair_lock import FairLock
 from isthmus.errors import (
     TransactionError,
     UnsupportedError,
@@ -104,7 +104,7 @@ class MemoryExecutor:
     ) -> list[Record | None]:
         """Return the records by id."""
         table = self._table(collection)
-        return [None if (kept := table.get(wanted)) is None else _given(kept) for wanted in ids]
+        return [None if (kept := table.get(wanted)) is None else _copy(kept) for wanted in ids]
 
     async def write(
         self, collection: str, kind: WriteKind, mutations: Sequence[Mutation], *, atomic: bool
@@ -124,10 +124,10 @@ class MemoryExecutor:
         """Return one page by judging and sorting all records."""
         if request.consistent:
             return self._from_snapshot(collection, request)
-        records = self._matching(collection, request)
-        return _page(records, request)
+        records = self._match(collection, request)
+        return _cut_page(records, request)
 
-    def _matching(self, collection: str, request: PageRequest) -> list[Record]:
+    def _match(self, collection: str, request: PageRequest) -> list[Record]:
         order = request.order or BY_ID
         records = [record for record in self._table(collection).values() if matches(request.where, record)]
         records = sort_records(records, order)
@@ -140,12 +140,12 @@ class MemoryExecutor:
     def _from_snapshot(self, collection: str, request: PageRequest) -> Page:
         if request.after is None:
             token = new_version()
-            self._snapshots[token] = _Snapshot(self._matching(collection, request)[request.offset :])
+            self._snapshots[token] = _Snapshot(self._match(collection, request)[request.offset :])
         else:
             token = request.after.token
         snapshot = self._snapshots[token]
         end = None if request.size is None else snapshot.at + request.size
-        records = [_given(record) for record in snapshot.records[snapshot.at : end]]
+        records = [_copy(record) for record in snapshot.records[snapshot.at : end]]
         snapshot.at += len(records)
         if snapshot.at < len(snapshot.records):
             return Page(records, After(token=token))
@@ -190,7 +190,7 @@ class MemoryExecutor:
         """Do nothing: a write is seen at once."""
 
 
-def _given(record: Record) -> Record:
+def _copy(record: Record) -> Record:
     """Return a stored record with data of its own, which its reader may change."""
     return Record.stored(
         record.id or "",
@@ -202,9 +202,9 @@ def _given(record: Record) -> Record:
     )
 
 
-def _page(records: list[Record], request: PageRequest) -> Page:
+def _cut_page(records: list[Record], request: PageRequest) -> Page:
     end = None if request.size is None else request.offset + request.size
-    chosen = [_given(record) for record in records[request.offset : end]]
+    chosen = [_copy(record) for record in records[request.offset : end]]
     more = end is not None and len(records) > end
     if request.order is None:
         return Page(chosen, After((chosen[-1].id,)) if more and chosen else None)
@@ -259,7 +259,7 @@ class MemoryBackend(MemoryExecutor):
     def __init__(self, config: MemoryConfig) -> None:
         super().__init__({}, {})
         self.default_collection = config.table
-        self._turn = Turn(config.timeout)
+        self._lock = FairLock(config.timeout)
 
     async def close(self) -> None:
         """Do nothing: the records go with the handle."""
@@ -270,7 +270,7 @@ class MemoryBackend(MemoryExecutor):
 
     async def drop(self, collection: str) -> None:
         """Forget a table."""
-        async with self._turn:
+        async with self._lock:
             self._tables.pop(collection, None)
 
     def stats(self) -> PoolStats:
@@ -285,18 +285,18 @@ class MemoryBackend(MemoryExecutor):
         self, collection: str, kind: WriteKind, mutations: Sequence[Mutation], *, atomic: bool
     ) -> list[ItemResult]:
         """Apply the changes when no transaction is open."""
-        async with self._turn:
+        async with self._lock:
             return await super().write(collection, kind, mutations, atomic=atomic)
 
     async def remove(self, collection: str, where: Predicate) -> int:
         """Delete when no transaction is open."""
-        async with self._turn:
+        async with self._lock:
             return await super().remove(collection, where)
 
     @contextlib.asynccontextmanager
     async def begin(self, options: TransactionOptions) -> AsyncIterator[MemoryTransaction]:
         """Run a transaction on a copy of the tables, one at a time unless it only reads."""
-        waiting: Callable[[], Any] = contextlib.nullcontext if options.read_only else lambda: self._turn
+        waiting: Callable[[], Any] = contextlib.nullcontext if options.read_only else lambda: self._lock
         async with waiting():
             tables = {name: dict(table) for name, table in self._tables.items()}
             transaction = _ReadOnly(tables, {}) if options.read_only else MemoryTransaction(tables, {})

@@ -37,12 +37,12 @@ from isthmus._query.split import Pushdown
 from isthmus._record import Record
 from isthmus._value import replace
 from isthmus.backends.sqlalchemy import CAPABILITIES
-from isthmus.backends.sqlalchemy.compile import compiled, pushdown
 from isthmus.backends.sqlalchemy.config import SQLAlchemyConfig
-from isthmus.backends.sqlalchemy.engine import EnginePool, begun, dialect_of, opened
-from isthmus.backends.sqlalchemy.errors import translated
-from isthmus.backends.sqlalchemy.table import id_of, key_of, table
-from isthmus.backends.sqlalchemy.writes import chunks, write
+from isthmus.backends.sqlalchemy.engine import EnginePool, begin_write, dialect_of, open_engine
+from isthmus.backends.sqlalchemy.errors import translate_errors
+from isthmus.backends.sqlalchemy.filter import compile_filter, pushdown
+from isthmus.backends.sqlalchemy.schema import id_of, key_of, table
+from isthmus.backends.sqlalchemy.write import chunks, write
 from isthmus.errors import ConfigError, SerializationError, TransactionError, UnexpectedError
 from sqlalchemy import Select, Table, delete, func, inspect, select, text
 
@@ -134,7 +134,7 @@ class _Executor:
         self, collection: str, request: PageRequest, beyond: str | None = None, source: Table | None = None
     ) -> Select[Any]:
         source = self._table(collection) if source is None else source
-        statement = select(source).where(compiled(request.where, source)).order_by(source.c.key)
+        statement = select(source).where(compile_filter(request.where, source)).order_by(source.c.key)
         if beyond is None and request.after is not None and request.after.position is not None:
             beyond = key_of(request.after.position[-1])
         elif beyond is None and request.offset:
@@ -147,7 +147,7 @@ class _Executor:
         """Count; only the whole table is exact here."""
         source = self._table(collection)
         async with self._connection(collection) as connection:
-            statement = select(func.count()).select_from(source).where(compiled(where, source))
+            statement = select(func.count()).select_from(source).where(compile_filter(where, source))
             return CountResult((await connection.execute(statement)).scalar_one())
 
     async def aggregate(self, collection: str, request: AggregateRequest) -> AggregateResult:
@@ -194,7 +194,7 @@ class _Transaction(_Executor):
             raise TransactionError("the server has undone this transaction; run it again")
         await self._backend.make_ready(collection, self._held)
         try:
-            with translated("in a transaction"):
+            with translate_errors("in a transaction"):
                 yield self._held
         except SerializationError:
             self.lost = True
@@ -206,23 +206,23 @@ class _Transaction(_Executor):
 
     async def ping(self) -> None:
         """Run SELECT 1."""
-        with translated("in a transaction"):
+        with translate_errors("in a transaction"):
             await self._held.execute(text("SELECT 1"))
 
     @contextlib.asynccontextmanager
     async def savepoint(self) -> AsyncIterator[None]:
         """Undo what was done since, if the block raises."""
-        with translated("at a savepoint"):
+        with translate_errors("at a savepoint"):
             nested = await self._held.begin_nested()
         try:
             yield
         except BaseException:
             # Shielded: half a rollback would leave the outer transaction with what was to be undone.
             if not self.lost and nested.is_active:
-                with translated("undoing a savepoint"):
+                with translate_errors("undoing a savepoint"):
                     await asyncio.shield(asyncio.ensure_future(nested.rollback()))
             raise
-        with translated("at a savepoint"):
+        with translate_errors("at a savepoint"):
             await nested.commit()
 
 
@@ -238,22 +238,22 @@ class SQLAlchemyBackend(_Executor):
         self.default_collection = config.table
         address = None if config.address is None else config.address.get_secret_value()
         key = ("sqlalchemy", secret_digest(address), id(config.engine), config.pool)
-        self._pools = LoopBound(key, self._opened)
+        self._pools = LoopBound(key, self._open_pool)
         self._ready: set[str] = set()
 
-    async def _opened(self) -> EnginePool:
-        return opened(self._config)
+    async def _open_pool(self) -> EnginePool:
+        return open_engine(self._config)
 
     @contextlib.asynccontextmanager
     async def _connection(self, collection: str, *, writes: bool = False) -> AsyncIterator[AsyncConnection]:
         engine = (await self._pools.pool()).engine
-        with translated("at the store"):
+        with translate_errors("at the store"):
             async with engine.connect() as connection:
                 if writes:
-                    await begun(connection)
+                    await begin_write(connection)
                 yield connection
                 if writes:
-                    with translated("while committing", commits=True):
+                    with translate_errors("while committing", commits=True):
                         await connection.commit()
 
     async def write(
@@ -272,7 +272,7 @@ class SQLAlchemyBackend(_Executor):
     async def open(self, collection: str) -> None:
         """Connect, and make the table if it is not there; a table of other columns is refused."""
         async with self._connection(collection, writes=True) as connection:
-            await self._made(collection, connection)
+            await self._create_table(collection, connection)
         self._ready.add(collection)
 
     async def ping(self) -> None:
@@ -285,12 +285,12 @@ class SQLAlchemyBackend(_Executor):
         if collection in self._ready:
             return
         if self._dialect == "sqlite":  # one writer at a time, and that is this transaction
-            with translated("opening"):
-                await self._made(collection, held)
+            with translate_errors("opening"):
+                await self._create_table(collection, held)
         else:  # MySQL and MariaDB commit what is open when a table is made
             await self.open(collection)
 
-    async def _made(self, collection: str, connection: AsyncConnection) -> None:
+    async def _create_table(self, collection: str, connection: AsyncConnection) -> None:
         source = self._table(collection)
         for _ in range(_REPEATS):
             columns = await connection.run_sync(functools.partial(_columns, name=collection))
@@ -331,17 +331,17 @@ class SQLAlchemyBackend(_Executor):
         """Run a transaction on a connection of its own; what the caller's block raises passes as it is."""
         engine = (await self._pools.pool()).engine
         async with contextlib.AsyncExitStack() as stack:
-            with translated("opening a transaction"):
+            with translate_errors("opening a transaction"):
                 connection = await stack.enter_async_context(engine.connect())
                 if options.isolation is not None:
                     await connection.execution_options(isolation_level=options.isolation.upper())
                 if not options.read_only:
-                    await begun(connection)
+                    await begin_write(connection)
             transaction = _Transaction(self, connection, read_only=options.read_only)
             yield transaction
             if transaction.lost:
                 raise SerializationError("the server has undone this transaction; run it again")
-            with translated("while committing", commits=True):
+            with translate_errors("while committing", commits=True):
                 await connection.commit()
 
     def stats(self) -> PoolStats:

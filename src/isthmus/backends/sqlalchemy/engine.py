@@ -51,7 +51,7 @@ def dialect_of(config: SQLAlchemyConfig) -> str:
         raise ConfigError("sqlalchemy: the address is no SQLAlchemy URL") from None
 
 
-def opened(config: SQLAlchemyConfig) -> EnginePool:
+def open_engine(config: SQLAlchemyConfig) -> EnginePool:
     """Return the application's engine, or one made for the address; connects to nothing yet."""
     if config.engine is not None:
         return EnginePool(config.engine, ours=False)
@@ -79,7 +79,7 @@ def opened(config: SQLAlchemyConfig) -> EnginePool:
         raise ConfigError(f"sqlalchemy: {error}") from None
 
 
-async def begun(connection: AsyncConnection) -> None:
+async def begin_write(connection: AsyncConnection) -> None:
     """Begin a transaction that will write.
 
     SQLAlchemy leaves the beginning to the driver. Python's sqlite3 begins with the first

@@ -39,7 +39,7 @@ _SQLITE_BUSY = (
 
 
 @contextlib.contextmanager
-def translated(what: str, *, commits: bool = False) -> Iterator[None]:
+def translate_errors(what: str, *, commits: bool = False) -> Iterator[None]:
     """Raise isthmus's error for one of SQLAlchemy's or its driver's, the cause chained.
 
     Until the commit is sent nothing is done, so that only a lost answer to it leaves doubt.
@@ -48,12 +48,12 @@ def translated(what: str, *, commits: bool = False) -> Iterator[None]:
         yield
     # Drivers raise classes of their own that SQLAlchemy does not wrap, above all while connecting.
     except Exception as error:
-        if not _foreign(error):
+        if not _is_foreign(error):
             raise
-        raise translation(error, what, commits=commits) from error
+        raise translate(error, what, commits=commits) from error
 
 
-def _foreign(error: Exception) -> bool:
+def _is_foreign(error: Exception) -> bool:
     """Return whether an error comes from SQLAlchemy, a driver or the network, and not from our own code."""
     if isinstance(error, IsthmusError):  # some of ours are an OSError, too
         return False
@@ -62,7 +62,7 @@ def _foreign(error: Exception) -> bool:
     return type(error).__module__.partition(".")[0] not in {"builtins", "isthmus"}
 
 
-def translation(error: BaseException, what: str, *, commits: bool = False) -> IsthmusError:
+def translate(error: BaseException, what: str, *, commits: bool = False) -> IsthmusError:
     """Return isthmus's error for one of SQLAlchemy's, a driver's or the operating system's."""
     said = f"{what}: {_first_line(error.orig if isinstance(error, exc.DBAPIError) else error)}"
     lost = Applied.MAYBE if commits else Applied.NO

@@ -18,32 +18,32 @@ from isthmus._index_annotation import Declarations
 from isthmus._path import Path
 from isthmus._query.order import cursor_position
 from isthmus.backends.sqlite.config import SQLiteConfig
-from isthmus.backends.sqlite.pool import Memory, Pool
+from isthmus.backends.sqlite.executor import SQLiteExecutor, Work, read_header
+from isthmus.backends.sqlite.pool import MemoryDatabase, Pool
 from isthmus.backends.sqlite.schema import (
     Table,
     check_name,
     collection_names,
+    create_table,
     drop_table,
+    find_table,
     index_paths,
-    known_table,
-    make_table,
 )
-from isthmus.backends.sqlite.session import Session
-from isthmus.backends.sqlite.transaction import Transaction, read_transaction, write_transaction
-from isthmus.backends.sqlite.verbs import Verbs, Work, read_header
+from isthmus.backends.sqlite.session import SQLiteSession
+from isthmus.backends.sqlite.transaction import SQLiteTransaction, read_transaction, write_transaction
 from isthmus.errors import ConfigError, UnexpectedError, UnsupportedError
 
 T = TypeVar("T")
 
 
-class SQLiteBackend(Verbs):
+class SQLiteBackend(SQLiteExecutor):
     """An executor over a file, or over memory that lives as long as this object is open."""
 
     name = "sqlite"
 
     def __init__(self, config: SQLiteConfig) -> None:
         self._config = config
-        self._memory = Memory() if config.in_memory else None
+        self._memory = MemoryDatabase() if config.in_memory else None
         self._declared: dict[str, tuple[Path, ...]] = {
             name: index_paths(config.indexes_of(name)) for name in (config.table, *config.collections)
         }
@@ -87,24 +87,22 @@ class SQLiteBackend(Verbs):
     async def ping(self) -> None:
         """Read the file's header."""
         pool = await self._pool()
-        await pool.readers.run(lambda session: session.reading(read_header))
+        await pool.readers.run(lambda session: session.read(read_header))
 
     async def collections(self) -> list[str]:
         """Return the names of the collections in the file."""
         pool = await self._pool()
-        return await pool.readers.run(
-            lambda session: session.reading(lambda s: collection_names(s.connection))
-        )
+        return await pool.readers.run(lambda session: session.read(lambda s: collection_names(s.connection)))
 
     async def drop(self, collection: str) -> None:
         """Drop a collection's table."""
         pool = await self._pool()
 
-        def dropped(session: Session) -> None:
+        def dropped(session: SQLiteSession) -> None:
             drop_table(session.connection, self._config.path, collection)
 
         async with pool.making:
-            await pool.writer.run(lambda session: session.writing(dropped))
+            await pool.writer.run(lambda session: session.write(dropped))
             pool.tables.pop(collection, None)
 
     def stats(self) -> PoolStats:
@@ -128,33 +126,35 @@ class SQLiteBackend(Verbs):
             check_name(collection)
             if self._config.create_table == "never":
                 table = await pool.readers.run(
-                    lambda session: session.reading(lambda s: self._present(s, collection))
+                    lambda session: session.read(lambda s: self._require_table(s, collection))
                 )
             else:
                 table = await pool.writer.run(
-                    lambda session: session.writing(lambda s: self._made(s, collection))
+                    lambda session: session.write(lambda s: self._create_table(s, collection))
                 )
             pool.tables[collection] = table
             return table
 
-    def _present(self, session: Session, collection: str) -> Table:
-        table = known_table(session.connection, self._config.path, collection)
+    def _require_table(self, session: SQLiteSession, collection: str) -> Table:
+        table = find_table(session.connection, self._config.path, collection)
         if table is None:
             raise ConfigError(
                 f"{self._config.path}: has no collection {collection!r}, and create_table is 'never'"
             )
         return table
 
-    def _made(self, session: Session, collection: str) -> Table:
-        return make_table(
+    def _create_table(self, session: SQLiteSession, collection: str) -> Table:
+        return create_table(
             session.connection, self._config.path, collection, self._declared.get(collection, ())
         )
 
-    def table_within(self, session: Session, collection: str) -> Table:
+    def table_within(self, session: SQLiteSession, collection: str) -> Table:
         """Return the collection's table inside a transaction that holds the writer."""
         check_name(collection)
         present = self._config.create_table == "never"
-        return self._present(session, collection) if present else self._made(session, collection)
+        return (
+            self._require_table(session, collection) if present else self._create_table(session, collection)
+        )
 
     async def table_outside(self, collection: str) -> Table:
         """Return the collection's table, made outside of any transaction."""
@@ -162,12 +162,12 @@ class SQLiteBackend(Verbs):
 
     # Where jobs run
 
-    async def _reading(self, collection: str, work: Work[T], *, one_state: bool = False) -> T:
+    async def _run_read(self, collection: str, work: Work[T], *, one_state: bool = False) -> T:
         pool = await self._pool()
         table = await self._table(pool, collection)
 
-        def job(session: Session) -> T:
-            run = session.snapshot if one_state else session.reading
+        def job(session: SQLiteSession) -> T:
+            run = session.snapshot if one_state else session.read
             return run(lambda s: work(s, table))
 
         try:
@@ -176,11 +176,11 @@ class SQLiteBackend(Verbs):
             pool.tables.pop(collection, None)  # another program may have dropped the table
             raise
 
-    async def _writing(self, collection: str, work: Work[T], *, undo: bool) -> T:
+    async def _run_write(self, collection: str, work: Work[T], *, undo: bool) -> T:
         pool = await self._pool()
         table = await self._table(pool, collection)
         try:
-            return await pool.writer.run(lambda session: session.writing(lambda s: work(s, table)))
+            return await pool.writer.run(lambda session: session.write(lambda s: work(s, table)))
         except UnexpectedError:
             pool.tables.pop(collection, None)
             raise
@@ -194,12 +194,12 @@ class SQLiteBackend(Verbs):
         pool = await self._pool()
         await self._table(pool, collection)
         if request.after is not None and request.after.token is not None:
-            snapshot = pool.held_snapshot(request.after.token)
+            snapshot = pool.get_snapshot(request.after.token)
         else:
             snapshot = await pool.snapshot()
         page = None
         try:
-            page = await read_transaction(self, snapshot.lane).fetch(collection, request)
+            page = await read_transaction(self, snapshot.thread).fetch(collection, request)
         finally:
             if page is None or page.after is None:
                 await snapshot.end()
@@ -216,7 +216,7 @@ class SQLiteBackend(Verbs):
 
     # Transactions
 
-    def begin(self, options: TransactionOptions) -> AbstractAsyncContextManager[Transaction]:
+    def begin(self, options: TransactionOptions) -> AbstractAsyncContextManager[SQLiteTransaction]:
         """Open a transaction; it waits for its turn as the writer unless it only reads."""
         if options.isolation not in (None, *self.capabilities.isolation):
             raise UnsupportedError(
@@ -226,11 +226,11 @@ class SQLiteBackend(Verbs):
         return self._read_only() if options.read_only else self._read_write()
 
     @asynccontextmanager
-    async def _read_only(self) -> AsyncIterator[Transaction]:
+    async def _read_only(self) -> AsyncIterator[SQLiteTransaction]:
         pool = await self._pool()
         await self._table(pool, self._config.table)
         snapshot = await pool.snapshot()
-        transaction = read_transaction(self, snapshot.lane)
+        transaction = read_transaction(self, snapshot.thread)
         try:
             yield transaction
         finally:
@@ -238,8 +238,8 @@ class SQLiteBackend(Verbs):
             await snapshot.end()
 
     @asynccontextmanager
-    async def _read_write(self) -> AsyncIterator[Transaction]:
+    async def _read_write(self) -> AsyncIterator[SQLiteTransaction]:
         pool = await self._pool()
-        lane = await pool.writer.acquire()
-        async with write_transaction(self, lane, lambda: pool.writer.release(lane)) as transaction:
+        thread = await pool.writer.acquire()
+        async with write_transaction(self, thread, lambda: pool.writer.release(thread)) as transaction:
             yield transaction

@@ -21,7 +21,7 @@ BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _Make = Callable[[str, str], IsthmusError]
 
 
-def primary(error: BaseException) -> int | None:
+def primary_code(error: BaseException) -> int | None:
     """Return the primary result code of a driver error; extended codes hold it in their low byte."""
     code = getattr(error, "sqlite_errorcode", None)
     return None if code is None else code & 0xFF
@@ -29,22 +29,22 @@ def primary(error: BaseException) -> int | None:
 
 def is_busy(error: BaseException) -> bool:
     """Return whether another connection holds a lock that will pass."""
-    return primary(error) in BUSY
+    return primary_code(error) in BUSY
 
 
 def is_interrupt(error: BaseException) -> bool:
     """Return whether the statement was stopped by us."""
-    return primary(error) == sqlite3.SQLITE_INTERRUPT
+    return primary_code(error) == sqlite3.SQLITE_INTERRUPT
 
 
-def translated(error: Exception, path: str, *, committing: bool = False) -> IsthmusError:
+def translate(error: Exception, path: str, *, committing: bool = False) -> IsthmusError:
     """Return the isthmus error for what the driver raised.
 
     `committing` says that the error came from COMMIT: after an I/O error there nobody knows.
     """
     if isinstance(error, IsthmusError):
         return error
-    code = primary(error)
+    code = primary_code(error)
     if code is None:
         return _without_code(error, path)
     make = _BY_CODE.get(code, _unexpected)

@@ -14,23 +14,23 @@ import orjson
 
 from isthmus._path import Path, Root
 from isthmus._query.order import BOOL, NUMBER, OBJECT, TEXT
-from isthmus.backends.sqlite.statement import Binder, literal
+from isthmus.backends.sqlite.statement import Binder, quote_text
 
 # json_type's word for a value, to the SQL that judges such a value.
-Cases: TypeAlias = Mapping[str, str]
+CasesByType: TypeAlias = Mapping[str, str]
 # Given a JSON text in SQL and the keys that are left, the SQL that judges it by one of our functions.
 ByFunction: TypeAlias = Callable[[str, tuple[str, ...]], str]
 
 # The brackets of `_query.order`, and two more for an index: nothing there, and a list on the way.
-NOTHING, LISTED = 4, 5
-BRACKETS = {
+NOTHING, LIST = 4, 5
+TYPE_RANKS = {
     "integer": NUMBER,
     "real": NUMBER,
     "text": TEXT,
     "true": BOOL,
     "false": BOOL,
     "object": OBJECT,
-    "array": LISTED,
+    "array": LIST,
 }
 _COLUMNS = {Root.DATA: "data", Root.METADATA: "metadata"}
 
@@ -118,7 +118,7 @@ class JSONField:
         """Return the path of the first `depth` keys: bound, or as a literal where an index has it."""
         path = json_path(self.keys[:depth])
         assert path is not None
-        return literal(path) if binder is None else binder.value(path)
+        return quote_text(path) if binder is None else binder.value(path)
 
     def kind(self, binder: Binder | None, depth: int | None = None) -> str:
         """Return the SQL of the type at the path, or at its first keys."""
@@ -130,26 +130,28 @@ class JSONField:
         depth = len(self.keys) if depth is None else depth
         return f"json_extract({self.column}, {self.place(depth, binder)})"
 
-    def index_bracket(self) -> str:
+    def index_type_rank(self) -> str:
         """Return the index expression of the type's place; one of `BRACKETS`, or `NOTHING`."""
-        whens = " ".join(f"WHEN '{kind}' THEN {bracket}" for kind, bracket in BRACKETS.items())
-        return f"CASE {self.kind(None)} {whens} ELSE {self._listed_before(None)} END"
+        whens = " ".join(f"WHEN '{kind}' THEN {type_rank}" for kind, type_rank in TYPE_RANKS.items())
+        return f"CASE {self.kind(None)} {whens} ELSE {self._list_before(None)} END"
 
-    def index_value(self) -> str:
+    def index_scalar(self) -> str:
         """Return the index expression of a scalar."""
         return (
             f"CASE WHEN {self.kind(None)} IN ('integer', 'real', 'text', 'true', 'false')"
             f" THEN {self.at(None)} END"
         )
 
-    def _listed_before(self, binder: Binder | None) -> str:
+    def _list_before(self, binder: Binder | None) -> str:
         depths = range(1, len(self.keys))
         if not depths:
             return str(NOTHING)
-        whens = " ".join(f"WHEN {self.kind(binder, depth)} THEN {LISTED}" for depth in depths)
+        whens = " ".join(f"WHEN {self.kind(binder, depth)} THEN {LIST}" for depth in depths)
         return f"CASE 'array' {whens} ELSE {NOTHING} END"
 
-    def chosen(self, cases: Cases, by_function: ByFunction | None, binder: Binder, otherwise: str) -> str:
+    def by_type(
+        self, cases: CasesByType, by_function: ByFunction | None, binder: Binder, otherwise: str
+    ) -> str:
         """Return SQL that takes the case of the type at the path.
 
         Lists, at the path or on the way to it, go to `by_function`. CASE is what SQLite

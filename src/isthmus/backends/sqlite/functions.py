@@ -26,7 +26,7 @@ class Functions:
         for name, arguments, function in (
             ("isthmus_text", 2, self._text),
             ("isthmus_json", 2, self._json),
-            ("isthmus_bracket", 2, self._bracket),
+            ("isthmus_bracket", 2, self._type_rank),
             ("isthmus_value", 2, self._value),
             ("isthmus_record", 7, self._record),
         ):
@@ -46,15 +46,15 @@ class Functions:
         """Judge a list, an object or a whole record, given as JSON."""
         return int(isinstance(value, str) and bool(self._tests[number](orjson.loads(value))))
 
-    def _bracket(self, number: int, value: Any) -> int:
+    def _type_rank(self, number: int, value: Any) -> int:
         """Return the type's place of the value that a list sorts by."""
-        return self._sorted_by(number, value)[0]
+        return self._sort_value(number, value)[0]
 
     def _value(self, number: int, value: Any) -> Any:
         """Return the value that a list sorts by; None for none and for an object."""
-        return self._sorted_by(number, value)[1]
+        return self._sort_value(number, value)[1]
 
-    def _sorted_by(self, number: int, value: Any) -> SortValue:
+    def _sort_value(self, number: int, value: Any) -> SortValue:
         if not isinstance(value, str):
             return (NONE, None)
         if self._asked != (number, value):  # asked twice for each row

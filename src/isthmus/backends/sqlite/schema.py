@@ -11,7 +11,7 @@ import orjson
 
 from isthmus._path import Path, Root, parse_path
 from isthmus.backends.sqlite.fields import JSONField, field_of
-from isthmus.backends.sqlite.statement import quoted
+from isthmus.backends.sqlite.statement import quote_name
 from isthmus.errors import ConfigError, IsthmusError, UsageError
 
 FORMAT = 1
@@ -51,16 +51,16 @@ def check_format(connection: sqlite3.Connection, path: str) -> None:
     application = connection.execute("PRAGMA application_id").fetchone()[0]
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if application == APPLICATION_ID and version > FORMAT:
-        raise _newer(path, version)
+        raise _newer_format(path, version)
 
 
-def _newer(path: str, version: int) -> IsthmusError:
+def _newer_format(path: str, version: int) -> IsthmusError:
     return ConfigError(
         f"{path}: was written in format {version} by a newer isthmus; this one knows {FORMAT}: upgrade it"
     )
 
 
-def known_table(connection: sqlite3.Connection, path: str, name: str) -> Table | None:
+def find_table(connection: sqlite3.Connection, path: str, name: str) -> Table | None:
     """Return a collection that is there, or None."""
     if not _exists(connection, CATALOG):
         return None
@@ -69,7 +69,7 @@ def known_table(connection: sqlite3.Connection, path: str, name: str) -> Table |
     ).fetchall()
     for stored, version, indexes in rows:
         if version > FORMAT:
-            raise _newer(path, version)
+            raise _newer_format(path, version)
         if stored != name:
             raise ConfigError(
                 f"{path}: collection {name!r} is taken for {stored!r}: SQLite ignores the case of names"
@@ -88,21 +88,21 @@ def _exists(connection: sqlite3.Connection, name: str) -> bool:
     return found.fetchone() is not None
 
 
-def make_table(connection: sqlite3.Connection, path: str, name: str, indexes: tuple[Path, ...]) -> Table:
+def create_table(connection: sqlite3.Connection, path: str, name: str, indexes: tuple[Path, ...]) -> Table:
     """Make a collection's table and indexes where they are missing, in the transaction that is open."""
-    _mark(connection)
-    present = known_table(connection, path, name)
+    _mark_file(connection)
+    present = find_table(connection, path, name)
     if present is None:
         _refuse_foreign(connection, path, name)
         connection.execute(
-            f"CREATE TABLE IF NOT EXISTS {quoted(name)} ("
+            f"CREATE TABLE IF NOT EXISTS {quote_name(name)} ("
             "id TEXT PRIMARY KEY NOT NULL, data TEXT NOT NULL, metadata TEXT NOT NULL,"
             " version INTEGER NOT NULL, created_at INTEGER NOT NULL, updated_at INTEGER NOT NULL)"
         )
         present = Table(name)
     missing = [index for index in indexes if index not in present.indexed]
     for index in missing:
-        _make_index(connection, name, index)
+        _create_index(connection, name, index)
     table = Table(name, present.indexed | frozenset(missing))
     paths = sorted((index.root.value, index.keys) for index in table.indexed)
     connection.execute(
@@ -115,12 +115,12 @@ def make_table(connection: sqlite3.Connection, path: str, name: str, indexes: tu
 
 def drop_table(connection: sqlite3.Connection, path: str, name: str) -> None:
     """Drop a collection's table with its indexes, if it is there, in the transaction that is open."""
-    if known_table(connection, path, name) is not None:
-        connection.execute(f"DROP TABLE {quoted(name)}")
+    if find_table(connection, path, name) is not None:
+        connection.execute(f"DROP TABLE {quote_name(name)}")
         connection.execute(f"DELETE FROM {CATALOG} WHERE name = ?1", (name,))
 
 
-def _mark(connection: sqlite3.Connection) -> None:
+def _mark_file(connection: sqlite3.Connection) -> None:
     if _exists(connection, CATALOG):
         return
     if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
@@ -134,7 +134,7 @@ def _mark(connection: sqlite3.Connection) -> None:
 
 
 def _refuse_foreign(connection: sqlite3.Connection, path: str, name: str) -> None:
-    columns = [row[1] for row in connection.execute(f"PRAGMA table_info({quoted(name)})")]
+    columns = [row[1] for row in connection.execute(f"PRAGMA table_info({quote_name(name)})")]
     if columns and columns != _COLUMNS:
         raise ConfigError(f"{path}: table {name!r} was not made by isthmus; choose another `table`")
 
@@ -158,7 +158,7 @@ def index_name(table: str, path: Path) -> str:
     return name
 
 
-def _make_index(connection: sqlite3.Connection, table: str, path: Path) -> None:
+def _create_index(connection: sqlite3.Connection, table: str, path: Path) -> None:
     """Make the index that serves filters and sorts on a path.
 
     One index on (type's place, scalar, id), of built-in functions only: any program can write to
@@ -167,8 +167,8 @@ def _make_index(connection: sqlite3.Connection, table: str, path: Path) -> None:
     field = field_of(path, frozenset())
     assert isinstance(field, JSONField)
     connection.execute(
-        f"CREATE INDEX IF NOT EXISTS {quoted(index_name(table, path))} ON {quoted(table)}"
-        f" ({field.index_bracket()}, {field.index_value()}, id)"
+        f"CREATE INDEX IF NOT EXISTS {quote_name(index_name(table, path))} ON {quote_name(table)}"
+        f" ({field.index_type_rank()}, {field.index_scalar()}, id)"
     )
 
 

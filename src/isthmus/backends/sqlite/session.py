@@ -7,17 +7,17 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from isthmus.backends.sqlite.errors import is_busy, is_interrupt, translated
+from isthmus.backends.sqlite.errors import is_busy, is_interrupt, translate
 from isthmus.backends.sqlite.functions import Functions
 from isthmus.backends.sqlite.statement import Statement
 from isthmus.errors import IsthmusError, TransactionError, UnavailableError
 
 if TYPE_CHECKING:
-    from isthmus.backends.sqlite.lane import Job
+    from isthmus.backends.sqlite.connection_thread import ThreadJob
 
 T = TypeVar("T")
 # How long SQLite itself waits for a lock before we look whether anybody still wants it.
-_PATIENCE = 0.1
+_BUSY_SLICE = 0.1
 # Steps of SQLite's machine between two looks; about a millisecond.
 _STEPS = 100_000
 
@@ -26,19 +26,19 @@ class Stopped(Exception):
     """The job's caller is gone."""
 
 
-class Session:
+class SQLiteSession:
     """A connection, used by its lane's thread only (but for `interrupt`)."""
 
     def __init__(self, connection: sqlite3.Connection, label: str, busy_timeout: float) -> None:
         self.connection = connection
         self.label = label
-        self.job: Job | None = None
+        self.job: ThreadJob | None = None
         self.reopens = True
         """Whether a new connection finds what this one has."""
         self._busy_timeout = busy_timeout
         self._functions = Functions(connection)
         connection.set_progress_handler(self._stop, _STEPS)
-        connection.execute(f"PRAGMA busy_timeout = {int(min(_PATIENCE, busy_timeout) * 1000)}")
+        connection.execute(f"PRAGMA busy_timeout = {int(min(_BUSY_SLICE, busy_timeout) * 1000)}")
 
     def interrupt(self) -> None:
         """Stop the statement that runs; from any thread, while the session is open."""
@@ -75,7 +75,7 @@ class Session:
         """Run a statement that calls none of our functions."""
         return self.connection.execute(text, args)
 
-    def patiently(self, action: Callable[[], T]) -> T:
+    def retry_busy(self, action: Callable[[], T]) -> T:
         """Repeat an action while another process holds the lock, until `busy_timeout`."""
         end = time.monotonic() + self._busy_timeout
         while True:
@@ -87,14 +87,14 @@ class Session:
             self.check()
             time.sleep(0.001)  # a lock inside this process is refused at once, without SQLite's own waiting
 
-    def reading(self, work: Callable[[Session], T]) -> T:
+    def read(self, work: Callable[[SQLiteSession], T]) -> T:
         """Run one query outside of a transaction."""
         try:
-            return self.patiently(lambda: work(self))
+            return self.retry_busy(lambda: work(self))
         except (sqlite3.Error, MemoryError, OverflowError) as error:
             raise self.failure(error) from error
 
-    def snapshot(self, work: Callable[[Session], T]) -> T:
+    def snapshot(self, work: Callable[[SQLiteSession], T]) -> T:
         """Run several queries that see one state."""
 
         def action() -> T:
@@ -104,9 +104,9 @@ class Session:
             finally:
                 self.rollback()
 
-        return self.reading(lambda _: action())
+        return self.read(lambda _: action())
 
-    def writing(self, work: Callable[[Session], T]) -> T:
+    def write(self, work: Callable[[SQLiteSession], T]) -> T:
         """Run changes in a transaction of their own: all of them are durable on return, or none."""
         committing = False
         try:
@@ -125,11 +125,11 @@ class Session:
 
     def begin(self) -> None:
         """Begin a transaction that may write."""
-        self.patiently(lambda: self.connection.execute("BEGIN IMMEDIATE"))
+        self.retry_busy(lambda: self.connection.execute("BEGIN IMMEDIATE"))
 
     def commit(self) -> None:
         """Commit; on an error the transaction may still be open."""
-        self.patiently(lambda: self.connection.execute("COMMIT"))
+        self.retry_busy(lambda: self.connection.execute("COMMIT"))
 
     def rollback(self) -> None:
         """Undo what was not committed, if anything."""
@@ -137,7 +137,7 @@ class Session:
         if self.connection.in_transaction:
             self.connection.execute("ROLLBACK")
 
-    def within(self, work: Callable[[Session], T], *, undo: bool) -> T:
+    def run_part(self, work: Callable[[SQLiteSession], T], *, undo: bool) -> T:
         """Run part of a transaction that is open; with `undo`, its changes go if it fails."""
         if not self.connection.in_transaction:
             raise TransactionError("the transaction was rolled back by an earlier failure")
@@ -161,4 +161,4 @@ class Session:
         """Return the isthmus error of a driver's."""
         if is_interrupt(error) and self.job is not None and self.job.cancelled:
             return UnavailableError("stopped: the caller was cancelled")
-        return translated(error, self.label, committing=committing)
+        return translate(error, self.label, committing=committing)

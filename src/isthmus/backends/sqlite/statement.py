@@ -20,7 +20,7 @@ class Statement:
     args: tuple[Any, ...] = ()
     tests: tuple[Test, ...] = ()
 
-    def prefixed(self, words: str) -> Statement:
+    def with_prefix(self, words: str) -> Statement:
         """Return the statement with words before it, such as EXPLAIN."""
         return Statement(words + self.text, self.args, self.tests)
 
@@ -61,11 +61,11 @@ class Binder:
         return Statement(text, tuple(self._args), tuple(self._tests))
 
 
-def quoted(name: str) -> str:
+def quote_name(name: str) -> str:
     """Return a table's or index's name as SQL; the only place where a name becomes text."""
     return '"' + name.replace('"', '""') + '"'
 
 
-def literal(text: str) -> str:
+def quote_text(text: str) -> str:
     """Return text as a SQL literal; for index expressions, where nothing can be bound."""
     return "'" + text.replace("'", "''") + "'"

@@ -10,8 +10,8 @@ from isthmus._query.ast import SortKey
 from isthmus._query.lookup import values_in
 from isthmus._query.order import NONE, NUMBER, OBJECT, TEXT, Position, is_id, sort_value
 from isthmus.backends.sqlite.fields import (
-    BRACKETS,
-    LISTED,
+    LIST,
+    TYPE_RANKS,
     AttributeField,
     JSONField,
     NoField,
@@ -27,10 +27,10 @@ _BEFORE, _AFTER = -1, 9
 
 
 @dataclass(frozen=True, slots=True)
-class Key:
+class OrderKey:
     """One sort key in SQL: the type's place (None: always text) and the value."""
 
-    bracket: str | None
+    type_rank: str | None
     value: str
     descending: bool
     none: int
@@ -43,18 +43,18 @@ class Key:
 
     def terms(self) -> list[str]:
         """Return the ORDER BY terms."""
-        terms = [] if self.bracket is None else [self.bracket + self.direction]
+        terms = [] if self.type_rank is None else [self.type_rank + self.direction]
         return [*terms, self.value + self.direction]
 
-    def place(self, bracket: int) -> int:
+    def place(self, type_rank: int) -> int:
         """Return where a bracket of a position stands here."""
-        return self.none if bracket == NONE else bracket
+        return self.none if type_rank == NONE else type_rank
 
     def steps(self, at: tuple[int, Any], binder: Binder) -> list[Step]:
         """Return the comparisons with a position's value for this key, the most significant first."""
-        bracket, value = at
+        type_rank, value = at
         sign = "<" if self.descending else ">"
-        steps = [] if self.bracket is None else [(self.bracket, sign, str(self.place(bracket)))]
+        steps = [] if self.type_rank is None else [(self.type_rank, sign, str(self.place(type_rank)))]
         if value is not None:
             steps.append((self.value, sign, binder.value(int(value) if isinstance(value, bool) else value)))
         return steps
@@ -92,46 +92,49 @@ class Ordering:
             ways.append(" AND ".join([*same, f"{value} {sign} {bound}"]))
         return "(" + " OR ".join(ways) + ")" if ways else "0"
 
-    def _key(self, key: SortKey) -> Key:
+    def _key(self, key: SortKey) -> OrderKey:
         none = _BEFORE if key.nulls_first != key.descending else _AFTER
         field = field_of(key.path, self._indexed)
         match field:
             case AttributeField(value):
-                return Key(None, value, key.descending, none)
+                return OrderKey(None, value, key.descending, none)
             case NoField():
-                return Key(None, "NULL", key.descending, none)
+                return OrderKey(None, "NULL", key.descending, none)
             case OpaqueField(column, keys):
-                bracket, value = self._best(column, keys, key, none)
+                type_rank, value = self._by_function(column, keys, key, none)
             case JSONField():
-                bracket, value = self._chosen(field, key, none)
+                type_rank, value = self._scalar_or_list(field, key, none)
             case _:
                 assert_never(field)
-        return Key(bracket, value, key.descending, none)
+        return OrderKey(type_rank, value, key.descending, none)
 
-    def _best(self, json: str, keys: tuple[str, ...], key: SortKey, none: int) -> tuple[str, str]:
+    def _by_function(self, json: str, keys: tuple[str, ...], key: SortKey, none: int) -> tuple[str, str]:
         largest = key.descending
         test = self._binder.test(lambda value: sort_value(values_in(value, keys), largest=largest))
-        bracket = f"isthmus_bracket({test}, {json})"
-        return f"CASE {bracket} WHEN {NONE} THEN {none} ELSE {bracket} END", f"isthmus_value({test}, {json})"
+        type_rank = f"isthmus_bracket({test}, {json})"
+        return (
+            f"CASE {type_rank} WHEN {NONE} THEN {none} ELSE {type_rank} END",
+            f"isthmus_value({test}, {json})",
+        )
 
-    def _chosen(self, field: JSONField, key: SortKey, none: int) -> tuple[str, str]:
+    def _scalar_or_list(self, field: JSONField, key: SortKey, none: int) -> tuple[str, str]:
         calls: dict[tuple[str, tuple[str, ...]], tuple[str, str]] = {}
 
         def best(json: str, keys: tuple[str, ...]) -> tuple[str, str]:
             if (json, keys) not in calls:
-                calls[json, keys] = self._best(json, keys, key, none)
+                calls[json, keys] = self._by_function(json, keys, key, none)
             return calls[json, keys]
 
-        places = {kind: str(place) for kind, place in BRACKETS.items() if place != LISTED}
+        places = {kind: str(place) for kind, place in TYPE_RANKS.items() if place != LIST}
         x = field.at(self._binder)
         values = dict.fromkeys(("integer", "real", "text", "true", "false"), x)
         return (
-            field.chosen(places, lambda json, keys: best(json, keys)[0], self._binder, str(none)),
-            field.chosen(values, lambda json, keys: best(json, keys)[1], self._binder, "NULL"),
+            field.by_type(places, lambda json, keys: best(json, keys)[0], self._binder, str(none)),
+            field.by_type(values, lambda json, keys: best(json, keys)[1], self._binder, "NULL"),
         )
 
 
-def arm_brackets(key: SortKey) -> list[int]:
+def arm_ranks(key: SortKey) -> list[int]:
     """Return the types' places in the order of a sort key, for arms that an index serves."""
     ascending = [0, NUMBER, TEXT, OBJECT]
     return ascending[::-1] if key.descending else ascending

@@ -16,23 +16,23 @@ from typing import TYPE_CHECKING
 from isthmus.errors import UsageError
 
 if TYPE_CHECKING:
-    from isthmus.backends.sqlite.lane import Lane
+    from isthmus.backends.sqlite.connection_thread import ConnectionThread
 
 # How long a fork waits for the statements that run.
-_PATIENCE = 5.0
-_lanes: weakref.WeakSet[Lane] = weakref.WeakSet()
-_held: list[Lane] = []
-_carried: set[str] = set()
+_MAX_WAIT = 5.0
+_threads: weakref.WeakSet[ConnectionThread] = weakref.WeakSet()
+_paused: list[ConnectionThread] = []
+_inherited: set[str] = set()
 
 
-def watch(lane: Lane) -> None:
+def watch(thread: ConnectionThread) -> None:
     """Close a lane's connection before each fork of this process."""
-    _lanes.add(lane)
+    _threads.add(thread)
 
 
 def check(label: str) -> None:
     """Raise `UsageError` in a child that inherited an open transaction on this file."""
-    if label in _carried:
+    if label in _inherited:
         raise UsageError(
             f"{label}: this process was forked while a transaction or a consistent stream was open on the"
             " file, and SQLite cannot open it here safely; fork when none is open, or use spawn"
@@ -40,27 +40,27 @@ def check(label: str) -> None:
 
 
 def _before() -> None:
-    end = time.monotonic() + _PATIENCE
-    for lane in list(_lanes):
+    end = time.monotonic() + _MAX_WAIT
+    for thread in list(_threads):
         # Until the fork is over the lanes take up no job.
-        lane.pause(max(0.0, end - time.monotonic()))
-        _held.append(lane)
+        thread.pause(max(0.0, end - time.monotonic()))
+        _paused.append(thread)
 
 
 def _after_in_parent() -> None:
-    while _held:
-        _held.pop().resume()
+    while _paused:
+        _paused.pop().resume()
 
 
 def _after_in_child() -> None:
     # The threads of the lanes are the parent's; pools are made anew here.
-    _carried.update(label for lane in _held if (label := lane.open_label()) is not None)
-    _orphans.extend(_held)
-    _held.clear()
-    _lanes.clear()
+    _inherited.update(label for thread in _paused if (label := thread.open_label()) is not None)
+    _orphans.extend(_paused)
+    _paused.clear()
+    _threads.clear()
 
 
 # Connections that could not be closed: kept, lest their finalizers touch the parent's files.
-_orphans: list[Lane] = []
+_orphans: list[ConnectionThread] = []
 
 os.register_at_fork(before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child)

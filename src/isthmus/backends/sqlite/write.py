@@ -14,8 +14,8 @@ from isthmus._core.executor import ItemResult, Mutation, WriteKind
 from isthmus._core.mutation_batch import MutationBatch
 from isthmus._values import new_version
 from isthmus.backends.sqlite.schema import Table
-from isthmus.backends.sqlite.session import Session
-from isthmus.backends.sqlite.statement import quoted
+from isthmus.backends.sqlite.session import SQLiteSession
+from isthmus.backends.sqlite.statement import quote_name
 from isthmus.errors import AlreadyExistsError, ConflictError, InvalidRecordError, IsthmusError, NotFoundError
 
 # How often a long batch looks whether its caller is still there.
@@ -31,7 +31,7 @@ class NothingWrittenError(Exception):
 
 
 def write(
-    session: Session, table: Table, kind: WriteKind, mutations: Sequence[Mutation], *, atomic: bool
+    session: SQLiteSession, table: Table, kind: WriteKind, mutations: Sequence[Mutation], *, atomic: bool
 ) -> list[ItemResult]:
     """Return one result for each change; raises `NothingWrittenError` if an atomic batch failed."""
     whole = _WHOLE.get(kind) if atomic and len(mutations) > 1 else None
@@ -74,7 +74,7 @@ def _now() -> int:
 
 
 def _rows(
-    session: Session, mutations: MutationBatch, versions: Iterable[int]
+    session: SQLiteSession, mutations: MutationBatch, versions: Iterable[int]
 ) -> Iterator[tuple[object, ...]]:
     """Yield rows to insert, each encoded when SQLite asks for it, so that memory stays flat."""
     now = _now()
@@ -92,8 +92,8 @@ def _versions(mutations: MutationBatch) -> range:
     return range(first, first + len(mutations))
 
 
-def _create_all(session: Session, table: Table, mutations: MutationBatch) -> list[ItemResult]:
-    text = f"INSERT INTO {quoted(table.name)} VALUES (?, ?, ?, ?, ?, ?)"
+def _create_all(session: SQLiteSession, table: Table, mutations: MutationBatch) -> list[ItemResult]:
+    text = f"INSERT INTO {quote_name(table.name)} VALUES (?, ?, ?, ?, ?, ?)"
     session.execute("SAVEPOINT isthmus_batch")
     try:
         session.run_many(text, _rows(session, mutations, _versions(mutations)))
@@ -110,9 +110,9 @@ def _create_all(session: Session, table: Table, mutations: MutationBatch) -> lis
     return list(mutations.ids)
 
 
-def _clashes(session: Session, table: Table, mutations: MutationBatch) -> list[ItemResult]:
+def _clashes(session: SQLiteSession, table: Table, mutations: MutationBatch) -> list[ItemResult]:
     """Return the results of a batch in which some ids are taken, or occur twice."""
-    taken = _present(session, table, mutations)
+    taken = _require_table(session, table, mutations)
     results: list[ItemResult] = []
     for mutation in mutations:
         results.append(_exists_already(mutation) if mutation.id in taken else not_written(mutation))
@@ -120,15 +120,15 @@ def _clashes(session: Session, table: Table, mutations: MutationBatch) -> list[I
     return results
 
 
-def _present(session: Session, table: Table, mutations: MutationBatch) -> set[str]:
+def _require_table(session: SQLiteSession, table: Table, mutations: MutationBatch) -> set[str]:
     ids = orjson.dumps(mutations.ids).decode()
     found = session.execute(
-        f"SELECT id FROM {quoted(table.name)} WHERE id IN (SELECT value FROM json_each(?1))", (ids,)
+        f"SELECT id FROM {quote_name(table.name)} WHERE id IN (SELECT value FROM json_each(?1))", (ids,)
     )
     return {id for (id,) in found}
 
 
-def _upsert_all(session: Session, table: Table, mutations: MutationBatch) -> list[ItemResult]:
+def _upsert_all(session: SQLiteSession, table: Table, mutations: MutationBatch) -> list[ItemResult]:
     versions = _versions(mutations)
     try:
         session.run_many(_upsert_text(table), _rows(session, mutations, versions))
@@ -142,7 +142,7 @@ def _upsert_all(session: Session, table: Table, mutations: MutationBatch) -> lis
 
 def _upsert_text(table: Table) -> str:
     return (
-        f"INSERT INTO {quoted(table.name)} VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT(id) DO UPDATE SET"
+        f"INSERT INTO {quote_name(table.name)} VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT(id) DO UPDATE SET"
         " data = excluded.data, metadata = excluded.metadata, version = excluded.version,"
         " updated_at = excluded.updated_at"
     )
@@ -151,9 +151,9 @@ def _upsert_text(table: Table) -> str:
 class _Statements:
     """The statements of single items on one table."""
 
-    def __init__(self, session: Session, table: Table) -> None:
+    def __init__(self, session: SQLiteSession, table: Table) -> None:
         self._run = session.execute
-        self._name = quoted(table.name)
+        self._name = quote_name(table.name)
         self._upsert = _upsert_text(table)
         self._now = _now()
 

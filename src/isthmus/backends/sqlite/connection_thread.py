@@ -15,20 +15,23 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from isthmus.backends.sqlite import forking
-from isthmus.backends.sqlite.session import Session
+from isthmus.backends.sqlite import fork
+from isthmus.backends.sqlite.session import SQLiteSession
 from isthmus.errors import ClosedError
 
 T = TypeVar("T")
 
 
-class Job:
+class ThreadJob:
     """One function to be run on a lane, and where its result goes."""
 
     __slots__ = ("cancelled", "done", "future", "loop", "shielded", "work")
 
     def __init__(
-        self, work: Callable[[Session], Any], future: asyncio.Future[Any], done: Callable[[], None] | None
+        self,
+        work: Callable[[SQLiteSession], Any],
+        future: asyncio.Future[Any],
+        done: Callable[[], None] | None,
     ) -> None:
         self.work = work
         self.future = future
@@ -38,25 +41,29 @@ class Job:
         self.shielded = False
 
 
-class Lane:
+class ConnectionThread:
     """One connection with its thread; opened by its first job, and again after it was let go."""
 
-    def __init__(self, opener: Callable[[], Session], name: str) -> None:
+    def __init__(self, opener: Callable[[], SQLiteSession], name: str) -> None:
         self._opener = opener
-        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[ThreadJob | None] = queue.SimpleQueue()
         # Held while a job is taken up, ended or interrupted: an interrupt never hits the next job.
-        self._turn = threading.Lock()
-        self._current: Job | None = None
-        self._session: Session | None = None
+        self._guard = threading.Lock()
+        self._current: ThreadJob | None = None
+        self._session: SQLiteSession | None = None
         self._stopped = False
         self._ended = False
         self._watchers: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
         self._thread = threading.Thread(target=self._main, name=name, daemon=True)
         self._thread.start()
-        forking.watch(self)
+        fork.watch(self)
 
     async def run(
-        self, work: Callable[[Session], T], *, done: Callable[[], None] | None = None, shielded: bool = False
+        self,
+        work: Callable[[SQLiteSession], T],
+        *,
+        done: Callable[[], None] | None = None,
+        shielded: bool = False,
     ) -> T:
         """Run a job and return its result.
 
@@ -69,7 +76,7 @@ class Lane:
                 done()
             raise ClosedError("the database is closed")
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        job = Job(work, future, done)
+        job = ThreadJob(work, future, done)
         job.shielded = shielded
         self._jobs.put(job)
         try:
@@ -79,8 +86,8 @@ class Lane:
                 self._cancel(job)
             raise
 
-    def _cancel(self, job: Job) -> None:
-        with self._turn:
+    def _cancel(self, job: ThreadJob) -> None:
+        with self._guard:
             job.cancelled = True
             if self._current is job and self._session is not None:
                 self._session.interrupt()
@@ -89,12 +96,12 @@ class Lane:
         """Take up no more jobs, and close the connection if it is idle within some seconds."""
         end = time.monotonic() + patience
         while True:
-            self._turn.acquire()
+            self._guard.acquire()
             if self._current is None:
                 break
             if time.monotonic() >= end:
                 return
-            self._turn.release()
+            self._guard.release()
             time.sleep(0.001)
         session = self._session
         if session is not None and not session.connection.in_transaction and session.reopens:
@@ -102,7 +109,7 @@ class Lane:
 
     def resume(self) -> None:
         """Go on after `pause`."""
-        self._turn.release()
+        self._guard.release()
 
     def open_label(self) -> str | None:
         """Return the file whose connection is open, or None."""
@@ -118,7 +125,7 @@ class Lane:
         """End the thread after the jobs that wait, and wait for it."""
         loop = asyncio.get_running_loop()
         ended: asyncio.Future[None] = loop.create_future()
-        with self._turn:
+        with self._guard:
             if self._ended:
                 return
             self._watchers.append((loop, ended))
@@ -128,7 +135,7 @@ class Lane:
 
     def discard(self) -> None:
         """End the thread soon, without a loop."""
-        with self._turn:
+        with self._guard:
             current = self._current
             if current is not None and not current.shielded and self._session is not None:
                 current.cancelled = True
@@ -141,21 +148,21 @@ class Lane:
             self._perform(job)
             del job  # an idle thread must not keep the last batch alive
         self._let_go()
-        with self._turn:
+        with self._guard:
             self._ended = True
         for loop, ended in self._watchers:
             with contextlib.suppress(RuntimeError):  # its loop is closed
-                loop.call_soon_threadsafe(_ended, ended)
+                loop.call_soon_threadsafe(_set_ended, ended)
 
     def _let_go(self) -> None:
         session, self._session = self._session, None
         if session is not None:
             session.close()
 
-    def _perform(self, job: Job) -> None:
+    def _perform(self, job: ThreadJob) -> None:
         result: Any = None
         error: BaseException | None = None
-        with self._turn:
+        with self._guard:
             if not job.cancelled:
                 self._current = job
         if self._current is job:
@@ -167,7 +174,7 @@ class Lane:
             except BaseException as caught:  # delivered to whoever waits for it
                 error = caught
             finally:
-                with self._turn:
+                with self._guard:
                     self._current = None
                 if self._session is not None:
                     self._session.job = None
@@ -177,7 +184,7 @@ class Lane:
             job.loop.call_soon_threadsafe(_deliver, job, result, error)
 
 
-def _deliver(job: Job, result: Any, error: BaseException | None) -> None:
+def _deliver(job: ThreadJob, result: Any, error: BaseException | None) -> None:
     if job.done is not None:
         job.done()
     if job.future.done():
@@ -188,6 +195,6 @@ def _deliver(job: Job, result: Any, error: BaseException | None) -> None:
         job.future.set_exception(error)
 
 
-def _ended(future: asyncio.Future[None]) -> None:
+def _set_ended(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)

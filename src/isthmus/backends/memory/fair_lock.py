@@ -10,7 +10,7 @@ from types import TracebackType
 from isthmus.errors import PoolTimeoutError
 
 
-class Turn:
+class FairLock:
     """Lets one task in at a time, first come first served; waits at most `timeout` seconds."""
 
     def __init__(self, timeout: float) -> None:
@@ -67,7 +67,7 @@ class Turn:
             self._taken = False
 
 
-def _wake(turn: Turn, future: asyncio.Future[None]) -> None:
+def _wake(turn: FairLock, future: asyncio.Future[None]) -> None:
     if future.done():  # cancelled on the way
         turn._pass_on()
     else:

@@ -48,15 +48,15 @@ def pushdown(leaf: Leaf) -> Pushdown:
     return Pushdown.SUPERSET if _fragments(leaf) else Pushdown.NONE
 
 
-def compiled(predicate: Predicate, table: Table) -> ColumnElement[bool]:
+def compile_filter(predicate: Predicate, table: Table) -> ColumnElement[bool]:
     """Return the WHERE clause of a pushed predicate; its values are bound."""
     match predicate:
         case And(terms):
-            return and_(true(), *(compiled(term, table) for term in terms))
+            return and_(true(), *(compile_filter(term, table) for term in terms))
         case Or(terms):
-            return or_(false(), *(compiled(term, table) for term in terms))
+            return or_(false(), *(compile_filter(term, table) for term in terms))
         case Not(term):
-            return not_(compiled(term, table))
+            return not_(compile_filter(term, table))
         case leaf:
             return _leaf(leaf, table)
 

@@ -35,10 +35,10 @@ from isthmus._query.order import BOOL, NUMBER, TEXT
 from isthmus._query.text import ANY_ONE, ANY_RUN, parse_like
 from isthmus._values import JSON, same
 from isthmus.backends.sqlite.fields import (
-    LISTED,
+    LIST,
     NOTHING,
     AttributeField,
-    Cases,
+    CasesByType,
     JSONField,
     NoField,
     OpaqueField,
@@ -56,7 +56,7 @@ _MAX_GLOB = 10_000
 ROW = "id, data, metadata, version, created_at, updated_at"
 
 
-class Conditions:
+class FilterCompiler:
     """Compiles the predicates of one statement."""
 
     def __init__(self, binder: Binder, indexed: frozenset[Path], *, use_indexes: bool = True) -> None:
@@ -79,7 +79,7 @@ class Conditions:
                 rest.append(term)
         if rest:
             parts.append(self._by_evaluator(And(tuple(rest))))
-        return _ambient("AND", parts, "1")
+        return _join("AND", parts, "1")
 
     def _by_evaluator(self, predicate: Predicate) -> str:
         return f"isthmus_record({self._binder.test(lambda record: matches(predicate, record))}, {ROW})"
@@ -88,9 +88,9 @@ class Conditions:
         """Return a form for where NULL is as good as false: one that an index serves, if there is one."""
         match predicate:
             case And(terms):
-                return _ambient("AND", [self._positive(term) for term in terms], "1")
+                return _join("AND", [self._positive(term) for term in terms], "1")
             case Or(terms):
-                return _ambient("OR", [self._positive(term) for term in terms], "0")
+                return _join("OR", [self._positive(term) for term in terms], "0")
             case Not(term):
                 if isinstance(term, Exists) and (field := self._indexed_field(term.path)) is not None:
                     return self._missing(term, field)
@@ -104,9 +104,9 @@ class Conditions:
         """Return a form that is 1 or 0 for every row, never NULL."""
         match predicate:
             case And(terms):
-                return _ambient("AND", [self._exact(term) for term in terms], "1")
+                return _join("AND", [self._exact(term) for term in terms], "1")
             case Or(terms):
-                return _ambient("OR", [self._exact(term) for term in terms], "0")
+                return _join("OR", [self._exact(term) for term in terms], "0")
             case Not(term):
                 return f"NOT {self._exact(term)}"
             case leaf:
@@ -141,7 +141,9 @@ class Conditions:
                     if isinstance(leaf, EqualList)
                     else lambda json, keys: self._by_function(leaf, json, keys)
                 )
-                return field.chosen(self._cases(leaf, field.at(self._binder)), by_function, self._binder, "0")
+                return field.by_type(
+                    self._cases(leaf, field.at(self._binder)), by_function, self._binder, "0"
+                )
             case _:
                 assert_never(field)
 
@@ -152,7 +154,7 @@ class Conditions:
     def _by_text(self, leaf: Leaf, value: str) -> str:
         return f"isthmus_text({self._binder.test(leaf_test(leaf))}, {value})"
 
-    def _cases(self, leaf: Leaf, x: str) -> Cases:
+    def _cases(self, leaf: Leaf, x: str) -> CasesByType:
         """Return what judges a value `x` of each type; a type that is left out fails."""
         bind = self._binder.value
         match leaf:
@@ -172,7 +174,7 @@ class Conditions:
                 return {
                     kind: "1"
                     for kind, value in (("true", True), ("false", False))
-                    if _holds(op, value, operand)
+                    if _compare_bools(op, value, operand)
                 }
             case Ordered(_, op, operand):
                 test = f"{x} {op.value} {bind(operand)}"
@@ -193,7 +195,7 @@ class Conditions:
             case _:
                 assert_never(leaf)
 
-    def _one_of(self, operands: tuple[Any, ...], x: str) -> Cases:
+    def _one_of(self, operands: tuple[Any, ...], x: str) -> CasesByType:
         numbers = [v for v in operands if isinstance(v, int | float) and not isinstance(v, bool)]
         texts = [v for v in operands if isinstance(v, str)]
         cases = {"true" if v else "false": "1" for v in operands if isinstance(v, bool)}
@@ -228,41 +230,41 @@ class Conditions:
 
     def _by_index(self, leaf: Leaf, field: JSONField) -> str | None:
         """Return the scalar test on the index expressions OR the few records with a list there."""
-        scalar = self._scalar_range(leaf, field.index_bracket(), field.index_value())
+        scalar = self._scalar_range(leaf, field.index_type_rank(), field.index_scalar())
         if scalar is None:
             return None
         return f"({scalar} OR {self._listed(leaf, field)})"
 
     def _listed(self, leaf: Leaf, field: JSONField, negated: str = "") -> str:
         by_function = self._by_function(leaf, field.column, field.keys)
-        return f"({field.index_bracket()} = {LISTED} AND {negated}{by_function})"
+        return f"({field.index_type_rank()} = {LIST} AND {negated}{by_function})"
 
     def _missing(self, leaf: Exists, field: JSONField) -> str:
         listed = self._listed(leaf, field, "NOT ")
-        return f"({field.index_bracket()} = {NOTHING} OR {listed})"
+        return f"({field.index_type_rank()} = {NOTHING} OR {listed})"
 
-    def _scalar_range(self, leaf: Leaf, bracket: str, value: str) -> str | None:
+    def _scalar_range(self, leaf: Leaf, type_rank: str, value: str) -> str | None:
         bind = self._binder.value
 
         def within(place: int, test: str) -> str:
-            return f"({bracket} = {place} AND {test})"
+            return f"({type_rank} = {place} AND {test})"
 
         match leaf:
             case Equal(_, bool() | int() | float() | str() as operand):
-                return within(_bracket(operand), f"{value} = {bind(operand)}")
+                return within(_rank_of(operand), f"{value} = {bind(operand)}")
             case Ordered(_, op, operand):
-                return within(_bracket(operand), f"{value} {op.value} {bind(operand)}")
+                return within(_rank_of(operand), f"{value} {op.value} {bind(operand)}")
             case Between(_, low, high):
-                return within(_bracket(low), f"{value} BETWEEN {bind(low)} AND {bind(high)}")
+                return within(_rank_of(low), f"{value} BETWEEN {bind(low)} AND {bind(high)}")
             case In(_, operands):
                 parts = []
                 for place in (BOOL, NUMBER, TEXT):
-                    wanted = [v for v in operands if _bracket(v) == place]
+                    wanted = [v for v in operands if _rank_of(v) == place]
                     if place == BOOL:
                         wanted = [int(v) for v in wanted]
                     if wanted:
                         parts.append(within(place, f"{value} IN {self._list(wanted)}"))
-                return _ambient("OR", parts, "0")
+                return _join("OR", parts, "0")
             case StartsWith(_, text) if text:
                 return within(TEXT, self._prefix(value, text))
             case Like(_, pattern, fold=False):
@@ -282,7 +284,7 @@ class Conditions:
         return test if beyond is None else f"{test} AND {value} < {self._binder.value(beyond)}"
 
 
-def _ambient(word: str, parts: list[str], empty: str) -> str:
+def _join(word: str, parts: list[str], empty: str) -> str:
     """Return the parts joined as a balanced tree, since SQLite limits the depth of expressions."""
     if not parts:
         return empty
@@ -291,7 +293,7 @@ def _ambient(word: str, parts: list[str], empty: str) -> str:
     if len(parts) <= 8:
         return "(" + f" {word} ".join(parts) + ")"
     middle = len(parts) // 2
-    return f"({_ambient(word, parts[:middle], empty)} {word} {_ambient(word, parts[middle:], empty)})"
+    return f"({_join(word, parts[:middle], empty)} {word} {_join(word, parts[middle:], empty)})"
 
 
 def _leaf_count(predicate: Predicate) -> int:
@@ -338,7 +340,7 @@ def _numeric(test: str) -> dict[str, str]:
     return {"integer": test, "real": test}
 
 
-def _holds(op: Order, value: bool, operand: bool) -> bool:
+def _compare_bools(op: Order, value: bool, operand: bool) -> bool:
     match op:
         case Order.LT:
             return value < operand
@@ -352,7 +354,7 @@ def _holds(op: Order, value: bool, operand: bool) -> bool:
             assert_never(op)
 
 
-def _bracket(operand: Any) -> int:
+def _rank_of(operand: Any) -> int:
     if isinstance(operand, bool):
         return BOOL
     return TEXT if isinstance(operand, str) else NUMBER
