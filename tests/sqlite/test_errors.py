@@ -185,23 +185,27 @@ async def test_another_process_with_the_lock_is_waited_for_and_then_told(
 
 
 @pytest.mark.asyncio
-async def test_a_dropped_table_is_an_error_once_and_made_anew(opened: Opener, tmp_path: Path) -> None:
-    """Another program took it away: the first call says so, the next one starts afresh."""
+async def test_a_table_that_another_program_dropped_is_empty_until_the_next_write(
+    opened: Opener, tmp_path: Path
+) -> None:
+    """Reads find nothing, and a write creates it again."""
     backend = await opened()
     other = sqlite3.connect(tmp_path / "d.db")
     other.execute("DROP TABLE records")
     other.commit()
     other.close()
 
-    with pytest.raises(UnexpectedError, match="no such table"):
-        await backend.count(R, TRUE)
-
     assert (await backend.count(R, TRUE)).count == 0
+    assert await backend.collections() == []
+
+    assert await backend.write(R, WriteKind.CREATE, [Mutation("a", {})], atomic=True) == ["a"]
+    assert (await backend.count(R, TRUE)).count == 1
+    assert await backend.collections() == [R]
 
 
 _WRITER = """
     import asyncio, sys
-    from isthmus._core.executor import Change, Kind
+    from isthmus._core.executor import Mutation, WriteKind
     from isthmus.backends.sqlite import plugin
 
     async def main():
@@ -209,8 +213,8 @@ _WRITER = """
         await backend.open("records")
         batch = 0
         while True:
-            changes = [Change(f"{batch:05}-{n:04}", {"batch": batch, "t": "x" * 300}) for n in range(500)]
-            await backend.write("records", Kind.CREATE, changes, atomic=True)
+            rows = [Mutation(f"{batch:05}-{n:04}", {"batch": batch, "t": "x" * 300}) for n in range(500)]
+            await backend.write("records", WriteKind.CREATE, rows, atomic=True)
             print(batch, flush=True)
             batch += 1
 

@@ -1,24 +1,20 @@
-"""The SQLite backend: one file, one writer, some readers, each on a thread of its own."""
+"""The SQLite backend: one file, one writer and some readers, each connection on a thread of its own."""
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TypeVar
 
-from isthmus._core.executor import (
-    After,
-    Page,
-    PageRequest,
-    PoolStats,
-    TransactionOptions,
-)
+from isthmus._core.executor import After, Page, PageRequest, PoolStats, TransactionOptions
 from isthmus._core.loop_pools import LoopBound
 from isthmus._index_annotation import Declarations
 from isthmus._path import Path
 from isthmus._query.order import cursor_position
 from isthmus.backends.sqlite.config import SQLiteConfig
-from isthmus.backends.sqlite.executor import SQLiteExecutor, Work, read_header
+from isthmus.backends.sqlite.errors import is_missing_table
+from isthmus.backends.sqlite.executor import SQLiteExecutor, Work, read_header, run_query
 from isthmus.backends.sqlite.pool import MemoryDatabase, Pool
 from isthmus.backends.sqlite.schema import (
     Table,
@@ -31,13 +27,13 @@ from isthmus.backends.sqlite.schema import (
 )
 from isthmus.backends.sqlite.session import SQLiteSession
 from isthmus.backends.sqlite.transaction import SQLiteTransaction, read_transaction, write_transaction
-from isthmus.errors import ConfigError, UnexpectedError, UnsupportedError
+from isthmus.errors import ConfigError, UnsupportedError
 
 T = TypeVar("T")
 
 
 class SQLiteBackend(SQLiteExecutor):
-    """An executor over a file, or over memory that lives as long as this object is open."""
+    """An executor over a file, or over a database in memory that lives as long as this object is open."""
 
     name = "sqlite"
 
@@ -59,25 +55,28 @@ class SQLiteBackend(SQLiteExecutor):
     async def _open_pool(self) -> Pool:
         if self._memory is not None:
             self._memory.keep()
-        return await Pool.opened(self._config, self._memory)
+        return await Pool.open(self._config, self._memory)
 
     async def _pool(self) -> Pool:
         return self._pools.current() or await self._pools.pool()
 
     async def open(self, collection: str) -> None:
-        """Open the file, check access and format, and make the collection ready."""
+        """Open the file, check access and format, and create the collection's table if it is missing.
+
+        Raises `ConnectError`, `AccessError` or `ConfigError`, which names the cause.
+        """
         await self._table(await self._pool(), collection)
 
     async def close(self) -> None:
-        """Give back the connections; the last handle of a file closes it."""
+        """Release the connections; the last handle of a file closes them."""
         await self._pools.close()
         if self._memory is not None:
             self._memory.close()
 
     def declare(self, collection: str, indexes: Declarations) -> bool:
-        """Take note of a model's indexes, to be made at the next opening; return whether any is new.
+        """Record a model's indexes, to be built at the next opening; return whether any is new.
 
-        SQLite has one kind, which serves `indexes` and `prefix`.
+        SQLite has one kind of index, which serves `indexes` and `prefix`.
         """
         before = self._declared.get(collection, ())
         wanted = index_paths((*indexes.get("indexes", ()), *indexes.get("prefix", ())))
@@ -90,20 +89,22 @@ class SQLiteBackend(SQLiteExecutor):
         await pool.readers.run(lambda session: session.read(read_header))
 
     async def collections(self) -> list[str]:
-        """Return the names of the collections in the file."""
+        """Return the names of the collections in the file, sorted."""
         pool = await self._pool()
         return await pool.readers.run(lambda session: session.read(lambda s: collection_names(s.connection)))
 
     async def drop(self, collection: str) -> None:
-        """Drop a collection's table."""
+        """Drop a collection's table and indexes; a missing one is not an error.
+
+        Handles in any process then read an empty collection, and create the table at their next write.
+        """
         pool = await self._pool()
 
-        def dropped(session: SQLiteSession) -> None:
+        def drop(session: SQLiteSession) -> None:
             drop_table(session.connection, self._config.path, collection)
 
-        async with pool.making:
-            await pool.writer.run(lambda session: session.write(dropped))
-            pool.tables.pop(collection, None)
+        async with pool.creating:
+            await pool.writer.run(lambda session: session.write(drop))
 
     def stats(self) -> PoolStats:
         """Return a snapshot of this loop's connections."""
@@ -117,78 +118,77 @@ class SQLiteBackend(SQLiteExecutor):
     # Tables
 
     async def _table(self, pool: Pool, collection: str) -> Table:
-        """Return the collection's table, made if it is missing and the config allows it."""
+        """Return the collection's table; on first use it is created if the config allows it."""
         table = pool.tables.get(collection)
         declared = self._declared.get(collection, ())
         if table is not None and table.indexed.issuperset(declared):
             return table
-        async with pool.making:
-            check_name(collection)
+        async with pool.creating:
             if self._config.create_table == "never":
                 table = await pool.readers.run(
-                    lambda session: session.read(lambda s: self._require_table(s, collection))
+                    lambda session: session.read(lambda s: self.ensure_table(s, collection))
                 )
             else:
                 table = await pool.writer.run(
-                    lambda session: session.write(lambda s: self._create_table(s, collection))
+                    lambda session: session.write(lambda s: self.ensure_table(s, collection))
                 )
             pool.tables[collection] = table
             return table
 
-    def _require_table(self, session: SQLiteSession, collection: str) -> Table:
-        table = find_table(session.connection, self._config.path, collection)
+    def ensure_table(self, session: SQLiteSession, collection: str) -> Table:
+        """Return the collection's table, created in the open transaction if it is missing.
+
+        Raises `ConfigError` where it is missing and `create_table` is `never`.
+        """
+        check_name(collection)
+        path = self._config.path
+        if self._config.create_table != "never":
+            return create_table(session.connection, path, collection, self._declared.get(collection, ()))
+        table = find_table(session.connection, path, collection)
         if table is None:
-            raise ConfigError(
-                f"{self._config.path}: has no collection {collection!r}, and create_table is 'never'"
-            )
+            raise ConfigError(f"{path}: there is no collection {collection!r}, and create_table is 'never'")
         return table
 
-    def _create_table(self, session: SQLiteSession, collection: str) -> Table:
-        return create_table(
-            session.connection, self._config.path, collection, self._declared.get(collection, ())
-        )
-
-    def table_within(self, session: SQLiteSession, collection: str) -> Table:
-        """Return the collection's table inside a transaction that holds the writer."""
-        check_name(collection)
-        present = self._config.create_table == "never"
-        return (
-            self._require_table(session, collection) if present else self._create_table(session, collection)
-        )
-
-    async def table_outside(self, collection: str) -> Table:
-        """Return the collection's table, made outside of any transaction."""
+    async def open_table(self, collection: str) -> Table:
+        """Return the collection's table, created outside of any transaction if it is missing."""
         return await self._table(await self._pool(), collection)
 
     # Where jobs run
 
-    async def _run_read(self, collection: str, work: Work[T], *, one_state: bool = False) -> T:
+    async def _run_read(self, collection: str, work: Work[T], *, snapshot: bool = False) -> T:
         pool = await self._pool()
         table = await self._table(pool, collection)
 
         def job(session: SQLiteSession) -> T:
-            run = session.snapshot if one_state else session.read
-            return run(lambda s: work(s, table))
+            run = session.read_snapshot if snapshot else session.read
+            return run(lambda s: run_query(s, table, work))
 
-        try:
-            return await pool.readers.run(job)
-        except UnexpectedError:
-            pool.tables.pop(collection, None)  # another program may have dropped the table
-            raise
+        return await pool.readers.run(job)
 
     async def _run_write(self, collection: str, work: Work[T], *, undo: bool) -> T:
         pool = await self._pool()
         table = await self._table(pool, collection)
-        try:
-            return await pool.writer.run(lambda session: session.write(lambda s: work(s, table)))
-        except UnexpectedError:
-            pool.tables.pop(collection, None)
-            raise
+
+        def write(session: SQLiteSession) -> T:
+            try:
+                return work(session, table)
+            except sqlite3.OperationalError as error:
+                if not is_missing_table(error):
+                    raise
+            # It was dropped by any handle or process: this write creates it again.
+            pool.tables[collection] = created = self.ensure_table(session, collection)
+            return work(session, created)
+
+        return await pool.writer.run(lambda session: session.write(write))
 
     # Streams of one snapshot, which the token of `after` names.
 
     async def fetch(self, collection: str, request: PageRequest) -> Page:
-        """Return one page; with `consistent`, from the snapshot that the first page took."""
+        """Return one page of matching records.
+
+        With `consistent` it comes from the snapshot that the first page took, which holds a reader
+        until the last page or `release`. Raises `ClosedError` when that snapshot has ended.
+        """
         if not request.consistent:
             return await super().fetch(collection, request)
         pool = await self._pool()
@@ -209,7 +209,7 @@ class SQLiteBackend(SQLiteExecutor):
         return Page(page.records, After(position, snapshot.token))
 
     async def release(self, collection: str, after: After) -> None:
-        """Give back the snapshot of a stream that was left."""
+        """End the snapshot of a stream that was not read to its end."""
         pool = self._pools.current()
         if pool is not None:
             await pool.release(after.token)
@@ -217,16 +217,20 @@ class SQLiteBackend(SQLiteExecutor):
     # Transactions
 
     def begin(self, options: TransactionOptions) -> AbstractAsyncContextManager[SQLiteTransaction]:
-        """Open a transaction; it waits for its turn as the writer unless it only reads."""
+        """Open a transaction: commit on leaving, roll back on an exception.
+
+        One that may write waits up to `pool.timeout` seconds for the writer. Raises
+        `UnsupportedError` for an isolation level other than serializable.
+        """
         if options.isolation not in (None, *self.capabilities.isolation):
             raise UnsupportedError(
                 f"sqlite has the isolation level serializable only, not {options.isolation}",
                 capability="isolation",
             )
-        return self._read_only() if options.read_only else self._read_write()
+        return self._begin_read() if options.read_only else self._begin_write()
 
     @asynccontextmanager
-    async def _read_only(self) -> AsyncIterator[SQLiteTransaction]:
+    async def _begin_read(self) -> AsyncIterator[SQLiteTransaction]:
         pool = await self._pool()
         await self._table(pool, self._config.table)
         snapshot = await pool.snapshot()
@@ -238,7 +242,7 @@ class SQLiteBackend(SQLiteExecutor):
             await snapshot.end()
 
     @asynccontextmanager
-    async def _read_write(self) -> AsyncIterator[SQLiteTransaction]:
+    async def _begin_write(self) -> AsyncIterator[SQLiteTransaction]:
         pool = await self._pool()
         thread = await pool.writer.acquire()
         async with write_transaction(self, thread, lambda: pool.writer.release(thread)) as transaction:

@@ -1,9 +1,10 @@
-"""The executor's verbs, written once for the database and for a transaction."""
+"""The executor's methods, written once for the database and for a transaction."""
 
 from __future__ import annotations
 
 import abc
 import re
+import sqlite3
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -23,131 +24,130 @@ from isthmus._core.executor import (
     PageRequest,
     WriteKind,
 )
-from isthmus._path import Path
-from isthmus._query.ast import RANKED, Leaf, Measure, Predicate, SortKey
-from isthmus._query.split import Pushdown
+from isthmus._query.ast import Predicate
 from isthmus._record import Record
-from isthmus.backends.sqlite import plugin, select
+from isthmus.backends.sqlite import select
 from isthmus.backends.sqlite.aggregate import aggregate
+from isthmus.backends.sqlite.errors import is_missing_table
 from isthmus.backends.sqlite.schema import Table
 from isthmus.backends.sqlite.session import SQLiteSession
+from isthmus.backends.sqlite.support import CAPABILITIES, SUPPORT, SQLiteSupport
 from isthmus.backends.sqlite.write import NothingWrittenError, write
 
 T = TypeVar("T")
 Work = Callable[[SQLiteSession, Table], T]
-# A key takes two comparisons for each later one in a cursor's condition.
-_MAX_SORT_KEYS = 16
-
-
-class SQLiteSupport:
-    """All that a query can say is exact on SQLite, but for relevance."""
-
-    def pushdown(self, leaf: Leaf) -> Pushdown:
-        """Return EXACT; NONE for what only another store can rank."""
-        return Pushdown.NONE if isinstance(leaf, RANKED) else Pushdown.EXACT
-
-    def orders(self, order: tuple[SortKey, ...]) -> bool:
-        """Return true for any sensible number of keys."""
-        return len(order) <= _MAX_SORT_KEYS
-
-    def aggregates(self, measures: tuple[Measure, ...], by: tuple[Path, ...]) -> bool:
-        """Return true: integers are summed exactly, floats are rounded once."""
-        # A SELECT has at most 2,000 columns; a measure takes up to four of them.
-        return len(measures) <= 200 and len(by) <= 50
-
-
-SUPPORT = SQLiteSupport()
+"""A job on one collection's table, run on the thread of a connection."""
 
 
 class SQLiteExecutor(abc.ABC):
-    """Compiles and decodes; subclasses say where a job runs."""
+    """Compiles requests and decodes rows; subclasses decide which connection runs the job."""
 
     @property
     def capabilities(self) -> Capabilities:
-        """Return what can be done here."""
-        return plugin.capabilities
+        """Return what SQLite can do."""
+        return CAPABILITIES
 
     def support(self, collection: str) -> SQLiteSupport:
         """Return what can be pushed down."""
         return SUPPORT
 
     @abc.abstractmethod
-    async def _run_read(self, collection: str, work: Work[T], *, one_state: bool = False) -> T:
-        """Run queries; with `one_state` they see the same snapshot."""
+    async def _run_read(self, collection: str, work: Work[T], *, snapshot: bool = False) -> T:
+        """Run queries; with `snapshot` all of them see one state of the database."""
 
     @abc.abstractmethod
     async def _run_write(self, collection: str, work: Work[T], *, undo: bool) -> T:
-        """Run changes, all or none; `undo` says that a failure may come after a change was made."""
+        """Run statements that write, all of them or none.
+
+        `undo` is true if the job may fail after some of its statements have succeeded.
+        """
 
     async def read(
         self, collection: str, ids: Sequence[str], *, for_update: bool = False
     ) -> list[Record | None]:
-        """Return the records of these ids in order. Rows need no lock: there is one writer."""
+        """Return the records of these ids in order, None where there is none; one query.
+
+        `for_update` has no effect: there is one writer at a time.
+        """
         if len(ids) == 1:
 
-            def one(session: SQLiteSession, table: Table) -> list[Record | None]:
+            def read_one(session: SQLiteSession, table: Table) -> list[Record | None]:
                 rows = session.rows(select.read_one(table, ids[0]))
-                return [_record(rows[0])] if rows else [None]
+                return [_decode(rows[0])] if rows else [None]
 
-            return await self._run_read(collection, one)
-        wanted = orjson.dumps(list(ids)).decode()
+            return await self._run_read(collection, read_one)
+        ids_json = orjson.dumps(list(ids)).decode()
 
-        def many(session: SQLiteSession, table: Table) -> list[Record | None]:
-            found = {row[0]: _record(row) for row in session.rows(select.read(table, wanted))}
+        def read_many(session: SQLiteSession, table: Table) -> list[Record | None]:
+            found = {row[0]: _decode(row) for row in session.rows(select.read(table, ids_json))}
             return [found.get(id) for id in ids]
 
-        return await self._run_read(collection, many)
+        return await self._run_read(collection, read_many)
 
     async def write(
         self, collection: str, kind: WriteKind, mutations: Sequence[Mutation], *, atomic: bool
     ) -> list[ItemResult]:
-        """Apply changes as if one after another, in one transaction; it is durable on return."""
+        """Apply mutations one after another in one transaction; durable on return.
+
+        Returns one result for each: its id, version or bool, or the error that refused it.
+        """
         try:
             return await self._run_write(
                 collection,
                 lambda session, table: write(session, table, kind, mutations, atomic=atomic),
                 undo=len(mutations) > 1,
             )
-        except NothingWrittenError as nothing:
-            return nothing.results
+        except NothingWrittenError as refused:
+            return refused.results
 
     async def fetch(self, collection: str, request: PageRequest) -> Page:
-        """Return one page."""
-        return await self._run_read(collection, lambda session, table: _page(session, table, request))
+        """Return one page of matching records; one query."""
+        return await self._run_read(collection, lambda session, table: _fetch(session, table, request))
 
     async def count(self, collection: str, where: Predicate) -> CountResult:
-        """Count the matching records."""
+        """Return the number of matching records, always exact; one query."""
 
-        def work(session: SQLiteSession, table: Table) -> CountResult:
+        def count(session: SQLiteSession, table: Table) -> CountResult:
             return CountResult(session.rows(select.count(table, where))[0][0])
 
-        return await self._run_read(collection, work)
+        return await self._run_read(collection, count)
 
     async def aggregate(self, collection: str, request: AggregateRequest) -> AggregateResult:
-        """Compute the groups' states, from one snapshot."""
+        """Return the states of the groups, from one snapshot.
 
-        def work(session: SQLiteSession, table: Table) -> AggregateResult:
+        Costs one query, and a second one for the records with a list at one of the paths.
+        """
+
+        def compute(session: SQLiteSession, table: Table) -> AggregateResult:
             return AggregateResult(aggregate(session, table, request))
 
-        return await self._run_read(collection, work, one_state=True)
+        return await self._run_read(collection, compute, snapshot=True)
 
     async def remove(self, collection: str, where: Predicate) -> int:
-        """Delete the matching records and return how many."""
+        """Delete the matching records and return how many there were; one statement."""
         return await self._run_write(
             collection, lambda session, table: session.run(select.remove(table, where)), undo=False
         )
 
     async def explain(self, collection: str, request: PageRequest) -> NativePlan:
-        """Return the statement and what SQLite's planner says to it."""
+        """Return the SQL of a page, its query plan and the indexes that it uses."""
         return await self._run_read(collection, lambda session, table: _explain(session, table, request))
 
-    async def refresh(self, collection: str) -> None:  # noqa: B027 - complete, not a part to be filled in
-        """Do nothing: a write that returned is seen by all readers."""
+    async def refresh(self, collection: str) -> None:  # noqa: B027 - complete, not to be overridden
+        """Do nothing: all readers see a write that has returned."""
 
-    async def release(  # noqa: B027 - a default, not a part to be filled in
-        self, collection: str, after: After
-    ) -> None:
-        """Do nothing: pages hold nothing, but for a consistent stream of the database."""
+    async def release(self, collection: str, after: After) -> None:  # noqa: B027 - a default
+        """Do nothing: pages hold no resource, except for a consistent stream of the database."""
+
+
+def run_query(session: SQLiteSession, table: Table, work: Work[T]) -> T:
+    """Run queries on a table; one that was dropped meanwhile is read as an empty one."""
+    try:
+        return work(session, table)
+    except sqlite3.OperationalError as error:
+        if not is_missing_table(error):
+            raise
+    return work(session, table.without_rows())
 
 
 def read_header(session: SQLiteSession) -> None:
@@ -155,12 +155,12 @@ def read_header(session: SQLiteSession) -> None:
     session.execute("PRAGMA schema_version").fetchone()
 
 
-def _record(row: Any) -> Record:
+def _decode(row: Any) -> Record:
     id, data, metadata, version, created, updated = row
     return Record.stored(id, data, metadata, str(version), created, updated)
 
 
-def _page(session: SQLiteSession, table: Table, request: PageRequest) -> Page:
+def _fetch(session: SQLiteSession, table: Table, request: PageRequest) -> Page:
     rows = session.rows(select.page(table, request))
     more = request.size is not None and len(rows) > request.size
     if more:
@@ -180,21 +180,15 @@ _INDEX = re.compile(r"USING (?:COVERING )?INDEX (.+?)(?: \(|$)")
 
 def _explain(session: SQLiteSession, table: Table, request: PageRequest) -> NativePlan:
     statement = select.page(table, request)
-    # EXPLAIN does not notice that another connection made an index; running a query does.
+    # EXPLAIN does not notice that another connection has created an index; running a query does.
     session.rows(select.read_one(table, ""))
-    rows = session.rows(statement.with_prefix("EXPLAIN QUERY PLAN "))
-    steps = [row[3] for row in rows]
-    own = {f"{table.name}.{path}" for path in table.indexed}
+    steps = [row[3] for row in session.rows(statement.with_prefix("EXPLAIN QUERY PLAN "))]
     used = [found[1] for step in steps if (found := _INDEX.search(step))]
     named = [name for name in used if not name.startswith("sqlite_autoindex_")]
-    index = named[0] if named else ("id" if used else None)
-    return NativePlan(
-        statement.text,
-        index,
-        {
-            "plan": steps,
-            "indexes": sorted(set(named)),
-            "declared": sorted(own),
-            "arguments": len(statement.args),
-        },
-    )
+    details = {
+        "plan": steps,
+        "indexes": sorted(set(named)),
+        "declared": sorted(f"{table.name}.{path}" for path in table.indexed),
+        "arguments": len(statement.args),
+    }
+    return NativePlan(statement.text, named[0] if named else ("id" if used else None), details)

@@ -1,9 +1,9 @@
-"""Forks: connections are closed before one, since SQLite forbids to carry them into the child.
+"""Closes connections before a fork, since SQLite forbids carrying them into the child.
 
 SQLite keeps one list of its file locks per process, and POSIX locks are not inherited: a child
-that opens a file which is on the list it inherited takes locks for granted that it does not have,
-and the parent may delete the WAL under it (sqlite.org/howtocorrupt.html, section 2.6). So idle
-connections are closed before a fork, and opened again by their next job.
+that opens a file of the inherited list relies on locks that it does not hold, and the parent may
+delete the WAL under it (sqlite.org/howtocorrupt.html, section 2.6). So idle connections are closed
+before a fork, and opened again by their next job.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from isthmus.errors import UsageError
 if TYPE_CHECKING:
     from isthmus.backends.sqlite.connection_thread import ConnectionThread
 
-# How long a fork waits for the statements that run.
+# Seconds that a fork waits for running statements.
 _MAX_WAIT = 5.0
 _threads: weakref.WeakSet[ConnectionThread] = weakref.WeakSet()
 _paused: list[ConnectionThread] = []
@@ -26,7 +26,7 @@ _inherited: set[str] = set()
 
 
 def watch(thread: ConnectionThread) -> None:
-    """Close a lane's connection before each fork of this process."""
+    """Close a thread's connection before each fork of this process."""
     _threads.add(thread)
 
 
@@ -42,7 +42,7 @@ def check(label: str) -> None:
 def _before() -> None:
     end = time.monotonic() + _MAX_WAIT
     for thread in list(_threads):
-        # Until the fork is over the lanes take up no job.
+        # The threads start no job until the fork is over.
         thread.pause(max(0.0, end - time.monotonic()))
         _paused.append(thread)
 
@@ -53,14 +53,14 @@ def _after_in_parent() -> None:
 
 
 def _after_in_child() -> None:
-    # The threads of the lanes are the parent's; pools are made anew here.
+    # The threads exist in the parent only; the child opens pools of its own.
     _inherited.update(label for thread in _paused if (label := thread.open_label()) is not None)
     _orphans.extend(_paused)
     _paused.clear()
     _threads.clear()
 
 
-# Connections that could not be closed: kept, lest their finalizers touch the parent's files.
+# Connections that could not be closed: kept, so that no finalizer touches the parent's files.
 _orphans: list[ConnectionThread] = []
 
 os.register_at_fork(before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child)

@@ -1,11 +1,10 @@
-"""Orders as SQL: each sort key is a type's place and a value; positions become conditions."""
+"""Orders as SQL: each sort key is a type rank and a value; positions become conditions."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any, TypeAlias, assert_never
 
-from isthmus._path import Path
 from isthmus._query.ast import SortKey
 from isthmus._query.lookup import values_in
 from isthmus._query.order import NONE, NUMBER, OBJECT, TEXT, Position, is_id, sort_value
@@ -20,21 +19,21 @@ from isthmus.backends.sqlite.fields import (
 )
 from isthmus.backends.sqlite.statement import Binder
 
-# A comparison: a value in SQL, `<` or `>`, and the place of what it is compared with.
 Step: TypeAlias = tuple[str, str, str]
-# Where records without a value go: before or after every type.
+"""A comparison in SQL: the value, `<` or `>`, and the placeholder of its operand."""
+# Ranks of records without a value: before or after every type.
 _BEFORE, _AFTER = -1, 9
 
 
 @dataclass(frozen=True, slots=True)
 class OrderKey:
-    """One sort key in SQL: the type's place (None: always text) and the value."""
+    """One sort key in SQL: the type rank (None if it is always text) and the value."""
 
     type_rank: str | None
     value: str
     descending: bool
     none: int
-    """The place of records without a value."""
+    """The rank of records without a value."""
 
     @property
     def direction(self) -> str:
@@ -46,15 +45,15 @@ class OrderKey:
         terms = [] if self.type_rank is None else [self.type_rank + self.direction]
         return [*terms, self.value + self.direction]
 
-    def place(self, type_rank: int) -> int:
-        """Return where a bracket of a position stands here."""
+    def rank(self, type_rank: int) -> int:
+        """Return the rank in this key for a type rank of a position."""
         return self.none if type_rank == NONE else type_rank
 
-    def steps(self, at: tuple[int, Any], binder: Binder) -> list[Step]:
-        """Return the comparisons with a position's value for this key, the most significant first."""
-        type_rank, value = at
+    def steps(self, bound: tuple[int, Any], binder: Binder) -> list[Step]:
+        """Return the comparisons with a position's rank and value, the most significant first."""
+        type_rank, value = bound
         sign = "<" if self.descending else ">"
-        steps = [] if self.type_rank is None else [(self.type_rank, sign, str(self.place(type_rank)))]
+        steps = [] if self.type_rank is None else [(self.type_rank, sign, str(self.rank(type_rank)))]
         if value is not None:
             steps.append((self.value, sign, binder.value(int(value) if isinstance(value, bool) else value)))
         return steps
@@ -63,38 +62,37 @@ class OrderKey:
 class Ordering:
     """The order of one statement; the id is always its last key."""
 
-    def __init__(self, order: tuple[SortKey, ...], indexed: frozenset[Path], binder: Binder) -> None:
-        # After the id nothing matters any more.
-        ids = [at for at, key in enumerate(order) if is_id(key.path)]
+    def __init__(self, order: tuple[SortKey, ...], binder: Binder) -> None:
+        # Ids are unique: the keys after one are irrelevant.
+        ids = [index for index, key in enumerate(order) if is_id(key.path)]
         self.order = order[: ids[0] + 1] if ids else order
         self._by_id_last = not ids
         self._length = len(order)
-        self._indexed = indexed
         self._binder = binder
         self.keys = [self._key(key) for key in self.order]
 
     def by(self, first: int = 0) -> str:
-        """Return the ORDER BY terms, without the first keys if they are known to tie."""
+        """Return the ORDER BY terms of the keys from `first` on, where those before it are equal."""
         terms = [term for key in self.keys[first:] for term in key.terms()]
         return ", ".join([*terms, "id"] if self._by_id_last else terms)
 
     def after(self, position: Position, first: int = 0) -> str:
-        """Return the condition of coming after a position, the first keys being equal to its."""
+        """Return the condition of coming after a position whose keys before `first` are equal."""
         steps: list[Step] = []
-        for key, at in zip(self.keys[first:], position[first : self._length], strict=False):
-            steps += key.steps(tuple(at), self._binder)
+        for key, bound in zip(self.keys[first:], position[first : self._length], strict=False):
+            steps += key.steps(tuple(bound), self._binder)
         if self._by_id_last:
             steps.append(("id", ">", self._binder.value(position[self._length])))
         # Flat, since SQLite's parser holds only about 100 open symbols.
-        ways = []
-        for at, (value, sign, bound) in enumerate(steps):
-            same = [f"{equal} = {other}" for equal, _, other in steps[:at]]
-            ways.append(" AND ".join([*same, f"{value} {sign} {bound}"]))
-        return "(" + " OR ".join(ways) + ")" if ways else "0"
+        alternatives = []
+        for index, (value, sign, operand) in enumerate(steps):
+            same = [f"{equal} = {other}" for equal, _, other in steps[:index]]
+            alternatives.append(" AND ".join([*same, f"{value} {sign} {operand}"]))
+        return "(" + " OR ".join(alternatives) + ")" if alternatives else "0"
 
     def _key(self, key: SortKey) -> OrderKey:
         none = _BEFORE if key.nulls_first != key.descending else _AFTER
-        field = field_of(key.path, self._indexed)
+        field = field_of(key.path)
         match field:
             case AttributeField(value):
                 return OrderKey(None, value, key.descending, none)
@@ -111,7 +109,7 @@ class Ordering:
     def _by_function(self, json: str, keys: tuple[str, ...], key: SortKey, none: int) -> tuple[str, str]:
         largest = key.descending
         test = self._binder.test(lambda value: sort_value(values_in(value, keys), largest=largest))
-        type_rank = f"isthmus_bracket({test}, {json})"
+        type_rank = f"isthmus_type_rank({test}, {json})"
         return (
             f"CASE {type_rank} WHEN {NONE} THEN {none} ELSE {type_rank} END",
             f"isthmus_value({test}, {json})",
@@ -125,16 +123,16 @@ class Ordering:
                 calls[json, keys] = self._by_function(json, keys, key, none)
             return calls[json, keys]
 
-        places = {kind: str(place) for kind, place in TYPE_RANKS.items() if place != LIST}
-        x = field.at(self._binder)
+        ranks = {kind: str(rank) for kind, rank in TYPE_RANKS.items() if rank != LIST}
+        x = field.value(self._binder)
         values = dict.fromkeys(("integer", "real", "text", "true", "false"), x)
         return (
-            field.by_type(places, lambda json, keys: best(json, keys)[0], self._binder, str(none)),
+            field.by_type(ranks, lambda json, keys: best(json, keys)[0], self._binder, str(none)),
             field.by_type(values, lambda json, keys: best(json, keys)[1], self._binder, "NULL"),
         )
 
 
 def arm_ranks(key: SortKey) -> list[int]:
-    """Return the types' places in the order of a sort key, for arms that an index serves."""
+    """Return the type ranks in the order of a sort key, one for each arm that an index serves."""
     ascending = [0, NUMBER, TEXT, OBJECT]
     return ascending[::-1] if key.descending else ascending

@@ -1,4 +1,4 @@
-"""One loop's connections to one database: a writer, some readers, and whose turn it is."""
+"""One loop's connections to one database: a writer and some readers, handed out in order of arrival."""
 
 from __future__ import annotations
 
@@ -25,20 +25,23 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class _Holder:
-    """Who has a lane, and since when."""
+    """The task that holds a connection, and since when."""
 
     name: str
     since: float
 
 
 class ThreadPool:
-    """Hands out lanes of one kind, first come first served."""
+    """Connections of one kind, each on its thread, handed out first come first served.
+
+    `timeout` is in seconds; None waits without limit.
+    """
 
     def __init__(
-        self, opener: Callable[[], SQLiteSession], what: str, size: int, timeout: float | None
+        self, opener: Callable[[], SQLiteSession], kind: str, size: int, timeout: float | None
     ) -> None:
         self._opener = opener
-        self._what = what
+        self._kind = kind
         self._size = size
         self._timeout = timeout
         self._all: list[ConnectionThread] = []
@@ -50,14 +53,17 @@ class ThreadPool:
         self.wait_seconds = self.use_seconds = 0.0
 
     async def acquire(self) -> ConnectionThread:
-        """Return a lane that nobody else has; raises `PoolTimeoutError` that names the holders."""
+        """Return a connection for exclusive use, until `release`.
+
+        Raises `PoolTimeoutError`, which names the holders, and `ClosedError` after `close`.
+        """
         if self._closed:
             raise ClosedError("the database is closed")
         if not self._waiting:
             if self._idle:
                 return self._mark_held(self._idle.pop())
             if len(self._all) < self._size:
-                thread = ConnectionThread(self._opener, f"isthmus-sqlite-{self._what}-{len(self._all)}")
+                thread = ConnectionThread(self._opener, f"isthmus-sqlite-{self._kind}-{len(self._all)}")
                 self._all.append(thread)
                 return self._mark_held(thread)
         return await self._wait()
@@ -91,7 +97,7 @@ class ThreadPool:
         holders = ", ".join(f"{h.name} for {now - h.since:.1f} s" for h in self._held.values())
         turn.set_exception(
             PoolTimeoutError(
-                f"no {self._what} became free within {self._timeout} s; held by {holders or 'nobody'}"
+                f"no {self._kind} became free within {self._timeout} s; held by {holders or 'nobody'}"
             )
         )
 
@@ -102,26 +108,29 @@ class ThreadPool:
         return thread
 
     def release(self, thread: ConnectionThread) -> None:
-        """Give a lane back; the first that waits gets it."""
+        """Return a connection to the pool; the first waiter gets it."""
         holder = self._held.pop(thread, None)
         if holder is not None:
             self.use_seconds += time.monotonic() - holder.since
         while self._waiting:
             turn = self._waiting.popleft()
             if not turn.done():
-                # Held by the waiter from now on, though its task runs only later.
+                # The waiter holds it from now on, though its task runs later.
                 self._held[thread] = _Holder("a task that is about to run", time.monotonic())
                 turn.set_result(thread)
                 return
         self._idle.append(thread)
 
     async def run(self, work: Callable[[SQLiteSession], T]) -> T:
-        """Run one job on a free lane; the lane is free again when the job has ended, not its caller."""
+        """Run one job on a free connection and return its result.
+
+        When the caller is cancelled, the connection stays held until the job has ended.
+        """
         thread = await self.acquire()
         return await thread.run(work, done=lambda: self.release(thread))
 
     def stats(self) -> PoolStats:
-        """Return a snapshot."""
+        """Return a snapshot of the counters."""
         return PoolStats(
             size=len(self._all),
             idle=len(self._idle),
@@ -136,7 +145,7 @@ class ThreadPool:
         )
 
     async def close(self) -> None:
-        """Refuse what waits, let the jobs end, and close the connections."""
+        """Refuse the waiters, let the jobs end, and close the connections."""
         self._closed = True
         for turn in self._waiting:
             if not turn.done():
@@ -153,7 +162,7 @@ class ThreadPool:
 
 
 class MemoryDatabase:
-    """A database without a file, shared by the loops of one handle, alive until `close`."""
+    """A database without a file, shared by the loops of one handle; it exists until `close`."""
 
     def __init__(self) -> None:
         # The memdb VFS shares a database by a name that starts with a slash.
@@ -161,27 +170,27 @@ class MemoryDatabase:
         self._keeper: sqlite3.Connection | None = None
 
     def keep(self) -> None:
-        """Hold the database open."""
+        """Hold a connection, without which the database would vanish with its last one."""
         if self._keeper is None:
             self._keeper = sqlite3.connect(self.uri, uri=True, check_same_thread=False)
             self._keeper.execute("PRAGMA schema_version").fetchone()
 
     def close(self) -> None:
-        """Drop the database once its last connection is closed."""
+        """Let the database vanish with its last connection."""
         keeper, self._keeper = self._keeper, None
         if keeper is not None:
             keeper.close()
 
 
 class Pool:
-    """The connections of one loop to one database, and what it knows of the tables there."""
+    """The connections of one loop to one database, and the tables that its handles have opened."""
 
     def __init__(self, config: SQLiteConfig, memory: MemoryDatabase | None) -> None:
         self._config = config
         self._memory = memory
         self.label = config.path
         self.tables: dict[str, Table] = {}
-        self.making = asyncio.Lock()
+        self.creating = asyncio.Lock()
         self._snapshots: dict[str, ReadSnapshot] = {}
         self._closed = False
         timeout = config.pool.timeout
@@ -194,8 +203,8 @@ class Pool:
         )
 
     @classmethod
-    async def opened(cls, config: SQLiteConfig, memory: MemoryDatabase | None) -> Pool:
-        """Return a pool whose writer is open: the path, the permissions and the format are right."""
+    async def open(cls, config: SQLiteConfig, memory: MemoryDatabase | None) -> Pool:
+        """Return a pool whose writer is connected, so that path, permissions and format are right."""
         pool = cls(config, memory)
         try:
             await pool.writer.run(lambda session: session.execute("PRAGMA schema_version").fetchone())
@@ -241,7 +250,7 @@ class Pool:
                         f"{self.label}: no shared memory for the WAL here (journal mode {mode});"
                         " use a local disk"
                     )
-                # A large batch must not leave a large file behind for ever.
+                # A large batch must not leave a large WAL file behind.
                 session.execute("PRAGMA journal_size_limit = 67108864")
 
         return self._session(prepare)
@@ -253,7 +262,7 @@ class Pool:
         return self._session(prepare)
 
     async def snapshot(self) -> ReadSnapshot:
-        """Return a reader that sees the database as it is now, until it is ended."""
+        """Return a connection that sees the database as it is now, until its `end`."""
         if self._memory is None:
             thread = await self.readers.acquire()
             snapshot = ReadSnapshot(self, thread)
@@ -269,7 +278,7 @@ class Pool:
         return snapshot
 
     def _copy(self, session: SQLiteSession) -> Callable[[], SQLiteSession]:
-        """Copy a database in memory, whose one connection cannot be held for long."""
+        """Copy a database in memory, whose only connection cannot be held for the life of a stream."""
         copy = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
         session.connection.backup(copy)
 
@@ -281,14 +290,14 @@ class Pool:
         return open_copy
 
     def get_snapshot(self, token: str) -> ReadSnapshot:
-        """Return a snapshot that a stream holds."""
+        """Return the snapshot of a stream; raises `ClosedError` if it has ended."""
         snapshot = self._snapshots.get(token)
         if snapshot is None:
-            raise ClosedError("the stream's snapshot was given back")
+            raise ClosedError("the stream's snapshot has ended")
         return snapshot
 
     def forget(self, snapshot: ReadSnapshot) -> None:
-        """Take a snapshot that ended off the list."""
+        """Remove a snapshot that has ended."""
         self._snapshots.pop(snapshot.token, None)
 
     async def release(self, token: str) -> None:
@@ -298,7 +307,7 @@ class Pool:
             await snapshot.end()
 
     def stats(self) -> PoolStats:
-        """Return a snapshot of the readers and the writer together."""
+        """Return a snapshot of the counters of readers and writer together."""
         writer = self.writer.stats()
         if self.readers is self.writer:
             return writer
@@ -317,13 +326,13 @@ class Pool:
         )
 
     async def close(self) -> None:
-        """Wait for what runs, and close all connections."""
+        """Wait for running jobs and close all connections."""
         self._closed = True
         for snapshot in list(self._snapshots.values()):
             await snapshot.end()
         if self.readers is not self.writer:
             await self.readers.close()
-        # The writer last: whoever closes last moves the WAL into the file.
+        # The writer last: the last connection to close moves the WAL into the file.
         await self.writer.close()
 
     def discard(self) -> None:
@@ -336,12 +345,12 @@ class Pool:
         self.writer.discard()
 
     def healthy(self) -> bool:
-        """Return whether the pool was not closed; a connection that failed is opened anew by its lane."""
+        """Return whether the pool is open; a failed connection is opened again by its thread."""
         return not self._closed
 
 
 class ReadSnapshot:
-    """A reader with an open transaction: one state of the database for several requests."""
+    """A connection with an open read transaction: one state of the database for several requests."""
 
     def __init__(self, pool: Pool, thread: ConnectionThread, *, private: bool = False) -> None:
         self.token = uuid.uuid4().hex
@@ -351,7 +360,7 @@ class ReadSnapshot:
         self._ended = False
 
     async def end(self) -> None:
-        """Let the state go and give the reader back; may be called twice."""
+        """End the transaction and release the connection; may be called twice."""
         if self._ended:
             return
         self._ended = True
@@ -365,7 +374,7 @@ class ReadSnapshot:
 
 
 def _begin_reading(session: SQLiteSession) -> None:
-    """Begin a read transaction and fix its state: BEGIN alone takes no snapshot."""
+    """Begin a read transaction and read something: BEGIN alone takes no snapshot."""
     try:
         session.execute("BEGIN")
         session.retry_busy(lambda: session.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall())
