@@ -9,7 +9,7 @@ import asyncmy.errors
 import asyncpg
 import pytest
 
-from isthmus.backends.sqlalchemy.errors import translate_errors, translate
+from isthmus.backends.sqlalchemy.errors import translate, translate_errors
 from isthmus.errors import (
     AccessError,
     Applied,

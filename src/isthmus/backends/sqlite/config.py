@@ -9,13 +9,13 @@ from urllib.parse import SplitResult, unquote
 
 from pydantic import Field, field_validator, model_validator
 
-from isthmus._core.config import BackendConfig, Part
+from isthmus._core.config import BackendConfig, ConfigGroup
 from isthmus.errors import ConfigError
 
 MEMORY = ":memory:"
 
 
-class PoolConfig(Part):
+class PoolConfig(ConfigGroup):
     """The number of reading connections, in addition to the one that writes, and the wait for one."""
 
     readers: int = Field(default=4, ge=1, le=64)
@@ -24,7 +24,7 @@ class PoolConfig(Part):
     """Seconds to wait for a connection, the writer included; None waits without limit."""
 
 
-class Indexes(Part):
+class Indexes(ConfigGroup):
     """The fields of a collection that have an index for filters and orders."""
 
     indexes: tuple[str, ...] = ()

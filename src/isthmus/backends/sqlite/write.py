@@ -15,7 +15,8 @@ import orjson
 from isthmus._core.apply import apply_in_order, merge_documents, refuse_batch
 from isthmus._core.executor import ItemResult, Mutation, WriteKind
 from isthmus._core.mutation_batch import MutationBatch
-from isthmus._values import decode, new_version
+from isthmus._ids import new_version
+from isthmus._values import decode
 from isthmus.backends.sqlite.schema import Table
 from isthmus.backends.sqlite.session import SQLiteSession
 from isthmus.backends.sqlite.statement import quote_name
