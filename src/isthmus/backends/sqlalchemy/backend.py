@@ -152,7 +152,7 @@ class SQLAlchemyBackend(SQLAlchemyExecutor):
             transaction = SQLAlchemyTransaction(self, connection, read_only=options.read_only)
             yield transaction
             if transaction.lost:
-                raise SerializationError("the server has rolled back this transaction; run it again")
+                raise SerializationError("the server has undone this transaction; run it again")
             with translate_errors("while committing", commits=True):
                 await connection.commit()
 

@@ -38,7 +38,7 @@ class SQLAlchemyConfig(BackendConfig):
     address: SecretStr | None = None
     """The SQLAlchemy URL, a secret as a whole since it holds the password."""
     engine: Any = None
-    """The application's AsyncEngine, used as it is and never closed; it belongs to the loop that it is used on."""
+    """The application's AsyncEngine; it is never closed, and belongs to the loop that it is used on."""
     table: str = "records"
     """The default collection."""
     create_table: bool = True

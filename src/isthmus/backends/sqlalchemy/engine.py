@@ -51,7 +51,7 @@ def dialect_of(config: SQLAlchemyConfig) -> str:
     try:
         return make_url(config.address.get_secret_value()).get_backend_name()
     except ArgumentError:  # its message has the URL, and with it the password
-        raise ConfigError("sqlalchemy: the address is not a SQLAlchemy URL") from None
+        raise ConfigError("sqlalchemy: the address is no SQLAlchemy URL") from None
 
 
 def open_engine(config: SQLAlchemyConfig) -> EnginePool:

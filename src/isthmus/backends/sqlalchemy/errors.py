@@ -56,7 +56,10 @@ def translate_errors(action: str, *, commits: bool = False) -> Iterator[None]:
     except Exception as error:
         if not _is_foreign(error):
             raise
-        raise translate(error, action, commits=commits) from error
+        failure = translate(error, action, commits=commits)
+        if _names_missing_table(error):
+            failure = MissingTableError(str(failure))
+        raise failure from error
 
 
 def _is_foreign(error: Exception) -> bool:
@@ -66,6 +69,10 @@ def _is_foreign(error: Exception) -> bool:
     if isinstance(error, (exc.SQLAlchemyError, OSError, EOFError)):
         return True
     return type(error).__module__.partition(".")[0] not in {"builtins", "isthmus"}
+
+
+def _names_missing_table(error: Exception) -> bool:
+    return bool(_codes(error) & _NO_TABLE) or "no such table" in _first_line(getattr(error, "orig", error))
 
 
 def translate(error: BaseException, action: str, *, commits: bool = False) -> IsthmusError:
@@ -88,9 +95,7 @@ def translate(error: BaseException, action: str, *, commits: bool = False) -> Is
         return UnavailableError(message, applied=lost)
     if any(busy in message for busy in _SQLITE_BUSY):
         return UnavailableError(message)
-    if "no such table" in message:
-        return MissingTableError(message)
-    if "no such column" in message:
+    if "no such table" in message or "no such column" in message:
         return ConfigError(message)
     if isinstance(error, (OSError, EOFError)):
         return UnavailableError(message, applied=lost) if commits else ConnectError(message)
@@ -102,9 +107,7 @@ def _by_code(codes: set[int | str], message: str, lost: Applied) -> IsthmusError
         return SerializationError(message)
     if codes & _ACCESS:
         return AccessError(message)
-    if codes & _NO_TABLE:
-        return MissingTableError(message)
-    if codes & _NO_COLUMN:
+    if codes & (_NO_TABLE | _NO_COLUMN):
         return ConfigError(message)
     if codes & _WAITED:
         return DeadlineError(message)

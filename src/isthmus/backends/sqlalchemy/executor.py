@@ -193,7 +193,7 @@ class SQLAlchemyTransaction(SQLAlchemyExecutor):
         if writes and self._read_only:
             raise TransactionError("this transaction is read-only")
         if self.lost:
-            raise TransactionError("the server has rolled back this transaction; run it again")
+            raise TransactionError("the server has undone this transaction; run it again")
         await self._backend.make_ready(collection, self._held)
         try:
             with translate_errors("in a transaction"):
