@@ -58,7 +58,7 @@ def write(
     for start in range(0, len(mutations), _CHUNK):
         session.check()
         chunk = mutations[start : start + _CHUNK]
-        rows = _Rows(session, table, kind, [mutation.id for mutation in chunk])
+        rows = _ChunkRows(session, table, kind, [mutation.id for mutation in chunk])
         results += apply_in_order(rows, kind, chunk)
         rows.flush()
     refused = refuse_batch(mutations, results) if atomic else None
@@ -67,7 +67,7 @@ def write(
     return results
 
 
-class _Rows:
+class _ChunkRows:
     """The rows of a chunk, as `apply_in_order` reads and writes them; `flush` stores them."""
 
     def __init__(self, session: SQLiteSession, table: Table, kind: WriteKind, ids: list[str]) -> None:
