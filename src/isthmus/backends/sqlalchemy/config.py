@@ -15,7 +15,9 @@ class PoolConfig(ConfigGroup):
     """Settings of SQLAlchemy's pool, of which there is one for each event loop."""
 
     size: int = Field(default=5, ge=1)
+    """Connections that are kept open."""
     max_overflow: int = Field(default=10, ge=0)
+    """Connections above `size` that are opened under load and closed afterwards."""
     timeout: float = Field(default=10.0, gt=0)
     """Seconds to wait for a connection."""
     recycle: float = -1

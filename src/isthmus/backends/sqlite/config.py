@@ -28,6 +28,7 @@ class Indexes(ConfigGroup):
     """The fields of a collection that have an index for filters and orders."""
 
     indexes: tuple[str, ...] = ()
+    """Equality, ranges, prefixes and orders; values of any type."""
 
     @field_validator("indexes", mode="before")
     @classmethod
@@ -54,6 +55,7 @@ class SQLiteConfig(BackendConfig, Indexes):
     table: str = "records"
     """The default collection."""
     create_table: Literal["if_missing", "never"] = "if_missing"
+    """Whether a missing table is created."""
     collections: dict[str, Indexes] = Field(default={})
     """Indexes of collections other than the default one."""
     pool: PoolConfig = PoolConfig()

@@ -70,17 +70,17 @@ class ThreadPool:
 
     async def _wait(self) -> ConnectionThread:
         loop = asyncio.get_running_loop()
-        turn: asyncio.Future[ConnectionThread] = loop.create_future()
-        self._waiting.append(turn)
+        waiter: asyncio.Future[ConnectionThread] = loop.create_future()
+        self._waiting.append(waiter)
         start = loop.time()
-        timer = None if self._timeout is None else loop.call_later(self._timeout, self._expire, turn)
+        timer = None if self._timeout is None else loop.call_later(self._timeout, self._expire, waiter)
         try:
-            thread = await turn
+            thread = await waiter
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled() and turn.exception() is None:
-                self.release(turn.result())
+            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+                self.release(waiter.result())
             else:
-                self._waiting = deque(other for other in self._waiting if other is not turn)
+                self._waiting = deque(other for other in self._waiting if other is not waiter)
             raise
         finally:
             self.wait_seconds += loop.time() - start
@@ -88,14 +88,14 @@ class ThreadPool:
                 timer.cancel()
         return self._mark_held(thread)
 
-    def _expire(self, turn: asyncio.Future[ConnectionThread]) -> None:
-        if turn.done():
+    def _expire(self, waiter: asyncio.Future[ConnectionThread]) -> None:
+        if waiter.done():
             return
-        self._waiting.remove(turn)
+        self._waiting.remove(waiter)
         self.timeouts += 1
         now = time.monotonic()
         holders = ", ".join(f"{h.name} for {now - h.since:.1f} s" for h in self._held.values())
-        turn.set_exception(
+        waiter.set_exception(
             PoolTimeoutError(
                 f"no {self._kind} became free within {self._timeout} s; held by {holders or 'nobody'}"
             )
@@ -113,11 +113,11 @@ class ThreadPool:
         if holder is not None:
             self.use_seconds += time.monotonic() - holder.since
         while self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.done():
+            waiter = self._waiting.popleft()
+            if not waiter.done():
                 # The waiter holds it from now on, though its task runs later.
                 self._held[thread] = _Holder("a task that is about to run", time.monotonic())
-                turn.set_result(thread)
+                waiter.set_result(thread)
                 return
         self._idle.append(thread)
 
@@ -147,9 +147,9 @@ class ThreadPool:
     async def close(self) -> None:
         """Refuse the waiters, let the jobs end, and close the connections."""
         self._closed = True
-        for turn in self._waiting:
-            if not turn.done():
-                turn.set_exception(ClosedError("the database is closed"))
+        for waiter in self._waiting:
+            if not waiter.done():
+                waiter.set_exception(ClosedError("the database is closed"))
         self._waiting.clear()
         for thread in self._all:
             await thread.close()
@@ -223,7 +223,7 @@ class Pool:
             cached_statements=256,
         )
 
-    def _session(self, prepare: Callable[[SQLiteSession], None]) -> SQLiteSession:
+    def _open_session(self, prepare: Callable[[SQLiteSession], None]) -> SQLiteSession:
         fork.check(self.label)
         connection = None
         try:
@@ -253,13 +253,13 @@ class Pool:
                 # A large batch must not leave a large WAL file behind.
                 session.execute("PRAGMA journal_size_limit = 67108864")
 
-        return self._session(prepare)
+        return self._open_session(prepare)
 
     def _open_reader(self) -> SQLiteSession:
         def prepare(session: SQLiteSession) -> None:
             session.execute("PRAGMA query_only = ON")
 
-        return self._session(prepare)
+        return self._open_session(prepare)
 
     async def snapshot(self) -> ReadSnapshot:
         """Return a connection that sees the database as it is now, until its `end`."""
