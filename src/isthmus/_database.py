@@ -353,10 +353,10 @@ class AsyncDatabase(CollectionMethods):
         Secrets do not travel: workers take them from their environment, or the whole URL from the
         variable `url_from`. Costs one count, and one search by id for each bound.
         """
-        from isthmus._partition import partitioned
+        from isthmus._partition import plan_partitions
 
         verbs: CollectionMethods = self if collection is None else self.collection(collection)
-        return await partitioned(verbs, AsyncDatabase, self._config, as_query(query), count, url_from)
+        return await plan_partitions(verbs, AsyncDatabase, self._config, as_query(query), count, url_from)
 
     def portability(self, query: Find = None) -> dict[str, Portability]:
         """Return for each backend whether it serves a query natively, partly client-side or not, and why."""

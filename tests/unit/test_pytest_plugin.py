@@ -12,7 +12,7 @@ _LEAKS = {
     "a socket": (
         "import socket\nKEPT = []\n"
         "def test_it():\n    s = socket.socket(); s.bind(('127.0.0.1', 0)); s.listen(); KEPT.append(s)\n",
-        "left open: socket to port",
+        "still open: socket to port",
     ),
     "a file": (
         "KEPT = []\ndef test_it(tmp_path):\n    KEPT.append((tmp_path / 'f.txt').open('w'))\n",
@@ -25,7 +25,7 @@ _LEAKS = {
     "a task": (
         "import asyncio, pytest\n@pytest.mark.asyncio\nasync def test_it():\n"
         "    asyncio.get_running_loop().create_task(asyncio.sleep(60), name='forgotten')\n",
-        "a task that still runs: forgotten",
+        "task still running: forgotten",
     ),
     "a pool": (
         "import asyncio, pytest\nfrom isthmus._core import loop_pools\nKEPT = []\n"
