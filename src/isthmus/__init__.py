@@ -10,7 +10,6 @@ from isthmus._database import (
     AsyncPostgresDatabase,
     AsyncS3Database,
     AsyncSQLiteDatabase,
-    Stats,
 )
 from isthmus._explain import Explanation
 from isthmus._index_annotation import Indexed
@@ -19,6 +18,7 @@ from isthmus._query.query import Query
 from isthmus._reads import CursorPage
 from isthmus._record import Record
 from isthmus._search_hit import Hit, Passage
+from isthmus._session import Stats
 from isthmus._stream import RecordStream
 from isthmus._transaction import Transaction
 from isthmus._writes import StreamReceipt

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from isthmus._collection import Collection, CollectionMethods, check_collection_name, check_encodable
 from isthmus._core.clock import SYSTEM_CLOCK, Clock
 from isthmus._core.executor import (
     Backend,
-    PoolStats,
     SupportsDrop,
     SupportsIndexes,
     TransactionOptions,
@@ -20,18 +19,17 @@ from isthmus._core.op import Drop, Ping
 from isthmus._core.registry import plugin, select_config
 from isthmus._core.stack import Layer
 from isthmus._core.uncancelled import drain
+from isthmus._create import Create
 from isthmus._query.query import as_query
 from isthmus._reads import Find
-from isthmus._session import DatabaseSession, Session
+from isthmus._run import DEFAULT_SECONDS, run_repeatedly
+from isthmus._session import DatabaseSession, Session, Stats
 from isthmus._transaction import (
     AmbientTransaction,
     Transaction,
     TransactionContext,
     TransactionSession,
-    run_repeatedly,
 )
-from isthmus._value import Value
-from isthmus._writes import Data
 from isthmus.errors import ConfigError, UnsupportedError, UsageError
 from isthmus.layers import from_config
 from isthmus.layers.context import Context
@@ -47,43 +45,7 @@ if TYPE_CHECKING:
     from isthmus._typed import TypedCollection
 
 R = TypeVar("R")
-D = TypeVar("D", bound="AsyncDatabase")
-D_co = TypeVar("D_co", bound="AsyncDatabase", covariant=True)
 M = TypeVar("M", bound="BaseModel")
-
-
-class Factory(Protocol[D_co]):
-    """`AsyncDatabase.create` on the class: connects and returns a handle."""
-
-    def __call__(
-        self, backend: str, config: Mapping[str, Any] | BackendConfig | None = None, *, lazy: bool = False
-    ) -> Awaitable[D_co]: ...
-
-
-class Insert(Protocol):
-    """`db.create` on a handle: creates a record and returns its id."""
-
-    def __call__(self, record: Data) -> Awaitable[str]: ...
-
-
-class _Create:
-    """`create`: the factory on the class, the method that creates a record on a handle."""
-
-    @overload
-    def __get__(self, instance: None, owner: type[D]) -> Factory[D]: ...
-    @overload
-    def __get__(self, instance: AsyncDatabase, owner: type[AsyncDatabase]) -> Insert: ...
-    def __get__(self, instance: AsyncDatabase | None, owner: type[Any]) -> Any:
-        return owner._create_handle if instance is None else instance._insert
-
-
-class Stats(Value):
-    """A snapshot of a handle's pool and layers, the same for all backends."""
-
-    backend: str
-    pool: PoolStats
-    layers: dict[str, dict[str, float]]
-    """The metrics of each layer, by the layer's name."""
 
 
 class AsyncDatabase(CollectionMethods):
@@ -94,10 +56,12 @@ class AsyncDatabase(CollectionMethods):
     loop has its own native pool.
     """
 
-    create = _Create()
+    create = Create()
     _clock: Clock = SYSTEM_CLOCK
     _shared: dict[str, Layer]
     _derived: bool
+    _namespace = ""
+    """A prefix of the names of all collections but the default one: tests have collections of their own."""
 
     def __init__(self, backend: str, config: Mapping[str, Any] | BackendConfig | None = None) -> None:
         chosen = plugin(backend)
@@ -221,6 +185,7 @@ class AsyncDatabase(CollectionMethods):
     def collection(self, name: str, model: type[M] | None = None) -> Collection | TypedCollection[M]:
         """Return another table, index or prefix over the same pool; typed if a pydantic model is given."""
         check_collection_name(name)
+        name = self._namespace + name
         collection = Collection(lambda: self._session, name)
         if model is None:
             return collection
@@ -235,7 +200,9 @@ class AsyncDatabase(CollectionMethods):
     async def collections(self) -> list[str]:
         """Return the names of the collections that isthmus created in this store, sorted."""
         await self._ensure_open()
-        return await self._backend.collections()
+        start, default = self._namespace, self.collection_name
+        names = await self._backend.collections()
+        return sorted(name.removeprefix(start) for name in names if name.startswith((start, default)))
 
     async def drop_collection(self, name: str) -> None:
         """Delete a table, index or prefix with all records in it; a missing one is not an error.
@@ -245,6 +212,11 @@ class AsyncDatabase(CollectionMethods):
         inside a transaction of this handle.
         """
         check_collection_name(name)
+        if name != self.collection_name:
+            name = self._namespace + name
+        await self._drop(name)
+
+    async def _drop(self, name: str) -> None:
         backend = self._backend
         if not isinstance(backend, SupportsDrop):
             raise UnsupportedError(f"{self.backend} cannot drop a collection", capability="drop")
@@ -289,6 +261,7 @@ class AsyncDatabase(CollectionMethods):
         derived._ambient = self._ambient
         derived._shared = self._shared
         derived._derived = True
+        derived._namespace = self._namespace
         derived._set_up(self._backend, self._config.model_copy(update=changed), policy or self._policy)
         derived._core.closed, derived._core.lazy = self._core.closed, self._core.lazy
         derived._core.ready = self._core.ready
@@ -327,21 +300,36 @@ class AsyncDatabase(CollectionMethods):
         session = TransactionSession(
             executor, self._core.stack, self.backend, self._core.cursor_secret, read_only=options.read_only
         )
-        transaction = Transaction(session, self.collection_name)
+        transaction = Transaction(session, self.collection_name, self._namespace)
         return transaction, self._ambient.enter(transaction)
 
     async def run(
         self,
         work: Callable[[Transaction], Awaitable[R]],
         *,
-        attempts: int = 5,
+        attempts: int | None = None,
         isolation: str | None = None,
     ) -> R:
-        """Run a function in a transaction, and again from the start on a serialization failure.
+        """Run a function in a serializable transaction, and again from the start on a conflict.
 
-        The function may run several times: it should have no effects outside its transaction.
+        The effect of all `run`s is that of running them one after another (meaning §5), so a record
+        that is read, changed and written loses no update. The function may run several times: it
+        should have no effects outside its transaction. It is repeated on `SerializationError` only,
+        for as long as the deadline allows (30 s without one), at most `attempts` times. With
+        `isolation` the promise is that level's.
         """
-        return await run_repeatedly(lambda: self.transaction(isolation=isolation), work, attempts)
+        if attempts is not None and attempts < 1:
+            raise UsageError(f"attempts must be at least 1, got {attempts}")
+        if isolation is None and "serializable" in self._backend.capabilities.isolation:
+            isolation = "serializable"
+        return await run_repeatedly(
+            lambda: self.transaction(isolation=isolation),
+            work,
+            backend=self.backend,
+            attempts=attempts,
+            seconds=self._config.deadline or DEFAULT_SECONDS,
+            clock=self._clock,
+        )
 
     async def partitions(
         self,

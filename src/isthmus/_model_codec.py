@@ -69,7 +69,11 @@ class ModelCodec(Generic[M]):
 
     def decode(self, id: str | None, data: Mapping[str, Any]) -> M:
         """Return the model of a stored record; raises `InvalidRecordError` if it does not match."""
-        return self.validate({**data, "id": id} if self.has_id else data, id)
+        try:
+            return self.validate({**data, "id": id} if self.has_id else data, id)
+        except InvalidRecordError as error:
+            error.stored = True
+            raise
 
     def validate(self, data: Mapping[str, Any], id: str | None) -> M:
         """Return the model of data in stored or in Python form, ignoring computed fields.

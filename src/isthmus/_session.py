@@ -7,9 +7,10 @@ from collections.abc import Awaitable, Sequence
 from typing import Protocol, TypeVar
 
 from isthmus._core.capabilities import Capabilities
-from isthmus._core.executor import Backend, Executor
+from isthmus._core.executor import Backend, Executor, PoolStats
 from isthmus._core.op import Op, Open, Refresh
 from isthmus._core.stack import Layer, Stack
+from isthmus._value import Value
 from isthmus.errors import ClosedError
 
 R = TypeVar("R")
@@ -114,3 +115,12 @@ class DatabaseSession:
         if self.closed is not None or collection not in self.ready:
             await self.ensure_open(collection)
         await self.stack.run(Refresh(collection), self.backend)
+
+
+class Stats(Value):
+    """A snapshot of a handle's pool and layers, the same for all backends."""
+
+    backend: str
+    pool: PoolStats
+    layers: dict[str, dict[str, float]]
+    """The metrics of each layer, by the layer's name."""

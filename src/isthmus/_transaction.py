@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from _random import Random
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeAlias, TypeVar, overload
 
-from isthmus._collection import Collection, CollectionMethods
+from isthmus._collection import Collection, CollectionMethods, check_collection_name
 from isthmus._core.executor import Executor, TransactionExecutor, TransactionOptions
 from isthmus._core.op import Op
 from isthmus._core.stack import Stack
 from isthmus._core.uncancelled import run_to_end
 from isthmus._session import Session
-from isthmus.errors import ClosedError, SerializationError, TransactionError, UsageError
+from isthmus.errors import ClosedError, TransactionError, UsageError
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -77,9 +76,10 @@ class TransactionSession:
 class Transaction(CollectionMethods):
     """All record methods inside one transaction; `tx.collection(name)` for other collections."""
 
-    def __init__(self, session: TransactionSession, name: str) -> None:
+    def __init__(self, session: TransactionSession, name: str, namespace: str = "") -> None:
         self._own = session
         self._name = name
+        self._namespace = namespace
 
     create = CollectionMethods._insert
 
@@ -98,7 +98,8 @@ class Transaction(CollectionMethods):
     def collection(self, name: str, model: type[M]) -> TypedCollection[M]: ...
     def collection(self, name: str, model: type[M] | None = None) -> Collection | TypedCollection[M]:
         """Return another collection inside this transaction; typed if a pydantic model is given."""
-        collection = Collection(lambda: self._own, name)
+        check_collection_name(name)
+        collection = Collection(lambda: self._own, self._namespace + name)
         if model is None:
             return collection
         from isthmus._typed import TypedCollection
@@ -211,25 +212,3 @@ class AmbientTransaction:
             self._variable.set(before)
 
         return leave
-
-
-async def run_repeatedly(
-    begin: Callable[[], TransactionContext], work: Callable[[Transaction], Awaitable[R]], attempts: int
-) -> R:
-    """Run `work` in a transaction, at most `attempts` times; only a SerializationError repeats it."""
-    for pause in _backoff(attempts - 1):
-        try:
-            async with begin() as transaction:
-                return await work(transaction)
-        except SerializationError:
-            pass
-        # Outside the except block, so that the next failure is not chained to this one.
-        await asyncio.sleep(pause)
-    async with begin() as transaction:
-        return await work(transaction)
-
-
-def _backoff(count: int) -> Iterator[float]:
-    jitter = Random().random
-    for attempt in range(count):
-        yield (0.5 + jitter() / 2) * min(0.01 * 2**attempt, 1.0)

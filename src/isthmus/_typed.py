@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar, cast
+from typing import Any, Generic, Literal, Self, TypeAlias, TypeVar, cast
 
 from pydantic import BaseModel
 
@@ -14,9 +14,10 @@ from isthmus._collection import Collection
 from isthmus._core.executor import ItemResult
 from isthmus._index_annotation import IndexKind
 from isthmus._model_codec import ModelCodec
+from isthmus._model_paths import ModelPaths
 from isthmus._query.ast import Predicate
-from isthmus._query.field import FieldName
-from isthmus._query.query import Query, as_query
+from isthmus._query.field import FieldName, as_path
+from isthmus._query.query import Query, as_predicate, as_query
 from isthmus._reads import STREAM_PAGE, Find
 from isthmus._record import Record
 from isthmus._stream import RecordStream
@@ -30,6 +31,9 @@ from isthmus.errors import (
 )
 
 M = TypeVar("M", bound=BaseModel)
+
+OnInvalid: TypeAlias = "Literal['raise', 'skip'] | Callable[[InvalidRecordError], object]"
+"""What becomes of a stored record that does not match the model."""
 
 UPDATE_ATTEMPTS = 20
 
@@ -48,17 +52,22 @@ class TypedStream(Generic[M]):
     Use `async with`, or call `aclose()`, to release the resources of a stream that is not read to the end.
     """
 
-    def __init__(self, records: RecordStream, codec: ModelCodec[M]) -> None:
+    def __init__(self, records: RecordStream, codec: ModelCodec[M], on_invalid: OnInvalid) -> None:
         self._records = records
         self._codec = codec
+        self._on_invalid = on_invalid
 
     def __aiter__(self) -> Self:
         self._records.__aiter__()
         return self
 
     async def __anext__(self) -> M:
-        record = await self._records.__anext__()
-        return self._codec.decode(record.id, record.data)
+        while True:
+            record = await self._records.__anext__()
+            try:
+                return self._codec.decode(record.id, record.data)
+            except InvalidRecordError as error:
+                _pass_over(error, self._on_invalid)
 
     async def aclose(self) -> None:
         """End the stream and release its resources at the store."""
@@ -86,6 +95,7 @@ class TypedCollection(Generic[M]):
 
     def __init__(self, collection: Collection, model: type[M]) -> None:
         self._codec = ModelCodec(model)
+        self._paths = ModelPaths(model)
         self.untyped = collection
         """The same collection, with records."""
 
@@ -183,7 +193,7 @@ class TypedCollection(Generic[M]):
 
     async def exists(self, what: str | Query | Predicate) -> bool:
         """Return whether a record with this id, or any record that matches a query, exists."""
-        return await self.untyped.exists(what)
+        return await self.untyped.exists(what if isinstance(what, str) else self._paths.query(as_query(what)))
 
     # Batches
 
@@ -269,32 +279,53 @@ class TypedCollection(Generic[M]):
 
     # Queries
 
-    async def search(self, query: Find = None) -> list[M]:
-        """Return the matching models in the query's order."""
-        return [self._to_model(record) for record in await self.untyped.search(_require_all_fields(query))]
+    async def search(self, query: Find = None, *, on_invalid: OnInvalid = "raise") -> list[M]:
+        """Return the matching models in the query's order.
+
+        `on_invalid` decides about stored records that do not match the model: "raise" ends with the
+        first one's `InvalidRecordError`, "skip" leaves them out, and a function is called with each
+        error before the record is left out.
+        """
+        _check_on_invalid(on_invalid)
+        models: list[M] = []
+        for record in await self.untyped.search(self._resolve(query)):
+            try:
+                models.append(self._to_model(record))
+            except InvalidRecordError as error:
+                _pass_over(error, on_invalid)
+        return models
 
     async def find_one(self, query: Find = None) -> M | None:
         """Return the first matching model, or None."""
-        record = await self.untyped.find_one(_require_all_fields(query))
+        record = await self.untyped.find_one(self._resolve(query))
         return None if record is None else self._to_model(record)
 
     def stream(
-        self, query: Find = None, *, consistent: bool = False, page_size: int = STREAM_PAGE
+        self,
+        query: Find = None,
+        *,
+        consistent: bool = False,
+        page_size: int = STREAM_PAGE,
+        on_invalid: OnInvalid = "raise",
     ) -> TypedStream[M]:
-        """Return the matching models as a stream; parameters as for `Collection.stream`."""
-        records = self.untyped.stream(_require_all_fields(query), consistent=consistent, page_size=page_size)
-        return TypedStream(records, self._codec)
+        """Return the matching models as a stream.
+
+        Parameters are those of `Collection.stream`, and `on_invalid` as for `search`.
+        """
+        _check_on_invalid(on_invalid)
+        records = self.untyped.stream(self._resolve(query), consistent=consistent, page_size=page_size)
+        return TypedStream(records, self._codec, on_invalid)
 
     async def page(
         self, query: Find = None, *, size: int | None = None, cursor: str | None = None
     ) -> TypedPage[M]:
         """Return one page of models, at most `size` of them, and the cursor of the next page."""
-        page = await self.untyped.page(_require_all_fields(query), size=size, cursor=cursor)
+        page = await self.untyped.page(self._resolve(query), size=size, cursor=cursor)
         return TypedPage([self._to_model(record) for record in page.records], page.cursor)
 
     async def count(self, query: Find = None) -> int:
         """Return how many records match."""
-        return await self.untyped.count(query)
+        return await self.untyped.count(self._paths.query(as_query(query)))
 
     async def aggregate(
         self,
@@ -304,22 +335,43 @@ class TypedCollection(Generic[M]):
         **columns: str | tuple[str, FieldName],
     ) -> list[dict[str, Any]]:
         """Return one row for each group; parameters as for `Collection.aggregate`."""
-        return await self.untyped.aggregate(query, by=by, **columns)
+        names = [by] if isinstance(by, str) or not isinstance(by, Iterable) else by
+        resolved = {
+            name: column if isinstance(column, str) else (column[0], self._paths.resolve(as_path(column[1])))
+            for name, column in columns.items()
+        }
+        return await self.untyped.aggregate(
+            self._paths.query(as_query(query)),
+            by=[self._paths.resolve(as_path(name)) for name in names],
+            **resolved,
+        )
 
     async def delete_where(self, query: Query | Predicate) -> int:
         """Delete the matching records and return how many there were."""
-        return await self.untyped.delete_where(query)
+        return await self.untyped.delete_where(self._paths.predicate(as_predicate(query)))
+
+    def _resolve(self, query: Find) -> Query:
+        parsed = as_query(query)
+        if parsed.fields is not None:
+            raise UsageError("a typed collection reads whole models: select() needs .untyped")
+        return self._paths.query(parsed)
 
 
 def _not_written(record: Record) -> NotWrittenError:
     return NotWrittenError("not written: another item of this atomic batch failed", record_id=record.id)
 
 
-def _require_all_fields(query: Find) -> Query:
-    parsed = as_query(query)
-    if parsed.fields is not None:
-        raise UsageError("a typed collection reads whole models: select() needs .untyped")
-    return parsed
+def _check_on_invalid(on_invalid: object) -> None:
+    if on_invalid not in ("raise", "skip") and not callable(on_invalid):
+        raise UsageError(f"on_invalid is 'raise', 'skip' or a function of the error, got {on_invalid!r}")
+
+
+def _pass_over(error: InvalidRecordError, on_invalid: OnInvalid) -> None:
+    """Raise the error, or leave its record out."""
+    if on_invalid == "raise":
+        raise error
+    if not isinstance(on_invalid, str):
+        on_invalid(error)
 
 
 __all__ = ["TypedCollection", "TypedPage", "TypedStream"]

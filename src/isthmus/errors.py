@@ -168,7 +168,12 @@ class ConflictError(RecordError):
 
 
 class InvalidRecordError(RecordError):
-    """A value cannot be stored by any backend; `path` is where it is (`data.items[3].price`)."""
+    """A value cannot be stored by any backend; `path` is where it is (`data.items[3].price`).
+
+    `stored` is true if it was read from the store: a stored record does not match its model.
+    """
+
+    stored = False
 
     def __init__(self, message: str, *, path: str, record_id: str | None = None) -> None:
         super().__init__(message, record_id=record_id)

@@ -68,24 +68,26 @@ def _async_fixture() -> Callable[..., Any]:
 
 @_async_fixture()
 async def db(isthmus_url: str) -> AsyncIterator[AsyncDatabase]:
-    """Yield a connected database with a new collection, which is removed after the test."""
+    """Yield a connected database with collections of its own, which are removed after the test."""
     from isthmus import AsyncDatabase
+    from isthmus._collection import Collection
     from isthmus._core.registry import plugin
     from isthmus._ids import new_id
 
-    fields = plugin(isthmus_url.split("://", 1)[0]).config().model_fields
-    key = next(name for name in ("table", "index", "prefix") if name in fields)
+    setting = plugin(isthmus_url.split("://", 1)[0]).config().collection_setting() or "table"
     name = f"isthmus_test_{new_id().replace('-', '')}"
-    handle = await AsyncDatabase.open(isthmus_url, {key: name})
+    handle = await AsyncDatabase.open(isthmus_url, {setting: name})
+    handle._namespace = f"{name}_"
     try:
         yield handle
-        if handle.closed:
-            return
-        if handle.capabilities.drop:
-            await handle.drop_collection(handle.collection_name)
-        else:
-            await handle.clear()
     finally:
+        if handle.closed:
+            await handle.connect()
+        for collection in sorted(handle._core.ready):
+            if handle.capabilities.drop:
+                await handle._drop(collection)
+            else:
+                await Collection(lambda: handle._session, collection).clear()
         await handle.close()
 
 

@@ -105,7 +105,7 @@ GROUPS: dict[str, Group] = {
         12,
     ),
     "sqlite": Group(
-        _files("backends/sqlite", "predicates compile sorting fields aggregates"),
+        _files("backends/sqlite", "filter select order fields aggregate"),
         _backend("sqlite", 1_500),
         16,
     ),

@@ -9,7 +9,7 @@ import asyncmy.errors
 import asyncpg
 import pytest
 
-from isthmus.backends.sqlalchemy.errors import translated, translation
+from isthmus.backends.sqlalchemy.errors import translate, translate_errors
 from isthmus.errors import (
     AccessError,
     Applied,
@@ -61,7 +61,7 @@ def test_every_class_of_sqlalchemy_is_mapped(kind: type[BaseException]) -> None:
     if isinstance(error, exc.DBAPIError):
         error.connection_invalidated = False
 
-    with pytest.raises(IsthmusError) as caught, translated("here", commits=True):
+    with pytest.raises(IsthmusError) as caught, translate_errors("here", commits=True):
         raise error
 
     assert caught.value.__cause__ is error
@@ -74,7 +74,7 @@ def test_every_class_of_the_drivers_is_mapped(kind: type[Exception]) -> None:
     bare = kind("what it says")
     wrapped = exc.DBAPIError("INSERT secret", {"a": "canary"}, bare)
     for error in (bare, wrapped):
-        with pytest.raises(IsthmusError) as caught, translated("here"):
+        with pytest.raises(IsthmusError) as caught, translate_errors("here"):
             raise error
         assert "what it says" in str(caught.value)
         assert "canary" not in str(caught.value)
@@ -103,7 +103,7 @@ def test_a_number_of_mysql_says_what_happened(
 ) -> None:
     """The numbers are MySQL's and MariaDB's alike."""
     original = asyncmy.errors.OperationalError(number, "what it says")
-    ours = translation(exc.OperationalError("SELECT 1", None, original), "here")
+    ours = translate(exc.OperationalError("SELECT 1", None, original), "here")
 
     assert type(ours) is expected
     assert ours.transient is transient
@@ -128,8 +128,8 @@ def test_a_sqlstate_says_what_happened(state: str, expected: type[IsthmusError])
     """The same as in the backend for PostgreSQL."""
     original = asyncpg.PostgresError.new({"C": state, "M": "text", "S": "ERROR"})
 
-    assert type(translation(exc.DBAPIError("SELECT 1", None, original), "here")) is expected
-    assert type(translation(original, "here")) is expected
+    assert type(translate(exc.DBAPIError("SELECT 1", None, original), "here")) is expected
+    assert type(translate(original, "here")) is expected
 
 
 def test_a_deadlock_is_told_although_its_savepoint_is_gone_too() -> None:
@@ -138,7 +138,7 @@ def test_a_deadlock_is_told_although_its_savepoint_is_gone_too() -> None:
     gone = exc.OperationalError("ROLLBACK TO", None, asyncmy.errors.OperationalError(1305, "no savepoint"))
     gone.__context__ = deadlock
 
-    assert type(translation(gone, "here")) is SerializationError
+    assert type(translate(gone, "here")) is SerializationError
 
 
 def test_only_a_lost_answer_to_the_commit_leaves_doubt() -> None:
@@ -146,25 +146,25 @@ def test_only_a_lost_answer_to_the_commit_leaves_doubt() -> None:
     lost = exc.OperationalError("COMMIT", None, asyncmy.errors.OperationalError(2013, "Lost connection"))
     deadlock = exc.OperationalError("COMMIT", None, asyncmy.errors.OperationalError(1213, "Deadlock"))
 
-    assert translation(lost, "here").applied is Applied.NO
-    assert translation(lost, "here", commits=True).applied is Applied.MAYBE
-    assert translation(deadlock, "here", commits=True).applied is Applied.NO
-    assert translation(ConnectionResetError("reset"), "here", commits=True).applied is Applied.MAYBE
+    assert translate(lost, "here").applied is Applied.NO
+    assert translate(lost, "here", commits=True).applied is Applied.MAYBE
+    assert translate(deadlock, "here", commits=True).applied is Applied.NO
+    assert translate(ConnectionResetError("reset"), "here", commits=True).applied is Applied.MAYBE
 
 
 def test_what_is_not_a_drivers_passes() -> None:
     """A mistake in our own code is not dressed up as a failure of the store."""
-    with pytest.raises(KeyError), translated("here"):
+    with pytest.raises(KeyError), translate_errors("here"):
         raise KeyError("ours")
     for ours in (TransactionError("ours"), UnavailableError("ours", applied=Applied.MAYBE)):
-        with pytest.raises(IsthmusError) as caught, translated("here"):
+        with pytest.raises(IsthmusError) as caught, translate_errors("here"):
             raise ours
         assert caught.value is ours
 
 
 def test_a_full_pool_says_which_setting_to_raise() -> None:
     """And can be retried."""
-    ours = translation(exc.TimeoutError("QueuePool limit"), "here")
+    ours = translate(exc.TimeoutError("QueuePool limit"), "here")
 
     assert isinstance(ours, PoolTimeoutError)
     assert ours.transient

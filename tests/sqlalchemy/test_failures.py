@@ -47,12 +47,19 @@ async def admin(url: str) -> AsyncIterator[AsyncEngine]:
 
 
 @pytest_asyncio.fixture
-async def db(url: str) -> AsyncIterator[AsyncDatabase]:
-    """Return a handle on a new table, without retries: a test sees what the backend itself says."""
-    settings = {"url": url, "table": f"t_{secrets.token_hex(6)}"}
-    async with await AsyncDatabase.create("sqlalchemy", settings) as handle:
+async def db(url: str, admin: AsyncEngine) -> AsyncIterator[AsyncDatabase]:
+    """Return a handle on a new table, without retries: a test sees what the backend itself says.
+
+    It is in a database of its own, by which `_kill_connections` knows the handle's connections.
+    """
+    name = f"d_{secrets.token_hex(6)}"
+    async with admin.begin() as connection:
+        await connection.execute(text(f"CREATE DATABASE {name}"))
+    own = make_url(url).set(database=name).render_as_string(hide_password=False)
+    async with await AsyncDatabase.create("sqlalchemy", {"url": own, "table": "records"}) as handle:
         yield handle
-        await discard(handle)
+    async with admin.begin() as connection:
+        await connection.execute(text(f"DROP DATABASE {name}"))
 
 
 async def test_a_server_that_is_down_is_a_connect_error() -> None:
@@ -125,7 +132,7 @@ async def test_a_connection_lost_before_the_commit_wrote_nothing(
     with pytest.raises(UnavailableError) as caught:
         async with db.transaction() as tx:
             await tx.create({"a": 1})
-            await _kill_others(admin)
+            await _kill_connections(db, admin)
             await tx.create({"a": 2})
 
     assert caught.value.transient
@@ -142,7 +149,7 @@ async def test_a_lost_answer_to_the_commit_leaves_doubt(db: AsyncDatabase, admin
     def kill(connection: object) -> None:
         if not killed.is_set():
             killed.set()
-            await_only(_kill_others(admin))
+            await_only(_kill_connections(db, admin))
 
     event.listen(engine.sync_engine, "commit", kill)
     try:
@@ -156,13 +163,12 @@ async def test_a_lost_answer_to_the_commit_leaves_doubt(db: AsyncDatabase, admin
     assert await db.count() == 0
 
 
-async def _kill_others(admin: AsyncEngine) -> None:
-    """Close the connections of all other clients at the server."""
+async def _kill_connections(db: AsyncDatabase, admin: AsyncEngine) -> None:
+    """Close the connections of a handle at the server."""
     async with admin.connect() as connection:
-        mine = (await connection.execute(text("SELECT connection_id()"))).scalar_one()
         rows = await connection.execute(
-            text("SELECT id FROM information_schema.processlist WHERE user = 'root' AND id <> :mine"),
-            {"mine": mine},
+            text("SELECT id FROM information_schema.processlist WHERE db = :name"),
+            {"name": (await native.sqlalchemy(db)).url.database},
         )
         for (number,) in rows.all():
             await connection.execute(text(f"KILL CONNECTION {int(number)}"))

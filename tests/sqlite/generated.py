@@ -7,6 +7,7 @@ from typing import Any
 
 from isthmus._path import Path, Root
 from isthmus._query.ast import (
+    FALSE,
     And,
     Between,
     Contains,
@@ -28,6 +29,7 @@ from isthmus._query.ast import (
     StartsWith,
 )
 from isthmus._query.lookup import values_at
+from isthmus._query.normalize import normalize
 from isthmus._record import Record
 
 COMMON_KEYS = ["a", "b", "n"]
@@ -166,6 +168,12 @@ class Queries:
             return Not(self.predicate(depth + 1))
         terms = tuple(self.predicate(depth + 1) for _ in range(random.choice([0, 1, 2, 2, 2, 2, 3, 3])))
         return And(terms) if random.random() < 0.5 else Or(terms)
+
+    def where(self) -> Predicate:
+        """Return a tree as it reaches a backend: normalized, and not FALSE, which the planner answers."""
+        while (predicate := normalize(self.predicate())) == FALSE:
+            pass
+        return predicate
 
     def order(self) -> tuple[SortKey, ...]:
         """Return up to three sort keys."""

@@ -15,7 +15,7 @@ from isthmus._core.executor import AggregateRequest, Mutation, PageRequest, Writ
 from isthmus._query.ast import TRUE, Function, Measure, SortKey
 from isthmus._query.field import field
 from isthmus.backends.sqlite.backend import SQLiteBackend
-from isthmus.backends.sqlite.session import Session
+from isthmus.backends.sqlite.session import SQLiteSession
 from isthmus.errors import ClosedError, PoolTimeoutError
 from tests.sqlite.conftest import Opener
 
@@ -26,9 +26,9 @@ ENDLESS = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELEC
 
 
 def _endless(started: threading.Event):
-    def work(session: Session) -> None:
+    def work(session: SQLiteSession) -> None:
         started.set()
-        session.reading(lambda s: s.execute(ENDLESS).fetchone())
+        session.read(lambda s: s.execute(ENDLESS).fetchone())
 
     return work
 
@@ -192,14 +192,14 @@ async def test_a_waiting_task_learns_that_the_database_was_closed(opened: Opener
     """It does not wait for ever."""
     backend = await opened()
     pool = await backend.native()
-    lane = await pool.writer.acquire()
+    thread = await pool.writer.acquire()
     waiting = asyncio.create_task(pool.writer.run(lambda session: None))
     await asyncio.sleep(0)
     closing = asyncio.create_task(backend.close())
 
     with pytest.raises(ClosedError):
         await waiting
-    pool.writer.release(lane)
+    pool.writer.release(thread)
     await closing
 
 

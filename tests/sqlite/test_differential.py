@@ -140,7 +140,7 @@ async def test_random_queries_mean_what_the_evaluator_says(
         records = await _filled(backend, random)
         queries = Queries(random, records)
         for _ in range(QUERIES):
-            predicate, order = queries.predicate(), queries.order()
+            predicate, order = queries.where(), queries.order()
             expected = sort_records([record for record in records if matches(predicate, record)], order)
             selective += 0 < len(expected) < len(records)
             ids = [record.id for record in expected]
@@ -177,7 +177,7 @@ async def test_random_aggregates_mean_what_the_evaluator_says(tmp_path: FilePath
         queries = Queries(random, records)
         for _ in range(QUERIES // 2):
             by = tuple(path(random) for _ in range(random.choice([0, 1, 1, 2])))
-            request = AggregateRequest(queries.predicate(), queries.measures(), by)
+            request = AggregateRequest(queries.where(), queries.measures(), by)
             expected = [record for record in records if matches(request.where, record)]
             answer = await backend.aggregate(COLLECTION, request)
 
@@ -195,7 +195,7 @@ async def test_random_deletions_leave_what_the_evaluator_leaves(tmp_path: FilePa
     await backend.open(COLLECTION)
     for _ in range(40):
         records = await _filled(backend, random)
-        predicate = Queries(random, records).predicate()
+        predicate = Queries(random, records).where()
 
         removed = await backend.remove(COLLECTION, predicate)
 

@@ -18,7 +18,7 @@ import pytest
 
 from isthmus._core.executor import Mutation, TransactionOptions, WriteKind
 from isthmus._query.ast import TRUE
-from isthmus.backends.sqlite.errors import _BY_CODE, translated
+from isthmus.backends.sqlite.errors import _BY_CODE, translate
 from isthmus.errors import (
     AccessError,
     Applied,
@@ -59,11 +59,11 @@ def test_every_code_of_the_driver_has_its_error() -> None:
         for extended in (code, code | 7 << 8):
             error = sqlite3.OperationalError("it failed")
             error.sqlite_errorcode = extended
-            mapped = translated(error, "d.db")
+            mapped = translate(error, "d.db")
             assert isinstance(mapped, StoreError | InvalidRecordError)
             assert "d.db" in str(mapped)
     for kind in _subclasses(sqlite3.Error):
-        assert isinstance(translated(kind("it failed"), "d.db"), IsthmusError)
+        assert isinstance(translate(kind("it failed"), "d.db"), IsthmusError)
 
 
 def _subclasses(kind: type[Exception]) -> list[type[Exception]]:
@@ -76,7 +76,7 @@ def test_the_errors_that_pass_are_transient_and_the_others_are_not() -> None:
     def of(code: int, *, committing: bool = False) -> IsthmusError:
         error = sqlite3.OperationalError("it failed")
         error.sqlite_errorcode = code
-        return translated(error, "d.db", committing=committing)
+        return translate(error, "d.db", committing=committing)
 
     assert of(sqlite3.SQLITE_BUSY).transient
     assert of(sqlite3.SQLITE_BUSY_SNAPSHOT).transient
@@ -85,7 +85,7 @@ def test_the_errors_that_pass_are_transient_and_the_others_are_not() -> None:
     assert isinstance(of(sqlite3.SQLITE_READONLY_DBMOVED), AccessError)
     assert of(sqlite3.SQLITE_IOERR_FSYNC).applied is Applied.NO
     assert of(sqlite3.SQLITE_IOERR_FSYNC, committing=True).applied is Applied.MAYBE
-    assert isinstance(translated(sqlite3.ProgrammingError("… a closed database."), "d"), ClosedError)
+    assert isinstance(translate(sqlite3.ProgrammingError("… a closed database."), "d"), ClosedError)
 
 
 @pytest.mark.asyncio
@@ -185,23 +185,27 @@ async def test_another_process_with_the_lock_is_waited_for_and_then_told(
 
 
 @pytest.mark.asyncio
-async def test_a_dropped_table_is_an_error_once_and_made_anew(opened: Opener, tmp_path: Path) -> None:
-    """Another program took it away: the first call says so, the next one starts afresh."""
+async def test_a_table_that_another_program_dropped_is_empty_until_the_next_write(
+    opened: Opener, tmp_path: Path
+) -> None:
+    """Reads find nothing, and a write creates it again."""
     backend = await opened()
     other = sqlite3.connect(tmp_path / "d.db")
     other.execute("DROP TABLE records")
     other.commit()
     other.close()
 
-    with pytest.raises(UnexpectedError, match="no such table"):
-        await backend.count(R, TRUE)
-
     assert (await backend.count(R, TRUE)).count == 0
+    assert await backend.collections() == []
+
+    assert await backend.write(R, WriteKind.CREATE, [Mutation("a", {})], atomic=True) == ["a"]
+    assert (await backend.count(R, TRUE)).count == 1
+    assert await backend.collections() == [R]
 
 
 _WRITER = """
     import asyncio, sys
-    from isthmus._core.executor import Change, Kind
+    from isthmus._core.executor import Mutation, WriteKind
     from isthmus.backends.sqlite import plugin
 
     async def main():
@@ -209,8 +213,8 @@ _WRITER = """
         await backend.open("records")
         batch = 0
         while True:
-            changes = [Change(f"{batch:05}-{n:04}", {"batch": batch, "t": "x" * 300}) for n in range(500)]
-            await backend.write("records", Kind.CREATE, changes, atomic=True)
+            rows = [Mutation(f"{batch:05}-{n:04}", {"batch": batch, "t": "x" * 300}) for n in range(500)]
+            await backend.write("records", WriteKind.CREATE, rows, atomic=True)
             print(batch, flush=True)
             batch += 1
 

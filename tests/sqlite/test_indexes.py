@@ -194,4 +194,5 @@ async def test_a_dropped_collection_leaves_nothing_and_can_be_made_anew(
     }
     outside.close()
     assert (await backend.fetch(R, PageRequest(TRUE, (), 10))).records == []
+    await backend.write(R, WriteKind.CREATE, [Mutation("b", {"age": 1})], atomic=True)
     assert (await backend.explain(R, PageRequest(field("age") == 5, (), 10))).index == "records.age"

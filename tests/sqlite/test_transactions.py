@@ -226,7 +226,7 @@ async def test_a_statement_that_undid_the_transaction_ends_it(opened: Opener) ->
     with pytest.raises(TransactionError):
         async with backend.begin(READ_WRITE) as tx:
             await _create(tx, "a")
-            await tx._lane.run(lambda session: session.rollback())  # as an interrupt or a full disk does
+            await tx._thread.run(lambda session: session.rollback())  # as an interrupt or a full disk does
             with pytest.raises(TransactionError):
                 await _create(tx, "b")
 

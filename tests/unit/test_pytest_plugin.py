@@ -60,11 +60,17 @@ async def test_what_ends_is_no_leak(tmp_path):
 @pytest.mark.asyncio
 async def test_first(db):
     await db.create({"n": 1})
+    await db.collection("others").create({"n": 1})
+    async with db.transaction() as tx:
+        await tx.collection("others").create({"n": 2})
     assert await db.count() == 1
+    assert await db.collection("others").count() == 2
+    assert "others" in await db.collections()
 
 @pytest.mark.asyncio
 async def test_second(db):
     assert await db.count() == 0
+    assert await db.collection("others").count() == 0
 """
 
 

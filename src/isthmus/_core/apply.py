@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+import orjson
+
 from isthmus._core.executor import ItemResult, Mutation, WriteKind
-from isthmus._values import decode, encode
+from isthmus._values import decode
 from isthmus.errors import (
     AlreadyExistsError,
     ConflictError,
@@ -79,11 +81,15 @@ def apply_one(rows: Rows, kind: WriteKind, mutation: Mutation) -> ItemResult:
 def merge_documents(
     old_data: dict[str, Any], old_metadata: dict[str, Any], data: bytes, metadata: bytes
 ) -> tuple[bytes, bytes]:
-    """Return the canonical JSON of a record after an update: top-level keys merged, later ones win."""
-    return (
-        encode({**old_data, **decode(data)}),
-        encode({**old_metadata, **decode(metadata)}, "metadata"),
-    )
+    """Return the canonical JSON of a record after an update: top-level keys merged, later ones win.
+
+    Both sides are canonical, and so are their keys together: nothing is checked again.
+    """
+    if not old_metadata or metadata == b"{}":
+        merged_metadata = orjson.dumps(old_metadata) if old_metadata else metadata
+    else:
+        merged_metadata = orjson.dumps({**old_metadata, **decode(metadata)})
+    return orjson.dumps({**old_data, **decode(data)}), merged_metadata
 
 
 def refusal(kind: WriteKind, mutation: Mutation, version: str | None) -> RecordError | None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Annotated, Any
@@ -43,6 +44,7 @@ from isthmus.errors import (
 )
 
 MAX_PAGE = 1_000
+_log = logging.getLogger("isthmus.fastapi")
 
 # The first class that matches applies; any other error is 500.
 STATUS: tuple[tuple[type[IsthmusError], int], ...] = (
@@ -152,6 +154,10 @@ def answer_errors(app: FastAPI) -> None:
     async def respond(_: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, IsthmusError)
         status = next((code for kind, code in STATUS if isinstance(error, kind)), 500)
+        if isinstance(error, InvalidRecordError) and error.stored:
+            # The fault is in the store, not in the request.
+            status = 500
+            _log.error("record %r: %s", error.record_id, error)
         headers = {}
         if error.transient:
             headers["Retry-After"] = str(max(1, round(error.retry_after or 1)))

@@ -1,4 +1,4 @@
-"""The memory backend: the evaluator over a dict. Slow and obvious, the oracle."""
+"""The memory backend: records in a dict, and the evaluator."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""Records in a dict, judged by the evaluator. Slow and obvious: every other backend is compared with it."""
+"""The memory backend: evaluates every record for every query. Slow and obvious, the reference for others."""
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from isthmus._core.apply import apply_in_order, merge_documents, refuse_batch
@@ -33,11 +33,8 @@ from isthmus._query.evaluate import matches
 from isthmus._query.order import BY_ID, cursor_position, sort_key, sort_records
 from isthmus._query.split import Pushdown
 from isthmus._record import Record
-from isthmus.backends.memory.turn import Turn
-from isthmus.errors import (
-    TransactionError,
-    UnsupportedError,
-)
+from isthmus.backends.memory.fair_lock import FairLock
+from isthmus.errors import TransactionError, UnsupportedError
 
 if TYPE_CHECKING:
     from isthmus.backends.memory.config import MemoryConfig
@@ -73,15 +70,15 @@ _SUPPORT = _Support()
 
 
 class _Snapshot:
-    """What a consistent stream has left to give."""
+    """The records of a consistent stream, and how many of them were returned."""
 
     def __init__(self, records: list[Record]) -> None:
         self.records = records
-        self.at = 0
+        self.returned = 0
 
 
 class MemoryExecutor:
-    """The verbs over a dict of tables; a backend and a transaction share them."""
+    """An executor over a dict of tables, shared by the backend and a transaction."""
 
     def __init__(self, tables: Tables, snapshots: dict[int, _Snapshot]) -> None:
         self._tables = tables
@@ -89,11 +86,11 @@ class MemoryExecutor:
 
     @property
     def capabilities(self) -> Capabilities:
-        """Return what memory can do: all but durability, relevance and indexes."""
+        """Return what memory can do: everything but durability, relevance, vectors and indexes."""
         return CAPABILITIES
 
     def support(self, collection: str) -> _Support:
-        """Return that everything is judged by the evaluator here."""
+        """Return that the evaluator takes everything."""
         return _SUPPORT
 
     def _table(self, collection: str) -> dict[str, Record]:
@@ -102,17 +99,17 @@ class MemoryExecutor:
     async def read(
         self, collection: str, ids: Sequence[str], *, for_update: bool = False
     ) -> list[Record | None]:
-        """Return the records by id."""
+        """Return the records of these ids in order, None where there is none."""
         table = self._table(collection)
-        return [None if (kept := table.get(wanted)) is None else _given(kept) for wanted in ids]
+        return [None if (kept := table.get(id)) is None else _copy(kept) for id in ids]
 
     async def write(
         self, collection: str, kind: WriteKind, mutations: Sequence[Mutation], *, atomic: bool
     ) -> list[ItemResult]:
-        """Apply the changes one after another, on a copy if all must go well."""
+        """Apply mutations one after another, on a copy if all must succeed; return one result for each."""
         table = self._table(collection)
         target = dict(table) if atomic else table
-        results = apply_in_order(_Rows(target), kind, mutations)
+        results = apply_in_order(_TableRows(target), kind, mutations)
         if atomic:
             refused = refuse_batch(mutations, results)
             if refused is not None:
@@ -121,13 +118,13 @@ class MemoryExecutor:
         return results
 
     async def fetch(self, collection: str, request: PageRequest) -> Page:
-        """Return one page by judging and sorting all records."""
+        """Return one page; evaluates and sorts all records."""
         if request.consistent:
             return self._from_snapshot(collection, request)
-        records = self._matching(collection, request)
-        return _page(records, request)
+        records = self._match(collection, request)
+        return _cut_page(records, request)
 
-    def _matching(self, collection: str, request: PageRequest) -> list[Record]:
+    def _match(self, collection: str, request: PageRequest) -> list[Record]:
         order = request.order or BY_ID
         records = [record for record in self._table(collection).values() if matches(request.where, record)]
         records = sort_records(records, order)
@@ -140,24 +137,24 @@ class MemoryExecutor:
     def _from_snapshot(self, collection: str, request: PageRequest) -> Page:
         if request.after is None:
             token = new_version()
-            self._snapshots[token] = _Snapshot(self._matching(collection, request)[request.offset :])
+            self._snapshots[token] = _Snapshot(self._match(collection, request)[request.offset :])
         else:
             token = request.after.token
         snapshot = self._snapshots[token]
-        end = None if request.size is None else snapshot.at + request.size
-        records = [_given(record) for record in snapshot.records[snapshot.at : end]]
-        snapshot.at += len(records)
-        if snapshot.at < len(snapshot.records):
+        end = None if request.size is None else snapshot.returned + request.size
+        records = [_copy(record) for record in snapshot.records[snapshot.returned : end]]
+        snapshot.returned += len(records)
+        if snapshot.returned < len(snapshot.records):
             return Page(records, After(token=token))
         del self._snapshots[token]
         return Page(records, None)
 
     async def count(self, collection: str, where: Predicate) -> CountResult:
-        """Count by judging each record."""
+        """Return the number of matching records."""
         return CountResult(sum(matches(where, record) for record in self._table(collection).values()))
 
     async def aggregate(self, collection: str, request: AggregateRequest) -> AggregateResult:
-        """Aggregate by judging each record."""
+        """Return the states of the groups of matching records."""
         groups = Groups(request.measures)
         for record in self._table(collection).values():
             if matches(request.where, record):
@@ -165,7 +162,7 @@ class MemoryExecutor:
         return AggregateResult(groups)
 
     async def remove(self, collection: str, where: Predicate) -> int:
-        """Delete by judging each record."""
+        """Delete the matching records and return how many there were."""
         table = self._table(collection)
         matching = [key for key, record in table.items() if matches(where, record)]
         for key in matching:
@@ -173,11 +170,11 @@ class MemoryExecutor:
         return len(matching)
 
     async def explain(self, collection: str, request: PageRequest) -> NativePlan:
-        """Return the predicate that the evaluator judges."""
+        """Return the predicate that is evaluated for each record."""
         return NativePlan(f"scan {collection} where {text(request.where)}")
 
     async def release(self, collection: str, after: After) -> None:
-        """Drop a consistent stream's snapshot."""
+        """Forget the snapshot of a consistent stream."""
         self._snapshots.pop(after.token, None)
 
     async def open(self, collection: str) -> None:
@@ -187,11 +184,15 @@ class MemoryExecutor:
         """Do nothing."""
 
     async def refresh(self, collection: str) -> None:
-        """Do nothing: a write is seen at once."""
+        """Do nothing: a write is visible at once."""
 
 
-def _given(record: Record) -> Record:
-    """Return a stored record with data of its own, which its reader may change."""
+def _copy_tables(tables: Tables) -> Tables:
+    return {name: dict(table) for name, table in tables.items()}
+
+
+def _copy(record: Record) -> Record:
+    """Return a record that shares no mutable data with the stored one."""
     return Record.stored(
         record.id or "",
         record._raw,
@@ -202,16 +203,16 @@ def _given(record: Record) -> Record:
     )
 
 
-def _page(records: list[Record], request: PageRequest) -> Page:
+def _cut_page(records: list[Record], request: PageRequest) -> Page:
     end = None if request.size is None else request.offset + request.size
-    chosen = [_given(record) for record in records[request.offset : end]]
+    chosen = [_copy(record) for record in records[request.offset : end]]
     more = end is not None and len(records) > end
     if request.order is None:
         return Page(chosen, After((chosen[-1].id,)) if more and chosen else None)
     return Page(chosen, MORE if more and chosen else None)
 
 
-class _Rows:
+class _TableRows:
     """A table's records, as `apply_in_order` reads and writes them."""
 
     def __init__(self, table: dict[str, Record]) -> None:
@@ -237,12 +238,12 @@ class _Rows:
 
 
 class MemoryTransaction(MemoryExecutor):
-    """A private copy of the tables, put in place at commit; one at a time."""
+    """An executor over a copy of the tables, which replaces them at commit."""
 
     @contextlib.asynccontextmanager
     async def savepoint(self) -> AsyncIterator[None]:
-        """Undo what was done since, if the block raises."""
-        before = {name: dict(table) for name, table in self._tables.items()}
+        """Open a savepoint: leaving it by an exception undoes the writes since."""
+        before = _copy_tables(self._tables)
         try:
             yield
         except BaseException:
@@ -252,61 +253,64 @@ class MemoryTransaction(MemoryExecutor):
 
 
 class MemoryBackend(MemoryExecutor):
-    """A store that lives and dies with its handle; usable from any loop and thread."""
+    """A store that exists as long as its handle; may be used from any loop and thread."""
 
     name = "memory"
 
     def __init__(self, config: MemoryConfig) -> None:
         super().__init__({}, {})
         self.default_collection = config.table
-        self._turn = Turn(config.timeout)
+        self._lock = FairLock(config.timeout)
 
     async def close(self) -> None:
-        """Do nothing: the records go with the handle."""
+        """Do nothing: the records exist as long as the handle."""
 
     async def collections(self) -> list[str]:
-        """Return the names of the tables that were written to."""
+        """Return the names of the tables with records, sorted."""
         return sorted(name for name, table in self._tables.items() if table)
 
     async def drop(self, collection: str) -> None:
-        """Forget a table."""
-        async with self._turn:
+        """Delete a table; the next write creates it again."""
+        async with self._lock:
             self._tables.pop(collection, None)
 
     def stats(self) -> PoolStats:
-        """Return nothing: there is no pool."""
+        """Return zeros: there is no pool."""
         return PoolStats()
 
     async def native(self) -> Any:
-        """Refuse: there is no client behind memory."""
+        """Raise `UnsupportedError`: memory has no native client."""
         raise UnsupportedError("memory has no native client", capability="native")
 
     async def write(
         self, collection: str, kind: WriteKind, mutations: Sequence[Mutation], *, atomic: bool
     ) -> list[ItemResult]:
-        """Apply the changes when no transaction is open."""
-        async with self._turn:
+        """Apply mutations once no transaction is open.
+
+        Raises `PoolTimeoutError` if one is still open after `timeout` seconds.
+        """
+        async with self._lock:
             return await super().write(collection, kind, mutations, atomic=atomic)
 
     async def remove(self, collection: str, where: Predicate) -> int:
-        """Delete when no transaction is open."""
-        async with self._turn:
+        """Delete the matching records once no transaction is open; see `write`."""
+        async with self._lock:
             return await super().remove(collection, where)
 
     @contextlib.asynccontextmanager
     async def begin(self, options: TransactionOptions) -> AsyncIterator[MemoryTransaction]:
-        """Run a transaction on a copy of the tables, one at a time unless it only reads."""
-        waiting: Callable[[], Any] = contextlib.nullcontext if options.read_only else lambda: self._turn
-        async with waiting():
-            tables = {name: dict(table) for name, table in self._tables.items()}
-            transaction = _ReadOnly(tables, {}) if options.read_only else MemoryTransaction(tables, {})
-            yield transaction
-            if not options.read_only:
-                self._tables.clear()
-                self._tables.update(tables)
+        """Open a transaction on a copy of the tables: one at a time, except those that only read."""
+        if options.read_only:
+            yield _ReadOnlyTransaction(_copy_tables(self._tables), {})
+            return
+        async with self._lock:
+            tables = _copy_tables(self._tables)
+            yield MemoryTransaction(tables, {})
+            self._tables.clear()
+            self._tables.update(tables)
 
 
-class _ReadOnly(MemoryTransaction):
+class _ReadOnlyTransaction(MemoryTransaction):
     async def write(
         self, collection: str, kind: WriteKind, mutations: Sequence[Mutation], *, atomic: bool
     ) -> list[ItemResult]:

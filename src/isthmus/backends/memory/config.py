@@ -9,7 +9,7 @@ from isthmus._core.config import BackendConfig
 
 
 class MemoryConfig(BackendConfig):
-    """Settings of a store that lives and dies with its handle."""
+    """Settings of a store that exists as long as its handle."""
 
     backend: ClassVar[str] = "memory"
 

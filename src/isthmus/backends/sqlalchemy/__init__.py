@@ -1,32 +1,24 @@
-"""Any database that SQLAlchemy has an async driver for, the same meaning by a prefilter and the core."""
+"""The SQLAlchemy backend: any database with an async driver; a prefilter there, the rest in the core."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
-from isthmus._core.capabilities import Capabilities
 from isthmus._core.registry import Plugin
+from isthmus.backends.sqlalchemy.support import CAPABILITIES
 
-CAPABILITIES = Capabilities(
-    durable=True,
-    transactions=True,
-    savepoints=True,
-    isolation=frozenset({"read committed", "repeatable read", "serializable"}),
-    for_update=True,
-    atomic_batch=True,
-    conditional_create=True,
-    compare_and_set=True,
-    drop=True,
-)
+if TYPE_CHECKING:
+    from isthmus.backends.sqlalchemy.backend import SQLAlchemyBackend
+    from isthmus.backends.sqlalchemy.config import SQLAlchemyConfig
 
 
-def _config() -> Any:
+def _config() -> type[SQLAlchemyConfig]:
     from isthmus.backends.sqlalchemy.config import SQLAlchemyConfig
 
     return SQLAlchemyConfig
 
 
-def _build(config: Any) -> Any:
+def _build(config: SQLAlchemyConfig) -> SQLAlchemyBackend:
     from isthmus.backends.sqlalchemy.backend import SQLAlchemyBackend
 
     return SQLAlchemyBackend(config)

@@ -1,4 +1,4 @@
-"""Config of the SQLAlchemy backend."""
+"""The config model of the SQLAlchemy backend."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from isthmus._core.config import BackendConfig, ConfigGroup, SecretStr
 
 
 class PoolConfig(ConfigGroup):
-    """SQLAlchemy's own pool, one for each event loop."""
+    """Settings of SQLAlchemy's pool, of which there is one for each event loop."""
 
     size: int = Field(default=5, ge=1)
+    """Connections that are kept open."""
     max_overflow: int = Field(default=10, ge=0)
+    """Connections above `size` that are opened under load and closed afterwards."""
     timeout: float = Field(default=10.0, gt=0)
     """Seconds to wait for a connection."""
     recycle: float = -1
@@ -23,7 +25,7 @@ class PoolConfig(ConfigGroup):
 
 
 class SQLAlchemyConfig(BackendConfig):
-    """An async SQLAlchemy URL such as `mysql+asyncmy://…`, or an `AsyncEngine` that the application has."""
+    """Settings of a database: an async SQLAlchemy URL such as `mysql+asyncmy://…`, or an `AsyncEngine`."""
 
     backend: ClassVar[str] = "sqlalchemy"
     spellings: ClassVar[Mapping[str, str]] = {
@@ -36,13 +38,13 @@ class SQLAlchemyConfig(BackendConfig):
     }
 
     address: SecretStr | None = None
-    """The SQLAlchemy URL; it holds the password, so it is a secret as a whole."""
+    """The SQLAlchemy URL, a secret as a whole since it holds the password."""
     engine: Any = None
-    """An AsyncEngine; it is neither copied nor closed, and belongs to the loop that it is used on."""
+    """The application's AsyncEngine; it is never closed, and belongs to the loop that it is used on."""
     table: str = "records"
     """The default collection."""
     create_table: bool = True
-    """Whether a missing table is made."""
+    """Whether a missing table is created."""
     pool: PoolConfig = PoolConfig()
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Engines: ours by URL or the application's, one a loop, and how a transaction begins on one."""
+"""Engines: ours by URL, one for each loop, or the application's; and how a transaction begins on one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class EnginePool:
         self._ours = ours
 
     async def close(self) -> None:
-        """Close our engine's connections; an application's engine is left alone."""
+        """Close the connections of our engine; the application's is not touched."""
         if self._ours:
             await self.engine.dispose()
 
@@ -35,39 +35,42 @@ class EnginePool:
 
 
 def dialect_of(config: SQLAlchemyConfig) -> str:
-    """Return the name of the dialect, such as `mysql`; checks the settings without I/O."""
+    """Return the name of the dialect, such as `mysql`; no I/O.
+
+    Raises `ConfigError` unless there is either a valid URL or an AsyncEngine.
+    """
     if (config.address is None) == (config.engine is None):
         raise ConfigError("sqlalchemy: give a url such as sqlalchemy+mysql+asyncmy://…, or an engine")
     if config.engine is not None:
         if not isinstance(config.engine, AsyncEngine):
             raise ConfigError(
-                f"sqlalchemy: engine is to be an AsyncEngine, not a {type(config.engine).__name__}"
+                f"sqlalchemy: engine must be an AsyncEngine, not a {type(config.engine).__name__}"
             )
         return config.engine.dialect.name
     assert config.address is not None
     try:
         return make_url(config.address.get_secret_value()).get_backend_name()
-    except ArgumentError:  # its message has the URL, and that the password
+    except ArgumentError:  # its message has the URL, and with it the password
         raise ConfigError("sqlalchemy: the address is no SQLAlchemy URL") from None
 
 
-def opened(config: SQLAlchemyConfig) -> EnginePool:
-    """Return the application's engine, or one made for the address; connects to nothing yet."""
+def open_engine(config: SQLAlchemyConfig) -> EnginePool:
+    """Return the application's engine, or a new one for the address; no I/O."""
     if config.engine is not None:
         return EnginePool(config.engine, ours=False)
     assert config.address is not None
     address = make_url(config.address.get_secret_value())
     options: dict[str, Any] = {"pool_recycle": config.pool.recycle}
     if address.get_backend_name() != "sqlite":
-        # SQLite's pool depends on whether it is a file; the rest take our sizes.
+        # SQLAlchemy chooses SQLite's pool by whether it is a file; the others take our sizes.
         options |= {
             "pool_size": config.pool.size,
             "max_overflow": config.pool.max_overflow,
             "pool_timeout": config.pool.timeout,
         }
     if address.get_backend_name() in ("mysql", "mariadb"):
-        # Their default locks the gaps between keys, so that writers of different records
-        # deadlock; it also hides from a lock what others committed meanwhile.
+        # Their default level locks the gaps between keys, so that writers of different records
+        # deadlock, and reads a snapshot from before a lock was granted.
         options["isolation_level"] = "READ COMMITTED"
     try:
         return EnginePool(create_async_engine(address, **options), ours=True)
@@ -79,12 +82,12 @@ def opened(config: SQLAlchemyConfig) -> EnginePool:
         raise ConfigError(f"sqlalchemy: {error}") from None
 
 
-async def begun(connection: AsyncConnection) -> None:
+async def begin_write(connection: AsyncConnection) -> None:
     """Begin a transaction that will write.
 
-    SQLAlchemy leaves the beginning to the driver. Python's sqlite3 begins with the first
-    statement that writes: too late for a savepoint, which would then commit on its release, and
-    for the read before it, whose lock cannot be raised while another one waits for the same.
+    SQLAlchemy leaves this to the driver. Python's sqlite3 begins at the first statement that
+    writes: too late for a savepoint, which would commit on its release, and for a read before it,
+    whose lock cannot be upgraded while another connection waits to do so.
     """
     if connection.dialect.name != "sqlite":
         return

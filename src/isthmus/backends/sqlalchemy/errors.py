@@ -1,4 +1,4 @@
-"""SQLAlchemy's errors, and those of the drivers below it, in isthmus's tree."""
+"""Errors of SQLAlchemy and of the drivers below it as isthmus errors."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ from isthmus.errors import (
 )
 from sqlalchemy import exc
 
-# MySQL's and MariaDB's error numbers, and SQLSTATEs; both stand in the driver's error.
+# Error numbers of MySQL and MariaDB, and SQLSTATEs; the driver's error holds both.
 _AGAIN = {1213, 1020, "40001", "40P01"}
 _ACCESS = {1044, 1045, 1049, 1142, 1143, 1227, 1698, "28000", "28P01", "3D000", "42501"}
-_NO_TABLE = {1054, 1146, "42P01", "42703", "42S02", "42S22"}
+_NO_TABLE = {1146, "42P01", "42S02"}
+_NO_COLUMN = {1054, "42703", "42S22"}
 _WAITED = {1205, 1317, 1969, 3024, "55P03", "57014"}
 _NO_CONNECTION = {2002, 2003, 2005, "08001"}
 _FULL = {1040, 1203, 1226, "53300"}
@@ -38,82 +39,94 @@ _SQLITE_BUSY = (
 )
 
 
-@contextlib.contextmanager
-def translated(what: str, *, commits: bool = False) -> Iterator[None]:
-    """Raise isthmus's error for one of SQLAlchemy's or its driver's, the cause chained.
+class MissingTableError(ConfigError):
+    """A statement names a collection's table, which does not exist."""
 
-    Until the commit is sent nothing is done, so that only a lost answer to it leaves doubt.
+
+@contextlib.contextmanager
+def translate_errors(action: str, *, commits: bool = False) -> Iterator[None]:
+    """Raise the isthmus error for one of SQLAlchemy or its driver, with the cause chained.
+
+    `action` starts the message. Nothing is applied before the commit, so that only a lost response
+    to that (`commits`) leaves the outcome unknown.
     """
     try:
         yield
     # Drivers raise classes of their own that SQLAlchemy does not wrap, above all while connecting.
     except Exception as error:
-        if not _foreign(error):
+        if not _is_foreign(error):
             raise
-        raise translation(error, what, commits=commits) from error
+        failure = translate(error, action, commits=commits)
+        if _names_missing_table(error):
+            failure = MissingTableError(str(failure))
+        raise failure from error
 
 
-def _foreign(error: Exception) -> bool:
-    """Return whether an error comes from SQLAlchemy, a driver or the network, and not from our own code."""
-    if isinstance(error, IsthmusError):  # some of ours are an OSError, too
+def _is_foreign(error: Exception) -> bool:
+    """Return whether an error comes from SQLAlchemy, a driver or the network, not from our own code."""
+    if isinstance(error, IsthmusError):  # some of ours are OSErrors, too
         return False
     if isinstance(error, (exc.SQLAlchemyError, OSError, EOFError)):
         return True
     return type(error).__module__.partition(".")[0] not in {"builtins", "isthmus"}
 
 
-def translation(error: BaseException, what: str, *, commits: bool = False) -> IsthmusError:
-    """Return isthmus's error for one of SQLAlchemy's, a driver's or the operating system's."""
-    said = f"{what}: {_first_line(error.orig if isinstance(error, exc.DBAPIError) else error)}"
+def _names_missing_table(error: Exception) -> bool:
+    return bool(_codes(error) & _NO_TABLE) or "no such table" in _first_line(getattr(error, "orig", error))
+
+
+def translate(error: BaseException, action: str, *, commits: bool = False) -> IsthmusError:
+    """Return the isthmus error for one of SQLAlchemy, a driver or the operating system."""
+    message = f"{action}: {_first_line(error.orig if isinstance(error, exc.DBAPIError) else error)}"
     lost = Applied.MAYBE if commits else Applied.NO
     match error:
         case exc.TimeoutError():
             return PoolTimeoutError(
-                f"{what}: no connection became free in time; raise pool.size or pool.timeout"
+                f"{action}: no connection became free in time; raise pool.size or pool.timeout"
             )
         case exc.PendingRollbackError() | exc.ResourceClosedError():
-            return TransactionError(f"{said}; the transaction is lost")
+            return TransactionError(f"{message}; the transaction is lost")
         case exc.ArgumentError():
-            return ConfigError(said)
-    by_code = _by_code(_codes(error), said, lost)
+            return ConfigError(message)
+    by_code = _by_code(_codes(error), message, lost)
     if by_code is not None:
         return by_code
     if isinstance(error, exc.DBAPIError) and error.connection_invalidated:
-        return UnavailableError(said, applied=lost)
-    if any(busy in said for busy in _SQLITE_BUSY):
-        return UnavailableError(said)
-    if "no such table" in said or "no such column" in said:
-        return ConfigError(said)
+        return UnavailableError(message, applied=lost)
+    if any(busy in message for busy in _SQLITE_BUSY):
+        return UnavailableError(message)
+    if "no such table" in message or "no such column" in message:
+        return ConfigError(message)
     if isinstance(error, (OSError, EOFError)):
-        return UnavailableError(said, applied=lost) if commits else ConnectError(said)
-    return UnexpectedError(said, applied=lost)
+        return UnavailableError(message, applied=lost) if commits else ConnectError(message)
+    return UnexpectedError(message, applied=lost)
 
 
-def _by_code(codes: set[int | str], said: str, lost: Applied) -> IsthmusError | None:
+def _by_code(codes: set[int | str], message: str, lost: Applied) -> IsthmusError | None:
     if codes & _AGAIN:
-        return SerializationError(said)
+        return SerializationError(message)
     if codes & _ACCESS:
-        return AccessError(said)
-    if codes & _NO_TABLE:
-        return ConfigError(said)
+        return AccessError(message)
+    if codes & (_NO_TABLE | _NO_COLUMN):
+        return ConfigError(message)
     if codes & _WAITED:
-        return DeadlineError(said)
+        return DeadlineError(message)
     if codes & _NO_CONNECTION:
-        return ConnectError(said)
+        return ConnectError(message)
     if codes & _FULL:
-        return RateLimitedError(said)
+        return RateLimitedError(message)
     if codes & _NOT_NOW:
-        return UnavailableError(said)
+        return UnavailableError(message)
     if codes & _GONE:
-        return UnavailableError(said, applied=lost)
+        return UnavailableError(message, applied=lost)
     return None
 
 
 def _codes(error: BaseException) -> set[int | str]:
-    """Return the numbers and SQLSTATEs of an error and of what led to it.
+    """Return the numbers and SQLSTATEs of an error and of its causes.
 
-    A deadlock's victim has lost its savepoints with the transaction, so that going back to one
-    fails in turn: what happened stands in the error before.
+    A deadlock's victim has lost its savepoints with the transaction, so that rolling back to one
+    fails in turn: the reason is in the error before.
     """
     codes: set[int | str] = set()
     seen: list[BaseException] = []
@@ -133,5 +146,5 @@ def _codes(error: BaseException) -> set[int | str]:
 
 
 def _first_line(error: object) -> str:
-    # SQLAlchemy appends the statement and its values; those stay out of messages.
+    # SQLAlchemy appends the statement and its values, which must not be in messages.
     return (str(error) or type(error).__name__).split("\n", 1)[0][:300]

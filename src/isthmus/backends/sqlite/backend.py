@@ -1,49 +1,45 @@
-"""The SQLite backend: one file, one writer, some readers, each on a thread of its own."""
+"""The SQLite backend: one file, one writer and some readers, each connection on a thread of its own."""
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TypeVar
 
-from isthmus._core.executor import (
-    After,
-    Page,
-    PageRequest,
-    PoolStats,
-    TransactionOptions,
-)
+from isthmus._core.executor import After, Page, PageRequest, PoolStats, TransactionOptions
 from isthmus._core.loop_pools import LoopBound
 from isthmus._index_annotation import Declarations
 from isthmus._path import Path
 from isthmus._query.order import cursor_position
 from isthmus.backends.sqlite.config import SQLiteConfig
-from isthmus.backends.sqlite.pool import Memory, Pool
+from isthmus.backends.sqlite.errors import is_missing_table
+from isthmus.backends.sqlite.executor import SQLiteExecutor, Work, read_header, run_query
+from isthmus.backends.sqlite.pool import MemoryDatabase, Pool
 from isthmus.backends.sqlite.schema import (
     Table,
     check_name,
     collection_names,
+    create_table,
     drop_table,
+    find_table,
     index_paths,
-    known_table,
-    make_table,
 )
-from isthmus.backends.sqlite.session import Session
-from isthmus.backends.sqlite.transaction import Transaction, read_transaction, write_transaction
-from isthmus.backends.sqlite.verbs import Verbs, Work, read_header
-from isthmus.errors import ConfigError, UnexpectedError, UnsupportedError
+from isthmus.backends.sqlite.session import SQLiteSession
+from isthmus.backends.sqlite.transaction import SQLiteTransaction, read_transaction, write_transaction
+from isthmus.errors import ConfigError, UnsupportedError
 
 T = TypeVar("T")
 
 
-class SQLiteBackend(Verbs):
-    """An executor over a file, or over memory that lives as long as this object is open."""
+class SQLiteBackend(SQLiteExecutor):
+    """An executor over a file, or over a database in memory that lives as long as this object is open."""
 
     name = "sqlite"
 
     def __init__(self, config: SQLiteConfig) -> None:
         self._config = config
-        self._memory = Memory() if config.in_memory else None
+        self._memory = MemoryDatabase() if config.in_memory else None
         self._declared: dict[str, tuple[Path, ...]] = {
             name: index_paths(config.indexes_of(name)) for name in (config.table, *config.collections)
         }
@@ -59,25 +55,28 @@ class SQLiteBackend(Verbs):
     async def _open_pool(self) -> Pool:
         if self._memory is not None:
             self._memory.keep()
-        return await Pool.opened(self._config, self._memory)
+        return await Pool.open(self._config, self._memory)
 
     async def _pool(self) -> Pool:
         return self._pools.current() or await self._pools.pool()
 
     async def open(self, collection: str) -> None:
-        """Open the file, check access and format, and make the collection ready."""
+        """Open the file, check access and format, and create the collection's table if it is missing.
+
+        Raises `ConnectError`, `AccessError` or `ConfigError`, which names the cause.
+        """
         await self._table(await self._pool(), collection)
 
     async def close(self) -> None:
-        """Give back the connections; the last handle of a file closes it."""
+        """Release the connections; the last handle of a file closes them."""
         await self._pools.close()
         if self._memory is not None:
             self._memory.close()
 
     def declare(self, collection: str, indexes: Declarations) -> bool:
-        """Take note of a model's indexes, to be made at the next opening; return whether any is new.
+        """Record a model's indexes, to be built at the next opening; return whether any is new.
 
-        SQLite has one kind, which serves `indexes` and `prefix`.
+        SQLite has one kind of index, which serves `indexes` and `prefix`.
         """
         before = self._declared.get(collection, ())
         wanted = index_paths((*indexes.get("indexes", ()), *indexes.get("prefix", ())))
@@ -87,25 +86,25 @@ class SQLiteBackend(Verbs):
     async def ping(self) -> None:
         """Read the file's header."""
         pool = await self._pool()
-        await pool.readers.run(lambda session: session.reading(read_header))
+        await pool.readers.run(lambda session: session.read(read_header))
 
     async def collections(self) -> list[str]:
-        """Return the names of the collections in the file."""
+        """Return the names of the collections in the file, sorted."""
         pool = await self._pool()
-        return await pool.readers.run(
-            lambda session: session.reading(lambda s: collection_names(s.connection))
-        )
+        return await pool.readers.run(lambda session: session.read(lambda s: collection_names(s.connection)))
 
     async def drop(self, collection: str) -> None:
-        """Drop a collection's table."""
+        """Drop a collection's table and indexes; a missing one is not an error.
+
+        Handles in any process then read an empty collection, and create the table at their next write.
+        """
         pool = await self._pool()
 
-        def dropped(session: Session) -> None:
+        def drop(session: SQLiteSession) -> None:
             drop_table(session.connection, self._config.path, collection)
 
-        async with pool.making:
-            await pool.writer.run(lambda session: session.writing(dropped))
-            pool.tables.pop(collection, None)
+        async with pool.creating:
+            await pool.writer.run(lambda session: session.write(drop))
 
     def stats(self) -> PoolStats:
         """Return a snapshot of this loop's connections."""
@@ -119,87 +118,88 @@ class SQLiteBackend(Verbs):
     # Tables
 
     async def _table(self, pool: Pool, collection: str) -> Table:
-        """Return the collection's table, made if it is missing and the config allows it."""
+        """Return the collection's table; on first use it is created if the config allows it."""
         table = pool.tables.get(collection)
         declared = self._declared.get(collection, ())
         if table is not None and table.indexed.issuperset(declared):
             return table
-        async with pool.making:
-            check_name(collection)
+        async with pool.creating:
             if self._config.create_table == "never":
                 table = await pool.readers.run(
-                    lambda session: session.reading(lambda s: self._present(s, collection))
+                    lambda session: session.read(lambda s: self.ensure_table(s, collection))
                 )
             else:
                 table = await pool.writer.run(
-                    lambda session: session.writing(lambda s: self._made(s, collection))
+                    lambda session: session.write(lambda s: self.ensure_table(s, collection))
                 )
             pool.tables[collection] = table
             return table
 
-    def _present(self, session: Session, collection: str) -> Table:
-        table = known_table(session.connection, self._config.path, collection)
+    def ensure_table(self, session: SQLiteSession, collection: str) -> Table:
+        """Return the collection's table, created in the open transaction if it is missing.
+
+        Raises `ConfigError` where it is missing and `create_table` is `never`.
+        """
+        check_name(collection)
+        path = self._config.path
+        if self._config.create_table != "never":
+            return create_table(session.connection, path, collection, self._declared.get(collection, ()))
+        table = find_table(session.connection, path, collection)
         if table is None:
-            raise ConfigError(
-                f"{self._config.path}: has no collection {collection!r}, and create_table is 'never'"
-            )
+            raise ConfigError(f"{path}: there is no collection {collection!r}, and create_table is 'never'")
         return table
 
-    def _made(self, session: Session, collection: str) -> Table:
-        return make_table(
-            session.connection, self._config.path, collection, self._declared.get(collection, ())
-        )
-
-    def table_within(self, session: Session, collection: str) -> Table:
-        """Return the collection's table inside a transaction that holds the writer."""
-        check_name(collection)
-        present = self._config.create_table == "never"
-        return self._present(session, collection) if present else self._made(session, collection)
-
-    async def table_outside(self, collection: str) -> Table:
-        """Return the collection's table, made outside of any transaction."""
+    async def open_table(self, collection: str) -> Table:
+        """Return the collection's table, created outside of any transaction if it is missing."""
         return await self._table(await self._pool(), collection)
 
     # Where jobs run
 
-    async def _reading(self, collection: str, work: Work[T], *, one_state: bool = False) -> T:
+    async def _run_read(self, collection: str, work: Work[T], *, snapshot: bool = False) -> T:
         pool = await self._pool()
         table = await self._table(pool, collection)
 
-        def job(session: Session) -> T:
-            run = session.snapshot if one_state else session.reading
-            return run(lambda s: work(s, table))
+        def job(session: SQLiteSession) -> T:
+            run = session.read_snapshot if snapshot else session.read
+            return run(lambda s: run_query(s, table, work))
 
-        try:
-            return await pool.readers.run(job)
-        except UnexpectedError:
-            pool.tables.pop(collection, None)  # another program may have dropped the table
-            raise
+        return await pool.readers.run(job)
 
-    async def _writing(self, collection: str, work: Work[T], *, undo: bool) -> T:
+    async def _run_write(self, collection: str, work: Work[T], *, undo: bool) -> T:
         pool = await self._pool()
         table = await self._table(pool, collection)
-        try:
-            return await pool.writer.run(lambda session: session.writing(lambda s: work(s, table)))
-        except UnexpectedError:
-            pool.tables.pop(collection, None)
-            raise
+
+        def write(session: SQLiteSession) -> T:
+            try:
+                return work(session, table)
+            except sqlite3.OperationalError as error:
+                if not is_missing_table(error):
+                    raise
+            # It was dropped by any handle or process: this write creates it again.
+            pool.tables[collection] = created = self.ensure_table(session, collection)
+            return work(session, created)
+
+        return await pool.writer.run(lambda session: session.write(write))
 
     # Streams of one snapshot, which the token of `after` names.
 
     async def fetch(self, collection: str, request: PageRequest) -> Page:
-        """Return one page; with `consistent`, from the snapshot that the first page took."""
+        """Return one page of matching records.
+
+        With `consistent` it comes from the snapshot that the first page took, which holds a reader
+        until the last page or `release`. Raises `ClosedError` when that snapshot has ended.
+        """
         if not request.consistent:
             return await super().fetch(collection, request)
         pool = await self._pool()
         await self._table(pool, collection)
         if request.after is not None and request.after.token is not None:
-            snapshot = pool.held_snapshot(request.after.token)
+            snapshot = pool.get_snapshot(request.after.token)
         else:
             snapshot = await pool.snapshot()
         page = None
         try:
-            page = await read_transaction(self, snapshot.lane).fetch(collection, request)
+            page = await read_transaction(self, snapshot.thread).fetch(collection, request)
         finally:
             if page is None or page.after is None:
                 await snapshot.end()
@@ -209,28 +209,32 @@ class SQLiteBackend(Verbs):
         return Page(page.records, After(position, snapshot.token))
 
     async def release(self, collection: str, after: After) -> None:
-        """Give back the snapshot of a stream that was left."""
+        """End the snapshot of a stream that was not read to its end."""
         pool = self._pools.current()
         if pool is not None:
             await pool.release(after.token)
 
     # Transactions
 
-    def begin(self, options: TransactionOptions) -> AbstractAsyncContextManager[Transaction]:
-        """Open a transaction; it waits for its turn as the writer unless it only reads."""
+    def begin(self, options: TransactionOptions) -> AbstractAsyncContextManager[SQLiteTransaction]:
+        """Open a transaction: commit on leaving, roll back on an exception.
+
+        One that may write waits up to `pool.timeout` seconds for the writer. Raises
+        `UnsupportedError` for an isolation level other than serializable.
+        """
         if options.isolation not in (None, *self.capabilities.isolation):
             raise UnsupportedError(
                 f"sqlite has the isolation level serializable only, not {options.isolation}",
                 capability="isolation",
             )
-        return self._read_only() if options.read_only else self._read_write()
+        return self._begin_read() if options.read_only else self._begin_write()
 
     @asynccontextmanager
-    async def _read_only(self) -> AsyncIterator[Transaction]:
+    async def _begin_read(self) -> AsyncIterator[SQLiteTransaction]:
         pool = await self._pool()
         await self._table(pool, self._config.table)
         snapshot = await pool.snapshot()
-        transaction = read_transaction(self, snapshot.lane)
+        transaction = read_transaction(self, snapshot.thread)
         try:
             yield transaction
         finally:
@@ -238,8 +242,8 @@ class SQLiteBackend(Verbs):
             await snapshot.end()
 
     @asynccontextmanager
-    async def _read_write(self) -> AsyncIterator[Transaction]:
+    async def _begin_write(self) -> AsyncIterator[SQLiteTransaction]:
         pool = await self._pool()
-        lane = await pool.writer.acquire()
-        async with write_transaction(self, lane, lambda: pool.writer.release(lane)) as transaction:
+        thread = await pool.writer.acquire()
+        async with write_transaction(self, thread, lambda: pool.writer.release(thread)) as transaction:
             yield transaction

@@ -1,4 +1,4 @@
-"""What a SQLite backend can be told: the file, the table, the connections, which indexes there are."""
+"""The config model of the SQLite backend: file, table, connections, indexes."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ MEMORY = ":memory:"
 
 
 class PoolConfig(ConfigGroup):
-    """How many connections read beside the one that writes, and how long one waits for them."""
+    """The number of reading connections, in addition to the one that writes, and the wait for one."""
 
     readers: int = Field(default=4, ge=1, le=64)
-    """Connections that read, each on a thread of its own; opened when needed."""
+    """Connections that read, each on a thread of its own, opened on demand."""
     timeout: float | None = Field(default=10.0, gt=0)
-    """Seconds to wait for a connection, the writer included; None waits for ever."""
+    """Seconds to wait for a connection, the writer included; None waits without limit."""
 
 
 class Indexes(ConfigGroup):
-    """Which fields of a collection are fast to filter and sort by."""
+    """The fields of a collection that have an index for filters and orders."""
 
     indexes: tuple[str, ...] = ()
+    """Equality, ranges, prefixes and orders; values of any type."""
 
     @field_validator("indexes", mode="before")
     @classmethod
@@ -36,7 +37,7 @@ class Indexes(ConfigGroup):
 
 
 class SQLiteConfig(BackendConfig, Indexes):
-    """Where the file is and how to use it."""
+    """Settings of one SQLite database."""
 
     backend: ClassVar[str] = "sqlite"
     spellings: ClassVar[Mapping[str, str]] = {
@@ -50,15 +51,16 @@ class SQLiteConfig(BackendConfig, Indexes):
     }
 
     path: str = MEMORY
-    """The file; `:memory:` is a database that lives as long as the handle."""
+    """Path of the file; `:memory:` is a database that lives as long as the handle."""
     table: str = "records"
     """The default collection."""
     create_table: Literal["if_missing", "never"] = "if_missing"
+    """Whether a missing table is created."""
     collections: dict[str, Indexes] = Field(default={})
     """Indexes of collections other than the default one."""
     pool: PoolConfig = PoolConfig()
     busy_timeout: float = Field(default=5.0, ge=0)
-    """Seconds to wait for another process that holds the file's lock."""
+    """Seconds to wait while another process holds the file's lock."""
     synchronous: Literal["full", "extra", "normal", "off"] = "full"
     """`full`: a write that returned survives a power cut; `normal` only a crash of the process."""
 
@@ -91,7 +93,7 @@ class SQLiteConfig(BackendConfig, Indexes):
         return declared.indexes if declared is not None else ()
 
     def pool_key(self) -> Hashable:
-        """Return all that makes one pool unfit for another config."""
+        """Return the settings that two handles must share to use one pool."""
         path = MEMORY if self.in_memory else str(Path(self.path).resolve())
         return ("sqlite", path, self.pool, self.busy_timeout, self.synchronous)
 

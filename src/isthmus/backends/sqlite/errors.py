@@ -1,10 +1,10 @@
-"""SQLite's error codes as isthmus errors: every one has its class, and says what to do."""
+"""SQLite's result codes as isthmus errors: each has its class, and its message says how to fix it."""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from isthmus.errors import (
     AccessError,
@@ -17,143 +17,126 @@ from isthmus.errors import (
     UnexpectedError,
 )
 
-BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
-_Make = Callable[[str, str], IsthmusError]
+
+class _Failure(NamedTuple):
+    """The class of an error, advice for its message, and whether repeating helps (None: the class says)."""
+
+    error: type[IsthmusError]
+    advice: str = ""
+    transient: bool | None = None
+
+    def build(self, path: str, text: str) -> IsthmusError:
+        """Return the error for SQLite's message about a file."""
+        message = f"{path}: {text}: {self.advice}" if self.advice else f"{path}: {text}"
+        if self.error is InvalidRecordError:
+            return InvalidRecordError(message, path="data")
+        return self.error(message, transient=self.transient)
 
 
-def primary(error: BaseException) -> int | None:
+_BUSY = _Failure(UnavailableError, "another process holds the file's lock; try again, or raise busy_timeout")
+_DENIED = _Failure(AccessError, "check the permissions of the file and of its folder")
+_IO = _Failure(UnavailableError, "the disk or the network share failed")
+_NO_MEMORY = _Failure(UnavailableError, "use smaller batches or pages")
+_NOT_A_DATABASE = _Failure(ConnectError, "the file is no SQLite database; give another path", transient=False)
+_TOO_BIG = _Failure(InvalidRecordError, "a record has at most 900,000,000 bytes")
+_UNEXPECTED = _Failure(UnexpectedError)
+
+_BY_CODE = {
+    sqlite3.SQLITE_ERROR: _UNEXPECTED,
+    sqlite3.SQLITE_INTERNAL: _UNEXPECTED,
+    sqlite3.SQLITE_PERM: _DENIED,
+    sqlite3.SQLITE_ABORT: _UNEXPECTED,
+    sqlite3.SQLITE_BUSY: _BUSY,
+    sqlite3.SQLITE_LOCKED: _BUSY,
+    sqlite3.SQLITE_NOMEM: _NO_MEMORY,
+    sqlite3.SQLITE_READONLY: _Failure(
+        AccessError, "this process needs write permission on the file and on its folder"
+    ),
+    sqlite3.SQLITE_INTERRUPT: _Failure(UnavailableError, "the statement was stopped"),
+    sqlite3.SQLITE_IOERR: _IO,
+    sqlite3.SQLITE_CORRUPT: _Failure(
+        UnexpectedError,
+        "the file is damaged; restore a copy, or run sqlite3's .recover on it",
+        transient=False,
+    ),
+    sqlite3.SQLITE_NOTFOUND: _UNEXPECTED,
+    sqlite3.SQLITE_FULL: _Failure(
+        UnavailableError, "free some disk space and try again; nothing was written", transient=False
+    ),
+    sqlite3.SQLITE_CANTOPEN: _DENIED,  # `_cannot_open` tells the other causes
+    sqlite3.SQLITE_PROTOCOL: _BUSY,
+    sqlite3.SQLITE_EMPTY: _UNEXPECTED,
+    sqlite3.SQLITE_SCHEMA: _BUSY,
+    sqlite3.SQLITE_TOOBIG: _TOO_BIG,
+    sqlite3.SQLITE_CONSTRAINT: _UNEXPECTED,
+    sqlite3.SQLITE_MISMATCH: _UNEXPECTED,
+    sqlite3.SQLITE_MISUSE: _UNEXPECTED,
+    sqlite3.SQLITE_NOLFS: _IO,
+    sqlite3.SQLITE_AUTH: _DENIED,
+    sqlite3.SQLITE_FORMAT: _NOT_A_DATABASE,
+    sqlite3.SQLITE_RANGE: _UNEXPECTED,
+    sqlite3.SQLITE_NOTADB: _NOT_A_DATABASE,
+}
+
+
+def primary_code(error: BaseException) -> int | None:
     """Return the primary result code of a driver error; extended codes hold it in their low byte."""
     code = getattr(error, "sqlite_errorcode", None)
     return None if code is None else code & 0xFF
 
 
 def is_busy(error: BaseException) -> bool:
-    """Return whether another connection holds a lock that will pass."""
-    return primary(error) in BUSY
+    """Return whether another connection holds a lock that it will release."""
+    return primary_code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 def is_interrupt(error: BaseException) -> bool:
-    """Return whether the statement was stopped by us."""
-    return primary(error) == sqlite3.SQLITE_INTERRUPT
+    """Return whether the statement was stopped by `Connection.interrupt`."""
+    return primary_code(error) == sqlite3.SQLITE_INTERRUPT
 
 
-def translated(error: Exception, path: str, *, committing: bool = False) -> IsthmusError:
-    """Return the isthmus error for what the driver raised.
+def is_missing_table(error: BaseException) -> bool:
+    """Return whether the statement names a table that does not exist."""
+    return primary_code(error) == sqlite3.SQLITE_ERROR and str(error).startswith("no such table: ")
 
-    `committing` says that the error came from COMMIT: after an I/O error there nobody knows.
+
+def translate(error: Exception, path: str, *, committing: bool = False) -> IsthmusError:
+    """Return the isthmus error for one that the driver raised.
+
+    `committing` says that it came from COMMIT: after an I/O error there the outcome is unknown.
     """
     if isinstance(error, IsthmusError):
         return error
-    code = primary(error)
+    code, text = primary_code(error), str(error)
     if code is None:
-        return _without_code(error, path)
-    make = _BY_CODE.get(code, _unexpected)
-    known = make(path, str(error))
+        return _translate_without_code(error, path)
+    if code == sqlite3.SQLITE_CANTOPEN:
+        return _cannot_open(path, text)
+    translated = _BY_CODE.get(code, _UNEXPECTED).build(path, text)
     if committing and code == sqlite3.SQLITE_IOERR:
-        known.applied = Applied.MAYBE
-    return known
+        translated.applied = Applied.MAYBE
+    return translated
 
 
-def _without_code(error: Exception, path: str) -> IsthmusError:
-    if isinstance(error, sqlite3.ProgrammingError) and "closed" in str(error):
+def _translate_without_code(error: Exception, path: str) -> IsthmusError:
+    text = str(error)
+    if isinstance(error, sqlite3.ProgrammingError) and "closed" in text:
         return ClosedError(f"the connection to {path} is closed")
-    if isinstance(error, sqlite3.DataError | OverflowError) or "too big" in str(error):
-        return _too_big(path, str(error))
+    if isinstance(error, sqlite3.DataError | OverflowError) or "too big" in text:
+        return _TOO_BIG.build(path, text)
     if isinstance(error, MemoryError):
-        return _out_of_memory(path, str(error))
-    return _unexpected(path, f"{type(error).__name__}: {error}")
-
-
-def _busy(path: str, text: str) -> IsthmusError:
-    return UnavailableError(
-        f"{path}: {text}: another process holds the file's lock; try again, or raise busy_timeout"
-    )
-
-
-def _full(path: str, text: str) -> IsthmusError:
-    return UnavailableError(
-        f"{path}: {text}: free some disk space and try again; nothing was written", transient=False
-    )
-
-
-def _readonly(path: str, text: str) -> IsthmusError:
-    return AccessError(f"{path}: {text}: this process needs write permission on the file and on its folder")
-
-
-def _denied(path: str, text: str) -> IsthmusError:
-    return AccessError(f"{path}: {text}: check the permissions of the file and of its folder")
+        return _NO_MEMORY.build(path, text or "out of memory")
+    return _UNEXPECTED.build(path, f"{type(error).__name__}: {text}")
 
 
 def _cannot_open(path: str, text: str) -> IsthmusError:
-    folder = Path(path).parent
+    folder, advice = Path(path).parent, None
     try:
         if not folder.exists():
-            return ConnectError(
-                f"{path}: {text}: the folder {folder} does not exist; create it", transient=False
-            )
-        if Path(path).is_dir():
-            return ConnectError(f"{path}: {text}: this is a folder; give a file", transient=False)
-    except OSError:
-        return _denied(path, text)
-    return _denied(path, text)
-
-
-def _not_a_database(path: str, text: str) -> IsthmusError:
-    return ConnectError(f"{path}: {text}: the file is no SQLite database; give another path", transient=False)
-
-
-def _corrupt(path: str, text: str) -> IsthmusError:
-    return UnexpectedError(
-        f"{path}: {text}: the file is damaged; restore a copy, or run sqlite3's .recover on it",
-        transient=False,
-    )
-
-
-def _io(path: str, text: str) -> IsthmusError:
-    return UnavailableError(f"{path}: {text}: the disk or the network share failed")
-
-
-def _out_of_memory(path: str, text: str) -> IsthmusError:
-    return UnavailableError(f"{path}: {text or 'out of memory'}: use smaller batches or pages")
-
-
-def _too_big(path: str, text: str) -> IsthmusError:
-    return InvalidRecordError(f"{path}: {text}: a record has at most 900,000,000 bytes", path="data")
-
-
-def _stopped(path: str, text: str) -> IsthmusError:
-    return UnavailableError(f"{path}: {text}: the statement was stopped")
-
-
-def _unexpected(path: str, text: str) -> IsthmusError:
-    return UnexpectedError(f"{path}: {text}")
-
-
-_BY_CODE: dict[int, _Make] = {
-    sqlite3.SQLITE_ERROR: _unexpected,
-    sqlite3.SQLITE_INTERNAL: _unexpected,
-    sqlite3.SQLITE_PERM: _denied,
-    sqlite3.SQLITE_ABORT: _unexpected,
-    sqlite3.SQLITE_BUSY: _busy,
-    sqlite3.SQLITE_LOCKED: _busy,
-    sqlite3.SQLITE_NOMEM: _out_of_memory,
-    sqlite3.SQLITE_READONLY: _readonly,
-    sqlite3.SQLITE_INTERRUPT: _stopped,
-    sqlite3.SQLITE_IOERR: _io,
-    sqlite3.SQLITE_CORRUPT: _corrupt,
-    sqlite3.SQLITE_NOTFOUND: _unexpected,
-    sqlite3.SQLITE_FULL: _full,
-    sqlite3.SQLITE_CANTOPEN: _cannot_open,
-    sqlite3.SQLITE_PROTOCOL: _busy,
-    sqlite3.SQLITE_EMPTY: _unexpected,
-    sqlite3.SQLITE_SCHEMA: _busy,
-    sqlite3.SQLITE_TOOBIG: _too_big,
-    sqlite3.SQLITE_CONSTRAINT: _unexpected,
-    sqlite3.SQLITE_MISMATCH: _unexpected,
-    sqlite3.SQLITE_MISUSE: _unexpected,
-    sqlite3.SQLITE_NOLFS: _io,
-    sqlite3.SQLITE_AUTH: _denied,
-    sqlite3.SQLITE_FORMAT: _not_a_database,
-    sqlite3.SQLITE_RANGE: _unexpected,
-    sqlite3.SQLITE_NOTADB: _not_a_database,
-}
+            advice = f"the folder {folder} does not exist; create it"
+        elif Path(path).is_dir():
+            advice = "this is a folder; give a file"
+    except OSError:  # what cannot be looked at is a matter of permissions, too
+        advice = None
+    failure = _DENIED if advice is None else _Failure(ConnectError, advice, transient=False)
+    return failure.build(path, text)

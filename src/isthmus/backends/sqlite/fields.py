@@ -1,4 +1,4 @@
-"""How a path is said in SQL: the type at it, the value at it, and what to do about lists on the way."""
+"""Paths as SQL: the type and the value at a path, and the lists on the way to it."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ import orjson
 
 from isthmus._path import Path, Root
 from isthmus._query.order import BOOL, NUMBER, OBJECT, TEXT
-from isthmus.backends.sqlite.statement import Binder, literal
+from isthmus.backends.sqlite.statement import Binder, quote_text
 
-# json_type's word for a value, to the SQL that judges such a value.
-Cases: TypeAlias = Mapping[str, str]
-# Given a JSON text in SQL and the keys that are left, the SQL that judges it by one of our functions.
+CasesByType: TypeAlias = Mapping[str, str]
+"""For each type, as `json_type` names it, the SQL that evaluates a value of this type."""
 ByFunction: TypeAlias = Callable[[str, tuple[str, ...]], str]
+"""Returns a call of one of our SQL functions, for a JSON text in SQL and the remaining keys."""
 
-# The brackets of `_query.order`, and two more for an index: nothing there, and a list on the way.
-NOTHING, LISTED = 4, 5
-BRACKETS = {
+# The type ranks of `_query.order`, and two more for an index: no value, and a list at the path or before it.
+NOTHING, LIST = 4, 5
+TYPE_RANKS = {
     "integer": NUMBER,
     "real": NUMBER,
     "text": TEXT,
     "true": BOOL,
     "false": BOOL,
     "object": OBJECT,
-    "array": LISTED,
+    "array": LIST,
 }
 _COLUMNS = {Root.DATA: "data", Root.METADATA: "metadata"}
 
 
 def _canonical_time(column: str) -> str:
-    """Return the SQL of a time as `_values.format_datetime` writes it."""
+    """Return the SQL that formats a time as `_values.format_datetime` does."""
     return (
         f"(strftime('%Y-%m-%dT%H:%M:%S', {column} / 1000000, 'unixepoch')"
         f" || printf('.%06dZ', {column} % 1000000))"
@@ -52,10 +52,10 @@ _ATTRIBUTES = {
 
 
 def json_path(keys: tuple[str, ...]) -> str | None:
-    """Return SQLite's JSON path, or None if a key cannot be said in one.
+    """Return SQLite's JSON path, or None if a key cannot be part of one.
 
     SQLite before 3.45 compares the text between the quotes with the raw JSON, escapes included,
-    and has no empty keys: such a path gives NULL silently.
+    and has no empty keys: such a path silently gives NULL.
     """
     for key in keys:
         if not key or '"' in key or "\\" in key or min(key) < " ":
@@ -67,15 +67,15 @@ def json_path(keys: tuple[str, ...]) -> str | None:
 def reads_numbers_exactly() -> bool:
     """Return whether this SQLite turns decimal text into the nearest double.
 
-    It does so in 80-bit floats where the CPU has them (1.2 million values on x86-64 without a
-    difference); elsewhere some versions are off by one in the last place. Then every path is
-    judged by our functions.
+    It computes in 80-bit floats where the CPU has them (1.2 million values on x86-64 without a
+    difference); elsewhere some versions are off by one in the last place. Then our functions
+    evaluate every path.
     """
     with contextlib.closing(sqlite3.connect(":memory:")) as connection:
-        said = connection.execute(
+        rows = connection.execute(
             "SELECT value FROM json_each(?)", (orjson.dumps(_PROBE).decode(),)
         ).fetchall()
-    return [value for (value,) in said] == _PROBE
+    return [value for (value,) in rows] == _PROBE
 
 
 _PROBE = [
@@ -99,7 +99,7 @@ class NoField:
 
 @dataclass(frozen=True, slots=True)
 class OpaqueField:
-    """A path that SQLite cannot say: judged by our functions on the whole object."""
+    """A path that SQLite has no form for: our functions evaluate the whole object."""
 
     column: str
     keys: tuple[str, ...]
@@ -107,61 +107,64 @@ class OpaqueField:
 
 @dataclass(frozen=True, slots=True)
 class JSONField:
-    """A path that SQLite can say; `kind` and `value` are SQL for the type and the value at it."""
+    """A path that SQLite has a form for.
+
+    Where a method takes `depth`, it means the first `depth` keys of the path, all by default. Without
+    a binder the path is a literal, as in index expressions.
+    """
 
     column: str
     keys: tuple[str, ...]
-    path: str
-    indexed: bool
 
-    def place(self, depth: int, binder: Binder | None) -> str:
-        """Return the path of the first `depth` keys: bound, or as a literal where an index has it."""
+    def _path(self, depth: int, binder: Binder | None) -> str:
         path = json_path(self.keys[:depth])
         assert path is not None
-        return literal(path) if binder is None else binder.value(path)
+        return quote_text(path) if binder is None else binder.value(path)
 
     def kind(self, binder: Binder | None, depth: int | None = None) -> str:
-        """Return the SQL of the type at the path, or at its first keys."""
-        at = len(self.keys) if depth is None else depth
-        return f"json_type({self.column}, {self.place(at, binder)})"
-
-    def at(self, binder: Binder | None, depth: int | None = None) -> str:
-        """Return the SQL of the value at the path, or at its first keys."""
+        """Return the SQL of the type at the path."""
         depth = len(self.keys) if depth is None else depth
-        return f"json_extract({self.column}, {self.place(depth, binder)})"
+        return f"json_type({self.column}, {self._path(depth, binder)})"
 
-    def index_bracket(self) -> str:
-        """Return the index expression of the type's place; one of `BRACKETS`, or `NOTHING`."""
-        whens = " ".join(f"WHEN '{kind}' THEN {bracket}" for kind, bracket in BRACKETS.items())
-        return f"CASE {self.kind(None)} {whens} ELSE {self._listed_before(None)} END"
+    def value(self, binder: Binder | None, depth: int | None = None) -> str:
+        """Return the SQL of the value at the path."""
+        depth = len(self.keys) if depth is None else depth
+        return f"json_extract({self.column}, {self._path(depth, binder)})"
 
-    def index_value(self) -> str:
+    def index_type_rank(self) -> str:
+        """Return the index expression of the type rank: one of `TYPE_RANKS`, or `NOTHING`."""
+        whens = " ".join(f"WHEN '{kind}' THEN {rank}" for kind, rank in TYPE_RANKS.items())
+        return f"CASE {self.kind(None)} {whens} ELSE {self._list_before(None)} END"
+
+    def index_scalar(self) -> str:
         """Return the index expression of a scalar."""
         return (
             f"CASE WHEN {self.kind(None)} IN ('integer', 'real', 'text', 'true', 'false')"
-            f" THEN {self.at(None)} END"
+            f" THEN {self.value(None)} END"
         )
 
-    def _listed_before(self, binder: Binder | None) -> str:
+    def _list_before(self, binder: Binder | None) -> str:
         depths = range(1, len(self.keys))
         if not depths:
             return str(NOTHING)
-        whens = " ".join(f"WHEN {self.kind(binder, depth)} THEN {LISTED}" for depth in depths)
+        whens = " ".join(f"WHEN {self.kind(binder, depth)} THEN {LIST}" for depth in depths)
         return f"CASE 'array' {whens} ELSE {NOTHING} END"
 
-    def chosen(self, cases: Cases, by_function: ByFunction | None, binder: Binder, otherwise: str) -> str:
-        """Return SQL that takes the case of the type at the path.
+    def by_type(
+        self, cases: CasesByType, by_function: ByFunction | None, binder: Binder, otherwise: str
+    ) -> str:
+        """Return SQL that chooses a case by the type at the path.
 
-        Lists, at the path or on the way to it, go to `by_function`. CASE is what SQLite
-        evaluates lazily; AND and COALESCE call functions for every row.
+        Lists, at the path or on the way to it, go to `by_function`. SQLite evaluates CASE lazily;
+        AND and COALESCE call functions for every row.
         """
         whens = [f"WHEN '{kind}' THEN {sql}" for kind, sql in cases.items()]
         if by_function is not None:
             if "array" not in cases:
-                whens.append(f"WHEN 'array' THEN {by_function(self.at(binder), ())}")
+                whens.append(f"WHEN 'array' THEN {by_function(self.value(binder), ())}")
             before = [
                 f"WHEN {self.kind(binder, depth)}"
-                f" THEN {by_function(self.at(binder, depth), self.keys[depth:])}"
+                f" THEN {by_function(self.value(binder, depth), self.keys[depth:])}"
                 for depth in range(1, len(self.keys))
             ]
             if before:
@@ -174,14 +177,13 @@ class JSONField:
 Field: TypeAlias = AttributeField | JSONField | OpaqueField | NoField
 
 
-def field_of(path: Path, indexed: frozenset[Path]) -> Field:
-    """Return how a path is said."""
+def field_of(path: Path) -> Field:
+    """Return the form of a path in SQL."""
     if path.root is Root.SCORE:
         return NoField()
     column = _COLUMNS.get(path.root)
     if column is None:
         return AttributeField(_ATTRIBUTES[path.root])
-    said = json_path(path.keys)
-    if said is None or not reads_numbers_exactly():
+    if json_path(path.keys) is None or not reads_numbers_exactly():
         return OpaqueField(column, path.keys)
-    return JSONField(column, path.keys, said, path in indexed)
+    return JSONField(column, path.keys)

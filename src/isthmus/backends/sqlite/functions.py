@@ -1,7 +1,7 @@
-"""Our SQL functions: the evaluator's meaning where JSON1 has another one or none.
+"""Our SQL functions, which call the evaluator where JSON1 differs from it or has no equivalent.
 
-They are deterministic, take whatever a row may hold, and are never part of an index, so that
-other programs can open the file. A call names its test by number in the statement's list.
+They are deterministic, accept any value that a row may hold, and are never part of an index, so
+that other programs can open the file. A call names its test by its number in the statement.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from isthmus.backends.sqlite.statement import Test
 
 
 class Functions:
-    """The functions of one connection; `use` gives those of the statement that runs next."""
+    """The functions of one connection; `use` sets the tests of the statement that runs next."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._tests: tuple[Test, ...] = ()
-        self._asked: tuple[int, str] | None = None
+        self._last: tuple[int, str] | None = None
         self._best: SortValue = (NONE, None)
         for name, arguments, function in (
             ("isthmus_text", 2, self._text),
             ("isthmus_json", 2, self._json),
-            ("isthmus_bracket", 2, self._bracket),
+            ("isthmus_type_rank", 2, self._type_rank),
             ("isthmus_value", 2, self._value),
             ("isthmus_record", 7, self._record),
         ):
@@ -34,36 +34,36 @@ class Functions:
         connection.create_aggregate("isthmus_sum", 1, ExactSum)  # type: ignore[arg-type]
 
     def use(self, tests: tuple[Test, ...]) -> None:
-        """Take the tests of the statement that runs next."""
+        """Set the tests that the next statement calls."""
         self._tests = tests
-        self._asked = None
+        self._last = None
 
     def _text(self, number: int, value: Any) -> int:
-        """Judge a text."""
+        """Evaluate a text."""
         return int(isinstance(value, str) and bool(self._tests[number](value)))
 
     def _json(self, number: int, value: Any) -> int:
-        """Judge a list, an object or a whole record, given as JSON."""
+        """Evaluate a list or an object, given as JSON."""
         return int(isinstance(value, str) and bool(self._tests[number](orjson.loads(value))))
 
-    def _bracket(self, number: int, value: Any) -> int:
-        """Return the type's place of the value that a list sorts by."""
-        return self._sorted_by(number, value)[0]
+    def _type_rank(self, number: int, value: Any) -> int:
+        """Return the type rank of the value that a list sorts by."""
+        return self._sort_value(number, value)[0]
 
     def _value(self, number: int, value: Any) -> Any:
-        """Return the value that a list sorts by; None for none and for an object."""
-        return self._sorted_by(number, value)[1]
+        """Return the value that a list sorts by; None if it has none, or an object."""
+        return self._sort_value(number, value)[1]
 
-    def _sorted_by(self, number: int, value: Any) -> SortValue:
+    def _sort_value(self, number: int, value: Any) -> SortValue:
         if not isinstance(value, str):
             return (NONE, None)
-        if self._asked != (number, value):  # asked twice for each row
+        if self._last != (number, value):  # both functions are called for each row
             self._best = self._tests[number](orjson.loads(value))
-            self._asked = (number, value)
+            self._last = (number, value)
         return self._best
 
     def _record(self, number: int, *row: Any) -> int:
-        """Judge a whole record by a predicate that has no form in SQL."""
+        """Evaluate a whole record by a predicate that has no form in SQL."""
         id, data, metadata, version, created, updated = row
         record = Record.stored(id, data, metadata, str(version), created, updated)
         return int(bool(self._tests[number](record)))
@@ -78,7 +78,7 @@ class ExactSum:
         self._any = False
 
     def step(self, value: Any) -> None:
-        """Add a float; anything else is passed over."""
+        """Add a float; any other value is skipped."""
         if isinstance(value, float):
             numerator, denominator = value.as_integer_ratio()
             self._parts[denominator] = self._parts.get(denominator, 0) + numerator

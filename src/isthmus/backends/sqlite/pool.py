@@ -1,4 +1,4 @@
-"""One loop's connections to one database: a writer, some readers, and whose turn it is."""
+"""One loop's connections to one database: a writer and some readers, handed out in order of arrival."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from isthmus._core.executor import PoolStats
-from isthmus.backends.sqlite import forking
+from isthmus.backends.sqlite import fork
 from isthmus.backends.sqlite.config import SQLiteConfig
-from isthmus.backends.sqlite.errors import translated
-from isthmus.backends.sqlite.lane import Lane
+from isthmus.backends.sqlite.connection_thread import ConnectionThread
+from isthmus.backends.sqlite.errors import translate
 from isthmus.backends.sqlite.schema import Table, check_format
-from isthmus.backends.sqlite.session import Session
+from isthmus.backends.sqlite.session import SQLiteSession
 from isthmus.errors import ClosedError, ConfigError, IsthmusError, PoolTimeoutError
 
 T = TypeVar("T")
@@ -25,101 +25,112 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class _Holder:
-    """Who has a lane, and since when."""
+    """The task that holds a connection, and since when."""
 
     name: str
     since: float
 
 
-class Lanes:
-    """Hands out lanes of one kind, first come first served."""
+class ThreadPool:
+    """Connections of one kind, each on its thread, handed out first come first served.
 
-    def __init__(self, opener: Callable[[], Session], what: str, size: int, timeout: float | None) -> None:
+    `timeout` is in seconds; None waits without limit.
+    """
+
+    def __init__(
+        self, opener: Callable[[], SQLiteSession], kind: str, size: int, timeout: float | None
+    ) -> None:
         self._opener = opener
-        self._what = what
+        self._kind = kind
         self._size = size
         self._timeout = timeout
-        self._all: list[Lane] = []
-        self._idle: list[Lane] = []
-        self._held: dict[Lane, _Holder] = {}
-        self._waiting: deque[asyncio.Future[Lane]] = deque()
+        self._all: list[ConnectionThread] = []
+        self._idle: list[ConnectionThread] = []
+        self._held: dict[ConnectionThread, _Holder] = {}
+        self._waiting: deque[asyncio.Future[ConnectionThread]] = deque()
         self._closed = False
         self.acquired = self.timeouts = 0
         self.wait_seconds = self.use_seconds = 0.0
 
-    async def acquire(self) -> Lane:
-        """Return a lane that nobody else has; raises `PoolTimeoutError` that names the holders."""
+    async def acquire(self) -> ConnectionThread:
+        """Return a connection for exclusive use, until `release`.
+
+        Raises `PoolTimeoutError`, which names the holders, and `ClosedError` after `close`.
+        """
         if self._closed:
             raise ClosedError("the database is closed")
         if not self._waiting:
             if self._idle:
-                return self._taken(self._idle.pop())
+                return self._mark_held(self._idle.pop())
             if len(self._all) < self._size:
-                lane = Lane(self._opener, f"isthmus-sqlite-{self._what}-{len(self._all)}")
-                self._all.append(lane)
-                return self._taken(lane)
+                thread = ConnectionThread(self._opener, f"isthmus-sqlite-{self._kind}-{len(self._all)}")
+                self._all.append(thread)
+                return self._mark_held(thread)
         return await self._wait()
 
-    async def _wait(self) -> Lane:
+    async def _wait(self) -> ConnectionThread:
         loop = asyncio.get_running_loop()
-        turn: asyncio.Future[Lane] = loop.create_future()
-        self._waiting.append(turn)
+        waiter: asyncio.Future[ConnectionThread] = loop.create_future()
+        self._waiting.append(waiter)
         start = loop.time()
-        timer = None if self._timeout is None else loop.call_later(self._timeout, self._expire, turn)
+        timer = None if self._timeout is None else loop.call_later(self._timeout, self._expire, waiter)
         try:
-            lane = await turn
+            thread = await waiter
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled() and turn.exception() is None:
-                self.release(turn.result())
+            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+                self.release(waiter.result())
             else:
-                self._waiting = deque(other for other in self._waiting if other is not turn)
+                self._waiting = deque(other for other in self._waiting if other is not waiter)
             raise
         finally:
             self.wait_seconds += loop.time() - start
             if timer is not None:
                 timer.cancel()
-        return self._taken(lane)
+        return self._mark_held(thread)
 
-    def _expire(self, turn: asyncio.Future[Lane]) -> None:
-        if turn.done():
+    def _expire(self, waiter: asyncio.Future[ConnectionThread]) -> None:
+        if waiter.done():
             return
-        self._waiting.remove(turn)
+        self._waiting.remove(waiter)
         self.timeouts += 1
         now = time.monotonic()
         holders = ", ".join(f"{h.name} for {now - h.since:.1f} s" for h in self._held.values())
-        turn.set_exception(
+        waiter.set_exception(
             PoolTimeoutError(
-                f"no {self._what} became free within {self._timeout} s; held by {holders or 'nobody'}"
+                f"no {self._kind} became free within {self._timeout} s; held by {holders or 'nobody'}"
             )
         )
 
-    def _taken(self, lane: Lane) -> Lane:
+    def _mark_held(self, thread: ConnectionThread) -> ConnectionThread:
         task = asyncio.current_task()
-        self._held[lane] = _Holder("a callback" if task is None else task.get_name(), time.monotonic())
+        self._held[thread] = _Holder("a callback" if task is None else task.get_name(), time.monotonic())
         self.acquired += 1
-        return lane
+        return thread
 
-    def release(self, lane: Lane) -> None:
-        """Give a lane back; the first that waits gets it."""
-        holder = self._held.pop(lane, None)
+    def release(self, thread: ConnectionThread) -> None:
+        """Return a connection to the pool; the first waiter gets it."""
+        holder = self._held.pop(thread, None)
         if holder is not None:
             self.use_seconds += time.monotonic() - holder.since
         while self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                # Held by the waiter from now on, though its task runs only later.
-                self._held[lane] = _Holder("a task that is about to run", time.monotonic())
-                turn.set_result(lane)
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                # The waiter holds it from now on, though its task runs later.
+                self._held[thread] = _Holder("a task that is about to run", time.monotonic())
+                waiter.set_result(thread)
                 return
-        self._idle.append(lane)
+        self._idle.append(thread)
 
-    async def run(self, work: Callable[[Session], T]) -> T:
-        """Run one job on a free lane; the lane is free again when the job has ended, not its caller."""
-        lane = await self.acquire()
-        return await lane.run(work, done=lambda: self.release(lane))
+    async def run(self, work: Callable[[SQLiteSession], T]) -> T:
+        """Run one job on a free connection and return its result.
+
+        When the caller is cancelled, the connection stays held until the job has ended.
+        """
+        thread = await self.acquire()
+        return await thread.run(work, done=lambda: self.release(thread))
 
     def stats(self) -> PoolStats:
-        """Return a snapshot."""
+        """Return a snapshot of the counters."""
         return PoolStats(
             size=len(self._all),
             idle=len(self._idle),
@@ -134,24 +145,24 @@ class Lanes:
         )
 
     async def close(self) -> None:
-        """Refuse what waits, let the jobs end, and close the connections."""
+        """Refuse the waiters, let the jobs end, and close the connections."""
         self._closed = True
-        for turn in self._waiting:
-            if not turn.done():
-                turn.set_exception(ClosedError("the database is closed"))
+        for waiter in self._waiting:
+            if not waiter.done():
+                waiter.set_exception(ClosedError("the database is closed"))
         self._waiting.clear()
-        for lane in self._all:
-            await lane.close()
+        for thread in self._all:
+            await thread.close()
 
     def discard(self) -> None:
         """Close the connections without a loop."""
         self._closed = True
-        for lane in self._all:
-            lane.discard()
+        for thread in self._all:
+            thread.discard()
 
 
-class Memory:
-    """A database without a file, shared by the loops of one handle, alive until `close`."""
+class MemoryDatabase:
+    """A database without a file, shared by the loops of one handle; it exists until `close`."""
 
     def __init__(self) -> None:
         # The memdb VFS shares a database by a name that starts with a slash.
@@ -159,41 +170,41 @@ class Memory:
         self._keeper: sqlite3.Connection | None = None
 
     def keep(self) -> None:
-        """Hold the database open."""
+        """Hold a connection, without which the database would vanish with its last one."""
         if self._keeper is None:
             self._keeper = sqlite3.connect(self.uri, uri=True, check_same_thread=False)
             self._keeper.execute("PRAGMA schema_version").fetchone()
 
     def close(self) -> None:
-        """Drop the database once its last connection is closed."""
+        """Let the database vanish with its last connection."""
         keeper, self._keeper = self._keeper, None
         if keeper is not None:
             keeper.close()
 
 
 class Pool:
-    """The connections of one loop to one database, and what it knows of the tables there."""
+    """The connections of one loop to one database, and the tables that its handles have opened."""
 
-    def __init__(self, config: SQLiteConfig, memory: Memory | None) -> None:
+    def __init__(self, config: SQLiteConfig, memory: MemoryDatabase | None) -> None:
         self._config = config
         self._memory = memory
         self.label = config.path
         self.tables: dict[str, Table] = {}
-        self.making = asyncio.Lock()
-        self._snapshots: dict[str, Snapshot] = {}
+        self.creating = asyncio.Lock()
+        self._snapshots: dict[str, ReadSnapshot] = {}
         self._closed = False
         timeout = config.pool.timeout
-        self.writer = Lanes(self._open_writer, "writer", 1, timeout)
+        self.writer = ThreadPool(self._open_writer, "writer", 1, timeout)
         # A database in memory has one connection: readers would be locked out while it writes.
         self.readers = (
             self.writer
             if memory is not None
-            else Lanes(self._open_reader, "reader", config.pool.readers, timeout)
+            else ThreadPool(self._open_reader, "reader", config.pool.readers, timeout)
         )
 
     @classmethod
-    async def opened(cls, config: SQLiteConfig, memory: Memory | None) -> Pool:
-        """Return a pool whose writer is open: the path, the permissions and the format are right."""
+    async def open(cls, config: SQLiteConfig, memory: MemoryDatabase | None) -> Pool:
+        """Return a pool whose writer is connected, so that path, permissions and format are right."""
         pool = cls(config, memory)
         try:
             await pool.writer.run(lambda session: session.execute("PRAGMA schema_version").fetchone())
@@ -212,12 +223,12 @@ class Pool:
             cached_statements=256,
         )
 
-    def _session(self, prepare: Callable[[Session], None]) -> Session:
-        forking.check(self.label)
+    def _open_session(self, prepare: Callable[[SQLiteSession], None]) -> SQLiteSession:
+        fork.check(self.label)
         connection = None
         try:
             connection = self._connect()
-            session = Session(connection, self.label, self._config.busy_timeout)
+            session = SQLiteSession(connection, self.label, self._config.busy_timeout)
             connection.execute("PRAGMA cache_size = -16000")
             connection.execute(f"PRAGMA synchronous = {self._config.synchronous}")
             prepare(session)
@@ -225,68 +236,68 @@ class Pool:
             if connection is not None:
                 connection.close()
             if isinstance(error, sqlite3.Error | OSError):
-                raise translated(error, self.label) from error
+                raise translate(error, self.label) from error
             raise
         return session
 
-    def _open_writer(self) -> Session:
-        def prepare(session: Session) -> None:
+    def _open_writer(self) -> SQLiteSession:
+        def prepare(session: SQLiteSession) -> None:
             check_format(session.connection, self.label)
             if self._memory is None:
-                (mode,) = session.patiently(lambda: session.execute("PRAGMA journal_mode = WAL").fetchone())
+                (mode,) = session.retry_busy(lambda: session.execute("PRAGMA journal_mode = WAL").fetchone())
                 if mode != "wal":
                     raise ConfigError(
                         f"{self.label}: no shared memory for the WAL here (journal mode {mode});"
                         " use a local disk"
                     )
-                # A large batch must not leave a large file behind for ever.
+                # A large batch must not leave a large WAL file behind.
                 session.execute("PRAGMA journal_size_limit = 67108864")
 
-        return self._session(prepare)
+        return self._open_session(prepare)
 
-    def _open_reader(self) -> Session:
-        def prepare(session: Session) -> None:
+    def _open_reader(self) -> SQLiteSession:
+        def prepare(session: SQLiteSession) -> None:
             session.execute("PRAGMA query_only = ON")
 
-        return self._session(prepare)
+        return self._open_session(prepare)
 
-    async def snapshot(self) -> Snapshot:
-        """Return a reader that sees the database as it is now, until it is ended."""
+    async def snapshot(self) -> ReadSnapshot:
+        """Return a connection that sees the database as it is now, until its `end`."""
         if self._memory is None:
-            lane = await self.readers.acquire()
-            snapshot = Snapshot(self, lane)
+            thread = await self.readers.acquire()
+            snapshot = ReadSnapshot(self, thread)
         else:
-            lane = Lane(await self.writer.run(self._copy), "isthmus-sqlite-snapshot")
-            snapshot = Snapshot(self, lane, private=True)
+            thread = ConnectionThread(await self.writer.run(self._copy), "isthmus-sqlite-snapshot")
+            snapshot = ReadSnapshot(self, thread, private=True)
         self._snapshots[snapshot.token] = snapshot
         try:
-            await lane.run(_begin_reading)
+            await thread.run(_begin_reading)
         except BaseException:
             await snapshot.end()
             raise
         return snapshot
 
-    def _copy(self, session: Session) -> Callable[[], Session]:
-        """Copy a database in memory, whose one connection cannot be held for long."""
+    def _copy(self, session: SQLiteSession) -> Callable[[], SQLiteSession]:
+        """Copy a database in memory, whose only connection cannot be held for the life of a stream."""
         copy = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
         session.connection.backup(copy)
 
-        def open_copy() -> Session:
-            session = Session(copy, self.label, 0.0)
+        def open_copy() -> SQLiteSession:
+            session = SQLiteSession(copy, self.label, 0.0)
             session.reopens = False
             return session
 
         return open_copy
 
-    def held_snapshot(self, token: str) -> Snapshot:
-        """Return a snapshot that a stream holds."""
+    def get_snapshot(self, token: str) -> ReadSnapshot:
+        """Return the snapshot of a stream; raises `ClosedError` if it has ended."""
         snapshot = self._snapshots.get(token)
         if snapshot is None:
-            raise ClosedError("the stream's snapshot was given back")
+            raise ClosedError("the stream's snapshot has ended")
         return snapshot
 
-    def forget(self, snapshot: Snapshot) -> None:
-        """Take a snapshot that ended off the list."""
+    def forget(self, snapshot: ReadSnapshot) -> None:
+        """Remove a snapshot that has ended."""
         self._snapshots.pop(snapshot.token, None)
 
     async def release(self, token: str) -> None:
@@ -296,7 +307,7 @@ class Pool:
             await snapshot.end()
 
     def stats(self) -> PoolStats:
-        """Return a snapshot of the readers and the writer together."""
+        """Return a snapshot of the counters of readers and writer together."""
         writer = self.writer.stats()
         if self.readers is self.writer:
             return writer
@@ -315,58 +326,58 @@ class Pool:
         )
 
     async def close(self) -> None:
-        """Wait for what runs, and close all connections."""
+        """Wait for running jobs and close all connections."""
         self._closed = True
         for snapshot in list(self._snapshots.values()):
             await snapshot.end()
         if self.readers is not self.writer:
             await self.readers.close()
-        # The writer last: whoever closes last moves the WAL into the file.
+        # The writer last: the last connection to close moves the WAL into the file.
         await self.writer.close()
 
     def discard(self) -> None:
         """Close all connections without a loop."""
         self._closed = True
         for snapshot in list(self._snapshots.values()):
-            snapshot.lane.discard()
+            snapshot.thread.discard()
         if self.readers is not self.writer:
             self.readers.discard()
         self.writer.discard()
 
     def healthy(self) -> bool:
-        """Return whether the pool was not closed; a connection that failed is opened anew by its lane."""
+        """Return whether the pool is open; a failed connection is opened again by its thread."""
         return not self._closed
 
 
-class Snapshot:
-    """A reader with an open transaction: one state of the database for several requests."""
+class ReadSnapshot:
+    """A connection with an open read transaction: one state of the database for several requests."""
 
-    def __init__(self, pool: Pool, lane: Lane, *, private: bool = False) -> None:
+    def __init__(self, pool: Pool, thread: ConnectionThread, *, private: bool = False) -> None:
         self.token = uuid.uuid4().hex
-        self.lane = lane
+        self.thread = thread
         self._pool = pool
         self._private = private
         self._ended = False
 
     async def end(self) -> None:
-        """Let the state go and give the reader back; may be called twice."""
+        """End the transaction and release the connection; may be called twice."""
         if self._ended:
             return
         self._ended = True
         self._pool.forget(self)
         if self._private:
-            await self.lane.close()
+            await self.thread.close()
         else:
-            await self.lane.run(
-                Session.rollback, done=lambda: self._pool.readers.release(self.lane), shielded=True
+            await self.thread.run(
+                SQLiteSession.rollback, done=lambda: self._pool.readers.release(self.thread), shielded=True
             )
 
 
-def _begin_reading(session: Session) -> None:
-    """Begin a read transaction and fix its state: BEGIN alone takes no snapshot."""
+def _begin_reading(session: SQLiteSession) -> None:
+    """Begin a read transaction and read something: BEGIN alone takes no snapshot."""
     try:
         session.execute("BEGIN")
-        session.patiently(lambda: session.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall())
+        session.retry_busy(lambda: session.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall())
     except sqlite3.Error as error:
         failure: IsthmusError = session.failure(error)
         raise failure from error

@@ -1,4 +1,4 @@
-"""Tables, their indexes, and the marks by which isthmus knows its own files."""
+"""Tables, their indexes, and the marks by which isthmus recognizes its own files."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import orjson
 
 from isthmus._path import Path, Root, parse_path
 from isthmus.backends.sqlite.fields import JSONField, field_of
-from isthmus.backends.sqlite.statement import quoted
+from isthmus.backends.sqlite.statement import quote_name
 from isthmus.errors import ConfigError, IsthmusError, UsageError
 
 FORMAT = 1
-# "isth": what `file` and other tools see in the header of a file that isthmus made.
+# "isth" in the header of a file that isthmus created, where `file` and other tools look.
 APPLICATION_ID = 0x69737468
 CATALOG = "isthmus_collections"
 _COLUMNS = ["id", "data", "metadata", "version", "created_at", "updated_at"]
@@ -24,14 +24,26 @@ _SIMPLE_NAME = re.compile(r"[a-z0-9_.]+")
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """One collection's table and which paths have an index."""
+    """One collection's table and the paths that have an index."""
 
     name: str
     indexed: frozenset[Path] = frozenset()
+    dropped: bool = False
+
+    @property
+    def source(self) -> str:
+        """Return what a query selects from: the table, or no rows if it was dropped."""
+        if not self.dropped:
+            return quote_name(self.name)
+        return f"(SELECT {', '.join(f'NULL AS {column}' for column in _COLUMNS)} WHERE 0)"
+
+    def without_rows(self) -> Table:
+        """Return the table as one that was dropped."""
+        return Table(self.name, dropped=True)
 
 
 def check_name(name: str) -> str:
-    """Return a collection's name; raises `UsageError` for what cannot be a table."""
+    """Return a collection's name; raises `UsageError` if no table can have it."""
     try:
         size = len(name.encode())
     except UnicodeEncodeError:
@@ -39,29 +51,32 @@ def check_name(name: str) -> str:
     if not 1 <= size <= 200 or "\0" in name:
         raise UsageError(f"collection {name!r}: a name is 1 to 200 bytes of text without U+0000")
     if name.lower().startswith("sqlite_") or name.lower() == CATALOG:
-        raise UsageError(f"collection {name!r}: SQLite and isthmus keep names such as this one")
+        raise UsageError(f"collection {name!r}: this name is reserved by SQLite or isthmus")
     return name
 
 
 def check_format(connection: sqlite3.Connection, path: str) -> None:
-    """Raise `ConfigError` for a file that a newer isthmus wrote, or that holds its text as UTF-16."""
+    """Raise `ConfigError` for a file that a newer isthmus wrote, or whose text is UTF-16."""
     encoding = connection.execute("PRAGMA encoding").fetchone()[0]
     if encoding != "UTF-8":
-        raise ConfigError(f"{path}: holds text as {encoding}, not ordered by code point; use a new file")
+        raise ConfigError(f"{path}: text is {encoding}, which is not ordered by code point; use a new file")
     application = connection.execute("PRAGMA application_id").fetchone()[0]
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if application == APPLICATION_ID and version > FORMAT:
-        raise _newer(path, version)
+        raise _newer_format(path, version)
 
 
-def _newer(path: str, version: int) -> IsthmusError:
+def _newer_format(path: str, version: int) -> IsthmusError:
     return ConfigError(
-        f"{path}: was written in format {version} by a newer isthmus; this one knows {FORMAT}: upgrade it"
+        f"{path}: was written in format {version} by a newer isthmus, and this one knows {FORMAT}: upgrade"
     )
 
 
-def known_table(connection: sqlite3.Connection, path: str, name: str) -> Table | None:
-    """Return a collection that is there, or None."""
+def find_table(connection: sqlite3.Connection, path: str, name: str) -> Table | None:
+    """Return a collection's table, or None if there is none.
+
+    Raises `ConfigError` for one of a newer format, or whose name differs in case only.
+    """
     if not _exists(connection, CATALOG):
         return None
     rows = connection.execute(
@@ -69,10 +84,10 @@ def known_table(connection: sqlite3.Connection, path: str, name: str) -> Table |
     ).fetchall()
     for stored, version, indexes in rows:
         if version > FORMAT:
-            raise _newer(path, version)
+            raise _newer_format(path, version)
         if stored != name:
             raise ConfigError(
-                f"{path}: collection {name!r} is taken for {stored!r}: SQLite ignores the case of names"
+                f"{path}: collection {name!r} clashes with {stored!r}: SQLite ignores the case of names"
             )
         if not _exists(connection, name):
             return None
@@ -88,21 +103,21 @@ def _exists(connection: sqlite3.Connection, name: str) -> bool:
     return found.fetchone() is not None
 
 
-def make_table(connection: sqlite3.Connection, path: str, name: str, indexes: tuple[Path, ...]) -> Table:
-    """Make a collection's table and indexes where they are missing, in the transaction that is open."""
-    _mark(connection)
-    present = known_table(connection, path, name)
+def create_table(connection: sqlite3.Connection, path: str, name: str, indexes: tuple[Path, ...]) -> Table:
+    """Create the missing table and indexes of a collection, in the open transaction."""
+    _mark_file(connection)
+    present = find_table(connection, path, name)
     if present is None:
         _refuse_foreign(connection, path, name)
         connection.execute(
-            f"CREATE TABLE IF NOT EXISTS {quoted(name)} ("
+            f"CREATE TABLE IF NOT EXISTS {quote_name(name)} ("
             "id TEXT PRIMARY KEY NOT NULL, data TEXT NOT NULL, metadata TEXT NOT NULL,"
             " version INTEGER NOT NULL, created_at INTEGER NOT NULL, updated_at INTEGER NOT NULL)"
         )
         present = Table(name)
     missing = [index for index in indexes if index not in present.indexed]
     for index in missing:
-        _make_index(connection, name, index)
+        _create_index(connection, name, index)
     table = Table(name, present.indexed | frozenset(missing))
     paths = sorted((index.root.value, index.keys) for index in table.indexed)
     connection.execute(
@@ -114,17 +129,17 @@ def make_table(connection: sqlite3.Connection, path: str, name: str, indexes: tu
 
 
 def drop_table(connection: sqlite3.Connection, path: str, name: str) -> None:
-    """Drop a collection's table with its indexes, if it is there, in the transaction that is open."""
-    if known_table(connection, path, name) is not None:
-        connection.execute(f"DROP TABLE {quoted(name)}")
+    """Drop a collection's table and indexes, if it exists, in the open transaction."""
+    if find_table(connection, path, name) is not None:
+        connection.execute(f"DROP TABLE {quote_name(name)}")
         connection.execute(f"DELETE FROM {CATALOG} WHERE name = ?1", (name,))
 
 
-def _mark(connection: sqlite3.Connection) -> None:
+def _mark_file(connection: sqlite3.Connection) -> None:
     if _exists(connection, CATALOG):
         return
     if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
-        # A new file is ours; in one that another program made we leave its marks alone.
+        # A new file is ours; the header of one that another program created stays as it is.
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {FORMAT}")
     connection.execute(
@@ -134,41 +149,41 @@ def _mark(connection: sqlite3.Connection) -> None:
 
 
 def _refuse_foreign(connection: sqlite3.Connection, path: str, name: str) -> None:
-    columns = [row[1] for row in connection.execute(f"PRAGMA table_info({quoted(name)})")]
+    columns = [row[1] for row in connection.execute(f"PRAGMA table_info({quote_name(name)})")]
     if columns and columns != _COLUMNS:
         raise ConfigError(f"{path}: table {name!r} was not made by isthmus; choose another `table`")
 
 
 def index_paths(names: tuple[str, ...]) -> tuple[Path, ...]:
-    """Return the paths of declared indexes; raises `ConfigError` for one that SQLite cannot index."""
+    """Return the paths of declared indexes; raises `ConfigError` for a field that cannot have one."""
     paths = []
     for name in names:
         path = parse_path(name)
-        if not isinstance(field_of(path, frozenset()), JSONField) or not path.keys:
+        if not isinstance(field_of(path), JSONField) or not path.keys:
             raise ConfigError(f"sqlite: {name!r} cannot have an index: only fields of data and metadata can")
         paths.append(path)
     return tuple(paths)
 
 
 def index_name(table: str, path: Path) -> str:
-    """Return the name of a path's index; distinct also where SQLite ignores case."""
+    """Return the name of a path's index, distinct even though SQLite ignores case."""
     name = f"{table}.{path}"
     if _SIMPLE_NAME.fullmatch(name) is None:
         name += "#" + hashlib.blake2b(name.encode(), digest_size=4).hexdigest()
     return name
 
 
-def _make_index(connection: sqlite3.Connection, table: str, path: Path) -> None:
-    """Make the index that serves filters and sorts on a path.
+def _create_index(connection: sqlite3.Connection, table: str, path: Path) -> None:
+    """Create the index that serves filters and orders on a path.
 
-    One index on (type's place, scalar, id), of built-in functions only: any program can write to
-    the table. It never refuses a record: SQLite has no limit on the size of an index entry.
+    One index on (type rank, scalar, id), of built-in functions only, so that any program can write
+    to the table. It never refuses a record: SQLite does not limit the size of an index entry.
     """
-    field = field_of(path, frozenset())
+    field = field_of(path)
     assert isinstance(field, JSONField)
     connection.execute(
-        f"CREATE INDEX IF NOT EXISTS {quoted(index_name(table, path))} ON {quoted(table)}"
-        f" ({field.index_bracket()}, {field.index_value()}, id)"
+        f"CREATE INDEX IF NOT EXISTS {quote_name(index_name(table, path))} ON {quote_name(table)}"
+        f" ({field.index_type_rank()}, {field.index_scalar()}, id)"
     )
 
 

@@ -1,4 +1,4 @@
-"""What a lane's thread works with: a connection, our SQL functions, transactions."""
+"""A connection with our SQL functions, its transactions, and cancellation of what runs on it."""
 
 from __future__ import annotations
 
@@ -7,53 +7,53 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from isthmus.backends.sqlite.errors import is_busy, is_interrupt, translated
+from isthmus.backends.sqlite.errors import is_busy, is_interrupt, translate
 from isthmus.backends.sqlite.functions import Functions
 from isthmus.backends.sqlite.statement import Statement
 from isthmus.errors import IsthmusError, TransactionError, UnavailableError
 
 if TYPE_CHECKING:
-    from isthmus.backends.sqlite.lane import Job
+    from isthmus.backends.sqlite.connection_thread import ThreadJob
 
 T = TypeVar("T")
-# How long SQLite itself waits for a lock before we look whether anybody still wants it.
-_PATIENCE = 0.1
-# Steps of SQLite's machine between two looks; about a millisecond.
+# Seconds that SQLite itself waits for a lock before we check for cancellation.
+_BUSY_SLICE = 0.1
+# Instructions of SQLite's virtual machine between two such checks; about a millisecond.
 _STEPS = 100_000
 
 
 class Stopped(Exception):
-    """The job's caller is gone."""
+    """The job's caller was cancelled."""
 
 
-class Session:
-    """A connection, used by its lane's thread only (but for `interrupt`)."""
+class SQLiteSession:
+    """A connection, used by its own thread only (except for `interrupt`)."""
 
     def __init__(self, connection: sqlite3.Connection, label: str, busy_timeout: float) -> None:
         self.connection = connection
         self.label = label
-        self.job: Job | None = None
+        self.job: ThreadJob | None = None
         self.reopens = True
-        """Whether a new connection finds what this one has."""
+        """Whether a new connection finds the same database; false for a private copy in memory."""
         self._busy_timeout = busy_timeout
         self._functions = Functions(connection)
         connection.set_progress_handler(self._stop, _STEPS)
-        connection.execute(f"PRAGMA busy_timeout = {int(min(_PATIENCE, busy_timeout) * 1000)}")
+        connection.execute(f"PRAGMA busy_timeout = {int(min(_BUSY_SLICE, busy_timeout) * 1000)}")
 
     def interrupt(self) -> None:
-        """Stop the statement that runs; from any thread, while the session is open."""
+        """Stop the running statement; may be called from any thread while the session is open."""
         self.connection.interrupt()
 
     def _stop(self) -> bool:
-        """Tell SQLite whether to stop: an interrupt between two statements is lost."""
+        """Return whether SQLite is to stop: an interrupt between two statements would be lost."""
         return self.job is not None and self.job.cancelled
 
     def close(self) -> None:
-        """Close the connection; what was not committed is undone."""
+        """Close the connection; an open transaction is rolled back."""
         self.connection.close()
 
     def check(self) -> None:
-        """Raise `Stopped` if the job's caller is gone."""
+        """Raise `Stopped` if the job's caller was cancelled."""
         if self.job is not None and self.job.cancelled:
             raise Stopped
 
@@ -63,20 +63,20 @@ class Session:
         return self.connection.execute(statement.text, statement.args).fetchall()
 
     def run(self, statement: Statement) -> int:
-        """Run a change and return how many rows it touched."""
+        """Run a statement that writes and return the number of rows it affected."""
         self._functions.use(statement.tests)
         return self.connection.execute(statement.text, statement.args).rowcount
 
     def run_many(self, text: str, rows: Iterable[Sequence[Any]]) -> int:
-        """Run one change for each row and return how many rows were touched in all."""
+        """Run a statement once for each row of arguments and return the number of rows affected in all."""
         return self.connection.executemany(text, rows).rowcount
 
     def execute(self, text: str, args: Sequence[Any] = ()) -> sqlite3.Cursor:
-        """Run a statement that calls none of our functions."""
+        """Run a statement that calls none of our SQL functions."""
         return self.connection.execute(text, args)
 
-    def patiently(self, action: Callable[[], T]) -> T:
-        """Repeat an action while another process holds the lock, until `busy_timeout`."""
+    def retry_busy(self, action: Callable[[], T]) -> T:
+        """Repeat an action while another connection holds the lock, for up to `busy_timeout` seconds."""
         end = time.monotonic() + self._busy_timeout
         while True:
             try:
@@ -85,17 +85,17 @@ class Session:
                 if not is_busy(error) or time.monotonic() >= end:
                     raise
             self.check()
-            time.sleep(0.001)  # a lock inside this process is refused at once, without SQLite's own waiting
+            time.sleep(0.001)  # SQLite refuses a lock inside this process at once, without waiting
 
-    def reading(self, work: Callable[[Session], T]) -> T:
+    def read(self, work: Callable[[SQLiteSession], T]) -> T:
         """Run one query outside of a transaction."""
         try:
-            return self.patiently(lambda: work(self))
+            return self.retry_busy(lambda: work(self))
         except (sqlite3.Error, MemoryError, OverflowError) as error:
             raise self.failure(error) from error
 
-    def snapshot(self, work: Callable[[Session], T]) -> T:
-        """Run several queries that see one state."""
+    def read_snapshot(self, work: Callable[[SQLiteSession], T]) -> T:
+        """Run several queries that see one state of the database."""
 
         def action() -> T:
             self.connection.execute("BEGIN")
@@ -104,10 +104,10 @@ class Session:
             finally:
                 self.rollback()
 
-        return self.reading(lambda _: action())
+        return self.read(lambda _: action())
 
-    def writing(self, work: Callable[[Session], T]) -> T:
-        """Run changes in a transaction of their own: all of them are durable on return, or none."""
+    def write(self, work: Callable[[SQLiteSession], T]) -> T:
+        """Run statements in a transaction of their own: all of them are durable on return, or none is."""
         committing = False
         try:
             self.begin()
@@ -125,20 +125,20 @@ class Session:
 
     def begin(self) -> None:
         """Begin a transaction that may write."""
-        self.patiently(lambda: self.connection.execute("BEGIN IMMEDIATE"))
+        self.retry_busy(lambda: self.connection.execute("BEGIN IMMEDIATE"))
 
     def commit(self) -> None:
         """Commit; on an error the transaction may still be open."""
-        self.patiently(lambda: self.connection.execute("COMMIT"))
+        self.retry_busy(lambda: self.connection.execute("COMMIT"))
 
     def rollback(self) -> None:
-        """Undo what was not committed, if anything."""
-        # Disk full, an interrupt and some others have rolled back already.
+        """Roll back the open transaction, if there is one."""
+        # SQLite rolls back by itself when the disk is full, on an interrupt and on some other errors.
         if self.connection.in_transaction:
             self.connection.execute("ROLLBACK")
 
-    def within(self, work: Callable[[Session], T], *, undo: bool) -> T:
-        """Run part of a transaction that is open; with `undo`, its changes go if it fails."""
+    def run_part(self, work: Callable[[SQLiteSession], T], *, undo: bool) -> T:
+        """Run statements of the open transaction; with `undo`, a failure undoes them alone."""
         if not self.connection.in_transaction:
             raise TransactionError("the transaction was rolled back by an earlier failure")
         try:
@@ -158,7 +158,10 @@ class Session:
         return result
 
     def failure(self, error: Exception, *, committing: bool = False) -> IsthmusError:
-        """Return the isthmus error of a driver's."""
+        """Return the isthmus error for one of the driver's.
+
+        `committing` says that COMMIT failed, after which the outcome may be unknown.
+        """
         if is_interrupt(error) and self.job is not None and self.job.cancelled:
             return UnavailableError("stopped: the caller was cancelled")
-        return translated(error, self.label, committing=committing)
+        return translate(error, self.label, committing=committing)

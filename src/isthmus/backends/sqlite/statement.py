@@ -1,4 +1,4 @@
-"""A statement with its arguments: the one place where names are quoted and values bound."""
+"""Statements with their arguments: the only place where names are quoted and values bound."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from typing import Any
 
 from isthmus._values import JSON
 
-# What a statement's calls of our SQL functions mean, by number.
 Test = Callable[[Any], Any]
+"""A Python function of one value, which SQL calls by its number in the statement."""
 
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """SQL text, the values of `?1`, `?2` …, and the tests that its calls of our functions name."""
+    """SQL text, the values of `?1`, `?2` …, and the tests that it calls by number."""
 
     text: str
     args: tuple[Any, ...] = ()
     tests: tuple[Test, ...] = ()
 
-    def prefixed(self, words: str) -> Statement:
-        """Return the statement with words before it, such as EXPLAIN."""
-        return Statement(words + self.text, self.args, self.tests)
+    def with_prefix(self, prefix: str) -> Statement:
+        """Return the statement after a prefix such as `EXPLAIN `."""
+        return Statement(prefix + self.text, self.args, self.tests)
 
 
 class Binder:
@@ -34,7 +34,7 @@ class Binder:
         self._tests: list[Test] = []
 
     def value(self, value: JSON) -> str:
-        """Bind a scalar and return its place in the text."""
+        """Bind a scalar and return its placeholder; equal scalars of one type share one."""
         key = (type(value), value)
         number = self._numbers.get(key)
         if number is None:
@@ -43,11 +43,11 @@ class Binder:
         return f"?{number}"
 
     def bound(self) -> int:
-        """Return how many values are bound so far."""
+        """Return the number of values bound so far."""
         return len(self._args)
 
     def unbind(self, keep: int) -> None:
-        """Take back the values after the first `keep`: SQLite refuses values that no text mentions."""
+        """Drop the values after the first `keep`: SQLite refuses values that the text does not use."""
         del self._args[keep:]
         self._numbers = {key: number for key, number in self._numbers.items() if number <= keep}
 
@@ -61,11 +61,11 @@ class Binder:
         return Statement(text, tuple(self._args), tuple(self._tests))
 
 
-def quoted(name: str) -> str:
-    """Return a table's or index's name as SQL; the only place where a name becomes text."""
+def quote_name(name: str) -> str:
+    """Return the name of a table or index as SQL."""
     return '"' + name.replace('"', '""') + '"'
 
 
-def literal(text: str) -> str:
-    """Return text as a SQL literal; for index expressions, where nothing can be bound."""
+def quote_text(text: str) -> str:
+    """Return text as a SQL literal, for index expressions, which cannot have bound values."""
     return "'" + text.replace("'", "''") + "'"

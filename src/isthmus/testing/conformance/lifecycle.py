@@ -8,7 +8,7 @@ import pytest
 
 from isthmus import AsyncDatabase, Query, Record, field
 from isthmus.errors import ClosedError, UnsupportedError
-from isthmus.testing.conformance._fixtures import Database, drop_collection, put_one, store_people
+from isthmus.testing.conformance._fixtures import Database, drop_collection, put_one, requires, store_people
 
 
 @pytest.mark.asyncio
@@ -147,3 +147,33 @@ async def test_a_lazy_handle_connects_on_its_first_call(db: AsyncDatabase) -> No
         assert await lazy.count() == 0
     finally:
         await lazy.close()
+
+
+@requires("drop")
+@pytest.mark.asyncio
+async def test_a_dropped_collection_is_empty_until_the_next_write(db: AsyncDatabase) -> None:
+    """Through every open handle reads find nothing, and the next write creates the collection again."""
+    await store_people(db)
+    await db.refresh()
+    other = await AsyncDatabase.create(db.backend, db.config)
+    try:
+        one_store = await other.count() == 5  # a store in memory belongs to its handle
+        for dropping, writing in ((db, other), (other, db)):
+            await dropping.drop_collection(db.collection_name)
+            await dropping.drop_collection(db.collection_name)
+
+            for handle in (db, other) if one_store else (dropping,):
+                assert await handle.get_batch(["alice", "bob"]) == [None, None]
+                assert not await handle.exists("alice")
+                assert await handle.search(Query().filter("age", ">", 1).sort("age")) == []
+                assert await handle.count() == 0
+                assert [record async for record in handle.stream()] == []
+                assert await handle.aggregate(by="age", n="count") == []
+
+            await put_one(writing, Record({"age": 7}, id="alice"))
+            await writing.refresh()
+            for handle in (db, other) if one_store else (writing,):
+                assert (await handle.require("alice")).data == {"age": 7}
+                assert await handle.count(field("age") == 7) == 1
+    finally:
+        await other.close()

@@ -7,7 +7,7 @@ import contextvars
 
 import pytest
 
-from isthmus import AsyncDatabase, Query, Record, field
+from isthmus import AsyncDatabase, Query, Record, Transaction, field
 from isthmus.errors import (
     AlreadyExistsError,
     ClosedError,
@@ -207,6 +207,21 @@ async def test_a_transaction_is_run_again_after_a_serialization_failure(db: Asyn
 
 async def _fails(tx: object) -> None:
     raise ZeroDivisionError
+
+
+@requires("transactions")
+@pytest.mark.asyncio
+async def test_run_loses_no_concurrent_update(db: AsyncDatabase) -> None:
+    """Many tasks read a number and write the next one; none of the steps is lost."""
+    await store(db, {"a": {"n": 0}})
+
+    async def increment(tx: Transaction) -> None:
+        n = (await tx.require("a"))["n"]
+        await tx.update("a", {"n": n + 1})
+
+    await asyncio.gather(*(db.run(increment) for _ in range(25)))
+
+    assert (await db.require("a")).data == {"n": 25}
 
 
 @requires("transactions")

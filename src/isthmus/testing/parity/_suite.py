@@ -20,8 +20,7 @@ _COLUMNS = {column["name"]: column for column in json.loads(os.environ.get("ISTH
 def database(request: pytest.FixtureRequest) -> Database:
     """Return a function that opens a new collection of a column's store."""
     column = _COLUMNS[request.param]
-    fields = plugin(column["backend"]).config().model_fields
-    collection = next(name for name in ("table", "index", "prefix") if name in fields)
+    collection = plugin(column["backend"]).config().collection_setting() or "table"
 
     async def open_new() -> AsyncDatabase:
         settings = {**column["settings"], collection: f"isthmus_parity_{secrets.token_hex(6)}"}

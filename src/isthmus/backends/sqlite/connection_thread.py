@@ -1,7 +1,7 @@
-"""A connection on a thread of its own, and the way from an event loop to it and back.
+"""A connection on a thread of its own, to which event loops send jobs.
 
-The standard library's connections block. Each has one thread that does its jobs in order; a job
-is a plain function of the session. Results go back to the loop that asked.
+The standard library's connections block. Each has one thread that runs its jobs in order; a job is
+a plain function of the session. Its result goes back to the loop of the caller.
 """
 
 from __future__ import annotations
@@ -15,20 +15,23 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from isthmus.backends.sqlite import forking
-from isthmus.backends.sqlite.session import Session
+from isthmus.backends.sqlite import fork
+from isthmus.backends.sqlite.session import SQLiteSession
 from isthmus.errors import ClosedError
 
 T = TypeVar("T")
 
 
-class Job:
-    """One function to be run on a lane, and where its result goes."""
+class ThreadJob:
+    """One function to be run on a thread, and the future for its result."""
 
     __slots__ = ("cancelled", "done", "future", "loop", "shielded", "work")
 
     def __init__(
-        self, work: Callable[[Session], Any], future: asyncio.Future[Any], done: Callable[[], None] | None
+        self,
+        work: Callable[[SQLiteSession], Any],
+        future: asyncio.Future[Any],
+        done: Callable[[], None] | None,
     ) -> None:
         self.work = work
         self.future = future
@@ -38,38 +41,42 @@ class Job:
         self.shielded = False
 
 
-class Lane:
-    """One connection with its thread; opened by its first job, and again after it was let go."""
+class ConnectionThread:
+    """One connection with its thread; opened by the first job, and again by the first after it was closed."""
 
-    def __init__(self, opener: Callable[[], Session], name: str) -> None:
+    def __init__(self, opener: Callable[[], SQLiteSession], name: str) -> None:
         self._opener = opener
-        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
-        # Held while a job is taken up, ended or interrupted: an interrupt never hits the next job.
-        self._turn = threading.Lock()
-        self._current: Job | None = None
-        self._session: Session | None = None
+        self._jobs: queue.SimpleQueue[ThreadJob | None] = queue.SimpleQueue()
+        # Held while a job is started, ended or interrupted, so that an interrupt never hits the next job.
+        self._guard = threading.Lock()
+        self._current: ThreadJob | None = None
+        self._session: SQLiteSession | None = None
         self._stopped = False
         self._ended = False
         self._watchers: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
         self._thread = threading.Thread(target=self._main, name=name, daemon=True)
         self._thread.start()
-        forking.watch(self)
+        fork.watch(self)
 
     async def run(
-        self, work: Callable[[Session], T], *, done: Callable[[], None] | None = None, shielded: bool = False
+        self,
+        work: Callable[[SQLiteSession], T],
+        *,
+        done: Callable[[], None] | None = None,
+        shielded: bool = False,
     ) -> T:
         """Run a job and return its result.
 
-        When the caller is cancelled, a job that runs is interrupted and one that waits is
-        skipped, unless it is `shielded`. `done` is called on the loop once the lane is free of
-        the job, whatever became of its caller.
+        When the caller is cancelled, a running job is interrupted and a waiting one is skipped,
+        unless it is `shielded`. `done` is called on the loop once the thread has finished the job,
+        even if its caller was cancelled. Raises `ClosedError` after `stop`.
         """
         if self._stopped:
             if done is not None:
                 done()
             raise ClosedError("the database is closed")
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        job = Job(work, future, done)
+        job = ThreadJob(work, future, done)
         job.shielded = shielded
         self._jobs.put(job)
         try:
@@ -79,56 +86,56 @@ class Lane:
                 self._cancel(job)
             raise
 
-    def _cancel(self, job: Job) -> None:
-        with self._turn:
+    def _cancel(self, job: ThreadJob) -> None:
+        with self._guard:
             job.cancelled = True
             if self._current is job and self._session is not None:
                 self._session.interrupt()
 
-    def pause(self, patience: float) -> None:
-        """Take up no more jobs, and close the connection if it is idle within some seconds."""
-        end = time.monotonic() + patience
+    def pause(self, timeout: float) -> None:
+        """Start no more jobs, and close the connection if it is idle within `timeout` seconds."""
+        end = time.monotonic() + timeout
         while True:
-            self._turn.acquire()
+            self._guard.acquire()
             if self._current is None:
                 break
             if time.monotonic() >= end:
                 return
-            self._turn.release()
+            self._guard.release()
             time.sleep(0.001)
         session = self._session
         if session is not None and not session.connection.in_transaction and session.reopens:
-            self._let_go()
+            self._close_session()
 
     def resume(self) -> None:
-        """Go on after `pause`."""
-        self._turn.release()
+        """Start jobs again after `pause`."""
+        self._guard.release()
 
     def open_label(self) -> str | None:
-        """Return the file whose connection is open, or None."""
+        """Return the path of the file whose connection is open, or None."""
         return None if self._session is None else self._session.label
 
     def stop(self) -> None:
-        """End the thread after the jobs that wait; the thread closes the connection."""
+        """End the thread after the waiting jobs; the thread closes the connection."""
         if not self._stopped:
             self._stopped = True
             self._jobs.put(None)
 
     async def close(self) -> None:
-        """End the thread after the jobs that wait, and wait for it."""
+        """End the thread after the waiting jobs, and wait for it."""
         loop = asyncio.get_running_loop()
         ended: asyncio.Future[None] = loop.create_future()
-        with self._turn:
+        with self._guard:
             if self._ended:
                 return
             self._watchers.append((loop, ended))
         self.stop()
         await ended
-        self._thread.join()  # nothing is left for it to do
+        self._thread.join()  # it is about to return
 
     def discard(self) -> None:
-        """End the thread soon, without a loop."""
-        with self._turn:
+        """Interrupt the running job and end the thread, without a loop; waits up to 2 seconds."""
+        with self._guard:
             current = self._current
             if current is not None and not current.shielded and self._session is not None:
                 current.cancelled = True
@@ -139,23 +146,23 @@ class Lane:
     def _main(self) -> None:
         while (job := self._jobs.get()) is not None:
             self._perform(job)
-            del job  # an idle thread must not keep the last batch alive
-        self._let_go()
-        with self._turn:
+            del job  # an idle thread must not keep the last batch in memory
+        self._close_session()
+        with self._guard:
             self._ended = True
         for loop, ended in self._watchers:
             with contextlib.suppress(RuntimeError):  # its loop is closed
-                loop.call_soon_threadsafe(_ended, ended)
+                loop.call_soon_threadsafe(_set_ended, ended)
 
-    def _let_go(self) -> None:
+    def _close_session(self) -> None:
         session, self._session = self._session, None
         if session is not None:
             session.close()
 
-    def _perform(self, job: Job) -> None:
+    def _perform(self, job: ThreadJob) -> None:
         result: Any = None
         error: BaseException | None = None
-        with self._turn:
+        with self._guard:
             if not job.cancelled:
                 self._current = job
         if self._current is job:
@@ -164,20 +171,20 @@ class Lane:
                     self._session = self._opener()
                 self._session.job = job
                 result = job.work(self._session)
-            except BaseException as caught:  # delivered to whoever waits for it
+            except BaseException as caught:  # raised in the caller
                 error = caught
             finally:
-                with self._turn:
+                with self._guard:
                     self._current = None
                 if self._session is not None:
                     self._session.job = None
                     if isinstance(error, sqlite3.ProgrammingError) and "closed" in str(error):
                         self._session = None
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        with contextlib.suppress(RuntimeError):  # the caller's loop is closed
             job.loop.call_soon_threadsafe(_deliver, job, result, error)
 
 
-def _deliver(job: Job, result: Any, error: BaseException | None) -> None:
+def _deliver(job: ThreadJob, result: Any, error: BaseException | None) -> None:
     if job.done is not None:
         job.done()
     if job.future.done():
@@ -188,6 +195,6 @@ def _deliver(job: Job, result: Any, error: BaseException | None) -> None:
         job.future.set_exception(error)
 
 
-def _ended(future: asyncio.Future[None]) -> None:
+def _set_ended(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)

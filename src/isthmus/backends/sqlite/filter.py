@@ -1,4 +1,4 @@
-"""Predicates as SQL: each leaf exact, two-valued so that NOT is safe, or in a form that an index serves."""
+"""Predicates as SQL: each leaf exact, and either two-valued, so that NOT is safe, or served by an index."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ from isthmus._query.order import BOOL, NUMBER, TEXT
 from isthmus._query.text import ANY_ONE, ANY_RUN, parse_like
 from isthmus._values import JSON, same
 from isthmus.backends.sqlite.fields import (
-    LISTED,
+    LIST,
     NOTHING,
     AttributeField,
-    Cases,
+    CasesByType,
     JSONField,
     NoField,
     OpaqueField,
@@ -47,8 +47,8 @@ from isthmus.backends.sqlite.fields import (
 from isthmus.backends.sqlite.statement import Binder
 from isthmus.errors import UnsupportedError
 
-# SQLite's parser holds about 100 symbols, and an expression 1,000 levels; beyond these a part of
-# the tree is judged as a whole by the evaluator, through one of our functions.
+# SQLite's parser holds about 100 symbols, and an expression 1,000 levels; the evaluator takes what
+# exceeds these, as one call of our function.
 _MAX_NESTING = 8
 _MAX_LEAVES = 300
 # GLOB raises above 50,000 bytes of pattern (SQLITE_MAX_LIKE_PATTERN_LENGTH).
@@ -56,16 +56,15 @@ _MAX_GLOB = 10_000
 ROW = "id, data, metadata, version, created_at, updated_at"
 
 
-class Conditions:
-    """Compiles the predicates of one statement."""
+class FilterCompiler:
+    """Compiles the predicates of one statement; `indexed` holds the paths whose index it may use."""
 
-    def __init__(self, binder: Binder, indexed: frozenset[Path], *, use_indexes: bool = True) -> None:
+    def __init__(self, binder: Binder, indexed: frozenset[Path]) -> None:
         self._binder = binder
         self._indexed = indexed
-        self._use_indexes = use_indexes
 
     def sql(self, predicate: Predicate) -> str:
-        """Return a condition that holds for exactly the matching rows; it may be NULL for others."""
+        """Return a condition that is true for exactly the matching rows; it may be NULL for others."""
         terms = predicate.terms if isinstance(predicate, And) else (predicate,)
         parts: list[str] = []
         rest: list[Predicate] = []
@@ -74,65 +73,65 @@ class Conditions:
             cost = _leaf_count(term)
             if cost <= budget and _nesting(term) <= _MAX_NESTING:
                 budget -= cost
-                parts.append(self._positive(term))
+                parts.append(self._condition(term))
             else:
                 rest.append(term)
         if rest:
             parts.append(self._by_evaluator(And(tuple(rest))))
-        return _ambient("AND", parts, "1")
+        return _join("AND", parts) if parts else "1"
 
     def _by_evaluator(self, predicate: Predicate) -> str:
         return f"isthmus_record({self._binder.test(lambda record: matches(predicate, record))}, {ROW})"
 
-    def _positive(self, predicate: Predicate) -> str:
-        """Return a form for where NULL is as good as false: one that an index serves, if there is one."""
+    def _condition(self, predicate: Predicate) -> str:
+        """Return a form for where NULL counts as false: one that an index serves, if there is one."""
         match predicate:
             case And(terms):
-                return _ambient("AND", [self._positive(term) for term in terms], "1")
+                return _join("AND", [self._condition(term) for term in terms])
             case Or(terms):
-                return _ambient("OR", [self._positive(term) for term in terms], "0")
+                return _join("OR", [self._condition(term) for term in terms])
             case Not(term):
-                if isinstance(term, Exists) and (field := self._indexed_field(term.path)) is not None:
-                    return self._missing(term, field)
-                return f"NOT {self._exact(term)}"
+                if isinstance(term, Exists) and (field := self._field_with_index(term.path)) is not None:
+                    return self._not_exists(term, field)
+                return f"NOT {self._two_valued(term)}"
             case leaf:
-                field = self._indexed_field(leaf.path)
+                field = self._field_with_index(leaf.path)
                 found = None if field is None else self._by_index(leaf, field)
                 return self._leaf(leaf) if found is None else found
 
-    def _exact(self, predicate: Predicate) -> str:
+    def _two_valued(self, predicate: Predicate) -> str:
         """Return a form that is 1 or 0 for every row, never NULL."""
         match predicate:
             case And(terms):
-                return _ambient("AND", [self._exact(term) for term in terms], "1")
+                return _join("AND", [self._two_valued(term) for term in terms])
             case Or(terms):
-                return _ambient("OR", [self._exact(term) for term in terms], "0")
+                return _join("OR", [self._two_valued(term) for term in terms])
             case Not(term):
-                return f"NOT {self._exact(term)}"
+                return f"NOT {self._two_valued(term)}"
             case leaf:
                 return f"({self._leaf(leaf)})"
 
-    def _indexed_field(self, path: Path) -> JSONField | None:
-        if not self._use_indexes or path not in self._indexed:
+    def _field_with_index(self, path: Path) -> JSONField | None:
+        if path not in self._indexed:
             return None
-        field = field_of(path, self._indexed)
+        field = field_of(path)
         return field if isinstance(field, JSONField) else None
 
     def _leaf(self, leaf: Leaf) -> str:
         if isinstance(leaf, TextMatch):
-            raise UnsupportedError("SQLite has no relevance search here", capability="relevance")
+            raise UnsupportedError("sqlite has no relevance search", capability="relevance")
         if isinstance(leaf, KNN):
-            raise UnsupportedError("SQLite has no vector search here", capability="vectors")
-        field = field_of(leaf.path, self._indexed)
+            raise UnsupportedError("sqlite has no vector search", capability="vectors")
+        field = field_of(leaf.path)
         match field:
             case NoField():
                 return "0"
             case AttributeField(value):
                 bound = self._binder.bound()
-                judged = self._cases(leaf, value).get("text")
-                if judged is None:  # an operand that no text equals
+                condition = self._cases(leaf, value).get("text")
+                if condition is None:  # an operand that no text equals
                     self._binder.unbind(bound)
-                return judged or "0"
+                return condition or "0"
             case OpaqueField(column, keys):
                 return self._by_function(leaf, column, keys)
             case JSONField():
@@ -141,19 +140,21 @@ class Conditions:
                     if isinstance(leaf, EqualList)
                     else lambda json, keys: self._by_function(leaf, json, keys)
                 )
-                return field.chosen(self._cases(leaf, field.at(self._binder)), by_function, self._binder, "0")
+                return field.by_type(
+                    self._cases(leaf, field.value(self._binder)), by_function, self._binder, "0"
+                )
             case _:
                 assert_never(field)
 
     def _by_function(self, leaf: Leaf, json: str, keys: tuple[str, ...]) -> str:
-        """Return the call that judges what the keys lead to from a JSON value."""
+        """Return the call that evaluates the values at some keys of a JSON value."""
         return f"isthmus_json({self._binder.test(_document_test(leaf, keys))}, {json})"
 
     def _by_text(self, leaf: Leaf, value: str) -> str:
         return f"isthmus_text({self._binder.test(leaf_test(leaf))}, {value})"
 
-    def _cases(self, leaf: Leaf, x: str) -> Cases:
-        """Return what judges a value `x` of each type; a type that is left out fails."""
+    def _cases(self, leaf: Leaf, x: str) -> CasesByType:
+        """Return the condition on a value `x` for each type; a type that is missing does not match."""
         bind = self._binder.value
         match leaf:
             case Equal(_, bool(operand)):
@@ -172,7 +173,7 @@ class Conditions:
                 return {
                     kind: "1"
                     for kind, value in (("true", True), ("false", False))
-                    if _holds(op, value, operand)
+                    if _compare_bools(op, value, operand)
                 }
             case Ordered(_, op, operand):
                 test = f"{x} {op.value} {bind(operand)}"
@@ -193,7 +194,7 @@ class Conditions:
             case _:
                 assert_never(leaf)
 
-    def _one_of(self, operands: tuple[Any, ...], x: str) -> Cases:
+    def _one_of(self, operands: tuple[Any, ...], x: str) -> CasesByType:
         numbers = [v for v in operands if isinstance(v, int | float) and not isinstance(v, bool)]
         texts = [v for v in operands if isinstance(v, str)]
         cases = {"true" if v else "false": "1" for v in operands if isinstance(v, bool)}
@@ -224,55 +225,55 @@ class Conditions:
             case _:
                 return self._by_text(leaf, x)
 
-    # The forms for an index: (bracket, value, id), see `schema`.
+    # The forms for an index on (type rank, scalar, id), see `schema`.
 
     def _by_index(self, leaf: Leaf, field: JSONField) -> str | None:
-        """Return the scalar test on the index expressions OR the few records with a list there."""
-        scalar = self._scalar_range(leaf, field.index_bracket(), field.index_value())
+        """Return the condition on the index expressions, or on the few records with a list."""
+        scalar = self._scalar_range(leaf, field.index_type_rank(), field.index_scalar())
         if scalar is None:
             return None
-        return f"({scalar} OR {self._listed(leaf, field)})"
+        return f"({scalar} OR {self._on_lists(leaf, field)})"
 
-    def _listed(self, leaf: Leaf, field: JSONField, negated: str = "") -> str:
+    def _on_lists(self, leaf: Leaf, field: JSONField, negated: str = "") -> str:
         by_function = self._by_function(leaf, field.column, field.keys)
-        return f"({field.index_bracket()} = {LISTED} AND {negated}{by_function})"
+        return f"({field.index_type_rank()} = {LIST} AND {negated}{by_function})"
 
-    def _missing(self, leaf: Exists, field: JSONField) -> str:
-        listed = self._listed(leaf, field, "NOT ")
-        return f"({field.index_bracket()} = {NOTHING} OR {listed})"
+    def _not_exists(self, leaf: Exists, field: JSONField) -> str:
+        listed = self._on_lists(leaf, field, "NOT ")
+        return f"({field.index_type_rank()} = {NOTHING} OR {listed})"
 
-    def _scalar_range(self, leaf: Leaf, bracket: str, value: str) -> str | None:
+    def _scalar_range(self, leaf: Leaf, type_rank: str, value: str) -> str | None:
         bind = self._binder.value
 
-        def within(place: int, test: str) -> str:
-            return f"({bracket} = {place} AND {test})"
+        def of_rank(rank: int, test: str) -> str:
+            return f"({type_rank} = {rank} AND {test})"
 
         match leaf:
             case Equal(_, bool() | int() | float() | str() as operand):
-                return within(_bracket(operand), f"{value} = {bind(operand)}")
+                return of_rank(_rank_of(operand), f"{value} = {bind(operand)}")
             case Ordered(_, op, operand):
-                return within(_bracket(operand), f"{value} {op.value} {bind(operand)}")
+                return of_rank(_rank_of(operand), f"{value} {op.value} {bind(operand)}")
             case Between(_, low, high):
-                return within(_bracket(low), f"{value} BETWEEN {bind(low)} AND {bind(high)}")
+                return of_rank(_rank_of(low), f"{value} BETWEEN {bind(low)} AND {bind(high)}")
             case In(_, operands):
                 parts = []
-                for place in (BOOL, NUMBER, TEXT):
-                    wanted = [v for v in operands if _bracket(v) == place]
-                    if place == BOOL:
+                for rank in (BOOL, NUMBER, TEXT):
+                    wanted = [v for v in operands if _rank_of(v) == rank]
+                    if rank == BOOL:
                         wanted = [int(v) for v in wanted]
                     if wanted:
-                        parts.append(within(place, f"{value} IN {self._list(wanted)}"))
-                return _ambient("OR", parts, "0")
+                        parts.append(of_rank(rank, f"{value} IN {self._list(wanted)}"))
+                return _join("OR", parts)
             case StartsWith(_, text) if text:
-                return within(TEXT, self._prefix(value, text))
+                return of_rank(TEXT, self._prefix(value, text))
             case Like(_, pattern, fold=False):
                 parsed = parse_like(pattern)
                 if not parsed or not isinstance(parsed[0], str):
                     return None
                 if len(parsed) == 1:
-                    return within(TEXT, f"{value} = {bind(parsed[0])}")
+                    return of_rank(TEXT, f"{value} = {bind(parsed[0])}")
                 rest = "" if parsed[1:] == (ANY_RUN,) else f" AND {self._text_test(leaf, value)}"
-                return within(TEXT, self._prefix(value, parsed[0]) + rest)
+                return of_rank(TEXT, self._prefix(value, parsed[0]) + rest)
             case _:
                 return None
 
@@ -282,16 +283,14 @@ class Conditions:
         return test if beyond is None else f"{test} AND {value} < {self._binder.value(beyond)}"
 
 
-def _ambient(word: str, parts: list[str], empty: str) -> str:
+def _join(word: str, parts: list[str]) -> str:
     """Return the parts joined as a balanced tree, since SQLite limits the depth of expressions."""
-    if not parts:
-        return empty
     if len(parts) == 1:
         return parts[0]
     if len(parts) <= 8:
         return "(" + f" {word} ".join(parts) + ")"
     middle = len(parts) // 2
-    return f"({_ambient(word, parts[:middle], empty)} {word} {_ambient(word, parts[middle:], empty)})"
+    return f"({_join(word, parts[:middle])} {word} {_join(word, parts[middle:])})"
 
 
 def _leaf_count(predicate: Predicate) -> int:
@@ -307,7 +306,7 @@ def _leaf_count(predicate: Predicate) -> int:
 def _nesting(predicate: Predicate) -> int:
     match predicate:
         case And(terms) | Or(terms):
-            return 1 + max(map(_nesting, terms), default=0)
+            return 1 + max(map(_nesting, terms))
         case Not(term):
             return 1 + _nesting(term)
         case _:
@@ -315,7 +314,7 @@ def _nesting(predicate: Predicate) -> int:
 
 
 def _document_test(leaf: Leaf, keys: tuple[str, ...]) -> Callable[[JSON], bool]:
-    """Return the test of a JSON value, of which the keys lead to the values that count."""
+    """Return the test of a JSON value by the values that it has at some keys."""
     match leaf:
         case EqualList(_, operand):
             return lambda value: _equals_list(value, keys, operand)
@@ -338,7 +337,7 @@ def _numeric(test: str) -> dict[str, str]:
     return {"integer": test, "real": test}
 
 
-def _holds(op: Order, value: bool, operand: bool) -> bool:
+def _compare_bools(op: Order, value: bool, operand: bool) -> bool:
     match op:
         case Order.LT:
             return value < operand
@@ -352,7 +351,7 @@ def _holds(op: Order, value: bool, operand: bool) -> bool:
             assert_never(op)
 
 
-def _bracket(operand: Any) -> int:
+def _rank_of(operand: Any) -> int:
     if isinstance(operand, bool):
         return BOOL
     return TEXT if isinstance(operand, str) else NUMBER
@@ -361,7 +360,7 @@ def _bracket(operand: Any) -> int:
 def _glob(pattern: str) -> str | None:
     """Return a LIKE pattern as GLOB, or None where GLOB means something else.
 
-    GLOB takes U+FFFD, U+FFFE and U+FFFF for one character (seen on 3.40) and refuses long patterns.
+    GLOB confuses U+FFFD, U+FFFE and U+FFFF (seen on 3.40) and refuses long patterns.
     """
     if len(pattern) > _MAX_GLOB or any("\ufffd" <= c <= "\uffff" for c in pattern):
         return None
@@ -378,11 +377,11 @@ def _glob(pattern: str) -> str | None:
 
 
 def _after_prefix(text: str) -> str | None:
-    """Return the least text above all texts with this prefix, by code point; None if there is none."""
+    """Return the smallest text above all texts with this prefix, by code point; None if there is none."""
     while text and text[-1] == "\U0010ffff":
         text = text[:-1]
     if not text:
         return None
     following = ord(text[-1]) + 1
-    # Surrogates are no characters: U+E000 is next after U+D7FF.
+    # Surrogates are no characters: U+E000 follows U+D7FF.
     return text[:-1] + chr(0xE000 if 0xD800 <= following <= 0xDFFF else following)

@@ -1,8 +1,8 @@
-"""Predicates as a prefilter on the JSON text: a superset that any SQL database can judge.
+"""Predicates as a prefilter on the JSON text: a superset that any SQL database can evaluate.
 
-The text is what `_values.encode` wrote, so a record in which a path finds something holds the
-path's keys as `"key":`, and a text value that equals, starts with or contains an operand holds the
-operand's own JSON. LIKE may ignore case in a collation; it then lets more through, never less.
+`_values.encode` wrote the text, so a record with a value at a path holds the path's keys as
+`"key":`, and a text value that equals, starts with or contains an operand holds the operand's JSON.
+LIKE may ignore case in a collation; it then lets more through, never less.
 """
 
 from __future__ import annotations
@@ -34,45 +34,45 @@ from isthmus._query.ast import (
 )
 from isthmus._query.split import Pushdown
 from isthmus._query.text import parse_like
-from sqlalchemy import ColumnElement, Table, and_, false, not_, or_, true
+from sqlalchemy import ColumnElement, Table, and_, not_, or_, true
 
-# Longer literals are cut: LIKE patterns have limits, and a part is a superset of the whole.
-_LONGEST = 200
-_MOST_OPERANDS = 500
+# Longer literals are cut: LIKE patterns are limited, and a part matches a superset of the whole.
+_MAX_LITERAL = 200
+_MAX_OPERANDS = 500
 
 
 def pushdown(leaf: Leaf) -> Pushdown:
-    """Return SUPERSET where the text can be searched for something, else NONE."""
+    """Return SUPERSET where the JSON text can be searched for something, else NONE."""
     if isinstance(leaf, TextMatch | KNN) or leaf.path.root not in (Root.DATA, Root.METADATA):
         return Pushdown.NONE
     return Pushdown.SUPERSET if _fragments(leaf) else Pushdown.NONE
 
 
-def compiled(predicate: Predicate, table: Table) -> ColumnElement[bool]:
+def compile_filter(predicate: Predicate, table: Table) -> ColumnElement[bool]:
     """Return the WHERE clause of a pushed predicate; its values are bound."""
     match predicate:
         case And(terms):
-            return and_(true(), *(compiled(term, table) for term in terms))
+            return and_(true(), *(compile_filter(term, table) for term in terms))
         case Or(terms):
-            return or_(false(), *(compiled(term, table) for term in terms))
+            return or_(*(compile_filter(term, table) for term in terms))
         case Not(term):
-            return not_(compiled(term, table))
+            return not_(compile_filter(term, table))
         case leaf:
             return _leaf(leaf, table)
 
 
 def _leaf(leaf: Leaf, table: Table) -> ColumnElement[bool]:
     column = table.c.data if leaf.path.root is Root.DATA else table.c.metadata
-    every = [column.contains(fragment, autoescape=True) for fragment in _fragments(leaf)]
-    if isinstance(leaf, In) and len(leaf.values) <= _MOST_OPERANDS:
+    conditions = [column.contains(fragment, autoescape=True) for fragment in _fragments(leaf)]
+    if isinstance(leaf, In) and len(leaf.values) <= _MAX_OPERANDS:
         texts = [value for value in leaf.values if isinstance(value, str)]
-        if len(texts) == len(leaf.values):  # a number has several spellings
-            every.append(or_(false(), *(column.contains(_cut(_json(t)), autoescape=True) for t in texts)))
-    return and_(true(), *every)
+        if len(texts) == len(leaf.values):  # a number can be written in several ways
+            conditions.append(or_(*(column.contains(_cut(_json(t)), autoescape=True) for t in texts)))
+    return and_(*conditions)
 
 
 def _fragments(leaf: Leaf) -> list[str]:
-    """Return what the JSON text of every matching record holds."""
+    """Return texts that the JSON text of every matching record contains."""
     return [*_keys(leaf.path), *map(_cut, _operands(leaf))]
 
 
@@ -101,7 +101,7 @@ def _operands(leaf: Leaf) -> list[str]:
 
 
 def _cut(fragment: str) -> str:
-    return fragment[:_LONGEST]
+    return fragment[:_MAX_LITERAL]
 
 
 def _json(text: str) -> str:

@@ -10,8 +10,11 @@ from types import TracebackType
 from isthmus.errors import PoolTimeoutError
 
 
-class Turn:
-    """Lets one task in at a time, first come first served; waits at most `timeout` seconds."""
+class FairLock:
+    """A lock for one task at a time, in order of arrival.
+
+    Entering raises `PoolTimeoutError`, which names the holder, after `timeout` seconds.
+    """
 
     def __init__(self, timeout: float) -> None:
         self._timeout = timeout
@@ -32,7 +35,7 @@ class Turn:
                 await future
         except BaseException as error:
             with self._guard:
-                # Handed over just as we stopped waiting: it is the next one's.
+                # The lock was handed over just as the wait ended: pass it on.
                 handed = future.done() and not future.cancelled()
                 if not handed and future in self._waiting:
                     self._waiting.remove(future)
@@ -61,14 +64,14 @@ class Turn:
                 future = self._waiting.popleft()
                 try:
                     future.get_loop().call_soon_threadsafe(_wake, self, future)
-                except RuntimeError:  # that waiter's loop is closed
+                except RuntimeError:  # the waiter's loop is closed
                     continue
                 return
             self._taken = False
 
 
-def _wake(turn: Turn, future: asyncio.Future[None]) -> None:
-    if future.done():  # cancelled on the way
-        turn._pass_on()
+def _wake(lock: FairLock, future: asyncio.Future[None]) -> None:
+    if future.done():  # cancelled meanwhile
+        lock._pass_on()
     else:
         future.set_result(None)
