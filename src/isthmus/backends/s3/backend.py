@@ -31,21 +31,20 @@ from isthmus._query.normalize import normalize
 from isthmus._query.split import Pushdown
 from isthmus._record import Record
 from isthmus._value import replace
-from isthmus.backends.s3 import LOG, OBJECT
-from isthmus.backends.s3.conditions import Conditions
 from isthmus.backends.s3.config import S3Config
 from isthmus.backends.s3.errors import PreconditionError
-from isthmus.backends.s3.ids import span_of
+from isthmus.backends.s3.id_filter import id_range
 from isthmus.backends.s3.keys import MARKER, folder_name, name_before, unescape
-from isthmus.backends.s3.layout import Layout
-from isthmus.backends.s3.log_layout import LogLayout
-from isthmus.backends.s3.log_match import judged_by_cell
-from isthmus.backends.s3.object_layout import ObjectLayout
-from isthmus.backends.s3.prefilter import pushdown
-from isthmus.backends.s3.requests import Requests
-from isthmus.backends.s3.session import fixed_keys, pool_key
-from isthmus.backends.s3.tag_cache import TagCache
-from isthmus.backends.s3.transport import Blob
+from isthmus.backends.s3.layout import LOG, OBJECT, Layout
+from isthmus.backends.s3.log.filter import is_exact
+from isthmus.backends.s3.log.layout import LogLayout
+from isthmus.backends.s3.object.byte_filter import pushdown
+from isthmus.backends.s3.object.etag_cache import EtagCache
+from isthmus.backends.s3.object.layout import ObjectLayout
+from isthmus.backends.s3.transport.conditional_put_probe import ConditionalPutProbe
+from isthmus.backends.s3.transport.protocol import Blob
+from isthmus.backends.s3.transport.requests import Requests
+from isthmus.backends.s3.transport.session import find_keys, pool_key
 from isthmus.errors import AccessError, ConfigError, UnsupportedError
 
 T = TypeVar("T")
@@ -75,7 +74,7 @@ class LogSupport(S3Support):
 
     def pushdown(self, leaf: Leaf) -> Pushdown:
         """Return EXACT where the values found decide."""
-        return Pushdown.EXACT if judged_by_cell(leaf) else Pushdown.NONE
+        return Pushdown.EXACT if is_exact(leaf) else Pushdown.NONE
 
 
 class S3Backend:
@@ -86,7 +85,7 @@ class S3Backend:
 
     def __init__(self, config: S3Config) -> None:
         self.config = config
-        keys = fixed_keys(config)
+        keys = find_keys(config)
         self._pools: LoopBound[Requests] = LoopBound(
             pool_key(config, keys), lambda: Requests.open(config, keys)
         )
@@ -94,9 +93,9 @@ class S3Backend:
         self._capabilities = LOG if config.layout == "log" else OBJECT
         self._ready: set[str] = set()
         """Collections whose marker was checked."""
-        self._places = {DEFAULT: config.place}
+        self._prefixes = {DEFAULT: config.key_prefix}
         # Models are compared by content, and hashed by their text.
-        self._layout_key = ("layout", config.layout, repr(config.cache), repr(config.log), config.place)
+        self._layout_key = ("layout", config.layout, repr(config.cache), repr(config.log), config.key_prefix)
 
     @property
     def capabilities(self) -> Capabilities:
@@ -109,58 +108,60 @@ class S3Backend:
 
     # Where things are
 
-    def place(self, collection: str) -> str:
+    def prefix(self, collection: str) -> str:
         """Return the prefix of a collection's keys."""
-        place = self._places.get(collection)
-        if place is None:
-            place = self._places[collection] = f"{self.config.place}{folder_name(collection)}/"
-        return place
+        prefix = self._prefixes.get(collection)
+        if prefix is None:
+            prefix = self._prefixes[collection] = f"{self.config.key_prefix}{folder_name(collection)}/"
+        return prefix
 
     async def _requests(self) -> Requests:
         return self._pools.current() or await self._pools.pool()
 
     async def _layout(self, collection: str, *, writes: bool = False) -> tuple[Layout, str]:
         requests = await self._requests()
-        place = self.place(collection)
+        prefix = self.prefix(collection)
         layout = self._layout_of(requests)
         if collection not in self._ready:
-            await self._prepare(requests, collection, place, writes=writes)
-        return layout, place
+            await self._prepare(requests, collection, prefix, writes=writes)
+        return layout, prefix
 
     def _layout_of(self, requests: Requests) -> Layout:
         config = self.config
 
         def make() -> Layout:
             if config.layout == "log":
-                return LogLayout(requests, self._conditions(requests), config.log)
+                return LogLayout(requests, self._probe(requests), config.log)
             cache = None
             if config.cache is not None:
-                cache = TagCache(config.cache, config.bucket, config.endpoint_url)
-            return ObjectLayout(requests, self._conditions(requests), cache)
+                cache = EtagCache(config.cache, config.bucket, config.endpoint_url)
+            return ObjectLayout(requests, self._probe(requests), cache)
 
-        return _shared(requests, self._layout_key, make)
+        return _get_shared(requests, self._layout_key, make)
 
-    def _conditions(self, requests: Requests) -> Conditions:
-        return _shared(requests, ("conditions", self.config.place), lambda: Conditions(requests))
+    def _probe(self, requests: Requests) -> ConditionalPutProbe:
+        return _get_shared(
+            requests, ("conditions", self.config.key_prefix), lambda: ConditionalPutProbe(requests)
+        )
 
-    async def _prepare(self, requests: Requests, collection: str, place: str, *, writes: bool) -> None:
+    async def _prepare(self, requests: Requests, collection: str, prefix: str, *, writes: bool) -> None:
         """Check the collection's marker; make it before the first write if there is none.
 
         Who only reads writes nothing, and looks for the marker again each time until it is there.
         """
-        key = place + MARKER
+        key = prefix + MARKER
         found = await requests.get(key)
         if found is None and writes:
-            found = await self._marked(requests, key)
+            found = await self._create_marker(requests, key)
         if found is not None:
             self._check(found.body, f"{self.config.bucket}/{key}")
             self._ready.add(collection)
 
-    async def _marked(self, requests: Requests, key: str) -> Blob | None:
+    async def _create_marker(self, requests: Requests, key: str) -> Blob | None:
         """Make the marker and return it, or the one that another process made first."""
         body = orjson.dumps({"isthmus": FORMAT, "layout": self.config.layout})
         try:
-            if self._conditions(requests).conditional_put:
+            if self._probe(requests).conditional_put:
                 return Blob(body, await requests.put_if(key, body, lambda found: True))
             return Blob(body, await requests.put(key, body))
         except PreconditionError:
@@ -186,7 +187,7 @@ class S3Backend:
         """Connect, check access and the marker, and make the bucket if the config says so."""
         requests = await self._requests()
         if self.config.create_bucket:
-            await (await requests.rare()).create_bucket(await requests.sessions.region())
+            await (await requests.boto()).create_bucket(await requests.sessions.region())
         await self._layout(collection)
 
     async def close(self) -> None:
@@ -195,7 +196,7 @@ class S3Backend:
 
     async def ping(self) -> None:
         """Get the marker."""
-        await (await self._requests()).get(self.config.place + MARKER)
+        await (await self._requests()).get(self.config.key_prefix + MARKER)
 
     async def refresh(self, collection: str) -> None:
         """Do nothing: S3 shows each write at once."""
@@ -203,15 +204,15 @@ class S3Backend:
     async def collections(self) -> list[str]:
         """Return the collections that have a marker."""
         requests = await self._requests()
-        rare = await requests.rare()
-        folders = await requests.repeated(lambda _: rare.folders(self.config.place))
+        boto = await requests.boto()
+        folders = await requests.retry(lambda _: boto.folders(self.config.key_prefix))
         names = [(DEFAULT, "")]
         names += [(name, f"{folder}/") for folder in folders if (name := unescape(folder)) is not None]
         return sorted(
             [
                 name
                 for name, folder in names
-                if await requests.get(self.config.place + folder + MARKER) is not None
+                if await requests.get(self.config.key_prefix + folder + MARKER) is not None
             ]
         )
 
@@ -234,39 +235,39 @@ class S3Backend:
         self, collection: str, ids: Sequence[str], *, for_update: bool = False
     ) -> list[Record | None]:
         """Return the records of these ids."""
-        layout, place = await self._layout(collection)
-        return await layout.read(place, ids)
+        layout, prefix = await self._layout(collection)
+        return await layout.read(prefix, ids)
 
     async def write(
         self, collection: str, kind: WriteKind, mutations: Sequence[Mutation], *, atomic: bool
     ) -> list[ItemResult]:
         """Apply changes."""
-        layout, place = await self._layout(collection, writes=True)
+        layout, prefix = await self._layout(collection, writes=True)
         try:
-            return await layout.write(place, kind, mutations, atomic=atomic)
+            return await layout.write(prefix, kind, mutations, atomic=atomic)
         except UnsupportedError:
             self._lower(await self._requests())
             raise
 
     def _lower(self, requests: Requests) -> None:
-        if not self._conditions(requests).conditional_put:
+        if not self._probe(requests).conditional_put:
             self._capabilities = replace(self._capabilities, conditional_create=False, compare_and_set=False)
 
     async def fetch(self, collection: str, request: PageRequest) -> Page:
         """Return a page by id, or in any order."""
-        layout, place = await self._layout(collection)
+        layout, prefix = await self._layout(collection)
         where = normalize(request.where)
         if where == FALSE:
             return Page([], None)
-        return await layout.page(place, replace(request, where=where))
+        return await layout.page(prefix, replace(request, where=where))
 
     async def count(self, collection: str, where: Predicate) -> CountResult:
         """Count what is exact: by ids alone, or in the view of a log."""
-        layout, place = await self._layout(collection)
+        layout, prefix = await self._layout(collection)
         where = normalize(where)
         if any(self._support.pushdown(leaf) is not Pushdown.EXACT for leaf in leaves(where)):
             raise UnsupportedError("S3 counts by ids alone", capability="count")
-        return CountResult(0 if where == FALSE else await layout.count(place, where))
+        return CountResult(0 if where == FALSE else await layout.count(prefix, where))
 
     async def aggregate(self, collection: str, request: AggregateRequest) -> AggregateResult:
         """Refuse: `support` accepts none."""
@@ -274,23 +275,23 @@ class S3Backend:
 
     async def remove(self, collection: str, where: Predicate) -> int:
         """Clear the collection."""
-        layout, place = await self._layout(collection, writes=True)
-        return await layout.clear(place) if _all(where) else 0
+        layout, prefix = await self._layout(collection, writes=True)
+        return await layout.clear(prefix) if _all(where) else 0
 
     async def explain(self, collection: str, request: PageRequest) -> NativePlan:
         """Return the requests that a page takes."""
-        place = f"s3://{self.config.bucket}/{self.place(collection)}"
+        prefix = f"s3://{self.config.bucket}/{self.prefix(collection)}"
         where = normalize(request.where)
         asked = [type(leaf).__name__ for leaf in leaves(where)]
         details: dict[str, Any] = {"layout": self.config.layout}
         if self.config.layout == "log":
-            native = f"GET the entries at {place}_log/ that came since the last look; the view is here"
+            native = f"GET the entries at {prefix}_log/ that came since the last look; the view is here"
             return NativePlan(native, details={**details, "judged in the view": asked})
-        span = span_of(where)
+        span = id_range(where)
         if span.only is not None:
-            native = f"GET each of {len(span.only)} ids at {place}"
+            native = f"GET each of {len(span.only)} ids at {prefix}"
         else:
-            native = f"LIST {place}" + (f" after {name_before(span.low)!r}" if span.low else "")
+            native = f"LIST {prefix}" + (f" after {name_before(span.low)!r}" if span.low else "")
             native += (" in key order" if request.order is not None else "") + ", then GET each"
         return NativePlan(native, details={**details, "bytes tested for": asked})
 
@@ -308,7 +309,7 @@ def _all(where: Predicate) -> bool:
     raise UnsupportedError("S3 judges no predicate", capability="delete_where")
 
 
-def _shared(requests: Requests, key: Any, make: Callable[[], T]) -> T:
+def _get_shared(requests: Requests, key: Any, make: Callable[[], T]) -> T:
     found: T | None = requests.shared.get(key)
     if found is None:
         found = requests.shared[key] = make()

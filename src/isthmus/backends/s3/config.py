@@ -122,7 +122,7 @@ class S3Config(BackendConfig):
         return self
 
     @property
-    def place(self) -> str:
+    def key_prefix(self) -> str:
         """The prefix of every key: empty or ending in a slash."""
         return f"{self.prefix}/" if self.prefix else ""
 

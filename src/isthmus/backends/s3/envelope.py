@@ -22,17 +22,17 @@ from isthmus._values import decode, format_datetime, new_version
 _KEYS = ("id", "version", "created_at", "updated_at")
 
 
-def now() -> str:
+def timestamp() -> str:
     """Return the time as records hold it."""
     return format_datetime(dt.datetime.now(dt.UTC))
 
 
-def token() -> str:
+def new_token() -> str:
     """Return a version that no other write has."""
     return f"{new_version():016x}"
 
 
-class Row(NamedTuple):
+class RecordRow(NamedTuple):
     """A record in the form that is written; times are RFC 3339."""
 
     id: str
@@ -54,11 +54,11 @@ class Row(NamedTuple):
         )
 
 
-made_row = functools.partial(tuple.__new__, Row)
+make_row = functools.partial(tuple.__new__, RecordRow)
 """Makes the row of a tuple in a third of the time that `Row` takes."""
 
 
-def new_lines(ids: list[str], versions: Iterable[str], stamp: str, texts: Iterable[str]) -> bytes:
+def format_lines(ids: list[str], versions: Iterable[str], stamp: str, texts: Iterable[str]) -> bytes:
     """Return the lines of new records without metadata, as `Row.line` makes them, in a third of the time."""
     times = f'"created_at":"{stamp}","updated_at":"{stamp}"'
     lines = [
@@ -68,7 +68,7 @@ def new_lines(ids: list[str], versions: Iterable[str], stamp: str, texts: Iterab
     return "".join(lines).encode()
 
 
-def read(body: bytes) -> Record | None:
+def parse_record(body: bytes) -> Record | None:
     """Return the record of a body; None if it is not one of ours."""
     try:
         found = orjson.loads(body)
@@ -86,7 +86,7 @@ def read(body: bytes) -> Record | None:
         return None
 
 
-def row_of(found: dict[str, Any], line: bytes) -> Row:
+def parse_row(found: dict[str, Any], line: bytes) -> RecordRow:
     """Return the row of a decoded line with the texts of metadata and data cut out of it.
 
     Raises KeyError or TypeError if it is not a row.
@@ -100,7 +100,7 @@ def row_of(found: dict[str, Any], line: bytes) -> Row:
         data = line[end + 8 : -1]
     else:  # another spelling of the same JSON
         data = orjson.dumps(found["data"])
-    return Row(id, version, created, updated, metadata, data)
+    return RecordRow(id, version, created, updated, metadata, data)
 
 
 class RowRecord(Record):
@@ -111,7 +111,7 @@ class RowRecord(Record):
 
     __slots__ = ("_row",)
 
-    _row: Row
+    _row: RecordRow
     _decode = staticmethod(decode)
 
     # mypy: these are attributes of the parent, which nobody may set either.
@@ -140,12 +140,12 @@ class RowRecord(Record):
 _set_row: Callable[[Record, object], None] = RowRecord.__dict__["_row"].__set__
 
 
-def record_of(row: Row) -> Record:
+def record_of(row: RecordRow) -> Record:
     """Return the record of a row."""
     return records_of((row,))[0]
 
 
-def records_of(rows: Iterable[Row]) -> list[Record]:
+def records_of(rows: Iterable[RecordRow]) -> list[Record]:
     """Return the records of rows."""
     found: list[Record] = []
     new, add = RowRecord.__new__, found.append

@@ -21,7 +21,7 @@ from isthmus.errors import (
 )
 
 
-class Broken(enum.Enum):
+class ConnectionFailure(enum.Enum):
     """What became of the connection, where there is no answer."""
 
     CONNECT = "no connection could be made"
@@ -45,21 +45,21 @@ class Broken(enum.Enum):
     @property
     def before_sending(self) -> bool:
         """Whether no request can have been sent."""
-        return self not in {Broken.TIMEOUT, Broken.CUT}
+        return self not in {ConnectionFailure.TIMEOUT, ConnectionFailure.CUT}
 
 
-def refused_certificate(words: str) -> Broken:
+def certificate_failure(words: str) -> ConnectionFailure:
     """Return why a certificate was refused, by the words of OpenSSL or the names of rustls."""
     for why, known in _REFUSALS:
         if any(word in words for word in known):
             return why
-    return Broken.REFUSED
+    return ConnectionFailure.REFUSED
 
 
 _REFUSALS = (
-    (Broken.UNTRUSTED, ("UnknownIssuer", "issuer certificate", "self-signed", "self signed")),
-    (Broken.EXPIRED, ("Expired", "NotValidYet", "has expired", "not yet valid")),
-    (Broken.MISNAMED, ("NotValidForName", "mismatch", "not valid for")),
+    (ConnectionFailure.UNTRUSTED, ("UnknownIssuer", "issuer certificate", "self-signed", "self signed")),
+    (ConnectionFailure.EXPIRED, ("Expired", "NotValidYet", "has expired", "not yet valid")),
+    (ConnectionFailure.MISNAMED, ("NotValidForName", "mismatch", "not valid for")),
 )
 
 
@@ -73,9 +73,9 @@ class PreconditionError(Exception):
     `doubtful`: an earlier attempt of the same write may have been done and overwritten since.
     """
 
-    def __init__(self, *, doubtful: bool = False) -> None:
+    def __init__(self, *, ambiguous: bool = False) -> None:
         super().__init__("precondition failed")
-        self.doubtful = doubtful
+        self.ambiguous = ambiguous
 
 
 class ContendedError(Exception):
@@ -123,8 +123,14 @@ _PASSING = {
 }
 
 
-def failure(
-    status: int | None, code: str, broken: Broken | None, *, place: str, writes: bool, message: str = ""
+def error_for(
+    status: int | None,
+    code: str,
+    broken: ConnectionFailure | None,
+    *,
+    location: str,
+    writes: bool,
+    message: str = "",
 ) -> Exception:
     """Return the error for a failed request; `place` names endpoint and bucket, `code` is "" if unknown.
 
@@ -133,20 +139,20 @@ def failure(
     if broken is not None:
         if broken.before_sending:
             # Only a connection that was not taken may be taken the next time.
-            return ConnectError(f"{place}: {broken.value}", transient=broken is Broken.CONNECT)
-        return UnavailableError(f"{place}: {broken.value}", applied=_maybe(writes))
+            return ConnectError(f"{location}: {broken.value}", transient=broken is ConnectionFailure.CONNECT)
+        return UnavailableError(f"{location}: {broken.value}", applied=_if_written(writes))
     if code == "NoSuchBucket":
-        return ConfigError(f"{place}: the bucket does not exist")
+        return ConfigError(f"{location}: the bucket does not exist")
     if code in _SKEWED:
-        return AccessError(f"{place}: this machine's clock differs too much from the server's ({code})")
+        return AccessError(f"{location}: this machine's clock differs too much from the server's ({code})")
     if code in _ACCESS:
-        return AccessError(f"{place}: {_ACCESS[code]} ({code})")
+        return AccessError(f"{location}: {_ACCESS[code]} ({code})")
     if code in _REGION or status in {301, 307, 308}:
         return ConfigError(
-            f"{place}: the bucket is in another region, or at another endpoint ({code or status})"
+            f"{location}: the bucket is in another region, or at another endpoint ({code or status})"
         )
     if code in _LIMITED or status == 429:
-        return RateLimitedError(f"{place}: the server asks for less traffic ({code or status})")
+        return RateLimitedError(f"{location}: the server asks for less traffic ({code or status})")
     if status == 412 or code == "PreconditionFailed":
         return PreconditionError()
     if code == "ConditionalRequestConflict":
@@ -154,22 +160,27 @@ def failure(
     if status == 404 and code in {"", "404", "NoSuchKey", "NotFound"}:
         return NoSuchKeyError()
     if status in {401, 403}:
-        return AccessError(f"{place}: access is denied ({code or status})")
-    return _other(status, code, place=place, writes=writes, message=message)
+        return AccessError(f"{location}: access is denied ({code or status})")
+    return _error_by_status(status, code, location=location, writes=writes, message=message)
 
 
-def _other(status: int | None, code: str, *, place: str, writes: bool, message: str) -> IsthmusError:
+def _error_by_status(
+    status: int | None, code: str, *, location: str, writes: bool, message: str
+) -> IsthmusError:
     if code in _PASSING or (status is not None and status >= 500 and code != "NotImplemented"):
         if status == 503 and not code:
             return RateLimitedError(
-                f"{place}: the server asks for less traffic (503)", applied=_maybe(writes)
+                f"{location}: the server asks for less traffic (503)", applied=_if_written(writes)
             )
-        return UnavailableError(f"{place}: the server failed ({code or status})", applied=_maybe(writes))
+        return UnavailableError(
+            f"{location}: the server failed ({code or status})", applied=_if_written(writes)
+        )
     said = f": {message}" if message else ""
     return UnexpectedError(
-        f"{place}: the server answered {status} {code}{said}", applied=_maybe(status is None and writes)
+        f"{location}: the server answered {status} {code}{said}",
+        applied=_if_written(status is None and writes),
     )
 
 
-def _maybe(doubtful: bool) -> Applied:
-    return Applied.MAYBE if doubtful else Applied.NO
+def _if_written(ambiguous: bool) -> Applied:
+    return Applied.MAYBE if ambiguous else Applied.NO

@@ -5,9 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from isthmus._core.capabilities import Capabilities
 from isthmus._core.executor import ItemResult, Mutation, Page, PageRequest, WriteKind
 from isthmus._query.ast import Predicate
 from isthmus._record import Record
+
+MAX_RECORD_BYTES = 64 * 2**20
+
+OBJECT = Capabilities(
+    durable=True, conditional_create=True, compare_and_set=True, max_record_bytes=MAX_RECORD_BYTES
+)
+LOG = Capabilities(
+    durable=True,
+    atomic_batch=True,
+    conditional_create=True,
+    compare_and_set=True,
+    max_record_bytes=MAX_RECORD_BYTES,
+)
 
 NO_LIMIT = 2**62
 """More records than there can be."""
@@ -28,24 +42,24 @@ def start_id(request: PageRequest) -> str | None:
 class Layout(Protocol):
     """Records of one bucket on one loop. A place is a key prefix, empty or ending in a slash."""
 
-    async def read(self, place: str, ids: Sequence[str]) -> list[Record | None]:
+    async def read(self, prefix: str, ids: Sequence[str]) -> list[Record | None]:
         """Return the records of these ids."""
         ...
 
     async def write(
-        self, place: str, kind: WriteKind, mutations: Sequence[Mutation], *, atomic: bool
+        self, prefix: str, kind: WriteKind, mutations: Sequence[Mutation], *, atomic: bool
     ) -> list[ItemResult]:
         """Apply changes, as `Executor.write` says."""
         ...
 
-    async def page(self, place: str, request: PageRequest) -> Page:
+    async def page(self, prefix: str, request: PageRequest) -> Page:
         """Return a page by id, or in any order."""
         ...
 
-    async def count(self, place: str, where: Predicate) -> int:
+    async def count(self, prefix: str, where: Predicate) -> int:
         """Return how many records match a predicate about ids alone."""
         ...
 
-    async def clear(self, place: str) -> int:
+    async def clear(self, prefix: str) -> int:
         """Delete every record and return how many there were."""
         ...

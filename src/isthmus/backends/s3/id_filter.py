@@ -25,51 +25,51 @@ from isthmus._query.ast import (
     Predicate,
     StartsWith,
 )
-from isthmus.backends.s3.cells import cell_test
+from isthmus.backends.s3.column_values import compile_value_test
 
-Test: TypeAlias = Callable[[str], bool]
+IdTest: TypeAlias = Callable[[str], bool]
 
 
-def judged_by_id(leaf: Leaf) -> bool:
+def is_id_leaf(leaf: Leaf) -> bool:
     """Return whether the id alone decides the leaf, so that it is exact here."""
     return leaf.path.root is Root.ID and isinstance(
         leaf, Equal | Ordered | Between | In | StartsWith | EndsWith | Contains
     )
 
 
-def only_ids(predicate: Predicate) -> bool:
+def is_id_predicate(predicate: Predicate) -> bool:
     """Return whether ids alone decide the predicate."""
     match predicate:
         case And(terms) | Or(terms):
-            return all(map(only_ids, terms))
+            return all(map(is_id_predicate, terms))
         case Not(term):
-            return only_ids(term)
+            return is_id_predicate(term)
         case leaf:
-            return judged_by_id(leaf)
+            return is_id_leaf(leaf)
 
 
-def by_id(predicate: Predicate) -> Test:
+def compile_id_test(predicate: Predicate) -> IdTest:
     """Return the test of ids that no match fails: leaves about anything else pass.
 
     Below a `Not` stand leaves about ids alone: the core pushes nothing there that is not exact.
     """
     match predicate:
         case And(terms):
-            tests = [by_id(term) for term in terms]
+            tests = [compile_id_test(term) for term in terms]
             return lambda one: all(test(one) for test in tests)
         case Or(terms):
-            tests = [by_id(term) for term in terms]
+            tests = [compile_id_test(term) for term in terms]
             return lambda one: any(test(one) for test in tests)
         case Not(term):
-            if not only_ids(term):
+            if not is_id_predicate(term):
                 return lambda one: True
-            test = by_id(term)
+            test = compile_id_test(term)
             return lambda one: not test(one)
         case leaf:
-            return cell_test(leaf) if judged_by_id(leaf) else lambda one: True
+            return compile_value_test(leaf) if is_id_leaf(leaf) else lambda one: True
 
 
-class Span(NamedTuple):
+class IdRange(NamedTuple):
     """Where matches can be: from `low` up to `high`, both inclusive, or among a few ids alone."""
 
     low: str = ""
@@ -77,44 +77,44 @@ class Span(NamedTuple):
     only: frozenset[str] | None = None
 
 
-def span_of(predicate: Predicate) -> Span:
+def id_range(predicate: Predicate) -> IdRange:
     """Return the span in which every match is."""
-    span = Span()
+    span = IdRange()
     for term in predicate.terms if isinstance(predicate, And) else (predicate,):
-        if not isinstance(term, And | Or | Not) and judged_by_id(term):
-            span = _meet(span, _leaf_span(term))
+        if not isinstance(term, And | Or | Not) and is_id_leaf(term):
+            span = _intersect(span, _leaf_range(term))
     return span
 
 
-def _meet(left: Span, right: Span) -> Span:
+def _intersect(left: IdRange, right: IdRange) -> IdRange:
     highs = [high for high in (left.high, right.high) if high is not None]
     onlies = [only for only in (left.only, right.only) if only is not None]
-    return Span(
+    return IdRange(
         max(left.low, right.low),
         min(highs) if highs else None,
         frozenset.intersection(*onlies) if onlies else None,
     )
 
 
-def _leaf_span(leaf: Leaf) -> Span:
+def _leaf_range(leaf: Leaf) -> IdRange:
     match leaf:
         case Equal(_, value):
-            return Span(only=frozenset([value] if isinstance(value, str) else []))
+            return IdRange(only=frozenset([value] if isinstance(value, str) else []))
         case In(_, values):
-            return Span(only=frozenset(value for value in values if isinstance(value, str)))
+            return IdRange(only=frozenset(value for value in values if isinstance(value, str)))
         case Ordered(_, order, str(text)):
-            return Span(low=text) if order in {Order.GT, Order.GE} else Span(high=text)
+            return IdRange(low=text) if order in {Order.GT, Order.GE} else IdRange(high=text)
         case Between(_, str(low), str(high)):
-            return Span(low, high)
+            return IdRange(low, high)
         case StartsWith(_, text):
-            return Span(text, _beyond(text))
+            return IdRange(text, _successor(text))
         case EndsWith() | Contains():
-            return Span()
+            return IdRange()
         case _:
-            return Span(only=frozenset())
+            return IdRange(only=frozenset())
 
 
-def _beyond(prefix: str) -> str | None:
+def _successor(prefix: str) -> str | None:
     """Return the least text beyond all that begin so; None if there is none."""
     for at in range(len(prefix) - 1, -1, -1):
         following = ord(prefix[at]) + 1

@@ -30,15 +30,15 @@ from isthmus._query.ast import (
     leaves,
 )
 from isthmus._query.split import Pushdown
-from isthmus.backends.s3.cells import cell_test
-from isthmus.backends.s3.ids import by_id, judged_by_id
+from isthmus.backends.s3.column_values import compile_value_test
+from isthmus.backends.s3.id_filter import compile_id_test, is_id_leaf
 
-Filter: TypeAlias = Callable[[str, bytes], bool]
+ByteFilter: TypeAlias = Callable[[str, bytes], bool]
 
 
 def pushdown(leaf: Leaf) -> Pushdown:
     """Return EXACT for leaves about ids, SUPERSET for text that must be there letter by letter, else NONE."""
-    if judged_by_id(leaf):
+    if is_id_leaf(leaf):
         return Pushdown.EXACT
     return Pushdown.NONE if needles(leaf) is None else Pushdown.SUPERSET
 
@@ -77,47 +77,47 @@ def _literals(pattern: str) -> list[str]:
     return [run for run in runs if run]
 
 
-def compiled(predicate: Predicate) -> Filter | None:
+def compile_filter(predicate: Predicate) -> ByteFilter | None:
     """Return the test of a pushed predicate on an id and a body; None if every record passes."""
     if isinstance(predicate, And) and not predicate.terms:
         return None
-    return _compiled(predicate)
+    return _compile(predicate)
 
 
 def of_data_only(predicate: Predicate) -> bool:
     """Return whether bytes are tested for what is in the data alone, not in metadata or attributes."""
-    return all(leaf.path.root is Root.DATA or judged_by_id(leaf) for leaf in leaves(predicate))
+    return all(leaf.path.root is Root.DATA or is_id_leaf(leaf) for leaf in leaves(predicate))
 
 
-def _compiled(predicate: Predicate) -> Filter:
+def _compile(predicate: Predicate) -> ByteFilter:
     match predicate:
         case And(terms):
-            tests = [_compiled(term) for term in terms]
+            tests = [_compile(term) for term in terms]
             return lambda one, body: all(test(one, body) for test in tests)
         case Or(terms):
-            tests = [_compiled(term) for term in terms]
+            tests = [_compile(term) for term in terms]
             return lambda one, body: any(test(one, body) for test in tests)
         case Not():
             # The core pushes nothing that is not exact below a Not, which here is what ids decide.
-            test = by_id(predicate)
+            test = compile_id_test(predicate)
             return lambda one, body: test(one)
-        case leaf if judged_by_id(leaf):
-            exact = cell_test(leaf)
+        case leaf if is_id_leaf(leaf):
+            exact = compile_value_test(leaf)
             return lambda one, body: exact(one)
         case leaf:
             return _by_bytes(needles(leaf))
 
 
-def _by_bytes(wanted: list[list[bytes]] | None) -> Filter:
+def _by_bytes(wanted: list[list[bytes]] | None) -> ByteFilter:
     if wanted is None:
         return lambda one, body: True
     if len(wanted) == 1 and len(wanted[0]) == 1:
         needle = wanted[0][0]
-        return lambda one, body: needle in body or _spelled_otherwise(body)
+        return lambda one, body: needle in body or _has_escapes(body)
     return lambda one, body: (
-        any(all(part in body for part in parts) for parts in wanted) or _spelled_otherwise(body)
+        any(all(part in body for part in parts) for parts in wanted) or _has_escapes(body)
     )
 
 
-def _spelled_otherwise(body: bytes) -> bool:
+def _has_escapes(body: bytes) -> bool:
     return b"\\u" in body or b"\\/" in body

@@ -10,16 +10,16 @@ from collections.abc import AsyncGenerator, Iterable, Sequence
 from isthmus._core.executor import MORE, After, ItemResult, Mutation, Page, PageRequest, WriteKind
 from isthmus._query.ast import Predicate
 from isthmus._record import Record
-from isthmus.backends.s3.conditions import Conditions
-from isthmus.backends.s3.ids import by_id, only_ids, span_of
+from isthmus.backends.s3.id_filter import compile_id_test, id_range, is_id_predicate
 from isthmus.backends.s3.keys import before_cut, cut_of, end_at, id_of, name_before, record_name
 from isthmus.backends.s3.layout import NO_LIMIT, end_of, start_id
-from isthmus.backends.s3.listing import Lister, own_record
-from isthmus.backends.s3.object_write import ObjectWriter
-from isthmus.backends.s3.prefilter import Filter, compiled
-from isthmus.backends.s3.requests import Requests, each
-from isthmus.backends.s3.tag_cache import TagCache
-from isthmus.backends.s3.transport import Listed
+from isthmus.backends.s3.object.byte_filter import ByteFilter, compile_filter
+from isthmus.backends.s3.object.etag_cache import EtagCache
+from isthmus.backends.s3.object.listing import Lister, parse_own_record
+from isthmus.backends.s3.object.write import ObjectWriter
+from isthmus.backends.s3.transport.conditional_put_probe import ConditionalPutProbe
+from isthmus.backends.s3.transport.protocol import Listed
+from isthmus.backends.s3.transport.requests import Requests, for_each
 
 # How much may be fetched at a time, whatever the records' size.
 _PAGE_BYTES = 64 * 2**20
@@ -31,30 +31,30 @@ _CHUNKS = 2
 class ObjectLayout:
     """Reads and writes one object per record."""
 
-    def __init__(self, requests: Requests, conditions: Conditions, cache: TagCache | None) -> None:
+    def __init__(self, requests: Requests, probe: ConditionalPutProbe, cache: EtagCache | None) -> None:
         self._requests = requests
-        self._writer = ObjectWriter(requests, conditions)
+        self._writer = ObjectWriter(requests, probe)
         self._cache = cache
 
     # Reading
 
-    async def read(self, place: str, ids: Sequence[str]) -> list[Record | None]:
+    async def read(self, prefix: str, ids: Sequence[str]) -> list[Record | None]:
         """Return records by one GET for each distinct id."""
         records: dict[str, Record | None] = {}
 
         async def one(id: str) -> None:
             name = record_name(id)
-            found = await self._requests.get(place + name)
-            records[id] = None if found is None else own_record(found.body, place, name)
+            found = await self._requests.get(prefix + name)
+            records[id] = None if found is None else parse_own_record(found.body, prefix, name)
 
-        await each(one, dict.fromkeys(ids), self._requests.limit)
+        await for_each(one, dict.fromkeys(ids), self._requests.limit)
         return [records[id] for id in ids]
 
-    async def page(self, place: str, request: PageRequest) -> Page:
+    async def page(self, prefix: str, request: PageRequest) -> Page:
         """Return a page: names are listed in the order of ids, bodies got side by side."""
-        span = span_of(request.where)
+        span = id_range(request.where)
         if span.only is not None:
-            return await self._of_few(place, request, span.only)
+            return await self._page_of_ids(prefix, request, span.only)
         ordered = request.order is not None
         last_id: str | None = None
         after = name_before(span.low) if span.low else ""
@@ -65,17 +65,17 @@ class ObjectLayout:
             else:
                 after = str(request.after.position[0])
         end = None if span.high is None else end_at(span.high)
-        lister = Lister(self._requests, place, after, end=end, ties=ordered)
+        lister = Lister(self._requests, prefix, after, end=end, ties=ordered)
         try:
             if ordered:
-                return await self._by_id(lister, place, request, last_id)
-            return await self._unordered(lister, place, request)
+                return await self._page_by_id(lister, prefix, request, last_id)
+            return await self._page_unordered(lister, prefix, request)
         finally:
             lister.close()
 
-    async def _of_few(self, place: str, request: PageRequest, only: Iterable[str]) -> Page:
+    async def _page_of_ids(self, prefix: str, request: PageRequest, only: Iterable[str]) -> Page:
         """Return a page of records whose ids are known: no listing."""
-        wanted = by_id(request.where)
+        wanted = compile_id_test(request.where)
         last = start_id(request) or ""
         ids = sorted(id for id in only if id > last and _can_be(id) and wanted(id))
         end = end_of(request) + 1
@@ -84,16 +84,18 @@ class ObjectLayout:
         while len(records) < end and at < len(ids):
             chunk = ids[at : at + min(end - len(records), _PAGE)]
             at += len(chunk)
-            records += [record for record in await self.read(place, chunk) if record is not None]
+            records += [record for record in await self.read(prefix, chunk) if record is not None]
         page = records[request.offset : end - 1]
         if len(records) < end:
             return Page(page, None)
         return Page(page, MORE if request.order is not None else After((page[-1].id,)))
 
-    async def _by_id(self, lister: Lister, place: str, request: PageRequest, last_id: str | None) -> Page:
+    async def _page_by_id(
+        self, lister: Lister, prefix: str, request: PageRequest, last_id: str | None
+    ) -> Page:
         wanted = end_of(request) + 1
         records: list[Record] = []
-        chunks = self._in_order(lister, place, request.where, wanted, last_id)
+        chunks = self._matches_in_order(lister, prefix, request.where, wanted, last_id)
         async with contextlib.aclosing(chunks):
             async for found in chunks:
                 records += found
@@ -102,21 +104,21 @@ class ObjectLayout:
         page = records[request.offset : wanted - 1]
         return Page(page, MORE if len(records) >= wanted else None)
 
-    async def _in_order(
-        self, lister: Lister, place: str, where: Predicate, wanted: int, last_id: str | None
+    async def _matches_in_order(
+        self, lister: Lister, prefix: str, where: Predicate, wanted: int, last_id: str | None
     ) -> AsyncGenerator[list[Record], None]:
         """Yield the matching records of listed names by chunks, the next one got while this one is used.
 
         No more names are taken than may be wanted where each is a match, and few at first where not.
         """
-        keep = compiled(where)
-        sure = only_ids(where)
+        keep = compile_filter(where)
+        sure = is_id_predicate(where)
         width = self._requests.limit
         # Of both chunks together: one that waits for the other's requests must not time out.
         turns = asyncio.Semaphore(width)
 
         async def chunk(names: Sequence[Listed]) -> list[Record]:
-            found = await self._records(place, names, where, keep, turns)
+            found = await self._records(prefix, names, where, keep, turns)
             if any(cut_of(listed.name) for listed in names):
                 found.sort(key=_id)
             return found if last_id is None else [record for record in found if _id(record) > last_id]
@@ -145,25 +147,25 @@ class ObjectLayout:
                 getting.cancel()
             await asyncio.gather(*(getting for _, getting in under_way), return_exceptions=True)
 
-    async def _unordered(self, lister: Lister, place: str, request: PageRequest) -> Page:
-        keep = compiled(request.where)
+    async def _page_unordered(self, lister: Lister, prefix: str, request: PageRequest) -> Page:
+        keep = compile_filter(request.where)
         records: list[Record] = []
         size = request.size_up_to(NO_LIMIT)
         while len(records) < size:
             names = await lister.take(min(size - len(records), _PAGE), _PAGE_BYTES)
             if not names:
                 return Page(records, None)
-            records += await self._records(place, names, request.where, keep)
+            records += await self._records(prefix, names, request.where, keep)
             if keep is None or len(records) * 2 > size:
                 break
         return Page(records, After((names[-1].name,)))
 
     async def _records(
         self,
-        place: str,
+        prefix: str,
         names: Sequence[Listed],
         where: Predicate,
-        keep: Filter | None,
+        keep: ByteFilter | None,
         turns: asyncio.Semaphore | None = None,
     ) -> list[Record]:
         """Return the records of listed objects in their order; one deleted meanwhile is left out."""
@@ -173,12 +175,12 @@ class ObjectLayout:
 
         async def one(at: int) -> None:
             if turns is None:
-                bodies[at] = await self._body(place, names[at])
+                bodies[at] = await self._body(prefix, names[at])
             else:
                 async with turns:
-                    bodies[at] = await self._body(place, names[at])
+                    bodies[at] = await self._body(prefix, names[at])
 
-        await each(one, range(len(names)), self._requests.limit)
+        await for_each(one, range(len(names)), self._requests.limit)
         records = []
         for listed, body in zip(names, bodies, strict=True):
             if body is None:
@@ -186,13 +188,13 @@ class ObjectLayout:
             id = None if keep is None else id_of(listed.name)
             if keep is not None and id is not None and not keep(id, body):
                 continue
-            record = own_record(body, place, listed.name)
+            record = parse_own_record(body, prefix, listed.name)
             if record is not None and (keep is None or id is not None or keep(_id(record), body)):
                 records.append(record)
         return records
 
-    async def _body(self, place: str, listed: Listed) -> bytes | None:
-        key = place + listed.name
+    async def _body(self, prefix: str, listed: Listed) -> bytes | None:
+        key = prefix + listed.name
         if self._cache is not None:
             cached = await self._cache.get(key, listed.etag)
             if cached is not None:
@@ -204,21 +206,21 @@ class ObjectLayout:
             await self._cache.put(key, found.etag, found.body)
         return found.body
 
-    async def count(self, place: str, where: Predicate) -> int:
+    async def count(self, prefix: str, where: Predicate) -> int:
         """Return how many record keys are listed; no record is got but one whose key does not tell its id."""
-        span = span_of(where)
+        span = id_range(where)
         if span.only is not None:
-            return len((await self._of_few(place, PageRequest(where, None, None), span.only)).records)
-        keep = compiled(where)
+            return len((await self._page_of_ids(prefix, PageRequest(where, None, None), span.only)).records)
+        keep = compile_filter(where)
         end = None if span.high is None else end_at(span.high)
-        lister = Lister(self._requests, place, name_before(span.low) if span.low else "", end=end)
+        lister = Lister(self._requests, prefix, name_before(span.low) if span.low else "", end=end)
         total = 0
         try:
             while names := await lister.take(1000, NO_LIMIT):
                 if keep is not None:
                     names = _with_wanted_ids(names, where)
                     cut = [listed for listed in names if cut_of(listed.name)]
-                    total += len(await self._records(place, cut, where, keep)) - len(cut)
+                    total += len(await self._records(prefix, cut, where, keep)) - len(cut)
                 total += len(names)
         finally:
             lister.close()
@@ -227,19 +229,19 @@ class ObjectLayout:
     # Writing
 
     async def write(
-        self, place: str, kind: WriteKind, mutations: Sequence[Mutation], *, atomic: bool
+        self, prefix: str, kind: WriteKind, mutations: Sequence[Mutation], *, atomic: bool
     ) -> list[ItemResult]:
         """Apply changes side by side, those of one id in their order."""
-        return await self._writer.write(place, kind, mutations)
+        return await self._writer.write(prefix, kind, mutations)
 
-    async def clear(self, place: str) -> int:
+    async def clear(self, prefix: str) -> int:
         """Delete every record by 1,000; what is not a record stays."""
-        return await self._writer.clear(place)
+        return await self._writer.clear(prefix)
 
 
 def _with_wanted_ids(names: Sequence[Listed], where: Predicate) -> list[Listed]:
     """Return the names whose ids may match, with those that do not tell their id."""
-    wanted = by_id(where)
+    wanted = compile_id_test(where)
     return [listed for listed in names if (id := id_of(listed.name)) is None or wanted(id)]
 
 

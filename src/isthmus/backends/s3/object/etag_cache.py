@@ -15,7 +15,7 @@ from pathlib import Path
 from isthmus.backends.s3.config import Cache
 
 
-class TagCache:
+class EtagCache:
     """At most so many bytes of bodies, the least used dropped first; in memory, or files in a folder."""
 
     def __init__(self, config: Cache, bucket: str, endpoint: str | None) -> None:

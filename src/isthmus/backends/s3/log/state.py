@@ -12,10 +12,10 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 
 from isthmus._path import Path
-from isthmus.backends.s3.cells import Cell
-from isthmus.backends.s3.envelope import Row
-from isthmus.backends.s3.log_columns import Columns
-from isthmus.backends.s3.log_entry import Effect, Entry
+from isthmus.backends.s3.column_values import ColumnValue
+from isthmus.backends.s3.envelope import RecordRow
+from isthmus.backends.s3.log.columns import ColumnCache
+from isthmus.backends.s3.log.entry import Effect, Entry
 
 _ROW_COST = 250  # of a Row and its texts, beside their bytes
 _FEW = 64
@@ -32,24 +32,24 @@ class Segment:
         self.cost = 0
 
 
-class Slot:
+class RecordLocation:
     """Where a record is, and its row while that is held."""
 
     __slots__ = ("row", "segment")
 
-    def __init__(self, segment: Segment, row: Row | None) -> None:
+    def __init__(self, segment: Segment, row: RecordRow | None) -> None:
         self.segment = segment
         self.row = row
 
 
-class View:
+class LogState:
     """Records by id, as of entry `seq`."""
 
     def __init__(self, seq: int, max_bytes: int) -> None:
         self.seq = seq
         self.confirmed = (0.0, 0.0)
         """When it was last known to be at the end of the log, by two clocks."""
-        self.slots: dict[str, Slot] = {}
+        self.locations: dict[str, RecordLocation] = {}
         self.first = seq + 1
         """The first entry after the last checkpoint."""
         self.tokens: list[str] = []
@@ -58,20 +58,20 @@ class View:
         self._cost = 0
         self._segments: OrderedDict[Segment, None] = OrderedDict()
         self._sorted: list[str] | None = None
-        self._columns = Columns(max_bytes // 4)
-        self.whole = True
+        self._columns = ColumnCache(max_bytes // 4)
+        self.complete = True
         """Whether every row is held; False once some were let go."""
 
-    def columns(self, paths: Sequence[Path]) -> dict[Path, list[Cell]] | None:
+    def columns(self, paths: Sequence[Path]) -> dict[Path, list[ColumnValue]] | None:
         """Return cells in the order of `ids`, not to be changed; None if not every row is held."""
-        if not self.whole:
+        if not self.complete:
             return None
         ids = self.ids()
         return self._columns.of(paths, ids, self.row, lambda one: bisect.bisect_left(ids, one))
 
-    def row(self, id: str) -> Row:
+    def row(self, id: str) -> RecordRow:
         """Return a row that is held."""
-        row = self.slots[id].row
+        row = self.locations[id].row
         assert row is not None
         return row
 
@@ -80,7 +80,7 @@ class View:
         """How much the held rows take."""
         return self._cost
 
-    def add(self, segment: Segment, rows: Iterable[Row]) -> None:
+    def add(self, segment: Segment, rows: Iterable[RecordRow]) -> None:
         """Take in the rows of a checkpoint's part."""
         self._take(segment, [(row.id, row) for row in rows])
         self._shrink()
@@ -91,9 +91,9 @@ class View:
             return False
         assert entry.seq == self.seq + 1
         if entry.cleared:
-            self.slots.clear()
+            self.locations.clear()
             self._segments.clear()
-            self._cost, self._sorted, self.whole = 0, [], True
+            self._cost, self._sorted, self.complete = 0, [], True
             self._columns.drop()
         segment = Segment(key)
         if len(entry.effects) > _FEW:
@@ -109,7 +109,7 @@ class View:
         """Take in many rows at once; the order is made anew when it is asked for."""
         self._sorted = None
         self._columns.drop()
-        slots, held, cost = self.slots, segment.held, 0
+        slots, held, cost = self.locations, segment.held, 0
         for id, row in effects:
             old = slots.pop(id, None)
             if old is not None:
@@ -119,7 +119,7 @@ class View:
                 else:
                     self._release(old)
             if row is not None:
-                slots[id] = Slot(segment, row)
+                slots[id] = RecordLocation(segment, row)
                 held.add(id)
                 cost += len(row.data) + len(row.metadata) + _ROW_COST
         segment.cost += cost
@@ -131,7 +131,7 @@ class View:
         for id, row in effects:
             there = self._drop(id)
             if row is not None:
-                self.slots[id] = Slot(segment, None)
+                self.locations[id] = RecordLocation(segment, None)
                 self._hold(segment, row)
             self._reorder(id, before=there, after=row is not None)
 
@@ -149,13 +149,13 @@ class View:
             self._columns.deleted(at, id)
 
     def _drop(self, id: str) -> bool:
-        slot = self.slots.pop(id, None)
+        slot = self.locations.pop(id, None)
         if slot is None:
             return False
         self._release(slot)
         return True
 
-    def _release(self, slot: Slot) -> None:
+    def _release(self, slot: RecordLocation) -> None:
         if slot.row is not None:
             cost = _cost(slot.row)
             slot.segment.held.discard(slot.row.id)
@@ -165,8 +165,8 @@ class View:
             if not slot.segment.held:
                 self._segments.pop(slot.segment, None)
 
-    def _hold(self, segment: Segment, row: Row) -> None:
-        slot = self.slots[row.id]
+    def _hold(self, segment: Segment, row: RecordRow) -> None:
+        slot = self.locations[row.id]
         if slot.row is None:
             slot.row = row
             cost = _cost(row)
@@ -175,20 +175,20 @@ class View:
             self._cost += cost
             self._segments[segment] = None
 
-    def readmit(self, segment: Segment, rows: Iterable[Row]) -> None:
+    def readmit(self, segment: Segment, rows: Iterable[RecordRow]) -> None:
         """Hold the rows of a segment again that are still where they were."""
         for row in rows:
-            slot = self.slots.get(row.id)
+            slot = self.locations.get(row.id)
             if slot is not None and slot.segment is segment:
                 self._hold(segment, row)
         if segment in self._segments:
             self._segments.move_to_end(segment)
         self._shrink()
 
-    def move(self, segment: Segment, moved: Iterable[tuple[Slot, Row]]) -> None:
+    def move(self, segment: Segment, moved: Iterable[tuple[RecordLocation, RecordRow]]) -> None:
         """Note that rows are in another object now; a slot that was written again is another slot."""
         for slot, row in moved:
-            if self.slots.get(row.id) is slot:
+            if self.locations.get(row.id) is slot:
                 held = slot.row is not None
                 self._release(slot)
                 slot.segment = segment
@@ -196,7 +196,7 @@ class View:
                     self._hold(segment, row)
         self._shrink()
 
-    def checkpointed(self, seq: int) -> None:
+    def advance_checkpoint(self, seq: int) -> None:
         """Note that a checkpoint holds everything up to an entry."""
         del self.tokens[: seq + 1 - self.first]
         self.first = seq + 1
@@ -204,17 +204,17 @@ class View:
     def _shrink(self) -> None:
         while self._cost > self._max and self._segments:
             segment, _ = self._segments.popitem(last=False)
-            self.whole = False
+            self.complete = False
             self._columns.drop()
             for id in list(segment.held):
-                self._release(self.slots[id])
+                self._release(self.locations[id])
 
     def ids(self) -> list[str]:
         """Return all ids in order; not to be changed."""
         if self._sorted is None:
-            self._sorted = sorted(self.slots)
+            self._sorted = sorted(self.locations)
         return self._sorted
 
 
-def _cost(row: Row) -> int:
+def _cost(row: RecordRow) -> int:
     return len(row.data) + len(row.metadata) + _ROW_COST

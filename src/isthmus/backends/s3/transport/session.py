@@ -21,8 +21,8 @@ from typing import Any
 
 from isthmus._core.loop_pools import secret_digest
 from isthmus._core.registry import driver
-from isthmus.backends.s3.boto_transport import translated
 from isthmus.backends.s3.config import S3Config
+from isthmus.backends.s3.transport.aioboto3 import translate_boto_error
 from isthmus.errors import ConfigError
 
 # Asked again at the latest after this; botocore refreshes 10 to 15 minutes ahead of the end.
@@ -31,7 +31,7 @@ _ASK_AGAIN = dt.timedelta(minutes=8)
 _IDLE = dt.timedelta(seconds=15)
 
 
-class Keys:
+class AccessKeys:
     """A fixed pair of keys, and a token with temporary ones."""
 
     __slots__ = ("access", "secret", "token")
@@ -42,7 +42,7 @@ class Keys:
         self.token = token
 
 
-def fixed_keys(config: S3Config, environ: Mapping[str, str] = os.environ) -> Keys | None:
+def find_keys(config: S3Config, environ: Mapping[str, str] = os.environ) -> AccessKeys | None:
     """Return the keys that need no session: those of the config, else of the environment.
 
     Keys and token are taken from one place, never mixed. A profile in the config beats the
@@ -50,18 +50,18 @@ def fixed_keys(config: S3Config, environ: Mapping[str, str] = os.environ) -> Key
     """
     if config.aws_access_key_id is not None and config.aws_secret_access_key is not None:
         token = config.aws_session_token
-        return Keys(
+        return AccessKeys(
             config.aws_access_key_id,
             config.aws_secret_access_key.get_secret_value(),
             None if token is None else token.get_secret_value(),
         )
     access, secret = environ.get("AWS_ACCESS_KEY_ID"), environ.get("AWS_SECRET_ACCESS_KEY")
     if config.profile is None and access and secret:
-        return Keys(access, secret, environ.get("AWS_SESSION_TOKEN") or None)
+        return AccessKeys(access, secret, environ.get("AWS_SESSION_TOKEN") or None)
     return None
 
 
-def pool_key(config: S3Config, keys: Keys | None) -> Hashable:
+def pool_key(config: S3Config, keys: AccessKeys | None) -> Hashable:
     """Return everything that tells one pool from another; secrets as digests."""
     credentials = (
         (keys.access, secret_digest(keys.secret), secret_digest(keys.token))
@@ -86,20 +86,20 @@ def pool_key(config: S3Config, keys: Keys | None) -> Hashable:
 class Sessions:
     """The aioboto3 session of one pool, made when first needed, and what it knows."""
 
-    def __init__(self, config: S3Config, keys: Keys | None) -> None:
+    def __init__(self, config: S3Config, keys: AccessKeys | None) -> None:
         self._config = config
         self.keys = keys
         self._session: Any = None
-        self._turn = asyncio.Lock()
+        self._lock = asyncio.Lock()
 
     async def session(self) -> Any:
         """Return the session; made in a thread the first time."""
-        async with self._turn:
+        async with self._lock:
             if self._session is None:
                 try:
-                    self._session = await asyncio.to_thread(_made, self._config, self.keys)
+                    self._session = await asyncio.to_thread(_create_session, self._config, self.keys)
                 except Exception as error:  # botocore's own, such as ProfileNotFound
-                    raise translated(error, place="s3", writes=False) from None
+                    raise translate_boto_error(error, location="s3", writes=False) from None
             return self._session
 
     async def region(self) -> str:
@@ -114,7 +114,7 @@ class Sessions:
             found = await (await self.session()).get_credentials()
             frozen = None if found is None else await found.get_frozen_credentials()
         except Exception as error:  # a provider's own: SSO, IMDS, a process
-            raise translated(error, place="s3", writes=False) from None
+            raise translate_boto_error(error, location="s3", writes=False) from None
         if frozen is None:
             raise ConfigError(
                 "s3: no credentials: give aws_access_key_id and aws_secret_access_key, a profile, or AWS_*"
@@ -127,7 +127,7 @@ class Sessions:
         }
 
 
-def _made(config: S3Config, keys: Keys | None) -> Any:
+def _create_session(config: S3Config, keys: AccessKeys | None) -> Any:
     session = driver("aioboto3", extra="s3").Session(
         aws_access_key_id=keys.access if keys else None,
         aws_secret_access_key=keys.secret if keys else None,
@@ -169,7 +169,7 @@ def _checking_session() -> Any:
 async def boto_client(config: S3Config, sessions: Sessions) -> Any:
     """Return an entered aioboto3 client for this loop; close it with `__aexit__`."""
     if config.ca_file:
-        await asyncio.to_thread(_certificates, config.ca_file)
+        await asyncio.to_thread(_read_certificates, config.ca_file)
     session = await sessions.session()
     options = driver("aiobotocore.config", extra="s3").AioConfig(
         http_session_cls=_checking_session(),
@@ -194,7 +194,7 @@ async def boto_client(config: S3Config, sessions: Sessions) -> Any:
         )
         entered = await client.__aenter__()
     except Exception as error:  # botocore's own, such as for a region that it does not know
-        raise translated(error, place="s3", writes=False) from None
+        raise translate_boto_error(error, location="s3", writes=False) from None
     _resolve_once(entered)
     return entered
 
@@ -222,7 +222,7 @@ def _resolve_once(client: Any) -> None:
 async def obstore_store(config: S3Config, sessions: Sessions) -> Any:
     """Return an obstore `S3Store`."""
     store = driver("obstore.store", extra="s3").S3Store
-    _note_obstore()
+    _register_process_hooks()
     settings: dict[str, Any] = {
         "region": await sessions.region(),
         # A bucket with dots is no host that AWS's certificate covers.
@@ -241,25 +241,25 @@ async def obstore_store(config: S3Config, sessions: Sessions) -> Any:
         "pool_idle_timeout": _IDLE,
     }
     if config.ca_file:
-        options["root_certificate"] = await asyncio.to_thread(_certificates, config.ca_file)
+        options["root_certificate"] = await asyncio.to_thread(_read_certificates, config.ca_file)
     return store(
         config.bucket,
         config=settings,
         client_options=options,
         retry_config={"max_retries": 0, "retry_timeout": timeout},
         # A provider even for fixed keys: obstore would complete them with the environment's token.
-        credential_provider=_fixed(sessions.keys) if sessions.keys else sessions.credentials,
+        credential_provider=_key_provider(sessions.keys) if sessions.keys else sessions.credentials,
     )
 
 
-def _certificates(file: str) -> bytes:
+def _read_certificates(file: str) -> bytes:
     try:
         return Path(file).read_bytes()
     except OSError as error:
         raise ConfigError(f"s3: ca_file cannot be read: {error.strerror}") from None
 
 
-def _fixed(keys: Keys) -> Callable[[], dict[str, Any]]:
+def _key_provider(keys: AccessKeys) -> Callable[[], dict[str, Any]]:
     return lambda: {
         "access_key_id": keys.access,
         "secret_access_key": keys.secret,
@@ -276,14 +276,14 @@ def obstore_hangs() -> bool:
     return _in_fork
 
 
-def _forked() -> None:
+def _mark_forked() -> None:
     global _in_fork
     _in_fork = True
 
 
 @functools.cache
-def _note_obstore() -> None:
-    os.register_at_fork(after_in_child=_forked)
+def _register_process_hooks() -> None:
+    os.register_at_fork(after_in_child=_mark_forked)
     # The thread that delivered the last answer may still want the interpreter; when that is gone,
     # the process aborts (obstore 0.12.1: up to 10 of 15 short programs). 20 ms are enough for it.
     atexit.register(lambda: None if _in_fork or "obstore" not in sys.modules else time.sleep(0.02))

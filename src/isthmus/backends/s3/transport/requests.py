@@ -10,12 +10,18 @@ from typing import Any, TypeVar
 from isthmus._core.clock import SYSTEM_CLOCK, Clock
 from isthmus._core.executor import PoolStats
 from isthmus._core.loop_pools import LoopPool
-from isthmus.backends.s3.boto_transport import BotoTransport
 from isthmus.backends.s3.config import S3Config
 from isthmus.backends.s3.errors import ContendedError, PreconditionError
-from isthmus.backends.s3.obstore_transport import ObstoreTransport
-from isthmus.backends.s3.session import Keys, Sessions, boto_client, obstore_hangs, obstore_store
-from isthmus.backends.s3.transport import Blob, Listing, Transport
+from isthmus.backends.s3.transport.aioboto3 import BotoTransport
+from isthmus.backends.s3.transport.obstore import ObstoreTransport
+from isthmus.backends.s3.transport.protocol import Blob, Listing, Transport
+from isthmus.backends.s3.transport.session import (
+    AccessKeys,
+    Sessions,
+    boto_client,
+    obstore_hangs,
+    obstore_store,
+)
 from isthmus.errors import (
     Applied,
     ConnectError,
@@ -35,9 +41,9 @@ _FIRST_PAUSE = 0.05
 class Requests:
     """The pool of one loop: a transport, its bound on requests in flight, the rare-verb client."""
 
-    def __init__(self, config: S3Config, keys: Keys | None, clock: Clock = SYSTEM_CLOCK) -> None:
+    def __init__(self, config: S3Config, keys: AccessKeys | None, clock: Clock = SYSTEM_CLOCK) -> None:
         self.config = config
-        self.place = f"s3 {config.endpoint_url or 'aws'}/{config.bucket}"
+        self.location = f"s3 {config.endpoint_url or 'aws'}/{config.bucket}"
         self.sessions = Sessions(config, keys)
         self._clock = clock
         self._slots = asyncio.Semaphore(config.pool.max_connections)
@@ -52,15 +58,15 @@ class Requests:
         """What of it has tasks of its own, such as the committers of logs."""
 
     @classmethod
-    async def open(cls, config: S3Config, keys: Keys | None) -> Requests:
+    async def open(cls, config: S3Config, keys: AccessKeys | None) -> Requests:
         """Return a pool; nothing is sent yet."""
         pool = cls(config, keys)
         if keys is None:
             await pool.sessions.credentials()  # none at all is said at once
         if config.transport == "obstore" and not obstore_hangs():
-            pool._transport = ObstoreTransport(await obstore_store(config, pool.sessions), pool.place)
+            pool._transport = ObstoreTransport(await obstore_store(config, pool.sessions), pool.location)
         else:
-            pool._transport = await pool.rare()
+            pool._transport = await pool.boto()
         return pool
 
     @property
@@ -75,9 +81,9 @@ class Requests:
                 self._client = await boto_client(self.config, self.sessions)
             return self._client
 
-    async def rare(self) -> BotoTransport:
+    async def boto(self) -> BotoTransport:
         """Return the transport that has the rare verbs."""
-        return BotoTransport(await self.client(), self.config.bucket, self.place, self.config.checksum)
+        return BotoTransport(await self.client(), self.config.bucket, self.location, self.config.checksum)
 
     async def close(self) -> None:
         """Close the client; obstore has nothing to close."""
@@ -120,7 +126,7 @@ class Requests:
         """Send one request when it is its turn."""
         assert self._transport is not None
         if self._slots.locked():
-            await self._turn()
+            await self._lock()
         else:
             await self._slots.acquire()  # does not wait
         self._acquired += 1
@@ -133,7 +139,7 @@ class Requests:
             self._use_seconds += self._clock.now() - begun
             self._slots.release()
 
-    async def _turn(self) -> None:
+    async def _lock(self) -> None:
         begun = self._clock.now()
         self._waiting += 1
         try:
@@ -142,14 +148,14 @@ class Requests:
         except TimeoutError:
             self._timeouts += 1
             raise PoolTimeoutError(
-                f"{self.place}: {self.limit} requests are in flight and none ended"
+                f"{self.location}: {self.limit} requests are in flight and none ended"
                 f" within {self.config.pool.timeout:g} s ({self._waiting} wait)"
             ) from None
         finally:
             self._waiting -= 1
             self._wait_seconds += self._clock.now() - begun
 
-    async def repeated(self, request: Callable[[Transport], Awaitable[T]]) -> T:
+    async def retry(self, request: Callable[[Transport], Awaitable[T]]) -> T:
         """Send a request that may be done twice, repeating it while the server is busy or cut it off.
 
         A refused connection is told at once: the server is down, not busy.
@@ -173,11 +179,11 @@ class Requests:
 
     async def get(self, key: str) -> Blob | None:
         """Return an object, None if there is none."""
-        return await self.repeated(lambda transport: transport.get(key))
+        return await self.retry(lambda transport: transport.get(key))
 
     async def head(self, key: str) -> str | None:
         """Return an entity tag, None if there is no such object."""
-        return await self.repeated(lambda transport: transport.head(key))
+        return await self.retry(lambda transport: transport.head(key))
 
     async def listing(self, prefix: str, *, after: str = "", limit: int = 1000, rest: Any = None) -> Listing:
         """Return a page of a listing; `rest` is of the page before."""
@@ -189,15 +195,15 @@ class Requests:
             return await transport.listing(prefix, after=after, limit=limit, rest=going_on)
 
         try:
-            return await self.repeated(ask)
+            return await self.retry(ask)
         except UnexpectedError:
             # object_store cannot read some keys that others write, such as `a//b`.
-            rare = await self.rare()
-            return await self.repeated(lambda _: rare.listing(prefix, after=after, limit=limit))
+            boto = await self.boto()
+            return await self.retry(lambda _: boto.listing(prefix, after=after, limit=limit))
 
     async def put(self, key: str, body: bytes) -> str:
         """Write an object, whatever is there."""
-        return await self.repeated(lambda transport: transport.put(key, body))
+        return await self.retry(lambda transport: transport.put(key, body))
 
     async def put_if(
         self, key: str, body: bytes, is_ours: Callable[[bytes], bool], *, if_match: str | None = None
@@ -210,30 +216,30 @@ class Requests:
         `PreconditionError`, or a `StoreError` that says whether it may have been done.
         """
         assert self._transport is not None
-        doubtful = False
+        ambiguous = False
         for attempt in range(ATTEMPTS):
             try:
                 return await self.send(
                     lambda t: t.put(key, body, if_absent=if_match is None, if_match=if_match)
                 )
             except PreconditionError:
-                if not doubtful and not self._transport.repeats:
+                if not ambiguous and not self._transport.repeats:
                     raise
-                return await self._recognised(key, is_ours, doubtful=doubtful)
+                return await self._recover(key, is_ours, ambiguous=ambiguous)
             except ContendedError:
                 if attempt == ATTEMPTS - 1:
-                    raise PreconditionError(doubtful=doubtful) from None
+                    raise PreconditionError(ambiguous=ambiguous) from None
                 asked = None
             except UnavailableError as error:
-                doubtful = doubtful or error.applied is Applied.MAYBE
+                ambiguous = ambiguous or error.applied is Applied.MAYBE
                 if attempt == ATTEMPTS - 1 or isinstance(error, ConnectError | PoolTimeoutError):
-                    error.applied = Applied.MAYBE if doubtful else Applied.NO
+                    error.applied = Applied.MAYBE if ambiguous else Applied.NO
                     raise
                 asked = error.retry_after
             await self.pause(attempt, asked)
         raise AssertionError("the last attempt raises or returns")
 
-    async def _recognised(self, key: str, is_ours: Callable[[bytes], bool], *, doubtful: bool) -> str:
+    async def _recover(self, key: str, is_ours: Callable[[bytes], bool], *, ambiguous: bool) -> str:
         try:
             found = await self.get(key)
         except IsthmusError as error:
@@ -241,7 +247,7 @@ class Requests:
             raise
         if found is not None and is_ours(found.body):
             return found.etag
-        raise PreconditionError(doubtful=doubtful)
+        raise PreconditionError(ambiguous=ambiguous)
 
     async def delete_many(self, keys: Sequence[str]) -> dict[str, IsthmusError]:
         """Delete objects, there or not, by 1,000; return the error of each that was not deleted."""
@@ -250,17 +256,17 @@ class Requests:
 
         async def delete(batch: Sequence[str]) -> None:
             try:
-                failed.update(await self.repeated(lambda transport: transport.delete_many(batch)))
+                failed.update(await self.retry(lambda transport: transport.delete_many(batch)))
             except UnexpectedError:
                 # obstore tells of one error without its key; deleting again tells of each.
-                rare = await self.rare()
-                failed.update(await self.repeated(lambda _: rare.delete_many(batch)))
+                boto = await self.boto()
+                failed.update(await self.retry(lambda _: boto.delete_many(batch)))
 
-        await each(delete, batches, 4)
+        await for_each(delete, batches, 4)
         return failed
 
 
-async def each(work: Callable[[A], Awaitable[None]], items: Collection[A], width: int) -> None:
+async def for_each(work: Callable[[A], Awaitable[None]], items: Collection[A], width: int) -> None:
     """Run work on items, at most so many at a time; the first failure stops the rest and is raised."""
     pending = iter(items)
     width = min(width, len(items))

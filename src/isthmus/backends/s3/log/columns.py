@@ -10,20 +10,20 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 from isthmus._path import Path
-from isthmus.backends.s3.cells import Cell
-from isthmus.backends.s3.envelope import Row
-from isthmus.backends.s3.log_match import columns_of
+from isthmus.backends.s3.column_values import ColumnValue
+from isthmus.backends.s3.envelope import RecordRow
+from isthmus.backends.s3.log.filter import build_columns
 
 # A cell takes 8 bytes in its list, and its value mostly less than the rest.
 _CELL_BYTES = 64
 
 
-class Columns:
+class ColumnCache:
     """Some columns of one view; the least used go when there are too many cells."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_cells = max_bytes // _CELL_BYTES
-        self._held: OrderedDict[Path, list[Cell]] = OrderedDict()
+        self._held: OrderedDict[Path, list[ColumnValue]] = OrderedDict()
         self._changed: set[str] = set()
         """Ids whose cells are to be read again."""
 
@@ -53,15 +53,15 @@ class Columns:
         self,
         paths: Sequence[Path],
         ids: Sequence[str],
-        row_of: Callable[[str], Row],
+        row_of: Callable[[str], RecordRow],
         place_of: Callable[[str], int],
-    ) -> dict[Path, list[Cell]]:
+    ) -> dict[Path, list[ColumnValue]]:
         """Return the columns of these paths, made or mended as needed."""
         if self._changed:
-            self._mend(row_of, place_of)
+            self._refresh(row_of, place_of)
         missing = [path for path in paths if path not in self._held]
         if missing:
-            self._held.update(columns_of([row_of(id) for id in ids], missing))
+            self._held.update(build_columns([row_of(id) for id in ids], missing))
         for path in paths:
             self._held.move_to_end(path)
         wanted = {path: self._held[path] for path in paths}
@@ -69,10 +69,10 @@ class Columns:
             self._held.popitem(last=False)
         return wanted
 
-    def _mend(self, row_of: Callable[[str], Row], place_of: Callable[[str], int]) -> None:
+    def _refresh(self, row_of: Callable[[str], RecordRow], place_of: Callable[[str], int]) -> None:
         changed = list(self._changed)
         self._changed.clear()
-        for path, fresh in columns_of([row_of(id) for id in changed], list(self._held)).items():
+        for path, fresh in build_columns([row_of(id) for id in changed], list(self._held)).items():
             column = self._held[path]
             for id, cell in zip(changed, fresh, strict=True):
                 column[place_of(id)] = cell

@@ -12,8 +12,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from isthmus._core.registry import driver
-from isthmus.backends.s3.errors import Broken, NoSuchKeyError, PreconditionError, failure, refused_certificate
-from isthmus.backends.s3.transport import Blob, Listed, Listing
+from isthmus.backends.s3.errors import (
+    ConnectionFailure,
+    NoSuchKeyError,
+    PreconditionError,
+    certificate_failure,
+    error_for,
+)
+from isthmus.backends.s3.transport.protocol import Blob, Listed, Listing
 from isthmus.errors import AccessError, IsthmusError
 
 _status = re.compile(r"status(?: code)?: (\d{3})").search
@@ -32,9 +38,9 @@ class ObstoreTransport:
     # hyper repeats only what it had not begun to write.
     repeats = False
 
-    def __init__(self, store: Any, place: str) -> None:
+    def __init__(self, store: Any, location: str) -> None:
         self._store = store
-        self._place = place
+        self._location = location
         obstore = driver("obstore", extra="s3")
         self._put, self._get, self._head = obstore.put_async, obstore.get_async, obstore.head_async
         self._list, self._delete = obstore.list, obstore.delete_async
@@ -47,7 +53,7 @@ class ObstoreTransport:
         try:
             done = await self._put(self._store, key, body, mode=mode, use_multipart=False)
         except Exception as error:  # obstore raises its own classes, OSError and ValueError
-            raise self.translated(error, writes=True) from None
+            raise self.translate_error(error, writes=True) from None
         return str(done["e_tag"])
 
     async def get(self, key: str) -> Blob | None:
@@ -57,7 +63,7 @@ class ObstoreTransport:
             body = await found.bytes_async()
             return Blob(bytes(body), str(found.meta["e_tag"]))
         except Exception as error:  # as above
-            answer = self.translated(error)
+            answer = self.translate_error(error)
             if isinstance(answer, NoSuchKeyError):
                 return None
             raise answer from None
@@ -67,7 +73,7 @@ class ObstoreTransport:
         try:
             return str((await self._head(self._store, key))["e_tag"])
         except Exception as error:  # as above
-            answer = self.translated(error)
+            answer = self.translate_error(error)
             if isinstance(answer, NoSuchKeyError):
                 return None
             raise answer from None
@@ -83,7 +89,7 @@ class ObstoreTransport:
         except StopAsyncIteration:
             return Listing([], more=False)
         except Exception as error:  # as above
-            raise self.translated(error) from None
+            raise self.translate_error(error) from None
         cut = len(prefix)
         found = [
             Listed(o["path"][cut:], str(o["e_tag"]), o["size"], o["last_modified"]) for o in chunk[:limit]
@@ -95,12 +101,12 @@ class ObstoreTransport:
         try:
             await self._delete(self._store, list(keys))
         except Exception as error:  # as above
-            answer = self.translated(error, writes=True)
+            answer = self.translate_error(error, writes=True)
             if not isinstance(answer, NoSuchKeyError):
                 raise answer from None
         return {}
 
-    def translated(self, error: Exception, *, writes: bool = False) -> Exception:
+    def translate_error(self, error: Exception, *, writes: bool = False) -> Exception:
         """Return what an error of obstore means."""
         if isinstance(error, IsthmusError | asyncio.CancelledError):
             return error
@@ -115,34 +121,34 @@ class ObstoreTransport:
             return PreconditionError()
         if status is None and name in {"PermissionDeniedError", "UnauthenticatedError"}:
             # Its words may hold more than should be told.
-            return AccessError(f"{self._place}: no credentials could be had for the next request")
+            return AccessError(f"{self._location}: no credentials could be had for the next request")
         broken = None
         if status is None and "Received redirect" not in text:
-            broken = _unsafe(text) or (_BROKEN.get(kind[1]) if kind else None)
+            broken = _tls_failure(text) or (_BROKEN.get(kind[1]) if kind else None)
             if broken is None and name == "FileNotFoundError":
                 return NoSuchKeyError()
-        return failure(
+        return error_for(
             301 if "Received redirect" in text else int(status[1]) if status else None,
             code[1] if code else "",
             broken,
-            place=self._place,
+            location=self._location,
             writes=writes,
             message=said[1] if said else "" if status else text.split("\n", maxsplit=1)[0][:200],
         )
 
 
-def _unsafe(text: str) -> Broken | None:
+def _tls_failure(text: str) -> ConnectionFailure | None:
     """Return what failed of TLS, if it was that."""
     why = _certificate(text)
     if why is not None:
-        return refused_certificate(why[1])
-    return Broken.NO_TLS if _tls(text) else None
+        return certificate_failure(why[1])
+    return ConnectionFailure.NO_TLS if _tls(text) else None
 
 
 _BROKEN = {
-    "Connect": Broken.CONNECT,
-    "Timeout": Broken.TIMEOUT,
-    "Request": Broken.CUT,
-    "Interrupted": Broken.CUT,
-    "Decode": Broken.CUT,
+    "Connect": ConnectionFailure.CONNECT,
+    "Timeout": ConnectionFailure.TIMEOUT,
+    "Request": ConnectionFailure.CUT,
+    "Interrupted": ConnectionFailure.CUT,
+    "Decode": ConnectionFailure.CUT,
 }

@@ -18,7 +18,7 @@ from typing import NamedTuple, TypeAlias
 
 import orjson
 
-from isthmus.backends.s3.envelope import Row, made_row, row_of
+from isthmus.backends.s3.envelope import RecordRow, make_row, parse_row
 from isthmus.errors import UnexpectedError
 
 LOG, CHECKPOINTS, PARTS = "_log/", "_ckpt/", "_parts/"
@@ -29,7 +29,7 @@ _part_name = re.compile(r"(\d{20})-[0-9a-f]+-\d+\.ndjson").fullmatch
 
 
 # What one change does to the view: the id, and the record's new row or None for its end.
-Effect: TypeAlias = tuple[str, Row | None]
+Effect: TypeAlias = tuple[str, RecordRow | None]
 
 
 class Entry(NamedTuple):
@@ -41,7 +41,7 @@ class Entry(NamedTuple):
     effects: list[Effect]
 
 
-class Part(NamedTuple):
+class CheckpointPart(NamedTuple):
     """A part of a checkpoint, as its manifest names it."""
 
     name: str
@@ -54,19 +54,19 @@ class Manifest(NamedTuple):
     """A checkpoint: the state after entry `seq`, and the tokens of the entries since the one before."""
 
     seq: int
-    parts: list[Part]
+    parts: list[CheckpointPart]
     first: int
     tokens: list[str]
 
 
-def entry_key(place: str, seq: int) -> str:
+def entry_key(prefix: str, seq: int) -> str:
     """Return the key of an entry."""
-    return f"{place}{LOG}{seq:020d}.ndjson"
+    return f"{prefix}{LOG}{seq:020d}.ndjson"
 
 
-def manifest_key(place: str, seq: int) -> str:
+def manifest_key(prefix: str, seq: int) -> str:
     """Return the key of a checkpoint's manifest."""
-    return f"{place}{CHECKPOINTS}{seq:020d}.json"
+    return f"{prefix}{CHECKPOINTS}{seq:020d}.json"
 
 
 def entry_seq(name: str) -> int | None:
@@ -91,10 +91,10 @@ def entry_body(seq: int, token: str, effects: Sequence[Effect], *, cleared: bool
     """Return an entry's body."""
     lines = [orjson.dumps({"deleted": id}) if row is None else row.line() for id, row in effects]
     lines.append(b"")
-    return headed(seq, token, len(effects), b"\n".join(lines), cleared=cleared)
+    return add_header(seq, token, len(effects), b"\n".join(lines), cleared=cleared)
 
 
-def headed(seq: int, token: str, count: int, body: bytes, *, cleared: bool) -> bytes:
+def add_header(seq: int, token: str, count: int, body: bytes, *, cleared: bool) -> bytes:
     """Return an entry's body, of so many lines."""
     header = {
         "isthmus": _FORMAT,
@@ -139,7 +139,7 @@ def _effects(body: bytes, begin: int, sum: int | None) -> list[Effect]:
     if sum is not None and checksum(memoryview(body)[begin:]) != sum:
         raise ValueError("its checksum is another")
     if sum is not None:
-        rows = _cut(body, begin)
+        rows = _split_rows(body, begin)
         if rows is not None:
             return [(row.id, row) for row in rows]
     *lines, last = body[begin:].split(b"\n")
@@ -151,7 +151,7 @@ def _effects(body: bytes, begin: int, sum: int | None) -> list[Effect]:
 def _effect(line: bytes) -> Effect:
     found = orjson.loads(line)
     if "data" in found:
-        row = row_of(found, line)
+        row = parse_row(found, line)
         return row.id, row
     return found["deleted"], None
 
@@ -164,7 +164,7 @@ _rows = re.compile(
 )
 
 
-def _cut(body: bytes, begin: int) -> list[Row] | None:
+def _split_rows(body: bytes, begin: int) -> list[RecordRow] | None:
     """Return the rows of whole lines, cut out and not decoded; None if they are not all of one form.
 
     A tenth of the time that decoding takes. The checksum says that the lines are as they were written.
@@ -176,25 +176,25 @@ def _cut(body: bytes, begin: int) -> list[Row] | None:
     ids, versions, created, updated = (b"\n".join(head).decode().split("\n") for head in heads)
     times = {time: time for time in created + updated}  # most rows of a batch share one
     shared = map(times.__getitem__, created), map(times.__getitem__, updated)
-    return list(map(made_row, zip(ids, versions, *shared, repeat(b"{}"), data, strict=False)))
+    return list(map(make_row, zip(ids, versions, *shared, repeat(b"{}"), data, strict=False)))
 
 
-def part_body(rows: Sequence[Row]) -> bytes:
+def part_body(rows: Sequence[RecordRow]) -> bytes:
     """Return the body of a checkpoint's part."""
     return b"\n".join([row.line() for row in rows]) + b"\n" if rows else b""
 
 
-def read_rows(body: bytes, key: str, sum: int | None = None) -> list[Row]:
+def read_rows(body: bytes, key: str, sum: int | None = None) -> list[RecordRow]:
     """Return the rows in a part, or those that an entry wrote."""
     if sum is not None:
         if checksum(body) != sum:
             raise UnexpectedError(f"{key} is damaged (its checksum is another)")
-        rows = _cut(body, 0)
+        rows = _split_rows(body, 0)
         if rows is not None:
             return rows
     try:
         lines = [(orjson.loads(line), line) for line in body.split(b"\n") if line]
-        return [row_of(found, line) for found, line in lines if "data" in found]
+        return [parse_row(found, line) for found, line in lines if "data" in found]
     except (ValueError, KeyError, TypeError) as error:
         raise UnexpectedError(f"{key} is damaged ({error})") from None
 
@@ -221,7 +221,9 @@ def read_manifest(body: bytes, key: str) -> Manifest:
         if found["isthmus"] > _FORMAT:
             raise UnexpectedError(f"{key} has format {found['isthmus']}, which this version does not know")
         sums = found.get("sums") or [None] * len(found["parts"])
-        parts = [Part(name, size, sum) for (name, size), sum in zip(found["parts"], sums, strict=True)]
+        parts = [
+            CheckpointPart(name, size, sum) for (name, size), sum in zip(found["parts"], sums, strict=True)
+        ]
         return Manifest(found["seq"], parts, found["first"], found["tokens"])
     except (ValueError, KeyError, TypeError) as error:
         raise UnexpectedError(f"{key} is not a checkpoint that isthmus wrote ({error})") from None

@@ -30,18 +30,18 @@ from isthmus._query.ast import (
     leaves,
 )
 from isthmus._query.lookup import values_in
-from isthmus.backends.s3.cells import SCALARS, Cell, cell_test, kinds_of
-from isthmus.backends.s3.envelope import Row
+from isthmus.backends.s3.column_values import SCALARS, ColumnValue, comparable_types, compile_value_test
+from isthmus.backends.s3.envelope import RecordRow
 
 _PLAIN = SCALARS | {type(None)}
 # So few that the collector is never called: what a part is decoded to is gone before the next.
 _CHUNK = 100
-_JUDGED = (Equal, In, Ordered, Between, Like, Regex, StartsWith, EndsWith, Contains, Exists)
+_EXACT = (Equal, In, Ordered, Between, Like, Regex, StartsWith, EndsWith, Contains, Exists)
 
 
-def judged_by_cell(leaf: Leaf) -> bool:
+def is_exact(leaf: Leaf) -> bool:
     """Return whether the leaf is exact on cells."""
-    return leaf.path.root is not Root.SCORE and isinstance(leaf, _JUDGED)
+    return leaf.path.root is not Root.SCORE and isinstance(leaf, _EXACT)
 
 
 def paths_of(predicate: Predicate) -> list[Path]:
@@ -49,9 +49,9 @@ def paths_of(predicate: Predicate) -> list[Path]:
     return list(dict.fromkeys(leaf.path for leaf in leaves(predicate) if leaf.path.root is not Root.ID))
 
 
-def columns_of(rows: Sequence[Row], paths: Sequence[Path]) -> dict[Path, list[Cell]]:
+def build_columns(rows: Sequence[RecordRow], paths: Sequence[Path]) -> dict[Path, list[ColumnValue]]:
     """Return the cells of rows by path. Raises ValueError if a row is not JSON."""
-    columns: dict[Path, list[Cell]] = {path: [] for path in paths}
+    columns: dict[Path, list[ColumnValue]] = {path: [] for path in paths}
     roots = {path.root for path in paths}
     for at in range(0, len(rows), _CHUNK):
         part = rows[at : at + _CHUNK]
@@ -60,9 +60,9 @@ def columns_of(rows: Sequence[Row], paths: Sequence[Path]) -> dict[Path, list[Ce
         for path, column in columns.items():
             match path.root:
                 case Root.DATA:
-                    column += _cells(data, path.keys)
+                    column += _values(data, path.keys)
                 case Root.METADATA:
-                    column += _cells(metadata, path.keys)
+                    column += _values(metadata, path.keys)
                 case Root.VERSION:
                     column += [row.version for row in part]
                 case Root.CREATED_AT:
@@ -74,17 +74,17 @@ def columns_of(rows: Sequence[Row], paths: Sequence[Path]) -> dict[Path, list[Ce
     return columns
 
 
-def _cells(values: list[dict[str, Any]], keys: tuple[str, ...]) -> list[Cell]:
+def _values(values: list[dict[str, Any]], keys: tuple[str, ...]) -> list[ColumnValue]:
     if len(keys) != 1:
-        return [_cell(value, keys) for value in values]
+        return [_value(value, keys) for value in values]
     [key] = keys
     return [
-        found if type(found := value.get(key)) in _PLAIN else _cell(value, keys)  # the common case first
+        found if type(found := value.get(key)) in _PLAIN else _value(value, keys)  # the common case first
         for value in values
     ]
 
 
-def _cell(whole: Any, keys: tuple[str, ...]) -> Cell:
+def _value(whole: Any, keys: tuple[str, ...]) -> ColumnValue:
     value = whole
     for key in keys:
         if type(value) is not dict:
@@ -97,33 +97,36 @@ def _cell(whole: Any, keys: tuple[str, ...]) -> Cell:
     return tuple(found) if found else None
 
 
-def matching(
-    predicate: Predicate, ids: Sequence[str], columns: Mapping[Path, Sequence[Cell]], among: Sequence[int]
+def select_positions(
+    predicate: Predicate,
+    ids: Sequence[str],
+    columns: Mapping[Path, Sequence[ColumnValue]],
+    among: Sequence[int],
 ) -> Sequence[int]:
     """Return those of the positions `among` whose records match, in order."""
     match predicate:
         case And(terms):
             for term in terms:
-                among = matching(term, ids, columns, among)
+                among = select_positions(term, ids, columns, among)
             return among
         case Or(terms):
             either: set[int] = set()
             for term in terms:
-                either.update(matching(term, ids, columns, among))
+                either.update(select_positions(term, ids, columns, among))
             return [at for at in among if at in either]
         case Not(term):
-            matches = set(matching(term, ids, columns, among))
+            matches = set(select_positions(term, ids, columns, among))
             return [at for at in among if at not in matches]
         case leaf:
             column = ids if leaf.path.root is Root.ID else columns[leaf.path]
-            return _matching_cells(leaf, column, among)
+            return _select_by_leaf(leaf, column, among)
 
 
-def _matching_cells(leaf: Leaf, column: Sequence[Cell], among: Sequence[int]) -> list[int]:
-    test = cell_test(leaf)
+def _select_by_leaf(leaf: Leaf, column: Sequence[ColumnValue], among: Sequence[int]) -> list[int]:
+    test = compile_value_test(leaf)
     if len(among) == len(column):  # all of them: without looking each one up
         if isinstance(leaf, Equal) and type(leaf.value) in SCALARS:  # most cells are judged without a call
-            wanted, kinds = leaf.value, kinds_of(leaf.value)
+            wanted, kinds = leaf.value, comparable_types(leaf.value)
             return [
                 at
                 for at, cell in enumerate(column)

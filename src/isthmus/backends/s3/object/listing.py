@@ -8,10 +8,10 @@ from collections import deque
 from typing import Any
 
 from isthmus._record import Record
-from isthmus.backends.s3.envelope import read
+from isthmus.backends.s3.envelope import parse_record
 from isthmus.backends.s3.keys import MARKER, cut_of, is_record_name, record_name
-from isthmus.backends.s3.requests import Requests
-from isthmus.backends.s3.transport import Listed, Listing
+from isthmus.backends.s3.transport.protocol import Listed, Listing
+from isthmus.backends.s3.transport.requests import Requests
 
 logger = logging.getLogger("isthmus.s3")
 
@@ -26,10 +26,10 @@ class Lister:
     """
 
     def __init__(
-        self, requests: Requests, place: str, after: str = "", *, end: str | None = None, ties: bool = False
+        self, requests: Requests, prefix: str, after: str = "", *, end: str | None = None, ties: bool = False
     ) -> None:
         self._requests = requests
-        self._place = place
+        self._prefix = prefix
         self._names: deque[Listed] = deque()
         self._next: asyncio.Task[Listing] | None = None
         self._after: str | None = after
@@ -50,7 +50,7 @@ class Lister:
         while await self._fill():
             first = self._names[0]
             full = len(taken) >= count or (bool(taken) and size + first.size > max_bytes)
-            if full and not (self._ties and taken and _tied(taken[-1].name, first.name)):
+            if full and not (self._ties and taken and _share_cut(taken[-1].name, first.name)):
                 break
             taken.append(self._names.popleft())
             size += first.size
@@ -78,7 +78,7 @@ class Lister:
     def _ask(self) -> None:
         assert self._after is not None
         rest, self._rest = self._rest, None
-        self._next = asyncio.ensure_future(self._requests.listing(self._place, after=self._after, rest=rest))
+        self._next = asyncio.ensure_future(self._requests.listing(self._prefix, after=self._after, rest=rest))
 
     def _keep(self, listing: Listing) -> None:
         folder = ""
@@ -107,7 +107,7 @@ class Lister:
 
     def _report(self, name: str) -> None:
         self.foreign += 1
-        report_foreign(self._place + name, "its key is not that of a record")
+        report_foreign(self._prefix + name, "its key is not that of a record")
 
     def close(self) -> None:
         """Stop asking ahead."""
@@ -117,7 +117,7 @@ class Lister:
             self._next = None
 
 
-def _tied(left: str, right: str) -> bool:
+def _share_cut(left: str, right: str) -> bool:
     cut = cut_of(left)
     return cut is not None and cut == cut_of(right)
 
@@ -125,12 +125,12 @@ def _tied(left: str, right: str) -> bool:
 _reported: set[str] = set()
 
 
-def own_record(body: bytes, place: str, name: str) -> Record | None:
+def parse_own_record(body: bytes, prefix: str, name: str) -> Record | None:
     """Return the record of an object; None, reported, if it is not the one that its name says."""
-    record = read(body)
+    record = parse_record(body)
     if record is not None and record.id is not None and record_name(record.id) == name:
         return record
-    report_foreign(place + name, "its body is not that of a record with this key")
+    report_foreign(prefix + name, "its body is not that of a record with this key")
     return None
 
 

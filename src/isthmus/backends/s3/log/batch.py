@@ -10,11 +10,11 @@ from isthmus._core.apply import not_written
 from isthmus._core.executor import ItemResult, Mutation, WriteKind
 from isthmus._core.mutation_batch import MutationBatch, encode_together
 from isthmus._record import Record
-from isthmus.backends.s3 import MAX_RECORD_BYTES
-from isthmus.backends.s3.envelope import Row, made_row, new_lines, now, record_of, token
-from isthmus.backends.s3.judge import judge_version, rewritten
-from isthmus.backends.s3.log_entry import Effect, entry_body, headed
-from isthmus.backends.s3.log_view import View
+from isthmus.backends.s3.compare_and_set import judge_version, rewritten
+from isthmus.backends.s3.envelope import RecordRow, format_lines, make_row, new_token, record_of, timestamp
+from isthmus.backends.s3.layout import MAX_RECORD_BYTES
+from isthmus.backends.s3.log.entry import Effect, add_header, entry_body
+from isthmus.backends.s3.log.state import LogState
 from isthmus.errors import AlreadyExistsError, InvalidRecordError, IsthmusError, RecordError
 
 
@@ -53,15 +53,15 @@ class Batch:
         return self.kind in {WriteKind.UPDATE, WriteKind.REPLACE, WriteKind.UPSERT}
 
 
-class Plan:
+class EntryPlan:
     """What an entry would do: the effects in order, and each batch's results."""
 
     def __init__(self) -> None:
         self.cleared = False
         self.effects: list[Effect] = []
-        self.ahead: dict[str, Row | None] = {}
+        self.ahead: dict[str, RecordRow | None] = {}
         self.results: list[list[ItemResult]] = []
-        self.token = token()
+        self.token = new_token()
         """The entry's token; its records' versions are this and a number."""
 
     def version(self) -> str:
@@ -81,14 +81,14 @@ class Plan:
         """Make what only the view needs, while the entry is on its way."""
 
 
-class Creation(Plan):
+class CreationPlan(EntryPlan):
     """The plan of one batch of plain records, all new: a third of the work of judging each."""
 
     def __init__(self, ids: list[str], texts: list[str]) -> None:
         super().__init__()
         self.results = [list(ids)]
-        self._ids, self._texts, self._stamp = ids, texts, now()
-        self._versions = [f"{self.token}{place:x}" for place in range(len(ids))]
+        self._ids, self._texts, self._stamp = ids, texts, timestamp()
+        self._versions = [f"{self.token}{prefix:x}" for prefix in range(len(ids))]
 
     @property
     def idle(self) -> bool:
@@ -97,32 +97,32 @@ class Creation(Plan):
 
     def body(self, seq: int) -> bytes:
         """Return the entry's body."""
-        lines = new_lines(self._ids, self._versions, self._stamp, self._texts)
-        return headed(seq, self.token, len(self._ids), lines, cleared=False)
+        lines = format_lines(self._ids, self._versions, self._stamp, self._texts)
+        return add_header(seq, self.token, len(self._ids), lines, cleared=False)
 
     async def finish(self) -> None:
         """Make the rows."""
         stamps, data = repeat(self._stamp), map(str.encode, self._texts)
         rows = map(
-            made_row, zip(self._ids, self._versions, stamps, stamps, repeat(b"{}"), data, strict=False)
+            make_row, zip(self._ids, self._versions, stamps, stamps, repeat(b"{}"), data, strict=False)
         )
         self.effects = list(zip(self._ids, rows, strict=True))
 
 
-def judged(group: Sequence[Batch], view: View, rows: dict[str, Row]) -> Plan:
+def plan_entry(group: Sequence[Batch], state: LogState, rows: dict[str, RecordRow]) -> EntryPlan:
     """Return what batches do one after another to the records of a view."""
-    creation = _creation(group[0], view) if len(group) == 1 else None
+    creation = _creation(group[0], state) if len(group) == 1 else None
     if creation is not None:
         return creation
-    plan = Plan()
-    stamp = now()
+    plan = EntryPlan()
+    stamp = timestamp()
     for batch in group:
         if batch.kind is None:
-            plan.results.append([str(_clear(plan, view))])
+            plan.results.append([str(_clear(plan, state))])
             continue
         # A single change that fails has no effects to undo.
         undo = (len(plan.effects), dict(plan.ahead) if batch.atomic and len(batch.mutations) > 1 else None)
-        results = [_judge(batch, at, plan, view, rows, stamp) for at in range(len(batch.mutations))]
+        results = [_apply(batch, at, plan, state, rows, stamp) for at in range(len(batch.mutations))]
         if batch.atomic and any(isinstance(result, IsthmusError) for result in results):
             results = [
                 result if isinstance(result, IsthmusError) else not_written(mutation)
@@ -134,16 +134,16 @@ def judged(group: Sequence[Batch], view: View, rows: dict[str, Row]) -> Plan:
     return plan
 
 
-def _creation(batch: Batch, view: View) -> Creation | None:
+def _creation(batch: Batch, state: LogState) -> CreationPlan | None:
     if batch.kind is not WriteKind.CREATE or batch.together is None:
         return None
     ids = MutationBatch.of(batch.mutations).ids
-    new = len(set(ids)) == len(ids) and view.slots.keys().isdisjoint(ids)
-    return Creation(ids, batch.together) if new else None
+    new = len(set(ids)) == len(ids) and state.locations.keys().isdisjoint(ids)
+    return CreationPlan(ids, batch.together) if new else None
 
 
-def _clear(plan: Plan, view: View) -> int:
-    there = sum(1 for id in view.slots if not plan.cleared and id not in plan.ahead)
+def _clear(plan: EntryPlan, state: LogState) -> int:
+    there = sum(1 for id in state.locations if not plan.cleared and id not in plan.ahead)
     there += sum(1 for row in plan.ahead.values() if row is not None)
     if there:
         plan.cleared = True
@@ -152,10 +152,12 @@ def _clear(plan: Plan, view: View) -> int:
     return there
 
 
-def _judge(batch: Batch, at: int, plan: Plan, view: View, rows: dict[str, Row], stamp: str) -> ItemResult:
+def _apply(
+    batch: Batch, at: int, plan: EntryPlan, state: LogState, rows: dict[str, RecordRow], stamp: str
+) -> ItemResult:
     mutation = batch.mutations[at]
     id = mutation.id
-    exists = plan.ahead[id] is not None if id in plan.ahead else not plan.cleared and id in view.slots
+    exists = plan.ahead[id] is not None if id in plan.ahead else not plan.cleared and id in state.locations
     row = plan.ahead[id] if id in plan.ahead else rows.get(id) if exists else None
     try:
         match batch.kind:
@@ -168,7 +170,7 @@ def _judge(batch: Batch, at: int, plan: Plan, view: View, rows: dict[str, Row], 
                 data, metadata = batch.texts(at)
                 if exists:
                     raise AlreadyExistsError(f"a record with the id {id!r} is there already")
-                _note(plan, id, Row(id, plan.version(), stamp, stamp, metadata, data))
+                _note(plan, id, RecordRow(id, plan.version(), stamp, stamp, metadata, data))
                 return id
             case WriteKind.REPLACE | WriteKind.UPDATE | WriteKind.UPSERT:
                 data, metadata = batch.texts(at)
@@ -185,12 +187,12 @@ def _judge(batch: Batch, at: int, plan: Plan, view: View, rows: dict[str, Row], 
         return error
 
 
-def _note(plan: Plan, id: str, row: Row | None) -> None:
+def _note(plan: EntryPlan, id: str, row: RecordRow | None) -> None:
     plan.ahead[id] = row
     plan.effects.append((id, row))
 
 
-def _versioned(row: Row | None) -> Record | None:
+def _versioned(row: RecordRow | None) -> Record | None:
     return None if row is None else record_of(row)
 
 

@@ -7,24 +7,24 @@ import orjson
 from isthmus._core.executor import Mutation, WriteKind
 from isthmus._record import Record
 from isthmus._values import decode, format_datetime
-from isthmus.backends.s3.envelope import Row, token
+from isthmus.backends.s3.envelope import RecordRow, new_token
 from isthmus.errors import ConflictError, NotFoundError
 
 
 def rewritten(
     kind: WriteKind, mutation: Mutation, current: Record | None, data: bytes, metadata: bytes, stamp: str
-) -> Row:
+) -> RecordRow:
     """Return the row that a replace, update or upsert makes of the current record; raises its refusal."""
     if current is None and kind is not WriteKind.UPSERT:
         raise NotFoundError(f"no record has the id {mutation.id!r}", record_id=mutation.id)
     judge_version(mutation, current)
     if current is None:
-        return Row(mutation.id, token(), stamp, stamp, metadata, data)
+        return RecordRow(mutation.id, new_token(), stamp, stamp, metadata, data)
     if kind is WriteKind.UPDATE:
         data = orjson.dumps({**current.data, **decode(data)})
         metadata = orjson.dumps({**current.metadata, **decode(metadata)})
     assert current.created_at is not None
-    return Row(mutation.id, token(), format_datetime(current.created_at), stamp, metadata, data)
+    return RecordRow(mutation.id, new_token(), format_datetime(current.created_at), stamp, metadata, data)
 
 
 def judge_version(mutation: Mutation, current: Record | None) -> None:

@@ -11,14 +11,13 @@ import asyncio
 import datetime as dt
 import logging
 
-from isthmus.backends.s3.envelope import Row, token
+from isthmus.backends.s3.envelope import RecordRow, new_token
 from isthmus.backends.s3.errors import PreconditionError
-from isthmus.backends.s3.log import Log, MovedError
-from isthmus.backends.s3.log_entry import (
+from isthmus.backends.s3.log.entry import (
     LOG,
     PARTS,
+    CheckpointPart,
     Manifest,
-    Part,
     checksum,
     entry_key,
     entry_seq,
@@ -27,7 +26,8 @@ from isthmus.backends.s3.log_entry import (
     part_body,
     part_seq,
 )
-from isthmus.backends.s3.log_view import Segment, Slot, View
+from isthmus.backends.s3.log.reader import LogReader, MovedError
+from isthmus.backends.s3.log.state import LogState, RecordLocation, Segment
 from isthmus.errors import IsthmusError
 
 logger = logging.getLogger("isthmus.s3")
@@ -40,34 +40,34 @@ _BYTES_AN_ENTRY = 64 * 2**10
 class Checkpointer:
     """Writes a checkpoint in the background once enough entries came since the last one."""
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: LogReader) -> None:
         self._log = log
         self._task: asyncio.Task[None] | None = None
         self._not_before = 0
         """The entry from which to try again after a checkpoint that failed."""
 
-    def consider(self) -> None:
+    def start_if_due(self) -> None:
         """Begin a checkpoint if it is due and none is under way."""
-        view = self._log.view
-        if self._task is None and view is not None and self._due(view):
-            self._task = asyncio.ensure_future(self._run(view))
+        state = self._log.state
+        if self._task is None and state is not None and self._is_due(state):
+            self._task = asyncio.ensure_future(self._run(state))
 
-    def _due(self, view: View) -> bool:
-        entries = max(self._log.config.checkpoint_entries, view.held_bytes // _BYTES_AN_ENTRY)
-        return len(view.tokens) >= entries and view.seq >= self._not_before
+    def _is_due(self, state: LogState) -> bool:
+        entries = max(self._log.config.checkpoint_entries, state.held_bytes // _BYTES_AN_ENTRY)
+        return len(state.tokens) >= entries and state.seq >= self._not_before
 
-    async def _run(self, view: View) -> None:
+    async def _run(self, state: LogState) -> None:
         try:
             newest = await self._log.newest_manifest()
-            if newest is not None and view.first <= newest <= view.seq:
-                view.checkpointed(newest)  # another process was first
-            if self._due(view):
-                await write_checkpoint(self._log, view)
+            if newest is not None and state.first <= newest <= state.seq:
+                state.advance_checkpoint(newest)  # another process was first
+            if self._is_due(state):
+                await write_checkpoint(self._log, state)
                 await remove_replaced(self._log)
         except (IsthmusError, MovedError) as error:
             # The log is whole without it.
-            self._not_before = view.seq + self._log.config.checkpoint_entries
-            logger.warning("%s: no checkpoint this time: %s", self._log.place, error)
+            self._not_before = state.seq + self._log.config.checkpoint_entries
+            logger.warning("%s: no checkpoint this time: %s", self._log.prefix, error)
         finally:
             self._task = None
 
@@ -78,40 +78,40 @@ class Checkpointer:
             await asyncio.wait([self._task])
 
 
-async def write_checkpoint(log: Log, view: View) -> bool:
+async def write_checkpoint(log: LogReader, state: LogState) -> bool:
     """Write the state of a view; False if another process did so for the same entry."""
-    seq, first, tokens = view.seq, view.first, list(view.tokens)
-    snapshot = [(id, view.slots[id]) for id in list(view.ids())]
-    mark = token()
-    parts: list[Part] = []
-    moved: list[tuple[Segment, list[tuple[Slot, Row]]]] = []
+    seq, first, tokens = state.seq, state.first, list(state.tokens)
+    snapshot = [(id, state.locations[id]) for id in list(state.ids())]
+    mark = new_token()
+    parts: list[CheckpointPart] = []
+    moved: list[tuple[Segment, list[tuple[RecordLocation, RecordRow]]]] = []
     at = 0
     while at < len(snapshot):
-        at, rows = await _gathered(log, view, snapshot, at)
+        at, rows = await _gather_rows(log, state, snapshot, at)
         name = f"{seq:020d}-{mark}-{len(parts)}.ndjson"
         body = part_body([row for _, row in rows])
-        await log.requests.put(f"{log.place}{PARTS}{name}", body)
-        parts.append(Part(name, len(body), checksum(body)))
-        moved.append((Segment(f"{log.place}{PARTS}{name}"), rows))
+        await log.requests.put(f"{log.prefix}{PARTS}{name}", body)
+        parts.append(CheckpointPart(name, len(body), checksum(body)))
+        moved.append((Segment(f"{log.prefix}{PARTS}{name}"), rows))
     manifest = Manifest(seq, parts, first, tokens)
     body = manifest_body(manifest, mark)
     try:
-        await log.requests.put_if(manifest_key(log.place, seq), body, lambda found: mark.encode() in found)
+        await log.requests.put_if(manifest_key(log.prefix, seq), body, lambda found: mark.encode() in found)
     except PreconditionError:
-        await log.requests.delete_many([f"{log.place}{PARTS}{part.name}" for part in parts])
-        view.checkpointed(seq)
+        await log.requests.delete_many([f"{log.prefix}{PARTS}{part.name}" for part in parts])
+        state.advance_checkpoint(seq)
         return False
     for segment, rows in moved:
-        view.move(segment, rows)
-    view.checkpointed(seq)
+        state.move(segment, rows)
+    state.advance_checkpoint(seq)
     return True
 
 
-async def _gathered(
-    log: Log, view: View, snapshot: list[tuple[str, Slot]], at: int
-) -> tuple[int, list[tuple[Slot, Row]]]:
+async def _gather_rows(
+    log: LogReader, state: LogState, snapshot: list[tuple[str, RecordLocation]], at: int
+) -> tuple[int, list[tuple[RecordLocation, RecordRow]]]:
     """Return where to go on, and the rows of the next part, as they were in the snapshot."""
-    rows: list[tuple[Slot, Row]] = []
+    rows: list[tuple[RecordLocation, RecordRow]] = []
     size = 0
     # Small enough that the view can hold some parts and let go of others.
     wanted = min(_PART_BYTES, log.config.memory_bytes // 8)
@@ -119,7 +119,7 @@ async def _gathered(
         chunk = snapshot[at : at + 50]
         absent = {slot.segment for _, slot in chunk if slot.row is None}
         held = {id: slot.row for id, slot in chunk if slot.row is not None}
-        found = await log.segments(view, absent)
+        found = await log.segments(state, absent)
         for id, slot in chunk:
             row = held.get(id) or found[slot.segment][id]
             rows.append((slot, row))
@@ -128,7 +128,7 @@ async def _gathered(
     return at, rows
 
 
-async def remove_replaced(log: Log) -> int:
+async def remove_replaced(log: LogReader) -> int:
     """Remove what a checkpoint older than the grace period replaced; return how many objects."""
     manifests = await log.manifests()
     if not manifests:
@@ -147,14 +147,14 @@ async def remove_replaced(log: Log) -> int:
             if manifest is None:
                 return 0  # another process is removing
             used |= {part.name for part in manifest.parts}
-    doomed = [manifest_key(log.place, seq) for seq in old[:-1]]
+    doomed = [manifest_key(log.prefix, seq) for seq in old[:-1]]
     for part in await log.names(PARTS):
         at = part_seq(part.name)
         if at is not None and at <= kept_from and part.name not in used and part.modified <= limit:
-            doomed.append(f"{log.place}{PARTS}{part.name}")
+            doomed.append(f"{log.prefix}{PARTS}{part.name}")
     for entry in await log.names(LOG):
         at = entry_seq(entry.name)
         if at is not None and at <= kept_from:
-            doomed.append(entry_key(log.place, at))
+            doomed.append(entry_key(log.prefix, at))
     failed = await log.requests.delete_many(doomed)
     return len(doomed) - len(failed)

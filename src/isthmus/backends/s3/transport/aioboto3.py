@@ -6,8 +6,14 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from isthmus.backends.s3.errors import Broken, NoSuchKeyError, PreconditionError, failure, refused_certificate
-from isthmus.backends.s3.transport import Blob, Listed, Listing
+from isthmus.backends.s3.errors import (
+    ConnectionFailure,
+    NoSuchKeyError,
+    PreconditionError,
+    certificate_failure,
+    error_for,
+)
+from isthmus.backends.s3.transport.protocol import Blob, Listed, Listing
 from isthmus.errors import AccessError, ConfigError, IsthmusError, UnexpectedError
 
 
@@ -18,10 +24,10 @@ class BotoTransport:
     # retries say; the second one then meets the first one's success.
     repeats = True
 
-    def __init__(self, client: Any, bucket: str, place: str, checksum: str = "when_required") -> None:
+    def __init__(self, client: Any, bucket: str, location: str, checksum: str = "when_required") -> None:
         self._client = client
         self._bucket = bucket
-        self._place = place
+        self._location = location
         self._checksum = {"ChecksumAlgorithm": "SHA256"} if checksum == "sha256" else {}
 
     async def put(
@@ -39,7 +45,7 @@ class BotoTransport:
                 **self._checksum,
             )
         except Exception as error:  # botocore's, aiohttp's and asyncio's errors all come out here
-            answer = self.translated(error, writes=True)
+            answer = self.translate_error(error, writes=True)
             if isinstance(answer, NoSuchKeyError) and if_match is not None:
                 answer = PreconditionError()
             raise answer from None
@@ -52,12 +58,12 @@ class BotoTransport:
             async with found["Body"] as stream:
                 body = await stream.read()
         except Exception as error:  # as above
-            answer = self.translated(error)
+            answer = self.translate_error(error)
             if isinstance(answer, NoSuchKeyError):
                 return None
             raise answer from None
         if len(body) != found["ContentLength"]:
-            raise failure(None, "", Broken.CUT, place=self._place, writes=False)
+            raise error_for(None, "", ConnectionFailure.CUT, location=self._location, writes=False)
         return Blob(body, found["ETag"])
 
     async def head(self, key: str) -> str | None:
@@ -65,7 +71,7 @@ class BotoTransport:
         try:
             return str((await self._client.head_object(Bucket=self._bucket, Key=key))["ETag"])
         except Exception as error:  # as above
-            answer = self.translated(error)
+            answer = self.translate_error(error)
             if isinstance(answer, NoSuchKeyError):
                 return None
             raise answer from None
@@ -78,7 +84,7 @@ class BotoTransport:
                 Bucket=self._bucket, Prefix=prefix, MaxKeys=min(limit, 1000), **start
             )
         except Exception as error:  # as above
-            raise self.translated(error) from None
+            raise self.translate_error(error) from None
         cut = len(prefix)
         found = [
             Listed(o["Key"][cut:], o["ETag"], o["Size"], o["LastModified"]) for o in page.get("Contents", ())
@@ -95,7 +101,7 @@ class BotoTransport:
                     Bucket=self._bucket, Prefix=prefix, Delimiter="/", **token
                 )
             except Exception as error:  # as above
-                raise self.translated(error) from None
+                raise self.translate_error(error) from None
             names += [found["Prefix"][len(prefix) : -1] for found in page.get("CommonPrefixes", ())]
             if not page.get("IsTruncated"):
                 return names
@@ -108,21 +114,21 @@ class BotoTransport:
                 Bucket=self._bucket, Delete={"Objects": [{"Key": key} for key in keys], "Quiet": True}
             )
         except Exception as error:  # as above
-            raise self.translated(error, writes=True) from None
+            raise self.translate_error(error, writes=True) from None
         failed: dict[str, IsthmusError] = {}
         for one in done.get("Errors", ()):
-            answer = failure(
+            answer = error_for(
                 None,
                 one.get("Code", ""),
                 None,
-                place=self._place,
+                location=self._location,
                 writes=True,
                 message=one.get("Message", ""),
             )
             if isinstance(answer, IsthmusError):
                 failed[one["Key"]] = answer
             elif one.get("Code") != "NoSuchKey":
-                failed[one["Key"]] = UnexpectedError(f"{self._place}: not deleted ({one.get('Code')})")
+                failed[one["Key"]] = UnexpectedError(f"{self._location}: not deleted ({one.get('Code')})")
         return failed
 
     async def delete_if(self, key: str, etag: str) -> None:
@@ -130,7 +136,7 @@ class BotoTransport:
         try:
             await self._client.delete_object(Bucket=self._bucket, Key=key, IfMatch=etag)
         except Exception as error:  # as above
-            raise self.translated(error, writes=True) from None
+            raise self.translate_error(error, writes=True) from None
 
     async def create_bucket(self, region: str) -> None:
         """Make the bucket unless it is there."""
@@ -140,14 +146,14 @@ class BotoTransport:
         except Exception as error:  # as above
             code = getattr(error, "response", {}).get("Error", {}).get("Code")
             if code not in {"BucketAlreadyOwnedByYou", "BucketAlreadyExists"}:
-                raise self.translated(error, writes=True) from None
+                raise self.translate_error(error, writes=True) from None
 
-    def translated(self, error: Exception, *, writes: bool = False) -> Exception:
+    def translate_error(self, error: Exception, *, writes: bool = False) -> Exception:
         """Return what an error of aioboto3 means."""
-        return translated(error, place=self._place, writes=writes)
+        return translate_boto_error(error, location=self._location, writes=writes)
 
 
-def translated(error: Exception, *, place: str, writes: bool) -> Exception:
+def translate_boto_error(error: Exception, *, location: str, writes: bool) -> Exception:
     """Return what an error of botocore, aiobotocore or aiohttp means."""
     if isinstance(error, IsthmusError | asyncio.CancelledError):
         return error
@@ -158,30 +164,37 @@ def translated(error: Exception, *, place: str, writes: bool) -> Exception:
         # A HEAD has no body: botocore puts the status in the code's place.
         code = said.get("Code", "")
         code = "" if code.isdigit() else code
-        return failure(status, code, None, place=place, writes=writes, message=said.get("Message", "")[:200])
+        return error_for(
+            status, code, None, location=location, writes=writes, message=said.get("Message", "")[:200]
+        )
     names = {cls.__name__ for cls in type(error).__mro__}
     if names & _TLS:
         _, verified, why = str(error).partition("CERTIFICATE_VERIFY_FAILED")
-        broken = refused_certificate(why) if verified else Broken.NO_TLS
-        return failure(None, "", broken, place=place, writes=writes)
+        broken = certificate_failure(why) if verified else ConnectionFailure.NO_TLS
+        return error_for(None, "", broken, location=location, writes=writes)
     for broken, known in _BROKEN:
         if names & known:
-            return failure(None, "", broken, place=place, writes=writes)
+            return error_for(None, "", broken, location=location, writes=writes)
     if names & _CREDENTIALS:
-        return AccessError(f"{place}: no valid credentials were found ({type(error).__name__})")
+        return AccessError(f"{location}: no valid credentials were found ({type(error).__name__})")
     if names & _SETTINGS:
-        return ConfigError(f"{place}: {type(error).__name__}: {str(error)[:200]}")
-    return failure(
-        None, "", None, place=place, writes=writes, message=f"{type(error).__name__}: {str(error)[:200]}"
+        return ConfigError(f"{location}: {type(error).__name__}: {str(error)[:200]}")
+    return error_for(
+        None,
+        "",
+        None,
+        location=location,
+        writes=writes,
+        message=f"{type(error).__name__}: {str(error)[:200]}",
     )
 
 
 # By name, so that botocore need not be imported to read this; the order matters: a connect timeout
 # is a connection that was not made.
 _TLS = frozenset({"SSLError", "ClientSSLError"})
-_BROKEN: tuple[tuple[Broken, frozenset[str]], ...] = (
+_BROKEN: tuple[tuple[ConnectionFailure, frozenset[str]], ...] = (
     (
-        Broken.CONNECT,
+        ConnectionFailure.CONNECT,
         frozenset(
             {
                 "EndpointConnectionError",
@@ -192,9 +205,9 @@ _BROKEN: tuple[tuple[Broken, frozenset[str]], ...] = (
             }
         ),
     ),
-    (Broken.TIMEOUT, frozenset({"ReadTimeoutError", "ServerTimeoutError", "TimeoutError"})),
+    (ConnectionFailure.TIMEOUT, frozenset({"ReadTimeoutError", "ServerTimeoutError", "TimeoutError"})),
     (
-        Broken.CUT,
+        ConnectionFailure.CUT,
         frozenset(
             {
                 "ConnectionError",

@@ -11,10 +11,10 @@ import asyncio
 from collections.abc import Awaitable
 
 from isthmus._values import new_id
-from isthmus.backends.s3.boto_transport import BotoTransport
 from isthmus.backends.s3.errors import ContendedError, NoSuchKeyError, PreconditionError
 from isthmus.backends.s3.keys import MARKER
-from isthmus.backends.s3.requests import Requests
+from isthmus.backends.s3.transport.aioboto3 import BotoTransport
+from isthmus.backends.s3.transport.requests import Requests
 from isthmus.errors import ConnectError, UnavailableError, UnexpectedError, UnsupportedError
 
 _WRITERS = 16
@@ -29,13 +29,13 @@ _puts: dict[tuple[str | None, str], bool] = {}
 _deletes: dict[tuple[str | None, str], bool] = {}
 
 
-class Conditions:
+class ConditionalPutProbe:
     """What conditional requests do at one bucket."""
 
     def __init__(self, requests: Requests) -> None:
         self._requests = requests
         self._where = (requests.config.endpoint_url, requests.config.bucket)
-        self._turn = asyncio.Lock()
+        self._lock = asyncio.Lock()
 
     @property
     def conditional_put(self) -> bool:
@@ -48,14 +48,14 @@ class Conditions:
             await self.probe()
         if not _puts[self._where]:
             raise UnsupportedError(
-                f"{self._requests.place}: this server ignores the conditions of conditional writes,"
+                f"{self._requests.location}: this server ignores the conditions of conditional writes,"
                 " so create, replace, update and if_version= cannot be exact; upsert and delete work",
                 capability="conditional_create",
             )
 
     async def probe(self) -> bool:
         """Return whether conditional puts hold, by a race unless one was run."""
-        async with self._turn:
+        async with self._lock:
             if self._where not in _puts:
                 _puts[self._where] = await self._clear_race()
         return _puts[self._where]
@@ -74,24 +74,24 @@ class Conditions:
     async def require_conditional_delete(self) -> BotoTransport:
         """Return the transport that has it; raise `UnsupportedError` where the server ignores it."""
         await self.require_conditional_put()
-        rare = await self._requests.rare()
-        async with self._turn:
+        boto = await self._requests.boto()
+        async with self._lock:
             if self._where not in _deletes:
-                _deletes[self._where] = await self._delete_held(rare)
+                _deletes[self._where] = await self._delete_held(boto)
         if not _deletes[self._where]:
             raise UnsupportedError(
-                f"{self._requests.place}: this server ignores the condition of a conditional delete",
+                f"{self._requests.location}: this server ignores the condition of a conditional delete",
                 capability="compare_and_set",
             )
-        return rare
+        return boto
 
     async def require_bucket(self) -> None:
         """Raise if the bucket is not there or the keys are unknown, which a HEAD cannot tell."""
-        await self._requests.get(self._requests.config.place + MARKER)
+        await self._requests.get(self._requests.config.key_prefix + MARKER)
 
     def _key(self) -> str:
         # Not a record's name: no reader takes it for one, should it be left behind.
-        return f"{self._requests.config.place}_probe-{new_id()}"
+        return f"{self._requests.config.key_prefix}_probe-{new_id()}"
 
     async def _race(self) -> bool:
         key = self._key()
@@ -129,12 +129,12 @@ class Conditions:
         tags = [tag for tag in ended if isinstance(tag, str)]
         return [] if "" in tags else tags
 
-    async def _delete_held(self, rare: BotoTransport) -> bool:
+    async def _delete_held(self, boto: BotoTransport) -> bool:
         key = self._key()
         try:
             await self._requests.put(key, b"{}")
             try:
-                await self._requests.send(lambda _: rare.delete_if(key, '"0123456789abcdef0123456789abcdef"'))
+                await self._requests.send(lambda _: boto.delete_if(key, '"0123456789abcdef0123456789abcdef"'))
             except PreconditionError:
                 return True
             except (UnexpectedError, NoSuchKeyError):
