@@ -23,9 +23,9 @@ pytestmark = pytest.mark.backend("s3")
 
 async def log_of(backend: S3Backend) -> LogReader:
     """Return the backend's log on this loop."""
-    layout, place = await backend._layout(DEFAULT)
+    layout, prefix = await backend._layout(DEFAULT)
     assert isinstance(layout, LogLayout)
-    return layout._writer(place).log
+    return layout.committer(prefix).log
 
 
 @pytest.mark.asyncio
@@ -228,9 +228,9 @@ async def test_a_checkpoint_that_fails_is_not_tried_at_every_entry(
 
 async def settled(backend: S3Backend) -> None:
     """Wait for the checkpoint that may be under way."""
-    layout, place = await backend._layout(DEFAULT)
+    layout, prefix = await backend._layout(DEFAULT)
     assert isinstance(layout, LogLayout)
-    task = layout._writer(place)._checkpointer._task
+    task = layout.committer(prefix).checkpointer._task
     if task is not None:
         await asyncio.wait([task])
 

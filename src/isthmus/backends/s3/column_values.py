@@ -1,7 +1,7 @@
-"""The tests by which leaves are judged here, on what is found in one record: a cell.
+"""Tests of leaves on the values at one path of a record, as columns hold them.
 
-A cell is what `found` yields (semantics §3): the value itself if it is one scalar, None if nothing
-is found, a tuple in every other case. An id is its own cell.
+A column value holds all values that the path leads to (meaning §3): the value itself if it is one
+scalar, None if there is none, a tuple in every other case. An id is its own column value.
 """
 
 from __future__ import annotations
@@ -33,28 +33,28 @@ SCALARS = frozenset({bool, int, float, str})
 
 
 def compile_value_test(leaf: Leaf) -> ValueTest:
-    """Return the test of a cell."""
+    """Return the test of a leaf on a column value."""
     if isinstance(leaf, Exists):
-        return lambda cell: cell is not None
+        return lambda value: value is not None
     one = _compile_scalar_test(leaf)
 
-    def test(cell: ColumnValue) -> bool:
-        if type(cell) is tuple:
-            return any(map(one, cell))
-        return cell is not None and one(cell)
+    def test(value: ColumnValue) -> bool:
+        if type(value) is tuple:
+            return any(map(one, value))
+        return value is not None and one(value)
 
     return test
 
 
 def _compile_scalar_test(leaf: Leaf) -> ValueTest:
-    """Return the test that one value found must pass; values compare within their type only."""
+    """Return the test of a leaf on one value; values compare within their type only."""
     match leaf:
         case Equal(_, dict(operand)):
             return lambda value: same(value, operand)
         case Equal(_, operand):
             return _compile_equal(operand)
         case In(_, operands):
-            # A set takes 1, 1.0 and True for one.
+            # In a set, 1, 1.0 and True are equal.
             wanted = {(kind_of(operand), operand) for operand in operands}
             return lambda value: type(value) in SCALARS and (kind_of(value), value) in wanted
         case Ordered(_, order, operand):
@@ -73,7 +73,7 @@ def _compile_equal(operand: Any) -> ValueTest:
 
 
 def comparable_types(operand: Any) -> tuple[type, ...]:
-    """Return the types of the values that compare with a scalar."""
+    """Return the types of the values that are comparable with a scalar."""
     return (bool,) if isinstance(operand, bool) else (str,) if isinstance(operand, str) else (int, float)
 
 

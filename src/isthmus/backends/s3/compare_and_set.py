@@ -1,41 +1,75 @@
-"""What a write makes of the record that is there, or why it is refused; both layouts ask here."""
+"""What a write makes of the records that are there, for both layouts."""
 
 from __future__ import annotations
 
-import orjson
+from collections.abc import Mapping
 
-from isthmus._core.executor import Mutation, WriteKind
+from isthmus._core.apply import merge_documents
+from isthmus._core.executor import Mutation
 from isthmus._record import Record
-from isthmus._values import decode, format_datetime
-from isthmus.backends.s3.envelope import RecordRow, new_token
-from isthmus.errors import ConflictError, NotFoundError
+from isthmus._values import format_datetime
+from isthmus.backends.s3.envelope import Effect, RecordRow, new_token, record_of
+from isthmus.backends.s3.layout import MAX_RECORD_BYTES
+from isthmus.errors import InvalidRecordError
 
 
-def rewritten(
-    kind: WriteKind, mutation: Mutation, current: Record | None, data: bytes, metadata: bytes, stamp: str
-) -> RecordRow:
-    """Return the row that a replace, update or upsert makes of the current record; raises its refusal."""
-    if current is None and kind is not WriteKind.UPSERT:
-        raise NotFoundError(f"no record has the id {mutation.id!r}", record_id=mutation.id)
-    judge_version(mutation, current)
-    if current is None:
-        return RecordRow(mutation.id, new_token(), stamp, stamp, metadata, data)
-    if kind is WriteKind.UPDATE:
-        data = orjson.dumps({**current.data, **decode(data)})
-        metadata = orjson.dumps({**current.metadata, **decode(metadata)})
-    assert current.created_at is not None
-    return RecordRow(mutation.id, new_token(), format_datetime(current.created_at), stamp, metadata, data)
+class RowChanges:
+    """The records that a write touches, as `isthmus._core.apply` reads and changes them.
+
+    Nothing is sent: `effects` holds the rows to store, in order. `now` is the time of the write.
+    """
+
+    def __init__(self, records: Mapping[str, Record], now: str) -> None:
+        self.effects: list[Effect] = []
+        self._records: dict[str, Record | None] = {**records}
+        self._now = now
+
+    def version(self, id: str) -> str | None:
+        """Return the version of a record; None if there is none."""
+        record = self._records.get(id)
+        return None if record is None else record.version
+
+    def put(self, id: str, data: bytes, metadata: bytes) -> str:
+        """Write a whole record and return its new version.
+
+        Raises `InvalidRecordError` if data and metadata together exceed `MAX_RECORD_BYTES`.
+        """
+        size = len(data) + len(metadata)
+        if size > MAX_RECORD_BYTES:
+            raise InvalidRecordError(
+                f"data: the encoded record has {size} bytes, at most {MAX_RECORD_BYTES} are stored",
+                path="data",
+                record_id=id,
+            )
+        old = self._records.get(id)
+        created = self._now
+        if old is not None and old.created_at is not None:
+            created = format_datetime(old.created_at)
+        row = RecordRow(id, self.new_version(), created, self._now, metadata, data)
+        self._records[id] = record_of(row)
+        self.effects.append((id, row))
+        return row.version
+
+    def merge(self, id: str, data: bytes, metadata: bytes) -> str:
+        """Merge top-level keys into the record and return its new version; raises as `put` does."""
+        old = self._records[id]
+        assert old is not None
+        return self.put(id, *merge_documents(old.data, old.metadata, data, metadata))
+
+    def delete(self, id: str) -> None:
+        """Delete a record."""
+        self._records[id] = None
+        self.effects.append((id, None))
+
+    def new_version(self) -> str:
+        """Return a version that no other write has."""
+        return new_token()
 
 
-def judge_version(mutation: Mutation, current: Record | None) -> None:
-    """Raise the refusal of a compare-and-set: `ConflictError`, or what a missing record means."""
-    if mutation.if_version is None or (current is not None and current.version == mutation.if_version):
-        return
-    if current is None:
-        raise gone(mutation)
-    raise ConflictError(f"{mutation.id!r} is no longer at the version that was read", record_id=mutation.id)
+def encode_once(mutation: Mutation) -> int:
+    """Encode a mutation for all attempts to write it and return its size in bytes.
 
-
-def gone(mutation: Mutation) -> ConflictError:
-    """Return what a compare-and-set says of a record that somebody deleted."""
-    return ConflictError(f"{mutation.id!r} is not there any more", record_id=mutation.id)
+    Raises `InvalidRecordError`.
+    """
+    mutation.raw, mutation.raw_metadata = mutation.encoded(), mutation.encoded_metadata()
+    return len(mutation.raw) + len(mutation.raw_metadata)

@@ -1,7 +1,7 @@
-"""What a predicate says of record ids: judged exactly, and the span of ids that can match.
+"""Evaluates predicates on record ids, and finds the range of ids that can match.
 
-Keys come in the order of ids, so a leaf on `_id` is what S3 can search by: a listing begins and
-ends there, and what is not wanted is never got.
+Keys sort as ids do, so leaves on `_id` are what S3 can search by: a listing is limited to their
+range, and objects outside it are not read.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ IdTest: TypeAlias = Callable[[str], bool]
 
 
 def is_id_leaf(leaf: Leaf) -> bool:
-    """Return whether the id alone decides the leaf, so that it is exact here."""
+    """Return whether the id alone decides the leaf."""
     return leaf.path.root is Root.ID and isinstance(
         leaf, Equal | Ordered | Between | In | StartsWith | EndsWith | Contains
     )
 
 
 def is_id_predicate(predicate: Predicate) -> bool:
-    """Return whether ids alone decide the predicate."""
+    """Return whether the id alone decides the predicate."""
     match predicate:
         case And(terms) | Or(terms):
             return all(map(is_id_predicate, terms))
@@ -49,9 +49,9 @@ def is_id_predicate(predicate: Predicate) -> bool:
 
 
 def compile_id_test(predicate: Predicate) -> IdTest:
-    """Return the test of ids that no match fails: leaves about anything else pass.
+    """Return a test of ids that every match passes: leaves about anything else are taken as true.
 
-    Below a `Not` stand leaves about ids alone: the core pushes nothing there that is not exact.
+    Below a `Not` there are only leaves about ids, since the core pushes only exact ones there.
     """
     match predicate:
         case And(terms):
@@ -70,7 +70,7 @@ def compile_id_test(predicate: Predicate) -> IdTest:
 
 
 class IdRange(NamedTuple):
-    """Where matches can be: from `low` up to `high`, both inclusive, or among a few ids alone."""
+    """From `low` to `high`, both inclusive; `only`, if it is not None, lists all ids that can match."""
 
     low: str = ""
     high: str | None = None
@@ -78,19 +78,19 @@ class IdRange(NamedTuple):
 
 
 def id_range(predicate: Predicate) -> IdRange:
-    """Return the span in which every match is."""
-    span = IdRange()
+    """Return a range that contains the ids of all matches."""
+    found = IdRange()
     for term in predicate.terms if isinstance(predicate, And) else (predicate,):
         if not isinstance(term, And | Or | Not) and is_id_leaf(term):
-            span = _intersect(span, _leaf_range(term))
-    return span
+            found = _intersect(found, _leaf_range(term))
+    return found
 
 
-def _intersect(left: IdRange, right: IdRange) -> IdRange:
-    highs = [high for high in (left.high, right.high) if high is not None]
-    onlies = [only for only in (left.only, right.only) if only is not None]
+def _intersect(one: IdRange, other: IdRange) -> IdRange:
+    highs = [high for high in (one.high, other.high) if high is not None]
+    onlies = [only for only in (one.only, other.only) if only is not None]
     return IdRange(
-        max(left.low, right.low),
+        max(one.low, other.low),
         min(highs) if highs else None,
         frozenset.intersection(*onlies) if onlies else None,
     )
@@ -115,10 +115,10 @@ def _leaf_range(leaf: Leaf) -> IdRange:
 
 
 def _successor(prefix: str) -> str | None:
-    """Return the least text beyond all that begin so; None if there is none."""
-    for at in range(len(prefix) - 1, -1, -1):
-        following = ord(prefix[at]) + 1
+    """Return the least text that sorts after all texts with the prefix; None if there is none."""
+    for last in range(len(prefix) - 1, -1, -1):
+        following = ord(prefix[last]) + 1
         if following <= 0x10FFFF:
-            # Surrogates are no characters.
-            return prefix[:at] + chr(0xE000 if following == 0xD800 else following)
+            # Surrogates are not characters.
+            return prefix[:last] + chr(0xE000 if following == 0xD800 else following)
     return None

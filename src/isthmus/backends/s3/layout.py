@@ -1,4 +1,4 @@
-"""What a layout does for the backend: records in and out of objects under one place."""
+"""The interface of the two layouts: records in and out of the objects under one prefix."""
 
 from __future__ import annotations
 
@@ -13,43 +13,41 @@ from isthmus._record import Record
 MAX_RECORD_BYTES = 64 * 2**20
 
 OBJECT = Capabilities(
-    durable=True, conditional_create=True, compare_and_set=True, max_record_bytes=MAX_RECORD_BYTES
+    durable=True, conditional_create=True, compare_and_set=True, drop=True, max_record_bytes=MAX_RECORD_BYTES
 )
 LOG = Capabilities(
     durable=True,
     atomic_batch=True,
     conditional_create=True,
     compare_and_set=True,
+    drop=True,
     max_record_bytes=MAX_RECORD_BYTES,
 )
 
-NO_LIMIT = 2**62
-"""More records than there can be."""
 
-
-def end_of(request: PageRequest) -> int:
-    """Return how many matching records are passed at the end of a page."""
-    return request.offset + request.size_up_to(NO_LIMIT)
+def end_of(request: PageRequest) -> int | None:
+    """Return how many matching records precede the end of a page; None if it has no limit."""
+    return None if request.size is None else request.offset + request.size
 
 
 def start_id(request: PageRequest) -> str | None:
-    """Return the id after which a page begins; None at the beginning."""
+    """Return the id after which a page starts; None for the first page."""
     if request.after is None or request.after.position is None:
         return None
     return str(request.after.position[-1])
 
 
 class Layout(Protocol):
-    """Records of one bucket on one loop. A place is a key prefix, empty or ending in a slash."""
+    """Records of one bucket on one loop. A prefix is that of keys, empty or ending in a slash."""
 
     async def read(self, prefix: str, ids: Sequence[str]) -> list[Record | None]:
-        """Return the records of these ids."""
+        """Return the records of these ids in order, None where there is none."""
         ...
 
     async def write(
         self, prefix: str, kind: WriteKind, mutations: Sequence[Mutation], *, atomic: bool
     ) -> list[ItemResult]:
-        """Apply changes, as `Executor.write` says."""
+        """Apply mutations, as `Executor.write` describes."""
         ...
 
     async def page(self, prefix: str, request: PageRequest) -> Page:
@@ -57,9 +55,13 @@ class Layout(Protocol):
         ...
 
     async def count(self, prefix: str, where: Predicate) -> int:
-        """Return how many records match a predicate about ids alone."""
+        """Return how many records match a predicate that the layout evaluates exactly."""
         ...
 
     async def clear(self, prefix: str) -> int:
-        """Delete every record and return how many there were."""
+        """Delete all records and return how many there were."""
+        ...
+
+    async def drop(self, prefix: str) -> None:
+        """Delete all objects of a collection but its marker; foreign objects stay."""
         ...

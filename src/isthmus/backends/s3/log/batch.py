@@ -1,213 +1,166 @@
-"""Batches of the layout `log`, judged against a view: what their entry would do and each caller is told."""
+"""Batches of writes, and the log entry that a group of them becomes."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import repeat
 
-from isthmus._core.apply import not_written
+from isthmus._core.apply import apply_in_order, refuse_batch
 from isthmus._core.executor import ItemResult, Mutation, WriteKind
 from isthmus._core.mutation_batch import MutationBatch, encode_together
 from isthmus._record import Record
-from isthmus.backends.s3.compare_and_set import judge_version, rewritten
+from isthmus.backends.s3.compare_and_set import RowChanges, encode_once
 from isthmus.backends.s3.envelope import RecordRow, format_lines, make_row, new_token, record_of, timestamp
 from isthmus.backends.s3.layout import MAX_RECORD_BYTES
-from isthmus.backends.s3.log.entry import Effect, add_header, entry_body
+from isthmus.backends.s3.log.entry import add_header, entry_body
 from isthmus.backends.s3.log.state import LogState
-from isthmus.errors import AlreadyExistsError, InvalidRecordError, IsthmusError, RecordError
+from isthmus.errors import InvalidRecordError
 
 
 class Batch:
-    """One caller's write, waiting to be part of an entry; None as kind clears."""
+    """One caller's write, waiting to become part of an entry. The kind None deletes all records."""
 
     def __init__(self, kind: WriteKind | None, mutations: Sequence[Mutation], *, atomic: bool) -> None:
         self.kind = kind
         self.mutations = mutations
         self.atomic = atomic
         self.done: asyncio.Future[list[ItemResult]] = asyncio.get_running_loop().create_future()
-        self.together: list[str] | None = None
-        """The data of plain records that are all valid: nothing else of them needs a look."""
-        self._texts: list[tuple[bytes, bytes] | InvalidRecordError] = []
+        self.texts: list[str] | None = None
+        """The JSON of the data, if no record has metadata and all are valid."""
+        self.size = 0
+        """Bytes of data and metadata."""
         if kind is not None and kind is not WriteKind.DELETE:
             plain = mutations.plain if isinstance(mutations, MutationBatch) else None
-            self.together = encode_together(plain, MAX_RECORD_BYTES) if plain else None
-            if self.together is None:
-                self._texts = list(map(_encoded, mutations))
-        self.size = sum(map(len, self.together or ()))
-        self.size += sum(len(text[0]) + len(text[1]) for text in self._texts if isinstance(text, tuple))
+            self.texts = encode_together(plain, MAX_RECORD_BYTES) if plain else None
+            self.size = sum(map(_encode, mutations) if self.texts is None else map(len, self.texts))
 
-    def texts(self, at: int) -> tuple[bytes, bytes]:
-        """Return a change's data and metadata, or raise why it has none."""
-        if self.together is not None:
-            return self.together[at].encode(), b"{}"
-        texts = self._texts[at]
-        if isinstance(texts, InvalidRecordError):
-            raise texts
-        return texts
+    def encoded_mutations(self) -> Sequence[Mutation]:
+        """Return the mutations, encoded once for all attempts."""
+        if self.texts is not None:
+            for mutation, text in zip(self.mutations, self.texts, strict=True):
+                mutation.raw = text.encode()
+        return self.mutations
 
-    def needs_rows(self) -> bool:
-        """Return whether judging it needs more than ids."""
-        if self.kind is WriteKind.DELETE:
-            return any(c.if_version for c in self.mutations)
-        return self.kind in {WriteKind.UPDATE, WriteKind.REPLACE, WriteKind.UPSERT}
+    def ids_to_load(self) -> Iterable[str]:
+        """Return the ids whose rows are needed; of the others it only matters whether they exist."""
+        if self.kind in {WriteKind.UPDATE, WriteKind.REPLACE, WriteKind.UPSERT} or (
+            self.kind is WriteKind.DELETE and any(mutation.if_version for mutation in self.mutations)
+        ):
+            return (mutation.id for mutation in self.mutations)
+        return ()
 
 
-class EntryPlan:
-    """What an entry would do: the effects in order, and each batch's results."""
+def _encode(mutation: Mutation) -> int:
+    try:
+        return encode_once(mutation)
+    except InvalidRecordError:
+        return 0  # its turn to be refused comes when the batch is applied
 
-    def __init__(self) -> None:
+
+class EntryPlan(RowChanges):
+    """An entry that is not written yet, and each batch's results once it is."""
+
+    def __init__(self, state: LogState, records: Mapping[str, Record]) -> None:
+        super().__init__(records, timestamp())
         self.cleared = False
-        self.effects: list[Effect] = []
-        self.ahead: dict[str, RecordRow | None] = {}
         self.results: list[list[ItemResult]] = []
         self.token = new_token()
         """The entry's token; its records' versions are this and a number."""
+        self._state = state
 
-    def version(self) -> str:
+    def version(self, id: str) -> str | None:
+        """Return the version of a record, None if there is none.
+
+        It is empty where the row was not loaded: there only the record's existence matters.
+        """
+        if id in self._records:
+            return super().version(id)
+        return "" if not self.cleared and id in self._state.locations else None
+
+    def new_version(self) -> str:
         """Return a version that no other write has."""
         return f"{self.token}{len(self.effects):x}"
 
     @property
-    def idle(self) -> bool:
+    def empty(self) -> bool:
         """Whether there is nothing to write."""
         return not self.effects and not self.cleared
+
+    def apply(self, batch: Batch) -> None:
+        """Apply a batch after those before it and note its results."""
+        if batch.kind is None:
+            self.results.append([str(self._clear())])
+            return
+        # A single mutation that is refused has no effects to undo.
+        atomic = batch.atomic and len(batch.mutations) > 1
+        count, before = len(self.effects), dict(self._records) if atomic else self._records
+        mutations = batch.encoded_mutations()
+        results = apply_in_order(self, batch.kind, mutations)
+        refused = refuse_batch(mutations, results) if batch.atomic else None
+        if refused is not None:
+            del self.effects[count:]
+            self._records = before
+        self.results.append(results if refused is None else refused)
+
+    def _clear(self) -> int:
+        """Delete all records and return how many there were."""
+        ids = set() if self.cleared else set(self._state.locations)
+        for id, record in self._records.items():
+            (ids.discard if record is None else ids.add)(id)
+        if ids:
+            self.cleared = True
+            self.effects.clear()
+            self._records.clear()
+        return len(ids)
 
     def body(self, seq: int) -> bytes:
         """Return the entry's body."""
         return entry_body(seq, self.token, self.effects, cleared=self.cleared)
 
     async def finish(self) -> None:
-        """Make what only the view needs, while the entry is on its way."""
+        """Compute what only the state needs, while the entry is being sent."""
 
 
 class CreationPlan(EntryPlan):
-    """The plan of one batch of plain records, all new: a third of the work of judging each."""
+    """The entry of one batch of plain records that are all new: a third of the work of applying each."""
 
-    def __init__(self, ids: list[str], texts: list[str]) -> None:
-        super().__init__()
+    def __init__(self, state: LogState, ids: list[str], texts: list[str]) -> None:
+        super().__init__(state, {})
         self.results = [list(ids)]
-        self._ids, self._texts, self._stamp = ids, texts, timestamp()
-        self._versions = [f"{self.token}{prefix:x}" for prefix in range(len(ids))]
+        self._ids, self._texts = ids, texts
+        self._versions = [f"{self.token}{number:x}" for number in range(len(ids))]
 
     @property
-    def idle(self) -> bool:
-        """Return False: such a batch is not empty."""
+    def empty(self) -> bool:
+        """Return False: such a batch has records."""
         return False
 
     def body(self, seq: int) -> bytes:
         """Return the entry's body."""
-        lines = format_lines(self._ids, self._versions, self._stamp, self._texts)
+        lines = format_lines(self._ids, self._versions, self._now, self._texts)
         return add_header(seq, self.token, len(self._ids), lines, cleared=False)
 
     async def finish(self) -> None:
-        """Make the rows."""
-        stamps, data = repeat(self._stamp), map(str.encode, self._texts)
+        """Build the rows."""
+        stamps, data = repeat(self._now), map(str.encode, self._texts)
         rows = map(
             make_row, zip(self._ids, self._versions, stamps, stamps, repeat(b"{}"), data, strict=False)
         )
         self.effects = list(zip(self._ids, rows, strict=True))
 
 
-def plan_entry(group: Sequence[Batch], state: LogState, rows: dict[str, RecordRow]) -> EntryPlan:
-    """Return what batches do one after another to the records of a view."""
-    creation = _creation(group[0], state) if len(group) == 1 else None
-    if creation is not None:
-        return creation
-    plan = EntryPlan()
-    stamp = timestamp()
+def plan_entry(group: Sequence[Batch], state: LogState, rows: Mapping[str, RecordRow]) -> EntryPlan:
+    """Return the entry that applies batches one after another to the records of a state.
+
+    `rows` holds the rows of `Batch.ids_to_load`, as far as there are any.
+    """
+    [first, *others] = group
+    if first.kind is WriteKind.CREATE and first.texts is not None and not others:
+        ids = MutationBatch.of(first.mutations).ids
+        if len(set(ids)) == len(ids) and state.locations.keys().isdisjoint(ids):
+            return CreationPlan(state, ids, first.texts)
+    plan = EntryPlan(state, {id: record_of(row) for id, row in rows.items()})
     for batch in group:
-        if batch.kind is None:
-            plan.results.append([str(_clear(plan, state))])
-            continue
-        # A single change that fails has no effects to undo.
-        undo = (len(plan.effects), dict(plan.ahead) if batch.atomic and len(batch.mutations) > 1 else None)
-        results = [_apply(batch, at, plan, state, rows, stamp) for at in range(len(batch.mutations))]
-        if batch.atomic and any(isinstance(result, IsthmusError) for result in results):
-            results = [
-                result if isinstance(result, IsthmusError) else not_written(mutation)
-                for result, mutation in zip(results, batch.mutations, strict=True)
-            ]
-            del plan.effects[undo[0] :]
-            plan.ahead = plan.ahead if undo[1] is None else undo[1]
-        plan.results.append(results)
+        plan.apply(batch)
     return plan
-
-
-def _creation(batch: Batch, state: LogState) -> CreationPlan | None:
-    if batch.kind is not WriteKind.CREATE or batch.together is None:
-        return None
-    ids = MutationBatch.of(batch.mutations).ids
-    new = len(set(ids)) == len(ids) and state.locations.keys().isdisjoint(ids)
-    return CreationPlan(ids, batch.together) if new else None
-
-
-def _clear(plan: EntryPlan, state: LogState) -> int:
-    there = sum(1 for id in state.locations if not plan.cleared and id not in plan.ahead)
-    there += sum(1 for row in plan.ahead.values() if row is not None)
-    if there:
-        plan.cleared = True
-        plan.effects.clear()
-        plan.ahead.clear()
-    return there
-
-
-def _apply(
-    batch: Batch, at: int, plan: EntryPlan, state: LogState, rows: dict[str, RecordRow], stamp: str
-) -> ItemResult:
-    mutation = batch.mutations[at]
-    id = mutation.id
-    exists = plan.ahead[id] is not None if id in plan.ahead else not plan.cleared and id in state.locations
-    row = plan.ahead[id] if id in plan.ahead else rows.get(id) if exists else None
-    try:
-        match batch.kind:
-            case WriteKind.DELETE:
-                judge_version(mutation, _versioned(row) if mutation.if_version else None)
-                if exists:
-                    _note(plan, id, None)
-                return exists
-            case WriteKind.CREATE:
-                data, metadata = batch.texts(at)
-                if exists:
-                    raise AlreadyExistsError(f"a record with the id {id!r} is there already")
-                _note(plan, id, RecordRow(id, plan.version(), stamp, stamp, metadata, data))
-                return id
-            case WriteKind.REPLACE | WriteKind.UPDATE | WriteKind.UPSERT:
-                data, metadata = batch.texts(at)
-                current = None if row is None else record_of(row)
-                made = rewritten(batch.kind, mutation, current, data, metadata, stamp)
-                if len(made.data) + len(made.metadata) > MAX_RECORD_BYTES:
-                    raise _too_large(mutation, len(made.data) + len(made.metadata))
-                _note(plan, id, made)
-                return made.version
-            case _:
-                raise AssertionError(batch.kind)
-    except RecordError as error:
-        error.record_id = id
-        return error
-
-
-def _note(plan: EntryPlan, id: str, row: RecordRow | None) -> None:
-    plan.ahead[id] = row
-    plan.effects.append((id, row))
-
-
-def _versioned(row: RecordRow | None) -> Record | None:
-    return None if row is None else record_of(row)
-
-
-def _encoded(mutation: Mutation) -> tuple[bytes, bytes] | InvalidRecordError:
-    try:
-        data, metadata = mutation.encoded(), mutation.encoded_metadata()
-    except InvalidRecordError as error:
-        return error
-    size = len(data) + len(metadata)
-    return _too_large(mutation, size) if size > MAX_RECORD_BYTES else (data, metadata)
-
-
-def _too_large(mutation: Mutation, size: int) -> InvalidRecordError:
-    return InvalidRecordError(
-        f"data: the encoded record has {size} bytes, at most {MAX_RECORD_BYTES} are stored",
-        path="data",
-        record_id=mutation.id,
-    )

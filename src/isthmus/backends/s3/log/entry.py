@@ -14,11 +14,11 @@ import re
 import zlib
 from collections.abc import Sequence
 from itertools import repeat
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import orjson
 
-from isthmus.backends.s3.envelope import RecordRow, make_row, parse_row
+from isthmus.backends.s3.envelope import Effect, RecordRow, make_row, parse_row
 from isthmus.errors import UnexpectedError
 
 LOG, CHECKPOINTS, PARTS = "_log/", "_ckpt/", "_parts/"
@@ -26,10 +26,6 @@ _FORMAT = 1
 _entry_name = re.compile(r"(\d{20})\.ndjson").fullmatch
 _manifest_name = re.compile(r"(\d{20})\.json").fullmatch
 _part_name = re.compile(r"(\d{20})-[0-9a-f]+-\d+\.ndjson").fullmatch
-
-
-# What one change does to the view: the id, and the record's new row or None for its end.
-Effect: TypeAlias = tuple[str, RecordRow | None]
 
 
 class Entry(NamedTuple):

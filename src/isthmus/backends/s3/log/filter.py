@@ -1,4 +1,4 @@
-"""Which records of a log's view match: judged on columns of the values found at each path.
+"""Evaluates predicates on columns: the values of a log's records at each path.
 
 All leaves are exact here but those on whole lists.
 """
@@ -34,27 +34,30 @@ from isthmus.backends.s3.column_values import SCALARS, ColumnValue, comparable_t
 from isthmus.backends.s3.envelope import RecordRow
 
 _PLAIN = SCALARS | {type(None)}
-# So few that the collector is never called: what a part is decoded to is gone before the next.
+# So few that the garbage collector does not run: the decoded rows are freed before the next ones.
 _CHUNK = 100
 _EXACT = (Equal, In, Ordered, Between, Like, Regex, StartsWith, EndsWith, Contains, Exists)
 
 
 def is_exact(leaf: Leaf) -> bool:
-    """Return whether the leaf is exact on cells."""
+    """Return whether column values decide the leaf exactly."""
     return leaf.path.root is not Root.SCORE and isinstance(leaf, _EXACT)
 
 
 def paths_of(predicate: Predicate) -> list[Path]:
-    """Return the paths whose cells the predicate asks for, but the id's."""
+    """Return the paths of which the predicate needs columns; the id needs none."""
     return list(dict.fromkeys(leaf.path for leaf in leaves(predicate) if leaf.path.root is not Root.ID))
 
 
 def build_columns(rows: Sequence[RecordRow], paths: Sequence[Path]) -> dict[Path, list[ColumnValue]]:
-    """Return the cells of rows by path. Raises ValueError if a row is not JSON."""
+    """Return the values of rows by path, in the order of the rows.
+
+    Raises ValueError if a row is not JSON.
+    """
     columns: dict[Path, list[ColumnValue]] = {path: [] for path in paths}
     roots = {path.root for path in paths}
-    for at in range(0, len(rows), _CHUNK):
-        part = rows[at : at + _CHUNK]
+    for start in range(0, len(rows), _CHUNK):
+        part = rows[start : start + _CHUNK]
         data = [orjson.loads(row.data) for row in part] if Root.DATA in roots else []
         metadata = [orjson.loads(row.metadata) for row in part] if Root.METADATA in roots else []
         for path, column in columns.items():
@@ -101,36 +104,36 @@ def select_positions(
     predicate: Predicate,
     ids: Sequence[str],
     columns: Mapping[Path, Sequence[ColumnValue]],
-    among: Sequence[int],
+    candidates: Sequence[int],
 ) -> Sequence[int]:
-    """Return those of the positions `among` whose records match, in order."""
+    """Return those of the candidate positions in `ids` and `columns` whose records match, in order."""
     match predicate:
         case And(terms):
             for term in terms:
-                among = select_positions(term, ids, columns, among)
-            return among
+                candidates = select_positions(term, ids, columns, candidates)
+            return candidates
         case Or(terms):
             either: set[int] = set()
             for term in terms:
-                either.update(select_positions(term, ids, columns, among))
-            return [at for at in among if at in either]
+                either.update(select_positions(term, ids, columns, candidates))
+            return [position for position in candidates if position in either]
         case Not(term):
-            matches = set(select_positions(term, ids, columns, among))
-            return [at for at in among if at not in matches]
+            matches = set(select_positions(term, ids, columns, candidates))
+            return [position for position in candidates if position not in matches]
         case leaf:
             column = ids if leaf.path.root is Root.ID else columns[leaf.path]
-            return _select_by_leaf(leaf, column, among)
+            return _select_by_leaf(leaf, column, candidates)
 
 
-def _select_by_leaf(leaf: Leaf, column: Sequence[ColumnValue], among: Sequence[int]) -> list[int]:
+def _select_by_leaf(leaf: Leaf, column: Sequence[ColumnValue], candidates: Sequence[int]) -> list[int]:
     test = compile_value_test(leaf)
-    if len(among) == len(column):  # all of them: without looking each one up
-        if isinstance(leaf, Equal) and type(leaf.value) in SCALARS:  # most cells are judged without a call
-            wanted, kinds = leaf.value, comparable_types(leaf.value)
+    if len(candidates) == len(column):  # all of them: without looking each one up
+        if isinstance(leaf, Equal) and type(leaf.value) in SCALARS:  # most values need no call
+            wanted, types = leaf.value, comparable_types(leaf.value)
             return [
-                at
-                for at, cell in enumerate(column)
-                if (cell == wanted and type(cell) in kinds) or (type(cell) is tuple and test(cell))
+                position
+                for position, value in enumerate(column)
+                if (value == wanted and type(value) in types) or (type(value) is tuple and test(value))
             ]
-        return [at for at, cell in enumerate(column) if test(cell)]
-    return [at for at in among if test(column[at])]
+        return [position for position, value in enumerate(column) if test(value)]
+    return [position for position in candidates if test(column[position])]

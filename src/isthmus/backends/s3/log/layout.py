@@ -1,62 +1,51 @@
-"""Layout `log`: batches as entries of one ordered log, with a view of it in memory.
-
-Every write of a loop goes through one committer: what waits while an entry is on its way becomes
-the next entry. Conditions are judged against the view; the entry's own condition (its number is
-free) proves that the view was current.
-"""
+"""Layout `log`: batches as entries of one ordered log, with its state in memory."""
 
 from __future__ import annotations
 
-import asyncio
+import bisect
 from collections.abc import Sequence
 
 from isthmus._core.executor import MORE, After, ItemResult, Mutation, Page, PageRequest, WriteKind
 from isthmus._query.ast import TRUE, Predicate
 from isthmus._record import Record
 from isthmus.backends.s3.config import Log as LogConfig
-from isthmus.backends.s3.envelope import RecordRow, record_of, records_of
-from isthmus.backends.s3.errors import PreconditionError
-from isthmus.backends.s3.layout import NO_LIMIT, end_of, start_id
-from isthmus.backends.s3.log.batch import Batch, EntryPlan, plan_entry
-from isthmus.backends.s3.log.checkpoint import Checkpointer
-from isthmus.backends.s3.log.entry import Entry, entry_key, entry_token
-from isthmus.backends.s3.log.reader import LogReader, MovedError, is_stale, read_clocks
-from isthmus.backends.s3.log.search import matching_rows
+from isthmus.backends.s3.envelope import RecordRow, RowRecord, record_of
+from isthmus.backends.s3.id_filter import IdRange, id_range
+from isthmus.backends.s3.layout import end_of, start_id
+from isthmus.backends.s3.log.batch import Batch
+from isthmus.backends.s3.log.checkpoint import drop_log
+from isthmus.backends.s3.log.filter import build_columns, paths_of, select_positions
+from isthmus.backends.s3.log.reader import LogReader
 from isthmus.backends.s3.log.state import LogState
+from isthmus.backends.s3.log.write import Committer
 from isthmus.backends.s3.transport.conditional_put_probe import ConditionalPutProbe
 from isthmus.backends.s3.transport.requests import Requests
-from isthmus.errors import (
-    Applied,
-    IsthmusError,
-    UnavailableError,
-    UnexpectedError,
-)
+from isthmus.errors import UnexpectedError
 
-_ATTEMPTS = 60
-_GROUP = 1000
-_GROUP_BYTES = 16 * 2**20
+_CHUNK = 1000
 
 
 class LogLayout:
-    """Reads from views, writes through a committer; one for each place and loop."""
+    """Reads from the states of logs and writes through their committers."""
 
     def __init__(self, requests: Requests, probe: ConditionalPutProbe, config: LogConfig) -> None:
         self._requests = requests
         self._probe = probe
         self._config = config
-        self._writers: dict[str, Committer] = {}
+        self._committers: dict[str, Committer] = {}
         requests.closing.append(self)
 
-    def _writer(self, prefix: str) -> Committer:
-        writer = self._writers.get(prefix)
-        if writer is None:
+    def committer(self, prefix: str) -> Committer:
+        """Return the committer of the log under a prefix."""
+        committer = self._committers.get(prefix)
+        if committer is None:
             log = LogReader(self._requests, prefix, self._config)
-            writer = self._writers[prefix] = Committer(log)
-        return writer
+            committer = self._committers[prefix] = Committer(log)
+        return committer
 
     async def read(self, prefix: str, ids: Sequence[str]) -> list[Record | None]:
-        """Return records from the view."""
-        log = self._writer(prefix).log
+        """Return records by id, after one look at the log."""
+        log = self.committer(prefix).log
 
         async def work(state: LogState) -> list[Record | None]:
             rows = await log.rows(state, ids)
@@ -65,180 +54,124 @@ class LogLayout:
         return await log.run(work)
 
     async def page(self, prefix: str, request: PageRequest) -> Page:
-        """Return a page by id; pages of streams come by id as well."""
-        log = self._writer(prefix).log
-        after = start_id(request)
-        wanted = end_of(request) + 1
+        """Return a page by id; pages in any order come by id as well."""
+        log = self.committer(prefix).log
+        after, end = start_id(request), end_of(request)
 
         async def work(state: LogState) -> Page:
-            rows = await matching_rows(log, state, request.where, after, wanted)
-            records = records_of(rows[request.offset : wanted - 1])
-            if len(rows) < wanted:
-                return Page(records, None)
-            return Page(records, MORE if request.order is not None else After((records[-1].id,)))
+            rows = await find_rows(log, state, request.where, after, None if end is None else end + 1)
+            records = RowRecord.wrap(rows[request.offset : end])
+            if end is None or len(rows) <= end:
+                return Page([*records], None)
+            return Page([*records], MORE if request.order is not None else After((records[-1].id,)))
 
         return await log.run(work)
 
     async def count(self, prefix: str, where: Predicate) -> int:
         """Return how many records match."""
-        log = self._writer(prefix).log
+        log = self.committer(prefix).log
 
         async def work(state: LogState) -> int:
-            if where == TRUE:
-                return len(state.locations)
-            return len(await matching_rows(log, state, where, None, NO_LIMIT))
+            return (
+                len(state.locations) if where == TRUE else len(await find_rows(log, state, where, None, None))
+            )
 
         return await log.run(work)
 
     async def write(
         self, prefix: str, kind: WriteKind, mutations: Sequence[Mutation], *, atomic: bool
     ) -> list[ItemResult]:
-        """Apply changes in one entry."""
+        """Apply mutations in one entry."""
         await self._probe.require_conditional_put()
-        return await self._writer(prefix).write(Batch(kind, mutations, atomic=atomic))
+        return await self.committer(prefix).write(Batch(kind, mutations, atomic=atomic))
 
     async def clear(self, prefix: str) -> int:
-        """Write the entry that ends all records and return how many there were."""
+        """Write an entry that deletes all records and return how many there were."""
         await self._probe.require_conditional_put()
-        [removed] = await self._writer(prefix).write(Batch(None, (), atomic=True))
+        [removed] = await self.committer(prefix).write(Batch(None, (), atomic=True))
         return int(str(removed))
 
+    async def drop(self, prefix: str) -> None:
+        """Delete all records, then the log's objects; see `drop_log` for what has to stay."""
+        committer = self.committer(prefix)
+        if (await committer.log.current()).seq:
+            await self.clear(prefix)
+            await committer.checkpointer.close()
+            await drop_log(committer.log)
+
     async def close(self) -> None:
-        """Wait for entries on their way; stop checkpoints."""
-        for writer in self._writers.values():
-            await writer.close()
+        """Wait for entries that are being sent; stop checkpoints."""
+        for committer in self._committers.values():
+            await committer.close()
 
     def discard(self) -> None:
         """Do nothing: the tasks died with their loop."""
 
-    def healthy(self) -> bool:
-        """Return True."""
-        return True
+
+# Searches: by columns of values while every row is in memory, else by rows, some at a time.
 
 
-class Committer:
-    """The committer of one log."""
+async def find_rows(
+    log: LogReader, state: LogState, where: Predicate, after: str | None, limit: int | None
+) -> list[RecordRow]:
+    """Return up to `limit` matching rows (None: all) with ids beyond `after`, by id.
 
-    def __init__(self, log: LogReader) -> None:
-        self.log = log
-        self._queue: list[Batch] = []
-        self._task: asyncio.Task[None] | None = None
-        self._checkpointer = Checkpointer(log)
-
-    async def write(self, batch: Batch) -> list[ItemResult]:
-        """Queue a batch and return its results; a caller that is cancelled does not undo it."""
-        self._queue.append(batch)
-        if self._task is None:
-            self._task = asyncio.ensure_future(self._commit_all())
-        return await asyncio.shield(batch.done)
-
-    async def _commit_all(self) -> None:
-        try:
-            while self._queue:
-                group = self._group()
-                try:
-                    await self._commit(group)
-                except Exception as error:  # each caller gets it; none is left waiting
-                    for batch in group:
-                        if not batch.done.done():
-                            batch.done.set_exception(_copy_error(error))
-                            batch.done.exception()  # seen, even if its caller has gone
-        finally:
-            self._task = None
-
-    def _group(self) -> list[Batch]:
-        """Take what becomes one entry off the queue: any number of small batches, or one large one."""
-        size, count = 0, 0
-        for batch in self._queue[:_GROUP]:
-            size += batch.size
-            if count and size > _GROUP_BYTES:
-                break
-            count += 1
-        group, self._queue = self._queue[:count], self._queue[count:]
-        return group
-
-    async def _commit(self, group: Sequence[Batch]) -> None:
-        for attempt in range(_ATTEMPTS):
-            state = await self.log.load()
-            try:
-                rows = await self._rows(state, group)
-            except MovedError:
-                await self.log.catch_up()
-                continue
-            seq = state.seq
-            plan = plan_entry(group, state, rows)
-            if plan.idle:
-                # Nothing to write, so nothing proves the view current but another look.
-                state = await self.log.current()
-                if state.seq != seq:
-                    continue
-            elif not await self._put_entry(state, plan):
-                await self._back_off(attempt)
-                continue
-            for batch, results in zip(group, plan.results, strict=True):
-                if not batch.done.done():
-                    batch.done.set_result(results)
-            self._checkpointer.start_if_due()
-            return
-        raise UnavailableError(f"{self.log.prefix}: {_ATTEMPTS} attempts met another writer's entry")
-
-    async def _back_off(self, attempt: int) -> None:
-        """Take in the entry that was first, and step back a little from a crowd."""
-        await self.log.catch_up()
-        if attempt > 2:
-            await self.log.requests.pause(min(attempt, 6) - 5)
-
-    async def _rows(self, state: LogState, group: Sequence[Batch]) -> dict[str, RecordRow]:
-        ids = dict.fromkeys(
-            mutation.id for batch in group if batch.needs_rows() for mutation in batch.mutations
-        )
-        return await self.log.rows(state, ids) if ids else {}
-
-    async def _put_entry(self, state: LogState, plan: EntryPlan) -> bool:
-        """Write the entry as the next one; False if another writer was first."""
-        seq, mark = state.seq + 1, plan.token
-        if is_stale(state, self.log.config):
-            before = state.seq
-            if (await self.log.catch_up()).seq != before:
-                return False
-        begun = read_clocks()
-        key = entry_key(self.log.prefix, seq)
-        put = self.log.requests.put_if(key, plan.body(seq), lambda found: entry_token(found) == mark)
-        try:
-            await asyncio.gather(put, plan.finish())
-        except PreconditionError:
-            return False
-        if is_stale(state, self.log.config) and not await self._part_of_log(seq, mark, key):
-            return False
-        self.log.apply(state, Entry(seq, mark, plan.cleared, plan.effects))
-        state.confirmed = max(state.confirmed, begun)
-        return True
-
-    async def _part_of_log(self, seq: int, mark: str, key: str) -> bool:
-        counts = await self.log.is_part_of_log(seq, mark)
-        if counts is None:
-            raise UnexpectedError(
-                f"{key}: written so late that it may not be part of the log", applied=Applied.MAYBE
-            )
-        if not counts:
-            await self.log.requests.delete_many([key])
-        return counts
-
-    async def close(self) -> None:
-        """Wait for the queue, stop the checkpoint, end the looks at the log."""
-        if self._task is not None:
-            await asyncio.wait([self._task])
-        await self._checkpointer.close()
-        looking = list(self.log.tasks())
-        for task in looking:
-            task.cancel()
-        if looking:
-            await asyncio.wait(looking)
+    Raises `MovedError` if an object is gone that must be read again.
+    """
+    ids_wanted = id_range(where)
+    if ids_wanted.only is not None:
+        ids = sorted(id for id in ids_wanted.only if id in state.locations and (after is None or id > after))
+        return (await _filter_rows(log, state, where, ids))[:limit]
+    found: list[RecordRow] = []
+    size = _CHUNK
+    while limit is None or len(found) < limit:
+        ids = state.ids()  # writes may have changed them since the last chunk
+        begin, end = _bounds(ids, ids_wanted, after)
+        # Rows that must be read again are few at a time, for they take memory beyond the bound.
+        missing = _CHUNK * 8 if limit is None else min(limit - len(found), _CHUNK * 8)
+        count = max(size, missing) if state.complete else _CHUNK
+        chunk = ids[begin : min(end, begin + count)]
+        if not chunk:
+            break
+        if where == TRUE and limit is not None:
+            chunk = chunk[: limit - len(found)]
+        found += await _find_in_chunk(log, state, where, chunk, begin)
+        after = chunk[-1]
+        size *= 4
+    return found[:limit]
 
 
-def _copy_error(error: Exception) -> Exception:
-    """Return an error for one of several callers, so that tracebacks do not grow together."""
-    if isinstance(error, IsthmusError):
-        made, (cls, message, state) = error.__reduce__()
-        return made(cls, message, state)  # type: ignore[no-any-return]
-    return error
+def _bounds(ids: Sequence[str], wanted: IdRange, after: str | None) -> tuple[int, int]:
+    begin = bisect.bisect_left(ids, wanted.low) if wanted.low else 0
+    if after is not None:
+        begin = max(begin, bisect.bisect_right(ids, after))
+    return begin, len(ids) if wanted.high is None else bisect.bisect_right(ids, wanted.high)
+
+
+async def _find_in_chunk(
+    log: LogReader, state: LogState, where: Predicate, chunk: Sequence[str], begin: int
+) -> list[RecordRow]:
+    """Return the matching rows of ids that begin at an index of `state.ids()`."""
+    try:
+        columns = None if where == TRUE else state.columns(paths_of(where))
+        if columns is None:
+            return await _filter_rows(log, state, where, chunk)
+        end = begin + len(chunk)
+        part = {path: column[begin:end] for path, column in columns.items()}
+        positions = select_positions(where, chunk, part, range(len(chunk)))
+    except ValueError as error:
+        raise UnexpectedError(f"{log.prefix}: a record of the log is damaged ({error})") from None
+    return [state.row(chunk[position]) for position in positions]
+
+
+async def _filter_rows(
+    log: LogReader, state: LogState, where: Predicate, ids: Sequence[str]
+) -> list[RecordRow]:
+    """Return the matching rows of ids without the state's columns."""
+    held = await log.rows(state, ids)
+    rows = [held[id] for id in ids if id in held]
+    if where == TRUE or not rows:
+        return rows
+    columns = build_columns(rows, paths_of(where))
+    positions = select_positions(where, [row.id for row in rows], columns, range(len(rows)))
+    return [rows[position] for position in positions]

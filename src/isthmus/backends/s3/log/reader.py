@@ -1,16 +1,17 @@
-"""One log on one loop: its view kept up to date, its writes committed in groups.
+"""The reader of one log: loads its state and keeps that up to date.
 
-All handles of a loop share it, so concurrent writes become one entry. A read first asks for the
-entry after the last known one; that it is not there proves the view current. This holds as long
-as entries that a checkpoint replaced are kept: a view that was not confirmed for half the grace
-period looks for a newer checkpoint first.
+All handles of a loop share it. A read first gets the entry after the last known one; that it does
+not exist proves that the state is current. This holds as long as the entries that a checkpoint
+replaced are kept, so a state that was not confirmed for half the grace period looks for a newer
+checkpoint first.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from itertools import takewhile
 from typing import TypeVar
 
 from isthmus.backends.s3.config import Log as LogConfig
@@ -43,11 +44,11 @@ _RELOADS = 5
 
 
 class MovedError(Exception):
-    """Objects that the view relied on were removed: load it anew; never leaves the backend."""
+    """Objects that the state refers to were removed: it has to be loaded again. Never leaves the backend."""
 
 
 class LogReader:
-    """The entries under one place, and the view that they make."""
+    """The entries under one prefix, and the state that they add up to."""
 
     def __init__(self, requests: Requests, prefix: str, config: LogConfig) -> None:
         self.requests = requests
@@ -60,21 +61,22 @@ class LogReader:
     # Reading
 
     async def current(self) -> LogState:
-        """Return the view with every write that was acknowledged before this call.
+        """Return the state with every write that was acknowledged before this call.
 
-        Callers at the same time share one look at the log, but never one that began before them.
+        Costs one GET if nobody wrote. Concurrent callers share one look at the log, but never one
+        that began before their call.
         """
         if self._running is None:
-            task = self._running = asyncio.ensure_future(self._look(None))
+            task = self._running = asyncio.ensure_future(self._look(after=None))
         elif self._next is None:
-            task = self._next = asyncio.ensure_future(self._look(self._running))
+            task = self._next = asyncio.ensure_future(self._look(after=self._running))
         else:
             task = self._next
         return await asyncio.shield(task)
 
-    async def _look(self, before: asyncio.Task[LogState] | None) -> LogState:
-        if before is not None:
-            await asyncio.wait([before])
+    async def _look(self, *, after: asyncio.Task[LogState] | None) -> LogState:
+        if after is not None:
+            await asyncio.wait([after])
             self._running, self._next = self._next, None
         try:
             return await self.catch_up()
@@ -84,15 +86,15 @@ class LogReader:
 
     @property
     def state(self) -> LogState | None:
-        """The view as it is known here, if it was loaded."""
+        """The state as last seen, if it was loaded."""
         return self._state
 
     async def load(self) -> LogState:
-        """Return the view as it is known here, loading it the first time."""
+        """Return the state as last seen; load it the first time."""
         return self._state or await self.current()
 
     async def catch_up(self) -> LogState:
-        """Bring the view to the end of the log and return it."""
+        """Apply all entries up to the end of the log and return the state."""
         for _ in range(_RELOADS):
             try:
                 return await self._catch_up_once()
@@ -107,18 +109,18 @@ class LogReader:
         assert state is not None
         ahead = 1
         while True:
-            begun = read_clocks()
+            start = read_clocks()
             first = state.seq + 1
-            blobs = await self._entries(range(first, first + ahead))
+            blobs = await self._get_entries(range(first, first + ahead))
             for seq, blob in blobs:
                 self.apply(state, read_entry(blob.body, entry_key(self.prefix, seq)))
             if len(blobs) < ahead:
-                state.confirmed = max(state.confirmed, begun)
+                state.confirmed = max(state.confirmed, start)
                 return state
             ahead = min(ahead * 4, _READ_AHEAD)
 
-    async def _entries(self, seqs: range) -> list[tuple[int, Blob]]:
-        """Return these entries up to the first that is not there."""
+    async def _get_entries(self, seqs: range) -> list[tuple[int, Blob]]:
+        """Return the bodies of these entries, up to the first that does not exist."""
         if len(seqs) == 1:
             blob = await self.requests.get(entry_key(self.prefix, seqs[0]))
             return [] if blob is None else [(seqs[0], blob)]
@@ -130,50 +132,44 @@ class LogReader:
                 found[seq] = blob
 
         await for_each(one, seqs, len(seqs))
-        there = []
-        for seq in seqs:
-            if seq not in found:
-                break
-            there.append((seq, found[seq]))
-        return there
+        return [(seq, found[seq]) for seq in takewhile(found.__contains__, seqs)]
 
     def apply(self, state: LogState, entry: Entry) -> None:
-        """Take an entry into the view, if it is the next."""
+        """Apply an entry to the state if it is the next one."""
         if entry.seq == state.seq + 1:
             state.apply(entry, entry_key(self.prefix, entry.seq))
 
     # Loading
 
     async def _load(self) -> None:
-        """Make sure that the view is at the newest checkpoint or beyond."""
-        begun = read_clocks()
+        """Make sure that the state is at the newest checkpoint or beyond."""
+        start = read_clocks()
         newest = await self.newest_manifest()
         if self._state is not None and (newest is None or newest <= self._state.seq):
-            # Nothing after the view can have been removed: removal stops at a checkpoint.
-            self._state.confirmed = begun
+            # Nothing after the state can have been removed: only what a checkpoint replaced is.
+            self._state.confirmed = start
             return
         state = LogState(0, self.config.memory_bytes)
         if newest is not None:
-            manifest = await self._manifest(newest)
+            manifest = await self._require_manifest(newest)
             state = LogState(manifest.seq, self.config.memory_bytes)
             await self._load_parts(state, manifest)
         await self._load_entries(state)
-        state.confirmed = begun
+        state.confirmed = start
         self._state = state
 
     async def manifests(self) -> list[tuple[int, Listed]]:
-        """Return the checkpoints that are there, oldest first."""
-        return [
-            (seq, listed) for listed in await self.names(CHECKPOINTS) if (seq := manifest_seq(listed.name))
-        ]
+        """Return the numbers and listings of the checkpoints, oldest first."""
+        listing = await self.list_folder(CHECKPOINTS)
+        return [(seq, listed) for listed in listing if (seq := manifest_seq(listed.name))]
 
     async def newest_manifest(self) -> int | None:
         """Return the number of the newest checkpoint."""
         found = await self.manifests()
         return found[-1][0] if found else None
 
-    async def names(self, folder: str, after: str = "") -> list[Listed]:
-        """Return all that is listed in a folder of the log."""
+    async def list_folder(self, folder: str, after: str = "") -> list[Listed]:
+        """Return the objects in a folder of the log whose names sort after `after`, in order."""
         listed: list[Listed] = []
         while True:
             page = await self.requests.listing(self.prefix + folder, after=after)
@@ -182,7 +178,7 @@ class LogReader:
                 return listed
             after = page.found[-1].name
 
-    async def _manifest(self, seq: int) -> Manifest:
+    async def _require_manifest(self, seq: int) -> Manifest:
         key = manifest_key(self.prefix, seq)
         blob = await self.requests.get(key)
         if blob is None:
@@ -190,9 +186,9 @@ class LogReader:
         return read_manifest(blob.body, key)
 
     async def manifest(self, seq: int) -> Manifest | None:
-        """Return a checkpoint's manifest if it is still there."""
+        """Return a checkpoint's manifest; None if it was removed."""
         try:
-            return await self._manifest(seq)
+            return await self._require_manifest(seq)
         except MovedError:
             return None
 
@@ -207,106 +203,116 @@ class LogReader:
         await for_each(one, manifest.parts, _WIDTH)
 
     async def _load_entries(self, state: LogState) -> None:
-        """Read the listed entries after the checkpoint, many at a time."""
+        """Apply the entries after the checkpoint, read many at a time."""
         after = f"{state.seq:020d}.ndjson" if state.seq else ""
         seqs = []
-        for listed in await self.names(LOG, after):
+        for listed in await self.list_folder(LOG, after):
             seq = entry_seq(listed.name)
             if seq is None:
-                report_foreign(f"{self.prefix}{LOG}{listed.name}", "it is not a log entry")
+                report_foreign(f"{self.prefix}{LOG}{listed.name}", "not a log entry")
             elif seq > state.seq:
                 seqs.append(seq)
-        for at in range(0, len(seqs), 64):
-            window = seqs[at : at + 64]
+        for start in range(0, len(seqs), 64):
+            window = seqs[start : start + 64]
             entries: dict[int, Entry] = {}
 
             async def one(seq: int, entries: dict[int, Entry] = entries) -> None:
                 key = entry_key(self.prefix, seq)
                 blob = await self.requests.get(key)
                 if blob is not None:
-                    entries[seq] = read_entry(blob.body, key)  # while the others are on their way
+                    entries[seq] = read_entry(blob.body, key)  # while the others are in flight
 
             await for_each(one, window, self.requests.limit)
             for seq in window:
                 if seq not in entries or seq != state.seq + 1:
-                    # Removed since checkpoints were listed: there is a newer one.
+                    # Removed since the checkpoints were listed: there is a newer checkpoint.
                     raise MovedError
                 state.apply(entries.pop(seq), entry_key(self.prefix, seq))
 
     async def rows(self, state: LogState, ids: Iterable[str]) -> dict[str, RecordRow]:
-        """Return the rows of those ids that are there, reading again what was let go.
+        """Return the rows of those ids that exist; evicted ones are read again.
 
-        Raises `MovedError` if an object is gone: the view is too old.
+        Raises `MovedError` if an object was removed: the state is too old.
         """
         rows: dict[str, RecordRow] = {}
-        absent: dict[Segment, list[str]] = {}
+        evicted: dict[Segment, list[str]] = {}
         for id in ids:
-            slot = state.locations.get(id)
-            if slot is not None:
-                if slot.row is not None:
-                    rows[id] = slot.row
+            location = state.locations.get(id)
+            if location is not None:
+                if location.row is not None:
+                    rows[id] = location.row
                 else:
-                    absent.setdefault(slot.segment, []).append(id)
-        if absent:
-            found = await self.segments(state, absent)
-            rows.update((id, found[segment][id]) for segment, lost in absent.items() for id in lost)
+                    evicted.setdefault(location.segment, []).append(id)
+        if evicted:
+            read = await self.read_segments(state, evicted)
+            rows.update((id, row_in(read[segment], id)) for segment, some in evicted.items() for id in some)
         return rows
 
-    async def segments(
+    async def read_segments(
         self, state: LogState, wanted: Iterable[Segment]
     ) -> dict[Segment, dict[str, RecordRow]]:
-        """Return the rows of objects that were let go, by id, and hold those again that still count."""
+        """Return the rows of evicted objects by id; those that are still current are held again."""
         found: dict[Segment, dict[str, RecordRow]] = {}
 
         async def one(segment: Segment) -> None:
             blob = await self.requests.get(segment.key)
             if blob is None:
                 raise MovedError
-            # An entry may write an id twice: the last one counts.
+            # An entry may write an id twice: the last row is the current one.
             found[segment] = {row.id: row for row in read_rows(blob.body, segment.key)}
             state.readmit(segment, found[segment].values())
 
-        each_of = list(wanted)
-        await for_each(one, each_of, _WIDTH)
+        await for_each(one, list(wanted), _WIDTH)
         return found
 
     async def run(self, work: Callable[[LogState], Awaitable[T]]) -> T:
-        """Run work on the current view, again on a new one if objects of it were removed."""
+        """Run work on the current state; run it again on a new one if objects were removed meanwhile."""
         for _ in range(_RELOADS):
             state = await self.current()
             try:
                 return await work(state)
             except MovedError:
                 self._state = None
-        raise UnavailableError(f"{self.prefix}{LOG}: the log is compacted faster than it can be read")
+        raise UnavailableError(f"{self.prefix}{LOG}: checkpoints replace the log faster than it can be read")
 
     # After a write
 
     async def is_part_of_log(self, seq: int, token: str) -> bool | None:
-        """Return whether an entry that was just written is part of the log; None if nobody can tell.
+        """Return whether an entry that was just written is part of the log; None if that is unknown.
 
-        False is a writer that came so late that its number had been used and removed: the first
-        checkpoint at or after the number does not know its token.
+        It is not if the writer was so slow that its number had been used and the entry removed:
+        the first checkpoint at or after the number has another token for it.
         """
-        for at, _ in await self.manifests():
-            if at >= seq:
-                manifest = await self.manifest(at)
+        for number, _ in await self.manifests():
+            if number >= seq:
+                manifest = await self.manifest(number)
                 if manifest is None or manifest.first > seq:
                     return None
                 return manifest.tokens[seq - manifest.first] == token
         return True
 
     def tasks(self) -> Sequence[asyncio.Task[LogState]]:
-        """Return what is under way."""
+        """Return the looks at the log that have not ended."""
         return [task for task in (self._running, self._next) if task is not None]
 
 
+def row_in(rows: Mapping[str, RecordRow], id: str) -> RecordRow:
+    """Return a row of an object that was read again.
+
+    Raises `MovedError` if it is not in there any more: the collection was dropped (`drop_log`).
+    """
+    row = rows.get(id)
+    if row is None:
+        raise MovedError
+    return row
+
+
 def is_stale(state: LogState, config: LogConfig) -> bool:
-    """Return whether entries may have been removed since the view was last known to be current."""
+    """Return whether entries may have been removed since the state was last known to be current."""
     now = read_clocks()
     return max(now[0] - state.confirmed[0], now[1] - state.confirmed[1]) > config.grace / 2
 
 
 def read_clocks() -> tuple[float, float]:
-    """Return now by two clocks: one stands still while a machine sleeps, the other may be set back."""
+    """Return the time by two clocks: one stops while the machine sleeps, the other can be set back."""
     return time.monotonic(), time.time()

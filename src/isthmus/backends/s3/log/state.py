@@ -1,8 +1,8 @@
 """The state of a log after its last known entry, held in bounded memory.
 
 The index (ids, and which object holds each) is always in memory, about 300 bytes a record. The
-records' texts are held up to a bound; beyond it, those of the least used objects are let go and
-read again when they are asked for. Columns for searches take up to a quarter of the bound besides.
+records' JSON is held up to a bound; beyond it, that of the least recently used objects is evicted
+and read again on demand. Columns for searches take up to a quarter of the bound in addition.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from collections.abc import Iterable, Sequence
 
 from isthmus._path import Path
 from isthmus.backends.s3.column_values import ColumnValue
-from isthmus.backends.s3.envelope import RecordRow
+from isthmus.backends.s3.envelope import Effect, RecordRow
 from isthmus.backends.s3.log.columns import ColumnCache
-from isthmus.backends.s3.log.entry import Effect, Entry
+from isthmus.backends.s3.log.entry import Entry
 
-_ROW_COST = 250  # of a Row and its texts, beside their bytes
+_ROW_COST = 250  # of a RecordRow and its texts, in addition to their bytes
 _FEW = 64
 
 
@@ -33,7 +33,7 @@ class Segment:
 
 
 class RecordLocation:
-    """Where a record is, and its row while that is held."""
+    """The object that holds a record, and the record's row while that is in memory."""
 
     __slots__ = ("row", "segment")
 
@@ -60,58 +60,66 @@ class LogState:
         self._sorted: list[str] | None = None
         self._columns = ColumnCache(max_bytes // 4)
         self.complete = True
-        """Whether every row is held; False once some were let go."""
+        """Whether every row is in memory; False once some were evicted."""
 
-    def columns(self, paths: Sequence[Path]) -> dict[Path, list[ColumnValue]] | None:
-        """Return cells in the order of `ids`, not to be changed; None if not every row is held."""
-        if not self.complete:
-            return None
-        ids = self.ids()
-        return self._columns.of(paths, ids, self.row, lambda one: bisect.bisect_left(ids, one))
+    def ids(self) -> list[str]:
+        """Return all ids in order; the list must not be changed."""
+        if self._sorted is None:
+            self._sorted = sorted(self.locations)
+        return self._sorted
 
     def row(self, id: str) -> RecordRow:
-        """Return a row that is held."""
+        """Return a row that is in memory."""
         row = self.locations[id].row
         assert row is not None
         return row
 
+    def columns(self, paths: Sequence[Path]) -> dict[Path, list[ColumnValue]] | None:
+        """Return the values at each path in the order of `ids`; None if not every row is in memory.
+
+        The lists must not be changed.
+        """
+        if not self.complete:
+            return None
+        ids = self.ids()
+        return self._columns.get(paths, ids, self.row, lambda one: bisect.bisect_left(ids, one))
+
     @property
     def held_bytes(self) -> int:
-        """How much the held rows take."""
+        """The memory that rows take, in bytes."""
         return self._cost
 
     def add(self, segment: Segment, rows: Iterable[RecordRow]) -> None:
-        """Take in the rows of a checkpoint's part."""
-        self._take(segment, [(row.id, row) for row in rows])
-        self._shrink()
+        """Add the rows of a checkpoint's part."""
+        self._apply_many(segment, [(row.id, row) for row in rows])
+        self._evict()
 
-    def apply(self, entry: Entry, key: str) -> bool:
-        """Take in the next entry; False if it was taken in already."""
+    def apply(self, entry: Entry, key: str) -> None:
+        """Apply the next entry, which is stored under `key`; earlier ones were applied already."""
         if entry.seq <= self.seq:
-            return False
+            return
         assert entry.seq == self.seq + 1
         if entry.cleared:
             self.locations.clear()
             self._segments.clear()
             self._cost, self._sorted, self.complete = 0, [], True
-            self._columns.drop()
+            self._columns.clear()
         segment = Segment(key)
         if len(entry.effects) > _FEW:
-            self._take(segment, entry.effects)
+            self._apply_many(segment, entry.effects)
         else:
-            self._take_few(segment, entry.effects)
+            self._apply_few(segment, entry.effects)
         self.seq = entry.seq
         self.tokens.append(entry.token)
-        self._shrink()
-        return True
+        self._evict()
 
-    def _take(self, segment: Segment, effects: Iterable[Effect]) -> None:
-        """Take in many rows at once; the order is made anew when it is asked for."""
+    def _apply_many(self, segment: Segment, effects: Iterable[Effect]) -> None:
+        """Apply many effects at once; the ids are sorted again when their order is needed."""
         self._sorted = None
-        self._columns.drop()
-        slots, held, cost = self.locations, segment.held, 0
+        self._columns.clear()
+        locations, held, cost = self.locations, segment.held, 0
         for id, row in effects:
-            old = slots.pop(id, None)
+            old = locations.pop(id, None)
             if old is not None:
                 if old.segment is segment and old.row is not None:  # written twice: not counted yet
                     held.discard(id)
@@ -119,7 +127,7 @@ class LogState:
                 else:
                     self._release(old)
             if row is not None:
-                slots[id] = RecordLocation(segment, row)
+                locations[id] = RecordLocation(segment, row)
                 held.add(id)
                 cost += len(row.data) + len(row.metadata) + _ROW_COST
         segment.cost += cost
@@ -127,48 +135,44 @@ class LogState:
         if held:
             self._segments[segment] = None
 
-    def _take_few(self, segment: Segment, effects: Iterable[Effect]) -> None:
+    def _apply_few(self, segment: Segment, effects: Iterable[Effect]) -> None:
+        """Apply effects one by one, which keeps the order of ids and the columns."""
         for id, row in effects:
-            there = self._drop(id)
+            old = self.locations.pop(id, None)
+            if old is not None:
+                self._release(old)
             if row is not None:
                 self.locations[id] = RecordLocation(segment, None)
                 self._hold(segment, row)
-            self._reorder(id, before=there, after=row is not None)
+            self._reorder(id, before=old is not None, after=row is not None)
 
     def _reorder(self, id: str, *, before: bool, after: bool) -> None:
         if self._sorted is None or not (before or after):
             return
-        at = bisect.bisect_left(self._sorted, id)
+        index = bisect.bisect_left(self._sorted, id)
         if before and after:
-            self._columns.replaced(id)
+            self._columns.mark_stale(id)
         elif after:
-            self._sorted.insert(at, id)
-            self._columns.inserted(at, id)
+            self._sorted.insert(index, id)
+            self._columns.insert(index, id)
         else:
-            del self._sorted[at]
-            self._columns.deleted(at, id)
+            del self._sorted[index]
+            self._columns.delete(index, id)
 
-    def _drop(self, id: str) -> bool:
-        slot = self.locations.pop(id, None)
-        if slot is None:
-            return False
-        self._release(slot)
-        return True
-
-    def _release(self, slot: RecordLocation) -> None:
-        if slot.row is not None:
-            cost = _cost(slot.row)
-            slot.segment.held.discard(slot.row.id)
-            slot.segment.cost -= cost
+    def _release(self, location: RecordLocation) -> None:
+        if location.row is not None:
+            cost = _cost(location.row)
+            location.segment.held.discard(location.row.id)
+            location.segment.cost -= cost
             self._cost -= cost
-            slot.row = None
-            if not slot.segment.held:
-                self._segments.pop(slot.segment, None)
+            location.row = None
+            if not location.segment.held:
+                self._segments.pop(location.segment, None)
 
     def _hold(self, segment: Segment, row: RecordRow) -> None:
-        slot = self.locations[row.id]
-        if slot.row is None:
-            slot.row = row
+        location = self.locations[row.id]
+        if location.row is None:
+            location.row = row
             cost = _cost(row)
             segment.held.add(row.id)
             segment.cost += cost
@@ -176,44 +180,38 @@ class LogState:
             self._segments[segment] = None
 
     def readmit(self, segment: Segment, rows: Iterable[RecordRow]) -> None:
-        """Hold the rows of a segment again that are still where they were."""
+        """Hold the rows of a segment again, as far as the records are still there."""
         for row in rows:
-            slot = self.locations.get(row.id)
-            if slot is not None and slot.segment is segment:
+            location = self.locations.get(row.id)
+            if location is not None and location.segment is segment:
                 self._hold(segment, row)
         if segment in self._segments:
             self._segments.move_to_end(segment)
-        self._shrink()
+        self._evict()
 
     def move(self, segment: Segment, moved: Iterable[tuple[RecordLocation, RecordRow]]) -> None:
-        """Note that rows are in another object now; a slot that was written again is another slot."""
-        for slot, row in moved:
-            if self.locations.get(row.id) is slot:
-                held = slot.row is not None
-                self._release(slot)
-                slot.segment = segment
+        """Note that rows are in another object now; a record written since has another location."""
+        for location, row in moved:
+            if self.locations.get(row.id) is location:
+                held = location.row is not None
+                self._release(location)
+                location.segment = segment
                 if held:
                     self._hold(segment, row)
-        self._shrink()
+        self._evict()
 
     def advance_checkpoint(self, seq: int) -> None:
         """Note that a checkpoint holds everything up to an entry."""
         del self.tokens[: seq + 1 - self.first]
         self.first = seq + 1
 
-    def _shrink(self) -> None:
+    def _evict(self) -> None:
         while self._cost > self._max and self._segments:
             segment, _ = self._segments.popitem(last=False)
             self.complete = False
-            self._columns.drop()
+            self._columns.clear()
             for id in list(segment.held):
                 self._release(self.locations[id])
-
-    def ids(self) -> list[str]:
-        """Return all ids in order; not to be changed."""
-        if self._sorted is None:
-            self._sorted = sorted(self.locations)
-        return self._sorted
 
 
 def _cost(row: RecordRow) -> int:

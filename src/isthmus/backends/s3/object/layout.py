@@ -12,24 +12,26 @@ from isthmus._query.ast import Predicate
 from isthmus._record import Record
 from isthmus.backends.s3.id_filter import compile_id_test, id_range, is_id_predicate
 from isthmus.backends.s3.keys import before_cut, cut_of, end_at, id_of, name_before, record_name
-from isthmus.backends.s3.layout import NO_LIMIT, end_of, start_id
+from isthmus.backends.s3.layout import end_of, start_id
 from isthmus.backends.s3.object.byte_filter import ByteFilter, compile_filter
 from isthmus.backends.s3.object.etag_cache import EtagCache
-from isthmus.backends.s3.object.listing import Lister, parse_own_record
+from isthmus.backends.s3.object.listing import RecordLister, parse_own_record
 from isthmus.backends.s3.object.write import ObjectWriter
 from isthmus.backends.s3.transport.conditional_put_probe import ConditionalPutProbe
 from isthmus.backends.s3.transport.protocol import Listed
 from isthmus.backends.s3.transport.requests import Requests, for_each
 
-# How much may be fetched at a time, whatever the records' size.
+# Limits what is in memory at a time, whatever the records' size.
 _PAGE_BYTES = 64 * 2**20
-# Bodies are got by listed pages, the next one being listed meanwhile.
+# Bodies are read by pages of the listing, while the next page is listed.
 _PAGE = 1000
 _CHUNKS = 2
+# More than any number of records or bytes.
+_NO_LIMIT = 2**62
 
 
 class ObjectLayout:
-    """Reads and writes one object per record."""
+    """Reads and writes one object per record; the prefix of a collection is passed to each call."""
 
     def __init__(self, requests: Requests, probe: ConditionalPutProbe, cache: EtagCache | None) -> None:
         self._requests = requests
@@ -39,7 +41,7 @@ class ObjectLayout:
     # Reading
 
     async def read(self, prefix: str, ids: Sequence[str]) -> list[Record | None]:
-        """Return records by one GET for each distinct id."""
+        """Return records by id. Costs one GET for each distinct id."""
         records: dict[str, Record | None] = {}
 
         async def one(id: str) -> None:
@@ -51,21 +53,24 @@ class ObjectLayout:
         return [records[id] for id in ids]
 
     async def page(self, prefix: str, request: PageRequest) -> Page:
-        """Return a page: names are listed in the order of ids, bodies got side by side."""
-        span = id_range(request.where)
-        if span.only is not None:
-            return await self._page_of_ids(prefix, request, span.only)
+        """Return a page: the names are listed in the order of ids, the bodies read concurrently.
+
+        Costs a LIST for 1,000 names and a GET for each record that may match.
+        """
+        ids = id_range(request.where)
+        if ids.only is not None:
+            return await self._page_of_ids(prefix, request, ids.only)
         ordered = request.order is not None
         last_id: str | None = None
-        after = name_before(span.low) if span.low else ""
+        after = name_before(ids.low) if ids.low else ""
         if request.after is not None and request.after.position is not None:
             if ordered:
                 last_id = str(request.after.position[-1])
                 after = max(after, before_cut(last_id) or record_name(last_id))
             else:
                 after = str(request.after.position[0])
-        end = None if span.high is None else end_at(span.high)
-        lister = Lister(self._requests, prefix, after, end=end, ties=ordered)
+        end = None if ids.high is None else end_at(ids.high)
+        lister = RecordLister(self._requests, prefix, after, end=end, ties=ordered)
         try:
             if ordered:
                 return await self._page_by_id(lister, prefix, request, last_id)
@@ -74,83 +79,85 @@ class ObjectLayout:
             lister.close()
 
     async def _page_of_ids(self, prefix: str, request: PageRequest, only: Iterable[str]) -> Page:
-        """Return a page of records whose ids are known: no listing."""
+        """Return a page of records whose ids the predicate names: no listing."""
         wanted = compile_id_test(request.where)
         last = start_id(request) or ""
-        ids = sorted(id for id in only if id > last and _can_be(id) and wanted(id))
-        end = end_of(request) + 1
+        ids = sorted(id for id in only if id > last and _is_valid_id(id) and wanted(id))
+        end = end_of(request)
         records: list[Record] = []
-        at = 0
-        while len(records) < end and at < len(ids):
-            chunk = ids[at : at + min(end - len(records), _PAGE)]
-            at += len(chunk)
+        start = 0
+        while start < len(ids) and (end is None or len(records) <= end):
+            chunk = ids[start : start + (_PAGE if end is None else min(end + 1 - len(records), _PAGE))]
+            start += len(chunk)
             records += [record for record in await self.read(prefix, chunk) if record is not None]
-        page = records[request.offset : end - 1]
-        if len(records) < end:
+        page = records[request.offset : end]
+        if end is None or len(records) <= end:
             return Page(page, None)
         return Page(page, MORE if request.order is not None else After((page[-1].id,)))
 
     async def _page_by_id(
-        self, lister: Lister, prefix: str, request: PageRequest, last_id: str | None
+        self, lister: RecordLister, prefix: str, request: PageRequest, last_id: str | None
     ) -> Page:
-        wanted = end_of(request) + 1
+        end = end_of(request)
         records: list[Record] = []
-        chunks = self._matches_in_order(lister, prefix, request.where, wanted, last_id)
+        limit = None if end is None else end + 1
+        chunks = self._matches_in_order(lister, prefix, request.where, limit, last_id)
         async with contextlib.aclosing(chunks):
             async for found in chunks:
                 records += found
-                if len(records) >= wanted:
+                if limit is not None and len(records) >= limit:
                     break
-        page = records[request.offset : wanted - 1]
-        return Page(page, MORE if len(records) >= wanted else None)
+        more = limit is not None and len(records) >= limit
+        return Page(records[request.offset : end], MORE if more else None)
 
     async def _matches_in_order(
-        self, lister: Lister, prefix: str, where: Predicate, wanted: int, last_id: str | None
+        self, lister: RecordLister, prefix: str, where: Predicate, limit: int | None, last_id: str | None
     ) -> AsyncGenerator[list[Record], None]:
-        """Yield the matching records of listed names by chunks, the next one got while this one is used.
+        """Yield the matching records beyond `last_id` by chunks; the next chunk is read meanwhile.
 
-        No more names are taken than may be wanted where each is a match, and few at first where not.
+        If every listed name is a match, no more than `limit` are read; if not, few at first.
         """
         keep = compile_filter(where)
-        sure = is_id_predicate(where)
+        by_id = is_id_predicate(where)
+        wanted = _NO_LIMIT if limit is None else limit
         width = self._requests.limit
-        # Of both chunks together: one that waits for the other's requests must not time out.
-        turns = asyncio.Semaphore(width)
+        # Shared by both chunks: neither may time out while it waits for the requests of the other.
+        slots = asyncio.Semaphore(width)
 
         async def chunk(names: Sequence[Listed]) -> list[Record]:
-            found = await self._records(prefix, names, where, keep, turns)
+            found = await self._records(prefix, names, where, keep, slots)
             if any(cut_of(listed.name) for listed in names):
                 found.sort(key=_id)
             return found if last_id is None else [record for record in found if _id(record) > last_id]
 
-        under_way: deque[tuple[int, asyncio.Task[list[Record]]]] = deque()
+        reading: deque[tuple[int, asyncio.Task[list[Record]]]] = deque()
         more = True
         try:
             while wanted > 0:
-                missing = wanted - sum(size for size, _ in under_way)
-                ahead = missing > 0 if sure else missing >= _PAGE
-                if more and (not under_way or (ahead and len(under_way) < _CHUNKS)):
-                    count = min(missing if sure else max(missing, width), _PAGE)
+                missing = wanted - sum(size for size, _ in reading)
+                ahead = missing > 0 if by_id else missing >= _PAGE
+                if more and (not reading or (ahead and len(reading) < _CHUNKS)):
+                    count = min(missing if by_id else max(missing, width), _PAGE)
                     width = min(width * 2, _PAGE)
                     names = await lister.take(count, _PAGE_BYTES // _CHUNKS, at_hand=True)
                     more = bool(names)
                     if more:
-                        under_way.append((len(names), asyncio.ensure_future(chunk(names))))
-                elif under_way:
-                    found = await under_way.popleft()[1]
+                        reading.append((len(names), asyncio.ensure_future(chunk(names))))
+                elif reading:
+                    found = await reading.popleft()[1]
                     wanted -= len(found)
                     yield found
                 else:
                     return
         finally:
-            for _, getting in under_way:
-                getting.cancel()
-            await asyncio.gather(*(getting for _, getting in under_way), return_exceptions=True)
+            for _, task in reading:
+                task.cancel()
+            await asyncio.gather(*(task for _, task in reading), return_exceptions=True)
 
-    async def _page_unordered(self, lister: Lister, prefix: str, request: PageRequest) -> Page:
+    async def _page_unordered(self, lister: RecordLister, prefix: str, request: PageRequest) -> Page:
         keep = compile_filter(request.where)
         records: list[Record] = []
-        size = request.size_up_to(NO_LIMIT)
+        size = request.size_up_to(_NO_LIMIT)
         while len(records) < size:
             names = await lister.take(min(size - len(records), _PAGE), _PAGE_BYTES)
             if not names:
@@ -166,19 +173,19 @@ class ObjectLayout:
         names: Sequence[Listed],
         where: Predicate,
         keep: ByteFilter | None,
-        turns: asyncio.Semaphore | None = None,
+        slots: asyncio.Semaphore | None = None,
     ) -> list[Record]:
-        """Return the records of listed objects in their order; one deleted meanwhile is left out."""
+        """Return the matching records of listed objects in order, without those deleted meanwhile."""
         if keep is not None:
             names = _with_wanted_ids(names, where)
         bodies: list[bytes | None] = [None] * len(names)
 
-        async def one(at: int) -> None:
-            if turns is None:
-                bodies[at] = await self._body(prefix, names[at])
+        async def one(index: int) -> None:
+            if slots is None:
+                bodies[index] = await self._body(prefix, names[index])
             else:
-                async with turns:
-                    bodies[at] = await self._body(prefix, names[at])
+                async with slots:
+                    bodies[index] = await self._body(prefix, names[index])
 
         await for_each(one, range(len(names)), self._requests.limit)
         records = []
@@ -207,16 +214,19 @@ class ObjectLayout:
         return found.body
 
     async def count(self, prefix: str, where: Predicate) -> int:
-        """Return how many record keys are listed; no record is got but one whose key does not tell its id."""
-        span = id_range(where)
-        if span.only is not None:
-            return len((await self._page_of_ids(prefix, PageRequest(where, None, None), span.only)).records)
+        """Return how many record keys are listed.
+
+        Costs a LIST for 1,000 names, and a GET for each record whose id is too long for its key.
+        """
+        ids = id_range(where)
+        if ids.only is not None:
+            return len((await self._page_of_ids(prefix, PageRequest(where, None, None), ids.only)).records)
         keep = compile_filter(where)
-        end = None if span.high is None else end_at(span.high)
-        lister = Lister(self._requests, prefix, name_before(span.low) if span.low else "", end=end)
+        end = None if ids.high is None else end_at(ids.high)
+        lister = RecordLister(self._requests, prefix, name_before(ids.low) if ids.low else "", end=end)
         total = 0
         try:
-            while names := await lister.take(1000, NO_LIMIT):
+            while names := await lister.take(1000, _NO_LIMIT):
                 if keep is not None:
                     names = _with_wanted_ids(names, where)
                     cut = [listed for listed in names if cut_of(listed.name)]
@@ -231,22 +241,29 @@ class ObjectLayout:
     async def write(
         self, prefix: str, kind: WriteKind, mutations: Sequence[Mutation], *, atomic: bool
     ) -> list[ItemResult]:
-        """Apply changes side by side, those of one id in their order."""
+        """Apply mutations concurrently, those of one id in order; never atomic."""
         return await self._writer.write(prefix, kind, mutations)
 
     async def clear(self, prefix: str) -> int:
-        """Delete every record by 1,000; what is not a record stays."""
+        """Delete all records and return how many there were; foreign objects stay.
+
+        Costs a LIST and a bulk deletion for 1,000 records.
+        """
         return await self._writer.clear(prefix)
+
+    async def drop(self, prefix: str) -> None:
+        """Delete all records, which are all objects of a collection but its marker."""
+        await self._writer.clear(prefix)
 
 
 def _with_wanted_ids(names: Sequence[Listed], where: Predicate) -> list[Listed]:
-    """Return the names whose ids may match, with those that do not tell their id."""
+    """Return the names whose ids may match, and those too long to contain the id."""
     wanted = compile_id_test(where)
     return [listed for listed in names if (id := id_of(listed.name)) is None or wanted(id)]
 
 
-def _can_be(id: str) -> bool:
-    """Return whether a record can have this id, so that asking for it means something."""
+def _is_valid_id(id: str) -> bool:
+    """Return whether a record can have this id."""
     return 0 < len(id.encode()) <= 512
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from isthmus._core.clock import SYSTEM_CLOCK, Clock
 from isthmus._core.executor import PoolStats
-from isthmus._core.loop_pools import LoopPool
 from isthmus.backends.s3.config import S3Config
 from isthmus.backends.s3.errors import ContendedError, PreconditionError
 from isthmus.backends.s3.transport.aioboto3 import BotoTransport
@@ -38,6 +37,18 @@ ATTEMPTS = 4
 _FIRST_PAUSE = 0.05
 
 
+class Closable(Protocol):
+    """An object of a pool with tasks of its own, such as the committers of logs."""
+
+    async def close(self) -> None:
+        """Finish or cancel the tasks."""
+        ...
+
+    def discard(self) -> None:
+        """Drop the tasks without awaiting them: their loop may be dead."""
+        ...
+
+
 class Requests:
     """The pool of one loop: a transport, its bound on requests in flight, the rare-verb client."""
 
@@ -54,7 +65,7 @@ class Requests:
         self._wait_seconds = self._use_seconds = 0.0
         self.shared: dict[Any, Any] = {}
         """What handles of one loop share besides requests, by what tells it apart."""
-        self.closing: list[LoopPool] = []
+        self.closing: list[Closable] = []
         """What of it has tasks of its own, such as the committers of logs."""
 
     @classmethod
