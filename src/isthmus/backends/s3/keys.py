@@ -1,4 +1,4 @@
-"""Object keys: how a record id and a collection name become part of one, in the ids' own order.
+"""Object keys: how they encode record ids and collection names, in the order of the ids.
 
 An id is escaped byte by byte so that keys sort as ids do: a listing comes in id order, a page by
 id begins at `StartAfter`, and a search with a limit stops early. Letters, digits and `-` stand for

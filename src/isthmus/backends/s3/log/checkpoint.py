@@ -139,7 +139,7 @@ async def remove_replaced(log: LogReader) -> int:
     old = [seq for seq, listed in manifests if listed.modified <= limit]
     if not old:
         return 0
-    used = await _used_parts(log, [seq for seq, _ in manifests if seq >= old[-1]])
+    used = await _parts_of(log, [seq for seq, _ in manifests if seq >= old[-1]])
     if used is None:
         return 0  # another process is removing
     doomed = [manifest_key(log.prefix, seq) for seq in old[:-1]]
@@ -155,7 +155,7 @@ async def remove_replaced(log: LogReader) -> int:
     return len(doomed) - len(failed)
 
 
-async def _used_parts(log: LogReader, seqs: list[int]) -> set[str] | None:
+async def _parts_of(log: LogReader, seqs: list[int]) -> set[str] | None:
     """Return the parts that checkpoints name; None if one of these was removed meanwhile."""
     used: set[str] = set()
     for seq in seqs:
@@ -173,25 +173,29 @@ async def drop_log(log: LogReader) -> None:
     the log up to any entry, notices at its next look, and its next write meets a number that is
     taken. For this, two things stay, neither with data: the manifest of an empty checkpoint, from
     which the log goes on, and the entries of the last grace period (`log.grace`), each overwritten
-    by one that says that all records were deleted. The log's next checkpoints remove them.
+    by one that says that all records were deleted. The log's next checkpoints remove them. Records
+    that others write meanwhile are those of the new collection, and stay.
 
     It can be interrupted anywhere and called again. Costs a PUT for each entry of the last grace
     period, and a bulk deletion of the rest. Raises a `StoreError`.
     """
     state = await log.current()
+    live_from = state.live_from
     if await log.newest_manifest() != state.seq:
         await write_checkpoint(log, state)
     manifests = await log.manifests()
     newest, listed = manifests[-1]
     limit = listed.modified - dt.timedelta(seconds=log.config.grace)
     tokens: dict[int, str] = {}
+    used: set[str] = set()
     for number, _ in manifests:
         manifest = await log.manifest(number)
         if manifest is not None:
             tokens.update(enumerate(manifest.tokens, manifest.first))
-    used = await _used_parts(log, [newest])
-    if used is None:
-        raise UnavailableError(f"{log.prefix}: another process is dropping the collection or adding to it")
+            # Only the newest one is read from now on; it has parts if somebody wrote meanwhile.
+            used = {part.name for part in manifest.parts}
+        elif number == newest:
+            raise UnavailableError(f"{log.prefix}: another process is replacing the log's checkpoints")
     doomed: list[str] = []
     emptied: list[tuple[str, bytes]] = []
     for entry in await log.list_folder(LOG):
@@ -201,7 +205,7 @@ async def drop_log(log: LogReader) -> None:
             body = add_header(seq, tokens.get(seq) or new_token(), 0, b"", cleared=True)
             if entry.modified <= limit:
                 doomed.append(key)
-            elif entry.size != len(body):
+            elif seq < live_from and entry.size != len(body):
                 emptied.append((key, body))
 
     async def empty(item: tuple[str, bytes]) -> None:

@@ -29,7 +29,7 @@ _part_name = re.compile(r"(\d{20})-[0-9a-f]+-\d+\.ndjson").fullmatch
 
 
 class Entry(NamedTuple):
-    """A decoded entry; `cleared` comes before the effects."""
+    """A decoded entry; `cleared` deletes all records before the effects."""
 
     seq: int
     token: str
@@ -91,7 +91,7 @@ def entry_body(seq: int, token: str, effects: Sequence[Effect], *, cleared: bool
 
 
 def add_header(seq: int, token: str, count: int, body: bytes, *, cleared: bool) -> bytes:
-    """Return an entry's body, of so many lines."""
+    """Return an entry's body: the header, and `count` lines."""
     header = {
         "isthmus": _FORMAT,
         "seq": seq,
@@ -112,17 +112,19 @@ def entry_token(body: bytes) -> str | None:
 
 
 def checksum(body: bytes | memoryview) -> int:
-    """Return the CRC-32 by which damage is found without decoding."""
+    """Return the CRC-32 that detects damage without decoding."""
     return zlib.crc32(body)
 
 
 def read_entry(body: bytes, key: str) -> Entry:
-    """Return the entry of a body; a damaged one cannot be passed over, so it is an error."""
+    """Return the entry of a body; raises `UnexpectedError` if it is damaged, since none can be skipped."""
     try:
         begin = body.index(b"\n") + 1
         header = orjson.loads(body[:begin])
         if header["isthmus"] > _FORMAT:
-            raise UnexpectedError(f"{key} has format {header['isthmus']}, which this version does not know")
+            raise UnexpectedError(
+                f"{key} has format {header['isthmus']}, which this version does not support"
+            )
         effects = _effects(body, begin, header.get("sum"))
         if len(effects) != header["lines"]:
             raise ValueError("lines are missing")
@@ -133,7 +135,7 @@ def read_entry(body: bytes, key: str) -> Entry:
 
 def _effects(body: bytes, begin: int, sum: int | None) -> list[Effect]:
     if sum is not None and checksum(memoryview(body)[begin:]) != sum:
-        raise ValueError("its checksum is another")
+        raise ValueError("its checksum differs")
     if sum is not None:
         rows = _split_rows(body, begin)
         if rows is not None:
@@ -152,8 +154,8 @@ def _effect(line: bytes) -> Effect:
     return found["deleted"], None
 
 
-# Rows without metadata and of plain ids, which are most, as `Row.line` writes them; the times
-# hold no quote, and no line break is in a line.
+# Rows without metadata and of plain ids, which are most, as `RecordRow.line` writes them. The
+# times have no quotes, and a line has no line breaks.
 _rows = re.compile(
     rb'\{"id":"([^"\\]*)","version":"([^"]*)","created_at":"([^"]*)","updated_at":"([^"]*)",'
     rb'"metadata":\{\},"data":([^\n]*)\}\n'
@@ -161,9 +163,9 @@ _rows = re.compile(
 
 
 def _split_rows(body: bytes, begin: int) -> list[RecordRow] | None:
-    """Return the rows of whole lines, cut out and not decoded; None if they are not all of one form.
+    """Return the rows of whole lines without decoding them; None if not all are of the plain form.
 
-    A tenth of the time that decoding takes. The checksum says that the lines are as they were written.
+    A tenth of the time of decoding, and safe where a checksum proves that the lines are undamaged.
     """
     found = _rows.findall(body, begin)
     if not found or len(found) != body.count(b"\n", begin):
@@ -184,7 +186,7 @@ def read_rows(body: bytes, key: str, sum: int | None = None) -> list[RecordRow]:
     """Return the rows in a part, or those that an entry wrote."""
     if sum is not None:
         if checksum(body) != sum:
-            raise UnexpectedError(f"{key} is damaged (its checksum is another)")
+            raise UnexpectedError(f"{key} is damaged (its checksum differs)")
         rows = _split_rows(body, 0)
         if rows is not None:
             return rows
@@ -215,7 +217,7 @@ def read_manifest(body: bytes, key: str) -> Manifest:
     try:
         found = orjson.loads(body)
         if found["isthmus"] > _FORMAT:
-            raise UnexpectedError(f"{key} has format {found['isthmus']}, which this version does not know")
+            raise UnexpectedError(f"{key} has format {found['isthmus']}, which this version does not support")
         sums = found.get("sums") or [None] * len(found["parts"])
         parts = [
             CheckpointPart(name, size, sum) for (name, size), sum in zip(found["parts"], sums, strict=True)

@@ -50,6 +50,7 @@ class LogState:
         self.confirmed = (0.0, 0.0)
         """When it was last known to be at the end of the log, by two clocks."""
         self.locations: dict[str, RecordLocation] = {}
+        self._live_from = 0
         self.first = seq + 1
         """The first entry after the last checkpoint."""
         self.tokens: list[str] = []
@@ -85,6 +86,11 @@ class LogState:
         return self._columns.get(paths, ids, self.row, lambda one: bisect.bisect_left(ids, one))
 
     @property
+    def live_from(self) -> int:
+        """The first entry that may hold records; what earlier ones held was deleted since."""
+        return self._live_from if self.locations else self.seq + 1
+
+    @property
     def held_bytes(self) -> int:
         """The memory that rows take, in bytes."""
         return self._cost
@@ -104,6 +110,7 @@ class LogState:
             self._segments.clear()
             self._cost, self._sorted, self.complete = 0, [], True
             self._columns.clear()
+            self._live_from = entry.seq
         segment = Segment(key)
         if len(entry.effects) > _FEW:
             self._apply_many(segment, entry.effects)

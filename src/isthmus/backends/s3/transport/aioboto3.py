@@ -1,4 +1,4 @@
-"""The transport over aioboto3: works in a forked child, and has the verbs that obstore lacks."""
+"""The transport over aioboto3: works in a forked child, and has the requests that obstore lacks."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from isthmus.errors import AccessError, ConfigError, IsthmusError, UnexpectedErr
 class BotoTransport:
     """Requests through one aioboto3 client of this loop."""
 
-    # aiohttp (from 3.10 on) sends a PUT again when a kept connection breaks, whatever botocore's
-    # retries say; the second one then meets the first one's success.
+    # aiohttp (from 3.10 on) sends a PUT again when a kept-alive connection breaks, whatever the
+    # settings of botocore; its condition then fails because the first one succeeded.
     repeats = True
 
     def __init__(self, client: Any, bucket: str, location: str, checksum: str = "when_required") -> None:
@@ -44,7 +44,7 @@ class BotoTransport:
                 **condition,
                 **self._checksum,
             )
-        except Exception as error:  # botocore's, aiohttp's and asyncio's errors all come out here
+        except Exception as error:  # errors of botocore, aiohttp and asyncio
             answer = self.translate_error(error, writes=True)
             if isinstance(answer, NoSuchKeyError) and if_match is not None:
                 answer = PreconditionError()
@@ -139,7 +139,7 @@ class BotoTransport:
             raise self.translate_error(error, writes=True) from None
 
     async def create_bucket(self, region: str) -> None:
-        """Make the bucket unless it is there."""
+        """Create the bucket unless it exists."""
         where = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
         try:
             await self._client.create_bucket(Bucket=self._bucket, **where)
@@ -149,23 +149,23 @@ class BotoTransport:
                 raise self.translate_error(error, writes=True) from None
 
     def translate_error(self, error: Exception, *, writes: bool = False) -> Exception:
-        """Return what an error of aioboto3 means."""
+        """Return the error of isthmus for an error of aioboto3."""
         return translate_boto_error(error, location=self._location, writes=writes)
 
 
 def translate_boto_error(error: Exception, *, location: str, writes: bool) -> Exception:
-    """Return what an error of botocore, aiobotocore or aiohttp means."""
+    """Return the error of isthmus for an error of botocore, aiobotocore or aiohttp."""
     if isinstance(error, IsthmusError | asyncio.CancelledError):
         return error
     response = getattr(error, "response", None)
     if isinstance(response, dict):
-        said = response.get("Error", {})
+        details = response.get("Error", {})
         status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-        # A HEAD has no body: botocore puts the status in the code's place.
-        code = said.get("Code", "")
+        # The response to a HEAD has no body: botocore uses the status as its code.
+        code = details.get("Code", "")
         code = "" if code.isdigit() else code
         return error_for(
-            status, code, None, location=location, writes=writes, message=said.get("Message", "")[:200]
+            status, code, None, location=location, writes=writes, message=details.get("Message", "")[:200]
         )
     names = {cls.__name__ for cls in type(error).__mro__}
     if names & _TLS:
@@ -189,8 +189,8 @@ def translate_boto_error(error: Exception, *, location: str, writes: bool) -> Ex
     )
 
 
-# By name, so that botocore need not be imported to read this; the order matters: a connect timeout
-# is a connection that was not made.
+# By name, so that botocore need not be imported. The order matters: a connect timeout is first of all
+# a connection that was not made.
 _TLS = frozenset({"SSLError", "ClientSSLError"})
 _BROKEN: tuple[tuple[ConnectionFailure, frozenset[str]], ...] = (
     (
@@ -280,8 +280,8 @@ _SETTINGS = frozenset(
         "ValueError",
     }
 )
-# Of paging, waiting, stubbing and damaged installations: none of these verbs raises them, and if
-# one did it would be an UnexpectedError. Named one by one, so that a new class is looked at.
+# Of paging, waiting, stubbing and damaged installations: no request here raises them, and if one did
+# it would be an UnexpectedError. Listed one by one, so that a test reports new classes.
 _OTHER = frozenset(
     [
         "ApiVersionNotFoundError",

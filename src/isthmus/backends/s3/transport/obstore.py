@@ -25,9 +25,9 @@ from isthmus.errors import AccessError, IsthmusError
 _status = re.compile(r"status(?: code)?: (\d{3})").search
 _code = re.compile(r"<Code>([^<]*)</Code>").search
 _message = re.compile(r"<Message>([^<]*)</Message>").search
-# An error that obstore itself has no word for (`Unknown`) holds its client's, which has.
+# An error that obstore does not classify (`Unknown`) quotes its HTTP client's error, which does.
 _kind = re.compile(r"\bkind: (Connect|Timeout|Request|Interrupted|Decode)\b").search
-# rustls' own names, in the debug form of the error.
+# The names of rustls, in the debug form of the error.
 _certificate = re.compile(r"\bInvalidCertificate\(\s*(\w+)").search
 _tls = re.compile(r"\berror: (?:InvalidMessage|PeerIncompatible|AlertReceived|PeerMisbehaved)\b").search
 
@@ -35,7 +35,7 @@ _tls = re.compile(r"\berror: (?:InvalidMessage|PeerIncompatible|AlertReceived|Pe
 class ObstoreTransport:
     """Requests through one `S3Store`."""
 
-    # hyper repeats only what it had not begun to write.
+    # hyper repeats only requests of which it has sent nothing.
     repeats = False
 
     def __init__(self, store: Any, location: str) -> None:
@@ -80,7 +80,7 @@ class ObstoreTransport:
 
     async def listing(self, prefix: str, *, after: str = "", limit: int = 1000, rest: Any = None) -> Listing:
         """Return a page; object_store asks for 1,000 keys whatever the limit."""
-        # object_store's prefixes are whole folders, as ours are: it adds the slash itself.
+        # object_store's prefixes are whole folders, as ours are: it appends the slash itself.
         if rest is None:
             folder, offset = prefix.rstrip("/") or None, prefix + after if after else None
             rest = self._list(self._store, folder, offset=offset, chunk_size=1000)
@@ -107,11 +107,11 @@ class ObstoreTransport:
         return {}
 
     def translate_error(self, error: Exception, *, writes: bool = False) -> Exception:
-        """Return what an error of obstore means."""
+        """Return the error of isthmus for an error of obstore."""
         if isinstance(error, IsthmusError | asyncio.CancelledError):
             return error
         text = str(error)
-        status, code, kind, said = _status(text), _code(text), _kind(text), _message(text)
+        status, code, kind, detail = _status(text), _code(text), _kind(text), _message(text)
         name = type(error).__name__
         # PreconditionError also stands for If-Match on a missing object (a 404), AlreadyExistsError
         # also for a conditional write that met another one (a 409).
@@ -120,8 +120,8 @@ class ObstoreTransport:
         ):
             return PreconditionError()
         if status is None and name in {"PermissionDeniedError", "UnauthenticatedError"}:
-            # Its words may hold more than should be told.
-            return AccessError(f"{self._location}: no credentials could be had for the next request")
+            # Its message may contain credentials.
+            return AccessError(f"{self._location}: no credentials could be obtained for the next request")
         broken = None
         if status is None and "Received redirect" not in text:
             broken = _tls_failure(text) or (_BROKEN.get(kind[1]) if kind else None)
@@ -133,12 +133,12 @@ class ObstoreTransport:
             broken,
             location=self._location,
             writes=writes,
-            message=said[1] if said else "" if status else text.split("\n", maxsplit=1)[0][:200],
+            message=detail[1] if detail else "" if status else text.split("\n", maxsplit=1)[0][:200],
         )
 
 
 def _tls_failure(text: str) -> ConnectionFailure | None:
-    """Return what failed of TLS, if it was that."""
+    """Return why TLS failed; None if it did not."""
     why = _certificate(text)
     if why is not None:
         return certificate_failure(why[1])

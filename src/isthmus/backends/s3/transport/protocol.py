@@ -1,8 +1,8 @@
-"""The five verbs that the data path needs of S3, and what they give.
+"""The five requests of the data path, as both transports offer them.
 
-A transport sends one request for a call and repeats nothing: a repeat of a conditional write
-would meet its own success. Missing keys and failed conditions come as answers or as the private
-exceptions of `errors`; all else is an error of isthmus.
+A transport sends one request for each call and repeats none: a repeated conditional write would
+fail because the first one succeeded. A missing key or a failed condition is a result or a private
+exception of `errors`; every other failure is an error of isthmus.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Blob(NamedTuple):
 
 
 class Listed(NamedTuple):
-    """An object in a listing; the key without the listing's prefix."""
+    """An object in a listing; `name` is its key without the listing's prefix."""
 
     name: str
     etag: str
@@ -31,45 +31,45 @@ class Listed(NamedTuple):
 
 
 class Listing(NamedTuple):
-    """A page of a listing in the order of UTF-8 bytes."""
+    """A page of a listing, in the order of the keys' UTF-8 bytes."""
 
     found: list[Listed]
     more: bool
     rest: Any = None
-    """What goes on where this ended, for the same operation's next page: it may know that there is none."""
+    """Continues the listing where this page ends; pass it to the request for the next page, if any."""
 
 
 class Transport(Protocol):
     """Puts, gets and lists objects of one bucket on one event loop."""
 
     repeats: bool
-    """Whether what carries the requests may send one twice by itself, so that a refusal is looked at."""
+    """Whether the HTTP client may send a request twice by itself, so that a failed condition is verified."""
 
     async def put(
         self, key: str, body: bytes, *, if_absent: bool = False, if_match: str | None = None
     ) -> str:
         """Write an object and return its entity tag.
 
-        Raises `PreconditionError` if there is one already (`if_absent`), or if it is missing or
-        another one (`if_match`).
+        Raises `PreconditionError` if the object exists (`if_absent`), or if it is missing or has
+        another entity tag (`if_match`).
         """
         ...
 
     async def get(self, key: str) -> Blob | None:
-        """Return an object, None if there is none; a body that ends early is an error."""
+        """Return an object, None if there is none; raises `UnavailableError` for a truncated body."""
         ...
 
     async def head(self, key: str) -> str | None:
-        """Return an object's entity tag, None if there is none (or no bucket: the answer has no body)."""
+        """Return an object's entity tag, None if there is no such object or bucket."""
         ...
 
     async def listing(self, prefix: str, *, after: str = "", limit: int = 1000, rest: Any = None) -> Listing:
-        """Return up to `limit` (1,000) objects whose key is `prefix` and a name beyond `after`.
+        """Return up to `limit` (at most 1,000) objects under `prefix` whose names sort after `after`.
 
-        `rest` is that of the page that ended at `after`, used once: what it holds is not read again.
+        `rest` is that of the page that ended at `after`; it can be used once.
         """
         ...
 
     async def delete_many(self, keys: Sequence[str]) -> dict[str, IsthmusError]:
-        """Delete up to 1,000 objects, there or not; return the errors of those that failed."""
+        """Delete up to 1,000 objects, existing or not; return the errors of those that were not deleted."""
         ...

@@ -1,4 +1,4 @@
-"""Requests of one loop: so many at a time, repeated a few times where that is safe."""
+"""The requests of one loop to one bucket: a bounded number at a time, retried where that is safe."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _FIRST_PAUSE = 0.05
 
 
 class Closable(Protocol):
-    """An object of a pool with tasks of its own, such as the committers of logs."""
+    """A shared object with tasks of its own, such as the committers of logs."""
 
     async def close(self) -> None:
         """Finish or cancel the tasks."""
@@ -50,7 +50,7 @@ class Closable(Protocol):
 
 
 class Requests:
-    """The pool of one loop: a transport, its bound on requests in flight, the rare-verb client."""
+    """The pool of one loop: a transport, the limit of requests in flight, and the aioboto3 client."""
 
     def __init__(self, config: S3Config, keys: AccessKeys | None, clock: Clock = SYSTEM_CLOCK) -> None:
         self.config = config
@@ -60,20 +60,20 @@ class Requests:
         self._slots = asyncio.Semaphore(config.pool.max_connections)
         self._transport: Transport | None = None
         self._client: Any = None
-        self._client_turn = asyncio.Lock()
+        self._client_lock = asyncio.Lock()
         self._in_use = self._waiting = self._acquired = self._timeouts = 0
         self._wait_seconds = self._use_seconds = 0.0
         self.shared: dict[Any, Any] = {}
-        """What handles of one loop share besides requests, by what tells it apart."""
+        """Objects shared by all handles of this loop, keyed by configuration."""
         self.closing: list[Closable] = []
-        """What of it has tasks of its own, such as the committers of logs."""
+        """Those of them that have tasks."""
 
     @classmethod
     async def open(cls, config: S3Config, keys: AccessKeys | None) -> Requests:
-        """Return a pool; nothing is sent yet."""
+        """Return a pool without sending a request; raises `ConfigError` if there are no credentials."""
         pool = cls(config, keys)
         if keys is None:
-            await pool.sessions.credentials()  # none at all is said at once
+            await pool.sessions.credentials()
         if config.transport == "obstore" and not obstore_hangs():
             pool._transport = ObstoreTransport(await obstore_store(config, pool.sessions), pool.location)
         else:
@@ -87,13 +87,13 @@ class Requests:
 
     async def client(self) -> Any:
         """Return the aioboto3 client of this loop."""
-        async with self._client_turn:
+        async with self._client_lock:
             if self._client is None:
                 self._client = await boto_client(self.config, self.sessions)
             return self._client
 
     async def boto(self) -> BotoTransport:
-        """Return the transport that has the rare verbs."""
+        """Return the transport over aioboto3, which has the requests that obstore lacks."""
         return BotoTransport(await self.client(), self.config.bucket, self.location, self.config.checksum)
 
     async def close(self) -> None:
@@ -115,11 +115,11 @@ class Requests:
             _forget_sockets(client)
 
     def healthy(self) -> bool:
-        """Return True: each request makes a connection if it needs one."""
+        """Return True: a request connects again by itself."""
         return True
 
     def stats(self) -> PoolStats:
-        """Return a snapshot; a connection is a request in flight."""
+        """Return a snapshot, in which a connection stands for a request in flight."""
         return PoolStats(
             size=self._in_use,
             in_use=self._in_use,
@@ -134,24 +134,27 @@ class Requests:
     # One request
 
     async def send(self, request: Callable[[Transport], Awaitable[T]]) -> T:
-        """Send one request when it is its turn."""
+        """Send one request once fewer than `limit` are in flight.
+
+        Raises `PoolTimeoutError` if that takes longer than `pool.timeout` seconds.
+        """
         assert self._transport is not None
         if self._slots.locked():
-            await self._lock()
+            await self._wait_for_slot()
         else:
             await self._slots.acquire()  # does not wait
         self._acquired += 1
         self._in_use += 1
-        begun = self._clock.now()
+        start = self._clock.now()
         try:
             return await request(self._transport)
         finally:
             self._in_use -= 1
-            self._use_seconds += self._clock.now() - begun
+            self._use_seconds += self._clock.now() - start
             self._slots.release()
 
-    async def _lock(self) -> None:
-        begun = self._clock.now()
+    async def _wait_for_slot(self) -> None:
+        start = self._clock.now()
         self._waiting += 1
         try:
             async with asyncio.timeout(self.config.pool.timeout):
@@ -164,12 +167,12 @@ class Requests:
             ) from None
         finally:
             self._waiting -= 1
-            self._wait_seconds += self._clock.now() - begun
+            self._wait_seconds += self._clock.now() - start
 
     async def retry(self, request: Callable[[Transport], Awaitable[T]]) -> T:
-        """Send a request that may be done twice, repeating it while the server is busy or cut it off.
+        """Send an idempotent request, up to four times while the server is busy or drops the connection.
 
-        A refused connection is told at once: the server is down, not busy.
+        A refused connection is raised at once: the server is down, not busy.
         """
         for attempt in range(ATTEMPTS - 1):
             try:
@@ -177,16 +180,16 @@ class Requests:
             except (ConnectError, PoolTimeoutError):
                 raise
             except UnavailableError as error:
-                asked = error.retry_after
-            await self.pause(attempt, asked)
+                wait = error.retry_after
+            await self.pause(attempt, wait)
         return await self.send(request)
 
-    async def pause(self, attempt: int, asked: float | None = None) -> None:
-        """Wait before the next attempt: longer each time, never in step with others."""
-        wait = asked if asked is not None else _FIRST_PAUSE * 2**attempt
+    async def pause(self, attempt: int, retry_after: float | None = None) -> None:
+        """Wait before the next attempt, with jitter: `retry_after` seconds, or longer each time."""
+        wait = retry_after if retry_after is not None else _FIRST_PAUSE * 2**attempt
         await self._clock.sleep(min(wait, 5.0) * random.uniform(0.5, 1.0))  # noqa: S311 - spreads load
 
-    # The verbs
+    # The requests
 
     async def get(self, key: str) -> Blob | None:
         """Return an object, None if there is none."""
@@ -197,34 +200,34 @@ class Requests:
         return await self.retry(lambda transport: transport.head(key))
 
     async def listing(self, prefix: str, *, after: str = "", limit: int = 1000, rest: Any = None) -> Listing:
-        """Return a page of a listing; `rest` is of the page before."""
+        """Return a page of a listing; `rest` is that of the page before."""
         once = [rest]
 
-        async def ask(transport: Transport) -> Listing:
-            # One that failed is of no use to the next attempt.
-            going_on = once.pop() if once else None
-            return await transport.listing(prefix, after=after, limit=limit, rest=going_on)
+        async def request(transport: Transport) -> Listing:
+            # It cannot be used again after an attempt that failed.
+            continued = once.pop() if once else None
+            return await transport.listing(prefix, after=after, limit=limit, rest=continued)
 
         try:
-            return await self.retry(ask)
+            return await self.retry(request)
         except UnexpectedError:
             # object_store cannot read some keys that others write, such as `a//b`.
             boto = await self.boto()
             return await self.retry(lambda _: boto.listing(prefix, after=after, limit=limit))
 
     async def put(self, key: str, body: bytes) -> str:
-        """Write an object, whatever is there."""
+        """Write an object unconditionally and return its entity tag."""
         return await self.retry(lambda transport: transport.put(key, body))
 
     async def put_if(
         self, key: str, body: bytes, is_ours: Callable[[bytes], bool], *, if_match: str | None = None
     ) -> str:
-        """Write an object that must be absent, or still be `if_match`; return its entity tag.
+        """Write an object that must not exist, or still have the tag `if_match`; return its new tag.
 
-        The body has a token that no other write has. Once an attempt had no answer (or may have
-        been sent twice), a failed condition is looked at: an object with our token is our own
-        success. Raises
-        `PreconditionError`, or a `StoreError` that says whether it may have been done.
+        The body has a token that no other write has, by which `is_ours` recognises it. If a
+        condition fails after an attempt without a response (or one that may have been sent twice),
+        the object is read: one of ours means that the write succeeded. Raises `PreconditionError`,
+        or a `StoreError` whose `applied` tells whether the object may have been written.
         """
         assert self._transport is not None
         ambiguous = False
@@ -240,14 +243,14 @@ class Requests:
             except ContendedError:
                 if attempt == ATTEMPTS - 1:
                     raise PreconditionError(ambiguous=ambiguous) from None
-                asked = None
+                wait = None
             except UnavailableError as error:
                 ambiguous = ambiguous or error.applied is Applied.MAYBE
                 if attempt == ATTEMPTS - 1 or isinstance(error, ConnectError | PoolTimeoutError):
                     error.applied = Applied.MAYBE if ambiguous else Applied.NO
                     raise
-                asked = error.retry_after
-            await self.pause(attempt, asked)
+                wait = error.retry_after
+            await self.pause(attempt, wait)
         raise AssertionError("the last attempt raises or returns")
 
     async def _recover(self, key: str, is_ours: Callable[[bytes], bool], *, ambiguous: bool) -> str:
@@ -261,15 +264,15 @@ class Requests:
         raise PreconditionError(ambiguous=ambiguous)
 
     async def delete_many(self, keys: Sequence[str]) -> dict[str, IsthmusError]:
-        """Delete objects, there or not, by 1,000; return the error of each that was not deleted."""
+        """Delete objects, 1,000 in each request; return the errors of those that were not deleted."""
         failed: dict[str, IsthmusError] = {}
-        batches = [keys[at : at + 1000] for at in range(0, len(keys), 1000)]
+        batches = [keys[start : start + 1000] for start in range(0, len(keys), 1000)]
 
         async def delete(batch: Sequence[str]) -> None:
             try:
                 failed.update(await self.retry(lambda transport: transport.delete_many(batch)))
             except UnexpectedError:
-                # obstore tells of one error without its key; deleting again tells of each.
+                # obstore reports one error without its key; deleting again reports each of them.
                 boto = await self.boto()
                 failed.update(await self.retry(lambda _: boto.delete_many(batch)))
 
@@ -278,7 +281,7 @@ class Requests:
 
 
 async def for_each(work: Callable[[A], Awaitable[None]], items: Collection[A], width: int) -> None:
-    """Run work on items, at most so many at a time; the first failure stops the rest and is raised."""
+    """Run work on items, at most `width` at a time; the first failure cancels the rest and is raised."""
     pending = iter(items)
     width = min(width, len(items))
 
