@@ -31,7 +31,7 @@ from isthmus._query.normalize import normalize
 from isthmus._record import Record
 from isthmus.backends.s3.backend import DEFAULT
 from isthmus.backends.s3.id_filter import compile_id_test, id_range, is_id_leaf
-from isthmus.backends.s3.keys import end_at, name_before, record_name
+from isthmus.backends.s3.keys import name_before, record_name, upper_bound
 from isthmus.errors import ConfigError
 from tests.s3.proxy import proxied
 from tests.s3.stores import config_for, create, endpoint_of, every, ids_of, keys_under, opened, write
@@ -91,7 +91,7 @@ def test_ids_are_judged_as_the_evaluator_does() -> None:
                 name = record_name(id)
                 assert not span.low or name_before(span.low) < name, f"seed {seed}: {where} of {id!r}"
                 if span.high is not None:
-                    end = end_at(span.high)
+                    end = upper_bound(span.high)
                     assert name[: len(end)] <= end, f"seed {seed}: {where} of {id!r}"
 
 

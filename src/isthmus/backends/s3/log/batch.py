@@ -35,7 +35,7 @@ class Batch:
             self.texts = encode_together(plain, MAX_RECORD_BYTES) if plain else None
             self.size = sum(map(_encode, mutations) if self.texts is None else map(len, self.texts))
 
-    def encoded_mutations(self) -> Sequence[Mutation]:
+    def encode_mutations(self) -> Sequence[Mutation]:
         """Return the mutations, encoded once for all attempts."""
         if self.texts is not None:
             for mutation, text in zip(self.mutations, self.texts, strict=True):
@@ -95,7 +95,7 @@ class EntryPlan(RowChanges):
         # A single mutation that is refused has no effects to undo.
         atomic = batch.atomic and len(batch.mutations) > 1
         count, before = len(self.effects), dict(self._records) if atomic else self._records
-        mutations = batch.encoded_mutations()
+        mutations = batch.encode_mutations()
         results = apply_in_order(self, batch.kind, mutations)
         refused = refuse_batch(mutations, results) if batch.atomic else None
         if refused is not None:

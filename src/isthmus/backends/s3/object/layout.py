@@ -11,7 +11,14 @@ from isthmus._core.executor import MORE, After, ItemResult, Mutation, Page, Page
 from isthmus._query.ast import Predicate
 from isthmus._record import Record
 from isthmus.backends.s3.id_filter import compile_id_test, id_range, is_id_predicate
-from isthmus.backends.s3.keys import before_cut, cut_of, end_at, id_of, name_before, record_name
+from isthmus.backends.s3.keys import (
+    id_of,
+    name_before,
+    name_before_stem,
+    record_name,
+    stem_of,
+    upper_bound,
+)
 from isthmus.backends.s3.layout import end_of, start_id
 from isthmus.backends.s3.object.byte_filter import ByteFilter, compile_filter
 from isthmus.backends.s3.object.etag_cache import EtagCache
@@ -66,10 +73,10 @@ class ObjectLayout:
         if request.after is not None and request.after.position is not None:
             if ordered:
                 last_id = str(request.after.position[-1])
-                after = max(after, before_cut(last_id) or record_name(last_id))
+                after = max(after, name_before_stem(last_id) or record_name(last_id))
             else:
                 after = str(request.after.position[0])
-        end = None if ids.high is None else end_at(ids.high)
+        end = None if ids.high is None else upper_bound(ids.high)
         lister = RecordLister(self._requests, prefix, after, end=end, ties=ordered)
         try:
             if ordered:
@@ -126,7 +133,7 @@ class ObjectLayout:
 
         async def chunk(names: Sequence[Listed]) -> list[Record]:
             found = await self._records(prefix, names, where, keep, slots)
-            if any(cut_of(listed.name) for listed in names):
+            if any(stem_of(listed.name) for listed in names):
                 found.sort(key=_id)
             return found if last_id is None else [record for record in found if _id(record) > last_id]
 
@@ -222,14 +229,14 @@ class ObjectLayout:
         if ids.only is not None:
             return len((await self._page_of_ids(prefix, PageRequest(where, None, None), ids.only)).records)
         keep = compile_filter(where)
-        end = None if ids.high is None else end_at(ids.high)
+        end = None if ids.high is None else upper_bound(ids.high)
         lister = RecordLister(self._requests, prefix, name_before(ids.low) if ids.low else "", end=end)
         total = 0
         try:
             while names := await lister.take(1000, _NO_LIMIT):
                 if keep is not None:
                     names = _with_wanted_ids(names, where)
-                    cut = [listed for listed in names if cut_of(listed.name)]
+                    cut = [listed for listed in names if stem_of(listed.name)]
                     total += len(await self._records(prefix, cut, where, keep)) - len(cut)
                 total += len(names)
         finally:

@@ -9,7 +9,7 @@ from typing import Any
 
 from isthmus._record import Record
 from isthmus.backends.s3.envelope import parse_record
-from isthmus.backends.s3.keys import MARKER, cut_of, is_record_name, record_name
+from isthmus.backends.s3.keys import MARKER, is_record_name, record_name, stem_of
 from isthmus.backends.s3.transport.protocol import Listed, Listing
 from isthmus.backends.s3.transport.requests import Requests
 
@@ -35,7 +35,7 @@ class RecordLister:
         self._after: str | None = after
         self._rest: Any = None
         self._end = end
-        """Names that sort after this, in its length, are not wanted (`keys.end_at`)."""
+        """Names that sort after this, in its length, are not wanted (`keys.upper_bound`)."""
         self._ties = ties
         self.foreign = 0
 
@@ -43,18 +43,18 @@ class RecordLister:
         """Return up to `count` names; fewer if their bodies exceed `max_bytes`, none at the end.
 
         With `at_hand`, names of a page that has arrived do not wait for the next page. With `ties`,
-        names that only their bodies can order (`keys.cut_of`) are not separated, so there may be more.
+        names that only their bodies can order (`keys.stem_of`) are not separated, so there may be more.
         """
         taken: list[Listed] = []
         size = 0
         while await self._fill():
             first = self._names[0]
             full = len(taken) >= count or (bool(taken) and size + first.size > max_bytes)
-            if full and not (self._ties and taken and _share_cut(taken[-1].name, first.name)):
+            if full and not (self._ties and taken and _share_stem(taken[-1].name, first.name)):
                 break
             taken.append(self._names.popleft())
             size += first.size
-            if at_hand and not self._names and not (self._ties and cut_of(first.name)):
+            if at_hand and not self._names and not (self._ties and stem_of(first.name)):
                 break
         return taken
 
@@ -117,9 +117,9 @@ class RecordLister:
             self._next = None
 
 
-def _share_cut(one: str, other: str) -> bool:
-    cut = cut_of(one)
-    return cut is not None and cut == cut_of(other)
+def _share_stem(one: str, other: str) -> bool:
+    stem = stem_of(one)
+    return stem is not None and stem == stem_of(other)
 
 
 _reported: set[str] = set()

@@ -192,122 +192,49 @@ def translate_boto_error(error: Exception, *, location: str, writes: bool) -> Ex
 # By name, so that botocore need not be imported. The order matters: a connect timeout is first of all
 # a connection that was not made.
 _TLS = frozenset({"SSLError", "ClientSSLError"})
-_BROKEN: tuple[tuple[ConnectionFailure, frozenset[str]], ...] = (
-    (
-        ConnectionFailure.CONNECT,
-        frozenset(
-            {
-                "EndpointConnectionError",
-                "ConnectTimeoutError",
-                "ProxyConnectionError",
-                "ClientConnectorError",
-                "ConnectionRefusedError",
-            }
-        ),
-    ),
+_CONNECT = frozenset({
+    "EndpointConnectionError", "ConnectTimeoutError", "ProxyConnectionError", "ClientConnectorError",
+    "ConnectionRefusedError",
+})  # fmt: skip
+_CUT = frozenset({
+    "ConnectionError", "HTTPClientError", "ClientError", "ResponseStreamingError", "IncompleteReadError",
+    "ResponseParserError", "ChecksumError", "FlexibleChecksumError", "OSError",
+})  # fmt: skip
+_BROKEN = (
+    (ConnectionFailure.CONNECT, _CONNECT),
     (ConnectionFailure.TIMEOUT, frozenset({"ReadTimeoutError", "ServerTimeoutError", "TimeoutError"})),
-    (
-        ConnectionFailure.CUT,
-        frozenset(
-            {
-                "ConnectionError",
-                "HTTPClientError",
-                "ClientError",
-                "ResponseStreamingError",
-                "IncompleteReadError",
-                "ResponseParserError",
-                "ChecksumError",
-                "FlexibleChecksumError",
-                "OSError",
-            }
-        ),
-    ),
+    (ConnectionFailure.CUT, _CUT),
 )
-_CREDENTIALS = frozenset(
-    {
-        "NoCredentialsError",
-        "PartialCredentialsError",
-        "CredentialRetrievalError",
-        "NoAuthTokenError",
-        "TokenRetrievalError",
-        "SSOError",
-        "RefreshWithMFAUnsupportedError",
-        "MetadataRetrievalError",
-        "InvalidConfigError",
-    }
-)
-_SETTINGS = frozenset(
-    {
-        "BaseEndpointResolverError",
-        "EndpointVariantError",
-        "InvalidChecksumConfigError",
-        "InvalidDNSNameError",
-        "InvalidDefaultsMode",
-        "InvalidEndpointConfigurationError",
-        "InvalidEndpointDiscoveryConfigurationError",
-        "InvalidHostLabelError",
-        "InvalidIMDSEndpointError",
-        "InvalidIMDSEndpointModeError",
-        "InvalidMaxRetryAttemptsError",
-        "InvalidProxiesConfigError",
-        "InvalidRetryConfigurationError",
-        "InvalidRetryModeError",
-        "InvalidS3UsEast1RegionalEndpointConfigError",
-        "InvalidSTSRegionalEndpointsConfigError",
-        "MissingDependencyException",
-        "ServiceNotInRegionError",
-        "UnknownCredentialError",
-        "UnknownFIPSEndpointError",
-        "UnknownRegionError",
-        "UnknownSignatureVersionError",
-        "UnsupportedOutpostResourceError",
-        "UnsupportedSignatureVersionError",
-        "ProfileNotFound",
-        "NoRegionError",
-        "InvalidRegionError",
-        "InvalidS3AddressingStyleError",
-        "ConfigParseError",
-        "ConfigNotFound",
-        "ParamValidationError",
-        "EndpointResolutionError",
-        "EndpointProviderError",
-        "UnsupportedS3ConfigurationError",
-        "UnsupportedS3AccesspointConfigurationError",
-        "UnsupportedS3ArnError",
-        "UnsupportedS3ControlArnError",
-        "UnsupportedS3ControlConfigurationError",
-        "ValidationError",
-        "ValueError",
-    }
-)
+_CREDENTIALS = frozenset({
+    "NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "NoAuthTokenError",
+    "TokenRetrievalError", "SSOError", "RefreshWithMFAUnsupportedError", "MetadataRetrievalError",
+    "InvalidConfigError",
+})  # fmt: skip
+_SETTINGS = frozenset({
+    "BaseEndpointResolverError", "EndpointVariantError", "InvalidChecksumConfigError",
+    "InvalidDNSNameError", "InvalidDefaultsMode", "InvalidEndpointConfigurationError",
+    "InvalidEndpointDiscoveryConfigurationError", "InvalidHostLabelError", "InvalidIMDSEndpointError",
+    "InvalidIMDSEndpointModeError", "InvalidMaxRetryAttemptsError", "InvalidProxiesConfigError",
+    "InvalidRetryConfigurationError", "InvalidRetryModeError",
+    "InvalidS3UsEast1RegionalEndpointConfigError", "InvalidSTSRegionalEndpointsConfigError",
+    "MissingDependencyException", "ServiceNotInRegionError", "UnknownCredentialError",
+    "UnknownFIPSEndpointError", "UnknownRegionError", "UnknownSignatureVersionError",
+    "UnsupportedOutpostResourceError", "UnsupportedSignatureVersionError", "ProfileNotFound",
+    "NoRegionError", "InvalidRegionError", "InvalidS3AddressingStyleError", "ConfigParseError",
+    "ConfigNotFound", "ParamValidationError", "EndpointResolutionError", "EndpointProviderError",
+    "UnsupportedS3ConfigurationError", "UnsupportedS3AccesspointConfigurationError",
+    "UnsupportedS3ArnError", "UnsupportedS3ControlArnError", "UnsupportedS3ControlConfigurationError",
+    "ValidationError", "ValueError",
+})  # fmt: skip
 # Of paging, waiting, stubbing and damaged installations: no request here raises them, and if one did
 # it would be an UnexpectedError. Listed one by one, so that a test reports new classes.
-_OTHER = frozenset(
-    [
-        "ApiVersionNotFoundError",
-        "AwsChunkedWrapperError",
-        "CapacityNotAvailableError",
-        "DataNotFoundError",
-        "EofStream",
-        "InvalidExpressionError",
-        "MD5UnavailableError",
-        "MissingParametersError",
-        "MissingServiceIdError",
-        "OperationNotPageableError",
-        "PaginationError",
-        "StubAssertionError",
-        "StubResponseError",
-        "UnStubbedResponseError",
-        "UndefinedModelAttributeError",
-        "UnknownClientMethodError",
-        "UnknownServiceError",
-        "UnknownServiceStyle",
-        "UnseekableStreamError",
-        "UnsupportedServiceProtocolsError",
-        "WSMessageTypeError",
-        "WaiterConfigError",
-        "WaiterError",
-        "WebSocketError",
-    ]
-)
+_OTHER = frozenset({
+    "ApiVersionNotFoundError", "AwsChunkedWrapperError", "CapacityNotAvailableError", "DataNotFoundError",
+    "EofStream", "InvalidExpressionError", "MD5UnavailableError", "MissingParametersError",
+    "MissingServiceIdError", "OperationNotPageableError", "PaginationError", "StubAssertionError",
+    "StubResponseError", "UnStubbedResponseError", "UndefinedModelAttributeError",
+    "UnknownClientMethodError", "UnknownServiceError", "UnknownServiceStyle", "UnseekableStreamError",
+    "UnsupportedServiceProtocolsError", "WSMessageTypeError", "WaiterConfigError", "WaiterError",
+    "WebSocketError",
+})  # fmt: skip
 KNOWN = _TLS.union(*(names for _, names in _BROKEN), _CREDENTIALS, _SETTINGS, _OTHER)
