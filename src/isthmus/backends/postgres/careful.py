@@ -10,7 +10,8 @@ import orjson
 
 from isthmus._core.apply import refusal
 from isthmus._core.executor import ItemResult, Mutation, WriteKind
-from isthmus._values import decode, new_version
+from isthmus._ids import new_version
+from isthmus._values import decode
 from isthmus.backends.postgres.driver import Connection
 from isthmus.backends.postgres.table import Table
 from isthmus.errors import (

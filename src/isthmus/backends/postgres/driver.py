@@ -211,15 +211,15 @@ class Driver(Protocol):
 def driver_for(config: PostgresConfig) -> Driver:
     """Return the driver that a config names; raises `MissingExtraError` if it is not installed."""
     if config.driver == "psycopg":
-        from isthmus._core.registry import driver
+        from isthmus._core.registry import import_driver
 
-        driver("psycopg", extra="psycopg")
+        import_driver("psycopg", extra="psycopg")
         from isthmus.backends.postgres.driver_psycopg import PsycopgDriver
 
         return PsycopgDriver(config)
-    from isthmus._core.registry import driver
+    from isthmus._core.registry import import_driver
 
-    driver("asyncpg", extra="postgres")
+    import_driver("asyncpg", extra="postgres")
     from isthmus.backends.postgres.driver_asyncpg import AsyncpgDriver
 
     return AsyncpgDriver(config)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from isthmus._core.executor import After, Page, PageRequest
-from isthmus._values import new_version
+from isthmus._ids import new_version
 from isthmus.backends.postgres.driver import Connection, Cursor, Transaction
 from isthmus.backends.postgres.pages import page
 from isthmus.backends.postgres.pool import Pool

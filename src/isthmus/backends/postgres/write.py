@@ -14,7 +14,8 @@ from typing import Any
 from isthmus._core.apply import not_written, reject_invalid
 from isthmus._core.executor import ItemResult, Mutation, WriteKind
 from isthmus._core.mutation_batch import MutationBatch
-from isthmus._values import encode, new_version
+from isthmus._ids import new_version
+from isthmus._values import encode
 from isthmus.backends.postgres.careful import apply_carefully
 from isthmus.backends.postgres.driver import Connection
 from isthmus.backends.postgres.failures import sqlstate_of

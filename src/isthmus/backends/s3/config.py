@@ -9,11 +9,11 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from isthmus._core.config import BackendConfig, Part, SecretStr, text_part
+from isthmus._core.config import BackendConfig, ConfigGroup, SecretStr, text_part
 from isthmus.errors import ConfigError
 
 
-class Pool(Part):
+class PoolConfig(ConfigGroup):
     """The limit of requests in flight."""
 
     max_connections: int = Field(default=64, ge=1, le=10_000)
@@ -22,7 +22,7 @@ class Pool(Part):
     """Seconds that a request waits for another one to end."""
 
 
-class Cache(Part):
+class CacheConfig(ConfigGroup):
     """A cache of bodies by entity tag, so that a search reads only what changed (layout `object`)."""
 
     max_bytes: int = Field(default=256 * 2**20, ge=1)
@@ -31,7 +31,7 @@ class Cache(Part):
     """A folder that keeps the cache across restarts; None keeps it in memory. It is safe to delete."""
 
 
-class Log(Part):
+class LogConfig(ConfigGroup):
     """How layout `log` keeps its entries."""
 
     memory_bytes: int = Field(default=256 * 2**20, ge=1)
@@ -69,7 +69,7 @@ class S3Config(BackendConfig):
     profile: str | None = None
     layout: Literal["object", "log"] = "object"
     transport: Literal["obstore", "aioboto3"] = "obstore"
-    pool: Pool = Pool()
+    pool: PoolConfig = PoolConfig()
     timeout: float = Field(default=30.0, gt=0)
     """Seconds for one request."""
     checksum: Literal["when_required", "sha256"] = "when_required"
@@ -77,8 +77,8 @@ class S3Config(BackendConfig):
     ca_file: str | None = None
     """A PEM file of certificates to trust in addition."""
     create_bucket: bool = False
-    cache: Cache | None = None
-    log: Log = Log()
+    cache: CacheConfig | None = None
+    log: LogConfig = LogConfig()
 
     @field_validator("prefix", mode="after")
     @classmethod

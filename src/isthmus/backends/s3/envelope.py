@@ -17,8 +17,9 @@ import orjson
 
 from isthmus._core.lazy_record import LazyRecord, row_field
 from isthmus._core.mutation_batch import quote_ids
+from isthmus._ids import new_version
 from isthmus._record import Record, decoded_record
-from isthmus._values import format_datetime, new_version
+from isthmus._values import format_datetime
 
 _KEYS = ("id", "version", "created_at", "updated_at")
 
@@ -107,45 +108,24 @@ def parse_row(found: dict[str, Any], line: bytes) -> RecordRow:
     return RecordRow(id, version, created, updated, metadata, data)
 
 
+# Records of one batch have one time.
+_parse_time = functools.lru_cache(maxsize=4096)(dt.datetime.fromisoformat)
+
+
 class RowRecord(LazyRecord):
     """A record over a row, undecoded."""
 
     __slots__ = ()
 
-    _row: RecordRow
-
-    @row_field
-    def id(self) -> str:
-        """The record's id."""
-        return self._row.id
-
-    @row_field
-    def version(self) -> str:
-        """A token that changes on every write."""
-        return self._row.version
-
-    @row_field
-    def _raw(self) -> bytes:
-        return self._row.data
-
-    @row_field
-    def _raw_metadata(self) -> bytes:
-        return self._row.metadata
-
-    @row_field
-    def _created(self) -> dt.datetime:
-        return _parse_time(self._row.created)
-
-    @row_field
-    def _updated(self) -> dt.datetime:
-        return _parse_time(self._row.updated)
+    id = row_field(lambda self: self._row.id)
+    version = row_field(lambda self: self._row.version)
+    _raw = row_field(lambda self: self._row.data)
+    _raw_metadata = row_field(lambda self: self._row.metadata)
+    _created = row_field(lambda self: _parse_time(self._row.created))
+    _updated = row_field(lambda self: _parse_time(self._row.updated))
 
 
 def record_of(row: RecordRow) -> RowRecord:
     """Return the record of a row."""
     [record] = RowRecord.wrap((row,))
     return record
-
-
-# Records of one batch have one time.
-_parse_time = functools.lru_cache(maxsize=4096)(dt.datetime.fromisoformat)

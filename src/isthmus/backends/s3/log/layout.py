@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from isthmus._core.executor import MORE, After, ItemResult, Mutation, Page, PageRequest, WriteKind
 from isthmus._query.ast import TRUE, Predicate
 from isthmus._record import Record
-from isthmus.backends.s3.config import Log as LogConfig
+from isthmus.backends.s3.config import LogConfig
 from isthmus.backends.s3.envelope import RecordRow, RowRecord, record_of
 from isthmus.backends.s3.id_filter import IdRange, id_range
 from isthmus.backends.s3.layout import end_of, start_id

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from itertools import takewhile
 from typing import TypeVar
 
-from isthmus.backends.s3.config import Log as LogConfig
+from isthmus.backends.s3.config import LogConfig
 from isthmus.backends.s3.envelope import RecordRow
 from isthmus.backends.s3.log.entry import (
     CHECKPOINTS,

@@ -12,13 +12,13 @@ import os
 from collections import OrderedDict
 from pathlib import Path
 
-from isthmus.backends.s3.config import Cache
+from isthmus.backends.s3.config import CacheConfig
 
 
 class EtagCache:
     """At most `max_bytes` of bodies, in memory or as files; the least recently used are evicted first."""
 
-    def __init__(self, config: Cache, bucket: str, endpoint: str | None) -> None:
+    def __init__(self, config: CacheConfig, bucket: str, endpoint: str | None) -> None:
         self._max = config.max_bytes
         self._sizes: OrderedDict[str, int] = OrderedDict()
         self._bodies: dict[str, bytes] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from isthmus._core.apply import already_exists, apply_one, check, version_conflict
+from isthmus._core.apply import already_exists, apply_one, refusal, version_conflict
 from isthmus._core.executor import ItemResult, Mutation, WriteKind
 from isthmus._record import Record
 from isthmus.backends.s3.compare_and_set import RowChanges, encode_once
@@ -198,8 +198,8 @@ class ObjectWriter:
                 break
         return present
 
-    async def _delete_if(self, key: str, prefix: str, mutation: Mutation) -> bool:
-        """Delete a record of a certain version; raises `ConflictError` if it has another one."""
+    async def _delete_if(self, key: str, prefix: str, mutation: Mutation) -> ItemResult:
+        """Delete a record if it has the expected version."""
         boto = await self._probe.require_conditional_delete()
         ambiguous = False
         for attempt in range(_ATTEMPTS):
@@ -207,7 +207,9 @@ class ObjectWriter:
             if blob is None and ambiguous:
                 return True
             version = None if blob is None else self._parse(blob, prefix, mutation.id).version
-            check(WriteKind.DELETE, mutation, version)
+            refused = refusal(WriteKind.DELETE, mutation, version)
+            if refused is not None:
+                return refused
             assert blob is not None
             etag = blob.etag
             try:
@@ -217,7 +219,7 @@ class ObjectWriter:
             except NoSuchKeyError:
                 if ambiguous:
                     return True
-                raise version_conflict(mutation.id, str(mutation.if_version)) from None
+                return version_conflict(mutation.id, str(mutation.if_version))
             except UnavailableError as error:
                 ambiguous = ambiguous or error.applied is Applied.MAYBE
                 if not error.transient or isinstance(error, ConnectError) or attempt >= 3:

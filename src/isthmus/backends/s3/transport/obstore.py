@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from isthmus._core.registry import driver
+from isthmus._core.registry import import_driver
 from isthmus.backends.s3.errors import (
     ConnectionFailure,
     NoSuchKeyError,
@@ -41,7 +41,7 @@ class ObstoreTransport:
     def __init__(self, store: Any, location: str) -> None:
         self._store = store
         self._location = location
-        obstore = driver("obstore", extra="s3")
+        obstore = import_driver("obstore", extra="s3")
         self._put, self._get, self._head = obstore.put_async, obstore.get_async, obstore.head_async
         self._list, self._delete = obstore.list, obstore.delete_async
 
