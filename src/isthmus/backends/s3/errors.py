@@ -36,7 +36,7 @@ class ConnectionFailure(enum.Enum):
         " renew it, or set the clock"
     )
     MISNAMED = (
-        "the server's certificate was refused: it belongs to another host;"
+        "the server's certificate was refused: it is another host's;"
         " name the server in endpoint_url= as its certificate does"
     )
     REFUSED = "the server's certificate was refused: it is damaged or not valid for a server; replace it"
