@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -9,6 +10,8 @@ from isthmus._core.capabilities import Capabilities
 from isthmus._core.executor import ItemResult, Mutation, Page, PageRequest, WriteKind
 from isthmus._query.ast import Predicate
 from isthmus._record import Record
+
+logger = logging.getLogger("isthmus.s3")
 
 MAX_RECORD_BYTES = 64 * 2**20
 
@@ -65,3 +68,13 @@ class Layout(Protocol):
     async def drop(self, prefix: str) -> None:
         """Delete all objects of a collection but its marker; foreign objects stay."""
         ...
+
+
+_reported: set[str] = set()
+
+
+def report_foreign(key: str, why: str) -> None:
+    """Warn once that an object is ignored."""
+    if key not in _reported and len(_reported) < 10_000:
+        _reported.add(key)
+        logger.warning("the object %r is ignored: %s", key, why)

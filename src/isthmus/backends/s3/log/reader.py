@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from isthmus.backends.s3.config import LogConfig
 from isthmus.backends.s3.envelope import RecordRow
+from isthmus.backends.s3.layout import report_foreign
 from isthmus.backends.s3.log.entry import (
     CHECKPOINTS,
     LOG,
@@ -32,7 +33,6 @@ from isthmus.backends.s3.log.entry import (
     read_rows,
 )
 from isthmus.backends.s3.log.state import LogState, Segment
-from isthmus.backends.s3.object.listing import report_foreign
 from isthmus.backends.s3.transport.protocol import Blob, Listed
 from isthmus.backends.s3.transport.requests import Requests, for_each
 from isthmus.errors import UnavailableError, UnexpectedError

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import deque
 from typing import Any
 
 from isthmus._record import Record
 from isthmus.backends.s3.envelope import parse_record
 from isthmus.backends.s3.keys import MARKER, is_record_name, record_name, stem_of
+from isthmus.backends.s3.layout import report_foreign
 from isthmus.backends.s3.transport.protocol import Listed, Listing
 from isthmus.backends.s3.transport.requests import Requests
-
-logger = logging.getLogger("isthmus.s3")
 
 _BEYOND = "/~~~~"
 _RESERVED = {MARKER}
@@ -122,9 +120,6 @@ def _share_stem(one: str, other: str) -> bool:
     return stem is not None and stem == stem_of(other)
 
 
-_reported: set[str] = set()
-
-
 def parse_own_record(body: bytes, prefix: str, name: str) -> Record | None:
     """Return the record of an object; None, with a warning, if the object is not the record of its name."""
     record = parse_record(body)
@@ -132,10 +127,3 @@ def parse_own_record(body: bytes, prefix: str, name: str) -> Record | None:
         return record
     report_foreign(prefix + name, "its body is not that of a record with this key")
     return None
-
-
-def report_foreign(key: str, why: str) -> None:
-    """Warn once that an object is ignored."""
-    if key not in _reported and len(_reported) < 10_000:
-        _reported.add(key)
-        logger.warning("the object %r is ignored: %s", key, why)
