@@ -105,11 +105,11 @@ class S3Backend:
 
     @property
     def capabilities(self) -> Capabilities:
-        """Return what can be done; less once the probe showed that the server ignores conditions."""
+        """Return the capabilities; fewer once the probe showed that the server ignores conditions."""
         return self._capabilities
 
     def support(self, collection: str) -> S3Support:
-        """Return what is pushed down."""
+        """Return the leaves and orders that are pushed down."""
         return self._support
 
     # Prefixes and markers
@@ -199,7 +199,7 @@ class S3Backend:
     # Lifecycle
 
     async def open(self, collection: str) -> None:
-        """Connect, check access and the marker, and create the bucket if the config says so."""
+        """Connect, check access and the marker, and create the bucket if `create_bucket` is set."""
         requests = await self._requests()
         if self.config.create_bucket:
             await (await requests.boto()).create_bucket(await requests.sessions.region())

@@ -1,7 +1,7 @@
 """Evaluates predicates on record ids, and finds the range of ids that can match.
 
-Keys sort as ids do, so leaves on `_id` are what S3 can search by: a listing is limited to their
-range, and objects outside it are not read.
+Keys sort as ids do, so S3 can search by leaves on `_id`: a listing is limited to their range, and
+objects outside it are not read.
 """
 
 from __future__ import annotations

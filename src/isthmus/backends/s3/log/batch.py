@@ -119,7 +119,7 @@ class EntryPlan(RowChanges):
         return entry_body(seq, self.token, self.effects, cleared=self.cleared)
 
     async def finish(self) -> None:
-        """Compute what only the state needs, while the entry is being sent."""
+        """Compute the effects, which only the state needs, while the entry is being sent."""
 
 
 class CreationPlan(EntryPlan):

@@ -74,7 +74,7 @@ class Checkpointer:
             self._task = None
 
     async def close(self) -> None:
-        """Cancel a running checkpoint; without its manifest nobody reads its parts."""
+        """Cancel a running checkpoint; parts without a manifest are never read."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
@@ -130,7 +130,7 @@ async def _gather_rows(
 
 
 async def remove_replaced(log: LogReader) -> int:
-    """Delete what a checkpoint older than the grace period replaced; return how many objects."""
+    """Delete the objects that a checkpoint older than the grace period replaced; return how many."""
     manifests = await log.manifests()
     if not manifests:
         return 0
@@ -169,12 +169,12 @@ async def _parts_of(log: LogReader, seqs: list[int]) -> set[str] | None:
 async def drop_log(log: LogReader) -> None:
     """Delete the objects of a log whose records were all deleted by its last entry.
 
-    The numbers of entries are never used again, so that a handle that is open elsewhere, and knows
-    the log up to any entry, notices at its next look, and its next write meets a number that is
-    taken. For this, two things stay, neither with data: the manifest of an empty checkpoint, from
-    which the log goes on, and the entries of the last grace period (`log.grace`), each overwritten
-    by one that says that all records were deleted. The log's next checkpoints remove them. Records
-    that others write meanwhile are those of the new collection, and stay.
+    The numbers of entries are never used again: a handle in another process, whatever entry it read
+    last, then finds the next one at its next read, and its next write fails because that exists.
+    For this, two kinds of objects stay, both without data: the manifest of an empty checkpoint,
+    after which the log continues, and the entries of the last grace period (`log.grace`), each
+    overwritten by one that deletes all records. The log's next checkpoints remove them. Records
+    that other handles write in the meantime belong to the new collection and stay.
 
     It can be interrupted anywhere and called again. Costs a PUT for each entry of the last grace
     period, and a bulk deletion of the rest. Raises a `StoreError`.

@@ -44,7 +44,7 @@ class LogLayout:
         return committer
 
     async def read(self, prefix: str, ids: Sequence[str]) -> list[Record | None]:
-        """Return records by id, after one look at the log."""
+        """Return records by id. Costs one GET, and more if other handles wrote."""
         log = self.committer(prefix).log
 
         async def work(state: LogState) -> list[Record | None]:
@@ -92,7 +92,7 @@ class LogLayout:
         return int(str(removed))
 
     async def drop(self, prefix: str) -> None:
-        """Delete all records, then the log's objects; see `drop_log` for what has to stay."""
+        """Delete all records, then the log's objects; see `drop_log` for the few that stay."""
         committer = self.committer(prefix)
         if (await committer.log.current()).seq:
             await self.clear(prefix)

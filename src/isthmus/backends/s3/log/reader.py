@@ -63,8 +63,8 @@ class LogReader:
     async def current(self) -> LogState:
         """Return the state with every write that was acknowledged before this call.
 
-        Costs one GET if nobody wrote. Concurrent callers share one look at the log, but never one
-        that began before their call.
+        Costs one GET, and one more for each entry written since. Concurrent callers share one read
+        of the log's end, but never one that began before their call.
         """
         if self._running is None:
             task = self._running = asyncio.ensure_future(self._look(after=None))
@@ -146,7 +146,7 @@ class LogReader:
         start = read_clocks()
         newest = await self.newest_manifest()
         if self._state is not None and (newest is None or newest <= self._state.seq):
-            # Nothing after the state can have been removed: only what a checkpoint replaced is.
+            # Entries after the state cannot have been removed: only those that a checkpoint replaced are.
             self._state.confirmed = start
             return
         state = LogState(0, self.config.memory_bytes)
@@ -292,7 +292,7 @@ class LogReader:
         return True
 
     def tasks(self) -> Sequence[asyncio.Task[LogState]]:
-        """Return the looks at the log that have not ended."""
+        """Return the unfinished reads of the log's end."""
         return [task for task in (self._running, self._next) if task is not None]
 
 

@@ -87,7 +87,7 @@ class LogState:
 
     @property
     def live_from(self) -> int:
-        """The first entry that may hold records; what earlier ones held was deleted since."""
+        """The first entry that may hold records; those of earlier entries have been deleted."""
         return self._live_from if self.locations else self.seq + 1
 
     @property

@@ -81,7 +81,7 @@ class Committer:
             seq = state.seq
             plan = plan_entry(group, state, rows)
             if plan.empty:
-                # No entry proves that the state was current, so look at the log again.
+                # No entry proves that the state was current, so read the log's end again.
                 state = await self.log.current()
                 if state.seq != seq:
                     continue

@@ -28,7 +28,7 @@ from isthmus.backends.s3.transport.conditional_put_probe import ConditionalPutPr
 from isthmus.backends.s3.transport.protocol import Listed
 from isthmus.backends.s3.transport.requests import Requests, for_each
 
-# Limits what is in memory at a time, whatever the records' size.
+# Bytes of records in memory at a time.
 _PAGE_BYTES = 64 * 2**20
 # Bodies are read by pages of the listing, while the next page is listed.
 _PAGE = 1000

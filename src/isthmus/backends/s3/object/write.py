@@ -112,7 +112,7 @@ class ObjectWriter:
     async def _compare_and_set(
         self, key: str, prefix: str, kind: WriteKind, mutation: Mutation, now: str
     ) -> ItemResult:
-        """Read a record and write what the mutation makes of it if nobody wrote in between; else again."""
+        """Read a record, apply the mutation and write it if the object is unchanged; repeat if it is not."""
         for attempt in range(_ATTEMPTS):
             blob = await self._requests.get(key)
             current = None if blob is None else self._parse(blob, prefix, mutation.id)

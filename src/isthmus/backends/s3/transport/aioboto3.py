@@ -52,7 +52,7 @@ class BotoTransport:
         return str(done["ETag"])
 
     async def get(self, key: str) -> Blob | None:
-        """Return an object, or None."""
+        """Return an object; None if there is none."""
         try:
             found = await self._client.get_object(Bucket=self._bucket, Key=key)
             async with found["Body"] as stream:
@@ -67,7 +67,7 @@ class BotoTransport:
         return Blob(body, found["ETag"])
 
     async def head(self, key: str) -> str | None:
-        """Return the entity tag, or None."""
+        """Return the entity tag; None if there is no object."""
         try:
             return str((await self._client.head_object(Bucket=self._bucket, Key=key))["ETag"])
         except Exception as error:  # as above
@@ -77,7 +77,7 @@ class BotoTransport:
             raise answer from None
 
     async def listing(self, prefix: str, *, after: str = "", limit: int = 1000, rest: Any = None) -> Listing:
-        """Return a page."""
+        """Return a page of a listing."""
         start = {"StartAfter": prefix + after} if after else {}
         try:
             page = await self._client.list_objects_v2(
@@ -108,7 +108,7 @@ class BotoTransport:
             token = {"ContinuationToken": page["NextContinuationToken"]}
 
     async def delete_many(self, keys: Sequence[str]) -> dict[str, IsthmusError]:
-        """Delete in one bulk request and return each error."""
+        """Delete objects in one bulk request and return the error of each that failed."""
         try:
             done = await self._client.delete_objects(
                 Bucket=self._bucket, Delete={"Objects": [{"Key": key} for key in keys], "Quiet": True}
@@ -132,7 +132,7 @@ class BotoTransport:
         return failed
 
     async def delete_if(self, key: str, etag: str) -> None:
-        """Delete the object if it is this one, else raise `PreconditionError` (or `NoSuchKeyError`)."""
+        """Delete an object with this entity tag; raises `PreconditionError` or `NoSuchKeyError`."""
         try:
             await self._client.delete_object(Bucket=self._bucket, Key=key, IfMatch=etag)
         except Exception as error:  # as above

@@ -1,7 +1,7 @@
 """The transport over obstore: Rust's object_store, five times faster than botocore.
 
-obstore 0.12 tells errors apart by class and otherwise only in words; the words are read in one
-place here. It is bound to no loop, but hangs in a process forked after its first use.
+obstore 0.12 distinguishes some errors by class and the rest only in messages, which are parsed here
+and nowhere else. It is bound to no loop, but hangs in a process forked after its first use.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class ObstoreTransport:
         return str(done["e_tag"])
 
     async def get(self, key: str) -> Blob | None:
-        """Return an object, or None."""
+        """Return an object; None if there is none."""
         try:
             found = await self._get(self._store, key)
             body = await found.bytes_async()
@@ -69,7 +69,7 @@ class ObstoreTransport:
             raise answer from None
 
     async def head(self, key: str) -> str | None:
-        """Return the entity tag, or None."""
+        """Return the entity tag; None if there is no object."""
         try:
             return str((await self._head(self._store, key))["e_tag"])
         except Exception as error:  # as above
@@ -79,7 +79,7 @@ class ObstoreTransport:
             raise answer from None
 
     async def listing(self, prefix: str, *, after: str = "", limit: int = 1000, rest: Any = None) -> Listing:
-        """Return a page; object_store asks for 1,000 keys whatever the limit."""
+        """Return a page of a listing; object_store requests 1,000 keys whatever the limit."""
         # object_store's prefixes are whole folders, as ours are: it appends the slash itself.
         if rest is None:
             folder, offset = prefix.rstrip("/") or None, prefix + after if after else None

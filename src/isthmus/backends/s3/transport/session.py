@@ -138,7 +138,7 @@ def _create_session(config: S3Config, keys: AccessKeys | None) -> Any:
         region_name=config.region,
         profile_name=config.profile,
     )
-    # The loader keeps what it read, so that the client is made without touching the disk.
+    # The loader caches these files, so that creating the client does not block on the disk.
     loader = session._session.get_component("data_loader")
     for model in ("service-2", "endpoint-rule-set-1", "paginators-1"):
         loader.load_service_model("s3", model)
