@@ -155,6 +155,7 @@ async def test_a_collection_can_be_dropped_many_times(backend: S3Backend) -> Non
         await backend.drop("never there")
 
 
+@pytest.mark.breadth(2)
 @pytest.mark.asyncio
 async def test_an_interrupted_drop_is_finished_by_the_next(
     url: str, layout: str, transport: str, monkeypatch: pytest.MonkeyPatch
