@@ -117,6 +117,7 @@ class RowRecord(LazyRecord):
 
     __slots__ = ()
 
+    _row: RecordRow
     id = row_field(lambda self: self._row.id)
     version = row_field(lambda self: self._row.version)
     _raw = row_field(lambda self: self._row.data)
@@ -129,3 +130,11 @@ def record_of(row: RecordRow) -> RowRecord:
     """Return the record of a row."""
     [record] = RowRecord.wrap((row,))
     return record
+
+
+def created_of(record: Record) -> str:
+    """Return when a stored record was created, as it is written."""
+    if isinstance(record, RowRecord):
+        return record._row.created
+    assert record.created_at is not None
+    return format_datetime(record.created_at)
