@@ -132,7 +132,7 @@ def record_of(row: RecordRow) -> RowRecord:
     return record
 
 
-def created_of(record: Record) -> str:
+def creation_time(record: Record) -> str:
     """Return when a stored record was created, as it is written."""
     if isinstance(record, RowRecord):
         return record._row.created
