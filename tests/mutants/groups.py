@@ -82,7 +82,7 @@ GROUPS: dict[str, Group] = {
         ("ISTHMUS_TEST_ELASTICSEARCH_URL", "ISTHMUS_TEST_ELASTICSEARCH_URL"),
     ),
     "s3": Group(
-        _files("backends/s3", "prefilter ids keys cells log_match log_view"),
+        _files("backends/s3", "object/byte_filter id_filter keys column_values log/filter log/state"),
         _backend("s3", 200, own=(_IDS,)),
         8,
         ("ISTHMUS_TEST_S3_URL", "ISTHMUS_TEST_S3_URL"),
@@ -203,13 +203,13 @@ EQUIVALENT: tuple[Rule, ...] = (
     # What is in the span is judged by its id as well. Only beyond a prefix that ends in U+10FFFE is it wider.
     Rule(
         "a span that ends later than it could is read further, and finds the same",
-        r"backends/s3/ids\.py",
+        r"backends/s3/id_filter\.py",
         r"if following <= 0x10FFFF:",
         "<",
     ),
     Rule(
         "how much is held in memory is a cost, not an answer",
-        r"backends/s3/log_view\.py",
+        r"backends/s3/log/state\.py",
         r"_cost|_max\b|_FEW|_segments",
     ),
 )

@@ -21,9 +21,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from isthmus._core.executor import Mutation, WriteKind
-from isthmus.backends.s3 import conditions
 from isthmus.backends.s3.backend import DEFAULT, S3Backend
-from isthmus.backends.s3.requests import Requests
+from isthmus.backends.s3.transport import conditional_put_probe
+from isthmus.backends.s3.transport.requests import Requests
 from tests.s3.stores import config_for, every
 
 SIZE = 7  # records a batch
@@ -58,7 +58,7 @@ async def _write(url: str, prefix: str, tag: str, transport: str, acknowledged: 
     """Write batches until killed; the name of each goes to a pipe before and after it is written."""
     backend = S3Backend(config_for(url, prefix=prefix, **settings(transport)))
     # The race that probes the server is 67 requests, and nothing of the log: not run in each round.
-    conditions._puts[backend.config.endpoint_url, backend.config.bucket] = True
+    conditional_put_probe._puts[backend.config.endpoint_url, backend.config.bucket] = True
     await backend.open(DEFAULT)
     for number in range(1_000):
         name = f"{tag}-{number:04d}"

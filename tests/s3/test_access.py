@@ -16,7 +16,7 @@ import pytest
 
 from isthmus._core.executor import Mutation, WriteKind
 from isthmus.backends.s3.backend import DEFAULT
-from isthmus.backends.s3.session import UNREAD
+from isthmus.backends.s3.transport.session import UNREAD
 from isthmus.errors import AccessError, ConfigError, ConnectError, IsthmusError
 from tests.s3.proxy import proxied
 from tests.s3.stores import client_of, create, endpoint_of, ids_of, opened, write

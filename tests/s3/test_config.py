@@ -22,7 +22,7 @@ def test_a_url_says_it_all() -> None:
         url="s3://My-Bucket/a/b%20c/?region=eu-west-1&endpoint_url=http://h:9000&layout=log&pool.max_connections=7"
     )
 
-    assert (config.bucket, config.prefix, config.place) == ("My-Bucket", "a/b c", "a/b c/")
+    assert (config.bucket, config.prefix, config.key_prefix) == ("My-Bucket", "a/b c", "a/b c/")
     assert (config.region, config.endpoint_url, config.layout) == ("eu-west-1", "http://h:9000", "log")
     assert config.pool.max_connections == 7
 

@@ -10,9 +10,15 @@ import botocore.exceptions
 import obstore.exceptions
 import pytest
 
-from isthmus.backends.s3.boto_transport import KNOWN, translated
-from isthmus.backends.s3.errors import Broken, ContendedError, NoSuchKeyError, PreconditionError, failure
-from isthmus.backends.s3.obstore_transport import ObstoreTransport
+from isthmus.backends.s3.errors import (
+    ConnectionFailure,
+    ContendedError,
+    NoSuchKeyError,
+    PreconditionError,
+    error_for,
+)
+from isthmus.backends.s3.transport.aioboto3 import KNOWN, translate_boto_error
+from isthmus.backends.s3.transport.obstore import ObstoreTransport
 from isthmus.errors import (
     AccessError,
     Applied,
@@ -73,7 +79,7 @@ def test_what_became_of_a_boto_write(
     error: Exception, expected: type[IsthmusError], applied: Applied
 ) -> None:
     """The class says what happened, `applied` whether it may have been done."""
-    answer = translated(error, place=PLACE, writes=True)
+    answer = translate_boto_error(error, location=PLACE, writes=True)
 
     assert type(answer) is expected
     assert isinstance(answer, IsthmusError)
@@ -101,7 +107,7 @@ def test_each_exception_of_obstore_is_known(cls: type[Exception]) -> None:
     """By class where there are no further words."""
     transport = ObstoreTransport(None, PLACE)
 
-    assert type(transport.translated(cls("words"))) is OBSTORE[cls.__name__]
+    assert type(transport.translate_error(cls("words"))) is OBSTORE[cls.__name__]
 
 
 @pytest.mark.parametrize(
@@ -121,7 +127,7 @@ def test_each_exception_of_obstore_is_known(cls: type[Exception]) -> None:
 )
 def test_obstore_s_words_are_read(words: str, expected: type[Exception]) -> None:
     """obstore tells most failures apart in words only."""
-    answer = ObstoreTransport(None, PLACE).translated(obstore.exceptions.GenericError(words))
+    answer = ObstoreTransport(None, PLACE).translate_error(obstore.exceptions.GenericError(words))
 
     assert type(answer) is expected
 
@@ -129,7 +135,7 @@ def test_obstore_s_words_are_read(words: str, expected: type[Exception]) -> None
 def test_what_a_credential_provider_says_is_not_told() -> None:
     """Its words may hold what nobody should read."""
     error = obstore.exceptions.UnauthenticatedError("External AWS credential provider: canary")
-    answer = ObstoreTransport(None, PLACE).translated(error)
+    answer = ObstoreTransport(None, PLACE).translate_error(error)
 
     assert type(answer) is AccessError
     assert "canary" not in str(answer)
@@ -137,9 +143,9 @@ def test_what_a_credential_provider_says_is_not_told() -> None:
 
 def test_a_missing_key_is_told_from_other_404s() -> None:
     """An unknown access key is a 404 on some servers; it must not read as `not found`."""
-    assert isinstance(failure(404, "NoSuchKey", None, place=PLACE, writes=False), NoSuchKeyError)
-    assert isinstance(failure(404, "", None, place=PLACE, writes=False), NoSuchKeyError)
+    assert isinstance(error_for(404, "NoSuchKey", None, location=PLACE, writes=False), NoSuchKeyError)
+    assert isinstance(error_for(404, "", None, location=PLACE, writes=False), NoSuchKeyError)
     for code in ("NoSuchBucket", "XAdminUserNotFound", "NoSuchUpload", "Whatever"):
-        assert isinstance(failure(404, code, None, place=PLACE, writes=False), IsthmusError)
-    for broken in Broken:
-        assert isinstance(failure(None, "", broken, place=PLACE, writes=False), UnavailableError)
+        assert isinstance(error_for(404, code, None, location=PLACE, writes=False), IsthmusError)
+    for broken in ConnectionFailure:
+        assert isinstance(error_for(None, "", broken, location=PLACE, writes=False), UnavailableError)

@@ -13,8 +13,8 @@ import pytest_asyncio
 
 from isthmus._core.executor import Mutation, PageRequest, WriteKind
 from isthmus._query.ast import TRUE
-from isthmus.backends.s3 import conditions
 from isthmus.backends.s3.backend import DEFAULT, S3Backend
+from isthmus.backends.s3.transport import conditional_put_probe
 from isthmus.errors import (
     AccessError,
     Applied,
@@ -296,7 +296,7 @@ async def test_each_failed_delete_of_a_batch_is_reported(url: str, transport: st
         opened(url, endpoint_url=proxy.endpoint, transport=transport) as backend,
     ):
         await create(backend, "a", "b", "c")
-        key = backend.config.place + record_name("b")
+        key = backend.config.key_prefix + record_name("b")
         body = (
             '<?xml version="1.0" encoding="UTF-8"?><DeleteResult>'
             f"<Error><Key>{key}</Key><Code>AccessDenied</Code><Message>no</Message></Error></DeleteResult>"
@@ -324,7 +324,7 @@ async def test_a_server_that_ignores_conditions_is_found_out(
     moto does not check signatures, so conditions can be dropped on the way to it.
     """
     # Another test's proxy may have had the same port, in front of an honest server.
-    monkeypatch.setattr(conditions, "_puts", {})
+    monkeypatch.setattr(conditional_put_probe, "_puts", {})
     url = str(running_server("moto").url)
     async with (
         proxied(endpoint_of(url), deaf) as proxy,
@@ -399,12 +399,12 @@ async def test_a_cancelled_batch_leaves_no_task_and_no_slot(through: Through) ->
 
 def test_credentials_are_not_mixed(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     """Keys from the config never take a token from the environment; half a pair is refused."""
-    from isthmus.backends.s3.session import fixed_keys, pool_key
+    from isthmus.backends.s3.transport.session import find_keys, pool_key
 
     monkeypatch.setenv("AWS_SESSION_TOKEN", "canary-token")
     given = config_for(url, aws_access_key_id="k", aws_secret_access_key="canary-one", prefix="p")
     other = config_for(url, aws_access_key_id="k", aws_secret_access_key="canary-two", prefix="p")
-    keys, others = fixed_keys(given), fixed_keys(other)
+    keys, others = find_keys(given), find_keys(other)
 
     assert keys is not None
     assert keys.token is None

@@ -30,8 +30,8 @@ from isthmus._query.evaluate import matches
 from isthmus._query.normalize import normalize
 from isthmus._record import Record
 from isthmus.backends.s3.backend import DEFAULT
-from isthmus.backends.s3.ids import by_id, judged_by_id, span_of
-from isthmus.backends.s3.keys import end_at, name_before, record_name
+from isthmus.backends.s3.id_filter import compile_id_test, id_range, is_id_leaf
+from isthmus.backends.s3.keys import name_before, record_name, upper_bound
 from isthmus.errors import ConfigError
 from tests.s3.proxy import proxied
 from tests.s3.stores import config_for, create, endpoint_of, every, ids_of, keys_under, opened, write
@@ -80,7 +80,7 @@ def test_ids_are_judged_as_the_evaluator_does() -> None:
     records = [Record({}, id=id) for id in IDS]
     for _ in range(2_000):
         where = normalize(_predicate(rng))
-        test, span = by_id(where), span_of(where)
+        test, span = compile_id_test(where), id_range(where)
         for record in records:
             id = record.id or ""
             expected = matches(where, record)
@@ -91,7 +91,7 @@ def test_ids_are_judged_as_the_evaluator_does() -> None:
                 name = record_name(id)
                 assert not span.low or name_before(span.low) < name, f"seed {seed}: {where} of {id!r}"
                 if span.high is not None:
-                    end = end_at(span.high)
+                    end = upper_bound(span.high)
                     assert name[: len(end)] <= end, f"seed {seed}: {where} of {id!r}"
 
 
@@ -99,11 +99,11 @@ def test_a_leaf_about_ids_with_others_passes_what_it_cannot_judge() -> None:
     """Together with other leaves the test of ids stays a superset."""
     name = Equal(parse_path("name"), "x")
 
-    assert not judged_by_id(name)
-    assert by_id(Or((Equal(ID, "a"), name)))("b")
-    assert not by_id(And((Equal(ID, "a"), name)))("b")
-    assert by_id(Not(name))("b")
-    assert by_id(TRUE)("b")
+    assert not is_id_leaf(name)
+    assert compile_id_test(Or((Equal(ID, "a"), name)))("b")
+    assert not compile_id_test(And((Equal(ID, "a"), name)))("b")
+    assert compile_id_test(Not(name))("b")
+    assert compile_id_test(TRUE)("b")
 
 
 @pytest.mark.asyncio
@@ -176,10 +176,10 @@ async def test_who_only_reads_writes_nothing(url: str, layout: str, transport: s
         assert await reader.read(DEFAULT, ["a"]) == [None]
         assert (await reader.count(DEFAULT, TRUE)).count == 0
         assert set(proxy.methods()) == {"GET"}
-        assert await keys_under(writer, writer.config.place) == []
+        assert await keys_under(writer, writer.config.key_prefix) == []
 
         assert await create(writer, "a") == ["a"]
 
-        assert writer.config.place + "_layout.json" in await keys_under(writer, writer.config.place)
+        assert writer.config.key_prefix + "_layout.json" in await keys_under(writer, writer.config.key_prefix)
         with pytest.raises(ConfigError, match=layout):
             await ids_of(reader)

@@ -7,12 +7,12 @@ import random
 import pytest
 
 from isthmus.backends.s3.keys import (
-    before_cut,
-    cut_of,
     escape,
     folder_name,
     is_record_name,
+    name_before_stem,
     record_name,
+    stem_of,
     unescape,
 )
 from isthmus.errors import UsageError
@@ -66,10 +66,12 @@ def test_long_ids_tie_with_those_that_begin_alike_only() -> None:
     """A cut name sorts after the id that is the cut itself and before what comes after the cut."""
     long, other, next_one = "x" * 160 + "b", "x" * 160 + "a" * 300, "x" * 159 + "y"
 
-    assert cut_of(record_name(long)) == cut_of(record_name(other)) == "x" * 160
-    assert cut_of(record_name("x" * 160)) is None
-    assert record_name("x" * 160) <= (before_cut(long) or "") < record_name(long) < record_name(next_one)
-    assert before_cut("short") is None
+    assert stem_of(record_name(long)) == stem_of(record_name(other)) == "x" * 160
+    assert stem_of(record_name("x" * 160)) is None
+    assert (
+        record_name("x" * 160) <= (name_before_stem(long) or "") < record_name(long) < record_name(next_one)
+    )
+    assert name_before_stem("short") is None
 
 
 def test_what_is_no_record_of_ours_is_told_by_its_name() -> None:

@@ -10,9 +10,9 @@ import pytest
 from isthmus._core.executor import After, Mutation, PageRequest, WriteKind
 from isthmus._query.ast import TRUE
 from isthmus.backends.s3.backend import DEFAULT, S3Backend
-from isthmus.backends.s3.checkpoint import remove_replaced, write_checkpoint
-from isthmus.backends.s3.log import Log
-from isthmus.backends.s3.log_layout import LogLayout
+from isthmus.backends.s3.log.checkpoint import remove_replaced, write_checkpoint
+from isthmus.backends.s3.log.layout import LogLayout
+from isthmus.backends.s3.log.reader import LogReader
 from isthmus.errors import AlreadyExistsError, UnexpectedError
 from tests.s3 import crash
 from tests.s3.proxy import PASS, answer, proxied
@@ -21,11 +21,11 @@ from tests.s3.stores import client_of, create, endpoint_of, every, ids_of, keys_
 pytestmark = pytest.mark.backend("s3")
 
 
-async def log_of(backend: S3Backend) -> Log:
+async def log_of(backend: S3Backend) -> LogReader:
     """Return the backend's log on this loop."""
-    layout, place = await backend._layout(DEFAULT)
+    layout, prefix = await backend._layout(DEFAULT)
     assert isinstance(layout, LogLayout)
-    return layout._writer(place).log
+    return layout.committer(prefix).log
 
 
 @pytest.mark.asyncio
@@ -87,7 +87,7 @@ async def test_writers_of_several_processes_agree(url: str) -> None:
             assert await ids_of(backend) == kept
         async with opened(url, prefix=one.config.prefix, timeout=27, **settings) as late:
             assert await ids_of(late) == kept
-        assert any("_ckpt/" in key for key in await keys_under(one, one.config.place))
+        assert any("_ckpt/" in key for key in await keys_under(one, one.config.key_prefix))
 
 
 @pytest.mark.asyncio
@@ -100,12 +100,12 @@ async def test_a_checkpoint_replaces_entries_after_the_grace_period(url: str) ->
         log = await log_of(backend)
         assert await write_checkpoint(log, await log.current())
         await create(backend, "later")
-        before = await keys_under(backend, backend.config.place)
+        before = await keys_under(backend, backend.config.key_prefix)
         assert sum("_log/" in key for key in before) == 7
 
         assert await remove_replaced(log) == 6
 
-        after = await keys_under(backend, backend.config.place)
+        after = await keys_under(backend, backend.config.key_prefix)
         assert sum("_log/" in key for key in after) == 1
         wanted = ["later", "r0", "r1", "r3", "r4"]
         assert await ids_of(backend) == wanted
@@ -160,12 +160,12 @@ async def test_an_entry_at_a_used_number_is_told_by_its_token(url: str) -> None:
         log = await log_of(backend)
         view = await log.current()
         tokens = list(view.tokens)
-        assert await log.counts(2, "0" * 16) is True  # no checkpoint: the number was free
+        assert await log.is_part_of_log(2, "0" * 16) is True  # no checkpoint: the number was free
         await write_checkpoint(log, view)
 
-        assert await log.counts(2, tokens[1]) is True
-        assert await log.counts(2, "0" * 16) is False
-        assert await log.counts(5, "0" * 16) is True
+        assert await log.is_part_of_log(2, tokens[1]) is True
+        assert await log.is_part_of_log(2, "0" * 16) is False
+        assert await log.is_part_of_log(5, "0" * 16) is True
 
 
 @pytest.mark.asyncio
@@ -222,15 +222,15 @@ async def test_a_checkpoint_that_fails_is_not_tried_at_every_entry(
             for n in range(11, 16):
                 await create(backend, f"r{n:02}")
                 await settled(backend)
-            assert any("_ckpt/" in key for key in await keys_under(backend, backend.config.place))
+            assert any("_ckpt/" in key for key in await keys_under(backend, backend.config.key_prefix))
             assert len(await ids_of(backend)) == 16
 
 
 async def settled(backend: S3Backend) -> None:
     """Wait for the checkpoint that may be under way."""
-    layout, place = await backend._layout(DEFAULT)
+    layout, prefix = await backend._layout(DEFAULT)
     assert isinstance(layout, LogLayout)
-    task = layout._writer(place)._checkpointer._task
+    task = layout.committer(prefix).checkpointer._task
     if task is not None:
         await asyncio.wait([task])
 
@@ -256,12 +256,12 @@ async def test_a_damaged_entry_is_an_error_and_a_foreign_object_is_not(
     async with opened(url, layout="log") as backend:
         await create(backend, "a")
         client, config = await client_of(backend), backend.config
-        await client.put_object(Bucket=config.bucket, Key=f"{config.place}_log/readme.txt", Body=b"hi")
+        await client.put_object(Bucket=config.bucket, Key=f"{config.key_prefix}_log/readme.txt", Body=b"hi")
         async with opened(url, prefix=config.prefix, layout="log", timeout=20) as fresh:
             assert await ids_of(fresh) == ["a"]
         assert "readme.txt" in caplog.text
 
-        key = f"{config.place}_log/{1:020d}.ndjson"
+        key = f"{config.key_prefix}_log/{1:020d}.ndjson"
         body = await (await client.get_object(Bucket=config.bucket, Key=key))["Body"].read()
         await client.put_object(Bucket=config.bucket, Key=key, Body=body[:-10])
         with pytest.raises(UnexpectedError, match="not a log entry"):

@@ -16,8 +16,8 @@ from isthmus._query.evaluate import matches
 from isthmus._query.normalize import normalize
 from isthmus._record import Record
 from isthmus.backends.s3.backend import DEFAULT, S3Backend
-from isthmus.backends.s3.envelope import new_lines
-from isthmus.backends.s3.log_entry import Row, _cut, checksum, entry_body, part_body, read_entry, read_rows
+from isthmus.backends.s3.envelope import RecordRow, format_lines
+from isthmus.backends.s3.log.entry import _split_rows, checksum, entry_body, part_body, read_entry, read_rows
 from isthmus.errors import AlreadyExistsError, InvalidRecordError, UnexpectedError
 from tests.s3.stores import client_of, config_for, every, ids_of, opened, write
 from tests.seeds import drawn
@@ -124,7 +124,7 @@ async def test_an_entry_changed_by_one_letter_is_found_out(url: str) -> None:
     async with opened(url, layout="log") as backend:
         await write(backend, WriteKind.CREATE, Mutation("a", {"n": "one"}))
         client, config = await client_of(backend), backend.config
-        key = f"{config.place}_log/{1:020d}.ndjson"
+        key = f"{config.key_prefix}_log/{1:020d}.ndjson"
         body = await (await client.get_object(Bucket=config.bucket, Key=key))["Body"].read()
         await client.put_object(Bucket=config.bucket, Key=key, Body=body.replace(b"one", b"two"))
 
@@ -133,9 +133,9 @@ async def test_an_entry_changed_by_one_letter_is_found_out(url: str) -> None:
                 await ids_of(other)
 
 
-def _rows(*ids: str, metadata: bytes = b"{}") -> list[Row]:
+def _rows(*ids: str, metadata: bytes = b"{}") -> list[RecordRow]:
     time = "2026-01-01T00:00:00.000000Z"
-    return [Row(id, "v", time, time, metadata, b'{"a":"}\\n\\"","b":{"data":{}}}') for id in ids]
+    return [RecordRow(id, "v", time, time, metadata, b'{"a":"}\\n\\"","b":{"data":{}}}') for id in ids]
 
 
 @pytest.mark.parametrize("id", ["a", 'q"uote', "back\\slash", "é😀", '","version":"', "\x01\n", "{}"])
@@ -144,10 +144,10 @@ def test_rows_are_cut_out_as_decoding_would_give_them(id: str) -> None:
     rows = _rows("first", id)
     body = part_body(rows)
 
-    assert _cut(body, 0) == (None if b"\\" in orjson.dumps(id) else rows)
+    assert _split_rows(body, 0) == (None if b"\\" in orjson.dumps(id) else rows)
     assert read_rows(body, "k", checksum(body)) == rows == read_rows(body, "k")
     mixed = [*_rows(id, metadata=b'{"m":1}'), *rows]
-    assert _cut(part_body(mixed), 0) is None
+    assert _split_rows(part_body(mixed), 0) is None
     assert read_rows(part_body(mixed), "k", checksum(part_body(mixed))) == mixed
     effects: list[Any] = [(row.id, row) for row in mixed] + [(id, None)]
     assert read_entry(entry_body(7, "t", effects, cleared=True), "k") == (7, "t", True, effects)
@@ -166,9 +166,9 @@ def test_an_entry_without_a_checksum_is_read() -> None:
 def test_lines_made_together_are_those_of_each_row() -> None:
     """A batch of new records is written as its rows are one by one, whatever is in the ids."""
     for ids in (["a", "b-1"], ['q"', "back\\slash", "é\n", "\u2028"]):
-        rows = [Row(id, f"v{at}", "t", "t", b"{}", '{"n":"é"}'.encode()) for at, id in enumerate(ids)]
+        rows = [RecordRow(id, f"v{at}", "t", "t", b"{}", '{"n":"é"}'.encode()) for at, id in enumerate(ids)]
 
-        lines = new_lines(ids, [row.version for row in rows], "t", [row.data.decode() for row in rows])
+        lines = format_lines(ids, [row.version for row in rows], "t", [row.data.decode() for row in rows])
 
         assert lines == b"".join([row.line() + b"\n" for row in rows])
 

@@ -13,9 +13,10 @@ from isthmus._path import parse_path
 from isthmus._query.ast import FALSE, TRUE, Contains, Equal, In, Like, Or, StartsWith
 from isthmus._query.evaluate import matches
 from isthmus._query.split import Pushdown
-from isthmus.backends.s3 import MAX_RECORD_BYTES, conditions
 from isthmus.backends.s3.backend import DEFAULT, S3Backend
-from isthmus.backends.s3.object_layout import ObjectLayout
+from isthmus.backends.s3.layout import MAX_RECORD_BYTES
+from isthmus.backends.s3.object.layout import ObjectLayout
+from isthmus.backends.s3.transport import conditional_put_probe
 from isthmus.errors import (
     AlreadyExistsError,
     ConfigError,
@@ -258,16 +259,16 @@ async def test_what_is_not_a_record_is_reported_and_left_alone(
     await create(objects, "a", "b")
     client, config = await client_of(objects), objects.config
     for name in ("readme.txt", "sub/dir/x.json", "zz", "_other"):
-        await client.put_object(Bucket=config.bucket, Key=config.place + name, Body=b"hello")
-    await client.put_object(Bucket=config.bucket, Key=f"{config.place}c!.json", Body=b'{"id": "c"')
+        await client.put_object(Bucket=config.bucket, Key=config.key_prefix + name, Body=b"hello")
+    await client.put_object(Bucket=config.bucket, Key=f"{config.key_prefix}c!.json", Body=b'{"id": "c"')
 
     assert await ids_of(objects) == ["a", "b"]
     assert await objects.read(DEFAULT, ["c"]) == [None]
     assert "readme.txt" in caplog.text
     assert "c!.json" in caplog.text
     await objects.remove(DEFAULT, TRUE)
-    left = await keys_under(objects, config.place)
-    assert [key.removeprefix(config.place) for key in left if "readme" in key or "sub" in key] == [
+    left = await keys_under(objects, config.key_prefix)
+    assert [key.removeprefix(config.key_prefix) for key in left if "readme" in key or "sub" in key] == [
         "readme.txt",
         "sub/dir/x.json",
     ]
@@ -284,7 +285,7 @@ async def test_another_layout_and_a_newer_format_are_refused(url: str, layout: s
             async with opened(url, layout=other, prefix=config.prefix):
                 pass
         client = await client_of(backend)
-        marker = {"Bucket": config.bucket, "Key": config.place + "_layout.json"}
+        marker = {"Bucket": config.bucket, "Key": config.key_prefix + "_layout.json"}
         await client.put_object(**marker, Body=b'{"isthmus":99,"layout":"object"}')
         with pytest.raises(ConfigError, match="99"):
             async with opened(url, layout=layout, prefix=config.prefix):
@@ -320,7 +321,7 @@ async def test_the_byte_filter_passes_every_match(backend: S3Backend) -> None:
     records = await every(backend)
     if backend.config.layout == "object":  # as another tool might write it
         client = await client_of(backend)
-        key = f"{backend.config.place}r02!.json"
+        key = f"{backend.config.key_prefix}r02!.json"
         body = await (await client.get_object(Bucket=backend.config.bucket, Key=key))["Body"].read()
         spelled = body.replace("é".encode(), b"\\u00e9")
         assert spelled != body
@@ -368,8 +369,8 @@ async def test_moto_agrees(
     async with opened(url, layout=layout, transport=transport) as backend:
         client, config = await client_of(backend), backend.config
         # It judges and writes in two steps, as a race now and then finds out; here one task writes.
-        monkeypatch.setitem(conditions._puts, (config.endpoint_url, config.bucket), True)
-        await client.put_object(Bucket=config.bucket, Key=f"{config.place}x//y", Body=b"foreign")
+        monkeypatch.setitem(conditional_put_probe._puts, (config.endpoint_url, config.bucket), True)
+        await client.put_object(Bucket=config.bucket, Key=f"{config.key_prefix}x//y", Body=b"foreign")
         made = await create(backend, "a", "a/b", "é" * 256, "a")
         assert kinds(made) == ["a", "a/b", "é" * 256, AlreadyExistsError]
         [version] = await write(backend, WriteKind.UPDATE, Mutation("a", {"n": 1}))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from isthmus._core.capabilities import Capabilities
 from isthmus._core.registry import Plugin
+from isthmus.backends.s3.layout import OBJECT
 
 if TYPE_CHECKING:
     from isthmus._core.config import BackendConfig
@@ -23,18 +23,5 @@ def _build(config: Any) -> Backend:
 
     return S3Backend(config)
 
-
-MAX_RECORD_BYTES = 64 * 2**20
-
-OBJECT = Capabilities(
-    durable=True, conditional_create=True, compare_and_set=True, max_record_bytes=MAX_RECORD_BYTES
-)
-LOG = Capabilities(
-    durable=True,
-    atomic_batch=True,
-    conditional_create=True,
-    compare_and_set=True,
-    max_record_bytes=MAX_RECORD_BYTES,
-)
 
 plugin = Plugin(name="s3", config=_config, build=_build, capabilities=OBJECT, schemes=("s3",), extra="s3")

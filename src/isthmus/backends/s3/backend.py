@@ -1,7 +1,8 @@
-"""The S3 backend: places, markers and pools; the rest is a layout's."""
+"""The S3 backend: prefixes of collections, their markers and the pools; the rest is a layout's."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar
@@ -26,56 +27,60 @@ from isthmus._core.executor import (
 )
 from isthmus._core.loop_pools import LoopBound
 from isthmus._path import Path
-from isthmus._query.ast import FALSE, TRUE, Leaf, Measure, Predicate, SortKey, leaves
-from isthmus._query.normalize import normalize
+from isthmus._query.ast import TRUE, Leaf, Measure, Predicate, SortKey, leaves
 from isthmus._query.split import Pushdown
 from isthmus._record import Record
 from isthmus._value import replace
-from isthmus.backends.s3 import LOG, OBJECT
-from isthmus.backends.s3.conditions import Conditions
 from isthmus.backends.s3.config import S3Config
 from isthmus.backends.s3.errors import PreconditionError
-from isthmus.backends.s3.ids import span_of
+from isthmus.backends.s3.id_filter import id_range
 from isthmus.backends.s3.keys import MARKER, folder_name, name_before, unescape
-from isthmus.backends.s3.layout import Layout
-from isthmus.backends.s3.log_layout import LogLayout
-from isthmus.backends.s3.log_match import judged_by_cell
-from isthmus.backends.s3.object_layout import ObjectLayout
-from isthmus.backends.s3.prefilter import pushdown
-from isthmus.backends.s3.requests import Requests
-from isthmus.backends.s3.session import fixed_keys, pool_key
-from isthmus.backends.s3.tag_cache import TagCache
-from isthmus.backends.s3.transport import Blob
+from isthmus.backends.s3.layout import LOG, OBJECT, Layout
+from isthmus.backends.s3.log.filter import is_exact
+from isthmus.backends.s3.log.layout import LogLayout
+from isthmus.backends.s3.object.byte_filter import pushdown
+from isthmus.backends.s3.object.etag_cache import EtagCache
+from isthmus.backends.s3.object.layout import ObjectLayout
+from isthmus.backends.s3.transport.conditional_put_probe import ConditionalPutProbe
+from isthmus.backends.s3.transport.protocol import Blob
+from isthmus.backends.s3.transport.requests import Requests
+from isthmus.backends.s3.transport.session import find_keys, pool_key
 from isthmus.errors import AccessError, ConfigError, UnsupportedError
 
 T = TypeVar("T")
 
 DEFAULT = "records"
 FORMAT = 1
+# A writer looks for its collection's marker again after so many seconds: another process may have
+# dropped the collection.
+_MARKER_SECONDS = 10.0
+
+# When this process last dropped a collection, by the endpoint and key of its marker.
+_dropped: dict[tuple[str | None, str, str], float] = {}
 
 
 class S3Support:
-    """What is pushed down: the order by id, leaves about the id, a test of bytes for leaves about text."""
+    """Pushes down the order by id, leaves about the id, and for leaves about text a search of bytes."""
 
     def pushdown(self, leaf: Leaf) -> Pushdown:
-        """Return EXACT where the id decides, SUPERSET where the bytes tell something."""
+        """Return EXACT where the id decides, SUPERSET where the bytes of the JSON rule out some records."""
         return pushdown(leaf)
 
     def orders(self, order: tuple[SortKey, ...]) -> bool:
-        """Return whether this is the order by id, which keys have."""
+        """Return whether this is the order by id, in which keys are listed."""
         return not order
 
     def aggregates(self, measures: tuple[Measure, ...], by: tuple[Path, ...]) -> bool:
-        """Return False: S3 computes nothing."""
+        """Return False: S3 aggregates nothing."""
         return False
 
 
 class LogSupport(S3Support):
-    """What layout `log` judges in its view: all leaves but those on whole lists."""
+    """Pushes down all leaves but those on whole lists: layout `log` evaluates them on its state."""
 
     def pushdown(self, leaf: Leaf) -> Pushdown:
-        """Return EXACT where the values found decide."""
-        return Pushdown.EXACT if judged_by_cell(leaf) else Pushdown.NONE
+        """Return EXACT where the values at the path decide, else NONE."""
+        return Pushdown.EXACT if is_exact(leaf) else Pushdown.NONE
 
 
 class S3Backend:
@@ -86,90 +91,101 @@ class S3Backend:
 
     def __init__(self, config: S3Config) -> None:
         self.config = config
-        keys = fixed_keys(config)
+        keys = find_keys(config)
         self._pools: LoopBound[Requests] = LoopBound(
             pool_key(config, keys), lambda: Requests.open(config, keys)
         )
         self._support = LogSupport() if config.layout == "log" else S3Support()
         self._capabilities = LOG if config.layout == "log" else OBJECT
-        self._ready: set[str] = set()
-        """Collections whose marker was checked."""
-        self._places = {DEFAULT: config.place}
+        self._checked: dict[str, float] = {}
+        """When the marker of each collection was last seen."""
+        self._prefixes = {DEFAULT: config.key_prefix}
         # Models are compared by content, and hashed by their text.
-        self._layout_key = ("layout", config.layout, repr(config.cache), repr(config.log), config.place)
+        self._layout_key = ("layout", config.layout, repr(config.cache), repr(config.log), config.key_prefix)
 
     @property
     def capabilities(self) -> Capabilities:
-        """Return what can be done; less once a race showed that the server ignores conditions."""
+        """Return the capabilities; fewer once the probe showed that the server ignores conditions."""
         return self._capabilities
 
     def support(self, collection: str) -> S3Support:
-        """Return what is pushed down."""
+        """Return the leaves and orders that are pushed down."""
         return self._support
 
-    # Where things are
+    # Prefixes and markers
 
-    def place(self, collection: str) -> str:
-        """Return the prefix of a collection's keys."""
-        place = self._places.get(collection)
-        if place is None:
-            place = self._places[collection] = f"{self.config.place}{folder_name(collection)}/"
-        return place
+    def prefix_of(self, collection: str) -> str:
+        """Return the prefix of a collection's keys; raises `UsageError` for an impossible name."""
+        prefix = self._prefixes.get(collection)
+        if prefix is None:
+            prefix = self._prefixes[collection] = f"{self.config.key_prefix}{folder_name(collection)}/"
+        return prefix
 
     async def _requests(self) -> Requests:
         return self._pools.current() or await self._pools.pool()
 
     async def _layout(self, collection: str, *, writes: bool = False) -> tuple[Layout, str]:
+        """Return the layout and the prefix of a collection whose marker was checked."""
         requests = await self._requests()
-        place = self.place(collection)
-        layout = self._layout_of(requests)
-        if collection not in self._ready:
-            await self._prepare(requests, collection, place, writes=writes)
-        return layout, place
+        prefix = self.prefix_of(collection)
+        checked = self._checked.get(collection)
+        if (
+            checked is None
+            or checked <= _dropped.get(self._marker_id(prefix), 0.0)
+            or (writes and time.monotonic() - checked > _MARKER_SECONDS)
+        ):
+            await self._check_marker(requests, collection, prefix, writes=writes)
+        return self._layout_of(requests), prefix
 
     def _layout_of(self, requests: Requests) -> Layout:
         config = self.config
 
         def make() -> Layout:
             if config.layout == "log":
-                return LogLayout(requests, self._conditions(requests), config.log)
+                return LogLayout(requests, self._probe(requests), config.log)
             cache = None
             if config.cache is not None:
-                cache = TagCache(config.cache, config.bucket, config.endpoint_url)
-            return ObjectLayout(requests, self._conditions(requests), cache)
+                cache = EtagCache(config.cache, config.bucket, config.endpoint_url)
+            return ObjectLayout(requests, self._probe(requests), cache)
 
-        return _shared(requests, self._layout_key, make)
+        return _get_shared(requests, self._layout_key, make)
 
-    def _conditions(self, requests: Requests) -> Conditions:
-        return _shared(requests, ("conditions", self.config.place), lambda: Conditions(requests))
+    def _probe(self, requests: Requests) -> ConditionalPutProbe:
+        key = ("probe", self.config.key_prefix)
+        return _get_shared(requests, key, lambda: ConditionalPutProbe(requests))
 
-    async def _prepare(self, requests: Requests, collection: str, place: str, *, writes: bool) -> None:
-        """Check the collection's marker; make it before the first write if there is none.
+    def _marker_id(self, prefix: str) -> tuple[str | None, str, str]:
+        return self.config.endpoint_url, self.config.bucket, prefix
 
-        Who only reads writes nothing, and looks for the marker again each time until it is there.
+    async def _check_marker(self, requests: Requests, collection: str, prefix: str, *, writes: bool) -> None:
+        """Check the collection's marker; write it before the first write if there is none.
+
+        A reader writes nothing; it looks for the marker at each read until there is one. Raises
+        `ConfigError` if the collection has another layout.
         """
-        key = place + MARKER
-        found = await requests.get(key)
-        if found is None and writes:
-            found = await self._marked(requests, key)
-        if found is not None:
-            self._check(found.body, f"{self.config.bucket}/{key}")
-            self._ready.add(collection)
+        start = time.monotonic()
+        key = prefix + MARKER
+        blob = await requests.get(key)
+        if blob is None and writes:
+            blob = await self._create_marker(requests, key)
+        if blob is not None:
+            self._check_format(blob.body, f"{self.config.bucket}/{key}")
+            self._checked[collection] = start
 
-    async def _marked(self, requests: Requests, key: str) -> Blob | None:
-        """Make the marker and return it, or the one that another process made first."""
+    async def _create_marker(self, requests: Requests, key: str) -> Blob | None:
+        """Write the marker and return it, or the one that another process wrote first."""
         body = orjson.dumps({"isthmus": FORMAT, "layout": self.config.layout})
         try:
-            if self._conditions(requests).conditional_put:
+            if self._probe(requests).conditional_put:
                 return Blob(body, await requests.put_if(key, body, lambda found: True))
             return Blob(body, await requests.put(key, body))
         except PreconditionError:
             return await requests.get(key)
         except AccessError:
-            # These credentials may only read. The write will be refused by the server itself.
+            # These credentials may only read. The server will refuse the write itself.
             return None
 
-    def _check(self, body: bytes, key: str) -> None:
+    def _check_format(self, body: bytes, key: str) -> None:
         try:
             marker = orjson.loads(body)
             format, layout = int(marker["isthmus"]), str(marker["layout"])
@@ -178,45 +194,61 @@ class S3Backend:
         if format > FORMAT:
             raise ConfigError(f"s3: {key} has format {format}; this version of isthmus knows {FORMAT}")
         if layout != self.config.layout:
-            raise ConfigError(f"s3: {key} says layout {layout!r}, the config says {self.config.layout!r}")
+            raise ConfigError(f"s3: {key} has layout {layout!r}, but the config {self.config.layout!r}")
 
-    # Life
+    # Lifecycle
 
     async def open(self, collection: str) -> None:
-        """Connect, check access and the marker, and make the bucket if the config says so."""
+        """Connect, check access and the marker, and create the bucket if `create_bucket` is set."""
         requests = await self._requests()
         if self.config.create_bucket:
-            await (await requests.rare()).create_bucket(await requests.sessions.region())
+            await (await requests.boto()).create_bucket(await requests.sessions.region())
         await self._layout(collection)
 
     async def close(self) -> None:
-        """Give back the pools."""
+        """Release the pools."""
         await self._pools.close()
 
     async def ping(self) -> None:
         """Get the marker."""
-        await (await self._requests()).get(self.config.place + MARKER)
+        await (await self._requests()).get(self.config.key_prefix + MARKER)
 
     async def refresh(self, collection: str) -> None:
-        """Do nothing: S3 shows each write at once."""
+        """Do nothing: every write is visible at once."""
 
     async def collections(self) -> list[str]:
-        """Return the collections that have a marker."""
+        """Return the collections that have a marker. Costs a listing, and a GET for each folder."""
         requests = await self._requests()
-        rare = await requests.rare()
-        folders = await requests.repeated(lambda _: rare.folders(self.config.place))
-        names = [(DEFAULT, "")]
-        names += [(name, f"{folder}/") for folder in folders if (name := unescape(folder)) is not None]
+        boto = await requests.boto()
+        folders = await requests.retry(lambda _: boto.folders(self.config.key_prefix))
+        prefixes = {DEFAULT: self.config.key_prefix}
+        for folder in folders:
+            name = unescape(folder)
+            if name is not None:
+                prefixes[name] = f"{self.config.key_prefix}{folder}/"
         return sorted(
-            [
-                name
-                for name, folder in names
-                if await requests.get(self.config.place + folder + MARKER) is not None
-            ]
+            [name for name, prefix in prefixes.items() if await requests.get(prefix + MARKER) is not None]
         )
 
+    async def drop(self, collection: str) -> None:
+        """Delete the objects of a collection, its marker last; foreign objects stay.
+
+        Can be interrupted and called again. Handles of this process create the collection again at
+        their next write, others when they have not seen the marker for 10 seconds. With layout
+        `log`, objects without data stay that open handles rely on: see `drop_log`. Costs a LIST and
+        a bulk deletion for 1,000 objects.
+        """
+        layout, prefix = await self._layout(collection)
+        requests = await self._requests()
+        try:
+            await layout.drop(prefix)
+            for error in (await requests.delete_many([prefix + MARKER])).values():
+                raise error
+        finally:
+            _dropped[self._marker_id(prefix)] = time.monotonic()
+
     def begin(self, options: TransactionOptions) -> AbstractAsyncContextManager[TransactionExecutor]:
-        """Refuse."""
+        """Raise `UnsupportedError`."""
         raise UnsupportedError("S3 has no transactions", capability="transactions")
 
     def stats(self) -> PoolStats:
@@ -233,83 +265,72 @@ class S3Backend:
     async def read(
         self, collection: str, ids: Sequence[str], *, for_update: bool = False
     ) -> list[Record | None]:
-        """Return the records of these ids."""
-        layout, place = await self._layout(collection)
-        return await layout.read(place, ids)
+        """Return the records of these ids in order, None where there is none."""
+        layout, prefix = await self._layout(collection)
+        return await layout.read(prefix, ids)
 
     async def write(
         self, collection: str, kind: WriteKind, mutations: Sequence[Mutation], *, atomic: bool
     ) -> list[ItemResult]:
-        """Apply changes."""
-        layout, place = await self._layout(collection, writes=True)
-        try:
-            return await layout.write(place, kind, mutations, atomic=atomic)
-        except UnsupportedError:
-            self._lower(await self._requests())
-            raise
+        """Apply mutations; see the layouts for the cost.
 
-    def _lower(self, requests: Requests) -> None:
-        if not self._conditions(requests).conditional_put:
-            self._capabilities = replace(self._capabilities, conditional_create=False, compare_and_set=False)
+        Raises `UnsupportedError` for a conditional write to a server that ignores conditions.
+        """
+        layout, prefix = await self._layout(collection, writes=True)
+        try:
+            return await layout.write(prefix, kind, mutations, atomic=atomic)
+        except UnsupportedError:
+            if not self._probe(await self._requests()).conditional_put:
+                self._capabilities = replace(
+                    self._capabilities, conditional_create=False, compare_and_set=False
+                )
+            raise
 
     async def fetch(self, collection: str, request: PageRequest) -> Page:
         """Return a page by id, or in any order."""
-        layout, place = await self._layout(collection)
-        where = normalize(request.where)
-        if where == FALSE:
-            return Page([], None)
-        return await layout.page(place, replace(request, where=where))
+        layout, prefix = await self._layout(collection)
+        return await layout.page(prefix, request)
 
     async def count(self, collection: str, where: Predicate) -> CountResult:
-        """Count what is exact: by ids alone, or in the view of a log."""
-        layout, place = await self._layout(collection)
-        where = normalize(where)
+        """Count the matching records of a predicate with EXACT leaves only."""
+        layout, prefix = await self._layout(collection)
         if any(self._support.pushdown(leaf) is not Pushdown.EXACT for leaf in leaves(where)):
-            raise UnsupportedError("S3 counts by ids alone", capability="count")
-        return CountResult(0 if where == FALSE else await layout.count(place, where))
+            raise UnsupportedError("S3 counts by ids only", capability="count")
+        return CountResult(await layout.count(prefix, where))
 
     async def aggregate(self, collection: str, request: AggregateRequest) -> AggregateResult:
-        """Refuse: `support` accepts none."""
+        """Raise `UnsupportedError`: `support` accepts no aggregate."""
         raise UnsupportedError("S3 computes no aggregates")
 
     async def remove(self, collection: str, where: Predicate) -> int:
-        """Clear the collection."""
-        layout, place = await self._layout(collection, writes=True)
-        return await layout.clear(place) if _all(where) else 0
+        """Delete all records and return how many there were; raises `UnsupportedError` for a condition."""
+        layout, prefix = await self._layout(collection, writes=True)
+        if where != TRUE:
+            raise UnsupportedError("S3 deletes by id, or all records", capability="delete_where")
+        return await layout.clear(prefix)
 
     async def explain(self, collection: str, request: PageRequest) -> NativePlan:
         """Return the requests that a page takes."""
-        place = f"s3://{self.config.bucket}/{self.place(collection)}"
-        where = normalize(request.where)
-        asked = [type(leaf).__name__ for leaf in leaves(where)]
+        prefix = f"s3://{self.config.bucket}/{self.prefix_of(collection)}"
+        pushed = [type(leaf).__name__ for leaf in leaves(request.where)]
         details: dict[str, Any] = {"layout": self.config.layout}
         if self.config.layout == "log":
-            native = f"GET the entries at {place}_log/ that came since the last look; the view is here"
-            return NativePlan(native, details={**details, "judged in the view": asked})
-        span = span_of(where)
-        if span.only is not None:
-            native = f"GET each of {len(span.only)} ids at {place}"
+            native = f"GET the new entries at {prefix}_log/; the other records are in memory"
+            return NativePlan(native, details={**details, "evaluated in memory": pushed})
+        ids = id_range(request.where)
+        if ids.only is not None:
+            native = f"GET each of {len(ids.only)} ids at {prefix}"
         else:
-            native = f"LIST {place}" + (f" after {name_before(span.low)!r}" if span.low else "")
+            native = f"LIST {prefix}" + (f" after {name_before(ids.low)!r}" if ids.low else "")
             native += (" in key order" if request.order is not None else "") + ", then GET each"
-        return NativePlan(native, details={**details, "bytes tested for": asked})
+        return NativePlan(native, details={**details, "filtered by bytes": pushed})
 
     async def release(self, collection: str, after: After) -> None:
-        """Do nothing: pages hold nothing at the store."""
+        """Do nothing: a page holds no resource at the store."""
 
 
-def _all(where: Predicate) -> bool:
-    """Return whether the predicate holds for all records, False if for none; refuses the others."""
-    where = normalize(where)
-    if where == TRUE:
-        return True
-    if where == FALSE:
-        return False
-    raise UnsupportedError("S3 judges no predicate", capability="delete_where")
-
-
-def _shared(requests: Requests, key: Any, make: Callable[[], T]) -> T:
-    found: T | None = requests.shared.get(key)
-    if found is None:
-        found = requests.shared[key] = make()
-    return found
+def _get_shared(requests: Requests, key: Any, make: Callable[[], T]) -> T:
+    shared: T | None = requests.shared.get(key)
+    if shared is None:
+        shared = requests.shared[key] = make()
+    return shared

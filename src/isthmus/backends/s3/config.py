@@ -1,4 +1,4 @@
-"""What an S3 backend can be told."""
+"""The config models of the S3 backend."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from isthmus._core.config import BackendConfig, ConfigGroup, SecretStr, text_par
 from isthmus.errors import ConfigError
 
 
-class Pool(ConfigGroup):
-    """How many requests at a time."""
+class PoolConfig(ConfigGroup):
+    """The limit of requests in flight."""
 
     max_connections: int = Field(default=64, ge=1, le=10_000)
     """Requests in flight, for all handles of this loop that have the same config."""
     timeout: float = Field(default=10.0, gt=0)
-    """Seconds to wait for a turn."""
+    """Seconds that a request waits for another one to end."""
 
 
-class Cache(ConfigGroup):
-    """Bodies kept by entity tag, so that a search lists and gets only what changed (layout `object`)."""
+class CacheConfig(ConfigGroup):
+    """A cache of bodies by entity tag, so that a search reads only what changed (layout `object`)."""
 
     max_bytes: int = Field(default=256 * 2**20, ge=1)
-    """How much is kept, in memory or in the folder."""
+    """The size of the cache in bytes, in memory or in the folder."""
     folder: str | None = None
-    """Where to keep it over restarts; in memory if None. It is safe to delete."""
+    """A folder that keeps the cache across restarts; None keeps it in memory. It is safe to delete."""
 
 
-class Log(ConfigGroup):
+class LogConfig(ConfigGroup):
     """How layout `log` keeps its entries."""
 
     memory_bytes: int = Field(default=256 * 2**20, ge=1)
-    """How much of the records' text is held; the rest is read again from S3. The index is always held."""
+    """Bytes of records in memory; others are read again from S3. The index is always in memory."""
     checkpoint_entries: int = Field(default=256, ge=2)
-    """After how many entries at least a checkpoint is written."""
+    """The least number of entries between two checkpoints."""
     grace: float = Field(default=3600.0, ge=0)
-    """Seconds for which what a checkpoint replaced is kept for slow readers and writers."""
+    """Seconds for which entries that a checkpoint replaced are kept for slow readers and writers."""
 
 
 class S3Config(BackendConfig):
@@ -69,16 +69,16 @@ class S3Config(BackendConfig):
     profile: str | None = None
     layout: Literal["object", "log"] = "object"
     transport: Literal["obstore", "aioboto3"] = "obstore"
-    pool: Pool = Pool()
+    pool: PoolConfig = PoolConfig()
     timeout: float = Field(default=30.0, gt=0)
     """Seconds for one request."""
     checksum: Literal["when_required", "sha256"] = "when_required"
-    """An additional checksum on uploads; other servers than AWS may not know it."""
+    """An additional checksum of uploads; servers other than AWS may not support it."""
     ca_file: str | None = None
-    """Certificates to trust in addition, as PEM."""
+    """A PEM file of certificates to trust in addition."""
     create_bucket: bool = False
-    cache: Cache | None = None
-    log: Log = Log()
+    cache: CacheConfig | None = None
+    log: LogConfig = LogConfig()
 
     @field_validator("prefix", mode="after")
     @classmethod
@@ -122,7 +122,7 @@ class S3Config(BackendConfig):
         return self
 
     @property
-    def place(self) -> str:
+    def key_prefix(self) -> str:
         """The prefix of every key: empty or ending in a slash."""
         return f"{self.prefix}/" if self.prefix else ""
 
@@ -157,9 +157,9 @@ class S3Config(BackendConfig):
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> dict[str, tuple[Any, str]]:
-        """Return what `AWS_*` and `S3_POOL_MAX_CONNECTIONS` say, but for credentials.
+        """Return the settings in `AWS_*` and `S3_POOL_MAX_CONNECTIONS`, without credentials.
 
-        Those are the session's business: a key from here and a token from there would be mixed.
+        The session reads those, so that a key and a token from different sources are never mixed.
         """
         found: dict[str, tuple[Any, str]] = {}
         for key, variables in _VARIABLES.items():

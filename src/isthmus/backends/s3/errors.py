@@ -1,8 +1,8 @@
-"""What S3 and its clients say when something fails, as errors of isthmus.
+"""Maps failures of S3 and its clients to errors of isthmus.
 
-Both transports bring a failure down to three facts (status, error code, and what the connection
-did), so that they mean the same. Texts of clients are never repeated: a signature error quotes
-headers, and a session token is one of them.
+Both transports reduce a failure to three facts (status, error code, failure of the connection), so
+that the same failure gives the same error. Messages of clients are not passed on: that of a
+signature error quotes the headers, and a session token is one of them.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from isthmus.errors import (
 )
 
 
-class Broken(enum.Enum):
-    """What became of the connection, where there is no answer."""
+class ConnectionFailure(enum.Enum):
+    """Why there is no response."""
 
     CONNECT = "no connection could be made"
-    TIMEOUT = "no answer came in time"
-    CUT = "the connection ended before the answer was complete"
+    TIMEOUT = "the response timed out"
+    CUT = "the connection ended before the response was complete"
     UNTRUSTED = (
-        "the server's certificate was refused: nobody known here signed it;"
-        " if it is the right one, give its signer's certificate as ca_file="
+        "the server's certificate was refused: its issuer is unknown here;"
+        " if it is the right server, pass the issuer's certificate as ca_file="
     )
     EXPIRED = (
         "the server's certificate was refused: it has expired or is not valid yet by this machine's clock;"
@@ -39,47 +39,47 @@ class Broken(enum.Enum):
         "the server's certificate was refused: it is another host's;"
         " name the server in endpoint_url= as its certificate does"
     )
-    REFUSED = "the server's certificate was refused: it is damaged or not fit for a server; get it a new one"
-    NO_TLS = "no TLS connection could be made; if the server speaks none, write http:// in endpoint_url="
+    REFUSED = "the server's certificate was refused: it is damaged or not valid for a server; replace it"
+    NO_TLS = "no TLS connection could be made; for a server without TLS, use http:// in endpoint_url="
 
     @property
     def before_sending(self) -> bool:
-        """Whether no request can have been sent."""
-        return self not in {Broken.TIMEOUT, Broken.CUT}
+        """Whether the failure came before a request could be sent."""
+        return self not in {ConnectionFailure.TIMEOUT, ConnectionFailure.CUT}
 
 
-def refused_certificate(words: str) -> Broken:
-    """Return why a certificate was refused, by the words of OpenSSL or the names of rustls."""
+def certificate_failure(message: str) -> ConnectionFailure:
+    """Return why a certificate was refused, by the message of OpenSSL or the error name of rustls."""
     for why, known in _REFUSALS:
-        if any(word in words for word in known):
+        if any(word in message for word in known):
             return why
-    return Broken.REFUSED
+    return ConnectionFailure.REFUSED
 
 
 _REFUSALS = (
-    (Broken.UNTRUSTED, ("UnknownIssuer", "issuer certificate", "self-signed", "self signed")),
-    (Broken.EXPIRED, ("Expired", "NotValidYet", "has expired", "not yet valid")),
-    (Broken.MISNAMED, ("NotValidForName", "mismatch", "not valid for")),
+    (ConnectionFailure.UNTRUSTED, ("UnknownIssuer", "issuer certificate", "self-signed", "self signed")),
+    (ConnectionFailure.EXPIRED, ("Expired", "NotValidYet", "has expired", "not yet valid")),
+    (ConnectionFailure.MISNAMED, ("NotValidForName", "mismatch", "not valid for")),
 )
 
 
 class NoSuchKeyError(Exception):
-    """There is no object of this key: an answer, not a failure; never leaves the backend."""
+    """There is no object with this key. Never leaves the backend."""
 
 
 class PreconditionError(Exception):
-    """The object is not in the state that a conditional write asked for; never leaves the backend.
+    """The condition of a conditional write does not hold. Never leaves the backend.
 
-    `doubtful`: an earlier attempt of the same write may have been done and overwritten since.
+    `ambiguous`: an earlier attempt of the same write may have succeeded and been overwritten since.
     """
 
-    def __init__(self, *, doubtful: bool = False) -> None:
+    def __init__(self, *, ambiguous: bool = False) -> None:
         super().__init__("precondition failed")
-        self.doubtful = doubtful
+        self.ambiguous = ambiguous
 
 
 class ContendedError(Exception):
-    """Another conditional write to the key is under way (409): try again; never leaves the backend."""
+    """Another conditional write to the key is in progress (409), so try again. Never leaves the backend."""
 
 
 _ACCESS = {
@@ -123,30 +123,36 @@ _PASSING = {
 }
 
 
-def failure(
-    status: int | None, code: str, broken: Broken | None, *, place: str, writes: bool, message: str = ""
+def error_for(
+    status: int | None,
+    code: str,
+    broken: ConnectionFailure | None,
+    *,
+    location: str,
+    writes: bool,
+    message: str = "",
 ) -> Exception:
-    """Return the error for a failed request; `place` names endpoint and bucket, `code` is "" if unknown.
+    """Return the error of a failed request; `location` names endpoint and bucket, `code` is "" if unknown.
 
-    A write without an answer, or whose answer is a server's own trouble, may have been done.
+    A write without a response, or with a server error, may have been applied.
     """
     if broken is not None:
         if broken.before_sending:
-            # Only a connection that was not taken may be taken the next time.
-            return ConnectError(f"{place}: {broken.value}", transient=broken is Broken.CONNECT)
-        return UnavailableError(f"{place}: {broken.value}", applied=_maybe(writes))
+            # Of these, only a refused connection may succeed the next time.
+            return ConnectError(f"{location}: {broken.value}", transient=broken is ConnectionFailure.CONNECT)
+        return UnavailableError(f"{location}: {broken.value}", applied=_if_written(writes))
     if code == "NoSuchBucket":
-        return ConfigError(f"{place}: the bucket does not exist")
+        return ConfigError(f"{location}: the bucket does not exist")
     if code in _SKEWED:
-        return AccessError(f"{place}: this machine's clock differs too much from the server's ({code})")
+        return AccessError(f"{location}: this machine's clock differs too much from the server's ({code})")
     if code in _ACCESS:
-        return AccessError(f"{place}: {_ACCESS[code]} ({code})")
+        return AccessError(f"{location}: {_ACCESS[code]} ({code})")
     if code in _REGION or status in {301, 307, 308}:
         return ConfigError(
-            f"{place}: the bucket is in another region, or at another endpoint ({code or status})"
+            f"{location}: the bucket is in another region, or at another endpoint ({code or status})"
         )
     if code in _LIMITED or status == 429:
-        return RateLimitedError(f"{place}: the server asks for less traffic ({code or status})")
+        return RateLimitedError(f"{location}: the server is throttling requests ({code or status})")
     if status == 412 or code == "PreconditionFailed":
         return PreconditionError()
     if code == "ConditionalRequestConflict":
@@ -154,22 +160,27 @@ def failure(
     if status == 404 and code in {"", "404", "NoSuchKey", "NotFound"}:
         return NoSuchKeyError()
     if status in {401, 403}:
-        return AccessError(f"{place}: access is denied ({code or status})")
-    return _other(status, code, place=place, writes=writes, message=message)
+        return AccessError(f"{location}: access is denied ({code or status})")
+    return _error_by_status(status, code, location=location, writes=writes, message=message)
 
 
-def _other(status: int | None, code: str, *, place: str, writes: bool, message: str) -> IsthmusError:
+def _error_by_status(
+    status: int | None, code: str, *, location: str, writes: bool, message: str
+) -> IsthmusError:
     if code in _PASSING or (status is not None and status >= 500 and code != "NotImplemented"):
         if status == 503 and not code:
             return RateLimitedError(
-                f"{place}: the server asks for less traffic (503)", applied=_maybe(writes)
+                f"{location}: the server is throttling requests (503)", applied=_if_written(writes)
             )
-        return UnavailableError(f"{place}: the server failed ({code or status})", applied=_maybe(writes))
-    said = f": {message}" if message else ""
+        return UnavailableError(
+            f"{location}: the server failed ({code or status})", applied=_if_written(writes)
+        )
+    detail = f": {message}" if message else ""
     return UnexpectedError(
-        f"{place}: the server answered {status} {code}{said}", applied=_maybe(status is None and writes)
+        f"{location}: the server answered {status} {code}{detail}",
+        applied=_if_written(status is None and writes),
     )
 
 
-def _maybe(doubtful: bool) -> Applied:
-    return Applied.MAYBE if doubtful else Applied.NO
+def _if_written(writes: bool) -> Applied:
+    return Applied.MAYBE if writes else Applied.NO

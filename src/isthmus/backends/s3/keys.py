@@ -1,4 +1,4 @@
-"""Object keys: how a record id and a collection name become part of one, in the ids' own order.
+"""Object keys: how they encode record ids and collection names, in the order of the ids.
 
 An id is escaped byte by byte so that keys sort as ids do: a listing comes in id order, a page by
 id begins at `StartAfter`, and a search with a limit stops early. Letters, digits and `-` stand for
@@ -16,7 +16,7 @@ from isthmus.errors import UsageError
 
 RECORD = "!.json"
 MARKER = "_layout.json"
-# Within a key component of 200 bytes: 160 of the id, `!`, a digest, and the ending.
+# In a key component of 200 bytes: 160 of the id, `!`, a digest, and the ending.
 _LITERAL = 160
 _DIGEST = 32
 _MAX_NAME = 200
@@ -49,26 +49,26 @@ _hashed = re.compile(rf"[0-9A-Za-z(=~._-]{{{_LITERAL}}}![0-9a-f]{{{_DIGEST}}}").
 
 
 def escape(text: str) -> str:
-    """Return text in characters that every S3 server keeps, sorting as the text does."""
+    """Return text in characters that every S3 server preserves; it sorts as the text does."""
     if _plain(text):
         return text
     return "".join([_ESCAPES[byte] for byte in text.encode()])
 
 
 def unescape(escaped: str) -> str | None:
-    """Return the text that `escape` made this of; None if it made no such thing."""
+    """Return the text of which this is the escaped form; None if it is not one."""
     if _plain(escaped):
         return escaped
-    at, found = 0, bytearray()
-    while at < len(escaped):
-        token = _token.match(escaped, at)
+    position, decoded = 0, bytearray()
+    while position < len(escaped):
+        token = _token.match(escaped, position)
         byte = _BYTES.get(token[0]) if token else None
         if token is None or byte is None:
             return None
-        found.append(byte)
-        at = token.end()
+        decoded.append(byte)
+        position = token.end()
     try:
-        return found.decode()
+        return decoded.decode()
     except UnicodeDecodeError:
         return None
 
@@ -76,8 +76,8 @@ def unescape(escaped: str) -> str | None:
 def record_name(id: str) -> str:
     """Return the last component of a record's key; at most 200 bytes.
 
-    A long id is cut and told apart by a digest; its whole text is in the object's body. Such
-    names sort right only up to the cut: see `cut_of`.
+    A long id is truncated and followed by a digest; the whole id is in the object's body. Such
+    names are in the order of ids only up to there: see `stem_of`.
     """
     escaped = escape(id)
     if len(escaped) <= _LITERAL:
@@ -87,7 +87,7 @@ def record_name(id: str) -> str:
 
 
 def is_record_name(name: str) -> bool:
-    """Return whether `record_name` could have made this name."""
+    """Return whether this is the name of a record."""
     if not name.endswith(RECORD):
         return False
     stem = name[: -len(RECORD)]
@@ -96,37 +96,39 @@ def is_record_name(name: str) -> bool:
     )
 
 
-def cut_of(name: str) -> str | None:
-    """Return what the names of cut ids have in common with those that they tie with; None for a whole id."""
+def stem_of(name: str) -> str | None:
+    """Return the stem of a truncated id, which other names may share; None for the name of a whole id."""
     return name[:_LITERAL] if len(name) > _LITERAL + len(RECORD) else None
 
 
-def before_cut(id: str) -> str | None:
-    """Return a name just before those that tie with a cut id's; None for an id that is not cut."""
+def name_before_stem(id: str) -> str | None:
+    """Return a name just before all that share the stem of this id; None if the id is not truncated."""
     escaped = escape(id)
     # The exact prefix, if it is an id, ends in `!.json`, and `.` sorts before a digest.
     return f"{escaped[:_LITERAL]}{RECORD}" if len(escaped) > _LITERAL else None
 
 
 def id_of(name: str) -> str | None:
-    """Return the id that a record's name tells; None for a cut id, which only the body tells."""
-    return None if cut_of(name) is not None else unescape(name[: -len(RECORD)])
+    """Return the id in a record's name; None if it is truncated, so that only the body has it."""
+    return None if stem_of(name) is not None else unescape(name[: -len(RECORD)])
 
 
 def name_before(id: str) -> str:
-    """Return a name just before that of an id, and of those that tie with it."""
+    """Return a name just before that of an id, and before all that share its stem."""
     # Without its last character a name is just before itself.
-    return before_cut(id) or record_name(id)[:-1]
+    return name_before_stem(id) or record_name(id)[:-1]
 
 
-def end_at(id: str) -> str:
-    """Return what names beyond an id are beyond, in as many characters as this has."""
+def upper_bound(id: str) -> str:
+    """Return a text such that names that sort after it, in its length, are of ids beyond this one."""
     return record_name(id)[:_LITERAL]
 
 
 def folder_name(collection: str) -> str:
-    """Return the folder of a collection; refuses a name that no key component can hold."""
+    """Return the folder of a collection; raises `UsageError` if the name does not fit into a key."""
     escaped = escape(collection)
     if not escaped or len(escaped) > _MAX_NAME or escaped in (".", ".."):
-        raise UsageError(f"a collection on S3 is named by 1 to {_MAX_NAME} characters once escaped, not '.'")
+        raise UsageError(
+            f"the name of a collection on S3 has 1 to {_MAX_NAME} characters once escaped, and is not '.'"
+        )
     return escaped

@@ -14,11 +14,11 @@ import re
 import zlib
 from collections.abc import Sequence
 from itertools import repeat
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import orjson
 
-from isthmus.backends.s3.envelope import Row, made_row, row_of
+from isthmus.backends.s3.envelope import Effect, RecordRow, make_row, parse_row
 from isthmus.errors import UnexpectedError
 
 LOG, CHECKPOINTS, PARTS = "_log/", "_ckpt/", "_parts/"
@@ -28,12 +28,8 @@ _manifest_name = re.compile(r"(\d{20})\.json").fullmatch
 _part_name = re.compile(r"(\d{20})-[0-9a-f]+-\d+\.ndjson").fullmatch
 
 
-# What one change does to the view: the id, and the record's new row or None for its end.
-Effect: TypeAlias = tuple[str, Row | None]
-
-
 class Entry(NamedTuple):
-    """A decoded entry; `cleared` comes before the effects."""
+    """A decoded entry; `cleared` deletes all records before the effects."""
 
     seq: int
     token: str
@@ -41,7 +37,7 @@ class Entry(NamedTuple):
     effects: list[Effect]
 
 
-class Part(NamedTuple):
+class CheckpointPart(NamedTuple):
     """A part of a checkpoint, as its manifest names it."""
 
     name: str
@@ -54,19 +50,19 @@ class Manifest(NamedTuple):
     """A checkpoint: the state after entry `seq`, and the tokens of the entries since the one before."""
 
     seq: int
-    parts: list[Part]
+    parts: list[CheckpointPart]
     first: int
     tokens: list[str]
 
 
-def entry_key(place: str, seq: int) -> str:
+def entry_key(prefix: str, seq: int) -> str:
     """Return the key of an entry."""
-    return f"{place}{LOG}{seq:020d}.ndjson"
+    return f"{prefix}{LOG}{seq:020d}.ndjson"
 
 
-def manifest_key(place: str, seq: int) -> str:
+def manifest_key(prefix: str, seq: int) -> str:
     """Return the key of a checkpoint's manifest."""
-    return f"{place}{CHECKPOINTS}{seq:020d}.json"
+    return f"{prefix}{CHECKPOINTS}{seq:020d}.json"
 
 
 def entry_seq(name: str) -> int | None:
@@ -91,11 +87,11 @@ def entry_body(seq: int, token: str, effects: Sequence[Effect], *, cleared: bool
     """Return an entry's body."""
     lines = [orjson.dumps({"deleted": id}) if row is None else row.line() for id, row in effects]
     lines.append(b"")
-    return headed(seq, token, len(effects), b"\n".join(lines), cleared=cleared)
+    return add_header(seq, token, len(effects), b"\n".join(lines), cleared=cleared)
 
 
-def headed(seq: int, token: str, count: int, body: bytes, *, cleared: bool) -> bytes:
-    """Return an entry's body, of so many lines."""
+def add_header(seq: int, token: str, count: int, body: bytes, *, cleared: bool) -> bytes:
+    """Return an entry's body: the header, and `count` lines."""
     header = {
         "isthmus": _FORMAT,
         "seq": seq,
@@ -116,17 +112,19 @@ def entry_token(body: bytes) -> str | None:
 
 
 def checksum(body: bytes | memoryview) -> int:
-    """Return the CRC-32 by which damage is found without decoding."""
+    """Return the CRC-32 that detects damage without decoding."""
     return zlib.crc32(body)
 
 
 def read_entry(body: bytes, key: str) -> Entry:
-    """Return the entry of a body; a damaged one cannot be passed over, so it is an error."""
+    """Return the entry of a body; raises `UnexpectedError` if it is damaged, since none can be skipped."""
     try:
         begin = body.index(b"\n") + 1
         header = orjson.loads(body[:begin])
         if header["isthmus"] > _FORMAT:
-            raise UnexpectedError(f"{key} has format {header['isthmus']}, which this version does not know")
+            raise UnexpectedError(
+                f"{key} has format {header['isthmus']}, which this version does not support"
+            )
         effects = _effects(body, begin, header.get("sum"))
         if len(effects) != header["lines"]:
             raise ValueError("lines are missing")
@@ -137,9 +135,9 @@ def read_entry(body: bytes, key: str) -> Entry:
 
 def _effects(body: bytes, begin: int, sum: int | None) -> list[Effect]:
     if sum is not None and checksum(memoryview(body)[begin:]) != sum:
-        raise ValueError("its checksum is another")
+        raise ValueError("its checksum differs")
     if sum is not None:
-        rows = _cut(body, begin)
+        rows = _split_rows(body, begin)
         if rows is not None:
             return [(row.id, row) for row in rows]
     *lines, last = body[begin:].split(b"\n")
@@ -151,23 +149,23 @@ def _effects(body: bytes, begin: int, sum: int | None) -> list[Effect]:
 def _effect(line: bytes) -> Effect:
     found = orjson.loads(line)
     if "data" in found:
-        row = row_of(found, line)
+        row = parse_row(found, line)
         return row.id, row
     return found["deleted"], None
 
 
-# Rows without metadata and of plain ids, which are most, as `Row.line` writes them; the times
-# hold no quote, and no line break is in a line.
+# Rows without metadata and of plain ids, which are most, as `RecordRow.line` writes them. The
+# times have no quotes, and a line has no line breaks.
 _rows = re.compile(
     rb'\{"id":"([^"\\]*)","version":"([^"]*)","created_at":"([^"]*)","updated_at":"([^"]*)",'
     rb'"metadata":\{\},"data":([^\n]*)\}\n'
 )
 
 
-def _cut(body: bytes, begin: int) -> list[Row] | None:
-    """Return the rows of whole lines, cut out and not decoded; None if they are not all of one form.
+def _split_rows(body: bytes, begin: int) -> list[RecordRow] | None:
+    """Return the rows of whole lines without decoding them; None if not all are of the plain form.
 
-    A tenth of the time that decoding takes. The checksum says that the lines are as they were written.
+    A tenth of the time of decoding, and safe where a checksum proves that the lines are undamaged.
     """
     found = _rows.findall(body, begin)
     if not found or len(found) != body.count(b"\n", begin):
@@ -176,25 +174,25 @@ def _cut(body: bytes, begin: int) -> list[Row] | None:
     ids, versions, created, updated = (b"\n".join(head).decode().split("\n") for head in heads)
     times = {time: time for time in created + updated}  # most rows of a batch share one
     shared = map(times.__getitem__, created), map(times.__getitem__, updated)
-    return list(map(made_row, zip(ids, versions, *shared, repeat(b"{}"), data, strict=False)))
+    return list(map(make_row, zip(ids, versions, *shared, repeat(b"{}"), data, strict=False)))
 
 
-def part_body(rows: Sequence[Row]) -> bytes:
+def part_body(rows: Sequence[RecordRow]) -> bytes:
     """Return the body of a checkpoint's part."""
     return b"\n".join([row.line() for row in rows]) + b"\n" if rows else b""
 
 
-def read_rows(body: bytes, key: str, sum: int | None = None) -> list[Row]:
+def read_rows(body: bytes, key: str, sum: int | None = None) -> list[RecordRow]:
     """Return the rows in a part, or those that an entry wrote."""
     if sum is not None:
         if checksum(body) != sum:
-            raise UnexpectedError(f"{key} is damaged (its checksum is another)")
-        rows = _cut(body, 0)
+            raise UnexpectedError(f"{key} is damaged (its checksum differs)")
+        rows = _split_rows(body, 0)
         if rows is not None:
             return rows
     try:
         lines = [(orjson.loads(line), line) for line in body.split(b"\n") if line]
-        return [row_of(found, line) for found, line in lines if "data" in found]
+        return [parse_row(found, line) for found, line in lines if "data" in found]
     except (ValueError, KeyError, TypeError) as error:
         raise UnexpectedError(f"{key} is damaged ({error})") from None
 
@@ -219,9 +217,11 @@ def read_manifest(body: bytes, key: str) -> Manifest:
     try:
         found = orjson.loads(body)
         if found["isthmus"] > _FORMAT:
-            raise UnexpectedError(f"{key} has format {found['isthmus']}, which this version does not know")
+            raise UnexpectedError(f"{key} has format {found['isthmus']}, which this version does not support")
         sums = found.get("sums") or [None] * len(found["parts"])
-        parts = [Part(name, size, sum) for (name, size), sum in zip(found["parts"], sums, strict=True)]
+        parts = [
+            CheckpointPart(name, size, sum) for (name, size), sum in zip(found["parts"], sums, strict=True)
+        ]
         return Manifest(found["seq"], parts, found["first"], found["tokens"])
     except (ValueError, KeyError, TypeError) as error:
         raise UnexpectedError(f"{key} is not a checkpoint that isthmus wrote ({error})") from None

@@ -1,8 +1,8 @@
-"""Whether a server keeps the conditions of conditional writes: tried by a race before it is relied on.
+"""Tests by a race whether a server honours the conditions of conditional writes.
 
-Some servers accept the headers and ignore them, others judge and write in two steps; both lose
-writes silently. Sixteen writers race for one new object, then for one entity tag: on an honest
-server one of them wins each time.
+Some servers accept the headers and ignore them, others check and write in two steps; both lose
+writes silently. Sixteen writers race for one new object, then for one entity tag: on a correct
+server exactly one of them wins each time.
 """
 
 from __future__ import annotations
@@ -11,57 +11,57 @@ import asyncio
 from collections.abc import Awaitable
 
 from isthmus._ids import new_id
-from isthmus.backends.s3.boto_transport import BotoTransport
 from isthmus.backends.s3.errors import ContendedError, NoSuchKeyError, PreconditionError
 from isthmus.backends.s3.keys import MARKER
-from isthmus.backends.s3.requests import Requests
+from isthmus.backends.s3.transport.aioboto3 import BotoTransport
+from isthmus.backends.s3.transport.requests import Requests
 from isthmus.errors import ConnectError, UnavailableError, UnexpectedError, UnsupportedError
 
 _WRITERS = 16
-# Servers that judge and write in two steps lose a race now and then only: in 82 of 200 rounds, one
-# that was tried. AWS says in its manual that it keeps conditions, so one round has to do there.
+# Servers that check and write in two steps fail a round only sometimes: one that was measured failed
+# 82 of 200. AWS documents that it honours conditions, so one round is enough there.
 _ROUNDS = 6
 _ROUNDS_AT_AWS = 1
 _TRIES = 4
 
-# By endpoint and bucket: what a race found, for the life of the process.
+# The results by endpoint and bucket, for the life of the process.
 _puts: dict[tuple[str | None, str], bool] = {}
 _deletes: dict[tuple[str | None, str], bool] = {}
 
 
-class Conditions:
-    """What conditional requests do at one bucket."""
+class ConditionalPutProbe:
+    """Tests conditional requests on one bucket, once in a process."""
 
     def __init__(self, requests: Requests) -> None:
         self._requests = requests
-        self._where = (requests.config.endpoint_url, requests.config.bucket)
-        self._turn = asyncio.Lock()
+        self._bucket = (requests.config.endpoint_url, requests.config.bucket)
+        self._lock = asyncio.Lock()
 
     @property
     def conditional_put(self) -> bool:
-        """Whether conditional puts may be relied on; True until a race says otherwise."""
-        return _puts.get(self._where, True)
+        """Whether conditional puts are reliable; True until a race shows otherwise."""
+        return _puts.get(self._bucket, True)
 
     async def require_conditional_put(self) -> None:
-        """Raise `UnsupportedError` where the server ignores conditions; the first call is the race."""
-        if self._where not in _puts:
+        """Raise `UnsupportedError` if the server ignores conditions; the first call runs the race."""
+        if self._bucket not in _puts:
             await self.probe()
-        if not _puts[self._where]:
+        if not _puts[self._bucket]:
             raise UnsupportedError(
-                f"{self._requests.place}: this server ignores the conditions of conditional writes,"
+                f"{self._requests.location}: this server ignores the conditions of conditional writes,"
                 " so create, replace, update and if_version= cannot be exact; upsert and delete work",
                 capability="conditional_create",
             )
 
     async def probe(self) -> bool:
-        """Return whether conditional puts hold, by a race unless one was run."""
-        async with self._turn:
-            if self._where not in _puts:
-                _puts[self._where] = await self._clear_race()
-        return _puts[self._where]
+        """Return whether conditional puts are reliable; runs the race unless its result is known."""
+        async with self._lock:
+            if self._bucket not in _puts:
+                _puts[self._bucket] = await self._run_race()
+        return _puts[self._bucket]
 
-    async def _clear_race(self) -> bool:
-        """Return what a race shows; one in which the server failed shows nothing, and is run again."""
+    async def _run_race(self) -> bool:
+        """Return the result of a race; one in which the server failed has none and is repeated."""
         for attempt in range(_TRIES - 1):
             try:
                 return await self._race()
@@ -72,31 +72,34 @@ class Conditions:
         return await self._race()
 
     async def require_conditional_delete(self) -> BotoTransport:
-        """Return the transport that has it; raise `UnsupportedError` where the server ignores it."""
+        """Return the transport that has conditional deletes.
+
+        Raises `UnsupportedError` if the server ignores the condition.
+        """
         await self.require_conditional_put()
-        rare = await self._requests.rare()
-        async with self._turn:
-            if self._where not in _deletes:
-                _deletes[self._where] = await self._delete_held(rare)
-        if not _deletes[self._where]:
+        boto = await self._requests.boto()
+        async with self._lock:
+            if self._bucket not in _deletes:
+                _deletes[self._bucket] = await self._test_delete(boto)
+        if not _deletes[self._bucket]:
             raise UnsupportedError(
-                f"{self._requests.place}: this server ignores the condition of a conditional delete",
+                f"{self._requests.location}: this server ignores the condition of a conditional delete",
                 capability="compare_and_set",
             )
-        return rare
+        return boto
 
     async def require_bucket(self) -> None:
-        """Raise if the bucket is not there or the keys are unknown, which a HEAD cannot tell."""
-        await self._requests.get(self._requests.config.place + MARKER)
+        """Raise if the bucket does not exist or access is denied, which a HEAD does not tell."""
+        await self._requests.get(self._requests.config.key_prefix + MARKER)
 
     def _key(self) -> str:
-        # Not a record's name: no reader takes it for one, should it be left behind.
-        return f"{self._requests.config.place}_probe-{new_id()}"
+        # Not the name of a record, so that readers ignore it if it is left behind.
+        return f"{self._requests.config.key_prefix}_probe-{new_id()}"
 
     async def _race(self) -> bool:
         key = self._key()
         try:
-            for _ in range(_ROUNDS_AT_AWS if self._where[0] is None else _ROUNDS):
+            for _ in range(_ROUNDS_AT_AWS if self._bucket[0] is None else _ROUNDS):
                 wins = await self._winners(key, None)
                 if len(wins) != 1:
                     return False
@@ -108,7 +111,7 @@ class Conditions:
             await self._requests.delete_many([key])
 
     async def _winners(self, key: str, etag: str | None) -> list[str]:
-        """Return the entity tags of those writers whose condition held; waits for all of them."""
+        """Return the entity tags of the writers that succeeded; waits for all of them."""
 
         async def write(number: int) -> str | None:
             body = b'{"probe":%d,"after":"%s"}' % (number, (etag or "").encode())
@@ -118,7 +121,7 @@ class Conditions:
                 )
             except (PreconditionError, ContendedError):
                 return None
-            except UnexpectedError:  # the server does not know the header (501)
+            except UnexpectedError:  # the server does not support the header (501)
                 return ""
 
         racing: list[Awaitable[str | None]] = [write(number) for number in range(_WRITERS)]
@@ -129,12 +132,12 @@ class Conditions:
         tags = [tag for tag in ended if isinstance(tag, str)]
         return [] if "" in tags else tags
 
-    async def _delete_held(self, rare: BotoTransport) -> bool:
+    async def _test_delete(self, boto: BotoTransport) -> bool:
         key = self._key()
         try:
             await self._requests.put(key, b"{}")
             try:
-                await self._requests.send(lambda _: rare.delete_if(key, '"0123456789abcdef0123456789abcdef"'))
+                await self._requests.send(lambda _: boto.delete_if(key, '"0123456789abcdef0123456789abcdef"'))
             except PreconditionError:
                 return True
             except (UnexpectedError, NoSuchKeyError):

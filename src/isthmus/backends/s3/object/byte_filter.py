@@ -1,9 +1,8 @@
-"""What can be told of a record by its id and its bytes, before it is parsed: a safe superset.
+"""Filters records by id and by the bytes of their JSON, before it is parsed.
 
-Leaves about the id are exact (`ids`).
-
-A text that a record holds is in its JSON as the bytes that `orjson` gives it, unless another
-writer spelled it with `\\u` or `\\/`; a body with one of those passes every filter.
+Leaves about the id are exact (`id_filter`). For text, a record that matches has the operand in its
+JSON as the bytes that `orjson` writes, unless another writer spelled it with `\\u` or `\\/`; a
+body with one of these passes every filter. So no match is missed, and some others pass.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ from typing import TypeAlias
 
 import orjson
 
-from isthmus._path import Root
 from isthmus._query.ast import (
     And,
     Contains,
@@ -27,24 +25,23 @@ from isthmus._query.ast import (
     Or,
     Predicate,
     StartsWith,
-    leaves,
 )
 from isthmus._query.split import Pushdown
-from isthmus.backends.s3.cells import cell_test
-from isthmus.backends.s3.ids import by_id, judged_by_id
+from isthmus.backends.s3.column_values import compile_value_test
+from isthmus.backends.s3.id_filter import compile_id_test, is_id_leaf
 
-Filter: TypeAlias = Callable[[str, bytes], bool]
+ByteFilter: TypeAlias = Callable[[str, bytes], bool]
 
 
 def pushdown(leaf: Leaf) -> Pushdown:
-    """Return EXACT for leaves about ids, SUPERSET for text that must be there letter by letter, else NONE."""
-    if judged_by_id(leaf):
+    """Return EXACT for leaves about ids, SUPERSET where the JSON must contain certain bytes, else NONE."""
+    if is_id_leaf(leaf):
         return Pushdown.EXACT
     return Pushdown.NONE if needles(leaf) is None else Pushdown.SUPERSET
 
 
 def needles(leaf: Leaf) -> list[list[bytes]] | None:
-    """Return byte strings of which one whole list must be in a matching record; None if nothing is known."""
+    """Return lists of byte strings; a match contains all strings of one list. None if nothing is known."""
     match leaf:
         case Equal(_, str(text)):
             return [[orjson.dumps(text)]]
@@ -57,7 +54,7 @@ def needles(leaf: Leaf) -> list[list[bytes]] | None:
         case Contains(_, text) if text:
             return [[orjson.dumps(text)[1:-1]]]
         case Like(_, pattern, False):
-            parts = [orjson.dumps(part)[1:-1] for part in _literals(pattern)]
+            parts = [orjson.dumps(part)[1:-1] for part in _plain_runs(pattern)]
             return [parts] if parts else None
         case _:
             return None
@@ -66,7 +63,7 @@ def needles(leaf: Leaf) -> list[list[bytes]] | None:
 _like_token = re.compile(r"\\(.)|([%_])|(.)", re.DOTALL)
 
 
-def _literals(pattern: str) -> list[str]:
+def _plain_runs(pattern: str) -> list[str]:
     """Return the runs of plain characters in a like pattern."""
     runs = [""]
     for escaped, wild, plain in _like_token.findall(pattern):
@@ -77,47 +74,42 @@ def _literals(pattern: str) -> list[str]:
     return [run for run in runs if run]
 
 
-def compiled(predicate: Predicate) -> Filter | None:
-    """Return the test of a pushed predicate on an id and a body; None if every record passes."""
+def compile_filter(predicate: Predicate) -> ByteFilter | None:
+    """Return the test of a predicate on an id and a body; None if every record passes."""
     if isinstance(predicate, And) and not predicate.terms:
         return None
-    return _compiled(predicate)
+    return _compile(predicate)
 
 
-def of_data_only(predicate: Predicate) -> bool:
-    """Return whether bytes are tested for what is in the data alone, not in metadata or attributes."""
-    return all(leaf.path.root is Root.DATA or judged_by_id(leaf) for leaf in leaves(predicate))
-
-
-def _compiled(predicate: Predicate) -> Filter:
+def _compile(predicate: Predicate) -> ByteFilter:
     match predicate:
         case And(terms):
-            tests = [_compiled(term) for term in terms]
+            tests = [_compile(term) for term in terms]
             return lambda one, body: all(test(one, body) for test in tests)
         case Or(terms):
-            tests = [_compiled(term) for term in terms]
+            tests = [_compile(term) for term in terms]
             return lambda one, body: any(test(one, body) for test in tests)
         case Not():
-            # The core pushes nothing that is not exact below a Not, which here is what ids decide.
-            test = by_id(predicate)
+            # The core pushes only exact leaves below a Not: those about ids.
+            test = compile_id_test(predicate)
             return lambda one, body: test(one)
-        case leaf if judged_by_id(leaf):
-            exact = cell_test(leaf)
+        case leaf if is_id_leaf(leaf):
+            exact = compile_value_test(leaf)
             return lambda one, body: exact(one)
         case leaf:
             return _by_bytes(needles(leaf))
 
 
-def _by_bytes(wanted: list[list[bytes]] | None) -> Filter:
+def _by_bytes(wanted: list[list[bytes]] | None) -> ByteFilter:
     if wanted is None:
         return lambda one, body: True
     if len(wanted) == 1 and len(wanted[0]) == 1:
         needle = wanted[0][0]
-        return lambda one, body: needle in body or _spelled_otherwise(body)
+        return lambda one, body: needle in body or _has_escapes(body)
     return lambda one, body: (
-        any(all(part in body for part in parts) for parts in wanted) or _spelled_otherwise(body)
+        any(all(part in body for part in parts) for parts in wanted) or _has_escapes(body)
     )
 
 
-def _spelled_otherwise(body: bytes) -> bool:
+def _has_escapes(body: bytes) -> bool:
     return b"\\u" in body or b"\\/" in body

@@ -1,7 +1,7 @@
 """The transport over obstore: Rust's object_store, five times faster than botocore.
 
-obstore 0.12 tells errors apart by class and otherwise only in words; the words are read in one
-place here. It is bound to no loop, but hangs in a process forked after its first use.
+obstore 0.12 distinguishes some errors by class and the rest only in messages, which are parsed here
+and nowhere else. It is bound to no loop, but hangs in a process forked after its first use.
 """
 
 from __future__ import annotations
@@ -12,16 +12,22 @@ from collections.abc import Sequence
 from typing import Any
 
 from isthmus._core.registry import import_driver
-from isthmus.backends.s3.errors import Broken, NoSuchKeyError, PreconditionError, failure, refused_certificate
-from isthmus.backends.s3.transport import Blob, Listed, Listing
+from isthmus.backends.s3.errors import (
+    ConnectionFailure,
+    NoSuchKeyError,
+    PreconditionError,
+    certificate_failure,
+    error_for,
+)
+from isthmus.backends.s3.transport.protocol import Blob, Listed, Listing
 from isthmus.errors import AccessError, IsthmusError
 
 _status = re.compile(r"status(?: code)?: (\d{3})").search
 _code = re.compile(r"<Code>([^<]*)</Code>").search
 _message = re.compile(r"<Message>([^<]*)</Message>").search
-# An error that obstore itself has no word for (`Unknown`) holds its client's, which has.
+# An error that obstore does not classify (`Unknown`) quotes its HTTP client's error, which does.
 _kind = re.compile(r"\bkind: (Connect|Timeout|Request|Interrupted|Decode)\b").search
-# rustls' own names, in the debug form of the error.
+# The names of rustls, in the debug form of the error.
 _certificate = re.compile(r"\bInvalidCertificate\(\s*(\w+)").search
 _tls = re.compile(r"\berror: (?:InvalidMessage|PeerIncompatible|AlertReceived|PeerMisbehaved)\b").search
 
@@ -29,12 +35,12 @@ _tls = re.compile(r"\berror: (?:InvalidMessage|PeerIncompatible|AlertReceived|Pe
 class ObstoreTransport:
     """Requests through one `S3Store`."""
 
-    # hyper repeats only what it had not begun to write.
+    # hyper repeats only requests of which it has sent nothing.
     repeats = False
 
-    def __init__(self, store: Any, place: str) -> None:
+    def __init__(self, store: Any, location: str) -> None:
         self._store = store
-        self._place = place
+        self._location = location
         obstore = import_driver("obstore", extra="s3")
         self._put, self._get, self._head = obstore.put_async, obstore.get_async, obstore.head_async
         self._list, self._delete = obstore.list, obstore.delete_async
@@ -47,34 +53,34 @@ class ObstoreTransport:
         try:
             done = await self._put(self._store, key, body, mode=mode, use_multipart=False)
         except Exception as error:  # obstore raises its own classes, OSError and ValueError
-            raise self.translated(error, writes=True) from None
+            raise self.translate_error(error, writes=True) from None
         return str(done["e_tag"])
 
     async def get(self, key: str) -> Blob | None:
-        """Return an object, or None."""
+        """Return an object; None if there is none."""
         try:
             found = await self._get(self._store, key)
             body = await found.bytes_async()
             return Blob(bytes(body), str(found.meta["e_tag"]))
         except Exception as error:  # as above
-            answer = self.translated(error)
+            answer = self.translate_error(error)
             if isinstance(answer, NoSuchKeyError):
                 return None
             raise answer from None
 
     async def head(self, key: str) -> str | None:
-        """Return the entity tag, or None."""
+        """Return the entity tag; None if there is no object."""
         try:
             return str((await self._head(self._store, key))["e_tag"])
         except Exception as error:  # as above
-            answer = self.translated(error)
+            answer = self.translate_error(error)
             if isinstance(answer, NoSuchKeyError):
                 return None
             raise answer from None
 
     async def listing(self, prefix: str, *, after: str = "", limit: int = 1000, rest: Any = None) -> Listing:
-        """Return a page; object_store asks for 1,000 keys whatever the limit."""
-        # object_store's prefixes are whole folders, as ours are: it adds the slash itself.
+        """Return a page of a listing; object_store requests 1,000 keys whatever the limit."""
+        # object_store's prefixes are whole folders, as ours are: it appends the slash itself.
         if rest is None:
             folder, offset = prefix.rstrip("/") or None, prefix + after if after else None
             rest = self._list(self._store, folder, offset=offset, chunk_size=1000)
@@ -83,7 +89,7 @@ class ObstoreTransport:
         except StopAsyncIteration:
             return Listing([], more=False)
         except Exception as error:  # as above
-            raise self.translated(error) from None
+            raise self.translate_error(error) from None
         cut = len(prefix)
         found = [
             Listed(o["path"][cut:], str(o["e_tag"]), o["size"], o["last_modified"]) for o in chunk[:limit]
@@ -95,17 +101,17 @@ class ObstoreTransport:
         try:
             await self._delete(self._store, list(keys))
         except Exception as error:  # as above
-            answer = self.translated(error, writes=True)
+            answer = self.translate_error(error, writes=True)
             if not isinstance(answer, NoSuchKeyError):
                 raise answer from None
         return {}
 
-    def translated(self, error: Exception, *, writes: bool = False) -> Exception:
-        """Return what an error of obstore means."""
+    def translate_error(self, error: Exception, *, writes: bool = False) -> Exception:
+        """Return the error of isthmus for an error of obstore."""
         if isinstance(error, IsthmusError | asyncio.CancelledError):
             return error
         text = str(error)
-        status, code, kind, said = _status(text), _code(text), _kind(text), _message(text)
+        status, code, kind, detail = _status(text), _code(text), _kind(text), _message(text)
         name = type(error).__name__
         # PreconditionError also stands for If-Match on a missing object (a 404), AlreadyExistsError
         # also for a conditional write that met another one (a 409).
@@ -114,35 +120,35 @@ class ObstoreTransport:
         ):
             return PreconditionError()
         if status is None and name in {"PermissionDeniedError", "UnauthenticatedError"}:
-            # Its words may hold more than should be told.
-            return AccessError(f"{self._place}: no credentials could be had for the next request")
+            # Its message may contain credentials.
+            return AccessError(f"{self._location}: no credentials could be obtained for the next request")
         broken = None
         if status is None and "Received redirect" not in text:
-            broken = _unsafe(text) or (_BROKEN.get(kind[1]) if kind else None)
+            broken = _tls_failure(text) or (_BROKEN.get(kind[1]) if kind else None)
             if broken is None and name == "FileNotFoundError":
                 return NoSuchKeyError()
-        return failure(
+        return error_for(
             301 if "Received redirect" in text else int(status[1]) if status else None,
             code[1] if code else "",
             broken,
-            place=self._place,
+            location=self._location,
             writes=writes,
-            message=said[1] if said else "" if status else text.split("\n", maxsplit=1)[0][:200],
+            message=detail[1] if detail else "" if status else text.split("\n", maxsplit=1)[0][:200],
         )
 
 
-def _unsafe(text: str) -> Broken | None:
-    """Return what failed of TLS, if it was that."""
+def _tls_failure(text: str) -> ConnectionFailure | None:
+    """Return why TLS failed; None if it did not."""
     why = _certificate(text)
     if why is not None:
-        return refused_certificate(why[1])
-    return Broken.NO_TLS if _tls(text) else None
+        return certificate_failure(why[1])
+    return ConnectionFailure.NO_TLS if _tls(text) else None
 
 
 _BROKEN = {
-    "Connect": Broken.CONNECT,
-    "Timeout": Broken.TIMEOUT,
-    "Request": Broken.CUT,
-    "Interrupted": Broken.CUT,
-    "Decode": Broken.CUT,
+    "Connect": ConnectionFailure.CONNECT,
+    "Timeout": ConnectionFailure.TIMEOUT,
+    "Request": ConnectionFailure.CUT,
+    "Interrupted": ConnectionFailure.CUT,
+    "Decode": ConnectionFailure.CUT,
 }

@@ -1,21 +1,26 @@
-"""Requests of one loop: so many at a time, repeated a few times where that is safe."""
+"""The requests of one loop to one bucket: a bounded number at a time, retried where that is safe."""
 
 from __future__ import annotations
 
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from isthmus._core.clock import SYSTEM_CLOCK, Clock
 from isthmus._core.executor import PoolStats
-from isthmus._core.loop_pools import LoopPool
-from isthmus.backends.s3.boto_transport import BotoTransport
 from isthmus.backends.s3.config import S3Config
 from isthmus.backends.s3.errors import ContendedError, PreconditionError
-from isthmus.backends.s3.obstore_transport import ObstoreTransport
-from isthmus.backends.s3.session import Keys, Sessions, boto_client, obstore_hangs, obstore_store
-from isthmus.backends.s3.transport import Blob, Listing, Transport
+from isthmus.backends.s3.transport.aioboto3 import BotoTransport
+from isthmus.backends.s3.transport.obstore import ObstoreTransport
+from isthmus.backends.s3.transport.protocol import Blob, Listing, Transport
+from isthmus.backends.s3.transport.session import (
+    AccessKeys,
+    Sessions,
+    boto_client,
+    obstore_hangs,
+    obstore_store,
+)
 from isthmus.errors import (
     Applied,
     ConnectError,
@@ -32,35 +37,47 @@ ATTEMPTS = 4
 _FIRST_PAUSE = 0.05
 
 
-class Requests:
-    """The pool of one loop: a transport, its bound on requests in flight, the rare-verb client."""
+class Closable(Protocol):
+    """A shared object with tasks of its own, such as the committers of logs."""
 
-    def __init__(self, config: S3Config, keys: Keys | None, clock: Clock = SYSTEM_CLOCK) -> None:
+    async def close(self) -> None:
+        """Finish or cancel the tasks."""
+        ...
+
+    def discard(self) -> None:
+        """Drop the tasks without awaiting them: their loop may be dead."""
+        ...
+
+
+class Requests:
+    """The pool of one loop: a transport, the limit of requests in flight, and the aioboto3 client."""
+
+    def __init__(self, config: S3Config, keys: AccessKeys | None, clock: Clock = SYSTEM_CLOCK) -> None:
         self.config = config
-        self.place = f"s3 {config.endpoint_url or 'aws'}/{config.bucket}"
+        self.location = f"s3 {config.endpoint_url or 'aws'}/{config.bucket}"
         self.sessions = Sessions(config, keys)
         self._clock = clock
         self._slots = asyncio.Semaphore(config.pool.max_connections)
         self._transport: Transport | None = None
         self._client: Any = None
-        self._client_turn = asyncio.Lock()
+        self._client_lock = asyncio.Lock()
         self._in_use = self._waiting = self._acquired = self._timeouts = 0
         self._wait_seconds = self._use_seconds = 0.0
         self.shared: dict[Any, Any] = {}
-        """What handles of one loop share besides requests, by what tells it apart."""
-        self.closing: list[LoopPool] = []
-        """What of it has tasks of its own, such as the committers of logs."""
+        """Objects shared by all handles of this loop, keyed by configuration."""
+        self.closing: list[Closable] = []
+        """Those of them that have tasks."""
 
     @classmethod
-    async def open(cls, config: S3Config, keys: Keys | None) -> Requests:
-        """Return a pool; nothing is sent yet."""
+    async def open(cls, config: S3Config, keys: AccessKeys | None) -> Requests:
+        """Return a pool without sending a request; raises `ConfigError` if there are no credentials."""
         pool = cls(config, keys)
         if keys is None:
-            await pool.sessions.credentials()  # none at all is said at once
+            await pool.sessions.credentials()
         if config.transport == "obstore" and not obstore_hangs():
-            pool._transport = ObstoreTransport(await obstore_store(config, pool.sessions), pool.place)
+            pool._transport = ObstoreTransport(await obstore_store(config, pool.sessions), pool.location)
         else:
-            pool._transport = await pool.rare()
+            pool._transport = await pool.boto()
         return pool
 
     @property
@@ -70,14 +87,14 @@ class Requests:
 
     async def client(self) -> Any:
         """Return the aioboto3 client of this loop."""
-        async with self._client_turn:
+        async with self._client_lock:
             if self._client is None:
                 self._client = await boto_client(self.config, self.sessions)
             return self._client
 
-    async def rare(self) -> BotoTransport:
-        """Return the transport that has the rare verbs."""
-        return BotoTransport(await self.client(), self.config.bucket, self.place, self.config.checksum)
+    async def boto(self) -> BotoTransport:
+        """Return the transport over aioboto3, which has the requests that obstore lacks."""
+        return BotoTransport(await self.client(), self.config.bucket, self.location, self.config.checksum)
 
     async def close(self) -> None:
         """Close the client; obstore has nothing to close."""
@@ -98,11 +115,11 @@ class Requests:
             _forget_sockets(client)
 
     def healthy(self) -> bool:
-        """Return True: each request makes a connection if it needs one."""
+        """Return True: a request connects again by itself."""
         return True
 
     def stats(self) -> PoolStats:
-        """Return a snapshot; a connection is a request in flight."""
+        """Return a snapshot, in which a connection stands for a request in flight."""
         return PoolStats(
             size=self._in_use,
             in_use=self._in_use,
@@ -117,24 +134,27 @@ class Requests:
     # One request
 
     async def send(self, request: Callable[[Transport], Awaitable[T]]) -> T:
-        """Send one request when it is its turn."""
+        """Send one request once fewer than `limit` are in flight.
+
+        Raises `PoolTimeoutError` if that takes longer than `pool.timeout` seconds.
+        """
         assert self._transport is not None
         if self._slots.locked():
-            await self._turn()
+            await self._wait_for_slot()
         else:
             await self._slots.acquire()  # does not wait
         self._acquired += 1
         self._in_use += 1
-        begun = self._clock.now()
+        start = self._clock.now()
         try:
             return await request(self._transport)
         finally:
             self._in_use -= 1
-            self._use_seconds += self._clock.now() - begun
+            self._use_seconds += self._clock.now() - start
             self._slots.release()
 
-    async def _turn(self) -> None:
-        begun = self._clock.now()
+    async def _wait_for_slot(self) -> None:
+        start = self._clock.now()
         self._waiting += 1
         try:
             async with asyncio.timeout(self.config.pool.timeout):
@@ -142,17 +162,17 @@ class Requests:
         except TimeoutError:
             self._timeouts += 1
             raise PoolTimeoutError(
-                f"{self.place}: {self.limit} requests are in flight and none ended"
+                f"{self.location}: {self.limit} requests are in flight and none ended"
                 f" within {self.config.pool.timeout:g} s ({self._waiting} wait)"
             ) from None
         finally:
             self._waiting -= 1
-            self._wait_seconds += self._clock.now() - begun
+            self._wait_seconds += self._clock.now() - start
 
-    async def repeated(self, request: Callable[[Transport], Awaitable[T]]) -> T:
-        """Send a request that may be done twice, repeating it while the server is busy or cut it off.
+    async def retry(self, request: Callable[[Transport], Awaitable[T]]) -> T:
+        """Send an idempotent request, up to four times while the server is busy or drops the connection.
 
-        A refused connection is told at once: the server is down, not busy.
+        A refused connection is raised at once: the server is down, not busy.
         """
         for attempt in range(ATTEMPTS - 1):
             try:
@@ -160,80 +180,80 @@ class Requests:
             except (ConnectError, PoolTimeoutError):
                 raise
             except UnavailableError as error:
-                asked = error.retry_after
-            await self.pause(attempt, asked)
+                wait = error.retry_after
+            await self.pause(attempt, wait)
         return await self.send(request)
 
-    async def pause(self, attempt: int, asked: float | None = None) -> None:
-        """Wait before the next attempt: longer each time, never in step with others."""
-        wait = asked if asked is not None else _FIRST_PAUSE * 2**attempt
+    async def pause(self, attempt: int, retry_after: float | None = None) -> None:
+        """Wait before the next attempt, with jitter: `retry_after` seconds, or longer each time."""
+        wait = retry_after if retry_after is not None else _FIRST_PAUSE * 2**attempt
         await self._clock.sleep(min(wait, 5.0) * random.uniform(0.5, 1.0))  # noqa: S311 - spreads load
 
-    # The verbs
+    # The requests
 
     async def get(self, key: str) -> Blob | None:
         """Return an object, None if there is none."""
-        return await self.repeated(lambda transport: transport.get(key))
+        return await self.retry(lambda transport: transport.get(key))
 
     async def head(self, key: str) -> str | None:
         """Return an entity tag, None if there is no such object."""
-        return await self.repeated(lambda transport: transport.head(key))
+        return await self.retry(lambda transport: transport.head(key))
 
     async def listing(self, prefix: str, *, after: str = "", limit: int = 1000, rest: Any = None) -> Listing:
-        """Return a page of a listing; `rest` is of the page before."""
+        """Return a page of a listing; `rest` is that of the page before."""
         once = [rest]
 
-        async def ask(transport: Transport) -> Listing:
-            # One that failed is of no use to the next attempt.
-            going_on = once.pop() if once else None
-            return await transport.listing(prefix, after=after, limit=limit, rest=going_on)
+        async def request(transport: Transport) -> Listing:
+            # It cannot be used again after an attempt that failed.
+            continued = once.pop() if once else None
+            return await transport.listing(prefix, after=after, limit=limit, rest=continued)
 
         try:
-            return await self.repeated(ask)
+            return await self.retry(request)
         except UnexpectedError:
             # object_store cannot read some keys that others write, such as `a//b`.
-            rare = await self.rare()
-            return await self.repeated(lambda _: rare.listing(prefix, after=after, limit=limit))
+            boto = await self.boto()
+            return await self.retry(lambda _: boto.listing(prefix, after=after, limit=limit))
 
     async def put(self, key: str, body: bytes) -> str:
-        """Write an object, whatever is there."""
-        return await self.repeated(lambda transport: transport.put(key, body))
+        """Write an object unconditionally and return its entity tag."""
+        return await self.retry(lambda transport: transport.put(key, body))
 
     async def put_if(
         self, key: str, body: bytes, is_ours: Callable[[bytes], bool], *, if_match: str | None = None
     ) -> str:
-        """Write an object that must be absent, or still be `if_match`; return its entity tag.
+        """Write an object that must not exist, or still have the tag `if_match`; return its new tag.
 
-        The body has a token that no other write has. Once an attempt had no answer (or may have
-        been sent twice), a failed condition is looked at: an object with our token is our own
-        success. Raises
-        `PreconditionError`, or a `StoreError` that says whether it may have been done.
+        The body has a token that no other write has, by which `is_ours` recognises it. If a
+        condition fails after an attempt without a response (or one that may have been sent twice),
+        the object is read: one of ours means that the write succeeded. Raises `PreconditionError`,
+        or a `StoreError` whose `applied` tells whether the object may have been written.
         """
         assert self._transport is not None
-        doubtful = False
+        ambiguous = False
         for attempt in range(ATTEMPTS):
             try:
                 return await self.send(
                     lambda t: t.put(key, body, if_absent=if_match is None, if_match=if_match)
                 )
             except PreconditionError:
-                if not doubtful and not self._transport.repeats:
+                if not ambiguous and not self._transport.repeats:
                     raise
-                return await self._recognised(key, is_ours, doubtful=doubtful)
+                return await self._recover(key, is_ours, ambiguous=ambiguous)
             except ContendedError:
                 if attempt == ATTEMPTS - 1:
-                    raise PreconditionError(doubtful=doubtful) from None
-                asked = None
+                    raise PreconditionError(ambiguous=ambiguous) from None
+                wait = None
             except UnavailableError as error:
-                doubtful = doubtful or error.applied is Applied.MAYBE
+                ambiguous = ambiguous or error.applied is Applied.MAYBE
                 if attempt == ATTEMPTS - 1 or isinstance(error, ConnectError | PoolTimeoutError):
-                    error.applied = Applied.MAYBE if doubtful else Applied.NO
+                    error.applied = Applied.MAYBE if ambiguous else Applied.NO
                     raise
-                asked = error.retry_after
-            await self.pause(attempt, asked)
+                wait = error.retry_after
+            await self.pause(attempt, wait)
         raise AssertionError("the last attempt raises or returns")
 
-    async def _recognised(self, key: str, is_ours: Callable[[bytes], bool], *, doubtful: bool) -> str:
+    async def _recover(self, key: str, is_ours: Callable[[bytes], bool], *, ambiguous: bool) -> str:
         try:
             found = await self.get(key)
         except IsthmusError as error:
@@ -241,27 +261,27 @@ class Requests:
             raise
         if found is not None and is_ours(found.body):
             return found.etag
-        raise PreconditionError(doubtful=doubtful)
+        raise PreconditionError(ambiguous=ambiguous)
 
     async def delete_many(self, keys: Sequence[str]) -> dict[str, IsthmusError]:
-        """Delete objects, there or not, by 1,000; return the error of each that was not deleted."""
+        """Delete objects, 1,000 in each request; return the errors of those that were not deleted."""
         failed: dict[str, IsthmusError] = {}
-        batches = [keys[at : at + 1000] for at in range(0, len(keys), 1000)]
+        batches = [keys[start : start + 1000] for start in range(0, len(keys), 1000)]
 
         async def delete(batch: Sequence[str]) -> None:
             try:
-                failed.update(await self.repeated(lambda transport: transport.delete_many(batch)))
+                failed.update(await self.retry(lambda transport: transport.delete_many(batch)))
             except UnexpectedError:
-                # obstore tells of one error without its key; deleting again tells of each.
-                rare = await self.rare()
-                failed.update(await self.repeated(lambda _: rare.delete_many(batch)))
+                # obstore reports one error without its key; deleting again reports each of them.
+                boto = await self.boto()
+                failed.update(await self.retry(lambda _: boto.delete_many(batch)))
 
-        await each(delete, batches, 4)
+        await for_each(delete, batches, 4)
         return failed
 
 
-async def each(work: Callable[[A], Awaitable[None]], items: Collection[A], width: int) -> None:
-    """Run work on items, at most so many at a time; the first failure stops the rest and is raised."""
+async def for_each(work: Callable[[A], Awaitable[None]], items: Collection[A], width: int) -> None:
+    """Run work on items, at most `width` at a time; the first failure cancels the rest and is raised."""
     pending = iter(items)
     width = min(width, len(items))
 

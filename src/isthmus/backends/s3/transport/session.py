@@ -1,9 +1,9 @@
-"""Credentials, region and clients: where requests get what signs and carries them.
+"""Credentials, region and clients of one pool.
 
-Keys that are given are used as they are. Otherwise the aioboto3 session finds credentials by the
-whole AWS chain (environment, profile, SSO, container, instance) and is asked again at signing
-time, so that expiring ones are refreshed ahead. Loading it reads some megabytes of JSON, so that
-happens in a thread, and not at all before it is needed.
+Keys in the config or the environment are used as they are. Otherwise the aioboto3 session finds
+credentials by the whole AWS chain (environment, profile, SSO, container, instance), again at each
+signing, so that expiring ones are refreshed in time. Loading the session reads some megabytes of
+JSON, so it happens in a thread, and only when it is needed.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from typing import Any
 
 from isthmus._core.loop_pools import secret_digest
 from isthmus._core.registry import import_driver
-from isthmus.backends.s3.boto_transport import translated
 from isthmus.backends.s3.config import S3Config
+from isthmus.backends.s3.transport.aioboto3 import translate_boto_error
 from isthmus.errors import ConfigError
 
-# Asked again at the latest after this; botocore refreshes 10 to 15 minutes ahead of the end.
-_ASK_AGAIN = dt.timedelta(minutes=8)
-# obstore lets a dropped store's sockets go late at times: at the latest after twice this (else 90 s).
+# Read again after this at the latest; botocore refreshes 10 to 15 minutes ahead of the end.
+_REFRESH_AFTER = dt.timedelta(minutes=8)
+# obstore can close the sockets of a dropped store late: after twice this at the latest (default 90 s).
 _IDLE = dt.timedelta(seconds=15)
 
 
-class Keys:
+class AccessKeys:
     """A fixed pair of keys, and a token with temporary ones."""
 
     __slots__ = ("access", "secret", "token")
@@ -42,27 +42,27 @@ class Keys:
         self.token = token
 
 
-def fixed_keys(config: S3Config, environ: Mapping[str, str] = os.environ) -> Keys | None:
-    """Return the keys that need no session: those of the config, else of the environment.
+def find_keys(config: S3Config, environ: Mapping[str, str] = os.environ) -> AccessKeys | None:
+    """Return the keys of the config, else of the environment; None if a session has to find them.
 
-    Keys and token are taken from one place, never mixed. A profile in the config beats the
-    environment, as botocore has it.
+    Keys and token come from one source, never mixed. As in botocore, a profile in the config
+    takes precedence over the environment.
     """
     if config.aws_access_key_id is not None and config.aws_secret_access_key is not None:
         token = config.aws_session_token
-        return Keys(
+        return AccessKeys(
             config.aws_access_key_id,
             config.aws_secret_access_key.get_secret_value(),
             None if token is None else token.get_secret_value(),
         )
     access, secret = environ.get("AWS_ACCESS_KEY_ID"), environ.get("AWS_SECRET_ACCESS_KEY")
     if config.profile is None and access and secret:
-        return Keys(access, secret, environ.get("AWS_SESSION_TOKEN") or None)
+        return AccessKeys(access, secret, environ.get("AWS_SESSION_TOKEN") or None)
     return None
 
 
-def pool_key(config: S3Config, keys: Keys | None) -> Hashable:
-    """Return everything that tells one pool from another; secrets as digests."""
+def pool_key(config: S3Config, keys: AccessKeys | None) -> Hashable:
+    """Return the key by which handles share a pool: all settings that matter to it, secrets as digests."""
     credentials = (
         (keys.access, secret_digest(keys.secret), secret_digest(keys.token))
         if keys is not None
@@ -84,37 +84,40 @@ def pool_key(config: S3Config, keys: Keys | None) -> Hashable:
 
 
 class Sessions:
-    """The aioboto3 session of one pool, made when first needed, and what it knows."""
+    """The aioboto3 session of one pool, created when it is first needed."""
 
-    def __init__(self, config: S3Config, keys: Keys | None) -> None:
+    def __init__(self, config: S3Config, keys: AccessKeys | None) -> None:
         self._config = config
         self.keys = keys
         self._session: Any = None
-        self._turn = asyncio.Lock()
+        self._lock = asyncio.Lock()
 
     async def session(self) -> Any:
-        """Return the session; made in a thread the first time."""
-        async with self._turn:
+        """Return the session; created in a thread the first time."""
+        async with self._lock:
             if self._session is None:
                 try:
-                    self._session = await asyncio.to_thread(_made, self._config, self.keys)
+                    self._session = await asyncio.to_thread(_create_session, self._config, self.keys)
                 except Exception as error:  # botocore's own, such as ProfileNotFound
-                    raise translated(error, place="s3", writes=False) from None
+                    raise translate_boto_error(error, location="s3", writes=False) from None
             return self._session
 
     async def region(self) -> str:
-        """Return the region of the config or the profile; `us-east-1` if nobody names one."""
+        """Return the region of the config or the profile; `us-east-1` if neither has one."""
         if self._config.region is not None or self.keys is not None:
             return self._config.region or "us-east-1"
         return (await self.session()).region_name or "us-east-1"
 
     async def credentials(self) -> dict[str, Any]:
-        """Return what signs the next requests, in obstore's form; asks the chain each time."""
+        """Return the credentials for the next requests, in obstore's form.
+
+        Raises `ConfigError` if there are none.
+        """
         try:
             found = await (await self.session()).get_credentials()
             frozen = None if found is None else await found.get_frozen_credentials()
         except Exception as error:  # a provider's own: SSO, IMDS, a process
-            raise translated(error, place="s3", writes=False) from None
+            raise translate_boto_error(error, location="s3", writes=False) from None
         if frozen is None:
             raise ConfigError(
                 "s3: no credentials: give aws_access_key_id and aws_secret_access_key, a profile, or AWS_*"
@@ -123,11 +126,11 @@ class Sessions:
             "access_key_id": frozen.access_key,
             "secret_access_key": frozen.secret_key,
             "token": frozen.token,
-            "expires_at": dt.datetime.now(dt.UTC) + _ASK_AGAIN,
+            "expires_at": dt.datetime.now(dt.UTC) + _REFRESH_AFTER,
         }
 
 
-def _made(config: S3Config, keys: Keys | None) -> Any:
+def _create_session(config: S3Config, keys: AccessKeys | None) -> Any:
     session = import_driver("aioboto3", extra="s3").Session(
         aws_access_key_id=keys.access if keys else None,
         aws_secret_access_key=keys.secret if keys else None,
@@ -135,7 +138,7 @@ def _made(config: S3Config, keys: Keys | None) -> Any:
         region_name=config.region,
         profile_name=config.profile,
     )
-    # The loader keeps what it read, so that the client is made without touching the disk.
+    # The loader caches these files, so that creating the client does not block on the disk.
     loader = session._session.get_component("data_loader")
     for model in ("service-2", "endpoint-rule-set-1", "paginators-1"):
         loader.load_service_model("s3", model)
@@ -167,18 +170,18 @@ def _checking_session() -> Any:
 
 
 async def boto_client(config: S3Config, sessions: Sessions) -> Any:
-    """Return an entered aioboto3 client for this loop; close it with `__aexit__`."""
+    """Return an open aioboto3 client for this loop; close it by `__aexit__`."""
     if config.ca_file:
-        await asyncio.to_thread(_certificates, config.ca_file)
+        await asyncio.to_thread(_read_certificates, config.ca_file)
     session = await sessions.session()
     options = import_driver("aiobotocore.config", extra="s3").AioConfig(
         http_session_cls=_checking_session(),
         max_pool_connections=config.pool.max_connections,
         connect_timeout=min(5.0, config.timeout),
         read_timeout=config.timeout,
-        # A repeat of a conditional write would meet its own success: repeats are ours.
+        # A repeated conditional write fails because the first one succeeded: `Requests` retries.
         retries={"total_max_attempts": 1, "mode": "standard"},
-        # CRC trailers, the default since botocore 1.36, break other servers.
+        # Other servers reject CRC trailers, the default since botocore 1.36.
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
         parameter_validation=False,
@@ -193,8 +196,8 @@ async def boto_client(config: S3Config, sessions: Sessions) -> Any:
             config=options,
         )
         entered = await client.__aenter__()
-    except Exception as error:  # botocore's own, such as for a region that it does not know
-        raise translated(error, place="s3", writes=False) from None
+    except Exception as error:  # botocore's own, such as for an unknown region
+        raise translate_boto_error(error, location="s3", writes=False) from None
     _resolve_once(entered)
     return entered
 
@@ -204,9 +207,9 @@ UNREAD = frozenset({"Key", "Prefix", "CopySource"})
 
 
 def _resolve_once(client: Any) -> None:
-    """Let the endpoint's rules be evaluated once, not for each key: a third of a request's time.
+    """Evaluate the endpoint rules once and not for each key: saves a third of a request's time.
 
-    botocore before 1.42 keeps the answer by all parameters, the key among them (botocore#3528).
+    botocore before 1.42 caches their result by all parameters, the key included (botocore#3528).
     """
     provider = getattr(getattr(client, "_ruleset_resolver", None), "_provider", None)
     if provider is None:
@@ -222,10 +225,10 @@ def _resolve_once(client: Any) -> None:
 async def obstore_store(config: S3Config, sessions: Sessions) -> Any:
     """Return an obstore `S3Store`."""
     store = import_driver("obstore.store", extra="s3").S3Store
-    _note_obstore()
+    _register_process_hooks()
     settings: dict[str, Any] = {
         "region": await sessions.region(),
-        # A bucket with dots is no host that AWS's certificate covers.
+        # AWS's certificate does not cover the host name of a bucket with dots.
         "virtual_hosted_style_request": not config.endpoint_url and "." not in config.bucket,
     }
     if config.endpoint_url:
@@ -241,25 +244,25 @@ async def obstore_store(config: S3Config, sessions: Sessions) -> Any:
         "pool_idle_timeout": _IDLE,
     }
     if config.ca_file:
-        options["root_certificate"] = await asyncio.to_thread(_certificates, config.ca_file)
+        options["root_certificate"] = await asyncio.to_thread(_read_certificates, config.ca_file)
     return store(
         config.bucket,
         config=settings,
         client_options=options,
         retry_config={"max_retries": 0, "retry_timeout": timeout},
-        # A provider even for fixed keys: obstore would complete them with the environment's token.
-        credential_provider=_fixed(sessions.keys) if sessions.keys else sessions.credentials,
+        # A provider even for static keys: obstore would add the environment's token to them.
+        credential_provider=_key_provider(sessions.keys) if sessions.keys else sessions.credentials,
     )
 
 
-def _certificates(file: str) -> bytes:
+def _read_certificates(file: str) -> bytes:
     try:
         return Path(file).read_bytes()
     except OSError as error:
         raise ConfigError(f"s3: ca_file cannot be read: {error.strerror}") from None
 
 
-def _fixed(keys: Keys) -> Callable[[], dict[str, Any]]:
+def _key_provider(keys: AccessKeys) -> Callable[[], dict[str, Any]]:
     return lambda: {
         "access_key_id": keys.access,
         "secret_access_key": keys.secret,
@@ -272,18 +275,18 @@ _in_fork = False
 
 
 def obstore_hangs() -> bool:
-    """Return whether this process was forked from one that had used obstore, where it would hang."""
+    """Return whether this process was forked from one that had used obstore: there obstore hangs."""
     return _in_fork
 
 
-def _forked() -> None:
+def _mark_forked() -> None:
     global _in_fork
     _in_fork = True
 
 
 @functools.cache
-def _note_obstore() -> None:
-    os.register_at_fork(after_in_child=_forked)
-    # The thread that delivered the last answer may still want the interpreter; when that is gone,
-    # the process aborts (obstore 0.12.1: up to 10 of 15 short programs). 20 ms are enough for it.
+def _register_process_hooks() -> None:
+    os.register_at_fork(after_in_child=_mark_forked)
+    # The thread that delivered the last response may still need the interpreter; if that is gone, the
+    # process aborts (obstore 0.12.1: up to 10 of 15 short programs). 20 ms are enough.
     atexit.register(lambda: None if _in_fork or "obstore" not in sys.modules else time.sleep(0.02))

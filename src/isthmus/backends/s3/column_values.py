@@ -1,7 +1,7 @@
-"""The tests by which leaves are judged here, on what is found in one record: a cell.
+"""Tests of leaves on the values at one path of a record, as columns hold them.
 
-A cell is what `found` yields (semantics §3): the value itself if it is one scalar, None if nothing
-is found, a tuple in every other case. An id is its own cell.
+A column value holds all values that the path leads to (meaning §3): the value itself if it is one
+scalar, None if there is none, a tuple in every other case. An id is its own column value.
 """
 
 from __future__ import annotations
@@ -26,59 +26,59 @@ from isthmus._query.ast import (
 from isthmus._query.text import fold, like_regex, search_regex
 from isthmus._values import kind_of, same
 
-Cell: TypeAlias = Any
-Test: TypeAlias = Callable[[Any], bool]
+ColumnValue: TypeAlias = Any
+ValueTest: TypeAlias = Callable[[Any], bool]
 
 SCALARS = frozenset({bool, int, float, str})
 
 
-def cell_test(leaf: Leaf) -> Test:
-    """Return the test of a cell."""
+def compile_value_test(leaf: Leaf) -> ValueTest:
+    """Return the test of a leaf on a column value."""
     if isinstance(leaf, Exists):
-        return lambda cell: cell is not None
-    one = _value_test(leaf)
+        return lambda value: value is not None
+    one = _compile_scalar_test(leaf)
 
-    def test(cell: Cell) -> bool:
-        if type(cell) is tuple:
-            return any(map(one, cell))
-        return cell is not None and one(cell)
+    def test(value: ColumnValue) -> bool:
+        if type(value) is tuple:
+            return any(map(one, value))
+        return value is not None and one(value)
 
     return test
 
 
-def _value_test(leaf: Leaf) -> Test:
-    """Return the test that one value found must pass; values compare within their type only."""
+def _compile_scalar_test(leaf: Leaf) -> ValueTest:
+    """Return the test of a leaf on one value; values compare within their type only."""
     match leaf:
         case Equal(_, dict(operand)):
             return lambda value: same(value, operand)
         case Equal(_, operand):
-            return _equal(operand)
+            return _compile_equal(operand)
         case In(_, operands):
-            # A set takes 1, 1.0 and True for one.
+            # In a set, 1, 1.0 and True are equal.
             wanted = {(kind_of(operand), operand) for operand in operands}
             return lambda value: type(value) in SCALARS and (kind_of(value), value) in wanted
         case Ordered(_, order, operand):
-            return _ordered(order, operand)
+            return _compile_comparison(order, operand)
         case Between(_, low, high):
-            above, below = _ordered(Order.GE, low), _ordered(Order.LE, high)
+            above, below = _compile_comparison(Order.GE, low), _compile_comparison(Order.LE, high)
             return lambda value: above(value) and below(value)
         case _:
-            text = _text_test(leaf)
+            text = _compile_text_test(leaf)
             return lambda value: type(value) is str and text(value)
 
 
-def _equal(operand: Any) -> Test:
-    kinds = kinds_of(operand)
+def _compile_equal(operand: Any) -> ValueTest:
+    kinds = comparable_types(operand)
     return lambda value: value == operand and type(value) in kinds
 
 
-def kinds_of(operand: Any) -> tuple[type, ...]:
-    """Return the types of the values that compare with a scalar."""
+def comparable_types(operand: Any) -> tuple[type, ...]:
+    """Return the types of the values that are comparable with a scalar."""
     return (bool,) if isinstance(operand, bool) else (str,) if isinstance(operand, str) else (int, float)
 
 
-def _ordered(order: Order, operand: Any) -> Test:
-    kinds = kinds_of(operand)
+def _compile_comparison(order: Order, operand: Any) -> ValueTest:
+    kinds = comparable_types(operand)
     match order:
         case Order.LT:
             return lambda value: type(value) in kinds and value < operand
@@ -90,7 +90,7 @@ def _ordered(order: Order, operand: Any) -> Test:
             return lambda value: type(value) in kinds and value >= operand
 
 
-def _text_test(leaf: Leaf) -> Callable[[str], bool]:
+def _compile_text_test(leaf: Leaf) -> Callable[[str], bool]:
     match leaf:
         case Like(_, pattern, folded):
             whole = like_regex(pattern, folded=folded).fullmatch

@@ -1,70 +1,68 @@
-"""A listing of one collection's records, page by page, the next page asked for ahead."""
+"""Lists the records of one collection page by page; the next page is requested ahead."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import deque
 from typing import Any
 
 from isthmus._record import Record
-from isthmus.backends.s3.envelope import read
-from isthmus.backends.s3.keys import MARKER, cut_of, is_record_name, record_name
-from isthmus.backends.s3.requests import Requests
-from isthmus.backends.s3.transport import Listed, Listing
-
-logger = logging.getLogger("isthmus.s3")
+from isthmus.backends.s3.envelope import parse_record
+from isthmus.backends.s3.keys import MARKER, is_record_name, record_name, stem_of
+from isthmus.backends.s3.layout import report_foreign
+from isthmus.backends.s3.transport.protocol import Listed, Listing
+from isthmus.backends.s3.transport.requests import Requests
 
 _BEYOND = "/~~~~"
 _RESERVED = {MARKER}
 
 
-class Lister:
-    """Gives the records' names under a place in order, skipping folders and foreign objects.
+class RecordLister:
+    """Yields the names of records under a prefix in order; folders and foreign objects are skipped.
 
-    A nested folder (another collection, or anybody's) is left by one jump, not read through.
+    A nested folder, of another collection for example, costs one request, however full it is.
     """
 
     def __init__(
-        self, requests: Requests, place: str, after: str = "", *, end: str | None = None, ties: bool = False
+        self, requests: Requests, prefix: str, after: str = "", *, end: str | None = None, ties: bool = False
     ) -> None:
         self._requests = requests
-        self._place = place
+        self._prefix = prefix
         self._names: deque[Listed] = deque()
         self._next: asyncio.Task[Listing] | None = None
         self._after: str | None = after
         self._rest: Any = None
         self._end = end
-        """What names beyond the wanted ones are beyond (`keys.end_at`)."""
+        """Names that sort after this, in its length, are not wanted (`keys.upper_bound`)."""
         self._ties = ties
         self.foreign = 0
 
     async def take(self, count: int, max_bytes: int, *, at_hand: bool = False) -> list[Listed]:
-        """Return up to so many, fewer only at the end or where their bodies are large; none at the end.
+        """Return up to `count` names; fewer if their bodies exceed `max_bytes`, none at the end.
 
-        With `at_hand`, what a page gave is not kept waiting for the next page. With `ties`, names
-        whose ids tie (`keys.cut_of`) are not parted, so there may be more.
+        With `at_hand`, names of a page that has arrived do not wait for the next page. With `ties`,
+        names that only their bodies can order (`keys.stem_of`) are not separated, so there may be more.
         """
         taken: list[Listed] = []
         size = 0
         while await self._fill():
             first = self._names[0]
             full = len(taken) >= count or (bool(taken) and size + first.size > max_bytes)
-            if full and not (self._ties and taken and _tied(taken[-1].name, first.name)):
+            if full and not (self._ties and taken and _share_stem(taken[-1].name, first.name)):
                 break
             taken.append(self._names.popleft())
             size += first.size
-            if at_hand and not self._names and not (self._ties and cut_of(first.name)):
+            if at_hand and not self._names and not (self._ties and stem_of(first.name)):
                 break
         return taken
 
     async def _fill(self) -> bool:
-        """Make sure that a name is at hand; False at the end."""
+        """Make sure that there is a name to take; return False at the end."""
         while not self._names:
             if self._next is None:
                 if self._after is None:
                     return False
-                self._ask()
+                self._request_next()
             task, self._next = self._next, None
             assert task is not None
             try:
@@ -72,15 +70,15 @@ class Lister:
             except asyncio.CancelledError:
                 task.cancel()
                 raise
-            self._keep(listing)
+            self._accept(listing)
         return True
 
-    def _ask(self) -> None:
+    def _request_next(self) -> None:
         assert self._after is not None
         rest, self._rest = self._rest, None
-        self._next = asyncio.ensure_future(self._requests.listing(self._place, after=self._after, rest=rest))
+        self._next = asyncio.ensure_future(self._requests.listing(self._prefix, after=self._after, rest=rest))
 
-    def _keep(self, listing: Listing) -> None:
+    def _accept(self, listing: Listing) -> None:
         folder = ""
         end = self._end
         for found in listing.found:
@@ -103,39 +101,29 @@ class Lister:
         else:
             self._rest = listing.rest
         self._after = last
-        self._ask()
+        self._request_next()
 
     def _report(self, name: str) -> None:
         self.foreign += 1
-        report_foreign(self._place + name, "its key is not that of a record")
+        report_foreign(self._prefix + name, "its key is not that of a record")
 
     def close(self) -> None:
-        """Stop asking ahead."""
+        """Cancel the request that is ahead."""
         if self._next is not None:
             self._next.cancel()
             self._next.add_done_callback(lambda task: None if task.cancelled() else task.exception() and None)
             self._next = None
 
 
-def _tied(left: str, right: str) -> bool:
-    cut = cut_of(left)
-    return cut is not None and cut == cut_of(right)
+def _share_stem(one: str, other: str) -> bool:
+    stem = stem_of(one)
+    return stem is not None and stem == stem_of(other)
 
 
-_reported: set[str] = set()
-
-
-def own_record(body: bytes, place: str, name: str) -> Record | None:
-    """Return the record of an object; None, reported, if it is not the one that its name says."""
-    record = read(body)
+def parse_own_record(body: bytes, prefix: str, name: str) -> Record | None:
+    """Return the record of an object; None, with a warning, if the object is not the record of its name."""
+    record = parse_record(body)
     if record is not None and record.id is not None and record_name(record.id) == name:
         return record
-    report_foreign(place + name, "its body is not that of a record with this key")
+    report_foreign(prefix + name, "its body is not that of a record with this key")
     return None
-
-
-def report_foreign(key: str, why: str) -> None:
-    """Say once that an object is left alone."""
-    if key not in _reported and len(_reported) < 10_000:
-        _reported.add(key)
-        logger.warning("the object %r is left alone: %s", key, why)

@@ -1,0 +1,1 @@
+"""Layout `log`: batches of writes as entries of one ordered log."""

@@ -1,0 +1,166 @@
+"""Batches of writes, and the log entry that a group of them becomes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import repeat
+
+from isthmus._core.apply import apply_in_order, refuse_batch
+from isthmus._core.executor import ItemResult, Mutation, WriteKind
+from isthmus._core.mutation_batch import MutationBatch, encode_together
+from isthmus._record import Record
+from isthmus.backends.s3.compare_and_set import RowChanges, encode_once
+from isthmus.backends.s3.envelope import RecordRow, format_lines, make_row, new_token, record_of, timestamp
+from isthmus.backends.s3.layout import MAX_RECORD_BYTES
+from isthmus.backends.s3.log.entry import add_header, entry_body
+from isthmus.backends.s3.log.state import LogState
+from isthmus.errors import InvalidRecordError
+
+
+class Batch:
+    """One caller's write, waiting to become part of an entry. The kind None deletes all records."""
+
+    def __init__(self, kind: WriteKind | None, mutations: Sequence[Mutation], *, atomic: bool) -> None:
+        self.kind = kind
+        self.mutations = mutations
+        self.atomic = atomic
+        self.done: asyncio.Future[list[ItemResult]] = asyncio.get_running_loop().create_future()
+        self.texts: list[str] | None = None
+        """The JSON of the data, if no record has metadata and all are valid."""
+        self.size = 0
+        """Bytes of data and metadata."""
+        if kind is not None and kind is not WriteKind.DELETE:
+            plain = mutations.plain if isinstance(mutations, MutationBatch) else None
+            self.texts = encode_together(plain, MAX_RECORD_BYTES) if plain else None
+            self.size = sum(map(_encode, mutations) if self.texts is None else map(len, self.texts))
+
+    def encode_mutations(self) -> Sequence[Mutation]:
+        """Return the mutations, encoded once for all attempts."""
+        if self.texts is not None:
+            for mutation, text in zip(self.mutations, self.texts, strict=True):
+                mutation.raw = text.encode()
+        return self.mutations
+
+    def ids_to_load(self) -> Iterable[str]:
+        """Return the ids whose rows are needed; of the others it only matters whether they exist."""
+        if self.kind in {WriteKind.UPDATE, WriteKind.REPLACE, WriteKind.UPSERT} or (
+            self.kind is WriteKind.DELETE and any(mutation.if_version for mutation in self.mutations)
+        ):
+            return (mutation.id for mutation in self.mutations)
+        return ()
+
+
+def _encode(mutation: Mutation) -> int:
+    try:
+        return encode_once(mutation)
+    except InvalidRecordError:
+        return 0  # its turn to be refused comes when the batch is applied
+
+
+class EntryPlan(RowChanges):
+    """An entry that is not written yet, and each batch's results once it is."""
+
+    def __init__(self, state: LogState, records: Mapping[str, Record]) -> None:
+        super().__init__(records, timestamp())
+        self.cleared = False
+        self.results: list[list[ItemResult]] = []
+        self.token = new_token()
+        """The entry's token; its records' versions are this and a number."""
+        self._state = state
+
+    def version(self, id: str) -> str | None:
+        """Return the version of a record, None if there is none.
+
+        It is empty where the row was not loaded: there only the record's existence matters.
+        """
+        if id in self._records:
+            return super().version(id)
+        return "" if not self.cleared and id in self._state.locations else None
+
+    def new_version(self) -> str:
+        """Return a version that no other write has."""
+        return f"{self.token}{len(self.effects):x}"
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to write."""
+        return not self.effects and not self.cleared
+
+    def apply(self, batch: Batch) -> None:
+        """Apply a batch after those before it and note its results."""
+        if batch.kind is None:
+            self.results.append([str(self._clear())])
+            return
+        # A single mutation that is refused has no effects to undo.
+        atomic = batch.atomic and len(batch.mutations) > 1
+        count, before = len(self.effects), dict(self._records) if atomic else self._records
+        mutations = batch.encode_mutations()
+        results = apply_in_order(self, batch.kind, mutations)
+        refused = refuse_batch(mutations, results) if batch.atomic else None
+        if refused is not None:
+            del self.effects[count:]
+            self._records = before
+        self.results.append(results if refused is None else refused)
+
+    def _clear(self) -> int:
+        """Delete all records and return how many there were."""
+        ids = set() if self.cleared else set(self._state.locations)
+        for id, record in self._records.items():
+            (ids.discard if record is None else ids.add)(id)
+        if ids:
+            self.cleared = True
+            self.effects.clear()
+            self._records.clear()
+        return len(ids)
+
+    def body(self, seq: int) -> bytes:
+        """Return the entry's body."""
+        return entry_body(seq, self.token, self.effects, cleared=self.cleared)
+
+    async def finish(self) -> None:
+        """Compute the effects, which only the state needs, while the entry is being sent."""
+
+
+class CreationPlan(EntryPlan):
+    """The entry of one batch of plain records that are all new: a third of the work of applying each."""
+
+    def __init__(self, state: LogState, ids: list[str], texts: list[str]) -> None:
+        super().__init__(state, {})
+        self.results = [list(ids)]
+        self._ids, self._texts = ids, texts
+        self._versions = [f"{self.token}{number:x}" for number in range(len(ids))]
+
+    @property
+    def empty(self) -> bool:
+        """Return False: such a batch has records."""
+        return False
+
+    def body(self, seq: int) -> bytes:
+        """Return the entry's body."""
+        lines = format_lines(self._ids, self._versions, self._now, self._texts)
+        return add_header(seq, self.token, len(self._ids), lines, cleared=False)
+
+    async def finish(self) -> None:
+        """Build the rows."""
+        stamps, data = repeat(self._now), map(str.encode, self._texts)
+        rows = map(
+            make_row, zip(self._ids, self._versions, stamps, stamps, repeat(b"{}"), data, strict=False)
+        )
+        self.effects = list(zip(self._ids, rows, strict=True))
+
+
+def plan_entry(group: Sequence[Batch], state: LogState, rows: Mapping[str, RecordRow]) -> EntryPlan:
+    """Return the entry that applies batches one after another to the records of a state.
+
+    `rows` holds the rows of `Batch.ids_to_load`, as far as there are any.
+    """
+    [first, *others] = group
+    if first.kind is WriteKind.CREATE and first.texts is not None and not others:
+        ids = MutationBatch.of(first.mutations).ids
+        if len(set(ids)) == len(ids) and state.locations.keys().isdisjoint(ids):
+            return CreationPlan(state, ids, first.texts)
+    plan = EntryPlan(state, {id: record_of(row) for id, row in rows.items()})
+    for batch in group:
+        plan.apply(batch)
+    return plan

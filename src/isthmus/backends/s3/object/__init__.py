@@ -1,0 +1,1 @@
+"""Layout `object`: one readable JSON object per record."""
