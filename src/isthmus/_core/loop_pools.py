@@ -16,6 +16,8 @@ import weakref
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, Protocol, TypeVar
 
+from isthmus._core.uncancelled import run_to_end
+
 
 class LoopPool(Protocol):
     """The interface that the registry needs of a pool."""
@@ -96,8 +98,8 @@ def _keep(task: asyncio.Task[None]) -> None:
 
 
 async def _close(pool: LoopPool) -> None:
-    # Shielded: a caller that is cancelled must not leave half-closed connections.
-    await asyncio.shield(asyncio.ensure_future(pool.close()))
+    # A caller that is cancelled must not leave half-closed connections.
+    await run_to_end(pool.close(), "isthmus-pool-close")
 
 
 def _drop_lease(entry: _Entry[P]) -> bool:

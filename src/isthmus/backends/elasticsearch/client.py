@@ -21,6 +21,7 @@ from elasticsearch.serializer import OrjsonSerializer
 
 from elasticsearch import AsyncElasticsearch
 from isthmus._core.executor import PoolStats
+from isthmus._core.uncancelled import run_to_end
 from isthmus.backends.elasticsearch.config import ElasticsearchConfig
 from isthmus.backends.elasticsearch.errors import never_sent, translate_exception, translate_response
 from isthmus.errors import ConfigError, PoolTimeoutError, QueryError
@@ -270,7 +271,7 @@ async def open_client(config: ElasticsearchConfig) -> ClientPool:
             warm = (_hello(pool) for _ in range(config.pool.connections))
             await asyncio.gather(*warm)
     except BaseException:
-        await asyncio.shield(asyncio.ensure_future(pool.close()))
+        await run_to_end(pool.close())
         raise
     return pool
 

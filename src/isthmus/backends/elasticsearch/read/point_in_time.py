@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+from isthmus._core.uncancelled import run_to_end
 from isthmus.backends.elasticsearch.client import FOUND, ClientPool
 from isthmus.backends.elasticsearch.errors import translate_response
 from isthmus.backends.elasticsearch.index import CollectionIndex
@@ -46,7 +47,7 @@ class PointInTime:
         try:
             yield pit
         finally:
-            await asyncio.shield(pit.close())
+            await run_to_end(pit.close(), "isthmus-pit-close")
 
     async def search(self, body: dict[str, Any]) -> dict[str, Any]:
         """Search this state of the index."""

@@ -9,7 +9,6 @@ records, in one request; only if they changed, or are many, a point in time hold
 
 from __future__ import annotations
 
-import asyncio
 import random
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from isthmus._core.executor import MORE, After, CountResult, NativePlan, Page, PageRequest
+from isthmus._core.uncancelled import run_to_end
 from isthmus._path import Path
 from isthmus._query.ast import Predicate, SortKey
 from isthmus._record import Record
@@ -37,7 +37,7 @@ from isthmus.backends.elasticsearch.read.point_in_time import (
     require_all_shards,
     shard_order,
 )
-from isthmus.errors import QueryError, UnsupportedError
+from isthmus.errors import QueryError
 
 # Candidates that one response may hold; more are read from a point in time.
 _MAX_CANDIDATES = 1_000
@@ -140,21 +140,15 @@ class IndexReader:
             body = plan.body(size)
             if position is not None:
                 body["search_after"] = position
-            elif plan.recheck is not NONE:
-                count = await pit.search({"query": plan.recheck, "size": 0, "track_total_hits": 1})
-                if count["hits"]["total"]["value"]:
-                    raise UnsupportedError(
-                        "some records must be evaluated client-side, which a consistent stream with an"
-                        " order cannot do on elasticsearch; drop the sort or consistent=True",
-                        capability="consistent_stream",
-                    )
+            # With every page: the core merges those that lie within it.
+            recheck = await self.candidates(plan, pit)
             hits = (await pit.search(body))["hits"]["hits"]
             keep = len(hits) == size
         finally:
             if not keep:
-                await asyncio.shield(pit.close())
+                await run_to_end(pit.close(), "isthmus-pit-close")
         after = After(token=(pit.id, hits[-1]["sort"])) if keep else None
-        return Page(list(self.records(hits)), after)
+        return Page(list(self.records(hits)), after, recheck)
 
     async def _short_page(self, plan: SearchPlan, request: PageRequest) -> Page:
         body = plan.body(request.size_up_to(MAX_PAGE) + 1)
@@ -225,7 +219,7 @@ class IndexReader:
             keep = scan.has_more
         finally:
             if not keep:
-                await asyncio.shield(pit.close())
+                await run_to_end(pit.close(), "isthmus-pit-close")
         after = After(token=(pit.id, scan.positions)) if keep else None
         return Page(list(self.records(hits)), after, recheck)
 
