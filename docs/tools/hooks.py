@@ -1,4 +1,4 @@
-"""What MkDocs does to our pages while it builds: plain fences, and the decisions in the navigation."""
+"""MkDocs hooks: plain code fences, and navigation entries for pages that mkdocs.yml does not list."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ _FENCE = re.compile(r"^( *```)(python|text)[ ]+(.+)$", re.M)
 
 
 def on_config(config: Any) -> Any:
-    """Add to each section of the navigation what its folder holds beside the pages that it names.
+    """Append the pages of a section's folder that the navigation does not list.
 
-    So a decision, or a page that a tool makes, needs no line in mkdocs.yml.
+    So a decision, or a generated page, needs no line in mkdocs.yml.
     """
     docs = Path(config["docs_dir"])
     for entry in config["nav"]:
@@ -33,7 +33,7 @@ def _grown(pages: Any, docs: Path, folder: str) -> list[Any]:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Return the page with plain fences; a file's name becomes the block's title."""
+    """Return the page with plain code fences; `file=name` becomes the title of the block."""
 
     def plain(found: re.Match[str]) -> str:
         fence, language, words = found.groups()

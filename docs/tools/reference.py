@@ -26,7 +26,7 @@ MADE = "<!-- made by: python -m docs.tools.reference -->\n\n"
 
 
 def _attribute_texts(cls: type) -> dict[str, str]:
-    """Return the text under each field, which only the source has."""
+    """Return the docstring below each field, which only the source has."""
     import ast
     import inspect
     import textwrap
@@ -108,13 +108,13 @@ def configuration() -> str:
     shared = frozenset(BackendConfig.model_fields)
     lines = [
         "# Configuration\n",
-        "A setting comes from an argument, the URL, the environment or its default, in this order of strength;",
-        '`db.config.explain()` says which. A dot is a group: `pool.max_size` is `{"pool": {"max_size": 20}}`',
-        "in a dict and `?pool.max_size=20` in a URL. An unknown setting is a `ConfigError` that names the nearest one.\n",
+        "A setting is taken from an argument, the URL, the environment or its default, in this order of precedence;",
+        '`db.config.explain()` shows its source. A dot is a group: `pool.max_size` is `{"pool": {"max_size": 20}}`',
+        "in a dict and `?pool.max_size=20` in a URL. An unknown setting is a `ConfigError` that suggests the nearest name.\n",
         "## All backends\n",
         *HEAD,
         *_rows(BackendConfig, ""),
-        "\n`resilience` is one of these presets of layers; `layers` changes it layer by layer.\n",
+        "\n`resilience` is one of these presets of layers; `layers` overrides single layers.\n",
         "| preset | layers |",
         "| --- | --- |",
     ]
@@ -147,14 +147,15 @@ def configuration() -> str:
 
 
 def error_tree() -> str:
-    """Return the page of errors: the tree as the module draws it, then each class."""
+    """Return the page of errors: the tree from the module's docstring, then each class."""
     drawing = (errors.__doc__ or "").split("\n\n", 1)[1].strip()
     lines = [
         "# Errors\n",
-        "Every error that isthmus raises is an `IsthmusError`; the driver's own is its `__cause__`.\n",
+        "Every error that isthmus raises is an `IsthmusError`. The driver's exception is its `__cause__` on PostgreSQL,",
+        "SQLite and SQLAlchemy.\n",
         f"```text\n{drawing}\n```\n",
-        "Each has `transient` (the same call may succeed later), `applied` (`Applied.MAYBE`: a write may have",
-        "been done although it failed) and `retry_after` (seconds that the store asked us to wait, or None).\n",
+        "Each has `transient` (the same call may succeed later), `applied` (`Applied.MAYBE`: the write may have",
+        "been applied although it failed) and `retry_after` (the delay in seconds that the store requested, or None).\n",
         "| error | transient | |",
         "| --- | --- | --- |",
     ]
@@ -184,11 +185,11 @@ def error_tree() -> str:
 
 
 def capabilities() -> str:
-    """Return the page of what each backend can do."""
+    """Return the page of capabilities."""
     texts = _attribute_texts(Capabilities)
     lines = [
         "# Capabilities\n",
-        "`db.capabilities` is plain data. What a backend cannot do is refused by an `UnsupportedError`, never imitated.\n",
+        "`db.capabilities` is plain data. A missing capability is refused with an `UnsupportedError`, never emulated.\n",
         capabilities_table(),
         *(f"* **{name.replace('_', ' ')}**: {text}" for name, text in texts.items() if text),
     ]
@@ -196,7 +197,7 @@ def capabilities() -> str:
 
 
 def pages() -> dict[Path, str]:
-    """Return what each generated page should hold."""
+    """Return the text of each generated page."""
     made = {
         "configuration.md": configuration(),
         "errors.md": error_tree(),
@@ -206,11 +207,11 @@ def pages() -> dict[Path, str]:
 
 
 def main() -> int:
-    """Write or check the pages; return 1 if a check finds one old."""
+    """Write or check the pages; return 1 if a check finds an outdated one."""
     old = [path for path, text in pages().items() if not path.exists() or path.read_text() != text]
     if "--check" in sys.argv:
         for path in old:
-            print(f"{path} is old: python -m docs.tools.reference", file=sys.stderr)
+            print(f"{path} is outdated: python -m docs.tools.reference", file=sys.stderr)
         return 1 if old else 0
     for path in old:
         path.write_text(pages()[path])
