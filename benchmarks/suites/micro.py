@@ -22,8 +22,8 @@ from isthmus._query.split import Pushdown, split
 from isthmus.backends.elasticsearch.compile import Bound, Compiler
 from isthmus.backends.elasticsearch.shape import Shapes, walk
 from isthmus.backends.postgres import pages as postgres
-from isthmus.backends.postgres.declared import Declared
-from isthmus.backends.postgres.table import Table as PostgresTable
+from isthmus.backends.postgres.indexes import Declared
+from isthmus.backends.postgres.sql.table import Table as PostgresTable
 from isthmus.backends.sqlite import compile as sqlite
 from isthmus.backends.sqlite.schema import Table as SQLiteTable
 

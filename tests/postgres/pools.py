@@ -11,7 +11,7 @@ from typing import Any
 import asyncpg
 
 from isthmus.backends.postgres.config import PostgresConfig
-from isthmus.backends.postgres.pool import Pool
+from isthmus.backends.postgres.pool.pool import Pool
 
 
 def config_for(url: str, /, *, pool: dict[str, Any] | None = None, **settings: Any) -> PostgresConfig:

@@ -12,7 +12,7 @@ from isthmus._query.ast import And, Like, Or, Predicate, Regex
 from isthmus._query.evaluate import matches
 from isthmus._query.order import sort_records
 from isthmus._query.split import Pushdown
-from isthmus.backends.postgres.leaves import pushdown
+from isthmus.backends.postgres.sql.leaf import pushdown
 from tests.differential import queries
 from tests.postgres.databases import opened, url
 from tests.seeds import drawn

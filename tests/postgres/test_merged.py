@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from isthmus import AlreadyExistsError, InvalidRecordError, Record
-from isthmus.backends.postgres.merge import Merged
+from isthmus.backends.postgres.coalesce import Merged
 from isthmus.errors import UnavailableError, UnexpectedError
 from tests.postgres.databases import opened
 

@@ -11,7 +11,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from isthmus.backends.postgres.pool import Pool
+from isthmus.backends.postgres.pool.pool import Pool
 from isthmus.errors import ClosedError, PoolTimeoutError, UsageError
 from tests.postgres.pools import config_for, gone, opened, run_on, sessions, until
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from isthmus.backends.postgres.pool import Pool
+from isthmus.backends.postgres.pool.pool import Pool
 from isthmus.errors import IsthmusError
 from tests.postgres.pools import config_for, gone, opened, run_on, sessions, until
 

@@ -13,8 +13,8 @@ from typing import Any
 import asyncpg
 import pytest
 
-from isthmus.backends.postgres.connect import tls_mode
-from isthmus.backends.postgres.pool import Pool
+from isthmus.backends.postgres.drivers.session import tls_mode
+from isthmus.backends.postgres.pool.pool import Pool
 from isthmus.errors import (
     AccessError,
     ConfigError,

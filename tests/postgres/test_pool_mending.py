@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from isthmus.backends.postgres import pool as pool_module
-from isthmus.backends.postgres.pool import Pool
+from isthmus.backends.postgres.pool.pool import Pool
 from isthmus.errors import IsthmusError
 from tests.postgres.pools import opened, until
 

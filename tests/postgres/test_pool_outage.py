@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from isthmus.backends.postgres.pool import Pool
+from isthmus.backends.postgres.pool.pool import Pool
 from isthmus.errors import IsthmusError, StoreError, UnavailableError
 from tests import servers
 from tests.postgres.pools import config_for

@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 import isthmus
-from isthmus.backends.postgres.pool import Pool
+from isthmus.backends.postgres.pool.pool import Pool
 from tests import servers
 from tests.postgres.pools import config_for
 from tests.servers._process import clean_env, run

@@ -20,18 +20,18 @@ from isthmus._core.executor import (
 from isthmus._core.loop_pools import LoopBound
 from isthmus._index_annotation import Declarations
 from isthmus._record import Record
+from isthmus.backends.postgres.coalesce import Merged
 from isthmus.backends.postgres.config import Indexes, PostgresConfig
-from isthmus.backends.postgres.declared import declared
-from isthmus.backends.postgres.driver import Connection
+from isthmus.backends.postgres.cursors import LARGEST_PAGE, Snapshots
+from isthmus.backends.postgres.drivers.protocol import Connection
 from isthmus.backends.postgres.errors import READING, WRITING
 from isthmus.backends.postgres.executor import PostgresExecutor
 from isthmus.backends.postgres.failures import tells_stale_plan
-from isthmus.backends.postgres.merge import Merged
-from isthmus.backends.postgres.pool import Pool
+from isthmus.backends.postgres.indexes import declared
+from isthmus.backends.postgres.pool.pool import Pool
 from isthmus.backends.postgres.read import by_id
 from isthmus.backends.postgres.schema import collections, dropped, prepare
-from isthmus.backends.postgres.snapshots import LARGEST_PAGE, Snapshots
-from isthmus.backends.postgres.table import Table
+from isthmus.backends.postgres.sql.table import Table
 from isthmus.backends.postgres.transaction import PostgresTransaction
 from isthmus.backends.postgres.write import insert_merged
 from isthmus.errors import UnsupportedError

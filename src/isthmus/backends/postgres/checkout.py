@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from isthmus.backends.postgres.pool import Pool
+    from isthmus.backends.postgres.pool.pool import Pool
 
 
 class Released:

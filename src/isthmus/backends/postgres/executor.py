@@ -22,15 +22,15 @@ from isthmus._core.executor import (
 from isthmus._query.ast import Predicate
 from isthmus._record import Record
 from isthmus.backends.postgres.config import PostgresConfig
-from isthmus.backends.postgres.driver import Connection
+from isthmus.backends.postgres.drivers.protocol import Connection
 from isthmus.backends.postgres.explain import explained
-from isthmus.backends.postgres.pages import counting, page, removal
+from isthmus.backends.postgres.lazy_record import records
 from isthmus.backends.postgres.read import by_id
 from isthmus.backends.postgres.schema import table_of
-from isthmus.backends.postgres.stored import records
+from isthmus.backends.postgres.sql.aggregate import totals
+from isthmus.backends.postgres.sql.select import counting, page, removal
+from isthmus.backends.postgres.sql.table import Table
 from isthmus.backends.postgres.support import CAPABILITIES, SUPPORT, PostgresSupport
-from isthmus.backends.postgres.table import Table
-from isthmus.backends.postgres.totals import totals
 from isthmus.backends.postgres.write import write
 
 R = TypeVar("R")

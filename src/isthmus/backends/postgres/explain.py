@@ -8,8 +8,8 @@ from typing import Any
 import orjson
 
 from isthmus._core.executor import NativePlan
-from isthmus.backends.postgres.driver import Connection
-from isthmus.backends.postgres.statement import Statement
+from isthmus.backends.postgres.drivers.protocol import Connection
+from isthmus.backends.postgres.sql.statement import Statement
 
 
 async def explained(connection: Connection, statement: Statement) -> NativePlan:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from isthmus._record import Record
-from isthmus.backends.postgres.driver import Connection
-from isthmus.backends.postgres.fields import COLUMNS
-from isthmus.backends.postgres.stored import records
-from isthmus.backends.postgres.table import Table
+from isthmus.backends.postgres.drivers.protocol import Connection
+from isthmus.backends.postgres.lazy_record import records
+from isthmus.backends.postgres.sql.fields import COLUMNS
+from isthmus.backends.postgres.sql.table import Table
 
 
 async def by_id(

@@ -9,10 +9,10 @@ from typing import Any
 import orjson
 
 from isthmus.backends.postgres.config import PostgresConfig
-from isthmus.backends.postgres.declared import Index, created, declared, indexes
-from isthmus.backends.postgres.driver import Connection
-from isthmus.backends.postgres.names import literal, quoted
-from isthmus.backends.postgres.table import Table
+from isthmus.backends.postgres.drivers.protocol import Connection
+from isthmus.backends.postgres.indexes import Index, created, declared, indexes
+from isthmus.backends.postgres.sql.statement import literal, quoted
+from isthmus.backends.postgres.sql.table import Table
 from isthmus.errors import ConfigError
 
 log = logging.getLogger("isthmus.postgres.schema")

@@ -6,7 +6,7 @@ from isthmus._core.capabilities import Capabilities
 from isthmus._path import Path, Root
 from isthmus._query.ast import Leaf, Measure, SortKey
 from isthmus._query.split import Pushdown
-from isthmus.backends.postgres.leaves import pushdown
+from isthmus.backends.postgres.sql.leaf import pushdown
 
 CAPABILITIES = Capabilities(
     durable=True,

@@ -9,11 +9,11 @@ from typing import TypeVar
 
 from isthmus._core.executor import Page, PageRequest
 from isthmus.backends.postgres.config import PostgresConfig
-from isthmus.backends.postgres.driver import Connection
+from isthmus.backends.postgres.cursors import LARGEST_PAGE, Snapshots
+from isthmus.backends.postgres.drivers.protocol import Connection
 from isthmus.backends.postgres.errors import READING
 from isthmus.backends.postgres.executor import PostgresExecutor
-from isthmus.backends.postgres.snapshots import LARGEST_PAGE, Snapshots
-from isthmus.backends.postgres.table import Table
+from isthmus.backends.postgres.sql.table import Table
 
 R = TypeVar("R")
 

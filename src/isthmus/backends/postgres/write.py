@@ -15,11 +15,11 @@ from isthmus._core.apply import not_written, reject_invalid
 from isthmus._core.executor import ItemResult, Mutation, WriteKind
 from isthmus._core.mutation_batch import MutationBatch
 from isthmus._values import encode, new_version
-from isthmus.backends.postgres.careful import apply_carefully
-from isthmus.backends.postgres.driver import Connection
+from isthmus.backends.postgres.drivers.protocol import Connection
 from isthmus.backends.postgres.failures import sqlstate_of
-from isthmus.backends.postgres.table import Table
-from isthmus.backends.postgres.write_one import write_one
+from isthmus.backends.postgres.locked_write import apply_carefully
+from isthmus.backends.postgres.single_write import write_one
+from isthmus.backends.postgres.sql.table import Table
 from isthmus.errors import AlreadyExistsError, InvalidRecordError, IsthmusError, NotFoundError
 
 COPIED = 100

@@ -12,7 +12,7 @@ from isthmus.cli.doctor._finding import Finding, ok, warning, wrong
 if TYPE_CHECKING:
     from isthmus import AsyncDatabase
     from isthmus.backends.postgres.config import PostgresConfig
-    from isthmus.backends.postgres.driver import Connection
+    from isthmus.backends.postgres.drivers.protocol import Connection
 
 _SKEW = 5.0
 _OLDEST = 130000

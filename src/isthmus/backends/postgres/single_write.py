@@ -5,8 +5,8 @@ from __future__ import annotations
 from isthmus._core.apply import refusal
 from isthmus._core.executor import ItemResult, Mutation, WriteKind
 from isthmus._values import new_version
-from isthmus.backends.postgres.driver import Connection
-from isthmus.backends.postgres.table import Table
+from isthmus.backends.postgres.drivers.protocol import Connection
+from isthmus.backends.postgres.sql.table import Table
 from isthmus.errors import InvalidRecordError
 
 _MATCHES = "t.id = $1 AND ($2::int8 IS NULL OR t.version = $2)"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from psycopg import sql
 
-from isthmus.backends.postgres.driver import Rows
+from isthmus.backends.postgres.drivers.protocol import Rows
 
 if TYPE_CHECKING:
     from psycopg import AsyncRawCursor

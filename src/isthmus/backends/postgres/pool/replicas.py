@@ -6,13 +6,13 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from isthmus.backends.postgres.checkout import Released
-from isthmus.backends.postgres.connect import Hosts
-from isthmus.backends.postgres.pool import Pool
-from isthmus.backends.postgres.slots import Slot
+from isthmus.backends.postgres.drivers.session import Hosts
+from isthmus.backends.postgres.pool.pool import Pool
+from isthmus.backends.postgres.pool.pooled_connection import Slot
 
 if TYPE_CHECKING:
     from isthmus.backends.postgres.config import PostgresConfig
-    from isthmus.backends.postgres.driver import Driver
+    from isthmus.backends.postgres.drivers.protocol import Driver
 
 log = logging.getLogger("isthmus.postgres.pool")
 

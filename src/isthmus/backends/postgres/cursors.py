@@ -8,11 +8,11 @@ from typing import Any
 
 from isthmus._core.executor import After, Page, PageRequest
 from isthmus._values import new_version
-from isthmus.backends.postgres.driver import Connection, Cursor, Transaction
-from isthmus.backends.postgres.pages import page
-from isthmus.backends.postgres.pool import Pool
-from isthmus.backends.postgres.stored import records
-from isthmus.backends.postgres.table import Table
+from isthmus.backends.postgres.drivers.protocol import Connection, Cursor, Transaction
+from isthmus.backends.postgres.lazy_record import records
+from isthmus.backends.postgres.pool.pool import Pool
+from isthmus.backends.postgres.sql.select import page
+from isthmus.backends.postgres.sql.table import Table
 from isthmus.errors import ClosedError
 
 LARGEST_PAGE = 10_000

@@ -16,7 +16,8 @@ import psycopg
 from psycopg.pq import ConnStatus, TransactionStatus
 
 from isthmus.backends.postgres.config import Address, PostgresConfig
-from isthmus.backends.postgres.connect import (
+from isthmus.backends.postgres.drivers.psycopg_connection import ADAPTERS, RETURNED, PsycopgConnection
+from isthmus.backends.postgres.drivers.session import (
     KEEPALIVE_IDLE,
     KEEPALIVE_INTERVAL,
     KEEPALIVE_PROBES,
@@ -27,7 +28,6 @@ from isthmus.backends.postgres.connect import (
     session_settings,
     tls_mode,
 )
-from isthmus.backends.postgres.psycopg_connection import ADAPTERS, RETURNED, PsycopgConnection
 from isthmus.errors import ConfigError
 
 

@@ -8,8 +8,8 @@ from typing import Any
 from isthmus._path import Path, Root
 from isthmus._query.ast import SortKey
 from isthmus._query.order import BOOL, NONE, NUMBER, OBJECT, TEXT, Position
-from isthmus.backends.postgres.fields import attribute, field_of
-from isthmus.backends.postgres.statement import Bound
+from isthmus.backends.postgres.sql.fields import attribute, field_of
+from isthmus.backends.postgres.sql.statement import Bound
 
 
 def bracket(value: str) -> str:

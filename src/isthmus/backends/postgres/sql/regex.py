@@ -13,7 +13,7 @@ import re._parser as parser  # type: ignore[import-not-found]
 import sys
 from typing import Any
 
-from isthmus.backends.postgres.patterns import escaped
+from isthmus.backends.postgres.sql.like import escaped
 
 _MAX_REPEAT = 255
 _MAX_COPIES = 1_000

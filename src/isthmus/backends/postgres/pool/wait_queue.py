@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import TypeAlias
 
-from isthmus.backends.postgres.slots import Holder, Slot
+from isthmus.backends.postgres.pool.pooled_connection import Holder, Slot
 
 Waiter: TypeAlias = "asyncio.Future[Slot]"
 

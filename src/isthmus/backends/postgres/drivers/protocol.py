@@ -214,12 +214,12 @@ def driver_for(config: PostgresConfig) -> Driver:
         from isthmus._core.registry import driver
 
         driver("psycopg", extra="psycopg")
-        from isthmus.backends.postgres.driver_psycopg import PsycopgDriver
+        from isthmus.backends.postgres.drivers.psycopg import PsycopgDriver
 
         return PsycopgDriver(config)
     from isthmus._core.registry import driver
 
     driver("asyncpg", extra="postgres")
-    from isthmus.backends.postgres.driver_asyncpg import AsyncpgDriver
+    from isthmus.backends.postgres.drivers.asyncpg import AsyncpgDriver
 
     return AsyncpgDriver(config)

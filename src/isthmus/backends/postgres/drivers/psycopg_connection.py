@@ -20,8 +20,8 @@ from psycopg.adapt import AdaptersMap, Loader
 from psycopg.pq import Format, TransactionStatus
 from psycopg.types.numeric import Int8BinaryDumper
 
-from isthmus.backends.postgres.connect import RESET
-from isthmus.backends.postgres.psycopg_copy import CopyCalls
+from isthmus.backends.postgres.drivers.copy import CopyCalls
+from isthmus.backends.postgres.drivers.session import RESET
 from isthmus.errors import UsageError
 
 T = TypeVar("T")

@@ -15,7 +15,7 @@ import asyncpg
 import asyncpg.pool
 
 from isthmus.backends.postgres.config import Address, PostgresConfig
-from isthmus.backends.postgres.connect import (
+from isthmus.backends.postgres.drivers.session import (
     KEEPALIVE_IDLE,
     KEEPALIVE_INTERVAL,
     KEEPALIVE_PROBES,

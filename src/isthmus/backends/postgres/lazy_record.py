@@ -8,7 +8,7 @@ from typing import Any
 
 from isthmus._record import _PENDING, Record, _set_data, _set_id, _set_metadata
 from isthmus._values import decode_numeric
-from isthmus.backends.postgres.driver import Row
+from isthmus.backends.postgres.drivers.protocol import Row
 
 # The server counts microseconds from 2000.
 _EPOCH = 946_684_800_000_000

@@ -24,10 +24,10 @@ from isthmus._query.ast import (
 )
 from isthmus._query.split import Pushdown
 from isthmus._values import kind_of
-from isthmus.backends.postgres.fields import CUT
-from isthmus.backends.postgres.patterns import folded_regex, like_pattern, like_prefix, successor
-from isthmus.backends.postgres.regex import translated
-from isthmus.backends.postgres.statement import Bound, Value
+from isthmus.backends.postgres.sql.fields import CUT
+from isthmus.backends.postgres.sql.like import folded_regex, like_pattern, like_prefix, successor
+from isthmus.backends.postgres.sql.regex import translated
+from isthmus.backends.postgres.sql.statement import Bound, Value
 
 # A list this long is hashed by the server if it comes as rows; `= ANY` walks it for each row.
 _HASHED = 200

@@ -8,8 +8,8 @@ from typing import Any
 
 from isthmus._core.executor import PoolStats
 from isthmus.backends.postgres.checkout import RELEASED, Released
-from isthmus.backends.postgres.driver import Row, Rows
-from isthmus.backends.postgres.pool import Pool
+from isthmus.backends.postgres.drivers.protocol import Row, Rows
+from isthmus.backends.postgres.pool.pool import Pool
 
 
 class Loan:

@@ -31,12 +31,11 @@ from isthmus._query.ast import (
 )
 from isthmus._query.normalize import normalize
 from isthmus._values import kind_of
-from isthmus.backends.postgres.declared import Declared, other_shape
-from isthmus.backends.postgres.fields import Field, attribute, field_of, nested_anywhere, within
-from isthmus.backends.postgres.leaves import Test, Tests, asked_kind
-from isthmus.backends.postgres.names import literal
-from isthmus.backends.postgres.patterns import like_literal, like_pattern
-from isthmus.backends.postgres.statement import Bound, Value
+from isthmus.backends.postgres.indexes import Declared, other_shape
+from isthmus.backends.postgres.sql.fields import Field, attribute, field_of, nested_anywhere, within
+from isthmus.backends.postgres.sql.leaf import Test, Tests, asked_kind
+from isthmus.backends.postgres.sql.like import like_literal, like_pattern
+from isthmus.backends.postgres.sql.statement import Bound, Value, literal
 from isthmus.errors import UnsupportedError
 
 # What `@>` takes in one condition; each level of a path doubles the shapes to look for.

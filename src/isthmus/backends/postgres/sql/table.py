@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from isthmus.backends.postgres.declared import Declared
-from isthmus.backends.postgres.names import quoted
+from isthmus.backends.postgres.indexes import Declared
+from isthmus.backends.postgres.sql.statement import quoted
 
 
 @dataclass(frozen=True, slots=True)

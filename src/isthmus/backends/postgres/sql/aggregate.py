@@ -11,12 +11,12 @@ from isthmus._query.aggregate import Groups
 from isthmus._query.ast import TRUE, Function, Measure
 from isthmus._query.order import BOOL, NONE, NUMBER, OBJECT, TEXT, SortValue
 from isthmus._values import INT_MAX, INT_MIN, decode_numeric
-from isthmus.backends.postgres.driver import Connection
-from isthmus.backends.postgres.fields import attribute, field_of
-from isthmus.backends.postgres.filter import Filter
-from isthmus.backends.postgres.sort import best, bracket
-from isthmus.backends.postgres.statement import Bound, Statement
-from isthmus.backends.postgres.table import Table
+from isthmus.backends.postgres.drivers.protocol import Connection
+from isthmus.backends.postgres.sql.fields import attribute, field_of
+from isthmus.backends.postgres.sql.filter import Filter
+from isthmus.backends.postgres.sql.order import best, bracket
+from isthmus.backends.postgres.sql.statement import Bound, Statement
+from isthmus.backends.postgres.sql.table import Table
 
 _SCALARS = "('boolean', 'number', 'string')"
 

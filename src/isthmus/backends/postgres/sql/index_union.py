@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 from isthmus._query.ast import Predicate, SortKey
 from isthmus._query.order import BOOL, NONE, NUMBER, OBJECT, TEXT, Position
-from isthmus.backends.postgres.declared import Declared, other_shape
-from isthmus.backends.postgres.fields import COLUMNS, CUT, PLAIN, Field, field_of
-from isthmus.backends.postgres.filter import ALL, NOTHING, Filter
-from isthmus.backends.postgres.sort import after, ranking, terms
-from isthmus.backends.postgres.statement import Bound
-from isthmus.backends.postgres.table import Table
+from isthmus.backends.postgres.indexes import Declared, other_shape
+from isthmus.backends.postgres.sql.fields import COLUMNS, CUT, PLAIN, Field, field_of
+from isthmus.backends.postgres.sql.filter import ALL, NOTHING, Filter
+from isthmus.backends.postgres.sql.order import after, ranking, terms
+from isthmus.backends.postgres.sql.statement import Bound
+from isthmus.backends.postgres.sql.table import Table
 
 _PLACES = ((BOOL, "boolean"), (NUMBER, "number"), (TEXT, "string"), (OBJECT, "object"), (NONE, "null"))
 

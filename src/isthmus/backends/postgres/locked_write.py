@@ -11,8 +11,8 @@ import orjson
 from isthmus._core.apply import refusal
 from isthmus._core.executor import ItemResult, Mutation, WriteKind
 from isthmus._values import decode, new_version
-from isthmus.backends.postgres.driver import Connection
-from isthmus.backends.postgres.table import Table
+from isthmus.backends.postgres.drivers.protocol import Connection
+from isthmus.backends.postgres.sql.table import Table
 from isthmus.errors import (
     AlreadyExistsError,
     InvalidRecordError,

@@ -21,18 +21,18 @@ from typing import TYPE_CHECKING, Any
 
 from isthmus._core.executor import PoolStats
 from isthmus.backends.postgres.checkout import RELEASED, Checkout, Released
-from isthmus.backends.postgres.connect import Hosts
-from isthmus.backends.postgres.driver import Driver, driver_for
+from isthmus.backends.postgres.drivers.protocol import Driver, driver_for
+from isthmus.backends.postgres.drivers.session import Hosts
 from isthmus.backends.postgres.failures import (
     opening_failed,
     tells_failover,
     tells_read_only,
     tells_stale_plan,
 )
-from isthmus.backends.postgres.mending import Mending, Upkeep
-from isthmus.backends.postgres.openings import Openings
-from isthmus.backends.postgres.slots import Holder, Slot, holders, stack_here
-from isthmus.backends.postgres.waiters import Waiters
+from isthmus.backends.postgres.pool.connector import Openings
+from isthmus.backends.postgres.pool.maintenance import Mending, Upkeep
+from isthmus.backends.postgres.pool.pooled_connection import Holder, Slot, holders, stack_here
+from isthmus.backends.postgres.pool.wait_queue import Waiters
 from isthmus.errors import ClosedError, PoolTimeoutError, UsageError
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class Pool:
         """
         pool = cls(config, driver)
         if config.replicas:
-            from isthmus.backends.postgres.replicas import ReplicaPool
+            from isthmus.backends.postgres.pool.replicas import ReplicaPool
 
             pool.reads = ReplicaPool(config, pool, driver)
         for each in pool._both():

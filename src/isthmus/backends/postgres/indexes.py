@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from isthmus._path import Path, Root, parse_path
 from isthmus.backends.postgres.config import Indexes
-from isthmus.backends.postgres.fields import Field, field_of, nested_anywhere
-from isthmus.backends.postgres.names import quoted
+from isthmus.backends.postgres.sql.fields import Field, field_of, nested_anywhere
+from isthmus.backends.postgres.sql.statement import quoted
 from isthmus.errors import ConfigError
 
 # The two kinds that have an index of their own; all else is rare in an indexed field.

@@ -15,7 +15,7 @@ from isthmus.backends.postgres.config import Address, PostgresConfig
 from isthmus.errors import ConfigError
 
 if TYPE_CHECKING:
-    from isthmus.backends.postgres.driver import Driver
+    from isthmus.backends.postgres.drivers.protocol import Driver
 
 # Compiling a query costs tens of milliseconds, which ours never earn back (asyncpg #530).
 DEFAULT_SETTINGS = {"jit": "off"}

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from isthmus._core.executor import PageRequest
 from isthmus._query.ast import TRUE, Predicate
-from isthmus.backends.postgres.arms import merged_arms, serves
-from isthmus.backends.postgres.fields import COLUMNS
-from isthmus.backends.postgres.filter import Filter
-from isthmus.backends.postgres.sort import after, ranking
-from isthmus.backends.postgres.statement import Bound, Statement
-from isthmus.backends.postgres.table import Table
+from isthmus.backends.postgres.sql.fields import COLUMNS
+from isthmus.backends.postgres.sql.filter import Filter
+from isthmus.backends.postgres.sql.index_union import merged_arms, serves
+from isthmus.backends.postgres.sql.order import after, ranking
+from isthmus.backends.postgres.sql.statement import Bound, Statement
+from isthmus.backends.postgres.sql.table import Table
 
 # A larger limit is as good as none, and its sum with an offset might not fit 64 bits.
 _UNLIMITED = 2**40

@@ -10,7 +10,7 @@ import orjson
 
 from isthmus._path import Path, Root
 from isthmus._values import MAX_DEPTH
-from isthmus.backends.postgres.names import literal, path_key
+from isthmus.backends.postgres.sql.statement import literal, path_key
 
 # How many characters of a text an index holds; a btree refuses rows above 2,704 bytes.
 CUT = 100

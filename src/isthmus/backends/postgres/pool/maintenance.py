@@ -8,12 +8,12 @@ from collections.abc import Coroutine
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from isthmus.backends.postgres.driver import Driver
-from isthmus.backends.postgres.slots import Slot
+from isthmus.backends.postgres.drivers.protocol import Driver
+from isthmus.backends.postgres.pool.pooled_connection import Slot
 
 if TYPE_CHECKING:
     from isthmus.backends.postgres.config import PoolConfig
-    from isthmus.backends.postgres.pool import Pool
+    from isthmus.backends.postgres.pool.pool import Pool
 
 log = logging.getLogger("isthmus.postgres.pool")
 

@@ -1,0 +1,1 @@
+"""Drivers behind one protocol: asyncpg and psycopg 3."""

@@ -1,0 +1,1 @@
+"""A pool of connections for one event loop; it knows no backend."""
