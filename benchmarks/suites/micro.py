@@ -22,7 +22,7 @@ from isthmus._query.split import Pushdown, split
 from isthmus.backends.elasticsearch.compile import Bound, Compiler
 from isthmus.backends.elasticsearch.shape import Shapes, walk
 from isthmus.backends.postgres import pages as postgres
-from isthmus.backends.postgres.indexes import Declared
+from isthmus.backends.postgres.sql.table import IndexedPaths
 from isthmus.backends.postgres.sql.table import Table as PostgresTable
 from isthmus.backends.sqlite import compile as sqlite
 from isthmus.backends.sqlite.schema import Table as SQLiteTable
@@ -61,7 +61,7 @@ async def rows() -> AsyncIterator[Row]:
 def _steps() -> dict[str, dict[str, Callable[[], object]]]:
     found = as_query(QUERY)
     request = PageRequest(found.where, found.order, 20)
-    pg_table = PostgresTable("public", "records", Declared())
+    pg_table = PostgresTable("public", "records", IndexedPaths())
     lite_table = SQLiteTable("records")
     compiler = Compiler(TYPES, ())
     shapes = Shapes("data")

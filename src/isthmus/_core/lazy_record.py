@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Self
+from typing import Any
 
 from isthmus._record import _PENDING, Record, _set_data, _set_metadata
 from isthmus._values import decode
@@ -38,9 +38,9 @@ class LazyRecord(Record):
     _decode = staticmethod(decode)
 
     @classmethod
-    def wrap(cls, rows: Iterable[Any]) -> list[Self]:
+    def wrap(cls, rows: Iterable[Any]) -> list[Record]:
         """Return the records of rows, in order."""
-        records: list[Self] = []
+        records: list[Record] = []
         new, add = cls.__new__, records.append
         for row in rows:
             record = new(cls)

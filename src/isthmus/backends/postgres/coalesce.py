@@ -1,4 +1,4 @@
-"""Concurrent single calls as one statement: the first runs at once, who comes meanwhile goes together."""
+"""Coalesces concurrent single-row calls: the first runs at once; later ones are batched until it returns."""
 
 from __future__ import annotations
 
@@ -10,91 +10,93 @@ from typing import Generic, TypeVar
 from isthmus.errors import Applied, UnexpectedError
 
 Item = TypeVar("Item")
-Answer = TypeVar("Answer")
+R = TypeVar("R")
 
-AT_ONCE = 4
-"""Statements in flight above which callers wait for the next one to end."""
-LARGEST = 500
+MAX_IN_FLIGHT = 4
+"""Statements that run at once; further calls wait for one of them to end."""
+MAX_BATCH = 500
+"""Calls of one statement."""
 
 
-class Merged(Generic[Item, Answer]):
-    """Collects the items of one loop turn and gives each caller its own answer.
+class Coalescer(Generic[Item, R]):
+    """Batches the calls that are made while earlier ones run; each caller gets its own result.
 
-    A caller that is cancelled does not disturb the others: the statement belongs to nobody's
-    task. If a statement fails for a reason that may be one item's, each item is run alone.
+    The batch runs in a task of its own, so cancelling one caller does not affect the others. If a
+    batch fails for a reason that may be one item's, each item is run alone.
     """
 
-    def __init__(self, run: Callable[[Sequence[Item]], Awaitable[Sequence[Answer]]]) -> None:
+    def __init__(self, run: Callable[[Sequence[Item]], Awaitable[Sequence[R]]]) -> None:
         self._run = run
-        self._waiting: list[tuple[Item, asyncio.Future[Answer]]] = []
+        self._pending: list[tuple[Item, asyncio.Future[R]]] = []
         self._scheduled = False
-        self._flights: set[asyncio.Task[None]] = set()
-        self._alone = 0
+        self._batches: set[asyncio.Task[None]] = set()
+        self._direct_calls = 0
 
-    async def __call__(self, item: Item) -> Answer:
-        """Return the answer for one item."""
-        if not (self._waiting or self._flights or self._alone):
-            # Nobody to go with: without a task and a future in between.
-            self._alone += 1
+    async def __call__(self, item: Item) -> R:
+        """Return the result for one item."""
+        if not (self._pending or self._batches or self._direct_calls):
+            # Nothing to share a statement with: saves a task and a future.
+            self._direct_calls += 1
             try:
                 return (await self._run((item,)))[0]
             finally:
-                self._alone -= 1
-                if self._waiting:
+                self._direct_calls -= 1
+                if self._pending:
                     self._schedule()
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[Answer] = loop.create_future()
-        self._waiting.append((item, answer))
+        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        self._pending.append((item, future))
         self._schedule()
-        return await answer
+        return await future
 
     def _schedule(self) -> None:
         if not self._scheduled:
             self._scheduled = True
-            # Behind all that is ready to run in this turn, so that it can join.
-            asyncio.get_running_loop().call_soon(self._depart)
+            # After everything that is ready in this turn of the loop, so that it can join.
+            asyncio.get_running_loop().call_soon(self._start_batches)
 
-    def _depart(self) -> None:
+    def _start_batches(self) -> None:
         self._scheduled = False
-        while self._waiting and len(self._flights) < AT_ONCE:
-            together, self._waiting = self._waiting[:LARGEST], self._waiting[LARGEST:]
-            together = [pair for pair in together if not pair[1].done()]
-            if together:
-                flight = asyncio.get_running_loop().create_task(self._fly(together), name="isthmus-merged")
-                self._flights.add(flight)
-                flight.add_done_callback(self._landed)
+        while self._pending and len(self._batches) < MAX_IN_FLIGHT:
+            calls, self._pending = self._pending[:MAX_BATCH], self._pending[MAX_BATCH:]
+            calls = [call for call in calls if not call[1].done()]
+            if calls:
+                batch = asyncio.get_running_loop().create_task(
+                    self._run_batch(calls), name="isthmus-coalesced"
+                )
+                self._batches.add(batch)
+                batch.add_done_callback(self._end_batch)
 
-    def _landed(self, flight: asyncio.Task[None]) -> None:
-        self._flights.discard(flight)
-        if self._waiting:
+    def _end_batch(self, batch: asyncio.Task[None]) -> None:
+        self._batches.discard(batch)
+        if self._pending:
             self._schedule()
 
-    async def _fly(self, together: list[tuple[Item, asyncio.Future[Answer]]]) -> None:
+    async def _run_batch(self, calls: list[tuple[Item, asyncio.Future[R]]]) -> None:
         try:
-            answers = await self._run([item for item, _ in together])
+            results = await self._run([item for item, _ in calls])
         except asyncio.CancelledError:  # the loop is ending
-            for _, future in together:
+            for _, future in calls:
                 future.cancel()
             raise
-        except Exception as error:  # whatever it is, it is the callers'
-            if len(together) == 1 or not _may_be_one_items(error):
-                for _, future in together:
+        except Exception as error:  # of any kind: the callers get it
+            if len(calls) == 1 or not _may_be_one_item(error):
+                for _, future in calls:
                     if not future.done():
-                        # Each raises one of its own: a traceback is written into the object.
+                        # Each caller raises a copy: raising writes a traceback into the object.
                         own = copy.copy(error)
                         own.__cause__ = error.__cause__
                         future.set_exception(own)
                 return
         else:
-            for (_, future), answer in zip(together, answers, strict=True):
+            for (_, future), result in zip(calls, results, strict=True):
                 if not future.done():
-                    future.set_result(answer)
+                    future.set_result(result)
             return
-        for pair in together:
-            if not pair[1].done():
-                await self._fly([pair])
+        for call in calls:
+            if not call[1].done():
+                await self._run_batch([call])
 
 
-def _may_be_one_items(error: Exception) -> bool:
-    """Return whether the server refused what one item holds, and nothing was done."""
+def _may_be_one_item(error: Exception) -> bool:
+    """Return whether the server refused the content of one item and applied nothing."""
     return isinstance(error, UnexpectedError) and error.applied is Applied.NO

@@ -1,110 +1,115 @@
-"""Consistent streams: a cursor in one read-only transaction, held from the first page to the last."""
+"""Consistent streams: a server-side cursor in one snapshot, open from the first page to the last."""
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Any
+from types import TracebackType
 
 from isthmus._core.executor import After, Page, PageRequest
 from isthmus._values import new_version
-from isthmus.backends.postgres.drivers.protocol import Connection, Cursor, Transaction
-from isthmus.backends.postgres.lazy_record import records
+from isthmus.backends.postgres.drivers.protocol import Connection, Cursor, DriverTransaction
+from isthmus.backends.postgres.lazy_record import PostgresRecord
 from isthmus.backends.postgres.pool.pool import Pool
-from isthmus.backends.postgres.sql.select import page
+from isthmus.backends.postgres.sql.select import select_page
 from isthmus.backends.postgres.sql.table import Table
 from isthmus.errors import ClosedError
 
-LARGEST_PAGE = 10_000
+MAX_PAGE = 10_000
+"""Rows of a page whose request has no size."""
+
+Snapshot = AbstractAsyncContextManager[Connection]
+
+
+class PoolSnapshot:
+    """A connection checked out for the length of one read-only snapshot."""
+
+    # A class, not a generator: one that is never left has nothing for a closed loop to finish.
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._connection: Connection
+        self._transaction: DriverTransaction
+
+    async def __aenter__(self) -> Connection:
+        self._connection = await self._pool.acquire()
+        self._transaction = self._connection.transaction(isolation="repeatable_read", readonly=True)
+        try:
+            await self._transaction.start()
+        except BaseException as error:
+            await self.__aexit__(type(error), error, error.__traceback__)
+            raise
+        return self._connection
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if error is None:
+                await self._transaction.rollback()
+            else:  # the pool rolls back, in the background
+                self._pool.note_error(self._connection, error)
+        finally:
+            self._pool.release(self._connection)
 
 
 @dataclass(slots=True)
-class _Held:
-    """One stream's cursor and what it stands on."""
-
+class _Stream:
     cursor: Cursor
-    connection: Connection
-    transaction: Transaction | None
-    pool: Pool | None
-    loop: asyncio.AbstractEventLoop
+    snapshot: Snapshot
 
 
-class Snapshots:
-    """The consistent streams that are open, by token."""
+class Cursors:
+    """The open consistent streams of one loop or of one transaction, by token."""
 
     def __init__(self) -> None:
-        self._held: dict[int, _Held] = {}
+        self._streams: dict[int, _Stream] = {}
 
-    async def first(self, pool: Pool, table: Table, request: PageRequest) -> Page:
-        """Open a snapshot on a connection of its own and return the first page."""
-        connection = await pool.acquire()
-        transaction = connection.transaction(isolation="repeatable_read", readonly=True)
-        try:
-            await transaction.start()
-            cursor = await _cursor(connection, table, request)
-        except BaseException as error:
-            pool.note(connection, error)
-            pool.release(connection)
-            raise
-        return await self._begun(
-            _Held(cursor, connection, transaction, pool, asyncio.get_running_loop()), request
-        )
+    async def fetch(self, snapshot: Callable[[], Snapshot], table: Table, request: PageRequest) -> Page:
+        """Return one page; the first one enters a snapshot, which is left after the last one.
 
-    async def first_within(self, connection: Connection, table: Table, request: PageRequest) -> Page:
-        """Open a cursor in the transaction that a connection is in and return the first page."""
-        cursor = await _cursor(connection, table, request)
-        return await self._begun(_Held(cursor, connection, None, None, asyncio.get_running_loop()), request)
-
-    async def _begun(self, held: _Held, request: PageRequest) -> Page:
-        token = new_version()
-        self._held[token] = held
-        return await self.more(token, request.size_up_to(LARGEST_PAGE))
-
-    async def more(self, token: int, size: int) -> Page:
-        """Return the next page; after the last one nothing is held."""
-        held = self._held.get(token)
-        if held is None:
+        Raises `ClosedError` for a stream that has ended.
+        """
+        size = request.size_up_to(MAX_PAGE)
+        if request.after is not None:
+            token = request.after.token
+        else:
+            token = await self._open(snapshot(), table, request)
+        stream = self._streams.get(token)
+        if stream is None:
             raise ClosedError("this consistent stream has ended")
         try:
-            rows = await held.cursor.fetch(size)
+            rows = await stream.cursor.fetch(size)
         except BaseException as error:
-            if held.pool is not None:
-                held.pool.note(held.connection, error)
-            self._let_go(token)
+            del self._streams[token]
+            await stream.snapshot.__aexit__(type(error), error, error.__traceback__)
             raise
-        if len(rows) == size:
-            return Page(records(rows), After(token=token))
-        await self.release(token)
-        return Page(records(rows), None)
+        if len(rows) < size:
+            await self.release(token)
+            return Page(PostgresRecord.wrap(rows), None)
+        return Page(PostgresRecord.wrap(rows), After(token=token))
+
+    async def _open(self, snapshot: Snapshot, table: Table, request: PageRequest) -> int:
+        everything = PageRequest(request.where, request.order, None, None, request.offset, consistent=True)
+        statement = select_page(table, everything)
+        connection = await snapshot.__aenter__()
+        try:
+            cursor = await connection.cursor(statement.text, *statement.args)
+        except BaseException as error:
+            await snapshot.__aexit__(type(error), error, error.__traceback__)
+            raise
+        token = new_version()
+        self._streams[token] = _Stream(cursor, snapshot)
+        return token
 
     async def release(self, token: int) -> None:
-        """Close a stream's cursor and give its connection back."""
-        held = self._held.get(token)
-        if held is None:
-            return
-        try:
-            if held.transaction is not None:
-                await held.transaction.rollback()
-        finally:
-            self._let_go(token)
-
-    def _let_go(self, token: int) -> None:
-        held = self._held.pop(token, None)
-        # The pool rolls back what is still open.
-        if held is not None and held.pool is not None:
-            held.pool.release(held.connection)
+        """Leave the snapshot of a stream; does nothing if the stream has ended."""
+        stream = self._streams.pop(token, None)
+        if stream is not None:
+            await stream.snapshot.__aexit__(None, None, None)
 
     async def close(self) -> None:
-        """Give back what streams of this loop still hold; nobody will ask for their next page."""
-        here = asyncio.get_running_loop()
-        for token, held in list(self._held.items()):
-            if held.loop is here:
-                await self.release(token)
-            else:
-                self._held.pop(token, None)
-
-
-async def _cursor(connection: Connection, table: Table, request: PageRequest) -> Any:
-    endless = PageRequest(request.where, request.order, None, None, request.offset, consistent=True)
-    statement = page(table, endless)
-    return await connection.cursor(statement.text, *statement.args)
+        """Leave all snapshots."""
+        for token in list(self._streams):
+            await self.release(token)

@@ -1,4 +1,4 @@
-"""The indexes of one collection: which statements may lean on them, and what makes them."""
+"""The indexes of a collection: declarations in the config, and the statements that build them."""
 
 from __future__ import annotations
 
@@ -8,43 +8,16 @@ from dataclasses import dataclass
 
 from isthmus._path import Path, Root, parse_path
 from isthmus.backends.postgres.config import Indexes
-from isthmus.backends.postgres.sql.fields import Field, field_of, nested_anywhere
-from isthmus.backends.postgres.sql.statement import quoted
+from isthmus.backends.postgres.sql.fields import data_has_nested_list, field_of
+from isthmus.backends.postgres.sql.statement import quote
+from isthmus.backends.postgres.sql.table import IndexedPaths, is_rare
 from isthmus.errors import ConfigError
 
-# The two kinds that have an index of their own; all else is rare in an indexed field.
-MAIN = "('number', 'string')"
 
-
-@dataclass(frozen=True, slots=True)
-class Declared:
-    """Which paths of a collection are indexed, and how."""
-
-    numbers: frozenset[Path] = frozenset()
-    texts: frozenset[Path] = frozenset()
-    substrings: frozenset[Path] = frozenset()
-    elements: frozenset[Path] = frozenset()
-    every_element: bool = False
-
-    def __or__(self, other: Declared) -> Declared:
-        """Return the indexes of both."""
-        return Declared(
-            self.numbers | other.numbers,
-            self.texts | other.texts,
-            self.substrings | other.substrings,
-            self.elements | other.elements,
-            self.every_element or other.every_element,
-        )
-
-    def others(self, path: Path) -> bool:
-        """Return whether the rows that hold neither a number nor a text there are indexed."""
-        return path in self.numbers or path in self.texts or path in self.substrings
-
-
-def declared(settings: Indexes) -> Declared:
-    """Return the indexes that a config declares; raises `ConfigError` for what cannot be indexed."""
+def declared_paths(settings: Indexes) -> IndexedPaths:
+    """Return the paths that a config declares; raises `ConfigError` for one that cannot be indexed."""
     elements = settings.gin if isinstance(settings.gin, tuple) else ()
-    return Declared(
+    return IndexedPaths(
         numbers=_paths(settings.indexes),
         texts=_paths((*settings.indexes, *settings.prefix)),
         substrings=_paths(settings.substring),
@@ -61,60 +34,55 @@ def _paths(names: tuple[str, ...]) -> frozenset[Path]:
     return paths
 
 
-def other_shape(field: Field) -> str:
-    """Return the condition of the index of rows with neither a number nor a text, as statements repeat it."""
-    return f"{field.shape} NOT IN {MAIN}"
-
-
 @dataclass(frozen=True, slots=True)
-class Index:
-    """One index: its name without a schema, and its definition after `ON table`."""
+class IndexDefinition:
+    """One index: its name without the schema, and its definition after `ON table`."""
 
     name: str
     definition: str
-    needs: str | None = None
-    """The extension that it needs."""
+    extension: str | None = None
+    """The extension that provides its operators."""
 
 
-def indexes(table: str, given: Declared) -> Iterator[Index]:
-    """Yield the indexes to be there.
+def definitions(table: str, indexed: IndexedPaths) -> Iterator[IndexDefinition]:
+    """Yield the indexes that a table should have.
 
-    None of them can refuse a row: numbers are short, texts are cut, and the rest has its type's
-    name only (a btree on the values themselves refuses a long text).
+    None of them can refuse a row, as a btree on whole values refuses a long text: numbers are short,
+    texts are indexed by a prefix, and other values by the name of their type only.
     """
 
-    def index(kind: str, definition: str, needs: str | None = None) -> Index:
-        # What the index is made of is in its name: another definition is another index.
+    def index(kind: str, definition: str, extension: str | None = None) -> IndexDefinition:
+        # The name contains a digest of the definition: a new definition is a new index.
         digest = hashlib.blake2b(f"{table}\0{definition}".encode(), digest_size=6).hexdigest()
         head = table.encode()[:30].decode(errors="ignore")
-        return Index(f"{head}_{kind}_{digest}", definition, needs)
+        return IndexDefinition(f"{head}_{kind}_{digest}", definition, extension)
 
-    for path in sorted(given.numbers, key=str):
+    for path in sorted(indexed.numbers, key=str):
         field = field_of(path, row="")
         yield index("number", f"USING btree (({field.value}), id) WHERE {field.kind} = 'number'")
-    for path in sorted(given.texts, key=str):
+    for path in sorted(indexed.texts, key=str):
         field = field_of(path, row="")
-        yield index("text", f"USING btree ({field.cut}, id) WHERE {field.kind} = 'string'")
-    for path in sorted(given.numbers | given.texts | given.substrings, key=str):
+        yield index("text", f"USING btree ({field.text_prefix}, id) WHERE {field.kind} = 'string'")
+    for path in sorted(indexed.numbers | indexed.texts | indexed.substrings, key=str):
         field = field_of(path, row="")
-        yield index("other", f"USING btree (({field.shape}), id) WHERE {other_shape(field)}")
-    for path in sorted(given.substrings, key=str):
+        yield index("other", f"USING btree (({field.shape}), id) WHERE {is_rare(field)}")
+    for path in sorted(indexed.substrings, key=str):
         field = field_of(path, row="")
         yield index(
             "trigram", f"USING gin ({field.text} gin_trgm_ops) WHERE {field.kind} = 'string'", "pg_trgm"
         )
-    for path in sorted(given.elements, key=str):
+    for path in sorted(indexed.elements, key=str):
         field = field_of(path, row="")
         yield index("gin", f"USING gin ({field.value} jsonb_path_ops)")
-        yield index("nested", f"USING btree (id) WHERE {field.above} OR {field.nested}")
-    if given.every_element:
+        yield index("nested", f"USING btree (id) WHERE {field.has_list_above} OR {field.has_nested_list}")
+    if indexed.every_element:
         yield index("gin", "USING gin (data jsonb_path_ops)")
-        yield index("nested", f"USING btree (id) WHERE {nested_anywhere(row='')}")
+        yield index("nested", f"USING btree (id) WHERE {data_has_nested_list(row='')}")
 
 
-def created(index: Index, schema: str, table: str) -> str:
-    """Return the statement that builds an index without stopping writers."""
+def create_index(index: IndexDefinition, schema: str, table: str) -> str:
+    """Return the statement that builds an index while writers go on."""
     return (
-        f"CREATE INDEX CONCURRENTLY IF NOT EXISTS {quoted(index.name)}"
-        f" ON {quoted(schema)}.{quoted(table)} {index.definition}"
+        f"CREATE INDEX CONCURRENTLY IF NOT EXISTS {quote(index.name)}"
+        f" ON {quote(schema)}.{quote(table)} {index.definition}"
     )

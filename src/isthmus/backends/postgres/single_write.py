@@ -1,8 +1,8 @@
-"""One change as one statement, compare-and-set included."""
+"""One mutation as one statement, compare-and-set included."""
 
 from __future__ import annotations
 
-from isthmus._core.apply import refusal
+from isthmus._core.apply import already_exists, not_found, version_conflict
 from isthmus._core.executor import ItemResult, Mutation, WriteKind
 from isthmus._values import new_version
 from isthmus.backends.postgres.drivers.protocol import Connection
@@ -24,49 +24,52 @@ _WRITES = {
 }
 
 
-async def write_one(connection: Connection, table: Table, kind: WriteKind, mutation: Mutation) -> ItemResult:
-    """Apply one change and return its result."""
-    wanted = (
-        None
-        if mutation.if_version is None or kind is WriteKind.CREATE
-        else version_number(mutation.if_version)
-    )
-    # An upsert to a version has nothing to insert: it is a replace.
-    verb = WriteKind.REPLACE if kind is WriteKind.UPSERT and wanted is not None else kind
-    text = _WRITES[verb].replace("{table}", table.sql)
-    version = new_version()
+async def single_write(
+    connection: Connection, table: Table, kind: WriteKind, mutation: Mutation
+) -> ItemResult:
+    """Apply one mutation and return its result; one round trip, and one more to explain some refusals."""
+    expected = None
+    if mutation.if_version is not None and kind is not WriteKind.CREATE:
+        expected = version_number(mutation.if_version)
+    # An upsert with an expected version never inserts: it is a replace.
+    statement_kind = WriteKind.REPLACE if kind is WriteKind.UPSERT and expected is not None else kind
+    text = _WRITES[statement_kind].replace("{table}", table.sql)
     if kind is WriteKind.DELETE:
-        status = await connection.execute(text, mutation.id, wanted)
+        deleted = not (await connection.execute(text, mutation.id, expected)).endswith(" 0")
+        if deleted or expected is None:
+            return deleted
+        return await _refuse(connection, table, kind, mutation)
+    try:
+        data, metadata = mutation.encoded().decode(), mutation.encoded_metadata().decode()
+    except InvalidRecordError as error:
+        error.record_id = mutation.id
+        return error
+    version = new_version()
+    if statement_kind in (WriteKind.CREATE, WriteKind.UPSERT):
+        status = await connection.execute(text, mutation.id, data, metadata, version)
     else:
-        try:
-            data, metadata = mutation.encoded().decode(), mutation.encoded_metadata().decode()
-        except InvalidRecordError as error:
-            error.record_id = mutation.id
-            return error
-        if verb in (WriteKind.CREATE, WriteKind.UPSERT):
-            status = await connection.execute(text, mutation.id, data, metadata, version)
-        else:
-            status = await connection.execute(text, mutation.id, wanted, data, metadata, version)
-    if not status.endswith(" 0"):
-        return True if kind is WriteKind.DELETE else mutation.id if kind is WriteKind.CREATE else str(version)
-    if kind is WriteKind.DELETE and wanted is None:
-        return False
-    # Nothing matched: say why. Who meanwhile made it match again came after us.
-    stored = None
+        status = await connection.execute(text, mutation.id, expected, data, metadata, version)
+    if status.endswith(" 0"):
+        return await _refuse(connection, table, kind, mutation)
+    return mutation.id if kind is WriteKind.CREATE else str(version)
+
+
+async def _refuse(connection: Connection, table: Table, kind: WriteKind, mutation: Mutation) -> ItemResult:
+    """Return why no row matched. A write that lands now is ordered after this one."""
     if kind is WriteKind.CREATE:
-        stored = "another"
-    elif wanted is not None:
-        number = await connection.fetchval(
-            f"SELECT t.version FROM {table.sql} AS t WHERE t.id = $1", mutation.id
+        return already_exists(mutation.id)
+    if kind in (WriteKind.REPLACE, WriteKind.UPDATE):
+        exists = mutation.if_version is not None and await connection.fetchval(
+            f"SELECT TRUE FROM {table.sql} AS t WHERE t.id = $1", mutation.id
         )
-        stored = None if number is None else "another"
-    reason = refusal(kind, mutation, stored)
-    assert reason is not None
-    return reason
+        if not exists:
+            return not_found(mutation.id)
+    assert mutation.if_version is not None
+    return version_conflict(mutation.id, mutation.if_version)
 
 
 def version_number(token: str) -> int:
-    """Return the number of a version token; -1, which no record has, for a text that is none of ours."""
+    """Return the number of a version token; -1, which no record has, for any other text."""
     number = int(token) if token.isascii() and token.isdigit() and len(token) < 20 else -1
-    # One spelling is ours; another one of the same number is not the token that was given out.
+    # Only the canonical form of the number is a token.
     return number if str(number) == token and number < 2**63 else -1

@@ -1,4 +1,4 @@
-"""What can be pushed down, and what the backend can do."""
+"""The capabilities of the backend, and what it can push down."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CAPABILITIES = Capabilities(
 
 
 class PostgresSupport:
-    """The same for every collection: indexes make it faster, not more."""
+    """The same for every collection: indexes change the speed only."""
 
     def pushdown(self, leaf: Leaf) -> Pushdown:
         """Return EXACT for all but some regular expressions, which are a SUPERSET."""

@@ -1,4 +1,4 @@
-"""asyncpg's COPY calls for a psycopg connection."""
+"""asyncpg's COPY methods for a psycopg connection."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class _Session(Protocol):
     def new_cursor(self) -> AsyncRawCursor[Any]: ...
 
 
-class CopyCalls:
-    """COPY in and out, with the arguments that asyncpg's users know."""
+class CopyMethods:
+    """COPY in and out, with asyncpg's arguments."""
 
     __slots__ = ()
 
@@ -108,8 +108,8 @@ async def _blocks_in(session: _Session, statement: str, source: Any) -> str:
 
 
 async def _copy_out(session: _Session, statement: str, args: Sequence[Any], output: Any) -> str:
-    if args:  # COPY takes no parameters: they are quoted, as asyncpg has the server do
-        statement = _quoted(session, statement, args)
+    if args:  # COPY takes no parameters: they become literals, which asyncpg has the server do
+        statement = _inline_literals(session, statement, args)
     cursor = session.new_cursor()
     with contextlib.ExitStack() as stack:
         if isinstance(output, str | os.PathLike):
@@ -123,7 +123,7 @@ async def _copy_out(session: _Session, statement: str, args: Sequence[Any], outp
     return f"COPY {cursor.rowcount}"
 
 
-def _quoted(session: Any, statement: str, args: Sequence[Any]) -> str:
+def _inline_literals(session: Any, statement: str, args: Sequence[Any]) -> str:
     """Return a statement with `$1` … replaced by literals."""
 
     def literal(match: re.Match[str]) -> str:
@@ -156,16 +156,16 @@ async def _blocks(source: Any) -> AsyncIterator[bytes]:
 
 
 def _table(name: str, schema: str | None, columns: Sequence[str] | None) -> str:
-    text = _name(name) if schema is None else f"{_name(schema)}.{_name(name)}"
-    return text if not columns else f"{text} ({', '.join(_name(column) for column in columns)})"
+    text = _quote(name) if schema is None else f"{_quote(schema)}.{_quote(name)}"
+    return text if not columns else f"{text} ({', '.join(_quote(column) for column in columns)})"
 
 
-def _name(name: str) -> str:
+def _quote(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
 def _options(options: dict[str, Any]) -> str:
-    """Return asyncpg's keyword options as those of COPY."""
+    """Return asyncpg's keyword options as COPY options."""
     words = []
     for key, value in options.items():
         if value is None:
@@ -175,7 +175,7 @@ def _options(options: dict[str, Any]) -> str:
         elif key in ("oids", "freeze", "header"):
             words.append(f"{key.upper()} {'TRUE' if value else 'FALSE'}")
         elif key in ("force_quote", "force_not_null", "force_null"):
-            names = "*" if value is True else f"({', '.join(_name(name) for name in value)})"
+            names = "*" if value is True else f"({', '.join(_quote(name) for name in value)})"
             if value:
                 words.append(f"{key.upper()} {names}")
         else:
@@ -185,5 +185,5 @@ def _options(options: dict[str, Any]) -> str:
 
 def _text(value: Any) -> str:
     text = str(value)
-    # E'' is the only form in which a backslash means the same whatever the server's settings.
+    # Only in E'' does a backslash mean the same under all server settings.
     return "E'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"

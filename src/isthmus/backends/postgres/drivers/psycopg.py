@@ -16,7 +16,7 @@ import psycopg
 from psycopg.pq import ConnStatus, TransactionStatus
 
 from isthmus.backends.postgres.config import Address, PostgresConfig
-from isthmus.backends.postgres.drivers.psycopg_connection import ADAPTERS, RETURNED, PsycopgConnection
+from isthmus.backends.postgres.drivers.psycopg_connection import ADAPTERS, RELEASED_SESSION, PsycopgConnection
 from isthmus.backends.postgres.drivers.session import (
     KEEPALIVE_IDLE,
     KEEPALIVE_INTERVAL,
@@ -32,7 +32,7 @@ from isthmus.errors import ConfigError
 
 
 class PsycopgDriver:
-    """Opens and judges `PsycopgConnection`s."""
+    """Opens and inspects `PsycopgConnection`s."""
 
     name = "psycopg"
 
@@ -42,13 +42,13 @@ class PsycopgDriver:
         if config.pool.record_class is not None:
             raise ConfigError("postgres: pool.record_class is for asyncpg only")
         self._config = config
-        self.stale: Callable[[], None] = lambda: None
+        self.on_schema_change: Callable[[], None] = lambda: None
         self._overrides: dict[str, Any] = {}
         klass = config.pool.connection_class or psycopg.AsyncConnection
         self._connect = config.pool.connect or klass.connect  # type: ignore[attr-defined]
 
     def set_connect_args(self, **arguments: Any) -> None:
-        """Override arguments of `psycopg.AsyncConnection.connect` for connections to come."""
+        """Override arguments of `psycopg.AsyncConnection.connect` for future connections."""
         self._overrides = arguments
 
     async def open(self, address: Address, attrs: str) -> PsycopgConnection:
@@ -65,14 +65,14 @@ class PsycopgDriver:
             "options": _options(session_settings(config)),
             "client_encoding": "UTF8",
             **self._tls(host),
-            **_keepalive(config),
+            **_keepalive_arguments(config),
             "autocommit": True,
-            # A pooler gives each transaction another session, where our statements are not prepared.
+            # A pooler gives each transaction another session, in which nothing is prepared.
             "prepare_threshold": None if config.pooler == "transaction" else 0,
             "context": ADAPTERS,
         }
         if config.pooler == "transaction":
-            arguments["options"] = None  # poolers refuse it; they take this one setting
+            arguments["options"] = None  # poolers refuse it; they accept this one setting
             arguments["application_name"] = config.application_name or None
         arguments |= self._overrides
         try:
@@ -80,8 +80,8 @@ class PsycopgDriver:
                 try:
                     raw = await self._connect(**arguments)
                 except asyncio.CancelledError as error:
-                    # Broken off, psycopg leaves its half-made session to the collector. It goes with
-                    # the frames that hold it, and the server is told at once.
+                    # When cancelled, psycopg leaves its half-open session to the garbage collector.
+                    # Clearing the frames that hold it closes the socket at once.
                     traceback.clear_frames(error.__traceback__)
                     raise
         except psycopg.OperationalError as error:
@@ -96,7 +96,7 @@ class PsycopgDriver:
         mode = tls_mode(config, host)
         root: str | None = None if config.ssl_root_cert is None else str(config.ssl_root_cert)
         if root is None and mode in ("verify-ca", "verify-full"):
-            root, mode = "system", "verify-full"  # libpq takes the system's authorities only in full
+            root, mode = "system", "verify-full"  # libpq uses the system's authorities in this mode only
         secret = config.ssl_key_password
         return {
             "sslmode": mode,
@@ -104,29 +104,31 @@ class PsycopgDriver:
             "sslcert": None if config.ssl_cert is None else str(config.ssl_cert),
             "sslkey": None if config.ssl_key is None else str(config.ssl_key),
             "sslpassword": None if secret is None else secret.get_secret_value(),
-            # Not asked for, and tried before TLS and the password where a ticket cache exists.
+            # libpq would try it before TLS and the password wherever a ticket cache exists.
             "gssencmode": "disable",
         }
 
-    def ready(self, connection: PsycopgConnection) -> bool:
+    def is_ready(self, connection: PsycopgConnection) -> bool:
         """Return whether the session is alive, idle and outside of a transaction."""
         pgconn = connection.raw.pgconn
         return (
             pgconn.status == ConnStatus.OK
             and pgconn.transaction_status == TransactionStatus.IDLE
-            and not connection.working
+            and not connection.running
         )
 
-    def alive(self, connection: PsycopgConnection) -> bool:
-        """Return whether the session is not known to be over; looks at the socket, as nobody else does."""
+    def is_alive(self, connection: PsycopgConnection) -> bool:
+        """Return whether the session is not known to be over; looks at the socket, as psycopg does not."""
         pgconn = connection.raw.pgconn
         if pgconn.status != ConnStatus.OK:
             return False
-        if pgconn.transaction_status != TransactionStatus.IDLE or connection.working:
+        if pgconn.transaction_status != TransactionStatus.IDLE or connection.running:
             return True
         poll = select.poll()
         poll.register(pgconn.socket, select.POLLIN)
-        for _ in range(3):  # the server says something unasked: a notice; or goodbye, then the end
+        for _ in range(
+            3
+        ):  # the server sent something unasked: a notice; or its shutdown message, then the end
             if not poll.poll(0):
                 break
             try:
@@ -135,15 +137,15 @@ class PsycopgDriver:
                 return False
         return bool(pgconn.status == ConnStatus.OK)
 
-    def standby(self, connection: PsycopgConnection) -> bool | None:
-        """Return whether the server said that it is a standby."""
-        said = connection.raw.pgconn.parameter_status(b"in_hot_standby")
-        return None if said is None else said == b"on"
+    def is_standby(self, connection: PsycopgConnection) -> bool | None:
+        """Return whether the server reported that it is a standby."""
+        reported = connection.raw.pgconn.parameter_status(b"in_hot_standby")
+        return None if reported is None else reported == b"on"
 
     async def settle(self, connection: PsycopgConnection) -> None:
-        """Wait for what was cancelled, roll back, and see that the session answers."""
-        if connection.working:
-            await asyncio.wait(set(connection.working))
+        """Wait for cancelled calls, roll back, and check that the session responds."""
+        if connection.running:
+            await asyncio.wait(set(connection.running))
         if connection.is_in_transaction():
             await connection.execute("ROLLBACK")
         await connection.execute("SELECT 1")
@@ -155,23 +157,23 @@ class PsycopgDriver:
             await connection.execute(RESET)
 
     async def in_recovery(self, connection: PsycopgConnection, timeout: float) -> bool:
-        """Ask the server whether it is a standby."""
+        """Return whether the server is a standby."""
         return bool(await connection.fetchval("SELECT pg_catalog.pg_is_in_recovery()", timeout=timeout))
 
     def lend(self, connection: PsycopgConnection) -> PsycopgConnection:
-        """Return another face of the same session."""
-        return PsycopgConnection(connection.raw, self._config.command_timeout, of=connection)
+        """Return another object for the same session."""
+        return PsycopgConnection(connection.raw, self._config.command_timeout, owner=connection)
 
     def take_back(self, lent: PsycopgConnection) -> tuple[PsycopgConnection | None, bool]:
-        """Take the session away from that face."""
-        connection, lent.of = lent.of, None
-        lent.raw = RETURNED
+        """Detach the session from that object."""
+        connection, lent.owner = lent.owner, None
+        lent.raw = RELEASED_SESSION
         return connection, True
 
     async def close(self, connection: PsycopgConnection, timeout: float) -> None:
-        """Say goodbye; libpq does that without waiting."""
-        if connection.working:
-            await asyncio.wait(set(connection.working), timeout=timeout)
+        """Close the session in order, which libpq does without waiting."""
+        if connection.running:
+            await asyncio.wait(set(connection.running), timeout=timeout)
         self.terminate(connection)
 
     def terminate(self, connection: PsycopgConnection) -> None:
@@ -179,18 +181,18 @@ class PsycopgDriver:
         raw = connection.raw
         if raw.pgconn.status != ConnStatus.OK:
             return
-        raw._closed = True  # or its finalizer warns; `close` itself must be awaited
-        if not connection.working:
+        raw._closed = True  # keeps its finalizer from warning; `close` itself must be awaited
+        if not connection.running:
             raw.pgconn.finish()
             return
-        # Not under a task that waits for this socket: that one is ended by shutting it down.
+        # A running task waits for this socket: shutting it down ends the task first.
         with contextlib.suppress(OSError), socket.socket(fileno=os.dup(raw.pgconn.socket)) as sock:
             sock.shutdown(socket.SHUT_RDWR)
-        for task in connection.working:
+        for task in connection.running:
             task.add_done_callback(lambda _: raw.pgconn.finish())
 
     def discard(self, connection: PsycopgConnection) -> None:
-        """Drop the socket silently; libpq knows no loop."""
+        """Drop the socket without a warning; libpq uses no loop."""
         connection.raw._closed = True
         connection.raw.pgconn.finish()
 
@@ -201,7 +203,7 @@ def _options(settings: dict[str, str]) -> str:
     return " ".join(f"-c {name}={value}" for name, value in escaped.items())
 
 
-def _keepalive(config: PostgresConfig) -> dict[str, Any]:
+def _keepalive_arguments(config: PostgresConfig) -> dict[str, Any]:
     if not config.tcp_keepalive:
         return {"keepalives": 0}
     return {

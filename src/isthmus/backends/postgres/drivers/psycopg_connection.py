@@ -1,7 +1,7 @@
-"""A psycopg 3 connection with asyncpg's calls: `$1`, jsonb as text, statuses, per-call timeouts.
+"""A psycopg 3 connection with the methods of asyncpg that isthmus and its native pool offer.
 
-Rows are tuples that can be read by column name too. psycopg itself asks the server to stop when
-a call is cancelled, and waits for it.
+`$1` placeholders, jsonb as text, statuses, timeouts for each call; rows are tuples that can be read by
+column name too. When a call is cancelled psycopg itself cancels the statement and waits for that.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ from psycopg.adapt import AdaptersMap, Loader
 from psycopg.pq import Format, TransactionStatus
 from psycopg.types.numeric import Int8BinaryDumper
 
-from isthmus.backends.postgres.drivers.copy import CopyCalls
-from isthmus.backends.postgres.drivers.session import RESET
+from isthmus.backends.postgres.drivers.copy import CopyMethods
 from isthmus.errors import UsageError
 
 T = TypeVar("T")
@@ -31,7 +30,7 @@ _MICROSECONDS = struct.Struct("!q")
 
 
 class _JsonText(Loader):
-    """json as the server writes it: decoding is the backend's, at the edge and lazily."""
+    """json as the server's text, which the backend decodes on demand."""
 
     format = Format.BINARY
 
@@ -68,7 +67,7 @@ def _adapters() -> AdaptersMap:
 
 
 class _Context:
-    """What psycopg takes as a context: adapters without a connection."""
+    """psycopg's context object: adapters without a connection."""
 
     connection = None
     adapters = _adapters()
@@ -77,69 +76,58 @@ class _Context:
 ADAPTERS: AdaptContext = _Context()
 
 
-class Row(tuple[Any, ...]):
-    """A row: columns by position and by name."""
+class PsycopgRow(tuple[Any, ...]):
+    """A row with columns by position and by name."""
 
     __slots__ = ()
-    _places: dict[str, int] = {}  # noqa: RUF012
+    _indexes: dict[str, int] = {}  # noqa: RUF012
 
     def __getitem__(self, key: Any) -> Any:
         if key.__class__ is str:
-            return tuple.__getitem__(self, self._places[key])
+            return tuple.__getitem__(self, self._indexes[key])
         return tuple.__getitem__(self, key)
-
-    def get(self, key: str, default: Any = None) -> Any:
-        """Return a column by name, or the default."""
-        place = self._places.get(key)
-        return default if place is None else tuple.__getitem__(self, place)
-
-    def keys(self) -> Iterable[str]:
-        """Return the columns' names."""
-        return self._places.keys()
-
-    def values(self) -> Iterable[Any]:
-        """Return the columns' values."""
-        return iter(self)
 
     def items(self) -> Iterable[tuple[str, Any]]:
         """Return names and values."""
-        return zip(self._places, self, strict=True)
+        return zip(self._indexes, self, strict=True)
 
 
 def _rows(cursor: Any) -> Any:
     names = [column.name for column in cursor.description or ()]
-    return type("Row", (Row,), {"__slots__": (), "_places": {name: i for i, name in enumerate(names)}})
+    return type(
+        "Row", (PsycopgRow,), {"__slots__": (), "_indexes": {name: i for i, name in enumerate(names)}}
+    )
 
 
-class _Returned:
-    """Stands where a session was until it was given back."""
+class _ReleasedSession:
+    """Takes the place of a session that was released to the pool."""
 
     def __getattr__(self, name: str) -> Any:
         raise UsageError("this connection has been released to the pool")
 
 
-RETURNED: Any = _Returned()
+RELEASED_SESSION: Any = _ReleasedSession()
 
 
-class PsycopgConnection(CopyCalls):
+class PsycopgConnection(CopyMethods):
     """One session; `raw` is the `psycopg.AsyncConnection`.
 
     Each call runs in a task of its own, so that it is interrupted at most once: psycopg 3.3
-    crashes the interpreter when its waiting for a cancelled statement is cancelled again. Whoever
-    is cancelled leaves at once; the session is not ready before the server has stopped.
+    crashes the interpreter when its wait for a cancelled statement is cancelled again. A cancelled
+    caller returns at once; the session is not ready before the server has stopped the statement.
     """
 
-    __slots__ = ("_command_timeout", "_names", "of", "raw", "working")
+    __slots__ = ("_command_timeout", "_names", "owner", "raw", "running")
 
     def __init__(
         self,
         raw: psycopg.AsyncConnection[Any],
         command_timeout: float | None,
-        of: PsycopgConnection | None = None,
+        owner: PsycopgConnection | None = None,
     ) -> None:
         self.raw = raw
-        self.of = of
-        self.working: set[asyncio.Task[Any]] = set() if of is None else of.working
+        self.owner = owner
+        self.running: set[asyncio.Task[Any]] = set() if owner is None else owner.running
         self._command_timeout = command_timeout
         self._names = 0
 
@@ -147,10 +135,10 @@ class PsycopgConnection(CopyCalls):
         return f"<PsycopgConnection of {self.raw!r}>"
 
     async def call(self, work: Coroutine[Any, Any, T], timeout: float | None) -> T:
-        """Run some work of this session in a task of its own, within a time limit."""
+        """Run a call on this session in a task of its own, within `timeout` seconds."""
         task = asyncio.get_running_loop().create_task(work, name="isthmus-psycopg")
-        self.working.add(task)
-        task.add_done_callback(self.working.discard)
+        self.running.add(task)
+        task.add_done_callback(self.running.discard)
         try:
             async with asyncio.timeout(self._command_timeout if timeout is None else timeout):
                 return await asyncio.shield(task)
@@ -159,7 +147,7 @@ class PsycopgConnection(CopyCalls):
                 task.cancel()
 
     def new_cursor(self) -> AsyncRawCursor[Any]:
-        """Return a cursor that takes `$1` and gives our rows."""
+        """Return a cursor that takes `$1` and returns `PsycopgRow`s."""
         return AsyncRawCursor(self.raw, row_factory=_rows)
 
     async def execute(self, query: str, *args: Any, timeout: float | None = None) -> str:
@@ -171,7 +159,7 @@ class PsycopgConnection(CopyCalls):
         if args:
             await cursor.execute(query, args)
         else:
-            # The simple protocol, which takes several statements and prepares none.
+            # The simple protocol accepts several statements and prepares none.
             await cursor.execute(query, prepare=False)
             while cursor.nextset():
                 pass
@@ -258,22 +246,9 @@ class PsycopgConnection(CopyCalls):
         """Return the server process that serves this session."""
         return self.raw.pgconn.backend_pid
 
-    async def reset(self, *, timeout: float | None = None) -> None:
-        """Roll back and put the session back to what it was when it was new."""
-        await self.call(self._reset(), timeout)
-
-    async def _reset(self) -> None:
-        if self.is_in_transaction():
-            await self._execute("ROLLBACK", ())
-        await self._execute(RESET, ())
-
-    async def close(self, *, timeout: float | None = None) -> None:
-        """End the session."""
-        await self.raw.close()
-
 
 class PsycopgTransaction:
-    """A transaction by plain statements: the connection itself is in autocommit mode."""
+    """A transaction by plain statements; the connection itself is in autocommit mode."""
 
     __slots__ = ("_begin", "_connection", "_name", "_nested")
 
@@ -293,7 +268,7 @@ class PsycopgTransaction:
         await self._connection.execute(f"RELEASE SAVEPOINT {self._name}" if self._nested else "COMMIT")
 
     async def rollback(self) -> None:
-        """Undo what was done since."""
+        """Roll back, or roll back to the savepoint."""
         await self._connection.execute(f"ROLLBACK TO SAVEPOINT {self._name}" if self._nested else "ROLLBACK")
 
     async def __aenter__(self) -> PsycopgTransaction:
@@ -310,10 +285,10 @@ class PsycopgTransaction:
 
 
 class PsycopgCursor:
-    """A server-side cursor: awaited it is ready to fetch, iterated it gives the rows.
+    """A server-side cursor: await it to fetch from it, or iterate over its rows.
 
-    By plain statements, as psycopg's own one wants to be closed by hand; the transaction's end
-    closes this one.
+    Made by plain statements: the end of the transaction closes it, while psycopg's own cursor has
+    to be closed by hand.
     """
 
     __slots__ = ("_args", "_connection", "_name", "_prefetch", "_query", "_timeout")
@@ -334,15 +309,15 @@ class PsycopgCursor:
         self._timeout = timeout
 
     def __await__(self) -> Generator[Any, None, PsycopgCursor]:
-        return self._opened().__await__()
+        return self._declare().__await__()
 
-    async def _opened(self) -> PsycopgCursor:
+    async def _declare(self) -> PsycopgCursor:
         declaration = f"DECLARE {self._name} NO SCROLL CURSOR FOR {self._query}"
         await self._connection.execute(declaration, *self._args, timeout=self._timeout)
         return self
 
     async def __aiter__(self) -> AsyncIterator[Any]:
-        await self._opened()
+        await self._declare()
         while rows := await self.fetch(self._prefetch, timeout=self._timeout):
             for row in rows:
                 yield row

@@ -1,15 +1,14 @@
-"""What happens to connections in the background: asked, cleaned, ended when old."""
+"""Background work on a pool's connections: health checks, session resets, closing, replacement."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
-from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from isthmus._core.clock import Clock
 from isthmus.backends.postgres.drivers.protocol import Driver
-from isthmus.backends.postgres.pool.pooled_connection import Slot
+from isthmus.backends.postgres.pool.pooled_connection import PooledConnection
 
 if TYPE_CHECKING:
     from isthmus.backends.postgres.config import PoolConfig
@@ -17,128 +16,142 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("isthmus.postgres.pool")
 
-MEND_SECONDS = 5.0
+RESET_SECONDS = 5.0
 CHECK_SECONDS = 5.0
-GOODBYE_SECONDS = 2.0
+CLOSE_SECONDS = 2.0
 
 
-class Mending:
-    """The background tasks of a pool that clean and close its connections."""
+class Maintenance:
+    """The background tasks that reset and close connections, one for each connection."""
 
-    def __init__(self, pool: Pool, driver: Driver, options: PoolConfig, attrs: str) -> None:
+    def __init__(self, pool: Pool, driver: Driver, options: PoolConfig, attrs: str, clock: Clock) -> None:
         self._pool = pool
         self._driver = driver
-        self._reset = options.reset
+        self._reset_hook = options.reset
         self._attrs = attrs
+        self._clock = clock
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def tasks(self) -> frozenset[asyncio.Task[None]]:
-        """What is under way."""
+        """The running tasks."""
         return frozenset(self._tasks)
 
     def stop(self) -> None:
-        """Break off what is under way; each connection is dropped."""
+        """Cancel what is running; each connection is dropped."""
         for task in self.tasks:
             task.cancel()
 
-    def retire(self, slot: Slot) -> None:
-        """Clean a connection, or close it if it is old or not wanted; never waits."""
-        if self._driver.alive(slot.connection):
-            self._spawn(self._mend(slot))
+    def recycle(self, pooled: PooledConnection) -> None:
+        """Reset a connection for its next use, or close it if it is old or surplus; never waits."""
+        if self._driver.is_alive(pooled.connection):
+            task = asyncio.get_running_loop().create_task(
+                self._recycle(pooled), name="isthmus-postgres-recycle"
+            )
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
         else:
-            self._driver.terminate(slot.connection)
-            self._pool.gone(slot)
+            self._driver.terminate(pooled.connection)
+            self._pool.remove(pooled)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work, name="isthmus-postgres-mend")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _mend(self, slot: Slot) -> None:
-        pool, connection = self._pool, slot.connection
+    async def _recycle(self, pooled: PooledConnection) -> None:
+        pool, connection = self._pool, pooled.connection
         clean = False
         try:
-            if pool.keeps(slot):
-                async with asyncio.timeout(MEND_SECONDS):
-                    await self._clean(slot)
-                clean = pool.keeps(slot) and self._driver.ready(connection)
+            if self._should_keep(pooled):
+                async with self._clock.timeout(RESET_SECONDS):
+                    await self._reset(pooled)
+                clean = self._should_keep(pooled) and self._driver.is_ready(connection)
             if not clean:
-                await self._driver.close(connection, GOODBYE_SECONDS)
-        except Exception as error:  # of any kind: the connection is dropped, which mends everything
-            log.debug("a connection could not be mended: %s", error)
+                await self._driver.close(connection, CLOSE_SECONDS)
+        except Exception as error:  # of any kind: the connection is dropped, and a new one has no fault
+            log.debug("a connection could not be reset: %s", error)
         finally:
             if clean:
-                slot.dirty = False
-                pool.give(slot)
+                pooled.dirty = False
+                pool.hand_over(pooled)
             else:
                 self._driver.terminate(connection)
-                pool.gone(slot)
+                pool.remove(pooled)
 
-    async def _clean(self, slot: Slot) -> None:
-        connection = slot.connection
-        if slot.suspect:
-            slot.suspect = False
+    def _should_keep(self, pooled: PooledConnection) -> bool:
+        """Return whether a connection is worth resetting: neither expired nor surplus."""
+        pool = self._pool
+        return (
+            not pool.is_closing
+            and pooled.generation == pool.generation
+            and self._clock.now() < pooled.expires_at
+            and pooled.checkouts < pool.max_checkouts
+            and len(pool.connections) <= pool.max_size
+        )
+
+    async def _reset(self, pooled: PooledConnection) -> None:
+        connection = pooled.connection
+        if pooled.suspect:
+            pooled.suspect = False
             await self._driver.settle(connection)
-            if not self._fits(slot, standby=await self._driver.in_recovery(connection, CHECK_SECONDS)):
-                self._pool.expire(slot.generation)
+            standby = await self._driver.in_recovery(connection, CHECK_SECONDS)
+            if not self._is_suitable(pooled, standby=standby):
+                self._pool.expire(pooled.generation)
                 return
-        if not slot.dirty:
+        if not pooled.dirty:
             await self._driver.settle(connection)
-        elif self._reset is not None:
+        elif self._reset_hook is not None:
             await self._driver.settle(connection)
-            await self._reset(connection)
+            await self._reset_hook(connection)
         else:
             await self._driver.reset(connection)
 
-    async def check(self, slot: Slot) -> bool:
-        """Ask a held connection that was idle for long whether it serves; give it back if it does not."""
-        pool, connection = self._pool, slot.connection
+    async def check(self, pooled: PooledConnection) -> bool:
+        """Return whether a held connection still serves, by a round trip; release it if it does not."""
+        pool, connection = self._pool, pooled.connection
         try:
             standby = await self._driver.in_recovery(connection, CHECK_SECONDS)
         except BaseException as error:
-            slot.generation = -1
+            pooled.generation = -1
             pool.release(connection)
             if not isinstance(error, Exception):
                 raise
-            log.debug("an idle connection did not answer: %s", error)
+            log.debug("an idle connection did not respond: %s", error)
             if isinstance(error, TimeoutError):
-                # Silence, not refusal: the way is cut, and it is for the others as well.
+                # Silence, not a refusal: the network path is cut, for the other connections too.
                 pool.expire()
             return False
-        if self._fits(slot, standby=standby):
+        if self._is_suitable(pooled, standby=standby):
             return True
         pool.release(connection)
-        pool.expire(slot.generation)
+        pool.expire(pooled.generation)
         return False
 
-    def _fits(self, slot: Slot, *, standby: bool) -> bool:
+    def _is_suitable(self, pooled: PooledConnection, *, standby: bool) -> bool:
         match self._attrs:
             case "read-write" | "primary":
                 return not standby
             case "standby" | "read-only":
                 return standby
-            case _:  # whatever it was when it was opened; not a primary that was demoted
-                return not standby or slot.standby is not False
+            case _:  # any server, but not a primary that was demoted since
+                return not standby or pooled.is_standby is not False
 
 
-class Upkeep:
-    """What a pool does from time to time: end old connections, refill, name those who hold for too long."""
+class Housekeeper:
+    """Closes old connections, keeps `min_size` open and reports leaks, at regular intervals."""
 
-    QUICKEST, SLOWEST = 0.02, 5.0
+    MIN_INTERVAL, MAX_INTERVAL = 0.02, 5.0
 
-    def __init__(self, pool: Pool, driver: Driver, options: PoolConfig) -> None:
+    def __init__(self, pool: Pool, driver: Driver, options: PoolConfig, clock: Clock) -> None:
         self._pool = pool
         self._driver = driver
+        self._now = clock.now
         self._max_idle = options.max_idle
         self._leak_report = options.leak_report
-        spans = [s for s in (options.max_idle, options.max_lifetime, options.leak_report) if s is not None]
-        self._pause = min(self.SLOWEST, max(self.QUICKEST, min(spans, default=self.SLOWEST) / 4))
+        limits = [s for s in (options.max_idle, options.max_lifetime, options.leak_report) if s is not None]
+        shortest = min(limits, default=self.MAX_INTERVAL)
+        self._interval = min(self.MAX_INTERVAL, max(self.MIN_INTERVAL, shortest / 4))
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
-        """Run from now on, until `stop`."""
-        self._timer = asyncio.get_running_loop().call_later(self._pause, self._run)
+        """Run at intervals until `stop`."""
+        self._timer = asyncio.get_running_loop().call_later(self._interval, self._run)
 
     def stop(self) -> None:
         """Run no more."""
@@ -146,35 +159,35 @@ class Upkeep:
             self._timer.cancel()
 
     def _run(self) -> None:
-        now = monotonic()
-        self._end_old(now)
+        now = self._now()
+        self._retire_old(now)
         self._report_leaks(now)
-        self._pool.openings.more()
+        self._pool.connector.open_more()
         self.start()
 
-    def _end_old(self, now: float) -> None:
+    def _retire_old(self, now: float) -> None:
         pool = self._pool
-        spare = len(pool.slots) - pool.min_size
+        surplus = len(pool.connections) - pool.min_size
         kept, old = [], []
-        for slot in pool.idle:  # from the one that was idle for the longest
-            idle_too_long = self._max_idle is not None and now - slot.idle_since >= self._max_idle
+        for pooled in pool.idle:  # the one that was idle for the longest comes first
+            idle_too_long = self._max_idle is not None and now - pooled.idle_since >= self._max_idle
             if (
-                (idle_too_long and spare > 0)
-                or now >= slot.expires
-                or not self._driver.alive(slot.connection)
+                (idle_too_long and surplus > 0)
+                or now >= pooled.expires_at
+                or not self._driver.is_alive(pooled.connection)
             ):
-                spare -= 1
-                old.append(slot)
+                surplus -= 1
+                old.append(pooled)
             else:
-                kept.append(slot)
+                kept.append(pooled)
         pool.idle[:] = kept
-        for slot in old:
-            pool.drop(slot)
+        for pooled in old:
+            pool.retire(pooled)
 
     def _report_leaks(self, now: float) -> None:
         if self._leak_report is None:
             return
-        for slot in self._pool.held.values():
-            if not slot.reported and now - slot.taken >= self._leak_report:
-                slot.reported = True
-                log.warning("a connection is held by %s", slot.holder(now))
+        for pooled in self._pool.held.values():
+            if not pooled.leak_reported and now - pooled.taken_at >= self._leak_report:
+                pooled.leak_reported = True
+                log.warning("a connection is held by %s", pooled.describe_holder(now))

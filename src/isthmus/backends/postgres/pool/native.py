@@ -1,4 +1,4 @@
-"""The pool in the user's hands: what people use an asyncpg pool for, on the pool that isthmus uses itself."""
+"""The pool for users who run SQL themselves: asyncpg's pool methods on the pool that isthmus uses."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from types import TracebackType
 from typing import Any
 
 from isthmus._core.executor import PoolStats
-from isthmus.backends.postgres.checkout import RELEASED, Released
 from isthmus.backends.postgres.drivers.protocol import Row, Rows
 from isthmus.backends.postgres.pool.pool import Pool
+from isthmus.backends.postgres.pool.pooled_connection import RELEASED, Released
 
 
-class Loan:
-    """A connection to be: awaited it is the connection, entered it is released on leaving."""
+class NativeCheckout:
+    """A pending checkout: await it for a connection, or enter it to release on exit."""
 
     __slots__ = ("_lent", "_pool", "_timeout")
 
@@ -37,11 +37,11 @@ class Loan:
 
 
 class NativePool:
-    """Connections for raw SQL, of the running loop's pool; the database owns and closes it.
+    """Connections for raw SQL from the running loop's pool, which the database owns and closes.
 
-    A connection is an `asyncpg.Connection` (with `driver="psycopg"` one with asyncpg's calls
-    whose `raw` is the `psycopg.AsyncConnection`). After each use the session is put back to its
-    first state in the background: settings, locks, temporary tables, LISTEN, open transactions.
+    A connection is an `asyncpg.Connection` (with `driver="psycopg"` an object with asyncpg's methods
+    whose `raw` is the `psycopg.AsyncConnection`). After each use the session is reset in the
+    background: settings, locks, temporary tables, LISTEN, open transactions.
     """
 
     __slots__ = ("_pool",)
@@ -51,15 +51,15 @@ class NativePool:
 
     # Connections
 
-    def acquire(self, *, timeout: float | None = None) -> Loan:
-        """Return a connection when awaited, or for the length of an `async with`.
+    def acquire(self, *, timeout: float | None = None) -> NativeCheckout:
+        """Return a pending checkout: await it for a connection, or enter it to release on exit.
 
         Raises `PoolTimeoutError` after `timeout` seconds (None: the config's `pool.timeout`).
         """
-        return Loan(self, timeout)
+        return NativeCheckout(self, timeout)
 
     def release(self, connection: Any, *, timeout: float | None = None) -> Released:
-        """Give a connection back; never waits, and may be awaited. Twice is once."""
+        """Return a connection; never waits, and may be awaited. Releasing it again does nothing."""
         return self._take_back(connection, None)
 
     async def _lend(self, timeout: float | None) -> Any:
@@ -67,13 +67,13 @@ class NativePool:
         return self._pool.driver.lend(connection)
 
     def _take_back(self, lent: Any, error: BaseException | None) -> Released:
-        connection, as_new = self._pool.driver.take_back(lent)
+        connection, is_resettable = self._pool.driver.take_back(lent)
         if connection is None:
             return RELEASED
         if error is not None:
-            self._pool.note(connection, error)
-        if not as_new:
-            self._pool.spoil(connection)
+            self._pool.note_error(connection, error)
+        if not is_resettable:
+            self._pool.mark_unusable(connection)
         return self._pool.release(connection)
 
     # Statements
@@ -137,29 +137,29 @@ class NativePool:
     # The pool
 
     async def expire_connections(self) -> None:
-        """Have all connections replaced: idle ones now, those in use when they come back."""
+        """Replace all connections: idle ones now, those in use when they are released."""
         self._pool.expire()
 
     async def drain(self, timeout: float | None = None) -> None:
-        """Expire all connections and wait until the old ones are gone; raises `TimeoutError`."""
+        """Expire all connections and wait until the old ones are closed; raises `TimeoutError`."""
         await self._pool.drain(timeout)
 
     def resize(self, min_size: int, max_size: int) -> None:
-        """Change how many connections there may be."""
+        """Change how many connections are kept and may be open."""
         self._pool.resize(min_size, max_size)
 
     def set_connect_args(self, dsn: str | None = None, **connect_kwargs: Any) -> None:
-        """Override arguments of the driver's `connect` for connections to come."""
+        """Override arguments of the driver's `connect` for future connections."""
         if dsn is not None:
             connect_kwargs["dsn"] = dsn
-        self._pool.set_connect_args(**connect_kwargs)
+        self._pool.driver.set_connect_args(**connect_kwargs)
 
     def is_closing(self) -> bool:
-        """Return whether the pool hands out no more."""
-        return self._pool.closing
+        """Return whether the pool hands out no more connections."""
+        return self._pool.is_closing
 
     def get_size(self) -> int:
-        """Return how many connections there are."""
+        """Return how many connections are open."""
         return self._pool.stats().size
 
     def get_min_size(self) -> int:
@@ -167,11 +167,11 @@ class NativePool:
         return self._pool.stats().min_size
 
     def get_max_size(self) -> int:
-        """Return how many connections there may be."""
+        """Return how many connections may be open."""
         return self._pool.stats().max_size
 
     def get_idle_size(self) -> int:
-        """Return how many connections nobody uses."""
+        """Return how many connections are idle."""
         return self._pool.stats().idle
 
     def stats(self) -> PoolStats:

@@ -1,99 +1,152 @@
-"""What a pool knows of each connection, and how it names those who hold them."""
+"""The connections of a pool: what is recorded about each, and checkouts of them."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
 import traceback
-from collections.abc import Iterable
-from typing import Any, TypeAlias
+from collections.abc import Generator, Iterable
+from types import CodeType, TracebackType
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    from isthmus.backends.postgres.pool.pool import Pool
 
 Holder: TypeAlias = "asyncio.Task[Any] | None"
 
-_STACK_LIMIT = 24
-_NAMED = 5
+_MAX_FRAMES = 24
+_MAX_NAMED_HOLDERS = 5
 
 
-class Slot:
-    """One connection of a pool: its age, its use, and who has it."""
+class PooledConnection:
+    """One driver connection of a pool, with its age, its use and its holder; times are the pool's clock's."""
 
     __slots__ = (
         "checkouts",
+        "closed",
         "connection",
         "dirty",
-        "ended",
-        "expires",
+        "expires_at",
         "generation",
+        "holder",
         "idle_since",
-        "reading",
-        "reported",
-        "seen",
+        "is_standby",
+        "leak_reported",
+        "read_only_use",
+        "replayed_writes",
         "stack",
-        "standby",
         "suspect",
-        "taken",
-        "task",
+        "taken_at",
     )
 
-    def __init__(self, connection: Any, generation: int, expires: float) -> None:
+    def __init__(
+        self, connection: Any, generation: int, expires_at: float, *, is_standby: bool | None
+    ) -> None:
         self.connection = connection
         self.generation = generation
-        self.expires = expires
+        """The pool's generation when it was opened; -1: to be closed when it comes back."""
+        self.expires_at = expires_at
+        self.is_standby = is_standby
+        """What the server reported when it was opened; None if it did not."""
         self.checkouts = 0
         self.idle_since = 0.0
-        self.taken = 0.0
-        self.task: Holder = None
-        self.stack: list[tuple[Any, int]] | None = None
+        self.taken_at = 0.0
+        self.holder: Holder = None
+        self.stack: list[tuple[CodeType, int]] | None = None
+        """Where it was taken, with `leak_report`."""
+        self.leak_reported = False
         self.dirty = False
-        """Raw SQL was run: reset in full before anybody else gets it."""
+        """Raw SQL was run: the session needs a full reset before its next use."""
         self.suspect = False
-        """The server refused a write: ask whether it became a standby."""
-        self.reported = False
-        self.standby: bool | None = None
-        self.ended = asyncio.Event()
-        self.reading = False
+        """The server refused a write: check whether it has become a standby."""
+        self.read_only_use = False
         """The holder writes nothing."""
-        self.seen = 0
+        self.replayed_writes = 0
         """On a replica: how many of the primary's writes it is known to have replayed."""
+        self.closed = asyncio.Event()
 
-    def holder(self, now: float) -> str:
+    def describe_holder(self, now: float) -> str:
         """Return who holds the connection and for how long, with the stack if it was kept."""
-        task = self.task
+        task = self.holder
         name = "a task that is gone" if task is None else task.get_name()
         if task is not None and task.done():
             name += " (which has ended: the connection was never released)"
-        text = f"{name} for {now - self.taken:.1f} s"
+        text = f"{name} for {now - self.taken_at:.1f} s"
         if self.stack:
-            text += ", taken at\n" + _formatted(self.stack)
+            text += ", taken at\n" + _format_stack(self.stack)
         return text
 
 
-def stack_here() -> list[tuple[Any, int]]:
-    """Return the caller's frames as code and line, cheaply; nothing of the frames is kept alive."""
-    frames: list[tuple[Any, int]] = []
+def describe_holders(held: Iterable[PooledConnection], now: float) -> str:
+    """Return the oldest holders as one text; `held` is in the order in which they were taken."""
+    oldest: list[str] = []
+    more = 0
+    for pooled in held:
+        if len(oldest) < _MAX_NAMED_HOLDERS:
+            oldest.append(pooled.describe_holder(now))
+        else:
+            more += 1
+    if not oldest:
+        return "none is held: they are being opened, reset or closed"
+    return "held by " + "; ".join(oldest) + (f"; and {more} more" if more else "")
+
+
+def capture_stack() -> list[tuple[CodeType, int]]:
+    """Return the caller's frames as code and line, without keeping the frames alive."""
+    frames: list[tuple[CodeType, int]] = []
     frame = sys._getframe(1)
-    while frame is not None and len(frames) < _STACK_LIMIT:
+    while frame is not None and len(frames) < _MAX_FRAMES:
         frames.append((frame.f_code, frame.f_lineno))
         frame = frame.f_back  # type: ignore[assignment]
     return frames
 
 
-def holders(slots: Iterable[Slot], now: float) -> str:
-    """Return the oldest holders as one text; `slots` are in the order in which they were taken."""
-    named: list[str] = []
-    more = 0
-    for slot in slots:
-        if len(named) < _NAMED:
-            named.append(slot.holder(now))
-        else:
-            more += 1
-    if not named:
-        return "held by nobody: they are being opened or mended"
-    return "held by " + "; ".join(named) + (f"; and {more} more" if more else "")
-
-
-def _formatted(stack: list[tuple[Any, int]]) -> str:
+def _format_stack(stack: list[tuple[CodeType, int]]) -> str:
     entries = [(code.co_filename, line, code.co_name, None) for code, line in reversed(stack)]
-    ours = ("/asyncio/", "/backends/postgres/pool.py", "/backends/postgres/checkout.py")
-    outside = [entry for entry in entries if not any(part in entry[0] for part in ours)]
+    internal = ("/asyncio/", "/backends/postgres/pool/")
+    outside = [entry for entry in entries if not any(part in entry[0] for part in internal)]
     return "".join(traceback.StackSummary.from_list(outside or entries).format()).rstrip()
+
+
+class Released:
+    """The result of `release`, which may be awaited as in asyncpg; that does nothing."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return
+        yield
+
+
+RELEASED = Released()
+
+
+class Checkout:
+    """A pending checkout: await it for a connection, or enter it to release on exit."""
+
+    __slots__ = ("_connection", "_dirty", "_pool", "_timeout")
+
+    def __init__(self, pool: Pool, timeout: float | None, *, dirty: bool) -> None:
+        self._pool = pool
+        self._timeout = timeout
+        self._dirty = dirty
+        self._connection: Any = None
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        return self._pool.take(self._timeout, dirty=self._dirty).__await__()
+
+    async def __aenter__(self) -> Any:
+        pool = self._pool
+        connection = pool.take_idle() if pool.direct and not self._dirty else None
+        if connection is None:
+            connection = await pool.take(self._timeout, dirty=self._dirty)
+        self._connection = connection
+        return connection
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        connection, self._connection = self._connection, None
+        if error is not None:
+            self._pool.note_error(connection, error)
+        self._pool.release(connection)

@@ -1,18 +1,18 @@
-"""The pool for reads outside of transactions: replicas, as far as they have seen what was written here."""
+"""The pool for reads outside of transactions: replicas that have replayed this process's writes."""
 
 from __future__ import annotations
 
 import logging
 from typing import TYPE_CHECKING, Any
 
-from isthmus.backends.postgres.checkout import Released
-from isthmus.backends.postgres.drivers.session import Hosts
+from isthmus._core.clock import Clock
+from isthmus.backends.postgres.drivers.protocol import Driver
+from isthmus.backends.postgres.pool.connector import Hosts
 from isthmus.backends.postgres.pool.pool import Pool
-from isthmus.backends.postgres.pool.pooled_connection import Slot
+from isthmus.backends.postgres.pool.pooled_connection import PooledConnection, Released
 
 if TYPE_CHECKING:
     from isthmus.backends.postgres.config import PostgresConfig
-    from isthmus.backends.postgres.drivers.protocol import Driver
 
 log = logging.getLogger("isthmus.postgres.pool")
 
@@ -25,78 +25,75 @@ SELECT NOT pg_catalog.pg_is_in_recovery()
 
 
 class ReplicaPool(Pool):
-    """Connections to replicas; where those lag behind our own writes, the primary's.
+    """Connections to replicas; the primary's where a replica lags behind this process's writes.
 
     A write that returned is seen by the next read of the same process: the first read after a
-    write asks the primary where its log ends, and each replica's connection, once, whether it is
-    there. Reads cost nothing more while nobody writes.
+    write asks the primary for the end of its log, and each replica connection once whether it has
+    replayed so much. While nobody writes, reads cost nothing more.
     """
 
-    def __init__(self, config: PostgresConfig, primary: Pool, driver: Driver | None = None) -> None:
-        super().__init__(
-            config,
-            driver,
-            hosts=Hosts(config.replica_addresses(), "any", last_resort=config.addresses()),
-            attrs="any",
-        )
+    def __init__(self, config: PostgresConfig, driver: Driver, primary: Pool, *, clock: Clock) -> None:
+        hosts = Hosts(config.replica_addresses(), "any", last_resort=config.addresses())
+        super().__init__(config, driver, clock=clock, hosts=hosts, attrs="any")
         self._primary = primary
         self._position = (0, "0/0")
-        self.plain = False
+        """A number of writes, and the position in the primary's log that has them all."""
+        self.direct = False
 
-    async def take(self, timeout: float | None, *, dirty: bool) -> Any:
-        """Take a connection that sees what was written here."""
-        connection = await super().take(timeout, dirty=dirty)
-        if self.held[connection].seen >= self._primary.writes:
+    async def take(self, timeout: float | None, *, dirty: bool = False, read_only: bool = False) -> Any:
+        """Check out a connection that sees this process's writes."""
+        connection = await super().take(timeout, dirty=dirty, read_only=read_only)
+        if self.held[connection].replayed_writes >= self._primary.writes:
             return connection
         try:
-            fresh = await self._is_fresh(self.held[connection])
+            is_fresh = await self._is_fresh(self.held[connection])
         except BaseException as error:
-            self.note(connection, error)
+            self.note_error(connection, error)
             self.release(connection)
             if not isinstance(error, Exception):
                 raise
-            log.debug("a replica could not be asked how far it is: %s", error)
+            log.debug("the replay position of a replica is not known: %s", error)
         else:
-            if fresh:
+            if is_fresh:
                 return connection
             self.release(connection)
-        return await self._primary.take_for_reading(timeout)
+        return await self._primary.take(timeout, read_only=True)
 
-    async def _is_fresh(self, slot: Slot) -> bool:
+    async def _is_fresh(self, pooled: PooledConnection) -> bool:
         writes = self._primary.writes
         if self._position[0] < writes:
-            asking = await self._primary.take_for_reading(None)
+            connection = await self._primary.take(None, read_only=True)
             try:
-                self._position = (writes, _replayable(await asking.fetchval(_POSITION)))
+                self._position = (writes, _replayable(await connection.fetchval(_POSITION)))
             finally:
-                self._primary.release(asking)
+                self._primary.release(connection)
         covered, position = self._position
-        if not await slot.connection.fetchval(_REACHED, position):
+        if not await pooled.connection.fetchval(_REACHED, position):
             return False
-        slot.seen = covered
+        pooled.replayed_writes = covered
         return True
 
     def release(self, connection: Any) -> Released:
-        """Give a connection back to where it came from."""
+        """Return a connection to the pool that it came from."""
         if connection in self._primary.held:
             return self._primary.release(connection)
         return super().release(connection)
 
-    def note(self, connection: Any, error: BaseException) -> None:
-        """Draw conclusions for the pool that the connection came from."""
+    def note_error(self, connection: Any, error: BaseException) -> None:
+        """Act on an error in the pool that the connection came from."""
         if connection in self._primary.held:
-            self._primary.note(connection, error)
+            self._primary.note_error(connection, error)
         else:
-            super().note(connection, error)
+            super().note_error(connection, error)
 
 
 def _replayable(position: str) -> str:
-    """Return the position that a replica reports once it has replayed all up to the one given.
+    """Return the position that a replica reports once it has replayed all up to the given one.
 
     Where a page has only just begun, the primary counts its header (24 or 40 bytes) and the
-    replica does not. No record ends inside of a header, so that nothing is missed.
+    replica does not. No record ends inside of a header, so nothing is missed.
     """
     high, _, low = position.partition("/")
     number = int(low, 16)
-    within = number % _WAL_PAGE
-    return f"{high}/{number - within if within <= _LONG_HEADER else number:X}"
+    offset = number % _WAL_PAGE
+    return f"{high}/{number - offset if offset <= _LONG_HEADER else number:X}"

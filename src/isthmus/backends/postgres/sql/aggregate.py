@@ -1,4 +1,4 @@
-"""Aggregates as partial states computed by the server (semantics §7)."""
+"""Compiles aggregates to partial states that the server computes, and reads these (meaning §7)."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from isthmus._values import INT_MAX, INT_MIN, decode_numeric
 from isthmus.backends.postgres.drivers.protocol import Connection
 from isthmus.backends.postgres.sql.fields import attribute, field_of
 from isthmus.backends.postgres.sql.filter import Filter
-from isthmus.backends.postgres.sql.order import best, bracket
-from isthmus.backends.postgres.sql.statement import Bound, Statement
+from isthmus.backends.postgres.sql.order import sort_value, type_rank
+from isthmus.backends.postgres.sql.statement import Parameters, Statement
 from isthmus.backends.postgres.sql.table import Table
 
 _SCALARS = "('boolean', 'number', 'string')"
 
 
-async def totals(connection: Connection, table: Table, request: AggregateRequest) -> Groups:
+async def aggregate(connection: Connection, table: Table, request: AggregateRequest) -> Groups:
     """Return the partial states of each group."""
-    statement = aggregation(table, request)
+    statement = compile_aggregate(table, request)
     groups = Groups(request.measures)
     width = len(request.by)
     for row in await connection.fetch(statement.text, *statement.args):
@@ -33,9 +33,9 @@ async def totals(connection: Connection, table: Table, request: AggregateRequest
     return groups
 
 
-def aggregation(table: Table, request: AggregateRequest) -> Statement:
+def compile_aggregate(table: Table, request: AggregateRequest) -> Statement:
     """Return the select of each group's keys and states."""
-    bound = Bound()
+    parameters = Parameters()
     joins: list[str] = []
     keys: list[str] = []
     for place, path in enumerate(request.by):
@@ -43,16 +43,19 @@ def aggregation(table: Table, request: AggregateRequest) -> Statement:
         keys.append(f"g{place}.k")
     columns = [f"{key}::text" for key in keys]
     for place, measure in enumerate(request.measures):
-        join, states = _measured(measure, f"m{place}")
+        join, states = _measure_columns(measure, f"m{place}")
         if join:
             joins.append(f"CROSS JOIN LATERAL ({join} OFFSET 0) AS m{place}")
         columns += states
     where = (
-        "" if request.where == TRUE else f" WHERE {Filter(bound, table.declared).condition(request.where)}"
+        ""
+        if request.where == TRUE
+        else f" WHERE {Filter(parameters, table.indexed).condition(request.where)}"
     )
     grouped = f" GROUP BY {', '.join(keys)}" if keys else ""
     return Statement(
-        f"SELECT {', '.join(columns)} FROM {table.sql} AS t {' '.join(joins)}{where}{grouped}", bound.args
+        f"SELECT {', '.join(columns)} FROM {table.sql} AS t {' '.join(joins)}{where}{grouped}",
+        parameters.args,
     )
 
 
@@ -67,14 +70,14 @@ def _group_values(path: Path) -> str:
         return one
     scalars = f"FROM {field.values()} AS e WHERE jsonb_typeof(e.v) IN {_SCALARS}"
     return (
-        f"{one} WHERE {field.listed} IS NOT TRUE"
-        f" UNION ALL SELECT d.v FROM (SELECT DISTINCT e.v {scalars}) AS d WHERE {field.listed}"
-        f" UNION ALL SELECT NULL::jsonb WHERE {field.listed} AND NOT EXISTS (SELECT 1 {scalars})"
+        f"{one} WHERE {field.has_list} IS NOT TRUE"
+        f" UNION ALL SELECT d.v FROM (SELECT DISTINCT e.v {scalars}) AS d WHERE {field.has_list}"
+        f" UNION ALL SELECT NULL::jsonb WHERE {field.has_list} AND NOT EXISTS (SELECT 1 {scalars})"
     )
 
 
-def _measured(measure: Measure, name: str) -> tuple[str, list[str]]:
-    """Return the select of a measure's part in one row, and the columns that add the parts up."""
+def _measure_columns(measure: Measure, name: str) -> tuple[str, list[str]]:
+    """Return the select of a measure's state in one row, and the columns that combine the rows' states."""
     path = measure.path
     if path is None:
         return "", ["count(*)"]
@@ -89,7 +92,7 @@ def _measured(measure: Measure, name: str) -> tuple[str, list[str]]:
             ]
         case Function.MIN | Function.MAX:
             largest = measure.function is Function.MAX
-            return f"SELECT {best(path, largest=largest)} AS v", _extremes(f"{name}.v", largest=largest)
+            return f"SELECT {sort_value(path, largest=largest)} AS v", _extremes(f"{name}.v", largest=largest)
         case _:
             assert_never(measure.function)
 
@@ -102,7 +105,7 @@ def _per_row(path: Path, many: str, one: str, none: str) -> str:
     single = f"CASE WHEN {field.kind} <> 'null' THEN {one} ELSE {none} END"
     if not field.keys:
         return single
-    return f"CASE WHEN {field.listed} THEN (SELECT {many} FROM {field.values()} AS e) ELSE {single} END"
+    return f"CASE WHEN {field.has_list} THEN (SELECT {many} FROM {field.values()} AS e) ELSE {single} END"
 
 
 def _numbers(path: Path) -> str:
@@ -110,24 +113,24 @@ def _numbers(path: Path) -> str:
     if attribute(path) is not None:
         return "SELECT NULL::numeric AS total, 0 AS n, FALSE AS fractional"
     field = field_of(path)
-    # The cast is inside of a CASE: it is reached for numbers only.
+    # The cast is inside a CASE, so it is evaluated for numbers only.
     number = f"CASE WHEN {field.kind} = 'number' THEN ({field.value})::numeric END"
     one = f"SELECT {number} AS x"
     if field.keys:
         one += (
-            f" WHERE {field.listed} IS NOT TRUE UNION ALL"
+            f" WHERE {field.has_list} IS NOT TRUE UNION ALL"
             " SELECT CASE WHEN jsonb_typeof(e.v) = 'number' THEN e.v::numeric END"
-            f" FROM {field.values()} AS e WHERE {field.listed}"
+            f" FROM {field.values()} AS e WHERE {field.has_list}"
         )
     fractional = f"scale(n.x) > 0 OR n.x NOT BETWEEN {INT_MIN} AND {INT_MAX}"
     return f"SELECT sum(n.x) AS total, count(n.x) AS n, bool_or({fractional}) AS fractional FROM ({one}) AS n"
 
 
 def _extremes(value: str, *, largest: bool) -> list[str]:
-    """Return the extreme of each type: the answer is that of the first type that is there."""
+    """Return the columns with the extreme of each type, and the type whose extreme is the result."""
     end = "max" if largest else "min"
     truth = "bool_or" if largest else "bool_and"
-    kind = bracket(value)
+    kind = type_rank(value)
     number = f"CASE WHEN jsonb_typeof({value}) = 'number' THEN ({value})::numeric END"
     text = f"(CASE WHEN jsonb_typeof({value}) = 'string' THEN {value} #>> '{{}}' END COLLATE \"C\")"
     return [

@@ -1,4 +1,4 @@
-"""Where a path's values are in a row, as SQL expressions (semantics §2 and §3)."""
+"""The values that a path reaches in a row, as SQL expressions (meaning §2 and §3)."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import orjson
 
 from isthmus._path import Path, Root
 from isthmus._values import MAX_DEPTH
-from isthmus.backends.postgres.sql.statement import literal, path_key
+from isthmus.backends.postgres.sql.statement import jsonpath_key, literal
 
-# How many characters of a text an index holds; a btree refuses rows above 2,704 bytes.
-CUT = 100
+# The number of characters of a text in an index; a btree refuses rows above 2,704 bytes.
+PREFIX_LENGTH = 100
 
-# What every statement calls the row; an index's definition names the columns alone.
+# Every statement names the row `t`; an index's definition has bare column names.
 ROW = "t."
-PLAIN = "t.id, t.data, t.metadata, t.version, t.created_at, t.updated_at"
-# The last three as 24 bytes: drivers take a microsecond a row to make datetimes that few look at.
+PLAIN_COLUMNS = "t.id, t.data, t.metadata, t.version, t.created_at, t.updated_at"
+# The last three as 24 bytes: drivers take a microsecond a row to make datetimes that are seldom read.
 COLUMNS = (
     "t.id, t.data, t.metadata,"
     " int8send(t.version) || timestamptz_send(t.created_at) || timestamptz_send(t.updated_at)"
@@ -39,11 +39,11 @@ def attribute(path: Path) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Field:
+class FieldSQL:
     """The expressions of one path into data or metadata.
 
-    A row has either one value at `value`, or a list on the way (`listed`), in which case the
-    values are behind `way`, and behind `deep_values` if a list there holds a list.
+    A row has either one value, `value`, or a list at or before the path's end (`has_list`). Then
+    `jsonpath` reaches the values, or `deep_jsonpath` if a list contains a list.
     """
 
     column: str
@@ -51,96 +51,96 @@ class Field:
     value: str
     """The value reached through objects only, as jsonb; NULL if there is none."""
     text: str
-    """The same as text: of a string its characters."""
-    cut: str
-    """The first characters of `text`, ordered by code point: what an index holds."""
+    """The same as text; of a string its characters."""
+    text_prefix: str
+    """The first characters of `text`, ordered by code point, as an index has them."""
     kind: str
     """The type of `value`: `string`, `number` …; NULL if there is none."""
-    listed: str
-    """Whether a list is on the way or at the end."""
+    has_list: str
+    """Whether a list is at the end of the path or before it."""
     shape: str
-    """`kind`, but `array` where `listed` is true and `null` where there is nothing; never NULL."""
-    way: str
+    """`kind`, but `array` where `has_list` is true and `null` where there is no value; never NULL."""
+    jsonpath: str
     """The jsonpath, in lax mode, that enters one level of lists after each key."""
-    deep: str
+    deep_jsonpath: str
     """The jsonpath, in lax mode, that enters lists as deep as they can be stored.
 
-    To what is no list an `[*]` more does nothing. It costs a step each, and is for the few rows
-    where `nested` is true; a recursive query would cost the planner half a millisecond for every leaf.
+    Each `[*]` costs a step and has no effect on a value that is not a list. Only the few rows where
+    `has_nested_list` is true need it; a recursive query would cost half a millisecond of planning.
     """
-    nested: str
-    """Whether a list on the way holds a list, so that `way` does not reach everything."""
-    above: str
-    """Whether a list is on the way before the last key."""
+    has_nested_list: str
+    """Whether a list at or before the path's end contains a list, so that `jsonpath` misses values."""
+    has_list_above: str
+    """Whether a list is before the last key."""
 
     def deep_values(self) -> str:
-        """Return a subselect with every value found at any depth, in the column `v`."""
-        return self._behind(self.deep)
+        """Return a subselect of all values at any depth of lists, in the column `v`."""
+        return self._values_at(self.deep_jsonpath)
 
     def first_values(self) -> str:
-        """Return a subselect with the values that `way` reaches, in the column `v`."""
-        return self._behind(self.way)
+        """Return a subselect of the values that `jsonpath` reaches, in the column `v`."""
+        return self._values_at(self.jsonpath)
 
-    def _behind(self, way: str) -> str:
+    def _values_at(self, jsonpath: str) -> str:
         return (
-            f"(SELECT p.v FROM jsonb_path_query({self.column}, {literal('lax ' + way)}) AS p(v)"
+            f"(SELECT p.v FROM jsonb_path_query({self.column}, {literal('lax ' + jsonpath)}) AS p(v)"
             " WHERE jsonb_typeof(p.v) NOT IN ('null', 'array'))"
         )
 
     def values(self) -> str:
-        """Return a subselect with every value found, at the cost that the row's depth calls for."""
-        # A row without nested lists pays for the cheap half only: the guards are one-time filters.
+        """Return a subselect of all values, in the column `v`."""
+        # The guards are one-time filters: a row without nested lists costs the cheap half only.
         return (
-            f"(SELECT f.v FROM {self.first_values()} AS f WHERE {self.nested} IS NOT TRUE"
-            f" UNION ALL SELECT d.v FROM {self.deep_values()} AS d WHERE {self.nested})"
+            f"(SELECT f.v FROM {self.first_values()} AS f WHERE {self.has_nested_list} IS NOT TRUE"
+            f" UNION ALL SELECT d.v FROM {self.deep_values()} AS d WHERE {self.has_nested_list})"
         )
 
 
-def within(keys: tuple[str, ...], value: Any) -> Any:
-    """Return the object that holds a value at the end of these keys, and nothing else."""
+def nest(keys: tuple[str, ...], value: Any) -> Any:
+    """Return the object that has a value at the end of these keys, and nothing else."""
     for key in reversed(keys):
         value = {key: value}
     return value
 
 
-def nested_anywhere(row: str = ROW) -> str:
-    """Return whether some list of the data holds a list itself."""
+def data_has_nested_list(row: str = ROW) -> str:
+    """Return the condition that some list in the data contains a list."""
     path = 'strict $.** ? (@.type() == "array")[*] ? (@.type() == "array")'
     return f"({row}data @? {literal(path)}::jsonpath)"
 
 
 @functools.lru_cache(maxsize=4096)
-def field_of(path: Path, row: str = ROW) -> Field:
-    """Return the expressions of a path into data or metadata; `row` stands before the column's name."""
+def field_of(path: Path, row: str = ROW) -> FieldSQL:
+    """Return the expressions of a path into data or metadata; `row` is put before the column's name."""
     column = row + ("data" if path.root is Root.DATA else "metadata")
-    # One step after the other: `#>` would take "0" for a place in a list.
+    # Key by key: `#>` would take "0" for an index into a list.
     steps = [column]
     for key in path.keys:
         steps.append(f"{steps[-1]}->{literal(key)}")
     value = f"({steps[-1]})"
     text = f"({steps[-2]}->>{literal(path.keys[-1])})" if path.keys else f"({column}::text)"
     lists = [f"jsonb_typeof({step}) = 'array'" for step in steps[1:]]
-    above = " OR ".join(lists[:-1])
-    # Any list contains the empty one. To a row without a list, as most are, this is a fifth of the
-    # price of taking the value out and asking for its type.
-    ways_down = [path.keys[: i + 1] for i in range(len(path.keys))]
-    empty = [literal(orjson.dumps(within(keys, [])).decode()) for keys in ways_down]
-    listed = " OR ".join(f"{column} @> {shape}::jsonb" for shape in empty)
-    nothing = f"CASE WHEN {above} THEN 'array' ELSE 'null' END" if above else "'null'"
-    ways = ["$" + "".join(path_key(k) + "[*]" for k in path.keys[: i + 1]) for i in range(len(path.keys))]
-    deep = "$" + "".join(path_key(key) + "[*]" * MAX_DEPTH for key in path.keys)
-    nested = " || ".join(f'{way}.type() == "array"' for way in ways)
-    return Field(
+    has_list_above = " OR ".join(lists[:-1])
+    # Any list contains the empty one. On a row without a list, as most are, this costs a fifth of
+    # extracting the value to get its type.
+    prefixes = [path.keys[: i + 1] for i in range(len(path.keys))]
+    empty = [literal(orjson.dumps(nest(keys, [])).decode()) for keys in prefixes]
+    has_list = " OR ".join(f"{column} @> {shape}::jsonb" for shape in empty)
+    nothing = f"CASE WHEN {has_list_above} THEN 'array' ELSE 'null' END" if has_list_above else "'null'"
+    jsonpaths = ["$" + "".join(jsonpath_key(key) + "[*]" for key in prefix) for prefix in prefixes]
+    deep_jsonpath = "$" + "".join(jsonpath_key(key) + "[*]" * MAX_DEPTH for key in path.keys)
+    nested = " || ".join(f'{jsonpath}.type() == "array"' for jsonpath in jsonpaths)
+    return FieldSQL(
         column=column,
         keys=path.keys,
         value=value,
         text=text,
-        cut=f"""(left({text}, {CUT}) COLLATE "C")""",
+        text_prefix=f"""(left({text}, {PREFIX_LENGTH}) COLLATE "C")""",
         kind=f"jsonb_typeof({value})",
-        listed=f"({listed})" if listed else "FALSE",
+        has_list=f"({has_list})" if has_list else "FALSE",
         shape=f"COALESCE(jsonb_typeof({value}), {nothing})",
-        way=ways[-1] if ways else "$",
-        deep=deep,
-        above=f"({above})" if above else "FALSE",
-        nested=f"({column} @@ {literal('lax ' + nested)}::jsonpath)" if ways else "FALSE",
+        jsonpath=jsonpaths[-1] if jsonpaths else "$",
+        deep_jsonpath=deep_jsonpath,
+        has_list_above=f"({has_list_above})" if has_list_above else "FALSE",
+        has_nested_list=f"({column} @@ {literal('lax ' + nested)}::jsonpath)" if jsonpaths else "FALSE",
     )

@@ -1,4 +1,4 @@
-"""What a leaf asks of one value, as SQL (semantics §3)."""
+"""Compiles the leaves of predicates to SQL conditions on one value (meaning §3)."""
 
 from __future__ import annotations
 
@@ -24,32 +24,32 @@ from isthmus._query.ast import (
 )
 from isthmus._query.split import Pushdown
 from isthmus._values import kind_of
-from isthmus.backends.postgres.sql.fields import CUT
-from isthmus.backends.postgres.sql.like import folded_regex, like_pattern, like_prefix, successor
-from isthmus.backends.postgres.sql.regex import translated
-from isthmus.backends.postgres.sql.statement import Bound, Value
+from isthmus.backends.postgres.sql.fields import PREFIX_LENGTH
+from isthmus.backends.postgres.sql.like import ilike_regex, like_pattern, like_prefix, successor
+from isthmus.backends.postgres.sql.regex import translate
+from isthmus.backends.postgres.sql.statement import Parameter, Parameters
 
-# A list this long is hashed by the server if it comes as rows; `= ANY` walks it for each row.
+# The server hashes a list of rows of this length; `= ANY` scans the list for every row.
 _HASHED = 200
 KIND = {"bool": "boolean", "number": "number", "text": "string", "object": "object"}
-"""What the server calls the types."""
+"""The server's names of the types."""
 
 
 def pushdown(leaf: Leaf) -> Pushdown:
-    """Return how well the SQL of a leaf fits its meaning."""
+    """Return how closely the SQL of a leaf matches its meaning."""
     match leaf:
         case Regex(_, pattern):
-            return Pushdown.EXACT if translated(pattern) is not None else Pushdown.SUPERSET
+            return Pushdown.EXACT if translate(pattern) is not None else Pushdown.SUPERSET
         case Like(_, pattern, True):
-            return Pushdown.EXACT if folded_regex(pattern) is not None else Pushdown.SUPERSET
+            return Pushdown.EXACT if ilike_regex(pattern) is not None else Pushdown.SUPERSET
         case TextMatch() | KNN():
             return Pushdown.NONE
         case _:
             return Pushdown.EXACT
 
 
-def asked_kind(leaf: Leaf) -> str | None:
-    """Return the only type, by the server's name, of values that can satisfy a leaf; None: several can."""
+def only_kind(leaf: Leaf) -> str | None:
+    """Return the only type of values that can satisfy a leaf, by the server's name; None if several can."""
     match leaf:
         case Equal(_, operand) | Ordered(_, _, operand) | Between(_, operand, _):
             return KIND[kind_of(operand)]
@@ -69,28 +69,28 @@ def asked_kind(leaf: Leaf) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Test:
+class LeafSQL:
     """A leaf as a condition on one value."""
 
-    on: Callable[[str, str, str], str]
-    """The condition for the expressions of the value as jsonb, of its characters and of its type."""
-    in_path: tuple[str, Value | None] | None = None
+    condition: Callable[[str, str, str], str]
+    """Returns the condition, given expressions of the value as jsonb, as text, and of its type."""
+    jsonpath: tuple[str, Parameter | None] | None = None
     """The same as a jsonpath filter with its bound variables, which is cheaper on lists."""
-    cut: Callable[[str], str] | None = None
-    """For text: the weaker condition on the indexed first characters."""
+    text_prefix: Callable[[str], str] | None = None
+    """For text: returns the weaker condition on the indexed prefix."""
     kind: str | None = None
-    """The only type that passes."""
+    """The only type that satisfies it; None if several do."""
 
 
-class Tests:
-    """Makes the tests of leaves, binding their operands."""
+class LeafCompiler:
+    """Compiles leaves and binds their operands."""
 
-    def __init__(self, bound: Bound) -> None:
-        self._bound = bound
+    def __init__(self, parameters: Parameters) -> None:
+        self._parameters = parameters
 
-    def of(self, leaf: Leaf) -> Test:
-        """Return what a leaf asks of one value found."""
-        bound = self._bound
+    def compile(self, leaf: Leaf) -> LeafSQL:
+        """Return a leaf's condition on one value."""
+        parameters = self._parameters
         match leaf:
             case Equal(_, operand):
                 return self._equal(operand)
@@ -102,84 +102,88 @@ class Tests:
                 return self._range(low, [(">=", low), ("<=", high)])
             case Like(_, pattern, fold):
                 if fold:
-                    return self._regex(folded_regex(pattern))
-                like = bound.text(like_pattern(pattern))
+                    return self._regex(ilike_regex(pattern))
+                like = parameters.text(like_pattern(pattern))
                 return self._text(lambda t: f'{t} COLLATE "C" LIKE {like}', prefix=like_prefix(pattern))
             case Regex(_, pattern):
-                return self._regex(translated(pattern))
+                return self._regex(translate(pattern))
             case StartsWith(_, operand):
-                start = bound.text(operand)
-                in_path = ("@ starts with $x", bound.json({"x": operand}))
-                return self._text(lambda t: f"starts_with({t}, {start})", prefix=operand, in_path=in_path)
+                start = parameters.text(operand)
+                jsonpath = ("@ starts with $x", parameters.json({"x": operand}))
+                return self._text(lambda t: f"starts_with({t}, {start})", prefix=operand, jsonpath=jsonpath)
             case EndsWith(_, operand):
-                end, size = bound.text(operand), bound.integer(len(operand))
+                end, size = parameters.text(operand), parameters.integer(len(operand))
                 return self._text(lambda t: f'right({t}, {size}) = {end} COLLATE "C"')
             case Contains(_, operand):
-                part = bound.text(operand)
+                part = parameters.text(operand)
                 return self._text(lambda t: f'strpos({t} COLLATE "C", {part}) > 0')
             case Exists():
                 some = '@.type() != "null" && @.type() != "array"'
-                return Test(lambda v, t, k: f"{k} NOT IN ('null', 'array')", in_path=(some, None))
+                return LeafSQL(lambda v, t, k: f"{k} NOT IN ('null', 'array')", jsonpath=(some, None))
             case EqualList() | TextMatch() | KNN():
-                raise ValueError("not a test of one value")
+                raise ValueError(f"{type(leaf).__name__} is not a condition on one value")
             case _:
                 assert_never(leaf)
 
-    def _equal(self, operand: Any) -> Test:
-        value = self._bound.json(operand)
+    def _equal(self, operand: Any) -> LeafSQL:
+        value = self._parameters.json(operand)
         kind = KIND[kind_of(operand)]
         # jsonpath compares scalars only.
-        in_path = None if kind == "object" else ("@ == $x", self._bound.json({"x": operand}))
-        return Test(
+        jsonpath = None if kind == "object" else ("@ == $x", self._parameters.json({"x": operand}))
+        return LeafSQL(
             lambda v, t, k: f"{v} = {value}",
-            in_path,
-            cut=self._cuts([("=", operand)]) if isinstance(operand, str) else None,
+            jsonpath,
+            text_prefix=self._prefix_condition([("=", operand)]) if isinstance(operand, str) else None,
             kind=kind,
         )
 
-    def _one_of(self, operands: tuple[Any, ...]) -> Test:
-        values = self._bound.jsons(operands)
+    def _one_of(self, operands: tuple[Any, ...]) -> LeafSQL:
+        values = self._parameters.jsons(operands)
         kinds = {KIND[kind_of(operand)] for operand in operands}
         kind = kinds.pop() if len(kinds) == 1 else None
-        cut = None
+        text_prefix = None
         if kind == "string":
-            cuts = self._bound.texts(sorted({operand[:CUT] for operand in operands}))
+            prefixes = self._parameters.texts(sorted({operand[:PREFIX_LENGTH] for operand in operands}))
 
-            def cut(text: str) -> str:
-                return f"{text} = ANY({cuts})"
+            def text_prefix(text: str) -> str:
+                return f"{text} = ANY({prefixes})"
 
         if len(operands) > _HASHED:
-            return Test(lambda v, t, k: f"{v} IN (SELECT unnest({values}))", cut=cut, kind=kind)
+            return LeafSQL(
+                lambda v, t, k: f"{v} IN (SELECT unnest({values}))", text_prefix=text_prefix, kind=kind
+            )
         # jsonpath compares scalars only.
         scalars = not any(isinstance(operand, dict) for operand in operands)
-        in_path = ("@ == $x[*]", self._bound.json({"x": list(operands)})) if scalars else None
-        return Test(lambda v, t, k: f"{v} = ANY({values})", in_path, cut=cut, kind=kind)
+        jsonpath = ("@ == $x[*]", self._parameters.json({"x": list(operands)})) if scalars else None
+        return LeafSQL(lambda v, t, k: f"{v} = ANY({values})", jsonpath, text_prefix=text_prefix, kind=kind)
 
-    def _range(self, operand: Any, bounds: list[tuple[str, Any]]) -> Test:
-        """Return the test of one value against bounds of the operand's type."""
+    def _range(self, operand: Any, bounds: list[tuple[str, Any]]) -> LeafSQL:
+        """Return the condition that a value is within bounds of the operand's type."""
         kind = KIND[kind_of(operand)]
         names = [f"x{place}" for place in range(len(bounds))]
-        variables = self._bound.json({name: value for name, (_, value) in zip(names, bounds, strict=True)})
+        variables = self._parameters.json(
+            {name: value for name, (_, value) in zip(names, bounds, strict=True)}
+        )
         parts = [f"@ {op} ${name}" for name, (op, _) in zip(names, bounds, strict=True)]
         if len(bounds) > 1:
-            # In lax mode a list is as good as any of its values, for each bound another one.
+            # In lax mode a list satisfies each bound by any of its values, not all bounds by the same one.
             parts.insert(0, f'@.type() == "{kind}"')
         path = " && ".join(parts)
         if kind == "string":
-            # jsonb's own order of texts follows the database's collation.
-            texts = [(op, self._bound.text(value)) for op, value in bounds]
-            return Test(
+            # jsonb orders texts by the database's collation.
+            texts = [(op, self._parameters.text(value)) for op, value in bounds]
+            return LeafSQL(
                 lambda v, t, k: (
                     "("
                     + " AND ".join(f'{t} COLLATE "C" {op} {end}' for op, end in texts)
                     + f" AND {k} = 'string')"
                 ),
                 (path, variables),
-                cut=self._cuts([(op.rstrip("=") + "=", value) for op, value in bounds]),
+                text_prefix=self._prefix_condition([(op.rstrip("=") + "=", value) for op, value in bounds]),
                 kind=kind,
             )
-        ends = [(op, self._bound.json(value)) for op, value in bounds]
-        return Test(
+        ends = [(op, self._parameters.json(value)) for op, value in bounds]
+        return LeafSQL(
             lambda v, t, k: (
                 "(" + " AND ".join(f"{v} {op} {end}" for op, end in ends) + f" AND {k} = '{kind}')"
             ),
@@ -188,22 +192,33 @@ class Tests:
         )
 
     def _text(
-        self, test: Callable[[str], str], *, prefix: str = "", in_path: tuple[str, Value | None] | None = None
-    ) -> Test:
-        cut = None
+        self,
+        test: Callable[[str], str],
+        *,
+        prefix: str = "",
+        jsonpath: tuple[str, Parameter | None] | None = None,
+    ) -> LeafSQL:
+        text_prefix = None
         if prefix:
-            start = prefix[:CUT]
+            start = prefix[:PREFIX_LENGTH]
             end = successor(start)
-            cut = self._cuts([(">=", start)] if end is None else [(">=", start), ("<", end)])
-        return Test(lambda v, t, k: f"({k} = 'string' AND {test(t)})", in_path, cut=cut, kind="string")
+            text_prefix = self._prefix_condition(
+                [(">=", start)] if end is None else [(">=", start), ("<", end)]
+            )
+        return LeafSQL(
+            lambda v, t, k: f"({k} = 'string' AND {test(t)})",
+            jsonpath,
+            text_prefix=text_prefix,
+            kind="string",
+        )
 
-    def _regex(self, pattern: str | None) -> Test:
-        if pattern is None:  # the superset: it must be text to match at all
-            return Test(lambda v, t, k: f"{k} = 'string'", ('@.type() == "string"', None), kind="string")
-        regex = self._bound.text(pattern)
+    def _regex(self, pattern: str | None) -> LeafSQL:
+        if pattern is None:  # the superset: only a text can match
+            return LeafSQL(lambda v, t, k: f"{k} = 'string'", ('@.type() == "string"', None), kind="string")
+        regex = self._parameters.text(pattern)
         return self._text(lambda t: f'{t} COLLATE "C" ~ {regex}')
 
-    def _cuts(self, bounds: list[tuple[str, str]]) -> Callable[[str], str]:
-        """Return the bounds as conditions on the first characters alone: cutting keeps the order."""
-        ends = [(op, self._bound.text(value[:CUT])) for op, value in bounds]
-        return lambda cut: " AND ".join(f"{cut} {op} {end}" for op, end in ends)
+    def _prefix_condition(self, bounds: list[tuple[str, str]]) -> Callable[[str], str]:
+        """Return the bounds as conditions on the prefix alone: cutting keeps the order."""
+        ends = [(op, self._parameters.text(value[:PREFIX_LENGTH])) for op, value in bounds]
+        return lambda text_prefix: " AND ".join(f"{text_prefix} {op} {end}" for op, end in ends)

@@ -1,4 +1,4 @@
-"""Text patterns as PostgreSQL's `LIKE` and regular expressions."""
+"""Translates text patterns to PostgreSQL's `LIKE` and regular expressions."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ import sys
 from isthmus._query.text import ANY_ONE, ANY_RUN, Wild, fold_character, parse_like
 
 _MAX_FOLDED = 2_000
-"""A folded pattern is a class for each character; longer ones are left to the evaluator."""
+"""A folded pattern has a class for each character; longer ones are evaluated client-side."""
 
 
 def like_pattern(pattern: str) -> str:
     """Return the pattern for `LIKE` with the standard escape; a lone final backslash is made literal."""
     return "".join(
-        _sign(part) if isinstance(part, Wild) else like_literal(part) for part in parse_like(pattern)
+        _wildcard(part) if isinstance(part, Wild) else like_literal(part) for part in parse_like(pattern)
     )
 
 
 def like_literal(text: str) -> str:
-    """Return text that `LIKE` takes as it is."""
+    """Return text with `LIKE`'s special characters escaped."""
     return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
 
 
-def _sign(part: Wild) -> str:
+def _wildcard(part: Wild) -> str:
     return "%" if part is ANY_RUN else "_"
 
 
@@ -44,10 +44,10 @@ def successor(prefix: str) -> str | None:
     return None
 
 
-def folded_regex(pattern: str) -> str | None:
+def ilike_regex(pattern: str) -> str | None:
     """Return the regular expression of an `ilike` pattern, each character a class of those that fold alike.
 
-    None for a pattern that is too long for the server's regex compiler.
+    Returns None for a pattern that is too long for the server's regex compiler.
     """
     if len(pattern) > _MAX_FOLDED:
         return None
@@ -68,18 +68,18 @@ def folded_regex(pattern: str) -> str | None:
 
 def _class(c: str) -> str:
     same = _folds().get(fold_character(c), c)
-    return "[" + "".join(map(escaped, same)) + "]"
+    return "[" + "".join(map(escape, same)) + "]"
 
 
-def escaped(c: str) -> str:
-    """Return a character as the regex escape of its code point, which is right inside a class and out."""
+def escape(c: str) -> str:
+    """Return a character as the regex escape of its code point, valid inside a class and outside."""
     number = ord(c)
     return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
 
 
 @functools.cache
 def _folds() -> dict[str, str]:
-    """Return for each fold the characters that have it; only those with more than themselves."""
+    """Return for each case fold the characters that have it, where there are several."""
     classes: dict[str, list[str]] = {}
     for number in range(1, sys.maxunicode + 1):
         if not 0xD800 <= number <= 0xDFFF:

@@ -1,7 +1,7 @@
-"""Python's regular expressions as PostgreSQL's, where one with the same matches exists.
+"""Translates Python's regular expressions to PostgreSQL's, where one with the same matches exists.
 
-Python's own parser reads the pattern; what it understood is written anew with code points in
-place of characters, so nothing of the pattern's spelling reaches the server.
+Python's own parser reads the pattern. The parse tree is written with code points in place of
+characters, so nothing of the pattern's spelling reaches the server.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import re._parser as parser  # type: ignore[import-not-found]
 import sys
 from typing import Any
 
-from isthmus.backends.postgres.sql.like import escaped
+from isthmus.backends.postgres.sql.like import escape
 
 _MAX_REPEAT = 255
 _MAX_COPIES = 1_000
@@ -26,8 +26,8 @@ class _UntranslatableError(Exception):
 
 
 @functools.lru_cache(maxsize=512)
-def translated(pattern: str) -> str | None:
-    """Return an advanced regular expression that finds something wherever `re.search` does, else None."""
+def translate(pattern: str) -> str | None:
+    """Return an advanced regular expression that matches wherever `re.search` does; None if there is none."""
     tree = parser.parse(pattern)
     if tree.state.flags & ~re.UNICODE:
         return None
@@ -59,23 +59,23 @@ def _item(op: Any, argument: Any, copies: int) -> str:
             raise _UntranslatableError
         return f"(?:{_sequence(inner, copies)})"
     if op is sre.MAX_REPEAT or op is sre.MIN_REPEAT:
-        # Greed decides how much is matched, not whether.
+        # Greedy or not decides how much is matched, not whether.
         return _repeat(copies, *argument)
     if op is sre.AT:
-        return _place(argument)
+        return _anchor(argument)
     raise _UntranslatableError
 
 
 def _literal(number: int) -> str:
     if number == 0 or 0xD800 <= number <= 0xDFFF:
-        raise _UntranslatableError  # in no stored text; the server refuses the escape
-    return escaped(chr(number))
+        raise _UntranslatableError  # in no stored text, and the server refuses the escape
+    return escape(chr(number))
 
 
 def _repeat(copies: int, low: int, high: Any, inner: Any) -> str:
     unbounded = high is sre.MAXREPEAT
     most = max(low, 1) if unbounded else int(high)
-    if most > _MAX_REPEAT or copies * max(most, 1) > _MAX_COPIES or _has_place(inner):
+    if most > _MAX_REPEAT or copies * max(most, 1) > _MAX_COPIES or _has_anchor(inner):
         raise _UntranslatableError
     text = _sequence(inner, copies * max(most, 1))
     if unbounded and low <= 1:
@@ -83,14 +83,14 @@ def _repeat(copies: int, low: int, high: Any, inner: Any) -> str:
     return f"(?:{text}){{{low},{'' if unbounded else most}}}"
 
 
-def _has_place(items: Any) -> bool:
-    """Return whether an anchor stands inside, which the server does not repeat."""
+def _has_anchor(items: Any) -> bool:
+    """Return whether there is an anchor inside, which the server does not repeat."""
     if isinstance(items, parser.SubPattern | list | tuple):
-        return any(map(_has_place, items))
+        return any(map(_has_anchor, items))
     return items is sre.AT
 
 
-def _place(argument: Any) -> str:
+def _anchor(argument: Any) -> str:
     if argument is sre.AT_BEGINNING or argument is sre.AT_BEGINNING_STRING:
         return "\\A"
     if argument is sre.AT_END:
@@ -114,19 +114,18 @@ def _set(items: Any) -> str:
             ranges.extend(_category(argument))
         else:
             raise _UntranslatableError
-    merged = _merged(ranges)
+    merged = _merge_ranges(ranges)
     if negated:
         merged = _complement(merged)
     parts = "".join(
-        escaped(chr(low)) if low == high else f"{escaped(chr(low))}-{escaped(chr(high))}"
-        for low, high in merged
+        escape(chr(low)) if low == high else f"{escape(chr(low))}-{escape(chr(high))}" for low, high in merged
     )
     if not parts:
         raise _UntranslatableError
     return f"[{parts}]"
 
 
-def _merged(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
+def _merge_ranges(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
     """Return the ranges in order, without overlaps, without U+0000 and surrogates."""
     merged: list[tuple[int, int]] = []
     for start, end in sorted(ranges):
@@ -151,7 +150,7 @@ def _complement(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
         start = high + 1
     if start <= sys.maxunicode:
         gaps.append((start, sys.maxunicode))
-    return _merged(gaps)
+    return _merge_ranges(gaps)
 
 
 @functools.cache
@@ -170,6 +169,6 @@ def _category(category: Any) -> list[tuple[int, int]]:
     source, complement = positive[category]
     everything = "".join(chr(n) for n in range(1, sys.maxunicode + 1) if not 0xD800 <= n <= 0xDFFF)
     ranges = [(ord(m[0][0]), ord(m[0][-1])) for m in re.finditer(f"{source}+", everything)]
-    # A run may cross the surrogates, which `everything` lacks; _merged cuts them out again.
-    ranges = _merged(ranges)
+    # A run may cross the surrogates, which `everything` lacks; _merge_ranges cuts them out again.
+    ranges = _merge_ranges(ranges)
     return _complement(ranges) if complement else ranges

@@ -1,4 +1,4 @@
-"""A statement: its text and the values bound to it."""
+"""SQL statements: text, parameters and quoting."""
 
 from __future__ import annotations
 
@@ -7,40 +7,40 @@ from typing import Any, NamedTuple
 
 import orjson
 
-# The protocol has room for 65,535 placeholders, asyncpg for half of that; arrays take a few more.
+# The protocol allows 65,535 placeholders, asyncpg half of them; a few more are needed for arrays.
 _SINGLE = 20_000
 
 
 class Statement(NamedTuple):
-    """SQL with `$1`, `$2` …, and their values in order."""
+    """SQL with `$1`, `$2` …, and the values of these in order."""
 
     text: str
     args: Sequence[Any]
 
 
-class Value:
-    """A value that is bound when its placeholder is first written into a statement.
+class Parameter:
+    """A value that is bound when it is first formatted into a statement.
 
-    The server refuses values that no placeholder stands for, and a leaf may be compiled to less
-    than all of its forms.
+    The server refuses a statement with a value that no placeholder uses, and not every form of a
+    leaf that is prepared is used.
     """
 
-    __slots__ = ("_bound", "_placeholder", "_type", "_value")
+    __slots__ = ("_parameters", "_placeholder", "_type", "_value")
 
-    def __init__(self, bound: Bound, value: Any, type: str) -> None:
-        self._bound = bound
+    def __init__(self, parameters: Parameters, value: Any, type: str) -> None:
+        self._parameters = parameters
         self._value = value
         self._type = type
         self._placeholder: str | None = None
 
     def __str__(self) -> str:
         if self._placeholder is None:
-            self._placeholder = self._bound.place(self._value, self._type)
+            self._placeholder = self._parameters.bind(self._value, self._type)
         return self._placeholder
 
 
-class Bound:
-    """Collects values; formatted into a statement, each becomes its placeholder and its type."""
+class Parameters:
+    """Collects the values of a statement; each is formatted as its placeholder and type."""
 
     __slots__ = ("_packed", "args")
 
@@ -48,7 +48,7 @@ class Bound:
         self.args: list[Any] = []
         self._packed: dict[str, tuple[int, list[Any]]] = {}
 
-    def place(self, value: Any, type: str) -> str:
+    def bind(self, value: Any, type: str) -> str:
         """Bind a value and return its placeholder."""
         if len(self.args) >= _SINGLE and not type.endswith("[]"):
             return self._pack(value, type)
@@ -57,54 +57,54 @@ class Bound:
         return f"${len(self.args)}::{type}"
 
     def _pack(self, value: Any, type: str) -> str:
-        """Bind a value as an element of an array, as the protocol's placeholders run out."""
+        """Bind a value as an element of an array, since placeholders are limited."""
         if type not in self._packed:
             values: list[Any] = []
             self.args.append(values)
             self._packed[type] = (len(self.args), values)
-        place, values = self._packed[type]
+        index, values = self._packed[type]
         values.append(value)
-        return f"(${place}::{type}[])[{len(values)}]"
+        return f"(${index}::{type}[])[{len(values)}]"
 
-    def text(self, value: str) -> Value:
+    def text(self, value: str) -> Parameter:
         """Bind text."""
-        return Value(self, value, "text")
+        return Parameter(self, value, "text")
 
-    def texts(self, values: Sequence[str]) -> Value:
+    def texts(self, values: Sequence[str]) -> Parameter:
         """Bind a list of texts."""
-        return Value(self, list(values), "text[]")
+        return Parameter(self, list(values), "text[]")
 
-    def integer(self, value: int) -> Value:
+    def integer(self, value: int) -> Parameter:
         """Bind an integer of 32 bits."""
-        return Value(self, value, "int4")
+        return Parameter(self, value, "int4")
 
-    def big(self, value: int) -> Value:
+    def bigint(self, value: int) -> Parameter:
         """Bind an integer of 64 bits."""
-        return Value(self, value, "int8")
+        return Parameter(self, value, "int8")
 
-    def json(self, value: Any) -> Value:
+    def json(self, value: Any) -> Parameter:
         """Bind a JSON value."""
-        return Value(self, orjson.dumps(value).decode(), "jsonb")
+        return Parameter(self, orjson.dumps(value).decode(), "jsonb")
 
-    def jsons(self, values: Sequence[Any]) -> Value:
+    def jsons(self, values: Sequence[Any]) -> Parameter:
         """Bind a list of JSON values."""
-        return Value(self, [orjson.dumps(value).decode() for value in values], "jsonb[]")
+        return Parameter(self, [orjson.dumps(value).decode() for value in values], "jsonb[]")
 
 
-def quoted(name: str) -> str:
-    """Return a table's, schema's or index's name as SQL writes it."""
+def quote(name: str) -> str:
+    """Return the name of a table, schema or index as a quoted identifier."""
     return '"' + name.replace('"', '""') + '"'
 
 
 def literal(text: str) -> str:
-    """Return text as an SQL constant; right whatever `standard_conforming_strings` says."""
+    """Return text as an SQL literal, valid under either `standard_conforming_strings`."""
     doubled = text.replace("'", "''")
     if "\\" in doubled:
         return "E'" + doubled.replace("\\", "\\\\") + "'"
     return f"'{doubled}'"
 
 
-def path_key(key: str) -> str:
+def jsonpath_key(key: str) -> str:
     """Return a key as a jsonpath accessor."""
-    # jsonpath takes the escapes of JSON; U+007F and the rest may stand as they are.
+    # jsonpath understands the escapes of JSON.
     return "." + orjson.dumps(key).decode()

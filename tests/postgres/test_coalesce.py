@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from isthmus import AlreadyExistsError, InvalidRecordError, Record
-from isthmus.backends.postgres.coalesce import Merged
+from isthmus.backends.postgres.coalesce import Coalescer
 from isthmus.errors import UnavailableError, UnexpectedError
 from tests.postgres.databases import opened
 
@@ -83,7 +83,7 @@ class _Runs:
 async def test_a_group_that_fails_is_run_one_by_one() -> None:
     """What the server refuses of one item must not be the fate of the others."""
     runs = _Runs({3}, UnexpectedError("refused"))
-    merged: Merged[int, int] = Merged(runs)  # type: ignore[arg-type]
+    merged: Coalescer[int, int] = Coalescer(runs)  # type: ignore[arg-type]
 
     outcomes = await asyncio.gather(*(merged(n) for n in range(6)), return_exceptions=True)
 
@@ -95,7 +95,7 @@ async def test_a_group_that_fails_is_run_one_by_one() -> None:
 async def test_an_outage_is_not_tried_again_for_each_item() -> None:
     """Each caller gets an error of its own, at once."""
     runs = _Runs({1}, UnavailableError("gone"))
-    merged: Merged[int, int] = Merged(runs)  # type: ignore[arg-type]
+    merged: Coalescer[int, int] = Coalescer(runs)  # type: ignore[arg-type]
 
     outcomes = await asyncio.gather(*(merged(n) for n in range(4)), return_exceptions=True)
 

@@ -9,7 +9,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from isthmus.backends.postgres import pool as pool_module
+from isthmus._core.clock import SystemClock
 from isthmus.backends.postgres.pool.pool import Pool
 from isthmus.errors import IsthmusError
 from tests.postgres.pools import opened, until
@@ -247,12 +247,23 @@ async def _sleep(pool: Pool) -> None:
         await connection.fetch("SELECT pg_sleep(30)")
 
 
+class _LateClock(SystemClock):
+    """A clock that can be put forward."""
+
+    late = 0.0
+
+    def now(self) -> float:
+        return super().now() + self.late
+
+
 @pytest.mark.asyncio
 async def test_a_connection_idle_for_long_is_asked_before_it_is_handed_out(
     url: str, driver: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The check is made only after `check_after` seconds of idleness."""
-    async with opened(url, pool={"max_size": 1, "check_after": 30}, driver=driver) as pool:
+    clock = _LateClock()
+    settings = {"max_size": 1, "check_after": 30}
+    async with opened(url, pool=settings, clock=clock, driver=driver) as pool:
         asked = 0
         real = pool.driver.in_recovery
 
@@ -266,8 +277,7 @@ async def test_a_connection_idle_for_long_is_asked_before_it_is_handed_out(
             pass
         assert asked == 0
 
-        clock = pool_module.monotonic
-        monkeypatch.setattr(pool_module, "monotonic", lambda: clock() + 31)
+        clock.late = 31
         async with pool.acquire() as connection:
             assert await connection.fetchval("SELECT 1") == 1
         assert asked == 1
