@@ -18,11 +18,12 @@ N ?= 2000
 SEED ?= 1
 # A suite of benchmarks: micro, imports, sqlite, postgres, elasticsearch, copy, scenarios, growth or s3; all if empty.
 SUITE ?=
+# A commit that `make bench` compares this checkout with, instead of measuring it against others.
+BASE ?=
 # Further options for pytest: make test ARGS='-k cursor -x'
 ARGS ?=
 WORKERS ?= 2
-# How long each of the two loads of `make load` takes.
-MINUTES ?= 1
+# A variable that means something else to each command (MINUTES, KILLS) has its default at the target.
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -97,7 +98,7 @@ demo-s3: $(VENV)/.full ## the demo on an S3 server that is built and started, in
 
 # Tests
 
-.PHONY: test test-all test-pythons test-client8 conformance
+.PHONY: test test-all test-ci test-pythons test-client8 conformance
 test: $(VENV)/.full ## all tests on PostgreSQL 15, Elasticsearch 9.2, S3, SQLite and memory, a slice on others
 	$(SERVERS) provision $(TEST_SERVERS) $(SLICE_SERVERS)
 	$(SERVERS) run $(TEST_SERVERS) -- $(PYTEST) $(ARGS)
@@ -106,6 +107,11 @@ test-all: $(VENV)/.full ## the same on every server, driver, client and Python t
 	$(SERVERS) provision $(ALL_SERVERS)
 	ISTHMUS_TEST_ALL=1 $(SERVERS) run $(ALL_SERVERS) -- $(PYTEST) $(ARGS)
 	$(MAKE) test-client8 test-pythons
+
+# The checks come first for their caches, which the copies take along.
+test-ci: lint types ## planted faults that .ci/run has to see, and that it runs all tests (5 min)
+	$(SERVERS) provision $(TEST_SERVERS) $(SLICE_SERVERS)
+	$(SERVERS) run $(TEST_SERVERS) -- $(BIN)/python -m tests.ci $(ARGS)
 
 # The part that needs no server, on the other Pythons that pyenv or the system has.
 test-pythons: $(VENV)/.full ## unit and property tests on Python 3.12 and 3.13
@@ -138,23 +144,23 @@ conformance: $(VENV)/.full ## the shipped suite on every backend, layout, driver
 	ISTHMUS_TEST_ALL=1 $(SERVERS) run $(ALL_SERVERS) -- $(PYTEST) tests/conformance $(ARGS)
 
 .PHONY: differential differential-all
-differential: $(VENV)/.full ## generated programs against the evaluator: BACKEND= N= SEED=
+differential: $(VENV)/.full ## generated programs against the evaluator: BACKEND=sqlite N=2000 SEED=1
 	$(if $(SERVER_OF_$(BACKEND)),$(SERVERS) provision $(SERVER_OF_$(BACKEND)))
 	$(if $(SERVER_OF_$(BACKEND)),$(SERVERS) run $(SERVER_OF_$(BACKEND)) --) \
 	  $(BIN)/python -m tests.differential --backend $(BACKEND) --n $(N) --seed $(SEED)
 
 # Times 5 it is what the promise of one meaning is measured by; a seed of one's own asks other queries.
 TIMES ?= 1
-differential-all: $(VENV)/.full ## the same on SQLite, PostgreSQL, Elasticsearch and S3, at full length: TIMES= SEED=
+differential-all: $(VENV)/.full ## the same on SQLite, PostgreSQL, Elasticsearch and S3, at full length: TIMES=1 SEED=1
 	$(MAKE) differential BACKEND=sqlite N=$$((200000 * $(TIMES)))
 	$(MAKE) differential BACKEND=postgres N=$$((20000 * $(TIMES)))
 	$(MAKE) differential BACKEND=elasticsearch N=$$((5000 * $(TIMES)))
 	$(MAKE) differential BACKEND=s3 N=$$((1000 * $(TIMES)))
 
 .PHONY: copy-torture
-KILLS ?= 20
 CITIES ?= 200000
-copy-torture: $(VENV)/.full ## copy CITIES=200000 through all stores, the copier killed KILLS=20 times
+copy-torture: KILLS ?= 20
+copy-torture: $(VENV)/.full ## copy cities through all stores, the copier killed on the way: CITIES=200000 KILLS=20
 	$(SERVERS) provision postgres elasticsearch s3
 	$(SERVERS) run postgres elasticsearch s3 -- \
 	  $(BIN)/python -m tests.transfer.torture --n $(CITIES) --kills $(KILLS)
@@ -164,7 +170,7 @@ docs-cli: $(VENV)/.full ## write docs/reference/cli.md from the help of each com
 	$(BIN)/python -m isthmus.cli._reference > docs/reference/cli.md
 
 .PHONY: mutants parity
-mutants: $(VENV)/.full ## plant bugs by rule; at least 95 % of 50 or more must be caught
+mutants: $(VENV)/.full ## plant bugs by rule; at least 95 % of 50 or more must be caught: SEED=1
 	$(SERVERS) provision postgres-icu elasticsearch s3
 	$(SERVERS) run postgres-icu elasticsearch s3 -- $(BIN)/python -m tests.mutants --seed $(SEED) $(ARGS)
 
@@ -189,11 +195,12 @@ types: $(VENV)/.full ## mypy --strict and pyright
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 import-time: $(VENV)/.full ## what importing isthmus costs
-	$(BIN)/python benchmarks/import_time.py
+	$(BIN)/python -m benchmarks.suites.import_time
 
 # Load: minutes long, so no part of `make test`.
 
 .PHONY: load load-dask load-ray
+load: MINUTES ?= 1
 load: $(VENV)/.full ## the FastAPI example under load, then with PostgreSQL killed half-way: MINUTES=1
 	$(SERVERS) provision postgres
 	$(BIN)/python -m tests.load.service --minutes $(MINUTES)
@@ -240,21 +247,21 @@ SERVER_OF_growth := postgres
 SUITE_SERVERS := $(if $(SUITE),$(sort $(foreach suite,$(SUITE),$(SERVER_OF_$(suite)))),postgres elasticsearch s3)
 
 .PHONY: bench bench-check bench-page profile profiles
-bench: $(VENV)/.full .venv-rival/.ready .venv-bench/.ready ## measure against the bare drivers and the rival: SUITE=postgres
+bench: $(VENV)/.full $(if $(BASE),,.venv-rival/.ready) .venv-bench/.ready ## measure against the bare drivers and the rival, or against BASE=commit: SUITE=, all if empty
 	$(if $(SUITE_SERVERS),$(SERVERS) provision $(SUITE_SERVERS))
-	$(if $(SUITE_SERVERS),ISTHMUS_TEST_TIMINGS=1 $(SERVERS) run $(SUITE_SERVERS) --) .venv-bench/bin/python -m benchmarks $(SUITE)
-	$(MAKE) --no-print-directory bench-page
+	$(if $(SUITE_SERVERS),ISTHMUS_TEST_TIMINGS=1 $(SERVERS) run $(SUITE_SERVERS) --) .venv-bench/bin/python -m benchmarks $(if $(BASE),--base $(BASE)) $(SUITE)
+	$(if $(BASE),,$(MAKE) --no-print-directory bench-page)
 
 bench-check: $(VENV)/.core ## each row of the targets: met, not met or not run, and why
-	$(BIN)/python -m benchmarks.check
+	$(BIN)/python -m benchmarks.report.check
 
 bench-page: .venv-bench/.ready ## charts and docs/benchmarks.md from the stored results
-	.venv-bench/bin/python -m benchmarks.page
+	.venv-bench/bin/python -m benchmarks.report.page
 
-profile: $(VENV)/.full .venv-bench/.ready ## sample a backend's main job, as a flame graph: BACKEND=postgres
+profile: $(VENV)/.full .venv-bench/.ready ## sample a backend's main job, as a flame graph: BACKEND=sqlite
 	$(if $(SERVER_OF_$(BACKEND)),$(SERVERS) provision $(SERVER_OF_$(BACKEND)))
 	$(if $(SERVER_OF_$(BACKEND)),ISTHMUS_TEST_TIMINGS=1 $(SERVERS) run $(SERVER_OF_$(BACKEND)) --) \
-	  .venv-bench/bin/python -m benchmarks.profiling $(BACKEND)
+	  .venv-bench/bin/python -m benchmarks.profile $(BACKEND)
 
 profiles: ## the same for PostgreSQL, Elasticsearch, S3 and SQLite, and the page
 	for backend in sqlite postgres elasticsearch s3; do \
@@ -263,19 +270,18 @@ profiles: ## the same for PostgreSQL, Elasticsearch, S3 and SQLite, and the page
 
 # Bad days
 
-MINUTES ?= 10
-
 .PHONY: faults torture crash-s3 security outage overload
 faults: $(VENV)/.full ## each verb x each fault x each backend, cancellation, loops and forks (15 min)
 	$(SERVERS) provision postgres elasticsearch s3
 	$(SERVERS) run postgres elasticsearch s3 -- bash -c '$(BIN)/python -m tests.faults.run_matrix && \
-	  ISTHMUS_FAULT_CELLS=1 ISTHMUS_CANCELS=600 $(PYTEST) tests/layers tests/faults $(ARGS)'
+	  ISTHMUS_TEST_ALL=1 ISTHMUS_FAULT_CELLS=1 ISTHMUS_CANCELS=600 $(PYTEST) tests/layers tests/faults $(ARGS)'
 
+torture: MINUTES ?= 10
 torture: $(VENV)/.full ## SIGKILL, cuts and cancels under load on all backends: MINUTES=10
 	$(SERVERS) provision postgres elasticsearch s3
 	$(SERVERS) run -- $(BIN)/python -m tests.faults.torture --minutes $(MINUTES)
 
-crash-s3: KILLS = 200
+crash-s3: KILLS ?= 200
 crash-s3: $(VENV)/.full ## writers of an S3 log killed at random requests: KILLS=200 SEED=1
 	$(SERVERS) provision s3
 	$(SERVERS) run s3 -- $(BIN)/python -m tests.s3.crash --kills $(KILLS) --seed $(SEED)

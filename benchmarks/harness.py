@@ -1,27 +1,20 @@
-"""Alternating rounds, medians, percentiles and memory; what a suite is made of and how it is kept."""
+"""Alternating rounds of a job's sides: the unit that suites are made of."""
 
 from __future__ import annotations
 
-import json
 import os
-import platform
-import resource
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from benchmarks.targets import RESULTS, cells_of
+from benchmarks.report.targets import Verdict, verdicts_of
 
-ROOT = Path(__file__).parents[1]
+OURS = "ours"
 SLOW_SECONDS = 10.0
 PERCENTILES = (50, 90, 99, 99.9)
-DRIVERS = ("asyncpg", "elasticsearch", "aiohttp", "aioboto3", "obstore", "orjson", "pydantic")
 
 # One side of a job: sets itself up, and returns the seconds of the measured part alone.
 Side = Callable[[], Awaitable[float]]
@@ -29,14 +22,14 @@ Side = Callable[[], Awaitable[float]]
 
 @dataclass
 class Measured:
-    """One side's rounds in seconds, or why there are none."""
+    """One side's rounds in seconds, or the reason why there are none."""
 
     seconds: list[float] = field(default_factory=list)
     failure: str = ""
 
     @property
     def median(self) -> float | None:
-        """Return the median, None without rounds."""
+        """The median, None without rounds."""
         return statistics.median(self.seconds) if self.seconds else None
 
 
@@ -50,17 +43,98 @@ class Row:
     figures: dict[str, float] = field(default_factory=dict)
     latencies: dict[str, dict[str, float]] = field(default_factory=dict)
 
-    def plain(self) -> dict[str, Any]:
-        """Return what is stored."""
+    def to_json(self) -> dict[str, Any]:
+        """Return the row as it is stored."""
         shape = asdict(self)
         for name, side in self.sides.items():
             shape["sides"][name]["median"] = side.median
         return shape
 
-    def states(self) -> list[str]:
-        """Return how the job's targets stand."""
-        stored = {self.job: self.plain()}
-        return [cell.judged(stored).state for cell in cells_of(self.job)]
+    def verdicts(self) -> list[Verdict]:
+        """Return how the row stands against each of its targets."""
+        return verdicts_of(self.job, {self.job: self.to_json()})
+
+
+class Runner(Protocol):
+    """Runs the rounds of a job and receives each finished row."""
+
+    comparing: bool
+
+    async def run_rounds(
+        self, job: str, sides: Mapping[str, Side], *, rounds: int, warm_up: bool, compared: Sequence[str]
+    ) -> dict[str, Measured]:
+        """Return the rounds of each side."""
+        ...
+
+    def show(self, row: Row) -> None:
+        """Take note of a row."""
+        ...
+
+
+class LocalRunner:
+    """Runs all rounds in this process and prints each row."""
+
+    comparing = False
+
+    async def run_rounds(
+        self, job: str, sides: Mapping[str, Side], *, rounds: int, warm_up: bool, compared: Sequence[str]
+    ) -> dict[str, Measured]:
+        """Run the sides in turn.
+
+        A side that takes over ten seconds is run twice, without a warm-up; one that fails is dropped
+        with its reason, unless it is ours.
+        """
+        measured = {name: Measured() for name in sides}
+        for turn in range(rounds + warm_up):
+            for name, side in sides.items():
+                done = measured[name].seconds
+                if measured[name].failure or (len(done) >= 2 and max(done) > SLOW_SECONDS):
+                    continue
+                try:
+                    seconds = await side()
+                except Exception as error:
+                    if name == OURS:
+                        raise
+                    measured[name].failure = describe(error)
+                    continue
+                if turn >= warm_up or seconds > SLOW_SECONDS:
+                    done.append(seconds)
+        return measured
+
+    def show(self, row: Row) -> None:
+        """Print each side's median and spread, and how the targets stand."""
+        print(f"\n{row.job}")
+        for name, side in row.sides.items():
+            if side.seconds:
+                low, high = min(side.seconds), max(side.seconds)
+                spread = f"({format_time(low)} … {format_time(high)}, {len(side.seconds)} rounds)"
+                print(f"  {name:<34} {format_time(side.median or 0)}  {spread}")
+            else:
+                print(f"  {name:<34} {side.failure or 'not run'}")
+        for name, latencies in row.latencies.items():
+            waits = (f"{p} {format_time(wait).strip()}" for p, wait in latencies.items())
+            print(f"  {name:<34} " + ", ".join(waits))
+        for figure, value in row.figures.items():
+            print(f"  {figure}: {value:.4g}")
+        for note, text in row.notes.items():
+            print(f"  {note}: {text}")
+        for verdict in row.verdicts():
+            print(f"  -> {verdict.state}: {verdict.cell.wanted}; measured {verdict.shown or '-'}")
+        sys.stdout.flush()
+
+
+_runner: Runner = LocalRunner()
+
+
+def set_runner(runner: Runner) -> None:
+    """Let another runner take the place of the local one, in this process."""
+    global _runner
+    _runner = runner
+
+
+def comparing() -> bool:
+    """Return whether two commits are compared; a suite then leaves out what compares nothing."""
+    return _runner.comparing
 
 
 async def measure(
@@ -68,141 +142,67 @@ async def measure(
     sides: Mapping[str, Side],
     *,
     rounds: int = 5,
+    warm_up: bool = True,
+    compared: Sequence[str] = (OURS,),
     notes: dict[str, Any] | None = None,
     figures: dict[str, float] | None = None,
     known: Mapping[str, Measured] | None = None,
-    derived: Callable[[Mapping[str, Measured]], dict[str, float]] | None = None,
+    derive: Callable[[Mapping[str, Measured]], dict[str, float]] | None = None,
 ) -> Row:
-    """Run each side in turn, `rounds` times after one warm-up, and judge the job.
+    """Run each side in turn, `rounds` times after one warm-up, and show the row.
 
-    A side that takes over ten seconds is run twice, without a warm-up; one that fails is dropped
-    with its reason. `known` are sides that another job of this run measured already; `derived`
-    makes further figures of the sides.
+    `compared` are the sides that run isthmus, which a comparison of two commits is about. `known` are
+    sides that another job of this run has measured; `derive` returns further figures.
     """
-    measured = {name: Measured() for name in sides}
-    for turn in range(rounds + 1):
-        for name, side in sides.items():
-            slow = measured[name].seconds and max(measured[name].seconds) > SLOW_SECONDS
-            if measured[name].failure or (slow and len(measured[name].seconds) >= 2):
-                continue
-            try:
-                seconds = await side()
-            except Exception as error:
-                if name == "ours":
-                    raise
-                measured[name].failure = f"{type(error).__name__}: {error}"[:300]
-                continue
-            if turn > 0 or seconds > SLOW_SECONDS:
-                measured[name].seconds.append(seconds)
-    made = derived(measured) if derived else {}
-    row = Row(job, {**measured, **(known or {})}, notes or {}, {**(figures or {}), **made})
+    measured = await run_rounds(job, sides, rounds=rounds, warm_up=warm_up, compared=compared)
+    failed = any(not measured[name].seconds for name in compared)
+    derived = derive(measured) if derive and not failed else {}
+    row = Row(job, {**measured, **(known or {})}, notes or {}, {**(figures or {}), **derived})
     show(row)
     return row
 
 
-def percentiles(latencies: Sequence[float]) -> dict[str, float]:
-    """Return the percentiles of some waits in seconds, and the longest."""
+async def run_rounds(
+    job: str,
+    sides: Mapping[str, Side],
+    *,
+    rounds: int = 5,
+    warm_up: bool = True,
+    compared: Sequence[str] = (OURS,),
+) -> dict[str, Measured]:
+    """Run each side in turn and return the rounds, for a suite that makes its rows itself."""
+    return await _runner.run_rounds(job, sides, rounds=rounds, warm_up=warm_up, compared=compared)
+
+
+def show(row: Row) -> None:
+    """Print a row."""
+    _runner.show(row)
+
+
+def own_name(name: str) -> str:
+    """Return the name of an index that no other process of a comparison uses."""
+    return name + os.environ.get("ISTHMUS_BENCH_SUFFIX", "")
+
+
+def compute_percentiles(latencies: Sequence[float]) -> dict[str, float]:
+    """Return the percentiles of latencies in seconds, and the longest."""
     ordered = sorted(latencies)
     found = {f"p{p:g}": ordered[min(len(ordered) - 1, int(len(ordered) * p / 100))] for p in PERCENTILES}
     return {**found, "longest": ordered[-1]}
 
 
-def show(row: Row) -> None:
-    """Print a job: each side's median and spread, and each verdict."""
-    print(f"\n{row.job}")
-    for name, side in row.sides.items():
-        if side.seconds:
-            low, high = min(side.seconds), max(side.seconds)
-            spread = f"({_time(low)} … {_time(high)}, {len(side.seconds)} rounds)"
-            print(f"  {name:<34} {_time(side.median or 0)}  {spread}")
-        else:
-            print(f"  {name:<34} {side.failure or 'not run'}")
-    for name, found in row.latencies.items():
-        print(f"  {name:<34} " + ", ".join(f"{p} {_time(wait).strip()}" for p, wait in found.items()))
-    for figure, value in row.figures.items():
-        print(f"  {figure}: {value:.4g}")
-    for note, text in row.notes.items():
-        print(f"  {note}: {text}")
-    stored = {row.job: row.plain()}
-    for verdict in (cell.judged(stored) for cell in cells_of(row.job)):
-        print(f"  -> {verdict.state}: {verdict.cell.wanted}; measured {verdict.shown or '-'}")
-    sys.stdout.flush()
+def describe(error: BaseException) -> str:
+    """Return a failure as it is stored, at most 300 characters."""
+    return f"{type(error).__name__}: {error}"[:300]
 
 
-def _time(seconds: float) -> str:
+def format_time(seconds: float) -> str:
+    """Return a time of fixed width."""
     return f"{seconds * 1e6:9.1f} us" if seconds < 0.001 else f"{seconds * 1e3:9.2f} ms"
 
 
-def machine() -> dict[str, Any]:
-    """Return what the figures were taken on."""
-    found = {}
-    for name in DRIVERS:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "-"
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9),
-        "load": round(os.getloadavg()[0], 1),
-        "commit": _commit(),
-        "taken": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "versions": found,
-    }
-
-
-def _commit() -> str:
-    """Return the commit, with a plus where the code differs from it."""
-    changed = _git("diff", "--stat", "HEAD", "--", "src")
-    return _git("rev-parse", "--short", "HEAD") + ("+" if changed else "")
-
-
-def _git(*words: str) -> str:
-    command = ["git", "-C", str(ROOT), *words]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-
-
-def _processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
-
-
-def write(suite: str, rows: Sequence[Row], seconds: float, before: dict[str, Any] | None = None) -> Path:
-    """Write a suite's rows as JSON and return the file; `before` is the machine as it was at the start."""
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{suite}.json"
-    shape = {
-        "machine": before or machine(),
-        "seconds": round(seconds, 1),
-        "rows": [_rounded(row.plain()) for row in rows],
-    }
-    path.write_text(json.dumps(shape, indent=1) + "\n")
-    return path
-
-
-def _rounded(value: Any) -> Any:
-    """Return the value with six significant digits: more say nothing and make a large diff."""
-    match value:
-        case float():
-            return float(f"{value:.6g}")
-        case dict():
-            return {key: _rounded(item) for key, item in value.items()}
-        case list():
-            return [_rounded(item) for item in value]
-        case _:
-            return value
-
-
-def resident() -> int:
-    """Return the bytes of memory that this process holds."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-
-
 class Timer:
-    """Seconds of a block: `with Timer() as t: …; t.seconds`."""
+    """Seconds of a block: `with Timer() as timer: …; timer.seconds`."""
 
     seconds = 0.0
 

@@ -1,25 +1,34 @@
-"""Hooks for all tests: the servers' session, the count per backend, and what CI does not let pass."""
+"""Hooks for all tests: the servers' session, the count per backend, and what CI does not let pass.
+
+With `ISTHMUS_TEST_REPORT=FOLDER` the run leaves files there for `.ci/run`, one entry per line: `exit`
+(pytest's exit code), `failed` (ids of tests), `not_allowed` (id: reason) and `passed` (count and backend).
+"""
 
 import os
 from collections import Counter
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests import servers
+from tests.breadth import left_out
 
-_PASSED = pytest.StashKey[Counter[str]]()
-_NOT_ALLOWED = pytest.StashKey[dict[str, str]]()
+REPORT = "ISTHMUS_TEST_REPORT"
+
 _SESSION = pytest.StashKey[servers.Session]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the marker and, in the process that leads, open the session of servers."""
+    """Register the markers and, in the controller, open the session of servers and count outcomes."""
     config.addinivalue_line("markers", "backend(name): the backend that a test is counted under")
+    config.addinivalue_line("markers", "breadth(n): without ISTHMUS_TEST_ALL, one in n cases of a test runs")
     config.addinivalue_line("markers", "last: runs after the others, whose clocks it would disturb")
-    config.stash[_PASSED] = Counter()
-    config.stash[_NOT_ALLOWED] = {}
+    if not hasattr(config, "workerinput"):
+        # Removed from the environment: a pytest that a test starts must not write over this run's report.
+        folder = os.environ.pop(REPORT, None)
+        config.pluginmanager.register(_Outcomes(Path(folder) if folder else None), "isthmus-outcomes")
     # A worker of pytest-xdist is part of the session that its controller
     # opened, as is a pytest that runs under `tests.servers run`.
     if servers.Session.current() is None:
@@ -33,8 +42,14 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         session.end()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the tests marked `last` at the end."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave breadth to `make test-all`, and put the tests marked `last` at the end."""
+    if not os.environ.get("ISTHMUS_TEST_ALL"):
+        markers = ((item.nodeid, item.get_closest_marker("breadth")) for item in items)
+        shares = {nodeid: int(marker.args[0]) for nodeid, marker in markers if marker is not None}
+        dropped = left_out(shares, seed=os.environ.get("ISTHMUS_TEST_SEED", "1"))
+        config.hook.pytest_deselected(items=[item for item in items if item.nodeid in dropped])
+        items[:] = [item for item in items if item.nodeid not in dropped]
     items.sort(key=lambda item: item.get_closest_marker("last") is not None)
 
 
@@ -55,10 +70,14 @@ def _backend(item: pytest.Item) -> str | None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Write backend and strictness into the report, the only thing that a worker sends home."""
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add backend, strictness and a missing server to the report, the only thing that a worker sends home."""
     report = yield
     report.user_properties.append(("backend", _backend(item) or "no backend"))
+    if call.excinfo is not None and call.excinfo.errisinstance(servers.MissingServerError):
+        report.user_properties.append(("missing server", str(call.excinfo.value).splitlines()[0]))
     if hasattr(report, "wasxfail"):
         default = bool(item.config.getini("xfail_strict"))
         markers = list(item.iter_markers("xfail"))
@@ -67,58 +86,75 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     return report
 
 
-class _Tally:
-    """Counts reports in the process that leads."""
+class _Outcomes:
+    """Collects the outcomes of all tests in the controller, and fails the run that CI does not allow."""
 
-    def __init__(self, config: pytest.Config) -> None:
-        self._passed = config.stash[_PASSED]
-        self._not_allowed = config.stash[_NOT_ALLOWED]
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        self._passed: Counter[str] = Counter()
+        self._failed: dict[str, None] = {}
+        self._not_allowed: dict[str, str] = {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Count a passed test, and note a skip or an expected failure that is not strict."""
-        told: dict[str, Any] = dict(report.user_properties)
-        if report.when == "call" and report.passed and not hasattr(report, "wasxfail"):
-            self._passed[told.get("backend", "no backend")] += 1
-        elif hasattr(report, "wasxfail"):
-            if not told.get("strict"):
+        """Count a passed test, note a failed one, and note what neither passed nor failed as a test."""
+        properties: dict[str, Any] = dict(report.user_properties)
+        if hasattr(report, "wasxfail"):
+            if not properties.get("strict"):
                 self._not_allowed[report.nodeid] = f"xfail that is not strict: {report.wasxfail}"
         elif report.skipped:
             self._not_allowed[report.nodeid] = _reason(report)
+        elif report.failed:
+            self._failed[report.nodeid] = None
+            if "missing server" in properties:
+                self._not_allowed[report.nodeid] = properties["missing server"]
+            elif report.when not in {"setup", "call", "teardown"}:
+                # pytest-xdist's report of a worker that died.
+                self._not_allowed[report.nodeid] = str(report.longrepr)
+        elif report.when == "call":
+            self._passed[properties.get("backend", "no backend")] += 1
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        """Note a module that skips as a whole."""
+        """Note a module that skips as a whole or cannot be collected."""
         if report.skipped:
             self._not_allowed[report.nodeid] = _reason(report)
+        elif report.failed:
+            self._not_allowed[report.nodeid] = "cannot be collected"
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Under CI=true, fail a run in which something was skipped or may fail unnoticed."""
+        if _strict() and self._not_allowed:
+            session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
+        if self._folder is not None:
+            self._write(self._folder, int(session.exitstatus))
+
+    def _write(self, folder: Path, code: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        reasons = (f"{nodeid}: {' '.join(why.split())}" for nodeid, why in self._not_allowed.items())
+        counts = (f"{count} {name}" for name, count in sorted(self._passed.items()))
+        files: dict[str, Iterable[str]] = {
+            "failed": self._failed,
+            "not_allowed": reasons,
+            "passed": counts,
+            "exit": [str(code)],
+        }
+        for name, lines in files.items():
+            (folder / name).write_text("".join(f"{line}\n" for line in lines))
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Print how many tests each backend passed, and what CI does not allow."""
+        terminalreporter.section("passed by backend")
+        for name, count in sorted(self._passed.items()):
+            terminalreporter.line(f"{name}: {count} tests passed")
+        if _strict() and self._not_allowed:
+            terminalreporter.section("not allowed with CI=true")
+            for nodeid, reason in self._not_allowed.items():
+                terminalreporter.line(f"{nodeid}: {reason}")
 
 
 def _reason(report: pytest.TestReport | pytest.CollectReport) -> str:
     place = report.longrepr
     return str(place[2]) if isinstance(place, tuple) else str(place)
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_sessionstart(session: pytest.Session) -> None:
-    """Count in the controller only: a worker's reports arrive there."""
-    if not hasattr(session.config, "workerinput"):
-        session.config.pluginmanager.register(_Tally(session.config), "isthmus-tally")
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Under CI=true, fail a run in which something was skipped or may fail unnoticed."""
-    if not hasattr(session.config, "workerinput") and _strict() and session.config.stash[_NOT_ALLOWED]:
-        session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Print how many tests each backend passed."""
-    terminalreporter.section("passed by backend")
-    for name, count in sorted(config.stash[_PASSED].items()):
-        terminalreporter.line(f"{name}: {count} tests passed")
-    if _strict() and config.stash[_NOT_ALLOWED]:
-        terminalreporter.section("not allowed with CI=true")
-        for nodeid, reason in config.stash[_NOT_ALLOWED].items():
-            terminalreporter.line(f"{nodeid}: {reason}")
 
 
 def _strict() -> bool:

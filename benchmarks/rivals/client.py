@@ -1,4 +1,4 @@
-"""The rival in an environment and a process of its own, asked for one round at a time."""
+"""The rival in an environment and a process of its own, which runs one round for each request."""
 
 from __future__ import annotations
 
@@ -7,33 +7,33 @@ import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import ROOT, Side
+from benchmarks.harness import Side
+from benchmarks.report.storage import ROOT
 
 PYTHON = ROOT / ".venv-rival" / "bin" / "python"
 RUNNER = Path(__file__).with_name("dataknobs.py")
 
 
 class Rival:
-    """A process that runs one round of a job for each line that it is sent."""
+    """A process that runs one round of a job for each line on its standard input."""
 
     def __init__(self) -> None:
         self._process: asyncio.subprocess.Process | None = None
 
     def side(self, job: str, **arguments: Any) -> Side:
-        """Return a side that asks the rival for a round."""
+        """Return a side that runs a round of the rival."""
 
         async def run() -> float:
-            return float((await self.ask(job, **arguments))["seconds"])
+            return float((await self.request(job, **arguments))["seconds"])
 
         return run
 
-    async def ask(self, job: str, **arguments: Any) -> dict[str, Any]:
-        """Return what a round came to: its seconds, and for some jobs more."""
-        request = {"job": job, **arguments}
-        process = await self._started()
+    async def request(self, job: str, **arguments: Any) -> dict[str, Any]:
+        """Run a round and return its `seconds`, and for some jobs `latencies`."""
+        process = await self._start()
         assert process.stdin is not None
         assert process.stdout is not None
-        process.stdin.write(json.dumps(request).encode() + b"\n")
+        process.stdin.write(json.dumps({"job": job, **arguments}).encode() + b"\n")
         await process.stdin.drain()
         line = await process.stdout.readline()
         if not line:
@@ -44,7 +44,7 @@ class Rival:
             raise RuntimeError(answer["error"])
         return answer
 
-    async def _started(self) -> asyncio.subprocess.Process:
+    async def _start(self) -> asyncio.subprocess.Process:
         if self._process is None:
             if not PYTHON.exists():
                 raise RuntimeError("dataknobs-data is not installed: make .venv-rival/.ready")

@@ -22,7 +22,7 @@ logging.disable(logging.CRITICAL)
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from benchmarks.data import document  # noqa: E402
-from benchmarks.web import drive  # noqa: E402
+from benchmarks.suites.web_mix import drive  # noqa: E402
 
 FILLED: dict[tuple[str, int], tuple[Any, list[str]]] = {}
 
@@ -53,7 +53,7 @@ def config(backend: str, name: str) -> dict[str, Any]:
     }
 
 
-async def opened(backend: str) -> Any:
+async def open_database(backend: str) -> Any:
     """Return a connected database on a fresh table."""
     from dataknobs_data import AsyncDatabase
 
@@ -62,10 +62,10 @@ async def opened(backend: str) -> Any:
     return db
 
 
-async def filled(backend: str, count: int) -> tuple[Any, list[str]]:
+async def fill_database(backend: str, count: int) -> tuple[Any, list[str]]:
     """Return a database with records, made once."""
     if (backend, count) not in FILLED:
-        db = await opened(backend)
+        db = await open_database(backend)
         ids: list[str] = []
         for start in range(0, count, 5_000):
             ids += await db.create_batch(records(min(5_000, count - start), start))
@@ -82,7 +82,7 @@ def records(count: int, start: int = 0) -> list[Any]:
 
 async def create_batch(backend: str, n: int) -> float:
     """Time one create_batch."""
-    db, made = await opened(backend), records(n)
+    db, made = await open_database(backend), records(n)
     start = time.perf_counter()
     ids = await db.create_batch(made)
     seconds = time.perf_counter() - start
@@ -93,7 +93,7 @@ async def create_batch(backend: str, n: int) -> float:
 
 async def upsert_batch(backend: str, n: int) -> float:
     """Time one upsert_batch over records that exist."""
-    db = await opened(backend)
+    db = await open_database(backend)
     made = records(n)
     ids = await db.create_batch(made)
     again = records(n)
@@ -106,7 +106,7 @@ async def upsert_batch(backend: str, n: int) -> float:
 
 async def update_batch(backend: str, n: int) -> float:
     """Time update_batch, in parts: more than 5,000 at once are too many arguments for its statement."""
-    db = await opened(backend)
+    db = await open_database(backend)
     ids = await db.create_batch(records(n))
     pairs = list(zip(ids, records(n), strict=True))
     start = time.perf_counter()
@@ -117,7 +117,7 @@ async def update_batch(backend: str, n: int) -> float:
 
 async def delete_batch(backend: str, n: int) -> float:
     """Time one delete_batch."""
-    db = await opened(backend)
+    db = await open_database(backend)
     ids = await db.create_batch(records(n))
     start = time.perf_counter()
     await db.delete_batch(ids)
@@ -126,7 +126,7 @@ async def delete_batch(backend: str, n: int) -> float:
 
 async def get(backend: str, n: int, tasks: int = 1, stored: int = 1000) -> float:
     """Time n reads by some tasks."""
-    db, ids = await filled(backend, stored)
+    db, ids = await fill_database(backend, stored)
     source = iter([ids[i % len(ids)] for i in range(n)])
 
     async def work() -> None:
@@ -140,7 +140,7 @@ async def get(backend: str, n: int, tasks: int = 1, stored: int = 1000) -> float
 
 async def create(backend: str, n: int, tasks: int) -> float:
     """Time n creates by some tasks."""
-    db = await opened(backend)
+    db = await open_database(backend)
     source = iter(records(n))
 
     async def work() -> None:
@@ -156,7 +156,7 @@ async def search(backend: str, stored: int, everything: bool = False) -> float:
     """Time a search for a tenth of what is stored, or for all of it."""
     from dataknobs_data import Query
 
-    db, _ = await filled(backend, stored)
+    db, _ = await fill_database(backend, stored)
     start = time.perf_counter()
     found = await db.search(Query() if everything else Query().filter("group", "=", 3))
     seconds = time.perf_counter() - start
@@ -168,7 +168,7 @@ async def stream(backend: str, stored: int) -> float:
     """Time reading all by stream_read."""
     from dataknobs_data import Query
 
-    db, _ = await filled(backend, stored)
+    db, _ = await fill_database(backend, stored)
     seen = 0
     start = time.perf_counter()
     async for _ in db.stream_read(Query()):
@@ -182,7 +182,7 @@ async def top(backend: str, stored: int) -> float:
     """Time a filter with sort and limit 20."""
     from dataknobs_data import Query, SortOrder
 
-    db, _ = await filled(backend, stored)
+    db, _ = await fill_database(backend, stored)
     query = Query().filter("score", ">=", stored * 0.4).sort_by("score", SortOrder.DESC).limit(20)
     start = time.perf_counter()
     found = await db.search(query)
@@ -220,7 +220,7 @@ class Web:
 
 async def web(backend: str, n: int, tasks: int, stored: int) -> dict[str, Any]:
     """Time the web mix."""
-    db, ids = await filled(backend, stored)
+    db, ids = await fill_database(backend, stored)
     seconds, latencies = await drive(Web(db, ids), n, tasks, stored)
     return {"seconds": seconds, "latencies": latencies}
 
@@ -229,7 +229,7 @@ async def batch(backend: str, n: int, chunk: int) -> float:
     """Time the batch job; sums are made here, for there is no aggregate."""
     from dataknobs_data import Query
 
-    db, made = await opened(backend), records(n)
+    db, made = await open_database(backend), records(n)
     start = time.perf_counter()
     for at in range(0, n, chunk):
         await db.create_batch(made[at : at + chunk])

@@ -6,7 +6,7 @@ import os
 from collections.abc import AsyncIterator
 
 from benchmarks.data import document, name_of
-from benchmarks.harness import Row, Timer, measure
+from benchmarks.harness import Row, Timer, measure, own_name
 from isthmus import AsyncDatabase, Record
 from isthmus.transfer import copy
 
@@ -19,7 +19,7 @@ async def rows() -> AsyncIterator[Row]:
         "postgres", {"url": os.environ["ISTHMUS_TEST_POSTGRES_URL"], "table": "copy_source"}
     )
     hosts = [os.environ["ISTHMUS_TEST_ELASTICSEARCH_URL"]]
-    target = await AsyncDatabase.create("elasticsearch", {"hosts": hosts, "index": "copy-target"})
+    target = await AsyncDatabase.create("elasticsearch", {"hosts": hosts, "index": own_name("copy-target")})
     await source.clear()
     for start in range(0, SIZE, 10_000):
         made = [Record(document(n), id=name_of(n)) for n in range(start, start + 10_000)]

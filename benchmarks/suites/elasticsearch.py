@@ -14,11 +14,12 @@ from elastic_transport import OrjsonSerializer
 from elasticsearch.helpers import async_bulk
 
 from benchmarks.data import document, documents, name_of
-from benchmarks.harness import Row, Side, Timer, measure
+from benchmarks.harness import Row, Side, Timer, comparing, measure, own_name
 from benchmarks.rivals.client import Rival
 from elasticsearch import AsyncElasticsearch
 from isthmus import AsyncDatabase, Query, Record
 
+OUR_INDEX, BARE_INDEX = own_name("bench"), own_name("bare")
 SIZE = 10_000
 CHUNK = 1_000
 KEYWORD, NUMBER = {"type": "keyword"}, {"type": "double"}
@@ -49,19 +50,19 @@ async def rows() -> AsyncIterator[Row]:
         await _warm(client)
         yield await _known(client)
         yield await _create_batch(client, rival)
-        async with _anew(client) as db:
-            async for row in _finding(db, client, rival):
+        async with _open_new_index(client) as db:
+            async for row in _reads(db, client, rival):
                 yield row
             yield await _create(db, client, rival)
     finally:
-        await client.options(ignore_status=404).indices.delete(index="bench,bare")
+        await client.options(ignore_status=404).indices.delete(index=[OUR_INDEX, BARE_INDEX])
         await client.close()
         await rival.close()
 
 
 async def _reset(client: AsyncElasticsearch, mappings: dict[str, Any] | None = STRICT) -> None:
-    await client.options(ignore_status=404).indices.delete(index="bare")
-    await client.indices.create(index="bare", settings=SETTINGS, mappings=mappings)
+    await client.options(ignore_status=404).indices.delete(index=BARE_INDEX)
+    await client.indices.create(index=BARE_INDEX, settings=SETTINGS, mappings=mappings)
 
 
 def _bodies(data: list[dict[str, Any]]) -> Iterator[bytes]:
@@ -77,31 +78,31 @@ async def _bulk(client: AsyncElasticsearch, data: list[dict[str, Any]]) -> None:
 
     async def send() -> None:
         for body in bodies:
-            answer = await client.bulk(index="bare", operations=body, filter_path="errors")
+            answer = await client.bulk(index=BARE_INDEX, operations=body, filter_path="errors")
             assert not answer["errors"]
 
     await asyncio.gather(send(), send())
-    await client.indices.refresh(index="bare")
+    await client.indices.refresh(index=BARE_INDEX)
 
 
 async def _warm(client: AsyncElasticsearch) -> None:
-    """Let the server compile what it is about to do: it takes twice as long in its first minute."""
+    """Let the server's JIT compile the measured paths: they take twice as long in its first minute."""
     data = documents(SIZE)
     made = [Record(d, id=name_of(n)) for n, d in enumerate(data)]
-    for _ in range(15):
-        async with _anew(client) as db:
+    for _ in range(7 if comparing() else 15):  # two processes warm the same server
+        async with _open_new_index(client) as db:
             await db.create_batch(made)
             await db.search(Query().filter("group", "=", 3))
         await _reset(client)
         await _bulk(client, data)
-        await client.search(index="bare", query={"term": {"group": 3}}, size=SIZE // 10, sort=["name"])
+        await client.search(index=BARE_INDEX, query={"term": {"group": 3}}, size=SIZE // 10, sort=["name"])
 
 
 @asynccontextmanager
-async def _anew(client: AsyncElasticsearch) -> AsyncIterator[AsyncDatabase]:
-    """Open a handle on a new index that knows its fields, as the bare driver's does."""
-    await client.options(ignore_status=404).indices.delete(index="bench")
-    db = await AsyncDatabase.create("elasticsearch", {"hosts": [url()], "index": "bench"})
+async def _open_new_index(client: AsyncElasticsearch) -> AsyncIterator[AsyncDatabase]:
+    """Open a handle on a new index whose mapping has the fields, as the bare driver's has."""
+    await client.options(ignore_status=404).indices.delete(index=OUR_INDEX)
+    db = await AsyncDatabase.create("elasticsearch", {"hosts": [url()], "index": OUR_INDEX})
     try:
         await db.create(Record(document(0), id="first"))
         await db.delete("first")
@@ -115,7 +116,7 @@ async def _known(client: AsyncElasticsearch) -> Row:
     made = [Record(data) for data in documents(1_000)]
 
     async def ours() -> float:
-        async with _anew(client) as db:
+        async with _open_new_index(client) as db:
             with Timer() as timer:
                 await db.create_batch(made)
                 await db.refresh()
@@ -129,7 +130,7 @@ async def _create_batch(client: AsyncElasticsearch, rival: Rival) -> Row:
     made = [Record(d, id=name_of(n)) for n, d in enumerate(data)]
 
     async def ours() -> float:
-        async with _anew(client) as db:
+        async with _open_new_index(client) as db:
             with Timer() as timer:
                 await db.create_batch(made)
                 await db.refresh()
@@ -146,10 +147,10 @@ async def _create_batch(client: AsyncElasticsearch, rival: Rival) -> Row:
 
     async def convenient() -> float:
         await _reset(client)
-        actions = ({"_index": "bare", "_id": name_of(n), "_source": d} for n, d in enumerate(data))
+        actions = ({"_index": BARE_INDEX, "_id": name_of(n), "_source": d} for n, d in enumerate(data))
         with Timer() as timer:
             await async_bulk(client, actions)
-            await client.indices.refresh(index="bare")
+            await client.indices.refresh(index=BARE_INDEX)
         return timer.seconds
 
     sides: dict[str, Side] = {"ours": ours, "bare": bare(STRICT), "dynamic mapping": bare(None)}
@@ -157,7 +158,7 @@ async def _create_batch(client: AsyncElasticsearch, rival: Rival) -> Row:
     return await measure("es create_batch 10,000", sides)
 
 
-async def _finding(db: AsyncDatabase, client: AsyncElasticsearch, rival: Rival) -> AsyncIterator[Row]:
+async def _reads(db: AsyncDatabase, client: AsyncElasticsearch, rival: Rival) -> AsyncIterator[Row]:
     await db.create_batch([Record(d, id=name_of(n)) for n, d in enumerate(documents(SIZE))])
     await db.refresh()
     await _reset(client)
@@ -172,7 +173,7 @@ async def _finding(db: AsyncDatabase, client: AsyncElasticsearch, rival: Rival) 
     async def bare() -> float:
         with Timer() as timer:
             term = {"term": {"group": 3}}
-            answer = await client.search(index="bare", query=term, size=SIZE // 10, sort=["name"])
+            answer = await client.search(index=BARE_INDEX, query=term, size=SIZE // 10, sort=["name"])
             assert len([(hit["_id"], hit["_source"]) for hit in answer["hits"]["hits"]]) == SIZE // 10
         return timer.seconds
 
@@ -190,7 +191,7 @@ async def _finding(db: AsyncDatabase, client: AsyncElasticsearch, rival: Rival) 
     async def bare_stream() -> float:
         seen, after = 0, None
         with Timer() as timer:
-            pit = (await client.open_point_in_time(index="bare", keep_alive="1m"))["id"]
+            pit = (await client.open_point_in_time(index=BARE_INDEX, keep_alive="1m"))["id"]
             while True:
                 extra = {} if after is None else {"search_after": after}
                 held = {"id": pit, "keep_alive": "1m"}
@@ -225,14 +226,14 @@ async def _create(db: AsyncDatabase, client: AsyncElasticsearch, rival: Rival) -
 
     async def bare_create() -> None:
         n = next(fresh)
-        await single.index(index="bare", id=name_of(n), op_type="create", document=document(n))
+        await single.index(index=BARE_INDEX, id=name_of(n), op_type="create", document=document(n))
 
     sides = {
         "ours": lambda: by_tasks(our_create, count, 50),
         "bare": lambda: by_tasks(bare_create, count, 50),
     }
-    # It refreshes the index after each, so that with more its client gives up waiting, and what it
-    # left to the server slows the others.
+    # The rival refreshes the index after each create: with more of them its client times out, and the
+    # work that is left to the server slows the other sides.
     fifth = rival.side("create", backend="elasticsearch", n=count // 5, tasks=50)
 
     async def rivals() -> float:
@@ -245,7 +246,7 @@ async def _create(db: AsyncDatabase, client: AsyncElasticsearch, rival: Rival) -
 
 
 async def by_tasks(work: Callable[[], Awaitable[None]], count: int, tasks: int) -> float:
-    """Return the seconds that some tasks take for so many calls."""
+    """Return the seconds that `tasks` tasks take for `count` calls."""
     left = iter(range(count))
 
     async def worker() -> None:

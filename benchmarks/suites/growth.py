@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.data import document, name_of
-from benchmarks.harness import Measured, Row, Timer, show
-from benchmarks.memory import Store, taken
+from benchmarks.harness import OURS, Measured, Row, Timer, run_rounds, show
+from benchmarks.profile.memory import Store, measure_memory
 from isthmus import AsyncDatabase, Query, Record
 
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
@@ -23,7 +23,7 @@ PAGE = 100
 
 
 def sizes() -> list[int]:
-    """Return how many records are tried, in turn."""
+    """Return the numbers of records to measure, ascending."""
     most = int(os.environ.get("ISTHMUS_BENCH_MOST", SIZES[-1]))
     return [size for size in SIZES if size <= most]
 
@@ -39,7 +39,7 @@ async def rows() -> AsyncIterator[Row]:
 
 
 class _Growth:
-    """One store under more and more records."""
+    """One store with more and more records."""
 
     def __init__(self, store: Store, folder: Path) -> None:
         self.store = store
@@ -50,15 +50,16 @@ class _Growth:
         self.copy: dict[int, dict[str, float]] = {}
 
     async def row(self) -> Row:
-        """Return the curves and what the targets ask of them."""
+        """Return the curves and the figures that have targets."""
         backend, config = self.store
         db = await AsyncDatabase.create(backend, config)
         for size in sizes():
-            self.creates[size] = await _created(db, size)
-            self.pages[size] = await _page(db, size)
-            self.stream[size] = await taken("stream", self.store)
+            job = f"growth {backend}: create_batch {size:,}"
+            self.creates[size] = await _measure_creates(job, db, size)
+            self.pages[size] = await _compare_pages(db, size)
+            self.stream[size] = await measure_memory("stream", self.store)
             target = str(self.folder / f"copy-{backend}-{size}.db")
-            self.copy[size] = await taken("copy", self.store, ("sqlite", {"path": target}))
+            self.copy[size] = await measure_memory("copy", self.store, ("sqlite", {"path": target}))
             assert self.stream[size]["records"] == self.copy[size]["records"] == size
         await db.clear()
         await db.close()
@@ -100,23 +101,25 @@ class _Growth:
         }
 
 
-async def _created(db: AsyncDatabase, size: int) -> Measured:
+async def _measure_creates(job: str, db: AsyncDatabase, size: int) -> Measured:
     """Return the seconds of create_batch into an empty collection, which holds the records at the end."""
-    measured = Measured()
-    for _ in range(5 if size <= 10_000 else 3 if size <= 100_000 else 1):
+
+    async def create() -> float:
         await db.clear()
         made = [Record(document(n), id=name_of(n)) for n in range(size)]
         gc.collect()
         with Timer() as timer:
             await db.create_batch(made)
-        measured.seconds.append(timer.seconds)
         del made
         gc.collect()
-    return measured
+        return timer.seconds
+
+    rounds = 5 if size <= 10_000 else 3 if size <= 100_000 else 1
+    return (await run_rounds(job, {OURS: create}, rounds=rounds, warm_up=False))[OURS]
 
 
-async def _page(db: AsyncDatabase, size: int) -> float:
-    """Return how a page at the end compares with one at the start: medians of alternating reads."""
+async def _compare_pages(db: AsyncDatabase, size: int) -> float:
+    """Return the time of a page at the end over that of one at the start: medians of alternating reads."""
     waits: dict[int, list[float]] = {0: [], size - PAGE: []}
     for _ in range(25):
         for start, seconds in waits.items():

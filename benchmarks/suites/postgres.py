@@ -6,7 +6,7 @@ import asyncio
 import gc
 import itertools
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any
 
 import asyncpg
@@ -14,7 +14,7 @@ import orjson
 
 from benchmarks.data import document, documents, name_of
 from benchmarks.harness import Row, Side, Timer, measure
-from benchmarks.memory import taken
+from benchmarks.profile.memory import measure_memory
 from benchmarks.rivals.client import Rival
 from isthmus import AsyncDatabase, Query, Record, field
 
@@ -25,6 +25,21 @@ CREATE TABLE bare (id text COLLATE "C" PRIMARY KEY, data jsonb NOT NULL, metadat
   updated_at timestamptz NOT NULL DEFAULT now());
 """
 COLUMNS = ("id", "data")
+POINT = "SELECT id, data, metadata, version, created_at, updated_at FROM bare WHERE id = $1"
+UPSERT = (
+    "INSERT INTO bare (id, data) SELECT id, data FROM staged"
+    " ON CONFLICT (id) DO UPDATE SET data = excluded.data, version = 2, updated_at = now()"
+)
+UPDATE = (
+    "UPDATE bare SET data = bare.data || staged.data, version = 2, updated_at = now()"
+    " FROM staged WHERE bare.id = staged.id"
+)
+CONDITIONS = (
+    "SELECT id, data, metadata, version, created_at, updated_at FROM bare WHERE id = $1"
+    " AND data->'group' = $2::jsonb AND data->'score' >= $3::jsonb AND data->>'city' = ANY($4)"
+    " AND data ? 'tags' AND data->>'name' NOT LIKE $5 LIMIT 20"
+)
+SIZE = 10_000
 
 
 def url() -> str:
@@ -50,8 +65,11 @@ async def rows() -> AsyncIterator[Row]:
             yield await _create_batch(db, connection, rival, size)
         async for row in _changes(db, connection, rival):
             yield row
-        async for row in _reads(db, connection, rival):
+        async for row in _points(db, connection, rival):
             yield row
+        async for row in _searches(db, connection, rival):
+            yield row
+        yield await _plan(db, connection)
         yield await _stream(connection, rival)
         yield await _top(rival)
     finally:
@@ -60,11 +78,11 @@ async def rows() -> AsyncIterator[Row]:
         await rival.close()
 
 
-def _encoded(n: int) -> tuple[str, str]:
+def _encode(n: int) -> tuple[str, str]:
     return name_of(n), orjson.dumps(document(n)).decode()
 
 
-async def _emptied(db: AsyncDatabase, connection: Any) -> None:
+async def _empty(db: AsyncDatabase, connection: Any) -> None:
     await connection.execute("TRUNCATE bench")
     await connection.execute(TABLE)
     gc.collect()
@@ -74,7 +92,7 @@ async def _bulk(db: AsyncDatabase, connection: Any) -> Row:
     made = [Record(data) for data in documents(1_000)]
 
     async def ours() -> float:
-        await _emptied(db, connection)
+        await _empty(db, connection)
         with Timer() as timer:
             await db.create_batch(made)
         return timer.seconds
@@ -86,7 +104,7 @@ async def _create_batch(db: AsyncDatabase, connection: Any, rival: Rival, size: 
     made = [Record(data, id=name_of(n)) for n, data in enumerate(documents(size))]
 
     async def ours() -> float:
-        await _emptied(db, connection)
+        await _empty(db, connection)
         with Timer() as timer:
             await db.create_batch(made)
         return timer.seconds
@@ -94,14 +112,14 @@ async def _create_batch(db: AsyncDatabase, connection: Any, rival: Rival, size: 
     data = documents(size)
 
     async def bare() -> float:
-        await _emptied(db, connection)
+        await _empty(db, connection)
         encoded = ((name_of(n), orjson.dumps(d).decode()) for n, d in enumerate(data))
         with Timer() as timer:
             await connection.copy_records_to_table("bare", records=encoded, columns=COLUMNS)
         return timer.seconds
 
     async def executemany() -> float:
-        await _emptied(db, connection)
+        await _empty(db, connection)
         with Timer() as timer:
             encoded = [(name_of(n), orjson.dumps(d).decode()) for n, d in enumerate(data)]
             await connection.executemany("INSERT INTO bare (id, data) VALUES ($1, $2)", encoded)
@@ -113,77 +131,67 @@ async def _create_batch(db: AsyncDatabase, connection: Any, rival: Rival, size: 
 
 
 async def _changes(db: AsyncDatabase, connection: Any, rival: Rival) -> AsyncIterator[Row]:
-    size = 10_000
-    ids = [name_of(n) for n in range(size)]
-    made = [Record(document(n), id=name_of(n)) for n in range(size)]
+    ids = [name_of(n) for n in range(SIZE)]
+    made = [Record(document(n), id=name_of(n)) for n in range(SIZE)]
     patch = {"score": 1.25, "note": "changed"}
-
-    async def fill() -> None:
-        await _emptied(db, connection)
-        await db.create_batch(made)
-        await connection.copy_records_to_table("bare", records=map(_encoded, range(size)), columns=COLUMNS)
-        await connection.execute("VACUUM ANALYZE bench")
-        await connection.execute("VACUUM ANALYZE bare")
+    text = orjson.dumps(patch).decode()
 
     def timed(work: Callable[[], Awaitable[Any]]) -> Side:
         async def side() -> float:
-            await fill()
+            await _fill(db, connection, SIZE)
             with Timer() as timer:
                 await work()
             return timer.seconds
 
         return side
 
-    async def staged(records: Any, columns: str, finish: str) -> None:
-        async with connection.transaction():
-            await connection.execute("CREATE TEMP TABLE staged (id text, data jsonb) ON COMMIT DROP")
-            await connection.copy_records_to_table("staged", records=records, columns=COLUMNS)
-            await connection.execute(finish)
-
-    async def bare_upsert() -> None:
-        finish = (
-            "INSERT INTO bare (id, data) SELECT id, data FROM staged"
-            " ON CONFLICT (id) DO UPDATE SET data = excluded.data, version = 2, updated_at = now()"
-        )
-        await staged(map(_encoded, range(size)), "id, data", finish)
-
-    async def bare_update() -> None:
-        text = orjson.dumps(patch).decode()
-        finish = (
-            "UPDATE bare SET data = bare.data || staged.data, version = 2, updated_at = now()"
-            " FROM staged WHERE bare.id = staged.id"
-        )
-        await staged(((key, text) for key in ids), "id, data", finish)
-
     async def bare_delete() -> None:
         await connection.execute("DELETE FROM bare WHERE id = ANY($1)", ids)
 
     jobs = {
-        "upsert_batch": (lambda: db.upsert_batch(made), bare_upsert),
-        "update_batch": (lambda: db.update_batch((key, patch) for key in ids), bare_update),
+        "upsert_batch": (
+            lambda: db.upsert_batch(made),
+            lambda: _stage(connection, map(_encode, range(SIZE)), UPSERT),
+        ),
+        "update_batch": (
+            lambda: db.update_batch((key, patch) for key in ids),
+            lambda: _stage(connection, ((key, text) for key in ids), UPDATE),
+        ),
         "delete_batch": (lambda: db.delete_batch(ids), bare_delete),
     }
-    for verb, (ours, bare) in jobs.items():
+    for method, (ours, bare) in jobs.items():
         sides = {
             "ours": timed(ours),
             "bare": timed(bare),
-            "rival": rival.side(verb, backend="postgres", n=size),
+            "rival": rival.side(method, backend="postgres", n=SIZE),
         }
-        yield await measure(f"pg {verb} 10,000", sides)
+        yield await measure(f"pg {method} 10,000", sides)
 
 
-async def _reads(db: AsyncDatabase, connection: Any, rival: Rival) -> AsyncIterator[Row]:
-    size = 10_000
-    await _emptied(db, connection)
+async def _stage(connection: Any, records: Iterable[tuple[str, str]], finish: str) -> None:
+    """Copy the records into a temporary table and apply them with one statement."""
+    async with connection.transaction():
+        await connection.execute("CREATE TEMP TABLE staged (id text, data jsonb) ON COMMIT DROP")
+        await connection.copy_records_to_table("staged", records=records, columns=COLUMNS)
+        await connection.execute(finish)
+
+
+async def _fill(db: AsyncDatabase, connection: Any, size: int) -> None:
+    """Store the same records on both sides, with statistics and without dead rows."""
+    await _empty(db, connection)
     await db.create_batch([Record(document(n), id=name_of(n)) for n in range(size)])
-    await connection.copy_records_to_table("bare", records=map(_encoded, range(size)), columns=COLUMNS)
-    await connection.execute("ANALYZE bench; ANALYZE bare")
+    await connection.copy_records_to_table("bare", records=map(_encode, range(size)), columns=COLUMNS)
+    await connection.execute("VACUUM ANALYZE bench")
+    await connection.execute("VACUUM ANALYZE bare")
+
+
+async def _points(db: AsyncDatabase, connection: Any, rival: Rival) -> AsyncIterator[Row]:
+    await _fill(db, connection, SIZE)
     pool = await asyncpg.create_pool(url(), min_size=10, max_size=10)
-    point = "SELECT id, data, metadata, version, created_at, updated_at FROM bare WHERE id = $1"
-    prepared = await connection.prepare(point)
+    prepared = await connection.prepare(POINT)
 
     async def pooled_get(key: str) -> None:
-        row = await pool.fetchrow(point, key)
+        row = await pool.fetchrow(POINT, key)
         orjson.loads(row["data"])
 
     async def our_get(key: str) -> None:
@@ -195,7 +203,7 @@ async def _reads(db: AsyncDatabase, connection: Any, rival: Rival) -> AsyncItera
         orjson.loads(row["data"])
 
     def many(work: Callable[[str], Awaitable[None]], tasks: int, count: int) -> Side:
-        return lambda: _by_tasks(work, [name_of(n * 7 % size) for n in range(count)], tasks)
+        return lambda: _by_tasks(work, [name_of(n * 7 % SIZE) for n in range(count)], tasks)
 
     sides = {"ours": many(our_get, 1, 2000), "bare": many(bare_get, 1, 2000)}
     sides |= {"asyncpg pool": many(pooled_get, 1, 2000)}
@@ -205,10 +213,10 @@ async def _reads(db: AsyncDatabase, connection: Any, rival: Rival) -> AsyncItera
     sides |= {"rival": rival.side("get", backend="postgres", n=10_000, tasks=50)}
     yield await measure("pg get, 50 tasks", sides)
 
-    fresh = itertools.count(size)
+    fresh = itertools.count(SIZE)
 
     async def pooled_create(_: str) -> None:
-        await pool.execute("INSERT INTO bare (id, data) VALUES ($1, $2)", *_encoded(next(fresh)))
+        await pool.execute("INSERT INTO bare (id, data) VALUES ($1, $2)", *_encode(next(fresh)))
 
     async def our_create(_: str) -> None:
         n = next(fresh)
@@ -219,12 +227,9 @@ async def _reads(db: AsyncDatabase, connection: Any, rival: Rival) -> AsyncItera
     yield await measure("pg create, 50 tasks", sides)
     await pool.close()
 
-    await connection.execute("TRUNCATE bare")
-    await connection.copy_records_to_table("bare", records=map(_encoded, range(size)), columns=COLUMNS)
-    await db.clear()
-    await db.create_batch([Record(document(n), id=name_of(n)) for n in range(size)])
-    await connection.execute("VACUUM ANALYZE bench")
-    await connection.execute("VACUUM ANALYZE bare")
+
+async def _searches(db: AsyncDatabase, connection: Any, rival: Rival) -> AsyncIterator[Row]:
+    await _fill(db, connection, SIZE)
     query = Query().filter("group", "=", 3)
     statement = (
         "SELECT id, data, metadata, version, created_at, updated_at FROM bare"
@@ -240,14 +245,44 @@ async def _reads(db: AsyncDatabase, connection: Any, rival: Rival) -> AsyncItera
     async def bare() -> float:
         with Timer() as timer:
             found = await connection.fetch(statement)
-            assert (
-                len([(row["id"], orjson.loads(row["data"]), orjson.loads(row["metadata"])) for row in found])
-                == 1000
-            )
+            decoded = [(row["id"], orjson.loads(row["data"]), orjson.loads(row["metadata"])) for row in found]
+            assert len(decoded) == 1000
         return timer.seconds
 
-    sides = {"ours": ours, "bare": bare, "rival": rival.side("search", backend="postgres", stored=size)}
+    sides = {"ours": ours, "bare": bare, "rival": rival.side("search", backend="postgres", stored=SIZE)}
     yield await measure("pg search 1,000 of 10,000", sides)
+
+
+async def _plan(db: AsyncDatabase, connection: Any) -> Row:
+    """Measure searches of five conditions and an id: what they find is one record, so planning counts."""
+    count = 500
+    prepared = await connection.prepare(CONDITIONS)
+    conditions = (
+        (field("group") == 3)
+        & (field("score") >= 0)
+        & ~field("name").like("user-9%")
+        & field("city").in_(["Oslo", "Lima", "Kyoto"])
+        & field("tags").exists()
+    )
+    keys = [name_of(10 * n + 3) for n in range(count)]
+
+    async def ours() -> float:
+        with Timer() as timer:
+            for key in keys:
+                found = await db.search(Query().filter("_id", "=", key).filter(conditions).limit(20))
+                assert found[0].data["group"] == 3
+        return timer.seconds
+
+    async def bare() -> float:
+        with Timer() as timer:
+            for key in keys:
+                found = await prepared.fetch(key, "3", "0", ["Oslo", "Lima", "Kyoto"], "user-9%")
+                assert orjson.loads(found[0]["data"])["group"] == 3
+        return timer.seconds
+
+    return await measure(
+        f"pg search of an id and five conditions, {count} times", {"ours": ours, "bare": bare}
+    )
 
 
 async def _by_tasks(work: Callable[[str], Awaitable[None]], keys: list[str], tasks: int) -> float:
@@ -295,7 +330,7 @@ async def _stream(connection: Any, rival: Rival) -> Row:
         assert seen == size
         return timer.seconds
 
-    memory = await taken("stream", ("postgres", {"url": url(), "table": "bench_stream"}))
+    memory = await measure_memory("stream", ("postgres", {"url": url(), "table": "bench_stream"}))
     figures = {"memory above the start, MB": memory["mb"]}
     sides = {"ours": ours, "bare": bare, "rival": rival.side("stream", backend="postgres", stored=size)}
     row = await measure("pg stream 100,000", sides, figures=figures)

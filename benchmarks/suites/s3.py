@@ -22,10 +22,10 @@ from benchmarks.rivals.client import Rival
 from isthmus import AsyncDatabase, Query, Record
 
 PUT, GET = 5e-6, 4e-7  # dollars a request, us-east-1; a LIST costs as a PUT
-FLIGHT = 64
+IN_FLIGHT = 64
 
 
-def place() -> tuple[str, dict[str, str]]:
+def location() -> tuple[str, dict[str, str]]:
     """Return the test server's bucket and its options."""
     url = urlsplit(os.environ["ISTHMUS_TEST_S3_URL"])
     return url.netloc, {key: values[0] for key, values in parse_qs(url.query).items()}
@@ -33,14 +33,14 @@ def place() -> tuple[str, dict[str, str]]:
 
 async def handle(layout: str, prefix: str) -> AsyncDatabase:
     """Return our handle on an empty prefix."""
-    bucket, options = place()
+    bucket, options = location()
     config = {"bucket": bucket, "prefix": prefix, "layout": layout, **options}
     return await AsyncDatabase.create("s3", config)
 
 
 def store() -> S3Store:
     """Return obstore's own store."""
-    bucket, options = place()
+    bucket, options = location()
     return S3Store(
         bucket,
         endpoint=options["endpoint_url"],
@@ -52,15 +52,15 @@ def store() -> S3Store:
     )
 
 
-async def bounded(work: Callable[[Any], Awaitable[Any]], items: Iterable[Any]) -> None:
-    """Run the work over the items, FLIGHT at a time."""
+async def run_bounded(work: Callable[[Any], Awaitable[Any]], items: Iterable[Any]) -> None:
+    """Run the work over the items, IN_FLIGHT at a time."""
     source = iter(items)
 
     async def worker() -> None:
         for item in source:
             await work(item)
 
-    await asyncio.gather(*(worker() for _ in range(FLIGHT)))
+    await asyncio.gather(*(worker() for _ in range(IN_FLIGHT)))
 
 
 async def rows() -> AsyncIterator[Row]:
@@ -109,7 +109,7 @@ async def _create_object(bare: S3Store, rival: Rival) -> Row:
     async def by_obstore() -> float:
         prefix = uuid.uuid4().hex
         with Timer() as timer:
-            await bounded(
+            await run_bounded(
                 lambda n: obstore.put_async(
                     bare, f"{prefix}/{name_of(n)}.json", orjson.dumps(data[n]), mode="create"
                 ),
@@ -118,12 +118,12 @@ async def _create_object(bare: S3Store, rival: Rival) -> Row:
         return timer.seconds
 
     async def by_aioboto3() -> float:
-        bucket, options = place()
+        bucket, options = location()
         prefix = uuid.uuid4().hex
         session = aioboto3.Session(region_name=options["region"])
         async with session.client("s3", endpoint_url=options["endpoint_url"]) as client:
             with Timer() as timer:
-                await bounded(
+                await run_bounded(
                     lambda n: client.put_object(
                         Bucket=bucket, Key=f"{prefix}/{n}", Body=orjson.dumps(data[n])
                     ),
@@ -170,7 +170,7 @@ async def _search_object(bare: S3Store, rival: Rival, size: int) -> Row:
     db = await handle("object", prefix)
     await db.create_batch([Record(d, id=name_of(n)) for n, d in enumerate(documents(size))])
     plain = f"plain-{uuid.uuid4().hex[:8]}"
-    await bounded(
+    await run_bounded(
         lambda n: obstore.put_async(bare, f"{plain}/{name_of(n)}.json", orjson.dumps(document(n))),
         range(size),
     )
@@ -194,7 +194,7 @@ async def _search_object(bare: S3Store, rival: Rival, size: int) -> Row:
             keys = []
             async for part in obstore.list(bare, prefix=f"{plain}/"):
                 keys += [entry["path"] for entry in part]
-            await bounded(one, keys)
+            await run_bounded(one, keys)
         assert len(found) == size // 10
         return timer.seconds
 
@@ -208,14 +208,20 @@ async def _search_object(bare: S3Store, rival: Rival, size: int) -> Row:
     return row
 
 
-async def _search_log(bare: S3Store) -> AsyncIterator[Row]:
-    prefix = f"w-{uuid.uuid4().hex[:8]}"
+async def _fill_log(bare: S3Store, prefix: str) -> None:
+    """Store ten batches of a thousand records on both sides."""
     writer = await handle("log", prefix)
     data = documents(10_000)
     for start in range(0, 10_000, 1_000):
         await writer.create_batch([Record(d, id=name_of(d["seq"])) for d in data[start : start + 1_000]])
         body = b"\n".join(map(orjson.dumps, data[start : start + 1_000]))
         await obstore.put_async(bare, f"plain-{prefix}/{start:05d}", body)
+    await writer.close()
+
+
+async def _search_log(bare: S3Store) -> AsyncIterator[Row]:
+    prefix = f"w-{uuid.uuid4().hex[:8]}"
+    await _fill_log(bare, prefix)
     query = Query().filter("group", "=", 3)
     held: list[dict[str, Any]] = []
 
@@ -243,7 +249,6 @@ async def _search_log(bare: S3Store) -> AsyncIterator[Row]:
         assert len(found) == 1_000
         return timer.seconds
 
-    await writer.close()
     notes = {"requests and price at AWS": f"1 LIST, 10 GET, ${PUT + 10 * GET:.6f}"}
     yield await measure("s3 search 10,000, log, cold", {"ours": cold, "bare": bare_cold}, notes=notes)
 

@@ -12,11 +12,11 @@ import asyncpg
 import orjson
 
 from benchmarks.data import document, name_of
-from benchmarks.harness import Row, Side, measure
+from benchmarks.harness import Row, Side, comparing, measure
 from benchmarks.rivals.client import Rival
-from benchmarks.suites import scenario_batch, scenario_outage
+from benchmarks.suites import batch_job, outage
 from benchmarks.suites.postgres import COLUMNS, TABLE
-from benchmarks.web import Store, drive
+from benchmarks.suites.web_mix import Store, drive
 from isthmus import AsyncDatabase, Query, Record, field
 
 STORED = 10_000
@@ -34,12 +34,13 @@ async def rows() -> AsyncIterator[Row]:
     config = {"url": url, "table": "scenario", "indexes": ["seq"]}
     db = await AsyncDatabase.create("postgres", config)
     try:
-        await _filled(db, pool)
+        await _fill(db, pool)
         for tasks, count in CALLS.items():
             yield await _web(Ours(db), Bare(pool), rival, tasks, count)
-        yield await scenario_batch.row(url, pool, rival)
-        async for row in scenario_outage.rows(url):
-            yield row
+        yield await batch_job.row(url, pool, rival)
+        if not comparing():  # it has no duration to compare
+            async for row in outage.rows(url):
+                yield row
     finally:
         await db.clear()
         await db.close()
@@ -47,7 +48,7 @@ async def rows() -> AsyncIterator[Row]:
         await rival.close()
 
 
-async def _filled(db: AsyncDatabase, pool: Any) -> None:
+async def _fill(db: AsyncDatabase, pool: Any) -> None:
     await db.clear()
     await db.create_batch([Record(document(n), id=name_of(n)) for n in range(STORED)])
     encoded = [(name_of(n), orjson.dumps(document(n)).decode()) for n in range(STORED)]
@@ -59,7 +60,7 @@ async def _filled(db: AsyncDatabase, pool: Any) -> None:
 
 
 class Ours:
-    """The web mix by isthmus, each record looked at."""
+    """The web mix on isthmus; each record is decoded."""
 
     def __init__(self, db: AsyncDatabase) -> None:
         self.db = db
@@ -119,7 +120,7 @@ class Bare:
 async def _web(ours: Store, bare: Store, rival: Rival, tasks: int, count: int) -> Row:
     waits: dict[str, list[dict[str, float]]] = {}
 
-    def driven(name: str, store: Store) -> Side:
+    def web_side(name: str, store: Store) -> Side:
         async def side() -> float:
             seconds, found = await drive(store, count, tasks, STORED)
             waits.setdefault(name, []).append(found)
@@ -128,11 +129,11 @@ async def _web(ours: Store, bare: Store, rival: Rival, tasks: int, count: int) -
         return side
 
     async def rivals() -> float:
-        answer = await rival.ask("web", backend="postgres", n=count, tasks=tasks, stored=STORED)
+        answer = await rival.request("web", backend="postgres", n=count, tasks=tasks, stored=STORED)
         waits.setdefault("rival", []).append(answer["latencies"])
         return float(answer["seconds"])
 
-    sides: dict[str, Side] = {"ours": driven("ours", ours), "asyncpg pool": driven("asyncpg pool", bare)}
+    sides: dict[str, Side] = {"ours": web_side("ours", ours), "asyncpg pool": web_side("asyncpg pool", bare)}
     name = f"web mix, {tasks} task" + "s" * (tasks > 1)
     row = await measure(name, {**sides, "rival": rivals}, rounds=3, notes={"calls": count})
     # The first round warmed up.

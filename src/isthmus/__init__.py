@@ -1,7 +1,7 @@
 """One async Python interface to PostgreSQL, Elasticsearch and S3, with SQLite and memory embedded."""
 
 from isthmus._batch import Outcomes
-from isthmus._collection import Collection, CursorPage, StreamReceipt
+from isthmus._collection import Collection
 from isthmus._core.capabilities import Capabilities
 from isthmus._database import (
     AsyncDatabase,
@@ -14,11 +14,14 @@ from isthmus._database import (
 )
 from isthmus._explain import Explanation
 from isthmus._index_annotation import Indexed
-from isthmus._query.build import Field, Query, field, match, nearest
+from isthmus._query.field import Field, field, match, nearest
+from isthmus._query.query import Query
+from isthmus._reads import CursorPage
 from isthmus._record import Record
 from isthmus._search_hit import Hit, Passage
 from isthmus._stream import RecordStream
 from isthmus._transaction import Transaction
+from isthmus._writes import StreamReceipt
 from isthmus.errors import (
     AccessError,
     AlreadyExistsError,

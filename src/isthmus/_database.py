@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
-import asyncio
-from _random import Random
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, overload
 
-from isthmus._collection import Collection, Data, Find, Session, Verbs
+from isthmus._collection import Collection, CollectionMethods, check_collection_name
 from isthmus._core.clock import SYSTEM_CLOCK, Clock
 from isthmus._core.executor import (
     Backend,
-    Executor,
     PoolStats,
     SupportsDrop,
     SupportsIndexes,
     TransactionOptions,
 )
-from isthmus._core.op import Drop, Op, Open, Ping, Refresh
-from isthmus._core.registry import BACKENDS, Plugin, plugin
-from isthmus._core.stack import Layer, Stack
-from isthmus._query.build import as_query
-from isthmus._transaction import AmbientTransaction, Transaction, TransactionContext, TransactionSession
+from isthmus._core.op import Drop, Ping
+from isthmus._core.registry import plugin, select_config
+from isthmus._core.stack import Layer
+from isthmus._core.uncancelled import drain
+from isthmus._query.query import as_query
+from isthmus._reads import Find
+from isthmus._session import DatabaseSession, Session
+from isthmus._transaction import (
+    AmbientTransaction,
+    Transaction,
+    TransactionContext,
+    TransactionSession,
+    run_repeatedly,
+)
 from isthmus._value import Value
-from isthmus.errors import ClosedError, ConfigError, SerializationError, UnsupportedError, UsageError
+from isthmus._writes import Data
+from isthmus.errors import ConfigError, UnsupportedError, UsageError
 from isthmus.layers import from_config
 from isthmus.layers.context import Context
 from isthmus.layers.guard import Guard
@@ -60,72 +67,27 @@ class Insert(Protocol):
 
 
 class _Create:
-    """One word for both: the factory on the class, the verb on a handle."""
+    """`create`: the factory on the class, the method that creates a record on a handle."""
 
     @overload
     def __get__(self, instance: None, owner: type[D]) -> Factory[D]: ...
     @overload
     def __get__(self, instance: AsyncDatabase, owner: type[AsyncDatabase]) -> Insert: ...
     def __get__(self, instance: AsyncDatabase | None, owner: type[Any]) -> Any:
-        return owner._connected if instance is None else instance._insert
+        return owner._create_handle if instance is None else instance._insert
 
 
 class Stats(Value):
-    """A snapshot of a handle, the same shape for all backends."""
+    """A snapshot of a handle's pool and layers, the same for all backends."""
 
     backend: str
     pool: PoolStats
     layers: dict[str, dict[str, float]]
-    """What each layer counts, by the layer's name."""
+    """The metrics of each layer, by the layer's name."""
 
 
-class _DatabaseSession:
-    """Runs operations on a backend through the layers."""
-
-    ahead = True
-
-    def __init__(self, backend: Backend, layers: Sequence[Layer], cursor_secret: bytes) -> None:
-        self.backend = backend
-        self.stack = Stack(layers)
-        self.backend_name = backend.name
-        self.cursor_secret = cursor_secret
-        self.closed: str | None = "it was never connected: await db.connect() or use 'async with'"
-        self.lazy = False
-        self.ready: set[str] = set()
-
-    @property
-    def executor(self) -> Executor:
-        """Return the backend."""
-        return self.backend
-
-    async def run(self, op: Op[R]) -> R:
-        """Run an operation; makes its collection on first use."""
-        if self.closed is not None or op.collection not in self.ready:
-            await self.ensure_open(op.collection)
-        return await self.stack.run(op, self.backend)
-
-    async def ensure_open(self, collection: str) -> None:
-        """Connect if that was put off, and make the collection."""
-        if self.closed is not None and not self.lazy:
-            raise ClosedError(f"this handle is closed; {self.closed}")
-        await self.stack.run(Open(collection), self.backend)
-        self.mark_open(collection)
-
-    def mark_open(self, collection: str) -> None:
-        """Note that the backend made a collection ready."""
-        self.closed = None
-        self.lazy = False
-        self.ready.add(collection)
-
-    async def refresh(self, collection: str) -> None:
-        """Make earlier writes visible to searches by any handle."""
-        if self.closed is not None or collection not in self.ready:
-            await self.ensure_open(collection)
-        await self.stack.run(Refresh(collection), self.backend)
-
-
-class AsyncDatabase(Verbs):
-    """A database handle: record verbs on its default collection, and ways to the rest.
+class AsyncDatabase(CollectionMethods):
+    """A database handle: record methods on its default collection, and access to the others.
 
     `await AsyncDatabase.create("postgres", {...})` connects; `AsyncDatabase("postgres", {...})`
     does no I/O until `connect()` or `async with`. A handle may be used from any event loop; each
@@ -139,7 +101,7 @@ class AsyncDatabase(Verbs):
 
     def __init__(self, backend: str, config: Mapping[str, Any] | BackendConfig | None = None) -> None:
         chosen = plugin(backend)
-        settings = chosen.config().load(_select_config(chosen, config))
+        settings = chosen.config().load(select_config(chosen, config))
         self._shared = {}
         self._derived = False
         self._set_up(chosen.build(settings), settings, Policy())
@@ -159,18 +121,17 @@ class AsyncDatabase(Verbs):
             Plan(backend, policy=self._policy, sort_cap=self._config.sort_cap),
             Context(backend.name),
         ]
-        self._core = _DatabaseSession(backend, layers, secret)
+        self._core = DatabaseSession(backend, layers, secret)
 
     # Opening and closing
 
     @classmethod
-    async def _connected(
+    async def _create_handle(
         cls, backend: str, config: Mapping[str, Any] | BackendConfig | None = None, *, lazy: bool = False
     ) -> Self:
         """Return a connected handle; fails at once when the store is down or refuses the credentials.
 
-        `config` may be a mapping keyed by backend names. `lazy=True` puts connecting off to the
-        first call.
+        `config` may be a mapping keyed by backend names. With `lazy=True` the first call connects.
         """
         db = cls(backend, config)
         if lazy:
@@ -185,12 +146,12 @@ class AsyncDatabase(Verbs):
         if not isinstance(url, str) or "://" not in url:
             raise ConfigError("a URL starts with its backend, such as postgres:// or sqlite:///file.db")
         scheme = url.split("://", 1)[0]
-        return await cls._connected(scheme, {**(config or {}), "url": url}, lazy=lazy)
+        return await cls._create_handle(scheme, {**(config or {}), "url": url}, lazy=lazy)
 
     async def connect(self) -> Self:
         """Connect, check access, and make the default collection ready."""
         try:
-            # Without the layers: whoever connects wants to know at once what is wrong.
+            # Without the layers: connecting should fail at once, with the store's own error.
             await self._backend.open(self.collection_name)
         except BaseException:
             self._core.lazy = False
@@ -200,12 +161,13 @@ class AsyncDatabase(Verbs):
         return self
 
     async def close(self) -> None:
-        """Give back the pool; the last handle on it closes it. Twice is fine."""
+        """Release the pool; the last handle on it closes it. Idempotent."""
         self._core.closed = "it was closed; connect() opens it again"
         self._core.lazy = False
         if self._derived:
             return
         self._core.ready.clear()
+        await drain()  # streams and transactions whose callers were cancelled are still ending
         try:
             for layer in self._core.stack.layers:
                 await layer.close()
@@ -222,7 +184,7 @@ class AsyncDatabase(Verbs):
     ) -> None:
         await self.close()
 
-    # Where verbs run
+    # Where the methods run
 
     @property
     def _session(self) -> Session:
@@ -268,7 +230,7 @@ class AsyncDatabase(Verbs):
         return typed
 
     async def collections(self) -> list[str]:
-        """Return the names of the collections that isthmus made in this store."""
+        """Return the names of the collections that isthmus created in this store, sorted."""
         await self._ensure_open()
         return await self._backend.collections()
 
@@ -290,7 +252,7 @@ class AsyncDatabase(Verbs):
         await self._core.stack.run(Drop(name), backend)
 
     async def ping(self) -> None:
-        """Do the cheapest round trip that needs the store to work; raises what is wrong."""
+        """Do the cheapest round trip that needs the store to work; raises `StoreError` if it does not."""
         await self._ensure_open()
         await self._core.stack.run(Ping(self.collection_name), self._backend)
 
@@ -299,7 +261,7 @@ class AsyncDatabase(Verbs):
             await self._core.ensure_open(self.collection_name)
 
     def stats(self) -> Stats:
-        """Return a snapshot of this loop's pool and of what the layers count; no I/O."""
+        """Return a snapshot of this loop's pool and of the layers' metrics; no I/O."""
         layers = self._core.stack.layers
         counted = {layer.label(): metrics for layer in layers if (metrics := layer.metrics())}
         return Stats(self.backend, self._backend.stats(), counted)
@@ -332,9 +294,9 @@ class AsyncDatabase(Verbs):
     # Transactions
 
     def transaction(self, *, isolation: str | None = None, read_only: bool = False) -> TransactionContext:
-        """Open a transaction by `async with`: commits on leaving, rolls back on an exception.
+        """Open a transaction with `async with`: commits on leaving, rolls back on an exception.
 
-        Verbs of this handle called by the same task join it. Opened again inside, it is a
+        Methods of this handle called by the same task join it. Opened again inside, it is a
         savepoint. `isolation` is one of `capabilities.isolation`; None is the store's default.
         Raises `UnsupportedError` where the backend has no transactions.
         """
@@ -372,19 +334,11 @@ class AsyncDatabase(Verbs):
         attempts: int = 5,
         isolation: str | None = None,
     ) -> R:
-        """Run a function in a transaction, and again from its start on a serialization failure.
+        """Run a function in a transaction, and again from the start on a serialization failure.
 
-        The function may run several times: it should have no effect but on its transaction.
+        The function may run several times: it should have no effects outside its transaction.
         """
-        for wait in _waits(attempts - 1):
-            try:
-                async with self.transaction(isolation=isolation) as transaction:
-                    return await work(transaction)
-            except SerializationError:
-                pass
-            await asyncio.sleep(wait)
-        async with self.transaction(isolation=isolation) as transaction:
-            return await work(transaction)
+        return await run_repeatedly(lambda: self.transaction(isolation=isolation), work, attempts)
 
     async def partitions(
         self,
@@ -397,15 +351,15 @@ class AsyncDatabase(Verbs):
         """Return disjoint, complete, picklable parts of a query, for Dask, Ray and the like.
 
         Secrets do not travel: workers take them from their environment, or the whole URL from the
-        variable `url_from`. Costs a count and one search by id for each bound.
+        variable `url_from`. Costs one count, and one search by id for each bound.
         """
         from isthmus._partition import partitioned
 
-        verbs: Verbs = self if collection is None else self.collection(collection)
+        verbs: CollectionMethods = self if collection is None else self.collection(collection)
         return await partitioned(verbs, AsyncDatabase, self._config, as_query(query), count, url_from)
 
     def portability(self, query: Find = None) -> dict[str, Portability]:
-        """Return for each backend how it would serve a query: natively, partly here, or refused; and why."""
+        """Return for each backend whether it serves a query natively, partly client-side or not, and why."""
         from isthmus._portability import portability
 
         return portability(query)
@@ -417,37 +371,6 @@ class AsyncDatabase(Verbs):
         return f"<{type(self).__name__} {self.backend} {self.collection_name!r} {state}" + (
             f" with {', '.join(extra)}>" if extra else ">"
         )
-
-
-def check_collection_name(name: object) -> None:
-    """Raise `UsageError` for a collection's name that is not text or is empty."""
-    if not isinstance(name, str) or not name:
-        raise UsageError(f"a collection is named by text, got {name!r}")
-
-
-def _waits(count: int) -> Iterator[float]:
-    jitter = Random().random
-    for attempt in range(count):
-        yield (0.5 + jitter() / 2) * min(0.01 * 2**attempt, 1.0)
-
-
-def _select_config(chosen: Plugin, config: Mapping[str, Any] | BackendConfig | None) -> Any:
-    """Return the part for this backend of a config that is keyed by backend names."""
-    if isinstance(config, Mapping) and config:
-        names = {chosen.name, *chosen.aliases}
-        if names & config.keys() and all(isinstance(part, Mapping) for part in config.values()):
-            known = {*BACKENDS, *chosen.aliases} | names
-            if all(key in known or _is_backend(key) for key in config):
-                return config[next(name for name in (chosen.name, *chosen.aliases) if name in config)]
-    return config
-
-
-def _is_backend(name: str) -> bool:
-    try:
-        plugin(name)
-    except ConfigError:
-        return False
-    return True
 
 
 class _Named(AsyncDatabase):

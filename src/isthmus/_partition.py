@@ -8,13 +8,14 @@ import os
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any, Protocol, Self
 
-from isthmus._collection import STREAM_PAGE, Verbs
+from isthmus._collection import CollectionMethods
 from isthmus._core.executor import After, PageRequest
 from isthmus._path import Path, Root
 from isthmus._query.ast import And, Order, Ordered, Predicate
-from isthmus._query.build import Query
 from isthmus._query.codec import from_json, to_json
+from isthmus._query.query import Query
 from isthmus._query.split import Pushdown
+from isthmus._reads import STREAM_PAGE
 from isthmus._record import Record
 from isthmus._stream import RecordStream
 from isthmus._value import Value, replace
@@ -38,7 +39,7 @@ class Handle(Protocol):
         ...
 
     @classmethod
-    async def _connected(cls, backend: str, config: Mapping[str, Any]) -> Self:
+    async def _create_handle(cls, backend: str, config: Mapping[str, Any]) -> Self:
         """Return a connected handle."""
         ...
 
@@ -83,7 +84,7 @@ class Partition(Value):
                     f"this worker's environment has no {self.url_from}, which holds the store's URL"
                 )
             config["url"] = url
-        db = await self.opener._connected(self.backend, config)
+        db = await self.opener._create_handle(self.backend, config)
         try:
             async with self._records(db.collection(self.collection)) as records:
                 async for record in records:
@@ -93,7 +94,7 @@ class Partition(Value):
         finally:
             await db.close()
 
-    def _records(self, verbs: Verbs) -> RecordStream:
+    def _records(self, verbs: CollectionMethods) -> RecordStream:
         session = verbs._session
         support = session.executor.support(self.collection)
         if support.pushdown(Ordered(_ID, Order.GT, "")) is Pushdown.EXACT or not support.orders(()):
@@ -102,7 +103,7 @@ class Partition(Value):
         query = from_json(self.query)
         after = None if self.low is None else After((self.low,))
         request = PageRequest(query.where, (), STREAM_PAGE, after=after, select=query.fields)
-        return RecordStream(session.run, self.collection, request, limit=None, ahead=session.ahead)
+        return RecordStream(session.run, self.collection, request, limit=None, prefetch=session.prefetch)
 
     def read(self) -> list[dict[str, Any]]:
         """Return the partition's data, each record with its id as `_id`; blocks, on a loop of its own."""
@@ -114,7 +115,12 @@ class Partition(Value):
 
 
 async def partitioned(
-    verbs: Verbs, opener: type[Handle], config: Any, query: Query, count: int, url_from: str | None
+    verbs: CollectionMethods,
+    opener: type[Handle],
+    config: Any,
+    query: Query,
+    count: int,
+    url_from: str | None,
 ) -> list[Partition]:
     """Return `count` partitions of a query, with about equally many records of the collection in each.
 

@@ -1,4 +1,4 @@
-"""Paths: how a query names a value in a record (semantics §2)."""
+"""Paths: how a query names a value in a record (meaning §2)."""
 
 from __future__ import annotations
 
@@ -50,31 +50,31 @@ def parse_path(name: str | Sequence[str] | Path) -> Path:
         first, _, rest = name.partition(".")
         root = ATTRIBUTES.get(first)
         if root is Root.METADATA:
-            return Path(root, _checked(rest.split(".")) if "." in name else ())
+            return Path(root, _check_keys(rest.split(".")) if "." in name else ())
         if root is not None:
             if "." in name:
                 raise QueryError(
                     f"{first} has no parts; a data key of that name is field({name.split('.')!r})"
                 )
             return Path(root, ())
-        return Path(Root.DATA, _checked(name.split(".")))
+        return Path(Root.DATA, _check_keys(name.split(".")))
     if isinstance(name, Sequence) and name:
-        return Path(Root.DATA, _checked(name))
+        return Path(Root.DATA, _check_keys(name))
     raise QueryError(f"a field is text such as 'address.city' or a list of keys, got {name!r}")
 
 
-def _checked(keys: Sequence[str]) -> tuple[str, ...]:
+def _check_keys(keys: Sequence[str]) -> tuple[str, ...]:
     for key in keys:
         if not isinstance(key, str):
             raise QueryError(f"a key in a path must be text, got {type(key).__name__}")
-        if "\0" in key or not _encodable(key):
+        if "\0" in key or not _is_encodable(key):
             raise QueryError(f"no record has a key with U+0000 or a lone surrogate: {key!r}")
     if len(keys) > 100:
         raise QueryError("a path has at most 100 keys: no record is nested deeper")
     return tuple(keys)
 
 
-def _encodable(text: str) -> bool:
+def _is_encodable(text: str) -> bool:
     try:
         text.encode()
     except UnicodeEncodeError:

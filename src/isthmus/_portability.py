@@ -6,10 +6,10 @@ from typing import Any, Literal, TypeAlias
 
 from isthmus._core.executor import Backend, PageRequest
 from isthmus._core.op import Fetch
-from isthmus._core.registry import BACKENDS, known_backends, plugin
+from isthmus._core.registry import BACKENDS, backend_names, plugin
 from isthmus._query.ast import Leaf, Predicate, leaves
-from isthmus._query.build import Query, as_query
 from isthmus._query.codec import text
+from isthmus._query.query import Query, as_query
 from isthmus._query.split import Pushdown, is_exact
 from isthmus._value import Value
 from isthmus.errors import ConfigError, MissingExtraError, QueryError, UnsupportedError
@@ -48,7 +48,7 @@ def portability(query: Query | Predicate | None) -> dict[str, Portability]:
     Elasticsearch answers for an index whose fields hold one type each.
     """
     found = as_query(query)
-    return {name: _served(name, found) for name in known_backends()}
+    return {name: _served(name, found) for name in backend_names()}
 
 
 def _served(name: str, query: Query) -> Portability:

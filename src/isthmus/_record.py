@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from isthmus._values import JSON, check_id, decode, from_micros
+from isthmus._ids import check_id
+from isthmus._values import JSON, decode, from_micros
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -14,16 +15,16 @@ _PENDING: Any = object()
 
 
 class Record:
-    """One document and what the store knows about it.
+    """One document with its id, metadata, version and times.
 
-    `Record(data, id=…, metadata=…)` is what one writes; a record that was read also has `version`
-    (an opaque token that changes on every write), `created_at` and `updated_at`. Attributes are
-    read-only; `record["name"]`, `in`, `len`, iteration and `.get` read the data. What is in data and
-    metadata may be changed: the record can then be written as it is. Two records are equal if their
+    `Record(data, id=…, metadata=…)` is written; a record that was read also has `version` (an opaque
+    token that changes on every write), `created_at` and `updated_at`. Attributes are read-only;
+    `record["name"]`, `in`, `len`, iteration and `.get` read the data. The contents of data and
+    metadata may be changed, and the record written as it is then. Two records are equal if their
     ids, data and metadata are.
 
-    A record that came from a store keeps the JSON text until somebody looks at it, so counting,
-    routing or copying records decodes nothing.
+    A record from a store keeps the JSON text until it is accessed, so counting, routing or copying
+    records decodes nothing.
     """
 
     __slots__ = (
@@ -76,7 +77,7 @@ class Record:
         updated: Any,
         decode: Callable[[bytes | str], Any] = decode,
     ) -> Record:
-        """Return a record as a store holds it, undecoded; for backends.
+        """Return a record over a store's JSON text, undecoded; for backends.
 
         `raw` and `raw_metadata` are JSON texts (None: no metadata), times are datetimes or
         microseconds since 1970. Costs about 0.6 µs.
@@ -102,7 +103,7 @@ class Record:
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """What is said about the record beside its data."""
+        """Data about the record, such as its source; not part of its fields."""
         if self._metadata is _PENDING:
             raw = self._raw_metadata
             _set_metadata(self, {} if raw is None or raw in ("{}", b"{}") else self._decode(raw))
@@ -122,9 +123,9 @@ class Record:
 
     @property
     def raw(self) -> tuple[bytes | None, bytes | None]:
-        """The data and metadata as canonical JSON where the store kept our text as it was.
+        """The data and metadata as canonical JSON, where the store keeps our text unchanged.
 
-        None for each that somebody has looked at: it may have been changed since.
+        None for a part that was accessed: it may have been changed since.
         """
         if self._raw is None or self._decode is not decode:
             return None, None
@@ -167,7 +168,7 @@ class Record:
         return self.data.values()
 
     def __bool__(self) -> bool:
-        # An empty record is a record: `if await db.get(id)` asks whether it is there.
+        # An empty record is a record: `if await db.get(id)` tests for existence.
         return True
 
     def __eq__(self, other: object) -> bool:
@@ -187,7 +188,7 @@ class Record:
 
 
 def _setter(name: str) -> Callable[[Record, object], None]:
-    """Return a slot's own setter: the attribute is read-only for users, and this is faster than by name."""
+    """Return a slot's own setter: attributes are read-only for users, and this is faster than by name."""
     return Record.__dict__[name].__set__  # type: ignore[no-any-return]
 
 
@@ -210,7 +211,7 @@ def decoded_record(
     created: dt.datetime | int,
     updated: dt.datetime | int,
 ) -> Record:
-    """Return a stored record whose data is decoded already; for backends."""
+    """Return a stored record over decoded data; for backends."""
     record = Record.stored(id, b"", None, version, created, updated)
     _set_data(record, data)
     _set_metadata(record, metadata)

@@ -1,4 +1,4 @@
-"""Streams: pages asked for one ahead, records given one by one."""
+"""Streams: pages requested one ahead, records yielded one by one."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from typing import Any, Self
 
 from isthmus._core.executor import Page, PageRequest
 from isthmus._core.op import Fetch, Op, Release
+from isthmus._core.uncancelled import run_to_end
 from isthmus._record import Record
 from isthmus._value import replace
 from isthmus.errors import ClosedError
 
 
 class RecordStream:
-    """Records of a search, a page in memory and the next one on its way.
+    """The records of a search, one page in memory and the next one requested.
 
-    Iterate it with `async for`; or `async with db.stream(…) as records`, which also gives back at
-    once what the store holds when the loop is left early.
+    Iterate it with `async for`; or use `async with db.stream(…) as records`, which also releases the
+    store's resources at once when the loop is left early.
     """
 
     def __init__(
@@ -29,13 +30,13 @@ class RecordStream:
         request: PageRequest,
         *,
         limit: int | None,
-        ahead: bool,
+        prefetch: bool,
     ) -> None:
         self._run = run
         self._collection = collection
         self._request = request
-        self._left = limit
-        self._ahead = ahead
+        self._remaining = limit
+        self._prefetch = prefetch
         self._records: deque[Record] = deque()
         self._next: asyncio.Task[Page] | None = None
         self._started = False
@@ -51,59 +52,88 @@ class RecordStream:
         while not self._records:
             if not self._more:
                 raise StopAsyncIteration
-            await self._turn_page()
+            await self._load_page()
         return self._records.popleft()
 
-    async def _turn_page(self) -> None:
+    async def _load_page(self) -> None:
         request = self._request
         if self._next is not None:
-            task, self._next = self._next, None
-            try:
-                page = await task
-            except asyncio.CancelledError:
-                task.cancel()
-                raise
-        elif self._left == 0:
+            # Shielded and kept: a caller that is cancelled leaves the page to `aclose`, which must
+            # know the token that it brings.
+            page = await asyncio.shield(self._next)
+            self._next = None
+        elif self._remaining == 0:
             self._more = False
             return
         else:
-            page = await self._run(Fetch(self._collection, replace(request, size=self._next_size())))
-        self._records.extend(page.records)
-        if self._left is not None:
-            self._left -= len(page.records)
+            page = await self._fetch(request)
+        records = page.records if self._remaining is None else page.records[: self._remaining]
+        self._records.extend(records)
+        if self._remaining is not None:
+            self._remaining -= len(records)
         self._more = page.after is not None
         self._request = replace(request, after=page.after, offset=0)
-        if self._more and self._left != 0 and self._ahead:
-            fetch = Fetch(self._collection, replace(self._request, size=self._next_size()))
-            self._next = asyncio.ensure_future(self._run(fetch))
-            # One turn of the loop, so that the request is sent before these records are decoded.
+        if self._more and self._remaining != 0 and self._prefetch:
+            self._next = self._start_fetch(self._request)
+            # One iteration of the loop, so that the request is sent before these records are decoded.
             await asyncio.sleep(0)
-        elif self._more and self._left == 0:
-            await self._let_go()
+        elif self._more and self._remaining == 0:
+            await self._release()
+
+    async def _fetch(self, request: PageRequest) -> Page:
+        if not request.consistent:
+            page: Page = await self._run(self._op(request))
+        else:
+            # In a task of its own, as the next page is: a cancelled caller leaves it to `aclose`.
+            self._next = self._start_fetch(request)
+            page = await asyncio.shield(self._next)
+            self._next = None
+        return page
+
+    def _start_fetch(self, request: PageRequest) -> asyncio.Task[Page]:
+        return asyncio.ensure_future(self._run(self._op(request)))
+
+    def _op(self, request: PageRequest) -> Fetch:
+        return Fetch(self._collection, replace(request, size=self._next_size()))
 
     def _next_size(self) -> int | None:
         size = self._request.size
-        return size if self._left is None else self._left if size is None else min(size, self._left)
+        return (
+            size
+            if self._remaining is None
+            else self._remaining
+            if size is None
+            else min(size, self._remaining)
+        )
 
-    async def _let_go(self) -> None:
+    async def _release(self) -> None:
         self._more = False
         after = self._request.after
         if after is not None and after.token is not None:
             await self._run(Release(self._collection, after))
 
     async def aclose(self) -> None:
-        """End the stream and give back what it holds at the store."""
+        """End the stream and release what it holds at the store.
+
+        The end survives any number of cancellations of its caller.
+        """
         self._records.clear()
+        if self._next is not None or (self._more and self._request.after is not None):
+            await run_to_end(self._end(), "isthmus-stream-end")
+        self._more = False
+
+    async def _end(self) -> None:
         task, self._next = self._next, None
         if task is not None:
-            # The page on its way may move the position that is to be released.
+            if not self._request.consistent:
+                task.cancel()  # a page that holds nothing need not arrive
+            # The page under way may replace the token that is to be released.
             page = (await asyncio.gather(task, return_exceptions=True))[0]
             if isinstance(page, Page):
                 self._more = page.after is not None
                 self._request = replace(self._request, after=page.after)
         if self._more and self._request.after is not None:
-            await self._let_go()
-        self._more = False
+            await self._release()
 
     async def __aenter__(self) -> Self:
         return self
@@ -120,4 +150,4 @@ class RecordStream:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(task.cancel)
         elif task is not None and not task.cancelled():
-            task.exception()  # seen: the loop was left before this page was wanted
+            task.exception()  # retrieved: the loop was left before this page was needed

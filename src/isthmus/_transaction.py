@@ -1,19 +1,22 @@
-"""Transactions: objects that one passes, joined only by the task that opened them."""
+"""Transactions: objects to pass around, joined implicitly only by the task that opened them."""
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Awaitable, Callable
+from _random import Random
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeAlias, TypeVar, overload
 
-from isthmus._collection import Collection, Session, Verbs
+from isthmus._collection import Collection, CollectionMethods
 from isthmus._core.executor import Executor, TransactionExecutor, TransactionOptions
 from isthmus._core.op import Op
 from isthmus._core.stack import Stack
-from isthmus.errors import ClosedError, TransactionError, UsageError
+from isthmus._core.uncancelled import run_to_end
+from isthmus._session import Session
+from isthmus.errors import ClosedError, SerializationError, TransactionError, UsageError
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -25,9 +28,9 @@ M = TypeVar("M", bound="BaseModel")
 
 
 class TransactionSession:
-    """Runs operations inside one transaction, one after another."""
+    """Runs the operations of one transaction, one after another."""
 
-    ahead = False
+    prefetch = False
 
     def __init__(
         self,
@@ -41,7 +44,7 @@ class TransactionSession:
         self._executor = executor
         self._read_only = read_only
         self._stack = stack
-        self._turn = asyncio.Lock()
+        self._lock = asyncio.Lock()
         self.backend_name = backend_name
         self.cursor_secret = cursor_secret
         self.task = asyncio.current_task()
@@ -62,23 +65,23 @@ class TransactionSession:
         if not self.open:
             raise ClosedError("this transaction has ended")
         if op.writes and self._read_only:
-            # Said here, so that it is one error on every backend and the transaction goes on.
+            # Refused here, so that every backend raises the same error and the transaction goes on.
             raise TransactionError(f"this transaction is read-only, and {op.name} writes")
-        async with self._turn:
+        async with self._lock:
             return await self._stack.run(op, self._executor, in_transaction=True)
 
     async def refresh(self, collection: str) -> None:
         """Do nothing: a transaction sees its own writes."""
 
 
-class Transaction(Verbs):
-    """All record verbs inside one transaction; `tx.collection(name)` for other collections."""
+class Transaction(CollectionMethods):
+    """All record methods inside one transaction; `tx.collection(name)` for other collections."""
 
     def __init__(self, session: TransactionSession, name: str) -> None:
         self._own = session
         self._name = name
 
-    create = Verbs._insert
+    create = CollectionMethods._insert
 
     @property
     def _session(self) -> Session:
@@ -103,7 +106,7 @@ class Transaction(Verbs):
         return TypedCollection(collection, model)
 
     def savepoint(self) -> Savepoint:
-        """Open a savepoint by `async with`: leaving by an exception undoes what was done since."""
+        """Open a savepoint with `async with`: leaving by an exception rolls back to it."""
         return Savepoint(self)
 
     def __repr__(self) -> str:
@@ -111,7 +114,7 @@ class Transaction(Verbs):
 
 
 class Savepoint:
-    """A part of a transaction that can be undone alone."""
+    """A part of a transaction that can be rolled back alone."""
 
     def __init__(self, transaction: Transaction) -> None:
         self._transaction = transaction
@@ -121,30 +124,36 @@ class Savepoint:
         session = self._transaction._own
         if not session.open:
             raise ClosedError("this transaction has ended")
-        async with session._turn:
+        async with session._lock:
             await self._exit.enter_async_context(session.transaction_executor.savepoint())
         return self._transaction
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
-        async with self._transaction._own._turn:
+        return await run_to_end(self._end(kind, error, trace), "isthmus-savepoint-end")
+
+    async def _end(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        async with self._transaction._own._lock:
             return await self._exit.__aexit__(kind, error, trace)
 
 
-# Enters the backend's transaction on the exit stack; returns the object, and what ends it.
+# Enters the backend's transaction on the exit stack; returns the object, and a function that ends it.
 _Begin: TypeAlias = (
     "Callable[[TransactionOptions, AsyncExitStack], Awaitable[tuple[Transaction, Callable[[], None]]]]"
 )
 
 
 class TransactionContext:
-    """What `db.transaction()` returns; `async with` it. Nested in the same task it is a savepoint."""
+    """The result of `db.transaction()`, for `async with`; nested in the same task it is a savepoint."""
 
     def __init__(self, begin: _Begin, options: TransactionOptions, joined: AmbientTransaction) -> None:
         self._begin = begin
         self._options = options
         self._ambient = joined
+        self._leave: Callable[[], None] | None = None
         self._exit = AsyncExitStack()
 
     async def __aenter__(self) -> Transaction:
@@ -155,18 +164,19 @@ class TransactionContext:
                     "a nested transaction is a savepoint: it has no isolation or read_only of its own"
                 )
             return await self._exit.enter_async_context(outer.savepoint())
-        transaction, context = await self._begin(self._options, self._exit)
-        self._exit.callback(context)
+        transaction, self._leave = await self._begin(self._options, self._exit)
         return transaction
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
-        return await self._exit.__aexit__(kind, error, trace)
+        if self._leave is not None:
+            self._leave()  # in the caller's context; the end runs in another
+        return await run_to_end(self._exit.__aexit__(kind, error, trace), "isthmus-transaction-end")
 
 
 class AmbientTransaction:
-    """Which transaction of a database the running task opened."""
+    """The transaction of a database that the running task opened, if any."""
 
     def __init__(self) -> None:
         self._variable: contextvars.ContextVar[Transaction | None] = contextvars.ContextVar(
@@ -185,13 +195,13 @@ class AmbientTransaction:
         if transaction._own.task is not asyncio.current_task():
             raise UsageError(
                 "a transaction is open in the parent task, and this is a child task (asyncio.wait_for makes"
-                " one on Python 3.11: use asyncio.timeout()). Call the verbs of the transaction object"
+                " one on Python 3.11: use asyncio.timeout()). Call the methods of the transaction object"
                 " (pass tx), or start this task with context=contextvars.Context()"
             )
         return transaction
 
     def enter(self, transaction: Transaction) -> Callable[[], None]:
-        """Make the transaction current; return what undoes that."""
+        """Make the transaction current; return a function that ends it and restores the previous one."""
         before = self._variable.get()
         self._variable.set(transaction)
 
@@ -201,3 +211,25 @@ class AmbientTransaction:
             self._variable.set(before)
 
         return leave
+
+
+async def run_repeatedly(
+    begin: Callable[[], TransactionContext], work: Callable[[Transaction], Awaitable[R]], attempts: int
+) -> R:
+    """Run `work` in a transaction, at most `attempts` times; only a SerializationError repeats it."""
+    for pause in _backoff(attempts - 1):
+        try:
+            async with begin() as transaction:
+                return await work(transaction)
+        except SerializationError:
+            pass
+        # Outside the except block, so that the next failure is not chained to this one.
+        await asyncio.sleep(pause)
+    async with begin() as transaction:
+        return await work(transaction)
+
+
+def _backoff(count: int) -> Iterator[float]:
+    jitter = Random().random
+    for attempt in range(count):
+        yield (0.5 + jitter() / 2) * min(0.01 * 2**attempt, 1.0)

@@ -10,14 +10,17 @@ from typing import Any, Generic, Self, TypeVar, cast
 from pydantic import BaseModel
 
 from isthmus._batch import OnError, Outcomes, check_on_error, resolve_outcomes
-from isthmus._collection import STREAM_PAGE, Collection, Find, StreamReceipt
+from isthmus._collection import Collection
 from isthmus._core.executor import ItemResult
 from isthmus._index_annotation import IndexKind
 from isthmus._models import ModelShape
 from isthmus._query.ast import Predicate
-from isthmus._query.build import FieldName, Query, as_query
+from isthmus._query.field import FieldName
+from isthmus._query.query import Query, as_query
+from isthmus._reads import STREAM_PAGE, Find
 from isthmus._record import Record
 from isthmus._stream import RecordStream
+from isthmus._writes import StreamReceipt
 from isthmus.errors import (
     ConflictError,
     InvalidRecordError,

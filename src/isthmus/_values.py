@@ -1,8 +1,8 @@
-"""Which values data may hold, and their one canonical JSON form (semantics §1).
+"""The values that data may hold, and their one canonical JSON form (meaning §1).
 
-`encode` is the hot path: orjson walks the record in C, and a few byte tests on its output find
-the rare records that orjson writes otherwise than the contract says. Only those take the slow
-walk in Python, which also names the path of a value that is refused.
+`encode` is the hot path: orjson walks the record in C, and a few byte tests on its output find the
+rare records that orjson writes differently from the contract. Only those take the slow walk in
+Python, which also names the path of a refused value.
 """
 
 from __future__ import annotations
@@ -10,9 +10,6 @@ from __future__ import annotations
 import enum
 import math
 import operator
-import os
-import time
-from _random import Random  # the generator alone: `random` costs 3 ms to import
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -30,7 +27,6 @@ Scalar: TypeAlias = "bool | int | float | str"
 
 
 MAX_DEPTH = 100
-MAX_ID_BYTES = 512
 INT_MIN, INT_MAX = -(2**63), 2**63 - 1
 _EXACT = 2**53
 
@@ -50,11 +46,11 @@ _first_byte = operator.itemgetter(0)
 def encode(data: Mapping[str, Any], where: str = "data") -> bytes:
     """Return the canonical JSON of an object; about 1 µs for a record of ten fields.
 
-    Raises `InvalidRecordError` with the path (`data.items[3].price`) for whatever semantics §1
-    refuses.
+    Raises `InvalidRecordError` with the path (`data.items[3].price`) for every value that
+    meaning §1 refuses.
     """
     try:
-        text = orjson.dumps(data, _passed_through, _OPTIONS)
+        text = orjson.dumps(data, _convert, _OPTIONS)
     except (orjson.JSONEncodeError, RecursionError):
         return orjson.dumps(canonical(data, where))
     # Each test is a search in C; a single byte is found ten times as fast as a substring, so the
@@ -67,10 +63,10 @@ def encode(data: Mapping[str, Any], where: str = "data") -> bytes:
         or text[0] != 123
     ):
         return orjson.dumps(canonical(data, where))
-    return orjson.dumps(canonical(data, where)) if _odd_numbers(text) else text
+    return orjson.dumps(canonical(data, where)) if _has_unsafe_numbers(text) else text
 
 
-def _odd_numbers(text: bytes) -> bool:
+def _has_unsafe_numbers(text: bytes) -> bool:
     """Return whether there may be integers from 2^63 or integral floats from 2^53 on, which orjson takes."""
     # Sixteen digits in a row are four at every fourth byte; a quarter is quickly looked through.
     if 43 not in text and b"0000" not in text[::4].translate(_DIGITS):
@@ -80,21 +76,21 @@ def _odd_numbers(text: bytes) -> bool:
 
 
 def encode_many(items: Sequence[Any], where: str = "data") -> Iterator[str]:
-    """Yield the canonical JSON of each object as text, as `encode` would, at half its price.
+    """Yield the canonical JSON of each object as text, as `encode` would, at half its cost.
 
-    The tests of `encode` are made on some objects at once.
+    The tests of `encode` run on several objects at once.
     """
     for start in range(0, len(items), _TOGETHER):
-        yield from _encoded_together(items[start : start + _TOGETHER], where)
+        yield from _encode_chunk(items[start : start + _TOGETHER], where)
 
 
-def _encoded_together(items: Sequence[Any], where: str) -> Iterator[str]:
+def _encode_chunk(items: Sequence[Any], where: str) -> Iterator[str]:
     first = items[0]
     if first is items[-1] and all(item is first for item in items):  # one patch for many records
         return repeat(encode(first, where).decode(), len(items))
     try:
         # Few at once: orjson's buffers cost ten times as much where thousands are alive.
-        texts = [orjson.dumps(item, _passed_through, _OPTIONS) for item in items]
+        texts = [orjson.dumps(item, _convert, _OPTIONS) for item in items]
     except (orjson.JSONEncodeError, RecursionError):
         return (encode(item, where).decode() for item in items)
     together = b"\n".join(texts)
@@ -108,7 +104,7 @@ def _encoded_together(items: Sequence[Any], where: str) -> Iterator[str]:
             and any(map(_may_be_deep, texts))
         )
         or set(map(_first_byte, texts)) != {123}
-        or _odd_numbers(together)
+        or _has_unsafe_numbers(together)
     ):
         return (encode(item, where).decode() for item in items)
     return map(bytes.decode, texts)
@@ -143,22 +139,22 @@ def decode_numeric(text: bytes | str) -> Any:
     """Return the value of JSON whose numbers a store rewrote as plain digits (PostgreSQL's jsonb).
 
     An integer outside 64 bits can only have been a float. orjson reads those beyond 2^64 as
-    floats already; the ones between 2^63 and 2^64 are mended here.
+    floats already; those between 2^63 and 2^64 are converted here.
     """
     value = orjson.loads(text)
     plain = text if isinstance(text, str) else text.decode()
     # A float has 17 significant digits at most, so that as plain digits it ends in zeros.
     if "00" in plain and ("00," in plain or "00}" in plain or "00]" in plain or plain.endswith("00")):
-        return _mend(value) if b"0" * 19 in plain.encode().translate(_DIGITS) else value
+        return _restore_floats(value) if b"0" * 19 in plain.encode().translate(_DIGITS) else value
     return value
 
 
-def _mend(value: Any) -> Any:
+def _restore_floats(value: Any) -> Any:
     match value:
         case dict():
-            return {key: _mend(item) for key, item in value.items()}
+            return {key: _restore_floats(item) for key, item in value.items()}
         case list():
-            return [_mend(item) for item in value]
+            return [_restore_floats(item) for item in value]
         case int() if value > INT_MAX:
             return float(value)
     return value
@@ -166,7 +162,7 @@ def _mend(value: Any) -> Any:
 
 def canonical(value: Any, where: str = "data") -> dict[str, JSON]:
     """Return a private canonical copy of an object, walking it in Python (some µs a field)."""
-    if not isinstance(_unwrapped(value, where), Mapping):
+    if not isinstance(_unwrap(value, where), Mapping):
         raise InvalidRecordError(
             f"{where}: a record's data must be an object, got {type(value).__name__}", path=where
         )
@@ -181,7 +177,7 @@ def canonical_operand(value: Any, where: str) -> JSON:
 def _walk(value: Any, where: str, depth: int) -> JSON:
     kind = type(value)
     if kind is str:
-        return _text(value, where)
+        return check_text(value, where)
     if kind is bool or value is None:
         return value  # type: ignore[no-any-return]
     if kind is int:
@@ -196,19 +192,19 @@ def _walk(value: Any, where: str, depth: int) -> JSON:
         if kind is dict:
             return {_key(key, where): _walk(item, f"{where}.{key}", depth + 1) for key, item in value.items()}
         return [_walk(item, f"{where}[{index}]", depth + 1) for index, item in enumerate(value)]
-    return _walk(_unwrapped(value, where), where, depth)
+    return _walk(_unwrap(value, where), where, depth)
 
 
-def _unwrapped(value: Any, where: str) -> Any:
+def _unwrap(value: Any, where: str) -> Any:
     """Return one step towards JSON for a value that is not of an exact JSON type."""
     try:
-        return _passed_through(value)
+        return _convert(value)
     except TypeError as error:
         raise InvalidRecordError(f"{where}: {error}", path=_cut(where)) from None
 
 
-def _passed_through(value: Any) -> Any:
-    """Convert what orjson hands back; also its `default=` hook."""
+def _convert(value: Any) -> Any:
+    """Convert a value that orjson does not encode; also its `default=` hook."""
     match value:
         case None | bool():
             return value
@@ -224,11 +220,11 @@ def _passed_through(value: Any) -> Any:
             return dict(value)
         case list() | tuple():
             return list(value)
-    return _rarer(value)
+    return _convert_rare(value)
 
 
-def _rarer(value: Any) -> Any:
-    """Convert types whose modules are not worth loading before somebody uses them."""
+def _convert_rare(value: Any) -> Any:
+    """Convert types whose modules are loaded on first use only."""
     import base64
     import dataclasses
     import datetime as dt
@@ -271,7 +267,7 @@ def _decimal(value: decimal.Decimal) -> int | float:
     return number
 
 
-def _text(value: str, where: str) -> str:
+def check_text(value: str, where: str) -> str:
     if "\0" in value:
         raise InvalidRecordError(f"{where}: text with U+0000 cannot be stored", path=_cut(where))
     try:
@@ -288,7 +284,7 @@ def _key(key: Any, where: str) -> str:
         raise InvalidRecordError(
             f"{where}: keys must be text, got {type(key).__name__} ({key!r})", path=_cut(where)
         )
-    return _text(str.__str__(key), f"{where}, a key")
+    return check_text(str.__str__(key), f"{where}, a key")
 
 
 def _integer(value: int, where: str) -> int:
@@ -333,86 +329,6 @@ def from_micros(value: int) -> dt.datetime:
     import datetime as dt
 
     return dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + dt.timedelta(microseconds=value)
-
-
-def check_id(value: Any) -> str:
-    """Return a record id that every backend accepts: 1 to 512 UTF-8 bytes without U+0000."""
-    if not isinstance(value, str):
-        raise InvalidRecordError(f"id: must be text, got {type(value).__name__}", path="id")
-    _text(value, "id")
-    if not value or len(value) > MAX_ID_BYTES or len(value.encode()) > MAX_ID_BYTES:
-        raise InvalidRecordError(
-            f"id: must have 1 to {MAX_ID_BYTES} UTF-8 bytes, has {len(value.encode())}", path="id"
-        )
-    return value
-
-
-def check_ids(values: Sequence[Any]) -> list[str]:
-    """Return record ids, each as `check_id` wants it."""
-    if set(map(type, values)) == {str} and all(values) and len(max(values, key=len)) <= MAX_ID_BYTES:
-        together = "".join(values)
-        if together.isascii() and "\0" not in together:
-            return list(values)
-    return [check_id(value) for value in values]
-
-
-_random = Random()
-_last_ms = 0
-_sequence = 0
-_time = ""
-
-
-def _reseed() -> None:
-    _random.seed(int.from_bytes(os.urandom(32)))
-
-
-_reseed()
-
-
-# A forked child would otherwise make the ids and versions that its parent makes.
-os.register_at_fork(after_in_child=_reseed)
-
-
-def new_id() -> str:
-    """Return a time-ordered id (UUIDv7); ids made by one process ascend."""
-    global _last_ms, _sequence, _time
-    ms = time.time_ns() // 1_000_000
-    if ms > _last_ms:
-        _last_ms, _sequence = ms, _random.getrandbits(20)
-        _time = f"{ms >> 16:08x}-{ms & 0xFFFF:04x}-"
-    else:
-        _sequence += 1
-        if _sequence >> 22:  # the counter is full: borrow the next millisecond
-            _last_ms, _sequence = _last_ms + 1, 0
-            _time = f"{_last_ms >> 16:08x}-{_last_ms & 0xFFFF:04x}-"
-    # 48 bits of time, version 7, 22 bits of counter and 52 of chance around the variant bits.
-    chance = _random.getrandbits(52)
-    counted = 0x7000 | _sequence >> 10
-    varied = 0x8000 | (_sequence & 0x3FF) << 4 | chance >> 48
-    return f"{_time}{counted:x}-{varied:x}-{chance & 0xFFFFFFFFFFFF:012x}"
-
-
-def new_ids(count: int) -> list[str]:
-    """Return so many ids as `new_id` makes, in ascending order, at a third of its price."""
-    global _sequence
-    if not count:
-        return []
-    first = new_id()  # sets the time
-    if _sequence + count >> 22:  # a new millisecond is borrowed on the way
-        return [first, *(new_id() for _ in range(count - 1))]
-    chance = f"{_random.getrandbits(52 * count):0{13 * count}x}"
-    ids = [first]
-    for place, sequence in enumerate(range(_sequence + 1, _sequence + count)):
-        at = 13 * place
-        low = 0x800 | sequence & 0x3FF
-        ids.append(f"{_time}{0x7000 | sequence >> 10:x}-{low:x}{chance[at]}-{chance[at + 1 : at + 13]}")
-    _sequence += count - 1
-    return ids
-
-
-def new_version() -> int:
-    """Return a token that no other write of the record has, as a positive 62-bit integer."""
-    return _random.getrandbits(62)
 
 
 def kind_of(value: JSON) -> str:

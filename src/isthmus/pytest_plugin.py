@@ -70,7 +70,7 @@ async def db(isthmus_url: str) -> AsyncIterator[AsyncDatabase]:
     """A connected handle whose collection is new, and is removed after the test."""
     from isthmus import AsyncDatabase
     from isthmus._core.registry import plugin
-    from isthmus._values import new_id
+    from isthmus._ids import new_id
 
     fields = plugin(isthmus_url.split("://", 1)[0]).config().model_fields
     key = next(name for name in ("table", "index", "prefix") if name in fields)

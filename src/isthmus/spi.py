@@ -7,7 +7,7 @@ backend" goes through it step by step. Names here change with a note in the chan
 * The seam: `Backend`, `Executor`, `Support`, `TransactionExecutor`, the optional `SupportsDrop` and
   `SupportsIndexes`, and the values that they take and return.
 * Writes: `apply_in_order` over `Rows` is the meaning of the five kinds of writes; the functions
-  beside it make the errors that refuse an item.
+  next to it make the errors that refuse an item.
 * Predicates: the leaves (`Equal`, `In`, `Like`, …) and `And`, `Or`, `Not`; `matches` evaluates them.
 * Order: `cursor_position` and `sort_key` are the total order of records; `Groups` holds aggregates.
 * Records: `Record.stored` wraps the JSON text of a stored record without decoding it.
@@ -57,8 +57,8 @@ from isthmus._core.executor import (
 )
 from isthmus._core.loop_pools import LoopBound, LoopPool
 from isthmus._core.mutation_batch import MutationBatch
-from isthmus._core.registry import Plugin
-from isthmus._core.registry import driver as import_driver
+from isthmus._core.registry import Plugin, import_driver
+from isthmus._ids import new_id, new_version
 from isthmus._path import Path, Root
 from isthmus._query.aggregate import Groups
 from isthmus._query.ast import (
@@ -94,7 +94,7 @@ from isthmus._query.evaluate import leaf_matches, matches
 from isthmus._query.order import BY_ID, cursor_position, sort_key, sort_records
 from isthmus._query.split import Pushdown
 from isthmus._record import Record
-from isthmus._values import decode, encode, new_id, new_version
+from isthmus._values import decode, encode
 
 if TYPE_CHECKING:
     from isthmus._core.config import BackendConfig, SecretStr

@@ -1,4 +1,4 @@
-"""Runs commands: in this process, or as a real one where signals and pipes matter."""
+"""Runs commands in this process, or in one of their own where signals and pipes matter."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from isthmus.cli._main import run
 
 
 @dataclass
-class Ran:
-    """What a command came to."""
+class CommandResult:
+    """The exit code and the output of a command."""
 
     code: int
     out: str
@@ -26,43 +26,43 @@ class Ran:
 
     @property
     def json(self) -> Any:
-        """The one JSON document that was printed."""
+        """The JSON document on standard output."""
         return orjson.loads(self.out)
 
     @property
     def lines(self) -> list[Any]:
-        """The JSON lines that were printed."""
+        """The JSON lines on standard output."""
         return [orjson.loads(line) for line in self.out.splitlines()]
 
 
-Cli = Callable[..., Ran]
+Cli = Callable[..., CommandResult]
 
 
 @pytest.fixture
 def cli(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Cli:
-    """Return the function that runs a command in this process."""
+    """Return a function that runs a command in this process."""
     monkeypatch.delenv("ISTHMUS_URL", raising=False)
     monkeypatch.setenv("COLUMNS", "80")
 
-    def call(*arguments: object) -> Ran:
+    def run_command(*arguments: object) -> CommandResult:
         capfd.readouterr()
         code = run([str(argument) for argument in arguments])
         out, err = capfd.readouterr()
-        return Ran(code, out, err)
+        return CommandResult(code, out, err)
 
-    return call
+    return run_command
 
 
-def command(*arguments: object) -> list[str]:
-    """Return the command line of a real process."""
+def build_command(*arguments: object) -> list[str]:
+    """Return the arguments of a process that runs a command."""
     return [sys.executable, "-m", "isthmus.cli", *map(str, arguments)]
 
 
-def process(*arguments: object, **options: Any) -> subprocess.CompletedProcess[bytes]:
-    """Run a real process to its end."""
+def run_process(*arguments: object, **options: Any) -> subprocess.CompletedProcess[bytes]:
+    """Run a command in a process and wait for its end."""
     environment = {**os.environ, **options.pop("env", {})}
     return subprocess.run(
-        command(*arguments), capture_output=True, env=environment, timeout=60, check=False, **options
+        build_command(*arguments), capture_output=True, env=environment, timeout=60, check=False, **options
     )
 
 

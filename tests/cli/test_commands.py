@@ -1,4 +1,4 @@
-"""Each command does what it says, prints JSON when asked, and ends with an honest exit code."""
+"""The output and the exit code of each command, for people and as JSON."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.cli.conftest import Cli
 pytestmark = pytest.mark.backend("sqlite")
 
 
-def test_ping_says_that_the_store_works(cli: Cli, people: str) -> None:
+def test_ping_reports_a_working_store(cli: Cli, people: str) -> None:
     """One line, or JSON with the times."""
     ran = cli("ping", people)
     assert ran.code == 0
@@ -26,7 +26,7 @@ def test_ping_says_that_the_store_works(cli: Cli, people: str) -> None:
 def test_a_store_can_come_from_the_environment(
     cli: Cli, people: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """$ISTHMUS_URL stands for a dash and for no argument at all."""
+    """$ISTHMUS_URL is used for a dash and for a missing argument."""
     assert cli("ping").code == 3
     monkeypatch.setenv("ISTHMUS_URL", people)
 
@@ -34,8 +34,8 @@ def test_a_store_can_come_from_the_environment(
     assert cli("count", "-", "age<10").out == "10\n"
 
 
-def test_get_prints_records_and_tells_missing_ones(cli: Cli, people: str) -> None:
-    """Exit code 1 says that an id is not there; the others are printed."""
+def test_get_prints_records_and_names_missing_ones(cli: Cli, people: str) -> None:
+    """Exit code 1 if an id does not exist; the other records are printed."""
     ran = cli("get", people, "p001", "--json")
     assert ran.code == 0
     assert ran.json["data"] == {"name": "Name 1", "age": 1, "city": "Oslo"}
@@ -48,7 +48,7 @@ def test_get_prints_records_and_tells_missing_ones(cli: Cli, people: str) -> Non
 
 
 def test_put_update_and_delete_write(cli: Cli, people: str) -> None:
-    """The same words as the library, compare-and-set included."""
+    """Including compare-and-set."""
     put = cli("put", people, "x", '{"n": 1}', "--metadata", '{"m": 2}', "--json")
     assert put.code == 0
     assert cli("put", people, "x", "{}", "--create").code == 6
@@ -65,8 +65,8 @@ def test_put_update_and_delete_write(cli: Cli, people: str) -> None:
     assert cli("delete", people, "x").code == 1
 
 
-def test_a_wrong_json_argument_is_usage(cli: Cli, people: str) -> None:
-    """Neither broken JSON nor a list is a record."""
+def test_an_invalid_json_argument_is_a_usage_error(cli: Cli, people: str) -> None:
+    """Neither invalid JSON nor a list is a record."""
     assert cli("put", people, "x", "{n: 1}").code == 2
     assert cli("put", people, "x", "[1]").code == 2
 
@@ -93,8 +93,8 @@ def test_query_prints_lines_tables_and_csv(cli: Cli, people: str) -> None:
     ]
 
 
-def test_a_table_says_that_there_is_more(cli: Cli, people: str) -> None:
-    """A screen gets the first fifty; a pipe gets all."""
+def test_a_truncated_table_is_announced(cli: Cli, people: str) -> None:
+    """A table has the first fifty records; other formats have all."""
     ran = cli("query", people, "-f", "table")
     assert len(ran.out.splitlines()) == 51
     assert "there are more" in ran.err
@@ -102,7 +102,7 @@ def test_a_table_says_that_there_is_more(cli: Cli, people: str) -> None:
 
 
 def test_query_takes_json_and_sorts_nulls(cli: Cli, people: str) -> None:
-    """A filter may be JSON; nulls go where they are told."""
+    """A filter may be JSON; nulls sort first or last as specified."""
     cli("put", people, "z", "{}")
     shape = '{"field": "age", "op": "<", "value": 2}'
     assert [line["id"] for line in cli("query", people, shape).lines] == ["p000", "p001"]
@@ -112,7 +112,7 @@ def test_query_takes_json_and_sorts_nulls(cli: Cli, people: str) -> None:
 
 
 def test_count_and_agg_compute(cli: Cli, people: str) -> None:
-    """Groups and columns are named as asked."""
+    """Groups and columns have the requested names."""
     assert cli("count", people, "age between 10 and 19").out == "10\n"
     assert cli("count", people, "--json").json == {"count": 100}
     rows = cli("agg", people, "age<10", "--by", "city", "-a", "n=count", "-a", "max:age", "--json").json
@@ -132,8 +132,8 @@ def test_explain_shows_the_plan(cli: Cli, people: str) -> None:
     assert shape["tree"]["grade"] == "EXACT"
 
 
-def test_ls_stats_and_index_tell_about_the_store(cli: Cli, people: str) -> None:
-    """Collections, capabilities, and which index serves a field."""
+def test_ls_stats_and_index_describe_the_store(cli: Cli, people: str) -> None:
+    """Collections, capabilities, and the index that a field uses."""
     cli("put", people, "a", "{}", "-c", "other")
     assert cli("ls", people).out.split() == ["other", "records"]
     assert cli("ls", people, "--count", "--json").json == [
@@ -150,17 +150,17 @@ def test_ls_stats_and_index_tell_about_the_store(cli: Cli, people: str) -> None:
     assert cli("explain", people, "age=3", "--json").json["index"]
 
 
-def test_a_store_without_indexes_says_so(cli: Cli) -> None:
-    """What a store cannot do is no imitation."""
+def test_index_is_refused_without_support(cli: Cli) -> None:
+    """An unsupported operation is not emulated."""
     assert cli("index", "memory://", "age").code == 7
 
 
 def test_copy_diff_and_verify_work_together(cli: Cli, people: str, tmp_path: Path) -> None:
-    """Copied and verified; a change is shown and mended."""
+    """A copy is verified; later changes are shown and repaired."""
     other = f"sqlite:///{tmp_path}/other.db"
     assert (
         cli("copy", people, other, "--dry-run", "--json").code == 3
-    )  # there is no such file, and none is made
+    )  # the file does not exist, and is not created
     assert not (tmp_path / "other.db").exists()
     copied = cli("copy", people, other, "--verify", "--json", "--journal", tmp_path / "journal")
     assert copied.code == 0
@@ -183,15 +183,15 @@ def test_copy_diff_and_verify_work_together(cli: Cli, people: str, tmp_path: Pat
         "extra",
     ]
     assert cli("verify", people, other).code == 1
-    mended = cli("verify", people, other, "--repair", "--delete-extra", "--json")
-    assert mended.code == 0
-    assert mended.json["repaired"] == {"written": 2, "deleted": 1, "left": 0}
+    repaired = cli("verify", people, other, "--repair", "--delete-extra", "--json")
+    assert repaired.code == 0
+    assert repaired.json["repaired"] == {"written": 2, "deleted": 1, "left": 0}
 
 
-def test_copy_changes_fields_and_takes_a_hook(
+def test_copy_maps_fields_and_applies_a_function(
     cli: Cli, people: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """--map, --where and --transform reach the library."""
+    """--map, --where and --transform are passed to the library."""
     (tmp_path / "hook_of_test.py").write_text(
         "def keep(record):\n    return record if record['years'] != 7 else None\n"
     )
@@ -223,8 +223,8 @@ def test_copy_changes_fields_and_takes_a_hook(
 
 @pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
 def test_dump_and_load_give_the_same_records(cli: Cli, tmp_path: Path, suffix: str) -> None:
-    """Odd keys, odd text, nulls, nested values and mixed types survive each format."""
-    odd = [
+    """Unusual keys and texts, nulls, nested values and mixed types survive each format."""
+    unusual = [
         {"text": "5", "n": 5, "f": 1.5, "mixed": 1, "": "empty key", "a.b": True},
         {"text": "", "n": -(2**63), "f": 1e300, "mixed": "x", "null": None, "_id": "data"},
         {"text": "true", "n": 2**53 + 1, "list": [1, None], "obj": {"k": []}, "_metadata": 3},
@@ -234,7 +234,7 @@ def test_dump_and_load_give_the_same_records(cli: Cli, tmp_path: Path, suffix: s
     ]
     one, two = f"sqlite:///{tmp_path}/one.db", f"sqlite:///{tmp_path}/two.db"
     lines = [
-        {"id": f"k{i}", "data": data, "metadata": {"i": i} if i % 2 else {}} for i, data in enumerate(odd)
+        {"id": f"k{i}", "data": data, "metadata": {"i": i} if i % 2 else {}} for i, data in enumerate(unusual)
     ]
     source = tmp_path / "source.jsonl"
     source.write_bytes(b"\n".join(map(orjson.dumps, lines)))
@@ -243,14 +243,14 @@ def test_dump_and_load_give_the_same_records(cli: Cli, tmp_path: Path, suffix: s
     dumped = cli("dump", one, tmp_path / f"dump.{suffix}", "--json")
     loaded = cli("load", two, tmp_path / f"dump.{suffix}", "--json")
 
-    assert dumped.json["written"] == loaded.json["written"] == len(odd)
+    assert dumped.json["written"] == loaded.json["written"] == len(unusual)
     ran = cli("diff", one, two)
     assert (ran.code, ran.out) == (0, "")
     assert not list(tmp_path.glob("*.part"))
 
 
 def test_plain_lines_are_data(cli: Cli, tmp_path: Path) -> None:
-    """Ids come from a field if told, else they are made; --plain takes no line for an envelope."""
+    """Ids come from --id, or are generated; --plain reads no line as a dumped record."""
     file = tmp_path / "plain.jsonl"
     file.write_text('{"key": 7, "v": 1}\n\n{"key": "b", "v": 2}\n')
     url = f"sqlite:///{tmp_path}/x.db"
@@ -261,8 +261,8 @@ def test_plain_lines_are_data(cli: Cli, tmp_path: Path) -> None:
     assert cli("query", url, "-c", "plain").lines[0]["data"] == {"id": "e", "data": {"v": 3}}
 
 
-def test_a_broken_line_is_told_by_number(cli: Cli, tmp_path: Path) -> None:
-    """`stop` ends there, `skip` goes on; either way what was written is said."""
+def test_a_rejected_line_is_named_by_number(cli: Cli, tmp_path: Path) -> None:
+    """`stop` ends there, `skip` continues; both report the number of written records."""
     good = [orjson.dumps({"id": f"k{i}", "data": {"n": i}}) for i in range(6)]
     bad = [b'{"id": "x", "data": ', b"[1]", b'{"id": "", "data": {}}', b'{"v": "\\u0000"}']
     file = tmp_path / "lines.jsonl"
@@ -279,8 +279,8 @@ def test_a_broken_line_is_told_by_number(cli: Cli, tmp_path: Path) -> None:
     assert [error["line"] for error in skipped.json["errors"]] == [4, 6, 7, 8]
 
 
-def test_create_mode_refuses_ids_that_exist(cli: Cli, tmp_path: Path) -> None:
-    """The line of the record that is there already is named; nothing of its batch is written."""
+def test_create_mode_rejects_existing_ids(cli: Cli, tmp_path: Path) -> None:
+    """The line of the existing id is named; nothing of its batch is written."""
     file = tmp_path / "lines.jsonl"
     file.write_text('{"id": "a", "data": {}}\n{"id": "b", "data": {}}\n')
     url = f"sqlite:///{tmp_path}/x.db"
@@ -294,8 +294,8 @@ def test_create_mode_refuses_ids_that_exist(cli: Cli, tmp_path: Path) -> None:
     assert cli("count", url).out == "2\n"
 
 
-def test_foreign_csv_and_parquet_are_taken(cli: Cli, tmp_path: Path) -> None:
-    """Files that others made: numbers are numbers, leading zeros stay text, bad rows have a number."""
+def test_csv_and_parquet_from_elsewhere_can_be_loaded(cli: Cli, tmp_path: Path) -> None:
+    """Numbers are numbers, leading zeros stay text, rejected rows are named by number."""
     url = f"sqlite:///{tmp_path}/x.db"
     file = tmp_path / "foreign.csv"
     file.write_text("\ufeffcode,zip,n\nA,0123,5\nB,x\nC,99,1.5\n", encoding="utf-8")

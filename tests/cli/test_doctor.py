@@ -1,4 +1,4 @@
-"""The doctor names planted faults, each with what mends it, and finds none where there is none."""
+"""The doctor reports planted problems with a fix each, and none on a sound store."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from tests.servers import server
 Findings = dict[str, dict[str, str]]
 
 
-def examined(cli: Cli, url: str, *options: object) -> Findings:
-    """Return what the doctor found that is not well, by check."""
+def list_problems(cli: Cli, url: str, *options: object) -> Findings:
+    """Return the warnings and problems that the doctor found, by check."""
     ran = cli("doctor", url, "--json", *options)
     found = ran.json
     bad = {f["check"]: f for f in found if f["level"] != "ok"}
@@ -43,7 +43,7 @@ def closed_port() -> int:
 
 @pytest.fixture
 def file(cli: Cli, tmp_path: Path) -> Path:
-    """Return a sound SQLite file with records in it."""
+    """Return a sound SQLite file with records."""
     path = tmp_path / "store.db"
     for i in range(200):
         if i % 50 == 0:
@@ -54,13 +54,13 @@ def file(cli: Cli, tmp_path: Path) -> Path:
 
 
 @pytest.mark.backend("sqlite")
-def test_a_sound_file_is_well(cli: Cli, file: Path) -> None:
-    """No false alarm, and people read the same as programs."""
-    assert examined(cli, f"sqlite:///{file}") == {}
-    assert "ok   lock: nobody holds it" in cli("doctor", f"sqlite:///{file}").out
+def test_a_sound_file_has_no_problem(cli: Cli, file: Path) -> None:
+    """No false alarm, and the text says the same as the JSON."""
+    assert list_problems(cli, f"sqlite:///{file}") == {}
+    assert "ok   lock: no other process holds it" in cli("doctor", f"sqlite:///{file}").out
 
 
-def damaged(path: Path) -> None:
+def damage(path: Path) -> None:
     """Overwrite the middle of the file."""
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -69,71 +69,74 @@ def damaged(path: Path) -> None:
         opened.write(b"\xff" * 8192)
 
 
-def newer(path: Path) -> None:
-    """Mark the file as a later isthmus would."""
+def set_newer_format(path: Path) -> None:
+    """Mark the file as one of a later version of isthmus."""
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA user_version = 99")
 
 
-def no_database(path: Path) -> None:
-    """Put something else in its place."""
+def replace_with_text(path: Path) -> None:
+    """Replace the file by one of another kind."""
     path.write_bytes(b"These are not the bytes you are looking for. " * 100)
 
 
-def rollback_journal(path: Path) -> None:
-    """Leave WAL mode."""
+def leave_wal_mode(path: Path) -> None:
+    """Change to a rollback journal."""
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA journal_mode = delete")
 
 
 @pytest.mark.backend("sqlite")
 @pytest.mark.parametrize(
-    ("plant", "check", "mend"),
+    ("plant", "check", "fix"),
     [
-        (damaged, "connection", ".recover"),
-        (newer, "collection", "upgrade isthmus"),
-        (no_database, "connection", "right file"),
-        (rollback_journal, "journal", "journal_mode=wal"),
+        (damage, "connection", ".recover"),
+        (set_newer_format, "collection", "upgrade isthmus"),
+        (replace_with_text, "connection", "right file"),
+        (leave_wal_mode, "journal", "journal_mode=wal"),
     ],
 )
-def test_a_planted_fault_in_a_file_is_named(
-    cli: Cli, file: Path, plant: Callable[[Path], None], check: str, mend: str
+def test_a_planted_problem_in_a_file_is_reported(
+    cli: Cli, file: Path, plant: Callable[[Path], None], check: str, fix: str
 ) -> None:
-    """Damage, a later format, another kind of file, a slow journal."""
+    """Damage, a newer format, another kind of file, a slow journal."""
     plant(file)
 
-    found = examined(cli, f"sqlite:///{file}")
+    found = list_problems(cli, f"sqlite:///{file}")
 
-    assert mend in found[check]["mend"]
+    assert fix in found[check]["mend"]
 
 
 @pytest.mark.backend("sqlite")
-def test_a_held_lock_is_named(cli: Cli, file: Path) -> None:
-    """Another process in the middle of a transaction."""
+def test_a_held_lock_is_reported(cli: Cli, file: Path) -> None:
+    """Another connection is in a transaction."""
     with closing(sqlite3.connect(file, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
 
-        found = examined(cli, f"sqlite:///{file}")
+        found = list_problems(cli, f"sqlite:///{file}")
 
     assert "fuser" in found["lock"]["mend"]
 
 
 @pytest.mark.backend("sqlite")
-def test_unsafe_writes_to_a_file_are_named(cli: Cli, file: Path) -> None:
+def test_unsafe_writes_to_a_file_are_reported(cli: Cli, file: Path) -> None:
     """synchronous=off loses data in a power cut."""
-    assert "leave synchronous out" in examined(cli, f"sqlite:///{file}?synchronous=off")["durability"]["mend"]
+    assert (
+        "leave synchronous out"
+        in list_problems(cli, f"sqlite:///{file}?synchronous=off")["durability"]["mend"]
+    )
 
 
 @pytest.mark.backend("sqlite")
-def test_text_as_utf_16_is_named(cli: Cli, tmp_path: Path) -> None:
-    """Such a file does not sort by code point."""
+def test_utf_16_is_reported(cli: Cli, tmp_path: Path) -> None:
+    """Its sort order is not that of code points."""
     path = tmp_path / "wide.db"
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA encoding = 'UTF-16'")
         connection.execute("CREATE TABLE t (x)")
         connection.commit()
 
-    assert "isthmus dump" in examined(cli, f"sqlite:///{path}")["encoding"]["mend"]
+    assert "isthmus dump" in list_problems(cli, f"sqlite:///{path}")["encoding"]["mend"]
 
 
 # PostgreSQL
@@ -153,7 +156,7 @@ def execute(url: str, *statements: str) -> None:
 
 @contextmanager
 def postgres(cli: Cli) -> Iterator[tuple[str, str, str]]:
-    """Make a database and a role of our own, with a collection in it; yield both URLs and the name."""
+    """Create a role and a database with a collection; yield the role's and the admin's URL, and the name."""
     admin = server("postgres").url
     name = f"doctor_{uuid.uuid4().hex[:12]}"
     execute(admin, f"CREATE ROLE {name} LOGIN PASSWORD 'p'", f"CREATE DATABASE {name} OWNER {name}")
@@ -167,20 +170,20 @@ def postgres(cli: Cli) -> Iterator[tuple[str, str, str]]:
         execute(admin, f"DROP DATABASE {name} WITH (FORCE)", f"DROP ROLE {name}")
 
 
-# The test servers run without fsync, which the doctor rightly says.
+# The test servers run without fsync, which the doctor reports.
 KNOWN = {"durability"}
 
 
 @pytest.mark.backend("postgres")
-def test_a_sound_server_is_well(cli: Cli) -> None:
-    """No false alarm but that the test server is not durable."""
+def test_a_sound_server_has_no_problem(cli: Cli) -> None:
+    """No false alarm; only the test server's durability is reported."""
     with postgres(cli) as (url, _, _):
-        assert examined(cli, url).keys() <= KNOWN
+        assert list_problems(cli, url).keys() <= KNOWN
 
 
 @pytest.mark.backend("postgres")
 @pytest.mark.parametrize(
-    ("statements", "options", "check", "seen", "mend"),
+    ("statements", "options", "check", "seen", "fix"),
     [
         ([], "?pool.max_size=1000", "pool size", "1000", "set pool.max_size to"),
         (["ALTER ROLE {n} CONNECTION LIMIT 4"], "?pool.max_size=10", "pool size", "4", "PgBouncer"),
@@ -218,7 +221,7 @@ def test_a_sound_server_is_well(cli: Cli) -> None:
             "RESET synchronous_commit",
         ),
         ([], "?pooler=transaction", "pooler", "no pooler", "leave pooler=transaction out"),
-        ([], "&c=nothere", "collection", "no table", "first write makes it"),
+        ([], "&c=nothere", "collection", "no table", "first write creates it"),
         (
             ["DROP TABLE records", "CREATE TABLE records (x int)"],
             "",
@@ -248,32 +251,32 @@ def test_a_sound_server_is_well(cli: Cli) -> None:
         ),
     ],
 )
-def test_a_planted_fault_in_postgres_is_named(
-    cli: Cli, statements: list[str], options: str, check: str, seen: str, mend: str
+def test_a_planted_problem_in_postgres_is_reported(
+    cli: Cli, statements: list[str], options: str, check: str, seen: str, fix: str
 ) -> None:
-    """Sizes, privileges, durability, health of table and indexes, clock."""
+    """Pool size, privileges, durability, table and indexes, clock."""
     with postgres(cli) as (url, inside, name):
         execute(inside, *(statement.format(n=name) for statement in statements))
         extra = []
         if options.startswith("&c="):
             extra, options = ["-c", options[3:]], ""
 
-        found = examined(cli, url + options, *extra)
+        found = list_problems(cli, url + options, *extra)
 
         assert seen in found[check]["seen"].replace("INSERT", "insert")
-        assert mend in found[check]["mend"]
+        assert fix in found[check]["mend"]
 
 
 @pytest.mark.backend("postgres")
-def test_a_database_that_is_not_utf8_is_named(cli: Cli) -> None:
-    """SQL_ASCII stores bytes and knows no characters."""
+def test_a_database_that_is_not_utf8_is_reported(cli: Cli) -> None:
+    """SQL_ASCII stores bytes, not characters."""
     admin = server("postgres").url
     name = f"ascii_{uuid.uuid4().hex[:12]}"
     execute(
         admin, f"CREATE DATABASE {name} ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0"
     )
     try:
-        found = examined(cli, urlsplit(admin)._replace(path=f"/{name}").geturl())
+        found = list_problems(cli, urlsplit(admin)._replace(path=f"/{name}").geturl())
 
         assert "UTF8" in found["encoding"]["mend"]
     finally:
@@ -281,36 +284,36 @@ def test_a_database_that_is_not_utf8_is_named(cli: Cli) -> None:
 
 
 @pytest.mark.backend("postgres")
-def test_a_server_that_is_not_there_is_named(cli: Cli) -> None:
+def test_an_unreachable_server_is_reported(cli: Cli) -> None:
     """Nothing listens on the port."""
-    found = examined(cli, f"postgres://127.0.0.1:{closed_port()}/x")
+    found = list_problems(cli, f"postgres://127.0.0.1:{closed_port()}/x")
 
     assert "host and port" in found["connection"]["mend"]
 
 
 @pytest.mark.backend("postgres")
-def test_a_role_that_may_not_connect_is_named(cli: Cli) -> None:
-    """The server is there and refuses."""
+def test_a_role_that_may_not_connect_is_reported(cli: Cli) -> None:
+    """The server runs and refuses the login."""
     parts = urlsplit(server("postgres").url)
 
-    found = examined(cli, f"postgres://nobody_here:x@{parts.hostname}:{parts.port}/postgres")
+    found = list_problems(cli, f"postgres://nobody_here:x@{parts.hostname}:{parts.port}/postgres")
 
     assert "user and password" in found["connection"]["mend"]
 
 
 @pytest.mark.backend("postgres")
-@pytest.mark.parametrize(("mode", "mend"), [("disable", "verify-full"), ("require", "verify-full")])
-def test_tls_that_protects_nothing_is_named(cli: Cli, mode: str, mend: str) -> None:
-    """Off loopback, plain text and unchecked names are told before anything is sent."""
-    found = examined(cli, f"postgres://192.0.2.1:1/x?ssl={mode}&connect_timeout=0.2")
+@pytest.mark.parametrize(("mode", "fix"), [("disable", "verify-full"), ("require", "verify-full")])
+def test_tls_without_protection_is_reported(cli: Cli, mode: str, fix: str) -> None:
+    """Plain text and unverified names are reported for hosts other than loopback, without connecting."""
+    found = list_problems(cli, f"postgres://192.0.2.1:1/x?ssl={mode}&connect_timeout=0.2")
 
-    assert mend in found["tls"]["mend"]
+    assert fix in found["tls"]["mend"]
 
 
 @pytest.mark.backend("sqlite")
-def test_a_wrong_setting_is_named(cli: Cli, file: Path) -> None:
-    """A typing error in a URL's option."""
-    found = examined(cli, f"sqlite:///{file}?synchronus=off")
+def test_an_invalid_setting_is_reported(cli: Cli, file: Path) -> None:
+    """A mistyped option in a URL."""
+    found = list_problems(cli, f"sqlite:///{file}?synchronus=off")
 
     assert "synchronous" in found["settings"]["seen"]
 
@@ -320,14 +323,14 @@ def test_a_wrong_setting_is_named(cli: Cli, file: Path) -> None:
 
 def request(method: str, url: str, body: object = None) -> None:
     text = None if body is None else json.dumps(body).encode()
-    made = urllib.request.Request(url, text, {"content-type": "application/json"}, method=method)
-    with urllib.request.urlopen(made, timeout=30) as answer:
-        answer.read()
+    prepared = urllib.request.Request(url, text, {"content-type": "application/json"}, method=method)
+    with urllib.request.urlopen(prepared, timeout=30) as response:
+        response.read()
 
 
 @pytest.mark.backend("elasticsearch")
 @pytest.mark.parametrize(
-    ("settings", "check", "seen", "mend"),
+    ("settings", "check", "seen", "fix"),
     [
         ({"index.number_of_replicas": 1}, "health", "copies have no node", "replicas=0"),
         ({"index.blocks.read_only_allow_delete": True}, "disk", "read_only_allow_delete", "watermark"),
@@ -335,38 +338,38 @@ def request(method: str, url: str, body: object = None) -> None:
         ({"index.refresh_interval": "-1"}, "refresh", "-1", "refresh_interval"),
     ],
 )
-def test_a_planted_fault_in_an_index_is_named(
-    cli: Cli, settings: dict[str, object], check: str, seen: str, mend: str
+def test_a_planted_problem_in_an_index_is_reported(
+    cli: Cli, settings: dict[str, object], check: str, seen: str, fix: str
 ) -> None:
-    """Health, blocks, and an index that nobody refreshes."""
+    """Health, blocks, and an index without refresh."""
     host = server("elasticsearch").url.rstrip("/")
     name = f"doctor-{uuid.uuid4().hex[:12]}"
     url = f"es+{host}/{name}"
     try:
         assert cli("put", f"{url}?replicas=0", "a", '{"age": 1}').code == 0
-        assert examined(cli, url) == {}
+        assert list_problems(cli, url) == {}
         request("PUT", f"{host}/{name}/_settings", settings)
 
-        found = examined(cli, url)
+        found = list_problems(cli, url)
 
         assert seen in found[check]["seen"]
-        assert mend in found[check]["mend"]
+        assert fix in found[check]["mend"]
     finally:
         request("PUT", f"{host}/{name}/_settings", {"index.blocks.write": None})
         request("DELETE", f"{host}/{name}")
 
 
 @pytest.mark.backend("elasticsearch")
-def test_an_index_that_others_made_is_named(cli: Cli) -> None:
-    """Its mapping could not give exact answers."""
+def test_an_index_from_elsewhere_is_reported(cli: Cli) -> None:
+    """Its mapping does not support exact results."""
     host = server("elasticsearch").url.rstrip("/")
     name = f"doctor-{uuid.uuid4().hex[:12]}"
     try:
         request("PUT", f"{host}/{name}", {"settings": {"number_of_replicas": 0}})
 
-        found = examined(cli, f"es+{host}/{name}")
+        found = list_problems(cli, f"es+{host}/{name}")
 
-        assert "copy it into an index of ours" in found["mapping"]["mend"]
+        assert "copy it into an index created by isthmus" in found["mapping"]["mend"]
     finally:
         request("DELETE", f"{host}/{name}")
 
@@ -375,17 +378,17 @@ def test_an_index_that_others_made_is_named(cli: Cli) -> None:
 
 
 @pytest.mark.backend("s3")
-def test_planted_faults_in_s3_are_named(cli: Cli) -> None:
-    """A bucket that is not there, keys that are refused; none where all is well."""
+def test_planted_problems_in_s3_are_reported(cli: Cli) -> None:
+    """A missing bucket and invalid keys; none on a sound store."""
     url = server("s3").url
     parts = urlsplit(url)
     prefix = f"doctor-{uuid.uuid4().hex[:12]}"
     well = f"s3://{parts.netloc}/{prefix}?{parts.query}"
     assert cli("put", well, "a", '{"age": 1}').code == 0
 
-    assert examined(cli, well) == {}
-    missing = examined(cli, f"s3://no-such-bucket-{uuid.uuid4().hex[:8]}/x?{parts.query}")
-    refused = examined(cli, f"{well}&aws_access_key_id=wrong&aws_secret_access_key=wrong")
+    assert list_problems(cli, well) == {}
+    missing = list_problems(cli, f"s3://no-such-bucket-{uuid.uuid4().hex[:8]}/x?{parts.query}")
+    refused = list_problems(cli, f"{well}&aws_access_key_id=wrong&aws_secret_access_key=wrong")
 
     assert "create_bucket" in missing["connection"]["mend"]
     assert "aws_access_key_id" in refused["connection"]["mend"]

@@ -1,4 +1,4 @@
-"""Whatever goes wrong is one clear line and a documented exit code, never a traceback."""
+"""Every failure gives one line and a documented exit code, never a traceback."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from pathlib import Path
 import orjson
 import pytest
 
-from isthmus.cli._exit import Code, code_of
-from isthmus.cli._stores import without_secrets
+from isthmus.cli._errors import ExitCode, choose_exit_code
+from isthmus.cli._stores import redact_url
 from isthmus.errors import IsthmusError
-from tests.cli.conftest import Cli, Ran, command, process
+from tests.cli.conftest import Cli, CommandResult, build_command, run_process
 
 pytestmark = pytest.mark.backend("sqlite")
 CANARY = "c4n4ry-s3cr3t"
 
 
-def one_line(ran: Ran, code: Code) -> None:
+def assert_one_line(ran: CommandResult, code: ExitCode) -> None:
     assert ran.code == code, ran.err
     assert re.fullmatch(r"isthmus: .+\n", ran.err), ran.err
     assert ran.out == ""
 
 
 def fill(url: str, folder: Path) -> None:
-    """Put half a megabyte into a store."""
+    """Load half a megabyte into a store."""
     lines = (orjson.dumps({"id": f"{i}", "data": {"x": "y" * 1000}}) for i in range(500))
     (folder / "big.jsonl").write_bytes(b"\n".join(lines))
-    assert process("load", url, folder / "big.jsonl").returncode == 0
+    assert run_process("load", url, folder / "big.jsonl").returncode == 0
 
 
 def closed_port() -> int:
@@ -44,12 +44,12 @@ def closed_port() -> int:
 
 @pytest.mark.parametrize("scheme", ["postgres", "es+http"])
 def test_an_unreachable_store_is_exit_code_4(cli: Cli, scheme: str) -> None:
-    """The line says that no connection could be made."""
-    one_line(cli("ping", f"{scheme}://127.0.0.1:{closed_port()}/x"), Code.UNREACHABLE)
+    """The error is one line."""
+    assert_one_line(cli("ping", f"{scheme}://127.0.0.1:{closed_port()}/x"), ExitCode.UNREACHABLE)
 
 
-def test_a_wrong_filter_is_exit_code_2_and_shows_where(cli: Cli, people: str) -> None:
-    """The caret is below the place."""
+def test_an_invalid_filter_is_exit_code_2_and_marks_the_position(cli: Cli, people: str) -> None:
+    """A caret is below the position."""
     ran = cli("query", people, "age>=")
 
     assert ran.code == 2
@@ -60,8 +60,8 @@ def test_a_wrong_filter_is_exit_code_2_and_shows_where(cli: Cli, people: str) ->
     ]
 
 
-def test_a_wrong_option_or_command_is_exit_code_2(cli: Cli, people: str) -> None:
-    """The line names the help to read."""
+def test_an_invalid_option_or_command_is_exit_code_2(cli: Cli, people: str) -> None:
+    """The error refers to the help."""
     for arguments in (
         ["query", people, "--bogus"],
         ["frobnicate"],
@@ -69,25 +69,25 @@ def test_a_wrong_option_or_command_is_exit_code_2(cli: Cli, people: str) -> None
         ["get", people],
     ):
         ran = cli(*arguments)
-        one_line(ran, Code.USAGE)
+        assert_one_line(ran, ExitCode.USAGE)
         assert "--help" in ran.err
 
 
-def test_a_wrong_url_or_setting_is_exit_code_3(cli: Cli, tmp_path: Path) -> None:
-    """So is a SQLite file that is not there: commands that read make nothing."""
+def test_an_invalid_url_or_setting_is_exit_code_3(cli: Cli, tmp_path: Path) -> None:
+    """So is a missing SQLite file: commands that only read create nothing."""
     for url in ("nosuch://x", "sqlite:///x.db?max_sise=3", f"sqlite:///{tmp_path}/missing.db"):
-        one_line(cli("count", url), Code.CONFIG)
+        assert_one_line(cli("count", url), ExitCode.CONFIG)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_missing_collection_is_not_made_by_reading(cli: Cli, people: str) -> None:
-    """A typing error in a name leaves no empty table behind."""
+def test_a_missing_collection_is_not_created_by_reading(cli: Cli, people: str) -> None:
+    """A mistyped name leaves no empty table behind."""
     assert cli("count", people, "-c", "typo").code == 3
     assert cli("ls", people).out == "records\n"
 
 
 def test_errors_are_json_with_json(cli: Cli, people: str) -> None:
-    """A program reads the class, the message and the code."""
+    """The error has its class, message and exit code."""
     ran = cli("query", people, "age>=", "--json")
 
     shape = orjson.loads(ran.err)
@@ -96,25 +96,25 @@ def test_errors_are_json_with_json(cli: Cli, people: str) -> None:
 
 
 def test_a_missing_file_is_exit_code_8(cli: Cli, people: str, tmp_path: Path) -> None:
-    """Local files have a code of their own."""
-    one_line(cli("load", people, tmp_path / "missing.jsonl"), Code.FILES)
-    one_line(cli("load", f"sqlite:///{tmp_path}/new.db", tmp_path / "missing.jsonl"), Code.FILES)
+    """Local files have an exit code of their own."""
+    assert_one_line(cli("load", people, tmp_path / "missing.jsonl"), ExitCode.FILES)
+    assert_one_line(cli("load", f"sqlite:///{tmp_path}/new.db", tmp_path / "missing.jsonl"), ExitCode.FILES)
     assert not (tmp_path / "new.db").exists()
-    one_line(cli("dump", people, tmp_path / "no" / "such" / "folder.jsonl"), Code.FILES)
+    assert_one_line(cli("dump", people, tmp_path / "no" / "such" / "folder.jsonl"), ExitCode.FILES)
 
 
-def test_a_fault_of_ours_is_exit_code_70_and_debug_shows_it(
+def test_a_bug_is_exit_code_70_and_debug_prints_the_traceback(
     cli: Cli, people: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without --debug one line, with it a traceback."""
-    monkeypatch.setattr("isthmus.cli._commands_find.parse_query", lambda text: 1 / 0)
+    """One line without --debug, a traceback with it."""
+    monkeypatch.setattr("isthmus.cli._commands.query.parse_query", lambda text: 1 / 0)
 
-    one_line(cli("count", people), Code.BUG)
+    assert_one_line(cli("count", people), ExitCode.BUG)
     assert "Traceback" in cli("count", people, "--debug").err
 
 
 def test_every_error_of_the_library_has_a_code() -> None:
-    """No class of the tree is taken for a fault of ours."""
+    """No error class of the library counts as a bug."""
 
     def walk(cls: type[IsthmusError]) -> list[type[IsthmusError]]:
         return [cls, *(found for sub in cls.__subclasses__() for found in walk(sub))]
@@ -123,46 +123,50 @@ def test_every_error_of_the_library_has_a_code() -> None:
         error = cls.__new__(cls)
         if not hasattr(error, "outcomes"):
             error.__dict__["outcomes"] = []
-        assert code_of(error) not in (Code.OK, Code.NO, Code.BUG), cls
+        assert choose_exit_code(error) not in (ExitCode.OK, ExitCode.NO, ExitCode.BUG), cls
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 @pytest.mark.parametrize("arguments", [["--json"], ["-f", "csv"], ["-f", "table"]])
 def test_a_full_disk_is_exit_code_8(people: str, arguments: list[str]) -> None:
-    """Output that cannot be written is told, whatever the format."""
+    """Output that cannot be written is an error in every format."""
     with Path("/dev/full").open("wb") as full:
         ran = subprocess.run(
-            command("query", people, *arguments), stdout=full, stderr=subprocess.PIPE, timeout=60, check=False
+            build_command("query", people, *arguments),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            timeout=60,
+            check=False,
         )
 
-    assert ran.returncode == Code.FILES, ran.stderr
+    assert ran.returncode == ExitCode.FILES, ran.stderr
     assert b"no space left on the disk" in ran.stderr
     assert ran.stderr.count(b"\n") == 1
 
 
-def test_a_dump_that_fails_leaves_no_half_file(people: str, tmp_path: Path) -> None:
-    """A file has its name only when it is complete; a limit on file size stands for a full disk."""
+def test_a_failed_dump_leaves_no_partial_file(people: str, tmp_path: Path) -> None:
+    """A file appears only when it is complete; a limit on file size stands for a full disk."""
     fill(people, tmp_path)
     file = tmp_path / "dump.jsonl"
     file.write_text("the old one")
 
     ran = subprocess.run(
-        ["bash", "-c", 'ulimit -f 128; trap "" XFSZ; exec "$@"', "x", *command("dump", people, file)],
+        ["bash", "-c", 'ulimit -f 128; trap "" XFSZ; exec "$@"', "x", *build_command("dump", people, file)],
         capture_output=True,
         timeout=60,
         check=False,
     )
 
-    assert ran.returncode == Code.FILES, ran.stderr
+    assert ran.returncode == ExitCode.FILES, ran.stderr
     assert file.read_text() == "the old one"
     assert not file.with_name("dump.jsonl.part").exists()
 
 
 def test_a_pipe_closed_early_is_silent(people: str, tmp_path: Path) -> None:
-    """`isthmus query … | head -1` ends like any other program: by the code of SIGPIPE, without a word."""
+    """`isthmus query … | head -1` exits with the code of SIGPIPE, without a message."""
     fill(people, tmp_path)
     with subprocess.Popen(
-        command("query", people, "--json"), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        build_command("query", people, "--json"), stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as running:
         assert running.stdout is not None
         assert running.stderr is not None
@@ -172,16 +176,16 @@ def test_a_pipe_closed_early_is_silent(people: str, tmp_path: Path) -> None:
         code = running.wait(60)
 
     assert err == b""
-    assert code == Code.PIPE
+    assert code == ExitCode.PIPE
 
 
 def test_ctrl_c_ends_a_copy_with_an_intact_journal(people: str, tmp_path: Path) -> None:
-    """Exit code 130, the journal can be gone on with, nothing is lost or doubled."""
+    """Exit code 130; the copy can be resumed, and nothing is lost or duplicated."""
     other = f"sqlite:///{tmp_path}/other.db"
     journal = tmp_path / "journal"
     options = ["copy", people, other, "--journal", journal, "--page", 5]
     with subprocess.Popen(
-        command(*options, "--throttle", 5), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        build_command(*options, "--throttle", 5), stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as running:
         deadline = time.monotonic() + 30
         while (not journal.exists() or journal.read_bytes().count(b"\n") < 3) and time.monotonic() < deadline:
@@ -189,10 +193,10 @@ def test_ctrl_c_ends_a_copy_with_an_intact_journal(people: str, tmp_path: Path) 
         running.send_signal(signal.SIGINT)
         _, err = running.communicate(timeout=30)
 
-    assert running.returncode == Code.INTERRUPTED
+    assert running.returncode == ExitCode.INTERRUPTED
     assert b"Traceback" not in err
     assert b"--resume" in err
-    resumed = process(*options, "--resume", "--verify", "--json")
+    resumed = run_process(*options, "--resume", "--verify", "--json")
     assert resumed.returncode == 0, resumed.stderr
     shape = orjson.loads(resumed.stdout)
     assert 0 < shape["earlier"] < 100
@@ -200,10 +204,13 @@ def test_ctrl_c_ends_a_copy_with_an_intact_journal(people: str, tmp_path: Path) 
     assert shape["verified"]["equal"]
 
 
-def test_ctrl_c_in_a_load_says_what_was_written(people: str) -> None:
-    """The pipe that feeds it stays open; the interrupt ends it all the same."""
+def test_ctrl_c_in_a_load_reports_the_written_records(people: str) -> None:
+    """The interrupt ends it although its input pipe stays open."""
     with subprocess.Popen(
-        command("load", people, "-"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        build_command("load", people, "-"),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     ) as running:
         assert running.stdin is not None
         line = orjson.dumps({"data": {"x": 1}}) + b"\n"
@@ -211,32 +218,32 @@ def test_ctrl_c_in_a_load_says_what_was_written(people: str) -> None:
         running.stdin.flush()
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
-            counted = process("count", people)
+            counted = run_process("count", people)
             if counted.returncode == 0 and int(counted.stdout) >= 2_100:
                 break
         running.send_signal(signal.SIGINT)
         err = running.stderr.read() if running.stderr else b""
         running.wait(30)
 
-    assert running.returncode == Code.INTERRUPTED, err
+    assert running.returncode == ExitCode.INTERRUPTED, err
     assert b"2000 records were written" in err
     assert b"Traceback" not in err
 
 
 def test_the_extra_cli_is_named_when_it_is_missing(tmp_path: Path) -> None:
-    """Without typer or rich the command says in one line what to install."""
+    """Without typer or rich, one line names the package to install."""
     for missing in ("typer", "rich"):
         code = f"import sys; sys.modules[{missing!r}] = None; from isthmus.cli import main; main()"
         ran = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, check=False)
 
-        assert ran.returncode == Code.CONFIG
+        assert ran.returncode == ExitCode.CONFIG
         assert (
             ran.stderr == f"isthmus: the command line needs {missing}: pip install 'isthmus[cli]'\n".encode()
         )
 
 
 def test_the_library_does_not_load_the_command_line() -> None:
-    """`import isthmus` pays for neither typer nor rich nor isthmus.cli."""
+    """`import isthmus` imports neither typer nor rich nor isthmus.cli."""
     code = (
         "import sys, isthmus, isthmus.transfer;"
         "own = [m for m in sys.modules if m.startswith(('typer', 'rich', 'isthmus.cli'))];"
@@ -259,12 +266,12 @@ def test_the_library_does_not_load_the_command_line() -> None:
     ],
 )
 def test_a_url_is_shown_without_its_secrets(url: str, shown: str) -> None:
-    """What is printed or journaled has no password, key or token."""
-    assert without_secrets(url) == shown
+    """Printed and journaled URLs have no password, key or token."""
+    assert redact_url(url) == shown
 
 
 def test_no_secret_reaches_the_screen(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither URLs nor the environment nor debugging show a password."""
+    """No password of a URL or the environment is printed, not even with --debug."""
     port = closed_port()
     urls = [
         f"postgres://u:{CANARY}@127.0.0.1:{port}/db",
@@ -282,19 +289,19 @@ def test_no_secret_reaches_the_screen(cli: Cli, tmp_path: Path, monkeypatch: pyt
             ["copy", url, f"sqlite:///{tmp_path}/x.db", "--journal", tmp_path / "j"],
         ):
             ran = cli(*arguments)
-            assert ran.code not in (0, Code.BUG), (arguments[0], ran)
+            assert ran.code not in (0, ExitCode.BUG), (arguments[0], ran)
             assert CANARY not in ran.out + ran.err, arguments[0]
     assert not (tmp_path / "j").exists() or CANARY not in (tmp_path / "j").read_text()
 
 
-def test_a_password_is_asked_for_without_echo(people: str, tmp_path: Path) -> None:
-    """-W reads from the terminal with its echo off."""
+def test_a_password_prompt_does_not_echo(people: str, tmp_path: Path) -> None:
+    """-W reads from the terminal with echo off."""
     import pty
 
     port = closed_port()
     pid, terminal = pty.fork()
     if pid == 0:
-        os.execvp(sys.executable, command("ping", f"postgres://u@127.0.0.1:{port}/x", "-W"))
+        os.execvp(sys.executable, build_command("ping", f"postgres://u@127.0.0.1:{port}/x", "-W"))
     seen = b""
     answered = False
     while True:
@@ -309,5 +316,5 @@ def test_a_password_is_asked_for_without_echo(people: str, tmp_path: Path) -> No
     os.close(terminal)
 
     assert answered, seen
-    assert os.waitstatus_to_exitcode(status) == Code.UNREACHABLE, seen
+    assert os.waitstatus_to_exitcode(status) == ExitCode.UNREACHABLE, seen
     assert CANARY.encode() not in seen

@@ -1,4 +1,4 @@
-"""Filters as text mean what they say, and say where they are wrong."""
+"""The filter language: the predicate of each form, and the position of each error."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from isthmus import Query, QueryError, field
 from isthmus._query.ast import And, Not, Or, Predicate
 from isthmus._query.codec import to_json
 from isthmus.cli._filter import parse_field, parse_filter, parse_query
-from isthmus.cli._tokens import FilterError
+from isthmus.cli._tokenizer import FilterError
 from tests.seeds import drawn
 
 A, B, C = field("a") == 1, field("b") == 2, field("c") == 3
@@ -77,8 +77,8 @@ A, B, C = field("a") == 1, field("b") == 2, field("c") == 3
         ("not=1", None),
     ],
 )
-def test_text_means_its_predicate(text: str, expected: Predicate | None) -> None:
-    """Each form of the grammar gives the predicate that the library's own words give."""
+def test_text_parses_to_a_predicate(text: str, expected: Predicate | None) -> None:
+    """Each form of the grammar gives the same predicate as the Python API."""
     if expected is None:
         with pytest.raises(FilterError):
             parse_filter(text)
@@ -90,7 +90,7 @@ def test_text_means_its_predicate(text: str, expected: Predicate | None) -> None
 
 
 @pytest.mark.parametrize(
-    ("text", "at", "message"),
+    ("text", "position", "message"),
     [
         ("age>=", 5, "expected a value, found the end"),
         ("age >= Oslo", 7, 'text needs quotes: "Oslo"'),
@@ -114,18 +114,18 @@ def test_text_means_its_predicate(text: str, expected: Predicate | None) -> None
         ("_id.x = 1", 0, "no parts"),
     ],
 )
-def test_a_wrong_filter_says_where(text: str, at: int, message: str) -> None:
-    """The place is exact and shown by a caret."""
+def test_an_error_has_its_position(text: str, position: int, message: str) -> None:
+    """The position is exact, and a caret marks it."""
     with pytest.raises(FilterError, match="filter, character") as caught:
         parse_filter(text)
 
     assert message in str(caught.value)
-    assert caught.value.at == at
-    assert str(caught.value).splitlines()[-1] == " " * (at + 2) + "^"
+    assert caught.value.position == position
+    assert str(caught.value).splitlines()[-1] == " " * (position + 2) + "^"
 
 
-def test_json_is_a_filter_too() -> None:
-    """What begins with a brace is the library's JSON, a predicate or a whole query."""
+def test_a_filter_may_be_json() -> None:
+    """Text that begins with a brace is JSON: a predicate or a query."""
     query = Query().filter("a", ">=", 1).sort("b").limit(3)
 
     assert parse_query('{"field": "a", "op": "=", "value": 1}').where == A
@@ -136,20 +136,20 @@ def test_json_is_a_filter_too() -> None:
         parse_query('{"field": "a", "op": "===", "value": 1}')
 
 
-def test_nothing_is_all() -> None:
-    """No filter, or a blank one, chooses everything."""
+def test_no_filter_selects_all() -> None:
+    """A missing or blank filter selects all records."""
     assert parse_query(None) == parse_query("  ") == Query()
 
 
-def test_a_field_alone() -> None:
-    """Sort and select take fields as filters spell them."""
+def test_a_field_can_be_parsed_alone() -> None:
+    """Sort and select name fields as filters do."""
     assert parse_field('"a.b".c').path.keys == ("a.b", "c")
     with pytest.raises(FilterError):
         parse_field("a b")
 
 
 def test_deep_nesting_is_refused() -> None:
-    """A hostile filter cannot exhaust the stack."""
+    """No filter can exhaust the stack."""
     for text in ("(" * 5_000 + "a=1" + ")" * 5_000, "a = " + "[" * 5_000, "not " * 50_000 + "a=1"):
         start = time.monotonic()
         with contextlib.suppress(FilterError):
@@ -157,8 +157,8 @@ def test_deep_nesting_is_refused() -> None:
         assert time.monotonic() - start < 5
 
 
-def test_random_text_gives_a_predicate_or_a_typed_error() -> None:
-    """Whatever is typed, nothing but a QueryError comes out."""
+def test_random_text_gives_a_predicate_or_a_query_error() -> None:
+    """No text raises anything but a QueryError."""
     seed = drawn()
     chance = random.Random(seed)
     words = ["a", "b.c", "and", "or", "not", "in", "(", ")", "[", "]", ",", "=", "<", ">=", "!", "~", '"x"']

@@ -1,4 +1,4 @@
-"""parity, bench, top and completion do their work."""
+"""The commands parity, bench and top, shell completion, and the version."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import orjson
 import pytest
 
 from isthmus import Collection
-from tests.cli.conftest import Cli, process
+from tests.cli.conftest import Cli, run_process
 
 pytestmark = pytest.mark.backend("sqlite")
 
 
 def test_parity_finds_no_difference(cli: Cli, tmp_path: Path) -> None:
-    """Random queries over nasty records mean what is written, and the seed is told."""
+    """Random queries return the specified results, and the seed is printed."""
     ran = cli("parity", f"sqlite:///{tmp_path}/x.db", "-n", 60, "--quick", "--json")
 
     assert ran.code == 0, ran.json
@@ -26,12 +26,12 @@ def test_parity_finds_no_difference(cli: Cli, tmp_path: Path) -> None:
     assert "0 differences" in again.out
 
 
-def test_parity_names_a_wrong_answer(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A store that forgets a record is caught, with exit code 1."""
-    honest = Collection.search
+def test_parity_reports_a_wrong_result(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that omits a record is detected, with exit code 1."""
+    search = Collection.search
 
     async def forgetful(self: Collection, *arguments: Any, **options: Any) -> Any:
-        found = await honest(self, *arguments, **options)
+        found = await search(self, *arguments, **options)
         return found[1:] if arguments else found
 
     monkeypatch.setattr(Collection, "search", forgetful)
@@ -43,7 +43,7 @@ def test_parity_names_a_wrong_answer(cli: Cli, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_bench_times_each_kind_of_call(cli: Cli, tmp_path: Path) -> None:
-    """A row for each job, and nothing is left behind."""
+    """A row for each job; no table is left behind."""
     url = f"sqlite:///{tmp_path}/x.db"
 
     ran = cli("bench", url, "-n", 50, "--json")
@@ -57,38 +57,38 @@ def test_bench_times_each_kind_of_call(cli: Cli, tmp_path: Path) -> None:
     assert tables <= {"isthmus_collections", "records"}
 
 
-def test_top_looks_again_and_again(cli: Cli, people: str) -> None:
-    """Each look has the times, the number of records and the pool."""
-    looks = cli("top", people, "-n", 3, "--every", 0.05, "--json").lines
+def test_top_takes_samples(cli: Cli, people: str) -> None:
+    """Each sample has round trips, number of records and pool."""
+    samples = cli("top", people, "-n", 3, "--every", 0.05, "--json").lines
 
-    assert len(looks) == 3
-    assert all(look["records"] == 100 and len(look["ping_ms"]) == 5 for look in looks)
+    assert len(samples) == 3
+    assert all(sample["records"] == 100 and len(sample["ping_ms"]) == 5 for sample in samples)
     assert "round trip" in cli("top", people, "-n", 2, "--every", 0.05).out
 
 
 @pytest.mark.parametrize(
     ("shell", "sign"), [("bash", b"complete"), ("zsh", b"#compdef"), ("fish", b"complete")]
 )
-def test_completion_is_there_for_each_shell(shell: str, sign: bytes) -> None:
-    """--show-completion prints the script of the shell that is used."""
-    shown = process("--show-completion", shell, env={"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"})
+def test_completion_supports_each_shell(shell: str, sign: bytes) -> None:
+    """--show-completion prints the script for the given shell."""
+    shown = run_process("--show-completion", shell, env={"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"})
 
     assert shown.returncode == 0, shown.stderr
     assert sign in shown.stdout
 
 
 def test_completion_knows_commands_and_options() -> None:
-    """What the shell asks for while one types is answered."""
-    asked = {
+    """The shell is given the matching commands."""
+    environment = {
         "_ISTHMUS_COMPLETE": "complete_bash",
         "COMP_WORDS": "isthmus co",
         "COMP_CWORD": "1",
         "_TYPER_COMPLETE_ARGS": "isthmus co",
     }
 
-    answer = process(env=asked)
+    completed = run_process(env=environment)
 
-    assert set(answer.stdout.split()) == {b"count", b"copy"}, answer
+    assert set(completed.stdout.split()) == {b"count", b"copy"}, completed
 
 
 def test_the_version_is_printed(cli: Cli) -> None:

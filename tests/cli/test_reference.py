@@ -1,4 +1,4 @@
-"""The reference page is current, and every help fits a screen of 80 columns and 24 lines."""
+"""The reference page is up to date, and every help fits 80 columns and 24 lines."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from pathlib import Path
 import pytest
 
 from isthmus.cli._app import GROUPS
-from isthmus.cli._reference import helps, page
+from isthmus.cli._reference import collect_help, render_page
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "cli.md"
-HELPS = helps()
+HELPS = collect_help()
 
 
-def test_the_page_is_what_the_help_says() -> None:
-    """`make docs-cli` writes it anew."""
-    assert PAGE.read_text() == page()
+def test_the_page_is_up_to_date() -> None:
+    """`make docs-cli` generates it."""
+    assert PAGE.read_text() == render_page()
 
 
 @pytest.mark.parametrize("name", HELPS)
 def test_a_help_fits_one_screen(name: str) -> None:
-    """24 lines of 80 columns, the size that every terminal has."""
+    """24 lines of 80 columns, the size of the smallest terminals."""
     lines = HELPS[name].splitlines()
 
     assert len(lines) <= 24
@@ -30,8 +30,8 @@ def test_a_help_fits_one_screen(name: str) -> None:
 
 
 def test_every_command_takes_json_and_a_password() -> None:
-    """No command is left out of what all are said to take."""
-    commands = [name for module in GROUPS.values() for name in module.COMMANDS]
+    """The options that the page promises for every command."""
+    commands = [name for group in GROUPS.values() for name in group]
 
     assert set(HELPS) == {"isthmus", *(f"isthmus {name}" for name in commands)}
     for name in commands:
@@ -40,8 +40,8 @@ def test_every_command_takes_json_and_a_password() -> None:
 
 
 def test_the_page_names_every_exit_code() -> None:
-    """And the help of `isthmus` names them in short."""
-    codes = re.findall(r"^\| (\d+) \|", page(), re.MULTILINE)
+    """So does the help of `isthmus`, in short form."""
+    codes = re.findall(r"^\| (\d+) \|", render_page(), re.MULTILINE)
     short = " ".join(HELPS["isthmus"].split())
 
     assert len(codes) == 12

@@ -47,7 +47,7 @@ async def differences(store: Store, *, every: int, n: int, seed: int) -> tuple[l
     # Operands come from a sample: that is what makes a query select some and not all.
     sample = RecordSet(tuple(rng.sample(records, min(len(records), 60))), everyday=False)
     maker = QueryMaker(rng, sample, attributes=[Path(Root.ID, ())])
-    differing, verbs = [], Counter[str]()
+    non_defaults, verbs = [], Counter[str]()
     async with Store("memory", "memory").fresh() as memory, store.fresh(_INDEXES) as db:
         await _load(memory, records)
         await _load(db, records)
@@ -58,10 +58,10 @@ async def differences(store: Store, *, every: int, n: int, seed: int) -> tuple[l
             verbs[check.verb] += 1
             expected, actual = await check.actual(memory), await check.actual(db)
             if not check.agree(records, expected, actual):
-                differing.append(
+                non_defaults.append(
                     f"{check}\n memory: {str(expected)[:500]}\n {store.name}: {str(actual)[:500]}"
                 )
-    return differing, verbs
+    return non_defaults, verbs
 
 
 async def _load(db: AsyncDatabase, records: list[Record]) -> None:
@@ -78,16 +78,16 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     started = time.perf_counter()
-    differing, verbs = asyncio.run(
+    non_defaults, verbs = asyncio.run(
         differences(store_of(options.store), every=options.every, n=options.n, seed=options.seed)
     )
-    for one in differing:
+    for one in non_defaults:
         print(one)
     print(
         f"{options.n} queries over {len(cities(options.every)):,} cities, seed {options.seed}:"
-        f" {len(differing)} differences in {time.perf_counter() - started:.1f} s ({dict(verbs)})"
+        f" {len(non_defaults)} differences in {time.perf_counter() - started:.1f} s ({dict(verbs)})"
     )
-    return 1 if differing else 0
+    return 1 if non_defaults else 0
 
 
 if __name__ == "__main__":

@@ -38,5 +38,5 @@ async def assert_same(
 ) -> None:
     """Load the records and fail with both answers if the store's is not the evaluator's."""
     made = [Record(data, id=id, metadata=metadata) for id, data, metadata in records]
-    differing = await outcome(store_of(store) if isinstance(store, str) else store, made, check, declared)
-    assert differing is None, f"expected {differing[0]!r}\nactual   {differing[1]!r}"
+    non_defaults = await outcome(store_of(store) if isinstance(store, str) else store, made, check, declared)
+    assert non_defaults is None, f"expected {non_defaults[0]!r}\nactual   {non_defaults[1]!r}"

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, TextIO
 
 from isthmus import AsyncDatabase, Record
-from isthmus._collection import Verbs
+from isthmus._collection import CollectionMethods
 from isthmus._core.capabilities import Capabilities
 from isthmus._path import Path, Root
 from isthmus._query.codec import from_json, to_json
@@ -59,7 +59,7 @@ class Side:
         self._made: list[str] = []
         self._versions: dict[str, list[str]] = {}
 
-    async def answer(self, step: Step, target: Verbs) -> Any:
+    async def answer(self, step: Step, target: CollectionMethods) -> Any:
         """Run a step and return its answer without anything that differs between the sides."""
         try:
             return await self._run(step, target)
@@ -72,7 +72,7 @@ class Side:
         """Return all records as they are now, ids by their names."""
         return [[self._name(r.id), r.data, r.metadata] for r in await self.db.search()]
 
-    async def _run(self, step: Step, target: Verbs) -> Any:
+    async def _run(self, step: Step, target: CollectionMethods) -> Any:
         if step.check is not None:
             return self._named(await step.check.actual(target), step.check.verb)  # type: ignore[arg-type]
         match step.verb:
@@ -93,7 +93,7 @@ class Side:
             return await self._batch(step, target)
         return await self._write(step, target)
 
-    async def _block(self, step: Step, target: Verbs) -> list[Any]:
+    async def _block(self, step: Step, target: CollectionMethods) -> list[Any]:
         answers: list[Any] = []
         opening: Any = self.db.transaction() if step.verb == "transaction" else target.savepoint()  # type: ignore[attr-defined]
         try:
@@ -105,7 +105,7 @@ class Side:
             answers.append("rolled back")
         return answers
 
-    async def _write(self, step: Step, target: Verbs) -> Any:
+    async def _write(self, step: Step, target: CollectionMethods) -> Any:
         id, data, metadata, which = step.items[0]
         if step.verb == "create":
             made = await target._insert(self._given(step.items[0]))
@@ -124,7 +124,7 @@ class Side:
         # The version that a write returns is the one that the record then has.
         return ["written", stored is not None and stored.version == written]
 
-    async def _batch(self, step: Step, target: Verbs) -> Any:
+    async def _batch(self, step: Step, target: CollectionMethods) -> Any:
         if step.verb == "create_batch":
             outcomes: Any = await target.create_batch(
                 [self._given(item) for item in step.items], on_error="collect", atomic=step.atomic
@@ -159,7 +159,7 @@ class Side:
         id, data, metadata, _ = item
         return Record(data, id=None if id is None else self._id(id), metadata=metadata)
 
-    async def _source(self, data: Any, metadata: Any, target: Verbs) -> Record:
+    async def _source(self, data: Any, metadata: Any, target: CollectionMethods) -> Record:
         if not isinstance(data, str):
             return Record(data, metadata=metadata)
         read = await target.get(self._id(data)) or Record({})
@@ -167,7 +167,7 @@ class Side:
             read.data.update(metadata)
         return read
 
-    async def _seen(self, id: str, target: Verbs) -> Record | None:
+    async def _seen(self, id: str, target: CollectionMethods) -> Record | None:
         record = await target.get(id)
         if record is not None and record.version is not None:
             versions = self._versions.setdefault(id, [])
@@ -175,7 +175,7 @@ class Side:
                 versions.append(record.version)
         return record
 
-    async def _version(self, id: str, which: str | None, target: Verbs) -> str | None:
+    async def _version(self, id: str, which: str | None, target: CollectionMethods) -> str | None:
         if which is None:
             return None
         if which == "current":

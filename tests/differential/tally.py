@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from isthmus._core.executor import Support
 from isthmus._query.ast import leaves
-from isthmus._query.build import OPERATORS
+from isthmus._query.field import OPERATORS
 from isthmus._query.split import Pushdown
 from isthmus.testing.queries import KINDS, Made, operand_kinds
 

@@ -12,7 +12,7 @@ from tests.stores import parameters, store_of
 @pytest.mark.asyncio
 async def test_queries_over_real_cities_give_the_same_ids_in_the_same_order(store: str) -> None:
     """Each 100th city, 40 queries; `python -m tests.differential.cities` takes all of both."""
-    differing, verbs = await differences(store_of(store), every=100, n=40, seed=1)
+    non_defaults, verbs = await differences(store_of(store), every=100, n=40, seed=1)
 
     print(verbs)
-    assert not differing, "\n".join(differing)
+    assert not non_defaults, "\n".join(non_defaults)

@@ -11,7 +11,7 @@ import pytest
 
 from isthmus._core.executor import ItemResult
 from isthmus._core.mutation_batch import MutationBatch
-from isthmus._values import new_ids
+from isthmus._ids import new_ids
 from isthmus.backends.elasticsearch.bulk import Bulk
 from isthmus.backends.elasticsearch.columns import creates_in_columns, fits
 from isthmus.backends.elasticsearch.config import ElasticsearchConfig

@@ -108,6 +108,7 @@ class Near:
         return repr(self.value)
 
 
+@pytest.mark.breadth(4)
 @pytest.mark.asyncio
 @pytest.mark.parametrize("seed", [1, 2, 3, int(os.environ.get("ISTHMUS_ES_SEED", CHANCE))])
 async def test_random_queries_answer_as_the_evaluator_does(build: Build, seed: int) -> None:

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from isthmus import AsyncDatabase, Record
-from isthmus._values import new_id
+from isthmus._ids import new_id
 from tests.examples.processes import served
 
 ARTICLES = [

@@ -10,7 +10,7 @@ from typing import Any, Self
 import orjson
 
 from isthmus import Applied, AsyncDatabase, DeadlineError, IsthmusError, UnavailableError
-from isthmus._values import new_id
+from isthmus._ids import new_id
 from isthmus.testing.proxy import Fault, FaultProxy
 from tests.faults.targets import Target
 from tests.faults.verbs import RECORDS, Verb

@@ -16,7 +16,7 @@ import pytest
 
 from isthmus import AsyncDatabase, IsthmusError, Query, field
 from isthmus._core.loop_pools import open_pools
-from isthmus._values import new_id
+from isthmus._ids import new_id
 from tests import servers
 from tests.faults.targets import TARGETS
 from tests.seeds import drawn
@@ -220,6 +220,7 @@ def _run(loop: str, work: Callable[[], Awaitable[None]]) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts sockets in /proc")
+@pytest.mark.breadth(2)
 @pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_cancelled_calls_leave_nothing_behind(backend: str, loop: str, tmp_path: Path) -> None:

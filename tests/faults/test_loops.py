@@ -133,11 +133,12 @@ asyncio.run(main())
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="forks, and counts in /proc")
+@pytest.mark.breadth(3)
 @pytest.mark.parametrize("story", _STORIES)
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_process_ends_right_and_silent(backend: str, story: str, tmp_path: Path) -> None:
     """Right answers, exit status 0, nothing on standard error, nothing left in the registry."""
-    from isthmus._values import new_id
+    from isthmus._ids import new_id
 
     key, layout = "table", ""
     if backend == "memory":

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from isthmus import AsyncDatabase, ConfigError, Query, Record, UsageError, field
-from isthmus._values import new_id
+from isthmus._ids import new_id
 from isthmus.integrations import frames
 
 pytestmark = pytest.mark.asyncio

@@ -16,8 +16,8 @@ import pytest
 from docs.tools.blocks import blocks as page_blocks
 
 from isthmus import AsyncDatabase, ConfigError, MissingExtraError, Query, Record, UsageError, field
+from isthmus._ids import new_id
 from isthmus._partition import Partition
-from isthmus._values import new_id
 from isthmus.integrations import frames
 from isthmus.integrations.ray import to_ray
 from tests.servers import server

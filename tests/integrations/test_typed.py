@@ -40,7 +40,7 @@ from isthmus import (
     UsageError,
     field,
 )
-from isthmus._values import new_id
+from isthmus._ids import new_id
 
 T = TypeVar("T")
 POSTGRES = os.environ.get("ISTHMUS_TEST_POSTGRES_URL")

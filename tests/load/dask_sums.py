@@ -19,8 +19,8 @@ import pandas
 from distributed import Client, LocalCluster
 
 from isthmus import AsyncDatabase, Query, Record
+from isthmus._ids import new_id
 from isthmus._partition import Partition
-from isthmus._values import new_id
 from isthmus.integrations.dask import to_dask
 
 PARTITIONS = 8

@@ -18,8 +18,8 @@ import time
 import pyarrow
 import ray
 
+from isthmus._ids import new_id
 from isthmus._partition import Partition
-from isthmus._values import new_id
 from isthmus.integrations.ray import to_ray
 from tests.load.dask_sums import WORKERS, emptied, prepared
 

@@ -202,6 +202,7 @@ async def test_wrong_keys_and_missing_buckets_are_named(url: str, layout: str, t
         (418, "Teapot", StoreError),
     ],
 )
+@pytest.mark.breadth(2)
 @pytest.mark.asyncio
 async def test_what_the_server_says_has_a_name(
     through: Through, status: int, code: str, expected: type[IsthmusError]

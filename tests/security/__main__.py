@@ -14,7 +14,7 @@ from pathlib import Path
 from random import Random
 
 from isthmus import AsyncDatabase
-from isthmus._values import new_id
+from isthmus._ids import new_id
 from tests import servers
 from tests.faults.targets import TARGETS
 from tests.security import fuzz, injection, limits, secrets, tls

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from isthmus import Query, field
-from isthmus._core.registry import BACKENDS, known_backends, plugin
+from isthmus._core.registry import BACKENDS, backend_names, plugin
 from isthmus._query.codec import from_json, to_json
 from isthmus._query.cursor import decode_cursor, encode_cursor
 from isthmus.errors import ConfigError, IsthmusError, QueryError
@@ -177,7 +177,7 @@ def fuzz(name: str, count: int, seed: int) -> tuple[int, float, list[str]]:
     """Feed a parser; return how many inputs it refused, the slowest time, and what was wrong."""
     rng = Random(seed)
     parser = PARSERS[name]
-    for backend in known_backends():
+    for backend in backend_names():
         plugin(backend).config()  # importing is not parsing
     refused, slowest = 0, 0.0
     wrong: list[str] = []

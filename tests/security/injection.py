@@ -12,9 +12,9 @@ from typing import Any
 import orjson
 
 from isthmus import AsyncDatabase, ConfigError, Query, Record, UsageError, field
+from isthmus._ids import new_id
 from isthmus._query.evaluate import matches
 from isthmus._query.order import sort_records
-from isthmus._values import new_id
 from isthmus.errors import InvalidRecordError, IsthmusError
 from tests.security.payloads import payloads
 

@@ -9,7 +9,7 @@ from random import Random
 import pytest
 
 from isthmus import AsyncDatabase
-from isthmus._values import new_id
+from isthmus._ids import new_id
 from tests.faults.targets import TARGETS
 from tests.security import fuzz, injection, limits, secrets
 

@@ -33,7 +33,11 @@ class LocalServer(ABC):
     # Seconds until a starting server must answer.
     patience: ClassVar[float] = 60
     stop_signal: ClassVar[signal.Signals] = signal.SIGTERM
-    # How a session's server is made when figures are to be taken on it.
+    # Bytes that must be free in memory for the data to be kept there.
+    room: ClassVar[int] = 0
+    # How a session's server is made, which no test kills.
+    shared: ClassVar[Mapping[str, Any]] = {}
+    # The same when figures are to be taken on it.
     timings: ClassVar[Mapping[str, Any]] = {}
 
     def __init__(self, *, port: int | None = None, tmpfs: bool = False) -> None:
@@ -89,7 +93,7 @@ class LocalServer(ABC):
     def home(self) -> Path:
         """The temporary folder with data, configuration and log; made on first use."""
         if self._home is None:
-            self._home = run_folder(self.kind, tmpfs=self._tmpfs)
+            self._home = run_folder(self.kind, tmpfs=self._tmpfs, room=self.room)
         return self._home
 
     @property

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PUBLIC_ROOT = Path("/var/tmp")
+_TMPFS = Path("/dev/shm")
 
 
 class ProvisionError(RuntimeError):
@@ -110,12 +111,15 @@ def replace_folder(staging: Path, target: Path) -> None:
         shutil.rmtree(staging)
 
 
-def run_folder(kind: str, *, tmpfs: bool = False) -> Path:
-    """Make a fresh folder for one server's data, owned by the account that it runs under."""
+def run_folder(kind: str, *, tmpfs: bool = False, room: int = 0) -> Path:
+    """Make a fresh folder for one server's data, owned by the account that it runs under.
+
+    `tmpfs` puts it into memory, where that is possible and has `room` bytes free.
+    """
     account = unprivileged()
     parents = [Path(tempfile.gettempdir()), PUBLIC_ROOT]
-    if tmpfs and os.access("/dev/shm", os.W_OK):
-        parents.insert(0, Path("/dev/shm"))
+    if tmpfs and os.access(_TMPFS, os.W_OK) and shutil.disk_usage(_TMPFS).free >= room:
+        parents.insert(0, _TMPFS)
     parent = next(parent for parent in parents if reachable(parent, account))
     folder = Path(tempfile.mkdtemp(prefix=f"isthmus-{kind}-", dir=parent))
     give(folder)

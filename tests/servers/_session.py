@@ -55,7 +55,7 @@ class Session:
             found = self.find(kind)
             if found is not None and found.running:
                 return found
-            server = KINDS[kind](**(KINDS[kind].timings if os.environ.get(TIMINGS) else {}))
+            server = KINDS[kind](**(KINDS[kind].timings if os.environ.get(TIMINGS) else KINDS[kind].shared))
             server.label = f"{kind}.shared"
             try:
                 return server.start()

@@ -33,6 +33,7 @@ class ElasticsearchServer(LocalServer):
     * `api_keys=True` adds the plugin without which this distribution cannot
       keep API keys; it needs a password and a JDK with a compiler.
     * `bench=True` runs with the full JIT, G1 and 1 GB, for timings.
+    * `tmpfs=True` keeps the data in memory: each new index costs several fsyncs.
     * `config` are further lines of elasticsearch.yml.
     """
 
@@ -42,6 +43,9 @@ class ElasticsearchServer(LocalServer):
     sha256: ClassVar[str] = "bf44938a0490ba2a303d39c9cb64b38963dd08c812ce93e10816e878585bcb6b"
     java: ClassVar[int] = 21
     patience: ClassVar[float] = 120
+    # Containers often have 64 MB, which a run would fill.
+    room: ClassVar[int] = 2 * 2**30
+    shared: ClassVar[Mapping[str, Any]] = {"tmpfs": True}
     timings: ClassVar[Mapping[str, Any]] = {"bench": True}
     fetch: ClassVar[str] = (
         "install Maven and a JDK 21 or newer, then: python -m tests.servers provision elasticsearch"
@@ -51,6 +55,7 @@ class ElasticsearchServer(LocalServer):
         self,
         *,
         port: int | None = None,
+        tmpfs: bool = False,
         heap: str | None = None,
         password: str | None = None,
         tls: bool = False,
@@ -60,7 +65,7 @@ class ElasticsearchServer(LocalServer):
         bench: bool = False,
         config: Mapping[str, str | int] | None = None,
     ) -> None:
-        super().__init__(port=port)
+        super().__init__(port=port, tmpfs=tmpfs)
         if (tls or api_keys) and not password:
             raise ValueError("tls and api_keys need a password")
         self.password = password

@@ -1,10 +1,10 @@
-"""What `make bench-check` says follows from the stored figures, and the page says the same."""
+"""The check and the page follow from the stored figures."""
 
 from typing import Any
 
 import pytest
-from benchmarks import check, page
-from benchmarks.targets import MET, NOT_MET, NOT_RUN, Cell, TargetRow, state_of, targets
+from benchmarks.report import check, page
+from benchmarks.report.targets import MET, NOT_MET, NOT_RUN, Cell, TargetRow, load_targets, state_of
 
 
 def stored(ours: float | None, theirs: float | None, **figures: float) -> dict[str, Any]:
@@ -30,9 +30,9 @@ def stored(ours: float | None, theirs: float | None, **figures: float) -> dict[s
         (Cell("job", runs=True), stored(None, None), NOT_RUN),
     ],
 )
-def test_a_target_is_judged_by_the_stored_figures(cell: Cell, row: dict[str, Any], state: str) -> None:
+def test_the_stored_figures_decide_a_target(cell: Cell, row: dict[str, Any], state: str) -> None:
     """A side that failed or is not stored leaves a target not run; it is never taken as met."""
-    assert cell.judged(row).state == state
+    assert cell.verdict(row).state == state
 
 
 def test_a_row_is_met_only_if_each_of_its_targets_is() -> None:
@@ -40,7 +40,7 @@ def test_a_row_is_met_only_if_each_of_its_targets_is() -> None:
     good, bad, unrun = Cell("job", "bare", most=2), Cell("job", "bare", most=0.5), Cell("x", runs=True)
 
     def state(*cells: Cell) -> str:
-        return state_of(TargetRow("speed", "row", list(cells)).judged(stored(1.0, 1.0)))
+        return state_of(TargetRow("speed", "row", list(cells)).verdicts(stored(1.0, 1.0)))
 
     assert [state(good), state(good, bad), state(good, unrun), state(bad, unrun)] == [
         MET,
@@ -53,25 +53,25 @@ def test_a_row_is_met_only_if_each_of_its_targets_is() -> None:
 def test_a_target_that_is_missed_needs_a_reason(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """`make bench-check` names what nobody explained, and fails."""
+    """`make bench-check` names a target without a reason, and fails."""
     rows = [TargetRow("speed", str(n), [Cell("job", "bare", most=2)]) for n in range(9)]
-    told = TargetRow("speed", "told", [Cell("job", "bare", most=0.5, reason="The disk.")])
-    untold = TargetRow("speed", "untold", [Cell("job", "bare", most=0.5)])
-    monkeypatch.setattr(check, "stored_rows", lambda: stored(1.0, 1.0))
-    monkeypatch.setattr(check, "stored_runs", dict)
+    explained = TargetRow("speed", "explained", [Cell("job", "bare", most=0.5, reason="The disk.")])
+    unexplained = TargetRow("speed", "unexplained", [Cell("job", "bare", most=0.5)])
+    monkeypatch.setattr(check, "load_rows", lambda: stored(1.0, 1.0))
+    monkeypatch.setattr(check, "load_runs", dict)
 
-    monkeypatch.setattr(check, "targets", lambda: [*rows, told])
+    monkeypatch.setattr(check, "load_targets", lambda: [*rows, explained])
     assert check.main() == 0
     assert "The disk." in capsys.readouterr().out
 
-    monkeypatch.setattr(check, "targets", lambda: [*rows, untold])
+    monkeypatch.setattr(check, "load_targets", lambda: [*rows, unexplained])
     assert check.main() == 1
     assert "no reason is written for:\n  job, at most 0.5x bare" in capsys.readouterr().out
 
 
 def test_every_target_says_one_thing() -> None:
     """A target is a ratio to a side, a time, a figure, or that it runs; a name is used once."""
-    rows = list(targets())
+    rows = list(load_targets())
 
     for cell in (cell for row in rows for cell in row.cells):
         kinds = [bool(cell.against), bool(cell.figure), cell.seconds is not None, cell.runs]
@@ -82,4 +82,4 @@ def test_every_target_says_one_thing() -> None:
 
 def test_the_page_is_the_one_that_the_stored_figures_make() -> None:
     """`make bench-page` was run after the last change of results, reasons or profiles."""
-    assert page.PAGE.read_text() == page.page()
+    assert page.PAGE.read_text() == page.render()

@@ -20,6 +20,7 @@ from typing import Any
 
 from benchmarks.data import document, name_of
 
+import isthmus
 from isthmus import AsyncDatabase, Query, Record, field
 from isthmus._core.executor import mutation_for
 from isthmus._query.evaluate import matches
@@ -29,7 +30,7 @@ ROOM = 1.1
 SLACK = 64  # bytes: what a job keeps once may fall on either size
 GROWTH = 1.1
 FEW, MANY = 200, 600
-_OURS = f"{Path(mutation_for.__code__.co_filename).parent}/"
+_OURS = f"{Path(isthmus.__file__).parent}/"
 
 Job = Callable[[AsyncDatabase, int], Awaitable[None]]
 

@@ -13,7 +13,7 @@ import pytest
 
 from isthmus._core.executor import AggregateRequest, Mutation, PageRequest, WriteKind
 from isthmus._query.ast import TRUE, Function, Measure, SortKey
-from isthmus._query.build import field
+from isthmus._query.field import field
 from isthmus.backends.sqlite.backend import SQLiteBackend
 from isthmus.backends.sqlite.session import Session
 from isthmus.errors import ClosedError, PoolTimeoutError

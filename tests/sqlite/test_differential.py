@@ -123,6 +123,7 @@ def bracketed_or_none(value: Any) -> Any:
 
 @pytest.mark.backend("sqlite")
 @pytest.mark.asyncio
+@pytest.mark.breadth(4)
 @pytest.mark.parametrize("indexed", [False, True], ids=["plain", "indexed"])
 @pytest.mark.parametrize("seed", range(4))
 async def test_random_queries_mean_what_the_evaluator_says(

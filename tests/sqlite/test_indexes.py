@@ -10,7 +10,7 @@ import pytest
 
 from isthmus._core.executor import AggregateRequest, Mutation, PageRequest, WriteKind
 from isthmus._query.ast import TRUE, Function, Measure, Predicate, SortKey
-from isthmus._query.build import field
+from isthmus._query.field import field
 from isthmus.backends.sqlite import plugin
 from isthmus.backends.sqlite.config import SQLiteConfig
 from isthmus.errors import ConfigError

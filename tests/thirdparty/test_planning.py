@@ -18,6 +18,7 @@ from tests.stores import Store
 _SEED = int(os.environ.get("ISTHMUS_TEST_SEED", "1"))
 
 
+@pytest.mark.breadth(4)
 @pytest.mark.parametrize("judges", ["nothing", "some", "other", "more"])
 @pytest.mark.asyncio
 async def test_whatever_a_backend_cannot_judge_the_core_judges(judges: str) -> None:

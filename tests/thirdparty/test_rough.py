@@ -13,13 +13,18 @@ from isthmus.testing.conformance import Database
 _numbers = itertools.count()
 
 
+_JUDGES = {
+    "judges-some": {"judges": "some"},
+    "compares-nothing": {"judges": "some", "seed": 1, "compares": False, "page": 2},
+    # As S3 is where the server ignores conditions.
+    "upserts-only": {"judges": "some", "creates": False, "compares": False},
+}
+
+
 @pytest.fixture(
     params=[
         pytest.param({"judges": "nothing"}, id="judges-nothing"),
-        pytest.param({"judges": "some"}, id="judges-some"),
-        pytest.param({"judges": "some", "seed": 1, "compares": False, "page": 2}, id="compares-nothing"),
-        # As S3 is where the server ignores conditions.
-        pytest.param({"judges": "some", "creates": False, "compares": False}, id="upserts-only"),
+        *(pytest.param(config, id=name, marks=pytest.mark.breadth(4)) for name, config in _JUDGES.items()),
     ]
 )
 def database(request: pytest.FixtureRequest) -> Database:

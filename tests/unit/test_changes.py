@@ -11,8 +11,9 @@ import pytest
 
 from isthmus._core.executor import Mutation
 from isthmus._core.mutation_batch import MutationBatch, batch_creates, batch_writes
+from isthmus._ids import check_id, check_ids, new_id, new_ids
 from isthmus._record import Record
-from isthmus._values import check_id, check_ids, encode, encode_many, new_id, new_ids
+from isthmus._values import encode, encode_many
 from isthmus.errors import InvalidRecordError
 from tests.seeds import drawn
 

@@ -56,21 +56,24 @@ def apply_one(rows: Rows, kind: WriteKind, mutation: Mutation) -> ItemResult:
     """Apply one mutation and return its result: an id, a version, a bool, or the error that refused it."""
     id = mutation.id
     try:
+        # A record that cannot be encoded is invalid, whatever the store holds under its id.
+        if kind is not WriteKind.DELETE:
+            data = mutation.raw or mutation.encoded()
+            metadata = mutation.raw_metadata or mutation.encoded_metadata()
+        version = rows.version(id)
+        error = refusal(kind, mutation, version)
+        if error is not None:
+            return error
         if kind is WriteKind.DELETE:
-            version = rows.version(id)
-            check(kind, mutation, version)
             if version is not None:
                 rows.delete(id)
             return version is not None
-        # A record that cannot be encoded is invalid, whatever the store holds under its id.
-        data, metadata = mutation.encoded(), mutation.encoded_metadata()
-        check(kind, mutation, rows.version(id))
         write = rows.merge if kind is WriteKind.UPDATE else rows.put
         version = write(id, data, metadata)
-        return id if kind is WriteKind.CREATE else version
-    except RecordError as error:
-        error.record_id = id
-        return error
+    except RecordError as invalid:
+        invalid.record_id = id
+        return invalid
+    return id if kind is WriteKind.CREATE else version
 
 
 def merge_documents(
@@ -81,13 +84,6 @@ def merge_documents(
         encode({**old_data, **decode(data)}),
         encode({**old_metadata, **decode(metadata)}, "metadata"),
     )
-
-
-def check(kind: WriteKind, mutation: Mutation, version: str | None) -> None:
-    """Raise the error that refuses a mutation of a record at `version` (None: there is no record)."""
-    error = refusal(kind, mutation, version)
-    if error is not None:
-        raise error
 
 
 def refusal(kind: WriteKind, mutation: Mutation, version: str | None) -> RecordError | None:

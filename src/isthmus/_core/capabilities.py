@@ -1,4 +1,4 @@
-"""What a backend can do, as plain data; absent means that it cannot, and says so."""
+"""Capabilities: what a backend can do, as plain data; an absent one is refused by name."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ class Capabilities(Value):
     atomic_batch: bool = False
     """A batch is all or nothing by default."""
     conditional_create: bool = False
-    """`create` refuses an id that exists, also against a concurrent create."""
+    """`create` refuses an id that exists, concurrent creates included."""
     compare_and_set: bool = False
-    """`if_version` is judged by the store in one step with the write."""
+    """`if_version` is checked by the store, atomically with the write."""
     delete_where: bool = False
     """Deleting by an exact predicate is one native request."""
     consistent_stream: bool = False
     """`stream(consistent=True)` reads one snapshot."""
     relevance: bool = False
-    """`match()`, order by `_score`, `hits()` with passages."""
+    """`match()`, order by `_score`, `hits()` with highlights."""
     vectors: bool = False
     """`nearest()`, by vectors."""
     indexes: bool = False
     """Declared indexes make filters and sorts fast."""
     drop: bool = False
-    """A collection can be dropped with all that belongs to it."""
+    """`drop_collection()` deletes a collection with all that belongs to it."""
     max_record_bytes: int | None = None
     """The largest encoded record, if the store has a limit."""
 
-    def differing(self) -> dict[str, object]:
-        """Return what is not at its default."""
+    def non_defaults(self) -> dict[str, object]:
+        """Return the fields that are not at their defaults."""
         plain = Capabilities()
         return {name: mine for name in self._fields if (mine := getattr(self, name)) != getattr(plain, name)}

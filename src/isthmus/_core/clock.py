@@ -1,4 +1,4 @@
-"""Time as a value that one passes in, so that tests need no sleep."""
+"""Time as an injected value, so that tests need no sleep."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Protocol
 
 
 class Timer(Protocol):
-    """What a timeout tells after it was left."""
+    """The state of a timeout after its block was left."""
 
     def expired(self) -> bool:
         """Return whether the block was ended by the timeout."""
@@ -28,7 +28,7 @@ class Clock(Protocol):
         ...
 
     def timeout(self, seconds: float) -> AbstractAsyncContextManager[Timer]:
-        """Return a block that is ended after some seconds by `TimeoutError`, as `asyncio.timeout` does."""
+        """Return a context manager that ends its block after `seconds`, like `asyncio.timeout`."""
         ...
 
 

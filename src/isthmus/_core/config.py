@@ -15,11 +15,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, PrivateAttr, Secret
 from isthmus._suggest import suggest
 from isthmus.errors import ConfigError
 
-__all__ = ["BackendConfig", "Part", "SecretStr", "parse_url", "split_query"]
+__all__ = ["BackendConfig", "ConfigGroup", "SecretStr", "parse_url", "split_query"]
 
 
-class Part(BaseModel):
-    """A group of settings; frozen, unknown keys refused."""
+class ConfigGroup(BaseModel):
+    """A group of settings; frozen, unknown keys are refused."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -30,17 +30,17 @@ class Part(BaseModel):
     )
 
 
-def _hidden(given: Any) -> Any:
+def _hide_urls(given: Any) -> Any:
     """Return settings of layers with every URL (a replica's, with its password) as a secret."""
     if isinstance(given, Mapping):
-        return {key: _hidden(value) for key, value in given.items()}
+        return {key: _hide_urls(value) for key, value in given.items()}
     if isinstance(given, (list, tuple)):
-        return [_hidden(value) for value in given]
+        return [_hide_urls(value) for value in given]
     return SecretStr(given) if isinstance(given, str) and "://" in given else given
 
 
-class BackendConfig(Part):
-    """What every backend's config has.
+class BackendConfig(ConfigGroup):
+    """The settings of every backend.
 
     Subclasses add their fields, set `schemes` and `spellings`, and write `from_url` and
     `from_environment`. Precedence: argument > URL > environment > default.
@@ -48,18 +48,18 @@ class BackendConfig(Part):
 
     backend: ClassVar[str]
     spellings: ClassVar[Mapping[str, str]] = {}
-    """Other names that people use: `{"dsn": "url", "min_connections": "pool.min_size"}`."""
+    """Aliases of settings: `{"dsn": "url", "min_connections": "pool.min_size"}`."""
 
     deadline: float | None = None
-    """Seconds that one call may take in all."""
+    """The time limit of one call in seconds, retries included."""
     resilience: str | None = None
     """`service`, `batch` or `none`: a preset of the layers below."""
-    layers: Annotated[dict[str, Any], BeforeValidator(_hidden)] = {}
+    layers: Annotated[dict[str, Any], BeforeValidator(_hide_urls)] = {}
     """Layers by name with their settings, such as `{"retry": True}`; on top of the preset."""
     cursor_secret: SecretStr | None = None
-    """Signs cursors, so that a client cannot make one."""
+    """The key that signs cursors, so that a client cannot forge one."""
     sort_cap: int = 1_000_000
-    """How many records may be held to sort here what the store cannot sort."""
+    """The maximum number of records held to sort client-side what the store cannot sort."""
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
 
@@ -80,7 +80,7 @@ class BackendConfig(Part):
         *,
         environ: Mapping[str, str] | None = None,
     ) -> Self:
-        """Return the config for what a user gave; `url` in it is read as a URL.
+        """Return the config for the given settings; `url` among them is parsed.
 
         Raises `ConfigError` that names the key, what is wrong, and the nearest known key.
         """
@@ -90,13 +90,13 @@ class BackendConfig(Part):
             return given
         if given is not None and not isinstance(given, Mapping):
             raise ConfigError(f"{cls.backend}: config must be a mapping, got {type(given).__name__}")
-        explicit = cls._respelled(dict(given or {}))
+        explicit = cls._rename_aliases(dict(given or {}))
         url = explicit.pop("url", None)
         layers: list[tuple[dict[str, Any], str]] = []
         for key, (value, variable) in cls.from_environment(
             os.environ if environ is None else environ
         ).items():
-            layers.append((_nested(key, value), f"environment {variable}"))
+            layers.append((_nest(key, value), f"environment {variable}"))
         if url is not None:
             parts, options = parse_url(url)
             if cls.schemes_of() and parts.scheme not in cls.schemes_of():
@@ -104,8 +104,8 @@ class BackendConfig(Part):
                     f"{cls.backend}: a URL starts with {' or '.join(s + '://' for s in cls.schemes_of())},"
                     f" not {parts.scheme}://"
                 )
-            from_url = cls._respelled(cls.from_url(parts, options))
-            # The URL says where the store is: no part of an address comes from elsewhere.
+            from_url = cls._rename_aliases(cls.from_url(parts, options))
+            # The URL is the whole address: no part of it comes from another source.
             layers.append((from_url, "url"))
         layers.append((explicit, "argument"))
         merged: dict[str, Any] = {}
@@ -117,27 +117,27 @@ class BackendConfig(Part):
         try:
             config = cls.model_validate(merged)
         except ValidationError as error:
-            problem = _readable(cls.backend, error)
+            problem = _describe_problems(cls.backend, error)
         if problem:
-            # Outside of the except block: pydantic's error holds what was given, secrets too, and would
-            # stay reachable as this error's context.
+            # Outside the except block: pydantic's error holds the input, secrets included, and would stay
+            # reachable as this error's context.
             raise ConfigError(problem)
         config._origins.update(origins)
         return config
 
     @classmethod
     def schemes_of(cls) -> tuple[str, ...]:
-        """Return the URL schemes that this backend answers to."""
+        """Return the URL schemes of this backend."""
         return ()
 
     def explain(self) -> dict[str, tuple[Any, str]]:
-        """Return each setting with where it came from; secrets are masked."""
+        """Return each setting with its origin: argument, url, environment or default; secrets are masked."""
         explained: dict[str, tuple[Any, str]] = {}
         _explain(self, "", self._origins, explained)
         return explained
 
     @classmethod
-    def _respelled(cls, settings: dict[str, Any]) -> dict[str, Any]:
+    def _rename_aliases(cls, settings: dict[str, Any]) -> dict[str, Any]:
         result: dict[str, Any] = {}
         for key, value in settings.items():
             target = cls.spellings.get(key, key) if isinstance(key, str) else key
@@ -149,7 +149,7 @@ class BackendConfig(Part):
                 raise ConfigError(
                     f"{cls.backend}: {key!r} and {target!r} are two names of one setting; give one"
                 )
-            _merge(result, _nested(target, value), {}, "")
+            _merge(result, _nest(target, value), {}, "")
         return result
 
     @classmethod
@@ -182,9 +182,9 @@ def _explain(
             explained[key] = (value, origins.get(key, "default"))
 
 
-def _nested(key: str, value: Any) -> dict[str, Any]:
+def _nest(key: str, value: Any) -> dict[str, Any]:
     first, _, rest = key.partition(".")
-    return {first: _nested(rest, value)} if rest else {first: value}
+    return {first: _nest(rest, value)} if rest else {first: value}
 
 
 def _merge(into: dict[str, Any], settings: Mapping[str, Any], origins: dict[str, str], origin: str) -> None:
@@ -199,7 +199,7 @@ def _merge(into: dict[str, Any], settings: Mapping[str, Any], origins: dict[str,
     step(into, settings, "")
 
 
-def _readable(backend: str, error: ValidationError) -> str:
+def _describe_problems(backend: str, error: ValidationError) -> str:
     problems = (
         f"{'.'.join(str(part) for part in problem['loc']) or 'config'}: {problem['msg']}"
         for problem in error.errors(include_input=False, include_url=False, include_context=False)
@@ -232,7 +232,7 @@ def split_query(query: str) -> dict[str, Any]:
     except ValueError:
         raise ConfigError("url: the part after '?' is not of the form key=value&key=value") from None
     for key, value in pairs:
-        _merge(options, _nested(key, value), {}, "")
+        _merge(options, _nest(key, value), {}, "")
     return options
 
 

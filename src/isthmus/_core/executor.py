@@ -1,7 +1,7 @@
-"""The seam: what a backend implements. Few plural verbs without default bodies.
+"""The seam: the protocols that a backend implements. Few plural methods without default bodies.
 
-A backend, a transaction and a stack of layers are all executors. A backend compiles, runs and
-decodes; planning, retry and timing are not its business.
+A backend and a transaction are executors. A backend compiles, runs and decodes; planning, retries
+and timing are the layers' business.
 
 A response may carry *recheck candidates*: records that the store could not evaluate exactly (an
 Elasticsearch record whose value disagrees with the mapping, for example). The core evaluates them
@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from isthmus._core.capabilities import Capabilities
+from isthmus._ids import new_id
 from isthmus._index_annotation import Declarations
 from isthmus._path import Path
 from isthmus._query.aggregate import Groups
@@ -25,7 +26,7 @@ from isthmus._query.split import Pushdown
 from isthmus._record import Record
 from isthmus._search_hit import Hit
 from isthmus._value import Value
-from isthmus._values import decode, encode, new_id
+from isthmus._values import decode, encode
 from isthmus.errors import IsthmusError
 
 WriteResult: TypeAlias = "str | IsthmusError"
@@ -64,7 +65,7 @@ class WriteKind(enum.Enum):
 class Mutation:
     """One item of a write.
 
-    `data` and `metadata` are as the user gave them, unchecked (None where only `raw` is there);
+    `data` and `metadata` are as given by the user, unchecked (None where only `raw` is set);
     `encoded()` checks and encodes, and raises `InvalidRecordError`. A backend that writes all or
     nothing may encode while it sends. An update merges `data` and `metadata` key by key at the
     top level; a delete has neither.
@@ -80,9 +81,9 @@ class Mutation:
         self.metadata = metadata
         self.if_version = if_version
         self.own_id = False
-        """Whether the id was made for this very change, so that nobody else can have written it."""
+        """Whether the id was generated for this mutation, so that nobody else can have written it."""
         self.raw: bytes | None = None
-        """The data as canonical JSON, once checked or as another store gave it."""
+        """The data as canonical JSON, once checked or as read from another store."""
         self.raw_metadata: bytes | None = None
 
     def encoded(self) -> bytes:
@@ -102,8 +103,8 @@ class Mutation:
 
 
 def mutation_for(record: Record, if_version: str | None = None) -> Mutation:
-    """Return the change that writes a record, with a new id if it has none."""
-    if record._raw is None:  # made by the user: nothing to pass on undecoded
+    """Return the mutation that writes a record, with a new id if it has none."""
+    if record._raw is None:  # made by the user: there is no JSON text to pass on
         mutation = Mutation(record.id or new_id(), record._data, record._metadata, if_version)
     else:
         raw, raw_metadata = record.raw
@@ -131,9 +132,9 @@ class PageRequest(Value):
     after: After | None = None
     offset: int = 0
     select: tuple[Path, ...] | None = None
-    """The only paths wanted, as a hint; the core cuts to them anyway."""
+    """The selected paths, as a hint; the core projects the records anyway."""
     consistent: bool = False
-    """Unordered or ordered, from one snapshot held until the last page or `release`."""
+    """From one snapshot, held until the last page or `release`."""
     for_update: bool = False
     """Lock the rows until the transaction ends."""
     ranked: bool = False
@@ -158,7 +159,7 @@ class Page(Value):
     after: After | None
     recheck: Sequence[Record] = ()
     hits: Mapping[str, Hit] = MappingProxyType({})
-    """For a ranked request, what the store said of each record, by its id."""
+    """For a ranked request, the score and highlights of each record by its id."""
 
 
 class CountResult(Value):
@@ -184,7 +185,7 @@ class AggregateResult(Value):
 
 
 class NativePlan(Value):
-    """What a store would run: the native text, its arguments' shapes, and what its planner says."""
+    """The native form of a request: the text, the index used, and details from the store's planner."""
 
     native: str
     index: str | None = None
@@ -192,7 +193,7 @@ class NativePlan(Value):
 
 
 class Support(Protocol):
-    """What a backend can push down for one collection."""
+    """The operations that a backend pushes down for one collection; no I/O."""
 
     def pushdown(self, leaf: Leaf) -> Pushdown:
         """Return how closely the native form of a leaf matches its meaning."""
@@ -203,20 +204,20 @@ class Support(Protocol):
         ...
 
     def aggregates(self, measures: tuple[Measure, ...], by: tuple[Path, ...]) -> bool:
-        """Return whether these can be computed at the store, exactly (floats within 1e-12)."""
+        """Return whether the store computes these exactly (floats within 1e-12 relative)."""
         ...
 
 
 class Executor(Protocol):
-    """What runs operations: a backend, a transaction, a stack of layers."""
+    """Runs operations: a backend or a transaction."""
 
     @property
     def capabilities(self) -> Capabilities:
-        """Return what can be done here."""
+        """Return the capabilities; plain data."""
         ...
 
     def support(self, collection: str) -> Support:
-        """Return what can be pushed down; no I/O."""
+        """Return what can be pushed down for a collection; no I/O."""
         ...
 
     async def read(
@@ -228,13 +229,13 @@ class Executor(Protocol):
     async def write(
         self, collection: str, kind: WriteKind, mutations: Sequence[Mutation], *, atomic: bool
     ) -> list[ItemResult]:
-        """Apply changes of one kind as if one after another; return one result for each, in order.
+        """Apply mutations of one kind as if one after another; return one result for each, in order.
 
         With `atomic` (only where the capability `atomic_batch` is true) either all are applied or
         none, and then every result is an error: the item's own, or `not_written`. An item's error
         is a `RecordError`, or a `StoreError` with `applied`; a failure of the whole request is
-        raised. A record that cannot be encoded is `InvalidRecordError`, whatever the store holds of
-        its id; after that `refusal` says what is refused.
+        raised. A record that cannot be encoded is `InvalidRecordError`, whatever the store holds
+        under its id; then the rules of `refusal` apply.
         """
         ...
 
@@ -283,7 +284,7 @@ class Executor(Protocol):
 
 
 class TransactionOptions(Value):
-    """How a transaction runs; a backend refuses what its capabilities lack."""
+    """Options of a transaction; a backend refuses those that its capabilities lack."""
 
     isolation: str | None = None
     read_only: bool = False
@@ -293,7 +294,7 @@ class TransactionExecutor(Executor, Protocol):
     """An executor inside one transaction; used by one task at a time."""
 
     def savepoint(self) -> AbstractAsyncContextManager[None]:
-        """Open a savepoint: leaving by an exception undoes what was done since."""
+        """Open a savepoint: leaving by an exception rolls back to it."""
         ...
 
 
@@ -307,7 +308,7 @@ class PoolStats(Value):
     max_size: int = 0
     min_size: int = 0
     acquired: int = 0
-    """How many times a connection was handed out."""
+    """The number of checkouts."""
     timeouts: int = 0
     opened: int = 0
     closed: int = 0
@@ -335,7 +336,7 @@ class Backend(Executor, Protocol):
         ...
 
     async def collections(self) -> list[str]:
-        """Return the names of the collections that isthmus made here, sorted."""
+        """Return the names of the collections that isthmus created in this store, sorted."""
         ...
 
     def begin(self, options: TransactionOptions) -> AbstractAsyncContextManager[TransactionExecutor]:

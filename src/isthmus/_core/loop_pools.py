@@ -1,8 +1,8 @@
-"""Pools, one for each event loop: shared by key, opened once, leased, self-cleaning (design §4).
+"""Pools, one for each event loop: shared by key, opened once, leased, closed with the last lease.
 
-A native client belongs to the loop that it was opened on. A database handle does not: it asks
-here for the pool of the loop that runs. Pools are shared by all handles whose key is equal; the
-key holds everything that matters, secrets as digests.
+A native client belongs to the loop on which it was opened. A database handle does not: it gets the
+pool of the running loop here. Handles with equal keys share a pool; the key holds every setting
+that matters, secrets as digests.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from typing import Generic, Protocol, TypeVar
 
 
 class LoopPool(Protocol):
-    """What the registry needs of a pool."""
+    """The interface that the registry needs of a pool."""
 
     async def close(self) -> None:
-        """Close on the pool's own loop; waits for what is in use."""
+        """Close on the pool's own loop; waits for connections in use."""
         ...
 
     def discard(self) -> None:
@@ -29,7 +29,7 @@ class LoopPool(Protocol):
         ...
 
     def healthy(self) -> bool:
-        """Return whether the pool can still serve; no I/O. A pool that reconnects by itself is healthy."""
+        """Return whether the pool can still serve; no I/O. A pool that reconnects is healthy."""
         ...
 
 
@@ -70,20 +70,20 @@ class Lease(Generic[P]):
         self.pool = pool
 
     async def release(self) -> None:
-        """Give the lease back; the last one closes the pool. Call it on the pool's loop, once or more."""
+        """Release the lease; the last one closes the pool. Called on the pool's loop; idempotent."""
         entry, self._entry = self._entry, None
-        if entry is not None and _drop(entry):
-            await _closed(self.pool)
+        if entry is not None and _drop_lease(entry):
+            await _close(self.pool)
 
     def release_threadsafe(self) -> None:
-        """Give the lease back from elsewhere: the pool is closed on its loop if that still runs."""
+        """Release the lease from another thread or loop; the pool is closed on its own loop if that runs."""
         entry, self._entry = self._entry, None
-        if entry is None or not _drop(entry):
+        if entry is None or not _drop_lease(entry):
             return
         pool, loop = self.pool, entry.loop
         try:
-            loop.call_soon_threadsafe(lambda: _keep(loop.create_task(_closed(pool))))
-        except RuntimeError:  # the loop is closed: nothing of it can be awaited
+            loop.call_soon_threadsafe(lambda: _keep(loop.create_task(_close(pool))))
+        except RuntimeError:  # the loop is closed: nothing can be awaited on it
             pool.discard()
 
 
@@ -95,13 +95,13 @@ def _keep(task: asyncio.Task[None]) -> None:
     task.add_done_callback(_closing.discard)
 
 
-async def _closed(pool: LoopPool) -> None:
-    # Shielded: whoever is cancelled while closing must not leave half-closed connections.
+async def _close(pool: LoopPool) -> None:
+    # Shielded: a caller that is cancelled must not leave half-closed connections.
     await asyncio.shield(asyncio.ensure_future(pool.close()))
 
 
-def _drop(entry: _Entry[P]) -> bool:
-    """Take one lease off; return whether it was the last and the pool is out of the registry."""
+def _drop_lease(entry: _Entry[P]) -> bool:
+    """Drop one lease; return whether it was the last, so that the pool left the registry."""
     with _lock:
         entry.leases -= 1
         if entry.leases > 0:
@@ -116,7 +116,7 @@ async def lease(key: Hashable, opener: Callable[[], Awaitable[P]]) -> Lease[P]:
     """Return a lease on the running loop's pool for a key, opening it if there is none.
 
     Concurrent callers share one opening; if it fails, each gets its error, and the next call
-    tries anew. A caller that is cancelled does not disturb the others.
+    tries again. A cancelled caller does not disturb the others.
     """
     loop = asyncio.get_running_loop()
     sweep()
@@ -125,8 +125,8 @@ async def lease(key: Hashable, opener: Callable[[], Awaitable[P]]) -> Lease[P]:
         if entry.pool is not None:
             if entry.pool.healthy():
                 return Lease(entry, entry.pool)  # type: ignore[arg-type]
-            _forget(entry)  # the holders of the broken pool keep it until they let go
-            _drop(entry)
+            _forget(entry)  # holders of the broken pool keep it until they release it
+            _drop_lease(entry)
             continue
         if entry.opening is None:
             entry.opening = loop.create_task(_open(entry, opener), name="isthmus-pool-open")
@@ -149,15 +149,15 @@ async def _open(entry: _Entry[LoopPool], opener: Callable[[], Awaitable[P]]) -> 
 
 
 def _give_up(entry: _Entry[LoopPool]) -> None:
-    """Take back the lease of a caller that never got its pool."""
-    if not _drop(entry):
+    """Drop the lease of a caller that never got its pool."""
+    if not _drop_lease(entry):
         return
     opening = entry.opening
     if entry.pool is not None:
-        _keep(entry.loop.create_task(_closed(entry.pool)))
+        _keep(entry.loop.create_task(_close(entry.pool)))
     elif opening is not None and not opening.done():
         opening.cancel()
-        # Retrieve the outcome: nobody else will, and asyncio would complain.
+        # Retrieve the outcome: nobody else will, and asyncio would warn.
         opening.add_done_callback(lambda task: None if task.cancelled() else task.exception() and None)
 
 
@@ -165,7 +165,7 @@ def _entry(loop: asyncio.AbstractEventLoop, key: Hashable) -> _Entry[LoopPool]:
     with _lock:
         slot = (id(loop), key)
         entry = _entries.get(slot)
-        # id() may be that of a dead loop whose place this one took.
+        # The address may be that of a dead loop, reused by this one.
         if entry is None or entry.loop is not loop:
             entry = _entries[slot] = _Entry(loop, key)
         entry.leases += 1
@@ -185,7 +185,7 @@ def sweep() -> None:
     if _pid != os.getpid():
         _pid = os.getpid()
         with _lock:
-            # The sockets are the parent's: closing our copies of them must send nothing.
+            # The sockets are the parent's: closing our copies must send nothing.
             _orphans.extend(_entries.values())
             _entries.clear()
         return
@@ -197,18 +197,18 @@ def sweep() -> None:
             entry.pool.discard()
 
 
-# What a forked child inherited: kept, so that no finalizer of it speaks to the parent's servers.
+# Pools that a forked child inherited: kept alive, so that no finalizer sends to the parent's servers.
 _orphans: list[_Entry[LoopPool]] = []
 
 
 def open_pools() -> int:
-    """Return how many pools are registered; for tests and `doctor`."""
+    """Return the number of registered pools; for tests and `doctor`."""
     with _lock:
         return len(_entries)
 
 
 class LoopBound(Generic[P]):
-    """One backend's leases, at most one for each loop that the handle was used on."""
+    """The leases of one backend: at most one for each loop on which its handle was used."""
 
     def __init__(self, key: Hashable, opener: Callable[[], Awaitable[P]]) -> None:
         self._key = key
@@ -222,7 +222,7 @@ class LoopBound(Generic[P]):
         )
 
     def current(self) -> P | None:
-        """Return this loop's pool if it is leased already; no I/O, no await."""
+        """Return this loop's pool if it is leased already, else None; no I/O."""
         if self._pid != os.getpid():
             self._after_fork()
         held = self._leases.get(asyncio.get_running_loop())
@@ -246,7 +246,7 @@ class LoopBound(Generic[P]):
             return held.pool
 
     async def close(self) -> None:
-        """Give back the leases of all loops."""
+        """Release the leases of all loops."""
         if self._pid != os.getpid():
             self._after_fork()
         here = asyncio.get_running_loop()

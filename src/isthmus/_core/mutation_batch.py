@@ -1,7 +1,7 @@
-"""The changes of a batch in columns: for an item nothing is made before somebody asks for it.
+"""The mutations of a batch as columns: an item's object is created on first access only.
 
-Ten thousand objects of ours cost more than their JSON, and the garbage collector walks them all
-again and again while a batch is built; lists of texts it leaves alone.
+Ten thousand objects cost more than their JSON, and the garbage collector walks all of them again
+and again while a batch is built; it skips lists of strings.
 """
 
 from __future__ import annotations
@@ -15,16 +15,17 @@ from typing import Any, overload
 import orjson
 
 from isthmus._core.executor import Mutation
+from isthmus._ids import check_ids, new_ids
 from isthmus._record import Record
-from isthmus._values import check_ids, encode, encode_many, new_ids
+from isthmus._values import encode, encode_many
 from isthmus.errors import InvalidRecordError
 
 
 class MutationBatch(Sequence[Mutation]):
-    """Changes of one kind without `if_version`, as columns.
+    """Mutations of one kind without `if_version`, as columns.
 
-    A backend that sends whole columns reads `ids` and `texts()`; to all others it is a sequence
-    whose `Change` objects are made at the first look and stay the same from then on.
+    A backend that sends whole columns reads `ids` and `texts()`; for the others it is a sequence
+    whose `Mutation` objects are created on first access and kept.
     """
 
     __slots__ = ("_data", "_items", "_metadata", "_own_ids", "_raw", "_raw_metadata", "ids")
@@ -47,7 +48,7 @@ class MutationBatch(Sequence[Mutation]):
 
     @classmethod
     def of(cls, mutations: Sequence[Mutation]) -> MutationBatch:
-        """Return the columns of changes, whatever they are; an `if_version` is in none of them."""
+        """Return mutations as columns; `if_version` is not among them."""
         if isinstance(mutations, MutationBatch):
             return mutations
         self = cls([c.id for c in mutations], [c.data for c in mutations])
@@ -62,14 +63,14 @@ class MutationBatch(Sequence[Mutation]):
 
     @property
     def plain(self) -> Sequence[Any] | None:
-        """Each item's data as it was given; None if an item has metadata, or is known as text."""
+        """Each item's data as given; None if an item has metadata or is JSON text already."""
         more = self._metadata or self._raw or self._raw_metadata
         return self._data if more is None else None
 
     def texts(self) -> Iterator[str]:
-        """Yield each item's data as canonical JSON, encoded when it is asked for.
+        """Yield each item's data as canonical JSON, encoded one by one as they are consumed.
 
-        Raises `InvalidRecordError` without the record's id: `_executor.refused` finds whose it is.
+        Raises `InvalidRecordError` without the record's id: `reject_invalid` finds the item.
         """
         if self._raw is None:
             return encode_many(self._data)
@@ -87,12 +88,12 @@ class MutationBatch(Sequence[Mutation]):
         return (mutation.encoded_metadata().decode() for mutation in self)
 
     def by_id(self) -> MutationBatch:
-        """Return the changes in the order of their ids."""
+        """Return the mutations in the order of their ids."""
         ids = self.ids
-        if all(map(operator.lt, ids, islice(ids, 1, None))):  # as ids made here are
+        if all(map(operator.lt, ids, islice(ids, 1, None))):  # as generated ids are
             return self
-        places = sorted(range(len(ids)), key=ids.__getitem__)
-        pick: Callable[[Any], Any] = lambda column: column and [column[place] for place in places]  # noqa: E731
+        positions = sorted(range(len(ids)), key=ids.__getitem__)
+        pick: Callable[[Any], Any] = lambda column: column and [column[position] for position in positions]  # noqa: E731
         ordered = MutationBatch(pick(ids), pick(self._data), pick(self._metadata), own_ids=self._own_ids)
         ordered._raw, ordered._raw_metadata = pick(self._raw), pick(self._raw_metadata)
         ordered._items = pick(self._items)
@@ -106,12 +107,12 @@ class MutationBatch(Sequence[Mutation]):
     @overload
     def __getitem__(self, index: slice) -> Sequence[Mutation]: ...
     def __getitem__(self, index: int | slice) -> Mutation | Sequence[Mutation]:
-        return self._made()[index]
+        return self._items_made()[index]
 
     def __iter__(self) -> Iterator[Mutation]:
-        return iter(self._made())
+        return iter(self._items_made())
 
-    def _made(self) -> Sequence[Mutation]:
+    def _items_made(self) -> Sequence[Mutation]:
         items = self._items
         if items is None:
             none = (None,) * len(self.ids)
@@ -123,7 +124,7 @@ class MutationBatch(Sequence[Mutation]):
         return items
 
 
-# What stands for itself in JSON.
+# Characters that need no escape in JSON.
 _PLAIN = f"{string.ascii_letters}{string.digits}-_.:/@ ".encode()
 
 
@@ -133,12 +134,12 @@ def quote_ids(ids: list[str]) -> list[str]:
     return [f'"{id}"' for id in ids] if plain else [orjson.dumps(id).decode() for id in ids]
 
 
-# A character of JSON takes this many bytes at most.
+# The largest UTF-8 encoding of a character.
 MAX_BYTES_PER_CHARACTER = 4
 
 
 def encode_together(items: Sequence[Any], largest: int) -> list[str] | None:
-    """Return the data of records as JSON; None if one is invalid, or may be of more than `largest` bytes."""
+    """Return the data of records as JSON; None if one is invalid, or may exceed `largest` bytes."""
     try:
         texts = list(encode_many(items))
     except InvalidRecordError:
@@ -147,9 +148,9 @@ def encode_together(items: Sequence[Any], largest: int) -> list[str] | None:
 
 
 def batch_creates(records: Sequence[Any]) -> MutationBatch | None:
-    """Return the changes that create records, as columns; None unless all are dicts, or all plain Records.
+    """Return the creation of records as columns; None unless all are dicts, or all are plain Records.
 
-    Plain are Records that a user made and that either all have an id or all need one.
+    Plain Records were made by the user, and either all have an id or all need one.
     """
     kinds = set(map(type, records))
     if kinds == {dict}:
@@ -169,7 +170,7 @@ def batch_creates(records: Sequence[Any]) -> MutationBatch | None:
 
 
 def batch_writes(items: Sequence[Any]) -> MutationBatch | None:
-    """Return the changes of `(id, data)` or of Records with ids, as columns; None unless all are plain."""
+    """Return writes of `(id, data)`, or of Records with ids, as columns; None unless all are plain."""
     kinds = set(map(type, items))
     if kinds == {Record} and all(record.id for record in items):
         return batch_creates(items)

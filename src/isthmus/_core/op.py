@@ -1,4 +1,4 @@
-"""Operations as immutable values, so that a layer is one method."""
+"""Operations as immutable values, so that a layer is a single method."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class Op(Value, Generic[R]):
     collection: str
     name: ClassVar[str]
     writes: ClassVar[bool] = False
-    """Whether it may change the store."""
+    """Whether it may change records."""
     idempotent: ClassVar[bool] = True
-    """Whether doing it twice leaves the same state and answer."""
+    """Whether repeating it leaves the same state and result."""
 
     async def apply(self, executor: Executor) -> R:
         """Run the operation."""
@@ -64,7 +64,7 @@ class Write(Op[list[ItemResult]]):
 
     @property
     def name(self) -> str:  # type: ignore[override]
-        """The verb."""
+        """The name of the method."""
         return self.kind.value
 
     async def apply(self, executor: Executor) -> list[ItemResult]:
@@ -114,7 +114,7 @@ class Remove(Op[int]):
 
 
 class Explain(Op[NativePlan]):
-    """Say what a store would run."""
+    """Return the native form of a request."""
 
     request: PageRequest
     name = "explain"

@@ -1,10 +1,10 @@
-"""Which backends there are: ours by name, others by entry point (`isthmus.backends`)."""
+"""The registry of backends: built-in ones by name, others by entry point (`isthmus.backends`)."""
 
 from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from isthmus._core.capabilities import Capabilities
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Plugin(Value):
-    """What a backend's module offers as `plugin`; made without importing a driver."""
+    """A backend's description, its module's `plugin`; created without importing a driver."""
 
     name: str
     config: Callable[[], type[BackendConfig]]
@@ -26,7 +26,7 @@ class Plugin(Value):
     build: Callable[[Any], Backend]
     """Returns a backend for a config, without I/O."""
     capabilities: Capabilities
-    """What it can do with its default config."""
+    """The capabilities with the default config."""
     schemes: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
     extra: str | None = None
@@ -53,9 +53,9 @@ BACKENDS = ("memory", "sqlite", "postgres", "elasticsearch", "s3", "sqlalchemy")
 
 
 def plugin(name: str) -> Plugin:
-    """Return the backend of a name, another name of it, or a URL scheme.
+    """Return the backend with a name, an alias or a URL scheme.
 
-    Raises `ConfigError` that lists what is known, `MissingExtraError` if a driver is missing.
+    Raises `ConfigError` with the nearest known name, `MissingExtraError` if a driver is missing.
     """
     if not isinstance(name, str):
         raise ConfigError(f"a backend is named by text such as 'postgres', got {type(name).__name__}")
@@ -86,16 +86,38 @@ def _entry_points() -> dict[str, Plugin]:
     return found
 
 
-def known_backends() -> tuple[str, ...]:
-    """Return the names of all backends, those of other packages included."""
+def backend_names() -> tuple[str, ...]:
+    """Return the names of all backends, including those of other packages."""
     return (*BACKENDS, *_entry_points())
+
+
+def select_config(
+    chosen: Plugin, config: Mapping[str, Any] | BackendConfig | None
+) -> Mapping[str, Any] | BackendConfig | None:
+    """Return the part for one backend of a config that is keyed by backend names, else the config itself."""
+    if not isinstance(config, Mapping) or not all(isinstance(part, Mapping) for part in config.values()):
+        return config
+    names = (chosen.name, *chosen.aliases)
+    mine = next((name for name in names if name in config), None)
+    if mine is None or not all(key in names or _is_backend(key) for key in config):
+        return config
+    part: Mapping[str, Any] = config[mine]
+    return part
+
+
+def _is_backend(name: str) -> bool:
+    try:
+        plugin(name)
+    except ConfigError:
+        return False
+    return True
 
 
 def _import(module: str) -> Any:
     return importlib.import_module(module)
 
 
-def driver(module: str, *, extra: str) -> Any:
+def import_driver(module: str, *, extra: str) -> Any:
     """Import a driver; raises `MissingExtraError` that says what to install."""
     try:
         return importlib.import_module(module)

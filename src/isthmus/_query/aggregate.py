@@ -1,4 +1,4 @@
-"""Aggregates (semantics §7): partial states that stores and the core compute, merge and finish."""
+"""Aggregates (meaning §7): partial states that stores and the core compute, merge and finish."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Groups:
             self._states[tagged] = list(states)
             return
         for index, measure in enumerate(self._measures):
-            mine[index] = _merged(measure.function, mine[index], states[index])
+            mine[index] = _merge(measure.function, mine[index], states[index])
 
     def add_record(self, record: Record, by: Sequence[Path]) -> None:
         """Count one matching record in."""
@@ -46,12 +46,12 @@ class Groups:
     def rows(self, by: Sequence[Path]) -> list[tuple[Key, list[Any]]]:
         """Return finished values by group, groups in the order of §4 (records without a value last)."""
         if not self._states and not by:
-            return [((), [_finished(m.function, _EMPTY[m.function]) for m in self._measures])]
+            return [((), [_finish(m.function, _EMPTY[m.function]) for m in self._measures])]
         ordered = sorted(self._states.items(), key=lambda item: [_group_rank(v) for v in item[0]])
         return [
             (
                 tuple(value for _, value in key),
-                [_finished(m.function, state) for m, state in zip(self._measures, states, strict=True)],
+                [_finish(m.function, state) for m, state in zip(self._measures, states, strict=True)],
             )
             for key, states in ordered
         ]
@@ -121,7 +121,7 @@ def _add(left: Any, right: Any) -> Any:
         return float(left) + float(right)
 
 
-def _rounded(exact: Any) -> int | float:
+def _round(exact: Any) -> int | float:
     """Return an int as it is, a fraction as the nearest float."""
     if isinstance(exact, int | float):
         return exact
@@ -131,7 +131,7 @@ def _rounded(exact: Any) -> int | float:
         return math.inf if exact > 0 else -math.inf
 
 
-def _merged(function: Function, left: State, right: State) -> State:
+def _merge(function: Function, left: State, right: State) -> State:
     match function:
         case Function.COUNT:
             return left + right
@@ -145,14 +145,14 @@ def _merged(function: Function, left: State, right: State) -> State:
             assert_never(function)
 
 
-def _finished(function: Function, state: State) -> Any:
+def _finish(function: Function, state: State) -> Any:
     match function:
         case Function.COUNT:
             return state
         case Function.SUM:
-            return _rounded(state[0]) if state[1] else None
+            return _round(state[0]) if state[1] else None
         case Function.AVG:
-            return _rounded(_add(state[0], 0.0) / state[1]) if state[1] else None
+            return _round(_add(state[0], 0.0) / state[1]) if state[1] else None
         case Function.MIN | Function.MAX:
             return {} if state[0] == OBJECT else state[1]
         case _:

@@ -1,7 +1,7 @@
 """The query tree: immutable predicates, sort keys, measures.
 
 Only positive leaves exist; `!=`, `not_in` and the like are `Not` around them, since a complement
-is exact (semantics §3). Operands are canonical JSON (`_values.canonical_operand`).
+is exact (meaning §3). Operands are canonical JSON (`_values.canonical_operand`).
 """
 
 from __future__ import annotations

@@ -25,7 +25,8 @@ from isthmus._query.ast import (
     StartsWith,
     TextMatch,
 )
-from isthmus._query.build import MAX_LEAVES, Query, comparison, match, nearest
+from isthmus._query.field import MAX_LEAVES, comparison, match, nearest
+from isthmus._query.query import Query
 from isthmus._values import JSON
 from isthmus.errors import QueryError
 

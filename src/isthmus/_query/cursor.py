@@ -11,18 +11,18 @@ from typing import Any
 import orjson
 
 from isthmus._query.ast import SortKey
-from isthmus._query.build import Query
 from isthmus._query.codec import to_json
 from isthmus._query.order import Position
+from isthmus._query.query import Query
 from isthmus.errors import QueryError
 
 _FORMAT = 1
 _MAX_TOKEN = 2_000_000
 
 
-def encode_cursor(at: Position, query: Query, collection: str, secret: bytes) -> str:
+def encode_cursor(position: Position, query: Query, collection: str, secret: bytes) -> str:
     """Return a URL-safe token for a position; it survives restarts and fits only this query."""
-    body = orjson.dumps([_FORMAT, at])
+    body = orjson.dumps([_FORMAT, position])
     return base64.urlsafe_b64encode(_digest(body, query, collection, secret) + body).decode().rstrip("=")
 
 
@@ -56,6 +56,6 @@ def _digest(body: bytes, query: Query, collection: str, secret: bytes) -> bytes:
     return hmac.new(secret or b"isthmus", bound + b"\0" + body, hashlib.sha256).digest()[:16]
 
 
-def fits(at: Position, order: tuple[SortKey, ...]) -> bool:
+def fits_order(position: Position, order: tuple[SortKey, ...]) -> bool:
     """Return whether a position has a value for each sort key."""
-    return len(at) == len(order) + 1
+    return len(position) == len(order) + 1

@@ -1,4 +1,4 @@
-"""What a predicate means, as a program (semantics §3): the oracle that every backend is compared with.
+"""What a predicate means, as a program (meaning §3): the oracle that every backend is compared with.
 
 Slow and obvious on purpose. It imports nothing from a backend, and no backend but memory (and
 SQLite, through its SQL functions) calls it.
@@ -60,9 +60,9 @@ def leaf_matches(leaf: Leaf, record: Record) -> bool:
         case Exists(path):
             return bool(values_at(record, path))
         case TextMatch():
-            raise UnsupportedError("match() is judged by the store alone", capability="relevance")
+            raise UnsupportedError("match() is evaluated by the store alone", capability="relevance")
         case KNN():
-            raise UnsupportedError("nearest() is judged by the store alone", capability="vectors")
+            raise UnsupportedError("nearest() is evaluated by the store alone", capability="vectors")
         case _:
             test = leaf_test(leaf)
             return any(test(value) for value in values_at(record, leaf.path))
@@ -118,7 +118,7 @@ def _compare(op: Order, value: Any, operand: Any) -> bool:
 
 
 def select(record_data: dict[str, Any], paths: Iterable[Path]) -> dict[str, Any]:
-    """Return the parts of the data that the paths lead to, in their shape (semantics §4)."""
+    """Return the parts of the data that the paths lead to, in their shape (meaning §4)."""
     wanted = [path.keys for path in paths if path.root is Root.DATA]
     kept = _select(record_data, wanted)
     return kept if isinstance(kept, dict) else {}

@@ -1,4 +1,4 @@
-"""The multiset of values that a path yields in a record (semantics §3)."""
+"""The multiset of values that a path yields in a record (meaning §3)."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ def value_at(record: Record, path: Path) -> JSON:
     return value
 
 
-def _collect(value: Any, keys: tuple[str, ...], at: int, values: list[JSON]) -> None:
+def _collect(value: Any, keys: tuple[str, ...], index: int, values: list[JSON]) -> None:
     if isinstance(value, list):
         for item in value:
-            _collect(item, keys, at, values)
-    elif at == len(keys):
+            _collect(item, keys, index, values)
+    elif index == len(keys):
         if value is not None:
             values.append(value)
-    elif isinstance(value, dict) and keys[at] in value:
-        _collect(value[keys[at]], keys, at + 1, values)
+    elif isinstance(value, dict) and keys[index] in value:
+        _collect(value[keys[index]], keys, index + 1, values)
 
 
 def _start(record: Record, path: Path) -> Any:

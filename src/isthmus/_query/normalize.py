@@ -12,9 +12,9 @@ def normalize(predicate: Predicate) -> Predicate:
     """
     match predicate:
         case And(terms):
-            return _flat(And, terms, neutral=TRUE, absorbing=FALSE)
+            return _flatten(And, terms, neutral=TRUE, absorbing=FALSE)
         case Or(terms):
-            return _flat(Or, terms, neutral=FALSE, absorbing=TRUE)
+            return _flatten(Or, terms, neutral=FALSE, absorbing=TRUE)
         case Not(term):
             inner = normalize(term)
             if isinstance(inner, Not):
@@ -30,7 +30,7 @@ def normalize(predicate: Predicate) -> Predicate:
             return leaf
 
 
-def _flat(
+def _flatten(
     kind: type[And] | type[Or], terms: tuple[Predicate, ...], *, neutral: Predicate, absorbing: Predicate
 ) -> Predicate:
     flat: list[Predicate] = []

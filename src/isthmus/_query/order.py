@@ -1,4 +1,4 @@
-"""The total order of records (semantics §4), and positions in it, which cursors are made of."""
+"""The total order of records (meaning §4), and positions in it, which cursors are made of."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def sort_value(values: Iterable[JSON], *, largest: bool) -> SortValue:
 
 def type_rank(value: JSON) -> SortValue:
     """Return a value with its place among the types."""
-    bracket = _BRACKETS[type(value)]
-    return (bracket, None if bracket == OBJECT else value)
+    rank = _BRACKETS[type(value)]
+    return (rank, None if rank == OBJECT else value)
 
 
 def _rank(value: SortValue) -> tuple[Any, ...]:
@@ -62,7 +62,7 @@ def compare(left: Position, right: Position, order: tuple[SortKey, ...]) -> int:
 def sort_key(order: tuple[SortKey, ...]) -> Any:
     """Return a key function on positions for `sorted`, `heapq` and the like."""
     if not order:
-        return lambda at: at[-1]
+        return lambda position: position[-1]
     return functools.cmp_to_key(lambda a, b: compare(a, b, order))
 
 

@@ -1,4 +1,4 @@
-"""What is pushed to the store and what is judged here."""
+"""Splits a predicate into a part that is pushed down and a residual that is evaluated client-side."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from isthmus._value import Value
 
 
 class Pushdown(enum.Enum):
-    """How well a store's native form of a leaf fits its meaning."""
+    """How closely a store's native form of a leaf matches its meaning.
+
+    EXACT finds the matching records; SUPERSET finds those and perhaps more; NONE is not sent.
+    """
 
     EXACT = "exact"
     SUPERSET = "superset"
@@ -30,7 +33,7 @@ class Split(Value):
 
 
 def split(predicate: Predicate, pushdown: PushdownOf) -> Split:
-    """Return what the store judges and what is left to the evaluator.
+    """Return the part for the store and the residual for the evaluator.
 
     Terms of a top-level `And` are split one by one. A leaf that is not exact is replaced in the
     pushed tree: by its own superset form or true where it stands positively, by false under a
@@ -83,7 +86,7 @@ def _lower(predicate: Predicate, pushdown: PushdownOf) -> Predicate:
 
 
 def drop_ranked(predicate: Predicate) -> Predicate:
-    """Return the predicate with `match()` and `nearest()` taken as true: only the store can judge those."""
+    """Return the predicate with `match()` and `nearest()` taken as true: only the store evaluates those."""
     match predicate:
         case And(terms):
             return And(tuple(map(drop_ranked, terms)))

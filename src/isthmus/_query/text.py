@@ -1,4 +1,4 @@
-"""LIKE patterns and the one-character fold of `ilike` (semantics §3)."""
+"""LIKE patterns and the one-character fold of `ilike` (meaning §3)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line: `isthmus`. Nothing in the library imports this package."""
+"""The command line `isthmus`; no other package of the library imports it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """Run the command line and exit; the console script."""
+    """Run the command line with the process's arguments and exit; the console script."""
     try:
         import rich
         import typer

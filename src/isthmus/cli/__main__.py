@@ -1,4 +1,4 @@
-"""`python -m isthmus.cli`."""
+"""Runs the command line: `python -m isthmus.cli`."""
 
 from isthmus.cli import main
 

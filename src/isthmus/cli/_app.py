@@ -1,48 +1,54 @@
-"""The commands, gathered."""
+"""The typer application: every command, listed by group."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from isthmus import __version__
-from isthmus.cli import (
-    _commands_files,
-    _commands_find,
-    _commands_proof,
-    _commands_records,
-    _commands_store,
-    _commands_transfer,
-)
+from isthmus.cli._commands import bench, files, parity, query, record, store, top, transfer
 
-GROUPS = {
-    "a store": _commands_store,
-    "a record": _commands_records,
-    "many records": _commands_find,
-    "files": _commands_files,
-    "two stores": _commands_transfer,
-    "proof": _commands_proof,
+GROUPS: dict[str, dict[str, Callable[..., None]]] = {
+    "a store": {
+        "ping": store.ping,
+        "doctor": store.doctor,
+        "stats": store.stats,
+        "index": store.index,
+        "top": top.top,
+    },
+    "a record": {"get": record.get, "put": record.put, "update": record.update, "delete": record.delete},
+    "many records": {
+        "ls": query.ls,
+        "query": query.query,
+        "count": query.count,
+        "agg": query.agg,
+        "explain": query.explain,
+    },
+    "files": {"load": files.load, "dump": files.dump},
+    "two stores": {"copy": transfer.copy, "diff": transfer.diff, "verify": transfer.verify},
+    "proof": {"parity": parity.parity, "bench": bench.bench},
 }
 
 
-class _Grouped(TyperGroup):
-    """Lists commands by what they are about, so that the help fits a screen."""
+class _CommandGroup(TyperGroup):
+    """Lists the commands on one line for each group, so that the help fits one screen."""
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write one line for each group."""
-        with formatter.section("Commands (isthmus COMMAND --help says more)"):
-            formatter.write_dl([(name, "  ".join(module.COMMANDS)) for name, module in GROUPS.items()])
+        with formatter.section("Commands (isthmus COMMAND --help shows details)"):
+            formatter.write_dl([(name, "  ".join(commands)) for name, commands in GROUPS.items()])
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Return the commands in the order of their groups."""
-        return [name for module in GROUPS.values() for name in module.COMMANDS]
+        return [name for commands in GROUPS.values() for name in commands]
 
 
 app = typer.Typer(
     name="isthmus",
-    cls=_Grouped,
+    cls=_CommandGroup,
     no_args_is_help=True,
     add_completion=True,
     rich_markup_mode=None,
@@ -53,8 +59,8 @@ app = typer.Typer(
 )
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"isthmus {__version__}")
         raise typer.Exit
 
@@ -63,12 +69,13 @@ def _version(wanted: bool) -> None:
 def root(
     *,
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks; may stand anywhere.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Print tracebacks; may be placed anywhere.")] = False,
 ) -> None:
-    """PostgreSQL, Elasticsearch, S3, SQLite: a query means the same everywhere."""
+    """Query PostgreSQL, Elasticsearch, S3 and SQLite with the same semantics."""
 
 
-for module in GROUPS.values():
-    module.register(app)
+for group in GROUPS.values():
+    for name, command in group.items():
+        app.command(name)(command)

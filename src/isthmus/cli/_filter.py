@@ -1,4 +1,4 @@
-"""Filters as text: `age>=25 and city="Oslo"`, parsed by hand into predicates.
+"""The filter language, such as `age>=25 and city="Oslo"`: a parser that returns predicates.
 
 filter     = or
 or         = and { ("or" | "|") and }
@@ -9,7 +9,7 @@ comparison = field ( "=" | "!=" | "<" | "<=" | ">" | ">=" ) value
            | field ["not"] "in" "(" [ value { "," value } ] ")"
            | field ["not"] "between" value "and" value
            | field "is" ["not"] "null" | field ["not"] "exists" | field ("~" | "!~") text
-field      = key { "." key };  key = name | quoted text (dots in it are part of the key)
+field      = key { "." key };  key = name | quoted text (its dots are part of the key)
 value      = number | quoted text | true | false | null | datetime(quoted text)
            | "[" [ value { "," value } ] "]"
 """
@@ -24,250 +24,239 @@ import orjson
 from isthmus import Query, QueryError, field
 from isthmus._path import ATTRIBUTES, Path, Root, parse_path
 from isthmus._query.ast import And, Not, Or, Predicate
-from isthmus._query.build import MAX_LEAVES, Field, comparison
 from isthmus._query.codec import from_json
-from isthmus.cli._tokens import FilterError, Token, tokens
+from isthmus._query.field import MAX_LEAVES, Field, comparison
+from isthmus.cli._tokenizer import FilterError, Token, tokenize
 
 MAX_DEPTH = 100
 _COMPARISONS = {"=": "=", "==": "=", "!=": "!=", "<>": "!=", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
 _TEXT_OPERATORS = ("like", "ilike", "regex", "starts_with", "ends_with", "contains")
 _WORDS = {*_TEXT_OPERATORS, "and", "or", "not", "in", "between", "is", "exists", "null", "true", "false"}
+_CONSTANTS = {"true": True, "false": False, "null": None}
 
 
 def parse_query(text: str | None) -> Query:
     """Return the query of filter text, or of JSON if it begins with a brace; all records for None.
 
-    Raises `FilterError` with the place of what is wrong, or `QueryError`.
+    Raises `FilterError` with the position of the fault, or `QueryError`.
     """
     if text is None or not text.strip():
         return Query()
     if text.lstrip().startswith("{"):
         try:
-            shape = orjson.loads(text)
+            document = orjson.loads(text)
         except orjson.JSONDecodeError as error:
-            at = min(error.pos, len(text))
-            raise FilterError(f"not JSON: {error.msg}", text, at) from None
-        return from_json(shape)
+            raise FilterError(f"not JSON: {error.msg}", text, min(error.pos, len(text))) from None
+        return from_json(document)
     return Query(where=parse_filter(text))
 
 
 def parse_filter(text: str) -> Predicate:
-    """Return the predicate of filter text; raises `FilterError` with the place of what is wrong."""
+    """Return the predicate of filter text; raises `FilterError` with the position of the fault."""
     parser = _Parser(text)
-    predicate = parser.any_of(0)
-    parser.end()
+    predicate = parser.parse_or(0)
+    parser.require_end()
     return predicate
 
 
 def parse_field(text: str) -> Field:
-    """Return the field of a name as filters spell it: `address.city`, `"a.b".c`, `_metadata.source`."""
+    """Return the field that a filter would name so: `address.city`, `"a.b".c`, `_metadata.source`."""
     parser = _Parser(text)
-    found = parser.field()
-    parser.end()
-    return found
+    operand = parser.parse_field()
+    parser.require_end()
+    return operand
 
 
 class _Parser:
-    """Recursive descent, one token ahead."""
+    """A recursive-descent parser with one token of lookahead."""
 
     def __init__(self, text: str) -> None:
         self._text = text
-        self._tokens = tokens(text)
-        self._at = 0
-        self._leaves = 0
+        self._tokens = tokenize(text)
+        self._index = 0
+        self._comparisons = 0
 
     @property
     def _next(self) -> Token:
-        return self._tokens[self._at]
+        return self._tokens[self._index]
 
-    def _take(self) -> Token:
+    def _advance(self) -> Token:
         token = self._next
-        self._at += token.kind != "end"
+        self._index += token.kind != "end"
         return token
 
-    def _word(self, *words: str) -> bool:
-        """Take the next token if it is one of these words or signs."""
-        token = self._next
-        if (token.kind == "name" and token.value.lower() in words) or (
-            token.kind == "op" and token.value in words
-        ):
-            self._take()
-            return True
-        return False
+    def _accept(self, *words: str) -> bool:
+        """Consume the next token if it is one of these words or operators."""
+        accepted = self._next.kind in ("name", "op") and self._next.value.lower() in words
+        if accepted:
+            self._advance()
+        return accepted
 
-    def _wrong(self, message: str, token: Token | None = None) -> FilterError:
+    def _require(self, word: str, context: str = "") -> None:
+        """Consume the next token, which has to be this word or operator."""
+        if not self._accept(word):
+            raise self._make_token_error(f"expected '{word}'{context}")
+
+    def _make_token_error(self, message: str, token: Token | None = None) -> FilterError:
         token = token or self._next
-        found = "the end" if token.kind == "end" else repr(self._text[token.at : token.at + 20].split()[0])
-        return FilterError(f"{message}, found {found}", self._text, token.at)
+        text = self._text[token.position : token.position + 20]
+        found = "the end" if token.kind == "end" else repr(text.split()[0])
+        return self._make_error(f"{message}, found {found}", token)
 
-    def end(self) -> None:
-        """Refuse what is left over."""
-        if self._next.kind != "end":
-            raise self._wrong("expected 'and', 'or' or the end")
+    def _make_error(self, message: str, token: Token) -> FilterError:
+        return FilterError(message, self._text, token.position)
 
-    def any_of(self, depth: int) -> Predicate:
-        """Parse an `or`."""
+    def _check_depth(self, depth: int, token: Token) -> None:
         if depth > MAX_DEPTH:
-            raise FilterError(f"nested deeper than {MAX_DEPTH} levels", self._text, self._next.at)
-        terms = [self._all_of(depth)]
-        while self._word("or", "|"):
-            terms.append(self._all_of(depth))
+            raise self._make_error(f"nested deeper than {MAX_DEPTH} levels", token)
+
+    def require_end(self) -> None:
+        """Raise `FilterError` unless all tokens are consumed."""
+        if self._next.kind != "end":
+            raise self._make_token_error("expected 'and', 'or' or the end")
+
+    def parse_or(self, depth: int) -> Predicate:
+        """Parse a disjunction that is nested in `depth` parentheses."""
+        self._check_depth(depth, self._next)
+        terms = [self._parse_and(depth)]
+        while self._accept("or", "|"):
+            terms.append(self._parse_and(depth))
         return terms[0] if len(terms) == 1 else Or(tuple(terms))
 
-    def _all_of(self, depth: int) -> Predicate:
-        terms = [self._not(depth)]
-        while self._word("and", "&"):
-            terms.append(self._not(depth))
+    def _parse_and(self, depth: int) -> Predicate:
+        terms = [self._parse_not(depth)]
+        while self._accept("and", "&"):
+            terms.append(self._parse_not(depth))
         return terms[0] if len(terms) == 1 else And(tuple(terms))
 
-    def _not(self, depth: int) -> Predicate:
-        odd = False
-        while self._word("not", "!"):
-            odd = not odd
-        if self._word("("):
-            term = self.any_of(depth + 1)
-            if not self._word(")"):
-                raise self._wrong("expected ')'")
+    def _parse_not(self, depth: int) -> Predicate:
+        negated = False
+        while self._accept("not", "!"):
+            negated = not negated
+        if self._accept("("):
+            term = self.parse_or(depth + 1)
+            self._require(")")
         else:
-            term = self._comparison()
-        return Not(term) if odd else term
+            term = self._parse_comparison()
+        return Not(term) if negated else term
 
-    def _comparison(self) -> Predicate:
-        self._leaves += 1
-        if self._leaves > MAX_LEAVES:
-            raise FilterError(f"a filter has at most {MAX_LEAVES} conditions", self._text, self._next.at)
+    def _parse_comparison(self) -> Predicate:
         start = self._next
-        if (
-            start.kind == "name"
-            and start.value.lower() in _WORDS
-            and self._tokens[self._at + 1].kind == "end"
-        ):
-            raise self._wrong("expected a condition such as age >= 25")
-        found = self.field()
+        self._comparisons += 1
+        if self._comparisons > MAX_LEAVES:
+            raise self._make_error(f"a filter has at most {MAX_LEAVES} conditions", start)
+        is_word = start.kind == "name" and start.value.lower() in _WORDS
+        if is_word and self._tokens[self._index + 1].kind == "end":
+            raise self._make_token_error("expected a condition such as age >= 25")
+        operand = self.parse_field()
         operator = self._next
         try:
-            return self._operation(found)
+            return self._parse_operation(operand)
         except FilterError:
             raise
         except QueryError as error:
-            raise FilterError(str(error), self._text, operator.at) from None
+            raise self._make_error(str(error), operator) from None
 
-    def _operation(self, found: Field) -> Predicate:
-        token = self._take()
+    def _parse_operation(self, operand: Field) -> Predicate:
+        """Parse the operator and the values that follow a field."""
+        token = self._advance()
         if token.kind == "op" and token.value in _COMPARISONS:
-            return comparison(found, _COMPARISONS[token.value], self._value())
+            return comparison(operand, _COMPARISONS[token.value], self._parse_value())
         if token.kind == "op" and token.value in ("~", "!~"):
-            predicate = comparison(found, "regex", self._value())
+            predicate = comparison(operand, "regex", self._parse_value())
             return predicate if token.value == "~" else Not(predicate)
         word = token.value.lower() if token.kind == "name" else ""
         if word == "is":
-            negated = self._word("not")
-            if not self._word("null"):
-                raise self._wrong("expected 'null'")
-            return comparison(found, "exists" if negated else "is_null")
+            negated = self._accept("not")
+            self._require("null")
+            return comparison(operand, "exists" if negated else "is_null")
         if word == "not":
-            token = self._take()
-            predicate = self._by_word(found, token)
-            return Not(predicate)
-        return self._by_word(found, token)
+            return Not(self._parse_word_operation(operand, self._advance()))
+        return self._parse_word_operation(operand, token)
 
-    def _by_word(self, found: Field, token: Token) -> Predicate:
+    def _parse_word_operation(self, operand: Field, token: Token) -> Predicate:
         word = token.value.lower() if token.kind == "name" else ""
         if word in _TEXT_OPERATORS:
-            return comparison(found, word, self._value())
+            return comparison(operand, word, self._parse_value())
         if word == "exists":
-            return comparison(found, "exists")
+            return comparison(operand, "exists")
         if word == "in":
-            if not self._word("("):
-                raise self._wrong("expected '(' after 'in'")
-            return comparison(found, "in", self._values(")", 0))
+            self._require("(", " after 'in'")
+            return comparison(operand, "in", self._parse_list(")", 0))
         if word == "between":
-            low = self._value()
-            if not self._word("and"):
-                raise self._wrong("expected 'and' between the two bounds")
-            return comparison(found, "between", [low, self._value()])
-        raise self._wrong("expected an operator such as = != < >= in like between is", token)
+            low = self._parse_value()
+            self._require("and", " between the two bounds")
+            return comparison(operand, "between", [low, self._parse_value()])
+        raise self._make_token_error("expected an operator such as = != < >= in like between is", token)
 
-    # Fields
-
-    def field(self) -> Field:
-        """Parse a field."""
+    def parse_field(self) -> Field:
+        """Parse a field: a record attribute such as `_id`, or a path into the data."""
         first = self._next
-        keys = [self._key("expected a field")]
-        while self._next.kind == "op" and self._next.value == ".":
-            self._take()
-            keys.append(self._key("expected a key after '.'"))
+        keys = [self._parse_key("expected a field")]
+        while self._accept("."):
+            keys.append(self._parse_key("expected a key after '.'"))
         if first.kind == "name" and first.value in ATTRIBUTES:
             root = ATTRIBUTES[first.value]
             if root is Root.METADATA:
                 return Field(Path(root, tuple(keys[1:])))
             if len(keys) > 1:
-                raise FilterError(f"{first.value} has no parts; a data key is quoted", self._text, first.at)
+                raise self._make_error(f"{first.value} has no parts; quote it if it is a data key", first)
             return Field(parse_path(first.value))
         try:
             return field(keys)
         except QueryError as error:
-            raise FilterError(str(error), self._text, first.at) from None
+            raise self._make_error(str(error), first) from None
 
-    def _key(self, message: str) -> str:
+    def _parse_key(self, message: str) -> str:
         token = self._next
-        after_dot = self._at > 0 and self._tokens[self._at - 1].value == "."
+        after_dot = self._index > 0 and self._tokens[self._index - 1].value == "."
         if token.kind in ("name", "text") or (token.kind == "number" and after_dot and token.value.isdigit()):
-            return self._take().value
-        raise self._wrong(message)
+            return self._advance().value
+        raise self._make_token_error(message)
 
-    # Values
-
-    def _value(self, depth: int = 0) -> Any:
-        token = self._take()
+    def _parse_value(self, depth: int = 0) -> Any:
+        token = self._advance()
         match token.kind:
             case "text":
                 return token.value
             case "number":
-                return self._number(token)
+                return self._convert_number(token)
+            case "name" if token.value.lower() in _CONSTANTS:
+                return _CONSTANTS[token.value.lower()]
+            case "name" if token.value.lower() == "datetime" and self._accept("("):
+                return self._parse_datetime()
             case "name":
-                return self._named(token)
+                raise self._make_error(f'text needs quotes: "{token.value}"', token)
             case "op" if token.value == "[":
-                if depth > MAX_DEPTH:
-                    raise FilterError(f"nested deeper than {MAX_DEPTH} levels", self._text, token.at)
-                return self._values("]", depth + 1)
-        raise self._wrong("expected a value", token)
+                self._check_depth(depth, token)
+                return self._parse_list("]", depth + 1)
+        raise self._make_token_error("expected a value", token)
 
-    def _values(self, closing: str, depth: int) -> list[Any]:
+    def _parse_list(self, closing: str, depth: int) -> list[Any]:
         values: list[Any] = []
-        if self._word(closing):
+        if self._accept(closing):
             return values
         while True:
-            values.append(self._value(depth))
-            if self._word(closing):
+            values.append(self._parse_value(depth))
+            if self._accept(closing):
                 return values
-            if not self._word(","):
-                raise self._wrong(f"expected ',' or '{closing}'")
+            if not self._accept(","):
+                raise self._make_token_error(f"expected ',' or '{closing}'")
 
-    def _number(self, token: Token) -> int | float:
+    def _convert_number(self, token: Token) -> int | float:
         if any(c in token.value for c in ".eE"):
             return float(token.value)
         if len(token.value) > 20:
-            raise FilterError("an integer beyond 64 bits", self._text, token.at)
+            raise self._make_error("an integer beyond 64 bits", token)
         return int(token.value)
 
-    def _named(self, token: Token) -> Any:
-        constants = {"true": True, "false": False, "null": None}
-        word = token.value.lower()
-        if word in constants:
-            return constants[word]
-        if word == "datetime" and self._word("("):
-            return self._datetime()
-        raise FilterError(f'text needs quotes: "{token.value}"', self._text, token.at)
-
-    def _datetime(self) -> dt.datetime:
-        token = self._take()
-        if token.kind != "text":
-            raise self._wrong('expected text such as "2026-01-31T12:00Z"', token)
+    def _parse_datetime(self) -> dt.datetime:
+        token = self._advance()
         try:
+            if token.kind != "text":
+                raise ValueError(token.value)
             value = dt.datetime.fromisoformat(token.value)
         except ValueError:
-            raise self._wrong('expected a time such as "2026-01-31T12:00Z"', token) from None
-        if not self._word(")"):
-            raise self._wrong("expected ')'")
+            raise self._make_token_error('expected a time such as "2026-01-31T12:00Z"', token) from None
+        self._require(")")
         return value if value.tzinfo is not None else value.replace(tzinfo=dt.UTC)

@@ -1,4 +1,4 @@
-"""Runs a command and turns whatever ends it into one clear line and an exit code."""
+"""Runs a command and turns any error into a message and an exit code."""
 
 from __future__ import annotations
 
@@ -9,27 +9,26 @@ from typing import Any
 
 import orjson
 
-from isthmus.cli._exit import Code, CommandError, code_of, message_of
+from isthmus.cli._errors import CommandError, ExitCode, choose_exit_code, describe_error
 
 
 def run(arguments: list[str]) -> int:
-    """Run the command of these arguments and return the exit code.
+    """Run a command and return its exit code.
 
-    `--debug` may stand anywhere; so may `--json`, which also makes an error JSON.
+    `--debug` and `--json` may be placed anywhere; `--json` also applies to the error message.
     """
-    own = arguments[: arguments.index("--")] if "--" in arguments else arguments
-    debug = "--debug" in own or os.environ.get("ISTHMUS_DEBUG", "") not in ("", "0")
-    as_json = "--json" in own
-    arguments = [a for i, a in enumerate(arguments) if not (a == "--debug" and i < len(own))]
+    options = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    debug = "--debug" in options or os.environ.get("ISTHMUS_DEBUG", "") not in ("", "0")
+    arguments = [a for i, a in enumerate(arguments) if not (a == "--debug" and i < len(options))]
     try:
-        code = _run(arguments)
+        code = _run_command(arguments)
         sys.stdout.flush()
     except BaseException as error:
-        return _ended(error, debug=debug, as_json=as_json)
+        return _report_error(error, debug=debug, as_json="--json" in options)
     return code
 
 
-def _run(arguments: list[str]) -> int:
+def _run_command(arguments: list[str]) -> int:
     import typer
 
     from isthmus.cli._app import app
@@ -38,48 +37,51 @@ def _run(arguments: list[str]) -> int:
     try:
         result = command.main(arguments, prog_name="isthmus", standalone_mode=False)
     except SystemExit as error:
-        # Click makes a closed pipe an exit with code 1, like any failure.
+        # Click exits with code 1 when the pipe is closed, as for any failure.
         if isinstance(error.__context__, BrokenPipeError):
             raise error.__context__ from None
         raise
-    except typer.Abort:  # a prompt that was left
+    except typer.Abort:  # a prompt was cancelled
         raise KeyboardInterrupt from None
     except Exception as error:
-        # Typer has brought its own copy of click since 0.20; its errors are known by their shape.
+        # Typer bundles its own copy of click since 0.20, so its errors are recognized by a method.
         if not hasattr(error, "format_message"):
             raise
-        raise _usage(error) from None
+        raise _convert_usage_error(error) from None
     return result if isinstance(result, int) else 0
 
 
-def _usage(error: Any) -> CommandError:
-    context = getattr(error, "ctx", None)
-    path = getattr(context, "command_path", "isthmus")
+def _convert_usage_error(error: Any) -> CommandError:
+    path = getattr(getattr(error, "ctx", None), "command_path", "isthmus")
     message = " ".join(str(error.format_message()).split())
-    if not message:  # no command was given: the help was the answer
-        return CommandError("", Code.USAGE)
-    return CommandError(f"{message} ({path} --help)", Code.USAGE)
+    # Without a command there is no message: click has printed the help.
+    return CommandError(f"{message} ({path} --help)" if message else "", ExitCode.USAGE)
 
 
-def _ended(error: BaseException, *, debug: bool, as_json: bool) -> int:
+def _report_error(error: BaseException, *, debug: bool, as_json: bool) -> int:
+    """Print the error and return its exit code."""
     if isinstance(error, SystemExit):
-        return error.code if isinstance(error.code, int) else int(Code.USAGE)
-    code = code_of(error)
-    if code is Code.PIPE:
-        # Nobody reads: the interpreter must not try to flush at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return error.code if isinstance(error.code, int) else int(ExitCode.USAGE)
+    code = choose_exit_code(error)
+    if code is ExitCode.PIPE:
+        _discard_stdout()
         return int(code)
     if debug:
         traceback.print_exception(error)
-    message = message_of(error)
+    message = describe_error(error)
     try:
         if as_json:
-            shape = {"error": type(error).__name__, "message": message, "exit_code": int(code)}
-            sys.stderr.write(orjson.dumps(shape).decode() + "\n")
+            document = {"error": type(error).__name__, "message": message, "exit_code": int(code)}
+            sys.stderr.write(orjson.dumps(document).decode() + "\n")
         elif message:
             sys.stderr.write(f"isthmus: {message}\n")
         sys.stdout.flush()
     except OSError:
-        # The full disk or closed pipe that ended the command is also where this would go.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The full disk or closed pipe that ended the command also refuses its buffered output.
+        _discard_stdout()
     return int(code)
+
+
+def _discard_stdout() -> None:
+    """Redirect standard output to the null device, so that the interpreter's last flush cannot fail."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,31 +1,31 @@
-"""The arguments and options that commands share, in one wording."""
+"""The arguments and options that several commands share."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Coroutine
-from typing import Annotated, Any, TypeVar
+import enum
+from typing import Annotated
 
 import typer
 
-R = TypeVar("R")
-
 Store = Annotated[
     str | None,
-    typer.Argument(metavar="STORE", show_default=False, help="The store's URL; - or nothing: $ISTHMUS_URL."),
+    typer.Argument(metavar="STORE", show_default=False, help="Store URL; - or omitted: $ISTHMUS_URL."),
 ]
+RequiredStore = Annotated[str, typer.Argument(metavar="STORE", help="Store URL; -: $ISTHMUS_URL.")]
 CollectionName = Annotated[
     str | None,
-    typer.Option("--collection", "-c", metavar="NAME", show_default=False, help="Not the default one."),
+    typer.Option("--collection", "-c", metavar="NAME", show_default=False, help="Collection to use."),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, errors too.")]
-Ask = Annotated[bool, typer.Option("--password", "-W", help="Ask for the password.")]
 Filter = Annotated[
     str | None,
-    typer.Argument(metavar="FILTER", show_default=False, help='age>=25 and city="Oslo", or JSON; - for all.'),
+    typer.Argument(metavar="FILTER", show_default=False, help='age>=25 and city="Oslo", or JSON; -: all.'),
 ]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, also for errors.")]
+PromptPassword = Annotated[bool, typer.Option("--password", "-W", help="Prompt for the password.")]
 
 
-def run(work: Coroutine[Any, Any, R]) -> R:
-    """Run a command's work in an event loop of its own."""
-    return asyncio.run(work)
+class OnError(enum.StrEnum):
+    """The treatment of a rejected record."""
+
+    STOP = "stop"
+    SKIP = "skip"

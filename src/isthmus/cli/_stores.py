@@ -1,63 +1,75 @@
-"""Opens the store of a URL: secrets from the environment or a prompt, never from the screen."""
+"""Opening and probing the store of a URL, with a password from the environment or a prompt."""
 
 from __future__ import annotations
 
+import asyncio
 import getpass
 import os
 import re
 import sys
-from collections.abc import AsyncIterator
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 from isthmus import AsyncDatabase, Collection, ConfigError
-from isthmus._core.registry import plugin
+from isthmus._core.executor import PoolStats
+from isthmus._core.registry import Plugin, plugin
 
+R = TypeVar("R")
 _SECRET = re.compile(r"pass|secret|token|key|credential", re.IGNORECASE)
-_CREATING = ("create_table", "create_index", "create_prefix")
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """A store as the command line names it."""
+class StoreAddress:
+    """A store, and the collection in it, as the command line names them."""
 
     url: str
     collection: str | None = None
     password: str | None = None
 
     @property
-    def shown(self) -> str:
-        """The URL without what may be secret, and the collection."""
-        return without_secrets(self.url) + (f"#{self.collection}" if self.collection else "")
+    def display_name(self) -> str:
+        """The URL without secrets, and the collection."""
+        return redact_url(self.url) + (f"#{self.collection}" if self.collection else "")
+
+    @property
+    def plugin(self) -> Plugin:
+        """The backend that the URL's scheme names."""
+        return plugin(self.url.split("://", 1)[0])
 
 
-def place(url: str | None, collection: str | None, *, ask: bool = False, role: str = "") -> Place:
-    """Return the store to use: `-` or nothing means $ISTHMUS_URL.
+def resolve_store(
+    url: str | None, collection: str | None = None, *, prompt: bool = False, role: str = ""
+) -> StoreAddress:
+    """Return the address of a store; `-` or None stands for $ISTHMUS_URL.
 
-    A password comes from $ISTHMUS_PASSWORD ($ISTHMUS_SOURCE_PASSWORD, $ISTHMUS_TARGET_PASSWORD
-    for the sides of a copy), or from a prompt that does not echo.
+    The password comes from $ISTHMUS_PASSWORD, from $ISTHMUS_SOURCE_PASSWORD or
+    $ISTHMUS_TARGET_PASSWORD for the `role` "source" or "target", or with `prompt` from a prompt
+    without echo. Raises `ConfigError` if there is no URL.
     """
     if url in (None, "-"):
         url = os.environ.get("ISTHMUS_URL")
-        if not url:
-            raise ConfigError("no store was named: give its URL, or set ISTHMUS_URL")
-    assert url is not None
+    if not url:
+        raise ConfigError("no store given: pass its URL or set ISTHMUS_URL")
     if "://" not in url:
         raise ConfigError(
-            "the store is a URL such as sqlite:///file.db or postgres://host/app; a file or a filter"
-            " comes after it"
+            "the store must be a URL such as sqlite:///file.db or postgres://host/app;"
+            " files and filters come after it"
         )
-    names = [f"ISTHMUS_{role.upper()}_PASSWORD"] if role else []
-    password = next((os.environ[n] for n in [*names, "ISTHMUS_PASSWORD"] if n in os.environ), None)
-    if ask:
-        password = getpass.getpass(f"Password for {without_secrets(url)}: ", stream=sys.stderr)
-    return Place(url, collection, password)
+    variables = [f"ISTHMUS_{role.upper()}_PASSWORD"] if role else []
+    password = next((os.environ[v] for v in [*variables, "ISTHMUS_PASSWORD"] if v in os.environ), None)
+    if prompt:
+        password = getpass.getpass(f"Password for {redact_url(url)}: ", stream=sys.stderr)
+    return StoreAddress(url, collection, password)
 
 
-def without_secrets(url: str) -> str:
-    """Return a URL that may be shown: no password, no token among its options."""
+def redact_url(url: str) -> str:
+    """Return a URL without its password and without options that may hold a secret."""
     try:
         parts = urlsplit(url)
         login, _, hosts = parts.netloc.rpartition("@")
@@ -69,51 +81,94 @@ def without_secrets(url: str) -> str:
     return f"{parts.scheme}://{user}{hosts}{parts.path}{query}"
 
 
-@asynccontextmanager
-async def opened(place: Place, *, writes: bool = False) -> AsyncIterator[AsyncDatabase | Collection]:
-    """Open the store and give its chosen collection; a command that only reads makes nothing."""
-    async with database(place, writes=writes) as db:
-        yield db if place.collection is None else db.collection(place.collection)
+def run_on_store(
+    address: StoreAddress, work: Callable[[Collection], Awaitable[R]], *, writes: bool = False
+) -> R:
+    """Run `work` on a store's collection in an event loop of its own, and return its result."""
+
+    async def run() -> R:
+        async with open_collection(address, writes=writes) as collection:
+            return await work(collection)
+
+    return asyncio.run(run())
 
 
 @asynccontextmanager
-async def database(place: Place, *, writes: bool = False) -> AsyncIterator[AsyncDatabase]:
-    """Open the store."""
-    db = await AsyncDatabase.open(place.url, settings(place, writes=writes))
+async def open_collection(address: StoreAddress, *, writes: bool = False) -> AsyncIterator[Collection]:
+    """Open a store and yield its chosen collection."""
+    async with open_database(address, writes=writes) as db:
+        yield db.collection(address.collection or db.collection_name)
+
+
+@asynccontextmanager
+async def open_scratch_collection(address: StoreAddress) -> AsyncIterator[Collection]:
+    """Open a new collection and drop it at the end; an empty one stays where none can be dropped."""
+    async with open_database(address, writes=True) as db:
+        name = f"isthmus_scratch_{uuid.uuid4().hex[:10]}" if db.capabilities.drop else "isthmus_scratch"
+        collection = db.collection(name)
+        await collection.clear()
+        try:
+            yield collection
+        finally:
+            await collection.clear()
+            if db.capabilities.drop:
+                backend: Any = db._backend
+                await backend.drop(name)
+
+
+@asynccontextmanager
+async def open_database(
+    address: StoreAddress, settings: Mapping[str, Any] | None = None, *, writes: bool = False
+) -> AsyncIterator[AsyncDatabase]:
+    """Open a store, with more settings than its URL has; unless `writes`, opening creates nothing."""
+    db = await AsyncDatabase.open(address.url, {**build_settings(address, writes=writes), **(settings or {})})
     try:
         yield db
     finally:
         await db.close()
 
 
-def settings(place: Place, *, writes: bool) -> dict[str, str]:
-    """Return what is set besides the URL."""
-    chosen = plugin(place.url.split("://", 1)[0])
-    known = chosen.config().model_fields
-    given: dict[str, str] = {}
-    if place.password is not None:
-        key = next((k for k in ("password", "aws_secret_access_key") if k in known), None)
-        if key is None:
-            raise ConfigError(f"{chosen.name} takes no password")
-        given[key] = place.password
-    # The collection that is used is the default one, so that no other is made.
-    collection = next((k for k in ("table", "index") if k in known), None)
-    if place.collection is not None and collection is not None:
-        given[collection] = place.collection
+def build_settings(address: StoreAddress, *, writes: bool) -> dict[str, str]:
+    """Return the settings to open a store with, in addition to those of its URL.
+
+    Raises `ConfigError` for a password that the backend cannot use, and unless `writes` for a
+    SQLite file that does not exist, which opening would create.
+    """
+    fields = address.plugin.config().model_fields
+
+    def find_field(*names: str) -> str | None:
+        return next((name for name in names if name in fields), None)
+
+    password_field = find_field("password", "aws_secret_access_key")
+    if address.password is not None and password_field is None:
+        raise ConfigError(f"{address.plugin.name} takes no password")
     if not writes:
-        _there(place)
-        creating = next((k for k in _CREATING if k in known), None)
-        if creating is not None:
-            given[creating] = "never"
-    return given
+        _require_file(address.url)
+    settings = {
+        password_field: address.password,
+        # The chosen collection becomes the default one, so that opening creates no other.
+        find_field("table", "index"): address.collection,
+        find_field("create_table", "create_index", "create_prefix"): None if writes else "never",
+    }
+    return {name: value for name, value in settings.items() if name is not None and value is not None}
 
 
-def _there(place: Place) -> None:
-    """Refuse a SQLite file that is not there, which opening would make."""
-    if place.url.split(":", 1)[0] not in ("sqlite", "sqlite3"):
+def _require_file(url: str) -> None:
+    if url.split(":", 1)[0] not in ("sqlite", "sqlite3"):
         return
-    path = urlsplit(place.url).path
-    if path not in ("", "/", "/:memory:"):
-        file = Path(unquote(path)[1:])
-        if not file.exists():
-            raise ConfigError(f"sqlite: there is no file {file}")
+    path = urlsplit(url).path
+    if path not in ("", "/", "/:memory:") and not (file := Path(unquote(path)[1:])).exists():
+        raise ConfigError(f"sqlite: no such file: {file}")
+
+
+async def time_pings(db: AsyncDatabase, number: int) -> AsyncIterator[float]:
+    """Ping a store, and yield the milliseconds that each round trip took."""
+    for _ in range(number):
+        start = time.perf_counter()
+        await db.ping()
+        yield (time.perf_counter() - start) * 1e3
+
+
+def pool_to_json(pool: PoolStats) -> dict[str, Any]:
+    """Return the state of a connection pool as a JSON object."""
+    return {name: getattr(pool, name) for name in PoolStats.__annotations__}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from isthmus._core.registry import driver
+from isthmus._core.registry import import_driver
 from isthmus._partition import Partition
 from isthmus.errors import UsageError
 from isthmus.integrations.frames import frame_of, table_of
@@ -24,7 +24,7 @@ def to_dask(partitions: Sequence[Partition], meta: Any) -> dask.dataframe.DataFr
     """
     if not partitions:
         raise UsageError("to_dask needs at least one partition")
-    frame = driver("dask.dataframe", extra="dask")
+    frame = import_driver("dask.dataframe", extra="dask")
     result: dask.dataframe.DataFrame = frame.from_map(read, list(partitions), meta=meta, empty=meta)
     return result
 

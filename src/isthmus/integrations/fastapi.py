@@ -22,10 +22,10 @@ from typing import Annotated, Any
 from fastapi import Depends, FastAPI, Query, Request
 from fastapi.responses import JSONResponse
 
-from isthmus._collection import Verbs
+from isthmus._collection import CollectionMethods
 from isthmus._database import AsyncDatabase
-from isthmus._query.build import Query as Find
 from isthmus._query.codec import from_json
+from isthmus._query.query import Query as Find
 from isthmus._record import Record
 from isthmus.errors import (
     AccessError,
@@ -107,7 +107,7 @@ class SearchParameters:
         self.size = size
         self.cursor = cursor
 
-    async def page(self, verbs: Verbs) -> dict[str, Any]:
+    async def page(self, verbs: CollectionMethods) -> dict[str, Any]:
         """Return one page as `{"items": […], "cursor": …}`."""
         page = await verbs.page(self.query, size=self.size, cursor=self.cursor)
         return {"items": [shape(record) for record in page.records], "cursor": page.cursor}

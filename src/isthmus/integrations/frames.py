@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from isthmus._collection import Find, StreamReceipt, Verbs
-from isthmus._core.registry import driver
+from isthmus._collection import CollectionMethods
+from isthmus._core.registry import import_driver
 from isthmus._partition import ID, row
+from isthmus._reads import Find
 from isthmus._record import Record
+from isthmus._writes import StreamReceipt
 from isthmus.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,7 +22,7 @@ BATCH_ROWS = 10_000
 
 
 def _arrow() -> Any:
-    return driver("pyarrow", extra="frames")
+    return import_driver("pyarrow", extra="frames")
 
 
 def table_of(rows: Sequence[Mapping[str, Any]], schema: pyarrow.Schema | None = None) -> pyarrow.Table:
@@ -43,14 +45,18 @@ def table_of(rows: Sequence[Mapping[str, Any]], schema: pyarrow.Schema | None = 
 
 
 async def to_arrow(
-    verbs: Verbs, query: Find = None, *, schema: pyarrow.Schema | None = None
+    verbs: CollectionMethods, query: Find = None, *, schema: pyarrow.Schema | None = None
 ) -> pyarrow.Table:
     """Return the matching records as an Arrow table, the id in the column `_id`; all in memory."""
     return table_of([row(record) for record in await verbs.search(query)], schema)
 
 
 async def arrow_batches(
-    verbs: Verbs, query: Find = None, *, rows: int = BATCH_ROWS, schema: pyarrow.Schema | None = None
+    verbs: CollectionMethods,
+    query: Find = None,
+    *,
+    rows: int = BATCH_ROWS,
+    schema: pyarrow.Schema | None = None,
 ) -> AsyncIterator[pyarrow.RecordBatch]:
     """Yield the matching records as Arrow batches of at most `rows`, one in memory.
 
@@ -92,7 +98,7 @@ def _batch(rows: list[dict[str, Any]], schema: pyarrow.Schema | None, *, named: 
         raise UsageError(f"a record does not fit {fault}: {error}") from None
 
 
-async def to_pandas(verbs: Verbs, query: Find = None) -> pandas.DataFrame:
+async def to_pandas(verbs: CollectionMethods, query: Find = None) -> pandas.DataFrame:
     """Return the matching records as a pandas frame, by way of Arrow; see `frame_of`."""
     return frame_of(await to_arrow(verbs, query))
 
@@ -103,7 +109,7 @@ def frame_of(table: pyarrow.Table) -> pandas.DataFrame:
     Integers stay exact where others are missing: such a column is `Int64`, one of booleans
     `boolean`, and numbers within lists and objects are Python's. pandas itself makes floats of them.
     """
-    library, arrow = driver("pandas", extra="frames"), _arrow()
+    library, arrow = import_driver("pandas", extra="frames"), _arrow()
     nullable = {arrow.int64(): library.Int64Dtype(), arrow.bool_(): library.BooleanDtype()}
     frame: pandas.DataFrame = table.to_pandas(integer_object_nulls=True)
     for name, column in zip(table.column_names, table.columns, strict=True):
@@ -112,14 +118,18 @@ def frame_of(table: pyarrow.Table) -> pandas.DataFrame:
     return frame
 
 
-async def to_polars(verbs: Verbs, query: Find = None) -> polars.DataFrame:
+async def to_polars(verbs: CollectionMethods, query: Find = None) -> polars.DataFrame:
     """Return the matching records as a Polars frame, by way of Arrow."""
-    frame: polars.DataFrame = driver("polars", extra="frames").from_arrow(await to_arrow(verbs, query))
+    frame: polars.DataFrame = import_driver("polars", extra="frames").from_arrow(await to_arrow(verbs, query))
     return frame
 
 
 async def from_arrow(
-    verbs: Verbs, table: pyarrow.Table | pyarrow.RecordBatchReader, *, upsert: bool = False, id: str = ID
+    verbs: CollectionMethods,
+    table: pyarrow.Table | pyarrow.RecordBatchReader,
+    *,
+    upsert: bool = False,
+    id: str = ID,
 ) -> StreamReceipt:
     """Write a table's rows, batch by batch; the column `id`, if there is one, names the records.
 
@@ -135,7 +145,7 @@ async def from_arrow(
 
 
 async def from_pandas(
-    verbs: Verbs, frame: pandas.DataFrame, *, upsert: bool = False, id: str = ID
+    verbs: CollectionMethods, frame: pandas.DataFrame, *, upsert: bool = False, id: str = ID
 ) -> StreamReceipt:
     """Write a pandas frame's rows, by way of Arrow; its index is not written."""
     return await from_arrow(
@@ -144,7 +154,7 @@ async def from_pandas(
 
 
 async def from_polars(
-    verbs: Verbs, frame: polars.DataFrame, *, upsert: bool = False, id: str = ID
+    verbs: CollectionMethods, frame: polars.DataFrame, *, upsert: bool = False, id: str = ID
 ) -> StreamReceipt:
     """Write a Polars frame's rows, by way of Arrow."""
     return await from_arrow(verbs, frame.to_arrow(), upsert=upsert, id=id)

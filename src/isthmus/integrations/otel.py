@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from isthmus._core.registry import driver
+from isthmus._core.registry import import_driver
 from isthmus._database import AsyncDatabase
 from isthmus.integrations._telemetry import (
     BOUNDS,
@@ -57,8 +57,8 @@ def spans(
     The duration is what the caller waited, queueing and retries in it. A batch of which items
     failed has the `error.type` of the most frequent class among them.
     """
-    trace = driver("opentelemetry.trace", extra="otel")
-    metrics = driver("opentelemetry.metrics", extra="otel")
+    trace = import_driver("opentelemetry.trace", extra="otel")
+    metrics = import_driver("opentelemetry.metrics", extra="otel")
     tracer = trace.get_tracer(NAME, tracer_provider=tracer_provider)
     duration = metrics.get_meter(NAME, meter_provider=meter_provider).create_histogram(
         DURATION,
@@ -105,7 +105,7 @@ def observe_pool(
     Call it on the loop that uses the handle. `name` is the attribute `db.client.connection.pool.name`,
     the backend and the default collection if not given.
     """
-    metrics = driver("opentelemetry.metrics", extra="otel")
+    metrics = import_driver("opentelemetry.metrics", extra="otel")
     meter = metrics.get_meter(NAME, meter_provider=meter_provider)
     pool = {POOL: name or pool_name(db)}
     look = Look(db, asyncio.get_running_loop())

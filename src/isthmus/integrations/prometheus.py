@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from isthmus._core.registry import driver
+from isthmus._core.registry import import_driver
 from isthmus._database import AsyncDatabase
 from isthmus.integrations._telemetry import (
     BOUNDS,
@@ -63,7 +63,7 @@ def durations(registry: CollectorRegistry | None = None) -> Spans:
     The duration is what the caller waited, queueing and retries in it. The label `error_type` is empty
     if there was none; a batch of which items failed has the most frequent class among them.
     """
-    prometheus = driver("prometheus_client", extra="prometheus")
+    prometheus = import_driver("prometheus_client", extra="prometheus")
     registry = prometheus.REGISTRY if registry is None else registry
     with _lock:
         histogram = _durations.get(registry)
@@ -104,12 +104,12 @@ def observe_pool(
     Call it on the loop that uses the handle. `name` is the label `db_client_connection_pool_name`, the
     backend and the default collection if not given; pools of one name are added up.
     """
-    prometheus = driver("prometheus_client", extra="prometheus")
+    prometheus = import_driver("prometheus_client", extra="prometheus")
     registry = prometheus.REGISTRY if registry is None else registry
     with _lock:
         pools = _pools.get(registry)
         if pools is None:
-            pools = _Pools(driver("prometheus_client.core", extra="prometheus"))
+            pools = _Pools(import_driver("prometheus_client.core", extra="prometheus"))
             registry.register(pools)
             _pools[registry] = pools
         pools.add(name or pool_name(db), db, asyncio.get_running_loop())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from isthmus._core.registry import driver
+from isthmus._core.registry import import_driver
 from isthmus._partition import Partition
 from isthmus.errors import UsageError
 
@@ -25,8 +25,8 @@ def to_ray(partitions: Sequence[Partition], schema: pyarrow.Schema | None = None
     """
     if not partitions:
         raise UsageError("to_ray needs at least one partition")
-    data = driver("ray.data", extra="ray")
-    source = driver("isthmus.integrations._ray_source", extra="ray")
+    data = import_driver("ray.data", extra="ray")
+    source = import_driver("isthmus.integrations._ray_source", extra="ray")
     # As many blocks as partitions: Ray would cut those of a small source in pieces.
     dataset: ray.data.Dataset = data.read_datasource(
         source.IsthmusDatasource(partitions, schema), override_num_blocks=len(partitions)

@@ -1,8 +1,8 @@
-"""The layers around a backend, one file each; `Slot` says where each one stands and why.
+"""The layers around a backend, one file each; `LayerOrder` says where each one stands and why.
 
-Asked for in config: a preset by one word (`resilience="service"`), layers by name
-(`layers={"retry": True, "limit": {"max_in_flight": 32}}`), or a `Layer` of one's own
-(`layers={"mine": MyLayer()}`). What is not asked for is not there and costs nothing.
+Configured by a preset (`resilience="service"`), by name
+(`layers={"retry": True, "limit": {"max_in_flight": 32}}`), or with a `Layer` of one's own
+(`layers={"mine": MyLayer()}`). A layer that is not configured does not exist and costs nothing.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "none": {},
-    # An answer or an error soon: somebody waits for it.
+    # A response or an error soon: a user is waiting.
     "service": {
         "metrics": {},
         "deadline": {"seconds": 10.0},
@@ -29,7 +29,7 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "breaker": {"failures": 5, "open_seconds": 1.0},
         "limit": {"max_in_flight": 64, "max_wait": 1.0},
     },
-    # Patience: a job that outlives a restart of the store is worth more than an early error.
+    # Patience: a job that survives a restart of the store is worth more than an early error.
     "batch": {
         "metrics": {},
         "retry": {"attempts": 10, "base": 0.1, "cap": 10.0, "share": 0.1, "reserve": 100.0},
@@ -45,7 +45,7 @@ _CLASSES = {
     "limit": "Limit",
     "attempt_timeout": "AttemptTimeout",
 }
-# What a layer may be given in short: `{"deadline": 5.0}`.
+# The setting that a bare value stands for: `{"deadline": 5.0}`.
 _SHORT = {
     "deadline": "seconds",
     "attempt_timeout": "seconds",
@@ -55,34 +55,34 @@ _SHORT = {
     "failover": "replicas",
 }
 _NEEDED = {"trace": "spans", "failover": "replicas"}
-# At least this, or more than this for those that are seconds or shares.
+# The minimum of whole numbers; the other settings are seconds or shares, greater than 0.
 _LEAST = {"attempts": 1, "failures": 1, "max_in_flight": 1, "max_waiting": 0, "reserve": 0}
 
 
 def from_config(
     config: BackendConfig, clock: Clock = SYSTEM_CLOCK, shared: dict[str, Layer] | None = None
 ) -> list[Layer]:
-    """Return the layers that a config asks for; their modules are imported now and not before.
+    """Return the layers that a config names; their modules are imported now and not before.
 
     `shared` keeps layers by name and settings: handles derived from one another share a budget, a
-    breaker and counts where their settings are equal. Raises `ConfigError` that names the setting.
+    breaker and metrics where their settings are equal. Raises `ConfigError` that names the setting.
     """
     layers: list[Layer] = []
-    for name, settings in chosen(config).items():
+    for name, settings in layer_settings(config).items():
         if isinstance(settings, Layer):
             layers.append(settings)
             continue
         key = f"{name} {sorted(settings.items(), key=lambda item: item[0])!r}"
         layer = None if shared is None else shared.get(key)
         if layer is None:
-            layer = _built(name, settings, config, clock)
+            layer = _build(name, settings, config, clock)
             if shared is not None:
                 shared[key] = layer
         layers.append(layer)
     return layers
 
 
-def chosen(config: BackendConfig) -> dict[str, Layer | dict[str, Any]]:
+def layer_settings(config: BackendConfig) -> dict[str, Layer | dict[str, Any]]:
     """Return the settings of each layer: the preset's, changed by `layers`, and by `deadline`."""
     preset = config.resilience or "none"
     if preset not in PRESETS:
@@ -125,7 +125,7 @@ def _settings(name: str, given: Any, where: str) -> dict[str, Any]:
     return settings
 
 
-def _built(name: str, settings: dict[str, Any], config: BackendConfig, clock: Clock) -> Layer:
+def _build(name: str, settings: dict[str, Any], config: BackendConfig, clock: Clock) -> Layer:
     import inspect  # costs more to import than all of this
 
     where = f"{config.backend}.layers.{name}"
@@ -135,7 +135,7 @@ def _built(name: str, settings: dict[str, Any], config: BackendConfig, clock: Cl
     for key, value in settings.items():
         if key not in offered:
             raise ConfigError(f"{where}: unknown setting {key!r}{suggest(key, offered)}")
-        settings[key] = _checked(f"{where}.{key}", key, value, known[key].default)
+        settings[key] = _check_setting(f"{where}.{key}", key, value, known[key].default)
     if "clock" in known:
         settings["clock"] = clock
     if "backend" in known:
@@ -145,8 +145,8 @@ def _built(name: str, settings: dict[str, Any], config: BackendConfig, clock: Cl
     return kind(**settings)  # type: ignore[no-any-return]
 
 
-def _checked(where: str, key: str, value: Any, default: Any) -> Any:
-    """Return a setting as the kind of its default; text from a URL is read as a number."""
+def _check_setting(where: str, key: str, value: Any, default: Any) -> Any:
+    """Return a setting with the type of its default; text from a URL is read as a number."""
     if key == "jitter":
         if value not in ("decorrelated", "full"):
             raise ConfigError(f"{where}: is 'decorrelated' or 'full'")
@@ -171,7 +171,7 @@ def _checked(where: str, key: str, value: Any, default: Any) -> Any:
 
 
 def _number(value: Any, kind: type[int] | type[float]) -> float | None:
-    """Return a number of a kind; a URL's settings are text."""
+    """Return a number of a type, None if it is none; a URL's settings are text."""
     if isinstance(value, str):
         try:
             return kind(value)

@@ -1,4 +1,4 @@
-"""What the running call may still take, and whether it may have been done: shared by layers of one call."""
+"""State that the layers of one call share: its deadline, and whether it may have been applied."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from isthmus.errors import Applied, DeadlineError
 R = TypeVar("R")
 
 
-class Call:
+class CallState:
     """The state of one call that its layers share."""
 
     __slots__ = ("earlier", "sent", "until")
@@ -22,35 +22,34 @@ class Call:
         self.until = until
         """The clock's time at which its deadline ends."""
         self.sent = True
-        """Whether an attempt is on its way now, or an earlier one may have been done."""
+        """Whether an attempt was sent, or an earlier one may have been applied."""
         self.earlier = False
-        """Whether an earlier attempt may have been done."""
+        """Whether an earlier attempt may have been applied."""
 
 
-NO_CALL = Call(float("inf"))
+NO_CALL = CallState(float("inf"))
 """Stands for a call without a deadline; never changed."""
-CALL: contextvars.ContextVar[Call] = contextvars.ContextVar("isthmus-call", default=NO_CALL)
+CALL: contextvars.ContextVar[CallState] = contextvars.ContextVar("isthmus-call", default=NO_CALL)
 
 
-async def bounded(
-    op: Op[R], call_next: Next, clock: Clock, seconds: float, limit: str, call: Call = NO_CALL
+async def run_bounded(
+    op: Op[R], call_next: Next, clock: Clock, seconds: float, limit: str, call: CallState = NO_CALL
 ) -> R:
-    """Run an operation for at most some seconds; raises `DeadlineError` that names the limit.
+    """Run an operation for at most `seconds`; raises `DeadlineError` that names the limit.
 
-    A write that was interrupted may have been done, unless the call says that it was still
-    queueing: its error says `applied=MAYBE`.
+    An interrupted write may have been applied (`applied=MAYBE`), unless the call was still queueing.
     """
     timer = clock.timeout(seconds)
     try:
         async with timer as running:
             return await call_next(op)
     except TimeoutError:
-        # Errors of ours, and of users' code, are TimeoutErrors too.
+        # Our own errors, and those of users' code, are TimeoutErrors too.
         if not running.expired():
             raise
-    # delete_where is many operations: while one queues, others were done.
+    # delete_where is many operations: while one queues, others have been applied.
     maybe = op.writes and (call.sent or not isinstance(op, Write))
     raise DeadlineError(
-        f"{op.name} on {op.collection!r} did not end within {seconds:g} s ({limit})",
+        f"{op.name} on {op.collection!r} timed out after {seconds:g} s ({limit})",
         applied=Applied.MAYBE if maybe else Applied.NO,
     )

@@ -1,4 +1,4 @@
-"""Bounds one attempt, so that a stalled one leaves time for another."""
+"""Bounds one attempt, so that a stalled one leaves time for a retry."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import TypeVar
 from isthmus._core.clock import SYSTEM_CLOCK, Clock
 from isthmus._core.op import Op
 from isthmus._core.stack import Layer, LayerOrder, Next
-from isthmus.layers._call_state import bounded
+from isthmus.layers._call_state import run_bounded
 
 R = TypeVar("R")
 
 
 class AttemptTimeout(Layer):
-    """Ends one attempt after some seconds by a transient `DeadlineError`; queueing does not count."""
+    """Ends one attempt after `seconds` with a transient `DeadlineError`; time in the queue does not count."""
 
     order = LayerOrder.ATTEMPT_TIMEOUT
     in_transaction = True
@@ -24,4 +24,4 @@ class AttemptTimeout(Layer):
 
     async def handle(self, op: Op[R], call_next: Next, /) -> R:
         """Run one attempt."""
-        return await bounded(op, call_next, self._clock, self._seconds, "attempt_timeout")
+        return await run_bounded(op, call_next, self._clock, self._seconds, "attempt_timeout")

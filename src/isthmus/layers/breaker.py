@@ -1,4 +1,4 @@
-"""Holds calls back from a store that failed again and again, and lets one at a time try."""
+"""A circuit breaker: holds calls back from a store that fails, and lets one probe at a time."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ R = TypeVar("R")
 class Breaker(Layer):
     """Opens after consecutive failures of the store, refuses for a while, then lets a probe through.
 
-    Only failures of the store count: not a refused record, nor a full pool, nor a store that asks
-    for less traffic (those are answers). A probe that succeeds closes it; one that fails opens it
-    for the same time again, so that a store which is back serves within that time. The time is
-    jittered, lest all processes probe at once.
+    Only failures of the store count, not refused records, full pools or rate limits (those are
+    responses). A probe that succeeds closes the breaker; one that fails opens it for the same time
+    again, so that a recovered store serves within that time. The time is jittered, so that not all
+    processes probe at once.
     """
 
     order = LayerOrder.BREAKER
@@ -49,7 +49,7 @@ class Breaker(Layer):
         self._refused = 0
 
     def metrics(self) -> dict[str, float]:
-        """Return how often it opened, what it refused, and whether it is open now."""
+        """Return how often it opened, how many calls it refused, and whether it is open now."""
         return {"opened": self._opened, "refused": self._refused, "open": float(self._until is not None)}
 
     async def handle(self, op: Op[R], call_next: Next, /) -> R:
@@ -59,10 +59,10 @@ class Breaker(Layer):
             result: R = await call_next(op)
         except (UnavailableError, DeadlineError) as error:
             if not isinstance(error, (PoolTimeoutError, RateLimitedError)):
-                self._failed()
+                self._record_failure()
             raise
         finally:
-            # A cancelled probe says nothing about the store: the next call is the probe.
+            # A cancelled probe reveals nothing about the store: the next call is the probe.
             if probe:
                 self._probing = False
         self._failures = 0
@@ -70,21 +70,21 @@ class Breaker(Layer):
         return result
 
     def _admit(self) -> bool:
-        """Return whether this call is the probe; raises if it may not go through."""
+        """Return whether this call is the probe; raises `CircuitOpenError` if it may not pass."""
         if self._until is None:
             return False
-        left = self._until - self._clock.now()
-        if left > 0 or self._probing:
+        remaining = self._until - self._clock.now()
+        if remaining > 0 or self._probing:
             self._refused += 1
             raise CircuitOpenError(
                 f"the store failed {self._failures} times in a row; calls are held back for another"
-                f" {max(left, 0.0):.1f} s",
-                retry_after=max(left, 0.0),
+                f" {max(remaining, 0.0):.1f} s",
+                retry_after=max(remaining, 0.0),
             )
         self._probing = True
         return True
 
-    def _failed(self) -> None:
+    def _record_failure(self) -> None:
         self._failures += 1
         if self._failures >= self._threshold:
             if self._until is None:

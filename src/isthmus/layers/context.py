@@ -21,7 +21,7 @@ class Context(Layer):
         self._backend = backend
 
     async def handle(self, op: Op[R], call_next: Next, /) -> R:
-        """Run the operation; name it if it fails."""
+        """Run the operation; add its name to the notes of an error."""
         try:
             return await call_next(op)
         except IsthmusError as error:

@@ -10,7 +10,7 @@ from isthmus._core.clock import SYSTEM_CLOCK, Clock
 from isthmus._core.op import Op
 from isthmus._core.stack import Layer, LayerOrder, Next
 from isthmus.errors import Applied, DeadlineError
-from isthmus.layers._call_state import CALL, Call, bounded
+from isthmus.layers._call_state import CALL, CallState, run_bounded
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -19,8 +19,8 @@ T = TypeVar("T")
 class Deadline(Layer):
     """Ends a call after some seconds by `DeadlineError`; each page of a stream is a call.
 
-    Inner layers know the end: a retry is not begun when its pause would outlast it, so that the
-    error is the store's and not the deadline's.
+    Inner layers know the deadline: a retry whose pause would outlast it is not started, so that
+    the error is the store's and not the deadline's.
     """
 
     order = LayerOrder.DEADLINE
@@ -31,15 +31,15 @@ class Deadline(Layer):
         self._clock = clock
 
     def wrap_transaction(self, transaction: AbstractAsyncContextManager[T]) -> AbstractAsyncContextManager[T]:
-        """Bound the beginning of a transaction, and its end; what runs inside is bounded by itself."""
+        """Bound the start and the end of a transaction; the operations inside are bounded one by one."""
         return _Ends(transaction, self._seconds, self._clock)
 
     async def handle(self, op: Op[R], call_next: Next, /) -> R:
         """Run the operation within the deadline."""
-        call = Call(self._clock.now() + self._seconds)
+        call = CallState(self._clock.now() + self._seconds)
         token = CALL.set(call)
         try:
-            return await bounded(op, call_next, self._clock, self._seconds, "deadline", call)
+            return await run_bounded(op, call_next, self._clock, self._seconds, "deadline", call)
         finally:
             CALL.reset(token)
 
@@ -60,7 +60,7 @@ class _Ends(AbstractAsyncContextManager[T]):
         except TimeoutError:
             if not running.expired():
                 raise
-        raise DeadlineError(f"the transaction did not begin within {self._seconds:g} s (deadline)")
+        raise DeadlineError(f"the transaction did not start within {self._seconds:g} s (deadline)")
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -73,10 +73,10 @@ class _Ends(AbstractAsyncContextManager[T]):
             if not running.expired():
                 raise
             if error is not None:
-                # The store rolls back when the connection goes; the block's own error tells more.
-                error.add_note(f"rolling back did not end within {self._seconds:g} s ({late!r})")
+                # The store rolls back when the connection closes; the block's own error says more.
+                error.add_note(f"the rollback timed out after {self._seconds:g} s ({late!r})")
                 return False
         raise DeadlineError(
-            f"the transaction's commit did not end within {self._seconds:g} s (deadline)",
+            f"the commit timed out after {self._seconds:g} s (deadline)",
             applied=Applied.MAYBE,
         )

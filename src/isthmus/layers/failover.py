@@ -1,4 +1,4 @@
-"""Reads from a replica while the store itself does not serve."""
+"""Reads from a replica while the primary is unavailable."""
 
 from __future__ import annotations
 
@@ -21,11 +21,10 @@ R = TypeVar("R")
 
 
 class Failover(Layer):
-    """Asks replicas, in order, for a read that the store could not answer; writes never go there.
+    """Sends a read that the store could not serve to replicas, in order; writes never go there.
 
-    A replica may lag behind, so a read that was failed over may miss the handle's latest writes:
-    that is what is given up for an answer. The primary is asked first each time (the breaker makes
-    that cheap while it is down).
+    A replica may lag, so a read that failed over may miss the handle's latest writes. The primary
+    is tried first each time (the breaker makes that cheap while it is down).
     """
 
     order = LayerOrder.FAILOVER
@@ -38,16 +37,16 @@ class Failover(Layer):
         self._failed_over = 0
 
     def metrics(self) -> dict[str, float]:
-        """Return how many reads a replica answered."""
+        """Return how many reads a replica served."""
         return {"failed_over": self._failed_over}
 
     async def handle(self, op: Op[R], call_next: Next, /) -> R:
-        """Run the operation; on a replica if the store does not serve."""
+        """Run the operation; on a replica if the store is unavailable."""
         try:
             return await call_next(op)
         except UnavailableError as error:
             # A full pool or a busy store is our load: a replica would be next.
-            if isinstance(error, (PoolTimeoutError, RateLimitedError)) or not _movable(op):
+            if isinstance(error, (PoolTimeoutError, RateLimitedError)) or not _can_fail_over(op):
                 raise
             first = error
         if not self._replicas:
@@ -72,8 +71,8 @@ class Failover(Layer):
             await replica.close()
 
 
-def _movable(op: Op[R]) -> bool:
-    """Return whether another store can go on with it: not a lock, a snapshot or a store's own position."""
+def _can_fail_over(op: Op[R]) -> bool:
+    """Return whether a replica can serve it: not a lock, a snapshot or the primary's own scan position."""
     if isinstance(op, Read):
         return not op.for_update
     if isinstance(op, Fetch):

@@ -1,4 +1,4 @@
-"""Refuses an operation that the backend's capabilities do not cover, before any work."""
+"""Refuses operations that the backend's capabilities do not cover, before any work."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ R = TypeVar("R")
 
 
 class Guard(Layer):
-    """Checks each operation against the capabilities; nothing missing is imitated."""
+    """Checks each operation against the capabilities; a missing one is refused, never imitated."""
 
     order = LayerOrder.GUARD
     in_transaction = True
@@ -26,12 +26,12 @@ class Guard(Layer):
         self._executor = executor
 
     async def handle(self, op: Op[R], call_next: Next, /) -> R:
-        """Run the operation if it can be run here."""
+        """Run the operation if the backend is capable of it."""
         self.check(op)
         return await call_next(op)
 
     def check(self, op: Op[R]) -> None:
-        """Raise `UnsupportedError` or `QueryError` for an operation that cannot be run here."""
+        """Raise `UnsupportedError` or `QueryError` for an operation that the backend cannot run."""
         match op:
             case Write():
                 self._check_write(op)
@@ -74,7 +74,9 @@ class Guard(Layer):
                         "order by _score needs match() or nearest() in the query and the direction 'desc'"
                     )
         if request.highlight and not any(isinstance(leaf, TextMatch) for leaf in leaves(request.where)):
-            raise QueryError("passages need match() in the query: without words there is nothing to mark")
+            raise QueryError(
+                "highlights need match() in the query: without words there is nothing to highlight"
+            )
 
     def _check_predicate(self, where: Predicate) -> None:
         found = leaves(where)

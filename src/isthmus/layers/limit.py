@@ -1,4 +1,4 @@
-"""Bounds how much runs at once, and refuses what has waited too long to be worth doing."""
+"""Bounds concurrency, and sheds calls that have waited too long."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ R = TypeVar("R")
 
 
 class _Gate:
-    """What runs and what waits on one event loop; first come, first served."""
+    """The running and waiting calls of one event loop; first come, first served."""
 
     def __init__(self) -> None:
         self.running = 0
@@ -25,11 +25,11 @@ class _Gate:
 
 
 class Limit(Layer):
-    """Lets so many operations run at once on each event loop; the others queue in order.
+    """Lets at most `max_in_flight` operations run at once on each event loop; others queue in order.
 
-    A call that has waited `max_wait` seconds, or that finds `max_waiting` before it, is refused by
-    `RateLimitedError`, which nothing was done for: under overload the accepted work keeps its
-    latency and the rest fails early.
+    A call that has waited `max_wait` seconds, or that finds `max_waiting` calls in the queue, gets
+    `RateLimitedError` with `applied=NO`: under overload the accepted work keeps its latency and the
+    rest fails early.
     """
 
     order = LayerOrder.LIMIT
@@ -51,7 +51,7 @@ class Limit(Layer):
         self._shed = 0
 
     def metrics(self) -> dict[str, float]:
-        """Return what runs and waits now on all loops, and how many had to wait or were refused."""
+        """Return the calls that run and wait now on all loops, and those that had to wait or were refused."""
         gates = list(self._gates.values())
         return {
             "running": sum(gate.running for gate in gates),
@@ -76,56 +76,56 @@ class Limit(Layer):
             _hand_over(gate)
 
     async def _queue(self, gate: _Gate, loop: asyncio.AbstractEventLoop) -> None:
-        """Wait for a place; whoever leaves hands it over, so that nobody overtakes."""
+        """Wait for a slot; a finished call hands its slot to the first waiter, so that none is overtaken."""
         if len(gate.waiting) >= self._max_waiting:
             self._shed += 1
             raise RateLimitedError(
                 f"{gate.running} calls of this handle are running and {len(gate.waiting)} wait"
-                " (limit.max_waiting): it is asked for more than the store takes",
+                " (limit.max_waiting): the load is more than the store takes",
                 retry_after=self._max_wait,
             )
         self._queued += 1
         call = CALL.get()
         if call is not NO_CALL:
-            call.sent = call.earlier  # what ends here was not begun
-        place: asyncio.Future[None] = loop.create_future()
-        gate.waiting.append(place)
+            call.sent = call.earlier  # a call that ends here was not sent
+        slot: asyncio.Future[None] = loop.create_future()
+        gate.waiting.append(slot)
         timer = self._clock.timeout(self._max_wait)
         try:
             async with timer as waiting:
-                await place
+                await slot
             if call is not NO_CALL:
                 call.sent = True
             return
         except TimeoutError:
             if not waiting.expired():  # pragma: no cover - nothing else in the block raises it
                 raise
-            _leave(gate, place)
+            _leave(gate, slot)
         except BaseException:
-            _leave(gate, place)
+            _leave(gate, slot)
             raise
         self._shed += 1
         raise RateLimitedError(
             f"{gate.running} calls of this handle are running, and this one waited {self._max_wait:g} s for"
-            " its turn (limit.max_wait): it is asked for more than the store takes",
+            " its turn (limit.max_wait): the load is more than the store takes",
             retry_after=self._max_wait,
         )
 
 
 def _hand_over(gate: _Gate) -> None:
     while gate.waiting:
-        place = gate.waiting.popleft()
-        if not place.done():
-            place.set_result(None)
+        slot = gate.waiting.popleft()
+        if not slot.done():
+            slot.set_result(None)
             return
     gate.running -= 1
 
 
-def _leave(gate: _Gate, place: asyncio.Future[None]) -> None:
-    """Take back a waiter's place in the queue, or pass on the place that it was given too late."""
-    if place.done() and not place.cancelled():
+def _leave(gate: _Gate, slot: asyncio.Future[None]) -> None:
+    """Remove a waiter from the queue, or pass on the slot that it was handed too late."""
+    if slot.done() and not slot.cancelled():
         _hand_over(gate)
         return
-    place.cancel()
-    if place in gate.waiting:
-        gate.waiting.remove(place)
+    slot.cancel()
+    if slot in gate.waiting:
+        gate.waiting.remove(slot)

@@ -1,4 +1,4 @@
-"""Counts calls and how long they took, by operation, in fixed buckets."""
+"""Counts calls and their durations by operation, in fixed buckets."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from isthmus.errors import IsthmusError
 R = TypeVar("R")
 
 BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-"""Upper bounds in seconds; what took longer is in the last bucket, which has none."""
+"""Upper bounds in seconds; longer calls are in one more bucket without a bound."""
 
 
 class Latency(Value):
-    """What the calls of one operation came to."""
+    """The calls of one operation: count, total time, distribution and errors."""
 
     calls: int
     seconds: float
     buckets: tuple[int, ...]
     """How many calls lie in each of `BUCKETS`, and beyond: not cumulative."""
     items: int
-    """Records that were written, for a write."""
+    """Records written, for a write."""
     errors: dict[str, int]
-    """By the error's class; the items that failed in a batch are among them."""
+    """By the class of the error; failed items of a batch are counted too."""
 
 
 class _Series:
@@ -43,7 +43,7 @@ class _Series:
 
 
 class Metrics(Layer):
-    """Measures what the user waited: queueing, retries and pauses are in it."""
+    """Measures the time that the caller waited: queueing, retries and pauses included."""
 
     order = LayerOrder.METRICS
     in_transaction = True

@@ -1,4 +1,4 @@
-"""Turns an operation into what the store can do exactly, and judges the rest here."""
+"""The planner: pushes down what the store evaluates exactly, and evaluates the rest client-side."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ _DELETE_ATTEMPTS = 10
 
 
 class Policy(Value):
-    """What may be done on this side of the connection.
+    """What may be evaluated client-side.
 
-    `residual="refuse"` makes any judging or sorting here an `UnsupportedError`.
+    `residual="refuse"` makes any client-side filtering, sorting or aggregation an `UnsupportedError`.
     """
 
     residual: Literal["allow", "refuse"] = "allow"
@@ -51,10 +51,10 @@ ALLOW = Policy()
 
 
 class Plan(Layer):
-    """Splits predicates by what the store supports, refills pages, sorts under a cap.
+    """Splits predicates by what the store supports, refills pages, and sorts under a cap.
 
-    Never returns a wrong record or a wrong count: what is not exact at the store is judged by the
-    evaluator, and a store's asides are merged in their places.
+    Never returns a wrong record or a wrong count: leaves that are not exact at the store are
+    evaluated client-side, and recheck candidates are merged into the results in order.
     """
 
     order = LayerOrder.PLAN
@@ -90,16 +90,16 @@ class Plan(Layer):
         return result  # type: ignore[no-any-return]
 
     def parts(self, collection: str, where: Predicate) -> Split:
-        """Return what is pushed and what is judged here."""
+        """Return the pushed and the residual part of a predicate; raises `UnsupportedError` by the policy."""
         parts = split(where, self._support(collection).pushdown)
         if parts.residual != TRUE and self._policy.residual == "refuse":
             raise UnsupportedError(
-                f"the policy refuses to judge here: {text(parts.residual)}", capability="exact"
+                f"the policy refuses to evaluate client-side: {text(parts.residual)}", capability="exact"
             )
         if parts.residual != TRUE and any(isinstance(leaf, KNN) for leaf in leaves(where)):
-            # Of the nearest that the store finds, some would be dropped here and none would take their place.
+            # Of the k nearest that the store returns, some would be dropped and none would replace them.
             raise UnsupportedError(
-                f"beside nearest() the store must judge all by itself; it cannot: {text(parts.residual)}",
+                f"with nearest(), the store must evaluate all conditions; it cannot: {text(parts.residual)}",
                 capability="exact",
             )
         return parts
@@ -109,38 +109,41 @@ class Plan(Layer):
         parts = self.parts(op.collection, request.where)
         if parts.pushed == FALSE:
             return Page([], None)
-        native = replace(op, request=_pushed(request, parts))
+        native = replace(op, request=_native_request(request, parts))
         if request.order is None:
-            page = await self._unordered(request, parts, native, call_next)
+            page = await self._fetch_unordered(request, parts, native, call_next)
         elif self._support(op.collection).orders(request.order):
-            if parts.residual == TRUE:
-                page = await self._exact(request, native, call_next)
+            if request.consistent:
+                page = await self._fetch_consistent(request, parts, native, call_next)
+            elif parts.residual == TRUE:
+                page = await self._fetch_exact(request, native, call_next)
             else:
-                page = await self._refilled(request, parts, native, call_next)
+                page = await self._fetch_refilling(request, parts, native, call_next)
         else:
-            page = await self._sorted_here(request, parts, native, call_next)
-        return page if request.select is None else _cut(page, request)
+            page = await self._fetch_sorting(request, parts, native, call_next)
+        return page if request.select is None else _project(page, request)
 
-    async def _unordered(self, request: PageRequest, parts: Split, native: Fetch, call_next: Next) -> Page:
+    async def _fetch_unordered(
+        self, request: PageRequest, parts: Split, native: Fetch, call_next: Next
+    ) -> Page:
         page: Page = await call_next(native)
         if parts.residual == TRUE and not page.recheck:
             return page
         return Page(
-            _judged_aside(page.recheck, request.where) + _judged(page.records, parts.residual), page.after
+            _evaluate_candidates(page.recheck, request.where) + _evaluate(page.records, parts.residual),
+            page.after,
         )
 
-    async def _exact(self, request: PageRequest, native: Fetch, call_next: Next) -> Page:
+    async def _fetch_exact(self, request: PageRequest, native: Fetch, call_next: Next) -> Page:
         page: Page = await call_next(native)
         order = request.order or BY_ID
-        if page.after is not None and page.after.token is not None and not page.recheck:
-            return page  # its end names the store's snapshot, which a position does not
         if not page.recheck:
-            return _ended(page.records, order, more=page.after is not None, hits=page.hits)
-        recheck = _beyond(_judged_aside(page.recheck, request.where), request, order)
+            return _page_of(page.records, order, more=page.after is not None, hits=page.hits)
+        recheck = _drop_before_start(_evaluate_candidates(page.recheck, request.where), request, order)
         skip = request.offset
         if skip and recheck:
-            # At most len(aside) of the skipped records are asides, so the first
-            # skip - len(aside) of the main answer are skipped in any case.
+            # At most len(recheck) of the skipped records are candidates, so the first
+            # skip - len(recheck) of the main response are skipped in any case.
             first = max(0, skip - len(recheck))
             wanted = replace(native.request, offset=first, size=_plus(request.size, len(recheck)))
             page = await call_next(replace(native, request=wanted))
@@ -150,9 +153,40 @@ class Plan(Layer):
         merged = sort_records([*page.records, *recheck], order)
         end = _plus(request.size, skip)
         more = page.after is not None or (end is not None and len(merged) > end)
-        return _ended(merged[skip:end], order, more=more, hits=page.hits)
+        return _page_of(merged[skip:end], order, more=more, hits=page.hits)
 
-    async def _refilled(self, request: PageRequest, parts: Split, native: Fetch, call_next: Next) -> Page:
+    async def _fetch_consistent(
+        self, request: PageRequest, parts: Split, native: Fetch, call_next: Next
+    ) -> Page:
+        """Return the next records of an ordered snapshot; perhaps fewer than asked for.
+
+        Each page keeps the store's token. Candidates come with every page; those that lie between
+        the page's start and its last native record are merged into it.
+        """
+        order = request.order or BY_ID
+        key = sort_key(order)
+        kept: list[Record] = []
+        after = request.after
+        while True:
+            start = None if after is None or after.position is None else key(tuple(after.position))
+            page = await call_next(replace(native, request=replace(native.request, after=after)))
+            after, last = None, None
+            if page.after is not None:
+                position = cursor_position(page.records[-1], order)
+                after, last = After(position, page.after.token), key(position)
+            candidates = [
+                record
+                for record in _evaluate_candidates(page.recheck, request.where)
+                if _lies_between(key(cursor_position(record, order)), start, last)
+            ]
+            records = _evaluate(page.records, parts.residual)
+            kept += sort_records([*records, *candidates], order) if candidates else records
+            if after is None or len(kept) > request.offset:
+                return Page(kept[request.offset :], after)
+
+    async def _fetch_refilling(
+        self, request: PageRequest, parts: Split, native: Fetch, call_next: Next
+    ) -> Page:
         """Fetch pages without the limit until enough records pass the residual."""
         order = request.order or BY_ID
         end = _plus(request.size, request.offset)
@@ -166,22 +200,26 @@ class Plan(Layer):
                 replace(native, request=replace(native.request, after=after, size=size))
             )
             if recheck is None:
-                recheck = _beyond(_judged_aside(page.recheck, request.where), request, order)
-            kept += _judged(page.records, parts.residual)
+                recheck = _drop_before_start(
+                    _evaluate_candidates(page.recheck, request.where), request, order
+                )
+            kept += _evaluate(page.records, parts.residual)
             hits |= page.hits
             if page.after is None or (end is not None and len(kept) > end):
                 break
-            after = _next(page, order)
+            after = _next_start(page, order)
             size = min(size * 2, _LARGEST_SCAN)
         merged = sort_records([*kept, *recheck], order) if recheck else kept
         more = end is not None and len(merged) > end
-        return _ended(merged[request.offset : end], order, more=more, hits=hits)
+        return _page_of(merged[request.offset : end], order, more=more, hits=hits)
 
-    async def _sorted_here(self, request: PageRequest, parts: Split, native: Fetch, call_next: Next) -> Page:
+    async def _fetch_sorting(
+        self, request: PageRequest, parts: Split, native: Fetch, call_next: Next
+    ) -> Page:
         """Scan in any order and keep the best, under the cap."""
         if self._policy.residual == "refuse":
             raise UnsupportedError(
-                "the policy refuses to sort here what the store cannot sort", capability="order"
+                "the policy refuses to sort client-side, and the store cannot sort this", capability="order"
             )
         order = request.order or BY_ID
         end = _plus(request.size, request.offset)
@@ -198,12 +236,12 @@ class Plan(Layer):
             if len(best) > self._sort_cap:
                 raise UnsupportedError(
                     f"the store cannot sort this, and over sort_cap={self._sort_cap} records would be sorted"
-                    " here; add a limit or a narrower filter, or raise sort_cap",
+                    " client-side; add a limit or a narrower filter, or raise sort_cap",
                     capability="order",
                 )
         best.sort(key=lambda pair: pair[0])
         chosen = [record for _, record in best[request.offset : end]]
-        return _ended(chosen, order, more=end is not None and len(best) > end)
+        return _page_of(chosen, order, more=end is not None and len(best) > end)
 
     async def _scan(self, native: Fetch, parts: Split, call_next: Next) -> AsyncIterator[list[Record]]:
         """Yield all matching records page by page, in any order."""
@@ -216,8 +254,8 @@ class Plan(Layer):
             after = page.after
             try:
                 if page.recheck:
-                    yield _judged_aside(page.recheck, _whole(parts))
-                yield _judged(page.records, parts.residual)
+                    yield _evaluate_candidates(page.recheck, _whole_predicate(parts))
+                yield _evaluate(page.records, parts.residual)
             except BaseException:
                 if after is not None and after.token is not None:
                     await call_next(Release(native.collection, after))
@@ -230,10 +268,10 @@ class Plan(Layer):
         if parts.pushed == FALSE:
             return CountResult(0)
         if parts.residual == TRUE:
-            tally: CountResult = await call_next(replace(op, where=parts.pushed))
-            return CountResult(tally.count + len(_judged_aside(tally.recheck, op.where)))
+            result: CountResult = await call_next(replace(op, where=parts.pushed))
+            return CountResult(result.count + len(_evaluate_candidates(result.recheck, op.where)))
         count = 0
-        async for records in self._scan(_everything(op.collection, parts), parts, call_next):
+        async for records in self._scan(_scan_of(op.collection, parts), parts, call_next):
             count += len(records)
         return CountResult(count)
 
@@ -246,13 +284,13 @@ class Plan(Layer):
             answer: AggregateResult = await call_next(
                 replace(op, request=replace(request, where=parts.pushed))
             )
-            for record in _judged_aside(answer.recheck, request.where):
+            for record in _evaluate_candidates(answer.recheck, request.where):
                 answer.groups.add_record(record, request.by)
             return AggregateResult(answer.groups)
         if self._policy.residual == "refuse":
-            raise UnsupportedError("the policy refuses to aggregate here", capability="aggregate")
+            raise UnsupportedError("the policy refuses to aggregate client-side", capability="aggregate")
         groups = Groups(request.measures)
-        async for records in self._scan(_everything(op.collection, parts), parts, call_next):
+        async for records in self._scan(_scan_of(op.collection, parts), parts, call_next):
             for record in records:
                 groups.add_record(record, request.by)
         return AggregateResult(groups)
@@ -264,12 +302,12 @@ class Plan(Layer):
         if parts.residual == TRUE and (parts.pushed == TRUE or self._executor.capabilities.delete_where):
             return await call_next(replace(op, where=parts.pushed))
         removed = 0
-        async for records in self._scan(_everything(op.collection, parts), parts, call_next):
+        async for records in self._scan(_scan_of(op.collection, parts), parts, call_next):
             removed += await self._delete(op, records, call_next)
         return removed
 
     async def _delete(self, op: Remove, records: Sequence[Record], call_next: Next) -> int:
-        """Delete records that matched when they were read, and judge those anew that changed since."""
+        """Delete records that matched when read; re-evaluate those that have changed since."""
         removed = 0
         for _ in range(_DELETE_ATTEMPTS):
             if not records:
@@ -294,41 +332,45 @@ class Plan(Layer):
             again = await call_next(Read(op.collection, stale)) if stale else []
             records = [record for record in again if record is not None and matches(op.where, record)]
         raise ConflictError(
-            f"delete_where: {len(records)} records were changed by others in {_DELETE_ATTEMPTS} attempts",
+            f"delete_where: {len(records)} records kept changing in {_DELETE_ATTEMPTS} attempts",
             record_id=records[0].id,
         )
 
 
-def _whole(parts: Split) -> Predicate:
-    """Return the whole predicate again."""
+def _whole_predicate(parts: Split) -> Predicate:
+    """Return the predicate that was split."""
     return parts.pushed if parts.residual == TRUE else parts.pushed & parts.residual
 
 
-def _everything(collection: str, parts: Split) -> Fetch:
+def _scan_of(collection: str, parts: Split) -> Fetch:
     return Fetch(collection, PageRequest(parts.pushed, None, _LARGEST_SCAN))
 
 
-def _pushed(request: PageRequest, parts: Split) -> PageRequest:
+def _native_request(request: PageRequest, parts: Split) -> PageRequest:
     exact = parts.residual == TRUE
+    # Candidates of a snapshot are merged page by page, so its offset is counted client-side.
+    offset = request.offset if exact and not request.consistent else 0
     paths = request.select
     if paths is not None:
         # Cursors and merging need the sort keys; the residual may need anything.
         paths = (*paths, *(key.path for key in request.order or ())) if exact else None
-    return replace(request, where=parts.pushed, offset=request.offset if exact else 0, select=paths)
+    return replace(request, where=parts.pushed, offset=offset, select=paths)
 
 
-def _judged(records: list[Record], residual: Predicate) -> list[Record]:
+def _evaluate(records: list[Record], residual: Predicate) -> list[Record]:
     return records if residual == TRUE else [record for record in records if matches(residual, record)]
 
 
-def _judged_aside(recheck: Sequence[Record], where: Predicate) -> list[Record]:
+def _evaluate_candidates(recheck: Sequence[Record], where: Predicate) -> list[Record]:
     if not recheck:
         return []
     where = drop_ranked(where)
     return [record for record in recheck if matches(where, record)]
 
 
-def _beyond(records: list[Record], request: PageRequest, order: tuple[SortKey, ...]) -> list[Record]:
+def _drop_before_start(
+    records: list[Record], request: PageRequest, order: tuple[SortKey, ...]
+) -> list[Record]:
     """Return the records that come after the request's position."""
     start = _start(request, order)
     if start is None:
@@ -344,11 +386,15 @@ def _start(request: PageRequest, order: tuple[SortKey, ...]) -> Any:
     return sort_key(order)(tuple(request.after.position))
 
 
+def _lies_between(rank: Any, start: Any, last: Any) -> bool:
+    return (start is None or rank > start) and (last is None or rank <= last)
+
+
 def _plus(size: int | None, number: int) -> int | None:
     return None if size is None else size + number
 
 
-def _ended(
+def _page_of(
     records: list[Record],
     order: tuple[SortKey, ...],
     *,
@@ -360,11 +406,11 @@ def _ended(
     return Page(records, After(cursor_position(records[-1], order)), hits=hits)
 
 
-def _next(page: Page, order: tuple[SortKey, ...]) -> After | None:
+def _next_start(page: Page, order: tuple[SortKey, ...]) -> After | None:
     return After(cursor_position(page.records[-1], order)) if page.after == MORE else page.after
 
 
-def _cut(page: Page, request: PageRequest) -> Page:
+def _project(page: Page, request: PageRequest) -> Page:
     paths = request.select or ()
     cut = [project(record, select(record.data, paths)) for record in page.records]
     return Page(cut, page.after, hits=page.hits)

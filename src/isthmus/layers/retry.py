@@ -1,4 +1,4 @@
-"""Repeats what failed for a passing reason, within a budget that all operations of a handle share."""
+"""Repeats operations that failed for a transient reason, within a budget shared by a handle."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from isthmus._core.op import Op, Write
 from isthmus._core.stack import Layer, LayerOrder, Next
 from isthmus._value import replace
 from isthmus.errors import Applied, CircuitOpenError, IsthmusError
-from isthmus.layers._ambiguous_writes import doubtful, item_repeatable, repeatable, settled
+from isthmus.layers._ambiguous_writes import ambiguous_error, can_repeat, can_repeat_item, resolve_ambiguity
 from isthmus.layers._budget import Budget
 from isthmus.layers._call_state import CALL, NO_CALL
 
@@ -23,13 +23,12 @@ _log = logging.getLogger("isthmus.retry")
 
 
 class Retry(Layer):
-    """Repeats an operation that failed for a passing reason.
+    """Repeats an operation that failed for a transient reason.
 
     The budget is shared by all operations of one handle: when the store is down for everybody,
-    retries dry up instead of multiplying the load. Only what is transient is repeated, and only
-    what was not done for sure or cannot be done twice (`_doubt.py`). Of a batch that is not atomic
-    the failed items alone are repeated. What the breaker holds back is not repeated: it is to fail
-    at once.
+    retries dry up instead of multiplying the load. A write is repeated only if it was certainly not
+    applied or cannot be applied twice (`_ambiguous_writes.py`). Of a batch that is not atomic only
+    the failed items are repeated. An error of the circuit breaker is never retried.
     """
 
     order = LayerOrder.RETRY
@@ -56,11 +55,11 @@ class Retry(Layer):
         self._counts = dict.fromkeys(("retries", "budget_refused", "given_up", "resolved"), 0)
 
     def metrics(self) -> dict[str, float]:
-        """Return retries made, refused by the budget, given up, and lost answers that were resolved."""
+        """Return the retries made, refused by the budget and given up, and the lost responses resolved."""
         return {**self._counts, "budget_tokens": self._budget.tokens}
 
     async def handle(self, op: Op[R], call_next: Next, /) -> R:
-        """Run the operation, and again if that is right."""
+        """Run the operation, and repeat it where that is safe."""
         self._budget.deposit()
         result: Any
         if isinstance(op, Write):
@@ -71,17 +70,17 @@ class Retry(Layer):
             try:
                 return await call_next(op)
             except IsthmusError as error:
-                pause = self._pause(pauses, error) if repeatable(op, error) else None
+                pause = self._pause(pauses, error) if can_repeat(op, error) else None
                 if pause is None:
                     raise
-            # Out of the except block, lest the next failure be chained to this one.
-            await self._rest(pause, in_doubt=False)
+            # Outside the except block, so that the next failure is not chained to this one.
+            await self._rest(pause, ambiguous=False)
 
     async def _write(self, op: Write, call_next: Next) -> list[ItemResult]:
-        """Run a write; repeat the whole, or the items that failed, and settle what was in doubt."""
+        """Run a write; repeat it whole or its failed items, and resolve ambiguous outcomes."""
         pauses = self._pauses()
         results: list[ItemResult | None] = [None] * len(op.mutations)
-        doubts: dict[int, IsthmusError] = {}
+        ambiguous: dict[int, IsthmusError] = {}
         pending = list(range(len(op.mutations)))
         while True:
             part = op if len(pending) == len(op.mutations) else _part(op, pending)
@@ -89,25 +88,25 @@ class Retry(Layer):
                 answers: list[ItemResult] = await call_next(part)
             except IsthmusError as error:
                 if error.applied is Applied.MAYBE:
-                    doubts.update((index, error) for index in pending if index not in doubts)
-                pause = self._pause(pauses, error) if repeatable(part, error) else None
+                    ambiguous.update((index, error) for index in pending if index not in ambiguous)
+                pause = self._pause(pauses, error) if can_repeat(part, error) else None
                 if pause is None:
-                    _fail(results, pending, doubts, error)
+                    _fail(results, pending, ambiguous, error)
                     if len(pending) < len(op.mutations):
-                        return results  # type: ignore[return-value]  # every place was filled
+                        return results  # type: ignore[return-value]  # every result was filled in
                     raise
             else:
-                known = {place: doubts[index] for place, index in enumerate(pending) if index in doubts}
-                answers = settled(part, answers, known)
+                known = {place: ambiguous[index] for place, index in enumerate(pending) if index in ambiguous}
+                answers = resolve_ambiguity(part, answers, known)
                 self._note(known, answers)
                 for index, answer in zip(pending, answers, strict=True):
                     results[index] = answer
-                again = _again(op, pending, results, doubts)
+                again = _again(op, pending, results, ambiguous)
                 pause = self._pause(pauses, results[again[0]]) if again else None
                 if pause is None:
-                    return results  # type: ignore[return-value]  # every place was filled
+                    return results  # type: ignore[return-value]  # every result was filled in
                 pending = again
-            await self._rest(pause, in_doubt=bool(doubts) or len(pending) < len(op.mutations))
+            await self._rest(pause, ambiguous=bool(ambiguous) or len(pending) < len(op.mutations))
 
     def _note(self, known: dict[int, IsthmusError], answers: list[ItemResult]) -> None:
         if known and not any(isinstance(answers[place], IsthmusError) for place in known):
@@ -123,7 +122,7 @@ class Retry(Layer):
                 yield previous
 
     def _pause(self, pauses: Iterator[float], error: ItemResult | None) -> float | None:
-        """Return how long to wait before the next attempt; None if there is to be none."""
+        """Return the seconds before the next attempt; None if there is none."""
         if isinstance(error, CircuitOpenError) or not isinstance(error, IsthmusError):
             return None
         pause = next(pauses, None)
@@ -133,7 +132,7 @@ class Retry(Layer):
         if error.retry_after is not None:
             pause = max(pause, error.retry_after)
         if self._clock.now() + pause >= CALL.get().until:
-            return None  # the store's error tells more than a deadline's
+            return None  # the store's error says more than a deadline's
         if not self._budget.withdraw():
             self._counts["budget_refused"] += 1
             return None
@@ -141,10 +140,10 @@ class Retry(Layer):
         _log.info("%s: %s; again in %.3f s", type(error).__name__, error, pause)
         return pause
 
-    async def _rest(self, pause: float, *, in_doubt: bool) -> None:
+    async def _rest(self, pause: float, *, ambiguous: bool) -> None:
         call = CALL.get()
         if call is not NO_CALL:
-            call.sent = call.earlier = in_doubt
+            call.sent = call.earlier = ambiguous
         await self._clock.sleep(pause)
         if call is not NO_CALL:
             call.sent = True
@@ -155,30 +154,33 @@ def _part(op: Write, pending: list[int]) -> Write:
 
 
 def _again(
-    op: Write, pending: list[int], results: list[ItemResult | None], doubts: dict[int, IsthmusError]
+    op: Write, pending: list[int], results: list[ItemResult | None], ambiguous: dict[int, IsthmusError]
 ) -> list[int]:
-    """Return the places of the items to be repeated alone, and note which of them are in doubt."""
+    """Return the indexes of the items to repeat alone, and record which of them are ambiguous."""
     if op.atomic:
         return []  # all failed or none
-    again = [index for index in pending if item_repeatable(op.kind, op.mutations[index], results[index])]
+    again = [index for index in pending if can_repeat_item(op.kind, op.mutations[index], results[index])]
     if not again:
         return []
     times = Counter(mutation.id for mutation in op.mutations)
-    # Of two changes to one record the later would be overtaken by the repeated earlier.
+    # Of two mutations of one record the later would be overtaken by the repeated earlier one.
     again = [index for index in again if times[op.mutations[index].id] == 1]
     for index in again:
         error = results[index]
         if isinstance(error, IsthmusError) and error.applied is Applied.MAYBE:
-            doubts.setdefault(index, error)
+            ambiguous.setdefault(index, error)
     return again
 
 
 def _fail(
-    results: list[ItemResult | None], pending: list[int], doubts: dict[int, IsthmusError], error: IsthmusError
+    results: list[ItemResult | None],
+    pending: list[int],
+    ambiguous: dict[int, IsthmusError],
+    error: IsthmusError,
 ) -> None:
-    """Put the error of the last attempt in the places of the items that it was for."""
+    """Set the error of the last attempt as the result of the items that it was for."""
     for index in pending:
-        doubt = doubts.get(index)
-        results[index] = error if doubt is None or doubt is error else doubtful(doubt, error)
-    if doubts:
+        earlier = ambiguous.get(index)
+        results[index] = error if earlier is None or earlier is error else ambiguous_error(earlier, error)
+    if ambiguous:
         error.applied = Applied.MAYBE

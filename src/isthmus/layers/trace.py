@@ -1,4 +1,4 @@
-"""Opens a span around each call, through a function that one passes in."""
+"""Opens a span around each call, by a function given in the config."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ R = TypeVar("R")
 
 
 class Call(Value):
-    """What a span may tell: never a value of the user's, only names and sizes."""
+    """The attributes of a span: names and sizes only, never the user's values."""
 
     backend: str
     collection: str
     operation: str
     size: int | None
-    """How many ids or records, for get and the writes."""
+    """The number of ids or records, for get and the writes."""
 
 
 Spans: TypeAlias = "Callable[[Call], AbstractContextManager[Any]]"
-"""Makes a span: entered before the call and left after it, with the exception if it failed.
+"""Returns a span: entered before the call and left after it, with the exception if it failed.
 
-What entering returns is called with the failed items of a batch by class, if it can be called.
+If entering returns a callable, it is called with the number of failed items of a batch by class.
 """
 
 
@@ -49,10 +49,10 @@ class Trace(Layer):
     async def handle(self, op: Op[R], call_next: Next, /) -> R:
         """Run the operation within its span."""
         size = len(op.mutations) if isinstance(op, Write) else len(op.ids) if isinstance(op, Read) else None
-        with self._spans(Call(self._backend, op.collection, op.name, size)) as told:
+        with self._spans(Call(self._backend, op.collection, op.name, size)) as record_failures:
             result: R = await call_next(op)
-            if isinstance(op, Write) and isinstance(result, list) and callable(told):
+            if isinstance(op, Write) and isinstance(result, list) and callable(record_failures):
                 failed = Counter(type(item).__name__ for item in result if isinstance(item, IsthmusError))
                 if failed:
-                    told(failed)
+                    record_failures(failed)
             return result

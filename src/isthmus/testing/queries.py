@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from isthmus._path import Path, Root
 from isthmus._query.ast import And, Not, Or, Predicate, SortKey
-from isthmus._query.build import OPERATORS, comparison
 from isthmus._query.evaluate import matches
+from isthmus._query.field import OPERATORS, comparison
 from isthmus._query.lookup import value_at, values_at
 from isthmus._record import Record
 from isthmus._values import INT_MAX, INT_MIN, JSON, kind_of

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from isthmus._path import Path, Root
 from isthmus._query.ast import And, Not, Or, Predicate, SortKey
-from isthmus._query.build import OPERATORS, comparison
+from isthmus._query.field import OPERATORS, comparison
 from isthmus._record import Record
 from isthmus._values import INT_MAX, INT_MIN, canonical
 from isthmus.errors import QueryError

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from isthmus import Query, Record, UsageError
 from isthmus._core.clock import SYSTEM_CLOCK, Clock
 from isthmus._query.ast import Predicate
-from isthmus._query.build import as_query
+from isthmus._query.query import as_query
 from isthmus.transfer._digest import Digest, canonical_json, record_digest
 from isthmus.transfer._fields import Shape, Transform
 from isthmus.transfer._pages import Reader, Store

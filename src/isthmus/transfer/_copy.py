@@ -16,8 +16,8 @@ import orjson
 from isthmus import AsyncDatabase, BatchError, IsthmusError, NotWrittenError, Query, Record, UsageError
 from isthmus._core.clock import SYSTEM_CLOCK, Clock
 from isthmus._query.ast import Predicate
-from isthmus._query.build import as_query
 from isthmus._query.codec import to_json
+from isthmus._query.query import as_query
 from isthmus.transfer._digest import Digest, record_digest
 from isthmus.transfer._fields import Shape, Transform
 from isthmus.transfer._journal import Job, Journal

@@ -23,7 +23,7 @@ from isthmus._core.executor import (
     WriteKind,
 )
 from isthmus._core.loop_pools import LoopBound
-from isthmus._core.registry import driver
+from isthmus._core.registry import import_driver
 from isthmus._path import Path
 from isthmus._query.ast import TRUE, Leaf, Measure, Predicate, SortKey
 from isthmus._query.split import Pushdown
@@ -100,8 +100,8 @@ class ElasticsearchBackend:
     name = "elasticsearch"
 
     def __init__(self, config: ElasticsearchConfig) -> None:
-        driver("elasticsearch", extra="elasticsearch")
-        driver("aiohttp", extra="elasticsearch")
+        import_driver("elasticsearch", extra="elasticsearch")
+        import_driver("aiohttp", extra="elasticsearch")
         self._config = config
         self._pools: LoopBound[ClientPool] = LoopBound(config.pool_key(), lambda: open_client(config))
         self._collections: dict[str, _Collection] = {}

@@ -9,7 +9,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from isthmus._core.config import BackendConfig, Part
+from isthmus._core.config import BackendConfig, ConfigGroup
 from isthmus._core.loop_pools import secret_digest
 from isthmus.errors import ConfigError
 
@@ -17,7 +17,7 @@ DEFAULT_HOST = "http://localhost:9200"
 _FORBIDDEN = frozenset('\\/*?"<>| ,#:')
 
 
-class PoolConfig(Part):
+class PoolConfig(ConfigGroup):
     """How many connections each node may have, and how long to wait for one."""
 
     connections: int = Field(default=0, ge=0)
@@ -28,7 +28,7 @@ class PoolConfig(Part):
     """Seconds to wait for a connection; None waits for ever."""
 
 
-class BulkConfig(Part):
+class BulkConfig(ConfigGroup):
     """How batches are cut and sent; both back off when the server asks for less."""
 
     size: int = Field(default=1_000, ge=1)
@@ -41,7 +41,7 @@ class BulkConfig(Part):
     """How often an item that was refused for load (429, 503) is sent again."""
 
 
-class VectorConfig(Part):
+class VectorConfig(ConfigGroup):
     """A field of vectors for `nearest()`."""
 
     dims: int = Field(ge=1, le=4_096)

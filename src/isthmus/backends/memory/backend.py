@@ -24,6 +24,7 @@ from isthmus._core.executor import (
     TransactionOptions,
     WriteKind,
 )
+from isthmus._ids import new_version
 from isthmus._path import Path
 from isthmus._query.aggregate import Groups
 from isthmus._query.ast import RANKED, Leaf, Measure, Predicate, SortKey
@@ -32,7 +33,6 @@ from isthmus._query.evaluate import matches
 from isthmus._query.order import BY_ID, cursor_position, sort_key, sort_records
 from isthmus._query.split import Pushdown
 from isthmus._record import Record
-from isthmus._values import new_version
 from isthmus.backends.memory.turn import Turn
 from isthmus.errors import (
     TransactionError,

@@ -25,7 +25,7 @@ from isthmus.backends.postgres.config import Indexes, PostgresConfig
 from isthmus.backends.postgres.cursors import Cursors, PoolSnapshot
 from isthmus.backends.postgres.errors import READING, WRITING, is_stale_plan, is_undefined_table
 from isthmus.backends.postgres.executor import PostgresExecutor, Work, read_by_id
-from isthmus.backends.postgres.indexes import declared_paths
+from isthmus.backends.postgres.indexes import paths_to_index
 from isthmus.backends.postgres.pool import open_pool
 from isthmus.backends.postgres.pool.pool import Pool
 from isthmus.backends.postgres.schema import collections, drop_table, ensure_table, table_of
@@ -176,7 +176,7 @@ class PostgresBackend(PostgresExecutor):
     def declare(self, collection: str, indexes: Declarations) -> bool:
         """Record a model's indexes, to be built at the next opening; return whether any is new."""
         table = self._table(collection)
-        indexed = table.indexed | declared_paths(Indexes.model_validate(dict(indexes)))
+        indexed = table.indexed | paths_to_index(Indexes.model_validate(dict(indexes)))
         self._tables[collection] = Table(table.schema, table.name, indexed)
         return indexed != table.indexed
 

@@ -11,7 +11,7 @@ from urllib.parse import SplitResult, unquote
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from isthmus._core.config import BackendConfig, Part, parse_url
+from isthmus._core.config import BackendConfig, ConfigGroup, parse_url
 from isthmus._core.loop_pools import secret_digest
 from isthmus.errors import ConfigError
 
@@ -37,7 +37,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-class PoolConfig(Part):
+class PoolConfig(ConfigGroup):
     """The number of connections, their lifetime, and how long callers wait for one. Times are in seconds."""
 
     min_size: int = Field(default=1, ge=0)
@@ -81,7 +81,7 @@ class PoolConfig(Part):
         return self
 
 
-class Indexes(Part):
+class Indexes(ConfigGroup):
     """Which fields of a collection are fast to filter and sort by."""
 
     indexes: tuple[str, ...] = ()
@@ -304,7 +304,7 @@ class PostgresConfig(BackendConfig, Indexes):
         address = environ.get("DATABASE_URL", "")
         if address.startswith(tuple(f"{scheme}://" for scheme in cls.schemes_of())):
             parts, options = parse_url(address)
-            for key, value in cls._respelled(cls.from_url(parts, options)).items():
+            for key, value in cls._rename_aliases(cls.from_url(parts, options)).items():
                 found[key] = (value, "DATABASE_URL")
         return found
 
@@ -381,7 +381,7 @@ def _hash_key(value: Any) -> Hashable:
     match value:
         case SecretStr():
             return secret_digest(value.get_secret_value())
-        case Part():
+        case ConfigGroup():
             return tuple((name, _hash_key(getattr(value, name))) for name in type(value).model_fields)
         case dict():
             return tuple(sorted((key, _hash_key(item)) for key, item in value.items()))

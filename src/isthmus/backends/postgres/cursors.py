@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import TracebackType
 
 from isthmus._core.executor import After, Page, PageRequest
-from isthmus._values import new_version
+from isthmus._ids import new_version
 from isthmus.backends.postgres.drivers.protocol import Connection, Cursor, DriverTransaction
 from isthmus.backends.postgres.lazy_record import PostgresRecord
 from isthmus.backends.postgres.pool.pool import Pool

@@ -14,7 +14,7 @@ from isthmus.backends.postgres.sql.table import IndexedPaths, is_rare
 from isthmus.errors import ConfigError
 
 
-def declared_paths(settings: Indexes) -> IndexedPaths:
+def paths_to_index(settings: Indexes) -> IndexedPaths:
     """Return the paths that a config declares; raises `ConfigError` for one that cannot be indexed."""
     elements = settings.gin if isinstance(settings.gin, tuple) else ()
     return IndexedPaths(

@@ -41,10 +41,5 @@ class PostgresRecord(LazyRecord):
         """A token that changes on every write."""
         return str(_unpack(self._row[3])[0])
 
-    @row_field
-    def _created(self) -> Any:
-        return _unpack(self._row[3])[1] + _EPOCH
-
-    @row_field
-    def _updated(self) -> Any:
-        return _unpack(self._row[3])[2] + _EPOCH
+    _created = row_field(lambda record: _unpack(record._row[3])[1] + _EPOCH)
+    _updated = row_field(lambda record: _unpack(record._row[3])[2] + _EPOCH)

@@ -8,7 +8,8 @@ from typing import Any
 
 from isthmus._core.apply import already_exists, apply_in_order, merge_documents
 from isthmus._core.executor import ItemResult, Mutation, WriteKind
-from isthmus._values import decode, new_version
+from isthmus._ids import new_version
+from isthmus._values import decode
 from isthmus.backends.postgres.drivers.protocol import Connection
 from isthmus.backends.postgres.sql.table import Table
 from isthmus.errors import IsthmusError
@@ -61,7 +62,7 @@ class _LockedRows:
         self.by_id[id].version = None
 
 
-async def locked_write(
+async def write_locked(
     connection: Connection, table: Table, kind: WriteKind, mutations: Sequence[Mutation]
 ) -> list[ItemResult]:
     """Apply mutations of one kind one after another and return each one's result.

@@ -10,7 +10,7 @@ import orjson
 
 from isthmus.backends.postgres.config import PostgresConfig
 from isthmus.backends.postgres.drivers.protocol import Connection
-from isthmus.backends.postgres.indexes import IndexDefinition, create_index, declared_paths, definitions
+from isthmus.backends.postgres.indexes import IndexDefinition, create_index, paths_to_index, definitions
 from isthmus.backends.postgres.sql.statement import literal, quote
 from isthmus.backends.postgres.sql.table import Table
 from isthmus.errors import ConfigError
@@ -56,7 +56,7 @@ def table_of(config: PostgresConfig, collection: str) -> Table:
         raise ConfigError(
             f"postgres: a collection's name is 1 to 63 bytes without U+0000, not {collection!r}"
         )
-    return Table(config.schema_name, collection, declared_paths(config.indexes_of(collection)))
+    return Table(config.schema_name, collection, paths_to_index(config.indexes_of(collection)))
 
 
 async def ensure_table(connection: Connection, table: Table, config: PostgresConfig) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from isthmus._core.apply import already_exists, not_found, version_conflict
 from isthmus._core.executor import ItemResult, Mutation, WriteKind
-from isthmus._values import new_version
+from isthmus._ids import new_version
 from isthmus.backends.postgres.drivers.protocol import Connection
 from isthmus.backends.postgres.sql.table import Table
 from isthmus.errors import InvalidRecordError

@@ -14,10 +14,11 @@ from typing import Any
 from isthmus._core.apply import already_exists, not_found, refuse_batch, reject_invalid
 from isthmus._core.executor import ItemResult, Mutation, WriteKind
 from isthmus._core.mutation_batch import MutationBatch
-from isthmus._values import encode, new_version
+from isthmus._ids import new_version
+from isthmus._values import encode
 from isthmus.backends.postgres.drivers.protocol import Connection
 from isthmus.backends.postgres.errors import is_unique_violation
-from isthmus.backends.postgres.locked_write import locked_write
+from isthmus.backends.postgres.locked_write import write_locked
 from isthmus.backends.postgres.single_write import single_write
 from isthmus.backends.postgres.sql.table import Table
 from isthmus.errors import InvalidRecordError
@@ -71,7 +72,7 @@ async def write(
         return await _write_valid(connection, table, kind, mutations, is_plain=plain is not None)
     try:
         if plain is None:
-            return await _locked_atomic(connection, table, kind, mutations)
+            return await _write_locked(connection, table, kind, mutations)
         return await _PLAIN_ATOMIC[kind](connection, table, kind, plain)
     except InvalidRecordError:
         results = reject_invalid(mutations)
@@ -92,7 +93,7 @@ async def _write_valid(
         results = []
     elif not is_plain:
         async with connection.transaction():
-            results = await locked_write(connection, table, kind, valid)
+            results = await write_locked(connection, table, kind, valid)
     elif kind is WriteKind.CREATE:
         results = await _create_free(connection, table, batch)
     elif kind is WriteKind.DELETE:
@@ -340,13 +341,13 @@ async def _delete(
 # --- versions and repeated ids ---------------------------------------------------------------------
 
 
-async def _locked_atomic(
+async def _write_locked(
     connection: Connection, table: Table, kind: WriteKind, mutations: Sequence[Mutation]
 ) -> list[ItemResult]:
     """Apply all mutations one after another, or none if one is refused."""
     try:
         async with connection.transaction():
-            results = await locked_write(connection, table, kind, mutations)
+            results = await write_locked(connection, table, kind, mutations)
             refused = refuse_batch(mutations, results)
             if refused is not None:
                 raise _RollbackError

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable
 
-from isthmus._values import new_id
+from isthmus._ids import new_id
 from isthmus.backends.s3.boto_transport import BotoTransport
 from isthmus.backends.s3.errors import ContendedError, NoSuchKeyError, PreconditionError
 from isthmus.backends.s3.keys import MARKER

@@ -9,11 +9,11 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from isthmus._core.config import BackendConfig, Part, SecretStr, text_part
+from isthmus._core.config import BackendConfig, ConfigGroup, SecretStr, text_part
 from isthmus.errors import ConfigError
 
 
-class Pool(Part):
+class Pool(ConfigGroup):
     """How many requests at a time."""
 
     max_connections: int = Field(default=64, ge=1, le=10_000)
@@ -22,7 +22,7 @@ class Pool(Part):
     """Seconds to wait for a turn."""
 
 
-class Cache(Part):
+class Cache(ConfigGroup):
     """Bodies kept by entity tag, so that a search lists and gets only what changed (layout `object`)."""
 
     max_bytes: int = Field(default=256 * 2**20, ge=1)
@@ -31,7 +31,7 @@ class Cache(Part):
     """Where to keep it over restarts; in memory if None. It is safe to delete."""
 
 
-class Log(Part):
+class Log(ConfigGroup):
     """How layout `log` keeps its entries."""
 
     memory_bytes: int = Field(default=256 * 2**20, ge=1)

@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 import orjson
 
 from isthmus._core.mutation_batch import quote_ids
+from isthmus._ids import new_version
 from isthmus._record import _PENDING, Record, _set_data, _set_id, _set_metadata, decoded_record
-from isthmus._values import decode, format_datetime, new_version
+from isthmus._values import decode, format_datetime
 
 _KEYS = ("id", "version", "created_at", "updated_at")
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from isthmus._core.registry import driver
+from isthmus._core.registry import import_driver
 from isthmus.backends.s3.errors import Broken, NoSuchKeyError, PreconditionError, failure, refused_certificate
 from isthmus.backends.s3.transport import Blob, Listed, Listing
 from isthmus.errors import AccessError, IsthmusError
@@ -35,7 +35,7 @@ class ObstoreTransport:
     def __init__(self, store: Any, place: str) -> None:
         self._store = store
         self._place = place
-        obstore = driver("obstore", extra="s3")
+        obstore = import_driver("obstore", extra="s3")
         self._put, self._get, self._head = obstore.put_async, obstore.get_async, obstore.head_async
         self._list, self._delete = obstore.list, obstore.delete_async
 

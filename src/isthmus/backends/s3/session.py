@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from isthmus._core.loop_pools import secret_digest
-from isthmus._core.registry import driver
+from isthmus._core.registry import import_driver
 from isthmus.backends.s3.boto_transport import translated
 from isthmus.backends.s3.config import S3Config
 from isthmus.errors import ConfigError
@@ -128,7 +128,7 @@ class Sessions:
 
 
 def _made(config: S3Config, keys: Keys | None) -> Any:
-    session = driver("aioboto3", extra="s3").Session(
+    session = import_driver("aioboto3", extra="s3").Session(
         aws_access_key_id=keys.access if keys else None,
         aws_secret_access_key=keys.secret if keys else None,
         aws_session_token=keys.token if keys else None,
@@ -151,7 +151,7 @@ def _checking_session() -> Any:
     aiobotocore 2.25 takes urllib3's context, which leaves host names to urllib3, and gives it to
     aiohttp, which does not check them; behind a proxy it checks nothing at all.
     """
-    plain: Any = driver("aiobotocore.httpsession", extra="s3").AIOHTTPSession
+    plain: Any = import_driver("aiobotocore.httpsession", extra="s3").AIOHTTPSession
 
     class CheckingSession(plain):  # type: ignore[misc]  # the driver is untyped
         def _get_ssl_context(self) -> Any:
@@ -171,7 +171,7 @@ async def boto_client(config: S3Config, sessions: Sessions) -> Any:
     if config.ca_file:
         await asyncio.to_thread(_certificates, config.ca_file)
     session = await sessions.session()
-    options = driver("aiobotocore.config", extra="s3").AioConfig(
+    options = import_driver("aiobotocore.config", extra="s3").AioConfig(
         http_session_cls=_checking_session(),
         max_pool_connections=config.pool.max_connections,
         connect_timeout=min(5.0, config.timeout),
@@ -221,7 +221,7 @@ def _resolve_once(client: Any) -> None:
 
 async def obstore_store(config: S3Config, sessions: Sessions) -> Any:
     """Return an obstore `S3Store`."""
-    store = driver("obstore.store", extra="s3").S3Store
+    store = import_driver("obstore.store", extra="s3").S3Store
     _note_obstore()
     settings: dict[str, Any] = {
         "region": await sessions.region(),

@@ -8,10 +8,10 @@ from urllib.parse import SplitResult, urlencode
 
 from pydantic import Field
 
-from isthmus._core.config import BackendConfig, Part, SecretStr
+from isthmus._core.config import BackendConfig, ConfigGroup, SecretStr
 
 
-class PoolConfig(Part):
+class PoolConfig(ConfigGroup):
     """SQLAlchemy's own pool, one for each event loop."""
 
     size: int = Field(default=5, ge=1)

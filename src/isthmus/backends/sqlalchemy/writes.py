@@ -13,7 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from isthmus._core.apply import not_written, refusal, reject_invalid
 from isthmus._core.executor import ItemResult, Mutation, WriteKind
-from isthmus._values import decode, new_version
+from isthmus._ids import new_version
+from isthmus._values import decode
 from isthmus.backends.sqlalchemy.table import key_of
 from isthmus.errors import (
     ConflictError,

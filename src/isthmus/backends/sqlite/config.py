@@ -9,13 +9,13 @@ from urllib.parse import SplitResult, unquote
 
 from pydantic import Field, field_validator, model_validator
 
-from isthmus._core.config import BackendConfig, Part
+from isthmus._core.config import BackendConfig, ConfigGroup
 from isthmus.errors import ConfigError
 
 MEMORY = ":memory:"
 
 
-class PoolConfig(Part):
+class PoolConfig(ConfigGroup):
     """How many connections read beside the one that writes, and how long one waits for them."""
 
     readers: int = Field(default=4, ge=1, le=64)
@@ -24,7 +24,7 @@ class PoolConfig(Part):
     """Seconds to wait for a connection, the writer included; None waits for ever."""
 
 
-class Indexes(Part):
+class Indexes(ConfigGroup):
     """Which fields of a collection are fast to filter and sort by."""
 
     indexes: tuple[str, ...] = ()

@@ -12,7 +12,7 @@ import orjson
 from isthmus._core.apply import not_written, reject_invalid
 from isthmus._core.executor import ItemResult, Mutation, WriteKind
 from isthmus._core.mutation_batch import MutationBatch
-from isthmus._values import new_version
+from isthmus._ids import new_version
 from isthmus.backends.sqlite.schema import Table
 from isthmus.backends.sqlite.session import Session
 from isthmus.backends.sqlite.statement import quoted

@@ -11,9 +11,9 @@ import pytest
 import pytest_asyncio
 
 from isthmus import AsyncDatabase, Query, Record
-from isthmus._collection import Verbs
+from isthmus._collection import CollectionMethods
+from isthmus._ids import new_id
 from isthmus._query.ast import Predicate
-from isthmus._values import new_id
 from isthmus.errors import UnsupportedError
 
 Database: TypeAlias = Callable[[], Awaitable[AsyncDatabase]]
@@ -117,7 +117,7 @@ async def stored(db: AsyncDatabase, records: dict[str, dict[str, Any]]) -> None:
     await put(db, [Record(data, id=id) for id, data in records.items()])
 
 
-async def put(db: Verbs, records: Sequence[Record | Mapping[str, Any]]) -> list[str]:
+async def put(db: CollectionMethods, records: Sequence[Record | Mapping[str, Any]]) -> list[str]:
     """Store records, whatever the backend can, and return their ids.
 
     Where `create` is refused (without `conditional_create` it could not be kept), by `upsert`.
@@ -130,7 +130,7 @@ async def put(db: Verbs, records: Sequence[Record | Mapping[str, Any]]) -> list[
     return [record.id or "" for record in whole]
 
 
-async def put_one(db: Verbs, record: Record | Mapping[str, Any]) -> str:
+async def put_one(db: CollectionMethods, record: Record | Mapping[str, Any]) -> str:
     """Store a record like `put`, and return its id."""
     if db.capabilities.conditional_create:
         return await db._insert(record)

@@ -1,8 +1,8 @@
-"""A backend that judges badly on purpose: an example for authors, and a test of the core's planning.
+"""A backend that pushes down badly on purpose: an example for authors, and a test of the planner.
 
-It grades leaves EXACT, SUPERSET or NONE as a hash falls, answers SUPERSET leaves with false
-matches, leaves some records aside to be judged by the core, and orders and aggregates only now and
-then. Whatever it does not do, the core does; so the whole suite must pass all the same.
+It declares leaves EXACT, SUPERSET or NONE by a hash, returns false matches for SUPERSET leaves,
+returns some records as recheck candidates, and orders and aggregates only sometimes. The core does
+the rest, so the whole suite must pass all the same.
 """
 
 from __future__ import annotations

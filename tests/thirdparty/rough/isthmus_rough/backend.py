@@ -1,4 +1,4 @@
-"""Records in a dict; pages, counts and aggregates as the support pretends, with asides."""
+"""Records in a dict; pages, counts and aggregates as the support pretends, with recheck candidates."""
 
 from __future__ import annotations
 
@@ -42,6 +42,7 @@ from isthmus_rough.config import RoughConfig
 from isthmus_rough.support import RoughSupport, exact
 
 
+# --8<-- [start:rows]
 class _Rows:
     """A table's records, as `apply_in_order` reads and writes them."""
 
@@ -65,6 +66,9 @@ class _Rows:
 
     def delete(self, id: str) -> None:
         del self._table[id]
+
+
+# --8<-- [end:rows]
 
 
 class RoughBackend:
@@ -115,10 +119,15 @@ class RoughBackend:
         return apply_in_order(_Rows(self._tables[collection]), kind, mutations)
 
     async def fetch(self, collection: str, request: PageRequest) -> Page:
-        """Return a page of the records that it can judge, and the others aside."""
-        matching = [r for r in self._tables[collection].values() if self._support.matches(request.where, r)]
-        recheck = [_copy(record) for record in matching if self._support.odd(record)]
-        matching = [record for record in matching if not self._support.odd(record)]
+        """Return a page of the records that it can judge, and the others as recheck candidates."""
+        matching: list[Record] = []
+        odd: list[Record] = []
+        for record in self._tables[collection].values():
+            if self._support.matches(request.where, record):
+                (odd if self._support.odd(record) else matching).append(record)
+        # Of pages without an order only the first carries those to recheck.
+        carries = request.after is None or request.order is not None
+        recheck = [_copy(record) for record in odd] if carries else []
         if request.order is None:
             return self._unordered(matching, recheck, request)
         assert self._support.orders(request.order), "asked for an order that the support refused"
@@ -136,20 +145,20 @@ class RoughBackend:
         # A position is an id, so that what is deleted meanwhile does not shift the rest.
         begin = request.after.position[0] if request.after and request.after.position else ""
         rest = sorted((r for r in matching if _id(r) > begin), key=_id)
-        # Each page judges the whole table: of a large one, fifty pages are enough.
+        # Each page evaluates the whole table: of a large one, fifty pages are enough.
         most = max(self._page, len(rest) // 50)
         page = [_copy(record) for record in rest[: request.size_up_to(most)]]
         more = len(rest) > len(page)
-        return Page(page, After((_id(page[-1]),)) if more else None, recheck if request.after is None else ())
+        return Page(page, After((_id(page[-1]),)) if more else None, recheck)
 
     async def count(self, collection: str, where: Predicate) -> CountResult:
-        """Count what it can judge."""
+        """Count what it evaluates exactly."""
         matching = self._matching(collection, where)
         recheck = [_copy(record) for record in matching if self._support.odd(record)]
         return CountResult(len(matching) - len(recheck), recheck)
 
     async def aggregate(self, collection: str, request: AggregateRequest) -> AggregateResult:
-        """Aggregate what it can judge."""
+        """Aggregate what it evaluates exactly."""
         assert self._support.aggregates(request.measures, request.by), "the support refused this"
         groups = Groups(request.measures)
         recheck = []

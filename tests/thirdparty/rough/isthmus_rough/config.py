@@ -1,4 +1,4 @@
-"""How badly it judges."""
+"""The settings: how badly it pushes down."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the store pretends to be able to push down, and how it judges what was pushed."""
+"""What the store pretends to push down, and how it evaluates pushed predicates."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from isthmus.spi import (
 )
 from isthmus_rough.config import RoughConfig
 
-_GRADES = (Pushdown.EXACT, Pushdown.EXACT, Pushdown.SUPERSET, Pushdown.NONE)
+_LEVELS = (Pushdown.EXACT, Pushdown.EXACT, Pushdown.SUPERSET, Pushdown.NONE)
 
 
 class RoughSupport:
-    """Grades by a hash of the seed and the leaf, so that a leaf always has the same grade."""
+    """Decides by a hash of the seed and the leaf, so that a leaf always has the same level."""
 
     def __init__(self, config: RoughConfig) -> None:
         self._seed = config.seed
         self._nothing = config.judges == "nothing"
 
     def pushdown(self, leaf: Leaf) -> Pushdown:
-        """Return any grade."""
+        """Return any level."""
         if self._nothing or isinstance(leaf, RANKED):
             return Pushdown.NONE
-        return _GRADES[self._hash("leaf", predicate_text(leaf)) % len(_GRADES)]
+        return _LEVELS[self._hash("leaf", predicate_text(leaf)) % len(_LEVELS)]
 
     def orders(self, order: tuple[SortKey, ...]) -> bool:
         """Return whether this order is one that the store pretends to know."""
@@ -46,11 +46,11 @@ class RoughSupport:
         return not self._nothing and self._hash("aggregate", repr((measures, by))) % 2 == 0
 
     def odd(self, record: Record) -> bool:
-        """Return whether the record is one that the store cannot judge."""
+        """Return whether the record is one that the store pretends not to evaluate."""
         return not self._nothing and self._hash("odd", record.id or "") % 5 == 0
 
     def matches(self, predicate: Predicate, record: Record, *, positive: bool = True) -> bool:
-        """Judge what was pushed: a SUPERSET leaf also holds for some records that it should not."""
+        """Evaluate a pushed predicate: a SUPERSET leaf also matches some records that it should not."""
         match predicate:
             case And(terms):
                 return all(self.matches(term, record, positive=positive) for term in terms)
@@ -60,7 +60,7 @@ class RoughSupport:
                 return not self.matches(term, record, positive=not positive)
             case leaf:
                 pushdown = self.pushdown(leaf)
-                assert pushdown is not Pushdown.NONE, f"pushed although graded NONE: {predicate_text(leaf)}"
+                assert pushdown is not Pushdown.NONE, f"pushed although NONE: {predicate_text(leaf)}"
                 assert positive or pushdown is Pushdown.EXACT, (
                     f"pushed under not although not exact: {predicate_text(leaf)}"
                 )
@@ -75,7 +75,7 @@ class RoughSupport:
 
 
 def exact(predicate: Predicate, support: RoughSupport) -> bool:
-    """Return whether every leaf is one that the store judges exactly."""
+    """Return whether every leaf is EXACT."""
     match predicate:
         case And(terms) | Or(terms):
             return all(exact(term, support) for term in terms)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from isthmus._core.registry import driver as import_driver
+from isthmus._core.registry import import_driver
 
 if TYPE_CHECKING:
     from isthmus.backends.postgres.config import PostgresConfig

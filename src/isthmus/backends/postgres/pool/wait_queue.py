@@ -19,7 +19,7 @@ DESCRIPTION_SECONDS = 0.02
 Waiter: TypeAlias = "asyncio.Future[PooledConnection]"
 
 
-class _Entry(NamedTuple):
+class _QueueEntry(NamedTuple):
     task: Holder
     started: float
     timer: asyncio.TimerHandle | None
@@ -33,7 +33,7 @@ class WaitQueue:
         self._loop = loop
         self._now = now
         self._max_waiting = pool.config.pool.max_waiting
-        self._entries: OrderedDict[Waiter, _Entry] = OrderedDict()
+        self._entries: OrderedDict[Waiter, _QueueEntry] = OrderedDict()
         self._description: tuple[float, str] = (float("-inf"), "")
         self.timeouts = 0
         """How many calls ended without a connection in time."""
@@ -56,7 +56,7 @@ class WaitQueue:
         timer = None
         if timeout is not None:
             timer = self._loop.call_later(timeout, self._time_out, waiter, timeout)
-        self._entries[waiter] = _Entry(task, started, timer)
+        self._entries[waiter] = _QueueEntry(task, started, timer)
         pool.connector.open_more(urgent=True)
         try:
             return await waiter

@@ -35,7 +35,7 @@ async def aggregate(connection: Connection, table: Table, request: AggregateRequ
 
 def compile_aggregate(table: Table, request: AggregateRequest) -> Statement:
     """Return the select of each group's keys and states."""
-    parameters = Parameters()
+    params = Parameters()
     joins: list[str] = []
     keys: list[str] = []
     for place, path in enumerate(request.by):
@@ -50,12 +50,12 @@ def compile_aggregate(table: Table, request: AggregateRequest) -> Statement:
     where = (
         ""
         if request.where == TRUE
-        else f" WHERE {Filter(parameters, table.indexed).condition(request.where)}"
+        else f" WHERE {Filter(params, table.indexed).condition(request.where)}"
     )
     grouped = f" GROUP BY {', '.join(keys)}" if keys else ""
     return Statement(
         f"SELECT {', '.join(columns)} FROM {table.sql} AS t {' '.join(joins)}{where}{grouped}",
-        parameters.args,
+        params.args,
     )
 
 

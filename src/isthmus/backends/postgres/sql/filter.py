@@ -54,11 +54,11 @@ class Filter:
     """
 
     def __init__(
-        self, parameters: Parameters, use_index: IndexedPaths, assumed: tuple[Path, str] | None = None
+        self, params: Parameters, use_index: IndexedPaths, assumed: tuple[Path, str] | None = None
     ) -> None:
-        self._parameters = parameters
+        self._params = params
         self._indexed = use_index
-        self._compiler = LeafCompiler(parameters)
+        self._compiler = LeafCompiler(params)
         self._assumed = assumed
 
     def condition(self, predicate: Predicate) -> str:
@@ -160,7 +160,7 @@ class Filter:
             return NOTHING
         whole = attribute(path)
         if isinstance(leaf, EqualList):
-            return f"({field_of(path).value} = {self._parameters.json(leaf.value)})"
+            return f"({field_of(path).value} = {self._params.json(leaf.value)})"
         if whole is not None:
             return self._on_attribute(leaf, whole)
         field = field_of(path)
@@ -191,12 +191,12 @@ class Filter:
             return None
         if leaf.path in indexed.elements:
             # `@>` finds the value itself and elements of a list, one level deep.
-            known = f"{field.value} @> ANY({self._parameters.jsons(operands)})"
+            known = f"{field.value} @> ANY({self._params.jsons(operands)})"
             deeper = f"({field.has_list_above} OR {field.has_nested_list})"
             return f"({known} OR ({deeper} AND {self._any_value(field, leaf_sql)}))"
         if indexed.every_element and leaf.path.root is Root.DATA and len(field.keys) <= _DEEPEST_CONTAINED:
             shapes = [shape for operand in operands for shape in _shapes(field.keys, operand)]
-            known = f"{field.column} @> ANY({self._parameters.jsons(shapes)})"
+            known = f"{field.column} @> ANY({self._params.jsons(shapes)})"
             deeper = f"{data_has_nested_list()} AND {field.has_nested_list}"
             return f"({known} OR ({deeper} AND {self._any_deep_value(field, leaf_sql)}))"
         return None
@@ -214,7 +214,7 @@ class Filter:
             return self._by_kind(leaf, field)
         if self._by_containment(leaf, field, use_index):
             # Half the cost of extracting the value to compare it.
-            return f"{field.column} @> {self._parameters.json(nest(field.keys, leaf.value))}"
+            return f"{field.column} @> {self._params.json(nest(field.keys, leaf.value))}"
         condition = leaf_sql.condition(field.value, field.text, field.kind)
         if not use_index:
             return condition
@@ -226,7 +226,7 @@ class Filter:
         elif leaf_sql.kind in ("boolean", "object") and indexed.has_rare_types(leaf.path):
             more.append(f"{is_rare(field)} AND {field.shape} = '{leaf_sql.kind}'")
         if leaf.path in indexed.substrings and (inside := _inside(leaf)) is not None:
-            more.append(f"{field.text} LIKE {self._parameters.text(inside)} AND {field.kind} = 'string'")
+            more.append(f"{field.text} LIKE {self._params.text(inside)} AND {field.kind} = 'string'")
         return "(" + " AND ".join([*more, condition]) + ")" if more else condition
 
     def _by_containment(self, leaf: Leaf, field: FieldSQL, use_index: bool) -> TypeGuard[Equal]:
@@ -273,12 +273,12 @@ class Filter:
 
     def _on_attribute(self, leaf: Leaf, text: str) -> str:
         """Return the condition on a record attribute, which is text and never missing."""
-        parameters = self._parameters
+        params = self._params
         match leaf:
             case Equal(_, str() as operand):
-                return f"({text} = {parameters.text(operand)})"
+                return f"({text} = {params.text(operand)})"
             case In(_, operands):
-                return f"({text} = ANY({parameters.texts([o for o in operands if isinstance(o, str)])}))"
+                return f"({text} = ANY({params.texts([o for o in operands if isinstance(o, str)])}))"
             case _:
                 return self._compiler.compile(leaf).condition("NULL::jsonb", text, "'string'")
 

@@ -37,16 +37,16 @@ class _Branch:
 
 
 def index_union(
-    table: Table, where: Predicate, key: SortKey, position: Position | None, size: int, parameters: Parameters
+    table: Table, where: Predicate, key: SortKey, position: Position | None, size: int, params: Parameters
 ) -> str:
     """Return the select of the first `size` rows after a position, in order; its last column is `v`."""
-    limit = parameters.bigint(size)
+    limit = params.bigint(size)
     branches = []
     for rank, shape in _shapes(key, position):
-        condition = Filter(parameters, table.indexed, (key.path, shape)).condition(where)
+        condition = Filter(params, table.indexed, (key.path, shape)).condition(where)
         if condition == NOTHING:  # before anything is bound: the server refuses values that are not used
             continue
-        branch = _make_branch(rank, shape, key, position, parameters)
+        branch = _make_branch(rank, shape, key, position, params)
         more = "" if condition == ALL else f" AND {condition}"
         branches.append(
             f"(SELECT {PLAIN_COLUMNS}, {branch.value} AS v FROM {table.sql} AS t{branch.joins}"
@@ -66,7 +66,7 @@ def _shapes(key: SortKey, position: Position | None) -> Iterator[tuple[int | Non
 
 
 def _make_branch(
-    rank: int | None, shape: str, key: SortKey, position: Position | None, parameters: Parameters
+    rank: int | None, shape: str, key: SortKey, position: Position | None, params: Parameters
 ) -> _Branch:
     """Return the branch of one shape, from the position on."""
     field = field_of(key.path)
@@ -75,7 +75,7 @@ def _make_branch(
     if rank is None:
         ranks = compile_order((key,))
         if position is not None:
-            condition += f" AND {after_position((key,), position, ['s0.v'], parameters)}"
+            condition += f" AND {after_position((key,), position, ['s0.v'], params)}"
         return _Branch("s0.v", condition, ranks.order_by, f" {ranks.joins}")
     value, order = field.value, "t.id"
     if rank in (NUMBER, TEXT):
@@ -87,7 +87,7 @@ def _make_branch(
     elif rank == NONE:
         value = "NULL::jsonb"
     if position is not None and position[0][0] == rank:
-        condition += f" AND {_after_position(field, rank, position[0][1], position[-1], key, parameters)}"
+        condition += f" AND {_after_position(field, rank, position[0][1], position[-1], key, params)}"
     return _Branch(value, condition, order)
 
 
@@ -101,21 +101,21 @@ def _reaches(key: SortKey, rank: int, mark: int) -> bool:
 
 
 def _after_position(
-    field: FieldSQL, rank: int, mark: object, last: str, key: SortKey, parameters: Parameters
+    field: FieldSQL, rank: int, mark: object, last: str, key: SortKey, params: Parameters
 ) -> str:
     """Return the condition that a row of the position's own type comes after it."""
     sign = "<" if key.descending else ">"
-    beyond = f"t.id > {parameters.text(last)}"
+    beyond = f"t.id > {params.text(last)}"
     if rank in (OBJECT, NONE):
         return beyond
     if rank == TEXT:
         assert isinstance(mark, str)
         edge, prefix, text = (
-            parameters.text(mark),
-            parameters.text(mark[:PREFIX_LENGTH]),
+            params.text(mark),
+            params.text(mark[:PREFIX_LENGTH]),
             f'{field.text} COLLATE "C"',
         )
         after = f"({text} {sign} {edge} OR ({text} = {edge} AND {beyond}))"
         return f"{field.text_prefix} {sign}= {prefix} AND {after}"
-    edge = parameters.json(mark)
+    edge = params.json(mark)
     return f"{field.value} {sign}= {edge} AND ({field.value} {sign} {edge} OR {beyond})"

@@ -85,12 +85,12 @@ class LeafSQL:
 class LeafCompiler:
     """Compiles leaves and binds their operands."""
 
-    def __init__(self, parameters: Parameters) -> None:
-        self._parameters = parameters
+    def __init__(self, params: Parameters) -> None:
+        self._params = params
 
     def compile(self, leaf: Leaf) -> LeafSQL:
         """Return a leaf's condition on one value."""
-        parameters = self._parameters
+        params = self._params
         match leaf:
             case Equal(_, operand):
                 return self._equal(operand)
@@ -103,19 +103,19 @@ class LeafCompiler:
             case Like(_, pattern, fold):
                 if fold:
                     return self._regex(ilike_regex(pattern))
-                like = parameters.text(like_pattern(pattern))
+                like = params.text(like_pattern(pattern))
                 return self._text(lambda t: f'{t} COLLATE "C" LIKE {like}', prefix=like_prefix(pattern))
             case Regex(_, pattern):
                 return self._regex(translate(pattern))
             case StartsWith(_, operand):
-                start = parameters.text(operand)
-                jsonpath = ("@ starts with $x", parameters.json({"x": operand}))
+                start = params.text(operand)
+                jsonpath = ("@ starts with $x", params.json({"x": operand}))
                 return self._text(lambda t: f"starts_with({t}, {start})", prefix=operand, jsonpath=jsonpath)
             case EndsWith(_, operand):
-                end, size = parameters.text(operand), parameters.integer(len(operand))
+                end, size = params.text(operand), params.integer(len(operand))
                 return self._text(lambda t: f'right({t}, {size}) = {end} COLLATE "C"')
             case Contains(_, operand):
-                part = parameters.text(operand)
+                part = params.text(operand)
                 return self._text(lambda t: f'strpos({t} COLLATE "C", {part}) > 0')
             case Exists():
                 some = '@.type() != "null" && @.type() != "array"'
@@ -126,10 +126,10 @@ class LeafCompiler:
                 assert_never(leaf)
 
     def _equal(self, operand: Any) -> LeafSQL:
-        value = self._parameters.json(operand)
+        value = self._params.json(operand)
         kind = KIND[kind_of(operand)]
         # jsonpath compares scalars only.
-        jsonpath = None if kind == "object" else ("@ == $x", self._parameters.json({"x": operand}))
+        jsonpath = None if kind == "object" else ("@ == $x", self._params.json({"x": operand}))
         return LeafSQL(
             lambda v, t, k: f"{v} = {value}",
             jsonpath,
@@ -138,12 +138,12 @@ class LeafCompiler:
         )
 
     def _one_of(self, operands: tuple[Any, ...]) -> LeafSQL:
-        values = self._parameters.jsons(operands)
+        values = self._params.jsons(operands)
         kinds = {KIND[kind_of(operand)] for operand in operands}
         kind = kinds.pop() if len(kinds) == 1 else None
         text_prefix = None
         if kind == "string":
-            prefixes = self._parameters.texts(sorted({operand[:PREFIX_LENGTH] for operand in operands}))
+            prefixes = self._params.texts(sorted({operand[:PREFIX_LENGTH] for operand in operands}))
 
             def text_prefix(text: str) -> str:
                 return f"{text} = ANY({prefixes})"
@@ -154,14 +154,14 @@ class LeafCompiler:
             )
         # jsonpath compares scalars only.
         scalars = not any(isinstance(operand, dict) for operand in operands)
-        jsonpath = ("@ == $x[*]", self._parameters.json({"x": list(operands)})) if scalars else None
+        jsonpath = ("@ == $x[*]", self._params.json({"x": list(operands)})) if scalars else None
         return LeafSQL(lambda v, t, k: f"{v} = ANY({values})", jsonpath, text_prefix=text_prefix, kind=kind)
 
     def _range(self, operand: Any, bounds: list[tuple[str, Any]]) -> LeafSQL:
         """Return the condition that a value is within bounds of the operand's type."""
         kind = KIND[kind_of(operand)]
         names = [f"x{place}" for place in range(len(bounds))]
-        variables = self._parameters.json(
+        variables = self._params.json(
             {name: value for name, (_, value) in zip(names, bounds, strict=True)}
         )
         parts = [f"@ {op} ${name}" for name, (op, _) in zip(names, bounds, strict=True)]
@@ -171,7 +171,7 @@ class LeafCompiler:
         path = " && ".join(parts)
         if kind == "string":
             # jsonb orders texts by the database's collation.
-            texts = [(op, self._parameters.text(value)) for op, value in bounds]
+            texts = [(op, self._params.text(value)) for op, value in bounds]
             return LeafSQL(
                 lambda v, t, k: (
                     "("
@@ -182,7 +182,7 @@ class LeafCompiler:
                 text_prefix=self._prefix_condition([(op.rstrip("=") + "=", value) for op, value in bounds]),
                 kind=kind,
             )
-        ends = [(op, self._parameters.json(value)) for op, value in bounds]
+        ends = [(op, self._params.json(value)) for op, value in bounds]
         return LeafSQL(
             lambda v, t, k: (
                 "(" + " AND ".join(f"{v} {op} {end}" for op, end in ends) + f" AND {k} = '{kind}')"
@@ -215,10 +215,10 @@ class LeafCompiler:
     def _regex(self, pattern: str | None) -> LeafSQL:
         if pattern is None:  # the superset: only a text can match
             return LeafSQL(lambda v, t, k: f"{k} = 'string'", ('@.type() == "string"', None), kind="string")
-        regex = self._parameters.text(pattern)
+        regex = self._params.text(pattern)
         return self._text(lambda t: f'{t} COLLATE "C" ~ {regex}')
 
     def _prefix_condition(self, bounds: list[tuple[str, str]]) -> Callable[[str], str]:
         """Return the bounds as conditions on the prefix alone: cutting keeps the order."""
-        ends = [(op, self._parameters.text(value[:PREFIX_LENGTH])) for op, value in bounds]
+        ends = [(op, self._params.text(value[:PREFIX_LENGTH])) for op, value in bounds]
         return lambda text_prefix: " AND ".join(f"{text_prefix} {op} {end}" for op, end in ends)

@@ -87,7 +87,7 @@ def order_by(order: tuple[SortKey, ...], values: list[str], id: str = "t.id") ->
 
 
 def after_position(
-    order: tuple[SortKey, ...], position: Position, values: list[str], parameters: Parameters
+    order: tuple[SortKey, ...], position: Position, values: list[str], params: Parameters
 ) -> str:
     """Return the condition that a row comes after a position; `values` are the keys' values."""
     equal: list[str] = []
@@ -95,18 +95,18 @@ def after_position(
     for key, value, mark in zip(order, values, position, strict=False):
         if key.path.root is Root.ID:
             sign = "<" if key.descending else ">"
-            alternatives.append(_all([*equal, f"t.id {sign} {parameters.text(mark[1])}"]))
+            alternatives.append(_all([*equal, f"t.id {sign} {params.text(mark[1])}"]))
             return _some(alternatives)
-        after, tie = _compare_to(key, value, mark[0], mark[1], parameters)
+        after, tie = _compare_to(key, value, mark[0], mark[1], params)
         if after is not None:
             alternatives.append(_all([*equal, after]))
         equal.append(tie)
-    alternatives.append(_all([*equal, f"t.id > {parameters.text(position[-1])}"]))
+    alternatives.append(_all([*equal, f"t.id > {params.text(position[-1])}"]))
     return _some(alternatives)
 
 
 def _compare_to(
-    key: SortKey, value: str, rank: int, mark: Any, parameters: Parameters
+    key: SortKey, value: str, rank: int, mark: Any, params: Parameters
 ) -> tuple[str | None, str]:
     """Return the conditions that a value comes after a position's (None: none does), and that it ties."""
     if rank == NONE:
@@ -116,11 +116,11 @@ def _compare_to(
     tie = f"{type_rank(value)} = {rank}"
     match rank:
         case 0 | 1:
-            edge = parameters.json(mark)
+            edge = params.json(mark)
             alternatives.append(f"({tie} AND {value} {sign} {edge})")
             tie = f"({tie} AND {value} = {edge})"
         case 2:
-            edge = parameters.text(mark)
+            edge = params.text(mark)
             alternatives.append(f"({tie} AND {text_value(value)} {sign} {edge})")
             tie = f"({tie} AND {text_value(value)} = {edge})"
     if not key.nulls_first:

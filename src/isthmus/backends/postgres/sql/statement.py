@@ -25,17 +25,17 @@ class Parameter:
     leaf that is prepared is used.
     """
 
-    __slots__ = ("_parameters", "_placeholder", "_type", "_value")
+    __slots__ = ("_params", "_placeholder", "_type", "_value")
 
-    def __init__(self, parameters: Parameters, value: Any, type: str) -> None:
-        self._parameters = parameters
+    def __init__(self, params: Parameters, value: Any, type: str) -> None:
+        self._params = params
         self._value = value
         self._type = type
         self._placeholder: str | None = None
 
     def __str__(self) -> str:
         if self._placeholder is None:
-            self._placeholder = self._parameters.bind(self._value, self._type)
+            self._placeholder = self._params.bind(self._value, self._type)
         return self._placeholder
 
 

@@ -1,0 +1,1 @@
+"""Stored results and targets, and what is made of them: the check, the page and its charts."""

@@ -1,0 +1,297 @@
+"""The methods that read: by id, by query, page by page, as a stream, and aggregates."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from isthmus._core.apply import not_found
+from isthmus._core.executor import After, AggregateRequest, NativePlan, PageRequest
+from isthmus._core.op import Aggregate, Count, Explain, Fetch, Read
+from isthmus._ids import check_id, check_ids
+from isthmus._path import Path, Root
+from isthmus._query.ast import FALSE, RANKED, TRUE, Predicate, SortKey, leaves
+from isthmus._query.evaluate import select
+from isthmus._query.field import FieldName, as_path
+from isthmus._query.query import Query, as_predicate, as_query, measures
+from isthmus._query.split import split
+from isthmus._record import Record, project
+from isthmus._search_hit import Hit
+from isthmus._session import SessionBound
+from isthmus._stream import RecordStream
+from isthmus._value import Value, replace
+from isthmus.errors import NotFoundError, QueryError, UsageError
+
+if TYPE_CHECKING:
+    from isthmus._explain import Explanation
+
+Find: TypeAlias = "Query | Predicate | None"
+
+PAGE_SIZE = 100
+STREAM_PAGE = 2_000
+_BY_SCORE = (SortKey(Path(Root.SCORE, ()), descending=True),)
+
+
+class CursorPage(Value):
+    """One page of a search, and the cursor that continues it (None on the last page).
+
+    The cursor is text that survives restarts; it fits only the same conditions and order.
+    """
+
+    records: list[Record]
+    cursor: str | None
+
+
+class ReadMethods(SessionBound):
+    """The methods that read one collection."""
+
+    # By id
+
+    async def get(self, id: str, *, for_update: bool = False) -> Record | None:
+        """Return the record with an id, or None if there is none; an outage raises `StoreError`.
+
+        `for_update` locks it until the transaction ends. One round trip; gets of one loop
+        iteration may share it.
+        """
+        records = await self._run(Read(self.collection_name, (check_id(id),), for_update))
+        return records[0]
+
+    async def require(self, id: str, *, for_update: bool = False) -> Record:
+        """Return the record with an id; raises `NotFoundError` if there is none."""
+        record = await self.get(id, for_update=for_update)
+        if record is None:
+            raise not_found(id)
+        return record
+
+    async def exists(self, what: str | Query | Predicate) -> bool:
+        """Return whether there is a record with an id, or any record that matches a query."""
+        if isinstance(what, str):
+            return await self.get(what) is not None
+        return await self.find_one(what) is not None
+
+    async def get_batch(self, ids: Iterable[str]) -> list[Record | None]:
+        """Return the records with these ids in order, None where there is none; ids may repeat."""
+        wanted = check_ids(list(ids))
+        records = await self._run(Read(self.collection_name, wanted))
+        return records if len(set(wanted)) == len(wanted) else _copy_repeated(records)
+
+    async def require_batch(self, ids: Iterable[str]) -> list[Record]:
+        """Return the records with these ids in order; raises `NotFoundError` if one is missing."""
+        wanted = list(ids)
+        records = await self.get_batch(wanted)
+        missing = [id for id, record in zip(wanted, records, strict=True) if record is None]
+        if missing:
+            raise NotFoundError(
+                f"{len(missing)} ids have no record, {missing[0]!r} first", record_id=missing[0]
+            )
+        return records  # type: ignore[return-value]
+
+    async def exists_batch(self, ids: Iterable[str]) -> list[bool]:
+        """Return for each id whether there is a record."""
+        return [record is not None for record in await self.get_batch(ids)]
+
+    # Finding
+
+    async def search(self, query: Find = None, *, for_update: bool = False) -> list[Record]:
+        """Return the matching records in the query's order, by id without one.
+
+        All of them are held in memory; `stream` holds a page. `for_update` locks them until the
+        transaction ends. Raises `QueryError` for a query that the backend cannot serve exactly.
+        """
+        found = as_query(query)
+        if found.count == 0:
+            return []
+        request = PageRequest(
+            found.where,
+            found.order,
+            found.count,
+            offset=found.skip,
+            select=found.fields,
+            for_update=for_update,
+        )
+        return (await self._run(Fetch(self.collection_name, request))).records
+
+    async def hits(
+        self,
+        query: Query | Predicate,
+        *,
+        highlights: Iterable[FieldName] = (),
+        passages: Iterable[FieldName] = (),
+    ) -> list[Hit]:
+        """Return records with their scores, best first unless the query has a sort.
+
+        The query needs a `match()` or a `nearest()`, else `QueryError`. For each field in
+        `highlights`, a hit carries the matching snippets with the offsets of the words; `passages`
+        is the name of that parameter in 0.1.0.
+        """
+        found = as_query(query)
+        if not any(isinstance(leaf, RANKED) for leaf in leaves(found.where)):
+            raise QueryError("hits() ranks by match() or nearest(), and the query has neither")
+        if found.count == 0:
+            return []
+        request = PageRequest(
+            found.where,
+            found.order or _BY_SCORE,
+            found.count,
+            offset=found.skip,
+            select=found.fields,
+            ranked=True,
+            highlight=tuple(map(as_path, (*highlights, *passages))),
+        )
+        page = await self._run(Fetch(self.collection_name, request))
+        return [
+            replace(hit, record=record) if (hit := page.hits.get(record.id or "")) else Hit(record)
+            for record in page.records
+        ]
+
+    async def find_one(self, query: Find = None) -> Record | None:
+        """Return the first matching record, or None."""
+        records = await self.search(as_query(query).limit(1))
+        return records[0] if records else None
+
+    async def count(self, query: Find = None) -> int:
+        """Return how many records match; raises `QueryError` for a query with a limit or offset."""
+        return (await self._run(Count(self.collection_name, _conditions(query)))).count
+
+    def stream(
+        self, query: Find = None, *, consistent: bool = False, page_size: int = STREAM_PAGE
+    ) -> RecordStream:
+        """Return the matching records as a stream in bounded memory, with one page requested ahead.
+
+        `page_size` is the number of records of a page, 1 to 10,000. Without a sort the order is the
+        store's. `consistent=True` reads one snapshot where the backend can
+        (`capabilities.consistent_stream`); use it with `async with`, which releases the snapshot.
+        """
+        found = as_query(query)
+        if not 1 <= page_size <= 10_000:
+            raise UsageError(f"page_size must be 1 to 10,000, got {page_size}")
+        session = self._session
+        # Without an order, a limit or offset still has to mean what it means to search.
+        ordered = bool(found.order or found.count is not None or found.skip)
+        size: int | None = page_size
+        if ordered and not session.executor.support(self.collection_name).orders(found.order):
+            size = None  # sorted client-side: one scan, not one for each page
+        request = PageRequest(
+            found.where,
+            found.order if ordered else None,
+            size,
+            offset=found.skip,
+            select=found.fields,
+            consistent=consistent,
+        )
+        return RecordStream(
+            session.run, self.collection_name, request, limit=found.count, prefetch=session.prefetch
+        )
+
+    async def page(
+        self, query: Find = None, *, size: int | None = None, cursor: str | None = None
+    ) -> CursorPage:
+        """Return one page and the cursor of the next; pages never overlap and can be resumed.
+
+        `size` is the number of records, by default the query's limit or 100. Raises `QueryError`
+        for a cursor that was altered or belongs to another query or order.
+        """
+        found = as_query(query)
+        wanted = size if size is not None else found.count if found.count is not None else PAGE_SIZE
+        if wanted < 1:
+            raise QueryError(f"a page has at least 1 record, got size {wanted}")
+        if found.skip:
+            raise QueryError("page() goes on by cursor; use search() for an offset")
+        from isthmus._query.cursor import decode_cursor, encode_cursor, fits_order  # loads hashing
+
+        secret = self._session.cursor_secret
+        after = None if cursor is None else decode_cursor(cursor, found, self.collection_name, secret)
+        if after is not None and not fits_order(after, found.order):
+            raise QueryError("cursor: it belongs to another order")
+        start = None if after is None else After(after)
+        request = PageRequest(found.where, found.order, wanted, after=start, select=None)
+        page = await self._run(Fetch(self.collection_name, request))
+        token = None
+        if page.after is not None and page.after.position is not None:
+            token = encode_cursor(page.after.position, found, self.collection_name, secret)
+        records = page.records if found.fields is None else _project_all(page.records, found)
+        return CursorPage(records, token)
+
+    async def aggregate(
+        self,
+        query: Find = None,
+        *,
+        by: FieldName | Iterable[FieldName] = (),
+        **columns: str | tuple[str, FieldName],
+    ) -> list[dict[str, Any]]:
+        """Return one row for each group, in the order of the groups' keys.
+
+        `aggregate(by="city", n="count", oldest=("max", "age"))`
+
+        Each column is `"count"`, or a pair of a function (count, sum, avg, min, max) and a field.
+        Without `by` there is one row. `sum` and `avg` take numbers only and are None without any; a
+        record without a value is in the None group, a record with a list in each value's group.
+        """
+        names = _group_names(by)
+        paths = tuple(as_path(name) for name in names)
+        computed = measures(columns)
+        if not computed:
+            raise QueryError("aggregate() needs at least one column such as n='count'")
+        labels = [str(path) for path in paths]
+        clash = set(labels) & {m.name for m in computed} or {n for n in labels if labels.count(n) > 1}
+        if clash:
+            raise QueryError(f"aggregate(): two columns are named {min(clash)!r}")
+        request = AggregateRequest(_conditions(query), computed, paths)
+        answer = await self._run(Aggregate(self.collection_name, request))
+        return [
+            {
+                **dict(zip(labels, key, strict=True)),
+                **{m.name: v for m, v in zip(computed, values, strict=True)},
+            }
+            for key, values in answer.groups.rows(paths)
+        ]
+
+    async def explain(self, query: Find = None) -> Explanation:
+        """Return what runs where, the native query and the index used, without running the query."""
+        from isthmus._explain import build_explanation
+
+        found = as_query(query)
+        session = self._session
+        support = session.executor.support(self.collection_name)
+        parts = split(found.where, support.pushdown)
+        exact = parts.residual == TRUE and support.orders(found.order)
+        request = PageRequest(
+            parts.pushed,
+            found.order if support.orders(found.order) else None,
+            found.count if found.count is not None and exact else PAGE_SIZE,
+            offset=found.skip if exact else 0,
+        )
+        if parts.pushed == FALSE:
+            native = NativePlan("none: no record can match")
+        else:
+            native = await session.run(Explain(self.collection_name, request))
+        return build_explanation(session.backend_name, support, found.where, found.order, parts, native)
+
+    async def refresh(self) -> None:
+        """Make earlier writes visible to searches by other handles; a no-op where they are already."""
+        await self._session.refresh(self.collection_name)
+
+
+def _copy_repeated(records: list[Record | None]) -> list[Record | None]:
+    """Return the records with copies in place of repeated objects, so that changing one changes one."""
+    seen: set[int] = set()
+    separate: list[Record | None] = []
+    for record in records:
+        separate.append(copy.deepcopy(record) if id(record) in seen else record)
+        seen.add(id(record))
+    return separate
+
+
+def _conditions(query: Find) -> Predicate:
+    return TRUE if query is None else as_predicate(query)
+
+
+def _group_names(by: Any) -> list[Any]:
+    if isinstance(by, str) or not isinstance(by, Iterable):
+        return [by]
+    return list(by)
+
+
+def _project_all(records: list[Record], query: Query) -> list[Record]:
+    return [project(record, select(record.data, query.fields or ())) for record in records]

@@ -1,0 +1,116 @@
+"""Sessions: where the operations of a handle run, through the layers and on the right executor."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Awaitable, Sequence
+from typing import Protocol, TypeVar
+
+from isthmus._core.capabilities import Capabilities
+from isthmus._core.executor import Backend, Executor
+from isthmus._core.op import Op, Open, Refresh
+from isthmus._core.stack import Layer, Stack
+from isthmus.errors import ClosedError
+
+R = TypeVar("R")
+
+
+class Session(Protocol):
+    """Runs the operations of one call; looked up for each call, so that it joins its task's transaction."""
+
+    @property
+    def executor(self) -> Executor:
+        """Return the executor at the bottom of the stack."""
+        ...
+
+    @property
+    def backend_name(self) -> str:
+        """Return the backend's name."""
+        ...
+
+    @property
+    def cursor_secret(self) -> bytes:
+        """Return the key that signs cursors."""
+        ...
+
+    @property
+    def prefetch(self) -> bool:
+        """Return whether a stream may request its next page while the current one is read."""
+        ...
+
+    async def run(self, op: Op[R]) -> R:
+        """Run an operation through the layers; makes its collection ready first."""
+        ...
+
+    async def refresh(self, collection: str) -> None:
+        """Make earlier writes visible to searches by any handle."""
+        ...
+
+
+class SessionBound:
+    """Base of everything that has record methods: knows its session and its collection."""
+
+    @property
+    @abstractmethod
+    def _session(self) -> Session: ...
+
+    @property
+    @abstractmethod
+    def collection_name(self) -> str:
+        """The table, index or prefix that the methods act on."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """The capabilities of the backend; plain data, no I/O."""
+        return self._session.executor.capabilities
+
+    def _run(self, op: Op[R]) -> Awaitable[R]:
+        return self._session.run(op)
+
+
+class DatabaseSession:
+    """Runs the operations of a database handle on its backend."""
+
+    prefetch = True
+
+    def __init__(self, backend: Backend, layers: Sequence[Layer], cursor_secret: bytes) -> None:
+        self.backend = backend
+        self.stack = Stack(layers)
+        self.backend_name = backend.name
+        self.cursor_secret = cursor_secret
+        self.closed: str | None = "it was never connected: await db.connect() or use 'async with'"
+        """Why a call is refused; None while the handle is open."""
+        self.lazy = False
+        """Whether the first call connects."""
+        self.ready: set[str] = set()
+        """The collections that were made ready."""
+
+    @property
+    def executor(self) -> Executor:
+        """Return the backend."""
+        return self.backend
+
+    async def run(self, op: Op[R]) -> R:
+        """Run an operation; makes its collection ready on first use."""
+        if self.closed is not None or op.collection not in self.ready:
+            await self.ensure_open(op.collection)
+        return await self.stack.run(op, self.backend)
+
+    async def ensure_open(self, collection: str) -> None:
+        """Connect if that was put off, and make the collection ready; raises `ClosedError`."""
+        if self.closed is not None and not self.lazy:
+            raise ClosedError(f"this handle is closed; {self.closed}")
+        await self.stack.run(Open(collection), self.backend)
+        self.mark_open(collection)
+
+    def mark_open(self, collection: str) -> None:
+        """Record that the backend made a collection ready."""
+        self.closed = None
+        self.lazy = False
+        self.ready.add(collection)
+
+    async def refresh(self, collection: str) -> None:
+        """Make earlier writes visible to searches by any handle."""
+        if self.closed is not None or collection not in self.ready:
+            await self.ensure_open(collection)
+        await self.stack.run(Refresh(collection), self.backend)

@@ -1,0 +1,159 @@
+"""Commands on a store as a whole: ping, doctor, stats, index."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from typing import Annotated, Any
+
+import typer
+
+from isthmus import UnsupportedError
+from isthmus.cli._errors import CommandError, ExitCode
+from isthmus.cli._filter import parse_field
+from isthmus.cli._options import AsJson, CollectionName, PromptPassword, Store
+from isthmus.cli._output import print_facts, print_json, print_table
+from isthmus.cli._stores import StoreAddress, open_database, pool_to_json, resolve_store, time_pings
+
+
+def ping(
+    store: Store = None,
+    number: Annotated[int, typer.Option("--number", "-n", metavar="N", min=1, help="Round trips.")] = 3,
+    collection: CollectionName = None,
+    *,
+    as_json: AsJson = False,
+    prompt: PromptPassword = False,
+) -> None:
+    """Connect, and time the cheapest round trips that need a working store."""
+    address = resolve_store(store, collection, prompt=prompt)
+    backend, connect_ms, ping_ms = asyncio.run(_ping(address, number))
+    if as_json:
+        print_json(
+            {
+                "backend": backend,
+                "store": address.display_name,
+                "connect_ms": round(connect_ms, 2),
+                "ping_ms": [round(duration, 2) for duration in ping_ms],
+            }
+        )
+    else:
+        sys.stdout.write(
+            f"{backend} {address.display_name} works: connected in {connect_ms:.1f} ms,"
+            f" round trip {min(ping_ms):.2f} ms\n"
+        )
+
+
+async def _ping(address: StoreAddress, number: int) -> tuple[str, float, list[float]]:
+    """Return the backend, and how many milliseconds connecting and each round trip took."""
+    start = time.perf_counter()
+    async with open_database(address) as db:
+        connect_ms = (time.perf_counter() - start) * 1e3
+        return db.backend, connect_ms, [duration async for duration in time_pings(db, number)]
+
+
+def doctor(
+    store: Store = None,
+    collection: CollectionName = None,
+    *,
+    as_json: AsJson = False,
+    prompt: PromptPassword = False,
+) -> None:
+    """Check a store and its settings; each problem is shown with a fix.
+
+    Exit code 1 if there is a problem; warnings alone give 0.
+    """
+    from isthmus.cli._doctor import Level, examine_store
+
+    findings = asyncio.run(examine_store(resolve_store(store, collection, prompt=prompt)))
+    if as_json:
+        print_json([finding.to_json() for finding in findings])
+    else:
+        for finding in findings:
+            finding.print()
+    problems = sum(finding.level is Level.WRONG for finding in findings)
+    if problems:
+        raise CommandError(f"{problems} of {len(findings)} checks found a problem", ExitCode.NO)
+
+
+def stats(
+    store: Store = None,
+    collection: CollectionName = None,
+    *,
+    as_json: AsJson = False,
+    prompt: PromptPassword = False,
+) -> None:
+    """Print a store's capabilities, number of records, and the state of the pool."""
+    document = asyncio.run(_stats(resolve_store(store, collection, prompt=prompt)))
+    if as_json:
+        print_json(document)
+        return
+    facts = [(key, value) for key, value in document.items() if not isinstance(value, dict)]
+    for group in ("capabilities", "pool", "settings"):
+        facts += [(f"{group}.{key}", value) for key, value in document[group].items()]
+    print_facts(facts)
+
+
+async def _stats(address: StoreAddress) -> dict[str, Any]:
+    async with open_database(address) as db:
+        await db.ping()
+        stats = db.stats()
+        return {
+            "backend": stats.backend,
+            "store": address.display_name,
+            "collection": db.collection_name,
+            "records": await db.count(),
+            "capabilities": {k: _to_json(v) for k, v in db.capabilities.non_defaults().items()},
+            "pool": pool_to_json(stats.pool),
+            "layers": stats.layers,
+            "settings": {
+                key: f"{_to_json(value)} ({origin})"
+                for key, (value, origin) in db.config.explain().items()
+                if origin != "default"
+            },
+        }
+
+
+def _to_json(value: Any) -> Any:
+    if isinstance(value, frozenset | set):
+        return sorted(value)
+    return value if isinstance(value, bool | int | float | str | list | dict | None) else str(value)
+
+
+def index(
+    store: Store = None,
+    fields: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="FIELD...", show_default=False, help="Fields to index; none: list the declared ones."
+        ),
+    ] = None,
+    collection: CollectionName = None,
+    *,
+    as_json: AsJson = False,
+    prompt: PromptPassword = False,
+) -> None:
+    """Build indexes, which make filters and sorts on their fields fast.
+
+    To keep an index, name its field in the configuration too (indexes=...).
+    """
+    indexes = asyncio.run(_index(resolve_store(store, collection, prompt=prompt), fields or []))
+    if as_json:
+        print_json(indexes)
+    else:
+        unused = "none now: with few records a scan is faster"
+        rows = [(field, index or unused) for field, index in indexes.items()]
+        print_table(["field", "index that = uses"], rows)
+
+
+async def _index(address: StoreAddress, fields: list[str]) -> dict[str, str | None]:
+    """Declare indexes on these fields, and return the index that an equality on each field uses."""
+    paths = [parse_field(name) for name in fields]
+    if not address.plugin.capabilities.indexes:
+        raise UnsupportedError(f"{address.plugin.name} has no declared indexes", capability="indexes")
+    settings = {"indexes": fields} if fields else {}
+    async with open_database(address, settings, writes=bool(fields)) as db:
+        used = {name: (await db.explain(path == 1)).index for name, path in zip(fields, paths, strict=True)}
+        for name in getattr(db.config, "indexes", ()):
+            used.setdefault(str(name), None)
+        return used

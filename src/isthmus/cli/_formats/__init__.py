@@ -1,0 +1,1 @@
+"""Reading and writing records as JSON lines, CSV, Parquet and tables."""

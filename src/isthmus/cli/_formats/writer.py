@@ -1,0 +1,160 @@
+"""Writes records as a table, JSON lines, CSV or Parquet, to a file or to standard output."""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import os
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO
+
+import orjson
+
+from isthmus import Record, UsageError
+from isthmus.cli._formats.csv import write_csv
+from isthmus.cli._formats.parquet import import_pyarrow, write_parquet
+from isthmus.cli._formats.spill import ID, Spill
+from isthmus.cli._output import make_console, print_table, record_to_json
+
+
+class Format(enum.StrEnum):
+    """The formats of records."""
+
+    TABLE = "table"
+    JSONL = "jsonl"
+    CSV = "csv"
+    PARQUET = "parquet"
+
+
+_SUFFIXES = {
+    ".jsonl": Format.JSONL,
+    ".ndjson": Format.JSONL,
+    ".json": Format.JSONL,
+    ".csv": Format.CSV,
+    ".parquet": Format.PARQUET,
+    ".pq": Format.PARQUET,
+}
+_FILE_FORMATS = "use --format jsonl, csv or parquet"
+
+
+def choose_format(file: Path | None, format: Format | None, default: Format) -> Format:
+    """Return `format`, or else the one that the file's suffix implies, or else the default."""
+    if format is not None:
+        return format
+    if file is None or str(file) == "-":
+        return default
+    implied = _SUFFIXES.get(file.suffix.lower())
+    if implied is None:
+        raise UsageError(f"{file}: unknown suffix; {_FILE_FORMATS}")
+    return implied
+
+
+class RecordWriter(ABC):
+    """Writes records; `finish` completes the output."""
+
+    count = 0
+
+    @abstractmethod
+    def add(self, record: Record) -> None:
+        """Write a record, or keep it until `finish`."""
+
+    @abstractmethod
+    def finish(self) -> None:
+        """Write what `add` kept."""
+
+
+class _JsonLinesWriter(RecordWriter):
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+
+    def add(self, record: Record) -> None:
+        self._stream.write(orjson.dumps(record_to_json(record)) + b"\n")
+        self.count += 1
+
+    def finish(self) -> None:
+        self._stream.flush()
+
+
+class _SpillingWriter(RecordWriter):
+    def __init__(self, stream: IO[bytes], format: Format) -> None:
+        if format is Format.PARQUET:
+            import_pyarrow()  # fail before the records are read
+        self._stream = stream
+        self._format = format
+        self._spill = Spill()
+
+    def add(self, record: Record) -> None:
+        self._spill.add(record)
+        self.count += 1
+
+    def finish(self) -> None:
+        with contextlib.closing(self._spill):
+            write = write_parquet if self._format is Format.PARQUET else write_csv
+            write(self._spill, self._stream)
+
+
+class _TableWriter(RecordWriter):
+    """Keeps its records in memory: a table has few."""
+
+    def __init__(self, columns: Sequence[str]) -> None:
+        self._columns = columns
+        self._records: list[Record] = []
+
+    def add(self, record: Record) -> None:
+        self._records.append(record)
+        self.count += 1
+
+    def finish(self) -> None:
+        if not self._records:
+            return
+        present = dict.fromkeys(key for record in self._records for key in record.data)
+        keys = list(dict.fromkeys([*(key for key in self._columns if key in present), *present]))
+        console = make_console()
+        fitting = max(1, (console.width - 14) // 14)
+        shown, hidden = keys[:fitting], keys[fitting:]
+        rows = [[record.id, *(record.data.get(key, ...) for key in shown)] for record in self._records]
+        print_table([ID, *shown], rows)
+        if hidden:
+            console.print(
+                f"… and {len(hidden)} more fields: {', '.join(hidden[:8])}", style="dim", markup=False
+            )
+
+
+@contextlib.contextmanager
+def open_writer(file: Path | None, format: Format, columns: Sequence[str] = ()) -> Iterator[RecordWriter]:
+    """Yield a writer to a file, or to standard output for None or `-`.
+
+    The file is written under a temporary name and renamed when it is complete. A table begins with
+    these columns.
+    """
+    if file is None or str(file) == "-":
+        if format is Format.PARQUET and sys.stdout.isatty():
+            raise UsageError("Parquet cannot be printed on a terminal; use --out FILE")
+        writer = _TableWriter(columns) if format is Format.TABLE else _make_writer(sys.stdout.buffer, format)
+        yield writer
+        writer.finish()
+        sys.stdout.flush()
+        return
+    if format is Format.TABLE:
+        raise UsageError(f"a table cannot be written to a file; {_FILE_FORMATS}")
+    partial = file.with_name(file.name + ".part")
+    try:
+        with partial.open("wb") as stream:
+            writer = _make_writer(stream, format)
+            yield writer
+            writer.finish()
+            stream.flush()
+            os.fsync(stream.fileno())
+        partial.replace(file)
+    except BaseException as error:
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(file)
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def _make_writer(stream: IO[bytes], format: Format) -> RecordWriter:
+    return _JsonLinesWriter(stream) if format is Format.JSONL else _SpillingWriter(stream, format)

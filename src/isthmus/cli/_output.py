@@ -1,0 +1,88 @@
+"""Printing for people and programs: tables, facts, notes, JSON."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+import orjson
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from isthmus import Record
+
+
+def make_console() -> Console:
+    """Return a console on standard output; without colour if it is not a terminal."""
+    return Console(highlight=False, soft_wrap=False)
+
+
+def print_note(message: str) -> None:
+    """Print a message to standard error."""
+    sys.stderr.write(message + "\n")
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON document on one line."""
+    sys.stdout.write(orjson.dumps(value, default=str).decode() + "\n")
+
+
+def build_table(headings: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
+    """Return a table that truncates its cells to the width of the terminal."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for index, heading in enumerate(headings):
+        numeric = bool(rows) and all(type(row[index]) in (int, float) for row in rows)
+        justify: Literal["left", "right"] = "right" if numeric else "left"
+        table.add_column(Text(heading), overflow="ellipsis", no_wrap=True, justify=justify)
+    for row in rows:
+        table.add_row(*(Text(format_value(value)) for value in row))
+    return table
+
+
+def print_table(headings: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Print rows under headings."""
+    make_console().print(build_table(headings, rows))
+
+
+def build_facts(facts: Iterable[tuple[str, Any]]) -> Table:
+    """Return a table with a name and a value on each line; long values wrap."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in facts:
+        table.add_row(Text(name), Text(format_value(value)))
+    return table
+
+
+def print_facts(facts: Iterable[tuple[str, Any]]) -> None:
+    """Print a name and a value on each line."""
+    make_console().print(build_facts(facts))
+
+
+def format_value(value: Any) -> str:
+    """Return a value as a table shows it: text as it is, anything else as JSON, on one line.
+
+    None and `...`, which stands for an absent field, are empty.
+    """
+    if value is None or value is ...:
+        return ""
+    if isinstance(value, str):
+        return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in value)
+    if isinstance(value, float | int | bool | dict | list):
+        return orjson.dumps(value).decode()
+    return str(value)
+
+
+def record_to_json(record: Record) -> dict[str, Any]:
+    """Return the JSON object of a record: id, data, metadata if there is any, version and times."""
+    metadata = {"metadata": record.metadata} if record.metadata else {}
+    return {
+        "id": record.id,
+        "data": record.data,
+        **metadata,
+        "version": record.version,
+        "created_at": record.created_at,
+        "updated_at": record.updated_at,
+    }
