@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TypeVar
 
 from isthmus._core.executor import (
@@ -24,7 +25,7 @@ from isthmus.backends.postgres.coalesce import Coalescer
 from isthmus.backends.postgres.config import Indexes, PostgresConfig
 from isthmus.backends.postgres.cursors import Cursors, PoolSnapshot
 from isthmus.backends.postgres.errors import READING, WRITING, is_stale_plan, is_undefined_table
-from isthmus.backends.postgres.executor import PostgresExecutor, Work, read_by_id
+from isthmus.backends.postgres.executor import PostgresExecutor, Work
 from isthmus.backends.postgres.indexes import paths_to_index
 from isthmus.backends.postgres.pool import open_pool
 from isthmus.backends.postgres.pool.pool import Pool
@@ -96,22 +97,27 @@ class PoolRunner:
         await self.run(lambda connection: ensure_table(connection, table, self._config), writes=True)
         self.ready.add(collection)
 
+    async def create_table(self, table: Table) -> None:
+        """Create a missing table for an open transaction, which building other indexes would wait for."""
+        await self.run(
+            lambda connection: ensure_table(connection, table, self._config, add_indexes=False), writes=True
+        )
+
     async def query(self, table: Table | None, work: Work[R], if_missing: R) -> R:
         """Run work that only reads; return `if_missing` if the table was dropped."""
         try:
             return await self.run(work)
         except ConfigError as error:
-            if not is_undefined_table(error):
+            if not self._is_dropped(table, error):
                 raise
-        self._note_dropped(table)
-        return if_missing
+            return if_missing
 
     async def command(self, table: Table, work: Work[R]) -> R:
         """Run work that writes; if the table was dropped create it again and repeat the work."""
         try:
             return await self.run(work, writes=True)
         except ConfigError as error:
-            if not is_undefined_table(error):
+            if not self._is_dropped(table, error):
                 raise
         # The statement failed, so nothing was applied to a table that still exists.
         await self.open(table.name)
@@ -124,14 +130,15 @@ class PoolRunner:
                 pool = (await self.pools.pool()).reads
                 return await self.here().cursors.fetch(lambda: PoolSnapshot(pool), table, request)
         except ConfigError as error:
-            if not is_undefined_table(error):
+            if not self._is_dropped(table, error):
                 raise
-        self._note_dropped(table)
-        return Page([], None)
+            return Page([], None)
 
-    def _note_dropped(self, table: Table | None) -> None:
-        if table is not None:
-            self.ready.discard(table.name)
+    def _is_dropped(self, table: Table | None, error: ConfigError) -> bool:
+        if table is None or not is_undefined_table(error):
+            return False
+        self.ready.discard(table.name)
+        return True
 
     async def release(self, token: int) -> None:
         """Roll back a snapshot and release its connection."""
@@ -205,40 +212,30 @@ class PostgresBackend(PostgresExecutor):
     ) -> list[Record | None]:
         """Return the records of these ids; concurrent single calls share a statement."""
         if len(ids) == 1 and not for_update and self._config.coalesce:
-            coalescer = self._pool_runner.here().gets.get(collection) or self._coalesce_gets(collection)
+            gets = self._pool_runner.here().gets
+            coalescer = gets.get(collection)
+            if coalescer is None:
+                coalescer = gets[collection] = Coalescer(partial(super().read, collection))
             return [await coalescer(ids[0])]
         return await super().read(collection, ids, for_update=for_update)
-
-    def _coalesce_gets(self, collection: str) -> Coalescer[str, Record | None]:
-        table = self._table(collection)
-
-        def run(ids: Sequence[str]) -> Awaitable[Sequence[Record | None]]:
-            return self._runner.query(
-                table, lambda connection: read_by_id(connection, table, ids), [None] * len(ids)
-            )
-
-        coalescer = self._pool_runner.here().gets[collection] = Coalescer(run)
-        return coalescer
 
     async def write(
         self, collection: str, kind: WriteKind, mutations: Sequence[Mutation], *, atomic: bool
     ) -> list[ItemResult]:
         """Apply mutations of one kind; concurrent single creates share a statement."""
         if kind is WriteKind.CREATE and len(mutations) == 1 and self._config.coalesce:
-            coalescer = self._pool_runner.here().creates.get(collection) or self._coalesce_creates(collection)
+            creates = self._pool_runner.here().creates
+            coalescer = creates.get(collection)
+            if coalescer is None:
+                coalescer = creates[collection] = Coalescer(partial(self._create_coalesced, collection))
             return [await coalescer(mutations[0])]
         return await super().write(collection, kind, mutations, atomic=atomic)
 
-    def _coalesce_creates(self, collection: str) -> Coalescer[Mutation, ItemResult]:
+    async def _create_coalesced(self, collection: str, mutations: Sequence[Mutation]) -> list[ItemResult]:
         table = self._table(collection)
-
-        def run(mutations: Sequence[Mutation]) -> Awaitable[Sequence[ItemResult]]:
-            return self._runner.command(
-                table, lambda connection: insert_coalesced(connection, table, mutations)
-            )
-
-        coalescer = self._pool_runner.here().creates[collection] = Coalescer(run)
-        return coalescer
+        return await self._runner.command(
+            table, lambda connection: insert_coalesced(connection, table, mutations)
+        )
 
     @asynccontextmanager
     async def begin(self, options: TransactionOptions) -> AsyncIterator[PostgresTransaction]:
@@ -256,8 +253,9 @@ class PostgresBackend(PostgresExecutor):
             with READING:
                 await transaction.start()
             try:
+                pools = self._pool_runner
+                runner = TransactionRunner(connection, pools.ready, pools.create_table)
                 # An exception of the block is its own: only the driver's errors are mapped.
-                runner = TransactionRunner(connection, self._pool_runner.ready, self._pool_runner.open)
                 yield PostgresTransaction(self._config, self._tables, runner)
             except BaseException:
                 # A broken connection has rolled back by itself.

@@ -80,9 +80,10 @@ def definitions(table: str, indexed: IndexedPaths) -> Iterator[IndexDefinition]:
         yield index("nested", f"USING btree (id) WHERE {data_has_nested_list(row='')}")
 
 
-def create_index(index: IndexDefinition, schema: str, table: str) -> str:
-    """Return the statement that builds an index while writers go on."""
+def create_index(index: IndexDefinition, schema: str, table: str, *, concurrently: bool = True) -> str:
+    """Return the statement that builds an index; `concurrently`: while writers go on."""
+    how = " CONCURRENTLY" if concurrently else ""
     return (
-        f"CREATE INDEX CONCURRENTLY IF NOT EXISTS {quote(index.name)}"
+        f"CREATE INDEX{how} IF NOT EXISTS {quote(index.name)}"
         f" ON {quote(schema)}.{quote(table)} {index.definition}"
     )

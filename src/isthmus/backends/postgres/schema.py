@@ -10,7 +10,7 @@ import orjson
 
 from isthmus.backends.postgres.config import PostgresConfig
 from isthmus.backends.postgres.drivers.protocol import Connection
-from isthmus.backends.postgres.indexes import IndexDefinition, create_index, paths_to_index, definitions
+from isthmus.backends.postgres.indexes import IndexDefinition, create_index, definitions, paths_to_index
 from isthmus.backends.postgres.sql.statement import literal, quote
 from isthmus.backends.postgres.sql.table import Table
 from isthmus.errors import ConfigError
@@ -59,8 +59,13 @@ def table_of(config: PostgresConfig, collection: str) -> Table:
     return Table(config.schema_name, collection, paths_to_index(config.indexes_of(collection)))
 
 
-async def ensure_table(connection: Connection, table: Table, config: PostgresConfig) -> None:
-    """Create the table and its indexes if they are missing, and check what exists.
+async def ensure_table(
+    connection: Connection, table: Table, config: PostgresConfig, *, add_indexes: bool = True
+) -> None:
+    """Create the table with its indexes if it is missing, and check what exists.
+
+    With `add_indexes` indexes that an existing table lacks are built. That waits for the end of all
+    transactions in the database that have a snapshot.
 
     Raises `ConfigError` for a table that isthmus did not create, or in a newer format.
     """
@@ -79,7 +84,7 @@ async def ensure_table(connection: Connection, table: Table, config: PostgresCon
     _check(table, found)
     wanted = list(definitions(table.name, table.indexed))
     missing = [index for index in wanted if index.name not in found[5]]
-    if missing and config.create_table != "never":
+    if missing and add_indexes and config.create_table != "never":
         await _create_indexes(connection, table, missing, config)
 
 
@@ -118,6 +123,12 @@ async def _create_table(connection: Connection, table: Table, config: PostgresCo
         if await connection.fetchrow(_DESCRIBE, table.schema, table.name) is None:
             for statement in _definition(table):
                 await connection.execute(statement)
+            # On an empty table there is nothing to wait for: no reason for CONCURRENTLY.
+            for index in definitions(table.name, table.indexed):
+                if await _is_buildable(connection, index):
+                    await connection.execute(
+                        create_index(index, table.schema, table.name, concurrently=False)
+                    )
 
 
 def _check(table: Table, found: Any) -> None:
@@ -190,16 +201,21 @@ async def _build_indexes(connection: Connection, table: Table, missing: list[Ind
             await connection.execute(
                 f"DROP INDEX CONCURRENTLY IF EXISTS {quote(table.schema)}.{quote(index.name)}"
             )
-        if index.extension is not None and not await _ensure_extension(connection, index.extension):
-            log.warning(
-                "postgres: the extension %s is not available; %s is not built", index.extension, index.name
-            )
+        if not await _is_buildable(connection, index):
             continue
         await connection.execute(create_index(index, table.schema, table.name))
         built = True
     if built:
         # The planner has no statistics of an index on an expression before ANALYZE.
         await connection.execute(f"ANALYZE {table.sql}")
+
+
+async def _is_buildable(connection: Connection, index: IndexDefinition) -> bool:
+    """Return whether the extension that an index needs is installed, after trying to."""
+    if index.extension is None or await _ensure_extension(connection, index.extension):
+        return True
+    log.warning("postgres: the extension %s is not available; %s is not built", index.extension, index.name)
+    return False
 
 
 async def _ensure_extension(connection: Connection, extension: str) -> bool:

@@ -23,21 +23,20 @@ class TransactionRunner:
     """Runs work on a transaction's connection; calls of several tasks queue.
 
     A statement on a missing table would abort the transaction. So before the first use of a collection
-    that is not in `ready` its table is looked up, and if it is missing `open_collection` is awaited. That
-    creates it on another connection, since indexes cannot be built inside a transaction: the table
-    stays if the transaction is rolled back.
+    that is not in `ready` its table is looked up, and if it is missing `create_table` is awaited. That
+    creates it on another connection: the table stays if the transaction is rolled back.
     """
 
     def __init__(
         self,
         connection: Connection,
         ready: Set[str],
-        open_collection: Callable[[str], Awaitable[None]],
+        create_table: Callable[[Table], Awaitable[None]],
     ) -> None:
         self.connection = connection
         self.lock = asyncio.Lock()
         self._ready = ready
-        self._open_collection = open_collection
+        self._create_table = create_table
         self._looked_up: set[str] = set()
         self._cursors = Cursors()
 
@@ -58,7 +57,7 @@ class TransactionRunner:
         if table.name not in self._looked_up:
             exists = await self.connection.fetchval("SELECT to_regclass($1::text) IS NOT NULL", table.sql)
             if not exists:
-                await self._open_collection(table.name)
+                await self._create_table(table)
             self._looked_up.add(table.name)
 
     async def fetch_consistent(self, table: Table, request: PageRequest) -> Page:

@@ -48,9 +48,7 @@ def compile_aggregate(table: Table, request: AggregateRequest) -> Statement:
             joins.append(f"CROSS JOIN LATERAL ({join} OFFSET 0) AS m{place}")
         columns += states
     where = (
-        ""
-        if request.where == TRUE
-        else f" WHERE {Filter(params, table.indexed).condition(request.where)}"
+        "" if request.where == TRUE else f" WHERE {Filter(params, table.indexed).condition(request.where)}"
     )
     grouped = f" GROUP BY {', '.join(keys)}" if keys else ""
     return Statement(

@@ -27,7 +27,6 @@ from isthmus._query.ast import (
     Not,
     Or,
     Predicate,
-    TextMatch,
 )
 from isthmus._query.normalize import normalize
 from isthmus._values import kind_of
@@ -36,7 +35,6 @@ from isthmus.backends.postgres.sql.leaf import LeafCompiler, LeafSQL, only_kind
 from isthmus.backends.postgres.sql.like import like_literal, like_pattern
 from isthmus.backends.postgres.sql.statement import Parameter, Parameters, literal
 from isthmus.backends.postgres.sql.table import IndexedPaths, is_rare
-from isthmus.errors import UnsupportedError
 
 # Limits of one `@>` condition; each key of a path doubles the number of shapes to search for.
 _MOST_CONTAINED = 50
@@ -80,7 +78,7 @@ class Filter:
 
     def _constant(self, leaf: Leaf) -> Predicate:
         kind = only_kind(leaf)
-        if leaf.path.root is Root.SCORE and not isinstance(leaf, TextMatch):
+        if leaf.path.root is Root.SCORE:  # no record has one here
             return FALSE
         if attribute(leaf.path) is not None:  # never missing, always text
             if isinstance(leaf, Exists):
@@ -92,15 +90,11 @@ class Filter:
         shape = self._assumed[1]
         return FALSE if shape == "null" or (shape != "array" and kind not in (None, shape)) else leaf
 
-    def _condition(self, predicate: Predicate, *, use_index: bool) -> str:
+    def _condition(self, predicate: Predicate, use_index: bool) -> str:
         """Return the condition of a predicate; `use_index`: in the form that an index can serve."""
         match predicate:
             case And(terms):
-                return (
-                    f"({' AND '.join(self._condition(t, use_index=use_index) for t in terms)})"
-                    if terms
-                    else ALL
-                )
+                return f"({' AND '.join(self._condition(t, use_index) for t in terms)})" if terms else ALL
             case Or(terms):
                 return f"({' OR '.join(self._some_of(terms, use_index))})" if terms else NOTHING
             case Not(Exists(path)) if (
@@ -121,7 +115,7 @@ class Filter:
             if isinstance(term, LEAVES) and self._shares(term, use_index):
                 same_path.setdefault(term.path, []).append(term)
             else:
-                parts.append(self._condition(term, use_index=use_index))
+                parts.append(self._condition(term, use_index))
         for path, leaves in same_path.items():
             if len(leaves) == 1:
                 parts.append(self._leaf(leaves[0], use_index))
@@ -129,9 +123,8 @@ class Filter:
             field = field_of(path)
             compiled = [self._compiler.compile(leaf) for leaf in leaves]
             parts += [self._scalar(*pair, field, use_index) for pair in zip(leaves, compiled, strict=True)]
-            parts.append(
-                f"({self._has_list(field, path, use_index)} AND {self._any_value(field, *compiled)})"
-            )
+            has_list = self._has_list(field, path, use_index)
+            parts.append(f"({has_list} AND {self._any_value(field, *compiled)})")
         return parts
 
     def _shares(self, leaf: Leaf, use_index: bool) -> bool:
@@ -141,7 +134,7 @@ class Filter:
             return False
         if use_index and (indexed.every_element or path in indexed.elements):
             return False
-        return not isinstance(leaf, EqualList | TextMatch)
+        return not isinstance(leaf, EqualList)
 
     def _has_list(self, field: FieldSQL, path: Path, use_index: bool) -> str:
         """Return the condition that a list is on the path, in the form that its index serves."""
@@ -154,27 +147,21 @@ class Filter:
 
     def _leaf(self, leaf: Leaf, use_index: bool) -> str:
         path = leaf.path
-        if isinstance(leaf, TextMatch):
-            raise UnsupportedError("postgres has no ranked full-text match", capability="relevance")
-        if path.root is Root.SCORE:
-            return NOTHING
-        whole = attribute(path)
         if isinstance(leaf, EqualList):
             return f"({field_of(path).value} = {self._params.json(leaf.value)})"
-        if whole is not None:
-            return self._on_attribute(leaf, whole)
+        text = attribute(path)
+        if text is not None:
+            return self._on_attribute(leaf, text)
         field = field_of(path)
         leaf_sql = self._compiler.compile(leaf)
-        if (
-            use_index
-            and not self._is_assumed(path)
-            and (found := self._by_index_containment(leaf, field, leaf_sql)) is not None
-        ):
-            return found
-        if self._assumed is not None and self._assumed[0] == path:
-            return self._on_shape(self._assumed[1], leaf, field, leaf_sql, use_index)
+        if self._is_assumed(path) and self._assumed is not None and self._assumed[1] == "array":
+            return self._any_value(field, leaf_sql)
+        if use_index and not self._is_assumed(path):
+            condition = self._by_index_containment(leaf, field, leaf_sql)
+            if condition is not None:
+                return condition
         one = self._scalar(leaf, leaf_sql, field, use_index)
-        if not field.keys:
+        if self._is_assumed(path) or not field.keys:
             return one
         return f"({one} OR ({self._has_list(field, path, use_index)} AND {self._any_value(field, leaf_sql)}))"
 
@@ -200,12 +187,6 @@ class Filter:
             deeper = f"{data_has_nested_list()} AND {field.has_nested_list}"
             return f"({known} OR ({deeper} AND {self._any_deep_value(field, leaf_sql)}))"
         return None
-
-    def _on_shape(self, shape: str, leaf: Leaf, field: FieldSQL, leaf_sql: LeafSQL, use_index: bool) -> str:
-        """Return the condition where the shape of the row's value is known."""
-        if shape == "array":
-            return self._any_value(field, leaf_sql)
-        return self._scalar(leaf, leaf_sql, field, use_index)
 
     def _scalar(self, leaf: Leaf, leaf_sql: LeafSQL, field: FieldSQL, use_index: bool) -> str:
         """Return the condition on the value at the path, with the condition of its partial index."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, assert_never
+from typing import Any, TypeAlias, assert_never
 
 from isthmus._query.ast import (
     KNN,
@@ -68,13 +68,16 @@ def only_kind(leaf: Leaf) -> str | None:
             assert_never(leaf)
 
 
+JSONPathFilter: TypeAlias = "tuple[str, Parameter | None]"
+
+
 @dataclass(frozen=True, slots=True)
 class LeafSQL:
     """A leaf as a condition on one value."""
 
     condition: Callable[[str, str, str], str]
     """Returns the condition, given expressions of the value as jsonb, as text, and of its type."""
-    jsonpath: tuple[str, Parameter | None] | None = None
+    jsonpath: JSONPathFilter | None = None
     """The same as a jsonpath filter with its bound variables, which is cheaper on lists."""
     text_prefix: Callable[[str], str] | None = None
     """For text: returns the weaker condition on the indexed prefix."""
@@ -130,12 +133,8 @@ class LeafCompiler:
         kind = KIND[kind_of(operand)]
         # jsonpath compares scalars only.
         jsonpath = None if kind == "object" else ("@ == $x", self._params.json({"x": operand}))
-        return LeafSQL(
-            lambda v, t, k: f"{v} = {value}",
-            jsonpath,
-            text_prefix=self._prefix_condition([("=", operand)]) if isinstance(operand, str) else None,
-            kind=kind,
-        )
+        text_prefix = self._prefix_condition([("=", operand)]) if isinstance(operand, str) else None
+        return LeafSQL(lambda v, t, k: f"{v} = {value}", jsonpath, text_prefix, kind)
 
     def _one_of(self, operands: tuple[Any, ...]) -> LeafSQL:
         values = self._params.jsons(operands)
@@ -149,68 +148,45 @@ class LeafCompiler:
                 return f"{text} = ANY({prefixes})"
 
         if len(operands) > _HASHED:
-            return LeafSQL(
-                lambda v, t, k: f"{v} IN (SELECT unnest({values}))", text_prefix=text_prefix, kind=kind
-            )
+            return LeafSQL(lambda v, t, k: f"{v} IN (SELECT unnest({values}))", None, text_prefix, kind)
         # jsonpath compares scalars only.
         scalars = not any(isinstance(operand, dict) for operand in operands)
         jsonpath = ("@ == $x[*]", self._params.json({"x": list(operands)})) if scalars else None
-        return LeafSQL(lambda v, t, k: f"{v} = ANY({values})", jsonpath, text_prefix=text_prefix, kind=kind)
+        return LeafSQL(lambda v, t, k: f"{v} = ANY({values})", jsonpath, text_prefix, kind)
 
     def _range(self, operand: Any, bounds: list[tuple[str, Any]]) -> LeafSQL:
         """Return the condition that a value is within bounds of the operand's type."""
         kind = KIND[kind_of(operand)]
         names = [f"x{place}" for place in range(len(bounds))]
-        variables = self._params.json(
-            {name: value for name, (_, value) in zip(names, bounds, strict=True)}
-        )
+        variables = self._params.json({name: value for name, (_, value) in zip(names, bounds, strict=True)})
         parts = [f"@ {op} ${name}" for name, (op, _) in zip(names, bounds, strict=True)]
         if len(bounds) > 1:
             # In lax mode a list satisfies each bound by any of its values, not all bounds by the same one.
             parts.insert(0, f'@.type() == "{kind}"')
-        path = " && ".join(parts)
-        if kind == "string":
+        is_text = kind == "string"
+        bind = self._params.text if is_text else self._params.json
+        ends = [(op, bind(value)) for op, value in bounds]
+
+        def condition(value: str, text: str, type: str) -> str:
             # jsonb orders texts by the database's collation.
-            texts = [(op, self._params.text(value)) for op, value in bounds]
-            return LeafSQL(
-                lambda v, t, k: (
-                    "("
-                    + " AND ".join(f'{t} COLLATE "C" {op} {end}' for op, end in texts)
-                    + f" AND {k} = 'string')"
-                ),
-                (path, variables),
-                text_prefix=self._prefix_condition([(op.rstrip("=") + "=", value) for op, value in bounds]),
-                kind=kind,
-            )
-        ends = [(op, self._params.json(value)) for op, value in bounds]
-        return LeafSQL(
-            lambda v, t, k: (
-                "(" + " AND ".join(f"{v} {op} {end}" for op, end in ends) + f" AND {k} = '{kind}')"
-            ),
-            (path, variables),
-            kind=kind,
-        )
+            side = f'{text} COLLATE "C"' if is_text else value
+            return "(" + " AND ".join(f"{side} {op} {end}" for op, end in ends) + f" AND {type} = '{kind}')"
+
+        closed = [(op.rstrip("=") + "=", value) for op, value in bounds]
+        text_prefix = self._prefix_condition(closed) if is_text else None
+        return LeafSQL(condition, (" && ".join(parts), variables), text_prefix, kind)
 
     def _text(
-        self,
-        test: Callable[[str], str],
-        *,
-        prefix: str = "",
-        jsonpath: tuple[str, Parameter | None] | None = None,
+        self, test: Callable[[str], str], *, prefix: str = "", jsonpath: JSONPathFilter | None = None
     ) -> LeafSQL:
+        """Return the condition that a value is a text that passes a test; `prefix` begins every match."""
         text_prefix = None
         if prefix:
             start = prefix[:PREFIX_LENGTH]
             end = successor(start)
-            text_prefix = self._prefix_condition(
-                [(">=", start)] if end is None else [(">=", start), ("<", end)]
-            )
-        return LeafSQL(
-            lambda v, t, k: f"({k} = 'string' AND {test(t)})",
-            jsonpath,
-            text_prefix=text_prefix,
-            kind="string",
-        )
+            bounds = [(">=", start)] if end is None else [(">=", start), ("<", end)]
+            text_prefix = self._prefix_condition(bounds)
+        return LeafSQL(lambda v, t, k: f"({k} = 'string' AND {test(t)})", jsonpath, text_prefix, "string")
 
     def _regex(self, pattern: str | None) -> LeafSQL:
         if pattern is None:  # the superset: only a text can match

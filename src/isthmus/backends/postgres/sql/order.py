@@ -105,9 +105,7 @@ def after_position(
     return _some(alternatives)
 
 
-def _compare_to(
-    key: SortKey, value: str, rank: int, mark: Any, params: Parameters
-) -> tuple[str | None, str]:
+def _compare_to(key: SortKey, value: str, rank: int, mark: Any, params: Parameters) -> tuple[str | None, str]:
     """Return the conditions that a value comes after a position's (None: none does), and that it ties."""
     if rank == NONE:
         return (f"{value} IS NOT NULL" if key.nulls_first else None), f"{value} IS NULL"

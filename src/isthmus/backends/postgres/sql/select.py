@@ -46,9 +46,7 @@ def select_page(table: Table, request: PageRequest, *, ahead: int = 1) -> Statem
 def select_count(table: Table, where: Predicate) -> Statement:
     """Return the select of how many rows match."""
     params = Parameters()
-    return Statement(
-        f"SELECT count(*) FROM {table.sql} AS t{_where(table, where, params)}", params.args
-    )
+    return Statement(f"SELECT count(*) FROM {table.sql} AS t{_where(table, where, params)}", params.args)
 
 
 def delete_where(table: Table, where: Predicate) -> Statement:
