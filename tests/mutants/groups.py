@@ -160,9 +160,9 @@ EQUIVALENT: tuple[Rule, ...] = (
     Rule("no object is ever a group key", r"_query/aggregate\.py", r"return \(OBJECT \+ 1,\)"),
     Rule("zero does not overflow", r"_query/aggregate\.py", r"math\.inf if exact > 0 else -math\.inf"),
     Rule(
-        "leaves on one path share their arm for lists or have one each, which finds the same",
+        "leaves on one path share their condition on lists or have one each, which finds the same",
         r"backends/postgres/sql/filter\.py",
-        r"if indexed and \(given\.every_element or path in given\.elements\):",
+        r"if use_index and \(indexed\.every_element or path in indexed\.elements\):",
         r"or \(|not in",
     ),
     # A database's own collation is always deterministic: whatever the language, only equal bytes are
@@ -197,7 +197,7 @@ EQUIVALENT: tuple[Rule, ...] = (
     Rule(
         "whether a list holds a list is never NULL",
         r"backends/postgres/sql/fields\.py",
-        r"\{self\.nested\} IS NOT TRUE",
+        r"\{self\.has_nested_list\} IS NOT TRUE",
         kind="null arm",
     ),
     # What is in the span is judged by its id as well. Only beyond a prefix that ends in U+10FFFE is it wider.

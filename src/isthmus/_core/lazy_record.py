@@ -54,11 +54,13 @@ class LazyRecord(Record):
         """The user's own fields about the record, apart from its data."""
         try:
             metadata: dict[str, Any] = self._metadata
-            if metadata is not _PENDING:
-                return metadata
         except AttributeError:  # never read before, as of most records: `wrap` saves setting it
-            _set_metadata(self, _PENDING)
-        return super().metadata
+            metadata = _PENDING
+        if metadata is _PENDING:
+            text = self._raw_metadata
+            metadata = {} if text is None or text in ("{}", b"{}") else self._decode(text)
+            _set_metadata(self, metadata)
+        return metadata
 
     @property
     def raw(self) -> tuple[bytes | None, bytes | None]:
