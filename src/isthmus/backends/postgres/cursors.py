@@ -72,10 +72,8 @@ class Cursors:
         Raises `ClosedError` for a stream that has ended.
         """
         size = request.size_up_to(MAX_PAGE)
-        if request.after is not None:
-            token = request.after.token
-        else:
-            token = await self._open(snapshot(), table, request)
+        after = request.after
+        token = await self._open(snapshot(), table, request) if after is None else after.token
         stream = self._streams.get(token)
         if stream is None:
             raise ClosedError("this consistent stream has ended")

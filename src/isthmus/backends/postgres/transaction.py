@@ -28,10 +28,7 @@ class TransactionRunner:
     """
 
     def __init__(
-        self,
-        connection: Connection,
-        ready: Set[str],
-        create_table: Callable[[Table], Awaitable[None]],
+        self, connection: Connection, ready: Set[str], create_table: Callable[[Table], Awaitable[None]]
     ) -> None:
         self.connection = connection
         self.lock = asyncio.Lock()

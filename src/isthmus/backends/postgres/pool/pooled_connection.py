@@ -21,24 +21,6 @@ _MAX_NAMED_HOLDERS = 5
 class PooledConnection:
     """One driver connection of a pool, with its age, its use and its holder; times are the pool's clock's."""
 
-    __slots__ = (
-        "checkouts",
-        "closed",
-        "connection",
-        "dirty",
-        "expires_at",
-        "generation",
-        "holder",
-        "idle_since",
-        "is_standby",
-        "leak_reported",
-        "read_only_use",
-        "replayed_writes",
-        "stack",
-        "suspect",
-        "taken_at",
-    )
-
     def __init__(
         self, connection: Any, generation: int, expires_at: float, *, is_standby: bool | None
     ) -> None:
