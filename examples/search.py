@@ -1,8 +1,8 @@
 """A search page over any store: `ISTHMUS_URL=es+http://localhost:9200/articles uvicorn examples.search:app`.
 
-A form, results, and a link to the next page, which is a cursor: it stays right while others write,
-and past the ten-thousandth hit. On Elasticsearch the words are matched by its analyzer if the index
-was made with `?fulltext=text`; elsewhere each word must be contained in the title or the text.
+A form, results, and a link to the next page. Pages continue by cursor, which is correct under
+concurrent writes and beyond 10,000 results. On Elasticsearch the words are analyzed if the index was
+created with `?fulltext=text`; otherwise each word must occur in the title or the text.
 """
 
 from __future__ import annotations
@@ -40,18 +40,20 @@ button {{ font: inherit; padding: .4rem 1rem }} li {{ margin: 1rem 0 }} .note {{
 <p class="note">{note}</p><ol>{items}</ol>{more}</body></html>"""
 
 
-def wanted(db: AsyncDatabase, words: str) -> Query:
-    """Return the query for some words, the newest first."""
+def build_query(db: AsyncDatabase, words: str) -> Query:
+    """Return the query for `words`, newest first."""
     query = Query().sort("year", "desc")
     if words and db.capabilities.relevance and getattr(db.config, "fulltext", None):
-        # By relevance there are no cursors, only offsets: a ranking changes with every write.
+        # Sorted by year all the same: cursors need a stable order, which a ranking does not have.
         return query.filter(match("text", words))
     for word in words.split():
-        query = query.any_of(field("title").ilike(_somewhere(word)), field("text").ilike(_somewhere(word)))
+        query = query.any_of(
+            field("title").ilike(_contains_pattern(word)), field("text").ilike(_contains_pattern(word))
+        )
     return query
 
 
-def _somewhere(word: str) -> str:
+def _contains_pattern(word: str) -> str:
     for special in ("\\", "%", "_"):
         word = word.replace(special, "\\" + special)
     return f"%{word}%"
@@ -64,22 +66,22 @@ async def page(
     cursor: Annotated[str | None, Parameter(max_length=10_000)] = None,
 ) -> str:
     """Return one page of results as HTML."""
-    query = wanted(db, q.strip())
-    found = await db.page(query, size=SIZE, cursor=cursor)
+    query = build_query(db, q.strip())
+    result = await db.page(query, size=SIZE, cursor=cursor)
     count = await db.count(query.where)
     more = ""
-    if found.cursor is not None:
-        more = f'<a rel="next" href="?{escape(urlencode({"q": q, "cursor": found.cursor}))}">More</a>'
+    if result.cursor is not None:
+        more = f'<a rel="next" href="?{escape(urlencode({"q": q, "cursor": result.cursor}))}">More</a>'
     return PAGE.format(
         title=escape(q) or "search",
         q=escape(q),
         note=f"{count:,} found" if count else "Nothing found.",
-        items="".join(map(_item, found.records)),
+        items="".join(map(_format_item, result.records)),
         more=more,
     )
 
 
-def _item(record: Record) -> str:
+def _format_item(record: Record) -> str:
     data = record.data
     return (
         f"<li><b>{escape(str(data.get('title', record.id)))}</b> {escape(str(data.get('year', '')))}<br>"

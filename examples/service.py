@@ -1,4 +1,4 @@
-"""A web service over any store: `uvicorn examples.service:app`, with the store in ISTHMUS_URL."""
+"""A web service on any store: `uvicorn examples.service:app`; ISTHMUS_URL is the store."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def get(db: Database, id: str) -> dict[str, Any]:
 
 @app.patch("/people/{id}")
 async def update(db: Database, id: str, patch: dict[str, Any], version: str | None = None) -> dict[str, str]:
-    """Merge fields into a person; with a version, 409 if it is another by now."""
+    """Merge fields into a person; with `version`, 409 if the person has changed since."""
     return {"version": await db.update(id, patch, if_version=version)}
 
 

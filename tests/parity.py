@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 from isthmus import AsyncDatabase, __version__
-from isthmus.testing.parity import Column, Page, as_html, markdown, measured, version_of
+from isthmus.testing.parity import ParityPage, StoreColumn, as_html, markdown, run_suite, version_of
 from tests.servers import Session
 from tests.servers.s3 import VersityServer
 from tests.stores import KNOWN, store_of
@@ -48,8 +48,8 @@ def _write(options: argparse.Namespace) -> int:
     started = time.monotonic()
     before = digest()
     columns = asyncio.run(_columns(options.stores or STORES))
-    outcomes = measured(columns, workers=options.workers, only=options.only, quiet=False)
-    page = Page(_made(), columns, outcomes)
+    outcomes = run_suite(columns, workers=options.workers, only=options.only, quiet=False)
+    page = ParityPage(_made(), columns, outcomes)
     options.out.mkdir(parents=True, exist_ok=True)
     text = markdown(page) + _MORE.format(digest=before)
     (options.out / "parity.md").write_text(text, encoding="utf-8")
@@ -92,13 +92,13 @@ def check(out: Path = DOCS) -> int:
     return 1
 
 
-async def _columns(names: list[str]) -> list[Column]:
+async def _columns(names: list[str]) -> list[StoreColumn]:
     columns = []
     for name in names:
         store = store_of(name)
         settings = {**store.config, **({} if store.url is None else {"url": store.url})}
         async with store.fresh() as db:
-            columns.append(Column(name, store.backend, settings, await _version(name, db)))
+            columns.append(StoreColumn(name, store.backend, settings, await _version(name, db)))
     return columns
 
 

@@ -11,14 +11,14 @@ import pytest
 
 from isthmus import Capabilities
 from isthmus._core.registry import BACKENDS, plugin
-from isthmus.testing.parity import Column, Page, as_html, markdown, measured
+from isthmus.testing.parity import ParityPage, StoreColumn, as_html, markdown, run_suite
 from isthmus.testing.parity._page import sentence
 from isthmus.testing.parity._reasons import reason
 from tests import parity
 
 _FEW = " or ".join(
     f"test_{some}"
-    for some in ("a_transaction_commits_on_leaving", "a_match_is_ranked", "delete_says", "lists_of_every")
+    for some in ("a_transaction_commits_on_exit", "a_match_is_ranked", "delete_returns", "lists_of_every")
 )
 # The capabilities whose absence is no refusal of a call: speed, and what a write survives.
 _QUIET = {"durable", "indexes", "drop", "delete_where", "isolation", "max_record_bytes"}
@@ -27,12 +27,12 @@ _QUIET = {"durable", "indexes", "drop", "delete_where", "isolation", "max_record
 def test_the_page_tells_what_was_kept_refused_and_failed(tmp_path: Path) -> None:
     """Each cell has its counts, each "no" its reason, and no page shows a secret."""
     columns = [
-        Column("one", "memory", {}, "in this process"),
-        Column("two", "sqlite", {"path": str(tmp_path / "x.db")}, "SQLite"),
-        Column("down", "postgres", {"url": "postgres://u:hunter2@127.0.0.1:9/none"}, "nobody | there"),
+        StoreColumn("one", "memory", {}, "in this process"),
+        StoreColumn("two", "sqlite", {"path": str(tmp_path / "x.db")}, "SQLite"),
+        StoreColumn("down", "postgres", {"url": "postgres://u:hunter2@127.0.0.1:9/none"}, "nobody | there"),
     ]
 
-    page = Page("made here", columns, measured(columns, only=_FEW))
+    page = ParityPage("made here", columns, run_suite(columns, only=_FEW))
 
     assert page.counts == {"passed": 6, "refused": 2, "FAILED": 4}
     assert {one.column for one in page.wrong} == {"down"}
@@ -40,12 +40,12 @@ def test_the_page_tells_what_was_kept_refused_and_failed(tmp_path: Path) -> None
     text, whole = markdown(page), as_html(page)
     assert "| 1 | 1 | 1 FAILED |" in text
     assert "| 1 refused | 1 refused | 1 FAILED |" in text
-    assert "| one | relevance | 1 | keeps no index of words | memory cannot do match()" in text
+    assert "| one | relevance | 1 | has no full-text index | memory cannot do match()" in text
     assert "nobody \\| there" in text
     assert "at every depth; `=` with" in text
     assert "at every depth; <code>=</code> with" in whole
-    assert 'class="refused">1 refused<br><small>keeps no index of words' in whole
-    assert "a transaction commits on leaving" in whole
+    assert 'class="refused">1 refused<br><small>has no full-text index' in whole
+    assert "a transaction commits on exit" in whole
     assert "hunter2" not in text + whole
     with contextlib.closing(sqlite3.connect(tmp_path / "x.db")) as left:
         tables = {name for (name,) in left.execute("SELECT tbl_name FROM sqlite_master")}
@@ -61,10 +61,10 @@ def test_each_refusal_of_a_backend_of_ours_has_its_reason(name: str) -> None:
     assert [field for field in missing if not reason(name, field)] == []
 
 
-def test_a_promise_is_told_whole() -> None:
+def test_a_promise_is_quoted_in_full() -> None:
     """A line loses the name of its promise; any other text before the colon is part of what it says."""
     assert sentence("order").startswith("total, across types")
-    assert sentence("nulls") == "Null, missing and empty: all are nothing found."
+    assert sentence("nulls") == "Null, missing and empty list: each has no value."
     assert sentence("pages").startswith("Pages by cursor: they never overlap")
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from isthmus._path import is_encodable
 from isthmus._reads import ReadMethods
 from isthmus._session import Session
 from isthmus._writes import WriteMethods
-from isthmus.errors import UsageError
+from isthmus.errors import ConfigError, UsageError
 
 
 class CollectionMethods(ReadMethods, WriteMethods):
@@ -37,6 +38,13 @@ class Collection(CollectionMethods):
 
 
 def check_collection_name(name: object) -> None:
-    """Raise `UsageError` for a collection's name that is not text or is empty."""
+    """Raise `UsageError` for a name that is not text or is empty, `ConfigError` for one of no store."""
     if not isinstance(name, str) or not name:
         raise UsageError(f"a collection is named by text, got {name!r}")
+    check_encodable(name)
+
+
+def check_encodable(name: str) -> None:
+    """Raise `ConfigError` for a collection's name with U+0000 or a lone surrogate."""
+    if "\0" in name or not is_encodable(name):
+        raise ConfigError(f"no collection has a name with U+0000 or a lone surrogate: {name!r}")

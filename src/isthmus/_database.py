@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
-from isthmus._collection import Collection, CollectionMethods, check_collection_name
+from isthmus._collection import Collection, CollectionMethods, check_collection_name, check_encodable
 from isthmus._core.clock import SYSTEM_CLOCK, Clock
 from isthmus._core.executor import (
     Backend,
@@ -20,6 +20,7 @@ from isthmus._core.op import Drop, Ping
 from isthmus._core.registry import plugin, select_config
 from isthmus._core.stack import Layer
 from isthmus._core.uncancelled import drain
+from isthmus._create import Create
 from isthmus._query.query import as_query
 from isthmus._reads import Find
 from isthmus._session import DatabaseSession, Session
@@ -31,7 +32,6 @@ from isthmus._transaction import (
     run_repeatedly,
 )
 from isthmus._value import Value
-from isthmus._writes import Data
 from isthmus.errors import ConfigError, UnsupportedError, UsageError
 from isthmus.layers import from_config
 from isthmus.layers.context import Context
@@ -47,34 +47,7 @@ if TYPE_CHECKING:
     from isthmus._typed import TypedCollection
 
 R = TypeVar("R")
-D = TypeVar("D", bound="AsyncDatabase")
-D_co = TypeVar("D_co", bound="AsyncDatabase", covariant=True)
 M = TypeVar("M", bound="BaseModel")
-
-
-class Factory(Protocol[D_co]):
-    """`AsyncDatabase.create` on the class: connects and returns a handle."""
-
-    def __call__(
-        self, backend: str, config: Mapping[str, Any] | BackendConfig | None = None, *, lazy: bool = False
-    ) -> Awaitable[D_co]: ...
-
-
-class Insert(Protocol):
-    """`db.create` on a handle: creates a record and returns its id."""
-
-    def __call__(self, record: Data) -> Awaitable[str]: ...
-
-
-class _Create:
-    """`create`: the factory on the class, the method that creates a record on a handle."""
-
-    @overload
-    def __get__(self, instance: None, owner: type[D]) -> Factory[D]: ...
-    @overload
-    def __get__(self, instance: AsyncDatabase, owner: type[AsyncDatabase]) -> Insert: ...
-    def __get__(self, instance: AsyncDatabase | None, owner: type[Any]) -> Any:
-        return owner._create_handle if instance is None else instance._insert
 
 
 class Stats(Value):
@@ -94,14 +67,19 @@ class AsyncDatabase(CollectionMethods):
     loop has its own native pool.
     """
 
-    create = _Create()
+    create = Create()
     _clock: Clock = SYSTEM_CLOCK
     _shared: dict[str, Layer]
     _derived: bool
+    _namespace = ""
+    """A prefix of the names of all collections but the default one: tests have collections of their own."""
 
     def __init__(self, backend: str, config: Mapping[str, Any] | BackendConfig | None = None) -> None:
         chosen = plugin(backend)
         settings = chosen.config().load(select_config(chosen, config))
+        setting = settings.collection_setting()
+        if setting is not None:
+            check_encodable(getattr(settings, setting))
         self._shared = {}
         self._derived = False
         self._set_up(chosen.build(settings), settings, Policy())
@@ -218,6 +196,7 @@ class AsyncDatabase(CollectionMethods):
     def collection(self, name: str, model: type[M] | None = None) -> Collection | TypedCollection[M]:
         """Return another table, index or prefix over the same pool; typed if a pydantic model is given."""
         check_collection_name(name)
+        name = self._namespace + name
         collection = Collection(lambda: self._session, name)
         if model is None:
             return collection
@@ -232,7 +211,9 @@ class AsyncDatabase(CollectionMethods):
     async def collections(self) -> list[str]:
         """Return the names of the collections that isthmus created in this store, sorted."""
         await self._ensure_open()
-        return await self._backend.collections()
+        start, default = self._namespace, self.collection_name
+        names = await self._backend.collections()
+        return sorted(name.removeprefix(start) for name in names if name.startswith((start, default)))
 
     async def drop_collection(self, name: str) -> None:
         """Delete a table, index or prefix with all records in it; a missing one is not an error.
@@ -242,6 +223,11 @@ class AsyncDatabase(CollectionMethods):
         inside a transaction of this handle.
         """
         check_collection_name(name)
+        if name != self.collection_name:
+            name = self._namespace + name
+        await self._drop(name)
+
+    async def _drop(self, name: str) -> None:
         backend = self._backend
         if not isinstance(backend, SupportsDrop):
             raise UnsupportedError(f"{self.backend} cannot drop a collection", capability="drop")
@@ -286,6 +272,7 @@ class AsyncDatabase(CollectionMethods):
         derived._ambient = self._ambient
         derived._shared = self._shared
         derived._derived = True
+        derived._namespace = self._namespace
         derived._set_up(self._backend, self._config.model_copy(update=changed), policy or self._policy)
         derived._core.closed, derived._core.lazy = self._core.closed, self._core.lazy
         derived._core.ready = self._core.ready
@@ -324,7 +311,7 @@ class AsyncDatabase(CollectionMethods):
         session = TransactionSession(
             executor, self._core.stack, self.backend, self._core.cursor_secret, read_only=options.read_only
         )
-        transaction = Transaction(session, self.collection_name)
+        transaction = Transaction(session, self.collection_name, self._namespace)
         return transaction, self._ambient.enter(transaction)
 
     async def run(
@@ -353,10 +340,10 @@ class AsyncDatabase(CollectionMethods):
         Secrets do not travel: workers take them from their environment, or the whole URL from the
         variable `url_from`. Costs one count, and one search by id for each bound.
         """
-        from isthmus._partition import partitioned
+        from isthmus._partition import plan_partitions
 
         verbs: CollectionMethods = self if collection is None else self.collection(collection)
-        return await partitioned(verbs, AsyncDatabase, self._config, as_query(query), count, url_from)
+        return await plan_partitions(verbs, AsyncDatabase, self._config, as_query(query), count, url_from)
 
     def portability(self, query: Find = None) -> dict[str, Portability]:
         """Return for each backend whether it serves a query natively, partly client-side or not, and why."""

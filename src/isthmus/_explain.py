@@ -1,4 +1,4 @@
-"""What runs where, and why: the answer of `explain()`."""
+"""Explanations of query plans: which parts run in the store and which client-side."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from isthmus._value import Value
 
 
 class Node(Value):
-    """A part of the predicate and where it is judged."""
+    """A part of the predicate, and how far the store evaluates it."""
 
     label: str
     pushdown: Pushdown
@@ -26,10 +26,11 @@ class Node(Value):
 
 
 class Explanation(Value):
-    """A plan: print it, or read its fields.
+    """The plan of a query: print it, or read its fields.
 
-    `pushed` and `residual` are the two halves of the predicate as text (`true` if empty); `exact`
-    says that nothing is judged or sorted on this side.
+    `pushed` is the part of the predicate that the store evaluates and `residual` the part that is
+    evaluated client-side, both as text (`true` if empty). `native` is the query in the store's own
+    language, `index` the index it uses, if that is known, and `details` are backend-specific.
     """
 
     backend: str
@@ -44,31 +45,36 @@ class Explanation(Value):
 
     @property
     def exact(self) -> bool:
-        """Whether the store does it all."""
-        return self.residual == "true" and self.order_pushed and not self.odd
+        """Whether nothing is filtered or sorted client-side."""
+        return self.residual == "true" and self.order_pushed and not self.unindexed
+
+    @property
+    def unindexed(self) -> int:
+        """How many records are evaluated client-side since their values do not fit the store's types."""
+        return int(self.details.get("judged_here", 0))
 
     @property
     def odd(self) -> int:
-        """How many records are judged here because their values disagree with the store's types."""
-        return int(self.details.get("judged_here", 0))
+        """The name of `unindexed` in 0.1.0."""
+        return self.unindexed
 
     def __str__(self) -> str:
-        lines = [f"{self.backend}: {'all at the store' if self.exact else 'partly on this side'}"]
-        lines += _tree(self.tree, "  ")
+        lines = [f"{self.backend}: {'native' if self.exact else 'partly client-side'}"]
+        lines += _format_tree(self.tree, "  ")
         if self.residual != "true":
-            lines.append(f"  judged here: {self.residual}")
-        if self.odd:
-            lines.append(f"  judged here: {self.odd} odd records")
-        lines.append(f"  order: {self.order} ({'at the store' if self.order_pushed else 'sorted here'})")
+            lines.append(f"  evaluated client-side: {self.residual}")
+        if self.unindexed:
+            lines.append(f"  evaluated client-side: {self.unindexed} records with unindexed values")
+        lines.append(f"  order: {self.order} ({'in the store' if self.order_pushed else 'client-side'})")
         lines.append(f"  index: {self.index or 'none'}")
         lines.append("  native: " + self.native.replace("\n", "\n          "))
         return "\n".join(lines)
 
 
-def _tree(node: Node, indent: str) -> list[str]:
+def _format_tree(node: Node, indent: str) -> list[str]:
     lines = [f"{indent}{node.label:<50} {node.pushdown.name}"]
     for part in node.parts:
-        lines += _tree(part, indent + "  ")
+        lines += _format_tree(part, indent + "  ")
     return lines
 
 
@@ -77,16 +83,16 @@ def build_explanation(
     support: Support,
     predicate: Predicate,
     order: tuple[SortKey, ...],
-    parts: Split,
+    plan: Split,
     native: NativePlan,
 ) -> Explanation:
     """Return the explanation of a split query."""
     return Explanation(
         backend=backend,
-        tree=_node(predicate, support),
-        pushed=text(parts.pushed),
-        residual=text(parts.residual) if parts.residual != TRUE else "true",
-        order=", ".join([*map(_key_text, order), "_id"]),
+        tree=_build_node(predicate, support),
+        pushed=text(plan.pushed),
+        residual=text(plan.residual) if plan.residual != TRUE else "true",
+        order=", ".join([*map(_format_key, order), "_id"]),
         order_pushed=support.orders(order),
         native=native.native,
         index=native.index,
@@ -94,27 +100,29 @@ def build_explanation(
     )
 
 
-def _key_text(key: SortKey) -> str:
+def _format_key(key: SortKey) -> str:
     return f"{key.path} {'desc' if key.descending else 'asc'}{' nulls first' if key.nulls_first else ''}"
 
 
-def _node(predicate: Predicate, support: Support) -> Node:
+def _build_node(predicate: Predicate, support: Support) -> Node:
     match predicate:
         case And(terms):
-            return _group("and" if terms else "true", terms, support)
+            return _build_group("and" if terms else "true", terms, support)
         case Or(terms):
-            return _group("or" if terms else "false", terms, support)
+            return _build_group("or" if terms else "false", terms, support)
         case Not(term):
-            return _group("not", (term,), support)
+            return _build_group("not", (term,), support)
         case leaf:
             return Node(text(leaf), support.pushdown(leaf))
 
 
-_WORST = [Pushdown.EXACT, Pushdown.SUPERSET, Pushdown.NONE]
+_BY_COMPLETENESS = [Pushdown.EXACT, Pushdown.SUPERSET, Pushdown.NONE]
 
 
-def _group(label: str, terms: tuple[Predicate, ...], support: Support) -> Node:
-    parts = tuple(_node(term, support) for term in terms)
+def _build_group(label: str, terms: tuple[Predicate, ...], support: Support) -> Node:
+    parts = tuple(_build_node(term, support) for term in terms)
     return Node(
-        label, max((part.pushdown for part in parts), key=_WORST.index, default=Pushdown.EXACT), parts
+        label,
+        max((part.pushdown for part in parts), key=_BY_COMPLETENESS.index, default=Pushdown.EXACT),
+        parts,
     )

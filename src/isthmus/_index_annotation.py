@@ -1,4 +1,4 @@
-"""What a model's annotation says about an index; imports no pydantic."""
+"""Index declarations in the annotations of models; imports no pydantic."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from isthmus._value import Value
 
 IndexKind: TypeAlias = Literal["indexes", "prefix", "substring", "gin"]
 Declarations: TypeAlias = Mapping[IndexKind, tuple[str, ...]]
-"""The paths to index, by the kind of index."""
+"""The paths to index, by kind of index."""
 
 
 class Indexed(Value):
-    """Declares an index in a typed collection's model: `age: Annotated[int, Indexed()]`.
+    """Declares an index in the model of a typed collection: `age: Annotated[int, Indexed()]`.
 
-    The kinds are those of PostgreSQL's settings. SQLite makes its one kind for `indexes` and
-    `prefix`, and none for the others; a backend without indexes makes none.
+    `kind` is one of PostgreSQL's index settings. SQLite creates the same index for `indexes` and
+    `prefix` and none for the other kinds; backends without indexes ignore it.
     """
 
     kind: IndexKind = "indexes"

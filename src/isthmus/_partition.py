@@ -1,4 +1,4 @@
-"""Partitions: disjoint, complete, picklable parts of a search, for engines that run in many processes."""
+"""Partitions: disjoint, picklable parts of a query that together are complete, for parallel readers."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from isthmus.errors import ConfigError, UsageError
 
 _ID = Path(Root.ID, ())
 ID = "_id"
-"""The column of the ids in rows and frames."""
+"""The column of record ids in rows and frames."""
 MAX_PARTITIONS = 10_000
 
 
-class Handle(Protocol):
-    """What a partition needs of a database class; the class itself is pickled by its name."""
+class DatabaseClass(Protocol):
+    """The methods of a database class that partitions use; the class is pickled by name."""
 
     async def close(self) -> None:
-        """Give back the pool."""
+        """Close the handle."""
         ...
 
     def collection(self, name: str) -> Any:
@@ -45,23 +45,23 @@ class Handle(Protocol):
 
 
 class Partition(Value):
-    """The records of a query whose ids lie in one range; says where to read, holds nothing open.
+    """The records of a query whose ids lie in one range; holds settings, no connection.
 
-    Secrets are not in it: a worker takes them from its own environment, or the whole URL from the
-    environment variable `url_from`.
+    It contains no secrets: a worker takes them from its own environment, or the whole URL from the
+    environment variable named by `url_from`.
     """
 
     number: int
-    opener: type[Handle]
+    opener: type[DatabaseClass]
     backend: str
     settings: dict[str, Any]
     url_from: str | None
     collection: str
     query: dict[str, Any]
     low: str | None
-    """Ids greater than this; None for the first partition."""
+    """The exclusive lower bound of ids; None for the first partition."""
     high: str | None
-    """Ids up to and with this; None for the last partition."""
+    """The inclusive upper bound of ids; None for the last partition."""
 
     @property
     def search(self) -> Query:
@@ -75,18 +75,21 @@ class Partition(Value):
         return replace(query, where=And(tuple(terms)))
 
     async def stream(self) -> AsyncGenerator[Record, None]:
-        """Yield the partition's records through a handle of its own."""
+        """Yield the partition's records in id order, through a handle of its own.
+
+        Raises `ConfigError` if the environment lacks the variable `url_from`.
+        """
         config = dict(self.settings)
         if self.url_from is not None:
             url = os.environ.get(self.url_from)
             if url is None:
                 raise ConfigError(
-                    f"this worker's environment has no {self.url_from}, which holds the store's URL"
+                    f"environment variable {self.url_from}, the store's URL, is not set in this worker"
                 )
             config["url"] = url
         db = await self.opener._create_handle(self.backend, config)
         try:
-            async with self._records(db.collection(self.collection)) as records:
+            async with self._open_stream(db.collection(self.collection)) as records:
                 async for record in records:
                     if self.high is not None and record.id is not None and record.id > self.high:
                         break
@@ -94,19 +97,22 @@ class Partition(Value):
         finally:
             await db.close()
 
-    def _records(self, verbs: CollectionMethods) -> RecordStream:
-        session = verbs._session
+    def _open_stream(self, collection: CollectionMethods) -> RecordStream:
+        session = collection._session
         support = session.executor.support(self.collection)
         if support.pushdown(Ordered(_ID, Order.GT, "")) is Pushdown.EXACT or not support.orders(()):
-            return verbs.stream(self.search)
-        # A store that cannot filter by id (S3) can begin behind one: else each partition would read all.
+            return collection.stream(self.search)
+        # A store that cannot filter by id (S3) starts after one instead of reading everything each time.
         query = from_json(self.query)
         after = None if self.low is None else After((self.low,))
         request = PageRequest(query.where, (), STREAM_PAGE, after=after, select=query.fields)
         return RecordStream(session.run, self.collection, request, limit=None, prefetch=session.prefetch)
 
     def read(self) -> list[dict[str, Any]]:
-        """Return the partition's data, each record with its id as `_id`; blocks, on a loop of its own."""
+        """Return the partition's rows, each record's data with its id as `_id`.
+
+        Blocks: it runs an event loop of its own, so it cannot be called from a coroutine.
+        """
 
         async def collect() -> list[dict[str, Any]]:
             return [row(record) async for record in self.stream()]
@@ -114,30 +120,34 @@ class Partition(Value):
         return asyncio.run(collect())
 
 
-async def partitioned(
-    verbs: CollectionMethods,
-    opener: type[Handle],
+async def plan_partitions(
+    collection: CollectionMethods,
+    opener: type[DatabaseClass],
     config: Any,
     query: Query,
     count: int,
     url_from: str | None,
 ) -> list[Partition]:
-    """Return `count` partitions of a query, with about equally many records of the collection in each.
+    """Return up to `count` partitions of a query, each covering an equal share of the collection.
 
-    The bounds are ids at equal steps through the collection, never offsets into the result, so
-    partitions stay disjoint and complete while others write.
+    The bounds are ids at equal steps through the collection, not offsets into the result, so
+    partitions stay disjoint and complete under concurrent writes. Costs one count and one search
+    for each bound.
+
+    Raises `UsageError` for a count out of range or a query with a sort, limit or offset, and
+    `ConfigError` for a secret in the settings that a worker could not find in its environment.
     """
     if not 1 <= count <= MAX_PARTITIONS:
-        raise UsageError(f"partitions: from 1 to {MAX_PARTITIONS}, got {count}")
+        raise UsageError(f"partitions: the count must be from 1 to {MAX_PARTITIONS}, not {count}")
     if query.order or query.skip or query.count is not None:
-        raise UsageError("partitions: a query with a sort, limit or offset cannot be read in parts")
-    settings = _settings(config, url_from)
-    total = await verbs.count()
+        raise UsageError("partitions: the query cannot have a sort, limit or offset")
+    settings = _worker_settings(config, url_from)
+    total = await collection.count()
     bounds: list[str] = []
     for part in range(1, count):
-        found = await verbs.search(Query().select("_id").offset(part * total // count).limit(1))
-        if found and found[0].id is not None and (not bounds or found[0].id > bounds[-1]):
-            bounds.append(found[0].id)
+        record = await collection.find_one(Query().select("_id").offset(part * total // count))
+        if record is not None and record.id is not None and (not bounds or record.id > bounds[-1]):
+            bounds.append(record.id)
     edges = [None, *bounds, None]
     return [
         Partition(
@@ -146,7 +156,7 @@ async def partitioned(
             backend=config.backend,
             settings=settings,
             url_from=url_from,
-            collection=verbs.collection_name,
+            collection=collection.collection_name,
             query=to_json(query),
             low=low,
             high=high,
@@ -155,11 +165,8 @@ async def partitioned(
     ]
 
 
-def _settings(config: Any, url_from: str | None) -> dict[str, Any]:
-    """Return the settings that a worker needs beside secrets.
-
-    Raises `ConfigError` for a secret that a worker could not find for itself.
-    """
+def _worker_settings(config: Any, url_from: str | None) -> dict[str, Any]:
+    """Return the settings to send to workers: those not from defaults or the environment, without secrets."""
     from isthmus._core.config import SecretStr
 
     settings: dict[str, Any] = {}
@@ -169,24 +176,27 @@ def _settings(config: Any, url_from: str | None) -> dict[str, Any]:
         if isinstance(value, SecretStr) or callable(value):
             if url_from is None:
                 raise ConfigError(
-                    f"partitions: {key} was given by {origin}, and secrets do not travel; put it into the"
-                    " workers' environment, or the URL into a variable that url_from='DATABASE_URL' names"
+                    f"partitions: the secret {key} (from {origin}) is not sent to workers; set it in their"
+                    " environment, or name a variable that holds the URL: url_from='DATABASE_URL'"
                 )
             continue
         if url_from is not None and origin == "url":
             continue
-        into = settings
+        target = settings
         *groups, name = key.split(".")
         for group in groups:
-            into = into.setdefault(group, {})
-        into[name] = value
+            target = target.setdefault(group, {})
+        target[name] = value
     return settings
 
 
 def row(record: Record) -> dict[str, Any]:
-    """Return a record's data with its id as `_id`; refuses data with a key of that name."""
+    """Return a record's data with its id as `_id`.
+
+    Raises `UsageError` for data that has a key of that name.
+    """
     if ID in record.data:
         raise UsageError(
-            f"record {record.id!r} has a key {ID!r}, which is the column of the ids: select() other fields"
+            f"record {record.id!r} has a field {ID!r}, which is reserved for the id: select() other fields"
         )
     return {ID: record.id, **record.data}

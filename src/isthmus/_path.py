@@ -67,14 +67,15 @@ def _check_keys(keys: Sequence[str]) -> tuple[str, ...]:
     for key in keys:
         if not isinstance(key, str):
             raise QueryError(f"a key in a path must be text, got {type(key).__name__}")
-        if "\0" in key or not _is_encodable(key):
+        if "\0" in key or not is_encodable(key):
             raise QueryError(f"no record has a key with U+0000 or a lone surrogate: {key!r}")
     if len(keys) > 100:
         raise QueryError("a path has at most 100 keys: no record is nested deeper")
     return tuple(keys)
 
 
-def _is_encodable(text: str) -> bool:
+def is_encodable(text: str) -> bool:
+    """Return whether the text has no lone surrogate."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""How each backend would serve a query: at the store, partly on this side, or not at all, and why."""
+"""How each backend would run a query: in the store, partly client-side, or not at all, and why."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from isthmus.layers.guard import Guard
 
 Verdict: TypeAlias = Literal["native", "partly", "refused", "unknown"]
 
-# Where a store would be: support is asked without any I/O, so nothing has to be there.
-_NOWHERE: dict[str, dict[str, Any]] = {
+# Required settings; nothing is contacted, so no store has to exist there.
+_PLACEHOLDER_SETTINGS: dict[str, dict[str, Any]] = {
     "elasticsearch": {"hosts": ["http://localhost:9200"], "index": "records"},
     "postgres": {"host": "localhost"},
-    "s3": {"bucket": "nowhere"},
+    "s3": {"bucket": "placeholder"},
     "sqlalchemy": {"address": "sqlite+aiosqlite://"},
 }
 
 
 class Portability(Value):
-    """One backend's answer.
+    """How one backend would run a query.
 
-    `native`: the store does it all. `partly`: the store returns more, or in another order, and the
-    rest is judged or sorted here. `refused`: an error that says so. `unknown`: a backend whose
-    driver is missing, or that cannot be asked without settings of its own.
+    `native`: entirely in the store. `partly`: the store returns more records, or in another order,
+    and they are filtered or sorted client-side. `refused`: the query raises an error. `unknown`:
+    the backend's driver is not installed, or it needs settings that are not known.
     """
 
     backend: str
@@ -43,54 +43,55 @@ class Portability(Value):
 
 
 def portability(query: Query | Predicate | None) -> dict[str, Portability]:
-    """Return the answer of each known backend with its default settings, by its name; no I/O.
+    """Return the assessment of each known backend with its default settings, by name; does no I/O.
 
-    Elasticsearch answers for an index whose fields hold one type each.
+    Elasticsearch is assessed for an index whose fields hold one type each. Raises `QueryError` for
+    what is not a query.
     """
-    found = as_query(query)
-    return {name: _served(name, found) for name in backend_names()}
+    parsed = as_query(query)
+    return {name: _assess_defaults(name, parsed) for name in backend_names()}
 
 
-def _served(name: str, query: Query) -> Portability:
+def _assess_defaults(name: str, query: Query) -> Portability:
     try:
-        chosen = plugin(name)
-        settings = chosen.config().load(_NOWHERE.get(name, {}), environ={})
-        backend = chosen.build(settings)
+        backend_plugin = plugin(name)
+        settings = backend_plugin.config().load(_PLACEHOLDER_SETTINGS.get(name, {}), environ={})
+        backend = backend_plugin.build(settings)
     except MissingExtraError as error:
         return Portability(name, "unknown", (str(error),))
     except ConfigError as error:
         if name in BACKENDS:
             raise
-        return Portability(name, "unknown", (f"it needs settings: {error}",))
-    return served(backend, query)
+        return Portability(name, "unknown", (f"needs settings: {error}",))
+    return assess(backend, query)
 
 
-def served(backend: Backend, query: Query) -> Portability:
-    """Return how one backend, as it is set up, would serve a query."""
+def assess(backend: Backend, query: Query) -> Portability:
+    """Return how a configured backend would run a query."""
     request = PageRequest(query.where, query.order, 1)
     try:
         Guard(backend.name, backend).check(Fetch(backend.default_collection, request))
-        return _supported(backend, query)
+        return _assess_pushdown(backend, query)
     except (UnsupportedError, QueryError) as error:
         return Portability(backend.name, "refused", (str(error),))
 
 
-def _supported(backend: Backend, query: Query) -> Portability:
+def _assess_pushdown(backend: Backend, query: Query) -> Portability:
     support = backend.support(backend.default_collection)
-    reasons = [_reason(leaf, support.pushdown(leaf)) for leaf in leaves(query.where)]
+    reasons = [_pushdown_reason(leaf, support.pushdown(leaf)) for leaf in leaves(query.where)]
     reasons = [reason for reason in dict.fromkeys(reasons) if reason]
-    ordered = support.orders(query.order)
-    if not ordered:
-        reasons.append("the order is made here")
-    exact = ordered and is_exact(query.where, support.pushdown)
+    sorts = support.orders(query.order)
+    if not sorts:
+        reasons.append("sorted client-side")
+    exact = sorts and is_exact(query.where, support.pushdown)
     return Portability(backend.name, "native" if exact else "partly", tuple(reasons))
 
 
-def _reason(leaf: Leaf, pushdown: Pushdown) -> str:
+def _pushdown_reason(leaf: Leaf, pushdown: Pushdown) -> str:
     match pushdown:
         case Pushdown.EXACT:
             return ""
         case Pushdown.SUPERSET:
-            return f"{text(leaf)}: the store narrows it down, the rest is judged here"
+            return f"{text(leaf)}: narrowed by the store, then evaluated client-side"
         case Pushdown.NONE:
-            return f"{text(leaf)}: judged here"
+            return f"{text(leaf)}: evaluated client-side"

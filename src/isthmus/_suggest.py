@@ -1,4 +1,4 @@
-"""The nearest known name, for errors about an unknown one."""
+"""Suggestions for misspelled names, for error messages."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Iterable
 
 
 def suggest(word: object, known: Iterable[str]) -> str:
-    """Return "; did you mean 'x'? Known: x, y", the question only if something is near."""
+    """Return "; did you mean 'x'? Known: x, y", without the question if no known name is similar."""
     import difflib  # only errors need it
 
     names = list(known)
-    near = difflib.get_close_matches(str(word), names, 1)
-    hint = f"; did you mean {near[0]!r}?" if near else "."
+    similar = difflib.get_close_matches(str(word), names, 1)
+    hint = f"; did you mean {similar[0]!r}?" if similar else "."
     return f"{hint} Known: {', '.join(names)}"

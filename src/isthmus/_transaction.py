@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeAlias, TypeVar, overload
 
-from isthmus._collection import Collection, CollectionMethods
+from isthmus._collection import Collection, CollectionMethods, check_collection_name
 from isthmus._core.executor import Executor, TransactionExecutor, TransactionOptions
 from isthmus._core.op import Op
 from isthmus._core.stack import Stack
@@ -77,9 +77,10 @@ class TransactionSession:
 class Transaction(CollectionMethods):
     """All record methods inside one transaction; `tx.collection(name)` for other collections."""
 
-    def __init__(self, session: TransactionSession, name: str) -> None:
+    def __init__(self, session: TransactionSession, name: str, namespace: str = "") -> None:
         self._own = session
         self._name = name
+        self._namespace = namespace
 
     create = CollectionMethods._insert
 
@@ -98,7 +99,8 @@ class Transaction(CollectionMethods):
     def collection(self, name: str, model: type[M]) -> TypedCollection[M]: ...
     def collection(self, name: str, model: type[M] | None = None) -> Collection | TypedCollection[M]:
         """Return another collection inside this transaction; typed if a pydantic model is given."""
-        collection = Collection(lambda: self._own, name)
+        check_collection_name(name)
+        collection = Collection(lambda: self._own, self._namespace + name)
         if model is None:
             return collection
         from isthmus._typed import TypedCollection

@@ -235,7 +235,12 @@ def _convert_rare(value: Any) -> Any:
         case dt.datetime():
             if value.utcoffset() is None:
                 raise TypeError(f"a datetime needs a time zone ({value!r} has none)")
-            return format_datetime(value)
+            try:
+                return format_datetime(value)
+            except OverflowError:
+                raise TypeError(
+                    f"a datetime must be between the years 1 and 9999 in UTC ({value!r})"
+                ) from None
         case dt.date():
             return value.isoformat()
         case uuid.UUID():

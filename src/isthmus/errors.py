@@ -1,20 +1,20 @@
-"""The error tree: one root, classes that say what happened, attributes that say whether it was done.
+"""The error classes: the class says what failed; attributes say whether a write may have been applied.
 
 IsthmusError
-├── ConfigError                  a wrong setting, found before any I/O
+├── ConfigError                  an invalid setting, detected before any I/O
 │   └── MissingExtraError        an optional dependency is not installed
-├── UsageError                   a call that cannot mean anything
-│   ├── QueryError               a query that cannot be built, or a cursor that does not fit
+├── UsageError                   an invalid call
+│   ├── QueryError               an invalid query, or a cursor of another query
 │   └── ClosedError              the handle, stream or transaction is closed
-├── UnsupportedError             the backend cannot do this, and says so instead of imitating it
+├── UnsupportedError             the backend lacks a capability
 ├── RecordError
 │   ├── NotFoundError            no record has this id
-│   ├── AlreadyExistsError       a record with this id is there
-│   ├── ConflictError            the record changed since the version that was read
-│   ├── InvalidRecordError       a value that no backend stores
-│   └── NotWrittenError          a good item of an atomic batch in which another one failed
-├── BatchError                   some items of a batch failed; all outcomes are in it
-├── StoreError                   the store, or the way to it
+│   ├── AlreadyExistsError       a record with this id exists
+│   ├── ConflictError            the record is not at the expected version
+│   ├── InvalidRecordError       a value that no backend can store
+│   └── NotWrittenError          a valid item of an atomic batch in which another item failed
+├── BatchError                   some items of a batch failed
+├── StoreError                   the store or the connection to it failed
 │   ├── UnavailableError         also a builtin ConnectionError
 │   │   ├── ConnectError
 │   │   ├── PoolTimeoutError     also a builtin TimeoutError
@@ -22,9 +22,9 @@ IsthmusError
 │   │   └── CircuitOpenError
 │   ├── DeadlineError            also a builtin TimeoutError
 │   ├── AccessError              wrong credentials or missing privileges
-│   └── UnexpectedError          the store said something that we have no name for
+│   └── UnexpectedError          an error of the store that maps to no other class
 └── TransactionError
-    └── SerializationError       run the transaction again
+    └── SerializationError       a conflict with another transaction; run it again
 """
 
 from __future__ import annotations
@@ -64,17 +64,17 @@ __all__ = [
 
 
 class Applied(enum.Enum):
-    """Whether a failed write may have been done all the same."""
+    """Whether a failed write may have been applied: `NO`, or `MAYBE` if its response was lost."""
 
     NO = "no"
     MAYBE = "maybe"
 
 
 class IsthmusError(Exception):
-    """The root of all errors that isthmus raises.
+    """The base class of all errors that isthmus raises.
 
-    `transient` says that the same call may succeed later; `applied` whether a write may have been
-    done although it failed; `retry_after` the seconds that the store asked us to wait, if it did.
+    `transient` is true if the same call may succeed later. `applied` says whether a failed write may
+    have been applied. `retry_after` is how many seconds the store asked to wait, or None.
     """
 
     transient: bool = False
@@ -98,7 +98,7 @@ class IsthmusError(Exception):
             self.retry_after = retry_after
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Subclasses have required keyword arguments; rebuild from the state alone.
+        # Subclasses have required keyword arguments, which the default would not pass.
         return _rebuild, (type(self), str(self), dict(self.__dict__))
 
 
@@ -110,11 +110,11 @@ def _rebuild(cls: type[IsthmusError], message: str, state: dict[str, Any]) -> Is
 
 
 class ConfigError(IsthmusError):
-    """A setting is wrong; nothing was contacted."""
+    """A setting is invalid; nothing was contacted."""
 
 
 class MissingExtraError(ConfigError):
-    """An optional dependency is not installed; `extra` is the name to install."""
+    """An optional dependency is not installed; `extra` names the extra that installs it."""
 
     def __init__(self, message: str, *, extra: str) -> None:
         super().__init__(message)
@@ -122,11 +122,11 @@ class MissingExtraError(ConfigError):
 
 
 class UsageError(IsthmusError):
-    """A call that cannot mean anything here."""
+    """The call or one of its arguments is invalid."""
 
 
 class QueryError(UsageError):
-    """A query that cannot be built, or a cursor that does not belong to it."""
+    """The query is invalid, or the cursor belongs to another query."""
 
 
 class ClosedError(UsageError):
@@ -134,7 +134,7 @@ class ClosedError(UsageError):
 
 
 class UnsupportedError(IsthmusError):
-    """The backend cannot do this; `capability` names what is missing."""
+    """The backend does not support this; `capability` names what it lacks."""
 
     def __init__(self, message: str, *, capability: str | None = None) -> None:
         super().__init__(message)
@@ -142,7 +142,7 @@ class UnsupportedError(IsthmusError):
 
 
 class RecordError(IsthmusError):
-    """One record could not be read or written; `record_id` names it where it has a name."""
+    """A record could not be read or written; `record_id` is its id, or None if it has none."""
 
     def __init__(
         self,
@@ -160,15 +160,20 @@ class NotFoundError(RecordError):
 
 
 class AlreadyExistsError(RecordError):
-    """A record with this id is there already."""
+    """A record with this id already exists."""
 
 
 class ConflictError(RecordError):
-    """The record is no longer at the version that the caller saw."""
+    """The record is not at the version that the caller expected."""
 
 
 class InvalidRecordError(RecordError):
-    """A value that no backend stores; `path` leads to it (`data.items[3].price`)."""
+    """A value cannot be stored by any backend; `path` is where it is (`data.items[3].price`).
+
+    `stored` is true if it was read from the store: a stored record does not match its model.
+    """
+
+    stored = False
 
     def __init__(self, message: str, *, path: str, record_id: str | None = None) -> None:
         super().__init__(message, record_id=record_id)
@@ -176,13 +181,14 @@ class InvalidRecordError(RecordError):
 
 
 class NotWrittenError(RecordError):
-    """This item was fine; another one of its atomic batch failed, so nothing was written."""
+    """The item is valid, but another item of its atomic batch failed, so nothing was written."""
 
 
 class BatchError(IsthmusError):
     """At least one item of a batch failed.
 
-    `outcomes` has one entry for each item in order: what the verb returns, or the item's error.
+    `outcomes` has one entry for each item in order: the value that the method returns, or the
+    item's error. `transient` is true if all failed items are; `applied` is `MAYBE` if any item's is.
     """
 
     def __init__(self, message: str, *, outcomes: Sequence[Any]) -> None:
@@ -197,50 +203,50 @@ class BatchError(IsthmusError):
 
 
 class StoreError(IsthmusError):
-    """The store, or the way to it, failed."""
+    """The store, or the connection to it, failed."""
 
 
 class UnavailableError(StoreError, ConnectionError):
-    """The store cannot be reached or does not serve now."""
+    """The store cannot be reached or does not accept requests at the moment."""
 
     transient = True
 
 
 class ConnectError(UnavailableError):
-    """No connection could be made."""
+    """A connection could not be established."""
 
 
 class PoolTimeoutError(UnavailableError, TimeoutError):
-    """No connection became free in time; the message names the holders."""
+    """No connection of the pool became free in time; the message names its holders."""
 
 
 class RateLimitedError(UnavailableError):
-    """The store asks for less traffic."""
+    """The store rejected the request because of a rate limit."""
 
 
 class CircuitOpenError(UnavailableError):
-    """Calls to this endpoint are held back after repeated failures."""
+    """The circuit breaker rejected the call after repeated failures of this endpoint."""
 
 
 class DeadlineError(StoreError, TimeoutError):
-    """The operation did not end within its deadline."""
+    """The operation timed out."""
 
     transient = True
 
 
 class AccessError(StoreError):
-    """The credentials are wrong or lack a privilege."""
+    """The credentials are invalid or lack a privilege."""
 
 
 class UnexpectedError(StoreError):
-    """The store answered something that has no name here; the cause is chained."""
+    """The store returned an error that maps to no other class; the cause is chained."""
 
 
 class TransactionError(IsthmusError):
-    """The transaction cannot go on; nothing of it was applied unless `applied` says maybe."""
+    """The transaction failed and was rolled back, unless `applied` is `MAYBE`."""
 
 
 class SerializationError(TransactionError):
-    """Another transaction came first; running this one again may succeed."""
+    """The transaction conflicts with another one; running it again may succeed."""
 
     transient = True

@@ -1,10 +1,10 @@
-"""The driver's own client of this loop, one step away: for what isthmus does not offer.
+"""Access to the driver's own client, for features that isthmus does not offer.
 
     client = await isthmus.native.elasticsearch(db)
     pool = await isthmus.native.postgres(db)
 
-It belongs to the database, which closes it; what is written through it is not seen by the
-read-your-writes rule.
+The client is that of the running event loop. It belongs to the database, which closes it. Writes
+through it are not covered by the guarantee that a search sees earlier writes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["elasticsearch", "postgres", "s3", "sqlalchemy"]
 
 
 async def elasticsearch(db: AsyncDatabase) -> AsyncElasticsearch:
-    """Return the `AsyncElasticsearch` of the running loop.
+    """Return the `AsyncElasticsearch` client of the running loop.
 
     Raises `UsageError` if the database is of another backend.
     """
@@ -33,10 +33,10 @@ async def elasticsearch(db: AsyncDatabase) -> AsyncElasticsearch:
 
 
 async def postgres(db: AsyncDatabase) -> NativePool:
-    """Return the pool of the running loop, with the calls that people know from asyncpg.
+    """Return the connection pool of the running loop, with the methods of asyncpg's pool.
 
-    What is held outside of `async with` is to be released. Raises `UsageError` if the database is
-    of another backend.
+    Release a connection that was acquired without `async with`. Raises `UsageError` if the database
+    is of another backend.
     """
     from isthmus.backends.postgres.pool.native import NativePool
 
@@ -44,7 +44,7 @@ async def postgres(db: AsyncDatabase) -> NativePool:
 
 
 async def s3(db: AsyncDatabase) -> Any:
-    """Return the aioboto3 client of the running loop, opened on first use.
+    """Return the aioboto3 client of the running loop, created on first use.
 
     Raises `UsageError` if the database is of another backend.
     """
@@ -52,7 +52,7 @@ async def s3(db: AsyncDatabase) -> Any:
 
 
 async def sqlalchemy(db: AsyncDatabase) -> AsyncEngine:
-    """Return the `AsyncEngine` of the running loop, the application's own if it handed one in.
+    """Return the `AsyncEngine` of the running loop, or the application's own if it was given one.
 
     Raises `UsageError` if the database is of another backend.
     """
@@ -63,5 +63,5 @@ async def sqlalchemy(db: AsyncDatabase) -> AsyncEngine:
 async def _native(db: AsyncDatabase, name: str) -> Any:
     backend = db._backend
     if backend.name != name:
-        raise UsageError(f"this database is {backend.name}, not {name}")
+        raise UsageError(f"the backend of this database is {backend.name}, not {name}")
     return await backend.native()

@@ -1,6 +1,6 @@
-"""For users' tests: a `db` fixture on any backend, and `--isthmus-leakcheck`.
+"""A pytest plugin for applications: a `db` fixture on any backend, and `--isthmus-leakcheck`.
 
-Loaded by pytest through an entry point. Without its options it adds two fixtures and nothing else.
+pytest loads it through an entry point. Without options it only adds the fixtures.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ import pytest
 if TYPE_CHECKING:
     from isthmus import AsyncDatabase
 
-_FDS = Path("/proc/self/fd")
-_TURNS = 10
+_FD_DIRECTORY = Path("/proc/self/fd")
+# Loop iterations in which a cancelled task must end.
+_GRACE_ITERATIONS = 10
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the options."""
+    """Add the plugin's options."""
     group = parser.getgroup("isthmus")
     group.addoption(
         "--isthmus-leakcheck",
@@ -36,21 +37,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--isthmus-url",
         action="append",
         metavar="URL",
-        help="the store of the `db` fixture, memory:// by default; given again, tests run on each",
+        help="the store of the `db` fixture, memory:// by default; repeat to run the tests on each",
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Check for leaks only if that was asked for."""
+    """Register the leak check if it is enabled."""
     if config.getoption("--isthmus-leakcheck"):
         config.pluginmanager.register(LeakCheck(), "isthmus-leakcheck")
 
 
-# The fixture
+# The fixtures
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run the tests that use `db` on each URL."""
+    """Run each test that uses `db` once for each URL."""
     if "isthmus_url" in metafunc.fixturenames:
         urls = metafunc.config.getoption("--isthmus-url") or ["memory://"]
         names = [url.split("://")[0] for url in urls]
@@ -59,7 +60,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def _async_fixture() -> Callable[..., Any]:
     if importlib.util.find_spec("pytest_asyncio") is None:
-        return pytest.fixture  # anyio's plugin runs it
+        return pytest.fixture  # anyio's plugin runs async fixtures
     import pytest_asyncio
 
     return pytest_asyncio.fixture
@@ -67,25 +68,26 @@ def _async_fixture() -> Callable[..., Any]:
 
 @_async_fixture()
 async def db(isthmus_url: str) -> AsyncIterator[AsyncDatabase]:
-    """A connected handle whose collection is new, and is removed after the test."""
+    """Yield a connected database with collections of its own, which are removed after the test."""
     from isthmus import AsyncDatabase
+    from isthmus._collection import Collection
     from isthmus._core.registry import plugin
     from isthmus._ids import new_id
 
-    fields = plugin(isthmus_url.split("://", 1)[0]).config().model_fields
-    key = next(name for name in ("table", "index", "prefix") if name in fields)
+    setting = plugin(isthmus_url.split("://", 1)[0]).config().collection_setting() or "table"
     name = f"isthmus_test_{new_id().replace('-', '')}"
-    handle = await AsyncDatabase.open(isthmus_url, {key: name})
+    handle = await AsyncDatabase.open(isthmus_url, {setting: name})
+    handle._namespace = f"{name}_"
     try:
         yield handle
-        drop = getattr(handle._backend, "drop", None)
-        if handle.closed:
-            return
-        if handle.capabilities.drop and drop is not None:
-            await drop(handle.collection_name)
-        else:
-            await handle.clear()
     finally:
+        if handle.closed:
+            await handle.connect()
+        for collection in sorted(handle._core.ready):
+            if handle.capabilities.drop:
+                await handle._drop(collection)
+            else:
+                await Collection(lambda: handle._session, collection).clear()
         await handle.close()
 
 
@@ -93,9 +95,9 @@ async def db(isthmus_url: str) -> AsyncIterator[AsyncDatabase]:
 
 
 class LeakCheck:
-    """Compares what is open before and after each test.
+    """Fails a test after which more tasks, pools, sockets or files are open than before it.
 
-    What a fixture of a wider scope opens belongs to that scope and is not held against the test.
+    Resources that a fixture of a wider scope opens are not counted.
     """
 
     def __init__(self) -> None:
@@ -105,37 +107,37 @@ class LeakCheck:
         self._warned: list[warnings.WarningMessage] = []
 
     def pytest_report_header(self) -> str:
-        """Say that the check is on, and what of it cannot be done here."""
+        """Return the header line; without /proc, sockets and files cannot be checked."""
         return "isthmus leak check: tasks, pools, ResourceWarnings" + (
-            ", sockets and files" if _FDS.exists() else "; sockets and files are not: no /proc here"
+            ", sockets and files" if _FD_DIRECTORY.exists() else "; not sockets and files: there is no /proc"
         )
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Look at the loop's tasks when a test's coroutine ends."""
+        """Wrap async tests, to check the loop's tasks when a test's coroutine ends."""
         for item in items:
             test = getattr(item, "obj", None)
             if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(test):
-                item.obj = self._watched(test)
+                item.obj = self._check_tasks(test)
 
-    def _watched(self, test: Callable[..., Any]) -> Callable[..., Any]:
+    def _check_tasks(self, test: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(test)
-        async def watched(*args: Any, **kwargs: Any) -> Any:
+        async def run_and_check(*args: Any, **kwargs: Any) -> Any:
             before = asyncio.all_tasks()
             result = await test(*args, **kwargs)
-            left: set[asyncio.Task[Any]] = set()
-            for _ in range(_TURNS):  # what was cancelled needs a turn to end
-                left = {task for task in asyncio.all_tasks() - before if not _ours(task)}
-                if not left:
+            leaked: set[asyncio.Task[Any]] = set()
+            for _ in range(_GRACE_ITERATIONS):  # a cancelled task needs an iteration to end
+                leaked = {task for task in asyncio.all_tasks() - before if not _is_exempt(task)}
+                if not leaked:
                     break
                 await asyncio.sleep(0)
-            self._tasks = sorted(_told(task) for task in left)
+            self._tasks = sorted(map(_describe_task, leaked))
             return result
 
-        return watched
+        return run_and_check
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self) -> Generator[None, Any, Any]:
-        """Record warnings; what is not a ResourceWarning goes on to pytest."""
+        """Record ResourceWarnings; other warnings are passed on to pytest."""
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", ResourceWarning)
             self._warned = caught
@@ -149,7 +151,7 @@ class LeakCheck:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_setup(self) -> Generator[None, Any, Any]:
-        """Note what is open."""
+        """Record the open resources before the test."""
         self._tasks = []
         self._before = _open_files()
         self._pools = _open_pools()
@@ -157,7 +159,7 @@ class LeakCheck:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[Any]) -> Generator[None, Any, Any]:
-        """Take what a wider fixture opens for given."""
+        """Exempt the resources that a fixture of a wider scope opens."""
         if fixturedef.scope == "function":
             return (yield)
         files, pools = _open_files(), _open_pools()
@@ -168,34 +170,34 @@ class LeakCheck:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None, Any, Any]:
-        """Compare, after all the fixtures of the test have ended."""
+        """Compare, after all fixtures of the test have been torn down."""
         result = yield
         gc.collect()
-        left = [f"a task that still runs: {task}" for task in self._tasks]
+        leaks = [f"task still running: {task}" for task in self._tasks]
         pools = _open_pools() - self._pools
         if pools > 0:
-            left.append(f"{pools} isthmus pool(s) not closed")
-        left += [f"left open: {_explained(name)}" for name in sorted(_open_files() - self._before)]
-        left += [
+            leaks.append(f"{pools} isthmus pool(s) not closed")
+        leaks += [f"still open: {_describe_file(name)}" for name in sorted(_open_files() - self._before)]
+        leaks += [
             f"ResourceWarning: {warning.message}"
             for warning in self._warned
             if issubclass(warning.category, ResourceWarning)
         ]
         self._warned[:] = [w for w in self._warned if not issubclass(w.category, ResourceWarning)]
-        if left:
-            pytest.fail(f"{item.nodeid} leaks:\n  " + "\n  ".join(left), pytrace=False)
+        if leaks:
+            pytest.fail(f"{item.nodeid} leaks:\n  " + "\n  ".join(leaks), pytrace=False)
         return result
 
 
-def _ours(task: asyncio.Task[Any]) -> bool:
-    """Return whether a task keeps an isthmus pool, which is counted as such, or is the check itself."""
+def _is_exempt(task: asyncio.Task[Any]) -> bool:
+    """Return whether a task is the check itself, or belongs to a pool, which is counted as such."""
     return task is asyncio.current_task() or task.get_name().startswith("isthmus-")
 
 
-def _told(task: asyncio.Task[Any]) -> str:
+def _describe_task(task: asyncio.Task[Any]) -> str:
     code = getattr(task.get_coro(), "cr_code", None)
-    place = f" ({code.co_qualname}, {code.co_filename}:{code.co_firstlineno})" if code is not None else ""
-    return f"{task.get_name()}{place}"
+    location = f" ({code.co_qualname}, {code.co_filename}:{code.co_firstlineno})" if code is not None else ""
+    return f"{task.get_name()}{location}"
 
 
 def _open_pools() -> int:
@@ -206,22 +208,22 @@ def _open_pools() -> int:
 
 
 def _open_files() -> set[str]:
-    """Return sockets and files that this process has open, by number and name."""
+    """Return the open sockets and files of this process, as "descriptor target"."""
     found: set[str] = set()
-    if not _FDS.exists():
+    if not _FD_DIRECTORY.exists():
         return found
-    for entry in _FDS.iterdir():
+    for entry in _FD_DIRECTORY.iterdir():
         try:
             target = str(entry.readlink())
-        except OSError:  # the listing's own
+        except OSError:  # the descriptor of the listing itself
             continue
         if target.startswith("socket:") or (target.startswith("/") and not target.startswith("/dev/")):
             found.add(f"{entry.name} {target}")
     return found
 
 
-def _explained(name: str) -> str:
-    """Return a socket with the address that it leads to."""
+def _describe_file(name: str) -> str:
+    """Return a file's path, or the remote port of a TCP socket."""
     number, _, target = name.partition(" ")
     if not target.startswith("socket:["):
         return f"{target} (fd {number})"

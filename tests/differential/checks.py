@@ -17,7 +17,7 @@ from isthmus._query.lookup import values_at
 from isthmus._query.order import sort_records
 from isthmus._record import Record
 from isthmus._values import same
-from isthmus.testing.queries import Made, QueryMaker
+from isthmus.testing.queries import GeneratedPredicate, QueryMaker
 
 VERBS = ("search", "search", "search", "search", "count", "page", "stream", "aggregate", "find_one", "exists")
 
@@ -146,7 +146,7 @@ async def _pages(db: AsyncDatabase, query: Query, size: int) -> list[Any]:
     raise AssertionError("the cursors never end")
 
 
-def make(rng: random.Random, maker: QueryMaker, made: Made) -> Check:
+def make(rng: random.Random, maker: QueryMaker, made: GeneratedPredicate) -> Check:
     """Return a check of a made predicate: a verb with an order, limits, fields or groups."""
     verb = rng.choice(VERBS)
     query = Query(where=made.predicate)

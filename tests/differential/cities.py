@@ -52,7 +52,7 @@ async def differences(store: Store, *, every: int, n: int, seed: int) -> tuple[l
         await _load(memory, records)
         await _load(db, records)
         for _ in range(n):
-            check = make(rng, maker, maker.made())
+            check = make(rng, maker, maker.generate())
             if check.size:  # memory judges every record for every page
                 check = dataclasses.replace(check, size=min(len(records) // 3 + 1, 10_000))
             verbs[check.verb] += 1

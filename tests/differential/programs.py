@@ -324,8 +324,8 @@ def _step(
     if chance < 0.7:
         verb = rng.choice(("get", "get_batch"))
         return Step(verb, tuple(item() for _ in range(1 if verb == "get" else rng.randint(0, 5))))
-    made = maker.made()
-    if chance < 0.74 and made.used:
+    made = maker.generate()
+    if chance < 0.74 and made.comparisons:
         return Step("check", check=Check("delete_where", from_json(to_json(_just(made.predicate)))))
     return Step("check", check=make(rng, maker, made))
 

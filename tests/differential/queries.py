@@ -110,10 +110,10 @@ async def _one_set(
         maker = QueryMaker(rng, records, stored)
         support = db._backend.support(db.collection_name)
         for number in range(wanted):
-            made = maker.made()
+            made = maker.generate()
             check = make(rng, maker, made)
             tally.add(check.verb, made, len(stored), support, everyday=records.everyday)
-            if number == wanted - 1 and made.used:
+            if number == wanted - 1 and made.comparisons:
                 check = Check("delete_where", Query(where=made.predicate))
             if await differs(db, stored, check, made.matching) is not None:
                 return records.records, check, declared

@@ -9,7 +9,7 @@ from isthmus._core.executor import Support
 from isthmus._query.ast import leaves
 from isthmus._query.field import OPERATORS
 from isthmus._query.split import Pushdown
-from isthmus.testing.queries import KINDS, Made, operand_kinds
+from isthmus.testing.queries import KINDS, GeneratedPredicate, operand_kinds
 
 EXACT_SHARE = 0.99
 # Among fewer leaves than these, chance alone makes some more of the rare kind that is not exact.
@@ -31,12 +31,14 @@ class Tally:
     operands: Counter[tuple[str, str]] = field(default_factory=Counter)
     stored: Counter[tuple[str, str]] = field(default_factory=Counter)
 
-    def add(self, verb: str, made: Made, records: int, support: Support, *, everyday: bool) -> None:
+    def add(
+        self, verb: str, made: GeneratedPredicate, records: int, support: Support, *, everyday: bool
+    ) -> None:
         """Count one query."""
         self.queries += 1
         self.verbs[verb] += 1
         self.some += 0 < len(made.matching) < records
-        for used in made.used:
+        for used in made.comparisons:
             self.operands[used.op, used.operand or "none"] += 1
             self.stored.update((used.op, kind) for kind in used.stored)
         if everyday:

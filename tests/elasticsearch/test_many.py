@@ -77,12 +77,12 @@ async def test_cities_of_three_types_answer_exactly_and_explain_counts_the_odd(d
     assert [type(r["population"]) for r in ordered[-OBJECTS - 1 :]] == [str] + [dict] * OBJECTS
     plain = await db.explain(field("countrycode") == "DE")
     assert plain.exact
-    assert "odd records" not in str(plain)
+    assert "unindexed" not in str(plain)
     mixed = await db.explain(population > 1_000_000)
     assert not mixed.exact
     assert mixed.residual == "true"
     # An object is no number for sure; but it has its place in an order.
-    assert f"judged here: {TEXTS} odd records" in str(mixed)
+    assert f"evaluated client-side: {TEXTS} records with unindexed values" in str(mixed)
     assert (await db.explain(Query().sort("population"))).odd == TEXTS + OBJECTS
 
 

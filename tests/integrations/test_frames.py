@@ -130,11 +130,11 @@ async def test_partitions_of_few_records_are_few() -> None:
 async def test_secrets_do_not_travel() -> None:
     """A password given as an argument is refused unless the workers know where to find the URL."""
     db = AsyncDatabase("postgres", {"host": "h", "password": "hunter2"})
-    from isthmus._partition import _settings
+    from isthmus._partition import _worker_settings
 
     with pytest.raises(ConfigError, match="url_from"):
-        _settings(db.config, None)
-    assert "hunter2" not in str(_settings(db.config, "DATABASE_URL"))
+        _worker_settings(db.config, None)
+    assert "hunter2" not in str(_worker_settings(db.config, "DATABASE_URL"))
 
 
 async def test_a_dask_frame_sums_what_the_store_holds(tmp_path: Path) -> None:

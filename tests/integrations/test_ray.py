@@ -151,9 +151,9 @@ async def test_blocks_are_bounded_and_the_handle_is_closed_with_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also when the reader stops half-way, and when a block cannot be made."""
-    from isthmus.integrations._ray_source import blocks
+    from isthmus.integrations._ray_source import read_blocks
 
-    monkeypatch.setattr(frames.batched, "__kwdefaults__", {"rows": 300, "schema": None})
+    monkeypatch.setattr(frames.batch_records, "__kwdefaults__", {"rows": 300, "schema": None})
     closed: list[bool] = []
     close = AsyncDatabase.close
 
@@ -167,7 +167,7 @@ async def test_blocks_are_bounded_and_the_handle_is_closed_with_them(
     monkeypatch.setattr(AsyncDatabase, "close", counted)
 
     def half() -> int:
-        reading = blocks(part, None)
+        reading = read_blocks(part, None)
         rows = next(reading).num_rows
         assert closed == []
         reading.close()
@@ -175,8 +175,8 @@ async def test_blocks_are_bounded_and_the_handle_is_closed_with_them(
 
     def whole() -> list[int]:
         sizes: list[int] = []
-        with pytest.raises(UsageError, match="name a schema"):
-            sizes.extend(table.num_rows for table in blocks(part, None))
+        with pytest.raises(UsageError, match="pass a schema"):
+            sizes.extend(table.num_rows for table in read_blocks(part, None))
         return sizes
 
     assert await asyncio.to_thread(half) == 300
@@ -188,13 +188,13 @@ async def test_blocks_are_bounded_and_the_handle_is_closed_with_them(
 @pytest.mark.asyncio
 async def test_an_empty_partition_is_an_empty_block_if_its_columns_are_known(tmp_path: Path) -> None:
     """And none if they are not."""
-    from isthmus.integrations._ray_source import blocks
+    from isthmus.integrations._ray_source import read_blocks
 
     async with await filled(tmp_path) as db:
         (part,) = await db.partitions(field("n") < 0, 1)
 
-    (empty,) = await asyncio.to_thread(lambda: list(blocks(part, SCHEMA)))
-    nothing = await asyncio.to_thread(lambda: list(blocks(part, None)))
+    (empty,) = await asyncio.to_thread(lambda: list(read_blocks(part, SCHEMA)))
+    nothing = await asyncio.to_thread(lambda: list(read_blocks(part, None)))
 
     assert (empty.num_rows, empty.schema) == (0, SCHEMA)
     assert nothing == []
@@ -202,7 +202,7 @@ async def test_an_empty_partition_is_an_empty_block_if_its_columns_are_known(tmp
 
 def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ray itself, or a partition, or on a worker the variable that holds the URL."""
-    from isthmus.integrations._ray_source import blocks
+    from isthmus.integrations._ray_source import read_blocks
 
     part = Partition(
         number=0, opener=AsyncDatabase, backend="sqlite", settings={}, url_from=URL, collection="records",
@@ -210,7 +210,7 @@ def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     )  # fmt: skip
     monkeypatch.delenv(URL, raising=False)
     with pytest.raises(ConfigError, match=URL):
-        next(blocks(part, None))
+        next(read_blocks(part, None))
     with pytest.raises(UsageError, match="at least one partition"):
         to_ray([])
     monkeypatch.setitem(sys.modules, "ray.data", None)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, NamedTuple, NewType, TypeVar
 from uuid import UUID, uuid4
 
+import pydantic
 import pytest
 import pytest_asyncio
 from pydantic import (
@@ -37,6 +38,8 @@ from isthmus import (
     NotFoundError,
     NotWrittenError,
     Query,
+    QueryError,
+    Record,
     UsageError,
     field,
 )
@@ -393,7 +396,7 @@ async def test_bytes_that_cannot_be_told_apart_are_refused(mixed: Any) -> None:
     model = create_model("Mixed", value=(mixed, ...))
 
     async with await AsyncDatabase.create("memory") as db:
-        with pytest.raises(ConfigError, match="cannot be told apart"):
+        with pytest.raises(ConfigError, match="are ambiguous"):
             db.collection("mixed", model)
 
 
@@ -427,3 +430,98 @@ async def test_declared_indexes_are_made_and_used(db: AsyncDatabase) -> None:
     plan = await items.untyped.explain(Query().filter("price", "=", 17))
 
     assert (plan.index is not None) is db.capabilities.indexes
+
+
+class Place(BaseModel):
+    """A nested model."""
+
+    city: str
+    zip_code: str = pydantic.Field(default="", alias="zip")
+
+
+class Person(BaseModel):
+    """A model with an id, an alias, optional and repeated nested models, and free keys."""
+
+    model_config = pydantic.ConfigDict(populate_by_name=True)
+
+    id: str = ""
+    name: str
+    age: int | None = None
+    full_name: str = pydantic.Field(default="", alias="fullName")
+    home: Place | None = None
+    places: list[Place] = []
+    extra: dict[str, Any] = {}
+
+
+@pytest.mark.asyncio
+async def test_a_query_over_models_finds_by_the_names_of_the_model(db: AsyncDatabase) -> None:
+    """The model's id is the record's, aliases are field names, dicts have any keys."""
+    people = db.collection("people", Person)
+    await people.create(
+        Person(id="a", name="Ann", fullName="Ann B", home=Place(city="Oslo", zip="1"), extra={"x": {"y": 1}})
+    )
+    await people.create(Person(id="b", name="Bob", age=5, places=[Place(city="Rome"), Place(city="Oslo")]))
+
+    async def find(query: Any) -> list[str]:
+        return [person.id for person in await people.search(query)]
+
+    assert await find(field("id") == "a") == ["a"]
+    assert await find(Query().sort("id", "desc")) == ["b", "a"]
+    assert await find(field("fullName") == "Ann B") == await find(field("full_name") == "Ann B") == ["a"]
+    assert await find(field("home.zip") == "1") == ["a"]
+    assert await find(field("places.city") == "Oslo") == ["b"]
+    assert await find(field("extra.x.y") == 1) == ["a"]
+    assert await people.count(~(field("id") == "a") & field("name").exists()) == 1
+    assert await people.exists(field("fullName") == "Ann B")
+    assert await people.aggregate(n="count", oldest=("max", "age")) == [{"n": 2, "oldest": 5}]
+    assert await people.delete_where(field("id") == "b") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("nmae", "name"),
+        ("home.citty", "city"),
+        ("places.town", "Place has no field 'town'"),
+        ("name.first", "'name' has no fields"),
+        ("-age", r"sort\('age', 'desc'\)"),
+        ("ID", "id"),
+    ],
+)
+@pytest.mark.asyncio
+async def test_a_name_that_the_model_lacks_is_an_error(name: str, hint: str) -> None:
+    """It would find nothing in silence."""
+    async with AsyncDatabase("memory") as db:
+        people = db.collection("people", Person)
+        for call in (
+            lambda: people.search(field(name) == 1),
+            lambda: people.search(Query().sort(name)),
+            lambda: people.count(~field(name).exists()),
+            lambda: people.aggregate(by=name, n="count"),
+            lambda: people.aggregate(n=("max", name)),
+            lambda: people.delete_where(field(name) == 1),
+        ):
+            with pytest.raises(QueryError, match=hint):
+                await call()
+
+
+@pytest.mark.asyncio
+async def test_invalid_stored_records_can_be_passed_over(db: AsyncDatabase) -> None:
+    """One record of another shape does not end a search or a stream, unless it is to."""
+    people = db.collection("people", Person)
+    await people.untyped.create_batch(
+        [Record({"name": "Ann"}, id="a"), Record({"name": 3}, id="b"), Record({"name": "Cid"}, id="c")]
+    )
+    errors: list[InvalidRecordError] = []
+
+    with pytest.raises(InvalidRecordError) as caught:
+        await people.search()
+    skipped = await people.search(on_invalid="skip")
+    streamed = [person.id async for person in people.stream(Query().sort("id"), on_invalid=errors.append)]
+
+    assert caught.value.stored
+    assert caught.value.record_id == "b"
+    assert [person.id for person in skipped] == streamed == ["a", "c"]
+    assert [error.record_id for error in errors] == ["b"]
+    with pytest.raises(UsageError, match="on_invalid"):
+        people.stream(on_invalid="ignore")  # type: ignore[arg-type]

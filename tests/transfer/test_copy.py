@@ -269,7 +269,7 @@ async def test_a_file_that_is_no_journal_is_left_alone(
     journal = tmp_path / "notes.txt"
     journal.write_bytes(text)
 
-    with pytest.raises(ConfigError, match="no journal"):
+    with pytest.raises(ConfigError, match="not the journal"):
         await copy(source, target, journal=journal, resume=True)
 
     assert journal.read_bytes() == text

@@ -1,6 +1,9 @@
 """The handle: opening, closing, joining a transaction, derived handles."""
 
 import asyncio
+import datetime as dt
+import functools
+import operator
 
 import pytest
 
@@ -316,3 +319,61 @@ async def test_require_and_update_of_a_missing_id_say_so() -> None:
             await call
         assert caught.value.record_id == "x"
     assert await db.delete("x") is False
+
+
+@pytest.mark.parametrize(
+    "name", ["\ud800", "\0", "a\0b", "x\udfffy"], ids=["surrogate", "nul", "nul inside", "inside"]
+)
+@pytest.mark.parametrize("backend", ["memory", "sqlite", "postgres", "elasticsearch", "s3", "sqlalchemy"])
+async def test_a_collection_name_that_no_store_takes_is_a_config_error(backend: str, name: str) -> None:
+    """Before any I/O, by config and by method, on every backend alike."""
+    setting = {"elasticsearch": "index", "s3": "prefix"}.get(backend, "table")
+    needed = {"s3": {"bucket": "bucket"}, "sqlalchemy": {"url": "sqlalchemy+sqlite+aiosqlite://"}}
+    config = needed.get(backend, {})
+
+    with pytest.raises(ConfigError):
+        AsyncDatabase(backend, {**config, setting: name})
+    with pytest.raises(ConfigError):
+        AsyncDatabase(backend, config).collection(name)
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        dt.datetime(1, 1, 1, tzinfo=dt.timezone(dt.timedelta(hours=5))),
+        dt.datetime(9999, 12, 31, 23, tzinfo=dt.timezone(dt.timedelta(hours=-5))),
+    ],
+)
+@pytest.mark.asyncio
+async def test_a_datetime_outside_the_years_of_utc_is_a_typed_error(moment: dt.datetime) -> None:
+    """With its path in a record, and as an operand."""
+    async with AsyncDatabase("memory") as db:
+        with pytest.raises(InvalidRecordError, match=r"data\.a\[0\]: .*9999") as caught:
+            await db.create({"a": [moment]})
+        assert caught.value.path == "data.a[0]"
+        with pytest.raises(BatchError):
+            await db.create_batch([{"a": 1}, {"a": moment}])
+    with pytest.raises(QueryError, match="9999"):
+        _ = field("at") < moment
+
+
+@pytest.mark.asyncio
+async def test_ten_thousand_equalities_are_one_condition() -> None:
+    """Also as inequalities under `and`; other wide or deep trees have a bound."""
+    equal = functools.reduce(operator.or_, [field("n") == n for n in range(10_000)])
+    unequal = functools.reduce(operator.and_, [field("n") != n for n in range(10_000)])
+    deep = field("n") == 1
+    for _ in range(10_000):
+        deep = ~(deep & (field("m") == 2))
+    async with AsyncDatabase("memory") as db:
+        await db.create_batch([{"n": 3}, {"n": -1}])
+
+        assert [record["n"] for record in await db.search(equal)] == [3]
+        assert [record["n"] for record in await db.search(unequal)] == [-1]
+        assert await db.count(functools.reduce(operator.or_, [field("n") > n for n in range(2_000)])) == 1
+        with pytest.raises(QueryError, match="2000 different conditions"):
+            await db.search(functools.reduce(operator.or_, [field("n") > n for n in range(2_001)]))
+        with pytest.raises(QueryError, match="10000 conditions"):
+            await db.search(Query().any_of(*[field("n") > n for n in range(100_000)]))
+        with pytest.raises(QueryError, match="200 levels"):
+            await db.search(deep)

@@ -12,7 +12,7 @@ _LEAKS = {
     "a socket": (
         "import socket\nKEPT = []\n"
         "def test_it():\n    s = socket.socket(); s.bind(('127.0.0.1', 0)); s.listen(); KEPT.append(s)\n",
-        "left open: socket to port",
+        "still open: socket to port",
     ),
     "a file": (
         "KEPT = []\ndef test_it(tmp_path):\n    KEPT.append((tmp_path / 'f.txt').open('w'))\n",
@@ -25,7 +25,7 @@ _LEAKS = {
     "a task": (
         "import asyncio, pytest\n@pytest.mark.asyncio\nasync def test_it():\n"
         "    asyncio.get_running_loop().create_task(asyncio.sleep(60), name='forgotten')\n",
-        "a task that still runs: forgotten",
+        "task still running: forgotten",
     ),
     "a pool": (
         "import asyncio, pytest\nfrom isthmus._core import loop_pools\nKEPT = []\n"
@@ -60,11 +60,17 @@ async def test_what_ends_is_no_leak(tmp_path):
 @pytest.mark.asyncio
 async def test_first(db):
     await db.create({"n": 1})
+    await db.collection("others").create({"n": 1})
+    async with db.transaction() as tx:
+        await tx.collection("others").create({"n": 2})
     assert await db.count() == 1
+    assert await db.collection("others").count() == 2
+    assert "others" in await db.collections()
 
 @pytest.mark.asyncio
 async def test_second(db):
     assert await db.count() == 0
+    assert await db.collection("others").count() == 0
 """
 
 

@@ -64,6 +64,11 @@ class BackendConfig(ConfigGroup):
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
 
     @classmethod
+    def collection_setting(cls) -> str | None:
+        """Return the name of the setting that names the default collection, None if there is none."""
+        return next((name for name in ("table", "index", "prefix") if name in cls.model_fields), None)
+
+    @classmethod
     def from_url(cls, url: SplitResult, options: dict[str, Any]) -> dict[str, Any]:
         """Return settings for a URL; `options` are its query's, nested by dots, to be merged in."""
         raise NotImplementedError

@@ -12,16 +12,29 @@ from typing import TypeAlias
 from isthmus._path import Path
 from isthmus._value import Value
 from isthmus._values import JSON, Scalar
+from isthmus.errors import QueryError
+
+MAX_DEPTH = 200
+"""The greatest depth of a predicate's tree."""
+MAX_LEAVES = 10_000
+"""The largest number of conditions in a query."""
+MAX_DISTINCT = 2_000
+"""The largest number of conditions left after equalities on one path are folded into `in`."""
 
 
 class _Combining(Value):
     """`&`, `|` and `~`; and a refusal of `and`, `or`, `not` and `if`, which Python cannot overload."""
 
     def __and__(self, other: Predicate) -> Predicate:
-        return And((self, other)) if isinstance(other, _Combining) else NotImplemented  # type: ignore[arg-type]
+        if not isinstance(other, _Combining):
+            return NotImplemented
+        # Flat: a thousand conditions joined one by one are not a thousand levels.
+        return And((*self.terms, other)) if isinstance(self, And) else And((self, other))  # type: ignore[arg-type]
 
     def __or__(self, other: Predicate) -> Predicate:
-        return Or((self, other)) if isinstance(other, _Combining) else NotImplemented  # type: ignore[arg-type]
+        if not isinstance(other, _Combining):
+            return NotImplemented
+        return Or((*self.terms, other)) if isinstance(self, Or) else Or((self, other))  # type: ignore[arg-type]
 
     def __invert__(self) -> Predicate:
         return Not(self)  # type: ignore[arg-type]
@@ -228,6 +241,27 @@ class Measure(Value):
     name: str
     function: Function
     path: Path | None = None
+
+
+def check_size(predicate: Predicate) -> None:
+    """Raise `QueryError` for a tree beyond the bounds; walks it without recursion."""
+    level: list[Predicate] = [predicate]
+    count = depth = 0
+    while level:
+        depth += 1
+        below: list[Predicate] = []
+        for node in level:
+            if isinstance(node, And | Or):
+                below.extend(node.terms)
+            elif isinstance(node, Not):
+                below.append(node.term)
+            else:
+                count += 1
+        if depth > MAX_DEPTH:
+            raise QueryError(f"a query is nested at most {MAX_DEPTH} levels deep; this one is deeper")
+        if count > MAX_LEAVES:
+            raise QueryError(f"a query has at most {MAX_LEAVES} conditions; in_() takes a list of any length")
+        level = below
 
 
 def leaves(predicate: Predicate) -> list[Leaf]:

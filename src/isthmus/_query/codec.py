@@ -7,6 +7,8 @@ from typing import Any, assert_never
 from isthmus._path import ATTRIBUTES, Path, Root, parse_path
 from isthmus._query.ast import (
     KNN,
+    MAX_DEPTH,
+    MAX_LEAVES,
     And,
     Between,
     Contains,
@@ -25,12 +27,10 @@ from isthmus._query.ast import (
     StartsWith,
     TextMatch,
 )
-from isthmus._query.field import MAX_LEAVES, comparison, match, nearest
+from isthmus._query.field import comparison, match, nearest
 from isthmus._query.query import Query
 from isthmus._values import JSON
 from isthmus.errors import QueryError
-
-MAX_DEPTH = 200
 
 
 def to_json(query: Query) -> dict[str, JSON]:

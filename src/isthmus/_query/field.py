@@ -35,7 +35,6 @@ from isthmus.errors import InvalidRecordError, QueryError
 FieldName: TypeAlias = "str | Sequence[str] | Field | Path"
 Condition: TypeAlias = Predicate
 
-MAX_LEAVES = 10_000
 MAX_REGEX = 10_000
 MAX_VECTOR = 4_096
 MAX_NEAREST = 10_000

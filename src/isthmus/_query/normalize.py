@@ -1,14 +1,20 @@
-"""Rewrites that keep the meaning: flat trees without constants and double negations."""
+"""Rewrites that keep the meaning: flat trees without constants, double negations or long alternatives."""
 
 from __future__ import annotations
 
-from isthmus._query.ast import FALSE, TRUE, And, In, Not, Or, Predicate
+from collections.abc import Iterable
+
+from isthmus._path import Path
+from isthmus._query.ast import FALSE, TRUE, And, Equal, In, Not, Or, Predicate
+from isthmus._values import Scalar, kind_of
 
 
 def normalize(predicate: Predicate) -> Predicate:
     """Return an equivalent tree: nested And/Or flattened, constants folded, `~~p` undone.
 
-    The order of terms stays. `x >= a and x <= b` is not made a between: on lists they differ.
+    Alternatives of equalities on one path become one `In`, and so do the inequalities of an And
+    under `Not`: stores answer it by one look-up, where thousands of terms take minutes. The order of
+    terms stays. `x >= a and x <= b` does not become a between: on lists they differ.
     """
     match predicate:
         case And(terms):
@@ -39,4 +45,42 @@ def _flatten(
             return absorbing
         parts = term.terms if isinstance(term, kind) else (term,)
         flat.extend(part for part in parts if part != neutral)
+    flat = _fold_equalities(flat, negated=kind is And)
     return flat[0] if len(flat) == 1 else kind(tuple(flat))
+
+
+def _fold_equalities(terms: list[Predicate], *, negated: bool) -> list[Predicate]:
+    """Return terms with the equalities on each path merged into the first of them."""
+    values: dict[Path, list[Scalar]] = {}
+    for term in terms:
+        found = _equality(term, negated=negated)
+        if found is not None:
+            values.setdefault(found[0], []).extend(found[1])
+    folded: list[Predicate] = []
+    done: set[Path] = set()
+    for term in terms:
+        found = _equality(term, negated=negated)
+        if found is None or len(values[found[0]]) == len(found[1]):
+            folded.append(term)
+        elif found[0] not in done:
+            done.add(found[0])
+            merged = In(found[0], _distinct(values[found[0]]))
+            folded.append(Not(merged) if negated else merged)
+    return folded
+
+
+def _equality(term: Predicate, *, negated: bool) -> tuple[Path, tuple[Scalar, ...]] | None:
+    if negated:
+        if not isinstance(term, Not):
+            return None
+        term = term.term
+    if isinstance(term, In):
+        return term.path, term.values
+    if isinstance(term, Equal) and not isinstance(term.value, dict):
+        return term.path, (term.value,)
+    return None
+
+
+def _distinct(values: Iterable[Scalar]) -> tuple[Scalar, ...]:
+    # True == 1 as a key of a dictionary, but not as a value of a record.
+    return tuple({(kind_of(value), value): value for value in values}.values())

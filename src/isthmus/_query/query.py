@@ -6,7 +6,18 @@ from collections.abc import Iterable
 from typing import Any, Literal
 
 from isthmus._path import Path, Root
-from isthmus._query.ast import PREDICATES, TRUE, And, Function, Measure, Not, Or, Predicate, SortKey
+from isthmus._query.ast import (
+    PREDICATES,
+    TRUE,
+    And,
+    Function,
+    Measure,
+    Not,
+    Or,
+    Predicate,
+    SortKey,
+    check_size,
+)
 from isthmus._query.field import FieldName, as_path, comparison, match, nearest
 from isthmus._suggest import suggest
 from isthmus._value import Value, replace
@@ -97,10 +108,11 @@ def _check_natural(name: str, value: Any) -> int:
 
 
 def as_query(query: Query | Predicate | None) -> Query:
-    """Return a query for what a verb was given: a query, a bare predicate, or nothing for all."""
+    """Return the query for an argument: a query, a bare predicate, or None for all records."""
     if query is None:
         return Query()
     if isinstance(query, Query):
+        check_size(query.where)
         return query
     return Query(where=as_predicate(query))
 
@@ -110,8 +122,9 @@ def as_predicate(condition: Any) -> Predicate:
     if isinstance(condition, Query):
         if condition.order or condition.skip or condition.fields is not None or condition.count is not None:
             raise QueryError("only a query's conditions fit here: it has a sort, limit, offset or select")
-        return condition.where
+        condition = condition.where
     if isinstance(condition, PREDICATES):
+        check_size(condition)
         return condition
     raise QueryError(
         f"expected a Query or a predicate such as field('age') >= 25, got {type(condition).__name__}"

@@ -6,9 +6,22 @@ import enum
 from collections.abc import Callable
 from typing import TypeAlias
 
-from isthmus._query.ast import FALSE, KNN, TRUE, And, Leaf, Not, Or, Predicate, TextMatch
+from isthmus._query.ast import (
+    FALSE,
+    KNN,
+    MAX_DISTINCT,
+    TRUE,
+    And,
+    Leaf,
+    Not,
+    Or,
+    Predicate,
+    TextMatch,
+    leaves,
+)
 from isthmus._query.normalize import normalize
 from isthmus._value import Value
+from isthmus.errors import QueryError
 
 
 class Pushdown(enum.Enum):
@@ -40,6 +53,12 @@ def split(predicate: Predicate, pushdown: PushdownOf) -> Split:
     `Not`, so that the pushed tree always holds where the predicate does.
     """
     predicate = normalize(predicate)
+    count = len(leaves(predicate))
+    if count > MAX_DISTINCT:
+        raise QueryError(
+            f"a query has at most {MAX_DISTINCT} different conditions, this one has {count}; equalities on"
+            " one field count as one"
+        )
     terms = predicate.terms if isinstance(predicate, And) else (predicate,)
     pushed: list[Predicate] = []
     residual: list[Predicate] = []

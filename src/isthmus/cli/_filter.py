@@ -23,9 +23,9 @@ import orjson
 
 from isthmus import Query, QueryError, field
 from isthmus._path import ATTRIBUTES, Path, Root, parse_path
-from isthmus._query.ast import And, Not, Or, Predicate
+from isthmus._query.ast import MAX_LEAVES, And, Not, Or, Predicate
 from isthmus._query.codec import from_json
-from isthmus._query.field import MAX_LEAVES, Field, comparison
+from isthmus._query.field import Field, comparison
 from isthmus.cli._tokenizer import FilterError, Token, tokenize
 
 MAX_DEPTH = 100

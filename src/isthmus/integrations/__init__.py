@@ -1,1 +1,1 @@
-"""Bridges to what people use beside isthmus; each module imports its own library, on use."""
+"""Integrations with other libraries; each module imports its library on first use."""

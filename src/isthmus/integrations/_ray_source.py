@@ -1,7 +1,7 @@
-"""Ray Data's side of a partition: the source that a driver plans with, and what its workers read.
+"""The Ray Data source of partitions, and the function that workers run to read one.
 
-Apart from `ray.py` because a class that Ray pickles by name must stand in a module, and this one
-needs Ray to be imported.
+Separate from `ray.py` because Ray pickles the class by name, so it must be at module level, and
+defining it imports Ray.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from ray.data.block import BlockMetadata
 
 from isthmus._partition import Partition
 from isthmus._record import Record
-from isthmus.integrations.frames import batched
+from isthmus.integrations.frames import batch_records
 
 
 class IsthmusDatasource(Datasource):  # type: ignore[misc]  # Ray is Any to mypy
-    """One task for each partition; Ray shows it as `ReadIsthmus`."""
+    """One read task for each partition; Ray displays it as `ReadIsthmus`."""
 
     def __init__(self, partitions: Sequence[Partition], schema: pyarrow.Schema | None) -> None:
         super().__init__()
@@ -29,17 +29,17 @@ class IsthmusDatasource(Datasource):  # type: ignore[misc]  # Ray is Any to mypy
         self._schema = schema
 
     def estimate_inmemory_data_size(self) -> int | None:
-        """Return None: no store tells its bytes before it is read."""
+        """Return None: the size is not known before the records are read."""
         return None
 
     def get_read_tasks(
         self, parallelism: int, per_task_row_limit: int | None = None, data_context: Any = None
     ) -> list[ReadTask]:
-        """Return the tasks; their number was chosen when the partitions were made."""
+        """Return one task for each partition, whatever parallelism Ray suggests."""
         unknown = BlockMetadata(num_rows=None, size_bytes=None, input_files=None, exec_stats=None)
         return [
             ReadTask(
-                functools.partial(blocks, partition, self._schema),
+                functools.partial(read_blocks, partition, self._schema),
                 unknown,
                 schema=self._schema,
                 per_task_row_limit=per_task_row_limit,
@@ -48,22 +48,22 @@ class IsthmusDatasource(Datasource):  # type: ignore[misc]  # Ray is Any to mypy
         ]
 
 
-def blocks(partition: Partition, schema: pyarrow.Schema | None) -> Iterator[pyarrow.Table]:
-    """Yield a partition's blocks, one in memory, on a loop of its own; the handle is closed at the end.
+def read_blocks(partition: Partition, schema: pyarrow.Schema | None) -> Iterator[pyarrow.Table]:
+    """Yield a partition's blocks, one in memory, using an event loop and a handle of its own.
 
-    An empty partition gives an empty block if the schema is known, else none.
+    An empty partition yields one empty block if there is a schema, else none.
     """
     records = partition.stream()
-    batches = batched(records, schema=schema)
-    found = False
+    batches = batch_records(records, schema=schema)
+    empty = True
     with asyncio.Runner() as runner:
         try:
             while (batch := runner.run(_next(batches))) is not None:
-                found = True
+                empty = False
                 yield pyarrow.Table.from_batches([batch])
         finally:
             runner.run(_close(batches, records))
-    if schema is not None and not found:
+    if schema is not None and empty:
         yield schema.empty_table()
 
 
@@ -74,6 +74,6 @@ async def _next(batches: AsyncGenerator[pyarrow.RecordBatch, None]) -> pyarrow.R
 async def _close(
     batches: AsyncGenerator[pyarrow.RecordBatch, None], records: AsyncGenerator[Record, None]
 ) -> None:
-    # A generator that is left half-way does not close the one it reads from.
+    # Closing a generator early does not close the one that it reads from.
     await batches.aclose()
     await records.aclose()

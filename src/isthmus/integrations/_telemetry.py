@@ -1,6 +1,6 @@
-"""What all exporters of telemetry tell: a call's names, a pool's figures, by the semantic conventions.
+"""Attributes of calls and metrics of pools for all exporters, named by the semantic conventions.
 
-Never values: no record, id, operand, statement or URL, and no error's message.
+They never contain values: no record, id, operand, statement or URL, and no error message.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from isthmus._database import AsyncDatabase
 from isthmus._value import Value
 from isthmus.layers.trace import Call
 
-# The conventions' names where they have one.
+# Values of `db.system.name` where the conventions define one.
 SYSTEMS = {"postgres": "postgresql", "sqlalchemy": "other_sql"}
 DURATION = "db.client.operation.duration"
-DURATION_TEXT = "Duration of database client operations."
-# What the conventions advise for it.
-BOUNDS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10)
+DURATION_DESCRIPTION = "Duration of database client operations."
+# The buckets in seconds that the conventions recommend.
+DURATION_BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10)
 ERROR = "error.type"
 POOL = "db.client.connection.pool.name"
 STATE = "db.client.connection.state"
-# An exporter's thread waits this long for the loop to answer.
-PATIENCE = 1.0
+# How many seconds an exporter's thread waits for an event loop.
+LOOP_TIMEOUT = 1.0
 
 
-def names_of(call: Call) -> dict[str, str]:
-    """Return a call's attributes: what it was, and on what."""
+def call_attributes(call: Call) -> dict[str, str]:
+    """Return the attributes of a call: system, operation and collection."""
     return {
         "db.system.name": SYSTEMS.get(call.backend, call.backend),
         "db.operation.name": call.operation,
@@ -38,102 +38,102 @@ def names_of(call: Call) -> dict[str, str]:
     }
 
 
-def most_frequent(items: Mapping[str, int]) -> str:
-    """Return the `error.type` of a batch of which items failed: the class of most of them."""
-    return max(items, key=lambda name: items[name])
+def most_frequent_error(counts: Mapping[str, int]) -> str:
+    """Return the `error.type` of a batch with failed items, from their number by class."""
+    return max(counts, key=lambda name: counts[name])
 
 
 def pool_name(db: AsyncDatabase) -> str:
-    """Return what a pool is called unless the application says otherwise."""
+    """Return the default name of a pool."""
     return f"{db.backend}/{db.collection_name}"
 
 
-class Figure(Value):
+class PoolMetric(Value):
     """One metric of a pool."""
 
     name: str
     unit: str
-    text: str
+    description: str
     values: Callable[[PoolStats], Mapping[str, int]]
-    """By the attribute `key`, or one value under an empty text."""
+    """The values by the attribute `key`; without a key, one value under an empty string."""
     key: str | None = None
-    grows: bool = False
-    """Whether it only grows, as a counter does."""
+    monotonic: bool = False
+    """Whether it is a counter."""
 
 
-FIGURES = (
-    Figure(
+POOL_METRICS = (
+    PoolMetric(
         name="db.client.connection.count",
         unit="{connection}",
-        text="Connections by state.",
+        description="Connections by state.",
         values=lambda s: {"idle": s.idle, "used": s.in_use},
         key=STATE,
     ),
-    Figure(
+    PoolMetric(
         name="db.client.connection.max",
         unit="{connection}",
-        text="Connections that the pool may have.",
+        description="Maximum connections of the pool.",
         values=lambda s: {"": s.max_size},
     ),
-    Figure(
+    PoolMetric(
         name="db.client.connection.idle.min",
         unit="{connection}",
-        text="Connections that the pool keeps.",
+        description="Minimum connections of the pool.",
         values=lambda s: {"": s.min_size},
     ),
-    Figure(
+    PoolMetric(
         name="db.client.connection.pending_requests",
         unit="{request}",
-        text="Calls that wait for a connection.",
+        description="Calls waiting for a connection.",
         values=lambda s: {"": s.waiting},
     ),
-    Figure(
+    PoolMetric(
         name="db.client.connection.timeouts",
         unit="{timeout}",
-        text="Waits for a connection that ended by PoolTimeoutError.",
+        description="Waits for a connection that ended in PoolTimeoutError.",
         values=lambda s: {"": s.timeouts},
-        grows=True,
+        monotonic=True,
     ),
 )
 
-Answer: TypeAlias = "concurrent.futures.Future[PoolStats | None]"
+StatsFuture: TypeAlias = "concurrent.futures.Future[PoolStats | None]"
 
 
-class Look:
-    """Takes a snapshot of one loop's pool from whatever thread an exporter runs on."""
+class PoolProbe:
+    """Reads the statistics of one event loop's pool from any thread."""
 
     def __init__(self, db: AsyncDatabase, loop: asyncio.AbstractEventLoop) -> None:
         self._db = weakref.ref(db)
         self._loop = loop
 
     def __call__(self) -> PoolStats | None:
-        """Return the figures, or None if the handle is closed or its loop does not answer."""
+        """Return the statistics; None if the handle is closed or its loop is stopped or busy for a second."""
         try:
-            return self.asked().result(PATIENCE)
-        except TimeoutError:  # a loop that is busy
+            return self.request().result(LOOP_TIMEOUT)
+        except TimeoutError:  # the loop is busy
             return None
 
-    def asked(self) -> Answer:
-        """Return the answer to come, for one who asks several loops before waiting for any."""
-        answer: Answer = concurrent.futures.Future()
+    def request(self) -> StatsFuture:
+        """Return a future of the statistics, so that a caller can wait for several loops at once."""
+        future: StatsFuture = concurrent.futures.Future()
         if asyncio._get_running_loop() is self._loop:
-            answer.set_result(self._read())
+            future.set_result(self._read())
         elif not self._loop.is_running():
-            answer.set_result(None)
+            future.set_result(None)
         else:
             try:
-                self._loop.call_soon_threadsafe(lambda: answer.set_result(self._read()))
-            except RuntimeError:  # closed just now
-                answer.set_result(None)
-        return answer
+                self._loop.call_soon_threadsafe(lambda: future.set_result(self._read()))
+            except RuntimeError:  # the loop was closed in the meantime
+                future.set_result(None)
+        return future
 
-    def sees(self, db: AsyncDatabase, loop: asyncio.AbstractEventLoop) -> bool:
-        """Tell whether it looks at this handle on this loop."""
+    def observes(self, db: AsyncDatabase, loop: asyncio.AbstractEventLoop) -> bool:
+        """Return whether it observes this handle on this loop."""
         return self._db() is db and self._loop is loop
 
     @property
-    def over(self) -> bool:
-        """Whether there will never be an answer again; a closed handle may be opened again."""
+    def finished(self) -> bool:
+        """Whether there will be no statistics any more; a closed handle may be opened again."""
         return self._db() is None or self._loop.is_closed()
 
     def _read(self) -> PoolStats | None:

@@ -1,4 +1,4 @@
-"""Dask: a frame whose partitions are read by its workers."""
+"""Dask: a data frame whose partitions are read by the workers."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ if TYPE_CHECKING:
 
 
 def to_dask(partitions: Sequence[Partition], meta: Any) -> dask.dataframe.DataFrame:
-    """Return a Dask frame over `await db.partitions(query, n)`.
+    """Return a Dask data frame of the records in `await db.partitions(query, n)`.
 
-    `meta` is an empty pandas frame with the columns and types that are wanted (`_id` is the
-    record's id): a worker cannot ask another one what it found. A value that does not fit its
-    column's type is an error of that partition.
+    `meta` is an empty pandas frame with the columns and types to read (`_id` is the record's id),
+    since the types must be the same in all partitions. Reading is lazy; a value that does not fit
+    its column's type fails its partition. Raises `UsageError` if there are no partitions.
     """
     if not partitions:
         raise UsageError("to_dask needs at least one partition")
     frame = import_driver("dask.dataframe", extra="dask")
-    result: dask.dataframe.DataFrame = frame.from_map(read, list(partitions), meta=meta, empty=meta)
+    result: dask.dataframe.DataFrame = frame.from_map(read_partition, list(partitions), meta=meta, empty=meta)
     return result
 
 
-def read(partition: Partition, empty: pandas.DataFrame) -> pandas.DataFrame:
+def read_partition(partition: Partition, empty: pandas.DataFrame) -> pandas.DataFrame:
     """Return one partition as a pandas frame with the columns and types of `empty`."""
     names = list(empty.columns)
     rows = [{name: row.get(name) for name in names} for row in partition.read()]
     if not rows:
         return empty
-    found = frame_of(table_of(rows))
-    return found[names].astype(empty.dtypes.to_dict())
+    frame = frame_of(table_of(rows))
+    return frame[names].astype(empty.dtypes.to_dict())

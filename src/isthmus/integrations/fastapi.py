@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Annotated, Any
@@ -43,8 +44,9 @@ from isthmus.errors import (
 )
 
 MAX_PAGE = 1_000
+_log = logging.getLogger("isthmus.fastapi")
 
-# The most specific class first; what is not here is our fault: 500.
+# The first class that matches applies; any other error is 500.
 STATUS: tuple[tuple[type[IsthmusError], int], ...] = (
     (NotFoundError, 404),
     (AlreadyExistsError, 409),
@@ -65,7 +67,8 @@ def lifespan(
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     """Return a lifespan that connects at start-up and closes at shut-down.
 
-    The application does not start when the store is down or refuses the credentials.
+    `backend` and `config` are those of `AsyncDatabase.create`. The application does not start if the
+    store is unreachable or rejects the credentials.
     """
 
     @contextlib.asynccontextmanager
@@ -78,7 +81,10 @@ def lifespan(
 
 
 def database(request: Request) -> AsyncDatabase:
-    """Return the application's handle; use it as `db: Database`."""
+    """Return the application's database; declare a parameter `db: Database` to use it.
+
+    Raises `RuntimeError` if the application was created without `lifespan`.
+    """
     db: AsyncDatabase | None = getattr(request.app.state, "isthmus", None)
     if db is None:
         raise RuntimeError("the application has no database: FastAPI(lifespan=lifespan('postgres', {...}))")
@@ -89,47 +95,44 @@ Database = Annotated[AsyncDatabase, Depends(database)]
 
 
 class SearchParameters:
-    """`?filter=…&sort=-age&size=20&cursor=…` as a query.
+    """The query parameters of a search: `?filter=…&sort=-age&size=20&cursor=…`.
 
     `filter` is a query as JSON (`{"field": "age", "op": ">=", "value": 25}`, or with `and`, `or`,
-    `not`), `sort` is a list of fields with a minus for descending, `select` the fields wanted.
+    `not`). `sort` lists fields, with a minus for descending order. `select` lists the fields to
+    return, `size` is the number of records in a page and `cursor` comes from the previous page.
     """
 
     def __init__(
         self,
         filter: Annotated[str | None, Query(description="a condition as JSON", max_length=20_000)] = None,
         sort: Annotated[str | None, Query(description="fields, '-' for descending: -age,name")] = None,
-        select: Annotated[str | None, Query(description="the fields wanted: name,address.city")] = None,
+        select: Annotated[str | None, Query(description="the fields to return: name,address.city")] = None,
         size: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 50,
-        cursor: Annotated[str | None, Query(description="from the page before")] = None,
+        cursor: Annotated[str | None, Query(description="from the previous page")] = None,
     ) -> None:
-        self.query = _query(filter, sort, select)
+        self.query = _parse_query(filter, sort, select)
         self.size = size
         self.cursor = cursor
 
-    async def page(self, verbs: CollectionMethods) -> dict[str, Any]:
-        """Return one page as `{"items": […], "cursor": …}`."""
-        page = await verbs.page(self.query, size=self.size, cursor=self.cursor)
+    async def page(self, collection: CollectionMethods) -> dict[str, Any]:
+        """Return one page as `{"items": […], "cursor": …}`; the cursor is null after the last page."""
+        page = await collection.page(self.query, size=self.size, cursor=self.cursor)
         return {"items": [shape(record) for record in page.records], "cursor": page.cursor}
 
 
 Search = Annotated[SearchParameters, Depends(SearchParameters)]
 
 
-def _query(condition: str | None, sort: str | None, select: str | None) -> Find:
+def _parse_query(condition: str | None, sort: str | None, select: str | None) -> Find:
     query = Find()
     if condition:
         try:
             parsed = json.loads(condition)
         except (ValueError, RecursionError) as error:
             raise QueryError(f"filter: not JSON: {error}") from None
-        query = (
-            from_json(parsed if "where" in parsed else {"where": parsed})
-            if isinstance(parsed, dict)
-            else query
-        )
         if not isinstance(parsed, dict):
             raise QueryError("filter: expected a JSON object")
+        query = from_json(parsed if "where" in parsed else {"where": parsed})
     for name in (sort or "").split(","):
         if name:
             query = query.sort(name.removeprefix("-"), "desc" if name.startswith("-") else "asc")
@@ -137,27 +140,35 @@ def _query(condition: str | None, sort: str | None, select: str | None) -> Find:
 
 
 def shape(record: Record) -> dict[str, Any]:
-    """Return a record as JSON for a response."""
+    """Return a record as the JSON object of a response."""
     return {"id": record.id, "version": record.version, "data": record.data}
 
 
 def answer_errors(app: FastAPI) -> None:
-    """Answer isthmus's errors with their status and a JSON body; messages hold no secrets."""
+    """Add an exception handler that responds to isthmus's errors.
 
-    async def answer(_: Request, error: Exception) -> JSONResponse:
+    The response has the status of `STATUS`, `Retry-After` if the error is transient, and a JSON body
+    with the error's class, message and `applied`. Messages contain no secrets.
+    """
+
+    async def respond(_: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, IsthmusError)
         status = next((code for kind, code in STATUS if isinstance(error, kind)), 500)
+        if isinstance(error, InvalidRecordError) and error.stored:
+            # The fault is in the store, not in the request.
+            status = 500
+            _log.error("record %r: %s", error.record_id, error)
         headers = {}
         if error.transient:
             headers["Retry-After"] = str(max(1, round(error.retry_after or 1)))
         body = {"error": type(error).__name__, "message": str(error), "applied": error.applied.value}
         return JSONResponse(body, status, headers)
 
-    app.add_exception_handler(IsthmusError, answer)
+    app.add_exception_handler(IsthmusError, respond)
 
 
 def add_health(app: FastAPI, path: str = "/health") -> None:
-    """Add a route that pings the store: 200 with pool figures, or the error's status."""
+    """Add a route that pings the store: 200 with statistics of the pool, or the status of the error."""
 
     @app.get(path)
     async def health(db: Database) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Arrow, pandas and Polars: records to tables and back, whole or in batches with bounded memory."""
+"""Arrow, pandas and Polars: converts records to tables and back, as a whole or in batches."""
 
 from __future__ import annotations
 
@@ -26,10 +26,11 @@ def _arrow() -> Any:
 
 
 def table_of(rows: Sequence[Mapping[str, Any]], schema: pyarrow.Schema | None = None) -> pyarrow.Table:
-    """Return rows as an Arrow table; columns are the union of the rows' keys, in order of appearance.
+    """Return rows as an Arrow table with the columns of `schema`.
 
-    Raises `UsageError` for a column that mixes types, which Arrow cannot hold: name a schema, or
-    select other fields.
+    Without a schema the columns are the union of the rows' keys in order of appearance. Raises
+    `UsageError` for a column of mixed types, which Arrow cannot hold: pass a schema, or select other
+    fields.
     """
     arrow = _arrow()
     if schema is not None:
@@ -45,69 +46,75 @@ def table_of(rows: Sequence[Mapping[str, Any]], schema: pyarrow.Schema | None = 
 
 
 async def to_arrow(
-    verbs: CollectionMethods, query: Find = None, *, schema: pyarrow.Schema | None = None
+    collection: CollectionMethods, query: Find = None, *, schema: pyarrow.Schema | None = None
 ) -> pyarrow.Table:
-    """Return the matching records as an Arrow table, the id in the column `_id`; all in memory."""
-    return table_of([row(record) for record in await verbs.search(query)], schema)
+    """Return the matching records as an Arrow table in memory, with ids in column `_id`.
+
+    `schema` and errors are those of `table_of`.
+    """
+    return table_of([row(record) for record in await collection.search(query)], schema)
 
 
 async def arrow_batches(
-    verbs: CollectionMethods,
+    collection: CollectionMethods,
     query: Find = None,
     *,
     rows: int = BATCH_ROWS,
     schema: pyarrow.Schema | None = None,
 ) -> AsyncIterator[pyarrow.RecordBatch]:
-    """Yield the matching records as Arrow batches of at most `rows`, one in memory.
+    """Yield the matching records as Arrow batches of at most `rows` rows, one in memory.
 
-    Without a schema the first batch's is kept; a later batch that does not fit it is a `UsageError`.
+    Without a schema, that of the first batch is used for all. Raises `UsageError` for a batch that
+    does not fit the schema.
     """
-    async with verbs.stream(query) as records:
-        async for batch in batched(records, rows=rows, schema=schema):
+    async with collection.stream(query) as records:
+        async for batch in batch_records(records, rows=rows, schema=schema):
             yield batch
 
 
-async def batched(
+async def batch_records(
     records: AsyncIterator[Record], *, rows: int = BATCH_ROWS, schema: pyarrow.Schema | None = None
 ) -> AsyncGenerator[pyarrow.RecordBatch, None]:
-    """Yield records as Arrow batches of at most `rows`, as `arrow_batches` does."""
-    named = schema is not None
-    held: list[dict[str, Any]] = []
+    """Yield records as Arrow batches; parameters and errors as for `arrow_batches`."""
+    explicit = schema is not None
+    pending: list[dict[str, Any]] = []
     async for record in records:
-        held.append(row(record))
-        if len(held) == rows:
-            batch = _batch(held, schema, named=named)
+        pending.append(row(record))
+        if len(pending) == rows:
+            batch = _build_batch(pending, schema, explicit=explicit)
             schema = batch.schema
             yield batch
-            held = []
-    if held:
-        yield _batch(held, schema, named=named)
+            pending = []
+    if pending:
+        yield _build_batch(pending, schema, explicit=explicit)
 
 
-def _batch(rows: list[dict[str, Any]], schema: pyarrow.Schema | None, *, named: bool) -> pyarrow.RecordBatch:
+def _build_batch(
+    rows: list[dict[str, Any]], schema: pyarrow.Schema | None, *, explicit: bool
+) -> pyarrow.RecordBatch:
     arrow = _arrow()
-    if schema is not None and not named:
-        # A named schema selects columns; one that was found must not drop any.
-        new = next((name for row in rows for name in row if name not in schema.names), None)
-        if new is not None:
-            raise UsageError(f"column {new!r} is in no record of the first batch; name a schema")
+    if schema is not None and not explicit:
+        # An explicit schema selects columns; an inferred one must not drop any.
+        unknown = next((name for row in rows for name in row if name not in schema.names), None)
+        if unknown is not None:
+            raise UsageError(f"column {unknown!r} is in no record of the first batch; pass a schema")
     try:
         return table_of(rows, schema).combine_chunks().to_batches()[0]
     except (arrow.ArrowInvalid, arrow.ArrowTypeError) as error:
-        fault = "the schema" if named else "the schema of those before it; name a schema"
-        raise UsageError(f"a record does not fit {fault}: {error}") from None
+        expected = "the schema" if explicit else "the schema of the first batch; pass a schema"
+        raise UsageError(f"a record does not fit {expected}: {error}") from None
 
 
-async def to_pandas(verbs: CollectionMethods, query: Find = None) -> pandas.DataFrame:
-    """Return the matching records as a pandas frame, by way of Arrow; see `frame_of`."""
-    return frame_of(await to_arrow(verbs, query))
+async def to_pandas(collection: CollectionMethods, query: Find = None) -> pandas.DataFrame:
+    """Return the matching records as a pandas frame, converted through Arrow; see `frame_of`."""
+    return frame_of(await to_arrow(collection, query))
 
 
 def frame_of(table: pyarrow.Table) -> pandas.DataFrame:
-    """Return a table as a pandas frame.
+    """Return an Arrow table as a pandas frame, without converting integers to floats.
 
-    Integers stay exact where others are missing: such a column is `Int64`, one of booleans
-    `boolean`, and numbers within lists and objects are Python's. pandas itself makes floats of them.
+    A column of integers with missing values becomes `Int64`, one of booleans `boolean`; numbers
+    inside lists and objects stay Python integers. pandas would make them floats.
     """
     library, arrow = import_driver("pandas", extra="frames"), _arrow()
     nullable = {arrow.int64(): library.Int64Dtype(), arrow.bool_(): library.BooleanDtype()}
@@ -118,52 +125,56 @@ def frame_of(table: pyarrow.Table) -> pandas.DataFrame:
     return frame
 
 
-async def to_polars(verbs: CollectionMethods, query: Find = None) -> polars.DataFrame:
-    """Return the matching records as a Polars frame, by way of Arrow."""
-    frame: polars.DataFrame = import_driver("polars", extra="frames").from_arrow(await to_arrow(verbs, query))
+async def to_polars(collection: CollectionMethods, query: Find = None) -> polars.DataFrame:
+    """Return the matching records as a Polars frame, converted through Arrow."""
+    frame: polars.DataFrame = import_driver("polars", extra="frames").from_arrow(
+        await to_arrow(collection, query)
+    )
     return frame
 
 
 async def from_arrow(
-    verbs: CollectionMethods,
+    collection: CollectionMethods,
     table: pyarrow.Table | pyarrow.RecordBatchReader,
     *,
     upsert: bool = False,
     id: str = ID,
 ) -> StreamReceipt:
-    """Write a table's rows, batch by batch; the column `id`, if there is one, names the records.
+    """Write the rows of a table, batch by batch, and return a receipt.
 
-    Nulls are left out: an absent key and a null mean the same to every query.
+    `id` is the column of the record ids; rows without one get a new id. `upsert` replaces existing
+    records, which are errors otherwise; see `Collection.stream_write`. Nulls are not written: queries
+    treat a missing key and a null alike.
     """
 
     def records() -> Iterable[Record]:
         for batch in table.to_batches() if hasattr(table, "to_batches") else table:
             for values in batch.to_pylist():
-                yield _record(values, id)
+                yield _to_record(values, id)
 
-    return await verbs.stream_write(records(), upsert=upsert)
+    return await collection.stream_write(records(), upsert=upsert)
 
 
 async def from_pandas(
-    verbs: CollectionMethods, frame: pandas.DataFrame, *, upsert: bool = False, id: str = ID
+    collection: CollectionMethods, frame: pandas.DataFrame, *, upsert: bool = False, id: str = ID
 ) -> StreamReceipt:
-    """Write a pandas frame's rows, by way of Arrow; its index is not written."""
+    """Write the rows of a pandas frame without its index; parameters as for `from_arrow`."""
     return await from_arrow(
-        verbs, _arrow().Table.from_pandas(frame, preserve_index=False), upsert=upsert, id=id
+        collection, _arrow().Table.from_pandas(frame, preserve_index=False), upsert=upsert, id=id
     )
 
 
 async def from_polars(
-    verbs: CollectionMethods, frame: polars.DataFrame, *, upsert: bool = False, id: str = ID
+    collection: CollectionMethods, frame: polars.DataFrame, *, upsert: bool = False, id: str = ID
 ) -> StreamReceipt:
-    """Write a Polars frame's rows, by way of Arrow."""
-    return await from_arrow(verbs, frame.to_arrow(), upsert=upsert, id=id)
+    """Write the rows of a Polars frame; parameters as for `from_arrow`."""
+    return await from_arrow(collection, frame.to_arrow(), upsert=upsert, id=id)
 
 
-def _record(values: Mapping[str, Any], id: str) -> Record:
+def _to_record(values: Mapping[str, Any], id: str) -> Record:
     data = {name: value for name, value in values.items() if value is not None and name != id}
-    own = values.get(id)
-    return Record(data, id=None if own is None else str(own))
+    record_id = values.get(id)
+    return Record(data, id=None if record_id is None else str(record_id))
 
 
 __all__ = [

@@ -1,10 +1,10 @@
-"""Prometheus: durations and pools for a scrape, under the names that OpenTelemetry's exporter gives them.
+"""Prometheus: metrics of calls and pools, under the names of OpenTelemetry's Prometheus exporter.
 
-db = await AsyncDatabase.create("postgres", {..., "layers": instrument()})
-observe_pool(db)
+    db = await AsyncDatabase.create("postgres", {..., "layers": instrument()})
+    observe_pool(db)
 
-Names are told, never values: no record, id, operand, statement or URL, and no error's message, in
-which a store may quote them. Serving `/metrics` is the application's, as prometheus-client does it.
+Names are exported, never values: no record, id, operand, statement or URL, and no error message,
+since a store may quote values in it. The application serves `/metrics` with prometheus-client.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from typing import TYPE_CHECKING, Any
 from isthmus._core.registry import import_driver
 from isthmus._database import AsyncDatabase
 from isthmus.integrations._telemetry import (
-    BOUNDS,
     DURATION,
-    DURATION_TEXT,
+    DURATION_BUCKETS,
+    DURATION_DESCRIPTION,
     ERROR,
-    FIGURES,
-    PATIENCE,
+    LOOP_TIMEOUT,
     POOL,
-    Figure,
-    Look,
-    most_frequent,
-    names_of,
+    POOL_METRICS,
+    PoolMetric,
+    PoolProbe,
+    call_attributes,
+    most_frequent_error,
     pool_name,
 )
 from isthmus.layers.trace import Call, Spans
@@ -43,25 +43,26 @@ if TYPE_CHECKING:
 
 LABELS = ("db.system.name", "db.operation.name", "db.collection.name", ERROR)
 
-# A registry takes each name once, so what is in it already is used again.
+# A registry accepts each name only once, so existing collectors are reused.
 _lock = threading.Lock()
 _durations: weakref.WeakKeyDictionary[CollectorRegistry, Histogram] = weakref.WeakKeyDictionary()
-_pools: weakref.WeakKeyDictionary[CollectorRegistry, _Pools] = weakref.WeakKeyDictionary()
+_pools: weakref.WeakKeyDictionary[CollectorRegistry, _PoolCollector] = weakref.WeakKeyDictionary()
 
 
 def instrument(registry: CollectorRegistry | None = None) -> dict[str, Any]:
-    """Return the layer that takes durations, for `layers` of a config; merge others in.
+    """Return the setting `layers` that records durations; add other layers to it.
 
-    Without a registry the global one is used. Handles may share one.
+    The global registry is used by default. Handles may share a registry.
     """
     return {"trace": durations(registry)}
 
 
 def durations(registry: CollectorRegistry | None = None) -> Spans:
-    """Return what the layer `trace` calls: the histogram `db_client_operation_duration_seconds`.
+    """Return the layer `trace` that records the histogram `db_client_operation_duration_seconds`.
 
-    The duration is what the caller waited, queueing and retries in it. The label `error_type` is empty
-    if there was none; a batch of which items failed has the most frequent class among them.
+    The duration is the time the caller waited, including queueing and retries. The label
+    `error_type` is empty for a call without an error; a batch with failed items has the most
+    frequent class among them.
     """
     prometheus = import_driver("prometheus_client", extra="prometheus")
     registry = prometheus.REGISTRY if registry is None else registry
@@ -69,97 +70,101 @@ def durations(registry: CollectorRegistry | None = None) -> Spans:
         histogram = _durations.get(registry)
         if histogram is None:
             histogram = prometheus.Histogram(
-                f"{_named(DURATION)}_seconds",
-                DURATION_TEXT,
-                [_named(label) for label in LABELS],
+                f"{_prometheus_name(DURATION)}_seconds",
+                DURATION_DESCRIPTION,
+                [_prometheus_name(label) for label in LABELS],
                 registry=registry,
-                buckets=BOUNDS,
+                buckets=DURATION_BUCKETS,
             )
             _durations[registry] = histogram
 
     @contextlib.contextmanager
-    def timed(call: Call) -> Iterator[Callable[[Mapping[str, int]], None]]:
-        labels = {**names_of(call), ERROR: ""}
+    def measure(call: Call) -> Iterator[Callable[[Mapping[str, int]], None]]:
+        labels = {**call_attributes(call), ERROR: ""}
 
-        def failed(items: Mapping[str, int]) -> None:
-            labels[ERROR] = most_frequent(items)
+        def set_error(counts: Mapping[str, int]) -> None:
+            labels[ERROR] = most_frequent_error(counts)
 
-        begun = time.perf_counter()
+        start = time.perf_counter()
         try:
-            yield failed
-        except BaseException as error:  # a cancelled call took its time too
+            yield set_error
+        except BaseException as error:  # including cancellation
             labels[ERROR] = type(error).__name__
             raise
         finally:
-            histogram.labels(*(labels[label] for label in LABELS)).observe(time.perf_counter() - begun)
+            histogram.labels(*(labels[label] for label in LABELS)).observe(time.perf_counter() - start)
 
-    return timed
+    return measure
 
 
 def observe_pool(
     db: AsyncDatabase, registry: CollectorRegistry | None = None, name: str | None = None
 ) -> None:
-    """Report the pool of the running loop at each scrape, until the handle is gone or closed.
+    """Report the pool of the running loop at each scrape, while the handle is open.
 
-    Call it on the loop that uses the handle. `name` is the label `db_client_connection_pool_name`, the
-    backend and the default collection if not given; pools of one name are added up.
+    Call it on the loop that uses the handle. `name` is the label `db_client_connection_pool_name`, by
+    default the backend and the default collection; pools of the same name are added up.
     """
     prometheus = import_driver("prometheus_client", extra="prometheus")
     registry = prometheus.REGISTRY if registry is None else registry
     with _lock:
         pools = _pools.get(registry)
         if pools is None:
-            pools = _Pools(import_driver("prometheus_client.core", extra="prometheus"))
+            pools = _PoolCollector(import_driver("prometheus_client.core", extra="prometheus"))
             registry.register(pools)
             _pools[registry] = pools
         pools.add(name or pool_name(db), db, asyncio.get_running_loop())
 
 
-class _Pools:
-    """All pools of one registry: a second collector with the same families would make a scrape invalid."""
+class _PoolCollector:
+    """Collects all pools of a registry, since two collectors of the same metric make a scrape invalid."""
 
     def __init__(self, core: Any) -> None:
         self._core = core
-        self._looks: list[tuple[str, Look]] = []
+        self._probes: list[tuple[str, PoolProbe]] = []
 
     def add(self, name: str, db: AsyncDatabase, loop: asyncio.AbstractEventLoop) -> None:
-        """Report one more; one that is there already takes the new name."""
-        self._looks = [
-            *((n, look) for n, look in self._looks if not look.over and not look.sees(db, loop)),
-            (name, Look(db, loop)),
+        """Report a pool; one that is reported already gets the new name."""
+        self._probes = [
+            *((n, probe) for n, probe in self._probes if not probe.finished and not probe.observes(db, loop)),
+            (name, PoolProbe(db, loop)),
         ]
 
     def describe(self) -> list[Metric]:
-        """Return the families, so that registering asks no pool."""
-        return [self._family(figure) for figure in FIGURES]
+        """Return the metrics without values, so that registration reads no pool."""
+        return [self._family(metric) for metric in POOL_METRICS]
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the families with the pools that answer; all that do not cost one wait together."""
-        asked = [(name, look.asked()) for name, look in self._looks]
-        concurrent.futures.wait([answer for _, answer in asked], PATIENCE)
-        found = [
+        """Yield the metrics of the pools that respond; waits at most one second for all others together."""
+        requests = [(name, probe.request()) for name, probe in self._probes]
+        concurrent.futures.wait([future for _, future in requests], LOOP_TIMEOUT)
+        pools = [
             (name, stats)
-            for name, answer in asked
-            if answer.done() and (stats := answer.result()) is not None
+            for name, future in requests
+            if future.done() and (stats := future.result()) is not None
         ]
-        for figure in FIGURES:
+        for metric in POOL_METRICS:
             sums: Counter[tuple[str, ...]] = Counter()
-            for name, stats in found:
-                for word, value in figure.values(stats).items():
-                    sums[(name,) if figure.key is None else (name, word)] += value
-            family = self._family(figure)
+            for name, stats in pools:
+                for label, value in metric.values(stats).items():
+                    sums[(name,) if metric.key is None else (name, label)] += value
+            family = self._family(metric)
             for labels, value in sums.items():
                 family.add_metric(labels, value)
             yield family
 
-    def _family(self, figure: Figure) -> Any:
-        kind = self._core.CounterMetricFamily if figure.grows else self._core.GaugeMetricFamily
-        labels = (POOL,) if figure.key is None else (POOL, figure.key)
-        return kind(_named(figure.name), figure.text, labels=[_named(label) for label in labels])
+    def _family(self, metric: PoolMetric) -> Any:
+        kind = self._core.CounterMetricFamily if metric.monotonic else self._core.GaugeMetricFamily
+        labels = (POOL,) if metric.key is None else (POOL, metric.key)
+        return kind(
+            _prometheus_name(metric.name),
+            metric.description,
+            labels=[_prometheus_name(label) for label in labels],
+        )
 
 
-def _named(name: str) -> str:
-    """Return a convention's name as Prometheus writes it."""
+def _prometheus_name(name: str) -> str:
+    """Return a name of the conventions in the form that Prometheus allows."""
     return name.replace(".", "_")
 
 

@@ -1,4 +1,4 @@
-"""Ray: a dataset whose partitions are read by its workers."""
+"""Ray: a dataset whose partitions are read by the workers."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ if TYPE_CHECKING:
 
 
 def to_ray(partitions: Sequence[Partition], schema: pyarrow.Schema | None = None) -> ray.data.Dataset:
-    """Return a Ray dataset over `await db.partitions(query, n)`, the id in the column `_id`.
+    """Return a Ray dataset of the records in `await db.partitions(query, n)`, with ids in column `_id`.
 
-    One read task for each partition, which gives Arrow blocks and holds one batch of records in
-    memory. `schema` says columns and types; a value that does not fit is an error of its task. Without
-    it each partition keeps that of its first batch, so records of which some lack a field need one.
+    Each partition is one read task, which yields Arrow blocks and holds one batch of records in
+    memory. `schema` sets the columns and types; a value that does not fit fails its task. Without a
+    schema each partition uses that of its first batch, so pass one if some records lack a field.
 
-    Starts Ray as it does by itself if `ray.init` was not called. The workers need isthmus installed.
+    Ray starts itself if `ray.init` was not called. The workers need isthmus installed. Raises
+    `UsageError` if there are no partitions.
     """
     if not partitions:
         raise UsageError("to_ray needs at least one partition")
     data = import_driver("ray.data", extra="ray")
     source = import_driver("isthmus.integrations._ray_source", extra="ray")
-    # As many blocks as partitions: Ray would cut those of a small source in pieces.
+    # One block for each partition: Ray would split the blocks of a small source.
     dataset: ray.data.Dataset = data.read_datasource(
         source.IsthmusDatasource(partitions, schema), override_num_blocks=len(partitions)
     )

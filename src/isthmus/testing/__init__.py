@@ -1,1 +1,1 @@
-"""For those who test: nasty records and queries, and the conformance suite that every backend passes."""
+"""Test tools: the conformance suite of all backends, generated data and queries, and fault injection."""

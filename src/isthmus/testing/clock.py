@@ -1,4 +1,4 @@
-"""A clock that moves only when nothing else can, so that an hour of back-off takes a moment."""
+"""A virtual clock, with which tests of timeouts and backoff take no real time."""
 
 from __future__ import annotations
 
@@ -12,77 +12,77 @@ __all__ = ["VirtualClock"]
 
 
 class VirtualClock:
-    """Seconds that pass when they are advanced.
+    """A clock that advances only when told to; times are in seconds.
 
-    `advance(10)` lets ten seconds pass, waking sleepers and ending timeouts in their order, each at
-    its time. With `auto=True` a sleeper's time comes by itself as soon as the loop has nothing else
-    to do for a few turns: right for code that waits for nothing but this clock.
+    `advance(10)` wakes sleepers and expires timeouts of the next ten seconds in order, each at its
+    own time. With `auto=True` the clock advances by itself to the next sleeper as soon as the event
+    loop is otherwise idle; use it for code that waits for nothing but this clock.
     """
 
     def __init__(self, *, start: float = 0.0, auto: bool = False) -> None:
         self._now = start
         self._auto = auto
-        self._due: list[tuple[float, int, Callable[[], None]]] = []
+        self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._number = itertools.count()
         self._driver: asyncio.Task[None] | None = None
         self.slept: list[float] = []
-        """Every pause that was asked for, in order."""
+        """The duration of each sleep, in order."""
 
     def now(self) -> float:
-        """Return the virtual seconds."""
+        """Return the current virtual time in seconds."""
         return self._now
 
     async def sleep(self, seconds: float) -> None:
-        """Pause until the clock was advanced by so much."""
+        """Wait until the clock has advanced by `seconds`."""
         self.slept.append(seconds)
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._at(seconds, lambda: None if done.done() else done.set_result(None))
+        self._schedule(seconds, lambda: None if done.done() else done.set_result(None))
         await done
 
     @asynccontextmanager
     async def timeout(self, seconds: float) -> AsyncIterator[asyncio.Timeout]:
-        """Return a block that is ended by `TimeoutError` once the clock was advanced by so much."""
+        """Raise `TimeoutError` in the block once the clock has advanced by `seconds`."""
         loop = asyncio.get_running_loop()
-        left = False
+        exited = False
         async with asyncio.timeout(None) as timer:
 
             def expire() -> None:
-                if not left:
+                if not exited:
                     timer.reschedule(loop.time())
 
-            self._at(seconds, expire)
+            self._schedule(seconds, expire)
             try:
                 yield timer
             finally:
-                left = True
+                exited = True
 
-    def _at(self, seconds: float, wake: Callable[[], None]) -> None:
-        heapq.heappush(self._due, (self._now + seconds, next(self._number), wake))
+    def _schedule(self, seconds: float, wake: Callable[[], None]) -> None:
+        heapq.heappush(self._timers, (self._now + seconds, next(self._number), wake))
         if self._auto and (self._driver is None or self._driver.done()):
             self._driver = asyncio.ensure_future(self._drive())
 
     async def advance(self, seconds: float) -> None:
-        """Let seconds pass; whoever wakes runs until it waits again, before more time passes."""
+        """Advance the clock; each task that wakes runs until it waits again before time goes on."""
         end = self._now + seconds
-        await _settle()
-        while self._due and self._due[0][0] <= end:
+        await _run_ready_tasks()
+        while self._timers and self._timers[0][0] <= end:
             await self._step()
         self._now = max(self._now, end)
-        await _settle()
+        await _run_ready_tasks()
 
     async def _step(self) -> None:
-        when, _, wake = heapq.heappop(self._due)
+        when, _, wake = heapq.heappop(self._timers)
         self._now = max(self._now, when)
         wake()
-        await _settle()
+        await _run_ready_tasks()
 
     async def _drive(self) -> None:
-        await _settle()
-        while self._due:
+        await _run_ready_tasks()
+        while self._timers:
             await self._step()
 
 
-async def _settle() -> None:
-    """Let everything that can run do so, until it waits for something outside."""
+async def _run_ready_tasks() -> None:
+    """Run all tasks that are ready until they wait for something."""
     for _ in range(50):
         await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""A TCP proxy that breaks connections on purpose: in front of a real server, for tests."""
+"""Fault injection: a TCP proxy in front of a real server that breaks connections."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ _CHUNK = 65_536
 
 
 class Fault(enum.Enum):
-    """What can be done to a connection; a reset is an RST, as a crashed peer's kernel sends it."""
+    """Faults that can be injected; a reset sends RST, as the kernel does when a process crashes."""
 
     CUT = "cut"
-    """Reset when the next request arrives, which is not passed on."""
+    """Reset the connection when the next request arrives, without forwarding it."""
     CUT_SENT = "cut after the request"
-    """Pass the next request on and reset at once: the server may or may not do it."""
+    """Forward the next request and reset at once: the server may or may not execute it."""
     LOSE_ANSWER = "lose the answer"
-    """Pass the next request on, wait for the server's answer, and reset instead of giving it."""
+    """Forward the next request, wait for the server's response, and reset instead of forwarding it."""
     HALF_CLOSE = "half-close"
-    """Pass the next request on and end the answering half only."""
+    """Forward the next request and close only the server-to-client direction."""
     STALL = "stall"
-    """Hold everything back until `heal()`; the connections stay open."""
+    """Hold back all data until `heal()`; the connections stay open."""
     SLOW = "slow"
-    """Delay each piece of an answer by `delay` seconds."""
+    """Delay each chunk of a response by `delay` seconds."""
     REFUSE = "refuse"
-    """Reset new connections, and old ones when something is sent."""
+    """Reset new connections at once, and existing ones on their next request."""
 
 
 class FaultProxy:
-    """Passes bytes between clients and one server, and breaks as told.
+    """Forwards bytes between clients and one server, and injects faults.
 
-    It runs on a thread and a loop of its own, so it works whatever the code under test does to its
-    loop, and it may be used from anywhere:
+    It runs an event loop on its own thread, so it is independent of the loop of the code under test
+    and can be used from any thread:
 
         with FaultProxy("127.0.0.1", 5432) as proxy:
             url = proxy.through("postgres://postgres@127.0.0.1:5432/postgres")
@@ -65,43 +65,47 @@ class FaultProxy:
         self._delay = 0.0
         self._fired: Counter[Fault] = Counter()
         self.port = 0
-        """The port on loopback that clients connect to."""
+        """The loopback port that clients connect to."""
 
-    # What a test calls
+    # For tests
 
     def inject(
         self, fault: Fault, *, times: int | None = None, match: bytes = b"", delay: float = 0.05
     ) -> None:
-        """Break from now on, for so many times or until `heal()`.
+        """Inject a fault `times` times, or until `heal()` if it is None.
 
-        `match` restricts it to requests that hold these bytes in one piece; `delay` is for SLOW.
+        `match` restricts it to requests with a chunk that contains these bytes. `delay` is in
+        seconds and is used by `Fault.SLOW`.
         """
-        self._call(self._arm, fault, times, match, delay)
+        self._call_in_thread(self._set_fault, fault, times, match, delay)
 
     def heal(self) -> None:
-        """Stop breaking; what a stall held back goes on its way."""
-        self._call(self._arm, None, None, b"", 0.0)
+        """Stop injecting faults; data that a stall held back is forwarded."""
+        self._call_in_thread(self._set_fault, None, None, b"", 0.0)
 
     def cut(self) -> int:
-        """Reset all connections now and return how many there were."""
-        return self._call(self._cut_all)
+        """Reset all open connections and return their number."""
+        return self._call_in_thread(self._reset_all)
 
     def fired(self, fault: Fault) -> int:
-        """Return how many times a fault has struck since the start."""
+        """Return how many times a fault was injected since the start."""
         return self._fired[fault]
 
     @property
     def connections(self) -> int:
-        """How many connections are open now."""
+        """The number of open connections."""
         return len(self._links)
 
     def through(self, url: str) -> str:
-        """Return a URL of the server with the proxy's address in it."""
+        """Return a URL of the server with the proxy's address in place of the server's.
+
+        Raises `ValueError` if the server's host and port are not in it.
+        """
         host, port = self._target
-        changed = url.replace(f"{host}:{port}", f"127.0.0.1:{self.port}")
-        if changed == url:
-            raise ValueError(f"the URL does not name {host}:{port}")
-        return changed
+        proxied = url.replace(f"{host}:{port}", f"127.0.0.1:{self.port}")
+        if proxied == url:
+            raise ValueError(f"the URL does not contain {host}:{port}")
+        return proxied
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -114,9 +118,9 @@ class FaultProxy:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
 
-    # On the proxy's own thread
+    # On the proxy's thread
 
-    def _call(self, function: Callable[..., T], *args: object) -> T:
+    def _call_in_thread(self, function: Callable[..., T], *args: object) -> T:
         """Run a function on the proxy's loop and return its result."""
         done = threading.Event()
         result: list[T] = []
@@ -141,14 +145,14 @@ class FaultProxy:
             loop.run_forever()
         finally:
             self._server.close()
-            self._cut_all()
+            self._reset_all()
             tasks = asyncio.all_tasks(loop)
             for task in tasks:
                 task.cancel()
             loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
             loop.close()
 
-    def _arm(self, fault: Fault | None, times: int | None, match: bytes, delay: float) -> None:
+    def _set_fault(self, fault: Fault | None, times: int | None, match: bytes, delay: float) -> None:
         self._fault, self._times, self._match, self._delay = fault, times, match, delay
         assert self._open is not None
         if fault is Fault.STALL:
@@ -156,14 +160,14 @@ class FaultProxy:
         else:
             self._open.set()
 
-    def _cut_all(self) -> int:
+    def _reset_all(self) -> int:
         links = list(self._links)
         for link in links:
             link.reset()
         return len(links)
 
-    def _strikes(self, fault: Fault, request: bytes = b"") -> bool:
-        """Return whether a fault strikes now, and count it if so."""
+    def _fires(self, fault: Fault, request: bytes = b"") -> bool:
+        """Return whether to inject a fault now, and count it."""
         if self._fault is not fault or self._match not in request:
             return False
         if self._times is not None:
@@ -174,7 +178,7 @@ class FaultProxy:
         return True
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._strikes(Fault.REFUSE):
+        if self._fires(Fault.REFUSE):
             _reset(writer)
             return
         try:
@@ -185,44 +189,46 @@ class FaultProxy:
         link = _Link(writer, server_writer)
         self._links.add(link)
         try:
-            await asyncio.gather(self._requests(reader, link), self._answers(server_reader, link))
+            await asyncio.gather(
+                self._forward_requests(reader, link), self._forward_responses(server_reader, link)
+            )
         except (OSError, asyncio.CancelledError):
-            pass  # a peer reset it, or the proxy ends: both halves go
+            pass  # a peer reset the connection, or the proxy stops
         finally:
             self._links.discard(link)
             link.reset()
 
-    async def _requests(self, reader: asyncio.StreamReader, link: _Link) -> None:
+    async def _forward_requests(self, reader: asyncio.StreamReader, link: _Link) -> None:
         while chunk := await reader.read(_CHUNK):
-            if self._strikes(Fault.CUT, chunk) or self._strikes(Fault.REFUSE, chunk):
+            if self._fires(Fault.CUT, chunk) or self._fires(Fault.REFUSE, chunk):
                 raise ConnectionResetError
-            await self._stalled()
-            if self._strikes(Fault.LOSE_ANSWER, chunk):
-                link.losing = True
-            elif self._strikes(Fault.HALF_CLOSE, chunk):
-                link.deaf = True
+            await self._wait_while_stalled()
+            if self._fires(Fault.LOSE_ANSWER, chunk):
+                link.drops_response = True
+            elif self._fires(Fault.HALF_CLOSE, chunk):
+                link.half_closed = True
                 link.client.write_eof()
             link.server.write(chunk)
             await link.server.drain()
-            if self._strikes(Fault.CUT_SENT, chunk):
+            if self._fires(Fault.CUT_SENT, chunk):
                 raise ConnectionResetError
         if link.server.can_write_eof():
             link.server.write_eof()
 
-    async def _answers(self, reader: asyncio.StreamReader, link: _Link) -> None:
+    async def _forward_responses(self, reader: asyncio.StreamReader, link: _Link) -> None:
         while chunk := await reader.read(_CHUNK):
-            if link.losing:
+            if link.drops_response:
                 raise ConnectionResetError
-            await self._stalled()
-            if self._strikes(Fault.SLOW):
+            await self._wait_while_stalled()
+            if self._fires(Fault.SLOW):
                 await asyncio.sleep(self._delay)
-            if not link.deaf:
+            if not link.half_closed:
                 link.client.write(chunk)
                 await link.client.drain()
-        if not link.deaf and link.client.can_write_eof():
+        if not link.half_closed and link.client.can_write_eof():
             link.client.write_eof()
 
-    async def _stalled(self) -> None:
+    async def _wait_while_stalled(self) -> None:
         assert self._open is not None
         if not self._open.is_set():
             self._fired[Fault.STALL] += 1
@@ -230,13 +236,13 @@ class FaultProxy:
 
 
 class _Link:
-    """One client's connection and the server's behind it."""
+    """A client connection and its connection to the server."""
 
     def __init__(self, client: asyncio.StreamWriter, server: asyncio.StreamWriter) -> None:
         self.client = client
         self.server = server
-        self.losing = False
-        self.deaf = False
+        self.drops_response = False
+        self.half_closed = False
 
     def reset(self) -> None:
         _reset(self.client)
@@ -244,7 +250,7 @@ class _Link:
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:
-    """Close by RST: what is not sent yet is dropped, and the peer's read fails."""
+    """Close with RST: unsent data is dropped, and the peer's read fails."""
     sock = writer.get_extra_info("socket")
     if sock is not None:
         with contextlib.suppress(OSError):  # closed already

@@ -1,4 +1,4 @@
-"""Random queries whose operands come from the stored values, so that they select some and not all."""
+"""Generates queries with operands taken from stored values, so that they match some records and not all."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ WITHOUT_OPERAND = ("exists", "not_exists", "is_null")
 ORDERED = ("<", "<=", ">", ">=", "between", "not_between")
 
 
-def kind(value: JSON) -> str:
-    """Return the kind of a value, integers and floats told apart."""
+def value_kind(value: JSON) -> str:
+    """Return the kind of a value; integers and floats are different kinds."""
     if isinstance(value, bool):
         return "bool"
     return {int: "integer", float: "float"}.get(type(value)) or kind_of(value)
 
 
 def operand_kinds(op: str) -> tuple[str, ...]:
-    """Return the kinds of operands that an operator takes; nothing for `exists` and the like."""
+    """Return the kinds of operands that an operator accepts; empty for an operator without operand."""
     if op in WITHOUT_OPERAND:
         return ()
     if op in TEXT_OPERATORS:
@@ -43,29 +43,33 @@ def operand_kinds(op: str) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class Used:
-    """One comparison of a made predicate."""
+class GeneratedComparison:
+    """One comparison of a generated predicate."""
 
     path: Path
     op: str
     operand: str | None
-    """The operand's kind."""
+    """The kind of the operand; None if the operator takes none."""
     stored: frozenset[str]
-    """The kinds that the records hold at its path."""
+    """The kinds of the values that the records hold at the path."""
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
-    """A predicate and what it compares."""
+class GeneratedPredicate:
+    """A predicate, its comparisons and the records that match it."""
 
     predicate: Predicate
-    used: tuple[Used, ...]
+    comparisons: tuple[GeneratedComparison, ...]
     matching: tuple[Record, ...]
-    """The records of the set that it selects, by the evaluator."""
+    """The records of the set that match, as determined by the evaluator."""
 
 
 class QueryMaker:
-    """Makes predicates and orders for one set of records."""
+    """Generates predicates and orders for a set of records.
+
+    `stored` are the records as the store returned them, if they differ from those of the set (by
+    timestamps, for example). `attributes` are the paths of record attributes to query.
+    """
 
     def __init__(
         self,
@@ -79,7 +83,7 @@ class QueryMaker:
         self._attributes = list(ATTRIBUTES if attributes is None else attributes)
         self._everyday = records.everyday
         self._records = list(records.records if stored is None else stored)
-        # What everyday queries have not comes twice in the others.
+        # Operators that everyday queries lack are chosen twice as often in the others.
         self._operators = EVERYDAY if records.everyday else (*OPERATORS, "ilike", "regex")
         paths = {path for record in self._records for path in paths_of(record.data)}
         self.paths = [Path(Root.DATA, keys) for keys in sorted(paths)]
@@ -93,35 +97,38 @@ class QueryMaker:
         return [v for record in self._records for v in values_at(record, path)][:200]
 
     def _kinds_at(self, path: Path) -> frozenset[str]:
-        kinds = {kind(v) for v in self._values[path]}
+        kinds = {value_kind(v) for v in self._values[path]}
         for record in self._records:
             whole = value_at(record, path)
             if whole is None or isinstance(whole, list):
-                kinds.add(kind(whole))
+                kinds.add(value_kind(whole))
         return frozenset(kinds)
 
-    def made(self) -> Made:
-        """Return a predicate; mostly one that selects some records and not all."""
-        tries = 1 if self._rng.random() < 0.3 else 4
-        for attempt in range(tries):
-            used: list[Used] = []
-            predicate = self._tree(used, self._rng.choice((0, 0, 1, 1, 2)))
+    def generate(self) -> GeneratedPredicate:
+        """Return a predicate; in most cases one that matches some records and not all."""
+        attempts = 1 if self._rng.random() < 0.3 else 4
+        for attempt in range(attempts):
+            comparisons: list[GeneratedComparison] = []
+            predicate = self._generate_tree(comparisons, self._rng.choice((0, 0, 1, 1, 2)))
             matching = tuple(record for record in self._records if matches(predicate, record))
-            if 0 < len(matching) < len(self._records) or attempt == tries - 1:
+            if 0 < len(matching) < len(self._records) or attempt == attempts - 1:
                 break
-        return Made(predicate, tuple(used), matching)
+        return GeneratedPredicate(predicate, tuple(comparisons), matching)
 
-    def order(self, made: Made) -> tuple[SortKey, ...]:
-        """Return none to three sort keys for a predicate, at times by what it asks about."""
+    made = generate
+    """The name of `generate` in 0.1.0."""
+
+    def order(self, generated: GeneratedPredicate) -> tuple[SortKey, ...]:
+        """Return up to three sort keys for a predicate, sometimes by a field that it compares."""
         rng = self._rng
         count = rng.choice((0, 1, 1, 1, 2, 3))
         paths = [self.path() for _ in range(count)]
-        if paths and made.used and rng.random() < 0.4:
-            paths[0] = rng.choice(made.used).path
+        if paths and generated.comparisons and rng.random() < 0.4:
+            paths[0] = rng.choice(generated.comparisons).path
         return tuple(SortKey(path, rng.random() < 0.5, rng.random() < 0.3) for path in paths)
 
     def path(self) -> Path:
-        """Return a path that some record has, rarely one that none has or a record attribute."""
+        """Return a path that some record has; rarely a record attribute, or a path that no record has."""
         chance = self._rng.random()
         if chance < 0.86 and self.paths:
             return self._rng.choice(self.paths)
@@ -130,84 +137,90 @@ class QueryMaker:
         keys = tuple(values.key(self._rng) for _ in range(self._rng.randint(1, 3)))
         return Path(Root.DATA, keys)
 
-    def _tree(self, used: list[Used], depth: int) -> Predicate:
+    def _generate_tree(self, comparisons: list[GeneratedComparison], depth: int) -> Predicate:
         rng = self._rng
         if depth == 0:
-            leaf = self._leaf(used)
+            leaf = self._generate_leaf(comparisons)
             return Not(leaf) if rng.random() < 0.15 else leaf
-        terms = tuple(self._tree(used, depth - 1) for _ in range(rng.choice((0, 1, 2, 2, 2, 3, 3))))
-        made: Predicate = And(terms) if rng.random() < 0.5 else Or(terms)
-        return Not(made) if rng.random() < 0.25 else made
+        terms = tuple(
+            self._generate_tree(comparisons, depth - 1) for _ in range(rng.choice((0, 1, 2, 2, 2, 3, 3)))
+        )
+        tree: Predicate = And(terms) if rng.random() < 0.5 else Or(terms)
+        return Not(tree) if rng.random() < 0.25 else tree
 
-    def _leaf(self, used: list[Used]) -> Predicate:
+    def _generate_leaf(self, comparisons: list[GeneratedComparison]) -> Predicate:
         rng = self._rng
         op = rng.choice(self._operators)
-        path = self._path_for(op)
+        path = self._choose_path(op)
         while True:
-            operand = None if op in WITHOUT_OPERAND else self._operand(op, path)
+            operand = None if op in WITHOUT_OPERAND else self._choose_operand(op, path)
             try:
                 predicate = comparison(path, op, operand)
-            except QueryError:  # a pattern that is none, or bounds that do not fit
+            except QueryError:  # an invalid pattern, or bounds of different types
                 continue
             break
         stored = self._kinds.get(path, frozenset(["null"]))
-        used.append(Used(path, op, None if op in WITHOUT_OPERAND else _operand_kind(op, operand), stored))
+        comparisons.append(
+            GeneratedComparison(
+                path, op, None if op in WITHOUT_OPERAND else _operand_kind(op, operand), stored
+            )
+        )
         return predicate
 
-    def _path_for(self, op: str) -> Path:
-        """Return a path that suits the operator, since chance alone would mostly select nothing."""
+    def _choose_path(self, op: str) -> Path:
+        """Return a path that suits the operator, since a random one would rarely match anything."""
         rng = self._rng
         if rng.random() < 0.35:
             return self.path()
         wanted = "text" if op in TEXT_OPERATORS and rng.random() < 0.75 else rng.choice(KINDS)
         return rng.choice(self._by_kind[wanted] or self.paths or self._attributes)
 
-    def _operand(self, op: str, path: Path) -> JSON:
+    def _choose_operand(self, op: str, path: Path) -> JSON:
         rng = self._rng
         wanted = rng.choice(operand_kinds(op))
         if op in ("=", "!=", "in", "not_in") and rng.random() < (0.15 if self._everyday else 0.2):
-            wanted = rng.choice(("list", "object"))  # few paths hold one
-        elif rng.random() < 0.55:  # a kind that is stored there
-            there = sorted(self._kinds.get(path, frozenset()) & set(operand_kinds(op)))
-            wanted = rng.choice(there) if there else wanted
+            wanted = rng.choice(("list", "object"))  # rare at random paths
+        elif rng.random() < 0.55:  # a kind that is stored at the path
+            stored = sorted(self._kinds.get(path, frozenset()) & set(operand_kinds(op)))
+            wanted = rng.choice(stored) if stored else wanted
         if self._everyday and wanted in ("list", "object", "null"):
             wanted = rng.choice(KINDS[:4])
         if op in ("in", "not_in"):
             count = rng.choice((0, 1, 2, 3, 8)) if rng.random() < 0.9 else 40
-            first = self._value(wanted, path)
+            first = self._choose_value(wanted, path)
             others = [
-                self._value(rng.choice(KINDS[:4]) if rng.random() < 0.3 else wanted, path)
+                self._choose_value(rng.choice(KINDS[:4]) if rng.random() < 0.3 else wanted, path)
                 for _ in range(count)
             ]
             return [first, *others] if rng.random() < 0.97 else []
         if op in ("between", "not_between"):
-            if rng.random() < 0.3 and (gap := self._gap(path)):
+            if rng.random() < 0.3 and (gap := self._choose_gap(path)):
                 return list(gap)
-            low, high = self._value(wanted, path), self._value(wanted, path)
+            low, high = self._choose_value(wanted, path), self._choose_value(wanted, path)
             if low > high and rng.random() < 0.9:  # type: ignore[operator]
                 low, high = high, low
             return [low, high]
         if op in ("like", "not_like", "ilike"):
-            return self._pattern(str(self._value("text", path)), folded=op == "ilike")
+            return self._derive_pattern(str(self._choose_value("text", path)), folded=op == "ilike")
         if op == "regex":
-            return self._regex(str(self._value("text", path)))
-        chosen = self._value(wanted, path)
+            return self._derive_regex(str(self._choose_value("text", path)))
+        chosen = self._choose_value(wanted, path)
         if isinstance(chosen, str) and op in ("starts_with", "ends_with", "contains"):
-            return self._part(chosen, op)
+            return self._choose_part(chosen, op)
         return chosen
 
-    def _value(self, wanted: str, path: Path) -> JSON:
-        """Return a value of a kind: a stored one, a neighbour of it, or a nasty one."""
+    def _choose_value(self, wanted: str, path: Path) -> JSON:
+        """Return a value of a kind: a stored one, one next to it, or an edge case."""
         rng = self._rng
         if wanted == "list":
-            wholes = [w for w in (value_at(r, path) for r in self._records[:20]) if isinstance(w, list)]
-            if wholes and rng.random() < 0.7:
-                return rng.choice(wholes)
+            lists = [v for v in (value_at(r, path) for r in self._records[:20]) if isinstance(v, list)]
+            if lists and rng.random() < 0.7:
+                return rng.choice(lists)
             return [values.value(rng, 1) for _ in range(rng.randint(0, 2))]
-        stored = [v for v in self._values.get(path, []) if kind(v) == wanted]
+        stored = [v for v in self._values.get(path, []) if value_kind(v) == wanted]
         if stored and rng.random() < 0.85:
             chosen = rng.choice(stored)
-            return self._neighbour(chosen) if rng.random() < 0.25 else chosen
+            return self._choose_neighbour(chosen) if rng.random() < 0.25 else chosen
         match wanted:
             case "bool":
                 return rng.random() < 0.5
@@ -221,43 +234,43 @@ class QueryMaker:
                 return {values.key(rng): values.value(rng, 1) for _ in range(rng.randint(0, 2))}
         return None
 
-    def _gap(self, path: Path) -> tuple[JSON, JSON] | None:
-        """Return bounds between two numbers of one record: each holds for one of them, both for none."""
-        some = self._rng.sample(self._records, min(len(self._records), 5))
-        each = (
+    def _choose_gap(self, path: Path) -> tuple[JSON, JSON] | None:
+        """Return bounds between two numbers of a record, so that each number satisfies only one bound."""
+        sample = self._rng.sample(self._records, min(len(self._records), 5))
+        number_sets = (
             {v for v in values_at(record, path) if isinstance(v, int | float) and not isinstance(v, bool)}
-            for record in some
+            for record in sample
         )
-        several = [sorted(numbers) for numbers in each if len(numbers) > 1]
-        if not several:
+        candidates = [sorted(numbers) for numbers in number_sets if len(numbers) > 1]
+        if not candidates:
             return None
-        numbers = self._rng.choice(several)
-        at = self._rng.randrange(len(numbers) - 1)
-        low, high = _next(numbers[at], 1), _next(numbers[at + 1], -1)
+        numbers = self._rng.choice(candidates)
+        index = self._rng.randrange(len(numbers) - 1)
+        low, high = _next_number(numbers[index], 1), _next_number(numbers[index + 1], -1)
         return (low, high) if low <= high else None
 
-    def _neighbour(self, value: JSON) -> JSON:
+    def _choose_neighbour(self, value: JSON) -> JSON:
         rng = self._rng
         match value:
             case bool():
                 return value
             case int() | float():
-                return _next(value, rng.choice((-1, 1)))
+                return _next_number(value, rng.choice((-1, 1)))
             case str():
                 return rng.choice(
                     (value[:-1], value + "a", value.swapcase(), value[1:], value + "\U0010ffff")
                 )
         return value
 
-    def _part(self, text: str, op: str) -> str:
+    def _choose_part(self, text: str, op: str) -> str:
         size = self._rng.randint(0, min(len(text), 40))
         start = {"starts_with": 0, "ends_with": len(text) - size}.get(
             op, self._rng.randint(0, len(text) - size)
         )
         return text[start : start + size]
 
-    def _pattern(self, text: str, *, folded: bool) -> str:
-        """Return a LIKE pattern near a text: parts of it as wildcards, escapes right and wrong."""
+    def _derive_pattern(self, text: str, *, folded: bool) -> str:
+        """Return a LIKE pattern derived from a text: parts become wildcards, escapes may be missing."""
         rng = self._rng
         if rng.random() < 0.1:
             return values.text(rng)
@@ -277,8 +290,8 @@ class QueryMaker:
             parts.append("%")
         return "".join(parts)
 
-    def _regex(self, text: str) -> str:
-        """Return a pattern of Python's that compiles, mostly one that finds a part of the text."""
+    def _derive_regex(self, text: str) -> str:
+        """Return a valid regular expression of Python, in most cases one that finds a part of the text."""
         rng = self._rng
         size = rng.randint(0, min(len(text), 8))
         start = rng.randint(0, len(text) - size)
@@ -292,7 +305,7 @@ class QueryMaker:
         return pattern
 
 
-# L is a literal part of a stored text. No form can backtrack for long.
+# L stands for a literal part of a stored text. No pattern can backtrack for long.
 # fmt: off
 _REGEXES = (
     "L", "^L", "L$", "^L$", r"\AL", r"L\Z", "L.", ".L", "L.*", "L+", "L?", "(?:L)?a", "L|b", "(L)",
@@ -312,32 +325,32 @@ ATTRIBUTES = (
 )
 
 
-def _next(number: float, way: int) -> float:
-    """Return the number one step up (1) or down (-1), or itself where there is none of its kind."""
+def _next_number(number: float, direction: int) -> float:
+    """Return the next number above (1) or below (-1), or the number itself if there is none of its type."""
     if isinstance(number, int):
-        return number + way if INT_MIN <= number + way <= INT_MAX else number
-    moved = math.nextafter(number, way * math.inf)
-    return moved if math.isfinite(moved) else number
+        return number + direction if INT_MIN <= number + direction <= INT_MAX else number
+    neighbour = math.nextafter(number, direction * math.inf)
+    return neighbour if math.isfinite(neighbour) else number
 
 
 def _operand_kind(op: str, operand: JSON) -> str:
     if op in ("in", "not_in", "between", "not_between") and isinstance(operand, list):
-        return kind(operand[0]) if operand else "list"
-    return kind(operand)
+        return value_kind(operand[0]) if operand else "list"
+    return value_kind(operand)
 
 
 def paths_of(data: JSON) -> set[tuple[str, ...]]:
-    """Return every key sequence that leads somewhere in a JSON value, lists passed through."""
+    """Return the paths of all keys in a JSON value; paths pass through lists."""
     paths: set[tuple[str, ...]] = set()
-    _walk(data, (), paths)
+    _collect_paths(data, (), paths)
     return paths
 
 
-def _walk(value: JSON, prefix: tuple[str, ...], paths: set[tuple[str, ...]]) -> None:
+def _collect_paths(value: JSON, prefix: tuple[str, ...], paths: set[tuple[str, ...]]) -> None:
     if isinstance(value, dict):
         for name, item in value.items():
             paths.add((*prefix, name))
-            _walk(item, (*prefix, name), paths)
+            _collect_paths(item, (*prefix, name), paths)
     elif isinstance(value, list):
         for item in value:
-            _walk(item, prefix, paths)
+            _collect_paths(item, prefix, paths)

@@ -1,4 +1,4 @@
-"""Sets of records to query: nasty ones, where anything goes, and everyday ones of one type for each field."""
+"""Generated sets of records: nasty ones of any values, and everyday ones with one type per field."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from isthmus._record import Record
 from isthmus._values import JSON, canonical
 from isthmus.testing import values
 
-_Make = Callable[[random.Random], JSON]
+_Generator = Callable[[random.Random], JSON]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,10 +20,10 @@ class RecordSet:
 
     records: tuple[Record, ...]
     everyday: bool
-    """Each field holds one type, lists of it, or lists of objects that hold it (semantics §6)."""
+    """Each field holds one type, lists of it, or lists of objects that hold it."""
 
 
-_MAKERS: tuple[_Make, ...] = (
+_GENERATORS: tuple[_Generator, ...] = (
     values.scalar,
     values.integer,
     values.real,
@@ -34,27 +34,32 @@ _MAKERS: tuple[_Make, ...] = (
     lambda rng: rng.random() < 0.5,
     lambda rng: [values.scalar(rng) for _ in range(rng.randint(0, 3))],
     lambda rng: [values.value(rng, 2) for _ in range(rng.randint(0, 3))],
-    lambda rng: _nested(rng, rng.choice((values.integer, values.real, values.scalar)), 4),
+    lambda rng: _generate_nested(rng, rng.choice((values.integer, values.real, values.scalar)), 4),
     lambda rng: {key: values.value(rng, 1) for key in rng.sample(values.KEYS, rng.randint(0, 3))},
     lambda rng: [{"p": values.scalar(rng), "q": values.text(rng)} for _ in range(rng.randint(0, 3))],
 )
 
 
-def _nested(rng: random.Random, item: _Make, depth: int) -> JSON:
-    """Return items within lists within lists; objects between them at times."""
+def _generate_nested(rng: random.Random, item: _Generator, depth: int) -> JSON:
+    """Return items in nested lists, sometimes with objects in between."""
     if depth == 0 or rng.random() < 0.3:
         return item(rng)
-    within = [_nested(rng, item, depth - 1) for _ in range(rng.choice((0, 1, 2, 2, 3)))]
-    return [{"p": one} for one in within] if rng.random() < 0.1 else within
+    items = [_generate_nested(rng, item, depth - 1) for _ in range(rng.choice((0, 1, 2, 2, 3)))]
+    return [{"p": one} for one in items] if rng.random() < 0.1 else items
 
 
 def nasty_set(rng: random.Random, size: int | None = None) -> RecordSet:
-    """Return records whose fields agree on little; sometimes with texts at the stores' size limits."""
+    """Return records whose fields mix types and edge cases, sometimes with texts at size limits of stores.
+
+    `size` is the number of records, by default 5 to 60.
+    """
     count = size if size is not None else rng.randint(5, 60)
-    fields = {values.key(rng): _palette(rng) for _ in range(rng.randint(2, 7))}
+    fields = {values.key(rng): _choose_values(rng) for _ in range(rng.randint(2, 7))}
     records = []
     for id in values.ids(rng, count):
-        data: dict[str, JSON] = {name: make(rng) for name, make in fields.items() if rng.random() < 0.8}
+        data: dict[str, JSON] = {
+            name: generate(rng) for name, generate in fields.items() if rng.random() < 0.8
+        }
         if rng.random() < 0.1:
             data[values.key(rng)] = values.value(rng)
         metadata = {"source": values.text(rng), "n": values.integer(rng)} if rng.random() < 0.3 else {}
@@ -62,41 +67,34 @@ def nasty_set(rng: random.Random, size: int | None = None) -> RecordSet:
     return RecordSet(tuple(records), everyday=False)
 
 
-def _palette(rng: random.Random) -> _Make:
-    """Return a maker that draws from few values, so that records share some and differ in some."""
-    make = rng.choice(_MAKERS)
-    drawn = [canonical({"v": make(rng)})["v"] for _ in range(rng.randint(2, 8))]
+def _choose_values(rng: random.Random) -> _Generator:
+    """Return a generator that draws from a few values, so that records share some of them."""
+    generate = rng.choice(_GENERATORS)
+    candidates = [canonical({"v": generate(rng)})["v"] for _ in range(rng.randint(2, 8))]
     if rng.random() < 0.1:
-        drawn.append(values.long_text(rng))
+        candidates.append(values.long_text(rng))
     if rng.random() < 0.3:
-        drawn.append(values.value(rng))
+        candidates.append(values.value(rng))
     if rng.random() < 0.3:
-        drawn.append(None)
-    return lambda r: r.choice(drawn)
+        candidates.append(None)
+    return lambda r: r.choice(candidates)
 
 
+# fmt: off
 _NAMES = (
-    "Alice",
-    "alice",
-    "Bob",
-    "Zoë",
-    "Élodie",
-    "李雷",
-    "Ω-3",
-    "O'Neil",
-    "50%",
-    "a_b",
-    "Łukasz",
-    "Ярослав",
-    "",
+    "Alice", "alice", "Bob", "Zoë", "Élodie", "李雷", "Ω-3", "O'Neil", "50%", "a_b", "Łukasz", "Ярослав", "",
     "back\\slash",
 )
+# fmt: on
 _CITIES = ("Paris", "paris", "Köln", "東京", "São Paulo", "New York", "القاهرة", "Αθήνα", "Nice", "York")
 _TAGS = ("red", "blue", "green", "Red", "a%", "ünï", "")
 
 
 def everyday_set(rng: random.Random, size: int | None = None) -> RecordSet:
-    """Return records such as applications have: one type for each field, some null, missing or empty."""
+    """Return records as applications have them: one type for each field, some null, missing or empty.
+
+    `size` is the number of records, by default 8 to 60.
+    """
     count = size if size is not None else rng.randint(8, 60)
     records = []
     for number, id in enumerate(values.ids(rng, count)):

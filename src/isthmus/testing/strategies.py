@@ -1,4 +1,4 @@
-"""Hypothesis strategies: JSON values, records, predicates, orders; hypothesis is imported here alone."""
+"""Hypothesis strategies for JSON values, records, predicates and orders."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from isthmus.errors import QueryError
 from isthmus.testing import values
 from isthmus.testing.queries import EVERYDAY, ORDERED, TEXT_OPERATORS, WITHOUT_OPERAND
 
-# Text that UTF-8 and every store can say: no lone surrogate, no U+0000.
+# Text that every store can hold: no lone surrogates, no U+0000.
 texts = st.one_of(
     st.sampled_from(values.TEXTS),
     st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12),
@@ -46,7 +46,7 @@ regexes = st.sampled_from(("a", "^a", "a$", "[ab]+", "(?i)A", ".", r"\d+", "a|b"
 
 @st.composite
 def leaves(draw: Any, everyday: bool = False) -> Predicate:
-    """Return one comparison."""
+    """Draw one comparison; `everyday` limits it to scalars and the operators that all stores support."""
     op = draw(st.sampled_from(EVERYDAY if everyday else tuple(OPERATORS)))
     path = draw(paths)
     if op in WITHOUT_OPERAND:

@@ -1,4 +1,4 @@
-"""Copies between stores that resume, and comparisons that find and mend what differs."""
+"""Resumable copies between stores, and comparisons that find and repair differences."""
 
 from isthmus.transfer._compare import Comparison, Difference, differences, repair, verify
 from isthmus.transfer._copy import copy

@@ -1,4 +1,4 @@
-"""Compares two stores by digests of ranges of ids, and mends only what differs."""
+"""Compares two stores by digests of id ranges, and repairs only the records that differ."""
 
 from __future__ import annotations
 
@@ -13,44 +13,44 @@ from isthmus._query.ast import Predicate
 from isthmus._query.query import as_query
 from isthmus.transfer._digest import Digest, canonical_json, record_digest
 from isthmus.transfer._fields import Shape, Transform
-from isthmus.transfer._pages import Reader, Store
-from isthmus.transfer._patience import patient
-from isthmus.transfer._receipt import SHOWN, Repair
+from isthmus.transfer._reader import PageReader, Store
+from isthmus.transfer._receipt import MAX_LISTED, Repair
+from isthmus.transfer._retry import retry_transient
 
-_MEND = 500
+_REPAIR_BATCH = 500
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A record that is not the same on both sides.
+    """A record that is not the same in both stores.
 
-    `missing`: the target lacks it; `extra`: only the target has it; `changed`: both have it.
+    `missing`: only the source has it; `extra`: only the target has it; `changed`: both have it.
     """
 
     kind: Literal["missing", "extra", "changed"]
     id: str
     source: Record | None = None
-    """As it should be in the target, the field mapping and transform applied."""
+    """The record that the target should hold, after field mapping and transform."""
     target: Record | None = None
 
     def paths(self) -> dict[str, tuple[Any, Any]]:
-        """Return the parts that differ, as `{"data.age": (source's value, target's)}`; `...` is absent."""
+        """Return the values that differ, as `{"data.age": (source, target)}`; `...` stands for absent."""
         if self.source is None or self.target is None:
             return {}
-        found: dict[str, tuple[Any, Any]] = {}
-        _differing(self.source.data, self.target.data, "data", found)
-        _differing(self.source.metadata, self.target.metadata, "metadata", found)
-        return found
+        changed: dict[str, tuple[Any, Any]] = {}
+        _collect_changes(self.source.data, self.target.data, "data", changed)
+        _collect_changes(self.source.metadata, self.target.metadata, "metadata", changed)
+        return changed
 
 
 @dataclass(slots=True)
 class Comparison:
-    """What `verify` found."""
+    """The result of `verify`."""
 
     source: Digest = field(default_factory=Digest)
     target: Digest = field(default_factory=Digest)
     ranges: int = 0
-    """How many ranges of ids were compared."""
+    """How many id ranges were compared."""
     differing_ranges: int = 0
     missing: int = 0
     extra: int = 0
@@ -61,11 +61,11 @@ class Comparison:
 
     @property
     def equal(self) -> bool:
-        """Whether both sides hold the same records."""
+        """Whether both stores hold the same records."""
         return not (self.missing or self.extra or self.changed) and self.source == self.target
 
     def to_json(self) -> dict[str, Any]:
-        """Return the comparison as plain values."""
+        """Return the comparison as JSON-serializable values; digests are hexadecimal."""
         return {
             "equal": self.equal,
             "source": {"count": self.source.count, "digest": self.source.hex},
@@ -92,30 +92,34 @@ async def verify(
     progress: Callable[[int], None] | None = None,
     clock: Clock = SYSTEM_CLOCK,
 ) -> Comparison:
-    """Compare both sides range by range and return digests, counts and what differs.
+    """Compare both stores range by range and return digests, counts and differences.
 
-    A range ends where a page of either side ends. `query` chooses the records on both sides unless
-    `target_query` is given; if the copy changed fields, pass the same `fields` and `transform`,
-    and the target's side is everything unless `target_query` says less. Both sides are read at
-    the same time, in bounded memory. `progress` gets the number of records of the source so far.
+    `query` selects the records of both stores unless `target_query` is given. If the copy changed
+    records, pass the same `fields` and `transform`; the target is then read as a whole unless
+    `target_query` is given. A range ends where a page of either store ends; `page_size` is the
+    maximum records in a page. `progress` is called after each range with the number of source
+    records read so far.
+
+    Both stores are read once, concurrently, in bounded memory. Raises `QueryError` for a query with
+    a sort or an offset, and `UsageError` if a transform changes the order of ids.
     """
     start = clock.now()
     result = Comparison()
-    sides = _Sides(source, target, query, target_query, Shape(fields, transform), page_size, clock)
-    async with sides:
-        async for ours, theirs in sides.ranges():
+    pairs = _RangePairs(source, target, query, target_query, Shape(fields, transform), page_size, clock)
+    async with pairs:
+        async for ours, theirs in pairs:
             result.ranges += 1
-            left, right = _digest(ours), _digest(theirs)
-            result.source += left
-            result.target += right
-            if left != right:
+            our_digest, their_digest = _digest_range(ours), _digest_range(theirs)
+            result.source += our_digest
+            result.target += their_digest
+            if our_digest != their_digest:
                 result.differing_ranges += 1
-                for difference in _unequal(ours, theirs):
+                for difference in _find_differences(ours, theirs):
                     setattr(result, difference.kind, getattr(result, difference.kind) + 1)
-                    if len(result.differences) < SHOWN:
+                    if len(result.differences) < MAX_LISTED:
                         result.differences.append((difference.kind, difference.id))
             if progress is not None:
-                progress(sides.read)
+                progress(pairs.read)
     result.seconds = clock.now() - start
     return result
 
@@ -131,13 +135,12 @@ async def differences(
     page_size: int | None = None,
     clock: Clock = SYSTEM_CLOCK,
 ) -> AsyncIterator[Difference]:
-    """Yield each difference with both records, in the order of ids; arguments as for `verify`."""
-    sides = _Sides(source, target, query, target_query, Shape(fields, transform), page_size, clock)
-    async with sides:
-        async for ours, theirs in sides.ranges():
-            if _digest(ours) != _digest(theirs):
-                for difference in _unequal(ours, theirs):
-                    yield difference
+    """Yield each difference with both records, in id order; parameters and errors as for `verify`."""
+    pairs = _RangePairs(source, target, query, target_query, Shape(fields, transform), page_size, clock)
+    async with pairs:
+        async for ours, theirs in pairs:
+            for difference in _find_differences(ours, theirs):
+                yield difference
 
 
 async def repair(
@@ -152,12 +155,26 @@ async def repair(
     page_size: int | None = None,
     clock: Clock = SYSTEM_CLOCK,
 ) -> Repair:
-    """Write to the target what differs and nothing else; delete what only it has if told to.
+    """Write the records that differ to the target, and nothing else.
 
-    Raises `BatchError` if the target refuses a record.
+    `delete_extra` also deletes the records that only the target has. The other parameters are those
+    of `verify`. Raises `BatchError` if the target rejects a record.
     """
     result = Repair()
-    found = differences(
+    upserts: list[Record] = []
+    deletes: list[str] = []
+
+    async def flush() -> None:
+        if upserts:
+            await retry_transient(lambda: target.upsert_batch(upserts), clock)
+            result.written += len(upserts)
+            upserts.clear()
+        if deletes:
+            await retry_transient(lambda: target.delete_batch(deletes), clock)
+            result.deleted += len(deletes)
+            deletes.clear()
+
+    async for difference in differences(
         source,
         target,
         query,
@@ -166,40 +183,25 @@ async def repair(
         transform=transform,
         page_size=page_size,
         clock=clock,
-    )
-    wanting: list[Record] = []
-    surplus: list[str] = []
-
-    async def mend() -> None:
-        if wanting:
-            batch = list(wanting)
-            await patient(lambda: target.upsert_batch(batch), clock)
-            result.written += len(batch)
-        if surplus:
-            ids = list(surplus)
-            await patient(lambda: target.delete_batch(ids), clock)
-            result.deleted += len(ids)
-        wanting.clear()
-        surplus.clear()
-
-    async for difference in found:
+    ):
         if difference.source is not None:
-            wanting.append(difference.source)
+            upserts.append(difference.source)
         elif delete_extra:
-            surplus.append(difference.id)
+            deletes.append(difference.id)
         else:
             result.left += 1
-        if len(wanting) + len(surplus) >= _MEND:
-            await mend()
-    await mend()
+        if len(upserts) + len(deletes) >= _REPAIR_BATCH:
+            await flush()
+    await flush()
     return result
 
 
-Side = dict[str, tuple[int, Record]]
+_Range = dict[str, tuple[int, Record]]
+"""The records of one range and their digests, by id."""
 
 
-class _Sides:
-    """The same ranges of ids of two stores, read at the same time."""
+class _RangePairs:
+    """The same id ranges of two stores, read concurrently."""
 
     def __init__(
         self,
@@ -214,12 +216,13 @@ class _Sides:
         ours = as_query(query)
         theirs = as_query(target_query if target_query is not None or shape.changes else query)
         self._shape = shape
-        self._source = Reader(source, ours, clock=clock, page_size=page_size)
-        self._target = Reader(target, theirs, clock=clock, page_size=page_size)
-        self._last = ""
+        self._source = PageReader(source, ours, clock=clock, page_size=page_size)
+        self._target = PageReader(target, theirs, clock=clock, page_size=page_size)
+        self._last_id = ""
         self.read = 0
+        """How many records of the source were read."""
 
-    async def __aenter__(self) -> _Sides:
+    async def __aenter__(self) -> _RangePairs:
         await self._source.__aenter__()
         try:
             await self._target.__aenter__()
@@ -234,30 +237,31 @@ class _Sides:
         finally:
             await self._source.__aexit__(*exception)
 
-    async def ranges(self) -> AsyncIterator[tuple[Side, Side]]:
-        """Yield the records of each range by id, a range ending where one side's page ends.
+    async def __aiter__(self) -> AsyncIterator[tuple[_Range, _Range]]:
+        """Yield the source's and the target's records of each range.
 
-        So at most one page of each side waits, however the ids are spread.
+        A range ends where a page of either store ends, so at most one page of each store is held
+        back, however ids are distributed.
         """
         ours: list[Record] = []
         theirs: list[Record] = []
         while True:
-            ours = ours or await self._next_of_source()
-            theirs = theirs or _ascending((await self._target.page()).records)
+            ours = ours or await self._next_source_page()
+            theirs = theirs or _check_ascending((await self._target.page()).records)
             ends = [_id(page[-1]) for page in (ours, theirs) if page]
             if not ends:
                 return
-            ours_now, ours = _split(ours, min(ends))
-            theirs_now, theirs = _split(theirs, min(ends))
-            yield _side(ours_now), _side(theirs_now)
+            our_range, ours = _split(ours, min(ends))
+            their_range, theirs = _split(theirs, min(ends))
+            yield our_range, their_range
 
-    async def _next_of_source(self) -> list[Record]:
-        """Return the next page that is not left out as a whole."""
+    async def _next_source_page(self) -> list[Record]:
+        """Return the next page of which the transform keeps some records; empty at the end."""
         while page := (await self._source.page()).records:
             self.read += len(page)
-            shaped = _ascending(await self._shape.apply(page), self._last)
+            shaped = _check_ascending(await self._shape.apply(page), self._last_id)
             if shaped:
-                self._last = _id(shaped[-1])
+                self._last_id = _id(shaped[-1])
                 return shaped
         return []
 
@@ -267,50 +271,46 @@ def _id(record: Record) -> str:
     return record.id
 
 
-def _ascending(records: list[Record], last: str = "") -> list[Record]:
+def _check_ascending(records: list[Record], last_id: str = "") -> list[Record]:
     for record in records:
-        if _id(record) <= last:
+        if _id(record) <= last_id:
             raise UsageError(
-                f"the ids do not come in order ({last!r}, then {record.id!r}), so the sides cannot be"
+                f"ids are not in ascending order ({last_id!r}, then {record.id!r}), so the stores cannot be"
                 " compared; does a transform change ids?"
             )
-        last = _id(record)
+        last_id = _id(record)
     return records
 
 
-def _split(records: list[Record], upto: str) -> tuple[list[Record], list[Record]]:
-    end = bisect_right(records, upto, key=_id)
-    return records[:end], records[end:]
+def _split(records: list[Record], last_id: str) -> tuple[_Range, list[Record]]:
+    """Return the records up to `last_id` as a range, and the others."""
+    end = bisect_right(records, last_id, key=_id)
+    return {_id(record): (record_digest(record), record) for record in records[:end]}, records[end:]
 
 
-def _side(records: list[Record]) -> Side:
-    return {_id(record): (record_digest(record), record) for record in records}
-
-
-def _digest(side: Side) -> Digest:
+def _digest_range(records: _Range) -> Digest:
     digest = Digest()
-    for one, _ in side.values():
-        digest.add(one)
+    for record_hash, _ in records.values():
+        digest.add(record_hash)
     return digest
 
 
-def _unequal(ours: Side, theirs: Side) -> list[Difference]:
+def _find_differences(ours: _Range, theirs: _Range) -> list[Difference]:
     found = []
     for id in sorted(ours.keys() | theirs.keys()):
-        left, right = ours.get(id), theirs.get(id)
-        if left is None:
-            assert right is not None
-            found.append(Difference("extra", id, None, right[1]))
-        elif right is None:
-            found.append(Difference("missing", id, left[1], None))
-        elif left[0] != right[0]:
-            found.append(Difference("changed", id, left[1], right[1]))
+        our_hash, source = ours.get(id, (None, None))
+        their_hash, target = theirs.get(id, (None, None))
+        if our_hash != their_hash:
+            kind: Literal["missing", "extra", "changed"] = (
+                "extra" if source is None else "missing" if target is None else "changed"
+            )
+            found.append(Difference(kind, id, source, target))
     return found
 
 
-def _differing(left: Any, right: Any, where: str, found: dict[str, tuple[Any, Any]]) -> None:
+def _collect_changes(left: Any, right: Any, path: str, changed: dict[str, tuple[Any, Any]]) -> None:
     if isinstance(left, dict) and isinstance(right, dict):
         for key in sorted(left.keys() | right.keys()):
-            _differing(left.get(key, ...), right.get(key, ...), f"{where}.{key}", found)
+            _collect_changes(left.get(key, ...), right.get(key, ...), f"{path}.{key}", changed)
     elif left is ... or right is ... or canonical_json(left) != canonical_json(right):
-        found[where] = (left, right)
+        changed[path] = (left, right)

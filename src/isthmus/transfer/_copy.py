@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
@@ -20,11 +20,11 @@ from isthmus._query.codec import to_json
 from isthmus._query.query import as_query
 from isthmus.transfer._digest import Digest, record_digest
 from isthmus.transfer._fields import Shape, Transform
-from isthmus.transfer._journal import Job, Journal
-from isthmus.transfer._pages import Part, Reader, Store
-from isthmus.transfer._patience import ATTEMPTS, patient, pause
-from isthmus.transfer._progress import Pace, Progress
-from isthmus.transfer._receipt import SHOWN, Receipt, Rejected
+from isthmus.transfer._journal import CopiedRange, CopyIdentity, Journal
+from isthmus.transfer._progress import Progress, RateLimiter
+from isthmus.transfer._reader import PageReader, SourcePage, Store
+from isthmus.transfer._receipt import MAX_LISTED, Receipt, Rejected
+from isthmus.transfer._retry import ATTEMPTS, backoff, retry_transient
 
 OnError = Literal["stop", "skip"]
 
@@ -49,186 +49,194 @@ async def copy(
     target_name: str | None = None,
     clock: Clock = SYSTEM_CLOCK,
 ) -> Receipt:
-    """Copy the matching records, in the order of ids, and return a receipt.
+    """Copy the matching records, in id order, and return a receipt.
 
-    Records keep id, data and metadata; versions and times are the target's. Writes are upserts, so
-    a range that is sent twice changes nothing. The next page is read while this one is written,
-    and no further: at most `in_flight` + 2 pages of about 4 MB are in memory.
+    Records keep their id, data and metadata; version and timestamps are set by the target. Writes
+    are upserts, so sending a range twice has no further effect. The next page is read while the
+    current one is written: at most `in_flight` + 2 pages of about 4 MB are in memory.
 
-    With `journal=` each range that the target has taken is noted on disk, and `resume=True` goes
-    on after the last one; what was written to the source behind that point since is found by
-    `verify`. A memory target forgets, so a copy into one begins anew. `fields` and `transform` are those
-    of `Shape`. `throttle` is records a second. `on_error="skip"` leaves out records that the
-    target refuses and names them in the receipt; "stop" raises `BatchError`. `dry_run` writes
-    nothing and tells what would be.
+    With `journal=` each range that the target acknowledged is recorded on disk, and `resume=True`
+    continues after the last one. Records that were written to the source before that point in the
+    meantime are not copied; `verify` finds them. A copy into a target that is not durable (memory)
+    starts over.
+
+    `fields` and `transform` are those of `Shape`. `throttle` is the maximum rate in records per
+    second, `page_size` the maximum records in a page, `in_flight` how many pages are written
+    concurrently. `on_error="skip"` skips records that the target rejects and lists them in the
+    receipt; `"stop"` raises `BatchError`. `digests=False` saves about 4 µs per record. `dry_run`
+    writes nothing and counts what would be written. `progress` is called after each page.
+    `source_name` and `target_name` replace the names of the stores in receipt and journal.
+
+    Raises `QueryError` for a query with a sort or an offset, `UsageError` for wrong arguments or a
+    journal in use, `ConfigError` for a journal that is damaged or of another copy.
     """
     if on_error not in ("stop", "skip"):
-        raise UsageError(f"on_error is 'stop' or 'skip', got {on_error!r}")
+        raise UsageError(f"on_error must be 'stop' or 'skip', not {on_error!r}")
     if in_flight < 1 or (page_size is not None and page_size < 1) or (throttle is not None and throttle <= 0):
         raise UsageError("in_flight, page_size and throttle must be positive")
     if resume and journal is None:
-        raise UsageError("resume needs the journal of the copy to go on with")
-    found = as_query(query)
+        raise UsageError("resume needs the journal of the copy to resume")
+    parsed = as_query(query)
     shape = Shape(fields, transform)
-    receipt = Receipt(source_name or _name(source), target_name or _name(target), dry_run=dry_run)
-    log = None
+    receipt = Receipt(source_name or _store_name(source), target_name or _store_name(target), dry_run=dry_run)
+    opened = None
     if journal is not None and not dry_run:
-        log = Journal(journal, Job(receipt.source, receipt.target, _fingerprint(found), str(shape)))
-        await _to_the_end(lambda: log.open(resume=resume))
+        identity = CopyIdentity(receipt.source, receipt.target, _fingerprint(parsed), str(shape))
+        opened = Journal(journal, identity)
+        await _finish_in_thread(partial(opened.open, resume=resume))
     try:
-        run = _Run(
-            source, target, shape, receipt, log, on_error, digests, clock, Pace(clock, throttle=throttle)
+        run = _CopyRun(
+            source,
+            target,
+            parsed,
+            shape,
+            receipt,
+            opened,
+            on_error,
+            digests,
+            page_size,
+            in_flight,
+            progress,
+            clock,
+            RateLimiter(clock, limit=throttle),
         )
-        await run.go(found, page_size, in_flight, progress)
+        await run.run()
     finally:
-        if log is not None:
-            log.close()
+        if opened is not None:
+            opened.close()
     return receipt
 
 
 @dataclass(slots=True)
-class _Range:
-    """A page on its way into the target."""
-
-    upto: str
-    cursor: str | None
-    read: int
-    written: int = 0
-    rejected: list[Rejected] = field(default_factory=list)
-    digest: Digest | None = None
-
-
-@dataclass(slots=True)
-class _Run:
+class _CopyRun:
     source: Store
     target: Store
+    query: Query
     shape: Shape
     receipt: Receipt
     journal: Journal | None
     on_error: OnError
     digests: bool
+    page_size: int | None
+    in_flight: int
+    progress: Callable[[Progress], None] | None
     clock: Clock
-    pace: Pace
+    limiter: RateLimiter
+    total: asyncio.Task[int] | None = None
+    """Counts the records to copy, for `progress`."""
 
-    async def go(
-        self,
-        query: Query,
-        page_size: int | None,
-        in_flight: int,
-        progress: Callable[[Progress], None] | None,
-    ) -> None:
-        after = self._go_on()
-        counting: asyncio.Task[int] | None = None
-        if progress is not None:
-            # Beside the copy: on S3 a count is a listing of everything.
-            counting = asyncio.ensure_future(self._count(query))
+    async def run(self) -> None:
+        completed = self._find_completed()
+        if completed is not None:
+            self._resume(completed)
+        if self.progress is not None:
+            # Concurrently: on S3 a count lists all objects.
+            self.total = asyncio.ensure_future(self._count())
         try:
-            await self._ranges(query, after, page_size, in_flight, progress, counting)
+            await self._copy_ranges(completed)
         finally:
-            if counting is not None:
-                counting.cancel()
-                await asyncio.gather(counting, return_exceptions=True)
-        self.receipt.seconds = self.pace.seconds
+            if self.total is not None:
+                self.total.cancel()
+                await asyncio.gather(self.total, return_exceptions=True)
+        self.receipt.seconds = self.limiter.seconds
 
-    async def _count(self, query: Query) -> int:
-        whole = Query(where=query.where)
-        total = await patient(lambda: self.source.count(whole), self.clock)
-        return total if query.count is None else min(total, query.count)
+    async def _count(self) -> int:
+        conditions = Query(where=self.query.where)
+        total = await retry_transient(lambda: self.source.count(conditions), self.clock)
+        return total if self.query.count is None else min(total, self.query.count)
 
-    def _go_on(self) -> str | None:
-        """Take over what earlier runs did; return the id to go on after."""
-        if self.journal is None:
+    def _find_completed(self) -> CopiedRange | None:
+        """Return the ranges that earlier runs copied, unless the target has lost them."""
+        if self.journal is None or not self.target.capabilities.durable:
             return None
-        done = self.journal.done
-        if done.upto is None or not self.target.capabilities.durable:
-            return None
+        return self.journal.completed
+
+    def _resume(self, completed: CopiedRange) -> None:
         receipt = self.receipt
-        receipt.resumed_at, receipt.earlier = done.upto, done.read
-        receipt.read, receipt.written = done.read, done.written
-        receipt.left_out, receipt.rejected = done.left_out, done.rejected
-        receipt.digest = done.digest
-        # A digest over a part would look like one over the whole.
-        self.digests = self.digests and done.digest is not None
-        return done.upto
+        receipt.resumed_at, receipt.earlier = completed.last_id, completed.read
+        receipt.read, receipt.written = completed.read, completed.written
+        receipt.left_out, receipt.rejected = completed.left_out, completed.rejected
+        receipt.digest = completed.digest
+        # A digest of a part would pass for one of the whole.
+        self.digests = self.digests and completed.digest is not None
 
-    async def _ranges(
-        self,
-        query: Query,
-        after: str | None,
-        page_size: int | None,
-        in_flight: int,
-        progress: Callable[[Progress], None] | None,
-        counting: asyncio.Task[int] | None,
-    ) -> None:
-        reader = Reader(
+    async def _copy_ranges(self, completed: CopiedRange | None) -> None:
+        reader = PageReader(
             self.source,
-            query,
+            self.query,
             clock=self.clock,
-            page_size=page_size,
-            after=after,
-            cursor=None if after is None or self.journal is None else self.journal.done.cursor,
-            already=self.receipt.earlier,
+            page_size=self.page_size,
+            after=None if completed is None else completed.last_id,
+            cursor=None if completed is None else completed.cursor,
+            already_read=self.receipt.earlier,
         )
-        writing: deque[asyncio.Task[_Range]] = deque()
+        writes: deque[asyncio.Task[tuple[CopiedRange, list[Rejected]]]] = deque()
         try:
             async with reader:
-                while (part := await reader.page()).records:
-                    writing.append(asyncio.ensure_future(self._send(part)))
-                    while len(writing) >= in_flight:
-                        await self._acknowledge(await writing.popleft(), progress, counting)
-                while writing:
-                    await self._acknowledge(await writing.popleft(), progress, counting)
+                while (page := await reader.page()).records:
+                    writes.append(asyncio.ensure_future(self._copy_page(page)))
+                    while len(writes) >= self.in_flight:
+                        await self._acknowledge(*await writes.popleft())
+                while writes:
+                    await self._acknowledge(*await writes.popleft())
         finally:
             self.receipt.bytes = reader.bytes
-            for task in writing:
+            for task in writes:
                 task.cancel()
-            await asyncio.gather(*writing, return_exceptions=True)
+            await asyncio.gather(*writes, return_exceptions=True)
 
-    async def _send(self, part: Part) -> _Range:
-        """Write one page; return what is to be acknowledged."""
-        page = part.records
-        upto = page[-1].id
-        assert upto is not None
-        sent = _Range(upto, part.cursor, len(page))
-        records = await self.shape.apply(page)
-        refused: set[str] = set()
+    async def _copy_page(self, page: SourcePage) -> tuple[CopiedRange, list[Rejected]]:
+        """Write one page; return its range and the records that the target rejected."""
+        last_id = page.records[-1].id
+        assert last_id is not None
+        records = await self.shape.apply(page.records)
+        rejected: list[Rejected] = []
         if self.receipt.dry_run:
             await self._compare(records)
         elif records:
-            sent.rejected = await self._write(records)
-            refused = {rejected.id for rejected in sent.rejected}
-        sent.written = len(records) - len(refused)
+            rejected = await self._write(records)
+        written = len(records) - len(rejected)
+        copied = CopiedRange(
+            last_id,
+            page.cursor,
+            read=len(page.records),
+            written=written,
+            left_out=len(page.records) - len(records),
+            rejected=len(rejected),
+        )
         if self.digests:
-            sent.digest = Digest()
+            rejected_ids = {one.id for one in rejected}
+            copied.digest = Digest()
             for record in records:
-                if record.id not in refused:
-                    sent.digest.add(record_digest(record))
-        return sent
+                if record.id not in rejected_ids:
+                    copied.digest.add(record_digest(record))
+        return copied, rejected
 
     async def _write(self, records: list[Record]) -> list[Rejected]:
-        """Upsert records until each is taken or refused for good; return the refused ones."""
+        """Upsert records until each is written or rejected for good; return the rejected ones."""
         rejected: list[Rejected] = []
-        # A batch that is all or nothing would let one bad record hold back the good ones.
+        # In an atomic batch one bad record would hold back the good ones.
         atomic = None if self.on_error == "stop" else False
         for attempt in range(ATTEMPTS):
             upsert = partial(self.target.upsert_batch, records, on_error="collect", atomic=atomic)
-            outcomes = await patient(upsert, self.clock)
+            outcomes = await retry_transient(upsert, self.clock)
             errors = {i: e for i, e in outcomes.errors.items() if not isinstance(e, NotWrittenError)}
             final = {i: e for i, e in errors.items() if not e.transient}
             if (final and self.on_error == "stop") or (errors and attempt == ATTEMPTS - 1):
-                raise BatchError(_refusal(self.receipt.target, records, final or errors), outcomes=outcomes)
+                message = _rejection_message(self.receipt.target, records, final or errors)
+                raise BatchError(message, outcomes=outcomes)
             rejected += [Rejected(records[i].id or "", error) for i, error in final.items()]
             records = [records[i] for i in sorted(outcomes.errors.keys() - final.keys())]
             if not records:
                 break
-            await self.clock.sleep(pause(attempt))
+            await self.clock.sleep(backoff(attempt))
         return rejected
 
     async def _compare(self, records: list[Record]) -> None:
-        """Tell what writing these records would do."""
+        """Count what writing these records would create, change and leave unchanged."""
         ids = [record.id or "" for record in records]
-        there = await patient(lambda: self.target.get_batch(ids), self.clock) if ids else []
-        for record, old in zip(records, there, strict=True):
+        existing = await retry_transient(lambda: self.target.get_batch(ids), self.clock) if ids else []
+        for record, old in zip(records, existing, strict=True):
             if old is None:
                 self.receipt.would_create += 1
             elif record_digest(old) == record_digest(record):
@@ -236,44 +244,28 @@ class _Run:
             else:
                 self.receipt.would_change += 1
 
-    async def _acknowledge(
-        self,
-        sent: _Range,
-        progress: Callable[[Progress], None] | None,
-        counting: asyncio.Task[int] | None,
-    ) -> None:
-        receipt = self.receipt
-        left_out = sent.read - sent.written - len(sent.rejected)
+    async def _acknowledge(self, copied: CopiedRange, rejected: list[Rejected]) -> None:
+        """Record a copied range in the journal, then in the receipt."""
         if self.journal is not None:
-            journal = self.journal
-            await _to_the_end(
-                lambda: journal.acknowledge(
-                    sent.upto,
-                    sent.cursor,
-                    read=sent.read,
-                    written=sent.written,
-                    left_out=left_out,
-                    rejected=len(sent.rejected),
-                    digest=sent.digest,
-                )
-            )
-        receipt.read += sent.read
-        receipt.written += 0 if receipt.dry_run else sent.written
-        receipt.left_out += left_out
-        receipt.rejected += len(sent.rejected)
-        receipt.rejections += sent.rejected[: SHOWN - len(receipt.rejections)]
-        if sent.digest is not None:
+            await _finish_in_thread(partial(self.journal.record, copied))
+        receipt = self.receipt
+        receipt.read += copied.read
+        receipt.written += 0 if receipt.dry_run else copied.written
+        receipt.left_out += copied.left_out
+        receipt.rejected += copied.rejected
+        receipt.rejections += rejected[: MAX_LISTED - len(receipt.rejections)]
+        if copied.digest is not None:
             receipt.digest = receipt.digest or Digest()
-            receipt.digest += sent.digest
-        await self.pace.spend(sent.read)
-        if progress is not None:
-            known = counting is not None and counting.done() and not counting.cancelled()
-            total = counting.result() if counting is not None and known else None
-            progress(Progress(receipt.read, total, self.pace.rate, self.pace.seconds))
+            receipt.digest += copied.digest
+        await self.limiter.spend(copied.read)
+        if self.progress is not None:
+            task = self.total
+            total = None if task is None or not task.done() or task.cancelled() else task.result()
+            self.progress(Progress(receipt.read, total, self.limiter.rate, self.limiter.seconds))
 
 
-async def _to_the_end(work: Callable[[], None]) -> None:
-    """Run file work in a thread, and wait for its end even when cancelled."""
+async def _finish_in_thread(work: Callable[[], None]) -> None:
+    """Run blocking file I/O in a thread, and wait for it to finish even when cancelled."""
     thread = asyncio.ensure_future(asyncio.to_thread(work))
     try:
         await asyncio.shield(thread)
@@ -282,20 +274,20 @@ async def _to_the_end(work: Callable[[], None]) -> None:
         raise
 
 
-def _name(store: Store) -> str:
+def _store_name(store: Store) -> str:
     backend = f"{store.backend}:" if isinstance(store, AsyncDatabase) else ""
     return backend + store.collection_name
 
 
 def _fingerprint(query: Query) -> str:
-    """Return what tells two queries apart."""
+    """Return a hash of a query; empty for the query that matches everything."""
     if query == Query():
         return ""
     text = orjson.dumps(to_json(query), option=orjson.OPT_SORT_KEYS)
     return blake2b(text, digest_size=8).hexdigest()
 
 
-def _refusal(target: str, records: list[Record], errors: dict[int, IsthmusError]) -> str:
+def _rejection_message(target: str, records: list[Record], errors: dict[int, IsthmusError]) -> str:
     index, error = next(iter(errors.items()))
-    more = f", and {len(errors) - 1} more" if len(errors) > 1 else ""
-    return f"{target} refused the record {records[index].id!r}{more}: {error}"
+    others = f" and {len(errors) - 1} more" if len(errors) > 1 else ""
+    return f"{target} rejected record {records[index].id!r}{others}: {error}"

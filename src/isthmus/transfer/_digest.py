@@ -1,4 +1,4 @@
-"""Digests of records that depend neither on key order nor on how a store spells numbers."""
+"""Digests of records, independent of key order and of how a store writes numbers."""
 
 from __future__ import annotations
 
@@ -12,37 +12,37 @@ import orjson
 from isthmus import Record
 from isthmus._values import encode
 
-# An integral float or an exponent, the two ways in which equal numbers are spelt differently. Text
-# that looks like one only takes the slower way to the same digest.
-_SPELLED = re.compile(rb"\d(?:\.0(?!\d)|e)")
+# An integral float or an exponent: the two ways in which stores write equal numbers differently.
+# Text that looks like one merely takes the slower path to the same digest.
+_VARIABLE_NUMBER = re.compile(rb"\d(?:\.0(?!\d)|e)")
 _MODULUS = 2**128
 
 
 def canonical_json(value: Any) -> bytes:
-    """Return JSON with sorted keys in which equal numbers have one spelling; `value` is plain JSON."""
+    """Return JSON with sorted keys and one form for equal numbers; `value` is plain JSON."""
     text = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
-    if _SPELLED.search(text) is None:
+    if _VARIABLE_NUMBER.search(text) is None:
         return text
-    return orjson.dumps(_one_spelling(value), option=orjson.OPT_SORT_KEYS)
+    return orjson.dumps(_normalize_numbers(value), option=orjson.OPT_SORT_KEYS)
 
 
-def _one_spelling(value: Any) -> Any:
+def _normalize_numbers(value: Any) -> Any:
     match value:
         case dict():
-            return {key: _one_spelling(item) for key, item in value.items()}
+            return {key: _normalize_numbers(item) for key, item in value.items()}
         case list():
-            return [_one_spelling(item) for item in value]
+            return [_normalize_numbers(item) for item in value]
         case float() if value.is_integer() and -(2.0**63) <= value < 2.0**63:
             return int(value)
     return value
 
 
 def record_digest(record: Record) -> int:
-    """Return 128 bits over id, data and metadata; about 4 µs for a record of ten fields.
+    """Return a 128-bit hash of a record's id, data and metadata; about 4 µs for ten fields.
 
-    Version and times are the store's own and not part of it.
+    Version and timestamps are set by each store and are not included.
     """
-    if record.version is None:  # not from a store: its values may still be any that can be written
+    if record.version is None:  # not read from a store, so its values may not be plain JSON yet
         data, metadata = (orjson.loads(encode(part)) for part in (record.data, record.metadata))
     else:
         data, metadata = record.data, record.metadata
@@ -52,17 +52,17 @@ def record_digest(record: Record) -> int:
 
 @dataclass(slots=True)
 class Digest:
-    """How many records there are and the sum of their digests modulo 2^128.
+    """The number of records and the sum of their digests modulo 2^128.
 
-    A sum does not depend on how a range was cut into pages, so digests of neighbouring ranges add
-    up to the digest of both. It finds accidents, not forgers.
+    A sum does not depend on order or on page boundaries, so digests of adjacent ranges add up to
+    the digest of both. It detects accidental differences, not forgeries.
     """
 
     count: int = 0
     total: int = 0
 
     def add(self, digest: int) -> None:
-        """Count in one record's digest."""
+        """Add the digest of one record."""
         self.count += 1
         self.total = (self.total + digest) % _MODULUS
 
@@ -73,5 +73,5 @@ class Digest:
 
     @property
     def hex(self) -> str:
-        """The digest as 32 hexadecimal digits."""
+        """The sum as 32 hexadecimal digits."""
         return f"{self.total:032x}"

@@ -1,4 +1,4 @@
-"""What a copy changes on the way: fields renamed or left out, and a hook for the rest."""
+"""Changes that a copy makes to records: fields renamed or dropped, and a transform function."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ Transform: TypeAlias = "Callable[[Record], Record | None | Awaitable[Record | No
 
 
 class Shape:
-    """A field mapping and a transform hook, applied in this order to each record.
+    """A field mapping and a transform function, applied in this order to each record.
 
-    `fields` gives for a path (`"address.city"`) its new path, or None to leave it out; fields that
-    are not named stay. `transform` gets a Record and returns the one to write, or None to leave it
-    out; it may be a coroutine function, and must give the same answer when it is asked again. The
-    id may change only in a way that keeps the order of ids.
+    `fields` maps a path (`"address.city"`) to its new path, or to None to drop it; other fields
+    stay. `transform` takes a Record and returns the one to write, or None to drop it; it may be a
+    coroutine function and must be deterministic, since a resumed copy may call it again for the
+    same record. It may change ids only in a way that keeps their order.
+
+    Raises `UsageError` if two fields would get the same path.
     """
 
     def __init__(
@@ -35,11 +37,11 @@ class Shape:
 
     @property
     def changes(self) -> bool:
-        """Whether a record may leave otherwise than it came."""
+        """Whether any record may be changed or dropped."""
         return bool(self._moves) or self._transform is not None
 
     def __str__(self) -> str:
-        """Return what is changed, to recognise the same copy by; a hook is known by its name."""
+        """Return a description that identifies the same copy; a transform is identified by its name."""
         moves = [
             f"{'.'.join(source)}>{'' if target is None else '.'.join(target)}"
             for source, target in self._moves
@@ -49,12 +51,15 @@ class Shape:
         return ", ".join(moves)
 
     async def apply(self, records: list[Record]) -> list[Record]:
-        """Return the records to write; the same list, undecoded, if nothing is changed."""
+        """Return the records to write; the same list, not decoded, if nothing is changed.
+
+        Raises `UsageError` if the transform returns something other than a Record or None.
+        """
         if not self.changes:
             return records
         shaped = []
         for record in records:
-            result: Any = self._moved(record) if self._moves else record
+            result: Any = self._move_fields(record) if self._moves else record
             if self._transform is not None:
                 result = self._transform(result)
                 if inspect.isawaitable(result):
@@ -63,33 +68,31 @@ class Shape:
                 continue
             if not isinstance(result, Record):
                 raise UsageError(f"transform: returned {type(result).__name__}, not a Record or None")
-            shaped.append(
-                result
-                if result.id is not None
-                else Record(result.data, id=record.id, metadata=result.metadata)
-            )
+            if result.id is None:
+                result = Record(result.data, id=record.id, metadata=result.metadata)
+            shaped.append(result)
         return shaped
 
-    def _moved(self, record: Record) -> Record:
+    def _move_fields(self, record: Record) -> Record:
         data = copy.deepcopy(record.data)
-        # All are taken out before any is put back, so that two fields can change places.
-        taken = [(target, _take(data, source)) for source, target in self._moves]
-        for target, value in taken:
-            if target is not None and value is not _NOTHING:
-                _put(data, target, value)
+        # All values are removed before any is inserted, so that two fields can swap names.
+        removed = [(target, _pop_path(data, source)) for source, target in self._moves]
+        for target, value in removed:
+            if target is not None and value is not _MISSING:
+                _set_path(data, target, value)
         return Record(data, id=record.id, metadata=record.metadata)
 
 
-_NOTHING = object()
+_MISSING = object()
 
 
-def _take(data: Any, keys: tuple[str, ...]) -> Any:
+def _pop_path(data: Any, keys: tuple[str, ...]) -> Any:
     for key in keys[:-1]:
         data = data.get(key) if isinstance(data, dict) else None
-    return data.pop(keys[-1], _NOTHING) if isinstance(data, dict) else _NOTHING
+    return data.pop(keys[-1], _MISSING) if isinstance(data, dict) else _MISSING
 
 
-def _put(data: dict[str, Any], keys: tuple[str, ...], value: Any) -> None:
+def _set_path(data: dict[str, Any], keys: tuple[str, ...], value: Any) -> None:
     for key in keys[:-1]:
         inner = data.get(key)
         if not isinstance(inner, dict):

@@ -1,7 +1,8 @@
-"""The journal of acknowledged ranges: what makes a killed copy go on where it was."""
+"""The journal of a copy: the ranges that the target acknowledged, from which a killed copy resumes."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +17,8 @@ _FORMAT = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """What makes two runs the same copy; holds no secret."""
+class CopyIdentity:
+    """What two runs must have in common to be the same copy; holds no secret."""
 
     source: str
     target: str
@@ -26,39 +27,54 @@ class Job:
 
 
 @dataclass(slots=True)
-class Acknowledged:
-    """What all runs so far have done; ranges are contiguous from the first id on."""
+class CopiedRange:
+    """A range of ids that the target has acknowledged."""
 
-    upto: str | None = None
-    """The last id of the last acknowledged range."""
-    cursor: str | None = None
-    """The source's cursor after it, a cheaper way to go on where it is still good."""
-    read: int = 0
+    last_id: str
+    """The last id of the range."""
+    cursor: str | None
+    """The source's cursor at the end of the range, a cheaper way to resume while it is valid."""
+    read: int
     written: int = 0
     left_out: int = 0
     rejected: int = 0
     digest: Digest | None = None
-    """None if there is no range yet, or one without a digest."""
+    """Digest of the written records; None if digests are off."""
+
+    def append(self, following: CopiedRange) -> None:
+        """Extend the range by the one that follows it."""
+        self.last_id, self.cursor = following.last_id, following.cursor
+        self.read += following.read
+        self.written += following.written
+        self.left_out += following.left_out
+        self.rejected += following.rejected
+        if self.digest is None or following.digest is None:
+            # A digest of a part would pass for one of the whole.
+            self.digest = None
+        else:
+            self.digest += following.digest
 
 
 class Journal:
-    """An append-only file of JSON lines, each forced to disk before the copy goes on.
+    """An append-only file of JSON lines, each flushed to disk before the copy continues.
 
-    The first line names the job, each further one an acknowledged range: the target has taken all
-    records up to that id. A last line that was cut off by a kill is dropped. One copy at a time
-    holds the file.
+    The first line identifies the copy; each following line is one acknowledged range. Ranges are
+    contiguous from the first id on. A last line that was cut off by a crash is dropped. The file is
+    locked: only one copy at a time can use it.
     """
 
-    def __init__(self, path: str | Path, job: Job) -> None:
+    def __init__(self, path: str | Path, identity: CopyIdentity) -> None:
         self._path = Path(path)
-        self._job = job
+        self._identity = identity
         self._file: IO[bytes] | None = None
-        self.done = Acknowledged()
+        self.completed: CopiedRange | None = None
+        """The sum of all ranges that earlier runs completed; None if there are none."""
 
     def open(self, *, resume: bool) -> None:
-        """Take the file; with `resume` read what was done, else refuse one that has a copy in it.
+        """Open and lock the file, and read the completed ranges.
 
-        Raises `ConfigError` if it belongs to another copy, `UsageError` if another process has it.
+        Raises `ConfigError` if the file is damaged or belongs to another copy, `UsageError` if
+        another process uses it, or if it has ranges and `resume` is false.
         """
         try:
             self._file = self._path.open("a+b")
@@ -66,109 +82,97 @@ class Journal:
             raise ConfigError(f"journal {self._path}: {error.strerror}") from error
         try:
             _lock(self._file, self._path)
-            self._take(resume=resume)
+            self._load(self._file, resume=resume)
         except BaseException:
             self.close()
             raise
 
-    def _take(self, *, resume: bool) -> None:
-        assert self._file is not None
-        self._file.seek(0)
-        text = self._file.read()
-        whole = text[: text.rfind(b"\n") + 1]
-        if len(whole) < len(text):  # killed while it wrote this line
-            self._file.truncate(len(whole))
-            os.fsync(self._file.fileno())
-        lines = whole.splitlines()
+    def _load(self, file: IO[bytes], *, resume: bool) -> None:
+        file.seek(0)
+        text = file.read()
+        complete = text[: text.rfind(b"\n") + 1]
+        if len(complete) < len(text):  # a crash cut off the last line
+            file.truncate(len(complete))
+            os.fsync(file.fileno())
+        lines = complete.splitlines()
         if not lines:
-            self._append({"isthmus_copy": _FORMAT, **_job_json(self._job)})
-            _sync_folder(self._path)
+            self._write_line({"isthmus_copy": _FORMAT, **dataclasses.asdict(self._identity)})
+            _sync_directory(self._path)
             return
-        self._recognise(lines[0])
+        self._check_header(lines[0])
         if not resume and len(lines) > 1:
-            raise UsageError(
-                f"journal {self._path}: a copy was begun here; go on with resume, or remove the file"
-            )
+            raise UsageError(f"journal {self._path}: already holds a copy; resume it, or remove the file")
         for number, line in enumerate(lines[1:], 2):
             try:
-                self._read(orjson.loads(line))
+                self._add(_parse_range(orjson.loads(line)))
             except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
                 raise ConfigError(f"journal {self._path}: line {number} is damaged") from None
 
-    def _recognise(self, line: bytes) -> None:
+    def _check_header(self, line: bytes) -> None:
         try:
-            head = orjson.loads(line)
-            known = head["isthmus_copy"]
+            header = orjson.loads(line)
+            version = header["isthmus_copy"]
         except (orjson.JSONDecodeError, KeyError, TypeError):
-            raise ConfigError(f"journal {self._path}: this is no journal of a copy") from None
-        if known != _FORMAT:
-            raise ConfigError(f"journal {self._path}: format {known} is not known to this version")
-        for key, value in _job_json(self._job).items():
-            if head.get(key) != value:
+            raise ConfigError(f"journal {self._path}: not the journal of a copy") from None
+        if version != _FORMAT:
+            raise ConfigError(f"journal {self._path}: format {version} is not supported by this version")
+        for key, value in dataclasses.asdict(self._identity).items():
+            if header.get(key) != value:
                 raise ConfigError(
-                    f"journal {self._path}: it belongs to another copy: {key} was {head.get(key)!r},"
-                    f" is {value!r}"
+                    f"journal {self._path}: belongs to another copy: its {key} is {header.get(key)!r},"
+                    f" this copy's is {value!r}"
                 )
 
-    def _read(self, entry: dict[str, Any]) -> None:
-        done = self.done
-        before = Digest() if done.upto is None else done.digest
-        done.digest = None
-        if entry["digest"] is not None and before is not None:
-            before += Digest(entry["written"], int(entry["digest"], 16))
-            done.digest = before
-        done.upto = str(entry["to"])
-        done.cursor = entry["cursor"]
-        done.read += entry["read"]
-        done.written += entry["written"]
-        done.left_out += entry["left_out"]
-        done.rejected += entry["rejected"]
+    def _add(self, copied: CopiedRange) -> None:
+        if self.completed is None:
+            self.completed = copied
+        else:
+            self.completed.append(copied)
 
-    def acknowledge(
-        self,
-        upto: str,
-        cursor: str | None,
-        *,
-        read: int,
-        written: int,
-        left_out: int,
-        rejected: int,
-        digest: Digest | None,
-    ) -> None:
-        """Note that the target has taken all records up to this id; on disk when this returns."""
-        self._append(
+    def record(self, copied: CopiedRange) -> None:
+        """Append an acknowledged range; it is on disk when this returns."""
+        self._write_line(
             {
-                "to": upto,
-                "cursor": cursor,
-                "read": read,
-                "written": written,
-                "left_out": left_out,
-                "rejected": rejected,
-                "digest": None if digest is None else digest.hex,
+                "to": copied.last_id,
+                "cursor": copied.cursor,
+                "read": copied.read,
+                "written": copied.written,
+                "left_out": copied.left_out,
+                "rejected": copied.rejected,
+                "digest": None if copied.digest is None else copied.digest.hex,
             }
         )
 
-    def _append(self, entry: dict[str, Any]) -> None:
+    def _write_line(self, entry: dict[str, Any]) -> None:
         assert self._file is not None
         self._file.write(orjson.dumps(entry) + b"\n")
         self._file.flush()
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close and unlock the file."""
         if self._file is not None:
             self._file.close()
             self._file = None
 
 
-def _job_json(job: Job) -> dict[str, str]:
-    return {"source": job.source, "target": job.target, "query": job.query, "shape": job.shape}
+def _parse_range(entry: dict[str, Any]) -> CopiedRange:
+    written, digest = entry["written"], entry["digest"]
+    return CopiedRange(
+        str(entry["to"]),
+        entry["cursor"],
+        entry["read"],
+        written,
+        entry["left_out"],
+        entry["rejected"],
+        None if digest is None else Digest(written, int(digest, 16)),
+    )
 
 
 def _lock(file: IO[bytes], path: Path) -> None:
     try:
         import fcntl
-    except ImportError:  # Windows: two copies with one journal are not noticed there
+    except ImportError:  # Windows: two copies that share a journal are not detected
         return
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -176,13 +180,13 @@ def _lock(file: IO[bytes], path: Path) -> None:
         raise UsageError(f"journal {path}: another copy is using it") from None
 
 
-def _sync_folder(path: Path) -> None:
-    """Make the file's name survive a power cut too."""
+def _sync_directory(path: Path) -> None:
+    """Flush the directory entry of a new file, so that the file survives a power failure."""
     try:
-        folder = os.open(path.parent, os.O_RDONLY)
-    except OSError:  # a folder cannot be opened on Windows
+        directory = os.open(path.parent, os.O_RDONLY)
+    except OSError:  # Windows cannot open a directory
         return
     try:
-        os.fsync(folder)
+        os.fsync(directory)
     finally:
-        os.close(folder)
+        os.close(directory)

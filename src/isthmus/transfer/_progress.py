@@ -1,4 +1,4 @@
-"""How far a copy is, how fast, and how it is held back."""
+"""Progress of a copy, and its throttle."""
 
 from __future__ import annotations
 
@@ -6,58 +6,57 @@ from dataclasses import dataclass
 
 from isthmus._core.clock import Clock
 
-_MEMORY = 10.0
+_WINDOW_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """A moment of a running copy; times in seconds."""
+    """The state of a running copy; times are in seconds."""
 
     done: int
-    """Records read and dealt with, those of earlier runs included."""
+    """Records read and processed, including those of earlier runs."""
     total: int | None
-    """Records to be read, as counted at the start; None until that is known."""
+    """Records to read, counted when the copy starts; None until the count is known."""
     rate: float
-    """Records a second over about the last ten seconds."""
+    """Records per second, averaged over about the last ten seconds."""
     seconds: float
-    """Since this run began."""
+    """Time since this run started."""
 
     @property
     def left(self) -> float | None:
-        """Seconds that the rest takes at this rate."""
+        """Estimated seconds until the end at the current rate; None if it is not known."""
         if self.total is None or self.rate <= 0:
             return None
         return max(0, self.total - self.done) / self.rate
 
 
-class Pace:
-    """Measures the rate of a run, and holds it under a limit."""
+class RateLimiter:
+    """Measures the rate of a run and keeps it below a limit.
 
-    def __init__(self, clock: Clock, *, throttle: float | None = None) -> None:
+    `limit` is in records per second; None for no limit.
+    """
+
+    def __init__(self, clock: Clock, *, limit: float | None = None) -> None:
         self._clock = clock
-        self._throttle = throttle
-        self.start = self._last = clock.now()
+        self._limit = limit
+        self._start = self._last = clock.now()
         self._count = 0
-        self._rate = 0.0
+        self.rate = 0.0
+        """Records per second, an exponential moving average."""
 
     @property
     def seconds(self) -> float:
         """Seconds since the start."""
-        return self._clock.now() - self.start
-
-    @property
-    def rate(self) -> float:
-        """Records a second, recent ones weighing more."""
-        return self._rate
+        return self._clock.now() - self._start
 
     async def spend(self, count: int) -> None:
-        """Count records in, and wait until the limit allows the next ones."""
+        """Count `count` records, and wait until the limit allows the next ones."""
         self._count += count
-        if self._throttle is not None:
-            early = self._count / self._throttle - self.seconds
-            if early > 0:
-                await self._clock.sleep(early)
+        if self._limit is not None:
+            ahead = self._count / self._limit - self.seconds
+            if ahead > 0:
+                await self._clock.sleep(ahead)
         now = self._clock.now()
-        took, self._last = max(now - self._last, 1e-6), now
-        weight = 1.0 if self._rate == 0 else min(1.0, took / _MEMORY)
-        self._rate += weight * (count / took - self._rate)
+        elapsed, self._last = max(now - self._last, 1e-6), now
+        weight = 1.0 if self.rate == 0 else min(1.0, elapsed / _WINDOW_SECONDS)
+        self.rate += weight * (count / elapsed - self.rate)

@@ -1,4 +1,4 @@
-"""What a copy or a repair came to."""
+"""Results of a copy and of a repair."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 from isthmus import IsthmusError
 from isthmus.transfer._digest import Digest
 
-SHOWN = 1_000
+MAX_LISTED = 1_000
 
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """A record that the target did not take, and why."""
+    """A record that the target rejected, and the error."""
 
     id: str
     error: IsthmusError
@@ -21,34 +21,35 @@ class Rejected:
 
 @dataclass(slots=True)
 class Receipt:
-    """The end of a copy; counts cover all runs of a resumed one, seconds only the last."""
+    """The result of a copy; counts cover all runs of a resumed copy unless noted otherwise."""
 
     source: str
     target: str
     read: int = 0
     written: int = 0
     left_out: int = 0
-    """Records that the transform left out."""
+    """Records dropped by the transform."""
     rejected: int = 0
     rejections: list[Rejected] = field(default_factory=list)
-    """The first 1,000 of this run."""
+    """The first 1,000 rejected records of this run."""
     digest: Digest | None = None
-    """Over the records as they were written; None if it was not asked for."""
+    """Digest of the records as written; None with `digests=False`, or if an earlier run had none."""
     bytes: int = 0
-    """The JSON that was read in this run."""
+    """Estimated bytes of JSON read by this run."""
     seconds: float = 0.0
+    """Duration of this run."""
     resumed_at: str | None = None
-    """The id after which this run began; None if it began at the start."""
+    """The id after which this run resumed; None if it started at the beginning."""
     earlier: int = 0
-    """Records that earlier runs had read."""
+    """Records read by earlier runs."""
     dry_run: bool = False
     would_create: int = 0
     would_change: int = 0
     unchanged: int = 0
 
     def to_json(self) -> dict[str, Any]:
-        """Return the receipt as plain values."""
-        shape: dict[str, Any] = {
+        """Return the receipt as JSON-serializable values; the digest is hexadecimal."""
+        fields: dict[str, Any] = {
             "source": self.source,
             "target": self.target,
             "read": self.read,
@@ -63,20 +64,20 @@ class Receipt:
             "earlier": self.earlier,
         }
         if self.dry_run:
-            shape |= {
+            fields |= {
                 "dry_run": True,
                 "would_create": self.would_create,
                 "would_change": self.would_change,
                 "unchanged": self.unchanged,
             }
-        return shape
+        return fields
 
 
 @dataclass(slots=True)
 class Repair:
-    """What was mended."""
+    """The result of a repair: how many records of the target were changed."""
 
     written: int = 0
     deleted: int = 0
     left: int = 0
-    """Records that only the target has and that were left there."""
+    """Records that only the target has and that were not deleted."""

@@ -24,7 +24,7 @@ from isthmus.cli._stores import (
 )
 
 if TYPE_CHECKING:
-    from isthmus.testing.parity import Column, Page
+    from isthmus.testing.parity import ParityPage, StoreColumn
 
 _QUERIES_PER_SET = 40
 
@@ -102,7 +102,7 @@ async def _run_queries(address: StoreAddress, queries: int, seed: int) -> list[s
             stored = await collection.search()
             maker = QueryMaker(chance, made, stored)
             for _ in range(min(_QUERIES_PER_SET, queries - done)):
-                one = maker.made()
+                one = maker.generate()
                 query = Query(where=one.predicate, order=maker.order(one))
                 expected = [record.id for record in sort_records(list(one.matching), query.order)]
                 found = [record.id for record in await collection.search(query)]
@@ -111,31 +111,31 @@ async def _run_queries(address: StoreAddress, queries: int, seed: int) -> list[s
     return differences
 
 
-def _run_suite(addresses: list[StoreAddress], summary: str) -> Page:
+def _run_suite(addresses: list[StoreAddress], summary: str) -> ParityPage:
     """Run the conformance suite on the stores."""
-    from isthmus.testing.parity import Page, SuiteError, measured
+    from isthmus.testing.parity import ParityPage, SuiteError, run_suite
 
     columns = [asyncio.run(_describe_column(address, n)) for n, address in enumerate(addresses, 1)]
     try:
-        outcomes = measured(columns)
+        outcomes = run_suite(columns)
     except SuiteError as error:
         raise CommandError(str(error), ExitCode.STORE) from error
     today = time.strftime("%Y-%m-%d")
-    return Page(f"isthmus {__version__}, {today}. Random queries: {summary}.", columns, outcomes)
+    return ParityPage(f"isthmus {__version__}, {today}. Random queries: {summary}.", columns, outcomes)
 
 
-async def _describe_column(address: StoreAddress, number: int) -> Column:
-    from isthmus.testing.parity import Column, version_of
+async def _describe_column(address: StoreAddress, number: int) -> StoreColumn:
+    from isthmus.testing.parity import StoreColumn, version_of
 
     async with open_database(address, writes=True) as db:
         version = f"{await version_of(db)}, at {address.display_name}"
         config: dict[str, Any] = {"url": address.url, **build_settings(address, writes=True)}
         if db.backend == "elasticsearch":
             config["fulltext"] = ["text"]  # the suite searches this field for words
-        return Column(f"{number} {db.backend}", db.backend, config, version)
+        return StoreColumn(f"{number} {db.backend}", db.backend, config, version)
 
 
-def _write_page(page: Page, folder: Path) -> list[str]:
+def _write_page(page: ParityPage, folder: Path) -> list[str]:
     """Write the page as Markdown and as HTML; return the names of the files."""
     from isthmus.testing.parity import as_html, markdown
 

@@ -1,6 +1,7 @@
-"""The suite that every backend passes: a module for each promise of the semantics.
+"""The conformance suite that every backend passes, with one module for each promise.
 
-A backend of your own runs it with one import and one fixture:
+A section sign (§3) refers to a section of the contract, docs/explanation/meaning.md. A third-party
+backend runs the suite with one import and one fixture:
 
 ```python
 import pytest
@@ -9,15 +10,15 @@ from isthmus.testing.conformance import *
 
 @pytest.fixture
 def database():
-    async def fresh():
+    async def open_new():
         return await AsyncDatabase.create("mine", {"table": f"test_{uuid4().hex}"})
-    return fresh
+    return open_new
 ```
 
-`database` is an async function that returns a connected handle on a collection that is empty and
-nobody else's; with the capability `relevance`, its field `text` can be searched by words, and with
-`vectors`, its field `embedding` holds vectors of three numbers. Where a capability is absent, the
-test that needs it asserts that the call is refused with `UnsupportedError`: nothing is skipped.
+The fixture returns an async function that opens a database on an empty collection of its own. With
+the capability `relevance` its field `text` must have a full-text index, and with `vectors` its field
+`embedding` must hold vectors of three numbers. If a capability is missing, the tests that need it
+assert that the call raises `UnsupportedError`: no test is skipped.
 """
 
 import pytest

@@ -1,4 +1,4 @@
-"""What the tests share: a fresh database, the choice by capability, and a few records to ask about."""
+"""Fixtures and helpers of the conformance tests: empty database, selection by capability, sample records."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _nodes: weakref.WeakKeyDictionary[AsyncDatabase, pytest.Item] = weakref.WeakKeyD
 
 @pytest_asyncio.fixture
 async def db(database: Database, request: pytest.FixtureRequest) -> AsyncIterator[AsyncDatabase]:
-    """Open a handle on an empty collection; drop or clear that in the end."""
+    """Yield a handle on an empty collection; drop or clear the collection afterwards."""
     handle = await database()
     _nodes[handle] = request.node
     try:
@@ -32,28 +32,27 @@ async def db(database: Database, request: pytest.FixtureRequest) -> AsyncIterato
     finally:
         if handle.closed:
             await handle.connect()
-        await discarded(handle, handle.collection_name)
+        await drop_collection(handle, handle.collection_name)
         await handle.close()
 
 
-async def discarded(handle: AsyncDatabase, collection: str) -> None:
-    """Drop a collection where that can be done, else clear it."""
-    drop = getattr(handle._backend, "drop", None)
-    if handle.capabilities.drop and drop is not None:
-        await drop(collection)
+async def drop_collection(handle: AsyncDatabase, collection: str) -> None:
+    """Drop a collection, or clear it if the backend cannot drop."""
+    if handle.capabilities.drop:
+        await handle.drop_collection(collection)
     else:
         await handle.collection(collection).clear()
 
 
 def requires(*capabilities: str) -> Callable[[Test], Test]:
-    """Run a test where the backend has the capabilities; elsewhere assert that it is refused.
+    """Run a test if the backend has the capabilities, else assert that the calls are refused.
 
     The refusal is an `UnsupportedError` that names one of the missing capabilities.
     """
 
-    def decorated(test: Test) -> Test:
+    def decorate(test: Test) -> Test:
         @functools.wraps(test)
-        async def judged(db: AsyncDatabase, **arguments: Any) -> None:
+        async def run_or_expect_refusal(db: AsyncDatabase, **arguments: Any) -> None:
             missing = [name for name in capabilities if not getattr(db.capabilities, name)]
             if not missing:
                 await test(db=db, **arguments)
@@ -66,9 +65,9 @@ def requires(*capabilities: str) -> Callable[[Test], Test]:
                 ("because", str(refused.value)),
             ]
 
-        return judged
+        return run_or_expect_refusal
 
-    return decorated
+    return decorate
 
 
 PEOPLE: dict[str, dict[str, Any]] = {
@@ -104,41 +103,41 @@ PEOPLE: dict[str, dict[str, Any]] = {
     },
     "eve": {"name": "EVE_%", "age": None, "city": "paris", "tags": ["red", ["blue", ["deep"]]]},
 }
-"""Five people: ages 30, 5, 100, 10, null; scores 1.5, 2.0, 2, -1.25, none; cities set, null, missing."""
+"""Five people: ages 30, 5, 100, 10, null; scores 1.5, 2.0, 2, -1.25, missing; cities set, null, missing."""
 
 
-async def people(db: AsyncDatabase) -> None:
-    """Store the five people under their names."""
-    await stored(db, PEOPLE)
+async def store_people(db: AsyncDatabase) -> None:
+    """Store `PEOPLE` with their names as ids."""
+    await store(db, PEOPLE)
 
 
-async def stored(db: AsyncDatabase, records: dict[str, dict[str, Any]]) -> None:
-    """Store data by id."""
+async def store(db: AsyncDatabase, records: dict[str, dict[str, Any]]) -> None:
+    """Store records given as data by id."""
     await put(db, [Record(data, id=id) for id, data in records.items()])
 
 
 async def put(db: CollectionMethods, records: Sequence[Record | Mapping[str, Any]]) -> list[str]:
-    """Store records, whatever the backend can, and return their ids.
+    """Store records on any backend and return their ids.
 
-    Where `create` is refused (without `conditional_create` it could not be kept), by `upsert`.
+    Upserts them if the backend refuses `create`, as it does without `conditional_create`.
     """
     if db.capabilities.conditional_create:
         return list(await db.create_batch(records))
-    named = [r if isinstance(r, Record) else Record(r) for r in records]
-    whole = [r if r.id else Record(r.data, id=new_id(), metadata=r.metadata) for r in named]
-    await db.upsert_batch(whole)
-    return [record.id or "" for record in whole]
+    typed = [r if isinstance(r, Record) else Record(r) for r in records]
+    with_ids = [r if r.id else Record(r.data, id=new_id(), metadata=r.metadata) for r in typed]
+    await db.upsert_batch(with_ids)
+    return [record.id or "" for record in with_ids]
 
 
 async def put_one(db: CollectionMethods, record: Record | Mapping[str, Any]) -> str:
-    """Store a record like `put`, and return its id."""
+    """Store one record on any backend and return its id."""
     if db.capabilities.conditional_create:
         return await db._insert(record)
     return (await put(db, [record]))[0]
 
 
-async def found(db: AsyncDatabase, query: Query | Predicate) -> set[str | None]:
-    """Return the ids that a query finds, having asked in every way that must agree."""
+async def find_ids(db: AsyncDatabase, query: Query | Predicate) -> set[str | None]:
+    """Return the ids of the records that match; checks that search, count, stream and exists agree."""
     ids = [record.id for record in await db.search(query)]
     assert len(set(ids)) == len(ids), "a record was found twice"
     if not isinstance(query, Query):
@@ -148,11 +147,21 @@ async def found(db: AsyncDatabase, query: Query | Predicate) -> set[str | None]:
     return set(ids)
 
 
-async def listed(db: AsyncDatabase, query: Query | Predicate) -> list[str | None]:
-    """Return the ids that a query finds, in order."""
+async def list_ids(db: AsyncDatabase, query: Query | Predicate) -> list[str | None]:
+    """Return the ids of the records that match, in order."""
     return [record.id for record in await db.search(query)]
 
 
-def ids(names: Iterable[str] | str) -> set[str | None]:
+async def read_pages(db: AsyncDatabase, query: Query, size: int) -> list[list[Record]]:
+    """Return the records of all pages of a query."""
+    page = await db.page(query, size=size)
+    pages = [page.records]
+    while page.cursor is not None:
+        page = await db.page(query, size=size, cursor=page.cursor)
+        pages.append(page.records)
+    return pages
+
+
+def id_set(names: Iterable[str] | str) -> set[str | None]:
     """Return `"alice bob"` as a set of ids."""
     return set(names.split() if isinstance(names, str) else names)

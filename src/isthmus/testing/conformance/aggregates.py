@@ -1,4 +1,4 @@
-"""Aggregates: over the multiset of values found, exact for integers, groups in order."""
+"""Aggregates: over all values, duplicates included; exact for integers; groups in order."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import pytest
 
 from isthmus import AsyncDatabase, field
 from isthmus.errors import QueryError
-from isthmus.testing.conformance._fixtures import people, put, stored
+from isthmus.testing.conformance._fixtures import put, store, store_people
 
 
 @pytest.mark.asyncio
 async def test_each_function_over_all_records(db: AsyncDatabase) -> None:
-    """count, sum, avg, min and max; count of a path counts values found (§7)."""
-    await people(db)
+    """count, sum, avg, min and max; the count of a path is the number of its values (§7)."""
+    await store_people(db)
 
     [row] = await db.aggregate(
         n="count",
@@ -42,8 +42,8 @@ async def test_each_function_over_all_records(db: AsyncDatabase) -> None:
 
 @pytest.mark.asyncio
 async def test_groups_come_in_order_with_the_null_group_last(db: AsyncDatabase) -> None:
-    """A record without a value is in the None group, one with a list in each value's (§7)."""
-    await people(db)
+    """A record without a value is in the group None, one with a list in the group of each value (§7)."""
+    await store_people(db)
 
     by_active = await db.aggregate(by="active", n="count", oldest=("max", "age"))
     by_tag = await db.aggregate(by="tags", n="count")
@@ -64,8 +64,8 @@ async def test_groups_come_in_order_with_the_null_group_last(db: AsyncDatabase) 
 
 @pytest.mark.asyncio
 async def test_only_matching_records_count(db: AsyncDatabase) -> None:
-    """Filters apply; groups nobody is in are not there; without a group there is always one row."""
-    await people(db)
+    """Filters apply; empty groups are omitted; without grouping there is always one row."""
+    await store_people(db)
 
     assert await db.aggregate(field("age") > 9, by="city", n="count") == [
         {"city": "Berlin", "n": 1},
@@ -81,7 +81,7 @@ async def test_only_matching_records_count(db: AsyncDatabase) -> None:
 
 @pytest.mark.asyncio
 async def test_sums_take_numbers_only_and_integers_add_exactly(db: AsyncDatabase) -> None:
-    """Bools and texts are no numbers; a sum of integers may pass 2^63 (§7)."""
+    """Booleans and texts are not numbers; a sum of integers may exceed 2^63 (§7)."""
     values: dict[str, Any] = {
         "a": 2**63 - 1,
         "b": 2**63 - 1,
@@ -91,7 +91,7 @@ async def test_sums_take_numbers_only_and_integers_add_exactly(db: AsyncDatabase
         "f": None,
         "g": {"x": 1},
     }
-    await stored(db, {id: {"v": value} for id, value in values.items()})
+    await store(db, {id: {"v": value} for id, value in values.items()})
 
     [row] = await db.aggregate(s=("sum", "v"), n=("count", "v"), a=("avg", "v"))
 
@@ -102,8 +102,8 @@ async def test_sums_take_numbers_only_and_integers_add_exactly(db: AsyncDatabase
 
 @pytest.mark.asyncio
 async def test_a_value_found_twice_counts_twice(db: AsyncDatabase) -> None:
-    """A list is a multiset of values: none of them is taken for another that is equal (§3, §7)."""
-    await stored(
+    """Equal values in a list are counted separately (§3, §7)."""
+    await store(
         db,
         {
             "several": {"k": 1, "t": ["x", "x", "y"], "n": [7, 7], "b": [True, True]},
@@ -122,8 +122,8 @@ async def test_a_value_found_twice_counts_twice(db: AsyncDatabase) -> None:
 
 
 @pytest.mark.asyncio
-async def test_sums_with_floats_agree_within_a_trifle(db: AsyncDatabase) -> None:
-    """1e-12 relative (§7)."""
+async def test_sums_of_floats_agree_within_rounding(db: AsyncDatabase) -> None:
+    """Within a relative error of 1e-12 (§7)."""
     await put(db, [{"v": n * 0.1, "w": n} for n in range(100)])
 
     [row] = await db.aggregate(s=("sum", "v"), a=("avg", "v"), w=("sum", "w"))
@@ -135,16 +135,16 @@ async def test_sums_with_floats_agree_within_a_trifle(db: AsyncDatabase) -> None
 
 @pytest.mark.asyncio
 async def test_sums_near_the_greatest_float(db: AsyncDatabase) -> None:
-    """A sum is rounded once, at its end: what lies beyond the floats on the way comes back (§7)."""
+    """A sum is rounded once, at the end: intermediate results may exceed the range of floats (§7)."""
     values = {"back": [1e308, 1e308, -1e308], "over": [1e308, 1e308], "under": [-1e308, -1e308]}
     expected = {"back": (1e308, 1e308 / 3), "over": (math.inf, 1e308), "under": (-math.inf, -1e308)}
     await put(db, [{"g": group, "v": value} for group, several in values.items() for value in several])
 
     for row in await db.aggregate(by="g", s=("sum", "v"), a=("avg", "v")):
-        # Alone too: among others, their figures make a store careful.
+        # Also alone: among other groups a store may already use exact arithmetic.
         [alone] = await db.aggregate(field("g") == row["g"], s=("sum", "v"), a=("avg", "v"))
-        for told in (row, alone):
-            assert (told["s"], told["a"]) == pytest.approx(expected[row["g"]], rel=1e-12)
+        for result in (row, alone):
+            assert (result["s"], result["a"]) == pytest.approx(expected[row["g"]], rel=1e-12)
         del expected[row["g"]]
 
     assert expected == {}
@@ -152,8 +152,8 @@ async def test_sums_near_the_greatest_float(db: AsyncDatabase) -> None:
 
 @pytest.mark.asyncio
 async def test_min_and_max_follow_the_order_across_types(db: AsyncDatabase) -> None:
-    """bool < number < text < object, lists by their values (§4, §7)."""
-    await stored(db, {"a": {"v": "text"}, "b": {"v": [3, False]}, "c": {"v": 2**53 + 1}, "d": {"v": None}})
+    """bool < number < text < object; lists count by their values (§4, §7)."""
+    await store(db, {"a": {"v": "text"}, "b": {"v": [3, False]}, "c": {"v": 2**53 + 1}, "d": {"v": None}})
 
     assert await db.aggregate(low=("min", "v"), high=("max", "v")) == [{"low": False, "high": "text"}]
     assert await db.aggregate(field("_id") != "b", low=("min", "v")) == [{"low": 2**53 + 1}]
@@ -161,7 +161,7 @@ async def test_min_and_max_follow_the_order_across_types(db: AsyncDatabase) -> N
 
 @pytest.mark.asyncio
 async def test_groups_by_values_of_mixed_types(db: AsyncDatabase) -> None:
-    """True is not 1, 1 is 1.0, "1" is text, an object is no key (§7)."""
+    """True is not 1, 1 equals 1.0, "1" is a text, and an object is not a group key (§7)."""
     values: list[Any] = [True, 1, 1.0, "1", None, {"x": 1}, [1, 1, "1"], []]
     await put(db, [{"v": value} for value in values])
 
@@ -177,8 +177,8 @@ async def test_groups_by_values_of_mixed_types(db: AsyncDatabase) -> None:
 
 @pytest.mark.asyncio
 async def test_groups_by_two_fields(db: AsyncDatabase) -> None:
-    """Every combination that some record has; lists make several."""
-    await stored(db, {"a": {"x": 1, "y": ["p", "q"]}, "b": {"x": 1, "y": "p"}, "c": {"y": "q"}})
+    """One group for each combination that occurs; a list yields several."""
+    await store(db, {"a": {"x": 1, "y": ["p", "q"]}, "b": {"x": 1, "y": "p"}, "c": {"y": "q"}})
 
     assert await db.aggregate(by=["x", "y"], n="count") == [
         {"x": 1, "y": "p", "n": 2},
@@ -188,8 +188,8 @@ async def test_groups_by_two_fields(db: AsyncDatabase) -> None:
 
 
 @pytest.mark.asyncio
-async def test_an_aggregate_that_means_nothing_is_refused(db: AsyncDatabase) -> None:
-    """An unknown function, a sum of no field, no column, a name twice, a limit."""
+async def test_an_invalid_aggregate_is_refused(db: AsyncDatabase) -> None:
+    """An unknown function, a sum without a field, no columns, a duplicate name, a limit."""
     from isthmus import Query
 
     for bad in ({"x": "median"}, {"x": ("total", "age")}, {"x": "sum"}, {}):

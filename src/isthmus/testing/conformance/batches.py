@@ -1,4 +1,4 @@
-"""Batches: an outcome for each item in order, all or nothing where that can be, any size."""
+"""Batches: of any size, with one outcome per item in order, and atomic where the store supports it."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from isthmus.errors import (
     NotWrittenError,
     UsageError,
 )
-from isthmus.testing.conformance._fixtures import put, put_one, requires, stored
+from isthmus.testing.conformance._fixtures import put, put_one, requires, store
 
 LARGE = 12_000
-"""More than Elasticsearch gives in one answer, and than PostgreSQL takes as arguments of three columns."""
+"""More than Elasticsearch returns at once, and than PostgreSQL accepts as arguments for three columns."""
 
 
 @pytest.mark.asyncio
 async def test_a_large_batch_is_written_read_searched_and_deleted(db: AsyncDatabase) -> None:
-    """12,000 records: all written and found, at offsets beyond 10,000 too (rows 3 and 8 of the rival)."""
+    """12,000 records are written and found, also at offsets beyond 10,000."""
     ids = await put(db, [Record({"n": n, "s": f"{n:05}"}, id=f"k{n:05}") for n in range(LARGE)])
 
     assert ids == [f"k{n:05}" for n in range(LARGE)]
@@ -38,15 +38,15 @@ async def test_a_large_batch_is_written_read_searched_and_deleted(db: AsyncDatab
         11_000,
         11_001,
     ]
-    wanted = [f"k{n:05}" for n in range(LARGE)] * 3
-    assert all(r is not None for r in await db.get_batch(wanted))
+    repeated = [f"k{n:05}" for n in range(LARGE)] * 3
+    assert all(r is not None for r in await db.get_batch(repeated))
     assert sum(await db.delete_batch(ids)) == LARGE
     assert await db.count() == 0
 
 
 @pytest.mark.asyncio
 async def test_forty_thousand_operands(db: AsyncDatabase) -> None:
-    """`in` takes as many as one has, more than a statement takes arguments (row 3 of the rival)."""
+    """`in` accepts more operands than a statement accepts arguments."""
     await put(db, [Record({"n": n, "s": f"{n:05}"}) for n in range(0, 50_000, 2_500)])
 
     assert await db.count(field("s").in_([f"{n:05}" for n in range(40_000)])) == 16
@@ -56,7 +56,7 @@ async def test_forty_thousand_operands(db: AsyncDatabase) -> None:
 @requires("atomic_batch", "conditional_create")
 @pytest.mark.asyncio
 async def test_an_atomic_batch_writes_all_or_nothing(db: AsyncDatabase) -> None:
-    """One id that exists: the others are told that they were not written."""
+    """If one id exists, no item is written, and the outcomes of the others say so."""
     await put_one(db, Record({"n": 0}, id="b"))
 
     with pytest.raises(BatchError) as caught:
@@ -69,7 +69,7 @@ async def test_an_atomic_batch_writes_all_or_nothing(db: AsyncDatabase) -> None:
 @requires("atomic_batch", "conditional_create")
 @pytest.mark.asyncio
 async def test_an_atomic_batch_with_an_invalid_record_writes_nothing(db: AsyncDatabase) -> None:
-    """The rival wrote all, none or some of it, by backend."""
+    """The valid items are not written either."""
     batch = [Record({"n": 1}, id="a"), Record({"n": object()}, id="b")]
 
     outcomes: Any = await db.create_batch(batch, on_error="collect", atomic=True)
@@ -81,8 +81,8 @@ async def test_an_atomic_batch_with_an_invalid_record_writes_nothing(db: AsyncDa
 
 @requires("conditional_create", "compare_and_set")
 @pytest.mark.asyncio
-async def test_an_item_that_is_invalid_is_that_whatever_the_store_holds(db: AsyncDatabase) -> None:
-    """Bad input is found before the store is asked, so it is never `exists`, `not found` or `conflict`."""
+async def test_an_invalid_item_is_reported_as_invalid_whatever_is_stored(db: AsyncDatabase) -> None:
+    """Input is validated before the store is contacted, so the error is not about what is stored."""
     await put_one(db, Record({"n": 0}, id="here"))
     bad: dict[str, Any] = {"n": float("nan")}
 
@@ -106,8 +106,8 @@ async def test_an_item_that_is_invalid_is_that_whatever_the_store_holds(db: Asyn
 
 @requires("conditional_create")
 @pytest.mark.asyncio
-async def test_a_batch_that_is_not_atomic_writes_the_good_items(db: AsyncDatabase) -> None:
-    """Each item's outcome says whether it was written, and that is so."""
+async def test_a_batch_that_is_not_atomic_writes_the_valid_items(db: AsyncDatabase) -> None:
+    """Each item's outcome says truthfully whether it was written."""
     await put_one(db, Record({"n": 0}, id="b"))
     batch = [Record({"n": n}, id=i) for n, i in enumerate("abcd")]
 
@@ -120,8 +120,8 @@ async def test_a_batch_that_is_not_atomic_writes_the_good_items(db: AsyncDatabas
 
 @requires("conditional_create")
 @pytest.mark.asyncio
-async def test_an_id_twice_in_one_batch_is_refused_the_second_time(db: AsyncDatabase) -> None:
-    """Items apply as if one after another."""
+async def test_a_duplicate_id_in_a_batch_of_creates_is_refused(db: AsyncDatabase) -> None:
+    """Items are applied as if one after another."""
     batch = [Record({"n": 1}, id="x"), Record({"n": 2}, id="x"), Record({"n": 3}, id="y")]
 
     outcomes: Any = await db.create_batch(batch, on_error="collect", atomic=False)
@@ -131,8 +131,8 @@ async def test_an_id_twice_in_one_batch_is_refused_the_second_time(db: AsyncData
 
 
 @pytest.mark.asyncio
-async def test_an_id_twice_in_a_batch_of_upserts_keeps_the_last(db: AsyncDatabase) -> None:
-    """The last one wins, whatever the store does with duplicates in one request."""
+async def test_a_duplicate_id_in_a_batch_of_upserts_keeps_the_last(db: AsyncDatabase) -> None:
+    """The last item wins, however the store treats duplicates in one request."""
     versions = await db.upsert_batch([("x", {"n": 1, "a": 1}), ("y", {"n": 5}), ("x", {"n": 2})])
 
     assert [r.data for r in await db.search()] == [{"n": 2}, {"n": 5}]
@@ -141,9 +141,9 @@ async def test_an_id_twice_in_a_batch_of_upserts_keeps_the_last(db: AsyncDatabas
 
 @requires("compare_and_set")
 @pytest.mark.asyncio
-async def test_an_id_twice_in_a_batch_of_updates_merges_both(db: AsyncDatabase) -> None:
-    """The second update sees what the first one wrote."""
-    await stored(db, {"x": {"a": 0}})
+async def test_a_duplicate_id_in_a_batch_of_updates_merges_both(db: AsyncDatabase) -> None:
+    """The second update sees the result of the first."""
+    await store(db, {"x": {"a": 0}})
 
     await db.update_batch([("x", {"b": 1, "c": 1}), ("x", {"c": 2})])
 
@@ -151,13 +151,13 @@ async def test_an_id_twice_in_a_batch_of_updates_merges_both(db: AsyncDatabase) 
 
 
 @requires("compare_and_set")
-@pytest.mark.parametrize("verb", ["replace_batch", "update_batch"])
+@pytest.mark.parametrize("method", ["replace_batch", "update_batch"])
 @pytest.mark.asyncio
-async def test_a_missing_id_in_a_batch_is_that_items_error(db: AsyncDatabase, verb: str) -> None:
-    """The others are written when the batch is not atomic."""
-    await stored(db, {"a": {"n": 1}, "c": {"n": 1}})
+async def test_a_missing_id_in_a_batch_is_that_items_error(db: AsyncDatabase, method: str) -> None:
+    """The other items are written if the batch is not atomic."""
+    await store(db, {"a": {"n": 1}, "c": {"n": 1}})
 
-    outcomes: Any = await getattr(db, verb)(
+    outcomes: Any = await getattr(db, method)(
         {"a": {"n": 2}, "b": {"n": 2}, "c": {"n": 2}}, on_error="collect", atomic=False
     )
 
@@ -166,9 +166,9 @@ async def test_a_missing_id_in_a_batch_is_that_items_error(db: AsyncDatabase, ve
 
 
 @pytest.mark.asyncio
-async def test_reading_many_gives_one_answer_for_each_id(db: AsyncDatabase) -> None:
-    """In order, None where there is none, also when ids repeat; an empty list is an empty answer."""
-    await stored(db, {"a": {"n": 1}, "b": {"n": 2}})
+async def test_a_batch_read_returns_one_result_for_each_id(db: AsyncDatabase) -> None:
+    """Results are in order, with None for a missing record, also for repeated ids."""
+    await store(db, {"a": {"n": 1}, "b": {"n": 2}})
 
     records = await db.get_batch(["b", "nobody", "a", "b"])
 
@@ -182,7 +182,7 @@ async def test_reading_many_gives_one_answer_for_each_id(db: AsyncDatabase) -> N
 
 @pytest.mark.asyncio
 async def test_empty_batches_do_nothing(db: AsyncDatabase) -> None:
-    """Each verb answers with an empty list."""
+    """Each method returns an empty list."""
     assert await db.create_batch([]) == []
     assert await db.upsert_batch({}) == []
     assert await db.delete_batch([]) == []
@@ -191,19 +191,19 @@ async def test_empty_batches_do_nothing(db: AsyncDatabase) -> None:
 
 @pytest.mark.asyncio
 async def test_a_stream_of_writes_reports_what_was_written(db: AsyncDatabase) -> None:
-    """25 records with a bad one: the others are written, the bad one is named by its place."""
+    """Of 25 records with an invalid one, the others are written, and its error is reported by position."""
     records = [Record({"n": n if n != 13 else float("nan")}, id=f"{n:02}") for n in range(25)]
 
     receipt = await db.stream_write(iter(records), upsert=True, batch_size=4, on_error="collect")
 
     assert (receipt.written, receipt.failed) == (24, 1)
-    assert [(at, type(error)) for at, error in receipt.errors.items()] == [(13, InvalidRecordError)]
+    assert [(index, type(error)) for index, error in receipt.errors.items()] == [(13, InvalidRecordError)]
     assert await db.count() == 24
 
 
 @pytest.mark.asyncio
-async def test_a_stream_of_writes_stops_at_the_first_bad_batch_unless_told(db: AsyncDatabase) -> None:
-    """What was written before stays; what comes after is never taken from the source."""
+async def test_a_stream_of_writes_stops_at_the_first_failed_batch_by_default(db: AsyncDatabase) -> None:
+    """Earlier batches stay written; later records are not read from the source."""
     taken = []
 
     def source() -> Any:
@@ -220,8 +220,8 @@ async def test_a_stream_of_writes_stops_at_the_first_bad_batch_unless_told(db: A
 
 
 @pytest.mark.asyncio
-async def test_batches_refuse_what_they_cannot_mean(db: AsyncDatabase) -> None:
-    """An item without an id, an unknown word for errors, a size of nothing."""
+async def test_invalid_batches_are_refused(db: AsyncDatabase) -> None:
+    """An item without an id, an unknown error mode, a batch size of zero."""
     with pytest.raises(UsageError):
         await db.upsert_batch([Record({"n": 1})])
     with pytest.raises(UsageError):

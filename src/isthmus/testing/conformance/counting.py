@@ -1,4 +1,4 @@
-"""Count is the length of the search without a limit."""
+"""Count: the number of records that a search without a limit returns."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import pytest
 
 from isthmus import AsyncDatabase, Query, field
 from isthmus.errors import QueryError
-from isthmus.testing.conformance._fixtures import people, put_one
+from isthmus.testing.conformance._fixtures import put_one, store_people
 
 
 @pytest.mark.asyncio
 async def test_count_is_the_length_of_the_search(db: AsyncDatabase) -> None:
-    """For everything, for a predicate, for a query's conditions."""
-    await people(db)
+    """For all records, a predicate, or the conditions of a query."""
+    await store_people(db)
 
     assert await db.count() == 5
     assert await db.count(field("age") > 9) == 3
@@ -23,7 +23,7 @@ async def test_count_is_the_length_of_the_search(db: AsyncDatabase) -> None:
 
 @pytest.mark.asyncio
 async def test_count_with_a_limit_is_refused(db: AsyncDatabase) -> None:
-    """The rival's backends counted 1 or 4 of it; it has no meaning, so it is a QueryError."""
+    """A limit, offset, sort or selection has no meaning for a count: QueryError."""
     for query in (Query().limit(1), Query().offset(1), Query().sort("a"), Query().select("a")):
         with pytest.raises(QueryError):
             await db.count(query)
@@ -31,8 +31,8 @@ async def test_count_with_a_limit_is_refused(db: AsyncDatabase) -> None:
 
 @pytest.mark.asyncio
 async def test_exists_takes_an_id_or_a_query(db: AsyncDatabase) -> None:
-    """A text is an id."""
-    await people(db)
+    """A string is an id."""
+    await store_people(db)
 
     assert await db.exists("alice") is True
     assert await db.exists("nobody") is False
@@ -42,7 +42,7 @@ async def test_exists_takes_an_id_or_a_query(db: AsyncDatabase) -> None:
 
 @pytest.mark.asyncio
 async def test_a_write_is_seen_by_the_next_search(db: AsyncDatabase) -> None:
-    """On every store, without waiting (§5)."""
+    """On every store, without a delay (§5)."""
     for n in range(5):
         await put_one(db, {"n": n})
         assert await db.count() == n + 1

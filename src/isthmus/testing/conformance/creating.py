@@ -1,4 +1,4 @@
-"""Creating: an id that exists is refused, explicit ids are kept."""
+"""Create: an existing id is refused, explicit ids are kept."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from isthmus.testing.conformance._fixtures import requires
 @requires("conditional_create")
 @pytest.mark.asyncio
 async def test_creating_an_existing_id_is_refused(db: AsyncDatabase) -> None:
-    """The record that is there stays as it is."""
+    """The existing record is not changed."""
     await db.create(Record({"n": 1}, id="x"))
     before = await db.require("x")
 
@@ -29,35 +29,35 @@ async def test_creating_an_existing_id_is_refused(db: AsyncDatabase) -> None:
 @requires("conditional_create")
 @pytest.mark.asyncio
 async def test_of_many_creators_of_one_id_one_wins(db: AsyncDatabase) -> None:
-    """Sixteen at once: one id, fifteen refusals."""
-    made = await asyncio.gather(
+    """Of 16 concurrent creates, one succeeds and 15 are refused."""
+    created = await asyncio.gather(
         *(db.create(Record({"n": n}, id="x")) for n in range(16)), return_exceptions=True
     )
 
-    refused = [error for error in made if isinstance(error, BaseException)]
+    refused = [error for error in created if isinstance(error, BaseException)]
     for error in refused:
         if not isinstance(error, AlreadyExistsError):
             raise error
     assert len(refused) == 15
-    assert (await db.require("x")).data == {"n": made.index("x")}
+    assert (await db.require("x")).data == {"n": created.index("x")}
 
 
 @requires("conditional_create")
 @pytest.mark.asyncio
 async def test_a_batch_keeps_the_ids_given(db: AsyncDatabase) -> None:
-    """Explicit ids are used and returned in order; the others are made."""
-    made = await db.create_batch([Record({"n": 0}, id="b"), Record({"n": 1}), Record({"n": 2}, id="a")])
+    """Explicit ids are used, others are generated; all are returned in order."""
+    created = await db.create_batch([Record({"n": 0}, id="b"), Record({"n": 1}), Record({"n": 2}, id="a")])
 
-    assert made[0] == "b"
-    assert made[2] == "a"
-    records = await db.get_batch(made)
+    assert created[0] == "b"
+    assert created[2] == "a"
+    records = await db.get_batch(created)
     assert [r.data["n"] for r in records if r is not None] == [0, 1, 2]
 
 
 @requires("conditional_create")
 @pytest.mark.asyncio
 async def test_plain_dicts_are_records(db: AsyncDatabase) -> None:
-    """A dict is taken where a Record is."""
+    """A dict is accepted in place of a Record."""
     id = await db.create({"n": 1})
     more = await db.create_batch([{"n": 2}, {"n": 3}])
 
@@ -71,7 +71,7 @@ async def test_plain_dicts_are_records(db: AsyncDatabase) -> None:
 @requires("conditional_create")
 @pytest.mark.asyncio
 async def test_an_empty_record_is_a_record(db: AsyncDatabase) -> None:
-    """Data without a field is stored, counted and found."""
+    """A record without fields is stored, counted and found."""
     id = await db.create(Record({}))
 
     assert (await db.require(id)).data == {}
@@ -81,7 +81,7 @@ async def test_an_empty_record_is_a_record(db: AsyncDatabase) -> None:
 @requires("conditional_create")
 @pytest.mark.asyncio
 async def test_mixed_types_in_one_field_are_all_stored(db: AsyncDatabase) -> None:
-    """A batch whose records disagree about a field's type loses none (the rival stored two of four)."""
+    """No record of a batch is lost if their types of a field differ."""
     values = [1, "text", None, 2.5, True, [1, "a"], {"x": 1}, "2024-01-01", "1"]
 
     ids = await db.create_batch([Record({"v": value}) for value in values])

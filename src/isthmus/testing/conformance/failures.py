@@ -1,4 +1,4 @@
-"""Errors: one tree, each with what it needs to be acted on; the unknown is never guessed."""
+"""Errors: one hierarchy with the attributes to act on; unknown names are never guessed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from isthmus.errors import (
 
 @pytest.mark.asyncio
 async def test_a_missing_record_is_not_an_error_to_get_and_is_one_to_require(db: AsyncDatabase) -> None:
-    """The error names the id, is not transient, and nothing was applied."""
+    """The error has the id, is not transient, and nothing was applied."""
     assert await db.get("nobody") is None
 
     with pytest.raises(NotFoundError) as caught:
@@ -35,7 +35,7 @@ async def test_a_missing_record_is_not_an_error_to_get_and_is_one_to_require(db:
 
 @pytest.mark.asyncio
 async def test_an_error_survives_pickling_and_copying(db: AsyncDatabase) -> None:
-    """With all its attributes, so that it can cross processes."""
+    """With all its attributes, so that it can be passed between processes."""
     with pytest.raises(InvalidRecordError) as caught:
         await db.create(Record({"a": float("nan")}, id="x"))
 
@@ -45,8 +45,8 @@ async def test_an_error_survives_pickling_and_copying(db: AsyncDatabase) -> None
 
 
 @pytest.mark.asyncio
-async def test_a_wrong_operator_names_the_nearest(db: AsyncDatabase) -> None:
-    """Typos are answered with what was meant."""
+async def test_an_unknown_operator_suggests_a_known_one(db: AsyncDatabase) -> None:
+    """The message suggests the intended operator."""
     with pytest.raises(QueryError, match="starts_with"):
         await db.search(Query().filter("a", "startswith", "x"))
     with pytest.raises(QueryError, match="!="):
@@ -55,7 +55,7 @@ async def test_a_wrong_operator_names_the_nearest(db: AsyncDatabase) -> None:
 
 @pytest.mark.asyncio
 async def test_a_predicate_has_no_truth_value(db: AsyncDatabase) -> None:
-    """`if query:` and `and` are refused, since they would be silently wrong."""
+    """`if query:` and `and` raise TypeError, since they would be silently wrong."""
     predicate = field("a") == 1
     with pytest.raises(TypeError):
         bool(predicate)
@@ -67,8 +67,8 @@ async def test_a_predicate_has_no_truth_value(db: AsyncDatabase) -> None:
 
 
 @pytest.mark.asyncio
-async def test_what_is_no_query_and_no_record_is_refused(db: AsyncDatabase) -> None:
-    """By errors of our own tree."""
+async def test_arguments_that_are_not_queries_or_records_are_refused(db: AsyncDatabase) -> None:
+    """With an IsthmusError."""
     for call in (
         lambda: db.search("text"),  # type: ignore[arg-type]
         lambda: db.search({"a": 1}),  # type: ignore[arg-type]
@@ -84,7 +84,7 @@ async def test_what_is_no_query_and_no_record_is_refused(db: AsyncDatabase) -> N
 
 @pytest.mark.asyncio
 async def test_an_unknown_setting_is_refused_with_a_hint(db: AsyncDatabase) -> None:
-    """`hosst` never means the default host; the nearest name is in the message (row 20 of the rival)."""
+    """A misspelled `hosst` does not fall back to the default host; the message suggests the known name."""
     config = type(db.config)
     known = next(iter(sorted(config.model_fields, key=len, reverse=True)))
 
@@ -95,8 +95,8 @@ async def test_an_unknown_setting_is_refused_with_a_hint(db: AsyncDatabase) -> N
 
 
 @pytest.mark.asyncio
-async def test_a_call_with_a_wrong_word_is_a_usage_error(db: AsyncDatabase) -> None:
-    """Before any I/O."""
+async def test_an_invalid_collection_name_is_a_usage_error(db: AsyncDatabase) -> None:
+    """It is raised before any I/O."""
     with pytest.raises(UsageError):
         db.collection("")
     with pytest.raises(UsageError):

@@ -1,4 +1,4 @@
-"""Any text of 1 to 512 bytes is an id; the library makes time-ordered ones."""
+"""Ids: any text of 1 to 512 bytes; generated ids are ordered by time."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from isthmus.testing.values import IDS
 
 
 @pytest.mark.asyncio
-async def test_every_kind_of_id_is_kept_as_it_is(db: AsyncDatabase) -> None:
-    """Slashes, spaces, dots, percent signs, emoji, quotes and 512 bytes: get and search say the same id."""
+async def test_every_id_is_kept_unchanged(db: AsyncDatabase) -> None:
+    """Slashes, spaces, dots, percent signs, emoji, quotes, 512 bytes: get and search return the same id."""
     await put(db, [Record({"n": n}, id=id) for n, id in enumerate(IDS)])
 
     records = await db.get_batch(IDS)
@@ -29,8 +29,8 @@ async def test_every_kind_of_id_is_kept_as_it_is(db: AsyncDatabase) -> None:
 
 
 @pytest.mark.asyncio
-async def test_ids_are_asked_for_like_texts(db: AsyncDatabase) -> None:
-    """Prefixes, substrings, ends and ranges of `_id`, by code point, up to the last ones there are."""
+async def test_ids_can_be_queried_like_texts(db: AsyncDatabase) -> None:
+    """Prefixes, substrings, suffixes and ranges of `_id`, by code point, up to the highest code points."""
     await put(db, [Record({}, id=id) for id in IDS])
     starts = sorted({id[:1] for id in IDS})
     parts = [*starts, "a/", "x" * 300, "\ud7ff", "\uffff", "\U0010ffff"]
@@ -55,8 +55,8 @@ async def test_ids_are_asked_for_like_texts(db: AsyncDatabase) -> None:
 @requires("compare_and_set")
 @pytest.mark.parametrize("id", ["../x", "a/b", "a//b", "%2F", "💥", "'", " ", ".", "x" * 512, "é" * 256])
 @pytest.mark.asyncio
-async def test_a_nasty_id_works_with_every_verb(db: AsyncDatabase, id: str) -> None:
-    """Create, get, replace, update, upsert, search and delete take it."""
+async def test_an_unusual_id_works_with_every_method(db: AsyncDatabase, id: str) -> None:
+    """Create, get, replace, update, upsert, search and delete accept it."""
     assert await put_one(db, Record({"n": 1}, id=id)) == id
     await db.replace(id, {"n": 2})
     await db.update(id, {"m": 3})
@@ -69,8 +69,8 @@ async def test_a_nasty_id_works_with_every_verb(db: AsyncDatabase, id: str) -> N
 
 @pytest.mark.parametrize("id", ["", "x" * 513, "é" * 257, "x" * 600, "a\0", "\ud800"])
 @pytest.mark.asyncio
-async def test_an_id_that_cannot_be_is_refused(db: AsyncDatabase, id: str) -> None:
-    """An empty id, one above 512 bytes, U+0000 and lone surrogates raise everywhere alike."""
+async def test_an_invalid_id_is_refused(db: AsyncDatabase, id: str) -> None:
+    """An empty id, one of more than 512 bytes, U+0000 and lone surrogates are errors in every method."""
     calls: list[Any] = [
         lambda: db.create(Record({}, id=id)),
         lambda: db.get(id),
@@ -85,8 +85,8 @@ async def test_an_id_that_cannot_be_is_refused(db: AsyncDatabase, id: str) -> No
 
 @requires("conditional_create")
 @pytest.mark.asyncio
-async def test_made_ids_ascend_and_are_distinct(db: AsyncDatabase) -> None:
-    """Ids made one after another sort in that order."""
+async def test_generated_ids_ascend_and_are_distinct(db: AsyncDatabase) -> None:
+    """Ids sort in the order in which they were generated."""
     ids = [await db.create(Record({"n": n})) for n in range(5)]
     ids += await db.create_batch([Record({"n": n}) for n in range(5, 30)])
 
@@ -96,8 +96,8 @@ async def test_made_ids_ascend_and_are_distinct(db: AsyncDatabase) -> None:
 
 @requires("conditional_create")
 @pytest.mark.asyncio
-async def test_concurrent_creates_all_arrive(db: AsyncDatabase) -> None:
-    """Forty creates at once give forty records."""
+async def test_concurrent_creates_are_all_stored(db: AsyncDatabase) -> None:
+    """40 concurrent creates yield 40 records."""
     ids = await asyncio.gather(*(db.create(Record({"n": n})) for n in range(40)))
 
     assert len(set(ids)) == 40
@@ -106,7 +106,7 @@ async def test_concurrent_creates_all_arrive(db: AsyncDatabase) -> None:
 
 @pytest.mark.asyncio
 async def test_a_data_key_named_id_is_data(db: AsyncDatabase) -> None:
-    """`id`, `_id`, `version` and the like in data are never the record's own."""
+    """`id`, `_id`, `version` and similar keys in the data are not the record's attributes."""
     data = {"id": "inner", "_id": "other", "version": 7, "created_at": "x", "metadata": {"a": 1}, "data": 1}
 
     id = await put_one(db, Record(data, id="outer"))

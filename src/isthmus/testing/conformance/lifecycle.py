@@ -1,4 +1,4 @@
-"""A handle's life: opened, used from many tasks, closed, opened again; and what it tells of itself."""
+"""Lifecycle of a database handle: open, concurrent use, close, reopen; statistics and plans."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import pytest
 
 from isthmus import AsyncDatabase, Query, Record, field
 from isthmus.errors import ClosedError, UnsupportedError
-from isthmus.testing.conformance._fixtures import Database, discarded, people, put_one
+from isthmus.testing.conformance._fixtures import Database, drop_collection, put_one, store_people
 
 
 @pytest.mark.asyncio
 async def test_a_closed_handle_refuses_every_call(db: AsyncDatabase) -> None:
-    """Writes and reads alike; closing twice is fine (the rival's memory worked on)."""
+    """Writes and reads raise ClosedError; closing twice is allowed."""
     await put_one(db, Record({"n": 1}, id="x"))
     await db.close()
     await db.close()
@@ -29,7 +29,7 @@ async def test_a_closed_handle_refuses_every_call(db: AsyncDatabase) -> None:
 
 @pytest.mark.asyncio
 async def test_a_closed_handle_can_be_opened_again(db: AsyncDatabase) -> None:
-    """connect() makes it work; a durable store still has its records."""
+    """`connect()` reopens it; a durable store still has its records."""
     await put_one(db, Record({"n": 1}, id="x"))
     await db.close()
 
@@ -43,7 +43,7 @@ async def test_a_closed_handle_can_be_opened_again(db: AsyncDatabase) -> None:
 
 @pytest.mark.asyncio
 async def test_many_tasks_share_a_handle(db: AsyncDatabase) -> None:
-    """Writes and searches at once, 30 tasks, none in another's way."""
+    """30 tasks write and search concurrently."""
 
     async def work(n: int) -> None:
         id = await put_one(db, {"n": n})
@@ -58,14 +58,14 @@ async def test_many_tasks_share_a_handle(db: AsyncDatabase) -> None:
 
 @pytest.mark.asyncio
 async def test_two_handles_have_their_own_records(db: AsyncDatabase, database: Database) -> None:
-    """A fresh collection is empty, and closing one handle leaves the other working."""
-    await people(db)
+    """A new collection is empty, and closing one handle does not affect the other."""
+    await store_people(db)
     other = await database()
     try:
         assert await other.count() == 0
         await put_one(other, Record({"n": 1}, id="alice"))
     finally:
-        await discarded(other, other.collection_name)
+        await drop_collection(other, other.collection_name)
         await other.close()
 
     assert await db.count() == 5
@@ -73,8 +73,8 @@ async def test_two_handles_have_their_own_records(db: AsyncDatabase, database: D
 
 
 @pytest.mark.asyncio
-async def test_collections_are_apart(db: AsyncDatabase) -> None:
-    """Another collection over the same pool has its own records under the same ids."""
+async def test_collections_are_separate(db: AsyncDatabase) -> None:
+    """Another collection on the same pool has its own records under the same ids."""
     other = db.collection(f"{db.collection_name}_other")
     try:
         await db.upsert("x", {"where": "default"})
@@ -88,12 +88,12 @@ async def test_collections_are_apart(db: AsyncDatabase) -> None:
             name for name in await db.collections() if name.startswith(db.collection_name)
         }
     finally:
-        await discarded(db, other.collection_name)
+        await drop_collection(db, other.collection_name)
 
 
 @pytest.mark.asyncio
-async def test_a_handle_tells_what_it_is(db: AsyncDatabase) -> None:
-    """Its name, capabilities and pool; no secret in its repr."""
+async def test_a_handle_describes_itself(db: AsyncDatabase) -> None:
+    """Its name, capabilities and statistics of the pool."""
     await db.ping()
     await db.refresh()
 
@@ -107,9 +107,9 @@ async def test_a_handle_tells_what_it_is(db: AsyncDatabase) -> None:
 
 
 @pytest.mark.asyncio
-async def test_explain_says_what_runs_where(db: AsyncDatabase) -> None:
-    """Each leaf with its grade; pushed and residual together are the query; it finds nothing."""
-    await people(db)
+async def test_explain_reports_what_the_store_evaluates(db: AsyncDatabase) -> None:
+    """It reports the pushdown of each leaf, and the pushed and residual parts of the query."""
+    await store_people(db)
 
     plan = await db.explain(Query().filter("age", ">", 9).filter("name", "regex", r"(?=A)\b").sort("age"))
 
@@ -121,11 +121,11 @@ async def test_explain_says_what_runs_where(db: AsyncDatabase) -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_policy_refuses_work_on_this_side(db: AsyncDatabase) -> None:
-    """With residual="refuse" a query is exact at the store or an UnsupportedError, never slow."""
+async def test_a_policy_refuses_client_side_evaluation(db: AsyncDatabase) -> None:
+    """With `residual="refuse"` a query either runs entirely in the store or raises UnsupportedError."""
     from isthmus import Policy
 
-    await people(db)
+    await store_people(db)
     strict = db.options(policy=Policy(residual="refuse"))
     query = Query().filter("name", "regex", r"(?=A)\b").sort("age")
 
@@ -139,7 +139,7 @@ async def test_a_policy_refuses_work_on_this_side(db: AsyncDatabase) -> None:
 
 @pytest.mark.asyncio
 async def test_a_lazy_handle_connects_on_its_first_call(db: AsyncDatabase) -> None:
-    """`lazy=True` puts connecting off."""
+    """`lazy=True` defers the connection."""
     lazy = await AsyncDatabase.create(db.backend, db.config, lazy=True)
     try:
         assert not lazy.closed

@@ -1,4 +1,4 @@
-"""Lists: a path passes through them, at every depth; `=` with a list compares the whole."""
+"""Lists: a path passes through them at every depth; `=` with a list compares whole lists."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from isthmus import AsyncDatabase, field
-from isthmus.testing.conformance._fixtures import found, ids, people, stored
+from isthmus.testing.conformance._fixtures import find_ids, id_set, store, store_people
 
-ASKED: dict[str, tuple[Any, str]] = {
-    "membership is =": (field("tags") == "red", "alice carol eve"),
+CONDITIONS: dict[str, tuple[Any, str]] = {
+    "= is membership": (field("tags") == "red", "alice carol eve"),
     "every depth": (field("tags") == "deep", "eve"),
     "in": (field("tags").in_(["green", "deep"]), "dan eve"),
     "text operators": (field("tags").starts_with("gr"), "dan"),
@@ -18,7 +18,7 @@ ASKED: dict[str, tuple[Any, str]] = {
     "like": (field("tags").like("%lu%"), "alice eve"),
     "list of objects": (field("items.price") == 50, "alice"),
     "comparison": (field("items.price") > 10, "alice dan"),
-    "some value is enough": (field("items.sku") == "a", "alice dan"),
+    "any value is enough": (field("items.sku") == "a", "alice dan"),
     "two conditions may hold on two items": (
         (field("items.sku") == "a") & (field("items.price") == 50),
         "alice",
@@ -47,21 +47,21 @@ ASKED: dict[str, tuple[Any, str]] = {
 }
 
 
-@pytest.mark.parametrize("name", ASKED)
+@pytest.mark.parametrize("name", CONDITIONS)
 @pytest.mark.asyncio
 async def test_a_condition_on_a_list_finds_exactly_these(db: AsyncDatabase, name: str) -> None:
-    """Some value found satisfies it (§3); the complement finds the others."""
-    predicate, expected = ASKED[name]
-    await people(db)
+    """A condition holds if any value satisfies it (§3); its complement matches the others."""
+    predicate, expected = CONDITIONS[name]
+    await store_people(db)
 
-    assert await found(db, predicate) == ids(expected)
-    assert await found(db, ~predicate) == ids("alice bob carol dan eve") - ids(expected)
+    assert await find_ids(db, predicate) == id_set(expected)
+    assert await find_ids(db, ~predicate) == id_set("alice bob carol dan eve") - id_set(expected)
 
 
 @pytest.mark.asyncio
-async def test_a_list_operand_is_reached_through_objects_only(db: AsyncDatabase) -> None:
-    """A list on the way makes it false; elements and numbers compare deeply and by value."""
-    await stored(
+async def test_a_whole_list_is_found_through_objects_only(db: AsyncDatabase) -> None:
+    """If the path passes through a list, it does not match; elements compare deeply and numbers by value."""
+    await store(
         db,
         {
             "direct": {"a": {"b": [1, 2.0, {"x": [True]}]}},
@@ -70,8 +70,8 @@ async def test_a_list_operand_is_reached_through_objects_only(db: AsyncDatabase)
         },
     )
 
-    assert await found(db, field("a.b") == [1.0, 2, {"x": [True]}]) == ids("direct")
-    assert await found(db, field("a.b") == 2) == ids("direct listed one")
+    assert await find_ids(db, field("a.b") == [1.0, 2, {"x": [True]}]) == id_set("direct")
+    assert await find_ids(db, field("a.b") == 2) == id_set("direct listed one")
 
 
 @pytest.mark.parametrize(("low", "high", "inside"), [(10, 20, 15), ("b", "d", "c")])
@@ -79,7 +79,7 @@ async def test_a_list_operand_is_reached_through_objects_only(db: AsyncDatabase)
 async def test_between_needs_one_value_inside_at_every_depth(
     db: AsyncDatabase, low: Any, high: Any, inside: Any
 ) -> None:
-    """A list with a value below the bounds and one above them has none within, however deep it lies."""
+    """A list with one value below and one above the bounds does not match, at any depth."""
     values: list[Any] = [1, 99] if inside == 15 else ["a", "z"]
     without, within = values, [*values, inside]
     records = {}
@@ -87,17 +87,17 @@ async def test_between_needs_one_value_inside_at_every_depth(
         records[f"without {depth}"] = {"v": without, "o": [{"v": without}]}
         records[f"within {depth}"] = {"v": within, "o": [{"v": within}]}
         without, within = [without], [within]
-    await stored(db, records)
+    await store(db, records)
 
     for path in ("v", "o.v"):
-        assert await found(db, field(path).between(low, high)) == {f"within {d}" for d in range(1, 7)}
-        assert await found(db, field(path).not_between(low, high)) == {f"without {d}" for d in range(1, 7)}
+        assert await find_ids(db, field(path).between(low, high)) == {f"within {d}" for d in range(1, 7)}
+        assert await find_ids(db, field(path).not_between(low, high)) == {f"without {d}" for d in range(1, 7)}
 
 
 @pytest.mark.asyncio
-async def test_lists_of_every_depth_are_entered(db: AsyncDatabase) -> None:
-    """Also lists in lists of objects with lists."""
-    await stored(
+async def test_lists_of_every_depth_are_searched(db: AsyncDatabase) -> None:
+    """Also lists in lists of objects that contain lists."""
+    await store(
         db,
         {
             "x": {"a": [[[{"b": [[{"c": [[7]]}]]}]]]},
@@ -106,7 +106,7 @@ async def test_lists_of_every_depth_are_entered(db: AsyncDatabase) -> None:
         },
     )
 
-    assert await found(db, field("a.b.c") == 7) == ids("x y")
-    assert await found(db, field("a.b.c") >= 7) == ids("x y")
-    assert await found(db, field("a.b").exists()) == ids("x y z")
-    assert await found(db, field("a.b") == 1) == ids("z")
+    assert await find_ids(db, field("a.b.c") == 7) == id_set("x y")
+    assert await find_ids(db, field("a.b.c") >= 7) == id_set("x y")
+    assert await find_ids(db, field("a.b").exists()) == id_set("x y z")
+    assert await find_ids(db, field("a.b") == 1) == id_set("z")

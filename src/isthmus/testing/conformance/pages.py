@@ -1,4 +1,4 @@
-"""Pages by cursor: they never overlap, can be resumed, and fit only their own query."""
+"""Pages by cursor: they never overlap, can be resumed, and are valid only for their own query."""
 
 from __future__ import annotations
 
@@ -6,35 +6,28 @@ import pytest
 
 from isthmus import AsyncDatabase, Query, Record, field
 from isthmus.errors import QueryError
-from isthmus.testing.conformance._fixtures import people, put, put_one, stored
+from isthmus.testing.conformance._fixtures import put, put_one, read_pages, store, store_people
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 7, 100])
 @pytest.mark.asyncio
-async def test_pages_give_each_record_once(db: AsyncDatabase, size: int) -> None:
-    """Whatever the size; the last page has no cursor, and no page but the only one is empty."""
-    await stored(db, {f"{n:02}": {"g": n % 3 if n % 5 else None} for n in range(20)})
+async def test_pages_return_each_record_once(db: AsyncDatabase, size: int) -> None:
+    """With any page size; the last page has no cursor, and only a single page may be empty."""
+    await store(db, {f"{n:02}": {"g": n % 3 if n % 5 else None} for n in range(20)})
     query = Query().sort("g", "desc")
-    whole = [r.id for r in await db.search(query)]
+    expected = [r.id for r in await db.search(query)]
 
-    seen, sizes, cursor = [], [], None
-    while True:
-        page = await db.page(query, size=size, cursor=cursor)
-        seen += [r.id for r in page.records]
-        sizes.append(len(page.records))
-        cursor = page.cursor
-        if cursor is None:
-            break
+    pages = await read_pages(db, query, size)
 
-    assert seen == whole
-    assert sizes[:-1] == [size] * (len(sizes) - 1)
-    assert sizes[-1] > 0
+    assert [r.id for page in pages for r in page] == expected
+    assert all(len(page) == size for page in pages[:-1])
+    assert len(pages[-1]) > 0
 
 
 @pytest.mark.asyncio
-async def test_a_cursor_goes_on_where_the_page_ended_whatever_changed(db: AsyncDatabase) -> None:
-    """Records before it do not shift the rest; records after it are seen as they are now."""
-    await stored(db, {f"{n}": {"n": n} for n in range(6)})
+async def test_a_cursor_continues_after_the_page_despite_changes(db: AsyncDatabase) -> None:
+    """Changes before the cursor do not shift the next page; changes after it are visible."""
+    await store(db, {f"{n}": {"n": n} for n in range(6)})
     query = Query().sort("n")
     first = await db.page(query, size=2)
 
@@ -50,9 +43,9 @@ async def test_a_cursor_goes_on_where_the_page_ended_whatever_changed(db: AsyncD
 
 
 @pytest.mark.asyncio
-async def test_a_cursor_is_text_that_may_be_kept(db: AsyncDatabase) -> None:
-    """It can be used twice, with another page size, by another handle of the same configuration."""
-    await people(db)
+async def test_a_cursor_is_text_that_can_be_stored(db: AsyncDatabase) -> None:
+    """It can be used repeatedly, with another page size, and by another handle of the same configuration."""
+    await store_people(db)
     query = Query().filter("age", ">", 1).sort("age")
     token = (await db.page(query, size=1)).cursor
     assert isinstance(token, str)
@@ -64,9 +57,9 @@ async def test_a_cursor_is_text_that_may_be_kept(db: AsyncDatabase) -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_cursor_fits_no_other_query(db: AsyncDatabase) -> None:
-    """Other conditions, another order, another collection, a changed or made-up token: QueryError."""
-    await people(db)
+async def test_a_cursor_of_another_query_is_refused(db: AsyncDatabase) -> None:
+    """Other conditions, another order or collection, a modified or invalid cursor: QueryError."""
+    await store_people(db)
     query = Query().filter("age", ">", 1).sort("age")
     token = (await db.page(query, size=1)).cursor
     assert token is not None
@@ -88,9 +81,9 @@ async def test_a_cursor_fits_no_other_query(db: AsyncDatabase) -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_page_of_nothing_is_empty_and_the_last(db: AsyncDatabase) -> None:
-    """Also when the records fill the page exactly, there is no page after it."""
-    await people(db)
+async def test_an_empty_or_exactly_full_page_is_the_last(db: AsyncDatabase) -> None:
+    """If the records fill a page exactly, no page follows it."""
+    await store_people(db)
 
     nothing = await db.page(field("age") > 1_000)
     exact = await db.page(Query(), size=5)
@@ -100,8 +93,8 @@ async def test_a_page_of_nothing_is_empty_and_the_last(db: AsyncDatabase) -> Non
 
 
 @pytest.mark.asyncio
-async def test_a_page_size_of_nothing_and_an_offset_are_refused(db: AsyncDatabase) -> None:
-    """page() goes on by cursor."""
+async def test_a_page_size_of_zero_and_an_offset_are_refused(db: AsyncDatabase) -> None:
+    """Pages continue by cursor, not by offset."""
     with pytest.raises(QueryError):
         await db.page(Query(), size=0)
     with pytest.raises(QueryError):
@@ -111,19 +104,13 @@ async def test_a_page_size_of_nothing_and_an_offset_are_refused(db: AsyncDatabas
 
 
 @pytest.mark.asyncio
-async def test_pages_with_ids_and_values_that_are_hard_to_write_down(db: AsyncDatabase) -> None:
-    """A cursor holds any position: long texts, big integers, emoji, objects, nothing."""
+async def test_pages_with_ids_and_values_that_are_hard_to_encode(db: AsyncDatabase) -> None:
+    """A cursor encodes any position: long texts, large integers, emoji, objects, null."""
     values = ["x" * 9_000, 2**63 - 1, -(2**63), 1e-320, "💥", "", {"a": 1}, None, True, [2**53 + 1], "a\nb"]
     await put(db, [Record({"v": value}, id=f"é/{n}") for n, value in enumerate(values)])
 
     for direction in ("asc", "desc"):
         query = Query().sort("v", direction)
-        seen, cursor = [], None
-        while True:
-            page = await db.page(query, size=1, cursor=cursor)
-            seen += [r.id for r in page.records]
-            cursor = page.cursor
-            if cursor is None:
-                break
-        assert seen == [r.id for r in await db.search(query)]
-        assert len(set(seen)) == len(values)
+        ids = [r.id for page in await read_pages(db, query, 1) for r in page]
+        assert ids == [r.id for r in await db.search(query)]
+        assert len(set(ids)) == len(values)

@@ -1,4 +1,4 @@
-"""Projection: the selected paths in their shape, and nothing else."""
+"""Projection: only the selected paths, in their original structure."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import pytest
 
 from isthmus import AsyncDatabase, Query, Record, field
 from isthmus.errors import QueryError
-from isthmus.testing.conformance._fixtures import people, put_one
+from isthmus.testing.conformance._fixtures import put_one, read_pages, store_people
 
 
 @pytest.mark.asyncio
-async def test_selected_paths_keep_their_shape(db: AsyncDatabase) -> None:
-    """Objects and lists on the way stay; what the record lacks is not made up (§4)."""
-    await people(db)
+async def test_selected_paths_keep_their_structure(db: AsyncDatabase) -> None:
+    """Enclosing objects and lists are kept; missing fields are not added (§4)."""
+    await store_people(db)
     query = Query().select("name", "address.city", "items.price").sort("_id").limit(3)
 
     records = await db.search(query)
@@ -28,7 +28,7 @@ async def test_selected_paths_keep_their_shape(db: AsyncDatabase) -> None:
 
 @pytest.mark.asyncio
 async def test_a_projection_changes_neither_match_nor_order(db: AsyncDatabase) -> None:
-    """Filter and sort see the whole record; id, version and metadata stay."""
+    """Filter and sort see all fields; id, version and metadata are kept."""
     await put_one(db, Record({"a": 1, "b": 2}, id="x", metadata={"m": 1}))
     await put_one(db, Record({"a": 2, "b": 1}, id="y"))
 
@@ -37,20 +37,14 @@ async def test_a_projection_changes_neither_match_nor_order(db: AsyncDatabase) -
     assert (first.id, first.data) == ("y", {"a": 2})
     assert (second.id, second.data, second.metadata) == ("x", {"a": 1}, {"m": 1})
     assert second.version == (await db.require("x")).version
-    pages, cursor = [], None
-    while True:
-        page = await db.page(Query().sort("b").select("a"), size=1, cursor=cursor)
-        pages += [r.data for r in page.records]
-        cursor = page.cursor
-        if cursor is None:
-            break
-    assert pages == [{"a": 2}, {"a": 1}]
+    pages = await read_pages(db, Query().sort("b").select("a"), 1)
+    assert [[r.data for r in page] for page in pages] == [[{"a": 2}], [{"a": 1}]]
 
 
 @pytest.mark.asyncio
-async def test_selecting_what_nobody_has_gives_empty_data(db: AsyncDatabase) -> None:
-    """The records are still found; selecting nothing at all is refused."""
-    await people(db)
+async def test_selecting_missing_fields_returns_empty_data(db: AsyncDatabase) -> None:
+    """The records still match; an empty selection is refused."""
+    await store_people(db)
 
     assert [r.data for r in await db.search(Query().select("nothing", "name.x"))] == [{}] * 5
     assert [r.data async for r in db.stream(Query().select("nothing"), page_size=2)] == [{}] * 5
@@ -60,7 +54,7 @@ async def test_selecting_what_nobody_has_gives_empty_data(db: AsyncDatabase) -> 
 
 @pytest.mark.asyncio
 async def test_a_null_and_a_key_with_a_dot_are_selected(db: AsyncDatabase) -> None:
-    """Null is a value of the data; `["a.b"]` names one key."""
+    """Null is returned; `["a.b"]` names a single key."""
     await put_one(db, Record({"a": None, "a.b": 1, "c": [{"d": None}, {"e": 1}]}, id="x"))
 
     [record] = await db.search(Query().filter(field("_id") == "x").select("a", ["a.b"], "c.d"))

@@ -1,4 +1,4 @@
-"""Full-text search where the store has it, and a refusal elsewhere."""
+"""Full-text search, or a refusal if the store has none."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import pytest
 
 from isthmus import AsyncDatabase, Query, field, match
 from isthmus.errors import QueryError
-from isthmus.testing.conformance._fixtures import requires, stored
+from isthmus.testing.conformance._fixtures import requires, store
 
 
 @requires("relevance")
 @pytest.mark.asyncio
 async def test_a_match_is_ranked_by_relevance(db: AsyncDatabase) -> None:
-    """The more it says of the words, the earlier; others are not found."""
-    await stored(
+    """Records that match better come first; others do not match."""
+    await store(
         db,
         {
             "much": {"text": "storm storm storm", "n": 1},
@@ -32,7 +32,7 @@ async def test_a_match_is_ranked_by_relevance(db: AsyncDatabase) -> None:
 @requires("relevance")
 @pytest.mark.asyncio
 async def test_a_match_under_not_is_refused(db: AsyncDatabase) -> None:
-    """Only the store can judge it, so it stands alone or in an `and`."""
+    """Only the store can evaluate it, so it must stand alone or in an `and`."""
     with pytest.raises(QueryError):
         await db.search(~match("text", "storm"))
     with pytest.raises(QueryError):
@@ -43,7 +43,7 @@ async def test_a_match_under_not_is_refused(db: AsyncDatabase) -> None:
 @requires("relevance")
 @pytest.mark.asyncio
 async def test_an_order_by_score_needs_a_match(db: AsyncDatabase) -> None:
-    """Without one, or ascending, it means nothing."""
+    """Without a match, or in ascending order, it has no meaning."""
     with pytest.raises(QueryError):
         await db.search(Query().sort("_score", "desc"))
     with pytest.raises(QueryError):
@@ -54,9 +54,9 @@ async def test_an_order_by_score_needs_a_match(db: AsyncDatabase) -> None:
 @requires("relevance")
 @pytest.mark.asyncio
 async def test_a_hit_has_its_score_and_the_passages_that_matched(db: AsyncDatabase) -> None:
-    """The passages say where the words stand; nothing of the text is changed."""
+    """Passages have the offsets of the matched words, and their text is unchanged."""
     text = "A quiet day. <b>Before</b> the Storm came, there was no storm."
-    await stored(db, {"a": {"text": text, "n": 1}, "b": {"text": "storm storm", "n": 2}, "c": {"text": "x"}})
+    await store(db, {"a": {"text": text, "n": 1}, "b": {"text": "storm storm", "n": 2}, "c": {"text": "x"}})
 
     hits = await db.hits(match("text", "storm"), passages=["text"])
     by_n = await db.hits(Query().match("text", "storm").sort("n").limit(1).select("n"), passages=["text"])
@@ -73,8 +73,8 @@ async def test_a_hit_has_its_score_and_the_passages_that_matched(db: AsyncDataba
 
 @requires("relevance")
 @pytest.mark.asyncio
-async def test_hits_need_something_that_ranks(db: AsyncDatabase) -> None:
-    """Without a match there are no scores; passages are of matched words."""
+async def test_hits_need_a_match(db: AsyncDatabase) -> None:
+    """Without a match there are no scores."""
     with pytest.raises(QueryError):
         await db.hits(field("n") == 1)
     assert await db.hits(match("text", "storm"), passages=["text"]) == []

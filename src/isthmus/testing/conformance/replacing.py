@@ -1,4 +1,4 @@
-"""Replace, update and upsert: what is kept, what goes, what a missing id means."""
+"""Replace, update and upsert: which fields are kept, and the effect of a missing id."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from isthmus.testing.conformance._fixtures import requires
 
 @requires("compare_and_set")
 @pytest.mark.asyncio
-async def test_replace_leaves_nothing_of_the_old_record(db: AsyncDatabase) -> None:
-    """Fields that the new data lacks are gone, nested ones too (the rival merged on Elasticsearch)."""
+async def test_replace_removes_all_old_fields(db: AsyncDatabase) -> None:
+    """Fields that the new data lacks are removed, also nested ones."""
     await db.upsert("x", Record({"a": 1, "b": {"c": 1, "d": 2}}, metadata={"m": 1}))
 
     await db.replace("x", Record({"b": {"c": 3}}))
@@ -27,7 +27,7 @@ async def test_replace_leaves_nothing_of_the_old_record(db: AsyncDatabase) -> No
 @requires("compare_and_set")
 @pytest.mark.asyncio
 async def test_update_merges_top_level_keys(db: AsyncDatabase) -> None:
-    """Named keys are set as a whole, None stores null, the others stay; metadata likewise."""
+    """Given keys are replaced as a whole, None stores null, other keys are kept; likewise for metadata."""
     await db.upsert("x", Record({"a": 1, "b": {"c": 1}, "k": "kept"}, metadata={"m": 1, "n": 2}))
 
     await db.update("x", Record({"a": None, "b": {"d": 2}, "new": []}, metadata={"m": 9}))
@@ -39,8 +39,8 @@ async def test_update_merges_top_level_keys(db: AsyncDatabase) -> None:
 
 @requires("compare_and_set")
 @pytest.mark.asyncio
-async def test_updating_with_a_dict_leaves_the_metadata(db: AsyncDatabase) -> None:
-    """A plain patch has no metadata to merge."""
+async def test_updating_with_a_dict_keeps_the_metadata(db: AsyncDatabase) -> None:
+    """A patch without metadata changes none."""
     await db.upsert("x", Record({"a": 1}, metadata={"m": 1}))
 
     await db.update("x", {"a": 2})
@@ -52,17 +52,15 @@ async def test_updating_with_a_dict_leaves_the_metadata(db: AsyncDatabase) -> No
 @requires("compare_and_set")
 @pytest.mark.parametrize("many", [False, True], ids=["one", "batch"])
 @pytest.mark.asyncio
-async def test_a_record_that_was_read_is_written_like_one_that_was_made(
-    db: AsyncDatabase, many: bool
-) -> None:
-    """Its data and metadata count, whether or not somebody has looked at them."""
+async def test_a_record_that_was_read_is_written_like_a_new_one(db: AsyncDatabase, many: bool) -> None:
+    """Its data and metadata are written, whether or not they were accessed."""
     await db.upsert("x", Record({"a": 1, "b": 2}, metadata={"m": 1, "n": 2}))
     await db.upsert("y", Record({"a": 3}, metadata={"m": 4}))
     await db.upsert("z", Record({"c": 5}, metadata={"o": 6}))
 
-    for verb, id in (("update", "x"), ("replace", "z"), ("upsert", "new")):
+    for method, id in (("update", "x"), ("replace", "z"), ("upsert", "new")):
         [read] = await db.search(field("_id") == "y")
-        await (getattr(db, f"{verb}_batch")([(id, read)]) if many else getattr(db, verb)(id, read))
+        await (getattr(db, f"{method}_batch")([(id, read)]) if many else getattr(db, method)(id, read))
 
     written = await db.get_batch(["x", "z", "new"])
     assert [record and record.data for record in written] == [{"a": 3, "b": 2}, {"a": 3}, {"a": 3}]
@@ -75,14 +73,14 @@ async def test_a_record_that_was_read_is_written_like_one_that_was_made(
 async def test_a_record_that_was_read_and_changed_is_written_as_changed(
     db: AsyncDatabase, many: bool
 ) -> None:
-    """Read, change in place, write: the change counts, in what is nested too."""
+    """A record can be read, changed in place and written, also in nested values."""
     await db.upsert("x", Record({"a": 1, "b": {"c": [1]}}, metadata={"m": 1}))
 
-    for n, verb in enumerate(("update", "replace", "upsert"), 2):
+    for n, method in enumerate(("update", "replace", "upsert"), 2):
         [read] = await db.search(field("_id") == "x")
         read.data["b"]["c"].append(n)
         read.metadata["m"] = n
-        await (getattr(db, f"{verb}_batch")([("x", read)]) if many else getattr(db, verb)("x", read))
+        await (getattr(db, f"{method}_batch")([("x", read)]) if many else getattr(db, method)("x", read))
 
         record = await db.require("x")
         assert record.data == {"a": 1, "b": {"c": list(range(1, n + 1))}}
@@ -90,8 +88,8 @@ async def test_a_record_that_was_read_and_changed_is_written_as_changed(
 
 
 @pytest.mark.asyncio
-async def test_a_change_to_what_was_read_stays_with_the_reader(db: AsyncDatabase) -> None:
-    """Nothing is written before somebody writes it."""
+async def test_a_change_to_a_record_that_was_read_is_not_stored(db: AsyncDatabase) -> None:
+    """A change in place is not stored until the record is written."""
     await db.upsert("x", Record({"a": [1]}, metadata={"m": [1]}))
 
     for read in (await db.require("x"), *await db.search(), *await db.require_batch(["x", "x"])):
@@ -104,12 +102,12 @@ async def test_a_change_to_what_was_read_stays_with_the_reader(db: AsyncDatabase
 
 
 @requires("compare_and_set")
-@pytest.mark.parametrize("verb", ["replace", "update"])
+@pytest.mark.parametrize("method", ["replace", "update"])
 @pytest.mark.asyncio
-async def test_a_missing_id_is_not_found(db: AsyncDatabase, verb: str) -> None:
-    """Replace and update refuse it and make nothing."""
+async def test_a_missing_id_is_not_found(db: AsyncDatabase, method: str) -> None:
+    """Replace and update raise NotFoundError and create nothing."""
     with pytest.raises(NotFoundError) as caught:
-        await getattr(db, verb)("nobody", {"n": 1})
+        await getattr(db, method)("nobody", {"n": 1})
 
     assert caught.value.record_id == "nobody"
     assert await db.count() == 0
@@ -117,7 +115,7 @@ async def test_a_missing_id_is_not_found(db: AsyncDatabase, verb: str) -> None:
 
 @pytest.mark.asyncio
 async def test_an_invalid_patch_changes_nothing(db: AsyncDatabase) -> None:
-    """It is refused at the door."""
+    """It is refused before anything is written."""
     await db.upsert("x", {"n": 1})
 
     with pytest.raises(InvalidRecordError):
@@ -128,7 +126,7 @@ async def test_an_invalid_patch_changes_nothing(db: AsyncDatabase) -> None:
 
 @pytest.mark.asyncio
 async def test_upsert_writes_either_way(db: AsyncDatabase) -> None:
-    """A new id is made, an existing record is replaced, metadata too; the version is returned."""
+    """It creates a new record or replaces an existing one with its metadata, and returns the version."""
     first = await db.upsert("x", Record({"a": 1, "b": 2}, metadata={"m": 1}))
     second = await db.upsert(Record({"b": 3}, id="x"))
 
@@ -140,7 +138,7 @@ async def test_upsert_writes_either_way(db: AsyncDatabase) -> None:
 
 @pytest.mark.asyncio
 async def test_created_at_stays_and_updated_at_moves(db: AsyncDatabase) -> None:
-    """Every write keeps when the record was made."""
+    """Every write keeps the time of creation."""
     await db.upsert("x", {"n": 1})
     before = await db.require("x")
 
@@ -156,7 +154,7 @@ async def test_created_at_stays_and_updated_at_moves(db: AsyncDatabase) -> None:
 @requires("compare_and_set")
 @pytest.mark.asyncio
 async def test_no_concurrent_update_is_lost(db: AsyncDatabase) -> None:
-    """Eight updates of different keys at once are all there in the end."""
+    """Eight concurrent updates of different keys are all applied."""
     await db.upsert("x", {})
 
     await asyncio.gather(*(db.update("x", {f"k{n}": n}) for n in range(8)))
@@ -167,7 +165,7 @@ async def test_no_concurrent_update_is_lost(db: AsyncDatabase) -> None:
 @requires("compare_and_set")
 @pytest.mark.asyncio
 async def test_a_batch_of_updates_returns_versions_and_keeps_ids(db: AsyncDatabase) -> None:
-    """Each outcome is the record's new version, and the records still know their ids."""
+    """Each outcome is the record's new version, and the records keep their ids."""
     await db.upsert_batch({"a": {"n": 1}, "b": {"n": 2}})
 
     versions = await db.update_batch({"a": {"m": 1}, "b": {"m": 2}})

@@ -1,4 +1,4 @@
-"""Text: like with escapes, ilike by folds, regular expressions of Python, prefixes, order by code point."""
+"""Texts: like with escapes, ilike with case folding, Python regular expressions, code point order."""
 
 from __future__ import annotations
 
@@ -8,71 +8,25 @@ import string
 import pytest
 
 from isthmus import AsyncDatabase, Query, field
-from isthmus.testing.conformance._fixtures import found, stored
+from isthmus.testing.conformance._fixtures import find_ids, store
 
+# fmt: off
 TEXTS = (
-    *(
-        "Alice",
-        "alice",
-        "ALICE",
-        "abc",
-        "a.c",
-        "aXc",
-        "a%c",
-        "a_c",
-        "a\\c",
-        "a\nc",
-        "[%",
-        "",
-        " ",
-        "%",
-        "_",
-        "\\",
-    ),
-    *(
-        "é",
-        "e\u0301",
-        "É",
-        "ß",
-        "SS",
-        "ss",
-        "ẞ",
-        "İ",
-        "i",
-        "I",
-        "ı",
-        "ſ",
-        "s",
-        "K",
-        "k",
-        "σ",
-        "ς",
-        "Σ",
-        "ﬁ",
-        "FI",
-    ),
-    *(
-        "💥",
-        "💥b",
-        "日本語",
-        "日本",
-        "a\n",
-        "a",
-        "line one\nline two",
-        "10",
-        "9",
-        "Z",
-        "z",
-        "\uffff",
-        "\U0010ffff",
-    ),
+    "Alice", "alice", "ALICE", "abc", "a.c", "aXc", "a%c", "a_c", "a\\c", "a\nc", "[%", "", " ", "%", "_",
+    "\\",
+    "é", "e\u0301", "É", "ß", "SS", "ss", "ẞ", "İ", "i", "I", "ı", "ſ", "s", "K", "k", "σ", "ς", "Σ", "ﬁ",
+    "FI",
+    "💥", "💥b", "日本語", "日本", "a\n", "a", "line one\nline two", "10", "9", "Z", "z",
+    "\uffff", "\U0010ffff",
 )
+# fmt: on
 
 
-async def _ask(db: AsyncDatabase, op: str, operand: str) -> set[str]:
-    await stored(db, {f"{n:03}": {"t": text} for n, text in enumerate(TEXTS)})
-    matching = await found(db, getattr(field("t"), op)(operand))
-    others = await found(db, ~getattr(field("t"), op)(operand))
+async def _match(db: AsyncDatabase, op: str, operand: str) -> set[str]:
+    await store(db, {f"{n:03}": {"t": text} for n, text in enumerate(TEXTS)})
+    predicate = getattr(field("t"), op)(operand)
+    matching = await find_ids(db, predicate)
+    others = await find_ids(db, ~predicate)
     assert len(matching) + len(others) == len(TEXTS)
     return {TEXTS[int(id or "")] for id in matching}
 
@@ -105,8 +59,8 @@ async def _ask(db: AsyncDatabase, op: str, operand: str) -> set[str]:
 )
 @pytest.mark.asyncio
 async def test_like_matches_the_whole_text(db: AsyncDatabase, pattern: str, expected: set[str]) -> None:
-    r"""`%` any run, `_` one character, `\` escapes; case-sensitive; line breaks are characters (§3)."""
-    assert await _ask(db, "like", pattern) == expected
+    r"""`%` is any text, `_` one character, `\` an escape; case-sensitive; line breaks are characters (§3)."""
+    assert await _match(db, "like", pattern) == expected
 
 
 @pytest.mark.parametrize(
@@ -130,8 +84,8 @@ async def test_like_matches_the_whole_text(db: AsyncDatabase, pattern: str, expe
 )
 @pytest.mark.asyncio
 async def test_ilike_folds_each_character(db: AsyncDatabase, pattern: str, expected: set[str]) -> None:
-    """By its one-character fold; never another length (§3)."""
-    assert await _ask(db, "ilike", pattern) == expected
+    """By its single-character case folding; the length never changes (§3)."""
+    assert await _match(db, "ilike", pattern) == expected
 
 
 @pytest.mark.parametrize(
@@ -167,7 +121,7 @@ async def test_ilike_folds_each_character(db: AsyncDatabase, pattern: str, expec
         (r"[%\]]", {"%", "[%", "a%c"}),
         (r"[\\-^]", {"\\", "a\\c"}),
         (r"[Z-\\]", {"Z", "[%", "\\", "a\\c"}),
-        # A range of nothing but what classes escape.
+        # A range between characters that classes escape.
         (r"[\[-\]]", {"[%", "\\", "a\\c"}),
         (
             "a(?=.)",
@@ -176,83 +130,83 @@ async def test_ilike_folds_each_character(db: AsyncDatabase, pattern: str, expec
     ],
 )
 @pytest.mark.asyncio
-async def test_regex_is_pythons_search(db: AsyncDatabase, pattern: str, expected: set[str]) -> None:
-    """`re.search`, with its anchors, flags, classes and look-around (§3)."""
-    assert await _ask(db, "regex", pattern) == expected
+async def test_regex_is_python_search(db: AsyncDatabase, pattern: str, expected: set[str]) -> None:
+    """Like `re.search`, with anchors, flags, classes and look-around (§3)."""
+    assert await _match(db, "regex", pattern) == expected
 
 
 @pytest.mark.parametrize(
     "part",
     [
         *("", "a", "A", "%", "_", "\\", "é", "日", "💥", "\n", "c", "ss", "[", ".", "\uffff", "\U0010ffff"),
-        # Long enough for an index of trigrams.
+        # Long enough for a trigram index.
         *("a%c", "a_c", "a\\c"),
     ],
 )
 @pytest.mark.asyncio
 async def test_prefix_suffix_and_substring_are_literal(db: AsyncDatabase, part: str) -> None:
-    """No character has a meaning of its own in them."""
-    assert await _ask(db, "starts_with", part) == {t for t in TEXTS if t.startswith(part)}
+    """No character has a special meaning."""
+    assert await _match(db, "starts_with", part) == {t for t in TEXTS if t.startswith(part)}
     await db.clear()
-    assert await _ask(db, "ends_with", part) == {t for t in TEXTS if t.endswith(part)}
+    assert await _match(db, "ends_with", part) == {t for t in TEXTS if t.endswith(part)}
     await db.clear()
-    assert await _ask(db, "contains", part) == {t for t in TEXTS if part in t}
+    assert await _match(db, "contains", part) == {t for t in TEXTS if part in t}
 
 
-# What means something in one server's patterns or another's; and texts that it would then find.
-_WRITTEN = (
+# Texts with characters that are special in some server's patterns, and texts that those would match.
+_LITERALS = (
     *(f"a{mark}c" for mark in string.punctuation),
     *("a<1-5>c", "a{2}c", "a(b)c", "a[b]c", 'a"b"c', "a~bc"),
     *("a.*c", "ab?c", "^ac$", "a&&bc", "(?i)abc", "a\\bc"),
 )
-_NEAR = ("ac", "abc", "aac", "abbc", "a3c", "a\nc", "a", "c", "b", "")
+_SIMILAR = ("ac", "abc", "aac", "abbc", "a3c", "a\nc", "a", "c", "b", "")
 
 
-def _taken(op: str, text: str) -> str:
-    """Return a pattern of the operator that means this text, whatever its characters."""
+def _escape(op: str, text: str) -> str:
+    """Return a pattern of the operator that matches exactly this text."""
     if op in ("like", "ilike"):
         escaped = "".join("\\" + c if c in "%_\\" else c for c in text)
         return escaped.upper() if op == "ilike" else escaped
     if op == "regex":
         return f"^{re.escape(text)}\\Z"
-    # A class of one character alone is the character, to Python's parser.
+    # Python's parser reduces a class of a single character to that character, so each has two.
     return f"^{''.join(f'[{re.escape(c)}é]' for c in text)}\\Z" if op == "classes" else text
 
 
 @pytest.mark.parametrize("op", ["like", "ilike", "regex", "classes", "starts_with", "ends_with", "contains"])
 @pytest.mark.asyncio
-async def test_punctuation_is_taken_as_it_is(db: AsyncDatabase, op: str) -> None:
-    """No character has a meaning that the contract does not give it, alone or with its neighbours (§3)."""
-    await stored(db, {f"{n:03}": {"t": text} for n, text in enumerate((*_WRITTEN, *_NEAR))})
+async def test_punctuation_is_literal(db: AsyncDatabase, op: str) -> None:
+    """No character has a special meaning beyond the contract, alone or in combination (§3)."""
+    await store(db, {f"{n:03}": {"t": text} for n, text in enumerate((*_LITERALS, *_SIMILAR))})
 
-    ask = getattr(field("t"), "regex" if op == "classes" else op)
-    # All in one question: what any of them means too much is near, what it means too little is missed.
-    matching = await found(db, Query().any_of(*(ask(_taken(op, text)) for text in _WRITTEN)))
+    operator = getattr(field("t"), "regex" if op == "classes" else op)
+    # All in one query: a pattern that matches too much finds similar texts, one too narrow misses its own.
+    matching = await find_ids(db, Query().any_of(*(operator(_escape(op, text)) for text in _LITERALS)))
 
-    assert {(*_WRITTEN, *_NEAR)[int(id or "")] for id in matching} == set(_WRITTEN)
+    assert {(*_LITERALS, *_SIMILAR)[int(id or "")] for id in matching} == set(_LITERALS)
 
 
 @pytest.mark.asyncio
 async def test_texts_compare_by_code_point(db: AsyncDatabase) -> None:
-    """Never by a language's rules: `Z` before `a`, an emoji before a private-use character."""
-    await stored(db, {f"{n:03}": {"t": text} for n, text in enumerate(TEXTS)})
+    """Not by the rules of a language: `Z` before `a`, an emoji after U+FFFF."""
+    await store(db, {f"{n:03}": {"t": text} for n, text in enumerate(TEXTS)})
 
     for bound in ("Z", "a", "é", "\uffff", "💥", ""):
-        assert {TEXTS[int(i or "")] for i in await found(db, field("t") > bound)} == {
+        assert {TEXTS[int(i or "")] for i in await find_ids(db, field("t") > bound)} == {
             t for t in TEXTS if t > bound
         }
-        assert {TEXTS[int(i or "")] for i in await found(db, field("t") <= bound)} == {
+        assert {TEXTS[int(i or "")] for i in await find_ids(db, field("t") <= bound)} == {
             t for t in TEXTS if t <= bound
         }
 
 
 @pytest.mark.asyncio
 async def test_equal_looking_texts_are_not_equal(db: AsyncDatabase) -> None:
-    """No normalization: a composed and a combining é differ, trailing spaces and case count."""
-    await stored(
+    """No normalization: composed and combining é differ, and so do trailing spaces and case."""
+    await store(
         db, {"composed": {"t": "é"}, "combining": {"t": "e\u0301"}, "space": {"t": "é "}, "upper": {"t": "É"}}
     )
 
-    assert await found(db, field("t") == "é") == {"composed"}
-    assert await found(db, field("t") == "e\u0301") == {"combining"}
-    assert await found(db, field("t").in_(["é ", "É"])) == {"space", "upper"}
+    assert await find_ids(db, field("t") == "é") == {"composed"}
+    assert await find_ids(db, field("t") == "e\u0301") == {"combining"}
+    assert await find_ids(db, field("t").in_(["é ", "É"])) == {"space", "upper"}

@@ -1,4 +1,4 @@
-"""Transactions: commit, roll back, read one's own writes, savepoints, locks; or a clear refusal."""
+"""Transactions: commit, rollback, reading own writes, savepoints and locks, or a refusal."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from isthmus.errors import (
     UnsupportedError,
     UsageError,
 )
-from isthmus.testing.conformance._fixtures import ids, people, requires, stored
+from isthmus.testing.conformance._fixtures import id_set, requires, store, store_people
 
 
 @requires("transactions")
 @pytest.mark.asyncio
-async def test_a_transaction_commits_on_leaving(db: AsyncDatabase) -> None:
-    """Creates, updates and deletes in it are there afterwards."""
-    await stored(db, {"a": {"n": 1}, "b": {"n": 1}})
+async def test_a_transaction_commits_on_exit(db: AsyncDatabase) -> None:
+    """Its creates, updates and deletes are stored."""
+    await store(db, {"a": {"n": 1}, "b": {"n": 1}})
 
     async with db.transaction() as tx:
         await tx.update("a", {"n": 2})
@@ -36,8 +36,8 @@ async def test_a_transaction_commits_on_leaving(db: AsyncDatabase) -> None:
 @requires("transactions")
 @pytest.mark.asyncio
 async def test_a_transaction_rolls_back_on_an_exception(db: AsyncDatabase) -> None:
-    """Whatever raised; nothing of it is left."""
-    await stored(db, {"a": {"n": 1}})
+    """Any exception undoes all of its writes."""
+    await store(db, {"a": {"n": 1}})
 
     with pytest.raises(ZeroDivisionError):
         async with db.transaction() as tx:
@@ -52,8 +52,8 @@ async def test_a_transaction_rolls_back_on_an_exception(db: AsyncDatabase) -> No
 @requires("transactions")
 @pytest.mark.asyncio
 async def test_a_transaction_reads_its_own_writes(db: AsyncDatabase) -> None:
-    """By id, by search, count, stream, page and aggregate."""
-    await people(db)
+    """In get, search, count, stream, page and aggregate."""
+    await store_people(db)
 
     async with db.transaction() as tx:
         await tx.create(Record({"age": 200}, id="zed"))
@@ -64,15 +64,15 @@ async def test_a_transaction_reads_its_own_writes(db: AsyncDatabase) -> None:
         assert await tx.get("carol") is None
         assert [r.id for r in await tx.search(Query().sort("age", "desc").limit(2))] == ["bob", "zed"]
         assert await tx.count() == 5
-        assert {r.id async for r in tx.stream(field("age") > 100, page_size=1)} == ids("bob zed")
+        assert {r.id async for r in tx.stream(field("age") > 100, page_size=1)} == id_set("bob zed")
         assert [r.id for r in (await tx.page(Query(), size=2)).records] == ["alice", "bob"]
         assert await tx.aggregate(m=("max", "age")) == [{"m": 201}]
 
 
 @requires("transactions")
 @pytest.mark.asyncio
-async def test_the_handles_verbs_join_in_the_same_task(db: AsyncDatabase) -> None:
-    """`db.create(...)` inside `async with db.transaction()` is part of it."""
+async def test_calls_in_the_same_task_join_the_transaction(db: AsyncDatabase) -> None:
+    """`db.create(...)` inside `async with db.transaction()` is part of the transaction."""
     with pytest.raises(ZeroDivisionError):
         async with db.transaction():
             await db.create(Record({"n": 1}, id="x"))
@@ -85,7 +85,7 @@ async def test_the_handles_verbs_join_in_the_same_task(db: AsyncDatabase) -> Non
 @requires("transactions")
 @pytest.mark.asyncio
 async def test_a_child_task_does_not_join_silently(db: AsyncDatabase) -> None:
-    """It is told to pass the transaction."""
+    """It raises a UsageError that says to pass the transaction."""
     async with db.transaction():
         with pytest.raises(UsageError, match="pass tx"):
             await asyncio.create_task(db.count())
@@ -93,28 +93,28 @@ async def test_a_child_task_does_not_join_silently(db: AsyncDatabase) -> None:
 
 @requires("transactions")
 @pytest.mark.asyncio
-async def test_others_do_not_see_what_is_not_committed(db: AsyncDatabase) -> None:
-    """A reader outside sees the state before, at once; if there is one connection, it waits for the end."""
-    await stored(db, {"a": {"n": 1}})
-    alone = db.stats().pool.max_size == 1
+async def test_uncommitted_writes_are_not_visible_to_others(db: AsyncDatabase) -> None:
+    """Others see the previous state at once, or wait for the end if there is only one connection."""
+    await store(db, {"a": {"n": 1}})
+    single_connection = db.stats().pool.max_size == 1
 
     async with db.transaction() as tx:
         await tx.update("a", {"n": 2})
-        # A task of its own, which does not join: another user of the store.
+        # A task with an empty context does not join: it stands for another user of the store.
         outside = asyncio.create_task(db.require("a"), context=contextvars.Context())
-        if not alone:
+        if not single_connection:
             assert (await outside).data["n"] == 1
         await tx.update("a", {"n": 3})
 
-    assert (await outside).data["n"] == (3 if alone else 1)
+    assert (await outside).data["n"] == (3 if single_connection else 1)
     assert (await db.require("a")).data["n"] == 3
 
 
 @requires("transactions")
 @pytest.mark.asyncio
-async def test_an_error_inside_leaves_the_rest_usable(db: AsyncDatabase) -> None:
-    """A refused item is caught and the transaction goes on and commits."""
-    await stored(db, {"a": {"n": 1}})
+async def test_a_transaction_continues_after_a_failed_item(db: AsyncDatabase) -> None:
+    """The error of one item can be caught, and the transaction continues and commits."""
+    await store(db, {"a": {"n": 1}})
 
     async with db.transaction() as tx:
         await tx.create(Record({"n": 2}, id="b"))
@@ -127,8 +127,8 @@ async def test_an_error_inside_leaves_the_rest_usable(db: AsyncDatabase) -> None
 
 @requires("transactions")
 @pytest.mark.asyncio
-async def test_a_transaction_that_has_ended_is_closed(db: AsyncDatabase) -> None:
-    """Its verbs raise instead of running outside."""
+async def test_a_finished_transaction_is_closed(db: AsyncDatabase) -> None:
+    """Its methods raise ClosedError instead of running outside the transaction."""
     async with db.transaction() as tx:
         pass
 
@@ -139,7 +139,7 @@ async def test_a_transaction_that_has_ended_is_closed(db: AsyncDatabase) -> None
 @requires("transactions", "savepoints")
 @pytest.mark.asyncio
 async def test_a_nested_transaction_is_a_savepoint(db: AsyncDatabase) -> None:
-    """Undone alone; the outer one commits what is left."""
+    """It is rolled back alone; the outer transaction commits the rest."""
     async with db.transaction() as tx:
         await tx.create(Record({}, id="outer"))
         with pytest.raises(ZeroDivisionError):
@@ -151,14 +151,14 @@ async def test_a_nested_transaction_is_a_savepoint(db: AsyncDatabase) -> None:
             async with tx.savepoint():
                 await tx.create(Record({}, id="deeper"))
 
-    assert {r.id for r in await db.search()} == ids("outer kept deeper")
+    assert {r.id for r in await db.search()} == id_set("outer kept deeper")
 
 
 @requires("transactions")
 @pytest.mark.asyncio
 async def test_a_read_only_transaction_refuses_writes(db: AsyncDatabase) -> None:
-    """It reads; a write is a TransactionError and changes nothing."""
-    await stored(db, {"a": {"n": 1}})
+    """Reads work; a write raises TransactionError and changes nothing."""
+    await store(db, {"a": {"n": 1}})
 
     with pytest.raises(TransactionError):
         async with db.transaction(read_only=True) as tx:
@@ -170,9 +170,9 @@ async def test_a_read_only_transaction_refuses_writes(db: AsyncDatabase) -> None
 
 @requires("transactions", "for_update")
 @pytest.mark.asyncio
-async def test_a_locked_record_waits_for_its_holder(db: AsyncDatabase) -> None:
-    """Ten transactions that read for update and add one: ten in the end."""
-    await stored(db, {"a": {"n": 0}})
+async def test_a_locked_record_is_updated_by_one_transaction_at_a_time(db: AsyncDatabase) -> None:
+    """Ten transactions that read for update and increment a number count to ten."""
+    await store(db, {"a": {"n": 0}})
 
     async def add() -> None:
         async with db.transaction() as tx:
@@ -187,16 +187,16 @@ async def test_a_locked_record_waits_for_its_holder(db: AsyncDatabase) -> None:
 
 @requires("transactions")
 @pytest.mark.asyncio
-async def test_a_whole_transaction_is_run_again_on_a_serialization_failure(db: AsyncDatabase) -> None:
-    """`run` repeats the function until it commits; other errors are raised at once."""
-    await stored(db, {"a": {"n": 0}})
+async def test_a_transaction_is_run_again_after_a_serialization_failure(db: AsyncDatabase) -> None:
+    """`run` calls the function again until it commits; other errors are raised at once."""
+    await store(db, {"a": {"n": 0}})
     attempts = []
 
     async def work(tx: object) -> str:
         attempts.append(1)
         await db.update("a", {"n": len(attempts)})
         if len(attempts) < 3:
-            raise SerializationError("made up for this test")
+            raise SerializationError("raised by this test")
         return "done"
 
     assert await db.run(work) == "done"
@@ -212,7 +212,7 @@ async def _fails(tx: object) -> None:
 @requires("transactions")
 @pytest.mark.asyncio
 async def test_an_unknown_isolation_level_is_refused(db: AsyncDatabase) -> None:
-    """Each level that the capabilities name works, any other is an UnsupportedError."""
+    """Each level in the capabilities works, any other raises UnsupportedError."""
     for level in sorted(db.capabilities.isolation):
         async with db.transaction(isolation=level) as tx:
             await tx.upsert("a", {"level": level})

@@ -1,4 +1,4 @@
-"""What is stored comes back: every kind of value, at every edge, and refusals that name the path."""
+"""Values: every type is read back as it was written, also at its limits; refusals name the path."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ VALUES: dict[str, Any] = {
 
 @pytest.mark.parametrize("name", VALUES)
 @pytest.mark.asyncio
-async def test_a_value_comes_back_equal_and_of_its_type(db: AsyncDatabase, name: str) -> None:
-    """Null, bools, texts, lists, objects, integers within 64 bits and finite floats survive (§1)."""
+async def test_a_value_is_read_back_with_the_same_type(db: AsyncDatabase, name: str) -> None:
+    """Null, booleans, texts, lists, objects, 64-bit integers and finite floats are preserved (§1)."""
     value = VALUES[name]
 
     id = await put_one(db, Record({"v": value, "in": [value], "under": {"v": value}}))
@@ -67,19 +67,19 @@ async def test_a_value_comes_back_equal_and_of_its_type(db: AsyncDatabase, name:
 
 @pytest.mark.parametrize("value", [2**53 + 1, -(2**53) - 1, 2**63 - 1, -(2**63), 1, 0])
 @pytest.mark.asyncio
-async def test_an_integer_comes_back_as_an_integer(db: AsyncDatabase, value: int) -> None:
-    """Integers within 64 bits are exact and stay integers (§1)."""
-    back = (await db.require(await put_one(db, Record({"v": value})))).data["v"]
+async def test_an_integer_is_read_back_as_an_integer(db: AsyncDatabase, value: int) -> None:
+    """64-bit integers are exact and stay integers (§1)."""
+    stored = (await db.require(await put_one(db, Record({"v": value})))).data["v"]
 
-    assert back == value
-    assert type(back) is int
+    assert stored == value
+    assert type(stored) is int
 
 
 @pytest.mark.parametrize("size", nasty.LONG_SIZES)
 @pytest.mark.parametrize("character", ["x", "é", "💥"])
 @pytest.mark.asyncio
-async def test_a_long_text_is_kept_and_found(db: AsyncDatabase, size: int, character: str) -> None:
-    """No text is too long to store, compare and search, at the limits where stores cut."""
+async def test_a_long_text_is_stored_and_found(db: AsyncDatabase, size: int, character: str) -> None:
+    """Texts around the size limits of stores can be stored, compared and searched."""
     text = character * (size // len(character.encode())) + "y" * (size % len(character.encode()))
     id = await put_one(db, Record({"t": text, "n": 1}))
     other = await put_one(db, Record({"t": text[:-1] + "\U0010ffff", "n": 2}))
@@ -94,8 +94,8 @@ async def test_a_long_text_is_kept_and_found(db: AsyncDatabase, size: int, chara
 
 
 @pytest.mark.asyncio
-async def test_datetimes_dates_decimals_uuids_and_bytes_become_one_form(db: AsyncDatabase) -> None:
-    """Each has one canonical JSON form, and an operand takes the same form."""
+async def test_datetimes_dates_decimals_uuids_and_bytes_have_one_form(db: AsyncDatabase) -> None:
+    """Each has one canonical JSON form, which operands take as well."""
     east = dt.timezone(dt.timedelta(hours=2))
     uid = uuid.UUID("12345678-1234-5678-1234-567812345678")
     data = {
@@ -140,8 +140,8 @@ class _Text(str):
 
 
 @pytest.mark.asyncio
-async def test_enums_dataclasses_tuples_and_subclasses_become_plain(db: AsyncDatabase) -> None:
-    """An Enum is its value, a dataclass an object, a tuple a list, a subclass its JSON type (§1)."""
+async def test_enums_dataclasses_tuples_and_subclasses_become_json(db: AsyncDatabase) -> None:
+    """An Enum becomes its value, a dataclass an object, a tuple a list, a subclass its JSON type (§1)."""
     record = await db.require(
         await put_one(db, Record({"c": _Color.RED, "p": _Point(1, 2), "t": (1, (2,)), "s": _Text("x")}))
     )
@@ -186,7 +186,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
 
 @pytest.mark.parametrize("name", REFUSED)
 @pytest.mark.asyncio
-async def test_a_value_that_no_store_can_hold_is_refused_at_the_door(db: AsyncDatabase, name: str) -> None:
+async def test_a_value_that_no_store_can_hold_is_refused(db: AsyncDatabase, name: str) -> None:
     """It raises InvalidRecordError with the path, and nothing is written (§1)."""
     value, path = REFUSED[name]
 
@@ -201,7 +201,7 @@ async def test_a_value_that_no_store_can_hold_is_refused_at_the_door(db: AsyncDa
 @requires("conditional_create")
 @pytest.mark.asyncio
 async def test_an_invalid_record_in_a_batch_is_that_items_error(db: AsyncDatabase) -> None:
-    """Its item fails with the path; where batches are atomic, nothing is written."""
+    """Its error has the path; if batches are atomic, nothing is written."""
     records = [Record({"n": 1}, id="a"), Record({"n": float("nan")}, id="b"), Record({"n": 3}, id="c")]
 
     with pytest.raises(BatchError) as caught:
@@ -216,8 +216,8 @@ async def test_an_invalid_record_in_a_batch_is_that_items_error(db: AsyncDatabas
 
 
 @pytest.mark.asyncio
-async def test_metadata_comes_back_as_given(db: AsyncDatabase) -> None:
-    """Nothing is added to it, and its values are those of data."""
+async def test_metadata_is_read_back_as_given(db: AsyncDatabase) -> None:
+    """Nothing is added to it, and it can hold the same values as data."""
     metadata = {"source": "é", "n": [2**53 + 1, None, {"a.b": {}}], "id": "x", "version": 3}
 
     id = await put_one(db, Record({"n": 1}, metadata=metadata))
@@ -229,7 +229,7 @@ async def test_metadata_comes_back_as_given(db: AsyncDatabase) -> None:
 
 @pytest.mark.asyncio
 async def test_invalid_metadata_is_refused_with_its_path(db: AsyncDatabase) -> None:
-    """The path begins with `metadata`."""
+    """The path starts with `metadata`."""
     with pytest.raises(InvalidRecordError) as caught:
         await db.create(Record({"n": 1}, id="x", metadata={"k": float("inf")}))
 
@@ -238,8 +238,8 @@ async def test_invalid_metadata_is_refused_with_its_path(db: AsyncDatabase) -> N
 
 
 @pytest.mark.asyncio
-async def test_the_callers_record_is_not_shared(db: AsyncDatabase) -> None:
-    """Changing the given data later, or a record that was read, changes nothing stored."""
+async def test_stored_data_is_not_shared_with_the_caller(db: AsyncDatabase) -> None:
+    """Changing the given data afterwards, or a record that was read, does not change what is stored."""
     data = {"tags": ["a"]}
     id = await put_one(db, Record(data))
 
@@ -251,7 +251,7 @@ async def test_the_callers_record_is_not_shared(db: AsyncDatabase) -> None:
 
 @pytest.mark.asyncio
 async def test_times_are_aware_and_a_new_record_was_updated_when_it_was_created(db: AsyncDatabase) -> None:
-    """created_at and updated_at are in UTC, within this minute."""
+    """created_at and updated_at are in UTC and within the last minute."""
     record = await db.require(await put_one(db, Record({"n": 1})))
 
     assert record.created_at is not None

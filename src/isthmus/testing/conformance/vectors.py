@@ -1,4 +1,4 @@
-"""Nearest neighbours where the store finds them, and a refusal elsewhere."""
+"""Nearest neighbours, or a refusal if the store cannot find them."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import pytest
 
 from isthmus import AsyncDatabase, Query, field, match, nearest
 from isthmus.errors import QueryError
-from isthmus.testing.conformance._fixtures import requires, stored
+from isthmus.testing.conformance._fixtures import requires, store
 
 NORTH, EAST = [0.0, 1.0, 0.0], [1.0, 0.0, 0.0]
 
 
 async def compass(db: AsyncDatabase) -> None:
-    """Store directions from north to east, and values that are no directions."""
+    """Store vectors from north to east, and values that are not vectors."""
     records: dict[str, dict[str, Any]] = {
         "north": {"embedding": [0, 2, 0], "n": 1},
         "north-east": {"embedding": [1, 1, 0.0], "n": 2},
@@ -26,13 +26,13 @@ async def compass(db: AsyncDatabase) -> None:
         "nowhere": {"embedding": [0, 0, 0], "n": 8},
         "mixed": {"embedding": [0, "1", True], "n": 9},
     }
-    await stored(db, records)
+    await store(db, records)
 
 
 @requires("vectors")
 @pytest.mark.asyncio
 async def test_the_nearest_are_found_nearest_first(db: AsyncDatabase) -> None:
-    """A value that is no vector of the field's length is stored like any other, and near to nothing."""
+    """A value that is not a vector of the right length is stored unchanged and is near to nothing."""
     await compass(db)
 
     found = await db.search(Query().nearest("embedding", NORTH, 3).sort("_score", "desc"))
@@ -47,8 +47,8 @@ async def test_the_nearest_are_found_nearest_first(db: AsyncDatabase) -> None:
 
 @requires("vectors")
 @pytest.mark.asyncio
-async def test_the_other_conditions_come_before_the_nearest(db: AsyncDatabase) -> None:
-    """The k nearest of those that the rest of the query holds for, not the rest of the k nearest."""
+async def test_other_conditions_apply_before_the_nearest_are_chosen(db: AsyncDatabase) -> None:
+    """The k nearest are chosen among the records that match the other conditions."""
     await compass(db)
 
     few = await db.search(Query().nearest("embedding", NORTH, 2).filter("n", ">", 1).sort("_score", "desc"))
@@ -61,8 +61,8 @@ async def test_the_other_conditions_come_before_the_nearest(db: AsyncDatabase) -
 
 @requires("vectors", "compare_and_set")
 @pytest.mark.asyncio
-async def test_a_vector_is_near_as_soon_as_it_is_written(db: AsyncDatabase) -> None:
-    """Replaced, merged and deleted ones too."""
+async def test_a_vector_is_found_as_soon_as_it_is_written(db: AsyncDatabase) -> None:
+    """Also after replace, update and delete."""
     await compass(db)
 
     await db.update("none", {"embedding": [0, 1, 0.1]})
@@ -78,7 +78,7 @@ async def test_a_vector_is_near_as_soon_as_it_is_written(db: AsyncDatabase) -> N
 @requires("vectors")
 @pytest.mark.asyncio
 async def test_a_hit_has_its_score(db: AsyncDatabase) -> None:
-    """The nearer, the higher; in another order too."""
+    """A nearer vector has a higher score, also in another order."""
     await compass(db)
 
     best = await db.hits(nearest("embedding", NORTH, 3))
@@ -92,8 +92,8 @@ async def test_a_hit_has_its_score(db: AsyncDatabase) -> None:
 
 @requires("vectors")
 @pytest.mark.asyncio
-async def test_what_nearest_cannot_mean_is_refused(db: AsyncDatabase) -> None:
-    """Under `not` or `or`, twice, with match(), another length, no direction."""
+async def test_an_invalid_nearest_is_refused(db: AsyncDatabase) -> None:
+    """Under `not` or `or`, twice, with match(), of another length, or a zero vector."""
     near = nearest("embedding", NORTH)
     for query in (
         ~near,

@@ -1,4 +1,4 @@
-"""Versions: a token that changes on every write, and compare-and-set with it."""
+"""Versions: a token that changes with every write and enables compare-and-set."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from isthmus.testing.conformance._fixtures import requires
 
 @pytest.mark.asyncio
 async def test_every_write_changes_the_version(db: AsyncDatabase) -> None:
-    """Also one that writes the same data again; get, get_batch and search tell the same token."""
+    """Also a write of the same data; get, get_batch and search return the same version."""
     await db.upsert("x", {"n": 1})
     seen = [(await db.require("x")).version]
     for _ in range(3):
@@ -28,44 +28,44 @@ async def test_every_write_changes_the_version(db: AsyncDatabase) -> None:
 
 
 @requires("compare_and_set")
-@pytest.mark.parametrize("verb", ["replace", "update", "upsert", "delete"])
+@pytest.mark.parametrize("method", ["replace", "update", "upsert", "delete"])
 @pytest.mark.asyncio
-async def test_a_stale_write_changes_nothing(db: AsyncDatabase, verb: str) -> None:
-    """Of two writers that read the same version, the second is told so."""
+async def test_a_stale_write_changes_nothing(db: AsyncDatabase, method: str) -> None:
+    """Of two writers that read the same version, the second fails."""
     await db.upsert("x", {"n": 1})
     stale = (await db.require("x")).version
     await db.replace("x", {"n": 2})
-    arguments: list[Any] = ["x"] if verb == "delete" else ["x", {"n": 3}]
+    arguments: list[Any] = ["x"] if method == "delete" else ["x", {"n": 3}]
 
     with pytest.raises(ConflictError) as caught:
-        await getattr(db, verb)(*arguments, if_version=stale)
+        await getattr(db, method)(*arguments, if_version=stale)
 
     assert caught.value.record_id == "x"
     assert (await db.require("x")).data == {"n": 2}
 
 
 @requires("compare_and_set")
-@pytest.mark.parametrize("verb", ["replace", "update", "upsert", "delete"])
+@pytest.mark.parametrize("method", ["replace", "update", "upsert", "delete"])
 @pytest.mark.asyncio
-async def test_a_write_with_the_current_version_goes_through(db: AsyncDatabase, verb: str) -> None:
-    """The token may come from a read or from the last write."""
+async def test_a_write_with_the_current_version_succeeds(db: AsyncDatabase, method: str) -> None:
+    """The version may come from a read or from the last write."""
     written = await db.upsert("x", {"n": 1})
     assert (await db.require("x")).version == written
-    arguments: list[Any] = ["x"] if verb == "delete" else ["x", {"n": 3}]
+    arguments: list[Any] = ["x"] if method == "delete" else ["x", {"n": 3}]
 
-    await getattr(db, verb)(*arguments, if_version=written)
+    await getattr(db, method)(*arguments, if_version=written)
 
     record = await db.get("x")
-    assert (record is None) if verb == "delete" else (record is not None and record.data == {"n": 3})
+    assert (record is None) if method == "delete" else (record is not None and record.data == {"n": 3})
 
 
 @requires("compare_and_set")
 @pytest.mark.asyncio
-async def test_a_version_of_a_missing_record_never_fits(db: AsyncDatabase) -> None:
-    """Replace and update say not found, upsert and delete say conflict; nothing is made."""
-    for verb in ("replace", "update"):
+async def test_a_version_of_a_missing_record_never_matches(db: AsyncDatabase) -> None:
+    """Replace and update raise NotFoundError, upsert and delete ConflictError; nothing is created."""
+    for method in ("replace", "update"):
         with pytest.raises(NotFoundError):
-            await getattr(db, verb)("x", {"n": 1}, if_version="1")
+            await getattr(db, method)("x", {"n": 1}, if_version="1")
     with pytest.raises(ConflictError):
         await db.upsert("x", {"n": 1}, if_version="1")
     with pytest.raises(ConflictError):
@@ -77,8 +77,8 @@ async def test_a_version_of_a_missing_record_never_fits(db: AsyncDatabase) -> No
 @requires("compare_and_set")
 @pytest.mark.parametrize("version", ["", "bogus", "-1", "9" * 40, "é", "a/b"])
 @pytest.mark.asyncio
-async def test_a_made_up_version_is_a_conflict(db: AsyncDatabase, version: str) -> None:
-    """A token that no store gave is stale, not an error of the store."""
+async def test_an_invalid_version_is_a_conflict(db: AsyncDatabase, version: str) -> None:
+    """A version that the store never returned is stale, not an error of the store."""
     await db.upsert("x", {"n": 1})
 
     with pytest.raises(ConflictError):
@@ -89,8 +89,8 @@ async def test_a_made_up_version_is_a_conflict(db: AsyncDatabase, version: str) 
 
 @requires("compare_and_set")
 @pytest.mark.asyncio
-async def test_a_version_of_an_earlier_life_does_not_fit(db: AsyncDatabase) -> None:
-    """After delete and create the old token is stale."""
+async def test_a_version_of_a_deleted_record_does_not_match(db: AsyncDatabase) -> None:
+    """After a delete and a create the old version is stale."""
     old = await db.upsert("x", {"n": 1})
     await db.delete("x")
     await db.upsert("x", {"n": 1})
@@ -102,7 +102,7 @@ async def test_a_version_of_an_earlier_life_does_not_fit(db: AsyncDatabase) -> N
 @requires("compare_and_set")
 @pytest.mark.asyncio
 async def test_of_many_writers_with_one_version_one_wins(db: AsyncDatabase) -> None:
-    """Twelve at once: one new version, eleven conflicts."""
+    """Of twelve concurrent writers, one succeeds and eleven get a conflict."""
     version = await db.upsert("x", {"n": -1})
 
     written = await asyncio.gather(
@@ -120,7 +120,7 @@ async def test_of_many_writers_with_one_version_one_wins(db: AsyncDatabase) -> N
 @requires("compare_and_set")
 @pytest.mark.asyncio
 async def test_each_item_of_a_batch_has_its_own_version(db: AsyncDatabase) -> None:
-    """A stale item is a conflict; the others are written unless the batch is atomic."""
+    """A stale item is a conflict; the others are written if the batch is not atomic."""
     await db.upsert_batch({"a": {"n": 1}, "b": {"n": 1}})
     fresh, stale = [r.version for r in await db.get_batch(["a", "b"]) if r is not None]
     await db.replace("b", {"n": 2})
@@ -134,7 +134,7 @@ async def test_each_item_of_a_batch_has_its_own_version(db: AsyncDatabase) -> No
 
 
 @pytest.mark.asyncio
-async def test_a_version_can_be_searched_by(db: AsyncDatabase) -> None:
+async def test_a_version_can_be_queried(db: AsyncDatabase) -> None:
     """`_version` is a field of the record."""
     from isthmus import field
 

@@ -1,4 +1,4 @@
-"""The outcomes as a page: promises by stores, what is refused and why; in Markdown and in HTML."""
+"""The parity page, in Markdown and HTML: promises by store, refusals with their reasons, failures."""
 
 from __future__ import annotations
 
@@ -11,132 +11,146 @@ from dataclasses import dataclass
 
 from isthmus.testing import conformance
 from isthmus.testing.parity._reasons import reason
-from isthmus.testing.parity._results import Column, Outcome, Verdict
+from isthmus.testing.parity._results import Outcome, StoreColumn, Verdict
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
-    """What is shown."""
+class ParityPage:
+    """The content of a parity page."""
 
     made: str
-    """When, of which commit and version, on which machine: one line of Markdown."""
-    columns: Sequence[Column]
+    """How the page was made (date, version, commit): one line of Markdown."""
+    columns: Sequence[StoreColumn]
     outcomes: Sequence[Outcome]
 
     def of(self, promise: str, column: str) -> list[Outcome]:
-        """Return the outcomes of a cell."""
+        """Return the outcomes of a promise in a column."""
         return [one for one in self.outcomes if (one.promise, one.column) == (promise, column)]
 
     @property
     def promises(self) -> list[str]:
-        """The promises in the suite's own order."""
-        there = {one.promise for one in self.outcomes}
-        return [name for name in conformance._MODULES if name in there]
+        """The names of the tested promises, in the order of the suite."""
+        tested = {one.promise for one in self.outcomes}
+        return [name for name in conformance._MODULES if name in tested]
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many tests ended how."""
+        """The number of tests by verdict."""
         return {v.value: n for v in Verdict if (n := len(self.all(v)))}
 
     @property
     def wrong(self) -> list[Outcome]:
-        """What should not be: a test that failed, or that was not run."""
+        """The outcomes that should not occur: tests that failed or were not run."""
         return self.all(Verdict.FAILED) + self.all(Verdict.NOT_RUN)
 
     @property
     def summary(self) -> str:
-        """The counts in a sentence."""
-        told = ", ".join(f"{count:,} {word}" for word, count in self.counts.items())
-        return f"{len(self.promises)} promises, {len(self.columns)} stores: {told}."
+        """The counts as a sentence."""
+        counts = ", ".join(f"{count:,} {word}" for word, count in self.counts.items())
+        return f"{len(self.promises)} promises, {len(self.columns)} stores: {counts}."
 
     def all(self, verdict: Verdict) -> list[Outcome]:
-        """Return the outcomes that ended so."""
+        """Return the outcomes with a verdict."""
         return [one for one in self.outcomes if one.verdict is verdict]
 
 
 def sentence(promise: str) -> str:
-    """Return the first line of a promise's module, without the name if that alone stands before a colon."""
+    """Return the first line of a promise's docstring, without a leading "Name: " that repeats the name."""
     text = (importlib.import_module(f"{conformance.__name__}.{promise}").__doc__ or "").splitlines()[0]
     name, _, rest = text.partition(": ")
     return rest if rest and name.isalpha() and name.lower()[:4] == promise[:4] else text
 
 
-def markdown(page: Page, *, title: str = "Parity") -> str:
-    """Return the page as Markdown."""
-    lines = [f"# {title}\n", f"{page.made}\n", f"**{page.summary}**\n", *_legend(), "", *_stores(page), ""]
-    # A page's style may give this table more room; elsewhere the element means nothing.
-    lines += ["## Promises\n", '<div class="parity" markdown>\n', *_promises(page), "\n</div>\n"]
-    lines += ["## Refused, and why\n", *_refused(page), ""]
+def markdown(page: ParityPage, *, title: str = "Parity") -> str:
+    """Return the page as Markdown with the heading `title`."""
+    lines = [
+        f"# {title}\n",
+        f"{page.made}\n",
+        f"**{page.summary}**\n",
+        *_legend(),
+        "",
+        *_store_table(page),
+        "",
+    ]
+    # A style sheet may give this table more room; renderers without one ignore the element.
+    lines += ["## Promises\n", '<div class="parity" markdown>\n', *_promise_table(page), "\n</div>\n"]
+    lines += ["## Refused, and why\n", *_refusal_table(page), ""]
     for verdict, heading in ((Verdict.FAILED, "Failed"), (Verdict.NOT_RUN, "Not run")):
-        told = page.all(verdict)
-        if told:
+        outcomes = page.all(verdict)
+        if outcomes:
             lines += [f"## {heading}\n"]
-            lines += [f"* `{one.column}` {one.test}{_case(one)}: {_cell_text(one.why)}" for one in told]
+            lines += [
+                f"* `{one.column}` {one.test}{_format_case(one)}: {_escape_all(one.why)}" for one in outcomes
+            ]
             lines += [""]
     return "\n".join(lines).rstrip() + "\n"
 
 
 def _legend() -> list[str]:
     return [
-        "A number counts tests that passed. `refused` counts tests of what a store cannot do: there the call",
-        "raised an `UnsupportedError` that names the capability, and the test asserts that it did.",
+        "A number counts the tests that passed. `refused` counts the tests of a capability that the store",
+        "lacks: the call raised an `UnsupportedError` that names the capability, as the test asserts.",
     ]
 
 
-def _stores(page: Page) -> list[str]:
+def _store_table(page: ParityPage) -> list[str]:
     lines = ["| store | backend | server and driver |", "| --- | --- | --- |"]
-    return lines + [f"| {one.name} | {one.backend} | {_cell_text(one.version)} |" for one in page.columns]
+    return lines + [f"| {one.name} | {one.backend} | {_escape_all(one.version)} |" for one in page.columns]
 
 
-def _promises(page: Page) -> list[str]:
+def _promise_table(page: ParityPage) -> list[str]:
     names = [column.name for column in page.columns]
     lines = ["| promise | " + " | ".join(names) + " |", "| --- |" + " --- |" * len(names)]
     for promise in page.promises:
-        cells = [cell(page.of(promise, name)) for name in names]
-        lines.append(f"| **{promise}**: {_own_text(sentence(promise))} | " + " | ".join(cells) + " |")
+        cells = [format_counts(page.of(promise, name)) for name in names]
+        lines.append(f"| **{promise}**: {_escape_text(sentence(promise))} | " + " | ".join(cells) + " |")
     return lines
 
 
-def cell(outcomes: Sequence[Outcome]) -> str:
-    """Return the counts of one promise on one store."""
+def format_counts(outcomes: Sequence[Outcome]) -> str:
+    """Return the number of outcomes by verdict, as text."""
     counts = Counter(one.verdict for one in outcomes)
     words = [str(counts[Verdict.PASSED])] if counts[Verdict.PASSED] else []
     words += [f"{counts[v]} {v.value}" for v in Verdict if v is not Verdict.PASSED and counts[v]]
     return ", ".join(words) or Verdict.NOT_RUN.value
 
 
-def _refused(page: Page) -> list[str]:
-    told = page.all(Verdict.REFUSED)
-    if not told:
+def _refusal_table(page: ParityPage) -> list[str]:
+    refusals = page.all(Verdict.REFUSED)
+    if not refusals:
         return ["Nothing."]
-    lines = ["| store | cannot | tests | because it | the caller is told |"]
+    lines = ["| store | lacks | tests | because it | error message |"]
     lines += ["| --- | --- | --- | --- | --- |"]
     for column in page.columns:
-        mine = [one for one in told if one.column == column.name]
-        for capability in sorted({one.capability for one in mine}):
-            some = [one for one in mine if one.capability == capability]
-            reasons = "; ".join(sorted({_cell_text(one.why) for one in some}))
-            because = _own_text(reason(column.backend, capability)) or "–"
+        own = [one for one in refusals if one.column == column.name]
+        for capability in sorted({one.capability for one in own}):
+            matching = [one for one in own if one.capability == capability]
+            messages = "; ".join(sorted({_escape_all(one.why) for one in matching}))
+            because = _escape_text(reason(column.backend, capability)) or "–"
             words = capability.replace("_", " ")
-            lines.append(f"| {column.name} | {words} | {len(some)} | {because} | {reasons} |")
+            lines.append(f"| {column.name} | {words} | {len(matching)} | {because} | {messages} |")
     return lines
 
 
-def _case(one: Outcome) -> str:
-    return f" [{_cell_text(one.case)}]" if one.case else ""
+def _format_case(one: Outcome) -> str:
+    return f" [{_escape_all(one.case)}]" if one.case else ""
 
 
-_SIGN = r"[\\`*_|<>\[\]]"
+_MARKDOWN_CHARACTERS = r"[\\`*_|<>\[\]]"
 
 
-def _cell_text(text: str) -> str:
-    """Return text that stays in its cell and means nothing to Markdown."""
-    return re.sub(_SIGN, r"\\\g<0>", " ".join(text.split()))
+def _escape_all(text: str) -> str:
+    """Return text for a table cell with all Markdown escaped."""
+    return re.sub(_MARKDOWN_CHARACTERS, r"\\\g<0>", " ".join(text.split()))
 
 
-def _own_text(text: str) -> str:
-    """Return a text of ours for a cell: its code stays code."""
-    return re.sub(f"(`[^`|]+`)|{_SIGN}", lambda found: found[1] or f"\\{found[0]}", " ".join(text.split()))
+def _escape_text(text: str) -> str:
+    """Return text for a table cell with Markdown escaped, except code spans."""
+    return re.sub(
+        f"(`[^`|]+`)|{_MARKDOWN_CHARACTERS}",
+        lambda match: match[1] or f"\\{match[0]}",
+        " ".join(text.split()),
+    )
 
 
 _STYLE = """
@@ -153,18 +167,18 @@ summary { cursor: pointer; margin: .4rem 0; }
 """
 
 
-def as_html(page: Page, *, title: str = "Parity") -> str:
-    """Return the page as one HTML file without scripts; below the table every test by name."""
+def as_html(page: ParityPage, *, title: str = "Parity") -> str:
+    """Return the page as one HTML file without scripts, with a table of all tests."""
     heads = "".join(
         f"<th>{_html(one.name)}<br><small>{_html(one.version)}</small></th>" for one in page.columns
     )
-    rows = [_row(page, promise) for promise in page.promises]
-    tests = [_tests(page, promise) for promise in page.promises]
+    rows = [_promise_row(page, promise) for promise in page.promises]
+    tests = [_test_table(page, promise) for promise in page.promises]
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{_html(title)}</title>'
         f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head><body>\n'
-        f"<h1>{_html(title)}</h1>\n<p>{_coded(page.made)}</p>\n<p><b>{_html(page.summary)}</b></p>\n"
-        f"<p>{_coded(' '.join(_legend()))}</p>\n"
+        f"<h1>{_html(title)}</h1>\n<p>{_render_code(page.made)}</p>\n<p><b>{_html(page.summary)}</b></p>\n"
+        f"<p>{_render_code(' '.join(_legend()))}</p>\n"
         f'<div class="wide"><table><thead><tr><th>promise</th>{heads}</tr></thead><tbody>\n'
         + "\n".join(rows)
         + "\n</tbody></table></div>\n<h2>Every test</h2>\n"
@@ -173,33 +187,35 @@ def as_html(page: Page, *, title: str = "Parity") -> str:
     )
 
 
-def _coded(text: str) -> str:
-    """Return HTML of our own Markdown, which has nothing but code in it."""
+def _render_code(text: str) -> str:
+    """Return the HTML of Markdown that contains only text and code spans."""
     return re.sub(r"`([^`]+)`", r"<code>\1</code>", _html(text))
 
 
-def _row(page: Page, promise: str) -> str:
+def _promise_row(page: ParityPage, promise: str) -> str:
     cells = []
     for column in page.columns:
         outcomes = page.of(promise, column.name)
-        told = [one for one in outcomes if one.why]
-        reasons = sorted({reason(column.backend, one.capability) or one.why for one in told})
+        refused = [one for one in outcomes if one.why]
+        reasons = sorted({reason(column.backend, one.capability) or one.why for one in refused})
         note = f"<br><small>{_html('; '.join(reasons))}</small>" if reasons else ""
-        cells.append(f'<td class="{_kind(outcomes)}">{_html(cell(outcomes))}{note}</td>')
-    return f"<tr><th>{promise}<br><small>{_coded(sentence(promise))}</small></th>{''.join(cells)}</tr>"
+        cells.append(f'<td class="{_css_class(outcomes)}">{_html(format_counts(outcomes))}{note}</td>')
+    return f"<tr><th>{promise}<br><small>{_render_code(sentence(promise))}</small></th>{''.join(cells)}</tr>"
 
 
-def _tests(page: Page, promise: str) -> str:
+def _test_table(page: ParityPage, promise: str) -> str:
     names = list(dict.fromkeys(one.test for one in page.outcomes if one.promise == promise))
     rows = []
     for name in names:
-        told = (getattr(conformance, name).__doc__ or "").splitlines()[0]
+        description = (getattr(conformance, name).__doc__ or "").splitlines()[0]
         cells = []
         for column in page.columns:
             outcomes = [one for one in page.of(promise, column.name) if one.test == name]
-            cells.append(f'<td class="{_kind(outcomes)}">{_html(cell(outcomes))}</td>')
+            cells.append(f'<td class="{_css_class(outcomes)}">{_html(format_counts(outcomes))}</td>')
         words = name.removeprefix("test_").replace("_", " ")
-        rows.append(f"<tr><td>{_html(words)}<br><small>{_coded(told)}</small></td>{''.join(cells)}</tr>")
+        rows.append(
+            f"<tr><td>{_html(words)}<br><small>{_render_code(description)}</small></td>{''.join(cells)}</tr>"
+        )
     heads = "".join(f"<th>{_html(column.name)}</th>" for column in page.columns)
     return (
         f"<details><summary>{promise}: {len(names)} tests</summary>"
@@ -208,7 +224,7 @@ def _tests(page: Page, promise: str) -> str:
     )
 
 
-def _kind(outcomes: Sequence[Outcome]) -> str:
+def _css_class(outcomes: Sequence[Outcome]) -> str:
     verdicts = {one.verdict for one in outcomes}
     for verdict, name in (
         (Verdict.FAILED, "failed"),

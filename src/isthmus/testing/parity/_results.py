@@ -1,4 +1,4 @@
-"""What is measured: stores, and the outcome of each test on each."""
+"""The stores of a parity run, and the outcome of each test on each of them."""
 
 from __future__ import annotations
 
@@ -9,36 +9,37 @@ from typing import Any
 
 
 class Verdict(enum.Enum):
-    """How a test ended."""
+    """The result of a test."""
 
     PASSED = "passed"
     REFUSED = "refused"
-    """The store cannot; the call raised an `UnsupportedError` that says so, and the test asserts that."""
+    """The store lacks the capability, and the call raised `UnsupportedError` as the test expects."""
     FAILED = "FAILED"
     NOT_RUN = "not run"
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
-    """A store: its name on the page, how it is opened, and which server and driver answered."""
+class StoreColumn:
+    """A store: its name on the page, how to open it, and the versions of its server and driver."""
 
     name: str
     backend: str
     settings: Mapping[str, Any] = field(repr=False)
-    """As `AsyncDatabase.create` takes them, without the collection; may hold secrets."""
+    """The config for `AsyncDatabase.create`, without the collection; may contain secrets."""
     version: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One test on one store."""
+    """The outcome of one test on one store."""
 
     promise: str
     test: str
     case: str
-    """The test's parameters; empty if it has none."""
+    """The parameters of the test; empty if it has none."""
     column: str
     verdict: Verdict
     capability: str = ""
-    """What the store lacks, of a refusal."""
+    """The missing capability, if the verdict is `REFUSED`."""
     why: str = ""
+    """The error message, or the reason for a skip; empty if the test passed."""

@@ -1,4 +1,4 @@
-"""The tests of a parity run: the shipped suite, on the columns that `_run` names in the environment."""
+"""The tests of a parity run: the conformance suite, on the columns that `_run` sets in the environment."""
 
 from __future__ import annotations
 
@@ -18,13 +18,12 @@ _COLUMNS = {column["name"]: column for column in json.loads(os.environ.get("ISTH
 
 @pytest.fixture(params=_COLUMNS)
 def database(request: pytest.FixtureRequest) -> Database:
-    """Return what opens a handle on a new collection of a column's store."""
+    """Return a function that opens a new collection of a column's store."""
     column = _COLUMNS[request.param]
-    fields = plugin(column["backend"]).config().model_fields
-    collection = next(name for name in ("table", "index", "prefix") if name in fields)
+    collection = plugin(column["backend"]).config().collection_setting() or "table"
 
-    async def fresh() -> AsyncDatabase:
+    async def open_new() -> AsyncDatabase:
         settings = {**column["settings"], collection: f"isthmus_parity_{secrets.token_hex(6)}"}
         return await AsyncDatabase.create(column["backend"], settings)
 
-    return fresh
+    return open_new

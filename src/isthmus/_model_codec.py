@@ -1,0 +1,142 @@
+"""Encodes pydantic models as record data and decodes them; types that JSON lacks survive both ways."""
+
+from __future__ import annotations
+
+import datetime as dt
+import enum
+import uuid
+from collections.abc import Iterator, Mapping
+from decimal import Decimal
+from typing import Any, Generic, TypeVar, get_args
+
+from pydantic import BaseModel, SecretBytes, SecretStr, ValidationError
+from pydantic_core import PydanticSerializationError, to_jsonable_python
+
+from isthmus._bytes_decoder import build_bytes_decoder
+from isthmus._index_annotation import Indexed, IndexKind
+from isthmus.errors import ConfigError, InvalidRecordError
+
+M = TypeVar("M", bound=BaseModel)
+
+# Types that the record encoding handles itself, or rejects with a path; a secret must not become asterisks.
+_PASSED_THROUGH = (
+    str, int, float, bytes, bytearray, dt.datetime, dt.date, uuid.UUID, Decimal, enum.Enum, type(None),
+    SecretStr, SecretBytes,
+)  # fmt: skip
+
+
+class ModelCodec(Generic[M]):
+    """Encodes and decodes one model; built once for each typed collection.
+
+    Raises `ConfigError` for what is not a pydantic model, or has bytes that cannot be decoded.
+    """
+
+    def __init__(self, model: type[M]) -> None:
+        if not (isinstance(model, type) and issubclass(model, BaseModel)):
+            raise ConfigError(f"a typed collection needs a pydantic model, got {model!r}")
+        self.model = model
+        self.name = model.__name__
+        self.has_id = "id" in model.model_fields
+        try:
+            self._decode_bytes = build_bytes_decoder(model)
+        except ConfigError as error:
+            raise ConfigError(f"{self.name}: {error}") from None
+        self._computed = frozenset(model.model_computed_fields)
+
+    def encode(self, item: M, key: str | None = None) -> tuple[str | None, dict[str, Any]]:
+        """Return the id and the data of a model; `key` is an id that overrides the model's own.
+
+        The id is None if neither is set: a new one is to be generated. The model is validated again,
+        since it may have been changed or built without validation. Raises `InvalidRecordError`.
+        """
+        if not isinstance(item, self.model):
+            raise InvalidRecordError(
+                f"expected a {self.name}, got {type(item).__name__}", path="data", record_id=key
+            )
+        data = self.dump(item, key)
+        own = data.pop("id", None) if self.has_id else None
+        id = key if key is not None else str(own) if own not in (None, "") else None
+        self.validate(data if not self.has_id else {**data, "id": own if key is None else key}, id)
+        return id, data
+
+    def dump(self, item: M, key: str | None = None) -> dict[str, Any]:
+        """Return a model's fields by name, as values that a record can hold."""
+        try:
+            data: dict[str, Any] = _to_storable(item.model_dump(warnings=False))
+        except PydanticSerializationError as error:
+            raise InvalidRecordError(f"{self.name}: {error}", path="data", record_id=key) from None
+        return data
+
+    def decode(self, id: str | None, data: Mapping[str, Any]) -> M:
+        """Return the model of a stored record; raises `InvalidRecordError` if it does not match."""
+        try:
+            return self.validate({**data, "id": id} if self.has_id else data, id)
+        except InvalidRecordError as error:
+            error.stored = True
+            raise
+
+    def validate(self, data: Mapping[str, Any], id: str | None) -> M:
+        """Return the model of data in stored or in Python form, ignoring computed fields.
+
+        Raises `InvalidRecordError` with `id` and the path of the first invalid field.
+        """
+        stored = {name: value for name, value in data.items() if name not in self._computed}
+        try:
+            # By name: fields are stored by name; aliases are for other formats. Not strict: JSON has
+            # no dates, so a strict model could never be read back.
+            return self.model.model_validate(
+                self._decode_bytes(stored), strict=False, by_name=True, by_alias=False
+            )
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            path = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in first["loc"])
+            others = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+            subject = "the record" if id is None else f"record {id!r}"
+            field = path.lstrip(".") or "the model"
+            raise InvalidRecordError(
+                f"{subject} does not match model {self.name}: {field}: {first['msg']}{others}",
+                path=f"data{path}",
+                record_id=id,
+            ) from error
+
+    def indexes(self) -> dict[IndexKind, tuple[str, ...]]:
+        """Return the paths that the model's annotations declare, by kind of index."""
+        paths_by_kind: dict[IndexKind, list[str]] = {}
+        for path, annotation in _find_indexed(self.model, "", ()):
+            paths_by_kind.setdefault(annotation.kind, []).append(path)
+        return {kind: tuple(dict.fromkeys(paths)) for kind, paths in paths_by_kind.items()}
+
+
+def _to_storable(value: Any) -> Any:
+    """Return a dumped value with sets as sorted lists, and times, paths, addresses and the like as text."""
+    if isinstance(value, dict):
+        return {_to_text_key(key): _to_storable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_to_storable(item) for item in value]
+    if isinstance(value, (set, frozenset)):
+        return sorted((_to_storable(item) for item in value), key=repr)
+    return value if isinstance(value, _PASSED_THROUGH) else to_jsonable_python(value)
+
+
+def _to_text_key(key: Any) -> Any:
+    return key if isinstance(key, str) else to_jsonable_python({key: None}).popitem()[0]
+
+
+def _find_indexed(
+    model: type[BaseModel], prefix: str, parents: tuple[type, ...]
+) -> Iterator[tuple[str, Indexed]]:
+    if model in parents:  # a recursive model has infinitely many paths
+        return
+    for name, field in model.model_fields.items():
+        for annotation in field.metadata:
+            if isinstance(annotation, Indexed):
+                yield prefix + name, annotation
+        for nested in _find_models(field.annotation):
+            yield from _find_indexed(nested, f"{prefix}{name}.", (*parents, model))
+
+
+def _find_models(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _find_models(part)
