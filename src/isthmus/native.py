@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from elasticsearch import AsyncElasticsearch
     from isthmus._database import AsyncDatabase
-    from isthmus.backends.postgres.native import NativePool
+    from isthmus.backends.postgres.pool.native import NativePool
 
 __all__ = ["elasticsearch", "postgres", "s3", "sqlalchemy"]
 
@@ -38,7 +38,7 @@ async def postgres(db: AsyncDatabase) -> NativePool:
     Release a connection that was acquired without `async with`. Raises `UsageError` if the database
     is of another backend.
     """
-    from isthmus.backends.postgres.native import NativePool
+    from isthmus.backends.postgres.pool.native import NativePool
 
     return NativePool(await _native(db, "postgres"))
 

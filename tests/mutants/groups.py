@@ -89,7 +89,7 @@ GROUPS: dict[str, Group] = {
     ),
     # On a server whose own collation is a language's: what leaves out COLLATE is seen there only.
     "postgres": Group(
-        _files("backends/postgres", "filter arms fields patterns leaves regex sort pages"),
+        _files("backends/postgres/sql", "filter index_union fields like leaf regex order select"),
         _backend("postgres", 1_000, own=(_PLANS,)),
         14,
         ("ISTHMUS_TEST_POSTGRES_URL", "ISTHMUS_TEST_POSTGRES_ICU_URL"),
@@ -160,22 +160,22 @@ EQUIVALENT: tuple[Rule, ...] = (
     Rule("no object is ever a group key", r"_query/aggregate\.py", r"return \(OBJECT \+ 1,\)"),
     Rule("zero does not overflow", r"_query/aggregate\.py", r"math\.inf if exact > 0 else -math\.inf"),
     Rule(
-        "leaves on one path share their arm for lists or have one each, which finds the same",
-        r"backends/postgres/filter\.py",
-        r"if indexed and \(given\.every_element or path in given\.elements\):",
+        "leaves on one path share their condition on lists or have one each, which finds the same",
+        r"backends/postgres/sql/filter\.py",
+        r"if use_index and \(indexed\.every_element or path in indexed\.elements\):",
         r"or \(|not in",
     ),
     # A database's own collation is always deterministic: whatever the language, only equal bytes are
     # equal. Order is not among these, and a translated pattern has code points, no classes of letters.
     Rule(
         "=, LIKE, strpos and a pattern of code points ask bytes, not the language",
-        r"backends/postgres/leaves\.py",
+        r"backends/postgres/sql/leaf\.py",
         r'COLLATE "C"( LIKE | ~ |, \{part\})|= \{end\} COLLATE "C"',
         kind="collation",
     ),
     Rule(
         "U+10FFFF folds to itself alone, and is no digit, space or letter",
-        r"backends/(postgres/(patterns|regex)|elasticsearch/read/patterns)\.py",
+        r"backends/(postgres/sql/(like|regex)|elasticsearch/read/patterns)\.py",
         r"range\((1, sys\.maxunicode|_LAST) \+ 1\)",
         kind="bound",
     ),
@@ -187,17 +187,17 @@ EQUIVALENT: tuple[Rule, ...] = (
     ),
     Rule(
         "ranges that touch stand in a class side by side as well as merged",
-        r"backends/postgres/regex\.py",
+        r"backends/postgres/sql/regex\.py",
         r"if merged and low <= merged\[-1\]\[1\] \+ 1:",
         "<?",
     ),
-    Rule("x{1,} is x+", r"backends/postgres/regex\.py", r"if unbounded and low <= 1:", "<"),
+    Rule("x{1,} is x+", r"backends/postgres/sql/regex\.py", r"if unbounded and low <= 1:", "<"),
     # In lax mode a missing key or a scalar yields nothing to ask, and type() is defined for every value:
     # a comparison of it is true or false, never unknown. The columns are NOT NULL.
     Rule(
         "whether a list holds a list is never NULL",
-        r"backends/postgres/fields\.py",
-        r"\{self\.nested\} IS NOT TRUE",
+        r"backends/postgres/sql/fields\.py",
+        r"\{self\.has_nested_list\} IS NOT TRUE",
         kind="null arm",
     ),
     # What is in the span is judged by its id as well. Only beyond a prefix that ends in U+10FFFE is it wider.

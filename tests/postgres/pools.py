@@ -10,8 +10,10 @@ from typing import Any
 
 import asyncpg
 
+from isthmus._core.clock import SYSTEM_CLOCK, Clock
 from isthmus.backends.postgres.config import PostgresConfig
-from isthmus.backends.postgres.pool import Pool
+from isthmus.backends.postgres.pool import open_pool
+from isthmus.backends.postgres.pool.pool import Pool
 
 
 def config_for(url: str, /, *, pool: dict[str, Any] | None = None, **settings: Any) -> PostgresConfig:
@@ -22,10 +24,12 @@ def config_for(url: str, /, *, pool: dict[str, Any] | None = None, **settings: A
 
 
 @asynccontextmanager
-async def opened(url: str, /, *, pool: dict[str, Any] | None = None, **settings: Any) -> AsyncIterator[Pool]:
+async def opened(
+    url: str, /, *, pool: dict[str, Any] | None = None, clock: Clock = SYSTEM_CLOCK, **settings: Any
+) -> AsyncIterator[Pool]:
     """Open a pool and see that it leaves no session behind."""
     config = config_for(url, pool=pool, **settings)
-    made = await Pool.open(config)
+    made = await open_pool(config, clock=clock)
     try:
         yield made
     finally:

@@ -11,7 +11,8 @@ from typing import Any
 import asyncpg
 import pytest
 
-from isthmus.backends.postgres.pool import Pool
+from isthmus.backends.postgres.pool import open_pool
+from isthmus.backends.postgres.pool.pool import Pool
 from isthmus.errors import ClosedError, PoolTimeoutError, UsageError
 from tests.postgres.pools import config_for, gone, opened, run_on, sessions, until
 
@@ -299,7 +300,7 @@ async def test_resize_grows_and_shrinks(url: str) -> None:
 async def test_close_waits_for_what_is_in_use_and_refuses_the_rest(url: str) -> None:
     """Closing is orderly: those who wait are told, those who work may finish."""
     config = config_for(url, pool={"max_size": 1})
-    pool = await Pool.open(config)
+    pool = await open_pool(config)
     connection = await pool.acquire()
     waiting = asyncio.ensure_future(_use(pool))
     await until(lambda: pool.stats().waiting == 1)
@@ -323,7 +324,7 @@ async def test_close_waits_for_what_is_in_use_and_refuses_the_rest(url: str) -> 
 async def test_close_drops_what_is_still_in_use_after_its_timeout(url: str) -> None:
     """A leaked connection does not keep a process from ending."""
     config = config_for(url)
-    pool = await Pool.open(config)
+    pool = await open_pool(config)
     leaked = await pool.acquire()
 
     await pool.close(0.05)
@@ -337,7 +338,7 @@ async def test_close_drops_what_is_still_in_use_after_its_timeout(url: str) -> N
 async def test_terminate_drops_everything_at_once(url: str) -> None:
     """No await is needed, and the server's sessions end."""
     config = config_for(url, pool={"min_size": 3})
-    pool = await Pool.open(config)
+    pool = await open_pool(config)
     held = await pool.acquire()
 
     pool.terminate()
@@ -355,7 +356,7 @@ def test_a_pool_of_a_dead_loop_is_abandoned_in_silence(url: str, loop: str, driv
     pools: list[Pool] = []
 
     async def main() -> None:
-        pools.append(await Pool.open(config_for(url, pool={"min_size": 2}, driver=driver)))
+        pools.append(await open_pool(config_for(url, pool={"min_size": 2}, driver=driver)))
         await pools[0].acquire()
 
     if loop == "closed without goodbye":

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from isthmus.backends.postgres.pool import Pool
+from isthmus.backends.postgres.pool import open_pool
+from isthmus.backends.postgres.pool.pool import Pool
 from isthmus.errors import IsthmusError
 from tests.postgres.pools import config_for, gone, opened, run_on, sessions, until
 
@@ -74,14 +75,14 @@ def test_two_thousand_tasks_cancelled_anywhere_leak_nothing(url: str, loop: str,
         async with opened(url, driver=driver):
             pass  # what a loop and a driver open once for all
         files = _open_files()
-        pool = await Pool.open(config)
+        pool = await open_pool(config)
         async with pool.acquire(dirty=True) as connection:
             await connection.execute(f"CREATE SCHEMA {schema}; CREATE TABLE cancelled (n int)")
         for _ in range(TASKS // 50):
             await _round(pool, chance)
             await _answers(pool)
 
-        await until(lambda: pool.stats().in_use == 0 and not pool.openings)
+        await until(lambda: pool.stats().in_use == 0 and not pool.connector)
         stats = pool.stats()
         assert stats.waiting == 0
         assert stats.size <= 6
@@ -131,7 +132,7 @@ async def _answers(pool: Pool) -> None:
 @pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 def test_opening_and_closing_a_pool_can_be_cancelled_anywhere(url: str, loop: str, driver: str) -> None:
-    """A cancelled `Pool.open` or `close` leaves no session, wherever it was hit, for the collector."""
+    """A cancelled `open_pool` or `close` leaves no session, wherever it was hit, for the collector."""
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")
     chance = random.Random(seed)
@@ -141,7 +142,7 @@ def test_opening_and_closing_a_pool_can_be_cancelled_anywhere(url: str, loop: st
         for _ in range(150):
             config = config_for(url, pool={"min_size": 3}, driver=driver)
             names.append(config.application_name)
-            opening = asyncio.create_task(Pool.open(config))
+            opening = asyncio.create_task(open_pool(config))
             if chance.random() < 0.5:
                 await asyncio.sleep(chance.random() * 0.015)
             else:

@@ -13,8 +13,9 @@ from typing import Any
 import asyncpg
 import pytest
 
-from isthmus.backends.postgres.connect import tls_mode
-from isthmus.backends.postgres.pool import Pool
+from isthmus.backends.postgres.drivers.session import tls_mode
+from isthmus.backends.postgres.pool import open_pool
+from isthmus.backends.postgres.pool.pool import Pool
 from isthmus.errors import (
     AccessError,
     ConfigError,
@@ -79,7 +80,7 @@ async def _one(pool: Pool) -> Any:
 async def test_a_wrong_password_is_an_access_error(locked: servers.PostgresServer, driver: str) -> None:
     """Not transient: trying again does not help. The password is not told."""
     with pytest.raises(AccessError) as caught:
-        await Pool.open(config_for(locked.url, password="battery staple", driver=driver))
+        await open_pool(config_for(locked.url, password="battery staple", driver=driver))
 
     assert not caught.value.transient
     assert "user" in str(caught.value)
@@ -90,7 +91,7 @@ async def test_a_wrong_password_is_an_access_error(locked: servers.PostgresServe
 async def test_an_unknown_database_says_what_to_check(url: str, driver: str) -> None:
     """The name is in the message, and the setting too."""
     with pytest.raises(AccessError, match="nowhere") as caught:
-        await Pool.open(config_for(url, database="nowhere", driver=driver))
+        await open_pool(config_for(url, database="nowhere", driver=driver))
 
     assert "database" in str(caught.value)
 
@@ -99,7 +100,7 @@ async def test_an_unknown_database_says_what_to_check(url: str, driver: str) -> 
 async def test_an_unknown_host_is_a_connect_error(driver: str) -> None:
     """Transient, since names come back."""
     with pytest.raises(ConnectError) as caught:
-        await Pool.open(config_for("postgres://nobody@host.invalid/x", ssl="disable", driver=driver))
+        await open_pool(config_for("postgres://nobody@host.invalid/x", ssl="disable", driver=driver))
 
     assert caught.value.transient
 
@@ -120,7 +121,7 @@ async def test_a_full_server_is_told_and_does_not_stop_a_working_pool(
                 others.append(await asyncpg.connect(locked.url))
         try:
             with pytest.raises(RateLimitedError, match=r"pool\.max_size"):
-                await Pool.open(config_for(locked.url, driver=driver))
+                await open_pool(config_for(locked.url, driver=driver))
             assert await _one(pool) == 1
         finally:
             for other in others:
@@ -141,7 +142,7 @@ async def test_a_server_that_says_nothing_costs_connect_timeout(driver: str) -> 
         address = f"postgres://u@127.0.0.1:{silent.getsockname()[1]}/x"
         begun = time.monotonic()
         with pytest.raises(ConnectError, match=r"timeout"):
-            await Pool.open(config_for(address, connect_timeout=0.3, driver=driver))
+            await open_pool(config_for(address, connect_timeout=0.3, driver=driver))
         assert time.monotonic() - begun < 1.5
 
 
@@ -167,7 +168,7 @@ async def test_a_password_function_is_asked_for_each_connection(
     async with opened_unseen(plain, password=lambda: "correct horse", driver=driver) as pool:
         assert await _one(pool) == 1
     with pytest.raises(ConfigError, match="password function"):
-        await Pool.open(config_for(plain, password=lambda: 7, driver=driver))
+        await open_pool(config_for(plain, password=lambda: 7, driver=driver))
 
 
 # --- TLS
@@ -206,7 +207,7 @@ async def test_a_certificate_that_does_not_fit_is_refused(fault: str, driver: st
     """No connection is made to somebody else."""
     if fault == "unknown authority":
         with pytest.raises(StoreError):
-            await Pool.open(config_for(locked.url, ssl="verify-full", driver=driver))
+            await open_pool(config_for(locked.url, ssl="verify-full", driver=driver))
         return
     wrong: dict[str, Any] = (
         {"tls_expired": True} if fault == "expired" else {"tls_names": ("elsewhere.example",)}
@@ -215,7 +216,7 @@ async def test_a_certificate_that_does_not_fit_is_refused(fault: str, driver: st
         assert server.certificate is not None
         settings = {"ssl_root_cert": server.certificate.authority, "driver": driver}
         with pytest.raises(StoreError, match=r"(?i)certificate|hostname"):
-            await Pool.open(config_for(server.url, ssl="verify-full", **settings))
+            await open_pool(config_for(server.url, ssl="verify-full", **settings))
         if fault == "wrong host":  # the weaker mode does not look at the name
             async with opened(server.url, ssl="verify-ca", **settings) as pool:
                 assert await _one(pool) == 1
@@ -225,7 +226,7 @@ async def test_a_certificate_that_does_not_fit_is_refused(fault: str, driver: st
 async def test_a_missing_certificate_file_is_a_config_error(url: str) -> None:
     """The setting is named."""
     with pytest.raises(ConfigError, match="ssl_root_cert"):
-        await Pool.open(config_for(url, ssl="verify-full", ssl_root_cert=Path("/nowhere/root.crt")))
+        await open_pool(config_for(url, ssl="verify-full", ssl_root_cert=Path("/nowhere/root.crt")))
 
 
 # --- several hosts
@@ -251,7 +252,7 @@ async def test_a_standby_alone_is_not_enough_for_writes(standby: servers.Postgre
     """The error says what was looked for; with `any` it serves reads."""
     address = f"postgres://postgres@{_address(standby)},127.0.0.1:1/postgres"
     with pytest.raises(UnavailableError):
-        await Pool.open(config_for(address, driver=driver))
+        await open_pool(config_for(address, driver=driver))
     async with opened_unseen(address, target_session_attrs="prefer-standby", driver=driver) as pool:
         assert await _one(pool) == 1
     async with opened_unseen(standby.url, driver=driver) as pool:
@@ -261,7 +262,7 @@ async def test_a_standby_alone_is_not_enough_for_writes(standby: servers.Postgre
 @asynccontextmanager
 async def opened_unseen(url: str, **settings: Any) -> AsyncIterator[Pool]:
     """Open a pool whose sessions are not counted afterwards."""
-    pool = await Pool.open(config_for(url, **settings))
+    pool = await open_pool(config_for(url, **settings))
     try:
         yield pool
     finally:
@@ -313,8 +314,8 @@ async def test_a_write_refused_by_a_standby_expires_the_pool(
 ) -> None:
     """25006 outside of any read-only transaction: what we took for a primary is none."""
     config = config_for(standby.url, driver=driver, target_session_attrs="any")
-    pool = await Pool.open(config)
-    pool._mending._attrs = "read-write"  # it was a primary when the connection was made
+    pool = await open_pool(config)
+    pool._maintenance._attrs = "read-write"  # it was a primary when the connection was made
     generation = pool.generation
 
     with pytest.raises(Exception, match=r"read-only|recovery"):

@@ -15,7 +15,7 @@ import pytest_asyncio
 
 import isthmus
 import isthmus.native
-from isthmus.backends.postgres.native import NativePool
+from isthmus.backends.postgres.pool.native import NativePool
 from isthmus.errors import PoolTimeoutError, UsageError
 from tests.postgres.pools import opened, until
 

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from isthmus.backends.postgres.pool import Pool
+from isthmus.backends.postgres.pool import open_pool
+from isthmus.backends.postgres.pool.pool import Pool
 from isthmus.errors import IsthmusError, StoreError, UnavailableError
 from tests import servers
 from tests.postgres.pools import config_for
@@ -28,7 +29,7 @@ async def test_a_pool_serves_within_two_seconds_of_the_servers_return(
     own_server: servers.PostgresServer, driver: str
 ) -> None:
     """SIGKILL, downtime, restart: calls fail at once with a transient error while it is away, then work."""
-    pool = await Pool.open(config_for(own_server.url, pool={"min_size": 2, "max_size": 5}, driver=driver))
+    pool = await open_pool(config_for(own_server.url, pool={"min_size": 2, "max_size": 5}, driver=driver))
     busy = [asyncio.create_task(_sleep(pool)) for _ in range(3)]
     await asyncio.sleep(0.1)
 
@@ -77,7 +78,7 @@ async def _until_served(pool: Pool) -> None:
 @pytest.mark.asyncio
 async def test_the_background_refills_to_min_size_by_itself(own_server: servers.PostgresServer) -> None:
     """Nobody has to call for the connections to be there again."""
-    pool = await Pool.open(config_for(own_server.url, pool={"min_size": 3, "max_idle": 1}))
+    pool = await open_pool(config_for(own_server.url, pool={"min_size": 3, "max_idle": 1}))
     own_server.kill()
     async with asyncio.timeout(5):
         while pool.stats().size:
@@ -98,7 +99,7 @@ async def test_a_server_that_is_down_is_told_at_once(own_server: servers.Postgre
     own_server.stop()
 
     with pytest.raises(StoreError) as caught:
-        await Pool.open(config)
+        await open_pool(config)
 
     assert isinstance(caught.value, UnavailableError)
     assert caught.value.__cause__ is not None

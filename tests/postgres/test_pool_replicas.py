@@ -10,7 +10,8 @@ import asyncpg
 import pytest
 
 import isthmus
-from isthmus.backends.postgres.pool import Pool
+from isthmus.backends.postgres.pool import open_pool
+from isthmus.backends.postgres.pool.pool import Pool
 from tests import servers
 from tests.postgres.pools import config_for
 from tests.servers._process import clean_env, run
@@ -57,7 +58,7 @@ async def _caught_up(pool: Pool, replica: servers.PostgresServer) -> None:
 async def test_a_replica_that_lags_behind_our_writes_is_not_read(pair: Pair, driver: str) -> None:
     """While replay is paused, reads after a write go to the primary; later to the replica again."""
     primary, replica = pair
-    pool = await Pool.open(config_for(primary.url, replicas=[f"127.0.0.1:{replica.port}"], driver=driver))
+    pool = await open_pool(config_for(primary.url, replicas=[f"127.0.0.1:{replica.port}"], driver=driver))
     control = await asyncpg.connect(replica.url)
     try:
         await _caught_up(pool, replica)

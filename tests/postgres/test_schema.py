@@ -79,7 +79,7 @@ async def test_create_table_never_says_what_to_run() -> None:
         await AsyncDatabase.create("postgres", settings)
 
     async with connected() as outside:
-        await outside.execute(str(caught.value).partition("make it with:\n")[2])
+        await outside.execute(str(caught.value).partition("create it with:\n")[2])
     db = await AsyncDatabase.create("postgres", settings)
 
     assert await db.get(await db.create({"a": 1})) is not None

@@ -65,7 +65,7 @@ class DecodedRecord(LazyRecord):
         return self._row["metadata"]
 
 
-def text_record() -> TextRecord:
+def text_record() -> Record:
     return TextRecord.wrap([("a", b'{"n":1}', b'{"m":2}', 7)])[0]
 
 

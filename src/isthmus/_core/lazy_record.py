@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Self
+from typing import Any
 
 from isthmus._record import _PENDING, Record, _set_data, _set_metadata
 from isthmus._values import decode
@@ -38,9 +38,9 @@ class LazyRecord(Record):
     _decode = staticmethod(decode)
 
     @classmethod
-    def wrap(cls, rows: Iterable[Any]) -> list[Self]:
+    def wrap(cls, rows: Iterable[Any]) -> list[Record]:
         """Return the records of rows, in order."""
-        records: list[Self] = []
+        records: list[Record] = []
         new, add = cls.__new__, records.append
         for row in rows:
             record = new(cls)
@@ -54,11 +54,13 @@ class LazyRecord(Record):
         """The user's own fields about the record, apart from its data."""
         try:
             metadata: dict[str, Any] = self._metadata
-            if metadata is not _PENDING:
-                return metadata
         except AttributeError:  # never read before, as of most records: `wrap` saves setting it
-            _set_metadata(self, _PENDING)
-        return super().metadata
+            metadata = _PENDING
+        if metadata is _PENDING:
+            text = self._raw_metadata
+            metadata = {} if text is None or text in ("{}", b"{}") else self._decode(text)
+            _set_metadata(self, metadata)
+        return metadata
 
     @property
     def raw(self) -> tuple[bytes | None, bytes | None]:

@@ -1,4 +1,4 @@
-"""The PostgreSQL backend: jsonb tables, exact push-down, a pool of its own."""
+"""The PostgreSQL backend: jsonb tables, exact push-down, its own connection pool."""
 
 from __future__ import annotations
 

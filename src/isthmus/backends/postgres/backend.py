@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TypeVar
 
 from isthmus._core.executor import (
@@ -20,32 +21,140 @@ from isthmus._core.executor import (
 from isthmus._core.loop_pools import LoopBound
 from isthmus._index_annotation import Declarations
 from isthmus._record import Record
+from isthmus.backends.postgres.coalesce import Coalescer
 from isthmus.backends.postgres.config import Indexes, PostgresConfig
-from isthmus.backends.postgres.declared import declared
-from isthmus.backends.postgres.driver import Connection
-from isthmus.backends.postgres.errors import READING, WRITING
-from isthmus.backends.postgres.executor import PostgresExecutor
-from isthmus.backends.postgres.failures import tells_stale_plan
-from isthmus.backends.postgres.merge import Merged
-from isthmus.backends.postgres.pool import Pool
-from isthmus.backends.postgres.read import by_id
-from isthmus.backends.postgres.schema import collections, dropped, prepare
-from isthmus.backends.postgres.snapshots import LARGEST_PAGE, Snapshots
-from isthmus.backends.postgres.table import Table
-from isthmus.backends.postgres.transaction import PostgresTransaction
-from isthmus.backends.postgres.write import insert_merged
-from isthmus.errors import UnsupportedError
+from isthmus.backends.postgres.cursors import Cursors, PoolSnapshot
+from isthmus.backends.postgres.errors import READING, WRITING, is_stale_plan, is_undefined_table
+from isthmus.backends.postgres.executor import PostgresExecutor, Work
+from isthmus.backends.postgres.indexes import paths_to_index
+from isthmus.backends.postgres.pool import open_pool
+from isthmus.backends.postgres.pool.pool import Pool
+from isthmus.backends.postgres.schema import collections, drop_table, ensure_table, table_of
+from isthmus.backends.postgres.sql.table import Table
+from isthmus.backends.postgres.transaction import PostgresTransaction, TransactionRunner
+from isthmus.backends.postgres.write import insert_coalesced
+from isthmus.errors import ConfigError, UnsupportedError
 
 R = TypeVar("R")
 
 
-class _OnLoop:
-    """What one backend has on one event loop beside the pool."""
+class _LoopState:
+    """Objects of one backend on one event loop, apart from the pool."""
 
     def __init__(self) -> None:
-        self.snapshots = Snapshots()
-        self.gets: dict[str, Merged[str, Record | None]] = {}
-        self.creates: dict[str, Merged[Mutation, ItemResult]] = {}
+        self.cursors = Cursors()
+        self.gets: dict[str, Coalescer[str, Record | None]] = {}
+        self.creates: dict[str, Coalescer[Mutation, ItemResult]] = {}
+
+
+class PoolRunner:
+    """Runs work on connections of the running loop's pool."""
+
+    def __init__(self, config: PostgresConfig, tables: dict[str, Table]) -> None:
+        self._config = config
+        self._tables = tables
+        self.pools: LoopBound[Pool] = LoopBound(config.pool_key(), lambda: open_pool(config))
+        self._loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopState] = (
+            weakref.WeakKeyDictionary()
+        )
+        self.ready: set[str] = set()
+        """The collections that were opened and not dropped since, as far as is known."""
+
+    def here(self) -> _LoopState:
+        """Return the running loop's objects."""
+        loop = asyncio.get_running_loop()
+        state = self._loops.get(loop)
+        if state is None:
+            state = self._loops[loop] = _LoopState()
+        return state
+
+    async def run(self, work: Work[R], *, writes: bool = False) -> R:
+        """Run work on a connection and return its result; with `writes` on the primary."""
+        with WRITING if writes else READING:
+            pool = self.pools.current() or await self.pools.pool()
+            if not writes:
+                pool = pool.reads
+            # One is idle most of the time: taking it here saves two coroutines.
+            connection = pool.take_idle() if pool.direct else None
+            if connection is None:
+                connection = await pool.acquire()
+            try:
+                return await work(connection)
+            except BaseException as error:
+                pool.note_error(connection, error)
+                if not is_stale_plan(error):
+                    raise
+            finally:
+                pool.release(connection)
+            # A table changed under prepared statements, and nothing was applied. The pool replaces its
+            # connections, and a new one prepares the statement again.
+            async with pool.acquire() as connection:
+                return await work(connection)
+
+    async def open(self, collection: str) -> None:
+        """Create a collection's table and indexes if they are missing, and check what exists."""
+        table = self._tables.get(collection) or table_of(self._config, collection)
+        await self.run(lambda connection: ensure_table(connection, table, self._config), writes=True)
+        self.ready.add(collection)
+
+    async def create_table(self, table: Table) -> None:
+        """Create a missing table for an open transaction, which building other indexes would wait for."""
+        await self.run(
+            lambda connection: ensure_table(connection, table, self._config, add_indexes=False), writes=True
+        )
+
+    async def query(self, table: Table | None, work: Work[R], if_missing: R) -> R:
+        """Run work that only reads; return `if_missing` if the table was dropped."""
+        try:
+            return await self.run(work)
+        except ConfigError as error:
+            if not self._is_dropped(table, error):
+                raise
+            return if_missing
+
+    async def command(self, table: Table, work: Work[R]) -> R:
+        """Run work that writes; if the table was dropped create it again and repeat the work."""
+        try:
+            return await self.run(work, writes=True)
+        except ConfigError as error:
+            if not self._is_dropped(table, error):
+                raise
+        # The statement failed, so nothing was applied to a table that still exists.
+        await self.open(table.name)
+        return await self.run(work, writes=True)
+
+    async def fetch_consistent(self, table: Table, request: PageRequest) -> Page:
+        """Return one page of a snapshot, on a connection that is held until the last page."""
+        try:
+            with READING:
+                pool = (await self.pools.pool()).reads
+                return await self.here().cursors.fetch(lambda: PoolSnapshot(pool), table, request)
+        except ConfigError as error:
+            if not self._is_dropped(table, error):
+                raise
+            return Page([], None)
+
+    def _is_dropped(self, table: Table | None, error: ConfigError) -> bool:
+        if table is None or not is_undefined_table(error):
+            return False
+        self.ready.discard(table.name)
+        return True
+
+    async def release(self, token: int) -> None:
+        """Roll back a snapshot and release its connection."""
+        with READING:
+            await self.here().cursors.release(token)
+
+    async def close(self) -> None:
+        """Release the snapshots of this loop and the pools of all loops."""
+        state = self._loops.pop(asyncio.get_running_loop(), None)
+        try:
+            with READING:
+                if state is not None:
+                    await state.cursors.close()
+        finally:
+            self._loops.clear()
+            await self.pools.close()
 
 
 class PostgresBackend(PostgresExecutor):
@@ -54,151 +163,100 @@ class PostgresBackend(PostgresExecutor):
     name = "postgres"
 
     def __init__(self, config: PostgresConfig) -> None:
-        super().__init__(config, {})
+        tables: dict[str, Table] = {}
+        self._pool_runner = PoolRunner(config, tables)
+        super().__init__(config, tables, self._pool_runner)
         self.default_collection = config.table
-        self._table(config.table)  # a wrong name or index is found before any I/O
-        self._pools: LoopBound[Pool] = LoopBound(config.pool_key(), lambda: Pool.open(config))
-        self._on_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _OnLoop] = (
-            weakref.WeakKeyDictionary()
-        )
-
-    # Connections
-
-    def _here(self) -> _OnLoop:
-        loop = asyncio.get_running_loop()
-        mine = self._on_loop.get(loop)
-        if mine is None:
-            mine = self._on_loop[loop] = _OnLoop()
-        return mine
-
-    async def _run(self, work: Callable[[Connection], Awaitable[R]], *, writes: bool = False) -> R:
-        with WRITING if writes else READING:
-            pool = self._pools.current() or await self._pools.pool()
-            if not writes:
-                pool = pool.reads
-            # Most often one is idle: taken and given back here, it costs two coroutines less.
-            connection = pool.pop() if pool.plain else None
-            if connection is None:
-                connection = await pool.acquire()
-            try:
-                return await work(connection)
-            except BaseException as error:
-                pool.note(connection, error)
-                if not tells_stale_plan(error):
-                    raise
-            finally:
-                pool.release(connection)
-            # A table changed under prepared statements; nothing was done. The pool has put those
-            # connections aside, and a new one prepares anew.
-            async with pool.acquire() as connection:
-                return await work(connection)
-
-    # Life
+        self._table(config.table)  # reports a wrong name or index before any I/O
 
     async def open(self, collection: str) -> None:
-        """Connect in the running loop, and make the collection's table and indexes if they are missing."""
-        table = self._table(collection)
-        await self._run(lambda connection: prepare(connection, table, self._config), writes=True)
+        """Connect in the running loop, and create the collection's table and indexes if they are missing.
+
+        Raises `ConfigError` for a table that isthmus did not create, or in a newer format.
+        """
+        await self._pool_runner.open(collection)
 
     async def close(self) -> None:
-        """Give back the pools of all loops; open streams end."""
-        mine = self._on_loop.pop(asyncio.get_running_loop(), None)
-        try:
-            with READING:
-                if mine is not None:
-                    await mine.snapshots.close()
-        finally:
-            self._on_loop.clear()
-            await self._pools.close()
+        """Release the pools of all loops; open consistent streams end."""
+        await self._pool_runner.close()
 
     def declare(self, collection: str, indexes: Declarations) -> bool:
-        """Take note of a model's indexes, to be made at the next opening; return whether any is new."""
+        """Record a model's indexes, to be built at the next opening; return whether any is new."""
         table = self._table(collection)
-        both = table.declared | declared(Indexes.model_validate(dict(indexes)))
-        self._tables[collection] = Table(table.schema, table.name, both)
-        return both != table.declared
+        indexed = table.indexed | paths_to_index(Indexes.model_validate(dict(indexes)))
+        self._tables[collection] = Table(table.schema, table.name, indexed)
+        return indexed != table.indexed
 
     async def collections(self) -> list[str]:
-        """Return the names of the tables that isthmus made in the schema, sorted."""
-        return await self._run(lambda connection: collections(connection, self._config.schema_name))
+        """Return the names of the tables that isthmus created in the schema, sorted."""
+        schema = self._config.schema_name
+        return await self._pool_runner.run(lambda connection: collections(connection, schema))
 
     async def drop(self, collection: str) -> None:
-        """Drop a collection's table."""
-        table = self._table(collection)
-        await self._run(lambda connection: connection.execute(dropped(table)), writes=True)
+        """Drop a collection's table; the next write creates it again."""
+        statement = drop_table(self._table(collection))
+        self._pool_runner.ready.discard(collection)
+        await self._pool_runner.run(lambda connection: connection.execute(statement), writes=True)
 
     def stats(self) -> PoolStats:
         """Return a snapshot of this loop's pool."""
-        pool = self._pools.current()
+        pool = self._pool_runner.pools.current()
         return PoolStats() if pool is None else pool.stats()
 
     async def native(self) -> Pool:
         """Return this loop's pool."""
-        return await self._pools.pool()
-
-    # Verbs
+        return await self._pool_runner.pools.pool()
 
     async def read(
         self, collection: str, ids: Sequence[str], *, for_update: bool = False
     ) -> list[Record | None]:
-        """Return the records of these ids; single calls that come together are one statement."""
-        if len(ids) == 1 and not for_update and self._config.merge:
-            merged = self._here().gets.get(collection) or self._merged_gets(collection)
-            return [await merged(ids[0])]
+        """Return the records of these ids; concurrent single calls share a statement."""
+        if len(ids) == 1 and not for_update and self._config.coalesce:
+            gets = self._pool_runner.here().gets
+            coalescer = gets.get(collection)
+            if coalescer is None:
+                coalescer = gets[collection] = Coalescer(partial(super().read, collection))
+            return [await coalescer(ids[0])]
         return await super().read(collection, ids, for_update=for_update)
-
-    def _merged_gets(self, collection: str) -> Merged[str, Record | None]:
-        table = self._table(collection)
-
-        def run(ids: Sequence[str]) -> Awaitable[Sequence[Record | None]]:
-            return self._run(lambda connection: by_id(connection, table, ids))
-
-        merged = self._here().gets[collection] = Merged(run)
-        return merged
 
     async def write(
         self, collection: str, kind: WriteKind, mutations: Sequence[Mutation], *, atomic: bool
     ) -> list[ItemResult]:
-        """Apply changes of one kind; single creates that come together are one statement."""
-        if kind is WriteKind.CREATE and len(mutations) == 1 and self._config.merge:
-            merged = self._here().creates.get(collection) or self._merged_creates(collection)
-            return [await merged(mutations[0])]
+        """Apply mutations of one kind; concurrent single creates share a statement."""
+        if kind is WriteKind.CREATE and len(mutations) == 1 and self._config.coalesce:
+            creates = self._pool_runner.here().creates
+            coalescer = creates.get(collection)
+            if coalescer is None:
+                coalescer = creates[collection] = Coalescer(partial(self._create_coalesced, collection))
+            return [await coalescer(mutations[0])]
         return await super().write(collection, kind, mutations, atomic=atomic)
 
-    def _merged_creates(self, collection: str) -> Merged[Mutation, ItemResult]:
+    async def _create_coalesced(self, collection: str, mutations: Sequence[Mutation]) -> list[ItemResult]:
         table = self._table(collection)
-
-        def run(mutations: Sequence[Mutation]) -> Awaitable[Sequence[ItemResult]]:
-            return self._run(lambda connection: insert_merged(connection, table, mutations), writes=True)
-
-        merged = self._here().creates[collection] = Merged(run)
-        return merged
-
-    async def _consistent(self, table: Table, request: PageRequest) -> Page:
-        snapshots = self._here().snapshots
-        with READING:
-            if request.after is not None:
-                return await snapshots.more(request.after.token, request.size_up_to(LARGEST_PAGE))
-            return await snapshots.first((await self._pools.pool()).reads, table, request)
-
-    async def _release(self, token: int) -> None:
-        with READING:
-            await self._here().snapshots.release(token)
+        return await self._runner.command(
+            table, lambda connection: insert_coalesced(connection, table, mutations)
+        )
 
     @asynccontextmanager
     async def begin(self, options: TransactionOptions) -> AsyncIterator[PostgresTransaction]:
-        """Open a transaction: commit on leaving, roll back on an exception."""
-        isolation = _isolation(options.isolation)
+        """Open a transaction: commit on leaving, roll back on an exception.
+
+        Raises `UnsupportedError` for an isolation level other than read committed, repeatable read
+        and serializable.
+        """
+        isolation = _driver_isolation(options.isolation)
         with READING:
-            pool = await self._pools.pool()
+            pool = await self._pool_runner.pools.pool()
             connection = await pool.acquire()
         try:
             transaction = connection.transaction(isolation=isolation, readonly=options.read_only)
             with READING:
                 await transaction.start()
             try:
-                # An exception of the block is its own: only what the driver says is translated.
-                yield PostgresTransaction(self._config, self._tables, connection)
+                pools = self._pool_runner
+                runner = TransactionRunner(connection, pools.ready, pools.create_table)
+                # An exception of the block is its own: only the driver's errors are mapped.
+                yield PostgresTransaction(self._config, self._tables, runner)
             except BaseException:
                 # A broken connection has rolled back by itself.
                 if not connection.is_closed():
@@ -207,13 +265,13 @@ class PostgresBackend(PostgresExecutor):
             with WRITING:
                 await transaction.commit()
         except BaseException as error:
-            pool.note(connection, error)
+            pool.note_error(connection, error)
             raise
         finally:
             pool.release(connection)
 
 
-def _isolation(name: str | None) -> str | None:
+def _driver_isolation(name: str | None) -> str | None:
     if name is None:
         return None
     if name not in ("read committed", "repeatable read", "serializable"):

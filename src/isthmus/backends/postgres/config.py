@@ -1,4 +1,4 @@
-"""What a PostgreSQL backend can be told: the server, the pool, which indexes there are."""
+"""The configuration of the PostgreSQL backend: server, pool, tables, indexes."""
 
 from __future__ import annotations
 
@@ -38,37 +38,37 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 
 
 class PoolConfig(ConfigGroup):
-    """How many connections there are, how long they live, and how long one waits for them."""
+    """The number of connections, their lifetime, and how long callers wait for one. Times are in seconds."""
 
     min_size: int = Field(default=1, ge=0)
     """Connections kept open; opened at the start unless `lazy`."""
     max_size: int = Field(default=10, ge=1)
     timeout: float | None = Field(default=10.0, gt=0)
-    """Seconds to wait for a connection; None waits for ever."""
+    """Seconds to wait for a connection; None: no limit."""
     max_waiting: int | None = Field(default=None, ge=0)
-    """How many may wait; one more is refused at once. None: any number."""
+    """How many callers may wait; one more is refused at once. None: no limit."""
     max_queries: int = Field(default=50_000, ge=1)
     """A connection is replaced after so many checkouts."""
     max_idle: float | None = Field(default=300.0, gt=0)
     """Seconds after which an idle connection above `min_size` is closed."""
     max_lifetime: float | None = Field(default=3600.0, gt=0)
-    """Seconds after which a connection is replaced, less up to a tenth by chance."""
+    """Seconds after which a connection is replaced, less a random part of up to a tenth."""
     check_after: float = Field(default=30.0, ge=0)
-    """A connection idle for longer is asked whether it lives before it is handed out."""
+    """Seconds idle after which a connection is checked by a round trip before it is handed out."""
     lazy: bool = False
     """Open nothing before the first use."""
     max_opening: int = Field(default=2, ge=1)
     """How many connections may be opening at once."""
     reconnect_timeout: float = Field(default=300.0, gt=0)
-    """How long the background refill keeps trying before it waits for the next caller."""
+    """Seconds that background attempts to reconnect go on before they wait for the next caller."""
     leak_report: float | None = Field(default=None, gt=0)
-    """Report who holds a connection for longer than this, with the stack that took it."""
+    """Seconds after which the holder of a connection is logged, with the stack that took it."""
     setup: Callable[[Any], Awaitable[None]] | None = None
     """Awaited with the connection at each checkout."""
     init: Callable[[Any], Awaitable[None]] | None = None
     """Awaited with a new connection once."""
     reset: Callable[[Any], Awaitable[None]] | None = None
-    """Awaited with a connection that raw SQL used, in place of the standard reset."""
+    """Awaited with a connection after raw SQL, in place of the standard reset."""
     connect: Callable[..., Awaitable[Any]] | None = None
     """Opens a driver connection in place of the driver's own `connect`."""
     connection_class: type | None = None
@@ -87,7 +87,7 @@ class Indexes(ConfigGroup):
     indexes: tuple[str, ...] = ()
     """Equality, ranges, prefixes, sorting; values of any type."""
     prefix: tuple[str, ...] = ()
-    """As `indexes`, for fields that mostly hold text: one index less to keep."""
+    """As `indexes`, for fields that mostly hold text, with one index less."""
     substring: tuple[str, ...] = ()
     """`contains`, `like "%x%"` and `ends_with`, by trigrams; needs the extension pg_trgm."""
     gin: bool | tuple[str, ...] = False
@@ -107,7 +107,7 @@ class Indexes(ConfigGroup):
 
 
 class PostgresConfig(BackendConfig, Indexes):
-    """Where the server is and how to use it."""
+    """The server, how to connect to it, and the tables of collections."""
 
     backend: ClassVar[str] = "postgres"
     spellings: ClassVar[Mapping[str, str]] = {
@@ -134,15 +134,16 @@ class PostgresConfig(BackendConfig, Indexes):
         "max_queries": "pool.max_queries",
         "max_inactive_connection_lifetime": "pool.max_idle",
         "timeout": "connect_timeout",
+        "merge": "coalesce",
     }
 
     host: tuple[str, ...] = ("localhost",)
     """One or more of `name`, `name:port`, `[v6]:port` or a socket's folder; the first to answer is used."""
     port: int = Field(default=DEFAULT_PORT, ge=1, le=65535)
-    """For hosts that do not say theirs."""
+    """For hosts without a port."""
     database: str = "postgres"
     user: str | None = None
-    """None: the user that the process runs as."""
+    """None: the operating system's user."""
     password: SecretStr | PasswordSource | None = None
     """Text, or a function (async or not) that returns it for each new connection."""
     passfile: Path | None = None
@@ -165,7 +166,7 @@ class PostgresConfig(BackendConfig, Indexes):
     driver: Literal["asyncpg", "psycopg"] = "asyncpg"
     pool: PoolConfig = PoolConfig()
     preset: Literal["web", "batch", "high_throughput"] | None = None
-    """Sizes and timeouts for a kind of load; what is set beside it wins."""
+    """Sizes and timeouts for a kind of load; explicit settings override it."""
     connect_timeout: float = Field(default=10.0, gt=0)
     command_timeout: float | None = Field(default=None, gt=0)
     """Seconds that one statement may take."""
@@ -173,14 +174,14 @@ class PostgresConfig(BackendConfig, Indexes):
     server_settings: dict[str, str] = Field(default={})
     application_name: str = "isthmus"
     pooler: Literal["none", "transaction"] = "none"
-    """`transaction`: behind a pooler such as PgBouncer that gives each transaction another session."""
+    """`transaction`: the server is behind a pooler, such as PgBouncer, that pools by transaction."""
     target_session_attrs: SessionAttrs | None = None
     """None: `read-write` with several hosts, else `any`."""
     replicas: tuple[str, ...] = ()
     """Hosts that serve reads outside of transactions, as in `host`."""
     tcp_keepalive: bool = True
-    merge: bool = True
-    """Whether concurrent single gets and creates become one statement."""
+    coalesce: bool = True
+    """Whether concurrent single gets and creates share a statement; `merge` is an older name."""
 
     @model_validator(mode="before")
     @classmethod
@@ -192,7 +193,7 @@ class PostgresConfig(BackendConfig, Indexes):
         if isinstance(pool, PoolConfig):
             pool = {name: getattr(pool, name) for name in pool.model_fields_set}
         merged = {**preset["pool"], **pool}
-        # Somebody who lowers one bound means it: the other one follows.
+        # An explicit bound is meant: the preset's other one follows it.
         if "max_size" in pool and "min_size" not in pool:
             merged["min_size"] = min(merged["min_size"], int(pool["max_size"]))
         if "min_size" in pool and "max_size" not in pool:
@@ -234,6 +235,11 @@ class PostgresConfig(BackendConfig, Indexes):
             raise ValueError("host: give at least one")
         return self
 
+    @property
+    def merge(self) -> bool:
+        """The older name of `coalesce`."""
+        return self.coalesce
+
     def addresses(self) -> list[Address]:
         """Return the hosts with their ports, in order; a host that starts with `/` is a socket's folder."""
         return [split_host(host, self.port) for host in self.host]
@@ -249,17 +255,17 @@ class PostgresConfig(BackendConfig, Indexes):
         return "read-write" if len(self.host) > 1 else "any"
 
     def indexes_of(self, collection: str) -> Indexes:
-        """Return the indexes that a collection is to have."""
+        """Return the indexes that a collection should have."""
         return self if collection == self.table else self.collections.get(collection, Indexes())
 
     def pool_key(self) -> Hashable:
-        """Return all that makes one pool unfit for another config; secrets as digests."""
-        apart = {"table", "schema_name", "create_table", "collections", "merge", *Indexes.model_fields}
-        apart |= set(BackendConfig.model_fields)
+        """Return all settings that a pool depends on, secrets as digests: equal keys may share a pool."""
+        other = {"table", "schema_name", "create_table", "collections", "coalesce", *Indexes.model_fields}
+        other |= set(BackendConfig.model_fields)
         return tuple(
-            (name, _hashable(getattr(self, name)))
+            (name, _hash_key(getattr(self, name)))
             for name in sorted(type(self).model_fields)
-            if name not in apart
+            if name not in other
         )
 
     @classmethod
@@ -282,7 +288,7 @@ class PostgresConfig(BackendConfig, Indexes):
             settings["host"] = [unquote(host) for host in hosts.split(",")]
         elif "host" not in settings and "hosts" not in settings:
             settings["host"] = ["localhost"]
-        # The URL says where the server is; a port from the environment belongs to another one.
+        # The URL has the whole address; a port from the environment belongs to another server.
         settings.setdefault("port", DEFAULT_PORT)
         if url.path.strip("/"):
             settings["database"] = unquote(url.path[1:])
@@ -290,7 +296,7 @@ class PostgresConfig(BackendConfig, Indexes):
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> dict[str, tuple[Any, str]]:
-        """Return settings from DB_*, PG*, POSTGRES_* and DATABASE_URL, the later ones stronger."""
+        """Return settings from DB_*, PG*, POSTGRES_* and DATABASE_URL; later ones override earlier ones."""
         found: dict[str, tuple[Any, str]] = {}
         for variable, key in _VARIABLES.items():
             if environ.get(variable):
@@ -309,7 +315,7 @@ class PostgresConfig(BackendConfig, Indexes):
         *,
         environ: Mapping[str, str] | None = None,
     ) -> Self:
-        """Return the config for what a user gave; an address is never put together from two sources."""
+        """Return the config for a user's settings; an address is never combined from two sources."""
         environ = os.environ if environ is None else environ
         if isinstance(given, Mapping) and not _ADDRESS_SETTINGS.isdisjoint(given):
             environ = {name: value for name, value in environ.items() if name not in _ADDRESS_VARIABLES}
@@ -371,17 +377,17 @@ def split_host(host: str, port: int) -> Address:
     return name, int(number)
 
 
-def _hashable(value: Any) -> Hashable:
+def _hash_key(value: Any) -> Hashable:
     match value:
         case SecretStr():
             return secret_digest(value.get_secret_value())
         case ConfigGroup():
-            return tuple((name, _hashable(getattr(value, name))) for name in type(value).model_fields)
+            return tuple((name, _hash_key(getattr(value, name))) for name in type(value).model_fields)
         case dict():
-            return tuple(sorted((key, _hashable(item)) for key, item in value.items()))
+            return tuple(sorted((key, _hash_key(item)) for key, item in value.items()))
         case list() | tuple():
-            return tuple(_hashable(item) for item in value)
+            return tuple(_hash_key(item) for item in value)
         case None | str() | int() | float() | Path():
             return (type(value).__name__, value)
-        case _:  # functions, classes and contexts: the very same object or another pool
+        case _:  # functions, classes and contexts: only the same object is equal
             return value  # type: ignore[no-any-return]

@@ -1,15 +1,16 @@
-"""The driver's errors as ours: by SQLSTATE where the server spoke, by what broke where it did not."""
+"""Maps a driver's errors to isthmus errors: by SQLSTATE, or without one by the kind of failure."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from types import TracebackType
 
-from isthmus.backends.postgres.failures import sqlstate_of
 from isthmus.errors import (
     AccessError,
     Applied,
     ConfigError,
+    ConnectError,
     DeadlineError,
     IsthmusError,
     RateLimitedError,
@@ -25,8 +26,8 @@ from isthmus.errors import (
 _Make = Callable[[str, bool], IsthmusError]
 
 
-def _lost(writing: bool) -> Applied:
-    """Return what became of a write whose answer is missing."""
+def _ambiguous(writing: bool) -> Applied:
+    """Return `Applied` for a statement whose response was lost."""
     return Applied.MAYBE if writing else Applied.NO
 
 
@@ -50,7 +51,7 @@ def _serialization(text: str, writing: bool) -> IsthmusError:
 
 
 def _unknown_commit(text: str, writing: bool) -> IsthmusError:
-    return UnavailableError(f"postgres: {text}", applied=_lost(writing))
+    return UnavailableError(f"postgres: {text}", applied=_ambiguous(writing))
 
 
 # Whole codes first, then classes (the first two characters).
@@ -70,8 +71,8 @@ _BY_CODE: dict[str, _Make] = {
     "57P05": _unknown_commit,
     "55P03": _store(DeadlineError, "; another transaction holds the lock"),
     "53300": _store(RateLimitedError, "; lower `pool.max_size` or raise the server's max_connections"),
-    "42P01": _config("the table is gone, or was never made (`create_table`)"),
-    "42703": _config("the table has other columns than isthmus makes"),
+    "42P01": _config("the table was dropped or never created (`create_table`)"),
+    "42703": _config("the table has other columns than isthmus creates"),
     "42501": _store(AccessError, "; grant the privilege to this user"),
     "3D000": _store(AccessError, "; check `database`"),
     "3F000": _config("create the schema, or check `schema`"),
@@ -91,10 +92,10 @@ _BY_CLASS: dict[str, _Make] = {
 
 
 def translate(error: BaseException, *, writing: bool) -> IsthmusError | None:
-    """Return our error for one of the driver's; None for what is not the driver's or is ours already.
+    """Return the isthmus error for a driver's error; None for any other exception.
 
-    `writing` says that a write may have reached the server: where its answer is missing, the
-    error's `applied` is MAYBE.
+    `writing`: a write may have reached the server, so if its response was lost the error's `applied`
+    is MAYBE.
     """
     if isinstance(error, IsthmusError) or not isinstance(error, Exception):
         return None
@@ -105,41 +106,41 @@ def translate(error: BaseException, *, writing: bool) -> IsthmusError | None:
         return make(text, writing) if make else UnexpectedError(f"postgres: {text} (SQLSTATE {state})")
     if isinstance(error, TimeoutError):
         return DeadlineError(
-            "postgres: the statement did not end within its timeout (`command_timeout`)",
-            applied=_lost(writing),
+            "postgres: the statement timed out (`command_timeout`)",
+            applied=_ambiguous(writing),
         )
     if isinstance(error, OSError):  # ConnectionError included
-        return UnavailableError(f"postgres: the connection broke: {text}", applied=_lost(writing))
+        return UnavailableError(f"postgres: the connection broke: {text}", applied=_ambiguous(writing))
     if type(error).__module__.partition(".")[0] in ("asyncpg", "psycopg"):
         return _without_state(error, text, writing=writing)
     return None
 
 
 def _without_state(error: Exception, text: str, *, writing: bool) -> IsthmusError:
-    """Return our error for what the driver itself says, told apart by the names in its own tree."""
-    names = {kind.__name__ for kind in type(error).__mro__}
+    """Return the error for one that the driver itself raised, known by the names of its classes."""
+    names = {base.__name__ for base in type(error).__mro__}
     if names & {
         "ConnectionDoesNotExistError",
         "ConnectionFailureError",
         "OperationalError",
         "TargetServerAttributeNotMatched",
     }:
-        return UnavailableError(f"postgres: the connection broke: {text}", applied=_lost(writing))
+        return UnavailableError(f"postgres: the connection broke: {text}", applied=_ambiguous(writing))
     if "connection is closed" in text or "connection was closed" in text:
-        return UnavailableError(f"postgres: {text}", applied=_lost(writing))
+        return UnavailableError(f"postgres: {text}", applied=_ambiguous(writing))
     if "cannot switch to state" in text:
-        # asyncpg 0.32: the server was killed in the midst of an answer, and the connection that is
-        # not yet seen as closed was used for the next call.
-        return UnavailableError(f"postgres: the connection broke: {text}", applied=_lost(writing))
+        # asyncpg 0.32: the server was killed while it sent a response, and the connection was used for
+        # the next call before asyncpg noticed that it is closed.
+        return UnavailableError(f"postgres: the connection broke: {text}", applied=_ambiguous(writing))
     if "ClientConfigurationError" in names:
         return ConfigError(f"postgres: {text}")
     if "another operation is in progress" in text:
         return UsageError("postgres: two tasks use one connection at once; each needs its own")
-    return UnexpectedError(f"postgres: {text}", applied=_lost(writing))
+    return UnexpectedError(f"postgres: {text}", applied=_ambiguous(writing))
 
 
-class Translated:
-    """Turns a driver's error that leaves the block into ours, the driver's chained to it."""
+class ErrorMapping:
+    """A block out of which a driver's error is raised as the isthmus error, chained to the driver's."""
 
     __slots__ = ("_writing",)
 
@@ -153,10 +154,105 @@ class Translated:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if error is not None:
-            ours = translate(error, writing=self._writing)
-            if ours is not None:
-                raise ours from error
+            mapped = translate(error, writing=self._writing)
+            if mapped is not None:
+                raise mapped from error
 
 
-READING = Translated()
-WRITING = Translated(writing=True)
+READING = ErrorMapping()
+WRITING = ErrorMapping(writing=True)
+
+
+# The server is shutting down (57P0x) or the connection to it broke (08).
+_FAILOVER = ("57P01", "57P02", "57P03", "08")
+_READ_ONLY = "25006"
+_UNDEFINED_TABLE = "42P01"
+_UNIQUE_VIOLATION = "23505"
+_STALE_PLAN = frozenset({"OutdatedSchemaCacheError", "InvalidCachedStatementError"})
+
+
+def sqlstate_of(error: BaseException) -> str:
+    """Return the SQLSTATE of an error or of what caused it, else an empty text."""
+    cause: BaseException | None = error
+    while cause is not None:
+        state = getattr(cause, "sqlstate", None)
+        if state:
+            return str(state)
+        cause = cause.__cause__
+    return ""
+
+
+def is_failover(error: BaseException) -> bool:
+    """Return whether the server has gone away or is about to."""
+    return sqlstate_of(error).startswith(_FAILOVER)
+
+
+def is_read_only(error: BaseException) -> bool:
+    """Return whether the server refused a write as read-only."""
+    return sqlstate_of(error) == _READ_ONLY
+
+
+def is_unique_violation(error: BaseException) -> bool:
+    """Return whether a statement failed because an id is taken."""
+    return sqlstate_of(error) == _UNIQUE_VIOLATION
+
+
+def is_undefined_table(error: BaseException) -> bool:
+    """Return whether a statement failed because its table does not exist."""
+    return sqlstate_of(error) == _UNDEFINED_TABLE
+
+
+def is_stale_plan(error: BaseException) -> bool:
+    """Return whether a table changed under the statements that connections have prepared."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if type(cause).__name__ in _STALE_PLAN or "cached plan must not change" in str(cause):
+            return True
+        cause = cause.__cause__
+    return False
+
+
+def connect_error(error: Exception) -> IsthmusError:
+    """Return the error for a caller whose connection could not be opened, the driver's chained to it."""
+    if isinstance(error, IsthmusError):
+        return copy.copy(error)  # each waiter raises an object of its own
+    failed = _map_connect_error(error)
+    failed.__cause__ = error
+    return failed
+
+
+# psycopg raises libpq's messages while connecting without their SQLSTATE.
+_STATES_BY_TEXT = {
+    "password authentication failed": "28P01",
+    "no password supplied": "28P01",
+    "too many clients": "53300",
+    "remaining connection slots are reserved": "53300",
+    "the database system is": "57P03",
+    "is not currently accepting connections": "57P03",
+}
+
+
+def _state_while_connecting(error: Exception, text: str) -> str:
+    if state := sqlstate_of(error):
+        return state
+    if "database" in text and "does not exist" in text:
+        return "3D000"
+    return next((state for words, state in _STATES_BY_TEXT.items() if words in text), "")
+
+
+def _map_connect_error(error: Exception) -> IsthmusError:
+    text = str(error).strip() or type(error).__name__
+    state = _state_while_connecting(error, text)
+    if state.startswith("28"):
+        return AccessError(f"the server refused the credentials: {text}; check `user` and `password`")
+    if state == "3D000":
+        return AccessError(f"{text}; check `database`, or create it")
+    if state == "42501":
+        return AccessError(f"the user may not connect: {text}")
+    if state == "53300":
+        return RateLimitedError(f"{text}; lower `pool.max_size` or raise the server's max_connections")
+    if state.startswith(("57P", "53")):
+        return UnavailableError(f"the server does not accept connections now: {text}")
+    if isinstance(error, TimeoutError):
+        return ConnectError("no response from the server within `connect_timeout`")
+    return ConnectError(f"no connection could be opened: {text}")

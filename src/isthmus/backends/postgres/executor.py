@@ -1,9 +1,11 @@
-"""The verbs over one connection at a time; the backend and a transaction share them."""
+"""The operations on collections, compiled to statements; where they run is the runner's concern."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import Any, Protocol, TypeAlias, TypeVar
+
+import orjson
 
 from isthmus._core.capabilities import Capabilities
 from isthmus._core.executor import (
@@ -19,37 +21,60 @@ from isthmus._core.executor import (
     PageRequest,
     WriteKind,
 )
+from isthmus._query.aggregate import Groups
 from isthmus._query.ast import Predicate
 from isthmus._record import Record
 from isthmus.backends.postgres.config import PostgresConfig
-from isthmus.backends.postgres.driver import Connection
-from isthmus.backends.postgres.explain import explained
-from isthmus.backends.postgres.pages import counting, page, removal
-from isthmus.backends.postgres.read import by_id
+from isthmus.backends.postgres.drivers.protocol import Connection
+from isthmus.backends.postgres.lazy_record import PostgresRecord
 from isthmus.backends.postgres.schema import table_of
-from isthmus.backends.postgres.stored import records
+from isthmus.backends.postgres.sql.aggregate import aggregate
+from isthmus.backends.postgres.sql.fields import COLUMNS
+from isthmus.backends.postgres.sql.select import delete_where, select_count, select_page
+from isthmus.backends.postgres.sql.statement import Statement
+from isthmus.backends.postgres.sql.table import Table
 from isthmus.backends.postgres.support import CAPABILITIES, SUPPORT, PostgresSupport
-from isthmus.backends.postgres.table import Table
-from isthmus.backends.postgres.totals import totals
 from isthmus.backends.postgres.write import write
 
 R = TypeVar("R")
+Work: TypeAlias = Callable[[Connection], Awaitable[R]]
+
+
+class Runner(Protocol):
+    """Runs work on connections: those of a pool, or the one of a transaction.
+
+    A driver's errors are raised as isthmus errors. Another handle or process may have dropped the
+    table that work is about; how to handle that depends on where the work runs.
+    """
+
+    async def query(self, table: Table | None, work: Work[R], if_missing: R) -> R:
+        """Run work that only reads and return its result; `if_missing` if the table does not exist."""
+        ...
+
+    async def command(self, table: Table, work: Work[R]) -> R:
+        """Run work that writes or locks and return its result; create the table if it does not exist."""
+        ...
+
+    async def fetch_consistent(self, table: Table, request: PageRequest) -> Page:
+        """Return one page of a snapshot that is held between pages."""
+        ...
+
+    async def release(self, token: int) -> None:
+        """Release the snapshot of an unfinished stream."""
+        ...
 
 
 class PostgresExecutor:
-    """Compiles, runs, decodes. Subclasses say which connection it is run on."""
+    """Compiles operations, has a runner run them, and decodes the results."""
 
-    def __init__(self, config: PostgresConfig, tables: dict[str, Table]) -> None:
+    def __init__(self, config: PostgresConfig, tables: dict[str, Table], runner: Runner) -> None:
         self._config = config
         self._tables = tables
-
-    async def _run(self, work: Callable[[Connection], Awaitable[R]], *, writes: bool = False) -> R:
-        """Do work on a connection and return its result; the driver's errors come out as ours."""
-        raise NotImplementedError
+        self._runner = runner
 
     @property
     def capabilities(self) -> Capabilities:
-        """Return what can be done here."""
+        """Return what the backend supports."""
         return CAPABILITIES
 
     def support(self, collection: str) -> PostgresSupport:
@@ -65,71 +90,132 @@ class PostgresExecutor:
     async def read(
         self, collection: str, ids: Sequence[str], *, for_update: bool = False
     ) -> list[Record | None]:
-        """Return the records of these ids in order, None where there is none."""
+        """Return the records of these ids in order, None where there is none; one round trip."""
         if not ids:
             return []
         table = self._table(collection)
-        return await self._run(
-            lambda connection: by_id(connection, table, ids, for_update=for_update), writes=for_update
+        if for_update:
+            return await self._runner.command(
+                table, lambda connection: read_by_id(connection, table, ids, for_update=True)
+            )
+        return await self._runner.query(
+            table, lambda connection: read_by_id(connection, table, ids), [None] * len(ids)
         )
 
     async def write(
         self, collection: str, kind: WriteKind, mutations: Sequence[Mutation], *, atomic: bool
     ) -> list[ItemResult]:
-        """Apply changes of one kind; one result for each, in order."""
+        """Apply mutations of one kind; return one result for each, in order."""
         table = self._table(collection)
-        return await self._run(
-            lambda connection: write(connection, table, kind, mutations, atomic=atomic), writes=True
+        return await self._runner.command(
+            table, lambda connection: write(connection, table, kind, mutations, atomic=atomic)
         )
 
     async def fetch(self, collection: str, request: PageRequest) -> Page:
-        """Return one page."""
+        """Return one page; one round trip."""
         table = self._table(collection)
         if request.consistent:
-            return await self._consistent(table, request)
-        text, args = page(table, request)
-        rows = await self._run(lambda connection: connection.fetch(text, *args), writes=request.for_update)
+            return await self._runner.fetch_consistent(table, request)
+        text, args = select_page(table, request)
+        work: Work[list[Any]] = lambda connection: connection.fetch(text, *args)  # noqa: E731
+        if request.for_update:
+            rows = await self._runner.command(table, work)
+        else:
+            rows = await self._runner.query(table, work, [])
         more = request.size is not None and len(rows) > request.size
-        found = records(rows[: request.size] if more else rows)
-        if request.order is None:
-            return Page(found, After((found[-1].id,)) if more and found else None)
-        return Page(found, MORE if more and found else None)
-
-    async def _consistent(self, table: Table, request: PageRequest) -> Page:
-        """Return one page of a snapshot that is held between pages."""
-        raise NotImplementedError
+        records = PostgresRecord.wrap(rows[: request.size] if more else rows)
+        if not (more and records):
+            return Page(records, None)
+        return Page(records, After((records[-1].id,)) if request.order is None else MORE)
 
     async def count(self, collection: str, where: Predicate) -> CountResult:
         """Count the matching records."""
-        text, args = counting(self._table(collection), where)
-        return CountResult(await self._run(lambda connection: connection.fetchval(text, *args)))
+        table = self._table(collection)
+        text, args = select_count(table, where)
+        return CountResult(
+            await self._runner.query(table, lambda connection: connection.fetchval(text, *args), 0)
+        )
 
     async def aggregate(self, collection: str, request: AggregateRequest) -> AggregateResult:
         """Compute partial states by group."""
         table = self._table(collection)
-        return AggregateResult(await self._run(lambda connection: totals(connection, table, request)))
+        groups = await self._runner.query(
+            table, lambda connection: aggregate(connection, table, request), Groups(request.measures)
+        )
+        return AggregateResult(groups)
 
     async def remove(self, collection: str, where: Predicate) -> int:
         """Delete the matching records and return how many."""
-        text, args = removal(self._table(collection), where)
-        status = await self._run(lambda connection: connection.execute(text, *args), writes=True)
+        table = self._table(collection)
+        text, args = delete_where(table, where)
+        status = await self._runner.command(table, lambda connection: connection.execute(text, *args))
         return int(status.rpartition(" ")[2])
 
     async def explain(self, collection: str, request: PageRequest) -> NativePlan:
-        """Return the statement and what the server's planner makes of it."""
-        statement = page(self._table(collection), request)
-        return await self._run(lambda connection: explained(connection, statement))
+        """Return the statement, its arguments and the server's plan for it."""
+        table = self._table(collection)
+        statement = select_page(table, request)
+        return await self._runner.query(
+            table, lambda connection: explain(connection, statement), NativePlan(statement.text)
+        )
 
     async def release(self, collection: str, after: After) -> None:
-        """Give back the connection of an unfinished consistent stream."""
-        await self._release(after.token)
+        """Release the connection of an unfinished consistent stream."""
+        await self._runner.release(after.token)
 
     async def ping(self) -> None:
         """Run an empty query."""
-        await self._run(lambda connection: connection.execute("SELECT 1"))
+        await self._runner.query(None, lambda connection: connection.execute("SELECT 1"), "")
 
     async def refresh(self, collection: str) -> None:
         """Do nothing: a commit is visible to all at once."""
 
-    async def _release(self, token: int) -> None:
-        raise NotImplementedError
+
+async def read_by_id(
+    connection: Connection, table: Table, ids: Sequence[str], *, for_update: bool = False
+) -> list[Record | None]:
+    """Return the records of these ids in order, None where there is none."""
+    lock = " FOR UPDATE" if for_update else ""
+    if len(ids) == 1:
+        row = await connection.fetchrow(
+            f"SELECT {COLUMNS} FROM {table.sql} AS t WHERE t.id = $1{lock}", ids[0]
+        )
+        return [None] if row is None else [*PostgresRecord.wrap((row,))]
+    # All lock in one order, so that two batches never wait for each other in a circle.
+    order = " ORDER BY t.id" if for_update else ""
+    rows = await connection.fetch(
+        f"SELECT {COLUMNS} FROM {table.sql} AS t WHERE t.id = ANY($1::text[]){order}{lock}", list(ids)
+    )
+    by_id = {row[0]: record for row, record in zip(rows, PostgresRecord.wrap(rows), strict=True)}
+    return [by_id.get(id) for id in ids]
+
+
+async def explain(connection: Connection, statement: Statement) -> NativePlan:
+    """Return a statement with its arguments, the server's plan, and the indexes that this uses."""
+    text = await connection.fetchval(f"EXPLAIN (FORMAT JSON) {statement.text}", *statement.args)
+    plan = (orjson.loads(text) if isinstance(text, str) else text)[0]["Plan"]
+    used = dict.fromkeys(node["Index Name"] for node in _plan_nodes(plan) if "Index Name" in node)
+    details = {
+        "arguments": list(statement.args),
+        "plan": _plan_lines(plan, 0),
+        "cost": plan.get("Total Cost"),
+    }
+    return NativePlan(statement.text, ", ".join(used) or None, details)
+
+
+def _plan_nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for inner in plan.get("Plans", ()):
+        yield from _plan_nodes(inner)
+
+
+def _plan_lines(plan: dict[str, Any], depth: int) -> list[str]:
+    text = plan["Node Type"]
+    if "Index Name" in plan:
+        text += f" using {plan['Index Name']}"
+    elif "Relation Name" in plan:
+        text += f" on {plan['Relation Name']}"
+    lines = ["  " * depth + f"{text} (about {plan.get('Plan Rows')} rows)"]
+    for inner in plan.get("Plans", ()):
+        lines += _plan_lines(inner, depth + 1)
+    return lines

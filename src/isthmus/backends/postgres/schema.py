@@ -1,4 +1,4 @@
-"""Tables: made once whoever comes first, marked with their format, and looked at before use."""
+"""Tables of collections: created once, marked with their format, and checked before use."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 import orjson
 
 from isthmus.backends.postgres.config import PostgresConfig
-from isthmus.backends.postgres.declared import Index, created, declared, indexes
-from isthmus.backends.postgres.driver import Connection
-from isthmus.backends.postgres.names import literal, quoted
-from isthmus.backends.postgres.table import Table
+from isthmus.backends.postgres.drivers.protocol import Connection
+from isthmus.backends.postgres.indexes import IndexDefinition, create_index, definitions, paths_to_index
+from isthmus.backends.postgres.sql.statement import literal, quote
+from isthmus.backends.postgres.sql.table import Table
 from isthmus.errors import ConfigError
 
 log = logging.getLogger("isthmus.postgres.schema")
@@ -27,12 +27,12 @@ _COLUMNS = {
     "created_at": "timestamp with time zone",
     "updated_at": "timestamp with time zone",
 }
-# One number for all that isthmus makes in a database: makers wait for each other.
+# One advisory lock for all that isthmus creates in a database: creators wait for each other.
 _LOCK = zlib.crc32(b"isthmus schema")
 
 _OLDEST = 130_000
 _SERVER = "SELECT current_setting('server_version_num')::int4, current_setting('server_encoding')"
-_LOOK = """
+_DESCRIBE = """
 SELECT c.oid::int8, c.relkind::text, obj_description(c.oid, 'pg_class'),
   array(SELECT a.attname::text FROM pg_attribute a
         WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum),
@@ -51,36 +51,41 @@ WHERE n.nspname = $1 AND c.relname = $2"""
 
 
 def table_of(config: PostgresConfig, collection: str) -> Table:
-    """Return where a collection is kept; no I/O."""
+    """Return the table of a collection; no I/O. Raises `ConfigError` for a name that is too long."""
     if not 0 < len(collection.encode()) <= 63 or "\0" in collection:
         raise ConfigError(
             f"postgres: a collection's name is 1 to 63 bytes without U+0000, not {collection!r}"
         )
-    return Table(config.schema_name, collection, declared(config.indexes_of(collection)))
+    return Table(config.schema_name, collection, paths_to_index(config.indexes_of(collection)))
 
 
-async def prepare(connection: Connection, table: Table, config: PostgresConfig) -> None:
-    """Make the table and its indexes if they are missing, and check what is there.
+async def ensure_table(
+    connection: Connection, table: Table, config: PostgresConfig, *, add_indexes: bool = True
+) -> None:
+    """Create the table with its indexes if it is missing, and check what exists.
 
-    Raises `ConfigError` for a table that is not ours, or of a newer format.
+    With `add_indexes` indexes that an existing table lacks are built. That waits for the end of all
+    transactions in the database that have a snapshot.
+
+    Raises `ConfigError` for a table that isthmus did not create, or in a newer format.
     """
     _check_server(await connection.fetchrow(_SERVER))
-    found = await connection.fetchrow(_LOOK, table.schema, table.name)
+    found = await connection.fetchrow(_DESCRIBE, table.schema, table.name)
     if found is None:
         if config.create_table == "never":
             raise ConfigError(
-                f"postgres: there is no table {table.sql}, and create_table is 'never'; make it with:\n"
+                f"postgres: there is no table {table.sql}, and create_table is 'never'; create it with:\n"
                 + ";\n".join(_definition(table))
             )
-        await _make(connection, table, config)
-        found = await connection.fetchrow(_LOOK, table.schema, table.name)
+        await _create_table(connection, table, config)
+        found = await connection.fetchrow(_DESCRIBE, table.schema, table.name)
         if found is None:
-            raise ConfigError(f"postgres: the table {table.sql} was dropped while it was being made")
+            raise ConfigError(f"postgres: the table {table.sql} was dropped while it was being created")
     _check(table, found)
-    wanted = list(indexes(table.name, table.declared))
+    wanted = list(definitions(table.name, table.indexed))
     missing = [index for index in wanted if index.name not in found[5]]
-    if missing and config.create_table != "never":
-        await _make_indexes(connection, table, missing, config)
+    if missing and add_indexes and config.create_table != "never":
+        await _create_indexes(connection, table, missing, config)
 
 
 def _check_server(row: Any) -> None:
@@ -106,7 +111,7 @@ def _definition(table: Table) -> list[str]:
     ]
 
 
-async def _make(connection: Connection, table: Table, config: PostgresConfig) -> None:
+async def _create_table(connection: Connection, table: Table, config: PostgresConfig) -> None:
     async with connection.transaction():
         # IF NOT EXISTS alone still raises when two sessions create at once.
         await connection.execute("SELECT pg_advisory_xact_lock($1::int8)", _LOCK)
@@ -114,10 +119,16 @@ async def _make(connection: Connection, table: Table, config: PostgresConfig) ->
             "SELECT EXISTS (SELECT 1 FROM pg_namespace WHERE nspname = $1)", table.schema
         )
         if not exists:
-            await connection.execute(f"CREATE SCHEMA {quoted(table.schema)}")
-        if await connection.fetchrow(_LOOK, table.schema, table.name) is None:
+            await connection.execute(f"CREATE SCHEMA {quote(table.schema)}")
+        if await connection.fetchrow(_DESCRIBE, table.schema, table.name) is None:
             for statement in _definition(table):
                 await connection.execute(statement)
+            # On an empty table there is nothing to wait for: no reason for CONCURRENTLY.
+            for index in definitions(table.name, table.indexed):
+                if await _is_buildable(connection, index):
+                    await connection.execute(
+                        create_index(index, table.schema, table.name, concurrently=False)
+                    )
 
 
 def _check(table: Table, found: Any) -> None:
@@ -143,13 +154,13 @@ def _check(table: Table, found: Any) -> None:
         wrong.append(f'id has the collation {collation} instead of "C"')
     if wrong:
         raise ConfigError(
-            f"postgres: the table {table.sql} has other columns than isthmus makes: {'; '.join(wrong)};"
+            f"postgres: the table {table.sql} has other columns than isthmus creates: {'; '.join(wrong)};"
             " choose another `table` or `schema`"
         )
 
 
 def format_of(comment: str | None) -> int | None:
-    """Return the format that a table's comment tells; None if it is not ours."""
+    """Return the format in a table's comment; None if isthmus did not create the table."""
     if comment is None or not comment.startswith(_MARK):
         return None
     try:
@@ -160,25 +171,25 @@ def format_of(comment: str | None) -> int | None:
     return number if isinstance(number, int) else None
 
 
-async def _make_indexes(
-    connection: Connection, table: Table, missing: list[Index], config: PostgresConfig
+async def _create_indexes(
+    connection: Connection, table: Table, missing: list[IndexDefinition], config: PostgresConfig
 ) -> None:
-    """Build indexes beside running writes, one maker at a time; the others wait for it."""
+    """Build indexes while writers go on, one session at a time; the others wait for it."""
     if config.pooler == "transaction":
-        # A session lock does not hold across a pooler's transactions; CONCURRENTLY has none.
-        await _build(connection, table, missing)
+        # A session's lock does not survive a pooler's transactions, and CONCURRENTLY runs in none.
+        await _build_indexes(connection, table, missing)
         return
-    # Asking again and again, since a waiting lock call has a snapshot that CONCURRENTLY waits for.
+    # Polled, since a call that waits for the lock has a snapshot, for whose end CONCURRENTLY waits.
     while not await connection.fetchval("SELECT pg_try_advisory_lock($1::int8)", _LOCK + 1):
         await connection.fetchval("SELECT pg_sleep(0.02)")
     try:
-        await _build(connection, table, missing)
+        await _build_indexes(connection, table, missing)
     finally:
         await connection.fetchval("SELECT pg_advisory_unlock($1::int8)", _LOCK + 1)
 
 
-async def _build(connection: Connection, table: Table, missing: list[Index]) -> None:
-    found = await connection.fetchrow(_LOOK, table.schema, table.name)
+async def _build_indexes(connection: Connection, table: Table, missing: list[IndexDefinition]) -> None:
+    found = await connection.fetchrow(_DESCRIBE, table.schema, table.name)
     if found is None:
         return
     valid, broken = found[5], found[6]
@@ -186,33 +197,40 @@ async def _build(connection: Connection, table: Table, missing: list[Index]) -> 
     for index in missing:
         if index.name in valid:
             continue
-        if index.name in broken:  # what an interrupted CONCURRENTLY leaves
+        if index.name in broken:  # left by an interrupted CONCURRENTLY
             await connection.execute(
-                f"DROP INDEX CONCURRENTLY IF EXISTS {quoted(table.schema)}.{quoted(index.name)}"
+                f"DROP INDEX CONCURRENTLY IF EXISTS {quote(table.schema)}.{quote(index.name)}"
             )
-        if index.needs is not None and not await _extended(connection, index.needs):
-            log.warning("postgres: the extension %s cannot be had; %s is not built", index.needs, index.name)
+        if not await _is_buildable(connection, index):
             continue
-        await connection.execute(created(index, table.schema, table.name))
+        await connection.execute(create_index(index, table.schema, table.name))
         built = True
     if built:
-        # What the planner knows of an index on an expression comes from ANALYZE alone.
+        # The planner has no statistics of an index on an expression before ANALYZE.
         await connection.execute(f"ANALYZE {table.sql}")
 
 
-async def _extended(connection: Connection, extension: str) -> bool:
-    there = "SELECT EXISTS (SELECT 1 FROM pg_extension WHERE extname = $1)"
-    if await connection.fetchval(there, extension):
+async def _is_buildable(connection: Connection, index: IndexDefinition) -> bool:
+    """Return whether the extension that an index needs is installed, after trying to."""
+    if index.extension is None or await _ensure_extension(connection, index.extension):
+        return True
+    log.warning("postgres: the extension %s is not available; %s is not built", index.extension, index.name)
+    return False
+
+
+async def _ensure_extension(connection: Connection, extension: str) -> bool:
+    installed = "SELECT EXISTS (SELECT 1 FROM pg_extension WHERE extname = $1)"
+    if await connection.fetchval(installed, extension):
         return True
     available = "SELECT EXISTS (SELECT 1 FROM pg_available_extensions WHERE name = $1)"
     if not await connection.fetchval(available, extension):
         return False
-    await connection.execute(f"CREATE EXTENSION IF NOT EXISTS {quoted(extension)}")
+    await connection.execute(f"CREATE EXTENSION IF NOT EXISTS {quote(extension)}")
     return True
 
 
 async def collections(connection: Connection, schema: str) -> list[str]:
-    """Return the tables of a schema that isthmus made, sorted."""
+    """Return the names of the tables in a schema that isthmus created, sorted."""
     rows = await connection.fetch(
         "SELECT c.relname::text, obj_description(c.oid, 'pg_class') FROM pg_class c"
         " JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relkind IN ('r', 'p')",
@@ -221,6 +239,6 @@ async def collections(connection: Connection, schema: str) -> list[str]:
     return sorted(name for name, comment in rows if format_of(comment) is not None)
 
 
-def dropped(table: Table) -> str:
-    """Return the statement that drops a collection with all that belongs to it."""
+def drop_table(table: Table) -> str:
+    """Return the statement that drops a collection's table, if it exists, with its indexes."""
     return f"DROP TABLE IF EXISTS {table.sql}"

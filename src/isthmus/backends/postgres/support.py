@@ -1,4 +1,4 @@
-"""What can be pushed down, and what the backend can do."""
+"""The capabilities of the backend, and what it can push down."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from isthmus._core.capabilities import Capabilities
 from isthmus._path import Path, Root
 from isthmus._query.ast import Leaf, Measure, SortKey
 from isthmus._query.split import Pushdown
-from isthmus.backends.postgres.leaves import pushdown
+from isthmus.backends.postgres.sql.leaf import pushdown
 
 CAPABILITIES = Capabilities(
     durable=True,
@@ -25,7 +25,7 @@ CAPABILITIES = Capabilities(
 
 
 class PostgresSupport:
-    """The same for every collection: indexes make it faster, not more."""
+    """The same for every collection: indexes change the speed only."""
 
     def pushdown(self, leaf: Leaf) -> Pushdown:
         """Return EXACT for all but some regular expressions, which are a SUPERSET."""

@@ -3,66 +3,100 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Set
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
 from isthmus._core.executor import Page, PageRequest
 from isthmus.backends.postgres.config import PostgresConfig
-from isthmus.backends.postgres.driver import Connection
+from isthmus.backends.postgres.cursors import Cursors
+from isthmus.backends.postgres.drivers.protocol import Connection
 from isthmus.backends.postgres.errors import READING
-from isthmus.backends.postgres.executor import PostgresExecutor
-from isthmus.backends.postgres.snapshots import LARGEST_PAGE, Snapshots
-from isthmus.backends.postgres.table import Table
+from isthmus.backends.postgres.executor import PostgresExecutor, Work
+from isthmus.backends.postgres.sql.table import Table
 
 R = TypeVar("R")
 
 
-class PostgresTransaction(PostgresExecutor):
-    """The verbs inside one transaction; calls of several tasks queue."""
+class TransactionRunner:
+    """Runs work on a transaction's connection; calls of several tasks queue.
 
-    def __init__(self, config: PostgresConfig, tables: dict[str, Table], connection: Connection) -> None:
-        super().__init__(config, tables)
-        self._snapshots = Snapshots()
+    A statement on a missing table would abort the transaction. So before the first use of a collection
+    that is not in `ready` its table is looked up, and if it is missing `create_table` is awaited. That
+    creates it on another connection: the table stays if the transaction is rolled back.
+    """
+
+    def __init__(
+        self, connection: Connection, ready: Set[str], create_table: Callable[[Table], Awaitable[None]]
+    ) -> None:
         self.connection = connection
-        self._turn = asyncio.Lock()
+        self.lock = asyncio.Lock()
+        self._ready = ready
+        self._create_table = create_table
+        self._looked_up: set[str] = set()
+        self._cursors = Cursors()
 
-    async def _run(self, work: Callable[[Connection], Awaitable[R]], *, writes: bool = False) -> R:
-        # Nothing is applied before the commit, so no error here leaves a doubt about that.
+    async def query(self, table: Table | None, work: Work[R], if_missing: R) -> R:
+        """Run work that only reads; raises `ConfigError` if the table was dropped since it was opened."""
+        return await self.command(table, work)
+
+    async def command(self, table: Table | None, work: Work[R]) -> R:
+        """Run work; raises `ConfigError` if the table was dropped since it was opened."""
+        # Nothing is applied before the commit, so every error here leaves nothing applied.
         with READING:
-            async with self._turn:
+            async with self.lock:
+                if table is not None and table.name not in self._ready:
+                    await self._ensure_table(table)
                 return await work(self.connection)
 
+    async def _ensure_table(self, table: Table) -> None:
+        if table.name not in self._looked_up:
+            exists = await self.connection.fetchval("SELECT to_regclass($1::text) IS NOT NULL", table.sql)
+            if not exists:
+                await self._create_table(table)
+            self._looked_up.add(table.name)
+
+    async def fetch_consistent(self, table: Table, request: PageRequest) -> Page:
+        """Return one page of a cursor in the transaction."""
+        return await self.command(
+            table,
+            lambda connection: self._cursors.fetch(
+                lambda: contextlib.nullcontext(connection), table, request
+            ),
+        )
+
+    async def release(self, token: int) -> None:
+        """Forget a cursor, which the transaction's end closes."""
+        await self._cursors.release(token)
+
+
+class PostgresTransaction(PostgresExecutor):
+    """The operations inside one transaction."""
+
+    def __init__(self, config: PostgresConfig, tables: dict[str, Table], runner: TransactionRunner) -> None:
+        super().__init__(config, tables, runner)
+        self._connection = runner.connection
+        self._lock = runner.lock
+
     async def open(self, collection: str) -> None:
-        """Do nothing: tables are made outside of transactions, since their indexes must be."""
-
-    async def _consistent(self, table: Table, request: PageRequest) -> Page:
-        with READING:
-            async with self._turn:
-                if request.after is not None:
-                    return await self._snapshots.more(request.after.token, request.size_up_to(LARGEST_PAGE))
-                return await self._snapshots.first_within(self.connection, table, request)
-
-    async def _release(self, token: int) -> None:
-        with READING:
-            async with self._turn:
-                await self._snapshots.release(token)
+        """Do nothing: a collection is made ready at its first use, see `TransactionRunner`."""
 
     @asynccontextmanager
     async def savepoint(self) -> AsyncIterator[None]:
-        """Open a savepoint: leaving by an exception undoes what was done since."""
-        savepoint = self.connection.transaction()
+        """Open a savepoint: leaving by an exception rolls back to it."""
+        savepoint = self._connection.transaction()
         with READING:
-            async with self._turn:
+            async with self._lock:
                 await savepoint.start()
         try:
             yield
         except BaseException:
-            # Where the connection broke there is nothing left to undo, and its error is on the way.
-            if not self.connection.is_closed():
-                async with self._turn:
+            # A broken connection has nothing left to roll back, and its error is being raised.
+            if not self._connection.is_closed():
+                async with self._lock:
                     await savepoint.rollback()
             raise
         with READING:
-            async with self._turn:
+            async with self._lock:
                 await savepoint.commit()

@@ -1,7 +1,7 @@
-"""Batches of changes: the quickest statement for what they ask, and each item's result.
+"""Batches of mutations: the fastest statement for each kind and size, and each item's result.
 
-Plain batches (no id twice, no `if_version`) are one statement, or a COPY. What depends on the
-rows' versions or on an earlier item of the batch goes by `careful`, which locks first.
+A plain batch (every id once, no `if_version`) is one statement or one COPY. A batch that depends on
+versions or on its own earlier items goes to `locked_write`.
 """
 
 from __future__ import annotations
@@ -11,30 +11,30 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from itertools import repeat
 from typing import Any
 
-from isthmus._core.apply import not_written, reject_invalid
+from isthmus._core.apply import already_exists, not_found, refuse_batch, reject_invalid
 from isthmus._core.executor import ItemResult, Mutation, WriteKind
 from isthmus._core.mutation_batch import MutationBatch
 from isthmus._ids import new_version
 from isthmus._values import encode
-from isthmus.backends.postgres.careful import apply_carefully
-from isthmus.backends.postgres.driver import Connection
-from isthmus.backends.postgres.failures import sqlstate_of
-from isthmus.backends.postgres.table import Table
-from isthmus.backends.postgres.write_one import write_one
-from isthmus.errors import AlreadyExistsError, InvalidRecordError, IsthmusError, NotFoundError
+from isthmus.backends.postgres.drivers.protocol import Connection
+from isthmus.backends.postgres.errors import is_unique_violation
+from isthmus.backends.postgres.locked_write import write_locked
+from isthmus.backends.postgres.single_write import single_write
+from isthmus.backends.postgres.sql.table import Table
+from isthmus.errors import InvalidRecordError
 
-COPIED = 100
-"""From so many creates on, COPY is quicker than `unnest`."""
-STAGED = 2_000
-"""From so many upserts or updates on, a COPY to a temporary table is quicker than `unnest`."""
-COUNTED = 500
-"""From so many deletions on, asking for the ids of the deleted costs more than counting them."""
-_UNIQUE = "23505"
-_STAGED_NAME = "isthmus_stage"
-_STAGE = f"pg_temp.{_STAGED_NAME}"
-_ROW = ("id", "data", "metadata", "version")
-# Sources of rows called `u`, with and without metadata: most records have none, and what is not
-# sent is neither parsed nor merged. $1 is the version.
+COPY_FROM = 100
+"""The number of creates from which COPY is faster than `unnest`."""
+STAGE_ABOVE = 2_000
+"""The number of upserts or updates above which a COPY to a temporary table is faster than `unnest`."""
+COUNT_FROM = 500
+"""The number of deletions from which returning the deleted ids costs more than counting them."""
+
+_STAGE_NAME = "isthmus_stage"
+_STAGE = f"pg_temp.{_STAGE_NAME}"
+_COLUMNS = ("id", "data", "metadata", "version")
+# Sources of rows `u` with and without metadata: most records have none, and what is not sent is
+# neither parsed nor merged. $1 is the version.
 _UNNEST = {
     True: "unnest($2::text[], $3::jsonb[], $4::jsonb[]) AS u(id, data, metadata)",
     False: "unnest($2::text[], $3::jsonb[]) AS u(id, data)",
@@ -48,25 +48,32 @@ _SET = {
 }
 
 
+class _RollbackError(Exception):
+    """Leaves a transaction that is to be rolled back."""
+
+
 async def write(
     connection: Connection, table: Table, kind: WriteKind, mutations: Sequence[Mutation], *, atomic: bool
 ) -> list[ItemResult]:
-    """Apply changes as if one after another; one result for each, in order."""
+    """Apply mutations as if one after another; return one result for each, in order.
+
+    With `atomic` all are applied or none, by a savepoint inside a transaction.
+    """
     if not mutations:
         return []
     if len(mutations) == 1:
-        return [await write_one(connection, table, kind, mutations[0])]
-    quick = None
+        return [await single_write(connection, table, kind, mutations[0])]
+    plain = None
     if isinstance(mutations, MutationBatch) or all(mutation.if_version is None for mutation in mutations):
-        columns = MutationBatch.of(mutations)
-        if len(set(columns.ids)) == len(columns):
-            quick = columns
+        batch = MutationBatch.of(mutations)
+        if len(set(batch.ids)) == len(batch):
+            plain = batch
     if not atomic:
-        return await _each(connection, table, kind, mutations, quick=quick is not None)
+        return await _write_valid(connection, table, kind, mutations, is_plain=plain is not None)
     try:
-        if quick is None:
-            return await _carefully(connection, table, kind, mutations)
-        return await _QUICK[kind](connection, table, kind, quick)
+        if plain is None:
+            return await _write_locked(connection, table, kind, mutations)
+        return await _PLAIN_ATOMIC[kind](connection, table, kind, plain)
     except InvalidRecordError:
         results = reject_invalid(mutations)
         if results is None:
@@ -74,254 +81,236 @@ async def write(
         return results
 
 
-async def _each(
-    connection: Connection, table: Table, kind: WriteKind, mutations: Sequence[Mutation], *, quick: bool
+async def _write_valid(
+    connection: Connection, table: Table, kind: WriteKind, mutations: Sequence[Mutation], *, is_plain: bool
 ) -> list[ItemResult]:
-    """Write the good items and report the others."""
-    invalid = {} if kind is WriteKind.DELETE else _invalid(mutations)
-    good = [mutation for place, mutation in enumerate(mutations) if place not in invalid]
-    columns = MutationBatch.of(good)
-    if not good:
-        written: list[ItemResult] = []
-    elif not quick:
+    """Write the items that can be stored and report the others."""
+    invalid = {} if kind is WriteKind.DELETE else _find_invalid(mutations)
+    valid = [mutation for index, mutation in enumerate(mutations) if index not in invalid]
+    batch = MutationBatch.of(valid)
+    results: list[ItemResult]
+    if not valid:
+        results = []
+    elif not is_plain:
         async with connection.transaction():
-            written = await apply_carefully(connection, table, kind, good)
+            results = await write_locked(connection, table, kind, valid)
     elif kind is WriteKind.CREATE:
-        written = await _create_each(connection, table, columns)
-    elif kind is WriteKind.DELETE or kind is WriteKind.UPSERT:
-        written = await _QUICK[kind](connection, table, kind, columns)
+        results = await _create_free(connection, table, batch)
+    elif kind is WriteKind.DELETE:
+        results = await _delete(connection, table, kind, batch)
     else:
-        written = await _update_each(connection, table, kind, columns)
-    if not invalid:
-        return written
-    rest = iter(written)
-    return [invalid[place] if place in invalid else next(rest) for place in range(len(mutations))]
+        results = await _write_rows(connection, table, kind, batch)
+    return _insert_invalid(invalid, results, len(mutations)) if invalid else results
 
 
-def _invalid(mutations: Sequence[Mutation]) -> dict[int, InvalidRecordError]:
-    """Return the items that cannot be stored, by their places."""
-    found: dict[int, InvalidRecordError] = {}
-    for place, mutation in enumerate(mutations):
+def _find_invalid(mutations: Sequence[Mutation]) -> dict[int, InvalidRecordError]:
+    """Return the errors of the items that cannot be stored, by index."""
+    invalid: dict[int, InvalidRecordError] = {}
+    for index, mutation in enumerate(mutations):
         try:
             if mutation.raw is None:
-                mutation.raw = encode(mutation.data)  # kept: what is checked now is sent later
+                mutation.raw = encode(mutation.data)  # kept, since it is sent later
             mutation.encoded_metadata()
         except InvalidRecordError as error:
             error.record_id = mutation.id
-            found[place] = error
-    return found
+            invalid[index] = error
+    return invalid
 
 
-def _undoable(connection: Connection) -> AbstractAsyncContextManager[Any]:
-    """Return a savepoint inside of a transaction; outside, one statement is undone as a whole anyway."""
+def _insert_invalid(
+    invalid: dict[int, InvalidRecordError], results: Sequence[ItemResult], count: int
+) -> list[ItemResult]:
+    rest = iter(results)
+    return [invalid[index] if index in invalid else next(rest) for index in range(count)]
+
+
+def _savepoint(connection: Connection) -> AbstractAsyncContextManager[Any]:
+    """Return a savepoint inside a transaction; outside, a statement is rolled back as a whole anyway."""
     return connection.transaction() if connection.is_in_transaction() else nullcontext()
-
-
-def _failed(mutations: Sequence[Mutation], errors: dict[str, IsthmusError]) -> list[ItemResult]:
-    return [errors.get(mutation.id) or not_written(mutation) for mutation in mutations]
 
 
 # --- create --------------------------------------------------------------------------------------
 
 
 async def _create(
-    connection: Connection, table: Table, kind: WriteKind, mutations: MutationBatch
+    connection: Connection, table: Table, kind: WriteKind, batch: MutationBatch
 ) -> list[ItemResult]:
-    """Insert all or none; who clashes is asked only after a clash."""
+    """Insert all or none; which ids are taken is looked up only after a conflict."""
+    if await _insert_all(connection, table, batch, by_copy=len(batch) >= COPY_FROM):
+        return list(batch.ids)
+    rows = await connection.fetch(
+        f"SELECT t.id FROM {table.sql} AS t WHERE t.id = ANY($1::text[])", batch.ids
+    )
+    taken = {row[0] for row in rows}
+    refused = refuse_batch(batch, [already_exists(id) if id in taken else id for id in batch.ids])
+    # The conflicting records may have been deleted or rolled back since.
+    return refused or await _create(connection, table, kind, batch)
+
+
+async def _insert_all(connection: Connection, table: Table, batch: MutationBatch, *, by_copy: bool) -> bool:
+    """Insert all rows and return True, or none and return False if an id is taken."""
     try:
-        async with _undoable(connection):
-            if len(mutations) >= COPIED:
-                await _copy(connection, table, mutations)
+        async with _savepoint(connection):
+            if by_copy:
+                await _copy(connection, table, batch)
             else:
-                await connection.execute(*_insertion(table, mutations))
+                await connection.execute(*_insert_statement(table, batch))
     except Exception as error:
-        # The driver's class depends on the driver; the SQLSTATE does not.
-        if sqlstate_of(error) != _UNIQUE:
+        # The class of the exception depends on the driver; its SQLSTATE does not.
+        if not is_unique_violation(error):
             raise
-    else:
-        return list(mutations.ids)
-    taken = await _taken(connection, table, mutations)
-    if not taken:  # who clashed with us has been deleted or rolled back since
-        return await _create(connection, table, kind, mutations)
-    return _failed(mutations, {id: _exists(id) for id in taken})
+        return False
+    return True
 
 
-async def _create_each(connection: Connection, table: Table, mutations: MutationBatch) -> list[ItemResult]:
-    """Insert those whose id is free."""
-    if len(mutations) >= COPIED:
-        try:
-            async with _undoable(connection):
-                await _copy(connection, table, mutations)
-        except Exception as error:
-            if sqlstate_of(error) != _UNIQUE:
-                raise
-        else:
-            return list(mutations.ids)
+async def _create_free(connection: Connection, table: Table, batch: MutationBatch) -> list[ItemResult]:
+    """Insert the items whose id is free."""
+    if len(batch) >= COPY_FROM and await _insert_all(connection, table, batch, by_copy=True):
+        return list(batch.ids)
     results: list[ItemResult] = []
-    for start in range(0, len(mutations), STAGED):
-        part = MutationBatch.of(mutations[start : start + STAGED])
-        made = await insert_free(connection, table, part)
-        results.extend(id if id in made else _exists(id) for id in part.ids)
+    for start in range(0, len(batch), STAGE_ABOVE):
+        part = MutationBatch.of(batch[start : start + STAGE_ABOVE])
+        inserted = await _insert_free(connection, table, part)
+        results.extend(id if id in inserted else already_exists(id) for id in part.ids)
     return results
 
 
-def _insertion(table: Table, mutations: MutationBatch) -> tuple[Any, ...]:
+def _insert_statement(table: Table, batch: MutationBatch) -> tuple[Any, ...]:
     """Return the statement that inserts rows, and its arguments."""
-    metadata, columns = _columns(mutations)
-    return _inserting(table, _UNNEST[metadata], metadata=metadata), new_version(), *columns
+    has_metadata, columns = _columns(batch)
+    return _insert_from(table, _UNNEST[has_metadata], has_metadata=has_metadata), new_version(), *columns
 
 
-async def insert_free(connection: Connection, table: Table, mutations: MutationBatch) -> set[str]:
+async def _insert_free(connection: Connection, table: Table, batch: MutationBatch) -> set[str]:
     """Insert the rows whose id is free; return their ids."""
-    text, *columns = _insertion(table, mutations)
+    text, *columns = _insert_statement(table, batch)
     rows = await connection.fetch(f"{text} ON CONFLICT (id) DO NOTHING RETURNING t.id", *columns)
     return {row[0] for row in rows}
 
 
-async def insert_merged(
+async def insert_coalesced(
     connection: Connection, table: Table, mutations: Sequence[Mutation]
 ) -> list[ItemResult]:
-    """Insert single creates that came together; each has its own result."""
+    """Apply creates of several callers by one statement; each has its own result, ids may repeat."""
     if len(mutations) == 1:
-        return [await write_one(connection, table, WriteKind.CREATE, mutations[0])]
-    invalid = _invalid(mutations)
-    good = [mutation for place, mutation in enumerate(mutations) if place not in invalid]
-    made = await insert_free(connection, table, MutationBatch.of(good)) if good else set()
+        return [await single_write(connection, table, WriteKind.CREATE, mutations[0])]
+    invalid = _find_invalid(mutations)
+    valid = [mutation for index, mutation in enumerate(mutations) if index not in invalid]
+    inserted = await _insert_free(connection, table, MutationBatch.of(valid)) if valid else set()
     results: list[ItemResult] = []
-    for place, mutation in enumerate(mutations):
-        if place in invalid:
-            results.append(invalid[place])
-        elif mutation.id in made:
-            made.discard(mutation.id)  # of two with one id the first was inserted
-            results.append(mutation.id)
-        else:
-            results.append(_exists(mutation.id))
-    return results
-
-
-async def _taken(connection: Connection, table: Table, mutations: MutationBatch) -> set[str]:
-    rows = await connection.fetch(
-        f"SELECT t.id FROM {table.sql} AS t WHERE t.id = ANY($1::text[])", mutations.ids
-    )
-    return {row[0] for row in rows}
-
-
-def _exists(id: str) -> AlreadyExistsError:
-    return AlreadyExistsError(f"a record with id {id!r} exists", record_id=id)
+    for mutation in valid:
+        results.append(mutation.id if mutation.id in inserted else already_exists(mutation.id))
+        inserted.discard(mutation.id)  # of several with one id the first was inserted
+    return _insert_invalid(invalid, results, len(mutations))
 
 
 # --- upsert, replace, update -----------------------------------------------------------------------
 
 
-async def _upsert(
-    connection: Connection, table: Table, kind: WriteKind, mutations: MutationBatch
+async def _write_rows(
+    connection: Connection, table: Table, kind: WriteKind, batch: MutationBatch
 ) -> list[ItemResult]:
-    """Insert or overwrite all."""
-    inside = connection.is_in_transaction()
-    async with connection.transaction() if len(mutations) > STAGED else nullcontext():
-        version, _ = await _by_rows(connection, table, kind, mutations, tidy=inside)
-    return [version] * len(mutations)
+    """Upsert all, or replace or update those that exist."""
+    is_nested = connection.is_in_transaction()
+    async with connection.transaction() if len(batch) > STAGE_ABOVE else nullcontext():
+        version, found = await _apply_rows(connection, table, kind, batch, drop_stage=is_nested)
+    return _row_results(batch, version, found)
 
 
-async def _existing_only(
-    connection: Connection, table: Table, kind: WriteKind, mutations: MutationBatch
+async def _update_all(
+    connection: Connection, table: Table, kind: WriteKind, batch: MutationBatch
 ) -> list[ItemResult]:
     """Replace or update all, or none if one is missing."""
-    inside = connection.is_in_transaction()
+    is_nested = connection.is_in_transaction()
     try:
         async with connection.transaction():
-            version, found = await _by_rows(connection, table, kind, mutations, tidy=inside)
-            if found is not None:
-                raise _UndoneError
-    except _UndoneError:
-        return _failed(mutations, {id: _missing(id) for id in mutations.ids if id not in (found or ())})
-    return [version] * len(mutations)
+            version, found = await _apply_rows(connection, table, kind, batch, drop_stage=is_nested)
+            results = _row_results(batch, version, found)
+            refused = refuse_batch(batch, results) if found is not None else None
+            if refused is not None:
+                raise _RollbackError
+    except _RollbackError:
+        assert refused is not None
+        return refused
+    return results
 
 
-class _UndoneError(Exception):
-    """Rolls a transaction back."""
+def _row_results(batch: MutationBatch, version: str, found: set[str] | None) -> list[ItemResult]:
+    if found is None:
+        return [version] * len(batch)
+    return [version if id in found else not_found(id) for id in batch.ids]
 
 
-async def _update_each(
-    connection: Connection, table: Table, kind: WriteKind, mutations: MutationBatch
-) -> list[ItemResult]:
-    """Replace or update those that are there."""
-    inside = connection.is_in_transaction()
-    async with connection.transaction() if len(mutations) > STAGED else nullcontext():
-        version, found = await _by_rows(connection, table, kind, mutations, tidy=inside)
-    return [version if found is None or id in found else _missing(id) for id in mutations.ids]
-
-
-def _missing(id: str) -> NotFoundError:
-    return NotFoundError(f"no record has the id {id!r}", record_id=id)
-
-
-async def _by_rows(
-    connection: Connection, table: Table, kind: WriteKind, mutations: MutationBatch, *, tidy: bool
+async def _apply_rows(
+    connection: Connection, table: Table, kind: WriteKind, batch: MutationBatch, *, drop_stage: bool
 ) -> tuple[str, set[str] | None]:
-    """Write the changes; return their version, and the ids that were there, None if all were.
+    """Write the rows; return their version, and the ids that existed, None if all did.
 
-    Many go by a temporary table, in the transaction or savepoint that the caller has begun. `tidy`:
-    that one does not end with this, so that the table has to be dropped.
+    Many rows go through a temporary table, in the transaction or savepoint that the caller has begun.
+    `drop_stage`: the transaction goes on afterwards, so the temporary table has to be dropped.
     """
     # In the order of their ids, so that two batches never wait for each other in a circle.
-    ordered = mutations.by_id()
-    # One for all: a version tells writes of one record apart, and nobody has to send it with each row.
+    ordered = batch.by_id()
+    # One version for all: it only has to tell writes of one record apart, and is not sent with each row.
     version = new_version()
-    if len(mutations) <= STAGED:
-        metadata, columns = _columns(ordered)
-        text = _write_rows(table, kind, _UNNEST[metadata], metadata=metadata)
+    if len(batch) <= STAGE_ABOVE:
+        has_metadata, columns = _columns(ordered)
+        text = _write_from(table, kind, _UNNEST[has_metadata], has_metadata=has_metadata)
         rows = await connection.fetch(f"{text} RETURNING t.id", version, *columns)
-        return str(version), None if len(rows) == len(mutations) else {row[0] for row in rows}
-    metadata = await _stage(connection, ordered)
-    text = _write_rows(table, kind, f"{_STAGE} AS u", metadata=metadata)
+        return str(version), None if len(rows) == len(batch) else {row[0] for row in rows}
+    has_metadata = await _stage(connection, ordered)
+    text = _write_from(table, kind, f"{_STAGE} AS u", has_metadata=has_metadata)
     status = await connection.execute(text, version)
     found = None
-    if int(status.rpartition(" ")[2]) < len(mutations):  # most often none is missing
+    if _row_count(status) < len(batch):  # rare
         rows = await connection.fetch(
             f"SELECT t.id FROM {_STAGE} AS u JOIN {table.sql} AS t USING (id) WHERE t.version = $1", version
         )
         found = {row[0] for row in rows}
-    if tidy:
+    if drop_stage:
         await connection.execute(f"DROP TABLE {_STAGE}")
     return str(version), found
 
 
-def _write_rows(table: Table, kind: WriteKind, source: str, *, metadata: bool) -> str:
+def _write_from(table: Table, kind: WriteKind, source: str, *, has_metadata: bool) -> str:
     if kind is WriteKind.UPSERT:
         return (
-            f"{_inserting(table, source, metadata=metadata)}"
+            f"{_insert_from(table, source, has_metadata=has_metadata)}"
             " ON CONFLICT (id) DO UPDATE SET data = excluded.data, metadata = excluded.metadata,"
             " version = excluded.version, updated_at = now()"
         )
     return (
-        f"UPDATE {table.sql} AS t SET {_SET[kind, metadata]}, version = $1::int8, updated_at = now()"
+        f"UPDATE {table.sql} AS t SET {_SET[kind, has_metadata]}, version = $1::int8, updated_at = now()"
         f" FROM {source} WHERE t.id = u.id"
     )
 
 
-def _inserting(table: Table, source: str, *, metadata: bool) -> str:
+def _insert_from(table: Table, source: str, *, has_metadata: bool) -> str:
     return (
         f"INSERT INTO {table.sql} AS t (id, data, metadata, version)"
-        f" SELECT u.id, u.data, {_METADATA[metadata]}, $1::int8 FROM {source}"
+        f" SELECT u.id, u.data, {_METADATA[has_metadata]}, $1::int8 FROM {source}"
     )
 
 
-async def _stage(connection: Connection, mutations: MutationBatch) -> bool:
-    """COPY the changes into a temporary table; return whether they have metadata."""
+def _row_count(status: str) -> int:
+    return int(status.rpartition(" ")[2])
+
+
+async def _stage(connection: Connection, batch: MutationBatch) -> bool:
+    """COPY the rows into a temporary table; return whether they have metadata."""
     # One name for all, so that one prepared statement serves them; DROP and ON COMMIT DROP free it.
     await connection.execute(
-        f"CREATE TEMPORARY TABLE {_STAGED_NAME}"
+        f"CREATE TEMPORARY TABLE {_STAGE_NAME}"
         ' (id text COLLATE "C", data jsonb, metadata jsonb) ON COMMIT DROP'
     )
-    columns: list[Iterator[str] | list[str]] = [mutations.ids, mutations.texts()]
-    metadata = mutations.metadata_texts()
+    columns: list[Iterator[str] | list[str]] = [batch.ids, batch.texts()]
+    metadata = batch.metadata_texts()
     if metadata is not None:
         columns.append(metadata)
     await connection.copy_records_to_table(
-        _STAGED_NAME,
+        _STAGE_NAME,
         schema_name="pg_temp",
-        columns=_ROW[: len(columns)],
+        columns=_COLUMNS[: len(columns)],
         records=zip(*columns, strict=True),
     )
     return metadata is not None
@@ -331,50 +320,48 @@ async def _stage(connection: Connection, mutations: MutationBatch) -> bool:
 
 
 async def _delete(
-    connection: Connection, table: Table, kind: WriteKind, mutations: MutationBatch
+    connection: Connection, table: Table, kind: WriteKind, batch: MutationBatch
 ) -> list[ItemResult]:
-    """Delete those that are there."""
-    text, ids = f"DELETE FROM {table.sql} WHERE id = ANY($1::text[])", mutations.ids
-    if len(ids) >= COUNTED:
+    """Delete those that exist."""
+    text, ids = f"DELETE FROM {table.sql} WHERE id = ANY($1::text[])", batch.ids
+    if len(ids) >= COUNT_FROM:
         try:
             async with connection.transaction():
-                status = await connection.execute(text, ids)
-                if int(status.rpartition(" ")[2]) < len(ids):
-                    raise _UndoneError
-        except _UndoneError:
-            pass  # again, asking which
+                if _row_count(await connection.execute(text, ids)) < len(ids):
+                    raise _RollbackError
+        except _RollbackError:
+            pass  # once more, to learn which ids existed
         else:
             return [True] * len(ids)
     rows = await connection.fetch(f"{text} RETURNING id", ids)
-    gone = {row[0] for row in rows}
-    return [id in gone for id in ids]
+    deleted = {row[0] for row in rows}
+    return [id in deleted for id in ids]
 
 
-# --- by versions or with an id twice ---------------------------------------------------------------
+# --- versions and repeated ids ---------------------------------------------------------------------
 
 
-async def _carefully(
+async def _write_locked(
     connection: Connection, table: Table, kind: WriteKind, mutations: Sequence[Mutation]
 ) -> list[ItemResult]:
-    """Apply changes that depend on versions or on each other; all or none."""
+    """Apply all mutations one after another, or none if one is refused."""
     try:
         async with connection.transaction():
-            results = await apply_carefully(connection, table, kind, mutations)
-            if any(isinstance(result, IsthmusError) for result in results):
-                raise _UndoneError
-    except _UndoneError:
-        return [
-            result if isinstance(result, IsthmusError) else not_written(mutation)
-            for result, mutation in zip(results, mutations, strict=True)
-        ]
+            results = await write_locked(connection, table, kind, mutations)
+            refused = refuse_batch(mutations, results)
+            if refused is not None:
+                raise _RollbackError
+    except _RollbackError:
+        assert refused is not None
+        return refused
     return results
 
 
-_QUICK = {
+_PLAIN_ATOMIC = {
     WriteKind.CREATE: _create,
-    WriteKind.REPLACE: _existing_only,
-    WriteKind.UPDATE: _existing_only,
-    WriteKind.UPSERT: _upsert,
+    WriteKind.REPLACE: _update_all,
+    WriteKind.UPDATE: _update_all,
+    WriteKind.UPSERT: _write_rows,
     WriteKind.DELETE: _delete,
 }
 
@@ -382,22 +369,22 @@ _QUICK = {
 # --- encoding --------------------------------------------------------------------------------------
 
 
-async def _copy(connection: Connection, table: Table, mutations: MutationBatch) -> None:
+async def _copy(connection: Connection, table: Table, batch: MutationBatch) -> None:
     """COPY the rows, each encoded while the server works on the ones before."""
-    metadata: Iterator[str] = mutations.metadata_texts() or repeat("{}")
+    metadata: Iterator[str] = batch.metadata_texts() or repeat("{}")
     await connection.copy_records_to_table(
         table.name,
         schema_name=table.schema,
-        columns=_ROW,
-        # The first two have an end.
-        records=zip(mutations.ids, mutations.texts(), metadata, repeat(new_version()), strict=False),
+        columns=_COLUMNS,
+        # The first two are finite.
+        records=zip(batch.ids, batch.texts(), metadata, repeat(new_version()), strict=False),
     )
 
 
-def _columns(mutations: MutationBatch) -> tuple[bool, list[Any]]:
+def _columns(batch: MutationBatch) -> tuple[bool, list[Any]]:
     """Return the arrays for `unnest`, and whether the metadata is one of them."""
-    columns = [mutations.ids, list(mutations.texts())]
-    metadata = mutations.metadata_texts()
+    columns = [batch.ids, list(batch.texts())]
+    metadata = batch.metadata_texts()
     if metadata is not None:
         columns.append(list(metadata))
     return metadata is not None, columns

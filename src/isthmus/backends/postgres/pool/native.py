@@ -1,0 +1,179 @@
+"""The pool for users who run SQL themselves: asyncpg's pool methods on the pool that isthmus uses."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Sequence
+from types import TracebackType
+from typing import Any
+
+from isthmus._core.executor import PoolStats
+from isthmus.backends.postgres.drivers.protocol import Row, Rows
+from isthmus.backends.postgres.pool.pool import Pool
+from isthmus.backends.postgres.pool.pooled_connection import RELEASED, Released
+
+
+class NativeCheckout:
+    """A pending checkout: await it for a connection, or enter it to release on exit."""
+
+    __slots__ = ("_lent", "_pool", "_timeout")
+
+    def __init__(self, pool: NativePool, timeout: float | None) -> None:
+        self._pool = pool
+        self._timeout = timeout
+        self._lent: Any = None
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        return self._pool._lend(self._timeout).__await__()
+
+    async def __aenter__(self) -> Any:
+        self._lent = await self._pool._lend(self._timeout)
+        return self._lent
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        lent, self._lent = self._lent, None
+        self._pool._take_back(lent, error)
+
+
+class NativePool:
+    """Connections for raw SQL from the running loop's pool, which the database owns and closes.
+
+    A connection is an `asyncpg.Connection` (with `driver="psycopg"` an object with asyncpg's methods
+    whose `raw` is the `psycopg.AsyncConnection`). After each use the session is reset in the
+    background: settings, locks, temporary tables, LISTEN, open transactions.
+    """
+
+    __slots__ = ("_pool",)
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    # Connections
+
+    def acquire(self, *, timeout: float | None = None) -> NativeCheckout:
+        """Return a pending checkout: await it for a connection, or enter it to release on exit.
+
+        Raises `PoolTimeoutError` after `timeout` seconds (None: the config's `pool.timeout`).
+        """
+        return NativeCheckout(self, timeout)
+
+    def release(self, connection: Any, *, timeout: float | None = None) -> Released:
+        """Return a connection; never waits, and may be awaited. Releasing it again does nothing."""
+        return self._take_back(connection, None)
+
+    async def _lend(self, timeout: float | None) -> Any:
+        connection = await self._pool.acquire(timeout, dirty=True)
+        return self._pool.driver.lend(connection)
+
+    def _take_back(self, lent: Any, error: BaseException | None) -> Released:
+        connection, is_resettable = self._pool.driver.take_back(lent)
+        if connection is None:
+            return RELEASED
+        if error is not None:
+            self._pool.note_error(connection, error)
+        if not is_resettable:
+            self._pool.mark_unusable(connection)
+        return self._pool.release(connection)
+
+    # Statements
+
+    async def execute(self, query: str, *args: Any, timeout: float | None = None) -> str:
+        """Run a statement, or without arguments several; return the last status."""
+        async with self.acquire() as connection:
+            return str(await connection.execute(query, *args, timeout=timeout))
+
+    async def executemany(
+        self, command: str, args: Iterable[Sequence[Any]], *, timeout: float | None = None
+    ) -> None:
+        """Run a statement for each sequence of arguments, all or nothing."""
+        async with self.acquire() as connection:
+            await connection.executemany(command, args, timeout=timeout)
+
+    async def fetch(self, query: str, *args: Any, timeout: float | None = None) -> list[Row]:
+        """Return all rows."""
+        async with self.acquire() as connection:
+            return list(await connection.fetch(query, *args, timeout=timeout))
+
+    async def fetchrow(self, query: str, *args: Any, timeout: float | None = None) -> Row | None:
+        """Return the first row or None."""
+        async with self.acquire() as connection:
+            return await connection.fetchrow(query, *args, timeout=timeout)
+
+    async def fetchval(self, query: str, *args: Any, column: int = 0, timeout: float | None = None) -> Any:
+        """Return one column of the first row or None."""
+        async with self.acquire() as connection:
+            return await connection.fetchval(query, *args, column=column, timeout=timeout)
+
+    async def fetchmany(
+        self, query: str, args: Iterable[Sequence[Any]], *, timeout: float | None = None
+    ) -> list[Row]:
+        """Run a statement for each sequence of arguments; return all their rows."""
+        async with self.acquire() as connection:
+            return list(await connection.fetchmany(query, args, timeout=timeout))
+
+    # COPY
+
+    async def copy_records_to_table(self, table_name: str, *, records: Rows, **options: Any) -> str:
+        """COPY rows into a table; options are asyncpg's: columns, schema_name, timeout, where."""
+        async with self.acquire() as connection:
+            return str(await connection.copy_records_to_table(table_name, records=records, **options))
+
+    async def copy_to_table(self, table_name: str, *, source: Any, **options: Any) -> str:
+        """COPY the bytes of a path, a file or an async iterable into a table."""
+        async with self.acquire() as connection:
+            return str(await connection.copy_to_table(table_name, source=source, **options))
+
+    async def copy_from_table(self, table_name: str, *, output: Any, **options: Any) -> str:
+        """COPY a table to a path, a file or a coroutine function that takes bytes."""
+        async with self.acquire() as connection:
+            return str(await connection.copy_from_table(table_name, output=output, **options))
+
+    async def copy_from_query(self, query: str, *args: Any, output: Any, **options: Any) -> str:
+        """COPY a query's rows to a path, a file or a coroutine function that takes bytes."""
+        async with self.acquire() as connection:
+            return str(await connection.copy_from_query(query, *args, output=output, **options))
+
+    # The pool
+
+    async def expire_connections(self) -> None:
+        """Replace all connections: idle ones now, those in use when they are released."""
+        self._pool.expire()
+
+    async def drain(self, timeout: float | None = None) -> None:
+        """Expire all connections and wait until the old ones are closed; raises `TimeoutError`."""
+        await self._pool.drain(timeout)
+
+    def resize(self, min_size: int, max_size: int) -> None:
+        """Change how many connections are kept and may be open."""
+        self._pool.resize(min_size, max_size)
+
+    def set_connect_args(self, dsn: str | None = None, **connect_kwargs: Any) -> None:
+        """Override arguments of the driver's `connect` for future connections."""
+        if dsn is not None:
+            connect_kwargs["dsn"] = dsn
+        self._pool.driver.set_connect_args(**connect_kwargs)
+
+    def is_closing(self) -> bool:
+        """Return whether the pool hands out no more connections."""
+        return self._pool.is_closing
+
+    def get_size(self) -> int:
+        """Return how many connections are open."""
+        return self._pool.stats().size
+
+    def get_min_size(self) -> int:
+        """Return how many connections are kept open."""
+        return self._pool.stats().min_size
+
+    def get_max_size(self) -> int:
+        """Return how many connections may be open."""
+        return self._pool.stats().max_size
+
+    def get_idle_size(self) -> int:
+        """Return how many connections are idle."""
+        return self._pool.stats().idle
+
+    def stats(self) -> PoolStats:
+        """Return sizes, counters and times."""
+        return self._pool.stats()

@@ -1,0 +1,297 @@
+"""Compiles predicates to SQL conditions (meaning §3).
+
+A leaf is a condition on the one value at its path or, where a list is on the path, on any of the
+values in the list. A condition may be NULL where it is false. Only under `NOT` does that matter, so
+only there NULL becomes false; elsewhere this would keep the planner from using indexes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeGuard
+
+from isthmus._path import Path, Root
+from isthmus._query.ast import (
+    FALSE,
+    LEAVES,
+    TRUE,
+    And,
+    Contains,
+    EndsWith,
+    Equal,
+    EqualList,
+    Exists,
+    In,
+    Leaf,
+    Like,
+    Not,
+    Or,
+    Predicate,
+)
+from isthmus._query.normalize import normalize
+from isthmus._values import kind_of
+from isthmus.backends.postgres.sql.fields import FieldSQL, attribute, data_has_nested_list, field_of, nest
+from isthmus.backends.postgres.sql.leaf import LeafCompiler, LeafSQL, only_kind
+from isthmus.backends.postgres.sql.like import like_literal, like_pattern
+from isthmus.backends.postgres.sql.statement import Parameter, Parameters, literal
+from isthmus.backends.postgres.sql.table import IndexedPaths, is_rare
+
+# Limits of one `@>` condition; each key of a path doubles the number of shapes to search for.
+_MOST_CONTAINED = 50
+_DEEPEST_CONTAINED = 3
+
+ALL = "TRUE"
+NOTHING = "FALSE"
+
+
+class Filter:
+    """Compiles predicates and binds their operands.
+
+    `assumed` is a path and the shape that every row is known to have there, so that conditions that
+    cannot hold, or always hold, are left out.
+    """
+
+    def __init__(
+        self, params: Parameters, use_index: IndexedPaths, assumed: tuple[Path, str] | None = None
+    ) -> None:
+        self._params = params
+        self._indexed = use_index
+        self._compiler = LeafCompiler(params)
+        self._assumed = assumed
+
+    def condition(self, predicate: Predicate) -> str:
+        """Return the SQL condition of a predicate."""
+        # Constants first, before anything is bound: the server refuses values without a placeholder.
+        return self._condition(normalize(self._fold(predicate)), use_index=True)
+
+    def _fold(self, predicate: Predicate) -> Predicate:
+        """Return the predicate with constants in place of leaves that are the same for every row."""
+        match predicate:
+            case And(terms):
+                return And(tuple(map(self._fold, terms)))
+            case Or(terms):
+                return Or(tuple(map(self._fold, terms)))
+            case Not(term):
+                return Not(self._fold(term))
+            case leaf:
+                return self._constant(leaf)
+
+    def _constant(self, leaf: Leaf) -> Predicate:
+        kind = only_kind(leaf)
+        if leaf.path.root is Root.SCORE:  # no record has one here
+            return FALSE
+        if attribute(leaf.path) is not None:  # never missing, always text
+            if isinstance(leaf, Exists):
+                return TRUE
+            return FALSE if kind not in (None, "string") else leaf
+        if not self._is_assumed(leaf.path):
+            return leaf
+        assert self._assumed is not None
+        shape = self._assumed[1]
+        return FALSE if shape == "null" or (shape != "array" and kind not in (None, shape)) else leaf
+
+    def _condition(self, predicate: Predicate, use_index: bool) -> str:
+        """Return the condition of a predicate; `use_index`: in the form that an index can serve."""
+        match predicate:
+            case And(terms):
+                return f"({' AND '.join(self._condition(t, use_index) for t in terms)})" if terms else ALL
+            case Or(terms):
+                return f"({' OR '.join(self._some_of(terms, use_index))})" if terms else NOTHING
+            case Not(Exists(path)) if (
+                use_index and self._indexed.has_rare_types(path) and not self._is_assumed(path)
+            ):
+                return self._is_null(field_of(path))
+            case Not(term):
+                return f"({self._condition(term, use_index=False)} IS NOT TRUE)"
+            case leaf:
+                return self._leaf(leaf, use_index)
+
+    def _some_of(self, terms: Sequence[Predicate], use_index: bool) -> list[str]:
+        """Return conditions of which one must hold; leaves on one path share their condition on lists."""
+        # Some value satisfies one of the leaves exactly if one of the leaves is satisfied by some value.
+        same_path: dict[Path, list[Leaf]] = {}
+        parts: list[str] = []
+        for term in terms:
+            if isinstance(term, LEAVES) and self._shares(term, use_index):
+                same_path.setdefault(term.path, []).append(term)
+            else:
+                parts.append(self._condition(term, use_index))
+        for path, leaves in same_path.items():
+            if len(leaves) == 1:
+                parts.append(self._leaf(leaves[0], use_index))
+                continue
+            field = field_of(path)
+            compiled = [self._compiler.compile(leaf) for leaf in leaves]
+            parts += [self._scalar(*pair, field, use_index) for pair in zip(leaves, compiled, strict=True)]
+            has_list = self._has_list(field, path, use_index)
+            parts.append(f"({has_list} AND {self._any_value(field, *compiled)})")
+        return parts
+
+    def _shares(self, leaf: Leaf, use_index: bool) -> bool:
+        """Return whether a leaf has the usual two conditions, on one value and on a list's values."""
+        path, indexed = leaf.path, self._indexed
+        if attribute(path) is not None or not path.keys or self._is_assumed(path):
+            return False
+        if use_index and (indexed.every_element or path in indexed.elements):
+            return False
+        return not isinstance(leaf, EqualList)
+
+    def _has_list(self, field: FieldSQL, path: Path, use_index: bool) -> str:
+        """Return the condition that a list is on the path, in the form that its index serves."""
+        if use_index and self._indexed.has_rare_types(path):
+            return f"({is_rare(field)} AND {field.shape} = 'array')"
+        return field.has_list
+
+    def _is_assumed(self, path: Path) -> bool:
+        return self._assumed is not None and self._assumed[0] == path
+
+    def _leaf(self, leaf: Leaf, use_index: bool) -> str:
+        path = leaf.path
+        if isinstance(leaf, EqualList):
+            return f"({field_of(path).value} = {self._params.json(leaf.value)})"
+        text = attribute(path)
+        if text is not None:
+            return self._on_attribute(leaf, text)
+        field = field_of(path)
+        leaf_sql = self._compiler.compile(leaf)
+        if self._is_assumed(path) and self._assumed is not None and self._assumed[1] == "array":
+            return self._any_value(field, leaf_sql)
+        if use_index and not self._is_assumed(path):
+            condition = self._by_index_containment(leaf, field, leaf_sql)
+            if condition is not None:
+                return condition
+        one = self._scalar(leaf, leaf_sql, field, use_index)
+        if self._is_assumed(path) or not field.keys:
+            return one
+        return f"({one} OR ({self._has_list(field, path, use_index)} AND {self._any_value(field, leaf_sql)}))"
+
+    def _by_index_containment(self, leaf: Leaf, field: FieldSQL, leaf_sql: LeafSQL) -> str | None:
+        """Return the condition that a GIN index serves; None if none serves this leaf."""
+        indexed = self._indexed
+        operands: tuple[Any, ...] = ()
+        match leaf:
+            case Equal(_, value) if not isinstance(value, dict):
+                operands = (value,)
+            case In(_, values) if len(values) <= _MOST_CONTAINED:
+                operands = values
+        if not operands or not field.keys:
+            return None
+        if leaf.path in indexed.elements:
+            # `@>` finds the value itself and elements of a list, one level deep.
+            known = f"{field.value} @> ANY({self._params.jsons(operands)})"
+            deeper = f"({field.has_list_above} OR {field.has_nested_list})"
+            return f"({known} OR ({deeper} AND {self._any_value(field, leaf_sql)}))"
+        if indexed.every_element and leaf.path.root is Root.DATA and len(field.keys) <= _DEEPEST_CONTAINED:
+            shapes = [shape for operand in operands for shape in _shapes(field.keys, operand)]
+            known = f"{field.column} @> ANY({self._params.jsons(shapes)})"
+            deeper = f"{data_has_nested_list()} AND {field.has_nested_list}"
+            return f"({known} OR ({deeper} AND {self._any_deep_value(field, leaf_sql)}))"
+        return None
+
+    def _scalar(self, leaf: Leaf, leaf_sql: LeafSQL, field: FieldSQL, use_index: bool) -> str:
+        """Return the condition on the value at the path, with the condition of its partial index."""
+        indexed = self._indexed
+        if use_index and isinstance(leaf, In) and leaf_sql.kind is None and indexed.has_rare_types(leaf.path):
+            return self._by_kind(leaf, field)
+        if self._by_containment(leaf, field, use_index):
+            # Half the cost of extracting the value to compare it.
+            return f"{field.column} @> {self._params.json(nest(field.keys, leaf.value))}"
+        condition = leaf_sql.condition(field.value, field.text, field.kind)
+        if not use_index:
+            return condition
+        more: list[str] = []
+        if leaf.path in indexed.texts and leaf_sql.text_prefix is not None:
+            more.append(f"{leaf_sql.text_prefix(field.text_prefix)} AND {field.kind} = 'string'")
+        elif leaf_sql.kind == "number" and leaf.path in indexed.numbers:
+            more.append(f"{field.kind} = 'number'")
+        elif leaf_sql.kind in ("boolean", "object") and indexed.has_rare_types(leaf.path):
+            more.append(f"{is_rare(field)} AND {field.shape} = '{leaf_sql.kind}'")
+        if leaf.path in indexed.substrings and (inside := _inside(leaf)) is not None:
+            more.append(f"{field.text} LIKE {self._params.text(inside)} AND {field.kind} = 'string'")
+        return "(" + " AND ".join([*more, condition]) + ")" if more else condition
+
+    def _by_containment(self, leaf: Leaf, field: FieldSQL, use_index: bool) -> TypeGuard[Equal]:
+        """Return whether containment decides a leaf: an equality with no object, which no index serves."""
+        if not isinstance(leaf, Equal) or isinstance(leaf.value, dict) or not field.keys:
+            return False
+        indexed = self._indexed
+        return not (use_index and (indexed.has_rare_types(leaf.path) or leaf.path in indexed.elements))
+
+    def _by_kind(self, leaf: In, field: FieldSQL) -> str:
+        """Return `in` as one condition for each type of its operands, since each type has its own index."""
+        kinds: dict[str, list[Any]] = {}
+        for operand in leaf.values:
+            kinds.setdefault(kind_of(operand), []).append(operand)
+        parts = [In(leaf.path, tuple(operands)) for operands in kinds.values()]
+        conditions = [
+            self._scalar(part, self._compiler.compile(part), field, use_index=True) for part in parts
+        ]
+        return f"({' OR '.join(conditions)})"
+
+    def _any_value(self, field: FieldSQL, *leaves: LeafSQL) -> str:
+        """Return the condition that some value in a list satisfies one of the leaves."""
+        alone = leaves[0].jsonpath if len(leaves) == 1 else None
+        if alone is None:
+            first = f"EXISTS (SELECT 1 FROM {field.first_values()} AS e WHERE {_inner(leaves)})"
+        else:
+            first = _exists(field.column, field.jsonpath, *alone)
+        return f"({first} OR ({field.has_nested_list} AND {self._any_deep_value(field, *leaves)}))"
+
+    def _any_deep_value(self, field: FieldSQL, *leaves: LeafSQL) -> str:
+        """Return the condition that some value at any depth of lists satisfies one of the leaves."""
+        alone = leaves[0].jsonpath if len(leaves) == 1 else None
+        if alone is None:
+            return f"EXISTS (SELECT 1 FROM {field.deep_values()} AS e WHERE {_inner(leaves)})"
+        return _exists(field.column, field.deep_jsonpath, *alone)
+
+    def _is_null(self, field: FieldSQL) -> str:
+        """Return `is_null` in the form that the index of the rare types serves."""
+        other = is_rare(field)
+        return (
+            f"(({other} AND {field.shape} = 'null') OR ({other} AND {field.shape} = 'array'"
+            f" AND NOT EXISTS (SELECT 1 FROM {field.values()} AS e)))"
+        )
+
+    def _on_attribute(self, leaf: Leaf, text: str) -> str:
+        """Return the condition on a record attribute, which is text and never missing."""
+        params = self._params
+        match leaf:
+            case Equal(_, str() as operand):
+                return f"({text} = {params.text(operand)})"
+            case In(_, operands):
+                return f"({text} = ANY({params.texts([o for o in operands if isinstance(o, str)])}))"
+            case _:
+                return self._compiler.compile(leaf).condition("NULL::jsonb", text, "'string'")
+
+
+def _exists(column: str, jsonpath: str, condition: str, variables: Parameter | None) -> str:
+    """Return the condition that some value that a jsonpath reaches satisfies a jsonpath filter."""
+    path = literal(f"lax {jsonpath} ? ({condition})")
+    return f"jsonb_path_exists({column}, {path}{f', {variables}' if variables else ''})"
+
+
+def _inner(leaves: Sequence[LeafSQL]) -> str:
+    return " OR ".join(
+        leaf_sql.condition("e.v", "(e.v #>> '{}')", "jsonb_typeof(e.v)") for leaf_sql in leaves
+    )
+
+
+def _shapes(keys: tuple[str, ...], operand: Any) -> list[Any]:
+    """Return the objects that contain a value at a path, with and without a list at each key."""
+    shapes = [operand]
+    for key in reversed(keys):
+        shapes = [{key: inner} for shape in shapes for inner in (shape, [shape])]
+    return shapes
+
+
+def _inside(leaf: Leaf) -> str | None:
+    """Return a `LIKE` pattern that a leaf implies and a trigram index serves, None if there is none."""
+    match leaf:
+        case Contains(_, text) if len(text) >= 3:
+            return f"%{like_literal(text)}%"
+        case EndsWith(_, text) if len(text) >= 3:
+            return f"%{like_literal(text)}"
+        case Like(_, pattern, False):
+            return like_pattern(pattern)
+        case _:
+            return None

@@ -1,0 +1,59 @@
+"""The table of a collection, and which of its paths are indexed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from isthmus._path import Path
+from isthmus.backends.postgres.sql.fields import FieldSQL
+from isthmus.backends.postgres.sql.statement import quote
+
+# The two types with an index of their own; values of other types are rare in an indexed field.
+_COMMON_TYPES = "('number', 'string')"
+
+
+@dataclass(frozen=True, slots=True)
+class IndexedPaths:
+    """The paths of a collection that are indexed, by kind of index."""
+
+    numbers: frozenset[Path] = frozenset()
+    texts: frozenset[Path] = frozenset()
+    substrings: frozenset[Path] = frozenset()
+    elements: frozenset[Path] = frozenset()
+    every_element: bool = False
+
+    def __or__(self, other: IndexedPaths) -> IndexedPaths:
+        """Return the paths that either indexes."""
+        return IndexedPaths(
+            self.numbers | other.numbers,
+            self.texts | other.texts,
+            self.substrings | other.substrings,
+            self.elements | other.elements,
+            self.every_element or other.every_element,
+        )
+
+    def has_rare_types(self, path: Path) -> bool:
+        """Return whether the rows that hold neither a number nor a text at a path are indexed."""
+        return path in self.numbers or path in self.texts or path in self.substrings
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """The table that holds a collection."""
+
+    schema: str
+    name: str
+    indexed: IndexedPaths
+    sql: str = field(init=False)
+    """The table's name in statements."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sql", f"{quote(self.schema)}.{quote(self.name)}")
+
+
+def is_rare(field: FieldSQL) -> str:
+    """Return the condition of the index on rows that hold neither a number nor a text.
+
+    A statement has to repeat it for the planner to use that index.
+    """
+    return f"{field.shape} NOT IN {_COMMON_TYPES}"
