@@ -39,7 +39,7 @@ def database(path: str) -> Database:
 @pytest.mark.asyncio
 async def test_random_queries_have_the_evaluators_answers() -> None:
     """Leaves, negations, orders, pages, counts and aggregates, on everyday and odd records."""
-    report = await queries.run(Store("duckdb", "duckdb"), queries.Plan(600, _SEED, per_set=60))
+    report = await queries.run(Store("duckdb", "duckdb"), queries.Plan(300, _SEED, per_set=60))
 
     print(f"seed {_SEED}")
     assert not report.failures, "\n\n".join(report.failures)
@@ -48,7 +48,7 @@ async def test_random_queries_have_the_evaluators_answers() -> None:
 @pytest.mark.asyncio
 async def test_random_programs_do_what_the_evaluator_does() -> None:
     """Writes, transactions and deletions by query."""
-    report = await programs.run(Store("duckdb", "duckdb"), programs=20, seed=_SEED)
+    report = await programs.run(Store("duckdb", "duckdb"), programs=10, seed=_SEED)
 
     print(f"seed {_SEED}")
     assert not report.failures, "\n\n".join(report.failures)

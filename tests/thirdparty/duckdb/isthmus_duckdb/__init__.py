@@ -11,8 +11,6 @@ def capabilities(*, durable: bool) -> Capabilities:
     """Return the capabilities of a database in a file, or in memory."""
     return Capabilities(
         durable=durable,
-        transactions=True,
-        isolation=frozenset({"repeatable read"}),  # each transaction reads one snapshot
         atomic_batch=True,
         conditional_create=True,
         compare_and_set=True,

@@ -1,23 +1,35 @@
-"""The backend: every call runs in a thread, on a connection of its own."""
+"""The backend: each call runs in a thread, on a connection and in a transaction of its own."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from threading import Lock
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import duckdb
 
 from isthmus import errors, spi
+from isthmus.spi import ItemResult, Mutation, Record
 from isthmus_duckdb import capabilities
 from isthmus_duckdb.config import DuckDBConfig
-from isthmus_duckdb.executor import SCHEMA, Connection, Executor
+from isthmus_duckdb.filter import predicate_sql, pushdown
 
 T = TypeVar("T")
+Connection = duckdb.DuckDBPyConnection
 
+# One table for all collections: DuckDB's names of tables ignore case, those of collections do not.
+_SCHEMA = """create table if not exists records (collection varchar, id varchar, data json, metadata json,
+    version varchar, created_at bigint, updated_at bigint, primary key (collection, id))"""
+_SELECT = "select id, data, metadata, version, created_at, updated_at from records where collection = ?"
+_READ = f"{_SELECT} and id = any(?::varchar[])"
+_DELETE = "delete from records where collection = ?"
+_COLUMNS = ", ".join(["unnest(?::varchar[])"] * 4 + ["unnest(?::bigint[])"] * 2)
+_UPSERT = f"insert or replace into records select ?, {_COLUMNS}"
+_STREAM_PAGE = 1_000
 # Two connections that create the tables at the same time would conflict.
 _opening = Lock()
 
@@ -29,50 +41,63 @@ def _translated() -> Iterator[None]:
     # A write has looked for its ids in its snapshot: one that is there all the same was committed since.
     except (duckdb.TransactionException, duckdb.ConstraintException) as error:
         raise errors.SerializationError(f"another transaction came first: {error}") from error
-    except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
-        raise errors.UnavailableError(f"DuckDB cannot go on: {error}") from error
+    except duckdb.IOException as error:
+        # Perhaps from the commit.
+        raise errors.UnavailableError(f"DuckDB failed: {error}", applied=errors.Applied.MAYBE) from error
     except duckdb.Error as error:
         raise errors.UnexpectedError(f"DuckDB failed: {error}") from error
 
 
-async def _run_in_thread(
-    threads: ThreadPoolExecutor, connection: Connection, work: Callable[[Connection], T]
-) -> T:
-    """Run blocking work; if cancelled, interrupt it and wait: its connection is free on return."""
+class _Rows:
+    """The records that a batch touches, changed by `apply_in_order` and then stored."""
 
-    def run() -> T:
-        with _translated():
-            return work(connection)
+    def __init__(self, found: list[tuple[Any, ...]]) -> None:
+        self._before = {row[0]: row for row in found}
+        self._rows = dict(self._before)
 
-    job = threads.submit(run)
-    done = asyncio.wrap_future(job)
-    try:
-        return await asyncio.shield(done)
-    except asyncio.CancelledError:
-        if not job.cancel():
-            connection.interrupt()
-        while not done.done():
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait([done])
-        raise
+    def version(self, id: str) -> str | None:
+        return self._rows[id][3] if id in self._rows else None
+
+    def put(self, id: str, data: bytes, metadata: bytes) -> str:
+        now, version = time.time_ns() // 1_000, str(spi.new_version())
+        created = self._rows[id][4] if id in self._rows else now
+        self._rows[id] = (id, data.decode(), metadata.decode(), version, created, now)
+        return version
+
+    def merge(self, id: str, data: bytes, metadata: bytes) -> str:
+        old = Record.stored(*self._rows[id])
+        return self.put(id, *spi.merge_documents(old.data, old.metadata, data, metadata))
+
+    def delete(self, id: str) -> None:
+        del self._rows[id]
+
+    def store(self, connection: Connection, collection: str) -> None:
+        """Write the differences."""
+        if gone := list(self._before.keys() - self._rows.keys()):
+            connection.execute(f"{_DELETE} and id = any(?::varchar[])", [collection, gone])
+        if changed := [row for id, row in self._rows.items() if row is not self._before.get(id)]:
+            connection.execute(_UPSERT, [collection, *map(list, zip(*changed, strict=True))])
 
 
-def _commit(connection: Connection) -> None:
-    try:
-        connection.execute("commit")
-    except duckdb.IOException as error:
-        raise errors.UnexpectedError(
-            f"DuckDB failed to commit: {error}", applied=errors.Applied.MAYBE
-        ) from error
+def _page_sql(collection: str, request: spi.PageRequest, size: int | None) -> tuple[str, list[Any]]:
+    """Return the query of a page by id; one record more than it holds tells that there is another page."""
+    args: list[Any] = [collection]
+    sql = f"{_SELECT} and {predicate_sql(request.where, args)}"
+    if request.after is not None and request.after.position is not None:
+        sql += " and id > ?"
+        args.append(request.after.position[-1])
+    limit = "" if size is None else f" limit {size + 1}"
+    return f"{sql} order by id{limit} offset {request.offset}", args
 
 
-class DuckDBBackend(Executor):
-    """A database; it belongs to no event loop."""
+class DuckDBBackend:
+    """A database, and its own `Support`; it belongs to no event loop."""
 
     name = "duckdb"
+    pushdown = staticmethod(pushdown)
 
     def __init__(self, config: DuckDBConfig) -> None:
-        super().__init__(capabilities(durable=not config.path.startswith(":memory:")))
+        self.capabilities = capabilities(durable=not config.path.startswith(":memory:"))
         self.default_collection = config.table
         self._path = config.path
         self._database: Connection | None = None
@@ -80,32 +105,27 @@ class DuckDBBackend(Executor):
         # Writes queue for one thread: concurrent ones of the same record would conflict.
         self._writer = ThreadPoolExecutor(1)
 
-    async def run(self, work: Callable[[Connection], T], *, write: bool = False) -> T:
-        def transact(connection: Connection) -> T:
-            connection.execute("begin")
-            result = work(connection)
-            _commit(connection)
-            return result
+    def support(self, collection: str) -> spi.Support:
+        return self
 
-        with self.native().cursor() as connection:
-            if write:
-                return await _run_in_thread(self._writer, connection, transact)
-            return await _run_in_thread(self._readers, connection, work)
+    def orders(self, order: tuple[spi.SortKey, ...]) -> bool:
+        return not order
+
+    def aggregates(self, measures: tuple[spi.Measure, ...], by: tuple[spi.Path, ...]) -> bool:
+        return False
 
     async def open(self, collection: str) -> None:
-        await asyncio.to_thread(self._open, collection)
+        await asyncio.to_thread(self._open)
 
-    def _open(self, collection: str) -> None:
+    def _open(self) -> None:
         with _opening, _translated():
             if self._database is None:
                 try:
                     database = duckdb.connect(self._path)
                 except duckdb.IOException as error:
                     raise errors.ConnectError(f"cannot open {self._path}: {error}") from error
-                database.execute(SCHEMA)
+                database.execute(_SCHEMA)
                 self._database = database
-            with self._database.cursor() as connection:
-                connection.execute("insert into collections values (?) on conflict do nothing", [collection])
 
     async def close(self) -> None:
         database, self._database = self._database, None
@@ -113,26 +133,95 @@ class DuckDBBackend(Executor):
             # A call that still runs has its own connection to the database.
             await asyncio.to_thread(database.close)
 
-    async def collections(self) -> list[str]:
-        sql = "select name from collections union select collection from records order by 1"
-        return [name for (name,) in await self.query(sql)]
+    async def _run(self, work: Callable[[Connection], T], *, write: bool = False) -> T:
+        """Run blocking work in one transaction; if cancelled, interrupt it and wait for its end."""
+
+        def run() -> T:
+            with _translated():
+                connection.execute("begin")
+                result = work(connection)
+                connection.execute("commit")
+                return result
+
+        with self.native().cursor() as connection:
+            job = (self._writer if write else self._readers).submit(run)
+            done = asyncio.wrap_future(job)
+            try:
+                return await asyncio.shield(done)
+            except asyncio.CancelledError:
+                if not job.cancel():
+                    connection.interrupt()
+                while not done.done():
+                    with suppress(asyncio.CancelledError):
+                        await asyncio.wait([done])
+                raise
+
+    async def _query(self, sql: str, *args: Any, write: bool = False) -> list[tuple[Any, ...]]:
+        return await self._run(lambda connection: connection.execute(sql, args).fetchall(), write=write)
+
+    async def read(
+        self, collection: str, ids: Sequence[str], *, for_update: bool = False
+    ) -> list[Record | None]:
+        rows = await self._query(_READ, collection, list(ids))
+        records = {row[0]: Record.stored(*row) for row in rows}
+        return [records.get(id) for id in ids]
+
+    async def write(
+        self, collection: str, kind: spi.WriteKind, mutations: Sequence[Mutation], *, atomic: bool
+    ) -> list[ItemResult]:
+        def work(connection: Connection) -> list[ItemResult]:
+            ids = [mutation.id for mutation in mutations]
+            rows = _Rows(connection.execute(_READ, [collection, ids]).fetchall())
+            results = spi.apply_in_order(rows, kind, mutations)
+            refused = spi.refuse_batch(mutations, results) if atomic else None
+            if refused is None:
+                rows.store(connection, collection)
+            return refused or results
+
+        return await self._run(work, write=True)
+
+    async def fetch(self, collection: str, request: spi.PageRequest) -> spi.Page:
+        size = request.size if request.order is not None else request.size_up_to(_STREAM_PAGE)
+        sql, args = _page_sql(collection, request, size)
+        rows = await self._query(sql, *args)
+        records = [Record.stored(*row) for row in rows[:size]]
+        if len(rows) == len(records):
+            return spi.Page(records, None)
+        return spi.Page(records, spi.MORE if request.order is not None else spi.After((records[-1].id,)))
+
+    async def count(self, collection: str, where: spi.Predicate) -> spi.CountResult:
+        args: list[Any] = [collection]
+        sql = f"select count(*) from records where collection = ? and {predicate_sql(where, args)}"
+        return spi.CountResult((await self._query(sql, *args))[0][0])
+
+    async def aggregate(self, collection: str, request: spi.AggregateRequest) -> spi.AggregateResult:
+        raise AssertionError("`aggregates` accepts none")
+
+    async def remove(self, collection: str, where: spi.Predicate) -> int:
+        args: list[Any] = [collection]
+        sql = f"{_DELETE} and {predicate_sql(where, args)}"
+        return int((await self._query(sql, *args, write=True))[0][0])
 
     async def drop(self, collection: str) -> None:
-        def work(connection: Connection) -> None:
-            connection.execute("delete from records where collection = ?", [collection])
-            connection.execute("delete from collections where name = ?", [collection])
+        await self.remove(collection, spi.TRUE)
 
-        await self.run(work, write=True)
+    async def explain(self, collection: str, request: spi.PageRequest) -> spi.NativePlan:
+        return spi.NativePlan(_page_sql(collection, request, request.size)[0])
 
-    @asynccontextmanager
-    async def begin(self, options: spi.TransactionOptions) -> AsyncIterator[Transaction]:
-        transaction = Transaction(self.capabilities, self.native().cursor())
-        try:
-            await transaction.query("begin transaction read only" if options.read_only else "begin")
-            yield transaction
-            await transaction.commit()
-        finally:
-            await transaction.close()
+    async def collections(self) -> list[str]:
+        return [row[0] for row in await self._query("select distinct collection from records order by 1")]
+
+    async def ping(self) -> None:
+        await self._query("select 1")
+
+    async def release(self, collection: str, after: spi.After) -> None:
+        """Nothing: no page holds anything in the store."""
+
+    async def refresh(self, collection: str) -> None:
+        """Nothing: what is committed is visible."""
+
+    def begin(self, options: spi.TransactionOptions) -> AbstractAsyncContextManager[spi.TransactionExecutor]:
+        raise errors.UnsupportedError("no transactions", capability="transactions")
 
     def stats(self) -> spi.PoolStats:
         return spi.PoolStats()
@@ -141,35 +230,3 @@ class DuckDBBackend(Executor):
         if self._database is None:
             raise errors.ClosedError("the DuckDB database is closed")
         return self._database
-
-
-class Transaction(Executor):
-    """A snapshot, on a connection and in a thread of its own."""
-
-    def __init__(self, capabilities: spi.Capabilities, connection: Connection) -> None:
-        super().__init__(capabilities)
-        self._connection = connection
-        self._thread = ThreadPoolExecutor(1)
-        self._failed = False
-
-    async def run(self, work: Callable[[Connection], T], *, write: bool = False) -> T:
-        try:
-            return await _run_in_thread(self._thread, self._connection, work)
-        except BaseException:
-            self._failed = True
-            raise
-
-    async def commit(self) -> None:
-        # DuckDB rolls back after a failed statement, and its commit reports success all the same.
-        if self._failed:
-            raise errors.TransactionError("a call in this transaction failed: nothing was written")
-        await self.run(_commit)
-
-    async def close(self) -> None:
-        """Close the connection, which rolls back what is not committed."""
-        closed = asyncio.wrap_future(self._thread.submit(self._connection.close))
-        self._thread.shutdown(wait=False)
-        await asyncio.shield(closed)
-
-    def savepoint(self) -> AbstractAsyncContextManager[None]:
-        raise errors.UnsupportedError("DuckDB has no savepoints", capability="savepoints")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any, NamedTuple, assert_never
+from typing import Any, NamedTuple
 
 from isthmus import spi
 from isthmus.spi import Root
@@ -15,8 +15,7 @@ class Value(NamedTuple):
 
     type: str
     text: str
-    double: str = "null::double"
-    exact: str = "null::hugeint"
+    number: str = "(null::double, null::hugeint)"
 
 
 _TIME = "strftime(make_timestamp({}), '%Y-%m-%dT%H:%M:%S.%fZ')"
@@ -30,17 +29,16 @@ _ATTRIBUTES = {
 # A number is compared as its double, then, where doubles are further apart than integers, exactly.
 _DOUBLE = "try_cast(atom as double)"
 _EXACT = f"case when abs({_DOUBLE}) between 9e15 and 1e19 then try_cast(atom as hugeint) else 0 end"
-_IN_TREE = Value("type", "(atom ->> '$')", _DOUBLE, _EXACT)
-_IS_NUMBER = "in ('UBIGINT', 'BIGINT', 'DOUBLE')"
+_IN_TREE = Value("type", "(atom ->> '$')", f"({_DOUBLE}, {_EXACT})")
 
 
 def pushdown(leaf: spi.Leaf) -> spi.Pushdown:
     """Return EXACT for scalars, SUPERSET where SQL tests the type of a value only."""
     # The regular expression of a path takes memory by its length.
-    if leaf.path.root is Root.SCORE or sum(len(key) + 1 for key in leaf.path.keys) > 500:
+    if len("".join(leaf.path.keys)) > 500 or isinstance(leaf, spi.RANKED) or leaf.path.root is Root.SCORE:
         return spi.Pushdown.NONE
     match leaf:
-        case spi.TextMatch() | spi.KNN():
+        case spi.In(_, operands) if len(operands) > 1_000:
             return spi.Pushdown.NONE
         case spi.EqualList() | spi.Regex() | spi.Equal(value=dict()) | spi.Like(fold=True):
             return spi.Pushdown.SUPERSET
@@ -51,21 +49,17 @@ def pushdown(leaf: spi.Leaf) -> spi.Pushdown:
 def predicate_sql(predicate: spi.Predicate, args: list[Any]) -> str:
     """Return a predicate as SQL that is true or false, never null; its constants are added to `args`."""
     match predicate:
-        case spi.And(terms):
-            return "(" + " and ".join(["true", *(predicate_sql(term, args) for term in terms)]) + ")"
-        case spi.Or(terms):
-            return "(" + " or ".join(["false", *(predicate_sql(term, args) for term in terms)]) + ")"
+        case spi.And(terms) | spi.Or(terms):
+            word = " and " if isinstance(predicate, spi.And) else " or "
+            return f"({word.join(predicate_sql(term, args) for term in terms) or 'true'})"
         case spi.Not(term):
             return f"not {predicate_sql(term, args)}"
-    path = predicate.path
-    if path.root in _ATTRIBUTES:
-        return f"({_test_sql(predicate, _ATTRIBUTES[path.root], args)})"
-    column = "data" if path.root is Root.DATA else "metadata"
-    args.append(_path_pattern(path.keys))
-    test = _test_sql(predicate, _IN_TREE, args)
-    return (
-        f"exists (select 1 from json_tree(records.{column}) where regexp_full_match(fullkey, ?) and ({test}))"
-    )
+    root = predicate.path.root
+    if root in _ATTRIBUTES:
+        return f"({_test_sql(predicate, _ATTRIBUTES[root], args)})"
+    args.append(_path_pattern(predicate.path.keys))
+    test = f"regexp_full_match(fullkey, ?) and ({_test_sql(predicate, _IN_TREE, args)})"
+    return f"exists (select 1 from json_tree({'data' if root is Root.DATA else 'metadata'}) where {test})"
 
 
 def _path_pattern(keys: Sequence[str]) -> str:
@@ -85,14 +79,14 @@ def _test_sql(leaf: spi.Leaf, value: Value, args: list[Any]) -> str:
     match leaf:
         case spi.Exists():
             return f"{value.type} not in ('NULL', 'ARRAY')"
-        case spi.Equal(_, dict()):
-            return f"{value.type} = 'OBJECT'"
         case spi.EqualList():
             return f"{value.type} = 'ARRAY'"
         case spi.Equal(_, operand):
+            if isinstance(operand, dict):
+                return f"{value.type} = 'OBJECT'"
             return _compare(value, "=", operand, args)
         case spi.In(_, operands):
-            return _is_any(value, operands, args)
+            return " or ".join(_compare(value, "=", operand, args) for operand in operands)
         case spi.Ordered(_, operator, operand):
             return _compare(value, operator.value, operand, args)
         case spi.Between(_, low, high):
@@ -108,43 +102,18 @@ def _test_sql(leaf: spi.Leaf, value: Value, args: list[Any]) -> str:
             args.append(text)
             function = {spi.StartsWith: "starts_with", spi.EndsWith: "ends_with"}.get(type(leaf), "contains")
             return f"{is_text} and {function}({value.text}, ?)"
-        case spi.TextMatch() | spi.KNN():
-            raise AssertionError(f"{leaf} is never sent")
         case _:
-            assert_never(leaf)
+            raise AssertionError(f"{leaf} is not sent")
 
 
 def _compare(value: Value, operator: str, operand: bool | float | str, args: list[Any]) -> str:
     """Compare with a scalar, values of its type only."""
-    match operand:
-        case bool():
-            args.append(operand)
-            return f"{value.type} = 'BOOLEAN' and ({value.text} = 'true') {operator} ?"
-        case str():
-            args.append(operand)
-            return f"{value.type} = 'VARCHAR' and {value.text} {operator} ?"
-    args += _number(operand)
-    return f"{value.type} {_IS_NUMBER} and ({value.double}, {value.exact}) {operator} (?::double, ?::hugeint)"
-
-
-def _is_any(value: Value, operands: Sequence[bool | float | str], args: list[Any]) -> str:
-    """Compare with many scalars: as one list for each type, since a statement has few thousand parameters."""
-    numbers = [_number(operand) for operand in operands if not isinstance(operand, bool | str)]
-    lists: list[list[Any]] = [
-        [operand for operand in operands if isinstance(operand, str)],
-        [str(operand).lower() for operand in operands if isinstance(operand, bool)],
-        [double for double, exact in numbers if not exact],
-        [exact for _, exact in numbers if exact],
-    ]
-    args += lists
-    return (
-        f"({value.type} = 'VARCHAR' and {value.text} = any(?::varchar[]))"
-        f" or ({value.type} = 'BOOLEAN' and {value.text} = any(?::varchar[]))"
-        f" or ({value.type} {_IS_NUMBER} and {value.double} = any(?::double[]))"
-        f" or ({value.type} {_IS_NUMBER} and {value.exact} = any(?::hugeint[]))"
-    )
-
-
-def _number(operand: float) -> tuple[float, int]:
+    if isinstance(operand, bool | str):
+        args.append(operand)
+        is_text = isinstance(operand, str)
+        type, sql = ("VARCHAR", value.text) if is_text else ("BOOLEAN", f"({value.text} = 'true')")
+        return f"{value.type} = '{type}' and {sql} {operator} ?"
     double = float(operand)
-    return double, int(operand) if 9e15 <= abs(double) <= 1e19 else 0
+    args += [double, int(operand) if 9e15 <= abs(double) <= 1e19 else 0]
+    is_number = f"{value.type} in ('UBIGINT', 'BIGINT', 'DOUBLE')"
+    return f"{is_number} and {value.number} {operator} (?::double, ?::hugeint)"
