@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext, suppress
 from threading import Lock
 from typing import Any, TypeVar
 
@@ -30,8 +30,8 @@ _DELETE = "delete from records where collection = ?"
 _COLUMNS = ", ".join(["unnest(?::varchar[])"] * 4 + ["unnest(?::bigint[])"] * 2)
 _UPSERT = f"insert or replace into records select ?, {_COLUMNS}"
 _STREAM_PAGE = 1_000
-# Two connections that create the tables at the same time would conflict.
-_opening = Lock()
+# Two connections of the process that create the table, or write the same record, at once would conflict.
+_exclusive = Lock()
 
 
 @contextmanager
@@ -102,7 +102,7 @@ class DuckDBBackend:
         self._path = config.path
         self._database: Connection | None = None
         self._readers = ThreadPoolExecutor(4)
-        # Writes queue for one thread: concurrent ones of the same record would conflict.
+        # Writes, which wait for each other, do so in one thread and leave the others to reads.
         self._writer = ThreadPoolExecutor(1)
 
     def support(self, collection: str) -> spi.Support:
@@ -118,7 +118,7 @@ class DuckDBBackend:
         await asyncio.to_thread(self._open)
 
     def _open(self) -> None:
-        with _opening, _translated():
+        with _exclusive, _translated():
             if self._database is None:
                 try:
                     database = duckdb.connect(self._path)
@@ -133,11 +133,12 @@ class DuckDBBackend:
             # A call that still runs has its own connection to the database.
             await asyncio.to_thread(database.close)
 
+    # --8<-- [start:run]
     async def _run(self, work: Callable[[Connection], T], *, write: bool = False) -> T:
         """Run blocking work in one transaction; if cancelled, interrupt it and wait for its end."""
 
         def run() -> T:
-            with _translated():
+            with _translated(), _exclusive if write else nullcontext():
                 connection.execute("begin")
                 result = work(connection)
                 connection.execute("commit")
@@ -156,6 +157,7 @@ class DuckDBBackend:
                         await asyncio.wait([done])
                 raise
 
+    # --8<-- [end:run]
     async def _query(self, sql: str, *args: Any, write: bool = False) -> list[tuple[Any, ...]]:
         return await self._run(lambda connection: connection.execute(sql, args).fetchall(), write=write)
 

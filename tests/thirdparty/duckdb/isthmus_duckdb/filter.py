@@ -109,10 +109,10 @@ def _test_sql(leaf: spi.Leaf, value: Value, args: list[Any]) -> str:
 def _compare(value: Value, operator: str, operand: bool | float | str, args: list[Any]) -> str:
     """Compare with a scalar, values of its type only."""
     if isinstance(operand, bool | str):
-        args.append(operand)
-        is_text = isinstance(operand, str)
-        type, sql = ("VARCHAR", value.text) if is_text else ("BOOLEAN", f"({value.text} = 'true')")
-        return f"{value.type} = '{type}' and {sql} {operator} ?"
+        # Also as text false comes before true.
+        args.append(operand if isinstance(operand, str) else str(operand).lower())
+        type = "VARCHAR" if isinstance(operand, str) else "BOOLEAN"
+        return f"{value.type} = '{type}' and {value.text} {operator} ?"
     double = float(operand)
     args += [double, int(operand) if 9e15 <= abs(double) <= 1e19 else 0]
     is_number = f"{value.type} in ('UBIGINT', 'BIGINT', 'DOUBLE')"
