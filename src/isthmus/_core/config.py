@@ -42,8 +42,9 @@ def _hide_urls(given: Any) -> Any:
 class BackendConfig(ConfigGroup):
     """The settings of every backend.
 
-    Subclasses add their fields, set `schemes` and `spellings`, and write `from_url` and
-    `from_environment`. Precedence: argument > URL > environment > default.
+    Subclasses set `backend`, add their fields, and override `schemes_of` and `from_url` for URLs,
+    `spellings` for aliases and `from_environment` for variables. Precedence: argument > URL >
+    environment > default.
     """
 
     backend: ClassVar[str]

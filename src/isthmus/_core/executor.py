@@ -45,7 +45,7 @@ class After(Value):
     """
 
     position: tuple[Any, ...] | None = None
-    """The position of the last record in the request's order, the id last."""
+    """The last record's position (`cursor_position`), the id last; without an order, JSON of your own."""
     token: Any = None
 
 
@@ -193,7 +193,7 @@ class NativePlan(Value):
 
 
 class Support(Protocol):
-    """The operations that a backend pushes down for one collection; no I/O."""
+    """The operations that a backend pushes down for one collection; asked for each query, no I/O."""
 
     def pushdown(self, leaf: Leaf) -> Pushdown:
         """Return how closely the native form of a leaf matches its meaning."""
@@ -223,7 +223,10 @@ class Executor(Protocol):
     async def read(
         self, collection: str, ids: Sequence[str], *, for_update: bool = False
     ) -> list[Record | None]:
-        """Return the records of these ids in order, None where there is none; ids may repeat."""
+        """Return the records of these ids in order, None where there is none.
+
+        Ids may repeat, and there may be none.
+        """
         ...
 
     async def write(
@@ -270,7 +273,8 @@ class Executor(Protocol):
     async def open(self, collection: str) -> None:
         """Connect in the running loop, check access, and make the collection ready.
 
-        In a transaction: make the collection ready inside it, where the store can.
+        Called once for each handle and collection, and again after `close` and `drop`, perhaps by
+        several tasks at once. In a transaction: make the collection ready inside it, where the store can.
         """
         ...
 
@@ -284,10 +288,12 @@ class Executor(Protocol):
 
 
 class TransactionOptions(Value):
-    """Options of a transaction; a backend refuses those that its capabilities lack."""
+    """Options of a transaction."""
 
     isolation: str | None = None
+    """None for the store's default, or one of `Capabilities.isolation`; the core refuses others."""
     read_only: bool = False
+    """A hint: the core refuses the writes."""
 
 
 class TransactionExecutor(Executor, Protocol):
@@ -332,15 +338,22 @@ class Backend(Executor, Protocol):
         ...
 
     async def close(self) -> None:
-        """Release everything; the last lease closes the pool. May be called twice."""
+        """Release everything; the last lease closes the pool. May be called twice; `open` may follow."""
         ...
 
     async def collections(self) -> list[str]:
-        """Return the names of the collections that isthmus created in this store, sorted."""
+        """Return the names of the collections that isthmus created in this store, sorted.
+
+        Those that hold no record may be left out.
+        """
         ...
 
     def begin(self, options: TransactionOptions) -> AbstractAsyncContextManager[TransactionExecutor]:
-        """Open a transaction: commit on leaving, roll back on an exception."""
+        """Open a transaction: commit on leaving, roll back on an exception or a cancellation.
+
+        If the store gave the transaction up after a failed call, leaving it raises
+        `TransactionError`; a conflict with another transaction is `SerializationError`.
+        """
         ...
 
     def stats(self) -> PoolStats:
@@ -369,5 +382,9 @@ class SupportsIndexes(Protocol):
     """A backend that builds the indexes that a typed model declares; the capability `indexes` is true."""
 
     def declare(self, collection: str, indexes: Declarations) -> bool:
-        """Record the indexes to be built when the collection is opened next; return whether any is new."""
+        """Record the indexes to be built when the collection is opened next; return whether any is new.
+
+        `indexes` maps a kind (`indexes`, `prefix`, `substring` or `gin`) to dotted paths; kinds
+        that the store lacks are ignored.
+        """
         ...

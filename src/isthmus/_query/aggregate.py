@@ -28,7 +28,11 @@ class Groups:
         self._states: dict[tuple[SortValue, ...], list[State]] = {}
 
     def add(self, key: Key, states: Sequence[State]) -> None:
-        """Merge one group's states in."""
+        """Merge one group's states in: a scalar or None for each path, a state for each measure.
+
+        A state is an int for COUNT, a pair of the sum and how many numbers it has for SUM and AVG,
+        and for MIN and MAX a sort value: (type rank, value) as in `cursor_position`.
+        """
         tagged = tuple((NONE, None) if part is None else type_rank(part) for part in key)
         mine = self._states.get(tagged)
         if mine is None:

@@ -40,7 +40,11 @@ def _rank(value: SortValue) -> tuple[Any, ...]:
 
 
 def cursor_position(record: Record, order: tuple[SortKey, ...]) -> Position:
-    """Return where a stored record stands in the order."""
+    """Return where a stored record stands in the order: a sort value for each key, then the id.
+
+    A sort value is a pair of the type's rank and the value: `(0, bool)`, `(1, number)`,
+    `(2, text)`, `(3, None)` for any object, `(-1, None)` for a record without a value.
+    """
     keys = (sort_value(values_at(record, key.path), largest=key.descending) for key in order)
     return (*keys, record.id)
 
