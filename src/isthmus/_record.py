@@ -203,7 +203,7 @@ _set_updated = _setter("_updated")
 _set_decode = _setter("_decode")
 
 
-def decoded_record(
+def make_record(
     id: str,
     data: Mapping[str, JSON],
     metadata: Mapping[str, JSON],
@@ -222,7 +222,7 @@ def decoded_record(
 def project(record: Record, data: dict[str, Any]) -> Record:
     """Return the stored record with only part of its data."""
     assert record.id is not None
-    return decoded_record(
+    return make_record(
         record.id, data, record.metadata, record.version or "", record._created, record._updated
     )
 
@@ -237,4 +237,4 @@ def _restore(
 ) -> Record:
     if id is None or version is None:
         return Record(data, id=id, metadata=metadata)
-    return decoded_record(id, data, metadata, version, created, updated)
+    return make_record(id, data, metadata, version, created, updated)

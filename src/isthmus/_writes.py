@@ -258,8 +258,8 @@ def _mutations(items: Items) -> Sequence[Mutation]:
 def _encode_now(mutation: Mutation) -> None:
     """Encode a single record before any I/O; the encoding is kept for the backend."""
     try:
-        mutation.raw = mutation.encoded()
-        mutation.raw_metadata = mutation.encoded_metadata()
+        mutation.raw = mutation.encode()
+        mutation.raw_metadata = mutation.encode_metadata()
     except InvalidRecordError as error:
         error.record_id = mutation.id
         raise

@@ -141,7 +141,7 @@ async def test_regular_expressions_and_folded_patterns_match_as_in_python() -> N
 
 
 async def test_the_largest_query_is_one_statement() -> None:
-    """As many different conditions as a query may have, and more values than the protocol has placeholders."""
+    """As many conditions as a query may have, and more values than the protocol has placeholders."""
     async with opened() as db:
         await db.create_batch([{"n": n, "s": f"t{n}"} for n in range(100)])
         many = tuple(field("s").like(f"t{n}%x") for n in range(1_000))

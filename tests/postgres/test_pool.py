@@ -316,7 +316,7 @@ async def test_close_waits_for_what_is_in_use_and_refuses_the_rest(url: str) -> 
     await closing
     await pool.close()
 
-    assert not pool.healthy()
+    assert not pool.is_healthy()
     assert await gone(url, config.application_name)
 
 

@@ -42,7 +42,7 @@ def _made(count: int) -> list[Record]:
 async def encode(db: AsyncDatabase, count: int) -> None:
     """Check and encode records as a write does."""
     for record in _RECORDS[:count]:
-        mutation_for(record).encoded()
+        mutation_for(record).encode()
 
 
 async def judge(db: AsyncDatabase, count: int) -> None:

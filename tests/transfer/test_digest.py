@@ -9,13 +9,13 @@ import orjson
 import pytest
 
 from isthmus import Record
-from isthmus._record import decoded_record
+from isthmus._record import make_record
 from isthmus.transfer import Digest, record_digest
 from tests.seeds import drawn
 
 
 def stored(data: object, metadata: object = None, id: str = "a") -> Record:
-    return decoded_record(id, data, metadata or {}, "1", 0, 0)  # type: ignore[arg-type]
+    return make_record(id, data, metadata or {}, "1", 0, 0)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

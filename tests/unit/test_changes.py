@@ -102,9 +102,9 @@ def test_columns_and_changes_say_the_same() -> None:
     rebuilt = MutationBatch.of(list(columns))
 
     assert [mutation.id for mutation in columns] == [record.id for record in records]
-    assert [mutation.encoded() for mutation in columns] == [text.encode() for text in columns.texts()]
+    assert [mutation.encode() for mutation in columns] == [text.encode() for text in columns.texts()]
     for each in (columns, rebuilt):
-        assert [mutation.encoded_metadata().decode() for mutation in columns] == list(
+        assert [mutation.encode_metadata().decode() for mutation in columns] == list(
             each.metadata_texts() or ()
         )
     assert columns[3] is columns[3]

@@ -27,7 +27,7 @@ class Pool:
         """Count a drop without await."""
         self.abandoned += 1
 
-    def healthy(self) -> bool:
+    def is_healthy(self) -> bool:
         """Say what the test set."""
         return self.well
 

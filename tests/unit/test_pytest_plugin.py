@@ -30,7 +30,7 @@ _LEAKS = {
     "a pool": (
         "import asyncio, pytest\nfrom isthmus._core import loop_pools\nKEPT = []\n"
         "class Pool:\n    async def close(self): pass\n    def discard(self): pass\n"
-        "    def healthy(self): return True\n"
+        "    def is_healthy(self): return True\n"
         "async def opened(): return Pool()\n"
         "@pytest.mark.asyncio\nasync def test_it():\n"
         "    KEPT.append((asyncio.get_running_loop(), await loop_pools.lease('key', opened)))\n"

@@ -60,8 +60,8 @@ def apply_one(rows: Rows, kind: WriteKind, mutation: Mutation) -> ItemResult:
     try:
         # A record that cannot be encoded is invalid, whatever the store holds under its id.
         if kind is not WriteKind.DELETE:
-            data = mutation.raw or mutation.encoded()
-            metadata = mutation.raw_metadata or mutation.encoded_metadata()
+            data = mutation.raw or mutation.encode()
+            metadata = mutation.raw_metadata or mutation.encode_metadata()
         version = rows.version(id)
         error = refusal(kind, mutation, version)
         if error is not None:
@@ -145,8 +145,8 @@ def reject_invalid(mutations: Sequence[Mutation]) -> list[ItemResult] | None:
     found = False
     for mutation in mutations:
         try:
-            mutation.encoded()
-            mutation.encoded_metadata()
+            mutation.encode()
+            mutation.encode_metadata()
         except InvalidRecordError as error:
             error.record_id = mutation.id
             results.append(error)

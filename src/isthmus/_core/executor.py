@@ -66,7 +66,7 @@ class Mutation:
     """One item of a write.
 
     `data` and `metadata` are as given by the user, unchecked (None where only `raw` is set);
-    `encoded()` checks and encodes, and raises `InvalidRecordError`. A backend that writes all or
+    `encode()` checks and encodes, and raises `InvalidRecordError`. A backend that writes all or
     nothing may encode while it sends. An update merges `data` and `metadata` key by key at the
     top level; a delete has neither.
     """
@@ -86,16 +86,16 @@ class Mutation:
         """The data as canonical JSON, once checked or as read from another store."""
         self.raw_metadata: bytes | None = None
 
-    def encoded(self) -> bytes:
+    def encode(self) -> bytes:
         """Return the canonical JSON of the data."""
         raw = self.raw
         return encode(self.data) if raw is None else raw
 
-    def decoded(self) -> dict[str, Any]:
+    def decode(self) -> dict[str, Any]:
         """Return a private canonical copy of the data."""
-        return decode(self.encoded())  # type: ignore[no-any-return]
+        return decode(self.encode())  # type: ignore[no-any-return]
 
-    def encoded_metadata(self) -> bytes:
+    def encode_metadata(self) -> bytes:
         """Return the canonical JSON of the metadata; `{}` if there is none."""
         if self.raw_metadata is not None:
             return self.raw_metadata

@@ -30,7 +30,7 @@ class LoopPool(Protocol):
         """Drop sockets without awaiting and without a warning; the loop may be dead."""
         ...
 
-    def healthy(self) -> bool:
+    def is_healthy(self) -> bool:
         """Return whether the pool can still serve; no I/O. A pool that reconnects is healthy."""
         ...
 
@@ -125,7 +125,7 @@ async def lease(key: Hashable, opener: Callable[[], Awaitable[P]]) -> Lease[P]:
     while True:
         entry = _entry(loop, key)
         if entry.pool is not None:
-            if entry.pool.healthy():
+            if entry.pool.is_healthy():
                 return Lease(entry, entry.pool)  # type: ignore[arg-type]
             _forget(entry)  # holders of the broken pool keep it until they release it
             _drop_lease(entry)
@@ -228,7 +228,7 @@ class LoopBound(Generic[P]):
         if self._pid != os.getpid():
             self._after_fork()
         held = self._leases.get(asyncio.get_running_loop())
-        return held.pool if held is not None and held.pool.healthy() else None
+        return held.pool if held is not None and held.pool.is_healthy() else None
 
     async def pool(self) -> P:
         """Return this loop's pool, leasing and opening it if needed."""

@@ -85,7 +85,7 @@ class MutationBatch(Sequence[Mutation]):
             return (
                 None if self._metadata is None else encode_many([m or {} for m in self._metadata], "metadata")
             )
-        return (mutation.encoded_metadata().decode() for mutation in self)
+        return (mutation.encode_metadata().decode() for mutation in self)
 
     def by_id(self) -> MutationBatch:
         """Return the mutations in the order of their ids."""

@@ -136,7 +136,7 @@ class ClientPool:
             if session is not None:
                 _drop(session)
 
-    def healthy(self) -> bool:
+    def is_healthy(self) -> bool:
         """Return whether this is open; connections are opened again as needed."""
         return not self._closed
 

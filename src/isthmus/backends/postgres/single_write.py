@@ -40,7 +40,7 @@ async def single_write(
             return deleted
         return await _refuse(connection, table, kind, mutation)
     try:
-        data, metadata = mutation.encoded().decode(), mutation.encoded_metadata().decode()
+        data, metadata = mutation.encode().decode(), mutation.encode_metadata().decode()
     except InvalidRecordError as error:
         error.record_id = mutation.id
         return error

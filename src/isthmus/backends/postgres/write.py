@@ -110,7 +110,7 @@ def _find_invalid(mutations: Sequence[Mutation]) -> dict[int, InvalidRecordError
         try:
             if mutation.raw is None:
                 mutation.raw = encode(mutation.data)  # kept, since it is sent later
-            mutation.encoded_metadata()
+            mutation.encode_metadata()
         except InvalidRecordError as error:
             error.record_id = mutation.id
             invalid[index] = error

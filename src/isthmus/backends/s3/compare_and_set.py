@@ -68,5 +68,5 @@ def encode_once(mutation: Mutation) -> int:
 
     Raises `InvalidRecordError`.
     """
-    mutation.raw, mutation.raw_metadata = mutation.encoded(), mutation.encoded_metadata()
+    mutation.raw, mutation.raw_metadata = mutation.encode(), mutation.encode_metadata()
     return len(mutation.raw) + len(mutation.raw_metadata)

@@ -18,7 +18,7 @@ import orjson
 from isthmus._core.lazy_record import LazyRecord, row_field
 from isthmus._core.mutation_batch import quote_ids
 from isthmus._ids import new_version
-from isthmus._record import Record, decoded_record
+from isthmus._record import Record, make_record
 from isthmus._values import format_datetime
 
 _KEYS = ("id", "version", "created_at", "updated_at")
@@ -86,7 +86,7 @@ def parse_record(body: bytes) -> Record | None:
             and isinstance(metadata, dict)
         ):
             return None
-        return decoded_record(id, data, metadata, version, _parse_time(created), _parse_time(updated))
+        return make_record(id, data, metadata, version, _parse_time(created), _parse_time(updated))
     except (ValueError, KeyError, TypeError):
         return None
 
@@ -126,7 +126,7 @@ class RowRecord(LazyRecord):
     _updated = row_field(lambda self: _parse_time(self._row.updated))
 
 
-def record_of(row: RecordRow) -> RowRecord:
+def record_of(row: RecordRow) -> Record:
     """Return the record of a row."""
     [record] = RowRecord.wrap((row,))
     return record

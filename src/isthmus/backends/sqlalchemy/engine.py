@@ -29,7 +29,7 @@ class EnginePool:
         if self._ours:
             self.engine.sync_engine.dispose(close=False)
 
-    def healthy(self) -> bool:
+    def is_healthy(self) -> bool:
         """Return True: the engine reconnects by itself."""
         return True
 

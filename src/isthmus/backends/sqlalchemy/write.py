@@ -49,7 +49,7 @@ async def write(
         ids = [] if generated and attempt == 0 else [mutation.id for mutation in mutations]
         try:
             async with connection.begin_nested():
-                rows = _LockedRows(await _lock_rows(connection, table, ids, whole=kind is WriteKind.UPDATE))
+                rows = _TableRows(await _lock_rows(connection, table, ids, whole=kind is WriteKind.UPDATE))
                 results = apply_in_order(rows, kind, mutations)
                 refused = refuse_batch(mutations, results) if atomic else None
                 if refused is not None:
@@ -84,7 +84,7 @@ async def _lock_rows(
     return rows
 
 
-class _LockedRows:
+class _TableRows:
     """Rows as they were found, and as the mutations leave them (None: deleted)."""
 
     def __init__(self, rows: dict[str, Row]) -> None:
@@ -121,7 +121,7 @@ class _LockedRows:
         self.after[key_of(id)] = None
 
 
-async def _flush(connection: AsyncConnection, table: Table, rows: _LockedRows) -> None:
+async def _flush(connection: AsyncConnection, table: Table, rows: _TableRows) -> None:
     """Send deletes, inserts and updates; all but inserts are guarded by the version that was read."""
     inserts: list[Row] = []
     updates: list[Row] = []

@@ -344,7 +344,7 @@ class Pool:
             self.readers.discard()
         self.writer.discard()
 
-    def healthy(self) -> bool:
+    def is_healthy(self) -> bool:
         """Return whether the pool is open; a failed connection is opened again by its thread."""
         return not self._closed
 

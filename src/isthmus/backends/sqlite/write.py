@@ -128,7 +128,7 @@ def _write_one(
         condition = " AND CAST(version AS TEXT) = ?2" if expected else ""
         return True if session.execute(_delete(table) + condition, (id, *expected)).rowcount else None
     try:
-        data, metadata = mutation.encoded().decode(), mutation.encoded_metadata().decode()
+        data, metadata = mutation.encode().decode(), mutation.encode_metadata().decode()
     except InvalidRecordError:
         return None
     version = new_version()

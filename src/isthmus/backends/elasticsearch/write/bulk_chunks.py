@@ -181,10 +181,10 @@ def make_line(
 
 def encode_mutation(mutation: Mutation) -> tuple[bytes, bytes]:
     """Return data and metadata as JSON; raises `InvalidRecordError`, also for a record that is too large."""
-    data = mutation.encoded()
+    data = mutation.encode()
     metadata = NO_METADATA
     if mutation.metadata or mutation.raw_metadata is not None:
-        metadata = mutation.encoded_metadata()
+        metadata = mutation.encode_metadata()
     check_size(len(data) + len(metadata))
     return data, metadata
 

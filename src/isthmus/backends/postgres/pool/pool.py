@@ -151,7 +151,7 @@ class Pool:
         self.held.clear()
         self.queue = WaitQueue(self, self._loop, self._now)  # the old futures belong to a dead loop
 
-    def healthy(self) -> bool:
+    def is_healthy(self) -> bool:
         """Return whether the pool can still serve; it reconnects by itself."""
         return not self.is_closing
 

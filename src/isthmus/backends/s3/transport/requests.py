@@ -114,7 +114,7 @@ class Requests:
         if client is not None:
             _forget_sockets(client)
 
-    def healthy(self) -> bool:
+    def is_healthy(self) -> bool:
         """Return True: a request connects again by itself."""
         return True
 
