@@ -19,6 +19,7 @@ from isthmus._core.op import Drop, Ping
 from isthmus._core.registry import plugin, select_config
 from isthmus._core.stack import Layer
 from isthmus._core.uncancelled import drain
+from isthmus._core.url import scheme_of
 from isthmus._create import Create
 from isthmus._query.query import as_query
 from isthmus._reads import Find
@@ -112,8 +113,7 @@ class AsyncDatabase(CollectionMethods):
         """Return a connected handle for a URL such as `postgres://user@host/app?pool.max_size=20`."""
         if not isinstance(url, str) or "://" not in url:
             raise ConfigError("a URL starts with its backend, such as postgres:// or sqlite:///file.db")
-        scheme = url.split("://", 1)[0]
-        return await cls._create_handle(scheme, {**(config or {}), "url": url}, lazy=lazy)
+        return await cls._create_handle(scheme_of(url), {**(config or {}), "url": url}, lazy=lazy)
 
     async def connect(self) -> Self:
         """Connect, check access, and make the default collection ready."""

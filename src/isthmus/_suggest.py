@@ -13,3 +13,12 @@ def suggest(word: object, known: Iterable[str]) -> str:
     similar = difflib.get_close_matches(str(word), names, 1)
     hint = f"; did you mean {similar[0]!r}?" if similar else "."
     return f"{hint} Known: {', '.join(names)}"
+
+
+def suggest_nearest(word: object, known: Iterable[str]) -> str:
+    """Return "; did you mean 'x', 'y' or 'z'?" with the three most similar of many names."""
+    import difflib  # only errors need it
+
+    *others, last = difflib.get_close_matches(str(word), sorted(set(known)), 3, 0.0)
+    names = f"{', '.join(map(repr, others))} or {last!r}" if others else repr(last)
+    return f"; did you mean {names}?"

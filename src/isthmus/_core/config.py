@@ -8,14 +8,15 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Self
-from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PrivateAttr, SecretStr, ValidationError
 
-from isthmus._suggest import suggest
+from isthmus._core.url import merge, nest, parse_url, split_query, text_part
+from isthmus._suggest import suggest_nearest
 from isthmus.errors import ConfigError
 
-__all__ = ["BackendConfig", "ConfigGroup", "SecretStr", "parse_url", "split_query"]
+__all__ = ["BackendConfig", "ConfigGroup", "SecretStr", "parse_url", "split_query", "text_part"]
 
 
 class ConfigGroup(BaseModel):
@@ -50,6 +51,8 @@ class BackendConfig(ConfigGroup):
     backend: ClassVar[str]
     spellings: ClassVar[Mapping[str, str]] = {}
     """Aliases of settings: `{"dsn": "url", "min_connections": "pool.min_size"}`."""
+    credentials: ClassVar[tuple[tuple[str, ...], ...]] = ()
+    """The kinds of credentials, each with its settings: one kind replaces those of a weaker source."""
 
     deadline: float | None = None
     """The time limit of one call in seconds, retries included."""
@@ -98,38 +101,52 @@ class BackendConfig(ConfigGroup):
             raise ConfigError(f"{cls.backend}: config must be a mapping, got {type(given).__name__}")
         explicit = cls._rename_aliases(dict(given or {}))
         url = explicit.pop("url", None)
-        layers: list[tuple[dict[str, Any], str]] = []
-        for key, (value, variable) in cls.from_environment(
-            os.environ if environ is None else environ
-        ).items():
-            layers.append((_nest(key, value), f"environment {variable}"))
-        if url is not None:
-            parts, options = parse_url(url)
-            if cls.schemes_of() and parts.scheme not in cls.schemes_of():
-                raise ConfigError(
-                    f"{cls.backend}: a URL starts with {' or '.join(s + '://' for s in cls.schemes_of())},"
-                    f" not {parts.scheme}://"
-                )
-            from_url = cls._rename_aliases(cls.from_url(parts, options))
-            # The URL is the whole address: no part of it comes from another source.
-            layers.append((from_url, "url"))
-        layers.append((explicit, "argument"))
+        from_url = {} if url is None else cls._rename_aliases(cls.read_url(url))
+        environment = cls.from_environment(os.environ if environ is None else environ)
+        cls._drop_credentials(from_url, explicit)
+        cls._drop_credentials(environment, {**from_url, **explicit})
         merged: dict[str, Any] = {}
         origins: dict[str, str] = {}
-        for settings, origin in layers:
-            _merge(merged, settings, origins, origin)
+        for key, (value, variable) in environment.items():
+            merge(merged, nest(key, value), origins, f"environment {variable}")
+        # The URL is the whole address: no part of it comes from another source.
+        merge(merged, from_url, origins, "url")
+        merge(merged, explicit, origins, "argument")
         cls._check_keys(merged)
         problem = ""
         try:
             config = cls.model_validate(merged)
         except ValidationError as error:
-            problem = _describe_problems(cls.backend, error)
+            problem = _describe_problems(cls.backend, error, origins)
         if problem:
             # Outside the except block: pydantic's error holds the input, secrets included, and would stay
             # reachable as this error's context.
             raise ConfigError(problem)
         config._origins.update(origins)
         return config
+
+    @classmethod
+    def read_url(cls, url: Any) -> dict[str, Any]:
+        """Return the settings in a URL; raises `ConfigError` that does not repeat it."""
+        parts, options = parse_url(url, {*cls.model_fields, *cls.spellings})
+        schemes = cls.schemes_of()
+        if schemes and parts.scheme not in schemes:
+            expected = " or ".join(f"{scheme}://" for scheme in schemes)
+            raise ConfigError(f"{cls.backend}: a URL starts with {expected}, not {parts.scheme}://")
+        return cls.from_url(parts, options)
+
+    @classmethod
+    def _drop_credentials(cls, weaker: dict[str, Any], stronger: Mapping[str, Any]) -> None:
+        """Remove the credentials of one source that those of a stronger one replace."""
+        given = [kind for kind in cls.credentials if any(stronger.get(name) is not None for name in kind)]
+        for kind in cls.credentials:
+            if given and kind not in given:
+                for name in kind:
+                    weaker.pop(name, None)
+        # The environment's password is that of the environment's user.
+        own, user = weaker.get("user"), stronger.get("user")
+        if isinstance(own, tuple) and user not in (None, own[0]):
+            weaker.pop("password", None)
 
     @classmethod
     def schemes_of(cls) -> tuple[str, ...]:
@@ -155,7 +172,7 @@ class BackendConfig(ConfigGroup):
                 raise ConfigError(
                     f"{cls.backend}: {key!r} and {target!r} are two names of one setting; give one"
                 )
-            _merge(result, _nest(target, value), {}, "")
+            merge(result, nest(target, value))
         return result
 
     @classmethod
@@ -170,7 +187,7 @@ def _check_keys(
         known = model.model_fields
         if key not in known:
             names = [*known, *spellings]
-            raise ConfigError(f"{where}: unknown setting {key!r}{suggest(key, sorted(names))}")
+            raise ConfigError(f"{where}: unknown setting {key!r}{suggest_nearest(key, names)}")
         part = known[key].annotation
         if isinstance(value, dict) and isinstance(part, type) and issubclass(part, BaseModel):
             _check_keys(part, value, f"{where}.{key}", {})
@@ -185,63 +202,20 @@ def _explain(
         if isinstance(value, BaseModel):
             _explain(value, key + ".", origins, explained)
         else:
-            explained[key] = (value, origins.get(key, "default"))
+            within = (origin for name, origin in origins.items() if name.startswith(f"{key}."))
+            explained[key] = (value, origins.get(key) or next(within, "default"))
 
 
-def _nest(key: str, value: Any) -> dict[str, Any]:
-    first, _, rest = key.partition(".")
-    return {first: _nest(rest, value)} if rest else {first: value}
-
-
-def _merge(into: dict[str, Any], settings: Mapping[str, Any], origins: dict[str, str], origin: str) -> None:
-    def step(target: dict[str, Any], source: Mapping[str, Any], prefix: str) -> None:
-        for key, value in source.items():
-            if isinstance(value, dict) and isinstance(target.get(key, {}), dict):
-                step(target.setdefault(key, {}), value, f"{prefix}{key}.")
-            else:
-                target[key] = value
-                origins[f"{prefix}{key}"] = origin
-
-    step(into, settings, "")
-
-
-def _describe_problems(backend: str, error: ValidationError) -> str:
-    problems = (
-        f"{'.'.join(str(part) for part in problem['loc']) or 'config'}: {problem['msg']}"
-        for problem in error.errors(include_input=False, include_url=False, include_context=False)
-    )
-    return f"{backend}: " + "; ".join(problems)
-
-
-def parse_url(url: Any) -> tuple[SplitResult, dict[str, Any]]:
-    """Return a URL's parts and its query as nested settings; the URL is never repeated in an error."""
-    text = url.get_secret_value() if isinstance(url, SecretStr) else url
-    if not isinstance(text, str):
-        raise ConfigError(f"url: must be text, got {type(url).__name__}")
-    try:
-        parts = urlsplit(text)
-        _ = parts.username, parts.password
-    except ValueError as error:
-        raise ConfigError(
-            f"url: {str(error).split(':')[0]} (the URL is not shown: it may hold a secret)"
-        ) from None
-    if not parts.scheme:
-        raise ConfigError("url: has no scheme such as postgres:// (it is not shown: it may hold a secret)")
-    return parts, split_query(parts.query)
-
-
-def split_query(query: str) -> dict[str, Any]:
-    """Return `a=1&pool.max_size=20` as `{"a": "1", "pool": {"max_size": "20"}}`; pydantic makes numbers."""
-    options: dict[str, Any] = {}
-    try:
-        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query), max_num_fields=200)
-    except ValueError:
-        raise ConfigError("url: the part after '?' is not of the form key=value&key=value") from None
-    for key, value in pairs:
-        _merge(options, _nest(key, value), {}, "")
-    return options
-
-
-def text_part(value: str | None) -> str | None:
-    """Return a URL part without its percent escapes."""
-    return None if value is None else unquote(value)
+def _describe_problems(backend: str, error: ValidationError, origins: Mapping[str, str]) -> str:
+    """Return what is wrong with each setting, and the variable that it came from."""
+    problems = []
+    for problem in error.errors(include_input=False, include_url=False, include_context=False):
+        key = ".".join(str(part) for part in problem["loc"])
+        variables = sorted(
+            origin
+            for name, origin in origins.items()
+            if origin.startswith("environment ") and (not key or f"{key}.".startswith(f"{name}."))
+        )
+        source = f" ({', '.join(dict.fromkeys(variables))})" if variables else ""
+        problems.append(f"{key or 'config'}: {problem['msg']}{source}")
+    return f"{backend}: " + "; ".join(dict.fromkeys(problems))

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from isthmus._core.capabilities import Capabilities
+from isthmus._core.url import is_name
 from isthmus._suggest import suggest
 from isthmus._value import Value
 from isthmus.errors import ConfigError, MissingExtraError
@@ -59,7 +60,14 @@ def plugin(name: str) -> Plugin:
     """
     if not isinstance(name, str):
         raise ConfigError(f"a backend is named by text such as 'postgres', got {type(name).__name__}")
-    module = _BUILTIN.get(name.lower())
+    if not is_name(name):
+        raise ConfigError(
+            "a backend is named by a word such as 'postgres'; for a URL use open() (the name is not shown:"
+            " it may hold a secret)"
+        )
+    # postgresql+asyncpg:// is SQLAlchemy's way to name the driver.
+    base = name.lower().partition("+")[0]
+    module = _BUILTIN.get(base if base in ("postgres", "postgresql") else name.lower())
     if module is not None:
         found: Plugin = _import(f"isthmus.backends.{module}").plugin
         return found

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import getpass
 import os
-import re
 import sys
 import time
 import uuid
@@ -14,14 +13,14 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from isthmus import AsyncDatabase, Collection, ConfigError
 from isthmus._core.executor import PoolStats
 from isthmus._core.registry import Plugin, plugin
+from isthmus._core.url import redact_url, scheme_of
 
 R = TypeVar("R")
-_SECRET = re.compile(r"pass|secret|token|key|credential", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +39,7 @@ class StoreAddress:
     @property
     def plugin(self) -> Plugin:
         """The backend that the URL's scheme names."""
-        return plugin(self.url.split("://", 1)[0])
+        return plugin(scheme_of(self.url))
 
 
 def resolve_store(
@@ -66,19 +65,6 @@ def resolve_store(
     if prompt:
         password = getpass.getpass(f"Password for {redact_url(url)}: ", stream=sys.stderr)
     return StoreAddress(url, collection, password)
-
-
-def redact_url(url: str) -> str:
-    """Return a URL without its password and without options that may hold a secret."""
-    try:
-        parts = urlsplit(url)
-        login, _, hosts = parts.netloc.rpartition("@")
-        user = f"{login.partition(':')[0]}@" if login else ""
-        options = [(k, v) for k, v in parse_qsl(parts.query, keep_blank_values=True) if not _SECRET.search(k)]
-    except ValueError:
-        return f"{url.split(':', 1)[0]}://…"
-    query = "?" + urlencode(options, safe="/:") if options else ""
-    return f"{parts.scheme}://{user}{hosts}{parts.path}{query}"
 
 
 def run_on_store(

@@ -251,11 +251,11 @@ def _node(host: Any) -> str:
         raise ValueError("a host is a string such as 'http://localhost:9200'")
     host = host.strip().removeprefix("es+")
     text = host if "://" in host else f"http://{host}"
+    if "@" in text:  # anywhere: an unescaped '/' in a password ends the host
+        raise ValueError("user and password are settings of their own, not part of a host")
     parts = urlsplit(text)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("a host is a string such as 'http://localhost:9200'")
-    if parts.username or parts.password:
-        raise ValueError("user and password are settings of their own, not part of a host")
     try:
         port = parts.port
     except ValueError:

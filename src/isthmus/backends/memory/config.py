@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 from urllib.parse import SplitResult
 
 from isthmus._core.config import BackendConfig
+from isthmus.errors import ConfigError
 
 
 class MemoryConfig(BackendConfig):
@@ -24,5 +25,7 @@ class MemoryConfig(BackendConfig):
 
     @classmethod
     def from_url(cls, url: SplitResult, options: dict[str, Any]) -> dict[str, Any]:
+        if "@" in url.netloc or ":" in url.netloc:
+            raise ConfigError("memory: a URL has no user, password or port; write memory://collection")
         name = (url.netloc + url.path).strip("/")
         return {"table": name, **options} if name else options

@@ -104,11 +104,11 @@ class S3Config(BackendConfig):
     def _endpoint(cls, url: str | None) -> str | None:
         if url is None:
             return None
-        parts = urlsplit(url)
+        if "@" in url:  # anywhere: an unescaped '/' in a password ends the host
+            raise ValueError("credentials belong in aws_access_key_id and aws_secret_access_key")
+        parts = urlsplit(url, allow_fragments=False)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
             raise ValueError("it must start with http:// or https://")
-        if parts.username or parts.password:
-            raise ValueError("credentials belong in aws_access_key_id and aws_secret_access_key")
         return url.rstrip("/")
 
     @model_validator(mode="after")

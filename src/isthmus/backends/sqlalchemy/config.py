@@ -8,7 +8,7 @@ from urllib.parse import SplitResult, urlencode
 
 from pydantic import Field
 
-from isthmus._core.config import BackendConfig, ConfigGroup, SecretStr
+from isthmus._core.config import BackendConfig, ConfigGroup, SecretStr, parse_url
 
 
 class PoolConfig(ConfigGroup):
@@ -46,6 +46,12 @@ class SQLAlchemyConfig(BackendConfig):
     create_table: bool = True
     """Whether a missing table is created."""
     pool: PoolConfig = PoolConfig()
+
+    @classmethod
+    def read_url(cls, url: Any) -> dict[str, Any]:
+        """Return the settings in a URL, which SQLAlchemy parses itself."""
+        parts, options = parse_url(url, cls.model_fields, lenient=True)
+        return cls.from_url(parts, options)
 
     @classmethod
     def from_url(cls, url: SplitResult, options: dict[str, Any]) -> dict[str, Any]:

@@ -39,7 +39,7 @@ async def check_server(db: AsyncDatabase) -> AsyncIterator[Finding]:
     config: Any = db.config
     client = await db._backend.native()
     try:
-        response = await client.list_objects_v2(Bucket=config.bucket, MaxKeys=1, Prefix=config.place)
+        response = await client.list_objects_v2(Bucket=config.bucket, MaxKeys=1, Prefix=config.key_prefix)
     except errors.ClientError as error:
         yield _explain_refusal(config.bucket, error.response["Error"]["Code"], str(error))
         return

@@ -1,0 +1,146 @@
+"""URLs of stores: split without losing characters, and never repeated in an error."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any
+from urllib.parse import SplitResult, parse_qsl, unquote
+
+from isthmus.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pydantic import SecretStr
+
+# urllib cuts a URL at '#' and checks what is between '[' and ']': a password may have both, and a list of
+# hosts several addresses in brackets.
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)([^?]*)(?:\?(.*))?", re.DOTALL)
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_+.-]{0,40}")
+_SECRET = re.compile(r"pass|secret|token|key|credential", re.IGNORECASE)
+_HIDDEN = "the URL is not shown: it may hold a secret"
+
+
+def clean_url(text: str) -> str:
+    """Return a URL without the blanks and quotes that a shell or a `.env` file left around it."""
+    text = text.strip()
+    while len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
+        text = text[1:-1].strip()
+    return text
+
+
+def scheme_of(url: str) -> str:
+    """Return the scheme of a URL in lower case."""
+    return clean_url(url).partition("://")[0].lower()
+
+
+def is_name(text: str) -> bool:
+    """Return whether text can be a backend's name or a scheme; anything else may hold a secret."""
+    return _NAME.fullmatch(text) is not None
+
+
+def parse_url(
+    url: str | SecretStr | Any, known: Collection[str] = (), *, lenient: bool = False
+) -> tuple[SplitResult, dict[str, Any]]:
+    """Return a URL's parts and its query as nested settings.
+
+    `known` are the options whose value may have an '@'; `lenient` is for URLs that SQLAlchemy parses
+    again, which takes '/' and '#' in a password. Raises `ConfigError`, which never repeats
+    the URL, also if an unescaped character of the password would end it early.
+    """
+    text = url if isinstance(url, str) else getattr(url, "get_secret_value", lambda: None)()
+    if not isinstance(text, str):
+        raise ConfigError(f"url: must be text, got {type(url).__name__}")
+    text = clean_url(text)
+    match = _URL.fullmatch(text)
+    if match is None:
+        raise ConfigError(f"url: has no scheme such as postgres:// ({_HIDDEN})")
+    if any(ord(character) < 32 or ord(character) == 127 for character in text):
+        raise ConfigError(f"url: a control character is to be written as %xx ({_HIDDEN})")
+    scheme, netloc, path, query = match[1].lower(), match[2], match[3], match[4] or ""
+    if _has_unescaped_password(netloc, path, query, known, lenient=lenient):
+        found = sorted(set("#/?@").intersection(text[match.start(2) : text.rindex("@")]))
+        escaped = ", ".join(f"{character!r} as %{ord(character):02X}" for character in found)
+        raise ConfigError(
+            f"url: there is an '@' after the host, so the password may have an unescaped character: write"
+            f" {escaped or '@ as %40'} in the password, and an '@' after the host as %40 ({_HIDDEN})"
+        )
+    return SplitResult(scheme, netloc, path, query, ""), split_query(query)
+
+
+def _has_unescaped_password(
+    netloc: str, path: str, query: str, known: Collection[str], *, lenient: bool
+) -> bool:
+    """Return whether '/', '?' or '#' seems to have ended a password before its '@'."""
+    if ":" not in netloc and "@" not in netloc:
+        return False  # no password
+    in_path, in_query = "@" in path, _has_foreign_at(query, known)
+    if lenient:
+        return in_query and not in_path and "@" not in netloc
+    return in_path or in_query
+
+
+def _has_foreign_at(query: str, known: Collection[str]) -> bool:
+    """Return whether a query has an '@' elsewhere than in the value of a known option."""
+    for pair in query.split("&"):
+        name, _, value = pair.partition("=")
+        if "@" in name or ("@" in value and name.partition(".")[0] not in known):
+            return True
+    return False
+
+
+def split_query(query: str) -> dict[str, Any]:
+    """Return `a=1&pool.max_size=20` as `{"a": "1", "pool": {"max_size": "20"}}`; pydantic makes numbers."""
+    options: dict[str, Any] = {}
+    pairs: list[tuple[str, str]] | None = None
+    try:
+        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query), max_num_fields=200)
+    except ValueError:
+        pairs = None
+    if pairs is None:  # outside the except block: the parser's error has the text
+        raise ConfigError("url: the part after '?' is not of the form key=value&key=value")
+    for key, value in pairs:
+        merge(options, nest(key, value))
+    return options
+
+
+def text_part(value: str | None) -> str | None:
+    """Return a URL part without its percent escapes."""
+    return None if value is None else unquote(value)
+
+
+def redact_url(url: str) -> str:
+    """Return a URL without its password and without options that may hold a secret."""
+    match = _URL.fullmatch(clean_url(url))
+    if match is None:
+        return f"{url.split(':', 1)[0]}://…" if is_name(url.split(":", 1)[0]) else "…"
+    scheme, netloc, path, query = match[1].lower(), match[2], match[3], match[4] or ""
+    login, _, hosts = netloc.rpartition("@")
+    unclear = "@" in query and ("@" in query.partition("=")[0] or ":" in netloc)
+    if unclear or ("@" in path and ":" in netloc) or hosts.count("[") != hosts.count("]"):
+        return f"{scheme}://…"
+    user = f"{login.partition(':')[0]}@" if login else ""
+    options = "&".join(p for p in query.split("&") if p and not _SECRET.search(p.partition("=")[0]))
+    return f"{scheme}://{user}{hosts}{path}" + (f"?{options}" if options else "")
+
+
+def nest(key: str, value: Any) -> dict[str, Any]:
+    """Return `a.b` and a value as `{"a": {"b": value}}`."""
+    first, _, rest = key.partition(".")
+    return {first: nest(rest, value)} if rest else {first: value}
+
+
+def merge(
+    into: dict[str, Any], settings: dict[str, Any], origins: dict[str, str] | None = None, origin: str = ""
+) -> None:
+    """Merge nested settings into others, group by group, and note the origin of each."""
+
+    def step(target: dict[str, Any], source: dict[str, Any], prefix: str) -> None:
+        for key, value in source.items():
+            if isinstance(value, dict) and isinstance(target.get(key, {}), dict):
+                step(target.setdefault(key, {}), value, f"{prefix}{key}.")
+            else:
+                target[key] = value
+                if origins is not None:
+                    origins[f"{prefix}{key}"] = origin
+
+    step(into, settings, "")
