@@ -11,12 +11,27 @@ from urllib.parse import SplitResult, unquote
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from isthmus._core.config import BackendConfig, ConfigGroup, parse_url
+from isthmus._core.config import BackendConfig, ConfigGroup
 from isthmus._core.loop_pools import secret_digest
+from isthmus._core.url import clean_url
+from isthmus._suggest import suggest_nearest
+from isthmus.backends.postgres.address import (
+    ADDRESS_SETTINGS,
+    ADDRESS_VARIABLES,
+    KEEPALIVE,
+    LIBPQ,
+    SPELLINGS,
+    WITHOUT_EFFECT,
+    Address,
+    host_text,
+    is_conninfo,
+    parse_conninfo,
+    split_host,
+)
+from isthmus.backends.postgres.address import VARIABLES as _VARIABLES
 from isthmus.errors import ConfigError
 
 DEFAULT_PORT = 5432
-Address: TypeAlias = tuple[str, int]
 PasswordSource: TypeAlias = Callable[[], str | Awaitable[str]]
 SslMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
 SessionAttrs = Literal["any", "read-write", "read-only", "primary", "standby", "prefer-standby"]
@@ -110,32 +125,8 @@ class PostgresConfig(BackendConfig, Indexes):
     """The server, how to connect to it, and the tables of collections."""
 
     backend: ClassVar[str] = "postgres"
-    spellings: ClassVar[Mapping[str, str]] = {
-        "dsn": "url",
-        "connection_string": "url",
-        "hosts": "host",
-        "hostname": "host",
-        "dbname": "database",
-        "db": "database",
-        "username": "user",
-        "passwd": "password",
-        "schema": "schema_name",
-        "text": "prefix",
-        "collection": "table",
-        "sslmode": "ssl",
-        "sslrootcert": "ssl_root_cert",
-        "sslcert": "ssl_cert",
-        "sslkey": "ssl_key",
-        "min_connections": "pool.min_size",
-        "max_connections": "pool.max_size",
-        "min_size": "pool.min_size",
-        "max_size": "pool.max_size",
-        "pool_timeout": "pool.timeout",
-        "max_queries": "pool.max_queries",
-        "max_inactive_connection_lifetime": "pool.max_idle",
-        "timeout": "connect_timeout",
-        "merge": "coalesce",
-    }
+    spellings: ClassVar[Mapping[str, str]] = SPELLINGS
+    credentials: ClassVar[tuple[tuple[str, ...], ...]] = (("password",), ("passfile",))
 
     host: tuple[str, ...] = ("localhost",)
     """One or more of `name`, `name:port`, `[v6]:port` or a socket's folder; the first to answer is used."""
@@ -172,6 +163,10 @@ class PostgresConfig(BackendConfig, Indexes):
     """Seconds that one statement may take."""
     statement_cache_size: int = Field(default=256, ge=0)
     server_settings: dict[str, str] = Field(default={})
+    options: str | None = None
+    """libpq's `options` of a new session, such as `-c search_path=y`, or `endpoint=x` for Neon's proxy."""
+    libpq: dict[str, str] = Field(default={})
+    """Further parameters of libpq, which psycopg takes as they are; asyncpg uses the keepalives only."""
     application_name: str = "isthmus"
     pooler: Literal["none", "transaction"] = "none"
     """`transaction`: the server is behind a pooler, such as PgBouncer, that pools by transaction."""
@@ -179,9 +174,19 @@ class PostgresConfig(BackendConfig, Indexes):
     """None: `read-write` with several hosts, else `any`."""
     replicas: tuple[str, ...] = ()
     """Hosts that serve reads outside of transactions, as in `host`."""
+    load_balance_hosts: Literal["disable", "random"] = "disable"
+    """`random`: each connection tries the hosts in another order."""
     tcp_keepalive: bool = True
     coalesce: bool = True
     """Whether concurrent single gets and creates share a statement; `merge` is an older name."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _system_authorities(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("ssl_root_cert") == "system":
+            # As in libpq, where `system` goes with verify-full only.
+            values = {**values, "ssl_root_cert": None, "ssl": "verify-full"}
+        return values
 
     @model_validator(mode="before")
     @classmethod
@@ -207,15 +212,33 @@ class PostgresConfig(BackendConfig, Indexes):
             value = value.split(",")
         if not isinstance(value, list | tuple):
             return value
-        parts = (part.strip() if isinstance(part, str) else part for part in value)
+        parts = [host_text(part) for part in value]
         return tuple(part for part in parts if part != "")
 
     @field_validator("host", "replicas")
     @classmethod
     def _addresses_parse(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        problem = ""
         for host in value:
-            split_host(host, DEFAULT_PORT)
+            try:
+                split_host(host, DEFAULT_PORT)
+            except ConfigError as error:
+                problem = str(error)
+        if problem:  # pydantic adds the setting and the variable
+            raise ValueError(problem)
         return value
+
+    @field_validator("libpq", mode="before")
+    @classmethod
+    def _libpq_names(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        if unknown := sorted(map(str, value.keys() - {*LIBPQ, *WITHOUT_EFFECT})):
+            raise ValueError(f"{unknown[0]!r} is no parameter of libpq{suggest_nearest(unknown[0], LIBPQ)}")
+        for name in KEEPALIVE:
+            if name in value and not str(value[name]).isdecimal():
+                raise ValueError(f"{name} is a whole number")
+        return {str(name): str(item) for name, item in value.items()}
 
     @field_validator("server_settings", mode="before")
     @classmethod
@@ -274,6 +297,35 @@ class PostgresConfig(BackendConfig, Indexes):
         return ("postgres", "postgresql")
 
     @classmethod
+    def read_url(cls, url: Any) -> dict[str, Any]:
+        """Return the settings in a URL, SQLAlchemy's way to name the driver included, or in libpq's text."""
+        text = url.get_secret_value() if isinstance(url, SecretStr) else url
+        if not isinstance(text, str):
+            return super().read_url(url)
+        text = clean_url(text)
+        if is_conninfo(text):
+            return {"port": DEFAULT_PORT, **parse_conninfo(text)}
+        base, plus, driver = text.partition("://")[0].lower().partition("+")
+        if not plus or base not in cls.schemes_of():
+            return super().read_url(text)
+        if driver not in ("asyncpg", "psycopg", "psycopg_async", "psycopg2"):
+            raise ConfigError("postgres: the driver in a URL's scheme is asyncpg or psycopg")
+        settings = super().read_url(base + text[text.index("://") :])
+        # psycopg2 has no async interface; the default driver takes its place.
+        return settings if driver == "psycopg2" else {"driver": driver.partition("_")[0], **settings}
+
+    @classmethod
+    def _rename_aliases(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        settings = dict(settings)
+        pooled = settings.pop("pgbouncer", None)  # Prisma's name, in Supabase's URLs
+        if pooled is not None:
+            known = {"true": True, "1": True, "false": False, "0": False}.get(str(pooled).lower())
+            if known is None:
+                raise ConfigError("postgres: pgbouncer is true or false")
+            settings.setdefault("pooler", "transaction" if known else "none")
+        return super()._rename_aliases(settings)
+
+    @classmethod
     def from_url(cls, url: SplitResult, options: dict[str, Any]) -> dict[str, Any]:
         """Return settings for `postgres://user:password@h1:5433,h2/database?option=value`."""
         settings = dict(options)
@@ -297,15 +349,15 @@ class PostgresConfig(BackendConfig, Indexes):
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> dict[str, tuple[Any, str]]:
         """Return settings from DB_*, PG*, POSTGRES_* and DATABASE_URL; later ones override earlier ones."""
-        found: dict[str, tuple[Any, str]] = {}
-        for variable, key in _VARIABLES.items():
-            if environ.get(variable):
-                found[key] = (environ[variable], variable)
-        address = environ.get("DATABASE_URL", "")
-        if address.startswith(tuple(f"{scheme}://" for scheme in cls.schemes_of())):
-            parts, options = parse_url(address)
-            for key, value in cls._rename_aliases(cls.from_url(parts, options)).items():
-                found[key] = (value, "DATABASE_URL")
+        found = {key: (environ[name], name) for name, key in _VARIABLES.items() if environ.get(name)}
+        if address := environ.get("DATABASE_URL", ""):
+            try:
+                settings, problem = cls._rename_aliases(cls.read_url(address)), ""
+            except ConfigError as error:
+                settings, problem = {}, str(error)
+            if problem:
+                raise ConfigError(f"environment DATABASE_URL: {problem}")
+            found |= {key: (value, "DATABASE_URL") for key, value in settings.items()}
         return found
 
     @classmethod
@@ -317,64 +369,9 @@ class PostgresConfig(BackendConfig, Indexes):
     ) -> Self:
         """Return the config for a user's settings; an address is never combined from two sources."""
         environ = os.environ if environ is None else environ
-        if isinstance(given, Mapping) and not _ADDRESS_SETTINGS.isdisjoint(given):
-            environ = {name: value for name, value in environ.items() if name not in _ADDRESS_VARIABLES}
+        if isinstance(given, Mapping) and not ADDRESS_SETTINGS.isdisjoint(given):
+            environ = {name: value for name, value in environ.items() if name not in ADDRESS_VARIABLES}
         return super().load(given, environ=environ)
-
-
-_VARIABLES = {
-    "DB_HOST": "host",
-    "DB_PORT": "port",
-    "DB_NAME": "database",
-    "DB_USER": "user",
-    "DB_PASSWORD": "password",
-    "PGHOST": "host",
-    "PGPORT": "port",
-    "PGDATABASE": "database",
-    "PGUSER": "user",
-    "PGPASSWORD": "password",
-    "PGPASSFILE": "passfile",
-    "PGSSLMODE": "ssl",
-    "PGSSLROOTCERT": "ssl_root_cert",
-    "PGSSLCERT": "ssl_cert",
-    "PGSSLKEY": "ssl_key",
-    "PGCONNECT_TIMEOUT": "connect_timeout",
-    "PGTARGETSESSIONATTRS": "target_session_attrs",
-    "PGAPPNAME": "application_name",
-    "POSTGRES_HOST": "host",
-    "POSTGRES_PORT": "port",
-    "POSTGRES_DB": "database",
-    "POSTGRES_DATABASE": "database",
-    "POSTGRES_USER": "user",
-    "POSTGRES_PASSWORD": "password",
-    "POSTGRES_SCHEMA": "schema_name",
-    "POSTGRES_POOL_MIN_SIZE": "pool.min_size",
-    "POSTGRES_POOL_MAX_SIZE": "pool.max_size",
-    "POSTGRES_POOL_TIMEOUT": "pool.timeout",
-}
-_ADDRESS_SETTINGS = frozenset({"url", "dsn", "connection_string", "host", "hosts", "hostname"})
-_ADDRESS_VARIABLES = frozenset(
-    {"DATABASE_URL", *(variable for variable, key in _VARIABLES.items() if key in ("host", "port"))}
-)
-
-
-def split_host(host: str, port: int) -> Address:
-    """Return `name:port`, `[v6]:port`, `name` or a socket's folder as a host and a port."""
-    if host.startswith("/"):
-        return host, port
-    name, colon, number = host.rpartition(":")
-    if host.startswith("["):
-        inside, bracket, rest = host[1:].partition("]")
-        if not bracket or (rest and not rest.startswith(":")):
-            raise ConfigError(f"host: {host!r} is not of the form [address]:port")
-        name, colon, number = inside, rest[:1], rest[1:]
-    elif host.count(":") > 1:  # a bare IPv6 address
-        return host, port
-    if not colon:
-        return name or number, port
-    if not (number.isascii() and number.isdigit() and 0 < int(number) < 65536):
-        raise ConfigError(f"host: {host!r} has no port between 1 and 65535 after its ':'")
-    return name, int(number)
 
 
 def _hash_key(value: Any) -> Hashable:

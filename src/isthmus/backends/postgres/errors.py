@@ -253,6 +253,11 @@ def _map_connect_error(error: Exception) -> IsthmusError:
         return RateLimitedError(f"{text}; lower `pool.max_size` or raise the server's max_connections")
     if state.startswith(("57P", "53")):
         return UnavailableError(f"the server does not accept connections now: {text}")
+    if "unsupported startup parameter" in text:
+        return ConfigError(
+            f'{text}; behind PgBouncer set pooler="transaction", or in session mode its'
+            " ignore_startup_parameters; `server_settings` and `options` are such parameters"
+        )
     if isinstance(error, TimeoutError):
         return ConnectError("no response from the server within `connect_timeout`")
     return ConnectError(f"no connection could be opened: {text}")

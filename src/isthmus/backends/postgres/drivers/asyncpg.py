@@ -9,20 +9,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import asyncpg
 import asyncpg.pool
 
-from isthmus.backends.postgres.config import Address, PostgresConfig
+from isthmus.backends.postgres.address import KEEPALIVE, Address
+from isthmus.backends.postgres.config import PostgresConfig
 from isthmus.backends.postgres.drivers.session import (
-    KEEPALIVE_IDLE,
-    KEEPALIVE_INTERVAL,
-    KEEPALIVE_PROBES,
     RESET,
-    USER_TIMEOUT_MS,
     WrongServerError,
+    keepalive_of,
+    note_unused,
     secret_of,
     session_settings,
     tls_context,
@@ -38,6 +37,7 @@ class AsyncpgDriver:
         self._config = config
         self._overrides: dict[str, Any] = {}
         self._connect = config.pool.connect or asyncpg.connect
+        note_unused(config, KEEPALIVE)
         self.on_schema_change: Callable[[], None] = lambda: None
 
     def set_connect_args(self, **arguments: Any) -> None:
@@ -58,7 +58,7 @@ class AsyncpgDriver:
         except asyncpg.TargetServerAttributeNotMatched as error:
             raise WrongServerError(f"{address[0]}:{address[1]} is not {attrs}") from error
         if self._config.tcp_keepalive:
-            _keep_alive(connection)
+            _keep_alive(connection, keepalive_of(self._config))
         return connection
 
     def _arguments(self, address: Address, attrs: str) -> dict[str, Any]:
@@ -71,7 +71,7 @@ class AsyncpgDriver:
             "ssl": tls_context(config, host),
             "timeout": config.connect_timeout,
             "command_timeout": config.command_timeout,
-            "server_settings": session_settings(config),
+            "server_settings": session_settings(config) | _startup_options(config),
             "target_session_attrs": attrs,
             # A pooler gives each transaction another session, in which nothing is prepared.
             "statement_cache_size": 0 if config.pooler == "transaction" else config.statement_cache_size,
@@ -206,16 +206,20 @@ def _expect_rollback(connection: Any) -> None:
         connection._top_xact._managed = True
 
 
-def _keep_alive(connection: Any) -> None:
+def _startup_options(config: PostgresConfig) -> dict[str, str]:
+    return {} if config.options is None else {"options": config.options}
+
+
+def _keep_alive(connection: Any, times: Mapping[str, int]) -> None:
     sock = connection._transport.get_extra_info("socket")
     if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
         return
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in (
-        ("TCP_KEEPIDLE", KEEPALIVE_IDLE),
-        ("TCP_KEEPINTVL", KEEPALIVE_INTERVAL),
-        ("TCP_KEEPCNT", KEEPALIVE_PROBES),
-        ("TCP_USER_TIMEOUT", USER_TIMEOUT_MS),
+        ("TCP_KEEPIDLE", times["keepalives_idle"]),
+        ("TCP_KEEPINTVL", times["keepalives_interval"]),
+        ("TCP_KEEPCNT", times["keepalives_count"]),
+        ("TCP_USER_TIMEOUT", times["tcp_user_timeout"]),
     ):
         if hasattr(socket, option):  # not on every system
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-    from isthmus.backends.postgres.config import Address
+    from isthmus.backends.postgres.address import Address
 
 Row: TypeAlias = Any
 """Columns by position; asyncpg's rows by name too."""

@@ -15,15 +15,14 @@ from typing import Any
 import psycopg
 from psycopg.pq import ConnStatus, TransactionStatus
 
-from isthmus.backends.postgres.config import Address, PostgresConfig
+from isthmus.backends.postgres.address import KEEPALIVE, LIBPQ, Address
+from isthmus.backends.postgres.config import PostgresConfig
 from isthmus.backends.postgres.drivers.psycopg_connection import ADAPTERS, RELEASED_SESSION, PsycopgConnection
 from isthmus.backends.postgres.drivers.session import (
-    KEEPALIVE_IDLE,
-    KEEPALIVE_INTERVAL,
-    KEEPALIVE_PROBES,
     RESET,
-    USER_TIMEOUT_MS,
     WrongServerError,
+    keepalive_of,
+    note_unused,
     secret_of,
     session_settings,
     tls_mode,
@@ -44,6 +43,7 @@ class PsycopgDriver:
         self._config = config
         self.on_schema_change: Callable[[], None] = lambda: None
         self._overrides: dict[str, Any] = {}
+        note_unused(config, LIBPQ)
         klass = config.pool.connection_class or psycopg.AsyncConnection
         self._connect = config.pool.connect or klass.connect  # type: ignore[attr-defined]
 
@@ -62,17 +62,20 @@ class PsycopgDriver:
             "password": None if "password" in self._overrides else await secret_of(config),
             "passfile": None if config.passfile is None else str(config.passfile),
             "target_session_attrs": attrs,
-            "options": _options(session_settings(config)),
+            "options": " ".join(filter(None, (_options(session_settings(config)), config.options))),
             "client_encoding": "UTF8",
             **self._tls(host),
             **_keepalive_arguments(config),
+            **{
+                name: value for name, value in config.libpq.items() if name in LIBPQ and name not in KEEPALIVE
+            },
             "autocommit": True,
             # A pooler gives each transaction another session, in which nothing is prepared.
             "prepare_threshold": None if config.pooler == "transaction" else 0,
             "context": ADAPTERS,
         }
         if config.pooler == "transaction":
-            arguments["options"] = None  # poolers refuse it; they accept this one setting
+            arguments["options"] = config.options  # poolers refuse ours; they accept the name
             arguments["application_name"] = config.application_name or None
         arguments |= self._overrides
         try:
@@ -206,10 +209,4 @@ def _options(settings: dict[str, str]) -> str:
 def _keepalive_arguments(config: PostgresConfig) -> dict[str, Any]:
     if not config.tcp_keepalive:
         return {"keepalives": 0}
-    return {
-        "keepalives": 1,
-        "keepalives_idle": KEEPALIVE_IDLE,
-        "keepalives_interval": KEEPALIVE_INTERVAL,
-        "keepalives_count": KEEPALIVE_PROBES,
-        "tcp_user_timeout": USER_TIMEOUT_MS,
-    }
+    return {"keepalives": 1, **keepalive_of(config)}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import inspect
 import ipaddress
+import logging
 import ssl
+from collections.abc import Collection
 
 from pydantic import SecretStr
 
@@ -24,6 +26,28 @@ RESET = """
 CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; UNLISTEN *;
 SELECT pg_advisory_unlock_all(); DISCARD PLANS; DISCARD TEMP; DISCARD SEQUENCES
 """
+
+
+log = logging.getLogger("isthmus.postgres")
+_noted: set[str] = set()
+
+
+def note_unused(config: PostgresConfig, used: Collection[str]) -> None:
+    """Log once for each parameter of libpq that it changes nothing with this driver."""
+    for name in sorted(config.libpq.keys() - set(used) - _noted):
+        _noted.add(name)
+        log.info("%s=%s is accepted and changes nothing (driver %s)", name, config.libpq[name], config.driver)
+
+
+def keepalive_of(config: PostgresConfig) -> dict[str, int]:
+    """Return libpq's parameters of keepalive with the config's values, else ours."""
+    ours = {
+        "keepalives_idle": KEEPALIVE_IDLE,
+        "keepalives_interval": KEEPALIVE_INTERVAL,
+        "keepalives_count": KEEPALIVE_PROBES,
+        "tcp_user_timeout": USER_TIMEOUT_MS,
+    }
+    return {name: int(config.libpq.get(name, value)) for name, value in ours.items()}
 
 
 class WrongServerError(ConnectionError):

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from isthmus._core.clock import Clock
-from isthmus.backends.postgres.config import Address, PoolConfig
+from isthmus.backends.postgres.address import Address
+from isthmus.backends.postgres.config import PoolConfig
 from isthmus.backends.postgres.pool.pooled_connection import PooledConnection
 
 if TYPE_CHECKING:
@@ -27,12 +28,19 @@ class Hosts:
     """The hosts of a pool: tried one after another, beginning with the one that served last.
 
     With `last_resort` they are replicas, which share the load: every connection goes to the next
-    one in turn, and to the hosts of `last_resort` if none of them serves.
+    one in turn, and to the hosts of `last_resort` if none of them serves. `shuffled`: every
+    connection tries the hosts in another order.
     """
 
     def __init__(
-        self, addresses: Sequence[Address], attrs: str, *, last_resort: Sequence[Address] = ()
+        self,
+        addresses: Sequence[Address],
+        attrs: str,
+        *,
+        last_resort: Sequence[Address] = (),
+        shuffled: bool = False,
     ) -> None:
+        self._shuffled = shuffled
         self._addresses = addresses
         self._last_resort = last_resort
         self._passes = ("standby", "any") if attrs == "prefer-standby" else (attrs,)
@@ -65,6 +73,8 @@ class Hosts:
 
     def _candidates(self) -> Iterator[tuple[Address, str]]:
         rotated = [*self._addresses[self._start :], *self._addresses[: self._start]]
+        if self._shuffled:
+            random.shuffle(rotated)
         for attrs in self._passes:
             for address in (*rotated, *self._last_resort):
                 yield address, attrs

@@ -65,7 +65,9 @@ class Pool:
         self._now = clock.now
         self._is_ready, self._is_alive = driver.is_ready, driver.is_alive
         attrs = attrs or config.session_attrs()
-        self._hosts = hosts or Hosts(config.addresses(), attrs)
+        self._hosts = hosts or Hosts(
+            config.addresses(), attrs, shuffled=config.load_balance_hosts == "random"
+        )
         options = config.pool
         self.min_size, self.max_size = options.min_size, options.max_size
         self._check_after, self.max_checkouts = options.check_after, options.max_queries
