@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -11,6 +12,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 
 from isthmus._core.config import BackendConfig, ConfigGroup
 from isthmus._core.loop_pools import secret_digest
+from isthmus._suggest import suggest_nearest
 from isthmus.errors import ConfigError
 
 DEFAULT_HOST = "http://localhost:9200"
@@ -61,7 +63,6 @@ class ElasticsearchConfig(BackendConfig):
         "index_name": "index",
         "collection": "index",
         "username": "user",
-        "http_auth": "basic_auth",
         "ca_certs": "ca",
         "fingerprint": "ssl_assert_fingerprint",
         "timeout": "request_timeout",
@@ -72,7 +73,13 @@ class ElasticsearchConfig(BackendConfig):
         "min_connections": "pool.connections",
         "number_of_shards": "shards",
         "number_of_replicas": "replicas",
+        "bearer_auth": "bearer_token",
     }
+    credentials: ClassVar[tuple[tuple[str, ...], ...]] = (
+        ("user", "password"),
+        ("api_key",),
+        ("bearer_token",),
+    )
 
     hosts: tuple[str, ...] = (DEFAULT_HOST,)
     index: str = "records"
@@ -170,7 +177,14 @@ class ElasticsearchConfig(BackendConfig):
     @field_validator("index")
     @classmethod
     def _index_name(cls, value: str) -> str:
-        return check_index(value)
+        problem = ""
+        try:
+            check_index(value)
+        except ConfigError as error:
+            problem = str(error)
+        if problem:  # pydantic adds the setting and the variable
+            raise ValueError(problem.removeprefix("elasticsearch: "))
+        return value
 
     @model_validator(mode="after")
     def _one_kind_of_credentials(self) -> Self:
@@ -188,6 +202,22 @@ class ElasticsearchConfig(BackendConfig):
         if self.approximate and self.layout != "native":
             raise ValueError("approximate needs layout 'native': layout 'mapped' is always exact")
         return self
+
+    @classmethod
+    def _rename_aliases(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        settings = dict(settings)
+        for name in ("basic_auth", "http_auth"):  # the client's names for both at once
+            if name in settings:
+                user, password = _pair(name, settings.pop(name), ":")
+                for key, value in (("user", user), ("password", password)):
+                    if key in settings:
+                        raise ConfigError(f"elasticsearch: {name!r} holds {key!r} too; give one")
+                    settings[key] = value
+        api_key = settings.get("api_key")
+        if isinstance(api_key, list | tuple):  # id and key, as the client takes them
+            pair = ":".join(_pair("api_key", api_key, ":"))
+            settings["api_key"] = base64.b64encode(pair.encode()).decode()
+        return super()._rename_aliases(settings)
 
     def pool_key(self) -> Hashable:
         """Return all settings of a client, so that equal configs share one; secrets as digests."""
@@ -246,7 +276,7 @@ _VARIABLES = {
 def _node(host: Any) -> str:
     """Return a node's address with its scheme and port."""
     if isinstance(host, Mapping):
-        host = f"{host.get('scheme', 'http')}://{host.get('host', 'localhost')}:{host.get('port', 9200)}"
+        host = _url_of(host)
     if not isinstance(host, str):
         raise ValueError("a host is a string such as 'http://localhost:9200'")
     host = host.strip().removeprefix("es+")
@@ -264,6 +294,40 @@ def _node(host: Any) -> str:
     # The default port of https, as in the driver; that of http is 9200, where nodes listen.
     port = port or (443 if parts.scheme == "https" else 9200)
     return f"{parts.scheme}://{name}:{port}{parts.path.rstrip('/')}"
+
+
+_HOST_KEYS = ("host", "port", "scheme", "use_ssl", "path_prefix", "url_prefix")
+
+
+def _url_of(host: Mapping[str, Any]) -> str:
+    """Return the URL for a node in the client's form; raises ValueError for keys that it does not have."""
+    for key in host:
+        if key in ("http_auth", "basic_auth", "user", "password"):
+            raise ValueError("user and password are settings of their own, not part of a host")
+        if key not in _HOST_KEYS:
+            raise ValueError(f"unknown key {key!r} in a host{suggest_nearest(key, _HOST_KEYS)}")
+    if not host.get("host"):
+        raise ValueError("a host without 'host'")
+    secure = host.get("use_ssl")
+    if not (secure is None or isinstance(secure, bool)):
+        raise ValueError("use_ssl is True or False")
+    scheme = host.get("scheme", "https" if secure else "http")
+    if secure is not None and scheme != ("https" if secure else "http"):
+        raise ValueError(f"use_ssl={secure} and scheme {scheme!r} differ")
+    name = str(host["host"])
+    name = f"[{name}]" if ":" in name and not name.startswith("[") else name
+    prefix = str(host.get("path_prefix", host.get("url_prefix", ""))).strip("/")
+    return f"{scheme}://{name}:{host.get('port', 9200)}" + (f"/{prefix}" if prefix else "")
+
+
+def _pair(name: str, value: Any, separator: str) -> tuple[str, str]:
+    """Return the two parts of a setting that is a pair, or text with a separator; never shown."""
+    if isinstance(value, SecretStr):
+        value = value.get_secret_value()
+    parts = value.split(separator, 1) if isinstance(value, str) else value
+    if isinstance(parts, list | tuple) and len(parts) == 2 and all(isinstance(part, str) for part in parts):
+        return parts[0], parts[1]
+    raise ConfigError(f"elasticsearch: {name} is a pair of texts, or one text with {separator!r} between")
 
 
 def check_index(name: str) -> str:

@@ -58,6 +58,11 @@ class S3Config(BackendConfig):
         "max_workers": "pool.max_connections",
     }
 
+    credentials: ClassVar[tuple[tuple[str, ...], ...]] = (
+        ("aws_access_key_id", "aws_secret_access_key", "aws_session_token"),
+        ("profile",),
+    )
+
     bucket: str = Field(min_length=3, max_length=255)
     prefix: str = ""
     region: str | None = None

@@ -55,9 +55,15 @@ def find_keys(config: S3Config, environ: Mapping[str, str] = os.environ) -> Acce
             config.aws_secret_access_key.get_secret_value(),
             None if token is None else token.get_secret_value(),
         )
+    if config.profile is not None:
+        return None
     access, secret = environ.get("AWS_ACCESS_KEY_ID"), environ.get("AWS_SECRET_ACCESS_KEY")
-    if config.profile is None and access and secret:
+    if access and secret:
         return AccessKeys(access, secret, environ.get("AWS_SESSION_TOKEN") or None)
+    if access or secret:
+        here, missing = "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"
+        here, missing = (here, missing) if access else (missing, here)
+        raise ConfigError(f"s3: environment {here} is set and {missing} is not")
     return None
 
 
