@@ -169,6 +169,10 @@ copy-torture: $(VENV)/.full ## copy cities through all stores, the copier killed
 docs-cli: $(VENV)/.full ## write docs/reference/cli.md from the help of each command
 	$(BIN)/python -m isthmus.cli._reference > docs/reference/cli.md
 
+.PHONY: settings
+settings: $(VENV)/.full ## each setting of each backend: spellings, sources, secrecy, the module that reads it
+	$(BIN)/python -m tests.settings
+
 .PHONY: mutants parity
 mutants: $(VENV)/.full ## plant bugs by rule; at least 95 % of 50 or more must be caught: SEED=1
 	$(SERVERS) provision postgres-icu elasticsearch s3

@@ -13,12 +13,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from isthmus import AsyncDatabase, Collection, ConfigError
 from isthmus._core.executor import PoolStats
 from isthmus._core.registry import Plugin, plugin
-from isthmus._core.url import redact_url, scheme_of
+from isthmus._core.url import parse_url, redact_url, scheme_of
 
 R = TypeVar("R")
 
@@ -140,9 +140,9 @@ def build_settings(address: StoreAddress, *, writes: bool) -> dict[str, str]:
 
 
 def _require_file(url: str) -> None:
-    if url.split(":", 1)[0] not in ("sqlite", "sqlite3"):
+    if scheme_of(url) not in ("sqlite", "sqlite3"):
         return
-    path = urlsplit(url).path
+    path = parse_url(url)[0].path
     if path not in ("", "/", "/:memory:") and not (file := Path(unquote(path)[1:])).exists():
         raise ConfigError(f"sqlite: no such file: {file}")
 

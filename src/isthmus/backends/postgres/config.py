@@ -338,7 +338,7 @@ class PostgresConfig(BackendConfig, Indexes):
                 settings["password"] = unquote(password)
         if hosts:
             settings["host"] = [unquote(host) for host in hosts.split(",")]
-        elif "host" not in settings and "hosts" not in settings:
+        elif settings.keys().isdisjoint(("host", "hosts", "hostname")):
             settings["host"] = ["localhost"]
         # The URL has the whole address; a port from the environment belongs to another server.
         settings.setdefault("port", DEFAULT_PORT)

@@ -104,6 +104,13 @@ class S3Config(BackendConfig):
             raise ValueError("a bucket is named by letters, digits, dots and hyphens")
         return bucket
 
+    @field_validator("region", mode="after")
+    @classmethod
+    def _region(cls, region: str | None) -> str | None:
+        if region is not None and any(c.isspace() or c in "'\"/" for c in region):
+            raise ValueError("a region has no blanks, quotes or slashes")
+        return region
+
     @field_validator("endpoint_url", mode="after")
     @classmethod
     def _endpoint(cls, url: str | None) -> str | None:

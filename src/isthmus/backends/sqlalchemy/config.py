@@ -56,9 +56,8 @@ class SQLAlchemyConfig(BackendConfig):
     @classmethod
     def from_url(cls, url: SplitResult, options: dict[str, Any]) -> dict[str, Any]:
         """Return settings for `sqlalchemy+mysql+asyncmy://…?table=notes`; other options are the driver's."""
-        own: dict[str, Any] = {
-            key: options.pop(key) for key in ("table", "pool", "create_table") if key in options
-        }
+        names = ("table", "pool", "create_table", *BackendConfig.model_fields)
+        own: dict[str, Any] = {key: options.pop(key) for key in names if key in options}
         dialect = url.scheme.removeprefix("sqlalchemy+")
         address = f"{dialect}://{url.netloc}{url.path}"
         return {"address": f"{address}?{urlencode(options)}" if options else address, **own}
