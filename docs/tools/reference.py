@@ -108,9 +108,11 @@ def configuration() -> str:
     shared = frozenset(BackendConfig.model_fields)
     lines = [
         "# Configuration\n",
-        "A setting is taken from an argument, the URL, the environment or its default, in this order of precedence;",
+        "A setting is taken from an argument, the URL, the environment or its default, in this order of precedence, and",
+        "credentials of one kind (a password, a key, a token) replace the other kinds of a weaker source;",
         '`db.config.explain()` shows its source. A dot is a group: `pool.max_size` is `{"pool": {"max_size": 20}}`',
-        "in a dict and `?pool.max_size=20` in a URL. An unknown setting is a `ConfigError` that suggests the nearest name.\n",
+        "in a dict and `?pool.max_size=20` in a URL. An unknown setting is a `ConfigError` with the three nearest names,",
+        "and one for a variable that cannot be read names the variable.\n",
         "## All backends\n",
         *HEAD,
         *_rows(BackendConfig, ""),
@@ -135,6 +137,12 @@ def configuration() -> str:
             pairs = ", ".join(f"`{old}` = `{new}`" for old, new in sorted(config.spellings.items()))
             notes.append(f"Other spellings: {pairs}.")
         variables = getattr(sys.modules[config.__module__], "_VARIABLES", {})
+        if name == "postgres":
+            variables = {**variables, "DATABASE_URL": "url"}
+        if name == "elasticsearch":
+            notes.append(
+                "`basic_auth` and `http_auth` are user and password in one: a pair, or `user:password`."
+            )
         if variables:
             flat = {
                 variable: (key if isinstance(value, tuple) else value)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from isthmus import AsyncDatabase
 from isthmus.backends.elasticsearch.client import ClientPool
@@ -314,3 +315,16 @@ async def test_a_sqlite_file_may_have_a_hash_in_its_name(tmp_path: Path) -> None
 
     assert (tmp_path / "my#1.db").exists()
     assert not (tmp_path / "my").exists()
+
+
+async def test_each_url_of_the_page_of_hosts_is_accepted() -> None:
+    """Its table has one for each host."""
+    page = Path(__file__).parents[2] / "docs" / "how-to" / "hosted-postgres.md"
+    rows = [line.split("|") for line in page.read_text().splitlines() if "`postgres" in line and "|" in line]
+    urls = {cells[1].strip(): cells[2].strip(" `") for cells in rows if len(cells) == 4}
+
+    assert len(urls) == 5
+    for host, url in urls.items():
+        config = PostgresConfig.load({"url": url}, environ={})
+        assert isinstance(config.password, SecretStr), host
+        assert (config.password.get_secret_value(), config.explain()["host"][1]) == ("secret", "url"), host

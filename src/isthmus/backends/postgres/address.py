@@ -133,8 +133,8 @@ def split_host(host: str, port: int) -> Address:
     if any(character.isspace() or character in "'\"/" for character in host):
         raise ConfigError("host: a name has no blanks, quotes or slashes")
     if host.startswith("["):
-        inside, bracket, rest = host[1:].partition("]")
-        if not bracket or (rest and not rest.startswith(":")):
+        inside, end, rest = host[1:].partition("]")
+        if not end or (rest and not rest.startswith(":")):
             raise ConfigError(f"host: {host!r} is not of the form [address]:port")
         name, colon, number = inside, rest[:1], rest[1:]
     elif host.count(":") > 1:  # a bare IPv6 address
