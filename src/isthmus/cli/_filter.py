@@ -26,6 +26,7 @@ from isthmus._path import ATTRIBUTES, Path, Root, parse_path
 from isthmus._query.ast import MAX_LEAVES, And, Not, Or, Predicate
 from isthmus._query.codec import from_json
 from isthmus._query.field import Field, comparison
+from isthmus.cli._json import parse_json
 from isthmus.cli._tokenizer import FilterError, Token, tokenize
 
 MAX_DEPTH = 100
@@ -44,7 +45,7 @@ def parse_query(text: str | None) -> Query:
         return Query()
     if text.lstrip().startswith("{"):
         try:
-            document = orjson.loads(text)
+            document = parse_json(text)
         except orjson.JSONDecodeError as error:
             raise FilterError(f"not JSON: {error.msg}", text, min(error.pos, len(text))) from None
         return from_json(document)

@@ -7,9 +7,8 @@ import sys
 import traceback
 from typing import Any
 
-import orjson
-
 from isthmus.cli._errors import CommandError, ExitCode, choose_exit_code, describe_error
+from isthmus.cli._json import format_json
 
 
 def run(arguments: list[str]) -> int:
@@ -72,7 +71,9 @@ def _report_error(error: BaseException, *, debug: bool, as_json: bool) -> int:
     try:
         if as_json:
             document = {"error": type(error).__name__, "message": message, "exit_code": int(code)}
-            sys.stderr.write(orjson.dumps(document).decode() + "\n")
+            sys.stderr.flush()
+            sys.stderr.buffer.write(format_json(document) + b"\n")
+            sys.stderr.buffer.flush()
         elif message:
             sys.stderr.write(f"isthmus: {message}\n")
         sys.stdout.flush()

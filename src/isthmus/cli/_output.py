@@ -6,12 +6,12 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
-import orjson
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from isthmus import Record
+from isthmus.cli._json import format_json
 
 
 def make_console() -> Console:
@@ -24,9 +24,19 @@ def print_note(message: str) -> None:
     sys.stderr.write(message + "\n")
 
 
+def write_stdout(document: bytes) -> None:
+    """Write bytes to standard output, after the text that was written before them.
+
+    A document for programs is UTF-8 whatever the terminal's encoding.
+    """
+    sys.stdout.flush()
+    sys.stdout.buffer.write(document)
+    sys.stdout.buffer.flush()
+
+
 def print_json(value: Any) -> None:
     """Print one JSON document on one line."""
-    sys.stdout.write(orjson.dumps(value, default=str).decode() + "\n")
+    write_stdout(format_json(value) + b"\n")
 
 
 def build_table(headings: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
@@ -71,7 +81,7 @@ def format_value(value: Any) -> str:
     if isinstance(value, str):
         return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in value)
     if isinstance(value, float | int | bool | dict | list):
-        return orjson.dumps(value).decode()
+        return format_json(value).decode()
     return str(value)
 
 

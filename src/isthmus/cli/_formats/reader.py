@@ -15,6 +15,7 @@ from isthmus import InvalidRecordError, Record
 from isthmus.cli._formats.csv import Row, read_csv
 from isthmus.cli._formats.parquet import read_parquet
 from isthmus.cli._formats.writer import Format
+from isthmus.cli._json import format_json, parse_json
 
 _RECORD_KEYS = {"id", "data", "metadata", "version", "created_at", "updated_at"}
 
@@ -66,7 +67,7 @@ def _find_id(data: dict[str, Any], id_field: str) -> str:
     value = data.get(id_field)
     if value is None:
         raise InvalidRecordError(f"there is no field {id_field!r} for the id", path=id_field)
-    return value if isinstance(value, str) else orjson.dumps(value).decode()
+    return value if isinstance(value, str) else format_json(value).decode()
 
 
 def _read_json_lines(stream: IO[bytes], plain: bool) -> Iterator[tuple[int, Row | str]]:
@@ -75,7 +76,7 @@ def _read_json_lines(stream: IO[bytes], plain: bool) -> Iterator[tuple[int, Row 
         if not text:
             continue
         try:
-            value = orjson.loads(text)
+            value = parse_json(text)
         except orjson.JSONDecodeError as error:
             yield number, f"not JSON: {error.msg} (column {error.colno})"
             continue
