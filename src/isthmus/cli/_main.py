@@ -47,6 +47,8 @@ def _run_command(arguments: list[str]) -> int:
         if not hasattr(error, "format_message"):
             raise
         raise _convert_usage_error(error) from None
+    if result == ExitCode.INTERRUPTED:  # newer versions of typer return the code instead of raising
+        raise KeyboardInterrupt
     return result if isinstance(result, int) else 0
 
 

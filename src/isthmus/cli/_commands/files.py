@@ -17,7 +17,8 @@ from isthmus import Collection, NotWrittenError, Record
 from isthmus._ids import new_id
 from isthmus.cli._commands.query import NO_LIMIT, build_query, write_matches
 from isthmus.cli._errors import CommandError, ExitCode, choose_exit_code
-from isthmus.cli._formats.reader import InputLine, read_lines
+from isthmus.cli._formats.output_file import is_stdout
+from isthmus.cli._formats.reader import InputLine, open_input, read_lines
 from isthmus.cli._formats.writer import Format, choose_format, open_writer
 from isthmus.cli._options import AsJson, CollectionName, OnError, PromptPassword, RequiredStore
 from isthmus.cli._output import print_json, print_note
@@ -72,12 +73,12 @@ def load(
     if chosen is Format.TABLE:
         raise CommandError("a table cannot be loaded", ExitCode.USAGE)
     address = resolve_store(store, collection, prompt=prompt)
-    if str(file) != "-":
-        file.open("rb").close()  # a missing file must not leave a new store behind
-    lines = read_lines(file, chosen, id_field=id_field, plain=plain)
     loader = _Loader(mode, on_error)
     try:
-        run_on_store(address, lambda target: loader.load(target, lines), writes=True)
+        # The file is opened first: a missing one must not leave a new store behind.
+        with open_input(file) as stream:
+            lines = read_lines(stream, chosen, id_field=id_field, plain=plain)
+            run_on_store(address, lambda target: loader.load(target, lines), writes=True)
     except KeyboardInterrupt:
         print_note(f"interrupted after {loader.written} records were written")
         raise
@@ -212,7 +213,7 @@ def dump(
         return writer.count
 
     count = run_on_store(address, export)
-    if str(file) == "-":
+    if is_stdout(file):
         return
     if as_json:
         print_json({"written": count, "file": str(file)})
