@@ -21,6 +21,7 @@ from isthmus._core.executor import PoolStats
 from isthmus._core.registry import Plugin, plugin
 
 R = TypeVar("R")
+_MISSING = re.compile(r"there is no (table|index)|has no collection")
 _SECRET = re.compile(r"pass|secret|token|key|credential", re.IGNORECASE)
 
 
@@ -120,12 +121,67 @@ async def open_scratch_collection(address: StoreAddress) -> AsyncIterator[Collec
 async def open_database(
     address: StoreAddress, settings: Mapping[str, Any] | None = None, *, writes: bool = False
 ) -> AsyncIterator[AsyncDatabase]:
-    """Open a store, with more settings than its URL has; unless `writes`, opening creates nothing."""
-    db = await AsyncDatabase.open(address.url, {**build_settings(address, writes=writes), **(settings or {})})
+    """Open a store, with more settings than its URL has; unless `writes`, opening creates nothing.
+
+    Raises `ConfigError` that lists the collections if the chosen one is missing.
+    """
+    settings = {**build_settings(address, writes=writes), **(settings or {})}
+    db = await AsyncDatabase.open(address.url, settings, lazy=True)
     try:
+        names = await connect_or_list(db)
+        if names is not None:
+            raise ConfigError(f"there is no collection {db.collection_name!r}; {describe_collections(names)}")
         yield db
     finally:
         await db.close()
+
+
+@asynccontextmanager
+async def open_store(address: StoreAddress) -> AsyncIterator[tuple[AsyncDatabase, list[str] | None]]:
+    """Open a store for a command that needs no collection, and create nothing.
+
+    Yields the handle, and None or what `connect_or_list` returns if no collection was named.
+    """
+    db = await AsyncDatabase.open(address.url, build_settings(address, writes=False), lazy=True)
+    try:
+        names = await connect_or_list(db)
+        if names is not None and is_collection_named(db):
+            raise ConfigError(f"there is no collection {db.collection_name!r}; {describe_collections(names)}")
+        yield db, names
+    finally:
+        await db.close()
+
+
+async def connect_or_list(db: AsyncDatabase) -> list[str] | None:
+    """Connect a handle; if its default collection is missing, return the names of those that exist.
+
+    The handle is then not connected, but its backend is, without a collection.
+    """
+    try:
+        await db.connect()
+    except ConfigError as error:
+        # The backend's own method: the handle's would make the default collection ready first.
+        if not _MISSING.search(str(error)):
+            raise
+        names = await db._backend.collections()
+        if db.collection_name in names:
+            raise
+        return names
+    return None
+
+
+def is_collection_named(db: AsyncDatabase) -> bool:
+    """Return whether the default collection was chosen: by an option, the URL or the environment."""
+    origins = db.config.explain()
+    return any(origins[name][1] != "default" for name in ("table", "index") if name in origins)
+
+
+def describe_collections(names: list[str]) -> str:
+    """Return the names of collections as the end of a message."""
+    if not names:
+        return "the store has none yet, and the first write creates one"
+    more = f" and {len(names) - 20} more" if len(names) > 20 else ""
+    return f"the store has {', '.join(map(repr, names[:20]))}{more}: name one with -c"
 
 
 def build_settings(address: StoreAddress, *, writes: bool) -> dict[str, str]:
@@ -161,11 +217,16 @@ def _require_file(url: str) -> None:
         raise ConfigError(f"sqlite: no such file: {file}")
 
 
-async def time_pings(db: AsyncDatabase, number: int) -> AsyncIterator[float]:
-    """Ping a store, and yield the milliseconds that each round trip took."""
+async def time_pings(
+    db: AsyncDatabase, number: int, *, without_collection: bool = False
+) -> AsyncIterator[float]:
+    """Ping a store, and yield the milliseconds that each round trip took.
+
+    Elasticsearch pings an index; a store `without_collection` is asked for its collections instead.
+    """
     for _ in range(number):
         start = time.perf_counter()
-        await db.ping()
+        await (db._backend.collections() if without_collection else db.ping())
         yield (time.perf_counter() - start) * 1e3
 
 

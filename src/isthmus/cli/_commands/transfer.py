@@ -7,6 +7,7 @@ import importlib
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -147,17 +148,11 @@ def copy(
     if resume and journal is None:
         raise UsageError("--resume needs --journal FILE")
     pair = _StorePair(source, target, where, (from_, to), field_map, transform, prompt=prompt)
-    copied = 0
+    progress = _LastProgress()
 
     async def run() -> tuple[Receipt, Comparison | None]:
         async with pair.open(writes=not dry_run) as stores:
-            with _show_progress("copy", as_json=as_json) as show:
-
-                def progress(current: Progress) -> None:
-                    nonlocal copied
-                    copied = current.done
-                    show(current)
-
+            with _show_progress("copy", as_json=as_json) as progress.show:
                 receipt = await transfer.copy(
                     *stores,
                     pair.query,
@@ -178,14 +173,26 @@ def copy(
     try:
         receipt, comparison = asyncio.run(run())
     except (KeyboardInterrupt, Exception) as error:
-        if copied and not dry_run:
-            _report_unfinished(copied, journal, error, as_json=as_json)
+        if progress.done and not dry_run:
+            _report_unfinished(progress.done, journal, error, as_json=as_json)
         raise
     _print_receipt(receipt, comparison, as_json=as_json)
     if comparison is not None:
         _require_equal(comparison)
     if receipt.rejected:
         raise CommandError(f"the target rejected {receipt.rejected} records", ExitCode.RECORDS)
+
+
+@dataclass
+class _LastProgress:
+    """Shows the progress of a copy, and keeps the number of records that the target has taken."""
+
+    show: Callable[[Progress], None] = lambda _: None
+    done: int = 0
+
+    def __call__(self, progress: Progress) -> None:
+        self.done = progress.done
+        self.show(progress)
 
 
 def _report_unfinished(copied: int, journal: Path | None, error: BaseException, *, as_json: bool) -> None:
