@@ -219,7 +219,8 @@ def parse_url(url: Any) -> tuple[SplitResult, dict[str, Any]]:
     if not isinstance(text, str):
         raise ConfigError(f"url: must be text, got {type(url).__name__}")
     try:
-        parts = urlsplit(text)
+        # None of our URLs has a fragment: a # belongs to a file's name or to a key.
+        parts = urlsplit(text, allow_fragments=False)
         _ = parts.username, parts.password
     except ValueError as error:
         raise ConfigError(

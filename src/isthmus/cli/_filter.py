@@ -17,6 +17,7 @@ value      = number | quoted text | true | false | null | datetime(quoted text)
 from __future__ import annotations
 
 import datetime as dt
+import re
 from typing import Any
 
 import orjson
@@ -30,6 +31,7 @@ from isthmus.cli._json import parse_json
 from isthmus.cli._tokenizer import FilterError, Token, tokenize
 
 MAX_DEPTH = 100
+_URL = re.compile(r"\s*[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _COMPARISONS = {"=": "=", "==": "=", "!=": "!=", "<>": "!=", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
 _TEXT_OPERATORS = ("like", "ilike", "regex", "starts_with", "ends_with", "contains")
 _WORDS = {*_TEXT_OPERATORS, "and", "or", "not", "in", "between", "is", "exists", "null", "true", "false"}
@@ -43,6 +45,9 @@ def parse_query(text: str | None) -> Query:
     """
     if text is None or not text.strip():
         return Query()
+    if _URL.match(text):
+        # The error of the parser would show the URL, with the password in it.
+        raise QueryError("a store's URL comes before the filter")
     if text.lstrip().startswith("{"):
         try:
             document = parse_json(text)

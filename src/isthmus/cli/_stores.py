@@ -14,15 +14,15 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
+from urllib.parse import unquote
 
 from isthmus import AsyncDatabase, Collection, ConfigError
 from isthmus._core.executor import PoolStats
 from isthmus._core.registry import Plugin, plugin
+from isthmus.cli._urls import check_url, redact_url, split_url
 
 R = TypeVar("R")
 _MISSING = re.compile(r"there is no (table|index)|has no collection")
-_SECRET = re.compile(r"pass|secret|token|key|credential", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ def resolve_store(
 
     The password comes from $ISTHMUS_PASSWORD, from $ISTHMUS_SOURCE_PASSWORD or
     $ISTHMUS_TARGET_PASSWORD for the `role` "source" or "target", or with `prompt` from a prompt
-    without echo. Raises `ConfigError` if there is no URL.
+    without echo. Raises `ConfigError` if there is no URL, or one whose secret cannot be told from the rest.
     """
     if url in (None, "-"):
         url = os.environ.get("ISTHMUS_URL")
@@ -62,24 +62,12 @@ def resolve_store(
             "the store must be a URL such as sqlite:///file.db or postgres://host/app;"
             " files and filters come after it"
         )
+    check_url(url)
     variables = [f"ISTHMUS_{role.upper()}_PASSWORD"] if role else []
     password = next((os.environ[v] for v in [*variables, "ISTHMUS_PASSWORD"] if v in os.environ), None)
     if prompt:
         password = getpass.getpass(f"Password for {redact_url(url)}: ", stream=sys.stderr)
     return StoreAddress(url, collection, password)
-
-
-def redact_url(url: str) -> str:
-    """Return a URL without its password and without options that may hold a secret."""
-    try:
-        parts = urlsplit(url)
-        login, _, hosts = parts.netloc.rpartition("@")
-        user = f"{login.partition(':')[0]}@" if login else ""
-        options = [(k, v) for k, v in parse_qsl(parts.query, keep_blank_values=True) if not _SECRET.search(k)]
-    except ValueError:
-        return f"{url.split(':', 1)[0]}://…"
-    query = "?" + urlencode(options, safe="/:") if options else ""
-    return f"{parts.scheme}://{user}{hosts}{parts.path}{query}"
 
 
 def run_on_store(
@@ -212,7 +200,7 @@ def build_settings(address: StoreAddress, *, writes: bool) -> dict[str, str]:
 def _require_file(url: str) -> None:
     if url.split(":", 1)[0] not in ("sqlite", "sqlite3"):
         return
-    path = urlsplit(url).path
+    path = split_url(url).path
     if path not in ("", "/", "/:memory:") and not (file := Path(unquote(path)[1:])).exists():
         raise ConfigError(f"sqlite: no such file: {file}")
 

@@ -113,7 +113,8 @@ class _TableWriter(RecordWriter):
         present = dict.fromkeys(key for record in self._records for key in record.data)
         keys = list(dict.fromkeys([*(key for key in self._columns if key in present), *present]))
         console = make_console()
-        fitting = max(1, (console.width - 14) // 14)
+        id_width = max(12, min(console.width // 2, max(len(record.id or "") for record in self._records)))
+        fitting = max(1, (console.width - id_width - 2) // 14)
         shown, hidden = keys[:fitting], keys[fitting:]
         rows = [[record.id, *(record.data.get(key, ...) for key in shown)] for record in self._records]
         print_table([ID, *shown], rows)
