@@ -28,7 +28,7 @@ from isthmus._query.ast import MAX_LEAVES, And, Not, Or, Predicate
 from isthmus._query.codec import from_json
 from isthmus._query.field import Field, comparison
 from isthmus.cli._json import parse_json
-from isthmus.cli._tokenizer import FilterError, Token, tokenize
+from isthmus.cli._tokenizer import FilterError, Token, mask_logins, tokenize
 
 MAX_DEPTH = 100
 _URL = re.compile(r"\s*[a-z][a-z0-9+.-]*://", re.IGNORECASE)
@@ -105,7 +105,7 @@ class _Parser:
 
     def _make_token_error(self, message: str, token: Token | None = None) -> FilterError:
         token = token or self._next
-        text = self._text[token.position : token.position + 20]
+        text = mask_logins(self._text)[token.position : token.position + 20]
         found = "the end" if token.kind == "end" else repr(text.split()[0])
         return self._make_error(f"{message}, found {found}", token)
 
@@ -232,7 +232,8 @@ class _Parser:
             case "name" if token.value.lower() == "datetime" and self._accept("("):
                 return self._parse_datetime()
             case "name":
-                raise self._make_error(f'text needs quotes: "{token.value}"', token)
+                text = mask_logins(self._text)[token.position : token.position + len(token.value)]
+                raise self._make_error(f'text needs quotes: "{text}"', token)
             case "op" if token.value == "[":
                 self._check_depth(depth, token)
                 return self._parse_list("]", depth + 1)

@@ -11,6 +11,7 @@ from isthmus import ConfigError, IsthmusError
 from isthmus._core.registry import plugin
 
 _SECRET = re.compile(r"pass|secret|token|key|credential", re.IGNORECASE)
+_URL = re.compile(r"[a-z][a-z0-9+.-]*://.*", re.IGNORECASE | re.DOTALL)
 _PASSWORDS = ("ISTHMUS_PASSWORD", "ISTHMUS_SOURCE_PASSWORD", "ISTHMUS_TARGET_PASSWORD")
 _RESERVED = {"/": "%2F", "?": "%3F", "#": "%23", "@": "%40", "[": "%5B", "]": "%5D"}
 _MIN_LENGTH = 4
@@ -39,20 +40,19 @@ def check_url(url: str) -> None:
 
 
 def _is_ambiguous(url: str) -> bool:
-    rest = url.partition("://")[2]
+    """Return whether the last @ may be the end of a login although it is beyond the host."""
+    scheme, _, rest = url.partition("://")
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
     path, _, query = rest[len(authority) :].partition("?")
-    if not authority:
+    if not authority or ":" not in rest.rpartition("@")[0]:
         return False
-    has_login = ":" in authority
     if "@" in path:
-        return has_login or ":" in path.partition("@")[0]
-    stray = any("@" in option.partition("=")[0] for option in query.split("&"))
+        return True
     port = authority.rpartition("]")[2].rpartition(":")[2]
-    is_password = has_login and "@" not in authority and not (port.isdigit() or not port)
-    if "@" in query and (stray or is_password):
-        return has_login or stray
-    return False
+    is_password = ":" in authority and "@" not in authority and not (port.isdigit() or not port)
+    keys = [option.partition("=")[0] for option in query.split("&") if "@" in option]
+    # An address may be the value of a setting, such as user=me@company.
+    return bool(keys) and (is_password or not _list_settings(scheme).issuperset(keys))
 
 
 def redact_url(url: str) -> str:
@@ -90,7 +90,8 @@ def hide_secrets(text: str, arguments: Iterable[str]) -> str:
 
     A URL in the place of another argument is quoted by whatever refuses that argument.
     """
-    urls = [value for value in [*arguments, os.environ.get("ISTHMUS_URL", "")] if "://" in value]
+    values = [*arguments, os.environ.get("ISTHMUS_URL", "")]
+    urls = [found.group() for value in values if (found := _URL.search(value))]
     for url in sorted(urls, key=len, reverse=True):
         text = text.replace(url, redact_url(url))
     visible = " ".join(map(redact_url, urls))
@@ -113,4 +114,4 @@ def _find_secrets(url: str) -> Iterable[str]:
         found.append(rest.partition("?")[2])
     for secret in found:
         yield from (secret, unquote(secret))
-        yield from re.split(r"[/?#@&=:]", secret)
+        yield from re.split(r"[^\w.~-]+", f"{secret} {unquote(secret)}")
