@@ -57,10 +57,9 @@ def load(
     as_json: AsJson = False,
     prompt: PromptPassword = False,
 ) -> None:
-    """Load the records of a file into a store; rejected lines are listed by number.
+    """Load the records of a file into a store, and count those created, replaced and refused.
 
-    The id comes from a dumped record, a CSV column _id or --id; otherwise it is generated. Records that
-    were created, replaced and refused are counted apart, also after Ctrl-C or a failure of the store.
+    The id comes from a dumped record, a CSV column _id or --id; otherwise it is generated.
     """
     chosen = choose_format(file, format, Format.JSONL)
     if chosen is Format.TABLE:
