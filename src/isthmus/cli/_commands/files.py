@@ -57,7 +57,7 @@ def load(
     as_json: AsJson = False,
     prompt: PromptPassword = False,
 ) -> None:
-    """Load the records of a file into a store, and count those created, replaced and refused.
+    """Load a file into a store; count the records created, replaced and refused.
 
     The id comes from a dumped record, a CSV column _id or --id; otherwise it is generated.
     """
