@@ -12,12 +12,13 @@ from isthmus.cli._doctor.finding import Finding, check_clock, cleartext_problem,
 if TYPE_CHECKING:
     from isthmus import AsyncDatabase
     from isthmus.backends.elasticsearch.client import ClientPool
+    from isthmus.backends.elasticsearch.config import ElasticsearchConfig
 
 _MAX_SKEW = 5.0
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
-def check_config(config: Any) -> Iterator[Finding]:
+def check_config(config: ElasticsearchConfig) -> Iterator[Finding]:
     """Check the settings, without connecting."""
     plain = [h for h in config.hosts if h.startswith("http://") and urlsplit(h).hostname not in _LOOPBACK]
     if plain:
