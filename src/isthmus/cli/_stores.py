@@ -22,7 +22,7 @@ from isthmus._core.registry import Plugin, plugin
 from isthmus.cli._urls import check_url, redact_url, split_url
 
 R = TypeVar("R")
-_MISSING = re.compile(r"there is no (table|index)|has no collection")
+_MISSING = re.compile(r"there is no (table|index|collection)\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,15 +146,17 @@ async def connect_or_list(db: AsyncDatabase) -> list[str] | None:
     The handle is then not connected, but its backend is, without a collection.
     """
     try:
-        await db.connect()
+        # The backend's own methods: a handle that cannot connect closes its backend for good, and
+        # lists collections only after its default one was made ready.
+        await db._backend.open(db.collection_name)
     except ConfigError as error:
-        # The backend's own method: the handle's would make the default collection ready first.
         if not _MISSING.search(str(error)):
             raise
         names = await db._backend.collections()
         if db.collection_name in names:
             raise
         return names
+    await db.connect()
     return None
 
 

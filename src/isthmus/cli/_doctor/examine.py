@@ -96,7 +96,7 @@ def _check_collection(db: AsyncDatabase, names: list[str] | None) -> Finding:
     """Check that the collection exists; `names` are the others if it does not."""
     if names is None:
         return ok("collection", f"{db.collection_name!r} can be used")
-    seen = f"there is no table or index {db.collection_name!r}; {describe_collections(names)}"
+    seen = f"there is no collection {db.collection_name!r}; {describe_collections(names)}"
     if not is_collection_named(db):
         return ok("collection", seen)
     return problem("collection", seen, "the first write creates it; or name another collection with -c")
