@@ -1,13 +1,14 @@
 """What a predicate means, as a program (meaning §3): the oracle that every backend is compared with.
 
 Slow and obvious on purpose. It imports nothing from a backend, and no backend but memory (and
-SQLite, through its SQL functions) calls it.
+SQLite, through its SQL functions) calls it. Text is searched in linear time; `effort` says how much a
+predicate costs, and `proceed` is called during long work, so that it can be ended.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, assert_never
+from typing import TYPE_CHECKING, Any, assert_never
 
 from isthmus._path import Path, Root
 from isthmus._query.ast import (
@@ -31,27 +32,49 @@ from isthmus._query.ast import (
     StartsWith,
     TextMatch,
 )
+from isthmus._query.find import Proceed, find_text
+from isthmus._query.like import compile_like
 from isthmus._query.lookup import value_at, values_at
-from isthmus._query.text import fold, like_regex, search_regex
 from isthmus._record import Record
 from isthmus._values import JSON, kind_of, same
 from isthmus.errors import UnsupportedError
 
+if TYPE_CHECKING:
+    from isthmus._query.regex import BacktrackingPattern, Pattern
 
-def matches(predicate: Predicate, record: Record) -> bool:
-    """Return whether the predicate is true of the record; never raises for what is stored."""
+
+def matches(predicate: Predicate, record: Record, proceed: Proceed | None = None) -> bool:
+    """Return whether the predicate is true of the record; never raises for what is stored.
+
+    When `proceed`, called during long work, returns False, `StoppedError` is raised.
+    """
     match predicate:
         case And(terms):
-            return all(matches(term, record) for term in terms)
+            return all(matches(term, record, proceed) for term in terms)
         case Or(terms):
-            return any(matches(term, record) for term in terms)
+            return any(matches(term, record, proceed) for term in terms)
         case Not(term):
-            return not matches(term, record)
+            return not matches(term, record, proceed)
         case leaf:
-            return leaf_matches(leaf, record)
+            return leaf_matches(leaf, record, proceed)
 
 
-def leaf_matches(leaf: Leaf, record: Record) -> bool:
+def effort(predicate: Predicate) -> int:
+    """Return what the predicate costs for each character of a record, at worst, in units of some 100 ns."""
+    match predicate:
+        case And(terms) | Or(terms):
+            return sum(map(effort, terms))
+        case Not(term):
+            return effort(term)
+        case Regex(_, pattern):
+            return _compile_regex(pattern).size + 1
+        case Like(_, pattern, folded):
+            return compile_like(pattern, folded=folded).size
+        case _:
+            return 1
+
+
+def leaf_matches(leaf: Leaf, record: Record, proceed: Proceed | None = None) -> bool:
     """Return whether a leaf is true of the record."""
     match leaf:
         case EqualList(path, operand):
@@ -64,11 +87,11 @@ def leaf_matches(leaf: Leaf, record: Record) -> bool:
         case KNN():
             raise UnsupportedError("nearest() is evaluated by the store alone", capability="vectors")
         case _:
-            test = leaf_test(leaf)
+            test = leaf_test(leaf, proceed)
             return any(test(value) for value in values_at(record, leaf.path))
 
 
-def leaf_test(leaf: Leaf) -> Callable[[JSON], bool]:
+def leaf_test(leaf: Leaf, proceed: Proceed | None = None) -> Callable[[JSON], bool]:
     """Return the test that one value found must pass, for a leaf that is existential over values."""
     match leaf:
         case Equal(_, operand):
@@ -80,23 +103,30 @@ def leaf_test(leaf: Leaf) -> Callable[[JSON], bool]:
         case Between(_, low, high):
             return lambda value: kind_of(value) == kind_of(low) and low <= value <= high  # type: ignore[operator]
         case Like(_, pattern, folded):
-            regex = like_regex(pattern, folded=folded)
-            return _text_test(lambda text: regex.fullmatch(fold(text) if folded else text) is not None)
+            whole = compile_like(pattern, folded=folded).match
+            return _text_test(lambda text: whole(text, proceed))
         case Regex(_, pattern):
-            search = search_regex(pattern).search
-            return _text_test(lambda text: search(text) is not None)
+            search = _compile_regex(pattern).search
+            return _text_test(lambda text: search(text, proceed))
         case StartsWith(_, prefix):
             return _text_test(lambda text: text.startswith(prefix))
         case EndsWith(_, suffix):
             return _text_test(lambda text: text.endswith(suffix))
         case Contains(_, part):
-            return _text_test(lambda text: part in text)
+            return _text_test(lambda text: find_text(text, part, 0, len(text), proceed) >= 0)
         case Exists():
             return lambda _: True
         case EqualList() | TextMatch() | KNN():
             raise ValueError("not a test of one value")
         case _:
             assert_never(leaf)
+
+
+def _compile_regex(pattern: str) -> Pattern | BacktrackingPattern:
+    # The engine and its tables of characters are loaded by the first regex, not at import.
+    from isthmus._query.regex import compile_regex
+
+    return compile_regex(pattern)
 
 
 def _text_test(test: Callable[[str], bool]) -> Callable[[JSON], bool]:
