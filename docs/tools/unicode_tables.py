@@ -8,13 +8,12 @@ data used, so that a pattern means the same on every Python and nothing is compu
 
 from __future__ import annotations
 
+import _sre  # type: ignore[import-not-found]
 import re
 import sys
 import textwrap
 import unicodedata
 from re._casefix import _EXTRA_CASES  # type: ignore[import-not-found]  # typeshed has no stubs for it
-
-import _sre  # type: ignore[import-not-found]
 
 SURROGATES = range(0xD800, 0xE000)
 CHARACTERS = [n for n in range(sys.maxunicode + 1) if n not in SURROGATES]
@@ -34,7 +33,7 @@ def ranges(pattern: str) -> str:
 
 
 def case_groups() -> str:
-    """Return the groups of characters that `re.IGNORECASE` takes for each other, as its documentation says."""
+    """Return the groups of characters that `re.IGNORECASE` is documented to take for each other."""
     lowered: dict[int, set[int]] = {}
     for number in CHARACTERS:
         lowered.setdefault(_sre.unicode_tolower(number), set()).add(number)

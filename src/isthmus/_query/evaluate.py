@@ -74,6 +74,11 @@ def effort(predicate: Predicate) -> int:
             return 1
 
 
+def nonlinear_part(leaf: Regex) -> str | None:
+    """Return the construct that no linear-time engine takes, such as look-around; None if there is none."""
+    return _compile_regex(leaf.pattern).nonlinear_part
+
+
 def leaf_matches(leaf: Leaf, record: Record, proceed: Proceed | None = None) -> bool:
     """Return whether a leaf is true of the record."""
     match leaf:

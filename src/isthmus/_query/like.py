@@ -69,7 +69,7 @@ class _Segment:
 
 
 def _bits(text: str, character: str) -> int:
-    """Return a number with a bit for each position of the text, the first one highest: is it this character?"""
+    """Return a bit for each position of the text, the first one highest: is this character there?"""
     bits = 0
     for start in range(0, len(text), _WINDOW):
         block = text[start : start + _WINDOW]

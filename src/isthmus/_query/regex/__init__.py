@@ -33,12 +33,13 @@ __all__ = [
     "PatternError",
     "StoppedError",
     "compile_regex",
-    "nonlinear_part",
 ]
 
 
 class Pattern:
     """A pattern that runs in linear time; made ready at its first search."""
+
+    nonlinear_part: str | None = None
 
     def __init__(self, tree: Node) -> None:
         self._tree = tree
@@ -67,7 +68,7 @@ class BacktrackingPattern:
             self._search = re.compile(pattern).search
         except (re.error, RecursionError, OverflowError) as error:
             raise PatternError(f"{pattern[:80]!r} is no pattern: {error}") from None
-        self.part = part
+        self.nonlinear_part: str | None = part
         self.size = len(pattern)
 
     def search(self, text: str, proceed: Proceed | None = None) -> bool:
@@ -122,12 +123,3 @@ _patterns = _Patterns()
 def compile_regex(pattern: str) -> Pattern | BacktrackingPattern:
     """Return the compiled pattern; raises `PatternError` for one that is bad or too large."""
     return _patterns.get(pattern)
-
-
-def nonlinear_part(pattern: str) -> str | None:
-    """Return the construct for which a pattern takes Python's backtracking engine; None if it is linear.
-
-    Raises `PatternError` for a pattern that is bad or too large.
-    """
-    compiled = compile_regex(pattern)
-    return compiled.part if isinstance(compiled, BacktrackingPattern) else None

@@ -165,10 +165,8 @@ def size(node: Node) -> int:
             return sum(map(size, items))
         case Branches(items):
             return len(items) + sum(map(size, items))
-        case Repeat(item, low, None):
-            return size(item) * max(low, 1) + 1
         case Repeat(item, low, high):
-            return size(item) * high + high - low
+            return size(item) * (max(low, 1) if high is None else high) + (1 if high is None else high - low)
 
 
 class _Reader:
@@ -218,7 +216,7 @@ class _Reader:
         for op, argument in members:
             if op is sre.CATEGORY:
                 name, other = _CLASSES[argument]
-                known = charset.character_class(name, ascii=ascii)  # type: ignore[arg-type]
+                known = charset.character_class(name, ascii=ascii)
                 ranges += charset.complement(known) if other else known
             else:
                 letters.append((argument, argument) if op is sre.LITERAL else argument)
