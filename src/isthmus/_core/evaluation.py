@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from isthmus._query.ast import TRUE, Predicate
 from isthmus._query.evaluate import effort, matches
+from isthmus._query.find import check, stoppable
 from isthmus._record import Record
 
 _TURN = 0.005
@@ -80,11 +81,11 @@ async def _select_in_thread(records: Sequence[Record], predicate: Predicate) -> 
 
     def select() -> list[Record]:
         kept = []
-        for record in records:
-            if not proceed():
-                break
-            if matches(predicate, record, proceed):
-                kept.append(record)
+        with stoppable(proceed):
+            for record in records:
+                check()
+                if matches(predicate, record):
+                    kept.append(record)
         return kept
 
     try:

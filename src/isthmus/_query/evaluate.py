@@ -2,7 +2,7 @@
 
 Slow and obvious on purpose. It imports nothing from a backend, and no backend but memory (and
 SQLite, through its SQL functions) calls it. Text is searched in linear time; `effort` says how much a
-predicate costs, and `proceed` is called during long work, so that it can be ended.
+predicate costs, and `find.stoppable` lets a thread end long work.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from isthmus._query.ast import (
     StartsWith,
     TextMatch,
 )
-from isthmus._query.find import Proceed, find_text
+from isthmus._query.find import find_text
 from isthmus._query.like import compile_like
 from isthmus._query.lookup import value_at, values_at
 from isthmus._record import Record
@@ -43,20 +43,17 @@ if TYPE_CHECKING:
     from isthmus._query.regex import BacktrackingPattern, Pattern
 
 
-def matches(predicate: Predicate, record: Record, proceed: Proceed | None = None) -> bool:
-    """Return whether the predicate is true of the record; never raises for what is stored.
-
-    When `proceed`, called during long work, returns False, `StoppedError` is raised.
-    """
+def matches(predicate: Predicate, record: Record) -> bool:
+    """Return whether the predicate is true of the record; never raises for what is stored."""
     match predicate:
         case And(terms):
-            return all(matches(term, record, proceed) for term in terms)
+            return all(matches(term, record) for term in terms)
         case Or(terms):
-            return any(matches(term, record, proceed) for term in terms)
+            return any(matches(term, record) for term in terms)
         case Not(term):
-            return not matches(term, record, proceed)
+            return not matches(term, record)
         case leaf:
-            return leaf_matches(leaf, record, proceed)
+            return leaf_matches(leaf, record)
 
 
 def effort(predicate: Predicate) -> int:
@@ -79,7 +76,7 @@ def nonlinear_part(leaf: Regex) -> str | None:
     return _compile_regex(leaf.pattern).nonlinear_part
 
 
-def leaf_matches(leaf: Leaf, record: Record, proceed: Proceed | None = None) -> bool:
+def leaf_matches(leaf: Leaf, record: Record) -> bool:
     """Return whether a leaf is true of the record."""
     match leaf:
         case EqualList(path, operand):
@@ -92,11 +89,11 @@ def leaf_matches(leaf: Leaf, record: Record, proceed: Proceed | None = None) -> 
         case KNN():
             raise UnsupportedError("nearest() is evaluated by the store alone", capability="vectors")
         case _:
-            test = leaf_test(leaf, proceed)
+            test = leaf_test(leaf)
             return any(test(value) for value in values_at(record, leaf.path))
 
 
-def leaf_test(leaf: Leaf, proceed: Proceed | None = None) -> Callable[[JSON], bool]:
+def leaf_test(leaf: Leaf) -> Callable[[JSON], bool]:
     """Return the test that one value found must pass, for a leaf that is existential over values."""
     match leaf:
         case Equal(_, operand):
@@ -108,17 +105,15 @@ def leaf_test(leaf: Leaf, proceed: Proceed | None = None) -> Callable[[JSON], bo
         case Between(_, low, high):
             return lambda value: kind_of(value) == kind_of(low) and low <= value <= high  # type: ignore[operator]
         case Like(_, pattern, folded):
-            whole = compile_like(pattern, folded=folded).match
-            return _text_test(lambda text: whole(text, proceed))
+            return _text_test(compile_like(pattern, folded=folded).match)
         case Regex(_, pattern):
-            search = _compile_regex(pattern).search
-            return _text_test(lambda text: search(text, proceed))
+            return _text_test(_compile_regex(pattern).search)
         case StartsWith(_, prefix):
             return _text_test(lambda text: text.startswith(prefix))
         case EndsWith(_, suffix):
             return _text_test(lambda text: text.endswith(suffix))
         case Contains(_, part):
-            return _text_test(lambda text: find_text(text, part, 0, len(text), proceed) >= 0)
+            return _text_test(lambda text: find_text(text, part, 0, len(text)) >= 0)
         case Exists():
             return lambda _: True
         case EqualList() | TextMatch() | KNN():

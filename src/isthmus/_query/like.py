@@ -6,7 +6,7 @@ import functools
 import re
 from dataclasses import dataclass
 
-from isthmus._query.find import Proceed, check, find_text
+from isthmus._query.find import check, find_text
 from isthmus._query.text import ANY_ONE, ANY_RUN, fold, parse_like
 
 _SMALL = 20_000
@@ -24,24 +24,24 @@ class _Segment:
     def at(self, text: str, start: int) -> bool:
         return all(text.startswith(piece, start + offset) for offset, piece in self.pieces)
 
-    def find(self, text: str, start: int, end: int, proceed: Proceed | None) -> int:
+    def find(self, text: str, start: int, end: int) -> int:
         """Return where it stands first within a part of the text, -1 if nowhere."""
         last = end - self.length
         if last < start or not self.pieces:
             return start if last >= start else -1
         if len(self.pieces) == 1:
             offset, piece = self.pieces[0]
-            index = find_text(text, piece, start + offset, last + offset + len(piece), proceed)
+            index = find_text(text, piece, start + offset, last + offset + len(piece))
             return index - offset if index >= 0 else -1
         window = max(_WINDOW, self.length)
         for first in range(start, last + 1, window):
             count = min(window, last + 1 - first)
-            index = self._find_within(text[first : first + count - 1 + self.length], count, proceed)
+            index = self._find_within(text[first : first + count - 1 + self.length], count)
             if index >= 0:
                 return first + index
         return -1
 
-    def _find_within(self, text: str, count: int, proceed: Proceed | None) -> int:
+    def _find_within(self, text: str, count: int) -> int:
         """Return the first of `count` positions at which it stands, by one bit for each position.
 
         Comparing position by position would take the product of both lengths in Python's steps; here
@@ -53,7 +53,7 @@ class _Segment:
             occurrences = _bits(text, character)
             for number, offset in enumerate(offsets):
                 if number % 64 == 0:
-                    check(proceed)
+                    check()
                 candidates &= occurrences << offset
                 if not candidates:
                     return -1
@@ -102,10 +102,10 @@ class LikePattern:
         self._shortest = sum(lengths)
         self.size = len(pattern) + 1
 
-    def match(self, text: str, proceed: Proceed | None = None) -> bool:
-        """Return whether the whole text matches; `proceed` is called in the course of long work."""
+    def match(self, text: str) -> bool:
+        """Return whether the whole text matches."""
         if self._folded:
-            text = _fold(text, proceed)
+            text = _fold(text)
         if len(text) < self._shortest:
             return False
         if self.size * (len(text) + self.size) <= _SMALL:
@@ -119,7 +119,7 @@ class LikePattern:
             return False
         for segment in rest:
             # The first place that fits is as good as any: a later one leaves less to the others.
-            index = segment.find(text, start, end, proceed)
+            index = segment.find(text, start, end)
             if index < 0:
                 return False
             start = index + segment.length
@@ -144,12 +144,12 @@ def _written(segment: _Segment) -> str:
     return text + "." * (segment.length - end)
 
 
-def _fold(text: str, proceed: Proceed | None) -> str:
+def _fold(text: str) -> str:
     if len(text) <= _WINDOW or text.isascii():
         return fold(text)
     parts = []
     for start in range(0, len(text), _WINDOW):
-        check(proceed)
+        check()
         parts.append(fold(text[start : start + _WINDOW]))
     return "".join(parts)
 

@@ -10,7 +10,7 @@ import re
 import threading
 from collections import OrderedDict
 
-from isthmus._query.find import Proceed, StoppedError, find_text
+from isthmus._query.find import find_text
 from isthmus._query.regex.machine import Machine
 from isthmus._query.regex.program import build
 from isthmus._query.regex.tree import (
@@ -31,7 +31,6 @@ __all__ = [
     "NotLinearError",
     "Pattern",
     "PatternError",
-    "StoppedError",
     "compile_regex",
 ]
 
@@ -47,17 +46,14 @@ class Pattern:
         self._literal = _required_text(tree)
         self._machine: Machine | None = None
 
-    def search(self, text: str, proceed: Proceed | None = None) -> bool:
-        """Return whether the pattern is found in the text.
-
-        `proceed` is called every few thousand characters; when it returns False, `StoppedError` is raised.
-        """
-        if self._literal and find_text(text, self._literal, 0, len(text), proceed) < 0:
+    def search(self, text: str) -> bool:
+        """Return whether the pattern is found in the text."""
+        if self._literal and find_text(text, self._literal, 0, len(text)) < 0:
             return False
         machine = self._machine
         if machine is None:
             machine = self._machine = Machine(build(self._tree))
-        return machine.search(text, proceed)
+        return machine.search(text)
 
 
 class BacktrackingPattern:
@@ -71,7 +67,7 @@ class BacktrackingPattern:
         self.nonlinear_part: str | None = part
         self.size = len(pattern)
 
-    def search(self, text: str, proceed: Proceed | None = None) -> bool:
+    def search(self, text: str) -> bool:
         """Return whether the pattern is found in the text; cannot be stopped."""
         return self._search(text) is not None
 

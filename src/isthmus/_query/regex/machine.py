@@ -12,7 +12,7 @@ import bisect
 from collections.abc import Iterable
 from typing import Final
 
-from isthmus._query.find import Proceed, check
+from isthmus._query.find import check
 from isthmus._query.regex import charset
 from isthmus._query.regex.program import Program
 from isthmus._query.regex.tree import Place
@@ -80,11 +80,8 @@ class Machine:
         self._most_kept = _KEPT + _KEPT_PER_STATE * len(program.takes)
         self._start = self._set(frozenset((program.start,)), _EDGE & self._uses)
 
-    def search(self, text: str, proceed: Proceed | None = None) -> bool:
-        """Return whether the program finds something in the text.
-
-        `proceed` is called every few thousand characters, see `check`.
-        """
+    def search(self, text: str) -> bool:
+        """Return whether the program finds something in the text."""
         last = self._ends_lines and text.endswith("\n")
         end = len(text) - last
         current = self._start
@@ -93,7 +90,7 @@ class Machine:
                 current = current[character]
             if current is self._found:
                 return True
-            check(proceed)
+            check()
         if last:
             current = self.step(current, "\n", _LAST)
         return current is self._found or self._closure(current, _EDGE) is None
