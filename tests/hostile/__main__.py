@@ -20,7 +20,8 @@ import time
 from collections.abc import Callable
 from random import Random
 
-from isthmus import AsyncDatabase, Predicate, QueryError, Record
+from isthmus import AsyncDatabase, QueryError, Record
+from isthmus._query.ast import Predicate
 from isthmus.errors import DeadlineError
 from tests.hostile.patterns import text_predicate, texts, tree
 from tests.stores import store_of

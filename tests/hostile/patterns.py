@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from random import Random
 
-from isthmus import Predicate, field
+from isthmus import Query, field
+from isthmus._query.ast import Predicate
 
 _TEXT = field("t")
 
@@ -104,6 +105,5 @@ def tree(rng: Random) -> Predicate:
 
 
 def _any(terms: list[Predicate]) -> Predicate:
-    from isthmus import Query
 
     return Query().any_of(*terms).where

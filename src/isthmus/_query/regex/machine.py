@@ -20,7 +20,7 @@ from isthmus._query.regex.tree import Place
 _KEPT = 10_000
 _KEPT_PER_STATE = 10
 """Transitions, and states in the sets, that are kept: some 100 bytes each."""
-_BLOCK = 4_096
+_FIRST_BLOCK, _BLOCK = 64, 4_096
 """Characters between two looks at whether to go on."""
 
 # What is before a position, and what is after it.
@@ -69,6 +69,7 @@ class Machine:
         self._uses = 0
         for place in places:
             self._uses |= _USES[place]
+        self._anchored = program.places[program.start] is Place.TEXT_START
         self._ends_lines = Place.LAST_LINE_END in places
         # Between two of these code points, all characters are in the same sets.
         bounds = {edge for ranges in program.sets for low, high in ranges for edge in (low, high + 1)}
@@ -85,12 +86,14 @@ class Machine:
         last = self._ends_lines and text.endswith("\n")
         end = len(text) - last
         current = self._start
-        for index in range(0, end, _BLOCK):
-            for character in text[index : min(index + _BLOCK, end)]:
+        index, block = 0, _FIRST_BLOCK
+        while index < end:
+            for character in text[index : min(index + block, end)]:
                 current = current[character]
-            if current is self._found:
-                return True
+            if not current.states:  # found, or nothing can be found any more
+                return current is self._found
             check()
+            index, block = index + block, _BLOCK
         if last:
             current = self.step(current, "\n", _LAST)
         return current is self._found or self._closure(current, _EDGE) is None
@@ -115,8 +118,9 @@ class Machine:
             return self._found
         takes, follows = self._program.takes, self._program.follows
         states = {follows[state][0] for state in taking if takes[state] in members}
-        # A match may begin at any position.
-        states.add(self._program.start)
+        if not self._anchored:
+            # A match may begin at any position.
+            states.add(self._program.start)
         return self._set(frozenset(states), before)
 
     def _closure(self, current: _Set, after: int) -> list[int] | None:
