@@ -9,9 +9,9 @@ import unicodedata
 
 import pytest
 
-from isthmus._query import regex
+from isthmus._query import regex, unicode_tables
 from isthmus._query.find import StoppedError, stoppable
-from isthmus._query.regex import charset, machine, unicode_tables
+from isthmus._query.regex import charset, machine
 
 
 @pytest.mark.parametrize("name", ["digit", "space", "word"])

@@ -63,6 +63,22 @@ def fold(text: str) -> str:
     return "".join(map(fold_character, text))
 
 
+@functools.cache
+def fold_groups() -> dict[str, str]:
+    """Return for each fold the characters that have it, where those are more than the fold itself."""
+    # The table is loaded when the first server pattern needs it, not at import.
+    from isthmus._query import unicode_tables
+
+    groups: dict[str, set[str]] = {}
+    for low, high in unicode_tables.ranges(unicode_tables.FOLDED):
+        for c in map(chr, range(low, high + 1)):
+            folded = fold_character(c)
+            groups.setdefault(folded, set()).add(c)
+            if fold_character(folded) == folded:
+                groups[folded].add(folded)
+    return {folded: "".join(sorted(members)) for folded, members in groups.items() if members != {folded}}
+
+
 @functools.lru_cache(maxsize=1024)
 def like_regex(pattern: str, *, folded: bool) -> re.Pattern[str]:
     """Return a regex to be used with `fullmatch`; for `ilike` on folded text."""

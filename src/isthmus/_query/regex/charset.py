@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable
 from typing import Literal, TypeAlias
 
-from isthmus._query.regex import unicode_tables
+from isthmus._query import unicode_tables
 
 Ranges: TypeAlias = tuple[tuple[int, int], ...]
 """Inclusive ranges of code points, ascending, neither overlapping nor touching."""
@@ -61,11 +61,7 @@ def character_class(name: Literal["digit", "space", "word"], *, ascii: bool) -> 
         "space": unicode_tables.SPACES,
         "word": unicode_tables.WORDS,
     }
-    ranges = []
-    for item in tables[name].split():
-        low, _, high = item.partition("-")
-        ranges.append((int(low, 16), int(high or low, 16)))
-    return tuple(ranges)
+    return unicode_tables.ranges(tables[name])
 
 
 def ignore_case(ranges: Ranges, *, ascii: bool) -> Ranges:
