@@ -24,8 +24,8 @@ _LONG = 20_000
 """The effort times the characters of a record, some 2 ms at worst, from which a thread takes over."""
 _PREPARATION = 10
 """What it costs to make a pattern ready, in characters."""
-_WORKERS = 2
-"""Threads that evaluate; they share the interpreter's lock, so that more would only delay the loop."""
+_WORKERS = 8
+"""Threads that evaluate: how many callers take turns. Further ones wait until one has ended."""
 
 _pool: ThreadPoolExecutor | None = None
 

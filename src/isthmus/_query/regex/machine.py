@@ -22,6 +22,8 @@ _KEPT_PER_STATE = 10
 """Transitions, and states in the sets, that are kept: some 100 bytes each."""
 _FIRST_BLOCK, _BLOCK = 64, 4_096
 """Characters between two looks at whether to go on."""
+_WORK = 10_000
+"""States, some milliseconds, between two such looks where the sets are large."""
 
 # What is before a position, and what is after it.
 _EDGE, _BREAK, _WORD, _ASCII_WORD, _LAST = 1, 2, 4, 8, 16
@@ -77,7 +79,7 @@ class Machine:
         self._members: dict[int, frozenset[int]] = {}
         self._found = _Found(self, frozenset(), 0)
         self._sets: dict[tuple[frozenset[int], int], _Set] = {}
-        self._kept = 0
+        self._kept = self._work = 0
         self._most_kept = _KEPT + _KEPT_PER_STATE * len(program.takes)
         self._start = self._set(frozenset((program.start,)), _EDGE & self._uses)
 
@@ -116,6 +118,10 @@ class Machine:
         taking = self._closure(current, after)
         if taking is None:
             return self._found
+        self._work += len(taking) + 1
+        if self._work > _WORK:
+            self._work = 0
+            check()
         takes, follows = self._program.takes, self._program.follows
         states = {follows[state][0] for state in taking if takes[state] in members}
         if not self._anchored:
