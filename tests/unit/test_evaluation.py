@@ -10,7 +10,7 @@ import orjson
 import pytest
 
 from isthmus import Record, field
-from isthmus._core import evaluation
+from isthmus._core import offload
 from isthmus._core.evaluation import select_matching
 from isthmus._query.ast import Predicate
 
@@ -72,8 +72,8 @@ async def test_the_thread_ends_when_its_caller_is_cancelled() -> None:
         async with asyncio.timeout(0.05):
             await select_matching(records, field("t").regex("(?:a|b)*a(?:a|b){300}c"))
 
-    # Both threads are free again: each takes one of two jobs that wait for each other.
-    together = threading.Barrier(2)
+    # All threads are free again: each takes one of the jobs that wait for each other.
+    together = threading.Barrier(offload._WORKERS)
     loop = asyncio.get_running_loop()
-    jobs = [loop.run_in_executor(evaluation._executor(), together.wait, 10) for _ in range(2)]
-    assert sorted(await asyncio.gather(*jobs)) == [0, 1]
+    jobs = [loop.run_in_executor(offload._executor(), together.wait, 10) for _ in range(offload._WORKERS)]
+    assert sorted(await asyncio.gather(*jobs)) == list(range(offload._WORKERS))

@@ -1,14 +1,14 @@
 """What a predicate means, as a program (meaning §3): the oracle that every backend is compared with.
 
 Slow and obvious on purpose. It imports nothing from a backend, and no backend but memory (and
-SQLite, through its SQL functions) calls it. Text is searched in linear time; `effort` says how much a
-predicate costs, and `find.stoppable` lets a thread end long work.
+SQLite, through its SQL functions) calls it. Text is searched in linear time; `find.stoppable` lets a
+thread end long work.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, assert_never
+from typing import Any, assert_never
 
 from isthmus._path import Path, Root
 from isthmus._query.ast import (
@@ -35,12 +35,10 @@ from isthmus._query.ast import (
 from isthmus._query.find import find_text
 from isthmus._query.like import compile_like
 from isthmus._query.lookup import value_at, values_at
+from isthmus._query.patterns import compile_regex
 from isthmus._record import Record
 from isthmus._values import JSON, kind_of, same
 from isthmus.errors import UnsupportedError
-
-if TYPE_CHECKING:
-    from isthmus._query.regex import BacktrackingPattern, Pattern
 
 
 def matches(predicate: Predicate, record: Record) -> bool:
@@ -54,26 +52,6 @@ def matches(predicate: Predicate, record: Record) -> bool:
             return not matches(term, record)
         case leaf:
             return leaf_matches(leaf, record)
-
-
-def effort(predicate: Predicate) -> int:
-    """Return what the predicate costs for each character of a record, at worst, in units of some 100 ns."""
-    match predicate:
-        case And(terms) | Or(terms):
-            return sum(map(effort, terms))
-        case Not(term):
-            return effort(term)
-        case Regex(_, pattern):
-            return _compile_regex(pattern).size + 1
-        case Like(_, pattern, folded):
-            return compile_like(pattern, folded=folded).size
-        case _:
-            return 1
-
-
-def nonlinear_part(leaf: Regex) -> str | None:
-    """Return the construct that no linear-time engine takes, such as look-around; None if there is none."""
-    return _compile_regex(leaf.pattern).nonlinear_part
 
 
 def leaf_matches(leaf: Leaf, record: Record) -> bool:
@@ -107,7 +85,7 @@ def leaf_test(leaf: Leaf) -> Callable[[JSON], bool]:
         case Like(_, pattern, folded):
             return _text_test(compile_like(pattern, folded=folded).match)
         case Regex(_, pattern):
-            return _text_test(_compile_regex(pattern).search)
+            return _text_test(compile_regex(pattern).search)
         case StartsWith(_, prefix):
             return _text_test(lambda text: text.startswith(prefix))
         case EndsWith(_, suffix):
@@ -120,13 +98,6 @@ def leaf_test(leaf: Leaf) -> Callable[[JSON], bool]:
             raise ValueError("not a test of one value")
         case _:
             assert_never(leaf)
-
-
-def _compile_regex(pattern: str) -> Pattern | BacktrackingPattern:
-    # The engine and its tables of characters are loaded by the first regex, not at import.
-    from isthmus._query.regex import compile_regex
-
-    return compile_regex(pattern)
 
 
 def _text_test(test: Callable[[str], bool]) -> Callable[[JSON], bool]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from isthmus._query.ast import Predicate, Regex, leaves
-from isthmus._query.evaluate import nonlinear_part
+from isthmus._query.patterns import nonlinear_part
 from isthmus._value import Value
 from isthmus.errors import QueryError
 
