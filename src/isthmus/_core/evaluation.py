@@ -44,9 +44,9 @@ async def select_matching(records: Sequence[Record], predicate: Predicate) -> li
 
 def _text_length(record: Record) -> int:
     """Return about how many characters of JSON the record has."""
-    raw, metadata = record._raw, record._raw_metadata
+    raw = record._raw
     if isinstance(raw, bytes | str):
-        return len(raw) + len(metadata or "")
+        return len(raw) + len(record._raw_metadata or "")
     return len(repr(record.data)) + len(repr(record.metadata))
 
 
