@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from isthmus._query.ast import And, Like, Not, Or, Predicate, Regex
+from isthmus._query.ast import And, In, Like, Not, Or, Predicate, Regex
 from isthmus._query.like import compile_like
 
 if TYPE_CHECKING:
@@ -35,5 +35,7 @@ def effort(predicate: Predicate) -> int:
             return compile_regex(pattern).size + 1
         case Like(_, pattern, folded):
             return compile_like(pattern, folded=folded).size
+        case In(_, values):
+            return 1 + len(values) // 10  # each is compared, whatever the text's length
         case _:
             return 1
