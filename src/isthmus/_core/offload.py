@@ -6,10 +6,12 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from isthmus._query.find import stoppable
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 R = TypeVar("R")
 LONG: Final = 20_000
@@ -23,6 +25,8 @@ _pool: ThreadPoolExecutor | None = None
 def _executor() -> ThreadPoolExecutor:
     global _pool
     if _pool is None:
+        from concurrent.futures import ThreadPoolExecutor  # not at import: few programs need it
+
         _pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="isthmus-evaluation")
     return _pool
 

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import functools
 import re
-from dataclasses import dataclass
 
 from isthmus._query.find import check, find_text
 from isthmus._query.text import ANY_ONE, ANY_RUN, fold, parse_like
+from isthmus._value import Value
 
 _SMALL = 20_000
 """Up to this product of pattern and text, a regex is faster: its steps are at most that many."""
 _WINDOW = 1 << 14
 
 
-@dataclass(frozen=True, slots=True)
-class _Segment:
+class _Segment(Value):
     """What stands between two runs: a number of characters, with literal pieces at fixed offsets."""
 
     length: int
