@@ -50,7 +50,7 @@ from isthmus.errors import (
     UnsupportedError,
     UsageError,
 )
-from isthmus.layers.plan import Policy
+from isthmus.layers._policy import Policy
 
 __version__ = "0.1.0"
 

@@ -32,9 +32,10 @@ from isthmus._transaction import (
 )
 from isthmus.errors import ConfigError, UnsupportedError, UsageError
 from isthmus.layers import from_config
+from isthmus.layers._policy import Policy
 from isthmus.layers.context import Context
 from isthmus.layers.guard import Guard
-from isthmus.layers.plan import Plan, Policy
+from isthmus.layers.plan import Plan
 
 if TYPE_CHECKING:
     from pydantic import BaseModel

@@ -5,8 +5,9 @@ from __future__ import annotations
 import heapq
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
+from isthmus._core.evaluation import select_matching
 from isthmus._core.executor import (
     MORE,
     After,
@@ -24,27 +25,19 @@ from isthmus._core.stack import Layer, LayerOrder, Next
 from isthmus._query.aggregate import Groups
 from isthmus._query.ast import FALSE, KNN, TRUE, Predicate, SortKey, leaves
 from isthmus._query.codec import text
-from isthmus._query.evaluate import matches, select
+from isthmus._query.evaluate import select
 from isthmus._query.order import BY_ID, cursor_position, sort_key, sort_records
 from isthmus._query.split import Split, drop_ranked, split
 from isthmus._record import Record, project
 from isthmus._search_hit import Hit
-from isthmus._value import Value, replace
+from isthmus._value import replace
 from isthmus.errors import ConflictError, IsthmusError, UnsupportedError
+from isthmus.layers._policy import Policy
 
 R = TypeVar("R")
 SCAN_SIZE = 1_000
 _LARGEST_SCAN = 5_000
 _DELETE_ATTEMPTS = 10
-
-
-class Policy(Value):
-    """What may be evaluated client-side.
-
-    `residual="refuse"` makes any client-side filtering, sorting or aggregation an `UnsupportedError`.
-    """
-
-    residual: Literal["allow", "refuse"] = "allow"
 
 
 ALLOW = Policy()
@@ -90,7 +83,11 @@ class Plan(Layer):
         return result  # type: ignore[no-any-return]
 
     def parts(self, collection: str, where: Predicate) -> Split:
-        """Return the pushed and the residual part of a predicate; raises `UnsupportedError` by the policy."""
+        """Return the pushed and the residual part of a predicate.
+
+        Raises `UnsupportedError` and `QueryError` by the policy.
+        """
+        self._policy.check_patterns(where)
         parts = split(where, self._support(collection).pushdown)
         if parts.residual != TRUE and self._policy.residual == "refuse":
             raise UnsupportedError(
@@ -130,7 +127,8 @@ class Plan(Layer):
         if parts.residual == TRUE and not page.recheck:
             return page
         return Page(
-            _evaluate_candidates(page.recheck, request.where) + _evaluate(page.records, parts.residual),
+            await _evaluate_candidates(page.recheck, request.where)
+            + await select_matching(page.records, parts.residual),
             page.after,
         )
 
@@ -139,7 +137,7 @@ class Plan(Layer):
         order = request.order or BY_ID
         if not page.recheck:
             return _page_of(page.records, order, more=page.after is not None, hits=page.hits)
-        recheck = _drop_before_start(_evaluate_candidates(page.recheck, request.where), request, order)
+        recheck = _drop_before_start(await _evaluate_candidates(page.recheck, request.where), request, order)
         skip = request.offset
         if skip and recheck:
             # At most len(recheck) of the skipped records are candidates, so the first
@@ -176,10 +174,10 @@ class Plan(Layer):
                 after, last = After(position, page.after.token), key(position)
             candidates = [
                 record
-                for record in _evaluate_candidates(page.recheck, request.where)
+                for record in await _evaluate_candidates(page.recheck, request.where)
                 if _lies_between(key(cursor_position(record, order)), start, last)
             ]
-            records = _evaluate(page.records, parts.residual)
+            records = await select_matching(page.records, parts.residual)
             kept += sort_records([*records, *candidates], order) if candidates else records
             if after is None or len(kept) > request.offset:
                 return Page(kept[request.offset :], after)
@@ -201,9 +199,9 @@ class Plan(Layer):
             )
             if recheck is None:
                 recheck = _drop_before_start(
-                    _evaluate_candidates(page.recheck, request.where), request, order
+                    await _evaluate_candidates(page.recheck, request.where), request, order
                 )
-            kept += _evaluate(page.records, parts.residual)
+            kept += await select_matching(page.records, parts.residual)
             hits |= page.hits
             if page.after is None or (end is not None and len(kept) > end):
                 break
@@ -254,8 +252,8 @@ class Plan(Layer):
             after = page.after
             try:
                 if page.recheck:
-                    yield _evaluate_candidates(page.recheck, _whole_predicate(parts))
-                yield _evaluate(page.records, parts.residual)
+                    yield await _evaluate_candidates(page.recheck, _whole_predicate(parts))
+                yield await select_matching(page.records, parts.residual)
             except BaseException:
                 if after is not None and after.token is not None:
                     await call_next(Release(native.collection, after))
@@ -269,7 +267,7 @@ class Plan(Layer):
             return CountResult(0)
         if parts.residual == TRUE:
             result: CountResult = await call_next(replace(op, where=parts.pushed))
-            return CountResult(result.count + len(_evaluate_candidates(result.recheck, op.where)))
+            return CountResult(result.count + len(await _evaluate_candidates(result.recheck, op.where)))
         count = 0
         async for records in self._scan(_scan_of(op.collection, parts), parts, call_next):
             count += len(records)
@@ -284,7 +282,7 @@ class Plan(Layer):
             answer: AggregateResult = await call_next(
                 replace(op, request=replace(request, where=parts.pushed))
             )
-            for record in _evaluate_candidates(answer.recheck, request.where):
+            for record in await _evaluate_candidates(answer.recheck, request.where):
                 answer.groups.add_record(record, request.by)
             return AggregateResult(answer.groups)
         if self._policy.residual == "refuse":
@@ -330,7 +328,7 @@ class Plan(Layer):
                 if isinstance(result, IsthmusError) and not isinstance(result, ConflictError):
                     raise result
             again = await call_next(Read(op.collection, stale)) if stale else []
-            records = [record for record in again if record is not None and matches(op.where, record)]
+            records = await select_matching([record for record in again if record is not None], op.where)
         raise ConflictError(
             f"delete_where: {len(records)} records kept changing in {_DELETE_ATTEMPTS} attempts",
             record_id=records[0].id,
@@ -357,15 +355,8 @@ def _native_request(request: PageRequest, parts: Split) -> PageRequest:
     return replace(request, where=parts.pushed, offset=offset, select=paths)
 
 
-def _evaluate(records: list[Record], residual: Predicate) -> list[Record]:
-    return records if residual == TRUE else [record for record in records if matches(residual, record)]
-
-
-def _evaluate_candidates(recheck: Sequence[Record], where: Predicate) -> list[Record]:
-    if not recheck:
-        return []
-    where = drop_ranked(where)
-    return [record for record in recheck if matches(where, record)]
+async def _evaluate_candidates(recheck: Sequence[Record], where: Predicate) -> list[Record]:
+    return await select_matching(recheck, drop_ranked(where)) if recheck else []
 
 
 def _drop_before_start(
