@@ -127,14 +127,14 @@ class LikePattern:
     @functools.cached_property
     def _regex(self) -> re.Pattern[str]:
         # Between two runs the parts are atomic: else "%x%x%x…" takes time exponential in its runs.
-        first, *rest = map(_written, self._segments)
+        first, *rest = map(_to_regex, self._segments)
         parts = [first, *(f"(?>.*?{segment})" for segment in rest[:-1] if segment)]
         if rest:
             parts.append(".*" + rest[-1])
         return re.compile("".join(parts), re.DOTALL)
 
 
-def _written(segment: _Segment) -> str:
+def _to_regex(segment: _Segment) -> str:
     """Return the segment as a regular expression."""
     text, end = "", 0
     for offset, piece in segment.pieces:

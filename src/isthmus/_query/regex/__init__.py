@@ -43,7 +43,7 @@ class Pattern:
     def __init__(self, tree: Node) -> None:
         self._tree = tree
         self.size = size(tree)
-        self._literal = _required_text(tree)
+        self._literal = _find_required_text(tree)
         self._machine: Machine | None = None
 
     def search(self, text: str) -> bool:
@@ -72,7 +72,7 @@ class BacktrackingPattern:
         return self._search(text) is not None
 
 
-def _required_text(tree: Node) -> str:
+def _find_required_text(tree: Node) -> str:
     """Return the longest text that every match holds."""
     best = run = ""
     for item in tree.items if isinstance(tree, Sequence) else (tree,):

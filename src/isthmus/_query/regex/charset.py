@@ -69,8 +69,8 @@ def ignore_case(ranges: Ranges, *, ascii: bool) -> Ranges:
     if ascii:
         folded = list(ranges)
         for low, high in ranges:
-            folded += _shifted(low, high, "A", "Z", 32)
-            folded += _shifted(low, high, "a", "z", -32)
+            folded += _shift(low, high, "A", "Z", 32)
+            folded += _shift(low, high, "a", "z", -32)
         return union(folded)
     codes, groups = _cases()
     others = [
@@ -83,13 +83,13 @@ def ignore_case(ranges: Ranges, *, ascii: bool) -> Ranges:
     return union((*ranges, *others)) if others else ranges
 
 
-def cased(ranges: Ranges) -> int:
+def count_cased(ranges: Ranges) -> int:
     """Return how many characters of the set have another case: the work that `ignore_case` takes."""
     codes, _ = _cases()
     return sum(bisect.bisect_right(codes, high) - bisect.bisect_left(codes, low) for low, high in ranges)
 
 
-def _shifted(low: int, high: int, first: str, last: str, by: int) -> list[tuple[int, int]]:
+def _shift(low: int, high: int, first: str, last: str, by: int) -> list[tuple[int, int]]:
     low, high = max(low, ord(first)), min(high, ord(last))
     return [(low + by, high + by)] if low <= high else []
 

@@ -1,9 +1,9 @@
 """Runs a program over a text in time linear in the text, whatever the pattern.
 
-All ways through the program are followed at once: a set of states in place of one. Which set follows
-on a character is kept, so that a text costs a look-up for each character, and a set is worked out once
-(a deterministic automaton, made as far as texts need it). What is kept is bounded; beyond the bound it
-is forgotten and made anew.
+All paths through the program are followed at once: a set of states in place of one. The set that
+follows on a character is cached, so that a text costs one look-up per character, and each set is
+computed once (a deterministic automaton, built as far as texts need it). The cache is bounded; beyond
+the bound it is dropped and rebuilt.
 """
 
 from __future__ import annotations
@@ -67,10 +67,10 @@ class Machine:
 
     def __init__(self, program: Program) -> None:
         self._program = program
-        places = [place for place in program.places if place is not None]
+        places = [anchor for anchor in program.places if anchor is not None]
         self._uses = 0
-        for place in places:
-            self._uses |= _USES[place]
+        for anchor in places:
+            self._uses |= _USES[anchor]
         self._anchored = program.places[program.start] is Place.TEXT_START
         self._ends_lines = Place.LAST_LINE_END in places
         # Between two of these code points, all characters are in the same sets.
@@ -142,8 +142,8 @@ class Machine:
                 continue
             if state == Program.MATCH:
                 return None
-            place = places[state]
-            if place is None or _holds(place, current.before, after):
+            anchor = places[state]
+            if anchor is None or _anchor_matches(anchor, current.before, after):
                 for following in follows[state]:
                     if following not in seen:
                         seen.add(following)
@@ -192,9 +192,9 @@ class Machine:
         return members
 
 
-def _holds(place: Place, before: int, after: int) -> bool:
+def _anchor_matches(anchor: Place, before: int, after: int) -> bool:
     """Return whether a place is between what is before and what is after."""
-    match place:
+    match anchor:
         case Place.TEXT_START:
             return bool(before & _EDGE)
         case Place.TEXT_END:
@@ -206,9 +206,9 @@ def _holds(place: Place, before: int, after: int) -> bool:
         case Place.LINE_END:
             return bool(after & (_EDGE | _BREAK))
         case Place.WORD_BOUNDARY | Place.ASCII_WORD_BOUNDARY:
-            kind = _WORD if place is Place.WORD_BOUNDARY else _ASCII_WORD
+            kind = _WORD if anchor is Place.WORD_BOUNDARY else _ASCII_WORD
             return bool((before ^ after) & kind)
         case Place.NO_WORD_BOUNDARY | Place.NO_ASCII_WORD_BOUNDARY:
-            kind = _WORD if place is Place.NO_WORD_BOUNDARY else _ASCII_WORD
+            kind = _WORD if anchor is Place.NO_WORD_BOUNDARY else _ASCII_WORD
             # Not in the empty text: so it is documented up to Python 3.13.
             return not (before ^ after) & kind and not before & after & _EDGE

@@ -44,10 +44,10 @@ class _Builder:
         self._program.start = self._node(tree, Program.MATCH)
         return self._program
 
-    def _state(self, takes: int = -1, place: Place | None = None, follows: tuple[int, ...] = ()) -> int:
+    def _state(self, takes: int = -1, anchor: Place | None = None, follows: tuple[int, ...] = ()) -> int:
         program = self._program
         program.takes.append(takes)
-        program.places.append(place)
+        program.places.append(anchor)
         program.follows.append(follows)
         return len(program.takes) - 1
 
@@ -55,8 +55,8 @@ class _Builder:
         match node:
             case Characters(ranges):
                 return self._state(takes=self._set(ranges), follows=(then,))
-            case Anchor(place):
-                return self._state(place=place, follows=(then,))
+            case Anchor(anchor):
+                return self._state(anchor=anchor, follows=(then,))
             case Sequence(items):
                 for item in reversed(items):
                     then = self._node(item, then)

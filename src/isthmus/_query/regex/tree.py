@@ -67,7 +67,7 @@ class Characters:
 class Anchor:
     """No character; holds at a place."""
 
-    place: Place
+    anchor: Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +222,7 @@ class _Reader:
                 letters.append((argument, argument) if op is sre.LITERAL else argument)
         written = charset.union(letters)
         if flags & _IGNORECASE:
-            self._spend(0 if ascii else charset.cased(written))
+            self._spend(0 if ascii else charset.count_cased(written))
             written = charset.ignore_case(written, ascii=ascii)
         self._spend(len(ranges) + len(letters))
         whole = charset.union((*ranges, *written)) if ranges else written

@@ -109,7 +109,7 @@ class MemoryExecutor:
         """Apply mutations one after another, on a copy if all must succeed; return one result for each."""
         table = self._table(collection)
         target = dict(table) if atomic else table
-        results = apply_in_order(_TableRows(target), kind, mutations)
+        results = apply_in_order(_MemoryRows(target), kind, mutations)
         if atomic:
             refused = refuse_batch(mutations, results)
             if refused is not None:
@@ -217,7 +217,7 @@ def _cut_page(records: list[Record], request: PageRequest) -> Page:
     return Page(chosen, MORE if more and chosen else None)
 
 
-class _TableRows:
+class _MemoryRows:
     """A table's records, as `apply_in_order` reads and writes them."""
 
     def __init__(self, table: dict[str, Record]) -> None:

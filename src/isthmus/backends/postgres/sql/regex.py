@@ -47,8 +47,8 @@ def _translate(node: Node) -> str:
     match node:
         case Characters(ranges):
             return _set(ranges)
-        case Anchor(place):
-            return _anchor(place)
+        case Anchor(anchor):
+            return _anchor(anchor)
         case Sequence(items):
             return "".join(map(_translate, items))
         case Branches(items):
@@ -92,11 +92,11 @@ def _has_anchor(node: Node) -> bool:
             return isinstance(node, Anchor)
 
 
-def _anchor(place: Place) -> str:
+def _anchor(anchor: Place) -> str:
     anchors = {r"\A": "\\A", r"\Z": "\\Z", "$": "(?=\\u000a?\\Z)"}
-    if place.value not in anchors:
+    if anchor.value not in anchors:
         raise _UntranslatableError
-    return anchors[place.value]
+    return anchors[anchor.value]
 
 
 def _set(ranges: Ranges) -> str:
