@@ -292,7 +292,7 @@ security: $(VENV)/.full ## injection, fuzzing, secrets, TLS, cursors, limits, ru
 
 hostile: STORES ?= memory sqlite
 hostile: PATTERNS ?= 1000
-hostile: $(VENV)/.full ## patterns, texts and trees that are meant to exhaust:"memory sqlite" PATTERNS=1000 SEED=1
+hostile: $(VENV)/.full ## patterns, texts and trees that are meant to exhaust, on memory and SQLite or STORES; PATTERNS=1000 SEED=1
 	$(BIN)/python -m tests.hostile $(STORES) --patterns $(PATTERNS) --seed $(SEED)
 
 outage: $(VENV)/.full ## 60 s without a server at 200 operations/s: added traffic and recovery
