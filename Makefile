@@ -274,7 +274,7 @@ profiles: ## the same for PostgreSQL, Elasticsearch, S3 and SQLite, and the page
 
 # Bad days
 
-.PHONY: faults torture crash-s3 security outage overload
+.PHONY: faults torture crash-s3 security hostile outage overload
 faults: $(VENV)/.full ## each verb x each fault x each backend, cancellation, loops and forks (15 min)
 	$(SERVERS) provision postgres elasticsearch s3
 	$(SERVERS) run postgres elasticsearch s3 -- bash -c '$(BIN)/python -m tests.faults.run_matrix && \
@@ -293,6 +293,11 @@ crash-s3: $(VENV)/.full ## writers of an S3 log killed at random requests: KILLS
 security: $(VENV)/.full ## injection, fuzzing, secrets, TLS, cursors, limits, ruff S, pip-audit
 	$(SERVERS) provision postgres elasticsearch s3
 	$(SERVERS) run postgres elasticsearch s3 -- $(BIN)/python -m tests.security $(ARGS)
+
+hostile: STORES ?= memory sqlite
+hostile: PATTERNS ?= 1000
+hostile: $(VENV)/.full ## patterns, texts and trees that are meant to exhaust, on memory and SQLite or STORES; PATTERNS=1000 SEED=1
+	$(BIN)/python -m tests.hostile $(STORES) --patterns $(PATTERNS) --seed $(SEED)
 
 outage: $(VENV)/.full ## 60 s without a server at 200 operations/s: added traffic and recovery
 	$(BIN)/python -m tests.faults.outage

@@ -3,16 +3,16 @@
 from isthmus._batch import Outcomes
 from isthmus._collection import Collection
 from isthmus._core.capabilities import Capabilities
-from isthmus._database import (
-    AsyncDatabase,
+from isthmus._database import AsyncDatabase
+from isthmus._explain import Explanation
+from isthmus._index_annotation import Indexed
+from isthmus._named import (
     AsyncElasticsearchDatabase,
     AsyncMemoryDatabase,
     AsyncPostgresDatabase,
     AsyncS3Database,
     AsyncSQLiteDatabase,
 )
-from isthmus._explain import Explanation
-from isthmus._index_annotation import Indexed
 from isthmus._query.field import Field, field, match, nearest
 from isthmus._query.query import Query
 from isthmus._reads import CursorPage
@@ -50,7 +50,7 @@ from isthmus.errors import (
     UnsupportedError,
     UsageError,
 )
-from isthmus.layers.plan import Policy
+from isthmus.layers._policy import Policy
 
 __version__ = "0.1.0"
 

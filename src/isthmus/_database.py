@@ -33,9 +33,10 @@ from isthmus._transaction import (
 )
 from isthmus.errors import ConfigError, UnsupportedError, UsageError
 from isthmus.layers import from_config
+from isthmus.layers._policy import Policy
 from isthmus.layers.context import Context
 from isthmus.layers.guard import Guard
-from isthmus.layers.plan import Plan, Policy
+from isthmus.layers.plan import Plan
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -362,40 +363,3 @@ class AsyncDatabase(CollectionMethods):
         return f"<{type(self).__name__} {self.backend} {self.collection_name!r} {state}" + (
             f" with {', '.join(extra)}>" if extra else ">"
         )
-
-
-class _Named(AsyncDatabase):
-    _backend_name: str
-
-    def __init__(self, config: Mapping[str, Any] | BackendConfig | None = None) -> None:
-        super().__init__(self._backend_name, config)
-
-
-class AsyncMemoryDatabase(_Named):
-    """`AsyncDatabase("memory", config)`."""
-
-    _backend_name = "memory"
-
-
-class AsyncSQLiteDatabase(_Named):
-    """`AsyncDatabase("sqlite", config)`."""
-
-    _backend_name = "sqlite"
-
-
-class AsyncPostgresDatabase(_Named):
-    """`AsyncDatabase("postgres", config)`."""
-
-    _backend_name = "postgres"
-
-
-class AsyncElasticsearchDatabase(_Named):
-    """`AsyncDatabase("elasticsearch", config)`."""
-
-    _backend_name = "elasticsearch"
-
-
-class AsyncS3Database(_Named):
-    """`AsyncDatabase("s3", config)`."""
-
-    _backend_name = "s3"

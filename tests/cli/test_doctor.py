@@ -221,7 +221,7 @@ def test_a_sound_server_has_no_problem(cli: Cli) -> None:
             "RESET synchronous_commit",
         ),
         ([], "?pooler=transaction", "pooler", "no pooler", "leave pooler=transaction out"),
-        ([], "&c=nothere", "collection", "no table", "first write creates it"),
+        ([], "&c=nothere", "collection", "no collection", "first write creates it"),
         (
             ["DROP TABLE records", "CREATE TABLE records (x int)"],
             "",

@@ -15,7 +15,7 @@ import orjson
 import pytest
 
 from isthmus.cli._errors import ExitCode, choose_exit_code
-from isthmus.cli._stores import redact_url
+from isthmus.cli._urls import redact_url
 from isthmus.errors import IsthmusError
 from tests.cli.conftest import Cli, CommandResult, build_command, run_process
 

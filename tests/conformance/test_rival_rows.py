@@ -1,4 +1,4 @@
-"""Each row in which the rival's backends break or disagree has a test here (anchors/dataknobs.md §4)."""
+"""Each row in which the rival's backends break or disagree has a test here."""
 
 from __future__ import annotations
 

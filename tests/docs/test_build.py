@@ -26,3 +26,20 @@ def test_the_pages_build_without_a_warning_and_without_a_foreign_host(tmp_path: 
     assert len(pages) > 30
     foreign = {found for page in pages for found in FETCHED.findall(page.read_text())}
     assert not foreign
+
+
+def test_every_file_of_the_map_exists() -> None:
+    """The architecture page names files by their last parts; each is somewhere in the package."""
+    page = (ROOT / "docs" / "explanation" / "architecture.md").read_text(encoding="utf-8")
+    drawn = page.partition("```text\n")[2].partition("```")[0]
+    source = ROOT / "src" / "isthmus"
+    known = {path.name for path in source.rglob("*") if path.suffix == ".py" or path.is_dir()}
+
+    named = {
+        word.rstrip("/")
+        for line in drawn.splitlines()
+        for word in re.findall(r"(?<![\w/])_*[a-z]\w*(?:\.py|/)(?=[\s,;]|$)", line.partition("   ")[0] + line)
+    }
+
+    assert len(named) > 40
+    assert named - known <= {"src", "isthmus", "tests", "benchmarks"}

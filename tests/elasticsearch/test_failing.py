@@ -237,7 +237,7 @@ async def test_limits_of_queries_are_met_or_told(backend: ElasticsearchBackend) 
     assert await count(Like(text, "%x" + "_" * 200)) == 50
     assert await count(Regex(text, "x.{150}x")) == 50
     assert await count(Regex(text, "(x|y){200}")) == 50
-    assert await count(Regex(text, r"\w+ \d+(?=x)")) == 50
+    assert await count(Regex(text, r"\b\w+ \d+x")) == 50
     assert await count(Or(tuple(Equal(number, at) for at in range(3_000)))) == 50
     deep: Any = Equal(number, 1)
     for at in range(60):

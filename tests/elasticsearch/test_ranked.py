@@ -108,7 +108,7 @@ async def test_nearest_refuses_where_odd_records_may_be_nearer(url: str) -> None
         with pytest.raises(UnsupportedError, match="evaluated client-side"):
             [r async for r in db.stream(nearest("v", [1, 3], 2) & ~(field("n") > 0))]
         with pytest.raises(UnsupportedError, match="must evaluate all conditions"):
-            await db.search(nearest("v", [1, 3], 2) & field("t").regex("(?=x)"))
+            await db.search(nearest("v", [1, 3], 2) & field("t").regex(r"\bx"))
         # Comparisons at the field itself are judged here, and right.
         assert await db.count(field("v") == 4) == 1
         assert await db.count(field("v").exists()) == 6

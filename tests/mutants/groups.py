@@ -191,7 +191,7 @@ EQUIVALENT: tuple[Rule, ...] = (
         r"if merged and low <= merged\[-1\]\[1\] \+ 1:",
         "<?",
     ),
-    Rule("x{1,} is x+", r"backends/postgres/sql/regex\.py", r"if unbounded and low <= 1:", "<"),
+    Rule("x{1,} is x+", r"backends/postgres/sql/regex\.py", r"if high is None and low <= 1:", "<"),
     # In lax mode a missing key or a scalar yields nothing to ask, and type() is defined for every value:
     # a comparison of it is true or false, never unknown. The columns are NOT NULL.
     Rule(

@@ -8,7 +8,7 @@ import traceback
 import pytest
 
 from isthmus import AsyncDatabase
-from isthmus.cli._stores import redact_url
+from isthmus.cli._urls import redact_url
 from isthmus.errors import ConfigError
 
 pytestmark = pytest.mark.asyncio

@@ -1,4 +1,4 @@
-"""The meaning of predicates, written by hand: a predicate, a record, and whether it holds (semantics §3)."""
+"""The meaning of predicates, written by hand: a predicate, a record, and whether it holds (meaning §3)."""
 
 from __future__ import annotations
 

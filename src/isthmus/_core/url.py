@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 # hosts several addresses in brackets.
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)([^?]*)(?:\?(.*))?", re.DOTALL)
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_+.-]{0,40}")
-_SECRET = re.compile(r"pass|secret|token|key|credential", re.IGNORECASE)
 _HIDDEN = "the URL is not shown: it may hold a secret"
 
 
@@ -106,21 +105,6 @@ def split_query(query: str) -> dict[str, Any]:
 def text_part(value: str | None) -> str | None:
     """Return a URL part without its percent escapes."""
     return None if value is None else unquote(value)
-
-
-def redact_url(url: str) -> str:
-    """Return a URL without its password and without options that may hold a secret."""
-    match = _URL.fullmatch(clean_url(url))
-    if match is None:
-        return f"{url.split(':', 1)[0]}://…" if is_name(url.split(":", 1)[0]) else "…"
-    scheme, netloc, path, query = match[1].lower(), match[2], match[3], match[4] or ""
-    login, _, hosts = netloc.rpartition("@")
-    unclear = "@" in query and ("@" in query.partition("=")[0] or ":" in netloc)
-    if unclear or ("@" in path and ":" in netloc) or hosts.count("[") != hosts.count("]"):
-        return f"{scheme}://…"
-    user = f"{login.partition(':')[0]}@" if login else ""
-    options = "&".join(p for p in query.split("&") if p and not _SECRET.search(p.partition("=")[0]))
-    return f"{scheme}://{user}{hosts}{path}" + (f"?{options}" if options else "")
 
 
 def nest(key: str, value: Any) -> dict[str, Any]:

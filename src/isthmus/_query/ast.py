@@ -209,7 +209,7 @@ LEAVES = (
     TextMatch,
     KNN,
 )
-# What no program over one record can judge: the store does, or refuses.
+# Leaves that cannot be evaluated on one record alone: the store evaluates them, or refuses.
 RANKED = (TextMatch, KNN)
 PREDICATES = (*LEAVES, And, Or, Not)
 

@@ -71,6 +71,11 @@ def predicate_json(predicate: Predicate) -> JSON:
             return shape
 
 
+def operator_name(leaf: Leaf) -> str:
+    """Return the name of a leaf's operator, such as `=` or `starts_with`."""
+    return _parts(leaf)[0]
+
+
 def _parts(leaf: Leaf) -> tuple[str, Any]:
     match leaf:
         case Equal(_, value) | EqualList(_, value):

@@ -1,7 +1,8 @@
 """What a predicate means, as a program (meaning §3): the oracle that every backend is compared with.
 
 Slow and obvious on purpose. It imports nothing from a backend, and no backend but memory (and
-SQLite, through its SQL functions) calls it.
+SQLite, through its SQL functions) calls it. Text is searched in linear time; `find.stoppable` lets a
+thread end long work.
 """
 
 from __future__ import annotations
@@ -31,8 +32,10 @@ from isthmus._query.ast import (
     StartsWith,
     TextMatch,
 )
+from isthmus._query.find import find_text
+from isthmus._query.like import compile_like
 from isthmus._query.lookup import value_at, values_at
-from isthmus._query.text import fold, like_regex, search_regex
+from isthmus._query.patterns import compile_regex
 from isthmus._record import Record
 from isthmus._values import JSON, kind_of, same
 from isthmus.errors import UnsupportedError
@@ -80,17 +83,15 @@ def leaf_test(leaf: Leaf) -> Callable[[JSON], bool]:
         case Between(_, low, high):
             return lambda value: kind_of(value) == kind_of(low) and low <= value <= high  # type: ignore[operator]
         case Like(_, pattern, folded):
-            regex = like_regex(pattern, folded=folded)
-            return _text_test(lambda text: regex.fullmatch(fold(text) if folded else text) is not None)
+            return _text_test(compile_like(pattern, folded=folded).match)
         case Regex(_, pattern):
-            search = search_regex(pattern).search
-            return _text_test(lambda text: search(text) is not None)
+            return _text_test(compile_regex(pattern).search)
         case StartsWith(_, prefix):
             return _text_test(lambda text: text.startswith(prefix))
         case EndsWith(_, suffix):
             return _text_test(lambda text: text.endswith(suffix))
         case Contains(_, part):
-            return _text_test(lambda text: part in text)
+            return _text_test(lambda text: find_text(text, part, 0, len(text)) >= 0)
         case Exists():
             return lambda _: True
         case EqualList() | TextMatch() | KNN():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias
 
@@ -27,7 +26,6 @@ from isthmus._query.ast import (
     StartsWith,
     TextMatch,
 )
-from isthmus._query.text import search_regex
 from isthmus._suggest import suggest as nearest_name
 from isthmus._values import canonical_operand, kind_of
 from isthmus.errors import InvalidRecordError, QueryError
@@ -35,7 +33,6 @@ from isthmus.errors import InvalidRecordError, QueryError
 FieldName: TypeAlias = "str | Sequence[str] | Field | Path"
 Condition: TypeAlias = Predicate
 
-MAX_REGEX = 10_000
 MAX_VECTOR = 4_096
 MAX_NEAREST = 10_000
 
@@ -106,7 +103,12 @@ class Field:
         return Like(self.path, _operand_text(self.path, "ilike", pattern), fold=True)
 
     def regex(self, pattern: str) -> Predicate:
-        """Hold if `re.search` finds the pattern in some text."""
+        """Hold if `re.search` finds the pattern in some text.
+
+        The pattern has at most 10,000 characters, and as many states once its bounded repeats are
+        written out. Look-around, back references and the like, which take more than linear time, are
+        refused by a handle unless its `Policy` has `backtracking="allow"`.
+        """
         return regex(self.path, pattern)
 
     def starts_with(self, text: str) -> Predicate:
@@ -227,14 +229,15 @@ def one_of(path: Path, values: Any) -> Predicate:
 
 
 def regex(path: Path, pattern: Any) -> Predicate:
-    """Return a `re.search` test; a bad pattern is refused here."""
+    """Return a `re.search` test; a pattern that is bad or too large is refused here."""
+    # The engine and its tables of characters are loaded by the first regex, not at import.
+    from isthmus._query.regex import PatternError, compile_regex
+
     text = _operand_text(path, "regex", pattern)
-    if len(text) > MAX_REGEX:
-        raise QueryError(f"{path} regex: a pattern has at most {MAX_REGEX} characters, this one {len(text)}")
     try:
-        search_regex(text)
-    except (re.error, RecursionError, OverflowError) as error:
-        raise QueryError(f"{path} regex: {text[:80]!r} is no pattern: {error}") from None
+        compile_regex(text)
+    except PatternError as error:
+        raise QueryError(f"{path} regex: {error}") from None
     return Regex(path, text)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import re
 from typing import Final
 
 
@@ -63,28 +62,17 @@ def fold(text: str) -> str:
     return "".join(map(fold_character, text))
 
 
-@functools.lru_cache(maxsize=1024)
-def like_regex(pattern: str, *, folded: bool) -> re.Pattern[str]:
-    """Return a regex to be used with `fullmatch`; for `ilike` on folded text."""
-    # Between two runs the first place that fits is as good as any, so those parts are atomic: else
-    # "%x%x%x…" takes time exponential in its runs.
-    segments: list[list[str]] = [[]]
-    for part in parse_like(pattern):
-        if part is ANY_RUN:
-            segments.append([])
-        elif part is ANY_ONE:
-            segments[-1].append(".")
-        else:
-            assert isinstance(part, str)
-            segments[-1].append(re.escape(fold(part) if folded else part))
-    first, *rest = map("".join, segments)
-    parts = [first, *(f"(?>.*?{segment})" for segment in rest[:-1] if segment)]
-    if rest:
-        parts.append(".*" + rest[-1])
-    return re.compile("".join(parts), re.DOTALL)
+@functools.cache
+def fold_groups() -> dict[str, str]:
+    """Return for each fold the characters that have it, where those are more than the fold itself."""
+    # The table is loaded when the first server pattern needs it, not at import.
+    from isthmus._query import unicode_tables
 
-
-@functools.lru_cache(maxsize=1024)
-def search_regex(pattern: str) -> re.Pattern[str]:
-    """Return the compiled pattern; raises `re.error` or `RecursionError` for a bad one."""
-    return re.compile(pattern)
+    groups: dict[str, set[str]] = {}
+    for low, high in unicode_tables.ranges(unicode_tables.FOLDED):
+        for c in map(chr, range(low, high + 1)):
+            folded = fold_character(c)
+            groups.setdefault(folded, set()).add(c)
+            if fold_character(folded) == folded:
+                groups[folded].add(folded)
+    return {folded: "".join(sorted(members)) for folded, members in groups.items() if members != {folded}}

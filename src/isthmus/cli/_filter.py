@@ -17,6 +17,7 @@ value      = number | quoted text | true | false | null | datetime(quoted text)
 from __future__ import annotations
 
 import datetime as dt
+import re
 from typing import Any
 
 import orjson
@@ -26,9 +27,11 @@ from isthmus._path import ATTRIBUTES, Path, Root, parse_path
 from isthmus._query.ast import MAX_LEAVES, And, Not, Or, Predicate
 from isthmus._query.codec import from_json
 from isthmus._query.field import Field, comparison
-from isthmus.cli._tokenizer import FilterError, Token, tokenize
+from isthmus.cli._json import parse_json
+from isthmus.cli._tokenizer import FilterError, Token, mask_logins, tokenize
 
 MAX_DEPTH = 100
+_URL = re.compile(r"\s*[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _COMPARISONS = {"=": "=", "==": "=", "!=": "!=", "<>": "!=", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
 _TEXT_OPERATORS = ("like", "ilike", "regex", "starts_with", "ends_with", "contains")
 _WORDS = {*_TEXT_OPERATORS, "and", "or", "not", "in", "between", "is", "exists", "null", "true", "false"}
@@ -42,9 +45,12 @@ def parse_query(text: str | None) -> Query:
     """
     if text is None or not text.strip():
         return Query()
+    if _URL.match(text):
+        # The error of the parser would show the URL, with the password in it.
+        raise QueryError("a store's URL comes before the filter")
     if text.lstrip().startswith("{"):
         try:
-            document = orjson.loads(text)
+            document = parse_json(text)
         except orjson.JSONDecodeError as error:
             raise FilterError(f"not JSON: {error.msg}", text, min(error.pos, len(text))) from None
         return from_json(document)
@@ -99,7 +105,7 @@ class _Parser:
 
     def _make_token_error(self, message: str, token: Token | None = None) -> FilterError:
         token = token or self._next
-        text = self._text[token.position : token.position + 20]
+        text = mask_logins(self._text)[token.position : token.position + 20]
         found = "the end" if token.kind == "end" else repr(text.split()[0])
         return self._make_error(f"{message}, found {found}", token)
 
@@ -226,7 +232,8 @@ class _Parser:
             case "name" if token.value.lower() == "datetime" and self._accept("("):
                 return self._parse_datetime()
             case "name":
-                raise self._make_error(f'text needs quotes: "{token.value}"', token)
+                text = mask_logins(self._text)[token.position : token.position + len(token.value)]
+                raise self._make_error(f'text needs quotes: "{text}"', token)
             case "op" if token.value == "[":
                 self._check_depth(depth, token)
                 return self._parse_list("]", depth + 1)

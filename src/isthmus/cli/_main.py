@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import traceback
 from typing import Any
 
-import orjson
-
 from isthmus.cli._errors import CommandError, ExitCode, choose_exit_code, describe_error
+from isthmus.cli._json import format_json
+from isthmus.cli._urls import hide_secrets
 
 
 def run(arguments: list[str]) -> int:
@@ -20,12 +21,20 @@ def run(arguments: list[str]) -> int:
     options = arguments[: arguments.index("--")] if "--" in arguments else arguments
     debug = "--debug" in options or os.environ.get("ISTHMUS_DEBUG", "") not in ("", "0")
     arguments = [a for i, a in enumerate(arguments) if not (a == "--debug" and i < len(options))]
+    _prepare_output()
     try:
         code = _run_command(arguments)
         sys.stdout.flush()
     except BaseException as error:
-        return _report_error(error, debug=debug, as_json="--json" in options)
+        return _report_error(error, arguments, debug=debug, as_json="--json" in options)
     return code
+
+
+def _prepare_output() -> None:
+    """Escape characters that the terminal's encoding lacks; JSON and files are UTF-8 in any case."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _run_command(arguments: list[str]) -> int:
@@ -48,6 +57,8 @@ def _run_command(arguments: list[str]) -> int:
         if not hasattr(error, "format_message"):
             raise
         raise _convert_usage_error(error) from None
+    if result == ExitCode.INTERRUPTED:  # newer versions of typer return the code instead of raising
+        raise KeyboardInterrupt
     return result if isinstance(result, int) else 0
 
 
@@ -58,7 +69,7 @@ def _convert_usage_error(error: Any) -> CommandError:
     return CommandError(f"{message} ({path} --help)" if message else "", ExitCode.USAGE)
 
 
-def _report_error(error: BaseException, *, debug: bool, as_json: bool) -> int:
+def _report_error(error: BaseException, arguments: list[str], *, debug: bool, as_json: bool) -> int:
     """Print the error and return its exit code."""
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else int(ExitCode.USAGE)
@@ -67,12 +78,14 @@ def _report_error(error: BaseException, *, debug: bool, as_json: bool) -> int:
         _discard_stdout()
         return int(code)
     if debug:
-        traceback.print_exception(error)
-    message = describe_error(error)
+        sys.stderr.write(hide_secrets("".join(traceback.format_exception(error)), arguments))
+    message = hide_secrets(describe_error(error), arguments)
     try:
         if as_json:
             document = {"error": type(error).__name__, "message": message, "exit_code": int(code)}
-            sys.stderr.write(orjson.dumps(document).decode() + "\n")
+            sys.stderr.flush()
+            sys.stderr.buffer.write(format_json(document) + b"\n")
+            sys.stderr.buffer.flush()
         elif message:
             sys.stderr.write(f"isthmus: {message}\n")
         sys.stdout.flush()

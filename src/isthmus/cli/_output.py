@@ -6,12 +6,16 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
-import orjson
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from isthmus import Record
+from isthmus.cli._json import format_json
+
+_GAP = 2
+"""The number of blanks between two columns."""
 
 
 def make_console() -> Console:
@@ -24,21 +28,53 @@ def print_note(message: str) -> None:
     sys.stderr.write(message + "\n")
 
 
+def write_stdout(document: bytes) -> None:
+    """Write bytes to standard output, after the text that was written before them.
+
+    A document for programs is UTF-8 whatever the terminal's encoding.
+    """
+    sys.stdout.flush()
+    sys.stdout.buffer.write(document)
+    sys.stdout.buffer.flush()
+
+
 def print_json(value: Any) -> None:
     """Print one JSON document on one line."""
-    sys.stdout.write(orjson.dumps(value, default=str).decode() + "\n")
+    write_stdout(format_json(value) + b"\n")
 
 
 def build_table(headings: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
-    """Return a table that truncates its cells to the width of the terminal."""
+    """Return a table that truncates its cells to the width of the terminal, the first column last."""
+    console = make_console()
+    cells = [[format_value(value) for value in row] for row in rows]
+    longest = [max(map(cell_len, column)) for column in zip(headings, *cells, strict=True)]
+    widths = _fit_widths(longest, console.width - _GAP * (len(longest) - 1))
+    # A terminal without Unicode cannot show the ellipsis.
+    overflow: Literal["ellipsis", "crop"] = "ellipsis" if console.encoding.startswith("utf") else "crop"
     table = Table(box=None, header_style="bold", pad_edge=False)
     for index, heading in enumerate(headings):
         numeric = bool(rows) and all(type(row[index]) in (int, float) for row in rows)
         justify: Literal["left", "right"] = "right" if numeric else "left"
-        table.add_column(Text(heading), overflow="ellipsis", no_wrap=True, justify=justify)
-    for row in rows:
-        table.add_row(*(Text(format_value(value)) for value in row))
+        table.add_column(Text(heading), overflow=overflow, no_wrap=True, justify=justify, width=widths[index])
+    for row in cells:
+        table.add_row(*map(Text, row))
     return table
+
+
+def _fit_widths(longest: Sequence[int], available: int) -> list[int]:
+    """Return the widths of columns whose cells are at most so long.
+
+    The first column, which names the row, has up to half of the line or what the others leave. Those
+    share the rest equally, except that none is wider than its cells.
+    """
+    first = min(longest[0], max(available // 2, available - sum(longest[1:])))
+    widths = [first] * len(longest)
+    left = available - first
+    others = sorted(range(1, len(longest)), key=longest.__getitem__)
+    for position, index in enumerate(others):
+        widths[index] = max(1, min(longest[index], left // (len(others) - position)))
+        left -= widths[index]
+    return widths
 
 
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
@@ -49,7 +85,7 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
 def build_facts(facts: Iterable[tuple[str, Any]]) -> Table:
     """Return a table with a name and a value on each line; long values wrap."""
     table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="bold", no_wrap=True)
+    table.add_column(style="bold", overflow="fold", max_width=max(20, make_console().width // 2))
     table.add_column(overflow="fold")
     for name, value in facts:
         table.add_row(Text(name), Text(format_value(value)))
@@ -71,7 +107,7 @@ def format_value(value: Any) -> str:
     if isinstance(value, str):
         return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in value)
     if isinstance(value, float | int | bool | dict | list):
-        return orjson.dumps(value).decode()
+        return format_json(value).decode()
     return str(value)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import getpass
 import os
+import re
 import sys
 import time
 import uuid
@@ -18,9 +19,10 @@ from urllib.parse import unquote
 from isthmus import AsyncDatabase, Collection, ConfigError
 from isthmus._core.executor import PoolStats
 from isthmus._core.registry import Plugin, plugin
-from isthmus._core.url import parse_url, redact_url, scheme_of
+from isthmus.cli._urls import check_url, redact_url, split_url
 
 R = TypeVar("R")
+_MISSING = re.compile(r"there is no (table|index|collection)\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,7 @@ class StoreAddress:
     @property
     def plugin(self) -> Plugin:
         """The backend that the URL's scheme names."""
-        return plugin(scheme_of(self.url))
+        return plugin(self.url.split("://", 1)[0])
 
 
 def resolve_store(
@@ -49,7 +51,7 @@ def resolve_store(
 
     The password comes from $ISTHMUS_PASSWORD, from $ISTHMUS_SOURCE_PASSWORD or
     $ISTHMUS_TARGET_PASSWORD for the `role` "source" or "target", or with `prompt` from a prompt
-    without echo. Raises `ConfigError` if there is no URL.
+    without echo. Raises `ConfigError` if there is no URL, or one whose secret cannot be told from the rest.
     """
     if url in (None, "-"):
         url = os.environ.get("ISTHMUS_URL")
@@ -60,6 +62,7 @@ def resolve_store(
             "the store must be a URL such as sqlite:///file.db or postgres://host/app;"
             " files and filters come after it"
         )
+    check_url(url)
     variables = [f"ISTHMUS_{role.upper()}_PASSWORD"] if role else []
     password = next((os.environ[v] for v in [*variables, "ISTHMUS_PASSWORD"] if v in os.environ), None)
     if prompt:
@@ -106,12 +109,69 @@ async def open_scratch_collection(address: StoreAddress) -> AsyncIterator[Collec
 async def open_database(
     address: StoreAddress, settings: Mapping[str, Any] | None = None, *, writes: bool = False
 ) -> AsyncIterator[AsyncDatabase]:
-    """Open a store, with more settings than its URL has; unless `writes`, opening creates nothing."""
-    db = await AsyncDatabase.open(address.url, {**build_settings(address, writes=writes), **(settings or {})})
+    """Open a store, with more settings than its URL has; unless `writes`, opening creates nothing.
+
+    Raises `ConfigError` that lists the collections if the chosen one is missing.
+    """
+    settings = {**build_settings(address, writes=writes), **(settings or {})}
+    db = await AsyncDatabase.open(address.url, settings, lazy=True)
     try:
+        names = await connect_or_list(db)
+        if names is not None:
+            raise ConfigError(f"there is no collection {db.collection_name!r}; {describe_collections(names)}")
         yield db
     finally:
         await db.close()
+
+
+@asynccontextmanager
+async def open_store(address: StoreAddress) -> AsyncIterator[tuple[AsyncDatabase, list[str] | None]]:
+    """Open a store for a command that needs no collection, and create nothing.
+
+    Yields the handle, and None or what `connect_or_list` returns if no collection was named.
+    """
+    db = await AsyncDatabase.open(address.url, build_settings(address, writes=False), lazy=True)
+    try:
+        names = await connect_or_list(db)
+        if names is not None and is_collection_named(db):
+            raise ConfigError(f"there is no collection {db.collection_name!r}; {describe_collections(names)}")
+        yield db, names
+    finally:
+        await db.close()
+
+
+async def connect_or_list(db: AsyncDatabase) -> list[str] | None:
+    """Connect a handle; if its default collection is missing, return the names of those that exist.
+
+    The handle is then not connected, but its backend is, without a collection.
+    """
+    try:
+        # The backend's own methods: a handle that cannot connect closes its backend for good, and
+        # lists collections only after its default one was made ready.
+        await db._backend.open(db.collection_name)
+    except ConfigError as error:
+        if not _MISSING.search(str(error)):
+            raise
+        names = await db._backend.collections()
+        if db.collection_name in names:
+            raise
+        return names
+    await db.connect()
+    return None
+
+
+def is_collection_named(db: AsyncDatabase) -> bool:
+    """Return whether the default collection was chosen: by an option, the URL or the environment."""
+    origins = db.config.explain()
+    return any(origins[name][1] != "default" for name in ("table", "index") if name in origins)
+
+
+def describe_collections(names: list[str]) -> str:
+    """Return the names of collections as the end of a message."""
+    if not names:
+        return "the store has none yet, and the first write creates one"
+    more = f" and {len(names) - 20} more" if len(names) > 20 else ""
+    return f"the store has {', '.join(map(repr, names[:20]))}{more}: name one with -c"
 
 
 def build_settings(address: StoreAddress, *, writes: bool) -> dict[str, str]:
@@ -140,18 +200,23 @@ def build_settings(address: StoreAddress, *, writes: bool) -> dict[str, str]:
 
 
 def _require_file(url: str) -> None:
-    if scheme_of(url) not in ("sqlite", "sqlite3"):
+    if url.split(":", 1)[0] not in ("sqlite", "sqlite3"):
         return
-    path = parse_url(url)[0].path
+    path = split_url(url).path
     if path not in ("", "/", "/:memory:") and not (file := Path(unquote(path)[1:])).exists():
         raise ConfigError(f"sqlite: no such file: {file}")
 
 
-async def time_pings(db: AsyncDatabase, number: int) -> AsyncIterator[float]:
-    """Ping a store, and yield the milliseconds that each round trip took."""
+async def time_pings(
+    db: AsyncDatabase, number: int, *, without_collection: bool = False
+) -> AsyncIterator[float]:
+    """Ping a store, and yield the milliseconds that each round trip took.
+
+    Elasticsearch pings an index; a store `without_collection` is asked for its collections instead.
+    """
     for _ in range(number):
         start = time.perf_counter()
-        await db.ping()
+        await (db._backend.collections() if without_collection else db.ping())
         yield (time.perf_counter() - start) * 1e3
 
 

@@ -14,6 +14,7 @@ _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?(?![\w.])")
 _NAME = re.compile(r"[^\W\d][\w\-]*", re.UNICODE)
 _OPERATOR = re.compile(r"<=|>=|!=|<>|==|!~|[()\[\],=<>~.&|!]")
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\", '"': '"', "'": "'", "`": "`"}
+_LOGIN = re.compile(r"(?<=://)\S+(?=@)")
 MAX_LENGTH = 200_000
 
 
@@ -30,7 +31,13 @@ class FilterError(QueryError):
         return f"{super().__str__()}\n{self.excerpt}"
 
 
+def mask_logins(text: str) -> str:
+    """Return filter text of the same length without the logins of URLs in it: errors quote parts of it."""
+    return _LOGIN.sub(lambda found: "*" * len(found.group()), text)
+
+
 def _mark_position(text: str, position: int) -> str:
+    text = mask_logins(text)
     start = max(0, position - 50)
     excerpt = "".join(c if c.isprintable() else " " for c in text[start : position + 25])
     return f"  {excerpt}\n  {' ' * (position - start)}^"

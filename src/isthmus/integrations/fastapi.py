@@ -16,18 +16,23 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from fastapi import Depends, FastAPI, Query, Request
 from fastapi.responses import JSONResponse
 
 from isthmus._collection import CollectionMethods
 from isthmus._database import AsyncDatabase
-from isthmus._query.codec import from_json
+from isthmus._path import Path, parse_path
+from isthmus._query.ast import leaves
+from isthmus._query.codec import from_json, operator_name
+from isthmus._query.field import OPERATORS
 from isthmus._query.query import Query as Find
 from isthmus._record import Record
+from isthmus._suggest import suggest
+from isthmus._value import replace
 from isthmus.errors import (
     AccessError,
     AlreadyExistsError,
@@ -41,10 +46,16 @@ from isthmus.errors import (
     RateLimitedError,
     UnavailableError,
     UnsupportedError,
+    UsageError,
 )
 
 MAX_PAGE = 1_000
 _log = logging.getLogger("isthmus.fastapi")
+ALL_OPERATORS = frozenset(
+    name for name in OPERATORS if name not in ("!=", "is_null") and not name.startswith("not_")
+) | {"match", "nearest"}
+SAFE_OPERATORS = ALL_OPERATORS - {"regex"}
+"""What clients may use unless a route says otherwise; each operator stands for its negation too."""
 
 # The first class that matches applies; any other error is 500.
 STATUS: tuple[tuple[type[IsthmusError], int], ...] = (
@@ -100,7 +111,31 @@ class SearchParameters:
     `filter` is a query as JSON (`{"field": "age", "op": ">=", "value": 25}`, or with `and`, `or`,
     `not`). `sort` lists fields, with a minus for descending order. `select` lists the fields to
     return, `size` is the number of records in a page and `cursor` comes from the previous page.
+
+    Clients may use every field and every operator but `regex`; `limited` says which, for a route.
     """
+
+    fields: ClassVar[tuple[Path, ...] | None] = None
+    operators: ClassVar[frozenset[str]] = SAFE_OPERATORS
+
+    @classmethod
+    def limited(
+        cls, *, fields: Iterable[str] | None = None, operators: Iterable[str] = SAFE_OPERATORS
+    ) -> type[SearchParameters]:
+        """Return the dependency of a route whose clients may use only these fields and operators.
+
+        `Annotated[SearchParameters, Depends(SearchParameters.limited(fields=["name", "age"]))]`. A field
+        stands for what lies under it too (`address` for `address.city`); responses contain no others.
+        An operator stands for its negation too. Raises `UsageError` for an unknown operator.
+        """
+        return type(
+            cls.__name__,
+            (cls,),
+            {
+                "fields": None if fields is None else tuple(map(parse_path, fields)),
+                "operators": frozenset(map(_positive, operators)),
+            },
+        )
 
     def __init__(
         self,
@@ -110,7 +145,7 @@ class SearchParameters:
         size: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 50,
         cursor: Annotated[str | None, Query(description="from the previous page")] = None,
     ) -> None:
-        self.query = _parse_query(filter, sort, select)
+        self.query = self._check(_parse_query(filter, sort, select))
         self.size = size
         self.cursor = cursor
 
@@ -118,6 +153,34 @@ class SearchParameters:
         """Return one page as `{"items": […], "cursor": …}`; the cursor is null after the last page."""
         page = await collection.page(self.query, size=self.size, cursor=self.cursor)
         return {"items": [shape(record) for record in page.records], "cursor": page.cursor}
+
+    def _check(self, query: Find) -> Find:
+        """Return the query if its fields and operators may be used; else raise `QueryError`."""
+        for leaf in leaves(query.where):
+            self._check_field(leaf.path)
+            if (operator := operator_name(leaf)) not in self.operators:
+                raise QueryError(f"{leaf.path}: the operator {operator} is not allowed here")
+        for path in (*(key.path for key in query.order), *(query.fields or ())):
+            self._check_field(path)
+        if self.fields is None or query.fields is not None:
+            return query
+        return replace(query, fields=self.fields)
+
+    def _check_field(self, path: Path) -> None:
+        if self.fields is not None and not any(_is_within(path, field) for field in self.fields):
+            raise QueryError(f"{path}: the field is not allowed here{suggest(path, map(str, self.fields))}")
+
+
+def _is_within(path: Path, field: Path) -> bool:
+    return path.root is field.root and path.keys[: len(field.keys)] == field.keys
+
+
+def _positive(operator: str) -> str:
+    """Return the operator that another one negates, or itself."""
+    positive = {"!=": "=", "is_null": "exists"}.get(operator, operator.removeprefix("not_"))
+    if positive not in ALL_OPERATORS:
+        raise UsageError(f"unknown operator {operator!r}{suggest(operator, ALL_OPERATORS)}")
+    return positive
 
 
 Search = Annotated[SearchParameters, Depends(SearchParameters)]

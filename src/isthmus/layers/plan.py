@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from types import MappingProxyType
-from typing import Any, Literal, TypeVar
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any, TypeVar
 
+from isthmus._core.evaluation import select_matching
 from isthmus._core.executor import (
-    MORE,
     After,
     AggregateResult,
     CountResult,
@@ -22,29 +21,29 @@ from isthmus._core.executor import (
 from isthmus._core.op import Aggregate, Count, Fetch, Op, Read, Release, Remove, Write
 from isthmus._core.stack import Layer, LayerOrder, Next
 from isthmus._query.aggregate import Groups
-from isthmus._query.ast import FALSE, KNN, TRUE, Predicate, SortKey, leaves
+from isthmus._query.ast import FALSE, KNN, TRUE, Predicate, leaves
 from isthmus._query.codec import text
-from isthmus._query.evaluate import matches, select
 from isthmus._query.order import BY_ID, cursor_position, sort_key, sort_records
 from isthmus._query.split import Split, drop_ranked, split
-from isthmus._record import Record, project
+from isthmus._record import Record
 from isthmus._search_hit import Hit
-from isthmus._value import Value, replace
+from isthmus._value import replace
 from isthmus.errors import ConflictError, IsthmusError, UnsupportedError
+from isthmus.layers._pages import (
+    add_to_size,
+    drop_before_start,
+    lies_between,
+    make_page,
+    next_start,
+    project_page,
+    start_rank,
+)
+from isthmus.layers._policy import Policy
 
 R = TypeVar("R")
 SCAN_SIZE = 1_000
 _LARGEST_SCAN = 5_000
 _DELETE_ATTEMPTS = 10
-
-
-class Policy(Value):
-    """What may be evaluated client-side.
-
-    `residual="refuse"` makes any client-side filtering, sorting or aggregation an `UnsupportedError`.
-    """
-
-    residual: Literal["allow", "refuse"] = "allow"
 
 
 ALLOW = Policy()
@@ -90,7 +89,11 @@ class Plan(Layer):
         return result  # type: ignore[no-any-return]
 
     def parts(self, collection: str, where: Predicate) -> Split:
-        """Return the pushed and the residual part of a predicate; raises `UnsupportedError` by the policy."""
+        """Return the pushed and the residual part of a predicate.
+
+        Raises `UnsupportedError` and `QueryError` by the policy.
+        """
+        self._policy.check_patterns(where)
         parts = split(where, self._support(collection).pushdown)
         if parts.residual != TRUE and self._policy.residual == "refuse":
             raise UnsupportedError(
@@ -121,7 +124,7 @@ class Plan(Layer):
                 page = await self._fetch_refilling(request, parts, native, call_next)
         else:
             page = await self._fetch_sorting(request, parts, native, call_next)
-        return page if request.select is None else _project(page, request)
+        return page if request.select is None else project_page(page, request)
 
     async def _fetch_unordered(
         self, request: PageRequest, parts: Split, native: Fetch, call_next: Next
@@ -130,7 +133,8 @@ class Plan(Layer):
         if parts.residual == TRUE and not page.recheck:
             return page
         return Page(
-            _evaluate_candidates(page.recheck, request.where) + _evaluate(page.records, parts.residual),
+            await _evaluate_candidates(page.recheck, request.where)
+            + await select_matching(page.records, parts.residual),
             page.after,
         )
 
@@ -138,22 +142,22 @@ class Plan(Layer):
         page: Page = await call_next(native)
         order = request.order or BY_ID
         if not page.recheck:
-            return _page_of(page.records, order, more=page.after is not None, hits=page.hits)
-        recheck = _drop_before_start(_evaluate_candidates(page.recheck, request.where), request, order)
+            return make_page(page.records, order, more=page.after is not None, hits=page.hits)
+        recheck = drop_before_start(await _evaluate_candidates(page.recheck, request.where), request, order)
         skip = request.offset
         if skip and recheck:
             # At most len(recheck) of the skipped records are candidates, so the first
             # skip - len(recheck) of the main response are skipped in any case.
             first = max(0, skip - len(recheck))
-            wanted = replace(native.request, offset=first, size=_plus(request.size, len(recheck)))
+            wanted = replace(native.request, offset=first, size=add_to_size(request.size, len(recheck)))
             page = await call_next(replace(native, request=wanted))
             skip -= first
         else:
             skip = 0
         merged = sort_records([*page.records, *recheck], order)
-        end = _plus(request.size, skip)
+        end = add_to_size(request.size, skip)
         more = page.after is not None or (end is not None and len(merged) > end)
-        return _page_of(merged[skip:end], order, more=more, hits=page.hits)
+        return make_page(merged[skip:end], order, more=more, hits=page.hits)
 
     async def _fetch_consistent(
         self, request: PageRequest, parts: Split, native: Fetch, call_next: Next
@@ -176,10 +180,10 @@ class Plan(Layer):
                 after, last = After(position, page.after.token), key(position)
             candidates = [
                 record
-                for record in _evaluate_candidates(page.recheck, request.where)
-                if _lies_between(key(cursor_position(record, order)), start, last)
+                for record in await _evaluate_candidates(page.recheck, request.where)
+                if lies_between(key(cursor_position(record, order)), start, last)
             ]
-            records = _evaluate(page.records, parts.residual)
+            records = await select_matching(page.records, parts.residual)
             kept += sort_records([*records, *candidates], order) if candidates else records
             if after is None or len(kept) > request.offset:
                 return Page(kept[request.offset :], after)
@@ -189,7 +193,7 @@ class Plan(Layer):
     ) -> Page:
         """Fetch pages without the limit until enough records pass the residual."""
         order = request.order or BY_ID
-        end = _plus(request.size, request.offset)
+        end = add_to_size(request.size, request.offset)
         kept: list[Record] = []
         hits: dict[str, Hit] = {}
         recheck: list[Record] | None = None
@@ -200,18 +204,18 @@ class Plan(Layer):
                 replace(native, request=replace(native.request, after=after, size=size))
             )
             if recheck is None:
-                recheck = _drop_before_start(
-                    _evaluate_candidates(page.recheck, request.where), request, order
+                recheck = drop_before_start(
+                    await _evaluate_candidates(page.recheck, request.where), request, order
                 )
-            kept += _evaluate(page.records, parts.residual)
+            kept += await select_matching(page.records, parts.residual)
             hits |= page.hits
             if page.after is None or (end is not None and len(kept) > end):
                 break
-            after = _next_start(page, order)
+            after = next_start(page, order)
             size = min(size * 2, _LARGEST_SCAN)
         merged = sort_records([*kept, *recheck], order) if recheck else kept
         more = end is not None and len(merged) > end
-        return _page_of(merged[request.offset : end], order, more=more, hits=hits)
+        return make_page(merged[request.offset : end], order, more=more, hits=hits)
 
     async def _fetch_sorting(
         self, request: PageRequest, parts: Split, native: Fetch, call_next: Next
@@ -222,9 +226,9 @@ class Plan(Layer):
                 "the policy refuses to sort client-side, and the store cannot sort this", capability="order"
             )
         order = request.order or BY_ID
-        end = _plus(request.size, request.offset)
+        end = add_to_size(request.size, request.offset)
         key = sort_key(order)
-        start = _start(request, order)
+        start = start_rank(request, order)
         best: list[tuple[Any, Record]] = []
         async for records in self._scan(native, parts, call_next):
             for record in records:
@@ -241,7 +245,7 @@ class Plan(Layer):
                 )
         best.sort(key=lambda pair: pair[0])
         chosen = [record for _, record in best[request.offset : end]]
-        return _page_of(chosen, order, more=end is not None and len(best) > end)
+        return make_page(chosen, order, more=end is not None and len(best) > end)
 
     async def _scan(self, native: Fetch, parts: Split, call_next: Next) -> AsyncIterator[list[Record]]:
         """Yield all matching records page by page, in any order."""
@@ -254,8 +258,8 @@ class Plan(Layer):
             after = page.after
             try:
                 if page.recheck:
-                    yield _evaluate_candidates(page.recheck, _whole_predicate(parts))
-                yield _evaluate(page.records, parts.residual)
+                    yield await _evaluate_candidates(page.recheck, _whole_predicate(parts))
+                yield await select_matching(page.records, parts.residual)
             except BaseException:
                 if after is not None and after.token is not None:
                     await call_next(Release(native.collection, after))
@@ -269,7 +273,7 @@ class Plan(Layer):
             return CountResult(0)
         if parts.residual == TRUE:
             result: CountResult = await call_next(replace(op, where=parts.pushed))
-            return CountResult(result.count + len(_evaluate_candidates(result.recheck, op.where)))
+            return CountResult(result.count + len(await _evaluate_candidates(result.recheck, op.where)))
         count = 0
         async for records in self._scan(_scan_of(op.collection, parts), parts, call_next):
             count += len(records)
@@ -284,7 +288,7 @@ class Plan(Layer):
             answer: AggregateResult = await call_next(
                 replace(op, request=replace(request, where=parts.pushed))
             )
-            for record in _evaluate_candidates(answer.recheck, request.where):
+            for record in await _evaluate_candidates(answer.recheck, request.where):
                 answer.groups.add_record(record, request.by)
             return AggregateResult(answer.groups)
         if self._policy.residual == "refuse":
@@ -330,7 +334,7 @@ class Plan(Layer):
                 if isinstance(result, IsthmusError) and not isinstance(result, ConflictError):
                     raise result
             again = await call_next(Read(op.collection, stale)) if stale else []
-            records = [record for record in again if record is not None and matches(op.where, record)]
+            records = await select_matching([record for record in again if record is not None], op.where)
         raise ConflictError(
             f"delete_where: {len(records)} records kept changing in {_DELETE_ATTEMPTS} attempts",
             record_id=records[0].id,
@@ -357,60 +361,5 @@ def _native_request(request: PageRequest, parts: Split) -> PageRequest:
     return replace(request, where=parts.pushed, offset=offset, select=paths)
 
 
-def _evaluate(records: list[Record], residual: Predicate) -> list[Record]:
-    return records if residual == TRUE else [record for record in records if matches(residual, record)]
-
-
-def _evaluate_candidates(recheck: Sequence[Record], where: Predicate) -> list[Record]:
-    if not recheck:
-        return []
-    where = drop_ranked(where)
-    return [record for record in recheck if matches(where, record)]
-
-
-def _drop_before_start(
-    records: list[Record], request: PageRequest, order: tuple[SortKey, ...]
-) -> list[Record]:
-    """Return the records that come after the request's position."""
-    start = _start(request, order)
-    if start is None:
-        return records
-    key = sort_key(order)
-    return [record for record in records if key(cursor_position(record, order)) > start]
-
-
-def _start(request: PageRequest, order: tuple[SortKey, ...]) -> Any:
-    """Return the rank after which the page begins; None at the beginning."""
-    if request.after is None or request.after.position is None:
-        return None
-    return sort_key(order)(tuple(request.after.position))
-
-
-def _lies_between(rank: Any, start: Any, last: Any) -> bool:
-    return (start is None or rank > start) and (last is None or rank <= last)
-
-
-def _plus(size: int | None, number: int) -> int | None:
-    return None if size is None else size + number
-
-
-def _page_of(
-    records: list[Record],
-    order: tuple[SortKey, ...],
-    *,
-    more: bool,
-    hits: Mapping[str, Hit] = MappingProxyType({}),
-) -> Page:
-    if not more or not records:
-        return Page(records, None, hits=hits)
-    return Page(records, After(cursor_position(records[-1], order)), hits=hits)
-
-
-def _next_start(page: Page, order: tuple[SortKey, ...]) -> After | None:
-    return After(cursor_position(page.records[-1], order)) if page.after == MORE else page.after
-
-
-def _project(page: Page, request: PageRequest) -> Page:
-    paths = request.select or ()
-    cut = [project(record, select(record.data, paths)) for record in page.records]
-    return Page(cut, page.after, hits=page.hits)
+async def _evaluate_candidates(recheck: Sequence[Record], where: Predicate) -> list[Record]:
+    return await select_matching(recheck, drop_ranked(where)) if recheck else []

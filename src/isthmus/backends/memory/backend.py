@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from isthmus._core.apply import apply_in_order, merge_documents, refuse_batch
 from isthmus._core.capabilities import Capabilities
+from isthmus._core.evaluation import select_matching
 from isthmus._core.executor import (
     MORE,
     After,
@@ -29,7 +30,6 @@ from isthmus._path import Path
 from isthmus._query.aggregate import Groups
 from isthmus._query.ast import RANKED, Leaf, Measure, Predicate, SortKey
 from isthmus._query.codec import text
-from isthmus._query.evaluate import matches
 from isthmus._query.order import BY_ID, cursor_position, sort_key, sort_records
 from isthmus._query.split import Pushdown
 from isthmus._record import Record
@@ -109,7 +109,7 @@ class MemoryExecutor:
         """Apply mutations one after another, on a copy if all must succeed; return one result for each."""
         table = self._table(collection)
         target = dict(table) if atomic else table
-        results = apply_in_order(_TableRows(target), kind, mutations)
+        results = apply_in_order(_MemoryRows(target), kind, mutations)
         if atomic:
             refused = refuse_batch(mutations, results)
             if refused is not None:
@@ -120,24 +120,28 @@ class MemoryExecutor:
     async def fetch(self, collection: str, request: PageRequest) -> Page:
         """Return one page; evaluates and sorts all records."""
         if request.consistent:
-            return self._from_snapshot(collection, request)
-        records = self._match(collection, request)
+            return await self._from_snapshot(collection, request)
+        records = await self._match(collection, request)
         return _cut_page(records, request)
 
-    def _match(self, collection: str, request: PageRequest) -> list[Record]:
+    async def _select(self, collection: str, where: Predicate) -> list[Record]:
+        """Return the matching records of the table as it is now; other tasks get their turn meanwhile."""
+        return await select_matching(list(self._table(collection).values()), where)
+
+    async def _match(self, collection: str, request: PageRequest) -> list[Record]:
         order = request.order or BY_ID
-        records = [record for record in self._table(collection).values() if matches(request.where, record)]
-        records = sort_records(records, order)
+        records = sort_records(await self._select(collection, request.where), order)
         if request.after is not None and request.after.position is not None:
             key = sort_key(order)
             start = key(tuple(request.after.position))
             records = [record for record in records if key(cursor_position(record, order)) > start]
         return records
 
-    def _from_snapshot(self, collection: str, request: PageRequest) -> Page:
+    async def _from_snapshot(self, collection: str, request: PageRequest) -> Page:
         if request.after is None:
+            records = await self._match(collection, request)
             token = new_version()
-            self._snapshots[token] = _Snapshot(self._match(collection, request)[request.offset :])
+            self._snapshots[token] = _Snapshot(records[request.offset :])
         else:
             token = request.after.token
         snapshot = self._snapshots[token]
@@ -151,23 +155,24 @@ class MemoryExecutor:
 
     async def count(self, collection: str, where: Predicate) -> CountResult:
         """Return the number of matching records."""
-        return CountResult(sum(matches(where, record) for record in self._table(collection).values()))
+        return CountResult(len(await self._select(collection, where)))
 
     async def aggregate(self, collection: str, request: AggregateRequest) -> AggregateResult:
         """Return the states of the groups of matching records."""
         groups = Groups(request.measures)
-        for record in self._table(collection).values():
-            if matches(request.where, record):
-                groups.add_record(record, request.by)
+        for record in await self._select(collection, request.where):
+            groups.add_record(record, request.by)
         return AggregateResult(groups)
 
     async def remove(self, collection: str, where: Predicate) -> int:
         """Delete the matching records and return how many there were."""
+        matching = await self._select(collection, where)
         table = self._table(collection)
-        matching = [key for key, record in table.items() if matches(where, record)]
-        for key in matching:
-            del table[key]
-        return len(matching)
+        # A record that another task has written meanwhile is another one.
+        unchanged = [id for record in matching if table.get(id := record.id or "") is record]
+        for id in unchanged:
+            del table[id]
+        return len(unchanged)
 
     async def explain(self, collection: str, request: PageRequest) -> NativePlan:
         """Return the predicate that is evaluated for each record."""
@@ -212,7 +217,7 @@ def _cut_page(records: list[Record], request: PageRequest) -> Page:
     return Page(chosen, MORE if more and chosen else None)
 
 
-class _TableRows:
+class _MemoryRows:
     """A table's records, as `apply_in_order` reads and writes them."""
 
     def __init__(self, table: dict[str, Record]) -> None:

@@ -23,7 +23,9 @@ from isthmus._query.ast import (
     Regex,
     StartsWith,
 )
-from isthmus._query.text import fold, like_regex, search_regex
+from isthmus._query.find import find_text
+from isthmus._query.like import compile_like
+from isthmus._query.patterns import compile_regex
 from isthmus._values import kind_of, same
 
 ColumnValue: TypeAlias = Any
@@ -93,16 +95,14 @@ def _compile_comparison(order: Order, operand: Any) -> ValueTest:
 def _compile_text_test(leaf: Leaf) -> Callable[[str], bool]:
     match leaf:
         case Like(_, pattern, folded):
-            whole = like_regex(pattern, folded=folded).fullmatch
-            return (lambda text: whole(fold(text)) is not None) if folded else lambda text: bool(whole(text))
+            return compile_like(pattern, folded=folded).match
         case Regex(_, pattern):
-            search = search_regex(pattern).search
-            return lambda text: search(text) is not None
+            return compile_regex(pattern).search
         case StartsWith(_, prefix):
             return lambda text: text.startswith(prefix)
         case EndsWith(_, suffix):
             return lambda text: text.endswith(suffix)
         case Contains(_, part):
-            return lambda text: part in text
+            return lambda text: find_text(text, part, 0, len(text)) >= 0
         case _:
             raise AssertionError(leaf)

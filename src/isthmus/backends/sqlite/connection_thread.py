@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from isthmus._query.find import stoppable
 from isthmus.backends.sqlite import fork
 from isthmus.backends.sqlite.session import SQLiteSession
 from isthmus.errors import ClosedError
@@ -170,7 +171,9 @@ class ConnectionThread:
                 if self._session is None:
                     self._session = self._opener()
                 self._session.job = job
-                result = job.work(self._session)
+                # An interrupt does not reach our SQL functions.
+                with stoppable(lambda: not job.cancelled):
+                    result = job.work(self._session)
             except BaseException as caught:  # raised in the caller
                 error = caught
             finally:

@@ -51,8 +51,9 @@ from isthmus.errors import UnsupportedError
 # exceeds these, as one call of our function.
 _MAX_NESTING = 8
 _MAX_LEAVES = 300
-# GLOB raises above 50,000 bytes of pattern (SQLITE_MAX_LIKE_PATTERN_LENGTH).
-_MAX_GLOB = 10_000
+# GLOB takes the product of both lengths and cannot be interrupted; above 50,000 bytes it raises
+# (SQLITE_MAX_LIKE_PATTERN_LENGTH).
+_MAX_GLOB = 250
 ROW = "id, data, metadata, version, created_at, updated_at"
 
 

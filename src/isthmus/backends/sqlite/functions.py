@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from isthmus._query.find import end_turn
 from isthmus._query.order import NONE, SortValue
 from isthmus._record import Record
 from isthmus.backends.sqlite.statement import Test
@@ -40,11 +41,21 @@ class Functions:
 
     def _text(self, number: int, value: Any) -> int:
         """Evaluate a text."""
-        return int(isinstance(value, str) and bool(self._tests[number](value)))
+        if not isinstance(value, str):
+            return 0
+        try:
+            return int(bool(self._tests[number](value)))
+        finally:
+            end_turn()
 
     def _json(self, number: int, value: Any) -> int:
         """Evaluate a list or an object, given as JSON."""
-        return int(isinstance(value, str) and bool(self._tests[number](orjson.loads(value))))
+        if not isinstance(value, str):
+            return 0
+        try:
+            return int(bool(self._tests[number](orjson.loads(value))))
+        finally:
+            end_turn()
 
     def _type_rank(self, number: int, value: Any) -> int:
         """Return the type rank of the value that a list sorts by."""
@@ -66,7 +77,10 @@ class Functions:
         """Evaluate a whole record by a predicate that has no form in SQL."""
         id, data, metadata, version, created, updated = row
         record = Record.stored(id, data, metadata, str(version), created, updated)
-        return int(bool(self._tests[number](record)))
+        try:
+            return int(bool(self._tests[number](record)))
+        finally:
+            end_turn()
 
 
 class ExactSum:

@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import enum
-import signal
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from isthmus import Collection, NotWrittenError, Record
-from isthmus._ids import new_id
+from isthmus import Collection
 from isthmus.cli._commands.query import NO_LIMIT, build_query, write_matches
-from isthmus.cli._errors import CommandError, ExitCode, choose_exit_code
-from isthmus.cli._formats.reader import InputLine, read_lines
+from isthmus.cli._errors import CommandError, ExitCode
+from isthmus.cli._formats.output_file import is_stdout
+from isthmus.cli._formats.reader import open_input, read_lines
 from isthmus.cli._formats.writer import Format, choose_format, open_writer
+from isthmus.cli._loader import Loader
 from isthmus.cli._options import AsJson, CollectionName, OnError, PromptPassword, RequiredStore
-from isthmus.cli._output import print_json, print_note
+from isthmus.cli._output import print_json
 from isthmus.cli._stores import resolve_store, run_on_store
-
-_BATCH = 2_000
-_MAX_ERRORS = 1_000
-_MAX_NOTES = 20
 
 
 class LoadMode(enum.StrEnum):
@@ -64,7 +57,7 @@ def load(
     as_json: AsJson = False,
     prompt: PromptPassword = False,
 ) -> None:
-    """Load the records of a file into a store; rejected lines are listed by number.
+    """Load a file into a store; count the records created, replaced and refused.
 
     The id comes from a dumped record, a CSV column _id or --id; otherwise it is generated.
     """
@@ -72,113 +65,20 @@ def load(
     if chosen is Format.TABLE:
         raise CommandError("a table cannot be loaded", ExitCode.USAGE)
     address = resolve_store(store, collection, prompt=prompt)
-    if str(file) != "-":
-        file.open("rb").close()  # a missing file must not leave a new store behind
-    lines = read_lines(file, chosen, id_field=id_field, plain=plain)
-    loader = _Loader(mode, on_error)
+    loader = Loader(create_only=mode is LoadMode.CREATE, skip_refused=on_error is OnError.SKIP)
+    name = "standard input" if str(file) == "-" else str(file)
     try:
-        run_on_store(address, lambda target: loader.load(target, lines), writes=True)
-    except KeyboardInterrupt:
-        print_note(f"interrupted after {loader.written} records were written")
+        # The file is opened first: a missing one must not leave a new store behind.
+        with open_input(file) as stream:
+            lines = read_lines(stream, chosen, id_field=id_field, plain=plain)
+            run_on_store(address, lambda target: loader.load(target, lines), writes=True)
+    except (KeyboardInterrupt, Exception) as error:
+        if loader.read:
+            reason = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+            loader.report_failure(name, reason, as_json=as_json)
         raise
-    if as_json:
-        loader.print_json()
-    else:
-        loader.print_summary("standard input" if str(file) == "-" else str(file))
-    loader.raise_if_rejected()
-
-
-@dataclass
-class _Loader:
-    """Writes lines in batches, and counts what was written and rejected."""
-
-    mode: LoadMode
-    on_error: OnError
-    written: int = 0
-    failed: int = 0
-    errors: list[tuple[int, str]] = field(default_factory=list)
-    """Line number and message of the first rejected lines."""
-    stopped: int | None = None
-    """The line at which loading stopped."""
-    exit_code: ExitCode = ExitCode.RECORDS
-
-    async def load(self, target: Collection, lines: Iterator[InputLine]) -> None:
-        """Write lines until they end or one is rejected that stops the load."""
-        while self.stopped is None and (batch := _read_batch(lines)):
-            numbers, records = [], []
-            for line in batch:
-                if line.record is not None:
-                    numbers.append(line.number)
-                    records.append(line.record if line.record.id is not None else _add_id(line.record))
-                    continue
-                self._reject(line.number, line.error or "")
-                if self.on_error is OnError.STOP:
-                    self.stopped = line.number
-                    break
-            if records:
-                await self._write(target, numbers, records)
-
-    async def _write(self, target: Collection, numbers: list[int], records: list[Record]) -> None:
-        write = target.create_batch if self.mode is LoadMode.CREATE else target.upsert_batch
-        atomic = None if self.on_error is OnError.STOP else False
-        outcomes = await write(records, on_error="collect", atomic=atomic)
-        self.written += len(outcomes) - len(outcomes.errors)
-        for index, error in outcomes.errors.items():
-            if isinstance(error, NotWrittenError):
-                continue
-            number = numbers[index]
-            self._reject(number, str(error))
-            if self.on_error is OnError.STOP and (self.stopped is None or number < self.stopped):
-                self.stopped = number
-                self.exit_code = choose_exit_code(error)
-
-    def _reject(self, number: int, message: str) -> None:
-        self.failed += 1
-        if len(self.errors) < _MAX_ERRORS:
-            self.errors.append((number, message))
-
-    def print_json(self) -> None:
-        """Print the counts and the rejected lines as JSON."""
-        errors = [{"line": number, "message": message} for number, message in self.errors]
-        print_json(
-            {"written": self.written, "failed": self.failed, "stopped": self.stopped, "errors": errors}
-        )
-
-    def print_summary(self, name: str) -> None:
-        """Print the number of written records, and notes on the first rejected lines of file `name`."""
-        for number, message in self.errors[:_MAX_NOTES]:
-            print_note(f"{name}:{number}: {message}")
-        if len(self.errors) > _MAX_NOTES:
-            print_note(f"… and {self.failed - _MAX_NOTES} more")
-        sys.stdout.write(f"{self.written} written\n")
-
-    def raise_if_rejected(self) -> None:
-        """Raise `CommandError` if a line was rejected."""
-        if self.stopped is not None:
-            raise CommandError(
-                f"stopped at line {self.stopped}; {self.written} records were written"
-                " (--on-error skip continues)",
-                self.exit_code,
-            )
-        if self.failed:
-            raise CommandError(f"{self.failed} lines were rejected, {self.written} written", ExitCode.RECORDS)
-
-
-def _read_batch(lines: Iterator[InputLine]) -> list[InputLine]:
-    """Read the next lines.
-
-    asyncio's handler of Ctrl-C would wait for a read from a pipe to end; Python's own interrupts it.
-    """
-    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        return list(islice(lines, _BATCH))
-    finally:
-        signal.signal(signal.SIGINT, previous)
-
-
-def _add_id(record: Record) -> Record:
-    """Return the record with a generated id: an upsert needs one."""
-    return Record(record.data, id=new_id(), metadata=record.metadata)
+    loader.report(name, as_json=as_json)
+    loader.raise_if_refused()
 
 
 def dump(
@@ -212,7 +112,7 @@ def dump(
         return writer.count
 
     count = run_on_store(address, export)
-    if str(file) == "-":
+    if is_stdout(file):
         return
     if as_json:
         print_json({"written": count, "file": str(file)})

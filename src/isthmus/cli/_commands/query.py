@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
@@ -15,7 +16,7 @@ from isthmus.cli._filter import parse_field, parse_query
 from isthmus.cli._formats.writer import Format, RecordWriter, choose_format, open_writer
 from isthmus.cli._options import AsJson, CollectionName, Filter, PromptPassword, Store
 from isthmus.cli._output import make_console, print_json, print_note, print_table
-from isthmus.cli._stores import open_database, resolve_store, run_on_store
+from isthmus.cli._stores import open_database, open_store, resolve_store, run_on_store
 
 TABLE_ROWS = 50
 # A stream is in the order of ids only if its query has a sort or a limit.
@@ -45,9 +46,12 @@ def ls(
     address = resolve_store(store, prompt=prompt)
 
     async def list_collections() -> list[tuple[str, int | None]]:
-        async with open_database(address) as db:
-            names = await db.collections()
-            return [(name, await db.collection(name).count() if counts else None) for name in names]
+        async with open_store(address) as (db, names):
+            names = await db.collections() if names is None else names
+        if not counts or not names:
+            return [(name, None) for name in names]
+        async with open_database(replace(address, collection=names[0])) as db:
+            return [(name, await db.collection(name).count()) for name in names]
 
     found = asyncio.run(list_collections())
     if as_json:

@@ -10,6 +10,7 @@ import typer
 
 from isthmus import Collection, QueryError, Record
 from isthmus.cli._errors import CommandError, ExitCode
+from isthmus.cli._json import parse_json
 from isthmus.cli._options import AsJson, CollectionName, PromptPassword, RequiredStore
 from isthmus.cli._output import print_facts, print_json, record_to_json
 from isthmus.cli._stores import resolve_store, run_on_store
@@ -140,7 +141,7 @@ def _parse_record(data: str, metadata: str | None) -> Record:
 def _parse_object(text: str, parameter: str) -> dict[str, Any]:
     """Return the JSON object that a command's parameter holds, or `-` for standard input."""
     try:
-        value = orjson.loads(sys.stdin.read() if text == "-" else text)
+        value = parse_json(sys.stdin.buffer.read() if text == "-" else text)
     except orjson.JSONDecodeError as error:
         raise QueryError(f"{parameter}: not JSON, character {error.pos + 1}: {error.msg}") from None
     if not isinstance(value, dict):

@@ -14,7 +14,14 @@ from isthmus.cli._errors import CommandError, ExitCode
 from isthmus.cli._filter import parse_field
 from isthmus.cli._options import AsJson, CollectionName, PromptPassword, Store
 from isthmus.cli._output import print_facts, print_json, print_table
-from isthmus.cli._stores import StoreAddress, open_database, pool_to_json, resolve_store, time_pings
+from isthmus.cli._stores import (
+    StoreAddress,
+    open_database,
+    open_store,
+    pool_to_json,
+    resolve_store,
+    time_pings,
+)
 
 
 def ping(
@@ -47,9 +54,10 @@ def ping(
 async def _ping(address: StoreAddress, number: int) -> tuple[str, float, list[float]]:
     """Return the backend, and how many milliseconds connecting and each round trip took."""
     start = time.perf_counter()
-    async with open_database(address) as db:
+    async with open_store(address) as (db, names):
         connect_ms = (time.perf_counter() - start) * 1e3
-        return db.backend, connect_ms, [duration async for duration in time_pings(db, number)]
+        pings = time_pings(db, number, without_collection=names is not None)
+        return db.backend, connect_ms, [duration async for duration in pings]
 
 
 def doctor(
@@ -83,7 +91,10 @@ def stats(
     as_json: AsJson = False,
     prompt: PromptPassword = False,
 ) -> None:
-    """Print a store's capabilities, number of records, and the state of the pool."""
+    """Print a store's capabilities, number of records, and the state of the pool.
+
+    Without --collection and a collection of the default name, the collections are listed instead.
+    """
     document = asyncio.run(_stats(resolve_store(store, collection, prompt=prompt)))
     if as_json:
         print_json(document)
@@ -95,14 +106,16 @@ def stats(
 
 
 async def _stats(address: StoreAddress) -> dict[str, Any]:
-    async with open_database(address) as db:
-        await db.ping()
+    async with open_store(address) as (db, names):
+        # A round trip, so that the pool has something to show.
+        _ = [duration async for duration in time_pings(db, 1, without_collection=names is not None)]
         stats = db.stats()
         return {
             "backend": stats.backend,
             "store": address.display_name,
             "collection": db.collection_name,
-            "records": await db.count(),
+            "records": await db.count() if names is None else None,
+            **({} if names is None else {"collections": names}),
             "capabilities": {k: _to_json(v) for k, v in db.capabilities.non_defaults().items()},
             "pool": pool_to_json(stats.pool),
             "layers": stats.layers,

@@ -17,7 +17,7 @@ from rich.text import Text
 from isthmus import AsyncDatabase, IsthmusError
 from isthmus.cli._options import AsJson, CollectionName, PromptPassword, Store
 from isthmus.cli._output import build_facts, build_table, format_value, make_console, print_json
-from isthmus.cli._stores import StoreAddress, open_database, pool_to_json, resolve_store, time_pings
+from isthmus.cli._stores import StoreAddress, open_store, pool_to_json, resolve_store, time_pings
 
 _BARS = " ▁▂▃▄▅▆▇█"
 _PINGS = 5
@@ -57,28 +57,29 @@ async def _monitor(address: StoreAddress, interval: float, number: int | None, *
     console = make_console()
     samples: deque[dict[str, Any]] = deque(maxlen=_HISTORY)
     live = nullcontext() if as_json else Live(console=console, auto_refresh=False, screen=console.is_terminal)
-    async with open_database(address) as db:
+    async with open_store(address) as (db, names):
         with live as screen:
             taken = 0
             while number is None or taken < number:
                 if taken:
                     await asyncio.sleep(interval)
                 taken += 1
-                samples.append(await _take_sample(db))
+                samples.append(await _take_sample(db, names))
                 if screen is None:
                     print_json(samples[-1])
                 else:
                     screen.update(_render(address, list(samples)), refresh=True)
 
 
-async def _take_sample(db: AsyncDatabase) -> dict[str, Any]:
+async def _take_sample(db: AsyncDatabase, names: list[str] | None) -> dict[str, Any]:
     """Return the current state; an unreachable store is a sample with an error."""
     sample: dict[str, Any] = {"at": time.time(), "error": None}
     durations: list[float] = []
     try:
-        async for duration in time_pings(db, _PINGS):
+        async for duration in time_pings(db, _PINGS, without_collection=names is not None):
             insort(durations, round(duration, 3))
-        sample["records"] = await db.count()
+        if names is None:
+            sample["records"] = await db.count()
         sample["sessions"] = await _fetch_sessions(db)
     except IsthmusError as error:
         sample["error"] = f"{type(error).__name__}: {error}"

@@ -7,6 +7,7 @@ import importlib
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -147,10 +148,11 @@ def copy(
     if resume and journal is None:
         raise UsageError("--resume needs --journal FILE")
     pair = _StorePair(source, target, where, (from_, to), field_map, transform, prompt=prompt)
+    progress = _LastProgress()
 
     async def run() -> tuple[Receipt, Comparison | None]:
         async with pair.open(writes=not dry_run) as stores:
-            with _show_progress("copy", as_json=as_json) as progress:
+            with _show_progress("copy", as_json=as_json) as progress.show:
                 receipt = await transfer.copy(
                     *stores,
                     pair.query,
@@ -170,9 +172,9 @@ def copy(
 
     try:
         receipt, comparison = asyncio.run(run())
-    except KeyboardInterrupt:
-        if journal is not None:
-            print_note(f"the journal {journal} is complete up to this point; --resume continues from it")
+    except (KeyboardInterrupt, Exception) as error:
+        if progress.done and not dry_run:
+            _report_unfinished(progress.done, journal, error, as_json=as_json)
         raise
     _print_receipt(receipt, comparison, as_json=as_json)
     if comparison is not None:
@@ -181,12 +183,36 @@ def copy(
         raise CommandError(f"the target rejected {receipt.rejected} records", ExitCode.RECORDS)
 
 
+@dataclass
+class _LastProgress:
+    """Shows the progress of a copy, and keeps the number of records that the target has taken."""
+
+    show: Callable[[Progress], None] = lambda _: None
+    done: int = 0
+
+    def __call__(self, progress: Progress) -> None:
+        self.done = progress.done
+        self.show(progress)
+
+
+def _report_unfinished(copied: int, journal: Path | None, error: BaseException, *, as_json: bool) -> None:
+    """Print how far a copy came that was interrupted or failed."""
+    if as_json:
+        print_json({"complete": False, "read": copied})
+        return
+    reason = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+    further = "; some of the next may be, too"
+    if journal is not None:
+        further = f"; the journal {journal} is complete up to there, and --resume continues from it"
+    print_note(f"{reason} after {copied} records were copied{further}")
+
+
 @contextmanager
-def _show_progress(label: str, *, as_json: bool) -> Iterator[Callable[[Progress], None] | None]:
+def _show_progress(label: str, *, as_json: bool) -> Iterator[Callable[[Progress], None]]:
     """Show a progress bar on standard error if that is a terminal; yield its update function."""
     console = Console(stderr=True)
     if as_json or not console.is_terminal:
-        yield None
+        yield lambda _: None
         return
     bar = ProgressBar(
         TextColumn("{task.description}"),

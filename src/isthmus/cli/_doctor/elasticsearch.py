@@ -11,12 +11,14 @@ from isthmus.cli._doctor.finding import Finding, check_clock, cleartext_problem,
 
 if TYPE_CHECKING:
     from isthmus import AsyncDatabase
+    from isthmus.backends.elasticsearch.client import ClientPool
+    from isthmus.backends.elasticsearch.config import ElasticsearchConfig
 
 _MAX_SKEW = 5.0
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
-def check_config(config: Any) -> Iterator[Finding]:
+def check_config(config: ElasticsearchConfig) -> Iterator[Finding]:
     """Check the settings, without connecting."""
     plain = [h for h in config.hosts if h.startswith("http://") and urlsplit(h).hostname not in _LOOPBACK]
     if plain:
@@ -43,7 +45,7 @@ def check_config(config: Any) -> Iterator[Finding]:
 async def check_server(db: AsyncDatabase) -> AsyncIterator[Finding]:
     """Check the cluster and the index."""
     backend: Any = db._backend
-    pool = await backend._pool()
+    pool: ClientPool = await backend._pool()
     start = time.time()
     # Not GET /, which is a module of its own that small installations leave out.
     path = "/_nodes/_local?filter_path=nodes.*.version,nodes.*.jvm.timestamp"
@@ -65,13 +67,13 @@ async def check_server(db: AsyncDatabase) -> AsyncIterator[Finding]:
         yield finding
 
 
-async def _get(pool: Any, path: str, action: str) -> tuple[int, Any]:
+async def _get(pool: ClientPool, path: str, action: str) -> tuple[int, Any]:
     """Return status and body of a GET whose answer may be 404."""
-    status, body = await pool.call("GET", path, doing=action, told=frozenset({200, 404}))
+    status, body = await pool.call("GET", path, action=action, expected=frozenset({200, 404}))
     return status, body
 
 
-async def _check_index(pool: Any, name: str) -> AsyncIterator[Finding]:
+async def _check_index(pool: ClientPool, name: str) -> AsyncIterator[Finding]:
     status, found = await _get(pool, f"/{name}", f"look at {name}")
     if status == 404:
         return

@@ -16,7 +16,14 @@ from isthmus import (
 )
 from isthmus.cli._doctor import elasticsearch, postgres, s3, sqlite
 from isthmus.cli._doctor.finding import Finding, Level, ok, problem, warning
-from isthmus.cli._stores import StoreAddress, build_settings, time_pings
+from isthmus.cli._stores import (
+    StoreAddress,
+    build_settings,
+    connect_or_list,
+    describe_collections,
+    is_collection_named,
+    time_pings,
+)
 
 _SLOW_MS = 100
 _CONFIG_CHECKS: dict[str, Callable[[Any], Iterator[Finding]]] = {
@@ -71,17 +78,28 @@ async def _check_connection(db: AsyncDatabase, name: str) -> AsyncIterator[Findi
     if not reachable:
         return
     try:
-        await db.connect()
+        names = await connect_or_list(db)
     except IsthmusError as error:
         yield _explain_failure("collection", error)
         return
-    yield ok("collection", f"{db.collection_name!r} can be used")
-    fastest = min([duration async for duration in time_pings(db, 5)])
+    yield _check_collection(db, names)
+    pings = time_pings(db, 5, without_collection=names is not None)
+    fastest = min([duration async for duration in pings])
     text = f"a round trip takes {fastest:.2f} ms"
     if fastest > _SLOW_MS:
         yield warning("latency", text, "run closer to the store, and use batches: each call waits that long")
     else:
         yield ok("latency", text)
+
+
+def _check_collection(db: AsyncDatabase, names: list[str] | None) -> Finding:
+    """Check that the collection exists; `names` are the others if it does not."""
+    if names is None:
+        return ok("collection", f"{db.collection_name!r} can be used")
+    seen = f"there is no collection {db.collection_name!r}; {describe_collections(names)}"
+    if not is_collection_named(db):
+        return ok("collection", seen)
+    return problem("collection", seen, "the first write creates it; or name another collection with -c")
 
 
 def _explain_failure(check: str, error: IsthmusError) -> Finding:
@@ -95,8 +113,6 @@ def _explain_failure(check: str, error: IsthmusError) -> Finding:
             fix = "name the authority that signed the server's certificate (ssl_root_cert, ca, ca_file)"
         case ConnectError():
             fix = "check host and port, that the server runs, and that no firewall is in between"
-        case ConfigError() if "there is no" in text:
-            fix = "the first write creates it; or name another collection with -c"
         case ConfigError() if "newer" in text or "format" in text:
             fix = "upgrade isthmus: pip install -U isthmus"
         case ConfigError():

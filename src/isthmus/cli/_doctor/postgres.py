@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import time
 from collections.abc import AsyncIterator, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import orjson
 
@@ -88,7 +88,7 @@ def _is_local(host: str) -> bool:
 
 async def check_server(db: AsyncDatabase) -> AsyncIterator[Finding]:
     """Check the server, the session and the table."""
-    config: Any = db.config
+    config = cast("PostgresConfig", db.config)
     pool = await db._backend.native()
     async with pool.acquire() as connection:
         start = time.time()

@@ -8,12 +8,13 @@ import importlib
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from isthmus.cli._doctor.finding import Finding, check_clock, cleartext_problem, ok, problem, warning
 
 if TYPE_CHECKING:
     from isthmus import AsyncDatabase
+    from isthmus.backends.s3.config import S3Config
 
 # S3 refuses requests whose time is off by 15 minutes.
 _MAX_SKEW = 60.0
@@ -21,7 +22,7 @@ _MAX_SKEW = 60.0
 _INVALID_KEYS = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken")
 
 
-def check_config(config: Any) -> Iterator[Finding]:
+def check_config(config: S3Config) -> Iterator[Finding]:
     """Check the settings, without connecting."""
     endpoint = config.endpoint_url
     if endpoint is None or endpoint.startswith("https"):
@@ -36,7 +37,7 @@ async def check_server(db: AsyncDatabase) -> AsyncIterator[Finding]:
     """Check the bucket, the clock, and that conditional writes work."""
     errors = importlib.import_module("botocore.exceptions")
 
-    config: Any = db.config
+    config = cast("S3Config", db.config)
     client = await db._backend.native()
     try:
         response = await client.list_objects_v2(Bucket=config.bucket, MaxKeys=1, Prefix=config.key_prefix)

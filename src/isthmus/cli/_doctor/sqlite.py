@@ -8,13 +8,14 @@ import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 from urllib.parse import quote
 
 from isthmus.cli._doctor.finding import Finding, ok, problem, warning
 
 if TYPE_CHECKING:
     from isthmus import AsyncDatabase
+    from isthmus.backends.sqlite.config import SQLiteConfig
 
 _MIN_FREE = 200_000_000
 """In bytes; for a file of more than ten times this, a tenth of its size."""
@@ -22,7 +23,7 @@ _MIN_FREE = 200_000_000
 
 async def check_server(db: AsyncDatabase) -> AsyncIterator[Finding]:
     """Check the disk and the file, on a connection that changes nothing."""
-    config: Any = db.config
+    config = cast("SQLiteConfig", db.config)
     if config.in_memory:
         yield warning(
             "file", "a database in memory is lost when this process ends", "name a file: sqlite:///file.db"
@@ -33,7 +34,7 @@ async def check_server(db: AsyncDatabase) -> AsyncIterator[Finding]:
         yield finding
 
 
-def _check_disk(path: Path, config: Any) -> Iterator[Finding]:
+def _check_disk(path: Path, config: SQLiteConfig) -> Iterator[Finding]:
     free = shutil.disk_usage(path.parent).free
     if free < max(_MIN_FREE, path.stat().st_size // 10):
         yield problem(

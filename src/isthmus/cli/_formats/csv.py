@@ -13,7 +13,9 @@ from typing import IO, Any
 
 import orjson
 
+from isthmus._values import INT_MAX, INT_MIN
 from isthmus.cli._formats.spill import ID, METADATA, Spill
+from isthmus.cli._json import parse_json
 
 Row = tuple[Any, dict[str, Any], dict[str, Any]]
 _ABSENT: Any = object()
@@ -75,6 +77,8 @@ def _decode_cell(cell: str) -> Any:
     if cell == "":
         return _ABSENT
     try:
-        return orjson.loads(cell)
+        value = parse_json(cell)
     except orjson.JSONDecodeError:
         return cell
+    # A number of so many digits is an id or a code, which no number of a record could hold.
+    return cell if type(value) is int and not INT_MIN <= value <= INT_MAX else value

@@ -11,6 +11,7 @@ import orjson
 
 from isthmus import MissingExtraError
 from isthmus.cli._formats.spill import ID, METADATA, ColumnTypes, Spill
+from isthmus.cli._json import parse_json
 
 _BATCH_ROWS = 5_000
 _JSON = {"isthmus": "json"}
@@ -97,10 +98,10 @@ def read_parquet(file: IO[bytes]) -> Iterator[tuple[str | None, dict[str, Any], 
                 if name == ID and not is_data:
                     id = value
                 elif name == METADATA and not is_data:
-                    metadata = orjson.loads(value) if value else {}
+                    metadata = parse_json(value) if value else {}
                 elif value is not None:
                     key = marks[name].get(b"isthmus.key", name.encode()).decode()
-                    data[key] = orjson.loads(value) if marks[name].get(b"isthmus") == b"json" else value
+                    data[key] = parse_json(value) if marks[name].get(b"isthmus") == b"json" else value
                 elif b"isthmus.null" in marks[name]:
                     data[marks[name][b"isthmus.key"].decode()] = None
             yield id, data, metadata

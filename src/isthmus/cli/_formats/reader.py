@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import sys
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -15,6 +17,7 @@ from isthmus import InvalidRecordError, Record
 from isthmus.cli._formats.csv import Row, read_csv
 from isthmus.cli._formats.parquet import read_parquet
 from isthmus.cli._formats.writer import Format
+from isthmus.cli._json import format_json, parse_json
 
 _RECORD_KEYS = {"id", "data", "metadata", "version", "created_at", "updated_at"}
 
@@ -28,20 +31,19 @@ class InputLine:
     error: str | None = None
 
 
-def read_lines(file: Path, format: Format, *, id_field: str | None, plain: bool) -> Iterator[InputLine]:
-    """Yield the lines of a file, `-` for standard input.
+def open_input(file: Path) -> AbstractContextManager[IO[bytes]]:
+    """Open a file, `-` for standard input; once, because a FIFO can be read only once."""
+    return contextlib.nullcontext(sys.stdin.buffer) if str(file) == "-" else file.open("rb")
+
+
+def read_lines(
+    stream: IO[bytes], format: Format, *, id_field: str | None, plain: bool
+) -> Iterator[InputLine]:
+    """Yield the lines of a file.
 
     A JSON line as `dump` writes it is a whole record unless `plain`; any other object is the data of
     a record. `id_field` names the data field that holds the id.
     """
-    if str(file) == "-":
-        yield from _read_stream(sys.stdin.buffer, format, id_field, plain)
-        return
-    with file.open("rb") as stream:
-        yield from _read_stream(stream, format, id_field, plain)
-
-
-def _read_stream(stream: IO[bytes], format: Format, id_field: str | None, plain: bool) -> Iterator[InputLine]:
     rows: Iterator[tuple[int, Row | str]]
     match format:
         case Format.CSV:
@@ -66,7 +68,7 @@ def _find_id(data: dict[str, Any], id_field: str) -> str:
     value = data.get(id_field)
     if value is None:
         raise InvalidRecordError(f"there is no field {id_field!r} for the id", path=id_field)
-    return value if isinstance(value, str) else orjson.dumps(value).decode()
+    return value if isinstance(value, str) else format_json(value).decode()
 
 
 def _read_json_lines(stream: IO[bytes], plain: bool) -> Iterator[tuple[int, Row | str]]:
@@ -75,7 +77,7 @@ def _read_json_lines(stream: IO[bytes], plain: bool) -> Iterator[tuple[int, Row 
         if not text:
             continue
         try:
-            value = orjson.loads(text)
+            value = parse_json(text)
         except orjson.JSONDecodeError as error:
             yield number, f"not JSON: {error.msg} (column {error.colno})"
             continue

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import enum
-import os
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -15,6 +14,7 @@ import orjson
 
 from isthmus import Record, UsageError
 from isthmus.cli._formats.csv import write_csv
+from isthmus.cli._formats.output_file import is_stdout, open_output
 from isthmus.cli._formats.parquet import import_pyarrow, write_parquet
 from isthmus.cli._formats.spill import ID, Spill
 from isthmus.cli._output import make_console, print_table, record_to_json
@@ -44,7 +44,7 @@ def choose_format(file: Path | None, format: Format | None, default: Format) -> 
     """Return `format`, or else the one that the file's suffix implies, or else the default."""
     if format is not None:
         return format
-    if file is None or str(file) == "-":
+    if file is None or is_stdout(file):
         return default
     implied = _SUFFIXES.get(file.suffix.lower())
     if implied is None:
@@ -113,7 +113,8 @@ class _TableWriter(RecordWriter):
         present = dict.fromkeys(key for record in self._records for key in record.data)
         keys = list(dict.fromkeys([*(key for key in self._columns if key in present), *present]))
         console = make_console()
-        fitting = max(1, (console.width - 14) // 14)
+        id_width = max(12, min(console.width // 2, max(len(record.id or "") for record in self._records)))
+        fitting = max(1, (console.width - id_width - 2) // 14)
         shown, hidden = keys[:fitting], keys[fitting:]
         rows = [[record.id, *(record.data.get(key, ...) for key in shown)] for record in self._records]
         print_table([ID, *shown], rows)
@@ -127,10 +128,9 @@ class _TableWriter(RecordWriter):
 def open_writer(file: Path | None, format: Format, columns: Sequence[str] = ()) -> Iterator[RecordWriter]:
     """Yield a writer to a file, or to standard output for None or `-`.
 
-    The file is written under a temporary name and renamed when it is complete. A table begins with
-    these columns.
+    A regular file changes only when the output is complete. A table begins with these columns.
     """
-    if file is None or str(file) == "-":
+    if file is None or is_stdout(file):
         if format is Format.PARQUET and sys.stdout.isatty():
             raise UsageError("Parquet cannot be printed on a terminal; use --out FILE")
         writer = _TableWriter(columns) if format is Format.TABLE else _make_writer(sys.stdout.buffer, format)
@@ -140,20 +140,11 @@ def open_writer(file: Path | None, format: Format, columns: Sequence[str] = ()) 
         return
     if format is Format.TABLE:
         raise UsageError(f"a table cannot be written to a file; {_FILE_FORMATS}")
-    partial = file.with_name(file.name + ".part")
-    try:
-        with partial.open("wb") as stream:
-            writer = _make_writer(stream, format)
-            yield writer
-            writer.finish()
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(file)
-    except BaseException as error:
-        if isinstance(error, OSError) and error.filename is None:
-            error.filename = str(file)
-        partial.unlink(missing_ok=True)
-        raise
+    with open_output(file) as stream:
+        writer = _make_writer(stream, format)
+        yield writer
+        writer.finish()
+        stream.flush()
 
 
 def _make_writer(stream: IO[bytes], format: Format) -> RecordWriter:

@@ -111,7 +111,7 @@ async def test_explain_reports_what_the_store_evaluates(db: AsyncDatabase) -> No
     """It reports the pushdown of each leaf, and the pushed and residual parts of the query."""
     await store_people(db)
 
-    plan = await db.explain(Query().filter("age", ">", 9).filter("name", "regex", r"(?=A)\b").sort("age"))
+    plan = await db.explain(Query().filter("age", ">", 9).filter("name", "regex", r"\bA").sort("age"))
 
     assert plan.backend == db.backend
     assert plan.native
@@ -127,7 +127,7 @@ async def test_a_policy_refuses_client_side_evaluation(db: AsyncDatabase) -> Non
 
     await store_people(db)
     strict = db.options(policy=Policy(residual="refuse"))
-    query = Query().filter("name", "regex", r"(?=A)\b").sort("age")
+    query = Query().filter("name", "regex", r"\bA").sort("age")
 
     if (await db.explain(query)).exact:
         assert [r.id for r in await strict.search(query)] == ["alice"]

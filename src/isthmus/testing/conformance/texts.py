@@ -7,7 +7,7 @@ import string
 
 import pytest
 
-from isthmus import AsyncDatabase, Query, field
+from isthmus import AsyncDatabase, Policy, Query, QueryError, field
 from isthmus.testing.conformance._fixtures import find_ids, store
 
 # fmt: off
@@ -107,7 +107,6 @@ async def test_ilike_folds_each_character(db: AsyncDatabase, pattern: str, expec
         ("[^a-zA-Z]c", {"a.c", "a%c", "a_c", "a\\c", "a\nc"}),
         ("^(abc|9)$", {"abc", "9"}),
         (r"\bone\b", {"line one\nline two"}),
-        (r"(.)\1", {"SS", "ss"}),
         ("^line two", set()),
         ("(?m)^line two", {"line one\nline two"}),
         ("💥.", {"💥b"}),
@@ -123,16 +122,89 @@ async def test_ilike_folds_each_character(db: AsyncDatabase, pattern: str, expec
         (r"[Z-\\]", {"Z", "[%", "\\", "a\\c"}),
         # A range between characters that classes escape.
         (r"[\[-\]]", {"[%", "\\", "a\\c"}),
-        (
-            "a(?=.)",
-            {t for t in TEXTS if "a" in t and t.index("a") + 1 < len(t) and t[t.index("a") + 1] != "\n"},
-        ),
+        (r"\b日本\b", {"日本"}),
+        (r"日\B", {"日本語", "日本"}),
+        (r"^\B$", set()),
+        ("(?i)^[ß]$", {"ß", "ẞ"}),
+        ("(?i)^k$", {"K", "k"}),
+        ("(?i:S)S|(?-i:s)s", {"SS", "ss"}),
+        ("(?m)o$", {"line one\nline two"}),
+        ("e$\n", set()),
+        ("^a$\n", {"a\n"}),
     ],
 )
 @pytest.mark.asyncio
 async def test_regex_is_python_search(db: AsyncDatabase, pattern: str, expected: set[str]) -> None:
-    """Like `re.search`, with anchors, flags, classes and look-around (§3)."""
+    """Like `re.search`, with anchors, flags and classes (§3)."""
     assert await _match(db, "regex", pattern) == expected
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        (r"(.)\1", {"SS", "ss"}),
+        ("a(?!.)", {"a", "a\n", "a\nc"}),
+        ("(?<=é)", {"é"}),
+        ("(?>a*)b", {"abc", "💥b"}),
+        ("a++b", {"abc"}),
+        ("(a)?b(?(1)c|z)", {"abc"}),
+    ],
+)
+@pytest.mark.asyncio
+async def test_backtracking_is_refused_unless_it_is_allowed(
+    db: AsyncDatabase, pattern: str, expected: set[str]
+) -> None:
+    """What no linear-time engine takes is refused by the handle, on every backend alike (§3)."""
+    await store(db, {f"{n:03}": {"t": text} for n, text in enumerate(TEXTS)})
+    allowing = db.options(policy=Policy(backtracking="allow"))
+
+    with pytest.raises(QueryError, match="linear"):
+        await db.search(field("t").regex(pattern))
+    with pytest.raises(QueryError, match="linear"):
+        await db.count(~field("t").regex(pattern) | field("t").exists())
+
+    assert {TEXTS[int(id or "")] for id in await find_ids(allowing, field("t").regex(pattern))} == expected
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("(a+)+$", {"a"}),
+        ("^(a|a)*$", {"a", "none"}),
+        ("(x+x+)+y", set()),
+        ("(a?){30}a{30}$", {"a"}),
+        ("^(([a-z])+.)+[A-Z]([a-z])+$", set()),
+        (r"^(\w+\s?)*$", {"a", "none"}),
+        (".*.*=.*", set()),
+    ],
+)
+@pytest.mark.asyncio
+async def test_no_pattern_takes_exponential_time(db: AsyncDatabase, pattern: str, expected: set[str]) -> None:
+    """A backtracking engine would search these for hours; every backend answers (§3)."""
+    texts = {"a": "a" * 5_000, "none": "", "a!": "a" * 5_000 + "!", "x": "x" * 5_000 + "-"}
+    await store(db, {id: {"t": text} for id, text in texts.items()})
+
+    assert await find_ids(db, field("t").regex(pattern)) == expected
+
+
+@pytest.mark.asyncio
+async def test_case_is_ignored_beyond_the_basic_plane_too(db: AsyncDatabase) -> None:
+    """CPython forgets the other case in sets with such characters; the documentation holds (§3)."""
+    await store(db, {"small": {"t": "𐐨"}, "capital": {"t": "𐐀"}, "other": {"t": "𐐁"}})
+
+    assert await find_ids(db, field("t").regex(r"(?i)[𐐀\d]")) == {"small", "capital"}
+    assert await find_ids(db, field("t").regex(r"[𐐀\d]")) == {"capital"}
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ["a" * 10_001, "(a{1,100}){1,101}", "(" * 101 + "a" + ")" * 101, "a{1000000000000}", "(?:"],
+)
+@pytest.mark.asyncio
+async def test_a_pattern_that_is_bad_or_too_large_is_refused(db: AsyncDatabase, pattern: str) -> None:
+    """At most 10,000 characters, 10,000 states with repeats written out and 100 levels (§3)."""
+    with pytest.raises(QueryError, match="regex"):
+        await db.search(field("t").regex(pattern))
 
 
 @pytest.mark.parametrize(

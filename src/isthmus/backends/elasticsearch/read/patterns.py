@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 import importlib
 import re
-from typing import Any
+from typing import Any, Literal
 
-from isthmus._query.text import ANY_ONE, ANY_RUN, Wild, fold, fold_character, parse_like
+from isthmus._query.text import ANY_ONE, ANY_RUN, Wild, fold, fold_groups, parse_like
 from isthmus.backends.elasticsearch.layout import LONGEST_REGEXP
 
 # The parser is private, but its tree has been the same since 3.5; 3.11 moved it into this package.
@@ -18,8 +18,6 @@ _LONGEST_WILDCARD = 900
 # 314 equal characters after a run are accepted (9.2).
 _LONGEST_FREE = 250
 _LONGEST_FREE_WIDE = 50
-# No character from U+20000 on has a case, is a digit or is white space.
-_LAST = 0x1FFFF
 _MAX_RUNS = 20
 _MAX_REPEAT = 100
 # After a free start, states double with each wide class.
@@ -79,23 +77,11 @@ def like_regexp(pattern: str) -> str | None:
         else:
             assert isinstance(part, str)
             for c in fold(part):
-                forms = _case_variants().get(c, c)
+                forms = fold_groups().get(c, c)
                 # Only letters have several forms, and none is special in a class.
                 out.append(_literal(forms) if len(forms) == 1 else f"[{forms}]")
     text = "".join(out) or "()"
     return text if len(text) <= LONGEST_REGEXP else None
-
-
-@functools.cache
-def _case_variants() -> dict[str, str]:
-    """Return all characters that fold to the same one, by that one."""
-    forms: dict[str, list[str]] = {}
-    for code in range(_LAST + 1):
-        c = chr(code)
-        folded = fold_character(c)
-        if folded != c:
-            forms.setdefault(folded, []).append(c)
-    return {folded: "".join([folded, *others]) for folded, others in forms.items()}
 
 
 def _literal(c: str) -> str:
@@ -212,24 +198,19 @@ def _category(code: Any) -> str:
 
 @functools.cache
 def _digits() -> str:
-    return _ranges([c for c in range(_LAST + 1) if chr(c).isdecimal()])
+    return _class_ranges("digit")
 
 
 @functools.cache
 def _spaces() -> str:
-    return _ranges([c for c in range(_LAST + 1) if chr(c).isspace()])
+    return _class_ranges("space")
 
 
-def _ranges(codes: list[int]) -> str:
-    out = []
-    at = 0
-    while at < len(codes):
-        start = codes[at]
-        while at + 1 < len(codes) and codes[at + 1] == codes[at] + 1:
-            at += 1
-        out.append(_range(start, codes[at]))
-        at += 1
-    return "".join(out)
+def _class_ranges(name: Literal["digit", "space"]) -> str:
+    # The tables of characters are loaded by the first regex, not at import.
+    from isthmus._query.regex.charset import character_class
+
+    return "".join(_range(low, high) for low, high in character_class(name, ascii=False))
 
 
 def _range(first: int, last: int) -> str:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import sys
 
-from isthmus._query.text import ANY_ONE, ANY_RUN, Wild, fold_character, parse_like
+from isthmus._query.text import ANY_ONE, ANY_RUN, Wild, fold_character, fold_groups, parse_like
 
 _MAX_FOLDED = 2_000
 """A folded pattern has a class for each character; longer ones are evaluated client-side."""
@@ -67,7 +66,7 @@ def ilike_regex(pattern: str) -> str | None:
 
 
 def _class(c: str) -> str:
-    same = _folds().get(fold_character(c), c)
+    same = fold_groups().get(fold_character(c), c)
     return "[" + "".join(map(escape, same)) + "]"
 
 
@@ -75,14 +74,3 @@ def escape(c: str) -> str:
     """Return a character as the regex escape of its code point, valid inside a class and outside."""
     number = ord(c)
     return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
-
-
-@functools.cache
-def _folds() -> dict[str, str]:
-    """Return for each case fold the characters that have it, where there are several."""
-    classes: dict[str, list[str]] = {}
-    for number in range(1, sys.maxunicode + 1):
-        if not 0xD800 <= number <= 0xDFFF:
-            c = chr(number)
-            classes.setdefault(fold_character(c), []).append(c)
-    return {folded: "".join(members) for folded, members in classes.items() if members != [folded]}

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from isthmus._core.executor import MORE, After, ItemResult, Mutation, Page, PageRequest, WriteKind
+from isthmus._core.offload import LONG, run_in_thread
+from isthmus._path import Path
 from isthmus._query.ast import TRUE, Predicate
+from isthmus._query.patterns import effort
 from isthmus._record import Record
+from isthmus.backends.s3.column_values import ColumnValue
 from isthmus.backends.s3.config import LogConfig
 from isthmus.backends.s3.envelope import RecordRow, RowRecord, record_of
 from isthmus.backends.s3.id_filter import IdRange, id_range
@@ -23,6 +28,7 @@ from isthmus.backends.s3.transport.requests import Requests
 from isthmus.errors import UnexpectedError
 
 _CHUNK = 1000
+_LONG_CHUNK = 5 * LONG
 
 
 class LogLayout:
@@ -158,10 +164,14 @@ async def _find_in_chunk(
             return await _filter_rows(log, state, where, chunk)
         end = begin + len(chunk)
         part = {path: column[begin:end] for path, column in columns.items()}
-        positions = select_positions(where, chunk, part, range(len(chunk)))
+        if not _is_long(where, part):
+            positions = select_positions(where, chunk, part, range(len(chunk)))
+            return [state.row(chunk[position]) for position in positions]
+        rows = [state.row(id) for id in chunk]  # as they are now: a write may change the state meanwhile
+        positions = await run_in_thread(lambda: select_positions(where, chunk, part, range(len(chunk))))
     except ValueError as error:
         raise UnexpectedError(f"{log.prefix}: a record of the log is damaged ({error})") from None
-    return [state.row(chunk[position]) for position in positions]
+    return [rows[position] for position in positions]
 
 
 async def _filter_rows(
@@ -173,5 +183,20 @@ async def _filter_rows(
     if where == TRUE or not rows:
         return rows
     columns = build_columns(rows, paths_of(where))
-    positions = select_positions(where, [row.id for row in rows], columns, range(len(rows)))
+    found = [row.id for row in rows]
+    if _is_long(where, columns):
+        positions = await run_in_thread(lambda: select_positions(where, found, columns, range(len(rows))))
+    else:
+        positions = select_positions(where, found, columns, range(len(rows)))
     return [rows[position] for position in positions]
+
+
+def _is_long(where: Predicate, columns: Mapping[Path, Sequence[ColumnValue]]) -> bool:
+    """Return whether a search in the texts of the columns may hold up the event loop."""
+    total = sum(len(value) for column in columns.values() for value in column if type(value) is str)
+    lists = sum(map(_text_length, (v for column in columns.values() for v in column if type(v) is tuple)))
+    return effort(where) * (total + lists) > _LONG_CHUNK
+
+
+def _text_length(values: tuple[Any, ...]) -> int:
+    return sum(len(value) for value in values if type(value) is str)

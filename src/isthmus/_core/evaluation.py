@@ -1,0 +1,59 @@
+"""Evaluates predicates over many records without holding up the event loop.
+
+Cheap records are evaluated on the loop, which gets its turn every few milliseconds; from the first one
+that may take longer, the rest goes to a thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import time
+from collections.abc import Sequence
+
+from isthmus._core.offload import LONG, run_in_thread
+from isthmus._query.ast import TRUE, Predicate
+from isthmus._query.evaluate import matches
+from isthmus._query.find import check
+from isthmus._query.patterns import effort
+from isthmus._record import Record
+
+_TURN = 0.005
+"""Seconds after which other tasks get their turn."""
+_PREPARATION = 10
+"""What it costs to make a pattern ready, in characters."""
+
+
+async def select_matching(records: Sequence[Record], predicate: Predicate) -> list[Record]:
+    """Return the records for which the predicate is true, in their order."""
+    if predicate == TRUE or not records:
+        return list(records)
+    cost = effort(predicate)
+    kept: list[Record] = []
+    turn = time.perf_counter() + _TURN
+    for index, record in enumerate(records):
+        if cost * (_text_length(record) + _PREPARATION) > LONG:
+            return kept + await run_in_thread(functools.partial(_select, records[index:], predicate))
+        if matches(predicate, record):
+            kept.append(record)
+        if time.perf_counter() > turn:
+            await asyncio.sleep(0)
+            turn = time.perf_counter() + _TURN
+    return kept
+
+
+def _text_length(record: Record) -> int:
+    """Return about how many characters of JSON the record has."""
+    raw = record._raw
+    if isinstance(raw, bytes | str):
+        return len(raw) + len(record._raw_metadata or "")
+    return len(repr(record.data)) + len(repr(record.metadata))
+
+
+def _select(records: Sequence[Record], predicate: Predicate) -> list[Record]:
+    kept = []
+    for record in records:
+        check()
+        if matches(predicate, record):
+            kept.append(record)
+    return kept

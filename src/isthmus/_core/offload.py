@@ -1,0 +1,55 @@
+"""Runs long evaluations in threads, which end soon after their callers are cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from isthmus._query.find import stoppable
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
+
+R = TypeVar("R")
+LONG: Final = 20_000
+"""The effort times the characters of a text, some 2 ms at worst, from which a thread takes over."""
+_WORKERS = 8
+"""How many callers take turns; further ones wait until one has ended."""
+
+_pool: ThreadPoolExecutor | None = None
+
+
+def _executor() -> ThreadPoolExecutor:
+    global _pool
+    if _pool is None:
+        from concurrent.futures import ThreadPoolExecutor  # not at import: few programs need it
+
+        _pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="isthmus-evaluation")
+    return _pool
+
+
+def _forget() -> None:
+    global _pool
+    _pool = None
+
+
+# The child of a fork has the pool but none of its threads.
+os.register_at_fork(after_in_child=_forget)
+
+
+async def run_in_thread(work: Callable[[], R]) -> R:
+    """Return the result of a function that evaluates predicates, without holding up the event loop."""
+    ended = threading.Event()
+    main = threading.main_thread()
+
+    def run() -> R:
+        with stoppable(lambda: not ended.is_set() and main.is_alive()):
+            return work()
+
+    try:
+        return await asyncio.get_running_loop().run_in_executor(_executor(), run)
+    finally:
+        ended.set()

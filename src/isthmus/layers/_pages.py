@@ -1,0 +1,62 @@
+"""Pages as the planner makes them: where one starts, which records it keeps, and where it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from isthmus._core.executor import MORE, After, Page, PageRequest
+from isthmus._query.ast import SortKey
+from isthmus._query.evaluate import select
+from isthmus._query.order import cursor_position, sort_key
+from isthmus._record import Record, project
+from isthmus._search_hit import Hit
+
+
+def drop_before_start(
+    records: list[Record], request: PageRequest, order: tuple[SortKey, ...]
+) -> list[Record]:
+    """Return the records that come after the request's position."""
+    start = start_rank(request, order)
+    if start is None:
+        return records
+    key = sort_key(order)
+    return [record for record in records if key(cursor_position(record, order)) > start]
+
+
+def start_rank(request: PageRequest, order: tuple[SortKey, ...]) -> Any:
+    """Return the rank after which the page begins; None at the beginning."""
+    if request.after is None or request.after.position is None:
+        return None
+    return sort_key(order)(tuple(request.after.position))
+
+
+def lies_between(rank: Any, start: Any, last: Any) -> bool:
+    return (start is None or rank > start) and (last is None or rank <= last)
+
+
+def add_to_size(size: int | None, number: int) -> int | None:
+    return None if size is None else size + number
+
+
+def make_page(
+    records: list[Record],
+    order: tuple[SortKey, ...],
+    *,
+    more: bool,
+    hits: Mapping[str, Hit] = MappingProxyType({}),
+) -> Page:
+    if not more or not records:
+        return Page(records, None, hits=hits)
+    return Page(records, After(cursor_position(records[-1], order)), hits=hits)
+
+
+def next_start(page: Page, order: tuple[SortKey, ...]) -> After | None:
+    return After(cursor_position(page.records[-1], order)) if page.after == MORE else page.after
+
+
+def project_page(page: Page, request: PageRequest) -> Page:
+    paths = request.select or ()
+    cut = [project(record, select(record.data, paths)) for record in page.records]
+    return Page(cut, page.after, hits=page.hits)

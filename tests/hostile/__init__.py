@@ -1,0 +1,1 @@
+"""Patterns, texts and trees that are meant to exhaust, against every store: `make hostile`."""
