@@ -351,6 +351,17 @@ async def test_a_pool_works_behind_pgbouncer(running_server: Callable[[str], Any
         assert await _one(pool) == 1
 
 
+@pytest.mark.asyncio
+async def test_pgbouncer_without_the_setting_is_a_config_error_that_names_it(
+    running_server: Callable[[str], Any],
+) -> None:
+    """Not a server that is down: PgBouncer refuses the startup parameters."""
+    url = str(running_server("pgbouncer").url)
+
+    with pytest.raises(ConfigError, match='pooler="transaction"'):
+        await open_pool(config_for(url))
+
+
 # --- what people know from asyncpg
 
 
