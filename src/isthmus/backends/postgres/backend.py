@@ -6,6 +6,7 @@ import asyncio
 import weakref
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
@@ -79,7 +80,7 @@ class PoolRunner:
             if connection is None:
                 connection = await pool.acquire()
             try:
-                return await work(connection)
+                return await work(pool.driver.without_codecs(connection))
             except BaseException as error:
                 pool.note_error(connection, error)
                 if not is_stale_plan(error):
@@ -89,7 +90,7 @@ class PoolRunner:
             # A table changed under prepared statements, and nothing was applied. The pool replaces its
             # connections, and a new one prepares the statement again.
             async with pool.acquire() as connection:
-                return await work(connection)
+                return await work(pool.driver.without_codecs(connection))
 
     async def open(self, collection: str) -> None:
         """Create a collection's table and indexes if they are missing, and check what exists."""
@@ -184,7 +185,7 @@ class PostgresBackend(PostgresExecutor):
         """Record a model's indexes, to be built at the next opening; return whether any is new."""
         table = self._table(collection)
         indexed = table.indexed | paths_to_index(Indexes.model_validate(dict(indexes)))
-        self._tables[collection] = Table(table.schema, table.name, indexed)
+        self._tables[collection] = replace(table, indexed=indexed)
         return indexed != table.indexed
 
     async def collections(self) -> list[str]:
@@ -254,7 +255,8 @@ class PostgresBackend(PostgresExecutor):
                 await transaction.start()
             try:
                 pools = self._pool_runner
-                runner = TransactionRunner(connection, pools.ready, pools.create_table)
+                own = pool.driver.without_codecs(connection)
+                runner = TransactionRunner(own, pools.ready, pools.create_table)
                 # An exception of the block is its own: only the driver's errors are mapped.
                 yield PostgresTransaction(self._config, self._tables, runner)
             except BaseException:

@@ -56,7 +56,9 @@ def table_of(config: PostgresConfig, collection: str) -> Table:
         raise ConfigError(
             f"postgres: a collection's name is 1 to 63 bytes without U+0000, not {collection!r}"
         )
-    return Table(config.schema_name, collection, paths_to_index(config.indexes_of(collection)))
+    # asyncpg encodes an array's elements with the codecs that a hook registered; of text[] it never does.
+    json_array = "text[]::jsonb[]" if config.pool.has_hooks else "jsonb[]"
+    return Table(config.schema_name, collection, paths_to_index(config.indexes_of(collection)), json_array)
 
 
 async def ensure_table(
