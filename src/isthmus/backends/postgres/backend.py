@@ -87,7 +87,7 @@ class PoolRunner:
                     raise
             finally:
                 pool.release(connection)
-            # A table changed under prepared statements, and nothing was applied. The pool replaces its
+            # The prepared statements are stale, and nothing was applied. The pool replaces its
             # connections, and a new one prepares the statement again.
             async with pool.acquire() as connection:
                 return await work(pool.driver.without_codecs(connection))
@@ -126,10 +126,16 @@ class PoolRunner:
 
     async def fetch_consistent(self, table: Table, request: PageRequest) -> Page:
         """Return one page of a snapshot, on a connection that is held until the last page."""
+        cursors = self.here().cursors
         try:
             with READING:
                 pool = (await self.pools.pool()).reads
-                return await self.here().cursors.fetch(lambda: PoolSnapshot(pool), table, request)
+                try:
+                    return await cursors.fetch(lambda: PoolSnapshot(pool), table, request)
+                except Exception as error:  # the driver's classes
+                    if request.after is not None or not is_stale_plan(error):
+                        raise
+                return await cursors.fetch(lambda: PoolSnapshot(pool), table, request)
         except ConfigError as error:
             if not self._is_dropped(table, error):
                 raise
