@@ -29,6 +29,7 @@ from isthmus.backends.postgres.errors import READING, WRITING, is_stale_plan, is
 from isthmus.backends.postgres.executor import PostgresExecutor, Work
 from isthmus.backends.postgres.indexes import paths_to_index
 from isthmus.backends.postgres.pool import open_pool
+from isthmus.backends.postgres.pool.native import TransactionLoan
 from isthmus.backends.postgres.pool.pool import Pool
 from isthmus.backends.postgres.schema import collections, drop_table, ensure_table, table_of
 from isthmus.backends.postgres.sql.table import Table
@@ -255,6 +256,7 @@ class PostgresBackend(PostgresExecutor):
         with READING:
             pool = await self._pool_runner.pools.pool()
             connection = await pool.acquire()
+        loan = TransactionLoan(pool, connection)
         try:
             transaction = connection.transaction(isolation=isolation, readonly=options.read_only)
             with READING:
@@ -264,7 +266,7 @@ class PostgresBackend(PostgresExecutor):
                 own = pool.driver.without_codecs(connection)
                 runner = TransactionRunner(own, pools.ready, pools.create_table)
                 # An exception of the block is its own: only the driver's errors are mapped.
-                yield PostgresTransaction(self._config, self._tables, runner)
+                yield PostgresTransaction(self._config, self._tables, runner, loan.lend)
             except BaseException:
                 # A broken connection has rolled back by itself.
                 if not connection.is_closed():
@@ -276,6 +278,7 @@ class PostgresBackend(PostgresExecutor):
             pool.note_error(connection, error)
             raise
         finally:
+            loan.end()
             pool.release(connection)
 
 
