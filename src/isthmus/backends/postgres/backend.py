@@ -164,6 +164,11 @@ class PoolRunner:
             self._loops.clear()
             await self.pools.close()
 
+    def terminate(self) -> None:
+        """Drop the connections of all loops."""
+        self._loops.clear()
+        self.pools.discard()
+
 
 class PostgresBackend(PostgresExecutor):
     """Records in PostgreSQL."""
@@ -187,6 +192,10 @@ class PostgresBackend(PostgresExecutor):
     async def close(self) -> None:
         """Release the pools of all loops; open consistent streams end."""
         await self._pool_runner.close()
+
+    def terminate(self) -> None:
+        """Drop the connections of all loops without waiting."""
+        self._pool_runner.terminate()
 
     def declare(self, collection: str, indexes: Declarations) -> bool:
         """Record a model's indexes, to be built at the next opening; return whether any is new."""
