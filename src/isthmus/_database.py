@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from isthmus._collection import Collection, CollectionMethods, check_collection_name, check_encodable
 from isthmus._core.clock import SYSTEM_CLOCK, Clock
+from isthmus._core.closing import CLOSE_SECONDS, close_within, keep
 from isthmus._core.executor import (
     Backend,
     SupportsDrop,
     SupportsIndexes,
+    SupportsTerminate,
     TransactionOptions,
 )
 from isthmus._core.op import Drop, Ping
@@ -128,19 +130,46 @@ class AsyncDatabase(CollectionMethods):
         self._core.mark_open(self.collection_name)
         return self
 
-    async def close(self) -> None:
-        """Release the pool; the last handle on it closes it. Idempotent."""
+    async def close(self, *, timeout: float | None = None) -> None:
+        """Release the pool; the last handle on it closes it. Idempotent.
+
+        Waits for connections in use, at most `timeout` seconds (None: the config's deadline, else 60);
+        then they are dropped, and a warning is logged that names the holders where the pool knows them.
+        """
         self._core.closed = "it was closed; connect() opens it again"
         self._core.lazy = False
         if self._derived:
             return
         self._core.ready.clear()
+        seconds = (self._config.deadline or CLOSE_SECONDS) if timeout is None else timeout
+        await close_within(seconds, self._close(), self._backend)
+
+    async def _close(self) -> None:
         await drain()  # streams and transactions whose callers were cancelled are still ending
         try:
-            for layer in self._core.stack.layers:
-                await layer.close()
+            await self._close_layers()
         finally:
             await self._backend.close()
+
+    async def _close_layers(self) -> None:
+        for layer in self._core.stack.layers:
+            await layer.close()
+
+    def terminate(self) -> None:
+        """Drop all connections at once, those in use too; what is under way fails. Idempotent.
+
+        Called on a running loop, on which the layers are closed in the background.
+        """
+        self._core.closed = "it was terminated; connect() opens it again"
+        self._core.lazy = False
+        if self._derived:
+            return
+        self._core.ready.clear()
+        if isinstance(self._backend, SupportsTerminate):
+            self._backend.terminate()
+            keep(self._close_layers(), "isthmus-terminate")
+        else:
+            keep(self._close(), "isthmus-terminate")
 
     async def __aenter__(self) -> Self:
         if self._core.closed is not None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeAlias, TypeVar, overload
 
@@ -61,13 +61,27 @@ class TransactionSession:
 
     async def run(self, op: Op[R]) -> R:
         """Run an operation; calls of several tasks queue, since a connection does one thing at a time."""
-        if not self.open:
-            raise ClosedError("this transaction has ended")
+        self.ensure_open()
         if op.writes and self._read_only:
             # Refused here, so that every backend raises the same error and the transaction goes on.
             raise TransactionError(f"this transaction is read-only, and {op.name} writes")
         async with self._lock:
             return await self._stack.run(op, self._executor, in_transaction=True)
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Wait for the operations under way, and keep others waiting; for native statements.
+
+        Raises `ClosedError` once the transaction has ended.
+        """
+        async with self._lock:
+            self.ensure_open()
+            yield
+
+    def ensure_open(self) -> None:
+        """Raise `ClosedError` once the transaction has ended."""
+        if not self.open:
+            raise ClosedError("this transaction has ended")
 
     async def refresh(self, collection: str) -> None:
         """Do nothing: a transaction sees its own writes."""
@@ -123,8 +137,7 @@ class Savepoint:
 
     async def __aenter__(self) -> Transaction:
         session = self._transaction._own
-        if not session.open:
-            raise ClosedError("this transaction has ended")
+        session.ensure_open()
         async with session._lock:
             await self._exit.enter_async_context(session.transaction_executor.savepoint())
         return self._transaction

@@ -4,8 +4,8 @@ A backend implements `Backend` for its store, offers a `Plugin` under an entry p
 `isthmus.backends`, and passes the suite in `isthmus.testing.conformance`; the page "Write a
 backend" goes through it step by step. Names here change with a note in the changelog only.
 
-* The seam: `Backend`, `Executor`, `Support`, `TransactionExecutor`, the optional `SupportsDrop` and
-  `SupportsIndexes`, and the values that they take and return.
+* The seam: `Backend`, `Executor`, `Support`, `TransactionExecutor`, the optional `SupportsDrop`,
+  `SupportsIndexes` and `SupportsTerminate`, and the values that they take and return.
 * Writes: `apply_in_order` over `Rows` is the meaning of the five kinds of writes; the functions
   next to it make the errors that refuse an item.
 * Predicates: the leaves (`Equal`, `In`, `Like`, …) and `And`, `Or`, `Not`; `matches` evaluates them.
@@ -50,6 +50,7 @@ from isthmus._core.executor import (
     Support,
     SupportsDrop,
     SupportsIndexes,
+    SupportsTerminate,
     TransactionExecutor,
     TransactionOptions,
     WriteKind,
@@ -155,6 +156,7 @@ __all__ = [
     "Support",
     "SupportsDrop",
     "SupportsIndexes",
+    "SupportsTerminate",
     "TextMatch",
     "TransactionExecutor",
     "TransactionOptions",

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
 
-from isthmus import AsyncDatabase, Record, field
+import isthmus.native
+from isthmus import AsyncDatabase, Query, Record, field
 from isthmus.errors import (
     AccessError,
     Applied,
@@ -218,3 +219,49 @@ async def test_all_verbs_work_behind_a_transaction_pooler() -> None:
                 await tx.delete(ids[1])
         assert await asyncio.gather(*(db.get(id) for id in ids[:50])) == await db.get_batch(ids[:50])
         assert await db.delete_batch(ids) == [True, False, *[True] * 2_998]
+
+
+async def test_statements_that_the_server_forgot_are_prepared_again(driver: str) -> None:
+    """`DEALLOCATE ALL`, which raw SQL or a pooler runs, costs a connection and no call."""
+    async with opened(driver=driver, pool={"max_size": 1}) as db:
+        native = await isthmus.native.postgres(db)
+
+        async def forget() -> None:
+            async with native.acquire() as connection:
+                # In a function, as the driver would notice the plain statement.
+                await connection.execute("DO $$ BEGIN EXECUTE 'DEALLOCATE ALL'; END $$")
+
+        async def stream() -> None:
+            async with db.stream(Query(), consistent=True) as records:
+                assert [record async for record in records]
+
+        calls: list[Callable[[], Awaitable[object]]] = [
+            lambda: db.upsert("x", {"n": 1}),
+            lambda: db.get("x"),
+            lambda: db.search(field("n") == 1),
+            db.count,
+            lambda: db.update_batch([("x", {"m": 1})] * 2),
+            lambda: db.create_batch([{"n": n} for n in range(150)]),
+            lambda: db.aggregate(n="count"),
+            lambda: db.delete_where(field("n") == 7),
+            stream,
+        ]
+        for call in calls:
+            await call()
+            await forget()
+            await call()
+            await call()
+
+
+async def test_a_transaction_whose_statements_are_gone_is_run_again(driver: str) -> None:
+    """Inside a transaction nothing can be repeated but the whole."""
+    async with opened(driver=driver, pool={"max_size": 1}) as db:
+        await db.create(Record({"n": 1}, id="x"))
+        native = await isthmus.native.postgres(db)
+        for _ in range(2):
+            await db.run(lambda tx: tx.require("x"))
+        await native.execute("DO $$ BEGIN EXECUTE 'DEALLOCATE ALL'; END $$")
+
+        found = await db.run(lambda tx: tx.require("x"))
+
+    assert found.data == {"n": 1}

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from isthmus import AsyncDatabase, ConfigError, field
+from isthmus import AsyncDatabase, ConfigError, Record, field
 from tests.postgres.databases import connected, fresh_database, fresh_name, opened, url
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.backend("postgres")]
@@ -45,10 +45,10 @@ async def test_ten_first_connects_at_once_all_succeed() -> None:
 
 
 async def test_a_table_with_other_columns_is_refused_by_name() -> None:
-    """The error says which columns are wrong, which are missing and which are not ours."""
+    """The error says which columns are wrong, which are missing and which no write of ours can fill."""
     name = fresh_name()
     async with connected() as outside:
-        await outside.execute(f"CREATE TABLE {name} (id int PRIMARY KEY, data jsonb, price numeric)")
+        await outside.execute(f"CREATE TABLE {name} (id int PRIMARY KEY, data jsonb, price numeric NOT NULL)")
         try:
             with pytest.raises(ConfigError) as caught:
                 await AsyncDatabase.create("postgres", {"url": url(), "table": name})
@@ -58,7 +58,41 @@ async def test_a_table_with_other_columns_is_refused_by_name() -> None:
     text = str(caught.value)
     assert "id is integer instead of text" in text
     assert "version (bigint) is missing" in text
-    assert "price (numeric) is not known" in text
+    assert "price (numeric) is NOT NULL and has no default" in text
+
+
+async def test_columns_that_were_added_by_hand_are_kept() -> None:
+    """A column of the user's is fine if a row can be inserted without it; our writes leave it as it is."""
+    async with opened() as db, connected() as outside:
+        await db.create(Record({"n": 1}, id="x"))
+        for column in (
+            "note text",
+            "price numeric NOT NULL DEFAULT 5",
+            "number int GENERATED ALWAYS AS IDENTITY",
+            "twice int GENERATED ALWAYS AS ((data->>'n')::int * 2) STORED",
+        ):
+            await outside.execute(f"ALTER TABLE {db.collection_name} ADD COLUMN {column}")
+        await outside.execute(f"UPDATE {db.collection_name} SET note = 'mine', price = 7")
+
+        again = await AsyncDatabase.create("postgres", {"url": url(), "table": db.collection_name})
+        await again.replace("x", {"n": 2})
+        await again.upsert("x", {"n": 3})
+        await again.update("x", {"m": 1})
+        await again.upsert_batch([Record({"n": 4}, id="x"), Record({"n": 4}, id="new")])
+        await again.upsert_batch(
+            [Record({"n": 4}, id=f"k{n}") for n in range(2_100)] + [Record({"n": 4}, id="x")]
+        )
+        await again.create_batch([{"n": n} for n in range(150)])
+        row = await outside.fetchrow(
+            f"SELECT note, price, number, twice FROM {db.collection_name} WHERE id = 'x'"
+        )
+        fresh = await outside.fetchrow(
+            f"SELECT note, price, twice FROM {db.collection_name} WHERE id = 'new'"
+        )
+        await again.close()
+
+    assert tuple(row) == ("mine", 7, 1, 8)
+    assert tuple(fresh) == (None, 5, 8)
 
 
 async def test_a_newer_format_is_refused() -> None:

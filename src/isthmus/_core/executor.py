@@ -378,6 +378,15 @@ class SupportsDrop(Protocol):
 
 
 @runtime_checkable
+class SupportsTerminate(Protocol):
+    """A backend that can drop its connections: for `db.terminate()`, and a `close` that takes too long."""
+
+    def terminate(self) -> None:
+        """Drop the connections of all loops without waiting, those of a `close` under way too."""
+        ...
+
+
+@runtime_checkable
 class SupportsIndexes(Protocol):
     """A backend that builds the indexes that a typed model declares; the capability `indexes` is true."""
 

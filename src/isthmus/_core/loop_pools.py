@@ -27,7 +27,7 @@ class LoopPool(Protocol):
         ...
 
     def discard(self) -> None:
-        """Drop sockets without awaiting and without a warning; the loop may be dead."""
+        """Drop sockets without awaiting; the loop may be dead, or `close` may be waiting on it."""
         ...
 
     def is_healthy(self) -> bool:
@@ -64,10 +64,12 @@ _pid = os.getpid()
 class Lease(Generic[P]):
     """A counted hold on a pool of one loop."""
 
-    __slots__ = ("_entry", "loop", "pool")
+    __slots__ = ("_entry", "is_closing", "loop", "pool")
 
     def __init__(self, entry: _Entry[P], pool: P) -> None:
         self._entry: _Entry[P] | None = entry
+        self.is_closing = False
+        """Whether this was the last lease, and the pool is not closed yet."""
         self.loop = entry.loop
         self.pool = pool
 
@@ -75,7 +77,24 @@ class Lease(Generic[P]):
         """Release the lease; the last one closes the pool. Called on the pool's loop; idempotent."""
         entry, self._entry = self._entry, None
         if entry is not None and _drop_lease(entry):
+            self.is_closing = True
             await _close(self.pool)
+            self.is_closing = False
+
+    def discard(self) -> None:
+        """Release the lease without awaiting; the last one, or one being released, drops the pool."""
+        entry, self._entry = self._entry, None
+        if entry is not None:
+            self.is_closing = _drop_lease(entry)
+        if not self.is_closing:
+            return
+        if self.loop is asyncio.get_running_loop():
+            self.pool.discard()
+            return
+        try:
+            self.loop.call_soon_threadsafe(self.pool.discard)
+        except RuntimeError:  # the loop is closed
+            self.pool.discard()
 
     def release_threadsafe(self) -> None:
         """Release the lease from another thread or loop; the pool is closed on its own loop if that runs."""
@@ -218,6 +237,7 @@ class LoopBound(Generic[P]):
         self._leases: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Lease[P]] = (
             weakref.WeakKeyDictionary()
         )
+        self._closing: list[Lease[P]] = []
         self._pid = os.getpid()
         self._turns: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = (
             weakref.WeakKeyDictionary()
@@ -259,11 +279,25 @@ class LoopBound(Generic[P]):
                 held.release_threadsafe()
         for held in leases:
             if held.loop is here:
-                await held.release()
+                self._closing.append(held)
+                try:
+                    await held.release()
+                finally:
+                    if not held.is_closing and held in self._closing:
+                        self._closing.remove(held)
+
+    def discard(self) -> None:
+        """Release the leases of all loops without awaiting; drops pools whose closing is under way too."""
+        leases = [*self._leases.values(), *self._closing]
+        self._leases.clear()
+        self._closing.clear()
+        for held in leases:
+            held.discard()
 
     def _after_fork(self) -> None:
         self._pid = os.getpid()
         self._leases.clear()
+        self._closing.clear()
         self._turns.clear()
 
 

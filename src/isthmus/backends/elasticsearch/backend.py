@@ -307,6 +307,10 @@ class ElasticsearchBackend:
 
     # The cluster
 
+    def terminate(self) -> None:
+        """Drop the connections of all loops without waiting."""
+        self._pools.discard()
+
     async def collections(self) -> list[str]:
         """Return the names of the indices that isthmus made in this cluster, sorted."""
         pool = await self._pool()

@@ -6,6 +6,7 @@ import asyncio
 import weakref
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
@@ -28,6 +29,7 @@ from isthmus.backends.postgres.errors import READING, WRITING, is_stale_plan, is
 from isthmus.backends.postgres.executor import PostgresExecutor, Work
 from isthmus.backends.postgres.indexes import paths_to_index
 from isthmus.backends.postgres.pool import open_pool
+from isthmus.backends.postgres.pool.native import TransactionLoan
 from isthmus.backends.postgres.pool.pool import Pool
 from isthmus.backends.postgres.schema import collections, drop_table, ensure_table, table_of
 from isthmus.backends.postgres.sql.table import Table
@@ -79,17 +81,17 @@ class PoolRunner:
             if connection is None:
                 connection = await pool.acquire()
             try:
-                return await work(connection)
+                return await work(pool.driver.without_codecs(connection))
             except BaseException as error:
                 pool.note_error(connection, error)
                 if not is_stale_plan(error):
                     raise
             finally:
                 pool.release(connection)
-            # A table changed under prepared statements, and nothing was applied. The pool replaces its
+            # The prepared statements are stale, and nothing was applied. The pool replaces its
             # connections, and a new one prepares the statement again.
             async with pool.acquire() as connection:
-                return await work(connection)
+                return await work(pool.driver.without_codecs(connection))
 
     async def open(self, collection: str) -> None:
         """Create a collection's table and indexes if they are missing, and check what exists."""
@@ -125,10 +127,16 @@ class PoolRunner:
 
     async def fetch_consistent(self, table: Table, request: PageRequest) -> Page:
         """Return one page of a snapshot, on a connection that is held until the last page."""
+        cursors = self.here().cursors
         try:
             with READING:
                 pool = (await self.pools.pool()).reads
-                return await self.here().cursors.fetch(lambda: PoolSnapshot(pool), table, request)
+                try:
+                    return await cursors.fetch(lambda: PoolSnapshot(pool), table, request)
+                except Exception as error:  # the driver's classes
+                    if request.after is not None or not is_stale_plan(error):
+                        raise
+                return await cursors.fetch(lambda: PoolSnapshot(pool), table, request)
         except ConfigError as error:
             if not self._is_dropped(table, error):
                 raise
@@ -156,6 +164,11 @@ class PoolRunner:
             self._loops.clear()
             await self.pools.close()
 
+    def terminate(self) -> None:
+        """Drop the connections of all loops."""
+        self._loops.clear()
+        self.pools.discard()
+
 
 class PostgresBackend(PostgresExecutor):
     """Records in PostgreSQL."""
@@ -180,11 +193,15 @@ class PostgresBackend(PostgresExecutor):
         """Release the pools of all loops; open consistent streams end."""
         await self._pool_runner.close()
 
+    def terminate(self) -> None:
+        """Drop the connections of all loops without waiting."""
+        self._pool_runner.terminate()
+
     def declare(self, collection: str, indexes: Declarations) -> bool:
         """Record a model's indexes, to be built at the next opening; return whether any is new."""
         table = self._table(collection)
         indexed = table.indexed | paths_to_index(Indexes.model_validate(dict(indexes)))
-        self._tables[collection] = Table(table.schema, table.name, indexed)
+        self._tables[collection] = replace(table, indexed=indexed)
         return indexed != table.indexed
 
     async def collections(self) -> list[str]:
@@ -248,15 +265,17 @@ class PostgresBackend(PostgresExecutor):
         with READING:
             pool = await self._pool_runner.pools.pool()
             connection = await pool.acquire()
+        loan = TransactionLoan(pool, connection)
         try:
             transaction = connection.transaction(isolation=isolation, readonly=options.read_only)
             with READING:
                 await transaction.start()
             try:
                 pools = self._pool_runner
-                runner = TransactionRunner(connection, pools.ready, pools.create_table)
+                own = pool.driver.without_codecs(connection)
+                runner = TransactionRunner(own, pools.ready, pools.create_table)
                 # An exception of the block is its own: only the driver's errors are mapped.
-                yield PostgresTransaction(self._config, self._tables, runner)
+                yield PostgresTransaction(self._config, self._tables, runner, loan.lend)
             except BaseException:
                 # A broken connection has rolled back by itself.
                 if not connection.is_closed():
@@ -268,6 +287,7 @@ class PostgresBackend(PostgresExecutor):
             pool.note_error(connection, error)
             raise
         finally:
+            loan.end()
             pool.release(connection)
 
 

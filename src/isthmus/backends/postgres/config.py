@@ -89,6 +89,11 @@ class PoolConfig(ConfigGroup):
     connection_class: type | None = None
     record_class: type | None = None
 
+    @property
+    def has_hooks(self) -> bool:
+        """Whether code of the user may have registered type codecs on a connection."""
+        return any((self.setup, self.init, self.reset, self.connect))
+
     @model_validator(mode="after")
     def _sizes(self) -> Self:
         if self.min_size > self.max_size:

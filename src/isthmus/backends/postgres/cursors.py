@@ -40,7 +40,7 @@ class PoolSnapshot:
         except BaseException as error:
             await self.__aexit__(type(error), error, error.__traceback__)
             raise
-        return self._connection
+        return self._pool.driver.without_codecs(self._connection)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -59,6 +59,7 @@ _BY_CODE: dict[str, _Make] = {
     "40001": _serialization,
     "40P01": _serialization,
     "40003": _unknown_commit,
+    "26000": _serialization,  # in a transaction; elsewhere the pool repeats the call
     "25006": _store(
         UnavailableError, "; the server is read-only: a standby after a failover, or a read-only transaction"
     ),
@@ -168,6 +169,7 @@ _FAILOVER = ("57P01", "57P02", "57P03", "08")
 _READ_ONLY = "25006"
 _UNDEFINED_TABLE = "42P01"
 _UNIQUE_VIOLATION = "23505"
+_UNDEFINED_STATEMENT = "26000"
 _STALE_PLAN = frozenset({"OutdatedSchemaCacheError", "InvalidCachedStatementError"})
 
 
@@ -203,7 +205,12 @@ def is_undefined_table(error: BaseException) -> bool:
 
 
 def is_stale_plan(error: BaseException) -> bool:
-    """Return whether a table changed under the statements that connections have prepared."""
+    """Return whether the statements that connections have prepared are of no use any more.
+
+    A table changed under them, or `DEALLOCATE ALL` or `DISCARD ALL` dropped them.
+    """
+    if sqlstate_of(error) == _UNDEFINED_STATEMENT:
+        return True
     cause: BaseException | None = error
     while cause is not None:
         if type(cause).__name__ in _STALE_PLAN or "cached plan must not change" in str(cause):

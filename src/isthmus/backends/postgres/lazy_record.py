@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
+from operator import itemgetter
 from typing import Any
 
 from isthmus._core.lazy_record import LazyRecord, row_field
+from isthmus._record import Record
 from isthmus._values import decode_numeric
+from isthmus.errors import UnexpectedError
 
+_data, _metadata = itemgetter(1), itemgetter(2)
 # The server counts microseconds from 2000.
 _EPOCH = 946_684_800_000_000
 _unpack = struct.Struct(">qqq").unpack
@@ -22,6 +27,18 @@ class PostgresRecord(LazyRecord):
     __slots__ = ()
 
     _decode = staticmethod(decode_numeric)
+
+    @classmethod
+    def wrap(cls, rows: Sequence[Any]) -> list[Record]:  # type: ignore[override]
+        """Return the records of rows, in order; 0.1 µs a row more to check that each holds objects.
+
+        Raises `UnexpectedError` for a row whose data or metadata is no object: no write of isthmus
+        stores one.
+        """
+        # The first character of any other JSON text sorts before an object's.
+        if min(map(_data, rows), default="{") < "{" or min(map(_metadata, rows), default="{") < "{":
+            raise _wrong_row(rows)
+        return super().wrap(rows)
 
     @row_field
     def id(self) -> Any:
@@ -43,3 +60,14 @@ class PostgresRecord(LazyRecord):
 
     _created = row_field(lambda record: _unpack(record._row[3])[1] + _EPOCH)
     _updated = row_field(lambda record: _unpack(record._row[3])[2] + _EPOCH)
+
+
+def _wrong_row(rows: Sequence[Any]) -> UnexpectedError:
+    for row in rows:
+        for name, text in (("data", row[1]), ("metadata", row[2])):
+            if text < "{":
+                return UnexpectedError(
+                    f"postgres: the {name} of record {row[0]!r} is not a JSON object but {text[:40]}:"
+                    " SQL or another program wrote it; correct or delete the row with SQL"
+                )
+    raise AssertionError("every row holds objects")

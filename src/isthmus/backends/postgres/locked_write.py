@@ -98,25 +98,33 @@ async def _store(connection: Connection, table: Table, kind: WriteKind, rows: di
     old = {id: row for id, row in changed.items() if row.is_stored}
     if old:
         await connection.execute(
-            f"UPDATE {table.sql} AS t SET data = CASE WHEN u.patch THEN t.data || u.data ELSE u.data END,"
-            " metadata = CASE WHEN u.patch THEN t.metadata || u.metadata ELSE u.metadata END,"
-            " version = u.version, updated_at = now()"
-            " FROM unnest($1::text[], $2::jsonb[], $3::jsonb[], $4::int8[], $5::bool[])"
-            " AS u(id, data, metadata, version, patch) WHERE t.id = u.id",
+            f"UPDATE {table.sql} AS t SET"
+            " data = CASE WHEN u.patch = 't' THEN t.data || u.data ELSE u.data END,"
+            " metadata = CASE WHEN u.patch = 't' THEN t.metadata || u.metadata ELSE u.metadata END,"
+            " version = u.version::int8, updated_at = now()"
+            f" FROM {_source(table, 'patch')} WHERE t.id = u.id",
             *_columns(old),
-            [row.is_patch for row in old.values()],
+            ["t" if row.is_patch else "f" for row in old.values()],
         )
     new = {id: row for id, row in changed.items() if not row.is_stored}
     if not new:
         return set()
     inserted = await connection.fetch(
         f"INSERT INTO {table.sql} (id, data, metadata, version)"
-        " SELECT u.id, u.data, u.metadata, u.version"
-        " FROM unnest($1::text[], $2::jsonb[], $3::jsonb[], $4::int8[]) AS u(id, data, metadata, version)"
+        f" SELECT u.id, u.data, u.metadata, u.version::int8 FROM {_source(table)}"
         f" ON CONFLICT (id) {_ON_CONFLICT[kind]} RETURNING id",
         *_columns(new),
     )
     return new.keys() - {row[0] for row in inserted}
+
+
+def _source(table: Table, *more: str) -> str:
+    """Return the rows `u` of the arrays of `_columns` and of one more text array for each name."""
+    # Of all arrays only those of text are safe from the codecs that a hook registered.
+    json = table.json_array
+    arrays = ["$1::text[]", f"$2::{json}", f"$3::{json}", "$4::text[]"]
+    arrays += [f"${len(arrays) + i}::text[]" for i in range(1, len(more) + 1)]
+    return f"unnest({', '.join(arrays)}) AS u({', '.join(('id', 'data', 'metadata', 'version', *more))})"
 
 
 # Only these two kinds insert; another session may have inserted the same id since the lock.
@@ -132,5 +140,5 @@ def _columns(rows: dict[str, _Row]) -> tuple[list[Any], ...]:
         list(rows),
         [row.data.decode() for row in rows.values() if row.data is not None],
         [row.metadata.decode() for row in rows.values()],
-        [int(row.version) for row in rows.values() if row.version is not None],
+        [row.version for row in rows.values() if row.version is not None],
     )

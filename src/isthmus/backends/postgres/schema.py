@@ -45,7 +45,10 @@ SELECT c.oid::int8, c.relkind::text, obj_description(c.oid, 'pg_class'),
   EXISTS (SELECT 1 FROM pg_index x JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'id'
         WHERE x.indrelid = c.oid AND x.indisunique AND x.indpred IS NULL AND x.indkey::text = a.attnum::text),
   (SELECT o.collname::text FROM pg_attribute a JOIN pg_collation o ON o.oid = a.attcollation
-        WHERE a.attrelid = c.oid AND a.attname = 'id')
+        WHERE a.attrelid = c.oid AND a.attname = 'id'),
+  array(SELECT a.attname::text FROM pg_attribute a
+        WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+        AND a.attnotnull AND NOT a.atthasdef AND a.attidentity = '')
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = $1 AND c.relname = $2"""
 
@@ -56,7 +59,9 @@ def table_of(config: PostgresConfig, collection: str) -> Table:
         raise ConfigError(
             f"postgres: a collection's name is 1 to 63 bytes without U+0000, not {collection!r}"
         )
-    return Table(config.schema_name, collection, paths_to_index(config.indexes_of(collection)))
+    # asyncpg encodes an array's elements with the codecs that a hook registered; of text[] it never does.
+    json_array = "text[]::jsonb[]" if config.pool.has_hooks else "jsonb[]"
+    return Table(config.schema_name, collection, paths_to_index(config.indexes_of(collection)), json_array)
 
 
 async def ensure_table(
@@ -132,7 +137,7 @@ async def _create_table(connection: Connection, table: Table, config: PostgresCo
 
 
 def _check(table: Table, found: Any) -> None:
-    _, kind, comment, names, types, _, _, unique, collation = found
+    _, kind, comment, names, types, _, _, unique, collation, required = found
     if kind not in ("r", "p"):
         raise ConfigError(f"postgres: {table.sql} is not a table")
     mark = format_of(comment)
@@ -147,7 +152,10 @@ def _check(table: Table, found: Any) -> None:
         for name, type in _COLUMNS.items()
         if have.get(name) != type
     ]
-    wrong += [f"{name} ({type}) is not known" for name, type in have.items() if name not in _COLUMNS]
+    # Other columns are the user's; but a row that isthmus inserts has no value for them.
+    wrong += [
+        f"{name} ({have[name]}) is NOT NULL and has no default" for name in required if name not in _COLUMNS
+    ]
     if not unique:
         wrong.append("id has no primary key or unique index")
     if "id" in have and collation != "C":

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Set
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from isthmus._core.executor import Page, PageRequest
 from isthmus.backends.postgres.config import PostgresConfig
@@ -74,8 +74,16 @@ class TransactionRunner:
 class PostgresTransaction(PostgresExecutor):
     """The operations inside one transaction."""
 
-    def __init__(self, config: PostgresConfig, tables: dict[str, Table], runner: TransactionRunner) -> None:
+    def __init__(
+        self,
+        config: PostgresConfig,
+        tables: dict[str, Table],
+        runner: TransactionRunner,
+        lend: Callable[[], Any],
+    ) -> None:
         super().__init__(config, tables, runner)
+        self.lend = lend
+        """Returns the driver's connection for SQL of the user."""
         self._connection = runner.connection
         self._lock = runner.lock
 

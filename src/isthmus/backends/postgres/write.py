@@ -36,8 +36,8 @@ _COLUMNS = ("id", "data", "metadata", "version")
 # Sources of rows `u` with and without metadata: most records have none, and what is not sent is
 # neither parsed nor merged. $1 is the version.
 _UNNEST = {
-    True: "unnest($2::text[], $3::jsonb[], $4::jsonb[]) AS u(id, data, metadata)",
-    False: "unnest($2::text[], $3::jsonb[]) AS u(id, data)",
+    True: "unnest($2::text[], $3::{json_array}, $4::{json_array}) AS u(id, data, metadata)",
+    False: "unnest($2::text[], $3::{json_array}) AS u(id, data)",
 }
 _METADATA = {True: "u.metadata", False: "'{}'::jsonb"}
 _SET = {
@@ -178,7 +178,11 @@ async def _create_free(connection: Connection, table: Table, batch: MutationBatc
 def _insert_statement(table: Table, batch: MutationBatch) -> tuple[Any, ...]:
     """Return the statement that inserts rows, and its arguments."""
     has_metadata, columns = _columns(batch)
-    return _insert_from(table, _UNNEST[has_metadata], has_metadata=has_metadata), new_version(), *columns
+    return (
+        _insert_from(table, _source(table, has_metadata=has_metadata), has_metadata=has_metadata),
+        new_version(),
+        *columns,
+    )
 
 
 async def _insert_free(connection: Connection, table: Table, batch: MutationBatch) -> set[str]:
@@ -255,7 +259,7 @@ async def _apply_rows(
     version = new_version()
     if len(batch) <= STAGE_ABOVE:
         has_metadata, columns = _columns(ordered)
-        text = _write_from(table, kind, _UNNEST[has_metadata], has_metadata=has_metadata)
+        text = _write_from(table, kind, _source(table, has_metadata=has_metadata), has_metadata=has_metadata)
         rows = await connection.fetch(f"{text} RETURNING t.id", version, *columns)
         return str(version), None if len(rows) == len(batch) else {row[0] for row in rows}
     has_metadata = await _stage(connection, ordered)
@@ -270,6 +274,10 @@ async def _apply_rows(
     if drop_stage:
         await connection.execute(f"DROP TABLE {_STAGE}")
     return str(version), found
+
+
+def _source(table: Table, *, has_metadata: bool) -> str:
+    return _UNNEST[has_metadata].format(json_array=table.json_array)
 
 
 def _write_from(table: Table, kind: WriteKind, source: str, *, has_metadata: bool) -> str:

@@ -216,6 +216,10 @@ class S3Backend:
     async def refresh(self, collection: str) -> None:
         """Do nothing: every write is visible at once."""
 
+    def terminate(self) -> None:
+        """Drop the connections of all loops without waiting."""
+        self._pools.discard()
+
     async def collections(self) -> list[str]:
         """Return the collections that have a marker. Costs a listing, and a GET for each folder."""
         requests = await self._requests()

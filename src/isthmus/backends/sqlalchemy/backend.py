@@ -125,6 +125,10 @@ class SQLAlchemyBackend(SQLAlchemyExecutor):
         """Release the engine; the last handle disposes of it."""
         await self._pools.close()
 
+    def terminate(self) -> None:
+        """Drop the connections of all loops without waiting."""
+        self._pools.discard()
+
     async def collections(self) -> list[str]:
         """Return the names of the tables that have our columns, sorted."""
         async with self._connection(self.default_collection) as connection:

@@ -185,6 +185,8 @@ class SQLAlchemyTransaction(SQLAlchemyExecutor):
         self._held = connection
         self._read_only = read_only
         self._found: set[str] = set()
+        self.native = connection
+        """For SQL of the user."""
         self.lost = False
         """Whether the server has rolled back all of it, as it does with a deadlock's victim."""
 

@@ -88,6 +88,12 @@ class SQLiteBackend(SQLiteExecutor):
         pool = await self._pool()
         await pool.readers.run(lambda session: session.read(read_header))
 
+    def terminate(self) -> None:
+        """Drop the connections of all loops; a running statement is interrupted."""
+        self._pools.discard()
+        if self._memory is not None:
+            self._memory.close()
+
     async def collections(self) -> list[str]:
         """Return the names of the collections in the file, sorted."""
         pool = await self._pool()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from isthmus.backends.sqlite.connection_thread import ConnectionThread
 from isthmus.backends.sqlite.executor import SQLiteExecutor, Work, read_header, run_query
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from isthmus.backends.sqlite.backend import SQLiteBackend
 
 T = TypeVar("T")
+Args: TypeAlias = "Sequence[Any] | Mapping[str, Any]"
 
 
 class SQLiteTransaction(SQLiteExecutor):
@@ -34,6 +35,19 @@ class SQLiteTransaction(SQLiteExecutor):
         if self.ended:
             raise ClosedError("the transaction has ended")
         return await self._thread.run(work)
+
+    async def run_native(self, text: str, args: Args, result: Callable[[sqlite3.Cursor], T]) -> T:
+        """Run one statement of the user; if it fails it is undone alone."""
+
+        def work(session: SQLiteSession) -> T:
+            try:
+                return _run_native(session, text, args, result)
+            except sqlite3.OperationalError as error:
+                if self._read_only and error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_READONLY:
+                    raise TransactionError("this transaction is read-only, and the SQL writes") from error
+                raise
+
+        return await self._run(lambda session: session.run_part(work, undo=True))
 
     async def _table(self, collection: str) -> Table:
         """Return a collection's table; one that is created here goes when the transaction is rolled back."""
@@ -91,6 +105,51 @@ class SQLiteTransaction(SQLiteExecutor):
             )
         finally:
             self._depth -= 1
+
+
+def _run_native(session: SQLiteSession, text: str, args: Args, result: Callable[[sqlite3.Cursor], T]) -> T:
+    is_refused = False
+
+    def authorize(action: int, *_: object) -> int:
+        nonlocal is_refused
+        is_refused |= action == sqlite3.SQLITE_TRANSACTION
+        return sqlite3.SQLITE_DENY if action == sqlite3.SQLITE_TRANSACTION else sqlite3.SQLITE_OK
+
+    session.connection.set_authorizer(authorize)
+    try:
+        return result(session.connection.execute(text, args))
+    except sqlite3.DatabaseError:
+        if not is_refused:
+            raise
+    finally:
+        session.connection.set_authorizer(None)
+    raise UsageError("sqlite: a transaction ends with its block; use tx.savepoint() for a part of it")
+
+
+class NativeSQLite:
+    """SQL inside a transaction: what it does is committed or rolled back with the records' operations.
+
+    Runs on the transaction's own thread. Arguments are a sequence for `?` or a mapping for `:name`.
+    Errors are those of isthmus, with the driver's as `__cause__`; a statement that fails is undone alone.
+    """
+
+    __slots__ = ("_transaction", "_turn")
+
+    def __init__(
+        self, transaction: SQLiteTransaction, turn: Callable[[], AbstractAsyncContextManager[None]]
+    ) -> None:
+        self._transaction = transaction
+        self._turn = turn
+
+    async def execute(self, sql: str, args: Args = ()) -> int:
+        """Run one statement; return how many rows it changed, -1 for one that changes none."""
+        async with self._turn():
+            return await self._transaction.run_native(sql, args, lambda cursor: cursor.rowcount)
+
+    async def fetch(self, sql: str, args: Args = ()) -> list[tuple[Any, ...]]:
+        """Run one statement and return all its rows."""
+        async with self._turn():
+            return await self._transaction.run_native(sql, args, lambda cursor: cursor.fetchall())
 
 
 def _undo(session: SQLiteSession, name: str) -> None:

@@ -1,4 +1,4 @@
-"""asyncpg behind the driver protocol; the only module that uses asyncpg's private attributes.
+"""asyncpg behind the driver protocol; with `asyncpg_codecs` all that uses asyncpg's private attributes.
 
 Those are the ones that asyncpg's own pool uses (`_protocol`, `_transport`, `_top_xact`); the tests
 of the pool fail if a version of asyncpg moves them.
@@ -17,6 +17,8 @@ import asyncpg.pool
 
 from isthmus.backends.postgres.address import KEEPALIVE, Address
 from isthmus.backends.postgres.config import PostgresConfig
+from isthmus.backends.postgres.drivers.asyncpg_codecs import OwnCodecs
+from isthmus.backends.postgres.drivers.protocol import Connection
 from isthmus.backends.postgres.drivers.session import (
     RESET,
     WrongServerError,
@@ -36,6 +38,7 @@ class AsyncpgDriver:
     def __init__(self, config: PostgresConfig) -> None:
         self._config = config
         self._overrides: dict[str, Any] = {}
+        self._has_hooks = config.pool.has_hooks
         self._connect = config.pool.connect or asyncpg.connect
         note_unused(config, KEEPALIVE)
         self.on_schema_change: Callable[[], None] = lambda: None
@@ -85,6 +88,10 @@ class AsyncpgDriver:
         if config.pool.record_class is not None:
             arguments["record_class"] = config.pool.record_class
         return arguments
+
+    def without_codecs(self, connection: asyncpg.Connection) -> Connection:
+        """Return the connection, or where hooks may have registered codecs an object that ignores them."""
+        return OwnCodecs(connection) if self._has_hooks else connection
 
     def is_ready(self, connection: Any) -> bool:
         """Return whether the session is alive, idle and outside of a transaction."""

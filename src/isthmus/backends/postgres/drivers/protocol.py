@@ -112,6 +112,10 @@ class Driver(Protocol):
         """
         ...
 
+    def without_codecs(self, connection: Any) -> Connection:
+        """Return the session with the driver's own codecs, whatever a hook has registered; no I/O."""
+        ...
+
     def is_ready(self, connection: Any) -> bool:
         """Return whether the session can be used at once: alive, idle, outside of a transaction; no I/O."""
         ...

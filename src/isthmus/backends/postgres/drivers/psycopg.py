@@ -111,6 +111,10 @@ class PsycopgDriver:
             "gssencmode": "disable",
         }
 
+    def without_codecs(self, connection: PsycopgConnection) -> PsycopgConnection:
+        """Return the connection itself: its cursors have adapters of their own unless it is lent."""
+        return connection
+
     def is_ready(self, connection: PsycopgConnection) -> bool:
         """Return whether the session is alive, idle and outside of a transaction."""
         pgconn = connection.raw.pgconn

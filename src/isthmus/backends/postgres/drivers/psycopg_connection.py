@@ -76,6 +76,17 @@ class _Context:
 ADAPTERS: AdaptContext = _Context()
 
 
+class _OwnCursor(AsyncRawCursor[Any]):
+    """A cursor that ignores the adapters of its connection."""
+
+    __slots__ = ()
+
+    @property
+    def adapters(self) -> AdaptersMap:
+        """The adapters that isthmus needs."""
+        return ADAPTERS.adapters
+
+
 class PsycopgRow(tuple[Any, ...]):
     """A row with columns by position and by name."""
 
@@ -147,8 +158,12 @@ class PsycopgConnection(CopyMethods):
                 task.cancel()
 
     def new_cursor(self) -> AsyncRawCursor[Any]:
-        """Return a cursor that takes `$1` and returns `PsycopgRow`s."""
-        return AsyncRawCursor(self.raw, row_factory=_rows)
+        """Return a cursor that takes `$1` and returns `PsycopgRow`s.
+
+        A user's SQL, on a lent connection, has the adapters that a hook registered; ours has not.
+        """
+        kind = _OwnCursor if self.owner is None else AsyncRawCursor
+        return kind(self.raw, row_factory=_rows)
 
     async def execute(self, query: str, *args: Any, timeout: float | None = None) -> str:
         """Run one statement, or without arguments several; return the last status."""

@@ -1,8 +1,10 @@
-"""The pool for users who run SQL themselves: asyncpg's pool methods on the pool that isthmus uses."""
+"""For users who run SQL themselves: asyncpg's methods on the pool that isthmus uses, or in a transaction."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
 from typing import Any
 
@@ -10,6 +12,7 @@ from isthmus._core.executor import PoolStats
 from isthmus.backends.postgres.drivers.protocol import Row, Rows
 from isthmus.backends.postgres.pool.pool import Pool
 from isthmus.backends.postgres.pool.pooled_connection import RELEASED, Released
+from isthmus.errors import TransactionError
 
 
 class NativeCheckout:
@@ -36,7 +39,71 @@ class NativeCheckout:
         self._pool._take_back(lent, error)
 
 
-class NativePool:
+class NativeStatements(ABC):
+    """asyncpg's methods that run a statement, each on a connection that is checked out for it."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def _checkout(self) -> AbstractAsyncContextManager[Any]:
+        """Return a context that enters a connection."""
+
+    async def execute(self, query: str, *args: Any, timeout: float | None = None) -> str:
+        """Run a statement, or without arguments several; return the last status."""
+        async with self._checkout() as connection:
+            return str(await connection.execute(query, *args, timeout=timeout))
+
+    async def executemany(
+        self, command: str, args: Iterable[Sequence[Any]], *, timeout: float | None = None
+    ) -> None:
+        """Run a statement for each sequence of arguments, all or nothing."""
+        async with self._checkout() as connection:
+            await connection.executemany(command, args, timeout=timeout)
+
+    async def fetch(self, query: str, *args: Any, timeout: float | None = None) -> list[Row]:
+        """Return all rows."""
+        async with self._checkout() as connection:
+            return list(await connection.fetch(query, *args, timeout=timeout))
+
+    async def fetchrow(self, query: str, *args: Any, timeout: float | None = None) -> Row | None:
+        """Return the first row or None."""
+        async with self._checkout() as connection:
+            return await connection.fetchrow(query, *args, timeout=timeout)
+
+    async def fetchval(self, query: str, *args: Any, column: int = 0, timeout: float | None = None) -> Any:
+        """Return one column of the first row or None."""
+        async with self._checkout() as connection:
+            return await connection.fetchval(query, *args, column=column, timeout=timeout)
+
+    async def fetchmany(
+        self, query: str, args: Iterable[Sequence[Any]], *, timeout: float | None = None
+    ) -> list[Row]:
+        """Run a statement for each sequence of arguments; return all their rows."""
+        async with self._checkout() as connection:
+            return list(await connection.fetchmany(query, args, timeout=timeout))
+
+    async def copy_records_to_table(self, table_name: str, *, records: Rows, **options: Any) -> str:
+        """COPY rows into a table; options are asyncpg's: columns, schema_name, timeout, where."""
+        async with self._checkout() as connection:
+            return str(await connection.copy_records_to_table(table_name, records=records, **options))
+
+    async def copy_to_table(self, table_name: str, *, source: Any, **options: Any) -> str:
+        """COPY the bytes of a path, a file or an async iterable into a table."""
+        async with self._checkout() as connection:
+            return str(await connection.copy_to_table(table_name, source=source, **options))
+
+    async def copy_from_table(self, table_name: str, *, output: Any, **options: Any) -> str:
+        """COPY a table to a path, a file or a coroutine function that takes bytes."""
+        async with self._checkout() as connection:
+            return str(await connection.copy_from_table(table_name, output=output, **options))
+
+    async def copy_from_query(self, query: str, *args: Any, output: Any, **options: Any) -> str:
+        """COPY a query's rows to a path, a file or a coroutine function that takes bytes."""
+        async with self._checkout() as connection:
+            return str(await connection.copy_from_query(query, *args, output=output, **options))
+
+
+class NativePool(NativeStatements):
     """Connections for raw SQL from the running loop's pool, which the database owns and closes.
 
     A connection is an `asyncpg.Connection` (with `driver="psycopg"` an object with asyncpg's methods
@@ -76,63 +143,8 @@ class NativePool:
             self._pool.mark_unusable(connection)
         return self._pool.release(connection)
 
-    # Statements
-
-    async def execute(self, query: str, *args: Any, timeout: float | None = None) -> str:
-        """Run a statement, or without arguments several; return the last status."""
-        async with self.acquire() as connection:
-            return str(await connection.execute(query, *args, timeout=timeout))
-
-    async def executemany(
-        self, command: str, args: Iterable[Sequence[Any]], *, timeout: float | None = None
-    ) -> None:
-        """Run a statement for each sequence of arguments, all or nothing."""
-        async with self.acquire() as connection:
-            await connection.executemany(command, args, timeout=timeout)
-
-    async def fetch(self, query: str, *args: Any, timeout: float | None = None) -> list[Row]:
-        """Return all rows."""
-        async with self.acquire() as connection:
-            return list(await connection.fetch(query, *args, timeout=timeout))
-
-    async def fetchrow(self, query: str, *args: Any, timeout: float | None = None) -> Row | None:
-        """Return the first row or None."""
-        async with self.acquire() as connection:
-            return await connection.fetchrow(query, *args, timeout=timeout)
-
-    async def fetchval(self, query: str, *args: Any, column: int = 0, timeout: float | None = None) -> Any:
-        """Return one column of the first row or None."""
-        async with self.acquire() as connection:
-            return await connection.fetchval(query, *args, column=column, timeout=timeout)
-
-    async def fetchmany(
-        self, query: str, args: Iterable[Sequence[Any]], *, timeout: float | None = None
-    ) -> list[Row]:
-        """Run a statement for each sequence of arguments; return all their rows."""
-        async with self.acquire() as connection:
-            return list(await connection.fetchmany(query, args, timeout=timeout))
-
-    # COPY
-
-    async def copy_records_to_table(self, table_name: str, *, records: Rows, **options: Any) -> str:
-        """COPY rows into a table; options are asyncpg's: columns, schema_name, timeout, where."""
-        async with self.acquire() as connection:
-            return str(await connection.copy_records_to_table(table_name, records=records, **options))
-
-    async def copy_to_table(self, table_name: str, *, source: Any, **options: Any) -> str:
-        """COPY the bytes of a path, a file or an async iterable into a table."""
-        async with self.acquire() as connection:
-            return str(await connection.copy_to_table(table_name, source=source, **options))
-
-    async def copy_from_table(self, table_name: str, *, output: Any, **options: Any) -> str:
-        """COPY a table to a path, a file or a coroutine function that takes bytes."""
-        async with self.acquire() as connection:
-            return str(await connection.copy_from_table(table_name, output=output, **options))
-
-    async def copy_from_query(self, query: str, *args: Any, output: Any, **options: Any) -> str:
-        """COPY a query's rows to a path, a file or a coroutine function that takes bytes."""
-        async with self.acquire() as connection:
-            return str(await connection.copy_from_query(query, *args, output=output, **options))
+    def _checkout(self) -> NativeCheckout:
+        return self.acquire()
 
     # The pool
 
@@ -177,3 +189,54 @@ class NativePool:
     def stats(self) -> PoolStats:
         """Return sizes, counters and times."""
         return self._pool.stats()
+
+
+class TransactionLoan:
+    """The connection of a transaction, lent to its user from the first use on until `end`."""
+
+    def __init__(self, pool: Pool, connection: Any) -> None:
+        self._pool = pool
+        self._connection = connection
+        self._lent: Any = None
+
+    def lend(self) -> Any:
+        """Return the driver's proxy; the session is reset in full after the transaction."""
+        if self._lent is None:
+            self._pool.held[self._connection].dirty = True
+            self._lent = self._pool.driver.lend(self._connection)
+        return self._lent
+
+    def end(self) -> None:
+        """Disable the proxy."""
+        if self._lent is None:
+            return
+        _, is_resettable = self._pool.driver.take_back(self._lent)
+        if not is_resettable:
+            self._pool.mark_unusable(self._connection)
+
+
+class NativeTransaction(NativeStatements):
+    """SQL inside a transaction: what it does is committed or rolled back with the records' operations.
+
+    Errors are the driver's. As PostgreSQL has it, after an error every statement is refused: wrap one that
+    may fail in `async with tx.savepoint()`.
+    """
+
+    __slots__ = ("_lend", "_turn")
+
+    def __init__(
+        self, lend: Callable[[], Any], turn: Callable[[], AbstractAsyncContextManager[None]]
+    ) -> None:
+        self._lend = lend
+        self._turn = turn
+
+    @asynccontextmanager
+    async def _checkout(self) -> AsyncIterator[Any]:
+        async with self._turn():
+            connection = self._lend()
+            yield connection
+            if not connection.is_in_transaction():
+                raise TransactionError(
+                    "postgres: the SQL has ended the transaction, and what came before is committed or"
+                    " rolled back already; leave the block instead, or use tx.savepoint()"
+                )

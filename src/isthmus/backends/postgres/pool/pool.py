@@ -13,7 +13,6 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any
 
@@ -30,15 +29,13 @@ from isthmus.backends.postgres.pool.pooled_connection import (
     PooledConnection,
     Released,
     capture_stack,
-    describe_holders,
+    warn_of_holders,
 )
 from isthmus.backends.postgres.pool.wait_queue import WaitQueue
 from isthmus.errors import ClosedError, UsageError
 
 if TYPE_CHECKING:
     from isthmus.backends.postgres.config import PostgresConfig
-
-log = logging.getLogger("isthmus.postgres.pool")
 
 CLOSE_SECONDS = 60.0
 
@@ -112,8 +109,7 @@ class Pool:
             async with asyncio.timeout(timeout):
                 await self._is_drained.wait()
         except TimeoutError:
-            held = describe_holders(self.held.values(), self._now())
-            log.warning("dropping connections still in use: %s", held)
+            warn_of_holders(self.held.values(), self._now())
             self.terminate()
         if self._maintenance.tasks:
             await asyncio.wait(self._maintenance.tasks)
@@ -142,7 +138,11 @@ class Pool:
         self.held.clear()
 
     def discard(self) -> None:
-        """Drop sockets without awaiting and without a warning; the loop may be dead."""
+        """Drop sockets without awaiting; on a dead loop without a warning too."""
+        if asyncio._get_running_loop() is self._loop:
+            warn_of_holders(self.held.values(), self._now())
+            self.terminate()
+            return
         if self.reads is not self:
             self.reads.discard()
         self.is_closing = True

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 import traceback
-from collections.abc import Generator, Iterable
+from collections.abc import Collection, Generator, Iterable
 from types import CodeType, TracebackType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     from isthmus.backends.postgres.pool.pool import Pool
+
+log = logging.getLogger("isthmus.postgres.pool")
 
 Holder: TypeAlias = "asyncio.Task[Any] | None"
 
@@ -71,6 +74,12 @@ def describe_holders(held: Iterable[PooledConnection], now: float) -> str:
     if not oldest:
         return "none is held: they are being opened, reset or closed"
     return "held by " + "; ".join(oldest) + (f"; and {more} more" if more else "")
+
+
+def warn_of_holders(held: Collection[PooledConnection], now: float) -> None:
+    """Log who holds connections that are about to be dropped, if anybody does."""
+    if held:
+        log.warning("dropping connections still in use: %s", describe_holders(held, now))
 
 
 def capture_stack() -> list[tuple[CodeType, int]]:

@@ -35,7 +35,7 @@ async def aggregate(connection: Connection, table: Table, request: AggregateRequ
 
 def compile_aggregate(table: Table, request: AggregateRequest) -> Statement:
     """Return the select of each group's keys and states."""
-    params = Parameters()
+    params = Parameters(table.json_array)
     joins: list[str] = []
     keys: list[str] = []
     for place, path in enumerate(request.by):

@@ -17,7 +17,7 @@ _UNLIMITED = 2**40
 
 def select_page(table: Table, request: PageRequest, *, ahead: int = 1) -> Statement:
     """Return the select of a page and `ahead` more rows, which show whether there is a next page."""
-    params = Parameters()
+    params = Parameters(table.json_array)
     size = request.size_up_to(_UNLIMITED) + ahead
     limited = size < _UNLIMITED
     offset = f" OFFSET {params.bigint(request.offset)}" if request.offset else ""
@@ -45,13 +45,13 @@ def select_page(table: Table, request: PageRequest, *, ahead: int = 1) -> Statem
 
 def select_count(table: Table, where: Predicate) -> Statement:
     """Return the select of how many rows match."""
-    params = Parameters()
+    params = Parameters(table.json_array)
     return Statement(f"SELECT count(*) FROM {table.sql} AS t{_where(table, where, params)}", params.args)
 
 
 def delete_where(table: Table, where: Predicate) -> Statement:
     """Return the deletion of the matching rows."""
-    params = Parameters()
+    params = Parameters(table.json_array)
     return Statement(f"DELETE FROM {table.sql} AS t{_where(table, where, params)}", params.args)
 
 

@@ -42,9 +42,10 @@ class Parameter:
 class Parameters:
     """Collects the values of a statement; each is formatted as its placeholder and type."""
 
-    __slots__ = ("_packed", "args")
+    __slots__ = ("_json_array", "_packed", "args")
 
-    def __init__(self) -> None:
+    def __init__(self, json_array: str = "jsonb[]") -> None:
+        self._json_array = json_array
         self.args: list[Any] = []
         self._packed: dict[str, tuple[int, list[Any]]] = {}
 
@@ -88,7 +89,7 @@ class Parameters:
 
     def jsons(self, values: Sequence[Any]) -> Parameter:
         """Bind a list of JSON values."""
-        return Parameter(self, [orjson.dumps(value).decode() for value in values], "jsonb[]")
+        return Parameter(self, [orjson.dumps(value).decode() for value in values], self._json_array)
 
 
 def quote(name: str) -> str:

@@ -44,6 +44,8 @@ class Table:
     schema: str
     name: str
     indexed: IndexedPaths
+    json_array: str = "jsonb[]"
+    """The type of a parameter that holds several JSON texts, cast to jsonb[] if it is another one."""
     sql: str = field(init=False)
     """The table's name in statements."""
 

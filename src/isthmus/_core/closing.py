@@ -1,0 +1,52 @@
+"""Closing within a time: what has not ended by then is dropped."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any
+
+from isthmus._core.executor import Backend, SupportsTerminate
+
+log = logging.getLogger("isthmus")
+
+CLOSE_SECONDS = 60.0
+"""How long `close` waits where neither it nor the config names a time."""
+_AFTER_DROPPING = 1.0
+
+# The loop itself holds tasks only weakly.
+_tasks: set[asyncio.Task[None]] = set()
+
+
+def keep(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+    """Start a task that goes on if its caller is cancelled."""
+    task = asyncio.get_running_loop().create_task(work, name=name)
+    _tasks.add(task)
+    task.add_done_callback(_tasks.discard)
+    return task
+
+
+async def close_within(seconds: float, work: Coroutine[Any, Any, None], backend: Backend) -> None:
+    """Run the closing of a backend; if it takes longer, log a warning and drop the connections.
+
+    A cancelled caller leaves at once; the closing goes on in the background.
+    """
+    in_use = backend.stats().in_use
+    task = keep(work, "isthmus-close")
+    await asyncio.wait((task,), timeout=seconds)
+    if not task.done():
+        log.warning(
+            "%s: not closed within %g s, dropping what is in use (connections: %d)",
+            backend.name,
+            seconds,
+            in_use,
+        )
+        if isinstance(backend, SupportsTerminate):
+            backend.terminate()
+            await asyncio.wait((task,), timeout=_AFTER_DROPPING)
+    if not task.done():
+        task.cancel()
+        await asyncio.wait((task,), timeout=_AFTER_DROPPING)
+    if task.done() and not task.cancelled():
+        task.result()
