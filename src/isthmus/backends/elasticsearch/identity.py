@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -35,22 +35,18 @@ class FoundIndex:
     """An index as the server describes it."""
 
     name: str
-    """Its own name, which is not the requested one where that is an alias."""
+    """The name of the index itself, which is not the requested one where that is an alias."""
     uuid: str
     mappings: Mapping[str, Any]
     settings: Mapping[str, Any]
+    aliases: Sequence[str]
 
-    def aliases(self) -> list[str]:
-        """Return the names that its hidden alias may have: that of its creation, and that of its uuid.
-
-        An index of version 0.1.0 has none yet; a copy of an index has the incarnation of its original
-        in its mapping, but not the alias.
-        """
-        ours = self.mappings.get("_meta", {}).get("isthmus", {})
-        created = str(ours.get("incarnation", ""))
-        of_uuid = hashlib.blake2b(self.uuid.encode(), digest_size=8).hexdigest()
-        incarnations = [created, of_uuid] if _INCARNATION.fullmatch(created) else [of_uuid]
-        return [alias_of(self.name, incarnation) for incarnation in incarnations]
+    @property
+    def own_alias(self) -> str | None:
+        """The hidden alias of this index; None for one of version 0.1.0, and for a copy."""
+        start = alias_of(self.name, "")
+        found = (name for name in self.aliases if name.startswith(start))
+        return min((name for name in found if _INCARNATION.fullmatch(name[len(start) :])), default=None)
 
 
 def make_incarnation() -> str:
@@ -82,7 +78,8 @@ async def look_up(pool: ClientPool, target: str, name: str) -> FoundIndex | None
     if len(body) != 1:
         raise ConfigError(f"elasticsearch: {name!r} is an alias of {len(body)} indices, not of one")
     ((index, found),) = body.items()
-    alias = found.get("aliases", {}).get(name, {})
+    aliases = found.get("aliases", {})
+    alias = aliases.get(name, {})
     if "filter" in alias or "search_routing" in alias:
         raise ConfigError(
             f"elasticsearch: {name!r} is an alias of a part of index {index!r} (a filter or a routing):"
@@ -91,7 +88,7 @@ async def look_up(pool: ClientPool, target: str, name: str) -> FoundIndex | None
     settings = found.get("settings", {}).get("index", {})
     mappings = found.get("mappings", {})
     _check_source(mappings, settings, index)
-    return FoundIndex(index, settings.get("uuid", ""), mappings, settings)
+    return FoundIndex(index, settings.get("uuid", ""), mappings, settings, tuple(aliases))
 
 
 def _check_source(mappings: Mapping[str, Any], settings: Mapping[str, Any], index: str) -> None:
@@ -132,32 +129,23 @@ def _uuid_in(body: Mapping[str, Any]) -> str | None:
 async def ensure_alias(pool: ClientPool, found: FoundIndex) -> str | None:
     """Return the hidden alias of an index, added if it is missing; None without the right to use it.
 
-    One request for an index that has it, three for one that gets it. Raises `IndexGoneError` if the
+    One request for an index that has it, two for one that gets it. Raises `IndexGoneError` if the
     index was replaced meanwhile.
     """
     action = f"open {found.name}"
-    for alias in found.aliases():
-        allowed, uuid = await _look_behind(pool, alias, action)
-        if not allowed:
+    alias = found.own_alias
+    if alias is None:
+        # Handles that open the index at the same time add the same alias.
+        alias = alias_of(found.name, hashlib.blake2b(found.uuid.encode(), digest_size=8).hexdigest())
+        add = {"add": {"index": found.name, "alias": alias, "is_hidden": True}}
+        body = {"actions": [add]}
+        status, _ = await pool.call("POST", "/_aliases", body, action=action, expected=FOUND | _NO_RIGHT)
+        if status in _NO_RIGHT:
             return None
-        if uuid == found.uuid:
-            return alias
-    add = {"add": {"index": found.name, "alias": alias, "is_hidden": True}}
-    status, _ = await pool.call(
-        "POST", "/_aliases", {"actions": [add]}, action=action, expected=FOUND | _NO_RIGHT
-    )
+    target = f"{url_of(alias)}?{_UUID}"
+    status, response = await pool.call("GET", target, action=action, expected=FOUND | _NO_RIGHT)
     if status in _NO_RIGHT:
         return None
-    allowed, uuid = await _look_behind(pool, alias, action)
-    if not allowed:
-        return None
-    if uuid != found.uuid:
+    if status == 404 or _uuid_in(response) != found.uuid:
         raise IndexGoneError(f"index {found.name} was deleted while it was opened")
     return alias
-
-
-async def _look_behind(pool: ClientPool, alias: str, action: str) -> tuple[bool, str | None]:
-    """Return whether an alias may be used, and the uuid of its index."""
-    target = f"{url_of(alias)}?{_UUID}"
-    status, body = await pool.call("GET", target, action=action, expected=FOUND | _NO_RIGHT)
-    return status not in _NO_RIGHT, _uuid_in(body) if status == 200 else None

@@ -156,9 +156,8 @@ class CollectionIndex:
     async def _create(self, pool: ClientPool) -> None:
         if self._config.create_index == "never":
             raise ConfigError(f"elasticsearch: there is no index {self.name!r}, and create_index is 'never'")
-        incarnation = make_incarnation()
-        body = index_body(self._config, incarnation)
-        aliases = {alias_of(self.name, incarnation): {"is_hidden": True}}
+        body = index_body(self._config)
+        aliases = {alias_of(self.name, make_incarnation()): {"is_hidden": True}}
         action = f"create index {self.name}"
         status, answer = await pool.call(
             "PUT", self.name_url, {**body, "aliases": aliases}, action=action, expected=_PUT | {403}

@@ -45,7 +45,7 @@ TYPES: Mapping[str, Mapping[str, Any]] = {
 OWN_FIELDS = 9
 
 
-def index_body(config: ElasticsearchConfig, incarnation: str) -> dict[str, Any]:
+def index_body(config: ElasticsearchConfig) -> dict[str, Any]:
     """Return the settings and mappings of a new index; index templates supply what the config leaves out."""
     settings: dict[str, Any] = {
         "index.mapping.ignore_malformed": True,
@@ -62,7 +62,7 @@ def index_body(config: ElasticsearchConfig, incarnation: str) -> dict[str, Any]:
     }
     settings |= {name: value for name, value in chosen.items() if value is not None}
     mappings = {
-        "_meta": {"isthmus": {"format": FORMAT, "incarnation": incarnation}},
+        "_meta": {"isthmus": {"format": FORMAT}},
         "dynamic": False,
         "date_detection": False,
         "numeric_detection": False,

@@ -1,0 +1,425 @@
+"""An index that is deleted, remade or swapped under an open handle: nothing is lost, and nothing is missed.
+
+Every record that was acknowledged is found by its value, whatever types the index has now.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from typing import Any
+
+import pytest
+
+from elasticsearch import AsyncElasticsearch
+from isthmus import field
+from isthmus._core.executor import AggregateRequest, Mutation, PageRequest, WriteKind
+from isthmus._path import parse_path
+from isthmus._query.ast import TRUE, Function, Measure, Predicate
+from isthmus._query.evaluate import matches
+from isthmus.backends.elasticsearch.backend import ElasticsearchBackend
+from isthmus.errors import Applied, ConfigError, NotFoundError
+from tests.elasticsearch.conftest import Build
+
+pytestmark = [pytest.mark.backend("elasticsearch"), pytest.mark.asyncio]
+
+KINDS = [WriteKind.CREATE, WriteKind.UPSERT]
+
+
+async def write(backend: ElasticsearchBackend, kind: WriteKind, **records: Any) -> list[Any]:
+    """Write records by their ids and return the results."""
+    mutations = [Mutation(id, data) for id, data in records.items()]
+    return list(await backend.write(backend.default_collection, kind, mutations, atomic=False))
+
+
+async def find(backend: ElasticsearchBackend, where: Predicate) -> set[str]:
+    """Return the ids of the records that match, by a search and by a stream; their number by a count."""
+    index = backend.default_collection
+    found = []
+    for request in (PageRequest(where, (), 1_000), PageRequest(where, None, 1_000)):
+        page = await backend.fetch(index, request)
+        candidates = [record for record in page.recheck if matches(where, record)]
+        found.append({str(record.id) for record in [*page.records, *candidates]})
+    searched, streamed = found
+    assert searched == streamed
+    count = await backend.count(index, where)
+    assert count.count + sum(matches(where, record) for record in count.recheck) == len(searched)
+    return searched
+
+
+async def remake(native: AsyncElasticsearch, other: ElasticsearchBackend, **records: Any) -> None:
+    """Delete an index and let another handle create it again, with these records."""
+    await native.indices.delete(index=other.default_collection)
+    assert await write(other, WriteKind.CREATE, **records) == list(records)
+
+
+async def make_aliased(build: Build, *, filtered: bool = False) -> tuple[str, list[ElasticsearchBackend]]:
+    """Return an alias of the first of two indices, in which `v` is a number and a text."""
+    first, second = build(), build()
+    await write(first, WriteKind.CREATE, n1={"v": 1})
+    await write(second, WriteKind.CREATE, t1={"v": "1"})
+    for backend in (first, second):
+        await backend.refresh(backend.default_collection)
+    alias = first.default_collection + "-alias"
+    body = {"filter": {"exists": {"field": "data.v"}}} if filtered else {}
+    native = await first.native()
+    await native.indices.put_alias(index=first.default_collection, name=alias, **body)
+    return alias, [first, second]
+
+
+async def swap(alias: str, old: ElasticsearchBackend, new: ElasticsearchBackend) -> None:
+    """Move an alias from one index to another, in one step."""
+    actions: list[dict[str, Any]] = [
+        {"remove": {"index": old.default_collection, "alias": alias}},
+        {"add": {"index": new.default_collection, "alias": alias}},
+    ]
+    await (await old.native()).indices.update_aliases(actions=actions)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_an_index_that_was_deleted_is_created_by_the_next_write(build: Build, kind: WriteKind) -> None:
+    """The server would create one with a mapping of its own, in which nothing is found as it is."""
+    backend = build()
+    await write(backend, WriteKind.CREATE, a={"v": 1})
+    native = await backend.native()
+    await native.indices.delete(index=backend.default_collection)
+
+    (result,) = await write(backend, kind, b={"v": "x", "w": {"x": 1}})
+
+    assert isinstance(result, str)
+    mapping = await native.indices.get_mapping(index=backend.default_collection)
+    assert mapping[backend.default_collection]["mappings"]["dynamic"] == "false"
+    assert await find(backend, field("v") == "x") == {"b"}
+    assert await find(backend, TRUE) == {"b"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_write_to_an_index_that_was_remade_is_found_by_its_value(
+    build: Build, kind: WriteKind
+) -> None:
+    """`v` was a number when the handle opened the index, and is a text in the one that stands there now."""
+    stale = build()
+    await write(stale, WriteKind.CREATE, old={"v": 1})
+    other = build(index=stale.default_collection)
+    await remake(await stale.native(), other, text={"v": "x", "w": 1})
+
+    results = await write(stale, kind, number={"v": 5, "w": "y"}, more={"v": "z", "w": 2})
+
+    assert len(results) == 2
+    assert all(isinstance(result, str) for result in results)
+    fresh = build(index=stale.default_collection)
+    for handle in (stale, other, fresh):
+        await handle.refresh(handle.default_collection)
+        assert await find(handle, field("v") == 5) == {"number"}
+        assert await find(handle, field("v") >= "x") == {"text", "more"}
+        assert await find(handle, field("w") == "y") == {"number"}
+        assert await find(handle, field("w").exists()) == {"text", "number", "more"}
+
+
+async def test_a_read_of_an_index_that_was_remade_finds_what_is_there_now(build: Build) -> None:
+    """Each kind of read through a handle that knows other types, as the first one after the change."""
+    stale = build()
+    index = stale.default_collection
+    for reading in range(5):
+        await write(stale, WriteKind.UPSERT, a={"v": reading})
+        other = build(index=index)
+        await remake(await stale.native(), other, a={"v": "x"}, b={"v": "y"})
+        await other.refresh(index)
+        where = field("v") == "x"
+        match reading:
+            case 0:
+                page = await stale.fetch(index, PageRequest(where, (), 10))
+                assert [record.id for record in page.records] == ["a"]
+            case 1:
+                assert (await stale.count(index, where)).count == 1
+            case 2:
+                page = await stale.fetch(index, PageRequest(where, None, 10))
+                assert [record.id for record in page.records] == ["a"]
+            case 3:
+                record, none = await stale.read(index, ["a", "c"])
+                assert record is not None
+                assert record.data == {"v": "x"}
+                assert none is None
+            case 4:
+                measures = (Measure(Function.MAX, parse_path("v")),)
+                result = await stale.aggregate(index, AggregateRequest(where, (), measures))
+                assert [record for record in result.recheck if matches(where, record)] == []
+                assert result.groups.rows([]) == [((), ["x"])]
+        assert await find(stale, field("v") >= "x") == {"a", "b"}
+        assert await stale.remove(index, TRUE) == 2
+
+
+@pytest.mark.parametrize("kind", [WriteKind.REPLACE, WriteKind.UPDATE, WriteKind.DELETE])
+async def test_a_change_of_a_record_in_an_index_that_was_remade(build: Build, kind: WriteKind) -> None:
+    """It applies to the record that is there now; a missing one is missing."""
+    stale = build()
+    await write(stale, WriteKind.CREATE, a={"v": 1})
+    other = build(index=stale.default_collection)
+    await remake(await stale.native(), other, b={"v": "x"})
+
+    there, gone = await write(stale, kind, b={"v": 7}, a={"v": 8})
+
+    if kind is WriteKind.DELETE:
+        assert (there, gone) == (True, False)
+    else:
+        assert isinstance(there, str)
+        assert isinstance(gone, NotFoundError)
+    expected: set[str] = set() if kind is WriteKind.DELETE else {"b"}
+    assert await find(stale, field("v") == 7) == expected
+    assert await find(stale, field("v") == "x") == set()
+
+
+async def test_what_is_acknowledged_while_an_index_is_remade_again_and_again_is_found(build: Build) -> None:
+    """Twenty writers on a handle, an index that is dropped five times and whose types change each time."""
+    stale, other = build(), None
+    index = stale.default_collection
+    await stale.open(index)
+    epoch, rounds, numbers = 0, 5, itertools.count()
+    acknowledged: dict[str, Any] = {}
+
+    async def run_writer(number: int) -> None:
+        count = 0
+        while epoch < rounds or count < 3:
+            count = count + 1 if epoch == rounds else 0
+            started, id = epoch, f"{number}-{next(numbers)}"
+            value: Any = number if count % 2 else str(number)
+            (result,) = await write(stale, WriteKind.CREATE, **{id: {"v": value}})
+            assert result == id, result
+            if started == rounds:
+                acknowledged[id] = value
+
+    writers = [asyncio.create_task(run_writer(number)) for number in range(20)]
+    for number in range(rounds):
+        await asyncio.sleep(0.1)
+        other = build(index=index)
+        await other.drop(index)
+        await write(other, WriteKind.UPSERT, seed={"v": "x" if number % 2 else 1})
+        epoch += 1
+    await asyncio.gather(*writers)
+
+    assert len(acknowledged) == 60
+    fresh = build(index=index)
+    for handle in (stale, fresh):
+        await handle.refresh(index)
+        for value in {str(value): value for value in acknowledged.values()}.values():
+            found = {id for id in await find(handle, field("v") == value) if id in acknowledged}
+            assert found == {id for id, written in acknowledged.items() if written == value}
+
+
+async def test_a_batch_whose_index_goes_away_meanwhile_is_whole_in_the_new_one_or_older(build: Build) -> None:
+    """Each record has a result; those that the new index lacks were written before it."""
+    backend = build(bulk={"size": 50})
+    await write(backend, WriteKind.CREATE, seed={"v": 1})
+    other = build(index=backend.default_collection)
+    records = {f"r{number:04}": {"v": number, f"k{number // 500}": "x"} for number in range(3_000)}
+
+    batch = asyncio.create_task(write(backend, WriteKind.CREATE, **records))
+    await asyncio.sleep(0.15)
+    await other.drop(other.default_collection)
+    results = await batch
+
+    assert results == list(records)
+    found = await find(backend, field("v") >= 2_900)
+    assert found == {f"r{number}" for number in range(2_900, 3_000)} & found
+    stored = await find(backend, field("k5") == "x")
+    assert stored <= set(records)
+
+
+async def test_a_foreign_index_in_the_place_of_ours_is_refused_and_left_as_it_is(build: Build) -> None:
+    """Another program has created it by writing to the name: reads and writes say so, nothing is applied."""
+    backend = build()
+    index = backend.default_collection
+    await write(backend, WriteKind.CREATE, a={"v": 1})
+    native = await backend.native()
+    await native.indices.delete(index=index)
+    await native.index(index=index, id="theirs", document={"v": "x"}, refresh=True)
+
+    for kind in WriteKind:
+        with pytest.raises(ConfigError, match="not made by isthmus") as caught:
+            await write(backend, kind, b={"v": 2})
+        assert caught.value.applied is Applied.NO
+    with pytest.raises(ConfigError, match="not made by isthmus"):
+        await backend.read(index, ["theirs"])
+    with pytest.raises(ConfigError, match="not made by isthmus"):
+        await backend.count(index, TRUE)
+    await native.indices.refresh(index=index)
+    assert (await native.count(index=index))["count"] == 1
+
+
+async def test_a_name_that_became_an_alias_is_followed(build: Build) -> None:
+    """The usual way to reindex: the index is replaced by an alias of its successor."""
+    backend, successor = build(), build()
+    await write(backend, WriteKind.CREATE, a={"v": 1})
+    await write(successor, WriteKind.CREATE, a={"v": "1"})
+    native = await backend.native()
+    index, target = backend.default_collection, successor.default_collection
+    actions: list[dict[str, Any]] = [
+        {"remove_index": {"index": index}},
+        {"add": {"index": target, "alias": index}},
+    ]
+    await native.indices.update_aliases(actions=actions)
+
+    assert await write(backend, WriteKind.CREATE, b={"v": 2}) == ["b"]
+
+    assert await find(backend, field("v") == "1") == {"a"}
+    assert await find(successor, field("v") == 2) == {"b"}
+
+
+async def test_a_swapped_alias_is_followed_by_reads_and_writes(build: Build) -> None:
+    """Also by a search that finds nothing, which names no index; what is acknowledged is in the new index."""
+    alias, (numbers, texts) = await make_aliased(build)
+    handle = build(index=alias)
+    assert await find(handle, field("v") == 1) == {"n1"}
+
+    await swap(alias, numbers, texts)
+
+    assert await find(handle, field("v") == "1") == {"t1"}
+    assert await find(handle, field("v") == 1) == set()
+    await swap(alias, texts, numbers)
+    assert await write(handle, WriteKind.CREATE, n2={"v": 2}, n3={"v": "x"}) == ["n2", "n3"]
+    await swap(alias, numbers, texts)
+    assert await write(handle, WriteKind.CREATE, t2={"v": 2}, t3={"v": "x"}) == ["t2", "t3"]
+    assert await find(handle, field("v") == 2) == {"t2"}
+    assert await handle.read(alias, ["n1"]) == [None]
+    await numbers.refresh(numbers.default_collection)
+    assert await find(numbers, field("v") == 2) == {"n2"}
+    assert await find(numbers, field("v") == "x") == {"n3"}
+    assert await find(texts, field("v") == "x") == {"t3"}
+
+
+async def test_a_stream_stays_with_the_index_in_which_it_began(build: Build) -> None:
+    """An alias that is swapped in between does not mix two indices, nor read one with the other's types."""
+    alias, (numbers, texts) = await make_aliased(build)
+    records = {f"r{number}": {"v": number} for number in range(20)}
+    await write(numbers, WriteKind.UPSERT, **records)
+    await numbers.refresh(numbers.default_collection)
+    handle = build(index=alias)
+    where = field("v") >= 0
+
+    page = await handle.fetch(alias, PageRequest(where, None, 7))
+    await swap(alias, numbers, texts)
+    assert await find(handle, field("v") == "1") == {"t1"}
+    found = [record.id for record in page.records]
+    while page.after is not None:
+        page = await handle.fetch(alias, PageRequest(where, None, 7, page.after))
+        found += [record.id for record in page.records]
+
+    assert sorted(map(str, found)) == sorted([*records, "n1"])
+
+
+async def test_an_alias_that_is_widened_or_filtered_is_one_clear_error(build: Build) -> None:
+    """At opening and under an open handle: a read by id would find what a search does not."""
+    alias, (_, texts) = await make_aliased(build)
+    handle = build(index=alias)
+    await handle.open(alias)
+    native = await handle.native()
+
+    async def expect(message: str) -> None:
+        for refused in (handle, build(index=alias), build(index=alias, layout="native")):
+            with pytest.raises(ConfigError, match=message):
+                await refused.open(alias)
+        with pytest.raises(ConfigError, match=message):
+            await handle.read(alias, ["n1"])
+        with pytest.raises(ConfigError, match=message):
+            await handle.count(alias, TRUE)
+        for kind in WriteKind:
+            with pytest.raises(ConfigError, match=message) as caught:
+                await write(handle, kind, new={"v": 1})
+            assert caught.value.applied is Applied.NO
+
+    await native.indices.put_alias(index=texts.default_collection, name=alias)
+    await expect("alias of 2 indices")
+    await native.indices.delete_alias(index=texts.default_collection, name=alias)
+    assert await find(handle, TRUE) == {"n1"}
+    filtered, _ = await make_aliased(build, filtered=True)
+    alias, handle = filtered, build(index=filtered)
+    await expect("alias of a part")
+
+
+async def test_an_index_of_version_0_1_0_gets_its_alias_and_keeps_its_format(build: Build) -> None:
+    """It has no alias; the version that made it can still read and write it."""
+    backend = build()
+    index = backend.default_collection
+    await write(backend, WriteKind.CREATE, a={"v": 1})
+    native = await backend.native()
+    await native.indices.delete_alias(index=index, name="*")
+
+    openers = [build(index=index) for _ in range(5)]
+    await asyncio.gather(*(opener.open(index) for opener in openers))
+
+    aliases = (await native.indices.get_alias(index=index))[index]["aliases"]
+    assert list(aliases.values()) == [{"is_hidden": True}]
+    mapping = await native.indices.get_mapping(index=index)
+    assert mapping[index]["mappings"]["_meta"] == {"isthmus": {"format": 1}}
+    await openers[0].refresh(index)
+    assert await find(openers[0], field("v") == 1) == {"a"}
+    # The handle whose alias was taken away finds the index again, and its own writes in it.
+    assert await write(backend, WriteKind.CREATE, b={"v": 2}) == ["b"]
+    assert await find(backend, field("v") >= 1) == {"a", "b"}
+
+
+async def test_an_index_with_a_long_name_has_an_alias_too(build: Build) -> None:
+    """An alias has no more bytes than an index; the name's digest stands for it."""
+    backend = build(index="é" * 127)
+
+    assert await write(backend, WriteKind.CREATE, a={"v": 1}) == ["a"]
+
+    assert await find(backend, field("v") == 1) == {"a"}
+
+
+_NOT_KEPT = "does not keep its documents"
+
+
+@pytest.mark.parametrize(
+    ("template", "settings", "message"),
+    [
+        ({"mappings": {"_source": {"enabled": False}}}, {}, _NOT_KEPT),
+        ({"mappings": {"_source": {"excludes": ["data.secret"]}}}, {}, "in part only"),
+        ({"mappings": {"_source": {"includes": ["data.*"]}}}, {}, "in part only"),
+        ({"settings": {"index.mapping.source.mode": "synthetic"}}, {}, _NOT_KEPT),
+        ({"settings": {"index.mapping.source.mode": "disabled"}}, {}, _NOT_KEPT),
+        ({"settings": {"index.mode": "logsdb"}}, {}, _NOT_KEPT),
+        (None, {"index.mapping.source.mode": "synthetic"}, _NOT_KEPT),
+        (None, {"index.mode": "logsdb"}, _NOT_KEPT),
+    ],
+)
+async def test_an_index_that_does_not_keep_its_documents_is_refused(
+    build: Build, template: dict[str, Any] | None, settings: dict[str, Any], message: str
+) -> None:
+    """By a template or by `settings`: records would come back cut, in another order, or not at all."""
+    backend = build(settings=settings)
+    native = await backend.native()
+    index = backend.default_collection
+    if template is not None:
+        await native.indices.put_index_template(
+            name=index, index_patterns=[index], template=template, priority=500
+        )
+    try:
+        with pytest.raises(ConfigError, match=message):
+            await backend.open(index)
+        with pytest.raises(ConfigError, match=message):
+            await write(backend, WriteKind.CREATE, a={"v": 1})
+    finally:
+        if template is not None:
+            await native.indices.delete_index_template(name=index)
+
+
+async def test_an_opening_takes_one_request_more_and_nothing_else_does(build: Build) -> None:
+    """Requests of a handle, the connection's first one included."""
+    first = build()
+    index = first.default_collection
+
+    async def cost(handle: ElasticsearchBackend, call: Any) -> int:
+        before = first.stats().acquired  # the handles of a loop share their connections
+        await call
+        return handle.stats().acquired - before
+
+    assert await cost(first, first.open(index)) == 1 + 4
+    second = build(index=index)
+    assert await cost(second, second.open(index)) == 2
+    assert await cost(first, write(first, WriteKind.CREATE, a={"v": 1})) == 2  # and the mapping of `v`
+    assert await cost(first, write(first, WriteKind.CREATE, b={"v": 2})) == 1
+    assert await cost(first, first.refresh(index)) == 1
+    assert await cost(first, first.read(index, ["a"])) == 1
+    assert await cost(first, first.count(index, field("v") == 1)) == 1
+    assert await cost(first, first.fetch(index, PageRequest(field("v") == 1, (), 5))) == 1
