@@ -80,7 +80,7 @@ async def look_up(pool: ClientPool, target: str, name: str) -> FoundIndex | None
     ((index, found),) = body.items()
     aliases = found.get("aliases", {})
     alias = aliases.get(name, {})
-    if "filter" in alias or "search_routing" in alias:
+    if not alias.keys().isdisjoint(("filter", "index_routing", "search_routing")):
         raise ConfigError(
             f"elasticsearch: {name!r} is an alias of a part of index {index!r} (a filter or a routing):"
             " name the index, or an alias of all of it"
