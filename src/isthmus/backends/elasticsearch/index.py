@@ -196,12 +196,11 @@ class CollectionIndex:
         """Check that the first document of a shard went into this index.
 
         Without an alias of ours, the server creates an index for a bulk request if there is none, with a
-        mapping by which nothing would be exact. Raises `ConfigError` for such an index,
-        `UnavailableError` for another one of ours.
+        mapping by which nothing would be exact. Raises `UnavailableError` for such an index, and for
+        another one of ours.
         """
         try:
             await self.reload(pool)
-            await self._confirm(pool)
         except IndexGoneError:
             # Not an `IndexGoneError`: documents may be written, so the write is not repeated.
             raise UnavailableError(
