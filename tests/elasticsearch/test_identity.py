@@ -101,8 +101,8 @@ async def test_a_read_of_an_index_that_was_remade_finds_what_is_there_now(build:
                 assert record.data == {"v": "x"}
                 assert none is None
             case 4:
-                measures = (Measure(Function.MAX, parse_path("v")),)
-                result = await stale.aggregate(index, AggregateRequest(where, (), measures))
+                measures = (Measure("most", Function.MAX, parse_path("v")),)
+                result = await stale.aggregate(index, AggregateRequest(where, measures))
                 assert [record for record in result.recheck if matches(where, record)] == []
                 assert result.groups.rows([]) == [((), ["x"])]
         assert await find(stale, field("v") >= "x") == {"a", "b"}
