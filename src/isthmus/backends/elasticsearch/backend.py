@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any
+from typing import Any, TypeVar
 
 from isthmus._core.capabilities import Capabilities
 from isthmus._core.executor import (
@@ -33,17 +34,21 @@ from isthmus._record import Record
 from isthmus.backends.elasticsearch.capabilities import CAPABILITIES, EXTERNAL_CAPABILITIES
 from isthmus.backends.elasticsearch.client import FOUND, ClientPool, open_client
 from isthmus.backends.elasticsearch.config import ElasticsearchConfig
-from isthmus.backends.elasticsearch.errors import IndexMissingError
+from isthmus.backends.elasticsearch.errors import IndexGoneError, IndexMissingError
 from isthmus.backends.elasticsearch.external.index import ExternalIndex
 from isthmus.backends.elasticsearch.external.reader import ExternalReader
 from isthmus.backends.elasticsearch.index import CollectionIndex
 from isthmus.backends.elasticsearch.read.aggregate import aggregate, can_aggregate
 from isthmus.backends.elasticsearch.read.order import can_sort
 from isthmus.backends.elasticsearch.read.pushdown import pushdown
-from isthmus.backends.elasticsearch.read.reader import IndexReader
+from isthmus.backends.elasticsearch.read.reader import IndexReader, index_of
 from isthmus.backends.elasticsearch.write.bulk import BulkSender
 from isthmus.backends.elasticsearch.write.write import BulkWriter, clear
-from isthmus.errors import ClosedError, UnsupportedError
+from isthmus.errors import Applied, ClosedError, IsthmusError, UnsupportedError
+
+R = TypeVar("R")
+# Attempts at a call whose index is replaced by another one of its name while it runs.
+_ATTEMPTS = 3
 
 
 class _Collection:
@@ -108,8 +113,11 @@ class ElasticsearchBackend:
 
     def _collection(self, name: str) -> _Collection:
         state = self._collections.get(name)
-        if state is None:
+        if state is None or state.index.is_gone:
+            was_gone = state is not None
             state = self._collections[name] = _Collection(name, self._config)
+            # Of another index nothing is known; it may be the same one, under another alias.
+            state.index.written = int(was_gone)
         return state
 
     async def _pool(self) -> ClientPool:
@@ -120,7 +128,8 @@ class ElasticsearchBackend:
     async def _ensure_ready(self, name: str, *, create: bool) -> tuple[ClientPool, _Collection]:
         """Return the pool and the state of a collection whose index exists.
 
-        Raises `IndexMissingError` for a missing index if it is not to be created.
+        Raises `IndexMissingError` for a missing index if it is not to be created, `IndexGoneError` if
+        it was replaced since.
         """
         state = self._collection(name)
         pool = await self._pool()
@@ -130,7 +139,7 @@ class ElasticsearchBackend:
     async def open(self, collection: str) -> None:
         """Connect, and create the index or read its mapping."""
         self._closed = False
-        await self._ensure_ready(collection, create=True)
+        await _repeat_if_gone(lambda: self._ensure_ready(collection, create=True))
 
     async def close(self) -> None:
         """Release the clients."""
@@ -139,12 +148,16 @@ class ElasticsearchBackend:
 
     async def ping(self) -> None:
         """Count nothing: needs the cluster, the default index and our privileges; one request."""
-        pool, state = await self._ensure_ready(self._config.index, create=True)
-        body: dict[str, Any] = {"query": {"match_none": {}}}
-        target = f"{state.index.url}/_count"
-        status, _ = await pool.call("POST", target, body, action="ping", expected=FOUND)
-        if status == 404:
-            raise state.index.mark_missing()
+
+        async def count() -> None:
+            pool, state = await self._ensure_ready(self._config.index, create=True)
+            body: dict[str, Any] = {"query": {"match_none": {}}}
+            target = f"{state.index.url}/_count"
+            status, _ = await pool.call("POST", target, body, action="ping", expected=FOUND)
+            if status == 404:
+                raise state.index.mark_gone()
+
+        await _repeat_if_gone(count)
 
     # Writes
 
@@ -153,33 +166,39 @@ class ElasticsearchBackend:
     ) -> list[ItemResult]:
         """Apply mutations of one kind; there is no atomic batch here.
 
-        Mutations that found no index are sent again, once, after it was created: nothing of them
-        was applied.
+        Mutations whose index was gone are sent again to the one that the name stands for now, which
+        is created if there is none: nothing of them was applied.
         """
         if atomic:
             raise UnsupportedError("elasticsearch has no atomic batches", capability="atomic_batch")
         self._refuse_external(kind.value)
         results = await self._write_once(collection, kind, mutations)
-        if self._collection(collection).index.is_ready:
-            return results
-        missing = [
-            position for position, result in enumerate(results) if isinstance(result, IndexMissingError)
-        ]
-        if missing:
-            again = await self._write_once(collection, kind, [mutations[position] for position in missing])
-            for position, result in zip(missing, again, strict=True):
+        for _ in range(_ATTEMPTS - 1):
+            gone = [position for position, result in enumerate(results) if _is_repeatable(result)]
+            if not gone:
+                break
+            try:
+                again = await self._write_once(collection, kind, [mutations[position] for position in gone])
+            except IsthmusError as error:
+                if len(gone) == len(results):
+                    raise
+                again = [error] * len(gone)
+            for position, result in zip(gone, again, strict=True):
                 results[position] = result
         return results
 
     async def _write_once(
         self, collection: str, kind: WriteKind, mutations: Sequence[Mutation]
     ) -> list[ItemResult]:
-        pool, state = await self._ensure_ready(collection, create=True)
+        try:
+            pool, state = await self._ensure_ready(collection, create=True)
+        except IndexGoneError as error:
+            return [error] * len(mutations)
         limits = self._config.update_attempts, self._config.bulk.bytes
         writer = BulkWriter(pool, state.index, state.bulk, kind, mutations, *limits)
         try:
             return await writer.write()
-        except IndexMissingError as error:
+        except IndexGoneError as error:
             return [error] * len(mutations)
         finally:
             # Also when it failed: parts of it may be applied.
@@ -190,19 +209,23 @@ class ElasticsearchBackend:
         self._refuse_external("delete")
         if where != TRUE:
             raise UnsupportedError("elasticsearch deletes by id", capability="delete_where")
-        try:
+
+        async def clear_once() -> int:
             pool, state = await self._ensure_visible(collection)
             try:
                 return await clear(pool, state.index, state.bulk, self._config.keep_alive)
             finally:
                 state.index.written += 1
+
+        try:
+            return await _repeat_if_gone(clear_once)
         except IndexMissingError:
             return 0
 
     async def drop(self, collection: str) -> None:
         """Delete the index if it is there; the next write to the collection creates it again."""
         self._refuse_external("drop")
-        target = f"{self._collection(collection).index.url}?ignore_unavailable=true"
+        target = f"{self._collection(collection).index.name_url}?ignore_unavailable=true"
         pool = await self._pool()
         await pool.call("DELETE", target, action=f"drop {collection}", writes=True, expected=FOUND)
         self._collections.pop(collection, None)
@@ -244,18 +267,31 @@ class ElasticsearchBackend:
         target = f"{index.url}/_refresh"
         status, answer = await pool.call("POST", target, action=f"refresh {index.name}", expected=FOUND)
         if status == 404:
-            raise index.mark_missing()
+            raise index.mark_gone()
         if answer["_shards"].get("failed"):
             return  # still dirty: the next search tries again
         index.visible = max(index.visible, written)
 
     async def refresh(self, collection: str) -> None:
         """Make earlier writes visible to searches by any handle; one request."""
-        try:
+
+        async def refresh_once() -> None:
             pool, state = await self._ensure_ready(collection, create=False)
             await self._refresh(pool, state.index)
-        except IndexMissingError:
-            pass  # nothing is written that could be made visible
+
+        # Without an index there is nothing that could be made visible.
+        with contextlib.suppress(IndexMissingError):
+            await _repeat_if_gone(refresh_once)
+
+    async def _read(
+        self, collection: str, call: Callable[[IndexReader], Awaitable[R]], *, fresh: bool = True
+    ) -> R:
+        """Read with a reader of the index that the name stands for; see `_reader`."""
+
+        async def read_once() -> R:
+            return await call(await self._reader(collection, fresh=fresh))
+
+        return await _repeat_if_gone(read_once)
 
     async def read(
         self, collection: str, ids: Sequence[str], *, for_update: bool = False
@@ -263,47 +299,47 @@ class ElasticsearchBackend:
         """Return the records of these ids, in real time; a request for each 1,000 ids."""
         _refuse_locks(for_update)
         try:
-            return await (await self._reader(collection, fresh=False)).by_id(ids)
+            return await self._read(collection, lambda reader: reader.by_id(ids), fresh=False)
         except IndexMissingError:
             return [None] * len(ids)
 
     async def fetch(self, collection: str, request: PageRequest) -> Page:
         """Return one page."""
         _refuse_locks(request.for_update)
-        token = None if request.after is None else request.after.token
+        ordered = request.order is not None
+        if request.after is not None and request.after.token is not None:
+            # It continues in its point in time of its index, whatever has become of the name since.
+            reader = self._make_reader(await self._pool(), index_of(request.after))
+            return await (reader.page(request) if ordered else reader.stream(request))
         try:
-            # A stream continues in its point in time, whatever was written since.
-            reader = await self._reader(collection, fresh=token is None)
-            return await (reader.stream(request) if request.order is None else reader.page(request))
+            return await self._read(
+                collection, lambda reader: reader.page(request) if ordered else reader.stream(request)
+            )
         except IndexMissingError:
-            if token is not None:
-                raise
             return Page([], None)
 
     async def count(self, collection: str, where: Predicate) -> CountResult:
         """Count the matching records."""
         try:
-            return await (await self._reader(collection)).count(where)
+            return await self._read(collection, lambda reader: reader.count(where))
         except IndexMissingError:
             return CountResult(0)
 
     async def aggregate(self, collection: str, request: AggregateRequest) -> AggregateResult:
         """Compute partial states."""
         try:
-            reader = await self._reader(collection)
-            return await aggregate(reader, self._collection(collection).index, request)
+            return await self._read(collection, lambda reader: aggregate(reader, request))
         except IndexMissingError:
             return AggregateResult(Groups(request.measures))
 
     async def explain(self, collection: str, request: PageRequest) -> NativePlan:
         """Return the query that would be sent, and how many records would be evaluated client-side."""
-        await self._ensure_ready(collection, create=True)
-        return await (await self._reader(collection)).explain(request)
+        await self.open(collection)
+        return await self._read(collection, lambda reader: reader.explain(request))
 
     async def release(self, collection: str, after: After) -> None:
         """Release a stream's point in time."""
-        reader = self._make_reader(await self._pool(), self._collection(collection).index)
-        await reader.release(after)
+        await self._make_reader(await self._pool(), index_of(after)).release(after)
 
     # The cluster
 
@@ -330,6 +366,20 @@ class ElasticsearchBackend:
     async def native(self) -> Any:
         """Return this loop's `AsyncElasticsearch`."""
         return (await self._pool()).native
+
+
+def _is_repeatable(result: ItemResult) -> bool:
+    return isinstance(result, IndexGoneError) and result.applied is Applied.NO
+
+
+async def _repeat_if_gone(call: Callable[[], Awaitable[R]]) -> R:
+    """Return what a call returns, which is repeated while the index that it found is gone."""
+    for _ in range(_ATTEMPTS - 1):
+        try:
+            return await call()
+        except IndexGoneError:
+            pass
+    return await call()
 
 
 def _refuse_locks(for_update: bool) -> None:

@@ -37,7 +37,14 @@ _LIMITS = (
 
 
 class IndexMissingError(UnavailableError):
-    """The index does not exist; nothing was applied. A read finds nothing, a write creates it."""
+    """The name stands for no index; nothing was applied. A read finds nothing, a write creates it."""
+
+
+class IndexGoneError(UnavailableError):
+    """The index that the handle knew is gone, or its name stands for another; nothing was applied.
+
+    The name is to be looked up, and the call repeated.
+    """
 
 
 def translate_exception(error: Exception, action: str, *, writes: bool) -> IsthmusError:

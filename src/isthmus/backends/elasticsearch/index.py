@@ -7,12 +7,26 @@ import weakref
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
-from urllib.parse import quote
 
 from isthmus.backends.elasticsearch import vectors
-from isthmus.backends.elasticsearch.client import FOUND, ClientPool
+from isthmus.backends.elasticsearch.client import ClientPool
 from isthmus.backends.elasticsearch.config import ElasticsearchConfig, check_index
-from isthmus.backends.elasticsearch.errors import IndexMissingError, reason_of, translate_response
+from isthmus.backends.elasticsearch.errors import (
+    IndexGoneError,
+    IndexMissingError,
+    reason_of,
+    translate_response,
+)
+from isthmus.backends.elasticsearch.identity import (
+    FoundIndex,
+    alias_of,
+    check_mode,
+    ensure_alias,
+    find_uuid,
+    look_up,
+    make_incarnation,
+    url_of,
+)
 from isthmus.backends.elasticsearch.layout import (
     FORMAT,
     OWN_FIELDS,
@@ -30,27 +44,33 @@ _BAD_SETTINGS = ("invalid_index_name", "illegal_argument", "validation", "settin
 
 
 class CollectionIndex:
-    """A collection's index. The type of a mapped field never changes, so it is read once.
+    """A collection's index: one incarnation of it, which is gone for good when it was deleted.
 
-    `types` are the mapped types by field name; `written` and `visible` count this handle's writes and
-    how many of them a refresh has made visible.
+    The type of a mapped field never changes, so it is read once. `types` are the mapped types by field
+    name; `url` is the path of requests to this index and no other, `name_url` that of its name, whatever
+    that stands for; `written` and `visible` count this handle's writes and how many of them a refresh
+    has made visible.
     """
 
     def __init__(self, name: str, config: ElasticsearchConfig) -> None:
         self.name = check_index(name)
-        self.url = "/" + quote(name, safe="")
+        self.url = self.name_url = url_of(name)
+        self.bulk_options = ""
+        self.is_aliased = False
         self.types: dict[str, str] = {}
         self.data_shapes = ShapeCache("data")
         self.metadata_shapes = ShapeCache("metadata")
         self.fulltext = dict(config.fulltext)
         self.vectors: vectors.Vectors = config.vectors
-        self.is_ready = False
+        self.is_ready = self.is_gone = False
         self.written = 0
         self.visible = 0
         self._config = config
         # Fields that the server does not map: beyond the limit, or names that it refuses.
         self._unmappable: set[str] = set()
         self._limit = config.field_limit
+        self._uuid = ""
+        self._must_confirm = False
         self._mapping_locks: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = (
             weakref.WeakKeyDictionary()
         )
@@ -58,14 +78,17 @@ class CollectionIndex:
     async def ensure_ready(self, pool: ClientPool, *, create: bool) -> None:
         """Read the mapping, once; create the index if it is missing and `create` is true.
 
-        Raises `IndexMissingError` for a missing index that is not to be created, `ConfigError` for
-        one that isthmus did not make or that lacks what the config requires.
+        Raises `IndexMissingError` for a missing index that is not to be created, `IndexGoneError` for one
+        that was replaced since, `ConfigError` for one that isthmus did not make or that lacks what the
+        config requires.
         """
         if self.is_ready:
+            if self._must_confirm:
+                await self._confirm(pool)
             return
         if not await self.load(pool):
             if not create:
-                raise self.mark_missing()
+                raise IndexMissingError(f"index {self.name} does not exist: it was deleted")
             await self._create(pool)
             if not await self.load(pool):
                 raise UnavailableError(f"index {self.name} was deleted right after it was created")
@@ -73,27 +96,50 @@ class CollectionIndex:
         self.is_ready = True
 
     async def load(self, pool: ClientPool) -> bool:
-        """Read the mapping again; return whether the index exists."""
-        status, body = await pool.call("GET", self.url, action=f"open {self.name}", expected=FOUND)
-        if status == 404:
-            self.is_ready = False
+        """Look the name up and read the mapping; return whether there is an index.
+
+        One request, one more for the alias; see `ensure_alias`.
+        """
+        found = await look_up(pool, self.name_url, self.name)
+        if found is None:
             return False
-        if len(body) != 1:
-            raise ConfigError(f"elasticsearch: {self.name!r} is an alias of {len(body)} indices, not of one")
-        (found,) = body.values()
-        mappings = found.get("mappings", {})
-        self._check_format(mappings)
-        properties = mappings.get("properties", {})
+        self._check_format(found.mappings)
+        check_mode(found)
+        alias = await ensure_alias(pool, found)
+        if self._uuid not in ("", found.uuid):
+            raise self.mark_gone()  # another task has opened an index that was replaced since
+        self._uuid = found.uuid
+        self.is_aliased = alias is not None
+        self.url = url_of(alias or self.name)
+        self.bulk_options = "&require_alias=true" if alias else ""
+        self._must_confirm = alias is None or found.name != self.name
+        self._read_mapping(found)
+        return True
+
+    async def reload(self, pool: ClientPool) -> None:
+        """Read the mapping of this very index again; raises `IndexGoneError` if it is gone."""
+        found = await look_up(pool, self.url, self.name)
+        if found is None or found.uuid != self._uuid:
+            raise self.mark_gone()
+        self._read_mapping(found)
+
+    async def _confirm(self, pool: ClientPool) -> None:
+        """Check that the name still stands for this index.
+
+        Needed before each call where the name is an alias, which may be moved while its index stays,
+        and where there is no alias of our own. One small request.
+        """
+        if await find_uuid(pool, self.name) != self._uuid:
+            raise self.mark_gone()
+
+    def _read_mapping(self, found: FoundIndex) -> None:
+        properties = found.mappings.get("properties", {})
         vector_fields = vectors.read_fields(properties)
         vectors.check_fields(self.name, self._config.vectors, vector_fields)
         self.vectors = vector_fields
-        types = read_types(properties) | {f"data.{name}": vectors.TYPE for name in vector_fields}
-        if not self.types.keys() <= types.keys():
-            self._forget_shapes()  # it was deleted and created again
-        self.types = types
-        settings = found.get("settings", {}).get("index", {}).get("mapping", {})
-        self._limit = int(settings.get("total_fields", {}).get("limit", 1000))
-        return True
+        self.types = read_types(properties) | {f"data.{name}": vectors.TYPE for name in vector_fields}
+        limits = found.settings.get("mapping", {})
+        self._limit = int(limits.get("total_fields", {}).get("limit", 1000))
 
     def _check_format(self, mappings: Mapping[str, Any]) -> None:
         ours = mappings.get("_meta", {}).get("isthmus")
@@ -111,8 +157,13 @@ class CollectionIndex:
         if self._config.create_index == "never":
             raise ConfigError(f"elasticsearch: there is no index {self.name!r}, and create_index is 'never'")
         body = index_body(self._config)
+        aliases = {alias_of(self.name, make_incarnation()): {"is_hidden": True}}
         action = f"create index {self.name}"
-        status, answer = await pool.call("PUT", self.url, body, action=action, expected=_PUT)
+        status, answer = await pool.call(
+            "PUT", self.name_url, {**body, "aliases": aliases}, action=action, expected=_PUT | {403}
+        )
+        if status == 403:  # an alias needs more rights than an index
+            status, answer = await pool.call("PUT", self.name_url, body, action=action, expected=_PUT)
         if status == 200:
             return
         kind, reason = reason_of(answer)
@@ -130,42 +181,36 @@ class CollectionIndex:
             if self.types.get(name, "keyword") != "keyword":
                 raise ConfigError(f"elasticsearch: fulltext field {name!r} is {self.types[name]}, not text")
         status, answer = await self._put_properties(pool, types, f"map the fulltext fields of {self.name}")
+        if status == 404:
+            raise self.mark_gone()
         if status != 200:
             raise ConfigError(f"elasticsearch: fulltext fields cannot be mapped: {reason_of(answer)[1]}")
         self.types.update(types)
 
-    def mark_missing(self) -> UnavailableError:
-        """Note that the index was deleted and return the error; the next write creates it again."""
-        self.is_ready = False
-        self.types = {}
-        self._forget_shapes()
-        return IndexMissingError(f"index {self.name} does not exist: it was deleted")
-
-    def _forget_shapes(self) -> None:
-        self._unmappable.clear()
-        self.data_shapes.forget()
-        self.metadata_shapes.forget()
+    def mark_gone(self) -> UnavailableError:
+        """Note that this index is gone and return the error; the name is looked up for the next call."""
+        self.is_gone = True
+        return IndexGoneError(f"index {self.name} was deleted or replaced")
 
     async def verify_identity(self, pool: ClientPool) -> None:
-        """Check that the first document of a shard went into an index with our mapping.
+        """Check that the first document of a shard went into this index.
 
-        The server creates an index for a bulk request if there is none, with a mapping by which
-        nothing would be exact. Raises `ConfigError` for such an index, `UnavailableError` for one of
-        ours that lacks fields which this handle had mapped.
+        Without an alias of ours, the server creates an index for a bulk request if there is none, with a
+        mapping by which nothing would be exact. Raises `UnavailableError` for such an index, and for
+        another one of ours.
         """
-        known = self.types
-        found = await self.load(pool)
-        if not found or not known.keys() <= self.types.keys():
-            self.mark_missing()
-            # Not an `IndexMissingError`: documents may be written, so the write is not repeated.
+        try:
+            await self.reload(pool)
+        except IndexGoneError:
+            # Not an `IndexGoneError`: documents may be written, so the write is not repeated.
             raise UnavailableError(
                 f"index {self.name} was deleted and created again during a write", applied=Applied.MAYBE
-            )
+            ) from None
 
     async def ensure_types(self, pool: ClientPool, names: Iterable[str]) -> None:
         """Read the mapping again if it lacks one of these fields: another writer may have added it."""
-        if any(name not in self.types for name in names) and not await self.load(pool):
-            raise self.mark_missing()
+        if any(name not in self.types for name in names):
+            await self.reload(pool)
 
     def suffix_of(self, shape: RecordShape) -> bytes | None:
         """Return the end of the documents of a shape; None as long as one of its fields may be mapped."""
@@ -213,10 +258,9 @@ class CollectionIndex:
             self.types.update(new)
             return
         if status == 404:
-            raise self.mark_missing()
+            raise self.mark_gone()
         known = len(self.types)
-        if not await self.load(pool):
-            raise self.mark_missing()
+        await self.reload(pool)
         if len(self.types) > known:
             return  # another writer mapped some of them, perhaps with other types
         if len(new) == 1:

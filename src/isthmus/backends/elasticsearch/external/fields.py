@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from isthmus.backends.elasticsearch.read.filter import Query, either
-from isthmus.errors import ConfigError
 
 _WHOLE = {"byte": 2**7, "short": 2**15, "integer": 2**31, "long": 2**63}
 _BROKEN = {"half_float": 65_504.0, "float": 3.4028234e38, "double": 1.7976931348623157e308}
@@ -102,19 +101,8 @@ class ExternalField:
         return {"range": {self.name: dict(bounds)}}
 
 
-def read_fields(
-    mappings: Mapping[str, Any], settings: Mapping[str, Any], index: str
-) -> dict[str, ExternalField]:
-    """Return the fields of an index by their paths.
-
-    Raises `ConfigError` if the index does not keep its documents as they were written.
-    """
-    source = mappings.get("_source", {})
-    mode = settings.get("mapping", {}).get("source", {}).get("mode", source.get("mode", "stored"))
-    if source.get("enabled") in (False, "false") or mode != "stored":
-        raise ConfigError(f"elasticsearch: index {index!r} does not keep its documents (_source)")
-    if source.get("includes") or source.get("excludes"):
-        raise ConfigError(f"elasticsearch: index {index!r} keeps its documents in part only (_source)")
+def read_fields(mappings: Mapping[str, Any]) -> dict[str, ExternalField]:
+    """Return the fields of an index by their paths."""
     shadowed = mappings.get("runtime", {})
     found = dict(_walk(mappings.get("properties", {}), "", ()))
     return {name: field for name, field in found.items() if name not in shadowed}

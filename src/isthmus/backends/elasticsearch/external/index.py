@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from typing import Any
-from urllib.parse import quote
 
-from isthmus.backends.elasticsearch.client import FOUND, ClientPool
+from isthmus.backends.elasticsearch.client import ClientPool
 from isthmus.backends.elasticsearch.config import ElasticsearchConfig
 from isthmus.backends.elasticsearch.external.fields import ExternalField, read_fields
 from isthmus.backends.elasticsearch.external.filter import ExternalCompiler
+from isthmus.backends.elasticsearch.identity import look_up, url_of
 from isthmus.backends.elasticsearch.index import CollectionIndex
 from isthmus.errors import ConfigError, UnavailableError
 
@@ -26,7 +25,6 @@ class ExternalIndex(CollectionIndex):
         self.fields: dict[str, ExternalField] = {}
         self.shards = 1
         self.window = _WINDOW
-        self._name_url = self.url
         self._read_at = -_MAX_AGE
         self._approximate = config.approximate
 
@@ -44,28 +42,24 @@ class ExternalIndex(CollectionIndex):
 
     async def load(self, pool: ClientPool) -> bool:
         """Read the mapping again; return whether the index exists."""
-        status, body = await pool.call("GET", self._name_url, action=f"open {self.name}", expected=FOUND)
-        if status == 404:
+        found = await look_up(pool, self.name_url, self.name)
+        if found is None:
             self.is_ready = False
             return False
-        if len(body) != 1:
-            raise ConfigError(f"elasticsearch: {self.name!r} is an alias of {len(body)} indices, not of one")
-        ((name, found),) = body.items()
         # The index itself: an alias may be moved to one with another mapping.
-        self.url = "/" + quote(name, safe="")
-        settings: dict[str, Any] = found.get("settings", {}).get("index", {})
-        self.fields = read_fields(found.get("mappings", {}), settings, self.name)
-        self.shards = int(settings.get("number_of_shards", 1))
-        self.window = int(settings.get("max_result_window", _WINDOW))
+        self.url = url_of(found.name)
+        self.fields = read_fields(found.mappings)
+        self.shards = int(found.settings.get("number_of_shards", 1))
+        self.window = int(found.settings.get("max_result_window", _WINDOW))
         self._read_at = time.monotonic()
         return True
 
     async def refresh_mapping(self, pool: ClientPool) -> None:
         """Read the mapping again if it may be old: fields are added, and aliases are moved."""
         if time.monotonic() - self._read_at > _MAX_AGE and not await self.load(pool):
-            raise self.mark_missing()
+            raise self.mark_gone()
 
-    def mark_missing(self) -> UnavailableError:
+    def mark_gone(self) -> UnavailableError:
         """Note that the index was deleted and return the error; it is never created here."""
         self.is_ready = False
         return UnavailableError(f"index {self.name} does not exist: it was deleted")

@@ -11,7 +11,6 @@ from isthmus._query.aggregate import Groups
 from isthmus._query.ast import Function, Measure
 from isthmus._query.order import NONE as NO_VALUE
 from isthmus._query.order import type_rank
-from isthmus.backends.elasticsearch.index import CollectionIndex
 from isthmus.backends.elasticsearch.read.filter import Compiler, is_field
 from isthmus.backends.elasticsearch.read.plan import SearchPlan
 from isthmus.backends.elasticsearch.read.point_in_time import PointInTime
@@ -48,12 +47,10 @@ def can_aggregate(types: Mapping[str, str], measures: Sequence[Measure], by: Seq
     return True
 
 
-async def aggregate(
-    reader: IndexReader, index: CollectionIndex, request: AggregateRequest
-) -> AggregateResult:
+async def aggregate(reader: IndexReader, request: AggregateRequest) -> AggregateResult:
     """Return partial states of the main records, and the recheck candidates, from one point in time."""
     paths = [m.path for m in request.measures if m.path is not None and is_field(m.path)]
-    by = list(request.by)
+    by, index = list(request.by), reader.index
     async with reader.point_in_time() as pit:
         plan = await reader.plan(request.where, (), [*paths, *by])
         recheck = await reader.candidates(plan, pit)

@@ -33,12 +33,12 @@ async def get_many(
     async def get_chunk(chunk: Sequence[str]) -> list[dict[str, Any] | None]:
         status, body = await pool.call("POST", target, {"ids": chunk}, action=action, expected=FOUND)
         if status == 404:
-            raise index.mark_missing()
+            raise index.mark_gone()
         for document in body["docs"]:
             if "error" in document:
                 error = document["error"]
                 if "index_not_found" in str(error.get("type")):
-                    raise index.mark_missing()
+                    raise index.mark_gone()
                 raise translate_response(503, {"error": error}, None, action, writes=False)
         return [document if document["found"] else None for document in body["docs"]]
 

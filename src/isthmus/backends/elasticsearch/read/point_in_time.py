@@ -34,7 +34,7 @@ class PointInTime:
         target = f"{index.url}/_pit?keep_alive={keep_alive}"
         status, body = await pool.call("POST", target, action=action, expected=FOUND)
         if status == 404:
-            raise index.mark_missing()
+            raise index.mark_gone()
         return cls(pool, body["id"], keep_alive, action)
 
     @classmethod

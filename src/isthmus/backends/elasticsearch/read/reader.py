@@ -49,13 +49,14 @@ Hits = list[dict[str, Any]]
 class IndexReader:
     """Reads of one index.
 
-    `keep_alive` is how long a point in time outlives its last request, in Elasticsearch's notation;
-    `slices` the number of parts that a stream reads concurrently.
+    A reader stays with its `index`, also when the name stands for another one since. `keep_alive` is how
+    long a point in time outlives its last request, in Elasticsearch's notation; `slices` the number of
+    parts that a stream reads concurrently.
     """
 
     def __init__(self, pool: ClientPool, index: CollectionIndex, *, keep_alive: str, slices: int = 1) -> None:
         self._pool = pool
-        self._index = index
+        self.index = index
         self._slices = slices
         self._window = WINDOW
         self._keep_alive = keep_alive
@@ -70,20 +71,20 @@ class IndexReader:
         ranked: bool = False,
     ) -> SearchPlan:
         """Return the native parts of a search; see `plan_search`."""
-        return await plan_search(self._pool, self._index, where, order, value_paths, ranked=ranked)
+        return await plan_search(self._pool, self.index, where, order, value_paths, ranked=ranked)
 
     def records(self, hits: Sequence[Mapping[str, Any]]) -> Sequence[Record]:
         """Return the records of hits."""
         return records_of(hits)
 
     def _text_fields(self) -> TextFields:
-        return Compiler(self._index.types, self._index.fulltext)
+        return Compiler(self.index.types, self.index.fulltext)
 
     # By id
 
     async def by_id(self, ids: Sequence[str]) -> list[Record | None]:
         """Return the records of these ids in order, None where there is none; in real time."""
-        hits = await get_many(self._pool, self._index, ids)
+        hits = await get_many(self._pool, self.index, ids)
         records = iter(self.records([hit for hit in hits if hit is not None]))
         return [None if hit is None else next(records) for hit in hits]
 
@@ -147,7 +148,7 @@ class IndexReader:
         finally:
             if not keep:
                 await run_to_end(pit.close(), "isthmus-pit-close")
-        after = After(token=(pit.id, hits[-1]["sort"])) if keep else None
+        after = After(token=(pit.id, hits[-1]["sort"], self.index)) if keep else None
         return Page(list(self.records(hits)), after, recheck)
 
     async def _short_page(self, plan: SearchPlan, request: PageRequest) -> Page:
@@ -220,15 +221,15 @@ class IndexReader:
         finally:
             if not keep:
                 await run_to_end(pit.close(), "isthmus-pit-close")
-        after = After(token=(pit.id, scan.positions)) if keep else None
+        after = After(token=(pit.id, scan.positions, self.index)) if keep else None
         return Page(list(self.records(hits)), after, recheck)
 
     async def _resume(self, after: After | None) -> tuple[PointInTime, Any]:
         """Return the point in time and the position that a token names; a new one and None without."""
         if after is None:
-            pit = await PointInTime.open(self._pool, self._index, self._keep_alive, self._action)
+            pit = await PointInTime.open(self._pool, self.index, self._keep_alive, self._action)
             return pit, None
-        pit_id, position = after.token
+        pit_id, position, _ = after.token
         return PointInTime(self._pool, pit_id, self._keep_alive, self._action), position
 
     async def release(self, after: After) -> None:
@@ -238,7 +239,7 @@ class IndexReader:
 
     def point_in_time(self) -> AbstractAsyncContextManager[PointInTime]:
         """Hold one state of the index."""
-        return PointInTime.hold(self._pool, self._index, self._keep_alive, self._action)
+        return PointInTime.hold(self._pool, self.index, self._keep_alive, self._action)
 
     async def main(self, plan: SearchPlan, pit: PointInTime) -> AsyncIterator[Record]:
         """Yield the main records of a plan in a point in time."""
@@ -272,14 +273,16 @@ class IndexReader:
         body = plan.body(size) if ordered else shard_order(plan.clause(), size)
         if ordered and (position := _position(request)) is not None:
             body["search_after"] = plan.sort.after(position)
-        details: dict[str, Any] = {"index": self._index.name}
+        details: dict[str, Any] = {"index": self.index.name}
         if plan.recheck is not NONE:
             count = await self._search({"query": plan.recheck, "size": 0, "track_total_hits": True})
             total = count["hits"]["total"]["value"]
             details |= {"recheck": plan.recheck, "evaluated_client_side": total}
             details |= {"aside": plan.recheck, "judged_here": total}  # the names of version 0.1
         text = json_text(body).decode()
-        return NativePlan(f"POST {self._index.url}/_search {text}", index=self._index.name, details=details)
+        return NativePlan(
+            f"POST {self.index.name_url}/_search {text}", index=self.index.name, details=details
+        )
 
     # Requests
 
@@ -299,12 +302,12 @@ class IndexReader:
         # The same shard copies for all three, and one after another: else their states have no order.
         header = json_text({"preference": f"isthmus{random.getrandbits(32)}"})
         lines = b"".join(header + b"\n" + json_text(part) + b"\n" for part in parts)
-        target = f"{self._index.url}/_msearch?max_concurrent_searches=1"
+        target = f"{self.index.url}/_msearch?max_concurrent_searches=1"
         status, response = await self._pool.call(
             "POST", target, lines, action=self._action, lines=True, expected=FOUND
         )
         if status == 404:
-            raise self._index.mark_missing()
+            raise self.index.mark_gone()
         before, main, after = (self._check_response(part) for part in response["responses"])
         if before["hits"]["total"]["value"] <= _MAX_CANDIDATES and _states(before) == _states(after):
             plan.check_candidates(len(before["hits"]["hits"]))
@@ -317,17 +320,23 @@ class IndexReader:
         if "error" in response:
             status = response.get("status", 500)
             if status == 404:
-                raise self._index.mark_missing()
+                raise self.index.mark_gone()
             raise translate_response(status, response, None, self._action, writes=False)
         return require_all_shards(response, self._action)
 
     async def _search(self, body: dict[str, Any]) -> dict[str, Any]:
         status, response = await self._pool.call(
-            "POST", f"{self._index.url}/_search", body, action=self._action, expected=FOUND
+            "POST", f"{self.index.url}/_search", body, action=self._action, expected=FOUND
         )
         if status == 404:
-            raise self._index.mark_missing()
+            raise self.index.mark_gone()
         return require_all_shards(response, self._action)
+
+
+def index_of(after: After) -> CollectionIndex:
+    """Return the index of the point in time that a stream's token names."""
+    index: CollectionIndex = after.token[2]
+    return index
 
 
 def _position(request: PageRequest) -> tuple[Any, ...] | None:

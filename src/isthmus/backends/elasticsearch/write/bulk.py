@@ -20,7 +20,8 @@ from isthmus.errors import Applied, IsthmusError, RateLimitedError
 _PARTS = ("status", "error.type", "error.reason", "_seq_no")
 _UNVERSIONED = "filter_path=errors," + ",".join(f"items.*.{part}" for part in _PARTS)
 _VERSIONED = f"{_UNVERSIONED},items.*._primary_term"
-# The start of a response without errors, which need not be decoded unless it has a shard's first document.
+# The start of a response without errors, which need not be decoded; a shard's first document, which tells
+# that the server may have created the index.
 _NO_ERRORS, _FIRST = b'{"errors":false,', b'"_seq_no":0,'
 _EXPECTED = frozenset({200, 404, 413, 429})
 _BUSY = frozenset({429, 503})
@@ -71,7 +72,7 @@ class BulkItem:
 
     @property
     def is_index_missing(self) -> bool:
-        """Whether the index does not exist; nothing was applied."""
+        """Whether there is no such index or alias; nothing was applied."""
         return self.status == 404 and "index_not_found" in self.kind
 
     def error(self, action: str) -> IsthmusError:
@@ -177,12 +178,12 @@ class BulkSender:
         once: Sequence[bool] | None,
     ) -> list[BulkItem] | None:
         body = b"".join(lines)
-        target = f"{index.url}/_bulk?{_UNVERSIONED if creates else _VERSIONED}"
+        target = f"{index.url}/_bulk?{_UNVERSIONED if creates else _VERSIONED}{index.bulk_options}"
         status, answer = await pool.call(
             "POST", target, body, action=action, writes=True, lines=True, expected=_EXPECTED, raw_body=creates
         )
         if status == 404:
-            raise index.mark_missing()
+            raise index.mark_gone()
         if status == 413:
             if len(lines) == 1:
                 return [BulkItem(_TOO_LARGE)]
@@ -197,11 +198,11 @@ class BulkSender:
                 raise translate_response(status, answer, None, action, writes=False)
             return None
         if isinstance(answer, bytes):
-            if answer.startswith(_NO_ERRORS) and _FIRST not in answer:
+            if answer.startswith(_NO_ERRORS) and (index.is_aliased or _FIRST not in answer):
                 return [_CREATED] * len(lines)
             answer = orjson.loads(answer)
         responses = [response for item in answer.get("items", ()) for response in item.values()]
-        if any(response.get("_seq_no") == 0 for response in responses):
+        if not index.is_aliased and any(response.get("_seq_no") == 0 for response in responses):
             await index.verify_identity(pool)
         return list(map(BulkItem, responses))
 

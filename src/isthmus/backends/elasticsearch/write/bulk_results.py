@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from isthmus._core.apply import already_exists, refusal, version_conflict
+from isthmus._core.apply import already_exists, version_conflict
 from isthmus._core.executor import ItemResult, Mutation, WriteKind
 from isthmus._values import decode
 from isthmus.backends.elasticsearch.client import ClientPool
@@ -71,9 +71,6 @@ def delete_result(index: CollectionIndex, mutation: Mutation, item: BulkItem) ->
     result: ItemResult
     if item.status == 409:
         result = _conflict(mutation)
-    elif item.is_index_missing:
-        index.mark_missing()
-        result = refusal(WriteKind.DELETE, mutation, None) or False
     elif item.status == 404 and not item.kind:
         result = False
     else:
@@ -120,7 +117,7 @@ def item_error(kind: WriteKind, index: CollectionIndex, mutation: Mutation, item
     if item.status == 413:
         return InvalidRecordError(f"data: {item.reason}", path="data", record_id=mutation.id)
     if item.is_index_missing:
-        return index.mark_missing()
+        return index.mark_gone()
     return item.error(f"{action_of(kind, index)} ({mutation.id!r})")
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from isthmus._core.executor import ItemResult, Mutation, WriteKind
 from isthmus._core.mutation_batch import MutationBatch
 from isthmus.backends.elasticsearch.client import ClientPool
+from isthmus.backends.elasticsearch.errors import IndexGoneError
 from isthmus.backends.elasticsearch.index import CollectionIndex
 from isthmus.backends.elasticsearch.read.filter import ALL
 from isthmus.backends.elasticsearch.read.point_in_time import PointInTime
@@ -61,6 +62,8 @@ class BulkWriter:
             if all(result is None or result is failure for result in results):
                 raise failure from failure.__cause__
             unsent = UnavailableError(f"not sent: an earlier part of the batch failed ({failure})")
+            if isinstance(failure, IndexGoneError):
+                unsent = IndexGoneError(f"not sent: {failure}")
             results = [unsent if result is None else result for result in results]
         return results  # type: ignore[return-value]
 
@@ -193,6 +196,8 @@ async def clear(pool: ClientPool, index: CollectionIndex, bulk: BulkSender, keep
             lines = [encode_delete(json_of(hit["_id"])) for hit in hits]
             for start in range(0, len(lines), bulk.size):
                 for item in await bulk.send(pool, index, lines[start : start + bulk.size], action):
+                    if item.is_index_missing:
+                        raise index.mark_gone()
                     if item.status == 200:
                         removed += 1
                     elif item.status != 404:
