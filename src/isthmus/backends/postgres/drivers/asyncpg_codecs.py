@@ -7,7 +7,7 @@ from typing import Any
 
 import asyncpg
 from asyncpg.cursor import CursorFactory
-from asyncpg.utils import _quote_ident
+from asyncpg.utils import _quote_ident as quote
 
 from isthmus.backends.postgres.drivers.protocol import Cursor, DriverTransaction, Row, Rows
 
@@ -60,11 +60,7 @@ class OwnCodecs:
     ) -> str:
         """COPY rows into a table; the rows may come from a generator. Return `COPY n`."""
         raw = self._raw
-        table = (
-            _quote_ident(table_name)
-            if schema_name is None
-            else f"{_quote_ident(schema_name)}.{_quote_ident(table_name)}"
-        )
+        table = quote(table_name) if schema_name is None else f"{quote(schema_name)}.{quote(table_name)}"
         names = ", ".join(map(quote, columns)) if columns else ""
         # asyncpg takes the encoders of the columns from a statement that reads them.
         statement = await raw._get_statement(
