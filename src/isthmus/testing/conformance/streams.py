@@ -188,6 +188,7 @@ async def test_a_consistent_stream_that_is_cancelled_leaves_nothing_in_use(
             async for _ in records:
                 reached.set()
 
+    await read(asyncio.Event())
     for _ in range(10):
         reached = asyncio.Event()
         task = asyncio.create_task(read(reached))
