@@ -19,7 +19,7 @@ from isthmus._reads import STREAM_PAGE
 from isthmus._record import Record
 from isthmus._stream import RecordStream
 from isthmus._value import Value, replace
-from isthmus.errors import ConfigError, UsageError
+from isthmus.errors import ConfigError, UnsupportedError, UsageError
 
 _ID = Path(Root.ID, ())
 ID = "_id"
@@ -135,12 +135,19 @@ async def plan_partitions(
     for each bound.
 
     Raises `UsageError` for a count out of range or a query with a sort, limit or offset, and
-    `ConfigError` for a secret in the settings that a worker could not find in its environment.
+    `ConfigError` for a secret in the settings that a worker could not find in its environment, and
+    `UnsupportedError` for a store that only this handle can read.
     """
     if not 1 <= count <= MAX_PARTITIONS:
         raise UsageError(f"partitions: the count must be from 1 to {MAX_PARTITIONS}, not {count}")
     if query.order or query.skip or query.count is not None:
         raise UsageError("partitions: the query cannot have a sort, limit or offset")
+    if config.private_to_handle():
+        raise UnsupportedError(
+            f"{config.backend}: the records are in this handle's memory, where no worker can read them;"
+            " use a file or a server",
+            capability="partitions",
+        )
     settings = _worker_settings(config, url_from)
     total = await collection.count()
     bounds: list[str] = []

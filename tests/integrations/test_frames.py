@@ -119,9 +119,9 @@ async def test_partitions_are_disjoint_and_complete(tmp_path: Path, count: int) 
     assert sorted(seen) == list(range(10, COUNT))
 
 
-async def test_partitions_of_few_records_are_few() -> None:
+async def test_partitions_of_few_records_are_few(tmp_path: Path) -> None:
     """No range is made for nothing, and an empty collection has one."""
-    db = await AsyncDatabase.create("memory", {})
+    db = await AsyncDatabase.create("sqlite", {"path": str(tmp_path / "few.db")})
     assert len(await db.partitions(count=8)) == 1
     await db.create(Record({}, id="a"))
     assert len(await db.partitions(count=8)) <= 2

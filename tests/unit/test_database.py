@@ -377,3 +377,13 @@ async def test_ten_thousand_equalities_are_one_condition() -> None:
             await db.search(Query().any_of(*[field("n") > n for n in range(100_000)]))
         with pytest.raises(QueryError, match="200 levels"):
             await db.search(deep)
+
+
+@pytest.mark.parametrize("backend", ["memory", "sqlite"])
+async def test_partitions_of_a_store_in_memory_are_refused(backend: str) -> None:
+    """A worker's own handle would find nothing."""
+    async with AsyncDatabase(backend) as db:
+        await db.create({"n": 1})
+        with pytest.raises(UnsupportedError, match="no worker can read") as caught:
+            await db.partitions(count=2)
+    assert caught.value.capability == "partitions"

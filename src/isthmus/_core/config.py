@@ -67,6 +67,10 @@ class BackendConfig(ConfigGroup):
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
 
+    def private_to_handle(self) -> bool:
+        """Return whether the store lives and ends with one handle, so that no other handle can open it."""
+        return False
+
     @classmethod
     def collection_setting(cls) -> str | None:
         """Return the name of the setting that names the default collection, None if there is none."""

@@ -19,6 +19,9 @@ class MemoryConfig(BackendConfig):
     timeout: float = 10.0
     """Seconds that a write waits for another task's transaction to end."""
 
+    def private_to_handle(self) -> bool:
+        return True
+
     @classmethod
     def schemes_of(cls) -> tuple[str, ...]:
         return ("memory", "mem")

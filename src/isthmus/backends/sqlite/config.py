@@ -97,6 +97,9 @@ class SQLiteConfig(BackendConfig, Indexes):
         path = MEMORY if self.in_memory else str(Path(self.path).resolve())
         return ("sqlite", path, self.pool, self.busy_timeout, self.synchronous)
 
+    def private_to_handle(self) -> bool:
+        return self.path == MEMORY
+
     @classmethod
     def schemes_of(cls) -> tuple[str, ...]:
         """Return `sqlite` and `sqlite3`."""
