@@ -57,16 +57,18 @@ class RecordStream:
 
     async def _load_page(self) -> None:
         request = self._request
-        if self._next is not None:
+        if self._next is None and self._remaining == 0:
+            self._more = False
+            return
+        if self._next is None and request.consistent:
+            self._next = self._start_fetch(request)
+        if self._next is None:
+            page: Page = await self._run(self._op(request))
+        else:
             # Shielded and kept: a caller that is cancelled leaves the page to `aclose`, which must
             # know the token that it brings.
             page = await asyncio.shield(self._next)
             self._next = None
-        elif self._remaining == 0:
-            self._more = False
-            return
-        else:
-            page = await self._fetch(request)
         records = page.records if self._remaining is None else page.records[: self._remaining]
         self._records.extend(records)
         if self._remaining is not None:
@@ -79,16 +81,6 @@ class RecordStream:
             await asyncio.sleep(0)
         elif self._more and self._remaining == 0:
             await self._release()
-
-    async def _fetch(self, request: PageRequest) -> Page:
-        if not request.consistent:
-            page: Page = await self._run(self._op(request))
-        else:
-            # In a task of its own, as the next page is: a cancelled caller leaves it to `aclose`.
-            self._next = self._start_fetch(request)
-            page = await asyncio.shield(self._next)
-            self._next = None
-        return page
 
     def _start_fetch(self, request: PageRequest) -> asyncio.Task[Page]:
         return asyncio.ensure_future(self._run(self._op(request)))

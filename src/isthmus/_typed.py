@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from isthmus._batch import OnError, Outcomes, check_on_error, resolve_outcomes
 from isthmus._collection import Collection
+from isthmus._core.apply import not_written
 from isthmus._core.executor import ItemResult
 from isthmus._index_annotation import IndexKind
 from isthmus._model_codec import ModelCodec
@@ -26,7 +27,6 @@ from isthmus.errors import (
     ConflictError,
     InvalidRecordError,
     IsthmusError,
-    NotWrittenError,
     UsageError,
 )
 
@@ -247,7 +247,7 @@ class TypedCollection(Generic[M]):
             return cast("Outcomes[str]", await run(records, on_error=on_error, atomic=atomic))
         results: list[ItemResult] = []
         if self.untyped.capabilities.atomic_batch if atomic is None else atomic:
-            results = [item if isinstance(item, IsthmusError) else _not_written(item) for item in items]
+            results = [item if isinstance(item, IsthmusError) else not_written(item) for item in items]
         else:
             outcomes = iter(await run(records, on_error="collect", atomic=atomic))
             results = [item if isinstance(item, IsthmusError) else next(outcomes) for item in items]
@@ -355,10 +355,6 @@ class TypedCollection(Generic[M]):
         if parsed.fields is not None:
             raise UsageError("a typed collection reads whole models: select() needs .untyped")
         return self._paths.query(parsed)
-
-
-def _not_written(record: Record) -> NotWrittenError:
-    return NotWrittenError("not written: another item of this atomic batch failed", record_id=record.id)
 
 
 def _check_on_invalid(on_invalid: object) -> None:

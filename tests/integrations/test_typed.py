@@ -456,7 +456,7 @@ class Person(BaseModel):
 @pytest.mark.asyncio
 async def test_a_query_over_models_finds_by_the_names_of_the_model(db: AsyncDatabase) -> None:
     """The model's id is the record's, aliases are field names, dicts have any keys."""
-    people = db.collection("people", Person)
+    people = db.collection(db.name, Person)  # type: ignore[attr-defined]
     await people.create(
         Person(id="a", name="Ann", fullName="Ann B", home=Place(city="Oslo", zip="1"), extra={"x": {"y": 1}})
     )
@@ -508,7 +508,7 @@ async def test_a_name_that_the_model_lacks_is_an_error(name: str, hint: str) -> 
 @pytest.mark.asyncio
 async def test_invalid_stored_records_can_be_passed_over(db: AsyncDatabase) -> None:
     """One record of another shape does not end a search or a stream, unless it is to."""
-    people = db.collection("people", Person)
+    people = db.collection(db.name, Person)  # type: ignore[attr-defined]
     await people.untyped.create_batch(
         [Record({"name": "Ann"}, id="a"), Record({"name": 3}, id="b"), Record({"name": "Cid"}, id="c")]
     )

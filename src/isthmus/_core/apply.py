@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import orjson
 
 from isthmus._core.executor import ItemResult, Mutation, WriteKind
+from isthmus._record import Record
 from isthmus._values import decode
 from isthmus.errors import (
     AlreadyExistsError,
@@ -121,9 +122,9 @@ def version_conflict(id: str, expected: str) -> ConflictError:
     return ConflictError(f"record {id!r} is no longer at version {expected!r}", record_id=id)
 
 
-def not_written(mutation: Mutation) -> NotWrittenError:
+def not_written(item: Mutation | Record) -> NotWrittenError:
     """Return the result of an item that was fine, in an atomic batch that failed."""
-    return NotWrittenError("not written: another item of this atomic batch failed", record_id=mutation.id)
+    return NotWrittenError("not written: another item of this atomic batch failed", record_id=item.id)
 
 
 def refuse_batch(mutations: Sequence[Mutation], results: Sequence[ItemResult]) -> list[ItemResult] | None:
