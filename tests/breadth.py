@@ -1,10 +1,16 @@
-"""Which cases of a test marked `breadth(n)` a run leaves to `make test-all`: all but one in n, by seed."""
+"""What a run leaves to `make test-all`: cases of tests marked `breadth(n)`, all but one in n, and sizes."""
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Mapping
 from hashlib import sha256
+
+
+def size(default: int, whole: int) -> int:
+    """Return how much a test does: `whole` in `make test-all`, `default` in `make test`."""
+    return whole if os.environ.get("ISTHMUS_TEST_ALL") else default
 
 
 def left_out(shares: Mapping[str, int], *, seed: str) -> set[str]:

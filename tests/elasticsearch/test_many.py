@@ -15,9 +15,11 @@ from isthmus._path import parse_path
 from isthmus._query.ast import Predicate, SortKey
 from isthmus._query.evaluate import matches
 from isthmus._query.order import sort_records
+from tests.breadth import size
 
 pytestmark = [pytest.mark.backend("elasticsearch"), pytest.mark.asyncio]
-MANY = 120_000
+# Above both of the server's windows, 10,000 and 100,000; `make test` is content with the first.
+MANY = size(24_000, 120_000)
 TEXTS, OBJECTS = 400, 7
 
 
@@ -86,8 +88,8 @@ async def test_cities_of_three_types_answer_exactly_and_explain_counts_the_odd(d
     assert (await db.explain(Query().sort("population"))).odd == TEXTS + OBJECTS
 
 
-async def test_120_000_records_are_searched_streamed_counted_and_paged_to_the_end(db: AsyncDatabase) -> None:
-    """Results beyond the server's windows of 10,000 and 100,000 are complete and in order."""
+async def test_more_records_than_the_windows_are_all_searched_streamed_and_paged(db: AsyncDatabase) -> None:
+    """Results beyond the server's windows are complete and in order."""
     made = (
         Record({"n": at, "group": at % 10, "text": f"record {at:06d}"}, id=f"r{at:06d}") for at in range(MANY)
     )
@@ -98,8 +100,8 @@ async def test_120_000_records_are_searched_streamed_counted_and_paged_to_the_en
     assert await db.count() == MANY
     assert await db.count(field("group") == 3) == MANY // 10
     assert [r.id for r in await db.search()] == ids
-    assert [r["n"] for r in await db.search(Query().sort("n", "desc").offset(50_000).limit(5))] == list(
-        range(MANY - 50_001, MANY - 50_006, -1)
+    assert [r["n"] for r in await db.search(Query().sort("n", "desc").offset(MANY // 2).limit(5))] == list(
+        range(MANY // 2 - 1, MANY // 2 - 6, -1)
     )
     assert [r.id for r in await db.search(Query().offset(MANY - 2))] == ids[-2:]
     assert sorted([str(r.id) async for r in db.stream()]) == ids

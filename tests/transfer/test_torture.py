@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests import servers
+from tests.breadth import size
 from tests.seeds import drawn
 from tests.transfer.torture import LEGS, torture
 
@@ -15,9 +16,11 @@ def test_a_copy_that_is_killed_four_times_is_equal_at_the_end() -> None:
     """Each kill is a SIGKILL in the middle; no record is lost or doubled."""
     seed = drawn()
 
-    outcome = torture(3_000, 4, seed=seed, kinds=("sqlite", "sqlite", "sqlite"), page=100)
+    count = size(2_000, 3_000)
 
-    assert outcome.problems(3_000, 4) == []
+    outcome = torture(count, 4, seed=seed, kinds=("sqlite", "sqlite", "sqlite"), page=100)
+
+    assert outcome.problems(count, 4) == []
 
 
 @pytest.mark.backend("postgres")
@@ -28,6 +31,8 @@ def test_a_copy_through_all_stores_is_equal_at_the_end() -> None:
         servers.server(kind)
     seed = drawn()
 
-    outcome = torture(1_500, 4, seed=seed, kinds=LEGS, page=100)
+    count = size(600, 1_500)
 
-    assert outcome.problems(1_500, 4) == []
+    outcome = torture(count, 4, seed=seed, kinds=LEGS, page=50)
+
+    assert outcome.problems(count, 4) == []
