@@ -13,8 +13,16 @@ from tests.cli.conftest import Cli
 
 pytestmark = pytest.mark.backend("sqlite")
 
-NEED_NO_COLLECTION = [["ls"], ["ls", "--count"], ["ping"], ["stats"], ["doctor"], ["top", "-n", "1"]]
-NEED_A_COLLECTION = ["count", "query", "agg", "explain"]
+NEED_NO_COLLECTION = [
+    ["ls"],
+    ["ls", "--count"],
+    ["ping"],
+    ["show"],
+    ["stats"],
+    ["doctor"],
+    ["top", "-n", "1"],
+]
+NEED_A_COLLECTION = ["count", "query", "agg", "explain", "fields"]
 
 
 @pytest.fixture

@@ -9,10 +9,11 @@ import typer
 from typer.core import TyperGroup
 
 from isthmus import __version__
-from isthmus.cli._commands import bench, files, parity, query, record, store, top, transfer
+from isthmus.cli._commands import bench, fields, files, parity, query, record, show, store, top, transfer
 
 GROUPS: dict[str, dict[str, Callable[..., None]]] = {
     "a store": {
+        "show": show.show,
         "ping": store.ping,
         "doctor": store.doctor,
         "stats": store.stats,
@@ -22,6 +23,7 @@ GROUPS: dict[str, dict[str, Callable[..., None]]] = {
     "a record": {"get": record.get, "put": record.put, "update": record.update, "delete": record.delete},
     "many records": {
         "ls": query.ls,
+        "fields": fields.fields,
         "query": query.query,
         "count": query.count,
         "agg": query.agg,

@@ -10,6 +10,7 @@ from typing import Any
 
 from isthmus.cli._errors import CommandError, ExitCode, choose_exit_code, describe_error
 from isthmus.cli._json import format_json
+from isthmus.cli._shorthand import expand_shorthand
 from isthmus.cli._urls import hide_secrets
 
 
@@ -43,8 +44,9 @@ def _run_command(arguments: list[str]) -> int:
     from isthmus.cli._app import app
 
     command: Any = typer.main.get_command(app)
+    expanded = expand_shorthand(arguments, command.commands)
     try:
-        result = command.main(arguments, prog_name="isthmus", standalone_mode=False)
+        result = command.main(expanded, prog_name="isthmus", standalone_mode=False)
     except SystemExit as error:
         # Click exits with code 1 when the pipe is closed, as for any failure.
         if isinstance(error.__context__, BrokenPipeError):

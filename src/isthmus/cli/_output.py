@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Literal
 
 from rich.cells import cell_len
@@ -43,8 +43,13 @@ def print_json(value: Any) -> None:
     write_stdout(format_json(value) + b"\n")
 
 
-def build_table(headings: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
-    """Return a table that truncates its cells to the width of the terminal, the first column last."""
+def build_table(
+    headings: Sequence[str], rows: Sequence[Sequence[Any]], *, right: Collection[str] = ()
+) -> Table:
+    """Return a table that truncates its cells to the width of the terminal, the first column last.
+
+    Columns of numbers, and those whose headings are in `right`, are aligned to the right.
+    """
     console = make_console()
     cells = [[format_value(value) for value in row] for row in rows]
     longest = [max(map(cell_len, column)) for column in zip(headings, *cells, strict=True)]
@@ -53,7 +58,8 @@ def build_table(headings: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table
     overflow: Literal["ellipsis", "crop"] = "ellipsis" if console.encoding.startswith("utf") else "crop"
     table = Table(box=None, header_style="bold", pad_edge=False)
     for index, heading in enumerate(headings):
-        numeric = bool(rows) and all(type(row[index]) in (int, float) for row in rows)
+        numbers = bool(rows) and all(type(row[index]) in (int, float) for row in rows)
+        numeric = numbers or heading in right
         justify: Literal["left", "right"] = "right" if numeric else "left"
         table.add_column(Text(heading), overflow=overflow, no_wrap=True, justify=justify, width=widths[index])
     for row in cells:
@@ -77,9 +83,11 @@ def _fit_widths(longest: Sequence[int], available: int) -> list[int]:
     return widths
 
 
-def print_table(headings: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Print rows under headings."""
-    make_console().print(build_table(headings, rows))
+def print_table(
+    headings: Sequence[str], rows: Sequence[Sequence[Any]], *, right: Collection[str] = ()
+) -> None:
+    """Print rows under headings; see `build_table`."""
+    make_console().print(build_table(headings, rows, right=right))
 
 
 def build_facts(facts: Iterable[tuple[str, Any]]) -> Table:

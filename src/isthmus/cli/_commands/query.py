@@ -14,6 +14,7 @@ from isthmus import Collection, Explanation, Query, QueryError
 from isthmus._explain import Node
 from isthmus.cli._filter import parse_field, parse_query
 from isthmus.cli._formats.writer import Format, RecordWriter, choose_format, open_writer
+from isthmus.cli._missing_fields import named_paths, note_missing_fields
 from isthmus.cli._options import AsJson, CollectionName, Filter, PromptPassword, Store
 from isthmus.cli._output import make_console, print_json, print_note, print_table
 from isthmus.cli._stores import open_database, open_store, resolve_store, run_on_store
@@ -24,7 +25,9 @@ NO_LIMIT = 2**62
 
 Sort = Annotated[
     str | None,
-    typer.Option("--sort", "-s", metavar="KEYS", show_default=False, help='Such as "age desc, name".'),
+    typer.Option(
+        "--sort", "-s", metavar="KEYS", show_default=False, help='Such as "age desc, name" or -age.'
+    ),
 ]
 Select = Annotated[
     str | None, typer.Option("--select", metavar="FIELDS", show_default=False, help='Such as "name, age".')
@@ -100,8 +103,11 @@ def _split_list(text: str | None) -> list[str]:
 
 
 def _add_sort_key(query: Query, key: str) -> Query:
-    """Sort by a key such as `age desc nulls first` as well."""
+    """Sort by a key such as `age desc nulls first`, or `-age`, as well."""
     name, direction, nulls = key, "asc", "last"
+    if key.startswith("-"):
+        key = name = key[1:].lstrip()
+        direction = "desc"
     words = key.split()
     if len(words) >= 3 and words[-2].lower() == "nulls":
         nulls, words = words[-1].lower(), words[:-2]
@@ -150,7 +156,9 @@ def query(
 
     async def export(source: Collection) -> bool:
         with open_writer(file, chosen, columns) as writer:
-            return await write_matches(source, found, writer, max_rows)
+            complete = await write_matches(source, found, writer, max_rows)
+        await note_missing_fields(source, named_paths(found))
+        return complete
 
     complete = run_on_store(resolve_store(store, collection, prompt=prompt), export)
     if not complete:
@@ -180,7 +188,13 @@ def count(
     """Print the number of matching records."""
     found = build_query(filter)
     address = resolve_store(store, collection, prompt=prompt)
-    number = run_on_store(address, lambda source: source.count(found))
+
+    async def count_matches(source: Collection) -> int:
+        number = await source.count(found)
+        await note_missing_fields(source, named_paths(found))
+        return number
+
+    number = run_on_store(address, count_matches)
     if as_json:
         print_json({"count": number})
     else:
@@ -212,7 +226,17 @@ def agg(
     found = build_query(filter)
     address = resolve_store(store, collection, prompt=prompt)
     groups = [parse_field(name) for name in _split_list(by)]
-    rows = run_on_store(address, lambda source: source.aggregate(found, by=groups, **measures))
+    named = [
+        *(group.path for group in groups),
+        *(of[1].path for of in measures.values() if isinstance(of, tuple)),
+    ]
+
+    async def aggregate(source: Collection) -> list[dict[str, Any]]:
+        rows = await source.aggregate(found, by=groups, **measures)
+        await note_missing_fields(source, named_paths(found, named))
+        return rows
+
+    rows = run_on_store(address, aggregate)
     if as_json:
         print_json(rows)
     else:

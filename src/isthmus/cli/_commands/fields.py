@@ -1,0 +1,98 @@
+"""What is in a collection: its fields."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+
+from isthmus import Collection, Query
+from isthmus.cli._commands.query import NO_LIMIT, build_query
+from isthmus.cli._options import AsJson, CollectionName, Filter, PromptPassword, Store
+from isthmus.cli._output import print_json, print_note, print_table
+from isthmus.cli._profile import MAX_DISTINCT, MAX_FIELDS, Profile
+from isthmus.cli._stores import open_collection, resolve_store
+
+SAMPLE = 100_000
+"""A collection with more records is described from this many, unless --all is given."""
+_SERVER_SAMPLE = 10_000
+"""The same on Elasticsearch, whose indices are large, and whose records all travel."""
+SECONDS = 4.0
+"""No more records are read after this time, unless --all is given."""
+
+All = Annotated[bool, typer.Option("--all", help="Read all records, however many there are.")]
+
+
+def fields(
+    store: Store = None,
+    filter: Filter = None,
+    collection: CollectionName = None,
+    *,
+    everything: All = False,
+    as_json: AsJson = False,
+    prompt: PromptPassword = False,
+) -> None:
+    """Describe the fields: types, filled share, distinct values, the commonest and the range.
+
+    Of more than 100,000 records (on Elasticsearch 10,000) a sample is read, for at most 4 s.
+    """
+    found = build_query(filter)
+    address = resolve_store(store, collection, prompt=prompt)
+
+    async def describe() -> tuple[Profile, int]:
+        async with open_collection(address) as source:
+            return await build_profile(source, found, everything=everything)
+
+    profile, total = asyncio.run(describe())
+    if as_json:
+        print_json(profile_to_json(profile, total))
+    else:
+        print_profile(profile, total)
+
+
+async def build_profile(source: Collection, query: Query, *, everything: bool) -> tuple[Profile, int]:
+    """Return the profile of the matching records, or of a sample, and how many records match."""
+    total = await source.count(query)
+    sample = _SERVER_SAMPLE if source.capabilities.relevance else SAMPLE
+    count, seconds = (None, None) if everything else (sample, SECONDS)
+    profile = Profile()
+    async with source.stream(query if everything else query.limit(NO_LIMIT)) as records:
+        await profile.add_all(records, count=count, seconds=seconds)
+    return profile, total
+
+
+def profile_to_json(profile: Profile, total: int) -> dict[str, Any]:
+    """Return a profile as one JSON document; `read` is less than `records` for a sample."""
+    return {
+        "records": total,
+        "read": profile.records,
+        "fields": [
+            {"field": name, **found.to_json(profile.records)} for name, found in profile.fields.items()
+        ],
+    }
+
+
+def print_profile(profile: Profile, total: int) -> None:
+    """Print a profile as a table, with notes on what was left out."""
+    counted = f"{total:,} record{'' if total == 1 else 's'}"
+    if profile.records < total:
+        counted = f"{counted}; described from the first {profile.records:,} (--all reads all)"
+    sys.stdout.write(f"{counted}\n")
+    if profile.fields:
+        rows = [_row(name, found.to_json(profile.records), profile) for name, found in profile.fields.items()]
+        headings = ["field", "type", "filled", "distinct", "commonest", "smallest", "largest"]
+        print_table(headings, rows, right=("filled", "distinct"))
+    if profile.left_out:
+        print_note(f"only the first {MAX_FIELDS} fields are described")
+
+
+def _row(name: str, found: dict[str, Any], profile: Profile) -> Sequence[Any]:
+    share = found["filled"] / profile.records
+    # Never rounded to "all" or "none".
+    percent = round(100 * share) if share in (0, 1) else min(99, max(1, round(100 * share)))
+    distinct = f"> {MAX_DISTINCT:,}" if found["distinct"] is None else f"{found['distinct']:,}"
+    types = ", ".join(found["types"])
+    return [name, types, f"{percent} %", distinct, found["commonest"], found["smallest"], found["largest"]]

@@ -1,0 +1,148 @@
+"""What a collection holds, and fields that no record has."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import orjson
+import pytest
+
+from isthmus import Record
+from isthmus.cli._profile import MAX_DISTINCT, MAX_FIELDS, Profile, walk_fields
+from tests.cli.conftest import Cli
+
+pytestmark = pytest.mark.backend("sqlite")
+
+
+def test_fields_describes_each_field(cli: Cli, people: str) -> None:
+    """Types, filled share, distinct values, the commonest, smallest and largest."""
+    cli(
+        "put",
+        people,
+        "x",
+        '{"age": "old", "home": {"city": "Bergen"}, "tags": ["a", "b", "a"], "none": null}',
+    )
+
+    found = cli("fields", people, "--json").json
+
+    assert (found["records"], found["read"]) == (101, 101)
+    fields = {entry.pop("field"): entry for entry in found["fields"]}
+    assert list(fields) == ["name", "age", "city", "home.city", "tags", "none"]
+    assert fields["age"] == {
+        "types": ["number", "text"],
+        "filled": 101,
+        "distinct": 101,
+        "commonest": None,
+        "commonest_count": None,
+        "smallest": 0,
+        "largest": "old",
+    }
+    assert (fields["city"]["commonest"], fields["city"]["commonest_count"]) == ("Rome", 50)
+    assert (fields["tags"]["filled"], fields["tags"]["distinct"], fields["tags"]["commonest"]) == (1, 2, "a")
+    assert fields["home.city"]["smallest"] == "Bergen"
+    assert (fields["none"]["filled"], fields["none"]["types"]) == (0, ["null"])
+    table = cli("fields", people).out.splitlines()
+    assert table[0] == "101 records"
+    assert table[1].split() == ["field", "type", "filled", "distinct", "commonest", "smallest", "largest"]
+    assert "99 %" in table[2]  # never rounded to all
+    assert cli("fields", people, "age<3", "--json").json["records"] == 3
+
+
+def test_a_profile_is_bounded() -> None:
+    """More values than are counted, and more fields than are described."""
+    profile = Profile()
+    for at in range(MAX_DISTINCT + 1):
+        profile.add(Record({"n": at}))
+    profile.add(Record({f"f{at}": at for at in range(MAX_FIELDS)}))
+
+    assert len(profile.fields) == MAX_FIELDS
+    assert profile.left_out
+    described = profile.fields["n"].to_json(profile.records)
+    assert (described["distinct"], described["commonest"]) == (None, None)
+    assert (described["smallest"], described["largest"]) == (0, MAX_DISTINCT)
+
+
+def test_fields_are_named_as_a_filter_names_them(cli: Cli, people: str) -> None:
+    """Keys with dots, blanks, quotes, and of an attribute's name are quoted."""
+    data = {"a.b": 1, "x y": 1, 'q"q': 1, "_id": 1, "ø": 1, "deep": {"a.b": [{"c": 1}]}}
+    cli("put", people, "odd", orjson.dumps(data).decode())
+
+    names = [name for name, _ in walk_fields(data)]
+
+    assert names == ['"a.b"', '"x y"', '"q\\"q"', '"_id"', "ø", 'deep."a.b".c']
+    for name in names:
+        assert cli("count", people, f"{name} = 1").out == "1\n", name
+
+
+def test_a_field_that_no_record_has_is_said(cli: Cli, people: str) -> None:
+    """In a filter, an order, a selection, a group and a measure; with the nearest name."""
+    note = "no record has 'agee'; 'age' is there\n"
+    assert cli("query", people, "agee>25").err == note
+    assert cli("count", people, "agee>25 or not agee=3").err == note
+    assert note in cli("query", people, "--sort", "-agee", "-n", 1).err
+    assert note in cli("query", people, "--select", "agee", "-n", 1).err
+    assert cli("agg", people, "--by", "agee").err == note
+    assert cli("agg", people, "-a", "sum:agee").err == note
+    assert cli("count", people, "zzzzzz=1").err == "no record has 'zzzzzz'\n"
+    cli("put", people, "x", '{"unset": null}')
+    cli("put", people, "p000", '{"unset": null}')
+    assert "no record has a value other than null in 'unset'" in cli("count", people, "unset=1").err
+    assert cli("count", people, 'age>25 and city="nowhere"').err == ""
+
+
+def test_a_sort_key_may_begin_with_a_minus(cli: Cli, people: str) -> None:
+    """`-age` is `age desc`."""
+    assert [line["id"] for line in cli("query", people, "--sort", "-age", "-n", 2).lines] == ["p099", "p098"]
+
+
+def test_a_store_alone_is_described_and_a_store_with_a_filter_is_queried(cli: Cli, people: str) -> None:
+    """As a URL and as a file; a command's name wins."""
+    file = people.removeprefix("sqlite:///")
+
+    shown = cli(file)
+    assert shown.code == 0
+    assert shown.out.startswith(f"sqlite:///{file}\n100 records\n")
+    assert cli(people, "--json").json == {**cli("show", people, "--json").json}
+    assert [line["id"] for line in cli(file, "age>97", "--sort", "-age").lines] == ["p099", "p098"]
+    assert cli("nowhere.db").code == 2
+    assert cli(file, "--to").code == 2
+
+
+def test_a_name_of_a_command_wins(
+    cli: Cli, people: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`count` is the command though there is a file `count`, and `./count` is the file."""
+    Path(people.removeprefix("sqlite:///")).rename(tmp_path / "count")
+    monkeypatch.chdir(tmp_path)
+
+    assert cli("count", "sqlite:///count", "age<10").out == "10\n"
+    assert "100 records" in cli("./count").out
+
+
+def test_a_store_is_copied_with_a_receipt(cli: Cli, people: str, tmp_path: Path) -> None:
+    """`--to` names the other store."""
+    copy = f"sqlite:///{tmp_path}/copy.db"
+
+    copied = cli(people, "--to", copy)
+
+    assert copied.code == 0
+    assert "digest" in copied.out
+    assert cli("count", copy).out == "100\n"
+
+
+def test_show_lists_collections_and_creates_nothing(cli: Cli, people: str, tmp_path: Path) -> None:
+    """Without a collection of the default name; one alone is described."""
+    one, two = f"sqlite:///{tmp_path}/one.db", f"sqlite:///{tmp_path}/two.db"
+    for url, name in ((one, "a"), (two, "a"), (two, "b")):
+        cli("put", url, "x", '{"n": 1}', "-c", name)
+
+    assert "1 record\n" in cli(one).out
+    assert cli(two).out.splitlines()[1:] == ["collections (-c NAME describes one):", "  a", "  b"]
+    assert "1 record\n" in cli(two, "-c", "b").out
+    with closing(sqlite3.connect(tmp_path / "two.db")) as connection:
+        names = [name for (name,) in connection.execute("SELECT name FROM isthmus_collections ORDER BY 1")]
+    assert names == ["a", "b"]
+    assert cli(f"sqlite:///{tmp_path}/absent.db").code == 3
+    assert not (tmp_path / "absent.db").exists()
