@@ -18,6 +18,7 @@ class Seen(NamedTuple):
     method: str
     path: str
     body: bytes
+    head: bytes = b""
 
 
 PASS, CUT_BEFORE, CUT_AFTER, CUT_BODY = "pass", "cut before", "cut after", "cut body"
@@ -109,7 +110,7 @@ async def _one(
         head = b"\r\n".join(x for x in head.split(b"\r\n") if not x.lower().startswith(b"expect:"))
     body = await _body(reader, headers)
     method, path, _ = head.split(b"\r\n")[0].decode().split(" ")
-    seen = Seen(len(proxy.seen), method, unquote(path), body)
+    seen = Seen(len(proxy.seen), method, unquote(path), body, head)
     proxy.seen.append(seen)
     action = proxy.rule(seen)
     if isinstance(action, bytes):

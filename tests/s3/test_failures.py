@@ -412,3 +412,43 @@ def test_credentials_are_not_mixed(monkeypatch: pytest.MonkeyPatch, url: str) ->
     assert "canary" not in repr(pool_key(given, keys)) + repr(given) + repr(given.explain())
     with pytest.raises(ConfigError):
         config_for(url, aws_access_key_id="k")
+
+
+def refuse_conditions(seen: Seen) -> str | bytes:
+    """Answer 501 to a conditional header, as servers do that do not know it."""
+    head = seen.head.lower()
+    return answer(501, "NotImplemented") if b"\r\nif-" in head and seen.method == "PUT" else PASS
+
+
+@pytest.mark.parametrize("fresh", [True, False], ids=["new", "with a marker"])
+@pytest.mark.asyncio
+async def test_a_server_without_conditional_headers_takes_upsert_and_delete(
+    url: str, layout: str, transport: str, fresh: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It answers 501: create and compare-and-set are refused, whichever write comes first."""
+    async with proxied(endpoint_of(url)) as proxy:
+        config = config_for(url, endpoint_url=proxy.endpoint, layout=layout, transport=transport)
+        if not fresh:
+            async with opened(url, prefix=config.prefix, layout=layout) as other:
+                await create(other, "other")
+        monkeypatch.setattr(conditional_put_probe, "_puts", {})
+        proxy.rule = refuse_conditions
+        backend = S3Backend(config)
+        try:
+            upsert = write(backend, WriteKind.UPSERT, Mutation("a", {"n": 1}))
+            if layout == "log":
+                with pytest.raises(UnsupportedError, match="layout 'log' cannot be written"):
+                    await upsert
+                return
+            assert kinds(await upsert) == [(await every(backend))[0].version]
+            assert await write(backend, WriteKind.DELETE, Mutation("a")) == [True]
+            for kind in (WriteKind.CREATE, WriteKind.REPLACE, WriteKind.UPDATE):
+                with pytest.raises(UnsupportedError, match="upsert and delete work"):
+                    await write(backend, kind, Mutation("b", {}))
+            with pytest.raises(UnsupportedError):
+                await write(backend, WriteKind.UPSERT, Mutation("b", {}, if_version="1"))
+            with pytest.raises(UnsupportedError):
+                await write(backend, WriteKind.DELETE, Mutation("other", if_version="1"))
+            assert await ids_of(backend) == ([] if fresh else ["other"])
+        finally:
+            await backend.close()

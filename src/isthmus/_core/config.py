@@ -87,6 +87,16 @@ class BackendConfig(ConfigGroup):
         return {}
 
     @classmethod
+    def from_files(
+        cls, settings: Mapping[str, Any], environ: Mapping[str, str]
+    ) -> dict[str, tuple[Any, str]]:
+        """Return settings of files that the other sources name, each with its origin for `explain`.
+
+        They are the weakest source; `settings` are those of all the others.
+        """
+        return {}
+
+    @classmethod
     def load(
         cls,
         given: Mapping[str, Any] | BackendConfig | None = None,
@@ -106,11 +116,14 @@ class BackendConfig(ConfigGroup):
         explicit = cls._rename_aliases(dict(given or {}))
         url = explicit.pop("url", None)
         from_url = {} if url is None else cls._rename_aliases(cls.read_url(url))
-        environment = cls.from_environment(os.environ if environ is None else environ)
+        environ = os.environ if environ is None else environ
+        environment = cls.from_environment(environ)
         cls._drop_credentials(from_url, explicit)
         cls._drop_credentials(environment, {**from_url, **explicit})
         merged: dict[str, Any] = {}
         origins: dict[str, str] = {}
+        for key, (value, origin) in cls.from_files({**from_url, **explicit}, environ).items():
+            merge(merged, nest(key, value), origins, origin)
         for key, (value, variable) in environment.items():
             merge(merged, nest(key, value), origins, f"environment {variable}")
         # The URL is the whole address: no part of it comes from another source.

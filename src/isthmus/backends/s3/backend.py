@@ -34,7 +34,7 @@ from isthmus._value import replace
 from isthmus.backends.s3.config import S3Config
 from isthmus.backends.s3.errors import PreconditionError
 from isthmus.backends.s3.id_filter import id_range
-from isthmus.backends.s3.keys import MARKER, folder_name, name_before, unescape
+from isthmus.backends.s3.keys import MARKER, folder_name, is_folder_of, name_before, unescape
 from isthmus.backends.s3.layout import LOG, OBJECT, Layout
 from isthmus.backends.s3.log.filter import is_exact
 from isthmus.backends.s3.log.layout import LogLayout
@@ -176,9 +176,7 @@ class S3Backend:
         """Write the marker and return it, or the one that another process wrote first."""
         body = orjson.dumps({"isthmus": FORMAT, "layout": self.config.layout})
         try:
-            if self._probe(requests).conditional_put:
-                return Blob(body, await requests.put_if(key, body, lambda found: True))
-            return Blob(body, await requests.put(key, body))
+            return Blob(body, await self._probe(requests).put(key, body, lambda found: True))
         except PreconditionError:
             return await requests.get(key)
         except AccessError:
@@ -202,7 +200,7 @@ class S3Backend:
         """Connect, check access and the marker, and create the bucket if `create_bucket` is set."""
         requests = await self._requests()
         if self.config.create_bucket:
-            await (await requests.boto()).create_bucket(await requests.sessions.region())
+            await (await requests.boto()).create_bucket(self.config.signing_region)
         await self._layout(collection)
 
     async def close(self) -> None:
@@ -228,7 +226,8 @@ class S3Backend:
         prefixes = {DEFAULT: self.config.key_prefix}
         for folder in folders:
             name = unescape(folder)
-            if name is not None:
+            # Whatever else lies there, such as `prefix//x` or `prefix/../x`, is not ours.
+            if name and is_folder_of(name, folder):
                 prefixes[name] = f"{self.config.key_prefix}{folder}/"
         return sorted(
             [name for name, prefix in prefixes.items() if await requests.get(prefix + MARKER) is not None]

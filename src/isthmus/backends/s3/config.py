@@ -10,6 +10,7 @@ from urllib.parse import SplitResult, urlsplit
 from pydantic import Field, field_validator, model_validator
 
 from isthmus._core.config import BackendConfig, ConfigGroup, SecretStr, text_part
+from isthmus.backends.s3.profile import read_profile
 from isthmus.errors import ConfigError
 
 
@@ -66,12 +67,14 @@ class S3Config(BackendConfig):
     bucket: str = Field(min_length=3, max_length=255)
     prefix: str = ""
     region: str | None = None
+    """The region that requests are signed for; `us-east-1` if no source has one."""
     endpoint_url: str | None = None
-    """None is AWS."""
+    """The address of the server; None is AWS, unless the environment or the profile has one."""
     aws_access_key_id: str | None = None
     aws_secret_access_key: SecretStr | None = None
     aws_session_token: SecretStr | None = None
     profile: str | None = None
+    """The AWS profile: credentials, region, endpoint and `ca_bundle`, unless another source has them."""
     layout: Literal["object", "log"] = "object"
     transport: Literal["obstore", "aioboto3"] = "obstore"
     pool: PoolConfig = PoolConfig()
@@ -139,6 +142,11 @@ class S3Config(BackendConfig):
         return f"{self.prefix}/" if self.prefix else ""
 
     @property
+    def signing_region(self) -> str:
+        """The region that requests are signed for."""
+        return self.region or "us-east-1"
+
+    @property
     def loopback(self) -> bool:
         """Whether the endpoint is this machine."""
         host = urlsplit(self.endpoint_url or "").hostname or ""
@@ -179,6 +187,14 @@ class S3Config(BackendConfig):
                 if environ.get(variable):
                     found.setdefault(key, (environ[variable], variable))
         return found
+
+    @classmethod
+    def from_files(
+        cls, settings: Mapping[str, Any], environ: Mapping[str, str]
+    ) -> dict[str, tuple[Any, str]]:
+        """Return region, endpoint and certificates of the AWS profile."""
+        profile = settings.get("profile")
+        return dict(read_profile(profile if isinstance(profile, str) else None, environ))
 
 
 _VARIABLES = {

@@ -167,7 +167,8 @@ def error_for(
 def _error_by_status(
     status: int | None, code: str, *, location: str, writes: bool, message: str
 ) -> IsthmusError:
-    if code in _PASSING or (status is not None and status >= 500 and code != "NotImplemented"):
+    unimplemented = status == 501 or code == "NotImplemented"
+    if code in _PASSING or (status is not None and status >= 500 and not unimplemented):
         if status == 503 and not code:
             return RateLimitedError(
                 f"{location}: the server is throttling requests (503)", applied=_if_written(writes)

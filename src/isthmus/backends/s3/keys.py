@@ -16,6 +16,8 @@ from isthmus.errors import UsageError
 
 RECORD = "!.json"
 MARKER = "_layout.json"
+PROBE = "_probe-"
+"""The start of the name of a passing object of ours, which another process may list: not a record's name."""
 # In a key component of 200 bytes: 160 of the id, `!`, a digest, and the ending.
 _LITERAL = 160
 _DIGEST = 32
@@ -91,9 +93,9 @@ def is_record_name(name: str) -> bool:
     if not name.endswith(RECORD):
         return False
     stem = name[: -len(RECORD)]
-    return _plain(stem) is not None or (
-        _hashed(stem) is not None if len(stem) > _LITERAL else bool(stem) and unescape(stem) is not None
-    )
+    if len(stem) > _LITERAL:
+        return _hashed(stem) is not None
+    return _plain(stem) is not None or (bool(stem) and unescape(stem) is not None)
 
 
 def stem_of(name: str) -> str | None:
@@ -132,3 +134,11 @@ def folder_name(collection: str) -> str:
             f"the name of a collection on S3 has 1 to {_MAX_NAME} characters once escaped, and is not '.'"
         )
     return escaped
+
+
+def is_folder_of(collection: str, folder: str) -> bool:
+    """Return whether this is the folder of a collection: two texts may unescape to one name."""
+    try:
+        return folder_name(collection) == folder
+    except UsageError:
+        return False

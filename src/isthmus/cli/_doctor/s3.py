@@ -10,6 +10,7 @@ import uuid
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any, cast
 
+from isthmus.backends.s3.keys import PROBE
 from isthmus.cli._doctor.finding import Finding, check_clock, cleartext_problem, ok, problem, warning
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 # S3 refuses requests whose time is off by 15 minutes.
 _MAX_SKEW = 60.0
+_NOT_IMPLEMENTED = 501
 # S3-compatible servers have codes of their own; their messages name the access key.
 _INVALID_KEYS = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken")
 
@@ -54,7 +56,8 @@ async def check_server(db: AsyncDatabase) -> AsyncIterator[Finding]:
     if date:
         server_time = email.utils.parsedate_to_datetime(date).astimezone(dt.UTC).timestamp()
         yield check_clock(server_time - time.time(), _MAX_SKEW)
-    async for finding in _check_conditional_writes(client, config.bucket, errors.ClientError):
+    key = f"{config.key_prefix}{PROBE}doctor-{uuid.uuid4()}"
+    async for finding in _check_conditional_writes(client, config.bucket, key, errors.ClientError):
         yield finding
 
 
@@ -75,10 +78,11 @@ def _explain_refusal(bucket: str, code: str, message: str) -> Finding:
     return problem("connection", seen, fix)
 
 
-async def _check_conditional_writes(client: Any, bucket: str, refusal: Any) -> AsyncIterator[Finding]:
-    """Create an object that is no record, try to create it again, and delete it."""
-    key = f"isthmus-doctor-{uuid.uuid4()}"
-    request = {"Bucket": bucket, "Key": key, "Body": b"", "IfNoneMatch": "*"}
+async def _check_conditional_writes(
+    client: Any, bucket: str, key: str, refusal: Any
+) -> AsyncIterator[Finding]:
+    """Write an object that is no record, try to create it, and delete it."""
+    request = {"Bucket": bucket, "Key": key, "Body": b""}
     try:
         await client.put_object(**request)
     except refusal as error:
@@ -89,8 +93,16 @@ async def _check_conditional_writes(client: Any, bucket: str, refusal: Any) -> A
         )
         return
     try:
-        await client.put_object(**request)
-    except refusal:
+        await client.put_object(**request, IfNoneMatch="*")
+    except refusal as error:
+        if error.response["ResponseMetadata"]["HTTPStatusCode"] == _NOT_IMPLEMENTED:
+            yield warning(
+                "conditional writes",
+                "the server has no If-None-Match (501): create() and if_version are refused",
+                "upgrade the server, or write by upsert() and delete() only",
+            )
+            await client.delete_object(Bucket=bucket, Key=key)
+            return
         yield ok("conditional writes", "If-None-Match works")
     else:
         yield warning(

@@ -8,13 +8,12 @@ from typing import Any
 
 from isthmus._record import Record
 from isthmus.backends.s3.envelope import parse_record
-from isthmus.backends.s3.keys import MARKER, is_record_name, record_name, stem_of
+from isthmus.backends.s3.keys import MARKER, PROBE, is_record_name, record_name, stem_of
 from isthmus.backends.s3.layout import report_foreign
 from isthmus.backends.s3.transport.protocol import Listed, Listing
 from isthmus.backends.s3.transport.requests import Requests
 
 _BEYOND = "/~~~~"
-_RESERVED = {MARKER}
 
 
 class RecordLister:
@@ -90,7 +89,7 @@ class RecordLister:
                 folder = name.partition("/")[0]
             elif is_record_name(name):
                 self._names.append(found)
-            elif name and name not in _RESERVED:
+            elif name and name != MARKER and not name.startswith(PROBE):
                 self._report(name)
         if not listing.more:
             self._after = None

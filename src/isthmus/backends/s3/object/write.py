@@ -122,9 +122,6 @@ class ObjectWriter:
                 return result
             [(_, row)] = changes.effects
             assert row is not None
-            if not self._probe.conditional_put:  # an upsert: the last one wins
-                await self._requests.put(key, row.line())
-                return result
             try:
                 await self._put(key, row, None if blob is None else blob.etag)
             except PreconditionError as error:
@@ -146,7 +143,8 @@ class ObjectWriter:
             record = parse_record(body)
             return record is not None and record.version == version
 
-        await self._requests.put_if(key, row.line(), is_ours, if_match=etag)
+        # Without conditions only an upsert comes here, of which the last one wins.
+        await self._probe.put(key, row.line(), is_ours, if_match=etag)
 
     def _parse(self, blob: Blob, prefix: str, id: str) -> Record:
         record = parse_own_record(blob.body, prefix, record_name(id))

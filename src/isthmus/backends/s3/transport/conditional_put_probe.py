@@ -8,11 +8,11 @@ server exactly one of them wins each time.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 
 from isthmus._ids import new_id
 from isthmus.backends.s3.errors import ContendedError, NoSuchKeyError, PreconditionError
-from isthmus.backends.s3.keys import MARKER
+from isthmus.backends.s3.keys import MARKER, PROBE
 from isthmus.backends.s3.transport.aioboto3 import BotoTransport
 from isthmus.backends.s3.transport.requests import Requests
 from isthmus.errors import ConnectError, UnavailableError, UnexpectedError, UnsupportedError
@@ -47,11 +47,32 @@ class ConditionalPutProbe:
         if self._bucket not in _puts:
             await self.probe()
         if not _puts[self._bucket]:
+            consequence = (
+                " so layout 'log' cannot be written"
+                if self._requests.config.layout == "log"
+                else " so create, replace, update and if_version= cannot be exact; upsert and delete work"
+            )
             raise UnsupportedError(
-                f"{self._requests.location}: this server ignores the conditions of conditional writes,"
-                " so create, replace, update and if_version= cannot be exact; upsert and delete work",
+                f"{self._requests.location}: this server ignores or refuses the conditions of conditional"
+                f" writes,{consequence}",
                 capability="conditional_create",
             )
+
+    async def put(
+        self, key: str, body: bytes, is_ours: Callable[[bytes], bool], *, if_match: str | None = None
+    ) -> str:
+        """Write an object as `Requests.put_if` does; unconditionally where the server has no conditions.
+
+        For writes of which the last one may win.
+        """
+        if self.conditional_put:
+            try:
+                return await self._requests.put_if(key, body, is_ours, if_match=if_match)
+            except UnexpectedError:
+                # A server without conditions may refuse their headers (501).
+                if await self.probe():
+                    raise
+        return await self._requests.put(key, body)
 
     async def probe(self) -> bool:
         """Return whether conditional puts are reliable; runs the race unless its result is known."""
@@ -93,8 +114,7 @@ class ConditionalPutProbe:
         await self._requests.get(self._requests.config.key_prefix + MARKER)
 
     def _key(self) -> str:
-        # Not the name of a record, so that readers ignore it if it is left behind.
-        return f"{self._requests.config.key_prefix}_probe-{new_id()}"
+        return f"{self._requests.config.key_prefix}{PROBE}{new_id()}"
 
     async def _race(self) -> bool:
         key = self._key()

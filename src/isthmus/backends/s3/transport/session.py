@@ -108,12 +108,6 @@ class Sessions:
                     raise translate_boto_error(error, location="s3", writes=False) from None
             return self._session
 
-    async def region(self) -> str:
-        """Return the region of the config or the profile; `us-east-1` if neither has one."""
-        if self._config.region is not None or self.keys is not None:
-            return self._config.region or "us-east-1"
-        return (await self.session()).region_name or "us-east-1"
-
     async def credentials(self) -> dict[str, Any]:
         """Return the credentials for the next requests, in obstore's form.
 
@@ -191,12 +185,20 @@ async def boto_client(config: S3Config, sessions: Sessions) -> Any:
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
         parameter_validation=False,
-        s3={"addressing_style": "path"} if config.endpoint_url else {},
+        # The config has what profile and environment say; what it lacks, obstore would not have either.
+        ignore_configured_endpoint_urls=True,
+        use_dualstack_endpoint=False,
+        use_fips_endpoint=False,
+        s3={
+            "addressing_style": "path" if config.endpoint_url else "auto",
+            "use_accelerate_endpoint": False,
+            "use_dualstack_endpoint": False,
+        },
     )
     try:
         client = session.client(
             "s3",
-            region_name=await sessions.region(),
+            region_name=config.signing_region,
             endpoint_url=config.endpoint_url,
             verify=config.ca_file,
             config=options,
@@ -233,7 +235,7 @@ async def obstore_store(config: S3Config, sessions: Sessions) -> Any:
     store = import_driver("obstore.store", extra="s3").S3Store
     _register_process_hooks()
     settings: dict[str, Any] = {
-        "region": await sessions.region(),
+        "region": config.signing_region,
         # AWS's certificate does not cover the host name of a bucket with dots.
         "virtual_hosted_style_request": not config.endpoint_url and "." not in config.bucket,
     }
