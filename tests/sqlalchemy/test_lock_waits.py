@@ -1,4 +1,4 @@
-"""A lock that MariaDB does not grant in time undoes the transaction, and `run` repeats before its deadline."""
+"""A lock that MariaDB does not grant in time undoes the transaction; `run` repeats before its deadline."""
 
 from __future__ import annotations
 

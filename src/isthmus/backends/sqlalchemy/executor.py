@@ -29,7 +29,7 @@ from isthmus._path import Path
 from isthmus._query.ast import TRUE, Leaf, Measure, Predicate, SortKey
 from isthmus._query.split import Pushdown
 from isthmus._record import Record
-from isthmus.backends.sqlalchemy.errors import MissingTableError, translate_errors, is_lock_timeout
+from isthmus.backends.sqlalchemy.errors import MissingTableError, is_lock_timeout, translate_errors
 from isthmus.backends.sqlalchemy.filter import compile_filter, pushdown
 from isthmus.backends.sqlalchemy.schema import has_table, id_of, key_of, table_of
 from isthmus.backends.sqlalchemy.write import chunks, write
