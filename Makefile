@@ -173,6 +173,13 @@ docs-cli: $(VENV)/.full ## write docs/reference/cli.md from the help of each com
 settings: $(VENV)/.full ## each setting of each backend: spellings, sources, secrecy, the module that reads it
 	$(BIN)/python -m tests.settings
 
+.PHONY: lost-updates
+LOST_UPDATES_SERVERS := postgres postgres18 pgbouncer mariadb
+lost-updates: UPDATES ?= 50
+lost-updates: $(VENV)/.full ## 50 read-then-updates by db.run on each store, in one process and in four: UPDATES=50
+	$(SERVERS) provision $(LOST_UPDATES_SERVERS)
+	$(SERVERS) run $(LOST_UPDATES_SERVERS) -- $(BIN)/python -m tests.lost_updates --updates $(UPDATES)
+
 .PHONY: mutants parity
 mutants: $(VENV)/.full ## plant bugs by rule; at least 95 % of 50 or more must be caught: SEED=1
 	$(SERVERS) provision postgres-icu elasticsearch s3

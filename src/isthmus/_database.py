@@ -25,7 +25,7 @@ from isthmus._core.url import scheme_of
 from isthmus._create import Create
 from isthmus._query.query import as_query
 from isthmus._reads import Find
-from isthmus._run import DEFAULT_SECONDS, run_repeatedly
+from isthmus._run import DEFAULT_SECONDS, RepeatQueue, run_joined, run_repeatedly
 from isthmus._session import DatabaseSession, Session, Stats
 from isthmus._transaction import (
     AmbientTransaction,
@@ -77,6 +77,7 @@ class AsyncDatabase(CollectionMethods):
         self._derived = False
         self._set_up(chosen.build(settings), settings, Policy())
         self._ambient = AmbientTransaction()
+        self._repeats = RepeatQueue()
 
     def _set_up(self, backend: Backend, config: BackendConfig, policy: Policy) -> None:
         self._backend = backend
@@ -288,7 +289,7 @@ class AsyncDatabase(CollectionMethods):
         if resilience is not None:
             changed["resilience"] = resilience
         derived = object.__new__(type(self))
-        derived._ambient = self._ambient
+        derived._ambient, derived._repeats = self._ambient, self._repeats
         derived._shared = self._shared
         derived._derived = True
         derived._namespace = self._namespace
@@ -328,7 +329,7 @@ class AsyncDatabase(CollectionMethods):
             begun = layer.wrap_transaction(begun)
         executor = await exit.enter_async_context(begun)
         session = TransactionSession(
-            executor, self._core.stack, self.backend, self._core.cursor_secret, read_only=options.read_only
+            executor, self._core.stack, self.backend, self._core.cursor_secret, options
         )
         transaction = Transaction(session, self.collection_name, self._namespace)
         return transaction, self._ambient.enter(transaction)
@@ -346,16 +347,19 @@ class AsyncDatabase(CollectionMethods):
         that is read, changed and written loses no update. The function may run several times: it
         should have no effects outside its transaction. It is repeated on `SerializationError` only,
         for as long as the deadline allows (30 s without one), at most `attempts` times. With
-        `isolation` the promise is that level's.
+        `isolation` the promise is that level's. Inside another `run` it is a savepoint: the outer one
+        repeats. Raises `UsageError` inside a transaction of another level.
         """
         if attempts is not None and attempts < 1:
             raise UsageError(f"attempts must be at least 1, got {attempts}")
         if isolation is None and "serializable" in self._backend.capabilities.isolation:
             isolation = "serializable"
+        if (outer := self._ambient.current()) is not None:
+            return await run_joined(outer, work, isolation)
         return await run_repeatedly(
             lambda: self.transaction(isolation=isolation),
             work,
-            backend=self.backend,
+            self._repeats,
             attempts=attempts,
             seconds=self._config.deadline or DEFAULT_SECONDS,
             clock=self._clock,

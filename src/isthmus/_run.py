@@ -10,25 +10,53 @@ from typing import TypeVar
 
 from isthmus._core.clock import Clock
 from isthmus._transaction import Transaction, TransactionContext
-from isthmus.errors import SerializationError
+from isthmus.errors import SerializationError, UsageError
 
 R = TypeVar("R")
 
 DEFAULT_SECONDS = 30.0
 """How long a function is repeated where no deadline is configured."""
 
-# Repeats of one process queue, by event loop and backend: fifty transactions on one record then take 95
-# attempts, where pauses alone take 250 and a lock inside the transaction 670, since its snapshot is older.
-_queues: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, asyncio.Lock]] = (
-    weakref.WeakKeyDictionary()
-)
+
+class RepeatQueue:
+    """The queue of a database's repeated functions, one for each event loop; its handles share it.
+
+    Fifty transactions on one record then take 95 attempts, where pauses alone take 250 and a lock
+    inside the transaction 670, since its snapshot is older.
+    """
+
+    def __init__(self) -> None:
+        self._locks: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = (
+            weakref.WeakKeyDictionary()
+        )
+
+    def lock(self) -> asyncio.Lock:
+        """Return the lock of the running loop, which serves in order of arrival."""
+        return self._locks.setdefault(asyncio.get_running_loop(), asyncio.Lock())
+
+
+async def run_joined(
+    outer: Transaction, work: Callable[[Transaction], Awaitable[R]], isolation: str | None
+) -> R:
+    """Run `work` once in a savepoint: a conflict undoes the whole transaction, so only that can be repeated.
+
+    Raises `UsageError` if the open transaction is of a lower level than the promise needs.
+    """
+    level = outer._own.isolation
+    if isolation is not None and level not in (isolation, "serializable"):
+        raise UsageError(
+            f"run() is {isolation}, and the open transaction is {level or 'at the default level'}:"
+            f" open that by run() or with isolation={isolation!r}, or call the function with it"
+        )
+    async with outer.savepoint() as transaction:
+        return await work(transaction)
 
 
 async def run_repeatedly(
     begin: Callable[[], TransactionContext],
     work: Callable[[Transaction], Awaitable[R]],
+    queue: RepeatQueue,
     *,
-    backend: str,
     attempts: int | None,
     seconds: float,
     clock: Clock,
@@ -44,11 +72,11 @@ async def run_repeatedly(
     except SerializationError as error:
         failure = error
     remaining = float("inf") if attempts is None else attempts - 1
-    queue = _queues.setdefault(asyncio.get_running_loop(), {}).setdefault(backend, asyncio.Lock())
+    lock = queue.lock()
     timer = clock.timeout(max(0.0, until - clock.now()))
     try:
         async with timer as waiting:
-            await queue.acquire()
+            await lock.acquire()
     except TimeoutError:
         if not waiting.expired():
             raise
@@ -64,7 +92,7 @@ async def run_repeatedly(
             except SerializationError as error:
                 failure = error
     finally:
-        queue.release()
+        lock.release()
     raise failure
 
 

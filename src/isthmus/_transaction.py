@@ -37,13 +37,15 @@ class TransactionSession:
         stack: Stack,
         backend_name: str,
         cursor_secret: bytes,
-        *,
-        read_only: bool = False,
+        options: TransactionOptions,
     ) -> None:
         self._executor = executor
-        self._read_only = read_only
+        self._read_only = options.read_only
         self._stack = stack
         self._lock = asyncio.Lock()
+        levels = executor.capabilities.isolation
+        self.isolation = options.isolation or (min(levels) if len(levels) == 1 else None)
+        """The level, None for the store's default among several."""
         self.backend_name = backend_name
         self.cursor_secret = cursor_secret
         self.task = asyncio.current_task()

@@ -15,7 +15,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from isthmus._core.executor import ItemResult, Mutation, PoolStats, TransactionOptions, WriteKind
 from isthmus._core.loop_pools import LoopBound, secret_digest
 from isthmus.backends.sqlalchemy.config import SQLAlchemyConfig
-from isthmus.backends.sqlalchemy.engine import EnginePool, begin_write, dialect_of, open_engine
+from isthmus.backends.sqlalchemy.engine import (
+    EnginePool,
+    begin_write,
+    dialect_of,
+    lock_wait_of,
+    open_engine,
+)
 from isthmus.backends.sqlalchemy.errors import MissingTableError, translate_errors
 from isthmus.backends.sqlalchemy.executor import SQLAlchemyExecutor, SQLAlchemyTransaction
 from isthmus.backends.sqlalchemy.schema import collection_names, columns_of
@@ -37,7 +43,7 @@ class SQLAlchemyBackend(SQLAlchemyExecutor):
         self._config = config
         self.default_collection = config.table
         address = None if config.address is None else config.address.get_secret_value()
-        key = ("sqlalchemy", secret_digest(address), id(config.engine), config.pool)
+        key = ("sqlalchemy", secret_digest(address), id(config.engine), config.pool, lock_wait_of(config))
         self._pools = LoopBound(key, self._open_pool)
         self._ready: set[str] = set()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from sqlalchemy.engine import make_url
@@ -10,6 +11,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from isthmus.backends.sqlalchemy.config import SQLAlchemyConfig
 from isthmus.errors import ConfigError, MissingExtraError
+from sqlalchemy import event
+
+_SECONDS = 30.0
+"""For how long `db.run` repeats where no deadline is configured."""
 
 
 class EnginePool:
@@ -73,13 +78,34 @@ def open_engine(config: SQLAlchemyConfig) -> EnginePool:
         # deadlock, and reads a snapshot from before a lock was granted.
         options["isolation_level"] = "READ COMMITTED"
     try:
-        return EnginePool(create_async_engine(address, **options), ours=True)
+        engine = create_async_engine(address, **options)
     except ModuleNotFoundError as error:
         raise MissingExtraError(
             f"this URL needs the driver {error.name}: pip install {error.name}", extra="sqlalchemy"
         ) from None
     except (ArgumentError, InvalidRequestError) as error:
         raise ConfigError(f"sqlalchemy: {error}") from None
+    if address.get_backend_name() in ("mysql", "mariadb"):
+        seconds = lock_wait_of(config)
+        event.listen(engine.sync_engine, "connect", functools.partial(_set_lock_wait, seconds))
+    return EnginePool(engine, ours=True)
+
+
+def lock_wait_of(config: SQLAlchemyConfig) -> int:
+    """Return the seconds that MySQL and MariaDB wait for a record's lock: a third of the deadline.
+
+    Their own 50 s outlast the deadline of a call and of `run`, which could then not repeat it; and a
+    statement whose caller is gone keeps the locks that it has until the wait ends. Whole seconds only.
+    """
+    return max(1, int((config.deadline or _SECONDS) / 3))
+
+
+def _set_lock_wait(seconds: int, connection: Any, record: object) -> None:
+    cursor = connection.cursor()
+    try:
+        cursor.execute(f"SET SESSION innodb_lock_wait_timeout = {seconds}")
+    finally:
+        cursor.close()
 
 
 async def begin_write(connection: AsyncConnection) -> None:

@@ -26,7 +26,8 @@ _AGAIN = {1213, 1020, "40001", "40P01"}
 _ACCESS = {1044, 1045, 1049, 1142, 1143, 1227, 1698, "28000", "28P01", "3D000", "42501"}
 _NO_TABLE = {1146, "42P01", "42S02"}
 _NO_COLUMN = {1054, "42703", "42S22"}
-_WAITED = {1205, 1317, 1969, 3024, "55P03", "57014"}
+_LOCK_WAIT = 1205
+_WAITED = {_LOCK_WAIT, 1317, 1969, 3024, "55P03", "57014"}
 _NO_CONNECTION = {2002, 2003, 2005, "08001"}
 _FULL = {1040, 1203, 1226, "53300"}
 _NOT_NOW = {1021, 1114, 1290, 1836, "25006", "53100", "53200", "57P03"}
@@ -60,6 +61,11 @@ def translate_errors(action: str, *, commits: bool = False) -> Iterator[None]:
         if _names_missing_table(error):
             failure = MissingTableError(str(failure))
         raise failure from error
+
+
+def is_lock_timeout(error: BaseException) -> bool:
+    """Return whether MySQL or MariaDB did not grant a lock in time; it has undone the statement only."""
+    return _LOCK_WAIT in _codes(error)
 
 
 def _is_foreign(error: Exception) -> bool:

@@ -29,11 +29,11 @@ from isthmus._path import Path
 from isthmus._query.ast import TRUE, Leaf, Measure, Predicate, SortKey
 from isthmus._query.split import Pushdown
 from isthmus._record import Record
-from isthmus.backends.sqlalchemy.errors import MissingTableError, translate_errors
+from isthmus.backends.sqlalchemy.errors import MissingTableError, is_lock_timeout, translate_errors
 from isthmus.backends.sqlalchemy.filter import compile_filter, pushdown
 from isthmus.backends.sqlalchemy.schema import has_table, id_of, key_of, table_of
 from isthmus.backends.sqlalchemy.write import chunks, write
-from isthmus.errors import SerializationError, TransactionError, UnexpectedError
+from isthmus.errors import DeadlineError, SerializationError, TransactionError, UnexpectedError
 from sqlalchemy import Select, Table, delete, func, select, text
 
 if TYPE_CHECKING:
@@ -205,6 +205,12 @@ class SQLAlchemyTransaction(SQLAlchemyExecutor):
         except SerializationError:
             self.lost = True
             raise
+        except DeadlineError as error:
+            if not is_lock_timeout(error):
+                raise
+            # The holder may wait for a lock of ours: all is undone, so that it may be repeated.
+            self.lost = True
+            raise SerializationError(f"{error}; the transaction is undone") from error
 
     async def _find_table(self, collection: str) -> None:
         """Raise `MissingTableError` before a query would: on PostgreSQL that ends the transaction."""

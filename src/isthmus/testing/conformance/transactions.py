@@ -219,9 +219,53 @@ async def test_run_loses_no_concurrent_update(db: AsyncDatabase) -> None:
         n = (await tx.require("a"))["n"]
         await tx.update("a", {"n": n + 1})
 
-    await asyncio.gather(*(db.run(increment) for _ in range(25)))
+    await asyncio.gather(*(db.run(increment) for _ in range(50)))
 
-    assert (await db.require("a")).data == {"n": 25}
+    assert (await db.require("a")).data == {"n": 50}
+
+
+@requires("transactions", "savepoints")
+@pytest.mark.asyncio
+async def test_a_run_inside_a_run_is_a_savepoint_of_it(db: AsyncDatabase) -> None:
+    """A conflict undoes the whole transaction, so the outer function is what runs again."""
+    await store(db, {"a": {"n": 0}})
+    outer_runs, inner_runs = [], []
+
+    async def inner(tx: Transaction) -> None:
+        inner_runs.append(1)
+        await tx.update("a", {"n": len(inner_runs)})
+        if len(inner_runs) == 1:
+            raise SerializationError("raised by this test")
+
+    async def outer(tx: Transaction) -> None:
+        outer_runs.append(1)
+        await db.run(inner)
+
+    await db.run(outer)
+
+    assert (len(outer_runs), len(inner_runs)) == (2, 2)
+    assert (await db.require("a")).data == {"n": 2}
+
+
+@requires("transactions", "savepoints")
+@pytest.mark.asyncio
+async def test_a_run_inside_a_transaction_of_a_lower_level_is_refused(db: AsyncDatabase) -> None:
+    """Its promise could not hold there; where serializable is the only level it is a savepoint."""
+    await store(db, {"a": {"n": 0}})
+
+    async def work(tx: Transaction) -> None:
+        await tx.update("a", {"n": 1})
+
+    for level in sorted(db.capabilities.isolation):
+        async with db.transaction(isolation=level):
+            if level == "serializable":
+                await db.run(work)
+            else:
+                with pytest.raises(UsageError, match="serializable"):
+                    await db.run(work)
+                await db.run(work, isolation=level)
+
+    assert (await db.require("a")).data == {"n": 1}
 
 
 @requires("transactions")
