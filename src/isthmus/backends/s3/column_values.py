@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from isthmus._query.ast import (
+    AnyObject,
     Between,
     Contains,
     EndsWith,
@@ -23,6 +24,7 @@ from isthmus._query.ast import (
     Regex,
     StartsWith,
 )
+from isthmus._query.evaluate import leaf_test
 from isthmus._query.find import find_text
 from isthmus._query.like import compile_like
 from isthmus._query.patterns import compile_regex
@@ -64,6 +66,8 @@ def _compile_scalar_test(leaf: Leaf) -> ValueTest:
         case Between(_, low, high):
             above, below = _compile_comparison(Order.GE, low), _compile_comparison(Order.LE, high)
             return lambda value: above(value) and below(value)
+        case AnyObject():
+            return leaf_test(leaf)
         case _:
             text = _compile_text_test(leaf)
             return lambda value: type(value) is str and text(value)
