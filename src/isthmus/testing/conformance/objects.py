@@ -9,7 +9,7 @@ import pytest
 from isthmus import AsyncDatabase, Record, field
 from isthmus.testing.conformance._fixtures import find_ids, id_set, put, store
 
-ORDERS: dict[str, dict[str, Any]] = {
+BASKETS: dict[str, dict[str, Any]] = {
     "two": {"items": [{"sku": "a", "qty": 1}, {"sku": "b", "qty": 5}]},
     "one": {"items": [{"sku": "a", "qty": 2, "tags": ["x", "y"]}]},
     "single": {"items": {"sku": "a", "qty": 7}},
@@ -21,7 +21,7 @@ ORDERS: dict[str, dict[str, Any]] = {
 }
 ITEMS, SKU, QTY = field("items"), field("sku"), field("qty")
 OK = field("ok").in_([True])
-CONDITIONS: dict[str, tuple[Any, str]] = {
+ANY_CONDITIONS: dict[str, tuple[Any, str]] = {
     "one object has to satisfy both": (ITEMS.any((SKU == "a") & (QTY >= 2)), "one single"),
     "two objects may satisfy one each without any": (
         (field("items.sku") == "a") & (field("items.qty") >= 2),
@@ -53,15 +53,15 @@ CONDITIONS: dict[str, tuple[Any, str]] = {
 }
 
 
-@pytest.mark.parametrize("name", CONDITIONS)
+@pytest.mark.parametrize("name", ANY_CONDITIONS)
 @pytest.mark.asyncio
 async def test_any_finds_records_in_which_one_object_satisfies_all(db: AsyncDatabase, name: str) -> None:
     """`any` holds if one object at the path satisfies the whole predicate (§3), under `not` if none does."""
-    predicate, expected = CONDITIONS[name]
-    await store(db, ORDERS)
+    predicate, expected = ANY_CONDITIONS[name]
+    await store(db, BASKETS)
 
     assert await find_ids(db, predicate) == id_set(expected)
-    assert await find_ids(db, ~predicate) == set(ORDERS) - id_set(expected)
+    assert await find_ids(db, ~predicate) == set(BASKETS) - id_set(expected)
     assert await find_ids(db, ~predicate & (field("items.sku") == "a")) == (
         id_set("two one single") - id_set(expected)
     )
@@ -70,7 +70,7 @@ async def test_any_finds_records_in_which_one_object_satisfies_all(db: AsyncData
 @pytest.mark.asyncio
 async def test_any_decides_what_is_deleted(db: AsyncDatabase) -> None:
     """`delete_where` deletes exactly the records that a search finds, complements included."""
-    await store(db, ORDERS)
+    await store(db, BASKETS)
 
     assert await db.delete_where(~ITEMS.any(SKU == "a")) == 5
     assert await db.delete_where(ITEMS.any((SKU == "a") & (QTY >= 2))) == 2
