@@ -168,11 +168,10 @@ class QueryMaker:
         for _ in range(rng.choice((1, 2, 2, 3))):
             path = rng.choice(fields)
             inner = self._generate_comparison(comparisons, rng.choice(self._operators), path)
-            # An object in an object: any of any.
             between = [p for p in self._parents if _is_below(path, p) and _is_below(p, parent)]
             if between and rng.random() < 0.3:
                 outer = rng.choice(between)
-                inner = AnyObject(Path(outer.root, outer.keys), _strip(inner, len(outer.keys)))
+                inner = AnyObject(outer, _strip(inner, len(outer.keys)))
             inner = _strip(inner, len(parent.keys))
             terms.append(Not(inner) if rng.random() < 0.2 else inner)
         where: Predicate = And(tuple(terms)) if rng.random() < 0.75 else Or(tuple(terms))
