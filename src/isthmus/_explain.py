@@ -8,7 +8,7 @@ from typing import Any
 from isthmus._core.executor import NativePlan, Support
 from isthmus._query.ast import TRUE, And, Not, Or, Predicate, SortKey
 from isthmus._query.codec import text
-from isthmus._query.split import Pushdown, Split
+from isthmus._query.split import Pushdown, Split, leaf_pushdown
 from isthmus._value import Value
 
 
@@ -113,7 +113,7 @@ def _build_node(predicate: Predicate, support: Support) -> Node:
         case Not(term):
             return _build_group("not", (term,), support)
         case leaf:
-            return Node(text(leaf), support.pushdown(leaf))
+            return Node(text(leaf), leaf_pushdown(leaf, support.pushdown))
 
 
 _BY_COMPLETENESS = [Pushdown.EXACT, Pushdown.SUPERSET, Pushdown.NONE]

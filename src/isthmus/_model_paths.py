@@ -11,7 +11,7 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel, RootModel
 
 from isthmus._path import Path, Root
-from isthmus._query.ast import And, Not, Or, Predicate, SortKey
+from isthmus._query.ast import And, AnyObject, Not, Or, Predicate, SortKey
 from isthmus._query.query import Query
 from isthmus._suggest import suggest
 from isthmus._value import replace
@@ -84,8 +84,26 @@ class ModelPaths:
                 return Or(tuple(map(self.predicate, terms)))
             case Not(term):
                 return Not(self.predicate(term))
+            case AnyObject(path, where):
+                return AnyObject(self.resolve(path), self._inside(path, where))
             case leaf:
                 return replace(leaf, path=self.resolve(leaf.path))
+
+    def _inside(self, outer: Path, predicate: Predicate) -> Predicate:
+        """Return the predicate of an `any` with every path, which begins at an object there, resolved."""
+        match predicate:
+            case And(terms):
+                return And(tuple(self._inside(outer, term) for term in terms))
+            case Or(terms):
+                return Or(tuple(self._inside(outer, term) for term in terms))
+            case Not(term):
+                return Not(self._inside(outer, term))
+            case leaf:
+                path = Path(outer.root, (*outer.keys, *leaf.path.keys))
+                resolved = Path(Root.DATA, self.resolve(path).keys[len(outer.keys) :])
+                if isinstance(leaf, AnyObject):
+                    return AnyObject(resolved, self._inside(path, leaf.where))
+                return replace(leaf, path=resolved)
 
 
 def _find_field(model: type[BaseModel], key: str) -> tuple[str, Any] | None:

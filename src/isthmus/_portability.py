@@ -10,7 +10,7 @@ from isthmus._core.registry import BACKENDS, backend_names, plugin
 from isthmus._query.ast import Leaf, Predicate, leaves
 from isthmus._query.codec import text
 from isthmus._query.query import Query, as_query
-from isthmus._query.split import Pushdown, is_exact
+from isthmus._query.split import Pushdown, is_exact, leaf_pushdown
 from isthmus._value import Value
 from isthmus.errors import ConfigError, MissingExtraError, QueryError, UnsupportedError
 from isthmus.layers.guard import Guard
@@ -78,7 +78,7 @@ def assess(backend: Backend, query: Query) -> Portability:
 
 def _assess_pushdown(backend: Backend, query: Query) -> Portability:
     support = backend.support(backend.default_collection)
-    reasons = [_pushdown_reason(leaf, support.pushdown(leaf)) for leaf in leaves(query.where)]
+    reasons = [_pushdown_reason(leaf, leaf_pushdown(leaf, support.pushdown)) for leaf in leaves(query.where)]
     reasons = [reason for reason in dict.fromkeys(reasons) if reason]
     sorts = support.orders(query.order)
     if not sorts:

@@ -6,10 +6,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from isthmus._core.executor import Support
-from isthmus._query.ast import leaves
-from isthmus._query.field import OPERATORS
+from isthmus._query.ast import AnyObject, leaves
 from isthmus._query.split import Pushdown
-from isthmus.testing.queries import KINDS, GeneratedPredicate, operand_kinds
+from isthmus.testing.queries import COMPARISONS, KINDS, GeneratedPredicate, operand_kinds
 
 EXACT_SHARE = 0.99
 # Among fewer leaves than these, chance alone makes some more of the rare kind that is not exact.
@@ -42,7 +41,9 @@ class Tally:
             self.operands[used.op, used.operand or "none"] += 1
             self.stored.update((used.op, kind) for kind in used.stored)
         if everyday:
-            self.grades.update(support.pushdown(leaf) for leaf in leaves(made.predicate))
+            # `any` is none of the everyday operators, of which the share is required.
+            everyday_leaves = (leaf for leaf in leaves(made.predicate) if not isinstance(leaf, AnyObject))
+            self.grades.update(map(support.pushdown, everyday_leaves))
 
     def merge(self, other: Tally) -> None:
         """Count in what another process counted."""
@@ -83,18 +84,20 @@ class Tally:
                 f"queries that select some but not all: {self.some / self.queries:.1%} < {SOME_SHARE:.0%}"
             )
         if not self.everyday_only:
-            for op in OPERATORS:
+            for op in COMPARISONS:
                 for counts, kinds in ((self.operands, operand_kinds(op)), (self.stored, KINDS)):
                     for kind in kinds:
                         if counts[op, kind] < self.required():
                             name = "operands" if counts is self.operands else "stored values"
                             short.append(f"{op} on {kind} {name}: {counts[op, kind]} < {self.required()}")
+            if self.stored["any", "object"] < self.required():
+                short.append(f"any on stored objects: {self.stored['any', 'object']} < {self.required()}")
         return short
 
     def table(self) -> str:
         """Return operators by types: comparisons with such an operand / on paths that hold such values."""
         lines = ["operator      " + "".join(f"{kind:>15}" for kind in KINDS) + "   (operands/stored)"]
-        for op in OPERATORS:
+        for op in (*COMPARISONS, "any"):
             cells = "".join(f"{self.operands[op, kind]:>8}/{self.stored[op, kind]:<6}" for kind in KINDS)
             lines.append(f"{op:<14}{cells}")
         return "\n".join(lines)

@@ -37,6 +37,23 @@ ROWS: list[tuple[Predicate, Any, bool]] = [
     (F("a") == {"x": 1}, {"a": {"x": 1, "y": None}}, False),
     (F("a") == {}, {"a": {}}, True),
     (F("a") == {}, {"a": None}, False),
+    # One object satisfies all
+    (F("a").any((F("x") == 1) & (F("y") == 2)), {"a": [{"x": 1, "y": 2}]}, True),
+    (F("a").any((F("x") == 1) & (F("y") == 2)), {"a": [{"x": 1}, {"y": 2}]}, False),
+    (F("a").any((F("x") == 1) & (F("y") == 2)), {"a": [[{"x": 1, "y": [3, 2]}]]}, True),
+    (F("a").any(F("x") == 1), {"a": {"x": 1}}, True),
+    (F("a").any(F("x") == 1), {"a": {"b": {"x": 1}}}, False),
+    (F("a").any(F("x") != 1), {"a": [{"x": 1}, {}]}, True),
+    (F("a").any(F("x") != 1), {"a": [1, "x", None]}, False),
+    (F("a").any(F("x") != 1), {}, False),
+    (~F("a").any(F("x") == 1), {"a": [{"x": 1}, {"x": 2}]}, False),
+    (~F("a").any(F("x") == 1), {"a": 1}, True),
+    (~F("a").any(~(F("x") == 1)), {"a": [{"x": 1}, {"x": [0, 1]}]}, True),
+    (~F("a").any(~(F("x") == 1)), {"a": [{"x": 1}, {"x": 2}]}, False),
+    (F("a").any(F("x") == [1]), {"a": [{"x": [1]}]}, True),
+    (F("a").any(F("b").any(F("x") == 1)), {"a": [{"b": [{"x": 1}]}]}, True),
+    (F("a").any(F("b.x") == 1), {"a": [{"b": [{"x": 1}]}]}, True),
+    (F("_id").any(F("x") != 1), {"_id": {}}, False),
     # None
     (F("a") == None, {}, True),  # noqa: E711
     (F("a") == None, {"a": None}, True),  # noqa: E711

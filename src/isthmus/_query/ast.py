@@ -10,7 +10,7 @@ import enum
 from typing import TypeAlias
 
 from isthmus._path import Path
-from isthmus._value import Value
+from isthmus._value import Value, replace
 from isthmus._values import JSON, Scalar
 from isthmus.errors import QueryError
 
@@ -158,6 +158,13 @@ class Exists(_Combining):
     path: Path
 
 
+class AnyObject(_Combining):
+    """One object found satisfies the whole predicate, whose paths begin at that object."""
+
+    path: Path
+    where: Predicate
+
+
 class TextMatch(_Combining):
     """A full-text match, ranked by relevance; only where the capability `relevance` is true."""
 
@@ -189,6 +196,7 @@ Leaf: TypeAlias = (
     | EndsWith
     | Contains
     | Exists
+    | AnyObject
     | TextMatch
     | KNN
 )
@@ -206,6 +214,7 @@ LEAVES = (
     EndsWith,
     Contains,
     Exists,
+    AnyObject,
     TextMatch,
     KNN,
 )
@@ -257,6 +266,8 @@ def check_size(predicate: Predicate) -> None:
                 below.append(node.term)
             else:
                 count += 1
+                if isinstance(node, AnyObject):
+                    below.append(node.where)
         if depth > MAX_DEPTH:
             raise QueryError(f"a query is nested at most {MAX_DEPTH} levels deep; this one is deeper")
         if count > MAX_LEAVES:
@@ -265,7 +276,7 @@ def check_size(predicate: Predicate) -> None:
 
 
 def leaves(predicate: Predicate) -> list[Leaf]:
-    """Return every leaf of the tree, left to right."""
+    """Return every leaf of the tree, left to right; an `any` is one leaf."""
     match predicate:
         case And(terms) | Or(terms):
             return [leaf for term in terms for leaf in leaves(term)]
@@ -273,3 +284,18 @@ def leaves(predicate: Predicate) -> list[Leaf]:
             return leaves(term)
         case leaf:
             return [leaf]
+
+
+def all_leaves(predicate: Predicate) -> list[Leaf]:
+    """Return every leaf of the tree and of each `any` in it, these with their paths from the record."""
+    found: list[Leaf] = []
+    for leaf in leaves(predicate):
+        found.append(leaf)
+        if isinstance(leaf, AnyObject):
+            found += [prefix_path(leaf.path, inner) for inner in all_leaves(leaf.where)]
+    return found
+
+
+def prefix_path(path: Path, leaf: Leaf) -> Leaf:
+    """Return a leaf of an `any` at a path with its own path from the record."""
+    return replace(leaf, path=Path(path.root, (*path.keys, *leaf.path.keys)))

@@ -10,6 +10,7 @@ from isthmus._query.ast import (
     MAX_DEPTH,
     MAX_LEAVES,
     And,
+    AnyObject,
     Between,
     Contains,
     EndsWith,
@@ -27,7 +28,7 @@ from isthmus._query.ast import (
     StartsWith,
     TextMatch,
 )
-from isthmus._query.field import comparison, match, nearest
+from isthmus._query.field import any_object, comparison, match, nearest
 from isthmus._query.query import Query
 from isthmus._values import JSON
 from isthmus.errors import QueryError
@@ -102,6 +103,8 @@ def _parts(leaf: Leaf) -> tuple[str, Any]:
             return "nearest", {"vector": list(vector), "k": k}
         case Exists():
             return "exists", None
+        case AnyObject(_, where):
+            return "any", predicate_json(where)
         case _:
             assert_never(leaf)
 
@@ -130,6 +133,9 @@ def text(predicate: Predicate) -> str:
             return "(" + " or ".join(map(text, terms)) + ")" if len(terms) > 1 else text(terms[0])
         case Not(term):
             return f"not {text(term)}"
+        case AnyObject(path, where):
+            inner = text(where)
+            return f"{path} any {inner if inner[:1] == '(' else f'({inner})'}"
         case leaf:
             op, value = _parts(leaf)
             shown = repr(value)
@@ -205,6 +211,9 @@ def _predicate(shape: Any, where: str, counted: list[int], depth: int) -> Predic
             return match_json(path, shape.get("value"))
         if shape["op"] == "nearest":
             return nearest_json(path, shape.get("value"))
+        if shape["op"] == "any":
+            inner = _predicate(shape.get("value"), f"{where}.value", counted, depth + 1)
+            return any_object(path, inner)
         return comparison(path, shape["op"], shape.get("value"))
     except QueryError as error:
         raise QueryError(f"{where}: {error}") from None

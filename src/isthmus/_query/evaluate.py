@@ -14,6 +14,7 @@ from isthmus._path import Path, Root
 from isthmus._query.ast import (
     KNN,
     And,
+    AnyObject,
     Between,
     Contains,
     EndsWith,
@@ -34,7 +35,7 @@ from isthmus._query.ast import (
 )
 from isthmus._query.find import find_text
 from isthmus._query.like import compile_like
-from isthmus._query.lookup import value_at, values_at
+from isthmus._query.lookup import value_at, value_in, values_at, values_in
 from isthmus._query.patterns import compile_regex
 from isthmus._record import Record
 from isthmus._values import JSON, kind_of, same
@@ -71,6 +72,22 @@ def leaf_matches(leaf: Leaf, record: Record) -> bool:
             return any(test(value) for value in values_at(record, leaf.path))
 
 
+def object_matches(predicate: Predicate, value: dict[str, JSON]) -> bool:
+    """Return whether the predicate is true of an object inside a record; its paths begin there."""
+    match predicate:
+        case And(terms):
+            return all(object_matches(term, value) for term in terms)
+        case Or(terms):
+            return any(object_matches(term, value) for term in terms)
+        case Not(term):
+            return not object_matches(term, value)
+        case EqualList(path, operand):
+            whole = value_in(value, path.keys)
+            return isinstance(whole, list) and same(whole, operand)
+        case leaf:
+            return any(map(leaf_test(leaf), values_in(value, leaf.path.keys)))
+
+
 def leaf_test(leaf: Leaf) -> Callable[[JSON], bool]:
     """Return the test that one value found must pass, for a leaf that is existential over values."""
     match leaf:
@@ -94,6 +111,8 @@ def leaf_test(leaf: Leaf) -> Callable[[JSON], bool]:
             return _text_test(lambda text: find_text(text, part, 0, len(text)) >= 0)
         case Exists():
             return lambda _: True
+        case AnyObject(_, where):
+            return lambda value: isinstance(value, dict) and object_matches(where, value)
         case EqualList() | TextMatch() | KNN():
             raise ValueError("not a test of one value")
         case _:

@@ -6,9 +6,12 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias
 
-from isthmus._path import Path, parse_path
+from isthmus._path import Path, Root, parse_path
 from isthmus._query.ast import (
     KNN,
+    PREDICATES,
+    RANKED,
+    AnyObject,
     Between,
     Contains,
     EndsWith,
@@ -25,6 +28,8 @@ from isthmus._query.ast import (
     Regex,
     StartsWith,
     TextMatch,
+    check_size,
+    leaves,
 )
 from isthmus._suggest import suggest as nearest_name
 from isthmus._values import canonical_operand, kind_of
@@ -130,6 +135,15 @@ class Field:
     def is_null(self) -> Predicate:
         """Hold if there is no value."""
         return Not(Exists(self.path))
+
+    def any(self, where: Predicate) -> Predicate:
+        """Hold if one object found satisfies the whole predicate, whose paths begin at that object.
+
+        `field("items").any((field("sku") == "a") & (field("qty") >= 2))`: without `any`, two conditions
+        on a list may be satisfied by two elements. It can be nested. A single object at the path counts.
+        Raises `QueryError` for `_id` and other record attributes, `match()` and `nearest()` inside.
+        """
+        return any_object(self.path, where)
 
 
 def field(name: str | Sequence[str]) -> Field:
@@ -241,6 +255,25 @@ def regex(path: Path, pattern: Any) -> Predicate:
     return Regex(path, text)
 
 
+def any_object(path: Path, where: Any) -> Predicate:
+    """Return `any`: one object found satisfies the predicate."""
+    if not isinstance(where, PREDICATES):
+        raise QueryError(
+            f"{path} any: needs a predicate such as field('sku') == 'a', got {type(where).__name__}"
+        )
+    for leaf in leaves(where):
+        if isinstance(leaf, RANKED):
+            raise QueryError(f"{path} any: match() and nearest() are about records, not about objects in one")
+        if leaf.path.root is not Root.DATA:
+            raise QueryError(
+                f"{path} any: {leaf.path} is of the record; inside, a path begins at the object"
+                f" (a key of that name is field([{leaf.path.root.value!r}]))"
+            )
+    found = AnyObject(path, where)
+    check_size(found)
+    return found
+
+
 def _unary(kind: Callable[[Path], Predicate]) -> Callable[[Path, Any], Predicate]:
     def build(path: Path, value: Any) -> Predicate:
         if value is not None:
@@ -281,6 +314,7 @@ OPERATORS: dict[str, Callable[[Path, Any], Predicate]] = {
     "starts_with": lambda path, value: Field(path).starts_with(value),
     "ends_with": lambda path, value: Field(path).ends_with(value),
     "contains": lambda path, value: Field(path).contains(value),
+    "any": any_object,
 }
 _SPELLINGS = {"==": "=", "<>": "!=", "eq": "=", "ne": "!=", "gte": ">=", "lte": "<=", "gt": ">", "lt": "<"}
 

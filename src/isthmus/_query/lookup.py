@@ -25,8 +25,12 @@ def values_in(value: JSON, keys: tuple[str, ...]) -> list[JSON]:
 
 def value_at(record: Record, path: Path) -> JSON:
     """Return the whole value at the path, through objects only; None if there is none."""
-    value: JSON = _start(record, path)
-    for key in path.keys:
+    return value_in(_start(record, path), path.keys)
+
+
+def value_in(value: JSON, keys: tuple[str, ...]) -> JSON:
+    """Return the whole value at the keys from a JSON value, through objects only; None if there is none."""
+    for key in keys:
         if not isinstance(value, dict) or key not in value:
             return None
         value = value[key]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from isthmus._path import Path
-from isthmus._query.ast import FALSE, TRUE, And, Equal, In, Not, Or, Predicate
+from isthmus._path import Path, Root
+from isthmus._query.ast import FALSE, TRUE, And, AnyObject, Equal, In, Not, Or, Predicate
 from isthmus._values import Scalar, kind_of
 
 
@@ -32,6 +32,11 @@ def normalize(predicate: Predicate) -> Predicate:
             return Not(inner)
         case In(_, ()):
             return FALSE
+        case AnyObject(path, where):
+            inner = normalize(where)
+            # The attributes of a record are texts.
+            has_objects = path.root in (Root.DATA, Root.METADATA)
+            return AnyObject(path, inner) if has_objects and inner != FALSE else FALSE
         case leaf:
             return leaf
 

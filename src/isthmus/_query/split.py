@@ -6,18 +6,23 @@ import enum
 from collections.abc import Callable
 from typing import TypeAlias
 
+from isthmus._path import Path
 from isthmus._query.ast import (
     FALSE,
     KNN,
     MAX_DISTINCT,
     TRUE,
     And,
+    AnyObject,
+    EqualList,
+    Exists,
     Leaf,
     Not,
     Or,
     Predicate,
     TextMatch,
-    leaves,
+    all_leaves,
+    prefix_path,
 )
 from isthmus._query.normalize import normalize
 from isthmus._value import Value
@@ -53,7 +58,7 @@ def split(predicate: Predicate, pushdown: PushdownOf) -> Split:
     `Not`, so that the pushed tree always holds where the predicate does.
     """
     predicate = normalize(predicate)
-    count = len(leaves(predicate))
+    count = len(all_leaves(predicate))
     if count > MAX_DISTINCT:
         raise QueryError(
             f"a query has at most {MAX_DISTINCT} different conditions, this one has {count}; equalities on"
@@ -88,6 +93,8 @@ def _upper(predicate: Predicate, pushdown: PushdownOf) -> Predicate:
             return Or(tuple(_upper(term, pushdown) for term in terms))
         case Not(term):
             return Not(_lower(term, pushdown))
+        case AnyObject() as leaf:
+            return leaf if pushdown(leaf) is Pushdown.EXACT else _upper(positive_part(leaf), pushdown)
         case leaf:
             return TRUE if pushdown(leaf) is Pushdown.NONE else leaf
 
@@ -102,6 +109,37 @@ def _lower(predicate: Predicate, pushdown: PushdownOf) -> Predicate:
             return Not(_upper(term, pushdown))
         case leaf:
             return leaf if pushdown(leaf) is Pushdown.EXACT else FALSE
+
+
+def positive_part(leaf: AnyObject) -> Predicate:
+    """Return a superset of an `any` that has none in it: its positive conditions, on paths from the record.
+
+    They may be satisfied by different objects. Each `not` inside is taken as true, and so is `=` with a
+    list, which does not pass through the list of objects; if nothing is left, an object has to exist.
+    """
+    part = normalize(_prefix_positive(leaf.path, leaf.where))
+    return Exists(leaf.path) if part == TRUE else part
+
+
+def _prefix_positive(path: Path, where: Predicate) -> Predicate:
+    match where:
+        case And(terms):
+            return And(tuple(_prefix_positive(path, term) for term in terms))
+        case Or(terms):
+            return Or(tuple(_prefix_positive(path, term) for term in terms))
+        case Not() | EqualList():
+            return TRUE
+        case leaf:
+            outer = prefix_path(path, leaf)
+            return positive_part(outer) if isinstance(outer, AnyObject) else outer
+
+
+def leaf_pushdown(leaf: Leaf, pushdown: PushdownOf) -> Pushdown:
+    """Return how closely the pushed form of a leaf matches it; that of an `any` may be its positive part."""
+    given = pushdown(leaf)
+    if not isinstance(leaf, AnyObject) or given is Pushdown.EXACT:
+        return given
+    return Pushdown.NONE if normalize(_upper(leaf, pushdown)) == TRUE else Pushdown.SUPERSET
 
 
 def drop_ranked(predicate: Predicate) -> Predicate:

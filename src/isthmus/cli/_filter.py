@@ -9,6 +9,7 @@ comparison = field ( "=" | "!=" | "<" | "<=" | ">" | ">=" ) value
            | field ["not"] "in" "(" [ value { "," value } ] ")"
            | field ["not"] "between" value "and" value
            | field "is" ["not"] "null" | field ["not"] "exists" | field ("~" | "!~") text
+           | field ["not"] "any" "(" or ")"; its fields begin at the object
 field      = key { "." key };  key = name | quoted text (its dots are part of the key)
 value      = number | quoted text | true | false | null | datetime(quoted text)
            | "[" [ value { "," value } ] "]"
@@ -34,7 +35,20 @@ MAX_DEPTH = 100
 _URL = re.compile(r"\s*[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _COMPARISONS = {"=": "=", "==": "=", "!=": "!=", "<>": "!=", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
 _TEXT_OPERATORS = ("like", "ilike", "regex", "starts_with", "ends_with", "contains")
-_WORDS = {*_TEXT_OPERATORS, "and", "or", "not", "in", "between", "is", "exists", "null", "true", "false"}
+_WORDS = {
+    *_TEXT_OPERATORS,
+    "and",
+    "or",
+    "not",
+    "in",
+    "between",
+    "is",
+    "exists",
+    "any",
+    "null",
+    "true",
+    "false",
+}
 _CONSTANTS = {"true": True, "false": False, "null": None}
 
 
@@ -143,10 +157,10 @@ class _Parser:
             term = self.parse_or(depth + 1)
             self._require(")")
         else:
-            term = self._parse_comparison()
+            term = self._parse_comparison(depth)
         return Not(term) if negated else term
 
-    def _parse_comparison(self) -> Predicate:
+    def _parse_comparison(self, depth: int) -> Predicate:
         start = self._next
         self._comparisons += 1
         if self._comparisons > MAX_LEAVES:
@@ -157,13 +171,13 @@ class _Parser:
         operand = self.parse_field()
         operator = self._next
         try:
-            return self._parse_operation(operand)
+            return self._parse_operation(operand, depth)
         except FilterError:
             raise
         except QueryError as error:
             raise self._make_error(str(error), operator) from None
 
-    def _parse_operation(self, operand: Field) -> Predicate:
+    def _parse_operation(self, operand: Field, depth: int) -> Predicate:
         """Parse the operator and the values that follow a field."""
         token = self._advance()
         if token.kind == "op" and token.value in _COMPARISONS:
@@ -177,15 +191,20 @@ class _Parser:
             self._require("null")
             return comparison(operand, "exists" if negated else "is_null")
         if word == "not":
-            return Not(self._parse_word_operation(operand, self._advance()))
-        return self._parse_word_operation(operand, token)
+            return Not(self._parse_word_operation(operand, self._advance(), depth))
+        return self._parse_word_operation(operand, token, depth)
 
-    def _parse_word_operation(self, operand: Field, token: Token) -> Predicate:
+    def _parse_word_operation(self, operand: Field, token: Token, depth: int) -> Predicate:
         word = token.value.lower() if token.kind == "name" else ""
         if word in _TEXT_OPERATORS:
             return comparison(operand, word, self._parse_value())
         if word == "exists":
             return comparison(operand, "exists")
+        if word == "any":
+            self._require("(", " after 'any'")
+            where = self.parse_or(depth + 1)
+            self._require(")")
+            return comparison(operand, "any", where)
         if word == "in":
             self._require("(", " after 'in'")
             return comparison(operand, "in", self._parse_list(")", 0))

@@ -36,6 +36,7 @@ not (name like "A%" or name is null)          like ilike regex (~) starts_with e
 status in ("new", "open") and n between 1 and 9
 address.city = "Oslo" and "key.with.dots" = 1  a quoted name is one key
 tags = "red"                                   true if the list tags contains it
+items any (sku = "a" and qty >= 2)             true if one object satisfies all of it
 at >= datetime("2026-01-31T12:00Z")
 _id > "k100" and _metadata.source = "import"
 ```

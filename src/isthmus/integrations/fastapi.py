@@ -26,7 +26,7 @@ from fastapi.responses import JSONResponse
 from isthmus._collection import CollectionMethods
 from isthmus._database import AsyncDatabase
 from isthmus._path import Path, parse_path
-from isthmus._query.ast import leaves
+from isthmus._query.ast import all_leaves
 from isthmus._query.codec import from_json, operator_name
 from isthmus._query.field import OPERATORS
 from isthmus._query.query import Query as Find
@@ -156,7 +156,7 @@ class SearchParameters:
 
     def _check(self, query: Find) -> Find:
         """Return the query if its fields and operators may be used; else raise `QueryError`."""
-        for leaf in leaves(query.where):
+        for leaf in all_leaves(query.where):
             self._check_field(leaf.path)
             if (operator := operator_name(leaf)) not in self.operators:
                 raise QueryError(f"{leaf.path}: the operator {operator} is not allowed here")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from isthmus._query.ast import Predicate, Regex, leaves
+from isthmus._query.ast import Predicate, Regex, all_leaves
 from isthmus._query.patterns import nonlinear_part
 from isthmus._value import Value
 from isthmus.errors import QueryError
@@ -28,7 +28,7 @@ class Policy(Value):
         """Raise `QueryError` for a pattern that the policy refuses."""
         if self.backtracking == "allow":
             return
-        for leaf in leaves(where):
+        for leaf in all_leaves(where):
             if isinstance(leaf, Regex) and (part := nonlinear_part(leaf)) is not None:
                 raise QueryError(
                     f"{leaf.path} regex: {leaf.pattern[:80]!r} has {part}, which cannot be searched in"

@@ -9,19 +9,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from isthmus._path import Path, Root
-from isthmus._query.ast import And, Not, Or, Predicate, SortKey
+from isthmus._query.ast import And, AnyObject, Not, Or, Predicate, SortKey
 from isthmus._query.evaluate import matches
 from isthmus._query.field import OPERATORS, comparison
 from isthmus._query.lookup import value_at, values_at
 from isthmus._query.regex import PatternError, compile_regex
 from isthmus._record import Record
+from isthmus._value import replace
 from isthmus._values import INT_MAX, INT_MIN, JSON, kind_of
 from isthmus.errors import QueryError
 from isthmus.testing import values
 from isthmus.testing.records import RecordSet
 
 KINDS = ("bool", "integer", "float", "text", "object", "list", "null")
-EVERYDAY = tuple(op for op in OPERATORS if op not in ("ilike", "regex"))
+COMPARISONS = tuple(op for op in OPERATORS if op != "any")
+"""The operators that compare the values at a path with an operand."""
+EVERYDAY = tuple(op for op in COMPARISONS if op not in ("ilike", "regex"))
 TEXT_OPERATORS = ("like", "not_like", "ilike", "regex", "starts_with", "ends_with", "contains")
 WITHOUT_OPERAND = ("exists", "not_exists", "is_null")
 ORDERED = ("<", "<=", ">", ">=", "between", "not_between")
@@ -85,9 +88,10 @@ class QueryMaker:
         self._everyday = records.everyday
         self._records = list(records.records if stored is None else stored)
         # Operators that everyday queries lack are chosen twice as often in the others.
-        self._operators = EVERYDAY if records.everyday else (*OPERATORS, "ilike", "regex")
+        self._operators = EVERYDAY if records.everyday else (*COMPARISONS, "ilike", "regex")
         paths = {path for record in self._records for path in paths_of(record.data)}
         self.paths = [Path(Root.DATA, keys) for keys in sorted(paths)]
+        self._parents = [path for path in self.paths if any(_is_below(below, path) for below in self.paths)]
         self._values = {path: self._values_at(path) for path in [*self.paths, *self._attributes]}
         self._kinds = {path: self._kinds_at(path) for path in self._values}
         self._by_kind: dict[str, list[Path]] = {
@@ -150,9 +154,31 @@ class QueryMaker:
         return Not(tree) if rng.random() < 0.25 else tree
 
     def _generate_leaf(self, comparisons: list[GeneratedComparison]) -> Predicate:
+        if self._parents and self._rng.random() < 0.1:
+            return self._generate_any(comparisons)
+        op = self._rng.choice(self._operators)
+        return self._generate_comparison(comparisons, op, self._choose_path(op))
+
+    def _generate_any(self, comparisons: list[GeneratedComparison]) -> Predicate:
+        """Return an `any` of one to three conditions on fields of the objects at a path."""
         rng = self._rng
-        op = rng.choice(self._operators)
-        path = self._choose_path(op)
+        parent = rng.choice(self._parents)
+        fields = [path for path in self.paths if _is_below(path, parent)]
+        terms: list[Predicate] = []
+        for _ in range(rng.choice((1, 2, 2, 3))):
+            path = rng.choice(fields)
+            inner = self._generate_comparison(comparisons, rng.choice(self._operators), path)
+            between = [p for p in self._parents if _is_below(path, p) and _is_below(p, parent)]
+            if between and rng.random() < 0.3:
+                outer = rng.choice(between)
+                inner = AnyObject(outer, _strip(inner, len(outer.keys)))
+            inner = _strip(inner, len(parent.keys))
+            terms.append(Not(inner) if rng.random() < 0.2 else inner)
+        where: Predicate = And(tuple(terms)) if rng.random() < 0.75 else Or(tuple(terms))
+        comparisons.append(GeneratedComparison(parent, "any", "object", self._kinds[parent]))
+        return AnyObject(parent, Not(where) if rng.random() < 0.15 else where)
+
+    def _generate_comparison(self, comparisons: list[GeneratedComparison], op: str, path: Path) -> Predicate:
         while True:
             operand = None if op in WITHOUT_OPERAND else self._choose_operand(op, path)
             try:
@@ -324,6 +350,23 @@ ATTRIBUTES = (
     Path(Root.METADATA, ("source",)),
     Path(Root.METADATA, ("n",)),
 )
+
+
+def _is_below(path: Path, parent: Path) -> bool:
+    return len(path.keys) > len(parent.keys) and path.keys[: len(parent.keys)] == parent.keys
+
+
+def _strip(predicate: Predicate, count: int) -> Predicate:
+    """Return the predicate without the first `count` keys of each path."""
+    match predicate:
+        case And(terms):
+            return And(tuple(_strip(term, count) for term in terms))
+        case Or(terms):
+            return Or(tuple(_strip(term, count) for term in terms))
+        case Not(term):
+            return Not(_strip(term, count))
+        case leaf:
+            return replace(leaf, path=Path(leaf.path.root, leaf.path.keys[count:]))
 
 
 def _next_number(number: float, direction: int) -> float:

@@ -7,13 +7,13 @@ from typing import Any
 from hypothesis import strategies as st
 
 from isthmus._path import Path, Root
-from isthmus._query.ast import And, Not, Or, Predicate, SortKey
-from isthmus._query.field import OPERATORS, comparison
+from isthmus._query.ast import And, AnyObject, Not, Or, Predicate, SortKey
+from isthmus._query.field import comparison
 from isthmus._record import Record
 from isthmus._values import INT_MAX, INT_MIN, canonical
 from isthmus.errors import QueryError
 from isthmus.testing import values
-from isthmus.testing.queries import EVERYDAY, ORDERED, TEXT_OPERATORS, WITHOUT_OPERAND
+from isthmus.testing.queries import COMPARISONS, EVERYDAY, ORDERED, TEXT_OPERATORS, WITHOUT_OPERAND
 
 # Text that every store can hold: no lone surrogates, no U+0000.
 texts = st.one_of(
@@ -36,8 +36,9 @@ records = st.builds(
     st.integers(0, 10**9),
     objects,
 )
+data_paths = st.lists(keys, min_size=1, max_size=3).map(lambda parts: Path(Root.DATA, tuple(parts)))
 paths = st.one_of(
-    st.lists(keys, min_size=1, max_size=3).map(lambda parts: Path(Root.DATA, tuple(parts))),
+    data_paths,
     st.sampled_from((Path(Root.ID, ()), Path(Root.METADATA, ("a",)))),
 )
 patterns = st.text(st.sampled_from("ab%_\\.é\n"), max_size=6)
@@ -45,9 +46,9 @@ regexes = st.sampled_from(("a", "^a", "a$", "[ab]+", "(?i)A", ".", r"\d+", "a|b"
 
 
 @st.composite
-def leaves(draw: Any, everyday: bool = False) -> Predicate:
+def leaves(draw: Any, everyday: bool = False, paths: st.SearchStrategy[Path] = paths) -> Predicate:
     """Draw one comparison; `everyday` limits it to scalars and the operators that all stores support."""
-    op = draw(st.sampled_from(EVERYDAY if everyday else tuple(OPERATORS)))
+    op = draw(st.sampled_from(EVERYDAY if everyday else COMPARISONS))
     path = draw(paths)
     if op in WITHOUT_OPERAND:
         return comparison(path, op)
@@ -69,13 +70,23 @@ def leaves(draw: Any, everyday: bool = False) -> Predicate:
         return comparison(path, "exists")
 
 
-predicates: st.SearchStrategy[Predicate] = st.recursive(
-    leaves(),
-    lambda inner: st.one_of(
-        inner.map(Not),
-        st.lists(inner, max_size=3).map(lambda terms: And(tuple(terms))),
-        st.lists(inner, max_size=3).map(lambda terms: Or(tuple(terms))),
-    ),
-    max_leaves=6,
+def _trees(leaf: st.SearchStrategy[Predicate]) -> st.SearchStrategy[Predicate]:
+    return st.recursive(
+        leaf,
+        lambda inner: st.one_of(
+            inner.map(Not),
+            st.lists(inner, max_size=3).map(lambda terms: And(tuple(terms))),
+            st.lists(inner, max_size=3).map(lambda terms: Or(tuple(terms))),
+        ),
+        max_leaves=6,
+    )
+
+
+_inside = leaves(paths=data_paths)
+any_objects: st.SearchStrategy[Predicate] = st.builds(
+    AnyObject,
+    data_paths,
+    _trees(st.one_of(_inside, _inside, st.builds(AnyObject, data_paths, _trees(_inside)))),
 )
+predicates: st.SearchStrategy[Predicate] = _trees(st.one_of(leaves(), leaves(), leaves(), any_objects))
 orders = st.lists(st.builds(SortKey, paths, st.booleans(), st.booleans()), max_size=3).map(tuple)

@@ -10,21 +10,28 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from isthmus._query.ast import (
+    And,
+    AnyObject,
     Between,
     Contains,
     EndsWith,
     Equal,
+    EqualList,
     Exists,
     In,
     Leaf,
     Like,
+    Not,
+    Or,
     Order,
     Ordered,
+    Predicate,
     Regex,
     StartsWith,
 )
 from isthmus._query.find import find_text
 from isthmus._query.like import compile_like
+from isthmus._query.lookup import value_in, values_in
 from isthmus._query.patterns import compile_regex
 from isthmus._values import kind_of, same
 
@@ -64,9 +71,33 @@ def _compile_scalar_test(leaf: Leaf) -> ValueTest:
         case Between(_, low, high):
             above, below = _compile_comparison(Order.GE, low), _compile_comparison(Order.LE, high)
             return lambda value: above(value) and below(value)
+        case AnyObject(_, where):
+            holds = _compile_object_test(where)
+            return lambda value: type(value) is dict and holds(value)
         case _:
             text = _compile_text_test(leaf)
             return lambda value: type(value) is str and text(value)
+
+
+def _compile_object_test(predicate: Predicate) -> ValueTest:
+    """Return the test of a predicate on an object, at which its paths begin."""
+    match predicate:
+        case And(terms):
+            tests = [_compile_object_test(term) for term in terms]
+            return lambda value: all(test(value) for test in tests)
+        case Or(terms):
+            tests = [_compile_object_test(term) for term in terms]
+            return lambda value: any(test(value) for test in tests)
+        case Not(term):
+            negated = _compile_object_test(term)
+            return lambda value: not negated(value)
+        case Exists(path):
+            return lambda value: bool(values_in(value, path.keys))
+        case EqualList(path, operand):
+            return lambda value: same(value_in(value, path.keys), operand)
+        case leaf:
+            one, keys = _compile_scalar_test(leaf), leaf.path.keys
+            return lambda value: any(map(one, values_in(value, keys)))
 
 
 def _compile_equal(operand: Any) -> ValueTest:

@@ -15,6 +15,7 @@ from isthmus._path import Path, Root
 from isthmus._query.ast import (
     KNN,
     And,
+    AnyObject,
     Between,
     Contains,
     EndsWith,
@@ -43,7 +44,7 @@ _MAX_OPERANDS = 500
 
 def pushdown(leaf: Leaf) -> Pushdown:
     """Return SUPERSET where the JSON text can be searched for something, else NONE."""
-    if isinstance(leaf, TextMatch | KNN) or leaf.path.root not in (Root.DATA, Root.METADATA):
+    if isinstance(leaf, AnyObject | TextMatch | KNN) or leaf.path.root not in (Root.DATA, Root.METADATA):
         return Pushdown.NONE
     return Pushdown.SUPERSET if _fragments(leaf) else Pushdown.NONE
 
@@ -94,7 +95,7 @@ def _operands(leaf: Leaf) -> list[str]:
             return [_inner(part) for part in parse_like(pattern) if isinstance(part, str)]
         case Equal() | EqualList() | Ordered() | Between() | In() | Like() | Regex() | Exists():
             return []
-        case TextMatch() | KNN():
+        case AnyObject() | TextMatch() | KNN():
             return []
         case _:
             assert_never(leaf)

@@ -11,6 +11,7 @@ from isthmus._path import Path
 from isthmus._query.ast import (
     KNN,
     And,
+    AnyObject,
     Between,
     Contains,
     EndsWith,
@@ -160,7 +161,7 @@ class FilterCompiler:
         match leaf:
             case Equal(_, bool(operand)):
                 return {"true" if operand else "false": "1"}
-            case Equal(_, dict()):
+            case Equal(_, dict()) | AnyObject():
                 return {"object": self._by_function(leaf, x, ())}
             case Equal(_, str(operand)):
                 return {"text": f"{x} = {bind(operand)}"}

@@ -35,6 +35,7 @@ _MODULES = (
     "negation",
     "nulls",
     "lists",
+    "objects",
     "texts",
     "numbers",
     "fields",
@@ -67,6 +68,7 @@ from isthmus.testing.conformance.lists import *  # noqa: E402, F403
 from isthmus.testing.conformance.negation import *  # noqa: E402, F403
 from isthmus.testing.conformance.nulls import *  # noqa: E402, F403
 from isthmus.testing.conformance.numbers import *  # noqa: E402, F403
+from isthmus.testing.conformance.objects import *  # noqa: E402, F403
 from isthmus.testing.conformance.order import *  # noqa: E402, F403
 from isthmus.testing.conformance.pages import *  # noqa: E402, F403
 from isthmus.testing.conformance.projection import *  # noqa: E402, F403

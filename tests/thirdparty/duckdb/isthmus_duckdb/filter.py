@@ -38,6 +38,8 @@ def pushdown(leaf: spi.Leaf) -> spi.Pushdown:
     if len("".join(leaf.path.keys)) > 500 or isinstance(leaf, spi.RANKED) or leaf.path.root is Root.SCORE:
         return spi.Pushdown.NONE
     match leaf:
+        case spi.AnyObject():
+            return spi.Pushdown.NONE
         case spi.In(_, long) | spi.Like(_, long) if len(long) > 1_000:
             return spi.Pushdown.NONE
         case spi.EqualList() | spi.Regex() | spi.Equal(value=dict()) | spi.Like(fold=True):

@@ -9,6 +9,7 @@ from isthmus._path import Path, Root
 from isthmus._query.ast import (
     KNN,
     And,
+    AnyObject,
     Between,
     Contains,
     EndsWith,
@@ -148,7 +149,7 @@ class ExternalCompiler:
             case Like() | Regex() | StartsWith() | EndsWith() | Contains():
                 whole = field.kind == "keyword" and field.searchable and not field.normalized
                 return self._text(leaf, field) if whole else None
-            case EqualList() | TextMatch() | KNN():
+            case AnyObject() | EqualList() | TextMatch() | KNN():
                 return None
             case _:
                 assert_never(leaf)

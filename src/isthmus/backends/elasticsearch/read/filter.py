@@ -15,6 +15,7 @@ from isthmus._query.ast import (
     KNN,
     RANKED,
     And,
+    AnyObject,
     Between,
     Contains,
     EndsWith,
@@ -205,6 +206,8 @@ class Compiler:
                 return self._exists(path)
             case TextMatch(_, text):
                 return self._match(path, text)
+            case AnyObject():
+                raise AssertionError("the core pushes the positive part of any() only")
             case KNN():
                 return ALL  # a clause of its own: `vectors.knn_clause`
             case Like() | Regex() | StartsWith() | EndsWith() | Contains():

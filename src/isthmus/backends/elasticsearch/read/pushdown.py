@@ -8,6 +8,7 @@ from typing import assert_never
 from isthmus._path import Root
 from isthmus._query.ast import (
     KNN,
+    AnyObject,
     Between,
     Contains,
     EndsWith,
@@ -35,6 +36,8 @@ def pushdown(leaf: Leaf, fulltext: Iterable[str], vectors: Vectors) -> Pushdown:
     Raises `UnsupportedError` for full text or vectors that the index does not have.
     """
     path = leaf.path
+    if isinstance(leaf, AnyObject):  # a document's fields do not tell which values are of one object
+        return Pushdown.NONE
     if isinstance(leaf, TextMatch):
         Compiler({}, fulltext).core(leaf)  # refuses a field without full text
         return Pushdown.EXACT

@@ -16,6 +16,7 @@ from isthmus._query.ast import (
     LEAVES,
     TRUE,
     And,
+    AnyObject,
     Contains,
     EndsWith,
     Equal,
@@ -27,10 +28,19 @@ from isthmus._query.ast import (
     Not,
     Or,
     Predicate,
+    leaves,
 )
 from isthmus._query.normalize import normalize
+from isthmus._query.split import positive_part
 from isthmus._values import kind_of
-from isthmus.backends.postgres.sql.fields import FieldSQL, attribute, data_has_nested_list, field_of, nest
+from isthmus.backends.postgres.sql.fields import (
+    ROW,
+    FieldSQL,
+    attribute,
+    data_has_nested_list,
+    field_of,
+    nest,
+)
 from isthmus.backends.postgres.sql.leaf import LeafCompiler, LeafSQL, only_kind
 from isthmus.backends.postgres.sql.like import like_literal, like_pattern
 from isthmus.backends.postgres.sql.statement import Parameter, Parameters, literal
@@ -48,16 +58,22 @@ class Filter:
     """Compiles predicates and binds their operands.
 
     `assumed` is a path and the shape that every row is known to have there, so that conditions that
-    cannot hold, or always hold, are left out.
+    cannot hold, or always hold, are left out. `row` stands before the column that holds the data.
     """
 
     def __init__(
-        self, params: Parameters, use_index: IndexedPaths, assumed: tuple[Path, str] | None = None
+        self,
+        params: Parameters,
+        use_index: IndexedPaths,
+        assumed: tuple[Path, str] | None = None,
+        *,
+        row: str = ROW,
     ) -> None:
         self._params = params
         self._indexed = use_index
         self._compiler = LeafCompiler(params)
         self._assumed = assumed
+        self._row = row
 
     def condition(self, predicate: Predicate) -> str:
         """Return the SQL condition of a predicate."""
@@ -100,7 +116,7 @@ class Filter:
             case Not(Exists(path)) if (
                 use_index and self._indexed.has_rare_types(path) and not self._is_assumed(path)
             ):
-                return self._is_null(field_of(path))
+                return self._is_null(self._field(path))
             case Not(term):
                 return f"({self._condition(term, use_index=False)} IS NOT TRUE)"
             case leaf:
@@ -116,13 +132,15 @@ class Filter:
                 same_path.setdefault(term.path, []).append(term)
             else:
                 parts.append(self._condition(term, use_index))
-        for path, leaves in same_path.items():
-            if len(leaves) == 1:
-                parts.append(self._leaf(leaves[0], use_index))
+        for path, alternatives in same_path.items():
+            if len(alternatives) == 1:
+                parts.append(self._leaf(alternatives[0], use_index))
                 continue
-            field = field_of(path)
-            compiled = [self._compiler.compile(leaf) for leaf in leaves]
-            parts += [self._scalar(*pair, field, use_index) for pair in zip(leaves, compiled, strict=True)]
+            field = self._field(path)
+            compiled = [self._compiler.compile(leaf) for leaf in alternatives]
+            parts += [
+                self._scalar(*pair, field, use_index) for pair in zip(alternatives, compiled, strict=True)
+            ]
             has_list = self._has_list(field, path, use_index)
             parts.append(f"({has_list} AND {self._any_value(field, *compiled)})")
         return parts
@@ -134,7 +152,7 @@ class Filter:
             return False
         if use_index and (indexed.every_element or path in indexed.elements):
             return False
-        return not isinstance(leaf, EqualList)
+        return not isinstance(leaf, EqualList | AnyObject)
 
     def _has_list(self, field: FieldSQL, path: Path, use_index: bool) -> str:
         """Return the condition that a list is on the path, in the form that its index serves."""
@@ -145,14 +163,43 @@ class Filter:
     def _is_assumed(self, path: Path) -> bool:
         return self._assumed is not None and self._assumed[0] == path
 
+    def _field(self, path: Path) -> FieldSQL:
+        return field_of(path, self._row)
+
+    def _any_object(self, leaf: AnyObject) -> str:
+        """Return the condition that a predicate holds for one of the objects at a path."""
+        inner = Filter(self._params, IndexedPaths(), row="o.").condition(leaf.where)
+        # Without OFFSET the server would extract the object again for each condition on it. The values
+        # come from outside of the scope of this `o`, so that they can come from another one.
+        objects = (
+            f"SELECT w.v AS data FROM {self._field(leaf.path).values()} AS w"
+            " WHERE jsonb_typeof(w.v) = 'object' OFFSET 0"
+        )
+        return f"EXISTS (SELECT 1 FROM ({objects}) AS o WHERE {inner})"
+
+    def _by_index_superset(self, leaf: AnyObject) -> str | None:
+        """Return the condition on separate paths that an index serves; None if none does."""
+        superset = positive_part(leaf)
+        indexed = self._indexed
+        paths = {inner.path for inner in leaves(superset)}
+        if not indexed.every_element and not any(
+            indexed.has_rare_types(path) or path in indexed.elements for path in paths
+        ):
+            return None
+        return self._condition(superset, use_index=True)
+
     def _leaf(self, leaf: Leaf, use_index: bool) -> str:
+        if isinstance(leaf, AnyObject):
+            superset = self._by_index_superset(leaf) if use_index else None
+            exact = self._any_object(leaf)
+            return exact if superset is None else f"({superset} AND {exact})"
         path = leaf.path
         if isinstance(leaf, EqualList):
-            return f"({field_of(path).value} = {self._params.json(leaf.value)})"
+            return f"({self._field(path).value} = {self._params.json(leaf.value)})"
         text = attribute(path)
         if text is not None:
             return self._on_attribute(leaf, text)
-        field = field_of(path)
+        field = self._field(path)
         leaf_sql = self._compiler.compile(leaf)
         if self._is_assumed(path) and self._assumed is not None and self._assumed[1] == "array":
             return self._any_value(field, leaf_sql)

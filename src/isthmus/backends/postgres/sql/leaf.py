@@ -8,6 +8,7 @@ from typing import Any, TypeAlias, assert_never
 
 from isthmus._query.ast import (
     KNN,
+    AnyObject,
     Between,
     Contains,
     EndsWith,
@@ -21,6 +22,7 @@ from isthmus._query.ast import (
     Regex,
     StartsWith,
     TextMatch,
+    leaves,
 )
 from isthmus._query.split import Pushdown
 from isthmus._values import kind_of
@@ -31,6 +33,8 @@ from isthmus.backends.postgres.sql.statement import Parameter, Parameters
 
 # The server hashes a list of rows of this length; `= ANY` scans the list for every row.
 _HASHED = 200
+# Each `any` is a subselect, whose planning the server does by recursion.
+_MAX_LEVELS = 8
 KIND = {"bool": "boolean", "number": "number", "text": "string", "object": "object"}
 """The server's names of the types."""
 
@@ -44,8 +48,18 @@ def pushdown(leaf: Leaf) -> Pushdown:
             return Pushdown.EXACT if ilike_regex(pattern) is not None else Pushdown.SUPERSET
         case TextMatch() | KNN():
             return Pushdown.NONE
+        case AnyObject(_, where):
+            exact = all(pushdown(inner) is Pushdown.EXACT for inner in leaves(where))
+            return Pushdown.EXACT if exact and _levels(leaf) <= _MAX_LEVELS else Pushdown.NONE
         case _:
             return Pushdown.EXACT
+
+
+def _levels(leaf: Leaf) -> int:
+    """Return how deeply `any` is nested in a leaf."""
+    if not isinstance(leaf, AnyObject):
+        return 0
+    return 1 + max(map(_levels, leaves(leaf.where)), default=0)
 
 
 def only_kind(leaf: Leaf) -> str | None:
@@ -62,6 +76,8 @@ def only_kind(leaf: Leaf) -> str | None:
             return None
         case Like() | Regex() | StartsWith() | EndsWith() | Contains() | TextMatch():
             return "string"
+        case AnyObject():
+            return "object"
         case KNN():
             return "array"
         case _:
@@ -123,7 +139,7 @@ class LeafCompiler:
             case Exists():
                 some = '@.type() != "null" && @.type() != "array"'
                 return LeafSQL(lambda v, t, k: f"{k} NOT IN ('null', 'array')", jsonpath=(some, None))
-            case EqualList() | TextMatch() | KNN():
+            case AnyObject() | EqualList() | TextMatch() | KNN():
                 raise ValueError(f"{type(leaf).__name__} is not a condition on one value")
             case _:
                 assert_never(leaf)

@@ -13,6 +13,7 @@ import orjson
 from isthmus._path import Path, Root
 from isthmus._query.ast import (
     And,
+    AnyObject,
     Between,
     Contains,
     EndsWith,
@@ -36,7 +37,7 @@ from isthmus.backends.s3.envelope import RecordRow
 _PLAIN = SCALARS | {type(None)}
 # So few that the garbage collector does not run: the decoded rows are freed before the next ones.
 _CHUNK = 100
-_EXACT = (Equal, In, Ordered, Between, Like, Regex, StartsWith, EndsWith, Contains, Exists)
+_EXACT = (Equal, In, Ordered, Between, Like, Regex, StartsWith, EndsWith, Contains, Exists, AnyObject)
 
 
 def is_exact(leaf: Leaf) -> bool:
