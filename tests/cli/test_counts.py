@@ -15,7 +15,7 @@ import pytest
 
 from isthmus import AsyncDatabase, IsthmusError, Record
 from isthmus.cli._formats.reader import InputLine
-from isthmus.cli._loader import Loader
+from isthmus.cli._loader import Loader, OnClash
 from isthmus.testing.chaos import Chaos
 from tests.cli.conftest import Cli, build_command, run_process
 
@@ -129,7 +129,7 @@ async def check_uncertain_writes(url: str, generator: Random, seed: int) -> None
     """Load lines through failures, and compare the counts with the store."""
     ids = [f"k{generator.randrange(120)}" for _ in range(200)]
     lines = [InputLine(n, Record({"n": n}, id=id)) for n, id in enumerate(ids)]
-    loader = Loader(create_only=False, skip_refused=seed % 2 == 1, batch_size=generator.choice([7, 20, 64]))
+    loader = Loader(OnClash.REPLACE, skip_refused=seed % 2 == 1, batch_size=generator.choice([7, 20, 64]))
     chaos = Chaos(seed=seed, lost=0.1, dropped=0.05, refused=0.03)
     failing = await AsyncDatabase.open(url, {"layers": {"chaos": chaos}}, lazy=True)
     async with await AsyncDatabase.open(url) as db:
@@ -152,7 +152,7 @@ def test_a_copy_that_is_interrupted_reports_its_count(people: str, tmp_path: Pat
     """In text and as JSON, with and without a journal."""
     for number, as_json in enumerate([True, False]):
         other = f"sqlite:///{tmp_path}/other{number}.db"
-        arguments = ["copy", people, other, "--page", 5, "--throttle", 20, *(["--json"] if as_json else [])]
+        arguments = ["copy", people, other, "--page", 5, "--throttle", 4, *(["--json"] if as_json else [])]
         with subprocess.Popen(
             build_command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE
         ) as running:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import enum
+import re
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
+from typing import IO, Any
 
 from isthmus import AlreadyExistsError, Applied, Collection, IsthmusError, NotWrittenError, Record
 from isthmus._batch import Outcomes
@@ -16,35 +19,56 @@ from isthmus._ids import new_id
 from isthmus._values import canonical, same
 from isthmus.cli._errors import CommandError, ExitCode, choose_exit_code
 from isthmus.cli._formats.reader import InputLine
+from isthmus.cli._json import format_json
 from isthmus.cli._output import print_json, print_note
 
 _MAX_ERRORS = 1_000
 _MAX_NOTES = 20
 _FINISH_SECONDS = 10.0
+_VALUES = re.compile(r"""'[^']*'|"[^"]*"|\d+""")
+"""What differs in messages of one kind: quoted text and numbers."""
+
+
+class OnClash(enum.StrEnum):
+    """What is done with a record whose id exists already."""
+
+    REPLACE = "replace"
+    UPDATE = "update"
+    SKIP = "skip"
+    FAIL = "fail"
 
 
 @dataclass
 class Loader:
-    """Writes lines in batches; each line is created, replaced or refused.
+    """Writes lines in batches; each line is created, replaced, skipped or refused.
 
-    Whether a record was there before is the store's answer: a batch is first created, and what
-    exists already is then replaced. A batch that the user interrupts is finished, and the store is
-    asked about a batch whose outcome is unknown.
+    Whether a record was there before is the store's answer: a batch is first created, and `on_clash`
+    is then done with what exists already. A batch that the user interrupts is finished, and the store
+    is asked about a batch whose outcome is unknown.
     """
 
-    create_only: bool
-    """Whether an id that exists is refused."""
+    on_clash: OnClash
     skip_refused: bool
     """Whether to continue after a refused line."""
+    rejects: IO[bytes] | None = None
+    """Where each refused line is written as JSON: its file, number, reason, and its record if it has one."""
+    name: str = ""
+    """The file that is read."""
     batch_size: int = 2_000
     read: int = 0
     created: int = 0
     replaced: int = 0
+    """Records that were there, and were replaced or updated."""
+    skipped: int = 0
     refused: int = 0
     uncertain: int = 0
     """Records of which it is unknown whether they were written, because the store did not answer."""
-    errors: list[tuple[int, str]] = field(default_factory=list)
-    """Line number and message of the first refused lines."""
+    errors: list[tuple[str, int, str]] = field(default_factory=list)
+    """File, line number and message of the first refused lines."""
+    notes: dict[str, str] = field(default_factory=dict)
+    """The first refused line of each kind of message, and its message."""
+    kinds: Counter[str] = field(default_factory=Counter)
+    """How many lines were refused by messages of each kind."""
     stopped: int | None = None
     """The line at which loading stopped."""
     exit_code: ExitCode = ExitCode.RECORDS
@@ -64,7 +88,7 @@ class Loader:
                     numbers.append(line.number)
                     records.append(line.record if line.record.id is not None else _add_id(line.record))
                     continue
-                self._refuse(line.number, line.error or "")
+                self._refuse(line.number, line.error or "", None)
                 if not self.skip_refused:
                     self.stopped = line.number
                     break
@@ -72,29 +96,54 @@ class Loader:
                 await _finish(self._write(target, numbers, records))
 
     async def _write(self, target: Collection, numbers: list[int], records: list[Record]) -> None:
+        """Create records, and treat those whose ids exist as `on_clash` says."""
         atomic = not self.skip_refused and target.capabilities.atomic_batch
+        outcomes = await self._send(target, target.create_batch, records, atomic=atomic)
+        existing = [i for i, e in outcomes.errors.items() if isinstance(e, AlreadyExistsError)]
+        if self.on_clash is OnClash.FAIL or not existing:
+            await self._count(target, numbers, records, outcomes)
+            return
+        if atomic and self.on_clash is OnClash.REPLACE:
+            outcomes = await self._send(target, target.upsert_batch, records, atomic=True)
+            await self._count(target, numbers, records, outcomes, frozenset(existing))
+            return
+        known = set(existing)
+        rest = [i for i in range(len(records)) if i not in known]
+        others = [numbers[i] for i in rest], [records[i] for i in rest]
+        if atomic and rest:
+            await self._write(target, *others)
+        elif not atomic:
+            # The others are written or refused; only those that exist are left.
+            await self._count(target, *others, Outcomes(outcomes[i] for i in rest))
+        if self.stopped is None:
+            numbers, records = [numbers[i] for i in existing], [records[i] for i in existing]
+            await self._write_existing(target, numbers, records, atomic=atomic)
+
+    async def _write_existing(
+        self, target: Collection, numbers: list[int], records: list[Record], *, atomic: bool
+    ) -> None:
+        if self.on_clash is OnClash.SKIP:
+            self.skipped += len(records)
+            self.uncertain = 0
+            return
+        write = target.update_batch if self.on_clash is OnClash.UPDATE else target.upsert_batch
+        outcomes = await self._send(target, write, records, atomic=atomic)
+        await self._count(target, numbers, records, outcomes, frozenset(range(len(records))))
+
+    async def _send(
+        self, target: Collection, write: Callable[..., Any], records: list[Record], *, atomic: bool
+    ) -> Outcomes[str]:
+        """Write a batch; if its outcome is unknown, ask the store what it has before the error is raised."""
         self.uncertain = len(records)
         try:
-            outcomes = await target.create_batch(records, on_error="collect", atomic=atomic)
-            existing = [i for i, e in outcomes.errors.items() if isinstance(e, AlreadyExistsError)]
-            if self.create_only or not existing:
-                await self._count(target, numbers, records, outcomes)
-                return
-            if not atomic:
-                # The others are written or refused; only those that exist are left.
-                rest = [i for i in range(len(records)) if i not in set(existing)]
-                outcome = Outcomes(outcomes[i] for i in rest)
-                await self._count(target, [numbers[i] for i in rest], [records[i] for i in rest], outcome)
-                numbers, records = [numbers[i] for i in existing], [records[i] for i in existing]
-                existing = list(range(len(records)))
-            outcomes = await target.upsert_batch(records, on_error="collect", atomic=atomic)
-            await self._count(target, numbers, records, outcomes, frozenset(existing))
+            outcomes: Outcomes[str] = await write(records, on_error="collect", atomic=atomic)
         except IsthmusError as error:
             if error.applied is Applied.NO:
                 self.uncertain = 0
             else:
                 await self._ask(target, records)
             raise
+        return outcomes
 
     async def _count(
         self,
@@ -113,7 +162,7 @@ class Loader:
             if isinstance(error, NotWrittenError):
                 continue
             number = numbers[index]
-            self._refuse(number, str(error))
+            self._refuse(number, str(error), records[index])
             if error.applied is Applied.MAYBE:
                 unknown.append(records[index])
             if not self.skip_refused and (self.stopped is None or number < self.stopped):
@@ -141,10 +190,18 @@ class Loader:
             else:
                 self.replaced += 1
 
-    def _refuse(self, number: int, message: str) -> None:
+    def _refuse(self, number: int, message: str, record: Record | None) -> None:
         self.refused += 1
+        kind = _VALUES.sub("", message)
+        self.kinds[kind] += 1
+        if len(self.notes) < _MAX_NOTES:
+            self.notes.setdefault(kind, f"{self.name}:{number}: {message}")
         if len(self.errors) < _MAX_ERRORS:
-            self.errors.append((number, message))
+            self.errors.append((self.name, number, message))
+        if self.rejects is not None:
+            data = {} if record is None else {"id": record.id, "data": record.data}
+            line = {"file": self.name, "line": number, "message": message, **data}
+            self.rejects.write(format_json(line) + b"\n")
 
     def to_json(self) -> dict[str, Any]:
         """Return the counts and the refused lines; `written` and `failed` are their sums' older names."""
@@ -153,41 +210,53 @@ class Loader:
             "read": self.read,
             "created": self.created,
             "replaced": self.replaced,
+            "skipped": self.skipped,
             "refused": self.refused,
             **uncertain,
             "written": self.written,
             "failed": self.refused,
             "stopped": self.stopped,
-            "errors": [{"line": number, "message": message} for number, message in self.errors],
+            "errors": [{"file": name, "line": number, "message": text} for name, number, text in self.errors],
         }
 
-    def report(self, name: str, *, as_json: bool) -> None:
-        """Print the counts, and notes on the first refused lines of file `name`."""
+    def report(self, *, as_json: bool) -> None:
+        """Print the counts, and a note on each kind of refused lines."""
         if as_json:
             print_json(self.to_json())
             return
-        self._note_refused(name)
+        self._note_refused()
         sys.stdout.write(f"{self._format_counts()}\n")
 
-    def report_failure(self, name: str, reason: str, *, as_json: bool) -> None:
+    def report_failure(self, reason: str, *, as_json: bool) -> None:
         """Print what was written before the load ended for this reason."""
         if as_json:
             print_json(self.to_json())
             return
-        self._note_refused(name)
+        self._note_refused()
         text = f"{reason} after {self.written} records were written: {self._format_counts()}"
         if self.uncertain:
             text += f"; {self.uncertain} more may have been written"
         print_note(text)
 
-    def _note_refused(self, name: str) -> None:
-        for number, message in self.errors[:_MAX_NOTES]:
-            print_note(f"{name}:{number}: {message}")
-        if len(self.errors) > _MAX_NOTES:
-            print_note(f"… and {self.refused - _MAX_NOTES} more")
+    def _note_refused(self) -> None:
+        """Print the first line of each kind of message, with the number of lines."""
+        for kind, note in self.notes.items():
+            more = self.kinds[kind] - 1
+            others = f" (and {more} more such line{'' if more == 1 else 's'})" if more else ""
+            print_note(f"{note}{others}")
+        if len(self.kinds) > _MAX_NOTES:
+            print_note(f"… and {len(self.kinds) - _MAX_NOTES} more kinds of refused lines")
 
     def _format_counts(self) -> str:
-        return f"{self.read} read, {self.created} created, {self.replaced} replaced, {self.refused} refused"
+        skipped = f"{self.skipped} skipped, " if self.on_clash is OnClash.SKIP else ""
+        return (
+            f"{self.read} read, {self.created} created, {self.replaced} {self._verb}, {skipped}"
+            f"{self.refused} refused"
+        )
+
+    @property
+    def _verb(self) -> str:
+        return "updated" if self.on_clash is OnClash.UPDATE else "replaced"
 
     def raise_if_refused(self) -> None:
         """Raise `CommandError` if a line was refused."""

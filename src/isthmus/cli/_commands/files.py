@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import sys
 from pathlib import Path
@@ -10,19 +11,19 @@ from typing import Annotated
 import typer
 
 from isthmus import Collection
-from isthmus.cli._commands.query import NO_LIMIT, build_query, write_matches
+from isthmus.cli._commands.query import NO_LIMIT, build_query, split_list, write_matches
 from isthmus.cli._errors import CommandError, ExitCode
-from isthmus.cli._formats.output_file import is_stdout
-from isthmus.cli._formats.reader import open_input, read_lines
+from isthmus.cli._formats.output_file import is_stdout, open_output
+from isthmus.cli._formats.reader import is_stdin, open_input, read_lines
 from isthmus.cli._formats.writer import Format, choose_format, open_writer
-from isthmus.cli._loader import Loader
+from isthmus.cli._loader import Loader, OnClash
 from isthmus.cli._options import AsJson, CollectionName, OnError, PromptPassword, RequiredStore
 from isthmus.cli._output import print_json
 from isthmus.cli._stores import resolve_store, run_on_store
 
 
 class LoadMode(enum.StrEnum):
-    """The write that `load` does for each record."""
+    """The older form of --on-clash: create is fail, upsert is replace."""
 
     UPSERT = "upsert"
     CREATE = "create"
@@ -31,11 +32,19 @@ class LoadMode(enum.StrEnum):
 FileFormat = Annotated[
     Format | None, typer.Option("--format", "-f", show_default=False, help="Default: by the file's suffix.")
 ]
-IdField = Annotated[
+IdFields = Annotated[
     str | None,
-    typer.Option("--id", metavar="FIELD", show_default=False, help="Data field that holds the id."),
+    typer.Option("--id", metavar="FIELDS", show_default=False, help="Data fields that hold the id."),
 ]
-Mode = Annotated[LoadMode, typer.Option("--mode", help="create rejects existing ids.")]
+Clash = Annotated[
+    OnClash | None,
+    typer.Option("--on-clash", show_default=False, help="On an id that exists."),
+]
+Mode = Annotated[LoadMode | None, typer.Option("--mode", hidden=True)]
+Rejects = Annotated[
+    Path | None,
+    typer.Option("--rejects", metavar="FILE", show_default=False, help="Write refused lines here, as JSON."),
+]
 LineOnError = Annotated[OnError, typer.Option("--on-error", help="On a rejected line.")]
 Plain = Annotated[
     bool, typer.Option("--plain", help="Each line is data, even if it looks like a dumped record.")
@@ -43,42 +52,87 @@ Plain = Annotated[
 
 
 def load(
-    store: RequiredStore,
-    file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="JSON lines, CSV or Parquet; -: standard input.")
+    places: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="STORE FILE...", help="Store URL (-: $ISTHMUS_URL) and files (-: standard input)."
+        ),
     ],
     format: FileFormat = None,
-    id_field: IdField = None,
-    mode: Mode = LoadMode.UPSERT,
+    id_fields: IdFields = None,
+    on_clash: Clash = None,
+    mode: Mode = None,
     on_error: LineOnError = OnError.STOP,
+    rejects: Rejects = None,
     collection: CollectionName = None,
     *,
     plain: Plain = False,
     as_json: AsJson = False,
     prompt: PromptPassword = False,
 ) -> None:
-    """Load a file into a store; count the records created, replaced and refused.
+    """Load files into a store; count what was created, replaced and refused.
 
-    The id comes from a dumped record, a CSV column _id or --id; otherwise it is generated.
+    The id comes from a dumped record, a CSV column _id or --id; else it is new.
     """
-    chosen = choose_format(file, format, Format.JSONL)
-    if chosen is Format.TABLE:
-        raise CommandError("a table cannot be loaded", ExitCode.USAGE)
+    store, files = split_places(places)
+    chosen = [(file, _input_format(file, format)) for file in files]
     address = resolve_store(store, collection, prompt=prompt)
-    loader = Loader(create_only=mode is LoadMode.CREATE, skip_refused=on_error is OnError.SKIP)
-    name = "standard input" if str(file) == "-" else str(file)
+    loader = Loader(_choose_clash(on_clash, mode), skip_refused=on_error is OnError.SKIP)
+    ids = split_list(id_fields)
     try:
-        # The file is opened first: a missing one must not leave a new store behind.
-        with open_input(file) as stream:
-            lines = read_lines(stream, chosen, id_field=id_field, plain=plain)
-            run_on_store(address, lambda target: loader.load(target, lines), writes=True)
+        with contextlib.ExitStack() as stack:
+            # Opened first: a missing file must not leave a new store behind.
+            streams = [stack.enter_context(open_input(file)) for file, _ in chosen]
+            loader.rejects = None if rejects is None else stack.enter_context(open_output(rejects))
+
+            async def load_all(target: Collection) -> None:
+                for (file, form), stream in zip(chosen, streams, strict=True):
+                    loader.name = "standard input" if is_stdin(file) else str(file)
+                    lines = read_lines(stream, form, id_fields=ids, plain=plain)
+                    await loader.load(target, lines)
+
+            run_on_store(address, load_all, writes=True)
     except (KeyboardInterrupt, Exception) as error:
         if loader.read:
             reason = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-            loader.report_failure(name, reason, as_json=as_json)
+            loader.report_failure(reason, as_json=as_json)
         raise
-    loader.report(name, as_json=as_json)
+    loader.report(as_json=as_json)
     loader.raise_if_refused()
+
+
+def split_places(places: list[str]) -> tuple[str, list[Path]]:
+    """Return the store and the files of a command, which may come in any order.
+
+    The store is the one that is a URL, or else the first. Raises `CommandError` if it is not clear
+    which is which.
+    """
+    urls = [place for place in places if "://" in place]
+    if len(urls) > 1:
+        raise CommandError("load writes to one store; pass one URL and the files to load", ExitCode.USAGE)
+    store = urls[0] if urls else places[0]
+    rest = list(places)
+    rest.remove(store)
+    if not rest:
+        raise CommandError("no file given: isthmus load STORE FILE...", ExitCode.USAGE)
+    if rest.count("-") > 1:
+        raise CommandError("standard input can be read only once", ExitCode.USAGE)
+    return store, list(map(Path, rest))
+
+
+def _input_format(file: Path, format: Format | None) -> Format:
+    chosen = choose_format(file, format, Format.JSONL)
+    if chosen is Format.TABLE:
+        raise CommandError("a table cannot be loaded", ExitCode.USAGE)
+    return chosen
+
+
+def _choose_clash(on_clash: OnClash | None, mode: LoadMode | None) -> OnClash:
+    if mode is None:
+        return on_clash or OnClash.REPLACE
+    if on_clash is not None:
+        raise CommandError("--mode is the older name of --on-clash: give one of them", ExitCode.USAGE)
+    return OnClash.FAIL if mode is LoadMode.CREATE else OnClash.REPLACE
 
 
 def dump(

@@ -76,18 +76,18 @@ def build_query(
 ) -> Query:
     """Return the query of a command's options."""
     query = parse_query(None if filter == "-" else filter)
-    for key in _split_list(sort):
+    for key in split_list(sort):
         query = _add_sort_key(query, key)
     if limit is not None:
         query = query.limit(limit)
     if offset:
         query = query.offset(offset)
     if select is not None:
-        query = query.select(*(parse_field(name) for name in _split_list(select)))
+        query = query.select(*(parse_field(name) for name in split_list(select)))
     return query
 
 
-def _split_list(text: str | None) -> list[str]:
+def split_list(text: str | None) -> list[str]:
     """Split at the commas outside quotes."""
     parts, quote = [""], ""
     for character in text or "":
@@ -225,7 +225,7 @@ def agg(
     measures = dict(_parse_measure(text) for text in columns or ["count"])
     found = build_query(filter)
     address = resolve_store(store, collection, prompt=prompt)
-    groups = [parse_field(name) for name in _split_list(by)]
+    groups = [parse_field(name) for name in split_list(by)]
     named = [
         *(group.path for group in groups),
         *(of[1].path for of in measures.values() if isinstance(of, tuple)),

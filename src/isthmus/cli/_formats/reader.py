@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,16 +33,21 @@ class InputLine:
 
 def open_input(file: Path) -> AbstractContextManager[IO[bytes]]:
     """Open a file, `-` for standard input; once, because a FIFO can be read only once."""
-    return contextlib.nullcontext(sys.stdin.buffer) if str(file) == "-" else file.open("rb")
+    return contextlib.nullcontext(sys.stdin.buffer) if is_stdin(file) else file.open("rb")
+
+
+def is_stdin(file: Path) -> bool:
+    """Return whether a command's file is standard input."""
+    return str(file) == "-"
 
 
 def read_lines(
-    stream: IO[bytes], format: Format, *, id_field: str | None, plain: bool
+    stream: IO[bytes], format: Format, *, id_fields: Sequence[str], plain: bool
 ) -> Iterator[InputLine]:
     """Yield the lines of a file.
 
     A JSON line as `dump` writes it is a whole record unless `plain`; any other object is the data of
-    a record. `id_field` names the data field that holds the id.
+    a record. `id_fields` name the data fields that hold the id; of several it is a JSON list as text.
     """
     rows: Iterator[tuple[int, Row | str]]
     match format:
@@ -58,16 +63,18 @@ def read_lines(
             continue
         id, data, metadata = row
         try:
-            id = id if id_field is None else _find_id(data, id_field)
+            id = _find_id(data, id_fields) if id_fields else id
             yield InputLine(number, Record(data, id=id, metadata=metadata))
         except InvalidRecordError as error:
             yield InputLine(number, error=str(error))
 
 
-def _find_id(data: dict[str, Any], id_field: str) -> str:
-    value = data.get(id_field)
-    if value is None:
-        raise InvalidRecordError(f"there is no field {id_field!r} for the id", path=id_field)
+def _find_id(data: dict[str, Any], id_fields: Sequence[str]) -> str:
+    missing = next((name for name in id_fields if data.get(name) is None), None)
+    if missing is not None:
+        raise InvalidRecordError(f"there is no field {missing!r} for the id", path=missing)
+    values = [data[name] for name in id_fields]
+    value = values[0] if len(values) == 1 else values
     return value if isinstance(value, str) else format_json(value).decode()
 
 
