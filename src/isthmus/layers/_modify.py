@@ -80,60 +80,130 @@ class _ReadRows:
         raise AssertionError("a modification deletes nothing")
 
 
-async def modify(op: Modify, call_next: Next, clock: Clock) -> list[ItemResult]:
-    """Apply modifications by compare-and-set; return one result for each, in order.
+class CompareAndSet:
+    """Applies modifications by reading records and writing each under the version that was read.
 
-    Those of one record become one write. With `op.atomic` they become one atomic write. Raises a
-    `StoreError` that no item survived.
+    `for_update`: records are read with a lock, so that no replica serves the read and a transaction
+    sees what it is going to change.
     """
-    results, outrun = await _modify(op, call_next, clock)
-    for index in outrun:
-        results[index] = _outrun(op.modifications[index].id)
-    refused = refuse_batch(op.modifications, results) if op.atomic else None
-    return results if refused is None else refused
 
+    def __init__(self, call_next: Next, clock: Clock, *, for_update: bool) -> None:
+        self._call_next = call_next
+        self._clock = clock
+        self._for_update = for_update
 
-async def _modify(op: Modify, call_next: Next, clock: Clock) -> tuple[list[ItemResult], list[int]]:
-    """Return the results, and the indexes of the items that lost every race: they have no result."""
-    until = min(CALL.get().until, clock.now() + DEFAULT_SECONDS)
-    results: list[ItemResult] = [False] * len(op.modifications)
-    pending = list(range(len(results)))
-    async for _ in _attempts(clock, until):
-        items = [op.modifications[index] for index in pending]
-        try:
-            answers = await _attempt(op, items, call_next)
-        except StoreError as error:
-            if len(pending) == len(results):
-                raise
-            answers = [error] * len(items)
-        again = []
-        for index, answer in zip(pending, answers, strict=True):
-            if answer is None:
-                again.append(index)
-            else:
-                results[index] = answer
-        pending = again
-        if not pending:
-            break
-    return await _apply_apart(op, results, call_next, clock), pending
+    async def modify(self, op: Modify) -> list[ItemResult]:
+        """Apply modifications and return one result for each, in order.
 
+        Those of one record become one write, with `op.atomic` all of them one atomic write. Raises
+        a `StoreError` that no item survived.
+        """
+        results, outrun = await self._modify(op)
+        for index in outrun:
+            results[index] = _outrun(op.modifications[index].id)
+        refused = refuse_batch(op.modifications, results) if op.atomic else None
+        return results if refused is None else refused
 
-async def _apply_apart(
-    op: Modify, results: list[ItemResult], call_next: Next, clock: Clock
-) -> list[ItemResult]:
-    """Apply one by one the modifications of records that are too large only with all of them."""
-    if op.atomic or not any(isinstance(result, InvalidRecordError) for result in results):
+    async def _modify(self, op: Modify) -> tuple[list[ItemResult], list[int]]:
+        """Return the results, and the indexes of the items that lost every race: they have no result."""
+        until = min(CALL.get().until, self._clock.now() + DEFAULT_SECONDS)
+        results: list[ItemResult] = [False] * len(op.modifications)
+        pending = list(range(len(results)))
+        async for _ in _attempts(self._clock, until):
+            items = [op.modifications[index] for index in pending]
+            try:
+                answers = await self._attempt(op, items)
+            except StoreError as error:
+                if len(pending) == len(results):
+                    raise
+                answers = [error] * len(items)
+            lost = []
+            for index, answer in zip(pending, answers, strict=True):
+                if answer is None:
+                    lost.append(index)
+                else:
+                    results[index] = answer
+            pending = lost
+            if not pending:
+                break
+        return await self._apply_apart(op, results), pending
+
+    async def _apply_apart(self, op: Modify, results: list[ItemResult]) -> list[ItemResult]:
+        """Apply one by one the modifications of records that are too large only with all of them."""
+        if op.atomic or not any(isinstance(result, InvalidRecordError) for result in results):
+            return results
+        times = Counter(item.id for item in op.modifications)
+        for index, item in enumerate(op.modifications):
+            result = results[index]
+            if isinstance(result, InvalidRecordError) and result.path == "data" and times[item.id] > 1:
+                [results[index]] = await self.modify(Modify(op.collection, (item,), atomic=False))
         return results
-    times = Counter(item.id for item in op.modifications)
-    shared = {
-        item.id
-        for item, result in zip(op.modifications, results, strict=True)
-        if isinstance(result, InvalidRecordError) and result.path == "data" and times[item.id] > 1
-    }
-    for index, item in enumerate(op.modifications):
-        if item.id in shared and isinstance(results[index], InvalidRecordError):
-            [results[index]] = await modify(Modify(op.collection, (item,), atomic=False), call_next, clock)
-    return results
+
+    async def _attempt(self, op: Modify, items: Sequence[Modification]) -> list[ItemResult | None]:
+        """Apply items once; the result of one that lost a race is None."""
+        ids = list(dict.fromkeys(item.id for item in items))
+        found = await self._call_next(Read(op.collection, ids, self._for_update))
+        records = {id: record for id, record in zip(ids, found, strict=True) if record is not None}
+        rows = _ReadRows(records)
+        outcomes = await _evaluate(rows, items, records)
+        refused = refuse_batch(items, outcomes) if op.atomic else None
+        if refused is not None:
+            return [*refused]
+        answers = await self._write(op, rows.changed, records)
+        failed = [answer for answer in answers.values() if isinstance(answer, IsthmusError)]
+        if op.atomic and failed:
+            lost = all(map(_is_lost_race, failed)) and not all(isinstance(e, NotWrittenError) for e in failed)
+            return [None if lost else answers[item.id] for item in items]
+        return [
+            _merge_result(outcome, answers.get(item.id))
+            for item, outcome in zip(items, outcomes, strict=True)
+        ]
+
+    async def _write(
+        self, op: Modify, changed: dict[str, tuple[bytes, bytes]], records: dict[str, Record]
+    ) -> dict[str, ItemResult]:
+        """Replace records under the versions that were read and return each one's result."""
+        writes = []
+        for id, (data, metadata) in changed.items():
+            mutation = Mutation(id, None, None, records[id].version)
+            mutation.raw, mutation.raw_metadata = data, metadata
+            writes.append(mutation)
+        if not writes:
+            return {}
+        written = await self._call_next(Write(op.collection, WriteKind.REPLACE, writes, op.atomic))
+        return {mutation.id: answer for mutation, answer in zip(writes, written, strict=True)}
+
+    async def modify_matching(self, op: ModifyWhere, ids: Sequence[str], *, atomic: bool) -> int:
+        """Change the records of these ids that still match, and return how many.
+
+        With `atomic` all or none. Raises `BatchError` with the outcomes if one cannot be changed.
+        """
+        if atomic:
+            return await self._modify_all(op, ids)
+        results: list[ItemResult] = []
+        for start in range(0, len(ids), CHUNK):
+            part = _modify_op(op, ids[start : start + CHUNK], atomic=False)
+            try:
+                results += _results_of_matching(part, *await self._modify(part))
+            except StoreError as error:
+                if not any(isinstance(result, str) for result in results):
+                    raise
+                results += [error] * len(part.modifications)
+                break
+        return _count_changed(results)
+
+    async def _modify_all(self, op: ModifyWhere, ids: Sequence[str]) -> int:
+        """Change all records that match or none; one that no longer matches is left out."""
+        while ids:
+            part = _modify_op(op, ids, atomic=True)
+            answers, outrun = await self._modify(part)
+            if outrun or not any(isinstance(answer, IsthmusError) for answer in answers):
+                return _count_changed(_results_of_matching(part, answers, outrun))
+            matching = [id for id, answer in zip(ids, answers, strict=True) if not _is_passed_over(answer)]
+            if len(matching) == len(ids):
+                return _count_changed(answers)
+            ids = matching  # nothing was written yet
+        return 0
 
 
 async def _attempts(clock: Clock, until: float) -> AsyncIterator[None]:
@@ -147,34 +217,6 @@ async def _attempts(clock: Clock, until: float) -> AsyncIterator[None]:
             return
         await clock.sleep(pause)
         yield
-
-
-async def _attempt(op: Modify, items: Sequence[Modification], call_next: Next) -> list[ItemResult | None]:
-    """Apply items once; the result of one that lost a race is None."""
-    ids = list(dict.fromkeys(item.id for item in items))
-    found = await call_next(Read(op.collection, ids))
-    records = {id: record for id, record in zip(ids, found, strict=True) if record is not None}
-    rows = _ReadRows(records)
-    outcomes = await _evaluate(rows, items, records)
-    refused = refuse_batch(items, outcomes) if op.atomic else None
-    if refused is not None:
-        return [*refused]
-    writes = []
-    for id, (data, metadata) in rows.changed.items():
-        mutation = Mutation(id, None, None, records[id].version)
-        mutation.raw, mutation.raw_metadata = data, metadata
-        writes.append(mutation)
-    answers: dict[str, ItemResult] = {}
-    if writes:
-        written = await call_next(Write(op.collection, WriteKind.REPLACE, writes, atomic=op.atomic))
-        answers = {mutation.id: answer for mutation, answer in zip(writes, written, strict=True)}
-    failed = [answer for answer in answers.values() if isinstance(answer, IsthmusError)]
-    if op.atomic and failed:
-        lost = all(map(_is_lost_race, failed)) and not all(isinstance(e, NotWrittenError) for e in failed)
-        return [None if lost else answers[item.id] for item in items]
-    return [
-        _merge_result(outcome, answers.get(item.id)) for item, outcome in zip(items, outcomes, strict=True)
-    ]
 
 
 async def _evaluate(
@@ -207,42 +249,6 @@ def _is_lost_race(answer: ItemResult) -> bool:
 
 def _outrun(id: str) -> ConflictError:
     return ConflictError(f"record {id!r} kept changing: other writers were faster each time", record_id=id)
-
-
-async def modify_ids(
-    op: ModifyWhere, ids: Sequence[str], call_next: Next, clock: Clock, *, atomic: bool
-) -> int:
-    """Change the records of these ids that still match, and return how many.
-
-    With `atomic` all or none. Raises `BatchError` with the outcomes if one cannot be changed.
-    """
-    if atomic:
-        return await _modify_all(op, ids, call_next, clock)
-    results: list[ItemResult] = []
-    for start in range(0, len(ids), CHUNK):
-        part = _modify_op(op, ids[start : start + CHUNK], atomic=False)
-        try:
-            results += _results_of_matching(part, *await _modify(part, call_next, clock))
-        except StoreError as error:
-            if not any(isinstance(result, str) for result in results):
-                raise
-            results += [error] * len(part.modifications)
-            break
-    return _count_changed(results)
-
-
-async def _modify_all(op: ModifyWhere, ids: Sequence[str], call_next: Next, clock: Clock) -> int:
-    """Change all records that match or none; one that no longer matches is left out."""
-    while ids:
-        part = _modify_op(op, ids, atomic=True)
-        answers, outrun = await _modify(part, call_next, clock)
-        if outrun or not any(isinstance(answer, IsthmusError) for answer in answers):
-            return _count_changed(_results_of_matching(part, answers, outrun))
-        matching = [id for id, answer in zip(ids, answers, strict=True) if not _is_passed_over(answer)]
-        if len(matching) == len(ids):
-            return _count_changed(answers)
-        ids = matching  # nothing was written yet
-    return 0
 
 
 def _modify_op(op: ModifyWhere, ids: Sequence[str], *, atomic: bool) -> Modify:

@@ -41,7 +41,7 @@ from isthmus._search_hit import Hit
 from isthmus._value import replace
 from isthmus.errors import UnsupportedError
 from isthmus.layers._delete import delete_matching
-from isthmus.layers._modify import modify, modify_ids, native_modification
+from isthmus.layers._modify import CompareAndSet, native_modification
 from isthmus.layers._pages import (
     add_to_size,
     drop_before_start,
@@ -339,7 +339,7 @@ class Plan(Layer):
             result = None if native is None else await call_next(NativeModify(op.collection, native))
             if result is not None:
                 return [result]
-        return await modify(op, call_next, self._clock)
+        return await self._compare_and_set(call_next).modify(op)
 
     async def _modify_where(self, op: ModifyWhere, call_next: Next) -> int:
         parts = self.parts(op.collection, op.where)
@@ -354,7 +354,10 @@ class Plan(Layer):
         async for records in self._scan(_scan_of(op.collection, parts), parts, call_next):
             ids.update((record.id or "", None) for record in records)
         atomic = can.transactions and can.atomic_batch
-        return await modify_ids(op, list(ids), call_next, self._clock, atomic=atomic)
+        return await self._compare_and_set(call_next).modify_matching(op, list(ids), atomic=atomic)
+
+    def _compare_and_set(self, call_next: Next) -> CompareAndSet:
+        return CompareAndSet(call_next, self._clock, for_update=self._executor.capabilities.for_update)
 
 
 def _whole_predicate(parts: Split) -> Predicate:

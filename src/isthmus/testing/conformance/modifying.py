@@ -197,7 +197,9 @@ async def test_an_atomic_batch_of_modifications_is_all_or_nothing(db: AsyncDatab
     await store(db, {"a": {"n": 1}, "b": {"n": "x"}})
 
     with pytest.raises(BatchError) as refused:
-        await db.modify_batch([("a", n.inc(1)), ("b", [n.inc(1)]), ("c", n.inc(1)), ("a", n.inc(1), "0")])
+        await db.modify_batch(
+            [("a", n.inc(1)), ("b", [n.inc(1)]), ("c", n.inc(1)), ("a", n.inc(1), "0")], atomic=True
+        )
 
     kinds = [type(outcome) for outcome in refused.value.outcomes]
     assert kinds == [NotWrittenError, InvalidRecordError, NotFoundError, ConflictError]
