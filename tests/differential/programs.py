@@ -317,7 +317,7 @@ def program(rng: random.Random, can: Capabilities) -> list[Step]:
     maker = QueryMaker(rng, pool, attributes=_ATTRIBUTES)
     ids = [record.id for record in pool.records[:6]]
     there = tuple((record.id, record.data, record.metadata, None) for record in pool.records[:6])
-    first = [Step("upsert_batch", there)] if rng.random() < 0.6 else []
+    first = [Step("upsert_batch", there)] if rng.random() < 0.8 else []
     return first + [_step(rng, can, pool, maker, ids, 0) for _ in range(rng.randint(5, STEPS))]
 
 
@@ -380,7 +380,7 @@ def _modification(
 
     def item() -> tuple[Any, ...]:
         which = rng.choice((None, None, None, "current", "stale", "bogus"))
-        return (rng.choice([*ids, 0, 1]), random_changes(rng, pool), None, which)
+        return (rng.choice([*ids, *ids, 0]), random_changes(rng, pool), None, which)
 
     if verb == "modify_batch":
         items = tuple(item() for _ in range(rng.randint(1, 5)))

@@ -100,7 +100,7 @@ class CompareAndSet:
         """
         results, outrun = await self._modify(op)
         for index in outrun:
-            results[index] = _outrun(op.modifications[index].id)
+            results[index] = _conflict(op.modifications[index].id)
         refused = refuse_batch(op.modifications, results) if op.atomic else None
         return results if refused is None else refused
 
@@ -247,7 +247,7 @@ def _is_lost_race(answer: ItemResult) -> bool:
     )
 
 
-def _outrun(id: str) -> ConflictError:
+def _conflict(id: str) -> ConflictError:
     return ConflictError(f"record {id!r} kept changing: other writers were faster each time", record_id=id)
 
 
@@ -261,7 +261,7 @@ def _results_of_matching(
     """Return the results without those of records that were gone or no longer matched."""
     lost = set(outrun)
     return [
-        _outrun(item.id) if index in lost else answer
+        _conflict(item.id) if index in lost else answer
         for index, (item, answer) in enumerate(zip(op.modifications, answers, strict=True))
         if index in lost or not _is_passed_over(answer)
     ]

@@ -29,11 +29,11 @@ def decode_row(row: Any) -> Record:
 
 def modify(session: SQLiteSession, table: Table, modification: Modification) -> ItemResult:
     """Apply one modification and return its result; one query and one statement by id."""
-    [result] = modify_in_order(_Row(session, table, modification.id), [modification])
+    [result] = modify_in_order(_ModifiedRow(session, table, modification.id), [modification])
     return result
 
 
-class _Row:
+class _ModifiedRow:
     """The row of one modification, as `modify_in_order` reads and writes it."""
 
     def __init__(self, session: SQLiteSession, table: Table, id: str) -> None:
