@@ -38,6 +38,7 @@ from isthmus.layers import from_config
 from isthmus.layers._policy import Policy
 from isthmus.layers.context import Context
 from isthmus.layers.guard import Guard
+from isthmus.layers.merge import Merge
 from isthmus.layers.plan import Plan
 
 if TYPE_CHECKING:
@@ -90,7 +91,8 @@ class AsyncDatabase(CollectionMethods):
         layers = [
             *self._optional_layers,
             Guard(backend.name, backend),
-            Plan(backend, policy=self._policy, sort_cap=self._config.sort_cap),
+            *([Merge()] if getattr(config, "coalesce", True) else []),
+            Plan(backend, policy=self._policy, sort_cap=self._config.sort_cap, clock=self._clock),
             Context(backend.name),
         ]
         self._core = DatabaseSession(backend, layers, secret)

@@ -8,17 +8,25 @@ from typing import Any, TypeAlias, overload
 
 from isthmus._batch import OnError, Outcomes, check_on_error, resolve_outcomes
 from isthmus._core.executor import Mutation, WriteKind, mutation_for
+from isthmus._core.modify import Modification
 from isthmus._core.mutation_batch import MutationBatch, batch_creates, batch_writes
-from isthmus._core.op import Remove, Write
+from isthmus._core.op import Modify, ModifyWhere, Remove, Write
 from isthmus._ids import check_id, check_ids, new_id
-from isthmus._query.ast import TRUE, Predicate
+from isthmus._path import Root
+from isthmus._query.ast import RANKED, TRUE, Predicate, leaves
+from isthmus._query.changes import FieldChange, as_changes
 from isthmus._query.query import Query, as_predicate
 from isthmus._record import Record
 from isthmus._session import SessionBound
-from isthmus.errors import InvalidRecordError, IsthmusError, UsageError
+from isthmus.errors import InvalidRecordError, IsthmusError, QueryError, UsageError
 
 Data: TypeAlias = "Record | Mapping[str, Any]"
 Items: TypeAlias = "Mapping[str, Data] | Iterable[Record | tuple[str, Data] | tuple[str, Data, str | None]]"
+
+Changes: TypeAlias = "FieldChange | Iterable[FieldChange]"
+Modifications: TypeAlias = (
+    "Mapping[str, Changes] | Iterable[tuple[str, Changes] | tuple[str, Changes, str | None]]"
+)
 
 MAX_ERRORS = 1_000
 
@@ -98,6 +106,31 @@ class WriteMethods(SessionBound):
         """
         return bool(await self._write_one(WriteKind.DELETE, Mutation(check_id(id), None, None, if_version)))
 
+    async def modify(
+        self,
+        id: str,
+        *changes: FieldChange,
+        where: Predicate | None = None,
+        if_version: str | None = None,
+    ) -> str:
+        """Change part of a record atomically and return its new version.
+
+        Changes are made by fields, such as `field("stock").inc(-1)` or `field("tags").push("new")`,
+        and apply in order. With `where` only if the predicate holds for the record at that moment,
+        with `if_version` only at that version.
+
+        Raises `QueryError` without changes, `NotFoundError`, `ConflictError` if `if_version` or
+        `where` does not hold, and `InvalidRecordError` if the record does not admit a change; then
+        nothing of it is changed. One round trip where the store modifies natively
+        (`capabilities.modify`), else a read and a write for each attempt, for as long as the
+        deadline allows. Concurrent calls for one record may share a write and its version.
+        """
+        wanted = Modification(check_id(id), as_changes(changes), _condition(where), if_version)
+        [result] = await self._run(Modify(self.collection_name, (wanted,), atomic=False))
+        if isinstance(result, IsthmusError):
+            raise result
+        return str(result)
+
     async def _write_one(self, kind: WriteKind, mutation: Mutation) -> str:
         if kind is not WriteKind.DELETE:
             _encode_now(mutation)
@@ -151,6 +184,24 @@ class WriteMethods(SessionBound):
         `items` are those of `replace_batch`; atomicity and errors are those of `create_batch`.
         """
         return await self._write_batch(WriteKind.UPSERT, _mutations(items), on_error, atomic)
+
+    async def modify_batch(
+        self, items: Modifications, *, on_error: OnError = "raise", atomic: bool | None = None
+    ) -> Outcomes[str]:
+        """Change parts of records and return their new versions in order.
+
+        `items` are `{id: changes}`, or any of `(id, changes)` and `(id, changes, version)`; changes
+        are one, or a list that applies in order. Atomicity and errors are those of `create_batch`;
+        each item is refused as by `modify`.
+        """
+        check_on_error(on_error)
+        modifications = _modifications(items)
+        if not modifications:
+            return Outcomes()
+        if atomic is None:
+            atomic = self.capabilities.atomic_batch
+        results = await self._run(Modify(self.collection_name, modifications, atomic))
+        return resolve_outcomes("modify_batch", results, on_error)
 
     async def delete_batch(
         self, ids: Iterable[str], *, on_error: OnError = "raise", atomic: bool | None = None
@@ -214,9 +265,54 @@ class WriteMethods(SessionBound):
             raise UsageError("delete_where() without a condition would delete everything; call clear()")
         return await self._run(Remove(self.collection_name, where))
 
+    async def update_where(self, query: Query | Predicate, *changes: FieldChange) -> int:
+        """Change parts of the matching records and return how many matched.
+
+        Where the store has transactions, all are changed or none; elsewhere each is written under
+        its version, one that no longer matches is passed over, and one that begins to match
+        meanwhile may be missed. No record is changed twice.
+
+        Raises `UsageError` without a condition, `QueryError` for a query with a sort or a limit, and
+        `BatchError` if records do not admit a change: with transactions nothing is changed then,
+        elsewhere the others are.
+        """
+        wanted = as_changes(changes)
+        where = as_predicate(query)
+        if where == TRUE:
+            raise UsageError(
+                "update_where() without a condition would change everything;"
+                " field('_id').exists() holds for all records"
+            )
+        return await self._run(ModifyWhere(self.collection_name, _condition(where), wanted))
+
     async def clear(self) -> int:
         """Delete all records of this collection and return how many there were."""
         return await self._run(Remove(self.collection_name, TRUE))
+
+
+def _condition(where: Predicate | None) -> Predicate:
+    """Return the condition of a modification; raises `QueryError` for one that no single record has."""
+    if where is None:
+        return TRUE
+    predicate = as_predicate(where)
+    for leaf in leaves(predicate):
+        if isinstance(leaf, RANKED) or leaf.path.root is Root.SCORE:
+            raise QueryError("match(), nearest() and _score are of a search, not of one record's condition")
+    return predicate
+
+
+def _modifications(items: Modifications) -> list[Modification]:
+    """Return the modifications of a batch; raises `QueryError` and `UsageError`."""
+    made = []
+    for item in list(items.items() if isinstance(items, Mapping) else items):
+        if not isinstance(item, tuple) or len(item) not in (2, 3):
+            raise UsageError(f"an item is (id, changes) or (id, changes, version); got {item!r:.80}")
+        changes = item[1]
+        if isinstance(changes, str | Mapping) or not isinstance(changes, Iterable):
+            changes = (changes,)
+        version = item[2] if len(item) == 3 else None
+        made.append(Modification(check_id(item[0]), as_changes(changes), if_version=version))
+    return made
 
 
 def _mutation(record: Data, id: str | None = None, if_version: str | None = None) -> Mutation:

@@ -8,6 +8,7 @@ backend" goes through it step by step. Names here change with a note in the chan
   `SupportsIndexes` and `SupportsTerminate`, and the values that they take and return.
 * Writes: `apply_in_order` over `Rows` is the meaning of the five kinds of writes; the functions
   next to it make the errors that refuse an item.
+* Modifications: `apply_changes` and `modify_in_order` are their meaning; `SupportsModify` is optional.
 * Predicates: the leaves (`Equal`, `In`, `Like`, …) and `And`, `Or`, `Not`; `matches` evaluates them.
 * Order: `cursor_position` and `sort_key` are the total order of records; `Groups` holds aggregates.
 * Records: `Record.stored` wraps the JSON text of a stored record without decoding it.
@@ -57,6 +58,7 @@ from isthmus._core.executor import (
     WriteResult,
 )
 from isthmus._core.loop_pools import LoopBound, LoopPool
+from isthmus._core.modify import ModifiableRows, Modification, SupportsModify, modify_in_order
 from isthmus._core.mutation_batch import MutationBatch
 from isthmus._core.registry import Plugin, import_driver
 from isthmus._ids import new_id, new_version
@@ -91,6 +93,7 @@ from isthmus._query.ast import (
     TextMatch,
     leaves,
 )
+from isthmus._query.changes import FieldChange, apply_changes
 from isthmus._query.codec import text as predicate_text
 from isthmus._query.evaluate import leaf_matches, matches
 from isthmus._query.order import BY_ID, cursor_position, sort_key, sort_records
@@ -125,6 +128,7 @@ __all__ = [
     "EqualList",
     "Executor",
     "Exists",
+    "FieldChange",
     "Function",
     "Groups",
     "In",
@@ -134,6 +138,8 @@ __all__ = [
     "LoopBound",
     "LoopPool",
     "Measure",
+    "ModifiableRows",
+    "Modification",
     "Mutation",
     "MutationBatch",
     "NativePlan",
@@ -158,6 +164,7 @@ __all__ = [
     "Support",
     "SupportsDrop",
     "SupportsIndexes",
+    "SupportsModify",
     "SupportsTerminate",
     "TextMatch",
     "TransactionExecutor",
@@ -165,6 +172,7 @@ __all__ = [
     "WriteKind",
     "WriteResult",
     "already_exists",
+    "apply_changes",
     "apply_in_order",
     "apply_one",
     "cursor_position",
@@ -175,6 +183,7 @@ __all__ = [
     "leaves",
     "matches",
     "merge_documents",
+    "modify_in_order",
     "new_id",
     "new_version",
     "not_found",

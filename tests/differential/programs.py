@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
-import pprint
 import random
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TextIO
 
 from isthmus import AsyncDatabase, Record
@@ -19,7 +18,9 @@ from isthmus._values import same
 from isthmus.errors import BatchError, IsthmusError, NotWrittenError
 from isthmus.testing.queries import QueryMaker
 from isthmus.testing.records import RecordSet, nasty_set
+from tests.differential.changes import build_changes, random_changes
 from tests.differential.checks import Check, make
+from tests.differential.shorter import as_test, shrink
 from tests.stores import Store, store_of
 
 STEPS = 30
@@ -27,6 +28,7 @@ STEPS = 30
 _ATTRIBUTES = (Path(Root.METADATA, ("source",)), Path(Root.METADATA, ("n",)))
 _INVALID = "an id of its own"
 _WRITES = ("create", "replace", "update", "upsert", "delete")
+_MODIFIES = ("modify", "modify", "modify_batch", "update_where")
 _BATCHES = ("create_batch", "replace_batch", "update_batch", "upsert_batch", "delete_batch")
 
 
@@ -39,7 +41,8 @@ class Step:
     """Of writes: id, data, metadata and which version (None, "current", "stale", "bogus").
 
     A text in place of data is the id of a record that is read and given; what would be metadata is
-    then set in its data.
+    then set in its data. Of modifications: id, changes, condition as JSON or None, and which version;
+    `update_where` has one item without an id.
     """
     atomic: bool = False
     check: Check | None = None
@@ -91,6 +94,8 @@ class Side:
                 return [receipt.written, receipt.failed, sorted(receipt.errors)]
         if step.verb in _BATCHES:
             return await self._batch(step, target)
+        if step.verb in _MODIFIES:
+            return await self._modify(step, target)
         return await self._write(step, target)
 
     async def _block(self, step: Step, target: CollectionMethods) -> list[Any]:
@@ -154,6 +159,32 @@ class Side:
             self._outcome(outcome, named=item[0] is not None) if outcome in errors else "written"
             for item, outcome in zip(step.items, outcomes, strict=True)
         ]
+
+    async def _modify(self, step: Step, target: CollectionMethods) -> Any:
+        if step.verb == "update_where":
+            [(_, changes, condition, _)] = step.items
+            try:
+                return await target.update_where(from_json(condition), *build_changes(changes))
+            except BatchError as error:  # which come in the order of a scan
+                kinds = [str(self._outcome(o)) for o in error.outcomes if not isinstance(o, NotWrittenError)]
+                return ["BatchError", sorted(kinds)]
+        if step.verb == "modify":
+            [(id, changes, condition, which)] = step.items
+            name = self._id(id)
+            written = await target.modify(
+                name,
+                *build_changes(changes),
+                where=None if condition is None else from_json(condition).where,
+                if_version=await self._version(name, which, target),
+            )
+            stored = await self._seen(name, target)
+            return ["written", stored is not None and stored.version == written]
+        items = [
+            (self._id(id), build_changes(changes), await self._version(self._id(id), which, target))
+            for id, changes, _, which in step.items
+        ]
+        outcomes = await target.modify_batch(items, on_error="collect", atomic=step.atomic)
+        return [self._outcome(o) if isinstance(o, IsthmusError) else "written" for o in outcomes]
 
     def _given(self, item: tuple[Any, ...]) -> Record:
         id, data, metadata, _ = item
@@ -233,7 +264,7 @@ async def run(
         if await difference(store, steps) is not None:
             print(f"difference in program {number} of seed {seed}; shrinking…", file=log)
             if shrinks:
-                steps = await _shrunk(store, steps)
+                steps = await shrink(steps, partial(_differs, store))
             report.failures.append(as_test(store.name, steps, await difference(store, steps)))
             if len(report.failures) >= 3:
                 break
@@ -252,6 +283,10 @@ async def difference(store: Store, steps: Sequence[Step]) -> tuple[int, Any, Any
                 return number, expected, actual
         expected, actual = await left.state(), await right.state()
         return None if same(expected, actual) else (len(steps), expected, actual)
+
+
+async def _differs(store: Store, steps: list[Step]) -> bool:
+    return await difference(store, steps) is not None
 
 
 def _agree(step: Step, records: Sequence[Record], expected: Any, actual: Any) -> bool:
@@ -282,7 +317,7 @@ def program(rng: random.Random, can: Capabilities) -> list[Step]:
     maker = QueryMaker(rng, pool, attributes=_ATTRIBUTES)
     ids = [record.id for record in pool.records[:6]]
     there = tuple((record.id, record.data, record.metadata, None) for record in pool.records[:6])
-    first = [Step("upsert_batch", there)] if rng.random() < 0.6 else []
+    first = [Step("upsert_batch", there)] if rng.random() < 0.8 else []
     return first + [_step(rng, can, pool, maker, ids, 0) for _ in range(rng.randint(5, STEPS))]
 
 
@@ -301,6 +336,8 @@ def _step(
         if depth == 0 or can.savepoints:
             steps = tuple(_step(rng, can, pool, maker, ids, depth + 1) for _ in range(rng.randint(1, 6)))
             return Step(verb, steps=steps, commits=rng.random() < 0.6)
+    if chance < 0.2:
+        return _modification(rng, can, pool, maker, ids)
     if chance < 0.35:
         verb = rng.choice(_WRITES)
         if verb == "create":
@@ -319,7 +356,7 @@ def _step(
         else:
             items = tuple(item(version=verb != "delete_batch") for _ in range(rng.randint(1, 5)))
         return Step(verb, items, atomic=can.atomic_batch and rng.random() < 0.6)
-    if chance < 0.62:
+    if chance < 0.61:
         return Step("clear")
     if chance < 0.7:
         verb = rng.choice(("get", "get_batch"))
@@ -330,67 +367,32 @@ def _step(
     return Step("check", check=make(rng, maker, made))
 
 
+def _modification(
+    rng: random.Random, can: Capabilities, pool: RecordSet, maker: QueryMaker, ids: list[Any]
+) -> Step:
+    verb = rng.choice(_MODIFIES)
+    made = maker.generate()
+    condition = to_json(_just(made.predicate))
+    if verb == "update_where" and made.comparisons:
+        # Elsewhere the other records are changed where one does not admit it, and memory changes none.
+        changes = random_changes(rng, pool, harmless=not can.transactions)
+        return Step(verb, ((None, changes, condition, None),))
+
+    def item() -> tuple[Any, ...]:
+        which = rng.choice((None, None, None, "current", "stale", "bogus"))
+        return (rng.choice([*ids, *ids, 0]), random_changes(rng, pool), None, which)
+
+    if verb == "modify_batch":
+        items = tuple(item() for _ in range(rng.randint(1, 5)))
+        return Step(verb, items, atomic=can.atomic_batch and rng.random() < 0.5)
+    id, changes, _, which = item()
+    return Step("modify", ((id, changes, condition if rng.random() < 0.3 else None, which),))
+
+
 def _just(predicate: Any) -> Any:
     from isthmus import Query
 
     return Query(where=predicate)
-
-
-async def _shrunk(store: Store, steps: list[Step]) -> list[Step]:
-    """Return a shorter program that still fails."""
-    left = 300
-    moved = True
-    while moved and left > 0:
-        moved = False
-        for shorter in _shorter(steps):
-            left -= 1
-            if left <= 0:
-                break
-            if await difference(store, shorter) is not None:
-                steps, moved = shorter, True
-                break
-    return steps
-
-
-def _shorter(steps: Sequence[Step]) -> Iterator[list[Step]]:
-    size = len(steps)
-    step = size // 2
-    while step:
-        for start in range(0, size, step):
-            yield [*steps[:start], *steps[start + step :]]
-        step //= 2
-    for index, one in enumerate(steps):
-        for inner in _shorter(one.steps):
-            if inner:
-                yield [*steps[:index], dataclasses.replace(one, steps=tuple(inner)), *steps[index + 1 :]]
-        if len(one.items) > 1:
-            for at in range(len(one.items)):
-                items = one.items[:at] + one.items[at + 1 :]
-                yield [*steps[:index], dataclasses.replace(one, items=items), *steps[index + 1 :]]
-        for at, item in enumerate(one.items):
-            if len(item) == 4 and item[1]:
-                smaller = (item[0], {}, {}, item[3])
-                items = (*one.items[:at], smaller, *one.items[at + 1 :])
-                yield [*steps[:index], dataclasses.replace(one, items=items), *steps[index + 1 :]]
-
-
-def as_test(store: str, steps: Sequence[Step], seen: tuple[int, Any, Any] | None) -> str:
-    """Return a test that one can paste, which fails as the program did."""
-    listed = pprint.pformat(list(steps), width=100, sort_dicts=False).replace("\n", "\n    ")
-    found = (
-        "not again"
-        if seen is None
-        else f"step {seen[0]}\n# memory: {seen[1]!r:.1000}\n# {store}: {seen[2]!r:.1000}"
-    )
-    return f"""@pytest.mark.backend({store!r})
-@pytest.mark.asyncio
-async def test_a_program_does_the_same_here() -> None:
-    \"\"\"Found by the differential run.\"\"\"
-    steps = {listed}
-
-    assert await difference(store_of({store!r}), steps) is None
-# differs at {found}
-"""
 
 
 __all__ = ["Check", "Step", "difference", "run", "store_of"]

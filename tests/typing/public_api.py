@@ -69,6 +69,12 @@ async def verbs(db: AsyncDatabase) -> None:
     assert_type(await db.aggregate(by="n", total=("sum", "m"), n="count"), list[dict[str, Any]])
     assert_type(await db.explain(), Explanation)
     assert_type(await db.delete_where(field("n") == 1), int)
+    assert_type(await db.modify("a", field("n").inc(1), field("t").push("x"), where=field("n") > 0), str)
+    assert_type(await db.modify_batch({"a": field("n").inc(1), "b": [field("n").unset()]}), Outcomes[str])
+    assert_type(
+        await db.modify_batch([("a", field("n").max(1)), ("b", [field("n").set(1)], "3")]), Outcomes[str]
+    )
+    assert_type(await db.update_where(field("n") == 1, field("t").add("x", "y")), int)
     assert_type(await db.stream_write(source()), StreamReceipt)
     assert_type(db.stats(), Stats)
     assert_type(db.capabilities, Capabilities)

@@ -24,6 +24,8 @@ class Capabilities(Value):
     """`if_version` is checked by the store, atomically with the write."""
     delete_where: bool = False
     """Deleting by an exact predicate is one native request."""
+    modify: bool = False
+    """A modification is one native request; elsewhere the core reads, and writes by compare-and-set."""
     consistent_stream: bool = False
     """`stream(consistent=True)` reads one snapshot."""
     relevance: bool = False

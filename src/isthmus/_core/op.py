@@ -19,7 +19,9 @@ from isthmus._core.executor import (
     SupportsDrop,
     WriteKind,
 )
+from isthmus._core.modify import Modification, SupportsModify
 from isthmus._query.ast import Predicate
+from isthmus._query.changes import FieldChange
 from isthmus._record import Record
 from isthmus._value import Value
 from isthmus.errors import UnsupportedError
@@ -69,6 +71,57 @@ class Write(Op[list[ItemResult]]):
 
     async def apply(self, executor: Executor) -> list[ItemResult]:
         return await executor.write(self.collection, self.kind, self.mutations, atomic=self.atomic)
+
+
+class Modify(Op[list[ItemResult]]):
+    """Change parts of records by id; the plan layer runs it as native modifications, or reads and writes."""
+
+    modifications: Sequence[Modification]
+    atomic: bool
+    name = "modify"
+    writes = True
+    idempotent = False
+
+
+class ModifyWhere(Op[int]):
+    """Change parts of the matching records; run as `Modify` is."""
+
+    where: Predicate
+    changes: tuple[FieldChange, ...]
+    name = "update_where"
+    writes = True
+    idempotent = False
+
+
+class NativeModify(Op["ItemResult | None"]):
+    """Change part of one record natively; None if the store leaves it to the core."""
+
+    modification: Modification
+    name = "modify"
+    writes = True
+    idempotent = False
+
+    async def apply(self, executor: Executor) -> ItemResult | None:
+        return await _modifier(executor).modify(self.collection, self.modification)
+
+
+class NativeModifyWhere(Op["int | None"]):
+    """Change parts of the matching records natively; None if the store leaves it to the core."""
+
+    where: Predicate
+    changes: tuple[FieldChange, ...]
+    name = "update_where"
+    writes = True
+    idempotent = False
+
+    async def apply(self, executor: Executor) -> int | None:
+        return await _modifier(executor).modify_where(self.collection, self.where, self.changes)
+
+
+def _modifier(executor: Executor) -> SupportsModify:
+    if not isinstance(executor, SupportsModify):
+        raise UnsupportedError("this backend does not modify records natively", capability="modify")
+    return executor
 
 
 class Fetch(Op[Page]):

@@ -31,6 +31,18 @@ from isthmus._query.ast import (
     check_size,
     leaves,
 )
+from isthmus._query.changes import (
+    Add,
+    FieldChange,
+    Inc,
+    Max,
+    Min,
+    Pull,
+    Push,
+    Set,
+    Unset,
+    change_of,
+)
 from isthmus._suggest import suggest as nearest_name
 from isthmus._values import canonical_operand, kind_of
 from isthmus.errors import InvalidRecordError, QueryError
@@ -43,7 +55,7 @@ MAX_NEAREST = 10_000
 
 
 class Field:
-    """A field in a query: compare it, or call its methods, to get a predicate.
+    """A field in a query: compare it, or call its methods, to get a predicate or a change.
 
     `field("age") >= 25`, `field("name").like("A%")`, `field(["a.b"]) == 1` for a key with a dot.
     """
@@ -144,6 +156,40 @@ class Field:
         Raises `QueryError` for `_id` and other record attributes, `match()` and `nearest()` inside.
         """
         return any_object(self.path, where)
+
+    # Changes, for `modify` and `update_where`
+
+    def set(self, value: Any) -> FieldChange:
+        """Store a value here."""
+        return change_of(Set, self.path, value)
+
+    def unset(self) -> FieldChange:
+        """Remove the key."""
+        return change_of(Unset, self.path)
+
+    def inc(self, amount: float) -> FieldChange:
+        """Add a number to the one here; from nothing it begins at 0. Sums of ints are exact."""
+        return change_of(Inc, self.path, amount)
+
+    def max(self, value: Any) -> FieldChange:
+        """Store a number or text if there is none here, or one that is less."""
+        return change_of(Max, self.path, value)
+
+    def min(self, value: Any) -> FieldChange:
+        """Store a number or text if there is none here, or one that is greater."""
+        return change_of(Min, self.path, value)
+
+    def push(self, *values: Any) -> FieldChange:
+        """Append values to the list here."""
+        return change_of(Push, self.path, *values)
+
+    def pull(self, value: Any) -> FieldChange:
+        """Remove every element that is deeply equal to the value from the list here."""
+        return change_of(Pull, self.path, value)
+
+    def add(self, *values: Any) -> FieldChange:
+        """Append each value to the list here, unless an element is deeply equal to it."""
+        return change_of(Add, self.path, *values)
 
 
 def field(name: str | Sequence[str]) -> Field:

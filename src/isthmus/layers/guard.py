@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TypeVar
 
 from isthmus._core.executor import Executor, WriteKind
-from isthmus._core.op import Aggregate, Count, Fetch, Op, Remove, Write
+from isthmus._core.op import Aggregate, Count, Fetch, Modify, ModifyWhere, Op, Remove, Write
 from isthmus._core.stack import Layer, LayerOrder, Next
 from isthmus._path import Root
 from isthmus._query.ast import KNN, RANKED, Not, Or, Predicate, TextMatch, leaves
@@ -19,7 +19,7 @@ class Guard(Layer):
 
     order = LayerOrder.GUARD
     in_transaction = True
-    ops = (Write, Fetch, Count, Aggregate, Remove)
+    ops = (Write, Modify, ModifyWhere, Fetch, Count, Aggregate, Remove)
 
     def __init__(self, backend: str, executor: Executor) -> None:
         self._backend = backend
@@ -35,6 +35,8 @@ class Guard(Layer):
         match op:
             case Write():
                 self._check_write(op)
+            case Modify() | ModifyWhere():
+                self._check_modify(op)
             case Fetch():
                 self._check_fetch(op)
             case Count() | Remove():
@@ -55,6 +57,13 @@ class Guard(Layer):
                 self._refuse(f"{op.kind.value}(), which must not lose a concurrent write", "compare_and_set")
             if any(mutation.if_version is not None for mutation in op.mutations):
                 self._refuse("if_version", "compare_and_set")
+
+    def _check_modify(self, op: Modify | ModifyWhere) -> None:
+        can = self._executor.capabilities
+        if not (can.modify or can.compare_and_set):
+            self._refuse(f"{op.name}(), which must not lose a concurrent write", "compare_and_set")
+        if isinstance(op, Modify) and op.atomic and not can.atomic_batch:
+            self._refuse("an atomic batch", "atomic_batch")
 
     def _check_fetch(self, op: Fetch) -> None:
         request = op.request

@@ -7,7 +7,7 @@ from bisect import bisect_left
 from typing import TypeVar
 
 from isthmus._core.clock import SYSTEM_CLOCK, Clock
-from isthmus._core.op import Op, Write
+from isthmus._core.op import Modify, Op, Write
 from isthmus._core.stack import Layer, LayerOrder, Next
 from isthmus._value import Value
 from isthmus.errors import IsthmusError
@@ -65,7 +65,7 @@ class Metrics(Layer):
             failed[type(error).__name__] = 1
             raise
         else:
-            if isinstance(op, Write) and isinstance(result, list):
+            if isinstance(op, Write | Modify) and isinstance(result, list):
                 for item in result:
                     if isinstance(item, IsthmusError):
                         name = type(item).__name__

@@ -6,19 +6,30 @@ import heapq
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, TypeVar
 
+from isthmus._core.clock import SYSTEM_CLOCK, Clock
 from isthmus._core.evaluation import select_matching
 from isthmus._core.executor import (
     After,
     AggregateResult,
     CountResult,
     Executor,
-    Mutation,
+    ItemResult,
     Page,
     PageRequest,
     Support,
-    WriteKind,
 )
-from isthmus._core.op import Aggregate, Count, Fetch, Op, Read, Release, Remove, Write
+from isthmus._core.op import (
+    Aggregate,
+    Count,
+    Fetch,
+    Modify,
+    ModifyWhere,
+    NativeModify,
+    NativeModifyWhere,
+    Op,
+    Release,
+    Remove,
+)
 from isthmus._core.stack import Layer, LayerOrder, Next
 from isthmus._query.aggregate import Groups
 from isthmus._query.ast import FALSE, KNN, TRUE, Predicate, leaves
@@ -28,7 +39,9 @@ from isthmus._query.split import Split, drop_ranked, split
 from isthmus._record import Record
 from isthmus._search_hit import Hit
 from isthmus._value import replace
-from isthmus.errors import ConflictError, IsthmusError, UnsupportedError
+from isthmus.errors import UnsupportedError
+from isthmus.layers._delete import delete_matching
+from isthmus.layers._modify import CompareAndSet, native_modification
 from isthmus.layers._pages import (
     add_to_size,
     drop_before_start,
@@ -43,7 +56,6 @@ from isthmus.layers._policy import Policy
 R = TypeVar("R")
 SCAN_SIZE = 1_000
 _LARGEST_SCAN = 5_000
-_DELETE_ATTEMPTS = 10
 
 
 ALLOW = Policy()
@@ -58,7 +70,7 @@ class Plan(Layer):
 
     order = LayerOrder.PLAN
     in_transaction = True
-    ops = (Fetch, Count, Aggregate, Remove)
+    ops = (Fetch, Count, Aggregate, Remove, Modify, ModifyWhere)
 
     def __init__(
         self,
@@ -66,11 +78,13 @@ class Plan(Layer):
         *,
         policy: Policy = ALLOW,
         sort_cap: int = 1_000_000,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._support: Callable[[str], Support] = executor.support
         self._executor = executor
         self._policy = policy
         self._sort_cap = sort_cap
+        self._clock = clock
 
     async def handle(self, op: Op[R], call_next: Next, /) -> R:
         """Run the operation by native ones."""
@@ -84,6 +98,10 @@ class Plan(Layer):
                 result = await self._aggregate(op, call_next)
             case Remove():
                 result = await self._remove(op, call_next)
+            case Modify():
+                result = await self._modify(op, call_next)
+            case ModifyWhere():
+                result = await self._modify_where(op, call_next)
             case _:
                 result = await call_next(op)
         return result  # type: ignore[no-any-return]
@@ -303,42 +321,43 @@ class Plan(Layer):
         parts = self.parts(op.collection, op.where)
         if parts.pushed == FALSE:
             return 0
-        if parts.residual == TRUE and (parts.pushed == TRUE or self._executor.capabilities.delete_where):
+        can = self._executor.capabilities
+        if parts.residual == TRUE and (parts.pushed == TRUE or can.delete_where):
             return await call_next(replace(op, where=parts.pushed))
         removed = 0
         async for records in self._scan(_scan_of(op.collection, parts), parts, call_next):
-            removed += await self._delete(op, records, call_next)
+            removed += await delete_matching(op, records, call_next, versions=can.compare_and_set)
         return removed
 
-    async def _delete(self, op: Remove, records: Sequence[Record], call_next: Next) -> int:
-        """Delete records that matched when read; re-evaluate those that have changed since."""
-        removed = 0
-        for _ in range(_DELETE_ATTEMPTS):
-            if not records:
-                return removed
-            mutations = [
-                Mutation(
-                    record.id or "",
-                    if_version=record.version if self._executor.capabilities.compare_and_set else None,
-                )
-                for record in records
-            ]
-            results = await call_next(Write(op.collection, WriteKind.DELETE, mutations, atomic=False))
-            removed += sum(result is True for result in results)
-            stale = [
-                c.id
-                for c, result in zip(mutations, results, strict=True)
-                if isinstance(result, ConflictError)
-            ]
-            for result in results:
-                if isinstance(result, IsthmusError) and not isinstance(result, ConflictError):
-                    raise result
-            again = await call_next(Read(op.collection, stale)) if stale else []
-            records = await select_matching([record for record in again if record is not None], op.where)
-        raise ConflictError(
-            f"delete_where: {len(records)} records kept changing in {_DELETE_ATTEMPTS} attempts",
-            record_id=records[0].id,
-        )
+    async def _modify(self, op: Modify, call_next: Next) -> list[ItemResult]:
+        for item in op.modifications:
+            if item.where != TRUE:
+                self._policy.check_patterns(item.where)
+        if self._executor.capabilities.modify and len(op.modifications) == 1:
+            [item] = op.modifications
+            native = native_modification(item, self._support(op.collection).pushdown)
+            result = None if native is None else await call_next(NativeModify(op.collection, native))
+            if result is not None:
+                return [result]
+        return await self._compare_and_set(call_next).modify(op)
+
+    async def _modify_where(self, op: ModifyWhere, call_next: Next) -> int:
+        parts = self.parts(op.collection, op.where)
+        if parts.pushed == FALSE:
+            return 0
+        can = self._executor.capabilities
+        if can.modify and parts.residual == TRUE:
+            count = await call_next(NativeModifyWhere(op.collection, parts.pushed, op.changes))
+            if count is not None:
+                return count
+        ids: dict[str, None] = {}
+        async for records in self._scan(_scan_of(op.collection, parts), parts, call_next):
+            ids.update((record.id or "", None) for record in records)
+        atomic = can.transactions and can.atomic_batch
+        return await self._compare_and_set(call_next).modify_matching(op, list(ids), atomic=atomic)
+
+    def _compare_and_set(self, call_next: Next) -> CompareAndSet:
+        return CompareAndSet(call_next, self._clock, for_update=self._executor.capabilities.for_update)
 
 
 def _whole_predicate(parts: Split) -> Predicate:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, TypeAlias, TypeVar
 
-from isthmus._core.op import Op, Read, Write
+from isthmus._core.op import Modify, Op, Read, Write
 from isthmus._core.stack import Layer, LayerOrder, Next
 from isthmus._value import Value
 from isthmus.errors import IsthmusError
@@ -48,11 +48,22 @@ class Trace(Layer):
 
     async def handle(self, op: Op[R], call_next: Next, /) -> R:
         """Run the operation within its span."""
-        size = len(op.mutations) if isinstance(op, Write) else len(op.ids) if isinstance(op, Read) else None
+        size = _size(op)
         with self._spans(Call(self._backend, op.collection, op.name, size)) as record_failures:
             result: R = await call_next(op)
-            if isinstance(op, Write) and isinstance(result, list) and callable(record_failures):
+            if isinstance(op, Write | Modify) and isinstance(result, list) and callable(record_failures):
                 failed = Counter(type(item).__name__ for item in result if isinstance(item, IsthmusError))
                 if failed:
                     record_failures(failed)
             return result
+
+
+def _size(op: Op[R]) -> int | None:
+    match op:
+        case Write():
+            return len(op.mutations)
+        case Modify():
+            return len(op.modifications)
+        case Read():
+            return len(op.ids)
+    return None

@@ -6,7 +6,7 @@ import abc
 import re
 import sqlite3
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import orjson
 
@@ -24,15 +24,19 @@ from isthmus._core.executor import (
     PageRequest,
     WriteKind,
 )
+from isthmus._core.modify import Modification
 from isthmus._query.ast import Predicate
+from isthmus._query.changes import FieldChange
 from isthmus._record import Record
 from isthmus.backends.sqlite import select
 from isthmus.backends.sqlite.aggregate import aggregate
 from isthmus.backends.sqlite.errors import is_missing_table
+from isthmus.backends.sqlite.modify import decode_row, modify, modify_where
 from isthmus.backends.sqlite.schema import Table
 from isthmus.backends.sqlite.session import SQLiteSession
 from isthmus.backends.sqlite.support import CAPABILITIES, SUPPORT, SQLiteSupport
 from isthmus.backends.sqlite.write import NothingWrittenError, write
+from isthmus.errors import InvalidRecordError
 
 T = TypeVar("T")
 Work = Callable[[SQLiteSession, Table], T]
@@ -73,13 +77,13 @@ class SQLiteExecutor(abc.ABC):
 
             def read_one(session: SQLiteSession, table: Table) -> list[Record | None]:
                 rows = session.rows(select.read_one(table, ids[0]))
-                return [_decode(rows[0])] if rows else [None]
+                return [decode_row(rows[0])] if rows else [None]
 
             return await self._run_read(collection, read_one)
         ids_json = orjson.dumps(list(ids)).decode()
 
         def read_many(session: SQLiteSession, table: Table) -> list[Record | None]:
-            found = {row[0]: _decode(row) for row in session.rows(select.read(table, ids_json))}
+            found = {row[0]: decode_row(row) for row in session.rows(select.read(table, ids_json))}
             return [found.get(id) for id in ids]
 
         return await self._run_read(collection, read_many)
@@ -99,6 +103,26 @@ class SQLiteExecutor(abc.ABC):
             )
         except NothingWrittenError as refused:
             return refused.results
+
+    async def modify(self, collection: str, modification: Modification) -> ItemResult:
+        """Apply a modification in one transaction; durable on return."""
+        return await self._run_write(
+            collection, lambda session, table: modify(session, table, modification), undo=False
+        )
+
+    async def modify_where(
+        self, collection: str, where: Predicate, changes: tuple[FieldChange, ...]
+    ) -> int | None:
+        """Change the matching records in one transaction and return how many.
+
+        Returns None, and changes nothing, if one of them does not admit a change.
+        """
+        try:
+            return await self._run_write(
+                collection, lambda session, table: modify_where(session, table, where, changes), undo=True
+            )
+        except InvalidRecordError:
+            return None
 
     async def fetch(self, collection: str, request: PageRequest) -> Page:
         """Return one page of matching records; one query."""
@@ -153,11 +177,6 @@ def run_query(session: SQLiteSession, table: Table, work: Work[T]) -> T:
 def read_header(session: SQLiteSession) -> None:
     """Read the file's header, the cheapest query that needs the file."""
     session.execute("PRAGMA schema_version").fetchone()
-
-
-def _decode(row: Any) -> Record:
-    id, data, metadata, version, created, updated = row
-    return Record.stored(id, data, metadata, str(version), created, updated)
 
 
 def _fetch(session: SQLiteSession, table: Table, request: PageRequest) -> Page:

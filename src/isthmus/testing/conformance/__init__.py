@@ -28,6 +28,7 @@ _MODULES = (
     "ids",
     "creating",
     "replacing",
+    "modifying",
     "deleting",
     "versions",
     "batches",
@@ -65,6 +66,7 @@ from isthmus.testing.conformance.filters import *  # noqa: E402, F403
 from isthmus.testing.conformance.ids import *  # noqa: E402, F403
 from isthmus.testing.conformance.lifecycle import *  # noqa: E402, F403
 from isthmus.testing.conformance.lists import *  # noqa: E402, F403
+from isthmus.testing.conformance.modifying import *  # noqa: E402, F403
 from isthmus.testing.conformance.negation import *  # noqa: E402, F403
 from isthmus.testing.conformance.nulls import *  # noqa: E402, F403
 from isthmus.testing.conformance.numbers import *  # noqa: E402, F403
