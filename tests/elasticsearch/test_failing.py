@@ -7,6 +7,7 @@ import gc
 import inspect
 import socket
 import threading
+import time
 import warnings
 from typing import Any
 
@@ -280,6 +281,24 @@ async def test_a_full_pool_fails_within_its_timeout_and_names_the_holders(build:
     assert "1 of 1 are in use by Task-" in str(failed[0])
     assert backend.stats().in_use == 0
     assert (await backend.count(index, TRUE)).count == 1_000
+
+
+@pytest.mark.asyncio
+async def test_calls_that_wait_for_the_loop_are_not_refused_by_the_pool(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many at once take longer than the pool's timeout, in a loop that works all the time."""
+    monkeypatch.setattr(time, "thread_time", time.monotonic)
+    backend = build(pool={"maxsize": 1, "timeout": 0.02})
+    index = backend.default_collection
+    await backend.open(index)
+    start = time.monotonic()
+
+    results = await asyncio.gather(*(backend.read(index, ["a"]) for _ in range(100)))
+
+    assert results == [[None]] * 100
+    assert time.monotonic() - start > 0.04
+    assert backend.stats().timeouts == 0
 
 
 @pytest.mark.asyncio

@@ -129,6 +129,22 @@ async def test_a_full_pool_names_its_holders(url: str) -> None:
     assert caught.value.transient
 
 
+@pytest.mark.asyncio
+async def test_calls_that_wait_for_the_loop_are_not_refused(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hundred calls one after another take longer than the timeout, in a loop that works all the time."""
+    monkeypatch.setattr(time, "thread_time", time.monotonic)
+    async with opened(url, pool={"max_size": 1, "timeout": 0.02}) as pool:
+
+        async def call() -> int:
+            async with pool.acquire() as connection:
+                return int(await connection.fetchval("SELECT 1 FROM pg_sleep(0.002)"))
+
+        assert await asyncio.gather(*(call() for _ in range(100))) == [1] * 100
+        assert pool.stats().timeouts == 0
+
+
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 def test_a_thousand_who_wait_in_vain_fail_in_order_and_on_time(url: str, loop: str) -> None:
     """Each acquire on a full pool fails within its timeout plus 50 ms (p99), first come first refused."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -452,3 +453,20 @@ async def test_a_server_without_conditional_headers_takes_upsert_and_delete(
             assert await ids_of(backend) == ([] if fresh else ["other"])
         finally:
             await backend.close()
+
+
+@pytest.mark.asyncio
+async def test_calls_that_wait_for_the_loop_are_not_refused_by_the_pool(
+    url: str, transport: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many at once take longer than the pool's timeout, in a loop that works all the time."""
+    monkeypatch.setattr(time, "thread_time", time.monotonic)
+    pool = {"max_connections": 1, "timeout": 0.02}
+    async with opened(url, transport=transport, pool=pool) as backend:
+        start = time.monotonic()
+
+        results = await asyncio.gather(*(backend.read(DEFAULT, ["a"]) for _ in range(100)))
+
+        assert results == [[None]] * 100
+        assert time.monotonic() - start > 0.04
+        assert backend.stats().timeouts == 0

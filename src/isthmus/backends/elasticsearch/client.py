@@ -22,6 +22,7 @@ from elasticsearch.serializer import OrjsonSerializer
 from elasticsearch import AsyncElasticsearch
 from isthmus._core.executor import PoolStats
 from isthmus._core.uncancelled import run_to_end
+from isthmus._core.wait_time import pool_timeout
 from isthmus.backends.elasticsearch.config import ElasticsearchConfig
 from isthmus.backends.elasticsearch.errors import never_sent, translate_exception, translate_response
 from isthmus.errors import ConfigError, PoolTimeoutError, QueryError
@@ -245,7 +246,7 @@ class ClientPool:
         begun = time.monotonic()
         self._waiting += 1
         try:
-            async with asyncio.timeout(self._config.pool.timeout):
+            async with pool_timeout(self._config.pool.timeout):
                 await self._slots.acquire()
         except TimeoutError:
             self._timeouts += 1

@@ -42,7 +42,7 @@ def read_profile(profile: str | None, environ: Mapping[str, str]) -> dict[str, t
     )
     if (ignored or "").lower() != _TRUE:
         services = config.get(f"services {section.get('services')}", {})
-        found["endpoint_url"] = _nested(services.get("s3", "")).get("endpoint_url") or section.get(
+        found["endpoint_url"] = _read_nested(services.get("s3", "")).get("endpoint_url") or section.get(
             "endpoint_url"
         )
     return {key: (value, f"profile {name}") for key, value in found.items() if value}
@@ -72,7 +72,7 @@ def _parse(path: Path | None) -> dict[str, dict[str, str]]:
     return {" ".join(name.replace('"', "").split()): dict(parser[name]) for name in parser.sections()}
 
 
-def _nested(text: str) -> dict[str, str]:
+def _read_nested(text: str) -> dict[str, str]:
     """Return the settings that are indented below a key, as those of a service are."""
     pairs = (line.partition("=") for line in text.splitlines())
     return {key.strip(): value.strip() for key, _, value in pairs if value}

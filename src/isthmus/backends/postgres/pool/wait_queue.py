@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
+from isthmus._core.wait_time import WaitTime
 from isthmus.backends.postgres.pool.pooled_connection import Holder, PooledConnection, describe_holders
 from isthmus.errors import PoolTimeoutError
 
@@ -55,7 +56,8 @@ class WaitQueue:
         waiter: Waiter = self._loop.create_future()
         timer = None
         if timeout is not None:
-            timer = self._loop.call_later(timeout, self._time_out, waiter, timeout)
+            waited = WaitTime(timeout)
+            timer = self._loop.call_later(timeout, self._time_out, waiter, timeout, waited)
         self._entries[waiter] = _QueueEntry(task, started, timer)
         pool.connector.open_more(urgent=True)
         try:
@@ -68,8 +70,13 @@ class WaitQueue:
                 self.leave(waiter)
             raise
 
-    def _time_out(self, waiter: Waiter, timeout: float) -> None:
+    def _time_out(self, waiter: Waiter, timeout: float, waited: WaitTime) -> None:
         if waiter.done():
+            return
+        more = waited.extend()
+        if more:  # the loop was busy, whatever the pool had
+            timer = self._loop.call_later(more, self._time_out, waiter, timeout, waited)
+            self._entries[waiter] = self._entries[waiter]._replace(timer=timer)
             return
         self.leave(waiter)
         waiter.set_exception(self._timeout_error(f"no connection became free within {timeout:g} s"))

@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 
 from isthmus._core.clock import SYSTEM_CLOCK, Clock
 from isthmus._core.executor import PoolStats
+from isthmus._core.wait_time import pool_timeout
 from isthmus.backends.s3.config import S3Config
 from isthmus.backends.s3.errors import ContendedError, PreconditionError
 from isthmus.backends.s3.transport.aioboto3 import BotoTransport
@@ -157,7 +158,7 @@ class Requests:
         start = self._clock.now()
         self._waiting += 1
         try:
-            async with asyncio.timeout(self.config.pool.timeout):
+            async with pool_timeout(self.config.pool.timeout):
                 await self._slots.acquire()
         except TimeoutError:
             self._timeouts += 1
