@@ -159,8 +159,8 @@ def error_tree() -> str:
     drawing = (errors.__doc__ or "").split("\n\n", 1)[1].strip()
     lines = [
         "# Errors\n",
-        "Every error that isthmus raises is an `IsthmusError`. The driver's exception is its `__cause__` on PostgreSQL,",
-        "SQLite and SQLAlchemy.\n",
+        "Every error that isthmus raises is an `IsthmusError`. The driver's exception is its `__cause__`, where a driver",
+        "raised one: the error of one item of an Elasticsearch or S3 batch has none.\n",
         f"```text\n{drawing}\n```\n",
         "Each has `transient` (the same call may succeed later), `applied` (`Applied.MAYBE`: the write may have",
         "been applied although it failed) and `retry_after` (the delay in seconds that the store requested, or None).\n",

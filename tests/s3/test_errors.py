@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import traceback
 from typing import Any
 
 import aiohttp
@@ -10,6 +11,7 @@ import botocore.exceptions
 import obstore.exceptions
 import pytest
 
+from isthmus.backends.s3.backend import DEFAULT, S3Backend
 from isthmus.backends.s3.errors import (
     ConnectionFailure,
     ContendedError,
@@ -29,6 +31,8 @@ from isthmus.errors import (
     UnavailableError,
     UnexpectedError,
 )
+from tests.s3.proxy import proxied
+from tests.s3.stores import config_for, endpoint_of
 
 pytestmark = pytest.mark.backend("s3")
 
@@ -149,3 +153,33 @@ def test_a_missing_key_is_told_from_other_404s() -> None:
         assert isinstance(error_for(404, code, None, location=PLACE, writes=False), IsthmusError)
     for broken in ConnectionFailure:
         assert isinstance(error_for(None, "", broken, location=PLACE, writes=False), UnavailableError)
+
+
+@pytest.mark.asyncio
+async def test_the_cause_is_the_error_of_the_client(url: str, transport: str) -> None:
+    """Of a connection that was refused, and of a response; without what a server quotes of the request."""
+    nowhere = S3Backend(config_for(url, endpoint_url="http://127.0.0.1:9", transport=transport))
+    with pytest.raises(ConnectError) as refused:
+        await nowhere.open(DEFAULT)
+    await nowhere.close()
+    module = {"obstore": "obstore", "aioboto3": "botocore"}[transport]
+    assert type(refused.value.__cause__).__module__.startswith((module, "builtins", "aiohttp"))
+
+    quoted = "GET\nhost:x\nx-amz-security-token:canary-1\n"
+    body = (
+        "<Error><Code>SignatureDoesNotMatch</Code><Message>no; X-Amz-Security-Token: canary-2</Message>"
+        f"<CanonicalRequest>{quoted}</CanonicalRequest><StringToSign>canary-3</StringToSign></Error>"
+    )
+    head = f"HTTP/1.1 403 No\r\nContent-Type: application/xml\r\nContent-Length: {len(body)}\r\n\r\n"
+    async with proxied(endpoint_of(url)) as proxy:
+        proxy.rule = lambda seen: (head + body).encode()
+        settings = {"endpoint_url": proxy.endpoint, "transport": transport}
+        backend = S3Backend(config_for(url, **settings))
+        with pytest.raises(AccessError) as denied:
+            await backend.open(DEFAULT)
+        await backend.close()
+    cause = denied.value.__cause__
+    assert cause is not None
+    shown = "".join(traceback.format_exception(denied.value)) + repr(cause) + repr(vars(cause))
+    assert "SignatureDoesNotMatch" in shown
+    assert "canary" not in shown

@@ -17,15 +17,22 @@ import orjson
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.payload import BytesPayload, Payload
 from elastic_transport import AiohttpHttpNode, AsyncTransport, NodeConfig, TransportError
+from elasticsearch.exceptions import HTTP_EXCEPTIONS
 from elasticsearch.serializer import OrjsonSerializer
 
-from elasticsearch import AsyncElasticsearch
+from elasticsearch import ApiError, AsyncElasticsearch
 from isthmus._core.executor import PoolStats
 from isthmus._core.uncancelled import run_to_end
 from isthmus._core.wait_time import pool_timeout
 from isthmus.backends.elasticsearch.config import ElasticsearchConfig
-from isthmus.backends.elasticsearch.errors import never_sent, translate_exception, translate_response
-from isthmus.errors import ConfigError, PoolTimeoutError, QueryError
+from isthmus.backends.elasticsearch.errors import (
+    PRODUCT,
+    foreign_response_error,
+    never_sent,
+    translate_exception,
+    translate_response,
+)
+from isthmus.errors import Applied, ConfigError, PoolTimeoutError, QueryError, UnexpectedError
 
 _JSON = {"accept": "application/json", "content-type": "application/json"}
 _LINES = {"accept": "application/json", "content-type": "application/x-ndjson"}
@@ -35,6 +42,11 @@ _PIECE = 2**18
 _EXPECTED = frozenset({200, 201})
 FOUND = frozenset({200, 404})
 """The statuses that are expected of a request whose index may be missing."""
+
+
+# Statuses on which a call acts: an index is missing only if Elasticsearch itself says so. It sends the header
+# with every response, and the client's own methods require it too.
+_TRUSTED = frozenset({200, 201, 404})
 
 
 class PlainTransport(AsyncTransport):
@@ -193,20 +205,21 @@ class ClientPool:
                 )
                 if attempts > 0 and again:
                     continue
-                failure = translate_exception(error, action, writes=writes)
-            else:
-                status, content = answer.meta.status, answer.body
-                if raw_body and status != 200 and isinstance(content, bytes):
-                    content = _decode_error(content)
-                if status in expected:
-                    return status, content
-                if attempts > 0 and not writes and status in (502, 503):
-                    continue
-                failure = translate_response(status, content, answer.meta.headers, action, writes=writes)
+                raise translate_exception(error, action, writes=writes) from error
             finally:
                 _RAW_BODY.reset(previous)
-            # Outside the except block, so that the driver's exception is not chained to it.
-            raise failure
+            meta, content = answer.meta, answer.body
+            if meta.status in _TRUSTED and meta.headers.get(PRODUCT) != "Elasticsearch":
+                raise foreign_response_error(meta, content, action, writes=writes)
+            if raw_body and meta.status != 200 and isinstance(content, bytes):
+                content = _decode_error(content)
+            if meta.status in expected:
+                return meta.status, content
+            if attempts > 0 and not writes and meta.status in (502, 503):
+                continue
+            # As the client's own methods would raise it.
+            cause = HTTP_EXCEPTIONS.get(meta.status, ApiError)(f"{method} {target}", meta, content)
+            raise translate_response(meta.status, content, meta.headers, action, writes=writes) from cause
 
     async def _send(
         self, method: str, target: str, body: bytes | None, headers: dict[str, str], timeout: float | None
@@ -295,6 +308,15 @@ async def _check(pool: ClientPool) -> None:
             found = (int(parts[0]), int(parts[1]))
             if found < OLDEST:
                 raise ConfigError(f"elasticsearch: the server is {version}; 8.15 is the oldest that works")
+
+
+def decode_response(body: bytes, action: str, *, writes: bool) -> Any:
+    """Return the decoded body of a response that was asked for as bytes."""
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        applied = Applied.MAYBE if writes else Applied.NO
+        raise UnexpectedError(f"{action}: the response is not JSON", applied=applied) from error
 
 
 def _decode_error(body: bytes) -> Any:

@@ -36,6 +36,10 @@ _LIMITS = (
 )
 
 
+PRODUCT = "x-elastic-product"
+"""The header by which a response is known to be one of Elasticsearch."""
+
+
 class IndexMissingError(UnavailableError):
     """The name stands for no index; nothing was applied. A read finds nothing, a write creates it."""
 
@@ -92,6 +96,17 @@ def _causes(error: transport.TransportError) -> list[BaseException]:
 def _root(error: transport.TransportError) -> str:
     causes = _causes(error)
     return str(causes[0] if causes else error.message)[:300]
+
+
+def foreign_response_error(meta: Any, content: Any, action: str, *, writes: bool) -> ConfigError:
+    """Return the error for a response that is not one of Elasticsearch; see `translate_exception`."""
+    text = content.decode(errors="replace") if isinstance(content, bytes) else str(content)
+    server, kind = meta.headers.get("server", "a server"), meta.headers.get("content-type", "no content type")
+    return ConfigError(
+        f"{action}: it was not Elasticsearch that answered, but {server!r}: status {meta.status}, {kind},"
+        f" {text[:80]!r} (a response of Elasticsearch has the header {PRODUCT})",
+        applied=Applied.MAYBE if writes else Applied.NO,
+    )
 
 
 def reason_of(body: Any) -> tuple[str, str]:

@@ -8,6 +8,7 @@ signature error quotes the headers, and a session token is one of them.
 from __future__ import annotations
 
 import enum
+import re
 
 from isthmus.errors import (
     AccessError,
@@ -61,6 +62,25 @@ _REFUSALS = (
     (ConnectionFailure.EXPIRED, ("Expired", "NotValidYet", "has expired", "not yet valid")),
     (ConnectionFailure.MISNAMED, ("NotValidForName", "mismatch", "not valid for")),
 )
+
+
+_quoted = re.compile(r"<(CanonicalRequest|StringToSign)(\w*)>.*?</\1\2>", re.DOTALL)
+_header = re.compile(r"(?i)(x-amz-security-token|authorization)(\W{1,5})[^\s<,;\"']+")
+
+
+def cause_of(error: Exception) -> Exception:
+    """Return a client's exception as the `__cause__` of ours: without what it quotes of a signed request."""
+    text = _header.sub(r"\1\2***", _quoted.sub("", str(error)))
+    if text != str(error):
+        error.args = (text, *error.args[1:])
+    response = getattr(error, "response", None)
+    if isinstance(response, dict):
+        details = response.get("Error", {})
+        for name in [name for name in details if name.startswith(("CanonicalRequest", "StringToSign"))]:
+            del details[name]
+        if "Message" in details:
+            details["Message"] = _header.sub(r"\1\2***", details["Message"])
+    return error
 
 
 class NoSuchKeyError(Exception):

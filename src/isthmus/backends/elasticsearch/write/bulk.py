@@ -7,10 +7,8 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-import orjson
-
 from isthmus._core.clock import SYSTEM_CLOCK, Clock
-from isthmus.backends.elasticsearch.client import ClientPool
+from isthmus.backends.elasticsearch.client import ClientPool, decode_response
 from isthmus.backends.elasticsearch.config import BulkConfig
 from isthmus.backends.elasticsearch.errors import reason_of, translate_response
 from isthmus.backends.elasticsearch.index import CollectionIndex
@@ -200,7 +198,7 @@ class BulkSender:
         if isinstance(answer, bytes):
             if answer.startswith(_NO_ERRORS) and (index.is_aliased or _FIRST not in answer):
                 return [_CREATED] * len(lines)
-            answer = orjson.loads(answer)
+            answer = decode_response(answer, action, writes=True)
         responses = [response for item in answer.get("items", ()) for response in item.values()]
         if not index.is_aliased and any(response.get("_seq_no") == 0 for response in responses):
             await index.verify_identity(pool)

@@ -250,4 +250,6 @@ def _too_many_attempts(mutation: Mutation) -> ConflictError:
 
 
 def _copy_error(error: StoreError) -> StoreError:
-    return type(error)(str(error), transient=error.transient, applied=Applied.NO)
+    copy = type(error)(str(error), transient=error.transient, applied=Applied.NO)
+    copy.__cause__ = error.__cause__
+    return copy

@@ -10,6 +10,7 @@ from isthmus.backends.s3.errors import (
     ConnectionFailure,
     NoSuchKeyError,
     PreconditionError,
+    cause_of,
     certificate_failure,
     error_for,
 )
@@ -48,7 +49,7 @@ class BotoTransport:
             answer = self.translate_error(error, writes=True)
             if isinstance(answer, NoSuchKeyError) and if_match is not None:
                 answer = PreconditionError()
-            raise answer from None
+            raise answer from cause_of(error)
         return str(done["ETag"])
 
     async def get(self, key: str) -> Blob | None:
@@ -61,7 +62,7 @@ class BotoTransport:
             answer = self.translate_error(error)
             if isinstance(answer, NoSuchKeyError):
                 return None
-            raise answer from None
+            raise answer from cause_of(error)
         if len(body) != found["ContentLength"]:
             raise error_for(None, "", ConnectionFailure.CUT, location=self._location, writes=False)
         return Blob(body, found["ETag"])
@@ -74,7 +75,7 @@ class BotoTransport:
             answer = self.translate_error(error)
             if isinstance(answer, NoSuchKeyError):
                 return None
-            raise answer from None
+            raise answer from cause_of(error)
 
     async def listing(self, prefix: str, *, after: str = "", limit: int = 1000, rest: Any = None) -> Listing:
         """Return a page of a listing."""
@@ -84,7 +85,7 @@ class BotoTransport:
                 Bucket=self._bucket, Prefix=prefix, MaxKeys=min(limit, 1000), **start
             )
         except Exception as error:  # as above
-            raise self.translate_error(error) from None
+            raise self.translate_error(error) from cause_of(error)
         cut = len(prefix)
         found = [
             Listed(o["Key"][cut:], o["ETag"], o["Size"], o["LastModified"]) for o in page.get("Contents", ())
@@ -101,7 +102,7 @@ class BotoTransport:
                     Bucket=self._bucket, Prefix=prefix, Delimiter="/", **token
                 )
             except Exception as error:  # as above
-                raise self.translate_error(error) from None
+                raise self.translate_error(error) from cause_of(error)
             names += [found["Prefix"][len(prefix) : -1] for found in page.get("CommonPrefixes", ())]
             if not page.get("IsTruncated"):
                 return names
@@ -114,7 +115,7 @@ class BotoTransport:
                 Bucket=self._bucket, Delete={"Objects": [{"Key": key} for key in keys], "Quiet": True}
             )
         except Exception as error:  # as above
-            raise self.translate_error(error, writes=True) from None
+            raise self.translate_error(error, writes=True) from cause_of(error)
         failed: dict[str, IsthmusError] = {}
         for one in done.get("Errors", ()):
             answer = error_for(
@@ -136,7 +137,7 @@ class BotoTransport:
         try:
             await self._client.delete_object(Bucket=self._bucket, Key=key, IfMatch=etag)
         except Exception as error:  # as above
-            raise self.translate_error(error, writes=True) from None
+            raise self.translate_error(error, writes=True) from cause_of(error)
 
     async def create_bucket(self, region: str) -> None:
         """Create the bucket unless it exists."""
@@ -146,7 +147,7 @@ class BotoTransport:
         except Exception as error:  # as above
             code = getattr(error, "response", {}).get("Error", {}).get("Code")
             if code not in {"BucketAlreadyOwnedByYou", "BucketAlreadyExists"}:
-                raise self.translate_error(error, writes=True) from None
+                raise self.translate_error(error, writes=True) from cause_of(error)
 
     def translate_error(self, error: Exception, *, writes: bool = False) -> Exception:
         """Return the error of isthmus for an error of aioboto3."""

@@ -16,6 +16,7 @@ from isthmus.backends.s3.errors import (
     ConnectionFailure,
     NoSuchKeyError,
     PreconditionError,
+    cause_of,
     certificate_failure,
     error_for,
 )
@@ -53,7 +54,7 @@ class ObstoreTransport:
         try:
             done = await self._put(self._store, key, body, mode=mode, use_multipart=False)
         except Exception as error:  # obstore raises its own classes, OSError and ValueError
-            raise self.translate_error(error, writes=True) from None
+            raise self.translate_error(error, writes=True) from cause_of(error)
         return str(done["e_tag"])
 
     async def get(self, key: str) -> Blob | None:
@@ -66,7 +67,7 @@ class ObstoreTransport:
             answer = self.translate_error(error)
             if isinstance(answer, NoSuchKeyError):
                 return None
-            raise answer from None
+            raise answer from cause_of(error)
 
     async def head(self, key: str) -> str | None:
         """Return the entity tag; None if there is no object."""
@@ -76,7 +77,7 @@ class ObstoreTransport:
             answer = self.translate_error(error)
             if isinstance(answer, NoSuchKeyError):
                 return None
-            raise answer from None
+            raise answer from cause_of(error)
 
     async def listing(self, prefix: str, *, after: str = "", limit: int = 1000, rest: Any = None) -> Listing:
         """Return a page of a listing; object_store requests 1,000 keys whatever the limit."""
@@ -89,7 +90,7 @@ class ObstoreTransport:
         except StopAsyncIteration:
             return Listing([], more=False)
         except Exception as error:  # as above
-            raise self.translate_error(error) from None
+            raise self.translate_error(error) from cause_of(error)
         cut = len(prefix)
         found = [
             Listed(o["path"][cut:], str(o["e_tag"]), o["size"], o["last_modified"]) for o in chunk[:limit]
@@ -103,7 +104,7 @@ class ObstoreTransport:
         except Exception as error:  # as above
             answer = self.translate_error(error, writes=True)
             if not isinstance(answer, NoSuchKeyError):
-                raise answer from None
+                raise answer from cause_of(error)
         return {}
 
     def translate_error(self, error: Exception, *, writes: bool = False) -> Exception:
@@ -120,7 +121,9 @@ class ObstoreTransport:
         ):
             return PreconditionError()
         if status is None and name in {"PermissionDeniedError", "UnauthenticatedError"}:
-            # Its message may contain credentials.
+            # Its message, and that of the provider's exception, may contain credentials.
+            error.args = ("no credentials",)
+            error.__cause__ = error.__context__ = None
             return AccessError(f"{self._location}: no credentials could be obtained for the next request")
         broken = None
         if status is None and "Received redirect" not in text:
