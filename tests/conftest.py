@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from isthmus._core.loop_pools import sweep
 from tests import servers
 from tests.breadth import left_out
 
@@ -51,6 +52,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=[item for item in items if item.nodeid in dropped])
         items[:] = [item for item in items if item.nodeid not in dropped]
     items.sort(key=lambda item: item.get_closest_marker("last") is not None)
+
+
+def pytest_runtest_setup() -> None:
+    """Drop the pools that a failed test left on a closed loop: the next test counts its own only."""
+    sweep()
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
@@ -322,19 +321,16 @@ class AsyncDatabase(CollectionMethods):
             )
         return TransactionContext(self._begin, TransactionOptions(isolation, read_only), self._ambient)
 
-    async def _begin(
-        self, options: TransactionOptions, exit: AsyncExitStack
-    ) -> tuple[Transaction, Callable[[], None]]:
+    async def _begin(self, options: TransactionOptions) -> Transaction:
         await self._ensure_open()
         begun = self._backend.begin(options)
         for layer in self._optional_layers:
             begun = layer.wrap_transaction(begun)
-        executor = await exit.enter_async_context(begun)
+        executor = await begun.__aenter__()
         session = TransactionSession(
-            executor, self._core.stack, self.backend, self._core.cursor_secret, options
+            begun, executor, self._core.stack, self.backend, self._core.cursor_secret, options
         )
-        transaction = Transaction(session, self.collection_name, self._namespace)
-        return transaction, self._ambient.enter(transaction)
+        return Transaction(session, self.collection_name, self._namespace)
 
     async def run(
         self,

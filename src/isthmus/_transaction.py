@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, TypeAlias, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
 
 from isthmus._collection import Collection, CollectionMethods, check_collection_name
 from isthmus._core.executor import Executor, TransactionExecutor, TransactionOptions
@@ -26,13 +26,18 @@ R = TypeVar("R")
 M = TypeVar("M", bound="BaseModel")
 
 
+Part: TypeAlias = AbstractAsyncContextManager[Any]
+"""A backend's transaction or savepoint, which was entered."""
+
+
 class TransactionSession:
-    """Runs the operations of one transaction, one after another."""
+    """Runs the operations of one transaction, its savepoints and its end, one after another."""
 
     prefetch = False
 
     def __init__(
         self,
+        transaction: Part,
         executor: TransactionExecutor,
         stack: Stack,
         backend_name: str,
@@ -42,10 +47,15 @@ class TransactionSession:
         self._executor = executor
         self._read_only = options.read_only
         self._stack = stack
+        # Fair: calls that came before an end are over when it begins.
         self._lock = asyncio.Lock()
         levels = executor.capabilities.isolation
         self.isolation = options.isolation or (min(levels) if len(levels) == 1 else None)
         """The level, None for the store's default among several."""
+        self._parts = [transaction]
+        """The transaction and its open savepoints, each inside the one before."""
+        self._failure: Exception | None = None
+        """Why a savepoint could not be rolled back: the transaction cannot be committed."""
         self.backend_name = backend_name
         self.cursor_secret = cursor_secret
         self.task = asyncio.current_task()
@@ -54,11 +64,6 @@ class TransactionSession:
     @property
     def executor(self) -> Executor:
         """Return the executor inside the transaction."""
-        return self._executor
-
-    @property
-    def transaction_executor(self) -> TransactionExecutor:
-        """Return the same, with savepoints."""
         return self._executor
 
     async def run(self, op: Op[R]) -> R:
@@ -79,6 +84,57 @@ class TransactionSession:
         async with self._lock:
             self.ensure_open()
             yield
+
+    async def open_savepoint(self) -> Part:
+        """Set a savepoint, after the operations under way, and return it for `end`."""
+        async with self._lock:
+            self.ensure_open()
+            savepoint = self._executor.savepoint()
+            await savepoint.__aenter__()
+            self._parts.append(savepoint)
+            return savepoint
+
+    async def end_transaction(self, error: BaseException | None) -> None:
+        """Commit, or with an error roll back; see `end`."""
+        await self.end(self._parts[0], error)
+
+    async def end(self, part: Part, error: BaseException | None) -> None:
+        """Commit a savepoint or the transaction, or with an error roll it back.
+
+        What is under way on the connection ends first, the end of an inner savepoint included, whose
+        caller may have been cancelled and gone. Raises `UsageError`, and rolls back, if a savepoint
+        inside is still open: what its block will do cannot be known.
+        """
+        async with self._lock:
+            if part not in self._parts:
+                if error is None:
+                    raise ClosedError("this savepoint was rolled back with the one that it was opened in")
+                return
+            cause = error
+            if error is None and self._parts[-1] is not part:
+                cause = UsageError("a savepoint is still open in another task: wait for that task first")
+            elif error is None and self._failure is not None and part is self._parts[0]:
+                cause = TransactionError("a savepoint could not be rolled back, so nothing is committed")
+                cause.__cause__ = self._failure
+            await self._leave(part, cause)
+            if cause is not error and cause is not None:
+                raise cause
+
+    async def _leave(self, part: Part, error: BaseException | None) -> None:
+        """Leave a part and all that were opened inside it, from the innermost out."""
+        inner = self._parts.pop()
+        try:
+            await inner.__aexit__(None if error is None else type(error), error, None)
+        except Exception as failure:
+            if error is None:
+                raise
+            if failure is not error:
+                # The block's own error says more, and may be its cancellation.
+                self._failure = failure
+                error.add_note(f"the rollback failed: {failure!r}")
+        finally:
+            if inner is not part:
+                await self._leave(part, error)
 
     def ensure_open(self) -> None:
         """Raise `ClosedError` once the transaction has ended."""
@@ -123,7 +179,11 @@ class Transaction(CollectionMethods):
         return TypedCollection(collection, model)
 
     def savepoint(self) -> Savepoint:
-        """Open a savepoint with `async with`: leaving by an exception rolls back to it."""
+        """Open a savepoint with `async with`: leaving by an exception rolls back to it.
+
+        Savepoints end from the innermost out, also where several tasks share the transaction: one that
+        ends before another that was opened inside it is rolled back with that, and raises `UsageError`.
+        """
         return Savepoint(self)
 
     def __repr__(self) -> str:
@@ -135,42 +195,31 @@ class Savepoint:
 
     def __init__(self, transaction: Transaction) -> None:
         self._transaction = transaction
-        self._exit = AsyncExitStack()
+        self._part: Part
 
     async def __aenter__(self) -> Transaction:
-        session = self._transaction._own
-        session.ensure_open()
-        async with session._lock:
-            await self._exit.enter_async_context(session.transaction_executor.savepoint())
+        self._part = await self._transaction._own.open_savepoint()
         return self._transaction
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool | None:
-        return await run_to_end(self._end(kind, error, trace), "isthmus-savepoint-end")
-
-    async def _end(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool | None:
-        async with self._transaction._own._lock:
-            return await self._exit.__aexit__(kind, error, trace)
+    ) -> None:
+        await run_to_end(self._transaction._own.end(self._part, error), "isthmus-savepoint-end")
 
 
-# Enters the backend's transaction on the exit stack; returns the object, and a function that ends it.
-_Begin: TypeAlias = (
-    "Callable[[TransactionOptions, AsyncExitStack], Awaitable[tuple[Transaction, Callable[[], None]]]]"
-)
+_Begin: TypeAlias = "Callable[[TransactionOptions], Awaitable[Transaction]]"
 
 
 class TransactionContext:
     """The result of `db.transaction()`, for `async with`; nested in the same task it is a savepoint."""
 
-    def __init__(self, begin: _Begin, options: TransactionOptions, joined: AmbientTransaction) -> None:
+    def __init__(self, begin: _Begin, options: TransactionOptions, ambient: AmbientTransaction) -> None:
         self._begin = begin
         self._options = options
-        self._ambient = joined
-        self._leave: Callable[[], None] | None = None
-        self._exit = AsyncExitStack()
+        self._ambient = ambient
+        self._leave: Callable[[], None]
+        self._session: TransactionSession
+        self._savepoint: Savepoint | None = None
 
     async def __aenter__(self) -> Transaction:
         outer = self._ambient.current()
@@ -179,16 +228,21 @@ class TransactionContext:
                 raise UsageError(
                     "a nested transaction is a savepoint: it has no isolation or read_only of its own"
                 )
-            return await self._exit.enter_async_context(outer.savepoint())
-        transaction, self._leave = await self._begin(self._options, self._exit)
+            self._savepoint = outer.savepoint()
+            return await self._savepoint.__aenter__()
+        transaction = await self._begin(self._options)
+        self._session = transaction._own
+        self._leave = self._ambient.enter(transaction)
         return transaction
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool | None:
-        if self._leave is not None:
-            self._leave()  # in the caller's context; the end runs in another
-        return await run_to_end(self._exit.__aexit__(kind, error, trace), "isthmus-transaction-end")
+    ) -> None:
+        if self._savepoint is not None:
+            await self._savepoint.__aexit__(kind, error, trace)
+            return
+        self._leave()  # in the caller's context; the end runs in another
+        await run_to_end(self._session.end_transaction(error), "isthmus-transaction-end")
 
 
 class AmbientTransaction:

@@ -101,7 +101,7 @@ async def sqlite(tx: Transaction) -> NativeSQLite:
 def _executor(tx: Transaction, name: str, kind: type[T]) -> T:
     session = tx._own
     session.ensure_open()
-    executor = session.transaction_executor
+    executor = session.executor
     if not isinstance(executor, kind):
         raise UsageError(f"the backend of this transaction is {session.backend_name}, not {name}")
     return executor

@@ -6,9 +6,7 @@ import asyncio
 import base64
 import contextlib
 import ssl
-import time
-import weakref
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any
 
@@ -23,7 +21,6 @@ from elasticsearch.serializer import OrjsonSerializer
 from elasticsearch import ApiError, AsyncElasticsearch
 from isthmus._core.executor import PoolStats
 from isthmus._core.uncancelled import run_to_end
-from isthmus._core.wait_time import pool_timeout
 from isthmus.backends.elasticsearch.config import ElasticsearchConfig
 from isthmus.backends.elasticsearch.errors import (
     PRODUCT,
@@ -32,7 +29,8 @@ from isthmus.backends.elasticsearch.errors import (
     translate_exception,
     translate_response,
 )
-from isthmus.errors import Applied, ConfigError, PoolTimeoutError, QueryError, UnexpectedError
+from isthmus.backends.elasticsearch.slots import Slots
+from isthmus.errors import Applied, ConfigError, QueryError, UnexpectedError
 
 _JSON = {"accept": "application/json", "content-type": "application/json"}
 _LINES = {"accept": "application/json", "content-type": "application/x-ndjson"}
@@ -121,19 +119,15 @@ class HttpNode(AiohttpHttpNode):
 
 
 class ClientPool:
-    """An `AsyncElasticsearch` of one loop, and the tasks that use its connections."""
+    """An `AsyncElasticsearch` of one loop, and the slots for its connections."""
 
     def __init__(self, config: ElasticsearchConfig) -> None:
         self._config = config
         self.client = _client(config)
         # A derived client has the same transport, and the retries that users expect.
         self.native = self.client.options(max_retries=3)
-        self._size = config.pool.maxsize * len(config.hosts)
-        self._slots = asyncio.Semaphore(self._size)
-        self._holders: weakref.WeakKeyDictionary[asyncio.Task[Any], float] = weakref.WeakKeyDictionary()
+        self._slots = Slots(config.pool.maxsize * len(config.hosts), config.pool.timeout)
         self._auth = _authorization(config)
-        self._in_use = self._waiting = self._acquired = self._timeouts = 0
-        self._wait_seconds = self._use_seconds = 0.0
         self._closed = False
 
     async def close(self) -> None:
@@ -155,17 +149,7 @@ class ClientPool:
 
     def stats(self) -> PoolStats:
         """Return how the slots are used; a slot is the permission to use one connection."""
-        return PoolStats(
-            size=self._in_use,
-            in_use=self._in_use,
-            waiting=self._waiting,
-            max_size=self._size,
-            min_size=self._config.pool.connections,
-            acquired=self._acquired,
-            timeouts=self._timeouts,
-            wait_seconds=self._wait_seconds,
-            use_seconds=self._use_seconds,
-        )
+        return self._slots.stats(self._config.pool.connections)
 
     async def call(
         self,
@@ -224,7 +208,7 @@ class ClientPool:
     async def _send(
         self, method: str, target: str, body: bytes | None, headers: dict[str, str], timeout: float | None
     ) -> Any:
-        async with self._slot():
+        async with self._slots.hold():
             return await self.client.transport.perform_request(
                 method,
                 target,
@@ -233,47 +217,6 @@ class ClientPool:
                 max_retries=0,
                 request_timeout=timeout or self._config.request_timeout,
             )
-
-    @contextlib.asynccontextmanager
-    async def _slot(self) -> AsyncIterator[None]:
-        if self._slots.locked():
-            await self._wait()
-        else:
-            await self._slots.acquire()
-        task = asyncio.current_task()
-        begun = time.monotonic()
-        if task is not None:
-            self._holders[task] = begun
-        self._in_use += 1
-        self._acquired += 1
-        try:
-            yield
-        finally:
-            self._in_use -= 1
-            self._use_seconds += time.monotonic() - begun
-            if task is not None:
-                self._holders.pop(task, None)
-            self._slots.release()
-
-    async def _wait(self) -> None:
-        begun = time.monotonic()
-        self._waiting += 1
-        try:
-            async with pool_timeout(self._config.pool.timeout):
-                await self._slots.acquire()
-        except TimeoutError:
-            self._timeouts += 1
-            now = time.monotonic()
-            held = [(now - since, task.get_name()) for task, since in self._holders.items()]
-            held.sort(reverse=True)
-            names = ", ".join(f"{name} for {seconds:.1f} s" for seconds, name in held[:10])
-            raise PoolTimeoutError(
-                f"no connection became free within {self._config.pool.timeout} s:"
-                f" {self._in_use} of {self._size} are in use by {names}"
-            ) from None
-        finally:
-            self._waiting -= 1
-            self._wait_seconds += time.monotonic() - begun
 
 
 async def open_client(config: ElasticsearchConfig) -> ClientPool:

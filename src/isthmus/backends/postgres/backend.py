@@ -35,7 +35,7 @@ from isthmus.backends.postgres.schema import collections, drop_table, ensure_tab
 from isthmus.backends.postgres.sql.table import Table
 from isthmus.backends.postgres.transaction import PostgresTransaction, TransactionRunner
 from isthmus.backends.postgres.write import insert_coalesced
-from isthmus.errors import ConfigError, UnsupportedError
+from isthmus.errors import ConfigError, TransactionError, UnsupportedError
 
 R = TypeVar("R")
 
@@ -282,7 +282,11 @@ class PostgresBackend(PostgresExecutor):
                     await transaction.rollback()
                 raise
             with WRITING:
-                await transaction.commit()
+                committed = await pool.driver.commit(connection, transaction)
+            if not committed:
+                raise TransactionError(
+                    "the transaction was rolled back by an earlier failure; nothing was written"
+                )
         except BaseException as error:
             pool.note_error(connection, error)
             raise

@@ -47,6 +47,7 @@ _MODULES = (
     "aggregates",
     "counting",
     "transactions",
+    "transaction_ends",
     "failures",
     "lifecycle",
     "relevance",
@@ -78,6 +79,7 @@ from isthmus.testing.conformance.relevance import *  # noqa: E402, F403
 from isthmus.testing.conformance.replacing import *  # noqa: E402, F403
 from isthmus.testing.conformance.streams import *  # noqa: E402, F403
 from isthmus.testing.conformance.texts import *  # noqa: E402, F403
+from isthmus.testing.conformance.transaction_ends import *  # noqa: E402, F403
 from isthmus.testing.conformance.transactions import *  # noqa: E402, F403
 from isthmus.testing.conformance.values import *  # noqa: E402, F403
 from isthmus.testing.conformance.vectors import *  # noqa: E402, F403

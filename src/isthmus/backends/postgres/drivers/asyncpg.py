@@ -18,7 +18,7 @@ import asyncpg.pool
 from isthmus.backends.postgres.address import KEEPALIVE, Address
 from isthmus.backends.postgres.config import PostgresConfig
 from isthmus.backends.postgres.drivers.asyncpg_codecs import OwnCodecs
-from isthmus.backends.postgres.drivers.protocol import Connection
+from isthmus.backends.postgres.drivers.protocol import Connection, DriverTransaction
 from isthmus.backends.postgres.drivers.session import (
     RESET,
     WrongServerError,
@@ -139,6 +139,11 @@ class AsyncpgDriver:
     async def in_recovery(self, connection: asyncpg.Connection, timeout: float) -> bool:
         """Return whether the server is a standby."""
         return bool(await connection.fetchval("SELECT pg_catalog.pg_is_in_recovery()", timeout=timeout))
+
+    async def commit(self, connection: asyncpg.Connection, transaction: DriverTransaction) -> bool:
+        """Commit; unlike asyncpg's own `commit`, tell that the server answered ROLLBACK."""
+        connection._top_xact = None
+        return bool(await connection.execute("COMMIT") == "COMMIT")
 
     def lend(self, connection: asyncpg.Connection) -> LentConnection:
         """Return asyncpg's own kind of proxy, which ends with the checkout."""

@@ -140,6 +140,10 @@ class Driver(Protocol):
         """Return whether the server is a standby, by one round trip within `timeout` seconds."""
         ...
 
+    async def commit(self, connection: Any, transaction: DriverTransaction) -> bool:
+        """Commit; return False if the server rolled back, because an earlier statement had failed."""
+        ...
+
     def lend(self, connection: Any) -> Any:
         """Return a proxy for a user of the native client, which works until `take_back`."""
         ...

@@ -17,6 +17,7 @@ from psycopg.pq import ConnStatus, TransactionStatus
 
 from isthmus.backends.postgres.address import KEEPALIVE, LIBPQ, Address
 from isthmus.backends.postgres.config import PostgresConfig
+from isthmus.backends.postgres.drivers.protocol import DriverTransaction
 from isthmus.backends.postgres.drivers.psycopg_connection import ADAPTERS, RELEASED_SESSION, PsycopgConnection
 from isthmus.backends.postgres.drivers.session import (
     RESET,
@@ -166,6 +167,10 @@ class PsycopgDriver:
     async def in_recovery(self, connection: PsycopgConnection, timeout: float) -> bool:
         """Return whether the server is a standby."""
         return bool(await connection.fetchval("SELECT pg_catalog.pg_is_in_recovery()", timeout=timeout))
+
+    async def commit(self, connection: PsycopgConnection, transaction: DriverTransaction) -> bool:
+        """Commit; tell whether the server did."""
+        return await connection.execute("COMMIT") == "COMMIT"
 
     def lend(self, connection: PsycopgConnection) -> PsycopgConnection:
         """Return another object for the same session."""
