@@ -173,7 +173,11 @@ docs-cli: $(VENV)/.full ## write docs/reference/cli.md from the help of each com
 settings: $(VENV)/.full ## each setting of each backend: spellings, sources, secrecy, the module that reads it
 	$(BIN)/python -m tests.settings
 
-.PHONY: lost-updates
+.PHONY: lost-updates isolation
+isolation: $(VENV)/.full ## the table of isolation levels and anomalies in docs/how-to/transactions.md
+	$(SERVERS) provision postgres postgres18 mariadb
+	$(SERVERS) run postgres postgres18 mariadb -- $(BIN)/python -m tests.isolation
+
 LOST_UPDATES_SERVERS := postgres postgres18 pgbouncer mariadb
 lost-updates: UPDATES ?= 50
 lost-updates: $(VENV)/.full ## 50 read-then-updates by db.run on each store, in one process and in four: UPDATES=50

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from isthmus._core.registry import Plugin
-from isthmus.backends.memory.backend import CAPABILITIES, MemoryBackend
+from isthmus.backends.memory.backend import MemoryBackend
+from isthmus.backends.memory.executor import CAPABILITIES
 
 
 def _config() -> Any:

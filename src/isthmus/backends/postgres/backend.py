@@ -276,6 +276,7 @@ class PostgresBackend(PostgresExecutor):
                 runner = TransactionRunner(own, pools.ready, pools.create_table)
                 # An exception of the block is its own: only the driver's errors are mapped.
                 yield PostgresTransaction(self._config, self._tables, runner, loan.lend)
+                await runner.check_commit(lent=loan.is_lent)
             except BaseException:
                 # A broken connection has rolled back by itself.
                 if not connection.is_closed():

@@ -15,6 +15,7 @@ from isthmus.backends.postgres.drivers.protocol import Connection
 from isthmus.backends.postgres.errors import READING
 from isthmus.backends.postgres.executor import PostgresExecutor, Work
 from isthmus.backends.postgres.sql.table import Table
+from isthmus.errors import IsthmusError, SerializationError, TransactionError
 
 R = TypeVar("R")
 
@@ -36,6 +37,7 @@ class TransactionRunner:
         self._create_table = create_table
         self._looked_up: set[str] = set()
         self._cursors = Cursors()
+        self._failure: IsthmusError | None = None
 
     async def query(self, table: Table | None, work: Work[R], if_missing: R) -> R:
         """Run work that only reads; raises `ConfigError` if the table was dropped since it was opened."""
@@ -43,12 +45,34 @@ class TransactionRunner:
 
     async def command(self, table: Table | None, work: Work[R]) -> R:
         """Run work; raises `ConfigError` if the table was dropped since it was opened."""
-        # Nothing is applied before the commit, so every error here leaves nothing applied.
-        with READING:
-            async with self.lock:
-                if table is not None and table.name not in self._ready:
-                    await self._ensure_table(table)
-                return await work(self.connection)
+        try:
+            # Nothing is applied before the commit, so every error here leaves nothing applied.
+            with READING:
+                async with self.lock:
+                    if table is not None and table.name not in self._ready:
+                        await self._ensure_table(table)
+                    return await work(self.connection)
+        except IsthmusError as error:
+            self._failure = self._failure or error
+            raise
+
+    async def check_commit(self, *, lent: bool) -> None:
+        """Raise if the transaction has failed although its block goes on: by an error that was caught.
+
+        The server answers COMMIT with a rollback then, which the drivers do not report. It is asked
+        only if a statement failed, or if the user ran SQL, whose errors are not seen here.
+        """
+        if self._failure is None and not lent:
+            return
+        try:
+            with READING:
+                await self.connection.fetchval("SELECT 1")
+        except TransactionError:
+            kind = SerializationError if isinstance(self._failure, SerializationError) else TransactionError
+            raise kind(
+                "the transaction was rolled back: a statement in it failed, and the error was caught inside;"
+                " wrap what may fail in a savepoint"
+            ) from self._failure
 
     async def _ensure_table(self, table: Table) -> None:
         if table.name not in self._looked_up:

@@ -161,8 +161,7 @@ class SQLAlchemyBackend(SQLAlchemyExecutor):
                     await begin_write(connection)
             transaction = SQLAlchemyTransaction(self, connection, read_only=options.read_only)
             yield transaction
-            if transaction.lost:
-                raise SerializationError("the server has undone this transaction; run it again")
+            await transaction.check_commit()
             with translate_errors("while committing", commits=True):
                 await connection.commit()
 

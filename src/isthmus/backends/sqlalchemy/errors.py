@@ -24,6 +24,7 @@ from sqlalchemy import exc
 # Error numbers of MySQL and MariaDB, and SQLSTATEs; the driver's error holds both.
 _AGAIN = {1213, 1020, "40001", "40P01"}
 _ACCESS = {1044, 1045, 1049, 1142, 1143, 1227, 1698, "28000", "28P01", "3D000", "42501"}
+_ABORTED = {"25P02"}
 _NO_TABLE = {1146, "42P01", "42S02"}
 _NO_COLUMN = {1054, "42703", "42S22"}
 _LOCK_WAIT = 1205
@@ -111,6 +112,8 @@ def translate(error: BaseException, action: str, *, commits: bool = False) -> Is
 def _by_code(codes: set[int | str], message: str, lost: Applied) -> IsthmusError | None:
     if codes & _AGAIN:
         return SerializationError(message)
+    if codes & _ABORTED:
+        return TransactionError(f"{message}; an error was caught inside: wrap what may fail in a savepoint")
     if codes & _ACCESS:
         return AccessError(message)
     if codes & (_NO_TABLE | _NO_COLUMN):

@@ -33,7 +33,7 @@ from isthmus.backends.sqlalchemy.errors import MissingTableError, is_lock_timeou
 from isthmus.backends.sqlalchemy.filter import compile_filter, pushdown
 from isthmus.backends.sqlalchemy.schema import has_table, id_of, key_of, table_of
 from isthmus.backends.sqlalchemy.write import chunks, write
-from isthmus.errors import DeadlineError, SerializationError, TransactionError, UnexpectedError
+from isthmus.errors import DeadlineError, IsthmusError, SerializationError, TransactionError, UnexpectedError
 from sqlalchemy import Select, Table, delete, func, select, text
 
 if TYPE_CHECKING:
@@ -185,10 +185,15 @@ class SQLAlchemyTransaction(SQLAlchemyExecutor):
         self._held = connection
         self._read_only = read_only
         self._found: set[str] = set()
-        self.native = connection
-        """For SQL of the user."""
         self.lost = False
         """Whether the server has rolled back all of it, as it does with a deadlock's victim."""
+        self._failed = False  # or may have
+
+    @property
+    def native(self) -> AsyncConnection:
+        """The connection, for SQL of the user; its errors are not seen here."""
+        self._failed = True
+        return self._held
 
     @contextlib.asynccontextmanager
     async def _connection(self, collection: str, *, writes: bool = False) -> AsyncIterator[AsyncConnection]:
@@ -207,10 +212,24 @@ class SQLAlchemyTransaction(SQLAlchemyExecutor):
             raise
         except DeadlineError as error:
             if not is_lock_timeout(error):
+                self._failed = True
                 raise
             # The holder may wait for a lock of ours: all is undone, so that it may be repeated.
             self.lost = True
             raise SerializationError(f"{error}; the transaction is undone") from error
+        except IsthmusError:
+            self._failed = True
+            raise
+
+    async def check_commit(self) -> None:
+        """Raise if the transaction has failed although its block goes on: by an error that was caught.
+
+        PostgreSQL answers COMMIT with a rollback then, which its drivers do not report.
+        """
+        if self.lost:
+            raise SerializationError("the server has undone this transaction; run it again")
+        if self._failed and self._held.dialect.name == "postgresql":
+            await self.ping()
 
     async def _find_table(self, collection: str) -> None:
         """Raise `MissingTableError` before a query would: on PostgreSQL that ends the transaction."""

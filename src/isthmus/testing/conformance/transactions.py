@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+from functools import partial
 
 import pytest
 
@@ -222,6 +223,26 @@ async def test_run_loses_no_concurrent_update(db: AsyncDatabase) -> None:
     await asyncio.gather(*(db.run(increment) for _ in range(50)))
 
     assert (await db.require("a")).data == {"n": 50}
+
+
+@requires("transactions")
+@pytest.mark.asyncio
+async def test_runs_keep_a_rule_over_several_records(db: AsyncDatabase) -> None:
+    """Each takes 1 from another record if both together hold enough: never more than there is."""
+    await store(db, {"a": {"n": 4}, "b": {"n": 4}})
+
+    async def take(tx: Transaction, id: str) -> bool:
+        held = {record.id: record["n"] for record in await tx.search()}
+        await asyncio.sleep(0)
+        if sum(held.values()) < 3:
+            return False
+        await tx.update(id, {"n": held[id] - 1})
+        return True
+
+    taken = await asyncio.gather(*(db.run(partial(take, id="ab"[n % 2])) for n in range(20)))
+
+    assert sum(taken) == 6
+    assert sum([record["n"] for record in await db.search()]) == 2
 
 
 @requires("transactions", "savepoints")

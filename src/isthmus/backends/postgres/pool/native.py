@@ -199,6 +199,11 @@ class TransactionLoan:
         self._connection = connection
         self._lent: Any = None
 
+    @property
+    def is_lent(self) -> bool:
+        """Whether the user has had the connection."""
+        return self._lent is not None
+
     def lend(self) -> Any:
         """Return the driver's proxy; the session is reset in full after the transaction."""
         if self._lent is None:

@@ -1,0 +1,171 @@
+"""Transactions in memory: the interleavings that PostgreSQL admits at each level, and no others."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import partial
+
+from isthmus._core.apply import apply_in_order, refuse_batch
+from isthmus._core.evaluation import select_matching
+from isthmus._core.executor import ItemResult, Mutation, Page, PageRequest, TransactionOptions, WriteKind
+from isthmus._query.ast import Predicate
+from isthmus._record import Record
+from isthmus.backends.memory.committed import Committed
+from isthmus.backends.memory.executor import MemoryExecutor, MemoryRows, Table, Tables, copy_record
+from isthmus.backends.memory.record_locks import Holder, Key
+from isthmus.errors import SerializationError, TransactionError
+
+
+class MemoryTransaction(MemoryExecutor):
+    """Its own changes over the committed records, or over the snapshot of its first statement.
+
+    A record that it writes or locks is locked until its end, so that another writer waits. Above read
+    committed, one that somebody changed since the snapshot cannot be written.
+    """
+
+    def __init__(self, committed: Committed, options: TransactionOptions) -> None:
+        super().__init__()
+        self._committed = committed
+        self._read_only = options.read_only
+        self._has_snapshot = options.isolation in ("repeatable read", "serializable")
+        self._serializable = options.isolation == "serializable"
+        self._snapshot: Tables | None = None
+        self._own: dict[str, dict[str, Record | None]] = {}
+        self._holder = Holder()
+        self._records: set[Key] = set()
+        self._scanned: set[str] = set()
+        self._lost = False
+
+    # Reading
+
+    def _base(self, collection: str) -> Table:
+        if not self._has_snapshot:
+            return self._committed.table(collection)
+        if self._snapshot is None:
+            self._snapshot = self._committed.snapshot(self)
+        return self._snapshot.get(collection, {})
+
+    def _table(self, collection: str) -> Mapping[str, Record]:
+        self._check()
+        self._scanned.add(collection)
+        base, own = self._base(collection), self._own.get(collection)
+        if not own:
+            return base
+        return {id: record for id, record in {**base, **own}.items() if record is not None}
+
+    def _record(self, collection: str, id: str) -> Record | None:
+        self._check()
+        self._records.add((collection, id))
+        return self._current(collection, id)
+
+    def _current(self, collection: str, id: str) -> Record | None:
+        own = self._own.get(collection, {})
+        return own[id] if id in own else self._base(collection).get(id)
+
+    async def read(
+        self, collection: str, ids: Sequence[str], *, for_update: bool = False
+    ) -> list[Record | None]:
+        """Return the records of these ids in order; `for_update` waits for those that others write."""
+        if for_update:
+            await self._lock(collection, [id for id in ids if self._record(collection, id) is not None])
+        return await super().read(collection, ids)
+
+    async def fetch(self, collection: str, request: PageRequest) -> Page:
+        """Return one page; `for_update` waits for records that others write, and looks at them again."""
+        page = await super().fetch(collection, request)
+        if not request.for_update:
+            return page
+        found = [self._current(collection, record.id or "") for record in page.records]
+        locked = await self._lock_matching(collection, [record for record in found if record], request.where)
+        return Page([copy_record(record) for record in locked], page.after)
+
+    # Writing
+
+    async def write(
+        self, collection: str, kind: WriteKind, mutations: Sequence[Mutation], *, atomic: bool
+    ) -> list[ItemResult]:
+        """Apply mutations one after another, all or none if `atomic`; return one result for each."""
+        self._check_writable()
+        await self._lock(collection, [mutation.id for mutation in mutations])
+        changes: dict[str, Record | None] = {}
+        rows = MemoryRows(partial(self._current, collection), changes)
+        results = apply_in_order(rows, kind, mutations)
+        refused = refuse_batch(mutations, results) if atomic else None
+        if refused is None and changes:
+            self._own.setdefault(collection, {}).update(changes)
+        return refused or results
+
+    async def remove(self, collection: str, where: Predicate) -> int:
+        """Delete the matching records and return how many there were."""
+        self._check_writable()
+        matching = await self._lock_matching(collection, await self._select(collection, where), where)
+        if matching:
+            self._own.setdefault(collection, {}).update({record.id or "": None for record in matching})
+        return len(matching)
+
+    async def lock_table(self, collection: str) -> None:
+        """Wait until no other transaction holds a record of the table."""
+        await self._lock(collection, list(self._table(collection)))
+
+    async def _lock_matching(self, collection: str, records: list[Record], where: Predicate) -> list[Record]:
+        """Lock records and return those that still match, as they are then."""
+        await self._lock(collection, [record.id or "" for record in records])
+        current = [(record, self._current(collection, record.id or "")) for record in records]
+        changed = [new for old, new in current if new is not None and new is not old]
+        still = {id(record) for record in await select_matching(changed, where)} if changed else set()
+        return [new for old, new in current if new is not None and (new is old or id(new) in still)]
+
+    async def _lock(self, collection: str, ids: Sequence[str]) -> None:
+        """Lock records; raises `SerializationError` for a deadlock, and for a change since the snapshot."""
+        snapshot = self._base(collection)
+        try:
+            # In one order, so that batches do not wait for each other.
+            keys = [(collection, id) for id in sorted(set(ids))]
+            await self._committed.locks.acquire(self._holder, keys)
+            if self._has_snapshot:
+                committed = self._committed.table(collection)
+                changed = next((id for id in ids if committed.get(id) is not snapshot.get(id)), None)
+                if changed is not None:
+                    raise SerializationError(
+                        f"record {changed!r} was changed since this transaction began; run it again"
+                    )
+        except SerializationError:
+            self._lost = True
+            raise
+
+    def _check(self) -> None:
+        if self._lost:
+            raise TransactionError("this transaction has failed by a conflict; run it again")
+
+    def _check_writable(self) -> None:
+        self._check()
+        if self._read_only:
+            raise TransactionError("this transaction is read-only")
+
+    # Its end
+
+    @contextlib.asynccontextmanager
+    async def savepoint(self) -> AsyncIterator[None]:
+        """Open a savepoint: leaving it by an exception undoes the writes since, but keeps their locks."""
+        before = {collection: dict(changes) for collection, changes in self._own.items()}
+        lost = self._lost
+        try:
+            yield
+        except BaseException:
+            self._own, self._lost = before, lost
+            raise
+
+    def commit(self) -> None:
+        """Make the changes visible; raises `SerializationError` if the transaction cannot be serialized."""
+        if self._lost:
+            raise SerializationError("this transaction has failed by a conflict; run it again")
+        if not self._serializable:
+            self._committed.apply(self._own)
+        elif not self._committed.apply_serializable(self, self._own, self._records, self._scanned):
+            raise SerializationError("what this transaction read was changed meanwhile; run it again")
+
+    def end(self) -> None:
+        """Let those go on who wait for its records."""
+        self._committed.forget(self)
+        self._committed.locks.release(self._holder)
