@@ -93,7 +93,7 @@ def _refuse(text: str) -> Callable[..., NoReturn]:
     """Return a method that raises `QueryError`; `{0}` in the text is the field."""
 
     def method(self: FieldProxy, *_: object, **__: object) -> NoReturn:
-        raise QueryError(text.format(f"p.{self._at}"))
+        raise QueryError(text.format(self._at))
 
     return method
 
@@ -113,35 +113,39 @@ class FieldProxy:
     It has no public attribute of its own: every name is a field of the model.
     """
 
-    __slots__ = ("_maybe", "_own", "_paths")
+    __slots__ = ("_maybe", "_own", "_paths", "_root")
 
-    def __init__(self, paths: ModelPaths, own: Path | None, *, maybe: bool = False) -> None:
+    def __init__(self, paths: ModelPaths, own: Path | None, root: str, *, maybe: bool = False) -> None:
         self._paths = paths
         self._own = own
+        self._root = root
         self._maybe = maybe
 
     @property
     def _at(self) -> str:
-        return "" if self._own is None else ".".join(self._own.keys)
+        """The field as the lambda names it, for errors."""
+        return self._root if self._own is None else ".".join((self._root, *self._own.keys))
 
     @property
     def _field(self) -> ModelField:
         if self._own is None:
-            raise QueryError(f"a condition needs a field of {self._paths.model.__name__}: p.<name>")
+            raise QueryError(
+                f"a condition needs a field of {self._paths.model.__name__}: {self._root}.<name>"
+            )
         return self._paths.locate(self._own)
 
     def __getattr__(self, name: str) -> FieldProxy:
         if name.startswith("__"):
             raise AttributeError(name)
         if self._own is not None and self._is_dict():
-            raise QueryError(f"p.{self._at} is a dict: its keys are p.{self._at}['key']")
+            raise QueryError(f"{self._at} is a dict: its keys are {self._at}['key']")
         try:
             return self._child(name)
         except QueryError:
             if self._own is None or name not in _INSTEAD:
                 raise
-        instead = _INSTEAD[name].format(f"p.{self._at}")
-        raise QueryError(f"p.{self._at}.{name} is a method of the value; write {instead}")
+        instead = _INSTEAD[name].format(self._at)
+        raise QueryError(f"{self._at}.{name} is a method of the value; write {instead}")
 
     def _is_dict(self) -> bool:
         kinds = [getattr(kind, "__origin__", kind) for kind in self._field.types or (object,)]
@@ -149,27 +153,25 @@ class FieldProxy:
 
     def _child(self, key: str) -> FieldProxy:
         if self._own is not None and self._field.listed and not isinstance(self, ElementProxy):
-            raise QueryError(f"p.{self._at} is a list: write each(p.{self._at}).{key}")
+            raise QueryError(f"{self._at} is a list: write each({self._at}).{key}")
         keys = (*(() if self._own is None else self._own.keys), key)
         path = Path(Root.DATA, keys)
         self._paths.locate(path)
-        return FieldProxy(self._paths, path)
+        return FieldProxy(self._paths, path, self._root)
 
     def __getitem__(self, key: object) -> FieldProxy:
         own = isinstance(key, str) and self._own is not None and not self._field.listed
         if own and (self._field.types is None or self._is_dict()):
             return self._child(str(key))
-        raise QueryError(
-            f"p.{self._at}[{key!r}]: only dicts have keys here; of a list write each(p.{self._at})"
-        )
+        raise QueryError(f"{self._at}[{key!r}]: only dicts have keys here; of a list write each({self._at})")
 
     def _value(self, operand: object) -> Any:
         """Return an operand in stored form; raises `QueryError` if the field never holds its type."""
         if isinstance(operand, FieldProxy | ProxyHolder):
-            raise QueryError(f"p.{self._at} is compared with a value, not with another field")
+            raise QueryError(f"{self._at} is compared with a value, not with another field")
         field = self._field
         if field.listed and not isinstance(operand, list | tuple | set | frozenset | None):
-            raise QueryError(f"p.{self._at} is a list: write f(p.{self._at}).has({operand!r})")
+            raise QueryError(f"{self._at} is a list: write f({self._at}).has({operand!r})")
         return self._item(operand)
 
     def _item(self, operand: object) -> Any:
@@ -177,7 +179,7 @@ class FieldProxy:
         if field.types is None:
             return operand
         as_text = field.path.root is not Root.DATA
-        return convert_operand(f"p.{self._at}", field.types, operand, as_text=as_text, strict=True)
+        return convert_operand(self._at, field.types, operand, as_text=as_text, strict=True)
 
     def __eq__(self, other: object) -> Condition:  # type: ignore[override]
         return Condition(equal(self._field.path, self._value(other)))
@@ -201,7 +203,7 @@ class FieldProxy:
         """Return the condition that a bool field is true."""
         types = self._field.types
         if types is not None and any(kind not in (bool, type(None)) for kind in types):
-            raise QueryError(f"p.{self._at} is no condition: compare it, as in p.{self._at} == ...")
+            raise QueryError(f"{self._at} is no condition: compare it, as in {self._at} == ...")
         return Condition(Equal(self._field.path, True))
 
     def __and__(self, other: Condition | Predicate | bool) -> Condition:
@@ -220,13 +222,13 @@ class FieldProxy:
         return ~self._truth()
 
     def __hash__(self) -> NoReturn:
-        raise QueryError(f"p.{self._at} is no key of a set or a dict: {HOW}")
+        raise QueryError(f"{self._at} is no key of a set or a dict: {HOW}")
 
     def __bool__(self) -> NoReturn:
-        raise QueryError(f"p.{self._at} has no truth value in a query: {HOW}")
+        raise QueryError(f"{self._at} has no truth value in a query: {HOW}")
 
     def __repr__(self) -> str:
-        return f"p.{self._at}"
+        return self._at
 
     __contains__ = _refuse(
         "`in {0}` has no meaning in a query: write f({0}).has(...) or f({0}).contains(...)"
@@ -249,8 +251,8 @@ class ElementProxy(FieldProxy):
 
     __slots__ = ()
 
-    def __init__(self, proxy: FieldProxy) -> None:
-        super().__init__(proxy._paths, proxy._own)
+    def __repr__(self) -> str:
+        return f"each({self._at})"
 
     def _value(self, operand: object) -> Any:
         if isinstance(operand, FieldProxy | ProxyHolder | list | tuple):
@@ -283,10 +285,15 @@ def as_condition(value: object) -> Condition:
     raise QueryError(f"expected a condition such as p.age >= 25, got {type(value).__name__}")
 
 
-def call_with_model(function: Callable[[Any], T], paths: ModelPaths) -> T:
-    """Return what a lambda over the model builds; any misuse of a field is a `QueryError`."""
+def call_with_model(function: Callable[[Any], Any], paths: ModelPaths, finish: Callable[[Any], T]) -> T:
+    """Return what `finish` makes of what a lambda over the model builds.
+
+    Any misuse of a field is a `QueryError`, which names the field as the lambda does.
+    """
+    code = getattr(function, "__code__", None)
+    root = code.co_varnames[0] if code is not None and code.co_varnames else "p"
     try:
-        return function(FieldProxy(paths, None))
+        return finish(function(FieldProxy(paths, None, root)))
     except (TypeError, AttributeError, ValueError) as error:
         if isinstance(error, QueryError):
             raise
@@ -312,6 +319,12 @@ def field_of(proxy: FieldProxy) -> ModelField:
 def is_element(proxy: FieldProxy) -> bool:
     """Return whether the proxy is `each(...)` of a list."""
     return isinstance(proxy, ElementProxy)
+
+
+def is_lacking(proxy: FieldProxy) -> bool:
+    """Return whether records of the model may have no value there that its type does not tell of."""
+    field = proxy._field
+    return field.optional or field.repeated or is_element(proxy)
 
 
 def is_maybe(proxy: FieldProxy) -> bool:

@@ -47,7 +47,7 @@ def check_leaf(leaf: Leaf, types: tuple[Any, ...], *, as_text: bool = False) -> 
     `types` are those of the field's values; `as_text` says that the field is the record's id or
     version, which is text whatever its type.
     """
-    kinds = {"text"} if as_text else stored_kinds(types)
+    kinds = {"text"} if as_text else kinds_of_types(types)
     if kinds is None:
         return
     match leaf:
@@ -85,12 +85,12 @@ def _check_members(leaf: Equal | In, types: tuple[Any, ...]) -> None:
             raise QueryError(f"{leaf.path}: is never {value!r}{suggest(value, map(str, members))}")
 
 
-def stored_kinds(types: tuple[Any, ...]) -> set[str] | None:
+def kinds_of_types(types: tuple[Any, ...]) -> set[str] | None:
     """Return the JSON kinds of values of these types; None if a type's form is not known."""
     kinds: set[str] = set()
     for kind in types:
         if isinstance(kind, NewType):
-            found = stored_kinds((kind.__supertype__,))
+            found = kinds_of_types((kind.__supertype__,))
         elif get_origin(kind) is Literal:
             found = {_kind(value) for value in get_args(kind)}
         elif isinstance(get_origin(kind) or kind, type):
@@ -136,7 +136,8 @@ def convert_operand(name: str, types: tuple[Any, ...], value: Any, *, as_text: b
     """
     if isinstance(value, list | tuple | set | frozenset):
         return [convert_operand(name, types, item, as_text=as_text, strict=strict) for item in value]
-    if value is not None and not any(_accepts(kind, value, strict) for kind in types):
+    known = value is not None and kinds_of_types(types) is not None
+    if known and not any(_accepts(kind, value, strict) for kind in types):
         parsed = None if strict or not isinstance(value, str) else _parse(types, value)
         if parsed is None:
             raise QueryError(f"{name}: holds {_names(types)}, got {value!r}{_hint(types, value, strict)}")
@@ -175,8 +176,6 @@ def _accepts(kind: Any, value: Any, strict: bool) -> bool:
     if get_origin(kind) is Literal:
         return any(value == known and type(value) is type(known) for known in get_args(kind))
     kind = get_origin(kind) or kind
-    if not isinstance(kind, type):  # Any, a type variable
-        return True
     if issubclass(kind, enum.Enum):
         return isinstance(value, kind) or (not strict and any(value == member.value for member in kind))
     if issubclass(kind, bool) or isinstance(value, bool):

@@ -76,7 +76,7 @@ class ModelPaths:
         models: list[type[BaseModel]] | None = [self.model]
         keys: list[str] = []
         annotations: tuple[Any, ...] = ()
-        found: list[_Found] = []
+        found: list[_FieldMatch] = []
         optional = repeated = False
         for index, key in enumerate(path.keys):
             if not models:
@@ -155,23 +155,25 @@ class ModelPaths:
                 return replace(leaf, path=resolved)
 
 
-class _Found(Value):
+class _FieldMatch(Value):
     name: str
     annotation: Any
     info: FieldInfo | None = None
     serialized: bool = False
 
 
-def _find_field(model: type[BaseModel], key: str) -> _Found | None:
+def _find_field(model: type[BaseModel], key: str) -> _FieldMatch | None:
     """Return the field of a model, given by its name or an alias."""
     if key in model.model_computed_fields:
-        return _Found(key, model.model_computed_fields[key].return_type, serialized=_serializes(model, key))
+        return _FieldMatch(
+            key, model.model_computed_fields[key].return_type, serialized=_serializes(model, key)
+        )
     for name, field in model.model_fields.items():
         aliases = (field.alias, field.serialization_alias, field.validation_alias)
         if key == name or (key in aliases and key not in model.model_fields):
             custom = any(isinstance(item, PlainSerializer | WrapSerializer) for item in field.metadata)
-            return _Found(name, field.annotation, field, custom or _serializes(model, name))
-    return _Found(key, Any) if model.model_config.get("extra") == "allow" else None
+            return _FieldMatch(name, field.annotation, field, custom or _serializes(model, name))
+    return _FieldMatch(key, Any) if model.model_config.get("extra") == "allow" else None
 
 
 def _serializes(model: type[BaseModel], name: str) -> bool:
@@ -230,6 +232,6 @@ def _is_optional(annotation: Any) -> bool:
 
 
 def _has_any_keys(kind: Any) -> bool:
-    if not isinstance(kind, type) or kind is object:
+    if not isinstance(kind, type) or kind in (Any, object):  # Any is a class from Python 3.11 on
         return True
     return issubclass(kind, Mapping) or is_dataclass(kind) or typing.is_typeddict(kind)

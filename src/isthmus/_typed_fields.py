@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from decimal import Decimal
-from typing import TYPE_CHECKING, Generic, NoReturn, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, cast, overload
 
 from isthmus._field_proxy import (
     HOW,
     Column,
     Condition,
     ElementProxy,
-    FieldProxy,
     ProxyHolder,
     as_condition,
     one_of_values,
@@ -24,6 +23,7 @@ from isthmus.errors import QueryError
 
 T = TypeVar("T")
 E = TypeVar("E")
+L = TypeVar("L")
 S = TypeVar("S", bound=str)
 N = TypeVar("N", int, float, Decimal)
 
@@ -44,10 +44,6 @@ class TypedField(ProxyHolder, Generic[T]):
 
         def __ne__(self, other):
             return self._proxy != other
-
-        def __getattr__(self, name):
-            methods = [known for known in dir(type(self)) if not known.startswith("_")]
-            raise QueryError(f"f({self._proxy!r}) has no method {name!r}{suggest(name, methods)}")
 
     def __hash__(self) -> NoReturn:
         raise QueryError(f"f({self._proxy!r}) is no key of a set or a dict: {HOW}")
@@ -103,63 +99,98 @@ class TypedField(ProxyHolder, Generic[T]):
         """Hold if there is no value."""
         return ~self.exists()
 
-    def has(self: TypedField[list[E]] | TypedField[set[E]] | TypedField[frozenset[E]], item: E) -> Condition:
+    @property
+    def _field(self) -> Field:
+        return Field(self._proxy._field.path)
+
+
+class TextField(TypedField[S]):
+    """A text field by `f(p.name)`."""
+
+    __slots__ = ()
+
+    def like(self, pattern: str) -> Condition:
+        """Hold if some text matches as a whole: `%` any run, `_` one character, backslash escapes."""
+        return Condition(self._field.like(pattern))
+
+    def not_like(self, pattern: str) -> Condition:
+        """Hold if no text matches."""
+        return ~self.like(pattern)
+
+    def ilike(self, pattern: str) -> Condition:
+        """`like` with each character folded to one case."""
+        return Condition(self._field.ilike(pattern))
+
+    def regex(self, pattern: str) -> Condition:
+        """Hold if `re.search` finds the pattern in some text."""
+        return Condition(self._field.regex(pattern))
+
+    def starts_with(self, text: str) -> Condition:
+        """Hold if some text starts with this."""
+        return Condition(self._field.starts_with(text))
+
+    def ends_with(self, text: str) -> Condition:
+        """Hold if some text ends with this."""
+        return Condition(self._field.ends_with(text))
+
+    def contains(self, text: str) -> Condition:
+        """Hold if some text contains this; `has` is for an element of a list."""
+        return Condition(self._field.contains(text))
+
+    def match(self, text: str) -> Condition:
+        """Return a full-text match, for backends with the capability `relevance`."""
+        return Condition(match(self._proxy._field.path, text))
+
+
+class ListField(TypedField[L], Generic[L, E]):
+    """A list by `f(p.tags)`; `E` is the type of its elements."""
+
+    __slots__ = ()
+
+    def has(self, item: E) -> Condition:
         """Hold if the list has an element that equals this."""
         proxy = self._proxy
         if isinstance(item, list | tuple):
             raise QueryError(f"{proxy!r}: has() takes an element, got a list")
         return Condition(equal(proxy._field.path, proxy._item(item)))
 
-    def like(self: TypedField[S], pattern: str) -> Condition:
-        """Hold if some text matches as a whole: `%` any run, `_` one character, backslash escapes."""
-        return Condition(self._field.like(pattern))
-
-    def not_like(self: TypedField[S], pattern: str) -> Condition:
-        """Hold if no text matches."""
-        return ~self.like(pattern)
-
-    def ilike(self: TypedField[S], pattern: str) -> Condition:
-        """`like` with each character folded to one case."""
-        return Condition(self._field.ilike(pattern))
-
-    def regex(self: TypedField[S], pattern: str) -> Condition:
-        """Hold if `re.search` finds the pattern in some text."""
-        return Condition(self._field.regex(pattern))
-
-    def starts_with(self: TypedField[S], text: str) -> Condition:
-        """Hold if some text starts with this."""
-        return Condition(self._field.starts_with(text))
-
-    def ends_with(self: TypedField[S], text: str) -> Condition:
-        """Hold if some text ends with this."""
-        return Condition(self._field.ends_with(text))
-
-    def contains(self: TypedField[S], text: str) -> Condition:
-        """Hold if some text contains this; `has` is for an element of a list."""
-        return Condition(self._field.contains(text))
-
-    def match(self: TypedField[S], text: str) -> Condition:
-        """Return a full-text match, for backends with the capability `relevance`."""
-        return Condition(match(self._proxy._field.path, text))
-
-    def nearest(self: TypedField[list[float]], vector: Iterable[float], k: int = 10) -> Condition:
+    def nearest(self: ListField[L, float], vector: Iterable[float], k: int = 10) -> Condition:
         """Hold for one of the `k` nearest to a vector, for backends with the capability `vectors`."""
         return Condition(nearest(self._proxy._field.path, vector, k))
 
-    @property
-    def _field(self) -> Field:
-        return Field(self._proxy._field.path)
+
+class AnyField(TextField[Any], ListField[Any, Any]):
+    """What `f()` returns: type checkers see the class for the field's type."""
+
+    __slots__ = ()
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name):
+            methods = [known for known in dir(type(self)) if not known.startswith("_")]
+            raise QueryError(f"f({self._proxy!r}) has no method {name!r}{suggest(name, methods)}")
 
 
 # The helpers of lambdas
 
 
-def f(value: T | None) -> TypedField[T]:
+# The overloads overlap for None alone, which is no field.
+@overload
+def f(value: S | None) -> TextField[S]: ...  # type: ignore[overload-overlap]
+@overload
+def f(value: list[E] | None) -> ListField[list[E], E]: ...  # type: ignore[overload-overlap]
+@overload
+def f(value: set[E] | None) -> ListField[set[E], E]: ...  # type: ignore[overload-overlap]
+@overload
+def f(value: frozenset[E] | None) -> ListField[frozenset[E], E]: ...
+@overload
+def f(value: T | None) -> TypedField[T]: ...
+def f(value: object) -> TypedField[Any]:
     """Return a field with the operators that its type lacks: `f(p.years) >= 3`, `f(p.name).like("A%")`.
 
     Takes optional fields too, which Python's own operators do not.
     """
-    return TypedField(proxy_of(value, "f()"))
+    return AnyField(proxy_of(value, "f()"))
 
 
 def some(value: T | None) -> T:
@@ -179,13 +210,13 @@ def each(values: Collection[T] | None) -> T:
     types = proxy._field.types
     if types is not None and not proxy._field.listed:
         raise QueryError(f"each({proxy!r}): the field is not a list")
-    return cast("T", ElementProxy(proxy))
+    return cast("T", ElementProxy(proxy._paths, proxy._own, proxy._root))
 
 
 def maybe(value: T) -> T | None:
-    """Return a field that some records lack, for a row of `select` or `group`: `maybe(some(p.home).city)`."""
+    """Return a field that some records lack, for a row of `select` or `group`: `maybe(each(p.tags))`."""
     proxy = proxy_of(value, "maybe()")
-    return cast("T", FieldProxy(proxy._paths, proxy._own, maybe=True))
+    return cast("T", type(proxy)(proxy._paths, proxy._own, proxy._root, maybe=True))
 
 
 def not_(condition: Condition | Predicate | bool) -> Condition:

@@ -76,7 +76,7 @@ class TypedQuery(Generic[M, R]):
         value of that field is; or a predicate or Query with the names of the model.
         """
         if op is not None:
-            added = Query(where=self._named(as_path(condition), op, value))
+            added = Query(where=self._compare_by_name(as_path(condition), op, value))
         else:
             added = resolve_where(condition, self._paths)
         if added.order or added.count is not None or added.skip or added.fields is not None:
@@ -84,7 +84,7 @@ class TypedQuery(Generic[M, R]):
         terms = self.query.where.terms if isinstance(self.query.where, And) else (self.query.where,)
         return self._with(replace(self.query, where=And((*terms, added.where))))
 
-    def _named(self, path: Path, op: str, value: Any) -> Predicate:
+    def _compare_by_name(self, path: Path, op: str, value: Any) -> Predicate:
         field = self._paths.locate(path)
         if field.types is not None and value is not None and op not in _TEXT_OPERATORS:
             as_text = field.path.root is not Root.DATA
@@ -124,11 +124,11 @@ class TypedQuery(Generic[M, R]):
             smaller: ModelCodec[Any] = ModelCodec(row)
             names = [name for name in row.model_fields if name != smaller.version_field]
             fields = tuple(self._paths.resolve(as_path([name])) for name in names)
-            return self._selecting(fields, smaller.decode)
+            return self._select_paths(fields, smaller.decode)
         selected = SelectedRow(row, self._paths)
-        return self._selecting(selected.paths, selected.decode)
+        return self._select_paths(selected.paths, selected.decode)
 
-    def _selecting(self, paths: Iterable[Path], decode: Callable[[Record], T]) -> TypedQuery[M, T]:
+    def _select_paths(self, paths: Iterable[Path], decode: Callable[[Record], T]) -> TypedQuery[M, T]:
         if self.query.fields is not None:
             raise QueryError("a query has one select()")
         fields = tuple(path for path in paths if path.root is Root.DATA)
@@ -252,7 +252,7 @@ def resolve_where(condition: Any, paths: ModelPaths) -> Query:
         raise QueryError(
             f"expected a lambda such as lambda p: p.age >= 25, or a predicate, got {type(condition).__name__}"
         )
-    made = call_with_model(lambda p: as_condition(condition(p)), paths)
+    made = call_with_model(condition, paths, as_condition)
     return Query(where=paths.predicate(as_predicate(made.predicate)))
 
 
@@ -260,4 +260,4 @@ def resolve_key(key: Any, paths: ModelPaths, use: str) -> Path:
     """Return the stored path of a lambda or a name; raises `QueryError` for a field that is not there."""
     if isinstance(key, str | Field | Path) or not callable(key):
         return paths.resolve(as_path(key))
-    return field_of(call_with_model(lambda p: proxy_of(key(p), use), paths)).path
+    return field_of(call_with_model(key, paths, lambda made: proxy_of(made, use))).path

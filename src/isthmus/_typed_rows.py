@@ -14,6 +14,7 @@ from isthmus._field_proxy import (
     call_with_model,
     field_of,
     is_element,
+    is_lacking,
     is_maybe,
     proxy_of,
 )
@@ -35,7 +36,7 @@ class SelectedRow(Generic[R]):
         self._make, parts = _layout(row, paths)
         proxies = [proxy_of(part, "select()") for part in parts]
         self._columns = [(_column_name(index, proxy), proxy) for index, proxy in enumerate(proxies)]
-        kinds: dict[str, Any] = {name: _selected_type(proxy) for name, proxy in self._columns}
+        kinds: dict[str, Any] = {name: _type_of_selection(proxy) for name, proxy in self._columns}
         self._codec = ModelCodec(create_model(paths.model.__name__, **kinds))
 
     @property
@@ -47,7 +48,7 @@ class SelectedRow(Generic[R]):
         """Return the row of a record; raises `InvalidRecordError` for values that do not match."""
         values = {name: _value_at(record, field_of(proxy).path) for name, proxy in self._columns}
         data = {name: value for name, value in values.items() if value is not _MISSING}
-        return self._make(_decoded(self._codec, Record(data, id=record.id)))
+        return self._make(_decode_values(self._codec, Record(data, id=record.id)))
 
 
 class GroupedRow(Generic[R]):
@@ -76,7 +77,7 @@ class GroupedRow(Generic[R]):
             function = part.function.value
             self.columns[source] = function if measured is None else (function, measured.path)
             name = function if measured is None else f"{function}({measured.path})"
-            return f"{index}:{name}", source, _measured_type(part)
+            return f"{index}:{name}", source, _type_of_measure(part)
         proxy = proxy_of(part, "group()")
         field = field_of(proxy)
         if field.listed and not is_element(proxy):
@@ -88,12 +89,12 @@ class GroupedRow(Generic[R]):
     def decode(self, row: dict[str, Any]) -> R:
         """Return the row of an answer's group; raises `InvalidRecordError` for a key of another type."""
         data = {name: row[source] for name, source in zip(self._fields, self._names, strict=True)}
-        return self._make(_decoded(self._codec, Record(data)))
+        return self._make(_decode_values(self._codec, Record(data)))
 
 
 def _layout(row: Callable[[Any], R], paths: ModelPaths) -> tuple[Callable[[list[Any]], R], Sequence[object]]:
     """Return how the lambda's row is made of values, and what it is made of."""
-    made: Any = call_with_model(row, paths)
+    made: Any = call_with_model(row, paths, lambda made: made)
     if isinstance(made, FieldProxy | ProxyHolder | Column):
         return lambda values: values[0], [made]
     if not isinstance(made, tuple) or not made:
@@ -106,12 +107,12 @@ def _column_name(index: int, proxy: FieldProxy) -> str:
     return f"{index}:{field_of(proxy).path}"
 
 
-def _selected_type(proxy: FieldProxy) -> tuple[Any, Any]:
+def _type_of_selection(proxy: FieldProxy) -> tuple[Any, Any]:
     """Return the type of a selected field, and its default."""
     field = field_of(proxy)
     if is_element(proxy) or field.repeated:
         raise QueryError(f"select(): {proxy!r} lies in a list: select the list itself")
-    _check_optional("select()", proxy, field)
+    _check_lacking("select()", proxy)
     if field.info is None:
         return Any, None
     if is_maybe(proxy):
@@ -120,14 +121,14 @@ def _selected_type(proxy: FieldProxy) -> tuple[Any, Any]:
 
 
 def _key_type(proxy: FieldProxy, field: ModelField) -> Any:
-    _check_optional("group()", proxy, field)
+    _check_lacking("group()", proxy)
     if field.types is None:
         return Any
     absent = (type(None),) if is_maybe(proxy) else ()
     return Union[(*field.types, *absent)]
 
 
-def _measured_type(column: Column) -> Any:
+def _type_of_measure(column: Column) -> Any:
     field = column.field
     if column.function is Function.COUNT:
         return int
@@ -138,8 +139,8 @@ def _measured_type(column: Column) -> Any:
     return Union[(*field.types, type(None))]
 
 
-def _check_optional(use: str, proxy: FieldProxy, field: ModelField) -> None:
-    if field.optional and not is_maybe(proxy):
+def _check_lacking(use: str, proxy: FieldProxy) -> None:
+    if is_lacking(proxy) and not is_maybe(proxy):
         raise QueryError(f"{use}: some records have no {proxy!r}: write maybe({proxy!r})")
 
 
@@ -156,5 +157,5 @@ def _value_at(record: Record, path: Path) -> Any:
     return value
 
 
-def _decoded(codec: ModelCodec[BaseModel], record: Record) -> list[Any]:
+def _decode_values(codec: ModelCodec[BaseModel], record: Record) -> list[Any]:
     return [value for _, value in codec.decode(record)]
