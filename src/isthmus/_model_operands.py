@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import enum
+import functools
 import uuid
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
@@ -31,13 +32,15 @@ from isthmus._query.ast import (
     TextMatch,
 )
 from isthmus._suggest import suggest
-from isthmus._values import kind_of
-from isthmus.errors import QueryError
+from isthmus._values import canonical_operand, kind_of
+from isthmus.errors import InvalidRecordError, QueryError
 
-_TEXTS = (
-    str, bytes, bytearray, dt.date, dt.time, dt.timedelta, uuid.UUID, PurePath, AnyUrl,
+# Stored as text, and read from it.
+_PARSED = (
+    dt.date, dt.time, dt.timedelta, uuid.UUID, PurePath, AnyUrl,
     IPv4Address, IPv6Address, IPv4Network, IPv6Network,
 )  # fmt: skip
+_TEXTS = (str, bytes, bytearray, *_PARSED)
 _NUMBERS = (int, float, Decimal)
 
 
@@ -146,15 +149,56 @@ def convert_operand(name: str, types: tuple[Any, ...], value: Any, *, as_text: b
     return str(stored) if as_text and stored is not None else stored
 
 
+def parse_operands(leaf: Leaf, types: tuple[Any, ...]) -> Leaf:
+    """Return the leaf with the texts of dates, UUIDs and the like in the form in which they are stored.
+
+    A text that stands for none stays: a part of a date is a bound too.
+    """
+    if not all(
+        kind is type(None) or (isinstance(kind, type) and issubclass(kind, _PARSED)) for kind in types
+    ):
+        return leaf
+    match leaf:
+        case Equal(path, str(value)):
+            return Equal(path, _restate(types, value))
+        case Ordered(path, op, str(value)):
+            return Ordered(path, op, _restate(types, value))
+        case Between(path, str(low), str(high)):
+            return Between(path, _restate(types, low), _restate(types, high))
+        case In(path, values):
+            return In(path, tuple(_restate(types, v) if isinstance(v, str) else v for v in values))
+    return leaf
+
+
+def _restate(types: tuple[Any, ...], text: str) -> str:
+    parsed = _parse(types, text)
+    try:
+        stored = None if parsed is None else canonical_operand(to_storable(parsed), "value")
+    except InvalidRecordError:  # a date without a zone, where an instant is stored
+        return text
+    return stored if isinstance(stored, str) else text
+
+
 def _parse(types: tuple[Any, ...], text: str) -> Any:
     """Return the date, UUID, duration or the like that the text stands for; None if it stands for none."""
+    if text.lstrip("+-").replace(".", "", 1).isdigit():  # "2026" is a year, not seconds since 1970
+        return None
     for kind in types:
-        if isinstance(kind, type) and issubclass(kind, _TEXTS):
+        if _is_parsed(kind):
             try:
-                return TypeAdapter(kind).validate_python(text)
+                return _adapter(kind).validate_python(text)
             except ValidationError:
                 continue
     return None
+
+
+def _is_parsed(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, _PARSED)
+
+
+@functools.cache
+def _adapter(kind: type) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
 
 
 def _hint(types: tuple[Any, ...], value: object, strict: bool) -> str:

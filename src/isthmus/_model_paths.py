@@ -12,7 +12,7 @@ from pydantic import BaseModel, PlainSerializer, RootModel, WrapSerializer
 from pydantic.fields import FieldInfo
 
 from isthmus._model_codec import find_version_field
-from isthmus._model_operands import check_leaf
+from isthmus._model_operands import check_leaf, parse_operands
 from isthmus._path import Path, Root
 from isthmus._query.ast import And, AnyObject, Not, Or, Predicate, SortKey
 from isthmus._query.query import Query
@@ -136,6 +136,7 @@ class ModelPaths:
                 field = self.locate(leaf.path)
                 if field.types is not None:
                     check_leaf(leaf, field.types, as_text=field.path.root is not Root.DATA)
+                    leaf = parse_operands(leaf, field.types)
                 return replace(leaf, path=field.path)
 
     def _inside(self, outer: Path, predicate: Predicate) -> Predicate:
