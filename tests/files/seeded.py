@@ -21,7 +21,7 @@ from isthmus.cli._formats.parquet import write_parquet
 from isthmus.cli._formats.spill import Spill
 from tests.stores import Declared, Store
 
-FORMATS = ("jsonl", "json", "csv", "jsonl.gz", "csv.zst")
+FORMATS = ("jsonl", "json", "csv", "parquet", "arrow", "jsonl.gz", "csv.zst")
 
 
 class SeededFiles(AsyncDatabase):

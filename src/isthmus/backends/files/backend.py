@@ -127,7 +127,13 @@ class FilesBackend:
             with self._finding:  # one thread finds the types for all that wait
                 kinds = self._reader.find_kinds(catalog)
             scanner = Scanner(
-                self._reader, catalog, kinds, self._maker, self._invalid, numbered=self._numbered
+                self._reader,
+                catalog,
+                kinds,
+                self._maker,
+                self._invalid,
+                numbered=self._numbered,
+                id_column=None if self._id is None else self._id[0],
             )
             self._keep(self._scanners, catalog.digest, scanner, _CATALOGS)
         return scanner
@@ -181,16 +187,17 @@ class FilesBackend:
         scanner = self._scanner(digest)
         digest = scanner.catalog.digest
         ordered = request.order is not None
-        key = (digest, request.where, ordered, after)
+        key = (digest, request.where, request.select, ordered, after)
         with self._lock:
             pager = self._paused.pop(key, None) if after is not None else None
         if pager is None:
-            by_id = ordered and not self._numbered
-            source = self._spool(scanner) if by_id else scanner
             skipped = 0
             if not ordered and not self._numbered and after is not None:
                 skipped, after = int(after), None
-            pager = Pager(source.records(request.where, after))
+            if ordered and not self._numbered:
+                pager = Pager(self._spool(scanner).records(request.where, after))
+            else:
+                pager = Pager(scanner.records(request.where, after, request.select))
             pager.take(skipped)
         if request.offset:
             pager.take(request.offset)
@@ -198,7 +205,7 @@ class FilesBackend:
         if not more or not records:
             return Page(records, None)
         end = self._end(request, records)
-        self._keep(self._paused, (digest, request.where, ordered, end), pager, _PAUSED)
+        self._keep(self._paused, (digest, request.where, request.select, ordered, end), pager, _PAUSED)
         if not ordered:
             return Page(records, After((end, digest)))
         self._keep(self._ends, records[-1].id, digest, 1_000)

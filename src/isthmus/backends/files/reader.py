@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
-from isthmus._query.find import check
+from isthmus._query.ast import TRUE, Predicate
+from isthmus._query.find import StoppedError, check
 from isthmus._values import canonical
 from isthmus.backends.files.catalog import Catalog, File, Storage
 from isthmus.backends.files.facts import CACHE, FileFacts
-from isthmus.backends.files.formats import delimited
+from isthmus.backends.files.formats import arrow_file, delimited
+from isthmus.backends.files.formats.arrow_chunk import ArrowChunk
 from isthmus.backends.files.formats.blocks import skip
 from isthmus.backends.files.formats.choose import FileFormat, choose_format
 from isthmus.backends.files.formats.column_kinds import Found, merge_files
 from isthmus.backends.files.formats.compression import decompress, describe_damage
 from isthmus.backends.files.formats.dialect import START, Checkpoint, Dialect
-from isthmus.backends.files.formats.dump import decode_cells
+from isthmus.backends.files.formats.dump import decode_cells, decode_columns
 from isthmus.backends.files.formats.json_document import DocumentError, read_document
 from isthmus.backends.files.formats.json_lines import read_json_lines
 from isthmus.backends.files.rows import Chunk, Refusal, Row, RowChunk
@@ -23,6 +25,19 @@ from isthmus.errors import IsthmusError
 
 _HEAD = 4
 _CSV = ("csv", "tsv")
+_ARROW = ("parquet", "arrow")
+
+
+class Need(NamedTuple):
+    """What a call needs of each row, as far as a format can leave the rest unread."""
+
+    columns: frozenset[str] | None = None
+    """The top-level columns; None for all."""
+    where: Predicate = TRUE
+    """A condition; rows that do not satisfy it may be left out."""
+
+
+ALL = Need()
 
 
 class FileReader:
@@ -41,7 +56,9 @@ class FileReader:
         """Return what is known of a file."""
         return CACHE.of((self.storage.name, file, self.dialect, self._format))
 
-    def chunks(self, file: File, kinds: Mapping[str, Found], start: int = 0) -> Iterator[Chunk]:
+    def chunks(
+        self, file: File, kinds: Mapping[str, Found], start: int = 0, need: Need = ALL
+    ) -> Iterator[Chunk]:
         """Yield the rows of a file from a number on, perhaps with some before it.
 
         What cannot be read on from somewhere is a `Refusal` in place of the rest. Raises
@@ -51,7 +68,7 @@ class FileReader:
         row = 0
         with self.storage.open(file) as stream:
             try:
-                for chunk, following in self._read(file, stream, facts, kinds, start):
+                for chunk, following in self._read(file, stream, facts, kinds, start, need):
                     self.storage.check(file, stream)
                     check()
                     row = chunk.first + len(chunk)
@@ -66,14 +83,29 @@ class FileReader:
                 self.storage.check(file, stream)
                 yield RowChunk(row, [Refusal(str(error))])
             except Exception as error:  # decompressors and pyarrow have many
-                damage = None if isinstance(error, IsthmusError) else describe_damage(error)
+                damage = self._damage(file, error)
                 if damage is None:
                     raise
                 self.storage.check(file, stream)
                 yield RowChunk(row, [Refusal(damage)])
 
+    def _damage(self, file: File, error: Exception) -> str | None:
+        """Return what is wrong with a file; None if the error is about something else."""
+        if isinstance(error, IsthmusError | StoppedError):
+            return None
+        format = self.format_of(file)
+        if format is not None and format.name in _ARROW:
+            return arrow_file.describe_damage(error)
+        return describe_damage(error)
+
     def _read(
-        self, file: File, stream: BinaryIO, facts: FileFacts, kinds: Mapping[str, Found], start: int
+        self,
+        file: File,
+        stream: BinaryIO,
+        facts: FileFacts,
+        kinds: Mapping[str, Found],
+        start: int,
+        need: Need,
     ) -> Iterator[tuple[Chunk, Checkpoint | None]]:
         format = self.format_of(file)
         assert format is not None
@@ -85,11 +117,55 @@ class FileReader:
         elif format.name == "jsonl":
             source, checkpoint = self._source(stream, format, "utf-8", facts, start, START)
             yield from read_json_lines(source, checkpoint)
+        elif format.name in _ARROW:
+            yield from ((chunk, None) for chunk in self._read_arrow(stream, format, facts, start, need))
         else:
             plain = decompress(stream, format.compression)
             geojson = ".geojson" in file.key.lower()
             for chunk in read_document(plain, self.dialect.path, geojson=geojson):
                 yield chunk, None
+
+    def _read_arrow(
+        self, stream: BinaryIO, format: FileFormat, facts: FileFacts, start: int, need: Need
+    ) -> Iterator[Chunk]:
+        if format.compression is not None:
+            raise DocumentError(f"{format.name} in {format.compression} is not read: unpack it")
+        need = ALL if self.dialect.records else need
+        if format.name == "arrow":
+            for chunk in arrow_file.read_arrow(stream, self.dialect, need.columns):
+                yield self._whole_records(chunk)
+            return
+        found = arrow_file.read_parquet(stream, facts.footer, self.dialect, start, need.columns, need.where)
+        for chunk, facts.footer in found:
+            yield self._whole_records(chunk)
+
+    def _whole_records(self, chunk: ArrowChunk) -> Chunk:
+        """Return the rows as records where each is one."""
+        if not self.dialect.records:
+            return chunk
+        marks = arrow_file.marks_of(chunk.schema)
+
+        def convert(row: dict[str, Any]) -> Row:
+            return _make_record(*decode_columns(row, marks))
+
+        return RowChunk(chunk.first, chunk.rows()).map(convert)
+
+    def count_rows(self, file: File) -> int | None:
+        """Return the number of rows where a format states it; None if they have to be read."""
+        format = self.format_of(file)
+        if format is None or format != FileFormat("parquet"):
+            return None
+        facts = self.facts_of(file)
+        if facts.footer is None:
+            with self.storage.open(file) as stream:
+                try:
+                    facts.rows, facts.footer = arrow_file.count_rows(stream)
+                except Exception as error:  # pyarrow has many; a scan reports it
+                    if isinstance(error, IsthmusError) or arrow_file.describe_damage(error) is None:
+                        raise
+                    return None
+                self.storage.check(file, stream)
+        return int(facts.footer.num_rows)
 
     def _source(
         self,
@@ -148,7 +224,7 @@ class FileReader:
             except (delimited.HeadingsError, UnicodeError):
                 pass  # reported when the rows are read
             except Exception as error:  # as in `chunks`
-                if isinstance(error, IsthmusError) or describe_damage(error) is None:
+                if self._damage(file, error) is None:
                     raise
             self.storage.check(file, stream)
         facts.kinds = kinds
@@ -157,5 +233,8 @@ class FileReader:
 
 def _take_record(cells: dict[str, Any]) -> Row:
     """Return a row of CSV that `isthmus dump` wrote as a record."""
-    id, data, metadata = decode_cells(cells)
+    return _make_record(*decode_cells(cells))
+
+
+def _make_record(id: Any, data: dict[str, Any], metadata: dict[str, Any]) -> Row:
     return {"id": id, "data": canonical(data), "metadata": canonical(metadata)}

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from isthmus._path import Path
+from isthmus._path import Path, Root
 from isthmus._query.aggregate import Groups
-from isthmus._query.ast import TRUE, Measure, Predicate
+from isthmus._query.ast import TRUE, Measure, Predicate, leaves
 from isthmus._record import Record
 from isthmus.backends.files.catalog import Catalog, File
 from isthmus.backends.files.formats.column_kinds import Found
-from isthmus.backends.files.row_range import RowRange, row_range
-from isthmus.backends.files.reader import FileReader
+from isthmus.backends.files.reader import ALL, FileReader, Need
 from isthmus.backends.files.records import RecordMaker
+from isthmus.backends.files.row_range import RowRange, row_range
 from isthmus.backends.files.rows import Chunk
 from isthmus.errors import InvalidRecordError
 
 _MAX_NOTED = 100
+EVERYTHING = RowRange((0, 0), None, TRUE)
 
 
 class Invalid:
@@ -59,6 +60,7 @@ class Scanner:
         invalid: Invalid,
         *,
         numbered: bool,
+        id_column: str | None,
     ) -> None:
         self.catalog = catalog
         self._reader = reader
@@ -66,6 +68,8 @@ class Scanner:
         self._maker = make_maker
         self._invalid = invalid
         self._numbered = numbered
+        self._id_column = id_column
+        """The top-level column that holds the id, if one does."""
 
     def _range(self, where: Predicate, after: str | None) -> RowRange:
         """Return the places between which rows can match; all where ids are not the numbers of rows."""
@@ -73,7 +77,7 @@ class Scanner:
             return RowRange((0, 0), None, where)
         return row_range(self.catalog, where, after)
 
-    def _chunks(self, places: RowRange) -> Iterator[tuple[File, Chunk]]:
+    def _chunks(self, places: RowRange, need: Need = ALL) -> Iterator[tuple[File, Chunk]]:
         """Yield the chunks between two places."""
         first, row = places.low
         for index in range(first, len(self.catalog.files)):
@@ -84,23 +88,38 @@ class Scanner:
                 end = places.high[1] if index == places.high[0] else None
             file = self.catalog.files[index]
             start = row if index == first else 0
-            for chunk in self._reader.chunks(file, self.kinds, start):
+            for chunk in self._reader.chunks(file, self.kinds, start, need):
                 cut = chunk.cut(start, end)
                 if len(cut):
                     yield file, cut
                 if end is not None and chunk.first + len(chunk) >= end:
                     break
 
-    def records(self, where: Predicate, after: str | None = None) -> Iterator[Record]:
-        """Yield the matching records in the order of their rows, those after an id."""
+    def _need(self, where: Predicate, paths: Iterable[Path] | None) -> Need:
+        """Return what a call needs of each row to evaluate a condition and give these paths, None for all."""
+        if paths is None:
+            return Need(None, where)
+        names = {path.keys[0] for path in paths if path.root is Root.DATA}
+        names.update(leaf.path.keys[0] for leaf in leaves(where) if leaf.path.root is Root.DATA)
+        if self._id_column is not None:
+            names.add(self._id_column)
+        return Need(frozenset(names), where)
+
+    def records(
+        self, where: Predicate, after: str | None = None, paths: Iterable[Path] | None = None
+    ) -> Iterator[Record]:
+        """Yield the matching records in the order of their rows, those after an id.
+
+        `paths` are those that the caller needs, None for all; records may have further ones.
+        """
         places = self._range(where, after)
-        for file, chunk in self._chunks(places):
+        for file, chunk in self._chunks(places, self._need(places.rest, paths)):
             yield from chunk.select(places.rest, self._maker(file), self._invalid)
 
     def records_with_places(self) -> Iterator[tuple[int, str, Record]]:
         """Yield all records with the index of their file and where in it they are."""
         indexes = {file.key: index for index, file in enumerate(self.catalog.files)}
-        for file, chunk in self._chunks(RowRange((0, 0), None, TRUE)):
+        for file, chunk in self._chunks(EVERYTHING):
             maker = self._maker(file)
             for number in range(chunk.first, chunk.first + len(chunk)):
                 for record in chunk.cut(number, number + 1).select(TRUE, maker, self._invalid):
@@ -109,15 +128,20 @@ class Scanner:
     def count(self, where: Predicate) -> int:
         """Return how many records match."""
         places = self._range(where, None)
+        if places == EVERYTHING and self._id_column is None:
+            counts = [self._reader.count_rows(file) for file in self.catalog.files]
+            if None not in counts:
+                return sum(count for count in counts if count is not None)
         total = 0
-        for file, chunk in self._chunks(places):
+        for file, chunk in self._chunks(places, self._need(places.rest, ())):
             total += chunk.count(places.rest, self._maker(file), self._invalid)
         return total
 
     def aggregate(self, where: Predicate, measures: Sequence[Measure], by: Sequence[Path]) -> Groups:
         """Return the states of the groups of matching records."""
         groups = Groups(measures)
-        for record in self.records(where):
+        paths = [*by, *(measure.path for measure in measures if measure.path is not None)]
+        for record in self.records(where, paths=paths):
             groups.add_record(record, by)
         return groups
 

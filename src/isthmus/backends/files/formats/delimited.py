@@ -108,7 +108,7 @@ def find_layout(stream: BinaryIO, encoding: str, dialect: Dialect, *, tabs: bool
         raise HeadingsError(f"the headings cannot be read: {error}") from None
     if dialect.header is True:
         headings = tuple(first)
-        lines = [text for line, text in source.kept_lines() if line <= reader.line_num]
+        lines = [text for line, text in source.text_lines() if line <= reader.line_num]
         width = len("".join(lines).encode(source.encoding, "surrogateescape"))
         start = Checkpoint(0, mark + width, reader.line_num + 1)
     else:
@@ -196,7 +196,7 @@ class _Source:
         self.next_line += len(lines)
         return lines
 
-    def kept_lines(self) -> Iterator[tuple[int, str]]:
+    def text_lines(self) -> Iterator[tuple[int, str]]:
         """Yield the kept lines with their numbers."""
         for first, lines, _ in self._kept:
             yield from enumerate(lines, first)

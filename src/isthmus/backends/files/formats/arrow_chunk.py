@@ -1,0 +1,138 @@
+"""Rows of an Arrow batch: conditions are masks where they can be; only matching rows become objects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from isthmus._query.ast import TRUE, And, Predicate, leaves
+from isthmus._query.evaluate import matches
+from isthmus._query.normalize import normalize
+from isthmus._record import Record
+from isthmus.backends.files.formats.arrow_filter import Columns, NotCompiledError, compile_mask
+from isthmus.backends.files.formats.arrow_values import Reading, column_values, compute
+from isthmus.backends.files.formats.column_kinds import Unreadable
+from isthmus.backends.files.rows import MakeRecord, Refusal, Refused, Row
+from isthmus.errors import InvalidRecordError
+
+_ROWS = 1_000
+
+
+class ArrowChunk:
+    """Consecutive rows of one file as a record batch; `names` are all columns of the file."""
+
+    def __init__(
+        self, first: int, batch: Any, names: frozenset[str], reading: Reading, as_text: frozenset[str]
+    ) -> None:
+        self.first = first
+        self._batch = batch
+        self._names = names
+        self._reading = reading
+        self._as_text = as_text
+
+    def __len__(self) -> int:
+        return int(self._batch.num_rows)
+
+    def cut(self, start: int, end: int | None) -> ArrowChunk:
+        """Return the rows with numbers from `start` to before `end`."""
+        low = max(start - self.first, 0)
+        high = len(self) if end is None else max(end - self.first, low)
+        if low == 0 and high >= len(self):
+            return self
+        batch = self._batch.slice(low, high - low)
+        return ArrowChunk(self.first + low, batch, self._names, self._reading, self._as_text)
+
+    def rows(self) -> list[Row]:
+        """Return the rows as objects, refused ones for a value without a canonical form."""
+        return list(map(_check_row, _rows(self._batch, self._reading, self._as_text)))
+
+    @property
+    def schema(self) -> Any:
+        """The schema of the batch."""
+        return self._batch.schema
+
+    def _split(self, where: Predicate) -> tuple[Any, Predicate]:
+        """Return the mask of what Arrow decides, None for everything, and what is left for the evaluator."""
+        mask: Any = None
+        rest: list[Predicate] = []
+        columns = Columns(self._batch, self._names)
+        for term in where.terms if isinstance(where, And) else (where,):
+            if any(self._is_text(leaf.path.keys) for leaf in leaves(term)):
+                rest.append(term)
+                continue
+            try:
+                one = compile_mask(term, columns)
+            except NotCompiledError:
+                rest.append(term)
+                continue
+            mask = one if mask is None else compute().and_(mask, one)
+        return mask, normalize(And(tuple(rest)))
+
+    def _is_text(self, keys: Sequence[str]) -> bool:
+        return bool(keys) and keys[0] in self._as_text
+
+    def _select_rows(self, where: Predicate, make: MakeRecord) -> Iterator[tuple[int, Any]]:
+        """Yield the numbers and the rows that match; a value without a canonical form is none."""
+        mask, rest = self._split(where)
+        batch, numbers = self._batch, None
+        if mask is not None:
+            numbers = compute().indices_nonzero(mask).to_pylist()
+            batch = batch if len(numbers) == len(self) else batch.filter(mask)
+        for start in range(0, batch.num_rows, _ROWS):  # a reader that stops early has converted few
+            part = batch.slice(start, _ROWS)
+            for index, row in enumerate(_rows(part, self._reading, self._as_text), start):
+                number = self.first + (index if numbers is None else numbers[index])
+                if rest == TRUE or matches(rest, make(number, _readable_part(row))):
+                    yield number, row
+
+    def select(self, where: Predicate, make: MakeRecord, refused: Refused) -> Iterator[Record]:
+        """Yield the records of the rows that match, in order."""
+        for number, row in self._select_rows(where, make):
+            try:
+                record = make(number, _check_row(row))
+            except InvalidRecordError as error:
+                refused(error)
+                continue
+            yield record
+
+    def count(self, where: Predicate, make: MakeRecord, refused: Refused) -> int:
+        """Return how many rows match."""
+        mask, rest = self._split(where)
+        if rest == TRUE:
+            return len(self) if mask is None else int(compute().sum(mask).as_py() or 0)
+        return sum(1 for _ in self._select_rows(where, make))
+
+
+class _Partial(dict[str, Any]):
+    """A row some of whose values have no canonical form."""
+
+
+def _rows(batch: Any, reading: Reading, as_text: frozenset[str]) -> list[Any]:
+    names = batch.schema.names
+    if not names:
+        return [{} for _ in range(batch.num_rows)]
+    columns = [
+        column_values(batch.column(index), reading, as_text=name in as_text)
+        for index, name in enumerate(names)
+    ]
+    rows: list[Any] = [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
+    for cells in columns:
+        for index, value in enumerate(cells):
+            if type(value) is Unreadable and type(rows[index]) is dict:
+                rows[index] = _Partial(rows[index])
+    return rows
+
+
+def _readable_part(row: Any) -> dict[str, Any]:
+    """Return a row without the values that have no canonical form: conditions take them as no value."""
+    if type(row) is _Partial:
+        return {name: value for name, value in row.items() if type(value) is not Unreadable}
+    return row  # type: ignore[no-any-return]
+
+
+def _check_row(row: Any) -> Row:
+    """Return a row, or its refusal."""
+    if type(row) is not _Partial:
+        return row  # type: ignore[no-any-return]
+    name, problem = next((name, value) for name, value in row.items() if type(value) is Unreadable)
+    return Refusal(f"column {name!r}: {problem}", path=f"data.{name}")

@@ -1,0 +1,302 @@
+"""Columns of Arrow as canonical JSON values, a whole column at a time."""
+
+from __future__ import annotations
+
+import base64
+import datetime as dt
+import decimal
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo
+
+from isthmus._core.registry import import_driver
+from isthmus._values import INT_MAX, canonical_operand, check_text, format_datetime, from_micros
+from isthmus.backends.files.formats.column_kinds import Unreadable
+from isthmus.errors import InvalidRecordError
+
+_EXACT = 2**53
+# The microseconds of the years 1 to 9999.
+_FIRST, _LAST = -62_135_596_800_000_000, 253_402_300_799_999_999
+_TO_MICROS = {"s": 1_000_000, "ms": 1_000, "us": 1}
+_UTC = ("UTC", "Etc/UTC", "+00:00")
+
+
+def arrow() -> Any:
+    """Return pyarrow; raises `MissingExtraError`."""
+    return import_driver("pyarrow", extra="files")
+
+
+def compute() -> Any:
+    """Return pyarrow's functions."""
+    return import_driver("pyarrow.compute", extra="files")
+
+
+class Reading(NamedTuple):
+    """How values without one exact JSON form are read."""
+
+    zone: str | None = None
+    round: bool = False
+
+
+def column_values(array: Any, reading: Reading, *, as_text: bool = False) -> Sequence[Any]:
+    """Return the values of an array, `Unreadable` for each that has no canonical form."""
+    kind = array.type
+    types = arrow().types
+    if as_text and not types.is_nested(kind):
+        return _texts(array)
+    if types.is_null(kind):
+        return [None] * len(array)
+    if types.is_boolean(kind):
+        return array.to_pylist()  # type: ignore[no-any-return]
+    if types.is_integer(kind):
+        return _integers(array)
+    if types.is_floating(kind):
+        return _floats(array)
+    if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
+        return _strings(array)
+    if types.is_dictionary(kind):
+        return column_values(array.dictionary_decode(), reading)
+    if types.is_timestamp(kind):
+        return _timestamps(array, reading)
+    if types.is_nested(kind):
+        return _nested_values(array, reading)
+    return _rare_values(array, reading)
+
+
+def _integers(array: Any) -> Sequence[Any]:
+    plain = array.null_count == 0
+    values = array.to_numpy(zero_copy_only=False).tolist() if plain else array.to_pylist()
+    if arrow().types.is_uint64(array.type):
+        return [
+            Unreadable("an integer beyond 64 bits") if value is not None and value > INT_MAX else value
+            for value in values
+        ]
+    return values  # type: ignore[no-any-return]
+
+
+def _floats(array: Any) -> Sequence[Any]:
+    if array.null_count == 0:
+        numbers = array.to_numpy(zero_copy_only=False).astype("float64", copy=False)
+        if len(numbers) == 0 or float(abs(numbers).max()) < _EXACT:  # false for NaN
+            return (numbers + 0.0).tolist()  # type: ignore[no-any-return]  # -0.0 becomes 0.0
+        return list(map(_float, numbers.tolist()))
+    return [None if value is None else _float(value) for value in array.to_pylist()]
+
+
+def _float(value: float) -> float | Unreadable:
+    if value - value != 0.0:
+        return Unreadable(f"{value} is not a finite number")
+    if value == 0.0:
+        return 0.0
+    return int(value) if _EXACT <= abs(value) < 2.0**63 else value
+
+
+def has_zero_byte(array: Any) -> bool:
+    """Return whether a text of the array may hold U+0000."""
+    data = array.buffers()[-1]
+    return data is not None and bytes(memoryview(data)).find(b"\0") >= 0
+
+
+def _strings(array: Any) -> Sequence[Any]:
+    values: list[Any] = array.to_pylist()
+    if arrow().types.is_string_view(array.type) or has_zero_byte(array):
+        return [None if value is None else _text(value) for value in values]
+    return values
+
+
+def _text(value: str) -> str | Unreadable:
+    try:
+        return check_text(value, "text")
+    except InvalidRecordError as error:
+        return Unreadable(str(error))
+
+
+def _texts(array: Any) -> Sequence[Any]:
+    pa = arrow()
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    if pa.types.is_decimal(array.type):
+        return [None if value is None else format(value, "f") for value in array.to_pylist()]
+    try:
+        return _strings(array.cast(pa.string()))
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        problem = Unreadable(f"it has no text: {error}")
+        return [problem if there else None for there in array.is_valid().to_pylist()]
+
+
+def _each(array: Any, convert: Callable[[Any], Any]) -> list[Any]:
+    """Return converted values one by one, `Unreadable` for those that Python has no value of."""
+    values = []
+    for scalar in array:
+        try:
+            value = scalar.as_py()
+            values.append(None if value is None else convert(value))
+        except (ValueError, OverflowError, TypeError) as error:
+            values.append(Unreadable(str(error)))
+    return values
+
+
+def _timestamps(array: Any, reading: Reading) -> Sequence[Any]:
+    """Return times as texts in UTC with six digits."""
+    pa, pc = arrow(), compute()
+    unit, zone = array.type.unit, array.type.tz
+    if zone is None and reading.zone is None:
+        if array.null_count == len(array):
+            return [None] * len(array)
+        problem = Unreadable("a time without a zone; set zone= to the one that is meant, such as zone='UTC'")
+        return [problem if there else None for there in array.is_valid().to_pylist()]
+    ticks = array.cast(pa.int64())
+    if zone is None and reading.zone not in _UTC:
+        return [None if value is None else _local(value, unit, reading) for value in ticks.to_pylist()]
+    if unit == "ns" and not reading.round and not _all(pc.equal(_remainder(ticks), 0)):
+        return [None if value is None else _instant(value, unit, reading) for value in ticks.to_pylist()]
+    low, high = (_micros(value, unit) for value in _bounds(ticks))
+    if low is not None and high is not None and (low < _FIRST or high > _LAST):
+        return [None if value is None else _instant(value, unit, reading) for value in ticks.to_pylist()]
+    micros = ticks if unit == "us" else _scale(ticks, unit)
+    instants = micros.cast(pa.timestamp("us", "UTC"))
+    return pc.strftime(instants, format="%Y-%m-%dT%H:%M:%SZ", locale="C").to_pylist()  # type: ignore[no-any-return]
+
+
+def _scale(ticks: Any, unit: str) -> Any:
+    pc = compute()
+    if unit == "ns":
+        # Arrow divides towards zero; a fraction is cut towards the past.
+        return pc.divide(pc.subtract(ticks, _remainder(ticks)), 1_000)
+    return pc.multiply(ticks, _TO_MICROS[unit])
+
+
+def _remainder(ticks: Any) -> Any:
+    """Return the nanoseconds above whole microseconds, 0 to 999."""
+    pc = compute()
+    rest = pc.subtract(ticks, pc.multiply(pc.divide(ticks, 1_000), 1_000))
+    return pc.if_else(pc.less(rest, 0), pc.add(rest, 1_000), rest)
+
+
+def _all(mask: Any) -> bool:
+    return compute().all(mask).as_py() is not False
+
+
+def _bounds(ticks: Any) -> tuple[int | None, int | None]:
+    found = compute().min_max(ticks).as_py()
+    return found["min"], found["max"]
+
+
+def _micros(value: int | None, unit: str) -> int | None:
+    if value is None:
+        return None
+    return value // 1_000 if unit == "ns" else value * _TO_MICROS[unit]
+
+
+def _instant(value: int, unit: str, reading: Reading) -> str | Unreadable:
+    micros = _micros(value, unit)
+    assert micros is not None
+    if unit == "ns" and value % 1_000 and not reading.round:
+        return Unreadable("a fraction below a microsecond; round=True cuts it")
+    if not _FIRST <= micros <= _LAST:
+        return Unreadable("a time outside the years 1 to 9999")
+    return format_datetime(from_micros(micros))
+
+
+def _local(value: int, unit: str, reading: Reading) -> str | Unreadable:
+    """Return the instant of a local time; of one that the clock shows twice the first."""
+    checked = _instant(value, unit, reading)
+    if isinstance(checked, Unreadable):
+        return checked
+    assert reading.zone is not None
+    local = dt.datetime.fromisoformat(checked.removesuffix("Z"))
+    try:
+        there = local.replace(tzinfo=ZoneInfo(reading.zone))
+        if there.astimezone(dt.UTC).astimezone(there.tzinfo).replace(tzinfo=None) != local:
+            return Unreadable(f"{local} does not exist in {reading.zone}: clocks were put forward")
+        return format_datetime(there)
+    except OverflowError:
+        return Unreadable("a time outside the years 1 to 9999")
+
+
+def _nested_values(array: Any, reading: Reading) -> Sequence[Any]:
+    types = arrow().types
+    kind = array.type
+    if types.is_struct(kind):
+        names = [kind.field(index).name for index in range(kind.num_fields)]
+        columns = [column_values(child, reading) for child in array.flatten()]
+        valid = array.is_valid().to_pylist()
+        rows = zip(*columns, strict=True) if columns else iter([()] * len(array))
+        return [
+            _object(dict(zip(names, values, strict=True))) if there else None
+            for there, values in zip(valid, rows, strict=True)
+        ]
+    if types.is_map(kind):
+        keys = column_values(array.keys, reading)
+        items = column_values(array.items, reading)
+        pairs = list(zip(keys, items, strict=True))
+        return [None if part is None else _mapping(part) for part in _slices(array, pairs)]
+    if types.is_list(kind) or types.is_large_list(kind):
+        return [
+            None if part is None else _list(part)
+            for part in _slices(array, column_values(array.values, reading))
+        ]
+    if types.is_fixed_size_list(kind):
+        plain = array.cast(arrow().list_(kind.value_type))
+        return _nested_values(plain, reading)
+    return _each(array, lambda value: canonical_operand(value, "value"))
+
+
+def _slices(array: Any, values: Sequence[Any]) -> list[Sequence[Any] | None]:
+    """Return the part of the values that each list of an array has."""
+    offsets = array.offsets.to_pylist()
+    valid = array.is_valid().to_pylist()
+    return [
+        values[start:end] if there else None
+        for there, start, end in zip(valid, offsets[:-1], offsets[1:], strict=True)
+    ]
+
+
+def _list(values: Sequence[Any]) -> Any:
+    return next((value for value in values if type(value) is Unreadable), None) or list(values)
+
+
+def _object(values: dict[str, Any]) -> Any:
+    return next((value for value in values.values() if type(value) is Unreadable), None) or values
+
+
+def _mapping(pairs: Sequence[tuple[Any, Any]]) -> Any:
+    made = dict(pairs)
+    if not all(type(key) is str for key in made):
+        return Unreadable("a map whose keys are not text")
+    if len(made) != len(pairs):
+        return Unreadable("a map with a repeated key")
+    return _object(made)
+
+
+def _rare_values(array: Any, reading: Reading) -> Sequence[Any]:
+    pa = arrow()
+    types, kind = pa.types, array.type
+    if isinstance(kind, pa.BaseExtensionType):
+        if kind.extension_name == "arrow.uuid":
+            return _each(array, str)
+        return column_values(array.storage, reading)
+    if types.is_date(kind):
+        return _each(array, dt.date.isoformat)
+    if types.is_time(kind):
+        return _each(array, dt.time.isoformat)
+    if types.is_decimal(kind):
+        return [None if value is None else _decimal(value) for value in array.to_pylist()]
+    if types.is_run_end_encoded(kind):
+        return column_values(compute().run_end_decode(array), reading)
+    if (
+        types.is_binary(kind)
+        or types.is_large_binary(kind)
+        or types.is_fixed_size_binary(kind)
+        or types.is_binary_view(kind)
+    ):
+        return _each(array, lambda value: base64.b64encode(value).decode("ascii"))
+    problem = Unreadable(f"a value of type {kind} has no JSON form")
+    return [problem if there else None for there in array.is_valid().to_pylist()]
+
+
+def _decimal(value: decimal.Decimal) -> Any:
+    try:
+        return canonical_operand(value, "decimal")
+    except InvalidRecordError:
+        return Unreadable(f"{value} has no exact JSON number; set types= to read the column as text")
