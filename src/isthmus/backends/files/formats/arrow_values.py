@@ -59,8 +59,8 @@ def column_values(array: Any, reading: Reading, *, as_text: bool = False) -> Seq
     if types.is_timestamp(kind):
         return _timestamps(array, reading)
     if types.is_nested(kind):
-        return _nested_values(array, reading)
-    return _rare_values(array, reading)
+        return _convert_nested(array, reading)
+    return _convert_rare(array, reading)
 
 
 def _integers(array: Any) -> Sequence[Any]:
@@ -214,7 +214,7 @@ def _local(value: int, unit: str, reading: Reading) -> str | Unreadable:
         return Unreadable("a time outside the years 1 to 9999")
 
 
-def _nested_values(array: Any, reading: Reading) -> Sequence[Any]:
+def _convert_nested(array: Any, reading: Reading) -> Sequence[Any]:
     types = arrow().types
     kind = array.type
     if types.is_struct(kind):
@@ -238,7 +238,7 @@ def _nested_values(array: Any, reading: Reading) -> Sequence[Any]:
         ]
     if types.is_fixed_size_list(kind):
         plain = array.cast(arrow().list_(kind.value_type))
-        return _nested_values(plain, reading)
+        return _convert_nested(plain, reading)
     return _each(array, lambda value: canonical_operand(value, "value"))
 
 
@@ -269,7 +269,7 @@ def _mapping(pairs: Sequence[tuple[Any, Any]]) -> Any:
     return _object(made)
 
 
-def _rare_values(array: Any, reading: Reading) -> Sequence[Any]:
+def _convert_rare(array: Any, reading: Reading) -> Sequence[Any]:
     pa = arrow()
     types, kind = pa.types, array.type
     if isinstance(kind, pa.BaseExtensionType):
