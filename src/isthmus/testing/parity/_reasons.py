@@ -35,6 +35,7 @@ REASONS: dict[tuple[str, str], str] = {
     ("files", "atomic_batch"): _READ_ONLY,
     ("files", "conditional_create"): _READ_ONLY,
     ("files", "compare_and_set"): _READ_ONLY,
+    ("files", "modify"): _READ_ONLY,
     ("files", "relevance"): "has no query language",
     ("files", "vectors"): "has no query language",
 }
