@@ -218,6 +218,10 @@ SQLALCHEMY = {
 }  # fmt: skip
 FILES = {
     "location": Sample("/one", "/one", "/two", None, "files://{}"),
+    "s3": _argument({"region": "a"}, {"region": "b"}),
+    "aws_access_key_id": Sample("one", "one", "two", None, None, {"aws_secret_access_key": "x"}),
+    "aws_secret_access_key": Sample("one", "one", "two", None, None, {"aws_access_key_id": "x"}),
+    "aws_session_token": _text(),
     "table": _text(),
     "format": _choice("csv", "jsonl"),
     "id": _text(),

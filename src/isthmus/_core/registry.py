@@ -51,6 +51,7 @@ _BUILTIN = {
     "sqlalchemy": "sqlalchemy",
     "files": "files",
     "file": "files",
+    "files+s3": "files",
 }
 BACKENDS = ("memory", "sqlite", "postgres", "elasticsearch", "s3", "sqlalchemy", "files")
 

@@ -27,7 +27,7 @@ def _build(config: FilesConfig) -> FilesBackend:
 plugin = Plugin(
     name="files",
     aliases=("file",),
-    schemes=("files", "file"),
+    schemes=("files", "file", "files+s3"),
     config=_config,
     build=_build,
     capabilities=CAPABILITIES,

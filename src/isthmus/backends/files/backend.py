@@ -31,6 +31,7 @@ from isthmus._core.offload import run_in_thread
 from isthmus._query.ast import Predicate
 from isthmus._query.codec import text
 from isthmus._record import Record
+from isthmus.backends.files.bucket import BucketStorage
 from isthmus.backends.files.catalog import Catalog, File, Storage
 from isthmus.backends.files.config import FilesConfig
 from isthmus.backends.files.formats.dialect import Dialect
@@ -58,7 +59,9 @@ class FilesBackend:
         self.config = config
         self.default_collection = config.table
         self._support = FilesSupport()
-        self._storage: Storage = LocalStorage(config.location)
+        self._storage: Storage = (
+            BucketStorage(config) if config.location.startswith("s3://") else LocalStorage(config.location)
+        )
         self._reader = FileReader(self._storage, Dialect.of(config), config.format)
         self._id = None if config.id is None else tuple(config.id.split("."))
         self._numbered = self._id is None and not config.records
@@ -95,7 +98,7 @@ class FilesBackend:
         """List the files; raises `ConfigError` for a missing folder and for names that cannot be ids."""
         files: list[File] = []
         unknown: list[File] = []
-        for file in self._storage.list():
+        for file in self._storage.list_files():
             (files if self._reader.format_of(file) is not None else unknown).append(file)
         self._ignored = len(unknown)
         if unknown and not files:
@@ -163,7 +166,7 @@ class FilesBackend:
 
     async def _run(self, collection: str, work: Callable[[], R]) -> R:
         self._check_name(collection)
-        return await run_in_thread(work)
+        return await run_in_thread(self._storage.bind(work))
 
     async def read(
         self, collection: str, ids: Sequence[str], *, for_update: bool = False
@@ -263,7 +266,7 @@ class FilesBackend:
 
     async def ping(self) -> None:
         """List the files."""
-        await run_in_thread(self._storage.list)
+        await run_in_thread(self._storage.bind(self._storage.list_files))
 
     async def refresh(self, collection: str) -> None:
         """Do nothing: each call lists the files again."""
@@ -281,6 +284,7 @@ class FilesBackend:
                     self._spools.pop(digest).close()
 
         await asyncio.to_thread(end)
+        await self._storage.close()
 
     async def collections(self) -> list[str]:
         """Return the one name."""

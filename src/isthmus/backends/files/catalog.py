@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
-from typing import BinaryIO, NamedTuple, Protocol
+from collections.abc import Callable, Iterable
+from typing import BinaryIO, NamedTuple, Protocol, TypeVar
 
 from isthmus.backends.files.ids import parse_row_id
 from isthmus.errors import ConfigError
 
+R = TypeVar("R")
 MAX_FILES = 1_000_000
 """The most files of a collection; each costs about 300 bytes of memory."""
 
@@ -30,7 +31,15 @@ class Storage(Protocol):
         """Return where the files are, without secrets."""
         ...
 
-    def list(self) -> list[File]:
+    def bind(self, work: Callable[[], R]) -> Callable[[], R]:
+        """Return work that is called in a thread for the running loop."""
+        ...
+
+    async def close(self) -> None:
+        """Release the connections."""
+        ...
+
+    def list_files(self) -> list[File]:
         """Return the files of the collection in any order; raises `ConfigError` for a missing place."""
         ...
 

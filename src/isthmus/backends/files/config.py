@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import Field, field_validator, model_validator
 
-from isthmus._core.config import BackendConfig
+from isthmus._core.config import BackendConfig, SecretStr
 from isthmus.errors import ConfigError
 
 Kind = Literal["text", "number", "bool"]
@@ -35,7 +35,12 @@ class FilesConfig(BackendConfig):
     }
 
     location: str
-    """A folder, a file, or a pattern with `*`, `?`, `[…]` and `**`."""
+    """A folder, a file, or a pattern with `*`, `?`, `[…]` and `**`; or these in `s3://bucket/…`."""
+    s3: dict[str, Any] = Field(default={})
+    """Settings of the bucket, as of the backend `s3`: `region`, `endpoint_url`, `profile`, `pool`, …"""
+    aws_access_key_id: str | None = None
+    aws_secret_access_key: SecretStr | None = None
+    aws_session_token: SecretStr | None = None
     table: str = "records"
     """The name of the collection."""
     format: FormatName | None = None
@@ -129,15 +134,32 @@ class FilesConfig(BackendConfig):
 
     @classmethod
     def schemes_of(cls) -> tuple[str, ...]:
-        """Return `files` and `file`."""
-        return ("files", "file")
+        """Return `files`, `file` and `files+s3`."""
+        return ("files", "file", "files+s3")
 
     @classmethod
     def from_url(cls, url: SplitResult, options: dict[str, Any]) -> dict[str, Any]:
-        """Return settings for `files:///data/*.csv?delimiter=;` or `files:relative/*.csv`."""
+        """Return settings for `files:///data/*.csv?delimiter=;` or `files+s3://bucket/data/?region=…`."""
+        if url.scheme == "files+s3":
+            return cls._from_bucket_url(url, options)
         start = unquote(url.netloc)  # `%2Fdata` and `.` begin a path
         if start not in ("", "localhost") and start[0] not in "./":
             raise ConfigError(
                 "files: a URL has no host; write files:///folder/*.csv, or files://./*.csv for a relative one"
             )
         return {**options, "location": start.removeprefix("localhost") + unquote(url.path)}
+
+    @classmethod
+    def _from_bucket_url(cls, url: SplitResult, options: dict[str, Any]) -> dict[str, Any]:
+        """Return settings for a URL of a bucket; options that are not of files are the bucket's."""
+        if url.username or url.password:
+            raise ConfigError(
+                "files: credentials belong in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or in the settings"
+                " of their names, not in the URL"
+            )
+        known = {*cls.model_fields, *cls.spellings}
+        settings = {key: value for key, value in options.items() if key in known}
+        further = {key: value for key, value in options.items() if key not in known}
+        if further:
+            settings["s3"] = {**settings.get("s3", {}), **further}
+        return {**settings, "location": f"s3://{url.netloc}{unquote(url.path)}"}

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from isthmus.backends.files.catalog import File, compile_pattern, split_pattern
+from isthmus.backends.files.catalog import File, R, compile_pattern, split_pattern
 from isthmus.errors import AccessError, ConfigError, UnavailableError, UnexpectedError
 
 
@@ -22,7 +22,14 @@ class LocalStorage:
             self._base, self._pattern = split_pattern(str(path))
         self.name = str(path)
 
-    def list(self) -> list[File]:
+    def bind(self, work: Callable[[], R]) -> Callable[[], R]:
+        """Return the work itself."""
+        return work
+
+    async def close(self) -> None:
+        """Do nothing: files are closed by their readers."""
+
+    def list_files(self) -> list[File]:
         """Return the files; raises `ConfigError` if the folder or the file is missing."""
         base = Path(self._base)
         try:

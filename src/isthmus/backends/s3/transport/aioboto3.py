@@ -67,6 +67,16 @@ class BotoTransport:
             raise error_for(None, "", ConnectionFailure.CUT, location=self._location, writes=False)
         return Blob(body, found["ETag"])
 
+    async def get_range(self, key: str, start: int, end: int, etag: str) -> bytes:
+        """Return a part of an object that has this entity tag."""
+        wanted = f"bytes={start}-{end - 1}"
+        try:
+            found = await self._client.get_object(Bucket=self._bucket, Key=key, Range=wanted, IfMatch=etag)
+            async with found["Body"] as stream:
+                return bytes(await stream.read())
+        except Exception as error:  # as above
+            raise self.translate_error(error) from cause_of(error)
+
     async def head(self, key: str) -> str | None:
         """Return the entity tag; None if there is no object."""
         try:

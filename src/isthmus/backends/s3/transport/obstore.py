@@ -69,6 +69,15 @@ class ObstoreTransport:
                 return None
             raise answer from cause_of(error)
 
+    async def get_range(self, key: str, start: int, end: int, etag: str) -> bytes:
+        """Return a part of an object that has this entity tag."""
+        try:
+            options = {"range": (start, end), "if_match": etag}
+            found = await self._get(self._store, key, options=options)
+            return bytes(await found.bytes_async())
+        except Exception as error:  # as above
+            raise self.translate_error(error) from cause_of(error)
+
     async def head(self, key: str) -> str | None:
         """Return the entity tag; None if there is no object."""
         try:

@@ -59,6 +59,13 @@ class Transport(Protocol):
         """Return an object, None if there is none; raises `UnavailableError` for a truncated body."""
         ...
 
+    async def get_range(self, key: str, start: int, end: int, etag: str) -> bytes:
+        """Return the bytes from `start` to before `end` of an object with this entity tag.
+
+        Raises `PreconditionError` if it has another one, `NoSuchKeyError` if there is no object.
+        """
+        ...
+
     async def head(self, key: str) -> str | None:
         """Return an object's entity tag, None if there is no such object or bucket."""
         ...

@@ -196,6 +196,13 @@ class Requests:
         """Return an object, None if there is none."""
         return await self.retry(lambda transport: transport.get(key))
 
+    async def get_range(self, key: str, start: int, end: int, etag: str) -> bytes:
+        """Return the bytes from `start` to before `end` of an object with this entity tag.
+
+        Raises `PreconditionError` if it has another one, `NoSuchKeyError` if there is no object.
+        """
+        return await self.retry(lambda transport: transport.get_range(key, start, end, etag))
+
     async def head(self, key: str) -> str | None:
         """Return an entity tag, None if there is no such object."""
         return await self.retry(lambda transport: transport.head(key))
