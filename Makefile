@@ -96,6 +96,11 @@ demo-s3: $(VENV)/.full ## the demo on an S3 server that is built and started, in
 	$(SERVERS) run s3 -- bash -c 'for layout in object log; do \
 	  $(DEMO) "$${ISTHMUS_TEST_S3_URL/isthmus-test\//isthmus-test/demo-$$layout}&layout=$$layout" || exit; done'
 
+.PHONY: demo-files
+demo-files: $(VENV)/.full ## real files in a folder and in a bucket: queried, grouped, copied to PostgreSQL
+	$(SERVERS) provision postgres s3
+	$(SERVERS) run postgres s3 -- bash -c '$(BIN)/python -m examples.files "$$ISTHMUS_TEST_POSTGRES_URL" "$$ISTHMUS_TEST_S3_URL"'
+
 # Tests
 
 .PHONY: test test-all test-ci test-pythons test-client8 conformance
