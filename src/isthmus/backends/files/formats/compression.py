@@ -1,0 +1,48 @@
+"""Compressed files, read as a stream."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import zlib
+from typing import Any, BinaryIO, cast
+
+from isthmus._core.registry import import_driver
+
+SUFFIXES = {".gz": "gz", ".gzip": "gz", ".zst": "zst", ".zstd": "zst"}
+
+
+class _Borrowed(io.RawIOBase):
+    """A stream that stays open when a decompressor over it is closed, as pyarrow's does."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._stream.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+
+def decompress(stream: BinaryIO, compression: str | None) -> BinaryIO:
+    """Return the contents of a compressed stream; raises `MissingExtraError` for zst without pyarrow."""
+    if compression is None:
+        return stream
+    if compression == "gz":
+        return cast("BinaryIO", gzip.GzipFile(fileobj=stream, mode="rb"))
+    arrow: Any = import_driver("pyarrow", extra="files")
+    return cast("BinaryIO", arrow.CompressedInputStream(_Borrowed(stream), "zstd"))
+
+
+def describe_damage(error: Exception) -> str | None:
+    """Return what is wrong with a compressed file, None if the error is about something else."""
+    if isinstance(error, EOFError):
+        return "the compressed file ends early"
+    if isinstance(error, gzip.BadGzipFile | zlib.error):
+        return f"not gzip, or damaged: {error}"
+    if type(error).__name__ == "ZstdError" or "ZSTD" in str(error) or "zstd" in str(error).lower():
+        return f"not zstd, or damaged: {error}"
+    return None
