@@ -19,8 +19,9 @@ from isthmus._values import canonical
 from isthmus.cli._formats.csv import write_csv
 from isthmus.cli._formats.parquet import write_parquet
 from isthmus.cli._formats.spill import Spill
+from tests.stores import Declared, Store
 
-FORMATS = ("jsonl", "json", "csv", "tsv", "jsonl.gz", "jsonl.zst", "csv.zst", "parquet", "arrow")
+FORMATS = ("jsonl", "json", "csv", "jsonl.gz", "csv.zst")
 
 
 class SeededFiles(AsyncDatabase):
@@ -70,6 +71,14 @@ class SeededFiles(AsyncDatabase):
         return count
 
 
+class SeededStore(Store):
+    """Files of one format, named by it, as a store of the differential run."""
+
+    async def open(self, declared: Declared | None = None) -> AsyncDatabase:
+        """Return a handle on a new folder."""
+        return await SeededFiles.fresh(self.name)
+
+
 def contents(records: list[Record], format: str) -> bytes:
     """Return the records as a file of a format."""
     base, _, compression = format.partition(".")
@@ -90,7 +99,7 @@ def _table(records: list[Record], format: str) -> bytes:
     for record in records:
         spill.add(record)
     file = io.BytesIO()
-    if format in ("csv", "tsv"):
+    if format in ("csv",):
         write_csv(spill, file)
         spill.close()
         return file.getvalue()

@@ -18,12 +18,20 @@ from isthmus.testing.conformance.order import *  # noqa: F403
 from isthmus.testing.conformance.pages import *  # noqa: F403
 from isthmus.testing.conformance.projection import *  # noqa: F403
 from isthmus.testing.conformance.texts import *  # noqa: F403
-from tests.files.seeded import SeededFiles
+from tests.files.seeded import FORMATS, SeededFiles
 
 pytestmark = pytest.mark.backend("files")
 
 
-@pytest.fixture(params=["jsonl"])
+# These write or look at times, which files have not.
+del test_a_write_is_seen_by_the_next_search  # noqa: F821
+del test_metadata_and_times_are_fields  # noqa: F821
+del test_a_cursor_continues_after_the_page_despite_changes  # noqa: F821
+
+
+@pytest.fixture(
+    params=[pytest.param(format, marks=pytest.mark.breadth(4 * len(FORMATS))) for format in FORMATS]
+)
 def database(request: pytest.FixtureRequest) -> Database:
     """Return what opens a handle on a new folder."""
 

@@ -36,7 +36,7 @@ from isthmus.backends.files.config import FilesConfig
 from isthmus.backends.files.formats.dialect import Dialect
 from isthmus.backends.files.ids import check_keys
 from isthmus.backends.files.local import LocalStorage
-from isthmus.backends.files.plan import describe
+from isthmus.backends.files.plan import describe, summarize
 from isthmus.backends.files.reader import FileReader
 from isthmus.backends.files.records import RecordMaker
 from isthmus.backends.files.scan import Invalid, Pager, Scanner
@@ -150,7 +150,7 @@ class FilesBackend:
             if spool is None:
                 for old in list(self._spools):
                     self._spools.pop(old).close()
-                spool = self._spools[digest] = Spool(scanner.catalog, scanner.placed())
+                spool = self._spools[digest] = Spool(scanner.catalog, scanner.records_with_places())
             return spool
 
     # Reading
@@ -237,16 +237,11 @@ class FilesBackend:
 
         def plan() -> NativePlan:
             scanner = self._scanner()
-            return NativePlan(
-                f"scan {self._storage.name} where {text(request.where)}",
-                details=describe(
-                    self._reader,
-                    scanner,
-                    self._invalid.messages,
-                    self._ignored,
-                    by_own_ids=not self._numbered,
-                ),
-            )
+            refused = self._invalid.messages
+            own = not self._numbered
+            details = describe(self._reader, scanner, refused, self._ignored, by_own_ids=own)
+            native = summarize(self._storage.name, text(request.where), details)
+            return NativePlan(native, details=details)
 
         return await self._run(collection, plan)
 

@@ -103,7 +103,7 @@ class FilesConfig(BackendConfig):
 
     @field_validator("encoding", mode="after")
     @classmethod
-    def _encoding(cls, value: str | None) -> str | None:
+    def _find_encoding(cls, value: str | None) -> str | None:
         if value is None:
             return None
         try:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from isthmus.backends.files.formats.column_kinds import Found
-from isthmus.backends.files.formats.delimited import Layout
+from isthmus.backends.files.formats.delimited import CsvLayout
 from isthmus.backends.files.formats.dialect import Checkpoint
 
 _MAX_FILES = 20_000
@@ -19,7 +19,7 @@ _MAX_FILES = 20_000
 class FileFacts:
     """What is known of one file as it was at one version, read in one dialect."""
 
-    layout: Layout | None = None
+    layout: CsvLayout | None = None
     kinds: dict[str, Found] | None = None
     """The types of the columns of CSV over the whole file; None until they are found."""
     rows: int | None = None

@@ -64,7 +64,7 @@ class LocalStorage:
         try:
             stream = open(self._path(file), "rb")  # noqa: SIM115, PTH123 - the reader closes it
         except FileNotFoundError:
-            raise _changed(file, "it is gone") from None
+            raise _change_error(file, "it is gone") from None
         except PermissionError as error:
             raise AccessError(f"files: {file.key!r} cannot be read: {error.strerror}") from None
         except OSError as error:
@@ -80,7 +80,7 @@ class LocalStorage:
         """Raise `UnavailableError` if the open file is no longer as it was listed."""
         status = os.fstat(stream.fileno())
         if _describe(file.key, status).version != file.version:
-            raise _changed(file, f"its size was {file.size:,} bytes and is {status.st_size:,}")
+            raise _change_error(file, f"its size was {file.size:,} bytes and is {status.st_size:,}")
 
 
 def _describe(key: str, status: os.stat_result) -> File:
@@ -91,7 +91,7 @@ def _describe(key: str, status: os.stat_result) -> File:
     return File(key, status.st_size, f"{status.st_size:x}-{status.st_mtime_ns:x}")
 
 
-def _changed(file: File, how: str) -> UnavailableError:
+def _change_error(file: File, how: str) -> UnavailableError:
     return UnavailableError(
         f"files: {file.key!r} changed while it was read ({how}); start the call again", transient=False
     )

@@ -46,6 +46,19 @@ def describe(
     return details
 
 
+def summarize(name: str, where: str, details: dict[str, Any]) -> str:
+    """Return the plan as text: what is read, and what was found."""
+    formats = ", ".join(f"{count} {format}" for format, count in details["formats"].items()) or "no files"
+    lines = [f"scan {name} ({formats}; {details['bytes']:,} bytes) where {where}"]
+    if "types" in details:
+        lines.append("types: " + ", ".join(f"{name} {kind}" for name, kind in details["types"].items()))
+    for key, layout in details.get("layouts", {}).items():
+        lines.append(f"{key}: delimiter {layout['delimiter']!r}, encoding {layout['encoding']}")
+    if "refused rows" in details:
+        lines.append("left out: " + "; ".join(details["refused rows"]))
+    return "\n".join(lines)
+
+
 def _name(format: FileFormat | None) -> str:
     if format is None:
         return "unknown"

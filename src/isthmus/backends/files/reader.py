@@ -108,7 +108,7 @@ class FileReader:
         skip(source, checkpoint.offset, seekable=format.compression is None and not wide)
         return source, checkpoint
 
-    def _layout(self, stream: BinaryIO, facts: FileFacts, format: FileFormat) -> delimited.Layout:
+    def _layout(self, stream: BinaryIO, facts: FileFacts, format: FileFormat) -> delimited.CsvLayout:
         if facts.layout is None:
             plain = decompress(stream, format.compression)
             encoding = delimited.find_encoding(plain.read(_HEAD), self.dialect.encoding)

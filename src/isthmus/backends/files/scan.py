@@ -12,7 +12,7 @@ from isthmus._query.ast import TRUE, Measure, Predicate
 from isthmus._record import Record
 from isthmus.backends.files.catalog import Catalog, File
 from isthmus.backends.files.formats.column_kinds import Found
-from isthmus.backends.files.id_range import IdRange, id_range
+from isthmus.backends.files.row_range import RowRange, row_range
 from isthmus.backends.files.reader import FileReader
 from isthmus.backends.files.records import RecordMaker
 from isthmus.backends.files.rows import Chunk
@@ -67,13 +67,13 @@ class Scanner:
         self._invalid = invalid
         self._numbered = numbered
 
-    def _range(self, where: Predicate, after: str | None) -> IdRange:
+    def _range(self, where: Predicate, after: str | None) -> RowRange:
         """Return the places between which rows can match; all where ids are not the numbers of rows."""
         if not self._numbered:
-            return IdRange((0, 0), None, where)
-        return id_range(self.catalog, where, after)
+            return RowRange((0, 0), None, where)
+        return row_range(self.catalog, where, after)
 
-    def _chunks(self, places: IdRange) -> Iterator[tuple[File, Chunk]]:
+    def _chunks(self, places: RowRange) -> Iterator[tuple[File, Chunk]]:
         """Yield the chunks between two places."""
         first, row = places.low
         for index in range(first, len(self.catalog.files)):
@@ -97,10 +97,10 @@ class Scanner:
         for file, chunk in self._chunks(places):
             yield from chunk.select(places.rest, self._maker(file), self._invalid)
 
-    def placed(self) -> Iterator[tuple[int, str, Record]]:
+    def records_with_places(self) -> Iterator[tuple[int, str, Record]]:
         """Yield all records with the index of their file and where in it they are."""
         indexes = {file.key: index for index, file in enumerate(self.catalog.files)}
-        for file, chunk in self._chunks(IdRange((0, 0), None, TRUE)):
+        for file, chunk in self._chunks(RowRange((0, 0), None, TRUE)):
             maker = self._maker(file)
             for number in range(chunk.first, chunk.first + len(chunk)):
                 for record in chunk.cut(number, number + 1).select(TRUE, maker, self._invalid):

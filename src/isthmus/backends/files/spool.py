@@ -56,15 +56,15 @@ class Spool:
                     (record.id, file, place, orjson.dumps(record.data), orjson.dumps(record.metadata)),
                 )
             except sqlite3.IntegrityError:
-                raise self._repeated(record.id or "", place) from None
+                raise self._repetition_error(record.id or "", place) from None
             if number % _BATCH == 0:
                 check()
         run("COMMIT")
 
-    def _repeated(self, id: str, place: str) -> InvalidRecordError:
+    def _repetition_error(self, id: str, second: str) -> InvalidRecordError:
         (first,) = self._connection.execute("SELECT place FROM records WHERE id = ?", (id,)).fetchone()
         error = InvalidRecordError(
-            f"the id {id!r} is repeated: {first}, and {place}", path="id", record_id=id
+            f"the id {id!r} is repeated: {first}, and {second}", path="id", record_id=id
         )
         error.stored = True
         return error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import io
 import zlib
 from typing import Any, BinaryIO, cast
 
@@ -12,19 +11,19 @@ from isthmus._core.registry import import_driver
 SUFFIXES = {".gz": "gz", ".gzip": "gz", ".zst": "zst", ".zstd": "zst"}
 
 
-class _Borrowed(io.RawIOBase):
-    """A stream that stays open when a decompressor over it is closed, as pyarrow's does."""
+class _Borrowed:
+    """A stream that stays open when pyarrow closes the one over it."""
+
+    closed = False
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
 
-    def readable(self) -> bool:
-        return True
+    def read(self, size: int = -1) -> bytes:
+        return self._stream.read(size)
 
-    def readinto(self, buffer: Any) -> int:
-        data = self._stream.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
+    def close(self) -> None:
+        self.closed = True
 
 
 def decompress(stream: BinaryIO, compression: str | None) -> BinaryIO:
@@ -34,7 +33,9 @@ def decompress(stream: BinaryIO, compression: str | None) -> BinaryIO:
     if compression == "gz":
         return cast("BinaryIO", gzip.GzipFile(fileobj=stream, mode="rb"))
     arrow: Any = import_driver("pyarrow", extra="files")
-    return cast("BinaryIO", arrow.CompressedInputStream(_Borrowed(stream), "zstd"))
+    return cast(
+        "BinaryIO", arrow.CompressedInputStream(arrow.PythonFile(_Borrowed(stream), mode="r"), "zstd")
+    )
 
 
 def describe_damage(error: Exception) -> str | None:

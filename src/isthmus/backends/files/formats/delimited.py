@@ -38,7 +38,7 @@ class HeadingsError(Exception):
     """The headings of a file cannot name its columns."""
 
 
-class Layout(NamedTuple):
+class CsvLayout(NamedTuple):
     """How one file is laid out, as found or set."""
 
     delimiter: str
@@ -91,7 +91,7 @@ class _Transcoded:
         return taken
 
 
-def find_layout(stream: BinaryIO, encoding: str, dialect: Dialect, *, tabs: bool) -> Layout:
+def find_layout(stream: BinaryIO, encoding: str, dialect: Dialect, *, tabs: bool) -> CsvLayout:
     """Return the layout of a file, from its first rows; `stream` is at its beginning, transcoded.
 
     Raises `HeadingsError` for equal headings.
@@ -108,7 +108,7 @@ def find_layout(stream: BinaryIO, encoding: str, dialect: Dialect, *, tabs: bool
         raise HeadingsError(f"the headings cannot be read: {error}") from None
     if dialect.header is True:
         headings = tuple(first)
-        lines = [text for line, text in source.loaded() if line <= reader.line_num]
+        lines = [text for line, text in source.kept_lines() if line <= reader.line_num]
         width = len("".join(lines).encode(source.encoding, "surrogateescape"))
         start = Checkpoint(0, mark + width, reader.line_num + 1)
     else:
@@ -116,7 +116,7 @@ def find_layout(stream: BinaryIO, encoding: str, dialect: Dialect, *, tabs: bool
         headings = dialect.header if isinstance(dialect.header, tuple) else tuple(names)
         start = Checkpoint(0, mark, 1)
     _check_headings(headings)
-    return Layout(delimiter, encoding, newline, headings, start)
+    return CsvLayout(delimiter, encoding, newline, headings, start)
 
 
 def _check_headings(headings: Sequence[str]) -> None:
@@ -148,7 +148,7 @@ def _find_delimiter(source: _Source) -> str:
         except csv.Error:
             continue
         agreeing = sum(width == widths[0] for width in widths) if widths else 0
-        if widths and widths[0] > most and agreeing * 10 >= len(widths) * 9:
+        if widths and widths[0] > most and agreeing * 4 >= len(widths) * 3:
             best, most = delimiter, widths[0]
     return best
 
@@ -196,7 +196,7 @@ class _Source:
         self.next_line += len(lines)
         return lines
 
-    def loaded(self) -> Iterator[tuple[int, str]]:
+    def kept_lines(self) -> Iterator[tuple[int, str]]:
         """Yield the kept lines with their numbers."""
         for first, lines, _ in self._kept:
             yield from enumerate(lines, first)
@@ -215,7 +215,7 @@ class _Source:
 
 
 def _read_cells(
-    stream: BinaryIO, layout: Layout, start: Checkpoint
+    stream: BinaryIO, layout: CsvLayout, start: Checkpoint
 ) -> Iterator[tuple[list[list[str] | Refusal], list[int], bool, Checkpoint | None]]:
     """Yield rows as cells in chunks, with their lines, whether texts need care, and where the next is."""
     if csv.field_size_limit() < MAX_ROW:
@@ -267,7 +267,7 @@ def _read_cells(
 
 def read_delimited(
     stream: BinaryIO,
-    layout: Layout,
+    layout: CsvLayout,
     kinds: Mapping[str, Found],
     dialect: Dialect,
     start: Checkpoint,
@@ -284,7 +284,7 @@ def read_delimited(
 
 
 def find_kinds(
-    stream: BinaryIO, layout: Layout, dialect: Dialect
+    stream: BinaryIO, layout: CsvLayout, dialect: Dialect
 ) -> Iterator[tuple[dict[str, Found], int, Checkpoint | None]]:
     """Read a file for the types of its columns; yield them so far, the rows and where the next ones begin."""
     finder = KindFinder(layout.headings, dialect.null)

@@ -13,7 +13,7 @@ _ID = Path(Root.ID, ())
 Place = tuple[int, int]
 
 
-class IdRange(NamedTuple):
+class RowRange(NamedTuple):
     """Rows from one place (a file's index and a row's number) to before another."""
 
     low: Place
@@ -23,7 +23,7 @@ class IdRange(NamedTuple):
     """The conditions that the range does not decide."""
 
 
-def id_range(catalog: Catalog, where: Predicate, after: str | None = None) -> IdRange:
+def row_range(catalog: Catalog, where: Predicate, after: str | None = None) -> RowRange:
     """Return the range that the top-level conditions on the id leave, of the ids after one."""
     low: Place = (0, 0) if after is None else catalog.first_after(after)
     high: Place | None = None
@@ -49,4 +49,4 @@ def id_range(catalog: Catalog, where: Predicate, after: str | None = None) -> Id
                 rest.append(term)
             case _:
                 rest.append(term)
-    return IdRange(low, high, normalize(And(tuple(rest))))
+    return RowRange(low, high, normalize(And(tuple(rest))))
