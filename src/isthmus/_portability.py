@@ -19,6 +19,7 @@ Verdict: TypeAlias = Literal["native", "partly", "refused", "unknown"]
 
 # Required settings; nothing is contacted, so no store has to exist there.
 _PLACEHOLDER_SETTINGS: dict[str, dict[str, Any]] = {
+    "files": {"location": "."},
     "elasticsearch": {"hosts": ["http://localhost:9200"], "index": "records"},
     "postgres": {"host": "localhost"},
     "s3": {"bucket": "placeholder"},

@@ -7,7 +7,8 @@ import asyncio
 import os
 import sys
 
-from tests.differential import programs, queries
+from tests.differential import files, programs, queries
+from tests.files.seeded import FORMATS, SeededStore
 from tests.stores import FURTHER, STORES, Store, store_of
 
 _URLS = {
@@ -23,6 +24,8 @@ def main() -> int:
     """Run, print what was covered, and return 1 if anything differed or fell short."""
     options = _options()
     failed = False
+    if options.backend == "files":
+        return _files(options)
     if options.first:
         return _first(options)
     for store in stores(options.backend, options.url):
@@ -42,6 +45,22 @@ def main() -> int:
         failed |= bool(ran.failures)
         failed |= bool(report.failures or report.tally.shortcomings(exact_required=exact))
     return 1 if failed else 0
+
+
+def _files(options: argparse.Namespace) -> int:
+    """Run on random folders, and on whole records in files of each format; return 1 if anything differed."""
+    folders = asyncio.run(files.run(queries.Plan(options.n, options.seed, per_set=20)))
+    print(f"files: {folders.sets} folders, {folders.tally.queries} queries, seed {options.seed}")
+    reports = [folders]
+    for format in FORMATS:
+        plan = queries.Plan(options.n // len(FORMATS), options.seed, per_set=50)
+        reports.append(asyncio.run(queries.run(SeededStore(format, "files"), plan)))
+        print(f"records in {format}: {reports[-1].sets} sets, {reports[-1].tally.queries} queries")
+    failures = [failure for report in reports for failure in report.failures]
+    print(f"{len(failures)} differences")
+    for failure in failures:
+        print("\n" + failure)
+    return 1 if failures else 0
 
 
 def _first(options: argparse.Namespace) -> int:

@@ -113,7 +113,7 @@ async def _one_set(
             made = maker.generate()
             check = make(rng, maker, made)
             tally.add(check.verb, made, len(stored), support, everyday=records.everyday)
-            if number == wanted - 1 and made.comparisons:
+            if number == wanted - 1 and made.comparisons and db.capabilities.writes:
                 check = Check("delete_where", Query(where=made.predicate))
             if await differs(db, stored, check, made.matching) is not None:
                 return records.records, check, declared

@@ -216,6 +216,22 @@ SQLALCHEMY = {
     "pool.timeout": _seconds(),
     "pool.recycle": _seconds(),
 }  # fmt: skip
+FILES = {
+    "location": Sample("/one", "/one", "/two", None, "files://{}"),
+    "table": _text(),
+    "format": _choice("csv", "jsonl"),
+    "id": _text(),
+    "records": _yes(),
+    "delimiter": Sample(";", ";", "|", "too long"),
+    "encoding": Sample("latin1", "iso8859-1", "utf-16", "nonsense"),
+    "header": Sample("a,b", ("a", "b"), "false"),
+    "null": Sample("NA", ("NA",), "none"),
+    "types": Sample("zip=text", {"zip": "text"}, "text", "nonsense"),
+    "path": _text(),
+    "zone": Sample("UTC", "UTC", "Europe/Oslo", "Nowhere/Else"),
+    "round": _yes(),
+    "on_invalid": _choice("skip", "raise"),
+}
 MEMORY = {"table": _text("memory://{}"), "timeout": _seconds()}
 
 SAMPLES: dict[str, dict[str, Sample]] = {
@@ -225,6 +241,7 @@ SAMPLES: dict[str, dict[str, Sample]] = {
     "elasticsearch": {**SHARED, **ELASTICSEARCH},
     "s3": {**SHARED, **S3},
     "sqlalchemy": {**SHARED, **SQLALCHEMY},
+    "files": {**SHARED, **FILES},
 }
 URLS = {
     "memory": "memory://notes",
@@ -233,8 +250,9 @@ URLS = {
     "elasticsearch": "es+http://h:9200/notes",
     "s3": "s3://bucket-1/p",
     "sqlalchemy": "sqlalchemy+mysql+asyncmy://h/a",
+    "files": "files:///data",
 }
-NEEDED: dict[str, dict[str, Any]] = {"s3": {"bucket": "bucket-1"}}
+NEEDED: dict[str, dict[str, Any]] = {"s3": {"bucket": "bucket-1"}, "files": {"location": "/data"}}
 """Settings without which no config is valid."""
 
 

@@ -6,8 +6,10 @@ from isthmus._value import Value
 
 
 class Capabilities(Value):
-    """Frozen, false by default; each field is tested for true and for its refusal."""
+    """Frozen, false by default but for `writes`; each field is tested for true and for its refusal."""
 
+    writes: bool = True
+    """Records can be written; the one field that is true by default, since few stores are read-only."""
     durable: bool = False
     """A write that returned survives SIGKILL of the store."""
     transactions: bool = False

@@ -49,8 +49,10 @@ _BUILTIN = {
     "es+https": "elasticsearch",
     "s3": "s3",
     "sqlalchemy": "sqlalchemy",
+    "files": "files",
+    "file": "files",
 }
-BACKENDS = ("memory", "sqlite", "postgres", "elasticsearch", "s3", "sqlalchemy")
+BACKENDS = ("memory", "sqlite", "postgres", "elasticsearch", "s3", "sqlalchemy", "files")
 
 
 def plugin(name: str) -> Plugin:

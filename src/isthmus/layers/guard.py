@@ -32,6 +32,8 @@ class Guard(Layer):
 
     def check(self, op: Op[R]) -> None:
         """Raise `UnsupportedError` or `QueryError` for an operation that the backend cannot run."""
+        if op.writes and not self._executor.capabilities.writes:
+            self._refuse(f"{op.name}(): it is read-only", "writes")
         match op:
             case Write():
                 self._check_write(op)

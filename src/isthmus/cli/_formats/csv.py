@@ -13,13 +13,10 @@ from typing import IO, Any
 
 import orjson
 
-from isthmus._values import INT_MAX, INT_MIN
+from isthmus.backends.files.formats.dump import ABSENT, PREFIX, decode_cell, decode_cells
 from isthmus.cli._formats.spill import ID, METADATA, Spill
-from isthmus.cli._json import parse_json
 
 Row = tuple[Any, dict[str, Any], dict[str, Any]]
-_ABSENT: Any = object()
-_PREFIX = "data:"
 
 
 def write_csv(spill: Spill, file: IO[bytes]) -> None:
@@ -27,11 +24,11 @@ def write_csv(spill: Spill, file: IO[bytes]) -> None:
     text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
     writer = csv.writer(text, lineterminator="\r\n")
     keys = list(spill.columns)
-    headings = [_PREFIX + key if key in (ID, METADATA) or key.startswith(_PREFIX) else key for key in keys]
+    headings = [PREFIX + key if key in (ID, METADATA) or key.startswith(PREFIX) else key for key in keys]
     writer.writerow([ID, *([METADATA] if spill.has_metadata else []), *headings])
     for id, data, metadata in spill.rows():
-        row = [id, *([_encode_cell(metadata or _ABSENT)] if spill.has_metadata else [])]
-        writer.writerow(row + [_encode_cell(data.get(key, _ABSENT)) for key in keys])
+        row = [id, *([_encode_cell(metadata or ABSENT)] if spill.has_metadata else [])]
+        writer.writerow(row + [_encode_cell(data.get(key, ABSENT)) for key in keys])
     text.detach()
 
 
@@ -46,7 +43,7 @@ def read_csv(file: IO[bytes]) -> Iterator[tuple[int, Row | str]]:
             if cells and len(cells) != len(headings):
                 yield rows.line_num, f"{len(cells)} cells under {len(headings)} headings"
             elif cells:
-                yield rows.line_num, _decode_row(dict(zip(headings, cells, strict=True)))
+                yield rows.line_num, decode_cells(dict(zip(headings, cells, strict=True)))
     except (csv.Error, UnicodeDecodeError) as error:
         # It is unknown where the next row begins, so reading ends here.
         yield rows.line_num + 1, f"not CSV: {error}"
@@ -54,31 +51,9 @@ def read_csv(file: IO[bytes]) -> Iterator[tuple[int, Row | str]]:
         text.detach()
 
 
-def _decode_row(cells: dict[str, str]) -> Row:
-    id = cells.pop(ID, None) or None
-    metadata = _decode_cell(cells.pop(METADATA, ""))
-    data = {key.removeprefix(_PREFIX): _decode_cell(cell) for key, cell in cells.items()}
-    return (
-        id,
-        {key: value for key, value in data.items() if value is not _ABSENT},
-        metadata if isinstance(metadata, dict) else {},
-    )
-
-
 def _encode_cell(value: Any) -> str:
-    if value is _ABSENT:
+    if value is ABSENT:
         return ""
-    if isinstance(value, str) and _decode_cell(value) is value:
+    if isinstance(value, str) and decode_cell(value) is value:
         return value
     return orjson.dumps(value).decode()
-
-
-def _decode_cell(cell: str) -> Any:
-    if cell == "":
-        return _ABSENT
-    try:
-        value = parse_json(cell)
-    except orjson.JSONDecodeError:
-        return cell
-    # A number of so many digits is an id or a code, which no number of a record could hold.
-    return cell if type(value) is int and not INT_MIN <= value <= INT_MAX else value

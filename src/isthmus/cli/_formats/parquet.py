@@ -10,8 +10,8 @@ from typing import IO, Any
 import orjson
 
 from isthmus import MissingExtraError
+from isthmus.backends.files.formats.dump import decode_columns
 from isthmus.cli._formats.spill import ID, METADATA, ColumnTypes, Spill
-from isthmus.cli._json import parse_json
 
 _BATCH_ROWS = 5_000
 _JSON = {"isthmus": "json"}
@@ -90,18 +90,4 @@ def read_parquet(file: IO[bytes]) -> Iterator[tuple[str | None, dict[str, Any], 
     marks = {field.name: field.metadata or {} for field in source.schema_arrow}
     for batch in source.iter_batches(batch_size=_BATCH_ROWS):
         for row in batch.to_pylist():
-            id: str | None = None
-            data: dict[str, Any] = {}
-            metadata: dict[str, Any] = {}
-            for name, value in row.items():
-                is_data = b"isthmus.key" in marks[name]
-                if name == ID and not is_data:
-                    id = value
-                elif name == METADATA and not is_data:
-                    metadata = parse_json(value) if value else {}
-                elif value is not None:
-                    key = marks[name].get(b"isthmus.key", name.encode()).decode()
-                    data[key] = parse_json(value) if marks[name].get(b"isthmus") == b"json" else value
-                elif b"isthmus.null" in marks[name]:
-                    data[marks[name][b"isthmus.key"].decode()] = None
-            yield id, data, metadata
+            yield decode_columns(row, marks)

@@ -14,8 +14,10 @@ from typing import Any
 import orjson
 
 from isthmus import Record
+from isthmus.backends.files.formats.dump import ID, METADATA
 
-ID, METADATA = "_id", "_metadata"
+__all__ = ["ID", "METADATA", "ColumnTypes", "Spill"]
+
 _TYPES = {bool: "bool", int: "int", float: "float", str: "text", type(None): "null"}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 _TEXT = "has no full-text index"
 _VECTORS = "has no vector index"
+_READ_ONLY = "reads what others wrote, and writes nothing"
 REASONS: dict[tuple[str, str], str] = {
     ("memory", "relevance"): _TEXT,
     ("memory", "vectors"): _VECTORS,
@@ -27,6 +28,15 @@ REASONS: dict[tuple[str, str], str] = {
     ("sqlalchemy", "consistent_stream"): "may be any database, and not all keep a snapshot for a stream",
     ("sqlalchemy", "relevance"): "may be any database, each with its own full-text language",
     ("sqlalchemy", "vectors"): "may be any database, and few have vectors",
+    ("files", "writes"): "reads what others wrote",
+    ("files", "transactions"): _READ_ONLY,
+    ("files", "savepoints"): _READ_ONLY,
+    ("files", "for_update"): _READ_ONLY,
+    ("files", "atomic_batch"): _READ_ONLY,
+    ("files", "conditional_create"): _READ_ONLY,
+    ("files", "compare_and_set"): _READ_ONLY,
+    ("files", "relevance"): "has no query language",
+    ("files", "vectors"): "has no query language",
 }
 
 

@@ -1,0 +1,1 @@
+"""Formats of files: which one a file has, and a reader for each."""

@@ -1,0 +1,161 @@
+"""Reads the rows of one file, whatever its format; runs in threads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, BinaryIO
+
+from isthmus._query.find import check
+from isthmus._values import canonical
+from isthmus.backends.files.catalog import Catalog, File, Storage
+from isthmus.backends.files.facts import CACHE, FileFacts
+from isthmus.backends.files.formats import delimited
+from isthmus.backends.files.formats.blocks import skip
+from isthmus.backends.files.formats.choose import FileFormat, choose_format
+from isthmus.backends.files.formats.column_kinds import Found, merge_files
+from isthmus.backends.files.formats.compression import decompress, describe_damage
+from isthmus.backends.files.formats.dialect import START, Checkpoint, Dialect
+from isthmus.backends.files.formats.dump import decode_cells
+from isthmus.backends.files.formats.json_document import DocumentError, read_document
+from isthmus.backends.files.formats.json_lines import read_json_lines
+from isthmus.backends.files.rows import Chunk, Refusal, Row, RowChunk
+from isthmus.errors import IsthmusError
+
+_HEAD = 4
+_CSV = ("csv", "tsv")
+
+
+class FileReader:
+    """Opens files of a storage and yields their rows in chunks."""
+
+    def __init__(self, storage: Storage, dialect: Dialect, format: str | None) -> None:
+        self.storage = storage
+        self.dialect = dialect
+        self._format = format
+
+    def format_of(self, file: File) -> FileFormat | None:
+        """Return the format of a file; None if it is unknown."""
+        return choose_format(file.key, self._format)
+
+    def facts_of(self, file: File) -> FileFacts:
+        """Return what is known of a file."""
+        return CACHE.of((self.storage.name, file, self.dialect, self._format))
+
+    def chunks(self, file: File, kinds: Mapping[str, Found], start: int = 0) -> Iterator[Chunk]:
+        """Yield the rows of a file from a number on, perhaps with some before it.
+
+        What cannot be read on from somewhere is a `Refusal` in place of the rest. Raises
+        `UnavailableError` if the file changed since it was listed.
+        """
+        facts = self.facts_of(file)
+        row = 0
+        with self.storage.open(file) as stream:
+            try:
+                for chunk, following in self._read(file, stream, facts, kinds, start):
+                    self.storage.check(file, stream)
+                    check()
+                    row = chunk.first + len(chunk)
+                    if following is not None:
+                        facts.note(following)
+                    if row > start:
+                        yield chunk
+                self.storage.check(file, stream)  # it may end here since it was cut
+                if row > 0 or start == 0:
+                    facts.rows = row
+            except (DocumentError, delimited.HeadingsError, UnicodeError) as error:
+                self.storage.check(file, stream)
+                yield RowChunk(row, [Refusal(str(error))])
+            except Exception as error:  # decompressors and pyarrow have many
+                damage = None if isinstance(error, IsthmusError) else describe_damage(error)
+                if damage is None:
+                    raise
+                self.storage.check(file, stream)
+                yield RowChunk(row, [Refusal(damage)])
+
+    def _read(
+        self, file: File, stream: BinaryIO, facts: FileFacts, kinds: Mapping[str, Found], start: int
+    ) -> Iterator[tuple[Chunk, Checkpoint | None]]:
+        format = self.format_of(file)
+        assert format is not None
+        if format.name in _CSV:
+            layout = self._layout(stream, facts, format)
+            source, checkpoint = self._source(stream, format, layout.encoding, facts, start, layout.start)
+            for cells, following in delimited.read_delimited(source, layout, kinds, self.dialect, checkpoint):
+                yield (cells.map(_take_record) if self.dialect.records else cells), following
+        elif format.name == "jsonl":
+            source, checkpoint = self._source(stream, format, "utf-8", facts, start, START)
+            yield from read_json_lines(source, checkpoint)
+        else:
+            plain = decompress(stream, format.compression)
+            geojson = ".geojson" in file.key.lower()
+            for chunk in read_document(plain, self.dialect.path, geojson=geojson):
+                yield chunk, None
+
+    def _source(
+        self,
+        stream: BinaryIO,
+        format: FileFormat,
+        encoding: str,
+        facts: FileFacts,
+        start: int,
+        first: Checkpoint,
+    ) -> tuple[BinaryIO, Checkpoint]:
+        """Return the text of a file at the last known place before a row, and that place."""
+        checkpoint = facts.nearest(start) or first
+        stream.seek(0)
+        wide = delimited.is_wide(encoding)
+        source = delimited.transcode(decompress(stream, format.compression), encoding)
+        skip(source, checkpoint.offset, seekable=format.compression is None and not wide)
+        return source, checkpoint
+
+    def _layout(self, stream: BinaryIO, facts: FileFacts, format: FileFormat) -> delimited.CsvLayout:
+        if facts.layout is None:
+            plain = decompress(stream, format.compression)
+            encoding = delimited.find_encoding(plain.read(_HEAD), self.dialect.encoding)
+            stream.seek(0)
+            source = delimited.transcode(decompress(stream, format.compression), encoding)
+            facts.layout = delimited.find_layout(source, encoding, self.dialect, tabs=format.name == "tsv")
+        return facts.layout
+
+    # The types of columns
+
+    def find_kinds(self, catalog: Catalog) -> dict[str, Found]:
+        """Return the types of the columns of all CSV files; reads those that are new at this version."""
+        if self.dialect.all_text:
+            return {}
+        found = []
+        for file in catalog.files:
+            format = self.format_of(file)
+            if format is not None and format.name in _CSV:
+                found.append(self._kinds_of(file, format))
+        return merge_files(found)
+
+    def _kinds_of(self, file: File, format: FileFormat) -> dict[str, Found]:
+        facts = self.facts_of(file)
+        if facts.kinds is not None:
+            return facts.kinds
+        kinds: dict[str, Found] = {}
+        with self.storage.open(file) as stream:
+            try:
+                layout = self._layout(stream, facts, format)
+                kinds = dict.fromkeys(layout.headings, "empty")
+                source, _ = self._source(stream, format, layout.encoding, facts, 0, layout.start)
+                for found, _, following in delimited.find_kinds(source, layout, self.dialect):
+                    kinds = found
+                    check()
+                    if following is not None:
+                        facts.note(following)
+            except (delimited.HeadingsError, UnicodeError):
+                pass  # reported when the rows are read
+            except Exception as error:  # as in `chunks`
+                if isinstance(error, IsthmusError) or describe_damage(error) is None:
+                    raise
+            self.storage.check(file, stream)
+        facts.kinds = kinds
+        return kinds
+
+
+def _take_record(cells: dict[str, Any]) -> Row:
+    """Return a row of CSV that `isthmus dump` wrote as a record."""
+    id, data, metadata = decode_cells(cells)
+    return {"id": id, "data": canonical(data), "metadata": canonical(metadata)}

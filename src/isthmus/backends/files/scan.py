@@ -1,0 +1,177 @@
+"""Scans: the records of a catalog's files in order, from one place to another; runs in threads."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from isthmus._path import Path
+from isthmus._query.aggregate import Groups
+from isthmus._query.ast import TRUE, Measure, Predicate
+from isthmus._record import Record
+from isthmus.backends.files.catalog import Catalog, File
+from isthmus.backends.files.formats.column_kinds import Found
+from isthmus.backends.files.reader import FileReader
+from isthmus.backends.files.records import RecordMaker
+from isthmus.backends.files.row_range import RowRange, row_range
+from isthmus.backends.files.rows import Chunk
+from isthmus.errors import InvalidRecordError
+
+_MAX_NOTED = 100
+
+
+class Invalid:
+    """The refused rows that were left out: how many, and the first messages."""
+
+    def __init__(self, *, skips: bool) -> None:
+        self.skips = skips
+        self._messages: dict[str, None] = {}
+        self._more = False
+        self._lock = threading.Lock()
+
+    def __call__(self, error: InvalidRecordError) -> None:
+        """Raise the error, or note it."""
+        if not self.skips:
+            raise error
+        with self._lock:
+            if len(self._messages) < _MAX_NOTED:
+                self._messages[str(error)] = None
+            else:
+                self._more = self._more or str(error) not in self._messages
+
+    @property
+    def messages(self) -> list[str]:
+        """The first messages, each once."""
+        with self._lock:
+            return [*self._messages, *(["…"] if self._more else [])]
+
+
+class Scanner:
+    """Reads the rows of one catalog, whose columns have these types."""
+
+    def __init__(
+        self,
+        reader: FileReader,
+        catalog: Catalog,
+        kinds: Mapping[str, Found],
+        make_maker: Callable[[File], RecordMaker],
+        invalid: Invalid,
+        *,
+        numbered: bool,
+    ) -> None:
+        self.catalog = catalog
+        self._reader = reader
+        self.kinds = kinds
+        self._maker = make_maker
+        self._invalid = invalid
+        self._numbered = numbered
+
+    def _range(self, where: Predicate, after: str | None) -> RowRange:
+        """Return the places between which rows can match; all where ids are not the numbers of rows."""
+        if not self._numbered:
+            return RowRange((0, 0), None, where)
+        return row_range(self.catalog, where, after)
+
+    def _chunks(self, places: RowRange) -> Iterator[tuple[File, Chunk]]:
+        """Yield the chunks between two places."""
+        first, row = places.low
+        for index in range(first, len(self.catalog.files)):
+            end = None
+            if places.high is not None:
+                if index > places.high[0] or (index == places.high[0] and places.high[1] == 0):
+                    return
+                end = places.high[1] if index == places.high[0] else None
+            file = self.catalog.files[index]
+            start = row if index == first else 0
+            for chunk in self._reader.chunks(file, self.kinds, start):
+                cut = chunk.cut(start, end)
+                if len(cut):
+                    yield file, cut
+                if end is not None and chunk.first + len(chunk) >= end:
+                    break
+
+    def records(self, where: Predicate, after: str | None = None) -> Iterator[Record]:
+        """Yield the matching records in the order of their rows, those after an id."""
+        places = self._range(where, after)
+        for file, chunk in self._chunks(places):
+            yield from chunk.select(places.rest, self._maker(file), self._invalid)
+
+    def records_with_places(self) -> Iterator[tuple[int, str, Record]]:
+        """Yield all records with the index of their file and where in it they are."""
+        indexes = {file.key: index for index, file in enumerate(self.catalog.files)}
+        for file, chunk in self._chunks(RowRange((0, 0), None, TRUE)):
+            maker = self._maker(file)
+            for number in range(chunk.first, chunk.first + len(chunk)):
+                for record in chunk.cut(number, number + 1).select(TRUE, maker, self._invalid):
+                    yield indexes[file.key], maker.place(number), record
+
+    def count(self, where: Predicate) -> int:
+        """Return how many records match."""
+        places = self._range(where, None)
+        total = 0
+        for file, chunk in self._chunks(places):
+            total += chunk.count(places.rest, self._maker(file), self._invalid)
+        return total
+
+    def aggregate(self, where: Predicate, measures: Sequence[Measure], by: Sequence[Path]) -> Groups:
+        """Return the states of the groups of matching records."""
+        groups = Groups(measures)
+        for record in self.records(where):
+            groups.add_record(record, by)
+        return groups
+
+    def read(self, ids: Sequence[str]) -> dict[str, Record]:
+        """Return the records with these ids; one pass over each file that has some."""
+        wanted: dict[int, set[int]] = {}
+        for id in ids:
+            place = self.catalog.find(id)
+            if place is not None:
+                wanted.setdefault(place[0], set()).add(place[1])
+        found: dict[str, Record] = {}
+        for index, rows in sorted(wanted.items()):
+            file = self.catalog.files[index]
+            maker = self._maker(file)
+            for run in _runs(sorted(rows)):
+                for chunk in self._reader.chunks(file, self.kinds, run[0]):
+                    for row in run:
+                        if chunk.first <= row < chunk.first + len(chunk):
+                            for record in chunk.cut(row, row + 1).select(TRUE, maker, self._invalid):
+                                found[record.id or ""] = record
+                    if chunk.first + len(chunk) > run[-1]:
+                        break
+        return found
+
+
+_NEAR = 50_000
+
+
+def _runs(rows: list[int]) -> Iterator[list[int]]:
+    """Yield sorted rows in groups that are read in one pass: a far row is cheaper to seek."""
+    run: list[int] = []
+    for row in rows:
+        if run and row - run[-1] > _NEAR:
+            yield run
+            run = []
+        run.append(row)
+    if run:
+        yield run
+
+
+class Pager:
+    """A scan that is read page by page."""
+
+    def __init__(self, records: Iterator[Record]) -> None:
+        self._records = records
+        self._next: list[Record] = []
+
+    def take(self, size: int | None) -> tuple[list[Record], bool]:
+        """Return the next records, and whether there are more."""
+        taken = self._next
+        if size is None:
+            taken.extend(self._records)
+            self._next = []
+            return taken, False
+        taken.extend(itertools.islice(self._records, size + 1 - len(taken)))
+        self._next = taken[size:]
+        return taken[:size], bool(self._next)

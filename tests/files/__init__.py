@@ -1,0 +1,1 @@
+"""The files backend: formats, types of columns, damage, and the reading half of the suite."""
