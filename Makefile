@@ -205,9 +205,9 @@ lint: $(VENV)/.full ## ruff, its formatter, and the import contracts
 house: | $(BIN)/python ## sizes, cycles, names, words and lines of code against their bounds: ARGS='--list dialect'
 	$(BIN)/python -m tests.house $(ARGS)
 
-types: $(VENV)/.full ## mypy --strict and pyright
+types: $(VENV)/.full ## mypy --strict on the package, then mypy, pyright and ty on programs that are right and wrong
 	$(BIN)/mypy
-	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/python -m tests.typing
 
 import-time: $(VENV)/.full ## what importing isthmus costs
 	$(BIN)/python -m benchmarks.suites.import_time

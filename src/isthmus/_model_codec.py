@@ -14,6 +14,8 @@ from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from isthmus._bytes_decoder import build_bytes_decoder
 from isthmus._index_annotation import Indexed, IndexKind
+from isthmus._record import Record
+from isthmus._version_annotation import Version
 from isthmus.errors import ConfigError, InvalidRecordError
 
 M = TypeVar("M", bound=BaseModel)
@@ -42,6 +44,8 @@ class ModelCodec(Generic[M]):
         except ConfigError as error:
             raise ConfigError(f"{self.name}: {error}") from None
         self._computed = frozenset(model.model_computed_fields)
+        self.version_field = find_version_field(model)
+        """The name of the field that carries the record's version, or None."""
 
     def encode(self, item: M, key: str | None = None) -> tuple[str | None, dict[str, Any]]:
         """Return the id and the data of a model; `key` is an id that overrides the model's own.
@@ -59,18 +63,31 @@ class ModelCodec(Generic[M]):
         self.validate(data if not self.has_id else {**data, "id": own if key is None else key}, id)
         return id, data
 
+    def version_of(self, item: M) -> str | None:
+        """Return the version that a model carries."""
+        return None if self.version_field is None else getattr(item, self.version_field)
+
+    def with_version(self, item: M, version: str) -> M:
+        """Return the model carrying a version, if it has a field for it."""
+        return item if self.version_field is None else item.model_copy(update={self.version_field: version})
+
     def dump(self, item: M, key: str | None = None) -> dict[str, Any]:
         """Return a model's fields by name, as values that a record can hold."""
         try:
-            data: dict[str, Any] = _to_storable(item.model_dump(warnings=False))
+            data: dict[str, Any] = to_storable(item.model_dump(warnings=False))
         except PydanticSerializationError as error:
             raise InvalidRecordError(f"{self.name}: {error}", path="data", record_id=key) from None
+        if self.version_field is not None:
+            data.pop(self.version_field, None)
         return data
 
-    def decode(self, id: str | None, data: Mapping[str, Any]) -> M:
+    def decode(self, record: Record) -> M:
         """Return the model of a stored record; raises `InvalidRecordError` if it does not match."""
+        data = {**record.data, "id": record.id} if self.has_id else record.data
+        if self.version_field is not None:
+            data = {**data, self.version_field: record.version}
         try:
-            return self.validate({**data, "id": id} if self.has_id else data, id)
+            return self.validate(data, record.id)
         except InvalidRecordError as error:
             error.stored = True
             raise
@@ -107,14 +124,28 @@ class ModelCodec(Generic[M]):
         return {kind: tuple(dict.fromkeys(paths)) for kind, paths in paths_by_kind.items()}
 
 
-def _to_storable(value: Any) -> Any:
+def find_version_field(model: type[BaseModel]) -> str | None:
+    """Return the name of the field with `Version()`; raises `ConfigError` for two, or without a default."""
+    found = [
+        name
+        for name, field in model.model_fields.items()
+        if any(isinstance(item, Version) for item in field.metadata)
+    ]
+    if len(found) > 1:
+        raise ConfigError(f"{model.__name__}: {found[0]!r} and {found[1]!r} both carry the version")
+    if found and model.model_fields[found[0]].is_required():
+        raise ConfigError(f"{model.__name__}: {found[0]!r} carries the version and needs the default None")
+    return found[0] if found else None
+
+
+def to_storable(value: Any) -> Any:
     """Return a dumped value with sets as sorted lists, and times, paths, addresses and the like as text."""
     if isinstance(value, dict):
-        return {_to_text_key(key): _to_storable(item) for key, item in value.items()}
+        return {_to_text_key(key): to_storable(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_to_storable(item) for item in value]
+        return [to_storable(item) for item in value]
     if isinstance(value, (set, frozenset)):
-        return sorted((_to_storable(item) for item in value), key=repr)
+        return sorted((to_storable(item) for item in value), key=repr)
     return value if isinstance(value, _PASSED_THROUGH) else to_jsonable_python(value)
 
 

@@ -1,62 +1,108 @@
-"""Checks the paths of queries over a typed collection against its model, and translates them."""
+"""Checks the paths and operands of queries over a typed collection against its model, and translates them."""
 
 from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import is_dataclass
 from typing import Any, get_args, get_origin
 
-from pydantic import BaseModel, RootModel
+from pydantic import BaseModel, PlainSerializer, RootModel, WrapSerializer
+from pydantic.fields import FieldInfo
 
+from isthmus._model_codec import find_version_field
+from isthmus._model_operands import check_leaf, parse_operands
 from isthmus._path import Path, Root
 from isthmus._query.ast import And, AnyObject, Not, Or, Predicate, SortKey
 from isthmus._query.query import Query
 from isthmus._suggest import suggest
-from isthmus._value import replace
+from isthmus._value import Value, replace
 from isthmus.errors import QueryError
+
+_LISTS = (list, set, frozenset, tuple, Sequence, Set)
+
+
+class ModelField(Value):
+    """The field of a model that a path leads to."""
+
+    path: Path
+    """The path as stored: by field names; a model's `id` is the record's."""
+    types: tuple[Any, ...] | None
+    """The types of its value, or of each element of a list; None if they are not known."""
+    info: FieldInfo | None
+    """The model's own field; None for a computed field, or below a dict."""
+    optional: bool
+    """Whether a field on the way to it may be None."""
+    repeated: bool
+    """Whether a field on the way to it is a list."""
+    listed: bool
+    """Whether its own value is a list."""
 
 
 class ModelPaths:
     """Resolves the paths of one model: aliases to field names, the model's `id` to the record's.
 
     A name that the model lacks is a `QueryError` with the nearest name, since it would match nothing
-    in silence. Paths into dicts, `Any` and models with extra fields are not checked.
+    in silence. So is an operand of a kind that the field never holds. Paths into dicts, `Any` and
+    models with extra fields, and fields with a serializer of their own, are not checked.
     """
 
     def __init__(self, model: type[BaseModel]) -> None:
-        self._model = model
-        self._has_id = "id" in model.model_fields
-        self._resolved: dict[Path, Path] = {}
+        self.model = model
+        self._attributes = {"id": Root.ID} if "id" in model.model_fields else {}
+        if (version := find_version_field(model)) is not None:
+            self._attributes[version] = Root.VERSION
+        self._fields: dict[Path, ModelField] = {}
 
     def resolve(self, path: Path) -> Path:
         """Return the stored path; raises `QueryError` for a field that the model lacks."""
-        if path.root is not Root.DATA:
-            return path
-        known = self._resolved.get(path)
+        return path if path.root is not Root.DATA else self.locate(path).path
+
+    def locate(self, path: Path) -> ModelField:
+        """Return the field at a path; raises `QueryError` if the model has none there."""
+        known = self._fields.get(path)
         if known is None:
-            known = self._resolved[path] = self._resolve(path)
+            known = self._fields[path] = self._locate(path)
         return known
 
-    def _resolve(self, path: Path) -> Path:
-        if self._has_id and path.keys == ("id",):
-            return Path(Root.ID, ())
-        models: list[type[BaseModel]] | None = [self._model]
+    def _locate(self, path: Path) -> ModelField:
+        if path.root is not Root.DATA:
+            return ModelField(path, None, None, False, False, False)
+        if len(path.keys) == 1 and path.keys[0] in self._attributes:
+            info = self.model.model_fields[path.keys[0]]
+            attribute = Path(self._attributes[path.keys[0]], ())
+            return ModelField(attribute, tuple(leaf_types((info.annotation,))), info, False, False, False)
+        models: list[type[BaseModel]] | None = [self.model]
         keys: list[str] = []
+        annotations: tuple[Any, ...] = ()
+        found: list[_FieldMatch] = []
+        optional = repeated = False
         for index, key in enumerate(path.keys):
             if not models:
                 if models is None:
-                    return Path(Root.DATA, (*keys, *path.keys[index:]))
+                    whole = Path(Root.DATA, (*keys, *path.keys[index:]))
+                    return ModelField(whole, None, None, optional, repeated, False)
                 raise QueryError(
-                    f"{self._model.__name__}: {'.'.join(path.keys[:index])!r} has no fields, got {path}"
+                    f"{self.model.__name__}: {'.'.join(path.keys[:index])!r} has no fields, got {path}"
                 )
+            optional = optional or any(map(_is_optional, annotations))
+            repeated = repeated or any(map(_is_list, annotations))
             found = [field for model in models if (field := _find_field(model, key)) is not None]
             if not found:
                 raise QueryError(self._unknown(path, index, models))
-            keys.append(found[0][0])
-            models = _models_of(*(annotation for _, annotation in found))
-        return Path(Root.DATA, tuple(keys))
+            keys.append(found[0].name)
+            annotations = tuple(field.annotation for field in found)
+            models = _models_of(*annotations)
+        checked = not any(field.serialized for field in found)
+        return ModelField(
+            Path(Root.DATA, tuple(keys)),
+            tuple(leaf_types(annotations)) if checked else None,
+            found[0].info,
+            optional,
+            repeated,
+            any(map(_is_list, annotations)),
+        )
 
     def _unknown(self, path: Path, index: int, models: list[type[BaseModel]]) -> str:
         key = path.keys[index]
@@ -76,7 +122,7 @@ class ModelPaths:
         )
 
     def predicate(self, predicate: Predicate) -> Predicate:
-        """Return the predicate with every path resolved."""
+        """Return the predicate with every path resolved and every operand checked."""
         match predicate:
             case And(terms):
                 return And(tuple(map(self.predicate, terms)))
@@ -87,7 +133,11 @@ class ModelPaths:
             case AnyObject(path, where):
                 return AnyObject(self.resolve(path), self._inside(path, where))
             case leaf:
-                return replace(leaf, path=self.resolve(leaf.path))
+                field = self.locate(leaf.path)
+                if field.types is not None:
+                    check_leaf(leaf, field.types, as_text=field.path.root is not Root.DATA)
+                    leaf = parse_operands(leaf, field.types)
+                return replace(leaf, path=field.path)
 
     def _inside(self, outer: Path, predicate: Predicate) -> Predicate:
         """Return the predicate of an `any` with every path, which begins at an object there, resolved."""
@@ -106,16 +156,32 @@ class ModelPaths:
                 return replace(leaf, path=resolved)
 
 
-def _find_field(model: type[BaseModel], key: str) -> tuple[str, Any] | None:
-    """Return the stored name and the annotation of a field, given by its name or an alias."""
-    if key in model.model_fields:
-        return key, model.model_fields[key].annotation
+class _FieldMatch(Value):
+    name: str
+    annotation: Any
+    info: FieldInfo | None = None
+    serialized: bool = False
+
+
+def _find_field(model: type[BaseModel], key: str) -> _FieldMatch | None:
+    """Return the field of a model, given by its name or an alias."""
     if key in model.model_computed_fields:
-        return key, model.model_computed_fields[key].return_type
+        return _FieldMatch(
+            key, model.model_computed_fields[key].return_type, serialized=_serializes(model, key)
+        )
     for name, field in model.model_fields.items():
-        if key in (field.alias, field.serialization_alias, field.validation_alias):
-            return name, field.annotation
-    return (key, Any) if model.model_config.get("extra") == "allow" else None
+        aliases = (field.alias, field.serialization_alias, field.validation_alias)
+        if key == name or (key in aliases and key not in model.model_fields):
+            custom = any(isinstance(item, PlainSerializer | WrapSerializer) for item in field.metadata)
+            return _FieldMatch(name, field.annotation, field, custom or _serializes(model, name))
+    return _FieldMatch(key, Any) if model.model_config.get("extra") == "allow" else None
+
+
+def _serializes(model: type[BaseModel], name: str) -> bool:
+    """Return whether the model writes the field in a form of its own."""
+    decorators = model.__pydantic_decorators__
+    named = (serializer.info.fields for serializer in decorators.field_serializers.values())
+    return bool(decorators.model_serializers) or any(name in fields or "*" in fields for fields in named)
 
 
 def _names(model: type[BaseModel]) -> list[str]:
@@ -125,33 +191,48 @@ def _names(model: type[BaseModel]) -> list[str]:
 def _models_of(*annotations: Any) -> list[type[BaseModel]] | None:
     """Return the models that a value of these types may be; None if it may have any keys."""
     models: list[type[BaseModel]] = []
-    for kind in _leaf_types(annotations):
-        if isinstance(kind, type) and issubclass(kind, RootModel):
-            inner = _models_of(kind.model_fields["root"].annotation)
-            if inner is None:
-                return None
-            models += inner
-        elif isinstance(kind, type) and issubclass(kind, BaseModel):
+    for kind in leaf_types(annotations):
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
             models.append(kind)
         elif _has_any_keys(kind):
             return None
     return models
 
 
-def _leaf_types(annotations: tuple[Any, ...]) -> Iterator[Any]:
+def leaf_types(annotations: tuple[Any, ...], seen: tuple[Any, ...] = ()) -> Iterator[Any]:
+    """Yield the types that values may have: members of unions, elements of lists, what a root model holds."""
     for annotation in annotations:
         origin = get_origin(annotation)
         if hasattr(annotation, "__value__"):  # `type X = …` of Python 3.12
-            yield from _leaf_types((annotation.__value__,))
+            yield from leaf_types((annotation.__value__,), seen)
         elif origin is typing.Annotated:
-            yield from _leaf_types(get_args(annotation)[:1])
-        elif origin in (typing.Union, types.UnionType, list, set, frozenset, tuple):
-            yield from _leaf_types(get_args(annotation))
+            custom = any(
+                isinstance(item, PlainSerializer | WrapSerializer) for item in annotation.__metadata__
+            )
+            yield from (Any,) if custom else leaf_types(get_args(annotation)[:1], seen)
+        elif origin in (typing.Union, types.UnionType) or _is_list(annotation):
+            members = tuple(member for member in get_args(annotation) if member is not ...)
+            yield from leaf_types(members or (Any,), seen)
+        elif isinstance(annotation, type) and issubclass(annotation, RootModel):
+            if annotation not in seen:  # it may hold itself
+                yield from leaf_types((annotation.model_fields["root"].annotation,), (*seen, annotation))
         else:
             yield annotation
 
 
+def _is_list(annotation: Any) -> bool:
+    if get_origin(annotation) in (typing.Union, types.UnionType, typing.Annotated):
+        return any(map(_is_list, get_args(annotation)))
+    if isinstance(annotation, type) and issubclass(annotation, RootModel):
+        return _is_list(annotation.model_fields["root"].annotation)
+    return annotation in _LISTS or get_origin(annotation) in _LISTS
+
+
+def _is_optional(annotation: Any) -> bool:
+    return type(None) in get_args(annotation)
+
+
 def _has_any_keys(kind: Any) -> bool:
-    if not isinstance(kind, type) or kind is object:
+    if not isinstance(kind, type) or kind in (Any, object):  # Any is a class from Python 3.11 on
         return True
     return issubclass(kind, Mapping) or is_dataclass(kind) or typing.is_typeddict(kind)

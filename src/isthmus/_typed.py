@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Generic, Literal, Self, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, overload
 
 from pydantic import BaseModel
 
@@ -16,70 +14,22 @@ from isthmus._core.executor import ItemResult
 from isthmus._index_annotation import IndexKind
 from isthmus._model_codec import ModelCodec
 from isthmus._model_paths import ModelPaths
-from isthmus._query.ast import Predicate
-from isthmus._query.field import FieldName, as_path
-from isthmus._query.query import Query, as_predicate, as_query
-from isthmus._reads import STREAM_PAGE, Find
+from isthmus._query.field import FieldName
+from isthmus._reads import STREAM_PAGE
 from isthmus._record import Record
-from isthmus._stream import RecordStream
+from isthmus._typed_query import Key, TypedQuery, Where, resolve_where
+from isthmus._typed_stream import OnInvalid, TypedHit, TypedPage, TypedStream
 from isthmus._writes import StreamReceipt
-from isthmus.errors import (
-    ConflictError,
-    InvalidRecordError,
-    IsthmusError,
-    UsageError,
-)
+from isthmus.errors import ConflictError, InvalidRecordError, IsthmusError, UsageError
+
+if TYPE_CHECKING:
+    from isthmus._explain import Explanation
 
 M = TypeVar("M", bound=BaseModel)
-
-OnInvalid: TypeAlias = "Literal['raise', 'skip'] | Callable[[InvalidRecordError], object]"
-"""What becomes of a stored record that does not match the model."""
+B = TypeVar("B", bound=BaseModel)
+T = TypeVar("T")
 
 UPDATE_ATTEMPTS = 20
-
-
-@dataclass(frozen=True, slots=True)
-class TypedPage(Generic[M]):
-    """One page of models, and the cursor of the next page; None after the last."""
-
-    models: list[M]
-    cursor: str | None
-
-
-class TypedStream(Generic[M]):
-    """An async iterator over the models of a search that holds one page in memory.
-
-    Use `async with`, or call `aclose()`, to release the resources of a stream that is not read to the end.
-    """
-
-    def __init__(self, records: RecordStream, codec: ModelCodec[M], on_invalid: OnInvalid) -> None:
-        self._records = records
-        self._codec = codec
-        self._on_invalid = on_invalid
-
-    def __aiter__(self) -> Self:
-        self._records.__aiter__()
-        return self
-
-    async def __anext__(self) -> M:
-        while True:
-            record = await self._records.__anext__()
-            try:
-                return self._codec.decode(record.id, record.data)
-            except InvalidRecordError as error:
-                _pass_over(error, self._on_invalid)
-
-    async def aclose(self) -> None:
-        """End the stream and release its resources at the store."""
-        await self._records.aclose()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.aclose()
 
 
 class TypedCollection(Generic[M]):
@@ -121,9 +71,6 @@ class TypedCollection(Generic[M]):
         id, data = self._codec.encode(item, key)
         return Record(data, id=id)
 
-    def _to_model(self, record: Record) -> M:
-        return self._codec.decode(record.id, record.data)
-
     # One model
 
     async def create(self, model: M) -> str:
@@ -136,18 +83,20 @@ class TypedCollection(Generic[M]):
         `for_update` locks the record until the end of the transaction.
         """
         record = await self.untyped.get(id, for_update=for_update)
-        return None if record is None else self._to_model(record)
+        return None if record is None else self._codec.decode(record)
 
     async def require(self, id: str, *, for_update: bool = False) -> M:
         """Return the model with this id; raises `NotFoundError` if there is none."""
-        return self._to_model(await self.untyped.require(id, for_update=for_update))
+        return self._codec.decode(await self.untyped.require(id, for_update=for_update))
 
     async def replace(self, id: str, model: M, *, if_version: str | None = None) -> str:
         """Replace a record by a model and return its new version.
 
-        Raises `NotFoundError`, or `ConflictError` if the record is not at `if_version`.
+        Raises `NotFoundError`, or `ConflictError` if the record is not at `if_version`, which is by
+        default the version that the model carries.
         """
-        return await self.untyped.replace(id, self._to_record(model, id), if_version=if_version)
+        record = self._to_record(model, id)
+        return await self.untyped.replace(id, record, if_version=if_version or self._codec.version_of(model))
 
     async def update(self, id: str, /, *, if_version: str | None = None, **mutations: Any) -> M:
         """Change fields of a record and return the changed model.
@@ -160,12 +109,12 @@ class TypedCollection(Generic[M]):
         Raises `NotFoundError`, `ConflictError` if the record is not at `if_version`, and `UsageError`
         for a field that the model lacks.
         """
-        unknown = mutations.keys() - self.model.model_fields.keys()
-        if unknown or "id" in mutations:
-            raise UsageError(f"{self._codec.name} has no field {min(unknown or {'id'})!r} to change")
+        unknown = mutations.keys() - (self.model.model_fields.keys() - {"id", self._codec.version_field})
+        if unknown:
+            raise UsageError(f"{self._codec.name} has no field {min(unknown)!r} to change")
         for attempt in range(UPDATE_ATTEMPTS):
             record = await self.untyped.require(id)
-            before = self._codec.dump(self._to_model(record), id)
+            before = self._codec.dump(self._codec.decode(record), id)
             merged = self._codec.validate({**before, **mutations}, id)
             after = self._codec.dump(merged, id)
             # A validator may change fields that were not given.
@@ -175,25 +124,28 @@ class TypedCollection(Generic[M]):
                 if name != "id" and (name in mutations or name not in before or before[name] != value)
             }
             try:
-                await self.untyped.update(id, patch, if_version=if_version or record.version)
+                version = await self.untyped.update(id, patch, if_version=if_version or record.version)
             except ConflictError:
                 if if_version is not None or attempt == UPDATE_ATTEMPTS - 1:
                     raise
             else:
-                return merged
+                return self._codec.with_version(merged, version)
         raise AssertionError("the last attempt returns or raises")
 
     async def upsert(self, id: str, model: M, *, if_version: str | None = None) -> str:
-        """Create or replace a record and return its new version."""
-        return await self.untyped.upsert(id, self._to_record(model, id), if_version=if_version)
+        """Create or replace a record and return its new version; `if_version` as for `replace`."""
+        record = self._to_record(model, id)
+        return await self.untyped.upsert(id, record, if_version=if_version or self._codec.version_of(model))
 
     async def delete(self, id: str, *, if_version: str | None = None) -> bool:
         """Delete a record and return whether it existed."""
         return await self.untyped.delete(id, if_version=if_version)
 
-    async def exists(self, what: str | Query | Predicate) -> bool:
+    async def exists(self, what: str | Where[M]) -> bool:
         """Return whether a record with this id, or any record that matches a query, exists."""
-        return await self.untyped.exists(what if isinstance(what, str) else self._paths.query(as_query(what)))
+        if isinstance(what, str):
+            return await self.untyped.exists(what)
+        return await self._query(what).exists()
 
     # Batches
 
@@ -206,13 +158,16 @@ class TypedCollection(Generic[M]):
     async def replace_batch(
         self, models: Mapping[str, M], *, on_error: OnError = "raise", atomic: bool | None = None
     ) -> Outcomes[str]:
-        """Replace records by the models of their ids; return the new versions in order."""
+        """Replace records by the models of their ids; return the new versions in order.
+
+        A model that carries a version is written if the record is still at that version.
+        """
         return await self._write_batch("replace", list(models.items()), on_error, atomic)
 
     async def upsert_batch(
         self, models: Mapping[str, M], *, on_error: OnError = "raise", atomic: bool | None = None
     ) -> Outcomes[str]:
-        """Create or replace records by the models of their ids; return the new versions in order."""
+        """Create or replace records by the models of their ids; versions as for `replace_batch`."""
         return await self._write_batch("upsert", list(models.items()), on_error, atomic)
 
     async def delete_batch(
@@ -224,30 +179,38 @@ class TypedCollection(Generic[M]):
     async def get_batch(self, ids: Iterable[str]) -> list[M | None]:
         """Return the models with these ids in order, None where there is no record."""
         records = await self.untyped.get_batch(ids)
-        return [None if record is None else self._to_model(record) for record in records]
+        return [None if record is None else self._codec.decode(record) for record in records]
 
     async def require_batch(self, ids: Iterable[str]) -> list[M]:
         """Return the models with these ids in order; raises `NotFoundError` if one is missing."""
-        return [self._to_model(record) for record in await self.untyped.require_batch(ids)]
+        return [self._codec.decode(record) for record in await self.untyped.require_batch(ids)]
 
     async def _write_batch(
         self, method: str, models: Sequence[tuple[str | None, M]], on_error: OnError, atomic: bool | None
     ) -> Outcomes[str]:
         """Write the valid models; the outcome of an invalid one is its error."""
         check_on_error(on_error)
-        items: list[Record | InvalidRecordError] = []
+        items: list[Record | tuple[str, Record, str | None] | InvalidRecordError] = []
         for key, model in models:
             try:
-                items.append(self._to_record(model, key))
+                record = self._to_record(model, key)
             except InvalidRecordError as error:
                 items.append(error)
-        records = [item for item in items if isinstance(item, Record)]
+            else:
+                version = None if key is None else self._codec.version_of(model)
+                items.append(record if key is None or version is None else (key, record, version))
+        records = [item for item in items if not isinstance(item, InvalidRecordError)]
         run = getattr(self.untyped, f"{method}_batch")
         if len(records) == len(items):
             return cast("Outcomes[str]", await run(records, on_error=on_error, atomic=atomic))
         results: list[ItemResult] = []
         if self.untyped.capabilities.atomic_batch if atomic is None else atomic:
-            results = [item if isinstance(item, IsthmusError) else not_written(item) for item in items]
+            results = [
+                item
+                if isinstance(item, IsthmusError)
+                else not_written(item[1] if isinstance(item, tuple) else item)
+                for item in items
+            ]
         else:
             outcomes = iter(await run(records, on_error="collect", atomic=atomic))
             results = [item if isinstance(item, IsthmusError) else next(outcomes) for item in items]
@@ -279,30 +242,59 @@ class TypedCollection(Generic[M]):
 
     # Queries
 
-    async def search(self, query: Find = None, *, on_invalid: OnInvalid = "raise") -> list[M]:
+    def _query(self, condition: Where[M] | None = None) -> TypedQuery[M, M]:
+        return TypedQuery(
+            self.untyped, self._paths, self._codec.decode, resolve_where(condition, self._paths)
+        )
+
+    @overload
+    def where(self, condition: Where[M]) -> TypedQuery[M, M]: ...
+    @overload
+    def where(self, condition: FieldName, op: str, value: Any = None) -> TypedQuery[M, M]: ...
+    def where(self, condition: Any, op: str | None = None, value: Any = None) -> TypedQuery[M, M]:
+        """Return a query over the models; `await` one of its methods to run it.
+
+        `people.where(lambda p: (p.age >= 25) & (p.name == "Ann")).sort(lambda p: p.age).limit(10)`
+        """
+        return self._query().where(condition, cast("str", op), value)
+
+    def sort(
+        self,
+        key: Key[M],
+        direction: Literal["asc", "desc"] = "asc",
+        *,
+        nulls: Literal["first", "last"] = "last",
+    ) -> TypedQuery[M, M]:
+        """Return a query for all models in an order."""
+        return self._query().sort(key, direction, nulls=nulls)
+
+    @overload
+    def select(self, row: type[B]) -> TypedQuery[M, B]: ...
+    @overload
+    def select(self, row: Callable[[M], T]) -> TypedQuery[M, T]: ...
+    def select(self, row: Any) -> TypedQuery[M, Any]:
+        """Return a query for parts of all models: a smaller model, or a lambda; as `TypedQuery.select`."""
+        return self._query().select(row)
+
+    async def search(
+        self, query: Where[M] | None = None, *, on_invalid: OnInvalid = "raise", for_update: bool = False
+    ) -> list[M]:
         """Return the matching models in the query's order.
 
+        `query` is a lambda over the model, or a Query or predicate with the names of its fields.
         `on_invalid` decides about stored records that do not match the model: "raise" ends with the
         first one's `InvalidRecordError`, "skip" leaves them out, and a function is called with each
         error before the record is left out.
         """
-        _check_on_invalid(on_invalid)
-        models: list[M] = []
-        for record in await self.untyped.search(self._resolve(query)):
-            try:
-                models.append(self._to_model(record))
-            except InvalidRecordError as error:
-                _pass_over(error, on_invalid)
-        return models
+        return await self._query(query).search(on_invalid=on_invalid, for_update=for_update)
 
-    async def find_one(self, query: Find = None) -> M | None:
+    async def find_one(self, query: Where[M] | None = None) -> M | None:
         """Return the first matching model, or None."""
-        record = await self.untyped.find_one(self._resolve(query))
-        return None if record is None else self._to_model(record)
+        return await self._query(query).find_one()
 
     def stream(
         self,
-        query: Find = None,
+        query: Where[M] | None = None,
         *,
         consistent: bool = False,
         page_size: int = STREAM_PAGE,
@@ -312,62 +304,65 @@ class TypedCollection(Generic[M]):
 
         Parameters are those of `Collection.stream`, and `on_invalid` as for `search`.
         """
-        _check_on_invalid(on_invalid)
-        records = self.untyped.stream(self._resolve(query), consistent=consistent, page_size=page_size)
-        return TypedStream(records, self._codec, on_invalid)
+        return self._query(query).stream(consistent=consistent, page_size=page_size, on_invalid=on_invalid)
 
     async def page(
-        self, query: Find = None, *, size: int | None = None, cursor: str | None = None
+        self,
+        query: Where[M] | None = None,
+        *,
+        size: int | None = None,
+        cursor: str | None = None,
+        on_invalid: OnInvalid = "raise",
     ) -> TypedPage[M]:
         """Return one page of models, at most `size` of them, and the cursor of the next page."""
-        page = await self.untyped.page(self._resolve(query), size=size, cursor=cursor)
-        return TypedPage([self._to_model(record) for record in page.records], page.cursor)
+        return await self._query(query).page(size=size, cursor=cursor, on_invalid=on_invalid)
 
-    async def count(self, query: Find = None) -> int:
+    async def hits(
+        self,
+        query: Where[M],
+        *,
+        highlights: Iterable[Key[M]] = (),
+        on_invalid: OnInvalid = "raise",
+    ) -> list[TypedHit[M]]:
+        """Return models with their scores, best first unless the query has a sort."""
+        return await self._query(query).hits(highlights=highlights, on_invalid=on_invalid)
+
+    async def count(self, query: Where[M] | None = None) -> int:
         """Return how many records match."""
-        return await self.untyped.count(self._paths.query(as_query(query)))
+        return await self._query(query).count()
+
+    async def explain(self, query: Where[M] | None = None) -> Explanation:
+        """Return what runs where, the native query and the index used, without running the query."""
+        return await self._query(query).explain()
 
     async def aggregate(
         self,
-        query: Find = None,
+        query: Where[M] | None = None,
         *,
-        by: FieldName | Iterable[FieldName] = (),
-        **columns: str | tuple[str, FieldName],
+        by: Key[M] | Iterable[Key[M]] = (),
+        **columns: str | tuple[str, Key[M]],
     ) -> list[dict[str, Any]]:
-        """Return one row for each group; parameters as for `Collection.aggregate`."""
-        names = [by] if isinstance(by, str) or not isinstance(by, Iterable) else by
-        resolved = {
-            name: column if isinstance(column, str) else (column[0], self._paths.resolve(as_path(column[1])))
-            for name, column in columns.items()
-        }
-        return await self.untyped.aggregate(
-            self._paths.query(as_query(query)),
-            by=[self._paths.resolve(as_path(name)) for name in names],
-            **resolved,
-        )
+        """Return one row for each group in stored form; parameters as for `Collection.aggregate`.
 
-    async def delete_where(self, query: Query | Predicate) -> int:
+        `group` returns typed rows.
+        """
+        return await self._query(query).aggregate(by=by, **columns)
+
+    async def group(self, row: Callable[[M], T], *, on_invalid: OnInvalid = "raise") -> list[T]:
+        """Return a row for each group of all records, in the model's types; as `TypedQuery.group`."""
+        return await self._query().group(row, on_invalid=on_invalid)
+
+    async def delete_where(self, query: Where[M]) -> int:
         """Delete the matching records and return how many there were."""
-        return await self.untyped.delete_where(self._paths.predicate(as_predicate(query)))
+        return await self._query(query).delete()
 
-    def _resolve(self, query: Find) -> Query:
-        parsed = as_query(query)
-        if parsed.fields is not None:
-            raise UsageError("a typed collection reads whole models: select() needs .untyped")
-        return self._paths.query(parsed)
+    async def clear(self) -> int:
+        """Delete all records of this collection and return how many there were."""
+        return await self.untyped.clear()
 
-
-def _check_on_invalid(on_invalid: object) -> None:
-    if on_invalid not in ("raise", "skip") and not callable(on_invalid):
-        raise UsageError(f"on_invalid is 'raise', 'skip' or a function of the error, got {on_invalid!r}")
+    async def refresh(self) -> None:
+        """Make earlier writes visible to searches by other handles; a no-op where they are already."""
+        await self.untyped.refresh()
 
 
-def _pass_over(error: InvalidRecordError, on_invalid: OnInvalid) -> None:
-    """Raise the error, or leave its record out."""
-    if on_invalid == "raise":
-        raise error
-    if not isinstance(on_invalid, str):
-        on_invalid(error)
-
-
-__all__ = ["TypedCollection", "TypedPage", "TypedStream"]
+__all__ = ["TypedCollection", "TypedHit", "TypedPage", "TypedQuery", "TypedStream"]

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import isthmus
-from isthmus import errors
+from isthmus import errors, typed
 
 PUBLIC = [
     "AccessError",
@@ -66,6 +66,15 @@ def test_the_exported_names_are_pinned() -> None:
     """A name is added or removed on purpose only."""
     assert sorted(isthmus.__all__) == sorted(PUBLIC)
     assert all(hasattr(isthmus, name) for name in PUBLIC)
+
+
+def test_the_names_of_typed_queries_are_pinned() -> None:
+    """The helpers of lambdas are a module of their own: importing isthmus loads no pydantic."""
+    assert sorted(typed.__all__) == [
+        "Condition", "TypedCollection", "TypedField", "TypedHit", "TypedPage", "TypedQuery", "TypedStream",
+        "Version", "avg", "count", "each", "f", "like", "max_", "maybe", "min_", "not_", "one_of", "some",
+        "sum_",
+    ]  # fmt: skip
 
 
 def test_every_error_is_exported_and_has_the_root() -> None:

@@ -8,23 +8,32 @@ add_health(app)
 @app.get("/people")
 async def people(db: Database, search: Search) -> dict[str, Any]:
     return await search.page(db)
+
+@app.get("/orders")
+async def orders(
+    db: Database, search: Annotated[SearchParameters, Depends(SearchParameters.of(Order))]
+) -> ModelPage[Order]:
+    return await search.page(db.collection("orders", Order))
 ```
 """
 
 from __future__ import annotations
 
 import contextlib
+import inspect
 import json
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Generic, TypeVar, get_type_hints, overload
 
 from fastapi import Depends, FastAPI, Query, Request
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel
 
 from isthmus._collection import CollectionMethods
 from isthmus._database import AsyncDatabase
+from isthmus._model_paths import ModelPaths
 from isthmus._path import Path, parse_path
 from isthmus._query.ast import all_leaves
 from isthmus._query.codec import from_json, operator_name
@@ -32,6 +41,7 @@ from isthmus._query.field import OPERATORS
 from isthmus._query.query import Query as Find
 from isthmus._record import Record
 from isthmus._suggest import suggest
+from isthmus._typed import TypedCollection
 from isthmus._value import replace
 from isthmus.errors import (
     AccessError,
@@ -105,6 +115,17 @@ def database(request: Request) -> AsyncDatabase:
 Database = Annotated[AsyncDatabase, Depends(database)]
 
 
+M = TypeVar("M", bound=BaseModel)
+
+
+class ModelPage(BaseModel, Generic[M]):
+    """One page of models as a response: declare it as the return type of a route, for its OpenAPI schema."""
+
+    items: list[M]
+    cursor: str | None = None
+    """The parameter of the next page; null after the last."""
+
+
 class SearchParameters:
     """The query parameters of a search: `?filter=…&sort=-age&size=20&cursor=…`.
 
@@ -113,10 +134,12 @@ class SearchParameters:
     return, `size` is the number of records in a page and `cursor` comes from the previous page.
 
     Clients may use every field and every operator but `regex`; `limited` says which, for a route.
+    `of` is for a route over models.
     """
 
     fields: ClassVar[tuple[Path, ...] | None] = None
     operators: ClassVar[frozenset[str]] = SAFE_OPERATORS
+    model: ClassVar[ModelPaths | None] = None
 
     @classmethod
     def limited(
@@ -137,6 +160,30 @@ class SearchParameters:
             },
         )
 
+    @classmethod
+    def of(
+        cls,
+        model: type[BaseModel],
+        *,
+        fields: Iterable[str] | None = None,
+        operators: Iterable[str] = SAFE_OPERATORS,
+    ) -> type[SearchParameters]:
+        """Return the dependency of a route whose clients search models by the names of its fields.
+
+        `Annotated[SearchParameters, Depends(SearchParameters.of(Order))]`. Names and operands are
+        checked against the model (422 with the nearest name), dates and the like are converted as
+        they are stored, and the OpenAPI schema names the fields. There is no `select`: a page has
+        whole models. `fields` limits what clients may filter and sort by, not what a page contains.
+        """
+        built = cls.limited(fields=fields, operators=operators)
+        paths = ModelPaths(model)
+        names = ", ".join(model.model_fields if built.fields is None else map(str, built.fields))
+        for path in built.fields or ():
+            paths.locate(path)
+        built.model = paths
+        built.__signature__ = _signature(cls, names)  # type: ignore[attr-defined]  # FastAPI reads it
+        return built
+
     def __init__(
         self,
         filter: Annotated[str | None, Query(description="a condition as JSON", max_length=20_000)] = None,
@@ -149,8 +196,21 @@ class SearchParameters:
         self.size = size
         self.cursor = cursor
 
-    async def page(self, collection: CollectionMethods) -> dict[str, Any]:
-        """Return one page as `{"items": […], "cursor": …}`; the cursor is null after the last page."""
+    @overload
+    async def page(self, collection: CollectionMethods) -> dict[str, Any]: ...
+    @overload
+    async def page(self, collection: TypedCollection[M]) -> ModelPage[M]: ...
+    async def page(self, collection: CollectionMethods | TypedCollection[M]) -> dict[str, Any] | ModelPage[M]:
+        """Return one page as `{"items": […], "cursor": …}`; the cursor is null after the last page.
+
+        The items of a typed collection are its models. A stored record that does not match the model
+        is 500, as for every read.
+        """
+        if isinstance(collection, TypedCollection):
+            if self.query.fields is not None:
+                raise QueryError("select: a page of models has whole models")
+            found = await collection.page(self.query, size=self.size, cursor=self.cursor)
+            return ModelPage[M](items=found.models, cursor=found.cursor)
         page = await collection.page(self.query, size=self.size, cursor=self.cursor)
         return {"items": [shape(record) for record in page.records], "cursor": page.cursor}
 
@@ -162,6 +222,8 @@ class SearchParameters:
                 raise QueryError(f"{leaf.path}: the operator {operator} is not allowed here")
         for path in (*(key.path for key in query.order), *(query.fields or ())):
             self._check_field(path)
+        if self.model is not None:
+            return self.model.query(query)
         if self.fields is None or query.fields is not None:
             return query
         return replace(query, fields=self.fields)
@@ -169,6 +231,21 @@ class SearchParameters:
     def _check_field(self, path: Path) -> None:
         if self.fields is not None and not any(_is_within(path, field) for field in self.fields):
             raise QueryError(f"{path}: the field is not allowed here{suggest(path, map(str, self.fields))}")
+
+
+def _signature(cls: type[SearchParameters], names: str) -> inspect.Signature:
+    """Return the parameters of a search over models: without `select`, and with the fields' names."""
+    hints = get_type_hints(cls.__init__, include_extras=True)
+    parameters = []
+    for name, parameter in list(inspect.signature(cls.__init__).parameters.items())[1:]:
+        kind = hints[name]
+        if name in ("filter", "sort"):
+            query = kind.__metadata__[0]
+            described = Query(description=f"{query.description}. Fields: {names}", max_length=20_000)
+            kind = Annotated[kind.__origin__, described]
+        if name != "select":
+            parameters.append(parameter.replace(annotation=kind))
+    return inspect.Signature(parameters)
 
 
 def _is_within(path: Path, field: Path) -> bool:

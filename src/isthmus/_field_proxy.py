@@ -1,0 +1,332 @@
+"""Fields of a model in the lambdas of typed queries: `lambda p: (p.age >= 25) & (p.name == "Ann")`.
+
+To a type checker `p` is the model itself. At run time it is a `FieldProxy`, whose comparisons build a
+`Condition`. What Python or a checker lets through but a query cannot express (`and`, `not`, `in`,
+chained comparisons, methods of a value) raises `QueryError` when the lambda is called, which is when
+the query is built.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from decimal import Decimal
+from typing import Any, NoReturn, TypeVar
+
+from isthmus._model_operands import convert_operand
+from isthmus._model_paths import ModelField, ModelPaths
+from isthmus._path import Path, Root
+from isthmus._query.ast import PREDICATES, And, Equal, Function, Measure, Not, Or, Order, Predicate
+from isthmus._query.field import compare, equal, one_of
+from isthmus._value import Value
+from isthmus.errors import QueryError
+
+T = TypeVar("T")
+E = TypeVar("E")
+S = TypeVar("S", bound=str)
+N = TypeVar("N", int, float, Decimal)
+
+HOW = (
+    "`and`, `or`, `not`, `in`, `if` and chained comparisons cannot be part of a query; write "
+    "(p.age >= 20) & (p.age <= 30), | for or, not_(...), f(p.name).in_([...])"
+)
+# Methods of Python's own values that have another name, or none, in a query.
+_INSTEAD = {
+    "startswith": "f({0}).starts_with(...)",
+    "endswith": "f({0}).ends_with(...)",
+    "lower": "f({0}).ilike(...)",
+    "upper": "f({0}).ilike(...)",
+    "casefold": "f({0}).ilike(...)",
+    "find": "f({0}).contains(...)",
+}
+
+
+class Condition:
+    """A condition of a typed query; combine with `&`, `|`, and negate with `not_()` or `~`."""
+
+    __slots__ = ("predicate",)
+
+    def __init__(self, predicate: Predicate) -> None:
+        self.predicate = predicate
+
+    def __and__(self, other: Condition | Predicate | bool) -> Condition:
+        return Condition(And((self.predicate, as_condition(other).predicate)))
+
+    def __or__(self, other: Condition | Predicate | bool) -> Condition:
+        return Condition(Or((self.predicate, as_condition(other).predicate)))
+
+    def __rand__(self, other: Predicate | bool) -> Condition:
+        return Condition(And((as_condition(other).predicate, self.predicate)))
+
+    def __ror__(self, other: Predicate | bool) -> Condition:
+        return Condition(Or((as_condition(other).predicate, self.predicate)))
+
+    def __invert__(self) -> Condition:
+        return Condition(Not(self.predicate))
+
+    def __bool__(self) -> NoReturn:
+        raise QueryError(f"a condition has no truth value: {HOW}")
+
+    def __hash__(self) -> NoReturn:
+        raise QueryError(f"a condition is no key: {HOW}")
+
+    def __eq__(self, other: object) -> NoReturn:
+        raise QueryError(f"a condition is not compared: {HOW}")
+
+    __ne__ = __eq__
+
+    def __repr__(self) -> str:
+        return f"Condition({self.predicate!r})"
+
+
+class Column(Value):
+    """A measure in the row of a `group`; type checkers see the value that it computes."""
+
+    function: Function
+    field: ModelField | None
+
+    def measure(self, name: str) -> Measure:
+        """Return the measure as a column of that name."""
+        return Measure(name, self.function, None if self.field is None else self.field.path)
+
+
+def _refuse(text: str) -> Callable[..., NoReturn]:
+    """Return a method that raises `QueryError`; `{0}` in the text is the field."""
+
+    def method(self: FieldProxy, *_: object, **__: object) -> NoReturn:
+        raise QueryError(text.format(self._at))
+
+    return method
+
+
+class ProxyHolder:
+    """The base of what `f()` returns, so that a proxy knows it."""
+
+    __slots__ = ("_proxy",)
+
+    def __init__(self, proxy: FieldProxy) -> None:
+        self._proxy = proxy
+
+
+class FieldProxy:
+    """A field of the model, and the model itself, in a lambda.
+
+    It has no public attribute of its own: every name is a field of the model.
+    """
+
+    __slots__ = ("_maybe", "_own", "_paths", "_root")
+
+    def __init__(self, paths: ModelPaths, own: Path | None, root: str, *, maybe: bool = False) -> None:
+        self._paths = paths
+        self._own = own
+        self._root = root
+        self._maybe = maybe
+
+    @property
+    def _at(self) -> str:
+        """The field as the lambda names it, for errors."""
+        return self._root if self._own is None else ".".join((self._root, *self._own.keys))
+
+    @property
+    def _field(self) -> ModelField:
+        if self._own is None:
+            raise QueryError(
+                f"a condition needs a field of {self._paths.model.__name__}: {self._root}.<name>"
+            )
+        return self._paths.locate(self._own)
+
+    def __getattr__(self, name: str) -> FieldProxy:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        if self._own is not None and self._is_dict():
+            raise QueryError(f"{self._at} is a dict: its keys are {self._at}['key']")
+        try:
+            return self._child(name)
+        except QueryError:
+            if self._own is None or name not in _INSTEAD:
+                raise
+        instead = _INSTEAD[name].format(self._at)
+        raise QueryError(f"{self._at}.{name} is a method of the value; write {instead}")
+
+    def _is_dict(self) -> bool:
+        kinds = [getattr(kind, "__origin__", kind) for kind in self._field.types or (object,)]
+        return all(isinstance(kind, type) and issubclass(kind, Mapping | type(None)) for kind in kinds)
+
+    def _child(self, key: str) -> FieldProxy:
+        if self._own is not None and self._field.listed and not isinstance(self, ElementProxy):
+            raise QueryError(f"{self._at} is a list: write each({self._at}).{key}")
+        keys = (*(() if self._own is None else self._own.keys), key)
+        path = Path(Root.DATA, keys)
+        self._paths.locate(path)
+        return FieldProxy(self._paths, path, self._root)
+
+    def __getitem__(self, key: object) -> FieldProxy:
+        own = isinstance(key, str) and self._own is not None and not self._field.listed
+        if own and (self._field.types is None or self._is_dict()):
+            return self._child(str(key))
+        raise QueryError(f"{self._at}[{key!r}]: only dicts have keys here; of a list write each({self._at})")
+
+    def _value(self, operand: object) -> Any:
+        """Return an operand in stored form; raises `QueryError` if the field never holds its type."""
+        if isinstance(operand, FieldProxy | ProxyHolder):
+            raise QueryError(f"{self._at} is compared with a value, not with another field")
+        field = self._field
+        if field.listed and not isinstance(operand, list | tuple | set | frozenset | None):
+            raise QueryError(f"{self._at} is a list: write f({self._at}).has({operand!r})")
+        return self._item(operand)
+
+    def _item(self, operand: object) -> Any:
+        field = self._field
+        if field.types is None:
+            return operand
+        as_text = field.path.root is not Root.DATA
+        return convert_operand(self._at, field.types, operand, as_text=as_text, strict=True)
+
+    def __eq__(self, other: object) -> Condition:  # type: ignore[override]
+        return Condition(equal(self._field.path, self._value(other)))
+
+    def __ne__(self, other: object) -> Condition:  # type: ignore[override]
+        return ~(self == other)
+
+    def __lt__(self, other: object) -> Condition:
+        return Condition(compare(self._field.path, Order.LT, self._value(other)))
+
+    def __le__(self, other: object) -> Condition:
+        return Condition(compare(self._field.path, Order.LE, self._value(other)))
+
+    def __gt__(self, other: object) -> Condition:
+        return Condition(compare(self._field.path, Order.GT, self._value(other)))
+
+    def __ge__(self, other: object) -> Condition:
+        return Condition(compare(self._field.path, Order.GE, self._value(other)))
+
+    def _truth(self) -> Condition:
+        """Return the condition that a bool field is true."""
+        types = self._field.types
+        if types is not None and any(kind not in (bool, type(None)) for kind in types):
+            raise QueryError(f"{self._at} is no condition: compare it, as in {self._at} == ...")
+        return Condition(Equal(self._field.path, True))
+
+    def __and__(self, other: Condition | Predicate | bool) -> Condition:
+        return self._truth() & other
+
+    def __or__(self, other: Condition | Predicate | bool) -> Condition:
+        return self._truth() | other
+
+    def __rand__(self, other: Predicate | bool) -> Condition:
+        return other & self._truth()
+
+    def __ror__(self, other: Predicate | bool) -> Condition:
+        return other | self._truth()
+
+    def __invert__(self) -> Condition:
+        return ~self._truth()
+
+    def __hash__(self) -> NoReturn:
+        raise QueryError(f"{self._at} is no key of a set or a dict: {HOW}")
+
+    def __bool__(self) -> NoReturn:
+        raise QueryError(f"{self._at} has no truth value in a query: {HOW}")
+
+    def __repr__(self) -> str:
+        return self._at
+
+    __contains__ = _refuse(
+        "`in {0}` has no meaning in a query: write f({0}).has(...) or f({0}).contains(...)"
+    )
+    __iter__ = _refuse("{0} cannot be iterated in a query: write each({0})")
+    __len__ = _refuse("{0} has no length in a query")
+    __call__ = _refuse("{0} is a field, not a method; methods are those of f(...)")
+    __str__ = __format__ = _refuse("{0} is not text in a query: compare it with a value")
+    __int__ = __float__ = __index__ = __round__ = __abs__ = __neg__ = __pos__ = _refuse(
+        "{0} is no number in a query: compare it with a value"
+    )
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _refuse(
+        "a query computes nothing from {0}: move the arithmetic to the other side, p.age >= 25 - 5"
+    )
+    __mod__ = __rmod__ = __floordiv__ = __rfloordiv__ = __pow__ = __xor__ = __rxor__ = __add__
+
+
+class ElementProxy(FieldProxy):
+    """The elements of a list: compared one by one."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"each({self._at})"
+
+    def _value(self, operand: object) -> Any:
+        if isinstance(operand, FieldProxy | ProxyHolder | list | tuple):
+            return super()._value(operand)
+        return self._item(operand)
+
+
+def one_of_values(proxy: FieldProxy, values: object) -> Condition:
+    """Return the condition that the field equals one of the values."""
+    if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
+        raise QueryError(f"{proxy!r} in: needs a list of values, got {type(values).__name__}")
+    return Condition(one_of(proxy._field.path, [proxy._item(value) for value in values]))
+
+
+def as_condition(value: object) -> Condition:
+    """Return the condition of a lambda's result; raises `QueryError` for anything else."""
+    if isinstance(value, Condition):
+        return value
+    if isinstance(value, FieldProxy):
+        return value._truth()
+    if isinstance(value, ProxyHolder):
+        return value._proxy._truth()
+    if isinstance(value, PREDICATES):
+        return Condition(value)
+    if isinstance(value, bool):
+        raise QueryError(
+            f"a condition is always {value}: it compares no field of the model, or compares it by `is`; "
+            "write f(p.nick).is_null() for p.nick is None, and f(p.nick).exists() for the opposite"
+        )
+    raise QueryError(f"expected a condition such as p.age >= 25, got {type(value).__name__}")
+
+
+def call_with_model(function: Callable[[Any], Any], paths: ModelPaths, finish: Callable[[Any], T]) -> T:
+    """Return what `finish` makes of what a lambda over the model builds.
+
+    Any misuse of a field is a `QueryError`, which names the field as the lambda does.
+    """
+    code = getattr(function, "__code__", None)
+    root = code.co_varnames[0] if code is not None and code.co_varnames else "p"
+    try:
+        return finish(function(FieldProxy(paths, None, root)))
+    except (TypeError, AttributeError, ValueError) as error:
+        if isinstance(error, QueryError):
+            raise
+        raise QueryError(
+            f"a query over {paths.model.__name__} cannot express this ({error}): {HOW}"
+        ) from error
+
+
+def proxy_of(value: object, use: str) -> FieldProxy:
+    """Return the proxy behind a field of the model; raises `QueryError` for anything else."""
+    if isinstance(value, ProxyHolder):
+        return value._proxy
+    if isinstance(value, FieldProxy) and value._own is not None:
+        return value
+    raise QueryError(f"{use} takes a field of the model such as p.age, got {type(value).__name__}")
+
+
+def field_of(proxy: FieldProxy) -> ModelField:
+    """Return the field of the model; a proxy has no public attribute, since each names a field."""
+    return proxy._field
+
+
+def is_element(proxy: FieldProxy) -> bool:
+    """Return whether the proxy is `each(...)` of a list."""
+    return isinstance(proxy, ElementProxy)
+
+
+def is_lacking(proxy: FieldProxy) -> bool:
+    """Return whether records of the model may have no value there that its type does not tell of."""
+    field = proxy._field
+    return field.optional or field.repeated or is_element(proxy)
+
+
+def is_maybe(proxy: FieldProxy) -> bool:
+    """Return whether the proxy is `maybe(...)` of a field."""
+    return proxy._maybe

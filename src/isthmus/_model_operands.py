@@ -1,0 +1,238 @@
+"""Operands of queries over models: converted as stored values are, refused where nothing could match."""
+
+from __future__ import annotations
+
+import datetime as dt
+import enum
+import functools
+import uuid
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from pathlib import PurePath
+from typing import Any, Literal, NewType, get_args, get_origin
+
+from pydantic import AnyUrl, BaseModel, TypeAdapter, ValidationError
+
+from isthmus._model_codec import to_storable
+from isthmus._query.ast import (
+    KNN,
+    Between,
+    Contains,
+    EndsWith,
+    Equal,
+    EqualList,
+    Exists,
+    In,
+    Leaf,
+    Like,
+    Ordered,
+    Regex,
+    StartsWith,
+    TextMatch,
+)
+from isthmus._suggest import suggest
+from isthmus._values import canonical_operand, kind_of
+from isthmus.errors import InvalidRecordError, QueryError
+
+# Stored as text, and read from it.
+_PARSED = (
+    dt.date, dt.time, dt.timedelta, uuid.UUID, PurePath, AnyUrl,
+    IPv4Address, IPv6Address, IPv4Network, IPv6Network,
+)  # fmt: skip
+_TEXTS = (str, bytes, bytearray, *_PARSED)
+_NUMBERS = (int, float, Decimal)
+
+
+def check_leaf(leaf: Leaf, types: tuple[Any, ...], *, as_text: bool = False) -> None:
+    """Raise `QueryError` for a condition that no record of the model can meet.
+
+    `types` are those of the field's values; `as_text` says that the field is the record's id or
+    version, which is text whatever its type.
+    """
+    kinds = {"text"} if as_text else kinds_of_types(types)
+    if kinds is None:
+        return
+    match leaf:
+        case Exists() | EqualList() | KNN():
+            return
+        case Equal(_, value) | Ordered(_, _, value) | Between(_, value, _):
+            _check_kinds(leaf, [value], kinds, types)
+        case In(_, values):
+            _check_kinds(leaf, values, kinds, types)
+        case Like() | Regex() | StartsWith() | EndsWith() | Contains() | TextMatch():
+            if "text" not in kinds:
+                raise QueryError(f"{leaf.path}: holds {_names(types)}, not text")
+    if isinstance(leaf, Equal | In):
+        _check_members(leaf, types)
+
+
+def _check_kinds(leaf: Leaf, values: Iterable[Any], kinds: set[str], types: tuple[Any, ...]) -> None:
+    for value in values:
+        if kind_of(value) not in kinds:
+            raise QueryError(f"{leaf.path}: holds {_names(types)}, and {value!r} is {kind_of(value)}")
+
+
+def _check_members(leaf: Equal | In, types: tuple[Any, ...]) -> None:
+    """Raise `QueryError` for a value that is no member of the enum or of the literals."""
+    members: list[Any] = []
+    for kind in types:
+        if isinstance(kind, type) and issubclass(kind, enum.Enum) and not issubclass(kind, enum.Flag):
+            members += (member.value for member in kind)
+        elif get_origin(kind) is Literal:
+            members += (item.value if isinstance(item, enum.Enum) else item for item in get_args(kind))
+        elif kind is not type(None):
+            return
+    for value in leaf.values if isinstance(leaf, In) else (leaf.value,):
+        if not any(value == member and kind_of(value) == kind_of(member) for member in members):
+            raise QueryError(f"{leaf.path}: is never {value!r}{suggest(value, map(str, members))}")
+
+
+def kinds_of_types(types: tuple[Any, ...]) -> set[str] | None:
+    """Return the JSON kinds of values of these types; None if a type's form is not known."""
+    kinds: set[str] = set()
+    for kind in types:
+        if isinstance(kind, NewType):
+            found = kinds_of_types((kind.__supertype__,))
+        elif get_origin(kind) is Literal:
+            found = {_kind(value) for value in get_args(kind)}
+        elif isinstance(get_origin(kind) or kind, type):
+            found = _class_kinds(get_origin(kind) or kind)
+        else:
+            found = None
+        if found is None or "other" in found:
+            return None
+        kinds |= found
+    return kinds
+
+
+def _class_kinds(kind: type) -> set[str] | None:
+    if kind is type(None):
+        return set()
+    if issubclass(kind, enum.Enum):
+        return {_kind(member) for member in kind}
+    if issubclass(kind, bool):
+        return {"bool"}
+    if issubclass(kind, _TEXTS):
+        return {"text"}
+    if issubclass(kind, _NUMBERS):
+        return {"number"}
+    return {"object"} if issubclass(kind, BaseModel | Mapping) else None
+
+
+def _kind(value: Any) -> str:
+    """Return the JSON kind of a member of an enum or a literal; "other" if it is no JSON scalar."""
+    value = value.value if isinstance(value, enum.Enum) else value
+    if value is None or isinstance(value, bool):
+        return kind_of(value)
+    if isinstance(value, str):
+        return "text"
+    return "number" if isinstance(value, int | float) else "other"
+
+
+def convert_operand(name: str, types: tuple[Any, ...], value: Any, *, as_text: bool, strict: bool) -> Any:
+    """Return an operand in the form in which the model's values are stored.
+
+    `name` is the field's, for errors; `types` are those of its values. With `strict` an enum's
+    value and the text of a date do not stand for the member and the date. Raises `QueryError` for
+    a value of another type: it would equal nothing.
+    """
+    if isinstance(value, list | tuple | set | frozenset):
+        return [convert_operand(name, types, item, as_text=as_text, strict=strict) for item in value]
+    known = value is not None and kinds_of_types(types) is not None
+    if known and not any(_accepts(kind, value, strict) for kind in types):
+        parsed = None if strict or not isinstance(value, str) else _parse(types, value)
+        if parsed is None:
+            raise QueryError(f"{name}: holds {_names(types)}, got {value!r}{_hint(types, value, strict)}")
+        value = parsed
+    stored = to_storable(value.model_dump(warnings=False) if isinstance(value, BaseModel) else value)
+    return str(stored) if as_text and stored is not None else stored
+
+
+def parse_operands(leaf: Leaf, types: tuple[Any, ...]) -> Leaf:
+    """Return the leaf with the texts of dates, UUIDs and the like in the form in which they are stored.
+
+    A text that stands for none stays: a part of a date is a bound too.
+    """
+    if not all(
+        kind is type(None) or (isinstance(kind, type) and issubclass(kind, _PARSED)) for kind in types
+    ):
+        return leaf
+    match leaf:
+        case Equal(path, str(value)):
+            return Equal(path, _restate(types, value))
+        case Ordered(path, op, str(value)):
+            return Ordered(path, op, _restate(types, value))
+        case Between(path, str(low), str(high)):
+            return Between(path, _restate(types, low), _restate(types, high))
+        case In(path, values):
+            return In(path, tuple(_restate(types, v) if isinstance(v, str) else v for v in values))
+    return leaf
+
+
+def _restate(types: tuple[Any, ...], text: str) -> str:
+    parsed = _parse(types, text)
+    try:
+        stored = None if parsed is None else canonical_operand(to_storable(parsed), "value")
+    except InvalidRecordError:  # a date without a zone, where an instant is stored
+        return text
+    return stored if isinstance(stored, str) else text
+
+
+def _parse(types: tuple[Any, ...], text: str) -> Any:
+    """Return the date, UUID, duration or the like that the text stands for; None if it stands for none."""
+    if text.lstrip("+-").replace(".", "", 1).isdigit():  # "2026" is a year, not seconds since 1970
+        return None
+    for kind in types:
+        if _is_parsed(kind):
+            try:
+                return _adapter(kind).validate_python(text)
+            except ValidationError:
+                continue
+    return None
+
+
+def _is_parsed(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, _PARSED)
+
+
+@functools.cache
+def _adapter(kind: type) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+def _hint(types: tuple[Any, ...], value: object, strict: bool) -> str:
+    members = [member for kind in types if _is_enum(kind) for member in kind]
+    if not members:
+        return f" ({type(value).__name__})"
+    meant = [str(member) for member in members if strict and member.value == value]
+    return f"; write {meant[0]}" if meant else suggest(value, (str(member.value) for member in members))
+
+
+def _is_enum(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, enum.Enum)
+
+
+def _accepts(kind: Any, value: Any, strict: bool) -> bool:
+    """Return whether a value of the type may equal, or be ordered beside, the operand."""
+    if isinstance(kind, NewType):
+        return _accepts(kind.__supertype__, value, strict)
+    if get_origin(kind) is Literal:
+        return any(value == known and type(value) is type(known) for known in get_args(kind))
+    kind = get_origin(kind) or kind
+    if issubclass(kind, enum.Enum):
+        return isinstance(value, kind) or (not strict and any(value == member.value for member in kind))
+    if issubclass(kind, bool) or isinstance(value, bool):
+        return issubclass(kind, bool) is isinstance(value, bool)
+    if issubclass(kind, _NUMBERS):
+        return isinstance(value, _NUMBERS)
+    if isinstance(value, dt.date) and issubclass(kind, dt.date):  # a datetime is a date to Python
+        return issubclass(kind, dt.datetime) is isinstance(value, dt.datetime)
+    if isinstance(value, str) and not strict:
+        return issubclass(kind, str | bytes | bytearray)
+    return isinstance(value, kind) or (kind is not type(None) and issubclass(kind, type(value)))
+
+
+def _names(types: tuple[Any, ...]) -> str:
+    named = (getattr(kind, "__name__", str(kind)) for kind in types if kind is not type(None))
+    return " or ".join(dict.fromkeys(named)) or "None"

@@ -1,0 +1,264 @@
+"""What lambdas over a model use besides its fields: `f()` and the other helpers."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, cast, overload
+
+from isthmus._field_proxy import (
+    HOW,
+    Column,
+    Condition,
+    ElementProxy,
+    ProxyHolder,
+    as_condition,
+    one_of_values,
+    proxy_of,
+)
+from isthmus._query.ast import Function, Predicate
+from isthmus._query.field import Field, between, equal, match, nearest
+from isthmus._suggest import suggest
+from isthmus.errors import QueryError
+
+T = TypeVar("T")
+E = TypeVar("E")
+L = TypeVar("L")
+S = TypeVar("S", bound=str)
+N = TypeVar("N", int, float, Decimal)
+
+
+class TypedField(ProxyHolder, Generic[T]):
+    """A field by `f(p.name)`: the operators of `Field` with operands of the field's type."""
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:
+
+        def __eq__(self, other: T | None) -> Condition: ...  # type: ignore[override]
+        def __ne__(self, other: T | None) -> Condition: ...  # type: ignore[override]
+    else:
+
+        def __eq__(self, other):
+            return self._proxy == other
+
+        def __ne__(self, other):
+            return self._proxy != other
+
+    def __hash__(self) -> NoReturn:
+        raise QueryError(f"f({self._proxy!r}) is no key of a set or a dict: {HOW}")
+
+    def __lt__(self, other: T) -> Condition:
+        return self._proxy < other
+
+    def __le__(self, other: T) -> Condition:
+        return self._proxy <= other
+
+    def __gt__(self, other: T) -> Condition:
+        return self._proxy > other
+
+    def __ge__(self, other: T) -> Condition:
+        return self._proxy >= other
+
+    def __bool__(self) -> NoReturn:
+        raise QueryError(f"f({self._proxy!r}) has no truth value: {HOW}")
+
+    def __repr__(self) -> str:
+        return f"f({self._proxy!r})"
+
+    def eq(self, value: T | None) -> Condition:
+        """Hold if some value equals this; None means `is_null`."""
+        return self._proxy == value
+
+    def ne(self, value: T | None) -> Condition:
+        """Hold if no value equals this."""
+        return self._proxy != value
+
+    def in_(self, values: Collection[T]) -> Condition:
+        """Hold if some value equals one of these."""
+        return one_of_values(self._proxy, values)
+
+    def not_in(self, values: Collection[T]) -> Condition:
+        """Hold if no value equals one of these."""
+        return ~self.in_(values)
+
+    def between(self, low: T, high: T) -> Condition:
+        """Hold if one value lies within both inclusive bounds."""
+        proxy = self._proxy
+        return Condition(between(proxy._field.path, proxy._item(low), proxy._item(high)))
+
+    def not_between(self, low: T, high: T) -> Condition:
+        """Hold if no value lies within both inclusive bounds."""
+        return ~self.between(low, high)
+
+    def exists(self) -> Condition:
+        """Hold if there is a value; None and the empty list are none."""
+        return Condition(self._field.exists())
+
+    def is_null(self) -> Condition:
+        """Hold if there is no value."""
+        return ~self.exists()
+
+    @property
+    def _field(self) -> Field:
+        return Field(self._proxy._field.path)
+
+
+class TextField(TypedField[S]):
+    """A text field by `f(p.name)`."""
+
+    __slots__ = ()
+
+    def like(self, pattern: str) -> Condition:
+        """Hold if some text matches as a whole: `%` any run, `_` one character, backslash escapes."""
+        return Condition(self._field.like(pattern))
+
+    def not_like(self, pattern: str) -> Condition:
+        """Hold if no text matches."""
+        return ~self.like(pattern)
+
+    def ilike(self, pattern: str) -> Condition:
+        """`like` with each character folded to one case."""
+        return Condition(self._field.ilike(pattern))
+
+    def regex(self, pattern: str) -> Condition:
+        """Hold if `re.search` finds the pattern in some text."""
+        return Condition(self._field.regex(pattern))
+
+    def starts_with(self, text: str) -> Condition:
+        """Hold if some text starts with this."""
+        return Condition(self._field.starts_with(text))
+
+    def ends_with(self, text: str) -> Condition:
+        """Hold if some text ends with this."""
+        return Condition(self._field.ends_with(text))
+
+    def contains(self, text: str) -> Condition:
+        """Hold if some text contains this; `has` is for an element of a list."""
+        return Condition(self._field.contains(text))
+
+    def match(self, text: str) -> Condition:
+        """Return a full-text match, for backends with the capability `relevance`."""
+        return Condition(match(self._proxy._field.path, text))
+
+
+class ListField(TypedField[L], Generic[L, E]):
+    """A list by `f(p.tags)`; `E` is the type of its elements."""
+
+    __slots__ = ()
+
+    def has(self, item: E) -> Condition:
+        """Hold if the list has an element that equals this."""
+        proxy = self._proxy
+        if isinstance(item, list | tuple):
+            raise QueryError(f"{proxy!r}: has() takes an element, got a list")
+        return Condition(equal(proxy._field.path, proxy._item(item)))
+
+    def nearest(self: ListField[L, float], vector: Iterable[float], k: int = 10) -> Condition:
+        """Hold for one of the `k` nearest to a vector, for backends with the capability `vectors`."""
+        return Condition(nearest(self._proxy._field.path, vector, k))
+
+
+class AnyField(TextField[Any], ListField[Any, Any]):
+    """What `f()` returns: type checkers see the class for the field's type."""
+
+    __slots__ = ()
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name):
+            methods = [known for known in dir(type(self)) if not known.startswith("_")]
+            raise QueryError(f"f({self._proxy!r}) has no method {name!r}{suggest(name, methods)}")
+
+
+# The helpers of lambdas
+
+
+# The overloads overlap for None alone, which is no field.
+@overload
+def f(value: S | None) -> TextField[S]: ...  # type: ignore[overload-overlap]
+@overload
+def f(value: list[E] | None) -> ListField[list[E], E]: ...  # type: ignore[overload-overlap]
+@overload
+def f(value: set[E] | None) -> ListField[set[E], E]: ...  # type: ignore[overload-overlap]
+@overload
+def f(value: frozenset[E] | None) -> ListField[frozenset[E], E]: ...
+@overload
+def f(value: T | None) -> TypedField[T]: ...
+def f(value: object) -> TypedField[Any]:
+    """Return a field with the operators that its type lacks: `f(p.years) >= 3`, `f(p.name).like("A%")`.
+
+    Takes optional fields too, which Python's own operators do not.
+    """
+    return AnyField(proxy_of(value, "f()"))
+
+
+def some(value: T | None) -> T:
+    """Return an optional nested model, to name a field of it: `f(some(p.home).city)`.
+
+    A condition on such a field does not hold for records without the nested model.
+    """
+    return cast("T", proxy_of(value, "some()"))
+
+
+def each(values: Collection[T] | None) -> T:
+    """Return the elements of a list, to name a field of them: `each(p.items).price >= 10`.
+
+    A condition holds if it does for some element; two conditions may hold for different ones.
+    """
+    proxy = proxy_of(values, "each()")
+    types = proxy._field.types
+    if types is not None and not proxy._field.listed:
+        raise QueryError(f"each({proxy!r}): the field is not a list")
+    return cast("T", ElementProxy(proxy._paths, proxy._own, proxy._root))
+
+
+def maybe(value: T) -> T | None:
+    """Return a field that some records lack, for a row of `select` or `group`: `maybe(each(p.tags))`."""
+    proxy = proxy_of(value, "maybe()")
+    return cast("T", type(proxy)(proxy._paths, proxy._own, proxy._root, maybe=True))
+
+
+def not_(condition: Condition | Predicate | bool) -> Condition:
+    """Return the exact complement of a condition."""
+    return ~as_condition(condition)
+
+
+def like(value: str | None, pattern: str) -> Condition:
+    """Return `f(value).like(pattern)`."""
+    return f(value).like(pattern)
+
+
+def one_of(value: T | None, values: Collection[T]) -> Condition:
+    """Return `f(value).in_(values)`."""
+    return one_of_values(proxy_of(value, "one_of()"), values)
+
+
+def _column(function: Function, value: object) -> Column:
+    return Column(function, proxy_of(value, f"{function.value}()")._field)
+
+
+def count(value: object = None) -> int:
+    """Return the number of records of a group, or of the values of a field, as a column of `group`."""
+    column = Column(Function.COUNT, None) if value is None else _column(Function.COUNT, value)
+    return cast("int", column)
+
+
+def sum_(value: N | None) -> N | None:
+    """Return the sum of a field as a column of `group`; None of no values."""
+    return cast("N", _column(Function.SUM, value))
+
+
+def avg(value: float | Decimal | None) -> float | None:
+    """Return the average of a field as a column of `group`; None of no values."""
+    return cast("float", _column(Function.AVG, value))
+
+
+def min_(value: T | None) -> T | None:
+    """Return the least value of a field as a column of `group`; None of no values."""
+    return cast("T", _column(Function.MIN, value))
+
+
+def max_(value: T | None) -> T | None:
+    """Return the greatest value of a field as a column of `group`; None of no values."""
+    return cast("T", _column(Function.MAX, value))
