@@ -238,7 +238,7 @@ def test_dump_and_load_give_the_same_records(cli: Cli, tmp_path: Path, suffix: s
     ]
     source = tmp_path / "source.jsonl"
     source.write_bytes(b"\n".join(map(orjson.dumps, lines)))
-    assert cli("load", one, source).code == 0
+    assert cli("load", one, source, "--records").code == 0
 
     dumped = cli("dump", one, tmp_path / f"dump.{suffix}", "--json")
     loaded = cli("load", two, tmp_path / f"dump.{suffix}", "--json")
@@ -269,11 +269,11 @@ def test_a_rejected_line_is_named_by_number(cli: Cli, tmp_path: Path) -> None:
     file.write_bytes(b"\n".join([*good[:3], bad[0], good[3], bad[1], bad[2], bad[3], *good[4:]]))
     url = f"sqlite:///{tmp_path}/x.db"
 
-    stopped = cli("load", url, file)
+    stopped = cli("load", url, file, "--records")
     assert stopped.code == 6
     assert f"{file}:4: not JSON" in stopped.err
     assert "3 records were written" in stopped.err
-    skipped = cli("load", url, file, "--on-error", "skip", "--json")
+    skipped = cli("load", url, file, "--records", "--on-error", "skip", "--json")
     assert skipped.code == 6
     assert skipped.json["written"] == 6
     assert [error["line"] for error in skipped.json["errors"]] == [4, 6, 7, 8]
@@ -286,11 +286,11 @@ def test_create_mode_rejects_existing_ids(cli: Cli, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/x.db"
     cli("put", url, "b", '{"old": true}')
 
-    stopped = cli("load", url, file, "--mode", "create")
+    stopped = cli("load", url, file, "--records", "--mode", "create")
     assert stopped.code == 6
     assert f"{file}:2:" in stopped.err
     assert cli("count", url).out == "1\n"
-    assert cli("load", url, file, "--mode", "create", "--on-error", "skip").code == 6
+    assert cli("load", url, file, "--records", "--mode", "create", "--on-error", "skip").code == 6
     assert cli("count", url).out == "2\n"
 
 

@@ -33,7 +33,7 @@ def fill(url: str, folder: Path) -> None:
     """Load half a megabyte into a store."""
     lines = (orjson.dumps({"id": f"{i}", "data": {"x": "y" * 1000}}) for i in range(500))
     (folder / "big.jsonl").write_bytes(b"\n".join(lines))
-    assert run_process("load", url, folder / "big.jsonl").returncode == 0
+    assert run_process("load", url, folder / "big.jsonl", "--records").returncode == 0
 
 
 def closed_port() -> int:
