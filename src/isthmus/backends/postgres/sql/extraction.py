@@ -66,9 +66,9 @@ class Extraction:
             lists.append(f"jsonb_typeof({value}) = 'array'")
         return Extracted(value, f"{value} #>> '{{}}'", f"jsonb_typeof({value})", " OR ".join(lists))
 
-    def carry(self, expression: str) -> str:
-        """Return the name of a column with an expression over the table's row."""
-        return self._column(0, expression)
+    def carry(self, column: str) -> None:
+        """Keep a column of the table, under its own name."""
+        self._levels[0][column] = f"t.{column}"
 
     def _column(self, level: int, expression: str) -> str:
         name = self._names.get(expression)

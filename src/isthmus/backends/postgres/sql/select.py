@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from isthmus._core.executor import PageRequest
-from isthmus._query.ast import TRUE, Predicate
+from isthmus._path import Root
+from isthmus._query.ast import TRUE, Predicate, SortKey
+from isthmus._query.order import Position
+from isthmus.backends.postgres.sql.extraction import Extraction
 from isthmus.backends.postgres.sql.fields import COLUMNS
-from isthmus.backends.postgres.sql.filter import Filter
+from isthmus.backends.postgres.sql.filter import ALL, Filter
 from isthmus.backends.postgres.sql.index_union import has_indexes, index_union
-from isthmus.backends.postgres.sql.order import after_position, compile_order
+from isthmus.backends.postgres.sql.order import after_position, compile_order, extracted_sort_value, order_by
 from isthmus.backends.postgres.sql.statement import Parameters, Statement
 from isthmus.backends.postgres.sql.table import Table
 
 # A larger limit is as good as none, and its sum with an offset might not fit 64 bits.
 _UNLIMITED = 2**40
+# Above this number of rows it costs less to sort the records than to read them by their ids.
+_MAX_SORTED_IDS = 5_000
 
 
 def select_page(table: Table, request: PageRequest, *, ahead: int = 1) -> Statement:
@@ -28,6 +33,15 @@ def select_page(table: Table, request: PageRequest, *, ahead: int = 1) -> Statem
         )
         return Statement(f"{text} LIMIT {params.bigint(size)}{offset}", params.args)
     where = Filter(params, table.indexed).condition(request.where)
+    if (
+        order
+        and order[0].path.root is not Root.ID
+        and limited
+        and not request.for_update
+        and size + request.offset <= _MAX_SORTED_IDS
+    ):
+        text = _select_sorted(table, where, order, position, f"LIMIT {params.bigint(size)}{offset}", params)
+        return Statement(text, params.args)
     compiled = compile_order(order or ())
     if position is not None:
         values = [f"s{index}.v" for index in range(len(order or ()))]
@@ -40,6 +54,38 @@ def select_page(table: Table, request: PageRequest, *, ahead: int = 1) -> Statem
     return Statement(
         f"SELECT {COLUMNS} FROM {table.sql} AS t{joins} WHERE {where}{ordered}{limit}{offset}{lock}",
         params.args,
+    )
+
+
+def _select_sorted(
+    table: Table,
+    where: str,
+    order: tuple[SortKey, ...],
+    position: Position | None,
+    limit: str,
+    params: Parameters,
+) -> str:
+    """Return the select of a page that sorts ids, then reads the records of those that are left."""
+    extraction = Extraction()
+    extraction.carry("id")
+    # The keys after the id do not matter: ids are unique.
+    values = [
+        f"{extracted_sort_value(key, extraction)} AS v{index}"
+        for index, key in enumerate(order)
+        if key.path.root is not Root.ID
+    ]
+    names = [f"v{index}" for index in range(len(order))]
+    source = f"(SELECT e.id{''.join(f', {value}' for value in values)}"
+    source += f" FROM {extraction.sql(table.sql, '' if where == ALL else f' WHERE {where}')} AS e OFFSET 0)"
+    after = ""
+    if position is not None:
+        after = f" WHERE {after_position(order, position, [f't.{name}' for name in names], params)}"
+    by = [order_by(order, [f"{row}.{name}" for name in names], f"{row}.id") for row in ("t", "q")]
+    # OFFSET 0 keeps the planner from joining by a scan of the table.
+    return (
+        f"SELECT {COLUMNS} FROM (SELECT * FROM {source} AS t{after} ORDER BY {by[0]} {limit}) AS q"
+        f" CROSS JOIN LATERAL (SELECT * FROM {table.sql} AS t WHERE t.id = q.id OFFSET 0) AS t"
+        f" ORDER BY {by[1]}"
     )
 
 
