@@ -36,14 +36,14 @@ async def rows() -> AsyncIterator[Row]:
     """Run each question on each store, then on mixed types."""
     records = {id_of(n): city for n, city in enumerate(cities())}
     expected = {question: loop(question, records) for question in QUESTIONS}
-    for ask in (_memory, _sqlite, _postgres, _s3, _elasticsearch):
+    for ask in (_postgres, _sqlite, _elasticsearch, _memory, _s3):
         async for row in ask("", records, expected):
             yield row
     mixed = {id_of(n): city for n, city in enumerate(mixed_cities())}
     db = await _filled("memory", {}, mixed)
     expected = {question: await ask(db) for question, ask in QUESTIONS.items()}
     await db.close()
-    for ask in (_sqlite, _postgres, _s3, _elasticsearch):
+    for ask in (_postgres, _sqlite, _elasticsearch, _s3):
         async for row in ask("mixed ", mixed, expected):
             yield row
 
