@@ -16,7 +16,7 @@ URL ?=
 BACKEND ?= sqlite
 N ?= 2000
 SEED ?= 1
-# A suite of benchmarks: micro, imports, sqlite, postgres, elasticsearch, copy, scenarios, growth or s3; all if empty.
+# A suite of benchmarks: micro, imports, sqlite, postgres, elasticsearch, copy, scenarios, growth, questions or s3; all if empty.
 SUITE ?=
 # A commit that `make bench` compares this checkout with, instead of measuring it against others.
 BASE ?=
@@ -27,7 +27,7 @@ WORKERS ?= 2
 
 VENV := .venv
 BIN := $(VENV)/bin
-BENCH_EXTRAS := postgres,elasticsearch,s3,bench
+BENCH_EXTRAS := postgres,elasticsearch,s3,sqlalchemy,bench
 EXTRAS := postgres,psycopg,elasticsearch,s3,sqlalchemy,files,cli,otel,prometheus,frames,dask,ray,fastapi,docs,dev
 SERVERS := $(BIN)/python -m tests.servers
 DEMO := $(BIN)/python -m examples.demo
@@ -264,6 +264,7 @@ endef
 SERVER_OF_copy := postgres elasticsearch
 SERVER_OF_scenarios := postgres
 SERVER_OF_growth := postgres
+SERVER_OF_questions := postgres elasticsearch s3
 SUITE_SERVERS := $(if $(SUITE),$(sort $(foreach suite,$(SUITE),$(SERVER_OF_$(suite)))),postgres elasticsearch s3)
 
 .PHONY: bench bench-check bench-page profile profiles

@@ -27,6 +27,7 @@ SUITES = (
     "copy",
     "scenarios",
     "growth",
+    "questions",
     "s3",
 )
 
