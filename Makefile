@@ -184,6 +184,13 @@ lost-updates: $(VENV)/.full ## 50 read-then-updates by db.run on each store, in 
 	$(SERVERS) provision $(LOST_UPDATES_SERVERS)
 	$(SERVERS) run $(LOST_UPDATES_SERVERS) -- $(BIN)/python -m tests.lost_updates --updates $(UPDATES)
 
+.PHONY: counters
+COUNTER_SERVERS := postgres elasticsearch s3 mariadb
+counters: INCREMENTS ?= 1000
+counters: $(VENV)/.full ## increments of one record by four processes, and 50 buyers of 10 pieces, on each store: INCREMENTS=1000
+	$(SERVERS) provision $(COUNTER_SERVERS)
+	$(SERVERS) run $(COUNTER_SERVERS) -- $(BIN)/python -m tests.counters --increments $(INCREMENTS)
+
 .PHONY: mutants parity
 mutants: $(VENV)/.full ## plant bugs by rule; at least 95 % of 50 or more must be caught: SEED=1
 	$(SERVERS) provision postgres-icu elasticsearch s3
