@@ -63,8 +63,10 @@ async def _spread(store: Store, db: AsyncDatabase, increments: int, processes: i
         tasks = asyncio.Barrier(processes)
         return list(await asyncio.gather(*(_work(db, *share, tasks.wait) for share in shares)))
     context = multiprocessing.get_context("spawn")
-    setting = {"elasticsearch": "index", "s3": "prefix"}.get(store.backend, "table")
-    settings = {**store.config, setting: db.collection_name, **({"url": store.url} if store.url else {})}
+    setting = db.config.collection_setting()
+    assert setting is not None
+    named = {setting: getattr(db.config, setting)}
+    settings = {**store.config, **named, **({"url": store.url} if store.url else {})}
     with context.Manager() as manager, ProcessPoolExecutor(processes, context) as pool:
         barrier = manager.Barrier(processes)
         loop = asyncio.get_running_loop()
