@@ -157,6 +157,8 @@ async def test_batches_and_queries(orders: TypedCollection[Order]) -> None:
         (4, "y"),
         (2, "y"),
     ]
+    assert await orders.update_where(lambda o: o.stock > 3, field("tags").push("big")) == 1
+    await orders.modify("a", field("stock").inc(1), where=lambda o: o.state == State.OPEN)
     with pytest.raises(NotFoundError):
         await orders.modify("c", field("stock").inc(1))
     with pytest.raises(ConflictError):
