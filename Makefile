@@ -16,7 +16,7 @@ URL ?=
 BACKEND ?= sqlite
 N ?= 2000
 SEED ?= 1
-# A suite of benchmarks: micro, imports, sqlite, postgres, elasticsearch, copy, scenarios, growth or s3; all if empty.
+# A suite of benchmarks: micro, imports, sqlite, postgres, writes, elasticsearch, copy, scenarios, growth or s3; all if empty.
 SUITE ?=
 # A commit that `make bench` compares this checkout with, instead of measuring it against others.
 BASE ?=
@@ -265,6 +265,7 @@ endef
 # The servers that a suite needs; all of them for all suites.
 SERVER_OF_copy := postgres elasticsearch
 SERVER_OF_scenarios := postgres
+SERVER_OF_writes := postgres
 SERVER_OF_growth := postgres
 SUITE_SERVERS := $(if $(SUITE),$(sort $(foreach suite,$(SUITE),$(SERVER_OF_$(suite)))),postgres elasticsearch s3)
 
