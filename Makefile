@@ -16,7 +16,8 @@ URL ?=
 BACKEND ?= sqlite
 N ?= 2000
 SEED ?= 1
-# A suite of benchmarks: micro, imports, sqlite, postgres, elasticsearch, copy, scenarios, growth, questions or s3; all if empty.
+# A suite of benchmarks, all if empty: micro, imports, sqlite, postgres, writes, elasticsearch, copy, scenarios, growth,
+# questions or s3.
 SUITE ?=
 # A commit that `make bench` compares this checkout with, instead of measuring it against others.
 BASE ?=
@@ -189,6 +190,13 @@ lost-updates: $(VENV)/.full ## 50 read-then-updates by db.run on each store, in 
 	$(SERVERS) provision $(LOST_UPDATES_SERVERS)
 	$(SERVERS) run $(LOST_UPDATES_SERVERS) -- $(BIN)/python -m tests.lost_updates --updates $(UPDATES)
 
+.PHONY: counters
+COUNTER_SERVERS := postgres elasticsearch s3 mariadb
+counters: INCREMENTS ?= 1000
+counters: $(VENV)/.full ## increments of one record by four processes, and 50 buyers of 10 pieces, on each store: INCREMENTS=1000
+	$(SERVERS) provision $(COUNTER_SERVERS)
+	$(SERVERS) run $(COUNTER_SERVERS) -- $(BIN)/python -m tests.counters --increments $(INCREMENTS)
+
 .PHONY: mutants parity
 mutants: $(VENV)/.full ## plant bugs by rule; at least 95 % of 50 or more must be caught: SEED=1
 	$(SERVERS) provision postgres-icu elasticsearch s3
@@ -263,6 +271,7 @@ endef
 # The servers that a suite needs; all of them for all suites.
 SERVER_OF_copy := postgres elasticsearch
 SERVER_OF_scenarios := postgres
+SERVER_OF_writes := postgres
 SERVER_OF_growth := postgres
 SERVER_OF_questions := postgres elasticsearch s3
 SUITE_SERVERS := $(if $(SUITE),$(sort $(foreach suite,$(SUITE),$(SERVER_OF_$(suite)))),postgres elasticsearch s3)

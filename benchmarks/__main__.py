@@ -23,6 +23,7 @@ SUITES = (
     "imports",
     "sqlite",
     "postgres",
+    "writes",
     "elasticsearch",
     "copy",
     "scenarios",

@@ -80,6 +80,7 @@ SUITES = {
     "micro": "Steps between a call and a driver",
     "scenarios": "Scenarios",
     "postgres": "PostgreSQL",
+    "writes": "Modifications",
     "elasticsearch": "Elasticsearch",
     "s3": "S3",
     "sqlite": "SQLite",

@@ -13,10 +13,10 @@ from isthmus._core.apply import not_written
 from isthmus._core.executor import ItemResult
 from isthmus._index_annotation import IndexKind
 from isthmus._model_codec import ModelCodec
-from isthmus._model_paths import ModelPaths
 from isthmus._query.field import FieldName
 from isthmus._reads import STREAM_PAGE
 from isthmus._record import Record
+from isthmus._typed_modify import TypedModifyMethods
 from isthmus._typed_query import Key, TypedQuery, Where, resolve_where
 from isthmus._typed_stream import OnInvalid, TypedHit, TypedPage, TypedStream
 from isthmus._writes import StreamReceipt
@@ -32,7 +32,7 @@ T = TypeVar("T")
 UPDATE_ATTEMPTS = 20
 
 
-class TypedCollection(Generic[M]):
+class TypedCollection(TypedModifyMethods[M], Generic[M]):
     """A collection of one pydantic model; dates, decimals, UUIDs, enums and bytes keep their types.
 
     Every write is validated by the model before it is sent. If the model has a field `id`, that is
@@ -45,9 +45,7 @@ class TypedCollection(Generic[M]):
 
     def __init__(self, collection: Collection, model: type[M]) -> None:
         self._codec = ModelCodec(model)
-        self._paths = ModelPaths(model)
-        self.untyped = collection
-        """The same collection, with records."""
+        super().__init__(collection, model)
 
     @property
     def model(self) -> type[M]:

@@ -23,6 +23,36 @@ def test_ping_reports_a_working_store(cli: Cli, people: str) -> None:
     assert len(shape["ping_ms"]) == 2
 
 
+def test_modify_changes_parts_of_a_record(cli: Cli, people: str) -> None:
+    """Changes apply in order, on a condition; a refused one changes nothing."""
+    cli("put", people, "x", '{"n": 1, "tags": ["a"], "a.b": 1}')
+
+    ran = cli(
+        "modify", people, "x", "n.inc(2)", 'tags.push("b", 1.5)', "o.p.set({})", '"a.b".unset()', "n.max(9)",
+        "--where", 'n = 1 and tags = "a"', "--json",
+    )  # fmt: skip
+
+    assert ran.code == 0
+    record = cli("get", people, "x", "--json").json
+    assert record["data"] == {"n": 9, "tags": ["a", "b", 1.5], "o": {"p": {}}}
+    assert record["version"] == ran.json["version"]
+    assert cli("modify", people, "x", "n.inc(1)", "--where", "n = 1").code == 6
+    assert cli("modify", people, "x", "n.inc(1)", "tags.inc(1)").code == 6
+    assert cli("modify", people, "nobody", "n.inc(1)").code == 6
+    for bad in (
+        "n.inc()",
+        "n.inc(x)",
+        "n.inc(1",
+        "n.double()",
+        ".inc(1)",
+        "_id.set(1)",
+        'n.inc("1")',
+        "n.unset(1)",
+    ):
+        assert cli("modify", people, "x", bad).code == 2, bad
+    assert cli("get", people, "x", "--json").json["data"]["n"] == 9
+
+
 def test_a_store_can_come_from_the_environment(
     cli: Cli, people: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

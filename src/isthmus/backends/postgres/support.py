@@ -18,6 +18,7 @@ CAPABILITIES = Capabilities(
     conditional_create=True,
     compare_and_set=True,
     delete_where=True,
+    modify=True,
     consistent_stream=True,
     indexes=True,
     drop=True,
