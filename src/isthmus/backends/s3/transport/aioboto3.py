@@ -79,7 +79,7 @@ class BotoTransport:
         """Return a part of an object that has this entity tag."""
         wanted = f"bytes={start}-{end - 1}"
         try:
-            found = await self._client.get_object(Bucket=self._bucket, Key=key, Range=wanted, IfMatch=etag)
+            found = await self._client.get_object(Key=key, Range=wanted, IfMatch=etag, **self._every)
             async with found["Body"] as stream:
                 return bytes(await stream.read())
         except Exception as error:  # as above
