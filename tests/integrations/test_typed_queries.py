@@ -141,6 +141,14 @@ CASES: list[tuple[Callable[[Person], Any], Callable[[Person], bool]]] = [
     (lambda p: f(p.tags).has("b") & (each(p.tags) == "a"), lambda p: "b" in p.tags),
     (lambda p: each(p.items).qty >= 8, lambda p: any(item.qty >= 8 for item in p.items)),
     (lambda p: f(each(p.items).note).like("x"), lambda p: any(item.note == "x" for item in p.items)),
+    (
+        lambda p: f(p.items).any(lambda i: (i.sku == "s") & (i.qty >= 4)),
+        lambda p: any(item.sku == "s" and item.qty >= 4 for item in p.items),
+    ),
+    (
+        lambda p: p.active & not_(f(p.items).any(lambda i: f(i.note).exists())),
+        lambda p: p.active and not any(item.note for item in p.items),
+    ),
     (lambda p: p.labels["team"] == "red", lambda p: p.labels["team"] == "red"),
     (
         lambda p: (f(p.years) >= 3) & (field("name") == "Ann"),
@@ -317,6 +325,7 @@ async def test_predicates_with_names_are_checked_too() -> None:
             (field("color").in_(["red", "grean"]), "never 'grean'"),
             (~field("address").like("x"), "holds Address, not text"),
             (field("kind") == "gest", "did you mean 'guest'"),
+            (field("items").any(field("qty") == "2"), "holds int"),
         ]:
             with pytest.raises(QueryError, match=message):
                 await people.search(predicate)
