@@ -49,11 +49,20 @@ class TypedQuery(Generic[M, R]):
     """
 
     def __init__(
-        self, collection: Collection, paths: ModelPaths, decode: Callable[[Record], R], query: Query
+        self,
+        collection: Collection,
+        paths: ModelPaths,
+        codec: ModelCodec[M],
+        decode: Callable[[Record], R],
+        query: Query,
+        *,
+        selected: bool = False,
     ) -> None:
         self._collection = collection
         self._paths = paths
+        self._codec = codec
         self._decode = decode
+        self._selected = selected
         self.query = query
         """The query with the names of the stored fields, for a collection without a model."""
 
@@ -61,7 +70,9 @@ class TypedQuery(Generic[M, R]):
         return f"TypedQuery({self._paths.model.__name__}, {self.query!r})"
 
     def _with(self, query: Query) -> TypedQuery[M, R]:
-        return TypedQuery(self._collection, self._paths, self._decode, query)
+        return TypedQuery(
+            self._collection, self._paths, self._codec, self._decode, query, selected=self._selected
+        )
 
     # Building
 
@@ -124,17 +135,27 @@ class TypedQuery(Generic[M, R]):
             smaller: ModelCodec[Any] = ModelCodec(row)
             names = [name for name in row.model_fields if name != smaller.version_field]
             fields = tuple(self._paths.resolve(as_path([name])) for name in names)
-            return self._select_paths(fields, smaller.decode)
+            return self._select_paths(fields, smaller.decode_current)
         selected = SelectedRow(row, self._paths)
         return self._select_paths(selected.paths, selected.decode)
 
     def _select_paths(self, paths: Iterable[Path], decode: Callable[[Record], T]) -> TypedQuery[M, T]:
-        if self.query.fields is not None:
+        if self._selected:
             raise QueryError("a query has one select()")
-        fields = tuple(path for path in paths if path.root is Root.DATA)
+        upgrades = self._codec.upgrades
+        fields: tuple[Path, ...] = ()
+        if upgrades.schema is None:  # else an upgrade needs the whole record
+            fields = tuple(path for path in paths if path.root is Root.DATA)
         # Without a field of the data there is nothing to cut it to.
         query = replace(self.query, fields=fields or None)
-        return TypedQuery(self._collection, self._paths, decode, query)
+        return TypedQuery(
+            self._collection,
+            self._paths,
+            self._codec,
+            lambda record: decode(upgrades.apply(record)),
+            query,
+            selected=True,
+        )
 
     # Running
 
