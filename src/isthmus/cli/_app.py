@@ -9,7 +9,19 @@ import typer
 from typer.core import TyperGroup
 
 from isthmus import __version__
-from isthmus.cli._commands import bench, fields, files, parity, query, record, show, store, top, transfer
+from isthmus.cli._commands import (
+    bench,
+    fields,
+    files,
+    migrate,
+    parity,
+    query,
+    record,
+    show,
+    store,
+    top,
+    transfer,
+)
 
 GROUPS: dict[str, dict[str, Callable[..., None]]] = {
     "a store": {
@@ -30,6 +42,7 @@ GROUPS: dict[str, dict[str, Callable[..., None]]] = {
         "explain": query.explain,
     },
     "files": {"load": files.load, "dump": files.dump},
+    "a model": {"migrate": migrate.migrate},
     "two stores": {"copy": transfer.copy, "diff": transfer.diff, "verify": transfer.verify},
     "proof": {"parity": parity.parity, "bench": bench.bench},
 }
