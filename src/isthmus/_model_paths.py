@@ -12,7 +12,7 @@ from pydantic import BaseModel, PlainSerializer, RootModel, WrapSerializer
 from pydantic.fields import FieldInfo
 
 from isthmus._model_codec import find_version_field
-from isthmus._model_operands import check_leaf, parse_operands
+from isthmus._model_operands import check_leaf, check_sortable, parse_operands
 from isthmus._path import Path, Root
 from isthmus._query.ast import And, AnyObject, Leaf, Not, Or, Predicate, SortKey
 from isthmus._query.query import Query
@@ -58,6 +58,12 @@ class ModelPaths:
     def resolve(self, path: Path) -> Path:
         """Return the stored path; raises `QueryError` for a field that the model lacks."""
         return path if path.root is not Root.DATA else self.locate(path).path
+
+    def resolve_sort(self, path: Path) -> Path:
+        """Return the stored path of a sort key; raises `QueryError` also for a field that cannot be one."""
+        field = self.locate(path)
+        check_sortable(field.path, field.types)
+        return field.path
 
     def locate(self, path: Path) -> ModelField:
         """Return the field at a path; raises `QueryError` if the model has none there."""
@@ -117,7 +123,7 @@ class ModelPaths:
         return replace(
             query,
             where=self.predicate(query.where),
-            order=tuple(SortKey(self.resolve(k.path), k.descending, k.nulls_first) for k in query.order),
+            order=tuple(SortKey(self.resolve_sort(k.path), k.descending, k.nulls_first) for k in query.order),
             fields=None if query.fields is None else tuple(map(self.resolve, query.fields)),
         )
 

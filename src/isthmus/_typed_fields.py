@@ -17,6 +17,7 @@ from isthmus._field_proxy import (
     one_of_values,
     proxy_of,
 )
+from isthmus._model_operands import check_sortable
 from isthmus._query.ast import Function, Predicate
 from isthmus._query.field import Field, any_object, between, equal, match, nearest
 from isthmus._suggest import suggest
@@ -245,7 +246,10 @@ def one_of(value: T | None, values: Collection[T]) -> Condition:
 
 
 def _column(function: Function, value: object) -> Column:
-    return Column(function, proxy_of(value, f"{function.value}()")._field)
+    field = proxy_of(value, f"{function.value}()")._field
+    if function in (Function.MIN, Function.MAX):
+        check_sortable(field.path, field.types)
+    return Column(function, field)
 
 
 def count(value: object = None) -> int:

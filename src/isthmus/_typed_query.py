@@ -10,8 +10,8 @@ from pydantic import BaseModel
 from isthmus._collection import Collection
 from isthmus._field_proxy import Condition, as_condition, call_with_model, field_of, proxy_of
 from isthmus._model_codec import ModelCodec
-from isthmus._model_operands import convert_operand
-from isthmus._model_paths import ModelPaths
+from isthmus._model_operands import check_sortable, convert_operand
+from isthmus._model_paths import ModelField, ModelPaths
 from isthmus._path import Path, Root
 from isthmus._query.ast import PREDICATES, And, Predicate
 from isthmus._query.field import Field, FieldName, as_path, comparison
@@ -110,7 +110,9 @@ class TypedQuery(Generic[M, R]):
         nulls: Literal["first", "last"] = "last",
     ) -> TypedQuery[M, R]:
         """Return the query with one more sort key; records without a value come last unless said."""
-        return self._with(self.query.sort(resolve_key(key, self._paths, "sort()"), direction, nulls=nulls))
+        field = locate_key(key, self._paths, "sort()")
+        check_sortable(field.path, field.types)
+        return self._with(self.query.sort(field.path, direction, nulls=nulls))
 
     def limit(self, count: int) -> TypedQuery[M, R]:
         """Return the query for at most this many records; 0 gives none."""
@@ -277,8 +279,13 @@ def resolve_where(condition: Any, paths: ModelPaths) -> Query:
     return Query(where=paths.predicate(as_predicate(made.predicate)))
 
 
-def resolve_key(key: Any, paths: ModelPaths, use: str) -> Path:
-    """Return the stored path of a lambda or a name; raises `QueryError` for a field that is not there."""
+def locate_key(key: Any, paths: ModelPaths, use: str) -> ModelField:
+    """Return the field of a lambda or a name; raises `QueryError` for one that is not there."""
     if isinstance(key, str | Field | Path) or not callable(key):
-        return paths.resolve(as_path(key))
-    return field_of(call_with_model(key, paths, lambda made: proxy_of(made, use))).path
+        return paths.locate(as_path(key))
+    return field_of(call_with_model(key, paths, lambda made: proxy_of(made, use)))
+
+
+def resolve_key(key: Any, paths: ModelPaths, use: str) -> Path:
+    """Return the stored path of a lambda or a name."""
+    return locate_key(key, paths, use).path

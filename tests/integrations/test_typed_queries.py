@@ -269,6 +269,7 @@ async def test_names_and_operands_are_converted_as_stored(people: People) -> Non
         ("age", "like", "2%", "holds int, not text"),
         ("age", "gte", 2, "did you mean '>='"),
         ("active", "=", 1, "holds bool"),
+        ("takes", ">=", dt.timedelta(1), "does not sort as its values do"),
     ],
 )
 @pytest.mark.asyncio
@@ -304,6 +305,8 @@ async def test_a_name_or_operand_that_finds_nothing_is_refused(
         (lambda p: p.name == p.nick, "not with another field"),
         (lambda p: p.age, "compare it"),
         (lambda p: int("x"), "cannot express"),
+        (lambda p: p.takes >= dt.timedelta(1), "does not sort as its values do"),
+        (lambda p: f(p.folder).between(Path("a"), Path("b")), "does not sort as its values do"),
         (7, "expected a lambda"),
     ],
 )
@@ -331,6 +334,12 @@ async def test_predicates_with_names_are_checked_too() -> None:
                 await people.search(predicate)
         with pytest.raises(QueryError, match=r"write maybe\(p.home.city\)"):
             people.select(lambda p: some(p.home).city)
+        with pytest.raises(QueryError, match="does not sort"):
+            people.sort(lambda p: p.takes)
+        with pytest.raises(QueryError, match="does not sort"):
+            await people.search(Query().sort("takes"))
+        with pytest.raises(QueryError, match="does not sort"):
+            await people.group(lambda p: max_(p.folder))
         with pytest.raises(QueryError, match="one select"):
             people.select(Summary).select(lambda p: p.age)
 

@@ -249,7 +249,7 @@ def predicate_with_names(people: People) -> TypedQuery[Person, Person]:
 
 
 def names(people: People) -> TypedQuery[Person, Person]:
-    return people.where("color", "=", Color.RED).where("takes", ">=", dt.timedelta(1)).where("nick", "exists")
+    return people.where("color", "=", Color.RED).where("takes", "=", dt.timedelta(1)).where("nick", "exists")
 
 
 def query_with_names(people: People) -> TypedQuery[Person, Person]:
