@@ -171,6 +171,14 @@ copy-torture: $(VENV)/.full ## copy cities through all stores, the copier killed
 	$(SERVERS) run postgres elasticsearch s3 -- \
 	  $(BIN)/python -m tests.transfer.torture --n $(CITIES) --kills $(KILLS)
 
+.PHONY: migrate-torture
+RECORDS ?= 100000
+migrate-torture: KILLS ?= 20
+migrate-torture: $(VENV)/.full ## migrate a model beside 4 writers, the migrator killed on the way: RECORDS=100000 KILLS=20 SEED=1
+	$(SERVERS) provision postgres
+	$(SERVERS) run postgres -- bash -c '$(BIN)/python -m tests.transfer.migrate_torture \
+	  "$$ISTHMUS_TEST_POSTGRES_URL" --n $(RECORDS) --kills $(KILLS) --seed $(SEED)'
+
 .PHONY: docs-cli
 docs-cli: $(VENV)/.full ## write docs/reference/cli.md from the help of each command
 	$(BIN)/python -m isthmus.cli._reference > docs/reference/cli.md

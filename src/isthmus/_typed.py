@@ -13,6 +13,7 @@ from isthmus._core.apply import not_written
 from isthmus._core.executor import ItemResult
 from isthmus._index_annotation import IndexKind
 from isthmus._model_codec import ModelCodec
+from isthmus._model_upgrades import SCHEMA_KEY
 from isthmus._query.field import FieldName
 from isthmus._reads import STREAM_PAGE
 from isthmus._record import Record
@@ -20,7 +21,7 @@ from isthmus._typed_modify import TypedModifyMethods
 from isthmus._typed_query import Key, TypedQuery, Where, resolve_where
 from isthmus._typed_stream import OnInvalid, TypedHit, TypedPage, TypedStream
 from isthmus._writes import StreamReceipt
-from isthmus.errors import ConflictError, InvalidRecordError, IsthmusError, UsageError
+from isthmus.errors import ConflictError, InvalidRecordError, IsthmusError, UnsupportedError, UsageError
 
 if TYPE_CHECKING:
     from isthmus._explain import Explanation
@@ -38,13 +39,27 @@ class TypedCollection(TypedModifyMethods[M], Generic[M]):
     Every write is validated by the model before it is sent. If the model has a field `id`, that is
     the record's id: it is not stored in the data as well, and is generated if it is empty or None.
     Reading a stored record that does not match the model raises `InvalidRecordError` with its id.
+    A model with `upgrade` functions reads records of its older schemas too; `schema_key` is the
+    metadata key of a record's schema number, and a record without one is of schema 1.
 
     The methods are those of `Collection` with models for records; they have the same cost and
     raise the same errors.
     """
 
-    def __init__(self, collection: Collection, model: type[M]) -> None:
-        self._codec = ModelCodec(model)
+    def __init__(
+        self,
+        collection: Collection,
+        model: type[M],
+        *,
+        schema_key: str = SCHEMA_KEY,
+        config: object = None,
+    ) -> None:
+        self._codec = ModelCodec(model, schema_key)
+        if self.schema is not None and getattr(config, "layout", None) == "native":
+            raise UnsupportedError(
+                f"{self._codec.name} has upgrades, and a native layout keeps no schema number",
+                capability="metadata",
+            )
         super().__init__(collection, model)
 
     @property
@@ -67,7 +82,24 @@ class TypedCollection(TypedModifyMethods[M], Generic[M]):
 
     def _to_record(self, item: M, key: str | None = None) -> Record:
         id, data = self._codec.encode(item, key)
-        return Record(data, id=id)
+        return Record(data, id=id, metadata=self._codec.upgrades.metadata)
+
+    @property
+    def schema(self) -> int | None:
+        """The number of the model's schema; None for a model without `upgrade` functions."""
+        return self._codec.upgrades.schema
+
+    @property
+    def schema_key(self) -> str:
+        """The metadata key of a record's schema number."""
+        return self._codec.upgrades.key
+
+    def upgrade_record(self, record: Record) -> Record:
+        """Return a stored record as the model writes it today; keys that the model lacks are kept.
+
+        Raises `InvalidRecordError` if an `upgrade` function fails, or the result does not match the model.
+        """
+        return self._codec.rewrite(record)
 
     # One model
 
@@ -112,17 +144,15 @@ class TypedCollection(TypedModifyMethods[M], Generic[M]):
             raise UsageError(f"{self._codec.name} has no field {min(unknown)!r} to change")
         for attempt in range(UPDATE_ATTEMPTS):
             record = await self.untyped.require(id)
-            before = self._codec.dump(self._codec.decode(record), id)
-            merged = self._codec.validate({**before, **mutations}, id)
-            after = self._codec.dump(merged, id)
-            # A validator may change fields that were not given.
-            patch = {
-                name: value
-                for name, value in after.items()
-                if name != "id" and (name in mutations or name not in before or before[name] != value)
-            }
+            merged, patch = self._codec.change(record, mutations)
+            version = if_version or record.version
             try:
-                version = await self.untyped.update(id, patch, if_version=if_version or record.version)
+                if self._codec.upgrades.is_old(record):  # fields may have gone, and the number changes
+                    whole = self._codec.rewrite(record)
+                    new = Record({**whole.data, **patch}, metadata=whole.metadata)
+                    version = await self.untyped.replace(id, new, if_version=version)
+                else:
+                    version = await self.untyped.update(id, patch, if_version=version)
             except ConflictError:
                 if if_version is not None or attempt == UPDATE_ATTEMPTS - 1:
                     raise
@@ -242,7 +272,7 @@ class TypedCollection(TypedModifyMethods[M], Generic[M]):
 
     def _query(self, condition: Where[M] | None = None) -> TypedQuery[M, M]:
         return TypedQuery(
-            self.untyped, self._paths, self._codec.decode, resolve_where(condition, self._paths)
+            self.untyped, self._paths, self._codec, self._codec.decode, resolve_where(condition, self._paths)
         )
 
     @overload
@@ -263,7 +293,7 @@ class TypedCollection(TypedModifyMethods[M], Generic[M]):
         *,
         nulls: Literal["first", "last"] = "last",
     ) -> TypedQuery[M, M]:
-        """Return a query for all models in an order."""
+        """Return a query for all models in an order; as `TypedQuery.sort`."""
         return self._query().sort(key, direction, nulls=nulls)
 
     @overload

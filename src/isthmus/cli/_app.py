@@ -13,6 +13,7 @@ from isthmus.cli._commands import (
     bench,
     fields,
     files,
+    migrate,
     modify,
     parity,
     query,
@@ -48,6 +49,7 @@ GROUPS: dict[str, dict[str, Callable[..., None]]] = {
         "explain": query.explain,
     },
     "files": {"load": files.load, "dump": files.dump},
+    "a model": {"migrate": migrate.migrate},
     "two stores": {"copy": transfer.copy, "diff": transfer.diff, "verify": transfer.verify},
     "proof": {"parity": parity.parity, "bench": bench.bench},
 }
