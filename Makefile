@@ -308,7 +308,7 @@ profiles: ## the same for PostgreSQL, Elasticsearch, S3 and SQLite, and the page
 
 # Bad days
 
-.PHONY: faults torture crash-s3 security hostile outage overload
+.PHONY: faults torture index-torture crash-s3 security hostile outage overload
 faults: $(VENV)/.full ## each verb x each fault x each backend, cancellation, loops and forks (15 min)
 	$(SERVERS) provision postgres elasticsearch s3
 	$(SERVERS) run postgres elasticsearch s3 -- bash -c '$(BIN)/python -m tests.faults.run_matrix && \
@@ -323,6 +323,11 @@ crash-s3: KILLS ?= 200
 crash-s3: $(VENV)/.full ## writers of an S3 log killed at random requests: KILLS=200 SEED=1
 	$(SERVERS) provision s3
 	$(SERVERS) run s3 -- $(BIN)/python -m tests.s3.crash --kills $(KILLS) --seed $(SEED)
+
+index-torture: MINUTES ?= 2
+index-torture: $(VENV)/.full ## Elasticsearch indices deleted, remade and aliased under load: MINUTES=2 SEED=1
+	$(SERVERS) provision elasticsearch
+	$(SERVERS) run elasticsearch -- $(BIN)/python -m tests.elasticsearch.index_torture --minutes $(MINUTES) --seed $(SEED)
 
 security: $(VENV)/.full ## injection, fuzzing, secrets, TLS, cursors, limits, ruff S, pip-audit
 	$(SERVERS) provision postgres elasticsearch s3

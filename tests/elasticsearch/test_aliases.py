@@ -103,7 +103,7 @@ async def test_a_stream_stays_with_the_index_in_which_it_began(build: Build) -> 
 
 async def test_an_alias_that_is_widened_or_filtered_is_one_clear_error(build: Build) -> None:
     """At opening and under an open handle: a read by id would find what a search does not."""
-    alias, (_, texts) = await make_aliased(build)
+    alias, (numbers, texts) = await make_aliased(build)
     handle = build(index=alias)
     await handle.open(alias)
     native = await handle.native()
@@ -125,6 +125,9 @@ async def test_an_alias_that_is_widened_or_filtered_is_one_clear_error(build: Bu
     await expect("alias of 2 indices")
     await native.indices.delete_alias(index=texts.default_collection, name=alias)
     assert await find(handle, TRUE) == {"n1"}
+    body = {"filter": {"exists": {"field": "data.v"}}}
+    await native.indices.put_alias(index=numbers.default_collection, name=alias, **body)
+    await expect("alias of a part")
     filtered, _ = await make_aliased(build, filtered=True)
     alias, handle = filtered, build(index=filtered)
     await expect("alias of a part")
@@ -165,3 +168,26 @@ async def test_an_index_that_does_not_keep_its_documents_is_refused(
     finally:
         if template is not None:
             await native.indices.delete_index_template(name=index)
+
+
+async def test_an_index_of_others_that_was_remade_is_read_with_its_own_types(build: Build) -> None:
+    """Layout native makes no alias: the index is looked up after each read."""
+    made = build()
+    native, index = await made.native(), made.default_collection
+    properties: list[dict[str, Any]] = [{"v": {"type": "keyword"}}, {"v": {"type": "long"}}]
+    handle = build(index=index, layout="native")
+    where = field("v") == 7
+    for round, mapping in enumerate([*properties, *properties]):
+        await native.indices.delete(index=index, ignore_unavailable=True)
+        await native.indices.create(index=index, mappings={"properties": mapping})
+        value: Any = "7" if round % 2 == 0 else 7
+        await native.index(index=index, id="a", document={"v": value}, refresh=True)
+
+        assert await find(handle, field("v") == value) == {"a"}
+        assert await find(handle, where) == ({"a"} if value == 7 else set())
+        [record] = await handle.read(index, ["a"])
+        assert record is not None
+        assert record.data == {"v": value}
+    await native.indices.delete(index=index)
+    with pytest.raises(ConfigError, match="there is no index"):
+        await handle.count(index, TRUE)
