@@ -139,6 +139,8 @@ def as_test(
     extra = ""
     if check.size:
         extra += f", size={check.size}"
+    if check.part:
+        extra += f", part={check.part}"
     if check.by:
         extra += f", by=paths({[path_json(p) for p in check.by]!r})"
     if check.measures:
