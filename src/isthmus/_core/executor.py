@@ -71,7 +71,7 @@ class Mutation:
     top level; a delete has neither.
     """
 
-    __slots__ = ("data", "id", "if_version", "metadata", "own_id", "raw", "raw_metadata")
+    __slots__ = ("data", "id", "if_version", "metadata", "own_id", "raw", "raw_metadata", "written_version")
 
     def __init__(
         self, id: str, data: Any = None, metadata: Any = None, if_version: str | None = None
@@ -85,6 +85,8 @@ class Mutation:
         self.raw: bytes | None = None
         """The data as canonical JSON, once checked or as read from another store."""
         self.raw_metadata: bytes | None = None
+        self.written_version: int | None = None
+        """The version that a backend gives the record, the same in each attempt at this write."""
 
     def encode(self) -> bytes:
         """Return the canonical JSON of the data."""
