@@ -85,8 +85,7 @@ class Mutation:
         self.raw: bytes | None = None
         """The data as canonical JSON, once checked or as read from another store."""
         self.raw_metadata: bytes | None = None
-        self.written_version: int | None = None
-        """The version that a backend gives the record, the same in each attempt at this write."""
+        self.written_version: int | None = None  # what a backend gives the record, in each attempt the same
 
     def encode(self) -> bytes:
         """Return the canonical JSON of the data."""
