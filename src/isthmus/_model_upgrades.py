@@ -8,7 +8,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from isthmus._record import Record
 from isthmus._record import project as with_data
-from isthmus.errors import ConfigError, InvalidRecordError
+from isthmus.errors import ConfigError, InvalidRecordError, UnsupportedError
 
 Upgrade: TypeAlias = Callable[[dict[str, Any]], dict[str, Any]]
 U = TypeVar("U", bound=Upgrade)
@@ -52,6 +52,7 @@ class ModelUpgrades:
 
     def __init__(self, model: type, key: str) -> None:
         self.key = key
+        self._name = model.__name__
         self._functions = _find_upgrades(model)
         self.schema = len(self._functions) + 1 if self._functions else None
         """The number of today's schema; None for a model without upgrades."""
@@ -60,6 +61,15 @@ class ModelUpgrades:
     def metadata(self) -> dict[str, Any]:
         """The metadata of a record that the model writes."""
         return {} if self.schema is None else {self.key: self.schema}
+
+    def check_store(self, config: object) -> None:
+        """Raise `UnsupportedError` for a store without metadata: files, and tables or indices of others."""
+        bare = getattr(config, "layout", None) == "native" or getattr(config, "backend", None) == "files"
+        if bare and self.schema is not None:
+            raise UnsupportedError(
+                f"{self._name} has upgrade functions: files and native layouts keep no schema number",
+                capability="metadata",
+            )
 
     def is_old(self, record: Record) -> bool:
         """Return whether the record is of an older schema; raises `InvalidRecordError` as `apply` does."""

@@ -21,7 +21,7 @@ from isthmus._typed_modify import TypedModifyMethods
 from isthmus._typed_query import Key, TypedQuery, Where, resolve_where
 from isthmus._typed_stream import OnInvalid, TypedHit, TypedPage, TypedStream
 from isthmus._writes import StreamReceipt
-from isthmus.errors import ConflictError, InvalidRecordError, IsthmusError, UnsupportedError, UsageError
+from isthmus.errors import ConflictError, InvalidRecordError, IsthmusError, UsageError
 
 if TYPE_CHECKING:
     from isthmus._explain import Explanation
@@ -55,11 +55,7 @@ class TypedCollection(TypedModifyMethods[M], Generic[M]):
         config: object = None,
     ) -> None:
         self._codec = ModelCodec(model, schema_key)
-        if self.schema is not None and getattr(config, "layout", None) == "native":
-            raise UnsupportedError(
-                f"{self._codec.name} has upgrades, and a native layout keeps no schema number",
-                capability="metadata",
-            )
+        self._codec.upgrades.check_store(config)
         super().__init__(collection, model)
 
     @property

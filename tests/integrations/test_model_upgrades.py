@@ -252,6 +252,9 @@ async def test_models_without_upgrades_write_no_number_and_bad_ones_are_refused(
         assert (await stored(grown.untyped, "a"))[1] == {"v": 4}
         with pytest.raises(ConflictError):
             await grown.update("a", age=9, if_version="other")
-    native = AsyncDatabase("elasticsearch", {"hosts": ["http://localhost:1"], "layout": "native"})
-    with pytest.raises(UnsupportedError, match="native"):
-        native.collection("x", Person)
+    for bare in (
+        AsyncDatabase("elasticsearch", {"hosts": ["http://localhost:1"], "layout": "native"}),
+        AsyncDatabase("files", {"location": "/tmp/*.json"}),
+    ):
+        with pytest.raises(UnsupportedError, match="native"):
+            bare.collection("x", Person)

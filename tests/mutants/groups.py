@@ -112,6 +112,27 @@ GROUPS: dict[str, Group] = {
         (_MODIFY, _pytest("tests/conformance/test_promises.py", "-k", "memory and modif")),
         12,
     ),
+    # What a checker passes is refused by these, and nowhere else.
+    "typed": Group(
+        ("_field_proxy.py", "_model_operands.py", "_model_paths.py", "_model_upgrades.py", "_typed_rows.py"),
+        (
+            _pytest(
+                "tests/typing",
+                "tests/integrations/test_typed_queries.py",
+                "-k",
+                "not sqlite and not postgres",
+            ),
+            _pytest(
+                *("tests/integrations/test_model_upgrades.py", "tests/differential/test_typed.py"),
+                *(
+                    "tests/integrations/test_typed.py",
+                    "-k",
+                    "not sqlite and not postgres and not s3 and not elastic",
+                ),
+            ),
+        ),
+        10,
+    ),
     "sqlite": Group(
         _files("backends/sqlite", "filter select order fields aggregate"),
         _backend("sqlite", 1_500),
