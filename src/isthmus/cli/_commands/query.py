@@ -14,7 +14,7 @@ from isthmus import Collection, Explanation, Query, QueryError
 from isthmus._explain import Node
 from isthmus.cli._filter import parse_field, parse_query
 from isthmus.cli._formats.writer import Format, RecordWriter, choose_format, open_writer
-from isthmus.cli._missing_fields import named_paths, note_missing_fields
+from isthmus.cli._missing_fields import collect_paths, note_missing_fields
 from isthmus.cli._options import AsJson, CollectionName, Filter, PromptPassword, Store
 from isthmus.cli._output import make_console, print_json, print_note, print_table
 from isthmus.cli._stores import open_database, open_store, resolve_store, run_on_store
@@ -157,7 +157,7 @@ def query(
     async def export(source: Collection) -> bool:
         with open_writer(file, chosen, columns) as writer:
             complete = await write_matches(source, found, writer, max_rows)
-        await note_missing_fields(source, named_paths(found))
+        await note_missing_fields(source, collect_paths(found))
         return complete
 
     complete = run_on_store(resolve_store(store, collection, prompt=prompt), export)
@@ -191,7 +191,7 @@ def count(
 
     async def count_matches(source: Collection) -> int:
         number = await source.count(found)
-        await note_missing_fields(source, named_paths(found))
+        await note_missing_fields(source, collect_paths(found))
         return number
 
     number = run_on_store(address, count_matches)
@@ -233,7 +233,7 @@ def agg(
 
     async def aggregate(source: Collection) -> list[dict[str, Any]]:
         rows = await source.aggregate(found, by=groups, **measures)
-        await note_missing_fields(source, named_paths(found, named))
+        await note_missing_fields(source, collect_paths(found, named))
         return rows
 
     rows = run_on_store(address, aggregate)
