@@ -77,7 +77,10 @@ class Name:
 class Torture:
     """One run against one server."""
 
-    def __init__(self, url: str, seed: int, say: Callable[[str], None] = lambda line: None) -> None:
+    def __init__(
+        self, url: str, seed: int, say: Callable[[str], None] = lambda line: None, *, pause: float = 0.2
+    ) -> None:
+        self._pause = pause  # of a writer or reader between two calls, at most, in seconds
         self._config: dict[str, Any] = {"hosts": [url], "replicas": 0, "refresh_interval": "200ms"}
         self._random = Random(seed)
         self._say = say
@@ -251,7 +254,7 @@ class Torture:
                 self.counts[f"checks skipped: {str(error)[:80]}"] += 1
 
     async def _compare(self, handle: AsyncDatabase, index: str, records: dict[str, dict[str, Any]]) -> None:
-        for value in self._random.sample(VALUES, 3):
+        for value in self._random.sample(VALUES, 2):
             wanted = {id for id, data in records.items() if _is_same(data.get("v"), value)}
             try:
                 await handle.refresh()
@@ -269,7 +272,7 @@ class Torture:
     async def _write(self, number: int) -> None:
         random = Random(f"{number} {self._random.random()}")
         while not self._stop:
-            await asyncio.sleep(random.uniform(0, 0.1))
+            await asyncio.sleep(random.uniform(0, self._pause))
             name = random.choice([self.plain, self.alias])
             handle = random.choice(name.handles)
             size = random.choice([1, 1, 1, random.randrange(2, 12)])
@@ -329,7 +332,7 @@ class Torture:
     async def _read(self, number: int) -> None:
         random = Random(f"reader {number} {self._random.random()}")
         while not self._stop:
-            await asyncio.sleep(random.uniform(0, 0.1))
+            await asyncio.sleep(random.uniform(0, self._pause))
             name = random.choice([self.plain, self.alias])
             handle, value, epoch = random.choice(name.handles), random.choice(VALUES), name.epoch
             known = [one for one in name.acknowledged if one.began == one.ended == epoch]

@@ -15,8 +15,8 @@ pytestmark = pytest.mark.backend("elasticsearch")
 
 def test_indices_that_change_under_writers_and_readers(url: str) -> None:
     """Deleted, remade with other types, taken by others; aliases swapped, filtered and widened."""
-    torture = Torture(url, drawn())
-    asyncio.run(torture.run(changes=size(4, 20)))
+    torture = Torture(url, drawn(), pause=1.0)
+    asyncio.run(torture.run(changes=size(2, 20)))
 
     assert torture.faults == []
     assert torture.counts["records checked"] > 0
