@@ -25,6 +25,7 @@ from isthmus._query.ast import (
     leaves,
 )
 from isthmus._query.split import Pushdown
+from isthmus._query.text import ANY_RUN, parse_like
 from isthmus._values import kind_of
 from isthmus.backends.postgres.sql.fields import PREFIX_LENGTH
 from isthmus.backends.postgres.sql.like import ilike_regex, like_pattern, like_prefix, successor
@@ -130,7 +131,11 @@ class LeafCompiler:
                 if fold:
                     return self._regex(ilike_regex(pattern))
                 like = params.text(like_pattern(pattern))
-                return self._text(lambda t: f'{t} COLLATE "C" LIKE {like}', prefix=like_prefix(pattern))
+                prefix = like_prefix(pattern)
+                # A list is searched by jsonpath where that is possible: no sub-select runs in parallel.
+                alone = prefix and parse_like(pattern) == (prefix, ANY_RUN)
+                jsonpath = ("@ starts with $x", params.json({"x": prefix})) if alone else None
+                return self._text(lambda t: f'{t} COLLATE "C" LIKE {like}', prefix=prefix, jsonpath=jsonpath)
             case Regex(_, pattern):
                 return self._regex(translate(pattern))
             case StartsWith(_, operand):
