@@ -122,7 +122,8 @@ class _Sort:
             f", {sort_value(key.path, largest=key.descending)} AS {name}" for name, key in self._keys
         )
         where = f"{self._where} {'AND' if self._where else 'WHERE'} ({has_list})"
-        return [scalars, f"(SELECT t.id{columns} FROM {self._table.sql} AS t{where} LIMIT ALL)"]
+        found = f"(SELECT * FROM {self._table.sql} AS t{where} LIMIT ALL)"
+        return [scalars, f"(SELECT t.id{columns} FROM {found} AS t LIMIT ALL)"]
 
     def whole(self, limit: str) -> str:
         """Return the form for many rows: sorts the records."""
