@@ -102,10 +102,11 @@ class LeafSQL:
     """The only type that satisfies it; None if several do."""
     equals: tuple[Any, ...] = ()
     """For equality with a scalar: the operand, for containment."""
-    at_least: Callable[[str], str] | None = None
-    """For numbers with a lower bound: returns the bound alone, which any list with a value satisfies too.
+    at_least: Callable[[str, str], tuple[str, str]] | None = None
+    """For numbers with a lower bound: returns the bound, given the value and its type, and the rest.
 
-    jsonb orders lists above numbers, but the empty one below.
+    Any list with a value satisfies the bound too: jsonb orders lists above numbers, but the empty one
+    below.
     """
 
 
@@ -203,8 +204,13 @@ class LeafCompiler:
 
         closed = [(op.rstrip("=") + "=", value) for op, value in bounds]
         text_prefix = self._prefix_condition(closed) if is_text else None
-        op, end = ends[0]
-        at_least = (lambda v: f"{v} {op} {end}") if kind == "number" and op[0] == ">" else None
+
+        def above(value: str, type: str) -> tuple[str, str]:
+            (op, end), *others = ends
+            rest = [f"{type} = 'number'", *(f"{value} {op} {end}" for op, end in others)]
+            return f"{value} {op} {end}", " AND ".join(rest)
+
+        at_least = above if kind == "number" and bounds[0][0][0] == ">" else None
         return LeafSQL(condition, (" && ".join(parts), variables), text_prefix, kind, at_least=at_least)
 
     def _text(
