@@ -47,6 +47,7 @@ CAPTIONS = {
     "growth": "Growth",
     "hot path": "The hot path",
     "questions": "Questions",
+    "writes": "Modifications",
 }
 EXPLAINED = {
     "known figures": "Figures of a published quick start; the target is a tenth of each.",
