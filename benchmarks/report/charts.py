@@ -76,7 +76,19 @@ def against_rival(rows: Rows) -> Figure | None:
 
 def against_drivers(rows: Rows) -> Figure | None:
     """Draw the time of each job against the bare driver's."""
-    found = _verdicts(rows, lambda verdict: bool(verdict.cell.against) and verdict.cell.most is not None)
+    found = _verdicts(
+        rows, lambda verdict: verdict.cell.against not in ("", "naive") and verdict.cell.most is not None
+    )
+    return _ratios(found, "Time against the bare driver's best technique\n(shorter is better; 1x is as fast)")
+
+
+def against_naive(rows: Rows) -> Figure | None:
+    """Draw the time of each question against a query by hand that is not exact."""
+    found = _verdicts(rows, lambda verdict: verdict.cell.against == "naive")
+    return _ratios(found, "Exact answers against queries by hand on JSON\n(shorter is better; 1x is as fast)")
+
+
+def _ratios(found: list[Verdict], title: str) -> Figure | None:
     if not found:
         return None
     figure, axes = _bars(found, [verdict.cell.most or 0 for verdict in found])
@@ -85,7 +97,7 @@ def against_drivers(rows: Rows) -> Figure | None:
     )
     axes.axvline(1, color="#9e9e9e", linewidth=1, zorder=0)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}x"))
-    axes.set_title("Time against the bare driver's best technique\n(shorter is better; 1x is as fast)")
+    axes.set_title(title)
     return figure
 
 
@@ -181,6 +193,7 @@ def _size(name: str) -> int:
 CHARTS: dict[str, Callable[[Rows], Figure | None]] = {
     "rival": against_rival,
     "drivers": against_drivers,
+    "questions": against_naive,
     "waits": waits,
     "growth": growth,
 }

@@ -37,6 +37,7 @@ verdicts, and `make bench SUITE=postgres BASE=HEAD~1` compares two commits.
 CHARTS = {
     "rival": "Bars: how many times as fast as dataknobs-data each job is, with its target",
     "drivers": "Bars: the time of each job against the bare driver's, with its target",
+    "questions": "Bars: the time of each question against a query by hand, with its target",
     "waits": "Lines: percentiles of the waits of a web service's calls with 1, 10 and 50 tasks",
     "growth": "Lines: time per record and memory from 1,000 to 1,000,000 records",
 }
@@ -46,6 +47,7 @@ CAPTIONS = {
     "growth": "Growth",
     "hot path": "The hot path",
     "questions": "Questions",
+    "writes": "Modifications",
 }
 EXPLAINED = {
     "known figures": "Figures of a published quick start; the target is a tenth of each.",

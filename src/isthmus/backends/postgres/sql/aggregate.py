@@ -89,7 +89,7 @@ class _Scalars:
         columns = [*self._keys, *self._named, f"{keys[0]} = '{_ON_LIST}' AS on_list"]
         return (
             f"SELECT {', '.join(columns)} FROM (SELECT {inputs} FROM"
-            f" {self._extraction.sql(table.sql, where)} AS e OFFSET 0) AS r GROUP BY {', '.join(keys)}"
+            f" {self._extraction.sql(table.sql, where)} AS e LIMIT ALL) AS r GROUP BY {', '.join(keys)}"
         )
 
     def _input(self, expression: str) -> str:

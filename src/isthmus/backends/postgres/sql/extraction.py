@@ -1,7 +1,7 @@
 """Sub-selects that extract each path of a statement once for a row.
 
-Every `->` reads the record again, and the planner copies an expression into each of its uses. `OFFSET 0`
-keeps it from that: an aggregate over 100,000 records takes a quarter of the time (docs/decisions/0019).
+Every `->` reads the record again, and the planner copies an expression into each of its uses. `LIMIT ALL`
+keeps it from that, and unlike `OFFSET 0` leaves room for parallel workers (docs/decisions/0019).
 """
 
 from __future__ import annotations
@@ -83,8 +83,8 @@ class Extraction:
         """Return the sub-select of all columns over the matching rows of a table."""
         first, *deeper = self._levels
         columns = ", ".join(f"{expression} AS {name}" for name, expression in first.items())
-        text = f"(SELECT {columns} FROM {table} AS t{where} OFFSET 0)"
+        text = f"(SELECT {columns} FROM {table} AS t{where} LIMIT ALL)"
         for number, level in enumerate(deeper):
             columns = "".join(f", {expression} AS {name}" for name, expression in level.items())
-            text = f"(SELECT f{number}.*{columns} FROM {text} AS f{number} OFFSET 0)"
+            text = f"(SELECT f{number}.*{columns} FROM {text} AS f{number} LIMIT ALL)"
         return text

@@ -209,18 +209,17 @@ class Filter:
             condition = self._by_index_containment(leaf, field, leaf_sql)
             if condition is not None:
                 return condition
-            if leaf_sql.at_least is not None and field.keys and not (self._indexed.has_rare_types(path)):
-                return self._above(leaf_sql, field, leaf_sql.at_least(field.value))
+            if leaf_sql.at_least is not None and field.keys and not self._indexed.has_rare_types(path):
+                return self._above(leaf_sql, field, *leaf_sql.at_least(field.value, field.kind))
         one = self._scalar(leaf, leaf_sql, field, use_index)
         if self._is_assumed(path) or not field.keys:
             return one
         return f"({one} OR ({self._has_list(field, path, use_index)} AND {self._any_value(field, leaf_sql)}))"
 
-    def _above(self, leaf_sql: LeafSQL, field: FieldSQL, bound: str) -> str:
+    def _above(self, leaf_sql: LeafSQL, field: FieldSQL, bound: str, rest: str) -> str:
         """Return a range with a lower bound; a row that is below the bound costs one comparison."""
         any_value = self._any_value(field, leaf_sql)
-        one = leaf_sql.condition(field.value, field.text, field.kind)
-        reached = f"({bound} AND ({one} OR ({field.kind} = 'array' AND {any_value})))"
+        reached = f"({bound} AND (({rest}) OR ({field.kind} = 'array' AND {any_value})))"
         if len(field.keys) == 1:
             return reached
         return f"({reached} OR ({field.has_list_above} AND {any_value}))"

@@ -25,6 +25,7 @@ from isthmus._query.ast import (
     leaves,
 )
 from isthmus._query.split import Pushdown
+from isthmus._query.text import ANY_RUN, parse_like
 from isthmus._values import kind_of
 from isthmus.backends.postgres.sql.fields import PREFIX_LENGTH
 from isthmus.backends.postgres.sql.like import ilike_regex, like_pattern, like_prefix, successor
@@ -101,10 +102,11 @@ class LeafSQL:
     """The only type that satisfies it; None if several do."""
     equals: tuple[Any, ...] = ()
     """For equality with a scalar: the operand, for containment."""
-    at_least: Callable[[str], str] | None = None
-    """For numbers with a lower bound: returns the bound alone, which any list with a value satisfies too.
+    at_least: Callable[[str, str], tuple[str, str]] | None = None
+    """For numbers with a lower bound: returns the bound, given the value and its type, and the rest.
 
-    jsonb orders lists above numbers, but the empty one below.
+    Any list with a value satisfies the bound too: jsonb orders lists above numbers, but the empty one
+    below.
     """
 
 
@@ -130,7 +132,11 @@ class LeafCompiler:
                 if fold:
                     return self._regex(ilike_regex(pattern))
                 like = params.text(like_pattern(pattern))
-                return self._text(lambda t: f'{t} COLLATE "C" LIKE {like}', prefix=like_prefix(pattern))
+                prefix = like_prefix(pattern)
+                # A list is searched by jsonpath where that is possible: no sub-select runs in parallel.
+                alone = prefix and parse_like(pattern) == (prefix, ANY_RUN)
+                jsonpath = ("@ starts with $x", params.json({"x": prefix})) if alone else None
+                return self._text(lambda t: f'{t} COLLATE "C" LIKE {like}', prefix=prefix, jsonpath=jsonpath)
             case Regex(_, pattern):
                 return self._regex(translate(pattern))
             case StartsWith(_, operand):
@@ -198,8 +204,13 @@ class LeafCompiler:
 
         closed = [(op.rstrip("=") + "=", value) for op, value in bounds]
         text_prefix = self._prefix_condition(closed) if is_text else None
-        op, end = ends[0]
-        at_least = (lambda v: f"{v} {op} {end}") if kind == "number" and op[0] == ">" else None
+
+        def above(value: str, type: str) -> tuple[str, str]:
+            (op, end), *others = ends
+            rest = [f"{type} = 'number'", *(f"{value} {op} {end}" for op, end in others)]
+            return f"{value} {op} {end}", " AND ".join(rest)
+
+        at_least = above if kind == "number" and bounds[0][0][0] == ">" else None
         return LeafSQL(condition, (" && ".join(parts), variables), text_prefix, kind, at_least=at_least)
 
     def _text(

@@ -55,14 +55,23 @@ def _from_list(field: FieldSQL, *, largest: bool) -> str:
     return f"(SELECT b.v FROM {field.values()} AS b ORDER BY {value_terms('b.v', direction)} LIMIT 1)"
 
 
-def extracted_sort_value(key: SortKey, extraction: Extraction) -> str:
-    """Return the same over the columns of an extraction with the alias `e`, to which the path is added."""
+def scalar_sort_value(key: SortKey, extraction: Extraction) -> tuple[str, str | None]:
+    """Return the value that rows without a list sort by, and whether a row has one (None: never).
+
+    Both are over the columns of an extraction, to which the path is added.
+    """
     field = extraction.extract(key.path)
-    if field.has_list is None:
-        return f"CASE WHEN {field.kind} <> 'null' THEN {field.value} END"
+    return f"CASE WHEN {field.kind} <> 'null' THEN {field.value} END", field.has_list
+
+
+def extracted_sort_value(key: SortKey, extraction: Extraction) -> str:
+    """Return the value that any row sorts by, over the columns of an extraction with the alias `e`."""
+    one, has_list = scalar_sort_value(key, extraction)
+    if has_list is None:
+        return one
     extraction.carry("data" if key.path.root is Root.DATA else "metadata")
     from_list = _from_list(field_of(key.path, "e."), largest=key.descending)
-    return f"CASE WHEN {field.has_list} THEN {from_list} WHEN {field.kind} <> 'null' THEN {field.value} END"
+    return f"CASE WHEN {has_list} THEN {from_list} ELSE {one} END"
 
 
 @dataclass(frozen=True, slots=True)

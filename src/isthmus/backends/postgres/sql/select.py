@@ -7,10 +7,17 @@ from isthmus._path import Root
 from isthmus._query.ast import TRUE, Predicate, SortKey
 from isthmus._query.order import Position
 from isthmus.backends.postgres.sql.extraction import Extraction
-from isthmus.backends.postgres.sql.fields import COLUMNS
+from isthmus.backends.postgres.sql.fields import COLUMNS, attribute, field_of
 from isthmus.backends.postgres.sql.filter import ALL, Filter
 from isthmus.backends.postgres.sql.index_union import has_indexes, index_union
-from isthmus.backends.postgres.sql.order import after_position, compile_order, extracted_sort_value, order_by
+from isthmus.backends.postgres.sql.order import (
+    after_position,
+    compile_order,
+    extracted_sort_value,
+    order_by,
+    scalar_sort_value,
+    sort_value,
+)
 from isthmus.backends.postgres.sql.statement import Parameters, Statement
 from isthmus.backends.postgres.sql.table import Table
 
@@ -36,9 +43,11 @@ def select_page(table: Table, request: PageRequest, *, ahead: int = 1) -> Statem
     where = Filter(params, table.indexed).condition(request.where)
     limit = f" LIMIT {params.bigint(size)}" if limited else ""
     if order and order[0].path.root is not Root.ID and not request.for_update:
-        sort = _Sort(table, where, order, position, limit + offset)
+        sort = _Sort(table, where, order, position, params)
         few = limited and size + request.offset <= _MAX_SORTED_IDS
-        return Statement(sort.ids_first(params) if few else sort.whole(params), params.args)
+        page = limit + offset
+        text = sort.ids_first(size + request.offset, page) if few else sort.whole(page)
+        return Statement(text, params.args)
     compiled = compile_order(order or ())
     if position is not None:
         values = [f"s{index}.v" for index in range(len(order or ()))]
@@ -57,51 +66,80 @@ class _Sort:
     """The select of a page in an order that no index serves; each sort key is extracted once for a row."""
 
     def __init__(
-        self, table: Table, where: str, order: tuple[SortKey, ...], position: Position | None, limit: str
+        self,
+        table: Table,
+        where: str,
+        order: tuple[SortKey, ...],
+        position: Position | None,
+        params: Parameters,
     ) -> None:
         self._table = table
         self._where = "" if where == ALL else f" WHERE {where}"
         self._order = order
-        self._position = position
-        self._limit = limit
-        self._names = [f"v{index}" for index in range(len(order))]
+        self._params = params
+        # An id among the keys is compared as such, and the keys after it do not matter.
+        self._keys = [(f"v{n}", key) for n, key in enumerate(order) if key.path.root is not Root.ID]
+        self._after = ""
+        if position is not None:
+            values = [f"t.v{n}" for n in range(len(order))]
+            self._after = f" WHERE {after_position(order, position, values, params)}"
 
-    def ids_first(self, params: Parameters) -> str:
-        """Return the form for few rows: sorts ids, then reads the records of those that are left."""
+    def ids_first(self, size: int, limit: str) -> str:
+        """Return the form for few rows: sorts ids, then reads the records of those that are left.
+
+        Rows with lists are selected apart: their values take a sub-select, which would keep the other
+        rows from being read by parallel workers.
+        """
+        most = self._params.bigint(size)
+        arms = [
+            f"(SELECT * FROM {rows} AS t{self._after} ORDER BY {self._by('t')} LIMIT {most})"
+            for rows in self._arms()
+        ]
         # OFFSET 0 keeps the planner from joining by a scan of the table.
         return (
-            f"SELECT {COLUMNS} FROM (SELECT * FROM {self._rows(('id',), params)}) AS q"
+            f"SELECT {COLUMNS} FROM (SELECT * FROM ({' UNION ALL '.join(arms)}) AS t"
+            f" ORDER BY {self._by('t')}{limit}) AS q"
             f" CROSS JOIN LATERAL (SELECT * FROM {self._table.sql} AS t WHERE t.id = q.id OFFSET 0) AS t"
             f" ORDER BY {self._by('q')}"
         )
 
-    def whole(self, params: Parameters) -> str:
-        """Return the form for many rows: sorts the records."""
-        return f"SELECT {COLUMNS} FROM {self._rows(_STORED, params)}"
-
-    def _rows(self, columns: tuple[str, ...], params: Parameters) -> str:
-        """Return the rest of a select from `t`: these columns and the sort keys, in order."""
+    def _arms(self) -> list[str]:
+        """Return the sub-selects of ids and sort values: rows without lists, and rows with them."""
         extraction = Extraction()
-        for column in columns:
+        extraction.carry("id")
+        values = {name: scalar_sort_value(key, extraction) for name, key in self._keys}
+        lists = [has_list for _, has_list in values.values() if has_list is not None]
+        columns = "".join(f", {value} AS {name}" for name, (value, _) in values.items())
+        only = f" WHERE ({' OR '.join(lists)}) IS NOT TRUE" if lists else ""
+        scalars = (
+            f"(SELECT e.id{columns} FROM {extraction.sql(self._table.sql, self._where)} AS e{only} LIMIT ALL)"
+        )
+        if not lists:
+            return [scalars]
+        fields = [field_of(key.path) for _, key in self._keys if attribute(key.path) is None]
+        has_list = " OR ".join(field.has_list for field in fields if field.keys)
+        columns = "".join(
+            f", {sort_value(key.path, largest=key.descending)} AS {name}" for name, key in self._keys
+        )
+        where = f"{self._where} {'AND' if self._where else 'WHERE'} ({has_list})"
+        found = f"(SELECT * FROM {self._table.sql} AS t{where} LIMIT ALL)"
+        return [scalars, f"(SELECT t.id{columns} FROM {found} AS t LIMIT ALL)"]
+
+    def whole(self, limit: str) -> str:
+        """Return the form for many rows: sorts the records."""
+        extraction = Extraction()
+        for column in _STORED:
             extraction.carry(column)
-        # An id among the keys is compared as such, and the keys after it do not matter.
-        keys = zip(self._order, self._names, strict=True)
-        values = [
-            f", {extracted_sort_value(key, extraction)} AS {name}"
-            for key, name in keys
-            if key.path.root is not Root.ID
-        ]
-        carried = ", ".join(f"e.{column}" for column in columns)
+        values = "".join(f", {extracted_sort_value(key, extraction)} AS {name}" for name, key in self._keys)
+        carried = ", ".join(f"e.{column}" for column in _STORED)
         inner = extraction.sql(self._table.sql, self._where)
-        source = f"(SELECT {carried}{''.join(values)} FROM {inner} AS e OFFSET 0)"
-        after = ""
-        if self._position is not None:
-            names = [f"t.{name}" for name in self._names]
-            after = f" WHERE {after_position(self._order, self._position, names, params)}"
-        return f"{source} AS t{after} ORDER BY {self._by('t')}{self._limit}"
+        return (
+            f"SELECT {COLUMNS} FROM (SELECT {carried}{values} FROM {inner} AS e LIMIT ALL) AS t{self._after}"
+            f" ORDER BY {self._by('t')}{limit}"
+        )
 
     def _by(self, row: str) -> str:
-        return order_by(self._order, [f"{row}.{name}" for name in self._names], f"{row}.id")
+        return order_by(self._order, [f"{row}.v{n}" for n in range(len(self._order))], f"{row}.id")
 
 
 def select_count(table: Table, where: Predicate) -> Statement:
