@@ -93,6 +93,7 @@ from isthmus._query.ast import (
     TextMatch,
     leaves,
 )
+from isthmus._query.bucket import Bucket, GroupKey
 from isthmus._query.changes import FieldChange, apply_changes
 from isthmus._query.codec import text as predicate_text
 from isthmus._query.evaluate import leaf_matches, matches
@@ -119,6 +120,7 @@ __all__ = [
     "Backend",
     "BackendConfig",
     "Between",
+    "Bucket",
     "Capabilities",
     "Contains",
     "CountResult",
@@ -130,6 +132,7 @@ __all__ = [
     "Exists",
     "FieldChange",
     "Function",
+    "GroupKey",
     "Groups",
     "In",
     "ItemResult",

@@ -22,6 +22,7 @@ from isthmus._index_annotation import Declarations
 from isthmus._path import Path
 from isthmus._query.aggregate import Groups
 from isthmus._query.ast import Leaf, Measure, Predicate, SortKey
+from isthmus._query.bucket import GroupKey
 from isthmus._query.split import Pushdown
 from isthmus._record import Record
 from isthmus._search_hit import Hit
@@ -174,7 +175,7 @@ class AggregateRequest(Value):
 
     where: Predicate
     measures: tuple[Measure, ...]
-    by: tuple[Path, ...] = ()
+    by: tuple[GroupKey, ...] = ()
 
 
 class AggregateResult(Value):
@@ -203,8 +204,11 @@ class Support(Protocol):
         """Return whether pages can come in this order (`()` is by id), cursors included."""
         ...
 
-    def aggregates(self, measures: tuple[Measure, ...], by: tuple[Path, ...]) -> bool:
-        """Return whether the store computes these exactly (floats within 1e-12 relative)."""
+    def aggregates(self, measures: tuple[Measure, ...], by: tuple[GroupKey, ...]) -> bool:
+        """Return whether the store computes these exactly (floats within 1e-12 relative).
+
+        Measures may be of any `Function`, and group keys paths or buckets: say no to what you do not know.
+        """
         ...
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from isthmus._core.capabilities import Capabilities
-from isthmus._path import Path, Root
+from isthmus._path import Root
+from isthmus._query.aggregate import holds_values
 from isthmus._query.ast import Leaf, Measure, SortKey
+from isthmus._query.bucket import GroupKey, path_of
 from isthmus._query.split import Pushdown
 from isthmus.backends.postgres.sql.leaf import pushdown
 
@@ -35,10 +37,11 @@ class PostgresSupport:
         """Return true: any order of stored values is exact; there is no `_score`."""
         return all(key.path.root is not Root.SCORE for key in order)
 
-    def aggregates(self, measures: tuple[Measure, ...], by: tuple[Path, ...]) -> bool:
-        """Return true for all paths that are stored."""
+    def aggregates(self, measures: tuple[Measure, ...], by: tuple[GroupKey, ...]) -> bool:
+        """Return true for all stored paths and buckets; values are not sent to be counted here."""
         paths = [measure.path for measure in measures if measure.path is not None]
-        return all(path.root is not Root.SCORE for path in [*paths, *by])
+        stored = all(path.root is not Root.SCORE for path in [*paths, *map(path_of, by)])
+        return stored and not holds_values(measures)
 
 
 SUPPORT = PostgresSupport()

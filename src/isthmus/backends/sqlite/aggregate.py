@@ -11,6 +11,7 @@ from isthmus._core.executor import AggregateRequest
 from isthmus._path import Path
 from isthmus._query.aggregate import Groups, State
 from isthmus._query.ast import Function, Measure
+from isthmus._query.bucket import Bucket, GroupKey, path_of
 from isthmus._query.order import BOOL, NONE, NUMBER, OBJECT, TEXT
 from isthmus._record import Record
 from isthmus.backends.sqlite.fields import TYPE_RANKS, AttributeField, Field, JSONField, OpaqueField, field_of
@@ -32,14 +33,14 @@ class _ScalarColumn:
 
 def aggregate(session: SQLiteSession, table: Table, request: AggregateRequest) -> Groups:
     """Return the groups' states; run inside a snapshot, as it may take several queries."""
-    paths = [*(m.path for m in request.measures if m.path is not None), *request.by]
+    paths = [*(m.path for m in request.measures if m.path is not None), *map(path_of, request.by)]
     fields = [field_of(path) for path in dict.fromkeys(paths)]
     groups = Groups(request.measures)
     if any(isinstance(field, OpaqueField) for field in fields):
         _add_by_evaluator(session, table, request, groups, ())
         return groups
     for row in session.rows(_compile(table, request, fields)):
-        key = tuple(_key_part(*row[2 * index : 2 * index + 2]) for index in range(len(request.by)))
+        key = tuple(_key_part(by, *row[2 * index : 2 * index + 2]) for index, by in enumerate(request.by))
         groups.add(key, _states(request.measures, row[2 * len(request.by) :]))
     if _list_condition(fields, Binder()) is not None:
         _add_by_evaluator(session, table, request, groups, fields)
@@ -88,8 +89,8 @@ def _list_condition(fields: Sequence[Field], binder: Binder) -> str | None:
 def _compile(table: Table, request: AggregateRequest, fields: list[Field]) -> Statement:
     binder = Binder()
     columns: list[str] = []
-    for path in request.by:
-        column = _scalar_column(path, binder)
+    for by in request.by:
+        column = _scalar_column(path_of(by), binder)
         # Objects are no group keys: they count as no value.
         columns += [f"CASE WHEN {column.type_rank} < {OBJECT} THEN {column.type_rank} END", column.value]
     grouped = ", ".join(str(index + 1) for index in range(len(columns)))
@@ -142,6 +143,8 @@ def _measure_columns(measure: Measure, binder: Binder) -> list[str]:
                 f"{least}(CASE WHEN {column.type_rank} = {rank} THEN {column.value} END)"
                 for rank in (BOOL, NUMBER, TEXT)
             ] + [f"count(CASE WHEN {column.type_rank} = {OBJECT} THEN 1 END)"]
+        case Function.COUNT_DISTINCT | Function.PERCENTILE:
+            raise AssertionError(f"{measure.function.value} is not pushed down")
         case _:
             assert_never(measure.function)
 
@@ -175,11 +178,14 @@ def _state(measure: Measure, values: Iterator[Any]) -> State:
             if not extremes:
                 return (NONE, None)
             return extremes[0 if measure.function is Function.MIN else -1]
+        case Function.COUNT_DISTINCT | Function.PERCENTILE:
+            raise AssertionError(f"{measure.function.value} is not pushed down")
         case _:
             assert_never(measure.function)
 
 
-def _key_part(type_rank: int | None, value: Any) -> Any:
+def _key_part(key: GroupKey, type_rank: int | None, value: Any) -> Any:
     if type_rank is None:
         return None
-    return bool(value) if type_rank == BOOL else value
+    scalar = bool(value) if type_rank == BOOL else value
+    return key.of(scalar) if isinstance(key, Bucket) else scalar

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from fractions import Fraction
 from typing import Any, assert_never
 
@@ -9,6 +10,7 @@ from isthmus._core.executor import AggregateRequest
 from isthmus._path import Path
 from isthmus._query.aggregate import Groups
 from isthmus._query.ast import TRUE, Function, Measure
+from isthmus._query.bucket import Bucket, GroupKey, buckets_of
 from isthmus._query.order import BOOL, NONE, NUMBER, OBJECT, TEXT, SortValue
 from isthmus._values import INT_MAX, INT_MIN, decode_numeric
 from isthmus.backends.postgres.drivers.protocol import Connection
@@ -19,6 +21,9 @@ from isthmus.backends.postgres.sql.statement import Parameters, Statement
 from isthmus.backends.postgres.sql.table import Table
 
 _SCALARS = "('boolean', 'number', 'string')"
+_TEXT_OF_E = "(e.v #>> '{}')"
+# Numbers below are stored as they are meant; larger ones may be integers or doubles next to one.
+_SMALL = 10**15
 
 
 async def aggregate(connection: Connection, table: Table, request: AggregateRequest) -> Groups:
@@ -29,8 +34,18 @@ async def aggregate(connection: Connection, table: Table, request: AggregateRequ
     for row in await connection.fetch(statement.text, *statement.args):
         columns = iter(row[width:])
         states = [_state(measure.function, columns) for measure in request.measures]
-        groups.add(tuple(None if key is None else _value(key) for key in row[:width]), states)
+        parts = (_key_parts(key, text) for key, text in zip(request.by, row[:width], strict=True))
+        for key in itertools.product(*parts):
+            groups.add(key, states)
     return groups
+
+
+def _key_parts(key: GroupKey, text: str | None) -> list[Any]:
+    """Return the groups of a row by one key: one value, or all its buckets."""
+    value = None if text is None else _value(text)
+    if not isinstance(key, Bucket):
+        return [value]
+    return buckets_of(value if isinstance(value, list) else [value], key)
 
 
 def compile_aggregate(table: Table, request: AggregateRequest) -> Statement:
@@ -38,8 +53,9 @@ def compile_aggregate(table: Table, request: AggregateRequest) -> Statement:
     params = Parameters(table.json_array)
     joins: list[str] = []
     keys: list[str] = []
-    for place, path in enumerate(request.by):
-        joins.append(f"CROSS JOIN LATERAL ({_group_values(path)}) AS g{place}(k)")
+    for place, key in enumerate(request.by):
+        values = _bucket_values(key) if isinstance(key, Bucket) else _group_values(key)
+        joins.append(f"CROSS JOIN LATERAL ({values}) AS g{place}(k)")
         keys.append(f"g{place}.k")
     columns = [f"{key}::text" for key in keys]
     for place, measure in enumerate(request.measures):
@@ -74,6 +90,40 @@ def _group_values(path: Path) -> str:
     )
 
 
+def _bucket_values(bucket: Bucket) -> str:
+    """Return the select of what decides a row's buckets: its value, or a list of all that it has.
+
+    The core makes buckets of them, since it knows the time zones; a row with two values of one bucket
+    counts once in it.
+    """
+    text = attribute(bucket.path)
+    if text is not None:
+        return f"SELECT {_rounded(bucket, f'to_jsonb({text})', text)}"
+    field = field_of(bucket.path)
+    kind = "string" if bucket.width is None else "number"
+    one = f"CASE WHEN {field.kind} = '{kind}' THEN {_rounded(bucket, field.value, field.text)} END"
+    if not field.keys:
+        return f"SELECT {one}"
+    each = f"CASE WHEN jsonb_typeof(e.v) = '{kind}' THEN {_rounded(bucket, 'e.v', _TEXT_OF_E)} END"
+    many = f"(SELECT jsonb_agg(DISTINCT {each}) FROM {field.values()} AS e)"
+    return f"SELECT CASE WHEN {field.has_list} THEN {many} ELSE {one} END"
+
+
+def _rounded(bucket: Bucket, value: str, text: str) -> str:
+    """Return a value of the same bucket that fewer rows differ in, where that is plain to see."""
+    if bucket.width is None:
+        # Since 1973 the offset of every zone is one of whole minutes.
+        canonical = rf"length({text}) = 27 AND right({text}, 11) ~ '^:[0-5][0-9]\.[0-9]{{6}}Z$'"
+        return (
+            f"CASE WHEN {canonical} AND {text} >= '1973' COLLATE \"C\""
+            f" THEN to_jsonb(left({text}, 16) || ':00Z') ELSE {value} END"
+        )
+    number, width = f"({value})::numeric", f"{bucket.width}::numeric"
+    rest = f"mod({number}, {width})"
+    lower = f"trunc({number} - {rest} - CASE WHEN {rest} < 0 THEN {width} ELSE 0 END)"
+    return f"CASE WHEN abs({number}) < {_SMALL} THEN to_jsonb({lower}) ELSE {value} END"
+
+
 def _measure_columns(measure: Measure, name: str) -> tuple[str, list[str]]:
     """Return the select of a measure's state in one row, and the columns that combine the rows' states."""
     path = measure.path
@@ -91,6 +141,8 @@ def _measure_columns(measure: Measure, name: str) -> tuple[str, list[str]]:
         case Function.MIN | Function.MAX:
             largest = measure.function is Function.MAX
             return f"SELECT {sort_value(path, largest=largest)} AS v", _extremes(f"{name}.v", largest=largest)
+        case Function.COUNT_DISTINCT | Function.PERCENTILE:
+            raise AssertionError(f"{measure.function.value} is not pushed down")
         case _:
             assert_never(measure.function)
 
@@ -154,6 +206,8 @@ def _state(function: Function, columns: Any) -> Any:
         case Function.MIN | Function.MAX:
             truth, number, text, _, kind = (next(columns) for _ in range(5))
             return _extreme(kind, truth, number, text)
+        case Function.COUNT_DISTINCT | Function.PERCENTILE:
+            raise AssertionError(f"{function.value} is not pushed down")
         case _:
             assert_never(function)
 
