@@ -265,11 +265,19 @@ class ReadMethods(SessionBound):
         ]
         return first_rows(rows, found)
 
-    async def explain(self, query: Find = None) -> Explanation:
-        """Return what runs where, the native query and the index used, without running the query."""
-        from isthmus._explain import build_explanation
+    async def explain(self, query: Find = None, *, by: GroupNames = (), **columns: Column) -> Explanation:
+        """Return what runs where, the native query and the index used, without running the query.
+
+        With the arguments of `aggregate`, it also says where that is computed.
+        """
+        from isthmus._explain import build_explanation, explain_aggregate
 
         found = as_query(query)
+        if columns:
+            groups, computed = tuple(group_keys_by_label(by).values()), measures(columns)
+            plan = await self.explain(found.where)
+            support = self._session.executor.support(self.collection_name)
+            return replace(plan, aggregate=explain_aggregate(support, plan, computed, groups))
         session = self._session
         support = session.executor.support(self.collection_name)
         parts = split(found.where, support.pushdown)

@@ -45,6 +45,7 @@ _MODULES = (
     "streams",
     "projection",
     "aggregates",
+    "buckets",
     "counting",
     "transactions",
     "transaction_ends",
@@ -58,6 +59,7 @@ pytest.register_assert_rewrite(*(f"{__name__}.{module}" for module in _MODULES))
 from isthmus.testing.conformance._fixtures import Database, db, requires  # noqa: E402
 from isthmus.testing.conformance.aggregates import *  # noqa: E402, F403
 from isthmus.testing.conformance.batches import *  # noqa: E402, F403
+from isthmus.testing.conformance.buckets import *  # noqa: E402, F403
 from isthmus.testing.conformance.counting import *  # noqa: E402, F403
 from isthmus.testing.conformance.creating import *  # noqa: E402, F403
 from isthmus.testing.conformance.deleting import *  # noqa: E402, F403
