@@ -11,7 +11,7 @@ from isthmus._core.executor import After, AggregateRequest, NativePlan, PageRequ
 from isthmus._core.op import Aggregate, Count, Explain, Fetch, Read
 from isthmus._ids import check_id, check_ids
 from isthmus._path import Path, Root
-from isthmus._query.ast import FALSE, RANKED, TRUE, Predicate, SortKey, leaves
+from isthmus._query.ast import FALSE, RANKED, TRUE, And, Predicate, SortKey, leaves
 from isthmus._query.columns import (
     Column,
     GroupNames,
@@ -280,7 +280,8 @@ class ReadMethods(SessionBound):
             return replace(plan, aggregate=explain_aggregate(support, plan, computed, groups))
         session = self._session
         support = session.executor.support(self.collection_name)
-        parts = split(found.where, support.pushdown)
+        where = found.where if session.scope == TRUE else And((session.scope, found.where))
+        parts = split(where, support.pushdown)
         exact = parts.residual == TRUE and support.orders(found.order)
         request = PageRequest(
             parts.pushed,
@@ -292,7 +293,7 @@ class ReadMethods(SessionBound):
             native = NativePlan("none: no record can match")
         else:
             native = await session.run(Explain(self.collection_name, request))
-        return build_explanation(session.backend_name, support, found.where, found.order, parts, native)
+        return build_explanation(session.backend_name, support, where, found.order, parts, native)
 
     async def refresh(self) -> None:
         """Make earlier writes visible to searches by other handles; a no-op where they are already."""

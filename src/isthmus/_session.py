@@ -10,6 +10,7 @@ from isthmus._core.capabilities import Capabilities
 from isthmus._core.executor import Backend, Executor, PoolStats
 from isthmus._core.op import Op, Open, Refresh
 from isthmus._core.stack import Layer, Stack
+from isthmus._query.ast import TRUE, Predicate
 from isthmus._value import Value
 from isthmus.errors import ClosedError
 
@@ -32,6 +33,16 @@ class Session(Protocol):
     @property
     def cursor_secret(self) -> bytes:
         """Return the key that signs cursors."""
+        ...
+
+    @property
+    def scope(self) -> Predicate:
+        """Return the condition of all records that operations see; `TRUE` without a scope."""
+        ...
+
+    @property
+    def in_transaction(self) -> bool:
+        """Return whether operations are part of an open transaction."""
         ...
 
     @property
@@ -73,6 +84,8 @@ class DatabaseSession:
     """Runs the operations of a database handle on its backend."""
 
     prefetch = True
+    scope: Predicate = TRUE
+    in_transaction = False
 
     def __init__(self, backend: Backend, layers: Sequence[Layer], cursor_secret: bytes) -> None:
         self.backend = backend

@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from isthmus._transaction import Transaction
-from isthmus.errors import UsageError
+from isthmus.errors import UnsupportedError, UsageError
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -99,6 +99,7 @@ async def sqlite(tx: Transaction) -> NativeSQLite:
 
 
 def _executor(tx: Transaction, name: str, kind: type[T]) -> T:
+    _refuse_scope(tx)
     session = tx._own
     session.ensure_open()
     executor = session.executor
@@ -107,7 +108,13 @@ def _executor(tx: Transaction, name: str, kind: type[T]) -> T:
     return executor
 
 
+def _refuse_scope(handle: AsyncDatabase | Transaction) -> None:
+    if handle._scope is not None:
+        raise UnsupportedError("a scope has no native client, which sees all records", capability="native")
+
+
 async def _native(db: AsyncDatabase, name: str) -> Any:
+    _refuse_scope(db)
     backend = db._backend
     if backend.name != name:
         raise UsageError(f"the backend of this database is {backend.name}, not {name}")

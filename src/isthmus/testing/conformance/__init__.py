@@ -28,6 +28,7 @@ _MODULES = (
     "ids",
     "creating",
     "replacing",
+    "scopes",
     "modifying",
     "deleting",
     "versions",
@@ -79,6 +80,7 @@ from isthmus.testing.conformance.pages import *  # noqa: E402, F403
 from isthmus.testing.conformance.projection import *  # noqa: E402, F403
 from isthmus.testing.conformance.relevance import *  # noqa: E402, F403
 from isthmus.testing.conformance.replacing import *  # noqa: E402, F403
+from isthmus.testing.conformance.scopes import *  # noqa: E402, F403
 from isthmus.testing.conformance.streams import *  # noqa: E402, F403
 from isthmus.testing.conformance.texts import *  # noqa: E402, F403
 from isthmus.testing.conformance.transaction_ends import *  # noqa: E402, F403
