@@ -194,11 +194,11 @@ async def test_an_atomic_batch_of_a_scope_is_all_or_nothing(db: AsyncDatabase) -
     a, _ = await tenants(db)
     before = await everything(db)
     batches: list[Any] = [
-        lambda: a.update_batch({"a1": {"n": 9}, "b1": {"n": 9}}),
-        lambda: a.upsert_batch({"a1": {"n": 9}, "new": {"n": 9}, "b1": {"n": 9}}),
-        lambda: a.replace_batch([("a1", {"n": 9}), ("a2", {"tenant": "b"})]),
-        lambda: a.modify_batch({"a1": [field("n").inc(1)], "b1": [field("n").inc(1)]}),
-        lambda: a.create_batch([{"n": 9}, {"tenant": "b"}]),
+        lambda: a.update_batch({"a1": {"n": 9}, "b1": {"n": 9}}, atomic=True),
+        lambda: a.upsert_batch({"a1": {"n": 9}, "new": {"n": 9}, "b1": {"n": 9}}, atomic=True),
+        lambda: a.replace_batch([("a1", {"n": 9}), ("a2", {"tenant": "b"})], atomic=True),
+        lambda: a.modify_batch({"a1": [field("n").inc(1)], "b1": [field("n").inc(1)]}, atomic=True),
+        lambda: a.create_batch([{"n": 9}, {"tenant": "b"}], atomic=True),
     ]
 
     for batch in batches:
