@@ -68,7 +68,7 @@ class ScopedSession:
             case Count() | Remove():
                 result = await self._inner.run(replace(op, where=self._confine(op.where)))
             case Write():
-                result = await ScopedWrite(self, self._inner, self._scope, self._atomically).write(op)
+                result = await self._writes(self._inner).write(op)
             case Modify():
                 result = await self._modify(op)
             case ModifyWhere():
@@ -77,6 +77,10 @@ class ScopedSession:
             case _:  # opens, pings, releases: about no record
                 result = await self._inner.run(op)
         return result  # type: ignore[no-any-return]
+
+    def _writes(self, session: Session) -> ScopedWrite:
+        inside = self if session is self._inner else ScopedSession(session, self._scope, self._atomically)
+        return ScopedWrite(session, self._scope, self._atomically, inside.read, self._writes)
 
     def _confine(self, where: Predicate) -> Predicate:
         return self.scope if where == TRUE else And((self.scope, where))

@@ -7,9 +7,8 @@ another scope creates or takes over meanwhile is never touched. What lost such a
 from __future__ import annotations
 
 from _random import Random
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
 
 from isthmus._core.apply import refusal, refuse_batch
 from isthmus._core.clock import SYSTEM_CLOCK
@@ -34,20 +33,25 @@ _SECONDS = 30.0
 """How long a write is repeated that loses every race."""
 
 
-class _Reader(Protocol):
-    async def read(self, op: Read) -> list[Record | None]:
-        """Return the records that the scope sees."""
-        ...
-
-
 class ScopedWrite:
-    """Runs the writes of one operation; `reader` reads through the scope on the same session."""
+    """Runs the writes of one operation on a session.
 
-    def __init__(self, reader: _Reader, session: Session, scope: Scope, atomically: Atomically) -> None:
-        self._reader = reader
+    `read` reads through the scope on that session, and `on_session` returns the same on another one.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        scope: Scope,
+        atomically: Atomically,
+        read: Callable[[Read], Awaitable[list[Record | None]]],
+        on_session: Callable[[Session], ScopedWrite],
+    ) -> None:
         self._session = session
         self._scope = scope
         self._atomically = atomically
+        self._read = read
+        self._on_session = on_session
 
     async def write(self, op: Write) -> list[ItemResult]:
         """Write a batch and return one result for each item; all or nothing if the operation is atomic."""
@@ -63,11 +67,7 @@ class ScopedWrite:
             )
         try:
             async with self._atomically() as session:
-                from isthmus._scoped_session import ScopedSession
-
-                reader = ScopedSession(session, self._scope, self._atomically)
-                inside = ScopedWrite(reader, session, self._scope, self._atomically)
-                results = await inside._write_in_rounds(op)
+                results = await self._on_session(session)._write_in_rounds(op)
                 refused = refuse_batch(op.mutations, results)
                 if refused is not None:
                     raise _RolledBack(refused)
@@ -102,14 +102,14 @@ class ScopedWrite:
         clashed: set[int] = set()
         async for _ in _attempts():
             while pending := _first_of_each_id(op, results):
-                records = await self._reader.read(Read(op.collection, tuple(pending), lock))
+                records = await self._read(Read(op.collection, tuple(pending), lock))
                 before = results.count(None)
                 await self._write_round(op, list(pending.values()), records, results, clashed)
                 if results.count(None) == before:
                     break  # all of them lost a race
             if None not in results:
                 break
-        return [_outrun(m) if r is None else r for m, r in zip(op.mutations, results, strict=True)]
+        return [_race_error(m) if r is None else r for m, r in zip(op.mutations, results, strict=True)]
 
     async def _write_round(
         self,
@@ -171,7 +171,7 @@ class ScopedWrite:
 
     async def _version_of(self, collection: str, id: str) -> str:
         """Return the version of a record that an upsert created; a new one if it is gone already."""
-        [record] = await self._reader.read(Read(collection, (id,)))
+        [record] = await self._read(Read(collection, (id,)))
         return str(new_version()) if record is None or record.version is None else record.version
 
     async def _hide_others(
@@ -184,7 +184,7 @@ class ScopedWrite:
         answers = list(results)
         for index, (mutation, result) in enumerate(zip(mutations, results, strict=True)):
             if isinstance(result, AlreadyExistsError) and result.record_id not in (mutation.id, None):
-                [record] = await self._reader.read(Read(collection, (str(result.record_id),)))
+                [record] = await self._read(Read(collection, (str(result.record_id),)))
                 answers[index] = result if record is not None else _without_id(result)
         return answers
 
@@ -219,7 +219,7 @@ def _without_id(error: AlreadyExistsError) -> AlreadyExistsError:
     return hidden
 
 
-def _outrun(mutation: Mutation) -> ConflictError:
+def _race_error(mutation: Mutation) -> ConflictError:
     return ConflictError(
         f"record {mutation.id!r} kept changing: other writers were faster each time", record_id=mutation.id
     )

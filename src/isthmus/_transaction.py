@@ -174,7 +174,7 @@ class Transaction(CollectionMethods):
         async with self.savepoint():
             yield self._own
 
-    def _seen_through(self, scope: Scope | None) -> Transaction:
+    def _view_in(self, scope: Scope | None) -> Transaction:
         """Return this transaction as the handle of a scope, or of none, sees it."""
         if self._scope == scope:
             return self
@@ -257,7 +257,7 @@ class TransactionContext:
                     "a nested transaction is a savepoint: it has no isolation or read_only of its own"
                 )
             self._savepoint = outer.savepoint()
-            return (await self._savepoint.__aenter__())._seen_through(self._scope)
+            return (await self._savepoint.__aenter__())._view_in(self._scope)
         transaction = await self._begin(self._options)
         self._session = transaction._own
         self._leave = self._ambient.enter(transaction)

@@ -205,10 +205,7 @@ class Support(Protocol):
         ...
 
     def aggregates(self, measures: tuple[Measure, ...], by: tuple[GroupKey, ...]) -> bool:
-        """Return whether the store computes these exactly (floats within 1e-12 relative).
-
-        Measures may be of any `Function`, and group keys paths or buckets: say no to what you do not know.
-        """
+        """Return whether the store computes these exactly, floats within 1e-12; no to what is unknown."""
         ...
 
 

@@ -36,15 +36,15 @@ def _measure(name: str, what: Any) -> Measure:
     if function == "percentile":
         if len(parts) != 3:
             raise QueryError("percentile needs a field and a percent: ('percentile', 'price', 95)")
-        return Measure(name, Function.PERCENTILE, _measured(parts[1]), _percent(parts[2]))
+        return Measure(name, Function.PERCENTILE, _path_to_measure(parts[1]), _percent(parts[2]))
     if len(parts) > 2:
         raise QueryError(f"{function} takes a field alone: ({function!r}, 'age')")
     if len(parts) == 1 and function != "count":
         raise QueryError(f"{function} needs a field: ({function!r}, 'age')")
-    return Measure(name, Function(function), None if len(parts) == 1 else _measured(parts[1]))
+    return Measure(name, Function(function), None if len(parts) == 1 else _path_to_measure(parts[1]))
 
 
-def _measured(name: FieldName) -> Any:
+def _path_to_measure(name: FieldName) -> Any:
     path = as_path(name)
     if path.root is Root.SCORE:
         raise QueryError("_score can be sorted by, not aggregated")

@@ -98,18 +98,18 @@ def _bucket_values(bucket: Bucket) -> str:
     """
     text = attribute(bucket.path)
     if text is not None:
-        return f"SELECT {_rounded(bucket, f'to_jsonb({text})', text)}"
+        return f"SELECT {_round_value(bucket, f'to_jsonb({text})', text)}"
     field = field_of(bucket.path)
     kind = "string" if bucket.width is None else "number"
-    one = f"CASE WHEN {field.kind} = '{kind}' THEN {_rounded(bucket, field.value, field.text)} END"
+    one = f"CASE WHEN {field.kind} = '{kind}' THEN {_round_value(bucket, field.value, field.text)} END"
     if not field.keys:
         return f"SELECT {one}"
-    each = f"CASE WHEN jsonb_typeof(e.v) = '{kind}' THEN {_rounded(bucket, 'e.v', _TEXT_OF_E)} END"
+    each = f"CASE WHEN jsonb_typeof(e.v) = '{kind}' THEN {_round_value(bucket, 'e.v', _TEXT_OF_E)} END"
     many = f"(SELECT jsonb_agg(DISTINCT {each}) FROM {field.values()} AS e)"
     return f"SELECT CASE WHEN {field.has_list} THEN {many} ELSE {one} END"
 
 
-def _rounded(bucket: Bucket, value: str, text: str) -> str:
+def _round_value(bucket: Bucket, value: str, text: str) -> str:
     """Return a value of the same bucket that fewer rows differ in, where that is plain to see."""
     if bucket.width is None:
         # Since 1973 the offset of every zone is one of whole minutes.
