@@ -318,7 +318,8 @@ class AsyncDatabase(Scoping, CollectionMethods):
                 f"{self.backend} has no isolation level {isolation!r}, only {sorted(can.isolation)}",
                 capability="isolation",
             )
-        options = TransactionOptions(isolation, read_only)
+        settings = () if self._scope is None else self._scope.settings
+        options = TransactionOptions(isolation, read_only, settings)
         return TransactionContext(self._begin, options, self._ambient, self._scope)
 
     async def _begin(self, options: TransactionOptions) -> Transaction:

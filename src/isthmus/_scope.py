@@ -14,11 +14,27 @@ from isthmus._value import Value
 from isthmus._values import JSON, Scalar, encode, same
 from isthmus.errors import InvalidRecordError, QueryError
 
+SETTING = "isthmus.scope"
+"""The session variable with the scope's values as JSON."""
+
 
 class Scope(Value):
     """Fields of the data and the value that each has to hold."""
 
     fields: tuple[tuple[Path, Scalar], ...]
+    row_security: bool = False
+    """Whether its transactions tell the store the scope, for policies of the store."""
+
+    @property
+    def settings(self) -> tuple[tuple[str, str], ...]:
+        """The settings of its transactions."""
+        if not self.row_security:
+            return ()
+        data: dict[str, Any] = {}
+        for path, value in self.fields:
+            _set_missing(data, path.keys, value)
+        # Fields that contradict each other, as in nested scopes, are those of no record.
+        return ((SETTING, encode(data).decode() if self.holds(data) else '"none"'),)
 
     @property
     def predicate(self) -> Predicate:
@@ -69,7 +85,7 @@ class Scope(Value):
         )
 
 
-def narrow(outer: Scope | None, condition: Predicate | Query) -> Scope:
+def narrow(outer: Scope | None, condition: Predicate | Query, *, row_security: bool = False) -> Scope:
     """Return the scope of a condition inside of another scope.
 
     Raises `QueryError` for anything but equalities of data fields with a number, text or bool.
@@ -85,7 +101,7 @@ def narrow(outer: Scope | None, condition: Predicate | Query) -> Scope:
             fields.append((term.path, term.value))
     if not fields:
         raise QueryError("a scope needs a condition such as field('tenant') == 'a'")
-    return Scope(tuple(fields))
+    return Scope(tuple(fields), row_security or (outer is not None and outer.row_security))
 
 
 def _terms(predicate: Predicate) -> list[Predicate]:

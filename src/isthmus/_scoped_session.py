@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from isthmus._core.apply import not_found, refusal, refuse_batch
 from isthmus._core.executor import Executor, ItemResult, PageRequest, WriteKind
 from isthmus._core.modify import Modification, condition_failed
-from isthmus._core.op import Aggregate, Count, Fetch, Modify, ModifyWhere, Op, Read, Remove, Write
+from isthmus._core.op import Aggregate, Count, Explain, Fetch, Modify, ModifyWhere, Op, Read, Remove, Write
 from isthmus._path import Path, Root
 from isthmus._query.ast import TRUE, And, In, Predicate
 from isthmus._query.evaluate import matches
@@ -19,11 +19,12 @@ from isthmus._scope import Scope
 from isthmus._scoped_write import Atomically, ScopedWrite
 from isthmus._session import Session
 from isthmus._value import replace
-from isthmus.errors import ConflictError, InvalidRecordError
+from isthmus.errors import ConflictError, InvalidRecordError, UnsupportedError
 
 R = TypeVar("R")
 
 _ID = Path(Root.ID, ())
+_ABOUT_RECORDS = (Read, Fetch, Count, Aggregate, Explain, Write, Modify, ModifyWhere, Remove)
 _LEAVES = "data: the record would leave its scope"
 
 
@@ -53,8 +54,15 @@ class ScopedSession:
         """Make earlier writes visible to searches by any handle."""
         await self._inner.refresh(collection)
 
+    @property
+    def settings(self) -> tuple[tuple[str, str], ...]:
+        """Return the server settings of the open transaction."""
+        return self._inner.settings
+
     async def run(self, op: Op[R]) -> R:
         """Run an operation on the records of the scope."""
+        if self._scope.row_security and not self.in_transaction and type(op) in _ABOUT_RECORDS:
+            return await self._run_in_transaction(op)
         result: Any
         match op:
             case Read():
@@ -77,6 +85,16 @@ class ScopedSession:
             case _:  # opens, pings, releases: about no record
                 result = await self._inner.run(op)
         return result  # type: ignore[no-any-return]
+
+    async def _run_in_transaction(self, op: Op[R]) -> R:
+        """Run an operation in a transaction of its own, which has the setting for the store's policies."""
+        if isinstance(op, Fetch) and op.request.consistent:
+            raise UnsupportedError(
+                "stream(consistent=True) of a scope with row_security=True needs an open transaction",
+                capability="consistent_stream",
+            )
+        async with self._atomically() as session:
+            return await ScopedSession(session, self._scope, self._atomically).run(op)
 
     def _writes(self, session: Session) -> ScopedWrite:
         inside = self if session is self._inner else ScopedSession(session, self._scope, self._atomically)

@@ -17,7 +17,8 @@ from isthmus._core.uncancelled import run_to_end
 from isthmus._query.ast import TRUE, Predicate
 from isthmus._scope import Scope
 from isthmus._scoped_session import ScopedSession
-from isthmus._session import Session
+from isthmus._session import Session, check_settings
+from isthmus._value import replace
 from isthmus.errors import ClosedError, TransactionError, UsageError
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class TransactionSession:
     ) -> None:
         self._executor = executor
         self._read_only = options.read_only
+        self.settings = options.settings
         self._stack = stack
         # Fair: calls that came before an end are over when it begins.
         self._lock = asyncio.Lock()
@@ -252,7 +254,8 @@ class TransactionContext:
     async def __aenter__(self) -> Transaction:
         outer = self._ambient.current()
         if outer is not None:
-            if self._options != TransactionOptions():
+            check_settings(outer._own, self._options.settings)
+            if replace(self._options, settings=()) != TransactionOptions():
                 raise UsageError(
                     "a nested transaction is a savepoint: it has no isolation or read_only of its own"
                 )

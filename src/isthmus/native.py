@@ -55,7 +55,10 @@ async def postgres(db: AsyncDatabase | Transaction) -> NativePool | NativeTransa
     if isinstance(db, Transaction):
         from isthmus.backends.postgres.transaction import PostgresTransaction
 
-        return NativeTransaction(_executor(db, "postgres", PostgresTransaction).lend, db._own.turn)
+        executor = _executor(db, "postgres", PostgresTransaction)
+        if db._scope is not None:
+            await executor.require_row_security(db.collection_name)
+        return NativeTransaction(executor.lend, db._own.turn)
     return NativePool(await _native(db, "postgres"))
 
 
@@ -109,8 +112,13 @@ def _executor(tx: Transaction, name: str, kind: type[T]) -> T:
 
 
 def _refuse_scope(handle: AsyncDatabase | Transaction) -> None:
-    if handle._scope is not None:
-        raise UnsupportedError("a scope has no native client, which sees all records", capability="native")
+    scope = handle._scope
+    if scope is not None and not (scope.row_security and isinstance(handle, Transaction)):
+        raise UnsupportedError(
+            "a scope has no native client, which sees all records; only its transactions have, and only with"
+            " row_security=True",
+            capability="native",
+        )
 
 
 async def _native(db: AsyncDatabase, name: str) -> Any:

@@ -23,6 +23,7 @@ CAPABILITIES = Capabilities(
     consistent_stream=True,
     indexes=True,
     drop=True,
+    row_security=True,
 )
 
 

@@ -15,6 +15,7 @@ from isthmus.errors import (
     NotFoundError,
     QueryError,
     UnsupportedError,
+    UsageError,
 )
 from isthmus.testing.conformance._fixtures import put, requires
 
@@ -273,3 +274,21 @@ async def test_clear_deletes_the_records_of_the_scope(db: AsyncDatabase) -> None
 
     assert await a.clear() == 3
     assert (await a.count(), await b.count(), await db.count()) == (0, 2, 3)
+
+
+@requires("row_security")
+@pytest.mark.asyncio
+async def test_a_scope_with_row_security_means_the_same(db: AsyncDatabase) -> None:
+    """With or without policies in the store; a transaction belongs to the scope that opened it (§5)."""
+    await put(db, [Record({"tenant": t, "n": n}, id=f"{t}{n}") for t in "ab" for n in range(3)])
+    a = db.scope(TENANT == "a", row_security=True)
+
+    assert [r.id for r in await a.search()] == ["a0", "a1", "a2"]
+    assert (await a.get("b0"), await a.delete("b0"), await a.count()) == (None, False, 3)
+    await a.upsert("a3", {"n": 3})
+    async with a.transaction() as tx:
+        await tx.update("a3", {"n": 4})
+        assert await a.count(field("n") == 4) == 1
+        with pytest.raises(UsageError):
+            await db.count()
+    assert (await db.require("a3")).data == {"n": 4, "tenant": "a"}
