@@ -19,7 +19,7 @@ from isthmus._scope import Scope
 from isthmus._scoped_write import Atomically, ScopedWrite
 from isthmus._session import Session
 from isthmus._value import replace
-from isthmus.errors import ConflictError, InvalidRecordError, UnsupportedError
+from isthmus.errors import BatchError, ConflictError, InvalidRecordError, UnsupportedError
 
 R = TypeVar("R")
 
@@ -80,8 +80,7 @@ class ScopedSession:
             case Modify():
                 result = await self._modify(op)
             case ModifyWhere():
-                self._check_changes(op)
-                result = await self._inner.run(replace(op, where=self._confine(op.where)))
+                result = await self._modify_where(op)
             case _:  # opens, pings, releases: about no record
                 result = await self._inner.run(op)
         return result  # type: ignore[no-any-return]
@@ -134,6 +133,7 @@ class ScopedSession:
             modified = await self._inner.run(Modify(op.collection, kept, op.atomic))
         rest = iter(modified)
         answers = [next(rest) if result is None else result for result in results]
+        answers = await self._writes(self._inner).hide_others(op.collection, op.modifications, answers)
         return [
             await self._as_missing(op.collection, item, answer)
             for item, answer in zip(op.modifications, answers, strict=True)
@@ -156,6 +156,14 @@ class ScopedSession:
         [record] = await self.read(Read(collection, (item.id,)))
         return not_found(item.id) if record is None else answer
 
-    def _check_changes(self, op: ModifyWhere) -> None:
+    async def _modify_where(self, op: ModifyWhere) -> int:
         if self._scope.is_left_by(op.changes):
             raise InvalidRecordError(_LEAVES, path="data")
+        try:
+            return await self._inner.run(replace(op, where=self._confine(op.where)))
+        except BatchError as error:
+            shown = await self._writes(self._inner).hide_others(op.collection, None, error.outcomes)
+            if all(one is other for one, other in zip(shown, error.outcomes, strict=True)):
+                raise
+            message = "update_where: a value is taken in a unique field"
+        raise BatchError(message, outcomes=shown)

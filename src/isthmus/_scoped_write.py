@@ -6,6 +6,7 @@ another scope creates or takes over meanwhile is never touched. What lost such a
 
 from __future__ import annotations
 
+import copy
 from _random import Random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -94,7 +95,7 @@ class ScopedWrite:
             written = await self._create_in_parts(op, valid)
         elif valid:
             written = await self._session.run(Write(op.collection, op.kind, valid, op.atomic))
-        rest = iter(await self._hide_others(op.collection, valid, written))
+        rest = iter(await self.hide_others(op.collection, valid, written))
         return [next(rest) if result is None else result for result in results]
 
     async def _create_in_parts(self, op: Write, valid: Sequence[Mutation]) -> list[ItemResult]:
@@ -149,7 +150,7 @@ class ScopedWrite:
         for kind, items in groups.items():
             mutations = [mutation for _, mutation in items]
             written = await self._session.run(Write(op.collection, kind, mutations, atomic=False))
-            answers = await self._hide_others(op.collection, mutations, written)
+            answers = await self.hide_others(op.collection, mutations, written)
             for (index, mutation), answer in zip(items, answers, strict=True):
                 if isinstance(answer, AlreadyExistsError) and answer.record_id == mutation.id:
                     # Somebody has created it since it was read; or it is another scope's, and still not seen.
@@ -193,16 +194,17 @@ class ScopedWrite:
         [record] = await self._read(Read(collection, (id,)))
         return str(new_version()) if record is None or record.version is None else record.version
 
-    async def _hide_others(
-        self, collection: str, mutations: Sequence[Mutation], results: Sequence[ItemResult]
+    async def hide_others(
+        self, collection: str, mutations: Sequence[Mutation] | None, results: Sequence[ItemResult]
     ) -> list[ItemResult]:
         """Return the results without the id of a record that only another scope sees.
 
-        A value of a unique field clashes with any scope's.
+        A value of a unique field clashes with any scope's. `mutations` are None where they are unknown.
         """
         answers = list(results)
-        for index, (mutation, result) in enumerate(zip(mutations, results, strict=True)):
-            if isinstance(result, AlreadyExistsError) and result.record_id not in (mutation.id, None):
+        for index, result in enumerate(results):
+            own = None if mutations is None else mutations[index].id
+            if isinstance(result, AlreadyExistsError) and result.record_id not in (own, None):
                 [record] = await self._read(Read(collection, (str(result.record_id),)))
                 answers[index] = result if record is not None else _without_id(result)
         return answers
@@ -231,10 +233,10 @@ def _is_lost_race(answer: ItemResult) -> bool:
 
 def _without_id(error: AlreadyExistsError) -> AlreadyExistsError:
     """Return the error of a clash with a record that the caller must not learn about."""
+    hidden = copy.copy(error)
     field = getattr(error, "field", None)
-    hidden = AlreadyExistsError(f"{field or 'a unique field'}: another record already has this value")
-    if field is not None:
-        hidden.field = field  # type: ignore[attr-defined]
+    hidden.args = (f"{field or 'a unique field'}: another record already has this value",)
+    hidden.record_id = None
     return hidden
 
 
