@@ -293,10 +293,8 @@ class TransactionOptions(Value):
 
     isolation: str | None = None
     """None for the store's default, or one of `Capabilities.isolation`; the core refuses others."""
-    read_only: bool = False
-    """A hint: the core refuses the writes."""
-    settings: tuple[tuple[str, str], ...] = ()
-    """Server settings for the transaction; only where the capability `row_security` is true."""
+    read_only: bool = False  # a hint: the core refuses the writes
+    settings: tuple[tuple[str, str], ...] = ()  # of the server; where `row_security` is true
 
 
 class TransactionExecutor(Executor, Protocol):
