@@ -16,7 +16,8 @@ URL ?=
 BACKEND ?= sqlite
 N ?= 2000
 SEED ?= 1
-# A suite of benchmarks: micro, imports, sqlite, postgres, elasticsearch, copy, scenarios, growth or s3; all if empty.
+# A suite of benchmarks, all if empty: micro, imports, sqlite, postgres, writes, elasticsearch, copy, scenarios, growth,
+# questions or s3.
 SUITE ?=
 # A commit that `make bench` compares this checkout with, instead of measuring it against others.
 BASE ?=
@@ -27,7 +28,7 @@ WORKERS ?= 2
 
 VENV := .venv
 BIN := $(VENV)/bin
-BENCH_EXTRAS := postgres,elasticsearch,s3,bench
+BENCH_EXTRAS := postgres,elasticsearch,s3,sqlalchemy,bench
 EXTRAS := postgres,psycopg,elasticsearch,s3,sqlalchemy,files,cli,otel,prometheus,frames,dask,ray,fastapi,docs,dev
 SERVERS := $(BIN)/python -m tests.servers
 DEMO := $(BIN)/python -m examples.demo
@@ -170,6 +171,14 @@ copy-torture: $(VENV)/.full ## copy cities through all stores, the copier killed
 	$(SERVERS) run postgres elasticsearch s3 -- \
 	  $(BIN)/python -m tests.transfer.torture --n $(CITIES) --kills $(KILLS)
 
+.PHONY: migrate-torture
+RECORDS ?= 100000
+migrate-torture: KILLS ?= 20
+migrate-torture: $(VENV)/.full ## migrate a model beside 4 writers, the migrator killed on the way: RECORDS=100000 KILLS=20 SEED=1
+	$(SERVERS) provision postgres
+	$(SERVERS) run postgres -- bash -c '$(BIN)/python -m tests.transfer.migrate_torture \
+	  "$$ISTHMUS_TEST_POSTGRES_URL" --n $(RECORDS) --kills $(KILLS) --seed $(SEED)'
+
 .PHONY: docs-cli
 docs-cli: $(VENV)/.full ## write docs/reference/cli.md from the help of each command
 	$(BIN)/python -m isthmus.cli._reference > docs/reference/cli.md
@@ -188,6 +197,13 @@ lost-updates: UPDATES ?= 50
 lost-updates: $(VENV)/.full ## 50 read-then-updates by db.run on each store, in one process and in four: UPDATES=50
 	$(SERVERS) provision $(LOST_UPDATES_SERVERS)
 	$(SERVERS) run $(LOST_UPDATES_SERVERS) -- $(BIN)/python -m tests.lost_updates --updates $(UPDATES)
+
+.PHONY: counters
+COUNTER_SERVERS := postgres elasticsearch s3 mariadb
+counters: INCREMENTS ?= 1000
+counters: $(VENV)/.full ## increments of one record by four processes, and 50 buyers of 10 pieces, on each store: INCREMENTS=1000
+	$(SERVERS) provision $(COUNTER_SERVERS)
+	$(SERVERS) run $(COUNTER_SERVERS) -- $(BIN)/python -m tests.counters --increments $(INCREMENTS)
 
 .PHONY: mutants parity
 mutants: $(VENV)/.full ## plant bugs by rule; at least 95 % of 50 or more must be caught: SEED=1
@@ -263,7 +279,9 @@ endef
 # The servers that a suite needs; all of them for all suites.
 SERVER_OF_copy := postgres elasticsearch
 SERVER_OF_scenarios := postgres
+SERVER_OF_writes := postgres
 SERVER_OF_growth := postgres
+SERVER_OF_questions := postgres elasticsearch s3
 SUITE_SERVERS := $(if $(SUITE),$(sort $(foreach suite,$(SUITE),$(SERVER_OF_$(suite)))),postgres elasticsearch s3)
 
 .PHONY: bench bench-check bench-page profile profiles
@@ -290,7 +308,7 @@ profiles: ## the same for PostgreSQL, Elasticsearch, S3 and SQLite, and the page
 
 # Bad days
 
-.PHONY: faults torture crash-s3 security hostile scopes outage overload
+.PHONY: faults torture index-torture crash-s3 security hostile scopes outage overload
 faults: $(VENV)/.full ## each verb x each fault x each backend, cancellation, loops and forks (15 min)
 	$(SERVERS) provision postgres elasticsearch s3
 	$(SERVERS) run postgres elasticsearch s3 -- bash -c '$(BIN)/python -m tests.faults.run_matrix && \
@@ -305,6 +323,11 @@ crash-s3: KILLS ?= 200
 crash-s3: $(VENV)/.full ## writers of an S3 log killed at random requests: KILLS=200 SEED=1
 	$(SERVERS) provision s3
 	$(SERVERS) run s3 -- $(BIN)/python -m tests.s3.crash --kills $(KILLS) --seed $(SEED)
+
+index-torture: MINUTES ?= 2
+index-torture: $(VENV)/.full ## Elasticsearch indices deleted, remade and aliased under load: MINUTES=2 SEED=1
+	$(SERVERS) provision elasticsearch
+	$(SERVERS) run elasticsearch -- $(BIN)/python -m tests.elasticsearch.index_torture --minutes $(MINUTES) --seed $(SEED)
 
 security: $(VENV)/.full ## injection, fuzzing, secrets, TLS, cursors, limits, ruff S, pip-audit
 	$(SERVERS) provision postgres elasticsearch s3

@@ -23,10 +23,12 @@ SUITES = (
     "imports",
     "sqlite",
     "postgres",
+    "writes",
     "elasticsearch",
     "copy",
     "scenarios",
     "growth",
+    "questions",
     "s3",
 )
 

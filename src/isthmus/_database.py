@@ -214,17 +214,18 @@ class AsyncDatabase(Scoping, CollectionMethods):
     @overload
     def collection(self, name: str) -> Collection: ...
     @overload
-    def collection(self, name: str, model: type[M]) -> TypedCollection[M]: ...
-    def collection(self, name: str, model: type[M] | None = None) -> Collection | TypedCollection[M]:
+    def collection(self, name: str, model: type[M], *, schema_key: str = ...) -> TypedCollection[M]: ...
+    def collection(
+        self, name: str, model: type[M] | None = None, *, schema_key: str = "schema"
+    ) -> Collection | TypedCollection[M]:
         """Return another table, index or prefix over the same pool; typed if a pydantic model is given."""
         check_collection_name(name)
-        name = self._namespace + name
-        collection = Collection(lambda: self._session, name)
+        collection = Collection(lambda: self._session, name := self._namespace + name)
         if model is None:
             return collection
         from isthmus._typed import TypedCollection
 
-        typed = TypedCollection(collection, model)
+        typed = TypedCollection(collection, model, schema_key=schema_key, config=self._config)
         backend = self._backend
         if isinstance(backend, SupportsIndexes) and typed.indexes and backend.declare(name, typed.indexes):
             self._core.ready.discard(name)  # its next operation builds the missing indexes

@@ -43,25 +43,37 @@ _INSTEAD = {
 class Condition:
     """A condition of a typed query; combine with `&`, `|`, and negate with `not_()` or `~`."""
 
-    __slots__ = ("predicate",)
+    __slots__ = ("inside", "predicate")
 
-    def __init__(self, predicate: Predicate) -> None:
+    def __init__(self, predicate: Predicate, inside: int | None = None) -> None:
         self.predicate = predicate
+        self.inside = inside
+        """How many keys lead to the object that the predicate's paths begin at; None: at any."""
 
     def __and__(self, other: Condition | Predicate | bool) -> Condition:
-        return Condition(And((self.predicate, as_condition(other).predicate)))
+        right = as_condition(other)
+        return Condition(And((self.predicate, right.predicate)), self._join(right))
 
     def __or__(self, other: Condition | Predicate | bool) -> Condition:
-        return Condition(Or((self.predicate, as_condition(other).predicate)))
+        right = as_condition(other)
+        return Condition(Or((self.predicate, right.predicate)), self._join(right))
 
     def __rand__(self, other: Predicate | bool) -> Condition:
-        return Condition(And((as_condition(other).predicate, self.predicate)))
+        return as_condition(other) & self
 
     def __ror__(self, other: Predicate | bool) -> Condition:
-        return Condition(Or((as_condition(other).predicate, self.predicate)))
+        return as_condition(other) | self
 
     def __invert__(self) -> Condition:
-        return Condition(Not(self.predicate))
+        return Condition(Not(self.predicate), self.inside)
+
+    def _join(self, other: Condition) -> int | None:
+        """Return where both begin; raises `QueryError` for conditions on an element and on its record."""
+        if self.inside is not None and other.inside is not None and self.inside != other.inside:
+            raise QueryError(
+                "any() takes conditions on the element alone; join those on the record outside it"
+            )
+        return other.inside if self.inside is None else self.inside
 
     def __bool__(self) -> NoReturn:
         raise QueryError(f"a condition has no truth value: {HOW}")
@@ -113,18 +125,23 @@ class FieldProxy:
     It has no public attribute of its own: every name is a field of the model.
     """
 
-    __slots__ = ("_maybe", "_own", "_paths", "_root")
+    __slots__ = ("_inside", "_maybe", "_own", "_paths", "_root")
 
-    def __init__(self, paths: ModelPaths, own: Path | None, root: str, *, maybe: bool = False) -> None:
+    def __init__(
+        self, paths: ModelPaths, own: Path | None, root: str, *, inside: int = 0, maybe: bool = False
+    ) -> None:
         self._paths = paths
         self._own = own
         self._root = root
+        self._inside = inside
+        """How many keys lead to the element of `any()` that the paths of conditions begin at."""
         self._maybe = maybe
 
     @property
     def _at(self) -> str:
         """The field as the lambda names it, for errors."""
-        return self._root if self._own is None else ".".join((self._root, *self._own.keys))
+        keys = () if self._own is None else self._own.keys[self._inside :]
+        return ".".join((self._root, *keys))
 
     @property
     def _field(self) -> ModelField:
@@ -133,6 +150,17 @@ class FieldProxy:
                 f"a condition needs a field of {self._paths.model.__name__}: {self._root}.<name>"
             )
         return self._paths.locate(self._own)
+
+    @property
+    def _path(self) -> Path:
+        """The path of conditions on the field."""
+        path = self._field.path
+        if self._own is not None and self._inside and len(self._own.keys) == self._inside:
+            raise QueryError(f"{self._at} is an object of any(): compare a field of it")
+        return Path(path.root, path.keys[self._inside :])
+
+    def _condition(self, predicate: Predicate) -> Condition:
+        return Condition(predicate, self._inside)
 
     def __getattr__(self, name: str) -> FieldProxy:
         if name.startswith("__"):
@@ -152,12 +180,16 @@ class FieldProxy:
         return all(isinstance(kind, type) and issubclass(kind, Mapping | type(None)) for kind in kinds)
 
     def _child(self, key: str) -> FieldProxy:
-        if self._own is not None and self._field.listed and not isinstance(self, ElementProxy):
+        if self._own is not None and self._field.listed and not self._is_one():
             raise QueryError(f"{self._at} is a list: write each({self._at}).{key}")
         keys = (*(() if self._own is None else self._own.keys), key)
         path = Path(Root.DATA, keys)
         self._paths.locate(path)
-        return FieldProxy(self._paths, path, self._root)
+        return FieldProxy(self._paths, path, self._root, inside=self._inside)
+
+    def _is_one(self) -> bool:
+        """Return whether it stands for each element of the list, or for one of them."""
+        return bool(self._inside) and self._own is not None and len(self._own.keys) == self._inside
 
     def __getitem__(self, key: object) -> FieldProxy:
         own = isinstance(key, str) and self._own is not None and not self._field.listed
@@ -182,29 +214,29 @@ class FieldProxy:
         return convert_operand(self._at, field.types, operand, as_text=as_text, strict=True)
 
     def __eq__(self, other: object) -> Condition:  # type: ignore[override]
-        return Condition(equal(self._field.path, self._value(other)))
+        return self._condition(equal(self._path, self._value(other)))
 
     def __ne__(self, other: object) -> Condition:  # type: ignore[override]
         return ~(self == other)
 
     def __lt__(self, other: object) -> Condition:
-        return Condition(compare(self._field.path, Order.LT, self._value(other)))
+        return self._condition(compare(self._path, Order.LT, self._value(other)))
 
     def __le__(self, other: object) -> Condition:
-        return Condition(compare(self._field.path, Order.LE, self._value(other)))
+        return self._condition(compare(self._path, Order.LE, self._value(other)))
 
     def __gt__(self, other: object) -> Condition:
-        return Condition(compare(self._field.path, Order.GT, self._value(other)))
+        return self._condition(compare(self._path, Order.GT, self._value(other)))
 
     def __ge__(self, other: object) -> Condition:
-        return Condition(compare(self._field.path, Order.GE, self._value(other)))
+        return self._condition(compare(self._path, Order.GE, self._value(other)))
 
     def _truth(self) -> Condition:
         """Return the condition that a bool field is true."""
         types = self._field.types
         if types is not None and any(kind not in (bool, type(None)) for kind in types):
             raise QueryError(f"{self._at} is no condition: compare it, as in {self._at} == ...")
-        return Condition(Equal(self._field.path, True))
+        return self._condition(Equal(self._path, True))
 
     def __and__(self, other: Condition | Predicate | bool) -> Condition:
         return self._truth() & other
@@ -254,6 +286,9 @@ class ElementProxy(FieldProxy):
     def __repr__(self) -> str:
         return f"each({self._at})"
 
+    def _is_one(self) -> bool:
+        return True
+
     def _value(self, operand: object) -> Any:
         if isinstance(operand, FieldProxy | ProxyHolder | list | tuple):
             return super()._value(operand)
@@ -264,7 +299,7 @@ def one_of_values(proxy: FieldProxy, values: object) -> Condition:
     """Return the condition that the field equals one of the values."""
     if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
         raise QueryError(f"{proxy!r} in: needs a list of values, got {type(values).__name__}")
-    return Condition(one_of(proxy._field.path, [proxy._item(value) for value in values]))
+    return proxy._condition(one_of(proxy._path, [proxy._item(value) for value in values]))
 
 
 def as_condition(value: object) -> Condition:
@@ -290,16 +325,32 @@ def call_with_model(function: Callable[[Any], Any], paths: ModelPaths, finish: C
 
     Any misuse of a field is a `QueryError`, which names the field as the lambda does.
     """
-    code = getattr(function, "__code__", None)
-    root = code.co_varnames[0] if code is not None and code.co_varnames else "p"
     try:
-        return finish(function(FieldProxy(paths, None, root)))
+        return finish(function(FieldProxy(paths, None, _parameter_of(function))))
     except (TypeError, AttributeError, ValueError) as error:
         if isinstance(error, QueryError):
             raise
         raise QueryError(
             f"a query over {paths.model.__name__} cannot express this ({error}): {HOW}"
         ) from error
+
+
+def _parameter_of(function: Callable[[Any], Any]) -> str:
+    code = getattr(function, "__code__", None)
+    return code.co_varnames[0] if code is not None and code.co_varnames else "p"
+
+
+def condition_on_element(where: Callable[[Any], object], proxy: FieldProxy) -> Predicate:
+    """Return the condition of `any` on an element of a list, with paths that begin at the element."""
+    field = proxy._field
+    own = proxy._own
+    if own is None or (field.types is not None and not field.listed):
+        raise QueryError(f"{proxy!r}: any() is for a list of models")
+    inside = len(own.keys)
+    made = as_condition(where(FieldProxy(proxy._paths, own, _parameter_of(where), inside=inside)))
+    if made.inside is not None and made.inside != inside:
+        raise QueryError("any() takes conditions on the element alone; join those on the record outside it")
+    return made.predicate
 
 
 def proxy_of(value: object, use: str) -> FieldProxy:

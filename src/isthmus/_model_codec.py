@@ -14,6 +14,7 @@ from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from isthmus._bytes_decoder import build_bytes_decoder
 from isthmus._index_annotation import Indexed, IndexKind
+from isthmus._model_upgrades import SCHEMA_KEY, ModelUpgrades
 from isthmus._record import Record
 from isthmus._version_annotation import Version
 from isthmus.errors import ConfigError, InvalidRecordError
@@ -33,7 +34,7 @@ class ModelCodec(Generic[M]):
     Raises `ConfigError` for what is not a pydantic model, or has bytes that cannot be decoded.
     """
 
-    def __init__(self, model: type[M]) -> None:
+    def __init__(self, model: type[M], schema_key: str = SCHEMA_KEY) -> None:
         if not (isinstance(model, type) and issubclass(model, BaseModel)):
             raise ConfigError(f"a typed collection needs a pydantic model, got {model!r}")
         self.model = model
@@ -44,6 +45,7 @@ class ModelCodec(Generic[M]):
         except ConfigError as error:
             raise ConfigError(f"{self.name}: {error}") from None
         self._computed = frozenset(model.model_computed_fields)
+        self.upgrades = ModelUpgrades(model, schema_key)
         self.version_field = find_version_field(model)
         """The name of the field that carries the record's version, or None."""
 
@@ -83,6 +85,10 @@ class ModelCodec(Generic[M]):
 
     def decode(self, record: Record) -> M:
         """Return the model of a stored record; raises `InvalidRecordError` if it does not match."""
+        return self.decode_current(self.upgrades.apply(record))
+
+    def decode_current(self, record: Record) -> M:
+        """Return the model of a record whose data are of today's schema."""
         data = {**record.data, "id": record.id} if self.has_id else record.data
         if self.version_field is not None:
             data = {**data, self.version_field: record.version}
@@ -91,6 +97,33 @@ class ModelCodec(Generic[M]):
         except InvalidRecordError as error:
             error.stored = True
             raise
+
+    def change(self, record: Record, mutations: Mapping[str, Any]) -> tuple[M, dict[str, Any]]:
+        """Return the model of a record with some fields changed, and the fields to write.
+
+        Raises `InvalidRecordError` if the changed model is not valid.
+        """
+        before = self.dump(self.decode(record), record.id)
+        merged = self.validate({**before, **mutations}, record.id)
+        after = self.dump(merged, record.id)
+        # A validator may change fields that were not given.
+        patch = {
+            name: value
+            for name, value in after.items()
+            if name != "id" and (name in mutations or name not in before or before[name] != value)
+        }
+        return merged, patch
+
+    def rewrite(self, record: Record) -> Record:
+        """Return a stored record as the model writes it today; keys that the model lacks are kept.
+
+        Raises `InvalidRecordError` if an upgrade fails, or the result does not match the model.
+        """
+        upgraded = self.upgrades.apply(record)
+        data = {**upgraded.data, **self.dump(self.decode_current(upgraded), record.id)}
+        if self.has_id:
+            data.pop("id", None)
+        return Record(data, id=record.id, metadata={**record.metadata, **self.upgrades.metadata})
 
     def validate(self, data: Mapping[str, Any], id: str | None) -> M:
         """Return the model of data in stored or in Python form, ignoring computed fields.

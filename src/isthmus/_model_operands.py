@@ -15,6 +15,7 @@ from typing import Any, Literal, NewType, get_args, get_origin
 from pydantic import AnyUrl, BaseModel, TypeAdapter, ValidationError
 
 from isthmus._model_codec import to_storable
+from isthmus._path import Path
 from isthmus._query.ast import (
     KNN,
     Between,
@@ -41,6 +42,9 @@ _PARSED = (
     IPv4Address, IPv6Address, IPv4Network, IPv6Network,
 )  # fmt: skip
 _TEXTS = (str, bytes, bytearray, *_PARSED)
+_UNSORTED = (
+    bytes, bytearray, dt.timedelta, PurePath, IPv4Address, IPv6Address, IPv4Network, IPv6Network,
+)  # fmt: skip
 _NUMBERS = (int, float, Decimal)
 
 
@@ -56,7 +60,10 @@ def check_leaf(leaf: Leaf, types: tuple[Any, ...], *, as_text: bool = False) -> 
     match leaf:
         case Exists() | EqualList() | KNN():
             return
-        case Equal(_, value) | Ordered(_, _, value) | Between(_, value, _):
+        case Equal(_, value):
+            _check_kinds(leaf, [value], kinds, types)
+        case Ordered(_, _, value) | Between(_, value, _):
+            check_sortable(leaf.path, types)
             _check_kinds(leaf, [value], kinds, types)
         case In(_, values):
             _check_kinds(leaf, values, kinds, types)
@@ -65,6 +72,16 @@ def check_leaf(leaf: Leaf, types: tuple[Any, ...], *, as_text: bool = False) -> 
                 raise QueryError(f"{leaf.path}: holds {_names(types)}, not text")
     if isinstance(leaf, Equal | In):
         _check_members(leaf, types)
+
+
+def check_sortable(path: Path, types: tuple[Any, ...] | None) -> None:
+    """Raise `QueryError` for a field whose stored text does not sort as its values do."""
+    for kind in types or ():
+        if isinstance(kind, type) and issubclass(kind, _UNSORTED):
+            raise QueryError(
+                f"{path}: a {kind.__name__} is stored as text, which does not sort as its values do: "
+                "only =, !=, in, not_in and exists compare it"
+            )
 
 
 def _check_kinds(leaf: Leaf, values: Iterable[Any], kinds: set[str], types: tuple[Any, ...]) -> None:

@@ -12,9 +12,9 @@ from pydantic import BaseModel, PlainSerializer, RootModel, WrapSerializer
 from pydantic.fields import FieldInfo
 
 from isthmus._model_codec import find_version_field
-from isthmus._model_operands import check_leaf, parse_operands
+from isthmus._model_operands import check_leaf, check_sortable, parse_operands
 from isthmus._path import Path, Root
-from isthmus._query.ast import And, AnyObject, Not, Or, Predicate, SortKey
+from isthmus._query.ast import And, AnyObject, Leaf, Not, Or, Predicate, SortKey
 from isthmus._query.bucket import Bucket, GroupKey
 from isthmus._query.query import Query
 from isthmus._suggest import suggest
@@ -59,6 +59,12 @@ class ModelPaths:
     def resolve(self, path: Path) -> Path:
         """Return the stored path; raises `QueryError` for a field that the model lacks."""
         return path if path.root is not Root.DATA else self.locate(path).path
+
+    def resolve_sort(self, path: Path) -> Path:
+        """Return the stored path of a sort key; raises `QueryError` also for a field that cannot be one."""
+        field = self.locate(path)
+        check_sortable(field.path, field.types)
+        return field.path
 
     def locate(self, path: Path) -> ModelField:
         """Return the field at a path; raises `QueryError` if the model has none there."""
@@ -122,7 +128,7 @@ class ModelPaths:
         return replace(
             query,
             where=self.predicate(query.where),
-            order=tuple(SortKey(self.resolve(k.path), k.descending, k.nulls_first) for k in query.order),
+            order=tuple(SortKey(self.resolve_sort(k.path), k.descending, k.nulls_first) for k in query.order),
             fields=None if query.fields is None else tuple(map(self.resolve, query.fields)),
         )
 
@@ -138,11 +144,14 @@ class ModelPaths:
             case AnyObject(path, where):
                 return AnyObject(self.resolve(path), self._inside(path, where))
             case leaf:
-                field = self.locate(leaf.path)
-                if field.types is not None:
-                    check_leaf(leaf, field.types, as_text=field.path.root is not Root.DATA)
-                    leaf = parse_operands(leaf, field.types)
-                return replace(leaf, path=field.path)
+                return self._check(leaf, self.locate(leaf.path))
+
+    def _check(self, leaf: Leaf, field: ModelField) -> Leaf:
+        """Return the leaf with its field's stored path and its operands checked."""
+        if field.types is not None:
+            check_leaf(leaf, field.types, as_text=field.path.root is not Root.DATA)
+            leaf = parse_operands(leaf, field.types)
+        return replace(leaf, path=field.path)
 
     def _inside(self, outer: Path, predicate: Predicate) -> Predicate:
         """Return the predicate of an `any` with every path, which begins at an object there, resolved."""
@@ -155,10 +164,11 @@ class ModelPaths:
                 return Not(self._inside(outer, term))
             case leaf:
                 path = Path(outer.root, (*outer.keys, *leaf.path.keys))
-                resolved = Path(Root.DATA, self.resolve(path).keys[len(outer.keys) :])
+                field = self.locate(path)
+                resolved = Path(Root.DATA, field.path.keys[len(outer.keys) :])
                 if isinstance(leaf, AnyObject):
                     return AnyObject(resolved, self._inside(path, leaf.where))
-                return replace(leaf, path=resolved)
+                return replace(self._check(leaf, field), path=resolved)
 
 
 class _FieldMatch(Value):

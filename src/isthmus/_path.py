@@ -30,6 +30,13 @@ class Path(Value):
     root: Root
     keys: tuple[str, ...]
 
+    def __hash__(self) -> int:
+        # Thousands of paths are hashed while a wide query is planned; few differ in their root only.
+        return hash(self.keys)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Path) and self.keys == other.keys and self.root is other.root
+
     def __str__(self) -> str:
         plain = ".".join(self.keys)
         if self.root is Root.DATA:

@@ -38,6 +38,7 @@ Find: TypeAlias = "Query | Predicate | None"
 
 PAGE_SIZE = 100
 STREAM_PAGE = 2_000
+MAX_PAGE = 10_000
 _BY_SCORE = (SortKey(Path(Root.SCORE, ()), descending=True),)
 
 
@@ -167,12 +168,13 @@ class ReadMethods(SessionBound):
     ) -> RecordStream:
         """Return the matching records as a stream in bounded memory, with one page requested ahead.
 
-        `page_size` is the number of records of a page, 1 to 10,000. Without a sort the order is the
+        `page_size` is the number of records of a page, 1 to 10,000; by default 2,000, and with a sort
+        growing to 10,000, since each page may cost a sort of what is left. Without a sort the order is the
         store's. `consistent=True` reads one snapshot where the backend can
         (`capabilities.consistent_stream`); use it with `async with`, which releases the snapshot.
         """
         found = as_query(query)
-        if not 1 <= page_size <= 10_000:
+        if not 1 <= page_size <= MAX_PAGE:
             raise UsageError(f"page_size must be 1 to 10,000, got {page_size}")
         session = self._session
         # Without an order, a limit or offset still has to mean what it means to search.
@@ -189,7 +191,13 @@ class ReadMethods(SessionBound):
             consistent=consistent,
         )
         return RecordStream(
-            session.run, self.collection_name, request, limit=found.count, prefetch=session.prefetch
+            session.run,
+            self.collection_name,
+            request,
+            limit=found.count,
+            prefetch=session.prefetch,
+            # Where no index serves the order, each page costs a sort of all that follows.
+            largest_page=MAX_PAGE if found.order and page_size == STREAM_PAGE else 0,
         )
 
     async def page(

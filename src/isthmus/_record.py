@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from isthmus._ids import check_id
-from isthmus._values import JSON, decode, from_micros
+from isthmus._values import JSON, decode, decode_numeric, from_micros
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -217,6 +217,17 @@ def make_record(
     _set_metadata(record, metadata)
     _set_raw(record, None)
     return record
+
+
+def undecoded(record: Record) -> bytes | str | None:
+    """Return the JSON text of a stored record's data; None if it was decoded or is no plain JSON.
+
+    The text is the store's: its numbers may be written in another form than `encode` gives them.
+    """
+    text: bytes | str | None = record._raw
+    if text is None or record._data is not _PENDING:
+        return None
+    return text if record._decode in (decode, decode_numeric) else None
 
 
 def project(record: Record, data: dict[str, Any]) -> Record:

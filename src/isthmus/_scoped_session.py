@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 
 from isthmus._core.apply import not_found, refusal, refuse_batch
 from isthmus._core.executor import Executor, ItemResult, PageRequest, WriteKind
-from isthmus._core.modify import Modification, condition_failed
+from isthmus._core.modify import Modification
+from isthmus._core.modify_rows import condition_failed
 from isthmus._core.op import Aggregate, Count, Explain, Fetch, Modify, ModifyWhere, Op, Read, Remove, Write
 from isthmus._path import Path, Root
 from isthmus._query.ast import TRUE, And, In, Predicate

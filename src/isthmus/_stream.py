@@ -31,12 +31,14 @@ class RecordStream:
         *,
         limit: int | None,
         prefetch: bool,
+        largest_page: int = 0,
     ) -> None:
         self._run = run
         self._collection = collection
         self._request = request
         self._remaining = limit
         self._prefetch = prefetch
+        self._largest_page = largest_page
         self._records: deque[Record] = deque()
         self._next: asyncio.Task[Page] | None = None
         self._started = False
@@ -74,7 +76,7 @@ class RecordStream:
         if self._remaining is not None:
             self._remaining -= len(records)
         self._more = page.after is not None
-        self._request = replace(request, after=page.after, offset=0)
+        self._request = replace(request, after=page.after, offset=0, size=self._grow(request.size))
         if self._more and self._remaining != 0 and self._prefetch:
             self._next = self._start_fetch(self._request)
             # One iteration of the loop, so that the request is sent before these records are decoded.
@@ -87,6 +89,10 @@ class RecordStream:
 
     def _op(self, request: PageRequest) -> Fetch:
         return Fetch(self._collection, replace(request, size=self._next_size()))
+
+    def _grow(self, size: int | None) -> int | None:
+        """Return the size of the next page: twice that of the last one, up to the largest."""
+        return size if size is None else max(size, min(2 * size, self._largest_page))
 
     def _next_size(self) -> int | None:
         size = self._request.size

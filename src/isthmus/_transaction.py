@@ -190,16 +190,21 @@ class Transaction(CollectionMethods):
     @overload
     def collection(self, name: str) -> Collection: ...
     @overload
-    def collection(self, name: str, model: type[M]) -> TypedCollection[M]: ...
-    def collection(self, name: str, model: type[M] | None = None) -> Collection | TypedCollection[M]:
-        """Return another collection inside this transaction; typed if a pydantic model is given."""
+    def collection(self, name: str, model: type[M], *, schema_key: str = ...) -> TypedCollection[M]: ...
+    def collection(
+        self, name: str, model: type[M] | None = None, *, schema_key: str = "schema"
+    ) -> Collection | TypedCollection[M]:
+        """Return another collection inside this transaction; typed if a pydantic model is given.
+
+        `schema_key` is the metadata key of the schema number of a model with `upgrade` functions.
+        """
         check_collection_name(name)
         collection = Collection(lambda: self._session, self._namespace + name)
         if model is None:
             return collection
         from isthmus._typed import TypedCollection
 
-        return TypedCollection(collection, model)
+        return TypedCollection(collection, model, schema_key=schema_key)
 
     def savepoint(self) -> Savepoint:
         """Open a savepoint with `async with`: leaving by an exception rolls back to it.

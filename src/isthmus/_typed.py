@@ -13,11 +13,12 @@ from isthmus._core.apply import not_written
 from isthmus._core.executor import ItemResult
 from isthmus._index_annotation import IndexKind
 from isthmus._model_codec import ModelCodec
-from isthmus._model_paths import ModelPaths
+from isthmus._model_upgrades import SCHEMA_KEY
 from isthmus._query.field import FieldName
 from isthmus._query.query import Query
 from isthmus._reads import STREAM_PAGE
 from isthmus._record import Record
+from isthmus._typed_modify import TypedModifyMethods
 from isthmus._typed_query import Key, TypedColumn, TypedGroups, TypedQuery, Where, resolve_where
 from isthmus._typed_stream import OnInvalid, TypedHit, TypedPage, TypedStream
 from isthmus._value import replace
@@ -34,22 +35,30 @@ T = TypeVar("T")
 UPDATE_ATTEMPTS = 20
 
 
-class TypedCollection(Generic[M]):
+class TypedCollection(TypedModifyMethods[M], Generic[M]):
     """A collection of one pydantic model; dates, decimals, UUIDs, enums and bytes keep their types.
 
     Every write is validated by the model before it is sent. If the model has a field `id`, that is
     the record's id: it is not stored in the data as well, and is generated if it is empty or None.
     Reading a stored record that does not match the model raises `InvalidRecordError` with its id.
+    A model with `upgrade` functions reads records of its older schemas too; `schema_key` is the
+    metadata key of a record's schema number, and a record without one is of schema 1.
 
     The methods are those of `Collection` with models for records; they have the same cost and
     raise the same errors.
     """
 
-    def __init__(self, collection: Collection, model: type[M]) -> None:
-        self._codec = ModelCodec(model)
-        self._paths = ModelPaths(model)
-        self.untyped = collection
-        """The same collection, with records."""
+    def __init__(
+        self,
+        collection: Collection,
+        model: type[M],
+        *,
+        schema_key: str = SCHEMA_KEY,
+        config: object = None,
+    ) -> None:
+        self._codec = ModelCodec(model, schema_key)
+        self._codec.upgrades.check_store(config)
+        super().__init__(collection, model)
 
     @property
     def model(self) -> type[M]:
@@ -71,7 +80,24 @@ class TypedCollection(Generic[M]):
 
     def _to_record(self, item: M, key: str | None = None) -> Record:
         id, data = self._codec.encode(item, key)
-        return Record(data, id=id)
+        return Record(data, id=id, metadata=self._codec.upgrades.metadata)
+
+    @property
+    def schema(self) -> int | None:
+        """The number of the model's schema; None for a model without `upgrade` functions."""
+        return self._codec.upgrades.schema
+
+    @property
+    def schema_key(self) -> str:
+        """The metadata key of a record's schema number."""
+        return self._codec.upgrades.key
+
+    def upgrade_record(self, record: Record) -> Record:
+        """Return a stored record as the model writes it today; keys that the model lacks are kept.
+
+        Raises `InvalidRecordError` if an `upgrade` function fails, or the result does not match the model.
+        """
+        return self._codec.rewrite(record)
 
     # One model
 
@@ -116,17 +142,15 @@ class TypedCollection(Generic[M]):
             raise UsageError(f"{self._codec.name} has no field {min(unknown)!r} to change")
         for attempt in range(UPDATE_ATTEMPTS):
             record = await self.untyped.require(id)
-            before = self._codec.dump(self._codec.decode(record), id)
-            merged = self._codec.validate({**before, **mutations}, id)
-            after = self._codec.dump(merged, id)
-            # A validator may change fields that were not given.
-            patch = {
-                name: value
-                for name, value in after.items()
-                if name != "id" and (name in mutations or name not in before or before[name] != value)
-            }
+            merged, patch = self._codec.change(record, mutations)
+            version = if_version or record.version
             try:
-                version = await self.untyped.update(id, patch, if_version=if_version or record.version)
+                if self._codec.upgrades.is_old(record):  # fields may have gone, and the number changes
+                    whole = self._codec.rewrite(record)
+                    new = Record({**whole.data, **patch}, metadata=whole.metadata)
+                    version = await self.untyped.replace(id, new, if_version=version)
+                else:
+                    version = await self.untyped.update(id, patch, if_version=version)
             except ConflictError:
                 if if_version is not None or attempt == UPDATE_ATTEMPTS - 1:
                     raise
@@ -246,7 +270,7 @@ class TypedCollection(Generic[M]):
 
     def _query(self, condition: Where[M] | None = None) -> TypedQuery[M, M]:
         return TypedQuery(
-            self.untyped, self._paths, self._codec.decode, resolve_where(condition, self._paths)
+            self.untyped, self._paths, self._codec, self._codec.decode, resolve_where(condition, self._paths)
         )
 
     @overload
@@ -267,7 +291,7 @@ class TypedCollection(Generic[M]):
         *,
         nulls: Literal["first", "last"] = "last",
     ) -> TypedQuery[M, M]:
-        """Return a query for all models in an order."""
+        """Return a query for all models in an order; as `TypedQuery.sort`."""
         return self._query().sort(key, direction, nulls=nulls)
 
     @overload

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, cast, overload
 
@@ -13,11 +13,13 @@ from isthmus._field_proxy import (
     ElementProxy,
     ProxyHolder,
     as_condition,
+    condition_on_element,
     one_of_values,
     proxy_of,
 )
+from isthmus._model_operands import check_sortable
 from isthmus._query.ast import Function, Predicate
-from isthmus._query.field import Field, between, equal, match, nearest
+from isthmus._query.field import Field, any_object, between, equal, match, nearest
 from isthmus._suggest import suggest
 from isthmus.errors import QueryError
 
@@ -85,7 +87,7 @@ class TypedField(ProxyHolder, Generic[T]):
     def between(self, low: T, high: T) -> Condition:
         """Hold if one value lies within both inclusive bounds."""
         proxy = self._proxy
-        return Condition(between(proxy._field.path, proxy._item(low), proxy._item(high)))
+        return proxy._condition(between(proxy._path, proxy._item(low), proxy._item(high)))
 
     def not_between(self, low: T, high: T) -> Condition:
         """Hold if no value lies within both inclusive bounds."""
@@ -93,7 +95,7 @@ class TypedField(ProxyHolder, Generic[T]):
 
     def exists(self) -> Condition:
         """Hold if there is a value; None and the empty list are none."""
-        return Condition(self._field.exists())
+        return self._proxy._condition(self._field.exists())
 
     def is_null(self) -> Condition:
         """Hold if there is no value."""
@@ -101,7 +103,7 @@ class TypedField(ProxyHolder, Generic[T]):
 
     @property
     def _field(self) -> Field:
-        return Field(self._proxy._field.path)
+        return Field(self._proxy._path)
 
 
 class TextField(TypedField[S]):
@@ -111,7 +113,7 @@ class TextField(TypedField[S]):
 
     def like(self, pattern: str) -> Condition:
         """Hold if some text matches as a whole: `%` any run, `_` one character, backslash escapes."""
-        return Condition(self._field.like(pattern))
+        return self._proxy._condition(self._field.like(pattern))
 
     def not_like(self, pattern: str) -> Condition:
         """Hold if no text matches."""
@@ -119,27 +121,27 @@ class TextField(TypedField[S]):
 
     def ilike(self, pattern: str) -> Condition:
         """`like` with each character folded to one case."""
-        return Condition(self._field.ilike(pattern))
+        return self._proxy._condition(self._field.ilike(pattern))
 
     def regex(self, pattern: str) -> Condition:
         """Hold if `re.search` finds the pattern in some text."""
-        return Condition(self._field.regex(pattern))
+        return self._proxy._condition(self._field.regex(pattern))
 
     def starts_with(self, text: str) -> Condition:
         """Hold if some text starts with this."""
-        return Condition(self._field.starts_with(text))
+        return self._proxy._condition(self._field.starts_with(text))
 
     def ends_with(self, text: str) -> Condition:
         """Hold if some text ends with this."""
-        return Condition(self._field.ends_with(text))
+        return self._proxy._condition(self._field.ends_with(text))
 
     def contains(self, text: str) -> Condition:
         """Hold if some text contains this; `has` is for an element of a list."""
-        return Condition(self._field.contains(text))
+        return self._proxy._condition(self._field.contains(text))
 
     def match(self, text: str) -> Condition:
         """Return a full-text match, for backends with the capability `relevance`."""
-        return Condition(match(self._proxy._field.path, text))
+        return self._proxy._condition(match(self._proxy._path, text))
 
 
 class ListField(TypedField[L], Generic[L, E]):
@@ -152,11 +154,20 @@ class ListField(TypedField[L], Generic[L, E]):
         proxy = self._proxy
         if isinstance(item, list | tuple):
             raise QueryError(f"{proxy!r}: has() takes an element, got a list")
-        return Condition(equal(proxy._field.path, proxy._item(item)))
+        return proxy._condition(equal(proxy._path, proxy._item(item)))
+
+    def any(self, where: Callable[[E], bool | Condition | Predicate]) -> Condition:
+        """Hold if one element, a model, satisfies the whole condition.
+
+        `f(o.lines).any(lambda i: (i.sku == "a") & (i.quantity >= 2))`; conditions on `each(o.lines)`
+        may hold for different elements.
+        """
+        proxy = self._proxy
+        return proxy._condition(any_object(proxy._path, condition_on_element(where, proxy)))
 
     def nearest(self: ListField[L, float], vector: Iterable[float], k: int = 10) -> Condition:
         """Hold for one of the `k` nearest to a vector, for backends with the capability `vectors`."""
-        return Condition(nearest(self._proxy._field.path, vector, k))
+        return self._proxy._condition(nearest(self._proxy._path, vector, k))
 
 
 class AnyField(TextField[Any], ListField[Any, Any]):
@@ -210,13 +221,13 @@ def each(values: Collection[T] | None) -> T:
     types = proxy._field.types
     if types is not None and not proxy._field.listed:
         raise QueryError(f"each({proxy!r}): the field is not a list")
-    return cast("T", ElementProxy(proxy._paths, proxy._own, proxy._root))
+    return cast("T", ElementProxy(proxy._paths, proxy._own, proxy._root, inside=proxy._inside))
 
 
 def maybe(value: T) -> T | None:
     """Return a field that some records lack, for a row of `select` or `group`: `maybe(each(p.tags))`."""
     proxy = proxy_of(value, "maybe()")
-    return cast("T", type(proxy)(proxy._paths, proxy._own, proxy._root, maybe=True))
+    return cast("T", type(proxy)(proxy._paths, proxy._own, proxy._root, inside=proxy._inside, maybe=True))
 
 
 def not_(condition: Condition | Predicate | bool) -> Condition:
@@ -235,7 +246,10 @@ def one_of(value: T | None, values: Collection[T]) -> Condition:
 
 
 def _column(function: Function, value: object) -> Column:
-    return Column(function, proxy_of(value, f"{function.value}()")._field)
+    field = proxy_of(value, f"{function.value}()")._field
+    if function in (Function.MIN, Function.MAX):
+        check_sortable(field.path, field.types)
+    return Column(function, field)
 
 
 def count(value: object = None) -> int:

@@ -10,8 +10,8 @@ from pydantic import BaseModel
 from isthmus._collection import Collection
 from isthmus._field_proxy import Condition, as_condition, call_with_model, field_of, proxy_of
 from isthmus._model_codec import ModelCodec
-from isthmus._model_operands import convert_operand
-from isthmus._model_paths import ModelPaths
+from isthmus._model_operands import check_sortable, convert_operand
+from isthmus._model_paths import ModelField, ModelPaths
 from isthmus._path import Path, Root
 from isthmus._query.ast import PREDICATES, And, Predicate
 from isthmus._query.bucket import Bucket, GroupKey
@@ -52,11 +52,20 @@ class TypedQuery(Generic[M, R]):
     """
 
     def __init__(
-        self, collection: Collection, paths: ModelPaths, decode: Callable[[Record], R], query: Query
+        self,
+        collection: Collection,
+        paths: ModelPaths,
+        codec: ModelCodec[M],
+        decode: Callable[[Record], R],
+        query: Query,
+        *,
+        selected: bool = False,
     ) -> None:
         self._collection = collection
         self._paths = paths
+        self._codec = codec
         self._decode = decode
+        self._selected = selected
         self.query = query
         """The query with the names of the stored fields, for a collection without a model."""
 
@@ -64,7 +73,9 @@ class TypedQuery(Generic[M, R]):
         return f"TypedQuery({self._paths.model.__name__}, {self.query!r})"
 
     def _with(self, query: Query) -> TypedQuery[M, R]:
-        return TypedQuery(self._collection, self._paths, self._decode, query)
+        return TypedQuery(
+            self._collection, self._paths, self._codec, self._decode, query, selected=self._selected
+        )
 
     # Building
 
@@ -102,7 +113,9 @@ class TypedQuery(Generic[M, R]):
         nulls: Literal["first", "last"] = "last",
     ) -> TypedQuery[M, R]:
         """Return the query with one more sort key; records without a value come last unless said."""
-        return self._with(self.query.sort(resolve_key(key, self._paths, "sort()"), direction, nulls=nulls))
+        field = locate_key(key, self._paths, "sort()")
+        check_sortable(field.path, field.types)
+        return self._with(self.query.sort(field.path, direction, nulls=nulls))
 
     def limit(self, count: int) -> TypedQuery[M, R]:
         """Return the query for at most this many records; 0 gives none."""
@@ -127,17 +140,27 @@ class TypedQuery(Generic[M, R]):
             smaller: ModelCodec[Any] = ModelCodec(row)
             names = [name for name in row.model_fields if name != smaller.version_field]
             fields = tuple(self._paths.resolve(as_path([name])) for name in names)
-            return self._select_paths(fields, smaller.decode)
+            return self._select_paths(fields, smaller.decode_current)
         selected = SelectedRow(row, self._paths)
         return self._select_paths(selected.paths, selected.decode)
 
     def _select_paths(self, paths: Iterable[Path], decode: Callable[[Record], T]) -> TypedQuery[M, T]:
-        if self.query.fields is not None:
+        if self._selected:
             raise QueryError("a query has one select()")
-        fields = tuple(path for path in paths if path.root is Root.DATA)
+        upgrades = self._codec.upgrades
+        fields: tuple[Path, ...] = ()
+        if upgrades.schema is None:  # else an upgrade needs the whole record
+            fields = tuple(path for path in paths if path.root is Root.DATA)
         # Without a field of the data there is nothing to cut it to.
         query = replace(self.query, fields=fields or None)
-        return TypedQuery(self._collection, self._paths, decode, query)
+        return TypedQuery(
+            self._collection,
+            self._paths,
+            self._codec,
+            lambda record: decode(upgrades.apply(record)),
+            query,
+            selected=True,
+        )
 
     # Running
 
@@ -269,8 +292,13 @@ def resolve_where(condition: Any, paths: ModelPaths) -> Query:
     return Query(where=paths.predicate(as_predicate(made.predicate)))
 
 
-def resolve_key(key: Any, paths: ModelPaths, use: str) -> Path:
-    """Return the stored path of a lambda or a name; raises `QueryError` for a field that is not there."""
+def locate_key(key: Any, paths: ModelPaths, use: str) -> ModelField:
+    """Return the field of a lambda or a name; raises `QueryError` for one that is not there."""
     if isinstance(key, str | Field | Path) or not callable(key):
-        return paths.resolve(as_path(key))
-    return field_of(call_with_model(key, paths, lambda made: proxy_of(made, use))).path
+        return paths.locate(as_path(key))
+    return field_of(call_with_model(key, paths, lambda made: proxy_of(made, use)))
+
+
+def resolve_key(key: Any, paths: ModelPaths, use: str) -> Path:
+    """Return the stored path of a lambda or a name."""
+    return locate_key(key, paths, use).path

@@ -58,7 +58,8 @@ class Value:
         return hash((type(self), self._parts()))
 
     def __repr__(self) -> str:
-        inner = ", ".join(f"{name}={self.__dict__[name]!r}" for name in self._fields)
+        # No frames of a generator: the deepest query that is accepted has to fit Python's stack.
+        inner = ", ".join(map("{}={!r}".format, self._fields, self._parts()))
         return f"{type(self).__name__}({inner})"
 
     def __replace__(self, **mutations: Any) -> Self:

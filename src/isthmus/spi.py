@@ -58,7 +58,8 @@ from isthmus._core.executor import (
     WriteResult,
 )
 from isthmus._core.loop_pools import LoopBound, LoopPool
-from isthmus._core.modify import ModifiableRows, Modification, SupportsModify, modify_in_order
+from isthmus._core.modify import Modification, SupportsModify
+from isthmus._core.modify_rows import ModifiableRows, modify_in_order
 from isthmus._core.mutation_batch import MutationBatch
 from isthmus._core.registry import Plugin, import_driver
 from isthmus._ids import new_id, new_version

@@ -4,6 +4,7 @@
 """
 
 from isthmus._field_proxy import Condition
+from isthmus._model_upgrades import upgrade
 from isthmus._typed import TypedCollection
 from isthmus._typed_fields import (
     TypedField,
@@ -45,4 +46,5 @@ __all__ = [
     "one_of",
     "some",
     "sum_",
+    "upgrade",
 ]

@@ -73,7 +73,7 @@ def test_the_names_of_typed_queries_are_pinned() -> None:
     assert sorted(typed.__all__) == [
         "Condition", "TypedCollection", "TypedField", "TypedHit", "TypedPage", "TypedQuery", "TypedStream",
         "Version", "avg", "count", "each", "f", "like", "max_", "maybe", "min_", "not_", "one_of", "some",
-        "sum_",
+        "sum_", "upgrade",
     ]  # fmt: skip
 
 

@@ -76,5 +76,5 @@ def people(tmp_path: Path, cli: Cli) -> str:
     file = tmp_path / "people.jsonl"
     file.write_bytes(b"\n".join(map(orjson.dumps, lines)))
     url = f"sqlite:///{tmp_path}/people.db"
-    assert cli("load", url, file).code == 0
+    assert cli("load", url, file, "--records").code == 0
     return url

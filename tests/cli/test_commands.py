@@ -23,6 +23,36 @@ def test_ping_reports_a_working_store(cli: Cli, people: str) -> None:
     assert len(shape["ping_ms"]) == 2
 
 
+def test_modify_changes_parts_of_a_record(cli: Cli, people: str) -> None:
+    """Changes apply in order, on a condition; a refused one changes nothing."""
+    cli("put", people, "x", '{"n": 1, "tags": ["a"], "a.b": 1}')
+
+    ran = cli(
+        "modify", people, "x", "n.inc(2)", 'tags.push("b", 1.5)', "o.p.set({})", '"a.b".unset()', "n.max(9)",
+        "--where", 'n = 1 and tags = "a"', "--json",
+    )  # fmt: skip
+
+    assert ran.code == 0
+    record = cli("get", people, "x", "--json").json
+    assert record["data"] == {"n": 9, "tags": ["a", "b", 1.5], "o": {"p": {}}}
+    assert record["version"] == ran.json["version"]
+    assert cli("modify", people, "x", "n.inc(1)", "--where", "n = 1").code == 6
+    assert cli("modify", people, "x", "n.inc(1)", "tags.inc(1)").code == 6
+    assert cli("modify", people, "nobody", "n.inc(1)").code == 6
+    for bad in (
+        "n.inc()",
+        "n.inc(x)",
+        "n.inc(1",
+        "n.double()",
+        ".inc(1)",
+        "_id.set(1)",
+        'n.inc("1")',
+        "n.unset(1)",
+    ):
+        assert cli("modify", people, "x", bad).code == 2, bad
+    assert cli("get", people, "x", "--json").json["data"]["n"] == 9
+
+
 def test_a_store_can_come_from_the_environment(
     cli: Cli, people: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -261,7 +291,7 @@ def test_dump_and_load_give_the_same_records(cli: Cli, tmp_path: Path, suffix: s
     ]
     source = tmp_path / "source.jsonl"
     source.write_bytes(b"\n".join(map(orjson.dumps, lines)))
-    assert cli("load", one, source).code == 0
+    assert cli("load", one, source, "--records").code == 0
 
     dumped = cli("dump", one, tmp_path / f"dump.{suffix}", "--json")
     loaded = cli("load", two, tmp_path / f"dump.{suffix}", "--json")
@@ -292,11 +322,11 @@ def test_a_rejected_line_is_named_by_number(cli: Cli, tmp_path: Path) -> None:
     file.write_bytes(b"\n".join([*good[:3], bad[0], good[3], bad[1], bad[2], bad[3], *good[4:]]))
     url = f"sqlite:///{tmp_path}/x.db"
 
-    stopped = cli("load", url, file)
+    stopped = cli("load", url, file, "--records")
     assert stopped.code == 6
     assert f"{file}:4: not JSON" in stopped.err
     assert "3 records were written" in stopped.err
-    skipped = cli("load", url, file, "--on-error", "skip", "--json")
+    skipped = cli("load", url, file, "--records", "--on-error", "skip", "--json")
     assert skipped.code == 6
     assert skipped.json["written"] == 6
     assert [error["line"] for error in skipped.json["errors"]] == [4, 6, 7, 8]
@@ -309,11 +339,11 @@ def test_create_mode_rejects_existing_ids(cli: Cli, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/x.db"
     cli("put", url, "b", '{"old": true}')
 
-    stopped = cli("load", url, file, "--mode", "create")
+    stopped = cli("load", url, file, "--records", "--mode", "create")
     assert stopped.code == 6
     assert f"{file}:2:" in stopped.err
     assert cli("count", url).out == "1\n"
-    assert cli("load", url, file, "--mode", "create", "--on-error", "skip").code == 6
+    assert cli("load", url, file, "--records", "--mode", "create", "--on-error", "skip").code == 6
     assert cli("count", url).out == "2\n"
 
 

@@ -42,10 +42,10 @@ def test_created_replaced_and_refused_are_counted_apart(
     file = tmp_path / "lines.jsonl"
     write_lines(file, [f"k{i % 1_500}" for i in range(2_500)])
 
-    first = cli("load", url, file, "--on-error", mode, "--json").json
+    first = cli("load", url, file, "--records", "--on-error", mode, "--json").json
     assert pick_counts(first) == {"read": 2_500, "created": 1_500, "replaced": 1_000, "refused": 0}
     assert (first["written"], first["failed"]) == (2_500, 0)
-    text = cli("load", url, file, "--on-error", mode).out
+    text = cli("load", url, file, "--records", "--on-error", mode).out
     if backend == "memory":  # each command has a store of its own
         assert text == "2500 read, 1500 created, 1000 replaced, 0 refused\n"
         return
@@ -62,11 +62,11 @@ def test_refused_lines_are_counted_with_the_others(cli: Cli, tmp_path: Path) -> 
         '{"id": "a", "data": {"again": 1}}\n{"id": "c", "data": {}}\n{"n": 18446744073709551616}\n'
     )
 
-    skipped = cli("load", url, file, "--mode", "create", "--on-error", "skip", "--json").json
+    skipped = cli("load", url, file, "--records", "--mode", "create", "--on-error", "skip", "--json").json
     assert pick_counts(skipped) == {"read": 6, "created": 3, "replaced": 0, "refused": 3}
-    replaced = cli("load", url, file, "--on-error", "skip", "--json").json
+    replaced = cli("load", url, file, "--records", "--on-error", "skip", "--json").json
     assert pick_counts(replaced) == {"read": 6, "created": 0, "replaced": 4, "refused": 2}
-    stopped = cli("load", url, file, "--json").json
+    stopped = cli("load", url, file, "--records", "--json").json
     assert pick_counts(stopped) == {"read": 3, "created": 0, "replaced": 2, "refused": 1}
 
 
@@ -75,7 +75,7 @@ def test_after_a_full_disk_the_written_records_are_counted(tmp_path: Path, as_js
     """A limit on the size of files stands for the full disk."""
     url, file = f"sqlite:///{tmp_path}/x.db", tmp_path / "lines.jsonl"
     write_lines(file, [f"k{i:05}" for i in range(20_000)], size=300)
-    command = build_command("load", url, file, *(["--json"] if as_json else []))
+    command = build_command("load", url, file, "--records", *(["--json"] if as_json else []))
 
     ran = subprocess.run(
         ["bash", "-c", 'ulimit -f 4000; trap "" XFSZ; exec "$@"', "x", *command],
@@ -101,7 +101,9 @@ def test_after_ctrl_c_the_written_records_are_counted(tmp_path: Path, seed: int)
     url, file = f"sqlite:///{tmp_path}/x.db", tmp_path / "lines.jsonl"
     write_lines(file, [f"k{i:06}" for i in range(150_000)])
     with subprocess.Popen(
-        build_command("load", url, file, "--json"), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        build_command("load", url, file, "--records", "--json"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     ) as running:
         deadline = time.monotonic() + 60
         grown = tmp_path / "x.db-wal"
@@ -128,7 +130,7 @@ def test_the_store_is_asked_about_writes_without_an_answer(tmp_path: Path, seed:
 async def check_uncertain_writes(url: str, generator: Random, seed: int) -> None:
     """Load lines through failures, and compare the counts with the store."""
     ids = [f"k{generator.randrange(120)}" for _ in range(200)]
-    lines = [InputLine(n, Record({"n": n}, id=id)) for n, id in enumerate(ids)]
+    lines = [InputLine("x", n, Record({"n": n}, id=id)) for n, id in enumerate(ids)]
     loader = Loader(OnClash.REPLACE, skip_refused=seed % 2 == 1, batch_size=generator.choice([7, 20, 64]))
     chaos = Chaos(seed=seed, lost=0.1, dropped=0.05, refused=0.03)
     failing = await AsyncDatabase.open(url, {"layers": {"chaos": chaos}}, lazy=True)

@@ -49,7 +49,7 @@ def file(cli: Cli, tmp_path: Path) -> Path:
         if i % 50 == 0:
             lines = "\n".join(json.dumps({"id": f"k{i + j}", "data": {"x": "y" * 500}}) for j in range(50))
             (tmp_path / "lines.jsonl").write_text(lines)
-            assert cli("load", f"sqlite:///{path}", tmp_path / "lines.jsonl").code == 0
+            assert cli("load", f"sqlite:///{path}", tmp_path / "lines.jsonl", "--records").code == 0
     return path
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
+import subprocess
 from pathlib import Path
 
 import orjson
 import pytest
 
-from tests.cli.conftest import Cli, CommandResult
+from tests.cli.conftest import Cli, CommandResult, build_command
 
 pytestmark = pytest.mark.backend("sqlite")
 
@@ -40,11 +42,11 @@ def test_a_clash_is_treated_as_wanted(
     lines = [("b", 1), ("a", 2), ("c", 3), ("b", 4)]
     file = write(tmp_path / "x.jsonl", *({"id": id, "data": {"n": n}} for id, n in lines))
 
-    ran = cli("load", url, file, "--on-clash", clash, "--on-error", on_error, "--json")
+    ran = cli("load", url, file, "--records", "--on-clash", clash, "--on-error", on_error, "--json")
 
     assert counts(ran) == counted
     assert [line["data"] for line in cli("query", url, "--sort", "_id").lines] == stored
-    text = cli("load", url, file, "--on-clash", clash).out
+    text = cli("load", url, file, "--records", "--on-clash", clash).out
     done = {"replace": "4 replaced", "update": "4 updated", "skip": "0 replaced, 4 skipped"}[clash]
     assert text == f"4 read, 0 created, {done}, 0 refused\n"
 
@@ -56,10 +58,10 @@ def test_a_clash_can_be_a_failure(cli: Cli, tmp_path: Path) -> None:
     file = write(tmp_path / "x.jsonl", {"id": "a", "data": {"n": 1}}, {"id": "b", "data": {}})
 
     for options in (["--on-clash", "fail"], ["--mode", "create"]):
-        ran = cli("load", url, file, *options, "--json")
+        ran = cli("load", url, file, "--records", *options, "--json")
         assert (ran.code, counts(ran)) == (6, {"read": 2, "refused": 1})
     assert cli("get", url, "a", "--json").json["data"] == {"n": 0}
-    assert cli("load", url, file, "--on-clash", "fail", "--mode", "create").code == 2
+    assert cli("load", url, file, "--records", "--on-clash", "fail", "--mode", "create").code == 2
 
 
 def test_an_id_of_several_fields(cli: Cli, tmp_path: Path) -> None:
@@ -113,3 +115,110 @@ def test_refused_lines_are_said_once_per_kind_and_kept(cli: Cli, tmp_path: Path)
     assert len(kept) == 2_001
     assert {key: kept[0][key] for key in ("file", "line")} == {"file": str(file), "line": 2}
     assert cli("count", url).out == "2001\n"
+
+
+def test_a_column_of_csv_has_one_type(cli: Cli, tmp_path: Path) -> None:
+    """Over all files of one load: codes stay text, and a number comes back to the letter."""
+    url = f"sqlite:///{tmp_path}/x.db"
+    one, two = tmp_path / "one.csv", tmp_path / "two.csv"
+    one.write_text("key,zip,price,open\n0E0,0123,1.5,true\n0E8,99,2,false\n")
+    two.write_text("key,zip,price,open\n7,5,3.25,\n")
+
+    assert cli("load", url, one, two, "--id", "key").code == 0
+
+    assert [line["data"] for line in cli("query", url, "--sort", "price").lines] == [
+        {"key": "0E0", "zip": "0123", "price": 1.5, "open": True},
+        {"key": "0E8", "zip": "99", "price": 2, "open": False},
+        {"key": "7", "zip": "5", "price": 3.25, "open": None},
+    ]
+    cli("load", url, two, "-c", "other", "--types", "zip=text", "--id", "key")
+    assert cli("get", url, "7", "-c", "other", "--json").json["data"]["zip"] == "5"
+    cli("load", url, two, "-c", "text", "--text", "--id", "key")
+    assert cli("get", url, "7", "-c", "text", "--json").json["data"]["price"] == "3.25"
+
+
+def test_a_bad_line_of_csv_refuses_itself_only(cli: Cli, tmp_path: Path) -> None:
+    """A bad quote, a bad byte and a wrong number of cells; the lines around them are loaded."""
+    url, file = f"sqlite:///{tmp_path}/x.db", tmp_path / "x.csv"
+    file.write_bytes(b'a,b\n1,x\n2,"bad" quote\n3,\xff\n4\n5,y\n')
+
+    ran = cli("load", url, file, "--on-error", "skip", "--json")
+
+    assert counts(ran) == {"read": 5, "created": 2, "refused": 3}
+    assert [error["line"] for error in ran.json["errors"]] == [3, 4, 5]
+    assert [line["data"] for line in cli("query", url, "--sort", "a").lines] == [
+        {"a": 1, "b": "x"},
+        {"a": 5, "b": "y"},
+    ]
+
+
+def test_equal_headings_refuse_the_file(cli: Cli, tmp_path: Path) -> None:
+    """No column is lost in silence."""
+    url, file = f"sqlite:///{tmp_path}/x.db", tmp_path / "x.csv"
+    file.write_text("a,b,a\n1,2,3\n")
+
+    ran = cli("load", url, file)
+
+    assert ran.code == 6
+    assert "several columns have the heading 'a'" in ran.err
+    assert cli("count", url).out == "0\n"
+
+
+def test_foreign_lines_with_id_and_data_are_data(cli: Cli, tmp_path: Path) -> None:
+    """Only a line with all keys of a dump is a record, or any with --records."""
+    url = f"sqlite:///{tmp_path}/x.db"
+    foreign = {"id": "a", "data": {"n": 1}}
+    file = write(tmp_path / "x.jsonl", foreign)
+    cli("load", url, file, "-c", "foreign")
+    assert cli("query", url, "-c", "foreign").lines[0]["data"] == foreign
+
+    cli("load", url, file, "--records")
+    assert cli("dump", url, tmp_path / "dump.jsonl").code == 0
+    cli("load", url, tmp_path / "dump.jsonl", "-c", "again")
+    assert cli("get", url, "a", "-c", "again", "--json").json["data"] == {"n": 1}
+    cli("load", url, tmp_path / "dump.jsonl", "-c", "plain", "--plain")
+    assert cli("query", url, "-c", "plain").lines[0]["data"]["id"] == "a"
+
+
+def test_json_documents_lines_and_compressed_files(cli: Cli, tmp_path: Path) -> None:
+    """An array, an object inside one, lines named .json, gz."""
+    url = f"sqlite:///{tmp_path}/x.db"
+    (tmp_path / "array.json").write_text('[{"n": 1}, {"n": 2}]')
+    (tmp_path / "lines.json").write_text('{"n": 3}\n{"n": 4}\n')
+    (tmp_path / "deep.json").write_text('{"meta": 1, "items": [{"n": 5}]}')
+    (tmp_path / "x.csv.gz").write_bytes(gzip.compress(b"n\n6\n7\n"))
+
+    assert cli("load", url, *(tmp_path / name for name in ("array.json", "lines.json", "x.csv.gz"))).code == 0
+    assert cli("load", url, tmp_path / "deep.json", "--path", "items").code == 0
+
+    assert [line["data"]["n"] for line in cli("query", url, "--sort", "n").lines] == list(range(1, 8))
+    assert cli("load", url, tmp_path / "x.unknown").code == 8
+    (tmp_path / "x.unknown").write_text("n\n8\n")
+    assert cli("load", url, tmp_path / "x.unknown").code == 2
+    assert cli("load", url, tmp_path / "x.unknown", "-f", "csv").code == 0
+
+
+def test_standard_input_of_each_kind(tmp_path: Path) -> None:
+    """JSON lines as they come; CSV is read twice from a temporary file."""
+    url = f"sqlite:///{tmp_path}/x.db"
+    for text, options in ((b'{"n": 1}\n', []), (b"n\n2\n", ["-f", "csv"])):
+        ran = subprocess.run(
+            build_command("load", url, "-", *options), input=text, capture_output=True, check=False
+        )
+        assert ran.returncode == 0, ran.stderr
+    ran = subprocess.run(build_command("count", url), capture_output=True, check=False)
+    assert ran.stdout == b"2\n"
+
+
+def test_a_file_alone_is_described_and_queried(cli: Cli, tmp_path: Path) -> None:
+    """As a store is; it can be copied to one."""
+    file = tmp_path / "people.csv"
+    file.write_text("name,age\nAnn,30\nBob,20\nCid,40\n")
+
+    shown = cli(file).out
+
+    assert "3 records" in shown
+    assert "name" in shown
+    assert [line["data"]["name"] for line in cli(file, "age>25", "--sort", "-age").lines] == ["Cid", "Ann"]
+    assert cli(file, "--to", f"sqlite:///{tmp_path}/x.db").code == 0
+    assert cli("count", f"sqlite:///{tmp_path}/x.db").out == "3\n"

@@ -31,8 +31,9 @@ def test_a_record_with_a_long_integer_is_refused_by_line_and_path(cli: Cli, tmp_
     assert f"{file}:2: data.deep[0].n: {REFUSAL}" in stopped.err
     skipped = cli("load", url, file, "--on-error", "skip", "--json")
     assert [error["line"] for error in skipped.json["errors"]] == [2 * i + 2 for i in range(len(BEYOND))]
-    assert cli("count", url, "n=1").out == f"{len(BEYOND)}\n"
-    assert cli("count", url).out == f"{len(BEYOND)}\n"
+    # The first line was written by both loads.
+    assert cli("count", url, "n=1").out == f"{len(BEYOND) + 1}\n"
+    assert cli("count", url).out == f"{len(BEYOND) + 1}\n"
 
 
 @pytest.mark.parametrize("number", [2**64, -(2**63) - 1])
@@ -91,7 +92,7 @@ def test_parquet_refuses_what_64_bits_do_not_hold(cli: Cli, tmp_path: Path) -> N
     ran = cli("load", url, tmp_path / "long.parquet", "--on-error", "skip", "--json")
 
     assert [(e["line"], e["message"].split(":")[0]) for e in ran.json["errors"]] == [
-        (2, "data.u"),
+        (2, "column 'u'"),
         (3, "data.j[0]"),
     ]
 

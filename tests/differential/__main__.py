@@ -7,7 +7,7 @@ import asyncio
 import os
 import sys
 
-from tests.differential import files, programs, queries
+from tests.differential import files, programs, queries, typed
 from tests.files.seeded import FORMATS, SeededStore
 from tests.stores import FURTHER, STORES, Store, store_of
 
@@ -43,6 +43,10 @@ def main() -> int:
         for failure in ran.failures:
             print("\n" + failure)
         failed |= bool(ran.failures)
+        models = asyncio.run(typed.run(store, n=min(max(options.n // 10, 100), 5_000), seed=options.seed))
+        for line in (*typed.lines(models), *models.failures):
+            print(line)
+        failed |= bool(models.failures)
         failed |= bool(report.failures or report.tally.shortcomings(exact_required=exact))
     return 1 if failed else 0
 

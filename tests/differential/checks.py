@@ -21,8 +21,15 @@ from isthmus._record import Record
 from isthmus._value import replace
 from isthmus._values import same
 from isthmus.testing.queries import GeneratedPredicate, QueryMaker
+from tests.differential import streams
 
-VERBS = ("search", "search", "search", "search", "count", "page", "stream", "aggregate", "find_one", "exists")
+VERBS = (
+    *("search",) * 4, *("count", "page") * 2, *("aggregate", "find_one", "exists"), *("stream", "consistent"),
+    *("left", "resumed"),
+)  # fmt: skip
+# Of so many streams one is read in partitions, each by a handle of its own.
+_PARTITIONED = 10
+_PAGES = (1, 2, 3, 7, 2_000)
 
 
 # Sums and averages of floats agree within 1e-12 only, so that no order by them is the same.
@@ -32,13 +39,14 @@ _PERCENTS = (0.1, 33.3, 50, 95, 99.9, 100)
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A verb, its query and the rest of its arguments; `size` is of pages."""
+    """A verb, its query and the rest of its arguments; `size` is of pages, `part` as `streams` has it."""
 
     verb: str
     query: Query
     size: int = 0
     by: tuple[GroupKey, ...] = ()
     measures: tuple[Measure, ...] = ()
+    part: int = 0
 
     def expected(self, records: Sequence[Record], matching: Sequence[Record] | None = None) -> Any:
         """Return the answer by the evaluator; the records are as they were read back.
@@ -65,9 +73,13 @@ class Check:
             return rows[:1]
         if self.verb == "page":
             return [rows[at : at + self.size] for at in range(0, len(rows), self.size)] or [[]]
-        if self.verb == "stream" and _unordered(query):
-            rows.sort(key=lambda row: row[0])
-        return rows
+        if self.verb == "left":
+            return [min(self.part, len(rows)), True] if _unordered(query) else rows[: self.part]
+        return sorted(rows, key=_id_of) if self._is_unordered else rows
+
+    @property
+    def _is_unordered(self) -> bool:
+        return self.verb in streams.VERBS and self.verb != "resumed" and _unordered(self.query)
 
     async def actual(self, db: AsyncDatabase) -> Any:
         """Return the backend's answer in the same form."""
@@ -84,9 +96,14 @@ class Check:
                 return await db.exists(query)
             case "delete_where":
                 return await db.delete_where(query)
-            case "stream":
-                rows = [[r.id, r.data] async for r in db.stream(query, page_size=self.size)]
-                return sorted(rows, key=lambda row: row[0]) if _unordered(query) else rows
+            case "left" if _unordered(query):
+                rows = await streams.read(db, "left", query, self.size, self.part)
+                matching = [[r.id, r.data] for r in await db.search(query)]
+                distinct = len({id for id, _ in rows}) == len(rows)
+                return [len(rows), distinct and all(row in matching for row in rows)]
+            case verb if verb in streams.VERBS:
+                rows = await streams.read(db, verb, query, self.size, self.part)
+                return sorted(rows, key=_id_of) if self._is_unordered else rows
             case "page":
                 return await _pages(db, query, self.size)
             case "aggregate":
@@ -145,6 +162,10 @@ def _column(measure: Measure) -> Any:
     return (measure.function.value, measure.path, numerator / denominator)
 
 
+def _id_of(row: list[Any]) -> Any:
+    return row[0]
+
+
 def _unordered(query: Query) -> bool:
     return not query.order and query.count is None and not query.skip
 
@@ -181,13 +202,20 @@ def make(rng: random.Random, maker: QueryMaker, made: GeneratedPredicate) -> Che
     query = Query(made.predicate, maker.order(made))
     if verb == "page":
         return Check(verb, _cut(rng, maker, query), size=rng.randint(1, 12))
-    if verb in ("search", "stream"):
+    if verb == "resumed":
+        return Check(verb, _cut(rng, maker, query), size=rng.choice(_PAGES), part=rng.randint(1, 12))
+    if verb == "stream" and rng.randrange(_PARTITIONED) == 0:
+        parts = rng.randint(1, 4)
+        return Check("partitions", _cut(rng, maker, Query(where=made.predicate)), part=parts)
+    if verb == "search" or verb in streams.VERBS:
         if rng.random() < 0.5:
             query = query.limit(rng.choice((0, 1, 2, 5, 10, 100)))
         if rng.random() < 0.3:
             query = query.offset(rng.choice((0, 1, 2, 5, 20)))
         query = _cut(rng, maker, query)
-    return Check(verb, query, size=rng.choice((1, 2, 3, 7, 2_000)) if verb == "stream" else 0)
+    if verb == "search" or verb not in streams.VERBS:
+        return Check(verb, query)
+    return Check(verb, query, size=rng.choice(_PAGES), part=rng.randint(0, 8) if verb == "left" else 0)
 
 
 def _measure(rng: random.Random, maker: QueryMaker, name: str, function: Function) -> Measure:

@@ -20,6 +20,7 @@ from isthmus._values import same
 from isthmus.errors import BatchError, IsthmusError, NotWrittenError
 from isthmus.testing.queries import QueryMaker
 from isthmus.testing.records import RecordSet, nasty_set
+from tests.differential import streams
 from tests.differential.changes import build_changes, random_changes
 from tests.differential.checks import Check, make
 from tests.differential.shorter import as_test, shrink
@@ -239,7 +240,9 @@ class Side:
         return outcome
 
     def _named(self, answer: Any, verb: str) -> Any:
-        if verb in ("search", "stream", "find_one"):
+        if verb == "left" and answer[1:] == [True]:
+            return answer
+        if verb in ("search", "find_one", *streams.VERBS):
             return [[self._name(id), data] for id, data in answer]
         if verb == "page":
             return [[[self._name(id), data] for id, data in page] for page in answer]

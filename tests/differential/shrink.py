@@ -143,6 +143,8 @@ def as_test(
     extra = ""
     if check.size:
         extra += f", size={check.size}"
+    if check.part:
+        extra += f", part={check.part}"
     if check.by:
         extra += f", by=groups({[_group_json(key) for key in check.by]!r})"
     if check.measures:

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from isthmus._core.executor import Support
+from isthmus._path import Root
 from isthmus._query.ast import AnyObject, leaves
 from isthmus._query.split import Pushdown
 from isthmus.testing.queries import COMPARISONS, KINDS, GeneratedPredicate, operand_kinds
@@ -14,6 +15,7 @@ EXACT_SHARE = 0.99
 # Among fewer leaves than these, chance alone makes some more of the rare kind that is not exact.
 ENOUGH_LEAVES, FEW_EXACT_SHARE = 1_000, 0.97
 SOME_SHARE = 0.40
+_FIELDS = (Root.DATA, Root.METADATA, Root.ID)
 # A cell of the table has at least this many comparisons in a run of CELL_RUN queries or more.
 CELL, CELL_RUN = 100, 20_000
 
@@ -41,8 +43,13 @@ class Tally:
             self.operands[used.op, used.operand or "none"] += 1
             self.stored.update((used.op, kind) for kind in used.stored)
         if everyday:
-            # `any` is none of the everyday operators, of which the share is required.
-            everyday_leaves = (leaf for leaf in leaves(made.predicate) if not isinstance(leaf, AnyObject))
+            # `any` is none of the everyday operators, of which the share is required, and a record's times
+            # and version are none of its fields: Elasticsearch has no text of them for a pattern.
+            everyday_leaves = (
+                leaf
+                for leaf in leaves(made.predicate)
+                if not isinstance(leaf, AnyObject) and leaf.path.root in _FIELDS
+            )
             self.grades.update(map(support.pushdown, everyday_leaves))
 
     def merge(self, other: Tally) -> None:

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from isthmus import field
+from isthmus import AsyncDatabase, field
 from isthmus._core.executor import PageRequest, WriteKind
 from isthmus._query.ast import TRUE
 from isthmus.backends.elasticsearch.backend import ElasticsearchBackend
-from isthmus.errors import Applied, ConfigError
+from isthmus.errors import Applied, ConfigError, UnavailableError
 from tests.elasticsearch.by_value import find, write
 from tests.elasticsearch.conftest import Build
 
@@ -103,7 +103,7 @@ async def test_a_stream_stays_with_the_index_in_which_it_began(build: Build) -> 
 
 async def test_an_alias_that_is_widened_or_filtered_is_one_clear_error(build: Build) -> None:
     """At opening and under an open handle: a read by id would find what a search does not."""
-    alias, (_, texts) = await make_aliased(build)
+    alias, (numbers, texts) = await make_aliased(build)
     handle = build(index=alias)
     await handle.open(alias)
     native = await handle.native()
@@ -125,6 +125,9 @@ async def test_an_alias_that_is_widened_or_filtered_is_one_clear_error(build: Bu
     await expect("alias of 2 indices")
     await native.indices.delete_alias(index=texts.default_collection, name=alias)
     assert await find(handle, TRUE) == {"n1"}
+    body = {"filter": {"exists": {"field": "data.v"}}}
+    await native.indices.put_alias(index=numbers.default_collection, name=alias, **body)
+    await expect("alias of a part")
     filtered, _ = await make_aliased(build, filtered=True)
     alias, handle = filtered, build(index=filtered)
     await expect("alias of a part")
@@ -165,3 +168,32 @@ async def test_an_index_that_does_not_keep_its_documents_is_refused(
     finally:
         if template is not None:
             await native.indices.delete_index_template(name=index)
+
+
+async def test_an_index_of_others_that_was_remade_is_read_with_its_own_types(build: Build, url: str) -> None:
+    """Layout native makes no alias: the index is looked up after each read.
+
+    A query that was planned for the types before is refused, as one that may be repeated.
+    """
+    made = build()
+    native, index = await made.native(), made.default_collection
+    await native.indices.create(index=index, mappings={"properties": {"v": {"type": "long"}}})
+    settings = {"hosts": [url], "index": index, "layout": "native"}
+    async with await AsyncDatabase.create("elasticsearch", settings) as db:
+        for round in range(4):
+            await native.indices.delete(index=index)
+            properties = {"v": {"type": "keyword" if round % 2 else "long"}}
+            await native.indices.create(index=index, mappings={"properties": properties})
+            value: Any = "7" if round % 2 else 7
+            await native.index(index=index, id="a", document={"v": value}, refresh=True)
+
+            for wanted in (value, 7, "7"):
+                try:
+                    found = await db.search(field("v") == wanted)
+                except UnavailableError:  # the mapping has just changed
+                    found = await db.search(field("v") == wanted)
+                assert [record.data for record in found] == ([{"v": value}] if wanted == value else [])
+            assert (await db.require("a")).data == {"v": value}
+        await native.indices.delete(index=index)
+        with pytest.raises(ConfigError, match="there is no index"):
+            await db.count()

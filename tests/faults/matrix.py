@@ -35,7 +35,7 @@ create with an id     A   A   A   A   A   A   A
 replace at a version  A   A   A   A   A   A   A
 update at a version   A   A   A   A   A   A   A
 upsert at a version   A   A   A   A   A   A   A
-delete at a version   A   A   A   A   A   A   A
+delete at a version   A   AD  AD  AD  A   A   AD
 replace               D   D   D   D   A   A   D
 update                D   D   D   D   A   A   D
 upsert                D   D   D   D   A   A   D

@@ -2,13 +2,18 @@
 
 import asyncio
 import pickle
+import random
 from pathlib import Path
+from typing import Any
 
+import orjson
 import pytest
 
 from isthmus import AsyncDatabase, ConfigError, Query, Record, UsageError, field
 from isthmus._ids import new_id
 from isthmus.integrations import frames
+from isthmus.integrations._json_table import read_texts
+from tests.seeds import drawn
 
 pytestmark = pytest.mark.asyncio
 COUNT = 1_000
@@ -175,3 +180,80 @@ async def test_partitions_of_a_store_without_filters_are_disjoint_and_complete(l
 
     assert len(parts) == 5
     assert [n for part in found for n in part] == list(range(10, 97))
+
+
+def _values(rng: random.Random, kind: str) -> Any:
+    """Return a value of a kind, now and then None."""
+    if rng.random() < 0.1:
+        return None
+    match kind:
+        case "integer":
+            return rng.choice((0, -5, 2**53 + 1, -(2**63), 2**63 - 1))
+        case "number":
+            return rng.choice((1, 0.5, 2.0, 2**53 + 1, 1e16, 1e19, 1e300, 5e-324))
+        case "text":
+            return rng.choice(("", 'a\n"é😀', "2020-01-01", "2020-01-01T00:00:00Z", "12", "null"))
+        case "time":
+            return rng.choice(("2020-01-01", "2021-05-05T10:00:00", "2021-05-05 10:00:00"))
+        case "any":
+            return rng.choice((1, "1", True, 0.5, [], {}))
+        case "list":
+            inner = rng.choice(("integer", "text", "time", "object"))
+            return [_values(rng, inner) for _ in range(rng.randint(0, 3))]
+        case "object":
+            keys = rng.sample(("a", "b", "c", ""), rng.randint(0, 3))
+            return {
+                key: _values(rng, {"a": "integer", "b": "time", "c": "text"}.get(key, "number"))
+                for key in keys
+            }
+        case _:
+            return rng.random() < 0.5
+
+
+async def test_a_table_from_texts_equals_the_one_from_values() -> None:
+    """Types, order of columns and values are the same, or the texts are not used."""
+    rng = random.Random(drawn())
+    kinds = ("integer", "number", "text", "time", "bool", "list", "object", "any")
+    used = 0
+    for _ in range(400):
+        columns = {name: rng.choice(kinds) for name in rng.sample(("x", "y", "z", ""), rng.randint(1, 3))}
+        rows = [
+            {name: _values(rng, kind) for name, kind in columns.items() if rng.random() < 0.9}
+            for _ in range(rng.randint(1, 6))
+        ]
+        texts = [orjson.dumps(data) for data in rows]
+        records = [Record.stored(str(n), text, None, "1", 0, 0) for n, text in enumerate(texts)]
+
+        table = read_texts(records)
+
+        if table is not None:
+            used += 1
+            expected = frames.table_of([frames.row(record) for record in records])
+            assert table.schema == expected.schema, texts
+            assert table.equals(expected), texts
+    assert used > 100
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [{"v": 2**53 + 1}, {"v": 0.5}],
+        [{"v": [None, 1]}],
+        [{"_id": 1}],
+        [{}],
+        [{"v": 1}, {"v": "1"}],
+    ],
+)
+async def test_what_a_reader_of_texts_would_change_is_converted_by_value(rows: list[dict[str, Any]]) -> None:
+    """Rounded integers, lost nulls, hidden ids and mixed types."""
+    records = [Record.stored(str(n), orjson.dumps(d), None, "1", 0, 0) for n, d in enumerate(rows)]
+
+    assert read_texts(records) is None
+
+
+async def test_records_that_were_read_before_become_the_same_table() -> None:
+    """A change of a record's data before the conversion is in the table."""
+    records = [Record.stored("a", b'{"n":1}', None, "1", 0, 0)]
+    records[0].data["n"] = 2
+
+    assert frames.table_of_records(records).to_pylist() == [{"_id": "a", "n": 2}]

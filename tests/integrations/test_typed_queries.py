@@ -141,6 +141,14 @@ CASES: list[tuple[Callable[[Person], Any], Callable[[Person], bool]]] = [
     (lambda p: f(p.tags).has("b") & (each(p.tags) == "a"), lambda p: "b" in p.tags),
     (lambda p: each(p.items).qty >= 8, lambda p: any(item.qty >= 8 for item in p.items)),
     (lambda p: f(each(p.items).note).like("x"), lambda p: any(item.note == "x" for item in p.items)),
+    (
+        lambda p: f(p.items).any(lambda i: (i.sku == "s") & (i.qty >= 4)),
+        lambda p: any(item.sku == "s" and item.qty >= 4 for item in p.items),
+    ),
+    (
+        lambda p: p.active & not_(f(p.items).any(lambda i: f(i.note).exists())),
+        lambda p: p.active and not any(item.note for item in p.items),
+    ),
     (lambda p: p.labels["team"] == "red", lambda p: p.labels["team"] == "red"),
     (
         lambda p: (f(p.years) >= 3) & (field("name") == "Ann"),
@@ -261,6 +269,7 @@ async def test_names_and_operands_are_converted_as_stored(people: People) -> Non
         ("age", "like", "2%", "holds int, not text"),
         ("age", "gte", 2, "did you mean '>='"),
         ("active", "=", 1, "holds bool"),
+        ("takes", ">=", dt.timedelta(1), "does not sort as its values do"),
     ],
 )
 @pytest.mark.asyncio
@@ -296,6 +305,8 @@ async def test_a_name_or_operand_that_finds_nothing_is_refused(
         (lambda p: p.name == p.nick, "not with another field"),
         (lambda p: p.age, "compare it"),
         (lambda p: int("x"), "cannot express"),
+        (lambda p: p.takes >= dt.timedelta(1), "does not sort as its values do"),
+        (lambda p: f(p.folder).between(Path("a"), Path("b")), "does not sort as its values do"),
         (7, "expected a lambda"),
     ],
 )
@@ -317,11 +328,18 @@ async def test_predicates_with_names_are_checked_too() -> None:
             (field("color").in_(["red", "grean"]), "never 'grean'"),
             (~field("address").like("x"), "holds Address, not text"),
             (field("kind") == "gest", "did you mean 'guest'"),
+            (field("items").any(field("qty") == "2"), "holds int"),
         ]:
             with pytest.raises(QueryError, match=message):
                 await people.search(predicate)
         with pytest.raises(QueryError, match=r"write maybe\(p.home.city\)"):
             people.select(lambda p: some(p.home).city)
+        with pytest.raises(QueryError, match="does not sort"):
+            people.sort(lambda p: p.takes)
+        with pytest.raises(QueryError, match="does not sort"):
+            await people.search(Query().sort("takes"))
+        with pytest.raises(QueryError, match="does not sort"):
+            await people.group(lambda p: max_(p.folder))
         with pytest.raises(QueryError, match="one select"):
             people.select(Summary).select(lambda p: p.age)
 

@@ -73,6 +73,9 @@ def _files(folder: str, names: str) -> tuple[str, ...]:
     return tuple(f"{folder}/{name}.py" for name in names.split())
 
 
+_MODIFY = _pytest("tests/layers/test_modify.py", "tests/property/test_changes.py")
+_MODIFY_NATIVELY = _pytest("tests/postgres/test_modify.py")
+
 GROUPS: dict[str, Group] = {
     # The slow ones first, lest one of two threads is left with them in the end.
     "elasticsearch": Group(
@@ -89,8 +92,8 @@ GROUPS: dict[str, Group] = {
     ),
     # On a server whose own collation is a language's: what leaves out COLLATE is seen there only.
     "postgres": Group(
-        _files("backends/postgres/sql", "filter index_union fields like leaf regex order select"),
-        _backend("postgres", 1_000, own=(_PLANS,)),
+        _files("backends/postgres/sql", "filter index_union fields like leaf regex order select modify"),
+        _backend("postgres", 1_000, own=(_MODIFY_NATIVELY, _PLANS)),
         14,
         ("ISTHMUS_TEST_POSTGRES_URL", "ISTHMUS_TEST_POSTGRES_ICU_URL"),
     ),
@@ -103,6 +106,32 @@ GROUPS: dict[str, Group] = {
         (*_files("_query", "split normalize cursor"), "layers/plan.py"),
         (*_ROUGH, _suite("memory")),
         12,
+    ),
+    "changes": Group(
+        ("_query/changes.py", "_core/modify_rows.py", *_files("layers", "_modify merge")),
+        (_MODIFY, _pytest("tests/conformance/test_promises.py", "-k", "memory and modif")),
+        12,
+    ),
+    # What a checker passes is refused by these, and nowhere else.
+    "typed": Group(
+        ("_field_proxy.py", "_model_operands.py", "_model_paths.py", "_model_upgrades.py", "_typed_rows.py"),
+        (
+            _pytest(
+                "tests/typing",
+                "tests/integrations/test_typed_queries.py",
+                "-k",
+                "not sqlite and not postgres",
+            ),
+            _pytest(
+                *("tests/integrations/test_model_upgrades.py", "tests/differential/test_typed.py"),
+                *(
+                    "tests/integrations/test_typed.py",
+                    "-k",
+                    "not sqlite and not postgres and not s3 and not elastic",
+                ),
+            ),
+        ),
+        10,
     ),
     "sqlite": Group(
         _files("backends/sqlite", "filter select order fields aggregate"),

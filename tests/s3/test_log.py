@@ -299,3 +299,23 @@ def test_writers_killed_at_random_requests_leave_whole_batches_only(url: str) ->
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert "0 lost" in done.stdout
+
+
+def test_a_record_of_the_log_takes_less_than_a_kilobyte(url: str) -> None:
+    """Of 94 bytes, in the resident memory of a process of its own."""
+    import secrets
+    import subprocess
+    import sys
+
+    bucket, _, options = url.partition("?")
+    place = f"{bucket}t/{secrets.token_hex(6)}?{options}&layout=log"
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.kept_memory", place, "20000"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=True,
+    )
+
+    sizes = [int(line.split()[0]) for line in done.stdout.splitlines()]
+    assert max(sizes) < 1_000, done.stdout

@@ -12,6 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.typing.checkers import CHECKERS, Found
+from tests.typing.completion import complete
+from tests.typing.models import Person
 from tests.typing.programs import RIGHT, WRONG, Program
 from tests.typing.wide import FIELDS, write_wide_model
 
@@ -26,10 +28,15 @@ SECONDS = {"mypy": 30.0, "pyright": 30.0, "ty": 10.0}
 def main() -> int:
     """Run the checkers and print the table; return 1 if something is not as expected."""
     with ThreadPoolExecutor(2) as pool:  # each is a process of its own
-        found = dict(
-            zip(CHECKERS, pool.map(lambda run: run([*GREEN, WRONG_FILE]), CHECKERS.values()), strict=True)
-        )
-    faults = [*_print_right(found), *_print_wrong(found), *_print_wide()]
+        offered = pool.submit(complete)
+        runs = {name: pool.submit(run, [*GREEN, WRONG_FILE]) for name, run in CHECKERS.items()}
+        found = {name: future.result() for name, future in runs.items()}
+    faults = [
+        *_print_right(found),
+        *_print_wrong(found),
+        *_print_wide(),
+        *_print_completion(offered.result()),
+    ]
     for fault in faults:
         print(f"not as expected: {fault}")
     return 1 if faults else 0
@@ -97,6 +104,19 @@ def _print_wide() -> list[str]:
             if result.seconds > SECONDS[name]:
                 faults.append(f"{name} takes {result.seconds:.1f} s for the wide model")
     return faults
+
+
+def _print_completion(offered: dict[str, list[str]]) -> list[str]:
+    """Print how many fields and methods an editor offers; return those that are missing."""
+    expected = {"p.": list(Person.model_fields), "f(p.name).": ["eq", "in_", "between", "like", "contains"]}
+    missing = [
+        f"{place}{name}" for place, names in expected.items() for name in names if name not in offered[place]
+    ]
+    fields = sum(name in offered["p."] for name in Person.model_fields)
+    print(
+        f"\ncompletion after `p.`: {fields} of {len(Person.model_fields)} fields; after `f(p.name).`: methods"
+    )
+    return [f"an editor does not offer {name}" for name in missing]
 
 
 if __name__ == "__main__":

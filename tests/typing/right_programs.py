@@ -232,6 +232,14 @@ def each_model(people: People) -> TypedQuery[Person, Person]:
     return people.where(lambda p: (each(p.items).qty >= 2) & f(each(p.items).note).like("x%"))
 
 
+def one_element(people: People) -> TypedQuery[Person, Person]:
+    return people.where(lambda p: f(p.items).any(lambda i: (i.sku == "a") & (i.qty >= 2)) & p.active)
+
+
+def not_one_element(people: People) -> TypedQuery[Person, Person]:
+    return people.where(lambda p: not_(f(p.items).any(lambda i: f(i.note).like("x%"))))
+
+
 def untyped_predicate(people: People) -> TypedQuery[Person, Person]:
     return people.where(lambda p: (f(p.years) >= 3) & (field("name") == "Ann"))
 
@@ -241,7 +249,7 @@ def predicate_with_names(people: People) -> TypedQuery[Person, Person]:
 
 
 def names(people: People) -> TypedQuery[Person, Person]:
-    return people.where("color", "=", Color.RED).where("takes", ">=", dt.timedelta(1)).where("nick", "exists")
+    return people.where("color", "=", Color.RED).where("takes", "=", dt.timedelta(1)).where("nick", "exists")
 
 
 def query_with_names(people: People) -> TypedQuery[Person, Person]:

@@ -217,6 +217,26 @@ def element_with_text(people: People) -> None:
     people.where(lambda p: each(p.items).qty >= "2")  # red: mypy pyright ty
 
 
+def any_misspelt(people: People) -> None:
+    people.where(lambda p: f(p.items).any(lambda i: i.skuu == "a"))  # red: mypy pyright ty
+
+
+def any_with_text(people: People) -> None:
+    people.where(lambda p: f(p.items).any(lambda i: i.qty >= "2"))  # red: mypy pyright ty
+
+
+def any_on_text(people: People) -> None:
+    people.where(lambda p: f(p.name).any(lambda c: c == "a"))  # red: mypy pyright ty
+
+
+def any_of_the_record(people: People) -> None:
+    people.where(lambda p: f(p.items).any(lambda i: (i.sku == "a") & p.active))  # red: refused
+
+
+def any_of_scalars(people: People) -> None:
+    people.where(lambda p: f(p.tags).any(lambda t: t == "a"))  # red: refused
+
+
 def key_of_a_list(people: People) -> None:
     people.where(lambda p: p.tags["a"] == "b")  # red: mypy pyright ty
 

@@ -387,3 +387,37 @@ async def test_partitions_of_a_store_in_memory_are_refused(backend: str) -> None
         with pytest.raises(UnsupportedError, match="no worker can read") as caught:
             await db.partitions(count=2)
     assert caught.value.capability == "partitions"
+
+
+@pytest.mark.asyncio
+async def test_a_wide_query_is_planned_off_the_event_loop() -> None:
+    """Folding thousands of conditions takes tens of milliseconds, in which other tasks get their turn."""
+    turns = 0
+
+    async def tick() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    different = Query().any_of(*(field(f"f{n}") == n for n in range(9_999)))
+    one_field = Query().any_of(*(field("n") == n for n in range(9_999)))
+    async with await AsyncDatabase.create("memory") as db:
+        await db.create({"n": 9_000})
+        ticking = asyncio.create_task(tick())
+        for call in (db.count, db.search, db.aggregate, db.delete_where):
+            before = turns
+            with pytest.raises(QueryError, match="2000 different conditions"):
+                await (call(different, m=("sum", "n")) if call == db.aggregate else call(different))
+            assert turns > before + 10
+        assert await db.count(one_field) == 1
+        ticking.cancel()
+
+
+async def test_the_deepest_query_has_a_repr() -> None:
+    """As any other: it is what a debugger and a failing test show."""
+    nested = field("a") == 1
+    for number in range(98):
+        nested = ~(nested & (field(f"f{number}") > number))
+
+    assert repr(Query().filter(nested)).count("Not(") == 98

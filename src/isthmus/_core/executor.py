@@ -72,7 +72,7 @@ class Mutation:
     top level; a delete has neither.
     """
 
-    __slots__ = ("data", "id", "if_version", "metadata", "own_id", "raw", "raw_metadata")
+    __slots__ = ("data", "id", "if_version", "metadata", "own_id", "raw", "raw_metadata", "written_version")
 
     def __init__(
         self, id: str, data: Any = None, metadata: Any = None, if_version: str | None = None
@@ -86,6 +86,7 @@ class Mutation:
         self.raw: bytes | None = None
         """The data as canonical JSON, once checked or as read from another store."""
         self.raw_metadata: bytes | None = None
+        self.written_version: int | None = None  # what a backend gives the record, in each attempt the same
 
     def encode(self) -> bytes:
         """Return the canonical JSON of the data."""

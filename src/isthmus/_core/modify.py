@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
-import orjson
-
-from isthmus._core.apply import Rows, refusal
-from isthmus._core.executor import ItemResult, Mutation, WriteKind
+from isthmus._core.executor import ItemResult, Mutation
 from isthmus._query.ast import TRUE, Predicate
-from isthmus._query.changes import FieldChange, apply_changes
-from isthmus._query.evaluate import matches
-from isthmus._record import Record
-from isthmus._values import encode
-from isthmus.errors import ConflictError, RecordError
+from isthmus._query.changes import FieldChange
 
 
 class Modification(Mutation):
@@ -32,49 +24,6 @@ class Modification(Mutation):
         super().__init__(id, None, None, if_version)
         self.changes = changes
         self.where = where
-
-
-class ModifiableRows(Rows, Protocol):
-    """The rows that a batch touches, with their records, as its earlier items have left them."""
-
-    def record(self, id: str) -> Record | None:
-        """Return the record with this id; None if there is none. It is not altered."""
-        ...
-
-
-def modify_in_order(rows: ModifiableRows, modifications: Sequence[Modification]) -> list[ItemResult]:
-    """Apply modifications one after another; return each one's new version, or its error (meaning §5).
-
-    A refused one changes nothing; the others are applied.
-    """
-    return [_modify_one(rows, modification) for modification in modifications]
-
-
-def _modify_one(rows: ModifiableRows, modification: Modification) -> ItemResult:
-    id = modification.id
-    record = rows.record(id)
-    error = refusal(WriteKind.UPDATE, modification, None if record is None else record.version)
-    if error is not None or record is None:
-        return error  # type: ignore[return-value]  # a missing record is refused
-    if modification.where != TRUE and not matches(modification.where, record):
-        return condition_failed(id)
-    try:
-        data = encode(apply_changes(record.data, modification.changes))
-        return rows.put(id, data, metadata_of(record))
-    except RecordError as invalid:
-        invalid.record_id = id
-        return invalid
-
-
-def metadata_of(record: Record) -> bytes:
-    """Return a stored record's metadata as canonical JSON."""
-    raw = record.raw[1]
-    return orjson.dumps(record.metadata) if raw is None else raw
-
-
-def condition_failed(id: str) -> ConflictError:
-    """Return the error of a modification whose condition is false for the record."""
-    return ConflictError(f"the condition does not hold for record {id!r}", record_id=id)
 
 
 @runtime_checkable

@@ -281,13 +281,17 @@ def check_size(predicate: Predicate) -> None:
 
 def leaves(predicate: Predicate) -> list[Leaf]:
     """Return every leaf of the tree, left to right; an `any` is one leaf."""
-    match predicate:
-        case And(terms) | Or(terms):
-            return [leaf for term in terms for leaf in leaves(term)]
-        case Not(term):
-            return leaves(term)
-        case leaf:
-            return [leaf]
+    found: list[Leaf] = []
+    waiting: list[Predicate] = [predicate]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, And | Or):
+            waiting.extend(reversed(node.terms))
+        elif isinstance(node, Not):
+            waiting.append(node.term)
+        else:
+            found.append(node)
+    return found
 
 
 def all_leaves(predicate: Predicate) -> list[Leaf]:

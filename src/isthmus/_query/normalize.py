@@ -18,9 +18,9 @@ def normalize(predicate: Predicate) -> Predicate:
     """
     match predicate:
         case And(terms):
-            return _flatten(And, terms, neutral=TRUE, absorbing=FALSE)
+            return _flatten(And, terms, absorbing=FALSE)
         case Or(terms):
-            return _flatten(Or, terms, neutral=FALSE, absorbing=TRUE)
+            return _flatten(Or, terms, absorbing=TRUE)
         case Not(term):
             inner = normalize(term)
             if isinstance(inner, Not):
@@ -41,30 +41,34 @@ def normalize(predicate: Predicate) -> Predicate:
             return leaf
 
 
-def _flatten(
-    kind: type[And] | type[Or], terms: tuple[Predicate, ...], *, neutral: Predicate, absorbing: Predicate
-) -> Predicate:
+_REWRITTEN = (And, Or, Not, In, AnyObject)
+"""The kinds of nodes that `normalize` may change: thousands of other leaves are not even looked at."""
+
+
+def _flatten(kind: type[And] | type[Or], terms: tuple[Predicate, ...], *, absorbing: Predicate) -> Predicate:
     flat: list[Predicate] = []
-    for term in map(normalize, terms):
-        if term == absorbing:
+    for given in terms:
+        term = normalize(given) if isinstance(given, _REWRITTEN) else given
+        if isinstance(term, kind):
+            flat.extend(term.terms)  # none, if it is the neutral constant
+        elif term == absorbing:
             return absorbing
-        parts = term.terms if isinstance(term, kind) else (term,)
-        flat.extend(part for part in parts if part != neutral)
+        else:
+            flat.append(term)
     flat = _fold_equalities(flat, negated=kind is And)
     return flat[0] if len(flat) == 1 else kind(tuple(flat))
 
 
 def _fold_equalities(terms: list[Predicate], *, negated: bool) -> list[Predicate]:
     """Return terms with the equalities on each path merged into the first of them."""
+    equalities = [_equality(term, negated=negated) for term in terms]
     values: dict[Path, list[Scalar]] = {}
-    for term in terms:
-        found = _equality(term, negated=negated)
+    for found in equalities:
         if found is not None:
             values.setdefault(found[0], []).extend(found[1])
     folded: list[Predicate] = []
     done: set[Path] = set()
-    for term in terms:
-        found = _equality(term, negated=negated)
+    for term, found in zip(terms, equalities, strict=True):
         if found is None or len(values[found[0]]) == len(found[1]):
             folded.append(term)
         elif found[0] not in done:

@@ -57,13 +57,7 @@ def split(predicate: Predicate, pushdown: PushdownOf) -> Split:
     pushed tree: by its own superset form or true where it stands positively, by false under a
     `Not`, so that the pushed tree always holds where the predicate does.
     """
-    predicate = normalize(predicate)
-    count = len(all_leaves(predicate))
-    if count > MAX_DISTINCT:
-        raise QueryError(
-            f"a query has at most {MAX_DISTINCT} different conditions, this one has {count}; equalities on"
-            " one field count as one"
-        )
+    predicate = fold(predicate)
     terms = predicate.terms if isinstance(predicate, And) else (predicate,)
     pushed: list[Predicate] = []
     residual: list[Predicate] = []
@@ -72,6 +66,18 @@ def split(predicate: Predicate, pushdown: PushdownOf) -> Split:
         if not is_exact(term, pushdown):
             residual.append(term)
     return Split(normalize(And(tuple(pushed))), normalize(And(tuple(residual))))
+
+
+def fold(predicate: Predicate) -> Predicate:
+    """Return the normalized predicate; raises `QueryError` if it has too many different conditions."""
+    predicate = normalize(predicate)
+    count = len(all_leaves(predicate))
+    if count > MAX_DISTINCT:
+        raise QueryError(
+            f"a query has at most {MAX_DISTINCT} different conditions, this one has {count}; equalities on"
+            " one field count as one"
+        )
+    return predicate
 
 
 def is_exact(predicate: Predicate, pushdown: PushdownOf) -> bool:

@@ -9,7 +9,20 @@ import typer
 from typer.core import TyperGroup
 
 from isthmus import __version__
-from isthmus.cli._commands import bench, fields, files, parity, query, record, show, store, top, transfer
+from isthmus.cli._commands import (
+    bench,
+    fields,
+    files,
+    migrate,
+    modify,
+    parity,
+    query,
+    record,
+    show,
+    store,
+    top,
+    transfer,
+)
 
 GROUPS: dict[str, dict[str, Callable[..., None]]] = {
     "a store": {
@@ -20,7 +33,13 @@ GROUPS: dict[str, dict[str, Callable[..., None]]] = {
         "index": store.index,
         "top": top.top,
     },
-    "a record": {"get": record.get, "put": record.put, "update": record.update, "delete": record.delete},
+    "a record": {
+        "get": record.get,
+        "put": record.put,
+        "update": record.update,
+        "modify": modify.modify,
+        "delete": record.delete,
+    },
     "many records": {
         "ls": query.ls,
         "fields": fields.fields,
@@ -30,6 +49,7 @@ GROUPS: dict[str, dict[str, Callable[..., None]]] = {
         "explain": query.explain,
     },
     "files": {"load": files.load, "dump": files.dump},
+    "a model": {"migrate": migrate.migrate},
     "two stores": {"copy": transfer.copy, "diff": transfer.diff, "verify": transfer.verify},
     "proof": {"parity": parity.parity, "bench": bench.bench},
 }

@@ -9,7 +9,7 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import IO, Any
 
@@ -52,8 +52,6 @@ class Loader:
     """Whether to continue after a refused line."""
     rejects: IO[bytes] | None = None
     """Where each refused line is written as JSON: its file, number, reason, and its record if it has one."""
-    name: str = ""
-    """The file that is read."""
     batch_size: int = 2_000
     read: int = 0
     created: int = 0
@@ -81,46 +79,46 @@ class Loader:
     async def load(self, target: Collection, lines: Iterator[InputLine]) -> None:
         """Write lines until they end or one is refused that stops the load."""
         while self.stopped is None and (batch := _read_batch(lines, self.batch_size)):
-            numbers, records = [], []
+            readable = []
             for line in batch:
                 self.read += 1
                 if line.record is not None:
-                    numbers.append(line.number)
-                    records.append(line.record if line.record.id is not None else _add_id(line.record))
+                    readable.append(line)
                     continue
-                self._refuse(line.number, line.error or "", None)
+                self._refuse(line, line.error or "")
                 if not self.skip_refused:
                     self.stopped = line.number
                     break
-            if records:
-                await _finish(self._write(target, numbers, records))
+            if readable:
+                await _finish(self._write(target, readable))
 
-    async def _write(self, target: Collection, numbers: list[int], records: list[Record]) -> None:
+    async def _write(self, target: Collection, lines: list[InputLine]) -> None:
         """Create records, and treat those whose ids exist as `on_clash` says."""
         atomic = not self.skip_refused and target.capabilities.atomic_batch
+        records = [_with_id(line.record) for line in lines if line.record is not None]
         outcomes = await self._send(target, target.create_batch, records, atomic=atomic)
         existing = [i for i, e in outcomes.errors.items() if isinstance(e, AlreadyExistsError)]
         if self.on_clash is OnClash.FAIL or not existing:
-            await self._count(target, numbers, records, outcomes)
+            await self._count(target, lines, records, outcomes)
             return
         if atomic and self.on_clash is OnClash.REPLACE:
             outcomes = await self._send(target, target.upsert_batch, records, atomic=True)
-            await self._count(target, numbers, records, outcomes, frozenset(existing))
+            await self._count(target, lines, records, outcomes, frozenset(existing))
             return
         known = set(existing)
         rest = [i for i in range(len(records)) if i not in known]
-        others = [numbers[i] for i in rest], [records[i] for i in rest]
         if atomic and rest:
-            await self._write(target, *others)
+            await self._write(target, [replace(lines[i], record=records[i]) for i in rest])
         elif not atomic:
             # The others are written or refused; only those that exist are left.
+            others = [lines[i] for i in rest], [records[i] for i in rest]
             await self._count(target, *others, Outcomes(outcomes[i] for i in rest))
         if self.stopped is None:
-            numbers, records = [numbers[i] for i in existing], [records[i] for i in existing]
-            await self._write_existing(target, numbers, records, atomic=atomic)
+            lines, records = [lines[i] for i in existing], [records[i] for i in existing]
+            await self._write_existing(target, lines, records, atomic=atomic)
 
     async def _write_existing(
-        self, target: Collection, numbers: list[int], records: list[Record], *, atomic: bool
+        self, target: Collection, lines: list[InputLine], records: list[Record], *, atomic: bool
     ) -> None:
         if self.on_clash is OnClash.SKIP:
             self.skipped += len(records)
@@ -128,7 +126,7 @@ class Loader:
             return
         write = target.update_batch if self.on_clash is OnClash.UPDATE else target.upsert_batch
         outcomes = await self._send(target, write, records, atomic=atomic)
-        await self._count(target, numbers, records, outcomes, frozenset(range(len(records))))
+        await self._count(target, lines, records, outcomes, frozenset(range(len(records))))
 
     async def _send(
         self, target: Collection, write: Callable[..., Any], records: list[Record], *, atomic: bool
@@ -148,7 +146,7 @@ class Loader:
     async def _count(
         self,
         target: Collection,
-        numbers: Sequence[int],
+        lines: Sequence[InputLine],
         records: Sequence[Record],
         outcomes: Outcomes[str],
         existing: frozenset[int] = frozenset(),
@@ -161,12 +159,11 @@ class Loader:
         for index, error in errors.items():
             if isinstance(error, NotWrittenError):
                 continue
-            number = numbers[index]
-            self._refuse(number, str(error), records[index])
+            self._refuse(replace(lines[index], record=records[index]), str(error))
             if error.applied is Applied.MAYBE:
                 unknown.append(records[index])
-            if not self.skip_refused and (self.stopped is None or number < self.stopped):
-                self.stopped = number
+            if not self.skip_refused and (self.stopped is None or lines[index].number < self.stopped):
+                self.stopped = lines[index].number
                 self.exit_code = choose_exit_code(error)
         self.uncertain -= len(outcomes) - len(unknown)
         if unknown:
@@ -190,18 +187,19 @@ class Loader:
             else:
                 self.replaced += 1
 
-    def _refuse(self, number: int, message: str, record: Record | None) -> None:
+    def _refuse(self, line: InputLine, message: str) -> None:
         self.refused += 1
         kind = _VALUES.sub("", message)
         self.kinds[kind] += 1
         if len(self.notes) < _MAX_NOTES:
-            self.notes.setdefault(kind, f"{self.name}:{number}: {message}")
+            self.notes.setdefault(kind, f"{line.file}:{line.number}: {message}")
         if len(self.errors) < _MAX_ERRORS:
-            self.errors.append((self.name, number, message))
+            self.errors.append((line.file, line.number, message))
         if self.rejects is not None:
+            record = line.record
             data = {} if record is None else {"id": record.id, "data": record.data}
-            line = {"file": self.name, "line": number, "message": message, **data}
-            self.rejects.write(format_json(line) + b"\n")
+            document = {"file": line.file, "line": line.number, "message": message, **data}
+            self.rejects.write(format_json(document) + b"\n")
 
     def to_json(self) -> dict[str, Any]:
         """Return the counts and the refused lines; `written` and `failed` are their sums' older names."""
@@ -299,6 +297,6 @@ def _read_batch(lines: Iterator[InputLine], size: int) -> list[InputLine]:
         signal.signal(signal.SIGINT, previous)
 
 
-def _add_id(record: Record) -> Record:
-    """Return the record with a generated id: an upsert needs one."""
-    return Record(record.data, id=new_id(), metadata=record.metadata)
+def _with_id(record: Record) -> Record:
+    """Return the record, with a generated id if it has none: an upsert needs one."""
+    return record if record.id is not None else Record(record.data, id=new_id(), metadata=record.metadata)

@@ -1,13 +1,14 @@
-"""`isthmus STORE …` without a command: what the arguments mean.
+"""`isthmus STORE …` without a command: what the arguments mean; a file or a folder is a store too.
 
-`isthmus people.db` describes the store and opens a prompt, `isthmus people.db 'age>25' --sort -age`
-queries it, and `isthmus people.db --to postgres://…` copies it. A command's name wins: `./count` is a file.
+`isthmus people.csv` describes the store and opens a prompt, `isthmus people.csv 'age>25' --sort -age`
+queries it, and `isthmus people.csv --to postgres://…` copies it. A command's name wins: `./count` is a file.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 from isthmus.cli._errors import CommandError, ExitCode
 
@@ -38,11 +39,13 @@ def to_store_url(name: str) -> str | None:
     if "://" in name:
         return name
     path = Path(name)
-    if not path.is_file():
+    if path.is_file():
+        with path.open("rb") as file:
+            if file.read(len(_SQLITE_HEADER)) == _SQLITE_HEADER:
+                return f"sqlite:///{path.resolve()}"
+    elif not path.is_dir():
         return None
-    with path.open("rb") as file:
-        is_database = file.read(len(_SQLITE_HEADER)) == _SQLITE_HEADER
-    return f"sqlite:///{path.resolve()}" if is_database else None
+    return f"files://{quote(str(path.resolve()))}"
 
 
 def _only_describes(arguments: Sequence[str]) -> bool:

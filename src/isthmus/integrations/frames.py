@@ -12,6 +12,7 @@ from isthmus._reads import Find
 from isthmus._record import Record
 from isthmus._writes import StreamReceipt
 from isthmus.errors import UsageError
+from isthmus.integrations._json_table import read_texts
 
 if TYPE_CHECKING:
     import pandas
@@ -45,6 +46,16 @@ def table_of(rows: Sequence[Mapping[str, Any]], schema: pyarrow.Schema | None = 
     return arrow.table(columns, names=names)
 
 
+def table_of_records(records: Sequence[Record], schema: pyarrow.Schema | None = None) -> pyarrow.Table:
+    """Return records as an Arrow table with ids in column `_id`; `schema` and errors as for `table_of`.
+
+    Without a schema, records that were not decoded yet are converted from their JSON text as a whole;
+    the table is the same.
+    """
+    table = read_texts(records) if schema is None else None
+    return table_of([row(record) for record in records], schema) if table is None else table
+
+
 async def to_arrow(
     collection: CollectionMethods, query: Find = None, *, schema: pyarrow.Schema | None = None
 ) -> pyarrow.Table:
@@ -52,7 +63,7 @@ async def to_arrow(
 
     `schema` and errors are those of `table_of`.
     """
-    return table_of([row(record) for record in await collection.search(query)], schema)
+    return table_of_records(await collection.search(query), schema)
 
 
 async def arrow_batches(
@@ -77,9 +88,9 @@ async def batch_records(
 ) -> AsyncGenerator[pyarrow.RecordBatch, None]:
     """Yield records as Arrow batches; parameters and errors as for `arrow_batches`."""
     explicit = schema is not None
-    pending: list[dict[str, Any]] = []
+    pending: list[Record] = []
     async for record in records:
-        pending.append(row(record))
+        pending.append(record)
         if len(pending) == rows:
             batch = _build_batch(pending, schema, explicit=explicit)
             schema = batch.schema
@@ -90,9 +101,14 @@ async def batch_records(
 
 
 def _build_batch(
-    rows: list[dict[str, Any]], schema: pyarrow.Schema | None, *, explicit: bool
+    records: list[Record], schema: pyarrow.Schema | None, *, explicit: bool
 ) -> pyarrow.RecordBatch:
     arrow = _arrow()
+    if not explicit:
+        table = table_of_records(records) if schema is None else read_texts(records)
+        if table is not None and schema in (None, table.schema):
+            return table.combine_chunks().to_batches()[0]
+    rows = [row(record) for record in records]
     if schema is not None and not explicit:
         # An explicit schema selects columns; an inferred one must not drop any.
         unknown = next((name for row in rows for name in row if name not in schema.names), None)

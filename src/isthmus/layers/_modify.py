@@ -14,7 +14,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from isthmus._core.apply import refuse_batch
 from isthmus._core.clock import Clock
 from isthmus._core.executor import ItemResult, Mutation, WriteKind
-from isthmus._core.modify import Modification, modify_in_order
+from isthmus._core.modify import Modification
+from isthmus._core.modify_rows import modify_in_order
 from isthmus._core.offload import LONG, run_in_thread
 from isthmus._core.op import Modify, ModifyWhere, Read, Write
 from isthmus._core.stack import Next

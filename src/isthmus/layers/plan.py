@@ -53,6 +53,7 @@ from isthmus.layers._pages import (
     start_rank,
 )
 from isthmus.layers._policy import Policy
+from isthmus.layers._wide import fold_wide
 
 R = TypeVar("R")
 SCAN_SIZE = 1_000
@@ -89,6 +90,7 @@ class Plan(Layer):
 
     async def handle(self, op: Op[R], call_next: Next, /) -> R:
         """Run the operation by native ones."""
+        op = await fold_wide(op)
         result: Any
         match op:
             case Fetch():

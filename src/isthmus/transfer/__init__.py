@@ -1,9 +1,10 @@
-"""Resumable copies between stores, and comparisons that find and repair differences."""
+"""Resumable copies between stores, comparisons that find and repair differences, and migrations of models."""
 
 from isthmus.transfer._compare import Comparison, Difference, differences, repair, verify
 from isthmus.transfer._copy import copy
 from isthmus.transfer._digest import Digest, record_digest
 from isthmus.transfer._fields import Shape
+from isthmus.transfer._migrate import Migration, migrate
 from isthmus.transfer._progress import Progress
 from isthmus.transfer._receipt import Receipt, Rejected, Repair
 
@@ -11,6 +12,7 @@ __all__ = [
     "Comparison",
     "Difference",
     "Digest",
+    "Migration",
     "Progress",
     "Receipt",
     "Rejected",
@@ -18,6 +20,7 @@ __all__ = [
     "Shape",
     "copy",
     "differences",
+    "migrate",
     "record_digest",
     "repair",
     "verify",

@@ -289,7 +289,10 @@ class ElasticsearchBackend:
         """Read with a reader of the index that the name stands for; see `_reader`."""
 
         async def read_once() -> R:
-            return await call(await self._reader(collection, fresh=fresh))
+            reader = await self._reader(collection, fresh=fresh)
+            found = await call(reader)
+            await reader.confirm()
+            return found
 
         return await _repeat_if_gone(read_once)
 

@@ -79,16 +79,19 @@ async def look_up(pool: ClientPool, target: str, name: str) -> FoundIndex | None
         raise ConfigError(f"elasticsearch: {name!r} is an alias of {len(body)} indices, not of one")
     ((index, found),) = body.items()
     aliases = found.get("aliases", {})
-    alias = aliases.get(name, {})
-    if not alias.keys().isdisjoint(("filter", "index_routing", "search_routing")):
-        raise ConfigError(
-            f"elasticsearch: {name!r} is an alias of a part of index {index!r} (a filter or a routing):"
-            " name the index, or an alias of all of it"
-        )
+    _check_alias(name, index, aliases)
     settings = found.get("settings", {}).get("index", {})
     mappings = found.get("mappings", {})
     _check_source(mappings, settings, index)
     return FoundIndex(index, settings.get("uuid", ""), mappings, settings, tuple(aliases))
+
+
+def _check_alias(name: str, index: str, aliases: Mapping[str, Any]) -> None:
+    if not aliases.get(name, {}).keys().isdisjoint(("filter", "index_routing", "search_routing")):
+        raise ConfigError(
+            f"elasticsearch: {name!r} is an alias of a part of index {index!r} (a filter or a routing):"
+            " name the index, or an alias of all of it"
+        )
 
 
 def _check_source(mappings: Mapping[str, Any], settings: Mapping[str, Any], index: str) -> None:
@@ -112,10 +115,17 @@ def check_mode(found: FoundIndex) -> None:
 
 
 async def find_uuid(pool: ClientPool, name: str) -> str | None:
-    """Return the uuid of the index that a name stands for; None without one index of that name."""
-    target = f"{url_of(name)}?{_UUID}"
+    """Return the uuid of the index that a name stands for; None without one index of that name.
+
+    Raises `ConfigError` for an alias of a part of an index.
+    """
+    target = f"{url_of(name)}?{_UUID},*.aliases"
     status, body = await pool.call("GET", target, action=f"look up {name}", expected=FOUND)
-    return _uuid_in(body) if status == 200 else None
+    if status == 404 or len(body) != 1:
+        return None
+    ((index, found),) = body.items()
+    _check_alias(name, index, found.get("aliases", {}))
+    return _uuid_in(body)
 
 
 def _uuid_in(body: Mapping[str, Any]) -> str | None:

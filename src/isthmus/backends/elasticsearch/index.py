@@ -132,6 +132,14 @@ class CollectionIndex:
         if await find_uuid(pool, self.name) != self._uuid:
             raise self.mark_gone()
 
+    async def confirm_read(self, pool: ClientPool) -> None:
+        """Check that what was read was in this index; one request, none with an alias of our own.
+
+        An index of the same name may have taken its place before the request, with other types.
+        """
+        if not self.is_aliased:
+            await self._confirm(pool)
+
     def _read_mapping(self, found: FoundIndex) -> None:
         properties = found.mappings.get("properties", {})
         vector_fields = vectors.read_fields(properties)
@@ -192,16 +200,16 @@ class CollectionIndex:
         self.is_gone = True
         return IndexGoneError(f"index {self.name} was deleted or replaced")
 
-    async def verify_identity(self, pool: ClientPool) -> None:
-        """Check that the first document of a shard went into this index.
+    async def confirm_write(self, pool: ClientPool) -> None:
+        """Check that what was written went into this index; one request, none with an alias of our own.
 
-        Without an alias of ours, the server creates an index for a bulk request if there is none, with a
-        mapping by which nothing would be exact. Raises `UnavailableError` for such an index, and for
-        another one of ours.
+        Without one, the server creates an index for a bulk request if there is none, with a mapping by
+        which nothing would be exact, and another handle may have created it again with other types.
+        Raises `UnavailableError` for such an index.
         """
         try:
-            await self.reload(pool)
-        except IndexGoneError:
+            await self.confirm_read(pool)
+        except (IndexGoneError, ConfigError):
             # Not an `IndexGoneError`: documents may be written, so the write is not repeated.
             raise UnavailableError(
                 f"index {self.name} was deleted and created again during a write", applied=Applied.MAYBE

@@ -55,9 +55,10 @@ Refused: TypeAlias = Callable[[InvalidRecordError], None]
 class RowChunk:
     """Rows as Python objects, evaluated one by one."""
 
-    def __init__(self, first: int, rows: Sequence[Row]) -> None:
+    def __init__(self, first: int, rows: Sequence[Row], lines: Sequence[int] | None = None) -> None:
         self.first = first
         self._rows = rows
+        self._lines = lines
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -68,11 +69,18 @@ class RowChunk:
         high = len(self._rows) if end is None else max(end - self.first, low)
         if low == 0 and high >= len(self._rows):
             return self
-        return RowChunk(self.first + low, self._rows[low:high])
+        return RowChunk(
+            self.first + low, self._rows[low:high], None if self._lines is None else self._lines[low:high]
+        )
+
+    def numbered_rows(self) -> Iterator[tuple[int, Row]]:
+        """Yield each row with the line at which it begins, or its number from 1 if a format has no lines."""
+        numbers = self._lines or range(self.first + 1, self.first + len(self._rows) + 1)
+        return zip(numbers, self._rows, strict=True)
 
     def map(self, convert: Callable[[dict[str, Any]], Row]) -> RowChunk:
         """Return the rows, each converted or refused for what is no canonical value."""
-        return RowChunk(self.first, [_convert(row, convert) for row in self._rows])
+        return RowChunk(self.first, [_convert(row, convert) for row in self._rows], self._lines)
 
     def select(self, where: Predicate, make: MakeRecord, refused: Refused) -> Iterator[Record]:
         """Yield the records of the rows that match, in order."""

@@ -28,6 +28,7 @@ from isthmus._query.codec import text
 from isthmus._query.order import BY_ID, cursor_position, sort_key, sort_records
 from isthmus._query.split import Pushdown
 from isthmus._record import Record
+from isthmus._values import trim
 
 CAPABILITIES = Capabilities(
     transactions=True,
@@ -202,7 +203,7 @@ class MemoryRows:
     def put(self, id: str, data: bytes, metadata: bytes) -> str:
         old, version = self._get(id), str(new_version())
         created = self._now if old is None else old._created
-        self._changes[id] = Record.stored(id, data, metadata, version, created, self._now)
+        self._changes[id] = Record.stored(id, trim(data), trim(metadata), version, created, self._now)
         return version
 
     def merge(self, id: str, data: bytes, metadata: bytes) -> str:

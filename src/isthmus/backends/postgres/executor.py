@@ -21,12 +21,15 @@ from isthmus._core.executor import (
     PageRequest,
     WriteKind,
 )
+from isthmus._core.modify import Modification
 from isthmus._query.aggregate import Groups
 from isthmus._query.ast import Predicate
+from isthmus._query.changes import FieldChange
 from isthmus._record import Record
 from isthmus.backends.postgres.config import PostgresConfig
 from isthmus.backends.postgres.drivers.protocol import Connection
 from isthmus.backends.postgres.lazy_record import PostgresRecord
+from isthmus.backends.postgres.modify import modify, modify_where
 from isthmus.backends.postgres.schema import table_of
 from isthmus.backends.postgres.sql.aggregate import aggregate
 from isthmus.backends.postgres.sql.fields import COLUMNS
@@ -109,6 +112,20 @@ class PostgresExecutor:
         table = self._table(collection)
         return await self._runner.command(
             table, lambda connection: write(connection, table, kind, mutations, atomic=atomic)
+        )
+
+    async def modify(self, collection: str, modification: Modification) -> ItemResult | None:
+        """Change part of one record and return its version; None if the core has to look at it."""
+        table = self._table(collection)
+        return await self._runner.command(table, lambda connection: modify(connection, table, modification))
+
+    async def modify_where(
+        self, collection: str, where: Predicate, changes: tuple[FieldChange, ...]
+    ) -> int | None:
+        """Change the matching records and return how many; None, and none is, if left to the core."""
+        table = self._table(collection)
+        return await self._runner.command(
+            table, lambda connection: modify_where(connection, table, where, changes)
         )
 
     async def fetch(self, collection: str, request: PageRequest) -> Page:

@@ -13,6 +13,8 @@ from isthmus.backends.postgres.drivers.protocol import Connection
 from isthmus.backends.postgres.indexes import IndexDefinition, create_index, definitions, paths_to_index
 from isthmus.backends.postgres.sql.statement import literal, quote
 from isthmus.backends.postgres.sql.table import Table
+from isthmus.backends.postgres.version_trigger import NAME as VERSION_TRIGGER
+from isthmus.backends.postgres.version_trigger import add_trigger, create_trigger, definition
 from isthmus.errors import ConfigError
 
 log = logging.getLogger("isthmus.postgres.schema")
@@ -32,7 +34,7 @@ _LOCK = zlib.crc32(b"isthmus schema")
 
 _OLDEST = 130_000
 _SERVER = "SELECT current_setting('server_version_num')::int4, current_setting('server_encoding')"
-_DESCRIBE = """
+_DESCRIBE = f"""
 SELECT c.oid::int8, c.relkind::text, obj_description(c.oid, 'pg_class'),
   array(SELECT a.attname::text FROM pg_attribute a
         WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum),
@@ -48,7 +50,8 @@ SELECT c.oid::int8, c.relkind::text, obj_description(c.oid, 'pg_class'),
         WHERE a.attrelid = c.oid AND a.attname = 'id'),
   array(SELECT a.attname::text FROM pg_attribute a
         WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-        AND a.attnotnull AND NOT a.atthasdef AND a.attidentity = '')
+        AND a.attnotnull AND NOT a.atthasdef AND a.attidentity = ''),
+  EXISTS (SELECT 1 FROM pg_trigger g WHERE g.tgrelid = c.oid AND g.tgname = '{VERSION_TRIGGER}')
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = $1 AND c.relname = $2"""
 
@@ -80,13 +83,15 @@ async def ensure_table(
         if config.create_table == "never":
             raise ConfigError(
                 f"postgres: there is no table {table.sql}, and create_table is 'never'; create it with:\n"
-                + ";\n".join(_definition(table))
+                + ";\n".join([*_definition(table), *definition(table)])
             )
         await _create_table(connection, table, config)
         found = await connection.fetchrow(_DESCRIBE, table.schema, table.name)
         if found is None:
             raise ConfigError(f"postgres: the table {table.sql} was dropped while it was being created")
     _check(table, found)
+    if not found[10] and add_indexes and config.create_table != "never":
+        await add_trigger(connection, table)
     wanted = list(definitions(table.name, table.indexed))
     missing = [index for index in wanted if index.name not in found[5]]
     if missing and add_indexes and config.create_table != "never":
@@ -128,6 +133,7 @@ async def _create_table(connection: Connection, table: Table, config: PostgresCo
         if await connection.fetchrow(_DESCRIBE, table.schema, table.name) is None:
             for statement in _definition(table):
                 await connection.execute(statement)
+            await create_trigger(connection, table)
             # On an empty table there is nothing to wait for: no reason for CONCURRENTLY.
             for index in definitions(table.name, table.indexed):
                 if await _is_buildable(connection, index):
@@ -137,7 +143,7 @@ async def _create_table(connection: Connection, table: Table, config: PostgresCo
 
 
 def _check(table: Table, found: Any) -> None:
-    _, kind, comment, names, types, _, _, unique, collation, required = found
+    _, kind, comment, names, types, _, _, unique, collation, required, _ = found
     if kind not in ("r", "p"):
         raise ConfigError(f"postgres: {table.sql} is not a table")
     mark = format_of(comment)

@@ -44,7 +44,9 @@ async def single_write(
     except InvalidRecordError as error:
         error.record_id = mutation.id
         return error
-    version = new_version()
+    if mutation.written_version is None:
+        mutation.written_version = new_version()
+    version = mutation.written_version
     if statement_kind in (WriteKind.CREATE, WriteKind.UPSERT):
         status = await connection.execute(text, mutation.id, data, metadata, version)
     else:
@@ -55,16 +57,23 @@ async def single_write(
 
 
 async def _refuse(connection: Connection, table: Table, kind: WriteKind, mutation: Mutation) -> ItemResult:
-    """Return why no row matched. A write that lands now is ordered after this one."""
+    """Return why no row matched. A write that lands now is ordered after this one.
+
+    A row at the version that this very write gives was written by an earlier attempt whose response was
+    lost: the write has succeeded.
+    """
     if kind is WriteKind.CREATE:
         return already_exists(mutation.id)
-    if kind in (WriteKind.REPLACE, WriteKind.UPDATE):
-        exists = mutation.if_version is not None and await connection.fetchval(
-            f"SELECT TRUE FROM {table.sql} AS t WHERE t.id = $1", mutation.id
+    if mutation.if_version is None:
+        return not_found(mutation.id)
+    if kind is not WriteKind.DELETE:
+        found = await connection.fetchval(
+            f"SELECT t.version FROM {table.sql} AS t WHERE t.id = $1", mutation.id
         )
-        if not exists:
+        if found is not None and found == mutation.written_version:
+            return str(found)
+        if found is None and kind is not WriteKind.UPSERT:
             return not_found(mutation.id)
-    assert mutation.if_version is not None
     return version_conflict(mutation.id, mutation.if_version)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from isthmus._core.apply import merge_documents
 from isthmus._core.executor import Mutation
 from isthmus._record import Record
+from isthmus._values import trim
 from isthmus.backends.s3.envelope import Effect, RecordRow, creation_time, new_token, record_of
 from isthmus.backends.s3.layout import MAX_RECORD_BYTES
 from isthmus.errors import InvalidRecordError
@@ -42,7 +43,8 @@ class RowChanges:
             )
         old = self._records.get(id)
         created = self._now if old is None else creation_time(old)
-        row = RecordRow(id, self.new_version(), created, self._now, metadata, data)
+        # The log keeps rows in memory.
+        row = RecordRow(id, self.new_version(), created, self._now, trim(metadata), trim(data))
         self._records[id] = record_of(row)
         self.effects.append((id, row))
         return row.version

@@ -57,6 +57,9 @@ class S3Config(BackendConfig):
         "max_pool_connections": "pool.max_connections",
         "max_connections": "pool.max_connections",
         "max_workers": "pool.max_connections",
+        "skip_signature": "anonymous",
+        "request_payer": "requester_pays",
+        "kms_key_id": "sse_kms_key_id",
     }
 
     credentials: ClassVar[tuple[tuple[str, ...], ...]] = (
@@ -84,6 +87,18 @@ class S3Config(BackendConfig):
     """An additional checksum of uploads; servers other than AWS may not support it."""
     ca_file: str | None = None
     """A PEM file of certificates to trust in addition."""
+    anonymous: bool = False
+    """Send requests without a signature and look for no credentials: for buckets that anybody may read."""
+    addressing_style: Literal["auto", "path", "virtual"] = "auto"
+    """Where the bucket is named: in the path or in the host; auto is the host on AWS, else the path."""
+    server_side_encryption: Literal["AES256", "aws:kms", "aws:kms:dsse"] | None = None
+    """How the server encrypts what is written; None leaves it to the bucket."""
+    sse_kms_key_id: str | None = None
+    """The KMS key to encrypt with; None is the account's own key for S3."""
+    requester_pays: bool = False
+    """Pay for the requests to somebody else's bucket that demands it."""
+    storage_class: str | None = None
+    """The class of what is written, such as `STANDARD_IA`; one that must be restored cannot be read."""
     create_bucket: bool = False
     cache: CacheConfig | None = None
     log: LogConfig = LogConfig()
@@ -132,6 +147,10 @@ class S3Config(BackendConfig):
             raise ValueError("aws_access_key_id and aws_secret_access_key belong together")
         if self.aws_session_token is not None and self.aws_access_key_id is None:
             raise ValueError("aws_session_token belongs to aws_access_key_id and aws_secret_access_key")
+        if self.anonymous and (self.aws_access_key_id is not None or self.profile is not None):
+            raise ValueError("anonymous requests have no keys and no profile")
+        if self.sse_kms_key_id is not None and not (self.server_side_encryption or "").startswith("aws:kms"):
+            raise ValueError("sse_kms_key_id belongs to server_side_encryption='aws:kms'")
         if self.cache is not None and self.layout == "log":
             raise ValueError("cache is for layout 'object'; layout 'log' has log.memory_bytes")
         return self
@@ -145,6 +164,16 @@ class S3Config(BackendConfig):
     def signing_region(self) -> str:
         """The region that requests are signed for."""
         return self.region or "us-east-1"
+
+    @property
+    def bucket_in_host(self) -> bool:
+        """Whether requests name the bucket in the host.
+
+        AWS's certificate does not cover the host name of a bucket with dots.
+        """
+        if self.addressing_style == "auto":
+            return not self.endpoint_url and "." not in self.bucket
+        return self.addressing_style == "virtual"
 
     @property
     def loopback(self) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, assert_never
 
@@ -21,14 +20,8 @@ from isthmus.backends.sqlite.session import SQLiteSession
 from isthmus.backends.sqlite.statement import Binder, Statement
 
 _BATCH = 1_000
-
-
-@dataclass(frozen=True, slots=True)
-class _ScalarColumn:
-    """A path in SQL where there is no list on it: the type rank, or NULL, and the scalar."""
-
-    type_rank: str
-    value: str
+_SCALARS = ("integer", "real", "text", "true", "false")
+_OBJECT = "object"
 
 
 def aggregate(session: SQLiteSession, table: Table, request: AggregateRequest) -> Groups:
@@ -39,10 +32,14 @@ def aggregate(session: SQLiteSession, table: Table, request: AggregateRequest) -
     if any(isinstance(field, OpaqueField) for field in fields):
         _add_by_evaluator(session, table, request, groups, ())
         return groups
-    for row in session.rows(_compile(table, request, fields)):
+    has_lists = False
+    for on_list, *row in session.rows(_compile(table, request)):
+        if on_list:
+            has_lists = True
+            continue
         key = tuple(_key_part(by, *row[2 * index : 2 * index + 2]) for index, by in enumerate(request.by))
-        groups.add(key, _states(request.measures, row[2 * len(request.by) :]))
-    if _list_condition(fields, Binder()) is not None:
+        groups.add(key, _states(request.measures, tuple(row[2 * len(request.by) :])))
+    if has_lists:
         _add_by_evaluator(session, table, request, groups, fields)
     return groups
 
@@ -86,67 +83,117 @@ def _list_condition(fields: Sequence[Field], binder: Binder) -> str | None:
     return "(" + " OR ".join(f"coalesce({kind}, '') = 'array'" for kind in kinds) + ")" if kinds else None
 
 
-def _compile(table: Table, request: AggregateRequest, fields: list[Field]) -> Statement:
+def _compile(table: Table, request: AggregateRequest) -> Statement:
+    """Return the select of whether rows have a list at one of the paths, then their keys and states.
+
+    The rows with lists are one group apart from the others, whatever their values are.
+    """
     binder = Binder()
-    columns: list[str] = []
-    for by in request.by:
-        column = _scalar_column(path_of(by), binder)
-        # Objects are no group keys: they count as no value.
-        columns += [f"CASE WHEN {column.type_rank} < {OBJECT} THEN {column.type_rank} END", column.value]
-    grouped = ", ".join(str(index + 1) for index in range(len(columns)))
-    for measure in request.measures:
-        columns += _measure_columns(measure, binder)
+    extraction = _Extraction(binder)
+    keys = [part for by in request.by for part in extraction.key(path_of(by))]
+    states = [state for measure in request.measures for state in extraction.states(measure)]
     where = FilterCompiler(binder, table.indexed).sql(request.where)
-    has_list = _list_condition(fields, binder)
-    if has_list is not None:
-        where += f" AND NOT {has_list}"
-    text = f"SELECT {', '.join(columns)} FROM {table.source} WHERE {where}"
+    columns = ", ".join(["on_list", *keys, *states])
     # Without `by`, no matching record means no group, not one empty group.
-    return binder.statement(f"{text} GROUP BY {grouped}" if grouped else f"{text} HAVING count(*) > 0")
+    grouped = ", ".join(["on_list", *keys])
+    return binder.statement(f"SELECT {columns} FROM {extraction.sql(table.source, where)} GROUP BY {grouped}")
 
 
-def _scalar_column(path: Path, binder: Binder) -> _ScalarColumn:
-    field = field_of(path)
-    match field:
-        case AttributeField(value):
-            return _ScalarColumn(str(TEXT), value)
-        case JSONField():
-            ranks = {kind: str(rank) for kind, rank in TYPE_RANKS.items() if kind != "array"}
-            values = dict.fromkeys(("integer", "real", "text", "true", "false"), field.value(binder))
-            return _ScalarColumn(
-                field.by_type(ranks, None, binder, "NULL"), field.by_type(values, None, binder, "NULL")
-            )
-        case _:
-            return _ScalarColumn("NULL", "NULL")
+class _Extraction:
+    """The columns that keys and measures take, each computed once for a row.
+
+    SQLite copies the expressions of a sub-select into each of their uses unless it has a limit: then a
+    sum calls JSON functions ten times for a row (docs/decisions/0019).
+    """
+
+    def __init__(self, binder: Binder) -> None:
+        self._binder = binder
+        self._values: dict[str, str] = {}
+        """The innermost columns by expression: types, values, and what lists are looked for in."""
+        self._inputs: dict[str, str] = {}
+        self._lists: dict[str, None] = {}
+
+    def key(self, path: Path) -> list[str]:
+        """Return the columns of a key: the rank of its type, NULL for no key, and the scalar."""
+        kind, value = self._extract(path)
+        ranks = " ".join(f"WHEN '{name}' THEN {TYPE_RANKS[name]}" for name in _SCALARS)
+        # Objects are no keys: they count as no value.
+        return [
+            self._input(f"CASE WHEN NOT on_list THEN CASE {kind} {ranks} END END"),
+            self._input(f"CASE WHEN NOT on_list AND {kind} IN {_names(*_SCALARS)} THEN {value} END"),
+        ]
+
+    def states(self, measure: Measure) -> list[str]:
+        """Return the aggregate functions of a measure's state."""
+        if measure.path is None:
+            return ["count(*)"]
+        kind, value = self._extract(measure.path)
+
+        def of(*kinds: str) -> str:
+            return self._input(f"CASE WHEN {kind} IN {_names(*kinds)} THEN {value} END")
+
+        match measure.function:
+            case Function.COUNT:
+                return [
+                    f"count({self._input(f'CASE WHEN {kind} IN {_names(*_SCALARS, _OBJECT)} THEN 1 END')})"
+                ]
+            case Function.SUM | Function.AVG:
+                number = of("integer", "real")
+                is_integer = f"FILTER (WHERE typeof({number}) = 'integer')"
+                # In two halves: sum() of integers overflows beyond 64 bits.
+                return [
+                    f"count({number})",
+                    f"sum({number} >> 32) {is_integer}",
+                    f"sum({number} & 4294967295) {is_integer}",
+                    f"isthmus_sum({number}) FILTER (WHERE typeof({number}) = 'real')",
+                ]
+            case Function.MIN | Function.MAX:
+                least = "min" if measure.function is Function.MIN else "max"
+                scalars = [of("true", "false"), of("integer", "real"), of("text")]
+                return [f"{least}({scalar})" for scalar in scalars] + [f"count({of(_OBJECT)})"]
+            case Function.COUNT_DISTINCT | Function.PERCENTILE:
+                raise AssertionError(f"{measure.function.value} is not pushed down")
+            case _:
+                assert_never(measure.function)
+
+    def sql(self, source: str, where: str) -> str:
+        """Return the sub-select of all columns over the matching rows."""
+        on_list = " OR ".join(self._lists) or "0"
+        values = ", ".join(f"{expression} AS {name}" for expression, name in self._values.items())
+        inputs = "".join(f", {expression} AS {name}" for expression, name in self._inputs.items())
+        inner = f"(SELECT {values or '1'} FROM {source} WHERE {where} LIMIT -1)"
+        marked = f"(SELECT *, coalesce({on_list}, 0) AS on_list FROM {inner} LIMIT -1)"
+        return f"(SELECT on_list{inputs} FROM {marked} LIMIT -1)"
+
+    def _input(self, expression: str) -> str:
+        return self._inputs.setdefault(expression, f"i{len(self._inputs)}")
+
+    def _value(self, expression: str) -> str:
+        return self._values.setdefault(expression, f"v{len(self._values)}")
+
+    def _extract(self, path: Path) -> tuple[str, str]:
+        """Return the type and the value at a path, where there is no list on it."""
+        field = field_of(path)
+        match field:
+            case AttributeField(value):
+                return "'text'", self._value(value)
+            case JSONField():
+                kind = self._value(field.kind(self._binder))
+                self._lists[f"{kind} = 'array'"] = None
+                if len(field.keys) > 1:
+                    # Behind a list there is nothing, so only then it is looked for.
+                    before = [field.kind(self._binder, depth) for depth in range(1, len(field.keys))]
+                    found = " OR ".join(f"{step} = 'array'" for step in before)
+                    behind = self._value(f"CASE WHEN {field.kind(self._binder)} IS NULL THEN {found} END")
+                    self._lists[behind] = None
+                return kind, self._value(field.value(self._binder))
+            case _:
+                return "NULL", "NULL"
 
 
-def _measure_columns(measure: Measure, binder: Binder) -> list[str]:
-    if measure.path is None:
-        return ["count(*)"]
-    column = _scalar_column(measure.path, binder)
-    match measure.function:
-        case Function.COUNT:
-            return [f"count({column.type_rank})"]
-        case Function.SUM | Function.AVG:
-            number = f"CASE WHEN {column.type_rank} = {NUMBER} THEN {column.value} END"
-            integer = f"CASE typeof({number}) WHEN 'integer' THEN {number} END"
-            # In two halves: sum() of integers overflows beyond 64 bits.
-            return [
-                f"count({number})",
-                f"sum(({integer}) >> 32)",
-                f"sum(({integer}) & 4294967295)",
-                f"isthmus_sum({number})",
-            ]
-        case Function.MIN | Function.MAX:
-            least = "min" if measure.function is Function.MIN else "max"
-            return [
-                f"{least}(CASE WHEN {column.type_rank} = {rank} THEN {column.value} END)"
-                for rank in (BOOL, NUMBER, TEXT)
-            ] + [f"count(CASE WHEN {column.type_rank} = {OBJECT} THEN 1 END)"]
-        case Function.COUNT_DISTINCT | Function.PERCENTILE:
-            raise AssertionError(f"{measure.function.value} is not pushed down")
-        case _:
-            assert_never(measure.function)
+def _names(*kinds: str) -> str:
+    """Return types, as `json_type` names them, as a list in SQL."""
+    return "(" + ", ".join(f"'{kind}'" for kind in kinds) + ")"
 
 
 def _states(measures: tuple[Measure, ...], row: tuple[Any, ...]) -> list[State]:

@@ -6,7 +6,8 @@ import time
 from typing import Any
 
 from isthmus._core.executor import After, ItemResult, PageRequest
-from isthmus._core.modify import Modification, modify_in_order
+from isthmus._core.modify import Modification
+from isthmus._core.modify_rows import modify_in_order
 from isthmus._ids import new_version
 from isthmus._query.ast import Predicate
 from isthmus._query.changes import FieldChange, apply_changes

@@ -115,6 +115,7 @@ def create_table(connection: sqlite3.Connection, path: str, name: str, indexes: 
             " version INTEGER NOT NULL, created_at INTEGER NOT NULL, updated_at INTEGER NOT NULL)"
         )
         present = Table(name)
+    _create_version_trigger(connection, name)
     missing = [index for index in indexes if index not in present.indexed]
     for index in missing:
         _create_index(connection, name, index)
@@ -126,6 +127,21 @@ def create_table(connection: sqlite3.Connection, path: str, name: str, indexes: 
         (name, FORMAT, orjson.dumps(paths).decode()),
     )
     return table
+
+
+def _create_version_trigger(connection: sqlite3.Connection, name: str) -> None:
+    """Let a row that other programs update get a new version; ours set it themselves.
+
+    There is none on inserts, which would cost each of ours a look-up: INSERT OR REPLACE has the version
+    that it gives.
+    """
+    table = quote_name(name)
+    connection.execute(
+        f"CREATE TRIGGER IF NOT EXISTS {quote_name(name + '.version')}"
+        f" AFTER UPDATE OF id, data, metadata ON {table} WHEN OLD.version = NEW.version"
+        f" BEGIN UPDATE {table} SET version = random() & {2**62 - 1},"
+        " updated_at = CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER) WHERE id = NEW.id; END"
+    )
 
 
 def drop_table(connection: sqlite3.Connection, path: str, name: str) -> None:

@@ -14,7 +14,7 @@ from isthmus import Collection
 from isthmus.cli._commands.query import NO_LIMIT, build_query, split_list, write_matches
 from isthmus.cli._errors import CommandError, ExitCode
 from isthmus.cli._formats.output_file import is_stdout, open_output
-from isthmus.cli._formats.reader import is_stdin, open_input, read_lines
+from isthmus.cli._formats.reader import Input, InputFormat
 from isthmus.cli._formats.writer import Format, choose_format, open_writer
 from isthmus.cli._loader import Loader, OnClash
 from isthmus.cli._options import AsJson, CollectionName, OnError, PromptPassword, RequiredStore
@@ -46,9 +46,36 @@ Rejects = Annotated[
     typer.Option("--rejects", metavar="FILE", show_default=False, help="Write refused lines here, as JSON."),
 ]
 LineOnError = Annotated[OnError, typer.Option("--on-error", help="On a rejected line.")]
-Plain = Annotated[
-    bool, typer.Option("--plain", help="Each line is data, even if it looks like a dumped record.")
+LoadFormat = Annotated[
+    InputFormat | None,
+    typer.Option("--format", "-f", show_default=False, help="Default: by the file's suffix."),
 ]
+Types = Annotated[
+    str | None,
+    typer.Option("--types", metavar="A=KIND,B=KIND", show_default=False, help="Columns: text, number, bool."),
+]
+Text = Annotated[bool, typer.Option("--text", help="All cells of CSV are text.")]
+Null = Annotated[
+    str | None, typer.Option("--null", metavar="A,B", show_default=False, help="Cells that are null: NA.")
+]
+Zone = Annotated[
+    str | None, typer.Option("--zone", metavar="ZONE", show_default=False, help="Of times without one: UTC.")
+]
+Round = Annotated[bool, typer.Option("--round", help="Cut fractions below a microsecond.")]
+Delimiter = Annotated[
+    str | None, typer.Option("--delimiter", metavar="C", show_default=False, help="Of CSV; else found.")
+]
+Encoding = Annotated[
+    str | None, typer.Option("--encoding", metavar="E", show_default=False, help="Of CSV; else UTF-8.")
+]
+Header = Annotated[bool, typer.Option("--header/--no-header", help="Whether CSV begins with headings.")]
+JSONPath = Annotated[
+    str | None,
+    typer.Option("--path", metavar="KEYS", show_default=False, help="Of the records in a JSON document."),
+]
+Records = Annotated[bool, typer.Option("--records", help="Each row is a record: id, data, metadata.")]
+Plain = Annotated[bool, typer.Option("--plain", help="Each row is data, even that of a dump.")]
+_TAB = {"\\t": "\t", "tab": "\t"}
 
 
 def load(
@@ -58,40 +85,55 @@ def load(
             metavar="STORE FILE...", help="Store URL (-: $ISTHMUS_URL) and files (-: standard input)."
         ),
     ],
-    format: FileFormat = None,
+    format: LoadFormat = None,
     id_fields: IdFields = None,
     on_clash: Clash = None,
     mode: Mode = None,
     on_error: LineOnError = OnError.STOP,
     rejects: Rejects = None,
+    types: Types = None,
+    null: Null = None,
+    zone: Zone = None,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
+    path: JSONPath = None,
     collection: CollectionName = None,
     *,
+    text: Text = False,
+    round: Round = False,
+    header: Header = True,
+    records: Records = False,
     plain: Plain = False,
     as_json: AsJson = False,
     prompt: PromptPassword = False,
 ) -> None:
     """Load files into a store; count what was created, replaced and refused.
 
-    The id comes from a dumped record, a CSV column _id or --id; else it is new.
+    JSON, JSON lines, CSV, TSV, Parquet and Arrow, plain, gz or zst. A column of CSV holds numbers or
+    booleans if all its cells do. The id comes from a dumped record or --id; else it is new.
     """
     store, files = split_places(places)
-    chosen = [(file, _input_format(file, format)) for file in files]
+    settings = {
+        "types": "text" if text else types,
+        "null": split_list(null),
+        "zone": zone,
+        "delimiter": _TAB.get(delimiter or "", delimiter),
+        "encoding": encoding,
+        "path": path,
+        "round": round,
+        "header": header,
+    }
+    settings = {name: value for name, value in settings.items() if value not in (None, [])}
     address = resolve_store(store, collection, prompt=prompt)
     loader = Loader(_choose_clash(on_clash, mode), skip_refused=on_error is OnError.SKIP)
-    ids = split_list(id_fields)
     try:
         with contextlib.ExitStack() as stack:
             # Opened first: a missing file must not leave a new store behind.
-            streams = [stack.enter_context(open_input(file)) for file, _ in chosen]
+            ids = split_list(id_fields)
+            source = Input(files, format, settings, id_fields=ids, records=records, plain=plain)
+            stack.callback(source.close)
             loader.rejects = None if rejects is None else stack.enter_context(open_output(rejects))
-
-            async def load_all(target: Collection) -> None:
-                for (file, form), stream in zip(chosen, streams, strict=True):
-                    loader.name = "standard input" if is_stdin(file) else str(file)
-                    lines = read_lines(stream, form, id_fields=ids, plain=plain)
-                    await loader.load(target, lines)
-
-            run_on_store(address, load_all, writes=True)
+            run_on_store(address, lambda target: loader.load(target, source.lines()), writes=True)
     except (KeyboardInterrupt, Exception) as error:
         if loader.read:
             reason = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
@@ -118,13 +160,6 @@ def split_places(places: list[str]) -> tuple[str, list[Path]]:
     if rest.count("-") > 1:
         raise CommandError("standard input can be read only once", ExitCode.USAGE)
     return store, list(map(Path, rest))
-
-
-def _input_format(file: Path, format: Format | None) -> Format:
-    chosen = choose_format(file, format, Format.JSONL)
-    if chosen is Format.TABLE:
-        raise CommandError("a table cannot be loaded", ExitCode.USAGE)
-    return chosen
 
 
 def _choose_clash(on_clash: OnClash | None, mode: LoadMode | None) -> OnClash:

@@ -88,7 +88,7 @@ def put(
         return await target.upsert(id, record, if_version=if_version)
 
     address = resolve_store(store, collection, prompt=prompt)
-    _print_written(id, run_on_store(address, write, writes=True), as_json=as_json)
+    print_written(id, run_on_store(address, write, writes=True), as_json=as_json)
 
 
 def update(
@@ -111,7 +111,7 @@ def update(
     version = run_on_store(
         address, lambda target: target.update(id, patch, if_version=if_version), writes=True
     )
-    _print_written(id, version, as_json=as_json)
+    print_written(id, version, as_json=as_json)
 
 
 def delete(
@@ -149,7 +149,8 @@ def _parse_object(text: str, parameter: str) -> dict[str, Any]:
     return value
 
 
-def _print_written(id: str, version: str | None, *, as_json: bool) -> None:
+def print_written(id: str, version: str | None, *, as_json: bool) -> None:
+    """Print what a write returned: the id, and the new version if there is one."""
     if as_json:
         print_json({"id": id, "version": version} if version else {"id": id})
     else:

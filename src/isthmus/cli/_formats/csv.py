@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
 from typing import IO, Any
 
 import orjson
 
-from isthmus.backends.files.formats.dump import ABSENT, PREFIX, decode_cell, decode_cells
+from isthmus.backends.files.formats.dump import ABSENT, PREFIX, decode_cell
 from isthmus.cli._formats.spill import ID, METADATA, Spill
-
-Row = tuple[Any, dict[str, Any], dict[str, Any]]
 
 
 def write_csv(spill: Spill, file: IO[bytes]) -> None:
@@ -30,25 +27,6 @@ def write_csv(spill: Spill, file: IO[bytes]) -> None:
         row = [id, *([_encode_cell(metadata or ABSENT)] if spill.has_metadata else [])]
         writer.writerow(row + [_encode_cell(data.get(key, ABSENT)) for key in keys])
     text.detach()
-
-
-def read_csv(file: IO[bytes]) -> Iterator[tuple[int, Row | str]]:
-    """Yield the line number of each row with its id, data and metadata, or with an error message."""
-    csv.field_size_limit(2**31 - 1)
-    text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
-    rows = csv.reader(text, strict=True)
-    try:
-        headings = next(rows, [])
-        while (cells := next(rows, None)) is not None:
-            if cells and len(cells) != len(headings):
-                yield rows.line_num, f"{len(cells)} cells under {len(headings)} headings"
-            elif cells:
-                yield rows.line_num, decode_cells(dict(zip(headings, cells, strict=True)))
-    except (csv.Error, UnicodeDecodeError) as error:
-        # It is unknown where the next row begins, so reading ends here.
-        yield rows.line_num + 1, f"not CSV: {error}"
-    finally:
-        text.detach()
 
 
 def _encode_cell(value: Any) -> str:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
 from itertools import islice
 from typing import IO, Any
 
 import orjson
 
 from isthmus import MissingExtraError
-from isthmus.backends.files.formats.dump import decode_columns
 from isthmus.cli._formats.spill import ID, METADATA, ColumnTypes, Spill
 
 _BATCH_ROWS = 5_000
@@ -81,13 +79,3 @@ def _build_array(pa: Any, field: Any, batch: list[tuple[str, dict[str, Any], dic
     else:
         values = [data.get(key) for _, data, _ in batch]
     return pa.array(values, field.type)
-
-
-def read_parquet(file: IO[bytes]) -> Iterator[tuple[str | None, dict[str, Any], dict[str, Any]]]:
-    """Yield id, data and metadata of each row; columns of a file from elsewhere are data."""
-    pa = import_pyarrow()
-    source = pa.parquet.ParquetFile(file)
-    marks = {field.name: field.metadata or {} for field in source.schema_arrow}
-    for batch in source.iter_batches(batch_size=_BATCH_ROWS):
-        for row in batch.to_pylist():
-            yield decode_columns(row, marks)

@@ -1,72 +1,290 @@
-"""Reads records from JSON lines, CSV or Parquet, each with its line number."""
+"""Reads the files of `load` through the files backend: records, each with its line number."""
 
 from __future__ import annotations
 
 import contextlib
-import io
+import csv
+import enum
+import errno
+import os
+import shutil
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, BinaryIO, TypeVar, cast
 
 import orjson
 
-from isthmus import InvalidRecordError, Record
-from isthmus.cli._formats.csv import Row, read_csv
-from isthmus.cli._formats.parquet import read_parquet
-from isthmus.cli._formats.writer import Format
-from isthmus.cli._json import format_json, parse_json
+from isthmus import InvalidRecordError, Record, UsageError
+from isthmus.backends.files.catalog import Catalog, File
+from isthmus.backends.files.config import FilesConfig
+from isthmus.backends.files.formats.arrow_chunk import ArrowChunk
+from isthmus.backends.files.formats.arrow_file import marks_of
+from isthmus.backends.files.formats.choose import FileFormat, choose_format
+from isthmus.backends.files.formats.column_kinds import Found, merge_files
+from isthmus.backends.files.formats.compression import decompress
+from isthmus.backends.files.formats.dialect import START, Dialect
+from isthmus.backends.files.formats.dump import ID, METADATA
+from isthmus.backends.files.formats.json_lines import read_json_lines
+from isthmus.backends.files.local import LocalStorage
+from isthmus.backends.files.reader import FileReader
+from isthmus.backends.files.rows import Refusal, Row, RowChunk
+from isthmus.cli._json import format_json
 
+R = TypeVar("R")
 _RECORD_KEYS = {"id", "data", "metadata", "version", "created_at", "updated_at"}
+_MARK = _RECORD_KEYS - {"metadata"}
+"""The keys that each line of a dump has; of metadata only if there is any."""
+_TABLES = ("csv", "tsv")
+_HEAD = 1 << 20
+_STDIN = "standard input"
+
+
+class InputFormat(enum.StrEnum):
+    """The formats of files that are loaded."""
+
+    JSONL = "jsonl"
+    JSON = "json"
+    CSV = "csv"
+    TSV = "tsv"
+    PARQUET = "parquet"
+    ARROW = "arrow"
 
 
 @dataclass(frozen=True, slots=True)
 class InputLine:
-    """A record of a file, or the reason why its line has none."""
+    """A record of a file, or the reason why its line has none; without lines, the number of its row."""
 
+    file: str
     number: int
     record: Record | None = None
     error: str | None = None
 
 
-def open_input(file: Path) -> AbstractContextManager[IO[bytes]]:
-    """Open a file, `-` for standard input; once, because a FIFO can be read only once."""
-    return contextlib.nullcontext(sys.stdin.buffer) if is_stdin(file) else file.open("rb")
+class Input:
+    """The files of one load, whose columns of text have one type over all of them.
+
+    `settings` are those of the files backend. A line or table as `dump` marks it is made of whole
+    records, unless `plain`; with `records` so is any line with an id and data. `id_fields` name the
+    data fields that hold the id; of several it is a JSON list as text. Raises `OSError` for a file
+    that cannot be opened, and `ConfigError` or `UsageError` for settings and suffixes.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[Path],
+        format: InputFormat | None,
+        settings: Mapping[str, Any],
+        *,
+        id_fields: Sequence[str] = (),
+        records: bool = False,
+        plain: bool = False,
+    ) -> None:
+        self._format = format
+        self._id_fields = id_fields
+        self._records = records
+        self._plain = plain
+        self._exit = contextlib.ExitStack()
+        self._storage = _InputStorage()
+        self._stream: BinaryIO | None = None
+        dialect = Dialect.of(FilesConfig.load({"location": "-", **settings}))
+        try:
+            for file in files:
+                self._add(file)
+        except BaseException:
+            self.close()
+            raise
+        formats = {file.key: self._choose_format(file) for file in self._storage.list_files()}
+        self._readers = {
+            (name, whole): FileReader(self._storage, dialect._replace(records=whole), name)
+            for name in {format.name for format in formats.values()}
+            for whole in (False, True)
+        }
+        self._formats = formats
+
+    def close(self) -> None:
+        """Remove the temporary file of standard input."""
+        self._exit.close()
+
+    def _add(self, place: Path) -> None:
+        if is_stdin(place):
+            if self._format in (None, InputFormat.JSONL):
+                self._stream = sys.stdin.buffer
+            else:
+                self._storage.add(_STDIN, self._spool(sys.stdin.buffer))
+        elif place.exists() and not place.is_file() and not place.is_dir():  # a FIFO: it can be read once
+            with place.open("rb") as stream:
+                self._storage.add(str(place), self._spool(stream))
+        else:
+            self._storage.add(str(place), place)
+
+    def _spool(self, stream: BinaryIO) -> Path:
+        """Copy a stream to a temporary file: the types of columns take a pass of their own."""
+        spooled = self._exit.enter_context(tempfile.NamedTemporaryFile(prefix="isthmus-"))  # noqa: SIM115 - closed by the stack
+        shutil.copyfileobj(stream, spooled)
+        spooled.flush()
+        return Path(spooled.name)
+
+    def _choose_format(self, file: File) -> FileFormat:
+        chosen = choose_format(file.key, None if self._format is None else str(self._format))
+        if chosen is None:
+            raise UsageError(
+                f"{file.key}: unknown suffix; use --format {', '.join(InputFormat)}"
+                " (a suffix .gz or .zst may follow)"
+            )
+        if chosen.name == "json" and self._format is None and self._has_json_lines(file, chosen):
+            return FileFormat("jsonl", chosen.compression)
+        return chosen
+
+    def _head(self, file: File, format: FileFormat) -> bytes:
+        with self._storage.open(file) as stream:
+            return decompress(stream, format.compression).read(_HEAD)
+
+    def _has_json_lines(self, file: File, format: FileFormat) -> bool:
+        """Return whether a file named `.json` holds an object on each of several lines."""
+        first, _, rest = self._head(file, format).lstrip().partition(b"\n")
+        try:
+            return isinstance(orjson.loads(first), dict) and not rest.isspace() and rest != b""
+        except orjson.JSONDecodeError:
+            return False
+
+    def lines(self) -> Iterator[InputLine]:
+        """Yield the lines of all files, in the order given."""
+        files = self._storage.list_files()
+        whole = {file.key for file in files if self._is_whole(file)}
+        kinds = merge_files(
+            self._readers[name, False].find_kinds(
+                Catalog(f for f in files if self._formats[f.key].name == name and f.key not in whole)
+            )
+            for name in _TABLES
+            if (name, False) in self._readers
+        )
+        for file in files:
+            yield from self._read(file, kinds, whole=file.key in whole)
+        if self._stream is not None:
+            source = cast("BinaryIO", _Unbuffered(self._stream))
+            for chunk, _ in read_json_lines(source, START):
+                yield from self._convert(_STDIN, chunk.numbered_rows(), whole=False)
+
+    def _is_whole(self, file: File) -> bool:
+        """Return whether each row of a table is a whole record, by a mark of `dump` or by `records`."""
+        format = self._formats[file.key]
+        if self._plain or format.name in ("json", "jsonl"):
+            return False
+        if self._records:
+            return True
+        return self._is_dumped_csv(file, format) if format.name in _TABLES else self._is_dumped_arrow(file)
+
+    def _is_dumped_csv(self, file: File, format: FileFormat) -> bool:
+        """Return whether the first heading of a CSV file is `_id`, by which `dump` marks it."""
+        text = self._head(file, format).decode("utf-8-sig", "replace")
+        first: list[str] = next(csv.reader(text.splitlines(keepends=True)), [])
+        return first[:1] == [ID]
+
+    def _is_dumped_arrow(self, file: File) -> bool:
+        """Return whether the columns of a Parquet file have the marks of `dump`, or are ids alone."""
+        for chunk in self._readers[self._formats[file.key].name, False].chunks(file, {}):
+            if not isinstance(chunk, ArrowChunk):
+                return False
+            marks = marks_of(chunk.schema)
+            return any(b"isthmus.key" in mark for mark in marks.values()) or set(marks) <= {ID, METADATA}
+        return False
+
+    def _read(self, file: File, kinds: Mapping[str, Found], *, whole: bool) -> Iterator[InputLine]:
+        for chunk in self._readers[self._formats[file.key].name, whole].chunks(file, kinds):
+            if isinstance(chunk, ArrowChunk):
+                yield from self._convert(file.key, enumerate(chunk.rows(), chunk.first + 1), whole=False)
+            elif isinstance(chunk, RowChunk):
+                yield from self._convert(file.key, chunk.numbered_rows(), whole=whole)
+
+    def _convert(self, name: str, rows: Iterable[tuple[int, Row]], *, whole: bool) -> Iterator[InputLine]:
+        for number, row in rows:
+            if isinstance(row, Refusal):
+                yield InputLine(name, row.line or number, error=row.message)
+                continue
+            try:
+                yield InputLine(name, number, self._make_record(row, whole=whole))
+            except InvalidRecordError as error:
+                yield InputLine(name, number, error=str(error))
+
+    def _make_record(self, row: dict[str, Any], *, whole: bool) -> Record:
+        id: Any = None
+        data: dict[str, Any] = row
+        metadata: Any = {}
+        if whole or (not self._plain and self._is_record(row)):
+            id, data = row.get("id"), row["data"]
+            metadata = row.get("metadata") or {}
+            if not isinstance(metadata, dict):
+                raise InvalidRecordError("metadata: expected an object", path="metadata")
+        if self._id_fields:
+            id = _find_id(data, self._id_fields)
+        return Record(data, id=id, metadata=metadata)
+
+    def _is_record(self, row: dict[str, Any]) -> bool:
+        """Return whether a row is a record as `dump` writes it, or with `records` any with data."""
+        if not isinstance(row.get("data"), dict) or not row.keys() <= _RECORD_KEYS:
+            return False
+        return self._records or row.keys() >= _MARK
+
+
+class _InputStorage:
+    """The files that a command names, from any folders, by the names that were given."""
+
+    name = "input"
+
+    def __init__(self) -> None:
+        self._places: dict[str, tuple[LocalStorage, File]] = {}
+
+    def add(self, name: str, place: Path) -> None:
+        """Add a file, or all that a folder or a pattern names; raises `OSError` if there is none."""
+        if not place.exists() and not any(character in str(place) for character in "*?["):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(place))
+        storage = LocalStorage(str(place))
+        single = place.is_file()
+        found = storage.list_files()
+        if not found:
+            raise FileNotFoundError(errno.ENOENT, "no such files", str(place))
+        for file in sorted(found):
+            key = name if single else f"{storage.name}: {file.key}"
+            self._places[key] = storage, file
+
+    def bind(self, work: Callable[[], R]) -> Callable[[], R]:
+        """Return work as it is: there is no connection of a loop."""
+        return work
+
+    async def close(self) -> None:
+        """Do nothing: files are closed when they were read."""
+
+    def list_files(self) -> list[File]:
+        """Return the files in the order in which they were added."""
+        return [File(key, file.size, file.version) for key, (_, file) in self._places.items()]
+
+    def open(self, file: File) -> BinaryIO:
+        """Open a file as it was listed."""
+        storage, listed = self._places[file.key]
+        return storage.open(listed)
+
+    def check(self, file: File, stream: BinaryIO) -> None:
+        """Raise `UnavailableError` if the file changed since it was opened."""
+        storage, listed = self._places[file.key]
+        storage.check(listed, stream)
+
+
+class _Unbuffered:
+    """A pipe whose `read` returns what has come, so that lines are written as they come."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def read(self, size: int = -1) -> bytes:
+        return bytes(self._stream.read1(size))
 
 
 def is_stdin(file: Path) -> bool:
     """Return whether a command's file is standard input."""
     return str(file) == "-"
-
-
-def read_lines(
-    stream: IO[bytes], format: Format, *, id_fields: Sequence[str], plain: bool
-) -> Iterator[InputLine]:
-    """Yield the lines of a file.
-
-    A JSON line as `dump` writes it is a whole record unless `plain`; any other object is the data of
-    a record. `id_fields` name the data fields that hold the id; of several it is a JSON list as text.
-    """
-    rows: Iterator[tuple[int, Row | str]]
-    match format:
-        case Format.CSV:
-            rows = read_csv(stream)
-        case Format.PARQUET:
-            rows = enumerate(read_parquet(stream if stream.seekable() else io.BytesIO(stream.read())), 1)
-        case _:
-            rows = _read_json_lines(stream, plain)
-    for number, row in rows:
-        if isinstance(row, str):
-            yield InputLine(number, error=row)
-            continue
-        id, data, metadata = row
-        try:
-            id = _find_id(data, id_fields) if id_fields else id
-            yield InputLine(number, Record(data, id=id, metadata=metadata))
-        except InvalidRecordError as error:
-            yield InputLine(number, error=str(error))
 
 
 def _find_id(data: dict[str, Any], id_fields: Sequence[str]) -> str:
@@ -76,22 +294,3 @@ def _find_id(data: dict[str, Any], id_fields: Sequence[str]) -> str:
     values = [data[name] for name in id_fields]
     value = values[0] if len(values) == 1 else values
     return value if isinstance(value, str) else format_json(value).decode()
-
-
-def _read_json_lines(stream: IO[bytes], plain: bool) -> Iterator[tuple[int, Row | str]]:
-    for number, line in enumerate(stream, 1):
-        text = line.strip().removeprefix(b"\xef\xbb\xbf") if number == 1 else line.strip()
-        if not text:
-            continue
-        try:
-            value = parse_json(text)
-        except orjson.JSONDecodeError as error:
-            yield number, f"not JSON: {error.msg} (column {error.colno})"
-            continue
-        if not isinstance(value, dict):
-            yield number, f"expected an object, got {type(value).__name__}"
-        elif not plain and value.keys() <= _RECORD_KEYS and isinstance(value.get("data"), dict):
-            metadata = value.get("metadata")
-            yield number, (value.get("id"), value["data"], metadata if isinstance(metadata, dict) else {})
-        else:
-            yield number, (None, value, {})

@@ -63,6 +63,35 @@ async def test_groups_come_in_order_with_the_null_group_last(db: AsyncDatabase) 
 
 
 @pytest.mark.asyncio
+async def test_a_list_is_counted_with_the_scalars_of_other_records(db: AsyncDatabase) -> None:
+    """Each of a list's distinct values is a group with the records that hold it alone (§7)."""
+    await put(
+        db,
+        [
+            {"k": "a", "v": 1, "p": {"q": 10}},
+            {"k": ["a", "b", "a"], "v": [2, [3, "x"]], "p": [{"q": 1}, {"q": [2, 0.5]}]},
+            {"k": {"o": 1}, "v": True, "p": {"q": "t"}},
+            {"k": [], "v": "7", "p": [[{"q": {"o": 1}}]]},
+            {"k": 1.0, "v": 2.5},
+            {"k": [1], "v": {"o": 1}},
+        ],
+    )
+
+    by_key = await db.aggregate(by="k", n="count", s=("sum", "v"), low=("min", "v"), high=("max", "v"))
+    [nested] = await db.aggregate(
+        n="count", found=("count", "p.q"), s=("sum", "p.q"), low=("min", "p.q"), high=("max", "p.q")
+    )
+
+    assert by_key == [
+        {"k": 1, "n": 2, "s": 2.5, "low": 2.5, "high": {}},
+        {"k": "a", "n": 2, "s": 6, "low": 1, "high": "x"},
+        {"k": "b", "n": 1, "s": 5, "low": 2, "high": "x"},
+        {"k": None, "n": 2, "s": None, "low": True, "high": "7"},
+    ]
+    assert nested == {"n": 6, "found": 6, "s": 13.5, "low": 0.5, "high": {}}
+
+
+@pytest.mark.asyncio
 async def test_only_matching_records_count(db: AsyncDatabase) -> None:
     """Filters apply; empty groups are omitted; without grouping there is always one row."""
     await store_people(db)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 
 from isthmus.backends.elasticsearch.client import ClientPool
 from isthmus.backends.elasticsearch.config import ElasticsearchConfig
+from isthmus.backends.elasticsearch.errors import IndexGoneError
 from isthmus.backends.elasticsearch.external.fields import ExternalField, read_fields
 from isthmus.backends.elasticsearch.external.filter import ExternalCompiler
 from isthmus.backends.elasticsearch.identity import look_up, url_of
 from isthmus.backends.elasticsearch.index import CollectionIndex
-from isthmus.errors import ConfigError, UnavailableError
+from isthmus.errors import ConfigError
 
 _WINDOW = 10_000
 # Seconds for which a mapping is relied on.
@@ -46,8 +48,10 @@ class ExternalIndex(CollectionIndex):
         if found is None:
             self.is_ready = False
             return False
+        if self._uuid not in ("", found.uuid):
+            raise self.mark_gone()
         # The index itself: an alias may be moved to one with another mapping.
-        self.url = url_of(found.name)
+        self.url, self._uuid = url_of(found.name), found.uuid
         self.fields = read_fields(found.mappings)
         self.shards = int(found.settings.get("number_of_shards", 1))
         self.window = int(found.settings.get("max_result_window", _WINDOW))
@@ -55,11 +59,11 @@ class ExternalIndex(CollectionIndex):
         return True
 
     async def refresh_mapping(self, pool: ClientPool) -> None:
-        """Read the mapping again if it may be old: fields are added, and aliases are moved."""
-        if time.monotonic() - self._read_at > _MAX_AGE and not await self.load(pool):
-            raise self.mark_gone()
+        """Read the mapping again if it may be old: fields are added.
 
-    def mark_gone(self) -> UnavailableError:
-        """Note that the index was deleted and return the error; it is never created here."""
-        self.is_ready = False
-        return UnavailableError(f"index {self.name} does not exist: it was deleted")
+        Of an index that was replaced it is known for good; a stream of it goes on.
+        """
+        if time.monotonic() - self._read_at > _MAX_AGE:
+            with contextlib.suppress(IndexGoneError):
+                await self.load(pool)
+            self._read_at = time.monotonic()

@@ -73,6 +73,10 @@ class IndexReader:
         """Return the native parts of a search; see `plan_search`."""
         return await plan_search(self._pool, self.index, where, order, value_paths, ranked=ranked)
 
+    async def confirm(self) -> None:
+        """Check that the name still stands for the index that was read, where nothing else tells."""
+        await self.index.confirm_read(self._pool)
+
     def records(self, hits: Sequence[Mapping[str, Any]]) -> Sequence[Record]:
         """Return the records of hits."""
         return records_of(hits)

@@ -18,9 +18,8 @@ from isthmus.errors import Applied, IsthmusError, RateLimitedError
 _PARTS = ("status", "error.type", "error.reason", "_seq_no")
 _UNVERSIONED = "filter_path=errors," + ",".join(f"items.*.{part}" for part in _PARTS)
 _VERSIONED = f"{_UNVERSIONED},items.*._primary_term"
-# The start of a response without errors, which need not be decoded; a shard's first document, which tells
-# that the server may have created the index.
-_NO_ERRORS, _FIRST = b'{"errors":false,', b'"_seq_no":0,'
+# The start of a response without errors, which need not be decoded.
+_NO_ERRORS = b'{"errors":false,'
 _EXPECTED = frozenset({200, 404, 413, 429})
 _BUSY = frozenset({429, 503})
 _REFUSALS = frozenset({404, 409})
@@ -196,12 +195,13 @@ class BulkSender:
                 raise translate_response(status, answer, None, action, writes=False)
             return None
         if isinstance(answer, bytes):
-            if answer.startswith(_NO_ERRORS) and (index.is_aliased or _FIRST not in answer):
+            if answer.startswith(_NO_ERRORS):
+                await index.confirm_write(pool)
                 return [_CREATED] * len(lines)
             answer = decode_response(answer, action, writes=True)
         responses = [response for item in answer.get("items", ()) for response in item.values()]
-        if not index.is_aliased and any(response.get("_seq_no") == 0 for response in responses):
-            await index.verify_identity(pool)
+        if any("_seq_no" in response for response in responses):
+            await index.confirm_write(pool)
         return list(map(BulkItem, responses))
 
     def _back_off(self) -> None:

@@ -278,7 +278,7 @@ def read_delimited(
         rows = _convert(items, lines, layout.headings, kinds, dialect)
         if needs_care:
             rows = [_check_row(one, line) for one, line in zip(rows, lines, strict=True)]
-        chunk = RowChunk(row, rows)
+        chunk = RowChunk(row, rows, lines)
         row += len(items)
         yield chunk, following
 

@@ -18,7 +18,9 @@ def read_json_lines(stream: BinaryIO, start: Checkpoint) -> Iterator[tuple[RowCh
     row, offset, line = start.row, start.offset, start.line
     for block, size in line_blocks(stream):
         rows: list[Row] = []
+        numbers: list[int] = []
         if block is None:
+            numbers.append(line)
             rows.append(Refusal(f"the line is longer than {MAX_ROW >> 20} MB", line))
             line += 1
         else:
@@ -27,9 +29,10 @@ def read_json_lines(stream: BinaryIO, start: Checkpoint) -> Iterator[tuple[RowCh
             lines = block.split(b"\n")
             for number, text in enumerate(lines, line):
                 if text and not text.isspace():
+                    numbers.append(number)
                     rows.append(parse_row(text, number))
             line += len(lines) - 1
         offset += size
-        chunk = RowChunk(row, rows)
+        chunk = RowChunk(row, rows, numbers)
         row += len(rows)
         yield chunk, Checkpoint(row, offset, line)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from fractions import Fraction
 from typing import Any, assert_never
 
@@ -10,20 +9,21 @@ from isthmus._core.executor import AggregateRequest
 from isthmus._path import Path
 from isthmus._query.aggregate import Groups
 from isthmus._query.ast import TRUE, Function, Measure
-from isthmus._query.bucket import Bucket, GroupKey, buckets_of
+from isthmus._query.bucket import path_of
 from isthmus._query.order import BOOL, NONE, NUMBER, OBJECT, TEXT, SortValue
 from isthmus._values import INT_MAX, INT_MIN, decode_numeric
 from isthmus.backends.postgres.drivers.protocol import Connection
+from isthmus.backends.postgres.sql.extraction import Extraction
 from isthmus.backends.postgres.sql.fields import attribute, field_of
-from isthmus.backends.postgres.sql.filter import Filter
+from isthmus.backends.postgres.sql.filter import ALL, Filter
 from isthmus.backends.postgres.sql.order import sort_value, type_rank
 from isthmus.backends.postgres.sql.statement import Parameters, Statement
 from isthmus.backends.postgres.sql.table import Table
 
 _SCALARS = "('boolean', 'number', 'string')"
-_TEXT_OF_E = "(e.v #>> '{}')"
-# Numbers below are stored as they are meant; larger ones may be integers or doubles next to one.
-_SMALL = 10**15
+_TRUTH = {"max": "bool_or", "min": "bool_and"}
+# What marks the rows with lists; no scalar's JSON text.
+_ON_LIST = "["
 
 
 async def aggregate(connection: Connection, table: Table, request: AggregateRequest) -> Groups:
@@ -34,28 +34,117 @@ async def aggregate(connection: Connection, table: Table, request: AggregateRequ
     for row in await connection.fetch(statement.text, *statement.args):
         columns = iter(row[width:])
         states = [_state(measure.function, columns) for measure in request.measures]
-        parts = (_key_parts(key, text) for key, text in zip(request.by, row[:width], strict=True))
-        for key in itertools.product(*parts):
-            groups.add(key, states)
+        groups.add(tuple(None if key is None else _value(key) for key in row[:width]), states)
     return groups
 
 
-def _key_parts(key: GroupKey, text: str | None) -> list[Any]:
-    """Return the groups of a row by one key: one value, or all its buckets."""
-    value = None if text is None else _value(text)
-    if not isinstance(key, Bucket):
-        return [value]
-    return buckets_of(value if isinstance(value, list) else [value], key)
-
-
 def compile_aggregate(table: Table, request: AggregateRequest) -> Statement:
-    """Return the select of each group's keys and states."""
+    """Return the select of each group's keys and states.
+
+    The first part extracts each path once for a row. The rows with a list on one of the paths are a
+    group of their own there, which the second part replaces; it is executed only if there are any.
+    Both are one statement, so they read one snapshot.
+    """
     params = Parameters(table.json_array)
+    condition = Filter(params, table.indexed).condition(request.where) if request.where != TRUE else ALL
+    where = "" if condition == ALL else f" WHERE {condition}"
+    scalars = _Scalars(request)
+    text = scalars.select(table, where)
+    if scalars.on_lists is None:
+        return Statement(text, params.args)
+    where = f"{where} {'AND' if where else 'WHERE'} (SELECT bool_or(m.on_list) FROM m) AND {scalars.on_lists}"
+    return Statement(
+        f"WITH m AS MATERIALIZED ({text}) SELECT {scalars.columns} FROM m WHERE m.on_list IS NOT TRUE"
+        f" UNION ALL {_select_lists(table, request, where)}",
+        params.args,
+    )
+
+
+class _Scalars:
+    """The select over rows without lists at the paths: each key as JSON text, then the states.
+
+    Its last column, `on_list`, marks the group of the other rows.
+    """
+
+    def __init__(self, request: AggregateRequest) -> None:
+        self._extraction = Extraction()
+        self._inputs: dict[str, str] = {}
+        paths = dict.fromkeys(
+            [*map(path_of, request.by), *(m.path for m in request.measures if m.path is not None)]
+        )
+        self._fields = {path: self._extraction.extract(path) for path in paths}
+        lists = {path: field.has_list for path, field in self._fields.items() if field.has_list is not None}
+        self.on_lists = f"({' OR '.join(field_of(path).has_list for path in lists)})" if lists else None
+        """The condition on a row that a list is on one of the paths; None if there can be none."""
+        self._on_list = " OR ".join(lists.values()) or "FALSE"
+        self._keys = [self._key(path, first=not place) for place, path in enumerate(map(path_of, request.by))]
+        states = [state for measure in request.measures for state in self._states(measure)]
+        self._named = [f"{state} AS s{place}" for place, state in enumerate(states)]
+        self.columns = ", ".join([*self._keys, *(f"s{place}" for place in range(len(states)))])
+        """The names of the keys and the states."""
+
+    def select(self, table: Table, where: str) -> str:
+        """Return the select."""
+        keys = list(self._keys)
+        if not keys:
+            keys.append(self._input(f"CASE WHEN {self._on_list} THEN '{_ON_LIST}' END"))
+        inputs = ", ".join(f"{expression} AS {name}" for expression, name in self._inputs.items())
+        columns = [*self._keys, *self._named, f"{keys[0]} = '{_ON_LIST}' AS on_list"]
+        return (
+            f"SELECT {', '.join(columns)} FROM (SELECT {inputs} FROM"
+            f" {self._extraction.sql(table.sql, where)} AS e OFFSET 0) AS r GROUP BY {', '.join(keys)}"
+        )
+
+    def _input(self, expression: str) -> str:
+        """Return the column of an expression that aggregate functions or groups take."""
+        return self._inputs.setdefault(expression, f"r{len(self._inputs)}")
+
+    def _key(self, path: Path, *, first: bool) -> str:
+        """Return the column of a key. JSON text is grouped faster than jsonb; 1 and 1.0 are merged later."""
+        field = self._fields[path]
+        mark = f"WHEN {self._on_list} THEN '{_ON_LIST}' " if first else ""
+        key = f"CASE {mark}WHEN {field.kind} IN {_SCALARS} THEN ({field.value})::text END"
+        return self._input(f'({key} COLLATE "C")')
+
+    def _states(self, measure: Measure) -> list[str]:
+        """Return the aggregate functions of a measure's state."""
+        if measure.path is None:
+            return ["count(*)"]
+        field = self._fields[measure.path]
+        match measure.function:
+            case Function.COUNT:
+                found = self._input(f"CASE WHEN {field.kind} <> 'null' THEN TRUE END")
+                return [f"count({found})"]
+            case Function.SUM | Function.AVG:
+                return _number_states(self._input(field.number))
+            case Function.MIN | Function.MAX:
+                end = "max" if measure.function is Function.MAX else "min"
+                truth = f"CASE WHEN {field.kind} = 'boolean' THEN {field.value} = 'true'::jsonb END"
+                an_object = f"CASE WHEN {field.kind} = 'object' THEN TRUE END"
+                return [
+                    f"{_TRUTH[end]}({self._input(truth)})",
+                    f"{end}({self._input(field.number)})::text",
+                    f"{end}({self._input(field.string)})",
+                    f"bool_or({self._input(an_object)})",
+                ]
+            case Function.COUNT_DISTINCT | Function.PERCENTILE:
+                raise AssertionError(f"{measure.function.value} is not pushed down")
+            case _:
+                assert_never(measure.function)
+
+
+def _number_states(number: str) -> list[str]:
+    """Return the sum of numbers, how many there are, and whether one is beyond 64 bits."""
+    beyond = f"bool_or({number} NOT BETWEEN {INT_MIN} AND {INT_MAX})"
+    return [f"sum({number})::text", f"count({number})", beyond]
+
+
+def _select_lists(table: Table, request: AggregateRequest, where: str) -> str:
+    """Return the select of the same columns in the general form, for rows with lists."""
     joins: list[str] = []
     keys: list[str] = []
-    for place, key in enumerate(request.by):
-        values = _bucket_values(key) if isinstance(key, Bucket) else _group_values(key)
-        joins.append(f"CROSS JOIN LATERAL ({values}) AS g{place}(k)")
+    for place, path in enumerate(map(path_of, request.by)):
+        joins.append(f"CROSS JOIN LATERAL ({_group_values(path)}) AS g{place}(k)")
         keys.append(f"g{place}.k")
     columns = [f"{key}::text" for key in keys]
     for place, measure in enumerate(request.measures):
@@ -63,14 +152,9 @@ def compile_aggregate(table: Table, request: AggregateRequest) -> Statement:
         if join:
             joins.append(f"CROSS JOIN LATERAL ({join} OFFSET 0) AS m{place}")
         columns += states
-    where = (
-        "" if request.where == TRUE else f" WHERE {Filter(params, table.indexed).condition(request.where)}"
-    )
-    grouped = f" GROUP BY {', '.join(keys)}" if keys else ""
-    return Statement(
-        f"SELECT {', '.join(columns)} FROM {table.sql} AS t {' '.join(joins)}{where}{grouped}",
-        params.args,
-    )
+    # Without keys, no matching row means no group, not one empty group.
+    grouped = f" GROUP BY {', '.join(keys)}" if keys else " HAVING count(*) > 0"
+    return f"SELECT {', '.join(columns)} FROM {table.sql} AS t {' '.join(joins)}{where}{grouped}"
 
 
 def _group_values(path: Path) -> str:
@@ -90,40 +174,6 @@ def _group_values(path: Path) -> str:
     )
 
 
-def _bucket_values(bucket: Bucket) -> str:
-    """Return the select of what decides a row's buckets: its value, or a list of all that it has.
-
-    The core makes buckets of them, since it knows the time zones; a row with two values of one bucket
-    counts once in it.
-    """
-    text = attribute(bucket.path)
-    if text is not None:
-        return f"SELECT {_round_value(bucket, f'to_jsonb({text})', text)}"
-    field = field_of(bucket.path)
-    kind = "string" if bucket.width is None else "number"
-    one = f"CASE WHEN {field.kind} = '{kind}' THEN {_round_value(bucket, field.value, field.text)} END"
-    if not field.keys:
-        return f"SELECT {one}"
-    each = f"CASE WHEN jsonb_typeof(e.v) = '{kind}' THEN {_round_value(bucket, 'e.v', _TEXT_OF_E)} END"
-    many = f"(SELECT jsonb_agg(DISTINCT {each}) FROM {field.values()} AS e)"
-    return f"SELECT CASE WHEN {field.has_list} THEN {many} ELSE {one} END"
-
-
-def _round_value(bucket: Bucket, value: str, text: str) -> str:
-    """Return a value of the same bucket that fewer rows differ in, where that is plain to see."""
-    if bucket.width is None:
-        # Since 1973 the offset of every zone is one of whole minutes.
-        canonical = rf"length({text}) = 27 AND right({text}, 11) ~ '^:[0-5][0-9]\.[0-9]{{6}}Z$'"
-        return (
-            f"CASE WHEN {canonical} AND {text} >= '1973' COLLATE \"C\""
-            f" THEN to_jsonb(left({text}, 16) || ':00Z') ELSE {value} END"
-        )
-    number, width = f"({value})::numeric", f"{bucket.width}::numeric"
-    rest = f"mod({number}, {width})"
-    lower = f"trunc({number} - {rest} - CASE WHEN {rest} < 0 THEN {width} ELSE 0 END)"
-    return f"CASE WHEN abs({number}) < {_SMALL} THEN to_jsonb({lower}) ELSE {value} END"
-
-
 def _measure_columns(measure: Measure, name: str) -> tuple[str, list[str]]:
     """Return the select of a measure's state in one row, and the columns that combine the rows' states."""
     path = measure.path
@@ -136,7 +186,7 @@ def _measure_columns(measure: Measure, name: str) -> tuple[str, list[str]]:
             return _numbers(path), [
                 f"sum({name}.total)::text",
                 f"sum({name}.n)::int8",
-                f"bool_or({name}.fractional)",
+                f"bool_or({name}.beyond)",
             ]
         case Function.MIN | Function.MAX:
             largest = measure.function is Function.MAX
@@ -159,9 +209,9 @@ def _per_row(path: Path, many: str, one: str, none: str) -> str:
 
 
 def _numbers(path: Path) -> str:
-    """Return the select of a row's sum of numbers, how many there are, and whether one is a float."""
+    """Return the select of a row's sum of numbers, how many there are, and whether one is beyond 64 bits."""
     if attribute(path) is not None:
-        return "SELECT NULL::numeric AS total, 0 AS n, FALSE AS fractional"
+        return "SELECT NULL::numeric AS total, 0 AS n, FALSE AS beyond"
     field = field_of(path)
     # The cast is inside a CASE, so it is evaluated for numbers only.
     number = f"CASE WHEN {field.kind} = 'number' THEN ({field.value})::numeric END"
@@ -172,23 +222,21 @@ def _numbers(path: Path) -> str:
             " SELECT CASE WHEN jsonb_typeof(e.v) = 'number' THEN e.v::numeric END"
             f" FROM {field.values()} AS e WHERE {field.has_list}"
         )
-    fractional = f"scale(n.x) > 0 OR n.x NOT BETWEEN {INT_MIN} AND {INT_MAX}"
-    return f"SELECT sum(n.x) AS total, count(n.x) AS n, bool_or({fractional}) AS fractional FROM ({one}) AS n"
+    beyond = f"n.x NOT BETWEEN {INT_MIN} AND {INT_MAX}"
+    return f"SELECT sum(n.x) AS total, count(n.x) AS n, bool_or({beyond}) AS beyond FROM ({one}) AS n"
 
 
 def _extremes(value: str, *, largest: bool) -> list[str]:
-    """Return the columns with the extreme of each type, and the type whose extreme is the result."""
+    """Return the columns with the extreme of each type."""
     end = "max" if largest else "min"
-    truth = "bool_or" if largest else "bool_and"
-    kind = type_rank(value)
     number = f"CASE WHEN jsonb_typeof({value}) = 'number' THEN ({value})::numeric END"
     text = f"(CASE WHEN jsonb_typeof({value}) = 'string' THEN {value} #>> '{{}}' END COLLATE \"C\")"
+    kind = type_rank(value)
     return [
-        f"{truth}({value} = 'true'::jsonb) FILTER (WHERE {kind} = {BOOL})",
+        f"{_TRUTH[end]}({value} = 'true'::jsonb) FILTER (WHERE {kind} = {BOOL})",
         f"{end}({number})::text",
         f"{end}({text})",
         f"bool_or({kind} = {OBJECT})",
-        f"{end}({kind})",
     ]
 
 
@@ -198,32 +246,35 @@ def _state(function: Function, columns: Any) -> Any:
         case Function.COUNT:
             return next(columns) or 0
         case Function.SUM | Function.AVG:
-            total, count, fractional = next(columns), next(columns), next(columns)
+            total, count, beyond = next(columns), next(columns), next(columns)
             if not count:
                 return (0, 0)
-            # The server adds decimals exactly, however large; the core rounds once.
-            return (Fraction(total) if fractional else int(total), count)
+            # The server adds decimals exactly, however large; the core rounds once. A sum has as many
+            # decimals as its terms, zeros included, so without a point no term was a fraction.
+            return (Fraction(total) if beyond or "." in total else int(total), count)
         case Function.MIN | Function.MAX:
-            truth, number, text, _, kind = (next(columns) for _ in range(5))
-            return _extreme(kind, truth, number, text)
+            return _extreme(columns, largest=function is Function.MAX)
         case Function.COUNT_DISTINCT | Function.PERCENTILE:
             raise AssertionError(f"{function.value} is not pushed down")
         case _:
             assert_never(function)
 
 
-def _extreme(kind: int | None, truth: bool | None, number: str | None, text: str | None) -> SortValue:
-    match kind:
-        case 0:
-            return (BOOL, truth)
-        case 1:
-            return (NUMBER, _value(number))
-        case 2:
-            return (TEXT, text)
-        case 3:
-            return (OBJECT, None)
-        case _:
-            return (NONE, None)
+def _extreme(columns: Any, *, largest: bool) -> SortValue:
+    """Return the extreme in the cross-type order of the extremes of each type."""
+    truth, number, text, an_object = (next(columns) for _ in range(4))
+    found: list[SortValue] = []
+    if truth is not None:
+        found.append((BOOL, truth))
+    if number is not None:
+        found.append((NUMBER, _value(number)))
+    if text is not None:
+        found.append((TEXT, text))
+    if an_object:
+        found.append((OBJECT, None))
+    if not found:
+        return (NONE, None)
+    return found[-1 if largest else 0]
 
 
 def _value(text: Any) -> Any:

@@ -15,6 +15,10 @@ from isthmus.backends.postgres.sql.statement import jsonpath_key, literal
 # The number of characters of a text in an index; a btree refuses rows above 2,704 bytes.
 PREFIX_LENGTH = 100
 
+# Each key doubles the shapes of lists and objects that a value can be in. Up to here `@>` for each of
+# them costs a third of a jsonpath.
+MOST_CONTAINED_KEYS = 2
+
 # Every statement names the row `t`; an index's definition has bare column names.
 ROW = "t."
 PLAIN_COLUMNS = "t.id, t.data, t.metadata, t.version, t.created_at, t.updated_at"
@@ -103,6 +107,28 @@ def nest(keys: tuple[str, ...], value: Any) -> Any:
     return value
 
 
+def shapes_of(keys: tuple[str, ...], value: Any) -> list[Any]:
+    """Return the objects that contain a value at a path, with and without a list at each key; plain first."""
+    shapes = [value]
+    for key in reversed(keys):
+        shapes = [{key: inner} for shape in shapes for inner in (shape, [shape])]
+    return shapes
+
+
+def _nested_list(column: str, keys: tuple[str, ...], jsonpaths: list[str]) -> str:
+    """Return the condition that a list at or before the end of some keys contains a list."""
+    if not keys:
+        return "FALSE"
+    if len(keys) <= MOST_CONTAINED_KEYS:
+        # Any list contains the empty one, so [[]] is in a list that contains a list.
+        prefixes = [keys[: i + 1] for i in range(len(keys))]
+        shapes = [shape for p in prefixes for shape in shapes_of(p[:-1], {p[-1]: [[]]})]
+        found = [f"{column} @> {literal(orjson.dumps(shape).decode())}::jsonb" for shape in shapes]
+        return f"({' OR '.join(found)})"
+    nested = " || ".join(f'{jsonpath}.type() == "array"' for jsonpath in jsonpaths)
+    return f"({column} @@ {literal('lax ' + nested)}::jsonpath)"
+
+
 def data_has_nested_list(row: str = ROW) -> str:
     """Return the condition that some list in the data contains a list."""
     path = 'strict $.** ? (@.type() == "array")[*] ? (@.type() == "array")'
@@ -129,7 +155,6 @@ def field_of(path: Path, row: str = ROW) -> FieldSQL:
     nothing = f"CASE WHEN {has_list_above} THEN 'array' ELSE 'null' END" if has_list_above else "'null'"
     jsonpaths = ["$" + "".join(jsonpath_key(key) + "[*]" for key in prefix) for prefix in prefixes]
     deep_jsonpath = "$" + "".join(jsonpath_key(key) + "[*]" * MAX_DEPTH for key in path.keys)
-    nested = " || ".join(f'{jsonpath}.type() == "array"' for jsonpath in jsonpaths)
     return FieldSQL(
         column=column,
         keys=path.keys,
@@ -142,5 +167,5 @@ def field_of(path: Path, row: str = ROW) -> FieldSQL:
         jsonpath=jsonpaths[-1] if jsonpaths else "$",
         deep_jsonpath=deep_jsonpath,
         has_list_above=f"({has_list_above})" if has_list_above else "FALSE",
-        has_nested_list=f"({column} @@ {literal('lax ' + nested)}::jsonpath)" if jsonpaths else "FALSE",
+        has_nested_list=_nested_list(column, path.keys, jsonpaths),
     )

@@ -34,12 +34,14 @@ from isthmus._query.normalize import normalize
 from isthmus._query.split import positive_part
 from isthmus._values import kind_of
 from isthmus.backends.postgres.sql.fields import (
+    MOST_CONTAINED_KEYS,
     ROW,
     FieldSQL,
     attribute,
     data_has_nested_list,
     field_of,
     nest,
+    shapes_of,
 )
 from isthmus.backends.postgres.sql.leaf import LeafCompiler, LeafSQL, only_kind
 from isthmus.backends.postgres.sql.like import like_literal, like_pattern
@@ -207,10 +209,21 @@ class Filter:
             condition = self._by_index_containment(leaf, field, leaf_sql)
             if condition is not None:
                 return condition
+            if leaf_sql.at_least is not None and field.keys and not (self._indexed.has_rare_types(path)):
+                return self._above(leaf_sql, field, leaf_sql.at_least(field.value))
         one = self._scalar(leaf, leaf_sql, field, use_index)
         if self._is_assumed(path) or not field.keys:
             return one
         return f"({one} OR ({self._has_list(field, path, use_index)} AND {self._any_value(field, leaf_sql)}))"
+
+    def _above(self, leaf_sql: LeafSQL, field: FieldSQL, bound: str) -> str:
+        """Return a range with a lower bound; a row that is below the bound costs one comparison."""
+        any_value = self._any_value(field, leaf_sql)
+        one = leaf_sql.condition(field.value, field.text, field.kind)
+        reached = f"({bound} AND ({one} OR ({field.kind} = 'array' AND {any_value})))"
+        if len(field.keys) == 1:
+            return reached
+        return f"({reached} OR ({field.has_list_above} AND {any_value}))"
 
     def _by_index_containment(self, leaf: Leaf, field: FieldSQL, leaf_sql: LeafSQL) -> str | None:
         """Return the condition that a GIN index serves; None if none serves this leaf."""
@@ -229,7 +242,7 @@ class Filter:
             deeper = f"({field.has_list_above} OR {field.has_nested_list})"
             return f"({known} OR ({deeper} AND {self._any_value(field, leaf_sql)}))"
         if indexed.every_element and leaf.path.root is Root.DATA and len(field.keys) <= _DEEPEST_CONTAINED:
-            shapes = [shape for operand in operands for shape in _shapes(field.keys, operand)]
+            shapes = [shape for operand in operands for shape in shapes_of(field.keys, operand)]
             known = f"{field.column} @> ANY({self._params.jsons(shapes)})"
             deeper = f"{data_has_nested_list()} AND {field.has_nested_list}"
             return f"({known} OR ({deeper} AND {self._any_deep_value(field, leaf_sql)}))"
@@ -241,7 +254,7 @@ class Filter:
         if use_index and isinstance(leaf, In) and leaf_sql.kind is None and indexed.has_rare_types(leaf.path):
             return self._by_kind(leaf, field)
         if self._by_containment(leaf, field, use_index):
-            # Half the cost of extracting the value to compare it.
+            # Half the cost of extracting the value to compare it; as text, a list would be written out.
             return f"{field.column} @> {self._params.json(nest(field.keys, leaf.value))}"
         condition = leaf_sql.condition(field.value, field.text, field.kind)
         if not use_index:
@@ -278,7 +291,10 @@ class Filter:
     def _any_value(self, field: FieldSQL, *leaves: LeafSQL) -> str:
         """Return the condition that some value in a list satisfies one of the leaves."""
         alone = leaves[0].jsonpath if len(leaves) == 1 else None
-        if alone is None:
+        if len(leaves) == 1 and leaves[0].equals and len(field.keys) <= MOST_CONTAINED_KEYS:
+            shapes = shapes_of(field.keys, *leaves[0].equals)[1:]
+            first = " OR ".join(f"{field.column} @> {self._params.json(shape)}" for shape in shapes)
+        elif alone is None:
             first = f"EXISTS (SELECT 1 FROM {field.first_values()} AS e WHERE {_inner(leaves)})"
         else:
             first = _exists(field.column, field.jsonpath, *alone)
@@ -321,14 +337,6 @@ def _inner(leaves: Sequence[LeafSQL]) -> str:
     return " OR ".join(
         leaf_sql.condition("e.v", "(e.v #>> '{}')", "jsonb_typeof(e.v)") for leaf_sql in leaves
     )
-
-
-def _shapes(keys: tuple[str, ...], operand: Any) -> list[Any]:
-    """Return the objects that contain a value at a path, with and without a list at each key."""
-    shapes = [operand]
-    for key in reversed(keys):
-        shapes = [{key: inner} for shape in shapes for inner in (shape, [shape])]
-    return shapes
 
 
 def _inside(leaf: Leaf) -> str | None:

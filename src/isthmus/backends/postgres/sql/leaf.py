@@ -99,6 +99,13 @@ class LeafSQL:
     """For text: returns the weaker condition on the indexed prefix."""
     kind: str | None = None
     """The only type that satisfies it; None if several do."""
+    equals: tuple[Any, ...] = ()
+    """For equality with a scalar: the operand, for containment."""
+    at_least: Callable[[str], str] | None = None
+    """For numbers with a lower bound: returns the bound alone, which any list with a value satisfies too.
+
+    jsonb orders lists above numbers, but the empty one below.
+    """
 
 
 class LeafCompiler:
@@ -150,7 +157,8 @@ class LeafCompiler:
         # jsonpath compares scalars only.
         jsonpath = None if kind == "object" else ("@ == $x", self._params.json({"x": operand}))
         text_prefix = self._prefix_condition([("=", operand)]) if isinstance(operand, str) else None
-        return LeafSQL(lambda v, t, k: f"{v} = {value}", jsonpath, text_prefix, kind)
+        equals = () if kind == "object" else (operand,)
+        return LeafSQL(lambda v, t, k: f"{v} = {value}", jsonpath, text_prefix, kind, equals)
 
     def _one_of(self, operands: tuple[Any, ...]) -> LeafSQL:
         values = self._params.jsons(operands)
@@ -190,7 +198,9 @@ class LeafCompiler:
 
         closed = [(op.rstrip("=") + "=", value) for op, value in bounds]
         text_prefix = self._prefix_condition(closed) if is_text else None
-        return LeafSQL(condition, (" && ".join(parts), variables), text_prefix, kind)
+        op, end = ends[0]
+        at_least = (lambda v: f"{v} {op} {end}") if kind == "number" and op[0] == ">" else None
+        return LeafSQL(condition, (" && ".join(parts), variables), text_prefix, kind, at_least=at_least)
 
     def _text(
         self, test: Callable[[str], str], *, prefix: str = "", jsonpath: JSONPathFilter | None = None
@@ -202,13 +212,15 @@ class LeafCompiler:
             end = successor(start)
             bounds = [(">=", start)] if end is None else [(">=", start), ("<", end)]
             text_prefix = self._prefix_condition(bounds)
-        return LeafSQL(lambda v, t, k: f"({k} = 'string' AND {test(t)})", jsonpath, text_prefix, "string")
+        # The test first: it is false for most rows, and to get the type extracts the value once more.
+        return LeafSQL(lambda v, t, k: f"({test(t)} AND {k} = 'string')", jsonpath, text_prefix, "string")
 
     def _regex(self, pattern: str | None) -> LeafSQL:
         if pattern is None:  # the superset: only a text can match
             return LeafSQL(lambda v, t, k: f"{k} = 'string'", ('@.type() == "string"', None), kind="string")
         regex = self._params.text(pattern)
-        return self._text(lambda t: f'{t} COLLATE "C" ~ {regex}')
+        # The type first: a large object would be searched as text.
+        return LeafSQL(lambda v, t, k: f"""({k} = 'string' AND {t} COLLATE "C" ~ {regex})""", kind="string")
 
     def _prefix_condition(self, bounds: list[tuple[str, str]]) -> Callable[[str], str]:
         """Return the bounds as conditions on the prefix alone: cutting keeps the order."""

@@ -8,7 +8,8 @@ from typing import Any
 from isthmus._path import Path, Root
 from isthmus._query.ast import SortKey
 from isthmus._query.order import BOOL, NONE, NUMBER, OBJECT, TEXT, Position
-from isthmus.backends.postgres.sql.fields import attribute, field_of
+from isthmus.backends.postgres.sql.extraction import Extraction
+from isthmus.backends.postgres.sql.fields import FieldSQL, attribute, field_of
 from isthmus.backends.postgres.sql.statement import Parameters
 
 
@@ -38,7 +39,7 @@ def value_terms(value: str, direction: str) -> str:
 
 
 def sort_value(path: Path, *, largest: bool) -> str:
-    """Return the value that a row sorts by, as jsonb; NULL if it has none."""
+    """Return the value that a row of the table sorts by, as jsonb; NULL if it has none."""
     text = attribute(path)
     if text is not None:
         return f"to_jsonb({text})"
@@ -46,9 +47,22 @@ def sort_value(path: Path, *, largest: bool) -> str:
     one = f"CASE WHEN {field.kind} <> 'null' THEN {field.value} END"
     if not field.keys:
         return one
+    return f"CASE WHEN {field.has_list} THEN {_from_list(field, largest=largest)} ELSE {one} END"
+
+
+def _from_list(field: FieldSQL, *, largest: bool) -> str:
     direction = "DESC" if largest else "ASC"
-    from_list = f"(SELECT b.v FROM {field.values()} AS b ORDER BY {value_terms('b.v', direction)} LIMIT 1)"
-    return f"CASE WHEN {field.has_list} THEN {from_list} ELSE {one} END"
+    return f"(SELECT b.v FROM {field.values()} AS b ORDER BY {value_terms('b.v', direction)} LIMIT 1)"
+
+
+def extracted_sort_value(key: SortKey, extraction: Extraction) -> str:
+    """Return the same over the columns of an extraction with the alias `e`, to which the path is added."""
+    field = extraction.extract(key.path)
+    if field.has_list is None:
+        return f"CASE WHEN {field.kind} <> 'null' THEN {field.value} END"
+    extraction.carry("data" if key.path.root is Root.DATA else "metadata")
+    from_list = _from_list(field_of(key.path, "e."), largest=key.descending)
+    return f"CASE WHEN {field.has_list} THEN {from_list} WHEN {field.kind} <> 'null' THEN {field.value} END"
 
 
 @dataclass(frozen=True, slots=True)

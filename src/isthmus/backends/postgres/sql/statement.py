@@ -83,6 +83,10 @@ class Parameters:
         """Bind an integer of 64 bits."""
         return Parameter(self, value, "int8")
 
+    def float8(self, value: float) -> Parameter:
+        """Bind a double."""
+        return Parameter(self, value, "float8")
+
     def json(self, value: Any) -> Parameter:
         """Bind a JSON value."""
         return Parameter(self, orjson.dumps(value).decode(), "jsonb")

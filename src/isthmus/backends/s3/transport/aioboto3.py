@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+from isthmus.backends.s3.config import S3Config
 from isthmus.backends.s3.errors import (
     ConnectionFailure,
     NoSuchKeyError,
@@ -25,11 +26,19 @@ class BotoTransport:
     # settings of botocore; its condition then fails because the first one succeeded.
     repeats = True
 
-    def __init__(self, client: Any, bucket: str, location: str, checksum: str = "when_required") -> None:
+    def __init__(self, client: Any, config: S3Config, location: str) -> None:
         self._client = client
-        self._bucket = bucket
         self._location = location
-        self._checksum = {"ChecksumAlgorithm": "SHA256"} if checksum == "sha256" else {}
+        self._every = {"Bucket": config.bucket}
+        if config.requester_pays:
+            self._every["RequestPayer"] = "requester"
+        put = {
+            "ChecksumAlgorithm": "SHA256" if config.checksum == "sha256" else None,
+            "ServerSideEncryption": config.server_side_encryption,
+            "SSEKMSKeyId": config.sse_kms_key_id,
+            "StorageClass": config.storage_class,
+        }
+        self._put = {**self._every, **{name: value for name, value in put.items() if value is not None}}
 
     async def put(
         self, key: str, body: bytes, *, if_absent: bool = False, if_match: str | None = None
@@ -38,12 +47,11 @@ class BotoTransport:
         condition = {"IfNoneMatch": "*"} if if_absent else {} if if_match is None else {"IfMatch": if_match}
         try:
             done = await self._client.put_object(
-                Bucket=self._bucket,
                 Key=key,
                 Body=body,
                 ContentType="application/json",
                 **condition,
-                **self._checksum,
+                **self._put,
             )
         except Exception as error:  # errors of botocore, aiohttp and asyncio
             answer = self.translate_error(error, writes=True)
@@ -55,7 +63,7 @@ class BotoTransport:
     async def get(self, key: str) -> Blob | None:
         """Return an object; None if there is none."""
         try:
-            found = await self._client.get_object(Bucket=self._bucket, Key=key)
+            found = await self._client.get_object(Key=key, **self._every)
             async with found["Body"] as stream:
                 body = await stream.read()
         except Exception as error:  # as above
@@ -71,7 +79,7 @@ class BotoTransport:
         """Return a part of an object that has this entity tag."""
         wanted = f"bytes={start}-{end - 1}"
         try:
-            found = await self._client.get_object(Bucket=self._bucket, Key=key, Range=wanted, IfMatch=etag)
+            found = await self._client.get_object(Key=key, Range=wanted, IfMatch=etag, **self._every)
             async with found["Body"] as stream:
                 return bytes(await stream.read())
         except Exception as error:  # as above
@@ -80,7 +88,7 @@ class BotoTransport:
     async def head(self, key: str) -> str | None:
         """Return the entity tag; None if there is no object."""
         try:
-            return str((await self._client.head_object(Bucket=self._bucket, Key=key))["ETag"])
+            return str((await self._client.head_object(Key=key, **self._every))["ETag"])
         except Exception as error:  # as above
             answer = self.translate_error(error)
             if isinstance(answer, NoSuchKeyError):
@@ -92,7 +100,7 @@ class BotoTransport:
         start = {"StartAfter": prefix + after} if after else {}
         try:
             page = await self._client.list_objects_v2(
-                Bucket=self._bucket, Prefix=prefix, MaxKeys=min(limit, 1000), **start
+                Prefix=prefix, MaxKeys=min(limit, 1000), **start, **self._every
             )
         except Exception as error:  # as above
             raise self.translate_error(error) from cause_of(error)
@@ -109,7 +117,7 @@ class BotoTransport:
         while True:
             try:
                 page = await self._client.list_objects_v2(
-                    Bucket=self._bucket, Prefix=prefix, Delimiter="/", **token
+                    Prefix=prefix, Delimiter="/", **token, **self._every
                 )
             except Exception as error:  # as above
                 raise self.translate_error(error) from cause_of(error)
@@ -122,7 +130,7 @@ class BotoTransport:
         """Delete objects in one bulk request and return the error of each that failed."""
         try:
             done = await self._client.delete_objects(
-                Bucket=self._bucket, Delete={"Objects": [{"Key": key} for key in keys], "Quiet": True}
+                Delete={"Objects": [{"Key": key} for key in keys], "Quiet": True}, **self._every
             )
         except Exception as error:  # as above
             raise self.translate_error(error, writes=True) from cause_of(error)
@@ -145,7 +153,7 @@ class BotoTransport:
     async def delete_if(self, key: str, etag: str) -> None:
         """Delete an object with this entity tag; raises `PreconditionError` or `NoSuchKeyError`."""
         try:
-            await self._client.delete_object(Bucket=self._bucket, Key=key, IfMatch=etag)
+            await self._client.delete_object(Key=key, IfMatch=etag, **self._every)
         except Exception as error:  # as above
             raise self.translate_error(error, writes=True) from cause_of(error)
 
@@ -153,7 +161,7 @@ class BotoTransport:
         """Create the bucket unless it exists."""
         where = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
         try:
-            await self._client.create_bucket(Bucket=self._bucket, **where)
+            await self._client.create_bucket(Bucket=self._every["Bucket"], **where)
         except Exception as error:  # as above
             code = getattr(error, "response", {}).get("Error", {}).get("Code")
             if code not in {"BucketAlreadyOwnedByYou", "BucketAlreadyExists"}:

@@ -39,8 +39,9 @@ class ObstoreTransport:
     # hyper repeats only requests of which it has sent nothing.
     repeats = False
 
-    def __init__(self, store: Any, location: str) -> None:
+    def __init__(self, store: Any, location: str, storage_class: str | None = None) -> None:
         self._store = store
+        self._attributes = {} if storage_class is None else {"attributes": {"Storage-Class": storage_class}}
         self._location = location
         obstore = import_driver("obstore", extra="s3")
         self._put, self._get, self._head = obstore.put_async, obstore.get_async, obstore.head_async
@@ -52,7 +53,7 @@ class ObstoreTransport:
         """Write an object in one request, never in parts."""
         mode: Any = "create" if if_absent else {"e_tag": if_match} if if_match is not None else "overwrite"
         try:
-            done = await self._put(self._store, key, body, mode=mode, use_multipart=False)
+            done = await self._put(self._store, key, body, mode=mode, use_multipart=False, **self._attributes)
         except Exception as error:  # obstore raises its own classes, OSError and ValueError
             raise self.translate_error(error, writes=True) from cause_of(error)
         return str(done["e_tag"])

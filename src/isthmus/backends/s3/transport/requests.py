@@ -73,10 +73,11 @@ class Requests:
     async def open(cls, config: S3Config, keys: AccessKeys | None) -> Requests:
         """Return a pool without sending a request; raises `ConfigError` if there are no credentials."""
         pool = cls(config, keys)
-        if keys is None:
+        if keys is None and not config.anonymous:
             await pool.sessions.credentials()
         if config.transport == "obstore" and not obstore_hangs():
-            pool._transport = ObstoreTransport(await obstore_store(config, pool.sessions), pool.location)
+            store = await obstore_store(config, pool.sessions)
+            pool._transport = ObstoreTransport(store, pool.location, config.storage_class)
         else:
             pool._transport = await pool.boto()
         return pool
@@ -95,7 +96,7 @@ class Requests:
 
     async def boto(self) -> BotoTransport:
         """Return the transport over aioboto3, which has the requests that obstore lacks."""
-        return BotoTransport(await self.client(), self.config.bucket, self.location, self.config.checksum)
+        return BotoTransport(await self.client(), self.config, self.location)
 
     async def close(self) -> None:
         """Close the client; obstore has nothing to close."""

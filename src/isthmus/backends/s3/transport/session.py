@@ -48,6 +48,8 @@ def find_keys(config: S3Config, environ: Mapping[str, str] = os.environ) -> Acce
     Keys and token come from one source, never mixed. As in botocore, a profile in the config
     takes precedence over the environment.
     """
+    if config.anonymous:
+        return None
     if config.aws_access_key_id is not None and config.aws_secret_access_key is not None:
         token = config.aws_session_token
         return AccessKeys(
@@ -86,6 +88,12 @@ def pool_key(config: S3Config, keys: AccessKeys | None) -> Hashable:
         config.timeout,
         config.checksum,
         config.ca_file,
+        config.anonymous,
+        config.addressing_style,
+        config.server_side_encryption,
+        config.sse_kms_key_id,
+        config.requester_pays,
+        config.storage_class,
     )
 
 
@@ -174,7 +182,9 @@ async def boto_client(config: S3Config, sessions: Sessions) -> Any:
     if config.ca_file:
         await asyncio.to_thread(_read_certificates, config.ca_file)
     session = await sessions.session()
+    unsigned = {"signature_version": import_driver("botocore", extra="s3").UNSIGNED}
     options = import_driver("aiobotocore.config", extra="s3").AioConfig(
+        **unsigned if config.anonymous else {},
         http_session_cls=_checking_session(),
         max_pool_connections=config.pool.max_connections,
         connect_timeout=min(5.0, config.timeout),
@@ -190,7 +200,7 @@ async def boto_client(config: S3Config, sessions: Sessions) -> Any:
         use_dualstack_endpoint=False,
         use_fips_endpoint=False,
         s3={
-            "addressing_style": "path" if config.endpoint_url else "auto",
+            "addressing_style": "virtual" if config.bucket_in_host else "path",
             "use_accelerate_endpoint": False,
             "use_dualstack_endpoint": False,
         },
@@ -236,13 +246,21 @@ async def obstore_store(config: S3Config, sessions: Sessions) -> Any:
     _register_process_hooks()
     settings: dict[str, Any] = {
         "region": config.signing_region,
-        # AWS's certificate does not cover the host name of a bucket with dots.
-        "virtual_hosted_style_request": not config.endpoint_url and "." not in config.bucket,
+        "virtual_hosted_style_request": config.bucket_in_host,
+        "skip_signature": config.anonymous,
+        "request_payer": config.requester_pays,
     }
     if config.endpoint_url:
-        settings["endpoint"] = config.endpoint_url
+        scheme, _, place = config.endpoint_url.partition("://")
+        # object_store takes an endpoint of this style with the bucket in it.
+        settings["endpoint"] = (
+            f"{scheme}://{config.bucket}.{place}" if config.bucket_in_host else config.endpoint_url
+        )
     if config.checksum == "sha256":
         settings["checksum_algorithm"] = "sha256"
+    for name in ("server_side_encryption", "sse_kms_key_id"):
+        if (value := getattr(config, name)) is not None:
+            settings[name] = value
     timeout = dt.timedelta(seconds=config.timeout)
     options: dict[str, Any] = {
         "timeout": timeout,
@@ -258,9 +276,18 @@ async def obstore_store(config: S3Config, sessions: Sessions) -> Any:
         config=settings,
         client_options=options,
         retry_config={"max_retries": 0, "retry_timeout": timeout},
-        # A provider even for static keys: obstore would add the environment's token to them.
-        credential_provider=_key_provider(sessions.keys) if sessions.keys else sessions.credentials,
+        credential_provider=_provider(config, sessions),
     )
+
+
+def _provider(config: S3Config, sessions: Sessions) -> Any:
+    """Return obstore's source of credentials: a function even for static keys.
+
+    obstore would add the environment's token to them.
+    """
+    if config.anonymous:
+        return None
+    return _key_provider(sessions.keys) if sessions.keys else sessions.credentials
 
 
 def _read_certificates(file: str) -> bytes:

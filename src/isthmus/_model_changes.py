@@ -1,0 +1,113 @@
+"""Checks changes of fields against a pydantic model: names, kinds, and values by the field's type."""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Annotated, Any, Union, get_args, get_origin
+
+import orjson
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
+
+from isthmus._model_paths import ModelPaths, _models_of, leaf_types
+from isthmus._path import Path, Root
+from isthmus._query.changes import Add, FieldChange, Inc, Max, Min, Pull, Push, Set, Unset
+from isthmus._value import replace
+from isthmus.errors import InvalidRecordError, QueryError
+
+_LISTS = (list, set, frozenset, tuple, Sequence)
+
+
+class ModelChanges:
+    """Resolves and checks the changes of one model.
+
+    A name or a kind of change that the model does not admit is a `QueryError`, a value that does
+    not match the field's type and constraints an `InvalidRecordError`. What only the changed record
+    can show, such as a sum beyond a constraint, is not checked.
+    """
+
+    def __init__(self, model: type[BaseModel], paths: ModelPaths) -> None:
+        self._model = model
+        self._paths = paths
+        self._adapters: dict[tuple[Path, bool], TypeAdapter[Any]] = {}
+
+    def resolve(self, change: FieldChange) -> FieldChange:
+        """Return the change with its stored path."""
+        path = self._paths.resolve(change.path)
+        if path.root is not Root.DATA:
+            raise QueryError(f"{self._model.__name__}: the id of a record cannot be changed")
+        field = _field_at(self._model, path.keys)
+        if field is not None:
+            self._check(change, path, field)
+        return replace(change, path=path)
+
+    def _check(self, change: FieldChange, path: Path, field: FieldInfo) -> None:
+        match change:
+            case Unset():
+                if field.is_required():
+                    raise QueryError(f"{self._model.__name__} requires {path}: it cannot be unset")
+            case Inc(_, amount):
+                kinds = _kinds(field.annotation)
+                if kinds and not kinds & {int, float, Decimal}:
+                    raise QueryError(f"{self._model.__name__}: {path} is not a number to add to")
+                if kinds and not kinds & {float, Decimal} and amount != int(amount):
+                    raise QueryError(f"{self._model.__name__}: {path} takes whole numbers, got {amount!r}")
+            case Set(_, value) | Max(_, value) | Min(_, value):
+                self._validate(path, field, [value], element=False)
+            case Push(_, values) | Add(_, values):
+                self._validate(path, field, list(values), element=True)
+            case Pull(_, value):
+                self._validate(path, field, [value], element=True)
+
+    def _validate(self, path: Path, field: FieldInfo, values: list[Any], *, element: bool) -> None:
+        adapter = self._adapters.get((path, element))
+        if adapter is None:
+            kind: Any = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
+            if element:
+                kind = _element(field.annotation)
+                if kind is None:
+                    raise QueryError(f"{self._model.__name__}: {path} is not a list")
+            adapter = self._adapters[path, element] = TypeAdapter(kind)
+        for value in values:
+            try:
+                # As stored JSON: a date is text there, and text is no number.
+                adapter.validate_json(orjson.dumps(value), strict=True, by_name=True, by_alias=False)
+            except ValidationError as error:
+                first = error.errors(include_url=False, include_input=False)[0]
+                raise InvalidRecordError(
+                    f"{path} of {self._model.__name__}: {first['msg']}", path=f"data.{'.'.join(path.keys)}"
+                ) from error
+
+
+def _field_at(model: type[BaseModel], keys: tuple[str, ...]) -> FieldInfo | None:
+    """Return the field at the end of stored keys; None where any value may be, or several types."""
+    field = model.model_fields.get(keys[0])
+    if field is None or len(keys) == 1:
+        return field
+    models = _models_of(field.annotation)
+    return _field_at(models[0], keys[1:]) if models is not None and len(models) == 1 else None
+
+
+def _kinds(annotation: Any) -> set[Any]:
+    """Return the types that a value may be; empty if it may be any."""
+    kinds = set(leaf_types((annotation,))) - {type(None)}
+    return set() if Any in kinds or object in kinds else kinds
+
+
+def _element(annotation: Any) -> Any:
+    """Return the type of a list's elements; None if the annotation has no list."""
+    if annotation is Any or annotation in (list, set, frozenset, tuple):
+        return Any
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _element(arguments[0])
+    if origin in (typing.Union, types.UnionType):
+        found = [kind for kind in map(_element, arguments) if kind is not None]
+        return Union[tuple(found)] if found else None  # noqa: UP007 - made from a tuple
+    if origin in _LISTS:
+        kinds = [kind for kind in arguments if kind is not Ellipsis]
+        return Union[tuple(kinds)] if kinds else Any  # noqa: UP007 - made from a tuple
+    return None

@@ -1,0 +1,36 @@
+"""Queries of thousands of conditions: folded in a thread, since that takes tens of milliseconds."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, TypeVar
+
+from isthmus._core.executor import AggregateRequest, PageRequest
+from isthmus._core.offload import run_in_thread
+from isthmus._core.op import Aggregate, Count, Fetch, ModifyWhere, Op, Remove
+from isthmus._query.ast import MAX_DISTINCT, And, Not, Or, Predicate, leaves
+from isthmus._query.split import fold
+from isthmus._value import replace
+
+R = TypeVar("R")
+
+
+async def fold_wide(op: Op[R]) -> Op[R]:
+    """Return an operation with the equalities of a wide query folded; others are returned as they are.
+
+    Raises `QueryError` if too many conditions are left.
+    """
+    where = _condition(op)
+    if not isinstance(where, And | Or | Not) or len(leaves(where)) <= MAX_DISTINCT:
+        return op
+    folded = await run_in_thread(partial(fold, where))
+    request: PageRequest | AggregateRequest | None = getattr(op, "request", None)
+    if request is None:
+        return replace(op, where=folded)
+    return replace(op, request=replace(request, where=folded))
+
+
+def _condition(op: Op[Any]) -> Predicate | None:
+    if isinstance(op, Fetch | Aggregate):
+        return op.request.where
+    return op.where if isinstance(op, Count | Remove | ModifyWhere) else None
