@@ -142,6 +142,7 @@ def configuration() -> str:
         if name == "elasticsearch":
             notes.append(
                 "`basic_auth` and `http_auth` are user and password in one: a pair, or `user:password`."
+                " `cloud_id` of Elastic Cloud stands for `hosts`."
             )
         if variables:
             flat = {

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from isthmus.cli._commands.show import _completer, _to_arguments
+from isthmus.cli._prompt import _completer, _to_arguments
 from tests.cli.conftest import build_command
 
 pytestmark = pytest.mark.backend("sqlite")

@@ -17,10 +17,16 @@ from isthmus import AsyncDatabase
 from isthmus._ids import new_id
 from tests import servers
 from tests.faults.targets import TARGETS
-from tests.security import fuzz, injection, limits, secrets, tls
+from tests.security import fuzz, injection, limits, reserved, secrets, tls
 
 # Elasticsearch and S3 answer in milliseconds, not microseconds.
 SLOWER = {"elasticsearch": 10, "s3-object": 10, "s3-log": 4}
+
+
+_RESERVED = (
+    f"{len(reserved.RESERVED)} reserved characters in {len(reserved.URLS)} secrets of every URL scheme,"
+    " as they are and escaped: shown on any surface"
+)
 
 
 class Report:
@@ -168,6 +174,9 @@ def main() -> int:
     report.part(f"mutated cursors ({options.cursors})", accepted)
     _run(report, "nesting, size and regex limits", limits.check())
     _run(report, "secret canaries", secrets.surfaces())
+    _run(report, _RESERVED, reserved.tried())
+    count, seen = reserved.tried_by_command_line()
+    report.part(f"the same on the command line ({count})", seen)
     for name in options.backends:
         asyncio.run(_inject(report, name, options.payloads // SLOWER.get(name, 1), seed))
     if set(TARGETS) <= set(options.backends):

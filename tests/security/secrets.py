@@ -90,17 +90,17 @@ async def surfaces() -> tuple[int, list[str]]:
                     db = await AsyncDatabase.open(url, lazy=True)
                 else:
                     db = AsyncDatabase(backend, config)
-                shown |= _handle(db)
+                shown |= show_handle(db)
                 await _failed(db, shown)
             except IsthmusError as error:
-                _error(error, "refused", shown)
+                show_error(error, "refused", shown)
             shown["log"] = logged.getvalue()
         count += len(shown)
         seen += [f"{place}: {name}: {text[:200]}" for name, text in shown.items() if CANARY in text]
     return count, seen
 
 
-def _handle(db: AsyncDatabase) -> dict[str, str]:
+def show_handle(db: AsyncDatabase) -> dict[str, str]:
     config = db.config
     return {
         "repr of the handle": repr(db),
@@ -136,11 +136,11 @@ async def _failed(db: AsyncDatabase, shown: dict[str, str]) -> None:
         try:
             await call()
         except IsthmusError as error:
-            _error(error, name, shown)
+            show_error(error, name, shown)
     await db.close()
 
 
-def _error(error: IsthmusError, name: str, shown: dict[str, str]) -> None:
+def show_error(error: IsthmusError, name: str, shown: dict[str, str]) -> None:
     """Show an error in every form, its causes and their local variables' names included."""
     shown[f"{name}: str"] = str(error)
     shown[f"{name}: repr"] = repr(error)

@@ -145,6 +145,7 @@ ELASTICSEARCH = {
     "client_cert": _path(),
     "client_key": _path(),
     "http_compress": _yes(),
+    "headers": _argument({"x-team": "one"}, {"x-team": "two"}),
     "sniff": _yes(),
     "pool.connections": _whole(),
     "pool.maxsize": _whole(),

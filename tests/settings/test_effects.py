@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import logging
 import random
 from pathlib import Path
@@ -288,6 +289,39 @@ async def test_an_explicit_key_turns_the_environments_user_off() -> None:
     assert (over_url.user, over_url.password) == (None, None)
     with pytest.raises(ConfigError, match="give one of"):
         ElasticsearchConfig.load({"api_key": "k", "bearer_token": "t"}, environ={})
+
+
+async def test_headers_are_in_every_request() -> None:
+    """Beside those that authorize; their values are not shown."""
+    config = ElasticsearchConfig.load(
+        {"api_key": "a2V5", "headers": {"x-team": "c4n4ry", "x-opaque-id": "o"}}, environ={}
+    )
+
+    _, headers = await _nodes(config)
+
+    assert (headers["x-team"], headers["x-opaque-id"]) == ("c4n4ry", "o")
+    assert headers["authorization"] == "ApiKey a2V5"
+    assert "c4n4ry" not in repr(config) + str(config.explain())
+    other = ElasticsearchConfig.load({"api_key": "a2V5", "headers": {"x-team": "b"}}, environ={})
+    assert config.pool_key() != other.pool_key()
+
+
+async def test_a_cloud_id_is_the_clusters_address() -> None:
+    """As the client reads it; one that is cut, or that comes with hosts, is refused and not shown."""
+    whole = "prod:" + base64.b64encode(b"eu-west-1.aws.found.io$5up3r$k1b4n4").decode()
+    ported = base64.b64encode(b"cloud.example:9243$5up3r$").decode()
+
+    nodes, _ = await _nodes(ElasticsearchConfig.load({"cloud_id": whole, "api_key": "a2V5"}, environ={}))
+    with_port = ElasticsearchConfig.load({"cloud_id": ported}, environ={})
+
+    assert [(n.scheme, n.host, n.port) for n in nodes] == [("https", "5up3r.eu-west-1.aws.found.io", 443)]
+    assert with_port.hosts == ("https://5up3r.cloud.example:9243",)
+    for wrong in ("prod:c4n4ry!", "prod:", "", base64.b64encode(b"c4n4ry").decode()):
+        with pytest.raises(ConfigError, match="cloud_id") as caught:
+            ElasticsearchConfig.load({"cloud_id": wrong}, environ={})
+        assert "c4n4ry" not in str(caught.value)
+    with pytest.raises(ConfigError, match="give one"):
+        ElasticsearchConfig.load({"cloud_id": whole, "hosts": ["http://h:9200"]}, environ={})
 
 
 # --- S3, SQLite

@@ -56,7 +56,7 @@ def parse_url(
     if any(ord(character) < 32 or ord(character) == 127 for character in text):
         raise ConfigError(f"url: a control character is to be written as %xx ({_HIDDEN})")
     scheme, netloc, path, query = match[1].lower(), match[2], match[3], match[4] or ""
-    if _has_unescaped_password(netloc, path, query, known, lenient=lenient):
+    if _is_ambiguous(netloc, path, query, known, lenient=lenient):
         found = sorted(set("#/?@").intersection(text[match.start(2) : text.rindex("@")]))
         escaped = ", ".join(f"{character!r} as %{ord(character):02X}" for character in found)
         raise ConfigError(
@@ -66,16 +66,26 @@ def parse_url(
     return SplitResult(scheme, netloc, path, query, ""), split_query(query)
 
 
-def _has_unescaped_password(
-    netloc: str, path: str, query: str, known: Collection[str], *, lenient: bool
-) -> bool:
-    """Return whether '/', '?' or '#' seems to have ended a password before its '@'."""
-    if ":" not in netloc and "@" not in netloc:
+def may_cut_secret(url: str, known: Collection[str]) -> bool:
+    """Return whether an unescaped character may have ended a secret early, so that its rest would be shown.
+
+    `known` are the options whose value may have an '@'.
+    """
+    match = _URL.fullmatch(clean_url(url))
+    return match is not None and _is_ambiguous(match[2], match[3], match[4] or "", known, lenient=False)
+
+
+def _is_ambiguous(netloc: str, path: str, query: str, known: Collection[str], *, lenient: bool) -> bool:
+    """Return whether the last '@' may be the end of a login although it is beyond the host."""
+    before = f"{netloc}{path}?{query}".rpartition("@")[0]
+    if not netloc or (":" not in before and "@" not in netloc):
         return False  # no password
-    in_path, in_query = "@" in path, _has_foreign_at(query, known)
+    port = netloc.rpartition("]")[2].rpartition(":")[2]
+    is_password = ":" in netloc and "@" not in netloc and not (port.isdigit() or not port)
+    in_query = _has_foreign_at(query, () if is_password else known)
     if lenient:
-        return in_query and not in_path and "@" not in netloc
-    return in_path or in_query
+        return in_query and "@" not in path and "@" not in netloc
+    return "@" in path or in_query
 
 
 def _has_foreign_at(query: str, known: Collection[str]) -> bool:

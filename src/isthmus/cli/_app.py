@@ -24,7 +24,7 @@ from isthmus.cli._commands import (
     transfer,
 )
 
-GROUPS: dict[str, dict[str, Callable[..., None]]] = {
+GROUPS: dict[str, dict[str, Callable[..., object]]] = {
     "a store": {
         "show": show.show,
         "ping": store.ping,

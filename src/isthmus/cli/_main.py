@@ -42,6 +42,7 @@ def _run_command(arguments: list[str]) -> int:
     import typer
 
     from isthmus.cli._app import app
+    from isthmus.cli._prompt import Prompt
 
     command: Any = typer.main.get_command(app)
     expanded = expand_shorthand(arguments, command.commands)
@@ -61,6 +62,8 @@ def _run_command(arguments: list[str]) -> int:
         raise _convert_usage_error(error) from None
     if result == ExitCode.INTERRUPTED:  # newer versions of typer return the code instead of raising
         raise KeyboardInterrupt
+    if isinstance(result, Prompt):
+        result.ask(run)
     return result if isinstance(result, int) else 0
 
 

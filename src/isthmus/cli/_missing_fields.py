@@ -19,7 +19,7 @@ _MAX_FIELDS = 10
 _SAMPLE = 100
 
 
-def named_paths(query: Query, others: Iterable[Path] = ()) -> list[Path]:
+def collect_paths(query: Query, others: Iterable[Path] = ()) -> list[Path]:
     """Return the paths in data and metadata that a query and the rest of a command name, once each."""
     conditions = [leaf.path for leaf in leaves(query.where)]
     orders = [key.path for key in query.order]

@@ -9,6 +9,7 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
 
 from isthmus import ConfigError, IsthmusError
 from isthmus._core.registry import plugin
+from isthmus._core.url import may_cut_secret
 
 _SECRET = re.compile(r"pass|secret|token|key|credential", re.IGNORECASE)
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://.*", re.IGNORECASE | re.DOTALL)
@@ -40,19 +41,8 @@ def check_url(url: str) -> None:
 
 
 def _is_ambiguous(url: str) -> bool:
-    """Return whether the last @ may be the end of a login although it is beyond the host."""
-    scheme, _, rest = url.partition("://")
-    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
-    path, _, query = rest[len(authority) :].partition("?")
-    if not authority or ":" not in rest.rpartition("@")[0]:
-        return False
-    if "@" in path:
-        return True
-    port = authority.rpartition("]")[2].rpartition(":")[2]
-    is_password = ":" in authority and "@" not in authority and not (port.isdigit() or not port)
-    keys = [option.partition("=")[0] for option in query.split("&") if "@" in option]
     # An address may be the value of a setting, such as user=me@company.
-    return bool(keys) and (is_password or not _list_settings(scheme).issuperset(keys))
+    return may_cut_secret(url, _list_settings(url.partition("://")[0]))
 
 
 def redact_url(url: str) -> str:

@@ -302,6 +302,8 @@ def _client(config: ElasticsearchConfig) -> AsyncElasticsearch:
             "ssl_assert_fingerprint": config.ssl_assert_fingerprint,
         }
         options |= {name: str(value) for name, value in given.items() if value is not None}
+    if config.headers:
+        options["headers"] = {name: value.get_secret_value() for name, value in config.headers.items()}
     if config.api_key is not None:
         options["api_key"] = config.api_key.get_secret_value()
     elif config.bearer_token is not None:

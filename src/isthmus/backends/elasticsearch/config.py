@@ -98,6 +98,8 @@ class ElasticsearchConfig(BackendConfig):
     client_cert: Path | None = None
     client_key: Path | None = None
     http_compress: bool = False
+    headers: dict[str, SecretStr] = Field(default={})
+    """Headers of every request, such as a proxy in front of the cluster demands; their values are secret."""
     sniff: bool = False
     """Discover the cluster's nodes; does not work behind proxies."""
 
@@ -213,6 +215,10 @@ class ElasticsearchConfig(BackendConfig):
                     if key in settings:
                         raise ConfigError(f"elasticsearch: {name!r} holds {key!r} too; give one")
                     settings[key] = value
+        if "cloud_id" in settings:
+            if "hosts" in settings:
+                raise ConfigError("elasticsearch: 'cloud_id' holds 'hosts'; give one")
+            settings["hosts"] = (_cloud_host(settings.pop("cloud_id")),)
         api_key = settings.get("api_key")
         if isinstance(api_key, list | tuple):  # id and key, as the client takes them
             pair = ":".join(_pair("api_key", api_key, ":"))
@@ -228,6 +234,7 @@ class ElasticsearchConfig(BackendConfig):
             self.user,
             *(secret_digest(None if s is None else s.get_secret_value()) for s in secrets),
             (self.ca, self.ssl_assert_fingerprint, self.verify_certs, self.client_cert, self.client_key),
+            tuple((name, secret_digest(s.get_secret_value())) for name, s in sorted(self.headers.items())),
             (self.http_compress, self.sniff, self.request_timeout),
             (self.pool.connections, self.pool.maxsize, self.pool.timeout),
         )
@@ -271,6 +278,18 @@ _VARIABLES = {
     "ELASTICSEARCH_INDEX": "index",
     "ELASTICSEARCH_API_KEY": "api_key",
 }
+
+
+def _cloud_host(cloud_id: Any) -> str:
+    """Return the address in an Elastic Cloud ID, `name:BASE64` of `domain$cluster$…`."""
+    try:
+        domain, cluster = base64.b64decode(str(cloud_id).rpartition(":")[2]).decode().split("$")[:2]
+    except ValueError:
+        domain = cluster = ""
+    if not domain or not cluster:  # outside the except block: the decoder's error has the text
+        raise ConfigError("elasticsearch: cloud_id: copy it whole, such as name:ZXUtd2VzdC0xLi4u")
+    host, _, port = domain.partition(":")
+    return f"https://{cluster}.{host}:{port or 443}"
 
 
 def _node(host: Any) -> str:

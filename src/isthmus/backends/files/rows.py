@@ -73,7 +73,7 @@ class RowChunk:
             self.first + low, self._rows[low:high], None if self._lines is None else self._lines[low:high]
         )
 
-    def numbered_rows(self) -> Iterator[tuple[int, Row]]:
+    def enumerate_rows(self) -> Iterator[tuple[int, Row]]:
         """Yield each row with the line at which it begins, or its number from 1 if a format has no lines."""
         numbers = self._lines or range(self.first + 1, self.first + len(self._rows) + 1)
         return zip(numbers, self._rows, strict=True)

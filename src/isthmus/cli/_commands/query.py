@@ -19,7 +19,7 @@ from isthmus._query.field import Field
 from isthmus.cli._columns import parse_column, parse_group, parse_measure
 from isthmus.cli._filter import parse_field, parse_query
 from isthmus.cli._formats.writer import Format, RecordWriter, choose_format, open_writer
-from isthmus.cli._missing_fields import named_paths, note_missing_fields
+from isthmus.cli._missing_fields import collect_paths, note_missing_fields
 from isthmus.cli._options import AsJson, CollectionName, Filter, PromptPassword, Store
 from isthmus.cli._output import make_console, print_json, print_note, print_table
 from isthmus.cli._stores import open_database, open_store, resolve_store, run_on_store
@@ -164,7 +164,7 @@ def query(
     async def export(source: Collection) -> bool:
         with open_writer(file, chosen, columns) as writer:
             complete = await write_matches(source, found, writer, max_rows)
-        await note_missing_fields(source, named_paths(found))
+        await note_missing_fields(source, collect_paths(found))
         return complete
 
     complete = run_on_store(resolve_store(store, collection, prompt=prompt), export)
@@ -198,7 +198,7 @@ def count(
 
     async def count_matches(source: Collection) -> int:
         number = await source.count(found)
-        await note_missing_fields(source, named_paths(found))
+        await note_missing_fields(source, collect_paths(found))
         return number
 
     number = run_on_store(address, count_matches)
@@ -257,7 +257,7 @@ def agg(
 
     async def aggregate(source: Collection) -> list[dict[str, Any]]:
         rows = await source.aggregate(found, by=groups, **measures)
-        await note_missing_fields(source, named_paths(conditions, named))
+        await note_missing_fields(source, collect_paths(conditions, named))
         return rows
 
     rows = run_on_store(address, aggregate)

@@ -108,17 +108,17 @@ class Input:
         """Remove the temporary file of standard input."""
         self._exit.close()
 
-    def _add(self, place: Path) -> None:
-        if is_stdin(place):
+    def _add(self, path: Path) -> None:
+        if is_stdin(path):
             if self._format in (None, InputFormat.JSONL):
                 self._stream = sys.stdin.buffer
             else:
                 self._storage.add(_STDIN, self._spool(sys.stdin.buffer))
-        elif place.exists() and not place.is_file() and not place.is_dir():  # a FIFO: it can be read once
-            with place.open("rb") as stream:
-                self._storage.add(str(place), self._spool(stream))
+        elif path.exists() and not path.is_file() and not path.is_dir():  # a FIFO: it can be read once
+            with path.open("rb") as stream:
+                self._storage.add(str(path), self._spool(stream))
         else:
-            self._storage.add(str(place), place)
+            self._storage.add(str(path), path)
 
     def _spool(self, stream: BinaryIO) -> Path:
         """Copy a stream to a temporary file: the types of columns take a pass of their own."""
@@ -166,7 +166,7 @@ class Input:
         if self._stream is not None:
             source = cast("BinaryIO", _Unbuffered(self._stream))
             for chunk, _ in read_json_lines(source, START):
-                yield from self._convert(_STDIN, chunk.numbered_rows(), whole=False)
+                yield from self._convert(_STDIN, chunk.enumerate_rows(), whole=False)
 
     def _is_whole(self, file: File) -> bool:
         """Return whether each row of a table is a whole record, by a mark of `dump` or by `records`."""
@@ -197,7 +197,7 @@ class Input:
             if isinstance(chunk, ArrowChunk):
                 yield from self._convert(file.key, enumerate(chunk.rows(), chunk.first + 1), whole=False)
             elif isinstance(chunk, RowChunk):
-                yield from self._convert(file.key, chunk.numbered_rows(), whole=whole)
+                yield from self._convert(file.key, chunk.enumerate_rows(), whole=whole)
 
     def _convert(self, name: str, rows: Iterable[tuple[int, Row]], *, whole: bool) -> Iterator[InputLine]:
         for number, row in rows:
@@ -237,15 +237,15 @@ class _InputStorage:
     def __init__(self) -> None:
         self._places: dict[str, tuple[LocalStorage, File]] = {}
 
-    def add(self, name: str, place: Path) -> None:
+    def add(self, name: str, path: Path) -> None:
         """Add a file, or all that a folder or a pattern names; raises `OSError` if there is none."""
-        if not place.exists() and not any(character in str(place) for character in "*?["):
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(place))
-        storage = LocalStorage(str(place))
-        single = place.is_file()
+        if not path.exists() and not any(character in str(path) for character in "*?["):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+        storage = LocalStorage(str(path))
+        single = path.is_file()
         found = storage.list_files()
         if not found:
-            raise FileNotFoundError(errno.ENOENT, "no such files", str(place))
+            raise FileNotFoundError(errno.ENOENT, "no such files", str(path))
         for file in sorted(found):
             key = name if single else f"{storage.name}: {file.key}"
             self._places[key] = storage, file
