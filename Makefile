@@ -308,7 +308,7 @@ profiles: ## the same for PostgreSQL, Elasticsearch, S3 and SQLite, and the page
 
 # Bad days
 
-.PHONY: faults torture index-torture crash-s3 security hostile outage overload
+.PHONY: faults torture index-torture crash-s3 security hostile scopes outage overload
 faults: $(VENV)/.full ## each verb x each fault x each backend, cancellation, loops and forks (15 min)
 	$(SERVERS) provision postgres elasticsearch s3
 	$(SERVERS) run postgres elasticsearch s3 -- bash -c '$(BIN)/python -m tests.faults.run_matrix && \
@@ -337,6 +337,12 @@ hostile: STORES ?= memory sqlite
 hostile: PATTERNS ?= 1000
 hostile: $(VENV)/.full ## patterns, texts and trees that are meant to exhaust, on memory and SQLite or STORES; PATTERNS=1000 SEED=1
 	$(BIN)/python -m tests.hostile $(STORES) --patterns $(PATTERNS) --seed $(SEED)
+
+scopes: STORES ?= memory sqlite postgres elasticsearch s3-object s3-log
+scopes: ATTEMPTS ?= 5000
+scopes: $(VENV)/.full ## tenants try each other's records by each method: ATTEMPTS=5000 STORES='memory sqlite' SEED=1
+	$(SERVERS) provision postgres elasticsearch s3
+	$(SERVERS) run postgres elasticsearch s3 -- $(BIN)/python -m tests.scopes $(STORES) --attempts $(ATTEMPTS) --seed $(SEED)
 
 outage: $(VENV)/.full ## 60 s without a server at 200 operations/s: added traffic and recovery
 	$(BIN)/python -m tests.faults.outage

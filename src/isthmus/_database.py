@@ -25,6 +25,7 @@ from isthmus._create import Create
 from isthmus._query.query import as_query
 from isthmus._reads import Find
 from isthmus._run import DEFAULT_SECONDS, RepeatQueue, run_joined, run_repeatedly
+from isthmus._scoping import Scoping
 from isthmus._session import DatabaseSession, Session, Stats
 from isthmus._transaction import (
     AmbientTransaction,
@@ -52,7 +53,7 @@ R = TypeVar("R")
 M = TypeVar("M", bound="BaseModel")
 
 
-class AsyncDatabase(CollectionMethods):
+class AsyncDatabase(Scoping, CollectionMethods):
     """A database handle: record methods on its default collection, and access to the others.
 
     `await AsyncDatabase.create("postgres", {...})` connects; `AsyncDatabase("postgres", {...})`
@@ -188,7 +189,7 @@ class AsyncDatabase(CollectionMethods):
     @property
     def _session(self) -> Session:
         joined = self._ambient.current()
-        return self._core if joined is None else joined._own
+        return self._confine(self._core if joined is None else joined._own)
 
     @property
     def collection_name(self) -> str:
@@ -245,9 +246,8 @@ class AsyncDatabase(CollectionMethods):
         inside a transaction of this handle.
         """
         check_collection_name(name)
-        if name != self.collection_name:
-            name = self._namespace + name
-        await self._drop(name)
+        self._refuse_drop()
+        await self._drop(name if name == self.collection_name else self._namespace + name)
 
     async def _drop(self, name: str) -> None:
         backend = self._backend
@@ -292,9 +292,8 @@ class AsyncDatabase(CollectionMethods):
             changed["resilience"] = resilience
         derived = object.__new__(type(self))
         derived._ambient, derived._repeats = self._ambient, self._repeats
-        derived._shared = self._shared
-        derived._derived = True
-        derived._namespace = self._namespace
+        derived._shared, derived._derived = self._shared, True
+        derived._namespace, derived._scope = self._namespace, self._scope
         derived._set_up(self._backend, self._config.model_copy(update=changed), policy or self._policy)
         derived._core.closed, derived._core.lazy = self._core.closed, self._core.lazy
         derived._core.ready = self._core.ready
@@ -320,7 +319,9 @@ class AsyncDatabase(CollectionMethods):
                 f"{self.backend} has no isolation level {isolation!r}, only {sorted(can.isolation)}",
                 capability="isolation",
             )
-        return TransactionContext(self._begin, TransactionOptions(isolation, read_only), self._ambient)
+        settings = () if self._scope is None else self._scope.settings
+        options = TransactionOptions(isolation, read_only, settings)
+        return TransactionContext(self._begin, options, self._ambient, self._scope)
 
     async def _begin(self, options: TransactionOptions) -> Transaction:
         await self._ensure_open()
@@ -331,7 +332,7 @@ class AsyncDatabase(CollectionMethods):
         session = TransactionSession(
             begun, executor, self._core.stack, self.backend, self._core.cursor_secret, options
         )
-        return Transaction(session, self.collection_name, self._namespace)
+        return Transaction(session, self.collection_name, self._namespace, self._scope)
 
     async def run(
         self,

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from isthmus._core.executor import NativePlan, Support
-from isthmus._query.ast import TRUE, And, Not, Or, Predicate, SortKey
+from isthmus._core.executor import AggregateRequest, NativePlan, Support
+from isthmus._query.ast import TRUE, And, Function, Measure, Not, Or, Predicate, SortKey
+from isthmus._query.bucket import GroupKey
 from isthmus._query.codec import text
 from isthmus._query.split import Pushdown, Split, leaf_pushdown
 from isthmus._value import Value
+from isthmus.layers._distinct import distinct_as_groups
+
+IN_THE_STORE = "in the store"
 
 
 class Node(Value):
@@ -42,11 +46,14 @@ class Explanation(Value):
     native: str
     index: str | None
     details: Mapping[str, Any]
+    aggregate: str | None = None
+    """Where the aggregate is computed, if one was asked for: `in the store`, or `client-side` and why."""
 
     @property
     def exact(self) -> bool:
-        """Whether nothing is filtered or sorted client-side."""
-        return self.residual == "true" and self.order_pushed and not self.unindexed
+        """Whether nothing is filtered, sorted or aggregated client-side."""
+        aggregated = self.aggregate in (None, IN_THE_STORE)
+        return self.residual == "true" and self.order_pushed and not self.unindexed and aggregated
 
     @property
     def unindexed(self) -> int:
@@ -66,6 +73,8 @@ class Explanation(Value):
         if self.unindexed:
             lines.append(f"  evaluated client-side: {self.unindexed} records with unindexed values")
         lines.append(f"  order: {self.order} ({'in the store' if self.order_pushed else 'client-side'})")
+        if self.aggregate is not None:
+            lines.append(f"  aggregate: {self.aggregate}")
         lines.append(f"  index: {self.index or 'none'}")
         lines.append("  native: " + self.native.replace("\n", "\n          "))
         return "\n".join(lines)
@@ -98,6 +107,22 @@ def build_explanation(
         index=native.index,
         details=native.details,
     )
+
+
+def explain_aggregate(
+    support: Support, plan: Explanation, measures: tuple[Measure, ...], by: tuple[GroupKey, ...]
+) -> str:
+    """Return where an aggregate over the records of a plan is computed."""
+    if plan.residual != "true":
+        return "client-side: the conditions are"
+    if support.aggregates(measures, by):
+        return IN_THE_STORE
+    counted = distinct_as_groups(AggregateRequest(TRUE, measures, by))
+    if counted is not None and support.aggregates(counted.measures, counted.by):
+        return IN_THE_STORE
+    unknown = [m.name for m in measures if not support.aggregates((m,), ())]
+    unknown += [str(key) for key in by if not support.aggregates((Measure("n", Function.COUNT),), (key,))]
+    return f"client-side: the store cannot compute {', '.join(unknown) or 'this'} exactly"
 
 
 def _format_key(key: SortKey) -> str:

@@ -15,6 +15,7 @@ from isthmus._model_codec import find_version_field
 from isthmus._model_operands import check_leaf, check_sortable, parse_operands
 from isthmus._path import Path, Root
 from isthmus._query.ast import And, AnyObject, Leaf, Not, Or, Predicate, SortKey
+from isthmus._query.bucket import Bucket, GroupKey
 from isthmus._query.query import Query
 from isthmus._suggest import suggest
 from isthmus._value import Value, replace
@@ -117,6 +118,10 @@ class ModelPaths:
         if key[:1] in "+-" and key[1:] in names:
             return f"{text}; a direction is the second argument: sort({key[1:]!r}, 'desc')"
         return text + suggest(key, names)
+
+    def group_key(self, key: GroupKey) -> GroupKey:
+        """Return a group key with its path resolved."""
+        return replace(key, path=self.resolve(key.path)) if isinstance(key, Bucket) else self.resolve(key)
 
     def query(self, query: Query) -> Query:
         """Return the query with every path resolved."""

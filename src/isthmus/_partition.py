@@ -11,7 +11,7 @@ from typing import Any, Protocol, Self
 from isthmus._collection import CollectionMethods
 from isthmus._core.executor import After, PageRequest
 from isthmus._path import Path, Root
-from isthmus._query.ast import And, Order, Ordered, Predicate
+from isthmus._query.ast import TRUE, And, Order, Ordered, Predicate
 from isthmus._query.codec import from_json, to_json
 from isthmus._query.query import Query
 from isthmus._query.split import Pushdown
@@ -149,6 +149,9 @@ async def plan_partitions(
             capability="partitions",
         )
     settings = _worker_settings(config, url_from)
+    scope = collection._session.scope
+    if scope != TRUE:
+        query = replace(query, where=And((scope, query.where)))
     total = await collection.count()
     bounds: list[str] = []
     for part in range(1, count):

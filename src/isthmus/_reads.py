@@ -11,10 +11,18 @@ from isthmus._core.executor import After, AggregateRequest, NativePlan, PageRequ
 from isthmus._core.op import Aggregate, Count, Explain, Fetch, Read
 from isthmus._ids import check_id, check_ids
 from isthmus._path import Path, Root
-from isthmus._query.ast import FALSE, RANKED, TRUE, Predicate, SortKey, leaves
+from isthmus._query.ast import FALSE, RANKED, TRUE, And, Predicate, SortKey, leaves
+from isthmus._query.columns import (
+    Column,
+    GroupNames,
+    check_first,
+    first_rows,
+    group_keys_by_label,
+    measures,
+)
 from isthmus._query.evaluate import select
 from isthmus._query.field import FieldName, as_path
-from isthmus._query.query import Query, as_predicate, as_query, measures
+from isthmus._query.query import Query, as_predicate, as_query
 from isthmus._query.split import split
 from isthmus._record import Record, project
 from isthmus._search_hit import Hit
@@ -225,44 +233,63 @@ class ReadMethods(SessionBound):
         self,
         query: Find = None,
         *,
-        by: FieldName | Iterable[FieldName] = (),
-        **columns: str | tuple[str, FieldName],
+        by: GroupNames = (),
+        **columns: Column,
     ) -> list[dict[str, Any]]:
-        """Return one row for each group, in the order of the groups' keys.
+        """Return one row for each group, in the order of the groups' keys or of the query.
 
-        `aggregate(by="city", n="count", oldest=("max", "age"))`
+        `aggregate(by="city", n="count", oldest=("max", "age"), p95=("percentile", "price", 95))`
 
-        Each column is `"count"`, or a pair of a function (count, sum, avg, min, max) and a field.
-        Without `by` there is one row. `sum` and `avg` take numbers only and are None without any; a
-        record without a value is in the None group, a record with a list in each value's group.
+        Each column is `"count"`, or a tuple of a function (count, sum, avg, min, max, count_distinct,
+        percentile) and a field, for `percentile` with a number above 0 and up to 100: the nearest rank.
+        `by` has fields or buckets (`field("at").by("day")`), or names for them:
+        `by={"day": field("at").by("day")}`. Without `by` there is one row. `sum` and `avg` take numbers
+        only and are None without any; a record without a value is in the None group, a record with a
+        list in each value's group.
+
+        The query's sort (by the names of columns) and limit choose the first groups, ties by key:
+        `aggregate(Query().sort("n", "desc").limit(10), by="city", n="count")`. Without a value comes last.
+
+        What the store cannot compute exactly is computed here, from every matching record; of the values
+        of count_distinct and percentile at most `sort_cap` are held, else `UnsupportedError`.
         """
-        names = _group_names(by)
-        paths = tuple(as_path(name) for name in names)
+        keys = group_keys_by_label(by)
         computed = measures(columns)
         if not computed:
             raise QueryError("aggregate() needs at least one column such as n='count'")
-        labels = [str(path) for path in paths]
-        clash = set(labels) & {m.name for m in computed} or {n for n in labels if labels.count(n) > 1}
-        if clash:
+        if clash := keys.keys() & {m.name for m in computed}:
             raise QueryError(f"aggregate(): two columns are named {min(clash)!r}")
-        request = AggregateRequest(_conditions(query), computed, paths)
+        found = as_query(query)
+        check_first(found, [*keys, *(m.name for m in computed)])
+        paths = tuple(keys.values())
+        request = AggregateRequest(found.where, computed, paths)
         answer = await self._run(Aggregate(self.collection_name, request))
-        return [
+        rows = [
             {
-                **dict(zip(labels, key, strict=True)),
+                **dict(zip(keys, key, strict=True)),
                 **{m.name: v for m, v in zip(computed, values, strict=True)},
             }
             for key, values in answer.groups.rows(paths)
         ]
+        return first_rows(rows, found)
 
-    async def explain(self, query: Find = None) -> Explanation:
-        """Return what runs where, the native query and the index used, without running the query."""
-        from isthmus._explain import build_explanation
+    async def explain(self, query: Find = None, *, by: GroupNames = (), **columns: Column) -> Explanation:
+        """Return what runs where, the native query and the index used, without running the query.
+
+        With the arguments of `aggregate`, it also says where that is computed.
+        """
+        from isthmus._explain import build_explanation, explain_aggregate
 
         found = as_query(query)
+        if columns:
+            groups, computed = tuple(group_keys_by_label(by).values()), measures(columns)
+            plan = await self.explain(found.where)
+            support = self._session.executor.support(self.collection_name)
+            return replace(plan, aggregate=explain_aggregate(support, plan, computed, groups))
         session = self._session
         support = session.executor.support(self.collection_name)
-        parts = split(found.where, support.pushdown)
+        where = found.where if session.scope == TRUE else And((session.scope, found.where))
+        parts = split(where, support.pushdown)
         exact = parts.residual == TRUE and support.orders(found.order)
         request = PageRequest(
             parts.pushed,
@@ -274,7 +301,7 @@ class ReadMethods(SessionBound):
             native = NativePlan("none: no record can match")
         else:
             native = await session.run(Explain(self.collection_name, request))
-        return build_explanation(session.backend_name, support, found.where, found.order, parts, native)
+        return build_explanation(session.backend_name, support, where, found.order, parts, native)
 
     async def refresh(self) -> None:
         """Make earlier writes visible to searches by other handles; a no-op where they are already."""
@@ -293,12 +320,6 @@ def _copy_repeated(records: list[Record | None]) -> list[Record | None]:
 
 def _conditions(query: Find) -> Predicate:
     return TRUE if query is None else as_predicate(query)
-
-
-def _group_names(by: Any) -> list[Any]:
-    if isinstance(by, str) or not isinstance(by, Iterable):
-        return [by]
-    return list(by)
 
 
 def _project_all(records: list[Record], query: Query) -> list[Record]:

@@ -10,8 +10,9 @@ from isthmus._core.capabilities import Capabilities
 from isthmus._core.executor import Backend, Executor, PoolStats
 from isthmus._core.op import Op, Open, Refresh
 from isthmus._core.stack import Layer, Stack
+from isthmus._query.ast import TRUE, Predicate
 from isthmus._value import Value
-from isthmus.errors import ClosedError
+from isthmus.errors import ClosedError, UsageError
 
 R = TypeVar("R")
 
@@ -35,6 +36,21 @@ class Session(Protocol):
         ...
 
     @property
+    def scope(self) -> Predicate:
+        """Return the condition of all records that operations see; `TRUE` without a scope."""
+        ...
+
+    @property
+    def in_transaction(self) -> bool:
+        """Return whether operations are part of an open transaction."""
+        ...
+
+    @property
+    def settings(self) -> tuple[tuple[str, str], ...]:
+        """Return the server settings of the open transaction."""
+        ...
+
+    @property
     def prefetch(self) -> bool:
         """Return whether a stream may request its next page while the current one is read."""
         ...
@@ -46,6 +62,15 @@ class Session(Protocol):
     async def refresh(self, collection: str) -> None:
         """Make earlier writes visible to searches by any handle."""
         ...
+
+
+def check_settings(session: Session, settings: tuple[tuple[str, str], ...]) -> None:
+    """Raise `UsageError` for an open transaction whose row security is that of another scope."""
+    if session.in_transaction and session.settings != settings:
+        raise UsageError(
+            "the open transaction was begun by a handle of another scope: with row_security=True a"
+            " transaction belongs to the scope that opened it"
+        )
 
 
 class SessionBound:
@@ -73,6 +98,9 @@ class DatabaseSession:
     """Runs the operations of a database handle on its backend."""
 
     prefetch = True
+    scope: Predicate = TRUE
+    in_transaction = False
+    settings: tuple[tuple[str, str], ...] = ()
 
     def __init__(self, backend: Backend, layers: Sequence[Layer], cursor_secret: bytes) -> None:
         self.backend = backend

@@ -14,7 +14,11 @@ from isthmus._core.executor import Executor, TransactionExecutor, TransactionOpt
 from isthmus._core.op import Op
 from isthmus._core.stack import Stack
 from isthmus._core.uncancelled import run_to_end
-from isthmus._session import Session
+from isthmus._query.ast import TRUE, Predicate
+from isthmus._scope import Scope
+from isthmus._scoped_session import ScopedSession
+from isthmus._session import Session, check_settings
+from isthmus._value import replace
 from isthmus.errors import ClosedError, TransactionError, UsageError
 
 if TYPE_CHECKING:
@@ -34,6 +38,8 @@ class TransactionSession:
     """Runs the operations of one transaction, its savepoints and its end, one after another."""
 
     prefetch = False
+    scope: Predicate = TRUE
+    in_transaction = True
 
     def __init__(
         self,
@@ -46,6 +52,7 @@ class TransactionSession:
     ) -> None:
         self._executor = executor
         self._read_only = options.read_only
+        self.settings = options.settings
         self._stack = stack
         # Fair: calls that came before an end are over when it begins.
         self._lock = asyncio.Lock()
@@ -148,16 +155,32 @@ class TransactionSession:
 class Transaction(CollectionMethods):
     """All record methods inside one transaction; `tx.collection(name)` for other collections."""
 
-    def __init__(self, session: TransactionSession, name: str, namespace: str = "") -> None:
+    def __init__(
+        self, session: TransactionSession, name: str, namespace: str = "", scope: Scope | None = None
+    ) -> None:
         self._own = session
         self._name = name
         self._namespace = namespace
+        self._scope = scope
 
     create = CollectionMethods._insert
 
     @property
     def _session(self) -> Session:
-        return self._own
+        if self._scope is None:
+            return self._own
+        return ScopedSession(self._own, self._scope, self._atomically)
+
+    @asynccontextmanager
+    async def _atomically(self) -> AsyncIterator[Session]:
+        async with self.savepoint():
+            yield self._own
+
+    def _view_in(self, scope: Scope | None) -> Transaction:
+        """Return this transaction as the handle of a scope, or of none, sees it."""
+        if self._scope == scope:
+            return self
+        return Transaction(self._own, self._name, self._namespace, scope)
 
     @property
     def collection_name(self) -> str:
@@ -176,7 +199,7 @@ class Transaction(CollectionMethods):
         `schema_key` is the metadata key of the schema number of a model with `upgrade` functions.
         """
         check_collection_name(name)
-        collection = Collection(lambda: self._own, self._namespace + name)
+        collection = Collection(lambda: self._session, self._namespace + name)
         if model is None:
             return collection
         from isthmus._typed import TypedCollection
@@ -218,7 +241,14 @@ _Begin: TypeAlias = "Callable[[TransactionOptions], Awaitable[Transaction]]"
 class TransactionContext:
     """The result of `db.transaction()`, for `async with`; nested in the same task it is a savepoint."""
 
-    def __init__(self, begin: _Begin, options: TransactionOptions, ambient: AmbientTransaction) -> None:
+    def __init__(
+        self,
+        begin: _Begin,
+        options: TransactionOptions,
+        ambient: AmbientTransaction,
+        scope: Scope | None = None,
+    ) -> None:
+        self._scope = scope
         self._begin = begin
         self._options = options
         self._ambient = ambient
@@ -229,12 +259,13 @@ class TransactionContext:
     async def __aenter__(self) -> Transaction:
         outer = self._ambient.current()
         if outer is not None:
-            if self._options != TransactionOptions():
+            check_settings(outer._own, self._options.settings)
+            if replace(self._options, settings=()) != TransactionOptions():
                 raise UsageError(
                     "a nested transaction is a savepoint: it has no isolation or read_only of its own"
                 )
             self._savepoint = outer.savepoint()
-            return await self._savepoint.__aenter__()
+            return (await self._savepoint.__aenter__())._view_in(self._scope)
         transaction = await self._begin(self._options)
         self._session = transaction._own
         self._leave = self._ambient.enter(transaction)

@@ -15,11 +15,13 @@ from isthmus._index_annotation import IndexKind
 from isthmus._model_codec import ModelCodec
 from isthmus._model_upgrades import SCHEMA_KEY
 from isthmus._query.field import FieldName
+from isthmus._query.query import Query
 from isthmus._reads import STREAM_PAGE
 from isthmus._record import Record
 from isthmus._typed_modify import TypedModifyMethods
-from isthmus._typed_query import Key, TypedQuery, Where, resolve_where
+from isthmus._typed_query import Key, TypedColumn, TypedGroups, TypedQuery, Where, resolve_where
 from isthmus._typed_stream import OnInvalid, TypedHit, TypedPage, TypedStream
+from isthmus._value import replace
 from isthmus._writes import StreamReceipt
 from isthmus.errors import ConflictError, InvalidRecordError, IsthmusError, UsageError
 
@@ -360,17 +362,18 @@ class TypedCollection(TypedModifyMethods[M], Generic[M]):
         return await self._query(query).explain()
 
     async def aggregate(
-        self,
-        query: Where[M] | None = None,
-        *,
-        by: Key[M] | Iterable[Key[M]] = (),
-        **columns: str | tuple[str, Key[M]],
+        self, query: Where[M] | None = None, *, by: TypedGroups[M] = (), **columns: TypedColumn[M]
     ) -> list[dict[str, Any]]:
         """Return one row for each group in stored form; parameters as for `Collection.aggregate`.
 
         `group` returns typed rows.
         """
-        return await self._query(query).aggregate(by=by, **columns)
+        if not isinstance(query, Query):
+            return await self._query(query).aggregate(by=by, **columns)
+        # Its sort is by columns, not by fields of the model.
+        conditions = self._query(replace(query, order=()))
+        first = replace(conditions.query, order=query.order)
+        return await conditions._aggregate_first(first, by, columns)
 
     async def group(self, row: Callable[[M], T], *, on_invalid: OnInvalid = "raise") -> list[T]:
         """Return a row for each group of all records, in the model's types; as `TypedQuery.group`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar, cast, overload
 
 from pydantic import BaseModel
@@ -14,6 +14,7 @@ from isthmus._model_operands import check_sortable, convert_operand
 from isthmus._model_paths import ModelField, ModelPaths
 from isthmus._path import Path, Root
 from isthmus._query.ast import PREDICATES, And, Predicate
+from isthmus._query.bucket import Bucket, GroupKey
 from isthmus._query.field import Field, FieldName, as_path, comparison
 from isthmus._query.query import Query, as_predicate, as_query
 from isthmus._reads import STREAM_PAGE
@@ -35,6 +36,8 @@ Where: TypeAlias = "Query | Predicate | Condition | Callable[[M], bool | Conditi
 """The condition of a typed query: a lambda over the model, or a query with the names of its fields."""
 Key: TypeAlias = "FieldName | Callable[[M], object]"
 """A field: a lambda over the model, or a name."""
+TypedGroups: TypeAlias = "Key[M] | Bucket | Iterable[Key[M] | Bucket] | Mapping[str, Key[M] | Bucket]"
+TypedColumn: TypeAlias = "str | tuple[str, Key[M]] | tuple[str, Key[M], int | float]"
 
 # Their operands are text, whatever the field's own type.
 _TEXT_OPERATORS = ("like", "not_like", "ilike", "regex", "starts_with", "ends_with", "contains")
@@ -238,17 +241,27 @@ class TypedQuery(Generic[M, R]):
         rows = await self._collection.aggregate(self.query, by=grouped.by, **grouped.columns)
         return decode_all(rows, grouped.decode, on_invalid)
 
-    async def aggregate(
-        self, *, by: Key[M] | Iterable[Key[M]] = (), **columns: str | tuple[str, Key[M]]
-    ) -> list[dict[str, Any]]:
+    async def aggregate(self, *, by: TypedGroups[M] = (), **columns: TypedColumn[M]) -> list[dict[str, Any]]:
         """Return one row for each group in stored form; parameters as for `Collection.aggregate`."""
-        single = isinstance(by, str) or callable(by) or not isinstance(by, Iterable)
-        keys = [by] if single else list(cast("Iterable[Key[M]]", by))
-        measured = {
-            name: column if isinstance(column, str) else (column[0], self._key(column[1]))
+        return await self._aggregate_first(self.query, by, columns)
+
+    async def _aggregate_first(
+        self, query: Query, by: TypedGroups[M], columns: Mapping[str, TypedColumn[M]]
+    ) -> list[dict[str, Any]]:
+        """Return the first groups by the sort and limit of a resolved query, whose sort is by columns."""
+        measured: dict[str, Any] = {
+            name: column if isinstance(column, str) else (column[0], self._key(column[1]), *column[2:])
             for name, column in columns.items()
         }
-        return await self._collection.aggregate(self.query, by=list(map(self._key, keys)), **measured)
+        if isinstance(by, Mapping):
+            named = {label: self._group_key(key) for label, key in by.items()}
+            return await self._collection.aggregate(query, by=named, **measured)
+        single = isinstance(by, str) or callable(by) or not isinstance(by, Iterable)
+        keys = [by] if single else list(cast("Iterable[Any]", by))
+        return await self._collection.aggregate(query, by=list(map(self._group_key, keys)), **measured)
+
+    def _group_key(self, key: Any) -> GroupKey:
+        return self._paths.group_key(key) if isinstance(key, Bucket) else self._key(key)
 
     def _key(self, key: Any) -> Path:
         return resolve_key(key, self._paths, "aggregate()")

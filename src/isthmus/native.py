@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from isthmus._transaction import Transaction
-from isthmus.errors import UsageError
+from isthmus.errors import UnsupportedError, UsageError
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -55,7 +55,10 @@ async def postgres(db: AsyncDatabase | Transaction) -> NativePool | NativeTransa
     if isinstance(db, Transaction):
         from isthmus.backends.postgres.transaction import PostgresTransaction
 
-        return NativeTransaction(_executor(db, "postgres", PostgresTransaction).lend, db._own.turn)
+        executor = _executor(db, "postgres", PostgresTransaction)
+        if db._scope is not None:
+            await executor.require_row_security(db.collection_name)
+        return NativeTransaction(executor.lend, db._own.turn)
     return NativePool(await _native(db, "postgres"))
 
 
@@ -99,6 +102,7 @@ async def sqlite(tx: Transaction) -> NativeSQLite:
 
 
 def _executor(tx: Transaction, name: str, kind: type[T]) -> T:
+    _refuse_scope(tx)
     session = tx._own
     session.ensure_open()
     executor = session.executor
@@ -107,7 +111,18 @@ def _executor(tx: Transaction, name: str, kind: type[T]) -> T:
     return executor
 
 
+def _refuse_scope(handle: AsyncDatabase | Transaction) -> None:
+    scope = handle._scope
+    if scope is not None and not (scope.row_security and isinstance(handle, Transaction)):
+        raise UnsupportedError(
+            "a scope has no native client, which sees all records; only its transactions have, and only with"
+            " row_security=True",
+            capability="native",
+        )
+
+
 async def _native(db: AsyncDatabase, name: str) -> Any:
+    _refuse_scope(db)
     backend = db._backend
     if backend.name != name:
         raise UsageError(f"the backend of this database is {backend.name}, not {name}")

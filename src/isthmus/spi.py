@@ -94,6 +94,7 @@ from isthmus._query.ast import (
     TextMatch,
     leaves,
 )
+from isthmus._query.bucket import Bucket, GroupKey
 from isthmus._query.changes import FieldChange, apply_changes
 from isthmus._query.codec import text as predicate_text
 from isthmus._query.evaluate import leaf_matches, matches
@@ -120,6 +121,7 @@ __all__ = [
     "Backend",
     "BackendConfig",
     "Between",
+    "Bucket",
     "Capabilities",
     "Contains",
     "CountResult",
@@ -131,6 +133,7 @@ __all__ = [
     "Exists",
     "FieldChange",
     "Function",
+    "GroupKey",
     "Groups",
     "In",
     "ItemResult",

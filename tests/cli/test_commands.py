@@ -151,6 +151,29 @@ def test_count_and_agg_compute(cli: Cli, people: str) -> None:
     assert cli("agg", people, "-a", "median:age").code == 2
 
 
+def test_agg_takes_buckets_percentiles_and_the_first_groups(cli: Cli, people: str) -> None:
+    """`--by price:10`, `at:day@zone`, `percentile:age:90`, `--sort` by columns and `--limit`."""
+    columns = ("-a", "n=count", "-a", "p=percentile:age:90", "-a", "count_distinct:city")
+    found = cli("agg", people, "--by", "age:50", *columns, "--json").json
+    assert [(row["age:50"], row["n"], row["p"], row["count_distinct_city"]) for row in found] == [
+        (0, 50, 44, 2),
+        (50, 50, 94, 2),
+    ]
+    first = cli(
+        "agg", people, "--by", "age:10", "-a", "top=max:age", "--sort", "age:10 desc", "-n", 1, "--json"
+    )
+    assert first.json == [{"age:10": 90, "top": 99}]
+    by_day = cli("agg", people, "--by", "_created_at:year@Europe/Oslo", "--json").json
+    assert sum(row["count"] for row in by_day) == 100
+    for wrong in (
+        ["--by", "age:days"],
+        ["--by", "age:day@Nowhere"],
+        ["-a", "percentile:age"],
+        ["--sort", "x"],
+    ):
+        assert cli("agg", people, *wrong).code == 2
+
+
 def test_explain_shows_the_plan(cli: Cli, people: str) -> None:
     """A tree for people, fields for programs."""
     ran = cli("explain", people, 'age>=25 and name regex "x"', "--sort", "age")

@@ -11,11 +11,14 @@ from typing import Any
 from isthmus import AsyncDatabase, Query
 from isthmus._path import Path, Root
 from isthmus._query.aggregate import Groups
-from isthmus._query.ast import Function, Measure
+from isthmus._query.ast import Function, Measure, SortKey
+from isthmus._query.bucket import UNITS, GroupKey, make_bucket
+from isthmus._query.columns import first_rows, measures
 from isthmus._query.evaluate import matches, select
 from isthmus._query.lookup import values_at
 from isthmus._query.order import sort_records
 from isthmus._record import Record
+from isthmus._value import replace
 from isthmus._values import same
 from isthmus.testing.queries import GeneratedPredicate, QueryMaker
 from tests.differential import streams
@@ -29,6 +32,11 @@ _PARTITIONED = 10
 _PAGES = (1, 2, 3, 7, 2_000)
 
 
+# Sums and averages of floats agree within 1e-12 only, so that no order by them is the same.
+_ROUNDED = (Function.SUM, Function.AVG)
+_PERCENTS = (0.1, 33.3, 50, 95, 99.9, 100)
+
+
 @dataclass(frozen=True, slots=True)
 class Check:
     """A verb, its query and the rest of its arguments; `size` is of pages, `part` as `streams` has it."""
@@ -36,7 +44,7 @@ class Check:
     verb: str
     query: Query
     size: int = 0
-    by: tuple[Path, ...] = ()
+    by: tuple[GroupKey, ...] = ()
     measures: tuple[Measure, ...] = ()
     part: int = 0
 
@@ -52,7 +60,9 @@ class Check:
             groups = Groups(self.measures)
             for record in matching:
                 groups.add_record(record, self.by)
-            return [[list(key), row] for key, row in groups.rows(self.by)]
+            labels = [*map(str, self.by), *(m.name for m in self.measures)]
+            rows = [dict(zip(labels, [*key, *row], strict=True)) for key, row in groups.rows(self.by)]
+            return [self._split(row) for row in first_rows(rows, self._first_groups())]
         if self.verb in ("count", "delete_where"):
             return len(matching)
         if self.verb == "exists":
@@ -97,15 +107,19 @@ class Check:
             case "page":
                 return await _pages(db, query, self.size)
             case "aggregate":
-                columns: Any = {
-                    m.name: m.function.value if m.path is None else (m.function.value, _named(m.path))
-                    for m in self.measures
-                }
-                rows = await db.aggregate(query, by=[_named(path) for path in self.by], **columns)
-                return [
-                    [list(row.values())[: len(self.by)], list(row.values())[len(self.by) :]] for row in rows
-                ]
+                columns: Any = {m.name: _column(m) for m in self.measures}
+                rows = await db.aggregate(self._first_groups(), by=self.by, **columns)
+                return [self._split(row) for row in rows]
         raise AssertionError(self.verb)
+
+    def _first_groups(self) -> Query:
+        """Return the query of an aggregate, sorted by the columns that it still has."""
+        labels = [*map(str, self.by), *(m.name for m in self.measures)]
+        kept = tuple(key for key in self.query.order if str(key.path) in labels)
+        return replace(self.query, order=kept)
+
+    def _split(self, row: dict[str, Any]) -> list[list[Any]]:
+        return [list(row.values())[: len(self.by)], list(row.values())[len(self.by) :]]
 
     def agree(self, records: Sequence[Record], expected: Any, actual: Any) -> bool:
         """Return whether two answers are the same; sums and averages within 1e-12 of what was added."""
@@ -139,12 +153,17 @@ class Check:
         return close
 
 
+def _column(measure: Measure) -> Any:
+    if measure.path is None:
+        return measure.function.value
+    if measure.percent is None:
+        return (measure.function.value, measure.path)
+    numerator, denominator = measure.percent
+    return (measure.function.value, measure.path, numerator / denominator)
+
+
 def _id_of(row: list[Any]) -> Any:
     return row[0]
-
-
-def _named(path: Path) -> Any:
-    return path
 
 
 def _unordered(query: Query) -> bool:
@@ -173,10 +192,11 @@ def make(rng: random.Random, maker: QueryMaker, made: GeneratedPredicate) -> Che
     query = Query(where=made.predicate)
     if verb == "aggregate":
         functions = rng.sample(list(Function), rng.randint(1, 3))
-        measures = tuple(_measure(rng, maker, f"m{i}", function) for i, function in enumerate(functions))
-        by = {str(path): path for path in (maker.path() for _ in range(rng.choice((0, 1, 1, 2))))}
-        by = {name: path for name, path in by.items() if name not in {m.name for m in measures}}
-        return Check(verb, query, by=tuple(by.values()), measures=measures)
+        columns = tuple(_measure(rng, maker, f"m{i}", function) for i, function in enumerate(functions))
+        by = {str(key): key for key in (_group(rng, maker) for _ in range(rng.choice((0, 1, 1, 2))))}
+        by = {name: key for name, key in by.items() if name not in {m.name for m in columns}}
+        first = _first(rng, query, [*by, *(m.name for m in columns if m.function not in _ROUNDED)])
+        return Check(verb, first, by=tuple(by.values()), measures=columns)
     if verb in ("count", "exists"):
         return Check(verb, query)
     query = Query(made.predicate, maker.order(made))
@@ -201,7 +221,30 @@ def make(rng: random.Random, maker: QueryMaker, made: GeneratedPredicate) -> Che
 def _measure(rng: random.Random, maker: QueryMaker, name: str, function: Function) -> Measure:
     if function is Function.COUNT and rng.random() < 0.5:
         return Measure(name, function)
+    if function is Function.PERCENTILE:
+        return measures({name: ("percentile", maker.path(), rng.choice(_PERCENTS))})[0]
     return Measure(name, function, maker.path())
+
+
+def _group(rng: random.Random, maker: QueryMaker) -> GroupKey:
+    """Return a group key: in one of three cases a bucket of time or numbers."""
+    path = maker.path()
+    if rng.random() < 0.65:
+        return path
+    if rng.random() < 0.4:
+        return make_bucket(path, rng.choice((1, 2, 10, 1_000, 2**62)), None)
+    return make_bucket(path, rng.choice(UNITS), rng.choice(("UTC", "Europe/Oslo", "America/St_Johns")))
+
+
+def _first(rng: random.Random, query: Query, labels: list[str]) -> Query:
+    """Return the query for the first groups by some columns, in half of the cases."""
+    if rng.random() < 0.5:
+        return query
+    keys = rng.sample(labels, min(len(labels), rng.choice((0, 1, 1, 2))))
+    order = tuple(SortKey(Path(Root.DATA, (label,)), rng.random() < 0.5) for label in keys if label)
+    # A label is a column's, whatever path it would be.
+    query = replace(query, order=tuple(key for key in order if str(key.path) in labels))
+    return query.limit(rng.choice((0, 1, 2, 5, 100))) if rng.random() < 0.7 else query
 
 
 def _cut(rng: random.Random, maker: QueryMaker, query: Query) -> Query:

@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TextIO
 
-from isthmus import AsyncDatabase, Record
+from isthmus import AsyncDatabase, Query, Record
+from isthmus import field as query_field
 from isthmus._collection import CollectionMethods
 from isthmus._core.capabilities import Capabilities
 from isthmus._path import Path, Root
 from isthmus._query.codec import from_json, to_json
+from isthmus._value import replace
 from isthmus._values import same
 from isthmus.errors import BatchError, IsthmusError, NotWrittenError
 from isthmus.testing.queries import QueryMaker
@@ -82,6 +84,9 @@ class Side:
         match step.verb:
             case "transaction" | "savepoint":
                 return await self._block(step, target)
+            case "scope":
+                scoped = self.db.scope(query_field("tenant") == "x")
+                return [await self.answer(inner, scoped) for inner in step.steps]
             case "clear":
                 return await target.clear()
             case "get":
@@ -334,6 +339,11 @@ def _step(
         return (rng.choice([*ids, 0, 1, 2]), data, record.metadata, which)
 
     chance = rng.random()
+    if rng.random() < 0.05 and depth == 0 and can.compare_and_set:
+        # An atomic batch of a scope needs transactions.
+        confined = replace(can, atomic_batch=can.atomic_batch and can.transactions)
+        steps = tuple(_step(rng, confined, pool, maker, ids, 2) for _ in range(rng.randint(2, 8)))
+        return Step("scope", steps=steps)
     if chance < 0.1 and can.transactions and depth < 2:
         verb = "transaction" if depth == 0 else "savepoint"
         if depth == 0 or can.savepoints:
@@ -366,7 +376,7 @@ def _step(
         return Step(verb, tuple(item() for _ in range(1 if verb == "get" else rng.randint(0, 5))))
     made = maker.generate()
     if chance < 0.74 and made.comparisons:
-        return Step("check", check=Check("delete_where", from_json(to_json(_just(made.predicate)))))
+        return Step("check", check=Check("delete_where", from_json(to_json(Query(where=made.predicate)))))
     return Step("check", check=make(rng, maker, made))
 
 
@@ -375,7 +385,7 @@ def _modification(
 ) -> Step:
     verb = rng.choice(_MODIFIES)
     made = maker.generate()
-    condition = to_json(_just(made.predicate))
+    condition = to_json(Query(where=made.predicate))
     if verb == "update_where" and made.comparisons:
         # Elsewhere the other records are changed where one does not admit it, and memory changes none.
         changes = random_changes(rng, pool, harmless=not can.transactions)
@@ -390,12 +400,6 @@ def _modification(
         return Step(verb, items, atomic=can.atomic_batch and rng.random() < 0.5)
     id, changes, _, which = item()
     return Step("modify", ((id, changes, condition if rng.random() < 0.3 else None, which),))
-
-
-def _just(predicate: Any) -> Any:
-    from isthmus import Query
-
-    return Query(where=predicate)
 
 
 __all__ = ["Check", "Step", "difference", "run", "store_of"]

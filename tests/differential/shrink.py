@@ -8,7 +8,8 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from isthmus._query.ast import TRUE, And, In, Not, Or, Predicate
+from isthmus._query.ast import TRUE, And, AnyObject, In, Not, Or, Predicate
+from isthmus._query.bucket import Bucket, GroupKey
 from isthmus._query.codec import path_json, to_json
 from isthmus._record import Record
 from isthmus._value import replace as replaced
@@ -98,6 +99,9 @@ def smaller_predicates(predicate: Predicate) -> Iterator[Predicate]:
             yield term
             for smaller in smaller_predicates(term):
                 yield Not(smaller)
+        case AnyObject(path, where):
+            for smaller in smaller_predicates(where):
+                yield AnyObject(path, smaller)
         case In(path, values) if len(values) > 1:
             yield In(path, values[: len(values) // 2])
             yield In(path, values[len(values) // 2 :])
@@ -142,9 +146,9 @@ def as_test(
     if check.part:
         extra += f", part={check.part}"
     if check.by:
-        extra += f", by=paths({[path_json(p) for p in check.by]!r})"
+        extra += f", by=groups({[_group_json(key) for key in check.by]!r})"
     if check.measures:
-        spec = {m.name: [m.function.value, m.path and path_json(m.path)] for m in check.measures}
+        spec = {m.name: [m.function.value, m.path and path_json(m.path), m.percent] for m in check.measures}
         extra += f", measures=columns({spec!r})"
     indexed = f", declared={declared!r}" if declared else ""
     return f"""@pytest.mark.backend({backend!r})
@@ -158,6 +162,12 @@ async def test_{check.verb}_means_the_same_here(running_server) -> None:
 # expected: {seen[0]!r:.1000}
 # actual:   {seen[1]!r:.1000}
 """
+
+
+def _group_json(key: GroupKey) -> Any:
+    if isinstance(key, Bucket):
+        return [path_json(key.path), key.unit, key.zone, key.width]
+    return path_json(key)
 
 
 def _indented(text: str) -> str:

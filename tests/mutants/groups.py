@@ -98,7 +98,7 @@ GROUPS: dict[str, Group] = {
         ("ISTHMUS_TEST_POSTGRES_URL", "ISTHMUS_TEST_POSTGRES_ICU_URL"),
     ),
     "evaluator": Group(
-        _files("_query", "evaluate found text order aggregate"),
+        _files("_query", "evaluate lookup text order aggregate"),
         (_TABLE, _suite("memory"), _backend("sqlite", 1_500)[0]),
         14,
     ),

@@ -38,6 +38,8 @@ class Capabilities(Value):
     """Declared indexes make filters and sorts fast."""
     drop: bool = False
     """`drop_collection()` deletes a collection with all that belongs to it."""
+    row_security: bool = False
+    """The store itself confines a scope's transactions, by policies: `db.scope(…, row_security=True)`."""
     max_record_bytes: int | None = None
     """The largest encoded record, if the store has a limit."""
 

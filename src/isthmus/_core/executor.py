@@ -22,6 +22,7 @@ from isthmus._index_annotation import Declarations
 from isthmus._path import Path
 from isthmus._query.aggregate import Groups
 from isthmus._query.ast import Leaf, Measure, Predicate, SortKey
+from isthmus._query.bucket import GroupKey
 from isthmus._query.split import Pushdown
 from isthmus._record import Record
 from isthmus._search_hit import Hit
@@ -175,7 +176,7 @@ class AggregateRequest(Value):
 
     where: Predicate
     measures: tuple[Measure, ...]
-    by: tuple[Path, ...] = ()
+    by: tuple[GroupKey, ...] = ()
 
 
 class AggregateResult(Value):
@@ -204,8 +205,8 @@ class Support(Protocol):
         """Return whether pages can come in this order (`()` is by id), cursors included."""
         ...
 
-    def aggregates(self, measures: tuple[Measure, ...], by: tuple[Path, ...]) -> bool:
-        """Return whether the store computes these exactly (floats within 1e-12 relative)."""
+    def aggregates(self, measures: tuple[Measure, ...], by: tuple[GroupKey, ...]) -> bool:
+        """Return whether the store computes these exactly, floats within 1e-12; no to what is unknown."""
         ...
 
 
@@ -293,8 +294,8 @@ class TransactionOptions(Value):
 
     isolation: str | None = None
     """None for the store's default, or one of `Capabilities.isolation`; the core refuses others."""
-    read_only: bool = False
-    """A hint: the core refuses the writes."""
+    read_only: bool = False  # a hint: the core refuses the writes
+    settings: tuple[tuple[str, str], ...] = ()  # of the server; where `row_security` is true
 
 
 class TransactionExecutor(Executor, Protocol):

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias, assert_never
 
-from isthmus._path import Path
 from isthmus._query.ast import Function, Measure
+from isthmus._query.bucket import Bucket, GroupKey, buckets_of
 from isthmus._query.lookup import values_at
 from isthmus._query.order import NONE, OBJECT, SortValue, _rank, sort_value, type_rank
 from isthmus._record import Record
-from isthmus._values import Scalar
+from isthmus._values import INT_MAX, INT_MIN, Scalar
 
-# COUNT: int. SUM and AVG: (sum, how many). MIN and MAX: a SortValue.
+# COUNT: int. SUM and AVG: (sum, how many). MIN and MAX: a SortValue. COUNT_DISTINCT: a set of
+# SortValues. PERCENTILE: how often each number was found.
 State: TypeAlias = Any
 # One group's key: a scalar, or None for records without a value, for each `by` path.
 Key: TypeAlias = tuple["Scalar | None", ...]
@@ -31,7 +34,8 @@ class Groups:
         """Merge one group's states in: a scalar or None for each path, a state for each measure.
 
         A state is an int for COUNT, a pair of the sum and how many numbers it has for SUM and AVG,
-        and for MIN and MAX a sort value: (type rank, value) as in `cursor_position`.
+        for MIN and MAX a sort value, (type rank, value) as in `cursor_position`, for COUNT_DISTINCT the
+        set of the scalars' sort values, and for PERCENTILE a dict of how often each number was found.
         """
         tagged = tuple((NONE, None) if part is None else type_rank(part) for part in key)
         mine = self._states.get(tagged)
@@ -41,21 +45,28 @@ class Groups:
         for index, measure in enumerate(self._measures):
             mine[index] = _merge(measure.function, mine[index], states[index])
 
-    def add_record(self, record: Record, by: Sequence[Path]) -> None:
+    def size(self) -> int:
+        """Return how many values the groups hold, beyond a constant number for each."""
+        held = [i for i, m in enumerate(self._measures) if m.function in _HOLDING]
+        if not held:
+            return 0
+        return sum(len(states[index]) for states in self._states.values() for index in held)
+
+    def add_record(self, record: Record, by: Sequence[GroupKey]) -> None:
         """Count one matching record in."""
         states = [_state(measure, record) for measure in self._measures]
         for key in group_keys(record, by):
-            self.add(key, states)
+            self.add(key, [copy.copy(state) if isinstance(state, set | dict) else state for state in states])
 
-    def rows(self, by: Sequence[Path]) -> list[tuple[Key, list[Any]]]:
+    def rows(self, by: Sequence[GroupKey]) -> list[tuple[Key, list[Any]]]:
         """Return finished values by group, groups in the order of §4 (records without a value last)."""
         if not self._states and not by:
-            return [((), [_finish(m.function, _EMPTY[m.function]) for m in self._measures])]
+            return [((), [_finish(m, _EMPTY[m.function]) for m in self._measures])]
         ordered = sorted(self._states.items(), key=lambda item: [_group_rank(v) for v in item[0]])
         return [
             (
                 tuple(value for _, value in key),
-                [_finish(m.function, state) for m, state in zip(self._measures, states, strict=True)],
+                [_finish(m, state) for m, state in zip(self._measures, states, strict=True)],
             )
             for key, states in ordered
         ]
@@ -71,15 +82,27 @@ _EMPTY: dict[Function, State] = {
     Function.AVG: (0, 0),
     Function.MIN: (NONE, None),
     Function.MAX: (NONE, None),
+    Function.COUNT_DISTINCT: set(),
+    Function.PERCENTILE: {},
 }
+# Their states grow with the values.
+_HOLDING = (Function.COUNT_DISTINCT, Function.PERCENTILE)
 
 
-def group_keys(record: Record, by: Sequence[Path]) -> list[Key]:
-    """Return the groups of a record: each distinct value of each path, or None without one."""
+def holds_values(measures: Iterable[Measure]) -> bool:
+    """Return whether a measure needs the values themselves: `count_distinct` and `percentile`."""
+    return any(measure.function in _HOLDING for measure in measures)
+
+
+def group_keys(record: Record, by: Sequence[GroupKey]) -> list[Key]:
+    """Return the groups of a record: each distinct value or bucket of each path, or None without one."""
     keys: list[Key] = [()]
-    for path in by:
-        distinct = {type_rank(v): v for v in values_at(record, path) if not isinstance(v, dict)}
-        parts: list[Any] = [value for (_, value) in distinct] or [None]
+    for key_path in by:
+        if isinstance(key_path, Bucket):
+            parts: list[Any] = buckets_of(values_at(record, key_path.path), key_path)
+        else:
+            distinct = {type_rank(v): v for v in values_at(record, key_path) if not isinstance(v, dict)}
+            parts = [value for (_, value) in distinct] or [None]
         keys = [(*key, part) for key in keys for part in parts]
     return keys
 
@@ -98,6 +121,10 @@ def _state(measure: Measure, record: Record) -> State:
             return sort_value(values, largest=False)
         case Function.MAX:
             return sort_value(values, largest=True)
+        case Function.COUNT_DISTINCT:
+            return {type_rank(value) for value in values if not isinstance(value, dict)}
+        case Function.PERCENTILE:
+            return Counter(v for v in values if isinstance(v, int | float) and not isinstance(v, bool))
         case _:
             assert_never(measure.function)
 
@@ -145,11 +172,37 @@ def _merge(function: Function, left: State, right: State) -> State:
             if left[0] == NONE or right[0] == NONE:
                 return right if left[0] == NONE else left
             return (min if function is Function.MIN else max)(left, right, key=_rank)
+        case Function.COUNT_DISTINCT:
+            left |= right
+            return left
+        case Function.PERCENTILE:
+            for number, count in right.items():
+                left[number] = left.get(number, 0) + count
+            return left
         case _:
             assert_never(function)
 
 
-def _finish(function: Function, state: State) -> Any:
+def nearest_rank(counts: Mapping[int | float, int], percent: tuple[int, int]) -> int | float | None:
+    """Return the number of which ⌈percent·n/100⌉ of the n are less or equal; None of nothing."""
+    numerator, denominator = percent
+    rank = -(-numerator * sum(counts.values()) // (100 * denominator))
+    for number in sorted(counts):
+        rank -= counts[number]
+        if rank <= 0:
+            return as_integer(number)
+    return None
+
+
+def as_integer(number: int | float) -> int | float:
+    """Return a number as an int if it is a 64-bit integer: equal numbers look alike on every backend."""
+    if isinstance(number, float) and number.is_integer() and INT_MIN <= number <= INT_MAX:
+        return int(number)
+    return number
+
+
+def _finish(measure: Measure, state: State) -> Any:
+    function = measure.function
     match function:
         case Function.COUNT:
             return state
@@ -159,5 +212,9 @@ def _finish(function: Function, state: State) -> Any:
             return _round(_add(state[0], 0.0) / state[1]) if state[1] else None
         case Function.MIN | Function.MAX:
             return {} if state[0] == OBJECT else state[1]
+        case Function.COUNT_DISTINCT:
+            return len(state)
+        case Function.PERCENTILE:
+            return nearest_rank(state, measure.percent or (0, 1))
         case _:
             assert_never(function)

@@ -242,6 +242,8 @@ class Function(enum.Enum):
     AVG = "avg"
     MIN = "min"
     MAX = "max"
+    COUNT_DISTINCT = "count_distinct"
+    PERCENTILE = "percentile"
 
 
 class Measure(Value):
@@ -250,6 +252,8 @@ class Measure(Value):
     name: str
     function: Function
     path: Path | None = None
+    percent: tuple[int, int] | None = None
+    """Of a percentile, the percent as a fraction."""
 
 
 def check_size(predicate: Predicate) -> None:

@@ -31,6 +31,7 @@ from isthmus._query.ast import (
     check_size,
     leaves,
 )
+from isthmus._query.bucket import Bucket, Unit, make_bucket
 from isthmus._query.changes import (
     Add,
     FieldChange,
@@ -147,6 +148,17 @@ class Field:
     def is_null(self) -> Predicate:
         """Hold if there is no value."""
         return Not(Exists(self.path))
+
+    def by(self, size: Unit | int, *, zone: str | None = None) -> Bucket:
+        """Return a group key for `aggregate(by=…)`: a period of time, or a range of numbers.
+
+        `field("at").by("day", zone="Europe/Oslo")`: hour, day, week (from Monday), month, quarter or year of
+        texts that are a date or an RFC 3339 date-time. The key of an hour is the instant at which it begins,
+        of the others the first day as `YYYY-MM-DD` in the zone, UTC by default. A date without a time is
+        that day in every zone and is in no hour. `field("price").by(10)`: ranges of that width, whose key
+        is the lower bound. Raises `QueryError` for an unknown unit or zone.
+        """
+        return make_bucket(self.path, size, zone)
 
     def any(self, where: Predicate) -> Predicate:
         """Hold if one object found satisfies the whole predicate, whose paths begin at that object.

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Literal
 
-from isthmus._path import Path, Root
+from isthmus._path import Path
 from isthmus._query.ast import (
     PREDICATES,
     TRUE,
     And,
-    Function,
-    Measure,
     Not,
     Or,
     Predicate,
@@ -19,7 +17,6 @@ from isthmus._query.ast import (
     check_size,
 )
 from isthmus._query.field import FieldName, as_path, comparison, match, nearest
-from isthmus._suggest import suggest
 from isthmus._value import Value, replace
 from isthmus.errors import QueryError
 
@@ -129,20 +126,3 @@ def as_predicate(condition: Any) -> Predicate:
     raise QueryError(
         f"expected a Query or a predicate such as field('age') >= 25, got {type(condition).__name__}"
     )
-
-
-def measures(spec: dict[str, Any]) -> tuple[Measure, ...]:
-    """Return measures for `{"n": "count", "oldest": ("max", "age")}`."""
-    built = []
-    for name, what in spec.items():
-        function, of = (what, None) if isinstance(what, str) else (what[0], what[1])
-        known = [f.value for f in Function]
-        if function not in known:
-            raise QueryError(f"unknown aggregate {function!r}{suggest(function, known)}")
-        if of is None and function != "count":
-            raise QueryError(f"{function} needs a field: ({function!r}, 'age')")
-        path = None if of is None else as_path(of)
-        if path is not None and path.root is Root.SCORE:
-            raise QueryError("_score can be sorted by, not aggregated")
-        built.append(Measure(name, Function(function), path))
-    return tuple(built)

@@ -41,6 +41,7 @@ from isthmus._search_hit import Hit
 from isthmus._value import replace
 from isthmus.errors import UnsupportedError
 from isthmus.layers._delete import delete_matching
+from isthmus.layers._distinct import distinct_as_groups, merge_distinct
 from isthmus.layers._modify import CompareAndSet, native_modification
 from isthmus.layers._pages import (
     add_to_size,
@@ -311,12 +312,22 @@ class Plan(Layer):
             for record in await _evaluate_candidates(answer.recheck, request.where):
                 answer.groups.add_record(record, request.by)
             return AggregateResult(answer.groups)
+        counted = distinct_as_groups(request) if parts.residual == TRUE else None
+        if counted and self._support(op.collection).aggregates(counted.measures, counted.by):
+            answer = await self._aggregate(replace(op, request=counted), call_next)
+            return AggregateResult(merge_distinct(answer.groups, counted.by, request))
         if self._policy.residual == "refuse":
             raise UnsupportedError("the policy refuses to aggregate client-side", capability="aggregate")
         groups = Groups(request.measures)
         async for records in self._scan(_scan_of(op.collection, parts), parts, call_next):
             for record in records:
                 groups.add_record(record, request.by)
+            if groups.size() > self._sort_cap:
+                raise UnsupportedError(
+                    f"over sort_cap={self._sort_cap} values would be held client-side for count_distinct and"
+                    " percentile; use a narrower filter, or raise sort_cap",
+                    capability="aggregate",
+                )
         return AggregateResult(groups)
 
     async def _remove(self, op: Remove, call_next: Next) -> int:

@@ -26,9 +26,9 @@ from isthmus._core.executor import (
 )
 from isthmus._core.loop_pools import LoopBound
 from isthmus._core.registry import import_driver
-from isthmus._path import Path
 from isthmus._query.aggregate import Groups
 from isthmus._query.ast import TRUE, Leaf, Measure, Predicate, SortKey
+from isthmus._query.bucket import GroupKey
 from isthmus._query.split import Pushdown
 from isthmus._record import Record
 from isthmus.backends.elasticsearch.capabilities import CAPABILITIES, EXTERNAL_CAPABILITIES
@@ -74,7 +74,7 @@ class _Support:
         """Return whether pages can come in this order."""
         return can_sort(order)
 
-    def aggregates(self, measures: tuple[Measure, ...], by: tuple[Path, ...]) -> bool:
+    def aggregates(self, measures: tuple[Measure, ...], by: tuple[GroupKey, ...]) -> bool:
         """Return whether the server computes these."""
         return can_aggregate(self._index.types, measures, by)
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from isthmus._path import Path, Root
 from isthmus._query.aggregate import Groups
 from isthmus._query.ast import TRUE, Measure, Predicate, leaves
+from isthmus._query.bucket import GroupKey, path_of
 from isthmus._record import Record
 from isthmus.backends.files.catalog import Catalog, File
 from isthmus.backends.files.formats.column_kinds import Found
@@ -137,10 +138,10 @@ class Scanner:
             total += chunk.count(places.rest, self._maker(file), self._invalid)
         return total
 
-    def aggregate(self, where: Predicate, measures: Sequence[Measure], by: Sequence[Path]) -> Groups:
+    def aggregate(self, where: Predicate, measures: Sequence[Measure], by: Sequence[GroupKey]) -> Groups:
         """Return the states of the groups of matching records."""
         groups = Groups(measures)
-        paths = [*by, *(measure.path for measure in measures if measure.path is not None)]
+        paths = [*map(path_of, by), *(measure.path for measure in measures if measure.path is not None)]
         for record in self.records(where, paths=paths):
             groups.add_record(record, by)
         return groups

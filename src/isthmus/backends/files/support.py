@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from isthmus._core.capabilities import Capabilities
-from isthmus._path import Path
 from isthmus._query.ast import RANKED, Leaf, Measure, SortKey
+from isthmus._query.bucket import GroupKey
 from isthmus._query.split import Pushdown
 
 CAPABILITIES = Capabilities(writes=False, consistent_stream=True)
@@ -21,6 +21,6 @@ class FilesSupport:
         """Return whether this is the order by id."""
         return not order
 
-    def aggregates(self, measures: tuple[Measure, ...], by: tuple[Path, ...]) -> bool:
+    def aggregates(self, measures: tuple[Measure, ...], by: tuple[GroupKey, ...]) -> bool:
         """Return True: groups are counted while the files are read."""
         return True

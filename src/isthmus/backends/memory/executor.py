@@ -21,9 +21,9 @@ from isthmus._core.executor import (
     PageRequest,
 )
 from isthmus._ids import new_version
-from isthmus._path import Path
 from isthmus._query.aggregate import Groups
 from isthmus._query.ast import RANKED, Leaf, Measure, Predicate, SortKey
+from isthmus._query.bucket import GroupKey
 from isthmus._query.codec import text
 from isthmus._query.order import BY_ID, cursor_position, sort_key, sort_records
 from isthmus._query.split import Pushdown
@@ -54,7 +54,7 @@ class _Support:
     def orders(self, order: tuple[SortKey, ...]) -> bool:
         return True
 
-    def aggregates(self, measures: tuple[Measure, ...], by: tuple[Path, ...]) -> bool:
+    def aggregates(self, measures: tuple[Measure, ...], by: tuple[GroupKey, ...]) -> bool:
         return True
 
 

@@ -32,6 +32,7 @@ from isthmus.backends.postgres.pool import open_pool
 from isthmus.backends.postgres.pool.native import TransactionLoan
 from isthmus.backends.postgres.pool.pool import Pool
 from isthmus.backends.postgres.schema import collections, drop_table, ensure_table, table_of
+from isthmus.backends.postgres.sql.row_security import row_security_statements
 from isthmus.backends.postgres.sql.table import Table
 from isthmus.backends.postgres.transaction import PostgresTransaction, TransactionRunner
 from isthmus.backends.postgres.write import insert_coalesced
@@ -254,6 +255,10 @@ class PostgresBackend(PostgresExecutor):
             table, lambda connection: insert_coalesced(connection, table, mutations)
         )
 
+    def row_security_statements(self, collection: str) -> list[str]:
+        """Return the statements that make a collection's rows visible to the transactions of scopes only."""
+        return row_security_statements(self._table(collection))
+
     @asynccontextmanager
     async def begin(self, options: TransactionOptions) -> AsyncIterator[PostgresTransaction]:
         """Open a transaction: commit on leaving, roll back on an exception.
@@ -273,6 +278,9 @@ class PostgresBackend(PostgresExecutor):
             try:
                 pools = self._pool_runner
                 own = pool.driver.without_codecs(connection)
+                for name, value in options.settings:
+                    with READING:
+                        await own.fetchval("SELECT set_config($1::text, $2::text, true)", name, value)
                 runner = TransactionRunner(own, pools.ready, pools.create_table)
                 # An exception of the block is its own: only the driver's errors are mapped.
                 yield PostgresTransaction(self._config, self._tables, runner, loan.lend)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from isthmus._core.capabilities import Capabilities
 from isthmus._path import Path, Root
+from isthmus._query.aggregate import holds_values
 from isthmus._query.ast import Leaf, Measure, SortKey
+from isthmus._query.bucket import GroupKey
 from isthmus._query.split import Pushdown
 from isthmus.backends.postgres.sql.leaf import pushdown
 
@@ -22,6 +24,7 @@ CAPABILITIES = Capabilities(
     consistent_stream=True,
     indexes=True,
     drop=True,
+    row_security=True,
 )
 
 
@@ -36,10 +39,12 @@ class PostgresSupport:
         """Return true: any order of stored values is exact; there is no `_score`."""
         return all(key.path.root is not Root.SCORE for key in order)
 
-    def aggregates(self, measures: tuple[Measure, ...], by: tuple[Path, ...]) -> bool:
-        """Return true for all paths that are stored."""
+    def aggregates(self, measures: tuple[Measure, ...], by: tuple[GroupKey, ...]) -> bool:
+        """Return true for all stored paths; no for buckets, and for measures that need all values."""
         paths = [measure.path for measure in measures if measure.path is not None]
-        return all(path.root is not Root.SCORE for path in [*paths, *by])
+        keys = [key for key in by if isinstance(key, Path)]
+        stored = all(path.root is not Root.SCORE for path in [*paths, *keys])
+        return stored and len(keys) == len(by) and not holds_values(measures)
 
 
 SUPPORT = PostgresSupport()

@@ -14,8 +14,9 @@ from isthmus.backends.postgres.cursors import Cursors
 from isthmus.backends.postgres.drivers.protocol import Connection
 from isthmus.backends.postgres.errors import READING
 from isthmus.backends.postgres.executor import PostgresExecutor, Work
+from isthmus.backends.postgres.sql.row_security import is_active
 from isthmus.backends.postgres.sql.table import Table
-from isthmus.errors import IsthmusError, SerializationError, TransactionError
+from isthmus.errors import IsthmusError, SerializationError, TransactionError, UnsupportedError
 
 R = TypeVar("R")
 
@@ -113,6 +114,17 @@ class PostgresTransaction(PostgresExecutor):
 
     async def open(self, collection: str) -> None:
         """Do nothing: a collection is made ready at its first use, see `TransactionRunner`."""
+
+    async def require_row_security(self, collection: str) -> None:
+        """Raise `UnsupportedError` unless row security binds this connection on a collection's table."""
+        table = self._table(collection)
+        bound = await self._runner.command(table, lambda connection: connection.fetchval(is_active(table)))
+        if not bound:
+            raise UnsupportedError(
+                f"row security does not bind this role on {table.sql}: run what `isthmus doctor"
+                " --row-security` prints, and connect as a role that is neither superuser nor BYPASSRLS",
+                capability="row_security",
+            )
 
     @asynccontextmanager
     async def savepoint(self) -> AsyncIterator[None]:

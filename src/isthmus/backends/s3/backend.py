@@ -26,8 +26,8 @@ from isthmus._core.executor import (
     WriteKind,
 )
 from isthmus._core.loop_pools import LoopBound
-from isthmus._path import Path
 from isthmus._query.ast import TRUE, Leaf, Measure, Predicate, SortKey, leaves
+from isthmus._query.bucket import GroupKey
 from isthmus._query.split import Pushdown
 from isthmus._record import Record
 from isthmus._value import replace
@@ -70,7 +70,7 @@ class S3Support:
         """Return whether this is the order by id, in which keys are listed."""
         return not order
 
-    def aggregates(self, measures: tuple[Measure, ...], by: tuple[Path, ...]) -> bool:
+    def aggregates(self, measures: tuple[Measure, ...], by: tuple[GroupKey, ...]) -> bool:
         """Return False: S3 aggregates nothing."""
         return False
 

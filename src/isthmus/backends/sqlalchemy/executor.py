@@ -25,8 +25,8 @@ from isthmus._core.executor import (
     PageRequest,
     WriteKind,
 )
-from isthmus._path import Path
 from isthmus._query.ast import TRUE, Leaf, Measure, Predicate, SortKey
+from isthmus._query.bucket import GroupKey
 from isthmus._query.split import Pushdown
 from isthmus._record import Record
 from isthmus.backends.sqlalchemy.errors import MissingTableError, is_lock_timeout, translate_errors
@@ -53,7 +53,7 @@ class SQLAlchemySupport:
         """Return whether the order is by id."""
         return not order
 
-    def aggregates(self, measures: tuple[Measure, ...], by: tuple[Path, ...]) -> bool:
+    def aggregates(self, measures: tuple[Measure, ...], by: tuple[GroupKey, ...]) -> bool:
         """Return False: the core aggregates."""
         return False
 

@@ -10,6 +10,7 @@ from isthmus._core.executor import AggregateRequest
 from isthmus._path import Path
 from isthmus._query.aggregate import Groups, State
 from isthmus._query.ast import Function, Measure
+from isthmus._query.bucket import Bucket, GroupKey, path_of
 from isthmus._query.order import BOOL, NONE, NUMBER, OBJECT, TEXT
 from isthmus._record import Record
 from isthmus.backends.sqlite.fields import TYPE_RANKS, AttributeField, Field, JSONField, OpaqueField, field_of
@@ -25,7 +26,7 @@ _OBJECT = "object"
 
 def aggregate(session: SQLiteSession, table: Table, request: AggregateRequest) -> Groups:
     """Return the groups' states; run inside a snapshot, as it may take several queries."""
-    paths = [*(m.path for m in request.measures if m.path is not None), *request.by]
+    paths = [*(m.path for m in request.measures if m.path is not None), *map(path_of, request.by)]
     fields = [field_of(path) for path in dict.fromkeys(paths)]
     groups = Groups(request.measures)
     if any(isinstance(field, OpaqueField) for field in fields):
@@ -36,7 +37,7 @@ def aggregate(session: SQLiteSession, table: Table, request: AggregateRequest) -
         if on_list:
             has_lists = True
             continue
-        key = tuple(_key_part(*row[2 * index : 2 * index + 2]) for index in range(len(request.by)))
+        key = tuple(_key_part(by, *row[2 * index : 2 * index + 2]) for index, by in enumerate(request.by))
         groups.add(key, _states(request.measures, tuple(row[2 * len(request.by) :])))
     if has_lists:
         _add_by_evaluator(session, table, request, groups, fields)
@@ -89,7 +90,7 @@ def _compile(table: Table, request: AggregateRequest) -> Statement:
     """
     binder = Binder()
     extraction = _Extraction(binder)
-    keys = [part for path in request.by for part in extraction.key(path)]
+    keys = [part for by in request.by for part in extraction.key(path_of(by))]
     states = [state for measure in request.measures for state in extraction.states(measure)]
     where = FilterCompiler(binder, table.indexed).sql(request.where)
     columns = ", ".join(["on_list", *keys, *states])
@@ -150,6 +151,8 @@ class _Extraction:
                 least = "min" if measure.function is Function.MIN else "max"
                 scalars = [of("true", "false"), of("integer", "real"), of("text")]
                 return [f"{least}({scalar})" for scalar in scalars] + [f"count({of(_OBJECT)})"]
+            case Function.COUNT_DISTINCT | Function.PERCENTILE:
+                raise AssertionError(f"{measure.function.value} is not pushed down")
             case _:
                 assert_never(measure.function)
 
@@ -222,11 +225,14 @@ def _state(measure: Measure, values: Iterator[Any]) -> State:
             if not extremes:
                 return (NONE, None)
             return extremes[0 if measure.function is Function.MIN else -1]
+        case Function.COUNT_DISTINCT | Function.PERCENTILE:
+            raise AssertionError(f"{measure.function.value} is not pushed down")
         case _:
             assert_never(measure.function)
 
 
-def _key_part(type_rank: int | None, value: Any) -> Any:
+def _key_part(key: GroupKey, type_rank: int | None, value: Any) -> Any:
     if type_rank is None:
         return None
-    return bool(value) if type_rank == BOOL else value
+    scalar = bool(value) if type_rank == BOOL else value
+    return key.of(scalar) if isinstance(key, Bucket) else scalar

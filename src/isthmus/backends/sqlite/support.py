@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from isthmus._core.capabilities import Capabilities
-from isthmus._path import Path
+from isthmus._query.aggregate import holds_values
 from isthmus._query.ast import RANKED, Leaf, Measure, SortKey
+from isthmus._query.bucket import GroupKey
 from isthmus._query.split import Pushdown
 
 CAPABILITIES = Capabilities(
@@ -42,9 +43,10 @@ class SQLiteSupport:
         """Return whether the keys are at most sixteen."""
         return len(order) <= _MAX_SORT_KEYS
 
-    def aggregates(self, measures: tuple[Measure, ...], by: tuple[Path, ...]) -> bool:
+    def aggregates(self, measures: tuple[Measure, ...], by: tuple[GroupKey, ...]) -> bool:
         """Return whether one SELECT has room for them; integers are summed exactly, floats rounded once."""
-        return len(measures) <= _MAX_MEASURES and len(by) <= _MAX_GROUPS
+        fits = len(measures) <= _MAX_MEASURES and len(by) <= _MAX_GROUPS
+        return fits and not holds_values(measures)
 
 
 SUPPORT = SQLiteSupport()

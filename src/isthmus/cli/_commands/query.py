@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
 import typer
 
-from isthmus import Collection, Explanation, Query, QueryError
+from isthmus import Collection, Explanation, Query
 from isthmus._explain import Node
+from isthmus._path import Path as IsthmusPath
+from isthmus._query.bucket import path_of
+from isthmus._query.field import Field
+from isthmus.cli._columns import parse_column, parse_group, parse_measure
 from isthmus.cli._filter import parse_field, parse_query
 from isthmus.cli._formats.writer import Format, RecordWriter, choose_format, open_writer
 from isthmus.cli._missing_fields import collect_paths, note_missing_fields
@@ -102,7 +107,9 @@ def split_list(text: str | None) -> list[str]:
     return [part.strip() for part in parts if part.strip()]
 
 
-def _add_sort_key(query: Query, key: str) -> Query:
+def _add_sort_key(
+    query: Query, key: str, parse_name: Callable[[str], Field | IsthmusPath] = parse_field
+) -> Query:
     """Sort by a key such as `age desc nulls first`, or `-age`, as well."""
     name, direction, nulls = key, "asc", "last"
     if key.startswith("-"):
@@ -116,7 +123,7 @@ def _add_sort_key(query: Query, key: str) -> Query:
         direction = words[-1].lower()
         name = name[: -len(direction)].rstrip()
     return query.sort(
-        parse_field(name),
+        parse_name(name),
         cast("Literal['asc', 'desc']", direction),
         nulls=cast("Literal['first', 'last']", nulls),
     )
@@ -207,33 +214,50 @@ def agg(
     columns: Annotated[
         list[str] | None,
         typer.Option(
-            "--col", "-a", metavar="COL", show_default=False, help="n=count, oldest=max:age, sum:price"
+            "--col",
+            "-a",
+            metavar="COL",
+            show_default=False,
+            help="n=count, oldest=max:age, p=percentile:ms:95",
         ),
     ] = None,
     by: Annotated[
-        str | None, typer.Option("--by", "-b", metavar="FIELDS", show_default=False, help="Group by these.")
+        str | None,
+        typer.Option(
+            "--by", "-b", metavar="FIELDS", show_default=False, help='Such as "city, at:day@Europe/Oslo".'
+        ),
     ] = None,
+    sort: Annotated[
+        str | None,
+        typer.Option("--sort", "-s", metavar="COLS", show_default=False, help='Such as "n desc".'),
+    ] = None,
+    limit: Limit = None,
     collection: CollectionName = None,
     *,
     as_json: AsJson = False,
     prompt: PromptPassword = False,
 ) -> None:
-    """Compute count, sum, avg, min, max, optionally by group.
+    """Compute count, sum, avg, min, max, count_distinct, percentile, optionally by group.
 
-    --col may be repeated.
+    --col may be repeated. A group is a field, a period of its times (at:hour, day, week, month,
+    quarter or year, in UTC or at:day@ZONE) or a range of its numbers (price:10). --sort takes the names
+    of columns, and --limit the first groups.
     """
-    measures = dict(_parse_measure(text) for text in columns or ["count"])
-    found = build_query(filter)
+    measures = dict(parse_measure(text) for text in columns or ["count"])
+    conditions = build_query(filter)
+    found = conditions if limit is None else conditions.limit(limit)
+    for key in split_list(sort):
+        found = _add_sort_key(found, key, parse_column)
     address = resolve_store(store, collection, prompt=prompt)
-    groups = [parse_field(name) for name in split_list(by)]
+    groups = [parse_group(name) for name in split_list(by)]
     named = [
-        *(group.path for group in groups),
+        *map(path_of, groups),
         *(of[1].path for of in measures.values() if isinstance(of, tuple)),
     ]
 
     async def aggregate(source: Collection) -> list[dict[str, Any]]:
         rows = await source.aggregate(found, by=groups, **measures)
-        await note_missing_fields(source, collect_paths(found, named))
+        await note_missing_fields(source, collect_paths(conditions, named))
         return rows
 
     rows = run_on_store(address, aggregate)
@@ -241,16 +265,6 @@ def agg(
         print_json(rows)
     else:
         print_table(list(rows[0]) if rows else list(measures), [list(row.values()) for row in rows])
-
-
-def _parse_measure(text: str) -> tuple[str, Any]:
-    """Return the name and the measure of a column such as `total=sum:price`."""
-    name, equals, measure = text.rpartition("=") if "=" in text else ("", "", text)
-    function, colon, path = measure.partition(":")
-    if not function or (equals and not name) or (colon and not path):
-        raise QueryError(f"--col {text!r}: expected count, sum:price or total=sum:price")
-    label = name or (f"{function}_{path}" if path else function)
-    return label, (function, parse_field(path)) if path else function
 
 
 def explain(

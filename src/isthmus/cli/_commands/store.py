@@ -64,6 +64,10 @@ def doctor(
     store: Store = None,
     collection: CollectionName = None,
     *,
+    row_security: Annotated[
+        bool,
+        typer.Option("--row-security", help="Print the SQL of the policies for scopes; checks nothing."),
+    ] = False,
     as_json: AsJson = False,
     prompt: PromptPassword = False,
 ) -> None:
@@ -71,6 +75,9 @@ def doctor(
 
     Exit code 1 if there is a problem; warnings alone give 0.
     """
+    if row_security:
+        asyncio.run(_print_policies(resolve_store(store, collection, prompt=prompt)))
+        return
     from isthmus.cli._doctor import Level, examine_store
 
     findings = asyncio.run(examine_store(resolve_store(store, collection, prompt=prompt)))
@@ -82,6 +89,17 @@ def doctor(
     problems = sum(finding.level is Level.WRONG for finding in findings)
     if problems:
         raise CommandError(f"{problems} of {len(findings)} checks found a problem", ExitCode.NO)
+
+
+async def _print_policies(address: StoreAddress) -> None:
+    async with open_database(address) as db:
+        if not db.capabilities.row_security:
+            raise UnsupportedError(f"{db.backend} has no row security", capability="row_security")
+        from isthmus.backends.postgres.backend import PostgresBackend
+
+        assert isinstance(db._backend, PostgresBackend)
+        for statement in db._backend.row_security_statements(db.collection_name):
+            sys.stdout.write(f"{statement};\n")
 
 
 def stats(

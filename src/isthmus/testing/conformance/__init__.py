@@ -28,6 +28,7 @@ _MODULES = (
     "ids",
     "creating",
     "replacing",
+    "scopes",
     "modifying",
     "deleting",
     "versions",
@@ -45,6 +46,7 @@ _MODULES = (
     "streams",
     "projection",
     "aggregates",
+    "buckets",
     "counting",
     "transactions",
     "transaction_ends",
@@ -58,6 +60,7 @@ pytest.register_assert_rewrite(*(f"{__name__}.{module}" for module in _MODULES))
 from isthmus.testing.conformance._fixtures import Database, db, requires  # noqa: E402
 from isthmus.testing.conformance.aggregates import *  # noqa: E402, F403
 from isthmus.testing.conformance.batches import *  # noqa: E402, F403
+from isthmus.testing.conformance.buckets import *  # noqa: E402, F403
 from isthmus.testing.conformance.counting import *  # noqa: E402, F403
 from isthmus.testing.conformance.creating import *  # noqa: E402, F403
 from isthmus.testing.conformance.deleting import *  # noqa: E402, F403
@@ -77,6 +80,7 @@ from isthmus.testing.conformance.pages import *  # noqa: E402, F403
 from isthmus.testing.conformance.projection import *  # noqa: E402, F403
 from isthmus.testing.conformance.relevance import *  # noqa: E402, F403
 from isthmus.testing.conformance.replacing import *  # noqa: E402, F403
+from isthmus.testing.conformance.scopes import *  # noqa: E402, F403
 from isthmus.testing.conformance.streams import *  # noqa: E402, F403
 from isthmus.testing.conformance.texts import *  # noqa: E402, F403
 from isthmus.testing.conformance.transaction_ends import *  # noqa: E402, F403

@@ -218,7 +218,7 @@ async def test_groups_by_two_fields(db: AsyncDatabase) -> None:
 
 @pytest.mark.asyncio
 async def test_an_invalid_aggregate_is_refused(db: AsyncDatabase) -> None:
-    """An unknown function, a sum without a field, no columns, a duplicate name, a limit."""
+    """An unknown function, a sum without a field, no columns, a duplicate name, an offset."""
     from isthmus import Query
 
     for bad in ({"x": "median"}, {"x": ("total", "age")}, {"x": "sum"}, {}):
@@ -227,4 +227,4 @@ async def test_an_invalid_aggregate_is_refused(db: AsyncDatabase) -> None:
     with pytest.raises(QueryError):
         await db.aggregate(by="n", n="count")
     with pytest.raises(QueryError):
-        await db.aggregate(Query().limit(1), n="count")
+        await db.aggregate(Query().offset(1), n="count")

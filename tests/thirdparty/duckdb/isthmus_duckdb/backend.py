@@ -111,7 +111,7 @@ class DuckDBBackend:
     def orders(self, order: tuple[spi.SortKey, ...]) -> bool:
         return not order
 
-    def aggregates(self, measures: tuple[spi.Measure, ...], by: tuple[spi.Path, ...]) -> bool:
+    def aggregates(self, measures: tuple[spi.Measure, ...], by: tuple[spi.GroupKey, ...]) -> bool:
         return False
 
     async def open(self, collection: str) -> None:

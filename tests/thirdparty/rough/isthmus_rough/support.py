@@ -7,11 +7,11 @@ import zlib
 from isthmus.spi import (
     RANKED,
     And,
+    GroupKey,
     Leaf,
     Measure,
     Not,
     Or,
-    Path,
     Predicate,
     Pushdown,
     Record,
@@ -41,7 +41,7 @@ class RoughSupport:
         """Return whether this order is one that the store pretends to know."""
         return not self._nothing and self._hash("order", repr(order)) % 3 != 0
 
-    def aggregates(self, measures: tuple[Measure, ...], by: tuple[Path, ...]) -> bool:
+    def aggregates(self, measures: tuple[Measure, ...], by: tuple[GroupKey, ...]) -> bool:
         """Return whether the store pretends to compute these."""
         return not self._nothing and self._hash("aggregate", repr((measures, by))) % 2 == 0
 

@@ -29,6 +29,7 @@ from isthmus._query.ast import (
     StartsWith,
     TextMatch,
 )
+from isthmus._query.bucket import GroupKey
 from isthmus._query.split import Pushdown
 from isthmus._query.text import parse_like
 from isthmus.backends.elasticsearch.external.fields import SORTED, ExternalField
@@ -217,7 +218,7 @@ class ExternalCompiler:
             return True
         return self._approximate and all(self._sorts(key) for key in order)
 
-    def aggregates(self, measures: tuple[Measure, ...], by: tuple[Path, ...]) -> bool:
+    def aggregates(self, measures: tuple[Measure, ...], by: tuple[GroupKey, ...]) -> bool:
         """Return False: measures are computed client-side."""
         return False
 

@@ -7,8 +7,9 @@ from typing import Any
 
 from isthmus._core.executor import AggregateRequest, AggregateResult
 from isthmus._path import Path
-from isthmus._query.aggregate import Groups
+from isthmus._query.aggregate import Groups, holds_values
 from isthmus._query.ast import Function, Measure
+from isthmus._query.bucket import GroupKey, path_of
 from isthmus._query.order import NONE as NO_VALUE
 from isthmus._query.order import type_rank
 from isthmus.backends.elasticsearch.read.filter import Compiler, is_field
@@ -28,10 +29,13 @@ class Inexact(Exception):
     """The server's figures may differ from the exact ones."""
 
 
-def can_aggregate(types: Mapping[str, str], measures: Sequence[Measure], by: Sequence[Path]) -> bool:
-    """Return whether the server computes these exactly, given the mapped types."""
+def can_aggregate(types: Mapping[str, str], measures: Sequence[Measure], by: Sequence[GroupKey]) -> bool:
+    """Return whether the server computes these exactly, given the mapped types.
+
+    Its distinct counts and percentiles are approximate, its calendar is not Python's.
+    """
     compiler = Compiler(types, ())
-    if not all(is_field(path) for path in by):
+    if holds_values(measures) or not all(isinstance(key, Path) and is_field(key) for key in by):
         return False
     for measure in measures:
         path = measure.path
@@ -50,7 +54,7 @@ def can_aggregate(types: Mapping[str, str], measures: Sequence[Measure], by: Seq
 async def aggregate(reader: IndexReader, request: AggregateRequest) -> AggregateResult:
     """Return partial states of the main records, and the recheck candidates, from one point in time."""
     paths = [m.path for m in request.measures if m.path is not None and is_field(m.path)]
-    by, index = list(request.by), reader.index
+    by, index = [path_of(key) for key in request.by], reader.index
     async with reader.point_in_time() as pit:
         plan = await reader.plan(request.where, (), [*paths, *by])
         recheck = await reader.candidates(plan, pit)
@@ -73,7 +77,11 @@ async def _aggregate_at_server(
     for number, measure in enumerate(request.measures):
         inner |= _clause(f"m{number}", measure, compiler)
     body: dict[str, Any] = {**plan.clause(), "size": 0, "track_total_hits": True}
-    sources = [(number, path) for number, path in enumerate(request.by) if compiler.type_of(path) is not None]
+    sources = [
+        (number, path)
+        for number, path in enumerate(map(path_of, request.by))
+        if compiler.type_of(path) is not None
+    ]
     if not sources:
         if inner:
             body["aggs"] = inner
@@ -121,6 +129,8 @@ def _clause(name: str, measure: Measure, compiler: Compiler) -> dict[str, Any]:
                 return {name: {"stats": {"field": field}}}
             direction = "asc" if measure.function is Function.MIN else "desc"
             return {name: {"terms": {"field": field, "size": 1, "order": {"_key": direction}}}}
+        case _:
+            raise AssertionError(f"{measure.function.value} is not pushed down")
 
 
 def _states(
@@ -152,6 +162,8 @@ def _state(measure: Measure, figures: Mapping[str, Any] | None, kind: str | None
             if kind == "long" and abs(value) >= _EXACT:
                 raise Inexact
             return type_rank(_scalar(value, kind))
+        case _:
+            raise AssertionError(f"{measure.function.value} is not pushed down")
 
 
 def _sum(figures: Mapping[str, Any], kind: str | None) -> int | float:

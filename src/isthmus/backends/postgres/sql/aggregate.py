@@ -9,6 +9,7 @@ from isthmus._core.executor import AggregateRequest
 from isthmus._path import Path
 from isthmus._query.aggregate import Groups
 from isthmus._query.ast import TRUE, Function, Measure
+from isthmus._query.bucket import path_of
 from isthmus._query.order import BOOL, NONE, NUMBER, OBJECT, TEXT, SortValue
 from isthmus._values import INT_MAX, INT_MIN, decode_numeric
 from isthmus.backends.postgres.drivers.protocol import Connection
@@ -68,13 +69,15 @@ class _Scalars:
     def __init__(self, request: AggregateRequest) -> None:
         self._extraction = Extraction()
         self._inputs: dict[str, str] = {}
-        paths = dict.fromkeys([*request.by, *(m.path for m in request.measures if m.path is not None)])
+        paths = dict.fromkeys(
+            [*map(path_of, request.by), *(m.path for m in request.measures if m.path is not None)]
+        )
         self._fields = {path: self._extraction.extract(path) for path in paths}
         lists = {path: field.has_list for path, field in self._fields.items() if field.has_list is not None}
         self.on_lists = f"({' OR '.join(field_of(path).has_list for path in lists)})" if lists else None
         """The condition on a row that a list is on one of the paths; None if there can be none."""
         self._on_list = " OR ".join(lists.values()) or "FALSE"
-        self._keys = [self._key(path, first=not place) for place, path in enumerate(request.by)]
+        self._keys = [self._key(path, first=not place) for place, path in enumerate(map(path_of, request.by))]
         states = [state for measure in request.measures for state in self._states(measure)]
         self._named = [f"{state} AS s{place}" for place, state in enumerate(states)]
         self.columns = ", ".join([*self._keys, *(f"s{place}" for place in range(len(states)))])
@@ -124,6 +127,8 @@ class _Scalars:
                     f"{end}({self._input(field.string)})",
                     f"bool_or({self._input(an_object)})",
                 ]
+            case Function.COUNT_DISTINCT | Function.PERCENTILE:
+                raise AssertionError(f"{measure.function.value} is not pushed down")
             case _:
                 assert_never(measure.function)
 
@@ -138,7 +143,7 @@ def _select_lists(table: Table, request: AggregateRequest, where: str) -> str:
     """Return the select of the same columns in the general form, for rows with lists."""
     joins: list[str] = []
     keys: list[str] = []
-    for place, path in enumerate(request.by):
+    for place, path in enumerate(map(path_of, request.by)):
         joins.append(f"CROSS JOIN LATERAL ({_group_values(path)}) AS g{place}(k)")
         keys.append(f"g{place}.k")
     columns = [f"{key}::text" for key in keys]
@@ -186,6 +191,8 @@ def _measure_columns(measure: Measure, name: str) -> tuple[str, list[str]]:
         case Function.MIN | Function.MAX:
             largest = measure.function is Function.MAX
             return f"SELECT {sort_value(path, largest=largest)} AS v", _extremes(f"{name}.v", largest=largest)
+        case Function.COUNT_DISTINCT | Function.PERCENTILE:
+            raise AssertionError(f"{measure.function.value} is not pushed down")
         case _:
             assert_never(measure.function)
 
@@ -247,6 +254,8 @@ def _state(function: Function, columns: Any) -> Any:
             return (Fraction(total) if beyond or "." in total else int(total), count)
         case Function.MIN | Function.MAX:
             return _extreme(columns, largest=function is Function.MAX)
+        case Function.COUNT_DISTINCT | Function.PERCENTILE:
+            raise AssertionError(f"{function.value} is not pushed down")
         case _:
             assert_never(function)
 
