@@ -83,7 +83,10 @@ class RecordStream:
             await self._session.ends.run(self._release(), "isthmus-stream-end")
 
     def _start_fetch(self, request: PageRequest) -> asyncio.Task[Page]:
-        return asyncio.get_running_loop().create_task(self._session.run(self._op(request)))
+        task = asyncio.get_running_loop().create_task(self._session.run(self._op(request)))
+        # A stream may be left before this page is needed, and then its error is nobody's.
+        task.add_done_callback(_mark_retrieved)
+        return task
 
     def _op(self, request: PageRequest) -> Fetch:
         return Fetch(self._collection, replace(request, size=self._next_size()))
@@ -151,12 +154,14 @@ class RecordStream:
         loop = self._loop
         if loop is None or not self._holds_something:
             return
-        if not loop.is_closed():
-            # The callback keeps this object alive until the end has run.
-            with contextlib.suppress(RuntimeError):  # closed meanwhile, in its own thread
-                loop.call_soon_threadsafe(self._end_in_background)
-        elif self._next is not None and self._next.done() and not self._next.cancelled():
-            self._next.exception()  # retrieved: the loop was left before this page was needed
+        # The callback keeps this object alive until the end has run.
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(self._end_in_background)
 
     def _end_in_background(self) -> None:
         self._session.ends.finish(self._end(), "isthmus-stream-end")
+
+
+def _mark_retrieved(task: asyncio.Task[Page]) -> None:
+    if not task.cancelled():
+        task.exception()
