@@ -53,14 +53,13 @@ class Cancelling:
         self._settings: dict[str, Any] = {**config, _SETTING.get(self._backend, "table"): self._collection}
         self._server = None if kind is None else servers.server(kind)
         if self._server is not None:
-            self._settings["url"] = self._server.url
+            scheme = "es+" if self._backend == "elasticsearch" else ""
+            self._settings["url"] = scheme + self._server.url
         if name == "sqlite":
             self._settings["path"] = str(folder / "store.db")
         if self._backend == "postgres":
             # Named, so that its sessions can be told from those of tests that run beside this one.
             self._settings["server_settings"] = {"application_name": self._collection}
-        if self._backend == "sqlalchemy" and self._server is not None:
-            self._settings["url"] = self._server.url
         self.result = Result()
 
     async def _open(self) -> AsyncDatabase:
