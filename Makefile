@@ -14,7 +14,6 @@ export UV_SYSTEM_CERTS ?= true
 PYTHON ?= python3
 URL ?=
 BACKEND ?= sqlite
-N ?= 2000
 SEED ?= 1
 # A suite of benchmarks, all if empty: micro, imports, sqlite, postgres, writes, elasticsearch, copy, scenarios, growth,
 # questions or s3.
@@ -24,7 +23,7 @@ BASE ?=
 # Further options for pytest: make test ARGS='-k cursor -x'
 ARGS ?=
 WORKERS ?= 2
-# A variable that means something else to each command (MINUTES, KILLS) has its default at the target.
+# A variable that means something else to each command (MINUTES, KILLS, N) has its default at the target.
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -150,6 +149,7 @@ conformance: $(VENV)/.full ## the shipped suite on every backend, layout, driver
 	ISTHMUS_TEST_ALL=1 $(SERVERS) run $(ALL_SERVERS) -- $(PYTEST) tests/conformance $(ARGS)
 
 .PHONY: differential differential-all
+differential: N ?= 2000
 differential: $(VENV)/.full ## generated programs against the evaluator: BACKEND=sqlite N=2000 SEED=1
 	$(if $(SERVER_OF_$(BACKEND)),$(SERVERS) provision $(SERVER_OF_$(BACKEND)))
 	$(if $(SERVER_OF_$(BACKEND)),$(SERVERS) run $(SERVER_OF_$(BACKEND)) --) \
@@ -308,11 +308,17 @@ profiles: ## the same for PostgreSQL, Elasticsearch, S3 and SQLite, and the page
 
 # Bad days
 
-.PHONY: faults torture index-torture crash-s3 security hostile scopes outage overload
+.PHONY: faults cancel torture index-torture crash-s3 security hostile scopes outage overload
 faults: $(VENV)/.full ## each verb x each fault x each backend, cancellation, loops and forks (15 min)
 	$(SERVERS) provision postgres elasticsearch s3
 	$(SERVERS) run postgres elasticsearch s3 -- bash -c '$(BIN)/python -m tests.faults.run_matrix && \
 	  ISTHMUS_TEST_ALL=1 ISTHMUS_FAULT_CELLS=1 ISTHMUS_CANCELS=600 $(PYTEST) tests/layers tests/faults $(ARGS)'
+
+cancel: STORES ?=
+cancel: N ?= 10000
+cancel: $(VENV)/.full ## calls cancelled at random, and what is left of them, on all stores or STORES: N=10000 SEED=1
+	$(SERVERS) provision postgres mariadb elasticsearch s3
+	$(SERVERS) run postgres mariadb elasticsearch s3 -- $(BIN)/python -m tests.faults.run_cancel $(STORES) --n $(N) --seed $(SEED)
 
 torture: MINUTES ?= 10
 torture: $(VENV)/.full ## SIGKILL, cuts and cancels under load on all backends: MINUTES=10

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from isthmus._collection import Collection, CollectionMethods, check_collection_name, check_encodable
 from isthmus._core.clock import SYSTEM_CLOCK, Clock
-from isthmus._core.closing import CLOSE_SECONDS, close_within, keep
+from isthmus._core.closing import CLOSE_SECONDS, CLOSINGS, close_within
 from isthmus._core.executor import (
     Backend,
     SupportsDrop,
@@ -19,7 +19,7 @@ from isthmus._core.executor import (
 from isthmus._core.op import Drop, Ping
 from isthmus._core.registry import plugin, select_config
 from isthmus._core.stack import Layer
-from isthmus._core.uncancelled import drain
+from isthmus._core.uncancelled import Ends
 from isthmus._core.url import scheme_of
 from isthmus._create import Create
 from isthmus._query.query import as_query
@@ -76,6 +76,7 @@ class AsyncDatabase(Scoping, CollectionMethods):
             check_encodable(getattr(settings, setting))
         self._shared = {}
         self._derived = False
+        self._ends = Ends()
         self._set_up(chosen.build(settings), settings, Policy())
         self._ambient = AmbientTransaction()
         self._repeats = RepeatQueue()
@@ -92,10 +93,16 @@ class AsyncDatabase(Scoping, CollectionMethods):
             *self._optional_layers,
             Guard(backend.name, backend),
             *([Merge()] if getattr(config, "coalesce", True) else []),
-            Plan(backend, policy=self._policy, sort_cap=self._config.sort_cap, clock=self._clock),
+            Plan(
+                backend,
+                policy=self._policy,
+                sort_cap=self._config.sort_cap,
+                ends=self._ends,
+                clock=self._clock,
+            ),
             Context(backend.name),
         ]
-        self._core = DatabaseSession(backend, layers, secret)
+        self._core = DatabaseSession(backend, layers, secret, self._ends)
 
     # Opening and closing
 
@@ -128,7 +135,7 @@ class AsyncDatabase(Scoping, CollectionMethods):
             await self._backend.open(self.collection_name)
         except BaseException:
             self._core.lazy = False
-            await self._backend.close()
+            await CLOSINGS.run(self._backend.close(), "isthmus-close")
             raise
         self._core.mark_open(self.collection_name)
         return self
@@ -148,7 +155,7 @@ class AsyncDatabase(Scoping, CollectionMethods):
         await close_within(seconds, self._close(), self._backend)
 
     async def _close(self) -> None:
-        await drain()  # streams and transactions whose callers were cancelled are still ending
+        await self._ends.drain()  # streams and transactions whose callers were cancelled are still ending
         try:
             await self._close_layers()
         finally:
@@ -170,9 +177,9 @@ class AsyncDatabase(Scoping, CollectionMethods):
         self._core.ready.clear()
         if isinstance(self._backend, SupportsTerminate):
             self._backend.terminate()
-            keep(self._close_layers(), "isthmus-terminate")
+            CLOSINGS.start(self._close_layers(), "isthmus-terminate")
         else:
-            keep(self._close(), "isthmus-terminate")
+            CLOSINGS.start(self._close(), "isthmus-terminate")
 
     async def __aenter__(self) -> Self:
         if self._core.closed is not None:
@@ -292,7 +299,7 @@ class AsyncDatabase(Scoping, CollectionMethods):
             changed["resilience"] = resilience
         derived = object.__new__(type(self))
         derived._ambient, derived._repeats = self._ambient, self._repeats
-        derived._shared, derived._derived = self._shared, True
+        derived._shared, derived._ends, derived._derived = self._shared, self._ends, True
         derived._namespace, derived._scope = self._namespace, self._scope
         derived._set_up(self._backend, self._config.model_copy(update=changed), policy or self._policy)
         derived._core.closed, derived._core.lazy = self._core.closed, self._core.lazy
@@ -329,9 +336,7 @@ class AsyncDatabase(Scoping, CollectionMethods):
         for layer in self._optional_layers:
             begun = layer.wrap_transaction(begun)
         executor = await begun.__aenter__()
-        session = TransactionSession(
-            begun, executor, self._core.stack, self.backend, self._core.cursor_secret, options
-        )
+        session = TransactionSession(begun, executor, self._core, options)
         return Transaction(session, self.collection_name, self._namespace, self._scope)
 
     async def run(

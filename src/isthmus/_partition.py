@@ -106,7 +106,7 @@ class Partition(Value):
         query = from_json(self.query)
         after = None if self.low is None else After((self.low,))
         request = PageRequest(query.where, (), STREAM_PAGE, after=after, select=query.fields)
-        return RecordStream(session.run, self.collection, request, limit=None, prefetch=session.prefetch)
+        return RecordStream(session, self.collection, request, limit=None)
 
     def read(self) -> list[dict[str, Any]]:
         """Return the partition's rows, each record's data with its id as `_id`.

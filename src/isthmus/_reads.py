@@ -191,11 +191,10 @@ class ReadMethods(SessionBound):
             consistent=consistent,
         )
         return RecordStream(
-            session.run,
+            session,
             self.collection_name,
             request,
             limit=found.count,
-            prefetch=session.prefetch,
             # Where no index serves the order, each page costs a sort of all that follows.
             largest_page=MAX_PAGE if found.order and page_size == STREAM_PAGE else 0,
         )

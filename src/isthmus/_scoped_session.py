@@ -40,6 +40,7 @@ class ScopedSession:
         self.prefetch = inner.prefetch
         self.backend_name = inner.backend_name
         self.cursor_secret = inner.cursor_secret
+        self.ends = inner.ends
 
     @property
     def executor(self) -> Executor:

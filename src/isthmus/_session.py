@@ -10,6 +10,7 @@ from isthmus._core.capabilities import Capabilities
 from isthmus._core.executor import Backend, Executor, PoolStats
 from isthmus._core.op import Op, Open, Refresh
 from isthmus._core.stack import Layer, Stack
+from isthmus._core.uncancelled import Ends
 from isthmus._query.ast import TRUE, Predicate
 from isthmus._value import Value
 from isthmus.errors import ClosedError, UsageError
@@ -53,6 +54,11 @@ class Session(Protocol):
     @property
     def prefetch(self) -> bool:
         """Return whether a stream may request its next page while the current one is read."""
+        ...
+
+    @property
+    def ends(self) -> Ends:
+        """Return the ends under way of what this handle has opened."""
         ...
 
     async def run(self, op: Op[R]) -> R:
@@ -102,8 +108,9 @@ class DatabaseSession:
     in_transaction = False
     settings: tuple[tuple[str, str], ...] = ()
 
-    def __init__(self, backend: Backend, layers: Sequence[Layer], cursor_secret: bytes) -> None:
+    def __init__(self, backend: Backend, layers: Sequence[Layer], cursor_secret: bytes, ends: Ends) -> None:
         self.backend = backend
+        self.ends = ends
         self.stack = Stack(layers)
         self.backend_name = backend.name
         self.cursor_secret = cursor_secret

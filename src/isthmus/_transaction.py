@@ -12,12 +12,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
 from isthmus._collection import Collection, CollectionMethods, check_collection_name
 from isthmus._core.executor import Executor, TransactionExecutor, TransactionOptions
 from isthmus._core.op import Op
-from isthmus._core.stack import Stack
-from isthmus._core.uncancelled import run_to_end
 from isthmus._query.ast import TRUE, Predicate
 from isthmus._scope import Scope
 from isthmus._scoped_session import ScopedSession
-from isthmus._session import Session, check_settings
+from isthmus._session import DatabaseSession, Session, check_settings
 from isthmus._value import replace
 from isthmus.errors import ClosedError, TransactionError, UsageError
 
@@ -45,15 +43,14 @@ class TransactionSession:
         self,
         transaction: Part,
         executor: TransactionExecutor,
-        stack: Stack,
-        backend_name: str,
-        cursor_secret: bytes,
+        outside: DatabaseSession,
         options: TransactionOptions,
     ) -> None:
         self._executor = executor
         self._read_only = options.read_only
         self.settings = options.settings
-        self._stack = stack
+        self._stack = outside.stack
+        self.ends = outside.ends
         # Fair: calls that came before an end are over when it begins.
         self._lock = asyncio.Lock()
         levels = executor.capabilities.isolation
@@ -63,8 +60,8 @@ class TransactionSession:
         """The transaction and its open savepoints, each inside the one before."""
         self._failure: Exception | None = None
         """Why a savepoint could not be rolled back: the transaction cannot be committed."""
-        self.backend_name = backend_name
-        self.cursor_secret = cursor_secret
+        self.backend_name = outside.backend_name
+        self.cursor_secret = outside.cursor_secret
         self.task = asyncio.current_task()
         self.open = True
 
@@ -232,7 +229,8 @@ class Savepoint:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await run_to_end(self._transaction._own.end(self._part, error), "isthmus-savepoint-end")
+        session = self._transaction._own
+        await session.ends.run(session.end(self._part, error), "isthmus-savepoint-end")
 
 
 _Begin: TypeAlias = "Callable[[TransactionOptions], Awaitable[Transaction]]"
@@ -278,7 +276,8 @@ class TransactionContext:
             await self._savepoint.__aexit__(kind, error, trace)
             return
         self._leave()  # in the caller's context; the end runs in another
-        await run_to_end(self._session.end_transaction(error), "isthmus-transaction-end")
+        session = self._session
+        await session.ends.run(session.end_transaction(error), "isthmus-transaction-end")
 
 
 class AmbientTransaction:

@@ -8,6 +8,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from isthmus._core.executor import Backend, SupportsTerminate
+from isthmus._core.uncancelled import Ends
 
 log = logging.getLogger("isthmus")
 
@@ -15,16 +16,8 @@ CLOSE_SECONDS = 60.0
 """How long `close` waits where neither it nor the config names a time."""
 _AFTER_DROPPING = 1.0
 
-# The loop itself holds tasks only weakly.
-_tasks: set[asyncio.Task[None]] = set()
-
-
-def keep(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-    """Start a task that goes on if its caller is cancelled."""
-    task = asyncio.get_running_loop().create_task(work, name=name)
-    _tasks.add(task)
-    task.add_done_callback(_tasks.discard)
-    return task
+CLOSINGS = Ends()
+"""The closing of handles; not among the handle's own ends, for which it waits."""
 
 
 async def close_within(seconds: float, work: Coroutine[Any, Any, None], backend: Backend) -> None:
@@ -33,7 +26,7 @@ async def close_within(seconds: float, work: Coroutine[Any, Any, None], backend:
     A cancelled caller leaves at once; the closing goes on in the background.
     """
     in_use = backend.stats().in_use
-    task = keep(work, "isthmus-close")
+    task = CLOSINGS.start(work, "isthmus-close")
     await asyncio.wait((task,), timeout=seconds)
     if not task.done():
         log.warning(

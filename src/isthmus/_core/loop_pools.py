@@ -16,7 +16,7 @@ import weakref
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, Protocol, TypeVar
 
-from isthmus._core.uncancelled import run_to_end
+from isthmus._core.uncancelled import Ends
 
 
 class LoopPool(Protocol):
@@ -78,7 +78,8 @@ class Lease(Generic[P]):
         entry, self._entry = self._entry, None
         if entry is not None and _drop_lease(entry):
             self.is_closing = True
-            await _close(self.pool)
+            # A caller that is cancelled must not leave half-closed connections.
+            await _closings.run(self.pool.close(), _CLOSE)
             self.is_closing = False
 
     def discard(self) -> None:
@@ -103,22 +104,13 @@ class Lease(Generic[P]):
             return
         pool, loop = self.pool, entry.loop
         try:
-            loop.call_soon_threadsafe(lambda: _keep(loop.create_task(_close(pool))))
+            loop.call_soon_threadsafe(lambda: _closings.start(pool.close(), _CLOSE))
         except RuntimeError:  # the loop is closed: nothing can be awaited on it
             pool.discard()
 
 
-_closing: set[asyncio.Task[None]] = set()
-
-
-def _keep(task: asyncio.Task[None]) -> None:
-    _closing.add(task)  # the loop itself holds tasks only weakly
-    task.add_done_callback(_closing.discard)
-
-
-async def _close(pool: LoopPool) -> None:
-    # A caller that is cancelled must not leave half-closed connections.
-    await run_to_end(pool.close(), "isthmus-pool-close")
+_closings = Ends()
+_CLOSE = "isthmus-pool-close"
 
 
 def _drop_lease(entry: _Entry[P]) -> bool:
@@ -175,7 +167,7 @@ def _give_up(entry: _Entry[LoopPool]) -> None:
         return
     opening = entry.opening
     if entry.pool is not None:
-        _keep(entry.loop.create_task(_close(entry.pool)))
+        _closings.start(entry.pool.close(), _CLOSE)
     elif opening is not None and not opening.done():
         opening.cancel()
         # Retrieve the outcome: nobody else will, and asyncio would warn.

@@ -31,6 +31,7 @@ from isthmus._core.op import (
     Remove,
 )
 from isthmus._core.stack import Layer, LayerOrder, Next
+from isthmus._core.uncancelled import Ends
 from isthmus._query.aggregate import Groups
 from isthmus._query.ast import FALSE, KNN, TRUE, Predicate, leaves
 from isthmus._query.codec import text
@@ -81,7 +82,9 @@ class Plan(Layer):
         policy: Policy = ALLOW,
         sort_cap: int = 1_000_000,
         clock: Clock = SYSTEM_CLOCK,
+        ends: Ends | None = None,
     ) -> None:
+        self._ends = Ends() if ends is None else ends
         self._support: Callable[[str], Support] = executor.support
         self._executor = executor
         self._policy = policy
@@ -283,7 +286,8 @@ class Plan(Layer):
                 yield await select_matching(page.records, parts.residual)
             except BaseException:
                 if after is not None and after.token is not None:
-                    await call_next(Release(native.collection, after))
+                    releasing = _release(native.collection, after, call_next)
+                    await self._ends.run(releasing, "isthmus-stream-end")
                 raise
             if after is None:
                 return
@@ -376,6 +380,10 @@ class Plan(Layer):
 def _whole_predicate(parts: Split) -> Predicate:
     """Return the predicate that was split."""
     return parts.pushed if parts.residual == TRUE else parts.pushed & parts.residual
+
+
+async def _release(collection: str, after: After, call_next: Next) -> None:
+    await call_next(Release(collection, after))
 
 
 def _scan_of(collection: str, parts: Split) -> Fetch:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import orjson
 
@@ -83,8 +83,9 @@ async def copy(
     if journal is not None and not dry_run:
         identity = CopyIdentity(receipt.source, receipt.target, _fingerprint(parsed), str(shape))
         opened = Journal(journal, identity)
-        await _finish_in_thread(partial(opened.open, resume=resume))
     try:
+        if opened is not None:
+            await _in_thread(target, partial(opened.open, resume=resume))
         run = _CopyRun(
             source,
             target,
@@ -183,7 +184,7 @@ class _CopyRun:
             self.receipt.bytes = reader.bytes
             for task in writes:
                 task.cancel()
-            await asyncio.gather(*writes, return_exceptions=True)
+            await self.target._session.ends.run(_wait_for(writes), "isthmus-copy-end")
 
     async def _copy_page(self, page: SourcePage) -> tuple[CopiedRange, list[Rejected]]:
         """Write one page; return its range and the records that the target rejected."""
@@ -247,7 +248,7 @@ class _CopyRun:
     async def _acknowledge(self, copied: CopiedRange, rejected: list[Rejected]) -> None:
         """Record a copied range in the journal, then in the receipt."""
         if self.journal is not None:
-            await _finish_in_thread(partial(self.journal.record, copied))
+            await _in_thread(self.target, partial(self.journal.record, copied))
         receipt = self.receipt
         receipt.read += copied.read
         receipt.written += 0 if receipt.dry_run else copied.written
@@ -264,14 +265,13 @@ class _CopyRun:
             self.progress(Progress(receipt.read, total, self.limiter.rate, self.limiter.seconds))
 
 
-async def _finish_in_thread(work: Callable[[], None]) -> None:
-    """Run blocking file I/O in a thread, and wait for it to finish even when cancelled."""
-    thread = asyncio.ensure_future(asyncio.to_thread(work))
-    try:
-        await asyncio.shield(thread)
-    except asyncio.CancelledError:
-        await asyncio.gather(thread, return_exceptions=True)
-        raise
+async def _wait_for(writes: Collection[asyncio.Task[Any]]) -> None:
+    await asyncio.gather(*writes, return_exceptions=True)
+
+
+async def _in_thread(target: Store, work: Callable[[], None]) -> None:
+    """Run file I/O in a thread; it goes on when the caller is cancelled, and the journal's closing waits."""
+    await target._session.ends.run(asyncio.to_thread(work), "isthmus-journal")
 
 
 def _store_name(store: Store) -> str:

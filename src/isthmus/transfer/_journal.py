@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -67,6 +68,9 @@ class Journal:
         self._path = Path(path)
         self._identity = identity
         self._file: IO[bytes] | None = None
+        # A cancelled copy closes the journal while a thread may still be writing to it.
+        self._lock = threading.Lock()
+        self._closed = False
         self.completed: CopiedRange | None = None
         """The sum of all ranges that earlier runs completed; None if there are none."""
 
@@ -76,16 +80,15 @@ class Journal:
         Raises `ConfigError` if the file is damaged or belongs to another copy, `UsageError` if
         another process uses it, or if it has ranges and `resume` is false.
         """
-        try:
-            self._file = self._path.open("a+b")
-        except OSError as error:
-            raise ConfigError(f"journal {self._path}: {error.strerror}") from error
-        try:
+        with self._lock:
+            if self._closed:
+                return
+            try:
+                self._file = self._path.open("a+b")
+            except OSError as error:
+                raise ConfigError(f"journal {self._path}: {error.strerror}") from error
             _lock(self._file, self._path)
             self._load(self._file, resume=resume)
-        except BaseException:
-            self.close()
-            raise
 
     def _load(self, file: IO[bytes], *, resume: bool) -> None:
         file.seek(0)
@@ -130,18 +133,19 @@ class Journal:
             self.completed.append(copied)
 
     def record(self, copied: CopiedRange) -> None:
-        """Append an acknowledged range; it is on disk when this returns."""
-        self._write_line(
-            {
-                "to": copied.last_id,
-                "cursor": copied.cursor,
-                "read": copied.read,
-                "written": copied.written,
-                "left_out": copied.left_out,
-                "rejected": copied.rejected,
-                "digest": None if copied.digest is None else copied.digest.hex,
-            }
-        )
+        """Append an acknowledged range; it is on disk when this returns. A closed journal stays as it is."""
+        entry = {
+            "to": copied.last_id,
+            "cursor": copied.cursor,
+            "read": copied.read,
+            "written": copied.written,
+            "left_out": copied.left_out,
+            "rejected": copied.rejected,
+            "digest": None if copied.digest is None else copied.digest.hex,
+        }
+        with self._lock:
+            if not self._closed:
+                self._write_line(entry)
 
     def _write_line(self, entry: dict[str, Any]) -> None:
         assert self._file is not None
@@ -150,10 +154,12 @@ class Journal:
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Close and unlock the file."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        """Close and unlock the file, after what is being written to it."""
+        with self._lock:
+            self._closed = True
+            if self._file is not None:
+                self._file.close()
+                self._file = None
 
 
 def _parse_range(entry: dict[str, Any]) -> CopiedRange:

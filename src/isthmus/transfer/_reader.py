@@ -97,6 +97,11 @@ class PageReader:
         task, self._next_page = self._next_page, None
         if task is not None:
             task.cancel()
+        if task is not None or self._stream is not None:
+            await self._store._session.ends.run(self._end(task), "isthmus-reader-end")
+
+    async def _end(self, task: asyncio.Task[SourcePage] | None) -> None:
+        if task is not None:
             await asyncio.gather(task, return_exceptions=True)
         if self._stream is not None:
             await self._stream.aclose()

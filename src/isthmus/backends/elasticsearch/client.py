@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import logging
 import ssl
 from collections.abc import Mapping
 from contextvars import ContextVar
@@ -20,7 +21,7 @@ from elasticsearch.serializer import OrjsonSerializer
 
 from elasticsearch import ApiError, AsyncElasticsearch
 from isthmus._core.executor import PoolStats
-from isthmus._core.uncancelled import run_to_end
+from isthmus._core.uncancelled import Ends
 from isthmus.backends.elasticsearch.config import ElasticsearchConfig
 from isthmus.backends.elasticsearch.errors import (
     PRODUCT,
@@ -30,7 +31,9 @@ from isthmus.backends.elasticsearch.errors import (
     translate_response,
 )
 from isthmus.backends.elasticsearch.slots import Slots
-from isthmus.errors import Applied, ConfigError, QueryError, UnexpectedError
+from isthmus.errors import Applied, ConfigError, QueryError, StoreError, UnexpectedError
+
+log = logging.getLogger("isthmus.elasticsearch")
 
 _JSON = {"accept": "application/json", "content-type": "application/json"}
 _LINES = {"accept": "application/json", "content-type": "application/x-ndjson"}
@@ -129,9 +132,19 @@ class ClientPool:
         self._slots = Slots(config.pool.maxsize * len(config.hosts), config.pool.timeout)
         self._auth = _authorization(config)
         self._closed = False
+        self.ends = Ends()
+        """Points in time that are being closed."""
+        self.points_in_time: set[str] = set()
+        """The ids of those that are open."""
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Close the points in time of streams that were left open, then every connection."""
+        await self.ends.drain()
+        for id in list(self.points_in_time):
+            try:
+                await self.close_point_in_time(id, "close")
+            except StoreError as error:  # it expires by itself
+                log.debug("a point in time could not be closed: %s", error)
         self._closed = True
         await self.client.close()
 
@@ -150,6 +163,11 @@ class ClientPool:
     def stats(self) -> PoolStats:
         """Return how the slots are used; a slot is the permission to use one connection."""
         return self._slots.stats(self._config.pool.connections)
+
+    async def close_point_in_time(self, id: str, action: str) -> None:
+        """Release a point in time at the server; one that has expired is released already."""
+        self.points_in_time.discard(id)
+        await self.call("DELETE", "/_pit", {"id": id}, action=action, expected=FOUND)
 
     async def call(
         self,
@@ -228,7 +246,7 @@ async def open_client(config: ElasticsearchConfig) -> ClientPool:
             warm = (_hello(pool) for _ in range(config.pool.connections))
             await asyncio.gather(*warm)
     except BaseException:
-        await run_to_end(pool.close())
+        await pool.ends.run(pool.close(), "isthmus-pool-close")
         raise
     return pool
 

@@ -71,8 +71,11 @@ class PoolRunner:
             state = self._loops[loop] = _LoopState()
         return state
 
-    async def run(self, work: Work[R], *, writes: bool = False) -> R:
-        """Run work on a connection and return its result; with `writes` on the primary."""
+    async def run(self, work: Work[R], *, writes: bool = False, locks: bool = False) -> R:
+        """Run work on a connection and return its result; with `writes` on the primary.
+
+        `locks`: it takes locks of the session, so the session is closed if it fails or is cancelled.
+        """
         with WRITING if writes else READING:
             pool = self.pools.current() or await self.pools.pool()
             if not writes:
@@ -85,6 +88,8 @@ class PoolRunner:
                 return await work(pool.driver.without_codecs(connection))
             except BaseException as error:
                 pool.note_error(connection, error)
+                if locks:
+                    pool.mark_unusable(connection)
                 if not is_stale_plan(error):
                     raise
             finally:
@@ -97,7 +102,9 @@ class PoolRunner:
     async def open(self, collection: str) -> None:
         """Create a collection's table and indexes if they are missing, and check what exists."""
         table = self._tables.get(collection) or table_of(self._config, collection)
-        await self.run(lambda connection: ensure_table(connection, table, self._config), writes=True)
+        await self.run(
+            lambda connection: ensure_table(connection, table, self._config), writes=True, locks=True
+        )
         self.ready.add(collection)
 
     async def create_table(self, table: Table) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 
 import pytest
 
@@ -203,3 +204,47 @@ async def test_a_consistent_stream_that_is_cancelled_leaves_nothing_in_use(
         while db.stats().pool.in_use:  # noqa: ASYNC110 - a pool's figures have no event
             await asyncio.sleep(0.01)
     assert await db.count() == 40
+
+
+@requires("consistent_stream")
+@pytest.mark.asyncio
+async def test_a_consistent_stream_that_is_left_without_closing_is_released(db: AsyncDatabase) -> None:
+    """At the latest when it is collected: ten of them leave nothing in use."""
+    await put(db, [Record({"n": n}, id=f"{n:02}") for n in range(10)])
+
+    for _ in range(10):
+        async for _ in db.stream(consistent=True, page_size=2):
+            break
+        gc.collect()
+
+    async with asyncio.timeout(20):
+        while db.stats().pool.in_use:  # noqa: ASYNC110 - a pool's figures have no event
+            await asyncio.sleep(0.01)
+    assert await db.count() == 10
+
+
+@requires("consistent_stream")
+@pytest.mark.asyncio
+async def test_a_consistent_stream_that_is_cancelled_at_its_limit_leaves_nothing_in_use(
+    db: AsyncDatabase,
+) -> None:
+    """While it releases its snapshot, as there are more records than it returns."""
+    await put(db, [Record({"n": n}, id=f"{n:02}") for n in range(10)])
+
+    async def read() -> None:
+        async with db.stream(Query().limit(4), consistent=True, page_size=2) as records:
+            async for _ in records:
+                pass
+
+    for turns in range(30):
+        task = asyncio.create_task(read())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+    async with asyncio.timeout(20):
+        while db.stats().pool.in_use:  # noqa: ASYNC110 - a pool's figures have no event
+            await asyncio.sleep(0.01)
+    assert await db.count() == 10

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from isthmus._core.uncancelled import run_to_end
 from isthmus.backends.elasticsearch.client import FOUND, ClientPool
 from isthmus.backends.elasticsearch.errors import translate_response
 from isthmus.backends.elasticsearch.index import CollectionIndex
@@ -30,11 +29,23 @@ class PointInTime:
     async def open(
         cls, pool: ClientPool, index: CollectionIndex, keep_alive: str, action: str
     ) -> PointInTime:
-        """Open one; one request. `action` begins the text of errors."""
+        """Open one; one request. `action` begins the text of errors.
+
+        If the caller is cancelled, the answer is waited for in the background, since the server has no
+        other name for what it keeps.
+        """
+        opening = cls._open(pool, index, keep_alive, action)
+        return await pool.ends.open(opening, cls.close, "isthmus-pit-open")
+
+    @classmethod
+    async def _open(
+        cls, pool: ClientPool, index: CollectionIndex, keep_alive: str, action: str
+    ) -> PointInTime:
         target = f"{index.url}/_pit?keep_alive={keep_alive}"
         status, body = await pool.call("POST", target, action=action, expected=FOUND)
         if status == 404:
             raise index.mark_gone()
+        pool.points_in_time.add(body["id"])
         return cls(pool, body["id"], keep_alive, action)
 
     @classmethod
@@ -47,13 +58,17 @@ class PointInTime:
         try:
             yield pit
         finally:
-            await run_to_end(pit.close(), "isthmus-pit-close")
+            await pit.release()
 
     async def search(self, body: dict[str, Any]) -> dict[str, Any]:
         """Search this state of the index."""
         body = {**body, "pit": {"id": self.id, "keep_alive": self._keep_alive}}
         _, response = await self._pool.call("POST", "/_search", body, action=self._action)
-        self.id = response.get("pit_id", self.id)
+        id = response.get("pit_id", self.id)
+        if id != self.id:
+            self._pool.points_in_time.discard(self.id)
+            self._pool.points_in_time.add(id)
+            self.id = id
         return require_all_shards(response, self._action)
 
     async def pages(
@@ -75,9 +90,13 @@ class PointInTime:
                 return
             position = hits[-1]["sort"]
 
+    async def release(self) -> None:
+        """Close it, although the caller may be cancelled."""
+        await self._pool.ends.run(self.close(), "isthmus-pit-close")
+
     async def close(self) -> None:
         """Release the state at the server; one that has expired is released already."""
-        await self._pool.call("DELETE", "/_pit", {"id": self.id}, action=self._action, expected=FOUND)
+        await self._pool.close_point_in_time(self.id, self._action)
 
 
 class SlicedScan:

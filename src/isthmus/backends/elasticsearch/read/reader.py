@@ -16,7 +16,6 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from isthmus._core.executor import MORE, After, CountResult, NativePlan, Page, PageRequest
-from isthmus._core.uncancelled import run_to_end
 from isthmus._path import Path
 from isthmus._query.ast import Predicate, SortKey
 from isthmus._record import Record
@@ -151,7 +150,7 @@ class IndexReader:
             keep = len(hits) == size
         finally:
             if not keep:
-                await run_to_end(pit.close(), "isthmus-pit-close")
+                await pit.release()
         after = After(token=(pit.id, hits[-1]["sort"], self.index)) if keep else None
         return Page(list(self.records(hits)), after, recheck)
 
@@ -224,7 +223,7 @@ class IndexReader:
             keep = scan.has_more
         finally:
             if not keep:
-                await run_to_end(pit.close(), "isthmus-pit-close")
+                await pit.release()
         after = After(token=(pit.id, scan.positions, self.index)) if keep else None
         return Page(list(self.records(hits)), after, recheck)
 
@@ -239,7 +238,7 @@ class IndexReader:
     async def release(self, after: After) -> None:
         """Close the point in time of a stream."""
         pit, _ = await self._resume(after)
-        await pit.close()
+        await pit.release()
 
     def point_in_time(self) -> AbstractAsyncContextManager[PointInTime]:
         """Hold one state of the index."""

@@ -68,7 +68,7 @@ class Maintenance:
             log.debug("a connection could not be reset: %s", error)
         finally:
             if clean:
-                pooled.dirty = False
+                pooled.dirty = pooled.interrupted = False
                 pool.hand_over(pooled)
             else:
                 self._driver.terminate(connection)

@@ -183,6 +183,7 @@ class Pool:
         pooled.holder = None
         if (
             pooled.dirty
+            or pooled.interrupted
             or pooled.generation != self.generation
             or now >= pooled.expires_at
             or pooled.checkouts >= self.max_checkouts
@@ -283,7 +284,11 @@ class Pool:
         pooled = self.held.get(connection)
         if pooled is None:
             return
-        if is_failover(error) or is_stale_plan(error):
+        if isinstance(error, asyncio.CancelledError):
+            # asyncpg sends no Sync between preparing a statement and running it: a call that is cancelled
+            # there leaves the session in an implicit transaction, and looks ready.
+            pooled.interrupted = True
+        elif is_failover(error) or is_stale_plan(error):
             self.expire(pooled.generation)
         elif is_read_only(error):
             # A standby after a failover, or only a write in a read-only transaction.

@@ -42,6 +42,8 @@ class PooledConnection:
         self.leak_reported = False
         self.dirty = False
         """Raw SQL was run: the session needs a full reset before its next use."""
+        self.interrupted = False
+        """A call was cancelled: the session has to be settled before its next use."""
         self.suspect = False
         """The server refused a write: check whether it has become a standby."""
         self.read_only_use = False
