@@ -6,6 +6,8 @@ import copy
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias, TypeVar
 
+from isthmus._path import Path, Root
+from isthmus._query.ast import Equal, Predicate
 from isthmus._record import Record
 from isthmus._record import project as with_data
 from isthmus.errors import ConfigError, InvalidRecordError, UnsupportedError
@@ -61,6 +63,12 @@ class ModelUpgrades:
     def metadata(self) -> dict[str, Any]:
         """The metadata of a record that the model writes."""
         return {} if self.schema is None else {self.key: self.schema}
+
+    @property
+    def current(self) -> Predicate:
+        """The condition that a record is of today's schema."""
+        assert self.schema is not None
+        return Equal(Path(Root.METADATA, (self.key,)), self.schema)
 
     def check_store(self, config: object) -> None:
         """Raise `UnsupportedError` for a store without metadata: files, and tables or indices of others."""

@@ -14,11 +14,13 @@ from isthmus._field_proxy import (
     ProxyHolder,
     as_condition,
     condition_on_element,
+    is_element,
     one_of_values,
     proxy_of,
 )
 from isthmus._model_operands import check_sortable
 from isthmus._query.ast import Function, Predicate
+from isthmus._query.changes import FieldChange
 from isthmus._query.field import Field, any_object, between, equal, match, nearest
 from isthmus._suggest import suggest
 from isthmus.errors import QueryError
@@ -101,6 +103,34 @@ class TypedField(ProxyHolder, Generic[T]):
         """Hold if there is no value."""
         return ~self.exists()
 
+    def set(self, value: T | None) -> FieldChange:
+        """Store a value here, in `modify` and `update_where`."""
+        return self._change().set(self._proxy._value(value))
+
+    def unset(self) -> FieldChange:
+        """Remove the field."""
+        return self._change().unset()
+
+    def inc(
+        self: TypedField[int] | TypedField[float] | TypedField[Decimal], amount: float | Decimal
+    ) -> FieldChange:
+        """Add a number to the one here; from nothing it begins at 0."""
+        return self._change().inc(self._proxy._item(amount))
+
+    def max(self, value: T) -> FieldChange:
+        """Store a number or text if there is none here, or one that is less."""
+        return self._change().max(self._proxy._item(value))
+
+    def min(self, value: T) -> FieldChange:
+        """Store a number or text if there is none here, or one that is greater."""
+        return self._change().min(self._proxy._item(value))
+
+    def _change(self) -> Field:
+        """Return the field of a change; raises `QueryError` for one that is in a list."""
+        if is_element(self._proxy) or self._proxy._field.repeated:
+            raise QueryError(f"{self._proxy!r} is in a list: change the list itself")
+        return self._field
+
     @property
     def _field(self) -> Field:
         return Field(self._proxy._path)
@@ -164,6 +194,18 @@ class ListField(TypedField[L], Generic[L, E]):
         """
         proxy = self._proxy
         return proxy._condition(any_object(proxy._path, condition_on_element(where, proxy)))
+
+    def push(self, *items: E) -> FieldChange:
+        """Append elements to the list."""
+        return self._change().push(*map(self._proxy._item, items))
+
+    def add(self, *items: E) -> FieldChange:
+        """Append each element to the list, unless one is equal to it."""
+        return self._change().add(*map(self._proxy._item, items))
+
+    def pull(self, item: E) -> FieldChange:
+        """Remove every element that is equal to this from the list."""
+        return self._change().pull(self._proxy._item(item))
 
     def nearest(self: ListField[L, float], vector: Iterable[float], k: int = 10) -> Condition:
         """Hold for one of the `k` nearest to a vector, for backends with the capability `vectors`."""

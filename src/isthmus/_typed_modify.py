@@ -2,27 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from pydantic import BaseModel
 
 from isthmus._batch import OnError, Outcomes
 from isthmus._collection import Collection
+from isthmus._field_proxy import call_with_model
 from isthmus._model_changes import ModelChanges
+from isthmus._model_codec import ModelCodec
 from isthmus._model_paths import ModelPaths
+from isthmus._query.ast import TRUE, And, Predicate
 from isthmus._query.changes import FieldChange, as_changes
 from isthmus._query.query import as_predicate
+from isthmus._record import Record
 from isthmus._typed_query import Where, resolve_where
-from isthmus._writes import Modifications
-from isthmus.errors import InvalidRecordError, UsageError
+from isthmus.errors import ConflictError, InvalidRecordError, UsageError
 
 M = TypeVar("M", bound=BaseModel)
+
+Change: TypeAlias = "FieldChange | Callable[[M], FieldChange | tuple[FieldChange, ...]]"
+"""A change with the names of the model, or a lambda: `lambda p: f(p.stock).inc(-1)`."""
+Changes: TypeAlias = "Change[M] | Iterable[Change[M]]"
+TypedModifications: TypeAlias = (
+    "Mapping[str, Changes[M]] | Iterable[tuple[str, Changes[M]] | tuple[str, Changes[M], str | None]]"
+)
+ROUNDS = 20
+"""How many times a record that other writers keep making old is upgraded."""
 
 
 class TypedModifyMethods(Generic[M]):
     """Changes of parts of records; names, aliases and values are checked by the model before any I/O."""
 
+    _codec: ModelCodec[M]
     untyped: Collection
     """The same collection, with records."""
 
@@ -34,7 +47,7 @@ class TypedModifyMethods(Generic[M]):
     async def modify(
         self,
         id: str,
-        *changes: FieldChange,
+        *changes: Change[M],
         where: Where[M] | None = None,
         if_version: str | None = None,
     ) -> str:
@@ -51,10 +64,43 @@ class TypedModifyMethods(Generic[M]):
             error.record_id = id
             raise
         condition = None if where is None else as_predicate(resolve_where(where, self._paths))
+        if self._codec.upgrades.schema is not None:
+            return await self._modify_current(id, resolved, condition, if_version)
         return await self.untyped.modify(id, *resolved, where=condition, if_version=if_version)
 
+    async def _modify_current(
+        self, id: str, changes: list[FieldChange], where: Predicate | None, if_version: str | None
+    ) -> str:
+        """Modify a record of today's schema; one of an older schema is rewritten first."""
+        upgrades = self._codec.upgrades
+        current = And((upgrades.current, where)) if where is not None else upgrades.current
+        for _ in range(ROUNDS):
+            try:
+                return await self.untyped.modify(id, *changes, where=current, if_version=if_version)
+            except ConflictError:
+                record = await self.untyped.require(id)
+                changed = if_version is not None and record.version != if_version
+                if changed or not upgrades.is_old(record):
+                    raise
+            version = await self._upgrade([record])
+            if if_version is not None:
+                if version is None:
+                    raise ConflictError(f"record {id!r} is not at version {if_version!r}", record_id=id)
+                if_version = version
+        raise ConflictError(f"record {id!r} kept changing", record_id=id)
+
+    async def _upgrade(self, records: Iterable[Record | None]) -> str | None:
+        """Rewrite records of older schemas; return the last one's version, None if others were first."""
+        items = [
+            (str(record.id), self._codec.rewrite(record), record.version)
+            for record in records
+            if record is not None and self._codec.upgrades.is_old(record)
+        ]
+        outcomes = await self.untyped.replace_batch(items, on_error="collect", atomic=False)
+        return next((outcome for outcome in reversed(outcomes) if isinstance(outcome, str)), None)
+
     async def modify_batch(
-        self, items: Modifications, *, on_error: OnError = "raise", atomic: bool | None = None
+        self, items: TypedModifications[M], *, on_error: OnError = "raise", atomic: bool | None = None
     ) -> Outcomes[str]:
         """Change parts of records and return their new versions in order; as `Collection.modify_batch`."""
         resolved: list[Any] = []
@@ -63,12 +109,23 @@ class TypedModifyMethods(Generic[M]):
                 raise UsageError(f"an item is (id, changes) or (id, changes, version); got {item!r:.80}")
             changes = item[1] if isinstance(item[1], Iterable) else (item[1],)
             resolved.append((item[0], self._resolve_changes(changes), *item[2:]))
+        if self._codec.upgrades.schema is not None:
+            await self._upgrade(await self.untyped.get_batch(item[0] for item in resolved))
         return await self.untyped.modify_batch(resolved, on_error=on_error, atomic=atomic)
 
-    async def update_where(self, where: Where[M], *changes: FieldChange) -> int:
-        """Change parts of the matching records and return how many; as `Collection.update_where`."""
+    async def update_where(self, where: Where[M], *changes: Change[M]) -> int:
+        """Change parts of the matching records and return how many; as `Collection.update_where`.
+
+        Records of an older schema of a model with `upgrade` functions are not changed: migrate first.
+        """
         query = resolve_where(where, self._paths)
+        if self._codec.upgrades.schema is not None and query.where != TRUE:
+            query = query.filter(self._codec.upgrades.current)
         return await self.untyped.update_where(query, *self._resolve_changes(changes))
 
-    def _resolve_changes(self, changes: Iterable[FieldChange]) -> list[FieldChange]:
-        return [self._changes.resolve(change) for change in as_changes(changes)]
+    def _resolve_changes(self, changes: Iterable[Any]) -> list[FieldChange]:
+        made: list[Any] = []
+        for change in changes:
+            built = call_with_model(change, self._paths, lambda b: b) if callable(change) else change
+            made += built if isinstance(built, tuple) else [built]
+        return [self._changes.resolve(change) for change in as_changes(made)]

@@ -22,7 +22,7 @@ from isthmus import (
 )
 from isthmus._ids import new_id
 from isthmus.transfer import migrate
-from isthmus.typed import TypedCollection, upgrade
+from isthmus.typed import TypedCollection, f, upgrade
 
 POSTGRES = os.environ.get("ISTHMUS_TEST_POSTGRES_URL")
 
@@ -134,6 +134,28 @@ async def test_typed_writes_leave_a_number_and_untyped_ones_may_drop_it(
     await people.untyped.replace("b", {"name": "Bo Ek", "age": "7"})
 
     assert (await people.require("b")).last == "Ek"
+
+
+@pytest.mark.asyncio
+async def test_modifications_change_today_s_schema(people: TypedCollection[Person]) -> None:
+    """An old record is rewritten first: a change of a new field would be lost by its upgrade."""
+    await people.modify("a", lambda p: f(p.first).set("Anna"))
+    version = (await people.untyped.require("b")).version
+    await people.modify("b", lambda p: f(p.age).inc(1), if_version=version)
+    with pytest.raises(ConflictError):
+        await people.modify("b", lambda p: f(p.age).inc(1), if_version=version)
+    with pytest.raises(ConflictError):
+        await people.modify("c", lambda p: f(p.age).inc(1), where=lambda p: p.age > 90)
+    await people.untyped.create(Record({"name": "Dag Foss", "age": "40"}, id="d"))
+    assert await people.update_where(lambda p: f(p.first).exists(), lambda p: f(p.city).set("Bergen")) == 3
+    await people.modify_batch({"d": lambda p: f(p.last).set("Fors")})
+
+    assert [p.first for p in await people.search()] == ["Anna", "Bob", "Cid", "Dag"]
+    assert [p.age for p in await people.search()] == [30, 32, 32, 40]
+    assert await stored(people.untyped, "d") == (
+        {"first": "Dag", "last": "Fors", "city": "unknown", "age": 40},
+        {"schema": 3},
+    )
 
 
 @pytest.mark.asyncio

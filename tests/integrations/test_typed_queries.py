@@ -397,6 +397,30 @@ async def test_a_carried_version_makes_writes_compare_and_set(people: People) ->
 
 
 @pytest.mark.asyncio
+async def test_modifications_as_lambdas(people: People) -> None:
+    """Values in the model's types, as they are stored; several changes as a tuple."""
+    await people.modify("p3", lambda p: (f(p.age).inc(10), f(p.color).set(Color.BLUE), f(p.tags).pull("a")))
+    await people.modify("p3", lambda p: f(p.price).inc(Decimal("0.25")), where=lambda p: p.age == 33)
+    await people.modify("p3", lambda p: (f(p.born).max(dt.date(2001, 1, 1)), f(p.takes).set(dt.timedelta(1))))
+    await people.modify("p3", lambda p: (f(p.nick).unset(), f(some(p.home).city).set("Rome")))
+    with pytest.raises(ConflictError):
+        await people.modify("p3", lambda p: f(p.age).inc(1), where=lambda p: p.age == 3)
+    changed = await people.require("p3")
+
+    assert (changed.age, changed.color, changed.tags, changed.price) == (
+        33,
+        Color.BLUE,
+        ["b", "c"],
+        Decimal(1),
+    )
+    assert (changed.born, changed.takes, changed.nick) == (dt.date(2001, 1, 1), dt.timedelta(1), None)
+    assert changed.home == Address(city="Rome")
+    assert await people.update_where(lambda p: p.age >= 28, lambda p: f(p.tags).add("old")) == 3
+    with pytest.raises(QueryError, match="change the list itself"):
+        await people.modify("p3", lambda p: f(each(p.items).qty).inc(1))
+
+
+@pytest.mark.asyncio
 async def test_invalid_records_and_groups_can_be_passed_over(people: People) -> None:
     """`on_invalid` is everywhere where models are read."""
     await people.untyped.create(Record({"name": "Odd", "age": "old"}, id="odd"))

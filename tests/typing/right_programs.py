@@ -396,6 +396,19 @@ async def streamed_writes(people: People) -> None:
     assert_type((await people.stream_write(source())).written, int)
 
 
+async def modifications(people: People) -> None:
+    assert_type(await people.modify("a", lambda p: f(p.age).inc(1), where=lambda p: p.active), str)
+    await people.modify("a", lambda p: (f(p.name).set("x"), f(p.tags).push("a", "b"), f(p.height).inc(0.5)))
+    await people.modify("b", lambda p: f(p.price).inc(Decimal("1.5")), lambda p: f(p.nick).unset())
+    assert_type(await people.update_where(lambda p: p.active, lambda p: f(p.years).max(3)), int)
+
+
+async def modifications_by_name(people: People) -> None:
+    await people.modify("a", field("age").inc(1), lambda p: f(p.color).set(Color.BLUE))
+    await people.modify_batch({"a": [field("age").inc(1)], "b": [field("name").set("B")]})
+    assert_type(await people.modify_batch([("c", lambda p: f(p.age).inc(1), None)]), Outcomes[str])
+
+
 # Databases, queries and transactions without a model
 
 

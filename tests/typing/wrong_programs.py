@@ -493,6 +493,38 @@ def collection_of_no_model(db: AsyncDatabase) -> None:
     db.collection("people", int)  # red: mypy pyright ty
 
 
+async def increment_of_text(people: People) -> None:
+    await people.modify("a", lambda p: f(p.name).inc(1))  # red: mypy pyright ty
+
+
+async def increment_by_text(people: People) -> None:
+    await people.modify("a", lambda p: f(p.age).inc("x"))  # red: mypy pyright ty
+
+
+async def set_another_type(people: People) -> None:
+    await people.modify("a", lambda p: f(p.name).set(3))  # red: mypy pyright ty
+
+
+async def push_another_type(people: People) -> None:
+    await people.modify("a", lambda p: f(p.tags).push(3))  # red: mypy pyright ty
+
+
+async def push_on_text(people: People) -> None:
+    await people.modify("a", lambda p: f(p.name).push("x"))  # red: mypy pyright ty
+
+
+async def modify_misspelt(people: People) -> None:
+    await people.modify("a", lambda p: f(p.agee).inc(1))  # red: mypy pyright ty
+
+
+async def modify_by_a_condition(people: People) -> None:
+    await people.modify("a", lambda p: p.age == 3)  # red: mypy pyright ty
+
+
+async def modify_in_a_list(people: People) -> None:
+    await people.modify("a", lambda p: f(each(p.items).qty).inc(1))  # red: refused
+
+
 # Databases, queries and transactions without a model
 
 
