@@ -77,7 +77,7 @@ class Record:
         updated: Any,
         decode: Callable[[bytes | str], Any] = decode,
     ) -> Record:
-        """Return a record over a store's JSON text, undecoded; for backends.
+        """Return a record over a store's JSON text, json_text_of; for backends.
 
         `raw` and `raw_metadata` are JSON texts (None: no metadata), times are datetimes or
         microseconds since 1970. Costs about 0.6 µs.
@@ -219,7 +219,7 @@ def make_record(
     return record
 
 
-def undecoded(record: Record) -> bytes | str | None:
+def json_text_of(record: Record) -> bytes | str | None:
     """Return the JSON text of a stored record's data; None if it was decoded or is no plain JSON.
 
     The text is the store's: its numbers may be written in another form than `encode` gives them.

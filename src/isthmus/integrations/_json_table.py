@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from isthmus._core.registry import import_driver
 from isthmus._partition import ID
-from isthmus._record import Record, undecoded
+from isthmus._record import Record, json_text_of
 
 if TYPE_CHECKING:
     import pyarrow
@@ -24,7 +24,7 @@ def read_texts(records: Sequence[Record]) -> pyarrow.Table | None:
     Returns None where this could differ from `table_of`, or records have no text: those are converted
     value by value. The columns and types are the same, except that nothing has to be refused here.
     """
-    texts = [undecoded(record) for record in records]
+    texts = [json_text_of(record) for record in records]
     if not texts or None in texts:
         return None
     known = [text.encode() if isinstance(text, str) else text for text in texts if text is not None]

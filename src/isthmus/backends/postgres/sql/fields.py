@@ -115,7 +115,7 @@ def shapes_of(keys: tuple[str, ...], value: Any) -> list[Any]:
     return shapes
 
 
-def _nested_list(column: str, keys: tuple[str, ...], jsonpaths: list[str]) -> str:
+def _contains_list(column: str, keys: tuple[str, ...], jsonpaths: list[str]) -> str:
     """Return the condition that a list at or before the end of some keys contains a list."""
     if not keys:
         return "FALSE"
@@ -167,5 +167,5 @@ def field_of(path: Path, row: str = ROW) -> FieldSQL:
         jsonpath=jsonpaths[-1] if jsonpaths else "$",
         deep_jsonpath=deep_jsonpath,
         has_list_above=f"({has_list_above})" if has_list_above else "FALSE",
-        has_nested_list=_nested_list(column, path.keys, jsonpaths),
+        has_nested_list=_contains_list(column, path.keys, jsonpaths),
     )

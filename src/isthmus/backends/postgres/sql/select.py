@@ -13,7 +13,7 @@ from isthmus.backends.postgres.sql.index_union import has_indexes, index_union
 from isthmus.backends.postgres.sql.order import (
     after_position,
     compile_order,
-    extracted_sort_value,
+    sort_value_of_extraction,
     order_by,
     scalar_sort_value,
     sort_value,
@@ -46,7 +46,7 @@ def select_page(table: Table, request: PageRequest, *, ahead: int = 1) -> Statem
         sort = _Sort(table, where, order, position, params)
         few = limited and size + request.offset <= _MAX_SORTED_IDS
         page = limit + offset
-        text = sort.ids_first(size + request.offset, page) if few else sort.whole(page)
+        text = sort.ids_first(size + request.offset, page) if few else sort.sort_records(page)
         return Statement(text, params.args)
     compiled = compile_order(order or ())
     if position is not None:
@@ -91,19 +91,19 @@ class _Sort:
         rows from being read by parallel workers.
         """
         most = self._params.bigint(size)
-        arms = [
+        branches = [
             f"(SELECT * FROM {rows} AS t{self._after} ORDER BY {self._by('t')} LIMIT {most})"
-            for rows in self._arms()
+            for rows in self._branches()
         ]
         # OFFSET 0 keeps the planner from joining by a scan of the table.
         return (
-            f"SELECT {COLUMNS} FROM (SELECT * FROM ({' UNION ALL '.join(arms)}) AS t"
+            f"SELECT {COLUMNS} FROM (SELECT * FROM ({' UNION ALL '.join(branches)}) AS t"
             f" ORDER BY {self._by('t')}{limit}) AS q"
             f" CROSS JOIN LATERAL (SELECT * FROM {self._table.sql} AS t WHERE t.id = q.id OFFSET 0) AS t"
             f" ORDER BY {self._by('q')}"
         )
 
-    def _arms(self) -> list[str]:
+    def _branches(self) -> list[str]:
         """Return the sub-selects of ids and sort values: rows without lists, and rows with them."""
         extraction = Extraction()
         extraction.carry("id")
@@ -125,12 +125,14 @@ class _Sort:
         found = f"(SELECT * FROM {self._table.sql} AS t{where} LIMIT ALL)"
         return [scalars, f"(SELECT t.id{columns} FROM {found} AS t LIMIT ALL)"]
 
-    def whole(self, limit: str) -> str:
+    def sort_records(self, limit: str) -> str:
         """Return the form for many rows: sorts the records."""
         extraction = Extraction()
         for column in _STORED:
             extraction.carry(column)
-        values = "".join(f", {extracted_sort_value(key, extraction)} AS {name}" for name, key in self._keys)
+        values = "".join(
+            f", {sort_value_of_extraction(key, extraction)} AS {name}" for name, key in self._keys
+        )
         carried = ", ".join(f"e.{column}" for column in _STORED)
         inner = extraction.sql(self._table.sql, self._where)
         return (
