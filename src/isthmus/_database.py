@@ -93,13 +93,7 @@ class AsyncDatabase(Scoping, CollectionMethods):
             *self._optional_layers,
             Guard(backend.name, backend),
             *([Merge()] if getattr(config, "coalesce", True) else []),
-            Plan(
-                backend,
-                policy=self._policy,
-                sort_cap=self._config.sort_cap,
-                ends=self._ends,
-                clock=self._clock,
-            ),
+            Plan(backend, policy=policy, sort_cap=config.sort_cap, ends=self._ends, clock=self._clock),
             Context(backend.name),
         ]
         self._core = DatabaseSession(backend, layers, secret, self._ends)

@@ -77,7 +77,7 @@ class Record:
         updated: Any,
         decode: Callable[[bytes | str], Any] = decode,
     ) -> Record:
-        """Return a record over a store's JSON text, json_text_of; for backends.
+        """Return a record over a store's JSON text, undecoded; for backends.
 
         `raw` and `raw_metadata` are JSON texts (None: no metadata), times are datetimes or
         microseconds since 1970. Costs about 0.6 µs.

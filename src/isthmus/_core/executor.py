@@ -3,9 +3,8 @@
 A backend and a transaction are executors. A backend compiles, runs and decodes; planning, retries
 and timing are the layers' business.
 
-A response may carry *recheck candidates*: records that the store could not evaluate exactly (an
-Elasticsearch record whose value disagrees with the mapping, for example). The core evaluates them
-client-side and merges them into the results in order.
+A response may carry *recheck candidates*: records that the store could not evaluate exactly, such as an
+Elasticsearch record that disagrees with the mapping. The core evaluates and merges them in order.
 """
 
 from __future__ import annotations

@@ -59,8 +59,6 @@ from isthmus.layers._wide import fold_wide
 R = TypeVar("R")
 SCAN_SIZE = 1_000
 _LARGEST_SCAN = 5_000
-
-
 ALLOW = Policy()
 
 
@@ -87,9 +85,7 @@ class Plan(Layer):
         self._ends = Ends() if ends is None else ends
         self._support: Callable[[str], Support] = executor.support
         self._executor = executor
-        self._policy = policy
-        self._sort_cap = sort_cap
-        self._clock = clock
+        self._policy, self._sort_cap, self._clock = policy, sort_cap, clock
 
     async def handle(self, op: Op[R], call_next: Next, /) -> R:
         """Run the operation by native ones."""

@@ -64,7 +64,7 @@ def scalar_sort_value(key: SortKey, extraction: Extraction) -> tuple[str, str | 
     return f"CASE WHEN {field.kind} <> 'null' THEN {field.value} END", field.has_list
 
 
-def sort_value_of_extraction(key: SortKey, extraction: Extraction) -> str:
+def sort_value_in(key: SortKey, extraction: Extraction) -> str:
     """Return the value that any row sorts by, over the columns of an extraction with the alias `e`."""
     one, has_list = scalar_sort_value(key, extraction)
     if has_list is None:

@@ -13,10 +13,10 @@ from isthmus.backends.postgres.sql.index_union import has_indexes, index_union
 from isthmus.backends.postgres.sql.order import (
     after_position,
     compile_order,
-    sort_value_of_extraction,
     order_by,
     scalar_sort_value,
     sort_value,
+    sort_value_in,
 )
 from isthmus.backends.postgres.sql.statement import Parameters, Statement
 from isthmus.backends.postgres.sql.table import Table
@@ -130,9 +130,7 @@ class _Sort:
         extraction = Extraction()
         for column in _STORED:
             extraction.carry(column)
-        values = "".join(
-            f", {sort_value_of_extraction(key, extraction)} AS {name}" for name, key in self._keys
-        )
+        values = "".join(f", {sort_value_in(key, extraction)} AS {name}" for name, key in self._keys)
         carried = ", ".join(f"e.{column}" for column in _STORED)
         inner = extraction.sql(self._table.sql, self._where)
         return (
