@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from isthmus._core.executor import After, Page, PageRequest, PoolStats, TransactionOptions
 from isthmus._core.loop_pools import LoopBound
+from isthmus._core.unique import Duplicate, Unique, has_duplicates, missing_unique, unique_of
 from isthmus._index_annotation import Declarations
 from isthmus._path import Path
 from isthmus._query.order import cursor_position
@@ -26,7 +27,15 @@ from isthmus.backends.sqlite.schema import (
     index_paths,
 )
 from isthmus.backends.sqlite.session import SQLiteSession
+from isthmus.backends.sqlite.statement import quote_name
 from isthmus.backends.sqlite.transaction import SQLiteTransaction, read_transaction, write_transaction
+from isthmus.backends.sqlite.unique import (
+    add_unique,
+    check_unique,
+    declared_unique,
+    drop_unique,
+    find_duplicates,
+)
 from isthmus.errors import ConfigError, UnsupportedError
 
 T = TypeVar("T")
@@ -42,6 +51,10 @@ class SQLiteBackend(SQLiteExecutor):
         self._memory = MemoryDatabase() if config.in_memory else None
         self._declared: dict[str, tuple[Path, ...]] = {
             name: index_paths(config.indexes_of(name)) for name in (config.table, *config.collections)
+        }
+        self._unique: dict[str, frozenset[Unique]] = {
+            name: frozenset(map(check_unique, unique_of(config.unique_of(name))))
+            for name in (config.table, *config.collections)
         }
         # A database in memory belongs to its handle; a file is shared by all handles of a loop.
         key = (config.pool_key(), self._memory)
@@ -78,10 +91,16 @@ class SQLiteBackend(SQLiteExecutor):
 
         SQLite has one kind of index, which serves `indexes` and `prefix`.
         """
+        unique = frozenset(map(check_unique, unique_of((name,) for name in indexes.get("unique", ()))))
+        missing = unique - self._unique.get(collection, frozenset())
+        self._unique[collection] = self._unique.get(collection, frozenset()) | unique
         before = self._declared.get(collection, ())
         wanted = index_paths((*indexes.get("indexes", ()), *indexes.get("prefix", ())))
         self._declared[collection] = tuple(dict.fromkeys((*before, *wanted)))
-        return len(self._declared[collection]) > len(before)
+        pool = self._pools.current()
+        if missing and pool is not None:
+            pool.tables.pop(collection, None)  # opened again, which makes the fields unique
+        return bool(missing) or len(self._declared[collection]) > len(before)
 
     async def ping(self) -> None:
         """Read the file's header."""
@@ -149,11 +168,50 @@ class SQLiteBackend(SQLiteExecutor):
         check_name(collection)
         path = self._config.path
         if self._config.create_table != "never":
-            return create_table(session.connection, path, collection, self._declared.get(collection, ()))
+            created = create_table(session.connection, path, collection, self._declared.get(collection, ()))
+            self._ensure_unique(session, collection)
+            return created
         table = find_table(session.connection, path, collection)
         if table is None:
             raise ConfigError(f"{path}: there is no collection {collection!r}, and create_table is 'never'")
         return table
+
+    def _ensure_unique(self, session: SQLiteSession, collection: str) -> None:
+        """Make the declared fields of a collection without records unique; `ConfigError` if it has some."""
+        wanted = self._unique.get(collection)
+        missing = wanted - declared_unique(session.connection, collection) if wanted else ()
+        if not missing:
+            return
+        if session.execute(f"SELECT 1 FROM {quote_name(collection)} LIMIT 1").fetchone():
+            raise missing_unique(collection, missing)
+        for unique in missing:
+            add_unique(session.connection, collection, unique)
+
+    async def find_duplicates(self, collection: str, unique: Unique) -> list[Duplicate]:
+        """Return values that several records have, each with some of their ids; 20 values at most."""
+        return await self._run_read(
+            collection, lambda session, table: find_duplicates(session.connection, table.source, unique)
+        )
+
+    async def make_unique(self, collection: str, unique: Unique) -> None:
+        """Declare fields unique while writers wait; raises `ConfigError` that names the duplicates."""
+
+        def make(session: SQLiteSession, table: Table) -> None:
+            connection = session.connection
+            if unique in declared_unique(connection, table.name):
+                return
+            found = find_duplicates(connection, table.source, unique)
+            if found:
+                raise has_duplicates(table.name, unique, found)
+            add_unique(connection, table.name, unique)
+
+        await self._run_write(collection, make, undo=True)
+
+    async def end_unique(self, collection: str, unique: Unique) -> None:
+        """End a declaration; a missing one is not an error."""
+        await self._run_write(
+            collection, lambda session, table: drop_unique(session.connection, table.name, unique), undo=True
+        )
 
     async def open_table(self, collection: str) -> Table:
         """Return the collection's table, created outside of any transaction if it is missing."""

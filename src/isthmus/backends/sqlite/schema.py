@@ -18,6 +18,7 @@ FORMAT = 1
 # "isth" in the header of a file that isthmus created, where `file` and other tools look.
 APPLICATION_ID = 0x69737468
 CATALOG = "isthmus_collections"
+UNIQUE_CATALOG = "isthmus_unique"
 _COLUMNS = ["id", "data", "metadata", "version", "created_at", "updated_at"]
 _SIMPLE_NAME = re.compile(r"[a-z0-9_.]+")
 
@@ -50,7 +51,7 @@ def check_name(name: str) -> str:
         size = 0
     if not 1 <= size <= 200 or "\0" in name:
         raise UsageError(f"collection {name!r}: a name is 1 to 200 bytes of text without U+0000")
-    if name.lower().startswith("sqlite_") or name.lower() == CATALOG:
+    if name.lower().startswith("sqlite_") or name.lower() in (CATALOG, UNIQUE_CATALOG):
         raise UsageError(f"collection {name!r}: this name is reserved by SQLite or isthmus")
     return name
 
@@ -148,6 +149,8 @@ def drop_table(connection: sqlite3.Connection, path: str, name: str) -> None:
     """Drop a collection's table and indexes, if it exists, in the open transaction."""
     if find_table(connection, path, name) is not None:
         connection.execute(f"DROP TABLE {quote_name(name)}")
+        if _exists(connection, UNIQUE_CATALOG):
+            connection.execute(f"DELETE FROM {UNIQUE_CATALOG} WHERE collection = ?1", (name,))
         connection.execute(f"DELETE FROM {CATALOG} WHERE name = ?1", (name,))
 
 
