@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 from typing import TypeVar
 
 from isthmus._core.executor import After, Page, PageRequest, PoolStats, TransactionOptions
@@ -97,9 +98,6 @@ class SQLiteBackend(SQLiteExecutor):
         before = self._declared.get(collection, ())
         wanted = index_paths((*indexes.get("indexes", ()), *indexes.get("prefix", ())))
         self._declared[collection] = tuple(dict.fromkeys((*before, *wanted)))
-        pool = self._pools.current()
-        if missing and pool is not None:
-            pool.tables.pop(collection, None)  # opened again, which makes the fields unique
         return bool(missing) or len(self._declared[collection]) > len(before)
 
     async def ping(self) -> None:
@@ -146,7 +144,8 @@ class SQLiteBackend(SQLiteExecutor):
         """Return the collection's table; on first use it is created if the config allows it."""
         table = pool.tables.get(collection)
         declared = self._declared.get(collection, ())
-        if table is not None and table.indexed.issuperset(declared):
+        unique = self._unique.get(collection, frozenset())
+        if table is not None and table.indexed.issuperset(declared) and table.unique.issuperset(unique):
             return table
         async with pool.creating:
             if self._config.create_table == "never":
@@ -169,23 +168,27 @@ class SQLiteBackend(SQLiteExecutor):
         path = self._config.path
         if self._config.create_table != "never":
             created = create_table(session.connection, path, collection, self._declared.get(collection, ()))
-            self._ensure_unique(session, collection)
-            return created
+            return replace(created, unique=self._ensure_unique(session, collection))
         table = find_table(session.connection, path, collection)
         if table is None:
             raise ConfigError(f"{path}: there is no collection {collection!r}, and create_table is 'never'")
-        return table
+        return replace(table, unique=self._ensure_unique(session, collection))
 
-    def _ensure_unique(self, session: SQLiteSession, collection: str) -> None:
-        """Make the declared fields of a collection without records unique; `ConfigError` if it has some."""
-        wanted = self._unique.get(collection)
-        missing = wanted - declared_unique(session.connection, collection) if wanted else ()
-        if not missing:
-            return
-        if session.execute(f"SELECT 1 FROM {quote_name(collection)} LIMIT 1").fetchone():
+    def _ensure_unique(self, session: SQLiteSession, collection: str) -> frozenset[Unique]:
+        """Make the declared fields unique, and return all that are.
+
+        Raises `ConfigError` for a collection that has records.
+        """
+        declared = declared_unique(session.connection, collection)
+        missing = self._unique.get(collection, frozenset()) - declared
+        if missing and (
+            self._config.create_table == "never"
+            or session.execute(f"SELECT 1 FROM {quote_name(collection)} LIMIT 1").fetchone()
+        ):
             raise missing_unique(collection, missing)
         for unique in missing:
             add_unique(session.connection, collection, unique)
+        return declared | missing
 
     async def find_duplicates(self, collection: str, unique: Unique) -> list[Duplicate]:
         """Return values that several records have, each with some of their ids; 20 values at most."""
