@@ -170,6 +170,7 @@ _FAILOVER = ("57P01", "57P02", "57P03", "08")
 _READ_ONLY = "25006"
 _UNDEFINED_TABLE = "42P01"
 _UNIQUE_VIOLATION = "23505"
+_DEADLOCK = "40P01"
 _CHECK_VIOLATION = "23514"
 # The names that `unique.unique_name` gives.
 _UNIQUE_NAME = re.compile("_unique(check)?_[0-9a-f]{12}$")
@@ -201,6 +202,11 @@ def is_read_only(error: BaseException) -> bool:
 def is_unique_violation(error: BaseException) -> bool:
     """Return whether a statement failed because an id is taken."""
     return sqlstate_of(error) == _UNIQUE_VIOLATION and not is_field_violation(error)
+
+
+def is_deadlock(error: BaseException) -> bool:
+    """Return whether the server ended a circle of waits by undoing a statement."""
+    return sqlstate_of(error) == _DEADLOCK
 
 
 def is_field_violation(error: BaseException) -> bool:

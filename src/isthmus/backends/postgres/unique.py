@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import orjson
@@ -91,8 +92,10 @@ async def write_apart(
     declared = sorted(await declared_unique(connection, table), key=str)
     results: list[ItemResult] = []
     refused: list[ItemResult] | None = None
+    # Items of a batch that is not atomic commit one by one, and hold no value while others wait for it.
+    together = atomic or connection.is_in_transaction()
     try:
-        async with connection.transaction():
+        async with connection.transaction() if together else nullcontext():
             results = [
                 await _write_alone(connection, table, kind, mutation, declared) for mutation in mutations
             ]
