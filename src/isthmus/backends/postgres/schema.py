@@ -14,8 +14,8 @@ from isthmus.backends.postgres.drivers.protocol import Connection
 from isthmus.backends.postgres.indexes import IndexDefinition, create_index, definitions, paths_to_index
 from isthmus.backends.postgres.sql.statement import literal, quote
 from isthmus.backends.postgres.sql.table import Table
-from isthmus.backends.postgres.unique import declared_unique, duplicates, removal
 from isthmus.backends.postgres.unique import definitions as unique_definitions
+from isthmus.backends.postgres.unique import duplicates, read_unique, removal
 from isthmus.backends.postgres.version_trigger import NAME as VERSION_TRIGGER
 from isthmus.backends.postgres.version_trigger import add_trigger, create_trigger, definition
 from isthmus.errors import ConfigError
@@ -105,7 +105,7 @@ async def ensure_table(
     missing = [index for index in wanted if index.name not in found[5]]
     if missing and add_indexes and config.create_table != "never":
         await _create_indexes(connection, table, missing, config)
-    unique = await declared_unique(connection, table)
+    unique = await read_unique(connection, table)
     if table.unique - unique:
         unique = await _add_unique(connection, table, config)
     return unique
@@ -116,7 +116,7 @@ async def _add_unique(connection: Connection, table: Table, config: PostgresConf
     async with connection.transaction():
         await connection.execute("SELECT pg_advisory_xact_lock($1::int8)", _LOCK)
         await connection.execute(f"LOCK TABLE {table.sql} IN SHARE ROW EXCLUSIVE MODE")
-        declared = await declared_unique(connection, table)
+        declared = await read_unique(connection, table)
         missing = table.unique - declared
         if missing:
             if config.create_table == "never" or await connection.fetchval(
@@ -140,7 +140,7 @@ async def make_unique(connection: Connection, table: Table, unique: Unique) -> N
     """Make fields of a table unique; raises `ConfigError` that names the duplicates."""
     async with connection.transaction():
         await connection.execute(f"LOCK TABLE {table.sql} IN SHARE ROW EXCLUSIVE MODE")
-        if unique in await declared_unique(connection, table):
+        if unique in await read_unique(connection, table):
             return
         found = await duplicates(connection, table, unique)
         if found:

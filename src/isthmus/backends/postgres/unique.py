@@ -71,14 +71,14 @@ def removal(table: Table, unique: Unique) -> list[str]:
     ]
 
 
-async def declared_unique(connection: Connection, table: Table) -> frozenset[Unique]:
+async def read_unique(connection: Connection, table: Table) -> frozenset[Unique]:
     """Return the declarations that the table has."""
     rows = await connection.fetch(_DECLARED, table.sql)
     marks = [row[0] for row in rows if row[0] is not None and row[0].startswith(_MARK)]
     return unique_from_json(orjson.loads(mark.removeprefix(_MARK)) for mark in marks)
 
 
-class _RollbackError(Exception):
+class _UndoError(Exception):
     """Leaves a transaction that is to be rolled back."""
 
 
@@ -89,7 +89,7 @@ async def write_apart(
 
     Three round trips an item, and one more for each declaration that a refused item may violate.
     """
-    declared = sorted(await declared_unique(connection, table), key=str)
+    declared = sorted(await read_unique(connection, table), key=str)
     results: list[ItemResult] = []
     refused: list[ItemResult] | None = None
     # Items of a batch that is not atomic commit one by one, and hold no value while others wait for it.
@@ -101,8 +101,8 @@ async def write_apart(
             ]
             refused = refuse_batch(mutations, results) if atomic else None
             if refused is not None:
-                raise _RollbackError
-    except _RollbackError:
+                raise _UndoError
+    except _UndoError:
         assert refused is not None
         return refused
     return results

@@ -33,9 +33,9 @@ from isthmus.backends.sqlite.transaction import SQLiteTransaction, read_transact
 from isthmus.backends.sqlite.unique import (
     add_unique,
     check_unique,
-    declared_unique,
     drop_unique,
     find_duplicates,
+    read_unique,
 )
 from isthmus.errors import ConfigError, UnsupportedError
 
@@ -179,7 +179,7 @@ class SQLiteBackend(SQLiteExecutor):
 
         Raises `ConfigError` for a collection that has records.
         """
-        declared = declared_unique(session.connection, collection)
+        declared = read_unique(session.connection, collection)
         missing = self._unique.get(collection, frozenset()) - declared
         if missing and (
             self._config.create_table == "never"
@@ -201,7 +201,7 @@ class SQLiteBackend(SQLiteExecutor):
 
         def make(session: SQLiteSession, table: Table) -> None:
             connection = session.connection
-            if unique in declared_unique(connection, table.name):
+            if unique in read_unique(connection, table.name):
                 return
             found = find_duplicates(connection, table.source, unique)
             if found:

@@ -55,7 +55,7 @@ def check_unique(unique: Unique) -> Unique:
     return unique
 
 
-def declared_unique(connection: sqlite3.Connection, table: str) -> frozenset[Unique]:
+def read_unique(connection: sqlite3.Connection, table: str) -> frozenset[Unique]:
     """Return the declarations that a collection has."""
     known = connection.execute(
         "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?1", (UNIQUE_CATALOG,)
@@ -99,7 +99,7 @@ def drop_unique(connection: sqlite3.Connection, table: str, unique: Unique) -> N
     connection.execute(f"DROP INDEX IF EXISTS {quote_name(name)}")
     for event in ("INSERT", "UPDATE OF data"):
         connection.execute(f"DROP TRIGGER IF EXISTS {quote_name(f'{name}:{event}')}")
-    if unique in declared_unique(connection, table):
+    if unique in read_unique(connection, table):
         connection.execute(
             f"DELETE FROM {UNIQUE_CATALOG} WHERE collection = ?1 AND fields = ?2", (table, _fields(unique))
         )
@@ -128,7 +128,7 @@ def write_apart(
 
     Raises `NothingWrittenError` if an item of an atomic batch failed.
     """
-    declared = sorted(declared_unique(session.connection, table.name), key=str)
+    declared = sorted(read_unique(session.connection, table.name), key=str)
     results = []
     for mutation in mutations:
         session.check()

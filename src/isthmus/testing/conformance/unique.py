@@ -207,7 +207,7 @@ async def test_of_concurrent_claims_one_wins(db: AsyncDatabase) -> None:
 
 @pytest.mark.asyncio
 @requires("unique")
-async def test_a_collection_with_duplicates_is_not_declared_unique(db: AsyncDatabase) -> None:
+async def test_a_collection_with_duplicates_is_not_read_unique(db: AsyncDatabase) -> None:
     """The duplicates are named; without them it is, and then the declaration can be ended."""
     await store(db, {"a": {"email": 1}, "b": {"email": 1.0}, "c": {"email": "x"}})
     [unique] = EMAIL
