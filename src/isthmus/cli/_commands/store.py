@@ -9,11 +9,13 @@ from typing import Annotated, Any
 
 import typer
 
+from isthmus import UnsupportedError
 from isthmus.cli._errors import CommandError, ExitCode
 from isthmus.cli._options import AsJson, CollectionName, PromptPassword, Store
 from isthmus.cli._output import print_facts, print_json
 from isthmus.cli._stores import (
     StoreAddress,
+    open_database,
     open_store,
     pool_to_json,
     resolve_store,

@@ -20,12 +20,12 @@ from isthmus.errors import (
 )
 from isthmus.testing.conformance._fixtures import requires, store
 
-EMAIL, TENANT = unique_of([["email"]]), unique_of([["tenant", "login.name"]])
+_EMAIL, _TENANT = unique_of([["email"]]), unique_of([["tenant", "login.name"]])
 
 
 async def _declare(db: AsyncDatabase, *declared: Unique) -> None:
     """Make fields of the empty collection unique, as the config does when a collection is made."""
-    for unique in declared or (*EMAIL, *TENANT):
+    for unique in declared or (*_EMAIL, *_TENANT):
         await declare_unique(db, [".".join(path.keys) for path in unique.paths])
 
 
@@ -210,7 +210,7 @@ async def test_of_concurrent_claims_one_wins(db: AsyncDatabase) -> None:
 async def test_a_collection_with_duplicates_is_not_read_unique(db: AsyncDatabase) -> None:
     """The duplicates are named; without them it is, and then the declaration can be ended."""
     await store(db, {"a": {"email": 1}, "b": {"email": 1.0}, "c": {"email": "x"}})
-    [unique] = EMAIL
+    [unique] = _EMAIL
 
     assert [ids for _, ids in await find_duplicates(db, ["email"])] == [["a", "b"]]
     with pytest.raises(ConfigError, match=r"'a', 'b'"):
