@@ -205,6 +205,13 @@ counters: $(VENV)/.full ## increments of one record by four processes, and 50 bu
 	$(SERVERS) provision $(COUNTER_SERVERS)
 	$(SERVERS) run $(COUNTER_SERVERS) -- $(BIN)/python -m tests.counters --increments $(INCREMENTS)
 
+.PHONY: unique-torture
+unique-torture: NAMES ?= 10000
+unique-torture: KILLS ?= 10
+unique-torture: $(VENV)/.full ## eight processes claim names, killed on the way, the server too: NAMES=10000 KILLS=10
+	$(SERVERS) provision postgres
+	$(BIN)/python -m tests.unique_torture --names $(NAMES) --kills $(KILLS)
+
 .PHONY: mutants parity
 mutants: $(VENV)/.full ## plant bugs by rule; at least 95 % of 50 or more must be caught: SEED=1
 	$(SERVERS) provision postgres-icu elasticsearch s3

@@ -228,6 +228,8 @@ class AsyncDatabase(Scoping, CollectionMethods):
 
         typed = TypedCollection(collection, model, schema_key=schema_key, config=self._config)
         backend = self._backend
+        if "unique" in typed.indexes and not backend.capabilities.unique:
+            raise UnsupportedError(f"{self.backend} has no unique fields", capability="unique")
         if isinstance(backend, SupportsIndexes) and typed.indexes and backend.declare(name, typed.indexes):
             self._core.ready.discard(name)  # its next operation builds the missing indexes
         return typed

@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 
 from isthmus._value import Value
 
-IndexKind: TypeAlias = Literal["indexes", "prefix", "substring", "gin"]
+IndexKind: TypeAlias = Literal["indexes", "prefix", "substring", "gin", "unique"]
 Declarations: TypeAlias = Mapping[IndexKind, tuple[str, ...]]
 """The paths to index, by kind of index."""
 
@@ -17,6 +17,10 @@ class Indexed(Value):
 
     `kind` is one of PostgreSQL's index settings. SQLite creates the same index for `indexes` and
     `prefix` and none for the other kinds; backends without indexes ignore it.
+
+    `unique=True` declares in addition that no two records have the same value there; a backend
+    without unique fields refuses the model.
     """
 
     kind: IndexKind = "indexes"
+    unique: bool = False

@@ -160,7 +160,13 @@ class NotFoundError(RecordError):
 
 
 class AlreadyExistsError(RecordError):
-    """A record with this id already exists."""
+    """A record with this id, or with the same value of a unique field, already exists.
+
+    `field` is the unique field, or several joined by commas, and `record_id` then the other record;
+    `field` is None if the id is taken.
+    """
+
+    field: str | None = None
 
 
 class ConflictError(RecordError):

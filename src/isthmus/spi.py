@@ -62,6 +62,7 @@ from isthmus._core.modify import Modification, SupportsModify
 from isthmus._core.modify_rows import ModifiableRows, modify_in_order
 from isthmus._core.mutation_batch import MutationBatch
 from isthmus._core.registry import Plugin, import_driver
+from isthmus._core.unique import SupportsUnique, Unique, clash, key_in
 from isthmus._ids import new_id, new_version
 from isthmus._path import Path, Root
 from isthmus._query.aggregate import Groups
@@ -170,19 +171,23 @@ __all__ = [
     "SupportsIndexes",
     "SupportsModify",
     "SupportsTerminate",
+    "SupportsUnique",
     "TextMatch",
     "TransactionExecutor",
     "TransactionOptions",
+    "Unique",
     "WriteKind",
     "WriteResult",
     "already_exists",
     "apply_changes",
     "apply_in_order",
     "apply_one",
+    "clash",
     "cursor_position",
     "decode",
     "encode",
     "import_driver",
+    "key_in",
     "leaf_matches",
     "leaves",
     "matches",

@@ -53,6 +53,23 @@ def test_modify_changes_parts_of_a_record(cli: Cli, people: str) -> None:
     assert cli("get", people, "x", "--json").json["data"]["n"] == 9
 
 
+def test_index_declares_unique_fields(cli: Cli, people: str) -> None:
+    """Not where records have equal values, which are named; until it is ended."""
+    ran = cli("index", people, "city", "--unique")
+    assert ran.code == 1
+    assert "p001" in ran.out
+    assert cli("index", people, "city", "--check", "--json").code == 1
+    assert cli("index", people, "name", "--check").code == 0
+
+    assert cli("index", people, "name", "city", "--unique").code == 0
+    assert cli("index", people, "name", "--unique").code == 0
+    assert cli("put", people, "x", '{"name": "Name 1"}').code == 6
+    assert cli("index", people, "name", "--drop").code == 0
+    assert cli("put", people, "x", '{"name": "Name 1"}').code == 0
+    assert cli("index", people, "--unique").code == 2
+    assert cli("index", "memory://", "name", "--unique").code == 7
+
+
 def test_a_store_can_come_from_the_environment(
     cli: Cli, people: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -273,3 +273,16 @@ async def test_update_where_changes_nothing_if_one_record_does_not_admit_it() ->
     kinds = [type(outcome) for outcome in refusal.value.outcomes]
     assert kinds == [NotWrittenError, InvalidRecordError, NotWrittenError]
     assert await _numbers(store, 3) == [10, "text", 3]
+
+
+@pytest.mark.asyncio
+async def test_update_where_ends_at_the_deadline() -> None:
+    """Records that others change all the time are its error, and none of them counts as changed."""
+    store = await _stored(1, 2)
+    script = Scripted(_pass, *[_pass, _overtaken(store, "0")] * 100_000)
+
+    with pytest.raises(BatchError) as refusal:
+        await _planned(store, script).run(ModifyWhere("records", n < 50, (n.inc(1),)))
+
+    assert [type(outcome) for outcome in refusal.value.outcomes] == [ConflictError, ConflictError]
+    assert await _numbers(store, 2) == [10, 2]

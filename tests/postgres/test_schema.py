@@ -99,9 +99,9 @@ async def test_a_newer_format_is_refused() -> None:
     """What a later isthmus wrote is not touched by this one."""
     async with opened() as db:
         async with connected() as outside:
-            await outside.execute(f"""COMMENT ON TABLE {db.collection_name} IS 'isthmus {{"format": 2}}'""")
+            await outside.execute(f"""COMMENT ON TABLE {db.collection_name} IS 'isthmus {{"format": 3}}'""")
 
-        with pytest.raises(ConfigError, match="format 2"):
+        with pytest.raises(ConfigError, match="format 3"):
             await AsyncDatabase.create("postgres", {"url": url(), "table": db.collection_name})
 
 

@@ -57,6 +57,10 @@ def _fields() -> Sample:
     return Sample("a", ("a",), "b")
 
 
+def _unique() -> Sample:
+    return Sample("a", (("a",),), "b")
+
+
 def _argument(value: Any, other: Any) -> Sample:
     return Sample(value, value, other, in_url=False)
 
@@ -79,6 +83,7 @@ SHARED = {
     "sort_cap": _whole(),
 }
 POSTGRES = {
+    "unique": _unique(),
     "indexes": _fields(),
     "prefix": _fields(),
     "substring": _fields(),
@@ -200,6 +205,7 @@ S3 = {
     "log.grace": _seconds(),
 }
 SQLITE = {
+    "unique": _unique(),
     "indexes": _fields(),
     "path": Sample("one.db", "one.db", "two.db", None, "sqlite:///{}"),
     "table": _text(),

@@ -292,7 +292,7 @@ async def test_a_newer_format_is_refused_and_left_alone(opened: Opener, tmp_path
         await opened()
     with sqlite3.connect(tmp_path / "d.db") as connection:
         connection.execute("PRAGMA user_version = 1")
-        connection.execute("UPDATE isthmus_collections SET format = 2")
+        connection.execute("UPDATE isthmus_collections SET format = 3")
     connection.close()
 
     with pytest.raises(ConfigError, match="newer"):

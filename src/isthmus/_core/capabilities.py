@@ -34,6 +34,8 @@ class Capabilities(Value):
     """`match()`, order by `_score`, `hits()` with highlights."""
     vectors: bool = False
     """`nearest()`, by vectors."""
+    unique: bool = False
+    """Declared unique fields, kept in the store and checked for every handle."""
     indexes: bool = False
     """Declared indexes make filters and sorts fast."""
     drop: bool = False

@@ -10,11 +10,19 @@ from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Self
 from urllib.parse import SplitResult
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PrivateAttr, SecretStr, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    PrivateAttr,
+    SecretStr,
+    ValidationError,
+    field_validator,
+)
 
 from isthmus._core.url import merge, nest, parse_url, split_query, text_part
 from isthmus._suggest import suggest_nearest
-from isthmus.errors import ConfigError
+from isthmus.errors import ConfigError, UnsupportedError
 
 __all__ = ["BackendConfig", "ConfigGroup", "SecretStr", "parse_url", "split_query", "text_part"]
 
@@ -29,6 +37,21 @@ class ConfigGroup(BaseModel):
         hide_input_in_errors=True,
         populate_by_name=True,
     )
+
+
+class UniqueSettings(ConfigGroup):
+    """The unique fields of a collection."""
+
+    unique: tuple[tuple[str, ...], ...] = ()
+    """Fields whose values no two records share: `["email"]`; several together: `[["tenant", "email"]]`."""
+
+    @field_validator("unique", mode="before")
+    @classmethod
+    def _groups(cls, value: Any) -> Any:
+        groups = (value,) if isinstance(value, str) else value
+        if not isinstance(groups, list | tuple):
+            return groups
+        return tuple((group,) if isinstance(group, str) else group for group in groups)
 
 
 def _hide_urls(given: Any) -> Any:
@@ -203,6 +226,8 @@ def _check_keys(
     for key, value in settings.items():
         known = model.model_fields
         if key not in known:
+            if key == "unique":
+                raise UnsupportedError(f"{where} has no unique fields", capability="unique")
             names = [*known, *spellings]
             raise ConfigError(f"{where}: unknown setting {key!r}{suggest_nearest(key, names)}")
         part = known[key].annotation

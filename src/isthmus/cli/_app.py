@@ -13,6 +13,7 @@ from isthmus.cli._commands import (
     bench,
     fields,
     files,
+    index,
     migrate,
     modify,
     parity,
@@ -30,7 +31,7 @@ GROUPS: dict[str, dict[str, Callable[..., object]]] = {
         "ping": store.ping,
         "doctor": store.doctor,
         "stats": store.stats,
-        "index": store.index,
+        "index": index.index,
         "top": top.top,
     },
     "a record": {

@@ -283,7 +283,7 @@ def _count_changed(results: Sequence[ItemResult]) -> int:
 def _failure(results: Sequence[ItemResult]) -> BatchError:
     """Return the error of an `update_where` in which some records could not be changed."""
     failed = [result for result in results if isinstance(result, IsthmusError)]
-    causes = [error for error in failed if not isinstance(error, NotWrittenError)] or failed
+    causes = [error for error in failed if not isinstance(error, NotWrittenError)]
     changed = len(results) - len(failed)
     return BatchError(
         f"update_where: {len(causes)} of {len(results)} records failed,"

@@ -20,6 +20,7 @@ from isthmus._core.executor import (
     WriteKind,
 )
 from isthmus._core.loop_pools import LoopBound
+from isthmus._core.unique import Duplicate, Unique, unique_of
 from isthmus._index_annotation import Declarations
 from isthmus._record import Record
 from isthmus.backends.postgres.coalesce import Coalescer
@@ -31,11 +32,19 @@ from isthmus.backends.postgres.indexes import paths_to_index
 from isthmus.backends.postgres.pool import open_pool
 from isthmus.backends.postgres.pool.native import TransactionLoan
 from isthmus.backends.postgres.pool.pool import Pool
-from isthmus.backends.postgres.schema import collections, drop_table, ensure_table, table_of
+from isthmus.backends.postgres.schema import (
+    collections,
+    drop_table,
+    end_unique,
+    ensure_table,
+    make_unique,
+    table_of,
+)
 from isthmus.backends.postgres.sql.row_security import row_security_statements
 from isthmus.backends.postgres.sql.table import Table
 from isthmus.backends.postgres.transaction import PostgresTransaction, TransactionRunner
-from isthmus.backends.postgres.write import insert_coalesced
+from isthmus.backends.postgres.unique import duplicates
+from isthmus.backends.postgres.unique_write import create_unique
 from isthmus.errors import ConfigError, TransactionError, UnsupportedError
 
 R = TypeVar("R")
@@ -102,9 +111,11 @@ class PoolRunner:
     async def open(self, collection: str) -> None:
         """Create a collection's table and indexes if they are missing, and check what exists."""
         table = self._tables.get(collection) or table_of(self._config, collection)
-        await self.run(
+        unique = await self.run(
             lambda connection: ensure_table(connection, table, self._config), writes=True, locks=True
         )
+        if unique and not table.has_unique:
+            self._tables[collection] = replace(table, has_unique=True)
         self.ready.add(collection)
 
     async def create_table(self, table: Table) -> None:
@@ -208,9 +219,29 @@ class PostgresBackend(PostgresExecutor):
     def declare(self, collection: str, indexes: Declarations) -> bool:
         """Record a model's indexes, to be built at the next opening; return whether any is new."""
         table = self._table(collection)
-        indexed = table.indexed | paths_to_index(Indexes.model_validate(dict(indexes)))
-        self._tables[collection] = replace(table, indexed=indexed)
-        return indexed != table.indexed
+        settings = Indexes.model_validate(dict(indexes))
+        indexed, unique = table.indexed | paths_to_index(settings), table.unique | unique_of(settings.unique)
+        has_unique = table.has_unique or bool(unique)
+        self._tables[collection] = replace(table, indexed=indexed, unique=unique, has_unique=has_unique)
+        return indexed != table.indexed or unique != table.unique
+
+    async def find_duplicates(self, collection: str, unique: Unique) -> list[Duplicate]:
+        """Return values that several records have, each with some of their ids; 20 values at most."""
+        table = self._table(collection)
+        return await self._pool_runner.query(
+            table, lambda connection: duplicates(connection, table, unique), []
+        )
+
+    async def make_unique(self, collection: str, unique: Unique) -> None:
+        """Declare fields unique while writers wait; raises `ConfigError` that names the duplicates."""
+        table = self._table(collection)
+        await self._pool_runner.command(table, lambda connection: make_unique(connection, table, unique))
+        self._tables[collection] = replace(table, has_unique=True)
+
+    async def end_unique(self, collection: str, unique: Unique) -> None:
+        """End a declaration; a missing one is not an error."""
+        table = self._table(collection)
+        await self._pool_runner.command(table, lambda connection: end_unique(connection, table, unique))
 
     async def collections(self) -> list[str]:
         """Return the names of the tables that isthmus created in the schema, sorted."""
@@ -259,7 +290,7 @@ class PostgresBackend(PostgresExecutor):
     async def _create_coalesced(self, collection: str, mutations: Sequence[Mutation]) -> list[ItemResult]:
         table = self._table(collection)
         return await self._runner.command(
-            table, lambda connection: insert_coalesced(connection, table, mutations)
+            table, lambda connection: create_unique(connection, table, mutations)
         )
 
     def row_security_statements(self, collection: str) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable
 from types import TracebackType
 
@@ -169,6 +170,10 @@ _FAILOVER = ("57P01", "57P02", "57P03", "08")
 _READ_ONLY = "25006"
 _UNDEFINED_TABLE = "42P01"
 _UNIQUE_VIOLATION = "23505"
+_DEADLOCK = "40P01"
+_CHECK_VIOLATION = "23514"
+# The names that `unique.unique_name` gives.
+_UNIQUE_NAME = re.compile("_unique(check)?_[0-9a-f]{12}$")
 _UNDEFINED_STATEMENT = "26000"
 _STALE_PLAN = frozenset({"OutdatedSchemaCacheError", "InvalidCachedStatementError"})
 
@@ -196,7 +201,24 @@ def is_read_only(error: BaseException) -> bool:
 
 def is_unique_violation(error: BaseException) -> bool:
     """Return whether a statement failed because an id is taken."""
-    return sqlstate_of(error) == _UNIQUE_VIOLATION
+    return sqlstate_of(error) == _UNIQUE_VIOLATION and not is_field_violation(error)
+
+
+def is_deadlock(error: BaseException) -> bool:
+    """Return whether the server ended a circle of waits by undoing a statement."""
+    return sqlstate_of(error) == _DEADLOCK
+
+
+def is_field_violation(error: BaseException) -> bool:
+    """Return whether a statement violated the index or the constraint of a unique field."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if getattr(cause, "sqlstate", None) in (_UNIQUE_VIOLATION, _CHECK_VIOLATION):
+            diagnostics = getattr(cause, "diag", None)
+            name = getattr(cause, "constraint_name", None) or getattr(diagnostics, "constraint_name", None)
+            return _UNIQUE_NAME.search(name or "") is not None
+        cause = cause.__cause__
+    return False
 
 
 def is_undefined_table(error: BaseException) -> bool:

@@ -37,7 +37,7 @@ from isthmus.backends.postgres.sql.select import delete_where, select_count, sel
 from isthmus.backends.postgres.sql.statement import Statement
 from isthmus.backends.postgres.sql.table import Table
 from isthmus.backends.postgres.support import CAPABILITIES, SUPPORT, PostgresSupport
-from isthmus.backends.postgres.write import write
+from isthmus.backends.postgres.unique_write import write_unique
 
 R = TypeVar("R")
 Work: TypeAlias = Callable[[Connection], Awaitable[R]]
@@ -111,7 +111,7 @@ class PostgresExecutor:
         """Apply mutations of one kind; return one result for each, in order."""
         table = self._table(collection)
         return await self._runner.command(
-            table, lambda connection: write(connection, table, kind, mutations, atomic=atomic)
+            table, lambda connection: write_unique(connection, table, kind, mutations, atomic=atomic)
         )
 
     async def modify(self, collection: str, modification: Modification) -> ItemResult | None:

@@ -10,10 +10,11 @@ from isthmus._ids import new_version
 from isthmus._query.ast import Predicate
 from isthmus._query.changes import FieldChange
 from isthmus.backends.postgres.drivers.protocol import Connection
-from isthmus.backends.postgres.errors import sqlstate_of
+from isthmus.backends.postgres.errors import is_field_violation, sqlstate_of
 from isthmus.backends.postgres.single_write import version_number
 from isthmus.backends.postgres.sql.modify import DIVISION_BY_ZERO, update_one, update_where
 from isthmus.backends.postgres.sql.table import Table
+from isthmus.backends.postgres.unique_write import guard_statement
 
 
 async def modify(connection: Connection, table: Table, modification: Modification) -> str | None:
@@ -24,7 +25,14 @@ async def modify(connection: Connection, table: Table, modification: Modificatio
     statement = update_one(table, modification, version, expected)
     if statement is None:
         return None
-    status = await connection.execute(statement.text, *statement.args)
+    try:
+        async with guard_statement(connection, table):
+            status = await connection.execute(statement.text, *statement.args)
+    except Exception as error:
+        # The class of the exception depends on the driver; its SQLSTATE does not.
+        if not is_field_violation(error):
+            raise
+        return None
     return None if status.endswith(" 0") else str(version)
 
 
@@ -39,8 +47,7 @@ async def modify_where(
         async with _savepoint(connection):
             status = await connection.execute(statement.text, *statement.args)
     except Exception as error:
-        # The class of the exception depends on the driver; its SQLSTATE does not.
-        if sqlstate_of(error) != DIVISION_BY_ZERO:
+        if sqlstate_of(error) != DIVISION_BY_ZERO and not is_field_violation(error):
             raise
         return None
     return int(status.rpartition(" ")[2])

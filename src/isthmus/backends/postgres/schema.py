@@ -8,18 +8,23 @@ from typing import Any
 
 import orjson
 
+from isthmus._core.unique import Unique, has_duplicates, missing_unique, unique_of
 from isthmus.backends.postgres.config import PostgresConfig
 from isthmus.backends.postgres.drivers.protocol import Connection
 from isthmus.backends.postgres.indexes import IndexDefinition, create_index, definitions, paths_to_index
 from isthmus.backends.postgres.sql.statement import literal, quote
 from isthmus.backends.postgres.sql.table import Table
+from isthmus.backends.postgres.unique import definitions as unique_definitions
+from isthmus.backends.postgres.unique import duplicates, read_unique, removal
 from isthmus.backends.postgres.version_trigger import NAME as VERSION_TRIGGER
 from isthmus.backends.postgres.version_trigger import add_trigger, create_trigger, definition
 from isthmus.errors import ConfigError
 
 log = logging.getLogger("isthmus.postgres.schema")
 
-FORMAT = 1
+FORMAT = 2
+"""The newest format that is read: 1, and 2 for a table with unique fields."""
+_PLAIN_FORMAT, UNIQUE_FORMAT = 1, 2
 _MARK = "isthmus "
 _COLUMNS = {
     "id": "text",
@@ -64,18 +69,22 @@ def table_of(config: PostgresConfig, collection: str) -> Table:
         )
     # asyncpg encodes an array's elements with the codecs that a hook registered; of text[] it never does.
     json_array = "text[]::jsonb[]" if config.pool.has_hooks else "jsonb[]"
-    return Table(config.schema_name, collection, paths_to_index(config.indexes_of(collection)), json_array)
+    settings = config.indexes_of(collection)
+    unique = unique_of(settings.unique)
+    indexed = paths_to_index(settings)
+    return Table(config.schema_name, collection, indexed, json_array, unique, bool(unique))
 
 
 async def ensure_table(
     connection: Connection, table: Table, config: PostgresConfig, *, add_indexes: bool = True
-) -> None:
+) -> frozenset[Unique]:
     """Create the table with its indexes if it is missing, and check what exists.
 
     With `add_indexes` indexes that an existing table lacks are built. That waits for the end of all
     transactions in the database that have a snapshot.
 
-    Raises `ConfigError` for a table that isthmus did not create, or in a newer format.
+    Returns the unique fields that the table has. Raises `ConfigError` for a table that isthmus did not
+    create, or in a newer format, or that has records and lacks a unique field of the config.
     """
     _check_server(await connection.fetchrow(_SERVER))
     found = await connection.fetchrow(_DESCRIBE, table.schema, table.name)
@@ -96,6 +105,54 @@ async def ensure_table(
     missing = [index for index in wanted if index.name not in found[5]]
     if missing and add_indexes and config.create_table != "never":
         await _create_indexes(connection, table, missing, config)
+    unique = await read_unique(connection, table)
+    if table.unique - unique:
+        unique = await _add_unique(connection, table, config)
+    return unique
+
+
+async def _add_unique(connection: Connection, table: Table, config: PostgresConfig) -> frozenset[Unique]:
+    """Make the fields of the config unique in a table without records; return all that are."""
+    async with connection.transaction():
+        await connection.execute("SELECT pg_advisory_xact_lock($1::int8)", _LOCK)
+        await connection.execute(f"LOCK TABLE {table.sql} IN SHARE ROW EXCLUSIVE MODE")
+        declared = await read_unique(connection, table)
+        missing = table.unique - declared
+        if missing:
+            if config.create_table == "never" or await connection.fetchval(
+                f"SELECT EXISTS (SELECT 1 FROM {table.sql})"
+            ):
+                raise missing_unique(table.name, missing)
+            for unique in missing:
+                await create_unique_index(connection, table, unique)
+    return declared | missing
+
+
+async def create_unique_index(connection: Connection, table: Table, unique: Unique) -> None:
+    """Make fields unique in the open transaction, whose table is locked."""
+    for statement in unique_definitions(table, unique):
+        await connection.execute(statement)
+    mark = literal(_MARK + orjson.dumps({"format": UNIQUE_FORMAT}).decode())
+    await connection.execute(f"COMMENT ON TABLE {table.sql} IS {mark}")
+
+
+async def make_unique(connection: Connection, table: Table, unique: Unique) -> None:
+    """Make fields of a table unique; raises `ConfigError` that names the duplicates."""
+    async with connection.transaction():
+        await connection.execute(f"LOCK TABLE {table.sql} IN SHARE ROW EXCLUSIVE MODE")
+        if unique in await read_unique(connection, table):
+            return
+        found = await duplicates(connection, table, unique)
+        if found:
+            raise has_duplicates(table.name, unique, found)
+        await create_unique_index(connection, table, unique)
+
+
+async def end_unique(connection: Connection, table: Table, unique: Unique) -> None:
+    """End a declaration of unique fields."""
+    async with connection.transaction():
+        for statement in removal(table, unique):
+            await connection.execute(statement)
 
 
 def _check_server(row: Any) -> None:
@@ -107,7 +164,7 @@ def _check_server(row: Any) -> None:
 
 
 def _definition(table: Table) -> list[str]:
-    mark = literal(_MARK + orjson.dumps({"format": FORMAT}).decode())
+    mark = literal(_MARK + orjson.dumps({"format": _PLAIN_FORMAT}).decode())
     return [
         f"""CREATE TABLE IF NOT EXISTS {table.sql} (
   id text COLLATE "C" PRIMARY KEY,

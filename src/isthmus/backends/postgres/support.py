@@ -22,6 +22,7 @@ CAPABILITIES = Capabilities(
     delete_where=True,
     modify=True,
     consistent_stream=True,
+    unique=True,
     indexes=True,
     drop=True,
     row_security=True,

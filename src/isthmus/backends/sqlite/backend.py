@@ -5,10 +5,12 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 from typing import TypeVar
 
 from isthmus._core.executor import After, Page, PageRequest, PoolStats, TransactionOptions
 from isthmus._core.loop_pools import LoopBound
+from isthmus._core.unique import Duplicate, Unique, has_duplicates, missing_unique, unique_of
 from isthmus._index_annotation import Declarations
 from isthmus._path import Path
 from isthmus._query.order import cursor_position
@@ -26,7 +28,15 @@ from isthmus.backends.sqlite.schema import (
     index_paths,
 )
 from isthmus.backends.sqlite.session import SQLiteSession
+from isthmus.backends.sqlite.statement import quote_name
 from isthmus.backends.sqlite.transaction import SQLiteTransaction, read_transaction, write_transaction
+from isthmus.backends.sqlite.unique import (
+    add_unique,
+    check_unique,
+    drop_unique,
+    find_duplicates,
+    read_unique,
+)
 from isthmus.errors import ConfigError, UnsupportedError
 
 T = TypeVar("T")
@@ -42,6 +52,10 @@ class SQLiteBackend(SQLiteExecutor):
         self._memory = MemoryDatabase() if config.in_memory else None
         self._declared: dict[str, tuple[Path, ...]] = {
             name: index_paths(config.indexes_of(name)) for name in (config.table, *config.collections)
+        }
+        self._unique: dict[str, frozenset[Unique]] = {
+            name: frozenset(map(check_unique, unique_of(config.unique_of(name))))
+            for name in (config.table, *config.collections)
         }
         # A database in memory belongs to its handle; a file is shared by all handles of a loop.
         key = (config.pool_key(), self._memory)
@@ -78,10 +92,13 @@ class SQLiteBackend(SQLiteExecutor):
 
         SQLite has one kind of index, which serves `indexes` and `prefix`.
         """
+        unique = frozenset(map(check_unique, unique_of((name,) for name in indexes.get("unique", ()))))
+        missing = unique - self._unique.get(collection, frozenset())
+        self._unique[collection] = self._unique.get(collection, frozenset()) | unique
         before = self._declared.get(collection, ())
         wanted = index_paths((*indexes.get("indexes", ()), *indexes.get("prefix", ())))
         self._declared[collection] = tuple(dict.fromkeys((*before, *wanted)))
-        return len(self._declared[collection]) > len(before)
+        return bool(missing) or len(self._declared[collection]) > len(before)
 
     async def ping(self) -> None:
         """Read the file's header."""
@@ -127,7 +144,8 @@ class SQLiteBackend(SQLiteExecutor):
         """Return the collection's table; on first use it is created if the config allows it."""
         table = pool.tables.get(collection)
         declared = self._declared.get(collection, ())
-        if table is not None and table.indexed.issuperset(declared):
+        unique = self._unique.get(collection, frozenset())
+        if table is not None and table.indexed.issuperset(declared) and table.unique.issuperset(unique):
             return table
         async with pool.creating:
             if self._config.create_table == "never":
@@ -149,11 +167,54 @@ class SQLiteBackend(SQLiteExecutor):
         check_name(collection)
         path = self._config.path
         if self._config.create_table != "never":
-            return create_table(session.connection, path, collection, self._declared.get(collection, ()))
+            created = create_table(session.connection, path, collection, self._declared.get(collection, ()))
+            return replace(created, unique=self._ensure_unique(session, collection))
         table = find_table(session.connection, path, collection)
         if table is None:
             raise ConfigError(f"{path}: there is no collection {collection!r}, and create_table is 'never'")
-        return table
+        return replace(table, unique=self._ensure_unique(session, collection))
+
+    def _ensure_unique(self, session: SQLiteSession, collection: str) -> frozenset[Unique]:
+        """Make the declared fields unique, and return all that are.
+
+        Raises `ConfigError` for a collection that has records.
+        """
+        declared = read_unique(session.connection, collection)
+        missing = self._unique.get(collection, frozenset()) - declared
+        if missing and (
+            self._config.create_table == "never"
+            or session.execute(f"SELECT 1 FROM {quote_name(collection)} LIMIT 1").fetchone()
+        ):
+            raise missing_unique(collection, missing)
+        for unique in missing:
+            add_unique(session.connection, collection, unique)
+        return declared | missing
+
+    async def find_duplicates(self, collection: str, unique: Unique) -> list[Duplicate]:
+        """Return values that several records have, each with some of their ids; 20 values at most."""
+        return await self._run_read(
+            collection, lambda session, table: find_duplicates(session.connection, table.source, unique)
+        )
+
+    async def make_unique(self, collection: str, unique: Unique) -> None:
+        """Declare fields unique while writers wait; raises `ConfigError` that names the duplicates."""
+
+        def make(session: SQLiteSession, table: Table) -> None:
+            connection = session.connection
+            if unique in read_unique(connection, table.name):
+                return
+            found = find_duplicates(connection, table.source, unique)
+            if found:
+                raise has_duplicates(table.name, unique, found)
+            add_unique(connection, table.name, unique)
+
+        await self._run_write(collection, make, undo=True)
+
+    async def end_unique(self, collection: str, unique: Unique) -> None:
+        """End a declaration; a missing one is not an error."""
+        await self._run_write(
+            collection, lambda session, table: drop_unique(session.connection, table.name, unique), undo=True
+        )
 
     async def open_table(self, collection: str) -> Table:
         """Return the collection's table, created outside of any transaction if it is missing."""

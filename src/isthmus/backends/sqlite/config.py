@@ -9,7 +9,7 @@ from urllib.parse import SplitResult, unquote
 
 from pydantic import Field, field_validator, model_validator
 
-from isthmus._core.config import BackendConfig, ConfigGroup
+from isthmus._core.config import BackendConfig, ConfigGroup, UniqueSettings
 from isthmus.errors import ConfigError
 
 MEMORY = ":memory:"
@@ -24,8 +24,8 @@ class PoolConfig(ConfigGroup):
     """Seconds to wait for a connection, the writer included; None waits without limit."""
 
 
-class Indexes(ConfigGroup):
-    """The fields of a collection that have an index for filters and orders."""
+class Indexes(UniqueSettings):
+    """The fields of a collection that are unique, or have an index for filters and orders."""
 
     indexes: tuple[str, ...] = ()
     """Equality, ranges, prefixes and orders; values of any type."""
@@ -91,6 +91,13 @@ class SQLiteConfig(BackendConfig, Indexes):
             return self.indexes
         declared = self.collections.get(collection)
         return declared.indexes if declared is not None else ()
+
+    def unique_of(self, collection: str) -> tuple[tuple[str, ...], ...]:
+        """Return the declared unique fields of a collection."""
+        if collection == self.table:
+            return self.unique
+        declared = self.collections.get(collection)
+        return declared.unique if declared is not None else ()
 
     def pool_key(self) -> Hashable:
         """Return the settings that two handles must share to use one pool."""

@@ -35,6 +35,7 @@ from isthmus.backends.sqlite.modify import decode_row, modify, modify_where
 from isthmus.backends.sqlite.schema import Table
 from isthmus.backends.sqlite.session import SQLiteSession
 from isthmus.backends.sqlite.support import CAPABILITIES, SUPPORT, SQLiteSupport
+from isthmus.backends.sqlite.unique import ViolatedError, noting_violations, write_apart
 from isthmus.backends.sqlite.write import NothingWrittenError, write
 from isthmus.errors import InvalidRecordError
 
@@ -96,32 +97,54 @@ class SQLiteExecutor(abc.ABC):
         Returns one result for each: its id, version or bool, or the error that refused it.
         """
         try:
-            return await self._run_write(
-                collection,
-                lambda session, table: write(session, table, kind, mutations, atomic=atomic),
-                undo=len(mutations) > 1,
-            )
+            try:
+                return await self._run_write(
+                    collection,
+                    lambda session, table: noting_violations(
+                        lambda: write(session, table, kind, mutations, atomic=atomic)
+                    ),
+                    undo=len(mutations) > 1,
+                )
+            except ViolatedError:  # all of it was undone
+                return await self._run_write(
+                    collection,
+                    lambda session, table: write_apart(session, table, kind, mutations, atomic=atomic),
+                    undo=True,
+                )
         except NothingWrittenError as refused:
             return refused.results
 
-    async def modify(self, collection: str, modification: Modification) -> ItemResult:
-        """Apply a modification in one transaction; durable on return."""
-        return await self._run_write(
-            collection, lambda session, table: modify(session, table, modification), undo=False
-        )
+    async def modify(self, collection: str, modification: Modification) -> ItemResult | None:
+        """Apply a modification in one transaction; durable on return.
+
+        Returns None, and changes nothing, if it violates a unique field.
+        """
+        try:
+            return await self._run_write(
+                collection,
+                lambda session, table: noting_violations(lambda: modify(session, table, modification)),
+                undo=False,
+            )
+        except ViolatedError:
+            return None
 
     async def modify_where(
         self, collection: str, where: Predicate, changes: tuple[FieldChange, ...]
     ) -> int | None:
         """Change the matching records in one transaction and return how many.
 
-        Returns None, and changes nothing, if one of them does not admit a change.
+        Returns None, and changes nothing, if one of them does not admit a change or violates a
+        unique field.
         """
         try:
             return await self._run_write(
-                collection, lambda session, table: modify_where(session, table, where, changes), undo=True
+                collection,
+                lambda session, table: noting_violations(
+                    lambda: modify_where(session, table, where, changes)
+                ),
+                undo=True,
             )
-        except InvalidRecordError:
+        except (InvalidRecordError, ViolatedError):
             return None
 
     async def fetch(self, collection: str, request: PageRequest) -> Page:

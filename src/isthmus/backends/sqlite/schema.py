@@ -9,15 +9,20 @@ from dataclasses import dataclass
 
 import orjson
 
+from isthmus._core.unique import Unique
 from isthmus._path import Path, Root, parse_path
 from isthmus.backends.sqlite.fields import JSONField, field_of
 from isthmus.backends.sqlite.statement import quote_name
 from isthmus.errors import ConfigError, IsthmusError, UsageError
 
-FORMAT = 1
+FORMAT = 2
+"""The newest format of a collection that is read: 1, and 2 for one with unique fields."""
+PLAIN_FORMAT, UNIQUE_FORMAT = 1, 2
+FILE_FORMAT = 1
 # "isth" in the header of a file that isthmus created, where `file` and other tools look.
 APPLICATION_ID = 0x69737468
 CATALOG = "isthmus_collections"
+UNIQUE_CATALOG = "isthmus_unique"
 _COLUMNS = ["id", "data", "metadata", "version", "created_at", "updated_at"]
 _SIMPLE_NAME = re.compile(r"[a-z0-9_.]+")
 
@@ -29,6 +34,7 @@ class Table:
     name: str
     indexed: frozenset[Path] = frozenset()
     dropped: bool = False
+    unique: frozenset[Unique] = frozenset()
 
     @property
     def source(self) -> str:
@@ -50,7 +56,7 @@ def check_name(name: str) -> str:
         size = 0
     if not 1 <= size <= 200 or "\0" in name:
         raise UsageError(f"collection {name!r}: a name is 1 to 200 bytes of text without U+0000")
-    if name.lower().startswith("sqlite_") or name.lower() == CATALOG:
+    if name.lower().startswith("sqlite_") or name.lower() in (CATALOG, UNIQUE_CATALOG):
         raise UsageError(f"collection {name!r}: this name is reserved by SQLite or isthmus")
     return name
 
@@ -62,7 +68,7 @@ def check_format(connection: sqlite3.Connection, path: str) -> None:
         raise ConfigError(f"{path}: text is {encoding}, which is not ordered by code point; use a new file")
     application = connection.execute("PRAGMA application_id").fetchone()[0]
     version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if application == APPLICATION_ID and version > FORMAT:
+    if application == APPLICATION_ID and version > FILE_FORMAT:
         raise _newer_format(path, version)
 
 
@@ -124,7 +130,7 @@ def create_table(connection: sqlite3.Connection, path: str, name: str, indexes: 
     connection.execute(
         f"INSERT INTO {CATALOG} VALUES (?1, ?2, ?3)"
         " ON CONFLICT(name) DO UPDATE SET indexes = excluded.indexes",
-        (name, FORMAT, orjson.dumps(paths).decode()),
+        (name, PLAIN_FORMAT, orjson.dumps(paths).decode()),
     )
     return table
 
@@ -148,6 +154,8 @@ def drop_table(connection: sqlite3.Connection, path: str, name: str) -> None:
     """Drop a collection's table and indexes, if it exists, in the open transaction."""
     if find_table(connection, path, name) is not None:
         connection.execute(f"DROP TABLE {quote_name(name)}")
+        if _exists(connection, UNIQUE_CATALOG):
+            connection.execute(f"DELETE FROM {UNIQUE_CATALOG} WHERE collection = ?1", (name,))
         connection.execute(f"DELETE FROM {CATALOG} WHERE name = ?1", (name,))
 
 
@@ -157,7 +165,7 @@ def _mark_file(connection: sqlite3.Connection) -> None:
     if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
         # A new file is ours; the header of one that another program created stays as it is.
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        connection.execute(f"PRAGMA user_version = {FORMAT}")
+        connection.execute(f"PRAGMA user_version = {FILE_FORMAT}")
     connection.execute(
         f"CREATE TABLE {CATALOG}"
         " (name TEXT PRIMARY KEY NOT NULL, format INTEGER NOT NULL, indexes TEXT NOT NULL)"

@@ -21,6 +21,7 @@ CAPABILITIES = Capabilities(
     delete_where=True,
     modify=True,
     consistent_stream=True,
+    unique=True,
     indexes=True,
     drop=True,
     # A row is at most 1,000,000,000 bytes (SQLITE_MAX_LENGTH); the rest is for id and metadata.

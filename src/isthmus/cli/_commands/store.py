@@ -11,9 +11,8 @@ import typer
 
 from isthmus import UnsupportedError
 from isthmus.cli._errors import CommandError, ExitCode
-from isthmus.cli._filter import parse_field
 from isthmus.cli._options import AsJson, CollectionName, PromptPassword, Store
-from isthmus.cli._output import print_facts, print_json, print_table
+from isthmus.cli._output import print_facts, print_json
 from isthmus.cli._stores import (
     StoreAddress,
     open_database,
@@ -149,42 +148,3 @@ def _to_json(value: Any) -> Any:
     if isinstance(value, frozenset | set):
         return sorted(value)
     return value if isinstance(value, bool | int | float | str | list | dict | None) else str(value)
-
-
-def index(
-    store: Store = None,
-    fields: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="FIELD...", show_default=False, help="Fields to index; none: list the declared ones."
-        ),
-    ] = None,
-    collection: CollectionName = None,
-    *,
-    as_json: AsJson = False,
-    prompt: PromptPassword = False,
-) -> None:
-    """Build indexes, which make filters and sorts on their fields fast.
-
-    To keep an index, name its field in the configuration too (indexes=...).
-    """
-    indexes = asyncio.run(_index(resolve_store(store, collection, prompt=prompt), fields or []))
-    if as_json:
-        print_json(indexes)
-    else:
-        unused = "none now: with few records a scan is faster"
-        rows = [(field, index or unused) for field, index in indexes.items()]
-        print_table(["field", "index that = uses"], rows)
-
-
-async def _index(address: StoreAddress, fields: list[str]) -> dict[str, str | None]:
-    """Declare indexes on these fields, and return the index that an equality on each field uses."""
-    paths = [parse_field(name) for name in fields]
-    if not address.plugin.capabilities.indexes:
-        raise UnsupportedError(f"{address.plugin.name} has no declared indexes", capability="indexes")
-    settings = {"indexes": fields} if fields else {}
-    async with open_database(address, settings, writes=bool(fields)) as db:
-        used = {name: (await db.explain(path == 1)).index for name, path in zip(fields, paths, strict=True)}
-        for name in getattr(db.config, "indexes", ()):
-            used.setdefault(str(name), None)
-        return used

@@ -31,6 +31,7 @@ _MODULES = (
     "scopes",
     "modifying",
     "deleting",
+    "unique",
     "versions",
     "batches",
     "filters",
@@ -85,6 +86,7 @@ from isthmus.testing.conformance.streams import *  # noqa: E402, F403
 from isthmus.testing.conformance.texts import *  # noqa: E402, F403
 from isthmus.testing.conformance.transaction_ends import *  # noqa: E402, F403
 from isthmus.testing.conformance.transactions import *  # noqa: E402, F403
+from isthmus.testing.conformance.unique import *  # noqa: E402, F403
 from isthmus.testing.conformance.values import *  # noqa: E402, F403
 from isthmus.testing.conformance.vectors import *  # noqa: E402, F403
 from isthmus.testing.conformance.versions import *  # noqa: E402, F403

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from isthmus._core.unique import Unique
 from isthmus._path import Path
 from isthmus.backends.postgres.sql.fields import FieldSQL
 from isthmus.backends.postgres.sql.statement import quote
@@ -46,6 +47,10 @@ class Table:
     indexed: IndexedPaths
     json_array: str = "jsonb[]"
     """The type of a parameter that holds several JSON texts, cast to jsonb[] if it is another one."""
+    unique: frozenset[Unique] = frozenset()
+    """The unique fields that the config or a model declares."""
+    has_unique: bool = False
+    """Whether the table has unique fields, as far as is known: a statement of a transaction may fail."""
     sql: str = field(init=False)
     """The table's name in statements."""
 

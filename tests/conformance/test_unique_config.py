@@ -1,0 +1,145 @@
+"""Unique fields that a config or a model declares: made with the collection, and binding every handle."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, Any
+
+import pytest
+from pydantic import BaseModel
+
+from isthmus import (
+    AlreadyExistsError,
+    AsyncDatabase,
+    BatchError,
+    ConfigError,
+    Indexed,
+    InvalidRecordError,
+    Record,
+    UnsupportedError,
+    field,
+)
+from tests.stores import KNOWN, discard, store_of
+
+pytestmark = pytest.mark.asyncio
+
+UNIQUE = [
+    pytest.param("sqlite", marks=pytest.mark.backend("sqlite")),
+    pytest.param("postgres", marks=pytest.mark.backend("postgres")),
+]
+
+
+class User(BaseModel):
+    """A model with a unique field."""
+
+    email: Annotated[str, Indexed(unique=True)]
+    name: str = ""
+
+
+async def _another(db: AsyncDatabase, **settings: Any) -> AsyncDatabase:
+    """Return a handle on the same collection with other settings."""
+    store = store_of(db.backend)
+    given = {
+        **store.config,
+        **({"url": store.url} if store.url else {}),
+        "table": db.collection_name,
+        **settings,
+    }
+    return await AsyncDatabase.create(db.backend, given)
+
+
+@pytest.mark.parametrize("name", UNIQUE)
+async def test_a_handle_without_the_declaration_is_bound_by_it(name: str) -> None:
+    """One that was opened before it was made too."""
+    async with store_of(name).fresh() as plain:
+        declaring = await _another(plain, unique=[["tenant", "email"], "name"])
+        await declaring.create(Record({"tenant": 1, "email": "x", "name": "n"}, id="a"))
+        late = await _another(plain)
+
+        for db in (plain, late):
+            with pytest.raises(AlreadyExistsError) as clash:
+                await db.create({"tenant": 1, "email": "x"})
+            assert clash.value.record_id == "a"
+            with pytest.raises(AlreadyExistsError) as clash:
+                await db.upsert("b", {"name": "n"})
+            assert clash.value.field == "name"
+            with pytest.raises(BatchError):
+                await db.create_batch([{"name": str(number % 120)} for number in range(150)])
+            with pytest.raises(InvalidRecordError):
+                await db.create({"name": ["n"]})
+            assert await db.count() == 1
+        await declaring.close()
+        await late.close()
+
+
+@pytest.mark.parametrize("name", UNIQUE)
+async def test_concurrent_first_connects_declare_once(name: str) -> None:
+    """Ten handles make the collection and its unique field at the same time."""
+    async with store_of(name).fresh() as db:
+        await discard(db)
+        handles = await asyncio.gather(*(_another(db, unique=["email"]) for _ in range(10)))
+
+        results = await asyncio.gather(
+            *(handle.create({"email": "x"}) for handle in handles), return_exceptions=True
+        )
+
+        assert sum(isinstance(result, str) for result in results) == 1
+        assert sum(isinstance(result, AlreadyExistsError) for result in results) == 9
+        for handle in handles:
+            await handle.close()
+
+
+@pytest.mark.parametrize("name", UNIQUE)
+async def test_a_collection_with_records_is_not_changed_by_connecting(name: str) -> None:
+    """The error names the command that declares the field; a model is refused in the same way."""
+    async with store_of(name).fresh() as db:
+        await db.create({"email": "x"})
+
+        with pytest.raises(ConfigError, match="isthmus index"):
+            await _another(db, unique=["email"])
+        with pytest.raises(ConfigError, match="isthmus index"):
+            await db.collection(db.collection_name, User).create(User(email="y"))
+        other = await _another(db)
+        await other.create({"email": "x"})
+        await other.close()
+
+
+@pytest.mark.parametrize("name", UNIQUE)
+async def test_a_model_declares_unique_fields(name: str) -> None:
+    """Its collection is made with them; the error comes from the typed methods too."""
+    async with store_of(name).fresh() as db:
+        users = db.collection(f"{db.collection_name}_users", User)
+        try:
+            first = await users.create(User(email="x"))
+            await users.create(User(email="y"))
+
+            with pytest.raises(AlreadyExistsError) as clash:
+                await users.create(User(email="x"))
+            assert (clash.value.field, clash.value.record_id) == ("email", first)
+            with pytest.raises(AlreadyExistsError):
+                await users.modify(first, field("email").set("y"))
+            with pytest.raises(AlreadyExistsError):
+                await users.update(first, email="y")
+        finally:
+            await db.drop_collection(users.collection_name)
+
+
+@pytest.mark.parametrize("setting", [["_id"], ["_metadata.x"], [["a", "a"]], [[]], 1])
+@pytest.mark.parametrize("backend", ["sqlite", "postgres"])
+async def test_a_declaration_without_meaning_is_refused(backend: str, setting: Any) -> None:
+    """When the handle is made."""
+    with pytest.raises(ConfigError):
+        AsyncDatabase(backend, {"unique": setting})
+
+
+@pytest.mark.parametrize("backend", sorted({backend for backend, _, _ in KNOWN.values()}))
+async def test_a_backend_without_unique_fields_refuses_the_setting(backend: str) -> None:
+    """When the handle is made, and never later."""
+    if backend in ("sqlite", "postgres"):
+        return
+    with pytest.raises(UnsupportedError) as refused:
+        AsyncDatabase(backend, {"unique": ["email"]})
+    assert refused.value.capability == "unique"
+    if backend == "memory":
+        with pytest.raises(UnsupportedError):
+            AsyncDatabase(backend).collection("users", User)
