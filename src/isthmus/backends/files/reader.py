@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO, NamedTuple
 
 from isthmus._query.ast import TRUE, Predicate
-from isthmus._query.find import StoppedError, check
+from isthmus._query.find import StoppedError, check, end_turn
 from isthmus._values import canonical
 from isthmus.backends.files.catalog import Catalog, File, Storage
 from isthmus.backends.files.facts import CACHE, FileFacts
@@ -71,6 +71,8 @@ class FileReader:
                 for chunk, following in self._read(file, stream, facts, kinds, start, need):
                     self.storage.check(file, stream)
                     check()
+                    if isinstance(chunk, ArrowChunk):
+                        end_turn()  # Arrow leaves the interpreter to others while it works
                     row = chunk.first + len(chunk)
                     if following is not None:
                         facts.note(following)
@@ -113,7 +115,7 @@ class FileReader:
             layout = self._layout(stream, facts, format)
             source, checkpoint = self._source(stream, format, layout.encoding, facts, start, layout.start)
             for cells, following in delimited.read_delimited(source, layout, kinds, self.dialect, checkpoint):
-                yield (cells.map(_take_record) if self.dialect.records else cells), following
+                yield (_map_rows(cells, _take_record) if self.dialect.records else cells), following
         elif format.name == "jsonl":
             source, checkpoint = self._source(stream, format, "utf-8", facts, start, START)
             yield from read_json_lines(source, checkpoint)
@@ -216,7 +218,7 @@ class FileReader:
                 layout = self._layout(stream, facts, format)
                 kinds = dict.fromkeys(layout.headings, "empty")
                 source, _ = self._source(stream, format, layout.encoding, facts, 0, layout.start)
-                for found, _, following in delimited.find_kinds(source, layout, self.dialect):
+                for found, following in delimited.find_kinds(source, layout, self.dialect):
                     kinds = found
                     check()
                     if following is not None:
@@ -229,6 +231,14 @@ class FileReader:
             self.storage.check(file, stream)
         facts.kinds = kinds
         return kinds
+
+
+def _map_rows(chunk: Chunk, convert: Callable[[dict[str, Any]], Row]) -> RowChunk:
+    if isinstance(chunk, ArrowChunk):
+        pairs = list(chunk.enumerate_rows())
+        chunk = RowChunk(chunk.first, [row for _, row in pairs], [line for line, _ in pairs])
+    assert isinstance(chunk, RowChunk)
+    return chunk.map(convert)
 
 
 def _take_record(cells: dict[str, Any]) -> Row:

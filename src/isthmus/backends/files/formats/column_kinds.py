@@ -37,6 +37,15 @@ class KindFinder:
                 kind = find_kind([cell for cell in cells if cell and cell not in self._null])
                 self._found[index] = merge_kinds(self._found[index], kind)
 
+    def add_batch(self, batch: Any) -> None:
+        """Take in the cells of further rows, as a batch of Arrow."""
+        from isthmus.backends.files.formats.csv_blocks import find_column_kind  # which needs pyarrow
+
+        for index, array in enumerate(batch.columns):
+            if self._found[index] != "text":
+                kind = find_column_kind(array, frozenset(self._null))
+                self._found[index] = merge_kinds(self._found[index], kind)
+
     @property
     def kinds(self) -> dict[str, Found]:
         """The type of each column so far."""
