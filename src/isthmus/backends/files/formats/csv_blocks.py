@@ -52,6 +52,8 @@ def parse_block(block: bytes, headings: Sequence[str], delimiter: str) -> Any:
         )
     except pa.ArrowInvalid:
         return None
+    if table.num_rows != block.count(b"\n") + (not block.endswith(b"\n")):
+        return None  # blank lines, or cells of several lines: each row's line has to be known
     return (
         table.combine_chunks().to_batches()[0]
         if table.num_rows
