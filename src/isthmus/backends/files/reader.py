@@ -18,6 +18,7 @@ from isthmus.backends.files.formats.column_kinds import Found, merge_files
 from isthmus.backends.files.formats.compression import decompress, describe_damage
 from isthmus.backends.files.formats.dialect import START, Checkpoint, Dialect
 from isthmus.backends.files.formats.dump import decode_cells, decode_columns
+from isthmus.backends.files.formats.encoding import find_encoding, is_wide, transcode
 from isthmus.backends.files.formats.json_document import DocumentError, read_document
 from isthmus.backends.files.formats.json_lines import read_json_lines
 from isthmus.backends.files.rows import Chunk, Refusal, Row, RowChunk
@@ -181,17 +182,17 @@ class FileReader:
         """Return the text of a file at the last known place before a row, and that place."""
         checkpoint = facts.nearest(start) or first
         stream.seek(0)
-        wide = delimited.is_wide(encoding)
-        source = delimited.transcode(decompress(stream, format.compression), encoding)
+        wide = is_wide(encoding)
+        source = transcode(decompress(stream, format.compression), encoding)
         skip(source, checkpoint.offset, seekable=format.compression is None and not wide)
         return source, checkpoint
 
     def _layout(self, stream: BinaryIO, facts: FileFacts, format: FileFormat) -> delimited.CsvLayout:
         if facts.layout is None:
             plain = decompress(stream, format.compression)
-            encoding = delimited.find_encoding(plain.read(_HEAD), self.dialect.encoding)
+            encoding = find_encoding(plain.read(_HEAD), self.dialect.encoding)
             stream.seek(0)
-            source = delimited.transcode(decompress(stream, format.compression), encoding)
+            source = transcode(decompress(stream, format.compression), encoding)
             facts.layout = delimited.find_layout(source, encoding, self.dialect, tabs=format.name == "tsv")
         return facts.layout
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 import orjson
@@ -37,13 +37,11 @@ class KindFinder:
                 kind = find_kind([cell for cell in cells if cell and cell not in self._null])
                 self._found[index] = merge_kinds(self._found[index], kind)
 
-    def add_batch(self, batch: Any) -> None:
-        """Take in the cells of further rows, as a batch of Arrow."""
-        from isthmus.backends.files.formats.csv_blocks import find_column_kind  # which needs pyarrow
-
+    def add_batch(self, batch: Any, find: Callable[[Any, frozenset[str]], Found]) -> None:
+        """Take in the cells of further rows, as a batch of Arrow, whose columns' types `find` returns."""
         for index, array in enumerate(batch.columns):
             if self._found[index] != "text":
-                kind = find_column_kind(array, frozenset(self._null))
+                kind = find(array, frozenset(self._null))
                 self._found[index] = merge_kinds(self._found[index], kind)
 
     @property

@@ -8,7 +8,7 @@ import io
 import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, BinaryIO, NamedTuple, cast
+from typing import Any, BinaryIO, NamedTuple
 
 from isthmus._values import check_text
 from isthmus.backends.files.config import Kind
@@ -23,18 +23,13 @@ from isthmus.backends.files.formats.column_kinds import (
     convert_forced,
 )
 from isthmus.backends.files.formats.dialect import Checkpoint, Dialect
+from isthmus.backends.files.formats.encoding import is_wide
 from isthmus.backends.files.rows import Chunk, Refusal, Row, RowChunk
 from isthmus.errors import InvalidRecordError
 
 _DELIMITERS = ",;\t|"
 _SAMPLE_ROWS = 20
 _CHUNK_ROWS, _CHUNK_BYTES = 20_000, 2 * BLOCK
-_WIDE = {
-    codecs.BOM_UTF32_LE: "utf-32",
-    codecs.BOM_UTF32_BE: "utf-32",
-    codecs.BOM_UTF16_LE: "utf-16",
-    codecs.BOM_UTF16_BE: "utf-16",
-}
 
 
 class HeadingsError(Exception):
@@ -55,43 +50,6 @@ class CsvLayout(NamedTuple):
     def wide(self) -> bool:
         """Whether a character is several bytes in which that of a line break may occur."""
         return is_wide(self.encoding)
-
-
-def is_wide(encoding: str) -> bool:
-    """Return whether lines of an encoding cannot be told by a byte."""
-    return encoding.startswith(("utf-16", "utf-32", "utf-7", "utf_16", "utf_32", "utf_7"))
-
-
-def find_encoding(head: bytes, setting: str | None) -> str:
-    """Return the encoding: the setting, that of the byte order mark, or UTF-8."""
-    if setting is not None:
-        return setting
-    return next((name for mark, name in _WIDE.items() if head.startswith(mark)), "utf-8")
-
-
-def transcode(stream: BinaryIO, encoding: str) -> BinaryIO:
-    """Return a stream as UTF-8 if its encoding is wide."""
-    if not is_wide(encoding):
-        return stream
-    return cast("BinaryIO", _Transcoded(stream, encoding))
-
-
-class _Transcoded:
-    """A stream of text in one encoding, read as UTF-8."""
-
-    def __init__(self, stream: BinaryIO, encoding: str) -> None:
-        self._stream = stream
-        self._decoder = codecs.getincrementaldecoder(encoding)()
-        self._rest = b""
-        self._ended = False
-
-    def read(self, size: int) -> bytes:
-        while len(self._rest) < size and not self._ended:
-            data = self._stream.read(size)
-            self._ended = not data
-            self._rest += self._decoder.decode(data, final=self._ended).encode("utf-8", "surrogatepass")
-        taken, self._rest = self._rest[:size], self._rest[size:]
-        return taken
 
 
 def find_layout(stream: BinaryIO, encoding: str, dialect: Dialect, *, tabs: bool) -> CsvLayout:
@@ -342,7 +300,7 @@ def find_kinds(
     finder = KindFinder(layout.headings, dialect.null)
     for part in _read_blocks(stream, layout, layout.start):
         if part.batch is not None:
-            finder.add_batch(part.batch)
+            finder.add_batch(part.batch, csv_blocks.find_column_kind)
         else:
             finder.add(zip(*(cells for cells in part.items if type(cells) is list), strict=True))
         yield finder.kinds, part.following
