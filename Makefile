@@ -16,7 +16,7 @@ URL ?=
 BACKEND ?= sqlite
 SEED ?= 1
 # A suite of benchmarks, all if empty: micro, imports, sqlite, postgres, writes, elasticsearch, copy, scenarios, growth,
-# questions or s3.
+# questions, files or s3.
 SUITE ?=
 # A commit that `make bench` compares this checkout with, instead of measuring it against others.
 BASE ?=
@@ -27,7 +27,7 @@ WORKERS ?= 2
 
 VENV := .venv
 BIN := $(VENV)/bin
-BENCH_EXTRAS := postgres,elasticsearch,s3,sqlalchemy,bench
+BENCH_EXTRAS := postgres,elasticsearch,s3,sqlalchemy,files,bench
 EXTRAS := postgres,psycopg,elasticsearch,s3,sqlalchemy,files,cli,otel,prometheus,frames,dask,ray,fastapi,docs,dev
 SERVERS := $(BIN)/python -m tests.servers
 DEMO := $(BIN)/python -m examples.demo

@@ -29,6 +29,7 @@ SUITES = (
     "scenarios",
     "growth",
     "questions",
+    "files",
     "s3",
 )
 

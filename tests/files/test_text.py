@@ -385,3 +385,14 @@ async def test_a_long_scan_lets_the_loop_run_and_ends_when_it_is_cancelled(tmp_p
         with pytest.raises(asyncio.CancelledError):
             await task
         assert await db.count(field("_id") <= "a.jsonl#000000000009") == 10
+
+
+async def test_lines_are_right_after_rows_of_several_lines(tmp_path: Path) -> None:
+    """Blank lines and cells of several lines count, whichever way a block is read."""
+    good = "".join(f"{n},x\n" for n in range(200_000))
+    write(tmp_path, {"a.csv": f'n,t\n{good}1,"two\nlines"\n\n{good}1\n{good}2,3,4\n'})
+
+    async with opened(tmp_path, on_invalid="skip") as db:
+        assert await db.count() == 600_001
+        refused = (await db.explain()).details["refused rows"]
+        assert [text.split(": ")[0] for text in refused] == ["a.csv:400005", "a.csv:600006"]

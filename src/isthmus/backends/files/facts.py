@@ -57,5 +57,10 @@ class FactsCache:
             self._facts.move_to_end(key)
             return facts
 
+    def forget(self) -> None:
+        """Let go of everything, as in a new process."""
+        with self._lock:
+            self._facts.clear()
+
 
 CACHE = FactsCache()

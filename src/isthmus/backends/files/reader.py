@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO, NamedTuple
 
 from isthmus._query.ast import TRUE, Predicate
-from isthmus._query.find import StoppedError, check
+from isthmus._query.find import StoppedError, check, end_turn
 from isthmus._values import canonical
 from isthmus.backends.files.catalog import Catalog, File, Storage
 from isthmus.backends.files.facts import CACHE, FileFacts
@@ -18,6 +18,7 @@ from isthmus.backends.files.formats.column_kinds import Found, merge_files
 from isthmus.backends.files.formats.compression import decompress, describe_damage
 from isthmus.backends.files.formats.dialect import START, Checkpoint, Dialect
 from isthmus.backends.files.formats.dump import decode_cells, decode_columns
+from isthmus.backends.files.formats.encoding import find_encoding, is_wide, transcode
 from isthmus.backends.files.formats.json_document import DocumentError, read_document
 from isthmus.backends.files.formats.json_lines import read_json_lines
 from isthmus.backends.files.rows import Chunk, Refusal, Row, RowChunk
@@ -71,6 +72,8 @@ class FileReader:
                 for chunk, following in self._read(file, stream, facts, kinds, start, need):
                     self.storage.check(file, stream)
                     check()
+                    if isinstance(chunk, ArrowChunk):
+                        end_turn()  # Arrow leaves the interpreter to others while it works
                     row = chunk.first + len(chunk)
                     if following is not None:
                         facts.note(following)
@@ -113,7 +116,7 @@ class FileReader:
             layout = self._layout(stream, facts, format)
             source, checkpoint = self._source(stream, format, layout.encoding, facts, start, layout.start)
             for cells, following in delimited.read_delimited(source, layout, kinds, self.dialect, checkpoint):
-                yield (cells.map(_take_record) if self.dialect.records else cells), following
+                yield (_map_rows(cells, _take_record) if self.dialect.records else cells), following
         elif format.name == "jsonl":
             source, checkpoint = self._source(stream, format, "utf-8", facts, start, START)
             yield from read_json_lines(source, checkpoint)
@@ -179,17 +182,17 @@ class FileReader:
         """Return the text of a file at the last known place before a row, and that place."""
         checkpoint = facts.nearest(start) or first
         stream.seek(0)
-        wide = delimited.is_wide(encoding)
-        source = delimited.transcode(decompress(stream, format.compression), encoding)
+        wide = is_wide(encoding)
+        source = transcode(decompress(stream, format.compression), encoding)
         skip(source, checkpoint.offset, seekable=format.compression is None and not wide)
         return source, checkpoint
 
     def _layout(self, stream: BinaryIO, facts: FileFacts, format: FileFormat) -> delimited.CsvLayout:
         if facts.layout is None:
             plain = decompress(stream, format.compression)
-            encoding = delimited.find_encoding(plain.read(_HEAD), self.dialect.encoding)
+            encoding = find_encoding(plain.read(_HEAD), self.dialect.encoding)
             stream.seek(0)
-            source = delimited.transcode(decompress(stream, format.compression), encoding)
+            source = transcode(decompress(stream, format.compression), encoding)
             facts.layout = delimited.find_layout(source, encoding, self.dialect, tabs=format.name == "tsv")
         return facts.layout
 
@@ -216,7 +219,7 @@ class FileReader:
                 layout = self._layout(stream, facts, format)
                 kinds = dict.fromkeys(layout.headings, "empty")
                 source, _ = self._source(stream, format, layout.encoding, facts, 0, layout.start)
-                for found, _, following in delimited.find_kinds(source, layout, self.dialect):
+                for found, following in delimited.find_kinds(source, layout, self.dialect):
                     kinds = found
                     check()
                     if following is not None:
@@ -229,6 +232,14 @@ class FileReader:
             self.storage.check(file, stream)
         facts.kinds = kinds
         return kinds
+
+
+def _map_rows(chunk: Chunk, convert: Callable[[dict[str, Any]], Row]) -> RowChunk:
+    if isinstance(chunk, ArrowChunk):
+        pairs = list(chunk.enumerate_rows())
+        chunk = RowChunk(chunk.first, [row for _, row in pairs], [line for line, _ in pairs])
+    assert isinstance(chunk, RowChunk)
+    return chunk.map(convert)
 
 
 def _take_record(cells: dict[str, Any]) -> Row:

@@ -195,7 +195,7 @@ class Input:
     def _read(self, file: File, kinds: Mapping[str, Found], *, whole: bool) -> Iterator[InputLine]:
         for chunk in self._readers[self._formats[file.key].name, whole].chunks(file, kinds):
             if isinstance(chunk, ArrowChunk):
-                yield from self._convert(file.key, enumerate(chunk.rows(), chunk.first + 1), whole=False)
+                yield from self._convert(file.key, chunk.enumerate_rows(), whole=False)
             elif isinstance(chunk, RowChunk):
                 yield from self._convert(file.key, chunk.enumerate_rows(), whole=whole)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from isthmus._query.ast import TRUE, And, Predicate, leaves
 from isthmus._query.evaluate import matches
@@ -18,17 +18,54 @@ from isthmus.errors import InvalidRecordError
 _ROWS = 1_000
 
 
+class Decoding(Protocol):
+    """How the columns of a batch are read."""
+
+    def columns(self, batch: Any, names: frozenset[str]) -> Columns:
+        """Return the columns for masks."""
+        ...
+
+    def values(self, array: Any, name: str) -> Sequence[Any]:
+        """Return the values of a column, `Unreadable` for those without a canonical form."""
+        ...
+
+    def needs_values(self, name: str) -> bool:
+        """Return whether conditions on a column are evaluated on its values only."""
+        ...
+
+
+class TypedDecoding:
+    """Columns of Arrow's types; those in `as_text` are read as text."""
+
+    def __init__(self, reading: Reading, as_text: frozenset[str]) -> None:
+        self._reading = reading
+        self._as_text = as_text
+
+    def columns(self, batch: Any, names: frozenset[str]) -> Columns:
+        """Return the columns for masks."""
+        return Columns(batch, names)
+
+    def values(self, array: Any, name: str) -> Sequence[Any]:
+        """Return the values of a column."""
+        return column_values(array, self._reading, as_text=name in self._as_text)
+
+    def needs_values(self, name: str) -> bool:
+        """Return whether the column is read as text."""
+        return name in self._as_text
+
+
 class ArrowChunk:
     """Consecutive rows of one file as a record batch; `names` are all columns of the file."""
 
     def __init__(
-        self, first: int, batch: Any, names: frozenset[str], reading: Reading, as_text: frozenset[str]
+        self, first: int, batch: Any, names: frozenset[str], decoding: Decoding, line: int | None = None
     ) -> None:
         self.first = first
+        self._line = line
+        """The line of the first row where each has one; None where a format has no lines."""
         self._batch = batch
         self._names = names
-        self._reading = reading
-        self._as_text = as_text
+        self._decoding = decoding
 
     def __len__(self) -> int:
         return int(self._batch.num_rows)
@@ -40,11 +77,16 @@ class ArrowChunk:
         if low == 0 and high >= len(self):
             return self
         batch = self._batch.slice(low, high - low)
-        return ArrowChunk(self.first + low, batch, self._names, self._reading, self._as_text)
+        line = None if self._line is None else self._line + low
+        return ArrowChunk(self.first + low, batch, self._names, self._decoding, line)
 
     def rows(self) -> list[Row]:
         """Return the rows as objects, refused ones for a value without a canonical form."""
-        return list(map(_check_row, _rows(self._batch, self._reading, self._as_text)))
+        return list(map(_check_row, _rows(self._batch, self._decoding)))
+
+    def enumerate_rows(self) -> Iterator[tuple[int, Row]]:
+        """Yield each row with its line, or its number from 1 if a format has no lines."""
+        return enumerate(self.rows(), self.first + 1 if self._line is None else self._line)
 
     @property
     def schema(self) -> Any:
@@ -55,9 +97,9 @@ class ArrowChunk:
         """Return the mask of what Arrow decides, None for everything, and what is left for the evaluator."""
         mask: Any = None
         rest: list[Predicate] = []
-        columns = Columns(self._batch, self._names)
+        columns = self._decoding.columns(self._batch, self._names)
         for term in where.terms if isinstance(where, And) else (where,):
-            if any(self._is_text(leaf.path.keys) for leaf in leaves(term)):
+            if any(self._needs_values(leaf.path.keys) for leaf in leaves(term)):
                 rest.append(term)
                 continue
             try:
@@ -68,8 +110,8 @@ class ArrowChunk:
             mask = one if mask is None else compute().and_(mask, one)
         return mask, normalize(And(tuple(rest)))
 
-    def _is_text(self, keys: Sequence[str]) -> bool:
-        return bool(keys) and keys[0] in self._as_text
+    def _needs_values(self, keys: Sequence[str]) -> bool:
+        return bool(keys) and self._decoding.needs_values(keys[0])
 
     def _select_rows(self, where: Predicate, make: MakeRecord) -> Iterator[tuple[int, Any]]:
         """Yield the numbers and the rows that match; a value without a canonical form is none."""
@@ -80,7 +122,7 @@ class ArrowChunk:
             batch = batch if len(numbers) == len(self) else batch.filter(mask)
         for start in range(0, batch.num_rows, _ROWS):  # a reader that stops early has converted few
             part = batch.slice(start, _ROWS)
-            for index, row in enumerate(_rows(part, self._reading, self._as_text), start):
+            for index, row in enumerate(_rows(part, self._decoding), start):
                 number = self.first + (index if numbers is None else numbers[index])
                 if rest == TRUE or matches(rest, make(number, _readable_part(row))):
                     yield number, row
@@ -107,14 +149,11 @@ class _Partial(dict[str, Any]):
     """A row some of whose values have no canonical form."""
 
 
-def _rows(batch: Any, reading: Reading, as_text: frozenset[str]) -> list[Any]:
+def _rows(batch: Any, decoding: Decoding) -> list[Any]:
     names = batch.schema.names
     if not names:
         return [{} for _ in range(batch.num_rows)]
-    columns = [
-        column_values(batch.column(index), reading, as_text=name in as_text)
-        for index, name in enumerate(names)
-    ]
+    columns = [decoding.values(batch.column(index), name) for index, name in enumerate(names)]
     rows: list[Any] = [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
     for cells in columns:
         for index, value in enumerate(cells):

@@ -11,7 +11,7 @@ from isthmus._path import Root
 from isthmus._query.ast import And, Between, Equal, In, Leaf, Order, Ordered, Predicate
 from isthmus._query.evaluate import leaf_test
 from isthmus._values import JSON
-from isthmus.backends.files.formats.arrow_chunk import ArrowChunk
+from isthmus.backends.files.formats.arrow_chunk import ArrowChunk, TypedDecoding
 from isthmus.backends.files.formats.arrow_values import Reading, arrow, column_values
 from isthmus.backends.files.formats.column_kinds import Unreadable
 from isthmus.backends.files.formats.delimited import HeadingsError
@@ -56,6 +56,7 @@ def read_parquet(
     file = parquet.ParquetFile(stream, metadata=footer, buffer_size=_BUFFER, pre_buffer=False)
     schema = file.schema_arrow
     reading, names, as_text = _prepare(schema, dialect)
+    decoding = TypedDecoding(reading, as_text)
     wanted = None if columns is None else [name for name in schema.names if name in columns]
     first = 0
     for index in range(file.metadata.num_row_groups):
@@ -66,7 +67,7 @@ def read_parquet(
             for batch in file.iter_batches(
                 batch_size=_batch_rows(group), row_groups=[index], columns=wanted, use_threads=True
             ):
-                yield ArrowChunk(row, batch, names, reading, as_text), file.metadata
+                yield ArrowChunk(row, batch, names, decoding), file.metadata
                 row += batch.num_rows
         first = end
 
@@ -164,11 +165,12 @@ def read_arrow(stream: BinaryIO, dialect: Dialect, columns: frozenset[str] | Non
         file = pa.ipc.open_stream(stream)
         batches = iter(file)
     reading, names, as_text = _prepare(file.schema, dialect)
+    decoding = TypedDecoding(reading, as_text)
     first = 0
     for batch in batches:
         if columns is not None:
             batch = batch.select([name for name in batch.schema.names if name in columns])
         for start in range(0, batch.num_rows, _MOST_ROWS):
             part = batch.slice(start, _MOST_ROWS)
-            yield ArrowChunk(first, part, names, reading, as_text)
+            yield ArrowChunk(first, part, names, decoding)
             first += part.num_rows

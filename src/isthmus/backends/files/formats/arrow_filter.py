@@ -57,9 +57,12 @@ class Columns:
         if name not in self._names:
             return None
         if name not in self._known:
-            self._known[name] = _flat_column(self.batch.column(name))
+            self._known[name] = self._resolve(name)
         known = self._known[name]
         return None if len(path.keys) > 1 else known
+
+    def _resolve(self, name: str) -> tuple[str, Any, Any] | None:
+        return _flat_column(self.batch.column(name))
 
 
 def _flat_column(array: Any) -> tuple[str, Any, Any] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 import orjson
@@ -35,6 +35,13 @@ class KindFinder:
         for index, cells in enumerate(columns):
             if self._found[index] != "text":
                 kind = find_kind([cell for cell in cells if cell and cell not in self._null])
+                self._found[index] = merge_kinds(self._found[index], kind)
+
+    def add_batch(self, batch: Any, find: Callable[[Any, frozenset[str]], Found]) -> None:
+        """Take in the cells of further rows, as a batch of Arrow, whose columns' types `find` returns."""
+        for index, array in enumerate(batch.columns):
+            if self._found[index] != "text":
+                kind = find(array, frozenset(self._null))
                 self._found[index] = merge_kinds(self._found[index], kind)
 
     @property

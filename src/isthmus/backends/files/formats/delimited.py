@@ -5,12 +5,15 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import BinaryIO, NamedTuple, cast
+from typing import Any, BinaryIO, NamedTuple
 
 from isthmus._values import check_text
 from isthmus.backends.files.config import Kind
+from isthmus.backends.files.formats import csv_blocks
+from isthmus.backends.files.formats.arrow_chunk import ArrowChunk
 from isthmus.backends.files.formats.blocks import BLOCK, MAX_ROW, line_blocks
 from isthmus.backends.files.formats.column_kinds import (
     Found,
@@ -20,18 +23,13 @@ from isthmus.backends.files.formats.column_kinds import (
     convert_forced,
 )
 from isthmus.backends.files.formats.dialect import Checkpoint, Dialect
-from isthmus.backends.files.rows import Refusal, Row, RowChunk
+from isthmus.backends.files.formats.encoding import is_wide
+from isthmus.backends.files.rows import Chunk, Refusal, Row, RowChunk
 from isthmus.errors import InvalidRecordError
 
 _DELIMITERS = ",;\t|"
 _SAMPLE_ROWS = 20
 _CHUNK_ROWS, _CHUNK_BYTES = 20_000, 2 * BLOCK
-_WIDE = {
-    codecs.BOM_UTF32_LE: "utf-32",
-    codecs.BOM_UTF32_BE: "utf-32",
-    codecs.BOM_UTF16_LE: "utf-16",
-    codecs.BOM_UTF16_BE: "utf-16",
-}
 
 
 class HeadingsError(Exception):
@@ -54,43 +52,6 @@ class CsvLayout(NamedTuple):
         return is_wide(self.encoding)
 
 
-def is_wide(encoding: str) -> bool:
-    """Return whether lines of an encoding cannot be told by a byte."""
-    return encoding.startswith(("utf-16", "utf-32", "utf-7", "utf_16", "utf_32", "utf_7"))
-
-
-def find_encoding(head: bytes, setting: str | None) -> str:
-    """Return the encoding: the setting, that of the byte order mark, or UTF-8."""
-    if setting is not None:
-        return setting
-    return next((name for mark, name in _WIDE.items() if head.startswith(mark)), "utf-8")
-
-
-def transcode(stream: BinaryIO, encoding: str) -> BinaryIO:
-    """Return a stream as UTF-8 if its encoding is wide."""
-    if not is_wide(encoding):
-        return stream
-    return cast("BinaryIO", _Transcoded(stream, encoding))
-
-
-class _Transcoded:
-    """A stream of text in one encoding, read as UTF-8."""
-
-    def __init__(self, stream: BinaryIO, encoding: str) -> None:
-        self._stream = stream
-        self._decoder = codecs.getincrementaldecoder(encoding)()
-        self._rest = b""
-        self._ended = False
-
-    def read(self, size: int) -> bytes:
-        while len(self._rest) < size and not self._ended:
-            data = self._stream.read(size)
-            self._ended = not data
-            self._rest += self._decoder.decode(data, final=self._ended).encode("utf-8", "surrogatepass")
-        taken, self._rest = self._rest[:size], self._rest[size:]
-        return taken
-
-
 def find_layout(stream: BinaryIO, encoding: str, dialect: Dialect, *, tabs: bool) -> CsvLayout:
     """Return the layout of a file, from its first rows; `stream` is at its beginning, transcoded.
 
@@ -99,7 +60,8 @@ def find_layout(stream: BinaryIO, encoding: str, dialect: Dialect, *, tabs: bool
     head = stream.read(BLOCK)
     mark = len(codecs.BOM_UTF8) if head.startswith(codecs.BOM_UTF8) else 0
     newline = b"\r" if b"\r" in head and b"\n" not in head else b"\n"
-    source = _Source(io.BytesIO(head[mark:]), "utf-8" if is_wide(encoding) else encoding, newline, 1)
+    text = line_blocks(io.BytesIO(head[mark:]), newline)
+    source = _Source(text, "utf-8" if is_wide(encoding) else encoding, 1)
     delimiter = dialect.delimiter or ("\t" if tabs else _find_delimiter(source))
     reader = csv.reader(source.lines(1), delimiter=delimiter, strict=True)
     try:
@@ -160,8 +122,8 @@ class _RowTooLongError(Exception):
 class _Source:
     """Decoded lines of a file, kept while a row that began in them may have to be read again."""
 
-    def __init__(self, stream: BinaryIO, encoding: str, newline: bytes, line: int) -> None:
-        self._blocks = line_blocks(stream, newline)
+    def __init__(self, blocks: Iterator[tuple[bytes | None, int]], encoding: str, line: int) -> None:
+        self._blocks = blocks
         self.encoding = encoding
         self._kept: list[tuple[int, list[str], int]] = []
         self.next_line = line
@@ -215,13 +177,13 @@ class _Source:
 
 
 def _read_cells(
-    stream: BinaryIO, layout: CsvLayout, start: Checkpoint
+    blocks: Iterator[tuple[bytes | None, int]], layout: CsvLayout, start: Checkpoint
 ) -> Iterator[tuple[list[list[str] | Refusal], list[int], bool, Checkpoint | None]]:
     """Yield rows as cells in chunks, with their lines, whether texts need care, and where the next is."""
     if csv.field_size_limit() < MAX_ROW:
         csv.field_size_limit(MAX_ROW)  # a limit of the whole process; only ever raised
     encoding = "utf-8" if layout.wide else layout.encoding
-    source = _Source(stream, encoding, layout.newline, start.line)
+    source = _Source(blocks, encoding, start.line)
     before = start.line - 1
     reader = csv.reader(source.lines(start.line), delimiter=layout.delimiter, strict=True)
     width, row, taken = len(layout.headings), start.row, 0
@@ -265,34 +227,83 @@ def _read_cells(
         yield items, numbers, source.needs_care, None
 
 
+class _Cells(NamedTuple):
+    """Rows as cells: those of a block as Arrow parsed them, or one by one."""
+
+    row: int
+    batch: Any
+    """A batch of text columns; None where rows were read one by one."""
+    items: list[list[str] | Refusal]
+    lines: list[int]
+    """The line of each row; of a batch, which has a row on each line, the first."""
+    needs_care: bool
+    following: Checkpoint | None
+    """Where the next rows begin, if that is known."""
+
+    def __len__(self) -> int:
+        return len(self.items) if self.batch is None else int(self.batch.num_rows)
+
+
+def _read_blocks(stream: BinaryIO, layout: CsvLayout, start: Checkpoint) -> Iterator[_Cells]:
+    """Yield rows block by block: by Arrow where it reads the same, else one by one."""
+    blocks = line_blocks(stream, layout.newline)
+    encoding = codecs.lookup("utf-8" if layout.wide else layout.encoding).name
+    if encoding not in ("utf-8", "ascii") or layout.newline != b"\n" or not csv_blocks.is_available():
+        for items, lines, needs_care, following in _read_cells(blocks, layout, start):
+            yield _Cells(start.row, None, items, lines, needs_care, following)
+            start = start._replace(row=start.row + len(items))
+        return
+    place = start
+    for block, size in blocks:
+        batch = None if block is None else csv_blocks.parse_block(block, layout.headings, layout.delimiter)
+        if block is not None and batch is not None:
+            row, line = place.row, place.line
+            place = Checkpoint(row + batch.num_rows, place.offset + size, line + batch.num_rows)
+            yield _Cells(row, batch, [], [line], False, place)
+            continue
+        # One by one, until a row ends where a block does.
+        row = place.row
+        parts = _read_cells(itertools.chain([(block, size)], blocks), layout, place)
+        for items, lines, needs_care, following in parts:
+            yield _Cells(row, None, items, lines, needs_care, following)
+            row += len(items)
+            if following is not None:
+                place = following
+                break
+
+
 def read_delimited(
     stream: BinaryIO,
     layout: CsvLayout,
     kinds: Mapping[str, Found],
     dialect: Dialect,
     start: Checkpoint,
-) -> Iterator[tuple[RowChunk, Checkpoint | None]]:
+) -> Iterator[tuple[Chunk, Checkpoint | None]]:
     """Yield rows chunk by chunk, with where the next chunk begins if that is known."""
-    row = start.row
-    for items, lines, needs_care, following in _read_cells(stream, layout, start):
-        rows = _convert(items, lines, layout.headings, kinds, dialect)
-        if needs_care:
-            rows = [_check_row(one, line) for one, line in zip(rows, lines, strict=True)]
-        chunk = RowChunk(row, rows, lines)
-        row += len(items)
-        yield chunk, following
+    forced: Mapping[str, Kind] = {} if dialect.all_text else dialect.forced
+    decoding = csv_blocks.CellDecoding(kinds, forced, dialect.null)
+    names = frozenset(layout.headings)
+    for part in _read_blocks(stream, layout, start):
+        if part.batch is not None:
+            yield ArrowChunk(part.row, part.batch, names, decoding, part.lines[0]), part.following
+            continue
+        rows = _convert(part.items, part.lines, layout.headings, kinds, dialect)
+        if part.needs_care:
+            rows = [_check_row(one, line) for one, line in zip(rows, part.lines, strict=True)]
+        yield RowChunk(part.row, rows, part.lines), part.following
 
 
 def find_kinds(
     stream: BinaryIO, layout: CsvLayout, dialect: Dialect
-) -> Iterator[tuple[dict[str, Found], int, Checkpoint | None]]:
-    """Read a file for the types of its columns; yield them so far, the rows and where the next ones begin."""
+) -> Iterator[tuple[dict[str, Found], Checkpoint | None]]:
+    """Read a file for the types of its columns; yield them so far, and where the next rows begin."""
     finder = KindFinder(layout.headings, dialect.null)
-    rows = 0
-    for items, _, _, following in _read_cells(stream, layout, layout.start):
-        finder.add(zip(*(cells for cells in items if type(cells) is list), strict=True))
-        rows += len(items)
-        yield finder.kinds, rows, following
+    for part in _read_blocks(stream, layout, layout.start):
+        if part.batch is not None:
+            finder.add_batch(part.batch, csv_blocks.find_column_kind)
+        else:
+            finder.add(zip(*(cells for cells in part.items if type(cells) is list), strict=True))
+        yield finder.kinds, part.following
 
 
 def _convert(
