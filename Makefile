@@ -353,7 +353,7 @@ hostile: $(VENV)/.full ## patterns, texts and trees that are meant to exhaust, o
 
 scopes: STORES ?= memory sqlite postgres elasticsearch s3-object s3-log
 scopes: ATTEMPTS ?= 5000
-scopes: $(VENV)/.full ## tenants try each other's records by each method: ATTEMPTS=5000 STORES='memory sqlite' SEED=1
+scopes: $(VENV)/.full ## tenants try each other's records by each method, on all stores or STORES; ATTEMPTS=5000 SEED=1
 	$(SERVERS) provision postgres elasticsearch s3
 	$(SERVERS) run postgres elasticsearch s3 -- $(BIN)/python -m tests.scopes $(STORES) --attempts $(ATTEMPTS) --seed $(SEED)
 
