@@ -36,6 +36,7 @@ REASONS: dict[tuple[str, str], str] = {
     ("files", "conditional_create"): _READ_ONLY,
     ("files", "compare_and_set"): _READ_ONLY,
     ("files", "modify"): _READ_ONLY,
+    ("files", "row_security"): _READ_ONLY,
     ("files", "relevance"): "has no query language",
     ("files", "vectors"): "has no query language",
 }
