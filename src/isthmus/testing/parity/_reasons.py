@@ -5,6 +5,9 @@ from __future__ import annotations
 _TEXT = "has no full-text index"
 _VECTORS = "has no vector index"
 _READ_ONLY = "reads what others wrote, and writes nothing"
+_READ_THEN_WRITE = "changes by a read and a write under the version that was read"
+_NO_UNIQUE = "keeps no declaration of unique fields yet"
+_NO_POLICIES = "has no policies"
 REASONS: dict[tuple[str, str], str] = {
     ("memory", "relevance"): _TEXT,
     ("memory", "vectors"): _VECTORS,
@@ -28,6 +31,20 @@ REASONS: dict[tuple[str, str], str] = {
     ("sqlalchemy", "consistent_stream"): "may be any database, and not all keep a snapshot for a stream",
     ("sqlalchemy", "relevance"): "may be any database, each with its own full-text language",
     ("sqlalchemy", "vectors"): "may be any database, and few have vectors",
+    ("memory", "modify"): _READ_THEN_WRITE,
+    ("memory", "unique"): _NO_UNIQUE,
+    ("memory", "row_security"): _NO_POLICIES,
+    ("sqlite", "row_security"): _NO_POLICIES,
+    ("elasticsearch", "modify"): _READ_THEN_WRITE,
+    ("elasticsearch", "unique"): "has no constraint but that on the document's id",
+    ("elasticsearch", "row_security"): f"{_NO_POLICIES} that a request could choose",
+    ("s3", "modify"): _READ_THEN_WRITE,
+    ("s3", "unique"): _NO_UNIQUE,
+    ("s3", "row_security"): _NO_POLICIES,
+    ("sqlalchemy", "modify"): _READ_THEN_WRITE,
+    ("sqlalchemy", "unique"): _NO_UNIQUE,
+    ("sqlalchemy", "row_security"): "may be any database, and few have policies",
+    ("files", "unique"): _READ_ONLY,
     ("files", "writes"): "reads what others wrote",
     ("files", "transactions"): _READ_ONLY,
     ("files", "savepoints"): _READ_ONLY,
