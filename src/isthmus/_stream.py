@@ -77,10 +77,12 @@ class RecordStream:
         self._request = replace(request, after=page.after, offset=0, size=self._grow(request.size))
         if self._more and self._remaining != 0 and self._session.prefetch:
             self._next = self._start_fetch(self._request)
-            # One iteration of the loop, so that the request is sent before these records are decoded.
-            await asyncio.sleep(0)
         elif self._more and self._remaining == 0:
             await self._session.ends.run(self._release(), "isthmus-stream-end")
+        # One iteration of the loop, so that the next request is sent before these records are decoded;
+        # and what has woken this task holds the whole page until the task waits again.
+        del page, records
+        await asyncio.sleep(0)
 
     def _start_fetch(self, request: PageRequest) -> asyncio.Task[Page]:
         task = asyncio.get_running_loop().create_task(self._session.run(self._op(request)))

@@ -62,6 +62,9 @@ class MemoryBackend(MemoryExecutor):
 
         Raises `PoolTimeoutError` if one has still not ended after `timeout` seconds.
         """
+        results = self._committed.write(collection, kind, mutations, atomic=atomic)
+        if results is not None:
+            return results
         async with self.begin(TransactionOptions()) as transaction:
             return await transaction.write(collection, kind, mutations, atomic=atomic)
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
+from isthmus._core.apply import apply_in_order, refuse_batch
+from isthmus._core.executor import ItemResult, Mutation, WriteKind
 from isthmus._record import Record
-from isthmus.backends.memory.executor import Table, Tables
+from isthmus.backends.memory.executor import MemoryRows, Table, Tables
 from isthmus.backends.memory.record_locks import Key, RecordLocks
 
 
@@ -41,6 +43,21 @@ class Committed:
             self._open.pop(transaction, None)
             oldest = min(self._open.values(), default=self._number)
             self._changes = {number: keys for number, keys in self._changes.items() if number > oldest}
+
+    def write(
+        self, collection: str, kind: WriteKind, mutations: Sequence[Mutation], *, atomic: bool
+    ) -> list[ItemResult] | None:
+        """Write as a transaction of its own, unless an open one has locked a record: then return None."""
+        with self.locks.free_records(collection, mutations) as free:
+            if not free:
+                return None
+            changes: dict[str, Record | None] = {}
+            rows = MemoryRows(self.table(collection).get, changes)
+            results = apply_in_order(rows, kind, mutations)
+            refused = refuse_batch(mutations, results) if atomic else None
+            if refused is None and changes:
+                self.apply({collection: changes})
+            return refused or results
 
     def apply(self, changes: Mapping[str, Mapping[str, Record | None]]) -> None:
         """Store records and remove those that are None."""

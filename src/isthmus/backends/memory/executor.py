@@ -193,21 +193,20 @@ class MemoryRows:
         self._changes = changes
         self._now = time.time_ns() // 1_000
 
-    def _get(self, id: str) -> Record | None:
-        return self._changes[id] if id in self._changes else self._read(id)
-
     def version(self, id: str) -> str | None:
-        record = self._get(id)
+        record = self._changes[id] if id in self._changes else self._read(id)
         return None if record is None else record.version
 
     def put(self, id: str, data: bytes, metadata: bytes) -> str:
-        old, version = self._get(id), str(new_version())
+        old = self._changes[id] if id in self._changes else self._read(id)
+        version = str(new_version())
         created = self._now if old is None else old._created
-        self._changes[id] = Record.stored(id, trim(data), trim(metadata), version, created, self._now)
+        kept = b"{}" if metadata == b"{}" else trim(metadata)
+        self._changes[id] = Record.stored(id, trim(data), kept, version, created, self._now)
         return version
 
     def merge(self, id: str, data: bytes, metadata: bytes) -> str:
-        old = self._get(id)
+        old = self._changes[id] if id in self._changes else self._read(id)
         assert old is not None  # `version` has found it
         return self.put(id, *merge_documents(old.data, old.metadata, data, metadata))
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections import defaultdict, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeAlias
 
+from isthmus._core.executor import Mutation
 from isthmus.errors import PoolTimeoutError, SerializationError
 
 Key: TypeAlias = tuple[str, str]
@@ -60,6 +62,13 @@ class RecordLocks:
                 waiter = _Waiter(holder, asyncio.get_running_loop().create_future())
                 self._queues[key].append(waiter)
             await self._wait(key, waiter, owner)
+
+    @contextlib.contextmanager
+    def free_records(self, collection: str, mutations: Sequence[Mutation]) -> Iterator[bool]:
+        """Keep others from locking anything in a block; yield whether the records to write are free."""
+        with self._guard:
+            holders = self._holders
+            yield not holders or all((collection, mutation.id) not in holders for mutation in mutations)
 
     def release(self, holder: Holder) -> None:
         """Give each record that the holder has to the next in its queue."""
