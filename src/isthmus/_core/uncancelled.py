@@ -63,9 +63,11 @@ class Ends:
             raise
 
     async def drain(self) -> None:
-        """Wait for all work on the running loop that its callers have left."""
-        loop = asyncio.get_running_loop()
-        while tasks := [task for task in self._tasks if task.get_loop() is loop and not task.done()]:
+        """Wait for all work on the running loop that its callers have left, but for the caller itself."""
+        loop, own = asyncio.get_running_loop(), asyncio.current_task()
+        while tasks := [
+            task for task in self._tasks if task is not own and task.get_loop() is loop and not task.done()
+        ]:
             await asyncio.wait(tasks)
 
 
