@@ -34,6 +34,8 @@ async def _wait_until_unused(db: AsyncDatabase) -> None:
 async def test_a_cancelled_transaction_ends_after_its_savepoints(db: AsyncDatabase, times: int) -> None:
     """Wherever and however often it is cancelled: all of it is stored or none, nothing stays in use."""
     names = id_set("outer inner innermost")
+    await _write_nested(db, asyncio.Event())
+    await db.clear()
 
     for turns in range(24):
         reached = asyncio.Event()
