@@ -70,7 +70,7 @@ async def test_under_chaos_nothing_is_lost_or_doubled(seed: int) -> None:
 
 
 async def _without_chaos(db: AsyncDatabase) -> list[dict[str, int]]:
-    return [dict(record) for table in db._backend._tables.values() for record in table.values()]  # type: ignore[attr-defined]
+    return [dict(record) for table in db._backend._committed.tables.values() for record in table.values()]  # type: ignore[attr-defined]
 
 
 def test_shares_beyond_one_are_refused() -> None:

@@ -118,7 +118,7 @@ async def test_a_batch_with_new_ids_whose_answer_was_lost_is_there_once(fault: A
 
     assert await stack(layer, Scripted(fault), executor=store).run(op) == ["a", "b", "c"]
 
-    assert sum(len(table) for table in store._tables.values()) == 3
+    assert sum(len(table) for table in store._committed.tables.values()) == 3
     assert layer.counts()["resolved"] == 1
 
 
