@@ -36,7 +36,8 @@ SET search_path = pg_catalog, pg_temp AS $$ BEGIN
   NEW.updated_at := now();
   RETURN NEW;
 END $$""",
-        f"""CREATE TRIGGER {NAME} BEFORE UPDATE OF id, data, metadata ON {table.sql}
+        # Without a list of columns, by which the server would refuse to change their types.
+        f"""CREATE TRIGGER {NAME} BEFORE UPDATE ON {table.sql}
   FOR EACH ROW WHEN (OLD.version = NEW.version) EXECUTE FUNCTION {function}()""",
     ]
 
