@@ -48,6 +48,7 @@ CAPTIONS = {
     "hot path": "The hot path",
     "questions": "Questions",
     "writes": "Modifications",
+    "files": "Files",
 }
 EXPLAINED = {
     "known figures": "Figures of a published quick start; the target is a tenth of each.",

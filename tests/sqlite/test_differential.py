@@ -178,6 +178,8 @@ async def test_random_aggregates_mean_what_the_evaluator_says(tmp_path: FilePath
         for _ in range(QUERIES // 2):
             by = tuple(path(random) for _ in range(random.choice([0, 1, 1, 2])))
             request = AggregateRequest(queries.where(), queries.measures(), by)
+            if not backend.support(COLLECTION).aggregates(request.measures, by):
+                continue  # the core's, which is tested with all stores
             expected = [record for record in records if matches(request.where, record)]
             answer = await backend.aggregate(COLLECTION, request)
 

@@ -18,6 +18,10 @@ class DuckDBConfig(BackendConfig):
     table: str = "records"
     """The default collection."""
 
+    def private_to_handle(self) -> bool:
+        """Return whether no other handle can open the database."""
+        return self.path == ":memory:"
+
     @classmethod
     def schemes_of(cls) -> tuple[str, ...]:
         """Return `duckdb`."""

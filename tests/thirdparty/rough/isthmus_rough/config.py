@@ -24,6 +24,10 @@ class RoughConfig(BackendConfig):
     compares: bool = True
     """Whether there is compare-and-set."""
 
+    def private_to_handle(self) -> bool:
+        """Return that no other handle can open the store: the records are in this process."""
+        return True
+
     @classmethod
     def schemes_of(cls) -> tuple[str, ...]:
         """Return `rough`."""
