@@ -34,7 +34,7 @@ from isthmus._record import Record
 from isthmus.backends.elasticsearch.capabilities import CAPABILITIES, EXTERNAL_CAPABILITIES
 from isthmus.backends.elasticsearch.client import FOUND, ClientPool, open_client
 from isthmus.backends.elasticsearch.config import ElasticsearchConfig
-from isthmus.backends.elasticsearch.errors import IndexGoneError, IndexMissingError
+from isthmus.backends.elasticsearch.errors import IndexGoneError, IndexMissingError, NoIndexError
 from isthmus.backends.elasticsearch.external.index import ExternalIndex
 from isthmus.backends.elasticsearch.external.reader import ExternalReader
 from isthmus.backends.elasticsearch.index import CollectionIndex
@@ -377,11 +377,16 @@ def _is_repeatable(result: ItemResult) -> bool:
 
 async def _repeat_if_gone(call: Callable[[], Awaitable[R]]) -> R:
     """Return what a call returns, which is repeated while the index that it found is gone."""
+    gone: IndexGoneError | None = None
     for _ in range(_ATTEMPTS - 1):
         try:
             return await call()
-        except IndexGoneError:
-            pass
+        except IndexGoneError as error:
+            gone = error
+        except NoIndexError as error:
+            if gone is None:
+                raise
+            raise gone from error
     return await call()
 
 

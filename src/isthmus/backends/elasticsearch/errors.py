@@ -44,6 +44,10 @@ class IndexMissingError(UnavailableError):
     """The name stands for no index; nothing was applied. A read finds nothing, a write creates it."""
 
 
+class NoIndexError(ConfigError):
+    """There is no index to read as it is; one that was deleted since it was opened is `IndexGoneError`."""
+
+
 class IndexGoneError(UnavailableError):
     """The index that the handle knew is gone, or its name stands for another; nothing was applied.
 

@@ -7,12 +7,11 @@ import time
 
 from isthmus.backends.elasticsearch.client import ClientPool
 from isthmus.backends.elasticsearch.config import ElasticsearchConfig
-from isthmus.backends.elasticsearch.errors import IndexGoneError
+from isthmus.backends.elasticsearch.errors import IndexGoneError, NoIndexError
 from isthmus.backends.elasticsearch.external.fields import ExternalField, read_fields
 from isthmus.backends.elasticsearch.external.filter import ExternalCompiler
 from isthmus.backends.elasticsearch.identity import look_up, url_of
 from isthmus.backends.elasticsearch.index import CollectionIndex
-from isthmus.errors import ConfigError
 
 _WINDOW = 10_000
 # Seconds for which a mapping is relied on.
@@ -39,7 +38,7 @@ class ExternalIndex(CollectionIndex):
         """Read the mapping, once; raises `ConfigError` if there is no such index."""
         if not self.is_ready:
             if not await self.load(pool):
-                raise ConfigError(f"elasticsearch: there is no index {self.name!r} to read as it is")
+                raise NoIndexError(f"elasticsearch: there is no index {self.name!r} to read as it is")
             self.is_ready = True
 
     async def load(self, pool: ClientPool) -> bool:
