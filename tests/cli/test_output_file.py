@@ -97,6 +97,12 @@ def test_a_fifo_is_written_to(people: str, tmp_path: Path, command: list[str], f
     assert run_process("diff", people, other).returncode == 0
 
 
+def _processor_seconds(pid: int) -> float:
+    """Return the processor time that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def test_ctrl_c_ends_a_wait_for_the_reader_of_a_fifo(people: str, tmp_path: Path) -> None:
     """Opening a FIFO for writing waits for its reader, which may never come."""
     fifo = tmp_path / "fifo"
@@ -106,6 +112,9 @@ def test_ctrl_c_ends_a_wait_for_the_reader_of_a_fifo(people: str, tmp_path: Path
         deadline = time.monotonic() + 30
         while not (tmp_path / "people.db-shm").exists() and time.monotonic() < deadline:
             time.sleep(0.01)  # until the other process has opened the store, which comes just before
+        used = -1.0
+        while used != (used := _processor_seconds(waiting.pid)) and time.monotonic() < deadline:
+            time.sleep(0.5)  # until it does nothing any more
         waiting.send_signal(signal.SIGINT)
         _, err = waiting.communicate(timeout=30)
 
