@@ -5,10 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Collection, Mapping, Sequence
 
-from isthmus._core.apply import apply_in_order, refuse_batch
 from isthmus._core.executor import ItemResult, Mutation, WriteKind
 from isthmus._record import Record
-from isthmus.backends.memory.executor import MemoryRows, Table, Tables
+from isthmus.backends.memory.executor import Table, Tables, apply_batch
 from isthmus.backends.memory.record_locks import Key, RecordLocks
 
 
@@ -51,13 +50,10 @@ class Committed:
         with self.locks.free_records(collection, mutations) as free:
             if not free:
                 return None
-            changes: dict[str, Record | None] = {}
-            rows = MemoryRows(self.table(collection).get, changes)
-            results = apply_in_order(rows, kind, mutations)
-            refused = refuse_batch(mutations, results) if atomic else None
-            if refused is None and changes:
+            results, changes = apply_batch(self.table(collection).get, kind, mutations, atomic=atomic)
+            if changes:
                 self.apply({collection: changes})
-            return refused or results
+            return results
 
     def apply(self, changes: Mapping[str, Mapping[str, Record | None]]) -> None:
         """Store records and remove those that are None."""

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
-from isthmus._core.apply import merge_documents
+from isthmus._core.apply import apply_in_order, merge_documents, refuse_batch
 from isthmus._core.capabilities import Capabilities
 from isthmus._core.evaluation import select_matching
 from isthmus._core.executor import (
@@ -16,9 +16,12 @@ from isthmus._core.executor import (
     AggregateRequest,
     AggregateResult,
     CountResult,
+    ItemResult,
+    Mutation,
     NativePlan,
     Page,
     PageRequest,
+    WriteKind,
 )
 from isthmus._ids import new_version
 from isthmus._query.aggregate import Groups
@@ -185,7 +188,17 @@ def _cut_page(records: list[Record], request: PageRequest) -> Page:
     return Page(chosen, MORE if more and chosen else None)
 
 
-class MemoryRows:
+def apply_batch(
+    read: Callable[[str], Record | None], kind: WriteKind, mutations: Sequence[Mutation], *, atomic: bool
+) -> tuple[list[ItemResult], dict[str, Record | None]]:
+    """Return the results of mutations, and the changes to store: none of a batch that is refused."""
+    changes: dict[str, Record | None] = {}
+    results = apply_in_order(_MemoryRows(read, changes), kind, mutations)
+    refused = refuse_batch(mutations, results) if atomic else None
+    return (results, changes) if refused is None else (refused, {})
+
+
+class _MemoryRows:
     """A table's records, as `apply_in_order` reads and writes them."""
 
     def __init__(self, read: Callable[[str], Record | None], changes: dict[str, Record | None]) -> None:

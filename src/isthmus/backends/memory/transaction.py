@@ -6,13 +6,12 @@ import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import partial
 
-from isthmus._core.apply import apply_in_order, refuse_batch
 from isthmus._core.evaluation import select_matching
 from isthmus._core.executor import ItemResult, Mutation, Page, PageRequest, TransactionOptions, WriteKind
 from isthmus._query.ast import Predicate
 from isthmus._record import Record
 from isthmus.backends.memory.committed import Committed
-from isthmus.backends.memory.executor import MemoryExecutor, MemoryRows, Table, Tables, copy_record
+from isthmus.backends.memory.executor import MemoryExecutor, Table, Tables, apply_batch, copy_record
 from isthmus.backends.memory.record_locks import Holder, Key
 from isthmus.errors import SerializationError, TransactionError
 
@@ -88,13 +87,10 @@ class MemoryTransaction(MemoryExecutor):
         """Apply mutations one after another, all or none if `atomic`; return one result for each."""
         self._check_writable()
         await self._lock(collection, [mutation.id for mutation in mutations])
-        changes: dict[str, Record | None] = {}
-        rows = MemoryRows(partial(self._current, collection), changes)
-        results = apply_in_order(rows, kind, mutations)
-        refused = refuse_batch(mutations, results) if atomic else None
-        if refused is None and changes:
+        results, changes = apply_batch(partial(self._current, collection), kind, mutations, atomic=atomic)
+        if changes:
             self._own.setdefault(collection, {}).update(changes)
-        return refused or results
+        return results
 
     async def remove(self, collection: str, where: Predicate) -> int:
         """Delete the matching records and return how many there were."""
