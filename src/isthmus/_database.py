@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from isthmus._collection import Collection, CollectionMethods, check_collection_name, check_encodable
-from isthmus._core.clock import SYSTEM_CLOCK, Clock
+from isthmus._core.clock import REPEAT_SECONDS, SYSTEM_CLOCK, Clock
 from isthmus._core.closing import CLOSE_SECONDS, CLOSINGS, close_within
 from isthmus._core.executor import (
     Backend,
@@ -24,7 +24,7 @@ from isthmus._core.url import scheme_of
 from isthmus._create import Create
 from isthmus._query.query import as_query
 from isthmus._reads import Find
-from isthmus._run import DEFAULT_SECONDS, RepeatQueue, run_joined, run_repeatedly
+from isthmus._run import RepeatQueue, run_joined, run_repeatedly
 from isthmus._scoping import Scoping
 from isthmus._session import DatabaseSession, Session, Stats
 from isthmus._transaction import (
@@ -362,7 +362,7 @@ class AsyncDatabase(Scoping, CollectionMethods):
             work,
             self._repeats,
             attempts=attempts,
-            seconds=self._config.deadline or DEFAULT_SECONDS,
+            seconds=self._config.deadline or REPEAT_SECONDS,
             clock=self._clock,
         )
 

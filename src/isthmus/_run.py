@@ -14,9 +14,6 @@ from isthmus.errors import SerializationError, UsageError
 
 R = TypeVar("R")
 
-DEFAULT_SECONDS = 30.0
-"""How long a function is repeated where no deadline is configured."""
-
 
 class RepeatQueue:
     """The queue of a database's repeated functions, one for each event loop; its handles share it.

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 
 from isthmus._core.apply import refusal, refuse_batch
-from isthmus._core.clock import SYSTEM_CLOCK
+from isthmus._core.clock import REPEAT_SECONDS, SYSTEM_CLOCK
 from isthmus._core.executor import ItemResult, Mutation, WriteKind
 from isthmus._core.op import Read, Write
 from isthmus._ids import new_version
@@ -31,8 +31,6 @@ from isthmus.errors import (
 Atomically = Callable[[], AbstractAsyncContextManager[Session]]
 """Opens a transaction, or a savepoint in one, and returns the session inside."""
 _PART = 90
-_SECONDS = 30.0
-"""How long a write is repeated that loses every race."""
 
 
 class ScopedWrite:
@@ -248,7 +246,7 @@ def _race_error(mutation: Mutation) -> ConflictError:
 
 async def _attempts() -> AsyncIterator[None]:
     """Yield at once, then after growing random pauses until the time is over."""
-    until = SYSTEM_CLOCK.now() + _SECONDS
+    until = SYSTEM_CLOCK.now() + REPEAT_SECONDS
     random, limit = Random().random, 0.002
     yield
     while SYSTEM_CLOCK.now() < until:

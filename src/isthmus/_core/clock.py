@@ -7,6 +7,9 @@ import time
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
+REPEAT_SECONDS = 30.0
+"""How long work that lost a race is repeated where no deadline is configured."""
+
 
 class Timer(Protocol):
     """The state of a timeout after its block was left."""

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import orjson
 
-from isthmus._core.apply import Rows, refusal
+from isthmus._core.apply import refusal
 from isthmus._core.executor import ItemResult, WriteKind
 from isthmus._core.modify import Modification
 from isthmus._query.ast import TRUE
@@ -18,11 +18,15 @@ from isthmus._values import encode
 from isthmus.errors import ConflictError, RecordError
 
 
-class ModifiableRows(Rows, Protocol):
+class ModifiableRows(Protocol):
     """The rows that a batch touches, with their records, as its earlier items have left them."""
 
     def record(self, id: str) -> Record | None:
         """Return the record with this id; None if there is none. It is not altered."""
+        ...
+
+    def put(self, id: str, data: bytes, metadata: bytes) -> str:
+        """Store the whole record and return its new version; both texts are canonical JSON."""
         ...
 
 

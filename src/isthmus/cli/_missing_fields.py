@@ -7,7 +7,7 @@ import difflib
 from collections.abc import Iterable
 from itertools import islice
 
-from isthmus import Collection, Query
+from isthmus import Collection, Query, Record
 from isthmus._path import Path, Root
 from isthmus._query.ast import Exists, leaves
 from isthmus.cli._output import print_note
@@ -33,18 +33,19 @@ async def note_missing_fields(source: Collection, paths: Iterable[Path]) -> None
     Each costs a search for one record, which reads all records where there is none and no index;
     after 2 seconds the rest is left out.
     """
+    sample: list[Record] = []
     try:
         async with asyncio.timeout(_SECONDS):
             for path in islice(paths, _MAX_FIELDS):
                 if not await source.search(Query(where=Exists(path)).limit(1)):
-                    print_note(await _describe(source, path))
+                    sample = sample or await source.search(Query().limit(_SAMPLE))
+                    print_note(_describe(sample, path))
     except TimeoutError:
         return
 
 
-async def _describe(source: Collection, path: Path) -> str:
-    """Return the note on a path that no record has."""
-    sample = await source.search(Query().limit(_SAMPLE))
+def _describe(sample: list[Record], path: Path) -> str:
+    """Return the note on a path that no record has, from some records of the collection."""
     if not sample:
         return "the collection has no records"
     known = {name for record in sample for name, _ in walk_record(record)}

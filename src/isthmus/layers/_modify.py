@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 
 from isthmus._core.apply import refuse_batch
-from isthmus._core.clock import Clock
+from isthmus._core.clock import REPEAT_SECONDS, Clock
 from isthmus._core.executor import ItemResult, Mutation, WriteKind
 from isthmus._core.modify import Modification
 from isthmus._core.modify_rows import modify_in_order
@@ -37,8 +37,6 @@ from isthmus.errors import (
 )
 from isthmus.layers._call_state import CALL
 
-DEFAULT_SECONDS = 30.0
-"""How long lost races are repeated where no deadline is configured."""
 CHUNK = 1_000
 """Records of one request of `update_where` where a batch is not atomic."""
 
@@ -63,22 +61,12 @@ class _ReadRows:
     def record(self, id: str) -> Record | None:
         return self._records.get(id)
 
-    def version(self, id: str) -> str | None:
-        record = self._records.get(id)
-        return None if record is None else record.version
-
     def put(self, id: str, data: bytes, metadata: bytes) -> str:
         old, version = self._records[id], str(new_version())
         self.changed[id] = data, metadata
         record = make_record(id, decode(data), decode(metadata), version, old._created, old._updated)
         self._records[id] = record
         return version
-
-    def merge(self, id: str, data: bytes, metadata: bytes) -> str:
-        raise AssertionError("a modification writes whole records")
-
-    def delete(self, id: str) -> None:
-        raise AssertionError("a modification deletes nothing")
 
 
 class CompareAndSet:
@@ -107,7 +95,7 @@ class CompareAndSet:
 
     async def _modify(self, op: Modify) -> tuple[list[ItemResult], list[int]]:
         """Return the results, and the indexes of the items that lost every race: they have no result."""
-        until = min(CALL.get().until, self._clock.now() + DEFAULT_SECONDS)
+        until = min(CALL.get().until, self._clock.now() + REPEAT_SECONDS)
         results: list[ItemResult] = [False] * len(op.modifications)
         pending = list(range(len(results)))
         async for _ in _attempts(self._clock, until):

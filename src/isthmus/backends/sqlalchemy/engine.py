@@ -9,12 +9,10 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from isthmus._core.clock import REPEAT_SECONDS
 from isthmus.backends.sqlalchemy.config import SQLAlchemyConfig
 from isthmus.errors import ConfigError, MissingExtraError
 from sqlalchemy import event
-
-_SECONDS = 30.0
-"""For how long `db.run` repeats where no deadline is configured."""
 
 
 class EnginePool:
@@ -97,7 +95,7 @@ def lock_wait_of(config: SQLAlchemyConfig) -> int:
     Their own 50 s outlast the deadline of a call and of `run`, which could then not repeat it; and a
     statement whose caller is gone keeps the locks that it has until the wait ends. Whole seconds only.
     """
-    return max(1, int((config.deadline or _SECONDS) / 3))
+    return max(1, int((config.deadline or REPEAT_SECONDS) / 3))
 
 
 def _set_lock_wait(seconds: int, connection: Any, record: object) -> None:

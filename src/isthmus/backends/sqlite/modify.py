@@ -46,19 +46,10 @@ class _ModifiedRow:
     def record(self, id: str) -> Record | None:
         return self._record
 
-    def version(self, id: str) -> str | None:
-        return None if self._record is None else self._record.version
-
     def put(self, id: str, data: bytes, metadata: bytes) -> str:
         version = new_version()
         self._session.execute(_update(self._table), (id, data.decode(), version, _now()))
         return str(version)
-
-    def merge(self, id: str, data: bytes, metadata: bytes) -> str:
-        raise AssertionError("a modification writes whole records")
-
-    def delete(self, id: str) -> None:
-        raise AssertionError("a modification deletes nothing")
 
 
 def modify_where(
