@@ -14,7 +14,7 @@ import orjson
 import pytest
 
 from isthmus import AsyncDatabase, IsthmusError, Record
-from isthmus.cli._formats.reader import InputLine
+from isthmus.cli._formats.input_line import InputLine
 from isthmus.cli._loader import Loader, OnClash
 from isthmus.testing.chaos import Chaos
 from tests.cli.conftest import Cli, build_command, run_process

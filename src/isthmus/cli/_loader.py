@@ -18,7 +18,7 @@ from isthmus._batch import Outcomes
 from isthmus._ids import new_id
 from isthmus._values import canonical, same
 from isthmus.cli._errors import CommandError, ExitCode, choose_exit_code
-from isthmus.cli._formats.reader import InputLine
+from isthmus.cli._formats.input_line import InputLine
 from isthmus.cli._json import format_json
 from isthmus.cli._output import print_json, print_note
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
-
-from pydantic import BaseModel
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from isthmus import ConflictError, Field, InvalidRecordError, NotFoundError, Query, Record, UsageError
 from isthmus._path import Path, Root
-from isthmus.typed import TypedCollection
 
-M = TypeVar("M", bound=BaseModel)
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from isthmus.typed import TypedCollection
+
+M = TypeVar("M", bound="BaseModel")
 
 ROUNDS = 100
 """How many times a record that other writers keep changing is read again."""

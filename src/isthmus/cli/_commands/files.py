@@ -13,8 +13,8 @@ import typer
 from isthmus import Collection
 from isthmus.cli._commands.query import NO_LIMIT, build_query, split_list, write_matches
 from isthmus.cli._errors import CommandError, ExitCode
+from isthmus.cli._formats.input_line import InputFormat
 from isthmus.cli._formats.output_file import is_stdout, open_output
-from isthmus.cli._formats.reader import Input, InputFormat
 from isthmus.cli._formats.writer import Format, choose_format, open_writer
 from isthmus.cli._loader import Loader, OnClash
 from isthmus.cli._options import AsJson, CollectionName, OnError, PromptPassword, RequiredStore
@@ -112,6 +112,10 @@ def load(
     JSON, JSON lines, CSV, TSV, Parquet and Arrow, plain, gz or zst. A column of CSV holds numbers or
     booleans if all its cells do. The id comes from a dumped record or --id; else it is new.
     """
+    from isthmus.cli._formats.reader import (
+        Input,  # with the settings of files, which other commands do not need
+    )
+
     store, files = split_places(places)
     settings = {
         "types": "text" if text else types,

@@ -5,10 +5,9 @@ from __future__ import annotations
 import importlib
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from pydantic import BaseModel
 
 from isthmus import Collection, ConfigError, UsageError
 from isthmus.cli._errors import CommandError, ExitCode
@@ -17,7 +16,9 @@ from isthmus.cli._output import print_facts, print_json, print_note
 from isthmus.cli._stores import resolve_store, run_on_store
 from isthmus.transfer import Migration
 from isthmus.transfer import migrate as migrate_collection
-from isthmus.typed import TypedCollection
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 CollectionArgument = Annotated[str, typer.Argument(metavar="COLLECTION", help="Collection to migrate.")]
 ModelName = Annotated[str, typer.Argument(metavar="MODULE:MODEL", help="Model with upgrade functions.")]
@@ -44,6 +45,8 @@ def migrate(
     A record is written only if it is as it was read, so that it may run beside
     writers. A run that was killed goes on where it was when started again.
     """
+    from isthmus.typed import TypedCollection  # loads pydantic, as the model does
+
     imported = import_model(model)
     address = resolve_store(store, collection, prompt=prompt)
 
@@ -64,6 +67,8 @@ def migrate(
 
 def import_model(name: str) -> type[BaseModel]:
     """Return the model `module:Model`; modules of the current folder can be imported."""
+    from pydantic import BaseModel  # most commands need no model
+
     module, colon, attribute = name.partition(":")
     if not colon:
         raise UsageError(f"{name!r}: expected module:Model")

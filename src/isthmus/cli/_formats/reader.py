@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import enum
 import errno
 import os
 import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
@@ -31,6 +29,7 @@ from isthmus.backends.files.formats.json_lines import read_json_lines
 from isthmus.backends.files.local import LocalStorage
 from isthmus.backends.files.reader import FileReader
 from isthmus.backends.files.rows import Refusal, Row, RowChunk
+from isthmus.cli._formats.input_line import InputFormat, InputLine
 from isthmus.cli._json import format_json
 
 R = TypeVar("R")
@@ -40,27 +39,6 @@ _MARK = _RECORD_KEYS - {"metadata"}
 _TABLES = ("csv", "tsv")
 _HEAD = 1 << 20
 _STDIN = "standard input"
-
-
-class InputFormat(enum.StrEnum):
-    """The formats of files that are loaded."""
-
-    JSONL = "jsonl"
-    JSON = "json"
-    CSV = "csv"
-    TSV = "tsv"
-    PARQUET = "parquet"
-    ARROW = "arrow"
-
-
-@dataclass(frozen=True, slots=True)
-class InputLine:
-    """A record of a file, or the reason why its line has none; without lines, the number of its row."""
-
-    file: str
-    number: int
-    record: Record | None = None
-    error: str | None = None
 
 
 class Input:
