@@ -38,6 +38,8 @@ class Capabilities(Value):
     """Declared unique fields, kept in the store and checked for every handle."""
     indexes: bool = False
     """Declared indexes make filters and sorts fast."""
+    columns: bool = False
+    """Declared fields have a typed column: `columns={"population": "number"}`."""
     drop: bool = False
     """`drop_collection()` deletes a collection with all that belongs to it."""
     row_security: bool = False

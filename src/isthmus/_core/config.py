@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 from urllib.parse import SplitResult
 
 from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Field,
     PrivateAttr,
     SecretStr,
     ValidationError,
@@ -52,6 +53,31 @@ class UniqueSettings(ConfigGroup):
         if not isinstance(groups, list | tuple):
             return groups
         return tuple((group,) if isinstance(group, str) else group for group in groups)
+
+
+class ColumnSettings(ConfigGroup):
+    """The declared columns of a collection."""
+
+    columns: Literal["model"] | dict[str, Literal["number", "text", "bool"]] = Field(default={})
+    """Fields with a typed column: `{"population": "number", "at": "text"}`; `model`: all of its model."""
+
+    @field_validator("columns", mode="before")
+    @classmethod
+    def _flat(cls, value: Any) -> Any:
+        if isinstance(value, list | tuple | set) or (isinstance(value, str) and value != "model"):
+            names = [value] if isinstance(value, str) else list(value)
+            shown = ", ".join(f'"{name}": "number"' for name in names)
+            raise ValueError(f"columns have kinds (number, text or bool): write {{{shown}}}")
+        return _join_keys(value) if isinstance(value, Mapping) else value
+
+
+def _join_keys(value: Mapping[Any, Any], prefix: str = "") -> dict[Any, Any]:
+    """Return nested mappings, as a URL makes of `columns.address.city=text`, with dotted keys."""
+    flat: dict[Any, Any] = {}
+    for key, inner in value.items():
+        name = f"{prefix}{key}" if isinstance(key, str) else key
+        flat |= _join_keys(inner, f"{name}.") if isinstance(inner, Mapping) else {name: inner}
+    return flat
 
 
 def _hide_urls(given: Any) -> Any:
@@ -228,6 +254,8 @@ def _check_keys(
         if key not in known:
             if key == "unique":
                 raise UnsupportedError(f"{where} has no unique fields", capability="unique")
+            if key == "columns":
+                raise UnsupportedError(f"{where} has no declared columns", capability="columns")
             names = [*known, *spellings]
             raise ConfigError(f"{where}: unknown setting {key!r}{suggest_nearest(key, names)}")
         part = known[key].annotation

@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
+from isthmus._core.columns import COLUMNS_OF, columns_in, join_columns
 from isthmus._core.executor import (
     ItemResult,
     Mutation,
@@ -26,8 +27,9 @@ from isthmus._record import Record
 from isthmus.backends.postgres.coalesce import Coalescer
 from isthmus.backends.postgres.config import Indexes, PostgresConfig
 from isthmus.backends.postgres.cursors import Cursors, PoolSnapshot
+from isthmus.backends.postgres.declared_columns import DeclaredColumns
 from isthmus.backends.postgres.errors import READING, WRITING, is_stale_plan, is_undefined_table
-from isthmus.backends.postgres.executor import PostgresExecutor, Work
+from isthmus.backends.postgres.executor import Work
 from isthmus.backends.postgres.indexes import paths_to_index
 from isthmus.backends.postgres.pool import open_pool
 from isthmus.backends.postgres.pool.native import TransactionLoan
@@ -111,18 +113,25 @@ class PoolRunner:
     async def open(self, collection: str) -> None:
         """Create a collection's table and indexes if they are missing, and check what exists."""
         table = self._tables.get(collection) or table_of(self._config, collection)
-        unique = await self.run(
+        found = await self.run(
             lambda connection: ensure_table(connection, table, self._config), writes=True, locks=True
         )
-        if unique and not table.has_unique:
-            self._tables[collection] = replace(table, has_unique=True)
+        self.note(table, found)
         self.ready.add(collection)
+
+    def note(self, before: Table, found: Table) -> None:
+        """Keep what a table has, unless a model has declared more meanwhile."""
+        current = self._tables.get(before.name, before)
+        self._tables[before.name] = replace(
+            current, columns=found.columns, has_unique=current.has_unique or found.has_unique
+        )
 
     async def create_table(self, table: Table) -> None:
         """Create a missing table for an open transaction, which building other indexes would wait for."""
-        await self.run(
+        found = await self.run(
             lambda connection: ensure_table(connection, table, self._config, add_indexes=False), writes=True
         )
+        self.note(table, found)
 
     async def query(self, table: Table | None, work: Work[R], if_missing: R) -> R:
         """Run work that only reads; return `if_missing` if the table was dropped."""
@@ -189,7 +198,7 @@ class PoolRunner:
         self.pools.discard()
 
 
-class PostgresBackend(PostgresExecutor):
+class PostgresBackend(DeclaredColumns):
     """Records in PostgreSQL."""
 
     name = "postgres"
@@ -219,11 +228,15 @@ class PostgresBackend(PostgresExecutor):
     def declare(self, collection: str, indexes: Declarations) -> bool:
         """Record a model's indexes, to be built at the next opening; return whether any is new."""
         table = self._table(collection)
-        settings = Indexes.model_validate(dict(indexes))
+        kinds = COLUMNS_OF.values()
+        settings = Indexes.model_validate({k: paths for k, paths in indexes.items() if k not in kinds})
         indexed, unique = table.indexed | paths_to_index(settings), table.unique | unique_of(settings.unique)
         has_unique = table.has_unique or bool(unique)
-        self._tables[collection] = replace(table, indexed=indexed, unique=unique, has_unique=has_unique)
-        return indexed != table.indexed or unique != table.unique
+        columns = join_columns(table.declared, columns_in(indexes))
+        self._tables[collection] = replace(
+            table, indexed=indexed, unique=unique, has_unique=has_unique, declared=columns
+        )
+        return indexed != table.indexed or unique != table.unique or columns != table.declared
 
     async def find_duplicates(self, collection: str, unique: Unique) -> list[Duplicate]:
         """Return values that several records have, each with some of their ids; 20 values at most."""

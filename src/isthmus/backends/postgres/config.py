@@ -11,7 +11,7 @@ from urllib.parse import SplitResult, unquote
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from isthmus._core.config import BackendConfig, ConfigGroup, UniqueSettings
+from isthmus._core.config import BackendConfig, ColumnSettings, ConfigGroup, UniqueSettings
 from isthmus._core.loop_pools import secret_digest
 from isthmus._core.url import clean_url
 from isthmus._suggest import suggest_nearest
@@ -101,8 +101,8 @@ class PoolConfig(ConfigGroup):
         return self
 
 
-class Indexes(UniqueSettings):
-    """Which fields of a collection are unique, and which are fast to filter and sort by."""
+class Indexes(UniqueSettings, ColumnSettings):
+    """Which fields of a collection are unique, have a column, or are fast to filter and sort by."""
 
     indexes: tuple[str, ...] = ()
     """Equality, ranges, prefixes, sorting; values of any type."""

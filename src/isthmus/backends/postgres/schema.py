@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import logging
 import zlib
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import orjson
 
+from isthmus._core.columns import columns_of
 from isthmus._core.unique import Unique, has_duplicates, missing_unique, unique_of
+from isthmus._path import Path
+from isthmus.backends.postgres.columns import comments, ensure_columns
+from isthmus.backends.postgres.columns import definitions as column_definitions
 from isthmus.backends.postgres.config import PostgresConfig
 from isthmus.backends.postgres.drivers.protocol import Connection
 from isthmus.backends.postgres.indexes import IndexDefinition, create_index, definitions, paths_to_index
+from isthmus.backends.postgres.sql.columns import StoredColumn, new_columns
 from isthmus.backends.postgres.sql.statement import literal, quote
 from isthmus.backends.postgres.sql.table import Table
 from isthmus.backends.postgres.unique import definitions as unique_definitions
@@ -23,8 +30,8 @@ from isthmus.errors import ConfigError
 log = logging.getLogger("isthmus.postgres.schema")
 
 FORMAT = 2
-"""The newest format that is read: 1, and 2 for a table with unique fields."""
-_PLAIN_FORMAT, UNIQUE_FORMAT = 1, 2
+"""The newest format that is read: 1, and 2 for a table with unique fields or declared columns."""
+_PLAIN_FORMAT, DECLARED_FORMAT = 1, 2
 _MARK = "isthmus "
 _COLUMNS = {
     "id": "text",
@@ -72,19 +79,21 @@ def table_of(config: PostgresConfig, collection: str) -> Table:
     settings = config.indexes_of(collection)
     unique = unique_of(settings.unique)
     indexed = paths_to_index(settings)
-    return Table(config.schema_name, collection, indexed, json_array, unique, bool(unique))
+    columns = columns_of({} if settings.columns == "model" else settings.columns)
+    return Table(config.schema_name, collection, indexed, json_array, unique, bool(unique), columns)
 
 
 async def ensure_table(
     connection: Connection, table: Table, config: PostgresConfig, *, add_indexes: bool = True
-) -> frozenset[Unique]:
+) -> Table:
     """Create the table with its indexes if it is missing, and check what exists.
 
     With `add_indexes` indexes that an existing table lacks are built. That waits for the end of all
     transactions in the database that have a snapshot.
 
-    Returns the unique fields that the table has. Raises `ConfigError` for a table that isthmus did not
-    create, or in a newer format, or that has records and lacks a unique field of the config.
+    Returns the table with what it has of declared columns and unique fields. Raises `ConfigError` for a
+    table that isthmus did not create, or in a newer format, or that has records and lacks a unique field
+    of the config.
     """
     _check_server(await connection.fetchrow(_SERVER))
     found = await connection.fetchrow(_DESCRIBE, table.schema, table.name)
@@ -92,7 +101,7 @@ async def ensure_table(
         if config.create_table == "never":
             raise ConfigError(
                 f"postgres: there is no table {table.sql}, and create_table is 'never'; create it with:\n"
-                + ";\n".join([*_definition(table), *definition(table)])
+                + ";\n".join([*_definition(table, new_columns(table.declared)), *definition(table)])
             )
         await _create_table(connection, table, config)
         found = await connection.fetchrow(_DESCRIBE, table.schema, table.name)
@@ -101,14 +110,18 @@ async def ensure_table(
     _check(table, found)
     if not found[10] and add_indexes and config.create_table != "never":
         await add_trigger(connection, table)
-    wanted = list(definitions(table.name, table.indexed))
+    may_alter = config.create_table != "never" and add_indexes
+    columns = await ensure_columns(
+        connection, table, may_alter=may_alter, mark_format=mark_format(table, DECLARED_FORMAT)
+    )
+    wanted = list(definitions(table.name, table.indexed, columns))
     missing = [index for index in wanted if index.name not in found[5]]
-    if missing and add_indexes and config.create_table != "never":
+    if missing and may_alter:
         await _create_indexes(connection, table, missing, config)
     unique = await read_unique(connection, table)
     if table.unique - unique:
         unique = await _add_unique(connection, table, config)
-    return unique
+    return replace(table, columns=columns, has_unique=table.has_unique or bool(unique))
 
 
 async def _add_unique(connection: Connection, table: Table, config: PostgresConfig) -> frozenset[Unique]:
@@ -132,8 +145,13 @@ async def create_unique_index(connection: Connection, table: Table, unique: Uniq
     """Make fields unique in the open transaction, whose table is locked."""
     for statement in unique_definitions(table, unique):
         await connection.execute(statement)
-    mark = literal(_MARK + orjson.dumps({"format": UNIQUE_FORMAT}).decode())
-    await connection.execute(f"COMMENT ON TABLE {table.sql} IS {mark}")
+    await connection.execute(mark_format(table, DECLARED_FORMAT))
+
+
+def mark_format(table: Table, number: int) -> str:
+    """Return the statement that notes a table's format."""
+    mark = literal(_MARK + orjson.dumps({"format": number}).decode())
+    return f"COMMENT ON TABLE {table.sql} IS {mark}"
 
 
 async def make_unique(connection: Connection, table: Table, unique: Unique) -> None:
@@ -163,8 +181,8 @@ def _check_server(row: Any) -> None:
         raise ConfigError(f"postgres: the database's encoding is {encoding}; isthmus needs UTF8 for any text")
 
 
-def _definition(table: Table) -> list[str]:
-    mark = literal(_MARK + orjson.dumps({"format": _PLAIN_FORMAT}).decode())
+def _definition(table: Table, columns: Mapping[Path, StoredColumn]) -> list[str]:
+    more = "".join(f",\n  {definition}" for definition in column_definitions(columns))
     return [
         f"""CREATE TABLE IF NOT EXISTS {table.sql} (
   id text COLLATE "C" PRIMARY KEY,
@@ -172,9 +190,10 @@ def _definition(table: Table) -> list[str]:
   metadata jsonb NOT NULL DEFAULT '{{}}'::jsonb,
   version bigint NOT NULL,
   created_at timestamp with time zone NOT NULL DEFAULT now(),
-  updated_at timestamp with time zone NOT NULL DEFAULT now()
+  updated_at timestamp with time zone NOT NULL DEFAULT now(){more}
 )""",
-        f"COMMENT ON TABLE {table.sql} IS {mark}",
+        mark_format(table, DECLARED_FORMAT if columns else _PLAIN_FORMAT),
+        *comments(table, columns),
     ]
 
 
@@ -188,11 +207,12 @@ async def _create_table(connection: Connection, table: Table, config: PostgresCo
         if not exists:
             await connection.execute(f"CREATE SCHEMA {quote(table.schema)}")
         if await connection.fetchrow(_DESCRIBE, table.schema, table.name) is None:
-            for statement in _definition(table):
+            columns = new_columns(table.declared)
+            for statement in _definition(table, columns):
                 await connection.execute(statement)
             await create_trigger(connection, table)
             # On an empty table there is nothing to wait for: no reason for CONCURRENTLY.
-            for index in definitions(table.name, table.indexed):
+            for index in definitions(table.name, table.indexed, columns):
                 if await _is_buildable(connection, index):
                     await connection.execute(
                         create_index(index, table.schema, table.name, concurrently=False)

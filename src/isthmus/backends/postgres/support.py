@@ -24,6 +24,7 @@ CAPABILITIES = Capabilities(
     consistent_stream=True,
     unique=True,
     indexes=True,
+    columns=True,
     drop=True,
     row_security=True,
 )
