@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 from isthmus._collection import Collection, CollectionMethods, check_collection_name, check_encodable
 from isthmus._core.clock import REPEAT_SECONDS, SYSTEM_CLOCK, Clock
 from isthmus._core.closing import CLOSE_SECONDS, CLOSINGS, close_within
+from isthmus._core.columns import COLUMNS_OF
 from isthmus._core.executor import (
     Backend,
     SupportsDrop,
@@ -230,6 +231,8 @@ class AsyncDatabase(Scoping, CollectionMethods):
         backend = self._backend
         if "unique" in typed.indexes and not backend.capabilities.unique:
             raise UnsupportedError(f"{self.backend} has no unique fields", capability="unique")
+        if not backend.capabilities.columns and any(kind in typed.indexes for kind in COLUMNS_OF.values()):
+            raise UnsupportedError(f"{self.backend} has no declared columns", capability="columns")
         if isinstance(backend, SupportsIndexes) and typed.indexes and backend.declare(name, typed.indexes):
             self._core.ready.discard(name)  # its next operation builds the missing indexes
         return typed

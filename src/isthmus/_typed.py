@@ -10,9 +10,11 @@ from pydantic import BaseModel
 from isthmus._batch import OnError, Outcomes, check_on_error, resolve_outcomes
 from isthmus._collection import Collection
 from isthmus._core.apply import not_written
+from isthmus._core.config import BackendConfig
 from isthmus._core.executor import ItemResult
 from isthmus._index_annotation import IndexKind
 from isthmus._model_codec import ModelCodec
+from isthmus._model_columns import model_columns
 from isthmus._model_upgrades import SCHEMA_KEY
 from isthmus._query.field import FieldName
 from isthmus._query.query import Query
@@ -58,6 +60,9 @@ class TypedCollection(TypedModifyMethods[M], Generic[M]):
     ) -> None:
         self._codec = ModelCodec(model, schema_key)
         self._codec.upgrades.check_store(config)
+        self._every_column = isinstance(config, BackendConfig) and config.model_columns(
+            collection.collection_name
+        )
         super().__init__(collection, model)
 
     @property
@@ -72,8 +77,8 @@ class TypedCollection(TypedModifyMethods[M], Generic[M]):
 
     @property
     def indexes(self) -> dict[IndexKind, tuple[str, ...]]:
-        """The paths that the model declares by `Indexed`, by the kind of index."""
-        return self._codec.indexes()
+        """The paths that the model declares by `Indexed`, by the kind of index or column."""
+        return {**self._codec.indexes(), **model_columns(self.model, every=self._every_column)}
 
     def __repr__(self) -> str:
         return f"<TypedCollection {self.collection_name!r} of {self._codec.name}>"

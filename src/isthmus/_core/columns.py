@@ -117,6 +117,10 @@ class SupportsColumns(Protocol):
         """Return the columns that a collection has, and those declared that it lacks; no I/O."""
         ...
 
+    async def count_odd(self, collection: str) -> tuple[int, int]:
+        """Return about how many records there are, and how many do not fit the columns; cheap."""
+        ...
+
     async def find_odd(self, collection: str, columns: Sequence[Column]) -> OddRows:
         """Return how many records have something else at the columns' paths; reads all records."""
         ...

@@ -241,6 +241,10 @@ class BackendConfig(ConfigGroup):
             merge(result, nest(target, value))
         return result
 
+    def model_columns(self, collection: str) -> bool:
+        """Return whether all fields of a typed collection's model are columns: `columns="model"`."""
+        return False
+
     @classmethod
     def _check_keys(cls, settings: dict[str, Any]) -> None:
         _check_keys(cls, settings, cls.backend, cls.spellings)

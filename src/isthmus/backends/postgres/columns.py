@@ -96,8 +96,10 @@ async def ensure_columns(
             columns = await _alter_empty(connection, table, mark_format)
         except Exception as error:
             # The class of the exception depends on the driver; its SQLSTATE does not.
-            if sqlstate_of(error) not in _SKIPPED:
+            if sqlstate_of(error) in _IMPOSSIBLE:
                 raise _impossible(table, error) from error
+            if sqlstate_of(error) not in _SKIPPED:
+                raise
             log.info("postgres: %s has no declared columns yet: %s", table.sql, error)
         missing = missing_in(table, columns)
     if missing:
@@ -134,14 +136,14 @@ async def add_columns(
             stored = await _alter(connection, table, columns, mark_format)
         await connection.execute(f"ANALYZE {table.sql}")
     except Exception as error:
-        raise _impossible(table, error) from error
+        if sqlstate_of(error) in _IMPOSSIBLE:
+            raise _impossible(table, error) from error
+        raise
     return stored
 
 
-def _impossible(table: Table, error: Exception) -> Exception:
-    """Return the error of a table that cannot have more columns; other errors as they are."""
-    if sqlstate_of(error) not in _IMPOSSIBLE:
-        return error
+def _impossible(table: Table, error: Exception) -> ConfigError:
+    """Return the error of a table that cannot have more columns."""
     return ConfigError(
         f"postgres: {table.sql} cannot have the declared columns: {error}; declare fewer, or drop columns of"
         " your own, or copy the collection into a new table with `isthmus copy`"
@@ -191,3 +193,15 @@ async def find_odd(connection: Connection, table: Table, columns: Sequence[Colum
     assert row is not None
     bytes_, records, *odd = tuple(row)
     return OddRows(records, {str(column): count for column, count in zip(columns, odd, strict=True)}, bytes_)
+
+
+async def count_odd(connection: Connection, table: Table) -> tuple[int, int]:
+    """Return the server's estimate of the records, and the odd ones, which an index counts."""
+    row = await connection.fetchrow(
+        f"SELECT (SELECT greatest(reltuples, 0)::int8 FROM pg_class WHERE oid = $1::text::regclass),"
+        f" (SELECT count(*) FROM {table.sql} WHERE {quote(ODD)})",
+        table.sql,
+    )
+    assert row is not None
+    records, odd = tuple(row)
+    return max(records, odd), odd

@@ -286,6 +286,10 @@ class PostgresConfig(BackendConfig, Indexes):
         """Return the indexes that a collection should have."""
         return self if collection == self.table else self.collections.get(collection, Indexes())
 
+    def model_columns(self, collection: str) -> bool:
+        """Return whether all fields of a typed collection's model are columns."""
+        return self.indexes_of(collection).columns == "model"
+
     def pool_key(self) -> Hashable:
         """Return all settings that a pool depends on, secrets as digests: equal keys may share a pool."""
         other = {"table", "schema_name", "create_table", "collections", "coalesce", *Indexes.model_fields}

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from isthmus._core.columns import Column, OddRows
 from isthmus._path import Path
-from isthmus.backends.postgres.columns import add_columns, drop_columns, find_odd, missing_in
+from isthmus.backends.postgres.columns import add_columns, count_odd, drop_columns, find_odd, missing_in
 from isthmus.backends.postgres.executor import PostgresExecutor
 from isthmus.backends.postgres.schema import DECLARED_FORMAT, mark_format
 
@@ -25,6 +25,13 @@ class DeclaredColumns(PostgresExecutor, ABC):
         table = self._table(collection)
         stored = tuple(column.column for column in table.columns.values())
         return stored, tuple(missing_in(table, table.columns))
+
+    async def count_odd(self, collection: str) -> tuple[int, int]:
+        """Return about how many records there are, and how many do not fit the columns."""
+        table = self._table(collection)
+        if not table.columns:
+            return 0, 0
+        return await self._runner.query(table, lambda connection: count_odd(connection, table), (0, 0))
 
     async def find_odd(self, collection: str, columns: Sequence[Column]) -> OddRows:
         """Return how many records have something else at the columns' paths; one scan of the table."""

@@ -1,4 +1,4 @@
-"""The command `index`: indexes, and unique fields."""
+"""The command `index`: indexes, unique fields, and declared columns."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import typer
 from isthmus import ConfigError, QueryError, UnsupportedError
 from isthmus._core.unique import json_text
 from isthmus._unique import declare_unique, end_unique, find_duplicates
+from isthmus.cli._commands._columns import change_columns
 from isthmus.cli._errors import CommandError, ExitCode
 from isthmus.cli._filter import parse_field
 from isthmus.cli._options import AsJson, CollectionName, PromptPassword, Store
@@ -31,9 +32,24 @@ def index(
         bool, typer.Option("--unique", help="Declare the fields, together, unique instead.")
     ] = False,
     check: Annotated[
-        bool, typer.Option("--check", help="Only look for records with equal values of the fields.")
+        bool,
+        typer.Option(
+            "--check",
+            help="Only look for records with equal values, or with values that do not fit the columns.",
+        ),
     ] = False,
-    drop: Annotated[bool, typer.Option("--drop", help="End the declaration of unique fields.")] = False,
+    columns: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--column",
+            metavar="FIELD=KIND",
+            show_default=False,
+            help="Add a typed column instead: number, text or bool. May be repeated.",
+        ),
+    ] = None,
+    drop: Annotated[
+        bool, typer.Option("--drop", help="End the declaration of unique fields, or drop the columns.")
+    ] = False,
     as_json: AsJson = False,
     prompt: PromptPassword = False,
 ) -> None:
@@ -44,8 +60,17 @@ def index(
     collection then has format 2, which isthmus 0.1.0 refuses. It binds every
     program until --drop. --check names the records that stand in its way, and
     its exit code is 1 if there are any.
+    With --column the collection gets a typed column of a field, by which
+    filters, sorts and aggregates are as fast as on a table of that shape; it
+    then has format 2 too. What that costs is said before it begins, and by
+    --check, which changes nothing.
     """
     address = resolve_store(store, collection, prompt=prompt)
+    if columns:
+        if fields or unique or check + drop > 1:
+            raise QueryError("--column goes with one of --check and --drop at most, and without fields")
+        asyncio.run(change_columns(address, columns, check=check, drop=drop, as_json=as_json))
+        return
     if unique or check or drop:
         if not fields or check + drop > 1:
             raise QueryError(

@@ -6,9 +6,10 @@ odd ones.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from isthmus._core.executor import PageRequest
 from isthmus._path import Path
 from isthmus._query.ast import (
     FALSE,
@@ -61,8 +62,9 @@ def has_columns(table: Table, predicate: Predicate) -> bool:
     return bool(table.columns) and any(leaf.path in table.columns for leaf in leaves(predicate))
 
 
-def columns_in(table: Table, paths: Iterable[Path]) -> list[str]:
-    """Return the names of the declared columns of some paths, in order, for people."""
+def explain_columns(table: Table, request: PageRequest) -> list[str]:
+    """Return the fields of a request that have a declared column."""
+    paths = [*(leaf.path for leaf in leaves(request.where)), *(key.path for key in request.order or ())]
     return [str(path) for path in dict.fromkeys(paths) if path in table.columns]
 
 
