@@ -33,6 +33,7 @@ from isthmus._core.apply import (
     version_conflict,
 )
 from isthmus._core.capabilities import Capabilities
+from isthmus._core.columns import Column, OddRows, SupportsColumns
 from isthmus._core.executor import (
     MORE,
     After,
@@ -124,6 +125,7 @@ __all__ = [
     "Between",
     "Bucket",
     "Capabilities",
+    "Column",
     "Contains",
     "CountResult",
     "DeleteResult",
@@ -149,6 +151,7 @@ __all__ = [
     "MutationBatch",
     "NativePlan",
     "Not",
+    "OddRows",
     "Or",
     "Order",
     "Ordered",
@@ -167,6 +170,7 @@ __all__ = [
     "SortKey",
     "StartsWith",
     "Support",
+    "SupportsColumns",
     "SupportsDrop",
     "SupportsIndexes",
     "SupportsModify",

@@ -64,7 +64,7 @@ def definitions(columns: Mapping[Path, StoredColumn]) -> list[str]:
     if not columns:
         return []
     odd = odd_definition(stored.column for stored in columns.values())
-    return [*(stored.definition() for stored in columns.values()), odd]
+    return [odd, *(stored.definition() for stored in columns.values())]
 
 
 def comments(table: Table, columns: Mapping[Path, StoredColumn]) -> list[str]:

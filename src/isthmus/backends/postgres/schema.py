@@ -182,16 +182,18 @@ def _check_server(row: Any) -> None:
 
 
 def _definition(table: Table, columns: Mapping[Path, StoredColumn]) -> list[str]:
-    more = "".join(f",\n  {definition}" for definition in column_definitions(columns))
+    documents = ["data jsonb NOT NULL", "metadata jsonb NOT NULL DEFAULT '{}'::jsonb"]
+    rest = [
+        "version bigint NOT NULL",
+        "created_at timestamp with time zone NOT NULL DEFAULT now()",
+        "updated_at timestamp with time zone NOT NULL DEFAULT now()",
+    ]
+    # To reach a column the server walks over those before it: declared ones come before the documents.
+    declared = column_definitions(columns)
+    others = [*rest, *declared, *documents] if declared else [*documents, *rest]
+    lines = ",\n  ".join(['id text COLLATE "C" PRIMARY KEY', *others])
     return [
-        f"""CREATE TABLE IF NOT EXISTS {table.sql} (
-  id text COLLATE "C" PRIMARY KEY,
-  data jsonb NOT NULL,
-  metadata jsonb NOT NULL DEFAULT '{{}}'::jsonb,
-  version bigint NOT NULL,
-  created_at timestamp with time zone NOT NULL DEFAULT now(),
-  updated_at timestamp with time zone NOT NULL DEFAULT now(){more}
-)""",
+        f"CREATE TABLE IF NOT EXISTS {table.sql} (\n  {lines}\n)",
         mark_format(table, DECLARED_FORMAT if columns else _PLAIN_FORMAT),
         *comments(table, columns),
     ]

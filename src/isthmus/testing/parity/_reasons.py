@@ -8,6 +8,7 @@ _READ_ONLY = "reads what others wrote, and writes nothing"
 _READ_THEN_WRITE = "changes by a read and a write under the version that was read"
 _NO_UNIQUE = "keeps no declaration of unique fields yet"
 _NO_POLICIES = "has no policies"
+_EVERY_RECORD = "evaluates conditions on whole records; a column would not be read"
 REASONS: dict[tuple[str, str], str] = {
     ("memory", "relevance"): _TEXT,
     ("memory", "vectors"): _VECTORS,
@@ -45,6 +46,12 @@ REASONS: dict[tuple[str, str], str] = {
     ("sqlalchemy", "unique"): _NO_UNIQUE,
     ("sqlalchemy", "row_security"): "may be any database, and few have policies",
     ("files", "unique"): _READ_ONLY,
+    ("memory", "columns"): _EVERY_RECORD,
+    ("elasticsearch", "columns"): "has a typed field for each path of its own accord",
+    ("s3", "columns"): _EVERY_RECORD,
+    ("sqlalchemy", "columns"): "may be any database, and few can compute columns from JSON",
+    ("files", "columns"): _READ_ONLY,
+    ("sqlite", "columns"): "keeps none yet",
     ("files", "writes"): "reads what others wrote",
     ("files", "transactions"): _READ_ONLY,
     ("files", "savepoints"): _READ_ONLY,

@@ -83,7 +83,8 @@ def _usual_branches(
     prefix = [f"{first.text_prefix} {down}"] if first.column.kind == "text" else []
     bound = "TRUE" if position is None else _bound(keys[0], first, position, params)
     valued = both(where, NOT_ODD, f"{first.sql} IS NOT NULL", bound, after)
-    none = both(where, NOT_ODD, f"{first.sql} IS NULL", after)
+    key = first.text_prefix if first.column.kind == "text" else first.sql
+    none = both(where, NOT_ODD, f"{key} IS NULL", after)
     return [
         _branch(table, stored, valued, [*prefix, f"{first.sql} {down}", *terms[1:], tie], limit),
         _branch(table, stored, none, [*terms[1:], tie], limit),
