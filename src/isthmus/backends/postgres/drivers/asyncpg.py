@@ -34,6 +34,7 @@ class AsyncpgDriver:
     """Opens and inspects `asyncpg.Connection`s."""
 
     name = "asyncpg"
+    interface_error: type[Exception] = asyncpg.InterfaceError
 
     def __init__(self, config: PostgresConfig) -> None:
         self._config = config

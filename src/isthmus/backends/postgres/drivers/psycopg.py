@@ -35,6 +35,7 @@ class PsycopgDriver:
     """Opens and inspects `PsycopgConnection`s."""
 
     name = "psycopg"
+    interface_error: type[Exception] = psycopg.InterfaceError
 
     def __init__(self, config: PostgresConfig) -> None:
         if isinstance(config.ssl, ssl.SSLContext):
