@@ -57,8 +57,7 @@ from isthmus.layers._policy import Policy
 from isthmus.layers._wide import fold_wide
 
 R = TypeVar("R")
-SCAN_SIZE = 1_000
-_LARGEST_SCAN = 5_000
+SCAN_SIZE, _LARGEST_SCAN = 1_000, 5_000
 ALLOW = Policy()
 
 

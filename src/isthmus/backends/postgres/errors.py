@@ -277,29 +277,29 @@ def _state_while_connecting(error: Exception, text: str) -> str:
     return next((state for words, state in _STATES_BY_TEXT.items() if words in text), "")
 
 
-def _map_connect_error(error: Exception, place: str) -> IsthmusError:
+def _map_connect_error(error: Exception, server: str) -> IsthmusError:
     text = str(error).strip() or type(error).__name__
     state = _state_while_connecting(error, text)
     if state.startswith("28"):
-        return AccessError(f"{place} refused the credentials: {text}; check `user` and `password`")
+        return AccessError(f"{server} refused the credentials: {text}; check `user` and `password`")
     if state == "3D000":
-        return AccessError(f"{place}: {text}; check `database`, or create it")
+        return AccessError(f"{server}: {text}; check `database`, or create it")
     if state == "42501":
-        return AccessError(f"the user may not connect to {place}: {text}")
+        return AccessError(f"the user may not connect to {server}: {text}")
     if state == "53300":
         return RateLimitedError(
-            f"{place}: {text}; lower `pool.max_size` or raise the server's max_connections"
+            f"{server}: {text}; lower `pool.max_size` or raise the server's max_connections"
         )
     if state.startswith(("57P", "53")):
-        return UnavailableError(f"{place} does not accept connections now: {text}")
+        return UnavailableError(f"{server} does not accept connections now: {text}")
     if "unsupported startup parameter" in text:
         return ConfigError(
-            f'{place}: {text}; behind PgBouncer set pooler="transaction", or in session mode its'
+            f'{server}: {text}; behind PgBouncer set pooler="transaction", or in session mode its'
             " ignore_startup_parameters; `server_settings` and `options` are such parameters"
         )
     if isinstance(error, TimeoutError):
-        return ConnectError(f"no response from {place} within `connect_timeout`")
-    return ConnectError(f"no connection to {place} could be opened: {text}{_tls_hint(text)}")
+        return ConnectError(f"no response from {server} within `connect_timeout`")
+    return ConnectError(f"no connection to {server} could be opened: {text}{_tls_hint(text)}")
 
 
 def _tls_hint(text: str) -> str:

@@ -28,7 +28,7 @@ SELECT count(pg_catalog.set_config(name, value, false)) FROM unnest($1::text[], 
 _PID = "SELECT pg_catalog.pg_backend_pid()"
 
 
-class _Session(Protocol):
+class _NewSession(Protocol):
     """A connection of either driver, as far as this module uses it."""
 
     def transaction(self) -> Any: ...
@@ -38,7 +38,7 @@ class _Session(Protocol):
     async def execute(self, query: str) -> Any: ...
 
 
-C = TypeVar("C", bound=_Session)
+C = TypeVar("C", bound=_NewSession)
 
 
 class StartupSettings:
@@ -77,7 +77,7 @@ class StartupSettings:
             raise
         return connection
 
-    async def restore(self, connection: _Session) -> None:
+    async def restore(self, connection: _NewSession) -> None:
         """Set what the session was not started with; to be called after RESET ALL too."""
         if self._are_refused:
             settings = session_settings(self._config)

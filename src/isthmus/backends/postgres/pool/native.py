@@ -65,14 +65,16 @@ class NativeStatements(ABC):
     ) -> list[Row]:
         """Return all rows; `record_class` is for asyncpg only."""
         async with self._checkout() as connection:
-            return list(await connection.fetch(query, *args, timeout=timeout, **_given(record_class)))
+            return list(
+                await connection.fetch(query, *args, timeout=timeout, **_record_options(record_class))
+            )
 
     async def fetchrow(
         self, query: str, *args: Any, timeout: float | None = None, record_class: type | None = None
     ) -> Row | None:
         """Return the first row or None; `record_class` is for asyncpg only."""
         async with self._checkout() as connection:
-            return await connection.fetchrow(query, *args, timeout=timeout, **_given(record_class))
+            return await connection.fetchrow(query, *args, timeout=timeout, **_record_options(record_class))
 
     async def fetchval(self, query: str, *args: Any, column: int = 0, timeout: float | None = None) -> Any:
         """Return one column of the first row or None."""
@@ -89,7 +91,7 @@ class NativeStatements(ABC):
     ) -> list[Row]:
         """Run a statement for each sequence of arguments; return all their rows."""
         async with self._checkout() as connection:
-            rows = await connection.fetchmany(query, args, timeout=timeout, **_given(record_class))
+            rows = await connection.fetchmany(query, args, timeout=timeout, **_record_options(record_class))
             return list(rows)
 
     async def copy_records_to_table(self, table_name: str, *, records: Rows, **options: Any) -> str:
@@ -146,9 +148,9 @@ class NativePool(NativeStatements):
         self._is_closed = False
 
     def __await__(self) -> Generator[Any, None, Self]:
-        return self._opened().__await__()
+        return self._get_self().__await__()
 
-    async def _opened(self) -> Self:
+    async def _get_self(self) -> Self:
         return self
 
     async def __aenter__(self) -> Self:
@@ -253,7 +255,7 @@ class NativePool(NativeStatements):
         return self._pool.stats()
 
 
-def _given(record_class: type | None) -> dict[str, type]:
+def _record_options(record_class: type | None) -> dict[str, type]:
     return {} if record_class is None else {"record_class": record_class}
 
 
