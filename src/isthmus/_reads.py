@@ -189,6 +189,7 @@ class ReadMethods(SessionBound):
             offset=found.skip,
             select=found.fields,
             consistent=consistent,
+            streamed=bool(found.order) and not consistent,
         )
         return RecordStream(
             session,

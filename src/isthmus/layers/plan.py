@@ -161,7 +161,8 @@ class Plan(Layer):
         page: Page = await call_next(native)
         order = request.order or BY_ID
         if not page.recheck:
-            return make_page(page.records, order, more=page.after is not None, hits=page.hits)
+            token = None if page.after is None else page.after.token
+            return make_page(page.records, order, more=page.after is not None, hits=page.hits, token=token)
         recheck = drop_before_start(await _evaluate_candidates(page.recheck, request.where), request, order)
         skip = request.offset
         if skip and recheck:
@@ -393,7 +394,8 @@ def _native_request(request: PageRequest, parts: Split) -> PageRequest:
     if paths is not None:
         # Cursors and merging need the sort keys; the residual may need anything.
         paths = (*paths, *(key.path for key in request.order or ())) if exact else None
-    return replace(request, where=parts.pushed, offset=offset, select=paths)
+    streamed = request.streamed and exact  # otherwise pages end between those of the store
+    return replace(request, where=parts.pushed, offset=offset, select=paths, streamed=streamed)
 
 
 async def _evaluate_candidates(recheck: Sequence[Record], where: Predicate) -> list[Record]:
