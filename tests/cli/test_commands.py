@@ -381,3 +381,14 @@ def test_csv_and_parquet_from_elsewhere_can_be_loaded(cli: Cli, tmp_path: Path) 
     pq.write_table(table, tmp_path / "foreign.parquet")
     assert cli("load", url, tmp_path / "foreign.parquet", "--id", "code").code == 0
     assert cli("get", url, "D", "--json").json["data"]["when"] == "1970-01-01T00:00:00.000000Z"
+
+
+def test_index_declares_changes(cli: Cli, tmp_path: Path) -> None:
+    """It is about the collection, so it takes no fields; a store without changes refuses."""
+    ran = cli("index", "memory://", "--changes")
+    assert (ran.code, "kept from now on" in ran.out) == (0, True)
+    assert cli("index", "memory://", "--changes", "--drop", "--json").json == {"changes": False}
+    assert cli("index", "memory://", "name", "--changes").code == 2
+    (tmp_path / "a.json").write_text("{}")
+    refused = cli("index", f"files://{tmp_path}/*.json", "--changes")
+    assert (refused.code, "has no changes" in refused.err) == (7, True)

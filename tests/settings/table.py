@@ -249,7 +249,12 @@ FILES = {
     "round": _yes(),
     "on_invalid": _choice("skip", "raise"),
 }
-MEMORY = {"table": _text("memory://{}"), "timeout": _seconds()}
+MEMORY = {
+    "table": _text("memory://{}"),
+    "timeout": _seconds(),
+    "changes": _yes(),
+    "changes_keep": _seconds(),
+}
 
 SAMPLES: dict[str, dict[str, Sample]] = {
     "memory": {**SHARED, **MEMORY},

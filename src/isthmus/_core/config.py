@@ -5,6 +5,7 @@ Importing this module loads pydantic; `isthmus` imports it on first use.
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Self
@@ -14,12 +15,14 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Field,
     PrivateAttr,
     SecretStr,
     ValidationError,
     field_validator,
 )
 
+from isthmus._core.changes import KEEP_SECONDS, no_changes
 from isthmus._core.url import merge, nest, parse_url, split_query, text_part
 from isthmus._suggest import suggest_nearest
 from isthmus.errors import ConfigError, UnsupportedError
@@ -52,6 +55,21 @@ class UniqueSettings(ConfigGroup):
         if not isinstance(groups, list | tuple):
             return groups
         return tuple((group,) if isinstance(group, str) else group for group in groups)
+
+
+def _in_seconds(value: Any) -> Any:
+    return value.total_seconds() if isinstance(value, dt.timedelta) else value
+
+
+class ChangesSettings(ConfigGroup):
+    """Whether changes are kept, and for how long."""
+
+    changes: bool = False
+    """Keep the changes of a collection that is made by this handle, for `changes()`."""
+    changes_keep: Annotated[float, BeforeValidator(_in_seconds), Field(gt=0, allow_inf_nan=False)] = (
+        KEEP_SECONDS
+    )
+    """How long changes are kept, in seconds or as a timedelta; 7 days."""
 
 
 def _hide_urls(given: Any) -> Any:
@@ -228,6 +246,8 @@ def _check_keys(
         if key not in known:
             if key == "unique":
                 raise UnsupportedError(f"{where} has no unique fields", capability="unique")
+            if key in ChangesSettings.model_fields:
+                raise no_changes(where)
             names = [*known, *spellings]
             raise ConfigError(f"{where}: unknown setting {key!r}{suggest_nearest(key, names)}")
         part = known[key].annotation

@@ -27,6 +27,7 @@ from isthmus._core.op import (
     NativeModify,
     NativeModifyWhere,
     Op,
+    ReadChanges,
     Release,
     Remove,
 )
@@ -41,6 +42,7 @@ from isthmus._record import Record
 from isthmus._search_hit import Hit
 from isthmus._value import replace
 from isthmus.errors import UnsupportedError
+from isthmus.layers._change_filter import read_changes
 from isthmus.layers._delete import delete_matching
 from isthmus.layers._distinct import distinct_as_groups, merge_distinct
 from isthmus.layers._modify import CompareAndSet, native_modification
@@ -70,7 +72,7 @@ class Plan(Layer):
 
     order = LayerOrder.PLAN
     in_transaction = True
-    ops = (Fetch, Count, Aggregate, Remove, Modify, ModifyWhere)
+    ops = (Fetch, Count, Aggregate, Remove, Modify, ModifyWhere, ReadChanges)
 
     def __init__(
         self,
@@ -103,6 +105,8 @@ class Plan(Layer):
                 result = await self._modify(op, call_next)
             case ModifyWhere():
                 result = await self._modify_where(op, call_next)
+            case ReadChanges():
+                result = await read_changes(op, self._policy, call_next)
             case _:
                 result = await call_next(op)
         return result  # type: ignore[no-any-return]

@@ -6,11 +6,13 @@ import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from isthmus._core.changes import ChangePage, Position, StoredChange
 from isthmus._core.executor import ItemResult, Mutation, PoolStats, TransactionOptions, WriteKind
 from isthmus._query.ast import Predicate
 from isthmus._record import Record
+from isthmus._value import replace
 from isthmus.backends.memory.committed import Committed
-from isthmus.backends.memory.executor import MemoryExecutor
+from isthmus.backends.memory.executor import MemoryExecutor, copy_record
 from isthmus.backends.memory.transaction import MemoryTransaction
 from isthmus.errors import UnsupportedError
 
@@ -26,7 +28,7 @@ class MemoryBackend(MemoryExecutor):
     def __init__(self, config: MemoryConfig) -> None:
         super().__init__()
         self.default_collection = config.table
-        self._committed = Committed(config.timeout)
+        self._committed = Committed(config.timeout, changes=config.changes, keep=config.changes_keep)
 
     def _table(self, collection: str) -> Mapping[str, Record]:
         return self._committed.table(collection)
@@ -46,6 +48,34 @@ class MemoryBackend(MemoryExecutor):
         async with self.begin(TransactionOptions()) as transaction:
             await transaction.lock_table(collection)
             self._committed.drop(collection)
+
+    async def changes_position(self, collection: str) -> Position:
+        """Return the position after the last commit."""
+        return self._committed.changes_position(collection)
+
+    async def read_changes(self, collection: str, position: Position, limit: int) -> ChangePage:
+        """Return changes after a position; several of one id come as its last one."""
+        page = self._committed.read_changes(collection, position, limit)
+        return replace(page, changes=_copy_records(page.changes))
+
+    async def read_records(
+        self, collection: str, position: Position, limit: int
+    ) -> tuple[list[StoredChange], bool]:
+        """Return records after an id in the order of ids, and whether there are more; sorts all ids."""
+        found, more = self._committed.read_records(collection, position, limit)
+        return _copy_records(found), more
+
+    async def wait_for_changes(self, collection: str, position: Position, seconds: float) -> None:
+        """Return after the next commit, at the latest after `seconds`."""
+        await self._committed.wait_for_changes(collection, position, seconds)
+
+    async def make_changes(self, collection: str) -> None:
+        """Keep the changes of a collection from now on."""
+        self._committed.make_journal(collection)
+
+    async def end_changes(self, collection: str) -> None:
+        """Keep no changes of a collection any more."""
+        self._committed.end_journal(collection)
 
     def stats(self) -> PoolStats:
         """Return zeros: there is no pool."""
@@ -82,3 +112,10 @@ class MemoryBackend(MemoryExecutor):
             transaction.commit()
         finally:
             transaction.end()
+
+
+def _copy_records(changes: Sequence[StoredChange]) -> list[StoredChange]:
+    return [
+        change if change.record is None else replace(change, record=copy_record(change.record))
+        for change in changes
+    ]

@@ -43,6 +43,7 @@ CAPABILITIES = Capabilities(
     compare_and_set=True,
     delete_where=True,
     consistent_stream=True,
+    changes=True,
     drop=True,
 )
 

@@ -1,4 +1,4 @@
-"""The command `index`: indexes, and unique fields."""
+"""The command `index`: indexes, unique fields, and whether changes are kept."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from isthmus import ConfigError, QueryError, UnsupportedError
+from isthmus._changes_declaration import declare_changes, end_changes
 from isthmus._core.unique import json_text
 from isthmus._unique import declare_unique, end_unique, find_duplicates
 from isthmus.cli._errors import CommandError, ExitCode
@@ -33,7 +34,13 @@ def index(
     check: Annotated[
         bool, typer.Option("--check", help="Only look for records with equal values of the fields.")
     ] = False,
-    drop: Annotated[bool, typer.Option("--drop", help="End the declaration of unique fields.")] = False,
+    changes: Annotated[
+        bool, typer.Option("--changes", help="Keep the collection's changes from now on.")
+    ] = False,
+    drop: Annotated[
+        bool,
+        typer.Option("--drop", help="End the declaration of unique fields, or of changes."),
+    ] = False,
     as_json: AsJson = False,
     prompt: PromptPassword = False,
 ) -> None:
@@ -43,9 +50,16 @@ def index(
     With --unique no two records may have the same values of the fields; the
     collection then has format 2, which isthmus 0.1.0 refuses. It binds every
     program until --drop. --check names the records that stand in its way, and
-    its exit code is 1 if there are any.
+    its exit code is 1 if there are any. With --changes the changes of every
+    program are kept for `isthmus changes` and db.changes(); the collection
+    then has format 2 too.
     """
     address = resolve_store(store, collection, prompt=prompt)
+    if changes:
+        if fields or unique or check:
+            raise QueryError("--changes is about the collection: it goes with --drop, and without fields")
+        asyncio.run(_changes(address, drop=drop, as_json=as_json))
+        return
     if unique or check or drop:
         if not fields or check + drop > 1:
             raise QueryError(
@@ -100,6 +114,19 @@ async def _unique(
             except ConfigError as error:  # written since
                 raise CommandError(str(error), ExitCode.NO) from error
     _tell(f"{names}: {'no duplicates' if check else 'unique'}", {"duplicates": []}, as_json=as_json)
+
+
+async def _changes(address: StoreAddress, *, drop: bool, as_json: bool) -> None:
+    """Declare that changes are kept, or end that."""
+    async with open_database(address, {}, writes=True) as db:
+        await (end_changes if drop else declare_changes)(db)
+        name = address.collection or db.collection_name
+    kept = "not kept any more" if drop else "kept from now on; the collection has format 2"
+    _tell(
+        f"{name}: changes are {kept}",
+        {"changes": not drop},
+        as_json=as_json,
+    )
 
 
 def _tell(text: str, shape: dict[str, Any], *, as_json: bool) -> None:

@@ -8,6 +8,7 @@ _READ_ONLY = "reads what others wrote, and writes nothing"
 _READ_THEN_WRITE = "changes by a read and a write under the version that was read"
 _NO_UNIQUE = "keeps no declaration of unique fields yet"
 _NO_POLICIES = "has no policies"
+_NO_TRACE = "leaves nothing behind where a record was deleted"
 REASONS: dict[tuple[str, str], str] = {
     ("memory", "relevance"): _TEXT,
     ("memory", "vectors"): _VECTORS,
@@ -43,8 +44,14 @@ REASONS: dict[tuple[str, str], str] = {
     ("s3", "row_security"): _NO_POLICIES,
     ("sqlalchemy", "modify"): _READ_THEN_WRITE,
     ("sqlalchemy", "unique"): _NO_UNIQUE,
+    ("sqlite", "changes"): "keeps none yet",
+    ("postgres", "changes"): "keeps none yet",
+    ("elasticsearch", "changes"): _NO_TRACE,
+    ("s3", "changes"): _NO_TRACE,
+    ("sqlalchemy", "changes"): f"may be any database, and {_NO_TRACE}",
     ("sqlalchemy", "row_security"): "may be any database, and few have policies",
     ("files", "unique"): _READ_ONLY,
+    ("files", "changes"): _NO_TRACE,
     ("files", "writes"): "reads what others wrote",
     ("files", "transactions"): _READ_ONLY,
     ("files", "savepoints"): _READ_ONLY,
