@@ -249,7 +249,12 @@ FILES = {
     "round": _yes(),
     "on_invalid": _choice("skip", "raise"),
 }
-MEMORY = {"table": _text("memory://{}"), "timeout": _seconds()}
+MEMORY = {
+    "unique": _unique(),
+    "collections": _argument({"c": {"unique": (("a",),)}}, {"d": {}}),
+    "table": _text("memory://{}"),
+    "timeout": _seconds(),
+}
 
 SAMPLES: dict[str, dict[str, Sample]] = {
     "memory": {**SHARED, **MEMORY},
