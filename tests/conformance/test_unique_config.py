@@ -23,10 +23,12 @@ from tests.stores import KNOWN, discard, store_of
 
 pytestmark = pytest.mark.asyncio
 
-UNIQUE = [
+SHARED = [
     pytest.param("sqlite", marks=pytest.mark.backend("sqlite")),
     pytest.param("postgres", marks=pytest.mark.backend("postgres")),
 ]
+"""Stores with unique fields that several handles share."""
+UNIQUE = [pytest.param("memory", marks=pytest.mark.backend("memory")), *SHARED]
 
 
 class User(BaseModel):
@@ -48,7 +50,7 @@ async def _another(db: AsyncDatabase, **settings: Any) -> AsyncDatabase:
     return await AsyncDatabase.create(db.backend, given)
 
 
-@pytest.mark.parametrize("name", UNIQUE)
+@pytest.mark.parametrize("name", SHARED)
 async def test_a_handle_without_the_declaration_is_bound_by_it(name: str) -> None:
     """One that was opened before it was made too."""
     async with store_of(name).fresh() as plain:
@@ -72,7 +74,7 @@ async def test_a_handle_without_the_declaration_is_bound_by_it(name: str) -> Non
         await late.close()
 
 
-@pytest.mark.parametrize("name", UNIQUE)
+@pytest.mark.parametrize("name", SHARED)
 async def test_concurrent_first_connects_declare_once(name: str) -> None:
     """Ten handles make the collection and its unique field at the same time."""
     async with store_of(name).fresh() as db:
@@ -89,7 +91,7 @@ async def test_concurrent_first_connects_declare_once(name: str) -> None:
             await handle.close()
 
 
-@pytest.mark.parametrize("name", UNIQUE)
+@pytest.mark.parametrize("name", SHARED)
 async def test_a_collection_with_records_is_not_changed_by_connecting(name: str) -> None:
     """The error names the command that declares the field; a model is refused in the same way."""
     async with store_of(name).fresh() as db:
@@ -125,7 +127,7 @@ async def test_a_model_declares_unique_fields(name: str) -> None:
 
 
 @pytest.mark.parametrize("setting", [["_id"], ["_metadata.x"], [["a", "a"]], [[]], 1])
-@pytest.mark.parametrize("backend", ["sqlite", "postgres"])
+@pytest.mark.parametrize("backend", ["memory", "sqlite", "postgres"])
 async def test_a_declaration_without_meaning_is_refused(backend: str, setting: Any) -> None:
     """When the handle is made."""
     with pytest.raises(ConfigError):
@@ -135,11 +137,15 @@ async def test_a_declaration_without_meaning_is_refused(backend: str, setting: A
 @pytest.mark.parametrize("backend", sorted({backend for backend, _, _ in KNOWN.values()}))
 async def test_a_backend_without_unique_fields_refuses_the_setting(backend: str) -> None:
     """When the handle is made, and never later."""
-    if backend in ("sqlite", "postgres"):
+    if backend in ("memory", "sqlite", "postgres"):
         return
     with pytest.raises(UnsupportedError) as refused:
         AsyncDatabase(backend, {"unique": ["email"]})
     assert refused.value.capability == "unique"
-    if backend == "memory":
-        with pytest.raises(UnsupportedError):
-            AsyncDatabase(backend).collection("users", User)
+
+
+async def test_a_model_with_unique_fields_is_refused_where_there_are_none() -> None:
+    """When its collection is made."""
+    with pytest.raises(UnsupportedError) as refused:
+        AsyncDatabase("s3", {"bucket": "unused"}).collection("users", User)
+    assert refused.value.capability == "unique"

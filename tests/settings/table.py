@@ -250,6 +250,8 @@ FILES = {
     "on_invalid": _choice("skip", "raise"),
 }
 MEMORY = {
+    "unique": _unique(),
+    "collections": _argument({"c": {"unique": (("a",),)}}, {"d": {}}),
     "table": _text("memory://{}"),
     "timeout": _seconds(),
     "changes": _yes(),

@@ -72,6 +72,18 @@ class ChangesSettings(ConfigGroup):
     """How long changes are kept, in seconds or as a timedelta; 7 days."""
 
 
+class UniqueFields(UniqueSettings):
+    """The unique fields of the default collection and of others."""
+
+    collections: dict[str, UniqueSettings] = {}
+    """Unique fields of collections other than the default one."""
+
+    def unique_fields(self, default: str) -> dict[str, tuple[tuple[str, ...], ...]]:
+        """Return the declared unique fields of each collection; `default` is the default one's name."""
+        others = {name: settings.unique for name, settings in self.collections.items()}
+        return {**others, default: self.unique}
+
+
 def _hide_urls(given: Any) -> Any:
     """Return settings of layers with every URL (a replica's, with its password) as a secret."""
     if isinstance(given, Mapping):

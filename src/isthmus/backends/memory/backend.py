@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from isthmus._core.changes import ChangePage, Position, StoredChange
 from isthmus._core.executor import ItemResult, Mutation, PoolStats, TransactionOptions, WriteKind
+from isthmus._core.unique import Duplicate, Unique, has_duplicates, missing_unique, unique_of
+from isthmus._core.unique_index import duplicates_among
+from isthmus._index_annotation import Declarations
 from isthmus._query.ast import Predicate
 from isthmus._record import Record
 from isthmus._value import replace
@@ -29,12 +32,58 @@ class MemoryBackend(MemoryExecutor):
         super().__init__()
         self.default_collection = config.table
         self._committed = Committed(config.timeout, changes=config.changes, keep=config.changes_keep)
+        self._declared = {
+            name: unique_of(groups) for name, groups in config.unique_fields(config.table).items()
+        }
 
     def _table(self, collection: str) -> Mapping[str, Record]:
         return self._committed.table(collection)
 
     def _record(self, collection: str, id: str) -> Record | None:
         return self._committed.table(collection).get(id)
+
+    def declare(self, collection: str, indexes: Declarations) -> bool:
+        """Record a model's unique fields; there are no indexes. Return whether any is new."""
+        before = self._declared.get(collection, frozenset())
+        self._declared[collection] = before | unique_of((name,) for name in indexes.get("unique", ()))
+        return len(self._declared[collection]) > len(before)
+
+    async def open(self, collection: str) -> None:
+        """Make the declared unique fields of an empty collection unique; there is nothing to connect to.
+
+        Raises `ConfigError` for a collection with records that is not unique by one of them.
+        """
+        wanted = self._declared.get(collection, frozenset())
+        if not wanted.issubset(self._committed.unique(collection).declared):
+            async with self._alone(collection):
+                declared = frozenset(self._committed.unique(collection).declared)
+                if not wanted <= declared and self._table(collection):
+                    raise missing_unique(collection, wanted - declared)
+                self._committed.declare(collection, declared | wanted)
+
+    async def find_duplicates(self, collection: str, unique: Unique) -> list[Duplicate]:
+        """Return values that several records have, each with some of their ids; 20 values at most."""
+        return duplicates_among(((id, r.data) for id, r in self._table(collection).items()), unique)
+
+    async def make_unique(self, collection: str, unique: Unique) -> None:
+        """Declare fields unique while writers wait; raises `ConfigError` that names the duplicates."""
+        async with self._alone(collection):
+            found = await self.find_duplicates(collection, unique)
+            if found:
+                raise has_duplicates(collection, unique, found)
+            self._committed.declare(collection, {*self._committed.unique(collection).declared, unique})
+
+    async def end_unique(self, collection: str, unique: Unique) -> None:
+        """End a declaration; a missing one is not an error."""
+        async with self._alone(collection):
+            self._committed.declare(collection, {*self._committed.unique(collection).declared} - {unique})
+
+    @contextlib.asynccontextmanager
+    async def _alone(self, collection: str) -> AsyncIterator[None]:
+        """Wait until no transaction has written the collection; single writes do not wait in between."""
+        async with self.begin(TransactionOptions()) as transaction:
+            await transaction.lock_table(collection)
+            yield
 
     async def close(self) -> None:
         """Do nothing: the records exist as long as the handle."""
@@ -45,9 +94,9 @@ class MemoryBackend(MemoryExecutor):
 
     async def drop(self, collection: str) -> None:
         """Delete a table once nobody writes its records; the next write creates it again."""
-        async with self.begin(TransactionOptions()) as transaction:
-            await transaction.lock_table(collection)
+        async with self._alone(collection):
             self._committed.drop(collection)
+            self._committed.declare(collection, self._declared.get(collection, frozenset()))
 
     async def changes_position(self, collection: str) -> Position:
         """Return the position after the last commit."""

@@ -9,10 +9,15 @@ from collections.abc import Collection, Mapping, Sequence
 
 from isthmus._core.changes import KEEP_SECONDS, ChangePage, Position, StoredChange, missing_changes
 from isthmus._core.executor import ItemResult, Mutation, WriteKind
+from isthmus._core.unique import Unique
+from isthmus._core.unique_index import UniqueChanges, UniqueIndex
 from isthmus._record import Record
 from isthmus.backends.memory.executor import Table, Tables, apply_batch
 from isthmus.backends.memory.journal import ChangeJournal
-from isthmus.backends.memory.record_locks import Key, RecordLocks
+from isthmus.backends.memory.record_locks import Key, RecordLocks, values_of
+from isthmus.errors import InvalidRecordError
+
+_NONE = UniqueIndex()
 
 
 class Committed:
@@ -31,6 +36,7 @@ class Committed:
         # a serializable transaction is open that began before.
         self._changes: dict[int, frozenset[Key]] = {}
         self._open: dict[object, int] = {}
+        self._unique: dict[str, UniqueIndex] = {}
 
     def table(self, collection: str) -> Table:
         """Return the records of a collection as they are now."""
@@ -54,23 +60,31 @@ class Committed:
         self, collection: str, kind: WriteKind, mutations: Sequence[Mutation], *, atomic: bool
     ) -> list[ItemResult] | None:
         """Write as a transaction of its own, unless an open one has locked a record: then return None."""
-        with self.locks.free_records(collection, mutations) as free:
-            if not free:
+        with self.locks.pause() as locked:
+            if locked and any((collection, mutation.id) in locked for mutation in mutations):
                 return None
-            results, changes = apply_batch(self.table(collection).get, kind, mutations, atomic=atomic)
+            unique = UniqueChanges(self.unique(collection))
+            read = self.table(collection).get
+            results, changes = apply_batch(read, unique, kind, mutations, atomic=atomic)
+            values = values_of(collection)
+            if locked and any((values, claim) in locked for claim in unique.touched):
+                return None
             if changes:
-                self.apply({collection: changes})
+                self.apply({collection: changes}, {collection: unique})
             return results
 
-    def apply(self, changes: Mapping[str, Mapping[str, Record | None]]) -> None:
-        """Store records and remove those that are None."""
+    def apply(
+        self, changes: Mapping[str, Mapping[str, Record | None]], unique: Mapping[str, UniqueChanges]
+    ) -> None:
+        """Store records, remove those that are None, and note the changes of unique values."""
         with self._guard:
-            self._apply(changes)
+            self._apply(changes, unique)
 
     def apply_serializable(
         self,
         transaction: object,
         changes: Mapping[str, Mapping[str, Record | None]],
+        unique: Mapping[str, UniqueChanges],
         records: Collection[Key],
         scanned: Collection[str],
     ) -> bool:
@@ -88,14 +102,19 @@ class Committed:
                 self._number += 1
                 self._changes[self._number] = frozenset(
                     (collection, id) for collection, table in changes.items() for id in table
-                )
-            self._apply(changes)
+                ) | {
+                    (values_of(collection), claim)
+                    for collection, values in unique.items()
+                    for claim in values.touched
+                }
+            self._apply(changes, unique)
         return True
 
     def drop(self, collection: str) -> None:
-        """Remove a table; snapshots keep it."""
+        """Remove a table and its declarations of unique fields; snapshots keep it."""
         with self._guard:
             self.tables.pop(collection, None)
+            self._unique.pop(collection, None)
             self._end_journal(collection)
 
     # Changes
@@ -166,7 +185,33 @@ class Committed:
             self._last_order = max(self._last_order, journal.last)
             journal.wake()
 
-    def _apply(self, changes: Mapping[str, Mapping[str, Record | None]]) -> None:
+    def unique(self, collection: str) -> UniqueIndex:
+        """Return the unique values of a collection."""
+        return self._unique.get(collection, _NONE)
+
+    def declare(self, collection: str, declared: Collection[Unique]) -> None:
+        """Set the unique fields of a collection, whose records have no equal values there.
+
+        Raises `InvalidRecordError`, and changes nothing, for a record with a value that no unique
+        field can have. Nobody may have changes of the collection that are not committed.
+        """
+        with self.locks.pause(), self._guard:
+            index = UniqueIndex(declared)
+            values = UniqueChanges(index)
+            for id, record in self.table(collection).items():
+                try:
+                    values.put(id, record.data)
+                except InvalidRecordError as error:
+                    error.record_id = id
+                    raise
+            values.apply_to(index)
+            self._unique[collection] = index
+
+    def _apply(
+        self, changes: Mapping[str, Mapping[str, Record | None]], unique: Mapping[str, UniqueChanges]
+    ) -> None:
+        for collection, values in unique.items():
+            values.apply_to(self._unique.get(collection, UniqueIndex()))
         for collection, records in changes.items():
             journal = self._journal(collection)
             table = self.tables.get(collection, {})

@@ -33,7 +33,6 @@ REASONS: dict[tuple[str, str], str] = {
     ("sqlalchemy", "relevance"): "may be any database, each with its own full-text language",
     ("sqlalchemy", "vectors"): "may be any database, and few have vectors",
     ("memory", "modify"): _READ_THEN_WRITE,
-    ("memory", "unique"): _NO_UNIQUE,
     ("memory", "row_security"): _NO_POLICIES,
     ("sqlite", "row_security"): _NO_POLICIES,
     ("elasticsearch", "modify"): _READ_THEN_WRITE,
