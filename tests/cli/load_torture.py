@@ -40,7 +40,12 @@ _OBJECTS = 50_000
 """The most rows of the object layout: each is a request."""
 _REPEATED = 50
 """The last rows of the file, which have the ids of rows before."""
-_EXIT_CODES = {"kill": {-signal.SIGKILL}, "interrupt": {130, -signal.SIGINT}, "disk": {4, 7, 8}, "pipe": {141}}
+_EXIT_CODES = {
+    "kill": {-signal.SIGKILL},
+    "interrupt": {130, -signal.SIGINT},  # the latter while the interpreter ends
+    "disk": {4, 7, 8},
+    "pipe": {141},
+}
 
 
 @dataclass
