@@ -28,6 +28,8 @@ from isthmus._core.stack import Layer, LayerOrder, Next
 from isthmus._record import Record
 from isthmus.backends.memory.journal import ChangeJournal
 
+pytestmark = pytest.mark.timeout(20)  # a stream that waits for what never comes
+
 
 def _record(id: str) -> Record:
     return Record.stored(id, b"{}", None, "v", 0, 0)
