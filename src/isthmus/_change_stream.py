@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
@@ -16,7 +17,7 @@ from isthmus._query.query import Query, as_predicate
 from isthmus._record import Record
 from isthmus._session import Session, SessionBound
 from isthmus._value import Value, replace
-from isthmus.errors import QueryError, UnsupportedError, UsageError
+from isthmus.errors import InvalidRecordError, QueryError, UnsupportedError, UsageError
 
 T = TypeVar("T")
 
@@ -44,7 +45,7 @@ class Change(Value, Generic[T]):
 class ChangeStream(Generic[T]):
     """The changes of a collection, without an end.
 
-    Iterate it with `async for`, or call `anext()`; it waits for the next change. It holds at most a
+    Iterate it with `async for`, which waits for the next change, or call `read()`. It holds at most a
     page of changes, reads the next page when it is asked for a change and has none, and holds
     nothing at the store. After an error, or the cancellation of the call that waited, the next call
     goes on where the stream was.
@@ -58,12 +59,14 @@ class ChangeStream(Generic[T]):
         since: str,
         poll: float,
         convert: Callable[[Record], T],
+        on_invalid: Callable[[InvalidRecordError], object] | None = None,
     ) -> None:
         self._session = session
         self._collection = collection
         self._where = where
         self._poll = poll
         self._convert = convert
+        self._on_invalid = on_invalid
         self._changes: deque[tuple[Position, StoredChange]] = deque()
         self._caught_up = False
         self._idle = False
@@ -95,25 +98,70 @@ class ChangeStream(Generic[T]):
         return self
 
     async def __anext__(self) -> Change[T]:
+        with self._only_reader():
+            while True:
+                while not self._changes:
+                    if self._closed:
+                        raise StopAsyncIteration
+                    await self._load(wait=True)
+                change = self._take()
+                if change is not None:
+                    return change
+
+    async def read(self, limit: int | None = None, *, wait: bool = True) -> list[Change[T]]:
+        """Return the next changes: 1 to `limit` or 1,000, and none only once the stream was closed.
+
+        With `wait=False`, an empty list means that there is none now: for jobs that run now and then.
+        Costs what the iteration does.
+        """
+        if limit is not None and limit < 1:
+            raise UsageError(f"read() returns at least 1 change, got a limit of {limit}")
+        with self._only_reader():
+            found: list[Change[T]] = []
+            while not found and not self._closed:
+                while not self._changes and not self._closed:
+                    await self._load(wait=wait)
+                    if not wait and self.caught_up:
+                        return []
+                self._take_all(found, PAGE if limit is None else limit)
+            return found
+
+    def _take_all(self, found: list[Change[T]], limit: int) -> None:
+        while self._changes and len(found) < limit:
+            try:
+                change = self._take()
+            except InvalidRecordError:
+                if not found:
+                    raise
+                return  # those before it first; the next call raises
+            if change is not None:
+                found.append(change)
+
+    @contextmanager
+    def _only_reader(self) -> Iterator[None]:
         if self._reading:
             raise UsageError("another task waits for the next change of this stream: each reads its own")
         self._reading = True
         try:
-            while not self._changes:
-                if self._closed:
-                    raise StopAsyncIteration
-                if self._idle:
-                    await self._wait()
-                await self._read()
+            yield
         finally:
             self._reading = False
-        return self._take()
 
-    def _take(self) -> Change[T]:
+    def _take(self) -> Change[T] | None:
+        """Return the next change; None for one whose record `on_invalid` passed over."""
         position, change = self._changes[0]
-        record = None if change.record is None else self._convert(change.record)
+        record = None
+        try:
+            if change.record is not None:
+                record = self._convert(change.record)
+        except InvalidRecordError as error:
+            if self._on_invalid is None:
+                raise
+            self._on_invalid(error)
         self._changes.popleft()
         self._given = position
+        if record is None and change.record is not None:
+            return None
         version = None if change.record is None else change.record.version
         text = encode_position(self._session.backend_name, position)
         return Change(change.id, record, version, change.order, text)
@@ -129,7 +177,10 @@ class ChangeStream(Generic[T]):
             self._next = replace(page.position, after="") if self._from_start else page.position
             self._given = self._next
 
-    async def _read(self) -> None:
+    async def _load(self, *, wait: bool) -> None:
+        """Read the next page; first wait for a change if the last page had all of them."""
+        if self._idle and wait:
+            await self._wait()
         await self.begin()
         start = self._next
         page = await self._page(start)
@@ -138,7 +189,8 @@ class ChangeStream(Generic[T]):
             places = [Position(start.source, change.place) for change in page.changes]
         else:
             places = [replace(start, after=change.id) for change in page.changes]
-        self._changes.extend(zip(places, page.changes, strict=True))
+        if not self._closed:
+            self._changes.extend(zip(places, page.changes, strict=True))
         self._next, self._caught_up = page.position, page.caught_up
         self._idle = page.caught_up
 
@@ -199,7 +251,12 @@ class ChangesMethods(SessionBound):
         return self._follow(where, since, poll, _as_it_is)
 
     def _follow(
-        self, where: Query | Predicate | None, since: str, poll: float, convert: Callable[[Record], T]
+        self,
+        where: Query | Predicate | None,
+        since: str,
+        poll: float,
+        convert: Callable[[Record], T],
+        on_invalid: Callable[[InvalidRecordError], object] | None = None,
     ) -> ChangeStream[T]:
         session = self._session
         if not session.executor.capabilities.changes:
@@ -221,4 +278,4 @@ class ChangesMethods(SessionBound):
             raise UsageError(f'since is "now", "start" or the position of a change, got {since!r}')
         if isinstance(poll, bool) or not isinstance(poll, int | float) or not 0 < poll < math.inf:
             raise UsageError(f"poll is a number of seconds above 0, got {poll!r}")
-        return ChangeStream(session, self.collection_name, predicate, since, float(poll), convert)
+        return ChangeStream(session, self.collection_name, predicate, since, float(poll), convert, on_invalid)

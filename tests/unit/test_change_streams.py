@@ -6,14 +6,17 @@ import asyncio
 import datetime as dt
 
 import pytest
+from pydantic import BaseModel
 
 from isthmus import (
     AsyncDatabase,
     ChangesExpiredError,
     ConfigError,
+    InvalidRecordError,
     Policy,
     QueryError,
     UnsupportedError,
+    UsageError,
     field,
 )
 from isthmus._change_position import decode_position, encode_position
@@ -24,6 +27,8 @@ from isthmus._core.registry import BACKENDS
 from isthmus._core.stack import Layer, LayerOrder, Next
 from isthmus._record import Record
 from isthmus.backends.memory.journal import ChangeJournal
+
+pytestmark = pytest.mark.timeout(20)  # a stream that waits for what never comes
 
 
 def _record(id: str) -> Record:
@@ -238,3 +243,55 @@ async def test_an_operation_on_an_executor_without_changes_is_refused() -> None:
 
 def _executor() -> Executor:
     return AsyncDatabase("sqlite", {"path": ":memory:"})._backend
+
+
+class Person(BaseModel):
+    """A model of a typed collection."""
+
+    id: str = ""
+    age: int
+
+
+@pytest.mark.asyncio
+async def test_a_typed_collection_gives_models() -> None:
+    """Conditions are lambdas; a record that does not match the model holds the stream up, or is left out."""
+    async with AsyncDatabase("memory", {"changes": True}) as db:
+        people = db.collection("people", Person)
+        async with people.changes(lambda p: p.age >= 18) as grown:
+            await people.create(Person(id="a", age=30))
+            await people.create(Person(id="b", age=3))
+            await people.untyped.upsert("c", {"age": "no number"})
+            await people.create(Person(id="d", age=40))
+            changes = await grown.read()
+            assert [(change.id, change.record) for change in changes] == [
+                ("a", Person(id="a", age=30)),
+                ("b", None),
+                ("c", None),
+                ("d", Person(id="d", age=40)),
+            ]
+        every = people.changes(since="start")
+        assert [change.id for change in await every.read()] == ["a", "b"]
+        for _ in range(2):
+            with pytest.raises(InvalidRecordError):
+                await every.read()
+            with pytest.raises(InvalidRecordError):
+                await anext(every)
+        errors: list[InvalidRecordError] = []
+        for handler in ("skip", errors.append):
+            passing = people.changes(since="start", on_invalid=handler)  # type: ignore[arg-type]
+            assert [change.id for change in await passing.read()] == ["a", "b", "d"]
+        assert [error.record_id for error in errors] == ["c"]
+        with pytest.raises(UsageError):
+            people.changes(on_invalid="never")  # type: ignore[arg-type]
+
+
+@pytest.mark.asyncio
+async def test_reading_without_waiting_ends_when_there_is_nothing() -> None:
+    """A job that runs now and then reads what has come, up to a limit."""
+    async with AsyncDatabase("memory", {"changes": True}) as db, db.changes() as changes:
+        assert await changes.read(wait=False) == []
+        await db.create_batch([{} for _ in range(5)])
+        assert [len(await changes.read(2, wait=False)) for _ in range(4)] == [2, 2, 1, 0]
+        assert changes.caught_up
+        with pytest.raises(UsageError):
+            await changes.read(0)
