@@ -184,7 +184,7 @@ class DuplicateSearch:
             if key is not None:
                 self._ids.setdefault(canonical_text(key), (key, []))[1].append(id)
 
-    def found(self) -> list[Duplicate]:
+    def duplicates(self) -> list[Duplicate]:
         """Return values that several records have, each with some of their ids; 20 values at most."""
         several = [(sorted(ids), list(key)) for key, ids in self._ids.values() if len(ids) > 1]
         several.sort(key=lambda one: one[0])

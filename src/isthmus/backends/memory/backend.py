@@ -64,7 +64,7 @@ class MemoryBackend(MemoryExecutor):
         search = DuplicateSearch(unique)
         for id, record in self._table(collection).items():
             search.add(id, record.data)
-        return search.found()
+        return search.duplicates()
 
     async def make_unique(self, collection: str, unique: Unique) -> None:
         """Declare fields unique while writers wait; raises `ConfigError` that names the duplicates."""

@@ -87,7 +87,7 @@ async def find_duplicates(log: LogReader, state: LogState, unique: Unique) -> li
     for start in range(0, len(ids), _CHUNK):
         for id, row in (await log.rows(state, ids[start : start + _CHUNK])).items():
             search.add(id, decode(row.data))
-    return search.found()
+    return search.duplicates()
 
 
 async def _check_values(log: LogReader, state: LogState, collection: str, unique: Unique) -> None:
