@@ -217,7 +217,7 @@ counters: $(VENV)/.full ## increments of one record by four processes, and 50 bu
 unique-torture: NAMES ?= 10000
 unique-torture: KILLS ?= 10
 unique-torture: $(VENV)/.full ## eight processes claim names, killed on the way, the server too: NAMES=10000 KILLS=10
-	$(SERVERS) provision postgres
+	$(SERVERS) provision postgres mariadb s3
 	$(BIN)/python -m tests.unique_torture --names $(NAMES) --kills $(KILLS)
 
 .PHONY: mutants parity

@@ -177,6 +177,8 @@ ELASTICSEARCH = {
 }
 _KEYS = {"aws_access_key_id": "k", "aws_secret_access_key": "s"}
 S3 = {
+    "unique": Sample("a", (("a",),), "b", needs={"layout": "log"}),
+    "collections": _argument({"c": {"unique": (("a",),)}}, {"d": {}}),
     "bucket": Sample("bucket-2", "bucket-2", "bucket-3", "a b", "s3://{}/p"),
     "prefix": _text("s3://bucket-1/{}"),
     "region": Sample("eu-west-1", "eu-west-1", "eu-west-2", "eu west"),

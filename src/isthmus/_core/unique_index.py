@@ -7,6 +7,7 @@ they were made on.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from typing import Any, Protocol, TypeAlias
 
@@ -72,6 +73,10 @@ class UniqueIndex:
         """Forget all values."""
         self._holders.clear()
         self._claims.clear()
+
+    def is_consistent(self) -> bool:
+        """Return whether each value belongs to one record."""
+        return len(self._holders) == sum(map(len, self._claims.values()))
 
 
 class UniqueChanges:
@@ -162,18 +167,25 @@ def claim_of(unique: Unique, key: Key) -> Claim:
     return f"{json_text(unique.to_json())}{canonical_text(key)}"  # type: ignore[arg-type]
 
 
-def duplicates_among(records: Iterable[tuple[str, dict[str, Any]]], unique: Unique) -> list[Duplicate]:
-    """Return values that several records have, each with some of their ids; 20 values at most.
+class DuplicateSearch:
+    """Collects the values of records one by one, to find those that several have.
 
-    `records` are ids and data. Values that a unique field cannot have are passed over.
+    Values that a unique field cannot have are passed over. Keeps every value in memory.
     """
-    found: dict[str, tuple[Key, list[str]]] = {}
-    for id, data in records:
-        try:
-            key = key_in(data, unique)
-        except InvalidRecordError:
-            continue
-        if key is not None:
-            found.setdefault(canonical_text(key), (key, []))[1].append(id)
-    doubles = sorted(((sorted(ids), key) for key, ids in found.values() if len(ids) > 1), key=lambda d: d[0])
-    return [(list(key), ids[:10]) for ids, key in doubles[:20]]
+
+    def __init__(self, unique: Unique) -> None:
+        self._unique = unique
+        self._ids: dict[str, tuple[Key, list[str]]] = {}
+
+    def add(self, id: str, data: dict[str, Any]) -> None:
+        """Add a record."""
+        with contextlib.suppress(InvalidRecordError):
+            key = key_in(data, self._unique)
+            if key is not None:
+                self._ids.setdefault(canonical_text(key), (key, []))[1].append(id)
+
+    def duplicates(self) -> list[Duplicate]:
+        """Return values that several records have, each with some of their ids; 20 values at most."""
+        several = [(sorted(ids), list(key)) for key, ids in self._ids.values() if len(ids) > 1]
+        several.sort(key=lambda one: one[0])
+        return [(key, ids[:10]) for ids, key in several[:20]]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from isthmus._core.changes import ChangePage, Position, StoredChange
 from isthmus._core.executor import ItemResult, Mutation, PoolStats, TransactionOptions, WriteKind
 from isthmus._core.unique import Duplicate, Unique, has_duplicates, missing_unique, unique_of
-from isthmus._core.unique_index import duplicates_among
+from isthmus._core.unique_index import DuplicateSearch
 from isthmus._index_annotation import Declarations
 from isthmus._query.ast import Predicate
 from isthmus._record import Record
@@ -63,7 +63,10 @@ class MemoryBackend(MemoryExecutor):
 
     async def find_duplicates(self, collection: str, unique: Unique) -> list[Duplicate]:
         """Return values that several records have, each with some of their ids; 20 values at most."""
-        return duplicates_among(((id, r.data) for id, r in self._table(collection).items()), unique)
+        search = DuplicateSearch(unique)
+        for id, record in self._table(collection).items():
+            search.add(id, record.data)
+        return search.duplicates()
 
     async def make_unique(self, collection: str, unique: Unique) -> None:
         """Declare fields unique while writers wait; raises `ConfigError` that names the duplicates."""

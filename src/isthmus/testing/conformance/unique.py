@@ -163,7 +163,8 @@ async def test_items_of_a_batch_clash_in_their_order(db: AsyncDatabase) -> None:
     assert [isinstance(result, str) for result in swapped] == [True, True, False]
     with pytest.raises(BatchError):
         await db.update_where(field("email").exists(), field("email").set("same"))
-    assert await db.count(field("email") == "same") == 0
+    # Without transactions the one that was first has it.
+    assert await db.count(field("email") == "same") == (not db.capabilities.transactions)
 
 
 @pytest.mark.asyncio

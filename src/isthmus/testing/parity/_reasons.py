@@ -39,7 +39,7 @@ REASONS: dict[tuple[str, str], str] = {
     ("elasticsearch", "unique"): "has no constraint but that on the document's id",
     ("elasticsearch", "row_security"): f"{_NO_POLICIES} that a request could choose",
     ("s3", "modify"): _READ_THEN_WRITE,
-    ("s3", "unique"): _NO_UNIQUE,
+    ("s3", "unique"): "checks nothing across objects; layout `log` does",
     ("s3", "row_security"): _NO_POLICIES,
     ("sqlalchemy", "modify"): _READ_THEN_WRITE,
     ("sqlalchemy", "unique"): _NO_UNIQUE,
