@@ -171,6 +171,14 @@ copy-torture: $(VENV)/.full ## copy cities through all stores, the copier killed
 	$(SERVERS) run postgres elasticsearch s3 -- \
 	  $(BIN)/python -m tests.transfer.torture --n $(CITIES) --kills $(KILLS)
 
+.PHONY: cli-torture
+cli-torture: ROWS ?= 1000000
+cli-torture: KILLS ?= 20
+cli-torture: $(VENV)/.full ## load a CSV file into all stores, the loader stopped on the way: ROWS=1000000 KILLS=20
+	$(SERVERS) provision postgres elasticsearch s3
+	$(SERVERS) run postgres elasticsearch s3 -- \
+	  $(BIN)/python -m tests.cli.load_torture --rows $(ROWS) --kills $(KILLS)
+
 .PHONY: migrate-torture
 RECORDS ?= 100000
 migrate-torture: KILLS ?= 20
@@ -209,7 +217,7 @@ counters: $(VENV)/.full ## increments of one record by four processes, and 50 bu
 unique-torture: NAMES ?= 10000
 unique-torture: KILLS ?= 10
 unique-torture: $(VENV)/.full ## eight processes claim names, killed on the way, the server too: NAMES=10000 KILLS=10
-	$(SERVERS) provision postgres
+	$(SERVERS) provision postgres mariadb s3
 	$(BIN)/python -m tests.unique_torture --names $(NAMES) --kills $(KILLS)
 
 .PHONY: mutants parity

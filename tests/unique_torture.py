@@ -1,7 +1,7 @@
 """`python -m tests.unique_torture`: eight processes claim names while processes and servers are killed.
 
 Each claims names in an order of its own; some are killed by SIGKILL and started again, and so is
-PostgreSQL. In the end each name belongs to one record, and a claim by a handle that does not declare
+the server. In the end each name belongs to one record, and a claim by a handle that does not declare
 the field is refused: none is held twice, and none is stuck, that is, held by no record and refused.
 """
 
@@ -32,7 +32,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--names", type=int, default=10_000)
     parser.add_argument("--kills", type=int, default=10)
-    parser.add_argument("--stores", nargs="*", default=["sqlite", "postgres"])
+    parser.add_argument("--stores", nargs="*", default=["sqlite", "postgres", "s3-log"])
     options = parser.parse_args()
     failed = False
     for store in options.stores:
@@ -41,17 +41,25 @@ def main() -> int:
 
 
 def _torture(store: str, names: int, kills: int) -> bool:
-    from tests.servers import PostgresServer
+    from tests.servers import MariaDbServer, PostgresServer, VersityServer
 
+    if store == "sqlite":
+        with tempfile.TemporaryDirectory(prefix="isthmus-unique-") as folder:
+            return _run(store, {"path": str(Path(folder) / "names.db"), "table": "names"}, names, kills, None)
     if store == "postgres":
         with PostgresServer(fsync=True) as server:
-            return _run(store, {"url": server.url}, names, kills, server)
-    with tempfile.TemporaryDirectory(prefix="isthmus-unique-") as folder:
-        return _run(store, {"path": str(Path(folder) / "names.db")}, names, kills, None)
+            return _run(store, {"url": server.url, "table": "names"}, names, kills, server)
+    if store == "mariadb":
+        with MariaDbServer() as server:
+            settings = {"url": server.url, "table": "names"}
+            return _run("sqlalchemy", settings, names, kills, server)
+    with VersityServer() as server:
+        keys = {name.lower(): value for name, value in server.env.items()}
+        settings = {"url": server.url, "prefix": "names", "layout": "log", **keys}
+        return _run("s3", settings, names, kills, server)
 
 
 def _run(store: str, settings: dict[str, Any], names: int, kills: int, server: Any) -> bool:
-    settings = {**settings, "table": "names"}
     declaring = {**settings, "unique": ["name"]}
     asyncio.run(_make(store, declaring))
     context = multiprocessing.get_context("spawn")

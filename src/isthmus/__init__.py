@@ -1,6 +1,7 @@
 """One async Python interface to PostgreSQL, Elasticsearch and S3, with SQLite and memory embedded."""
 
 from isthmus._batch import Outcomes
+from isthmus._change_stream import Change, ChangeStream
 from isthmus._collection import Collection
 from isthmus._core.capabilities import Capabilities
 from isthmus._database import AsyncDatabase
@@ -27,6 +28,7 @@ from isthmus.errors import (
     AlreadyExistsError,
     Applied,
     BatchError,
+    ChangesExpiredError,
     CircuitOpenError,
     ClosedError,
     ConfigError,
@@ -66,6 +68,9 @@ __all__ = [
     "AsyncSQLiteDatabase",
     "BatchError",
     "Capabilities",
+    "Change",
+    "ChangeStream",
+    "ChangesExpiredError",
     "CircuitOpenError",
     "ClosedError",
     "Collection",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from isthmus._change_stream import ChangesMethods
 from isthmus._path import is_encodable
 from isthmus._reads import ReadMethods
 from isthmus._session import Session
@@ -15,7 +16,7 @@ class CollectionMethods(ReadMethods, WriteMethods):
     """All record methods over one collection; a database, a collection and a transaction have them."""
 
 
-class Collection(CollectionMethods):
+class Collection(ChangesMethods, CollectionMethods):
     """Another table, index or prefix over the same pool."""
 
     def __init__(self, resolve: Callable[[], Session], name: str) -> None:

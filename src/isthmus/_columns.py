@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from isthmus._core.columns import Column, OddRows, SupportsColumns
+from isthmus._core.columns import DeclaredColumn, OddRows, SupportsColumns
 from isthmus._database import AsyncDatabase
 from isthmus._path import Path
 from isthmus.errors import UnsupportedError
 
 
-async def find_odd(db: AsyncDatabase, columns: Sequence[Column]) -> OddRows:
+async def find_odd(db: AsyncDatabase, columns: Sequence[DeclaredColumn]) -> OddRows:
     """Return how many records of the default collection have something else at the columns' paths.
 
     Reads all records. Raises `UnsupportedError`.
@@ -18,7 +18,7 @@ async def find_odd(db: AsyncDatabase, columns: Sequence[Column]) -> OddRows:
     return await (await _prepare(db)).find_odd(db.collection_name, columns)
 
 
-async def declare_columns(db: AsyncDatabase, columns: Sequence[Column]) -> None:
+async def declare_columns(db: AsyncDatabase, columns: Sequence[DeclaredColumn]) -> None:
     """Add columns to the default collection, for every handle; others wait meanwhile.
 
     Raises `ConfigError` for a column of another kind, and `UnsupportedError`.

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
+from isthmus._change_stream import ChangesMethods
 from isthmus._collection import Collection, CollectionMethods, check_collection_name, check_encodable
 from isthmus._core.clock import REPEAT_SECONDS, SYSTEM_CLOCK, Clock
 from isthmus._core.closing import CLOSE_SECONDS, CLOSINGS, close_within
@@ -54,7 +55,7 @@ R = TypeVar("R")
 M = TypeVar("M", bound="BaseModel")
 
 
-class AsyncDatabase(Scoping, CollectionMethods):
+class AsyncDatabase(Scoping, ChangesMethods, CollectionMethods):
     """A database handle: record methods on its default collection, and access to the others.
 
     `await AsyncDatabase.create("postgres", {...})` connects; `AsyncDatabase("postgres", {...})`

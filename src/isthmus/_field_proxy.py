@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from typing import Any, NoReturn, TypeVar
 
-from isthmus._model_operands import convert_operand
+from isthmus._model_operands import convert_operand, key_as_stored, kinds_of_types, name_types
 from isthmus._model_paths import ModelField, ModelPaths
 from isthmus._path import Path, Root
 from isthmus._query.ast import PREDICATES, And, Equal, Function, Measure, Not, Or, Order, Predicate
@@ -125,31 +125,39 @@ class FieldProxy:
     It has no public attribute of its own: every name is a field of the model.
     """
 
-    __slots__ = ("_inside", "_maybe", "_own", "_paths", "_root")
+    __slots__ = ("_at", "_inside", "_maybe", "_named", "_own", "_paths", "_used")
 
     def __init__(
-        self, paths: ModelPaths, own: Path | None, root: str, *, inside: int = 0, maybe: bool = False
+        self,
+        paths: ModelPaths,
+        own: Path | None,
+        at: str,
+        *,
+        inside: int = 0,
+        maybe: bool = False,
+        named: list[FieldProxy] | None = None,
     ) -> None:
         self._paths = paths
         self._own = own
-        self._root = root
+        self._at = at
+        """The field as the lambda names it, for errors."""
         self._inside = inside
         """How many keys lead to the element of `any()` that the paths of conditions begin at."""
         self._maybe = maybe
-
-    @property
-    def _at(self) -> str:
-        """The field as the lambda names it, for errors."""
-        keys = () if self._own is None else self._own.keys[self._inside :]
-        return ".".join((self._root, *keys))
+        self._named: list[FieldProxy] = [] if named is None else named
+        """All fields that the lambda named, for those that it did not use."""
+        self._used = False
 
     @property
     def _field(self) -> ModelField:
         if self._own is None:
-            raise QueryError(
-                f"a condition needs a field of {self._paths.model.__name__}: {self._root}.<name>"
-            )
+            raise QueryError(f"a condition needs a field of {self._paths.model.__name__}: {self._at}.<name>")
+        self._used = True
         return self._paths.locate(self._own)
+
+    def _copy(self, kind: type[FieldProxy], at: str, *, maybe: bool) -> FieldProxy:
+        """Return another proxy for the same field."""
+        return kind(self._paths, self._own, at, inside=self._inside, maybe=maybe, named=self._named)
 
     @property
     def _path(self) -> Path:
@@ -168,7 +176,7 @@ class FieldProxy:
         if self._own is not None and self._is_dict():
             raise QueryError(f"{self._at} is a dict: its keys are {self._at}['key']")
         try:
-            return self._child(name)
+            return self._child(name, f"{self._at}.{name}")
         except QueryError:
             if self._own is None or name not in _INSTEAD:
                 raise
@@ -179,32 +187,53 @@ class FieldProxy:
         kinds = [getattr(kind, "__origin__", kind) for kind in self._field.types or (object,)]
         return all(isinstance(kind, type) and issubclass(kind, Mapping | type(None)) for kind in kinds)
 
-    def _child(self, key: str) -> FieldProxy:
+    def _child(self, key: str, at: str) -> FieldProxy:
         if self._own is not None and self._field.listed and not self._is_one():
             raise QueryError(f"{self._at} is a list: write each({self._at}).{key}")
         keys = (*(() if self._own is None else self._own.keys), key)
         path = Path(Root.DATA, keys)
         self._paths.locate(path)
-        return FieldProxy(self._paths, path, self._root, inside=self._inside)
+        child = FieldProxy(self._paths, path, at, inside=self._inside, named=self._named)
+        self._named.append(child)
+        return child
 
     def _is_one(self) -> bool:
         """Return whether it stands for each element of the list, or for one of them."""
         return bool(self._inside) and self._own is not None and len(self._own.keys) == self._inside
 
     def __getitem__(self, key: object) -> FieldProxy:
-        own = isinstance(key, str) and self._own is not None and not self._field.listed
-        if own and (self._field.types is None or self._is_dict()):
-            return self._child(str(key))
-        raise QueryError(f"{self._at}[{key!r}]: only dicts have keys here; of a list write each({self._at})")
+        at = f"{self._at}[{key!r}]"
+        if self._own is not None and not self._field.listed:
+            if isinstance(key, str) and self._field.types is None:
+                return self._child(key, at)
+            if self._is_dict():
+                return self._child(key_as_stored(self._at, self._field.types, key), at)
+        raise QueryError(f"{at}: only dicts have keys here; of a list write each({self._at})")
 
     def _value(self, operand: object) -> Any:
         """Return an operand in stored form; raises `QueryError` if the field never holds its type."""
         if isinstance(operand, FieldProxy | ProxyHolder):
             raise QueryError(f"{self._at} is compared with a value, not with another field")
         field = self._field
-        if field.listed and not isinstance(operand, list | tuple | set | frozenset | None):
+        if isinstance(operand, list | tuple | set | frozenset):
+            self._check_list(field)
+        elif field.listed and operand is not None:
             raise QueryError(f"{self._at} is a list: write f({self._at}).has({operand!r})")
         return self._item(operand)
+
+    def _check_list(self, field: ModelField) -> None:
+        """Raise `QueryError` for a list as operand where it would equal nothing."""
+        if field.types is None or kinds_of_types(field.types) is None:
+            return
+        if not field.listed:
+            raise QueryError(f"{self._at}: holds {name_types(field.types)}, got a list")
+        keys = self._own.keys if self._own is not None else ()
+        ways = (self._paths.locate(Path(Root.DATA, keys[:n])) for n in range(self._inside + 1, len(keys)))
+        if any(way.listed for way in ways):
+            raise QueryError(
+                f"{self._at} lies in a list, and a list is compared as a whole: write "
+                "f(p.items).any(lambda i: i.tags == [...])"
+            )
 
     def _item(self, operand: object) -> Any:
         field = self._field
@@ -262,9 +291,13 @@ class FieldProxy:
     def __repr__(self) -> str:
         return self._at
 
-    __contains__ = _refuse(
-        "`in {0}` has no meaning in a query: write f({0}).has(...) or f({0}).contains(...)"
-    )
+    def __contains__(self, item: object) -> NoReturn:
+        if self._is_dict():
+            how = f"f({self._at}[{item!r}]).exists()"
+        else:
+            how = f"f({self._at}).{'has' if self._field.listed else 'contains'}({item!r})"
+        raise QueryError(f"`in {self._at}` has no meaning in a query: write {how}")
+
     __iter__ = _refuse("{0} cannot be iterated in a query: write each({0})")
     __len__ = _refuse("{0} has no length in a query")
     __call__ = _refuse("{0} is a field, not a method; methods are those of f(...)")
@@ -283,15 +316,14 @@ class ElementProxy(FieldProxy):
 
     __slots__ = ()
 
-    def __repr__(self) -> str:
-        return f"each({self._at})"
-
     def _is_one(self) -> bool:
         return True
 
     def _value(self, operand: object) -> Any:
-        if isinstance(operand, FieldProxy | ProxyHolder | list | tuple):
+        if isinstance(operand, FieldProxy | ProxyHolder):
             return super()._value(operand)
+        if isinstance(operand, list | tuple | set | frozenset):
+            raise QueryError(f"{self!r} is compared with one element, got a list")
         return self._item(operand)
 
 
@@ -320,44 +352,12 @@ def as_condition(value: object) -> Condition:
     raise QueryError(f"expected a condition such as p.age >= 25, got {type(value).__name__}")
 
 
-def call_with_model(function: Callable[[Any], Any], paths: ModelPaths, finish: Callable[[Any], T]) -> T:
-    """Return what `finish` makes of what a lambda over the model builds.
-
-    Any misuse of a field is a `QueryError`, which names the field as the lambda does.
-    """
-    try:
-        return finish(function(FieldProxy(paths, None, _parameter_of(function))))
-    except (TypeError, AttributeError, ValueError) as error:
-        if isinstance(error, QueryError):
-            raise
-        raise QueryError(
-            f"a query over {paths.model.__name__} cannot express this ({error}): {HOW}"
-        ) from error
-
-
-def _parameter_of(function: Callable[[Any], Any]) -> str:
-    code = getattr(function, "__code__", None)
-    return code.co_varnames[0] if code is not None and code.co_varnames else "p"
-
-
-def condition_on_element(where: Callable[[Any], object], proxy: FieldProxy) -> Predicate:
-    """Return the condition of `any` on an element of a list, with paths that begin at the element."""
-    field = proxy._field
-    own = proxy._own
-    if own is None or (field.types is not None and not field.listed):
-        raise QueryError(f"{proxy!r}: any() is for a list of models")
-    inside = len(own.keys)
-    made = as_condition(where(FieldProxy(proxy._paths, own, _parameter_of(where), inside=inside)))
-    if made.inside is not None and made.inside != inside:
-        raise QueryError("any() takes conditions on the element alone; join those on the record outside it")
-    return made.predicate
-
-
 def proxy_of(value: object, use: str) -> FieldProxy:
     """Return the proxy behind a field of the model; raises `QueryError` for anything else."""
     if isinstance(value, ProxyHolder):
         return value._proxy
     if isinstance(value, FieldProxy) and value._own is not None:
+        value._used = True
         return value
     raise QueryError(f"{use} takes a field of the model such as p.age, got {type(value).__name__}")
 

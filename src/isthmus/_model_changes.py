@@ -10,9 +10,9 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 import orjson
 from pydantic import BaseModel, TypeAdapter, ValidationError
-from pydantic.fields import FieldInfo
 
-from isthmus._model_paths import ModelPaths, _models_of, leaf_types
+from isthmus._model_operands import check_sortable
+from isthmus._model_paths import ModelField, ModelPaths, leaf_types
 from isthmus._path import Path, Root
 from isthmus._query.changes import Add, FieldChange, Inc, Max, Min, Pull, Push, Set, Unset
 from isthmus._value import replace
@@ -36,18 +36,19 @@ class ModelChanges:
 
     def resolve(self, change: FieldChange) -> FieldChange:
         """Return the change with its stored path."""
-        path = self._paths.resolve(change.path)
-        if path.root is not Root.DATA:
+        field = self._paths.locate(change.path)
+        if field.path.root is not Root.DATA:
             raise QueryError(f"{self._model.__name__}: the id of a record cannot be changed")
-        field = _field_at(self._model, path.keys)
-        if field is not None:
-            self._check(change, path, field)
-        return replace(change, path=path)
+        if isinstance(change, Max | Min):
+            check_sortable(field.path, field.types)
+        if field.annotation is not Any:
+            self._check(change, field.path, field)
+        return replace(change, path=field.path)
 
-    def _check(self, change: FieldChange, path: Path, field: FieldInfo) -> None:
+    def _check(self, change: FieldChange, path: Path, field: ModelField) -> None:
         match change:
             case Unset():
-                if field.is_required():
+                if field.info is not None and field.info.is_required():
                     raise QueryError(f"{self._model.__name__} requires {path}: it cannot be unset")
             case Inc(_, amount):
                 kinds = _kinds(field.annotation)
@@ -62,10 +63,10 @@ class ModelChanges:
             case Pull(_, value):
                 self._validate(path, field, [value], element=True)
 
-    def _validate(self, path: Path, field: FieldInfo, values: list[Any], *, element: bool) -> None:
+    def _validate(self, path: Path, field: ModelField, values: list[Any], *, element: bool) -> None:
         adapter = self._adapters.get((path, element))
         if adapter is None:
-            kind: Any = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
+            kind = field.annotation
             if element:
                 kind = _element(field.annotation)
                 if kind is None:
@@ -80,15 +81,6 @@ class ModelChanges:
                 raise InvalidRecordError(
                     f"{path} of {self._model.__name__}: {first['msg']}", path=f"data.{'.'.join(path.keys)}"
                 ) from error
-
-
-def _field_at(model: type[BaseModel], keys: tuple[str, ...]) -> FieldInfo | None:
-    """Return the field at the end of stored keys; None where any value may be, or several types."""
-    field = model.model_fields.get(keys[0])
-    if field is None or len(keys) == 1:
-        return field
-    models = _models_of(field.annotation)
-    return _field_at(models[0], keys[1:]) if models is not None and len(models) == 1 else None
 
 
 def _kinds(annotation: Any) -> set[Any]:

@@ -177,7 +177,7 @@ def find_version_field(model: type[BaseModel]) -> str | None:
 def to_storable(value: Any) -> Any:
     """Return a dumped value with sets as sorted lists, and times, paths, addresses and the like as text."""
     if isinstance(value, dict):
-        return {_to_text_key(key): to_storable(item) for key, item in value.items()}
+        return {to_text_key(key): to_storable(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [to_storable(item) for item in value]
     if isinstance(value, (set, frozenset)):
@@ -185,7 +185,8 @@ def to_storable(value: Any) -> Any:
     return value if isinstance(value, _PASSED_THROUGH) else to_jsonable_python(value)
 
 
-def _to_text_key(key: Any) -> Any:
+def to_text_key(key: Any) -> Any:
+    """Return the key of a dict as it is stored."""
     return key if isinstance(key, str) else to_jsonable_python({key: None}).popitem()[0]
 
 

@@ -14,7 +14,7 @@ from typing import Any, Literal, NewType, get_args, get_origin
 
 from pydantic import AnyUrl, BaseModel, TypeAdapter, ValidationError
 
-from isthmus._model_codec import to_storable
+from isthmus._model_codec import to_storable, to_text_key
 from isthmus._path import Path
 from isthmus._query.ast import (
     KNN,
@@ -69,7 +69,7 @@ def check_leaf(leaf: Leaf, types: tuple[Any, ...], *, as_text: bool = False) -> 
             _check_kinds(leaf, values, kinds, types)
         case Like() | Regex() | StartsWith() | EndsWith() | Contains() | TextMatch():
             if "text" not in kinds:
-                raise QueryError(f"{leaf.path}: holds {_names(types)}, not text")
+                raise QueryError(f"{leaf.path}: holds {name_types(types)}, not text")
     if isinstance(leaf, Equal | In):
         _check_members(leaf, types)
 
@@ -87,7 +87,7 @@ def check_sortable(path: Path, types: tuple[Any, ...] | None) -> None:
 def _check_kinds(leaf: Leaf, values: Iterable[Any], kinds: set[str], types: tuple[Any, ...]) -> None:
     for value in values:
         if kind_of(value) not in kinds:
-            raise QueryError(f"{leaf.path}: holds {_names(types)}, and {value!r} is {kind_of(value)}")
+            raise QueryError(f"{leaf.path}: holds {name_types(types)}, and {value!r} is {kind_of(value)}")
 
 
 def _check_members(leaf: Equal | In, types: tuple[Any, ...]) -> None:
@@ -147,6 +147,28 @@ def _kind(value: Any) -> str:
     return "number" if isinstance(value, int | float) else "other"
 
 
+def holds_text(types: tuple[Any, ...]) -> bool:
+    """Return whether some value is text to Python too, or of a form that is not known."""
+    return kinds_of_types(types) is None or any(
+        get_origin(kind) is Literal or _is_a(kind, str) for kind in map(_without_alias, types)
+    )
+
+
+def holds_numbers(types: tuple[Any, ...]) -> bool:
+    """Return whether some value is a number, or of a form that is not known; bools and enums are none."""
+    return kinds_of_types(types) is None or any(
+        _is_a(kind, _NUMBERS) and not _is_a(kind, (bool, enum.Enum)) for kind in map(_without_alias, types)
+    )
+
+
+def _without_alias(kind: Any) -> Any:
+    return _without_alias(kind.__supertype__) if isinstance(kind, NewType) else kind
+
+
+def _is_a(kind: Any, classes: type | tuple[type, ...]) -> bool:
+    return isinstance(kind, type) and issubclass(kind, classes)
+
+
 def convert_operand(name: str, types: tuple[Any, ...], value: Any, *, as_text: bool, strict: bool) -> Any:
     """Return an operand in the form in which the model's values are stored.
 
@@ -160,7 +182,7 @@ def convert_operand(name: str, types: tuple[Any, ...], value: Any, *, as_text: b
     if known and not any(_accepts(kind, value, strict) for kind in types):
         parsed = None if strict or not isinstance(value, str) else _parse(types, value)
         if parsed is None:
-            raise QueryError(f"{name}: holds {_names(types)}, got {value!r}{_hint(types, value, strict)}")
+            raise QueryError(f"{name}: holds {name_types(types)}, got {value!r}{_hint(types, value, strict)}")
         value = parsed
     stored = to_storable(value.model_dump(warnings=False) if isinstance(value, BaseModel) else value)
     return str(stored) if as_text and stored is not None else stored
@@ -222,7 +244,9 @@ def _hint(types: tuple[Any, ...], value: object, strict: bool) -> str:
     members = [member for kind in types if _is_enum(kind) for member in kind]
     if not members:
         return f" ({type(value).__name__})"
-    meant = [str(member) for member in members if strict and member.value == value]
+    meant = [
+        f"{type(member).__name__}.{member.name}" for member in members if strict and member.value == value
+    ]
     return f"; write {meant[0]}" if meant else suggest(value, (str(member.value) for member in members))
 
 
@@ -250,6 +274,27 @@ def _accepts(kind: Any, value: Any, strict: bool) -> bool:
     return isinstance(value, kind) or (kind is not type(None) and issubclass(kind, type(value)))
 
 
-def _names(types: tuple[Any, ...]) -> str:
-    named = (getattr(kind, "__name__", str(kind)) for kind in types if kind is not type(None))
+def name_types(types: tuple[Any, ...]) -> str:
+    """Return the types of a field's values as errors name them."""
+    named = (_name_type(kind) for kind in types if kind is not type(None))
     return " or ".join(dict.fromkeys(named)) or "None"
+
+
+def _name_type(kind: Any) -> str:
+    if get_origin(kind) is Literal:
+        return " or ".join(map(repr, get_args(kind)))
+    return getattr(kind, "__name__", str(kind))
+
+
+def key_as_stored(name: str, types: tuple[Any, ...] | None, key: object) -> str:
+    """Return a key of the dicts that a field holds as it is stored.
+
+    Raises `QueryError` for a key of another type than theirs.
+    """
+    expected = tuple(get_args(kind)[0] for kind in types or () if len(get_args(kind)) == 2)
+    known = bool(expected) and kinds_of_types(expected) is not None
+    if known and not any(_accepts(kind, key, strict=True) for kind in expected):
+        raise QueryError(f"{name}[{key!r}]: its keys are {name_types(expected)}")
+    if not isinstance(key, (str, int, float, enum.Enum, Decimal, *_PARSED)):
+        raise QueryError(f"{name}[{key!r}]: a key is a value such as 'name', got {type(key).__name__}")
+    return str(to_text_key(key))

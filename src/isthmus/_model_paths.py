@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import enum
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import is_dataclass
-from typing import Any, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, PlainSerializer, RootModel, WrapSerializer
 from pydantic.fields import FieldInfo
 
 from isthmus._model_codec import find_version_field
-from isthmus._model_operands import check_leaf, check_sortable, parse_operands
+from isthmus._model_operands import check_leaf, check_sortable, kinds_of_types, name_types, parse_operands
 from isthmus._path import Path, Root
-from isthmus._query.ast import And, AnyObject, Leaf, Not, Or, Predicate, SortKey
+from isthmus._query.ast import And, AnyObject, EqualList, Leaf, Not, Or, Predicate, SortKey
 from isthmus._query.bucket import Bucket, GroupKey
 from isthmus._query.query import Query
 from isthmus._suggest import suggest
@@ -31,10 +33,12 @@ class ModelField(Value):
     """The path as stored: by field names; a model's `id` is the record's."""
     types: tuple[Any, ...] | None
     """The types of its value, or of each element of a list; None if they are not known."""
+    annotation: Any
+    """The declared type of its value, with constraints; Any if it is not known."""
     info: FieldInfo | None
-    """The model's own field; None for a computed field, or below a dict."""
+    """The model's own field; None for a computed field, a value of a dict, or one of several models."""
     optional: bool
-    """Whether a field on the way to it may be None."""
+    """Whether records may lack it: below an optional field, in a dict, in one model of a union."""
     repeated: bool
     """Whether a field on the way to it is a list."""
     listed: bool
@@ -45,8 +49,8 @@ class ModelPaths:
     """Resolves the paths of one model: aliases to field names, the model's `id` to the record's.
 
     A name that the model lacks is a `QueryError` with the nearest name, since it would match nothing
-    in silence. So is an operand of a kind that the field never holds. Paths into dicts, `Any` and
-    models with extra fields, and fields with a serializer of their own, are not checked.
+    in silence. So is an operand of a kind that the field never holds. Paths into `Any`, dicts of
+    unknown values and models with extra fields, and fields with a serializer of their own, are not checked.
     """
 
     def __init__(self, model: type[BaseModel]) -> None:
@@ -75,41 +79,46 @@ class ModelPaths:
 
     def _locate(self, path: Path) -> ModelField:
         if path.root is not Root.DATA:
-            return ModelField(path, None, None, False, False, False)
+            return ModelField(path, None, Any, None, False, False, False)
         if len(path.keys) == 1 and path.keys[0] in self._attributes:
             info = self.model.model_fields[path.keys[0]]
             attribute = Path(self._attributes[path.keys[0]], ())
-            return ModelField(attribute, tuple(leaf_types((info.annotation,))), info, False, False, False)
-        models: list[type[BaseModel]] | None = [self.model]
+            types = tuple(leaf_types((info.annotation,)))
+            return ModelField(attribute, types, info.annotation, info, False, False, False)
+        holders: tuple[Any, ...] = (self.model,)
         keys: list[str] = []
-        annotations: tuple[Any, ...] = ()
         found: list[_FieldMatch] = []
         optional = repeated = False
         for index, key in enumerate(path.keys):
-            if not models:
-                if models is None:
-                    whole = Path(Root.DATA, (*keys, *path.keys[index:]))
-                    return ModelField(whole, None, None, optional, repeated, False)
-                raise QueryError(
-                    f"{self.model.__name__}: {'.'.join(path.keys[:index])!r} has no fields, got {path}"
-                )
+            annotations = tuple(field.annotation for field in found)
+            if index:
+                holders = tuple(kind for kind in leaf_types(annotations) if kind is not type(None))
+            if any(field.serialized for field in found) or any(map(_has_unknown_keys, holders)):
+                whole = Path(Root.DATA, (*keys, *path.keys[index:]))
+                return ModelField(whole, None, Any, None, optional, repeated, False)
+            members = len(holders)
+            holders = tuple(kind for kind in holders if _is_model(kind) or _is_mapping(kind))
+            if not holders:
+                raise QueryError(self._no_fields(path, index, found))
             optional = optional or any(map(_is_optional, annotations))
             repeated = repeated or any(map(_is_list, annotations))
-            found = [field for model in models if (field := _find_field(model, key)) is not None]
+            found = [field for kind in holders if (field := _find_below(kind, key)) is not None]
             if not found:
-                raise QueryError(self._unknown(path, index, models))
+                raise QueryError(self._unknown(path, index, [kind for kind in holders if _is_model(kind)]))
+            optional = optional or len(found) < members or any(map(_is_mapping, holders))
             keys.append(found[0].name)
-            annotations = tuple(field.annotation for field in found)
-            models = _models_of(*annotations)
-        checked = not any(field.serialized for field in found)
-        return ModelField(
-            Path(Root.DATA, tuple(keys)),
-            tuple(leaf_types(annotations)) if checked else None,
-            found[0].info,
-            optional,
-            repeated,
-            any(map(_is_list, annotations)),
-        )
+        return _field_of_matches(Path(Root.DATA, tuple(keys)), found, optional, repeated)
+
+    def _no_fields(self, path: Path, index: int, found: list[_FieldMatch]) -> str:
+        above = ".".join(path.keys[:index])
+        kinds = {kind for field in found for kind in leaf_types((field.annotation,))}
+        if any(isinstance(kind, type) and issubclass(kind, dt.date) for kind in kinds):
+            how = f"; a year is a range: f(p.{above}).between(first, last)"
+        elif any(isinstance(kind, type) and issubclass(kind, enum.Enum) for kind in kinds):
+            how = f"; compare p.{above} with a member"
+        else:
+            how = f"; compare p.{above} itself"
+        return f"{self.model.__name__}: {above!r} has no fields, got {path}{how}"
 
     def _unknown(self, path: Path, index: int, models: list[type[BaseModel]]) -> str:
         key = path.keys[index]
@@ -149,6 +158,8 @@ class ModelPaths:
     def _check(self, leaf: Leaf, field: ModelField) -> Leaf:
         """Return the leaf with its field's stored path and its operands checked."""
         if field.types is not None:
+            if isinstance(leaf, EqualList) and not field.listed and kinds_of_types(field.types) is not None:
+                raise QueryError(f"{leaf.path}: holds {name_types(field.types)}, got a list")
             check_leaf(leaf, field.types, as_text=field.path.root is not Root.DATA)
             leaf = parse_operands(leaf, field.types)
         return replace(leaf, path=field.path)
@@ -171,11 +182,32 @@ class ModelPaths:
                 return replace(self._check(leaf, field), path=resolved)
 
 
+def _field_of_matches(path: Path, found: list[_FieldMatch], optional: bool, repeated: bool) -> ModelField:
+    """Return the field that several models of a union, or one alone, have at a path."""
+    annotations = tuple(field.annotation for field in found)
+    info = found[0].info if len(found) == 1 else None
+    checked = not any(field.serialized for field in found)
+    return ModelField(
+        path,
+        tuple(leaf_types(annotations)) if checked else None,
+        Union[annotations] if info is None else info.rebuild_annotation(),  # noqa: UP007 - made from a tuple
+        info,
+        optional,
+        repeated,
+        any(map(_is_list, annotations)),
+    )
+
+
 class _FieldMatch(Value):
     name: str
     annotation: Any
     info: FieldInfo | None = None
     serialized: bool = False
+
+
+def _find_below(holder: Any, key: str) -> _FieldMatch | None:
+    """Return the field of a model, or the value of a dict, under a key."""
+    return _FieldMatch(key, get_args(holder)[1]) if _is_mapping(holder) else _find_field(holder, key)
 
 
 def _find_field(model: type[BaseModel], key: str) -> _FieldMatch | None:
@@ -201,17 +233,6 @@ def _serializes(model: type[BaseModel], name: str) -> bool:
 
 def _names(model: type[BaseModel]) -> list[str]:
     return [*model.model_fields, *model.model_computed_fields]
-
-
-def _models_of(*annotations: Any) -> list[type[BaseModel]] | None:
-    """Return the models that a value of these types may be; None if it may have any keys."""
-    models: list[type[BaseModel]] = []
-    for kind in leaf_types(annotations):
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            models.append(kind)
-        elif _has_any_keys(kind):
-            return None
-    return models
 
 
 def leaf_types(annotations: tuple[Any, ...], seen: tuple[Any, ...] = ()) -> Iterator[Any]:
@@ -247,7 +268,18 @@ def _is_optional(annotation: Any) -> bool:
     return type(None) in get_args(annotation)
 
 
-def _has_any_keys(kind: Any) -> bool:
+def _is_model(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
+def _is_mapping(kind: Any) -> bool:
+    """Return whether the type is a dict whose values have a known type."""
+    origin = get_origin(kind)
+    return isinstance(origin, type) and issubclass(origin, Mapping) and len(get_args(kind)) == 2
+
+
+def _has_unknown_keys(kind: Any) -> bool:
+    """Return whether a value of the type may have keys that the type does not tell."""
     if not isinstance(kind, type) or kind in (Any, object):  # Any is a class from Python 3.11 on
-        return True
+        return not _is_mapping(kind) and get_origin(kind) is not Literal
     return issubclass(kind, Mapping) or is_dataclass(kind) or typing.is_typeddict(kind)

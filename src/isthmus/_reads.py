@@ -169,7 +169,8 @@ class ReadMethods(SessionBound):
         """Return the matching records as a stream in bounded memory, with one page requested ahead.
 
         `page_size` is the number of records of a page, 1 to 10,000; by default 2,000, and with a sort
-        growing to 10,000, since each page may cost a sort of what is left. Without a sort the order is the
+        growing to 10,000, since each page may cost a sort of what is left: PostgreSQL and SQLite keep a
+        cursor instead, as long as nobody waits for its connection. Without a sort the order is the
         store's. `consistent=True` reads one snapshot where the backend can
         (`capabilities.consistent_stream`); use it with `async with`, which releases the snapshot.
         """
@@ -189,6 +190,7 @@ class ReadMethods(SessionBound):
             offset=found.skip,
             select=found.fields,
             consistent=consistent,
+            streamed=bool(found.order) and not consistent,
         )
         return RecordStream(
             session,

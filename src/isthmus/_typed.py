@@ -20,6 +20,7 @@ from isthmus._query.field import FieldName
 from isthmus._query.query import Query
 from isthmus._reads import STREAM_PAGE
 from isthmus._record import Record
+from isthmus._typed_change_stream import TypedChangesMethods
 from isthmus._typed_modify import TypedModifyMethods
 from isthmus._typed_query import Key, TypedColumn, TypedGroups, TypedQuery, Where, resolve_where
 from isthmus._typed_stream import OnInvalid, TypedHit, TypedPage, TypedStream
@@ -37,7 +38,7 @@ T = TypeVar("T")
 UPDATE_ATTEMPTS = 20
 
 
-class TypedCollection(TypedModifyMethods[M], Generic[M]):
+class TypedCollection(TypedChangesMethods[M], TypedModifyMethods[M], Generic[M]):
     """A collection of one pydantic model; dates, decimals, UUIDs, enums and bytes keep their types.
 
     Every write is validated by the model before it is sent. If the model has a field `id`, that is

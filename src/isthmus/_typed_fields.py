@@ -13,12 +13,12 @@ from isthmus._field_proxy import (
     ElementProxy,
     ProxyHolder,
     as_condition,
-    condition_on_element,
     is_element,
     one_of_values,
     proxy_of,
 )
-from isthmus._model_operands import check_sortable
+from isthmus._lambda_calls import condition_on_element
+from isthmus._model_operands import check_sortable, holds_numbers, holds_text, kinds_of_types, name_types
 from isthmus._query.ast import Function, Predicate
 from isthmus._query.changes import FieldChange
 from isthmus._query.field import Field, any_object, between, equal, match, nearest
@@ -143,7 +143,7 @@ class TextField(TypedField[S]):
 
     def like(self, pattern: str) -> Condition:
         """Hold if some text matches as a whole: `%` any run, `_` one character, backslash escapes."""
-        return self._proxy._condition(self._field.like(pattern))
+        return self._proxy._condition(self._text.like(pattern))
 
     def not_like(self, pattern: str) -> Condition:
         """Hold if no text matches."""
@@ -151,27 +151,41 @@ class TextField(TypedField[S]):
 
     def ilike(self, pattern: str) -> Condition:
         """`like` with each character folded to one case."""
-        return self._proxy._condition(self._field.ilike(pattern))
+        return self._proxy._condition(self._text.ilike(pattern))
 
     def regex(self, pattern: str) -> Condition:
         """Hold if `re.search` finds the pattern in some text."""
-        return self._proxy._condition(self._field.regex(pattern))
+        return self._proxy._condition(self._text.regex(pattern))
 
     def starts_with(self, text: str) -> Condition:
         """Hold if some text starts with this."""
-        return self._proxy._condition(self._field.starts_with(text))
+        return self._proxy._condition(self._text.starts_with(text))
 
     def ends_with(self, text: str) -> Condition:
         """Hold if some text ends with this."""
-        return self._proxy._condition(self._field.ends_with(text))
+        return self._proxy._condition(self._text.ends_with(text))
 
     def contains(self, text: str) -> Condition:
         """Hold if some text contains this; `has` is for an element of a list."""
-        return self._proxy._condition(self._field.contains(text))
+        return self._proxy._condition(self._text.contains(text))
 
     def match(self, text: str) -> Condition:
         """Return a full-text match, for backends with the capability `relevance`."""
-        return self._proxy._condition(match(self._proxy._path, text))
+        return self._proxy._condition(match(self._text, text))
+
+    @property
+    def _text(self) -> Field:
+        """The field of a condition on text; raises `QueryError` for one that a checker sees as another."""
+        proxy, field = self._proxy, self._proxy._field
+        if field.types is not None:
+            if field.listed and not is_element(proxy):
+                raise QueryError(f"{proxy!r} is a list: write f(each({proxy!r})).like(...) and the like")
+            if not holds_text(field.types):
+                raise QueryError(
+                    f"{proxy!r}: holds {name_types(field.types)}, not text; "
+                    f"field({str(field.path)!r}) has the operators of what is stored"
+                )
+        return self._field
 
 
 class ListField(TypedField[L], Generic[L, E]):
@@ -184,6 +198,8 @@ class ListField(TypedField[L], Generic[L, E]):
         proxy = self._proxy
         if isinstance(item, list | tuple):
             raise QueryError(f"{proxy!r}: has() takes an element, got a list")
+        if proxy._field.types is not None and (is_element(proxy) or not proxy._field.listed):
+            raise QueryError(f"{proxy!r} is no list: write {proxy!r} == {item!r}; contains() is for text")
         return proxy._condition(equal(proxy._path, proxy._item(item)))
 
     def any(self, where: Callable[[E], bool | Condition | Predicate]) -> Condition:
@@ -209,7 +225,10 @@ class ListField(TypedField[L], Generic[L, E]):
 
     def nearest(self: ListField[L, float], vector: Iterable[float], k: int = 10) -> Condition:
         """Hold for one of the `k` nearest to a vector, for backends with the capability `vectors`."""
-        return self._proxy._condition(nearest(self._proxy._path, vector, k))
+        proxy, types = self._proxy, self._proxy._field.types
+        if types is not None and not (proxy._field.listed and holds_numbers(types)):
+            raise QueryError(f"{proxy!r}: nearest() is for a list of numbers, not of {name_types(types)}")
+        return proxy._condition(nearest(proxy._path, vector, k))
 
 
 class AnyField(TextField[Any], ListField[Any, Any]):
@@ -263,13 +282,13 @@ def each(values: Collection[T] | None) -> T:
     types = proxy._field.types
     if types is not None and not proxy._field.listed:
         raise QueryError(f"each({proxy!r}): the field is not a list")
-    return cast("T", ElementProxy(proxy._paths, proxy._own, proxy._root, inside=proxy._inside))
+    return cast("T", proxy._copy(ElementProxy, f"each({proxy._at})", maybe=False))
 
 
 def maybe(value: T) -> T | None:
     """Return a field that some records lack, for a row of `select` or `group`: `maybe(each(p.tags))`."""
     proxy = proxy_of(value, "maybe()")
-    return cast("T", type(proxy)(proxy._paths, proxy._own, proxy._root, inside=proxy._inside, maybe=True))
+    return cast("T", proxy._copy(type(proxy), proxy._at, maybe=True))
 
 
 def not_(condition: Condition | Predicate | bool) -> Condition:
@@ -288,9 +307,21 @@ def one_of(value: T | None, values: Collection[T]) -> Condition:
 
 
 def _column(function: Function, value: object) -> Column:
-    field = proxy_of(value, f"{function.value}()")._field
-    if function in (Function.MIN, Function.MAX):
+    """Return a measure of a field; raises `QueryError` where it has no value in the field's type."""
+    use = f"{function.value}()"
+    proxy = proxy_of(value, use)
+    field = proxy._field
+    if function is Function.COUNT or field.types is None:
+        return Column(function, field)
+    if field.listed and not is_element(proxy):
+        raise QueryError(f"{use}: {proxy!r} is a list: write each({proxy!r})")
+    if function in (Function.SUM, Function.AVG):
+        if not holds_numbers(field.types):
+            raise QueryError(f"{use}: {proxy!r} holds {name_types(field.types)}, not numbers")
+    else:
         check_sortable(field.path, field.types)
+        if kinds_of_types(field.types) == {"object"}:
+            raise QueryError(f"{use}: {proxy!r} is an object, which has no order: name a field of it")
     return Column(function, field)
 
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from isthmus._batch import OnError, Outcomes
 from isthmus._collection import Collection
-from isthmus._field_proxy import call_with_model
+from isthmus._lambda_calls import call_with_model
 from isthmus._model_changes import ModelChanges
 from isthmus._model_codec import ModelCodec
 from isthmus._model_paths import ModelPaths

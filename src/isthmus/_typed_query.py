@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar, cas
 from pydantic import BaseModel
 
 from isthmus._collection import Collection
-from isthmus._field_proxy import Condition, as_condition, call_with_model, field_of, proxy_of
+from isthmus._field_proxy import Condition, as_condition, field_of, proxy_of
+from isthmus._lambda_calls import call_with_model
 from isthmus._model_codec import ModelCodec
 from isthmus._model_operands import check_sortable, convert_operand
 from isthmus._model_paths import ModelField, ModelPaths
@@ -39,8 +40,8 @@ Key: TypeAlias = "FieldName | Callable[[M], object]"
 TypedGroups: TypeAlias = "Key[M] | Bucket | Iterable[Key[M] | Bucket] | Mapping[str, Key[M] | Bucket]"
 TypedColumn: TypeAlias = "str | tuple[str, Key[M]] | tuple[str, Key[M], int | float]"
 
-# Their operands are text, whatever the field's own type.
-_TEXT_OPERATORS = ("like", "not_like", "ilike", "regex", "starts_with", "ends_with", "contains")
+# Their operands are text or a predicate, whatever the field's own type.
+_OTHER_OPERANDS = ("like", "not_like", "ilike", "regex", "starts_with", "ends_with", "contains", "any")
 
 
 class TypedQuery(Generic[M, R]):
@@ -100,7 +101,7 @@ class TypedQuery(Generic[M, R]):
 
     def _compare_by_name(self, path: Path, op: str, value: Any) -> Predicate:
         field = self._paths.locate(path)
-        if field.types is not None and value is not None and op not in _TEXT_OPERATORS:
+        if field.types is not None and value is not None and op not in _OTHER_OPERANDS:
             as_text = field.path.root is not Root.DATA
             value = convert_operand(str(path), field.types, value, as_text=as_text, strict=False)
         return self._paths.predicate(comparison(path, op, value))

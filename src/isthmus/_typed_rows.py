@@ -10,15 +10,15 @@ from pydantic import BaseModel, create_model
 from isthmus._field_proxy import (
     Column,
     FieldProxy,
-    ProxyHolder,
-    call_with_model,
     field_of,
     is_element,
     is_lacking,
     is_maybe,
     proxy_of,
 )
+from isthmus._lambda_calls import call_with_model, is_field
 from isthmus._model_codec import ModelCodec
+from isthmus._model_operands import kinds_of_types
 from isthmus._model_paths import ModelField, ModelPaths
 from isthmus._path import Path, Root
 from isthmus._query.ast import Function
@@ -82,6 +82,8 @@ class GroupedRow(Generic[R]):
         field = field_of(proxy)
         if field.listed and not is_element(proxy):
             raise QueryError(f"group(): {proxy!r} is a list: group by each({proxy!r})")
+        if field.types is not None and kinds_of_types(field.types) == {"object"}:
+            raise QueryError(f"group(): {proxy!r} is an object, which groups nothing: name a field of it")
         if field.path not in self.by:
             self.by.append(field.path)
         return _column_name(index, proxy), str(field.path), _key_type(proxy, field)
@@ -95,7 +97,7 @@ class GroupedRow(Generic[R]):
 def _layout(row: Callable[[Any], R], paths: ModelPaths) -> tuple[Callable[[list[Any]], R], Sequence[object]]:
     """Return how the lambda's row is made of values, and what it is made of."""
     made: Any = call_with_model(row, paths, lambda made: made)
-    if isinstance(made, FieldProxy | ProxyHolder | Column):
+    if is_field(made) or isinstance(made, Column):
         return lambda values: values[0], [made]
     if not isinstance(made, tuple) or not made:
         raise QueryError(f"a row is a field or a tuple of fields, (p.name, p.age), got {type(made).__name__}")
@@ -113,11 +115,11 @@ def _type_of_selection(proxy: FieldProxy) -> tuple[Any, Any]:
     if is_element(proxy) or field.repeated:
         raise QueryError(f"select(): {proxy!r} lies in a list: select the list itself")
     _check_lacking("select()", proxy)
-    if field.info is None:
-        return Any, None
+    if field.path.root is not Root.DATA:  # of an id or a version nothing but the type counts
+        return field.annotation, None
     if is_maybe(proxy):
-        return Optional[field.info.rebuild_annotation()], None  # noqa: UP045 - of a type known at run time
-    return field.info.annotation, field.info
+        return Optional[field.annotation], None  # noqa: UP045 - of a type known at run time
+    return (field.annotation, None) if field.info is None else (field.info.annotation, field.info)
 
 
 def _key_type(proxy: FieldProxy, field: ModelField) -> Any:

@@ -22,6 +22,7 @@ IsthmusError
 │   │   └── CircuitOpenError
 │   ├── DeadlineError            also a builtin TimeoutError
 │   ├── AccessError              wrong credentials or missing privileges
+│   ├── ChangesExpiredError      a position among changes cannot be continued
 │   └── UnexpectedError          an error of the store that maps to no other class
 └── TransactionError
     └── SerializationError       a conflict with another transaction; run it again
@@ -38,6 +39,7 @@ __all__ = [
     "AlreadyExistsError",
     "Applied",
     "BatchError",
+    "ChangesExpiredError",
     "CircuitOpenError",
     "ClosedError",
     "ConfigError",
@@ -242,6 +244,10 @@ class DeadlineError(StoreError, TimeoutError):
 
 class AccessError(StoreError):
     """The credentials are invalid or lack a privilege."""
+
+
+class ChangesExpiredError(StoreError):
+    """The position is of another store or time, or the changes after it were pruned; begin again."""
 
 
 class UnexpectedError(StoreError):

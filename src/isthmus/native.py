@@ -59,7 +59,7 @@ async def postgres(db: AsyncDatabase | Transaction) -> NativePool | NativeTransa
         if db._scope is not None:
             await executor.require_row_security(db.collection_name)
         return NativeTransaction(executor.lend, db._own.turn)
-    return NativePool(await _native(db, "postgres"))
+    return NativePool(await _native(db, "postgres"), db)
 
 
 async def s3(db: AsyncDatabase) -> Any:

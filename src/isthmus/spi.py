@@ -9,6 +9,7 @@ backend" goes through it step by step. Names here change with a note in the chan
 * Writes: `apply_in_order` over `Rows` is the meaning of the five kinds of writes; the functions
   next to it make the errors that refuse an item.
 * Modifications: `apply_changes` and `modify_in_order` are their meaning; `SupportsModify` is optional.
+* Changes: `SupportsChanges` is optional; `Position`, `ChangePage` and `StoredChange` are its values.
 * Predicates: the leaves (`Equal`, `In`, `Like`, …) and `And`, `Or`, `Not`; `matches` evaluates them.
 * Order: `cursor_position` and `sort_key` are the total order of records; `Groups` holds aggregates.
 * Records: `Record.stored` wraps the JSON text of a stored record without decoding it.
@@ -33,7 +34,17 @@ from isthmus._core.apply import (
     version_conflict,
 )
 from isthmus._core.capabilities import Capabilities
-from isthmus._core.columns import Column, OddRows, SupportsColumns
+from isthmus._core.changes import (
+    ChangePage,
+    Position,
+    StoredChange,
+    SupportsChanges,
+    missing_changes,
+    no_changes,
+    other_source,
+    pruning_error,
+)
+from isthmus._core.columns import DeclaredColumn, OddRows, SupportsColumns
 from isthmus._core.executor import (
     MORE,
     After,
@@ -125,9 +136,10 @@ __all__ = [
     "Between",
     "Bucket",
     "Capabilities",
-    "Column",
+    "ChangePage",
     "Contains",
     "CountResult",
+    "DeclaredColumn",
     "DeleteResult",
     "EndsWith",
     "Equal",
@@ -160,6 +172,7 @@ __all__ = [
     "Path",
     "Plugin",
     "PoolStats",
+    "Position",
     "Predicate",
     "Pushdown",
     "Record",
@@ -169,7 +182,9 @@ __all__ = [
     "SecretStr",
     "SortKey",
     "StartsWith",
+    "StoredChange",
     "Support",
+    "SupportsChanges",
     "SupportsColumns",
     "SupportsDrop",
     "SupportsIndexes",
@@ -196,12 +211,16 @@ __all__ = [
     "leaves",
     "matches",
     "merge_documents",
+    "missing_changes",
     "modify_in_order",
     "new_id",
     "new_version",
+    "no_changes",
     "not_found",
     "not_written",
+    "other_source",
     "predicate_text",
+    "pruning_error",
     "refusal",
     "refuse_batch",
     "reject_invalid",

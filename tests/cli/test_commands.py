@@ -420,3 +420,14 @@ def _column_store(backend: str, folder: Path) -> str:
     if backend == "sqlite":
         return f"sqlite:///{folder / 'columns.db'}"
     return f"{server('postgres').url}?table=t_{uuid.uuid4().hex[:12]}"
+
+
+def test_index_declares_changes(cli: Cli, tmp_path: Path) -> None:
+    """It is about the collection, so it takes no fields; a store without changes refuses."""
+    ran = cli("index", "memory://", "--changes")
+    assert (ran.code, "kept from now on" in ran.out) == (0, True)
+    assert cli("index", "memory://", "--changes", "--drop", "--json").json == {"changes": False}
+    assert cli("index", "memory://", "name", "--changes").code == 2
+    (tmp_path / "a.json").write_text("{}")
+    refused = cli("index", f"files://{tmp_path}/*.json", "--changes")
+    assert (refused.code, "has no changes" in refused.err) == (7, True)

@@ -23,10 +23,13 @@ from tests.stores import KNOWN, discard, store_of
 
 pytestmark = pytest.mark.asyncio
 
-UNIQUE = [
+SHARED = [
     pytest.param("sqlite", marks=pytest.mark.backend("sqlite")),
     pytest.param("postgres", marks=pytest.mark.backend("postgres")),
+    pytest.param("s3-log", marks=pytest.mark.backend("s3")),
 ]
+"""Stores with unique fields that several handles share."""
+UNIQUE = [pytest.param("memory", marks=pytest.mark.backend("memory")), *SHARED]
 
 
 class User(BaseModel):
@@ -36,25 +39,25 @@ class User(BaseModel):
     name: str = ""
 
 
-async def _another(db: AsyncDatabase, **settings: Any) -> AsyncDatabase:
+async def _another(name: str, db: AsyncDatabase, **settings: Any) -> AsyncDatabase:
     """Return a handle on the same collection with other settings."""
-    store = store_of(db.backend)
+    store = store_of(name)
     given = {
         **store.config,
         **({"url": store.url} if store.url else {}),
-        "table": db.collection_name,
+        **({"prefix": db.config.prefix} if db.backend == "s3" else {"table": db.collection_name}),
         **settings,
     }
     return await AsyncDatabase.create(db.backend, given)
 
 
-@pytest.mark.parametrize("name", UNIQUE)
+@pytest.mark.parametrize("name", SHARED)
 async def test_a_handle_without_the_declaration_is_bound_by_it(name: str) -> None:
     """One that was opened before it was made too."""
     async with store_of(name).fresh() as plain:
-        declaring = await _another(plain, unique=[["tenant", "email"], "name"])
+        declaring = await _another(name, plain, unique=[["tenant", "email"], "name"])
         await declaring.create(Record({"tenant": 1, "email": "x", "name": "n"}, id="a"))
-        late = await _another(plain)
+        late = await _another(name, plain)
 
         for db in (plain, late):
             with pytest.raises(AlreadyExistsError) as clash:
@@ -72,12 +75,12 @@ async def test_a_handle_without_the_declaration_is_bound_by_it(name: str) -> Non
         await late.close()
 
 
-@pytest.mark.parametrize("name", UNIQUE)
+@pytest.mark.parametrize("name", SHARED)
 async def test_concurrent_first_connects_declare_once(name: str) -> None:
     """Ten handles make the collection and its unique field at the same time."""
     async with store_of(name).fresh() as db:
         await discard(db)
-        handles = await asyncio.gather(*(_another(db, unique=["email"]) for _ in range(10)))
+        handles = await asyncio.gather(*(_another(name, db, unique=["email"]) for _ in range(10)))
 
         results = await asyncio.gather(
             *(handle.create({"email": "x"}) for handle in handles), return_exceptions=True
@@ -89,17 +92,17 @@ async def test_concurrent_first_connects_declare_once(name: str) -> None:
             await handle.close()
 
 
-@pytest.mark.parametrize("name", UNIQUE)
+@pytest.mark.parametrize("name", SHARED)
 async def test_a_collection_with_records_is_not_changed_by_connecting(name: str) -> None:
     """The error names the command that declares the field; a model is refused in the same way."""
     async with store_of(name).fresh() as db:
         await db.create({"email": "x"})
 
         with pytest.raises(ConfigError, match="isthmus index"):
-            await _another(db, unique=["email"])
+            await _another(name, db, unique=["email"])
         with pytest.raises(ConfigError, match="isthmus index"):
             await db.collection(db.collection_name, User).create(User(email="y"))
-        other = await _another(db)
+        other = await _another(name, db)
         await other.create({"email": "x"})
         await other.close()
 
@@ -125,7 +128,7 @@ async def test_a_model_declares_unique_fields(name: str) -> None:
 
 
 @pytest.mark.parametrize("setting", [["_id"], ["_metadata.x"], [["a", "a"]], [[]], 1])
-@pytest.mark.parametrize("backend", ["sqlite", "postgres"])
+@pytest.mark.parametrize("backend", ["memory", "sqlite", "postgres"])
 async def test_a_declaration_without_meaning_is_refused(backend: str, setting: Any) -> None:
     """When the handle is made."""
     with pytest.raises(ConfigError):
@@ -135,11 +138,16 @@ async def test_a_declaration_without_meaning_is_refused(backend: str, setting: A
 @pytest.mark.parametrize("backend", sorted({backend for backend, _, _ in KNOWN.values()}))
 async def test_a_backend_without_unique_fields_refuses_the_setting(backend: str) -> None:
     """When the handle is made, and never later."""
-    if backend in ("sqlite", "postgres"):
+    if backend in ("memory", "sqlite", "postgres"):
         return
+    needed = {"bucket": "unused"} if backend == "s3" else {}  # whose layout is `object` unless told
     with pytest.raises(UnsupportedError) as refused:
-        AsyncDatabase(backend, {"unique": ["email"]})
+        AsyncDatabase(backend, {"unique": ["email"], **needed})
     assert refused.value.capability == "unique"
-    if backend == "memory":
-        with pytest.raises(UnsupportedError):
-            AsyncDatabase(backend).collection("users", User)
+
+
+async def test_a_model_with_unique_fields_is_refused_where_there_are_none() -> None:
+    """When its collection is made."""
+    with pytest.raises(UnsupportedError) as refused:
+        AsyncDatabase("s3", {"bucket": "unused"}).collection("users", User)
+    assert refused.value.capability == "unique"

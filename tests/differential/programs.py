@@ -24,6 +24,7 @@ from tests.differential import streams
 from tests.differential.changes import build_changes, random_changes
 from tests.differential.checks import Check, make
 from tests.differential.declared import random_columns
+from tests.differential.followers import Follower
 from tests.differential.shorter import as_test, shrink
 from tests.stores import Declared, Store, store_of
 
@@ -294,14 +295,24 @@ async def difference(
     """Run a program on memory and on the store; return the first step whose answers differ."""
     async with Store("memory", "memory").fresh() as model, store.fresh(declared) as db:
         left, right = Side(model), Side(db)
+        followers = [Follower(side) for side in (model, db) if side.capabilities.changes]
+        for follower in followers:
+            await follower.begin()
         for number, step in enumerate(steps):
             before = await model.search()
             expected = await left.answer(step, model)
             actual = await right.answer(step, db)
             if not _agree(step, [*before, *await model.search()], expected, actual):
                 return number, expected, actual
+            for follower in followers:
+                await follower.follow(number)
         expected, actual = await left.state(), await right.state()
-        return None if same(expected, actual) else (len(steps), expected, actual)
+        if not same(expected, actual):
+            return len(steps), expected, actual
+        for follower in followers:
+            if (followed := await follower.difference()) is not None:
+                return len(steps), *followed
+        return None
 
 
 async def _differs(store: Store, declared: Declared, steps: list[Step]) -> bool:

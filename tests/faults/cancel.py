@@ -85,7 +85,8 @@ class Cancelling:
         gc.collect()  # streams that were left without `aclose` are released by their finalizers
         await self._settle("in use", lambda: db.stats().pool.in_use)
         if isinstance(db._backend, MemoryBackend):
-            self.result.left["snapshots"] = len(db._backend._snapshots)
+            snapshots = db._backend._snapshots
+            await self._settle("snapshots", lambda: len(snapshots))  # finalizers end streams on the loop
         await self._drop(db, other)
         await db.close()
         await self._settle("tasks", lambda: len(asyncio.all_tasks() - before))

@@ -59,6 +59,8 @@ class Calls:
                 lambda: _read(db, Query(), leave=3),
                 lambda: _read(db, _REGEX.sort("n").limit(9)),
                 lambda: _abandon(db, consistent=False),
+                lambda: _read(db, Query().sort("n")),
+                lambda: _read(db, Query().sort("n"), leave=3),
             ],
             "open": [self._connect, self._lazy, db.ping, db.collections],
             "partition": [lambda: self._partitions(2)] if not db.config.private_to_handle() else [],

@@ -293,7 +293,7 @@ async def test_a_name_or_operand_that_finds_nothing_is_refused(
         (lambda p: p.name in {"x"}, r"f\(p.name\).in_"),
         (lambda p: "a" in p.tags, r"f\(p.tags\).has"),
         (lambda p: p.name.startswith("A"), r"f\(p.name\).starts_with"),
-        (lambda p: p.home is None, r"f\(p.nick\).is_null"),
+        (lambda p: p.home is None, r"f\(p.home\).is_null"),
         (lambda p: (p.age >= 1) & (p.home is None), r"f\(p.nick\).is_null"),
         (lambda p: p.items.qty == 1, r"each\(p.items\).qty"),
         (lambda p: p.items[0].qty == 1, r"each\(p.items\)"),

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from isthmus._core.executor import WriteKind
+from isthmus._core.executor import Mutation, WriteKind
 from isthmus._core.op import Op, Read, Write
 from isthmus._core.stack import Next
+from isthmus._core.unique import unique_of
 from isthmus.errors import (
     AccessError,
     AlreadyExistsError,
@@ -165,6 +166,23 @@ async def test_an_id_of_ours_that_exists_was_written_by_us() -> None:
     await store.write("records", WriteKind.CREATE, mutations(["a"]), atomic=False)
 
     assert await stack(retry(), executor=store).run(create("a", own=True)) == ["a"]
+
+
+@pytest.mark.parametrize("atomic", [False, True])
+@pytest.mark.asyncio
+async def test_a_value_that_another_record_has_was_not_written_by_us(atomic: bool) -> None:
+    """Anybody may have taken a value of a unique field, whoever made the id."""
+    store = memory()
+    await store.make_unique("records", *unique_of([["n"]]))
+    await store.write("records", WriteKind.CREATE, [Mutation("a", {"n": 1}, None)], atomic=False)
+    claim = Mutation("b", {"n": 1}, None)
+    claim.own_id = True
+    op = Write("records", WriteKind.CREATE, [claim], atomic)
+
+    (result,) = await stack(retry(), executor=store).run(op)
+
+    assert isinstance(result, AlreadyExistsError)
+    assert (result.field, result.record_id) == ("n", "a")
 
 
 @pytest.mark.parametrize("fault", [lost, lost_before])

@@ -112,6 +112,20 @@ GROUPS: dict[str, Group] = {
         (_MODIFY, _pytest("tests/conformance/test_promises.py", "-k", "memory and modif")),
         12,
     ),
+    "followers": Group(
+        (
+            "_change_stream.py",
+            "_change_position.py",
+            "layers/_change_filter.py",
+            "backends/memory/journal.py",
+        ),
+        (
+            _pytest("tests/unit/test_change_streams.py"),
+            _pytest("tests/conformance/test_promises.py", "-k", "memory and chang"),
+            _backend("sqlite", 100)[0],
+        ),
+        12,
+    ),
     # What a checker passes is refused by these, and nowhere else.
     "typed": Group(
         ("_field_proxy.py", "_model_operands.py", "_model_paths.py", "_model_upgrades.py", "_typed_rows.py"),

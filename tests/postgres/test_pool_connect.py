@@ -352,14 +352,35 @@ async def test_a_pool_works_behind_pgbouncer(running_server: Callable[[str], Any
 
 
 @pytest.mark.asyncio
-async def test_pgbouncer_without_the_setting_is_a_config_error_that_names_it(
-    running_server: Callable[[str], Any],
+async def test_pgbouncer_in_transaction_mode_without_the_setting_is_a_config_error_that_names_it(
+    running_server: Callable[[str], Any], driver: str
 ) -> None:
     """Not a server that is down: PgBouncer refuses the startup parameters."""
     url = str(running_server("pgbouncer").url)
 
     with pytest.raises(ConfigError, match='pooler="transaction"'):
-        await open_pool(config_for(url))
+        await open_pool(config_for(url, driver=driver))
+
+
+@pytest.mark.asyncio
+async def test_pgbouncer_in_session_mode_needs_no_setting(
+    running_server: Callable[[str], Any], driver: str
+) -> None:
+    """What PgBouncer refuses at the start is SET, and is there again after raw SQL was undone."""
+    url = str(running_server("pgbouncer").url).removesuffix("/postgres") + "/session"
+    settings = {"server_settings": {"work_mem": "7MB"}, "application_name": "orders", "pool": {"max_size": 4}}
+    async with opened(url, driver=driver, **settings) as pool:
+
+        async def read_settings() -> list[Any]:
+            async with pool.acquire(dirty=True) as connection:
+                names = ("jit", "work_mem", "application_name")
+                values = [await connection.fetchval(f"SHOW {name}") for name in names]
+                await connection.execute("SET work_mem = '5MB'; SET jit = on")
+                return values
+
+        for _ in range(3):
+            answers = await asyncio.gather(*(read_settings() for _ in range(8)))
+            assert answers == [["off", "7MB", "orders"]] * 8
 
 
 # --- what people know from asyncpg

@@ -16,7 +16,8 @@ import pytest_asyncio
 import isthmus
 import isthmus.native
 from isthmus.backends.postgres.pool.native import NativePool
-from isthmus.errors import PoolTimeoutError, UsageError
+from isthmus.errors import AccessError, ClosedError, PoolTimeoutError, UsageError
+from tests import servers
 from tests.postgres.pools import opened, until
 
 pytestmark = pytest.mark.backend("postgres")
@@ -209,3 +210,63 @@ async def test_the_native_pool_of_a_database_is_its_own(url: str, driver: str) -
     finally:
         await database.close()
     assert native.is_closing()
+
+
+@pytest.mark.asyncio
+async def test_a_program_for_asyncpg_s_pool_runs(url: str) -> None:
+    """With create_pool's arguments as settings, and the pool's life as asyncpg has it."""
+    calls: list[str] = []
+
+    def hook(name: str) -> Any:
+        async def call(connection: Any) -> None:
+            calls.append(name)
+
+        return call
+
+    class MyRecord(asyncpg.Record):
+        __slots__ = ()
+
+    hooks = {name: hook(name) for name in ("init", "setup", "reset")}
+    settings = {"min_size": 1, "max_size": 2, "max_inactive_connection_lifetime": 0, **hooks}
+    database = await isthmus.AsyncDatabase.open(url, {"table": "native_program", **settings})
+    async with await isthmus.native.postgres(database) as pool:
+        assert await pool is pool
+        assert pool._pool.config.pool.max_idle is None
+        calls.clear()
+        assert isinstance((await pool.fetch("SELECT 1", record_class=MyRecord))[0], MyRecord)
+        assert isinstance(await pool.fetchrow("SELECT 1", record_class=MyRecord), MyRecord)
+        assert isinstance(
+            (await pool.fetchmany("SELECT $1::int", [(1,)], record_class=MyRecord))[0], MyRecord
+        )
+        await until(lambda: calls.count("reset") == 3)
+        assert calls.count("setup") == 3
+    with pytest.raises(asyncpg.InterfaceError, match="closed") as refused:
+        await pool.fetch("SELECT 1")
+    assert isinstance(refused.value, ClosedError)
+    with pytest.raises(ClosedError):
+        await database.count()
+
+
+@pytest.mark.asyncio
+async def test_terminating_the_native_pool_ends_its_handle_and_leaves_others(url: str) -> None:
+    settings = {"url": url, "table": "native_program"}
+    async with await isthmus.AsyncDatabase.create("postgres", settings) as other:
+        database = await isthmus.AsyncDatabase.create("postgres", settings)
+        pool = await isthmus.native.postgres(database)
+        pool.terminate()
+        with pytest.raises(asyncpg.InterfaceError):
+            await pool.acquire()
+        assert await (await isthmus.native.postgres(other)).fetchval("SELECT 1") == 1
+
+
+@pytest.mark.asyncio
+async def test_errors_of_acquire_are_the_driver_s_too(url: str) -> None:
+    """The password changes while a handle is open."""
+    with servers.PostgresServer(password="first") as server:
+        async with await isthmus.AsyncDatabase.open(server.url) as database:
+            pool = await isthmus.native.postgres(database)
+            await pool.execute("ALTER USER postgres PASSWORD 'second'")
+            await pool.expire_connections()
+            with pytest.raises(asyncpg.InvalidPasswordError) as refused:
+                await pool.acquire()
+    assert isinstance(refused.value, AccessError)

@@ -111,7 +111,7 @@ def test_each_exception_of_obstore_is_known(cls: type[Exception]) -> None:
     """By class where there are no further words."""
     transport = ObstoreTransport(None, PLACE)
 
-    assert type(transport.translate_error(cls("words"))) is OBSTORE[cls.__name__]
+    assert type(transport.translate_error(cls("words"), "GetObject")) is OBSTORE[cls.__name__]
 
 
 @pytest.mark.parametrize(
@@ -131,15 +131,46 @@ def test_each_exception_of_obstore_is_known(cls: type[Exception]) -> None:
 )
 def test_obstore_s_words_are_read(words: str, expected: type[Exception]) -> None:
     """obstore tells most failures apart in words only."""
-    answer = ObstoreTransport(None, PLACE).translate_error(obstore.exceptions.GenericError(words))
+    answer = ObstoreTransport(None, PLACE).translate_error(
+        obstore.exceptions.GenericError(words), "GetObject"
+    )
 
     assert type(answer) is expected
+
+
+@pytest.mark.parametrize(
+    ("code", "call", "words"),
+    [
+        ("AccessDenied", "GetObject", "s3:ListBucket if the object may be missing"),
+        ("", "HeadObject", "it needs s3:GetObject"),
+        ("AccessDenied", "PutObject", "it needs s3:PutObject"),
+        ("AccessDenied", "ListObjectsV2", "it needs s3:ListBucket"),
+        ("AccessDenied", "DeleteObject", "it needs s3:DeleteObject"),
+        ("InvalidObjectState", "GetObject", "is archived (InvalidObjectState); restore it"),
+        ("QuotaExceeded", "PutObject", "its quota used up"),
+    ],
+)
+def test_a_refusal_says_for_which_request_and_what_it_needs(code: str, call: str, words: str) -> None:
+    """By both clients, with the key."""
+    obstore_error = obstore.exceptions.GenericError(f"status code: 403 x: <Code>{code}</Code>")
+    boto_error = botocore.exceptions.ClientError(
+        {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": 403}}, call
+    )
+    answers = [
+        ObstoreTransport(None, PLACE).translate_error(obstore_error, call, "a/b.json"),
+        translate_boto_error(boto_error, location=PLACE, call=call, key="a/b.json", writes=False),
+    ]
+
+    for answer in answers:
+        assert type(answer) is AccessError
+        assert words in str(answer)
+        assert f"{call} of 'a/b.json'" in str(answer)
 
 
 def test_what_a_credential_provider_says_is_not_told() -> None:
     """Its words may hold what nobody should read."""
     error = obstore.exceptions.UnauthenticatedError("External AWS credential provider: canary")
-    answer = ObstoreTransport(None, PLACE).translate_error(error)
+    answer = ObstoreTransport(None, PLACE).translate_error(error, "GetObject")
 
     assert type(answer) is AccessError
     assert "canary" not in str(answer)

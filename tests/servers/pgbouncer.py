@@ -1,4 +1,4 @@
-"""PgBouncer in transaction mode, in front of a PostgreSQL of its own or of a given one."""
+"""PgBouncer before a PostgreSQL of its own or a given one: in transaction mode, `session` in session mode."""
 
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -64,6 +64,7 @@ class PgBouncerServer(LocalServer):
         config = self.home / "pgbouncer.ini"
         config.write_text(
             f"""[databases]
+session = host=127.0.0.1 port={self.upstream.port} dbname=postgres pool_mode=session
 * = host=127.0.0.1 port={self.upstream.port}
 [pgbouncer]
 listen_addr = 127.0.0.1

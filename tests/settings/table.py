@@ -177,6 +177,8 @@ ELASTICSEARCH = {
 }
 _KEYS = {"aws_access_key_id": "k", "aws_secret_access_key": "s"}
 S3 = {
+    "unique": Sample("a", (("a",),), "b", needs={"layout": "log"}),
+    "collections": _argument({"c": {"unique": (("a",),)}}, {"d": {}}),
     "bucket": Sample("bucket-2", "bucket-2", "bucket-3", "a b", "s3://{}/p"),
     "prefix": _text("s3://bucket-1/{}"),
     "region": Sample("eu-west-1", "eu-west-1", "eu-west-2", "eu west"),
@@ -249,7 +251,14 @@ FILES = {
     "round": _yes(),
     "on_invalid": _choice("skip", "raise"),
 }
-MEMORY = {"table": _text("memory://{}"), "timeout": _seconds()}
+MEMORY = {
+    "unique": _unique(),
+    "collections": _argument({"c": {"unique": (("a",),)}}, {"d": {}}),
+    "table": _text("memory://{}"),
+    "timeout": _seconds(),
+    "changes": _yes(),
+    "changes_keep": _seconds(),
+}
 
 SAMPLES: dict[str, dict[str, Sample]] = {
     "memory": {**SHARED, **MEMORY},

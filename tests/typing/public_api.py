@@ -9,6 +9,8 @@ from isthmus import (
     AsyncDatabase,
     AsyncPostgresDatabase,
     Capabilities,
+    Change,
+    ChangeStream,
     Collection,
     CursorPage,
     Explanation,
@@ -116,3 +118,14 @@ async def typed(db: AsyncDatabase) -> None:
     assert_type((await people.page()).models, list[Person])
     async for person in people.stream():
         assert_type(person, Person)
+    async for change in people.changes(lambda p: p.age >= 18, since="start"):
+        assert_type(change, Change[Person])
+        assert_type(change.record, Person | None)
+
+
+async def changes(db: AsyncDatabase) -> None:
+    """Changes are of records, or of models."""
+    async with db.changes(field("age") >= 18, since="now", poll=0.5) as stream:
+        assert_type(stream, ChangeStream[Record])
+        assert_type(await stream.read(wait=False), list[Change[Record]])
+        assert_type((await anext(stream)).record, Record | None)

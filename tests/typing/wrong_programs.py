@@ -7,8 +7,39 @@ import datetime as dt
 from typing import assert_type
 
 from isthmus import AsyncDatabase, Query, Transaction, field
-from isthmus.typed import TypedQuery, count, each, f, like, one_of, some, sum_
+from isthmus.typed import TypedQuery, count, each, f, like, not_, one_of, some, sum_
 from tests.typing.models import Foreign, People, Person, Summary
+
+
+# Dicts and None
+
+
+def key_of_another_type(people: People) -> None:
+    people.where(lambda p: p.labels[5] == "red")  # red: mypy pyright ty
+
+
+def value_of_a_dict(people: People) -> None:
+    people.where(lambda p: f(p.labels["team"]).eq(5))  # red: mypy pyright ty
+
+
+def change_of_a_dict(people: People) -> object:
+    return people.modify("x", lambda p: f(p.labels["team"]).set(5))  # red: mypy pyright ty
+
+
+def none_by_is(people: People) -> None:
+    people.where(lambda p: p.nick is None or p.nick == "x")  # red: refused
+
+
+def narrowed_by_is(people: People) -> None:
+    people.where(lambda p: p.home is not None and not_(p.home.city == "Oslo"))  # red: refused
+
+
+def sum_of_bools(people: People) -> object:
+    return people.group(lambda p: sum_(p.active))  # red: refused
+
+
+def list_of_a_list(people: People) -> None:
+    people.where(lambda p: p.name == ["x"])  # red: mypy pyright refused
 
 
 # Names

@@ -34,7 +34,8 @@ class Rows(Protocol):
     def put(self, id: str, data: bytes, metadata: bytes) -> str:
         """Write a whole record, given as canonical JSON, and return its new version.
 
-        Raises `InvalidRecordError` for a record that is too large for the store.
+        Raises `InvalidRecordError` for a record that is too large for the store, and
+        `AlreadyExistsError` for a value that another record has in a unique field.
         """
         ...
 
@@ -73,6 +74,8 @@ def apply_one(rows: Rows, kind: WriteKind, mutation: Mutation) -> ItemResult:
             return version is not None
         write = rows.merge if kind is WriteKind.UPDATE else rows.put
         version = write(id, data, metadata)
+    except AlreadyExistsError as clash:
+        return clash  # with the id of the record that has the value of a unique field
     except RecordError as invalid:
         invalid.record_id = id
         return invalid

@@ -36,6 +36,8 @@ class Capabilities(Value):
     """`nearest()`, by vectors."""
     unique: bool = False
     """Declared unique fields, kept in the store and checked for every handle."""
+    changes: bool = False
+    """`changes()` gives every committed change of a collection, for a config with `changes=True`."""
     indexes: bool = False
     """Declared indexes make filters and sorts fast."""
     columns: bool = False

@@ -22,7 +22,7 @@ MAX_COLUMNS = 200
 """How many columns a collection has at most: a row whose values fill more does not fit a page of a table."""
 
 
-class Column(Value):
+class DeclaredColumn(Value):
     """A path, and the type of value that its column holds; other values there make a row odd."""
 
     path: Path
@@ -41,20 +41,20 @@ class OddRows(Value):
     """The size of the table, which adding a column rewrites; 0 where it does not."""
 
 
-def columns_of(kinds: Mapping[str, ColumnKind]) -> tuple[Column, ...]:
+def columns_of(kinds: Mapping[str, ColumnKind]) -> tuple[DeclaredColumn, ...]:
     """Return the columns of a setting, sorted by path; raises `ConfigError` for what cannot be one."""
-    found: dict[Path, Column] = {}
+    found: dict[Path, DeclaredColumn] = {}
     for name, kind in kinds.items():
         path = parse_path(name)
         if path.root is not Root.DATA:
             raise ConfigError(f"columns: {path} is not a field of the data")
         if kind not in KINDS:
             raise ConfigError(f"columns: {name!r} is of kind {kind!r}; a column is number, text or bool")
-        found[path] = Column(path, kind)
-    return _checked(found.values())
+        found[path] = DeclaredColumn(path, kind)
+    return _check_count(found.values())
 
 
-def columns_in(declared: Declarations) -> tuple[Column, ...]:
+def columns_in(declared: Declarations) -> tuple[DeclaredColumn, ...]:
     """Return the columns that a model declares."""
     found: dict[str, ColumnKind] = {}
     for kind in KINDS:
@@ -62,17 +62,19 @@ def columns_in(declared: Declarations) -> tuple[Column, ...]:
     return columns_of(found)
 
 
-def join_columns(declared: Iterable[Column], more: Iterable[Column]) -> tuple[Column, ...]:
+def join_columns(
+    declared: Iterable[DeclaredColumn], more: Iterable[DeclaredColumn]
+) -> tuple[DeclaredColumn, ...]:
     """Return both declarations; raises `ConfigError` where they contradict each other, or are too many."""
     by_path = {column.path: column for column in declared}
     for column in more:
         known = by_path.setdefault(column.path, column)
         if known.kind != column.kind:
             raise contradiction(column.path, known.kind, column.kind)
-    return _checked(by_path.values())
+    return _check_count(by_path.values())
 
 
-def _checked(columns: Iterable[Column]) -> tuple[Column, ...]:
+def _check_count(columns: Iterable[DeclaredColumn]) -> tuple[DeclaredColumn, ...]:
     result = tuple(sorted(columns, key=str))
     if len(result) > MAX_COLUMNS:
         raise ConfigError(
@@ -87,7 +89,9 @@ def contradiction(path: Path, one: str, other: str) -> ConfigError:
     return ConfigError(f"columns: {path} is declared as {one} and as {other}; declare one kind")
 
 
-def check_kinds(collection: str, stored: Iterable[Column], declared: Iterable[Column]) -> None:
+def check_kinds(
+    collection: str, stored: Iterable[DeclaredColumn], declared: Iterable[DeclaredColumn]
+) -> None:
     """Raise `ConfigError` for a column that a collection has in another kind than the declared one."""
     kinds = {column.path: column.kind for column in stored}
     for column in declared:
@@ -100,7 +104,7 @@ def check_kinds(collection: str, stored: Iterable[Column], declared: Iterable[Co
             )
 
 
-def missing_text(collection: str, missing: Sequence[Column]) -> str:
+def missing_text(collection: str, missing: Sequence[DeclaredColumn]) -> str:
     """Return what a handle says once about declared columns that its collection lacks."""
     names = " ".join(f"--column {column}" for column in missing)
     return (
@@ -113,7 +117,7 @@ def missing_text(collection: str, missing: Sequence[Column]) -> str:
 class SupportsColumns(Protocol):
     """A backend with declared columns; the capability `columns` is true."""
 
-    def columns(self, collection: str) -> tuple[tuple[Column, ...], tuple[Column, ...]]:
+    def columns(self, collection: str) -> tuple[tuple[DeclaredColumn, ...], tuple[DeclaredColumn, ...]]:
         """Return the columns that a collection has, and those declared that it lacks; no I/O."""
         ...
 
@@ -121,11 +125,11 @@ class SupportsColumns(Protocol):
         """Return about how many records there are, and how many do not fit the columns; cheap."""
         ...
 
-    async def find_odd(self, collection: str, columns: Sequence[Column]) -> OddRows:
+    async def find_odd(self, collection: str, columns: Sequence[DeclaredColumn]) -> OddRows:
         """Return how many records have something else at the columns' paths; reads all records."""
         ...
 
-    async def add_columns(self, collection: str, columns: Sequence[Column]) -> None:
+    async def add_columns(self, collection: str, columns: Sequence[DeclaredColumn]) -> None:
         """Add the columns that a collection lacks, while others wait; it then has format 2.
 
         Raises `ConfigError` for a column that it has in another kind, or if it cannot have more.

@@ -5,6 +5,7 @@ Importing this module loads pydantic; `isthmus` imports it on first use.
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -21,6 +22,7 @@ from pydantic import (
     field_validator,
 )
 
+from isthmus._core.changes import KEEP_SECONDS, no_changes
 from isthmus._core.url import merge, nest, parse_url, split_query, text_part
 from isthmus._suggest import suggest_nearest
 from isthmus.errors import ConfigError, UnsupportedError
@@ -63,7 +65,7 @@ class ColumnSettings(ConfigGroup):
 
     @field_validator("columns", mode="before")
     @classmethod
-    def _flat(cls, value: Any) -> Any:
+    def _flatten(cls, value: Any) -> Any:
         if isinstance(value, list | tuple | set) or (isinstance(value, str) and value != "model"):
             names = [value] if isinstance(value, str) else list(value)
             shown = ", ".join(f'"{name}": "number"' for name in names)
@@ -78,6 +80,33 @@ def _join_keys(value: Mapping[Any, Any], prefix: str = "") -> dict[Any, Any]:
         name = f"{prefix}{key}" if isinstance(key, str) else key
         flat |= _join_keys(inner, f"{name}.") if isinstance(inner, Mapping) else {name: inner}
     return flat
+
+
+def _in_seconds(value: Any) -> Any:
+    return value.total_seconds() if isinstance(value, dt.timedelta) else value
+
+
+class ChangesSettings(ConfigGroup):
+    """Whether changes are kept, and for how long."""
+
+    changes: bool = False
+    """Keep the changes of a collection that is made by this handle, for `changes()`."""
+    changes_keep: Annotated[float, BeforeValidator(_in_seconds), Field(gt=0, allow_inf_nan=False)] = (
+        KEEP_SECONDS
+    )
+    """How long changes are kept, in seconds or as a timedelta; 7 days."""
+
+
+class UniqueFields(UniqueSettings):
+    """The unique fields of the default collection and of others."""
+
+    collections: dict[str, UniqueSettings] = {}
+    """Unique fields of collections other than the default one."""
+
+    def unique_fields(self, default: str) -> dict[str, tuple[tuple[str, ...], ...]]:
+        """Return the declared unique fields of each collection; `default` is the default one's name."""
+        others = {name: settings.unique for name, settings in self.collections.items()}
+        return {**others, default: self.unique}
 
 
 def _hide_urls(given: Any) -> Any:
@@ -260,6 +289,8 @@ def _check_keys(
                 raise UnsupportedError(f"{where} has no unique fields", capability="unique")
             if key == "columns":
                 raise UnsupportedError(f"{where} has no declared columns", capability="columns")
+            if key in ChangesSettings.model_fields:
+                raise no_changes(where)
             names = [*known, *spellings]
             raise ConfigError(f"{where}: unknown setting {key!r}{suggest_nearest(key, names)}")
         part = known[key].annotation

@@ -136,6 +136,9 @@ class PageRequest(Value):
     """The selected paths, as a hint; the core projects the records anyway."""
     consistent: bool = False
     """From one snapshot, held until the last page or `release`."""
+    streamed: bool = False
+    """More pages will be requested: a backend may keep a cursor whose token it returns with a full page.
+    If it no longer has the cursor, it goes on after `after.position`. Only together with an order."""
     for_update: bool = False
     """Lock the rows until the transaction ends."""
     ranked: bool = False

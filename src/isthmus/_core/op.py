@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar, Generic, TypeVar
 
+from isthmus._core.changes import ChangePage, Position, supporting_changes
 from isthmus._core.executor import (
     After,
     AggregateRequest,
@@ -20,10 +21,10 @@ from isthmus._core.executor import (
     WriteKind,
 )
 from isthmus._core.modify import Modification, SupportsModify
-from isthmus._query.ast import Predicate
+from isthmus._query.ast import TRUE, Predicate
 from isthmus._query.changes import FieldChange
 from isthmus._record import Record
-from isthmus._value import Value
+from isthmus._value import Value, replace
 from isthmus.errors import UnsupportedError
 
 R = TypeVar("R")
@@ -174,6 +175,26 @@ class Explain(Op[NativePlan]):
 
     async def apply(self, executor: Executor) -> NativePlan:
         return await executor.explain(self.collection, self.request)
+
+
+class ReadChanges(Op[ChangePage]):
+    """Get changes after a position, or the position of now; the plan layer evaluates `where`."""
+
+    position: Position | None
+    limit: int
+    where: Predicate = TRUE
+    name = "changes"
+
+    async def apply(self, executor: Executor) -> ChangePage:
+        store, position = supporting_changes(executor), self.position
+        if position is None:
+            return ChangePage((), await store.changes_position(self.collection), caught_up=True)
+        if position.after is None:
+            return await store.read_changes(self.collection, position, self.limit)
+        records, more = await store.read_records(self.collection, position, self.limit)
+        # After the last record come the changes since the first one was read.
+        after = records[-1].id if more and records else None
+        return ChangePage(records, replace(position, after=after), caught_up=False)
 
 
 class Open(Op[None]):

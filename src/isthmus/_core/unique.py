@@ -61,6 +61,18 @@ def key_in(data: dict[str, Any], unique: Unique) -> Key | None:
     return None if None in values else tuple(values)
 
 
+def canonical_text(key: Key) -> str:
+    """Return a key as JSON text, the same for equal keys and for no others (meaning §3)."""
+    return orjson.dumps([_canonical(value) for value in key]).decode()
+
+
+def _canonical(value: JSON) -> JSON:
+    # Stored integers have 64 bits, so that a float beyond them equals none.
+    if type(value) is float and value.is_integer() and abs(value) < 2**63:
+        return int(value)
+    return value
+
+
 def _value_at(data: Any, path: Path) -> JSON:
     value = data
     for key in path.keys:

@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 from isthmus import __version__
 from isthmus.cli._commands import (
     bench,
+    changes,
     fields,
     files,
     index,
@@ -48,6 +49,7 @@ GROUPS: dict[str, dict[str, Callable[..., object]]] = {
         "count": query.count,
         "agg": query.agg,
         "explain": query.explain,
+        "changes": changes.changes,
     },
     "files": {"load": files.load, "dump": files.dump},
     "a model": {"migrate": migrate.migrate},

@@ -4,29 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import enum
-import re
 import signal
-import sys
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import IO, Any
+from typing import IO, Any, TypeGuard
 
-from isthmus import AlreadyExistsError, Applied, Collection, IsthmusError, NotWrittenError, Record
+from isthmus import (
+    AlreadyExistsError,
+    Applied,
+    Collection,
+    InvalidRecordError,
+    IsthmusError,
+    NotWrittenError,
+    Record,
+)
 from isthmus._batch import Outcomes
-from isthmus._ids import new_id
+from isthmus._ids import check_id, new_id
 from isthmus._values import canonical, same
-from isthmus.cli._errors import CommandError, ExitCode, choose_exit_code
+from isthmus.cli._errors import choose_exit_code
 from isthmus.cli._formats.input_line import InputLine
 from isthmus.cli._json import format_json
-from isthmus.cli._output import print_json, print_note
+from isthmus.cli._load_journal import LoadJournal, LoadProgress, RowIds
+from isthmus.cli._load_report import LoadReport, RefusedLines
 
-_MAX_ERRORS = 1_000
-_MAX_NOTES = 20
 _FINISH_SECONDS = 10.0
-_VALUES = re.compile(r"""'[^']*'|"[^"]*"|\d+""")
-"""What differs in messages of one kind: quoted text and numbers."""
 
 
 class OnClash(enum.StrEnum):
@@ -39,12 +41,13 @@ class OnClash(enum.StrEnum):
 
 
 @dataclass
-class Loader:
+class Loader(LoadReport):
     """Writes lines in batches; each line is created, replaced, skipped or refused.
 
     Whether a record was there before is the store's answer: a batch is first created, and `on_clash`
     is then done with what exists already. A batch that the user interrupts is finished, and the store
-    is asked about a batch whose outcome is unknown.
+    is asked about a batch whose outcome is unknown. With a journal each batch is acknowledged; the
+    first batch of a resumed load may have been written already, in part or as a whole.
     """
 
     on_clash: OnClash
@@ -53,49 +56,116 @@ class Loader:
     rejects: IO[bytes] | None = None
     """Where each refused line is written as JSON: its file, number, reason, and its record if it has one."""
     batch_size: int = 2_000
-    read: int = 0
-    created: int = 0
-    replaced: int = 0
-    """Records that were there, and were replaced or updated."""
-    skipped: int = 0
-    refused: int = 0
-    uncertain: int = 0
-    """Records of which it is unknown whether they were written, because the store did not answer."""
-    errors: list[tuple[str, int, str]] = field(default_factory=list)
-    """File, line number and message of the first refused lines."""
-    notes: dict[str, str] = field(default_factory=dict)
-    """The first refused line of each kind of message, and its message."""
-    kinds: Counter[str] = field(default_factory=Counter)
-    """How many lines were refused by messages of each kind."""
-    stopped: int | None = None
-    """The line at which loading stopped."""
-    exit_code: ExitCode = ExitCode.RECORDS
+    journal: LoadJournal | None = None
+    _ids: RowIds = field(default_factory=lambda: RowIds(new_id()), init=False)
+    _fresh: RefusedLines = field(default_factory=RefusedLines, init=False)
+    """Lines refused since the last acknowledgement."""
+    _ambiguous: bool = field(default=False, init=False)
+    """Whether an earlier run may have written some of the next batch."""
+    _existing: frozenset[str] | None = field(default=None, init=False)
+    """Of that batch, ids that the store had before it; None if it was not begun."""
 
-    @property
-    def written(self) -> int:
-        """The number of lines whose record is in the store."""
-        return self.created + self.replaced
+    def __post_init__(self) -> None:
+        """Choose the words of the report."""
+        if self.on_clash is OnClash.UPDATE:
+            self.replaced_word = "updated"
+
+    def resume(self, journal: LoadJournal, progress: LoadProgress) -> None:
+        """Go on after the rows that the journal acknowledges."""
+        self.journal, self._ids, self.batch_size = journal, journal.ids, journal.batch_size
+        self.set_counts(progress.counts)
+        self.lines.extend(progress.refused)
+        self._ambiguous, self._existing = progress.resumed, progress.existing
 
     async def load(self, target: Collection, lines: Iterator[InputLine]) -> None:
         """Write lines until they end or one is refused that stops the load."""
         while self.stopped is None and (batch := _read_batch(lines, self.batch_size)):
-            readable = []
-            for line in batch:
-                self.read += 1
-                if line.record is not None:
-                    readable.append(line)
-                    continue
-                self._refuse(line, line.error or "")
-                if not self.skip_refused:
-                    self.stopped = line.number
-                    break
-            if readable:
-                await _finish(self._write(target, readable))
+            await _finish(self._load_batch(target, batch))
+        if self.journal is not None and self.stopped is None:
+            self.journal.complete()
+
+    async def _load_batch(self, target: Collection, batch: list[InputLine]) -> None:
+        """Write a batch up to a line that stops the load, and acknowledge it if there is none."""
+        readable = []
+        for line in batch:
+            row, self.read = self.read, self.read + 1
+            if line.record is not None:
+                readable.append(line if line.record.id is not None else self._with_id(line, row))
+                continue
+            self._refuse(line, line.error or "")
+            if not self.skip_refused:
+                self.stopped = line.number
+                break
+        if readable and self._ambiguous:
+            readable = await self._adopt(target, readable)
+        elif readable and self.journal is not None:
+            await self._note_existing(target, self.journal, readable)
+        self._ambiguous = False
+        if readable:
+            await self._write(target, readable)
+        if self.journal is not None and self.stopped is None:
+            self.journal.acknowledge(self.get_counts(), self._fresh)
+            self._fresh = RefusedLines()
+
+    async def _note_existing(
+        self, target: Collection, journal: LoadJournal, lines: Sequence[InputLine]
+    ) -> None:
+        """Note which ids of the lines exist, unless all of them are made of the journal's own id."""
+        ids = [line.record.id for line in lines if line.record is not None]
+        given = list(dict.fromkeys(id for id in ids if self._is_given(id)))
+        if given:
+            found = await target.exists_batch(given)
+            journal.begin_batch([id for id, exists in zip(given, found, strict=True) if exists])
+
+    async def _adopt(self, target: Collection, lines: list[InputLine]) -> list[InputLine]:
+        """Count as created what an earlier run created of this batch; return the lines left to write.
+
+        That is what has an id of this load, or one that the store did not have before the batch.
+        """
+        if self._existing is None and self.journal is not None:
+            await self._note_existing(target, self.journal, lines)
+        first: dict[str, int] = {}
+        for index, line in enumerate(lines):
+            id = None if line.record is None else line.record.id
+            if not self._is_given(id):
+                if id is not None and self._ids.owns(id):
+                    first[id] = index
+            elif self._existing is not None and id not in self._existing:
+                first.setdefault(id, index)
+        stored = dict(zip(first.values(), await target.get_batch(first), strict=True)) if first else {}
+        changed, done = [], set()
+        for index, found in stored.items():
+            record = lines[index].record
+            if found is None or record is None:
+                continue
+            if self._ids.owns(record.id or "") or _equal(record, found):
+                self.created += 1
+                done.add(index)
+            elif self.on_clash in (OnClash.REPLACE, OnClash.UPDATE):
+                # A later line of the batch has the same id, or another writer changed the record.
+                changed.append(index)
+                done.add(index)
+        if changed:
+            records = [record for index in changed if (record := lines[index].record) is not None]
+            written = [lines[index] for index in changed]
+            atomic = self._is_atomic(target)
+            await self._write_existing(target, written, records, atomic=atomic, created=True)
+        return [line for index, line in enumerate(lines) if index not in done]
+
+    def _is_given(self, id: object) -> TypeGuard[str]:
+        """Return whether an id comes from the files, and is one that a store accepts."""
+        if not isinstance(id, str) or self._ids.owns(id):
+            return False
+        try:
+            check_id(id)
+        except InvalidRecordError:
+            return False
+        return True
 
     async def _write(self, target: Collection, lines: list[InputLine]) -> None:
         """Create records, and treat those whose ids exist as `on_clash` says."""
-        atomic = not self.skip_refused and target.capabilities.atomic_batch
-        records = [_with_id(line.record) for line in lines if line.record is not None]
+        atomic = self._is_atomic(target)
+        records = [line.record for line in lines if line.record is not None]
         outcomes = await self._send(target, target.create_batch, records, atomic=atomic)
         existing = [i for i, e in outcomes.errors.items() if isinstance(e, AlreadyExistsError)]
         if self.on_clash is OnClash.FAIL or not existing:
@@ -118,15 +188,26 @@ class Loader:
             await self._write_existing(target, lines, records, atomic=atomic)
 
     async def _write_existing(
-        self, target: Collection, lines: list[InputLine], records: list[Record], *, atomic: bool
+        self,
+        target: Collection,
+        lines: list[InputLine],
+        records: list[Record],
+        *,
+        atomic: bool,
+        created: bool = False,
     ) -> None:
+        """Do with records that exist what `on_clash` says; `created` ones are this load's own."""
         if self.on_clash is OnClash.SKIP:
             self.skipped += len(records)
             self.uncertain = 0
             return
         write = target.update_batch if self.on_clash is OnClash.UPDATE else target.upsert_batch
         outcomes = await self._send(target, write, records, atomic=atomic)
-        await self._count(target, lines, records, outcomes, frozenset(range(len(records))))
+        existing = frozenset[int]() if created else frozenset(range(len(records)))
+        await self._count(target, lines, records, outcomes, existing)
+
+    def _is_atomic(self, target: Collection) -> bool:
+        return not self.skip_refused and target.capabilities.atomic_batch
 
     async def _send(
         self, target: Collection, write: Callable[..., Any], records: list[Record], *, atomic: bool
@@ -189,85 +270,22 @@ class Loader:
 
     def _refuse(self, line: InputLine, message: str) -> None:
         self.refused += 1
-        kind = _VALUES.sub("", message)
-        self.kinds[kind] += 1
-        if len(self.notes) < _MAX_NOTES:
-            self.notes.setdefault(kind, f"{line.file}:{line.number}: {message}")
-        if len(self.errors) < _MAX_ERRORS:
-            self.errors.append((line.file, line.number, message))
+        for lines in (self.lines, self._fresh):
+            lines.add(line.file, line.number, message)
         if self.rejects is not None:
             record = line.record
             data = {} if record is None else {"id": record.id, "data": record.data}
             document = {"file": line.file, "line": line.number, "message": message, **data}
             self.rejects.write(format_json(document) + b"\n")
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the counts and the refused lines; `written` and `failed` are their sums' older names."""
-        uncertain = {"uncertain": self.uncertain} if self.uncertain else {}
-        return {
-            "read": self.read,
-            "created": self.created,
-            "replaced": self.replaced,
-            "skipped": self.skipped,
-            "refused": self.refused,
-            **uncertain,
-            "written": self.written,
-            "failed": self.refused,
-            "stopped": self.stopped,
-            "errors": [{"file": name, "line": number, "message": text} for name, number, text in self.errors],
-        }
+    def _with_id(self, line: InputLine, row: int) -> InputLine:
+        """Return the line with the id of its row: an upsert needs one, and a repeated batch the same."""
+        assert line.record is not None
+        record = Record(line.record.data, id=self._ids.make_id(row), metadata=line.record.metadata)
+        return InputLine(line.file, line.number, record)
 
-    def report(self, *, as_json: bool) -> None:
-        """Print the counts, and a note on each kind of refused lines."""
-        if as_json:
-            print_json(self.to_json())
-            return
-        self._note_refused()
-        sys.stdout.write(f"{self._format_counts()}\n")
-
-    def report_failure(self, reason: str, *, as_json: bool) -> None:
-        """Print what was written before the load ended for this reason."""
-        if as_json:
-            print_json(self.to_json())
-            return
-        self._note_refused()
-        text = f"{reason} after {self.written} records were written: {self._format_counts()}"
-        if self.uncertain:
-            text += f"; {self.uncertain} more may have been written"
-        print_note(text)
-
-    def _note_refused(self) -> None:
-        """Print the first line of each kind of message, with the number of lines."""
-        for kind, note in self.notes.items():
-            more = self.kinds[kind] - 1
-            others = f" (and {more} more such line{'' if more == 1 else 's'})" if more else ""
-            print_note(f"{note}{others}")
-        if len(self.kinds) > _MAX_NOTES:
-            print_note(f"… and {len(self.kinds) - _MAX_NOTES} more kinds of refused lines")
-
-    def _format_counts(self) -> str:
-        skipped = f"{self.skipped} skipped, " if self.on_clash is OnClash.SKIP else ""
-        return (
-            f"{self.read} read, {self.created} created, {self.replaced} {self._verb}, {skipped}"
-            f"{self.refused} refused"
-        )
-
-    @property
-    def _verb(self) -> str:
-        return "updated" if self.on_clash is OnClash.UPDATE else "replaced"
-
-    def raise_if_refused(self) -> None:
-        """Raise `CommandError` if a line was refused."""
-        if self.stopped is not None:
-            raise CommandError(
-                f"stopped at line {self.stopped}; {self.written} records were written"
-                " (--on-error skip continues)",
-                self.exit_code,
-            )
-        if self.refused:
-            raise CommandError(
-                f"{self.refused} lines were rejected, {self.written} written", ExitCode.RECORDS
-            )
+    def _shows_skipped(self) -> bool:
+        return self.on_clash is OnClash.SKIP
 
 
 async def _finish(write: Any) -> None:
@@ -295,8 +313,3 @@ def _read_batch(lines: Iterator[InputLine], size: int) -> list[InputLine]:
         return list(islice(lines, size))
     finally:
         signal.signal(signal.SIGINT, previous)
-
-
-def _with_id(record: Record) -> Record:
-    """Return the record, with a generated id if it has none: an upsert needs one."""
-    return record if record.id is not None else Record(record.data, id=new_id(), metadata=record.metadata)

@@ -64,11 +64,12 @@ def resolve_ambiguity(
     `ambiguous` maps an item's index to the error of its earlier attempt. An item whose outcome
     stays ambiguous gets that error again, with `applied=MAYBE`.
     """
-    # Repeated by this layer or by a driver: nobody else can have written an id generated for it.
+    # Repeated by this layer or by a driver: nobody else can have written an id generated for it. A
+    # value of a unique field, which the error then names, anybody can.
     ours = {
         index
         for index, result in enumerate(results)
-        if isinstance(result, AlreadyExistsError) and op.mutations[index].own_id
+        if isinstance(result, AlreadyExistsError) and result.field is None and op.mutations[index].own_id
     }
     if not (ambiguous or ours):
         return list(results)

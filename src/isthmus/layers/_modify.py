@@ -26,6 +26,7 @@ from isthmus._query.split import Pushdown, split
 from isthmus._record import Record, make_record
 from isthmus._values import decode
 from isthmus.errors import (
+    AlreadyExistsError,
     Applied,
     BatchError,
     ConflictError,
@@ -37,6 +38,7 @@ from isthmus.errors import (
 )
 from isthmus.layers._call_state import CALL
 
+_REFUSALS = (AlreadyExistsError, InvalidRecordError)
 CHUNK = 1_000
 """Records of one request of `update_where` where a batch is not atomic."""
 
@@ -98,10 +100,11 @@ class CompareAndSet:
         until = min(CALL.get().until, self._clock.now() + REPEAT_SECONDS)
         results: list[ItemResult] = [False] * len(op.modifications)
         pending = list(range(len(results)))
+        refused: set[str] = set()
         async for _ in _attempts(self._clock, until):
             items = [op.modifications[index] for index in pending]
             try:
-                answers = await self._attempt(op, items)
+                answers = await self._attempt(op, items, refused)
             except StoreError as error:
                 if len(pending) == len(results):
                     raise
@@ -115,21 +118,26 @@ class CompareAndSet:
             pending = lost
             if not pending:
                 break
-        return await self._apply_apart(op, results), pending
+        return await self._apply_apart(op, results, refused), pending
 
-    async def _apply_apart(self, op: Modify, results: list[ItemResult]) -> list[ItemResult]:
-        """Apply one by one the modifications of records that are too large only with all of them."""
-        if op.atomic or not any(isinstance(result, InvalidRecordError) for result in results):
-            return results
+    async def _apply_apart(self, op: Modify, results: list[ItemResult], ids: set[str]) -> list[ItemResult]:
+        """Apply one by one the modifications of records that the store refused with all of them.
+
+        It may be one of them that takes another record's unique value, or makes the record too large.
+        """
         times = Counter(item.id for item in op.modifications)
         for index, item in enumerate(op.modifications):
-            result = results[index]
-            if isinstance(result, InvalidRecordError) and result.path == "data" and times[item.id] > 1:
+            if item.id in ids and times[item.id] > 1:
                 [results[index]] = await self.modify(Modify(op.collection, (item,), atomic=False))
         return results
 
-    async def _attempt(self, op: Modify, items: Sequence[Modification]) -> list[ItemResult | None]:
-        """Apply items once; the result of one that lost a race is None."""
+    async def _attempt(
+        self, op: Modify, items: Sequence[Modification], refused_ids: set[str]
+    ) -> list[ItemResult | None]:
+        """Apply items once; the result of one that lost a race is None.
+
+        `refused_ids` gets the records that the store refuses as they are with all modifications.
+        """
         ids = list(dict.fromkeys(item.id for item in items))
         found = await self._call_next(Read(op.collection, ids, self._for_update))
         records = {id: record for id, record in zip(ids, found, strict=True) if record is not None}
@@ -143,6 +151,7 @@ class CompareAndSet:
         if op.atomic and failed:
             lost = all(map(_is_lost_race, failed)) and not all(isinstance(e, NotWrittenError) for e in failed)
             return [None if lost else answers[item.id] for item in items]
+        refused_ids.update(id for id, answer in answers.items() if isinstance(answer, _REFUSALS))
         return [
             _merge_result(outcome, answers.get(item.id))
             for item, outcome in zip(items, outcomes, strict=True)

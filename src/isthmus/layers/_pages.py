@@ -46,10 +46,11 @@ def make_page(
     *,
     more: bool,
     hits: Mapping[str, Hit] = MappingProxyType({}),
+    token: Any = None,
 ) -> Page:
     if not more or not records:
         return Page(records, None, hits=hits)
-    return Page(records, After(cursor_position(records[-1], order)), hits=hits)
+    return Page(records, After(cursor_position(records[-1], order), token), hits=hits)
 
 
 def next_start(page: Page, order: tuple[SortKey, ...]) -> After | None:

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from isthmus._core.executor import AggregateRequest, PageRequest
 from isthmus._core.offload import run_in_thread
-from isthmus._core.op import Aggregate, Count, Fetch, ModifyWhere, Op, Remove
+from isthmus._core.op import Aggregate, Count, Fetch, ModifyWhere, Op, ReadChanges, Remove
 from isthmus._query.ast import MAX_DISTINCT, And, Not, Or, Predicate, leaves
 from isthmus._query.split import fold
 from isthmus._value import replace
@@ -33,4 +33,4 @@ async def fold_wide(op: Op[R]) -> Op[R]:
 def _condition(op: Op[Any]) -> Predicate | None:
     if isinstance(op, Fetch | Aggregate):
         return op.request.where
-    return op.where if isinstance(op, Count | Remove | ModifyWhere) else None
+    return op.where if isinstance(op, Count | Remove | ModifyWhere | ReadChanges) else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TypeVar
 
 from isthmus._core.executor import Executor, WriteKind
-from isthmus._core.op import Aggregate, Count, Fetch, Modify, ModifyWhere, Op, Remove, Write
+from isthmus._core.op import Aggregate, Count, Fetch, Modify, ModifyWhere, Op, ReadChanges, Remove, Write
 from isthmus._core.stack import Layer, LayerOrder, Next
 from isthmus._path import Root
 from isthmus._query.ast import KNN, RANKED, Not, Or, Predicate, TextMatch, leaves
@@ -19,7 +19,7 @@ class Guard(Layer):
 
     order = LayerOrder.GUARD
     in_transaction = True
-    ops = (Write, Modify, ModifyWhere, Fetch, Count, Aggregate, Remove)
+    ops = (Write, Modify, ModifyWhere, Fetch, Count, Aggregate, Remove, ReadChanges)
 
     def __init__(self, backend: str, executor: Executor) -> None:
         self._backend = backend
@@ -41,7 +41,7 @@ class Guard(Layer):
                 self._check_modify(op)
             case Fetch():
                 self._check_fetch(op)
-            case Count() | Remove():
+            case Count() | Remove() | ReadChanges():
                 self._check_predicate(op.where)
             case Aggregate():
                 self._check_predicate(op.request.where)

@@ -27,6 +27,7 @@ from isthmus._core.op import (
     NativeModify,
     NativeModifyWhere,
     Op,
+    ReadChanges,
     Release,
     Remove,
 )
@@ -41,6 +42,7 @@ from isthmus._record import Record
 from isthmus._search_hit import Hit
 from isthmus._value import replace
 from isthmus.errors import UnsupportedError
+from isthmus.layers._change_filter import read_changes
 from isthmus.layers._delete import delete_matching
 from isthmus.layers._distinct import distinct_as_groups, merge_distinct
 from isthmus.layers._modify import CompareAndSet, native_modification
@@ -57,8 +59,7 @@ from isthmus.layers._policy import Policy
 from isthmus.layers._wide import fold_wide
 
 R = TypeVar("R")
-SCAN_SIZE = 1_000
-_LARGEST_SCAN = 5_000
+SCAN_SIZE, _LARGEST_SCAN = 1_000, 5_000
 ALLOW = Policy()
 
 
@@ -71,7 +72,7 @@ class Plan(Layer):
 
     order = LayerOrder.PLAN
     in_transaction = True
-    ops = (Fetch, Count, Aggregate, Remove, Modify, ModifyWhere)
+    ops = (Fetch, Count, Aggregate, Remove, Modify, ModifyWhere, ReadChanges)
 
     def __init__(
         self,
@@ -104,6 +105,8 @@ class Plan(Layer):
                 result = await self._modify(op, call_next)
             case ModifyWhere():
                 result = await self._modify_where(op, call_next)
+            case ReadChanges():
+                result = await read_changes(op, self._policy, call_next)
             case _:
                 result = await call_next(op)
         return result  # type: ignore[no-any-return]
@@ -162,7 +165,8 @@ class Plan(Layer):
         page: Page = await call_next(native)
         order = request.order or BY_ID
         if not page.recheck:
-            return make_page(page.records, order, more=page.after is not None, hits=page.hits)
+            token = None if page.after is None else page.after.token
+            return make_page(page.records, order, more=page.after is not None, hits=page.hits, token=token)
         recheck = drop_before_start(await _evaluate_candidates(page.recheck, request.where), request, order)
         skip = request.offset
         if skip and recheck:
@@ -394,7 +398,8 @@ def _native_request(request: PageRequest, parts: Split) -> PageRequest:
     if paths is not None:
         # Cursors and merging need the sort keys; the residual may need anything.
         paths = (*paths, *(key.path for key in request.order or ())) if exact else None
-    return replace(request, where=parts.pushed, offset=offset, select=paths)
+    streamed = request.streamed and exact  # otherwise pages end between those of the store
+    return replace(request, where=parts.pushed, offset=offset, select=paths, streamed=streamed)
 
 
 async def _evaluate_candidates(recheck: Sequence[Record], where: Predicate) -> list[Record]:

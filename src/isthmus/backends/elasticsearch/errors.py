@@ -69,7 +69,11 @@ def translate_exception(error: Exception, action: str, *, writes: bool) -> Isthm
         case transport.ConnectionTimeout():
             return DeadlineError(f"{action}: no response within the request timeout", applied=maybe)
         case transport.TlsError():
-            return ConnectError(f"{action}: TLS failed: {_root(error)}", transient=False)
+            return ConnectError(
+                f"{action}: TLS failed: {_root(error)}; check `ca` (the authority that signed the server's"
+                " certificate) or `ssl_assert_fingerprint`",
+                transient=False,
+            )
         case transport.ConnectionError():
             if never_sent(error):
                 return ConnectError(f"{action}: cannot connect: {_root(error)}")

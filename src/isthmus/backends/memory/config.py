@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any, ClassVar
 from urllib.parse import SplitResult
 
-from isthmus._core.config import BackendConfig
+from isthmus._core.config import BackendConfig, ChangesSettings, UniqueFields
 from isthmus.errors import ConfigError
 
 
-class MemoryConfig(BackendConfig):
+class MemoryConfig(BackendConfig, UniqueFields, ChangesSettings):
     """Settings of a store that exists as long as its handle."""
 
     backend: ClassVar[str] = "memory"

@@ -23,6 +23,7 @@ from isthmus._core.executor import (
     PageRequest,
     WriteKind,
 )
+from isthmus._core.unique_index import UniqueChanges
 from isthmus._ids import new_version
 from isthmus._query.aggregate import Groups
 from isthmus._query.ast import RANKED, Leaf, Measure, Predicate, SortKey
@@ -31,7 +32,7 @@ from isthmus._query.codec import text
 from isthmus._query.order import BY_ID, cursor_position, sort_key, sort_records
 from isthmus._query.split import Pushdown
 from isthmus._record import Record
-from isthmus._values import trim
+from isthmus._values import decode, trim
 
 CAPABILITIES = Capabilities(
     transactions=True,
@@ -43,7 +44,9 @@ CAPABILITIES = Capabilities(
     compare_and_set=True,
     delete_where=True,
     consistent_stream=True,
+    changes=True,
     drop=True,
+    unique=True,
 )
 
 Table: TypeAlias = dict[str, Record]
@@ -157,8 +160,9 @@ class MemoryExecutor(abc.ABC):
         """Forget the snapshot of a consistent stream."""
         self._snapshots.pop(after.token, None)
 
-    async def open(self, collection: str) -> None:  # noqa: B027 - complete
-        """Do nothing: there is nothing to connect to."""
+    @abc.abstractmethod
+    async def open(self, collection: str) -> None:
+        """Make the declared unique fields of a collection unique; there is nothing to connect to."""
 
     async def ping(self) -> None:  # noqa: B027 - complete
         """Do nothing."""
@@ -189,11 +193,19 @@ def _cut_page(records: list[Record], request: PageRequest) -> Page:
 
 
 def apply_batch(
-    read: Callable[[str], Record | None], kind: WriteKind, mutations: Sequence[Mutation], *, atomic: bool
+    read: Callable[[str], Record | None],
+    unique: UniqueChanges,
+    kind: WriteKind,
+    mutations: Sequence[Mutation],
+    *,
+    atomic: bool,
 ) -> tuple[list[ItemResult], dict[str, Record | None]]:
-    """Return the results of mutations, and the changes to store: none of a batch that is refused."""
+    """Return the results of mutations, and the changes to store: none of a batch that is refused.
+
+    `unique` gets the changes of unique values.
+    """
     changes: dict[str, Record | None] = {}
-    results = apply_in_order(_MemoryRows(read, changes), kind, mutations)
+    results = apply_in_order(_MemoryRows(read, changes, unique), kind, mutations)
     refused = refuse_batch(mutations, results) if atomic else None
     return (results, changes) if refused is None else (refused, {})
 
@@ -201,9 +213,15 @@ def apply_batch(
 class _MemoryRows:
     """A table's records, as `apply_in_order` reads and writes them."""
 
-    def __init__(self, read: Callable[[str], Record | None], changes: dict[str, Record | None]) -> None:
+    def __init__(
+        self,
+        read: Callable[[str], Record | None],
+        changes: dict[str, Record | None],
+        unique: UniqueChanges,
+    ) -> None:
         self._read = read
         self._changes = changes
+        self._unique = unique
         self._now = time.time_ns() // 1_000
 
     def version(self, id: str) -> str | None:
@@ -211,6 +229,8 @@ class _MemoryRows:
         return None if record is None else record.version
 
     def put(self, id: str, data: bytes, metadata: bytes) -> str:
+        if self._unique.declared:
+            self._unique.put(id, decode(data))
         old = self._changes[id] if id in self._changes else self._read(id)
         version = str(new_version())
         created = self._now if old is None else old._created
@@ -224,4 +244,6 @@ class _MemoryRows:
         return self.put(id, *merge_documents(old.data, old.metadata, data, metadata))
 
     def delete(self, id: str) -> None:
+        if self._unique.declared:
+            self._unique.remove(id)
         self._changes[id] = None

@@ -6,14 +6,18 @@ import asyncio
 import contextlib
 import threading
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple, TypeAlias
 
-from isthmus._core.executor import Mutation
 from isthmus.errors import PoolTimeoutError, SerializationError
 
 Key: TypeAlias = tuple[str, str]
-"""A collection and an id."""
+"""A collection and an id, or the name of a collection's unique values (`values_of`) and a value."""
+
+
+def values_of(collection: str) -> str:
+    """Return the name under which the unique values of a collection are locked."""
+    return f"{collection}\0unique"
 
 
 class Holder:
@@ -64,11 +68,16 @@ class RecordLocks:
             await self._wait(key, waiter, owner)
 
     @contextlib.contextmanager
-    def free_records(self, collection: str, mutations: Sequence[Mutation]) -> Iterator[bool]:
-        """Keep others from locking anything in a block; yield whether the records to write are free."""
+    def pause(self) -> Iterator[Mapping[Key, Holder]]:
+        """Keep others from locking anything in a block; yield what is locked."""
         with self._guard:
-            holders = self._holders
-            yield not holders or all((collection, mutation.id) not in holders for mutation in mutations)
+            yield self._holders
+
+    def others_locks(self, holder: Holder, collection: str) -> list[str]:
+        """Return the ids of a collection that somebody else has locked, with a record or without."""
+        with self._guard:
+            held = [key for key, owner in self._holders.items() if owner is not holder]
+        return [id for name, id in held if name == collection]
 
     def release(self, holder: Holder) -> None:
         """Give each record that the holder has to the next in its queue."""

@@ -22,6 +22,9 @@ KEEPALIVE = ("keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_
 WITHOUT_EFFECT = ("supa", "client_encoding")
 """Options of hosts' URLs that change nothing here: text is always UTF-8."""
 
+# Of asyncpg's `create_pool`.
+HOOKS = ("setup", "init", "reset", "connect", "connection_class", "record_class")
+
 SPELLINGS: Mapping[str, str] = {
     "dsn": "url",
     "uri": "url",
@@ -50,6 +53,7 @@ SPELLINGS: Mapping[str, str] = {
     "pool_timeout": "pool.timeout",
     "max_queries": "pool.max_queries",
     "max_inactive_connection_lifetime": "pool.max_idle",
+    **{name: f"pool.{name}" for name in HOOKS},
     "timeout": "connect_timeout",
     "prepared_statement_cache_size": "statement_cache_size",
     "merge": "coalesce",

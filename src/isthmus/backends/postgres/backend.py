@@ -42,6 +42,7 @@ from isthmus.backends.postgres.schema import (
     make_unique,
     table_of,
 )
+from isthmus.backends.postgres.sorted_streams import SortedStreams
 from isthmus.backends.postgres.sql.row_security import row_security_statements
 from isthmus.backends.postgres.sql.table import Table
 from isthmus.backends.postgres.transaction import PostgresTransaction, TransactionRunner
@@ -57,6 +58,7 @@ class _LoopState:
 
     def __init__(self) -> None:
         self.cursors = Cursors()
+        self.sorted = SortedStreams()
         self.gets: dict[str, Coalescer[str, Record | None]] = {}
         self.creates: dict[str, Coalescer[Mutation, ItemResult]] = {}
 
@@ -170,6 +172,25 @@ class PoolRunner:
                 raise
             return Page([], None)
 
+    async def fetch_sorted(self, table: Table, request: PageRequest) -> Page | None:
+        """Return one page of a sorted stream by a cursor; None with replicas, chosen page by page."""
+        pool = await self.pools.pool()
+        if pool.reads is not pool:
+            return None
+        sorted_streams = self.here().sorted
+        try:
+            with READING:
+                try:
+                    return await sorted_streams.fetch(pool, table, request)
+                except Exception as error:  # the driver's classes
+                    if not is_stale_plan(error):
+                        raise
+                return await sorted_streams.fetch(pool, table, request)  # after the request's position
+        except ConfigError as error:
+            if not self._is_dropped(table, error):
+                raise
+            return Page([], None)
+
     def _is_dropped(self, table: Table | None, error: ConfigError) -> bool:
         if table is None or not is_undefined_table(error):
             return False
@@ -180,6 +201,7 @@ class PoolRunner:
         """Roll back a snapshot and release its connection."""
         with READING:
             await self.here().cursors.release(token)
+            await self.here().sorted.release(token)
 
     async def close(self) -> None:
         """Release the snapshots of this loop and the pools of all loops."""
@@ -188,6 +210,7 @@ class PoolRunner:
             with READING:
                 if state is not None:
                     await state.cursors.close()
+                    state.sorted.give_up()
         finally:
             self._loops.clear()
             await self.pools.close()

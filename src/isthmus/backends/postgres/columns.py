@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from isthmus._core.columns import Column, OddRows, check_kinds, missing_text
+from isthmus._core.columns import DeclaredColumn, OddRows, check_kinds, missing_text
 from isthmus._path import Path, Root
 from isthmus.backends.postgres.drivers.protocol import Connection
 from isthmus.backends.postgres.errors import sqlstate_of
@@ -54,7 +54,7 @@ def _from_comments(rows: Iterable[Any]) -> dict[Path, StoredColumn]:
         if comment is not None and comment.startswith(_MARK) and name != ODD:
             mark = orjson.loads(comment.removeprefix(_MARK))
             path = Path(Root.DATA, tuple(mark["path"]))
-            found[path] = StoredColumn(Column(path, mark["kind"]), name)
+            found[path] = StoredColumn(DeclaredColumn(path, mark["kind"]), name)
     # Without the column that says which rows are odd the others say nothing.
     return found if ODD in comments else {}
 
@@ -76,7 +76,7 @@ def comments(table: Table, columns: Mapping[Path, StoredColumn]) -> list[str]:
     return statements
 
 
-def missing_in(table: Table, columns: Mapping[Path, StoredColumn]) -> list[Column]:
+def missing_in(table: Table, columns: Mapping[Path, StoredColumn]) -> list[DeclaredColumn]:
     """Return the declared columns that are not among a table's; raises `ConfigError` for another kind."""
     check_kinds(table.name, (stored.column for stored in columns.values()), table.declared)
     return [column for column in table.declared if column.path not in columns]
@@ -119,7 +119,7 @@ async def _alter_empty(connection: Connection, table: Table, mark_format: str) -
 
 
 async def add_columns(
-    connection: Connection, table: Table, columns: Sequence[Column], mark_format: str
+    connection: Connection, table: Table, columns: Sequence[DeclaredColumn], mark_format: str
 ) -> dict[Path, StoredColumn]:
     """Add the columns that a table lacks, while others wait for it; return all that it has.
 
@@ -151,7 +151,7 @@ def _impossible(table: Table, error: Exception) -> ConfigError:
 
 
 async def _alter(
-    connection: Connection, table: Table, columns: Iterable[Column], mark_format: str
+    connection: Connection, table: Table, columns: Iterable[DeclaredColumn], mark_format: str
 ) -> dict[Path, StoredColumn]:
     """Add the missing columns in the open transaction, whose table is locked; return all."""
     rows = await connection.fetch(_STORED, table.sql)
@@ -185,7 +185,7 @@ async def drop_columns(connection: Connection, table: Table, paths: Iterable[Pat
         await connection.execute(f"ALTER TABLE {table.sql} {', '.join(changes)}")
 
 
-async def find_odd(connection: Connection, table: Table, columns: Sequence[Column]) -> OddRows:
+async def find_odd(connection: Connection, table: Table, columns: Sequence[DeclaredColumn]) -> OddRows:
     """Return how many records are odd by each column, and the size of the table; one scan."""
     counts = "".join(f", count(*) FILTER (WHERE {is_odd([column])})" for column in columns)
     size = "pg_total_relation_size($1::text::regclass)::int8"

@@ -332,6 +332,8 @@ class PostgresConfig(BackendConfig, Indexes):
             if known is None:
                 raise ConfigError("postgres: pgbouncer is true or false")
             settings.setdefault("pooler", "transaction" if known else "none")
+        if settings.get("max_inactive_connection_lifetime") in (0, "0"):
+            settings["max_inactive_connection_lifetime"] = None  # as in asyncpg: no limit
         return super()._rename_aliases(settings)
 
     @classmethod

@@ -29,18 +29,18 @@ class PoolSnapshot:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._connection: Connection
+        self.connection: Connection
         self._transaction: DriverTransaction
 
     async def __aenter__(self) -> Connection:
-        self._connection = await self._pool.acquire()
-        self._transaction = self._connection.transaction(isolation="repeatable_read", readonly=True)
+        self.connection = await self._pool.acquire()
+        self._transaction = self.connection.transaction(isolation="repeatable_read", readonly=True)
         try:
             await self._transaction.start()
         except BaseException as error:
             await self.__aexit__(type(error), error, error.__traceback__)
             raise
-        return self._pool.driver.without_codecs(self._connection)
+        return self._pool.driver.without_codecs(self.connection)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -49,9 +49,9 @@ class PoolSnapshot:
             if error is None:
                 await self._transaction.rollback()
             else:  # the pool rolls back, in the background
-                self._pool.note_error(self._connection, error)
+                self._pool.note_error(self.connection, error)
         finally:
-            self._pool.release(self._connection)
+            self._pool.release(self.connection)
 
 
 @dataclass(slots=True)

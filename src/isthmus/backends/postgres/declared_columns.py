@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 
-from isthmus._core.columns import Column, OddRows
+from isthmus._core.columns import DeclaredColumn, OddRows
 from isthmus._path import Path
 from isthmus.backends.postgres.columns import add_columns, count_odd, drop_columns, find_odd, missing_in
 from isthmus.backends.postgres.executor import PostgresExecutor
@@ -20,7 +20,7 @@ class DeclaredColumns(PostgresExecutor, ABC):
     async def open(self, collection: str) -> None:
         """Make a collection ready, and note which columns it has."""
 
-    def columns(self, collection: str) -> tuple[tuple[Column, ...], tuple[Column, ...]]:
+    def columns(self, collection: str) -> tuple[tuple[DeclaredColumn, ...], tuple[DeclaredColumn, ...]]:
         """Return the columns that a collection has, and those declared that it lacks; no I/O."""
         table = self._table(collection)
         stored = tuple(column.column for column in table.columns.values())
@@ -33,14 +33,14 @@ class DeclaredColumns(PostgresExecutor, ABC):
             return 0, 0
         return await self._runner.query(table, lambda connection: count_odd(connection, table), (0, 0))
 
-    async def find_odd(self, collection: str, columns: Sequence[Column]) -> OddRows:
+    async def find_odd(self, collection: str, columns: Sequence[DeclaredColumn]) -> OddRows:
         """Return how many records have something else at the columns' paths; one scan of the table."""
         table = self._table(collection)
         return await self._runner.query(
             table, lambda connection: find_odd(connection, table, columns), OddRows(0, {})
         )
 
-    async def add_columns(self, collection: str, columns: Sequence[Column]) -> None:
+    async def add_columns(self, collection: str, columns: Sequence[DeclaredColumn]) -> None:
         """Add columns, which rewrites the table while others wait; it then has format 2.
 
         Raises `ConfigError` for a column that it has in another kind, or if it cannot have more.

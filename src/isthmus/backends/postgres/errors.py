@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from types import TracebackType
 
+from isthmus.backends.postgres.address import Address
 from isthmus.errors import (
     AccessError,
     Applied,
@@ -241,13 +242,20 @@ def is_stale_plan(error: BaseException) -> bool:
     return False
 
 
-def connect_error(error: Exception) -> IsthmusError:
-    """Return the error for a caller whose connection could not be opened, the driver's chained to it."""
+def connect_error(error: Exception, address: Address | None = None) -> IsthmusError:
+    """Return the error for a caller for whom no connection to `address` could be opened."""
     if isinstance(error, IsthmusError):
-        return copy.copy(error)  # each waiter raises an object of its own
-    failed = _map_connect_error(error)
+        copied = copy.copy(error)  # each waiter raises an object of its own
+        copied.__cause__ = error.__cause__
+        return copied
+    failed = _map_connect_error(error, "the server" if address is None else _place(address))
     failed.__cause__ = error
     return failed
+
+
+def _place(address: Address) -> str:
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 # psycopg raises libpq's messages while connecting without their SQLSTATE.
@@ -269,24 +277,37 @@ def _state_while_connecting(error: Exception, text: str) -> str:
     return next((state for words, state in _STATES_BY_TEXT.items() if words in text), "")
 
 
-def _map_connect_error(error: Exception) -> IsthmusError:
+def _map_connect_error(error: Exception, server: str) -> IsthmusError:
     text = str(error).strip() or type(error).__name__
     state = _state_while_connecting(error, text)
     if state.startswith("28"):
-        return AccessError(f"the server refused the credentials: {text}; check `user` and `password`")
+        return AccessError(f"{server} refused the credentials: {text}; check `user` and `password`")
     if state == "3D000":
-        return AccessError(f"{text}; check `database`, or create it")
+        return AccessError(f"{server}: {text}; check `database`, or create it")
     if state == "42501":
-        return AccessError(f"the user may not connect: {text}")
+        return AccessError(f"the user may not connect to {server}: {text}")
     if state == "53300":
-        return RateLimitedError(f"{text}; lower `pool.max_size` or raise the server's max_connections")
+        return RateLimitedError(
+            f"{server}: {text}; lower `pool.max_size` or raise the server's max_connections"
+        )
     if state.startswith(("57P", "53")):
-        return UnavailableError(f"the server does not accept connections now: {text}")
+        return UnavailableError(f"{server} does not accept connections now: {text}")
     if "unsupported startup parameter" in text:
         return ConfigError(
-            f'{text}; behind PgBouncer set pooler="transaction", or in session mode its'
+            f'{server}: {text}; behind PgBouncer set pooler="transaction", or in session mode its'
             " ignore_startup_parameters; `server_settings` and `options` are such parameters"
         )
     if isinstance(error, TimeoutError):
-        return ConnectError("no response from the server within `connect_timeout`")
-    return ConnectError(f"no connection could be opened: {text}")
+        return ConnectError(f"no response from {server} within `connect_timeout`")
+    return ConnectError(f"no connection to {server} could be opened: {text}{_tls_hint(text)}")
+
+
+def _tls_hint(text: str) -> str:
+    if "certificate" in text.lower():
+        return (
+            "; check `ssl_root_cert` (the authority that signed it) and the host's name, or choose another"
+            " mode of `ssl`"
+        )
+    if "SSL" in text:
+        return "; check `ssl`: the mode in which the server is asked for TLS"
+    return ""

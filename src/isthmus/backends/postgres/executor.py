@@ -65,6 +65,10 @@ class Runner(Protocol):
         """Return one page of a snapshot that is held between pages."""
         ...
 
+    async def fetch_sorted(self, table: Table, request: PageRequest) -> Page | None:
+        """Return one page of a sorted stream by a cursor; None if there is none to be kept."""
+        ...
+
     async def release(self, token: int) -> None:
         """Release the snapshot of an unfinished stream."""
         ...
@@ -136,6 +140,10 @@ class PostgresExecutor:
         table = self._table(collection)
         if request.consistent:
             return await self._runner.fetch_consistent(table, request)
+        if request.streamed and request.order:
+            page = await self._runner.fetch_sorted(table, request)
+            if page is not None:
+                return page
         text, args = select_page(table, request)
         work: Work[list[Any]] = lambda connection: connection.fetch(text, *args)  # noqa: E731
         if request.for_update:

@@ -91,6 +91,10 @@ class TransactionRunner:
             ),
         )
 
+    async def fetch_sorted(self, table: Table, request: PageRequest) -> Page | None:
+        """Return None: a cursor would not see what the transaction writes while the stream is read."""
+        return None
+
     async def release(self, token: int) -> None:
         """Forget a cursor, which the transaction's end closes."""
         await self._cursors.release(token)

@@ -26,8 +26,9 @@ from isthmus._core.executor import (
     WriteKind,
 )
 from isthmus._core.loop_pools import LoopBound
-from isthmus._query.ast import TRUE, Leaf, Measure, Predicate, SortKey, leaves
-from isthmus._query.bucket import GroupKey
+from isthmus._core.unique import Duplicate, Unique, unique_of
+from isthmus._index_annotation import Declarations
+from isthmus._query.ast import TRUE, Predicate, leaves
 from isthmus._query.split import Pushdown
 from isthmus._record import Record
 from isthmus._value import replace
@@ -36,11 +37,10 @@ from isthmus.backends.s3.errors import PreconditionError
 from isthmus.backends.s3.id_filter import id_range
 from isthmus.backends.s3.keys import MARKER, folder_name, is_folder_of, name_before, unescape
 from isthmus.backends.s3.layout import LOG, OBJECT, Layout
-from isthmus.backends.s3.log.filter import is_exact
 from isthmus.backends.s3.log.layout import LogLayout
-from isthmus.backends.s3.object.byte_filter import pushdown
 from isthmus.backends.s3.object.etag_cache import EtagCache
 from isthmus.backends.s3.object.layout import ObjectLayout
+from isthmus.backends.s3.support import LogSupport, S3Support
 from isthmus.backends.s3.transport.conditional_put_probe import ConditionalPutProbe
 from isthmus.backends.s3.transport.protocol import Blob
 from isthmus.backends.s3.transport.requests import Requests
@@ -50,37 +50,15 @@ from isthmus.errors import AccessError, ConfigError, UnsupportedError
 T = TypeVar("T")
 
 DEFAULT = "records"
-FORMAT = 1
+FORMAT = 2
+"""The newest format of a marker that is read: 1, and 2 for a collection with unique fields."""
+PLAIN_FORMAT, UNIQUE_FORMAT = 1, 2
 # A writer looks for its collection's marker again after so many seconds: another process may have
 # dropped the collection.
 _MARKER_SECONDS = 10.0
 
 # When this process last dropped a collection, by the endpoint and key of its marker.
 _dropped: dict[tuple[str | None, str, str], float] = {}
-
-
-class S3Support:
-    """Pushes down the order by id, leaves about the id, and for leaves about text a search of bytes."""
-
-    def pushdown(self, leaf: Leaf) -> Pushdown:
-        """Return EXACT where the id decides, SUPERSET where the bytes of the JSON rule out some records."""
-        return pushdown(leaf)
-
-    def orders(self, order: tuple[SortKey, ...]) -> bool:
-        """Return whether this is the order by id, in which keys are listed."""
-        return not order
-
-    def aggregates(self, measures: tuple[Measure, ...], by: tuple[GroupKey, ...]) -> bool:
-        """Return False: S3 aggregates nothing."""
-        return False
-
-
-class LogSupport(S3Support):
-    """Pushes down all leaves but those on whole lists: layout `log` evaluates them on its state."""
-
-    def pushdown(self, leaf: Leaf) -> Pushdown:
-        """Return EXACT where the values at the path decide, else NONE."""
-        return Pushdown.EXACT if is_exact(leaf) else Pushdown.NONE
 
 
 class S3Backend:
@@ -100,6 +78,12 @@ class S3Backend:
         self._checked: dict[str, float] = {}
         """When the marker of each collection was last seen."""
         self._prefixes = {DEFAULT: config.key_prefix}
+        self._unique = {name: unique_of(fields) for name, fields in config.unique_fields(DEFAULT).items()}
+        if any(self._unique.values()) and not self._capabilities.unique:
+            raise UnsupportedError(
+                f"s3: the layout {config.layout!r} has no unique fields; layout 'log' has",
+                capability="unique",
+            )
         # Models are compared by content, and hashed by their text.
         self._layout_key = ("layout", config.layout, repr(config.cache), repr(config.log), config.key_prefix)
 
@@ -174,7 +158,7 @@ class S3Backend:
 
     async def _create_marker(self, requests: Requests, key: str) -> Blob | None:
         """Write the marker and return it, or the one that another process wrote first."""
-        body = orjson.dumps({"isthmus": FORMAT, "layout": self.config.layout})
+        body = self._marker(PLAIN_FORMAT)
         try:
             return Blob(body, await self._probe(requests).put(key, body, lambda found: True))
         except PreconditionError:
@@ -182,6 +166,17 @@ class S3Backend:
         except AccessError:
             # These credentials may only read. The server will refuse the write itself.
             return None
+
+    def _marker(self, format: int) -> bytes:
+        return orjson.dumps({"isthmus": format, "layout": self.config.layout})
+
+    async def _mark_unique(self, prefix: str) -> None:
+        """Give a collection the format of one with unique fields, which isthmus 0.1.0 refuses."""
+        requests = await self._requests()
+        key, body = prefix + MARKER, self._marker(UNIQUE_FORMAT)
+        blob = await requests.get(key)
+        if blob is None or blob.body != body:
+            await requests.put(key, body)
 
     def _check_format(self, body: bytes, key: str) -> None:
         try:
@@ -201,7 +196,12 @@ class S3Backend:
         requests = await self._requests()
         if self.config.create_bucket:
             await (await requests.boto()).create_bucket(self.config.signing_region)
-        await self._layout(collection)
+        unique = self._unique.get(collection)
+        if unique:
+            log, prefix = await self._log(collection)
+            await log.declare(prefix, collection, unique, lambda: self._mark_unique(prefix))
+        else:
+            await self._layout(collection)
 
     async def close(self) -> None:
         """Release the pools."""
@@ -263,6 +263,38 @@ class S3Backend:
         """Return this loop's aioboto3 client."""
         return await (await self._requests()).client()
 
+    # Unique fields
+
+    async def _log(self, collection: str) -> tuple[LogLayout, str]:
+        """Return the layout and the prefix of a collection that is made if it is missing."""
+        layout, prefix = await self._layout(collection, writes=True)
+        if not isinstance(layout, LogLayout):
+            raise UnsupportedError("s3: layout 'object' has no unique fields", capability="unique")
+        return layout, prefix
+
+    def declare(self, collection: str, indexes: Declarations) -> bool:
+        """Record a model's unique fields; there are no indexes. Return whether any is new."""
+        before = self._unique.get(collection, frozenset())
+        declared = before | unique_of((name,) for name in indexes.get("unique", ()))
+        if declared:
+            self._unique[collection] = declared
+        return len(declared) > len(before)
+
+    async def find_duplicates(self, collection: str, unique: Unique) -> list[Duplicate]:
+        """Return values that several records have, each with some of their ids; 20 values at most."""
+        log, prefix = await self._log(collection)
+        return await log.find_duplicates(prefix, unique)
+
+    async def make_unique(self, collection: str, unique: Unique) -> None:
+        """Declare fields unique; raises `ConfigError` that names the duplicates."""
+        log, prefix = await self._log(collection)
+        await log.make_unique(prefix, collection, unique, lambda: self._mark_unique(prefix))
+
+    async def end_unique(self, collection: str, unique: Unique) -> None:
+        """End a declaration; a missing one is not an error."""
+        log, prefix = await self._log(collection)
+        await log.end_unique(prefix, unique)
+
     # Records
 
     async def read(
@@ -280,6 +312,8 @@ class S3Backend:
         Raises `UnsupportedError` for a conditional write to a server that ignores conditions.
         """
         layout, prefix = await self._layout(collection, writes=True)
+        if collection in self._unique and isinstance(layout, LogLayout):
+            layout.want_unique(prefix, self._unique[collection])
         try:
             return await layout.write(prefix, kind, mutations, atomic=atomic)
         except UnsupportedError:

@@ -34,13 +34,7 @@ class RowChanges:
 
         Raises `InvalidRecordError` if data and metadata together exceed `MAX_RECORD_BYTES`.
         """
-        size = len(data) + len(metadata)
-        if size > MAX_RECORD_BYTES:
-            raise InvalidRecordError(
-                f"data: the encoded record has {size} bytes, at most {MAX_RECORD_BYTES} are stored",
-                path="data",
-                record_id=id,
-            )
+        check_size(id, data, metadata)
         old = self._records.get(id)
         created = self._now if old is None else creation_time(old)
         # The log keeps rows in memory.
@@ -63,6 +57,17 @@ class RowChanges:
     def new_version(self) -> str:
         """Return a version that no other write has."""
         return new_token()
+
+
+def check_size(id: str, data: bytes, metadata: bytes) -> None:
+    """Raise `InvalidRecordError` if data and metadata together exceed `MAX_RECORD_BYTES`."""
+    size = len(data) + len(metadata)
+    if size > MAX_RECORD_BYTES:
+        raise InvalidRecordError(
+            f"data: the encoded record has {size} bytes, at most {MAX_RECORD_BYTES} are stored",
+            path="data",
+            record_id=id,
+        )
 
 
 def encode_once(mutation: Mutation) -> int:

@@ -120,6 +120,17 @@ _ACCESS = {
     "UnauthorizedAccess": "access is denied",
     "XAdminUserNotFound": "the access key is unknown",
 }
+_ARCHIVED = {"InvalidObjectState", "ObjectArchived"}
+_FULL = {"QuotaExceeded", "QuotaExceededException", "XMinioAdminBucketQuotaExceeded", "XMinioStorageFull"}
+_PERMISSIONS = {
+    "GetObject": "s3:GetObject, and s3:ListBucket if the object may be missing",
+    "HeadObject": "s3:GetObject, and s3:ListBucket if the object may be missing",
+    "PutObject": "s3:PutObject, and kms:GenerateDataKey where a KMS key encrypts",
+    "ListObjectsV2": "s3:ListBucket on the bucket",
+    "DeleteObject": "s3:DeleteObject",
+    "DeleteObjects": "s3:DeleteObject",
+    "CreateBucket": "s3:CreateBucket",
+}
 _SKEWED = {"RequestTimeTooSkewed", "RequestExpired"}
 _LIMITED = {
     "BandwidthLimitExceeded",
@@ -150,11 +161,14 @@ def error_for(
     *,
     location: str,
     writes: bool,
+    call: str = "",
+    key: str | None = None,
     message: str = "",
 ) -> Exception:
     """Return the error of a failed request; `location` names endpoint and bucket, `code` is "" if unknown.
 
-    A write without a response, or with a server error, may have been applied.
+    `call` is S3's name of the request, `key` its object. A write without a response, or with a server
+    error, may have been applied.
     """
     if broken is not None:
         if broken.before_sending:
@@ -165,8 +179,13 @@ def error_for(
         return ConfigError(f"{location}: the bucket does not exist")
     if code in _SKEWED:
         return AccessError(f"{location}: this machine's clock differs too much from the server's ({code})")
+    place = f"{location}: {_request(call, key)}"
+    if code in _ARCHIVED:
+        return AccessError(f"{place}the object is archived ({code}); restore it first")
+    if code in _FULL:
+        return AccessError(f"{place}the store is full, or its quota used up ({code})")
     if code in _ACCESS:
-        return AccessError(f"{location}: {_ACCESS[code]} ({code})")
+        return AccessError(f"{place}{_ACCESS[code]} ({code}){_need(call, code)}")
     if code in _REGION or status in {301, 307, 308}:
         return ConfigError(
             f"{location}: the bucket is in another region, or at another endpoint ({code or status})"
@@ -180,8 +199,19 @@ def error_for(
     if status == 404 and code in {"", "404", "NoSuchKey", "NotFound"}:
         return NoSuchKeyError()
     if status in {401, 403}:
-        return AccessError(f"{location}: access is denied ({code or status})")
+        return AccessError(f"{place}access is denied ({code or status}){_need(call, code)}")
     return _error_by_status(status, code, location=location, writes=writes, message=message)
+
+
+def _request(call: str, key: str | None) -> str:
+    return f"{call} of {key!r}: " if call and key is not None else f"{call}: " if call else ""
+
+
+def _need(call: str, code: str) -> str:
+    """Return which permissions a request needs, if it may be those that are missing."""
+    if code not in {"", "AccessDenied", "Forbidden", "UnauthorizedAccess"} or call not in _PERMISSIONS:
+        return ""
+    return f"; it needs {_PERMISSIONS[call]}"
 
 
 def _error_by_status(

@@ -24,6 +24,7 @@ LOG = Capabilities(
     conditional_create=True,
     compare_and_set=True,
     drop=True,
+    unique=True,
     max_record_bytes=MAX_RECORD_BYTES,
 )
 

@@ -16,7 +16,7 @@ from isthmus._path import Path
 from isthmus._query.order import cursor_position
 from isthmus.backends.sqlite.config import SQLiteConfig
 from isthmus.backends.sqlite.errors import is_missing_table
-from isthmus.backends.sqlite.executor import SQLiteExecutor, Work, read_header, run_query
+from isthmus.backends.sqlite.executor import SQLiteExecutor, Work, make_page, read_header, run_query
 from isthmus.backends.sqlite.pool import MemoryDatabase, Pool
 from isthmus.backends.sqlite.schema import (
     Table,
@@ -37,7 +37,7 @@ from isthmus.backends.sqlite.unique import (
     find_duplicates,
     read_unique,
 )
-from isthmus.errors import ConfigError, UnsupportedError
+from isthmus.errors import ClosedError, ConfigError, UnsupportedError
 
 T = TypeVar("T")
 
@@ -254,26 +254,35 @@ class SQLiteBackend(SQLiteExecutor):
         """Return one page of matching records.
 
         With `consistent` it comes from the snapshot that the first page took, which holds a reader
-        until the last page or `release`. Raises `ClosedError` when that snapshot has ended.
+        until the last page or `release`. Raises `ClosedError` when that snapshot has ended. A sorted
+        stream without it keeps a reader as long as nobody waits for one.
         """
-        if not request.consistent:
-            return await super().fetch(collection, request)
         pool = await self._pool()
-        await self._table(pool, collection)
-        if request.after is not None and request.after.token is not None:
-            snapshot = pool.get_snapshot(request.after.token)
-        else:
+        table = await self._table(pool, collection)
+        by_cursor = bool(request.order) and (request.consistent or (request.streamed and pool.keeps_cursors))
+        if not (request.consistent or by_cursor):
+            return await super().fetch(collection, request)
+        token = None if request.after is None else request.after.token
+        snapshot = None if token is None else pool.find_snapshot(token)
+        if snapshot is None:
+            if token is not None and request.consistent:
+                raise ClosedError("the stream's snapshot has ended")
             snapshot = await pool.snapshot()
         page = None
         try:
-            page = await read_transaction(self, snapshot.thread).fetch(collection, request)
+            if by_cursor:
+                rows = await snapshot.fetch(table, request)
+                page = make_page(rows, request, more=len(rows) == request.size)
+            else:
+                page = await read_transaction(self, snapshot.thread).fetch(collection, request)
+            is_kept = page.after is not None and (request.consistent or snapshot.allow_reclaim())
         finally:
-            if page is None or page.after is None:
+            if page is None or not is_kept:
                 await snapshot.end()
         if page.after is None:
             return page
         position = cursor_position(page.records[-1], request.order or ())
-        return Page(page.records, After(position, snapshot.token))
+        return Page(page.records, After(position, snapshot.token if is_kept else None))
 
     async def release(self, collection: str, after: After) -> None:
         """End the snapshot of a stream that was not read to its end."""

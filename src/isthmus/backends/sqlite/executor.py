@@ -6,7 +6,7 @@ import abc
 import re
 import sqlite3
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import orjson
 
@@ -207,6 +207,11 @@ def _fetch(session: SQLiteSession, table: Table, request: PageRequest) -> Page:
     more = request.size is not None and len(rows) > request.size
     if more:
         del rows[request.size :]
+    return make_page(rows, request, more=more)
+
+
+def make_page(rows: Sequence[tuple[Any, ...]], request: PageRequest, *, more: bool) -> Page:
+    """Return the page of some rows; `more`: others follow."""
     stored = Record.stored
     records = [
         stored(id, data, metadata, str(version), created, updated)

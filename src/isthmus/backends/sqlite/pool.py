@@ -16,9 +16,10 @@ from isthmus.backends.sqlite import fork
 from isthmus.backends.sqlite.config import SQLiteConfig
 from isthmus.backends.sqlite.connection_thread import ConnectionThread
 from isthmus.backends.sqlite.errors import translate
+from isthmus.backends.sqlite.read_snapshot import ReadSnapshot, begin_reading
 from isthmus.backends.sqlite.schema import Table, check_format
 from isthmus.backends.sqlite.session import SQLiteSession
-from isthmus.errors import ClosedError, ConfigError, IsthmusError, PoolTimeoutError
+from isthmus.errors import ClosedError, ConfigError, PoolTimeoutError
 
 T = TypeVar("T")
 
@@ -47,6 +48,8 @@ class ThreadPool:
         self._all: list[ConnectionThread] = []
         self._idle: list[ConnectionThread] = []
         self._held: dict[ConnectionThread, _Holder] = {}
+        self.reclaimable: dict[str, Callable[[], None]] = {}
+        """Calls that give back a connection which is held but not needed, by token, the oldest first."""
         self._waiting: deque[asyncio.Future[ConnectionThread]] = deque()
         self._closed = False
         self.acquired = self.timeouts = 0
@@ -68,10 +71,17 @@ class ThreadPool:
                 return self._mark_held(thread)
         return await self._wait()
 
+    @property
+    def is_stuck(self) -> bool:
+        """Whether somebody waits for a connection."""
+        return bool(self._waiting)
+
     async def _wait(self) -> ConnectionThread:
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[ConnectionThread] = loop.create_future()
         self._waiting.append(waiter)
+        if self.reclaimable:
+            self.reclaimable.pop(next(iter(self.reclaimable)))()
         start = loop.time()
         timer = None if self._timeout is None else loop.call_later(self._timeout, self._expire, waiter)
         try:
@@ -261,6 +271,11 @@ class Pool:
 
         return self._open_session(prepare)
 
+    @property
+    def keeps_cursors(self) -> bool:
+        """Whether a sorted stream may keep a connection that others can take from it."""
+        return self._memory is None
+
     async def snapshot(self) -> ReadSnapshot:
         """Return a connection that sees the database as it is now, until its `end`."""
         if self._memory is None:
@@ -271,7 +286,7 @@ class Pool:
             snapshot = ReadSnapshot(self, thread, private=True)
         self._snapshots[snapshot.token] = snapshot
         try:
-            await thread.run(_begin_reading)
+            await thread.run(begin_reading)
         except BaseException:
             await snapshot.end()
             raise
@@ -289,12 +304,9 @@ class Pool:
 
         return open_copy
 
-    def get_snapshot(self, token: str) -> ReadSnapshot:
-        """Return the snapshot of a stream; raises `ClosedError` if it has ended."""
-        snapshot = self._snapshots.get(token)
-        if snapshot is None:
-            raise ClosedError("the stream's snapshot has ended")
-        return snapshot
+    def find_snapshot(self, token: str) -> ReadSnapshot | None:
+        """Return the snapshot of a stream, None if it has ended."""
+        return self._snapshots.get(token)
 
     def forget(self, snapshot: ReadSnapshot) -> None:
         """Remove a snapshot that has ended."""
@@ -347,37 +359,3 @@ class Pool:
     def is_healthy(self) -> bool:
         """Return whether the pool is open; a failed connection is opened again by its thread."""
         return not self._closed
-
-
-class ReadSnapshot:
-    """A connection with an open read transaction: one state of the database for several requests."""
-
-    def __init__(self, pool: Pool, thread: ConnectionThread, *, private: bool = False) -> None:
-        self.token = uuid.uuid4().hex
-        self.thread = thread
-        self._pool = pool
-        self._private = private
-        self._ended = False
-
-    async def end(self) -> None:
-        """End the transaction and release the connection; may be called twice."""
-        if self._ended:
-            return
-        self._ended = True
-        self._pool.forget(self)
-        if self._private:
-            await self.thread.close()
-        else:
-            await self.thread.run(
-                SQLiteSession.rollback, done=lambda: self._pool.readers.release(self.thread), shielded=True
-            )
-
-
-def _begin_reading(session: SQLiteSession) -> None:
-    """Begin a read transaction and read something: BEGIN alone takes no snapshot."""
-    try:
-        session.execute("BEGIN")
-        session.retry_busy(lambda: session.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall())
-    except sqlite3.Error as error:
-        failure: IsthmusError = session.failure(error)
-        raise failure from error

@@ -59,8 +59,12 @@ class SQLiteSession:
 
     def rows(self, statement: Statement) -> list[Any]:
         """Return all rows of a query."""
+        return self.open_cursor(statement).fetchall()
+
+    def open_cursor(self, statement: Statement) -> sqlite3.Cursor:
+        """Run a query and return its cursor, which is to be read before other statements are run."""
         self._functions.use(statement.tests)
-        return self.connection.execute(statement.text, statement.args).fetchall()
+        return self.connection.execute(statement.text, statement.args)
 
     def run(self, statement: Statement) -> int:
         """Run a statement that writes and return the number of rows it affected."""

@@ -9,7 +9,7 @@ import typer
 
 from isthmus import ConfigError
 from isthmus._columns import declare_columns, drop_columns, find_odd
-from isthmus._core.columns import Column, OddRows, columns_of
+from isthmus._core.columns import DeclaredColumn, OddRows, columns_of
 from isthmus._path import parse_path
 from isthmus.cli._output import print_json, print_table
 from isthmus.cli._stores import StoreAddress, open_database
@@ -40,7 +40,7 @@ async def change_columns(
             await declare_columns(db, columns)
 
 
-def _parse(given: Sequence[str]) -> tuple[Column, ...]:
+def _parse(given: Sequence[str]) -> tuple[DeclaredColumn, ...]:
     kinds: dict[str, Any] = {}
     for text in given:
         name, equals, kind = text.rpartition("=")
@@ -51,7 +51,7 @@ def _parse(given: Sequence[str]) -> tuple[Column, ...]:
     return columns_of(kinds)
 
 
-def _report(columns: Sequence[Column], found: OddRows) -> dict[str, Any]:
+def _report(columns: Sequence[DeclaredColumn], found: OddRows) -> dict[str, Any]:
     return {
         "records": found.records,
         "bytes": found.bytes,
@@ -62,7 +62,7 @@ def _report(columns: Sequence[Column], found: OddRows) -> dict[str, Any]:
     }
 
 
-def _print(columns: Sequence[Column], found: OddRows) -> None:
+def _print(columns: Sequence[DeclaredColumn], found: OddRows) -> None:
     rows = [(str(column.path), column.kind, f"{found.odd.get(str(column), 0):,}") for column in columns]
     print_table(["field", "column", "records with something else"], rows)
     cost = "it is not rewritten"

@@ -6,20 +6,21 @@ import contextlib
 import enum
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from isthmus import Collection
+from isthmus import Collection, UsageError
 from isthmus.cli._commands.query import NO_LIMIT, build_query, split_list, write_matches
 from isthmus.cli._errors import CommandError, ExitCode
 from isthmus.cli._formats.input_line import InputFormat
 from isthmus.cli._formats.output_file import is_stdout, open_output
 from isthmus.cli._formats.writer import Format, choose_format, open_writer
+from isthmus.cli._load_journal import LoadJournal, LoadProgress, require_rereadable
 from isthmus.cli._loader import Loader, OnClash
 from isthmus.cli._options import AsJson, CollectionName, OnError, PromptPassword, RequiredStore
 from isthmus.cli._output import print_json
-from isthmus.cli._stores import resolve_store, run_on_store
+from isthmus.cli._stores import StoreAddress, resolve_store, run_on_store
 
 
 class LoadMode(enum.StrEnum):
@@ -73,6 +74,10 @@ JSONPath = Annotated[
     str | None,
     typer.Option("--path", metavar="KEYS", show_default=False, help="Of the records in a JSON document."),
 ]
+Journal = Annotated[
+    Path | None, typer.Option("--journal", metavar="FILE", show_default=False, help="Keep what is loaded.")
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue where the journal ends.")]
 Records = Annotated[bool, typer.Option("--records", help="Each row is a record: id, data, metadata.")]
 Plain = Annotated[bool, typer.Option("--plain", help="Each row is data, even that of a dump.")]
 _TAB = {"\\t": "\t", "tab": "\t"}
@@ -97,8 +102,10 @@ def load(
     delimiter: Delimiter = None,
     encoding: Encoding = None,
     path: JSONPath = None,
+    journal: Journal = None,
     collection: CollectionName = None,
     *,
+    resume: Resume = False,
     text: Text = False,
     round: Round = False,
     header: Header = True,
@@ -112,12 +119,8 @@ def load(
     JSON, JSON lines, CSV, TSV, Parquet and Arrow, plain, gz or zst. A column of CSV holds numbers or
     booleans if all its cells do. The id comes from a dumped record or --id; else it is new.
     """
-    from isthmus.cli._formats.reader import (
-        Input,  # with the settings of files, which other commands do not need
-    )
-
     store, files = split_places(places)
-    settings = {
+    settings: dict[str, Any] = {
         "types": "text" if text else types,
         "null": split_list(null),
         "zone": zone,
@@ -128,23 +131,77 @@ def load(
         "header": header,
     }
     settings = {name: value for name, value in settings.items() if value not in (None, [])}
+    rows = {"id_fields": split_list(id_fields), "records": records, "plain": plain}
     address = resolve_store(store, collection, prompt=prompt)
     loader = Loader(_choose_clash(on_clash, mode), skip_refused=on_error is OnError.SKIP)
+    _require_journal(journal, files, resume=resume)
     try:
-        with contextlib.ExitStack() as stack:
-            # Opened first: a missing file must not leave a new store behind.
-            ids = split_list(id_fields)
-            source = Input(files, format, settings, id_fields=ids, records=records, plain=plain)
-            stack.callback(source.close)
-            loader.rejects = None if rejects is None else stack.enter_context(open_output(rejects))
-            run_on_store(address, lambda target: loader.load(target, source.lines()), writes=True)
+        _load_files(loader, address, files, format, settings, rows, rejects, journal, resume=resume)
     except (KeyboardInterrupt, Exception) as error:
         if loader.read:
             reason = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-            loader.report_failure(reason, as_json=as_json)
+            hint = "" if journal is None else f"; --resume goes on with the journal {journal}"
+            loader.report_failure(reason, as_json=as_json, hint=hint)
         raise
     loader.report(as_json=as_json)
     loader.raise_if_refused()
+
+
+def _load_files(
+    loader: Loader,
+    address: StoreAddress,
+    files: list[Path],
+    format: InputFormat | None,
+    settings: dict[str, Any],
+    rows: dict[str, Any],
+    rejects: Path | None,
+    journal: Path | None,
+    *,
+    resume: bool,
+) -> None:
+    """Load files; `rows` says how a row becomes a record."""
+    # With the settings of files, which other commands do not need.
+    from isthmus.cli._formats.reader import Input
+
+    with contextlib.ExitStack() as stack:
+        # Opened first: a missing file must not leave a new store behind.
+        source = Input(files, format, settings, **rows)
+        stack.callback(source.close)
+        opened = None
+        if journal is not None:
+            how = {**settings, "format": format, **rows, "on_clash": loader.on_clash}
+            names = source.describe_files()
+            opened = LoadJournal(journal, files=names, target=address.display_name, settings=how)
+            stack.callback(opened.close)
+        elif rejects is not None:
+            loader.rejects = stack.enter_context(open_output(rejects))
+
+        async def run(target: Collection) -> None:
+            progress = None if opened is None else _begin(loader, opened, target, resume=resume)
+            if progress is not None and progress.complete:
+                return
+            if opened is not None and progress is not None and rejects is not None:
+                loader.rejects = stack.enter_context(opened.open_rejects(rejects, progress))
+            await loader.load(target, source.lines(loader.read))
+
+        run_on_store(address, run, writes=True)
+
+
+def _begin(loader: Loader, journal: LoadJournal, target: Collection, *, resume: bool) -> LoadProgress:
+    """Open a journal, and let the loader go on after what it acknowledges."""
+    if not target.capabilities.durable:
+        raise UsageError("--journal needs a store that keeps its records")
+    progress = journal.open(resume=resume, batch_size=loader.batch_size)
+    loader.resume(journal, progress)
+    return progress
+
+
+def _require_journal(journal: Path | None, files: list[Path], *, resume: bool) -> None:
+    """Raise `UsageError` for files that a journal cannot serve, or if there is none to resume."""
+    if journal is not None:
+        require_rereadable(files)
+    elif resume:
+        raise UsageError("--resume needs --journal FILE")
 
 
 def split_places(places: list[str]) -> tuple[str, list[Path]]:

@@ -1,4 +1,4 @@
-"""The command `index`: indexes, unique fields, and declared columns."""
+"""The command `index`: indexes, unique fields, columns, and whether changes are kept."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from isthmus import ConfigError, QueryError, UnsupportedError
+from isthmus._changes_declaration import declare_changes, end_changes
 from isthmus._core.unique import json_text
 from isthmus._unique import declare_unique, end_unique, find_duplicates
 from isthmus.cli._commands._columns import change_columns
@@ -32,11 +33,7 @@ def index(
         bool, typer.Option("--unique", help="Declare the fields, together, unique instead.")
     ] = False,
     check: Annotated[
-        bool,
-        typer.Option(
-            "--check",
-            help="Only look for records with equal values, or with values that do not fit the columns.",
-        ),
+        bool, typer.Option("--check", help="Change nothing: look for what stands in the way.")
     ] = False,
     columns: Annotated[
         list[str] | None,
@@ -44,11 +41,12 @@ def index(
             "--column",
             metavar="FIELD=KIND",
             show_default=False,
-            help="Add a typed column instead: number, text or bool. May be repeated.",
+            help="A column of kind number, text or bool; repeatable.",
         ),
     ] = None,
-    drop: Annotated[
-        bool, typer.Option("--drop", help="End the declaration of unique fields, or drop the columns.")
+    drop: Annotated[bool, typer.Option("--drop", help="End what one of the others declared.")] = False,
+    changes: Annotated[
+        bool, typer.Option("--changes", help="Keep the collection's changes from now on.")
     ] = False,
     as_json: AsJson = False,
     prompt: PromptPassword = False,
@@ -56,20 +54,23 @@ def index(
     """Build indexes, which make filters and sorts on their fields fast.
 
     To keep an index, name its field in the configuration too (indexes=...).
-    With --unique no two records may have the same values of the fields; the
-    collection then has format 2, which isthmus 0.1.0 refuses. It binds every
-    program until --drop. --check names the records that stand in its way, and
-    its exit code is 1 if there are any.
-    With --column the collection gets a typed column of a field, by which
-    filters, sorts and aggregates are as fast as on a table of that shape; it
-    then has format 2 too. What that costs is said before it begins, and by
-    --check, which changes nothing.
+    What these declare binds every program until --drop, and the collection
+    has format 2, which isthmus 0.1.0 refuses. --unique: no two records have
+    the same values of the fields. --column: a typed column, for fast filters,
+    sorts and sums. --changes: changes are kept for `isthmus changes`. --check
+    names the records that stand in the way (exit code 1 if there are any), or
+    says what columns cost.
     """
     address = resolve_store(store, collection, prompt=prompt)
     if columns:
-        if fields or unique or check + drop > 1:
+        if fields or unique or changes or check + drop > 1:
             raise QueryError("--column goes with one of --check and --drop at most, and without fields")
         asyncio.run(change_columns(address, columns, check=check, drop=drop, as_json=as_json))
+        return
+    if changes:
+        if fields or unique or check:
+            raise QueryError("--changes is about the collection: it goes with --drop, and without fields")
+        asyncio.run(_changes(address, drop=drop, as_json=as_json))
         return
     if unique or check or drop:
         if not fields or check + drop > 1:
@@ -125,6 +126,19 @@ async def _unique(
             except ConfigError as error:  # written since
                 raise CommandError(str(error), ExitCode.NO) from error
     _tell(f"{names}: {'no duplicates' if check else 'unique'}", {"duplicates": []}, as_json=as_json)
+
+
+async def _changes(address: StoreAddress, *, drop: bool, as_json: bool) -> None:
+    """Declare that changes are kept, or end that."""
+    async with open_database(address, {}, writes=True) as db:
+        await (end_changes if drop else declare_changes)(db)
+        name = address.collection or db.collection_name
+    kept = "not kept any more" if drop else "kept from now on; the collection has format 2"
+    _tell(
+        f"{name}: changes are {kept}",
+        {"changes": not drop},
+        as_json=as_json,
+    )
 
 
 def _tell(text: str, shape: dict[str, Any], *, as_json: bool) -> None:

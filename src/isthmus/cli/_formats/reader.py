@@ -21,14 +21,14 @@ from isthmus.backends.files.config import FilesConfig
 from isthmus.backends.files.formats.arrow_chunk import ArrowChunk
 from isthmus.backends.files.formats.arrow_file import marks_of
 from isthmus.backends.files.formats.choose import FileFormat, choose_format
-from isthmus.backends.files.formats.column_kinds import Found, merge_files
+from isthmus.backends.files.formats.column_kinds import merge_files
 from isthmus.backends.files.formats.compression import decompress
 from isthmus.backends.files.formats.dialect import START, Dialect
 from isthmus.backends.files.formats.dump import ID, METADATA
 from isthmus.backends.files.formats.json_lines import read_json_lines
 from isthmus.backends.files.local import LocalStorage
 from isthmus.backends.files.reader import FileReader
-from isthmus.backends.files.rows import Refusal, Row, RowChunk
+from isthmus.backends.files.rows import Chunk, Refusal, Row, RowChunk
 from isthmus.cli._formats.input_line import InputFormat, InputLine
 from isthmus.cli._json import format_json
 
@@ -128,8 +128,12 @@ class Input:
         except orjson.JSONDecodeError:
             return False
 
-    def lines(self) -> Iterator[InputLine]:
-        """Yield the lines of all files, in the order given."""
+    def describe_files(self) -> list[dict[str, Any]]:
+        """Return the full name, the size and the version of each file, in the order given."""
+        return self._storage.describe_files()
+
+    def lines(self, skip: int = 0) -> Iterator[InputLine]:
+        """Yield the lines of all files, in the order given, without the first `skip` ones."""
         files = self._storage.list_files()
         whole = {file.key for file in files if self._is_whole(file)}
         kinds = merge_files(
@@ -140,7 +144,12 @@ class Input:
             if (name, False) in self._readers
         )
         for file in files:
-            yield from self._read(file, kinds, whole=file.key in whole)
+            marked = file.key in whole
+            for chunk in self._readers[self._formats[file.key].name, marked].chunks(file, kinds):
+                if skip < len(chunk):
+                    rest = chunk.cut(chunk.first + skip, None)
+                    yield from self._convert_chunk(file, rest, whole=marked)
+                skip = max(0, skip - len(chunk))
         if self._stream is not None:
             source = cast("BinaryIO", _Unbuffered(self._stream))
             for chunk, _ in read_json_lines(source, START):
@@ -170,12 +179,11 @@ class Input:
             return any(b"isthmus.key" in mark for mark in marks.values()) or set(marks) <= {ID, METADATA}
         return False
 
-    def _read(self, file: File, kinds: Mapping[str, Found], *, whole: bool) -> Iterator[InputLine]:
-        for chunk in self._readers[self._formats[file.key].name, whole].chunks(file, kinds):
-            if isinstance(chunk, ArrowChunk):
-                yield from self._convert(file.key, chunk.enumerate_rows(), whole=False)
-            elif isinstance(chunk, RowChunk):
-                yield from self._convert(file.key, chunk.enumerate_rows(), whole=whole)
+    def _convert_chunk(self, file: File, chunk: Chunk, *, whole: bool) -> Iterator[InputLine]:
+        if isinstance(chunk, ArrowChunk):
+            yield from self._convert(file.key, chunk.enumerate_rows(), whole=False)
+        elif isinstance(chunk, RowChunk):
+            yield from self._convert(file.key, chunk.enumerate_rows(), whole=whole)
 
     def _convert(self, name: str, rows: Iterable[tuple[int, Row]], *, whole: bool) -> Iterator[InputLine]:
         for number, row in rows:
@@ -214,6 +222,8 @@ class _InputStorage:
 
     def __init__(self) -> None:
         self._places: dict[str, tuple[LocalStorage, File]] = {}
+        self._names: dict[str, str] = {}
+        """The full name of each file."""
 
     def add(self, name: str, path: Path) -> None:
         """Add a file, or all that a folder or a pattern names; raises `OSError` if there is none."""
@@ -227,6 +237,8 @@ class _InputStorage:
         for file in sorted(found):
             key = name if single else f"{storage.name}: {file.key}"
             self._places[key] = storage, file
+            full = path.resolve()
+            self._names[key] = str(full if single else full / file.key)
 
     def bind(self, work: Callable[[], R]) -> Callable[[], R]:
         """Return work as it is: there is no connection of a loop."""
@@ -238,6 +250,13 @@ class _InputStorage:
     def list_files(self) -> list[File]:
         """Return the files in the order in which they were added."""
         return [File(key, file.size, file.version) for key, (_, file) in self._places.items()]
+
+    def describe_files(self) -> list[dict[str, Any]]:
+        """Return the full name, the size and the version of each file."""
+        return [
+            {"name": self._names[file.key], "size": file.size, "version": file.version}
+            for file in self.list_files()
+        ]
 
     def open(self, file: File) -> BinaryIO:
         """Open a file as it was listed."""

@@ -33,6 +33,7 @@ _MODULES = (
     "deleting",
     "unique",
     "versions",
+    "changes",
     "batches",
     "filters",
     "negation",
@@ -63,6 +64,7 @@ from isthmus.testing.conformance._fixtures import Database, db, requires  # noqa
 from isthmus.testing.conformance.aggregates import *  # noqa: E402, F403
 from isthmus.testing.conformance.batches import *  # noqa: E402, F403
 from isthmus.testing.conformance.buckets import *  # noqa: E402, F403
+from isthmus.testing.conformance.changes import *  # noqa: E402, F403
 from isthmus.testing.conformance.columns import *  # noqa: E402, F403
 from isthmus.testing.conformance.counting import *  # noqa: E402, F403
 from isthmus.testing.conformance.creating import *  # noqa: E402, F403

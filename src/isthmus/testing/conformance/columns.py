@@ -71,7 +71,7 @@ _CONDITIONS: tuple[Predicate, ...] = (
 )
 
 
-async def _filled(db: AsyncDatabase) -> list[Record]:
+async def _fill(db: AsyncDatabase) -> list[Record]:
     """Declare columns on the empty collection, store the records, and return them as they were read back."""
     await declare_columns(db, _COLUMNS)
     await store(db, _RECORDS)
@@ -84,7 +84,7 @@ async def _filled(db: AsyncDatabase) -> list[Record]:
 @requires("columns")
 async def test_columns_change_no_condition(db: AsyncDatabase) -> None:
     """Each operator finds what it finds without columns, in rows that fit them and in those that do not."""
-    records = await _filled(db)
+    records = await _fill(db)
 
     for condition in _CONDITIONS:
         wanted = [record.id for record in records if matches(condition, record)]
@@ -100,7 +100,7 @@ def _has_text(record: Record) -> bool:
 @requires("columns")
 async def test_columns_change_no_order(db: AsyncDatabase) -> None:
     """Orders and pages by columns, in both directions, with and without conditions."""
-    records = await _filled(db)
+    records = await _fill(db)
 
     for name in ("n", "t", "b", "a.x"):
         for direction in ("asc", "desc"):
@@ -127,7 +127,7 @@ async def test_columns_change_no_order(db: AsyncDatabase) -> None:
 @requires("columns")
 async def test_columns_change_no_aggregate(db: AsyncDatabase) -> None:
     """Counts, sums and extremes, in all and by groups of columns, other fields among them."""
-    records = await _filled(db)
+    records = await _fill(db)
     asked: dict[str, Any] = {"rows": "count"}
     for name in ("n", "t", "b"):
         asked |= {f"{function}_{name}": (function, name) for function in ("count", "min", "max")}

@@ -9,6 +9,7 @@ _READ_THEN_WRITE = "changes by a read and a write under the version that was rea
 _NO_UNIQUE = "keeps no declaration of unique fields yet"
 _NO_POLICIES = "has no policies"
 _EVERY_RECORD = "evaluates conditions on whole records; a column would not be read"
+_NO_TRACE = "leaves nothing behind where a record was deleted"
 REASONS: dict[tuple[str, str], str] = {
     ("memory", "relevance"): _TEXT,
     ("memory", "vectors"): _VECTORS,
@@ -33,17 +34,21 @@ REASONS: dict[tuple[str, str], str] = {
     ("sqlalchemy", "relevance"): "may be any database, each with its own full-text language",
     ("sqlalchemy", "vectors"): "may be any database, and few have vectors",
     ("memory", "modify"): _READ_THEN_WRITE,
-    ("memory", "unique"): _NO_UNIQUE,
     ("memory", "row_security"): _NO_POLICIES,
     ("sqlite", "row_security"): _NO_POLICIES,
     ("elasticsearch", "modify"): _READ_THEN_WRITE,
     ("elasticsearch", "unique"): "has no constraint but that on the document's id",
     ("elasticsearch", "row_security"): f"{_NO_POLICIES} that a request could choose",
     ("s3", "modify"): _READ_THEN_WRITE,
-    ("s3", "unique"): _NO_UNIQUE,
+    ("s3", "unique"): "checks nothing across objects; layout `log` does",
     ("s3", "row_security"): _NO_POLICIES,
     ("sqlalchemy", "modify"): _READ_THEN_WRITE,
     ("sqlalchemy", "unique"): _NO_UNIQUE,
+    ("sqlite", "changes"): "keeps none yet",
+    ("postgres", "changes"): "keeps none yet",
+    ("elasticsearch", "changes"): _NO_TRACE,
+    ("s3", "changes"): _NO_TRACE,
+    ("sqlalchemy", "changes"): f"may be any database, and {_NO_TRACE}",
     ("sqlalchemy", "row_security"): "may be any database, and few have policies",
     ("files", "unique"): _READ_ONLY,
     ("memory", "columns"): _EVERY_RECORD,
@@ -52,6 +57,7 @@ REASONS: dict[tuple[str, str], str] = {
     ("sqlalchemy", "columns"): "may be any database, and few can compute columns from JSON",
     ("files", "columns"): _READ_ONLY,
     ("sqlite", "columns"): "keeps none yet",
+    ("files", "changes"): _NO_TRACE,
     ("files", "writes"): "reads what others wrote",
     ("files", "transactions"): _READ_ONLY,
     ("files", "savepoints"): _READ_ONLY,

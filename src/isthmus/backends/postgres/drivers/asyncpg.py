@@ -25,21 +25,23 @@ from isthmus.backends.postgres.drivers.session import (
     keepalive_of,
     note_unused,
     secret_of,
-    session_settings,
     tls_context,
 )
+from isthmus.backends.postgres.drivers.startup import StartupSettings
 
 
 class AsyncpgDriver:
     """Opens and inspects `asyncpg.Connection`s."""
 
     name = "asyncpg"
+    interface_error: type[Exception] = asyncpg.InterfaceError
 
     def __init__(self, config: PostgresConfig) -> None:
         self._config = config
         self._overrides: dict[str, Any] = {}
         self._has_hooks = config.pool.has_hooks
         self._connect = config.pool.connect or asyncpg.connect
+        self._startup = StartupSettings(config)
         note_unused(config, KEEPALIVE)
         self.on_schema_change: Callable[[], None] = lambda: None
 
@@ -49,6 +51,12 @@ class AsyncpgDriver:
 
     async def open(self, address: Address, attrs: str) -> asyncpg.Connection:
         """Open a session with one host."""
+        connection = await self._startup.open(lambda: self._open(address, attrs), self.terminate)
+        if self._config.tcp_keepalive:
+            _keep_alive(connection, keepalive_of(self._config))
+        return connection
+
+    async def _open(self, address: Address, attrs: str) -> asyncpg.Connection:
         arguments = self._arguments(address, attrs)
         if "password" not in self._overrides:
             arguments["password"] = await secret_of(self._config)
@@ -57,12 +65,9 @@ class AsyncpgDriver:
             for name in {"host", "port", "user", "password", "database"} - self._overrides.keys():
                 arguments.pop(name, None)
         try:
-            connection: asyncpg.Connection = await self._connect(**arguments)
+            return await self._connect(**arguments)
         except asyncpg.TargetServerAttributeNotMatched as error:
             raise WrongServerError(f"{address[0]}:{address[1]} is not {attrs}") from error
-        if self._config.tcp_keepalive:
-            _keep_alive(connection, keepalive_of(self._config))
-        return connection
 
     def _arguments(self, address: Address, attrs: str) -> dict[str, Any]:
         config, (host, port) = self._config, address
@@ -74,7 +79,7 @@ class AsyncpgDriver:
             "ssl": tls_context(config, host),
             "timeout": config.connect_timeout,
             "command_timeout": config.command_timeout,
-            "server_settings": session_settings(config) | _startup_options(config),
+            "server_settings": self._startup.at_startup | _startup_options(config),
             "target_session_attrs": attrs,
             # A pooler gives each transaction another session, in which nothing is prepared.
             "statement_cache_size": 0 if config.pooler == "transaction" else config.statement_cache_size,
@@ -133,6 +138,7 @@ class AsyncpgDriver:
         connection._termination_listeners.clear()
         if self._config.pooler == "none":
             await connection.execute(RESET)
+            await self._startup.restore(connection)
         else:
             await connection.execute("SELECT 1")
 

@@ -102,6 +102,8 @@ class Driver(Protocol):
     """Opens, inspects, resets and closes the connections of one pool."""
 
     name: str
+    interface_error: type[Exception]
+    """What the driver raises where it is used in a wrong way, as on a closed pool."""
     on_schema_change: Callable[[], None]
     """Called when a table changed under the statements that connections have prepared."""
 

@@ -25,9 +25,9 @@ from isthmus.backends.postgres.drivers.session import (
     keepalive_of,
     note_unused,
     secret_of,
-    session_settings,
     tls_mode,
 )
+from isthmus.backends.postgres.drivers.startup import StartupSettings
 from isthmus.errors import ConfigError
 
 
@@ -35,6 +35,7 @@ class PsycopgDriver:
     """Opens and inspects `PsycopgConnection`s."""
 
     name = "psycopg"
+    interface_error: type[Exception] = psycopg.InterfaceError
 
     def __init__(self, config: PostgresConfig) -> None:
         if isinstance(config.ssl, ssl.SSLContext):
@@ -44,6 +45,7 @@ class PsycopgDriver:
         self._config = config
         self.on_schema_change: Callable[[], None] = lambda: None
         self._overrides: dict[str, Any] = {}
+        self._startup = StartupSettings(config)
         note_unused(config, LIBPQ)
         klass = config.pool.connection_class or psycopg.AsyncConnection
         self._connect = config.pool.connect or klass.connect  # type: ignore[attr-defined]
@@ -54,7 +56,10 @@ class PsycopgDriver:
 
     async def open(self, address: Address, attrs: str) -> PsycopgConnection:
         """Open a session with one host."""
-        config, (host, port) = self._config, address
+        return await self._startup.open(lambda: self._open(address, attrs), self.terminate)
+
+    async def _open(self, address: Address, attrs: str) -> PsycopgConnection:
+        config, (host, port), settings = self._config, address, self._startup.at_startup
         arguments: dict[str, Any] = {
             "host": host,
             "port": port,
@@ -63,7 +68,8 @@ class PsycopgDriver:
             "password": None if "password" in self._overrides else await secret_of(config),
             "passfile": None if config.passfile is None else str(config.passfile),
             "target_session_attrs": attrs,
-            "options": " ".join(filter(None, (_options(session_settings(config)), config.options))),
+            "application_name": settings.pop("application_name", None),
+            "options": " ".join(filter(None, (_options(settings), config.options))) or None,
             "client_encoding": "UTF8",
             **self._tls(host),
             **_keepalive_arguments(config),
@@ -75,9 +81,6 @@ class PsycopgDriver:
             "prepare_threshold": None if config.pooler == "transaction" else 0,
             "context": ADAPTERS,
         }
-        if config.pooler == "transaction":
-            arguments["options"] = config.options  # poolers refuse ours; they accept the name
-            arguments["application_name"] = config.application_name or None
         arguments |= self._overrides
         try:
             async with asyncio.timeout(config.connect_timeout):
@@ -163,6 +166,7 @@ class PsycopgDriver:
         await self.settle(connection)
         if self._config.pooler == "none":
             await connection.execute(RESET)
+            await self._startup.restore(connection)
 
     async def in_recovery(self, connection: PsycopgConnection, timeout: float) -> bool:
         """Return whether the server is a standby."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from isthmus._core.clock import Clock
 from isthmus.backends.postgres.address import Address
 from isthmus.backends.postgres.config import PoolConfig
+from isthmus.backends.postgres.errors import connect_error
 from isthmus.backends.postgres.pool.pooled_connection import PooledConnection
 
 if TYPE_CHECKING:
@@ -62,9 +63,9 @@ class Hosts:
             try:
                 connection = await driver.open(address, attrs)
             except Exception as error:
+                failure = connect_error(error, address)
                 if not _is_worth_another_host(error):
-                    raise
-                failure = error
+                    raise failure from error
             else:
                 self._remember(address)
                 return connection

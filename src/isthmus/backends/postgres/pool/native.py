@@ -6,13 +6,13 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol, Self
 
 from isthmus._core.executor import PoolStats
 from isthmus.backends.postgres.drivers.protocol import Row, Rows
 from isthmus.backends.postgres.pool.pool import Pool
 from isthmus.backends.postgres.pool.pooled_connection import RELEASED, Released
-from isthmus.errors import TransactionError
+from isthmus.errors import ClosedError, IsthmusError, TransactionError
 
 
 class NativeCheckout:
@@ -60,15 +60,21 @@ class NativeStatements(ABC):
         async with self._checkout() as connection:
             await connection.executemany(command, args, timeout=timeout)
 
-    async def fetch(self, query: str, *args: Any, timeout: float | None = None) -> list[Row]:
-        """Return all rows."""
+    async def fetch(
+        self, query: str, *args: Any, timeout: float | None = None, record_class: type | None = None
+    ) -> list[Row]:
+        """Return all rows; `record_class` is for asyncpg only."""
         async with self._checkout() as connection:
-            return list(await connection.fetch(query, *args, timeout=timeout))
+            return list(
+                await connection.fetch(query, *args, timeout=timeout, **_record_options(record_class))
+            )
 
-    async def fetchrow(self, query: str, *args: Any, timeout: float | None = None) -> Row | None:
-        """Return the first row or None."""
+    async def fetchrow(
+        self, query: str, *args: Any, timeout: float | None = None, record_class: type | None = None
+    ) -> Row | None:
+        """Return the first row or None; `record_class` is for asyncpg only."""
         async with self._checkout() as connection:
-            return await connection.fetchrow(query, *args, timeout=timeout)
+            return await connection.fetchrow(query, *args, timeout=timeout, **_record_options(record_class))
 
     async def fetchval(self, query: str, *args: Any, column: int = 0, timeout: float | None = None) -> Any:
         """Return one column of the first row or None."""
@@ -76,11 +82,17 @@ class NativeStatements(ABC):
             return await connection.fetchval(query, *args, column=column, timeout=timeout)
 
     async def fetchmany(
-        self, query: str, args: Iterable[Sequence[Any]], *, timeout: float | None = None
+        self,
+        query: str,
+        args: Iterable[Sequence[Any]],
+        *,
+        timeout: float | None = None,
+        record_class: type | None = None,
     ) -> list[Row]:
         """Run a statement for each sequence of arguments; return all their rows."""
         async with self._checkout() as connection:
-            return list(await connection.fetchmany(query, args, timeout=timeout))
+            rows = await connection.fetchmany(query, args, timeout=timeout, **_record_options(record_class))
+            return list(rows)
 
     async def copy_records_to_table(self, table_name: str, *, records: Rows, **options: Any) -> str:
         """COPY rows into a table; options are asyncpg's: columns, schema_name, timeout, where."""
@@ -103,18 +115,63 @@ class NativeStatements(ABC):
             return str(await connection.copy_from_query(query, *args, output=output, **options))
 
 
+class Owner(Protocol):
+    """The handle that leases the pool."""
+
+    async def close(self) -> None:
+        """Release the lease, waiting for connections in use."""
+        ...
+
+    def terminate(self) -> None:
+        """Release the lease at once."""
+        ...
+
+
 class NativePool(NativeStatements):
     """Connections for raw SQL from the running loop's pool, which the database owns and closes.
+
+    As of asyncpg's pool: `await pool` and `async with pool` return it, `close` and the end of the block
+    close the database's handle, and so the pool unless other handles use it. Errors while a connection is
+    acquired are of isthmus's class and of the driver's: `PoolTimeoutError` is a `TimeoutError`, a closed
+    pool also an `asyncpg.InterfaceError`, a refused password also an `asyncpg.InvalidPasswordError`.
 
     A connection is an `asyncpg.Connection` (with `driver="psycopg"` an object with asyncpg's methods
     whose `raw` is the `psycopg.AsyncConnection`). After each use the session is reset in the
     background: settings, locks, temporary tables, LISTEN, open transactions.
     """
 
-    __slots__ = ("_pool",)
+    __slots__ = ("_is_closed", "_owner", "_pool")
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, owner: Owner | None = None) -> None:
         self._pool = pool
+        self._owner = owner
+        self._is_closed = False
+
+    def __await__(self) -> Generator[Any, None, Self]:
+        return self._get_self().__await__()
+
+    async def _get_self(self) -> Self:
+        return self
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the handle that this pool is of, once connections in use are released. Idempotent."""
+        self._is_closed = True
+        if self._owner is not None:
+            await self._owner.close()
+
+    def terminate(self) -> None:
+        """Close the handle at once; what is under way fails. Idempotent."""
+        self._is_closed = True
+        if self._owner is not None:
+            self._owner.terminate()
 
     # Connections
 
@@ -130,7 +187,14 @@ class NativePool(NativeStatements):
         return self._take_back(connection, None)
 
     async def _lend(self, timeout: float | None) -> Any:
-        connection = await self._pool.acquire(timeout, dirty=True)
+        try:
+            if self._is_closed:
+                raise ClosedError("the pool is closed")
+            connection = await self._pool.acquire(timeout, dirty=True)
+        except IsthmusError as error:
+            closed = isinstance(error, ClosedError)
+            cause = self._pool.driver.interface_error if closed else type(error.__cause__)
+            raise _of_both(error, cause) from error.__cause__
         return self._pool.driver.lend(connection)
 
     def _take_back(self, lent: Any, error: BaseException | None) -> Released:
@@ -168,7 +232,7 @@ class NativePool(NativeStatements):
 
     def is_closing(self) -> bool:
         """Return whether the pool hands out no more connections."""
-        return self._pool.is_closing
+        return self._is_closed or self._pool.is_closing
 
     def get_size(self) -> int:
         """Return how many connections are open."""
@@ -189,6 +253,25 @@ class NativePool(NativeStatements):
     def stats(self) -> PoolStats:
         """Return sizes, counters and times."""
         return self._pool.stats()
+
+
+def _record_options(record_class: type | None) -> dict[str, type]:
+    return {} if record_class is None else {"record_class": record_class}
+
+
+def _of_both(error: IsthmusError, driver_class: type) -> IsthmusError:
+    """Return an error like this one whose class is also the driver's, for programs that expect that."""
+    if not issubclass(driver_class, Exception) or isinstance(error, driver_class):
+        return error
+    made = _class_of_both(type(error), driver_class)
+    return error if made is None else made(str(error), transient=error.transient, applied=error.applied)
+
+
+def _class_of_both(ours: type[IsthmusError], driver_class: type) -> type[IsthmusError] | None:
+    try:
+        return type(ours.__name__, (ours, driver_class), {"__module__": ours.__module__})
+    except TypeError:  # two built-in errors of different layouts
+        return None
 
 
 class TransactionLoan:

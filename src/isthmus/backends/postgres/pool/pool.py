@@ -92,7 +92,7 @@ class Pool:
         self.writes = 0
         """How often a connection came back that may have written; counted only with replicas."""
 
-    # --- opening and closing -------------------------------------------------------------------
+    # Opening and closing
 
     async def fill(self) -> None:
         """Open `min_size` connections, at least one; raises the first one's error."""
@@ -157,7 +157,7 @@ class Pool:
         """Return whether the pool can still serve; it reconnects by itself."""
         return not self.is_closing
 
-    # --- acquiring and releasing ---------------------------------------------------------------
+    # Acquiring and releasing
 
     def acquire(self, timeout: float | None = None, *, dirty: bool = False) -> Checkout:
         """Return a pending checkout: await it for a connection, or enter it to release on exit.
@@ -277,7 +277,7 @@ class Pool:
         pooled.idle_since = now
         self.idle.append(pooled)
 
-    # --- keeping connections good --------------------------------------------------------------
+    # Keeping connections good
 
     def note_error(self, connection: Any, error: BaseException) -> None:
         """Act on an error met on a held connection: a failover or a stale plan expires the pool."""
@@ -332,8 +332,6 @@ class Pool:
             self.connector.open_more()
         self.attempt_ended()
 
-    # --- opening, for the connector ------------------------------------------------------------
-
     def add(self, pooled: PooledConnection) -> None:
         """Take over a connection that the connector has opened."""
         self.connections.add(pooled)
@@ -363,8 +361,6 @@ class Pool:
         """Note whether a closing pool has no connection left."""
         if self.is_closing and not self.connections and not self.connector:
             self._is_drained.set()
-
-    # --- control and measurement ---------------------------------------------------------------
 
     def resize(self, min_size: int, max_size: int) -> None:
         """Change the bounds; surplus idle connections are closed now, those in use when they come back."""

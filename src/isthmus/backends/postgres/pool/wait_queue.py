@@ -36,11 +36,18 @@ class WaitQueue:
         self._max_waiting = pool.config.pool.max_waiting
         self._entries: OrderedDict[Waiter, _QueueEntry] = OrderedDict()
         self._description: tuple[float, str] = (float("-inf"), "")
+        self.reclaimable: dict[int, Callable[[], None]] = {}
+        """Calls that give back a connection which is held but not needed, by token, the oldest first."""
         self.timeouts = 0
         """How many calls ended without a connection in time."""
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether somebody waits and no further connection can be opened."""
+        return bool(self._entries) and len(self._pool.connections) >= self._pool.max_size
 
     async def wait(self, task: Holder, started: float, timeout: float | None) -> PooledConnection:
         """Wait at the end of the queue for a connection, which `task` then holds.
@@ -60,6 +67,8 @@ class WaitQueue:
             timer = self._loop.call_later(timeout, self._time_out, waiter, timeout, waited)
         self._entries[waiter] = _QueueEntry(task, started, timer)
         pool.connector.open_more(urgent=True)
+        if self.reclaimable and self.is_stuck:
+            self.reclaimable.pop(next(iter(self.reclaimable)))()
         try:
             return await waiter
         except BaseException:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import assert_never
 
-from isthmus._core.columns import Column
+from isthmus._core.columns import DeclaredColumn
 from isthmus._path import Path
 from isthmus.backends.postgres.sql.fields import PREFIX_LENGTH, ROW, field_of
 from isthmus.backends.postgres.sql.leaf import KIND
@@ -32,7 +32,7 @@ NOT_ODD = f"{ROW}{ODD} IS NOT TRUE"
 """The condition that it is not."""
 
 
-def new_columns(columns: Iterable[Column], taken: Iterable[str] = ()) -> dict[Path, StoredColumn]:
+def new_columns(columns: Iterable[DeclaredColumn], taken: Iterable[str] = ()) -> dict[Path, StoredColumn]:
     """Return names for columns of a table: those of their paths where these are free."""
     used = {*_TAKEN, *taken}
     found = {}
@@ -50,7 +50,7 @@ def new_columns(columns: Iterable[Column], taken: Iterable[str] = ()) -> dict[Pa
 class StoredColumn:
     """A declared column of a table."""
 
-    column: Column
+    column: DeclaredColumn
     name: str
 
     @property
@@ -87,12 +87,12 @@ def _prefix(name: str) -> str:
     return f"""(left({name}, {PREFIX_LENGTH}) COLLATE "C")"""
 
 
-def odd_definition(columns: Iterable[Column]) -> str:
+def odd_definition(columns: Iterable[DeclaredColumn]) -> str:
     """Return the definition of the column that says whether a row is odd."""
     return f"{quote(ODD)} boolean GENERATED ALWAYS AS (CASE WHEN {is_odd(columns)} THEN TRUE END) STORED"
 
 
-def is_odd(columns: Iterable[Column]) -> str:
+def is_odd(columns: Iterable[DeclaredColumn]) -> str:
     """Return the condition that a row is odd, on the data alone."""
     parts = []
     for column in columns:

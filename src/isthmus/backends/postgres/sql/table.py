@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from isthmus._core.columns import Column
+from isthmus._core.columns import DeclaredColumn
 from isthmus._core.unique import Unique
 from isthmus._path import Path
 from isthmus.backends.postgres.sql.columns import StoredColumn
@@ -54,7 +54,7 @@ class Table:
     """The unique fields that the config or a model declares."""
     has_unique: bool = False
     """Whether the table has unique fields, as far as is known: a statement of a transaction may fail."""
-    declared: tuple[Column, ...] = ()
+    declared: tuple[DeclaredColumn, ...] = ()
     """The columns that the config or a model declares."""
     columns: Mapping[Path, StoredColumn] = field(default_factory=dict, hash=False)
     """The declared columns that the table has, as far as is known."""

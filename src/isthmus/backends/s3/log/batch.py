@@ -9,8 +9,11 @@ from itertools import repeat
 from isthmus._core.apply import apply_in_order, refuse_batch
 from isthmus._core.executor import ItemResult, Mutation, WriteKind
 from isthmus._core.mutation_batch import MutationBatch, encode_together
+from isthmus._core.unique import Unique
+from isthmus._core.unique_index import UniqueChanges, UniqueIndex
 from isthmus._record import Record
-from isthmus.backends.s3.compare_and_set import RowChanges, encode_once
+from isthmus._values import decode
+from isthmus.backends.s3.compare_and_set import RowChanges, check_size, encode_once
 from isthmus.backends.s3.envelope import RecordRow, format_lines, make_row, new_token, record_of, timestamp
 from isthmus.backends.s3.layout import MAX_RECORD_BYTES
 from isthmus.backends.s3.log.entry import add_header, entry_body
@@ -61,9 +64,14 @@ def _encode(mutation: Mutation) -> int:
 class EntryPlan(RowChanges):
     """An entry that is not written yet, and each batch's results once it is."""
 
-    def __init__(self, state: LogState, records: Mapping[str, Record]) -> None:
+    def __init__(
+        self, state: LogState, records: Mapping[str, Record], unique: frozenset[Unique] | None = None
+    ) -> None:
         super().__init__(records, timestamp())
         self.cleared = False
+        self.unique = unique
+        """The fields that become unique with this entry; None if it changes nothing about that."""
+        self._values = UniqueChanges(state.unique.index if unique is None else UniqueIndex(unique))
         self.results: list[list[ItemResult]] = []
         self.token = new_token()
         """The entry's token; its records' versions are this and a number."""
@@ -78,13 +86,29 @@ class EntryPlan(RowChanges):
             return super().version(id)
         return "" if not self.cleared and id in self._state.locations else None
 
+    def put(self, id: str, data: bytes, metadata: bytes) -> str:
+        """Write a whole record and return its new version.
+
+        Raises `InvalidRecordError` for one that is too large, and what `UniqueChanges.put` raises.
+        """
+        if self._values.declared:
+            check_size(id, data, metadata)
+            self._values.put(id, decode(data))
+        return super().put(id, data, metadata)
+
+    def delete(self, id: str) -> None:
+        """Delete a record."""
+        if self._values.declared:
+            self._values.remove(id)
+        super().delete(id)
+
     def new_version(self) -> str:
         """Return a version that no other write has."""
         return f"{self.token}{len(self.effects):x}"
 
     @property
     def empty(self) -> bool:
-        """Whether there is nothing to write."""
+        """Whether there is nothing to write: fields become unique with the first record."""
         return not self.effects and not self.cleared
 
     def apply(self, batch: Batch) -> None:
@@ -95,12 +119,18 @@ class EntryPlan(RowChanges):
         # A single mutation that is refused has no effects to undo.
         atomic = batch.atomic and len(batch.mutations) > 1
         count, before = len(self.effects), dict(self._records) if atomic else self._records
+        values = self._values
+        if atomic:
+            self._values = UniqueChanges(values)
         mutations = batch.encode_mutations()
         results = apply_in_order(self, batch.kind, mutations)
         refused = refuse_batch(mutations, results) if batch.atomic else None
         if refused is not None:
             del self.effects[count:]
             self._records = before
+        elif atomic:
+            self._values.apply_to(values)
+        self._values = values
         self.results.append(results if refused is None else refused)
 
     def _clear(self) -> int:
@@ -110,13 +140,14 @@ class EntryPlan(RowChanges):
             (ids.discard if record is None else ids.add)(id)
         if ids:
             self.cleared = True
+            self._values.clear()
             self.effects.clear()
             self._records.clear()
         return len(ids)
 
     def body(self, seq: int) -> bytes:
         """Return the entry's body."""
-        return entry_body(seq, self.token, self.effects, cleared=self.cleared)
+        return entry_body(seq, self.token, self.effects, cleared=self.cleared, unique=self.unique)
 
     async def finish(self) -> None:
         """Compute the effects, which only the state needs, while the entry is being sent."""
@@ -150,17 +181,22 @@ class CreationPlan(EntryPlan):
         self.effects = list(zip(self._ids, rows, strict=True))
 
 
-def plan_entry(group: Sequence[Batch], state: LogState, rows: Mapping[str, RecordRow]) -> EntryPlan:
+def plan_entry(
+    group: Sequence[Batch], state: LogState, rows: Mapping[str, RecordRow], wanted: frozenset[Unique]
+) -> EntryPlan:
     """Return the entry that applies batches one after another to the records of a state.
 
-    `rows` holds the rows of `Batch.ids_to_load`, as far as there are any.
+    `rows` holds the rows of `Batch.ids_to_load`, as far as there are any. The fields `wanted` become
+    unique with it if there are no records yet.
     """
+    declared = frozenset(state.unique.index.declared)
+    unique = None if state.locations or wanted <= declared else declared | wanted
     [first, *others] = group
-    if first.kind is WriteKind.CREATE and first.texts is not None and not others:
+    if not (declared or unique or others) and first.kind is WriteKind.CREATE and first.texts is not None:
         ids = MutationBatch.of(first.mutations).ids
         if len(set(ids)) == len(ids) and state.locations.keys().isdisjoint(ids):
             return CreationPlan(state, ids, first.texts)
-    plan = EntryPlan(state, {id: record_of(row) for id, row in rows.items()})
+    plan = EntryPlan(state, {id: record_of(row) for id, row in rows.items()}, unique)
     for batch in group:
         plan.apply(batch)
     return plan

@@ -83,6 +83,7 @@ class Checkpointer:
 async def write_checkpoint(log: LogReader, state: LogState) -> bool:
     """Write the records of a state; return False if another process did so for the same entry."""
     seq, first, tokens = state.seq, state.first, list(state.tokens)
+    unique = frozenset(state.unique.index.declared)
     snapshot = [(id, state.locations[id]) for id in list(state.ids())]
     token = new_token()
     parts: list[CheckpointPart] = []
@@ -95,7 +96,7 @@ async def write_checkpoint(log: LogReader, state: LogState) -> bool:
         await log.requests.put(f"{log.prefix}{PARTS}{name}", body)
         parts.append(CheckpointPart(name, len(body), checksum(body)))
         moved.append((Segment(f"{log.prefix}{PARTS}{name}"), rows))
-    body = manifest_body(Manifest(seq, parts, first, tokens), token)
+    body = manifest_body(Manifest(seq, parts, first, tokens, unique), token)
     try:
         await log.requests.put_if(manifest_key(log.prefix, seq), body, lambda found: token.encode() in found)
     except PreconditionError:
@@ -202,7 +203,8 @@ async def drop_log(log: LogReader) -> None:
         seq = entry_seq(entry.name)
         if seq is not None and seq <= newest:
             key = entry_key(log.prefix, seq)
-            body = add_header(seq, tokens.get(seq) or new_token(), 0, b"", cleared=True)
+            token = tokens.get(seq) or new_token()
+            body = add_header(seq, token, 0, b"", cleared=True, unique=frozenset())
             if entry.modified <= limit:
                 doomed.append(key)
             elif seq < live_from and entry.size != len(body):

@@ -12,17 +12,19 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import repeat
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import orjson
 
+from isthmus._core.unique import Unique, unique_from_json
 from isthmus.backends.s3.envelope import Effect, RecordRow, make_row, parse_row
 from isthmus.errors import UnexpectedError
 
 LOG, CHECKPOINTS, PARTS = "_log/", "_ckpt/", "_parts/"
-_FORMAT = 1
+_FORMAT = 2
+"""The newest format that is read: 1, and 2 for what declares unique fields."""
 _entry_name = re.compile(r"(\d{20})\.ndjson").fullmatch
 _manifest_name = re.compile(r"(\d{20})\.json").fullmatch
 _part_name = re.compile(r"(\d{20})-[0-9a-f]+-\d+\.ndjson").fullmatch
@@ -35,6 +37,8 @@ class Entry(NamedTuple):
     token: str
     cleared: bool
     effects: list[Effect]
+    unique: frozenset[Unique] | None = None
+    """The fields that are unique from this entry on; None if it changes nothing about that."""
 
 
 class CheckpointPart(NamedTuple):
@@ -53,6 +57,7 @@ class Manifest(NamedTuple):
     parts: list[CheckpointPart]
     first: int
     tokens: list[str]
+    unique: frozenset[Unique] = frozenset()
 
 
 def entry_key(prefix: str, seq: int) -> str:
@@ -83,23 +88,35 @@ def part_seq(name: str) -> int | None:
     return int(found[1]) if found else None
 
 
-def entry_body(seq: int, token: str, effects: Sequence[Effect], *, cleared: bool) -> bytes:
+def entry_body(
+    seq: int,
+    token: str,
+    effects: Sequence[Effect],
+    *,
+    cleared: bool,
+    unique: frozenset[Unique] | None = None,
+) -> bytes:
     """Return an entry's body."""
     lines = [orjson.dumps({"deleted": id}) if row is None else row.line() for id, row in effects]
     lines.append(b"")
-    return add_header(seq, token, len(effects), b"\n".join(lines), cleared=cleared)
+    return add_header(seq, token, len(effects), b"\n".join(lines), cleared=cleared, unique=unique)
 
 
-def add_header(seq: int, token: str, count: int, body: bytes, *, cleared: bool) -> bytes:
+def add_header(
+    seq: int, token: str, count: int, body: bytes, *, cleared: bool, unique: frozenset[Unique] | None = None
+) -> bytes:
     """Return an entry's body: the header, and `count` lines."""
-    header = {
-        "isthmus": _FORMAT,
+    header: dict[str, Any] = {
+        # A declaration ended is no matter for a version that knows none.
+        "isthmus": 2 if unique else 1,
         "seq": seq,
         "token": token,
         "lines": count,
         "cleared": cleared,
         "sum": checksum(body),
     }
+    if unique is not None:
+        header["unique"] = _unique_json(unique)
     return orjson.dumps(header) + b"\n" + body
 
 
@@ -128,7 +145,9 @@ def read_entry(body: bytes, key: str) -> Entry:
         effects = _effects(body, begin, header.get("sum"))
         if len(effects) != header["lines"]:
             raise ValueError("lines are missing")
-        return Entry(header["seq"], header["token"], header["cleared"], effects)
+        unique = header.get("unique")
+        declared = None if unique is None else unique_from_json(unique)
+        return Entry(header["seq"], header["token"], header["cleared"], effects, declared)
     except (ValueError, KeyError, TypeError) as error:
         raise UnexpectedError(f"{key} is not a log entry that isthmus wrote ({error})") from None
 
@@ -199,17 +218,22 @@ def read_rows(body: bytes, key: str, sum: int | None = None) -> list[RecordRow]:
 
 def manifest_body(manifest: Manifest, token: str) -> bytes:
     """Return a manifest's body."""
-    return orjson.dumps(
-        {
-            "isthmus": _FORMAT,
-            "seq": manifest.seq,
-            "token": token,
-            "parts": [[part.name, part.size] for part in manifest.parts],
-            "sums": [part.sum for part in manifest.parts],
-            "first": manifest.first,
-            "tokens": manifest.tokens,
-        }
-    )
+    body: dict[str, Any] = {
+        "isthmus": 2 if manifest.unique else 1,
+        "seq": manifest.seq,
+        "token": token,
+        "parts": [[part.name, part.size] for part in manifest.parts],
+        "sums": [part.sum for part in manifest.parts],
+        "first": manifest.first,
+        "tokens": manifest.tokens,
+    }
+    if manifest.unique:
+        body["unique"] = _unique_json(manifest.unique)
+    return orjson.dumps(body)
+
+
+def _unique_json(declared: Iterable[Unique]) -> list[list[list[str]]]:
+    return sorted(unique.to_json() for unique in declared)
 
 
 def read_manifest(body: bytes, key: str) -> Manifest:
@@ -222,6 +246,7 @@ def read_manifest(body: bytes, key: str) -> Manifest:
         parts = [
             CheckpointPart(name, size, sum) for (name, size), sum in zip(found["parts"], sums, strict=True)
         ]
-        return Manifest(found["seq"], parts, found["first"], found["tokens"])
+        unique = unique_from_json(found.get("unique", ()))
+        return Manifest(found["seq"], parts, found["first"], found["tokens"], unique)
     except (ValueError, KeyError, TypeError) as error:
         raise UnexpectedError(f"{key} is not a checkpoint that isthmus wrote ({error})") from None

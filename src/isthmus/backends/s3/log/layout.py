@@ -8,6 +8,7 @@ from typing import Any
 
 from isthmus._core.executor import MORE, After, ItemResult, Mutation, Page, PageRequest, WriteKind
 from isthmus._core.offload import LONG, run_in_thread
+from isthmus._core.unique import Duplicate, Unique
 from isthmus._path import Path
 from isthmus._query.ast import TRUE, Predicate
 from isthmus._query.patterns import effort
@@ -19,6 +20,7 @@ from isthmus.backends.s3.id_filter import IdRange, id_range
 from isthmus.backends.s3.layout import end_of, start_id
 from isthmus.backends.s3.log.batch import Batch
 from isthmus.backends.s3.log.checkpoint import drop_log
+from isthmus.backends.s3.log.declare import Mark, declare, declare_when_empty, end, end_all, find_duplicates
 from isthmus.backends.s3.log.filter import build_columns, paths_of, select_positions
 from isthmus.backends.s3.log.reader import LogReader
 from isthmus.backends.s3.log.state import LogState
@@ -102,8 +104,33 @@ class LogLayout:
         committer = self.committer(prefix)
         if (await committer.log.current()).seq:
             await self.clear(prefix)
+            await end_all(committer)
             await committer.checkpointer.close()
             await drop_log(committer.log)
+
+    def want_unique(self, prefix: str, unique: frozenset[Unique]) -> None:
+        """Let fields become unique with the first record of the log, if it has none."""
+        self.committer(prefix).wanted |= unique
+
+    async def declare(self, prefix: str, collection: str, unique: frozenset[Unique], mark: Mark) -> None:
+        """Make fields unique in a log without records; see `declare_when_empty`."""
+        await self._probe.require_conditional_put()
+        await declare_when_empty(self.committer(prefix), collection, unique, mark)
+
+    async def make_unique(self, prefix: str, collection: str, unique: Unique, mark: Mark) -> None:
+        """Make fields unique in a log that may have records; see `declare`."""
+        await self._probe.require_conditional_put()
+        await declare(self.committer(prefix), collection, unique, mark)
+
+    async def end_unique(self, prefix: str, unique: Unique) -> None:
+        """End a declaration; a missing one is not an error."""
+        await self._probe.require_conditional_put()
+        await end(self.committer(prefix), unique)
+
+    async def find_duplicates(self, prefix: str, unique: Unique) -> list[Duplicate]:
+        """Return values that several records have, each with some of their ids; 20 values at most."""
+        log = self.committer(prefix).log
+        return await log.run(lambda state: find_duplicates(log, state, unique))
 
     async def close(self) -> None:
         """Wait for entries that are being sent; stop checkpoints."""

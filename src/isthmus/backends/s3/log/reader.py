@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from itertools import takewhile
+from itertools import islice, takewhile
 from typing import TypeVar
 
 from isthmus.backends.s3.config import LogConfig
@@ -33,12 +33,14 @@ from isthmus.backends.s3.log.entry import (
     read_rows,
 )
 from isthmus.backends.s3.log.state import LogState, Segment
+from isthmus.backends.s3.log.unique_values import UniqueValues
 from isthmus.backends.s3.transport.protocol import Blob, Listed
 from isthmus.backends.s3.transport.requests import Requests, for_each
 from isthmus.errors import UnavailableError, UnexpectedError
 
 T = TypeVar("T")
 _READ_AHEAD = 16
+_FEW = 1_000
 _WIDTH = 8
 _RELOADS = 5
 
@@ -102,6 +104,11 @@ class LogReader:
                 self._state = None
         raise UnexpectedError(f"{self.prefix}{LOG}: entries are missing that no checkpoint replaces")
 
+    async def reload(self) -> LogState:
+        """Load the state again: objects that it refers to were removed."""
+        self._state = None
+        return await self.current()
+
     async def _catch_up_once(self) -> LogState:
         if self._state is None or is_stale(self._state, self.config):
             await self._load()
@@ -153,6 +160,7 @@ class LogReader:
         if newest is not None:
             manifest = await self._require_manifest(newest)
             state = LogState(manifest.seq, self.config.memory_bytes)
+            state.unique = UniqueValues(manifest.unique)
             await self._load_parts(state, manifest)
         await self._load_entries(state)
         state.confirmed = start
@@ -247,6 +255,17 @@ class LogReader:
             read = await self.read_segments(state, evicted)
             rows.update((id, row_in(read[segment], id)) for segment, some in evicted.items() for id in some)
         return rows
+
+    async def complete(self, state: LogState, unique: UniqueValues) -> None:
+        """Read the records whose unique values are not known; raises `MovedError` as `rows` does.
+
+        Costs a GET for each object with such records, some records at a time.
+        """
+        while unique.unread:
+            ids = list(islice(unique.unread, _FEW))
+            rows = await self.rows(state, ids)
+            # A record that was written meanwhile is known, and has left the set.
+            unique.apply([(id, rows.get(id)) for id in ids if id in unique.unread])
 
     async def read_segments(
         self, state: LogState, wanted: Iterable[Segment]

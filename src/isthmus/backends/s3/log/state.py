@@ -11,11 +11,13 @@ import bisect
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 
+from isthmus._core.unique import Unique
 from isthmus._path import Path
 from isthmus.backends.s3.column_values import ColumnValue
 from isthmus.backends.s3.envelope import Effect, RecordRow
 from isthmus.backends.s3.log.columns import ColumnCache
 from isthmus.backends.s3.log.entry import Entry
+from isthmus.backends.s3.log.unique_values import UniqueValues
 
 _ROW_COST = 250  # of a RecordRow and its texts, in addition to their bytes
 _FEW = 64
@@ -60,6 +62,10 @@ class LogState:
         self._segments: OrderedDict[Segment, None] = OrderedDict()
         self._sorted: list[str] | None = None
         self._columns = ColumnCache(max_bytes // 4)
+        self.unique = UniqueValues()
+        """The unique fields, and which records have which values."""
+        self.next_unique: UniqueValues | None = None
+        """Those of a declaration that is being prepared."""
         self.complete = True
         """Whether every row is in memory; False once some were evicted."""
 
@@ -97,7 +103,9 @@ class LogState:
 
     def add(self, segment: Segment, rows: Iterable[RecordRow]) -> None:
         """Add the rows of a checkpoint's part."""
-        self._apply_many(segment, [(row.id, row) for row in rows])
+        effects: list[Effect] = [(row.id, row) for row in rows]
+        self.unique.apply(effects)
+        self._apply_many(segment, effects)
         self._evict()
 
     def apply(self, entry: Entry, key: str) -> None:
@@ -111,6 +119,13 @@ class LogState:
             self._cost, self._sorted, self.complete = 0, [], True
             self._columns.clear()
             self._live_from = entry.seq
+        if entry.unique is not None:
+            self.unique = self.values_of(entry.unique)
+        for unique in (self.unique, self.next_unique):
+            if unique is not None:
+                if entry.cleared:
+                    unique.clear()
+                unique.apply(entry.effects)
         segment = Segment(key)
         if len(entry.effects) > _FEW:
             self._apply_many(segment, entry.effects)
@@ -119,6 +134,15 @@ class LogState:
         self.seq = entry.seq
         self.tokens.append(entry.token)
         self._evict()
+
+    def values_of(self, declared: Iterable[Unique]) -> UniqueValues:
+        """Return the values of unique fields in the records, as far as their rows are in memory."""
+        unique = UniqueValues(declared)
+        if unique.index:
+            held = ((id, location.row) for id, location in self.locations.items())
+            unique.apply([(id, row) for id, row in held if row is not None])
+            unique.unread.update(id for id, location in self.locations.items() if location.row is None)
+        return unique
 
     def _apply_many(self, segment: Segment, effects: Iterable[Effect]) -> None:
         """Apply many effects at once; the ids are sorted again when their order is needed."""

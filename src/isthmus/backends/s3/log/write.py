@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Sequence
 
 from isthmus._core.executor import ItemResult
+from isthmus._core.unique import Unique
 from isthmus.backends.s3.envelope import RecordRow
 from isthmus.backends.s3.errors import PreconditionError
 from isthmus.backends.s3.log.batch import Batch, EntryPlan, plan_entry
@@ -20,7 +21,7 @@ from isthmus.backends.s3.log.reader import LogReader, MovedError, is_stale, read
 from isthmus.backends.s3.log.state import LogState
 from isthmus.errors import Applied, IsthmusError, UnavailableError, UnexpectedError
 
-_ATTEMPTS = 60
+ATTEMPTS = 60
 _GROUP = 1000
 _GROUP_BYTES = 16 * 2**20
 
@@ -33,6 +34,8 @@ class Committer:
         self._queue: list[Batch] = []
         self._task: asyncio.Task[None] | None = None
         self.checkpointer = Checkpointer(log)
+        self.wanted: frozenset[Unique] = frozenset()
+        """The fields that handles of this loop declare: a log without records gets them with its first."""
 
     async def write(self, batch: Batch) -> list[ItemResult]:
         """Queue a batch and return its results; cancelling the caller does not undo it.
@@ -71,22 +74,23 @@ class Committer:
         return group
 
     async def _commit(self, group: Sequence[Batch]) -> None:
-        for attempt in range(_ATTEMPTS):
+        for attempt in range(ATTEMPTS):
             state = await self.log.load()
             try:
                 rows = await self._load_rows(state, group)
+                await self.log.complete(state, state.unique)
             except MovedError:
-                await self.log.catch_up()
+                await self.log.reload()
                 continue
             seq = state.seq
-            plan = plan_entry(group, state, rows)
+            plan = plan_entry(group, state, rows, self.wanted)
             if plan.empty:
                 # No entry proves that the state was current, so read the log's end again.
                 state = await self.log.current()
                 if state.seq != seq:
                     continue
-            elif not await self._put_entry(state, plan):
-                await self._back_off(attempt)
+            elif not await self.put_entry(state, plan):
+                await self.back_off(attempt)
                 continue
             for batch, results in zip(group, plan.results, strict=True):
                 if not batch.done.done():
@@ -94,14 +98,14 @@ class Committer:
             self.checkpointer.start_if_due()
             return
         raise UnavailableError(
-            f"{self.log.prefix}: other writers were faster in each of {_ATTEMPTS} attempts to add an entry"
+            f"{self.log.prefix}: other writers were faster in each of {ATTEMPTS} attempts to add an entry"
         )
 
     async def _load_rows(self, state: LogState, group: Sequence[Batch]) -> dict[str, RecordRow]:
         ids = dict.fromkeys(id for batch in group for id in batch.ids_to_load())
         return await self.log.rows(state, ids) if ids else {}
 
-    async def _put_entry(self, state: LogState, plan: EntryPlan) -> bool:
+    async def put_entry(self, state: LogState, plan: EntryPlan) -> bool:
         """Write the plan as the next entry; return False if another writer was first."""
         seq, token = state.seq + 1, plan.token
         if is_stale(state, self.log.config):
@@ -117,7 +121,7 @@ class Committer:
             return False
         if is_stale(state, self.log.config) and not await self._verify_entry(seq, token, key):
             return False
-        self.log.apply(state, Entry(seq, token, plan.cleared, plan.effects))
+        self.log.apply(state, Entry(seq, token, plan.cleared, plan.effects, plan.unique))
         state.confirmed = max(state.confirmed, start)
         return True
 
@@ -132,7 +136,7 @@ class Committer:
             await self.log.requests.delete_many([key])
         return part_of_log
 
-    async def _back_off(self, attempt: int) -> None:
+    async def back_off(self, attempt: int) -> None:
         """Apply the entry that was first; after some attempts, wait a little too."""
         await self.log.catch_up()
         if attempt > 2:

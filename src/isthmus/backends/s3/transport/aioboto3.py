@@ -54,7 +54,7 @@ class BotoTransport:
                 **self._put,
             )
         except Exception as error:  # errors of botocore, aiohttp and asyncio
-            answer = self.translate_error(error, writes=True)
+            answer = self.translate_error(error, "PutObject", key, writes=True)
             if isinstance(answer, NoSuchKeyError) and if_match is not None:
                 answer = PreconditionError()
             raise answer from cause_of(error)
@@ -67,7 +67,7 @@ class BotoTransport:
             async with found["Body"] as stream:
                 body = await stream.read()
         except Exception as error:  # as above
-            answer = self.translate_error(error)
+            answer = self.translate_error(error, "GetObject", key)
             if isinstance(answer, NoSuchKeyError):
                 return None
             raise answer from cause_of(error)
@@ -83,14 +83,14 @@ class BotoTransport:
             async with found["Body"] as stream:
                 return bytes(await stream.read())
         except Exception as error:  # as above
-            raise self.translate_error(error) from cause_of(error)
+            raise self.translate_error(error, "GetObject", key) from cause_of(error)
 
     async def head(self, key: str) -> str | None:
         """Return the entity tag; None if there is no object."""
         try:
             return str((await self._client.head_object(Key=key, **self._every))["ETag"])
         except Exception as error:  # as above
-            answer = self.translate_error(error)
+            answer = self.translate_error(error, "HeadObject", key)
             if isinstance(answer, NoSuchKeyError):
                 return None
             raise answer from cause_of(error)
@@ -103,7 +103,7 @@ class BotoTransport:
                 Prefix=prefix, MaxKeys=min(limit, 1000), **start, **self._every
             )
         except Exception as error:  # as above
-            raise self.translate_error(error) from cause_of(error)
+            raise self.translate_error(error, "ListObjectsV2") from cause_of(error)
         cut = len(prefix)
         found = [
             Listed(o["Key"][cut:], o["ETag"], o["Size"], o["LastModified"]) for o in page.get("Contents", ())
@@ -120,7 +120,7 @@ class BotoTransport:
                     Prefix=prefix, Delimiter="/", **token, **self._every
                 )
             except Exception as error:  # as above
-                raise self.translate_error(error) from cause_of(error)
+                raise self.translate_error(error, "ListObjectsV2") from cause_of(error)
             names += [found["Prefix"][len(prefix) : -1] for found in page.get("CommonPrefixes", ())]
             if not page.get("IsTruncated"):
                 return names
@@ -133,7 +133,7 @@ class BotoTransport:
                 Delete={"Objects": [{"Key": key} for key in keys], "Quiet": True}, **self._every
             )
         except Exception as error:  # as above
-            raise self.translate_error(error, writes=True) from cause_of(error)
+            raise self.translate_error(error, "DeleteObjects", writes=True) from cause_of(error)
         failed: dict[str, IsthmusError] = {}
         for one in done.get("Errors", ()):
             answer = error_for(
@@ -142,6 +142,8 @@ class BotoTransport:
                 None,
                 location=self._location,
                 writes=True,
+                call="DeleteObject",
+                key=one.get("Key"),
                 message=one.get("Message", ""),
             )
             if isinstance(answer, IsthmusError):
@@ -155,7 +157,7 @@ class BotoTransport:
         try:
             await self._client.delete_object(Key=key, IfMatch=etag, **self._every)
         except Exception as error:  # as above
-            raise self.translate_error(error, writes=True) from cause_of(error)
+            raise self.translate_error(error, "DeleteObject", key, writes=True) from cause_of(error)
 
     async def create_bucket(self, region: str) -> None:
         """Create the bucket unless it exists."""
@@ -165,14 +167,18 @@ class BotoTransport:
         except Exception as error:  # as above
             code = getattr(error, "response", {}).get("Error", {}).get("Code")
             if code not in {"BucketAlreadyOwnedByYou", "BucketAlreadyExists"}:
-                raise self.translate_error(error, writes=True) from cause_of(error)
+                raise self.translate_error(error, "CreateBucket", writes=True) from cause_of(error)
 
-    def translate_error(self, error: Exception, *, writes: bool = False) -> Exception:
+    def translate_error(
+        self, error: Exception, call: str, key: str | None = None, *, writes: bool = False
+    ) -> Exception:
         """Return the error of isthmus for an error of aioboto3."""
-        return translate_boto_error(error, location=self._location, writes=writes)
+        return translate_boto_error(error, location=self._location, call=call, key=key, writes=writes)
 
 
-def translate_boto_error(error: Exception, *, location: str, writes: bool) -> Exception:
+def translate_boto_error(
+    error: Exception, *, location: str, writes: bool, call: str = "", key: str | None = None
+) -> Exception:
     """Return the error of isthmus for an error of botocore, aiobotocore or aiohttp."""
     if isinstance(error, IsthmusError | asyncio.CancelledError):
         return error
@@ -184,7 +190,14 @@ def translate_boto_error(error: Exception, *, location: str, writes: bool) -> Ex
         code = details.get("Code", "")
         code = "" if code.isdigit() else code
         return error_for(
-            status, code, None, location=location, writes=writes, message=details.get("Message", "")[:200]
+            status,
+            code,
+            None,
+            location=location,
+            writes=writes,
+            call=call,
+            key=key,
+            message=details.get("Message", "")[:200],
         )
     names = {cls.__name__ for cls in type(error).__mro__}
     if names & _TLS:

@@ -55,7 +55,7 @@ class ObstoreTransport:
         try:
             done = await self._put(self._store, key, body, mode=mode, use_multipart=False, **self._attributes)
         except Exception as error:  # obstore raises its own classes, OSError and ValueError
-            raise self.translate_error(error, writes=True) from cause_of(error)
+            raise self.translate_error(error, "PutObject", key, writes=True) from cause_of(error)
         return str(done["e_tag"])
 
     async def get(self, key: str) -> Blob | None:
@@ -65,7 +65,7 @@ class ObstoreTransport:
             body = await found.bytes_async()
             return Blob(bytes(body), str(found.meta["e_tag"]))
         except Exception as error:  # as above
-            answer = self.translate_error(error)
+            answer = self.translate_error(error, "GetObject", key)
             if isinstance(answer, NoSuchKeyError):
                 return None
             raise answer from cause_of(error)
@@ -77,14 +77,14 @@ class ObstoreTransport:
             found = await self._get(self._store, key, options=options)
             return bytes(await found.bytes_async())
         except Exception as error:  # as above
-            raise self.translate_error(error) from cause_of(error)
+            raise self.translate_error(error, "GetObject", key) from cause_of(error)
 
     async def head(self, key: str) -> str | None:
         """Return the entity tag; None if there is no object."""
         try:
             return str((await self._head(self._store, key))["e_tag"])
         except Exception as error:  # as above
-            answer = self.translate_error(error)
+            answer = self.translate_error(error, "HeadObject", key)
             if isinstance(answer, NoSuchKeyError):
                 return None
             raise answer from cause_of(error)
@@ -100,7 +100,7 @@ class ObstoreTransport:
         except StopAsyncIteration:
             return Listing([], more=False)
         except Exception as error:  # as above
-            raise self.translate_error(error) from cause_of(error)
+            raise self.translate_error(error, "ListObjectsV2") from cause_of(error)
         cut = len(prefix)
         found = [
             Listed(o["path"][cut:], str(o["e_tag"]), o["size"], o["last_modified"]) for o in chunk[:limit]
@@ -112,12 +112,14 @@ class ObstoreTransport:
         try:
             await self._delete(self._store, list(keys))
         except Exception as error:  # as above
-            answer = self.translate_error(error, writes=True)
+            answer = self.translate_error(error, "DeleteObjects", writes=True)
             if not isinstance(answer, NoSuchKeyError):
                 raise answer from cause_of(error)
         return {}
 
-    def translate_error(self, error: Exception, *, writes: bool = False) -> Exception:
+    def translate_error(
+        self, error: Exception, call: str, key: str | None = None, *, writes: bool = False
+    ) -> Exception:
         """Return the error of isthmus for an error of obstore."""
         if isinstance(error, IsthmusError | asyncio.CancelledError):
             return error
@@ -146,6 +148,8 @@ class ObstoreTransport:
             broken,
             location=self._location,
             writes=writes,
+            call=call,
+            key=key,
             message=detail[1] if detail else "" if status else text.split("\n", maxsplit=1)[0][:200],
         )
 

@@ -1,0 +1,47 @@
+"""Positions among changes as text that a user keeps."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import zlib
+
+import orjson
+
+from isthmus._core.changes import Position, other_source
+from isthmus.errors import QueryError
+
+_FORMAT = 1
+_MAX_TEXT = 10_000
+
+
+def encode_position(backend: str, position: Position) -> str:
+    """Return a position as URL-safe text, with a checksum."""
+    body = orjson.dumps([_FORMAT, backend, position.source, position.place, position.after])
+    return base64.urlsafe_b64encode(_checksum(body) + body).decode().rstrip("=")
+
+
+def decode_position(text: str, backend: str, collection: str) -> Position:
+    """Return the position that a text stands for.
+
+    Raises `QueryError` for a text that was changed or that no `Change` had, and
+    `ChangesExpiredError` for a position of another kind of store.
+    """
+    try:
+        raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        raise QueryError("since: this is not a position of a change") from None
+    checksum, body = raw[:4], raw[4:]
+    if len(text) > _MAX_TEXT or checksum != _checksum(body):
+        raise QueryError("since: this is not a position of a change, or it was changed")
+    form, *parts = orjson.loads(body)
+    if form != _FORMAT:
+        raise QueryError(f"since: positions of format {form} are not known to this version of isthmus")
+    of, source, place, after = parts
+    if of != backend:
+        raise other_source(collection)
+    return Position(source, place, after)
+
+
+def _checksum(body: bytes) -> bytes:
+    return zlib.crc32(body).to_bytes(4)

@@ -1,0 +1,126 @@
+"""The command changes: what changes in a collection, as JSON lines."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from isthmus import Change, ChangeStream, QueryError, Record
+from isthmus.cli._commands.query import build_query
+from isthmus.cli._json import format_json
+from isthmus.cli._options import CollectionName, PromptPassword, Store
+from isthmus.cli._output import record_to_json, write_stdout
+from isthmus.cli._stores import open_collection, resolve_store
+
+
+def changes(
+    store: Store = None,
+    where: Annotated[
+        str | None,
+        typer.Option(
+            "--where", metavar="FILTER", show_default=False, help="Of what does not match, no record."
+        ),
+    ] = None,
+    since: Annotated[
+        str, typer.Option("--since", metavar="WHEN", help="now, start, or the position of a change.")
+    ] = "now",
+    position: Annotated[
+        Path | None,
+        typer.Option(
+            "--position",
+            metavar="FILE",
+            show_default=False,
+            help="Continue after the position in FILE; keep it.",
+        ),
+    ] = None,
+    poll: Annotated[
+        float, typer.Option("--poll", metavar="S", min=0.01, help="Seconds between looks for changes.")
+    ] = 1.0,
+    number: Annotated[
+        int | None,
+        typer.Option("--number", "-n", metavar="N", min=1, show_default=False, help="Exit after N changes."),
+    ] = None,
+    collection: CollectionName = None,
+    *,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Exit when there is no further change.")] = False,
+    prompt: PromptPassword = False,
+) -> None:
+    """Print the changes of a collection as JSON lines, as they come; Ctrl-C exits.
+
+    The collection has to be made with changes=true, or declared so by
+    `isthmus index --changes`. A line has the id, the record (null: it is gone,
+    or does not match --where), its version, an order that is greater for each
+    later write of that id, and the position. With --position the file is
+    written after the lines were; the next run continues there, and --since is
+    for the first one. A change may be printed again after a crash, none is
+    left out. A file of another store, or whose changes were pruned, is an
+    error: delete it, and begin with --since start.
+    """
+    address = resolve_store(store, collection, prompt=prompt)
+    query, start = build_query(where), _read_position(position) or since
+
+    async def follow() -> None:
+        async with open_collection(address) as followed, followed.changes(query, start, poll) as stream:
+            _keep_position(position, stream)
+            await _print_changes(stream, position, number, wait=not no_wait)
+
+    asyncio.run(follow())
+
+
+async def _print_changes(
+    stream: ChangeStream[Record], file: Path | None, number: int | None, *, wait: bool
+) -> None:
+    """Print changes, and after each page of them keep the position in the file."""
+    printed = 0
+    while number is None or printed < number:
+        found = await stream.read(None if number is None else number - printed, wait=wait)
+        if not found:
+            return
+        write_stdout(b"".join(format_json(_to_json(change)) + b"\n" for change in found))
+        _keep_position(file, stream)
+        printed += len(found)
+
+
+def _to_json(change: Change[Record]) -> dict[str, Any]:
+    return {
+        "id": change.id,
+        "order": change.order,
+        "version": change.version,
+        "record": None if change.record is None else record_to_json(change.record),
+        "position": change.position,
+    }
+
+
+def _read_position(file: Path | None) -> str | None:
+    """Return the position in a file; None if there is no file yet."""
+    if file is None:
+        return None
+    try:
+        text = file.read_text(encoding="ascii", errors="replace").strip()
+    except FileNotFoundError:
+        return None
+    if not text:
+        raise QueryError(f"{file} has no position; delete it to begin with --since")
+    return text
+
+
+def _keep_position(file: Path | None, stream: ChangeStream[Record]) -> None:
+    """Replace the file by one with the stream's position: whole, or as it was."""
+    if file is None or stream.position is None:
+        return
+    handle, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
+    written = Path(name)
+    try:
+        with os.fdopen(handle, "w", encoding="ascii") as target:
+            target.write(stream.position + "\n")
+            target.flush()
+            os.fsync(target.fileno())
+        written.replace(file)
+    except BaseException:
+        written.unlink(missing_ok=True)
+        raise

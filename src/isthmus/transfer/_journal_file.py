@@ -1,0 +1,156 @@
+"""An append-only file of JSON lines that survives a kill: what journals of copies and loads are made of."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import orjson
+
+from isthmus import ConfigError, UsageError
+
+_FORMAT = 1
+
+
+class JournalFile:
+    """JSON lines, each flushed to disk before `append` returns.
+
+    The first line is the header: the kind of run ("copy"), what identifies it, and what else it
+    keeps. A last line that was cut off by a crash is dropped. The file is locked: only one run at a
+    time can use it.
+    """
+
+    def __init__(self, path: str | Path, kind: str) -> None:
+        self._path = Path(path)
+        self._kind = kind
+        self._mark = f"isthmus_{kind}"
+        self._file: IO[bytes] | None = None
+        # A cancelled copy closes the journal while a thread may still be writing to it.
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def open(
+        self, identity: Mapping[str, Any], *, resume: bool, kept: Mapping[str, Any] | None = None
+    ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """Open and lock the file; return its header and the entries of earlier runs.
+
+        A new file gets a header of `identity`, which later runs must have in common, and `kept`.
+        Raises `ConfigError` if the file is damaged or belongs to another run, `UsageError` if
+        another process uses it, or if it has entries and `resume` is false.
+        """
+        with self._lock:
+            if self._closed:
+                return {}, []
+            try:
+                # Unbuffered: a line that a full disk refused is not tried again on closing.
+                self._file = self._path.open("a+b", buffering=0)
+            except OSError as error:
+                raise ConfigError(f"journal {self._path}: {error.strerror}") from error
+            _lock(self._file, self._path, self._kind)
+            return self._load(self._file, identity, kept or {}, resume=resume)
+
+    def _load(
+        self, file: IO[bytes], identity: Mapping[str, Any], kept: Mapping[str, Any], *, resume: bool
+    ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        file.seek(0)
+        text = file.read()
+        complete = text[: text.rfind(b"\n") + 1]
+        if len(complete) < len(text):  # a crash cut off the last line
+            file.truncate(len(complete))
+            os.fsync(file.fileno())
+        lines = complete.splitlines()
+        if not lines:
+            header = {self._mark: _FORMAT, **identity, **kept}
+            self._write_line(header)
+            _sync_directory(self._path)
+            return header, []
+        header = self._parse_header(lines[0])
+        self.check_identity(header, identity)
+        if not resume and len(lines) > 1:
+            raise UsageError(
+                f"journal {self._path}: already holds a {self._kind}; resume it, or remove the file"
+            )
+        return header, [self._parse_entry(number, line) for number, line in enumerate(lines[1:], 2)]
+
+    def _parse_header(self, line: bytes) -> dict[str, Any]:
+        try:
+            header: dict[str, Any] = orjson.loads(line)
+            version = header[self._mark]
+        except (orjson.JSONDecodeError, KeyError, TypeError):
+            raise ConfigError(f"journal {self._path}: not the journal of a {self._kind}") from None
+        if version != _FORMAT:
+            raise ConfigError(f"journal {self._path}: format {version} is not supported by this version")
+        return header
+
+    def check_identity(self, header: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
+        """Raise `ConfigError` if the header is that of another run."""
+        for key, value in identity.items():
+            if header.get(key) != value:
+                raise ConfigError(
+                    f"journal {self._path}: belongs to another {self._kind}: its {key} is"
+                    f" {header.get(key)!r}, this {self._kind}'s is {value!r}"
+                )
+
+    def _parse_entry(self, number: int, line: bytes) -> dict[str, Any]:
+        try:
+            entry = orjson.loads(line)
+        except orjson.JSONDecodeError:
+            entry = None
+        if not isinstance(entry, dict):
+            raise self.damage(number)
+        return entry
+
+    def damage(self, number: int) -> ConfigError:
+        """Return the error of a line that cannot be read."""
+        return ConfigError(f"journal {self._path}: line {number} is damaged")
+
+    def append(self, entry: Mapping[str, Any]) -> None:
+        """Append an entry; it is on disk when this returns. A closed journal stays as it is."""
+        with self._lock:
+            if not self._closed:
+                self._write_line(entry)
+
+    def _write_line(self, entry: Mapping[str, Any]) -> None:
+        assert self._file is not None
+        rest = memoryview(orjson.dumps(entry) + b"\n")
+        try:
+            while rest:
+                rest = rest[self._file.write(rest) :]
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            error.filename = str(self._path)
+            raise
+
+    def close(self) -> None:
+        """Close and unlock the file, after what is being written to it."""
+        with self._lock:
+            self._closed = True
+            if self._file is not None:
+                self._file.close()
+                self._file = None
+
+
+def _lock(file: IO[bytes], path: Path, kind: str) -> None:
+    try:
+        import fcntl
+    except ImportError:  # Windows: two runs that share a journal are not detected
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UsageError(f"journal {path}: another {kind} is using it") from None
+
+
+def _sync_directory(path: Path) -> None:
+    """Flush the directory entry of a new file, so that the file survives a power failure."""
+    try:
+        directory = os.open(path.parent, os.O_RDONLY)
+    except OSError:  # Windows cannot open a directory
+        return
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

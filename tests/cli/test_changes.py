@@ -1,0 +1,96 @@
+"""The command `changes`: JSON lines, and the file that keeps the position."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import orjson
+import pytest
+import pytest_asyncio
+
+from isthmus import AsyncDatabase
+from isthmus.cli._commands.changes import _keep_position, _print_changes
+from tests.cli.conftest import Cli
+
+
+@pytest_asyncio.fixture
+async def db() -> AsyncIterator[AsyncDatabase]:
+    """Return a handle on a store that keeps changes."""
+    async with AsyncDatabase("memory", {"changes": True}) as handle:
+        yield handle
+
+
+@pytest.mark.asyncio
+async def test_each_change_is_a_line(db: AsyncDatabase, capfd: pytest.CaptureFixture[str]) -> None:
+    """With the record as the other commands print it, null if it is gone."""
+    async with db.changes() as stream:
+        await db.upsert("a", {"name": "Åse"})
+        await db.upsert("b", {})
+        await db.delete("b")
+        await _print_changes(stream, None, None, wait=False)
+
+    lines = [orjson.loads(line) for line in capfd.readouterr().out.splitlines()]
+    assert [list(line) for line in lines] == [["id", "order", "version", "record", "position"]] * 2
+    assert [line["id"] for line in lines] == ["a", "b"]
+    assert lines[0]["record"]["data"] == {"name": "Åse"}
+    assert lines[0]["version"] == lines[0]["record"]["version"]
+    assert lines[1]["record"] is None
+    assert lines[0]["order"] < lines[1]["order"]
+
+
+@pytest.mark.asyncio
+async def test_the_file_is_the_position_of_the_last_line(
+    db: AsyncDatabase, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A run of N changes continues at the next one; the file is replaced as a whole."""
+    file = tmp_path / "position"
+    for number in range(5):
+        await db.upsert(f"r{number}", {})
+    printed = []
+    since = "start"
+    for number in (2, 1, 2):
+        async with db.changes(since=since) as stream:
+            await _print_changes(stream, file, number, wait=False)
+        lines = [orjson.loads(line) for line in capfd.readouterr().out.splitlines()]
+        printed += [line["id"] for line in lines]
+        since = file.read_text().strip()
+
+    assert printed == [f"r{number}" for number in range(5)]
+    assert [path.name for path in tmp_path.iterdir()] == ["position"]
+
+
+@pytest.mark.asyncio
+async def test_a_file_that_cannot_be_replaced_stays_as_it_was(db: AsyncDatabase, tmp_path: Path) -> None:
+    """The error is raised, and no other file is left."""
+    folder = tmp_path / "position"
+    folder.mkdir()
+    (folder / "kept").touch()
+    async with db.changes() as stream:
+        with pytest.raises(OSError, match="position"):
+            _keep_position(folder, stream)
+    assert [path.name for path in tmp_path.iterdir()] == ["position"]
+
+
+def test_the_position_is_kept_before_the_first_change(cli: Cli, tmp_path: Path) -> None:
+    """Else what is written before the second run would be missed; it fits no other store."""
+    file = tmp_path / "position"
+    ran = cli("changes", "memory://x?changes=true", "--no-wait", "--position", file)
+    assert (ran.code, ran.out) == (0, "")
+    assert file.read_text().strip()
+
+    expired = cli("changes", "memory://x?changes=true", "--no-wait", "--position", file)
+    assert (expired.code, "begin again" in expired.err) == (7, True)
+    file.write_text("nonsense")
+    assert cli("changes", "memory://x?changes=true", "--no-wait", "--position", file).code == 2
+    file.write_text("")
+    assert cli("changes", "memory://x?changes=true", "--no-wait", "--position", file).code == 2
+
+
+def test_a_store_without_changes_is_refused(cli: Cli, tmp_path: Path) -> None:
+    """By its kind, or because the collection does not keep them."""
+    (tmp_path / "a.json").write_text("{}")
+    refused = cli("changes", f"files://{tmp_path}/*.json", "--no-wait")
+    assert (refused.code, "has no changes" in refused.err) == (7, True)
+    undeclared = cli("changes", "memory://x", "--no-wait")
+    assert (undeclared.code, "isthmus index" in undeclared.err) == (3, True)
