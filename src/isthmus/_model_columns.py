@@ -9,10 +9,16 @@ from typing import Any, Union, get_args, get_origin
 from pydantic import BaseModel
 
 from isthmus._core.columns import COLUMNS_OF, KINDS
+from isthmus._core.config import BackendConfig
 from isthmus._index_annotation import Indexed, IndexKind
 from isthmus._model_codec import find_version_field
 from isthmus._model_operands import kinds_of_types
 from isthmus.errors import ConfigError
+
+
+def is_every_column(config: object, collection: str) -> bool:
+    """Return whether a config makes all fields of a collection's model columns."""
+    return isinstance(config, BackendConfig) and config.model_columns(collection)
 
 
 def model_columns(model: type[BaseModel], *, every: bool) -> dict[IndexKind, tuple[str, ...]]:

@@ -10,11 +10,10 @@ from pydantic import BaseModel
 from isthmus._batch import OnError, Outcomes, check_on_error, resolve_outcomes
 from isthmus._collection import Collection
 from isthmus._core.apply import not_written
-from isthmus._core.config import BackendConfig
 from isthmus._core.executor import ItemResult
 from isthmus._index_annotation import IndexKind
 from isthmus._model_codec import ModelCodec
-from isthmus._model_columns import model_columns
+from isthmus._model_columns import is_every_column, model_columns
 from isthmus._model_upgrades import SCHEMA_KEY
 from isthmus._query.field import FieldName
 from isthmus._query.query import Query
@@ -61,9 +60,7 @@ class TypedCollection(TypedChangesMethods[M], TypedModifyMethods[M], Generic[M])
     ) -> None:
         self._codec = ModelCodec(model, schema_key)
         self._codec.upgrades.check_store(config)
-        self._every_column = isinstance(config, BackendConfig) and config.model_columns(
-            collection.collection_name
-        )
+        self._every_column = is_every_column(config, collection.collection_name)
         super().__init__(collection, model)
 
     @property

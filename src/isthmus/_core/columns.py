@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, Protocol, TypeAlias, get_args, runtime_checkable
 
+from isthmus._core.capabilities import Capabilities
 from isthmus._index_annotation import Declarations, IndexKind
 from isthmus._path import Path, Root, parse_path
 from isthmus._value import Value
-from isthmus.errors import ConfigError
+from isthmus.errors import ConfigError, UnsupportedError
 
 ColumnKind: TypeAlias = Literal["number", "text", "bool"]
 KINDS: tuple[ColumnKind, ...] = get_args(ColumnKind)
@@ -30,6 +31,9 @@ class DeclaredColumn(Value):
 
     def __str__(self) -> str:
         return f"{self.path}={self.kind}"
+
+
+Columns: TypeAlias = Iterable[DeclaredColumn]
 
 
 class OddRows(Value):
@@ -102,6 +106,14 @@ def check_kinds(
                 f" declared as {column.kind}; declare it as {kind}, or drop the column with"
                 f" `isthmus index URL --column {column.path} --drop`"
             )
+
+
+def refuse_declarations(backend: str, capabilities: Capabilities, declared: Declarations) -> None:
+    """Raise `UnsupportedError` if a model declares unique fields or columns, and the backend has none."""
+    if "unique" in declared and not capabilities.unique:
+        raise UnsupportedError(f"{backend} has no unique fields", capability="unique")
+    if not capabilities.columns and not declared.keys().isdisjoint(COLUMNS_OF.values()):
+        raise UnsupportedError(f"{backend} has no declared columns", capability="columns")
 
 
 def missing_text(collection: str, missing: Sequence[DeclaredColumn]) -> str:
