@@ -41,7 +41,7 @@ def index(
             "--column",
             metavar="FIELD=KIND",
             show_default=False,
-            help="A column of kind number, text or bool; repeatable.",
+            help="A column: number, text or bool.",
         ),
     ] = None,
     drop: Annotated[bool, typer.Option("--drop", help="End what one of the others declared.")] = False,
@@ -54,12 +54,9 @@ def index(
     """Build indexes, which make filters and sorts on their fields fast.
 
     To keep an index, name its field in the configuration too (indexes=...).
-    What these declare binds every program until --drop, and the collection
-    has format 2, which isthmus 0.1.0 refuses. --unique: no two records have
-    the same values of the fields. --column: a typed column, for fast filters,
-    sorts and sums. --changes: changes are kept for `isthmus changes`. --check
-    names the records that stand in the way (exit code 1 if there are any), or
-    says what columns cost.
+    The others bind every program until --drop, and isthmus 0.1.0 refuses the
+    collection then (format 2). --check names the records that stand in the
+    way (exit code 1 if there are any), or says what columns cost.
     """
     address = resolve_store(store, collection, prompt=prompt)
     if columns:
