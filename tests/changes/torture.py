@@ -26,7 +26,7 @@ SIZES = {"postgres": 1_000_000, "sqlite": 200_000}
 def main() -> int:
     """Run on the stores that are named; return 1 if a change was skipped or came in the wrong order."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--changes", type=int, default=None, help="for each store; else its own number")
+    parser.add_argument("--changes", type=int, default=0, help="for each store; 0: its own number")
     parser.add_argument("--stores", nargs="*", default=list(SIZES))
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--keep", type=float, default=120.0, help="seconds after which changes are pruned")

@@ -13,13 +13,14 @@ from isthmus.backends.postgres.changes import current_position, read_changes, re
 from isthmus.backends.postgres.drivers.protocol import Connection
 from isthmus.backends.postgres.errors import is_undefined_table
 from isthmus.backends.postgres.sql.table import Table
-from isthmus.errors import ConfigError
+from isthmus.errors import ConfigError, SerializationError
 
 if TYPE_CHECKING:
     from isthmus.backends.postgres.backend import PoolRunner
     from isthmus.backends.postgres.config import PostgresConfig
 
 R = TypeVar("R")
+_ATTEMPTS = 5
 
 
 class ChangeMethods:
@@ -58,11 +59,18 @@ class ChangeMethods:
 
     async def _continue(self, table: Table, work: Callable[[Connection], Awaitable[R]]) -> R:
         """Read on after a position; raises `ChangesExpiredError` if the table or its changes are gone."""
-        try:
-            return await self._pool_runner.read_primary(work)
-        except ConfigError as error:
-            if not is_undefined_table(error):
-                raise
+        attempts = 0
+        while True:
+            attempts += 1
+            try:
+                return await self._pool_runner.read_primary(work)
+            except SerializationError:  # a deadlock with one that drops the tables
+                if attempts == _ATTEMPTS:
+                    raise
+            except ConfigError as error:
+                if not is_undefined_table(error):
+                    raise
+                break
         exists = "SELECT to_regclass($1::text) IS NOT NULL"
         if await self._pool_runner.read_primary(lambda connection: connection.fetchval(exists, table.sql)):
             raise missing_changes(table.name)

@@ -126,10 +126,18 @@ async def end_changes(connection: Connection, table: Table) -> None:
 def drop_statement(table: Table) -> str:
     """Return the statement that drops a table, if it exists, and all that its changes need."""
     names = ChangeNames.of(table)
-    body = (
-        f"BEGIN DROP TABLE IF EXISTS {table.sql}, {names.changes}, {names.deleted}, {names.marks};"
-        f" DROP FUNCTION IF EXISTS {names.capture}(), {names.number}(); END"
-    )
+    # A reader locks the tables in another order than a writer does; who deletes them tries again.
+    body = f"""BEGIN
+  FOR i IN 1..10 LOOP
+    BEGIN
+      DROP TABLE IF EXISTS {table.sql}, {names.marks}, {names.changes}, {names.deleted};
+      EXIT;
+    EXCEPTION WHEN deadlock_detected THEN
+      IF i = 10 THEN RAISE; END IF;
+    END;
+  END LOOP;
+  DROP FUNCTION IF EXISTS {names.capture}(), {names.number}();
+END"""
     return f"DO {literal(body)}"
 
 
@@ -201,7 +209,7 @@ BEGIN
     INSERT INTO {names.changes} (seq, ids) VALUES ({draw}, ARRAY[OLD.id]);
     SELECT last_value INTO last FROM {names.sequence};
     IF NOT {committed} OR EXISTS {new} THEN
-      {again} WHERE t.id = NEW.id;
+      {again} WHERE t.id = NEW.id AND t.{ORDER_COLUMN} = NEW.{ORDER_COLUMN};
     END IF;
   ELSIF TG_OP = 'INSERT' THEN
     SELECT max(r.{ORDER_COLUMN}) INTO top FROM new_rows AS r;
@@ -209,7 +217,8 @@ BEGIN
     SELECT last_value INTO last FROM {names.sequence};
     IF top > last OR (top < last AND NOT {committed}) OR EXISTS (SELECT 1 FROM {names.deleted})
        AND EXISTS (SELECT 1 FROM new_rows AS r WHERE EXISTS {row}) THEN
-      {again} FROM new_rows AS r WHERE t.id = r.id;
+      -- Not the deleted row, which a transaction at a higher level still sees.
+      {again} FROM new_rows AS r WHERE t.id = r.id AND t.{ORDER_COLUMN} = r.{ORDER_COLUMN};
     END IF;
     {_note(names, "new_rows")};
   ELSIF TG_OP = 'UPDATE' THEN
