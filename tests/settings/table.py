@@ -84,6 +84,8 @@ SHARED = {
 }
 POSTGRES = {
     "unique": _unique(),
+    "changes": _yes(),
+    "changes_keep": _seconds(),
     "indexes": _fields(),
     "prefix": _fields(),
     "substring": _fields(),
@@ -208,6 +210,8 @@ S3 = {
 }
 SQLITE = {
     "unique": _unique(),
+    "changes": _yes(),
+    "changes_keep": _seconds(),
     "indexes": _fields(),
     "path": Sample("one.db", "one.db", "two.db", None, "sqlite:///{}"),
     "table": _text(),

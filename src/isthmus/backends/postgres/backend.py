@@ -20,9 +20,12 @@ from isthmus._core.executor import (
     WriteKind,
 )
 from isthmus._core.loop_pools import LoopBound
+from isthmus._core.pruner import Pruner
 from isthmus._core.unique import Duplicate, Unique, unique_of
 from isthmus._index_annotation import Declarations
 from isthmus._record import Record
+from isthmus.backends.postgres.change_methods import ChangeMethods
+from isthmus.backends.postgres.change_pruning import prune
 from isthmus.backends.postgres.coalesce import Coalescer
 from isthmus.backends.postgres.config import Indexes, PostgresConfig
 from isthmus.backends.postgres.cursors import Cursors, PoolSnapshot
@@ -54,9 +57,10 @@ R = TypeVar("R")
 class _LoopState:
     """Objects of one backend on one event loop, apart from the pool."""
 
-    def __init__(self) -> None:
+    def __init__(self, pruner: Pruner) -> None:
         self.cursors = Cursors()
         self.sorted = SortedStreams()
+        self.pruner = pruner
         self.gets: dict[str, Coalescer[str, Record | None]] = {}
         self.creates: dict[str, Coalescer[Mutation, ItemResult]] = {}
 
@@ -79,17 +83,20 @@ class PoolRunner:
         loop = asyncio.get_running_loop()
         state = self._loops.get(loop)
         if state is None:
-            state = self._loops[loop] = _LoopState()
+            pruner = Pruner(self._prune, self._config.changes_keep)
+            state = self._loops[loop] = _LoopState(pruner)
         return state
 
-    async def run(self, work: Work[R], *, writes: bool = False, locks: bool = False) -> R:
-        """Run work on a connection and return its result; with `writes` on the primary.
+    async def run(
+        self, work: Work[R], *, writes: bool = False, primary: bool = False, locks: bool = False
+    ) -> R:
+        """Run work on a connection and return its result; with `writes` or `primary` on the primary.
 
         `locks`: it takes locks of the session, so the session is closed if it fails or is cancelled.
         """
         with WRITING if writes else READING:
             pool = self.pools.current() or await self.pools.pool()
-            if not writes:
+            if not (writes or primary):
                 pool = pool.reads
             # One is idle most of the time: taking it here saves two coroutines.
             connection = pool.take_idle() if pool.direct else None
@@ -113,12 +120,26 @@ class PoolRunner:
     async def open(self, collection: str) -> None:
         """Create a collection's table and indexes if they are missing, and check what exists."""
         table = self._tables.get(collection) or table_of(self._config, collection)
-        unique = await self.run(
+        unique, changes = await self.run(
             lambda connection: ensure_table(connection, table, self._config), writes=True, locks=True
         )
-        if unique and not table.has_unique:
-            self._tables[collection] = replace(table, has_unique=True)
+        if (unique and not table.has_unique) or changes != table.has_changes:
+            has_unique = table.has_unique or bool(unique)
+            self._tables[collection] = replace(table, has_unique=has_unique, has_changes=changes)
         self.ready.add(collection)
+
+    async def read_primary(self, work: Work[R]) -> R:
+        """Run work that only reads on the primary."""
+        return await self.run(work, primary=True)
+
+    def prune_soon(self, collection: str) -> None:
+        """Prune a collection's changes in the background, if that is due and the config keeps them."""
+        if self._config.changes:
+            self.here().pruner.note_use(collection)
+
+    async def _prune(self, collection: str) -> bool:
+        table, keep = table_of(self._config, collection), self._config.changes_keep
+        return await self.run(lambda connection: prune(connection, table, keep), writes=True)
 
     async def create_table(self, table: Table) -> None:
         """Create a missing table for an open transaction, which building other indexes would wait for."""
@@ -200,6 +221,7 @@ class PoolRunner:
         try:
             with READING:
                 if state is not None:
+                    await state.pruner.close()
                     await state.cursors.close()
                     state.sorted.give_up()
         finally:
@@ -212,7 +234,7 @@ class PoolRunner:
         self.pools.discard()
 
 
-class PostgresBackend(PostgresExecutor):
+class PostgresBackend(ChangeMethods, PostgresExecutor):
     """Records in PostgreSQL."""
 
     name = "postgres"
@@ -302,6 +324,7 @@ class PostgresBackend(PostgresExecutor):
         self, collection: str, kind: WriteKind, mutations: Sequence[Mutation], *, atomic: bool
     ) -> list[ItemResult]:
         """Apply mutations of one kind; concurrent single creates share a statement."""
+        self._pool_runner.prune_soon(collection)
         if kind is WriteKind.CREATE and len(mutations) == 1 and self._config.coalesce:
             creates = self._pool_runner.here().creates
             coalescer = creates.get(collection)

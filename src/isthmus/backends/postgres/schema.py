@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import logging
 import zlib
-from typing import Any
-
-import orjson
+from typing import Any, NamedTuple
 
 from isthmus._core.unique import Unique, has_duplicates, missing_unique, unique_of
+from isthmus.backends.postgres.change_tables import add_changes, define_changes, drop_statement
+from isthmus.backends.postgres.change_tables import all_definitions as change_definitions
 from isthmus.backends.postgres.config import PostgresConfig
 from isthmus.backends.postgres.drivers.protocol import Connection
 from isthmus.backends.postgres.indexes import IndexDefinition, create_index, definitions, paths_to_index
-from isthmus.backends.postgres.sql.statement import literal, quote
+from isthmus.backends.postgres.sql.statement import quote
 from isthmus.backends.postgres.sql.table import Table
+from isthmus.backends.postgres.table_mark import (
+    FORMAT,
+    PLAIN_FORMAT,
+    comment_statement,
+    format_of,
+    making_of,
+    write_mark,
+)
 from isthmus.backends.postgres.unique import definitions as unique_definitions
 from isthmus.backends.postgres.unique import duplicates, read_unique, removal
 from isthmus.backends.postgres.version_trigger import NAME as VERSION_TRIGGER
@@ -22,10 +30,6 @@ from isthmus.errors import ConfigError
 
 log = logging.getLogger("isthmus.postgres.schema")
 
-FORMAT = 2
-"""The newest format that is read: 1, and 2 for a table with unique fields."""
-_PLAIN_FORMAT, UNIQUE_FORMAT = 1, 2
-_MARK = "isthmus "
 _COLUMNS = {
     "id": "text",
     "data": "jsonb",
@@ -61,6 +65,14 @@ FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = $1 AND c.relname = $2"""
 
 
+class Declared(NamedTuple):
+    """What a table has, whatever the config of a handle says."""
+
+    unique: frozenset[Unique]
+    changes: bool
+    """Whether it keeps its changes."""
+
+
 def table_of(config: PostgresConfig, collection: str) -> Table:
     """Return the table of a collection; no I/O. Raises `ConfigError` for a name that is too long."""
     if not 0 < len(collection.encode()) <= 63 or "\0" in collection:
@@ -77,14 +89,15 @@ def table_of(config: PostgresConfig, collection: str) -> Table:
 
 async def ensure_table(
     connection: Connection, table: Table, config: PostgresConfig, *, add_indexes: bool = True
-) -> frozenset[Unique]:
+) -> Declared:
     """Create the table with its indexes if it is missing, and check what exists.
 
     With `add_indexes` indexes that an existing table lacks are built. That waits for the end of all
     transactions in the database that have a snapshot.
 
-    Returns the unique fields that the table has. Raises `ConfigError` for a table that isthmus did not
-    create, or in a newer format, or that has records and lacks a unique field of the config.
+    Returns what the table has. Raises `ConfigError` for a table that isthmus did not
+    create, or in a newer format, or that has records and lacks a unique field, or the changes, of the
+    config.
     """
     _check_server(await connection.fetchrow(_SERVER))
     found = await connection.fetchrow(_DESCRIBE, table.schema, table.name)
@@ -92,7 +105,7 @@ async def ensure_table(
         if config.create_table == "never":
             raise ConfigError(
                 f"postgres: there is no table {table.sql}, and create_table is 'never'; create it with:\n"
-                + ";\n".join([*_definition(table), *definition(table)])
+                + ";\n".join(_all_statements(table, config))
             )
         await _create_table(connection, table, config)
         found = await connection.fetchrow(_DESCRIBE, table.schema, table.name)
@@ -108,7 +121,18 @@ async def ensure_table(
     unique = await read_unique(connection, table)
     if table.unique - unique:
         unique = await _add_unique(connection, table, config)
-    return unique
+    changes = making_of(found[2]) is not None
+    if config.changes and not changes:
+        may_create = config.create_table != "never"
+        await add_changes(connection, table, lock=_LOCK, may_create=may_create)
+    return Declared(unique, changes or config.changes)
+
+
+def _all_statements(table: Table, config: PostgresConfig) -> list[str]:
+    """Return the statements for those who create the table themselves."""
+    if not config.changes:
+        return [*_definition(table), *definition(table)]
+    return [*_definition(table), *change_definitions(table)]
 
 
 async def _add_unique(connection: Connection, table: Table, config: PostgresConfig) -> frozenset[Unique]:
@@ -132,8 +156,7 @@ async def create_unique_index(connection: Connection, table: Table, unique: Uniq
     """Make fields unique in the open transaction, whose table is locked."""
     for statement in unique_definitions(table, unique):
         await connection.execute(statement)
-    mark = literal(_MARK + orjson.dumps({"format": UNIQUE_FORMAT}).decode())
-    await connection.execute(f"COMMENT ON TABLE {table.sql} IS {mark}")
+    await write_mark(connection, table)
 
 
 async def make_unique(connection: Connection, table: Table, unique: Unique) -> None:
@@ -164,7 +187,6 @@ def _check_server(row: Any) -> None:
 
 
 def _definition(table: Table) -> list[str]:
-    mark = literal(_MARK + orjson.dumps({"format": _PLAIN_FORMAT}).decode())
     return [
         f"""CREATE TABLE IF NOT EXISTS {table.sql} (
   id text COLLATE "C" PRIMARY KEY,
@@ -174,7 +196,7 @@ def _definition(table: Table) -> list[str]:
   created_at timestamp with time zone NOT NULL DEFAULT now(),
   updated_at timestamp with time zone NOT NULL DEFAULT now()
 )""",
-        f"COMMENT ON TABLE {table.sql} IS {mark}",
+        comment_statement(table, {"format": PLAIN_FORMAT}),
     ]
 
 
@@ -190,7 +212,10 @@ async def _create_table(connection: Connection, table: Table, config: PostgresCo
         if await connection.fetchrow(_DESCRIBE, table.schema, table.name) is None:
             for statement in _definition(table):
                 await connection.execute(statement)
-            await create_trigger(connection, table)
+            if config.changes:
+                await define_changes(connection, table)
+            else:
+                await create_trigger(connection, table)
             # On an empty table there is nothing to wait for: no reason for CONCURRENTLY.
             for index in definitions(table.name, table.indexed):
                 if await _is_buildable(connection, index):
@@ -228,18 +253,6 @@ def _check(table: Table, found: Any) -> None:
             f"postgres: the table {table.sql} has other columns than isthmus creates: {'; '.join(wrong)};"
             " choose another `table` or `schema`"
         )
-
-
-def format_of(comment: str | None) -> int | None:
-    """Return the format in a table's comment; None if isthmus did not create the table."""
-    if comment is None or not comment.startswith(_MARK):
-        return None
-    try:
-        mark = orjson.loads(comment.removeprefix(_MARK))
-    except orjson.JSONDecodeError:
-        return None
-    number = mark.get("format") if isinstance(mark, dict) else None
-    return number if isinstance(number, int) else None
 
 
 async def _create_indexes(
@@ -311,5 +324,5 @@ async def collections(connection: Connection, schema: str) -> list[str]:
 
 
 def drop_table(table: Table) -> str:
-    """Return the statement that drops a collection's table, if it exists, with its indexes."""
-    return f"DROP TABLE IF EXISTS {table.sql}"
+    """Return the statement that drops a collection's table, if it exists, with its indexes and changes."""
+    return drop_statement(table)

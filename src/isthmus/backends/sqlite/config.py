@@ -9,7 +9,7 @@ from urllib.parse import SplitResult, unquote
 
 from pydantic import Field, field_validator, model_validator
 
-from isthmus._core.config import BackendConfig, ConfigGroup, UniqueSettings
+from isthmus._core.config import BackendConfig, ChangesSettings, ConfigGroup, UniqueSettings
 from isthmus.errors import ConfigError
 
 MEMORY = ":memory:"
@@ -36,7 +36,7 @@ class Indexes(UniqueSettings):
         return (value,) if isinstance(value, str) else value
 
 
-class SQLiteConfig(BackendConfig, Indexes):
+class SQLiteConfig(BackendConfig, Indexes, ChangesSettings):
     """Settings of one SQLite database."""
 
     backend: ClassVar[str] = "sqlite"

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from isthmus._core.executor import PoolStats
+from isthmus._core.pruner import Pruner
 from isthmus.backends.sqlite import fork
 from isthmus.backends.sqlite.config import SQLiteConfig
 from isthmus.backends.sqlite.connection_thread import ConnectionThread
@@ -201,6 +202,8 @@ class Pool:
         self.label = config.path
         self.tables: dict[str, Table] = {}
         self.creating = asyncio.Lock()
+        self.pruners: dict[float, Pruner] = {}
+        """Of the collections that keep their changes, by how long the handles' configs keep them."""
         self._snapshots: dict[str, ReadSnapshot] = {}
         self._closed = False
         timeout = config.pool.timeout
@@ -340,6 +343,8 @@ class Pool:
     async def close(self) -> None:
         """Wait for running jobs and close all connections."""
         self._closed = True
+        for pruner in self.pruners.values():
+            await pruner.close()
         for snapshot in list(self._snapshots.values()):
             await snapshot.end()
         if self.readers is not self.writer:

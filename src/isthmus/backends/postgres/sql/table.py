@@ -11,6 +11,8 @@ from isthmus.backends.postgres.sql.statement import quote
 
 # The two types with an index of their own; values of other types are rare in an indexed field.
 _COMMON_TYPES = "('number', 'string')"
+ORDER_COLUMN = "change_order"
+"""The column of a table that keeps its changes: a number that is greater for each later write of a row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +53,19 @@ class Table:
     """The unique fields that the config or a model declares."""
     has_unique: bool = False
     """Whether the table has unique fields, as far as is known: a statement of a transaction may fail."""
+    has_changes: bool = False
+    """Whether the table keeps its changes, as far as is known: then our updates draw a row's order."""
     sql: str = field(init=False)
     """The table's name in statements."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sql", f"{quote(self.schema)}.{quote(self.name)}")
+
+    @property
+    def touch(self) -> str:
+        """The assignments of every UPDATE, apart from those of the data and the version."""
+        # Drawn under the row's lock. A handle that does not know of the changes leaves it to a trigger.
+        return f"updated_at = now(), {ORDER_COLUMN} = DEFAULT" if self.has_changes else "updated_at = now()"
 
 
 def is_rare(field: FieldSQL) -> str:
