@@ -72,7 +72,7 @@ class Record:
         id: str,
         raw: bytes | str,
         raw_metadata: bytes | str | None,
-        version: str,
+        version: str | None,
         created: Any,
         updated: Any,
         decode: Callable[[bytes | str], Any] = decode,
@@ -207,9 +207,9 @@ def make_record(
     id: str,
     data: Mapping[str, JSON],
     metadata: Mapping[str, JSON],
-    version: str,
-    created: dt.datetime | int,
-    updated: dt.datetime | int,
+    version: str | None,
+    created: dt.datetime | int | None,
+    updated: dt.datetime | int | None,
 ) -> Record:
     """Return a stored record over decoded data; for backends."""
     record = Record.stored(id, b"", None, version, created, updated)
@@ -234,7 +234,7 @@ def project(record: Record, data: dict[str, Any]) -> Record:
     """Return the stored record with only part of its data."""
     assert record.id is not None
     return make_record(
-        record.id, data, record.metadata, record.version or "", record._created, record._updated
+        record.id, data, record.metadata, record.version, record._created, record._updated
     )
 
 

@@ -18,6 +18,7 @@ from isthmus._core.executor import (
     PageRequest,
     Support,
 )
+from isthmus._core.modify import SupportsModifyBatch
 from isthmus._core.op import (
     Aggregate,
     Count,
@@ -25,6 +26,7 @@ from isthmus._core.op import (
     Modify,
     ModifyWhere,
     NativeModify,
+    NativeModifyBatch,
     NativeModifyWhere,
     Op,
     ReadChanges,
@@ -356,6 +358,12 @@ class Plan(Layer):
             result = None if native is None else await call_next(NativeModify(op.collection, native))
             if result is not None:
                 return [result]
+        if isinstance(self._executor, SupportsModifyBatch):
+            pushdown = self._support(op.collection).pushdown
+            items = [native_modification(item, pushdown) for item in op.modifications]
+            known = [item for item in items if item is not None]
+            if len(known) == len(items):
+                return await call_next(NativeModifyBatch(op.collection, known, op.atomic))
         return await self._compare_and_set(call_next).modify(op)
 
     async def _modify_where(self, op: ModifyWhere, call_next: Next) -> int:

@@ -30,7 +30,12 @@ class Indexes(UniqueSettings):
     indexes: tuple[str, ...] = ()
     """Equality, ranges, prefixes and orders; values of any type."""
 
-    @field_validator("indexes", mode="before")
+    key: tuple[str, ...] = ()
+    """For `layout="native"`: the columns that identify a row where there is no primary key, as of a view."""
+    version: str | None = None
+    """For `layout="native"`: the INTEGER or TEXT column that is a row's version; each write changes it."""
+
+    @field_validator("indexes", "key", mode="before")
     @classmethod
     def _one_or_more(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value
@@ -54,6 +59,8 @@ class SQLiteConfig(BackendConfig, Indexes):
     """Path of the file; `:memory:` is a database that lives as long as the handle."""
     table: str = "records"
     """The default collection."""
+    layout: Literal["document", "native"] = "document"
+    """`document`: tables of isthmus. `native`: the tables and views of any other file, as they are."""
     create_table: Literal["if_missing", "never"] = "if_missing"
     """Whether a missing table is created."""
     collections: dict[str, Indexes] = Field(default={})
@@ -78,6 +85,17 @@ class SQLiteConfig(BackendConfig, Indexes):
     def _says_where(self) -> Self:
         if not self.path or "\0" in self.path:
             raise ValueError("path must be a file name or :memory:")
+        groups: tuple[Indexes, ...] = (self, *self.collections.values())
+        if self.layout == "native":
+            if self.in_memory:
+                raise ValueError("layout='native' serves the tables of a file: give its path")
+            for setting in ("indexes", "unique"):
+                if any(getattr(group, setting) for group in groups):
+                    raise ValueError(
+                        f"{setting} is not for layout='native': the table's owner declares it in SQL"
+                    )
+        elif any(group.key or group.version is not None for group in groups):
+            raise ValueError("key and version are for layout='native' only")
         return self
 
     @property
@@ -99,10 +117,24 @@ class SQLiteConfig(BackendConfig, Indexes):
         declared = self.collections.get(collection)
         return declared.unique if declared is not None else ()
 
+    def key_of(self, collection: str) -> tuple[str, ...]:
+        """Return the key columns that are given for a table or view."""
+        if collection == self.table:
+            return self.key
+        declared = self.collections.get(collection)
+        return declared.key if declared is not None else ()
+
+    def version_of(self, collection: str) -> str | None:
+        """Return the version column that is given for a table."""
+        if collection == self.table:
+            return self.version
+        declared = self.collections.get(collection)
+        return declared.version if declared is not None else None
+
     def pool_key(self) -> Hashable:
         """Return the settings that two handles must share to use one pool."""
         path = MEMORY if self.in_memory else str(Path(self.path).resolve())
-        return ("sqlite", path, self.pool, self.busy_timeout, self.synchronous)
+        return ("sqlite", path, self.layout, self.pool, self.busy_timeout, self.synchronous)
 
     def private_to_handle(self) -> bool:
         return self.path == MEMORY
