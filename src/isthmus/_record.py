@@ -102,6 +102,11 @@ class Record:
         return self._data  # type: ignore[no-any-return]
 
     @property
+    def _queried(self) -> dict[str, Any]:
+        """The data as queries see it; of a stored value that has no JSON form they find nothing."""
+        return self.data
+
+    @property
     def metadata(self) -> dict[str, Any]:
         """Data about the record, such as its source; not part of its fields."""
         if self._metadata is _PENDING:

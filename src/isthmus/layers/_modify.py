@@ -17,7 +17,7 @@ from isthmus._core.executor import ItemResult, Mutation, WriteKind
 from isthmus._core.modify import Modification
 from isthmus._core.modify_rows import modify_in_order
 from isthmus._core.offload import LONG, run_in_thread
-from isthmus._core.op import Modify, ModifyWhere, Read, Write
+from isthmus._core.op import Modify, ModifyWhere, NativeModifyBatch, Read, Write
 from isthmus._core.stack import Next
 from isthmus._ids import new_version
 from isthmus._query.ast import FALSE, TRUE, Leaf
@@ -51,6 +51,13 @@ def native_modification(item: Modification, pushdown: Callable[[Leaf], Pushdown]
     if parts.residual != TRUE or parts.pushed == FALSE:
         return None
     return Modification(item.id, item.changes, parts.pushed, item.if_version)
+
+
+def native_batch(op: Modify, pushdown: Callable[[Leaf], Pushdown]) -> NativeModifyBatch | None:
+    """Return the native operation of several modifications; None if the store cannot evaluate a condition."""
+    items = [native_modification(item, pushdown) for item in op.modifications]
+    known = [item for item in items if item is not None]
+    return NativeModifyBatch(op.collection, known, op.atomic) if len(known) == len(items) else None
 
 
 class _ReadRows:

@@ -26,7 +26,6 @@ from isthmus._core.op import (
     Modify,
     ModifyWhere,
     NativeModify,
-    NativeModifyBatch,
     NativeModifyWhere,
     Op,
     ReadChanges,
@@ -47,7 +46,7 @@ from isthmus.errors import UnsupportedError
 from isthmus.layers._change_filter import read_changes
 from isthmus.layers._delete import delete_matching
 from isthmus.layers._distinct import distinct_as_groups, merge_distinct
-from isthmus.layers._modify import CompareAndSet, native_modification
+from isthmus.layers._modify import CompareAndSet, native_batch, native_modification
 from isthmus.layers._pages import (
     add_to_size,
     drop_before_start,
@@ -359,11 +358,9 @@ class Plan(Layer):
             if result is not None:
                 return [result]
         if isinstance(self._executor, SupportsModifyBatch):
-            pushdown = self._support(op.collection).pushdown
-            items = [native_modification(item, pushdown) for item in op.modifications]
-            known = [item for item in items if item is not None]
-            if len(known) == len(items):
-                return await call_next(NativeModifyBatch(op.collection, known, op.atomic))
+            batch = native_batch(op, self._support(op.collection).pushdown)
+            if batch is not None:
+                return await call_next(batch)
         return await self._compare_and_set(call_next).modify(op)
 
     async def _modify_where(self, op: ModifyWhere, call_next: Next) -> int:

@@ -30,7 +30,7 @@ def refusal_of(
     path = "data"
     if text.startswith(_NOT_NULL):
         path = f"data.{text.removeprefix(_NOT_NULL).removeprefix(table.name + '.')}"
-    found = InvalidRecordError(f"{table.name!r} refuses the record: {text}", path=path, record_id=id)
+    found = InvalidRecordError(f"{table.name!r} refuses the record: {text}", path=path, record_id=id or None)
     found.__cause__ = error
     return found
 

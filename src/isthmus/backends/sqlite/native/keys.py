@@ -15,8 +15,6 @@ from isthmus.backends.sqlite.native.table import SQLiteTable
 from isthmus.backends.sqlite.order import Step
 from isthmus.backends.sqlite.statement import Binder
 
-_EXACT = 2**53
-
 
 def id_sql(table: SQLiteTable) -> str:
     """Return the id of a row as SQL; NULL if it has none."""
@@ -51,11 +49,7 @@ def equals_cell(column: SQLiteColumn, value: JSON, binder: Binder, *, numeric_te
         case bool():
             return _same(column, int(value), "'integer'", binder) if column.boolean else "0"
         case int() | float():
-            if isinstance(value, float):
-                types = "'real'"
-            else:
-                types = "'integer'" if abs(value) < _EXACT else "'integer', 'real'"
-            found = _same(column, value, types, binder)
+            found = _same(column, value, "'integer', 'real'", binder)
             if numeric_text and column.affinity is Affinity.NONE:
                 return f"({found} OR {_equals_text(column, id_of((value,)), binder)})"
             return found

@@ -40,20 +40,62 @@ def read_rows(session: SQLiteSession, statement: Statement) -> list[Any]:
         session.connection.text_factory = str
 
 
+class InvalidRowRecord(Record):
+    """A row with a value that has no canonical form: reading `data` raises its `InvalidRecordError`.
+
+    Predicates and orders take the value as none.
+    """
+
+    __slots__ = ("_error", "_rest")
+
+    @classmethod
+    def of(cls, id: str, rest: dict[str, JSON], version: str | None, error: InvalidRecordError) -> Record:
+        """Return the record of the other values."""
+        record = cls.stored(id, b"", None, version, None, None)
+        _set_error(record, error)
+        _set_rest(record, rest)
+        return record
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """Nothing: raises `InvalidRecordError` with the column."""
+        error: InvalidRecordError = self._error
+        found = InvalidRecordError(str(error), path=error.path, record_id=error.record_id)
+        found.stored = True
+        raise found
+
+    @property
+    def raw(self) -> tuple[bytes | None, bytes | None]:
+        """No JSON."""
+        return None, None
+
+    @property
+    def _queried(self) -> dict[str, Any]:
+        rest: dict[str, Any] = self._rest
+        return rest
+
+
+_set_error = InvalidRowRecord.__dict__["_error"].__set__
+_set_rest = InvalidRowRecord.__dict__["_rest"].__set__
+
+
 def read_record(table: SQLiteTable, row: Sequence[Any]) -> Record:
-    """Return the record of a selected row; raises `InvalidRecordError` for a cell without canonical form."""
+    """Return the record of a selected row; raises `InvalidRecordError` for one whose key is no id."""
     data: dict[str, JSON] = {}
     try:
         id = table.read_key(row)
     except NoCanonicalFormError as error:
         raise _invalid_key(table, row, error) from None
+    invalid: InvalidRecordError | None = None
     for column, cell in zip(table.cells, row, strict=True):
         if cell is not None:
             try:
                 data[column.name] = read_cell(column, cell)
             except NoCanonicalFormError as error:
-                raise invalid_record(column.name, id, str(error)) from None
+                invalid = invalid or invalid_record(column.name, id, str(error))
     version = None if table.version is None else version_text(data.get(table.version))
+    if invalid is not None:
+        return InvalidRowRecord.of(id, data, version, invalid)
     return make_record(id, data, {}, version, None, None)
 
 

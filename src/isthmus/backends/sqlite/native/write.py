@@ -82,7 +82,7 @@ def _undoing(session: SQLiteSession, item: M, apply: Callable[[M], ItemResult]) 
     try:
         result = apply(item)
     except RecordError as error:
-        if error.record_id is None:
+        if error.record_id is None and not item.own_id:
             error.record_id = item.id
         result = error
     if session.connection.in_transaction:
@@ -101,7 +101,7 @@ def _write_one(session: SQLiteSession, table: SQLiteTable, kind: WriteKind, muta
     row = prepare_row(table, kind, mutation)
     cells = {name: bind_cell(_column(table, name), value) for name, value in row.canonical.items()}
     if kind is WriteKind.CREATE:
-        return _insert(session, table, mutation.id, row, cells)
+        return _insert(session, table, row.id or "", row, cells)
     old = read_by_ids(session, table, [mutation.id]).get(mutation.id)
     error = refusal(kind, mutation, None if old is None else old.version or NO_VERSION)
     if error is not None:
