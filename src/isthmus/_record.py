@@ -238,9 +238,7 @@ def json_text_of(record: Record) -> bytes | str | None:
 def project(record: Record, data: dict[str, Any]) -> Record:
     """Return the stored record with only part of its data."""
     assert record.id is not None
-    return make_record(
-        record.id, data, record.metadata, record.version, record._created, record._updated
-    )
+    return make_record(record.id, data, record.metadata, record.version, record._created, record._updated)
 
 
 def _restore(

@@ -1,4 +1,4 @@
-"""Random tables of SQLite made by SQL: their rows as the driver reads them, against what a native layout gives."""
+"""Random tables of SQLite: what a native layout gives, against their rows as the driver reads them."""
 
 from __future__ import annotations
 
@@ -34,11 +34,22 @@ _TYPES = ("", "INTEGER", "INT", "TEXT", "VARCHAR(5)", "REAL", "NUMERIC", "DECIMA
           "DATE", "DATETIME", "TEXT", "INTEGER")  # fmt: skip
 _STRICT_TYPES = ("INTEGER", "INT", "REAL", "TEXT", "BLOB", "ANY")
 _COLLATIONS = ("", "", "", " COLLATE NOCASE", " COLLATE RTRIM")
-_KEYS = ("INTEGER PRIMARY KEY", "TEXT", "NUMERIC", "", "BLOB", "REAL", "INT", "TEXT COLLATE NOCASE", "BOOLEAN")
-_TEXTS = ("", "a", "A", "ab", "AB", "a ", "abcd", "AQI=", "7", "007", "7.0", " 7", "1e3", "true", "é", "É", "💥",
-          "\uffff", "%", "_", "[", "\\", "a\nb", "2024-01-31", "x" * 40, "null", "0x10", "9", "10")  # fmt: skip
-_NUMBERS = (0, 1, -1, 2, 7, 9, 10, 100, 2**31, 2**53, 2**53 + 1, -(2**63), 2**63 - 1, 0.0, -0.0, 0.5, 7.0, 7.5,
-            1e17, 1e18, 1e300, -1e300, 5e-324, 0.1, 2.0**63, -(2.0**63), 1e16, 3.0)  # fmt: skip
+_KEYS = (
+    "INTEGER PRIMARY KEY",
+    "TEXT",
+    "NUMERIC",
+    "",
+    "BLOB",
+    "REAL",
+    "INT",
+    "TEXT COLLATE NOCASE",
+    "BOOLEAN",
+)
+_TEXTS = ("", "a", "A", "ab", "AB", "a ", "abcd", "AQI=", "7", "007", "7.0", " 7", "1e3", "true", "é", "É",
+          "💥", "\uffff", "%", "_", "[", "\\", "a\nb", "2024-01-31", "x" * 40, "null", "0x10", "9",
+          "10")  # fmt: skip
+_NUMBERS = (0, 1, -1, 2, 7, 9, 10, 100, 2**31, 2**53, 2**53 + 1, -(2**63), 2**63 - 1, 0.0, -0.0, 0.5, 7.0,
+            7.5, 1e17, 1e18, 1e300, -1e300, 5e-324, 0.1, 2.0**63, -(2.0**63), 1e16, 3.0)  # fmt: skip
 _BLOBS = (b"", b"\x01\x02", b"a", b"abc", b"\xff\xfe", b"7", b"\x00")
 _INVALID = ("9e999", "-9e999", "CAST(x'ff41' AS TEXT)", "CAST(x'610062' AS TEXT)", "CAST(x'eda080' AS TEXT)")
 
@@ -162,7 +173,9 @@ def make_table(rng: random.Random, path: str) -> MadeTable:
     columns = [f"{quoted(name)} {kind}" for name, kind in declared.items()]
     columns += [f"{quoted(name)} {kind}{rng.choice(_COLLATIONS)}" for name, kind in types.items()]
     if rng.random() < 0.3:
-        columns.append(f"gen {'ANY' if strict else ''} AS (coalesce({quoted(names[0])}, 5)) {rng.choice(('', 'STORED'))}")
+        columns.append(
+            f"gen {'ANY' if strict else ''} AS (coalesce({quoted(names[0])}, 5)) {rng.choice(('', 'STORED'))}"
+        )
     rng.shuffle(columns)
     if not single:
         columns.append(f"PRIMARY KEY ({', '.join(keys)})")
@@ -174,7 +187,9 @@ def make_table(rng: random.Random, path: str) -> MadeTable:
             more = f", {quoted(rng.choice(names))}" if rng.random() < 0.3 else ""
             part = f" WHERE {quoted(name)} IS NOT NULL" if rng.random() < 0.2 else ""
             direction = rng.choice(("", " DESC"))
-            statements.append(f"CREATE INDEX i{number} ON t ({quoted(name)}{collation}{direction}{more}){part}")
+            statements.append(
+                f"CREATE INDEX i{number} ON t ({quoted(name)}{collation}{direction}{more}){part}"
+            )
     made = MadeTable(
         path,
         "t",
@@ -185,6 +200,16 @@ def make_table(rng: random.Random, path: str) -> MadeTable:
     )
     _fill(rng, made, [*keys, *names], invalid=rng.random() < 0.25)
     return made
+
+
+def _make_indexes(rng: random.Random, names: list[str]) -> Iterator[str]:
+    for number, name in enumerate(names):
+        if rng.random() < 0.5:
+            collation = rng.choice(("", "", " COLLATE NOCASE", " COLLATE BINARY"))
+            more = f", {quoted(rng.choice(names))}" if rng.random() < 0.3 else ""
+            part = f" WHERE {quoted(name)} IS NOT NULL" if rng.random() < 0.2 else ""
+            direction = rng.choice(("", " DESC"))
+            yield f"CREATE INDEX i{number} ON t ({quoted(name)}{collation}{direction}{more}){part}"
 
 
 def _fill(rng: random.Random, made: MadeTable, names: list[str], *, invalid: bool) -> None:

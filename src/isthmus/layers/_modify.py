@@ -13,8 +13,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 from isthmus._core.apply import refuse_batch
 from isthmus._core.clock import REPEAT_SECONDS, Clock
-from isthmus._core.executor import ItemResult, Mutation, WriteKind
-from isthmus._core.modify import Modification
+from isthmus._core.executor import Executor, ItemResult, Mutation, WriteKind
+from isthmus._core.modify import Modification, SupportsModifyBatch
 from isthmus._core.modify_rows import modify_in_order
 from isthmus._core.offload import LONG, run_in_thread
 from isthmus._core.op import Modify, ModifyWhere, NativeModifyBatch, Read, Write
@@ -53,8 +53,11 @@ def native_modification(item: Modification, pushdown: Callable[[Leaf], Pushdown]
     return Modification(item.id, item.changes, parts.pushed, item.if_version)
 
 
-def native_batch(op: Modify, pushdown: Callable[[Leaf], Pushdown]) -> NativeModifyBatch | None:
-    """Return the native operation of several modifications; None if the store cannot evaluate a condition."""
+def native_batch(op: Modify, executor: Executor) -> NativeModifyBatch | None:
+    """Return the native operation of several modifications; None if the store has none for them."""
+    if not isinstance(executor, SupportsModifyBatch):
+        return None
+    pushdown = executor.support(op.collection).pushdown
     items = [native_modification(item, pushdown) for item in op.modifications]
     known = [item for item in items if item is not None]
     return NativeModifyBatch(op.collection, known, op.atomic) if len(known) == len(items) else None

@@ -64,9 +64,9 @@ class Guard(Layer):
         can = self._executor.capabilities
         if not (can.modify or can.compare_and_set):
             self._refuse(f"{op.name}(), which must not lose a concurrent write", "compare_and_set")
-        if isinstance(op, Modify) and not can.compare_and_set:
-            if any(item.if_version is not None for item in op.modifications):
-                self._refuse("if_version", "compare_and_set")
+        conditional = isinstance(op, Modify) and any(item.if_version is not None for item in op.modifications)
+        if conditional and not can.compare_and_set:
+            self._refuse("if_version", "compare_and_set")
         if isinstance(op, Modify) and op.atomic and not can.atomic_batch:
             self._refuse("an atomic batch", "atomic_batch")
 

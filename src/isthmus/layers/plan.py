@@ -18,7 +18,6 @@ from isthmus._core.executor import (
     PageRequest,
     Support,
 )
-from isthmus._core.modify import SupportsModifyBatch
 from isthmus._core.op import (
     Aggregate,
     Count,
@@ -283,7 +282,7 @@ class Plan(Layer):
             after = page.after
             try:
                 if page.recheck:
-                    yield await _evaluate_candidates(page.recheck, _whole_predicate(parts))
+                    yield await _evaluate_candidates(page.recheck, parts.pushed & parts.residual)
                 yield await select_matching(page.records, parts.residual)
             except BaseException:
                 if after is not None and after.token is not None:
@@ -357,10 +356,9 @@ class Plan(Layer):
             result = None if native is None else await call_next(NativeModify(op.collection, native))
             if result is not None:
                 return [result]
-        if isinstance(self._executor, SupportsModifyBatch):
-            batch = native_batch(op, self._support(op.collection).pushdown)
-            if batch is not None:
-                return await call_next(batch)
+        batch = native_batch(op, self._executor)
+        if batch is not None:
+            return await call_next(batch)
         return await self._compare_and_set(call_next).modify(op)
 
     async def _modify_where(self, op: ModifyWhere, call_next: Next) -> int:
@@ -380,11 +378,6 @@ class Plan(Layer):
 
     def _compare_and_set(self, call_next: Next) -> CompareAndSet:
         return CompareAndSet(call_next, self._clock, for_update=self._executor.capabilities.for_update)
-
-
-def _whole_predicate(parts: Split) -> Predicate:
-    """Return the predicate that was split."""
-    return parts.pushed if parts.residual == TRUE else parts.pushed & parts.residual
 
 
 async def _release(collection: str, after: After, call_next: Next) -> None:

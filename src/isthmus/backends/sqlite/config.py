@@ -30,18 +30,27 @@ class Indexes(UniqueSettings):
     indexes: tuple[str, ...] = ()
     """Equality, ranges, prefixes and orders; values of any type."""
 
-    key: tuple[str, ...] = ()
-    """For `layout="native"`: the columns that identify a row where there is no primary key, as of a view."""
-    version: str | None = None
-    """For `layout="native"`: the INTEGER or TEXT column that is a row's version; each write changes it."""
-
-    @field_validator("indexes", "key", mode="before")
+    @field_validator("indexes", mode="before")
     @classmethod
     def _one_or_more(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value
 
 
-class SQLiteConfig(BackendConfig, Indexes):
+class CollectionSettings(Indexes):
+    """What a config says about one collection."""
+
+    key: tuple[str, ...] = ()
+    """With `layout="native"`, what tells rows apart where there is no primary key: in a view."""
+    version: str | None = None
+    """With `layout="native"`, the INTEGER or TEXT column that is a row's version; each write changes it."""
+
+    @field_validator("key", mode="before")
+    @classmethod
+    def _key_names(cls, value: Any) -> Any:
+        return tuple(value.split(",")) if isinstance(value, str) else value
+
+
+class SQLiteConfig(BackendConfig, CollectionSettings):
     """Settings of one SQLite database."""
 
     backend: ClassVar[str] = "sqlite"
@@ -59,12 +68,12 @@ class SQLiteConfig(BackendConfig, Indexes):
     """Path of the file; `:memory:` is a database that lives as long as the handle."""
     table: str = "records"
     """The default collection."""
-    layout: Literal["document", "native"] = "document"
-    """`document`: tables of isthmus. `native`: the tables and views of any other file, as they are."""
+    layout: Literal["records", "native"] = "records"
+    """`records`: tables of isthmus. `native`: tables that others made, read and written as they are."""
     create_table: Literal["if_missing", "never"] = "if_missing"
     """Whether a missing table is created."""
-    collections: dict[str, Indexes] = Field(default={})
-    """Indexes of collections other than the default one."""
+    collections: dict[str, CollectionSettings] = Field(default={})
+    """Indexes of collections other than the default one; with `layout="native"` their `key` and `version`."""
     pool: PoolConfig = PoolConfig()
     busy_timeout: float = Field(default=5.0, ge=0)
     """Seconds to wait while another process holds the file's lock."""
@@ -85,17 +94,18 @@ class SQLiteConfig(BackendConfig, Indexes):
     def _says_where(self) -> Self:
         if not self.path or "\0" in self.path:
             raise ValueError("path must be a file name or :memory:")
-        groups: tuple[Indexes, ...] = (self, *self.collections.values())
-        if self.layout == "native":
-            if self.in_memory:
-                raise ValueError("layout='native' serves the tables of a file: give its path")
-            for setting in ("indexes", "unique"):
-                if any(getattr(group, setting) for group in groups):
+        groups: tuple[CollectionSettings, ...] = (self, *self.collections.values())
+        native = self.layout == "native"
+        if native and self.in_memory:
+            raise ValueError("layout='native' serves the tables of a file: give its path")
+        for group in groups:
+            for name in ("indexes", "unique") if native else ("key", "version"):
+                if getattr(group, name):
                     raise ValueError(
-                        f"{setting} is not for layout='native': the table's owner declares it in SQL"
+                        f"{name} needs layout 'records': isthmus changes nothing of a table that others made"
+                        if native
+                        else f"{name} needs layout 'native'"
                     )
-        elif any(group.key or group.version is not None for group in groups):
-            raise ValueError("key and version are for layout='native' only")
         return self
 
     @property

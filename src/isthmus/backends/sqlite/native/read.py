@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from isthmus._core.executor import MORE, After, CountResult, NativePlan, Page, PageRequest
@@ -48,6 +48,9 @@ class InvalidRowRecord(Record):
 
     __slots__ = ("_error", "_rest")
 
+    _error: InvalidRecordError
+    _rest: dict[str, Any]
+
     @classmethod
     def of(cls, id: str, rest: dict[str, JSON], version: str | None, error: InvalidRecordError) -> Record:
         """Return the record of the other values."""
@@ -59,7 +62,7 @@ class InvalidRowRecord(Record):
     @property
     def data(self) -> dict[str, Any]:
         """Nothing: raises `InvalidRecordError` with the column."""
-        error: InvalidRecordError = self._error
+        error = self._error
         found = InvalidRecordError(str(error), path=error.path, record_id=error.record_id)
         found.stored = True
         raise found
@@ -71,12 +74,11 @@ class InvalidRowRecord(Record):
 
     @property
     def _queried(self) -> dict[str, Any]:
-        rest: dict[str, Any] = self._rest
-        return rest
+        return self._rest
 
 
-_set_error = InvalidRowRecord.__dict__["_error"].__set__
-_set_rest = InvalidRowRecord.__dict__["_rest"].__set__
+_set_error: Callable[[Record, InvalidRecordError], None] = InvalidRowRecord.__dict__["_error"].__set__
+_set_rest: Callable[[Record, dict[str, Any]], None] = InvalidRowRecord.__dict__["_rest"].__set__
 
 
 def read_record(table: SQLiteTable, row: Sequence[Any]) -> Record:
