@@ -59,6 +59,21 @@ def version_sql(table: SQLiteTable) -> str | None:
     )
 
 
+def narrows(table: SQLiteTable, where: Predicate) -> bool:
+    """Return whether an index, other than the key's, serves a range that all matching rows are in.
+
+    Without statistics SQLite takes no range for selective, and would go through all rows by their key.
+    """
+    terms = where.terms if isinstance(where, And) else (where,)
+    for term in terms:
+        if isinstance(term, Ordered | Between | StartsWith | Like) and len(term.path.keys) == 1:
+            column = table.column(term.path.keys[0])
+            leading = column is not None and column.name in table.leading and column.name != table.key[0]
+            if leading and CellFilter(table, Binder())._plain(term) is not None:
+                return True
+    return False
+
+
 class CellFilter(FilterCompiler):
     """Compiles the predicates of one statement on a table."""
 

@@ -25,10 +25,11 @@ class CellOrdering:
         self._binder = binder
         self._keys = [_order_key(table, key) for key in self._order]
 
-    def by(self) -> str:
-        """Return the ORDER BY terms."""
+    def by(self, *, sorts: bool = False) -> str:
+        """Return the ORDER BY terms; with `sorts` in a form that the key's own index cannot serve."""
         direction = " DESC" if self._by_id_descending else ""
-        ids = [term + direction for term in order_terms(self._table)]
+        sign = "+" if sorts else ""
+        ids = [sign + term + direction for term in order_terms(self._table)]
         return ", ".join([term for key in self._keys for term in key.terms()] + ids)
 
     def after(self, position: Position) -> str:

@@ -13,7 +13,7 @@ from isthmus._record import Record, make_record
 from isthmus._values import JSON
 from isthmus.backends._tables.values import NoCanonicalFormError, invalid_record
 from isthmus.backends.sqlite.native.columns import read_cell, read_text
-from isthmus.backends.sqlite.native.filter import CellFilter, version_text
+from isthmus.backends.sqlite.native.filter import CellFilter, narrows, version_text
 from isthmus.backends.sqlite.native.keys import key_condition
 from isthmus.backends.sqlite.native.order import CellOrdering
 from isthmus.backends.sqlite.native.table import SQLiteTable
@@ -166,10 +166,12 @@ def page_statement(table: SQLiteTable, request: PageRequest) -> Statement:
     ordering = CellOrdering(table, request.order or (), binder)
     if request.after is not None and request.after.position is not None:
         where = f"{where} AND {ordering.after(tuple(request.after.position))}"
+    # Later pages of a stream go by id: with an index each would scan and sort the whole range.
+    sorts = request.after is None and narrows(table, request.where)
     wanted = request.size_up_to(_NO_LIMIT) + 1
     limit = f"LIMIT {binder.value(wanted)} OFFSET {binder.value(min(request.offset, _NO_LIMIT))}"
     return binder.statement(
-        f"SELECT {table.row} FROM {table.source} WHERE {where} ORDER BY {ordering.by()} {limit}"
+        f"SELECT {table.row} FROM {table.source} WHERE {where} ORDER BY {ordering.by(sorts=sorts)} {limit}"
     )
 
 

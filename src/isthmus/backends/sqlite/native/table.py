@@ -37,6 +37,8 @@ class SQLiteTable(Table):
     """Whether the table itself has no two rows with one key."""
     indexes: tuple[tuple[str, tuple[str, ...]], ...] = ()
     """Each index and its columns."""
+    leading: frozenset[str] = frozenset()
+    """The first columns of indexes by code point over all rows."""
 
     @property
     def cells(self) -> tuple[SQLiteColumn, ...]:
@@ -114,6 +116,11 @@ def read_table(
         read_only,
         schema_version=schema_version,
         unique_key=is_unique,
+        leading=frozenset(
+            parts[name][0][0]
+            for _, name, _, _, partial in indexes
+            if not partial and parts[name] and parts[name][0][1] == "BINARY"
+        ),
         indexes=tuple((index, tuple(part for part, _ in found)) for index, found in parts.items()),
     )
     if version is not None:
