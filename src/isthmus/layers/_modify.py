@@ -53,14 +53,15 @@ def native_modification(item: Modification, pushdown: Callable[[Leaf], Pushdown]
     return Modification(item.id, item.changes, parts.pushed, item.if_version)
 
 
-def native_batch(op: Modify, executor: Executor) -> NativeModifyBatch | None:
-    """Return the native operation of several modifications; None if the store has none for them."""
-    if not isinstance(executor, SupportsModifyBatch):
-        return None
-    pushdown = executor.support(op.collection).pushdown
-    items = [native_modification(item, pushdown) for item in op.modifications]
-    known = [item for item in items if item is not None]
-    return NativeModifyBatch(op.collection, known, op.atomic) if len(known) == len(items) else None
+async def modify_items(op: Modify, executor: Executor, call_next: Next, clock: Clock) -> list[ItemResult]:
+    """Apply modifications natively where the executor takes several, else by compare-and-set."""
+    if isinstance(executor, SupportsModifyBatch):
+        pushdown = executor.support(op.collection).pushdown
+        items = [native_modification(item, pushdown) for item in op.modifications]
+        known = [item for item in items if item is not None]
+        if len(known) == len(items):
+            return await call_next(NativeModifyBatch(op.collection, known, op.atomic))
+    return await CompareAndSet(call_next, clock, for_update=executor.capabilities.for_update).modify(op)
 
 
 class _ReadRows:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TypeVar
 
 from isthmus._core.capabilities import Capabilities
+from isthmus._core.executor import After, Page, PageRequest
 from isthmus._index_annotation import Declarations
+from isthmus._query.order import cursor_position
 from isthmus._value import replace
 from isthmus.backends.sqlite.backend import SQLiteBackend
 from isthmus.backends.sqlite.config import SQLiteConfig
@@ -14,8 +16,8 @@ from isthmus.backends.sqlite.native.executor import TableExecutor, TableWork
 from isthmus.backends.sqlite.native.table import SQLiteTable, read_table, table_names
 from isthmus.backends.sqlite.session import SQLiteSession
 from isthmus.backends.sqlite.support import CAPABILITIES
-from isthmus.backends.sqlite.transaction import SQLiteTransaction
-from isthmus.errors import UnsupportedError, UsageError
+from isthmus.backends.sqlite.transaction import SQLiteTransaction, read_transaction
+from isthmus.errors import ClosedError, UnsupportedError, UsageError
 
 T = TypeVar("T")
 
@@ -85,6 +87,30 @@ class NativeSQLiteBackend(SQLiteBackend, TableExecutor):
     async def drop(self, collection: str) -> None:
         """Raise `UnsupportedError`: a table of others is never dropped."""
         raise UnsupportedError("a native layout never drops a table", capability="drop")
+
+    async def fetch(self, collection: str, request: PageRequest) -> Page:
+        """Return one page of matching records, each a query of its own.
+
+        With `consistent` it comes from the snapshot that the first page took, which holds a reader
+        until the last page or `release`. Raises `ClosedError` when that snapshot has ended.
+        """
+        if not request.consistent:
+            return await TableExecutor.fetch(self, collection, request)
+        pool = await self._pool()
+        token = None if request.after is None else request.after.token
+        snapshot = await pool.snapshot() if token is None else pool.find_snapshot(token)
+        if snapshot is None:
+            raise ClosedError("the stream's snapshot has ended")
+        page = None
+        try:
+            page = await read_transaction(self, snapshot.thread).fetch(collection, request)
+        finally:
+            if page is None or page.after is None:
+                await snapshot.end()
+        if page.after is None:
+            return page
+        position = cursor_position(page.records[-1], request.order or ())
+        return Page(page.records, After(position, snapshot.token))
 
     async def _read_table(self, collection: str, work: TableWork[T], *, snapshot: bool = False) -> T:
         pool = await self._pool()
