@@ -208,6 +208,7 @@ S3 = {
     "log.checkpoint_entries": _whole(),
     "log.grace": _seconds(),
 }
+_NATIVE_FILE = {"path": "one.db", "layout": "native"}
 SQLITE = {
     "unique": _unique(),
     "changes": _yes(),
@@ -215,6 +216,9 @@ SQLITE = {
     "indexes": _fields(),
     "path": Sample("one.db", "one.db", "two.db", None, "sqlite:///{}"),
     "table": _text(),
+    "layout": Sample("native", "native", "records", "nonsense", needs={"path": "one.db"}),
+    "key": Sample("a,b", ("a", "b"), "c", needs=_NATIVE_FILE),
+    "version": _text(needs=_NATIVE_FILE),
     "create_table": _choice("never", "if_missing"),
     "collections": _argument({"c": {"indexes": ("a",)}}, {"d": {}}),
     "pool.readers": _whole(),

@@ -17,6 +17,7 @@ from isthmus._query.order import cursor_position
 from isthmus.backends.sqlite.change_methods import ChangeMethods
 from isthmus.backends.sqlite.change_tables import drop_changes, ensure_changes, find_changes
 from isthmus.backends.sqlite.config import SQLiteConfig
+from isthmus.backends.sqlite.connection_thread import ConnectionThread
 from isthmus.backends.sqlite.errors import is_missing_table
 from isthmus.backends.sqlite.executor import SQLiteExecutor, Work, make_page, read_header, run_query
 from isthmus.backends.sqlite.pool import MemoryDatabase, Pool
@@ -309,6 +310,10 @@ class SQLiteBackend(ChangeMethods, SQLiteExecutor):
 
     # Transactions
 
+    def transaction_on(self, thread: ConnectionThread, *, read_only: bool) -> SQLiteTransaction:
+        """Return a transaction on a connection, which the caller begins and ends."""
+        return SQLiteTransaction(self, thread, read_only=read_only)
+
     def begin(self, options: TransactionOptions) -> AbstractAsyncContextManager[SQLiteTransaction]:
         """Open a transaction: commit on leaving, roll back on an exception.
 
@@ -325,7 +330,7 @@ class SQLiteBackend(ChangeMethods, SQLiteExecutor):
     @asynccontextmanager
     async def _begin_read(self) -> AsyncIterator[SQLiteTransaction]:
         pool = await self._pool()
-        await self._table(pool, self._config.table)
+        await self.open(self._config.table)
         snapshot = await pool.snapshot()
         transaction = read_transaction(self, snapshot.thread)
         try:
