@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, overload
 
 from pydantic import BaseModel
 
 from isthmus._batch import OnError, Outcomes
 from isthmus._collection import Collection
+from isthmus._core.executor import Mutation, mutation_for
 from isthmus._index_annotation import IndexKind
 from isthmus._model_codec import ModelCodec
 from isthmus._model_upgrades import SCHEMA_KEY
@@ -244,18 +245,15 @@ class TypedCollection(TypedChangesMethods[M], TypedModifyMethods[M], Generic[M])
         """Write models from an iterator in batches; parameters as for `Collection.stream_write`.
 
         An invalid model ends the stream with `InvalidRecordError`; the batches before it are written.
+        With `upsert` a model that carries a version is written if the record is still at that version.
         """
-        return await self.untyped.stream_write(
-            self._to_records(models), upsert=upsert, batch_size=batch_size, on_error=on_error
-        )
 
-    async def _to_records(self, models: AsyncIterable[M] | Iterable[M]) -> AsyncIterator[Record]:
-        if isinstance(models, AsyncIterable):
-            async for model in models:
-                yield self._to_record(model)
-        else:
-            for model in models:
-                yield self._to_record(model)
+        def prepare(model: M) -> Mutation:
+            return mutation_for(self._to_record(model), self._codec.version_of(model) if upsert else None)
+
+        return await self.untyped._write_stream(
+            models, prepare, upsert=upsert, batch_size=batch_size, on_error=on_error
+        )
 
     # Queries
 

@@ -213,6 +213,10 @@ async def test_names_have_the_types_of_dicts_too() -> None:
         ]:
             with pytest.raises(QueryError):
                 things.where(name, op, value)
+        assert await things.count(field("born") >= "2025") == 1
+        for unparsed in (field("born") >= "soon", field("born") == "2026", field("born").in_(["2026-13-01"])):
+            with pytest.raises(QueryError, match="born: holds date, and"):
+                things.where(unparsed)
 
 
 @pytest.mark.asyncio
