@@ -153,19 +153,20 @@ def _kind(value: Any) -> str:
 def holds_text(types: tuple[Any, ...]) -> bool:
     """Return whether some value is text to Python too, or of a form that is not known."""
     return kinds_of_types(types) is None or any(
-        get_origin(kind) is Literal or _is_a(kind, str) for kind in map(_without_alias, types)
+        get_origin(kind) is Literal or _is_a(kind, str) for kind in map(without_alias, types)
     )
 
 
 def holds_numbers(types: tuple[Any, ...]) -> bool:
     """Return whether some value is a number, or of a form that is not known; bools and enums are none."""
     return kinds_of_types(types) is None or any(
-        _is_a(kind, _NUMBERS) and not _is_a(kind, (bool, enum.Enum)) for kind in map(_without_alias, types)
+        _is_a(kind, _NUMBERS) and not _is_a(kind, (bool, enum.Enum)) for kind in map(without_alias, types)
     )
 
 
-def _without_alias(kind: Any) -> Any:
-    return _without_alias(kind.__supertype__) if isinstance(kind, NewType) else kind
+def without_alias(kind: Any) -> Any:
+    """Return the type that a `NewType` stands for; any other as it is."""
+    return without_alias(kind.__supertype__) if isinstance(kind, NewType) else kind
 
 
 def _is_a(kind: Any, classes: type | tuple[type, ...]) -> bool:
