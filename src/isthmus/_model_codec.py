@@ -184,7 +184,7 @@ def _with_unknown_keys(value: Any, dumped: Any, stored: Any) -> Any:
         return _with_unknown_keys(value.root, dumped, stored)
     if isinstance(value, BaseModel) and isinstance(dumped, dict) and isinstance(stored, dict):
         fields = type(value).model_fields
-        merged = {key: item for key, item in stored.items() if key not in dumped}
+        merged = dict(stored)  # in its order
         for key, item in dumped.items():
             below = key in fields and key in stored
             merged[key] = _with_unknown_keys(getattr(value, key), item, stored[key]) if below else item
