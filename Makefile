@@ -220,6 +220,12 @@ unique-torture: $(VENV)/.full ## eight processes claim names, killed on the way,
 	$(SERVERS) provision postgres mariadb s3
 	$(BIN)/python -m tests.unique_torture --names $(NAMES) --kills $(KILLS)
 
+.PHONY: changes-torture
+changes-torture: CHANGES ?= 0
+changes-torture: $(VENV)/.full ## readers, killed and cancelled, follow 16 writers; 0: 1,000,000 changes on PostgreSQL, 200,000 on SQLite: CHANGES=0 SEED=1
+	$(SERVERS) provision postgres
+	$(BIN)/python -m tests.changes.torture --changes $(CHANGES) --seed $(SEED)
+
 .PHONY: mutants parity
 mutants: $(VENV)/.full ## plant bugs by rule; at least 95 % of 50 or more must be caught: SEED=1
 	$(SERVERS) provision postgres-icu elasticsearch s3

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 import orjson
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from isthmus._model_operands import check_sortable
+from isthmus._model_operands import check_sortable, without_alias
 from isthmus._model_paths import ModelField, ModelPaths, leaf_types
 from isthmus._path import Path, Root
 from isthmus._query.changes import Add, FieldChange, Inc, Max, Min, Pull, Push, Set, Unset
@@ -39,6 +39,10 @@ class ModelChanges:
         field = self._paths.locate(change.path)
         if field.path.root is not Root.DATA:
             raise QueryError(f"{self._model.__name__}: the id of a record cannot be changed")
+        if len(field.path.keys) == 1 and field.path.keys[0] in self._model.model_computed_fields:
+            raise QueryError(
+                f"{self._model.__name__}: {field.path} is computed: change what it is computed from"
+            )
         if isinstance(change, Max | Min):
             check_sortable(field.path, field.types)
         if field.annotation is not Any:
@@ -85,7 +89,7 @@ class ModelChanges:
 
 def _kinds(annotation: Any) -> set[Any]:
     """Return the types that a value may be; empty if it may be any."""
-    kinds = set(leaf_types((annotation,))) - {type(None)}
+    kinds = set(map(without_alias, leaf_types((annotation,)))) - {type(None)}
     return set() if Any in kinds or object in kinds else kinds
 
 

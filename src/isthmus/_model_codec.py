@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from typing import Any, Generic, TypeVar, get_args
 
-from pydantic import BaseModel, SecretBytes, SecretStr, ValidationError
+from pydantic import BaseModel, RootModel, SecretBytes, SecretStr, ValidationError
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from isthmus._bytes_decoder import build_bytes_decoder
@@ -120,7 +120,8 @@ class ModelCodec(Generic[M]):
         Raises `InvalidRecordError` if an upgrade fails, or the result does not match the model.
         """
         upgraded = self.upgrades.apply(record)
-        data = {**upgraded.data, **self.dump(self.decode_current(upgraded), record.id)}
+        item = self.decode_current(upgraded)
+        data = _with_unknown_keys(item, self.dump(item, record.id), upgraded.data)
         if self.has_id:
             data.pop("id", None)
         return Record(data, id=record.id, metadata={**record.metadata, **self.upgrades.metadata})
@@ -172,6 +173,32 @@ def find_version_field(model: type[BaseModel]) -> str | None:
     if found and model.model_fields[found[0]].is_required():
         raise ConfigError(f"{model.__name__}: {found[0]!r} carries the version and needs the default None")
     return found[0] if found else None
+
+
+def _with_unknown_keys(value: Any, dumped: Any, stored: Any) -> Any:
+    """Return a dumped value with the keys of its stored form that no model there knows.
+
+    A list keeps those of its elements if it is as long as it was, since an element has no other name
+    than its place.
+    """
+    if isinstance(value, RootModel):
+        return _with_unknown_keys(value.root, dumped, stored)
+    if isinstance(value, BaseModel) and isinstance(dumped, dict) and isinstance(stored, dict):
+        fields = type(value).model_fields
+        merged = dict(stored)  # in its order
+        for key, item in dumped.items():
+            below = key in fields and key in stored
+            merged[key] = _with_unknown_keys(getattr(value, key), item, stored[key]) if below else item
+        return merged
+    if isinstance(value, Mapping) and isinstance(dumped, dict) and isinstance(stored, dict):
+        items = {to_text_key(key): item for key, item in value.items()}
+        return {
+            key: _with_unknown_keys(items.get(key), item, stored.get(key)) for key, item in dumped.items()
+        }
+    lists = isinstance(value, list | tuple) and isinstance(dumped, list) and isinstance(stored, list)
+    if lists and len(value) == len(dumped) == len(stored):
+        return [_with_unknown_keys(*each) for each in zip(value, dumped, stored, strict=True)]
+    return dumped
 
 
 def to_storable(value: Any) -> Any:

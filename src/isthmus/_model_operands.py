@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import enum
 import functools
+import re
 import uuid
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
@@ -46,6 +47,8 @@ _UNSORTED = (
     bytes, bytearray, dt.timedelta, PurePath, IPv4Address, IPv6Address, IPv4Network, IPv6Network,
 )  # fmt: skip
 _NUMBERS = (int, float, Decimal)
+# Part of a date or of a UUID, which bounds them as a text.
+_PART = re.compile(r"[0-9][0-9T:. +-]*Z?|[0-9a-f][0-9a-f-]*")
 
 
 def check_leaf(leaf: Leaf, types: tuple[Any, ...], *, as_text: bool = False) -> None:
@@ -150,19 +153,20 @@ def _kind(value: Any) -> str:
 def holds_text(types: tuple[Any, ...]) -> bool:
     """Return whether some value is text to Python too, or of a form that is not known."""
     return kinds_of_types(types) is None or any(
-        get_origin(kind) is Literal or _is_a(kind, str) for kind in map(_without_alias, types)
+        get_origin(kind) is Literal or _is_a(kind, str) for kind in map(without_alias, types)
     )
 
 
 def holds_numbers(types: tuple[Any, ...]) -> bool:
     """Return whether some value is a number, or of a form that is not known; bools and enums are none."""
     return kinds_of_types(types) is None or any(
-        _is_a(kind, _NUMBERS) and not _is_a(kind, (bool, enum.Enum)) for kind in map(_without_alias, types)
+        _is_a(kind, _NUMBERS) and not _is_a(kind, (bool, enum.Enum)) for kind in map(without_alias, types)
     )
 
 
-def _without_alias(kind: Any) -> Any:
-    return _without_alias(kind.__supertype__) if isinstance(kind, NewType) else kind
+def without_alias(kind: Any) -> Any:
+    """Return the type that a `NewType` stands for; any other as it is."""
+    return without_alias(kind.__supertype__) if isinstance(kind, NewType) else kind
 
 
 def _is_a(kind: Any, classes: type | tuple[type, ...]) -> bool:
@@ -191,7 +195,7 @@ def convert_operand(name: str, types: tuple[Any, ...], value: Any, *, as_text: b
 def parse_operands(leaf: Leaf, types: tuple[Any, ...]) -> Leaf:
     """Return the leaf with the texts of dates, UUIDs and the like in the form in which they are stored.
 
-    A text that stands for none stays: a part of a date is a bound too.
+    Raises `QueryError` for a text that stands for none, except the first part of a date as a bound.
     """
     if not all(
         kind is type(None) or (isinstance(kind, type) and issubclass(kind, _PARSED)) for kind in types
@@ -199,23 +203,37 @@ def parse_operands(leaf: Leaf, types: tuple[Any, ...]) -> Leaf:
         return leaf
     match leaf:
         case Equal(path, str(value)):
-            return Equal(path, _restate(types, value))
+            return Equal(path, _restate(path, types, value))
         case Ordered(path, op, str(value)):
-            return Ordered(path, op, _restate(types, value))
+            return Ordered(path, op, _restate_bound(path, types, value))
         case Between(path, str(low), str(high)):
-            return Between(path, _restate(types, low), _restate(types, high))
+            return Between(path, _restate_bound(path, types, low), _restate_bound(path, types, high))
         case In(path, values):
-            return In(path, tuple(_restate(types, v) if isinstance(v, str) else v for v in values))
+            return In(path, tuple(_restate(path, types, v) if isinstance(v, str) else v for v in values))
     return leaf
 
 
-def _restate(types: tuple[Any, ...], text: str) -> str:
+def _restate(path: Path, types: tuple[Any, ...], text: str) -> str:
+    """Return the text as it is stored; raises `QueryError` for one that never is."""
     parsed = _parse(types, text)
+    if parsed is None:
+        raise QueryError(f"{path}: holds {name_types(types)}, and {text!r} is none")
     try:
-        stored = None if parsed is None else canonical_operand(to_storable(parsed), "value")
-    except InvalidRecordError:  # a date without a zone, where an instant is stored
-        return text
+        stored = canonical_operand(to_storable(parsed), "value")
+    except InvalidRecordError as error:  # a date without a zone, where an instant is stored
+        raise QueryError(f"{path}: {error}") from None
     return stored if isinstance(stored, str) else text
+
+
+def _restate_bound(path: Path, types: tuple[Any, ...], text: str) -> str:
+    """Return a bound as it is stored; one that is part of a value, as a year is of a date, stays."""
+    is_link = any(isinstance(kind, type) and issubclass(kind, AnyUrl) for kind in types)
+    try:
+        return _restate(path, types, text)
+    except QueryError:
+        if is_link or _PART.fullmatch(text):
+            return text
+        raise
 
 
 def _parse(types: tuple[Any, ...], text: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias, TypeVar
 
@@ -16,6 +17,7 @@ Upgrade: TypeAlias = Callable[[dict[str, Any]], dict[str, Any]]
 U = TypeVar("U", bound=Upgrade)
 
 _MARK = "_isthmus_schema"
+_WRAPPERS = (staticmethod, classmethod)
 SCHEMA_KEY = "schema"
 """The metadata key that holds a record's schema number."""
 
@@ -24,7 +26,8 @@ def upgrade(schema: int) -> Callable[[U], U]:
     """Mark a static method of a model as the upgrade from schema `schema` to the next.
 
     The function takes the data of a record, a copy that it may change, and returns the data of the
-    next schema; the id is not part of it. The first schema is 1.
+    next schema; the id is not part of it. The first schema is 1. The order of the two decorators is
+    free. Raises `ConfigError` for a number that is no integer from 1 on.
 
     ```python
     class Person(BaseModel):
@@ -39,8 +42,12 @@ def upgrade(schema: int) -> Callable[[U], U]:
     ```
     """
 
+    if isinstance(schema, bool) or not isinstance(schema, int) or schema < 1:
+        raise ConfigError(f"upgrade() takes the number of a schema, 1 or more, got {schema!r}")
+
     def mark(function: U) -> U:
-        setattr(function, _MARK, schema)
+        # A decorator above @staticmethod gets its object, which is not what the class is asked for later.
+        setattr(function.__func__ if isinstance(function, _WRAPPERS) else function, _MARK, schema)
         return function
 
     return mark
@@ -121,17 +128,30 @@ def _invalid(record: Record, text: str) -> InvalidRecordError:
     return error
 
 
+def _takes_data(function: Callable[..., object]) -> bool:
+    try:
+        inspect.signature(function).bind({})
+    except TypeError:
+        return False
+    return True
+
+
 def _find_upgrades(model: type) -> list[Upgrade]:
     found: dict[int, Upgrade] = {}
     for owner in reversed(model.__mro__):
         own: dict[int, Upgrade] = {}
-        for value in vars(owner).values():
-            function = value.__func__ if isinstance(value, staticmethod) else value
+        for name, value in vars(owner).items():
+            function: Any = value.__func__ if isinstance(value, _WRAPPERS) else value
             schema = getattr(function, _MARK, None)
             if schema is None:
                 continue
             if schema in own:
                 raise ConfigError(f"{model.__name__}: two upgrades from schema {schema}")
+            if isinstance(value, classmethod) or not _takes_data(function):
+                raise ConfigError(
+                    f"{model.__name__}.{name}: an upgrade is a static method of the record's data; "
+                    "write @staticmethod, and one parameter"
+                )
             own[schema] = function
         found.update(own)
     numbers = sorted(found)

@@ -72,7 +72,7 @@ class Record:
         id: str,
         raw: bytes | str,
         raw_metadata: bytes | str | None,
-        version: str,
+        version: str | None,
         created: Any,
         updated: Any,
         decode: Callable[[bytes | str], Any] = decode,
@@ -100,6 +100,11 @@ class Record:
         if self._data is _PENDING:
             _set_data(self, self._decode(self._raw))
         return self._data  # type: ignore[no-any-return]
+
+    @property
+    def _queried(self) -> dict[str, Any]:
+        """The data as queries see it; of a stored value that has no JSON form they find nothing."""
+        return self.data
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -207,9 +212,9 @@ def make_record(
     id: str,
     data: Mapping[str, JSON],
     metadata: Mapping[str, JSON],
-    version: str,
-    created: dt.datetime | int,
-    updated: dt.datetime | int,
+    version: str | None,
+    created: dt.datetime | int | None,
+    updated: dt.datetime | int | None,
 ) -> Record:
     """Return a stored record over decoded data; for backends."""
     record = Record.stored(id, b"", None, version, created, updated)
@@ -233,9 +238,7 @@ def json_text_of(record: Record) -> bytes | str | None:
 def project(record: Record, data: dict[str, Any]) -> Record:
     """Return the stored record with only part of its data."""
     assert record.id is not None
-    return make_record(
-        record.id, data, record.metadata, record.version or "", record._created, record._updated
-    )
+    return make_record(record.id, data, record.metadata, record.version, record._created, record._updated)
 
 
 def _restore(

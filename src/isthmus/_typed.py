@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, overload
 
 from pydantic import BaseModel
 
-from isthmus._batch import OnError, Outcomes, check_on_error, resolve_outcomes
+from isthmus._batch import OnError, Outcomes
 from isthmus._collection import Collection
-from isthmus._core.apply import not_written
-from isthmus._core.executor import ItemResult
+from isthmus._core.executor import Mutation, mutation_for
 from isthmus._index_annotation import IndexKind
 from isthmus._model_codec import ModelCodec
 from isthmus._model_columns import is_every_column, model_columns
@@ -19,13 +18,14 @@ from isthmus._query.field import FieldName
 from isthmus._query.query import Query
 from isthmus._reads import STREAM_PAGE
 from isthmus._record import Record
+from isthmus._typed_batch import Item, write_valid
 from isthmus._typed_change_stream import TypedChangesMethods
 from isthmus._typed_modify import TypedModifyMethods
 from isthmus._typed_query import Key, TypedColumn, TypedGroups, TypedQuery, Where, resolve_where
 from isthmus._typed_stream import OnInvalid, TypedHit, TypedPage, TypedStream
 from isthmus._value import replace
 from isthmus._writes import StreamReceipt
-from isthmus.errors import ConflictError, InvalidRecordError, IsthmusError, UsageError
+from isthmus.errors import ConflictError, InvalidRecordError, UsageError
 
 if TYPE_CHECKING:
     from isthmus._explain import Explanation
@@ -218,8 +218,7 @@ class TypedCollection(TypedChangesMethods[M], TypedModifyMethods[M], Generic[M])
         self, method: str, models: Sequence[tuple[str | None, M]], on_error: OnError, atomic: bool | None
     ) -> Outcomes[str]:
         """Write the valid models; the outcome of an invalid one is its error."""
-        check_on_error(on_error)
-        items: list[Record | tuple[str, Record, str | None] | InvalidRecordError] = []
+        items: list[Item | InvalidRecordError] = []
         for key, model in models:
             try:
                 record = self._to_record(model, key)
@@ -228,22 +227,14 @@ class TypedCollection(TypedChangesMethods[M], TypedModifyMethods[M], Generic[M])
             else:
                 version = None if key is None else self._codec.version_of(model)
                 items.append(record if key is None or version is None else (key, record, version))
-        records = [item for item in items if not isinstance(item, InvalidRecordError)]
-        run = getattr(self.untyped, f"{method}_batch")
-        if len(records) == len(items):
-            return cast("Outcomes[str]", await run(records, on_error=on_error, atomic=atomic))
-        results: list[ItemResult] = []
-        if self.untyped.capabilities.atomic_batch if atomic is None else atomic:
-            results = [
-                item
-                if isinstance(item, IsthmusError)
-                else not_written(item[1] if isinstance(item, tuple) else item)
-                for item in items
-            ]
-        else:
-            outcomes = iter(await run(records, on_error="collect", atomic=atomic))
-            results = [item if isinstance(item, IsthmusError) else next(outcomes) for item in items]
-        return resolve_outcomes(f"{method}_batch", results, on_error)
+        return await write_valid(
+            method,
+            getattr(self.untyped, f"{method}_batch"),
+            items,
+            on_error,
+            atomic=atomic,
+            atomic_by_default=self.untyped.capabilities.atomic_batch,
+        )
 
     async def stream_write(
         self,
@@ -256,18 +247,15 @@ class TypedCollection(TypedChangesMethods[M], TypedModifyMethods[M], Generic[M])
         """Write models from an iterator in batches; parameters as for `Collection.stream_write`.
 
         An invalid model ends the stream with `InvalidRecordError`; the batches before it are written.
+        With `upsert` a model that carries a version is written if the record is still at that version.
         """
-        return await self.untyped.stream_write(
-            self._to_records(models), upsert=upsert, batch_size=batch_size, on_error=on_error
-        )
 
-    async def _to_records(self, models: AsyncIterable[M] | Iterable[M]) -> AsyncIterator[Record]:
-        if isinstance(models, AsyncIterable):
-            async for model in models:
-                yield self._to_record(model)
-        else:
-            for model in models:
-                yield self._to_record(model)
+        def prepare(model: M) -> Mutation:
+            return mutation_for(self._to_record(model), self._codec.version_of(model) if upsert else None)
+
+        return await self.untyped._write_stream(
+            models, prepare, upsert=upsert, batch_size=batch_size, on_error=on_error
+        )
 
     # Queries
 

@@ -198,6 +198,10 @@ class ListField(TypedField[L], Generic[L, E]):
         proxy = self._proxy
         if isinstance(item, list | tuple):
             raise QueryError(f"{proxy!r}: has() takes an element, got a list")
+        if item is None:
+            raise QueryError(
+                f"{proxy!r}: a query does not see None in a list; f({proxy!r}).is_null() is for no element"
+            )
         if proxy._field.types is not None and (is_element(proxy) or not proxy._field.listed):
             raise QueryError(f"{proxy!r} is no list: write {proxy!r} == {item!r}; contains() is for text")
         return proxy._condition(equal(proxy._path, proxy._item(item)))
@@ -276,7 +280,8 @@ def some(value: T | None) -> T:
 def each(values: Collection[T] | None) -> T:
     """Return the elements of a list, to name a field of them: `each(p.items).price >= 10`.
 
-    A condition holds if it does for some element; two conditions may hold for different ones.
+    A condition holds if it does for some element; two conditions may hold for different ones. The
+    complements `!=`, `not_in` and `is_null` hold if their positive form does for none.
     """
     proxy = proxy_of(values, "each()")
     types = proxy._field.types

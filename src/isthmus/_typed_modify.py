@@ -17,6 +17,7 @@ from isthmus._query.ast import TRUE, And, Predicate
 from isthmus._query.changes import FieldChange, as_changes
 from isthmus._query.query import as_predicate
 from isthmus._record import Record
+from isthmus._typed_batch import Item, write_valid
 from isthmus._typed_query import Where, resolve_where
 from isthmus.errors import ConflictError, InvalidRecordError, UsageError
 
@@ -53,9 +54,9 @@ class TypedModifyMethods(Generic[M]):
     ) -> str:
         """Change part of a record atomically and return its new version.
 
-        As `Collection.modify`. A value that does not match its field's type is an
-        `InvalidRecordError`, a name that the model lacks or a kind of change that it does not admit a
-        `QueryError`. What only the changed record can show is not checked: after `inc`, a number may
+        As `Collection.modify`. A value beyond its field's constraints is an `InvalidRecordError`; a
+        value of another type, a name that the model lacks or a kind of change that it does not admit
+        is a `QueryError`. What only the changed record can show is not checked: after `inc`, a number may
         be beyond a constraint of the model, so give the condition as `where`.
         """
         try:
@@ -103,15 +104,52 @@ class TypedModifyMethods(Generic[M]):
         self, items: TypedModifications[M], *, on_error: OnError = "raise", atomic: bool | None = None
     ) -> Outcomes[str]:
         """Change parts of records and return their new versions in order; as `Collection.modify_batch`."""
-        resolved: list[Any] = []
+        made: list[Item | InvalidRecordError] = []
         for item in list(items.items() if isinstance(items, Mapping) else items):
             if not isinstance(item, tuple) or len(item) not in (2, 3):
                 raise UsageError(f"an item is (id, changes) or (id, changes, version); got {item!r:.80}")
             changes = item[1] if isinstance(item[1], Iterable) else (item[1],)
-            resolved.append((item[0], self._resolve_changes(changes), *item[2:]))
+            try:
+                made.append((item[0], self._resolve_changes(changes), *item[2:]))
+            except InvalidRecordError as error:
+                error.record_id = item[0]
+                made.append(error)
+        atomic_by_default = self.untyped.capabilities.atomic_batch
         if self._codec.upgrades.schema is not None:
-            await self._upgrade(await self.untyped.get_batch(item[0] for item in resolved))
-        return await self.untyped.modify_batch(resolved, on_error=on_error, atomic=atomic)
+            made = await self._upgrade_items(made, atomic=atomic_by_default if atomic is None else atomic)
+        return await write_valid(
+            "modify",
+            self.untyped.modify_batch,
+            made,
+            on_error,
+            atomic=atomic,
+            atomic_by_default=atomic_by_default,
+        )
+
+    async def _upgrade_items(
+        self, items: list[Item | InvalidRecordError], *, atomic: bool
+    ) -> list[Item | InvalidRecordError]:
+        """Rewrite the records of a batch that are of an older schema.
+
+        Return the items, with an error in place of one whose record cannot be upgraded.
+        """
+        ids = [item[0] for item in items if isinstance(item, tuple)]
+        records = iter(await self.untyped.get_batch(ids))
+        old: list[Record] = []
+        checked: list[Item | InvalidRecordError] = []
+        for item in items:
+            record = next(records) if isinstance(item, tuple) else None
+            try:
+                if record is not None and self._codec.upgrades.is_old(record):
+                    self._codec.rewrite(record)
+                    old.append(record)
+            except InvalidRecordError as error:
+                checked.append(error)
+            else:
+                checked.append(item)
+        if not (atomic and any(isinstance(item, InvalidRecordError) for item in checked)):
+            await self._upgrade(old)
+        return checked
 
     async def update_where(self, where: Where[M], *changes: Change[M]) -> int:
         """Change parts of the matching records and return how many; as `Collection.update_where`.

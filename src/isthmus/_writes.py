@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
-from typing import Any, TypeAlias, overload
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeAlias, TypeVar, overload
 
 from isthmus._batch import OnError, Outcomes, check_on_error, resolve_outcomes
 from isthmus._core.executor import Mutation, WriteKind, mutation_for
@@ -19,6 +19,8 @@ from isthmus._query.query import Query, as_predicate
 from isthmus._record import Record
 from isthmus._session import SessionBound
 from isthmus.errors import InvalidRecordError, IsthmusError, QueryError, UsageError
+
+T = TypeVar("T")
 
 Data: TypeAlias = "Record | Mapping[str, Any]"
 Items: TypeAlias = "Mapping[str, Data] | Iterable[Record | tuple[str, Data] | tuple[str, Data, str | None]]"
@@ -236,6 +238,20 @@ class WriteMethods(SessionBound):
         that fails ends the stream with its `BatchError`; with "collect" the errors are in the
         receipt and the stream goes on.
         """
+        return await self._write_stream(
+            source, _mutation, upsert=upsert, batch_size=batch_size, on_error=on_error
+        )
+
+    async def _write_stream(
+        self,
+        source: AsyncIterable[T] | Iterable[T],
+        prepare: Callable[[T], Mutation],
+        *,
+        upsert: bool,
+        batch_size: int,
+        on_error: OnError,
+    ) -> StreamReceipt:
+        """Write what `prepare` makes of the items of an iterator."""
         check_on_error(on_error)
         if batch_size < 1:
             raise UsageError(f"batch_size must be at least 1, got {batch_size}")
@@ -244,7 +260,7 @@ class WriteMethods(SessionBound):
         start = 0
         async for batch in _batches(source, batch_size):
             atomic = None if on_error == "raise" else False
-            outcomes = await self._write_batch(kind, [_mutation(r) for r in batch], on_error, atomic)
+            outcomes = await self._write_batch(kind, [prepare(item) for item in batch], on_error, atomic)
             errors = outcomes.errors
             receipt.written += len(outcomes) - len(errors)
             receipt.failed += len(errors)
@@ -361,9 +377,9 @@ def _encode_now(mutation: Mutation) -> None:
         raise
 
 
-async def _batches(source: AsyncIterable[Data] | Iterable[Data], size: int) -> AsyncIterator[list[Data]]:
+async def _batches(source: AsyncIterable[T] | Iterable[T], size: int) -> AsyncIterator[list[T]]:
     if isinstance(source, AsyncIterable):
-        batch: list[Data] = []
+        batch: list[T] = []
         async for record in source:
             batch.append(record)
             if len(batch) == size:

@@ -68,9 +68,11 @@ def test_a_name_of_no_model_is_an_error(cli: Cli, store: str, model: str, code: 
     assert message in result.err
 
 
-def test_a_missing_collection_is_an_error(cli: Cli, store: str) -> None:
-    """It names those that are there."""
-    result = cli("migrate", store, "peple", MODEL, "--dry-run")
+@pytest.mark.parametrize("options", [["--dry-run"], []])
+def test_a_missing_collection_is_an_error(cli: Cli, store: str, options: list[str]) -> None:
+    """It names those that are there, and makes none."""
+    for _ in range(2):
+        result = cli("migrate", store, "peple", MODEL, *options)
 
-    assert result.code == 3
-    assert "people" in result.err
+        assert result.code == 3
+        assert "people" in result.err

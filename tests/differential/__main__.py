@@ -7,7 +7,7 @@ import asyncio
 import os
 import sys
 
-from tests.differential import files, programs, queries, typed
+from tests.differential import files, native_sqlite, programs, queries, typed
 from tests.files.seeded import FORMATS, SeededStore
 from tests.stores import FURTHER, STORES, Store, store_of
 
@@ -26,6 +26,8 @@ def main() -> int:
     failed = False
     if options.backend == "files":
         return _files(options)
+    if options.backend == "sqlite-native":
+        return _native_sqlite(options)
     if options.first:
         return _first(options)
     for store in stores(options.backend, options.url):
@@ -65,6 +67,15 @@ def _files(options: argparse.Namespace) -> int:
     for failure in failures:
         print("\n" + failure)
     return 1 if failures else 0
+
+
+def _native_sqlite(options: argparse.Namespace) -> int:
+    """Run on random tables made by SQL; return 1 if anything differed."""
+    report = asyncio.run(native_sqlite.run(queries.Plan(options.n, options.seed, per_set=40)))
+    print(f"{report.tally.queries} queries on {report.sets} tables: {len(report.failures)} differences")
+    for failure in report.failures:
+        print("\n" + failure)
+    return 1 if report.failures else 0
 
 
 def _first(options: argparse.Namespace) -> int:

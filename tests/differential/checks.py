@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,7 +48,13 @@ class Check:
     measures: tuple[Measure, ...] = ()
     part: int = 0
 
-    def expected(self, records: Sequence[Record], matching: Sequence[Record] | None = None) -> Any:
+    def expected(
+        self,
+        records: Sequence[Record],
+        matching: Sequence[Record] | None = None,
+        *,
+        sort: Callable[[Sequence[Record], tuple[SortKey, ...]], list[Record]] = sort_records,
+    ) -> Any:
         """Return the answer by the evaluator; the records are as they were read back.
 
         `matching` is what the predicate selects of them, if that was found out already.
@@ -68,7 +74,7 @@ class Check:
         if self.verb == "exists":
             return bool(matching)
         end = None if query.count is None else query.skip + query.count
-        rows = [_row(record, query) for record in sort_records(matching, query.order)[query.skip : end]]
+        rows = [_row(record, query) for record in sort(matching, query.order)[query.skip : end]]
         if self.verb == "find_one":
             return rows[:1]
         if self.verb == "page":

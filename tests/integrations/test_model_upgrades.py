@@ -280,3 +280,103 @@ async def test_models_without_upgrades_write_no_number_and_bad_ones_are_refused(
     ):
         with pytest.raises(UnsupportedError, match="native"):
             bare.collection("x", Person)
+
+
+class Place(BaseModel):
+    """A model in another."""
+
+    city: str
+
+
+class Visit(BaseModel):
+    """A model whose second schema has a count."""
+
+    id: str = ""
+    place: Place
+    stops: list[Place] = []
+    named: dict[str, Place] = {}
+    count: int
+
+    @upgrade(1)
+    @staticmethod
+    def add_count(data: dict[str, Any]) -> dict[str, Any]:
+        """Turn schema 1 into 2."""
+        return {**data, "count": len(data.get("stops", []))}
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("write", ["migrate", "update", "modify"])
+async def test_keys_that_a_nested_model_lacks_are_kept(write: str) -> None:
+    """At every depth: in a model, in a list of them, in a dict of them."""
+    async with AsyncDatabase("memory") as db:
+        visits = db.collection("visits", Visit)
+        data = {
+            "place": {"city": "Oslo", "note": 1},
+            "stops": [{"city": "Bari", "note": 2}, {"city": "Rome"}],
+            "named": {"home": {"city": "Bonn", "note": {"x": [3]}}},
+            "note": 4,
+        }
+        await visits.untyped.create(Record(data, id="a"))
+
+        if write == "migrate":
+            assert (await migrate(visits)).migrated == 1
+        elif write == "update":
+            await visits.update("a", count=2)
+        else:
+            await visits.modify("a", lambda p: f(p.count).set(2))
+
+        assert await stored(visits.untyped, "a") == ({**data, "count": 2}, {"schema": 2})
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("atomic", [True, False])
+async def test_a_record_of_a_newer_schema_is_one_outcome_of_a_batch(atomic: bool) -> None:
+    """And nothing is written where the batch is atomic."""
+    async with AsyncDatabase("memory") as db:
+        people = db.collection("people", Person)
+        await people.untyped.create_batch([*OLD, *ODD])
+        changes: Any = lambda p: f(p.city).set("Bergen")  # noqa: E731 - the change of several items
+
+        outcomes = await people.modify_batch(
+            [("a", changes), ("x4", changes), ("c", changes)], on_error="collect", atomic=atomic
+        )
+
+        assert isinstance(outcomes.errors[1], InvalidRecordError)
+        assert set(outcomes.errors) == ({0, 1, 2} if atomic else {1})
+        assert (await people.require("c")).city == ("Oslo" if atomic else "Bergen")
+        assert (await stored(people.untyped, "a"))[1].get("schema") == (None if atomic else 3)
+
+
+@pytest.mark.asyncio
+async def test_an_invalid_value_is_one_outcome_of_a_batch(people: TypedCollection[Person]) -> None:
+    """A value beyond its field's constraints names its record."""
+    changes: Any = {"b": lambda p: f(p.city).set(None), "c": lambda p: f(p.age).set(50)}
+
+    outcomes = await people.modify_batch(changes, on_error="collect", atomic=False)
+
+    [error] = outcomes.errors.values()
+    assert isinstance(error, InvalidRecordError)
+    assert error.record_id == "b"
+    assert (await people.require("c")).age == 50
+
+
+def test_what_is_no_upgrade_is_refused() -> None:
+    """A function that would never be called, or could not be, is an error of the model."""
+    for number in (0, -1, True, "1", None):
+        with pytest.raises(ConfigError, match="number of a schema"):
+            upgrade(number)  # type: ignore[arg-type]
+
+    class Method(BaseModel):
+        @upgrade(1)
+        def grow(self, data: dict[str, Any]) -> dict[str, Any]:
+            return data
+
+    class Classmethod(BaseModel):
+        @classmethod
+        @upgrade(1)
+        def grow(cls, data: dict[str, Any]) -> dict[str, Any]:
+            return data
+
+    for model in (Method, Classmethod):
+        with pytest.raises(ConfigError, match="@staticmethod"):
+            AsyncDatabase("memory").collection("x", model)

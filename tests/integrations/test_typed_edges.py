@@ -5,11 +5,11 @@ import enum
 from collections.abc import Callable
 from decimal import Decimal
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NewType
 from uuid import UUID
 
 import pytest
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, computed_field
 
 from isthmus import AsyncDatabase, InvalidRecordError, QueryError, field
 from isthmus.typed import Version, avg, count, each, f, max_, maybe, not_, sum_
@@ -51,6 +51,9 @@ class Dog(BaseModel):
     owner: str
 
 
+Count = NewType("Count", int)
+
+
 class Thing(BaseModel):
     """A model with the fields that are harder to name."""
 
@@ -76,6 +79,13 @@ class Thing(BaseModel):
     by_name: dict[str, Part] = {}
     deep: dict[str, dict[str, UUID]] = {}
     free: dict[str, Any] = {}
+    maybes: list[int | None] = []
+    count: Count = Count(1)
+
+    @computed_field
+    def double(self) -> int:
+        """Stored beside what it is computed from."""
+        return self.count * 2
 
 
 THINGS = [
@@ -167,6 +177,7 @@ REFUSED: list[tuple[Callable[[Any], Any], str]] = [
     (lambda p: p.name == ["x"], "got a list"),
     (lambda p: each(p.parts).tags == ["t"], r"f\(p.items\).any"),
     (lambda p: each(p.grid) == [1, 2], "one element"),
+    (lambda p: f(p.maybes).has(None), r"f\(p.maybes\).is_null"),
     # How to write it.
     (lambda p: p.level == 1, "write Level.LOW"),
     (lambda p: p.pet.kind == "cow", "'cat' or 'dog'"),
@@ -213,6 +224,10 @@ async def test_names_have_the_types_of_dicts_too() -> None:
         ]:
             with pytest.raises(QueryError):
                 things.where(name, op, value)
+        assert await things.count(field("born") >= "2025") == 1
+        for unparsed in (field("born") >= "soon", field("born") == "2026", field("born").in_(["2026-13-01"])):
+            with pytest.raises(QueryError, match="born: holds date, and"):
+                things.where(unparsed)
 
 
 @pytest.mark.asyncio
@@ -271,6 +286,7 @@ async def test_changes_below_dicts_are_checked() -> None:
                 f(p.by_name["one"].size).inc(1),
                 f(p.stock[State.PAID]).inc(2),
                 f(p.limits["cpu"]).max(9),
+                f(p.count).inc(1),
             ),
         )
         changed = await things.require("a")
@@ -279,6 +295,7 @@ async def test_changes_below_dicts_are_checked() -> None:
         assert changed.by_name["one"].size == 9
         assert changed.stock[State.PAID] == 2
         assert changed.limits == {"cpu": 9}
+        assert changed.double == 4
 
         wrong: list[Any] = [
             lambda p: f(p.labels["team"]).set(5),
@@ -286,6 +303,7 @@ async def test_changes_below_dicts_are_checked() -> None:
             lambda p: f(p.limits["cpu"]).set(-1),
             lambda p: f(p.days["end"]).set(dt.datetime(2026, 4, 1, tzinfo=dt.UTC)),
             lambda p: f(p.takes).max(dt.timedelta(days=3)),
+            lambda p: f(p.double).set(3),
             field("labels.team").set(5),
             field("limits.cpu").set("x"),
         ]

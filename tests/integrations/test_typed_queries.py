@@ -14,6 +14,7 @@ from pydantic import AnyUrl, BaseModel, Field, field_serializer
 
 from isthmus import (
     AsyncDatabase,
+    BatchError,
     ConflictError,
     InvalidRecordError,
     Query,
@@ -384,8 +385,14 @@ async def test_a_carried_version_makes_writes_compare_and_set(people: People) ->
     outcomes = await people.replace_batch(
         {"p1": second, "p2": await people.require("p2")}, on_error="collect", atomic=False
     )
+    with pytest.raises(BatchError):
+        await people.stream_write([second], upsert=True)
+    third = await people.require("p3")
+    receipt = await people.stream_write([second, third], upsert=True, on_error="collect")
     changed = await people.update("p1", age=51)
 
+    assert (receipt.written, receipt.failed) == (1, 1)
+    assert isinstance(receipt.errors[0], ConflictError)
     assert isinstance(outcomes.errors[0], ConflictError)
     assert 1 not in outcomes.errors
     assert changed.version not in (None, version)

@@ -128,11 +128,15 @@ GROUPS: dict[str, Group] = {
     ),
     # What a checker passes is refused by these, and nowhere else.
     "typed": Group(
-        ("_field_proxy.py", "_model_operands.py", "_model_paths.py", "_model_upgrades.py", "_typed_rows.py"),
+        (
+            *("_field_proxy.py", "_lambda_calls.py", "_model_operands.py", "_model_paths.py"),
+            *("_model_upgrades.py", "_typed_rows.py"),
+        ),
         (
             _pytest(
                 "tests/typing",
                 "tests/integrations/test_typed_queries.py",
+                "tests/integrations/test_typed_edges.py",
                 "-k",
                 "not sqlite and not postgres",
             ),

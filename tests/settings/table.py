@@ -84,6 +84,8 @@ SHARED = {
 }
 POSTGRES = {
     "unique": _unique(),
+    "changes": _yes(),
+    "changes_keep": _seconds(),
     "indexes": _fields(),
     "prefix": _fields(),
     "substring": _fields(),
@@ -206,11 +208,17 @@ S3 = {
     "log.checkpoint_entries": _whole(),
     "log.grace": _seconds(),
 }
+_NATIVE_FILE = {"path": "one.db", "layout": "native"}
 SQLITE = {
     "unique": _unique(),
+    "changes": _yes(),
+    "changes_keep": _seconds(),
     "indexes": _fields(),
     "path": Sample("one.db", "one.db", "two.db", None, "sqlite:///{}"),
     "table": _text(),
+    "layout": Sample("native", "native", "records", "nonsense", needs={"path": "one.db"}),
+    "key": Sample("a,b", ("a", "b"), "c", needs=_NATIVE_FILE),
+    "version": _text(needs=_NATIVE_FILE),
     "create_table": _choice("never", "if_missing"),
     "collections": _argument({"c": {"indexes": ("a",)}}, {"d": {}}),
     "pool.readers": _whole(),

@@ -47,7 +47,7 @@ def _text_length(record: Record) -> int:
     raw = record._raw
     if isinstance(raw, bytes | str):
         return len(raw) + len(record._raw_metadata or "")
-    return len(repr(record.data)) + len(repr(record.metadata))
+    return len(repr(record._queried)) + len(repr(record.metadata))
 
 
 def _select(records: Sequence[Record], predicate: Predicate) -> list[Record]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 from isthmus._core.executor import ItemResult, Mutation
@@ -24,6 +25,24 @@ class Modification(Mutation):
         super().__init__(id, None, None, if_version)
         self.changes = changes
         self.where = where
+
+
+@runtime_checkable
+class SupportsModifyBatch(Protocol):
+    """An executor that applies several modifications natively.
+
+    Of a store without versions (`compare_and_set`) that has the capability `modify` this is required:
+    the core has nothing to write under. `where` has EXACT leaves only.
+    """
+
+    async def modify_batch(
+        self, collection: str, modifications: Sequence[Modification], *, atomic: bool
+    ) -> list[ItemResult]:
+        """Apply modifications as `modify_in_order` does and return one result for each.
+
+        With `atomic` all or none, as of `Executor.write`.
+        """
+        ...
 
 
 @runtime_checkable

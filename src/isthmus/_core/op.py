@@ -20,7 +20,7 @@ from isthmus._core.executor import (
     SupportsDrop,
     WriteKind,
 )
-from isthmus._core.modify import Modification, SupportsModify
+from isthmus._core.modify import Modification, SupportsModify, SupportsModifyBatch
 from isthmus._query.ast import TRUE, Predicate
 from isthmus._query.changes import FieldChange
 from isthmus._record import Record
@@ -104,6 +104,21 @@ class NativeModify(Op["ItemResult | None"]):
 
     async def apply(self, executor: Executor) -> ItemResult | None:
         return await _modifier(executor).modify(self.collection, self.modification)
+
+
+class NativeModifyBatch(Op["list[ItemResult]"]):
+    """Change parts of several records natively."""
+
+    modifications: Sequence[Modification]
+    atomic: bool
+    name = "modify"
+    writes = True
+    idempotent = False
+
+    async def apply(self, executor: Executor) -> list[ItemResult]:
+        if not isinstance(executor, SupportsModifyBatch):
+            raise UnsupportedError("this backend does not modify records natively", capability="modify")
+        return await executor.modify_batch(self.collection, self.modifications, atomic=self.atomic)
 
 
 class NativeModifyWhere(Op["int | None"]):

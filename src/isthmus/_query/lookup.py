@@ -51,7 +51,7 @@ def _collect(value: Any, keys: tuple[str, ...], index: int, values: list[JSON]) 
 def _start(record: Record, path: Path) -> Any:
     match path.root:
         case Root.DATA:
-            return record.data
+            return record._queried
         case Root.METADATA:
             return record.metadata
         case Root.ID:

@@ -13,11 +13,11 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 from isthmus._core.apply import refuse_batch
 from isthmus._core.clock import REPEAT_SECONDS, Clock
-from isthmus._core.executor import ItemResult, Mutation, WriteKind
-from isthmus._core.modify import Modification
+from isthmus._core.executor import Executor, ItemResult, Mutation, WriteKind
+from isthmus._core.modify import Modification, SupportsModifyBatch
 from isthmus._core.modify_rows import modify_in_order
 from isthmus._core.offload import LONG, run_in_thread
-from isthmus._core.op import Modify, ModifyWhere, Read, Write
+from isthmus._core.op import Modify, ModifyWhere, NativeModifyBatch, Read, Write
 from isthmus._core.stack import Next
 from isthmus._ids import new_version
 from isthmus._query.ast import FALSE, TRUE, Leaf
@@ -51,6 +51,17 @@ def native_modification(item: Modification, pushdown: Callable[[Leaf], Pushdown]
     if parts.residual != TRUE or parts.pushed == FALSE:
         return None
     return Modification(item.id, item.changes, parts.pushed, item.if_version)
+
+
+async def modify_items(op: Modify, executor: Executor, call_next: Next, clock: Clock) -> list[ItemResult]:
+    """Apply modifications natively where the executor takes several, else by compare-and-set."""
+    if isinstance(executor, SupportsModifyBatch):
+        pushdown = executor.support(op.collection).pushdown
+        items = [native_modification(item, pushdown) for item in op.modifications]
+        known = [item for item in items if item is not None]
+        if len(known) == len(items):
+            return await call_next(NativeModifyBatch(op.collection, known, op.atomic))
+    return await CompareAndSet(call_next, clock, for_update=executor.capabilities.for_update).modify(op)
 
 
 class _ReadRows:

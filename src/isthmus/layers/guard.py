@@ -55,7 +55,7 @@ class Guard(Layer):
         if op.atomic and not can.atomic_batch:
             self._refuse("an atomic batch", "atomic_batch")
         if not can.compare_and_set:
-            if op.kind in (WriteKind.UPDATE, WriteKind.REPLACE):
+            if op.kind in (WriteKind.UPDATE, WriteKind.REPLACE) and not can.modify:
                 self._refuse(f"{op.kind.value}(), which must not lose a concurrent write", "compare_and_set")
             if any(mutation.if_version is not None for mutation in op.mutations):
                 self._refuse("if_version", "compare_and_set")
@@ -64,6 +64,9 @@ class Guard(Layer):
         can = self._executor.capabilities
         if not (can.modify or can.compare_and_set):
             self._refuse(f"{op.name}(), which must not lose a concurrent write", "compare_and_set")
+        conditional = isinstance(op, Modify) and any(item.if_version is not None for item in op.modifications)
+        if conditional and not can.compare_and_set:
+            self._refuse("if_version", "compare_and_set")
         if isinstance(op, Modify) and op.atomic and not can.atomic_batch:
             self._refuse("an atomic batch", "atomic_batch")
 

@@ -45,7 +45,7 @@ from isthmus.errors import UnsupportedError
 from isthmus.layers._change_filter import read_changes
 from isthmus.layers._delete import delete_matching
 from isthmus.layers._distinct import distinct_as_groups, merge_distinct
-from isthmus.layers._modify import CompareAndSet, native_modification
+from isthmus.layers._modify import CompareAndSet, modify_items, native_modification
 from isthmus.layers._pages import (
     add_to_size,
     drop_before_start,
@@ -282,7 +282,7 @@ class Plan(Layer):
             after = page.after
             try:
                 if page.recheck:
-                    yield await _evaluate_candidates(page.recheck, _whole_predicate(parts))
+                    yield await _evaluate_candidates(page.recheck, parts.pushed & parts.residual)
                 yield await select_matching(page.records, parts.residual)
             except BaseException:
                 if after is not None and after.token is not None:
@@ -348,15 +348,14 @@ class Plan(Layer):
 
     async def _modify(self, op: Modify, call_next: Next) -> list[ItemResult]:
         for item in op.modifications:
-            if item.where != TRUE:
-                self._policy.check_patterns(item.where)
+            self._policy.check_patterns(item.where)
         if self._executor.capabilities.modify and len(op.modifications) == 1:
             [item] = op.modifications
             native = native_modification(item, self._support(op.collection).pushdown)
             result = None if native is None else await call_next(NativeModify(op.collection, native))
             if result is not None:
                 return [result]
-        return await self._compare_and_set(call_next).modify(op)
+        return await modify_items(op, self._executor, call_next, self._clock)
 
     async def _modify_where(self, op: ModifyWhere, call_next: Next) -> int:
         parts = self.parts(op.collection, op.where)
@@ -371,15 +370,8 @@ class Plan(Layer):
         async for records in self._scan(_scan_of(op.collection, parts), parts, call_next):
             ids.update((record.id or "", None) for record in records)
         atomic = can.transactions and can.atomic_batch
-        return await self._compare_and_set(call_next).modify_matching(op, list(ids), atomic=atomic)
-
-    def _compare_and_set(self, call_next: Next) -> CompareAndSet:
-        return CompareAndSet(call_next, self._clock, for_update=self._executor.capabilities.for_update)
-
-
-def _whole_predicate(parts: Split) -> Predicate:
-    """Return the predicate that was split."""
-    return parts.pushed if parts.residual == TRUE else parts.pushed & parts.residual
+        swap = CompareAndSet(call_next, self._clock, for_update=can.for_update)
+        return await swap.modify_matching(op, list(ids), atomic=atomic)
 
 
 async def _release(collection: str, after: After, call_next: Next) -> None:

@@ -34,13 +34,13 @@ def key_of(table: Table, id: str) -> tuple[JSON, ...] | None:
     try:
         if len(columns) > 1:
             values = tuple(orjson.loads(id))
+        elif columns[0].kind is Kind.CELL:
+            values = (_cell_key(id),)
         else:
             text = columns[0].kind in TEXTS or (
                 columns[0].kind is Kind.NUMERIC and columns[0].numeric == "text"
             )
             values = (id,) if text else (orjson.loads(id),)
-        if columns[0].kind is Kind.CELL and len(columns) == 1:
-            values = (_cell_key(id),)
     except (orjson.JSONDecodeError, TypeError):
         return None
     if len(values) != len(columns) or id_of(values) != id:

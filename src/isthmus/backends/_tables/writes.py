@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from isthmus._core.executor import Mutation, WriteKind
+from isthmus._ids import check_id
 from isthmus._values import JSON
 from isthmus.backends._tables.column import Column, Kind, Table
 from isthmus.backends._tables.keys import check_key, id_of
@@ -76,7 +77,7 @@ def _own_key(table: Table, mutation: Mutation, data: dict[str, JSON]) -> Row:
     missing = [column for column in table.key_columns if data.get(column.name) is None]
     if not missing:
         key = tuple(data[name] for name in table.key)
-        return Row(id_of(key), key)
+        return Row(check_id(id_of(key)), key)
     if all(column.has_default or column.generated for column in missing):
         for column in missing:
             data.pop(column.name, None)

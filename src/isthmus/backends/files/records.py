@@ -31,7 +31,7 @@ class RecordMaker:
         if isinstance(row, Refusal):
             raise self._refuse(number, row.message, row.line, row.path)
         if self._id is None and not self._records:
-            return make_record(row_id(self._file.key, number), row, {}, self._file.version, None, None)  # type: ignore[arg-type]
+            return make_record(row_id(self._file.key, number), row, {}, self._file.version, None, None)
         try:
             if self._records:
                 id, data, metadata = _take_record(row)
@@ -42,7 +42,7 @@ class RecordMaker:
         except (InvalidRecordError, UsageError) as error:
             path = error.path if isinstance(error, InvalidRecordError) else "id"
             raise self._refuse(number, str(error), None, path) from None
-        return make_record(id, data, metadata, self._file.version, None, None)  # type: ignore[arg-type]
+        return make_record(id, data, metadata, self._file.version, None, None)
 
     def place(self, number: int) -> str:
         """Return where a row is, for messages."""

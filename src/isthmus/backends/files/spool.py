@@ -72,7 +72,7 @@ class Spool:
     def _record(self, row: tuple[str, int, bytes, bytes]) -> Record:
         id, file, data, metadata = row
         version = self._catalog.files[file].version
-        return make_record(id, orjson.loads(data), orjson.loads(metadata), version, None, None)  # type: ignore[arg-type]
+        return make_record(id, orjson.loads(data), orjson.loads(metadata), version, None, None)
 
     def read(self, ids: Sequence[str]) -> dict[str, Record]:
         """Return the records with these ids."""

@@ -10,7 +10,6 @@ from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
-from isthmus._core.columns import COLUMNS_OF, columns_in, join_columns
 from isthmus._core.executor import (
     ItemResult,
     Mutation,
@@ -21,20 +20,22 @@ from isthmus._core.executor import (
     WriteKind,
 )
 from isthmus._core.loop_pools import LoopBound
-from isthmus._core.unique import Duplicate, Unique, unique_of
-from isthmus._index_annotation import Declarations
+from isthmus._core.pruner import Pruner
+from isthmus._core.unique import Duplicate, Unique
 from isthmus._record import Record
+from isthmus.backends.postgres.change_methods import ChangeMethods
+from isthmus.backends.postgres.change_pruning import prune
 from isthmus.backends.postgres.coalesce import Coalescer
-from isthmus.backends.postgres.config import Indexes, PostgresConfig
+from isthmus.backends.postgres.config import PostgresConfig
 from isthmus.backends.postgres.cursors import Cursors, PoolSnapshot
 from isthmus.backends.postgres.declared_columns import DeclaredColumns
 from isthmus.backends.postgres.errors import READING, WRITING, is_stale_plan, is_undefined_table
 from isthmus.backends.postgres.executor import Work
-from isthmus.backends.postgres.indexes import paths_to_index
 from isthmus.backends.postgres.pool import open_pool
 from isthmus.backends.postgres.pool.native import TransactionLoan
 from isthmus.backends.postgres.pool.pool import Pool
 from isthmus.backends.postgres.schema import (
+    Declared,
     collections,
     drop_table,
     end_unique,
@@ -56,9 +57,10 @@ R = TypeVar("R")
 class _LoopState:
     """Objects of one backend on one event loop, apart from the pool."""
 
-    def __init__(self) -> None:
+    def __init__(self, pruner: Pruner) -> None:
         self.cursors = Cursors()
         self.sorted = SortedStreams()
+        self.pruner = pruner
         self.gets: dict[str, Coalescer[str, Record | None]] = {}
         self.creates: dict[str, Coalescer[Mutation, ItemResult]] = {}
 
@@ -81,17 +83,20 @@ class PoolRunner:
         loop = asyncio.get_running_loop()
         state = self._loops.get(loop)
         if state is None:
-            state = self._loops[loop] = _LoopState()
+            pruner = Pruner(self._prune, self._config.changes_keep)
+            state = self._loops[loop] = _LoopState(pruner)
         return state
 
-    async def run(self, work: Work[R], *, writes: bool = False, locks: bool = False) -> R:
-        """Run work on a connection and return its result; with `writes` on the primary.
+    async def run(
+        self, work: Work[R], *, writes: bool = False, primary: bool = False, locks: bool = False
+    ) -> R:
+        """Run work on a connection and return its result; with `writes` or `primary` on the primary.
 
         `locks`: it takes locks of the session, so the session is closed if it fails or is cancelled.
         """
         with WRITING if writes else READING:
             pool = self.pools.current() or await self.pools.pool()
-            if not writes:
+            if not (writes or primary):
                 pool = pool.reads
             # One is idle most of the time: taking it here saves two coroutines.
             connection = pool.take_idle() if pool.direct else None
@@ -118,22 +123,36 @@ class PoolRunner:
         found = await self.run(
             lambda connection: ensure_table(connection, table, self._config), writes=True, locks=True
         )
-        self.note(table, found)
+        self._note(table, found)
         self.ready.add(collection)
 
-    def note(self, before: Table, found: Table) -> None:
+    def _note(self, before: Table, found: Declared) -> None:
         """Keep what a table has, unless a model has declared more meanwhile."""
-        current = self._tables.get(before.name, before)
+        table = self._tables.get(before.name, before)
+        unique = table.has_unique or bool(found.unique)
         self._tables[before.name] = replace(
-            current, columns=found.columns, has_unique=current.has_unique or found.has_unique
+            table, columns=found.columns, has_unique=unique, has_changes=found.changes
         )
+
+    async def read_primary(self, work: Work[R]) -> R:
+        """Run work that only reads on the primary."""
+        return await self.run(work, primary=True)
+
+    def prune_soon(self, collection: str) -> None:
+        """Prune a collection's changes in the background, if that is due and the config keeps them."""
+        if self._config.changes:
+            self.here().pruner.note_use(collection)
+
+    async def _prune(self, collection: str) -> bool:
+        table, keep = table_of(self._config, collection), self._config.changes_keep
+        return await self.run(lambda connection: prune(connection, table, keep), writes=True)
 
     async def create_table(self, table: Table) -> None:
         """Create a missing table for an open transaction, which building other indexes would wait for."""
         found = await self.run(
             lambda connection: ensure_table(connection, table, self._config, add_indexes=False), writes=True
         )
-        self.note(table, found)
+        self._note(table, found)
 
     async def query(self, table: Table | None, work: Work[R], if_missing: R) -> R:
         """Run work that only reads; return `if_missing` if the table was dropped."""
@@ -209,6 +228,7 @@ class PoolRunner:
         try:
             with READING:
                 if state is not None:
+                    await state.pruner.close()
                     await state.cursors.close()
                     state.sorted.give_up()
         finally:
@@ -221,7 +241,7 @@ class PoolRunner:
         self.pools.discard()
 
 
-class PostgresBackend(DeclaredColumns):
+class PostgresBackend(ChangeMethods, DeclaredColumns):
     """Records in PostgreSQL."""
 
     name = "postgres"
@@ -247,19 +267,6 @@ class PostgresBackend(DeclaredColumns):
     def terminate(self) -> None:
         """Drop the connections of all loops without waiting."""
         self._pool_runner.terminate()
-
-    def declare(self, collection: str, indexes: Declarations) -> bool:
-        """Record a model's indexes, to be built at the next opening; return whether any is new."""
-        table = self._table(collection)
-        kinds = COLUMNS_OF.values()
-        settings = Indexes.model_validate({k: paths for k, paths in indexes.items() if k not in kinds})
-        indexed, unique = table.indexed | paths_to_index(settings), table.unique | unique_of(settings.unique)
-        has_unique = table.has_unique or bool(unique)
-        columns = join_columns(table.declared, columns_in(indexes))
-        self._tables[collection] = replace(
-            table, indexed=indexed, unique=unique, has_unique=has_unique, declared=columns
-        )
-        return indexed != table.indexed or unique != table.unique or columns != table.declared
 
     async def find_duplicates(self, collection: str, unique: Unique) -> list[Duplicate]:
         """Return values that several records have, each with some of their ids; 20 values at most."""
@@ -315,6 +322,7 @@ class PostgresBackend(DeclaredColumns):
         self, collection: str, kind: WriteKind, mutations: Sequence[Mutation], *, atomic: bool
     ) -> list[ItemResult]:
         """Apply mutations of one kind; concurrent single creates share a statement."""
+        self._pool_runner.prune_soon(collection)
         if kind is WriteKind.CREATE and len(mutations) == 1 and self._config.coalesce:
             creates = self._pool_runner.here().creates
             coalescer = creates.get(collection)

@@ -25,6 +25,7 @@ from isthmus.backends.postgres.sql.columns import (
 )
 from isthmus.backends.postgres.sql.statement import literal, quote
 from isthmus.backends.postgres.sql.table import Table
+from isthmus.backends.postgres.table_mark import write_mark
 from isthmus.errors import ConfigError
 
 log = logging.getLogger("isthmus.postgres.schema")
@@ -83,7 +84,7 @@ def missing_in(table: Table, columns: Mapping[Path, StoredColumn]) -> list[Decla
 
 
 async def ensure_columns(
-    connection: Connection, table: Table, *, may_alter: bool, mark_format: str
+    connection: Connection, table: Table, *, may_alter: bool
 ) -> dict[Path, StoredColumn]:
     """Return the declared columns that the table has; an empty table gets those that it lacks.
 
@@ -93,7 +94,7 @@ async def ensure_columns(
     missing = missing_in(table, columns)
     if missing and may_alter:
         try:
-            columns = await _alter_empty(connection, table, mark_format)
+            columns = await _alter_empty(connection, table)
         except Exception as error:
             # The class of the exception depends on the driver; its SQLSTATE does not.
             if sqlstate_of(error) in _IMPOSSIBLE:
@@ -107,7 +108,7 @@ async def ensure_columns(
     return columns
 
 
-async def _alter_empty(connection: Connection, table: Table, mark_format: str) -> dict[Path, StoredColumn]:
+async def _alter_empty(connection: Connection, table: Table) -> dict[Path, StoredColumn]:
     async with connection.transaction():
         await connection.execute(f"SET LOCAL lock_timeout = {_PATIENCE}")
         if await connection.fetchval(f"SELECT EXISTS (SELECT 1 FROM {table.sql})"):
@@ -115,11 +116,11 @@ async def _alter_empty(connection: Connection, table: Table, mark_format: str) -
         await connection.execute(f"LOCK TABLE {table.sql} IN ACCESS EXCLUSIVE MODE")
         if await connection.fetchval(f"SELECT EXISTS (SELECT 1 FROM {table.sql})"):
             return await read_columns(connection, table)
-        return await _alter(connection, table, table.declared, mark_format)
+        return await _alter(connection, table, table.declared)
 
 
 async def add_columns(
-    connection: Connection, table: Table, columns: Sequence[DeclaredColumn], mark_format: str
+    connection: Connection, table: Table, columns: Sequence[DeclaredColumn]
 ) -> dict[Path, StoredColumn]:
     """Add the columns that a table lacks, while others wait for it; return all that it has.
 
@@ -133,7 +134,7 @@ async def add_columns(
                 (stored.column for stored in (await read_columns(connection, table)).values()),
                 columns,
             )
-            stored = await _alter(connection, table, columns, mark_format)
+            stored = await _alter(connection, table, columns)
         await connection.execute(f"ANALYZE {table.sql}")
     except Exception as error:
         if sqlstate_of(error) in _IMPOSSIBLE:
@@ -151,7 +152,7 @@ def _impossible(table: Table, error: Exception) -> ConfigError:
 
 
 async def _alter(
-    connection: Connection, table: Table, columns: Iterable[DeclaredColumn], mark_format: str
+    connection: Connection, table: Table, columns: Iterable[DeclaredColumn]
 ) -> dict[Path, StoredColumn]:
     """Add the missing columns in the open transaction, whose table is locked; return all."""
     rows = await connection.fetch(_STORED, table.sql)
@@ -166,8 +167,9 @@ async def _alter(
     odd = odd_definition(column.column for column in stored.values())
     changes = ", ".join([f"DROP COLUMN IF EXISTS {quote(ODD)}", *names, f"ADD COLUMN {odd}"])
     await connection.execute(f"ALTER TABLE {table.sql} {changes}")
-    for statement in (*comments(table, added), mark_format):
+    for statement in comments(table, added):
         await connection.execute(statement)
+    await write_mark(connection, table)
     return stored
 
 

@@ -11,7 +11,7 @@ from urllib.parse import SplitResult, unquote
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from isthmus._core.config import BackendConfig, ColumnSettings, ConfigGroup, UniqueSettings
+from isthmus._core.config import BackendConfig, ChangesSettings, ColumnSettings, ConfigGroup, UniqueSettings
 from isthmus._core.loop_pools import secret_digest
 from isthmus._core.url import clean_url
 from isthmus._suggest import suggest_nearest
@@ -126,7 +126,7 @@ class Indexes(UniqueSettings, ColumnSettings):
         return value
 
 
-class PostgresConfig(BackendConfig, Indexes):
+class PostgresConfig(BackendConfig, Indexes, ChangesSettings):
     """The server, how to connect to it, and the tables of collections."""
 
     backend: ClassVar[str] = "postgres"
@@ -292,7 +292,8 @@ class PostgresConfig(BackendConfig, Indexes):
 
     def pool_key(self) -> Hashable:
         """Return all settings that a pool depends on, secrets as digests: equal keys may share a pool."""
-        other = {"table", "schema_name", "create_table", "collections", "coalesce", *Indexes.model_fields}
+        other = {"table", "schema_name", "create_table", "collections", "coalesce"}
+        other |= {*Indexes.model_fields, *ChangesSettings.model_fields}
         other |= set(BackendConfig.model_fields)
         return tuple(
             (name, _hash_key(getattr(self, name)))

@@ -1,4 +1,4 @@
-"""The declared columns of collections: which there are, and adding and dropping them."""
+"""Declarations of indexes and columns: those of models, and adding and dropping columns."""
 
 from __future__ import annotations
 
@@ -6,19 +6,35 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 
-from isthmus._core.columns import DeclaredColumn, OddRows
+from isthmus._core.columns import COLUMNS_OF, DeclaredColumn, OddRows, columns_in, join_columns
+from isthmus._core.unique import unique_of
+from isthmus._index_annotation import Declarations
 from isthmus._path import Path
 from isthmus.backends.postgres.columns import add_columns, count_odd, drop_columns, find_odd, missing_in
+from isthmus.backends.postgres.config import Indexes
 from isthmus.backends.postgres.executor import PostgresExecutor
-from isthmus.backends.postgres.schema import DECLARED_FORMAT, mark_format
+from isthmus.backends.postgres.indexes import paths_to_index
 
 
 class DeclaredColumns(PostgresExecutor, ABC):
-    """The part of the backend that is about declared columns."""
+    """The part of the backend that is about declarations."""
 
     @abstractmethod
     async def open(self, collection: str) -> None:
         """Make a collection ready, and note which columns it has."""
+
+    def declare(self, collection: str, indexes: Declarations) -> bool:
+        """Record a model's indexes, to be built at the next opening; return whether any is new."""
+        table = self._table(collection)
+        kinds = COLUMNS_OF.values()
+        settings = Indexes.model_validate({k: paths for k, paths in indexes.items() if k not in kinds})
+        indexed, unique = table.indexed | paths_to_index(settings), table.unique | unique_of(settings.unique)
+        has_unique = table.has_unique or bool(unique)
+        columns = join_columns(table.declared, columns_in(indexes))
+        self._tables[collection] = replace(
+            table, indexed=indexed, unique=unique, has_unique=has_unique, declared=columns
+        )
+        return indexed != table.indexed or unique != table.unique or columns != table.declared
 
     def columns(self, collection: str) -> tuple[tuple[DeclaredColumn, ...], tuple[DeclaredColumn, ...]]:
         """Return the columns that a collection has, and those declared that it lacks; no I/O."""
@@ -46,8 +62,7 @@ class DeclaredColumns(PostgresExecutor, ABC):
         Raises `ConfigError` for a column that it has in another kind, or if it cannot have more.
         """
         table = self._table(collection)
-        mark = mark_format(table, DECLARED_FORMAT)
-        await self._runner.command(table, lambda connection: add_columns(connection, table, columns, mark))
+        await self._runner.command(table, lambda connection: add_columns(connection, table, columns))
         # Its indexes went with the column that says which rows are odd.
         await self.open(collection)
 

@@ -101,7 +101,7 @@ async def _store(connection: Connection, table: Table, kind: WriteKind, rows: di
             f"UPDATE {table.sql} AS t SET"
             " data = CASE WHEN u.patch = 't' THEN t.data || u.data ELSE u.data END,"
             " metadata = CASE WHEN u.patch = 't' THEN t.metadata || u.metadata ELSE u.metadata END,"
-            " version = u.version::int8, updated_at = now()"
+            f" version = u.version::int8, {table.touch}"
             f" FROM {_source(table, 'patch')} WHERE t.id = u.id",
             *_columns(old),
             ["t" if row.is_patch else "f" for row in old.values()],
@@ -112,7 +112,7 @@ async def _store(connection: Connection, table: Table, kind: WriteKind, rows: di
     inserted = await connection.fetch(
         f"INSERT INTO {table.sql} (id, data, metadata, version)"
         f" SELECT u.id, u.data, u.metadata, u.version::int8 FROM {_source(table)}"
-        f" ON CONFLICT (id) {_ON_CONFLICT[kind]} RETURNING id",
+        f" ON CONFLICT (id) {_ON_CONFLICT[kind].replace('{touch}', table.touch)} RETURNING id",
         *_columns(new),
     )
     return new.keys() - {row[0] for row in inserted}
@@ -131,7 +131,7 @@ def _source(table: Table, *more: str) -> str:
 _ON_CONFLICT = {
     WriteKind.CREATE: "DO NOTHING",
     WriteKind.UPSERT: "DO UPDATE SET data = excluded.data, metadata = excluded.metadata,"
-    " version = excluded.version, updated_at = now()",
+    " version = excluded.version, {touch}",
 }
 
 

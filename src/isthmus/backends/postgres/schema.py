@@ -5,22 +5,30 @@ from __future__ import annotations
 import logging
 import zlib
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any
-
-import orjson
+from typing import Any, NamedTuple
 
 from isthmus._core.columns import columns_of
 from isthmus._core.unique import Unique, has_duplicates, missing_unique, unique_of
 from isthmus._path import Path
+from isthmus.backends.postgres.change_tables import add_changes, define_changes, drop_statement
+from isthmus.backends.postgres.change_tables import all_definitions as change_definitions
 from isthmus.backends.postgres.columns import comments, ensure_columns
 from isthmus.backends.postgres.columns import definitions as column_definitions
 from isthmus.backends.postgres.config import PostgresConfig
 from isthmus.backends.postgres.drivers.protocol import Connection
 from isthmus.backends.postgres.indexes import IndexDefinition, create_index, definitions, paths_to_index
 from isthmus.backends.postgres.sql.columns import StoredColumn, new_columns
-from isthmus.backends.postgres.sql.statement import literal, quote
+from isthmus.backends.postgres.sql.statement import quote
 from isthmus.backends.postgres.sql.table import Table
+from isthmus.backends.postgres.table_mark import (
+    DECLARED_FORMAT,
+    FORMAT,
+    PLAIN_FORMAT,
+    comment_statement,
+    format_of,
+    making_of,
+    write_mark,
+)
 from isthmus.backends.postgres.unique import definitions as unique_definitions
 from isthmus.backends.postgres.unique import duplicates, read_unique, removal
 from isthmus.backends.postgres.version_trigger import NAME as VERSION_TRIGGER
@@ -29,10 +37,6 @@ from isthmus.errors import ConfigError
 
 log = logging.getLogger("isthmus.postgres.schema")
 
-FORMAT = 2
-"""The newest format that is read: 1, and 2 for a table with unique fields or declared columns."""
-_PLAIN_FORMAT, DECLARED_FORMAT = 1, 2
-_MARK = "isthmus "
 _COLUMNS = {
     "id": "text",
     "data": "jsonb",
@@ -68,6 +72,15 @@ FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = $1 AND c.relname = $2"""
 
 
+class Declared(NamedTuple):
+    """What a table has, whatever the config of a handle says."""
+
+    unique: frozenset[Unique]
+    columns: Mapping[Path, StoredColumn]
+    changes: bool
+    """Whether it keeps its changes."""
+
+
 def table_of(config: PostgresConfig, collection: str) -> Table:
     """Return the table of a collection; no I/O. Raises `ConfigError` for a name that is too long."""
     if not 0 < len(collection.encode()) <= 63 or "\0" in collection:
@@ -80,20 +93,20 @@ def table_of(config: PostgresConfig, collection: str) -> Table:
     unique = unique_of(settings.unique)
     indexed = paths_to_index(settings)
     columns = columns_of({} if settings.columns == "model" else settings.columns)
-    return Table(config.schema_name, collection, indexed, json_array, unique, bool(unique), columns)
+    return Table(config.schema_name, collection, indexed, json_array, unique, bool(unique), declared=columns)
 
 
 async def ensure_table(
     connection: Connection, table: Table, config: PostgresConfig, *, add_indexes: bool = True
-) -> Table:
+) -> Declared:
     """Create the table with its indexes if it is missing, and check what exists.
 
     With `add_indexes` indexes that an existing table lacks are built. That waits for the end of all
     transactions in the database that have a snapshot.
 
-    Returns the table with what it has of declared columns and unique fields. Raises `ConfigError` for a
-    table that isthmus did not create, or in a newer format, or that has records and lacks a unique field
-    of the config.
+    Returns what the table has. Raises `ConfigError` for a table that isthmus did not
+    create, or in a newer format, or that has records and lacks a unique field, or the changes, of the
+    config.
     """
     _check_server(await connection.fetchrow(_SERVER))
     found = await connection.fetchrow(_DESCRIBE, table.schema, table.name)
@@ -101,7 +114,7 @@ async def ensure_table(
         if config.create_table == "never":
             raise ConfigError(
                 f"postgres: there is no table {table.sql}, and create_table is 'never'; create it with:\n"
-                + ";\n".join([*_definition(table, new_columns(table.declared)), *definition(table)])
+                + ";\n".join(_all_statements(table, config))
             )
         await _create_table(connection, table, config)
         found = await connection.fetchrow(_DESCRIBE, table.schema, table.name)
@@ -111,9 +124,7 @@ async def ensure_table(
     if not found[10] and add_indexes and config.create_table != "never":
         await add_trigger(connection, table)
     may_alter = config.create_table != "never" and add_indexes
-    columns = await ensure_columns(
-        connection, table, may_alter=may_alter, mark_format=mark_format(table, DECLARED_FORMAT)
-    )
+    columns = await ensure_columns(connection, table, may_alter=may_alter)
     wanted = list(definitions(table.name, table.indexed, columns))
     missing = [index for index in wanted if index.name not in found[5]]
     if missing and may_alter:
@@ -121,7 +132,17 @@ async def ensure_table(
     unique = await read_unique(connection, table)
     if table.unique - unique:
         unique = await _add_unique(connection, table, config)
-    return replace(table, columns=columns, has_unique=table.has_unique or bool(unique))
+    changes = making_of(found[2]) is not None
+    if config.changes and not changes:
+        may_create = config.create_table != "never"
+        await add_changes(connection, table, lock=_LOCK, may_create=may_create)
+    return Declared(unique, columns, changes or config.changes)
+
+
+def _all_statements(table: Table, config: PostgresConfig) -> list[str]:
+    """Return the statements for those who create the table themselves."""
+    made = _definition(table, new_columns(table.declared))
+    return [*made, *(change_definitions(table) if config.changes else definition(table))]
 
 
 async def _add_unique(connection: Connection, table: Table, config: PostgresConfig) -> frozenset[Unique]:
@@ -145,13 +166,7 @@ async def create_unique_index(connection: Connection, table: Table, unique: Uniq
     """Make fields unique in the open transaction, whose table is locked."""
     for statement in unique_definitions(table, unique):
         await connection.execute(statement)
-    await connection.execute(mark_format(table, DECLARED_FORMAT))
-
-
-def mark_format(table: Table, number: int) -> str:
-    """Return the statement that notes a table's format."""
-    mark = literal(_MARK + orjson.dumps({"format": number}).decode())
-    return f"COMMENT ON TABLE {table.sql} IS {mark}"
+    await write_mark(connection, table)
 
 
 async def make_unique(connection: Connection, table: Table, unique: Unique) -> None:
@@ -194,7 +209,7 @@ def _definition(table: Table, columns: Mapping[Path, StoredColumn]) -> list[str]
     lines = ",\n  ".join(['id text COLLATE "C" PRIMARY KEY', *others])
     return [
         f"CREATE TABLE IF NOT EXISTS {table.sql} (\n  {lines}\n)",
-        mark_format(table, DECLARED_FORMAT if columns else _PLAIN_FORMAT),
+        comment_statement(table, {"format": DECLARED_FORMAT if columns else PLAIN_FORMAT}),
         *comments(table, columns),
     ]
 
@@ -212,7 +227,10 @@ async def _create_table(connection: Connection, table: Table, config: PostgresCo
             columns = new_columns(table.declared)
             for statement in _definition(table, columns):
                 await connection.execute(statement)
-            await create_trigger(connection, table)
+            if config.changes:
+                await define_changes(connection, table)
+            else:
+                await create_trigger(connection, table)
             # On an empty table there is nothing to wait for: no reason for CONCURRENTLY.
             for index in definitions(table.name, table.indexed, columns):
                 if await _is_buildable(connection, index):
@@ -250,18 +268,6 @@ def _check(table: Table, found: Any) -> None:
             f"postgres: the table {table.sql} has other columns than isthmus creates: {'; '.join(wrong)};"
             " choose another `table` or `schema`"
         )
-
-
-def format_of(comment: str | None) -> int | None:
-    """Return the format in a table's comment; None if isthmus did not create the table."""
-    if comment is None or not comment.startswith(_MARK):
-        return None
-    try:
-        mark = orjson.loads(comment.removeprefix(_MARK))
-    except orjson.JSONDecodeError:
-        return None
-    number = mark.get("format") if isinstance(mark, dict) else None
-    return number if isinstance(number, int) else None
 
 
 async def _create_indexes(
@@ -333,5 +339,5 @@ async def collections(connection: Connection, schema: str) -> list[str]:
 
 
 def drop_table(table: Table) -> str:
-    """Return the statement that drops a collection's table, if it exists, with its indexes."""
-    return f"DROP TABLE IF EXISTS {table.sql}"
+    """Return the statement that drops a collection's table, if it exists, with its indexes and changes."""
+    return drop_statement(table)

@@ -15,11 +15,11 @@ _WRITES = {
     " ON CONFLICT (id) DO NOTHING",
     WriteKind.UPSERT: "INSERT INTO {table} (id, data, metadata, version) VALUES ($1, $2, $3, $4)"
     " ON CONFLICT (id) DO UPDATE SET data = excluded.data, metadata = excluded.metadata,"
-    " version = excluded.version, updated_at = now()",
-    WriteKind.REPLACE: "UPDATE {table} AS t SET data = $3, metadata = $4, version = $5, updated_at = now()"
+    " version = excluded.version, {touch}",
+    WriteKind.REPLACE: "UPDATE {table} AS t SET data = $3, metadata = $4, version = $5, {touch}"
     f" WHERE {_MATCHES}",
     WriteKind.UPDATE: "UPDATE {table} AS t SET data = t.data || $3, metadata = t.metadata || $4,"
-    f" version = $5, updated_at = now() WHERE {_MATCHES}",
+    f" version = $5, {{touch}} WHERE {_MATCHES}",
     WriteKind.DELETE: f"DELETE FROM {{table}} AS t WHERE {_MATCHES}",
 }
 
@@ -33,7 +33,7 @@ async def single_write(
         expected = version_number(mutation.if_version)
     # An upsert with an expected version never inserts: it is a replace.
     statement_kind = WriteKind.REPLACE if kind is WriteKind.UPSERT and expected is not None else kind
-    text = _WRITES[statement_kind].replace("{table}", table.sql)
+    text = _WRITES[statement_kind].replace("{touch}", table.touch).replace("{table}", table.sql)
     if kind is WriteKind.DELETE:
         deleted = not (await connection.execute(text, mutation.id, expected)).endswith(" 0")
         if deleted or expected is None:

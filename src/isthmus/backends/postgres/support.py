@@ -23,6 +23,7 @@ CAPABILITIES = Capabilities(
     modify=True,
     consistent_stream=True,
     unique=True,
+    changes=True,
     indexes=True,
     columns=True,
     drop=True,

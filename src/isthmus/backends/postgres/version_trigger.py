@@ -17,6 +17,7 @@ from isthmus.backends.postgres.sql.table import Table
 log = logging.getLogger("isthmus.postgres.schema")
 
 NAME = "isthmus_version"
+NEW_VERSION = "('x' || right(replace(gen_random_uuid()::text, '-', ''), 15))::bit(60)::bigint"
 _FUNCTION = "isthmus_renew_version"
 _LOCK = zlib.crc32(b"isthmus version trigger")
 # Milliseconds that an opening waits for writers of an existing table; the next one tries again.
@@ -32,7 +33,7 @@ def definition(table: Table) -> list[str]:
     return [
         f"""CREATE OR REPLACE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp AS $$ BEGIN
-  NEW.version := ('x' || right(replace(gen_random_uuid()::text, '-', ''), 15))::bit(60)::bigint;
+  NEW.version := {NEW_VERSION};
   NEW.updated_at := now();
   RETURN NEW;
 END $$""",

@@ -285,10 +285,10 @@ def _write_from(table: Table, kind: WriteKind, source: str, *, has_metadata: boo
         return (
             f"{_insert_from(table, source, has_metadata=has_metadata)}"
             " ON CONFLICT (id) DO UPDATE SET data = excluded.data, metadata = excluded.metadata,"
-            " version = excluded.version, updated_at = now()"
+            f" version = excluded.version, {table.touch}"
         )
     return (
-        f"UPDATE {table.sql} AS t SET {_SET[kind, has_metadata]}, version = $1::int8, updated_at = now()"
+        f"UPDATE {table.sql} AS t SET {_SET[kind, has_metadata]}, version = $1::int8, {table.touch}"
         f" FROM {source} WHERE t.id = u.id"
     )
 

@@ -21,6 +21,10 @@ def _config() -> type[SQLiteConfig]:
 def _build(config: SQLiteConfig) -> SQLiteBackend:
     from isthmus.backends.sqlite.backend import SQLiteBackend
 
+    if config.layout == "native":
+        from isthmus.backends.sqlite.native.backend import NativeSQLiteBackend
+
+        return NativeSQLiteBackend(config)
     return SQLiteBackend(config)
 
 

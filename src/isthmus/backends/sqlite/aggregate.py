@@ -37,8 +37,8 @@ def aggregate(session: SQLiteSession, table: Table, request: AggregateRequest) -
         if on_list:
             has_lists = True
             continue
-        key = tuple(_key_part(by, *row[2 * index : 2 * index + 2]) for index, by in enumerate(request.by))
-        groups.add(key, _states(request.measures, tuple(row[2 * len(request.by) :])))
+        key = tuple(key_part(by, *row[2 * index : 2 * index + 2]) for index, by in enumerate(request.by))
+        groups.add(key, read_states(request.measures, tuple(row[2 * len(request.by) :])))
     if has_lists:
         _add_by_evaluator(session, table, request, groups, fields)
     return groups
@@ -89,7 +89,7 @@ def _compile(table: Table, request: AggregateRequest) -> Statement:
     The rows with lists are one group apart from the others, whatever their values are.
     """
     binder = Binder()
-    extraction = _Extraction(binder)
+    extraction = Extraction(binder)
     keys = [part for by in request.by for part in extraction.key(path_of(by))]
     states = [state for measure in request.measures for state in extraction.states(measure)]
     where = FilterCompiler(binder, table.indexed).sql(request.where)
@@ -99,7 +99,7 @@ def _compile(table: Table, request: AggregateRequest) -> Statement:
     return binder.statement(f"SELECT {columns} FROM {extraction.sql(table.source, where)} GROUP BY {grouped}")
 
 
-class _Extraction:
+class Extraction:
     """The columns that keys and measures take, each computed once for a row.
 
     SQLite copies the expressions of a sub-select into each of their uses unless it has a limit: then a
@@ -115,7 +115,7 @@ class _Extraction:
 
     def key(self, path: Path) -> list[str]:
         """Return the columns of a key: the rank of its type, NULL for no key, and the scalar."""
-        kind, value = self._extract(path)
+        kind, value = self.extract(path)
         ranks = " ".join(f"WHEN '{name}' THEN {TYPE_RANKS[name]}" for name in _SCALARS)
         # Objects are no keys: they count as no value.
         return [
@@ -127,7 +127,7 @@ class _Extraction:
         """Return the aggregate functions of a measure's state."""
         if measure.path is None:
             return ["count(*)"]
-        kind, value = self._extract(measure.path)
+        kind, value = self.extract(measure.path)
 
         def of(*kinds: str) -> str:
             return self._input(f"CASE WHEN {kind} IN {_names(*kinds)} THEN {value} END")
@@ -168,25 +168,26 @@ class _Extraction:
     def _input(self, expression: str) -> str:
         return self._inputs.setdefault(expression, f"i{len(self._inputs)}")
 
-    def _value(self, expression: str) -> str:
+    def column_of(self, expression: str) -> str:
+        """Return the innermost column of an expression."""
         return self._values.setdefault(expression, f"v{len(self._values)}")
 
-    def _extract(self, path: Path) -> tuple[str, str]:
+    def extract(self, path: Path) -> tuple[str, str]:
         """Return the type and the value at a path, where there is no list on it."""
         field = field_of(path)
         match field:
             case AttributeField(value):
-                return "'text'", self._value(value)
+                return "'text'", self.column_of(value)
             case JSONField():
-                kind = self._value(field.kind(self._binder))
+                kind = self.column_of(field.kind(self._binder))
                 self._lists[f"{kind} = 'array'"] = None
                 if len(field.keys) > 1:
                     # Behind a list there is nothing, so only then it is looked for.
                     before = [field.kind(self._binder, depth) for depth in range(1, len(field.keys))]
                     found = " OR ".join(f"{step} = 'array'" for step in before)
-                    behind = self._value(f"CASE WHEN {field.kind(self._binder)} IS NULL THEN {found} END")
+                    behind = self.column_of(f"CASE WHEN {field.kind(self._binder)} IS NULL THEN {found} END")
                     self._lists[behind] = None
-                return kind, self._value(field.value(self._binder))
+                return kind, self.column_of(field.value(self._binder))
             case _:
                 return "NULL", "NULL"
 
@@ -196,7 +197,8 @@ def _names(*kinds: str) -> str:
     return "(" + ", ".join(f"'{kind}'" for kind in kinds) + ")"
 
 
-def _states(measures: tuple[Measure, ...], row: tuple[Any, ...]) -> list[State]:
+def read_states(measures: tuple[Measure, ...], row: tuple[Any, ...]) -> list[State]:
+    """Return the measures' states from the values of their aggregate functions."""
     values = iter(row)
     return [_state(measure, values) for measure in measures]
 
@@ -231,7 +233,8 @@ def _state(measure: Measure, values: Iterator[Any]) -> State:
             assert_never(measure.function)
 
 
-def _key_part(key: GroupKey, type_rank: int | None, value: Any) -> Any:
+def key_part(key: GroupKey, type_rank: int | None, value: Any) -> Any:
+    """Return a part of a group's key from its type rank and its scalar."""
     if type_rank is None:
         return None
     scalar = bool(value) if type_rank == BOOL else value

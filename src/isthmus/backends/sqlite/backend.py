@@ -14,11 +14,15 @@ from isthmus._core.unique import Duplicate, Unique, has_duplicates, missing_uniq
 from isthmus._index_annotation import Declarations
 from isthmus._path import Path
 from isthmus._query.order import cursor_position
+from isthmus.backends.sqlite.change_methods import ChangeMethods
+from isthmus.backends.sqlite.change_tables import drop_changes, ensure_changes, find_changes
 from isthmus.backends.sqlite.config import SQLiteConfig
+from isthmus.backends.sqlite.connection_thread import ConnectionThread
 from isthmus.backends.sqlite.errors import is_missing_table
 from isthmus.backends.sqlite.executor import SQLiteExecutor, Work, make_page, read_header, run_query
 from isthmus.backends.sqlite.pool import MemoryDatabase, Pool
 from isthmus.backends.sqlite.schema import (
+    ORDER_COLUMN,
     Table,
     check_name,
     collection_names,
@@ -42,7 +46,7 @@ from isthmus.errors import ClosedError, ConfigError, UnsupportedError
 T = TypeVar("T")
 
 
-class SQLiteBackend(SQLiteExecutor):
+class SQLiteBackend(ChangeMethods, SQLiteExecutor):
     """An executor over a file, or over a database in memory that lives as long as this object is open."""
 
     name = "sqlite"
@@ -124,6 +128,7 @@ class SQLiteBackend(SQLiteExecutor):
         pool = await self._pool()
 
         def drop(session: SQLiteSession) -> None:
+            drop_changes(session.connection, collection, keep_table=False)
             drop_table(session.connection, self._config.path, collection)
 
         async with pool.creating:
@@ -145,7 +150,12 @@ class SQLiteBackend(SQLiteExecutor):
         table = pool.tables.get(collection)
         declared = self._declared.get(collection, ())
         unique = self._unique.get(collection, frozenset())
-        if table is not None and table.indexed.issuperset(declared) and table.unique.issuperset(unique):
+        if (
+            table is not None
+            and table.indexed.issuperset(declared)
+            and table.unique.issuperset(unique)
+            and (table.order or not self._config.changes)
+        ):
             return table
         async with pool.creating:
             if self._config.create_table == "never":
@@ -168,11 +178,19 @@ class SQLiteBackend(SQLiteExecutor):
         path = self._config.path
         if self._config.create_table != "never":
             created = create_table(session.connection, path, collection, self._declared.get(collection, ()))
-            return replace(created, unique=self._ensure_unique(session, collection))
+            return self._with_declarations(session, created)
         table = find_table(session.connection, path, collection)
         if table is None:
             raise ConfigError(f"{path}: there is no collection {collection!r}, and create_table is 'never'")
-        return replace(table, unique=self._ensure_unique(session, collection))
+        return self._with_declarations(session, table)
+
+    def _with_declarations(self, session: SQLiteSession, table: Table) -> Table:
+        """Return a table with what is declared in the file; raises `ConfigError` if the config wants more."""
+        if self._config.changes:
+            ensure_changes(session.connection, table.name, may_create=self._config.create_table != "never")
+        changes = find_changes(session.connection, table.name)
+        order = "" if changes is None else f"{changes.last} + 1"
+        return replace(table, unique=self._ensure_unique(session, table.name), order=order)
 
     def _ensure_unique(self, session: SQLiteSession, collection: str) -> frozenset[Unique]:
         """Make the declared fields unique, and return all that are.
@@ -240,9 +258,9 @@ class SQLiteBackend(SQLiteExecutor):
             try:
                 return work(session, table)
             except sqlite3.OperationalError as error:
-                if not is_missing_table(error):
+                if not (is_missing_table(error) or ORDER_COLUMN in str(error)):
                     raise
-            # It was dropped by any handle or process: this write creates it again.
+            # It was dropped by any handle or process: this write creates it again, or finds another one.
             pool.tables[collection] = created = self.ensure_table(session, collection)
             return work(session, created)
 
@@ -292,6 +310,10 @@ class SQLiteBackend(SQLiteExecutor):
 
     # Transactions
 
+    def transaction_on(self, thread: ConnectionThread, *, read_only: bool) -> SQLiteTransaction:
+        """Return a transaction on a connection, which the caller begins and ends."""
+        return SQLiteTransaction(self, thread, read_only=read_only)
+
     def begin(self, options: TransactionOptions) -> AbstractAsyncContextManager[SQLiteTransaction]:
         """Open a transaction: commit on leaving, roll back on an exception.
 
@@ -308,7 +330,7 @@ class SQLiteBackend(SQLiteExecutor):
     @asynccontextmanager
     async def _begin_read(self) -> AsyncIterator[SQLiteTransaction]:
         pool = await self._pool()
-        await self._table(pool, self._config.table)
+        await self.open(self._config.table)
         snapshot = await pool.snapshot()
         transaction = read_transaction(self, snapshot.thread)
         try:

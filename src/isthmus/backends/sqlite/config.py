@@ -9,7 +9,7 @@ from urllib.parse import SplitResult, unquote
 
 from pydantic import Field, field_validator, model_validator
 
-from isthmus._core.config import BackendConfig, ConfigGroup, UniqueSettings
+from isthmus._core.config import BackendConfig, ChangesSettings, ConfigGroup, UniqueSettings
 from isthmus.errors import ConfigError
 
 MEMORY = ":memory:"
@@ -36,7 +36,21 @@ class Indexes(UniqueSettings):
         return (value,) if isinstance(value, str) else value
 
 
-class SQLiteConfig(BackendConfig, Indexes):
+class CollectionSettings(Indexes):
+    """What a config says about one collection."""
+
+    key: tuple[str, ...] = ()
+    """With `layout="native"`, what tells rows apart where there is no primary key: in a view."""
+    version: str | None = None
+    """With `layout="native"`, the INTEGER or TEXT column that is a row's version; each write changes it."""
+
+    @field_validator("key", mode="before")
+    @classmethod
+    def _key_names(cls, value: Any) -> Any:
+        return tuple(value.split(",")) if isinstance(value, str) else value
+
+
+class SQLiteConfig(BackendConfig, CollectionSettings, ChangesSettings):
     """Settings of one SQLite database."""
 
     backend: ClassVar[str] = "sqlite"
@@ -54,10 +68,12 @@ class SQLiteConfig(BackendConfig, Indexes):
     """Path of the file; `:memory:` is a database that lives as long as the handle."""
     table: str = "records"
     """The default collection."""
+    layout: Literal["records", "native"] = "records"
+    """`records`: tables of isthmus. `native`: tables that others made, read and written as they are."""
     create_table: Literal["if_missing", "never"] = "if_missing"
     """Whether a missing table is created."""
-    collections: dict[str, Indexes] = Field(default={})
-    """Indexes of collections other than the default one."""
+    collections: dict[str, CollectionSettings] = Field(default={})
+    """Indexes of collections other than the default one; with `layout="native"` their `key` and `version`."""
     pool: PoolConfig = PoolConfig()
     busy_timeout: float = Field(default=5.0, ge=0)
     """Seconds to wait while another process holds the file's lock."""
@@ -78,6 +94,18 @@ class SQLiteConfig(BackendConfig, Indexes):
     def _says_where(self) -> Self:
         if not self.path or "\0" in self.path:
             raise ValueError("path must be a file name or :memory:")
+        groups: tuple[CollectionSettings, ...] = (self, *self.collections.values())
+        native = self.layout == "native"
+        if native and self.in_memory:
+            raise ValueError("layout='native' serves the tables of a file: give its path")
+        for group in groups:
+            for name in ("indexes", "unique") if native else ("key", "version"):
+                if getattr(group, name):
+                    raise ValueError(
+                        f"{name} needs layout 'records': isthmus changes nothing of a table that others made"
+                        if native
+                        else f"{name} needs layout 'native'"
+                    )
         return self
 
     @property
@@ -99,10 +127,24 @@ class SQLiteConfig(BackendConfig, Indexes):
         declared = self.collections.get(collection)
         return declared.unique if declared is not None else ()
 
+    def key_of(self, collection: str) -> tuple[str, ...]:
+        """Return the key columns that are given for a table or view."""
+        if collection == self.table:
+            return self.key
+        declared = self.collections.get(collection)
+        return declared.key if declared is not None else ()
+
+    def version_of(self, collection: str) -> str | None:
+        """Return the version column that is given for a table."""
+        if collection == self.table:
+            return self.version
+        declared = self.collections.get(collection)
+        return declared.version if declared is not None else None
+
     def pool_key(self) -> Hashable:
         """Return the settings that two handles must share to use one pool."""
         path = MEMORY if self.in_memory else str(Path(self.path).resolve())
-        return ("sqlite", path, self.pool, self.busy_timeout, self.synchronous)
+        return ("sqlite", path, self.layout, self.pool, self.busy_timeout, self.synchronous)
 
     def private_to_handle(self) -> bool:
         return self.path == MEMORY

@@ -112,6 +112,8 @@ def translate(error: Exception, path: str, *, committing: bool = False) -> Isthm
         return _translate_without_code(error, path)
     if code == sqlite3.SQLITE_CANTOPEN:
         return _cannot_open(path, text)
+    if committing and code == sqlite3.SQLITE_CONSTRAINT:  # one of the table's that is deferred
+        return InvalidRecordError(f"{path}: {text}", path="data")
     translated = _BY_CODE.get(code, _UNEXPECTED).build(path, text)
     if committing and code == sqlite3.SQLITE_IOERR:
         translated.applied = Applied.MAYBE

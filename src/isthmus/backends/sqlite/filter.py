@@ -80,7 +80,7 @@ class FilterCompiler:
                 rest.append(term)
         if rest:
             parts.append(self._by_evaluator(And(tuple(rest))))
-        return _join("AND", parts) if parts else "1"
+        return join("AND", parts) if parts else "1"
 
     def _by_evaluator(self, predicate: Predicate) -> str:
         return f"isthmus_record({self._binder.test(lambda record: matches(predicate, record))}, {ROW})"
@@ -89,9 +89,9 @@ class FilterCompiler:
         """Return a form for where NULL counts as false: one that an index serves, if there is one."""
         match predicate:
             case And(terms):
-                return _join("AND", [self._condition(term) for term in terms])
+                return join("AND", [self._condition(term) for term in terms])
             case Or(terms):
-                return _join("OR", [self._condition(term) for term in terms])
+                return join("OR", [self._condition(term) for term in terms])
             case Not(term):
                 if isinstance(term, Exists) and (field := self._field_with_index(term.path)) is not None:
                     return self._not_exists(term, field)
@@ -105,9 +105,9 @@ class FilterCompiler:
         """Return a form that is 1 or 0 for every row, never NULL."""
         match predicate:
             case And(terms):
-                return _join("AND", [self._two_valued(term) for term in terms])
+                return join("AND", [self._two_valued(term) for term in terms])
             case Or(terms):
-                return _join("OR", [self._two_valued(term) for term in terms])
+                return join("OR", [self._two_valued(term) for term in terms])
             case Not(term):
                 return f"NOT {self._two_valued(term)}"
             case leaf:
@@ -265,7 +265,7 @@ class FilterCompiler:
                         wanted = [int(v) for v in wanted]
                     if wanted:
                         parts.append(of_rank(rank, f"{value} IN {self._list(wanted)}"))
-                return _join("OR", parts)
+                return join("OR", parts)
             case StartsWith(_, text) if text:
                 return of_rank(TEXT, self._prefix(value, text))
             case Like(_, pattern, fold=False):
@@ -285,14 +285,14 @@ class FilterCompiler:
         return test if beyond is None else f"{test} AND {value} < {self._binder.value(beyond)}"
 
 
-def _join(word: str, parts: list[str]) -> str:
+def join(word: str, parts: list[str]) -> str:
     """Return the parts joined as a balanced tree, since SQLite limits the depth of expressions."""
     if len(parts) == 1:
         return parts[0]
     if len(parts) <= 8:
         return "(" + f" {word} ".join(parts) + ")"
     middle = len(parts) // 2
-    return f"({_join(word, parts[:middle])} {word} {_join(word, parts[middle:])})"
+    return f"({join(word, parts[:middle])} {word} {join(word, parts[middle:])})"
 
 
 def _leaf_count(predicate: Predicate) -> int:

@@ -91,7 +91,7 @@ class Ordering:
         return "(" + " OR ".join(alternatives) + ")" if alternatives else "0"
 
     def _key(self, key: SortKey) -> OrderKey:
-        none = _BEFORE if key.nulls_first != key.descending else _AFTER
+        none = rank_of_missing(key)
         field = field_of(key.path)
         match field:
             case AttributeField(value):
@@ -130,6 +130,11 @@ class Ordering:
             field.by_type(ranks, lambda json, keys: best(json, keys)[0], self._binder, str(none)),
             field.by_type(values, lambda json, keys: best(json, keys)[1], self._binder, "NULL"),
         )
+
+
+def rank_of_missing(key: SortKey) -> int:
+    """Return the type rank of records without a value: before or after every type."""
+    return _BEFORE if key.nulls_first != key.descending else _AFTER
 
 
 def arm_ranks(key: SortKey) -> list[int]:

@@ -9,13 +9,18 @@ import uuid
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
+from urllib.parse import quote
 
 from isthmus._core.executor import PoolStats
+from isthmus._core.pruner import Pruner
 from isthmus.backends.sqlite import fork
 from isthmus.backends.sqlite.config import SQLiteConfig
 from isthmus.backends.sqlite.connection_thread import ConnectionThread
 from isthmus.backends.sqlite.errors import translate
+from isthmus.backends.sqlite.functions import Functions
+from isthmus.backends.sqlite.native.functions import CellFunctions
 from isthmus.backends.sqlite.read_snapshot import ReadSnapshot, begin_reading
 from isthmus.backends.sqlite.schema import Table, check_format
 from isthmus.backends.sqlite.session import SQLiteSession
@@ -198,9 +203,12 @@ class Pool:
     def __init__(self, config: SQLiteConfig, memory: MemoryDatabase | None) -> None:
         self._config = config
         self._memory = memory
+        self._is_native = config.layout == "native"
         self.label = config.path
         self.tables: dict[str, Table] = {}
         self.creating = asyncio.Lock()
+        self.pruners: dict[float, Pruner] = {}
+        """Of the collections that keep their changes, by how long the handles' configs keep them."""
         self._snapshots: dict[str, ReadSnapshot] = {}
         self._closed = False
         timeout = config.pool.timeout
@@ -225,9 +233,13 @@ class Pool:
 
     def _connect(self) -> sqlite3.Connection:
         uri = self._memory.uri if self._memory is not None else self._config.path
+        if self._is_native:
+            if not Path(uri).is_file():
+                raise ConfigError(f"{uri}: there is no such file, and layout='native' never makes one")
+            uri = f"file:{quote(str(Path(uri).resolve()))}?mode=rw"
         return sqlite3.connect(
             uri,
-            uri=self._memory is not None,
+            uri=self._memory is not None or self._is_native,
             isolation_level=None,
             check_same_thread=False,
             cached_statements=256,
@@ -238,7 +250,8 @@ class Pool:
         connection = None
         try:
             connection = self._connect()
-            session = SQLiteSession(connection, self.label, self._config.busy_timeout)
+            functions = CellFunctions if self._is_native else Functions
+            session = SQLiteSession(connection, self.label, self._config.busy_timeout, functions)
             connection.execute("PRAGMA cache_size = -16000")
             connection.execute(f"PRAGMA synchronous = {self._config.synchronous}")
             prepare(session)
@@ -253,7 +266,10 @@ class Pool:
     def _open_writer(self) -> SQLiteSession:
         def prepare(session: SQLiteSession) -> None:
             check_format(session.connection, self.label)
-            if self._memory is None:
+            if self._is_native:
+                # A setting of the connection, as all of a native layout: the file keeps its journal mode.
+                session.execute("PRAGMA foreign_keys = ON")
+            elif self._memory is None:
                 (mode,) = session.retry_busy(lambda: session.execute("PRAGMA journal_mode = WAL").fetchone())
                 if mode != "wal":
                     raise ConfigError(
@@ -340,6 +356,8 @@ class Pool:
     async def close(self) -> None:
         """Wait for running jobs and close all connections."""
         self._closed = True
+        for pruner in self.pruners.values():
+            await pruner.close()
         for snapshot in list(self._snapshots.values()):
             await snapshot.end()
         if self.readers is not self.writer:

@@ -16,13 +16,18 @@ from isthmus.backends.sqlite.statement import quote_name
 from isthmus.errors import ConfigError, IsthmusError, UsageError
 
 FORMAT = 2
-"""The newest format of a collection that is read: 1, and 2 for one with unique fields."""
-PLAIN_FORMAT, UNIQUE_FORMAT = 1, 2
+"""The newest format of a collection that is read: 1, and 2 for one with unique fields or changes."""
+PLAIN_FORMAT, DECLARED_FORMAT = 1, 2
 FILE_FORMAT = 1
 # "isth" in the header of a file that isthmus created, where `file` and other tools look.
 APPLICATION_ID = 0x69737468
 CATALOG = "isthmus_collections"
 UNIQUE_CATALOG = "isthmus_unique"
+CHANGES_CATALOG = "isthmus_changes"
+MARKS = "isthmus_change_marks"
+_RESERVED = {CATALOG, UNIQUE_CATALOG, CHANGES_CATALOG, MARKS}
+ORDER_COLUMN = "change_order"
+"""The column of a table that keeps its changes: a number that is greater for each later write of a row."""
 _COLUMNS = ["id", "data", "metadata", "version", "created_at", "updated_at"]
 _SIMPLE_NAME = re.compile(r"[a-z0-9_.]+")
 
@@ -35,6 +40,8 @@ class Table:
     indexed: frozenset[Path] = frozenset()
     dropped: bool = False
     unique: frozenset[Unique] = frozenset()
+    order: str = ""
+    """The order of a new row as SQL, for a table that keeps its changes."""
 
     @property
     def source(self) -> str:
@@ -56,7 +63,7 @@ def check_name(name: str) -> str:
         size = 0
     if not 1 <= size <= 200 or "\0" in name:
         raise UsageError(f"collection {name!r}: a name is 1 to 200 bytes of text without U+0000")
-    if name.lower().startswith("sqlite_") or name.lower() in (CATALOG, UNIQUE_CATALOG):
+    if name.lower().startswith("sqlite_") or name.lower() in _RESERVED:
         raise UsageError(f"collection {name!r}: this name is reserved by SQLite or isthmus")
     return name
 
@@ -83,7 +90,7 @@ def find_table(connection: sqlite3.Connection, path: str, name: str) -> Table | 
 
     Raises `ConfigError` for one of a newer format, or whose name differs in case only.
     """
-    if not _exists(connection, CATALOG):
+    if not table_exists(connection, CATALOG):
         return None
     rows = connection.execute(
         f"SELECT name, format, indexes FROM {CATALOG} WHERE name = ?1 COLLATE NOCASE", (name,)
@@ -95,14 +102,15 @@ def find_table(connection: sqlite3.Connection, path: str, name: str) -> Table | 
             raise ConfigError(
                 f"{path}: collection {name!r} clashes with {stored!r}: SQLite ignores the case of names"
             )
-        if not _exists(connection, name):
+        if not table_exists(connection, name):
             return None
         paths = (Path(Root(root), tuple(keys)) for root, keys in orjson.loads(indexes))
         return Table(name, frozenset(paths))
     return None
 
 
-def _exists(connection: sqlite3.Connection, name: str) -> bool:
+def table_exists(connection: sqlite3.Connection, name: str) -> bool:
+    """Return whether there is a table or view, whatever its case."""
     found = connection.execute(
         "SELECT 1 FROM sqlite_master WHERE type IN ('table', 'view') AND name = ?1 COLLATE NOCASE", (name,)
     )
@@ -121,7 +129,8 @@ def create_table(connection: sqlite3.Connection, path: str, name: str, indexes: 
             " version INTEGER NOT NULL, created_at INTEGER NOT NULL, updated_at INTEGER NOT NULL)"
         )
         present = Table(name)
-    _create_version_trigger(connection, name)
+    if not has_changes(connection, name):
+        create_version_trigger(connection, name)
     missing = [index for index in indexes if index not in present.indexed]
     for index in missing:
         _create_index(connection, name, index)
@@ -135,7 +144,20 @@ def create_table(connection: sqlite3.Connection, path: str, name: str, indexes: 
     return table
 
 
-def _create_version_trigger(connection: sqlite3.Connection, name: str) -> None:
+def has_changes(connection: sqlite3.Connection, name: str) -> bool:
+    """Return whether a collection keeps its changes."""
+    if not table_exists(connection, CHANGES_CATALOG):
+        return False
+    found = connection.execute(f"SELECT 1 FROM {CHANGES_CATALOG} WHERE collection = ?1", (name,))
+    return found.fetchone() is not None
+
+
+def version_trigger_name(name: str) -> str:
+    """Return the name of the trigger that renews versions."""
+    return f"{name}.version"
+
+
+def create_version_trigger(connection: sqlite3.Connection, name: str) -> None:
     """Let a row that other programs update get a new version; ours set it themselves.
 
     There is none on inserts, which would cost each of ours a look-up: INSERT OR REPLACE has the version
@@ -143,7 +165,7 @@ def _create_version_trigger(connection: sqlite3.Connection, name: str) -> None:
     """
     table = quote_name(name)
     connection.execute(
-        f"CREATE TRIGGER IF NOT EXISTS {quote_name(name + '.version')}"
+        f"CREATE TRIGGER IF NOT EXISTS {quote_name(version_trigger_name(name))}"
         f" AFTER UPDATE OF id, data, metadata ON {table} WHEN OLD.version = NEW.version"
         f" BEGIN UPDATE {table} SET version = random() & {2**62 - 1},"
         " updated_at = CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER) WHERE id = NEW.id; END"
@@ -154,13 +176,13 @@ def drop_table(connection: sqlite3.Connection, path: str, name: str) -> None:
     """Drop a collection's table and indexes, if it exists, in the open transaction."""
     if find_table(connection, path, name) is not None:
         connection.execute(f"DROP TABLE {quote_name(name)}")
-        if _exists(connection, UNIQUE_CATALOG):
+        if table_exists(connection, UNIQUE_CATALOG):
             connection.execute(f"DELETE FROM {UNIQUE_CATALOG} WHERE collection = ?1", (name,))
         connection.execute(f"DELETE FROM {CATALOG} WHERE name = ?1", (name,))
 
 
 def _mark_file(connection: sqlite3.Connection) -> None:
-    if _exists(connection, CATALOG):
+    if table_exists(connection, CATALOG):
         return
     if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
         # A new file is ours; the header of one that another program created stays as it is.
@@ -213,7 +235,7 @@ def _create_index(connection: sqlite3.Connection, table: str, path: Path) -> Non
 
 def collection_names(connection: sqlite3.Connection) -> list[str]:
     """Return the names of all collections, sorted."""
-    if not _exists(connection, CATALOG):
+    if not table_exists(connection, CATALOG):
         return []
     names = connection.execute(f"SELECT name FROM {CATALOG}").fetchall()
-    return sorted(name for (name,) in names if _exists(connection, name))
+    return sorted(name for (name,) in names if table_exists(connection, name))

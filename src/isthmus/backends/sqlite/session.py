@@ -29,14 +29,20 @@ class Stopped(Exception):
 class SQLiteSession:
     """A connection, used by its own thread only (except for `interrupt`)."""
 
-    def __init__(self, connection: sqlite3.Connection, label: str, busy_timeout: float) -> None:
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        label: str,
+        busy_timeout: float,
+        functions: Callable[[sqlite3.Connection], Functions] = Functions,
+    ) -> None:
         self.connection = connection
         self.label = label
         self.job: ThreadJob | None = None
         self.reopens = True
         """Whether a new connection finds the same database; false for a private copy in memory."""
         self._busy_timeout = busy_timeout
-        self._functions = Functions(connection)
+        self._functions = functions(connection)
         connection.set_progress_handler(self._stop, _STEPS)
         connection.execute(f"PRAGMA busy_timeout = {int(min(_BUSY_SLICE, busy_timeout) * 1000)}")
 

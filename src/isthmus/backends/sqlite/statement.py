@@ -33,7 +33,7 @@ class Binder:
         self._numbers: dict[tuple[type, Any], int] = {}
         self._tests: list[Test] = []
 
-    def value(self, value: JSON) -> str:
+    def value(self, value: JSON | bytes) -> str:
         """Bind a scalar and return its placeholder; equal scalars of one type share one."""
         key = (type(value), value)
         number = self._numbers.get(key)

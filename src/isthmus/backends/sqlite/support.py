@@ -22,6 +22,7 @@ CAPABILITIES = Capabilities(
     modify=True,
     consistent_stream=True,
     unique=True,
+    changes=True,
     indexes=True,
     drop=True,
     # A row is at most 1,000,000,000 bytes (SQLITE_MAX_LENGTH); the rest is for id and metadata.

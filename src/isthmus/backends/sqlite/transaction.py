@@ -161,7 +161,7 @@ def _undo(session: SQLiteSession, name: str) -> None:
 
 def read_transaction(backend: SQLiteBackend, thread: ConnectionThread) -> SQLiteTransaction:
     """Return a read-only transaction on a snapshot, which the caller begins and ends."""
-    return SQLiteTransaction(backend, thread, read_only=True)
+    return backend.transaction_on(thread, read_only=True)
 
 
 @asynccontextmanager
@@ -169,7 +169,7 @@ async def write_transaction(
     backend: SQLiteBackend, thread: ConnectionThread, release: Callable[[], None]
 ) -> AsyncIterator[SQLiteTransaction]:
     """Begin on the writer's thread; commit on leaving, roll back on an exception, then release the thread."""
-    transaction = SQLiteTransaction(backend, thread, read_only=False)
+    transaction = backend.transaction_on(thread, read_only=False)
     try:
         await thread.run(_begin)
         yield transaction

@@ -21,7 +21,7 @@ from isthmus._path import Path
 from isthmus._query.order import BOOL, NUMBER, OBJECT, TEXT
 from isthmus._values import decode
 from isthmus.backends.sqlite.fields import LIST, JSONField, field_of, json_path
-from isthmus.backends.sqlite.schema import CATALOG, UNIQUE_CATALOG, UNIQUE_FORMAT, Table
+from isthmus.backends.sqlite.schema import CATALOG, DECLARED_FORMAT, UNIQUE_CATALOG, Table
 from isthmus.backends.sqlite.session import SQLiteSession
 from isthmus.backends.sqlite.statement import quote_name
 from isthmus.backends.sqlite.write import NothingWrittenError, write
@@ -90,7 +90,7 @@ def add_unique(connection: sqlite3.Connection, table: str, unique: Unique) -> No
         f"CREATE TABLE IF NOT EXISTS {UNIQUE_CATALOG} (collection TEXT NOT NULL, fields TEXT NOT NULL)"
     )
     connection.execute(f"INSERT INTO {UNIQUE_CATALOG} VALUES (?1, ?2)", (table, _fields(unique)))
-    connection.execute(f"UPDATE {CATALOG} SET format = ?2 WHERE name = ?1", (table, UNIQUE_FORMAT))
+    connection.execute(f"UPDATE {CATALOG} SET format = ?2 WHERE name = ?1", (table, DECLARED_FORMAT))
 
 
 def drop_unique(connection: sqlite3.Connection, table: str, unique: Unique) -> None:

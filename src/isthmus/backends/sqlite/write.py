@@ -17,7 +17,7 @@ from isthmus._core.executor import ItemResult, Mutation, WriteKind
 from isthmus._core.mutation_batch import MutationBatch
 from isthmus._ids import new_version
 from isthmus._values import decode
-from isthmus.backends.sqlite.schema import Table
+from isthmus.backends.sqlite.schema import ORDER_COLUMN, Table
 from isthmus.backends.sqlite.session import SQLiteSession
 from isthmus.backends.sqlite.statement import quote_name
 from isthmus.errors import InvalidRecordError
@@ -183,7 +183,10 @@ def _encode_rows(
 
 
 def _insert(table: Table) -> str:
-    return f"INSERT INTO {quote_name(table.name)} VALUES (?1, ?2, ?3, ?4, ?5, ?5)"
+    columns, values = "id, data, metadata, version, created_at, updated_at", "?1, ?2, ?3, ?4, ?5, ?5"
+    if table.order:
+        columns, values = f"{columns}, {ORDER_COLUMN}", f"{values}, {table.order}"
+    return f"INSERT INTO {quote_name(table.name)} ({columns}) VALUES ({values})"
 
 
 def _upsert(table: Table) -> str:

@@ -54,7 +54,8 @@ def migrate(
         typed = TypedCollection(target, imported, schema_key=schema_key)
         return await migrate_collection(typed, batch_size=batch, dry_run=dry_run, on_progress=_show_progress)
 
-    migration = run_on_store(address, work, writes=not dry_run)
+    # Opened without `writes`: a collection that is not there has nothing to migrate, so it is not made.
+    migration = run_on_store(address, work)
     if as_json:
         print_json({"dry_run": dry_run, **migration.to_json()})
     else:

@@ -71,7 +71,7 @@ def update_where(
 def _update(table: Table, value: str, params: Parameters, version: int, condition: str) -> str:
     return (
         f"UPDATE {table.sql} AS t SET data = {value}, version = {params.bigint(version)},"
-        f" updated_at = now() WHERE {condition}"
+        f" {table.touch} WHERE {condition}"
     )
 
 

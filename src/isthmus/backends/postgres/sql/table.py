@@ -14,6 +14,8 @@ from isthmus.backends.postgres.sql.statement import quote
 
 # The two types with an index of their own; values of other types are rare in an indexed field.
 _COMMON_TYPES = "('number', 'string')"
+ORDER_COLUMN = "change_order"
+"""The column of a table that keeps its changes: a number that is greater for each later write of a row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +60,19 @@ class Table:
     """The columns that the config or a model declares."""
     columns: Mapping[Path, StoredColumn] = field(default_factory=dict, hash=False)
     """The declared columns that the table has, as far as is known."""
+    has_changes: bool = False
+    """Whether the table keeps its changes, as far as is known: then our updates draw a row's order."""
     sql: str = field(init=False)
     """The table's name in statements."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sql", f"{quote(self.schema)}.{quote(self.name)}")
+
+    @property
+    def touch(self) -> str:
+        """The assignments of every UPDATE, apart from those of the data and the version."""
+        # Drawn under the row's lock. A handle that does not know of the changes leaves it to a trigger.
+        return f"updated_at = now(), {ORDER_COLUMN} = DEFAULT" if self.has_changes else "updated_at = now()"
 
 
 def is_rare(field: FieldSQL) -> str:

@@ -1,0 +1,174 @@
+"""Reads the changes of a table: those of transactions that have ended, in the order of their numbers.
+
+A transaction with a smaller number may commit later than one with a greater one, so a page ends where
+the oldest transaction that still runs begins. Each record is read by the statement that reads its
+change: then what a reader gets of an id never goes back, whatever the order of the transactions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from isthmus._core.changes import (
+    ChangePage,
+    Position,
+    StoredChange,
+    missing_changes,
+    other_source,
+    pruning_error,
+)
+from isthmus.backends.postgres.change_tables import ChangeNames
+from isthmus.backends.postgres.drivers.protocol import Connection, Row
+from isthmus.backends.postgres.lazy_record import PostgresRecord
+from isthmus.backends.postgres.sql.fields import COLUMNS
+from isthmus.backends.postgres.sql.table import ORDER_COLUMN, Table
+from isthmus.backends.postgres.table_mark import COMMENT, making_of
+
+# A position holds a snapshot for a while; one with very many transactions is left out.
+_MAX_SNAPSHOT = 3_000
+# A primary's timeline is that of its WAL: what the control file has is older after a promotion.
+_SERVER = """SELECT (SELECT s.system_identifier::text FROM pg_control_system() AS s),
+  CASE WHEN pg_is_in_recovery() THEN (SELECT c.timeline_id FROM pg_control_checkpoint() AS c)::text
+  ELSE ltrim(left(pg_walfile_name(pg_current_wal_lsn()), 8), '0') END"""
+
+
+class Place(NamedTuple):
+    """Where a reader goes on: at an id of a row of the side table."""
+
+    xid: int
+    seq: int
+    offset: int
+    """How many ids of that row have been read."""
+    snapshot: str | None = None
+    """What the snapshot sees has been read too, whatever its number."""
+
+    @classmethod
+    def parse(cls, text: str) -> Place:
+        """Return the place that a text stands for."""
+        numbers, _, snapshot = text.partition("@")
+        xid, seq, offset = map(int, numbers.split("."))
+        return cls(xid, seq, offset, snapshot or None)
+
+    def __str__(self) -> str:
+        # All that a snapshot sees has a number below its end.
+        useful = self.snapshot is not None and self.xid < int(self.snapshot.split(":")[1])
+        return f"{self.xid}.{self.seq}.{self.offset}" + (f"@{self.snapshot}" if useful else "")
+
+
+def _source(table: Table, row: Row) -> str:
+    """Return what a position names besides its place: the server, its timeline, the making of the table.
+
+    Raises `ConfigError` for a table that keeps no changes.
+    """
+    making = making_of(row[2])
+    if making is None:
+        raise missing_changes(table.name)
+    return f"{row[0]}/{row[1]}/{making}"
+
+
+async def current_position(connection: Connection, table: Table) -> Position:
+    """Return the position of now; one round trip."""
+    row = await connection.fetchrow(
+        f"{_SERVER}, ({COMMENT}), pg_current_snapshot()::text, pg_is_in_recovery()", table.sql
+    )
+    assert row is not None
+    source, (snapshot, on_standby) = _source(table, row), row[3:]
+    # A standby's snapshot lacks the transactions that run on the primary.
+    usable = not on_standby and len(snapshot) <= _MAX_SNAPSHOT
+    place = Place(int(snapshot.split(":")[0]), 0, 0, snapshot if usable else None)
+    return Position(source, str(place))
+
+
+async def read_changes(connection: Connection, table: Table, position: Position, limit: int) -> ChangePage:
+    """Return at most `limit` changes after a position; two round trips."""
+    place = Place.parse(position.place)
+    args: list[Any] = [str(place.xid), place.seq, place.offset, limit]
+    if place.snapshot is not None:
+        args.append(place.snapshot)
+    rows = await connection.fetch(_select_changes(table, place), *args)
+    # After the page was read: what it needs may have been pruned before.
+    await _check(connection, table, position, place)
+    bound, found = int(rows[0][0]), [row for row in rows if row[1] is not None]
+    places = [_after(row, place.snapshot) for row in found]
+    if len(found) < limit:
+        end = Place(bound, 0, 0, place.snapshot) if bound > place.xid else place
+        return ChangePage(_changes(found, places), Position(position.source, str(end)), caught_up=True)
+    return ChangePage(_changes(found, places), Position(position.source, str(places[-1])), caught_up=False)
+
+
+def _select_changes(table: Table, place: Place) -> str:
+    names = ChangeNames.of(table)
+    unseen = "" if place.snapshot is None else " AND NOT pg_visible_in_snapshot(c.xid, $5::text::pg_snapshot)"
+    # OFFSET 0: each record is looked up by its id, else the planner may read the whole table.
+    return f"""SELECT b.bound, p.xid::text, p.seq, p.index, p.size, p.id, r.*,
+  CASE WHEN r.id IS NULL THEN (SELECT d.seq FROM {names.deleted} AS d WHERE d.id = p.id) END
+FROM (SELECT pg_snapshot_xmin(pg_current_snapshot())::text AS bound) AS b
+LEFT JOIN (
+  SELECT c.xid, c.seq, u.index, cardinality(c.ids) AS size, u.id
+  FROM (SELECT c.xid, c.seq, c.ids FROM {names.changes} AS c
+        WHERE (c.xid, c.seq) >= ($1::text::xid8, $2::int8)
+        AND c.xid < pg_snapshot_xmin(pg_current_snapshot()){unseen}
+        ORDER BY c.xid, c.seq LIMIT $4::int8) AS c
+  CROSS JOIN LATERAL unnest(c.ids) WITH ORDINALITY AS u(id, index)
+  WHERE (c.xid, c.seq, u.index) > ($1::text::xid8, $2::int8, $3::int8)
+  ORDER BY c.xid, c.seq, u.index LIMIT $4::int8
+) AS p ON TRUE
+LEFT JOIN LATERAL (
+  SELECT {COLUMNS}, t.{ORDER_COLUMN} FROM {table.sql} AS t WHERE t.id = p.id OFFSET 0
+) AS r ON TRUE
+ORDER BY p.xid, p.seq, p.index"""
+
+
+def _after(row: Any, snapshot: str | None) -> Place:
+    """Return the place after the change of a row of `_select_changes`."""
+    xid, seq, index, size = int(row[1]), row[2], row[3], row[4]
+    return Place(xid, seq, index, snapshot) if index < size else Place(xid, seq + 1, 0, snapshot)
+
+
+def _changes(rows: Sequence[Any], places: Sequence[Place]) -> list[StoredChange]:
+    """Return the changes of rows; an id that comes again has its last one only."""
+    last = {row[5]: number for number, row in enumerate(rows)}
+    kept = [number for number, row in enumerate(rows) if last[row[5]] == number]
+    there = [rows[number][6:10] for number in kept if rows[number][6] is not None]
+    records = iter(PostgresRecord.wrap(there))
+    changes = []
+    for number in kept:
+        row, place = rows[number], str(places[number])
+        if row[6] is None:
+            changes.append(StoredChange(row[5], None, row[11], place))
+        else:
+            changes.append(StoredChange(row[5], next(records), row[10], place))
+    return changes
+
+
+async def _check(connection: Connection, table: Table, position: Position, place: Place) -> None:
+    """Raise `ChangesExpiredError` for a position of another source, or whose changes were pruned."""
+    row = await connection.fetchrow(
+        f"{_SERVER}, ({COMMENT}), (SELECT (m.bound, m.seq) >= ($2::text::xid8, $3::int8)"
+        f" FROM {ChangeNames.of(table).marks} AS m WHERE m.at = '-infinity')",
+        table.sql,
+        str(place.xid),
+        place.seq,
+    )
+    assert row is not None
+    if _source(table, row) != position.source:
+        raise other_source(table.name)
+    if row[3]:
+        raise pruning_error(table.name)
+
+
+async def read_records(
+    connection: Connection, table: Table, position: Position, limit: int
+) -> tuple[list[StoredChange], bool]:
+    """Return records after the id `position.after`, by id, and whether there are more; two round trips."""
+    rows = await connection.fetch(
+        f"SELECT {COLUMNS}, t.{ORDER_COLUMN} FROM {table.sql} AS t WHERE t.id > $1::text"
+        " ORDER BY t.id LIMIT $2::int8",
+        position.after or "",
+        limit,
+    )
+    await _check(connection, table, position, Place.parse(position.place))
+    records = PostgresRecord.wrap([row[:4] for row in rows])
+    changes = [StoredChange(row[0], record, row[4]) for row, record in zip(rows, records, strict=True)]
+    return changes, len(changes) == limit

@@ -1,0 +1,209 @@
+"""Reads of one table: rows by id, pages, counts and plans."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from isthmus._core.executor import MORE, After, CountResult, NativePlan, Page, PageRequest
+from isthmus._query.ast import Predicate
+from isthmus._record import Record, make_record
+from isthmus._values import JSON
+from isthmus.backends._tables.values import NoCanonicalFormError, invalid_record
+from isthmus.backends.sqlite.native.columns import read_cell, read_text
+from isthmus.backends.sqlite.native.filter import CellFilter, narrows, version_text
+from isthmus.backends.sqlite.native.keys import key_condition
+from isthmus.backends.sqlite.native.order import CellOrdering
+from isthmus.backends.sqlite.native.table import SQLiteTable
+from isthmus.backends.sqlite.session import SQLiteSession
+from isthmus.backends.sqlite.statement import Binder, Statement
+from isthmus.errors import InvalidRecordError
+
+_NO_LIMIT = 2**62  # its sum with an offset fits 64 bits
+_CHUNK = 200
+"""Ids of one statement that reads rows by id."""
+
+
+def read_rows(session: SQLiteSession, statement: Statement) -> list[Any]:
+    """Return the rows of a query; a text that is no UTF-8 comes as `InvalidText`."""
+    try:
+        return session.rows(statement)
+    except sqlite3.OperationalError as error:
+        if "Could not decode to UTF-8" not in str(error):
+            raise
+    session.connection.text_factory = read_text
+    try:
+        return session.rows(statement)
+    finally:
+        session.connection.text_factory = str
+
+
+class InvalidRowRecord(Record):
+    """A row with a value that has no canonical form: reading `data` raises its `InvalidRecordError`.
+
+    Predicates and orders take the value as none.
+    """
+
+    __slots__ = ("_error", "_rest")
+
+    _error: InvalidRecordError
+    _rest: dict[str, Any]
+
+    @classmethod
+    def of(cls, id: str, rest: dict[str, JSON], version: str | None, error: InvalidRecordError) -> Record:
+        """Return the record of the other values."""
+        record = cls.stored(id, b"", None, version, None, None)
+        _set_error(record, error)
+        _set_rest(record, rest)
+        return record
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """Nothing: raises `InvalidRecordError` with the column."""
+        error = self._error
+        found = InvalidRecordError(str(error), path=error.path, record_id=error.record_id)
+        found.stored = True
+        raise found
+
+    @property
+    def raw(self) -> tuple[bytes | None, bytes | None]:
+        """No JSON."""
+        return None, None
+
+    @property
+    def _queried(self) -> dict[str, Any]:
+        return self._rest
+
+
+_set_error: Callable[[Record, InvalidRecordError], None] = InvalidRowRecord.__dict__["_error"].__set__
+_set_rest: Callable[[Record, dict[str, Any]], None] = InvalidRowRecord.__dict__["_rest"].__set__
+
+
+def read_record(table: SQLiteTable, row: Sequence[Any]) -> Record:
+    """Return the record of a selected row; raises `InvalidRecordError` for one whose key is no id."""
+    data: dict[str, JSON] = {}
+    try:
+        id = table.read_key(row)
+    except NoCanonicalFormError as error:
+        raise _invalid_key(table, row, error) from None
+    invalid: InvalidRecordError | None = None
+    for column, cell in zip(table.cells, row, strict=True):
+        if cell is not None:
+            try:
+                data[column.name] = read_cell(column, cell)
+            except NoCanonicalFormError as error:
+                invalid = invalid or invalid_record(column.name, id, str(error))
+    version = None if table.version is None else version_text(data.get(table.version))
+    if invalid is not None:
+        return InvalidRowRecord.of(id, data, version, invalid)
+    return make_record(id, data, {}, version, None, None)
+
+
+def _invalid_key(table: SQLiteTable, row: Sequence[Any], error: Exception) -> InvalidRecordError:
+    cells = dict(zip((column.name for column in table.columns), row, strict=True))
+    shown = ", ".join(f"{name} = {cells[name]!r:.60}" for name in table.key)
+    found = InvalidRecordError(
+        f"a row of {table.name!r} with {shown} has no id: {error}; correct it in the table",
+        path=f"data.{table.key[0]}",
+    )
+    found.stored = True
+    return found
+
+
+def read_records(table: SQLiteTable, rows: Iterable[Sequence[Any]]) -> list[Record]:
+    """Return the records of rows; raises `InvalidRecordError` for two rows of one key."""
+    records = [read_record(table, row) for row in rows]
+    if not table.unique_key or any(not column.stored for column in table.keys) or _may_repeat(table):
+        seen: set[str] = set()
+        for record in records:
+            assert record.id is not None
+            if record.id in seen:
+                raise repeated(table, record.id)
+            seen.add(record.id)
+    return records
+
+
+def _may_repeat(table: SQLiteTable) -> bool:
+    """Return whether cells of two types, such as 7 and '7', can be two rows of one id."""
+    return any(not column.rowid and not column.strict for column in table.keys)
+
+
+def repeated(table: SQLiteTable, id: str) -> InvalidRecordError:
+    """Return the error of two rows that one id names."""
+    names = ", ".join(table.key)
+    error = InvalidRecordError(
+        f"two rows of {table.name!r} have the id {id!r}: ({names}) is no key of it", path="id", record_id=id
+    )
+    error.stored = True
+    return error
+
+
+def read_by_ids(session: SQLiteSession, table: SQLiteTable, ids: Sequence[str]) -> dict[str, Record]:
+    """Return the records of these ids that exist; a query for each 200."""
+    found: dict[str, Record] = {}
+    distinct = list(dict.fromkeys(ids))
+    for start in range(0, len(distinct), _CHUNK):
+        binder = Binder()
+        parts = [key_condition(table, id, binder) for id in distinct[start : start + _CHUNK]]
+        conditions = [f"({part})" for part in parts if part is not None]
+        if conditions:
+            where = " OR ".join(conditions)
+            text = f"SELECT {table.row} FROM {table.source} WHERE {where}"
+            for record in read_records(table, read_rows(session, binder.statement(text))):
+                assert record.id is not None
+                if record.id in found:
+                    raise repeated(table, record.id)
+                found[record.id] = record
+    return found
+
+
+def page_statement(table: SQLiteTable, request: PageRequest) -> Statement:
+    """Return the statement of one page and one more row, which says that there is a next page."""
+    binder = Binder()
+    where = CellFilter(table, binder).sql(request.where)
+    ordering = CellOrdering(table, request.order or (), binder)
+    if request.after is not None and request.after.position is not None:
+        where = f"{where} AND {ordering.after(tuple(request.after.position))}"
+    # Later pages of a stream go by id: with an index each would scan and sort the whole range.
+    sorts = request.after is None and narrows(table, request.where)
+    wanted = request.size_up_to(_NO_LIMIT) + 1
+    limit = f"LIMIT {binder.value(wanted)} OFFSET {binder.value(min(request.offset, _NO_LIMIT))}"
+    return binder.statement(
+        f"SELECT {table.row} FROM {table.source} WHERE {where} ORDER BY {ordering.by(sorts=sorts)} {limit}"
+    )
+
+
+def fetch(session: SQLiteSession, table: SQLiteTable, request: PageRequest) -> Page:
+    """Return one page of matching records; one query."""
+    records = read_records(table, read_rows(session, page_statement(table, request)))
+    if request.size is None or len(records) <= request.size:
+        return Page(records, None)
+    del records[request.size :]
+    return Page(records, After((records[-1].id,)) if request.order is None else MORE)
+
+
+def count(session: SQLiteSession, table: SQLiteTable, where: Predicate) -> CountResult:
+    """Return the number of matching rows."""
+    binder = Binder()
+    condition = CellFilter(table, binder).sql(where)
+    text = f"SELECT count(*) FROM {table.source} WHERE {condition}"
+    return CountResult(session.rows(binder.statement(text))[0][0])
+
+
+_USED = re.compile(r"USING (?:COVERING )?(?:INDEX (.+?)|(INTEGER PRIMARY KEY|PRIMARY KEY))(?: \(|$)")
+
+
+def explain(session: SQLiteSession, table: SQLiteTable, request: PageRequest) -> NativePlan:
+    """Return the SQL of a page, its query plan and the indexes that it uses."""
+    statement = page_statement(table, request)
+    steps = [row[3] for row in session.rows(statement.with_prefix("EXPLAIN QUERY PLAN "))]
+    used = [found[1] or "primary key" for step in steps if (found := _USED.search(step))]
+    details = {
+        "plan": steps,
+        "indexes": sorted(set(used)),
+        "table": {name: list(columns) for name, columns in table.indexes},
+        "arguments": len(statement.args),
+    }
+    return NativePlan(statement.text, used[0] if used else None, details)

@@ -1,0 +1,1 @@
+"""Changes on SQLite and PostgreSQL: whoever writes, and whatever becomes of readers."""

@@ -1,0 +1,165 @@
+"""Changes on SQLite: whichever program writes to the file, and when positions expire (§10)."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from isthmus import AsyncDatabase, ChangesExpiredError, ConfigError, Record
+from isthmus._changes_declaration import declare_changes, end_changes
+from tests.changes.follow import assert_orders_grow, last_data, read_all, read_until
+
+pytestmark = [pytest.mark.asyncio, pytest.mark.backend("sqlite")]
+
+COLUMNS = "(id, data, metadata, version, created_at, updated_at)"
+
+
+async def _open(folder: Path, **settings: object) -> AsyncDatabase:
+    return await AsyncDatabase.create("sqlite", {"path": folder / "db", "changes": True, **settings})
+
+
+def _connect(folder: Path) -> sqlite3.Connection:
+    return sqlite3.connect(folder / "db", isolation_level=None)
+
+
+@pytest.mark.parametrize("recursive", ["ON", "OFF"])
+async def test_sql_of_others_is_followed(tmp_path: Path, recursive: str) -> None:
+    """Inserts of each kind, updates, a changed key, deletes, savepoints; nothing of what is rolled back."""
+    async with await _open(tmp_path) as db, db.changes(poll=0.05) as changes:
+        sql = _connect(tmp_path)
+        sql.execute(f"PRAGMA recursive_triggers = {recursive}")
+        rows = [(f"r{n}", "{}", "{}", 1, 0, 0) for n in range(9)]
+        sql.executemany(f"INSERT INTO records {COLUMNS} VALUES (?, ?, ?, ?, ?, ?)", rows)
+        sql.execute(f"INSERT OR REPLACE INTO records {COLUMNS} VALUES ('r0', '{{\"n\":1}}', '{{}}', 1, 0, 0)")
+        sql.execute(f"INSERT OR IGNORE INTO records {COLUMNS} VALUES ('r1', '{{\"n\":1}}', '{{}}', 1, 0, 0)")
+        sql.execute(
+            f"INSERT INTO records {COLUMNS} VALUES ('r2', '{{\"n\":2}}', '{{}}', 1, 0, 0)"
+            " ON CONFLICT (id) DO UPDATE SET data = excluded.data"
+        )
+        sql.execute("UPDATE records SET id = 'moved' WHERE id = 'r3'")
+        sql.execute("UPDATE OR REPLACE records SET id = 'r5' WHERE id = 'r4'")
+        sql.execute("UPDATE records SET change_order = 0 WHERE id = 'r6'")
+        sql.execute("BEGIN")
+        sql.execute("DELETE FROM records WHERE id = 'r7'")
+        sql.execute("SAVEPOINT inner")
+        sql.execute("DELETE FROM records")
+        sql.execute("ROLLBACK TO inner")
+        sql.execute("COMMIT")
+        sql.execute("BEGIN")
+        sql.execute("DELETE FROM records WHERE id = 'r8'")
+        sql.execute("ROLLBACK")
+
+        found = await read_all(db, changes)
+        assert_orders_grow(found)
+        expected = {f"r{n}": {} for n in range(9)}
+        gone = dict.fromkeys(["r3", "r4", "r7"])
+        assert last_data(found) == {**expected, "r0": {"n": 1}, "r2": {"n": 2}, "moved": {}, **gone}
+        assert last_data(found)["r1"] == {}
+
+        sql.execute("DELETE FROM records")
+        sql.close()
+        emptied = await read_all(db, changes)
+        assert last_data(emptied) == dict.fromkeys(["r0", "r1", "r2", "moved", "r5", "r6", "r8"])
+        assert_orders_grow([*found, *emptied])
+
+
+async def test_a_number_that_sql_gives_is_taken_if_it_is_greater(tmp_path: Path) -> None:
+    """A smaller one is replaced; later ones are greater than either."""
+    async with await _open(tmp_path) as db, db.changes(poll=0.05) as changes:
+        await db.upsert("a", {})
+        sql = _connect(tmp_path)
+        for id, number in (("low", 0), ("same", 1), ("high", 1_000_000)):
+            sql.execute("INSERT INTO records VALUES (?, '{}', '{}', 1, 0, 0, ?)", (id, number))
+        sql.close()
+        await db.upsert("a", {"n": 1})
+
+        found = await read_all(db, changes)
+
+        assert_orders_grow(found)
+        orders = {change.id: change.order for change in found}
+        assert orders["high"] == 1_000_000
+        assert (orders["a"] or 0) > 1_000_000
+        assert len(set(orders.values())) == 4
+
+
+async def test_a_file_with_records_is_left_alone_by_connecting(tmp_path: Path) -> None:
+    """Declared on request, its records are there from the start; ended, its version trigger is back."""
+    async with await _open(tmp_path, changes=False) as db:
+        await db.upsert("a", {"n": 1})
+        with pytest.raises(ConfigError, match="isthmus index"):
+            await _open(tmp_path)
+        await declare_changes(db)
+        sql = _connect(tmp_path)
+        assert sql.execute("SELECT format FROM isthmus_collections").fetchall() == [(2,)]
+        async with await _open(tmp_path) as other, other.changes(since="start", poll=0.05) as changes:
+            [change] = await read_until(changes, "a")
+            assert change.order == 0
+            await db.update("a", {"n": 2})
+            [change] = await read_until(changes, "a")
+            assert (change.order or 0) > 0
+        await end_changes(db)
+        before = (await db.require("a")).version
+        sql.execute("""UPDATE records SET data = '{"n":3}'""")
+        sql.close()
+        assert (await db.require("a")).version != before
+        await declare_changes(db)
+        await db.update("a", {"n": 4})
+
+
+async def test_a_position_of_a_file_that_was_restored_has_expired(tmp_path: Path) -> None:
+    """It is of changes that the older file does not have."""
+    async with await _open(tmp_path) as db:
+        await db.upsert("a", {})
+    shutil.copy(tmp_path / "db", tmp_path / "backup")
+    async with await _open(tmp_path) as db:
+        await db.upsert("b", {})
+        changes = await read_until(db.changes(since="start"), "b")
+        async with db.changes() as stream:
+            position = stream.position
+    assert len(changes) == 2
+    shutil.copy(tmp_path / "backup", tmp_path / "db")
+    async with await _open(tmp_path) as db:
+        with pytest.raises(ChangesExpiredError):
+            await anext(db.changes(since=str(position)))
+
+
+async def test_a_position_expires_once_its_changes_are_pruned(tmp_path: Path) -> None:
+    """One that has read them goes on; the newest change stays, from which the next gets its number."""
+    async with await _open(tmp_path, changes_keep=0.5) as db, db.changes(poll=0.05) as changes:
+        old = str(changes.position)
+        await db.create_batch([Record({}, id=f"r{n}") for n in range(300)])
+        await db.delete("r0")
+        [last] = (await read_all(db, changes))[-1:]
+        sql = _connect(tmp_path)
+        named = "SELECT name FROM sqlite_master WHERE type = 'table' AND name LIKE 'isthmus~_changes~__%'"
+        [side] = sql.execute(f"{named} ESCAPE '~'").fetchone()
+        async with asyncio.timeout(20):
+            while sql.execute(f"SELECT count(*) FROM {side}").fetchone() != (1,):
+                # Whoever reads prunes; nothing is new.
+                with pytest.raises(TimeoutError):
+                    await asyncio.wait_for(anext(changes), 0.2)
+        sql.close()
+        with pytest.raises(ChangesExpiredError, match="pruned"):
+            await anext(db.changes(since=old))
+        await db.upsert("r0", {})
+        [change] = await read_until(changes, "r0")
+        assert (change.order or 0) > (last.order or 0)
+
+
+async def test_a_dropped_collection_leaves_nothing_in_the_file(tmp_path: Path) -> None:
+    """No table, trigger or index of it; made again it keeps changes again."""
+    async with await _open(tmp_path, table='a "table"') as db:
+        await db.upsert("a", {})
+        await db.drop_collection(db.collection_name)
+        sql = _connect(tmp_path)
+        left = {
+            name for (name,) in sql.execute("SELECT name FROM sqlite_master WHERE name NOT LIKE 'sqlite%'")
+        }
+        sql.close()
+        assert left == {"isthmus_collections", "isthmus_changes", "isthmus_change_marks"}
+        await db.upsert("b", {})
+        assert [change.id for change in await read_until(db.changes(since="start"), "b")] == ["b"]
