@@ -107,6 +107,8 @@ class _ColumnFilter(Filter):
         stored = self._columns.get(leaf.path)
         if stored is None:
             return super()._leaf(leaf, use_index)
+        if self._constant(leaf) == FALSE:  # within `any`, whose conditions are not folded before
+            return NOTHING
         if use_index and self._has_other_index(leaf, stored):
             return super()._leaf(leaf, use_index)
         if isinstance(leaf, Exists):
