@@ -207,6 +207,8 @@ S3 = {
     "log.memory_bytes": _whole(),
     "log.checkpoint_entries": _whole(),
     "log.grace": _seconds(),
+    "changes": Sample("true", True, "false", "nonsense", needs={"layout": "log"}),
+    "changes_keep": _seconds(),
 }
 _NATIVE_FILE = {"path": "one.db", "layout": "native"}
 SQLITE = {
