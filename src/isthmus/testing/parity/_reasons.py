@@ -46,7 +46,7 @@ REASONS: dict[tuple[str, str], str] = {
     ("sqlite", "changes"): "keeps none yet",
     ("postgres", "changes"): "keeps none yet",
     ("elasticsearch", "changes"): _NO_TRACE,
-    ("s3", "changes"): _NO_TRACE,
+    ("s3", "changes"): f"{_NO_TRACE}, but layout log has them",
     ("sqlalchemy", "changes"): f"may be any database, and {_NO_TRACE}",
     ("sqlalchemy", "row_security"): "may be any database, and few have policies",
     ("files", "unique"): _READ_ONLY,

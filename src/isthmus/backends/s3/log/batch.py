@@ -220,8 +220,9 @@ def plan_entry(
     """
     declared = frozenset(state.unique.index.declared)
     unique = None if state.locations or wanted <= declared else declared | wanted
-    starts = keep is not None and state.changes is None and not state.locations
-    changes = KeptChanges(new_token(), keep) if keep is not None and starts else None
+    changes = None
+    if keep is not None and state.changes is None and not state.locations:
+        changes = KeptChanges(new_token(), keep)
     [first, *others] = group
     if (
         not (declared or unique or changes or others)
