@@ -149,7 +149,7 @@ async def remove_replaced(log: LogReader) -> int:
         seq = part_seq(part.name)
         if seq is not None and seq <= old[-1] and part.name not in used and part.modified <= limit:
             doomed.append(f"{log.prefix}{PARTS}{part.name}")
-    doomed += await _replaced_entries(log, old[-1], limit)
+    doomed += await _list_replaced_entries(log, old[-1], limit)
     failed = await log.requests.delete_many(doomed)
     return len(doomed) - len(failed)
 
@@ -168,7 +168,7 @@ async def compact(log: LogReader) -> tuple[bool, int]:
     return written, await remove_replaced(log)
 
 
-async def _replaced_entries(log: LogReader, last: int, limit: dt.datetime) -> list[str]:
+async def _list_replaced_entries(log: LogReader, last: int, limit: dt.datetime) -> list[str]:
     """Return the keys of entries up to a number that nobody needs any more.
 
     Where changes are kept, entries younger than that time stay, and the youngest of the older ones: a

@@ -173,13 +173,13 @@ def read_entry(body: bytes, key: str) -> Entry:
             raise ValueError("lines are missing")
         unique = header.get("unique")
         declared = None if unique is None else unique_from_json(unique)
-        changes = _kept_changes(header.get("changes"))
+        changes = _parse_changes(header.get("changes"))
         return Entry(header["seq"], header["token"], header["cleared"], effects, declared, changes)
     except (ValueError, KeyError, TypeError) as error:
         raise UnexpectedError(f"{key} is not a log entry that isthmus wrote ({error})") from None
 
 
-def _kept_changes(found: Any) -> KeptChanges | None:
+def _parse_changes(found: Any) -> KeptChanges | None:
     return None if found is None else KeptChanges(str(found[0]), float(found[1]))
 
 
@@ -280,7 +280,7 @@ def read_manifest(body: bytes, key: str) -> Manifest:
             CheckpointPart(name, size, sum) for (name, size), sum in zip(found["parts"], sums, strict=True)
         ]
         unique = unique_from_json(found.get("unique", ()))
-        changes = _kept_changes(found.get("changes"))
+        changes = _parse_changes(found.get("changes"))
         return Manifest(found["seq"], parts, found["first"], found["tokens"], unique, changes)
     except (ValueError, KeyError, TypeError) as error:
         raise UnexpectedError(f"{key} is not a checkpoint that isthmus wrote ({error})") from None

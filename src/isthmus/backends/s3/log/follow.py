@@ -61,11 +61,11 @@ async def read_changes(log: LogReader, collection: str, position: Position, limi
     """
 
     async def work(state: LogState) -> ChangePage:
-        place = _check(state, collection, position)
+        start = _check(state, collection, position)
         end = state.seq
         found: dict[str, _Place] = {}
-        if place.seq < end:
-            place = await _read_entries(log, collection, place, end, limit, found)
+        if start.seq < end:
+            start = await _read_entries(log, collection, start, end, limit, found)
         # A record that is gone was deleted before this state's end, and any later write is after it.
         last = state.seq
         rows = await log.rows(state, found)
@@ -74,7 +74,7 @@ async def read_changes(log: LogReader, collection: str, position: Position, limi
             row = rows.get(id)
             record, order = (None, last) if row is None else (record_of(row), _order(row.version, at))
             changes.append(StoredChange(id, record, order, str(at)))
-        return ChangePage(changes, replace(position, place=str(place)), caught_up=place.seq >= end)
+        return ChangePage(changes, replace(position, place=str(start)), caught_up=start.seq >= end)
 
     return await log.run(work)
 
@@ -97,9 +97,9 @@ async def read_records(
     return await log.run(work)
 
 
-def _order(version: str, place: _Place) -> int:
+def _order(version: str, start: _Place) -> int:
     # A writer of an older version may have been under way when changes were declared.
-    return order_of(version) or place.seq
+    return order_of(version) or start.seq
 
 
 def _require_changes(state: LogState, collection: str) -> KeptChanges:
@@ -110,46 +110,46 @@ def _require_changes(state: LogState, collection: str) -> KeptChanges:
 
 def _check(state: LogState, collection: str, position: Position) -> _Place:
     """Return the place of a position, unless it is one of another log."""
-    place = _Place.of(position)
+    start = _Place.of(position)
     changes = _require_changes(state, collection)
-    replaced = place.seq == state.seq and place.token != state.last_token
-    if position.source != changes.making or place.seq > state.seq or replaced:
+    replaced = start.seq == state.seq and start.token != state.last_token
+    if position.source != changes.making or start.seq > state.seq or replaced:
         raise other_source(collection)
-    return place
+    return start
 
 
 async def _read_entries(
-    log: LogReader, collection: str, place: _Place, end: int, limit: int, found: dict[str, _Place]
+    log: LogReader, collection: str, start: _Place, end: int, limit: int, found: dict[str, _Place]
 ) -> _Place:
     """Collect the ids in entries after a place, up to a limit; return where the page ends."""
-    first = await _entry(log, collection, place.seq) if place.seq else None
-    if first is not None and first.token != place.token:
+    first = await _entry(log, collection, start.seq) if start.seq else None
+    if first is not None and first.token != start.token:
         raise other_source(collection)
     width = 1
-    while place.seq < end and len(found) < limit:
-        entries = await _entries(log, collection, place.seq + 1, min(end, place.seq + width))
+    while start.seq < end and len(found) < limit:
+        entries = await _entries(log, collection, start.seq + 1, min(end, start.seq + width))
         for entry in entries:
-            place = _collect(entry, place, limit, found)
-            if place.seq < entry.seq:
+            start = _collect(entry, start, limit, found)
+            if start.seq < entry.seq:
                 log.last_read = entry  # the next page goes on inside it
                 break
         size = sum(len(row.data) for entry in entries for _, row in entry.effects if row is not None)
         width = min(2 * width, _WIDEST) if size < _LARGE else 1
-    return place
+    return start
 
 
-def _collect(entry: Entry, place: _Place, limit: int, found: dict[str, _Place]) -> _Place:
+def _collect(entry: Entry, start: _Place, limit: int, found: dict[str, _Place]) -> _Place:
     """Add the ids of an entry, as many as the limit lets, and return the place after the last one."""
     last = {id: index for index, (id, _) in enumerate(entry.effects)}
     whole = _Place(entry.seq, entry.token)
-    for index in range(place.effects, len(entry.effects)):
+    for index in range(start.effects, len(entry.effects)):
         if len(found) >= limit:
-            return place._replace(effects=index)
+            return start._replace(effects=index)
         id = entry.effects[index][0]
         if last[id] == index:
             found.pop(id, None)  # of several changes, the last one
             following = index + 1
-            found[id] = whole if following == len(entry.effects) else place._replace(effects=following)
+            found[id] = whole if following == len(entry.effects) else start._replace(effects=following)
     return whole
 
 
