@@ -301,6 +301,7 @@ endef
 SERVER_OF_copy := postgres elasticsearch
 SERVER_OF_scenarios := postgres
 SERVER_OF_writes := postgres
+SERVER_OF_changes := postgres
 SERVER_OF_growth := postgres
 SERVER_OF_questions := postgres elasticsearch s3
 SUITE_SERVERS := $(if $(SUITE),$(sort $(foreach suite,$(SUITE),$(SERVER_OF_$(suite)))),postgres elasticsearch s3)
