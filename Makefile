@@ -101,6 +101,11 @@ demo-files: $(VENV)/.full ## real files in a folder and in a bucket: queried, gr
 	$(SERVERS) provision postgres s3
 	$(SERVERS) run postgres s3 -- bash -c '$(BIN)/python -m examples.files "$$ISTHMUS_TEST_POSTGRES_URL" "$$ISTHMUS_TEST_S3_URL"'
 
+.PHONY: demo-changes
+demo-changes: $(VENV)/.full ## cities in PostgreSQL, changed by SQL and by isthmus, and followed as they change
+	$(SERVERS) provision postgres
+	$(SERVERS) run postgres -- bash -c '$(BIN)/python -m examples.changes "$$ISTHMUS_TEST_POSTGRES_URL"'
+
 # Tests
 
 .PHONY: test test-all test-ci test-pythons test-client8 conformance
