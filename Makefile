@@ -101,6 +101,11 @@ demo-files: $(VENV)/.full ## real files in a folder and in a bucket: queried, gr
 	$(SERVERS) provision postgres s3
 	$(SERVERS) run postgres s3 -- bash -c '$(BIN)/python -m examples.files "$$ISTHMUS_TEST_POSTGRES_URL" "$$ISTHMUS_TEST_S3_URL"'
 
+.PHONY: demo-changes
+demo-changes: $(VENV)/.full ## cities in PostgreSQL, changed by SQL and by isthmus, and followed as they change
+	$(SERVERS) provision postgres
+	$(SERVERS) run postgres -- bash -c '$(BIN)/python -m examples.changes "$$ISTHMUS_TEST_POSTGRES_URL"'
+
 # Tests
 
 .PHONY: test test-all test-ci test-pythons test-client8 conformance
@@ -301,6 +306,7 @@ endef
 SERVER_OF_copy := postgres elasticsearch
 SERVER_OF_scenarios := postgres
 SERVER_OF_writes := postgres
+SERVER_OF_changes := postgres
 SERVER_OF_growth := postgres
 SERVER_OF_questions := postgres elasticsearch s3
 SUITE_SERVERS := $(if $(SUITE),$(sort $(foreach suite,$(SUITE),$(SERVER_OF_$(suite)))),postgres elasticsearch s3)

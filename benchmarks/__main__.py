@@ -24,6 +24,7 @@ SUITES = (
     "sqlite",
     "postgres",
     "writes",
+    "changes",
     "elasticsearch",
     "copy",
     "scenarios",
