@@ -8,10 +8,11 @@ from collections.abc import Awaitable, Callable, Hashable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, TypeAlias
 from urllib.parse import SplitResult, unquote
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from isthmus._core.config import BackendConfig, ChangesSettings, ConfigGroup, UniqueSettings
+from isthmus._core.config import BackendConfig, ChangesSettings, ConfigGroup
 from isthmus._core.loop_pools import secret_digest
 from isthmus._core.url import clean_url
 from isthmus._suggest import suggest_nearest
@@ -29,6 +30,7 @@ from isthmus.backends.postgres.address import (
     split_host,
 )
 from isthmus.backends.postgres.address import VARIABLES as _VARIABLES
+from isthmus.backends.postgres.collection_settings import CollectionSettings, Indexes
 from isthmus.errors import ConfigError
 
 DEFAULT_PORT = 5432
@@ -101,32 +103,7 @@ class PoolConfig(ConfigGroup):
         return self
 
 
-class Indexes(UniqueSettings):
-    """Which fields of a collection are unique, and which are fast to filter and sort by."""
-
-    indexes: tuple[str, ...] = ()
-    """Equality, ranges, prefixes, sorting; values of any type."""
-    prefix: tuple[str, ...] = ()
-    """As `indexes`, for fields that mostly hold text, with one index less."""
-    substring: tuple[str, ...] = ()
-    """`contains`, `like "%x%"` and `ends_with`, by trigrams; needs the extension pg_trgm."""
-    gin: bool | tuple[str, ...] = False
-    """Equality on these fields and on elements of lists in them; True: on every field."""
-
-    @field_validator("indexes", "prefix", "substring", mode="before")
-    @classmethod
-    def _one_or_more(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, str) else value
-
-    @field_validator("gin", mode="before")
-    @classmethod
-    def _gin(cls, value: Any) -> Any:
-        if isinstance(value, str) and value.lower() not in ("true", "false", "1", "0"):
-            return (value,)
-        return value
-
-
-class PostgresConfig(BackendConfig, Indexes, ChangesSettings):
+class PostgresConfig(BackendConfig, CollectionSettings, ChangesSettings):
     """The server, how to connect to it, and the tables of collections."""
 
     backend: ClassVar[str] = "postgres"
@@ -149,8 +126,14 @@ class PostgresConfig(BackendConfig, Indexes, ChangesSettings):
     schema_name: str = "public"
     """The schema of the collections' tables; `schema` in a config."""
     create_table: Literal["if_missing", "never"] = "if_missing"
-    collections: dict[str, Indexes] = Field(default={})
-    """Indexes of collections other than the default one."""
+    collections: dict[str, CollectionSettings] = Field(default={})
+    """Indexes of collections other than the default one; with `layout="native"` their `key` and `version`."""
+    layout: Literal["records", "native"] = "records"
+    """`records`: tables of isthmus. `native`: tables that others made, read and written as they are."""
+    zone: str | None = None
+    """For `native`: the time zone of columns of type timestamp; None: their times are text without a zone."""
+    numeric: Literal["exact", "float", "text"] = "exact"
+    """For `native`: a numeric that is no float is an error (`exact`), the nearest float, or text."""
 
     ssl: SslMode | bool | tls.SSLContext | None = None
     """None: verified in full if the host is not local (`verify-full`), plain on loopback and sockets."""
@@ -257,6 +240,31 @@ class PostgresConfig(BackendConfig, Indexes, ChangesSettings):
             raise ValueError("a table or schema name is 1 to 63 bytes of text without U+0000")
         return value
 
+    @field_validator("zone")
+    @classmethod
+    def _known_zone(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                ZoneInfo(value)
+            except (ValueError, ZoneInfoNotFoundError):
+                raise ValueError(f"there is no time zone {value!r}") from None
+        return value
+
+    @model_validator(mode="after")
+    def _fits_layout(self) -> Self:
+        native = self.layout == "native"
+        for settings in (self, *self.collections.values()):
+            for name in Indexes.model_fields if native else ("key", "version"):
+                if getattr(settings, name):
+                    raise ValueError(
+                        f"{name} needs layout 'records': isthmus changes nothing of a table that others made"
+                        if native
+                        else f"{name} needs layout 'native'"
+                    )
+        if not native and (self.zone is not None or self.numeric != "exact"):
+            raise ValueError("zone and numeric need layout 'native'")
+        return self
+
     @model_validator(mode="after")
     def _some_host(self) -> Self:
         if not self.host:
@@ -282,14 +290,23 @@ class PostgresConfig(BackendConfig, Indexes, ChangesSettings):
             return self.target_session_attrs
         return "read-write" if len(self.host) > 1 else "any"
 
-    def indexes_of(self, collection: str) -> Indexes:
-        """Return the indexes that a collection should have."""
-        return self if collection == self.table else self.collections.get(collection, Indexes())
+    def indexes_of(self, collection: str) -> CollectionSettings:
+        """Return the settings of a collection, its indexes among them."""
+        return self if collection == self.table else self.collections.get(collection, CollectionSettings())
 
     def pool_key(self) -> Hashable:
         """Return all settings that a pool depends on, secrets as digests: equal keys may share a pool."""
-        other = {"table", "schema_name", "create_table", "collections", "coalesce"}
-        other |= {*Indexes.model_fields, *ChangesSettings.model_fields}
+        other = {
+            "table",
+            "schema_name",
+            "create_table",
+            "collections",
+            "coalesce",
+            "layout",
+            "zone",
+            "numeric",
+        }
+        other |= {*CollectionSettings.model_fields, *ChangesSettings.model_fields}
         other |= set(BackendConfig.model_fields)
         return tuple(
             (name, _hash_key(getattr(self, name)))
