@@ -18,8 +18,9 @@ from isthmus.errors import InvalidRecordError, UnsupportedError
 class Row:
     """A checked mutation.
 
-    `values` are bound values by column, for a create and an upsert with those of the key. `fixed` are canonical values of columns that the store computes or that isthmus does not write:
-    the row must have them already, or after a create (`check_fixed`).
+    `values` are bound values by column, for a create and an upsert with those of the key. `fixed` are
+    canonical values of columns that the store computes or that isthmus does not write: an existing row
+    must have them already, a new one afterwards.
     """
 
     id: str | None

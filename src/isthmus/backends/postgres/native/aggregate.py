@@ -114,6 +114,8 @@ def _states(table: NativeTable, measure: Measure) -> list[str]:
     if column.kind is Kind.BOOL:
         return [f"{_TRUTH[measure.function]}({_value(column)})"]
     end = f"{measure.function.value}({_value(column)})"
+    if column.kind is Kind.FLOAT:
+        end += "::float8"  # the text of a float4 is that of another float8
     return [f"{end}::text" if canonical_kind(column) == "number" else end]
 
 

@@ -24,7 +24,7 @@ from isthmus._query.ast import Leaf, Measure, Predicate, SortKey
 from isthmus._query.bucket import GroupKey
 from isthmus._query.split import Pushdown
 from isthmus._record import Record
-from isthmus.backends._tables.keys import key_of
+from isthmus.backends._tables.keys import key_of, sort_key_of
 from isthmus.backends._tables.writes import refuse_read_only
 from isthmus.backends.postgres.config import PostgresConfig
 from isthmus.backends.postgres.cursors import RowSource
@@ -76,6 +76,10 @@ class NativeSupport:
     def orders(self, order: tuple[SortKey, ...]) -> bool:
         """Return whether all keys are scalars in columns."""
         return all(key.path.root is not Root.SCORE and sorts(self._table, key.path) for key in order)
+
+    def id_key(self, id: str) -> tuple[Any, ...]:
+        """Return what an id sorts by."""
+        return sort_key_of(self._table.table, id)
 
     def aggregates(self, measures: tuple[Measure, ...], by: tuple[GroupKey, ...]) -> bool:
         """Return whether all paths are scalars in columns, and no measure needs all values."""

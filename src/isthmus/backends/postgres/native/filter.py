@@ -231,18 +231,19 @@ class NativeFilter:
 
     def _on_text(self, leaf: Leaf, text: str) -> str:
         """Return a leaf on an expression of canonical text, which may be NULL."""
-        kind = only_kind(leaf)
         if isinstance(leaf, Exists):
             return f"({text}) IS NOT NULL"
+        # The column's own collation may be one that the server searches no text by.
+        text = f'(({text}) COLLATE "C")'
         match leaf:
             case Equal(_, str() as operand):
-                return f'(({text}) COLLATE "C" = {self._params.text(operand)})'
+                return f"({text} = {self._params.text(operand)})"
             case In(_, operands):
                 texts = self._params.texts([o for o in operands if isinstance(o, str)])
-                return f'(({text}) COLLATE "C" = ANY({texts}))'
-        if kind not in (None, KIND["text"]):
+                return f"({text} = ANY({texts}))"
+        if only_kind(leaf) not in (None, KIND["text"]):
             return NOTHING
-        return LeafCompiler(self._params).compile(leaf).condition("NULL::jsonb", f"({text})", "'string'")
+        return LeafCompiler(self._params).compile(leaf).condition("NULL::jsonb", text, "'string'")
 
     def _in_json(self, column: Column, leaf: Leaf) -> str:
         """Return a leaf in a column of JSON or an array, as on a path into a record's data."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from isthmus._core.executor import ItemResult
@@ -32,13 +32,14 @@ async def insert_row(connection: Connection, table: NativeTable, row: Row) -> tu
     names = list(row.values)
     values = [_assigned(params, table.table.by_name[name], row.values[name]) for name in names]
     columns = f"({', '.join(map(quote, names))}) VALUES ({', '.join(values)})" if names else "DEFAULT VALUES"
-    reader = _returning(table, row)
+    rereads = [*row.fixed, *reread(table, row)]
+    reader = RowReader(table, rereads, versioned=not table.is_partitioned)
     found = await connection.fetchrow(
         f"INSERT INTO {table.sql} AS t {columns} RETURNING {reader.select}", *params.args
     )
     if found is None:
         raise _dropped(table, row.id)
-    _check(table, reader, found, row)
+    _check(table, reader.data(found)[0], row, rereads)
     id = reader.id(found)
     if table.is_partitioned:  # the server does not return the version there
         return id, None
@@ -91,13 +92,13 @@ async def update_row(
         values = {name: f"t.{quote(name)}" for name in table.table.key[:1]}
     assignments = ", ".join(f"{quote(name)} = {value}" for name, value in values.items())
     where = _this_row(table, params, row, if_version)
-    reader = _returning(table, row)
+    reader = RowReader(table, reread(table, row), versioned=not table.is_partitioned)
     found = await connection.fetchrow(
         f"UPDATE {table.sql} AS t SET {assignments} WHERE {where} RETURNING {reader.select}", *params.args
     )
     if found is None:
         return None
-    _check(table, reader, found, row)
+    _check(table, reader.data(found)[0], row, reread(table, row))
     return await stored_version(connection, table, row) if table.is_partitioned else reader.version(found)
 
 
@@ -153,10 +154,6 @@ def reread(table: NativeTable, row: Row) -> list[str]:
     return [name for name in row.values if table.table.by_name[name].kind is Kind.INTERVAL]
 
 
-def _returning(table: NativeTable, row: Row) -> RowReader:
-    return RowReader(table, [*row.fixed, *reread(table, row)], versioned=not table.is_partitioned)
-
-
 async def _has_fixed(connection: Connection, table: NativeTable, row: Row) -> bool:
     """Lock the row and check the columns that cannot be written; return whether there is a row."""
     params = Parameters()
@@ -168,23 +165,19 @@ async def _has_fixed(connection: Connection, table: NativeTable, row: Row) -> bo
     )
     if found is None:
         return False
-    _check(table, reader, found, row)
+    _check(table, reader.data(found)[0], row, row.fixed)
     return True
 
 
-def _check(table: NativeTable, reader: RowReader, found: Sequence[Any], row: Row) -> None:
+def _check(table: NativeTable, data: Mapping[str, JSON], row: Row, names: Iterable[str]) -> None:
     """Raise `InvalidRecordError` if a column that the store decides on differs from what was given."""
-    data, _ = reader.data(found)
-    written = {name: row.canonical[name] for name in reread(table, row) if name in data}
-    for name, value in {**row.fixed, **written}.items():
-        _check_value(table.table.by_name[name], data, value, row.id)
-
-
-def _check_value(column: Column, data: Mapping[str, JSON], value: JSON, id: str | None) -> None:
-    if not same(data.get(column.name), value):
-        error = column.refuse(f"holds {data.get(column.name)!r}, and cannot be given the value {value!r}")
-        error.record_id = id
-        raise error
+    for name in names:
+        given = row.fixed[name] if name in row.fixed else row.canonical[name]
+        if not same(data.get(name), given):
+            column = table.table.by_name[name]
+            error = column.refuse(f"holds {data.get(name)!r}, and cannot be given the value {given!r}")
+            error.record_id = row.id
+            raise error
 
 
 def _dropped(table: NativeTable, id: str | None) -> InvalidRecordError:

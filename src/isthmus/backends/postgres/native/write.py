@@ -79,6 +79,10 @@ def _prepare(table: NativeTable, kind: WriteKind, mutation: Mutation) -> Row | R
     except InvalidRecordError as error:
         error.record_id = error.record_id or mutation.id
         return error
+    if kind is WriteKind.CREATE and row.id != mutation.id:
+        # Another may have written this key; a row whose key the server makes is written twice if repeated.
+        mutation.own_id, mutation.store_makes_id = False, row.id is None
+        mutation.id = row.id or mutation.id
     if kind is not WriteKind.CREATE and row.key is None:
         return not_found(mutation.id)
     return row
