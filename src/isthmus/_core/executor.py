@@ -329,6 +329,15 @@ class TransactionExecutor(Executor, Protocol):
         ...
 
 
+@runtime_checkable
+class DescribesCollections(Protocol):
+    """A transaction whose store has to look at a collection before an operation on it can be planned."""
+
+    async def describe(self, collection: str) -> None:
+        """Read what `support` needs to know of a collection; cheap if it is known."""
+        ...
+
+
 class PoolStats(Value):
     """A snapshot of one pool; sizes in connections, times in seconds."""
 

@@ -52,7 +52,7 @@ class NativeTransaction(NativeExecutor, Savepoints):
         self.lend = lend
         """Returns the driver's connection for SQL of the user."""
 
-    async def open(self, collection: str) -> None:
+    async def describe(self, collection: str) -> None:
         """Read the description of the table, once for the handle."""
         if collection not in self._tables:
-            await super().open(collection)
+            await self.open(collection)
