@@ -21,7 +21,8 @@ from isthmus._index_annotation import Declarations
 from isthmus._record import Record
 from isthmus.backends.postgres.change_methods import ChangeMethods
 from isthmus.backends.postgres.coalesce import Coalescer
-from isthmus.backends.postgres.config import Indexes, PostgresConfig
+from isthmus.backends.postgres.collection_settings import Indexes
+from isthmus.backends.postgres.config import PostgresConfig
 from isthmus.backends.postgres.errors import READING, WRITING
 from isthmus.backends.postgres.executor import PostgresExecutor
 from isthmus.backends.postgres.indexes import paths_to_index

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, Self
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import field_validator
+from pydantic import Field, field_validator, model_validator
 
 from isthmus._core.config import UniqueSettings
 
@@ -46,3 +47,41 @@ class CollectionSettings(Indexes):
     @classmethod
     def _key_names(cls, value: Any) -> Any:
         return tuple(value.split(",")) if isinstance(value, str) else value
+
+
+class LayoutSettings(CollectionSettings):
+    """The layout of the collections, those of the default one and those of others."""
+
+    collections: dict[str, CollectionSettings] = Field(default={})
+    """Indexes of collections other than the default one; with `layout="native"` their `key` and `version`."""
+    layout: Literal["records", "native"] = "records"
+    """`records`: tables of isthmus. `native`: tables that others made, read and written as they are."""
+    zone: str | None = None
+    """For `native`: the time zone of columns of type timestamp; None: their times are text without a zone."""
+    numeric: Literal["exact", "float", "text"] = "exact"
+    """For `native`: a numeric that is no float is an error (`exact`), the nearest float, or text."""
+
+    @field_validator("zone")
+    @classmethod
+    def _known_zone(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                ZoneInfo(value)
+            except (ValueError, ZoneInfoNotFoundError):
+                raise ValueError(f"there is no time zone {value!r}") from None
+        return value
+
+    @model_validator(mode="after")
+    def _fits_layout(self) -> Self:
+        native = self.layout == "native"
+        for settings in (self, *self.collections.values()):
+            for name in Indexes.model_fields if native else ("key", "version"):
+                if getattr(settings, name):
+                    raise ValueError(
+                        f"{name} needs layout 'records': isthmus changes nothing of a table that others made"
+                        if native
+                        else f"{name} needs layout 'native'"
+                    )
+        if not native and (self.zone is not None or self.numeric != "exact"):
+            raise ValueError("zone and numeric need layout 'native'")
+        return self

@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable, Hashable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, TypeAlias
 from urllib.parse import SplitResult, unquote
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
@@ -30,7 +29,7 @@ from isthmus.backends.postgres.address import (
     split_host,
 )
 from isthmus.backends.postgres.address import VARIABLES as _VARIABLES
-from isthmus.backends.postgres.collection_settings import CollectionSettings, Indexes
+from isthmus.backends.postgres.collection_settings import CollectionSettings, LayoutSettings
 from isthmus.errors import ConfigError
 
 DEFAULT_PORT = 5432
@@ -103,7 +102,7 @@ class PoolConfig(ConfigGroup):
         return self
 
 
-class PostgresConfig(BackendConfig, CollectionSettings, ChangesSettings):
+class PostgresConfig(BackendConfig, LayoutSettings, ChangesSettings):
     """The server, how to connect to it, and the tables of collections."""
 
     backend: ClassVar[str] = "postgres"
@@ -126,14 +125,6 @@ class PostgresConfig(BackendConfig, CollectionSettings, ChangesSettings):
     schema_name: str = "public"
     """The schema of the collections' tables; `schema` in a config."""
     create_table: Literal["if_missing", "never"] = "if_missing"
-    collections: dict[str, CollectionSettings] = Field(default={})
-    """Indexes of collections other than the default one; with `layout="native"` their `key` and `version`."""
-    layout: Literal["records", "native"] = "records"
-    """`records`: tables of isthmus. `native`: tables that others made, read and written as they are."""
-    zone: str | None = None
-    """For `native`: the time zone of columns of type timestamp; None: their times are text without a zone."""
-    numeric: Literal["exact", "float", "text"] = "exact"
-    """For `native`: a numeric that is no float is an error (`exact`), the nearest float, or text."""
 
     ssl: SslMode | bool | tls.SSLContext | None = None
     """None: verified in full if the host is not local (`verify-full`), plain on loopback and sockets."""
@@ -240,31 +231,6 @@ class PostgresConfig(BackendConfig, CollectionSettings, ChangesSettings):
             raise ValueError("a table or schema name is 1 to 63 bytes of text without U+0000")
         return value
 
-    @field_validator("zone")
-    @classmethod
-    def _known_zone(cls, value: str | None) -> str | None:
-        if value is not None:
-            try:
-                ZoneInfo(value)
-            except (ValueError, ZoneInfoNotFoundError):
-                raise ValueError(f"there is no time zone {value!r}") from None
-        return value
-
-    @model_validator(mode="after")
-    def _fits_layout(self) -> Self:
-        native = self.layout == "native"
-        for settings in (self, *self.collections.values()):
-            for name in Indexes.model_fields if native else ("key", "version"):
-                if getattr(settings, name):
-                    raise ValueError(
-                        f"{name} needs layout 'records': isthmus changes nothing of a table that others made"
-                        if native
-                        else f"{name} needs layout 'native'"
-                    )
-        if not native and (self.zone is not None or self.numeric != "exact"):
-            raise ValueError("zone and numeric need layout 'native'")
-        return self
-
     @model_validator(mode="after")
     def _some_host(self) -> Self:
         if not self.host:
@@ -296,17 +262,8 @@ class PostgresConfig(BackendConfig, CollectionSettings, ChangesSettings):
 
     def pool_key(self) -> Hashable:
         """Return all settings that a pool depends on, secrets as digests: equal keys may share a pool."""
-        other = {
-            "table",
-            "schema_name",
-            "create_table",
-            "collections",
-            "coalesce",
-            "layout",
-            "zone",
-            "numeric",
-        }
-        other |= {*CollectionSettings.model_fields, *ChangesSettings.model_fields}
+        other = {"table", "schema_name", "create_table", "coalesce"}
+        other |= {*LayoutSettings.model_fields, *ChangesSettings.model_fields}
         other |= set(BackendConfig.model_fields)
         return tuple(
             (name, _hash_key(getattr(self, name)))
