@@ -36,6 +36,7 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS)
 # The server that a backend's runs need; memory and sqlite need none.
 SERVER_OF_postgres := postgres
 SERVER_OF_postgres-psycopg := postgres
+SERVER_OF_postgres-native := postgres
 SERVER_OF_postgres18 := postgres18
 SERVER_OF_postgres-icu := postgres-icu
 SERVER_OF_elasticsearch := elasticsearch

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from isthmus._path import Path, Root, parse_path
-from isthmus.backends.postgres.config import Indexes
+from isthmus.backends.postgres.collection_settings import Indexes
 from isthmus.backends.postgres.sql.fields import data_has_nested_list, field_of
 from isthmus.backends.postgres.sql.statement import quote
 from isthmus.backends.postgres.sql.table import IndexedPaths, is_rare
