@@ -30,12 +30,6 @@ class NativeSQLiteBackend(SQLiteBackend, TableExecutor):
         if config.changes:
             raise no_changes("sqlite with layout='native'")
         super().__init__(config)
-        if config.changes:
-            raise UnsupportedError(
-                "sqlite cannot do changes=True with layout='native': they need triggers, and isthmus makes"
-                " none in a table that others made",
-                capability="changes",
-            )
         # Of the handle, not of the pool: settings such as `key` are the handle's.
         self._known: dict[str, SQLiteTable] = {}
 
@@ -55,7 +49,6 @@ class NativeSQLiteBackend(SQLiteBackend, TableExecutor):
             changes=False,
             indexes=False,
             drop=False,
-            changes=False,
         )
 
     async def open(self, collection: str) -> None:
