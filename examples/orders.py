@@ -11,7 +11,7 @@ import contextlib
 import datetime as dt
 import enum
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from decimal import Decimal
 from typing import Annotated, NamedTuple
 
@@ -119,7 +119,7 @@ class Turnover(NamedTuple):
 
 
 @contextlib.asynccontextmanager
-async def start(app: FastAPI) -> AsyncIterator[None]:
+async def start(app: FastAPI) -> AsyncGenerator[None]:
     """Connect, and make all collections: one that a transaction uses first takes a second connection."""
     async with lifespan(URL.split("://", 1)[0], {"url": URL})(app):
         db: AsyncDatabase = app.state.isthmus
@@ -345,7 +345,7 @@ async def deliver(db: Database) -> list[Message]:
     One that dies before it sends them leaves none to the next: a mailer would first send, and then
     remove what it has taken.
     """
-    taken = []
+    taken: list[Message] = []
     outbox = outbox_of(db)
     async for message in outbox.where(lambda m: f(m.taken_at).is_null()).stream():
         try:
