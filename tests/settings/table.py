@@ -234,6 +234,8 @@ SQLITE = {
     "synchronous": _choice("normal", "off"),
 }
 SQLALCHEMY = {
+    "unique": _unique(),
+    "collections": _argument({"c": {"unique": (("a",),)}}, {"d": {}}),
     "address": Sample(
         "mysql+asyncmy://u:one@h/a", "mysql+asyncmy://u:one@h/a", "mysql+asyncmy://u:two@h/a",
         None, "sqlalchemy+{}",

@@ -8,7 +8,7 @@ from urllib.parse import SplitResult, urlencode
 
 from pydantic import Field
 
-from isthmus._core.config import BackendConfig, ConfigGroup, SecretStr, parse_url
+from isthmus._core.config import BackendConfig, ConfigGroup, SecretStr, UniqueFields, parse_url
 from isthmus.errors import ConfigError
 
 
@@ -25,7 +25,7 @@ class PoolConfig(ConfigGroup):
     """Seconds after which a connection is replaced; -1 is never."""
 
 
-class SQLAlchemyConfig(BackendConfig):
+class SQLAlchemyConfig(BackendConfig, UniqueFields):
     """Settings of a database: an async SQLAlchemy URL such as `mysql+asyncmy://…`, or an `AsyncEngine`."""
 
     backend: ClassVar[str] = "sqlalchemy"
@@ -57,7 +57,7 @@ class SQLAlchemyConfig(BackendConfig):
     @classmethod
     def from_url(cls, url: SplitResult, options: dict[str, Any]) -> dict[str, Any]:
         """Return settings for `sqlalchemy+mysql+asyncmy://…?table=notes`; other options are the driver's."""
-        names = ("table", "pool", "create_table", "layout", *BackendConfig.model_fields)
+        names = ("table", "pool", "create_table", "unique", "layout", *BackendConfig.model_fields)
         own: dict[str, Any] = {key: options.pop(key) for key in names if key in options}
         dialect = url.scheme.removeprefix("sqlalchemy+")
         address = f"{dialect}://{url.netloc}{url.path}"
