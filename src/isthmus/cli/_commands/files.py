@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import gc
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -80,6 +82,8 @@ Journal = Annotated[
 Resume = Annotated[bool, typer.Option("--resume", help="Continue where the journal ends.")]
 Records = Annotated[bool, typer.Option("--records", help="Each row is a record: id, data, metadata.")]
 Plain = Annotated[bool, typer.Option("--plain", help="Each row is data, even that of a dump.")]
+_OBJECTS = 100_000
+"""New objects after which the garbage collector runs, in place of 700."""
 _TAB = {"\\t": "\t", "tab": "\t"}
 
 
@@ -136,7 +140,8 @@ def load(
     loader = Loader(_choose_clash(on_clash, mode), skip_refused=on_error is OnError.SKIP)
     _require_journal(journal, files, resume=resume)
     try:
-        _load_files(loader, address, files, format, settings, rows, rejects, journal, resume=resume)
+        with _collect_rarely():
+            _load_files(loader, address, files, format, settings, rows, rejects, journal, resume=resume)
     except (KeyboardInterrupt, Exception) as error:
         if loader.read:
             reason = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
@@ -145,6 +150,17 @@ def load(
         raise
     loader.report(as_json=as_json)
     loader.raise_if_refused()
+
+
+@contextlib.contextmanager
+def _collect_rarely() -> Iterator[None]:
+    """Let the garbage collector look for cycles less often: rows are many objects, and have none."""
+    before = gc.get_threshold()
+    gc.set_threshold(_OBJECTS, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 def _load_files(
@@ -182,7 +198,8 @@ def _load_files(
                 return
             if opened is not None and progress is not None and rejects is not None:
                 loader.rejects = stack.enter_context(opened.open_rejects(rejects, progress))
-            await loader.load(target, source.lines(loader.read))
+            lines = source.lines(loader.ids.make_ids, loader.read)
+            await loader.load(target, lines, ahead=source.reads_ahead)
 
         run_on_store(address, run, writes=True)
 
