@@ -30,6 +30,7 @@ SUITES = (
     "growth",
     "questions",
     "files",
+    "load",
     "s3",
 )
 
