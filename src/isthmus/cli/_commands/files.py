@@ -20,7 +20,7 @@ from isthmus.cli._formats.output_file import is_stdout, open_output
 from isthmus.cli._formats.writer import Format, choose_format, open_writer
 from isthmus.cli._load_journal import LoadJournal, LoadProgress, require_rereadable
 from isthmus.cli._loader import Loader, OnClash
-from isthmus.cli._options import AsJson, CollectionName, OnError, PromptPassword, RequiredStore
+from isthmus.cli._options import AsJson, CollectionName, NullText, OnError, PromptPassword, RequiredStore
 from isthmus.cli._output import print_json
 from isthmus.cli._stores import StoreAddress, resolve_store, run_on_store
 
@@ -259,6 +259,7 @@ def dump(
     select: Annotated[
         str | None, typer.Option("--select", metavar="FIELDS", show_default=False, help="Only these fields.")
     ] = None,
+    null: NullText = None,
     collection: CollectionName = None,
     *,
     as_json: AsJson = False,
@@ -274,7 +275,7 @@ def dump(
     query = build_query(filter, limit=NO_LIMIT, select=select)
 
     async def export(source: Collection) -> int:
-        with open_writer(file, chosen) as writer:
+        with open_writer(file, chosen, null=null) as writer:
             await write_matches(source, query, writer)
         return writer.count
 
