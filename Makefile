@@ -27,7 +27,7 @@ WORKERS ?= 2
 
 VENV := .venv
 BIN := $(VENV)/bin
-BENCH_EXTRAS := postgres,elasticsearch,s3,sqlalchemy,files,bench
+BENCH_EXTRAS := postgres,elasticsearch,s3,sqlalchemy,files,cli,bench
 EXTRAS := postgres,psycopg,elasticsearch,s3,sqlalchemy,files,cli,otel,prometheus,frames,dask,ray,fastapi,docs,dev
 SERVERS := $(BIN)/python -m tests.servers
 DEMO := $(BIN)/python -m examples.demo
@@ -308,6 +308,7 @@ SERVER_OF_copy := postgres elasticsearch
 SERVER_OF_scenarios := postgres
 SERVER_OF_writes := postgres
 SERVER_OF_changes := postgres
+SERVER_OF_load := postgres
 SERVER_OF_growth := postgres
 SERVER_OF_questions := postgres elasticsearch s3
 SUITE_SERVERS := $(if $(SUITE),$(sort $(foreach suite,$(SUITE),$(SERVER_OF_$(suite)))),postgres elasticsearch s3)

@@ -31,6 +31,7 @@ SUITES = (
     "growth",
     "questions",
     "files",
+    "load",
     "s3",
 )
 
