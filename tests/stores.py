@@ -18,13 +18,15 @@ import pytest
 from isthmus import AsyncDatabase
 from tests.servers import server
 
-Declared: TypeAlias = Mapping[str, list[str] | bool]
-"""Settings that declare indexes: the fields of each kind, or whether there are such of all fields."""
+Declared: TypeAlias = Mapping[str, list[str] | bool | dict[str, str]]
+"""Settings that declare indexes, the fields of each kind or all fields, and columns with their kinds."""
 
 # What the setting is called that names the default collection.
 _COLLECTION = {"elasticsearch": "index", "s3": "prefix"}
 # The kinds of indexes of fields that a backend has.
 INDEXED = {"sqlite": ("indexes",), "postgres": ("indexes", "indexes", "prefix", "substring", "gin")}
+# The backends with declared columns.
+COLUMNS = ("postgres",)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from isthmus._change_stream import ChangesMethods
 from isthmus._collection import Collection, CollectionMethods, check_collection_name, check_encodable
 from isthmus._core.clock import REPEAT_SECONDS, SYSTEM_CLOCK, Clock
 from isthmus._core.closing import CLOSE_SECONDS, CLOSINGS, close_within
+from isthmus._core.columns import refuse_declarations
 from isthmus._core.executor import (
     Backend,
     SupportsDrop,
@@ -229,8 +230,7 @@ class AsyncDatabase(Scoping, ChangesMethods, CollectionMethods):
 
         typed = TypedCollection(collection, model, schema_key=schema_key, config=self._config)
         backend = self._backend
-        if "unique" in typed.indexes and not backend.capabilities.unique:
-            raise UnsupportedError(f"{self.backend} has no unique fields", capability="unique")
+        refuse_declarations(self.backend, backend.capabilities, typed.indexes)
         if isinstance(backend, SupportsIndexes) and typed.indexes and backend.declare(name, typed.indexes):
             self._core.ready.discard(name)  # its next operation builds the missing indexes
         return typed

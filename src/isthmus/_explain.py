@@ -61,6 +61,16 @@ class Explanation(Value):
         return int(self.details.get("judged_here", 0))
 
     @property
+    def columns(self) -> tuple[str, ...]:
+        """The fields of the query that have a declared column."""
+        return tuple(self.details.get("columns", ()))
+
+    @property
+    def missing_columns(self) -> tuple[str, ...]:
+        """The declared columns that the collection lacks: `isthmus index` adds them."""
+        return tuple(self.details.get("missing_columns", ()))
+
+    @property
     def odd(self) -> int:
         """The name of `unindexed` in 0.1.0."""
         return self.unindexed
@@ -75,6 +85,11 @@ class Explanation(Value):
         lines.append(f"  order: {self.order} ({'in the store' if self.order_pushed else 'client-side'})")
         if self.aggregate is not None:
             lines.append(f"  aggregate: {self.aggregate}")
+        if self.columns:
+            lines.append(f"  columns: {', '.join(self.columns)}")
+        if self.missing_columns:
+            missing = ", ".join(self.missing_columns)
+            lines.append(f"  columns missing: {missing} (`isthmus index` adds them)")
         lines.append(f"  index: {self.index or 'none'}")
         lines.append("  native: " + self.native.replace("\n", "\n          "))
         return "\n".join(lines)

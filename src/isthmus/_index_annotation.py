@@ -7,7 +7,9 @@ from typing import Literal, TypeAlias
 
 from isthmus._value import Value
 
-IndexKind: TypeAlias = Literal["indexes", "prefix", "substring", "gin", "unique"]
+IndexKind: TypeAlias = Literal[
+    "indexes", "prefix", "substring", "gin", "unique", "number_columns", "text_columns", "bool_columns"
+]
 Declarations: TypeAlias = Mapping[IndexKind, tuple[str, ...]]
 """The paths to index, by kind of index."""
 
@@ -20,7 +22,11 @@ class Indexed(Value):
 
     `unique=True` declares in addition that no two records have the same value there; a backend
     without unique fields refuses the model.
+
+    `column=True` declares a typed column of the field besides, of the kind of its annotation; a backend
+    without declared columns refuses the model. `Indexed(None, column=True)` declares the column alone.
     """
 
-    kind: IndexKind = "indexes"
+    kind: IndexKind | None = "indexes"
     unique: bool = False
+    column: bool = False

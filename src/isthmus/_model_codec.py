@@ -154,7 +154,8 @@ class ModelCodec(Generic[M]):
         """Return the paths that the model's annotations declare, by kind of index."""
         paths_by_kind: dict[IndexKind, list[str]] = {}
         for path, annotation in _find_indexed(self.model, "", ()):
-            paths_by_kind.setdefault(annotation.kind, []).append(path)
+            if annotation.kind is not None:
+                paths_by_kind.setdefault(annotation.kind, []).append(path)
             if annotation.unique:
                 paths_by_kind.setdefault("unique", []).append(path)
         return {kind: tuple(dict.fromkeys(paths)) for kind, paths in paths_by_kind.items()}

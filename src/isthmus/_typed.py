@@ -12,6 +12,7 @@ from isthmus._collection import Collection
 from isthmus._core.executor import Mutation, mutation_for
 from isthmus._index_annotation import IndexKind
 from isthmus._model_codec import ModelCodec
+from isthmus._model_columns import is_every_column, model_columns
 from isthmus._model_upgrades import SCHEMA_KEY
 from isthmus._query.field import FieldName
 from isthmus._query.query import Query
@@ -59,6 +60,7 @@ class TypedCollection(TypedChangesMethods[M], TypedModifyMethods[M], Generic[M])
     ) -> None:
         self._codec = ModelCodec(model, schema_key)
         self._codec.upgrades.check_store(config)
+        self._every_column = is_every_column(config, collection.collection_name)
         super().__init__(collection, model)
 
     @property
@@ -73,8 +75,8 @@ class TypedCollection(TypedChangesMethods[M], TypedModifyMethods[M], Generic[M])
 
     @property
     def indexes(self) -> dict[IndexKind, tuple[str, ...]]:
-        """The paths that the model declares by `Indexed`, by the kind of index."""
-        return self._codec.indexes()
+        """The paths that the model declares by `Indexed`, by the kind of index or column."""
+        return {**self._codec.indexes(), **model_columns(self.model, every=self._every_column)}
 
     def __repr__(self) -> str:
         return f"<TypedCollection {self.collection_name!r} of {self._codec.name}>"

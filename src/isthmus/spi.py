@@ -44,6 +44,7 @@ from isthmus._core.changes import (
     other_source,
     pruning_error,
 )
+from isthmus._core.columns import DeclaredColumn, OddRows, SupportsColumns
 from isthmus._core.executor import (
     MORE,
     After,
@@ -138,6 +139,7 @@ __all__ = [
     "ChangePage",
     "Contains",
     "CountResult",
+    "DeclaredColumn",
     "DeleteResult",
     "EndsWith",
     "Equal",
@@ -161,6 +163,7 @@ __all__ = [
     "MutationBatch",
     "NativePlan",
     "Not",
+    "OddRows",
     "Or",
     "Order",
     "Ordered",
@@ -182,6 +185,7 @@ __all__ = [
     "StoredChange",
     "Support",
     "SupportsChanges",
+    "SupportsColumns",
     "SupportsDrop",
     "SupportsIndexes",
     "SupportsModify",

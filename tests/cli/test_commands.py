@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import uuid
 from pathlib import Path
 
 import orjson
 import pytest
 
 from tests.cli.conftest import Cli
+from tests.servers import server
 
 pytestmark = pytest.mark.backend("sqlite")
 
@@ -381,6 +384,42 @@ def test_csv_and_parquet_from_elsewhere_can_be_loaded(cli: Cli, tmp_path: Path) 
     pq.write_table(table, tmp_path / "foreign.parquet")
     assert cli("load", url, tmp_path / "foreign.parquet", "--id", "code").code == 0
     assert cli("get", url, "D", "--json").json["data"]["when"] == "1970-01-01T00:00:00.000000Z"
+
+
+COLUMN_STORES = [pytest.param("postgres", marks=pytest.mark.backend("postgres"))]
+
+
+@pytest.mark.parametrize("backend", COLUMN_STORES)
+def test_index_adds_columns_and_says_what_they_cost(cli: Cli, backend: str, tmp_path: Path) -> None:
+    """The doctor reports missing ones and records that do not fit; --drop ends it."""
+    address = _column_store(backend, tmp_path)
+    for number in range(20):
+        assert cli("put", address, f"p{number}", json.dumps({"n": number or "zero", "t": "x"})).code == 0
+    declared = f"{address}{'&' if '?' in address else '?'}columns.n=number"
+    assert "--column n=number" in cli("doctor", declared).out
+
+    checked = cli("index", address, "--column", "n=number", "--column", "t=text", "--check", "--json").json
+    assert checked["records"] == 20
+    assert [column["odd"] for column in checked["columns"]] == [1, 0]
+    assert "columns" not in cli("explain", address, "n>5").out
+    ran = cli("index", address, "--column", "n=number", "--column", "t=text")
+    assert ran.code == 0
+    assert "format 2" in ran.out
+    assert "columns: n" in cli("explain", address, "n>5").out
+    assert cli("count", address, "n>5").out == "14\n"
+    assert "do not fit" in cli("doctor", address).out or "something else" in cli("doctor", address).out
+
+    assert cli("index", address, "--column", "n", "--column", "t", "--drop").code == 0
+    assert "columns" not in cli("explain", address, "n>5").out
+    for wrong in (["n"], ["n=integer"], ["n=number", "--column", "n=text"], ["n=number", "--unique"]):
+        assert cli("index", address, "--column", *wrong).code in (2, 3)
+    assert cli("index", "memory://", "--column", "n=number").code == 7
+
+
+def _column_store(backend: str, folder: Path) -> str:
+    if backend == "sqlite":
+        return f"sqlite:///{folder / 'columns.db'}"
+    return f"{server('postgres').url}?table=t_{uuid.uuid4().hex[:12]}"
 
 
 def test_index_declares_changes(cli: Cli, tmp_path: Path) -> None:

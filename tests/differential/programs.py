@@ -23,9 +23,10 @@ from isthmus.testing.records import RecordSet, nasty_set
 from tests.differential import streams
 from tests.differential.changes import build_changes, random_changes
 from tests.differential.checks import Check, make
+from tests.differential.declared import random_columns
 from tests.differential.followers import Follower
 from tests.differential.shorter import as_test, shrink
-from tests.stores import Store, store_of
+from tests.stores import Declared, Store, store_of
 
 STEPS = 30
 # Times, versions and the ids that the library makes are not the same on both sides.
@@ -268,21 +269,31 @@ async def run(
         rng = random.Random(f"{seed}/program/{number}")
         async with store.fresh() as db:
             steps = program(rng, db.capabilities)
+        declared = random_columns(rng, store.backend, _records_of(steps))
         report.programs += 1
         report.steps += len(steps)
-        if await difference(store, steps) is not None:
+        if await difference(store, steps, declared) is not None:
             print(f"difference in program {number} of seed {seed}; shrinking…", file=log)
             if shrinks:
-                steps = await shrink(steps, partial(_differs, store))
-            report.failures.append(as_test(store.name, steps, await difference(store, steps)))
+                steps = await shrink(steps, partial(_differs, store, declared))
+            seen = await difference(store, steps, declared)
+            report.failures.append(as_test(store.name, steps, seen, declared))
             if len(report.failures) >= 3:
                 break
     return report
 
 
-async def difference(store: Store, steps: Sequence[Step]) -> tuple[int, Any, Any] | None:
+def _records_of(steps: Sequence[Step]) -> list[Record]:
+    """Return the records that a program writes first, by which columns are declared."""
+    items = steps[0].items if steps else ()
+    return [Record(item[1]) for item in items if len(item) == 4 and isinstance(item[1], dict)]
+
+
+async def difference(
+    store: Store, steps: Sequence[Step], declared: Declared | None = None
+) -> tuple[int, Any, Any] | None:
     """Run a program on memory and on the store; return the first step whose answers differ."""
-    async with Store("memory", "memory").fresh() as model, store.fresh() as db:
+    async with Store("memory", "memory").fresh() as model, store.fresh(declared) as db:
         left, right = Side(model), Side(db)
         followers = [Follower(side) for side in (model, db) if side.capabilities.changes]
         for follower in followers:
@@ -304,8 +315,8 @@ async def difference(store: Store, steps: Sequence[Step]) -> tuple[int, Any, Any
         return None
 
 
-async def _differs(store: Store, steps: list[Step]) -> bool:
-    return await difference(store, steps) is not None
+async def _differs(store: Store, declared: Declared, steps: list[Step]) -> bool:
+    return await difference(store, steps, declared) is not None
 
 
 def _agree(step: Step, records: Sequence[Record], expected: Any, actual: Any) -> bool:

@@ -17,12 +17,13 @@ from isthmus import AsyncDatabase, Query
 from isthmus._record import Record
 from isthmus._values import same
 from isthmus.errors import IsthmusError
-from isthmus.testing.queries import QueryMaker, paths_of
+from isthmus.testing.queries import QueryMaker
 from isthmus.testing.records import RecordSet, everyday_set, nasty_set
 from tests.differential.checks import Check, make
+from tests.differential.declared import random_columns, random_indexes
 from tests.differential.shrink import as_test, shrunk
 from tests.differential.tally import Tally
-from tests.stores import INDEXED, Declared, Store
+from tests.stores import Declared, Store
 
 QUERIES_PER_SET = 200
 
@@ -104,7 +105,9 @@ async def _one_set(
     store: Store, rng: random.Random, records: RecordSet, wanted: int, tally: Tally
 ) -> tuple[Sequence[Record], Check, Declared] | None:
     """Run queries on one set; return the first case that differs."""
-    declared = _declared(rng, store.backend, records)
+    indexes = random_indexes(rng, store.backend, records.records)
+    columns = random_columns(rng, store.backend, list(records.records), indexed=indexes)
+    declared = {**indexes, **columns}
     async with store.fresh(declared) as db:
         stored = await load(db, records.records)
         maker = QueryMaker(rng, records, stored)
@@ -118,22 +121,6 @@ async def _one_set(
             if await differs(db, stored, check, made.matching) is not None:
                 return records.records, check, declared
     return None
-
-
-def _declared(rng: random.Random, backend: str, records: RecordSet) -> Declared:
-    """Return indexes of some fields, half of the times; those that can be named in a config."""
-    kinds = INDEXED.get(backend)
-    if kinds is None or rng.random() < 0.5:
-        return {}
-    names = {".".join(keys) for record in records.records for keys in paths_of(record.data)}
-    plain = sorted(
-        name for name in names if all(part.isidentifier() and part.isascii() for part in name.split("."))
-    )
-    plain = [name for name in plain if not name.startswith("_")]
-    fields: dict[str, list[str]] = {}
-    for name in rng.sample(plain, min(len(plain), 3)):
-        fields.setdefault(rng.choice(kinds), []).append(name)
-    return {**fields, "gin": True} if "gin" in kinds and rng.random() < 0.1 else fields
 
 
 async def load(db: AsyncDatabase, records: Sequence[Record]) -> list[Record]:

@@ -7,6 +7,8 @@ import pprint
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
+from tests.stores import Declared
+
 Fails = Callable[[list[Any]], Awaitable[bool]]
 
 
@@ -48,7 +50,9 @@ def _shorter(steps: list[Any]) -> Iterator[list[Any]]:
                 yield [*steps[:index], dataclasses.replace(one, items=items), *steps[index + 1 :]]
 
 
-def as_test(store: str, steps: Sequence[Any], seen: tuple[int, Any, Any] | None) -> str:
+def as_test(
+    store: str, steps: Sequence[Any], seen: tuple[int, Any, Any] | None, declared: Declared | None = None
+) -> str:
     """Return a test that one can paste, which fails as the program did."""
     listed = pprint.pformat(list(steps), width=100, sort_dicts=False).replace("\n", "\n    ")
     found = (
@@ -56,12 +60,13 @@ def as_test(store: str, steps: Sequence[Any], seen: tuple[int, Any, Any] | None)
         if seen is None
         else f"step {seen[0]}\n# memory: {seen[1]!r:.1000}\n# {store}: {seen[2]!r:.1000}"
     )
+    given = f", {declared!r}" if declared else ""
     return f"""@pytest.mark.backend({store!r})
 @pytest.mark.asyncio
 async def test_a_program_does_the_same_here() -> None:
     \"\"\"Found by the differential run.\"\"\"
     steps = {listed}
 
-    assert await difference(store_of({store!r}), steps) is None
+    assert await difference(store_of({store!r}), steps{given}) is None
 # differs at {found}
 """

@@ -40,6 +40,8 @@ class Capabilities(Value):
     """`changes()` gives every committed change of a collection, for a config with `changes=True`."""
     indexes: bool = False
     """Declared indexes make filters and sorts fast."""
+    columns: bool = False
+    """Declared fields have a typed column: `columns={"population": "number"}`."""
     drop: bool = False
     """`drop_collection()` deletes a collection with all that belongs to it."""
     row_security: bool = False

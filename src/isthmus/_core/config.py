@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import os
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 from urllib.parse import SplitResult
 
 from pydantic import (
@@ -55,6 +55,31 @@ class UniqueSettings(ConfigGroup):
         if not isinstance(groups, list | tuple):
             return groups
         return tuple((group,) if isinstance(group, str) else group for group in groups)
+
+
+class ColumnSettings(ConfigGroup):
+    """The declared columns of a collection."""
+
+    columns: Literal["model"] | dict[str, Literal["number", "text", "bool"]] = Field(default={})
+    """Fields with a typed column: `{"population": "number", "at": "text"}`; `model`: all of its model."""
+
+    @field_validator("columns", mode="before")
+    @classmethod
+    def _flatten(cls, value: Any) -> Any:
+        if isinstance(value, list | tuple | set) or (isinstance(value, str) and value != "model"):
+            names = [value] if isinstance(value, str) else list(value)
+            shown = ", ".join(f'"{name}": "number"' for name in names)
+            raise ValueError(f"columns have kinds (number, text or bool): write {{{shown}}}")
+        return _join_keys(value) if isinstance(value, Mapping) else value
+
+
+def _join_keys(value: Mapping[Any, Any], prefix: str = "") -> dict[Any, Any]:
+    """Return nested mappings, as a URL makes of `columns.address.city=text`, with dotted keys."""
+    flat: dict[Any, Any] = {}
+    for key, inner in value.items():
+        name = f"{prefix}{key}" if isinstance(key, str) else key
+        flat |= _join_keys(inner, f"{name}.") if isinstance(inner, Mapping) else {name: inner}
+    return flat
 
 
 def _in_seconds(value: Any) -> Any:
@@ -245,6 +270,10 @@ class BackendConfig(ConfigGroup):
             merge(result, nest(target, value))
         return result
 
+    def model_columns(self, collection: str) -> bool:
+        """Return whether all fields of a typed collection's model are columns: `columns="model"`."""
+        return False
+
     @classmethod
     def _check_keys(cls, settings: dict[str, Any]) -> None:
         _check_keys(cls, settings, cls.backend, cls.spellings)
@@ -258,6 +287,8 @@ def _check_keys(
         if key not in known:
             if key == "unique":
                 raise UnsupportedError(f"{where} has no unique fields", capability="unique")
+            if key == "columns":
+                raise UnsupportedError(f"{where} has no declared columns", capability="columns")
             if key in ChangesSettings.model_fields:
                 raise no_changes(where)
             names = [*known, *spellings]

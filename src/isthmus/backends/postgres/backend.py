@@ -16,16 +16,14 @@ from isthmus._core.executor import (
     TransactionOptions,
     WriteKind,
 )
-from isthmus._core.unique import Duplicate, Unique, unique_of
-from isthmus._index_annotation import Declarations
+from isthmus._core.unique import Duplicate, Unique
 from isthmus._record import Record
 from isthmus.backends.postgres.change_methods import ChangeMethods
 from isthmus.backends.postgres.coalesce import Coalescer
-from isthmus.backends.postgres.collection_settings import Indexes
 from isthmus.backends.postgres.config import PostgresConfig
+from isthmus.backends.postgres.declared_columns import DeclaredColumns
 from isthmus.backends.postgres.errors import READING, WRITING
 from isthmus.backends.postgres.executor import PostgresExecutor
-from isthmus.backends.postgres.indexes import paths_to_index
 from isthmus.backends.postgres.pool.native import TransactionLoan
 from isthmus.backends.postgres.pool.pool import Pool
 from isthmus.backends.postgres.pool_runner import PoolRunner
@@ -120,7 +118,7 @@ class PooledBackend:
             pool.release(connection)
 
 
-class PostgresBackend(PooledBackend, ChangeMethods, PostgresExecutor):
+class PostgresBackend(PooledBackend, ChangeMethods, DeclaredColumns):
     """Records in PostgreSQL."""
 
     def __init__(self, config: PostgresConfig) -> None:
@@ -135,15 +133,6 @@ class PostgresBackend(PooledBackend, ChangeMethods, PostgresExecutor):
         Raises `ConfigError` for a table that isthmus did not create, or in a newer format.
         """
         await self._pool_runner.open(collection)
-
-    def declare(self, collection: str, indexes: Declarations) -> bool:
-        """Record a model's indexes, to be built at the next opening; return whether any is new."""
-        table = self._table(collection)
-        settings = Indexes.model_validate(dict(indexes))
-        indexed, unique = table.indexed | paths_to_index(settings), table.unique | unique_of(settings.unique)
-        has_unique = table.has_unique or bool(unique)
-        self._tables[collection] = replace(table, indexed=indexed, unique=unique, has_unique=has_unique)
-        return indexed != table.indexed or unique != table.unique
 
     async def find_duplicates(self, collection: str, unique: Unique) -> list[Duplicate]:
         """Return values that several records have, each with some of their ids; 20 values at most."""

@@ -7,11 +7,11 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, field_validator, model_validator
 
-from isthmus._core.config import UniqueSettings
+from isthmus._core.config import ColumnSettings, UniqueSettings
 
 
-class Indexes(UniqueSettings):
-    """Which fields of a collection are unique, and which are fast to filter and sort by."""
+class Indexes(UniqueSettings, ColumnSettings):
+    """Which fields of a collection are unique, have a column, or are fast to filter and sort by."""
 
     indexes: tuple[str, ...] = ()
     """Equality, ranges, prefixes, sorting; values of any type."""

@@ -260,6 +260,10 @@ class PostgresConfig(BackendConfig, LayoutSettings, ChangesSettings):
         """Return the settings of a collection, its indexes among them."""
         return self if collection == self.table else self.collections.get(collection, CollectionSettings())
 
+    def model_columns(self, collection: str) -> bool:
+        """Return whether all fields of a typed collection's model are columns."""
+        return self.indexes_of(collection).columns == "model"
+
     def pool_key(self) -> Hashable:
         """Return all settings that a pool depends on, secrets as digests: equal keys may share a pool."""
         other = {"table", "schema_name", "create_table", "coalesce"}

@@ -26,6 +26,8 @@ from isthmus._query.aggregate import Groups
 from isthmus._query.ast import Predicate
 from isthmus._query.changes import FieldChange
 from isthmus._record import Record
+from isthmus._value import replace
+from isthmus.backends.postgres.columns import missing_in
 from isthmus.backends.postgres.config import PostgresConfig
 from isthmus.backends.postgres.cursors import RowSource, source_of
 from isthmus.backends.postgres.drivers.protocol import Connection
@@ -33,6 +35,7 @@ from isthmus.backends.postgres.lazy_record import PostgresRecord
 from isthmus.backends.postgres.modify import modify, modify_where
 from isthmus.backends.postgres.schema import table_of
 from isthmus.backends.postgres.sql.aggregate import aggregate
+from isthmus.backends.postgres.sql.column_filter import explain_columns
 from isthmus.backends.postgres.sql.fields import COLUMNS
 from isthmus.backends.postgres.sql.select import delete_where, select_count, select_page
 from isthmus.backends.postgres.sql.statement import Statement
@@ -181,9 +184,13 @@ class PostgresExecutor:
         """Return the statement, its arguments and the server's plan for it."""
         table = self._table(collection)
         statement = select_page(table, request)
-        return await self._runner.query(
+        plan = await self._runner.query(
             table, lambda connection: explain(connection, statement), NativePlan(statement.text)
         )
+        used, missing = explain_columns(table, request), [str(c) for c in missing_in(table, table.columns)]
+        if not (used or missing):
+            return plan
+        return replace(plan, details={**plan.details, "columns": used, "missing_columns": missing})
 
     async def release(self, collection: str, after: After) -> None:
         """Release the connection of an unfinished consistent stream."""

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from isthmus._path import Path, Root, parse_path
 from isthmus.backends.postgres.collection_settings import Indexes
+from isthmus.backends.postgres.sql.columns import INDEX_OF_ODD, StoredColumn
 from isthmus.backends.postgres.sql.fields import data_has_nested_list, field_of
 from isthmus.backends.postgres.sql.statement import quote
-from isthmus.backends.postgres.sql.table import IndexedPaths, is_rare
+from isthmus.backends.postgres.sql.table import IndexedPaths, is_indexed, is_rare
 from isthmus.errors import ConfigError
 
 
@@ -44,11 +46,14 @@ class IndexDefinition:
     """The extension that provides its operators."""
 
 
-def definitions(table: str, indexed: IndexedPaths) -> Iterator[IndexDefinition]:
+def definitions(
+    table: str, indexed: IndexedPaths, columns: Mapping[Path, StoredColumn] = MappingProxyType({})
+) -> Iterator[IndexDefinition]:
     """Yield the indexes that a table should have.
 
     None of them can refuse a row, as a btree on whole values refuses a long text: numbers are short,
-    texts are indexed by a prefix, and other values by the name of their type only.
+    texts are indexed by a prefix, and other values by the name of their type only. A path with a
+    declared column of its kind has an index on that, and none on the path.
     """
 
     def index(kind: str, definition: str, extension: str | None = None) -> IndexDefinition:
@@ -57,6 +62,12 @@ def definitions(table: str, indexed: IndexedPaths) -> Iterator[IndexDefinition]:
         head = table.encode()[:30].decode(errors="ignore")
         return IndexDefinition(f"{head}_{kind}_{digest}", definition, extension)
 
+    if columns:
+        yield index("odd", INDEX_OF_ODD)
+    for stored in sorted(columns.values(), key=lambda column: column.name):
+        if is_indexed(indexed, stored):
+            yield index("column", stored.index())
+    indexed = _without(indexed, frozenset(columns))
     for path in sorted(indexed.numbers, key=str):
         field = field_of(path, row="")
         yield index("number", f"USING btree (({field.value}), id) WHERE {field.kind} = 'number'")
@@ -78,6 +89,16 @@ def definitions(table: str, indexed: IndexedPaths) -> Iterator[IndexDefinition]:
     if indexed.every_element:
         yield index("gin", "USING gin (data jsonb_path_ops)")
         yield index("nested", f"USING btree (id) WHERE {data_has_nested_list(row='')}")
+
+
+def _without(indexed: IndexedPaths, columns: frozenset[Path]) -> IndexedPaths:
+    return IndexedPaths(
+        indexed.numbers - columns,
+        indexed.texts - columns,
+        indexed.substrings,
+        indexed.elements,
+        indexed.every_element,
+    )
 
 
 def create_index(index: IndexDefinition, schema: str, table: str, *, concurrently: bool = True) -> str:

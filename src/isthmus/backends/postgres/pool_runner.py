@@ -25,6 +25,7 @@ from isthmus.backends.postgres.executor import Work
 from isthmus.backends.postgres.pool import open_pool
 from isthmus.backends.postgres.pool.pool import Pool
 from isthmus.backends.postgres.schema import (
+    Declared,
     ensure_table,
     table_of,
 )
@@ -101,13 +102,19 @@ class PoolRunner:
     async def open(self, collection: str) -> None:
         """Create a collection's table and indexes if they are missing, and check what exists."""
         table = self._tables.get(collection) or table_of(self._config, collection)
-        unique, changes = await self.run(
+        found = await self.run(
             lambda connection: ensure_table(connection, table, self._config), writes=True, locks=True
         )
-        if (unique and not table.has_unique) or changes != table.has_changes:
-            has_unique = table.has_unique or bool(unique)
-            self._tables[collection] = replace(table, has_unique=has_unique, has_changes=changes)
+        self._note(table, found)
         self.ready.add(collection)
+
+    def _note(self, before: Table, found: Declared) -> None:
+        """Keep what a table has, unless a model has declared more meanwhile."""
+        table = self._tables.get(before.name, before)
+        unique = table.has_unique or bool(found.unique)
+        self._tables[before.name] = replace(
+            table, columns=found.columns, has_unique=unique, has_changes=found.changes
+        )
 
     async def read_primary(self, work: Work[R]) -> R:
         """Run work that only reads on the primary."""
@@ -124,9 +131,10 @@ class PoolRunner:
 
     async def create_table(self, table: Table) -> None:
         """Create a missing table for an open transaction, which building other indexes would wait for."""
-        await self.run(
+        found = await self.run(
             lambda connection: ensure_table(connection, table, self._config, add_indexes=False), writes=True
         )
+        self._note(table, found)
 
     async def query(self, table: Table | None, work: Work[R], if_missing: R) -> R:
         """Run work that only reads; return `if_missing` if the table was dropped."""

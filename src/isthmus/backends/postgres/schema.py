@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import logging
 import zlib
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from isthmus._core.columns import columns_of
 from isthmus._core.unique import Unique, has_duplicates, missing_unique, unique_of
+from isthmus._path import Path
 from isthmus.backends.postgres.change_tables import add_changes, define_changes, drop_statement
 from isthmus.backends.postgres.change_tables import all_definitions as change_definitions
+from isthmus.backends.postgres.columns import comments, ensure_columns
+from isthmus.backends.postgres.columns import definitions as column_definitions
 from isthmus.backends.postgres.config import PostgresConfig
 from isthmus.backends.postgres.drivers.protocol import Connection
 from isthmus.backends.postgres.indexes import IndexDefinition, create_index, definitions, paths_to_index
+from isthmus.backends.postgres.sql.columns import StoredColumn, new_columns
 from isthmus.backends.postgres.sql.statement import quote
 from isthmus.backends.postgres.sql.table import Table
 from isthmus.backends.postgres.table_mark import (
+    DECLARED_FORMAT,
     FORMAT,
     PLAIN_FORMAT,
     comment_statement,
@@ -69,6 +76,7 @@ class Declared(NamedTuple):
     """What a table has, whatever the config of a handle says."""
 
     unique: frozenset[Unique]
+    columns: Mapping[Path, StoredColumn]
     changes: bool
     """Whether it keeps its changes."""
 
@@ -84,7 +92,8 @@ def table_of(config: PostgresConfig, collection: str) -> Table:
     settings = config.indexes_of(collection)
     unique = unique_of(settings.unique)
     indexed = paths_to_index(settings)
-    return Table(config.schema_name, collection, indexed, json_array, unique, bool(unique))
+    columns = columns_of({} if settings.columns == "model" else settings.columns)
+    return Table(config.schema_name, collection, indexed, json_array, unique, bool(unique), declared=columns)
 
 
 async def ensure_table(
@@ -114,9 +123,11 @@ async def ensure_table(
     _check(table, found)
     if not found[10] and add_indexes and config.create_table != "never":
         await add_trigger(connection, table)
-    wanted = list(definitions(table.name, table.indexed))
+    may_alter = config.create_table != "never" and add_indexes
+    columns = await ensure_columns(connection, table, may_alter=may_alter)
+    wanted = list(definitions(table.name, table.indexed, columns))
     missing = [index for index in wanted if index.name not in found[5]]
-    if missing and add_indexes and config.create_table != "never":
+    if missing and may_alter:
         await _create_indexes(connection, table, missing, config)
     unique = await read_unique(connection, table)
     if table.unique - unique:
@@ -125,14 +136,13 @@ async def ensure_table(
     if config.changes and not changes:
         may_create = config.create_table != "never"
         await add_changes(connection, table, lock=_LOCK, may_create=may_create)
-    return Declared(unique, changes or config.changes)
+    return Declared(unique, columns, changes or config.changes)
 
 
 def _all_statements(table: Table, config: PostgresConfig) -> list[str]:
     """Return the statements for those who create the table themselves."""
-    if not config.changes:
-        return [*_definition(table), *definition(table)]
-    return [*_definition(table), *change_definitions(table)]
+    made = _definition(table, new_columns(table.declared))
+    return [*made, *(change_definitions(table) if config.changes else definition(table))]
 
 
 async def _add_unique(connection: Connection, table: Table, config: PostgresConfig) -> frozenset[Unique]:
@@ -186,17 +196,21 @@ def _check_server(row: Any) -> None:
         raise ConfigError(f"postgres: the database's encoding is {encoding}; isthmus needs UTF8 for any text")
 
 
-def _definition(table: Table) -> list[str]:
+def _definition(table: Table, columns: Mapping[Path, StoredColumn]) -> list[str]:
+    documents = ["data jsonb NOT NULL", "metadata jsonb NOT NULL DEFAULT '{}'::jsonb"]
+    rest = [
+        "version bigint NOT NULL",
+        "created_at timestamp with time zone NOT NULL DEFAULT now()",
+        "updated_at timestamp with time zone NOT NULL DEFAULT now()",
+    ]
+    # To reach a column the server walks over those before it: declared ones come before the documents.
+    declared = column_definitions(columns)
+    others = [*rest, *declared, *documents] if declared else [*documents, *rest]
+    lines = ",\n  ".join(['id text COLLATE "C" PRIMARY KEY', *others])
     return [
-        f"""CREATE TABLE IF NOT EXISTS {table.sql} (
-  id text COLLATE "C" PRIMARY KEY,
-  data jsonb NOT NULL,
-  metadata jsonb NOT NULL DEFAULT '{{}}'::jsonb,
-  version bigint NOT NULL,
-  created_at timestamp with time zone NOT NULL DEFAULT now(),
-  updated_at timestamp with time zone NOT NULL DEFAULT now()
-)""",
-        comment_statement(table, {"format": PLAIN_FORMAT}),
+        f"CREATE TABLE IF NOT EXISTS {table.sql} (\n  {lines}\n)",
+        comment_statement(table, {"format": DECLARED_FORMAT if columns else PLAIN_FORMAT}),
+        *comments(table, columns),
     ]
 
 
@@ -210,14 +224,15 @@ async def _create_table(connection: Connection, table: Table, config: PostgresCo
         if not exists:
             await connection.execute(f"CREATE SCHEMA {quote(table.schema)}")
         if await connection.fetchrow(_DESCRIBE, table.schema, table.name) is None:
-            for statement in _definition(table):
+            columns = new_columns(table.declared)
+            for statement in _definition(table, columns):
                 await connection.execute(statement)
             if config.changes:
                 await define_changes(connection, table)
             else:
                 await create_trigger(connection, table)
             # On an empty table there is nothing to wait for: no reason for CONCURRENTLY.
-            for index in definitions(table.name, table.indexed):
+            for index in definitions(table.name, table.indexed, columns):
                 if await _is_buildable(connection, index):
                     await connection.execute(
                         create_index(index, table.schema, table.name, concurrently=False)

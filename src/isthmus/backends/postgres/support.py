@@ -25,6 +25,7 @@ CAPABILITIES = Capabilities(
     unique=True,
     changes=True,
     indexes=True,
+    columns=True,
     drop=True,
     row_security=True,
 )

@@ -67,7 +67,7 @@ class SQLAlchemyConfig(BackendConfig, UniqueFields):
     def _check_keys(cls, settings: dict[str, Any]) -> None:
         if settings.get("layout") == "native":
             raise ConfigError(
-                "sqlalchemy: tables that others made are served by layout='native' of the backends postgres and"
-                " sqlite; here there is none"
+                "sqlalchemy: tables that others made are served by layout='native' of the backends postgres"
+                " and sqlite; here there is none"
             )
         super()._check_keys(settings)

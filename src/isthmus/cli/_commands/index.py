@@ -1,4 +1,4 @@
-"""The command `index`: indexes, unique fields, and whether changes are kept."""
+"""The command `index`: indexes, unique fields, columns, and whether changes are kept."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from isthmus import ConfigError, QueryError, UnsupportedError
 from isthmus._changes_declaration import declare_changes, end_changes
 from isthmus._core.unique import json_text
 from isthmus._unique import declare_unique, end_unique, find_duplicates
+from isthmus.cli._commands._columns import change_columns
 from isthmus.cli._errors import CommandError, ExitCode
 from isthmus.cli._filter import parse_field
 from isthmus.cli._options import AsJson, CollectionName, PromptPassword, Store
@@ -32,14 +33,20 @@ def index(
         bool, typer.Option("--unique", help="Declare the fields, together, unique instead.")
     ] = False,
     check: Annotated[
-        bool, typer.Option("--check", help="Only look for records with equal values of the fields.")
+        bool, typer.Option("--check", help="Change nothing: look for what stands in the way.")
     ] = False,
+    columns: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--column",
+            metavar="FIELD=KIND",
+            show_default=False,
+            help="A column: number, text or bool.",
+        ),
+    ] = None,
+    drop: Annotated[bool, typer.Option("--drop", help="End what one of the others declared.")] = False,
     changes: Annotated[
         bool, typer.Option("--changes", help="Keep the collection's changes from now on.")
-    ] = False,
-    drop: Annotated[
-        bool,
-        typer.Option("--drop", help="End the declaration of unique fields, or of changes."),
     ] = False,
     as_json: AsJson = False,
     prompt: PromptPassword = False,
@@ -47,14 +54,16 @@ def index(
     """Build indexes, which make filters and sorts on their fields fast.
 
     To keep an index, name its field in the configuration too (indexes=...).
-    With --unique no two records may have the same values of the fields; the
-    collection then has format 2, which isthmus 0.1.0 refuses. It binds every
-    program until --drop. --check names the records that stand in its way, and
-    its exit code is 1 if there are any. With --changes the changes of every
-    program are kept for `isthmus changes` and db.changes(); the collection
-    then has format 2 too.
+    The others bind every program until --drop, and isthmus 0.1.0 refuses the
+    collection then (format 2). --check names the records that stand in the
+    way (exit code 1 if there are any), or says what columns cost.
     """
     address = resolve_store(store, collection, prompt=prompt)
+    if columns:
+        if fields or unique or changes or check + drop > 1:
+            raise QueryError("--column goes with one of --check and --drop at most, and without fields")
+        asyncio.run(change_columns(address, columns, check=check, drop=drop, as_json=as_json))
+        return
     if changes:
         if fields or unique or check:
             raise QueryError("--changes is about the collection: it goes with --drop, and without fields")

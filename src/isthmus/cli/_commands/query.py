@@ -301,6 +301,8 @@ def _plan_to_json(plan: Explanation) -> dict[str, Any]:
         "residual": plan.residual,
         "order": plan.order,
         "order_pushed": plan.order_pushed,
+        "columns": plan.columns,
+        "missing_columns": plan.missing_columns,
         "index": plan.index,
         "native": plan.native,
         "details": plan.details,
@@ -328,6 +330,10 @@ def _print_plan(plan: Explanation) -> None:
     grow(tree, plan.tree)
     where = "[green]at the store[/]" if plan.order_pushed else "[yellow]sorted client-side[/]"
     tree.add(f"order: {escape(plan.order)}  {where}")
+    if plan.columns:
+        tree.add(f"columns: {escape(', '.join(plan.columns))}")
+    if plan.missing_columns:
+        tree.add(f"[yellow]columns missing: {escape(', '.join(plan.missing_columns))}[/]")
     tree.add(f"index: {escape(plan.index or 'none')}")
     tree.add("native").add(escape(plan.native))
     make_console().print(tree)

@@ -15,6 +15,7 @@ from isthmus import (
     StoreError,
 )
 from isthmus.cli._doctor import elasticsearch, postgres, s3, sqlite
+from isthmus.cli._doctor.columns import check_columns
 from isthmus.cli._doctor.finding import Finding, Level, ok, problem, warning
 from isthmus.cli._stores import (
     StoreAddress,
@@ -83,6 +84,9 @@ async def _check_connection(db: AsyncDatabase, name: str) -> AsyncIterator[Findi
         yield _explain_failure("collection", error)
         return
     yield _check_collection(db, names)
+    if names is None:
+        async for finding in check_columns(db):
+            yield finding
     pings = time_pings(db, 5, without_collection=names is not None)
     fastest = min([duration async for duration in pings])
     text = f"a round trip takes {fastest:.2f} ms"

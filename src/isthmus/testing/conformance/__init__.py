@@ -49,6 +49,7 @@ _MODULES = (
     "projection",
     "aggregates",
     "buckets",
+    "columns",
     "counting",
     "transactions",
     "transaction_ends",
@@ -64,6 +65,7 @@ from isthmus.testing.conformance.aggregates import *  # noqa: E402, F403
 from isthmus.testing.conformance.batches import *  # noqa: E402, F403
 from isthmus.testing.conformance.buckets import *  # noqa: E402, F403
 from isthmus.testing.conformance.changes import *  # noqa: E402, F403
+from isthmus.testing.conformance.columns import *  # noqa: E402, F403
 from isthmus.testing.conformance.counting import *  # noqa: E402, F403
 from isthmus.testing.conformance.creating import *  # noqa: E402, F403
 from isthmus.testing.conformance.deleting import *  # noqa: E402, F403

@@ -7,6 +7,7 @@ _VECTORS = "has no vector index"
 _READ_ONLY = "reads what others wrote, and writes nothing"
 _READ_THEN_WRITE = "changes by a read and a write under the version that was read"
 _NO_POLICIES = "has no policies"
+_EVERY_RECORD = "evaluates conditions on whole records; a column would not be read"
 _NO_TRACE = "leaves nothing behind where a record was deleted"
 REASONS: dict[tuple[str, str], str] = {
     ("memory", "relevance"): _TEXT,
@@ -49,6 +50,12 @@ REASONS: dict[tuple[str, str], str] = {
     ("sqlalchemy", "unique"): "locks tables on SQLite, PostgreSQL, MySQL and MariaDB only",
     ("sqlalchemy", "row_security"): "may be any database, and few have policies",
     ("files", "unique"): _READ_ONLY,
+    ("memory", "columns"): _EVERY_RECORD,
+    ("elasticsearch", "columns"): "has a typed field for each path of its own accord",
+    ("s3", "columns"): _EVERY_RECORD,
+    ("sqlalchemy", "columns"): "may be any database, and few can compute columns from JSON",
+    ("files", "columns"): _READ_ONLY,
+    ("sqlite", "columns"): "keeps none yet",
     ("files", "changes"): _NO_TRACE,
     ("files", "writes"): "reads what others wrote",
     ("files", "transactions"): _READ_ONLY,

@@ -13,9 +13,11 @@ from isthmus._query.bucket import path_of
 from isthmus._query.order import BOOL, NONE, NUMBER, OBJECT, TEXT, SortValue
 from isthmus._values import INT_MAX, INT_MIN, decode_numeric
 from isthmus.backends.postgres.drivers.protocol import Connection
+from isthmus.backends.postgres.sql.column_aggregate import aggregate_columns, is_on_columns
+from isthmus.backends.postgres.sql.column_filter import condition
 from isthmus.backends.postgres.sql.extraction import Extraction
 from isthmus.backends.postgres.sql.fields import attribute, field_of
-from isthmus.backends.postgres.sql.filter import ALL, Filter
+from isthmus.backends.postgres.sql.filter import ALL
 from isthmus.backends.postgres.sql.order import sort_value, type_rank
 from isthmus.backends.postgres.sql.statement import Parameters, Statement
 from isthmus.backends.postgres.sql.table import Table
@@ -46,8 +48,10 @@ def compile_aggregate(table: Table, request: AggregateRequest) -> Statement:
     Both are one statement, so they read one snapshot.
     """
     params = Parameters(table.json_array)
-    condition = Filter(params, table.indexed).condition(request.where) if request.where != TRUE else ALL
-    where = "" if condition == ALL else f" WHERE {condition}"
+    if is_on_columns(table, request):
+        return aggregate_columns(table, request, select_lists, params)
+    matching = condition(table, request.where, params) if request.where != TRUE else ALL
+    where = "" if matching == ALL else f" WHERE {matching}"
     scalars = _Scalars(request)
     text = scalars.select(table, where)
     if scalars.on_lists is None:
@@ -55,7 +59,7 @@ def compile_aggregate(table: Table, request: AggregateRequest) -> Statement:
     where = f"{where} {'AND' if where else 'WHERE'} (SELECT bool_or(m.on_list) FROM m) AND {scalars.on_lists}"
     return Statement(
         f"WITH m AS MATERIALIZED ({text}) SELECT {scalars.columns} FROM m WHERE m.on_list IS NOT TRUE"
-        f" UNION ALL {_select_lists(table, request, where)}",
+        f" UNION ALL {select_lists(table, request, where)}",
         params.args,
     )
 
@@ -139,7 +143,7 @@ def _number_states(number: str) -> list[str]:
     return [f"sum({number})::text", f"count({number})", beyond]
 
 
-def _select_lists(table: Table, request: AggregateRequest, where: str) -> str:
+def select_lists(table: Table, request: AggregateRequest, where: str) -> str:
     """Return the select of the same columns in the general form, for rows with lists."""
     joins: list[str] = []
     keys: list[str] = []

@@ -115,9 +115,7 @@ class Filter:
                 return f"({' AND '.join(self._condition(t, use_index) for t in terms)})" if terms else ALL
             case Or(terms):
                 return f"({' OR '.join(self._some_of(terms, use_index))})" if terms else NOTHING
-            case Not(Exists(path)) if (
-                use_index and self._indexed.has_rare_types(path) and not self._is_assumed(path)
-            ):
+            case Not(Exists(path)) if use_index and self._has_rare_types(path) and not self._is_assumed(path):
                 return self._is_null(self._field(path))
             case Not(term):
                 return f"({self._condition(term, use_index=False)} IS NOT TRUE)"
@@ -161,6 +159,9 @@ class Filter:
         if use_index and self._indexed.has_rare_types(path):
             return f"({is_rare(field)} AND {field.shape} = 'array')"
         return field.has_list
+
+    def _has_rare_types(self, path: Path) -> bool:
+        return self._indexed.has_rare_types(path)
 
     def _is_assumed(self, path: Path) -> bool:
         return self._assumed is not None and self._assumed[0] == path
@@ -265,7 +266,7 @@ class Filter:
             more.append(f"{field.kind} = 'number'")
         elif leaf_sql.kind in ("boolean", "object") and indexed.has_rare_types(leaf.path):
             more.append(f"{is_rare(field)} AND {field.shape} = '{leaf_sql.kind}'")
-        if leaf.path in indexed.substrings and (inside := _inside(leaf)) is not None:
+        if leaf.path in indexed.substrings and (inside := inner_pattern(leaf)) is not None:
             more.append(f"{field.text} LIKE {self._params.text(inside)} AND {field.kind} = 'string'")
         return "(" + " AND ".join([*more, condition]) + ")" if more else condition
 
@@ -338,7 +339,7 @@ def _inner(leaves: Sequence[LeafSQL]) -> str:
     )
 
 
-def _inside(leaf: Leaf) -> str | None:
+def inner_pattern(leaf: Leaf) -> str | None:
     """Return a `LIKE` pattern that a leaf implies and a trigram index serves, None if there is none."""
     match leaf:
         case Contains(_, text) if len(text) >= 3:

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 from isthmus._query.ast import Predicate, SortKey
 from isthmus._query.order import BOOL, NONE, NUMBER, OBJECT, TEXT, Position
+from isthmus.backends.postgres.sql.column_filter import condition
 from isthmus.backends.postgres.sql.fields import COLUMNS, PLAIN_COLUMNS, PREFIX_LENGTH, FieldSQL, field_of
-from isthmus.backends.postgres.sql.filter import ALL, NOTHING, Filter
+from isthmus.backends.postgres.sql.filter import ALL, NOTHING
 from isthmus.backends.postgres.sql.order import after_position, compile_order, order_by
 from isthmus.backends.postgres.sql.statement import Parameters
 from isthmus.backends.postgres.sql.table import IndexedPaths, Table, is_rare
@@ -43,11 +44,11 @@ def index_union(
     limit = params.bigint(size)
     branches = []
     for rank, shape in _shapes(key, position):
-        condition = Filter(params, table.indexed, (key.path, shape)).condition(where)
-        if condition == NOTHING:  # before anything is bound: the server refuses values that are not used
+        matching = condition(table, where, params, (key.path, shape))
+        if matching == NOTHING:  # before anything is bound: the server refuses values that are not used
             continue
         branch = _make_branch(rank, shape, key, position, params)
-        more = "" if condition == ALL else f" AND {condition}"
+        more = "" if matching == ALL else f" AND {matching}"
         branches.append(
             f"(SELECT {PLAIN_COLUMNS}, {branch.value} AS v FROM {table.sql} AS t{branch.joins}"
             f" WHERE {branch.condition}{more} ORDER BY {branch.order} LIMIT {limit})"

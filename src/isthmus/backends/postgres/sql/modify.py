@@ -15,8 +15,8 @@ from isthmus._path import Path, Root
 from isthmus._query.ast import TRUE, Predicate
 from isthmus._query.changes import FieldChange, Inc, Max, Min, Push, Set, Unset
 from isthmus._values import INT_MAX, INT_MIN, MAX_DEPTH
+from isthmus.backends.postgres.sql.column_filter import condition
 from isthmus.backends.postgres.sql.fields import field_of
-from isthmus.backends.postgres.sql.filter import Filter
 from isthmus.backends.postgres.sql.statement import Parameters, Statement
 from isthmus.backends.postgres.sql.table import Table
 
@@ -44,7 +44,7 @@ def update_one(
     if expected is not None:
         conditions.append(f"t.version = {params.bigint(expected)}")
     if modification.where != TRUE:
-        conditions.append(Filter(params, table.indexed).condition(modification.where))
+        conditions.append(condition(table, modification.where, params))
     conditions += tests
     return Statement(_update(table, value, params, version, " AND ".join(conditions)), params.args)
 
@@ -64,8 +64,8 @@ def update_where(
     value, tests = compiled
     if tests:
         value = f"CASE WHEN {' AND '.join(tests)} THEN {value} ELSE {_REFUSE} END"
-    condition = Filter(params, table.indexed).condition(where)
-    return Statement(_update(table, value, params, version, condition), params.args)
+    matching = condition(table, where, params)
+    return Statement(_update(table, value, params, version, matching), params.args)
 
 
 def _update(table: Table, value: str, params: Parameters, version: int, condition: str) -> str:

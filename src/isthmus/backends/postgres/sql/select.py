@@ -6,9 +6,12 @@ from isthmus._core.executor import PageRequest
 from isthmus._path import Root
 from isthmus._query.ast import TRUE, Predicate, SortKey
 from isthmus._query.order import Position
+from isthmus.backends.postgres.sql.column_filter import both, by_row, condition, has_columns
+from isthmus.backends.postgres.sql.column_order import keys_on_columns, sort_by_columns
+from isthmus.backends.postgres.sql.columns import IS_ODD, NOT_ODD
 from isthmus.backends.postgres.sql.extraction import Extraction
 from isthmus.backends.postgres.sql.fields import COLUMNS, attribute, field_of
-from isthmus.backends.postgres.sql.filter import ALL, Filter
+from isthmus.backends.postgres.sql.filter import ALL
 from isthmus.backends.postgres.sql.index_union import has_indexes, index_union
 from isthmus.backends.postgres.sql.order import (
     after_position,
@@ -35,12 +38,15 @@ def select_page(table: Table, request: PageRequest, *, ahead: int = 1) -> Statem
     limited = size < _UNLIMITED
     offset = f" OFFSET {params.bigint(request.offset)}" if request.offset else ""
     order, position = request.order, None if request.after is None else request.after.position
+    if limited and not request.for_update and (keys := keys_on_columns(table, order)):
+        text = sort_by_columns(table, request, keys, min(size + request.offset, 2**62), params)
+        return Statement(f"{text} LIMIT {params.bigint(size)}{offset}", params.args)
     if order and limited and not request.for_update and has_indexes(order, table.indexed):
         text = index_union(
             table, request.where, order[0], position, min(size + request.offset, 2**62), params
         )
         return Statement(f"{text} LIMIT {params.bigint(size)}{offset}", params.args)
-    where = Filter(params, table.indexed).condition(request.where)
+    where = condition(table, request.where, params)
     limit = f" LIMIT {params.bigint(size)}" if limited else ""
     if order and order[0].path.root is not Root.ID and not request.for_update:
         sort = _Sort(table, where, order, position, params)
@@ -145,6 +151,12 @@ class _Sort:
 def select_count(table: Table, where: Predicate) -> Statement:
     """Return the select of how many rows match."""
     params = Parameters(table.json_array)
+    if has_columns(table, where):
+        # Two counts: an index alone may answer the first.
+        usual, odd = by_row(table, where, params)
+        parts = [both(usual, NOT_ODD), both(IS_ODD, odd)]
+        counts = [f"(SELECT count(*) FROM {table.sql} AS t WHERE {part})" for part in parts]
+        return Statement(f"SELECT {' + '.join(counts)}", params.args)
     return Statement(f"SELECT count(*) FROM {table.sql} AS t{_where(table, where, params)}", params.args)
 
 
@@ -155,4 +167,4 @@ def delete_where(table: Table, where: Predicate) -> Statement:
 
 
 def _where(table: Table, where: Predicate, params: Parameters) -> str:
-    return "" if where == TRUE else f" WHERE {Filter(params, table.indexed).condition(where)}"
+    return "" if where == TRUE else f" WHERE {condition(table, where, params)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 import orjson
@@ -82,6 +83,21 @@ class Parameters:
     def bigint(self, value: int) -> Parameter:
         """Bind an integer of 64 bits."""
         return Parameter(self, value, "int8")
+
+    def numeric(self, value: float) -> Parameter:
+        """Bind a number as the decimal that its JSON text is."""
+        return Parameter(self, Decimal(orjson.dumps(value).decode()), "numeric")
+
+    def numerics(self, values: Sequence[float]) -> Parameter:
+        """Bind a list of numbers."""
+        texts = [orjson.dumps(value).decode() for value in values]
+        if self._json_array == "jsonb[]":
+            return Parameter(self, list(map(Decimal, texts)), "numeric[]")
+        return Parameter(self, texts, "text[]::numeric[]")
+
+    def bool(self, value: bool) -> Parameter:
+        """Bind a truth value."""
+        return Parameter(self, value, "boolean")
 
     def float8(self, value: float) -> Parameter:
         """Bind a double."""

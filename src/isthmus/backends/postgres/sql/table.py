@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from isthmus._core.columns import DeclaredColumn
 from isthmus._core.unique import Unique
 from isthmus._path import Path
+from isthmus.backends.postgres.sql.columns import StoredColumn
 from isthmus.backends.postgres.sql.fields import FieldSQL
 from isthmus.backends.postgres.sql.statement import quote
 
@@ -53,6 +56,10 @@ class Table:
     """The unique fields that the config or a model declares."""
     has_unique: bool = False
     """Whether the table has unique fields, as far as is known: a statement of a transaction may fail."""
+    declared: tuple[DeclaredColumn, ...] = ()
+    """The columns that the config or a model declares."""
+    columns: Mapping[Path, StoredColumn] = field(default_factory=dict, hash=False)
+    """The declared columns that the table has, as far as is known."""
     has_changes: bool = False
     """Whether the table keeps its changes, as far as is known: then our updates draw a row's order."""
     sql: str = field(init=False)
@@ -74,3 +81,9 @@ def is_rare(field: FieldSQL) -> str:
     A statement has to repeat it for the planner to use that index.
     """
     return f"{field.shape} NOT IN {_COMMON_TYPES}"
+
+
+def is_indexed(indexed: IndexedPaths, stored: StoredColumn) -> bool:
+    """Return whether a declared column has an index of its own."""
+    path = stored.column.path
+    return path in indexed.numbers or (stored.column.kind == "text" and path in indexed.texts)
