@@ -27,7 +27,7 @@ WORKERS ?= 2
 
 VENV := .venv
 BIN := $(VENV)/bin
-BENCH_EXTRAS := postgres,elasticsearch,s3,sqlalchemy,files,bench
+BENCH_EXTRAS := postgres,elasticsearch,s3,sqlalchemy,files,cli,bench
 EXTRAS := postgres,psycopg,elasticsearch,s3,sqlalchemy,files,cli,otel,prometheus,frames,dask,ray,fastapi,docs,dev
 SERVERS := $(BIN)/python -m tests.servers
 DEMO := $(BIN)/python -m examples.demo
@@ -36,6 +36,7 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS)
 # The server that a backend's runs need; memory and sqlite need none.
 SERVER_OF_postgres := postgres
 SERVER_OF_postgres-psycopg := postgres
+SERVER_OF_postgres-native := postgres
 SERVER_OF_postgres18 := postgres18
 SERVER_OF_postgres-icu := postgres-icu
 SERVER_OF_elasticsearch := elasticsearch
@@ -100,6 +101,11 @@ demo-s3: $(VENV)/.full ## the demo on an S3 server that is built and started, in
 demo-files: $(VENV)/.full ## real files in a folder and in a bucket: queried, grouped, copied to PostgreSQL
 	$(SERVERS) provision postgres s3
 	$(SERVERS) run postgres s3 -- bash -c '$(BIN)/python -m examples.files "$$ISTHMUS_TEST_POSTGRES_URL" "$$ISTHMUS_TEST_S3_URL"'
+
+.PHONY: demo-changes
+demo-changes: $(VENV)/.full ## cities in PostgreSQL, changed by SQL and by isthmus, and followed as they change
+	$(SERVERS) provision postgres
+	$(SERVERS) run postgres -- bash -c '$(BIN)/python -m examples.changes "$$ISTHMUS_TEST_POSTGRES_URL"'
 
 # Tests
 
@@ -301,6 +307,8 @@ endef
 SERVER_OF_copy := postgres elasticsearch
 SERVER_OF_scenarios := postgres
 SERVER_OF_writes := postgres
+SERVER_OF_changes := postgres
+SERVER_OF_load := postgres
 SERVER_OF_growth := postgres
 SERVER_OF_questions := postgres elasticsearch s3
 SUITE_SERVERS := $(if $(SUITE),$(sort $(foreach suite,$(SUITE),$(SERVER_OF_$(suite)))),postgres elasticsearch s3)

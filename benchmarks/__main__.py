@@ -24,12 +24,14 @@ SUITES = (
     "sqlite",
     "postgres",
     "writes",
+    "changes",
     "elasticsearch",
     "copy",
     "scenarios",
     "growth",
     "questions",
     "files",
+    "load",
     "s3",
 )
 

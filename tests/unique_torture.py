@@ -32,7 +32,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--names", type=int, default=10_000)
     parser.add_argument("--kills", type=int, default=10)
-    parser.add_argument("--stores", nargs="*", default=["sqlite", "postgres", "s3-log"])
+    parser.add_argument("--stores", nargs="*", default=["sqlite", "postgres", "mariadb", "s3-log"])
     options = parser.parse_args()
     failed = False
     for store in options.stores:

@@ -48,6 +48,7 @@ CAPTIONS = {
     "hot path": "The hot path",
     "questions": "Questions",
     "writes": "Modifications",
+    "changes": "Changes",
     "files": "Files",
 }
 EXPLAINED = {
@@ -84,6 +85,7 @@ SUITES = {
     "scenarios": "Scenarios",
     "postgres": "PostgreSQL",
     "writes": "Modifications",
+    "changes": "Changes",
     "elasticsearch": "Elasticsearch",
     "s3": "S3",
     "sqlite": "SQLite",

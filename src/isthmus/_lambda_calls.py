@@ -21,6 +21,8 @@ def call_with_model(function: Callable[[Any], Any], paths: ModelPaths, finish: C
 
     Any misuse of a field is a `QueryError`, which names the field as the lambda does.
     """
+    if not callable(function):
+        raise QueryError(f"expected a lambda such as lambda p: p.name, got {type(function).__name__}")
     try:
         return finish(_call(function, FieldProxy(paths, None, _parameter_of(function))))
     except (TypeError, AttributeError, ValueError) as error:

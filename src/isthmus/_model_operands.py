@@ -80,7 +80,7 @@ def check_leaf(leaf: Leaf, types: tuple[Any, ...], *, as_text: bool = False) -> 
 def check_sortable(path: Path, types: tuple[Any, ...] | None) -> None:
     """Raise `QueryError` for a field whose stored text does not sort as its values do."""
     for kind in types or ():
-        if isinstance(kind, type) and issubclass(kind, _UNSORTED):
+        if is_a(kind, _UNSORTED):
             raise QueryError(
                 f"{path}: a {kind.__name__} is stored as text, which does not sort as its values do: "
                 "only =, !=, in, not_in and exists compare it"
@@ -97,7 +97,7 @@ def _check_members(leaf: Equal | In, types: tuple[Any, ...]) -> None:
     """Raise `QueryError` for a value that is no member of the enum or of the literals."""
     members: list[Any] = []
     for kind in types:
-        if isinstance(kind, type) and issubclass(kind, enum.Enum) and not issubclass(kind, enum.Flag):
+        if is_a(kind, enum.Enum) and not is_a(kind, enum.Flag):
             members += (member.value for member in kind)
         elif get_origin(kind) is Literal:
             members += (item.value if isinstance(item, enum.Enum) else item for item in get_args(kind))
@@ -153,14 +153,14 @@ def _kind(value: Any) -> str:
 def holds_text(types: tuple[Any, ...]) -> bool:
     """Return whether some value is text to Python too, or of a form that is not known."""
     return kinds_of_types(types) is None or any(
-        get_origin(kind) is Literal or _is_a(kind, str) for kind in map(without_alias, types)
+        get_origin(kind) is Literal or is_a(kind, str) for kind in map(without_alias, types)
     )
 
 
 def holds_numbers(types: tuple[Any, ...]) -> bool:
     """Return whether some value is a number, or of a form that is not known; bools and enums are none."""
     return kinds_of_types(types) is None or any(
-        _is_a(kind, _NUMBERS) and not _is_a(kind, (bool, enum.Enum)) for kind in map(without_alias, types)
+        is_a(kind, _NUMBERS) and not is_a(kind, (bool, enum.Enum)) for kind in map(without_alias, types)
     )
 
 
@@ -169,7 +169,8 @@ def without_alias(kind: Any) -> Any:
     return without_alias(kind.__supertype__) if isinstance(kind, NewType) else kind
 
 
-def _is_a(kind: Any, classes: type | tuple[type, ...]) -> bool:
+def is_a(kind: Any, classes: type | tuple[type, ...]) -> bool:
+    """Return whether an annotation is one of the classes, or of a class below them."""
     return isinstance(kind, type) and issubclass(kind, classes)
 
 
@@ -197,9 +198,7 @@ def parse_operands(leaf: Leaf, types: tuple[Any, ...]) -> Leaf:
 
     Raises `QueryError` for a text that stands for none, except the first part of a date as a bound.
     """
-    if not all(
-        kind is type(None) or (isinstance(kind, type) and issubclass(kind, _PARSED)) for kind in types
-    ):
+    if not all(kind is type(None) or is_a(kind, _PARSED) for kind in types):
         return leaf
     match leaf:
         case Equal(path, str(value)):
@@ -227,7 +226,7 @@ def _restate(path: Path, types: tuple[Any, ...], text: str) -> str:
 
 def _restate_bound(path: Path, types: tuple[Any, ...], text: str) -> str:
     """Return a bound as it is stored; one that is part of a value, as a year is of a date, stays."""
-    is_link = any(isinstance(kind, type) and issubclass(kind, AnyUrl) for kind in types)
+    is_link = any(is_a(kind, AnyUrl) for kind in types)
     try:
         return _restate(path, types, text)
     except QueryError:
@@ -241,16 +240,12 @@ def _parse(types: tuple[Any, ...], text: str) -> Any:
     if text.lstrip("+-").replace(".", "", 1).isdigit():  # "2026" is a year, not seconds since 1970
         return None
     for kind in types:
-        if _is_parsed(kind):
+        if is_a(kind, _PARSED):
             try:
                 return _adapter(kind).validate_python(text)
             except ValidationError:
                 continue
     return None
-
-
-def _is_parsed(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, _PARSED)
 
 
 @functools.cache
@@ -259,17 +254,13 @@ def _adapter(kind: type) -> TypeAdapter[Any]:
 
 
 def _hint(types: tuple[Any, ...], value: object, strict: bool) -> str:
-    members = [member for kind in types if _is_enum(kind) for member in kind]
+    members = [member for kind in types if is_a(kind, enum.Enum) for member in kind]
     if not members:
         return f" ({type(value).__name__})"
     meant = [
         f"{type(member).__name__}.{member.name}" for member in members if strict and member.value == value
     ]
     return f"; write {meant[0]}" if meant else suggest(value, (str(member.value) for member in members))
-
-
-def _is_enum(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, enum.Enum)
 
 
 def _accepts(kind: Any, value: Any, strict: bool) -> bool:

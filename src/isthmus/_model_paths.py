@@ -14,7 +14,14 @@ from pydantic import BaseModel, PlainSerializer, RootModel, WrapSerializer
 from pydantic.fields import FieldInfo
 
 from isthmus._model_codec import find_version_field
-from isthmus._model_operands import check_leaf, check_sortable, kinds_of_types, name_types, parse_operands
+from isthmus._model_operands import (
+    check_leaf,
+    check_sortable,
+    is_a,
+    kinds_of_types,
+    name_types,
+    parse_operands,
+)
 from isthmus._path import Path, Root
 from isthmus._query.ast import And, AnyObject, EqualList, Leaf, Not, Or, Predicate, SortKey
 from isthmus._query.bucket import Bucket, GroupKey
@@ -97,14 +104,16 @@ class ModelPaths:
                 whole = Path(Root.DATA, (*keys, *path.keys[index:]))
                 return ModelField(whole, None, Any, None, optional, repeated, False)
             members = len(holders)
-            holders = tuple(kind for kind in holders if _is_model(kind) or _is_mapping(kind))
+            holders = tuple(kind for kind in holders if is_a(kind, BaseModel) or _is_mapping(kind))
             if not holders:
                 raise QueryError(self._no_fields(path, index, found))
             optional = optional or any(map(_is_optional, annotations))
             repeated = repeated or any(map(_is_list, annotations))
             found = [field for kind in holders if (field := _find_below(kind, key)) is not None]
             if not found:
-                raise QueryError(self._unknown(path, index, [kind for kind in holders if _is_model(kind)]))
+                raise QueryError(
+                    self._unknown(path, index, [kind for kind in holders if is_a(kind, BaseModel)])
+                )
             optional = optional or len(found) < members or any(map(_is_mapping, holders))
             keys.append(found[0].name)
         return _field_of_matches(Path(Root.DATA, tuple(keys)), found, optional, repeated)
@@ -112,9 +121,9 @@ class ModelPaths:
     def _no_fields(self, path: Path, index: int, found: list[_FieldMatch]) -> str:
         above = ".".join(path.keys[:index])
         kinds = {kind for field in found for kind in leaf_types((field.annotation,))}
-        if any(isinstance(kind, type) and issubclass(kind, dt.date) for kind in kinds):
+        if any(is_a(kind, dt.date) for kind in kinds):
             how = f"; a year is a range: f(p.{above}).between(first, last)"
-        elif any(isinstance(kind, type) and issubclass(kind, enum.Enum) for kind in kinds):
+        elif any(is_a(kind, enum.Enum) for kind in kinds):
             how = f"; compare p.{above} with a member"
         else:
             how = f"; compare p.{above} itself"
@@ -266,10 +275,6 @@ def _is_list(annotation: Any) -> bool:
 
 def _is_optional(annotation: Any) -> bool:
     return type(None) in get_args(annotation)
-
-
-def _is_model(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
 def _is_mapping(kind: Any) -> bool:

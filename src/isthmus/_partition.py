@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Mapping
 from typing import Any, Protocol, Self
 
 from isthmus._collection import CollectionMethods
-from isthmus._core.executor import After, PageRequest
+from isthmus._core.executor import After, PageRequest, SortsIds
 from isthmus._path import Path, Root
 from isthmus._query.ast import TRUE, And, Order, Ordered, Predicate
 from isthmus._query.codec import from_json, to_json
@@ -100,7 +100,8 @@ class Partition(Value):
     def _open_stream(self, collection: CollectionMethods) -> RecordStream:
         session = collection._session
         support = session.executor.support(self.collection)
-        if support.pushdown(Ordered(_ID, Order.GT, "")) is Pushdown.EXACT or not support.orders(()):
+        exact = support.pushdown(Ordered(_ID, Order.GT, "")) is Pushdown.EXACT
+        if exact or isinstance(support, SortsIds) or not support.orders(()):
             return collection.stream(self.search)
         # A store that cannot filter by id (S3) starts after one instead of reading everything each time.
         query = from_json(self.query)

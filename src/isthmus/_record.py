@@ -134,6 +134,9 @@ class Record:
         """
         if self._raw is None or self._decode is not decode:
             return None, None
+        if self._data is self._metadata is _PENDING and self._raw_metadata is None:
+            raw = self._raw
+            return (raw if type(raw) is bytes else raw.encode()), b"{}"
         raw = self._raw if self._data is _PENDING else None
         metadata = (self._raw_metadata or b"{}") if self._metadata is _PENDING else None
         return (

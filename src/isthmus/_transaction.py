@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
 
 from isthmus._collection import Collection, CollectionMethods, check_collection_name
-from isthmus._core.executor import Executor, TransactionExecutor, TransactionOptions
+from isthmus._core.executor import DescribesCollections, Executor, TransactionExecutor, TransactionOptions
 from isthmus._core.op import Op
 from isthmus._query.ast import TRUE, Predicate
 from isthmus._scope import Scope
@@ -53,6 +53,7 @@ class TransactionSession:
         self.ends = outside.ends
         # Fair: calls that came before an end are over when it begins.
         self._lock = asyncio.Lock()
+        self._describes = executor if isinstance(executor, DescribesCollections) else None
         levels = executor.capabilities.isolation
         self.isolation = options.isolation or (min(levels) if len(levels) == 1 else None)
         """The level, None for the store's default among several."""
@@ -77,6 +78,8 @@ class TransactionSession:
             # Refused here, so that every backend raises the same error and the transaction goes on.
             raise TransactionError(f"this transaction is read-only, and {op.name} writes")
         async with self._lock:
+            if self._describes is not None:
+                await self._describes.describe(op.collection)
             return await self._stack.run(op, self._executor, in_transaction=True)
 
     @asynccontextmanager

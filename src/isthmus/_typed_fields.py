@@ -137,7 +137,7 @@ class TypedField(ProxyHolder, Generic[T]):
 
 
 class TextField(TypedField[S]):
-    """A text field by `f(p.name)`."""
+    """A text field by `f(p.name)`: a `TypedField` with the operators of text."""
 
     __slots__ = ()
 
@@ -189,7 +189,7 @@ class TextField(TypedField[S]):
 
 
 class ListField(TypedField[L], Generic[L, E]):
-    """A list by `f(p.tags)`; `E` is the type of its elements."""
+    """A list by `f(p.tags)`: a `TypedField` with those of lists; `E` is the type of its elements."""
 
     __slots__ = ()
 

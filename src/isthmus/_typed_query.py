@@ -238,6 +238,8 @@ class TypedQuery(Generic[M, R]):
         records without a value where the field is not optional. The query has conditions only.
         """
         check_on_invalid(on_invalid)
+        if self._selected or self.query.order or self.query.skip:
+            raise QueryError("group() takes conditions: the query has a sort, an offset or a select")
         grouped = GroupedRow(row, self._paths)
         rows = await self._collection.aggregate(self.query, by=grouped.by, **grouped.columns)
         return decode_all(rows, grouped.decode, on_invalid)

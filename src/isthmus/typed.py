@@ -7,6 +7,8 @@ from isthmus._field_proxy import Condition
 from isthmus._model_upgrades import upgrade
 from isthmus._typed import TypedCollection
 from isthmus._typed_fields import (
+    ListField,
+    TextField,
     TypedField,
     avg,
     count,
@@ -27,6 +29,8 @@ from isthmus._version_annotation import Version
 
 __all__ = [
     "Condition",
+    "ListField",
+    "TextField",
     "TypedCollection",
     "TypedField",
     "TypedHit",

@@ -74,7 +74,8 @@ def test_the_exported_names_are_pinned() -> None:
 def test_the_names_of_typed_queries_are_pinned() -> None:
     """The helpers of lambdas are a module of their own: importing isthmus loads no pydantic."""
     assert sorted(typed.__all__) == [
-        "Condition", "TypedCollection", "TypedField", "TypedHit", "TypedPage", "TypedQuery", "TypedStream",
+        "Condition", "ListField", "TextField",
+        "TypedCollection", "TypedField", "TypedHit", "TypedPage", "TypedQuery", "TypedStream",
         "Version", "avg", "count", "each", "f", "like", "max_", "maybe", "min_", "not_", "one_of", "some",
         "sum_", "upgrade",
     ]  # fmt: skip

@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from isthmus import AsyncDatabase, Change, ChangeStream, Record, StoreError
+from isthmus import AsyncDatabase, Change, ChangesExpiredError, ChangeStream, Record, StoreError
 from tests.changes.writers import END, Writers
 
 
@@ -78,7 +78,7 @@ async def _read_for(changes: ChangeStream[Record], log: FollowerLog, seconds: fl
     if task.cancelled():
         return False
     error = task.exception()
-    if error is not None and not isinstance(error, StoreError):
+    if error is not None and (isinstance(error, ChangesExpiredError) or not isinstance(error, StoreError)):
         raise error
     return error is None
 

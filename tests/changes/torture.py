@@ -65,6 +65,8 @@ async def _run(store: str, settings: dict[str, Any], writers: Writers, folder: P
         asyncio.create_task(follow_from_start(store, settings, logs["start"], writers)),
     ]
     await ready.wait()
+    # Else changes that were not read yet would be pruned on a slow machine.
+    writers.read = lambda: logs["cancelled"].count
     await writers.run()
     wrote = time.monotonic() - begun
     ticking = asyncio.create_task(writers.tick())

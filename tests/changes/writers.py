@@ -17,6 +17,7 @@ from isthmus.errors import SerializationError, StoreError, TransactionError
 END = "zzz the end"
 HOT = 60
 TASKS = 16
+MAX_AHEAD = 50_000
 
 
 class Committed:
@@ -54,6 +55,8 @@ class Writers(abc.ABC):
         self._store, self._settings = store, settings
         self._dbs: list[AsyncDatabase] = []
         self._serial = 0
+        self.read: Callable[[], int] = lambda: self.count
+        """Returns how many changes a reader has read; the writers are not too far ahead of it."""
 
     async def open(self) -> None:
         """Make the collection, and the handles that write to it."""
@@ -87,6 +90,8 @@ class Writers(abc.ABC):
     async def _write(self, number: int, rng: random.Random) -> None:
         kinds = self._kinds(number)
         while self.count < self.wanted:
+            while self.count - self.read() > MAX_AHEAD:
+                await asyncio.sleep(0.05)
             since_start = self.committed.is_started
             try:
                 writes = await rng.choice(kinds)(rng)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import secrets
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -94,3 +96,38 @@ def test_a_store_without_changes_is_refused(cli: Cli, tmp_path: Path) -> None:
     assert (refused.code, "has no changes" in refused.err) == (7, True)
     undeclared = cli("changes", "memory://x", "--no-wait")
     assert (undeclared.code, "isthmus index" in undeclared.err) == (3, True)
+
+
+@pytest.mark.backend("s3")
+def test_a_log_is_followed_by_one_process_after_another(
+    cli: Cli, tmp_path: Path, running_server: Callable[[str], Any]
+) -> None:
+    """Each goes on where the one before it was, compactions or not; a filter leaves changes in."""
+    url = f"{running_server('s3').url}&layout=log&prefix=cli-{secrets.token_hex(4)}"
+    file = tmp_path / "position"
+    follow = ("changes", url, "--no-wait", "--position", file)
+    assert cli("put", url, "a", '{"n": 1}').code == 0
+    assert cli(*follow).code == 3
+    assert cli("index", url, "--changes").code == 0
+    assert [line["id"] for line in cli(*follow, "--since", "start").lines] == ["a"]
+    assert cli(*follow).out == ""
+
+    assert cli("put", url, "b", '{"n": 2}').code == 0
+    assert cli("delete", url, "a").code == 0
+    assert cli("log", "compact", url, "--json").json == {"checkpoint": True, "removed": 0}
+    assert "nothing new" in cli("log", "compact", url).out
+
+    lines = cli(*follow, "--where", "n=2").lines
+    assert [(line["id"], line["record"] and line["record"]["data"]) for line in lines] == [
+        ("b", {"n": 2}),
+        ("a", None),
+    ]
+    assert cli("index", url, "--changes", "--drop").code == 0
+    assert cli(*follow).code == 3
+
+
+def test_only_a_log_is_compacted(cli: Cli) -> None:
+    """Other stores, and S3 objects, are refused."""
+    refused = cli("log", "compact", "memory://x")
+    assert (refused.code, "layout=log" in refused.err) == (7, True)
+    assert cli("log", "shrink", "memory://x").code == 2

@@ -27,6 +27,9 @@ SHARED = [
     pytest.param("sqlite", marks=pytest.mark.backend("sqlite")),
     pytest.param("postgres", marks=pytest.mark.backend("postgres")),
     pytest.param("s3-log", marks=pytest.mark.backend("s3")),
+    pytest.param("sqlalchemy-mariadb", marks=pytest.mark.backend("sqlalchemy")),
+    pytest.param("sqlalchemy-postgres", marks=pytest.mark.backend("sqlalchemy")),
+    pytest.param("sqlalchemy-sqlite", marks=pytest.mark.backend("sqlalchemy")),
 ]
 """Stores with unique fields that several handles share."""
 UNIQUE = [pytest.param("memory", marks=pytest.mark.backend("memory")), *SHARED]
@@ -128,7 +131,7 @@ async def test_a_model_declares_unique_fields(name: str) -> None:
 
 
 @pytest.mark.parametrize("setting", [["_id"], ["_metadata.x"], [["a", "a"]], [[]], 1])
-@pytest.mark.parametrize("backend", ["memory", "sqlite", "postgres"])
+@pytest.mark.parametrize("backend", ["memory", "sqlite", "postgres", "sqlalchemy"])
 async def test_a_declaration_without_meaning_is_refused(backend: str, setting: Any) -> None:
     """When the handle is made."""
     with pytest.raises(ConfigError):
@@ -138,7 +141,7 @@ async def test_a_declaration_without_meaning_is_refused(backend: str, setting: A
 @pytest.mark.parametrize("backend", sorted({backend for backend, _, _ in KNOWN.values()}))
 async def test_a_backend_without_unique_fields_refuses_the_setting(backend: str) -> None:
     """When the handle is made, and never later."""
-    if backend in ("memory", "sqlite", "postgres"):
+    if backend in ("memory", "sqlite", "postgres", "sqlalchemy"):
         return
     needed = {"bucket": "unused"} if backend == "s3" else {}  # whose layout is `object` unless told
     with pytest.raises(UnsupportedError) as refused:

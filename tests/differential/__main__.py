@@ -7,7 +7,7 @@ import asyncio
 import os
 import sys
 
-from tests.differential import files, native_sqlite, programs, queries, typed
+from tests.differential import files, native_postgres, native_sqlite, programs, queries, typed
 from tests.files.seeded import FORMATS, SeededStore
 from tests.stores import FURTHER, STORES, Store, store_of
 
@@ -28,6 +28,8 @@ def main() -> int:
         return _files(options)
     if options.backend == "sqlite-native":
         return _native_sqlite(options)
+    if options.backend == "postgres-native":
+        return _native_postgres(options)
     if options.first:
         return _first(options)
     for store in stores(options.backend, options.url):
@@ -76,6 +78,23 @@ def _native_sqlite(options: argparse.Namespace) -> int:
     for failure in report.failures:
         print("\n" + failure)
     return 1 if report.failures else 0
+
+
+def _native_postgres(options: argparse.Namespace) -> int:
+    """Run on random tables made by SQL, with each driver in turn; return 1 if anything differed."""
+    url = options.url or os.environ.get(_URLS["postgres"])
+    if url is None:
+        sys.exit(f"postgres-native needs --url or {_URLS['postgres']}")
+    failures = []
+    for driver in ("asyncpg", "psycopg"):
+        plan = queries.Plan(options.n // 2, options.seed, per_set=50)
+        report = asyncio.run(native_postgres.run(url, plan, driver=driver))
+        print(f"{driver}: {report.tally.queries} queries on {report.sets} tables, seed {options.seed}")
+        failures += report.failures
+    print(f"{len(failures)} differences")
+    for failure in failures:
+        print("\n" + failure)
+    return 1 if failures else 0
 
 
 def _first(options: argparse.Namespace) -> int:

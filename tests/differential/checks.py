@@ -16,7 +16,7 @@ from isthmus._query.bucket import UNITS, GroupKey, make_bucket
 from isthmus._query.columns import first_rows, measures
 from isthmus._query.evaluate import matches, select
 from isthmus._query.lookup import values_at
-from isthmus._query.order import sort_records
+from isthmus._query.order import cursor_position, sort_key, sort_records
 from isthmus._record import Record
 from isthmus._value import replace
 from isthmus._values import same
@@ -47,6 +47,8 @@ class Check:
     by: tuple[GroupKey, ...] = ()
     measures: tuple[Measure, ...] = ()
     part: int = 0
+    id_key: Callable[[str], Any] = str
+    """What ids sort by: in a table with keys that are numbers, those."""
 
     def expected(
         self,
@@ -74,7 +76,8 @@ class Check:
         if self.verb == "exists":
             return bool(matching)
         end = None if query.count is None else query.skip + query.count
-        rows = [_row(record, query) for record in sort(matching, query.order)[query.skip : end]]
+        ordered = sort(matching, query.order) if self.id_key is str else self._sorted(matching)
+        rows = [_row(record, query) for record in ordered[query.skip : end]]
         if self.verb == "find_one":
             return rows[:1]
         if self.verb == "page":
@@ -82,6 +85,10 @@ class Check:
         if self.verb == "left":
             return [min(self.part, len(rows)), True] if _unordered(query) else rows[: self.part]
         return sorted(rows, key=_id_of) if self._is_unordered else rows
+
+    def _sorted(self, records: Sequence[Record]) -> list[Record]:
+        key = sort_key(self.query.order, self.id_key)
+        return sorted(records, key=lambda record: key(cursor_position(record, self.query.order)))
 
     @property
     def _is_unordered(self) -> bool:

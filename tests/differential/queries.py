@@ -149,7 +149,7 @@ async def differs(
     if not check.agree(stored, expected, actual):
         return expected, actual
     if check.verb == "delete_where":
-        left = Check("search", Query())
+        left = type(check)("search", Query(), id_key=check.id_key)
         kept = [
             r for r in stored if r.id not in {row[0] for row in Check("search", check.query).expected(stored)}
         ]

@@ -183,6 +183,8 @@ REFUSED: list[tuple[Callable[[Any], Any], str]] = [
     (lambda p: p.pet.kind == "cow", "'cat' or 'dog'"),
     (lambda p: p.born.year == 2026, r"f\(p.born\).between"),
     (lambda p: p.state.value == "paid", "with a member"),
+    (lambda p: p.pet.kind.upper() == "CAT", "ilike"),
+    (lambda p: p.pet.kind.first == "c", "compare p.pet.kind itself"),
 ]
 
 
@@ -269,6 +271,17 @@ async def test_a_measure_without_a_meaning_is_refused(row: Any) -> None:
     async with AsyncDatabase("memory") as db:
         with pytest.raises(QueryError):
             await db.collection("things", Thing).group(row)
+
+
+@pytest.mark.asyncio
+async def test_rows_say_what_they_take() -> None:
+    """A name is no row, and a group has no order of records."""
+    async with AsyncDatabase("memory") as db:
+        things: Any = db.collection("things", Thing)
+        with pytest.raises(QueryError, match="expected a lambda"):
+            things.select("name")
+        with pytest.raises(QueryError, match=r"group\(\) takes conditions"):
+            await things.sort("name").group(lambda p: (p.name, count()))
 
 
 @pytest.mark.asyncio

@@ -1,4 +1,4 @@
-"""Many connections against the example service, from a process of its own; prints what happened as JSON.
+"""Many connections against the order service, from a process of its own; prints what happened as JSON.
 
 python -m tests.load.client http://127.0.0.1:8000 60 50
 """
@@ -13,6 +13,8 @@ import time
 from collections import Counter
 
 import httpx
+
+ARTICLES = [f"a{number}" for number in range(10)]
 
 
 class Tally:
@@ -62,29 +64,39 @@ def _percentile(values: list[float], q: int) -> float:
 
 
 async def worker(client: httpx.AsyncClient, tally: Tally, until: float, seed: int) -> None:
-    """Do one thing after another until the time is up: half reads, the rest writes and searches."""
+    """Do one thing after another until the time is up: half reads, the rest orders, changes and searches."""
     chance = random.Random(seed)
     ids: list[str] = []
-    condition = json.dumps({"field": "age", "op": ">=", "value": 90})
+    customer = f"c{seed}"
+    condition = json.dumps({"field": "customer", "op": "=", "value": customer})
     while time.monotonic() < until:
         draw = chance.random()
         begun = time.perf_counter()
         if not ids or draw < 0.2:
             kind = "create"
-            answer = await client.post("/people", json={"name": f"p{seed}", "age": chance.randrange(100)})
+            answer = await client.post("/orders", json=_order(chance, customer))
             if answer.is_success:
                 tally.created += 1
                 ids.append(answer.json()["id"])
         elif draw < 0.7:
             kind = "get"
-            answer = await client.get(f"/people/{chance.choice(ids)}")
+            answer = await client.get(f"/orders/{chance.choice(ids)}")
         elif draw < 0.9:
-            kind = "update"
-            answer = await client.patch(f"/people/{chance.choice(ids)}", json={"age": chance.randrange(100)})
+            kind = "change"
+            answer = await client.patch(f"/orders/{chance.choice(ids)}", json={"note": str(draw)})
         else:
             kind = "search"
-            answer = await client.get("/people", params={"filter": condition, "sort": "-age", "size": 10})
+            answer = await client.get("/orders", params={"filter": condition, "sort": "-total", "size": 10})
         tally.add(kind, time.perf_counter() - begun, answer)
+
+
+def _order(chance: random.Random, customer: str) -> dict[str, object]:
+    """Return an order of two of the articles, which everybody buys."""
+    lines = [
+        {"sku": sku, "quantity": chance.randrange(1, 4), "price": "1.50"}
+        for sku in chance.sample(ARTICLES, 2)
+    ]
+    return {"customer": customer, "due": "2027-01-01", "lines": lines}
 
 
 async def main() -> None:

@@ -150,7 +150,7 @@ def test_rows_are_cut_out_as_decoding_would_give_them(id: str) -> None:
     assert _split_rows(part_body(mixed), 0) is None
     assert read_rows(part_body(mixed), "k", checksum(part_body(mixed))) == mixed
     effects: list[Any] = [(row.id, row) for row in mixed] + [(id, None)]
-    assert read_entry(entry_body(7, "t", effects, cleared=True), "k") == (7, "t", True, effects, None)
+    assert read_entry(entry_body(7, "t", effects, cleared=True), "k") == (7, "t", True, effects, None, None)
 
 
 def test_an_entry_without_a_checksum_is_read() -> None:

@@ -99,6 +99,11 @@ POSTGRES = {
     "table": _text(),
     "schema_name": _text(),
     "create_table": _choice("never", "if_missing"),
+    "layout": _choice("native", "records"),
+    "key": Sample("a,b", ("a", "b"), "c", needs={"layout": "native"}),
+    "version": _text(needs={"layout": "native"}),
+    "zone": Sample("UTC", "UTC", "Europe/Oslo", "Nowhere/Else", needs={"layout": "native"}),
+    "numeric": _choice("float", "text")._replace(needs={"layout": "native"}),
     "collections": _argument({"c": {"indexes": ("a",)}}, {"d": {}}),
     "ssl": _choice("require", "disable"),
     "ssl_root_cert": _path(),
@@ -207,6 +212,8 @@ S3 = {
     "log.memory_bytes": _whole(),
     "log.checkpoint_entries": _whole(),
     "log.grace": _seconds(),
+    "changes": Sample("true", True, "false", "nonsense", needs={"layout": "log"}),
+    "changes_keep": _seconds(),
 }
 _NATIVE_FILE = {"path": "one.db", "layout": "native"}
 SQLITE = {
@@ -227,6 +234,8 @@ SQLITE = {
     "synchronous": _choice("normal", "off"),
 }
 SQLALCHEMY = {
+    "unique": _unique(),
+    "collections": _argument({"c": {"unique": (("a",),)}}, {"d": {}}),
     "address": Sample(
         "mysql+asyncmy://u:one@h/a", "mysql+asyncmy://u:one@h/a", "mysql+asyncmy://u:two@h/a",
         None, "sqlalchemy+{}",

@@ -106,3 +106,13 @@ async def test_sqlite_has_one_isolation_level_and_says_so(tmp_path: Path) -> Non
         "sqlalchemy", {"url": f"sqlite+aiosqlite:///{tmp_path / 'a.db'}"}
     ) as db:
         assert db.capabilities.isolation == {"serializable"}
+
+
+async def test_tables_of_others_are_not_served_here(tmp_path: Path) -> None:
+    """`layout="native"` is of other backends; it reaches neither the driver nor the table."""
+    bare = f"sqlite+aiosqlite:///{tmp_path / 'a.db'}"
+
+    for settings in ({"url": bare, "layout": "native"}, {"url": f"sqlalchemy+{bare}?layout=native"}):
+        with pytest.raises(ConfigError, match="layout='native' of the backends postgres and sqlite"):
+            await AsyncDatabase.create("sqlalchemy", settings)
+    assert not (tmp_path / "a.db").exists()

@@ -469,6 +469,13 @@ async def test_declarations_are_the_owners(shop: Opener, setting: str) -> None:
     with pytest.raises(UnsupportedError) as refused:
         await customers.drop_collection("customer")
     assert refused.value.capability == "drop"
+    with pytest.raises(UnsupportedError) as refused:
+        await shop("customer", changes=True)
+    assert refused.value.capability == "changes"
+    with pytest.raises(UnsupportedError) as refused:
+        async for _ in customers.changes():
+            pass
+    assert refused.value.capability == "changes"
     with pytest.raises(ConfigError, match="no such file"):
         await shop("customer", path="/nonexistent/shop.db")
     with pytest.raises(ConfigError, match="file"):

@@ -71,7 +71,17 @@ class Mutation:
     top level; a delete has neither.
     """
 
-    __slots__ = ("data", "id", "if_version", "metadata", "own_id", "raw", "raw_metadata", "written_version")
+    __slots__ = (
+        "data",
+        "id",
+        "if_version",
+        "metadata",
+        "own_id",
+        "raw",
+        "raw_metadata",
+        "store_makes_id",
+        "written_version",
+    )
 
     def __init__(
         self, id: str, data: Any = None, metadata: Any = None, if_version: str | None = None
@@ -82,6 +92,8 @@ class Mutation:
         self.if_version = if_version
         self.own_id = False
         """Whether the id was generated for this mutation, so that nobody else can have written it."""
+        self.store_makes_id = False
+        """Whether the store gives the record its id, so that nothing refuses a repeated create."""
         self.raw: bytes | None = None
         """The data as canonical JSON, once checked or as read from another store."""
         self.raw_metadata: bytes | None = None
@@ -212,6 +224,15 @@ class Support(Protocol):
         ...
 
 
+@runtime_checkable
+class SortsIds(Protocol):
+    """A `Support` of a collection whose ids do not sort as texts, such as the numbers of a table's key."""
+
+    def id_key(self, id: str) -> Any:
+        """Return what an id sorts by."""
+        ...
+
+
 class Executor(Protocol):
     """Runs operations: a backend or a transaction."""
 
@@ -305,6 +326,15 @@ class TransactionExecutor(Executor, Protocol):
 
     def savepoint(self) -> AbstractAsyncContextManager[None]:
         """Open a savepoint: leaving by an exception rolls back to it."""
+        ...
+
+
+@runtime_checkable
+class DescribesCollections(Protocol):
+    """A transaction whose store has to look at a collection before an operation on it can be planned."""
+
+    async def describe(self, collection: str) -> None:
+        """Read what `support` needs to know of a collection; cheap if it is known."""
         ...
 
 

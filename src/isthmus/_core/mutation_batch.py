@@ -6,6 +6,7 @@ and again while a batch is built; it skips lists of strings.
 
 from __future__ import annotations
 
+import itertools
 import operator
 import string
 from collections.abc import Callable, Iterator, Sequence
@@ -120,6 +121,11 @@ class MutationBatch(Sequence[Mutation]):
             if self._own_ids:
                 for mutation in items:
                     mutation.own_id = True
+            if self._raw is not None:
+                for mutation, raw, metadata in zip(
+                    items, self._raw, self._raw_metadata or itertools.repeat(b"{}"), strict=False
+                ):
+                    mutation.raw, mutation.raw_metadata = raw, metadata
             self._items = items
         return items
 
@@ -148,16 +154,19 @@ def encode_together(items: Sequence[Any], largest: int) -> list[str] | None:
 
 
 def batch_creates(records: Sequence[Any]) -> MutationBatch | None:
-    """Return the creation of records as columns; None unless all are dicts, or all are plain Records.
+    """Return the creation of records as columns; None unless all are dicts, or all are alike Records.
 
-    Plain Records were made by the user, and either all have an id or all need one.
+    They were made by the user, and either all have an id or all need one; or all have ids and the JSON
+    text of a store, which nobody has accessed.
     """
     kinds = set(map(type, records))
     if kinds == {dict}:
         return MutationBatch(new_ids(len(records)), records, own_ids=True)
-    if kinds != {Record} or any(record._raw is not None for record in records):
+    if kinds != {Record}:
         return None
     ids = [record.id for record in records]
+    if any(record._raw is not None for record in records):
+        return _batch_texts(ids, records)
     own_ids = None in ids
     if own_ids:
         if ids.count(None) != len(ids):
@@ -167,6 +176,20 @@ def batch_creates(records: Sequence[Any]) -> MutationBatch | None:
     return MutationBatch(
         ids, [record._data for record in records], metadata if any(metadata) else None, own_ids=own_ids
     )
+
+
+def _batch_texts(ids: list[str], records: Sequence[Record]) -> MutationBatch | None:
+    """Return writes of records of a store as columns; None if one has no id, or its text cannot be kept."""
+    if None in ids:
+        return None
+    texts, metadata = zip(*(record.raw for record in records), strict=True)
+    if None in texts or None in metadata:
+        return None
+    batch = MutationBatch(ids, [None] * len(ids))
+    batch._raw = texts
+    if any(text != b"{}" for text in metadata):
+        batch._raw_metadata = metadata
+    return batch
 
 
 def batch_writes(items: Sequence[Any]) -> MutationBatch | None:

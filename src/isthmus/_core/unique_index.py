@@ -8,7 +8,7 @@ they were made on.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Protocol, TypeAlias
 
 from isthmus._core.unique import Duplicate, Key, Unique, canonical_text, clash, json_text, key_in
@@ -21,7 +21,10 @@ Claim: TypeAlias = str
 class Claims(Protocol):
     """Records and their values, as stored or as a write leaves them."""
 
-    declared: tuple[Unique, ...]
+    @property
+    def declared(self) -> tuple[Unique, ...]:
+        """Return the unique fields, in one order."""
+        ...
 
     def holder(self, claim: Claim) -> str | None:
         """Return the id of the record that has a value; None if none has."""
@@ -30,6 +33,10 @@ class Claims(Protocol):
     def claims_of(self, id: str) -> tuple[Claim, ...]:
         """Return the values that a record has."""
         ...
+
+
+class MutableClaims(Claims, Protocol):
+    """Claims that take changes."""
 
     def store(self, id: str, claims: tuple[Claim, ...]) -> None:
         """Note the values that a record has from now on."""
@@ -44,7 +51,7 @@ class UniqueIndex:
     """The values of stored records; costs two dict entries for each record that has one."""
 
     def __init__(self, declared: Iterable[Unique] = ()) -> None:
-        self.declared: tuple[Unique, ...] = tuple(sorted(declared, key=str))
+        self.declared = in_order(declared)
         self._holders: dict[Claim, str] = {}
         self._claims: dict[str, tuple[Claim, ...]] = {}
 
@@ -87,7 +94,7 @@ class UniqueChanges:
 
     def __init__(self, base: Claims) -> None:
         self._base = base
-        self.declared = base.declared
+        self.declared: tuple[Unique, ...] = base.declared
         self._holders: dict[Claim, str | None] = {}
         self._claims: dict[str, tuple[Claim, ...]] = {}
         self.touched: set[Claim] = set()
@@ -116,13 +123,17 @@ class UniqueChanges:
             key = key_in(data, unique)
             if key is None:
                 continue
-            claim = claim_of(unique, key)
+            claim = self.claim_of(unique, key)
             self.touched.add(claim)
             other = self.holder(claim)
             if other is not None and other != id:
                 raise clash(unique, other)
             claims.append(claim)
         self.store(id, tuple(claims))
+
+    def claim_of(self, unique: Unique, key: Key) -> Claim:
+        """Return a value of a unique field as it is kept."""
+        return claim_of(unique, key)
 
     def remove(self, id: str) -> None:
         """Note that a record is gone."""
@@ -144,7 +155,11 @@ class UniqueChanges:
         self._holders.update(dict.fromkeys(claims, id))
         self._claims[id] = claims
 
-    def apply_to(self, target: Claims) -> None:
+    def changed(self) -> Iterator[tuple[str, tuple[Claim, ...]]]:
+        """Yield the records whose values may have changed, with their values now."""
+        yield from self._claims.items()
+
+    def apply_to(self, target: MutableClaims) -> None:
         """Make the changes elsewhere: first all that was given up, then what was claimed."""
         if self._cleared:
             target.clear()
@@ -160,6 +175,11 @@ class UniqueChanges:
         copied._holders, copied._claims = dict(self._holders), dict(self._claims)
         copied.touched, copied._cleared = self.touched, self._cleared
         return copied
+
+
+def in_order(declared: Iterable[Unique]) -> tuple[Unique, ...]:
+    """Return declarations in the order in which a record's values are checked."""
+    return tuple(sorted(declared, key=str))
 
 
 def claim_of(unique: Unique, key: Key) -> Claim:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
 from isthmus._path import Path, Root
@@ -49,9 +49,13 @@ def cursor_position(record: Record, order: tuple[SortKey, ...]) -> Position:
     return (*keys, record.id)
 
 
-def compare(left: Position, right: Position, order: tuple[SortKey, ...]) -> int:
-    """Return -1, 0 or 1 as left comes before, with or after right."""
+def compare(
+    left: Position, right: Position, order: tuple[SortKey, ...], id_key: Callable[[str], Any] = str
+) -> int:
+    """Return -1, 0 or 1 as left comes before, with or after right; `id_key` is what ids sort by."""
     for key, a, b in zip(order, left, right, strict=False):
+        if key.path.root is Root.ID:
+            a, b = (TEXT, id_key(a[1])), (TEXT, id_key(b[1]))
         if (a[0] == NONE) != (b[0] == NONE):
             return -1 if (a[0] == NONE) == key.nulls_first else 1
         if a[0] == NONE:
@@ -59,15 +63,15 @@ def compare(left: Position, right: Position, order: tuple[SortKey, ...]) -> int:
         ra, rb = _rank(tuple(a)), _rank(tuple(b))
         if ra != rb:
             return -1 if (ra < rb) != key.descending else 1
-    a_id, b_id = str(left[-1]), str(right[-1])
-    return (a_id > b_id) - (a_id < b_id)
+    a_id, b_id = id_key(left[-1]), id_key(right[-1])
+    return int(a_id > b_id) - int(a_id < b_id)
 
 
-def sort_key(order: tuple[SortKey, ...]) -> Any:
+def sort_key(order: tuple[SortKey, ...], id_key: Callable[[str], Any] = str) -> Any:
     """Return a key function on positions for `sorted`, `heapq` and the like."""
     if not order:
-        return lambda position: position[-1]
-    return functools.cmp_to_key(lambda a, b: compare(a, b, order))
+        return lambda position: id_key(position[-1])
+    return functools.cmp_to_key(lambda a, b: compare(a, b, order, id_key))
 
 
 def sort_records(records: Iterable[Record], order: tuple[SortKey, ...]) -> list[Record]:

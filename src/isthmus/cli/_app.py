@@ -15,6 +15,7 @@ from isthmus.cli._commands import (
     fields,
     files,
     index,
+    log,
     migrate,
     modify,
     parity,
@@ -33,6 +34,7 @@ GROUPS: dict[str, dict[str, Callable[..., object]]] = {
         "doctor": store.doctor,
         "stats": store.stats,
         "index": index.index,
+        "log": log.log,
         "top": top.top,
     },
     "a record": {

@@ -23,8 +23,7 @@ from isthmus.cli._formats.output_file import open_output
 from isthmus.cli._load_report import RefusedLines
 from isthmus.transfer._journal_file import JournalFile
 
-_ROW_DIGITS = 9
-"""The last digits of an id that are the row's number, in hexadecimal."""
+_ROW_DIGITS = 9  # the last ones of an id, in hexadecimal
 
 
 class RowIds:
@@ -33,9 +32,10 @@ class RowIds:
     def __init__(self, load_id: str) -> None:
         self._prefix = load_id[:-_ROW_DIGITS]
 
-    def make_id(self, row: int) -> str:
-        """Return the id of a row; those of one load ascend."""
-        return f"{self._prefix}{row:0{_ROW_DIGITS}x}"
+    def make_ids(self, rows: range) -> list[str]:
+        """Return the ids of rows; those of one load ascend."""
+        prefix = self._prefix
+        return [f"{prefix}{row:09x}" for row in rows]
 
     def owns(self, id: str) -> bool:
         """Return whether `make_id` made an id."""

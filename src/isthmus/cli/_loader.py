@@ -6,7 +6,7 @@ import asyncio
 import enum
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import IO, Any, TypeGuard
 
@@ -14,13 +14,12 @@ from isthmus import (
     AlreadyExistsError,
     Applied,
     Collection,
-    InvalidRecordError,
     IsthmusError,
     NotWrittenError,
     Record,
 )
 from isthmus._batch import Outcomes
-from isthmus._ids import check_id, new_id
+from isthmus._ids import new_id
 from isthmus._values import canonical, same
 from isthmus.cli._errors import choose_exit_code
 from isthmus.cli._formats.input_line import InputLine
@@ -57,7 +56,7 @@ class Loader(LoadReport):
     """Where each refused line is written as JSON: its file, number, reason, and its record if it has one."""
     batch_size: int = 2_000
     journal: LoadJournal | None = None
-    _ids: RowIds = field(default_factory=lambda: RowIds(new_id()), init=False)
+    ids: RowIds = field(default_factory=lambda: RowIds(new_id()), init=False)
     _fresh: RefusedLines = field(default_factory=RefusedLines, init=False)
     """Lines refused since the last acknowledgement."""
     _ambiguous: bool = field(default=False, init=False)
@@ -72,30 +71,44 @@ class Loader(LoadReport):
 
     def resume(self, journal: LoadJournal, progress: LoadProgress) -> None:
         """Go on after the rows that the journal acknowledges."""
-        self.journal, self._ids, self.batch_size = journal, journal.ids, journal.batch_size
+        self.journal, self.ids, self.batch_size = journal, journal.ids, journal.batch_size
         self.set_counts(progress.counts)
         self.lines.extend(progress.refused)
         self._ambiguous, self._existing = progress.resumed, progress.existing
 
-    async def load(self, target: Collection, lines: Iterator[InputLine]) -> None:
-        """Write lines until they end or one is refused that stops the load."""
-        while self.stopped is None and (batch := _read_batch(lines, self.batch_size)):
-            await _finish(self._load_batch(target, batch))
+    async def load(self, target: Collection, lines: Iterator[InputLine], *, ahead: bool = False) -> None:
+        """Write lines, which have ids, until they end or one is refused that stops the load.
+
+        `ahead` reads the next batch while one is written.
+        """
+        batch = _read_batch(lines, self.batch_size)
+        while batch and self.stopped is None:
+            write = asyncio.ensure_future(self._load_batch(target, batch))
+            try:
+                if ahead:
+                    await asyncio.sleep(0)
+                    batch = _read_batch(lines, self.batch_size)
+                await asyncio.shield(write)
+                if not ahead and self.stopped is None:
+                    batch = _read_batch(lines, self.batch_size)
+            except BaseException:
+                # Of a batch that the user interrupts the outcome is to be known.
+                if not write.done():
+                    await asyncio.wait({write}, timeout=_FINISH_SECONDS)
+                    write.cancel()
+                elif not write.cancelled():
+                    write.exception()
+                raise
         if self.journal is not None and self.stopped is None:
             self.journal.complete()
 
     async def _load_batch(self, target: Collection, batch: list[InputLine]) -> None:
         """Write a batch up to a line that stops the load, and acknowledge it if there is none."""
-        readable = []
-        for line in batch:
-            row, self.read = self.read, self.read + 1
-            if line.record is not None:
-                readable.append(line if line.record.id is not None else self._with_id(line, row))
-                continue
-            self._refuse(line, line.error or "")
-            if not self.skip_refused:
-                self.stopped = line.number
-                break
+        readable = [line for line in batch if line.record is not None]
+        if len(readable) < len(batch):
+            readable = self._refuse_unreadable(batch)
+        else:
+            self.read += len(batch)
         if readable and self._ambiguous:
             readable = await self._adopt(target, readable)
         elif readable and self.journal is not None:
@@ -106,6 +119,20 @@ class Loader(LoadReport):
         if self.journal is not None and self.stopped is None:
             self.journal.acknowledge(self.get_counts(), self._fresh)
             self._fresh = RefusedLines()
+
+    def _refuse_unreadable(self, batch: list[InputLine]) -> list[InputLine]:
+        """Refuse the lines without a record; return the others, up to a line that stops the load."""
+        readable = []
+        for line in batch:
+            self.read += 1
+            if line.record is not None:
+                readable.append(line)
+                continue
+            self._refuse(line, line.error or "")
+            if not self.skip_refused:
+                self.stopped = line.number
+                break
+        return readable
 
     async def _note_existing(
         self, target: Collection, journal: LoadJournal, lines: Sequence[InputLine]
@@ -128,7 +155,7 @@ class Loader(LoadReport):
         for index, line in enumerate(lines):
             id = None if line.record is None else line.record.id
             if not self._is_given(id):
-                if id is not None and self._ids.owns(id):
+                if id is not None and self.ids.owns(id):
                     first[id] = index
             elif self._existing is not None and id not in self._existing:
                 first.setdefault(id, index)
@@ -138,7 +165,7 @@ class Loader(LoadReport):
             record = lines[index].record
             if found is None or record is None:
                 continue
-            if self._ids.owns(record.id or "") or _equal(record, found):
+            if self.ids.owns(record.id or "") or _equal(record, found):
                 self.created += 1
                 done.add(index)
             elif self.on_clash in (OnClash.REPLACE, OnClash.UPDATE):
@@ -152,15 +179,9 @@ class Loader(LoadReport):
             await self._write_existing(target, written, records, atomic=atomic, created=True)
         return [line for index, line in enumerate(lines) if index not in done]
 
-    def _is_given(self, id: object) -> TypeGuard[str]:
-        """Return whether an id comes from the files, and is one that a store accepts."""
-        if not isinstance(id, str) or self._ids.owns(id):
-            return False
-        try:
-            check_id(id)
-        except InvalidRecordError:
-            return False
-        return True
+    def _is_given(self, id: str | None) -> TypeGuard[str]:
+        """Return whether an id comes from the files."""
+        return id is not None and not self.ids.owns(id)
 
     async def _write(self, target: Collection, lines: list[InputLine]) -> None:
         """Create records, and treat those whose ids exist as `on_clash` says."""
@@ -178,7 +199,7 @@ class Loader(LoadReport):
         known = set(existing)
         rest = [i for i in range(len(records)) if i not in known]
         if atomic and rest:
-            await self._write(target, [replace(lines[i], record=records[i]) for i in rest])
+            await self._write(target, [lines[i]._replace(record=records[i]) for i in rest])
         elif not atomic:
             # The others are written or refused; only those that exist are left.
             others = [lines[i] for i in rest], [records[i] for i in rest]
@@ -240,7 +261,7 @@ class Loader(LoadReport):
         for index, error in errors.items():
             if isinstance(error, NotWrittenError):
                 continue
-            self._refuse(replace(lines[index], record=records[index]), str(error))
+            self._refuse(lines[index]._replace(record=records[index]), str(error))
             if error.applied is Applied.MAYBE:
                 unknown.append(records[index])
             if not self.skip_refused and (self.stopped is None or lines[index].number < self.stopped):
@@ -278,25 +299,8 @@ class Loader(LoadReport):
             document = {"file": line.file, "line": line.number, "message": message, **data}
             self.rejects.write(format_json(document) + b"\n")
 
-    def _with_id(self, line: InputLine, row: int) -> InputLine:
-        """Return the line with the id of its row: an upsert needs one, and a repeated batch the same."""
-        assert line.record is not None
-        record = Record(line.record.data, id=self._ids.make_id(row), metadata=line.record.metadata)
-        return InputLine(line.file, line.number, record)
-
     def _shows_skipped(self) -> bool:
         return self.on_clash is OnClash.SKIP
-
-
-async def _finish(write: Any) -> None:
-    """Run a write to its end even if the user interrupts it, so that its outcome is known."""
-    task = asyncio.ensure_future(write)
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait({task}, timeout=_FINISH_SECONDS)
-        task.cancel()
-        raise
 
 
 def _equal(record: Record, stored: Record) -> bool:

@@ -23,6 +23,11 @@ Filter = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, also for errors.")]
 PromptPassword = Annotated[bool, typer.Option("--password", "-W", help="Prompt for the password.")]
 
+NullText = Annotated[
+    str | None,
+    typer.Option("--null", metavar="TEXT", show_default=False, help="Of nulls and absent fields in CSV."),
+]
+
 
 class OnError(enum.StrEnum):
     """The treatment of a rejected record."""

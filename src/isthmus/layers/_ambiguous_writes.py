@@ -4,10 +4,10 @@ A write whose response was lost is ambiguous: it was applied, was not, or is sti
 read of the store cannot tell the last two apart. Repeating can, where the store itself refuses to
 apply the same write twice:
 
-* a create, since an id is created once. If it is refused as existing and the id was generated for
-  this very write, the record can only be our own: the write was applied. An id that the caller
-  chose may belong to another's record, even one with equal data (two processes that claim one lock
-  write the same record), so the outcome stays ambiguous.
+* a create, since an id is created once, unless the store makes the id. If it is refused as existing and
+  the id was generated for this very write, the record can only be our own: the write was applied. An id
+  that the caller chose may belong to another's record, even one with equal data (two processes that
+  claim one lock write the same record), so the outcome stays ambiguous.
 * any write with `if_version`. If it is refused as changed, the change was our own or another's; the
   outcome stays ambiguous, whatever the record holds now (two processes that count from 1 to 2 write
   the same record).
@@ -35,7 +35,9 @@ from isthmus.errors import (
 
 def refuses_repetition(kind: WriteKind, mutation: Mutation) -> bool:
     """Return whether the store refuses to apply this mutation a second time."""
-    return kind is WriteKind.CREATE or mutation.if_version is not None
+    if kind is WriteKind.CREATE:
+        return not mutation.store_makes_id
+    return mutation.if_version is not None
 
 
 def can_repeat(op: Op[Any], error: IsthmusError) -> bool:

@@ -16,6 +16,7 @@ from isthmus._core.executor import (
     ItemResult,
     Page,
     PageRequest,
+    SortsIds,
     Support,
 )
 from isthmus._core.op import (
@@ -53,7 +54,6 @@ from isthmus.layers._pages import (
     make_page,
     next_start,
     project_page,
-    start_rank,
 )
 from isthmus.layers._policy import Policy
 from isthmus.layers._wide import fold_wide
@@ -251,8 +251,9 @@ class Plan(Layer):
             )
         order = request.order or BY_ID
         end = add_to_size(request.size, request.offset)
-        key = sort_key(order)
-        start = start_rank(request, order)
+        support = self._support(native.collection)
+        key = sort_key(order, support.id_key) if isinstance(support, SortsIds) else sort_key(order)
+        start = None if request.after is None else key(tuple(request.after.position or ()))
         best: list[tuple[Any, Record]] = []
         async for records in self._scan(native, parts, call_next):
             for record in records:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from typing import Any
 
 import orjson
 
@@ -82,6 +83,17 @@ def check_key(table: Table, id: str, data: dict[str, JSON]) -> tuple[JSON, ...]:
                 record_id=id,
             )
     return key
+
+
+def sort_key_of(table: Table, id: str) -> tuple[Any, ...]:
+    """Return what an id of a table sorts by: numbers as numbers, else canonical text (meaning §4)."""
+    values = key_of(table, id) or (id,)
+    return tuple(
+        (1, "", value)
+        if isinstance(value, int | float) and not isinstance(value, bool)
+        else (2, id_of((value,)), 0)
+        for value in values
+    )
 
 
 def is_plain_key(column: Column) -> bool:

@@ -18,9 +18,9 @@ from isthmus.errors import InvalidRecordError, UnsupportedError
 class Row:
     """A checked mutation.
 
-    `values` are bound values by column; for a create with the key columns, for other kinds without
-    them. `fixed` are canonical values of columns that the store computes or that isthmus does not write:
-    the row must have them already, or after a create (`check_fixed`).
+    `values` are bound values by column, for a create and an upsert with those of the key. `fixed` are
+    canonical values of columns that the store computes or that isthmus does not write: an existing row
+    must have them already, a new one afterwards.
     """
 
     id: str | None
@@ -60,9 +60,7 @@ def prepare_row(table: Table, kind: WriteKind, mutation: Mutation) -> Row:
         data.update(zip(table.key, row.key, strict=True))
     for name, value in data.items():
         column = table.by_name[name]
-        if name in table.key and (kind is not WriteKind.CREATE or column.generated):
-            if kind is WriteKind.CREATE or kind is WriteKind.UPSERT:
-                row.fixed[name] = value
+        if name in table.key and kind not in (WriteKind.CREATE, WriteKind.UPSERT):
             continue
         if column.generated or (column.kind is Kind.OTHER and kind is not WriteKind.CREATE):
             row.fixed[name] = value

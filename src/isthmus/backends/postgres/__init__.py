@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from isthmus._core.registry import Plugin
 from isthmus.backends.postgres.support import CAPABILITIES
@@ -10,6 +10,7 @@ from isthmus.backends.postgres.support import CAPABILITIES
 if TYPE_CHECKING:
     from isthmus.backends.postgres.backend import PostgresBackend
     from isthmus.backends.postgres.config import PostgresConfig
+    from isthmus.backends.postgres.native.backend import NativePostgresBackend
 
 
 def _config() -> type[PostgresConfig]:
@@ -18,7 +19,11 @@ def _config() -> type[PostgresConfig]:
     return PostgresConfig
 
 
-def _build(config: Any) -> PostgresBackend:
+def _build(config: PostgresConfig) -> PostgresBackend | NativePostgresBackend:
+    if config.layout == "native":
+        from isthmus.backends.postgres.native.backend import NativePostgresBackend
+
+        return NativePostgresBackend(config)
     from isthmus.backends.postgres.backend import PostgresBackend
 
     return PostgresBackend(config)

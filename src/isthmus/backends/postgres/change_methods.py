@@ -16,8 +16,8 @@ from isthmus.backends.postgres.sql.table import Table
 from isthmus.errors import ConfigError, SerializationError
 
 if TYPE_CHECKING:
-    from isthmus.backends.postgres.backend import PoolRunner
     from isthmus.backends.postgres.config import PostgresConfig
+    from isthmus.backends.postgres.pool_runner import PoolRunner
 
 R = TypeVar("R")
 _ATTEMPTS = 5

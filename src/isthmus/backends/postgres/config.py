@@ -11,7 +11,7 @@ from urllib.parse import SplitResult, unquote
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from isthmus._core.config import BackendConfig, ChangesSettings, ColumnSettings, ConfigGroup, UniqueSettings
+from isthmus._core.config import BackendConfig, ChangesSettings, ConfigGroup
 from isthmus._core.loop_pools import secret_digest
 from isthmus._core.url import clean_url
 from isthmus._suggest import suggest_nearest
@@ -29,6 +29,7 @@ from isthmus.backends.postgres.address import (
     split_host,
 )
 from isthmus.backends.postgres.address import VARIABLES as _VARIABLES
+from isthmus.backends.postgres.collection_settings import CollectionSettings, LayoutSettings
 from isthmus.errors import ConfigError
 
 DEFAULT_PORT = 5432
@@ -101,32 +102,7 @@ class PoolConfig(ConfigGroup):
         return self
 
 
-class Indexes(UniqueSettings, ColumnSettings):
-    """Which fields of a collection are unique, have a column, or are fast to filter and sort by."""
-
-    indexes: tuple[str, ...] = ()
-    """Equality, ranges, prefixes, sorting; values of any type."""
-    prefix: tuple[str, ...] = ()
-    """As `indexes`, for fields that mostly hold text, with one index less."""
-    substring: tuple[str, ...] = ()
-    """`contains`, `like "%x%"` and `ends_with`, by trigrams; needs the extension pg_trgm."""
-    gin: bool | tuple[str, ...] = False
-    """Equality on these fields and on elements of lists in them; True: on every field."""
-
-    @field_validator("indexes", "prefix", "substring", mode="before")
-    @classmethod
-    def _one_or_more(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, str) else value
-
-    @field_validator("gin", mode="before")
-    @classmethod
-    def _gin(cls, value: Any) -> Any:
-        if isinstance(value, str) and value.lower() not in ("true", "false", "1", "0"):
-            return (value,)
-        return value
-
-
-class PostgresConfig(BackendConfig, Indexes, ChangesSettings):
+class PostgresConfig(BackendConfig, LayoutSettings, ChangesSettings):
     """The server, how to connect to it, and the tables of collections."""
 
     backend: ClassVar[str] = "postgres"
@@ -149,8 +125,6 @@ class PostgresConfig(BackendConfig, Indexes, ChangesSettings):
     schema_name: str = "public"
     """The schema of the collections' tables; `schema` in a config."""
     create_table: Literal["if_missing", "never"] = "if_missing"
-    collections: dict[str, Indexes] = Field(default={})
-    """Indexes of collections other than the default one."""
 
     ssl: SslMode | bool | tls.SSLContext | None = None
     """None: verified in full if the host is not local (`verify-full`), plain on loopback and sockets."""
@@ -282,9 +256,9 @@ class PostgresConfig(BackendConfig, Indexes, ChangesSettings):
             return self.target_session_attrs
         return "read-write" if len(self.host) > 1 else "any"
 
-    def indexes_of(self, collection: str) -> Indexes:
-        """Return the indexes that a collection should have."""
-        return self if collection == self.table else self.collections.get(collection, Indexes())
+    def indexes_of(self, collection: str) -> CollectionSettings:
+        """Return the settings of a collection, its indexes among them."""
+        return self if collection == self.table else self.collections.get(collection, CollectionSettings())
 
     def model_columns(self, collection: str) -> bool:
         """Return whether all fields of a typed collection's model are columns."""
@@ -292,8 +266,8 @@ class PostgresConfig(BackendConfig, Indexes, ChangesSettings):
 
     def pool_key(self) -> Hashable:
         """Return all settings that a pool depends on, secrets as digests: equal keys may share a pool."""
-        other = {"table", "schema_name", "create_table", "collections", "coalesce"}
-        other |= {*Indexes.model_fields, *ChangesSettings.model_fields}
+        other = {"table", "schema_name", "create_table", "coalesce"}
+        other |= {*LayoutSettings.model_fields, *ChangesSettings.model_fields}
         other |= set(BackendConfig.model_fields)
         return tuple(
             (name, _hash_key(getattr(self, name)))

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 
 from isthmus._core.executor import After, Page, PageRequest
 from isthmus._ids import new_version
-from isthmus.backends.postgres.drivers.protocol import Connection, Cursor, DriverTransaction
+from isthmus._record import Record
+from isthmus.backends.postgres.drivers.protocol import Connection, Cursor, DriverTransaction, Row
 from isthmus.backends.postgres.lazy_record import PostgresRecord
 from isthmus.backends.postgres.pool.pool import Pool
 from isthmus.backends.postgres.sql.select import select_page
+from isthmus.backends.postgres.sql.statement import Statement
 from isthmus.backends.postgres.sql.table import Table
 from isthmus.errors import ClosedError
 
@@ -20,6 +23,19 @@ MAX_PAGE = 10_000
 """Rows of a page whose request has no size."""
 
 Snapshot = AbstractAsyncContextManager[Connection]
+
+
+@dataclass(frozen=True, slots=True)
+class RowSource:
+    """How rows of a collection are selected, and the records that they are."""
+
+    select: Callable[[PageRequest], Statement]
+    wrap: Callable[[Sequence[Row]], list[Record]]
+
+
+def source_of(table: Table) -> RowSource:
+    """Return the rows of a table of isthmus."""
+    return RowSource(partial(select_page, table), PostgresRecord.wrap)
 
 
 class PoolSnapshot:
@@ -66,14 +82,14 @@ class Cursors:
     def __init__(self) -> None:
         self._streams: dict[int, _Stream] = {}
 
-    async def fetch(self, snapshot: Callable[[], Snapshot], table: Table, request: PageRequest) -> Page:
+    async def fetch(self, snapshot: Callable[[], Snapshot], source: RowSource, request: PageRequest) -> Page:
         """Return one page; the first one enters a snapshot, which is left after the last one.
 
         Raises `ClosedError` for a stream that has ended.
         """
         size = request.size_up_to(MAX_PAGE)
         after = request.after
-        token = await self._open(snapshot(), table, request) if after is None else after.token
+        token = await self._open(snapshot(), source, request) if after is None else after.token
         stream = self._streams.get(token)
         if stream is None:
             raise ClosedError("this consistent stream has ended")
@@ -85,12 +101,12 @@ class Cursors:
             raise
         if len(rows) < size:
             await self.release(token)
-            return Page(PostgresRecord.wrap(rows), None)
-        return Page(PostgresRecord.wrap(rows), After(token=token))
+            return Page(source.wrap(rows), None)
+        return Page(source.wrap(rows), After(token=token))
 
-    async def _open(self, snapshot: Snapshot, table: Table, request: PageRequest) -> int:
+    async def _open(self, snapshot: Snapshot, source: RowSource, request: PageRequest) -> int:
         everything = PageRequest(request.where, request.order, None, None, request.offset, consistent=True)
-        statement = select_page(table, everything)
+        statement = source.select(everything)
         connection = await snapshot.__aenter__()
         try:
             cursor = await connection.cursor(statement.text, *statement.args)

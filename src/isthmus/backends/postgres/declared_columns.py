@@ -10,8 +10,8 @@ from isthmus._core.columns import COLUMNS_OF, DeclaredColumn, OddRows, columns_i
 from isthmus._core.unique import unique_of
 from isthmus._index_annotation import Declarations
 from isthmus._path import Path
+from isthmus.backends.postgres.collection_settings import Indexes
 from isthmus.backends.postgres.columns import add_columns, count_odd, drop_columns, find_odd, missing_in
-from isthmus.backends.postgres.config import Indexes
 from isthmus.backends.postgres.executor import PostgresExecutor
 from isthmus.backends.postgres.indexes import paths_to_index
 

@@ -170,6 +170,7 @@ WRITING = ErrorMapping(writing=True)
 _FAILOVER = ("57P01", "57P02", "57P03", "08")
 _READ_ONLY = "25006"
 _UNDEFINED_TABLE = "42P01"
+_UNDEFINED_COLUMN = "42703"
 _UNIQUE_VIOLATION = "23505"
 _DEADLOCK = "40P01"
 _CHECK_VIOLATION = "23514"
@@ -225,6 +226,11 @@ def is_field_violation(error: BaseException) -> bool:
 def is_undefined_table(error: BaseException) -> bool:
     """Return whether a statement failed because its table does not exist."""
     return sqlstate_of(error) == _UNDEFINED_TABLE
+
+
+def is_undefined_column(error: BaseException) -> bool:
+    """Return whether a statement failed because a column does not exist."""
+    return sqlstate_of(error) == _UNDEFINED_COLUMN
 
 
 def is_stale_plan(error: BaseException) -> bool:

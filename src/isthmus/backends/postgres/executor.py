@@ -29,6 +29,7 @@ from isthmus._record import Record
 from isthmus._value import replace
 from isthmus.backends.postgres.columns import missing_in
 from isthmus.backends.postgres.config import PostgresConfig
+from isthmus.backends.postgres.cursors import RowSource, source_of
 from isthmus.backends.postgres.drivers.protocol import Connection
 from isthmus.backends.postgres.lazy_record import PostgresRecord
 from isthmus.backends.postgres.modify import modify, modify_where
@@ -57,11 +58,11 @@ class Runner(Protocol):
         """Run work that only reads and return its result; `if_missing` if the table does not exist."""
         ...
 
-    async def command(self, table: Table, work: Work[R]) -> R:
+    async def command(self, table: Table | None, work: Work[R]) -> R:
         """Run work that writes or locks and return its result; create the table if it does not exist."""
         ...
 
-    async def fetch_consistent(self, table: Table, request: PageRequest) -> Page:
+    async def fetch_consistent(self, table: Table | None, source: RowSource, request: PageRequest) -> Page:
         """Return one page of a snapshot that is held between pages."""
         ...
 
@@ -139,7 +140,7 @@ class PostgresExecutor:
         """Return one page; one round trip."""
         table = self._table(collection)
         if request.consistent:
-            return await self._runner.fetch_consistent(table, request)
+            return await self._runner.fetch_consistent(table, source_of(table), request)
         if request.streamed and request.order:
             page = await self._runner.fetch_sorted(table, request)
             if page is not None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from isthmus._path import Path, Root, parse_path
-from isthmus.backends.postgres.config import Indexes
+from isthmus.backends.postgres.collection_settings import Indexes
 from isthmus.backends.postgres.sql.columns import INDEX_OF_ODD, StoredColumn
 from isthmus.backends.postgres.sql.fields import data_has_nested_list, field_of
 from isthmus.backends.postgres.sql.statement import quote

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from isthmus._core.executor import Page, PageRequest
 from isthmus.backends.postgres.config import PostgresConfig
-from isthmus.backends.postgres.cursors import Cursors
+from isthmus.backends.postgres.cursors import Cursors, RowSource
 from isthmus.backends.postgres.drivers.protocol import Connection
 from isthmus.backends.postgres.errors import READING
 from isthmus.backends.postgres.executor import PostgresExecutor, Work
@@ -82,12 +82,12 @@ class TransactionRunner:
                 await self._create_table(table)
             self._looked_up.add(table.name)
 
-    async def fetch_consistent(self, table: Table, request: PageRequest) -> Page:
+    async def fetch_consistent(self, table: Table | None, source: RowSource, request: PageRequest) -> Page:
         """Return one page of a cursor in the transaction."""
         return await self.command(
             table,
             lambda connection: self._cursors.fetch(
-                lambda: contextlib.nullcontext(connection), table, request
+                lambda: contextlib.nullcontext(connection), source, request
             ),
         )
 
@@ -100,35 +100,12 @@ class TransactionRunner:
         await self._cursors.release(token)
 
 
-class PostgresTransaction(PostgresExecutor):
-    """The operations inside one transaction."""
+class Savepoints:
+    """Savepoints of one transaction."""
 
-    def __init__(
-        self,
-        config: PostgresConfig,
-        tables: dict[str, Table],
-        runner: TransactionRunner,
-        lend: Callable[[], Any],
-    ) -> None:
-        super().__init__(config, tables, runner)
-        self.lend = lend
-        """Returns the driver's connection for SQL of the user."""
+    def __init__(self, runner: TransactionRunner) -> None:
         self._connection = runner.connection
         self._lock = runner.lock
-
-    async def open(self, collection: str) -> None:
-        """Do nothing: a collection is made ready at its first use, see `TransactionRunner`."""
-
-    async def require_row_security(self, collection: str) -> None:
-        """Raise `UnsupportedError` unless row security binds this connection on a collection's table."""
-        table = self._table(collection)
-        bound = await self._runner.command(table, lambda connection: connection.fetchval(is_active(table)))
-        if not bound:
-            raise UnsupportedError(
-                f"row security does not bind this role on {table.sql}: run what `isthmus doctor"
-                " --row-security` prints, and connect as a role that is neither superuser nor BYPASSRLS",
-                capability="row_security",
-            )
 
     @asynccontextmanager
     async def savepoint(self) -> AsyncIterator[None]:
@@ -148,3 +125,33 @@ class PostgresTransaction(PostgresExecutor):
         with READING:
             async with self._lock:
                 await savepoint.commit()
+
+
+class PostgresTransaction(PostgresExecutor, Savepoints):
+    """The operations inside one transaction."""
+
+    def __init__(
+        self,
+        config: PostgresConfig,
+        tables: dict[str, Table],
+        runner: TransactionRunner,
+        lend: Callable[[], Any],
+    ) -> None:
+        PostgresExecutor.__init__(self, config, tables, runner)
+        Savepoints.__init__(self, runner)
+        self.lend = lend
+        """Returns the driver's connection for SQL of the user."""
+
+    async def open(self, collection: str) -> None:
+        """Do nothing: a collection is made ready at its first use, see `TransactionRunner`."""
+
+    async def require_row_security(self, collection: str) -> None:
+        """Raise `UnsupportedError` unless row security binds this connection on a collection's table."""
+        table = self._table(collection)
+        bound = await self._runner.command(table, lambda connection: connection.fetchval(is_active(table)))
+        if not bound:
+            raise UnsupportedError(
+                f"row security does not bind this role on {table.sql}: run what `isthmus doctor"
+                " --row-security` prints, and connect as a role that is neither superuser nor BYPASSRLS",
+                capability="row_security",
+            )

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import orjson
 
 from isthmus._core.capabilities import Capabilities
+from isthmus._core.changes import no_changes
 from isthmus._core.executor import (
     After,
     AggregateRequest,
@@ -32,6 +33,7 @@ from isthmus._query.ast import TRUE, Predicate, leaves
 from isthmus._query.split import Pushdown
 from isthmus._record import Record
 from isthmus._value import replace
+from isthmus.backends.s3.changes import LogChanges
 from isthmus.backends.s3.config import S3Config
 from isthmus.backends.s3.errors import PreconditionError
 from isthmus.backends.s3.id_filter import id_range
@@ -51,8 +53,8 @@ T = TypeVar("T")
 
 DEFAULT = "records"
 FORMAT = 2
-"""The newest format of a marker that is read: 1, and 2 for a collection with unique fields."""
-PLAIN_FORMAT, UNIQUE_FORMAT = 1, 2
+"""The newest format of a marker that is read: 1, and 2 for one with unique fields or changes."""
+PLAIN_FORMAT, DECLARED_FORMAT = 1, 2
 # A writer looks for its collection's marker again after so many seconds: another process may have
 # dropped the collection.
 _MARKER_SECONDS = 10.0
@@ -61,7 +63,7 @@ _MARKER_SECONDS = 10.0
 _dropped: dict[tuple[str | None, str, str], float] = {}
 
 
-class S3Backend:
+class S3Backend(LogChanges):
     """Records in one bucket under one prefix; the default collection is the prefix itself."""
 
     name = "s3"
@@ -84,6 +86,8 @@ class S3Backend:
                 f"s3: the layout {config.layout!r} has no unique fields; layout 'log' has",
                 capability="unique",
             )
+        if config.changes and not self._capabilities.changes:
+            raise no_changes(f"s3: layout {config.layout!r}")
         # Models are compared by content, and hashed by their text.
         self._layout_key = ("layout", config.layout, repr(config.cache), repr(config.log), config.key_prefix)
 
@@ -170,10 +174,10 @@ class S3Backend:
     def _marker(self, format: int) -> bytes:
         return orjson.dumps({"isthmus": format, "layout": self.config.layout})
 
-    async def _mark_unique(self, prefix: str) -> None:
-        """Give a collection the format of one with unique fields, which isthmus 0.1.0 refuses."""
+    async def _mark_declared(self, prefix: str) -> None:
+        """Give a collection the format of one with declarations, which isthmus 0.1.0 refuses."""
         requests = await self._requests()
-        key, body = prefix + MARKER, self._marker(UNIQUE_FORMAT)
+        key, body = prefix + MARKER, self._marker(DECLARED_FORMAT)
         blob = await requests.get(key)
         if blob is None or blob.body != body:
             await requests.put(key, body)
@@ -199,9 +203,11 @@ class S3Backend:
         unique = self._unique.get(collection)
         if unique:
             log, prefix = await self._log(collection)
-            await log.declare(prefix, collection, unique, lambda: self._mark_unique(prefix))
+            await log.declare(prefix, collection, unique, lambda: self._mark_declared(prefix))
         else:
             await self._layout(collection)
+        if self.config.changes:
+            await self._open_changes(collection)
 
     async def close(self) -> None:
         """Release the pools."""
@@ -288,7 +294,7 @@ class S3Backend:
     async def make_unique(self, collection: str, unique: Unique) -> None:
         """Declare fields unique; raises `ConfigError` that names the duplicates."""
         log, prefix = await self._log(collection)
-        await log.make_unique(prefix, collection, unique, lambda: self._mark_unique(prefix))
+        await log.make_unique(prefix, collection, unique, lambda: self._mark_declared(prefix))
 
     async def end_unique(self, collection: str, unique: Unique) -> None:
         """End a declaration; a missing one is not an error."""

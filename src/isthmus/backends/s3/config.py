@@ -9,7 +9,14 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from isthmus._core.config import BackendConfig, ConfigGroup, SecretStr, UniqueFields, text_part
+from isthmus._core.config import (
+    BackendConfig,
+    ChangesSettings,
+    ConfigGroup,
+    SecretStr,
+    UniqueFields,
+    text_part,
+)
 from isthmus.backends.s3.profile import read_profile
 from isthmus.errors import ConfigError
 
@@ -43,7 +50,7 @@ class LogConfig(ConfigGroup):
     """Seconds for which entries that a checkpoint replaced are kept for slow readers and writers."""
 
 
-class S3Config(BackendConfig, UniqueFields):
+class S3Config(BackendConfig, ChangesSettings, UniqueFields):
     """Bucket, prefix, credentials and layout."""
 
     backend: ClassVar[str] = "s3"

@@ -56,6 +56,17 @@ class RecordRow(NamedTuple):
         )
 
 
+def version_at(seq: int, token: str) -> str:
+    """Return the first part of versions that keep the number of their entry, for logs with changes."""
+    return f"{seq:x}.{token}"
+
+
+def order_of(version: str) -> int:
+    """Return the number of the entry that wrote a version; 0 for one from before its log had changes."""
+    seq, dot, _ = version.partition(".")
+    return int(seq, 16) if dot else 0
+
+
 make_row = functools.partial(tuple.__new__, RecordRow)
 """Makes the row of a tuple in a third of the time that `RecordRow` takes."""
 

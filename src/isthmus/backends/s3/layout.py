@@ -20,6 +20,7 @@ OBJECT = Capabilities(
 )
 LOG = Capabilities(
     durable=True,
+    changes=True,
     atomic_batch=True,
     conditional_create=True,
     compare_and_set=True,

@@ -9,12 +9,15 @@ import itertools
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from isthmus._core.executor import ItemResult, Mutation, PoolStats, TransactionOptions, WriteKind
 from isthmus._core.loop_pools import LoopBound, secret_digest
+from isthmus._core.unique import Duplicate, Unique, missing_unique, unique_of
+from isthmus._index_annotation import Declarations
+from isthmus.backends.sqlalchemy.claims import find_duplicates
 from isthmus.backends.sqlalchemy.config import SQLAlchemyConfig
+from isthmus.backends.sqlalchemy.declare import change_declarations, find_table
 from isthmus.backends.sqlalchemy.engine import (
     EnginePool,
     begin_write,
@@ -24,9 +27,16 @@ from isthmus.backends.sqlalchemy.engine import (
 )
 from isthmus.backends.sqlalchemy.errors import MissingTableError, translate_errors
 from isthmus.backends.sqlalchemy.executor import SQLAlchemyExecutor, SQLAlchemyTransaction
-from isthmus.backends.sqlalchemy.schema import collection_names, columns_of
-from isthmus.backends.sqlalchemy.support import CAPABILITIES, SQLITE_CAPABILITIES
-from isthmus.errors import ConfigError, SerializationError
+from isthmus.backends.sqlalchemy.schema import (
+    claims_table,
+    collection_names,
+    columns_of,
+    create_table,
+    table_of,
+    unique_in,
+)
+from isthmus.backends.sqlalchemy.support import capabilities_of
+from isthmus.errors import ConfigError, SerializationError, UnsupportedError
 from sqlalchemy import text
 
 _ATTEMPTS = 5
@@ -39,8 +49,13 @@ class SQLAlchemyBackend(SQLAlchemyExecutor):
 
     def __init__(self, config: SQLAlchemyConfig) -> None:
         self._dialect_name = dialect_of(config)
-        super().__init__({}, SQLITE_CAPABILITIES if self._dialect_name == "sqlite" else CAPABILITIES)
+        super().__init__({}, capabilities_of(self._dialect_name))
         self._config = config
+        self._unique = {name: unique_of(f) for name, f in config.unique_fields(config.table).items()}
+        if any(self._unique.values()) and not self.capabilities.unique:
+            raise UnsupportedError(
+                f"sqlalchemy: there are no unique fields on {self._dialect_name}", capability="unique"
+            )
         self.default_collection = config.table
         address = None if config.address is None else config.address.get_secret_value()
         key = ("sqlalchemy", secret_digest(address), id(config.engine), config.pool, lock_wait_of(config))
@@ -87,6 +102,7 @@ class SQLAlchemyBackend(SQLAlchemyExecutor):
         """
         async with self._connection(collection, writes=True) as connection:
             await self._create_table(collection, connection)
+            await self._declare_unique(collection, connection)
         self._ready.add(collection)
 
     async def ping(self) -> None:
@@ -101,27 +117,79 @@ class SQLAlchemyBackend(SQLAlchemyExecutor):
         if self._dialect_name == "sqlite":  # the only writer is this transaction
             with translate_errors("opening"):
                 await self._create_table(collection, held)
+                await self._declare_unique(collection, held)
         else:  # MySQL and MariaDB commit the open transaction when a table is created
             await self.open(collection)
 
     async def _create_table(self, collection: str, connection: AsyncConnection) -> None:
-        source = self._table(collection)
         for _ in range(_ATTEMPTS):
-            columns = await connection.run_sync(columns_of, collection)
-            if columns is not None:
-                break
+            if await self.find_table(collection, connection):
+                return
             if not self._config.create_table:
                 raise ConfigError(f"sqlalchemy: there is no table {collection!r}, and create_table is false")
-            try:
-                async with connection.begin_nested():
-                    await connection.run_sync(functools.partial(source.create, checkfirst=True))
-            except (ProgrammingError, OperationalError, IntegrityError):
-                # Another process created it after the check; otherwise it is a real failure.
-                if await connection.run_sync(columns_of, collection) is None:
-                    raise
-        if columns is not None and columns != {column.name for column in source.columns}:
-            raise ConfigError(
-                f"sqlalchemy: the table {collection!r} is not ours: its columns are {sorted(columns)}"
+            await create_table(connection, table_of(collection))
+
+    async def find_table(self, collection: str, connection: AsyncConnection) -> bool:
+        """Note a collection's table with its declarations; return False if there is none.
+
+        Raises `ConfigError` for a table of other columns.
+        """
+        table = await find_table(connection, collection)
+        if table is None:
+            columns = await connection.run_sync(columns_of, collection)
+            if columns is not None:
+                raise ConfigError(
+                    f"sqlalchemy: the table {collection!r} is not ours: its columns are {sorted(columns)}"
+                )
+            self._tables.pop(collection, None)
+            return False
+        self._tables[collection] = table
+        return True
+
+    async def read_table(self, collection: str) -> None:
+        """Read the unique fields of a collection whose table is not as this handle knows it."""
+        async with self._connection(collection) as connection:
+            await self.find_table(collection, connection)
+
+    # Unique fields
+
+    def declare(self, collection: str, indexes: Declarations) -> bool:
+        """Record a model's unique fields; there are no indexes. Return whether any is new."""
+        before = self._unique.get(collection, frozenset())
+        self._unique[collection] = before | unique_of((name,) for name in indexes.get("unique", ()))
+        self._ready.discard(collection)
+        return len(self._unique[collection]) > len(before)
+
+    async def _declare_unique(self, collection: str, connection: AsyncConnection) -> None:
+        """Make the declared fields of a collection without records unique."""
+        wanted = self._unique.get(collection, frozenset())
+        if wanted.issubset(unique_in(self._table(collection))):
+            return
+
+        def add(declared: frozenset[Unique], some: bool) -> frozenset[Unique]:
+            if some and not wanted <= declared:
+                raise missing_unique(collection, wanted - declared)
+            return declared | wanted
+
+        self._tables[collection] = await change_declarations(connection, collection, add)
+
+    async def find_duplicates(self, collection: str, unique: Unique) -> list[Duplicate]:
+        """Return values that several records have, each with some of their ids; 20 values at most."""
+        async with self._connection(collection) as connection:
+            return await find_duplicates(connection, self._table(collection), unique)
+
+    async def make_unique(self, collection: str, unique: Unique) -> None:
+        """Declare fields unique while writers wait; raises `ConfigError` that names the duplicates."""
+        async with self._connection(collection, writes=True) as connection:
+            self._tables[collection] = await change_declarations(
+                connection, collection, lambda declared, some: declared | {unique}
+            )
+
+    async def end_unique(self, collection: str, unique: Unique) -> None:
+        """End a declaration; a missing one is not an error."""
+        async with self._connection(collection, writes=True) as connection:
+            self._tables[collection] = await change_declarations(
+                connection, collection, lambda declared, some: declared - {unique}
             )
 
     async def _dialect(self) -> Any:
@@ -146,7 +214,8 @@ class SQLAlchemyBackend(SQLAlchemyExecutor):
         Handles in any process then read an empty collection, and create the table at their next write.
         """
         async with self._connection(collection, writes=True) as connection:
-            await connection.run_sync(functools.partial(self._table(collection).drop, checkfirst=True))
+            for table in (table_of(collection), claims_table(collection)):
+                await connection.run_sync(functools.partial(table.drop, checkfirst=True))
 
     @contextlib.asynccontextmanager
     async def begin(self, options: TransactionOptions) -> AsyncIterator[SQLAlchemyTransaction]:

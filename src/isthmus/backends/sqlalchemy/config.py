@@ -8,7 +8,8 @@ from urllib.parse import SplitResult, urlencode
 
 from pydantic import Field
 
-from isthmus._core.config import BackendConfig, ConfigGroup, SecretStr, parse_url
+from isthmus._core.config import BackendConfig, ConfigGroup, SecretStr, UniqueFields, parse_url
+from isthmus.errors import ConfigError
 
 
 class PoolConfig(ConfigGroup):
@@ -24,7 +25,7 @@ class PoolConfig(ConfigGroup):
     """Seconds after which a connection is replaced; -1 is never."""
 
 
-class SQLAlchemyConfig(BackendConfig):
+class SQLAlchemyConfig(BackendConfig, UniqueFields):
     """Settings of a database: an async SQLAlchemy URL such as `mysql+asyncmy://…`, or an `AsyncEngine`."""
 
     backend: ClassVar[str] = "sqlalchemy"
@@ -56,8 +57,17 @@ class SQLAlchemyConfig(BackendConfig):
     @classmethod
     def from_url(cls, url: SplitResult, options: dict[str, Any]) -> dict[str, Any]:
         """Return settings for `sqlalchemy+mysql+asyncmy://…?table=notes`; other options are the driver's."""
-        names = ("table", "pool", "create_table", *BackendConfig.model_fields)
+        names = ("table", "pool", "create_table", "unique", "layout", *BackendConfig.model_fields)
         own: dict[str, Any] = {key: options.pop(key) for key in names if key in options}
         dialect = url.scheme.removeprefix("sqlalchemy+")
         address = f"{dialect}://{url.netloc}{url.path}"
         return {"address": f"{address}?{urlencode(options)}" if options else address, **own}
+
+    @classmethod
+    def _check_keys(cls, settings: dict[str, Any]) -> None:
+        if settings.get("layout") == "native":
+            raise ConfigError(
+                "sqlalchemy: tables that others made are served by layout='native' of the backends postgres"
+                " and sqlite; here there is none"
+            )
+        super()._check_keys(settings)

@@ -22,7 +22,7 @@ from isthmus.errors import (
 from sqlalchemy import exc
 
 # Error numbers of MySQL and MariaDB, and SQLSTATEs; the driver's error holds both.
-_AGAIN = {1213, 1020, "40001", "40P01"}
+_AGAIN = {1213, 1020, 1412, "40001", "40P01"}
 _ACCESS = {1044, 1045, 1049, 1142, 1143, 1227, 1698, "28000", "28P01", "3D000", "42501"}
 _ABORTED = {"25P02"}
 _NO_TABLE = {1146, "42P01", "42S02"}
@@ -33,6 +33,7 @@ _NO_CONNECTION = {2002, 2003, 2005, "08001"}
 _FULL = {1040, 1203, 1226, "53300"}
 _NOT_NOW = {1021, 1114, 1290, 1836, "25006", "53100", "53200", "57P03"}
 _GONE = {1053, 1077, 1079, 1927, 2006, 2013, 2055, "08003", "08006", "08S01", "57P01", "57P02"}
+_SQLITE_NO_COLUMN = ("no such column", "has no column named")
 _SQLITE_BUSY = (
     "database is locked",
     "database table is locked",
@@ -43,6 +44,10 @@ _SQLITE_BUSY = (
 
 class MissingTableError(ConfigError):
     """A statement names a collection's table, which does not exist."""
+
+
+class StaleTableError(ConfigError):
+    """A statement names a column that the collection's table does not have: see `schema.table_of`."""
 
 
 @contextlib.contextmanager
@@ -61,6 +66,8 @@ def translate_errors(action: str, *, commits: bool = False) -> Iterator[None]:
         failure = translate(error, action, commits=commits)
         if _names_missing_table(error):
             failure = MissingTableError(str(failure))
+        elif _names_missing_column(error):
+            failure = StaleTableError(str(failure))
         raise failure from error
 
 
@@ -80,6 +87,11 @@ def _is_foreign(error: Exception) -> bool:
 
 def _names_missing_table(error: Exception) -> bool:
     return bool(_codes(error) & _NO_TABLE) or "no such table" in _first_line(getattr(error, "orig", error))
+
+
+def _names_missing_column(error: Exception) -> bool:
+    message = _first_line(getattr(error, "orig", error))
+    return bool(_codes(error) & _NO_COLUMN) or any(text in message for text in _SQLITE_NO_COLUMN)
 
 
 def translate(error: BaseException, action: str, *, commits: bool = False) -> IsthmusError:
@@ -102,7 +114,7 @@ def translate(error: BaseException, action: str, *, commits: bool = False) -> Is
         return UnavailableError(message, applied=lost)
     if any(busy in message for busy in _SQLITE_BUSY):
         return UnavailableError(message)
-    if "no such table" in message or "no such column" in message:
+    if "no such table" in message or any(text in message for text in _SQLITE_NO_COLUMN):
         return ConfigError(message)
     if isinstance(error, (OSError, EOFError)):
         return UnavailableError(message, applied=lost) if commits else ConnectError(message)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import abc
 import asyncio
 import contextlib
+import functools
 import sys
-from collections.abc import AsyncIterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -29,10 +30,17 @@ from isthmus._query.ast import TRUE, Leaf, Measure, Predicate, SortKey
 from isthmus._query.bucket import GroupKey
 from isthmus._query.split import Pushdown
 from isthmus._record import Record
-from isthmus.backends.sqlalchemy.errors import MissingTableError, is_lock_timeout, translate_errors
+from isthmus.backends.sqlalchemy.claims import clear_claims
+from isthmus.backends.sqlalchemy.errors import (
+    MissingTableError,
+    StaleTableError,
+    is_lock_timeout,
+    translate_errors,
+)
 from isthmus.backends.sqlalchemy.filter import compile_filter, pushdown
 from isthmus.backends.sqlalchemy.schema import has_table, id_of, key_of, table_of
-from isthmus.backends.sqlalchemy.write import chunks, write
+from isthmus.backends.sqlalchemy.statements import chunks
+from isthmus.backends.sqlalchemy.write import write
 from isthmus.errors import DeadlineError, IsthmusError, SerializationError, TransactionError, UnexpectedError
 from sqlalchemy import Select, Table, delete, func, select, text
 
@@ -40,6 +48,8 @@ if TYPE_CHECKING:
     from isthmus.backends.sqlalchemy.backend import SQLAlchemyBackend
 
 _MAX_ROWS = 10_000
+_DECLARATIONS = 3
+"""How often the declarations of a collection may change during one call."""
 
 
 class SQLAlchemySupport:
@@ -59,6 +69,24 @@ class SQLAlchemySupport:
 
 
 _SUPPORT = SQLAlchemySupport()
+
+
+Method = TypeVar("Method", bound=Callable[..., Awaitable[Any]])
+
+
+def with_current_table(method: Method) -> Method:
+    """Run a method again if the collection's unique fields are not those that this handle knows."""
+
+    @functools.wraps(method)
+    async def run(self: SQLAlchemyExecutor, collection: str, *args: Any, **kwargs: Any) -> Any:
+        for _ in range(_DECLARATIONS):
+            try:
+                return await method(self, collection, *args, **kwargs)
+            except StaleTableError:
+                await self.read_table(collection)
+        return await method(self, collection, *args, **kwargs)
+
+    return cast("Method", run)
 
 
 class SQLAlchemyExecutor(abc.ABC):
@@ -86,11 +114,16 @@ class SQLAlchemyExecutor(abc.ABC):
         Raises `MissingTableError` if the collection was dropped, at the latest from the statement.
         """
 
+    @abc.abstractmethod
+    async def read_table(self, collection: str) -> None:
+        """Read the unique fields of a collection whose table is not as this handle knows it."""
+
     def _table(self, collection: str) -> Table:
         if collection not in self._tables:
             self._tables[collection] = table_of(collection)
         return self._tables[collection]
 
+    @with_current_table
     async def read(
         self, collection: str, ids: Sequence[str], *, for_update: bool = False
     ) -> list[Record | None]:
@@ -105,6 +138,7 @@ class SQLAlchemyExecutor(abc.ABC):
                     found |= {row.key: _decode(row) for row in rows}
         return [found.get(key_of(id)) for id in ids]
 
+    @with_current_table
     async def write(
         self, collection: str, kind: WriteKind, mutations: Sequence[Mutation], *, atomic: bool
     ) -> list[ItemResult]:
@@ -112,6 +146,7 @@ class SQLAlchemyExecutor(abc.ABC):
         async with self._connection(collection, writes=True) as connection:
             return await write(connection, self._table(collection), kind, mutations, atomic=atomic)
 
+    @with_current_table
     async def fetch(self, collection: str, request: PageRequest) -> Page:
         """Return one page in the order of ids; a query for each 10,000 records."""
         source = self._table(collection)
@@ -135,6 +170,7 @@ class SQLAlchemyExecutor(abc.ABC):
             return Page(records, None)
         return Page(records, MORE if request.order is not None else After((records[-1].id,)))
 
+    @with_current_table
     async def count(self, collection: str, where: Predicate) -> CountResult:
         """Return the number of records that match; called without a condition only."""
         source = self._table(collection)
@@ -148,6 +184,7 @@ class SQLAlchemyExecutor(abc.ABC):
         """Raise `UnexpectedError`: the core aggregates, as `aggregates` accepts nothing."""
         raise UnexpectedError("sqlalchemy: aggregate was called although no aggregate can be pushed down")
 
+    @with_current_table
     async def remove(self, collection: str, where: Predicate) -> int:
         """Delete all records and return how many there were; one statement.
 
@@ -157,6 +194,7 @@ class SQLAlchemyExecutor(abc.ABC):
             raise UnexpectedError("sqlalchemy: delete_where was called although it cannot be pushed down")
         with contextlib.suppress(MissingTableError):
             async with self._connection(collection, writes=True) as connection:
+                await clear_claims(connection, self._table(collection))
                 return (await connection.execute(delete(self._table(collection)))).rowcount
         return 0
 
@@ -230,6 +268,18 @@ class SQLAlchemyTransaction(SQLAlchemyExecutor):
             raise SerializationError("the server has undone this transaction; run it again")
         if self._failed and self._held.dialect.name == "postgresql":
             await self.ping()
+
+    async def read_table(self, collection: str) -> None:
+        """Read the unique fields of a collection whose table is not as this handle knows it.
+
+        Raises `SerializationError` on PostgreSQL, where the statement that failed ended the transaction.
+        """
+        if self._held.dialect.name == "postgresql":
+            await self._backend.read_table(collection)
+            self.lost = True
+            raise SerializationError(f"the unique fields of {collection!r} were changed; run it again")
+        with translate_errors("in a transaction"):
+            await self._backend.find_table(collection, self._held)
 
     async def _find_table(self, collection: str) -> None:
         """Raise `MissingTableError` before a query would: on PostgreSQL that ends the transaction."""

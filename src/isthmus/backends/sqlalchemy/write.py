@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
 from sqlalchemy.exc import IntegrityError
@@ -12,14 +11,16 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from isthmus._core.apply import apply_in_order, merge_documents, refuse_batch
 from isthmus._core.executor import ItemResult, Mutation, WriteKind
+from isthmus._core.unique_index import UniqueChanges
 from isthmus._ids import new_version
 from isthmus._values import decode
+from isthmus.backends.sqlalchemy.claims import ClaimChanges, StoredClaims
 from isthmus.backends.sqlalchemy.schema import key_of
+from isthmus.backends.sqlalchemy.statements import chunks
 from isthmus.errors import ConflictError
 from sqlalchemy import Table, bindparam, delete, insert, select, update
 
 Row: TypeAlias = "dict[str, Any]"
-CHUNK = 500
 _ATTEMPTS = 5
 
 
@@ -49,12 +50,22 @@ async def write(
         ids = [] if generated and attempt == 0 else [mutation.id for mutation in mutations]
         try:
             async with connection.begin_nested():
-                rows = _TableRows(await _lock_rows(connection, table, ids, whole=kind is WriteKind.UPDATE))
-                results = apply_in_order(rows, kind, mutations)
+                before = await _lock_rows(connection, table, ids, whole=kind is WriteKind.UPDATE)
+                stored = StoredClaims(connection, table)
+                if stored.declared:
+                    await stored.read_records(ids)
+                while True:
+                    values = ClaimChanges(stored)
+                    rows = _TableRows(before, values)
+                    results = apply_in_order(rows, kind, mutations)
+                    if not (stored.declared and await stored.read_holders(values.touched)):
+                        break
                 refused = refuse_batch(mutations, results) if atomic else None
                 if refused is not None:
                     raise _RefusedError(refused)
                 await _flush(connection, table, rows)
+                if stored.declared:
+                    await _flush_claims(stored, values)
                 return results
         except _RaceLostError:
             continue
@@ -80,15 +91,16 @@ async def _lock_rows(
     for part in chunks(sorted({key_of(record_id) for record_id in ids})):
         statement = select(*columns).where(table.c.key.in_(part)).with_for_update()
         for row in await connection.execute(statement):
-            rows[row.key] = dict(row._mapping)
+            rows[row.key] = {column.key: row[index] for index, column in enumerate(columns)}
     return rows
 
 
 class _TableRows:
     """Rows as they were found, and as the mutations leave them (None: deleted)."""
 
-    def __init__(self, rows: dict[str, Row]) -> None:
+    def __init__(self, rows: dict[str, Row], values: UniqueChanges) -> None:
         self.before = rows
+        self._values = values
         self.after: dict[str, Row | None] = {}
         self._now = time.time_ns() // 1_000
 
@@ -101,6 +113,8 @@ class _TableRows:
         return None if row is None else str(row["version"])
 
     def put(self, id: str, data: bytes, metadata: bytes) -> str:
+        if self._values.declared:
+            self._values.put(id, decode(data))
         old, version = self._get(id), new_version()
         self.after[key_of(id)] = {
             "key": key_of(id),
@@ -118,6 +132,8 @@ class _TableRows:
         return self.put(id, *merge_documents(decode(old["data"]), decode(old["metadata"]), data, metadata))
 
     def delete(self, id: str) -> None:
+        if self._values.declared:
+            self._values.remove(id)
         self.after[key_of(id)] = None
 
 
@@ -150,14 +166,16 @@ async def _flush(connection: AsyncConnection, table: Table, rows: _TableRows) ->
         await _execute_guarded(connection, delete(table).where(guard), row)
 
 
+async def _flush_claims(stored: StoredClaims, values: ClaimChanges) -> None:
+    try:
+        unchanged = await stored.write(values)
+    except IntegrityError as error:  # another writer has claimed one of the values meanwhile
+        raise _RaceLostError from error
+    if not unchanged:
+        raise _RaceLostError
+
+
 async def _execute_guarded(connection: AsyncConnection, statement: Any, row: Row) -> None:
     result = await connection.execute(statement, row)
     if result.rowcount != 1:  # a server without row locks let another writer through
         raise _RaceLostError
-
-
-def chunks(items: Sequence[Any]) -> Iterator[list[Any]]:
-    """Yield the items in lists of at most 500: servers limit the number of a statement's arguments."""
-    source = iter(items)
-    while part := list(itertools.islice(source, CHUNK)):
-        yield part

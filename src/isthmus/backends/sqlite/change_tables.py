@@ -150,6 +150,11 @@ def trigger_name(tables: ChangeTables, event: str) -> str:
     return f"isthmus_{event}_{tables.digest}"
 
 
+def trigger_names(tables: ChangeTables) -> list[str]:
+    """Return the names of all triggers of a collection."""
+    return [trigger_name(tables, event) for event in ("insert", "update", "key", "delete")]
+
+
 def drop_changes(connection: sqlite3.Connection, name: str, *, keep_table: bool) -> None:
     """Remove the changes of a collection, if it keeps them, in the open transaction.
 
@@ -159,8 +164,8 @@ def drop_changes(connection: sqlite3.Connection, name: str, *, keep_table: bool)
     if tables is None:
         return
     if keep_table:
-        for event in ("insert", "update", "key", "delete"):
-            connection.execute(f"DROP TRIGGER IF EXISTS {trigger_name(tables, event)}")
+        for name_of_trigger in trigger_names(tables):
+            connection.execute(f"DROP TRIGGER IF EXISTS {name_of_trigger}")
         create_version_trigger(connection, name)
     connection.execute(f"DROP TABLE IF EXISTS {tables.changes}")
     connection.execute(f"DROP TABLE IF EXISTS {tables.deleted}")

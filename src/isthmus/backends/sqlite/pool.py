@@ -252,9 +252,10 @@ class Pool:
             connection = self._connect()
             functions = CellFunctions if self._is_native else Functions
             session = SQLiteSession(connection, self.label, self._config.busy_timeout, functions)
-            connection.execute("PRAGMA cache_size = -16000")
-            connection.execute(f"PRAGMA synchronous = {self._config.synchronous}")
-            prepare(session)
+            # Each reads the file, which is locked while another connection commits, unless it has a WAL.
+            settings = f"PRAGMA cache_size = -16000; PRAGMA synchronous = {self._config.synchronous}"
+            session.retry_busy(lambda: session.connection.executescript(settings))
+            session.retry_busy(lambda: prepare(session))
         except Exception as error:
             if connection is not None:
                 connection.close()

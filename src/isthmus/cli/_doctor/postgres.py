@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import orjson
 
 from isthmus.cli._doctor.finding import Finding, check_clock, cleartext_problem, ok, problem, warning
+from isthmus.cli._doctor.postgres_changes import check_changes
 
 if TYPE_CHECKING:
     from isthmus import AsyncDatabase
@@ -105,6 +106,8 @@ async def check_server(db: AsyncDatabase) -> AsyncIterator[Finding]:
         table = await connection.fetchval(_TABLE, config.schema_name, config.table)
         if table is not None:
             for finding in _check_table(orjson.loads(table), config):
+                yield finding
+            async for finding in check_changes(connection, config):
                 yield finding
 
 

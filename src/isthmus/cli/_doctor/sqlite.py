@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 from urllib.parse import quote
 
+from isthmus.backends.sqlite.change_tables import find_changes, trigger_names
 from isthmus.cli._doctor.finding import Finding, ok, problem, warning
 
 if TYPE_CHECKING:
@@ -30,7 +31,9 @@ async def check_server(db: AsyncDatabase) -> AsyncIterator[Finding]:
         )
         return
     path = Path(config.path)
-    for finding in await asyncio.to_thread(lambda: [*_check_disk(path, config), *_check_file(path)]):
+    for finding in await asyncio.to_thread(
+        lambda: [*_check_disk(path, config), *_check_file(path, config.table)]
+    ):
         yield finding
 
 
@@ -54,7 +57,7 @@ def _check_disk(path: Path, config: SQLiteConfig) -> Iterator[Finding]:
         yield ok("durability", f"synchronous={config.synchronous}")
 
 
-def _check_file(path: Path) -> Iterator[Finding]:
+def _check_file(path: Path, collection: str) -> Iterator[Finding]:
     try:
         connection = sqlite3.connect(f"file:{quote(str(path.absolute()))}?mode=rw", uri=True, timeout=0.5)
     except sqlite3.Error as error:
@@ -63,6 +66,7 @@ def _check_file(path: Path) -> Iterator[Finding]:
     with closing(connection):
         try:
             yield from _check_database(connection, path)
+            yield from _check_changes(connection, path, collection)
         except sqlite3.DatabaseError as error:
             yield _explain_error(path, str(error))
 
@@ -101,6 +105,23 @@ def _check_database(connection: sqlite3.Connection, path: Path) -> Iterator[Find
             yield _lock_problem(path)
     else:
         yield ok("lock", "no other process holds it")
+
+
+def _check_changes(connection: sqlite3.Connection, path: Path, collection: str) -> Iterator[Finding]:
+    """Check the triggers of a collection that keeps its changes; nothing without changes."""
+    tables = find_changes(connection, collection)
+    if tables is None:
+        return
+    names = connection.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall()
+    missing = [name for name in trigger_names(tables) if (name,) not in names]
+    if missing:
+        yield problem(
+            "changes",
+            f"triggers are missing, so writes are not noted: {', '.join(missing)}",
+            f"isthmus index sqlite:///{path} --changes --drop, then --changes; followers begin again",
+        )
+    else:
+        yield ok("changes", "all triggers are there")
 
 
 def _explain_error(path: Path, message: str) -> Finding:

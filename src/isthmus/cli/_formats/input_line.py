@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from isthmus import Record
 
@@ -19,8 +19,7 @@ class InputFormat(enum.StrEnum):
     ARROW = "arrow"
 
 
-@dataclass(frozen=True, slots=True)
-class InputLine:
+class InputLine(NamedTuple):
     """A record of a file, or the reason why its line has none; without lines, the number of its row."""
 
     file: str

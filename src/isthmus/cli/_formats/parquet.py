@@ -9,7 +9,8 @@ from typing import IO, Any
 import orjson
 
 from isthmus import MissingExtraError
-from isthmus.cli._formats.spill import ID, METADATA, ColumnTypes, Spill
+from isthmus.cli._formats.column_type import ColumnType, with_times
+from isthmus.cli._formats.spill import ID, METADATA, Spill
 
 _BATCH_ROWS = 5_000
 _JSON = {"isthmus": "json"}
@@ -30,8 +31,9 @@ def import_pyarrow() -> Any:
 def write_parquet(spill: Spill, file: IO[bytes]) -> None:
     """Write spilled records.
 
-    `_id` and `_metadata` come first. A column of lists, objects or mixed types, or with both nulls
-    and absent values, is JSON text, which its field's metadata states. A data key named `_id` or
+    `_id` and `_metadata` come first. Lists, objects that have the same keys, and times as isthmus writes
+    them are columns of such types. A column of mixed types, of objects with different keys, or with
+    both nulls and absent values is JSON text, which its field's metadata states. A data key named `_id` or
     `_metadata` becomes a column `_data.<key>`.
     """
     pa = import_pyarrow()
@@ -50,20 +52,12 @@ def write_parquet(spill: Spill, file: IO[bytes]) -> None:
             writer.write_batch(pa.record_batch(arrays, schema=schema))
 
 
-def _choose_type(pa: Any, column: ColumnTypes, *, complete: bool) -> tuple[Any, dict[str, str]]:
+def _choose_type(pa: Any, column: ColumnType, *, complete: bool) -> tuple[Any, dict[str, str]]:
     """Return the Arrow type of a column and the metadata of its field."""
-    names = column.names - {"null"}
-    marks = {"isthmus.null": "null"} if "null" in column.names else {}
-    if not marks or complete:
-        if names == {"bool"}:
-            return pa.bool_(), marks
-        if names == {"int"}:
-            return pa.int64(), marks
-        if names == {"float"} or (names == {"int", "float"} and not column.wide):
-            return pa.float64(), marks
-        if names == {"text"}:
-            return pa.string(), marks
-    return pa.string(), _JSON
+    marks = {"isthmus.null": "null"} if "null" in column.kinds else {}
+    # Among absent values a null has no form of its own.
+    type = column.to_arrow(pa) if not marks or complete else None
+    return (pa.string(), _JSON) if type is None else (type, marks)
 
 
 def _build_array(pa: Any, field: Any, batch: list[tuple[str, dict[str, Any], dict[str, Any]]]) -> Any:
@@ -77,5 +71,5 @@ def _build_array(pa: Any, field: Any, batch: list[tuple[str, dict[str, Any], dic
     elif marks.get(b"isthmus") == b"json":
         values = [orjson.dumps(data[key]).decode() if key in data else None for _, data, _ in batch]
     else:
-        values = [data.get(key) for _, data, _ in batch]
+        values = [with_times(data.get(key), field.type, pa.types) for _, data, _ in batch]
     return pa.array(values, field.type)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import errno
+import itertools
 import os
 import shutil
 import sys
@@ -16,6 +17,7 @@ from typing import Any, BinaryIO, TypeVar, cast
 import orjson
 
 from isthmus import InvalidRecordError, Record, UsageError
+from isthmus._ids import check_ids
 from isthmus.backends.files.catalog import Catalog, File
 from isthmus.backends.files.config import FilesConfig
 from isthmus.backends.files.formats.arrow_chunk import ArrowChunk
@@ -132,8 +134,16 @@ class Input:
         """Return the full name, the size and the version of each file, in the order given."""
         return self._storage.describe_files()
 
-    def lines(self, skip: int = 0) -> Iterator[InputLine]:
-        """Yield the lines of all files, in the order given, without the first `skip` ones."""
+    @property
+    def reads_ahead(self) -> bool:
+        """Whether the next lines can be read at any time: they do not come from a pipe."""
+        return self._stream is None
+
+    def lines(self, make_ids: Callable[[range], list[str]], skip: int = 0) -> Iterator[InputLine]:
+        """Yield the lines of all files, in the order given, without the first `skip` ones.
+
+        A record without an id gets that of `make_ids` for the number of its row over all files, from 0.
+        """
         files = self._storage.list_files()
         whole = {file.key for file in files if self._is_whole(file)}
         kinds = merge_files(
@@ -143,17 +153,21 @@ class Input:
             for name in _TABLES
             if (name, False) in self._readers
         )
+        row = 0
         for file in files:
             marked = file.key in whole
             for chunk in self._readers[self._formats[file.key].name, marked].chunks(file, kinds):
-                if skip < len(chunk):
-                    rest = chunk.cut(chunk.first + skip, None)
-                    yield from self._convert_chunk(file, rest, whole=marked)
-                skip = max(0, skip - len(chunk))
+                start = max(skip, row)
+                row += len(chunk)
+                if start < row:
+                    rest = chunk.cut(chunk.first + start - (row - len(chunk)), None)
+                    yield from self._convert_chunk(file, rest, make_ids(range(start, row)), whole=marked)
         if self._stream is not None:
             source = cast("BinaryIO", _Unbuffered(self._stream))
             for chunk, _ in read_json_lines(source, START):
-                yield from self._convert(_STDIN, chunk.enumerate_rows(), whole=False)
+                ids = make_ids(range(row, row + len(chunk)))
+                row += len(chunk)
+                yield from self._convert(_STDIN, chunk.enumerate_rows(), ids, whole=False)
 
     def _is_whole(self, file: File) -> bool:
         """Return whether each row of a table is a whole record, by a mark of `dump` or by `records`."""
@@ -179,23 +193,49 @@ class Input:
             return any(b"isthmus.key" in mark for mark in marks.values()) or set(marks) <= {ID, METADATA}
         return False
 
-    def _convert_chunk(self, file: File, chunk: Chunk, *, whole: bool) -> Iterator[InputLine]:
+    def _convert_chunk(self, file: File, chunk: Chunk, ids: list[str], *, whole: bool) -> Iterator[InputLine]:
         if isinstance(chunk, ArrowChunk):
-            yield from self._convert(file.key, chunk.enumerate_rows(), whole=False)
+            records = None if whole else self._encode(chunk, ids)
+            if records is not None:
+                lines = range(chunk.line, chunk.line + len(records))
+                yield from map(InputLine, itertools.repeat(file.key), lines, records)
+            else:
+                yield from self._convert(file.key, chunk.enumerate_rows(), ids, whole=False)
         elif isinstance(chunk, RowChunk):
-            yield from self._convert(file.key, chunk.enumerate_rows(), whole=whole)
+            yield from self._convert(file.key, chunk.enumerate_rows(), ids, whole=whole)
 
-    def _convert(self, name: str, rows: Iterable[tuple[int, Row]], *, whole: bool) -> Iterator[InputLine]:
-        for number, row in rows:
+    def _encode(self, chunk: ArrowChunk, ids: list[str]) -> list[Record] | None:
+        """Return the records of cells of CSV, over their JSON; None if rows have to be made of them."""
+        encoded = chunk.encode()
+        if encoded is None:
+            return None
+        found: list[str] | None = ids
+        if self._id_fields:
+            found = encoded.ids(self._id_fields)
+            try:
+                found = None if found is None else check_ids(found)
+            except InvalidRecordError:
+                found = None
+        if found is None:
+            return None
+        return [
+            Record.stored(id, data, None, "", None, None)
+            for id, data in zip(found, encoded.objects(), strict=True)
+        ]
+
+    def _convert(
+        self, name: str, rows: Iterable[tuple[int, Row]], ids: list[str], *, whole: bool
+    ) -> Iterator[InputLine]:
+        for (number, row), id in zip(rows, ids, strict=True):
             if isinstance(row, Refusal):
                 yield InputLine(name, row.line or number, error=row.message)
                 continue
             try:
-                yield InputLine(name, number, self._make_record(row, whole=whole))
+                yield InputLine(name, number, self._make_record(row, id, whole=whole))
             except InvalidRecordError as error:
                 yield InputLine(name, number, error=str(error))
 
-    def _make_record(self, row: dict[str, Any], *, whole: bool) -> Record:
+    def _make_record(self, row: dict[str, Any], own_id: str, *, whole: bool) -> Record:
         id: Any = None
         data: dict[str, Any] = row
         metadata: Any = {}
@@ -206,7 +246,7 @@ class Input:
                 raise InvalidRecordError("metadata: expected an object", path="metadata")
         if self._id_fields:
             id = _find_id(data, self._id_fields)
-        return Record(data, id=id, metadata=metadata)
+        return Record(data, id=own_id if id is None else id, metadata=metadata)
 
     def _is_record(self, row: dict[str, Any]) -> bool:
         """Return whether a row is a record as `dump` writes it, or with `records` any with data."""

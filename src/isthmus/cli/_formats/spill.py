@@ -8,29 +8,15 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
 from isthmus import Record
 from isthmus.backends.files.formats.dump import ID, METADATA
+from isthmus.cli._formats.column_type import ColumnType
 
-__all__ = ["ID", "METADATA", "ColumnTypes", "Spill"]
-
-_TYPES = {bool: "bool", int: "int", float: "float", str: "text", type(None): "null"}
-
-
-@dataclass(slots=True)
-class ColumnTypes:
-    """The types of the values of one top-level key."""
-
-    names: set[str] = field(default_factory=set)
-    """Of bool, int, float, text, null, json."""
-    count: int = 0
-    """The number of records that have the key."""
-    wide: bool = False
-    """Whether an integer is beyond what a float holds exactly."""
+__all__ = ["ID", "METADATA", "Spill"]
 
 
 class Spill:
@@ -38,7 +24,7 @@ class Spill:
 
     def __init__(self) -> None:
         self._file = tempfile.TemporaryFile(prefix="isthmus-")  # noqa: SIM115 - closed by close()
-        self.columns: dict[str, ColumnTypes] = {}
+        self.columns: dict[str, ColumnType] = {}
         self.count = 0
         self.has_metadata = False
 
@@ -49,11 +35,8 @@ class Spill:
         for key, value in record.data.items():
             column = self.columns.get(key)
             if column is None:
-                column = self.columns[key] = ColumnTypes()
-            column.count += 1
-            column.names.add(_TYPES.get(type(value), "json"))
-            if type(value) is int and abs(value) > 2**53:
-                column.wide = True
+                column = self.columns[key] = ColumnType()
+            column.add(value)
         self._file.write(orjson.dumps([record.id, record.data, record.metadata]) + b"\n")
 
     def rows(self) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:

@@ -79,11 +79,12 @@ class _JsonLinesWriter(RecordWriter):
 
 
 class _SpillingWriter(RecordWriter):
-    def __init__(self, stream: IO[bytes], format: Format) -> None:
+    def __init__(self, stream: IO[bytes], format: Format, null: str | None) -> None:
         if format is Format.PARQUET:
             import_pyarrow()  # fail before the records are read
         self._stream = stream
         self._format = format
+        self._null = null
         self._spill = Spill()
 
     def add(self, record: Record) -> None:
@@ -92,8 +93,10 @@ class _SpillingWriter(RecordWriter):
 
     def finish(self) -> None:
         with contextlib.closing(self._spill):
-            write = write_parquet if self._format is Format.PARQUET else write_csv
-            write(self._spill, self._stream)
+            if self._format is Format.PARQUET:
+                write_parquet(self._spill, self._stream)
+            else:
+                write_csv(self._spill, self._stream, self._null)
 
 
 class _TableWriter(RecordWriter):
@@ -125,15 +128,22 @@ class _TableWriter(RecordWriter):
 
 
 @contextlib.contextmanager
-def open_writer(file: Path | None, format: Format, columns: Sequence[str] = ()) -> Iterator[RecordWriter]:
+def open_writer(
+    file: Path | None, format: Format, columns: Sequence[str] = (), null: str | None = None
+) -> Iterator[RecordWriter]:
     """Yield a writer to a file, or to standard output for None or `-`.
 
-    A regular file changes only when the output is complete. A table begins with these columns.
+    A regular file changes only when the output is complete. A table begins with these columns. `null`
+    is the cell of nulls and absent fields in CSV.
     """
+    if null is not None and format is not Format.CSV:
+        raise UsageError(f"--null is for CSV: {format} has nulls of its own")
     if file is None or is_stdout(file):
         if format is Format.PARQUET and sys.stdout.isatty():
             raise UsageError("Parquet cannot be printed on a terminal; use --out FILE")
-        writer = _TableWriter(columns) if format is Format.TABLE else _make_writer(sys.stdout.buffer, format)
+        writer = (
+            _TableWriter(columns) if format is Format.TABLE else _make_writer(sys.stdout.buffer, format, null)
+        )
         yield writer
         writer.finish()
         sys.stdout.flush()
@@ -141,11 +151,11 @@ def open_writer(file: Path | None, format: Format, columns: Sequence[str] = ()) 
     if format is Format.TABLE:
         raise UsageError(f"a table cannot be written to a file; {_FILE_FORMATS}")
     with open_output(file) as stream:
-        writer = _make_writer(stream, format)
+        writer = _make_writer(stream, format, null)
         yield writer
         writer.finish()
         stream.flush()
 
 
-def _make_writer(stream: IO[bytes], format: Format) -> RecordWriter:
-    return _JsonLinesWriter(stream) if format is Format.JSONL else _SpillingWriter(stream, format)
+def _make_writer(stream: IO[bytes], format: Format, null: str | None) -> RecordWriter:
+    return _JsonLinesWriter(stream) if format is Format.JSONL else _SpillingWriter(stream, format, null)

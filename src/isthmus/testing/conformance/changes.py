@@ -307,8 +307,9 @@ async def test_what_is_no_position_or_condition_is_refused(db: AsyncDatabase) ->
         for poll in (0, -1, float("nan"), float("inf"), True, "1"):
             with pytest.raises(UsageError):
                 db.changes(poll=poll)  # type: ignore[arg-type]
-        with pytest.raises(UsageError):
-            db.changes(since="")
+        for since in ("", 5):
+            with pytest.raises(UsageError):
+                db.changes(since=since)  # type: ignore[arg-type]
 
 
 @pytest.mark.asyncio

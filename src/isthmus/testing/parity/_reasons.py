@@ -6,7 +6,6 @@ _TEXT = "has no full-text index"
 _VECTORS = "has no vector index"
 _READ_ONLY = "reads what others wrote, and writes nothing"
 _READ_THEN_WRITE = "changes by a read and a write under the version that was read"
-_NO_UNIQUE = "keeps no declaration of unique fields yet"
 _NO_POLICIES = "has no policies"
 _EVERY_RECORD = "evaluates conditions on whole records; a column would not be read"
 _NO_TRACE = "leaves nothing behind where a record was deleted"
@@ -43,12 +42,12 @@ REASONS: dict[tuple[str, str], str] = {
     ("s3", "unique"): "checks nothing across objects; layout `log` does",
     ("s3", "row_security"): _NO_POLICIES,
     ("sqlalchemy", "modify"): _READ_THEN_WRITE,
-    ("sqlalchemy", "unique"): _NO_UNIQUE,
     ("sqlite", "changes"): "keeps none yet",
     ("postgres", "changes"): "keeps none yet",
     ("elasticsearch", "changes"): _NO_TRACE,
-    ("s3", "changes"): _NO_TRACE,
+    ("s3", "changes"): f"{_NO_TRACE}, but layout log has them",
     ("sqlalchemy", "changes"): f"may be any database, and {_NO_TRACE}",
+    ("sqlalchemy", "unique"): "locks tables on SQLite, PostgreSQL, MySQL and MariaDB only",
     ("sqlalchemy", "row_security"): "may be any database, and few have policies",
     ("files", "unique"): _READ_ONLY,
     ("memory", "columns"): _EVERY_RECORD,

@@ -12,6 +12,7 @@ from isthmus._record import Record
 from isthmus.backends.files.formats.arrow_filter import Columns, NotCompiledError, compile_mask
 from isthmus.backends.files.formats.arrow_values import Reading, column_values, compute
 from isthmus.backends.files.formats.column_kinds import Unreadable
+from isthmus.backends.files.formats.csv_json import EncodedRows
 from isthmus.backends.files.rows import MakeRecord, Refusal, Refused, Row
 from isthmus.errors import InvalidRecordError
 
@@ -27,6 +28,10 @@ class Decoding(Protocol):
 
     def values(self, array: Any, name: str) -> Sequence[Any]:
         """Return the values of a column, `Unreadable` for those without a canonical form."""
+        ...
+
+    def encode(self, batch: Any) -> EncodedRows | None:
+        """Return the rows as canonical JSON; None if they are not cells of text, or need another look."""
         ...
 
     def needs_values(self, name: str) -> bool:
@@ -48,6 +53,9 @@ class TypedDecoding:
     def values(self, array: Any, name: str) -> Sequence[Any]:
         """Return the values of a column."""
         return column_values(array, self._reading, as_text=name in self._as_text)
+
+    def encode(self, batch: Any) -> None:
+        """Return None: values of Arrow's types are not their JSON."""
 
     def needs_values(self, name: str) -> bool:
         """Return whether the column is read as text."""
@@ -84,9 +92,18 @@ class ArrowChunk:
         """Return the rows as objects, refused ones for a value without a canonical form."""
         return list(map(_check_row, _rows(self._batch, self._decoding)))
 
+    def encode(self) -> EncodedRows | None:
+        """Return the rows as canonical JSON, without making objects of them; None where that cannot be."""
+        return self._decoding.encode(self._batch) if len(self) and self._batch.num_columns else None
+
+    @property
+    def line(self) -> int:
+        """The line of the first row, or its number from 1 if a format has no lines."""
+        return self.first + 1 if self._line is None else self._line
+
     def enumerate_rows(self) -> Iterator[tuple[int, Row]]:
         """Yield each row with its line, or its number from 1 if a format has no lines."""
-        return enumerate(self.rows(), self.first + 1 if self._line is None else self._line)
+        return enumerate(self.rows(), self.line)
 
     @property
     def schema(self) -> Any:

@@ -64,8 +64,7 @@ def column_values(array: Any, reading: Reading, *, as_text: bool = False) -> Seq
 
 
 def _integers(array: Any) -> Sequence[Any]:
-    plain = array.null_count == 0
-    values = array.to_numpy(zero_copy_only=False).tolist() if plain else array.to_pylist()
+    values = array.to_pylist()
     if arrow().types.is_uint64(array.type):
         return [
             Unreadable("an integer beyond 64 bits") if value is not None and value > INT_MAX else value

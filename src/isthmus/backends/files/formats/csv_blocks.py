@@ -14,14 +14,21 @@ from isthmus.backends.files.config import Kind
 from isthmus.backends.files.formats.arrow_filter import Columns, NotCompiledError
 from isthmus.backends.files.formats.arrow_values import arrow, compute
 from isthmus.backends.files.formats.column_kinds import Found, convert_cells, convert_forced, find_kind
+from isthmus.backends.files.formats.csv_json import (
+    EncodedRows,
+    encode_cells,
+    null_scalar,
+    text_array,
+    text_scalar,
+)
 from isthmus.errors import MissingExtraError
 
 _EXACT = 2**53
 _QUOTE, _NEWLINE, _RETURN = b'"\n\r'
 # Integers of up to 18 digits, and decimals of which the shortest form is the same digits.
 _PLAIN = r"^(?:0|-?[1-9][0-9]{0,17}|-?(?:0|[1-9][0-9]*)\.(?:[0-9]*[1-9]|0))$"
-_TINY = r"^-?0\.(?:0000|0$)"
-_MOST_CHARACTERS = 16
+_TINY = r"^(?:-?0\.0000|-0\.0$)"
+_LONG = r"^.{17}"
 
 
 def is_available() -> bool:
@@ -57,7 +64,7 @@ def parse_block(block: bytes, headings: Sequence[str], delimiter: str) -> Any:
     return (
         table.combine_chunks().to_batches()[0]
         if table.num_rows
-        else pa.record_batch([pa.array([], pa.string()) for _ in headings], names=list(headings))
+        else pa.record_batch([pa.nulls(0, pa.string()) for _ in headings], names=list(headings))
     )
 
 
@@ -87,26 +94,32 @@ def _csv() -> Any:
 def find_column_kind(array: Any, null: frozenset[str]) -> Found:
     """Return the type of the filled cells of a column, as `find_kind` does."""
     pc = compute()
-    empty = pc.equal(array, "")
+    empty = pc.equal(array, text_scalar(""))
     if null:
-        empty = pc.or_(empty, pc.is_in(array, value_set=arrow().array(sorted(null))))
+        empty = pc.or_(empty, pc.is_in(array, value_set=text_array(sorted(null))))
     filled = array.filter(pc.invert(empty))
     if len(filled) == 0:
         return "empty"
-    plain = pc.and_(
-        pc.match_substring_regex(filled, _PLAIN),
-        pc.or_(pc.invert(pc.match_substring(filled, ".")), _is_short_decimal(filled)),
-    )
-    if pc.all(plain).as_py():
+    if _are_plain_numbers(filled):
         return "number"
     first = find_kind([filled[0].as_py()])
     return "text" if first == "text" else find_kind(filled.to_pylist())
 
 
+def _are_plain_numbers(filled: Any) -> bool:
+    """Return whether all cells are numbers that are written as JSON writes them."""
+    pc = compute()
+    plain = pc.and_(
+        pc.match_substring_regex(filled, _PLAIN),
+        pc.or_(pc.invert(pc.match_substring(filled, ".")), _is_short_decimal(filled)),
+    )
+    return bool(pc.all(plain).as_py())
+
+
 def _is_short_decimal(filled: Any) -> Any:
     """Return which decimals are written as their digits: few of them, and none next to zero."""
     pc = compute()
-    short = pc.less_equal(pc.binary_length(filled), _MOST_CHARACTERS)
+    short = pc.invert(pc.match_substring_regex(filled, _LONG))
     return pc.and_(short, pc.invert(pc.match_substring_regex(filled, _TINY)))
 
 
@@ -128,6 +141,20 @@ class CellDecoding(NamedTuple):
             return convert_forced(cells, self.forced[name], self.null)
         return convert_cells(cells, self.kinds.get(name, "text"), self.null)
 
+    def encode(self, batch: Any) -> EncodedRows | None:
+        """Return the rows as JSON; None if the cells of one need another look."""
+        names: list[str] = batch.schema.names
+        columns = []
+        for index, name in enumerate(names):
+            if name in self.forced:
+                return None
+            kind = self.kinds.get(name, "text")
+            encoded = encode_cells(batch.column(index), kind, self.null, _are_plain_numbers)
+            if encoded is None:
+                return None
+            columns.append(encoded)
+        return EncodedRows(names, [cells for cells, _ in columns], [texts for _, texts in columns])
+
     def needs_values(self, name: str) -> bool:
         """Return whether a setting gives the column a type, whose cells may be refused."""
         return name in self.forced
@@ -143,13 +170,13 @@ class _CellColumns(Columns):
         array = self.batch.column(name)
         kind = self._decoding.kinds.get(name, "text")
         if self._decoding.null:
-            unfilled = pc.is_in(array, value_set=pa.array(sorted(self._decoding.null)))
-            array = pc.if_else(unfilled, pa.scalar(None, pa.string()), array)
+            unfilled = pc.is_in(array, value_set=text_array(sorted(self._decoding.null)))
+            array = pc.if_else(unfilled, null_scalar(), array)
         if kind in ("text", "empty"):
             return "text", array, array.is_valid()
-        filled = pc.if_else(pc.equal(array, ""), pa.scalar(None, pa.string()), array)
+        filled = pc.if_else(pc.equal(array, text_scalar("")), null_scalar(), array)
         if kind == "bool":
-            return "bool", pc.equal(filled, "true"), filled.is_valid()
+            return "bool", pc.equal(filled, text_scalar("true")), filled.is_valid()
         try:
             return "number", filled.cast(pa.int64()), filled.is_valid()
         except pa.ArrowInvalid:

@@ -14,9 +14,17 @@ from isthmus._core.unique_index import UniqueChanges, UniqueIndex
 from isthmus._record import Record
 from isthmus._values import decode
 from isthmus.backends.s3.compare_and_set import RowChanges, check_size, encode_once
-from isthmus.backends.s3.envelope import RecordRow, format_lines, make_row, new_token, record_of, timestamp
+from isthmus.backends.s3.envelope import (
+    RecordRow,
+    format_lines,
+    make_row,
+    new_token,
+    record_of,
+    timestamp,
+    version_at,
+)
 from isthmus.backends.s3.layout import MAX_RECORD_BYTES
-from isthmus.backends.s3.log.entry import add_header, entry_body
+from isthmus.backends.s3.log.entry import KeptChanges, add_header, entry_body
 from isthmus.backends.s3.log.state import LogState
 from isthmus.errors import InvalidRecordError
 
@@ -62,10 +70,17 @@ def _encode(mutation: Mutation) -> int:
 
 
 class EntryPlan(RowChanges):
-    """An entry that is not written yet, and each batch's results once it is."""
+    """An entry that is not written yet, and each batch's results once it is.
+
+    It becomes the entry after `state.seq`: where changes are kept, that is the order of its records.
+    """
 
     def __init__(
-        self, state: LogState, records: Mapping[str, Record], unique: frozenset[Unique] | None = None
+        self,
+        state: LogState,
+        records: Mapping[str, Record],
+        unique: frozenset[Unique] | None = None,
+        changes: KeptChanges | None = None,
     ) -> None:
         super().__init__(records, timestamp())
         self.cleared = False
@@ -75,6 +90,11 @@ class EntryPlan(RowChanges):
         self.results: list[list[ItemResult]] = []
         self.token = new_token()
         """The entry's token; its records' versions are this and a number."""
+        self.changes = changes
+        """Whether changes are kept from this entry on; None if it changes nothing about that."""
+        kept = state.changes if changes is None else changes
+        self._keeps_changes = kept is not None and bool(kept.making)
+        self._version = version_at(state.seq + 1, self.token) if self._keeps_changes else self.token
         self._state = state
 
     def version(self, id: str) -> str | None:
@@ -104,7 +124,7 @@ class EntryPlan(RowChanges):
 
     def new_version(self) -> str:
         """Return a version that no other write has."""
-        return f"{self.token}{len(self.effects):x}"
+        return f"{self._version}{len(self.effects):x}"
 
     @property
     def empty(self) -> bool:
@@ -141,13 +161,18 @@ class EntryPlan(RowChanges):
         if ids:
             self.cleared = True
             self._values.clear()
+            written = {id for id, _ in self.effects}
             self.effects.clear()
             self._records.clear()
+            if self._keeps_changes:  # one change per id
+                self.effects += [(id, None) for id in sorted(ids | written)]
         return len(ids)
 
     def body(self, seq: int) -> bytes:
         """Return the entry's body."""
-        return entry_body(seq, self.token, self.effects, cleared=self.cleared, unique=self.unique)
+        return entry_body(
+            seq, self.token, self.effects, cleared=self.cleared, unique=self.unique, changes=self.changes
+        )
 
     async def finish(self) -> None:
         """Compute the effects, which only the state needs, while the entry is being sent."""
@@ -160,7 +185,7 @@ class CreationPlan(EntryPlan):
         super().__init__(state, {})
         self.results = [list(ids)]
         self._ids, self._texts = ids, texts
-        self._versions = [f"{self.token}{number:x}" for number in range(len(ids))]
+        self._versions = [f"{self._version}{number:x}" for number in range(len(ids))]
 
     @property
     def empty(self) -> bool:
@@ -182,21 +207,32 @@ class CreationPlan(EntryPlan):
 
 
 def plan_entry(
-    group: Sequence[Batch], state: LogState, rows: Mapping[str, RecordRow], wanted: frozenset[Unique]
+    group: Sequence[Batch],
+    state: LogState,
+    rows: Mapping[str, RecordRow],
+    wanted: frozenset[Unique],
+    keep: float | None = None,
 ) -> EntryPlan:
     """Return the entry that applies batches one after another to the records of a state.
 
-    `rows` holds the rows of `Batch.ids_to_load`, as far as there are any. The fields `wanted` become
-    unique with it if there are no records yet.
+    `rows` holds the rows of `Batch.ids_to_load`, as far as there are any. If there are no records
+    yet, the fields `wanted` become unique with it, and changes are kept for `keep` seconds from it on.
     """
     declared = frozenset(state.unique.index.declared)
     unique = None if state.locations or wanted <= declared else declared | wanted
+    changes = None
+    if keep is not None and state.changes is None and not state.locations:
+        changes = KeptChanges(new_token(), keep)
     [first, *others] = group
-    if not (declared or unique or others) and first.kind is WriteKind.CREATE and first.texts is not None:
+    if (
+        not (declared or unique or changes or others)
+        and first.kind is WriteKind.CREATE
+        and first.texts is not None
+    ):
         ids = MutationBatch.of(first.mutations).ids
         if len(set(ids)) == len(ids) and state.locations.keys().isdisjoint(ids):
             return CreationPlan(state, ids, first.texts)
-    plan = EntryPlan(state, {id: record_of(row) for id, row in rows.items()}, unique)
+    plan = EntryPlan(state, {id: record_of(row) for id, row in rows.items()}, unique, changes)
     for batch in group:
         plan.apply(batch)
     return plan

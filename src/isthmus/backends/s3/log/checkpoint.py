@@ -15,6 +15,7 @@ from isthmus.backends.s3.envelope import RecordRow, new_token
 from isthmus.backends.s3.errors import PreconditionError
 from isthmus.backends.s3.log.entry import (
     LOG,
+    NO_CHANGES,
     PARTS,
     CheckpointPart,
     Manifest,
@@ -83,7 +84,7 @@ class Checkpointer:
 async def write_checkpoint(log: LogReader, state: LogState) -> bool:
     """Write the records of a state; return False if another process did so for the same entry."""
     seq, first, tokens = state.seq, state.first, list(state.tokens)
-    unique = frozenset(state.unique.index.declared)
+    unique, changes = frozenset(state.unique.index.declared), state.changes
     snapshot = [(id, state.locations[id]) for id in list(state.ids())]
     token = new_token()
     parts: list[CheckpointPart] = []
@@ -96,7 +97,7 @@ async def write_checkpoint(log: LogReader, state: LogState) -> bool:
         await log.requests.put(f"{log.prefix}{PARTS}{name}", body)
         parts.append(CheckpointPart(name, len(body), checksum(body)))
         moved.append((Segment(f"{log.prefix}{PARTS}{name}"), rows))
-    body = manifest_body(Manifest(seq, parts, first, tokens, unique), token)
+    body = manifest_body(Manifest(seq, parts, first, tokens, unique, changes), token)
     try:
         await log.requests.put_if(manifest_key(log.prefix, seq), body, lambda found: token.encode() in found)
     except PreconditionError:
@@ -148,12 +149,47 @@ async def remove_replaced(log: LogReader) -> int:
         seq = part_seq(part.name)
         if seq is not None and seq <= old[-1] and part.name not in used and part.modified <= limit:
             doomed.append(f"{log.prefix}{PARTS}{part.name}")
-    for entry in await log.list_folder(LOG):
-        seq = entry_seq(entry.name)
-        if seq is not None and seq <= old[-1]:
-            doomed.append(entry_key(log.prefix, seq))
+    doomed += await _list_replaced_entries(log, old[-1], limit)
     failed = await log.requests.delete_many(doomed)
     return len(doomed) - len(failed)
+
+
+async def compact(log: LogReader) -> tuple[bool, int]:
+    """Write a checkpoint if there are entries since the last one, and remove what was replaced.
+
+    Return whether one was written, and how many objects were removed.
+    """
+
+    async def work(state: LogState) -> bool:
+        newest = await log.newest_manifest()
+        return state.seq > (newest or 0) and await write_checkpoint(log, state)
+
+    written = await log.run(work)
+    return written, await remove_replaced(log)
+
+
+async def _list_replaced_entries(log: LogReader, last: int, limit: dt.datetime) -> list[str]:
+    """Return the keys of entries up to a number that nobody needs any more.
+
+    Where changes are kept, entries younger than that time stay, and the youngest of the older ones: a
+    reader that has all changes up to it goes on there.
+    """
+    state = log.state
+    changes = None if state is None else state.changes
+    if changes is None:
+        found = await log.list_folder(LOG)
+        return [entry_key(log.prefix, seq) for one in found if (seq := entry_seq(one.name)) and seq <= last]
+    keys: list[str] = []
+    oldest = limit - dt.timedelta(seconds=max(0.0, changes.keep - log.config.grace))
+    async for listed in log.list_pages(LOG):
+        for one in listed:
+            seq = entry_seq(one.name)
+            if seq is None:
+                continue
+            if seq > last or one.modified > oldest:
+                return keys[:-1]
+            keys.append(entry_key(log.prefix, seq))
+    return keys[:-1]
 
 
 async def _parts_of(log: LogReader, seqs: list[int]) -> set[str] | None:
@@ -204,7 +240,7 @@ async def drop_log(log: LogReader) -> None:
         if seq is not None and seq <= newest:
             key = entry_key(log.prefix, seq)
             token = tokens.get(seq) or new_token()
-            body = add_header(seq, token, 0, b"", cleared=True, unique=frozenset())
+            body = add_header(seq, token, 0, b"", cleared=True, unique=frozenset(), changes=NO_CHANGES)
             if entry.modified <= limit:
                 doomed.append(key)
             elif seq < live_from and entry.size != len(body):

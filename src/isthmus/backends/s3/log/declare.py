@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
+from isthmus._core.changes import missing_changes
 from isthmus._core.unique import Duplicate, Unique, has_duplicates, missing_unique
 from isthmus._core.unique_index import DuplicateSearch
 from isthmus._values import decode
+from isthmus.backends.s3.envelope import new_token
 from isthmus.backends.s3.log.batch import EntryPlan
+from isthmus.backends.s3.log.entry import NO_CHANGES, KeptChanges
 from isthmus.backends.s3.log.reader import LogReader, MovedError
 from isthmus.backends.s3.log.state import LogState
 from isthmus.backends.s3.log.write import ATTEMPTS, Committer
@@ -75,6 +78,47 @@ async def end_all(committer: Committer) -> None:
         return frozenset()
 
     await _declare(committer, none)
+    await end_changes(committer)
+
+
+async def keep_changes_when_empty(committer: Committer, collection: str, keep: float, mark: Mark) -> None:
+    """Let a log without records keep its changes; costs nothing if it does.
+
+    Raises `ConfigError` for a log with records.
+    """
+    state = await committer.log.current()
+    if state.changes is None and state.locations:
+        raise missing_changes(collection)
+    await keep_changes(committer, keep, mark)
+
+
+async def keep_changes(committer: Committer, keep: float, mark: Mark) -> None:
+    """Let a log, which may have records, keep its changes from now on, each for `keep` seconds."""
+    await _declare_changes(committer, KeptChanges(new_token(), keep), mark)
+
+
+async def end_changes(committer: Committer) -> None:
+    """Let a log keep no changes; one that keeps none is not an error."""
+    await _declare_changes(committer, NO_CHANGES, None)
+
+
+async def _declare_changes(committer: Committer, changes: KeptChanges, mark: Mark | None) -> None:
+    log = committer.log
+    for attempt in range(ATTEMPTS):
+        state = await log.current()
+        if (state.changes is not None) == bool(changes.making):
+            return
+        seq = state.seq
+        if mark is not None:
+            await mark()
+        if state is not log.state or state.seq != seq:
+            continue
+        if await committer.put_entry(state, EntryPlan(state, {}, changes=changes)):
+            return
+        await committer.back_off(attempt)
+    raise UnavailableError(
+        f"{log.prefix}: other writers were faster in each of {ATTEMPTS} attempts to declare changes"
+    )
 
 
 async def find_duplicates(log: LogReader, state: LogState, unique: Unique) -> list[Duplicate]:

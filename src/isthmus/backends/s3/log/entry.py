@@ -24,10 +24,22 @@ from isthmus.errors import UnexpectedError
 
 LOG, CHECKPOINTS, PARTS = "_log/", "_ckpt/", "_parts/"
 _FORMAT = 2
-"""The newest format that is read: 1, and 2 for what declares unique fields."""
+"""The newest format that is read: 1, and 2 for what declares unique fields or changes."""
 _entry_name = re.compile(r"(\d{20})\.ndjson").fullmatch
 _manifest_name = re.compile(r"(\d{20})\.json").fullmatch
 _part_name = re.compile(r"(\d{20})-[0-9a-f]+-\d+\.ndjson").fullmatch
+
+
+class KeptChanges(NamedTuple):
+    """The declaration that a log keeps its changes; both are empty at its end."""
+
+    making: str
+    """A token of this declaration: positions of another one do not fit."""
+    keep: float
+    """Seconds for which entries are kept."""
+
+
+NO_CHANGES = KeptChanges("", 0.0)
 
 
 class Entry(NamedTuple):
@@ -39,6 +51,8 @@ class Entry(NamedTuple):
     effects: list[Effect]
     unique: frozenset[Unique] | None = None
     """The fields that are unique from this entry on; None if it changes nothing about that."""
+    changes: KeptChanges | None = None
+    """Whether changes are kept from this entry on, or `NO_CHANGES`; None if it changes nothing about that."""
 
 
 class CheckpointPart(NamedTuple):
@@ -58,6 +72,7 @@ class Manifest(NamedTuple):
     first: int
     tokens: list[str]
     unique: frozenset[Unique] = frozenset()
+    changes: KeptChanges | None = None
 
 
 def entry_key(prefix: str, seq: int) -> str:
@@ -95,20 +110,29 @@ def entry_body(
     *,
     cleared: bool,
     unique: frozenset[Unique] | None = None,
+    changes: KeptChanges | None = None,
 ) -> bytes:
     """Return an entry's body."""
     lines = [orjson.dumps({"deleted": id}) if row is None else row.line() for id, row in effects]
     lines.append(b"")
-    return add_header(seq, token, len(effects), b"\n".join(lines), cleared=cleared, unique=unique)
+    body = b"\n".join(lines)
+    return add_header(seq, token, len(effects), body, cleared=cleared, unique=unique, changes=changes)
 
 
 def add_header(
-    seq: int, token: str, count: int, body: bytes, *, cleared: bool, unique: frozenset[Unique] | None = None
+    seq: int,
+    token: str,
+    count: int,
+    body: bytes,
+    *,
+    cleared: bool,
+    unique: frozenset[Unique] | None = None,
+    changes: KeptChanges | None = None,
 ) -> bytes:
     """Return an entry's body: the header, and `count` lines."""
     header: dict[str, Any] = {
         # A declaration ended is no matter for a version that knows none.
-        "isthmus": 2 if unique else 1,
+        "isthmus": 2 if unique or (changes and changes.making) else 1,
         "seq": seq,
         "token": token,
         "lines": count,
@@ -117,6 +141,8 @@ def add_header(
     }
     if unique is not None:
         header["unique"] = _unique_json(unique)
+    if changes is not None:
+        header["changes"] = list(changes)
     return orjson.dumps(header) + b"\n" + body
 
 
@@ -147,9 +173,14 @@ def read_entry(body: bytes, key: str) -> Entry:
             raise ValueError("lines are missing")
         unique = header.get("unique")
         declared = None if unique is None else unique_from_json(unique)
-        return Entry(header["seq"], header["token"], header["cleared"], effects, declared)
+        changes = _parse_changes(header.get("changes"))
+        return Entry(header["seq"], header["token"], header["cleared"], effects, declared, changes)
     except (ValueError, KeyError, TypeError) as error:
         raise UnexpectedError(f"{key} is not a log entry that isthmus wrote ({error})") from None
+
+
+def _parse_changes(found: Any) -> KeptChanges | None:
+    return None if found is None else KeptChanges(str(found[0]), float(found[1]))
 
 
 def _effects(body: bytes, begin: int, sum: int | None) -> list[Effect]:
@@ -219,7 +250,7 @@ def read_rows(body: bytes, key: str, sum: int | None = None) -> list[RecordRow]:
 def manifest_body(manifest: Manifest, token: str) -> bytes:
     """Return a manifest's body."""
     body: dict[str, Any] = {
-        "isthmus": 2 if manifest.unique else 1,
+        "isthmus": 2 if manifest.unique or manifest.changes else 1,
         "seq": manifest.seq,
         "token": token,
         "parts": [[part.name, part.size] for part in manifest.parts],
@@ -229,6 +260,8 @@ def manifest_body(manifest: Manifest, token: str) -> bytes:
     }
     if manifest.unique:
         body["unique"] = _unique_json(manifest.unique)
+    if manifest.changes:
+        body["changes"] = list(manifest.changes)
     return orjson.dumps(body)
 
 
@@ -247,6 +280,7 @@ def read_manifest(body: bytes, key: str) -> Manifest:
             CheckpointPart(name, size, sum) for (name, size), sum in zip(found["parts"], sums, strict=True)
         ]
         unique = unique_from_json(found.get("unique", ()))
-        return Manifest(found["seq"], parts, found["first"], found["tokens"], unique)
+        changes = _parse_changes(found.get("changes"))
+        return Manifest(found["seq"], parts, found["first"], found["tokens"], unique, changes)
     except (ValueError, KeyError, TypeError) as error:
         raise UnexpectedError(f"{key} is not a checkpoint that isthmus wrote ({error})") from None

@@ -19,8 +19,18 @@ from isthmus.backends.s3.envelope import RecordRow, RowRecord, record_of
 from isthmus.backends.s3.id_filter import IdRange, id_range
 from isthmus.backends.s3.layout import end_of, start_id
 from isthmus.backends.s3.log.batch import Batch
-from isthmus.backends.s3.log.checkpoint import drop_log
-from isthmus.backends.s3.log.declare import Mark, declare, declare_when_empty, end, end_all, find_duplicates
+from isthmus.backends.s3.log.checkpoint import compact, drop_log
+from isthmus.backends.s3.log.declare import (
+    Mark,
+    declare,
+    declare_when_empty,
+    end,
+    end_all,
+    end_changes,
+    find_duplicates,
+    keep_changes,
+    keep_changes_when_empty,
+)
 from isthmus.backends.s3.log.filter import build_columns, paths_of, select_positions
 from isthmus.backends.s3.log.reader import LogReader
 from isthmus.backends.s3.log.state import LogState
@@ -126,6 +136,36 @@ class LogLayout:
         """End a declaration; a missing one is not an error."""
         await self._probe.require_conditional_put()
         await end(self.committer(prefix), unique)
+
+    # Changes
+
+    async def keep_changes_when_empty(self, prefix: str, collection: str, keep: float, mark: Mark) -> None:
+        """Let a log without records keep its changes; see `declare.keep_changes_when_empty`."""
+        committer = self.committer(prefix)
+        committer.keep = keep
+        await self._probe.require_conditional_put()
+        await keep_changes_when_empty(committer, collection, keep, mark)
+
+    async def keep_changes(self, prefix: str, keep: float, mark: Mark) -> None:
+        """Let a log, which may have records, keep its changes from now on."""
+        await self._probe.require_conditional_put()
+        await keep_changes(self.committer(prefix), keep, mark)
+
+    async def end_changes(self, prefix: str) -> None:
+        """Let a log keep no changes."""
+        await self._probe.require_conditional_put()
+        committer = self.committer(prefix)
+        committer.keep = None
+        await end_changes(committer)
+
+    async def compact(self, prefix: str) -> tuple[bool, int]:
+        """Write a checkpoint and remove what it and earlier ones replaced.
+
+        Return whether a checkpoint was written, and how many objects were removed. Safe beside
+        readers and writers, and may be interrupted and called again.
+        """
+        await self._probe.require_conditional_put()
+        return await compact(self.committer(prefix).log)
 
     async def find_duplicates(self, prefix: str, unique: Unique) -> list[Duplicate]:
         """Return values that several records have, each with some of their ids; 20 values at most."""

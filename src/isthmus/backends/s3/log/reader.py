@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from itertools import islice, takewhile
 from typing import TypeVar
 
@@ -59,6 +59,8 @@ class LogReader:
         self._state: LogState | None = None
         self._running: asyncio.Task[LogState] | None = None
         self._next: asyncio.Task[LogState] | None = None
+        self.last_read: Entry | None = None
+        """The entry inside of which a reader of changes has stopped."""
 
     # Reading
 
@@ -118,7 +120,7 @@ class LogReader:
         while True:
             start = read_clocks()
             first = state.seq + 1
-            blobs = await self._get_entries(range(first, first + ahead))
+            blobs = await self.get_entries(range(first, first + ahead))
             for seq, blob in blobs:
                 self.apply(state, read_entry(blob.body, entry_key(self.prefix, seq)))
             if len(blobs) < ahead:
@@ -126,7 +128,7 @@ class LogReader:
                 return state
             ahead = min(ahead * 4, _READ_AHEAD)
 
-    async def _get_entries(self, seqs: range) -> list[tuple[int, Blob]]:
+    async def get_entries(self, seqs: range) -> list[tuple[int, Blob]]:
         """Return the bodies of these entries, up to the first that does not exist."""
         if len(seqs) == 1:
             blob = await self.requests.get(entry_key(self.prefix, seqs[0]))
@@ -161,6 +163,8 @@ class LogReader:
             manifest = await self._require_manifest(newest)
             state = LogState(manifest.seq, self.config.memory_bytes)
             state.unique = UniqueValues(manifest.unique)
+            state.changes = manifest.changes
+            state.last_token = manifest.tokens[-1] if manifest.tokens else ""
             await self._load_parts(state, manifest)
         await self._load_entries(state)
         state.confirmed = start
@@ -178,12 +182,15 @@ class LogReader:
 
     async def list_folder(self, folder: str, after: str = "") -> list[Listed]:
         """Return the objects in a folder of the log whose names sort after `after`, in order."""
-        listed: list[Listed] = []
+        return [listed async for page in self.list_pages(folder, after) for listed in page]
+
+    async def list_pages(self, folder: str, after: str = "") -> AsyncIterator[list[Listed]]:
+        """Yield the objects in a folder, a thousand at a time."""
         while True:
             page = await self.requests.listing(self.prefix + folder, after=after)
-            listed += page.found
+            yield page.found
             if not page.more:
-                return listed
+                return
             after = page.found[-1].name
 
     async def _require_manifest(self, seq: int) -> Manifest:

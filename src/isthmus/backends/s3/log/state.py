@@ -16,7 +16,7 @@ from isthmus._path import Path
 from isthmus.backends.s3.column_values import ColumnValue
 from isthmus.backends.s3.envelope import Effect, RecordRow
 from isthmus.backends.s3.log.columns import ColumnCache
-from isthmus.backends.s3.log.entry import Entry
+from isthmus.backends.s3.log.entry import Entry, KeptChanges
 from isthmus.backends.s3.log.unique_values import UniqueValues
 
 _ROW_COST = 250  # of a RecordRow and its texts, in addition to their bytes
@@ -62,6 +62,10 @@ class LogState:
         self._segments: OrderedDict[Segment, None] = OrderedDict()
         self._sorted: list[str] | None = None
         self._columns = ColumnCache(max_bytes // 4)
+        self.last_token = ""
+        """The token of entry `seq`."""
+        self.changes: KeptChanges | None = None
+        """The declaration that changes are kept."""
         self.unique = UniqueValues()
         """The unique fields, and which records have which values."""
         self.next_unique: UniqueValues | None = None
@@ -119,6 +123,8 @@ class LogState:
             self._cost, self._sorted, self.complete = 0, [], True
             self._columns.clear()
             self._live_from = entry.seq
+        if entry.changes is not None:
+            self.changes = entry.changes if entry.changes.making else None
         if entry.unique is not None:
             self.unique = self.values_of(entry.unique)
         for unique in (self.unique, self.next_unique):
@@ -131,7 +137,7 @@ class LogState:
             self._apply_many(segment, entry.effects)
         else:
             self._apply_few(segment, entry.effects)
-        self.seq = entry.seq
+        self.seq, self.last_token = entry.seq, entry.token
         self.tokens.append(entry.token)
         self._evict()
 

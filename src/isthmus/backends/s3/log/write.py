@@ -36,6 +36,8 @@ class Committer:
         self.checkpointer = Checkpointer(log)
         self.wanted: frozenset[Unique] = frozenset()
         """The fields that handles of this loop declare: a log without records gets them with its first."""
+        self.keep: float | None = None
+        """For how long handles of this loop let a log without records keep its changes; None: not at all."""
 
     async def write(self, batch: Batch) -> list[ItemResult]:
         """Queue a batch and return its results; cancelling the caller does not undo it.
@@ -83,7 +85,7 @@ class Committer:
                 await self.log.reload()
                 continue
             seq = state.seq
-            plan = plan_entry(group, state, rows, self.wanted)
+            plan = plan_entry(group, state, rows, self.wanted, self.keep)
             if plan.empty:
                 # No entry proves that the state was current, so read the log's end again.
                 state = await self.log.current()
@@ -121,7 +123,7 @@ class Committer:
             return False
         if is_stale(state, self.log.config) and not await self._verify_entry(seq, token, key):
             return False
-        self.log.apply(state, Entry(seq, token, plan.cleared, plan.effects, plan.unique))
+        self.log.apply(state, Entry(seq, token, plan.cleared, plan.effects, plan.unique, plan.changes))
         state.confirmed = max(state.confirmed, start)
         return True
 

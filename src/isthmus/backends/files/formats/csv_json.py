@@ -1,0 +1,92 @@
+"""Rows of CSV as canonical JSON texts, made by Arrow a column at a time.
+
+A cell that is a number is its own JSON, since it comes back to the letter; so is text without quotes,
+backslashes and control characters. Rows with other cells are left to the conversion of values.
+"""
+
+from __future__ import annotations
+
+import array
+import itertools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import orjson
+
+from isthmus.backends.files.formats.arrow_values import arrow, compute
+from isthmus.backends.files.formats.column_kinds import Found
+
+_ESCAPED = r'[\x00-\x1f"\\]'
+
+
+class EncodedRows(NamedTuple):
+    """Rows of a batch as JSON; `cells` has the JSON of each column."""
+
+    names: Sequence[str]
+    cells: list[Any]
+    texts: list[Any]
+    """The cells as text, with null for those that are null."""
+
+    def objects(self) -> list[bytes]:
+        """Return each row as a JSON object."""
+        parts: list[Any] = []
+        for index, (name, column) in enumerate(zip(self.names, self.cells, strict=True)):
+            parts += [text_scalar(f"{',' if index else '{'}{orjson.dumps(name).decode()}:"), column]
+        joined = compute().binary_join_element_wise(*parts, text_scalar("}"), text_scalar(""))
+        values: list[bytes] = joined.cast(arrow().binary()).to_pylist()
+        return values
+
+    def ids(self, fields: Sequence[str]) -> list[str] | None:
+        """Return the ids in fields: a cell's text, or several cells as a JSON list; None if one is null."""
+        if not set(fields) <= set(self.names):
+            return None
+        indexes = [self.names.index(name) for name in fields]
+        if any(self.texts[index].null_count for index in indexes):
+            return None
+        if len(indexes) == 1:
+            found: list[str] = self.texts[indexes[0]].to_pylist()
+            return found
+        parts = [self.cells[index] for index in indexes]
+        joined = compute().binary_join_element_wise(*parts, text_scalar(","))
+        return [f"[{cells}]" for cells in joined.to_pylist()]
+
+
+def text_scalar(value: str) -> Any:
+    """Return a text for functions of Arrow; its own constructors import pandas if that is installed."""
+    return text_array([value])[0]
+
+
+def text_array(values: Sequence[str]) -> Any:
+    """Return texts as an array, as `text_scalar` does."""
+    pa = arrow()
+    encoded = [value.encode() for value in values]
+    offsets = array.array("i", [0, *itertools.accumulate(map(len, encoded))])
+    buffers = pa.py_buffer(offsets.tobytes()), pa.py_buffer(b"".join(encoded))
+    return pa.StringArray.from_buffers(len(encoded), *buffers)
+
+
+def null_scalar() -> Any:
+    """Return a null of the type of texts."""
+    return arrow().nulls(1, arrow().string())[0]
+
+
+def encode_cells(column: Any, kind: Found, null: frozenset[str], is_plain: Any) -> tuple[Any, Any] | None:
+    """Return the cells of a column as JSON and as texts with nulls; None if one needs another look.
+
+    `is_plain` returns whether all filled cells are numbers that are their own JSON.
+    """
+    pc = compute()
+    texts = column
+    if null:
+        texts = pc.if_else(pc.is_in(texts, value_set=text_array(sorted(null))), null_scalar(), texts)
+    if kind in ("text", "empty"):
+        if pc.any(pc.match_substring_regex(column, _ESCAPED)).as_py():
+            return None
+        quote = text_scalar('"')
+        cells = pc.binary_join_element_wise(quote, texts, quote, text_scalar(""))
+    else:
+        texts = pc.if_else(pc.equal(texts, text_scalar("")), null_scalar(), texts)
+        if kind == "number" and not is_plain(texts.drop_null()):
+            return None
+        cells = texts
+    return (pc.fill_null(cells, text_scalar("null")) if cells.null_count else cells), texts

@@ -1,0 +1,167 @@
+"""Records over the rows of a native table, whose values are read on demand."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import orjson
+
+from isthmus._core.lazy_record import LazyRecord, _set_row
+from isthmus._record import _PENDING, Record, _set_data
+from isthmus._values import JSON, format_datetime
+from isthmus.backends._tables.column import Column, Kind
+from isthmus.backends._tables.keys import id_of
+from isthmus.backends._tables.values import NoCanonicalFormError, invalid_record, read_value
+from isthmus.backends.postgres.native.catalog import NativeTable
+from isthmus.backends.postgres.native.columns import output, version_of
+
+_int4, _int8 = struct.Struct(">i").unpack, struct.Struct(">q").unpack
+_DAY, _MOMENT = date(2000, 1, 1), datetime(2000, 1, 1)
+
+
+def _date(value: bytes) -> str:
+    try:
+        return (_DAY + timedelta(days=_int4(value)[0])).isoformat()
+    except OverflowError as error:  # before 1, after 9999, infinity
+        raise NoCanonicalFormError(str(error)) from None
+
+
+def _moment(value: bytes) -> datetime:
+    try:
+        return _MOMENT + timedelta(microseconds=_int8(value)[0])
+    except OverflowError as error:
+        raise NoCanonicalFormError(str(error)) from None
+
+
+def reader_of(column: Column) -> Callable[[Any], JSON] | None:
+    """Return the function from what is read to canonical JSON; None if they are the same."""
+    match column.kind:
+        case Kind.INTEGER | Kind.BOOL:
+            return None
+        case Kind.TEXT | Kind.UUID | Kind.INTERVAL | Kind.OTHER:
+            return None
+        case Kind.DATE:
+            return _date
+        case Kind.TIMESTAMP:
+            return lambda value: read_value(column, _moment(value))
+        case Kind.TIMESTAMPTZ:
+            return lambda value: format_datetime(_moment(value).replace(tzinfo=UTC))
+        case Kind.ARRAY:
+            return lambda value: read_value(column, orjson.loads(value))
+    return lambda value: read_value(column, value)
+
+
+class RowReader:
+    """What is selected of a table, and how its rows are read: the key's columns, others, the version."""
+
+    def __init__(
+        self, table: NativeTable, names: Iterable[str] | None = None, *, versioned: bool = True
+    ) -> None:
+        columns = table.table.key_columns
+        wanted = None if names is None else set(names)
+        others = [
+            column
+            for column in table.table.columns
+            if column.name not in table.table.key and (wanted is None or column.name in wanted)
+        ]
+        selected = [*columns, *others]
+        self.select = ", ".join([*map(output, selected), version_of(table) if versioned else "NULL::text"])
+        """The select list."""
+        self._key = [reader_of(column) for column in columns]
+        self._columns = [(column.name, reader_of(column)) for column in selected]
+        self._version = len(selected)
+
+    def key(self, row: Sequence[Any]) -> list[JSON]:
+        """Return the canonical values of the key; raises `NoCanonicalFormError`."""
+        return [
+            value if read is None or value is None else read(value)
+            for read, value in zip(self._key, row, strict=False)
+        ]
+
+    def id(self, row: Sequence[Any]) -> str:
+        """Return the record's id; of a key without a canonical form its text, which names no record."""
+        try:
+            return id_of(self.key(row))
+        except NoCanonicalFormError:
+            return orjson.dumps(list(map(str, row[: len(self._key)]))).decode()
+
+    def version(self, row: Sequence[Any]) -> str | None:
+        """Return the row's version."""
+        version: str | None = row[self._version]
+        return version
+
+    def data(self, row: Sequence[Any]) -> tuple[dict[str, JSON], tuple[str, str] | None]:
+        """Return the fields that have a value; and the first column without a canonical form, and why."""
+        data: dict[str, JSON] = {}
+        invalid = None
+        for (name, read), value in zip(self._columns, row, strict=False):
+            if value is None:
+                continue
+            if read is None:
+                data[name] = value
+                continue
+            try:
+                found = read(value)
+            except NoCanonicalFormError as error:
+                invalid = invalid or (name, str(error))
+            else:
+                if found is not None:
+                    data[name] = found
+        return data, invalid
+
+    def wrap(self, rows: Iterable[Sequence[Any]]) -> list[Record]:
+        """Return the records of rows, in order."""
+        records: list[Record] = []
+        for row in rows:
+            record = NativeRecord.__new__(NativeRecord)
+            _set_data(record, _PENDING)
+            _set_row(record, row)
+            record._set_reader(self)
+            records.append(record)
+        return records
+
+
+class NativeRecord(LazyRecord):
+    """A row as a record: no metadata, no times.
+
+    Reading `data` raises `InvalidRecordError` for a stored value without a canonical form; predicates
+    and orders take it as no value.
+    """
+
+    __slots__ = ("_reader",)
+
+    _reader: RowReader
+    _raw = _raw_metadata = _created = _updated = None
+
+    def _set_reader(self, reader: RowReader) -> None:
+        _store_reader(self, reader)
+
+    @property
+    def id(self) -> Any:  # type: ignore[override]
+        """The canonical text of the key."""
+        return self._reader.id(self._row)
+
+    @property
+    def version(self) -> Any:  # type: ignore[override]
+        """A token that changes on every write; None if the table has none."""
+        return self._reader.version(self._row)
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The columns that are not NULL."""
+        if self._data is _PENDING:
+            data, invalid = self._reader.data(self._row)
+            if invalid is not None:
+                raise invalid_record(invalid[0], self.id, invalid[1])
+            _set_data(self, data)
+        return self._data  # type: ignore[no-any-return]
+
+    @property
+    def _queried(self) -> dict[str, Any]:
+        return self._reader.data(self._row)[0] if self._data is _PENDING else self._data
+
+
+_store_reader: Callable[[NativeRecord, RowReader], None] = NativeRecord.__dict__["_reader"].__set__

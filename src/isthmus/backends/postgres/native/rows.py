@@ -1,0 +1,188 @@
+"""Statements that write single rows of a native table, and rows of the same columns together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from isthmus._core.executor import ItemResult
+from isthmus._values import JSON, same
+from isthmus.backends._tables.column import Column, Kind
+from isthmus.backends._tables.writes import Row
+from isthmus.backends.postgres.drivers.protocol import Connection
+from isthmus.backends.postgres.native.catalog import NativeTable
+from isthmus.backends.postgres.native.columns import as_text, source, version_of
+from isthmus.backends.postgres.native.filter import NativeFilter
+from isthmus.backends.postgres.native.record import RowReader
+from isthmus.backends.postgres.sql.statement import Parameters, quote
+from isthmus.errors import InvalidRecordError
+
+# How a write gives the version column a new value; another type is left to the table's trigger.
+_NEXT_VERSION = {
+    Kind.INTEGER: "COALESCE({0}, 0) + 1",
+    Kind.TIMESTAMPTZ: "clock_timestamp()",
+    Kind.TIMESTAMP: "clock_timestamp() AT TIME ZONE 'UTC'",
+    Kind.UUID: "gen_random_uuid()",
+}
+
+
+async def insert_row(connection: Connection, table: NativeTable, row: Row) -> tuple[str, str | None]:
+    """Insert a row and return its id and version."""
+    params = Parameters()
+    names = list(row.values)
+    values = [_assigned(params, table.table.by_name[name], row.values[name]) for name in names]
+    columns = f"({', '.join(map(quote, names))}) VALUES ({', '.join(values)})" if names else "DEFAULT VALUES"
+    rereads = [*row.fixed, *reread(table, row)]
+    reader = RowReader(table, rereads, versioned=not table.is_partitioned)
+    found = await connection.fetchrow(
+        f"INSERT INTO {table.sql} AS t {columns} RETURNING {reader.select}", *params.args
+    )
+    if found is None:
+        raise _dropped(table, row.id)
+    _check(table, reader.data(found)[0], row, rereads)
+    id = reader.id(found)
+    if table.is_partitioned:  # the server does not return the version there
+        return id, None
+    return id, reader.version(found)
+
+
+async def insert_rows(
+    connection: Connection, table: NativeTable, columns: Sequence[str], rows: Sequence[Row]
+) -> list[ItemResult]:
+    """Insert rows with the same columns by one statement and return their ids."""
+    params = Parameters()
+    arrays, values = [], []
+    for place, name in enumerate(columns):
+        column = table.table.by_name[name]
+        texts = [None if row.values[name] is None else as_text(row.values[name]) for row in rows]
+        arrays.append(str(params.texts(texts)))  # type: ignore[arg-type]
+        values.append(f"u.c{place}::{column.type}")
+    names = ", ".join(f"c{place}" for place in range(len(columns)))
+    reader = RowReader(table, ())
+    found = await connection.fetch(
+        f"INSERT INTO {table.sql} AS t ({', '.join(map(quote, columns))}) SELECT {', '.join(values)}"
+        f" FROM unnest({', '.join(arrays)}) WITH ORDINALITY AS u({names}, place) ORDER BY u.place"
+        f" RETURNING {reader.select}",
+        *params.args,
+    )
+    if len(found) != len(rows):
+        raise _dropped(table, rows[0].id)
+    made: list[ItemResult] = [reader.id(row) for row in found]
+    return made
+
+
+async def update_row(
+    connection: Connection, table: NativeTable, row: Row, if_version: str | None, *, whole: bool
+) -> str | None:
+    """Change the columns of a row, `whole`: all of them, and return its new version; None if no row is it."""
+    if row.fixed and not await _has_fixed(connection, table, row):
+        return None
+    params = Parameters()
+    values: dict[str, str] = {}
+    for column in table.table.columns:
+        if column.name in table.table.key or column.generated:
+            continue
+        if column.name == table.table.version and column.kind in _NEXT_VERSION:
+            values[column.name] = _NEXT_VERSION[column.kind].format(source(column))
+        elif column.name in row.values:
+            values[column.name] = _assigned(params, column, row.values[column.name])
+        elif whole and column.name not in row.fixed and column.name != table.table.version:
+            values[column.name] = "NULL"
+    if not values:  # a new version nevertheless
+        values = {name: f"t.{quote(name)}" for name in table.table.key[:1]}
+    assignments = ", ".join(f"{quote(name)} = {value}" for name, value in values.items())
+    where = _this_row(table, params, row, if_version)
+    reader = RowReader(table, reread(table, row), versioned=not table.is_partitioned)
+    found = await connection.fetchrow(
+        f"UPDATE {table.sql} AS t SET {assignments} WHERE {where} RETURNING {reader.select}", *params.args
+    )
+    if found is None:
+        return None
+    _check(table, reader.data(found)[0], row, reread(table, row))
+    return await stored_version(connection, table, row) if table.is_partitioned else reader.version(found)
+
+
+async def delete_row(connection: Connection, table: NativeTable, row: Row, if_version: str | None) -> bool:
+    """Delete a row; return whether there was one at the version."""
+    params = Parameters()
+    where = _this_row(table, params, row, if_version)
+    found = await connection.fetchval(f"DELETE FROM {table.sql} AS t WHERE {where} RETURNING 1", *params.args)
+    return found is not None
+
+
+async def stored_version(connection: Connection, table: NativeTable, row: Row) -> str | None:
+    """Return the version of the row that is there; None if there is none."""
+    params = Parameters()
+    where = _this_row(table, params, row, None)
+    version: str | None = await connection.fetchval(
+        f"SELECT COALESCE({version_of(table)}, '') FROM {table.sql} AS t WHERE {where}", *params.args
+    )
+    return version
+
+
+async def key_is_taken(connection: Connection, table: NativeTable, row: Row) -> bool:
+    """Return whether a row has a key that the server's own equality takes for this one."""
+    if row.key is None:
+        return False
+    params = Parameters()
+    where = NativeFilter(table, params).by_key([row.key])
+    return (
+        await connection.fetchval(f"SELECT 1 FROM {table.sql} AS t WHERE {where}", *params.args) is not None
+    )
+
+
+def _this_row(table: NativeTable, params: Parameters, row: Row, if_version: str | None) -> str:
+    where = NativeFilter(table, params).has_key(row.key or ())
+    if if_version is None:
+        return where
+    return f"{where} AND {version_of(table)} = {params.text(if_version)}"
+
+
+def _assigned(params: Parameters, column: Column, value: Any) -> str:
+    """Return a value to assign. The type has no length, so that what is too long is refused and not cut."""
+    if value is None:
+        return "NULL"
+    bound = str(params.text(as_text(value)))
+    return f"{bound}::{column.type}"
+
+
+def reread(table: NativeTable, row: Row) -> list[str]:
+    """Return the columns whose stored value has to be compared with what was written.
+
+    An interval is stored in the server's own form: whether that is the text that was given shows there.
+    """
+    return [name for name in row.values if table.table.by_name[name].kind is Kind.INTERVAL]
+
+
+async def _has_fixed(connection: Connection, table: NativeTable, row: Row) -> bool:
+    """Lock the row and check the columns that cannot be written; return whether there is a row."""
+    params = Parameters()
+    reader = RowReader(table, row.fixed)
+    found = await connection.fetchrow(
+        f"SELECT {reader.select} FROM {table.sql} AS t"
+        f" WHERE {_this_row(table, params, row, None)} FOR UPDATE OF t",
+        *params.args,
+    )
+    if found is None:
+        return False
+    _check(table, reader.data(found)[0], row, row.fixed)
+    return True
+
+
+def _check(table: NativeTable, data: Mapping[str, JSON], row: Row, names: Iterable[str]) -> None:
+    """Raise `InvalidRecordError` if a column that the store decides on differs from what was given."""
+    for name in names:
+        given = row.fixed[name] if name in row.fixed else row.canonical[name]
+        if not same(data.get(name), given):
+            column = table.table.by_name[name]
+            error = column.refuse(f"holds {data.get(name)!r}, and cannot be given the value {given!r}")
+            error.record_id = row.id
+            raise error
+
+
+def _dropped(table: NativeTable, id: str | None) -> InvalidRecordError:
+    return InvalidRecordError(
+        f"the table {table.name!r} refuses the record: a trigger or rule of the table dropped it",
+        path="data",
+        record_id=id,
+    )
