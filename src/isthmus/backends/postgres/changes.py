@@ -24,6 +24,7 @@ from isthmus.backends.postgres.lazy_record import PostgresRecord
 from isthmus.backends.postgres.sql.fields import COLUMNS
 from isthmus.backends.postgres.sql.table import ORDER_COLUMN, Table
 from isthmus.backends.postgres.table_mark import COMMENT, making_of
+from isthmus.errors import UnexpectedError
 
 # A position holds a snapshot for a while; one with very many transactions is left out.
 _MAX_SNAPSHOT = 3_000
@@ -91,6 +92,8 @@ async def read_changes(connection: Connection, table: Table, position: Position,
     await _check(connection, table, position, place)
     bound, found = int(rows[0][0]), [row for row in rows if row[1] is not None]
     places = [_after(row, place.snapshot) for row in found]
+    if places != sorted(places):
+        raise UnexpectedError(f"postgres: changes of {table.sql} did not come in the order of their numbers")
     if len(found) < limit:
         end = Place(bound, 0, 0, place.snapshot) if bound > place.xid else place
         return ChangePage(_changes(found, places), Position(position.source, str(end)), caught_up=True)
@@ -100,9 +103,11 @@ async def read_changes(connection: Connection, table: Table, position: Position,
 def _select_changes(table: Table, place: Place) -> str:
     names = ChangeNames.of(table)
     unseen = "" if place.snapshot is None else " AND NOT pg_visible_in_snapshot(c.xid, $5::text::pg_snapshot)"
+    # Only the rows of the side table are sorted: a sort of their ids would need all of them. For rows of
+    # which a function's result is laid out there is no other way than one after another, in their order.
     # OFFSET 0: each record is looked up by its id, else the planner may read the whole table.
     return f"""SELECT b.bound, p.xid::text, p.seq, p.index, p.size, p.id, r.*,
-  CASE WHEN r.id IS NULL THEN (SELECT d.seq FROM {names.deleted} AS d WHERE d.id = p.id) END
+  CASE WHEN r.id IS NULL AND p.id IS NOT NULL THEN {names.lookup}(p.id) END
 FROM (SELECT pg_snapshot_xmin(pg_current_snapshot())::text AS bound) AS b
 LEFT JOIN (
   SELECT c.xid, c.seq, u.index, cardinality(c.ids) AS size, u.id
@@ -111,13 +116,11 @@ LEFT JOIN (
         AND c.xid < pg_snapshot_xmin(pg_current_snapshot()){unseen}
         ORDER BY c.xid, c.seq LIMIT $4::int8) AS c
   CROSS JOIN LATERAL unnest(c.ids) WITH ORDINALITY AS u(id, index)
-  WHERE (c.xid, c.seq, u.index) > ($1::text::xid8, $2::int8, $3::int8)
-  ORDER BY c.xid, c.seq, u.index LIMIT $4::int8
+  WHERE (c.xid, c.seq, u.index) > ($1::text::xid8, $2::int8, $3::int8) LIMIT $4::int8
 ) AS p ON TRUE
 LEFT JOIN LATERAL (
   SELECT {COLUMNS}, t.{ORDER_COLUMN} FROM {table.sql} AS t WHERE t.id = p.id OFFSET 0
-) AS r ON TRUE
-ORDER BY p.xid, p.seq, p.index"""
+) AS r ON TRUE"""
 
 
 def _after(row: Any, snapshot: str | None) -> Place:

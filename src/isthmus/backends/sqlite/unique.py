@@ -70,10 +70,9 @@ def add_unique(connection: sqlite3.Connection, table: str, unique: Unique) -> No
     """Make fields unique, in the open transaction."""
     check_unique(unique)
     name = _name(table, unique)
-    keys = ", ".join(f"{_rank(path)}, {_scalar(path)}" for path in unique.paths)
-    scalar = " AND ".join(f"{_rank(path)} IN {_SCALARS}" for path in unique.paths)
+    scalar, terms = unique_terms(unique)
     connection.execute(
-        f"CREATE UNIQUE INDEX {quote_name(name)} ON {quote_name(table)} ({keys}) WHERE {scalar}"
+        f"CREATE UNIQUE INDEX {quote_name(name)} ON {quote_name(table)} ({', '.join(terms)}) WHERE {scalar}"
     )
     invalid = " OR ".join(
         f"{_rank(path)} IN ({LIST}, {OBJECT})"
@@ -93,6 +92,12 @@ def add_unique(connection: sqlite3.Connection, table: str, unique: Unique) -> No
     connection.execute(f"UPDATE {CATALOG} SET format = ?2 WHERE name = ?1", (table, DECLARED_FORMAT))
 
 
+def unique_terms(unique: Unique) -> tuple[str, list[str]]:
+    """Return when a row takes part in a declaration, and the expressions that are unique together."""
+    scalar = " AND ".join(f"{_rank(path)} IN {_SCALARS}" for path in unique.paths)
+    return scalar, [term for path in unique.paths for term in (_rank(path), _scalar(path))]
+
+
 def drop_unique(connection: sqlite3.Connection, table: str, unique: Unique) -> None:
     """End a declaration, in the open transaction; a missing one is not an error."""
     name = _name(table, unique)
@@ -108,8 +113,8 @@ def drop_unique(connection: sqlite3.Connection, table: str, unique: Unique) -> N
 def find_duplicates(connection: sqlite3.Connection, source: str, unique: Unique) -> list[Duplicate]:
     """Return values that several records have, each with some of their ids; 20 values at most."""
     check_unique(unique)
-    keys = ", ".join(f"{_rank(path)}, {_scalar(path)}" for path in unique.paths)
-    scalar = " AND ".join(f"{_rank(path)} IN {_SCALARS}" for path in unique.paths)
+    scalar, terms = unique_terms(unique)
+    keys = ", ".join(terms)
     groups = connection.execute(
         f"SELECT min(id), json_group_array(id) FROM (SELECT * FROM {source} ORDER BY id)"
         f" WHERE {scalar} GROUP BY {keys} HAVING count(*) > 1 ORDER BY min(id) LIMIT 20"
