@@ -95,7 +95,10 @@ def row_arguments(columns: Sequence[SQLiteColumn]) -> str:
 
 
 def _key(flags: str, *arguments: Any) -> str | None:
-    """Return the id of a row; None if it has none. `flags` has a character for each key column."""
+    """Return the id of a key, or the canonical text of a part of it; None if it has none.
+
+    `flags` has a character for each key column.
+    """
     values = []
     for flag, cell in zip(flags, read_cells(arguments), strict=True):
         if cell is None or (isinstance(cell, bytes) and not isinstance(cell, InvalidText) and flag != "n"):
@@ -105,7 +108,7 @@ def _key(flags: str, *arguments: Any) -> str | None:
         except NoCanonicalFormError:
             return None
         values.append(value)
-    return id_of(values) or None
+    return id_of(values)
 
 
 _PLAIN, _BOOLEAN = SQLiteColumn("", Kind.CELL), SQLiteColumn("", Kind.BOOL, boolean=True)

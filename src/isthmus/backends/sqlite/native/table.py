@@ -51,6 +51,11 @@ class SQLiteTable(Table):
         return self.key_columns  # type: ignore[return-value]
 
     @property
+    def may_repeat(self) -> bool:
+        """Whether two rows may have one id: of a view, or such as 7 and '7' in a column without a type."""
+        return not self.unique_key or any(column.affinity is Affinity.NONE for column in self.keys)
+
+    @property
     def source(self) -> str:
         """What a query selects from."""
         return f"{quoted(self.name)} AS t"
