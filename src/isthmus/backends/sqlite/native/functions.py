@@ -65,7 +65,11 @@ class CellFunctions(Functions):
 
 def _is_text(value: Any) -> int:
     """Return 1 for bytes that are a text."""
-    return int(isinstance(value, bytes) and 0 not in value and isinstance(read_text(value), str))
+    try:
+        value.decode()
+    except (AttributeError, UnicodeDecodeError):
+        return 0
+    return 0 if 0 in value else 1
 
 
 def _base64(value: Any) -> str | None:

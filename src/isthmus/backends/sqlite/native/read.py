@@ -85,20 +85,25 @@ _set_rest: Callable[[Record, dict[str, Any]], None] = InvalidRowRecord.__dict__[
 def read_record(table: SQLiteTable, row: Sequence[Any]) -> Record:
     """Return the record of a selected row; raises `InvalidRecordError` for one whose key is no id."""
     data: dict[str, JSON] = {}
+    invalid: tuple[str, str] | None = None
+    for (name, column), cell in zip(table.cells_by_name, row, strict=True):
+        if cell is None:
+            continue
+        kind = type(cell)
+        if (kind is int and not column.boolean) or (kind is str and "\0" not in cell):
+            data[name] = cell
+            continue
+        try:
+            data[name] = read_cell(column, cell)
+        except NoCanonicalFormError as error:
+            invalid = invalid or (name, str(error))
     try:
         id = table.read_key(row)
     except NoCanonicalFormError as error:
         raise _invalid_key(table, row, error) from None
-    invalid: InvalidRecordError | None = None
-    for column, cell in zip(table.cells, row, strict=True):
-        if cell is not None:
-            try:
-                data[column.name] = read_cell(column, cell)
-            except NoCanonicalFormError as error:
-                invalid = invalid or invalid_record(column.name, id, str(error))
     version = None if table.version is None else version_text(data.get(table.version))
     if invalid is not None:
-        return InvalidRowRecord.of(id, data, version, invalid)
+        return InvalidRowRecord.of(id, data, version, invalid_record(invalid[0], id, invalid[1]))
     return make_record(id, data, {}, version, None, None)
 
 
