@@ -12,16 +12,25 @@ from typing import Annotated, Any
 
 import typer
 
-from isthmus import Collection, UsageError
+from isthmus import AccessError, Collection, UsageError
 from isthmus.cli._commands.query import NO_LIMIT, build_query, split_list, write_matches
 from isthmus.cli._errors import CommandError, ExitCode
+from isthmus.cli._formats.csv import CSVStyle
 from isthmus.cli._formats.input_line import InputFormat
 from isthmus.cli._formats.output_file import is_stdout, open_output
 from isthmus.cli._formats.writer import Format, choose_format, open_writer
 from isthmus.cli._load_journal import LoadJournal, LoadProgress, require_rereadable
 from isthmus.cli._loader import Loader, OnClash
-from isthmus.cli._options import AsJson, CollectionName, NullText, OnError, PromptPassword, RequiredStore
-from isthmus.cli._output import print_json
+from isthmus.cli._options import (
+    AsJson,
+    CollectionName,
+    NullText,
+    OnError,
+    PlainCells,
+    PromptPassword,
+    RequiredStore,
+)
+from isthmus.cli._output import print_json, print_note
 from isthmus.cli._stores import StoreAddress, resolve_store, run_on_store
 
 
@@ -200,8 +209,17 @@ def _load_files(
                 loader.rejects = stack.enter_context(opened.open_rejects(rejects, progress))
             lines = source.lines(loader.ids.make_ids, loader.read)
             await loader.load(target, lines, ahead=source.reads_ahead)
+            await _refresh(target)
 
         run_on_store(address, run, writes=True)
+
+
+async def _refresh(target: Collection) -> None:
+    """Let the next command find the records, which Elasticsearch would show a second later."""
+    try:
+        await target.refresh()
+    except AccessError:
+        print_note("searches find the records when the store refreshes: this user may not ask for it")
 
 
 def _begin(loader: Loader, journal: LoadJournal, target: Collection, *, resume: bool) -> LoadProgress:
@@ -262,6 +280,7 @@ def dump(
     null: NullText = None,
     collection: CollectionName = None,
     *,
+    plain: PlainCells = False,
     as_json: AsJson = False,
     prompt: PromptPassword = False,
 ) -> None:
@@ -275,7 +294,7 @@ def dump(
     query = build_query(filter, limit=NO_LIMIT, select=select)
 
     async def export(source: Collection) -> int:
-        with open_writer(file, chosen, null=null) as writer:
+        with open_writer(file, chosen, style=CSVStyle(null, plain)) as writer:
             await write_matches(source, query, writer)
         return writer.count
 
