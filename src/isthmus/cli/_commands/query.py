@@ -153,8 +153,7 @@ def query(
 ) -> None:
     """Print matching records as a table, JSON lines, CSV or Parquet.
 
-    A table without --limit shows the first 50 records; other formats contain all of them, written in
-    bounded memory.
+    A table without --limit shows the first 50 records; other formats have all.
     """
     default = Format.TABLE if sys.stdout.isatty() and not as_json else Format.JSONL
     chosen = Format.JSONL if as_json and format is None else choose_format(file, format, default)
