@@ -6,7 +6,7 @@ import contextlib
 import enum
 import gc
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,7 +31,9 @@ from isthmus.cli._options import (
     RequiredStore,
 )
 from isthmus.cli._output import print_json, print_note
+from isthmus.cli._progress import RowProgress, show_progress
 from isthmus.cli._stores import StoreAddress, resolve_store, run_on_store
+from isthmus.transfer import Progress
 
 
 class LoadMode(enum.StrEnum):
@@ -149,8 +151,8 @@ def load(
     loader = Loader(_choose_clash(on_clash, mode), skip_refused=on_error is OnError.SKIP)
     _require_journal(journal, files, resume=resume)
     try:
-        with _collect_rarely():
-            _load_files(loader, address, files, format, settings, rows, rejects, journal, resume=resume)
+        with _collect_rarely(), show_progress("load", as_json=as_json) as show:
+            _load_files(loader, address, files, format, settings, rows, rejects, journal, show, resume=resume)
     except (KeyboardInterrupt, Exception) as error:
         if loader.read:
             reason = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
@@ -181,6 +183,7 @@ def _load_files(
     rows: dict[str, Any],
     rejects: Path | None,
     journal: Path | None,
+    show: Callable[[Progress], None],
     *,
     resume: bool,
 ) -> None:
@@ -207,6 +210,8 @@ def _load_files(
                 return
             if opened is not None and progress is not None and rejects is not None:
                 loader.rejects = stack.enter_context(opened.open_rejects(rejects, progress))
+            progress_of = RowProgress(source.find_share, loader.read).of
+            loader.on_batch = lambda rows: show(progress_of(rows))
             lines = source.lines(loader.ids.make_ids, loader.read)
             await loader.load(target, lines, ahead=source.reads_ahead)
             await _refresh(target)
