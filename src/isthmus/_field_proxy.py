@@ -350,7 +350,8 @@ def as_condition(value: object) -> Condition:
     if isinstance(value, bool):
         raise QueryError(
             f"a condition is always {value}: it compares no field of the model, or compares it by `is`; "
-            "write f(p.nick).is_null() for p.nick is None, and f(p.nick).exists() for the opposite"
+            "write f(p.nick).is_null() for p.nick is None, f(p.nick).exists() for the opposite, "
+            "and p.state == State.PAID for a value"
         )
     raise QueryError(f"expected a condition such as p.age >= 25, got {type(value).__name__}")
 

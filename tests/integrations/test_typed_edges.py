@@ -162,6 +162,8 @@ REFUSED: list[tuple[Callable[[Any], Any], str]] = [
     (lambda p: p.nick is None or p.nick == "x", r"f\(p.nick\).is_null\(\)"),
     (lambda p: p.main is not None and not_(p.main.name == "m"), r"f\(p.main\)"),
     (lambda p: p.name == "Ann" if p.nick is None else p.name == "Bob", r"f\(p.nick\)"),
+    (lambda p: p.state is not State.PAID and p.name == "Ann", "write p.state == "),
+    (lambda p: p.flag is True or p.name == "Ann", "write p.flag == "),
     (lambda p: f(p.parts).any(lambda i: i.size is None or i.name == "p"), r"f\(i.size\)"),
     (Named(), r"f\(p.nick\)"),
     (partial(lambda _, p: p.nick is None or p.nick == "x", 1), r"\.nick\).is_null"),
