@@ -81,15 +81,22 @@ class TypedModifyMethods(Generic[M]):
         """Modify a record of today's schema; one of an older schema is rewritten first."""
         upgrades = self._codec.upgrades
         current = And((upgrades.current, where)) if where is not None else upgrades.current
+        was_current = False
         for _ in range(ROUNDS):
             try:
                 return await self.untyped.modify(id, *changes, where=current, if_version=if_version)
             except ConflictError:
                 record = await self.untyped.require(id)
-                changed = if_version is not None and record.version != if_version
-                if changed or not upgrades.is_old(record):
+                if if_version is not None and record.version != if_version:
                     raise
+                if not upgrades.is_old(record):
+                    if was_current:
+                        raise
+                    # Another writer may have brought it to today's schema after the attempt.
+                    was_current = True
+                    continue
             [outcome] = await self._upgrade({id: (self._codec.rewrite(record), record.version)})
+            was_current = isinstance(outcome, str)
             if if_version is not None:
                 if not isinstance(outcome, str):
                     raise outcome

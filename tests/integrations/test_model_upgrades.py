@@ -431,3 +431,22 @@ async def test_a_batch_keeps_the_promise_of_a_version(people: TypedCollection[Pe
     assert list(outcomes.errors) == [1]
     assert isinstance(outcomes.errors[1], ConflictError)
     assert [person.city for person in await people.search()] == ["Bergen", "unknown", "Bergen"]
+
+
+@pytest.mark.asyncio
+async def test_a_modification_goes_on_where_another_writer_upgrades_the_record(
+    people: TypedCollection[Person], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its first attempt finds the old schema, and the record is of today's when it is read again."""
+    read = people.untyped.require
+
+    async def upgrade_and_read(id: str, *, for_update: bool = False) -> Record:
+        monkeypatch.undo()
+        await migrate(people)
+        return await read(id, for_update=for_update)
+
+    monkeypatch.setattr(people.untyped, "require", upgrade_and_read)
+    await people.modify("a", lambda p: f(p.age).inc(1))
+    assert (await people.require("a")).age == 31
+    with pytest.raises(ConflictError):
+        await people.modify("a", lambda p: f(p.age).inc(1), where=lambda p: p.age > 90)
