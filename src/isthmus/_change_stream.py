@@ -77,6 +77,8 @@ class ChangeStream(Generic[T]):
         if since not in ("now", "start"):
             self._next = decode_position(since, session.backend_name, collection)
         self._given = self._next
+        self._seen = None if self._next is None else self._next.seen
+        """What the store must still have: a position from before everything was read may be older."""
         self._reading = False
         self._closed = False
 
@@ -176,6 +178,10 @@ class ChangeStream(Generic[T]):
             # One assignment after the only wait: a call that is cancelled has changed nothing.
             self._next = replace(page.position, after="") if self._from_start else page.position
             self._given = self._next
+        elif self._seen is not None:
+            # Raises if the store was restored to a moment before the records that were given.
+            await self._page(Position(self._next.source, self._seen), 1)
+            self._seen = None
 
     async def _load(self, *, wait: bool) -> None:
         """Read the next page; first wait for a change if the last page had all of them."""
@@ -185,17 +191,19 @@ class ChangeStream(Generic[T]):
         start = self._next
         page = await self._page(start)
         assert start is not None
+        following = page.position
         if start.after is None:
-            places = [Position(start.source, change.place) for change in page.changes]
+            places = [Position(start.source, change.place, None, start.seen) for change in page.changes]
+            following = replace(following, seen=None if page.caught_up else start.seen)
         else:
-            places = [replace(start, after=change.id) for change in page.changes]
+            places = [replace(start, after=change.id, seen=following.seen) for change in page.changes]
         if not self._closed:
             self._changes.extend(zip(places, page.changes, strict=True))
-        self._next, self._caught_up = page.position, page.caught_up
+        self._next, self._caught_up = following, page.caught_up
         self._idle = page.caught_up
 
-    async def _page(self, position: Position | None) -> ChangePage:
-        return await self._session.run(ReadChanges(self._collection, position, PAGE, self._where))
+    async def _page(self, position: Position | None, limit: int = PAGE) -> ChangePage:
+        return await self._session.run(ReadChanges(self._collection, position, limit, self._where))
 
     async def _wait(self) -> None:
         try:
