@@ -80,7 +80,8 @@ class SupportsChanges(Protocol):
         """Return at most `limit` records after the id `position.after`, and whether there may be more.
 
         If there may be more there is at least one. They come in any order that is total over ids, in
-        which a record keeps its place whatever is written meanwhile. Raises `ChangesExpiredError` as `read_changes` does.
+        which a record keeps its place whatever is written meanwhile. Raises `ChangesExpiredError` as
+        `read_changes` does.
         """
         ...
 
