@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -81,6 +82,8 @@ class ChangeStream(Generic[T]):
         """What the store must still have: a position from before everything was read may be older."""
         self._reading = False
         self._closed = False
+        self._read_at = self._complete_at = time.monotonic()
+        """When the last page was read, and the last one before it that had all changes."""
 
     @property
     def position(self) -> str | None:
@@ -95,6 +98,15 @@ class ChangeStream(Generic[T]):
     def caught_up(self) -> bool:
         """Whether the last page that was read had all changes, and all of them were given."""
         return self._caught_up and not self._changes
+
+    @property
+    def lag(self) -> float:
+        """How old a change that was not given can be, in seconds, by what this stream has read.
+
+        At most about `poll` while it keeps up and is asked for changes. Changes that cannot be read yet,
+        as those behind a transaction that is open on PostgreSQL, are not known here: the doctor names it.
+        """
+        return time.monotonic() - (self._read_at if self.caught_up else self._complete_at)
 
     def __aiter__(self) -> Self:
         return self
@@ -188,9 +200,12 @@ class ChangeStream(Generic[T]):
         if self._idle and wait:
             await self._wait()
         await self.begin()
-        start = self._next
+        start, begun = self._next, time.monotonic()
         page = await self._page(start)
         assert start is not None
+        if self.caught_up:
+            self._complete_at = self._read_at
+        self._read_at = begun
         following = page.position
         if start.after is None:
             places = [Position(start.source, change.place, None, start.seen) for change in page.changes]
