@@ -228,8 +228,8 @@ unique-torture: $(VENV)/.full ## eight processes claim names, killed on the way,
 
 .PHONY: changes-torture
 changes-torture: CHANGES ?= 0
-changes-torture: $(VENV)/.full ## readers, killed and cancelled, follow 16 writers; 0: 1,000,000 changes on PostgreSQL, 200,000 on SQLite: CHANGES=0 SEED=1
-	$(SERVERS) provision postgres
+changes-torture: $(VENV)/.full ## readers, killed and cancelled, follow 16 writers; 0: 1,000,000 changes on PostgreSQL, 200,000 on SQLite and the S3 log: CHANGES=0 SEED=1
+	$(SERVERS) provision postgres s3
 	$(BIN)/python -m tests.changes.torture --changes $(CHANGES) --seed $(SEED)
 
 .PHONY: mutants parity
