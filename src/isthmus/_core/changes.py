@@ -101,6 +101,15 @@ class SupportsChanges(Protocol):
         ...
 
 
+@runtime_checkable
+class SupportsChangeStatements(Protocol):
+    """A backend of tables that others made, whose owners create what changes need."""
+
+    async def change_statements(self, collection: str) -> list[str]:
+        """Return the statements by which a table's owner lets it keep its changes."""
+        ...
+
+
 def supporting_changes(executor: object) -> SupportsChanges:
     """Return an executor that keeps changes; raises `UnsupportedError` for another one."""
     if not isinstance(executor, SupportsChanges):

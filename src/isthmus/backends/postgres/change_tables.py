@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from isthmus._core.changes import missing_changes
 from isthmus._ids import new_id
@@ -25,11 +26,14 @@ from isthmus.backends.postgres.table_mark import (
 from isthmus.backends.postgres.version_trigger import NAME as VERSION_TRIGGER
 from isthmus.backends.postgres.version_trigger import NEW_VERSION, create_trigger
 
+if TYPE_CHECKING:
+    from isthmus.backends.postgres.native.catalog import NativeTable
+
 TRIGGERS = tuple(f"isthmus_changes_{event}" for event in ("insert", "update", "delete", "key", "truncate"))
 # The ids of a row of the side table; a row costs as much as several ids.
 _CHUNK = 500
 # A plan that was made while a table was empty is kept: it would read the whole of it for each row later.
-_PATH = "SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off"
+DEFINER = "SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +55,7 @@ class ChangeNames:
     """A function that returns the order of a deleted id."""
 
     @classmethod
-    def of(cls, table: Table) -> ChangeNames:
+    def of(cls, table: Table | NativeTable) -> ChangeNames:
         """Return the names of a table's objects, each of 63 bytes at most."""
         digest = hashlib.blake2b(table.name.encode(), digest_size=6).hexdigest()
         head = table.name.encode()[:30].decode(errors="ignore")
@@ -152,11 +156,11 @@ def _signatures(names: ChangeNames) -> str:
 
 def _functions(table: Table, names: ChangeNames) -> list[str]:
     return [
-        f"CREATE OR REPLACE FUNCTION {names.number}() RETURNS trigger LANGUAGE plpgsql {_PATH}"
+        f"CREATE OR REPLACE FUNCTION {names.number}() RETURNS trigger LANGUAGE plpgsql {DEFINER}"
         f" AS {literal(_number_body(names))}",
-        f"CREATE OR REPLACE FUNCTION {names.capture}() RETURNS trigger LANGUAGE plpgsql {_PATH}"
+        f"CREATE OR REPLACE FUNCTION {names.capture}() RETURNS trigger LANGUAGE plpgsql {DEFINER}"
         f" AS {literal(_capture_body(table, names))}",
-        f"CREATE OR REPLACE FUNCTION {names.lookup}(text) RETURNS bigint LANGUAGE plpgsql STABLE {_PATH}"
+        f"CREATE OR REPLACE FUNCTION {names.lookup}(text) RETURNS bigint LANGUAGE plpgsql STABLE {DEFINER}"
         f" AS {literal(_lookup_body(names))}",
     ]
 

@@ -25,6 +25,12 @@ from isthmus.backends.sqlite.schema import (
 )
 from isthmus.backends.sqlite.statement import quote_name
 
+CATALOG_STATEMENTS = (
+    f"CREATE TABLE IF NOT EXISTS {CHANGES_CATALOG}"
+    " (collection TEXT PRIMARY KEY NOT NULL, making TEXT NOT NULL, pruned INTEGER NOT NULL)",
+    f"CREATE TABLE IF NOT EXISTS {MARKS} (collection TEXT NOT NULL, at REAL NOT NULL, seq INTEGER NOT NULL)",
+)
+
 
 @dataclass(frozen=True, slots=True)
 class ChangeTables:
@@ -82,14 +88,8 @@ def ensure_changes(connection: sqlite3.Connection, name: str, *, may_create: boo
 def add_changes(connection: sqlite3.Connection, name: str) -> None:
     """Let a collection keep its changes, in the open transaction."""
     tables = ChangeTables(name, new_id())
-    connection.execute(
-        f"CREATE TABLE IF NOT EXISTS {CHANGES_CATALOG}"
-        " (collection TEXT PRIMARY KEY NOT NULL, making TEXT NOT NULL, pruned INTEGER NOT NULL)"
-    )
-    connection.execute(
-        f"CREATE TABLE IF NOT EXISTS {MARKS}"
-        " (collection TEXT NOT NULL, at REAL NOT NULL, seq INTEGER NOT NULL)"
-    )
+    for statement in CATALOG_STATEMENTS:
+        connection.execute(statement)
     for statement in definitions(connection, tables):
         connection.execute(statement)
     connection.execute(f"INSERT INTO {CHANGES_CATALOG} VALUES (?1, ?2, 0)", (name, tables.making))
