@@ -60,6 +60,7 @@ class RowReader:
     def __init__(
         self, table: NativeTable, names: Iterable[str] | None = None, *, versioned: bool = True
     ) -> None:
+        self.table = table
         columns = table.table.key_columns
         wanted = None if names is None else set(names)
         others = [
