@@ -163,15 +163,26 @@ def type_of(column: Column) -> str:
 
 
 def bind(params: Parameters, value: Any, type: str) -> str:
-    """Bind a value of `bind_value` as text, which every driver encodes alike, and return its placeholder."""
+    """Bind a value of `bind_value` and return its placeholder."""
+    if type in _TYPES.values() and not _is_infinite(value):
+        # As what it is: a generic plan would cast a text again for each row.
+        return params.bind(value, type)
     bound = params.text(as_text(value))
     return str(bound) if type == "text" else f"{bound}::{type}"
+
+
+def _is_infinite(value: Any) -> bool:
+    """Return whether asyncpg sends a date as infinity."""
+    if isinstance(value, dt.datetime):
+        return value.replace(tzinfo=None) in (dt.datetime.min, dt.datetime.max)
+    return isinstance(value, dt.date) and value in (dt.date.min, dt.date.max)
 
 
 def bind_all(params: Parameters, values: Sequence[Any], type: str) -> str:
     """Bind values as an array and return its placeholder."""
     bound = params.texts([as_text(value) for value in values])
-    return str(bound) if type == "text" else f"{bound}::{type}[]"
+    # Of all arrays only those of text are safe from codecs that a hook registered; cast once for all rows.
+    return str(bound) if type == "text" else f"(SELECT {bound}::{type}[])::{type}[]"
 
 
 def as_text(value: Any) -> str:
