@@ -483,3 +483,19 @@ async def test_explain_names_the_tables_own_index(shop: Shop) -> None:
         assert plan.index == "notes_pkey"
         plan = await db.explain(Query(where=field("body").starts_with("body 49")).sort("body").limit(5))
         assert plan.index == "notes_body"
+
+
+async def test_what_a_record_does_not_show_is_not_rounded_when_it_is_written_back(shop: Shop) -> None:
+    """Columns whose value is the same stay as they are: digits that a float lacks, in numerics and jsonb."""
+    digits = "0.1234567890123456789012345"
+    await shop.sql.execute(
+        f"CREATE TABLE {shop.schema}.precise (id int PRIMARY KEY, n numeric, doc jsonb, hits int);"
+        f"INSERT INTO {shop.schema}.precise VALUES (1, {digits}, '{{\"x\": {digits}}}', 0)"
+    )
+    async with await shop.open("precise", numeric="float") as db:
+        await db.modify("1", field("hits").inc(1))
+        await db.replace("1", {**(await db.require("1")).data, "hits": 2})
+        row = await shop.sql.fetchrow(f"SELECT n::text, doc->>'x', hits FROM {shop.schema}.precise")
+        assert tuple(row) == (digits, digits, 2)
+        await db.update("1", {"doc": {"x": 1}})
+        assert (await db.require("1"))["doc"] == {"x": 1}

@@ -18,6 +18,7 @@ from isthmus.backends.postgres.native.rows import (
     insert_row,
     insert_rows,
     key_is_taken,
+    needs_stored,
     reread,
     stored_version,
     update_row,
@@ -92,7 +93,7 @@ async def _write_alone(connection: Connection, table: NativeTable, kind: WriteKi
     mutation, row = item
     if isinstance(row, RecordError):
         return row
-    checked = bool(row.fixed) or bool(reread(table, row)) or table.is_partitioned
+    checked = needs_stored(table, row) or bool(reread(table, row)) or table.is_partitioned
     simple = not checked and kind is not WriteKind.UPSERT and not connection.is_in_transaction()
     try:
         if simple:
