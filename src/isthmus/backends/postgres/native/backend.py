@@ -11,7 +11,7 @@ from isthmus.backends.postgres.config import PostgresConfig
 from isthmus.backends.postgres.native.catalog import TABLES, NativeTable
 from isthmus.backends.postgres.native.executor import NativeExecutor
 from isthmus.backends.postgres.pool_runner import PoolRunner
-from isthmus.backends.postgres.transaction import Savepoints, TransactionRunner
+from isthmus.backends.postgres.transaction import ConnectionTransaction, TransactionRunner
 from isthmus.errors import UnsupportedError
 
 
@@ -37,7 +37,7 @@ class NativePostgresBackend(PooledBackend, NativeExecutor):
         return NativeTransaction(self._config, self._tables, runner, lend)
 
 
-class NativeTransaction(NativeExecutor, Savepoints):
+class NativeTransaction(NativeExecutor, ConnectionTransaction):
     """The operations on native tables inside one transaction."""
 
     def __init__(
@@ -48,9 +48,7 @@ class NativeTransaction(NativeExecutor, Savepoints):
         lend: Callable[[], Any],
     ) -> None:
         NativeExecutor.__init__(self, config, tables, runner)
-        Savepoints.__init__(self, runner)
-        self.lend = lend
-        """Returns the driver's connection for SQL of the user."""
+        ConnectionTransaction.__init__(self, runner, lend)
 
     async def describe(self, collection: str) -> None:
         """Read the description of the table, once for the handle."""
