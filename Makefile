@@ -107,6 +107,11 @@ demo-changes: $(VENV)/.full ## cities in PostgreSQL, changed by SQL and by isthm
 	$(SERVERS) provision postgres
 	$(SERVERS) run postgres -- bash -c '$(BIN)/python -m examples.changes "$$ISTHMUS_TEST_POSTGRES_URL"'
 
+.PHONY: demo-native
+demo-native: $(VENV)/.full ## tables made by plain SQL: queried, modified in a transaction, copied to Elasticsearch
+	$(SERVERS) provision postgres elasticsearch
+	$(SERVERS) run postgres elasticsearch -- bash -c '$(BIN)/python -m examples.own_tables "$$ISTHMUS_TEST_POSTGRES_URL" "es+$$ISTHMUS_TEST_ELASTICSEARCH_URL"'
+
 # Tests
 
 .PHONY: test test-all test-ci test-pythons test-client8 conformance

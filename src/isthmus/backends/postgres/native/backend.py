@@ -19,7 +19,7 @@ from isthmus.backends.postgres.native import changes
 from isthmus.backends.postgres.native.catalog import TABLES, NativeTable
 from isthmus.backends.postgres.native.executor import CAPABILITIES, NativeExecutor
 from isthmus.backends.postgres.pool_runner import PoolRunner
-from isthmus.backends.postgres.transaction import Savepoints, TransactionRunner
+from isthmus.backends.postgres.transaction import ConnectionTransaction, TransactionRunner
 from isthmus.errors import ConfigError, UnsupportedError
 
 R = TypeVar("R")
@@ -105,7 +105,7 @@ class NativePostgresBackend(PooledBackend, NativeExecutor):
         return NativeTransaction(self._config, self._tables, runner, lend)
 
 
-class NativeTransaction(NativeExecutor, Savepoints):
+class NativeTransaction(NativeExecutor, ConnectionTransaction):
     """The operations on native tables inside one transaction."""
 
     def __init__(
@@ -116,9 +116,7 @@ class NativeTransaction(NativeExecutor, Savepoints):
         lend: Callable[[], Any],
     ) -> None:
         NativeExecutor.__init__(self, config, tables, runner)
-        Savepoints.__init__(self, runner)
-        self.lend = lend
-        """Returns the driver's connection for SQL of the user."""
+        ConnectionTransaction.__init__(self, runner, lend)
 
     async def describe(self, collection: str) -> None:
         """Read the description of the table, once for the handle."""
