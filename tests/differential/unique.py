@@ -17,9 +17,8 @@ Groups: TypeAlias = "tuple[tuple[tuple[str, ...], ...], ...]"
 
 def random_groups(rng: random.Random, pool: RecordSet) -> Groups:
     """Return one or two groups of fields of the records, or below one; SQLite has no path for others."""
-    keys = sorted(
-        {key for record in pool.records for key in record.data if key and not {'"', "\\"} & set(key)}
-    )
+    names = {key for record in pool.records for key in record.data if key.isprintable()}
+    keys = sorted(key for key in names - {""} if not {'"', "\\"} & set(key))
     if not keys:
         return ((("n",),),)
     groups: set[tuple[tuple[str, ...], ...]] = set()
