@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import orjson
 
-from isthmus._core.apply import merge_documents, refuse_batch
+from isthmus._core.apply import has_repeated_ids, merge_documents, refuse_batch
 from isthmus._core.executor import ItemResult, Mutation, WriteKind
 from isthmus._core.unique import MAX_TEXT, Duplicate, Key, Unique, clash, key_in, unique_from_json
 from isthmus._path import Path
@@ -124,6 +124,18 @@ def find_duplicates(connection: sqlite3.Connection, source: str, unique: Unique)
         row = connection.execute(f"SELECT data FROM {source} WHERE id = ?1", (first,)).fetchone()
         found.append((list(key_in(decode(row[0]), unique) or ()), orjson.loads(ids)[:10]))
     return found
+
+
+def write_unique(
+    session: SQLiteSession, table: Table, kind: WriteKind, mutations: Sequence[Mutation], *, atomic: bool
+) -> list[ItemResult]:
+    """Apply mutations as `write` does; one by one if a record is written twice under unique fields.
+
+    Such a batch stores the last state of the record, and an earlier one may have to be refused.
+    """
+    if has_repeated_ids(mutations) and read_unique(session.connection, table.name):
+        return write_apart(session, table, kind, mutations, atomic=atomic)
+    return write(session, table, kind, mutations, atomic=atomic)
 
 
 def write_apart(
