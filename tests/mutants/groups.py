@@ -275,6 +275,11 @@ EQUIVALENT: tuple[Rule, ...] = (
         r"backends/s3/log/state\.py",
         r"_cost|_max\b|_FEW|_segments",
     ),
+    Rule(
+        "when the entries that were pruned leave the list is a cost, not an answer",
+        r"backends/memory/journal\.py",
+        r"gone",
+    ),
 )
 
 
