@@ -104,7 +104,7 @@ GROUPS: dict[str, Group] = {
         ),
         (
             _pytest("tests/unit/test_native_tables.py"),
-            ("-m", "tests.differential", "--backend", "postgres-native", "--seed", "1", "--n", "300"),
+            ("-m", "tests.differential", "--backend", "postgres-native", "--seed", "1", "--n", "1500"),
             _pytest("tests/postgres/test_native.py", "-k", "asyncpg"),
         ),
         10,
