@@ -481,7 +481,9 @@ async def test_a_column_that_is_dropped_under_the_handle_is_one_error(shop: Shop
 async def test_explain_names_the_tables_own_index(shop: Shop) -> None:
     await shop.sql.execute(
         f"INSERT INTO {shop.schema}.notes SELECT 'n' || n, 'body ' || n FROM generate_series(1, 5000) AS n;"
-        f'CREATE INDEX notes_body ON {shop.schema}.notes (body COLLATE "C"); ANALYZE {shop.schema}.notes'
+        # One serves where the database's own collation orders by code point, one where it does not.
+        f'CREATE INDEX notes_body_c ON {shop.schema}.notes (body COLLATE "C");'
+        f"CREATE INDEX notes_body ON {shop.schema}.notes (body); ANALYZE {shop.schema}.notes"
     )
     async with await shop.open("notes") as db:
         plan = await db.explain(field("_id") == "n77")
@@ -491,7 +493,7 @@ async def test_explain_names_the_tables_own_index(shop: Shop) -> None:
             Query(where=field("body").between("body 4990", "body 4999")),
             Query().sort("body").limit(5),
         ):
-            assert (await db.explain(query)).index == "notes_body", query
+            assert (await db.explain(query)).index in ("notes_body", "notes_body_c"), query
 
 
 async def test_what_a_record_does_not_show_is_not_rounded_when_it_is_written_back(shop: Shop) -> None:
