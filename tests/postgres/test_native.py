@@ -567,3 +567,18 @@ async def test_a_create_whose_key_the_table_makes_is_not_repeated_when_its_answe
         for mutation, refused in ((made, False), (given, True)):
             await db._backend.write("customers", WriteKind.CREATE, [mutation], atomic=False)
             assert refuses_repetition(WriteKind.CREATE, mutation) is refused
+
+
+async def test_settings_of_the_session_change_no_value(shop: Shop) -> None:
+    """Dates are read and bound alike in any DateStyle and time zone."""
+    await shop.sql.execute(
+        f"CREATE TABLE {shop.schema}.times"
+        " (d date PRIMARY KEY, at timestamptz, ds date[], ats timestamptz[], ts timestamp[])"
+    )
+    session = {"DateStyle": "SQL, DMY", "TimeZone": "America/St_Johns", "bytea_output": "escape"}
+    at, naive = "2024-05-06T01:02:03.000004Z", "2024-05-06T01:02:03.000004"
+    record = {"d": "2024-02-03", "at": at, "ds": ["2024-02-03"], "ats": [at, None], "ts": [naive]}
+    async with await shop.open("times", server_settings=session) as db:
+        assert await db.create(record) == "2024-02-03"
+        assert (await db.require("2024-02-03")).data == record
+        assert await db.count((field("d") < "2024-02-04") & (field("at") == at) & (field("ats") == at)) == 1
