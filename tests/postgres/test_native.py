@@ -582,3 +582,13 @@ async def test_settings_of_the_session_change_no_value(shop: Shop) -> None:
         assert await db.create(record) == "2024-02-03"
         assert (await db.require("2024-02-03")).data == record
         assert await db.count((field("d") < "2024-02-04") & (field("at") == at) & (field("ats") == at)) == 1
+
+
+async def test_batches_of_the_same_rows_never_wait_in_a_circle(shop: Shop) -> None:
+    """Whatever order their items have: the rows are locked in the order of their keys."""
+    async with await shop.open("notes") as db:
+        ids = [f"n{number}" for number in range(30)]
+        await db.create_batch([{"slug": id, "body": "first"} for id in ids])
+        orders = (ids, ids[::-1], ids[10:] + ids[:10])
+        await asyncio.gather(*(db.update_batch({id: {"body": "x"} for id in order}) for order in orders * 4))
+        assert await db.count(field("body") == "x") == 30
