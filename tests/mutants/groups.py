@@ -97,6 +97,19 @@ GROUPS: dict[str, Group] = {
         14,
         ("ISTHMUS_TEST_POSTGRES_URL", "ISTHMUS_TEST_POSTGRES_ICU_URL"),
     ),
+    "native": Group(
+        (
+            *_files("backends/postgres/native", "filter order columns aggregate"),
+            *_files("backends/_tables", "leaves keys values"),
+        ),
+        (
+            _pytest("tests/unit/test_native_tables.py"),
+            ("-m", "tests.differential", "--backend", "postgres-native", "--seed", "1", "--n", "1500"),
+            _pytest("tests/postgres/test_native.py", "-k", "asyncpg"),
+        ),
+        10,
+        ("ISTHMUS_TEST_POSTGRES_URL", "ISTHMUS_TEST_POSTGRES_ICU_URL"),
+    ),
     "evaluator": Group(
         _files("_query", "evaluate lookup text order aggregate"),
         (_TABLE, _suite("memory"), _backend("sqlite", 1_500)[0]),
