@@ -13,7 +13,7 @@ from isthmus._core.executor import PageRequest
 from isthmus._path import Root
 from isthmus._query.ast import And, Between, Equal, In, Like, Ordered, Predicate, StartsWith
 from isthmus._query.order import BOOL, NONE, NUMBER, TEXT, is_id
-from isthmus.backends.sqlite.native.columns import Affinity, SQLiteColumn
+from isthmus.backends.sqlite.native.columns import Affinity, SQLiteColumn, quoted
 from isthmus.backends.sqlite.native.filter import CellFilter, finite, is_text
 from isthmus.backends.sqlite.native.order import CellOrdering
 from isthmus.backends.sqlite.native.table import SQLiteTable
@@ -45,6 +45,27 @@ def _has_better_index(table: SQLiteTable, column: SQLiteColumn, term: Predicate)
         return True
     name = term.path.keys[0] if len(term.path.keys) == 1 else ""
     return name != column.name and (name in table.leading or name == table.key[0])
+
+
+def missing_indexes(table: SQLiteTable, request: PageRequest) -> list[str]:
+    """Return the statements of indexes that would serve a page and that the table's owner has not made."""
+    where = request.where
+    terms = where.terms if isinstance(where, And) else (where,)
+    by_code_point = [term.path for term in terms if isinstance(term, Ordered | Between | StartsWith | Like)]
+    by_code_point += [key.path for key in (request.order or ())[:1]]
+    equal = [term.path for term in terms if isinstance(term, Equal | In)]
+    begun = {columns[0] for _, columns in table.indexes if columns}
+    wanted: dict[str, None] = {}
+    for path, served in [
+        *((path, table.leading) for path in by_code_point),
+        *((path, begun) for path in equal),
+    ]:
+        column = table.column(path.keys[0]) if path.root is Root.DATA and len(path.keys) == 1 else None
+        if column is None or not column.stored or column.rowid or column.name in served:
+            continue
+        collation = "" if column.affinity is Affinity.INTEGER else " COLLATE BINARY"
+        wanted[f"CREATE INDEX … ON {quoted(table.name)} ({quoted(column.name)}{collation})"] = None
+    return list(wanted)
 
 
 def read_in_order(

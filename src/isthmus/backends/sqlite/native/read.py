@@ -14,7 +14,7 @@ from isthmus._values import JSON
 from isthmus.backends._tables.values import NoCanonicalFormError, invalid_record
 from isthmus.backends.sqlite.native.columns import read_cell, read_text
 from isthmus.backends.sqlite.native.filter import CellFilter, narrows, version_text
-from isthmus.backends.sqlite.native.index_order import ordered_column, read_in_order
+from isthmus.backends.sqlite.native.index_order import missing_indexes, ordered_column, read_in_order
 from isthmus.backends.sqlite.native.keys import key_condition
 from isthmus.backends.sqlite.native.order import CellOrdering
 from isthmus.backends.sqlite.native.table import SQLiteTable
@@ -224,6 +224,7 @@ def explain(session: SQLiteSession, table: SQLiteTable, request: PageRequest) ->
         "plan": steps,
         "indexes": sorted(set(used)),
         "table": {name: list(columns) for name, columns in table.indexes},
+        "would_serve": missing_indexes(table, request),
         "arguments": len(statement.args),
     }
     return NativePlan(statement.text, used[0] if used else None, details)
