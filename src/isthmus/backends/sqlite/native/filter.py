@@ -83,7 +83,7 @@ def narrows(table: SQLiteTable, where: Predicate) -> bool:
         if isinstance(term, Ordered | Between | StartsWith | Like) and len(term.path.keys) == 1:
             column = table.column(term.path.keys[0])
             leading = column is not None and column.name in table.leading and column.name != table.key[0]
-            if leading and CellFilter(table, Binder())._plain(term) is not None:
+            if leading and CellFilter(table, Binder())._by_column(term) is not None:
                 return True
     return False
 
@@ -124,7 +124,7 @@ class CellFilter(FilterCompiler):
             case Not(term):
                 return f"NOT {self._two_valued(term)}"
             case leaf:
-                found = self._by_key(leaf) if leaf.path.root is Root.ID else self._plain(leaf)
+                found = self._by_key(leaf) if leaf.path.root is Root.ID else self._by_column(leaf)
                 return self._leaf(leaf) if found is None else found
 
     def _by_key(self, leaf: Leaf) -> str | None:
@@ -227,7 +227,7 @@ class CellFilter(FilterCompiler):
 
     # Forms that the column's index serves; they may be NULL for a row that does not match.
 
-    def _plain(self, leaf: Leaf) -> str | None:
+    def _by_column(self, leaf: Leaf) -> str | None:
         column = self.column(leaf.path)
         if column is None or not column.stored:
             return None

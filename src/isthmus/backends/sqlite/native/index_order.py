@@ -13,19 +13,19 @@ from isthmus._core.executor import PageRequest
 from isthmus._path import Root
 from isthmus._query.ast import And, Between, Equal, In, Like, Ordered, Predicate, StartsWith
 from isthmus._query.order import BOOL, NONE, NUMBER, TEXT, is_id
-from isthmus.backends.sqlite.native.columns import Affinity, SQLiteColumn, quoted
+from isthmus.backends.sqlite.native.columns import Affinity, SQLiteColumn
 from isthmus.backends.sqlite.native.filter import CellFilter, finite, is_text
 from isthmus.backends.sqlite.native.order import CellOrdering
 from isthmus.backends.sqlite.native.table import SQLiteTable
 from isthmus.backends.sqlite.session import SQLiteSession
-from isthmus.backends.sqlite.statement import Binder, Statement
+from isthmus.backends.sqlite.statement import Binder, Statement, quote_name
 
 # Above this number of rows, which the parts before a page may have, one plain sort costs less.
 _MAX_OFFSET = 5_000
 _SELECTIVE = (Equal, In, Ordered, Between, StartsWith, Like)
 
 
-def ordered_column(table: SQLiteTable, request: PageRequest) -> SQLiteColumn | None:
+def find_order_column(table: SQLiteTable, request: PageRequest) -> SQLiteColumn | None:
     """Return the column by whose index a page is best read; None if a plain sort is better."""
     if not request.order or request.size is None or request.offset > _MAX_OFFSET:
         return None
@@ -64,7 +64,7 @@ def missing_indexes(table: SQLiteTable, request: PageRequest) -> list[str]:
         if column is None or not column.stored or column.rowid or column.name in served:
             continue
         collation = "" if column.affinity is Affinity.INTEGER else " COLLATE BINARY"
-        wanted[f"CREATE INDEX … ON {quoted(table.name)} ({quoted(column.name)}{collation})"] = None
+        wanted[f"CREATE INDEX … ON {quote_name(table.name)} ({quote_name(column.name)}{collation})"] = None
     return list(wanted)
 
 
@@ -114,7 +114,7 @@ def _part(
         # Few rows, or in another order than SQLite's: they are sorted.
         ordering = CellOrdering(table, request.order, binder)
         has_text = f"typeof({column.sql}) IN ('text', 'blob') AND {_valid(column)}"
-        conditions.append(_missing(column) if rank == NONE else has_text)
+        conditions.append(_lacks_value(column) if rank == NONE else has_text)
         if position is not None:
             conditions.append(ordering.after(position))
         by = ordering.by()
@@ -154,7 +154,7 @@ def _of_rank(column: SQLiteColumn, rank: int) -> str:
     return f"{plain} AND {cell} NOT IN (0, 1)" if column.boolean else plain
 
 
-def _missing(column: SQLiteColumn) -> str:
+def _lacks_value(column: SQLiteColumn) -> str:
     return f"({column.sql} IS NULL OR NOT {_valid(column)})" if not column.rowid else "0"
 
 
