@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 
 from isthmus import AsyncDatabase, Query, field
 from isthmus.errors import ConflictError, InvalidRecordError
-from isthmus.transfer import copy
+from isthmus.transfer import copy, differences, repair, verify
 from isthmus.typed import Version, f
 from tests.sqlite.shop import make_shop
 
@@ -87,6 +87,34 @@ async def test_copies_are_verified_by_digest(tmp_path: Path) -> None:
         assert first.digest == second.digest
         assert first.written == second.written == 1_458
         assert [r.data async for r in source.stream()] == [r.data async for r in target.stream()]
+
+
+async def test_integer_ids_are_compared_whatever_their_order(tmp_path: Path) -> None:
+    """A table's ids sort as numbers, those of records as texts: differences are found and repaired."""
+    with sqlite3.connect(tmp_path / "n.db") as connection:
+        connection.execute("CREATE TABLE item (n INTEGER PRIMARY KEY, name TEXT)")
+        connection.executemany("INSERT INTO item VALUES (?, ?)", ((n, f"item {n}") for n in range(1, 301)))
+    connection.close()
+    settings = {"path": str(tmp_path / "n.db"), "layout": "native", "table": "item"}
+    async with (
+        await AsyncDatabase.create("sqlite", settings) as table,
+        await AsyncDatabase.create("sqlite", {"path": str(tmp_path / "own.db")}) as own,
+    ):
+        receipt = await copy(table, own, page_size=70)
+        compared = await verify(table, own, page_size=70)
+        assert compared.equal
+        assert compared.source == receipt.digest
+        await table.update("77", {"name": "other"})
+        await table.delete("10")
+        await own.delete("9")
+
+        assert {(d.kind, d.id) async for d in differences(own, table)} == {
+            ("changed", "77"),
+            ("missing", "10"),
+            ("extra", "9"),
+        }
+        await repair(own, table, delete_extra=True)
+        assert (await verify(own, table)).equal
 
 
 class Product(BaseModel):
