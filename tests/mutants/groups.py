@@ -185,6 +185,15 @@ GROUPS: dict[str, Group] = {
         _backend("sqlite", 1_500),
         16,
     ),
+    "sqlite-native": Group(
+        _files("backends/sqlite/native", "filter keys order index_order aggregate columns"),
+        (
+            ("-m", "tests.differential", "--backend", "sqlite-native", "--n", "600", "--seed", "1"),
+            _pytest("tests/sqlite/test_native_tables.py"),
+            ("-m", "tests.differential", "--backend", "sqlite-native", "--n", "1500", "--seed", "2"),
+        ),
+        10,
+    ),
 }
 
 
