@@ -120,6 +120,11 @@ async def _sqlite(kind: str, records: Records, expected: Answers) -> AsyncIterat
 
         async for row in _measure("sqlite", db, expected, by_hand, 5):
             yield row
+        settings = {"path": str(folder / "declared.db"), "columns": COLUMNS}
+        declared = await _filled("sqlite", settings, records)
+        async for row in _measure("sqlite, columns", declared, expected, by_hand, 5):
+            yield row
+        await declared.close()
         await engine.dispose()
         duck.close()
         connection.close()

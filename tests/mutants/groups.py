@@ -91,6 +91,11 @@ GROUPS: dict[str, Group] = {
         8,
         ("ISTHMUS_TEST_S3_URL", "ISTHMUS_TEST_S3_URL"),
     ),
+    "sqlite-columns": Group(
+        _files("backends/sqlite", "columns column_filter column_aggregate column_methods"),
+        _backend("sqlite", 3_000, own=(_pytest("tests/sqlite/test_columns.py"),)),
+        10,
+    ),
     "postgres-columns": Group(
         _files("backends/postgres/sql", "columns column_filter column_order column_aggregate"),
         _backend("postgres", 1_000, own=(_COLUMNS,)),

@@ -48,6 +48,7 @@ class NativeSQLiteBackend(SQLiteBackend, TableExecutor):
             unique=False,
             changes=False,
             indexes=False,
+            columns=False,
             drop=False,
         )
 
