@@ -107,6 +107,11 @@ demo-changes: $(VENV)/.full ## cities in PostgreSQL, changed by SQL and by isthm
 	$(SERVERS) provision postgres
 	$(SERVERS) run postgres -- bash -c '$(BIN)/python -m examples.changes "$$ISTHMUS_TEST_POSTGRES_URL"'
 
+.PHONY: demo-native
+demo-native: $(VENV)/.full ## tables made by plain SQL: queried, modified in a transaction, copied to Elasticsearch
+	$(SERVERS) provision postgres elasticsearch
+	$(SERVERS) run postgres elasticsearch -- bash -c '$(BIN)/python -m examples.own_tables "$$ISTHMUS_TEST_POSTGRES_URL" "es+$$ISTHMUS_TEST_ELASTICSEARCH_URL"'
+
 # Tests
 
 .PHONY: test test-all test-ci test-pythons test-client8 conformance
@@ -228,8 +233,8 @@ unique-torture: $(VENV)/.full ## eight processes claim names, killed on the way,
 
 .PHONY: changes-torture
 changes-torture: CHANGES ?= 0
-changes-torture: $(VENV)/.full ## readers, killed and cancelled, follow 16 writers; 0: 1,000,000 changes on PostgreSQL, 200,000 on SQLite: CHANGES=0 SEED=1
-	$(SERVERS) provision postgres
+changes-torture: $(VENV)/.full ## readers, killed and cancelled, follow 16 writers; 0: 1,000,000 changes on PostgreSQL, 200,000 on SQLite and the S3 log: CHANGES=0 SEED=1
+	$(SERVERS) provision postgres s3
 	$(BIN)/python -m tests.changes.torture --changes $(CHANGES) --seed $(SEED)
 
 .PHONY: mutants parity

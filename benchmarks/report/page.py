@@ -93,6 +93,7 @@ SUITES = {
     "imports": "Import",
     "growth": "Growth",
     "questions": "Questions",
+    "load": "Load",
 }
 
 

@@ -17,7 +17,8 @@ _MAX_TEXT = 10_000
 
 def encode_position(backend: str, position: Position) -> str:
     """Return a position as URL-safe text, with a checksum."""
-    body = orjson.dumps([_FORMAT, backend, position.source, position.place, position.after])
+    parts = [position.source, position.place, position.after, position.seen]
+    body = orjson.dumps([_FORMAT, backend, *parts])
     return base64.urlsafe_b64encode(_checksum(body) + body).decode().rstrip("=")
 
 
@@ -37,10 +38,10 @@ def decode_position(text: str, backend: str, collection: str) -> Position:
     form, *parts = orjson.loads(body)
     if form != _FORMAT:
         raise QueryError(f"since: positions of format {form} are not known to this version of isthmus")
-    of, source, place, after = parts
+    of, *fields = parts
     if of != backend:
         raise other_source(collection)
-    return Position(source, place, after)
+    return Position(*fields)
 
 
 def _checksum(body: bytes) -> bytes:

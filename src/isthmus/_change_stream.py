@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -77,8 +78,12 @@ class ChangeStream(Generic[T]):
         if since not in ("now", "start"):
             self._next = decode_position(since, session.backend_name, collection)
         self._given = self._next
+        self._seen = None if self._next is None else self._next.seen
+        """What the store must still have: a position from before everything was read may be older."""
         self._reading = False
         self._closed = False
+        self._read_at = self._complete_at = time.monotonic()
+        """When the last page was read, and the last one before it that had all changes."""
 
     @property
     def position(self) -> str | None:
@@ -93,6 +98,15 @@ class ChangeStream(Generic[T]):
     def caught_up(self) -> bool:
         """Whether the last page that was read had all changes, and all of them were given."""
         return self._caught_up and not self._changes
+
+    @property
+    def lag(self) -> float:
+        """How old a change that was not given can be, in seconds, by what this stream has read.
+
+        At most about `poll` while it keeps up and is asked for changes. Changes that cannot be read yet,
+        as those behind a transaction that is open on PostgreSQL, are not known here: the doctor names it.
+        """
+        return time.monotonic() - (self._read_at if self.caught_up else self._complete_at)
 
     def __aiter__(self) -> Self:
         return self
@@ -176,26 +190,35 @@ class ChangeStream(Generic[T]):
             # One assignment after the only wait: a call that is cancelled has changed nothing.
             self._next = replace(page.position, after="") if self._from_start else page.position
             self._given = self._next
+        elif self._seen is not None:
+            # Raises if the store was restored to a moment before the records that were given.
+            await self._page(Position(self._next.source, self._seen), 1)
+            self._seen = None
 
     async def _load(self, *, wait: bool) -> None:
         """Read the next page; first wait for a change if the last page had all of them."""
         if self._idle and wait:
             await self._wait()
         await self.begin()
-        start = self._next
+        start, begun = self._next, time.monotonic()
         page = await self._page(start)
         assert start is not None
+        if self.caught_up:
+            self._complete_at = self._read_at
+        self._read_at = begun
+        following = page.position
         if start.after is None:
-            places = [Position(start.source, change.place) for change in page.changes]
+            places = [Position(start.source, change.place, None, start.seen) for change in page.changes]
+            following = replace(following, seen=None if page.caught_up else start.seen)
         else:
-            places = [replace(start, after=change.id) for change in page.changes]
+            places = [replace(start, after=change.id, seen=following.seen) for change in page.changes]
         if not self._closed:
             self._changes.extend(zip(places, page.changes, strict=True))
-        self._next, self._caught_up = page.position, page.caught_up
+        self._next, self._caught_up = following, page.caught_up
         self._idle = page.caught_up
 
-    async def _page(self, position: Position | None) -> ChangePage:
-        return await self._session.run(ReadChanges(self._collection, position, PAGE, self._where))
+    async def _page(self, position: Position | None, limit: int = PAGE) -> ChangePage:
+        return await self._session.run(ReadChanges(self._collection, position, limit, self._where))
 
     async def _wait(self) -> None:
         try:

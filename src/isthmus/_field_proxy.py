@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from typing import Any, NoReturn, TypeVar
 
-from isthmus._model_operands import convert_operand, key_as_stored, kinds_of_types, name_types
+from isthmus._model_operands import check_whole, convert_operand, key_as_stored, kinds_of_types, name_types
 from isthmus._model_paths import ModelField, ModelPaths
 from isthmus._path import Path, Root
 from isthmus._query.ast import PREDICATES, And, Equal, Function, Measure, Not, Or, Order, Predicate
@@ -243,7 +243,10 @@ class FieldProxy:
         return convert_operand(self._at, field.types, operand, as_text=as_text, strict=True)
 
     def __eq__(self, other: object) -> Condition:  # type: ignore[override]
-        return self._condition(equal(self._path, self._value(other)))
+        value = self._value(other)
+        if isinstance(other, list | tuple | set | frozenset | Mapping) and self._field.types is not None:
+            check_whole(self._at, self._field.annotation, other)
+        return self._condition(equal(self._path, value))
 
     def __ne__(self, other: object) -> Condition:  # type: ignore[override]
         return ~(self == other)
@@ -347,7 +350,8 @@ def as_condition(value: object) -> Condition:
     if isinstance(value, bool):
         raise QueryError(
             f"a condition is always {value}: it compares no field of the model, or compares it by `is`; "
-            "write f(p.nick).is_null() for p.nick is None, and f(p.nick).exists() for the opposite"
+            "write f(p.nick).is_null() for p.nick is None, f(p.nick).exists() for the opposite, "
+            "and p.state == State.PAID for a value"
         )
     raise QueryError(f"expected a condition such as p.age >= 25, got {type(value).__name__}")
 

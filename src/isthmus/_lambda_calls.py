@@ -58,9 +58,8 @@ def _call(function: Callable[[Any], Any], proxy: FieldProxy) -> Any:
         for named in proxy._named:
             if not named._used and not any(part is named for part in returned):
                 raise QueryError(
-                    f"{named!r} is compared by `is`, which Python decides: write "
-                    f"f({named!r}).is_null() for {named!r} is None, and f({named!r}).exists() "
-                    "for the opposite"
+                    f"{named!r} is compared by `is`, which Python decides: write {named!r} == ... "
+                    f"for a value, f({named!r}).is_null() for None, f({named!r}).exists() for the opposite"
                 )
     return made
 

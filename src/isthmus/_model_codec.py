@@ -16,6 +16,7 @@ from isthmus._bytes_decoder import build_bytes_decoder
 from isthmus._index_annotation import Indexed, IndexKind
 from isthmus._model_upgrades import SCHEMA_KEY, ModelUpgrades
 from isthmus._record import Record
+from isthmus._values import encode
 from isthmus._version_annotation import Version
 from isthmus.errors import ConfigError, InvalidRecordError
 
@@ -117,13 +118,20 @@ class ModelCodec(Generic[M]):
     def rewrite(self, record: Record) -> Record:
         """Return a stored record as the model writes it today; keys that the model lacks are kept.
 
-        Raises `InvalidRecordError` if an upgrade fails, or the result does not match the model.
+        Raises `InvalidRecordError` if an upgrade fails, or its result does not match the model or cannot
+        be stored.
         """
         upgraded = self.upgrades.apply(record)
         item = self.decode_current(upgraded)
         data = _with_unknown_keys(item, self.dump(item, record.id), upgraded.data)
         if self.has_id:
             data.pop("id", None)
+        try:
+            encode(data)  # the model knows nothing of what an upgrade leaves under other keys
+        except InvalidRecordError as error:
+            error.record_id = record.id
+            error.stored = True
+            raise
         return Record(data, id=record.id, metadata={**record.metadata, **self.upgrades.metadata})
 
     def validate(self, data: Mapping[str, Any], id: str | None) -> M:

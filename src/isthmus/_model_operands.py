@@ -193,6 +193,22 @@ def convert_operand(name: str, types: tuple[Any, ...], value: Any, *, as_text: b
     return str(stored) if as_text and stored is not None else stored
 
 
+def check_whole(name: str, annotation: Any, operand: object) -> None:
+    """Raise `QueryError` for a list or a dict that no value of the annotation equals.
+
+    Its values are of known types; what is left are the places of a tuple, lists in lists, and the
+    values of a dict.
+    """
+    if annotation is Any:
+        return
+    try:
+        TypeAdapter(annotation).validate_python(operand)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        at = "".join(f"[{part!r}]" for part in first["loc"])
+        raise QueryError(f"{name}: never equals {operand!r}: {at or 'it'}: {first['msg']}") from None
+
+
 def parse_operands(leaf: Leaf, types: tuple[Any, ...]) -> Leaf:
     """Return the leaf with the texts of dates, UUIDs and the like in the form in which they are stored.
 

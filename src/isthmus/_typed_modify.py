@@ -19,7 +19,13 @@ from isthmus._query.query import as_predicate
 from isthmus._record import Record
 from isthmus._typed_batch import Item, write_valid
 from isthmus._typed_query import Where, resolve_where
-from isthmus.errors import ConflictError, InvalidRecordError, UsageError
+from isthmus.errors import (
+    ConflictError,
+    InvalidRecordError,
+    IsthmusError,
+    NotFoundError,
+    UsageError,
+)
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -75,30 +81,37 @@ class TypedModifyMethods(Generic[M]):
         """Modify a record of today's schema; one of an older schema is rewritten first."""
         upgrades = self._codec.upgrades
         current = And((upgrades.current, where)) if where is not None else upgrades.current
+        was_current = False
         for _ in range(ROUNDS):
             try:
                 return await self.untyped.modify(id, *changes, where=current, if_version=if_version)
             except ConflictError:
                 record = await self.untyped.require(id)
-                changed = if_version is not None and record.version != if_version
-                if changed or not upgrades.is_old(record):
+                if if_version is not None and record.version != if_version:
                     raise
-            version = await self._upgrade([record])
+                if not upgrades.is_old(record):
+                    if was_current:
+                        raise
+                    # Another writer may have brought it to today's schema after the attempt.
+                    was_current = True
+                    continue
+            [outcome] = await self._upgrade({id: (self._codec.rewrite(record), record.version)})
+            was_current = isinstance(outcome, str)
             if if_version is not None:
-                if version is None:
-                    raise ConflictError(f"record {id!r} is not at version {if_version!r}", record_id=id)
-                if_version = version
+                if not isinstance(outcome, str):
+                    raise outcome
+                if_version = outcome
+            elif not isinstance(outcome, str | ConflictError | NotFoundError):
+                raise outcome
         raise ConflictError(f"record {id!r} kept changing", record_id=id)
 
-    async def _upgrade(self, records: Iterable[Record | None]) -> str | None:
-        """Rewrite records of older schemas; return the last one's version, None if others were first."""
-        items = [
-            (str(record.id), self._codec.rewrite(record), record.version)
-            for record in records
-            if record is not None and self._codec.upgrades.is_old(record)
-        ]
-        outcomes = await self.untyped.replace_batch(items, on_error="collect", atomic=False)
-        return next((outcome for outcome in reversed(outcomes) if isinstance(outcome, str)), None)
+    async def _upgrade(self, rewritten: Mapping[str, tuple[Record, str | None]]) -> list[str | IsthmusError]:
+        """Write records in the form of today's schema, each if it is still at its version.
+
+        Return the new versions in order, with errors in place of those that were not written.
+        """
+        items = [(id, record, version) for id, (record, version) in rewritten.items()]
+        return list(await self.untyped.replace_batch(items, on_error="collect", atomic=False))
 
     async def modify_batch(
         self, items: TypedModifications[M], *, on_error: OnError = "raise", atomic: bool | None = None
@@ -131,25 +144,53 @@ class TypedModifyMethods(Generic[M]):
     ) -> list[Item | InvalidRecordError]:
         """Rewrite the records of a batch that are of an older schema.
 
-        Return the items, with an error in place of one whose record cannot be upgraded.
+        Return the items, with an error in place of one whose record cannot be upgraded, and with the
+        new version in place of one that the record had before.
         """
-        ids = [item[0] for item in items if isinstance(item, tuple)]
-        records = iter(await self.untyped.get_batch(ids))
-        old: list[Record] = []
-        checked: list[Item | InvalidRecordError] = []
-        for item in items:
-            record = next(records) if isinstance(item, tuple) else None
+        pending = {item[0] for item in items if isinstance(item, tuple)}
+        refused = any(isinstance(item, InvalidRecordError) for item in items)
+        errors: dict[str, InvalidRecordError] = {}
+        versions: dict[tuple[str, str | None], str] = {}
+        for _ in range(ROUNDS):
+            old = await self._read_old(sorted(pending), errors)
+            if not old or (atomic and (refused or errors)):
+                break
+            pending = set()
+            for (id, (_, before)), outcome in zip(old.items(), await self._upgrade(old), strict=True):
+                match outcome:
+                    case str():
+                        versions[id, before] = outcome
+                    case InvalidRecordError():
+                        errors[id] = outcome
+                    case ConflictError() | NotFoundError():  # another writer was first
+                        pending.add(id)
+                    case error:
+                        raise error
+            if not pending:
+                break
+        else:
+            id = min(pending)
+            raise ConflictError(f"record {id!r} kept changing", record_id=id)
+        return [
+            item if isinstance(item, InvalidRecordError) else _upgraded(item, errors, versions)
+            for item in items
+        ]
+
+    async def _read_old(
+        self, ids: list[str], errors: dict[str, InvalidRecordError]
+    ) -> dict[str, tuple[Record, str | None]]:
+        """Return the records of older schemas as they are to be written, and the versions that were read."""
+        old: dict[str, tuple[Record, str | None]] = {}
+        for record in await self.untyped.get_batch(ids):
+            if record is None:
+                continue
+            id = str(record.id)
             try:
-                if record is not None and self._codec.upgrades.is_old(record):
-                    self._codec.rewrite(record)
-                    old.append(record)
+                if self._codec.upgrades.is_old(record):
+                    old[id] = (self._codec.rewrite(record), record.version)
             except InvalidRecordError as error:
-                checked.append(error)
-            else:
-                checked.append(item)
-        if not (atomic and any(isinstance(item, InvalidRecordError) for item in checked)):
-            await self._upgrade(old)
-        return checked
+                errors[id] = error
+        return old
 
     async def update_where(self, where: Where[M], *changes: Change[M]) -> int:
         """Change parts of the matching records and return how many; as `Collection.update_where`.
@@ -167,3 +208,13 @@ class TypedModifyMethods(Generic[M]):
             built = call_with_model(change, self._paths, lambda b: b) if callable(change) else change
             made += built if isinstance(built, tuple) else [built]
         return [self._changes.resolve(change) for change in as_changes(made)]
+
+
+def _upgraded(
+    item: Any, errors: Mapping[str, InvalidRecordError], versions: Mapping[tuple[str, str | None], str]
+) -> Item | InvalidRecordError:
+    """Return an item for a record that may have been rewritten: its version is another one then."""
+    id = item[0]
+    if id in errors:
+        return errors[id]
+    return (*item[:2], *(versions.get((id, version), version) for version in item[2:]))

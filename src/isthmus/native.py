@@ -53,11 +53,12 @@ async def postgres(db: AsyncDatabase | Transaction) -> NativePool | NativeTransa
     from isthmus.backends.postgres.pool.native import NativePool, NativeTransaction
 
     if isinstance(db, Transaction):
-        from isthmus.backends.postgres.transaction import PostgresTransaction
+        from isthmus.backends.postgres.transaction import ConnectionTransaction, PostgresTransaction
 
-        executor = _executor(db, "postgres", PostgresTransaction)
+        executor = _executor(db, "postgres", ConnectionTransaction)
         if db._scope is not None:
-            await executor.require_row_security(db.collection_name)
+            own = _executor(db, "postgres", PostgresTransaction)
+            await own.require_row_security(db.collection_name)
         return NativeTransaction(executor.lend, db._own.turn)
     return NativePool(await _native(db, "postgres"), db)
 

@@ -163,3 +163,42 @@ async def test_a_dropped_collection_leaves_nothing_in_the_file(tmp_path: Path) -
         assert left == {"isthmus_collections", "isthmus_changes", "isthmus_change_marks"}
         await db.upsert("b", {})
         assert [change.id for change in await read_until(db.changes(since="start"), "b")] == ["b"]
+
+
+@pytest.mark.parametrize("changes_first", [True, False])
+async def test_a_record_that_a_unique_field_displaces_is_a_change(
+    tmp_path: Path, changes_first: bool
+) -> None:
+    """OR REPLACE deletes it without any trigger; what is refused or ignored displaces nothing."""
+    steps = [{"changes": True}, {"changes": True, "unique": ["email"]}]
+    if not changes_first:
+        steps[0] = {"changes": False, "unique": ["email"]}
+    for settings in steps:
+        async with await _open(tmp_path, **settings):
+            pass
+    async with await _open(tmp_path, unique=["email"]) as db, db.changes(poll=0.05) as changes:
+        ids = await db.create_batch([Record({"email": id}, id=id) for id in "abcd"])
+        first = await read_all(db, changes)
+        sql = _connect(tmp_path)
+        row = "VALUES (?, ?, '{}', 1, 0, 0)"
+        sql.execute(f"INSERT OR REPLACE INTO records {COLUMNS} {row}", ("e", '{"email":"a"}'))
+        sql.execute("UPDATE OR REPLACE records SET data = '{\"email\":\"b\"}' WHERE id = 'c'")
+        sql.execute(f"INSERT OR IGNORE INTO records {COLUMNS} {row}", ("f", '{"email":"d"}'))
+        with pytest.raises(sqlite3.IntegrityError):
+            sql.execute(f"INSERT INTO records {COLUMNS} {row}", ("f", '{"email":"d"}'))
+        sql.close()
+
+        found = [*first, *await read_all(db, changes)]
+
+        assert_orders_grow(found)
+        assert last_data(found) == {
+            "a": None,
+            "b": None,
+            "c": {"email": "b"},
+            "d": {"email": "d"},
+            "e": {"email": "a"},
+        }
+        assert await db.count() == len(ids) - 1
+        await end_changes(db)
+    async with await _open(tmp_path, changes=False) as db:
+        await db.create(Record({"email": "x"}, id="x"))

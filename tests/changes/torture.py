@@ -1,10 +1,11 @@
 """`python -m tests.changes.torture`: readers follow a collection that 16 writers change at once.
 
 Writers use isthmus and SQL: batches, COPY, savepoints, transactions that overlap, are slow or are
-rolled back, deletes and re-creations of the same ids, TRUNCATE. One reader is a process that is killed
-by SIGKILL again and again and goes on at its position, one is cancelled, one begins at "start" in the
-middle. In the end each has seen every id that a committed transaction wrote, at its last order or a
-later one; for no id did the order fall; and what each made of the changes equals the collection.
+rolled back, deletes and re-creations of the same ids, TRUNCATE; the S3 log is compacted meanwhile. One
+reader is a process that is killed by SIGKILL again and again and goes on at its position, one is
+cancelled, one begins at "start" in the middle. In the end each has seen every id that a committed
+transaction wrote, at its last order or a later one; for no id did the order fall; and what each made of
+the changes equals the collection.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+from tests.changes.log_writers import LogWriters
 from tests.changes.readers import FollowerLog, KilledReader, follow_and_cancel, follow_from_start
 from tests.changes.writers import END, Committed, PostgresWriters, SQLiteWriters, Writers
 
-SIZES = {"postgres": 1_000_000, "sqlite": 200_000}
+SIZES = {"postgres": 1_000_000, "sqlite": 200_000, "s3": 200_000}
 
 
 def main() -> int:
@@ -39,7 +41,7 @@ def main() -> int:
 
 
 def _torture(store: str, changes: int, seed: int, keep: float) -> bool:
-    from tests.servers import PostgresServer
+    from tests.servers import PostgresServer, VersityServer
 
     with tempfile.TemporaryDirectory(prefix="isthmus-changes-") as folder:
         common = {"table": "torture", "changes": True, "changes_keep": keep}
@@ -48,6 +50,13 @@ def _torture(store: str, changes: int, seed: int, keep: float) -> bool:
                 settings = {"url": server.url, **common}
                 writers: Writers = PostgresWriters(settings, changes, seed)
                 return asyncio.run(_run(store, settings, writers, Path(folder)))
+        if store == "s3":
+            with VersityServer() as bucket:
+                log = {"checkpoint_entries": 50, "grace": 2.0}
+                keys = {name.lower(): value for name, value in bucket.env.items()}
+                settings = {"url": bucket.url, "prefix": "torture", "layout": "log", "log": log, **keys}
+                settings |= {"changes": True, "changes_keep": keep}
+                return asyncio.run(_run(store, settings, LogWriters(settings, changes, seed), Path(folder)))
         settings = {"path": str(Path(folder) / "torture.db"), "synchronous": "normal", **common}
         return asyncio.run(_run(store, settings, SQLiteWriters(settings, changes, seed), Path(folder)))
 

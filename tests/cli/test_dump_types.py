@@ -134,7 +134,18 @@ def test_nulls_in_csv_are_as_wanted(cli: Cli, tmp_path: Path) -> None:
         "0001,,x,",
     ]
     assert cli("query", url, "--format", "csv").out.splitlines()[1:] == ["0000,null,NA,1", "0001,,x,null"]
-    refused = cli("dump", url, tmp_path / "x.jsonl", "--null", "NA")
-    assert refused.code == 2
-    assert "--null is for CSV" in refused.err
+    for option in (["--null", "NA"], ["--plain"]):
+        refused = cli("dump", url, tmp_path / "x.jsonl", *option)
+        assert refused.code == 2
+        assert f"{option[0]} is for CSV" in refused.err
     assert not (tmp_path / "x.jsonl").exists()
+
+
+def test_plain_csv_has_data_alone(cli: Cli, tmp_path: Path) -> None:
+    """Text that looks like a number is as it is, and there are no ids: what other programs expect."""
+    rows = [{"zip": "007", "n": 7, "t": "7", "l": [1], "q": 'say "x"'}, {"zip": "", "n": None}]
+    url = fill(cli, tmp_path, rows)
+
+    out = cli("query", url, "--format", "csv", "--plain", "--null", "-").out
+
+    assert out.splitlines() == ["zip,n,t,l,q", '007,7,7,[1],"say ""x"""', ",-,-,-,-"]

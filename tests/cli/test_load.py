@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -222,3 +224,33 @@ def test_a_file_alone_is_described_and_queried(cli: Cli, tmp_path: Path) -> None
     assert [line["data"]["name"] for line in cli(file, "age>25", "--sort", "-age").lines] == ["Cid", "Ann"]
     assert cli(file, "--to", f"sqlite:///{tmp_path}/x.db").code == 0
     assert cli("count", f"sqlite:///{tmp_path}/x.db").out == "3\n"
+
+
+def test_progress_has_a_rate_and_the_time_left(tmp_path: Path) -> None:
+    """On a terminal; the number of rows is estimated from the bytes."""
+    pty = pytest.importorskip("pty")
+    file = tmp_path / "x.csv"
+    file.write_text("n,text\n" + "".join(f"{n},{'x' * 200}\n" for n in range(20_000)))
+    own, terminal = pty.openpty()
+    with subprocess.Popen(
+        build_command("load", f"sqlite:///{tmp_path}/x.db", file),
+        stdout=subprocess.PIPE,
+        stderr=terminal,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "100"},
+    ) as running:
+        os.close(terminal)
+        shown = b""
+        while True:
+            try:
+                part = os.read(own, 65_536)
+            except OSError:  # the terminal of a process that has ended
+                break
+            if not part:
+                break
+            shown += part
+        out, _ = running.communicate(timeout=60)
+    os.close(own)
+
+    assert out == b"20000 read, 20000 created, 0 replaced, 0 refused\n"
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
+    assert re.search(r"\d+/\d+ [\d,]+/s \d:\d\d:\d\d left", text), text[-2_000:]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -26,12 +27,14 @@ from tests.differential.checks import Check, make
 from tests.differential.declared import random_columns
 from tests.differential.followers import Follower
 from tests.differential.shorter import as_test, shrink
+from tests.differential.unique import comparable, declare, random_groups
 from tests.stores import Declared, Store, store_of
 
 STEPS = 30
 # Times, versions and the ids that the library makes are not the same on both sides.
 _ATTRIBUTES = (Path(Root.METADATA, ("source",)), Path(Root.METADATA, ("n",)))
 _INVALID = "an id of its own"
+_MADE = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}").fullmatch
 _WRITES = ("create", "replace", "update", "upsert", "delete")
 _MODIFIES = ("modify", "modify", "modify_batch", "update_where")
 _BATCHES = ("create_batch", "replace_batch", "update_batch", "upsert_batch", "delete_batch")
@@ -47,7 +50,7 @@ class Step:
 
     A text in place of data is the id of a record that is read and given; what would be metadata is
     then set in its data. Of modifications: id, changes, condition as JSON or None, and which version;
-    `update_where` has one item without an id.
+    `update_where` has one item without an id. Of `unique`: groups of fields, by their keys.
     """
     atomic: bool = False
     check: Check | None = None
@@ -89,6 +92,8 @@ class Side:
             case "scope":
                 scoped = self.db.scope(query_field("tenant") == "x")
                 return [await self.answer(inner, scoped) for inner in step.steps]
+            case "unique":
+                return await declare(self.db, step.items)
             case "clear":
                 return await target.clear()
             case "get":
@@ -230,7 +235,10 @@ class Side:
         return str(id)
 
     def _name(self, id: str | None) -> Any:
-        return self._made.index(id) if id in self._made else id
+        if id in self._made:
+            return self._made.index(id)
+        # The id of a record that was refused, as the holder of a value or with an impossible one.
+        return "made by the library" if id is not None and _MADE(id) else id
 
     def _record(self, record: Record | None) -> Any:
         return None if record is None else [self._name(record.id), record.data, record.metadata]
@@ -348,7 +356,11 @@ def program(rng: random.Random, can: Capabilities) -> list[Step]:
     ids = [record.id for record in pool.records[:6]]
     there = tuple((record.id, record.data, record.metadata, None) for record in pool.records[:6])
     first = [Step("upsert_batch", there)] if rng.random() < 0.8 else []
-    return first + [_step(rng, can, pool, maker, ids, 0) for _ in range(rng.randint(5, STEPS))]
+    steps = first + [_step(rng, can, pool, maker, ids, 0) for _ in range(rng.randint(5, STEPS))]
+    if can.unique and rng.random() < 0.5:
+        steps = comparable(steps, transactions=can.transactions)
+        return [Step("unique", random_groups(rng, pool)), *steps]
+    return steps
 
 
 def _step(

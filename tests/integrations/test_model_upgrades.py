@@ -380,3 +380,73 @@ def test_what_is_no_upgrade_is_refused() -> None:
     for model in (Method, Classmethod):
         with pytest.raises(ConfigError, match="@staticmethod"):
             AsyncDatabase("memory").collection("x", model)
+
+
+class Odd(BaseModel):
+    """A model whose upgrade leaves what no store takes under a key that is no field."""
+
+    id: str = ""
+    n: int
+
+    @staticmethod
+    @upgrade(1)
+    def leave_a_set(data: dict[str, Any]) -> dict[str, Any]:
+        """Turn schema 1 into 2, which cannot be stored for the record with n = 1."""
+        return {**data, "left": {1, 2}} if data["n"] == 1 else data
+
+
+@pytest.mark.asyncio
+async def test_a_result_that_cannot_be_stored_is_one_record_s_failure() -> None:
+    """In the dry run as in the run, and in modifications; the others are migrated."""
+    async with AsyncDatabase("memory") as db:
+        odd = db.collection("odd", Odd)
+        await odd.untyped.create_batch([Record({"n": n}, id=f"r{n}") for n in range(4)])
+
+        dry = await migrate(odd, dry_run=True)
+        with pytest.raises(InvalidRecordError, match="set cannot be stored"):
+            await odd.modify("r1", lambda p: f(p.n).inc(1))
+        increase: Any = lambda p: f(p.n).inc(10)  # noqa: E731 - the change of several items
+        outcomes = await odd.modify_batch({"r1": increase, "r2": increase}, on_error="collect", atomic=False)
+        done = await migrate(odd)
+
+        assert (dry.migrated, dry.failed) == (3, 1)
+        assert (done.migrated, done.failed) == (2, 1)
+        assert done.reasons == dry.reasons == {"data.left: a value of type set cannot be stored": 1}
+        assert done.examples == {"data.left: a value of type set cannot be stored": "r1"}
+        assert list(outcomes.errors) == [0]
+        assert await stored(odd.untyped, "r1") == ({"n": 1}, {})
+        assert await stored(odd.untyped, "r2") == ({"n": 12}, {"schema": 2})
+
+
+@pytest.mark.asyncio
+async def test_a_batch_keeps_the_promise_of_a_version(people: TypedCollection[Person]) -> None:
+    """A record of an older schema is rewritten first, so it is at another version than the caller's."""
+    versions = [(await people.untyped.require(id)).version for id in "ab"]
+    move: Any = lambda p: f(p.city).set("Bergen")  # noqa: E731 - the change of several items
+
+    outcomes = await people.modify_batch(
+        [("a", move, versions[0]), ("b", move, "of another"), ("c", move)], on_error="collect", atomic=False
+    )
+
+    assert list(outcomes.errors) == [1]
+    assert isinstance(outcomes.errors[1], ConflictError)
+    assert [person.city for person in await people.search()] == ["Bergen", "unknown", "Bergen"]
+
+
+@pytest.mark.asyncio
+async def test_a_modification_goes_on_where_another_writer_upgrades_the_record(
+    people: TypedCollection[Person], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its first attempt finds the old schema, and the record is of today's when it is read again."""
+    read = people.untyped.require
+
+    async def upgrade_and_read(id: str, *, for_update: bool = False) -> Record:
+        monkeypatch.undo()
+        await migrate(people)
+        return await read(id, for_update=for_update)
+
+    monkeypatch.setattr(people.untyped, "require", upgrade_and_read)
+    await people.modify("a", lambda p: f(p.age).inc(1))
+    assert (await people.require("a")).age == 31
+    with pytest.raises(ConflictError):
+        await people.modify("a", lambda p: f(p.age).inc(1), where=lambda p: p.age > 90)

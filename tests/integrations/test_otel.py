@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 
 from isthmus import AsyncDatabase, BatchError, NotFoundError, Record, UnavailableError, field
-from isthmus.integrations.otel import instrument, observe_pool
+from isthmus.integrations.otel import instrument, observe_changes, observe_pool
 from isthmus.testing.chaos import Chaos
 
 SECRET = "s3cr3t-canary"
@@ -173,3 +173,17 @@ async def test_a_secret_of_the_config_is_in_no_span(telemetry: Telemetry) -> Non
     assert dict(span.attributes or {})["db.system.name"] == "postgresql"
     assert dict(span.attributes or {})["error.type"] == "ConnectError"
     assert SECRET not in span.to_json()
+
+
+@pytest.mark.asyncio
+async def test_the_lag_of_a_follower_is_reported_while_it_exists(telemetry: Telemetry) -> None:
+    """In seconds, by its name."""
+    async with AsyncDatabase("memory", {"changes": True}) as db:
+        stream = db.changes()
+        observe_changes(stream, "index", meter_provider=telemetry.metering)
+
+        [point] = telemetry.points()["isthmus.changes.lag"]
+        assert point.attributes == {"isthmus.follower": "index"}
+        assert 0 <= point.value <= stream.lag
+        del stream
+        assert "isthmus.changes.lag" not in telemetry.points()

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import math
 import threading
 import time
 import urllib.request
@@ -12,7 +13,7 @@ from prometheus_client import CollectorRegistry, generate_latest, start_http_ser
 from prometheus_client.parser import text_string_to_metric_families
 
 from isthmus import AsyncDatabase, BatchError, NotFoundError, Record, UnavailableError, field
-from isthmus.integrations.prometheus import instrument, observe_pool
+from isthmus.integrations.prometheus import instrument, observe_changes, observe_pool
 from isthmus.testing.chaos import Chaos
 
 SECRET = "s3cr3t-canary"
@@ -249,3 +250,21 @@ async def test_a_scrape_does_not_wait_for_a_busy_loop(registry: CollectorRegistr
     assert len((await scraped(address))["db_client_connection_max"]) == 8
     for db in handles:
         await db.close()
+
+
+async def test_the_lag_of_a_follower_is_reported_while_it_exists(registry: CollectorRegistry) -> None:
+    """By its name, which a later stream takes over; a stream that is gone has no number."""
+    async with AsyncDatabase("memory", {"changes": True}) as db:
+        first, second = db.changes(), db.changes(since="start")
+        for stream, name in ((first, "index"), (second, "cache"), (second, "index")):
+            observe_changes(stream, name, registry)
+        await second.read(wait=False)
+
+        for name in ("index", "cache"):
+            lag = registry.get_sample_value("isthmus_changes_lag_seconds", {"isthmus_follower": name})
+            assert lag is not None
+            assert 0 <= lag <= second.lag
+        del stream, second
+        gone = registry.get_sample_value("isthmus_changes_lag_seconds", {"isthmus_follower": "cache"})
+        assert gone is not None
+        assert math.isnan(gone)

@@ -80,6 +80,7 @@ class Thing(BaseModel):
     deep: dict[str, dict[str, UUID]] = {}
     free: dict[str, Any] = {}
     maybes: list[int | None] = []
+    pair: tuple[int, str] | None = None
     count: Count = Count(1)
 
     @computed_field
@@ -107,6 +108,7 @@ THINGS = [
         by_name={"one": Part(name="first", sz=8)},
         deep={"x": {"y": UUID(int=1)}},
         free={"k": 1},
+        pair=(1, "x"),
     ),
     Thing(id="b", name="Bob", nick="y", pet=Dog(owner="Eve"), labels={"team": "blue"}),
     Thing(id="c", name="Cid"),
@@ -144,6 +146,11 @@ FOUND: list[tuple[Callable[[Any], Any], str]] = [
     (lambda p: each(each(p.parts).tags) == "t", "a"),
     (lambda p: each(each(p.grid)) == 3, "a"),
     (lambda p: p.grid == [[1, 2], [3]], "a"),
+    (lambda p: p.pair == (1, "x"), "a"),
+    (lambda p: p.limits == {"cpu": 4}, "a"),
+    (lambda p: p.parts == [Part(name="p", sz=2, tags=["t"])], "a"),
+    (lambda p: p.tags == ("new",), "a"),
+    (lambda p: p.tags == [], "bc"),
     (lambda p: p.pet.kind == "dog", "b"),
     (lambda p: p.pet.owner == "Eve", "b"),
     (chosen, "a"),
@@ -155,6 +162,8 @@ REFUSED: list[tuple[Callable[[Any], Any], str]] = [
     (lambda p: p.nick is None or p.nick == "x", r"f\(p.nick\).is_null\(\)"),
     (lambda p: p.main is not None and not_(p.main.name == "m"), r"f\(p.main\)"),
     (lambda p: p.name == "Ann" if p.nick is None else p.name == "Bob", r"f\(p.nick\)"),
+    (lambda p: p.state is not State.PAID and p.name == "Ann", "write p.state == "),
+    (lambda p: p.flag is True or p.name == "Ann", "write p.flag == "),
     (lambda p: f(p.parts).any(lambda i: i.size is None or i.name == "p"), r"f\(i.size\)"),
     (Named(), r"f\(p.nick\)"),
     (partial(lambda _, p: p.nick is None or p.nick == "x", 1), r"\.nick\).is_null"),
@@ -178,6 +187,9 @@ REFUSED: list[tuple[Callable[[Any], Any], str]] = [
     (lambda p: each(p.parts).tags == ["t"], r"f\(p.items\).any"),
     (lambda p: each(p.grid) == [1, 2], "one element"),
     (lambda p: f(p.maybes).has(None), r"f\(p.maybes\).is_null"),
+    (lambda p: p.pair == (1, 2), r"\[1\]: Input should be a valid string"),
+    (lambda p: p.grid == [1, 2], "never equals"),
+    (lambda p: p.limits == {"cpu": "many"}, r"\['cpu'\]: Input should be a valid integer"),
     # How to write it.
     (lambda p: p.level == 1, "write Level.LOW"),
     (lambda p: p.pet.kind == "cow", "'cat' or 'dog'"),

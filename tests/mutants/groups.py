@@ -124,6 +124,18 @@ GROUPS: dict[str, Group] = {
         (_MODIFY, _pytest("tests/conformance/test_promises.py", "-k", "memory and modif")),
         12,
     ),
+    "unique": Group(
+        (
+            *_files("_core", "unique unique_index"),
+            *_files("backends/memory", "transaction committed record_locks"),
+        ),
+        (
+            _pytest("tests/unit/test_unique_index.py"),
+            _pytest("tests/isolation", "tests/layers/test_retry.py", "-k", "memory and not postgres"),
+            _pytest("tests/conformance/test_promises.py", "-k", "memory"),
+        ),
+        12,
+    ),
     "followers": Group(
         (
             "_change_stream.py",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import datetime as dt
 import secrets
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -10,8 +12,10 @@ from typing import Any
 import asyncpg
 import pytest
 import pytest_asyncio
+from pydantic import BaseModel
 
-from isthmus import AsyncDatabase, Query, Record, field
+from isthmus import AsyncDatabase, Query, Record, Transaction, field, native
+from isthmus._core.executor import Mutation, WriteKind
 from isthmus.errors import (
     AlreadyExistsError,
     BatchError,
@@ -21,6 +25,7 @@ from isthmus.errors import (
     NotFoundError,
     UnsupportedError,
 )
+from isthmus.layers._ambiguous_writes import refuses_repetition
 from tests.servers import server
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.backend("postgres")]
@@ -483,3 +488,76 @@ async def test_explain_names_the_tables_own_index(shop: Shop) -> None:
         assert plan.index == "notes_pkey"
         plan = await db.explain(Query(where=field("body").starts_with("body 49")).sort("body").limit(5))
         assert plan.index == "notes_body"
+
+
+async def test_what_a_record_does_not_show_is_not_rounded_when_it_is_written_back(shop: Shop) -> None:
+    """Columns whose value is the same stay as they are: digits that a float lacks, in numerics and jsonb."""
+    digits = "0.1234567890123456789012345"
+    await shop.sql.execute(
+        f"CREATE TABLE {shop.schema}.precise (id int PRIMARY KEY, n numeric, doc jsonb, hits int);"
+        f"INSERT INTO {shop.schema}.precise VALUES (1, {digits}, '{{\"x\": {digits}}}', 0)"
+    )
+    async with await shop.open("precise", numeric="float") as db:
+        await db.modify("1", field("hits").inc(1))
+        await db.replace("1", {**(await db.require("1")).data, "hits": 2})
+        row = await shop.sql.fetchrow(f"SELECT n::text, doc->>'x', hits FROM {shop.schema}.precise")
+        assert tuple(row) == (digits, digits, 2)
+        await db.update("1", {"doc": {"x": 1}})
+        assert (await db.require("1"))["doc"] == {"x": 1}
+
+
+class Customer(BaseModel):
+    """A customer as the shop's own code has it."""
+
+    id: int
+    email: str
+    name: str
+    balance: float
+    joined: dt.datetime | None = None
+
+
+async def test_typed_collections_scopes_and_raw_sql_go_with_native_tables(shop: Shop) -> None:
+    async with await shop.open("customers") as db:
+        customers = db.collection("customers", Customer)
+        ann = await customers.require("1")
+        assert (ann.id, ann.joined) == (1, dt.datetime(2024, 1, 1, 10, tzinfo=dt.UTC))
+        assert [c.name for c in await customers.search(lambda c: c.balance > 0)] == ["Ann"]
+        await shop.sql.execute(f"UPDATE {shop.schema}.customers SET joined = 'infinity' WHERE id = 3")
+        with pytest.raises(InvalidRecordError, match="joined"):
+            await customers.search()
+        assert [c.id for c in await customers.search(on_invalid="skip")] == [1, 2]
+        bobs = db.scope(field("name") == "bob")
+        assert await bobs.count() == 1
+        assert await bobs.get("1") is None
+        async with db.transaction() as tx:
+            await (await native.postgres(tx)).execute(
+                f"UPDATE {shop.schema}.customers SET balance = 99 WHERE id = 2"
+            )
+            assert (await tx.require("2"))["balance"] == 99
+
+
+async def test_no_concurrent_change_is_lost(shop: Shop) -> None:
+    """Of a row by modifications, of a row read and written in db.run."""
+    async with await shop.open("customers") as one, await shop.open("customers") as other:
+        await asyncio.gather(*(db.modify("1", field("balance").inc(1)) for db in (one, other) * 20))
+        assert (await one.require("1"))["balance"] == 50.5
+
+        async def add(tx: Transaction) -> None:
+            record = await tx.require("2")
+            await tx.update("2", {"balance": record["balance"] + 1})
+
+        await asyncio.gather(*(db.run(add) for db in (one, other) * 5))
+        assert (await one.require("2"))["balance"] == 10
+
+
+async def test_a_create_whose_key_the_table_makes_is_not_repeated_when_its_answer_is_lost(shop: Shop) -> None:
+    """Nothing would refuse the second row, so the outcome stays ambiguous."""
+    async with await shop.open("customers") as db:
+        made, given = (
+            Mutation("0190b5a4-0000-7000-8000-000000000000", {"email": "q@b.c", "name": "q"}),
+            Mutation("5", {"email": "r@b.c", "name": "r"}),
+        )
+        made.own_id = True
+        for mutation, refused in ((made, False), (given, True)):
+            await db._backend.write("customers", WriteKind.CREATE, [mutation], atomic=False)
+            assert refuses_repetition(WriteKind.CREATE, mutation) is refused

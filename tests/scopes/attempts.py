@@ -14,11 +14,12 @@ from typing import Any
 from pydantic import BaseModel
 
 from isthmus import AsyncDatabase, Query, Record, Transaction, field
-from isthmus.errors import IsthmusError
+from isthmus._unique import declare_unique
+from isthmus.errors import AlreadyExistsError, IsthmusError
 from tests.stores import Store
 
 TENANTS = ("a", "b", "c")
-TENANT, N = field("tenant"), field("n")
+TENANT, N, EMAIL = field("tenant"), field("n"), field("email")
 SECRET = "secret-of-"
 
 State = dict[str, tuple[str, str | None]]
@@ -66,6 +67,15 @@ class Attempt:
         if self.rng.random() < 0.6:
             data["tenant"] = self.rng.choice([*TENANTS, None, ["a", "b"], {"x": 1}])
         return data
+
+    def claim(self) -> dict[str, Any]:
+        """Return data with one of a few values of the unique field."""
+        return {"n": 1, "text": f"{SECRET}{self.tenant}", "email": f"mail {self.rng.randrange(12)}"}
+
+    def own_id(self) -> str:
+        """Return an id of this tenant's records, or a new one: whatever else is named was not asked for."""
+        new = f"{self.tenant}{self.rng.getrandbits(40)}"
+        return self.rng.choice([*self.ids[self.tenant], new])
 
     def condition(self) -> Any:
         """Return a condition that holds for records of others too."""
@@ -138,7 +148,27 @@ async def _nested(at: Attempt) -> Any:
     return await at.db.scope(at.rng.choice(TENANTS) == TENANT).search()
 
 
+async def _claim_in_transaction(at: Attempt) -> Any:
+    async with at.db.transaction() as tx:
+        try:
+            return await tx.create(at.claim())
+        except AlreadyExistsError as error:
+            return error
+
+
+CLAIMS: dict[str, Method] = {
+    "claim": lambda at: at.db.create(at.claim()),
+    "claim_batch": lambda at: at.db.create_batch([at.claim() for _ in range(3)]),
+    "claim_each": lambda at: at.db.create_batch([at.claim() for _ in range(3)], atomic=False),
+    "claim_by_upsert": lambda at: at.db.upsert(at.own_id(), at.claim()),
+    "claim_by_update": lambda at: at.db.update_batch([(at.own_id(), at.claim())], atomic=False),
+    "claim_by_modify": lambda at: at.db.modify(at.own_id(), EMAIL.set(at.claim()["email"])),
+    "claim_where": lambda at: at.db.update_where(N == 1, EMAIL.set(at.claim()["email"])),
+    "claim_in_transaction": _claim_in_transaction,
+}
+"""Writes of a unique field: its values are taken by other tenants too, whose ids no answer may name."""
 METHODS: dict[str, Method] = {
+    **CLAIMS,
     "get": lambda at: at.db.get(at.id()),
     "require": lambda at: at.db.require(at.id()),
     "exists": lambda at: at.db.exists(at.id()),
@@ -178,7 +208,15 @@ METHODS: dict[str, Method] = {
     "partitions": _partitions,
     "nested_scope": _nested,
 }
-_OUTSIDE = ("transaction", "run", "partitions", "nested_scope", "page_by_foreign_cursor", "consistent_stream")
+_OUTSIDE = (
+    "claim_in_transaction",
+    "transaction",
+    "run",
+    "partitions",
+    "nested_scope",
+    "page_by_foreign_cursor",
+    "consistent_stream",
+)
 IN_TRANSACTION = [name for name in METHODS if name not in _OUTSIDE]
 
 
@@ -192,6 +230,8 @@ async def run_attempts(
     rng = random.Random(seed)
     leaks: list[str] = []
     async with store.fresh() as db:
+        if db.capabilities.unique:
+            await declare_unique(db, ["email"])
         scopes = {tenant: db.scope(tenant == TENANT) if confined else db for tenant in TENANTS}
         while made.total() < count:
             await _refill(db, scopes, rng)
@@ -207,7 +247,10 @@ async def run_attempts(
                 except IsthmusError as error:
                     answer = error
                 after = await _state(db)
-                leaks += [f"{tenant}.{method}: {leak}" for leak in _leaks(tenant, answer, before, after)]
+                found = _leaks(tenant, answer, before, after)
+                if method in CLAIMS:
+                    found += _named_ids(tenant, answer, before)
+                leaks += [f"{tenant}.{method}: {leak}" for leak in found]
                 before = after
     return leaks
 
@@ -247,13 +290,21 @@ def _leaks(tenant: str, answer: Any, before: State, after: State) -> list[str]:
     return found + [f"saw {SECRET}{other}: {shown[:200]}" for other in others]
 
 
+def _named_ids(tenant: str, answer: Any, before: State) -> list[str]:
+    """Return which ids of others an answer names."""
+    shown = _text(answer)
+    return [
+        f"named {id}: {shown[:200]}" for id, (owner, _) in before.items() if owner != tenant and id in shown
+    ]
+
+
 def _text(answer: Any) -> str:
     """Return everything that an answer holds, as text."""
     if isinstance(answer, Record):
         return repr((answer.id, answer.data, answer.metadata))
     if isinstance(answer, IsthmusError):
         outcomes = getattr(answer, "outcomes", ())
-        return f"{answer} {[_text(outcome) for outcome in outcomes]}"
+        return f"{answer} {getattr(answer, 'record_id', '')} {[_text(outcome) for outcome in outcomes]}"
     if isinstance(answer, list | tuple):
         return " ".join(map(_text, answer))
     records = getattr(answer, "records", None)

@@ -86,6 +86,7 @@ POSTGRES = {
     "unique": _unique(),
     "changes": _yes(),
     "changes_keep": _seconds(),
+    "columns": _argument({"a": "text"}, {"b": "number"}),
     "indexes": _fields(),
     "prefix": _fields(),
     "substring": _fields(),

@@ -111,6 +111,9 @@ async def test_text_ignores_case_only_where_it_must_not(shop: Opener) -> None:
         (field("name").like("An%"), "customer_name"),
         (field("balance") > 5, "customer_balance"),
         (field("balance").between(1, 10), "customer_balance"),
+        (Query().sort("name").limit(2), "customer_name"),
+        (Query().sort("name", "desc").sort("balance").limit(2), "customer_name"),
+        (Query(field("active") == True).sort("balance").limit(2), "customer_balance"),  # noqa: E712
         (field("_id") == "10", "primary key"),
         (field("id") > 9, "primary key"),
     ],
@@ -120,7 +123,7 @@ async def test_the_tables_own_indexes_serve(shop: Opener, predicate: Any, index:
     """Explain names the index, which no statement of ours has made."""
     customers = await shop("customer")
 
-    plan = await customers.explain(Query(predicate))
+    plan = await customers.explain(predicate)
 
     assert plan.index == index
     assert "EXACT" in str(plan)
@@ -144,6 +147,23 @@ async def test_queries_mean_what_they_mean(shop: Opener) -> None:
     parts = await customers.partitions(Query(), 3)
     found = [record.id for part in parts for record in [r async for r in part.stream()]]
     assert sorted(found, key=lambda text: int(text or 0)) == ["1", "2", "9", "10"]
+
+
+async def test_equal_ids_of_cells_of_two_types(shop: Opener, path: Path) -> None:
+    """7 and '7' in a column without a type are one id: the second is refused, and both are an error."""
+    sql(path, "CREATE TABLE loose (k PRIMARY KEY, n) WITHOUT ROWID")
+    sql(path, "INSERT INTO loose VALUES (7, 1), (10, 2), (9, 3), ('a', 4)")
+    loose = await shop("loose")
+
+    assert [r.id for r in await loose.search()] == ["7", "9", "10", "a"]
+    for taken in ({"k": "7"}, {"k": 7.0}, Record({}, id="7")):
+        with pytest.raises(AlreadyExistsError):
+            await loose.create(taken)
+    sql(path, "INSERT INTO loose VALUES ('7', 5)")
+    for call in (loose.get("7"), loose.search(), loose.update("7", {"n": 6})):
+        with pytest.raises(InvalidRecordError, match="two rows"):
+            await call
+    assert await loose.count(field("_id") == "7") == 2
 
 
 async def test_keys_come_from_the_data_the_table_or_us(shop: Opener) -> None:

@@ -8,7 +8,7 @@ from typing import assert_type
 
 from isthmus import AsyncDatabase, Query, Transaction, field
 from isthmus.typed import TypedQuery, count, each, f, like, not_, one_of, some, sum_
-from tests.typing.models import Foreign, People, Person, Summary
+from tests.typing.models import Color, Foreign, People, Person, Summary
 
 
 # Dicts and None
@@ -28,6 +28,10 @@ def change_of_a_dict(people: People) -> object:
 
 def none_by_is(people: People) -> None:
     people.where(lambda p: p.nick is None or p.nick == "x")  # red: refused
+
+
+def enum_by_is(people: People) -> None:
+    people.where(lambda p: p.color is not Color.RED and p.active)  # red: refused
 
 
 def narrowed_by_is(people: People) -> None:

@@ -294,3 +294,21 @@ async def test_reading_without_waiting_ends_when_there_is_nothing() -> None:
         assert changes.caught_up
         with pytest.raises(UsageError):
             await changes.read(0)
+
+
+@pytest.mark.asyncio
+async def test_the_lag_grows_while_changes_are_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is the age of what the stream has everything of; taking the last change makes it small again."""
+    now = 100.0
+    monkeypatch.setattr("isthmus._change_stream.time.monotonic", lambda: now)
+    async with AsyncDatabase("memory", {"changes": True}) as db, db.changes() as changes:
+        assert await changes.read(wait=False) == []
+        now = 110.0
+        assert changes.lag == 10.0
+        await db.create_batch([{}, {}])
+        now = 115.0
+        await changes.read(1, wait=False)
+        now = 120.0
+        assert changes.lag == 20.0
+        await changes.read(1, wait=False)
+        assert changes.lag == 5.0

@@ -130,6 +130,11 @@ def not_written(item: Mutation | Record) -> NotWrittenError:
     return NotWrittenError("not written: another item of this atomic batch failed", record_id=item.id)
 
 
+def has_repeated_ids(mutations: Sequence[Mutation]) -> bool:
+    """Return whether several items of a batch are of one record."""
+    return len(mutations) > 1 and len({mutation.id for mutation in mutations}) < len(mutations)
+
+
 def refuse_batch(mutations: Sequence[Mutation], results: Sequence[ItemResult]) -> list[ItemResult] | None:
     """Return the results of an atomic batch that is rolled back; None if no item failed."""
     if not any(isinstance(result, IsthmusError) for result in results):

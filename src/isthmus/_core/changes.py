@@ -22,6 +22,8 @@ class Position(Value):
     """The store's own text for a place among the changes: those up to it have been read."""
     after: str | None = None
     """While the records that were there at `place` are read, the id of the last one; empty at first."""
+    seen: str | None = None
+    """The place up to which those records may have had changes, until they were all read; the core's."""
 
 
 class StoredChange(Value):
@@ -77,8 +79,9 @@ class SupportsChanges(Protocol):
     ) -> tuple[Sequence[StoredChange], bool]:
         """Return at most `limit` records after the id `position.after`, and whether there may be more.
 
-        They come in any order that is total over ids, in which a record keeps its place whatever is
-        written meanwhile. Raises `ChangesExpiredError` as `read_changes` does.
+        If there may be more there is at least one. They come in any order that is total over ids, in
+        which a record keeps its place whatever is written meanwhile. Raises `ChangesExpiredError` as
+        `read_changes` does.
         """
         ...
 
@@ -95,6 +98,15 @@ class SupportsChanges(Protocol):
 
     async def end_changes(self, collection: str) -> None:
         """End the declaration and remove the changes that were kept; a missing one is not an error."""
+        ...
+
+
+@runtime_checkable
+class SupportsChangeStatements(Protocol):
+    """A backend of tables that others made, whose owners create what changes need."""
+
+    async def change_statements(self, collection: str) -> list[str]:
+        """Return the statements by which a table's owner lets it keep its changes."""
         ...
 
 

@@ -209,7 +209,8 @@ class ReadChanges(Op[ChangePage]):
         records, more = await store.read_records(self.collection, position, self.limit)
         # After the last record come the changes since the first one was read.
         after = records[-1].id if more and records else None
-        return ChangePage(records, replace(position, after=after), caught_up=False)
+        seen = (await store.changes_position(self.collection)).place
+        return ChangePage(records, replace(position, after=after, seen=seen), caught_up=False)
 
 
 class Open(Op[None]):

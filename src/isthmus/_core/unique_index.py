@@ -155,7 +155,7 @@ class UniqueChanges:
         self._holders.update(dict.fromkeys(claims, id))
         self._claims[id] = claims
 
-    def changed(self) -> Iterator[tuple[str, tuple[Claim, ...]]]:
+    def claims(self) -> Iterator[tuple[str, tuple[Claim, ...]]]:
         """Yield the records whose values may have changed, with their values now."""
         yield from self._claims.items()
 

@@ -56,6 +56,8 @@ class Loader(LoadReport):
     """Where each refused line is written as JSON: its file, number, reason, and its record if it has one."""
     batch_size: int = 2_000
     journal: LoadJournal | None = None
+    on_batch: Callable[[int], None] = lambda _: None
+    """Called with the number of rows read, after each batch."""
     ids: RowIds = field(default_factory=lambda: RowIds(new_id()), init=False)
     _fresh: RefusedLines = field(default_factory=RefusedLines, init=False)
     """Lines refused since the last acknowledgement."""
@@ -89,6 +91,7 @@ class Loader(LoadReport):
                     await asyncio.sleep(0)
                     batch = _read_batch(lines, self.batch_size)
                 await asyncio.shield(write)
+                self.on_batch(self.read)
                 if not ahead and self.stopped is None:
                     batch = _read_batch(lines, self.batch_size)
             except BaseException:

@@ -28,6 +28,8 @@ NullText = Annotated[
     typer.Option("--null", metavar="TEXT", show_default=False, help="Of nulls and absent fields in CSV."),
 ]
 
+PlainCells = Annotated[bool, typer.Option("--plain", help="CSV without ids, its text as it is.")]
+
 
 class OnError(enum.StrEnum):
     """The treatment of a rejected record."""

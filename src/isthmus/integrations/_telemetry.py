@@ -23,6 +23,9 @@ DURATION_DESCRIPTION = "Duration of database client operations."
 # The buckets in seconds that the conventions recommend.
 DURATION_BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10)
 ERROR = "error.type"
+LAG = "isthmus.changes.lag"
+LAG_DESCRIPTION = "How old a change can be that a follower was not given."
+FOLLOWER = "isthmus.follower"
 POOL = "db.client.connection.pool.name"
 STATE = "db.client.connection.state"
 # How many seconds an exporter's thread waits for an event loop.

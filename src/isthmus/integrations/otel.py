@@ -12,9 +12,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from isthmus._change_stream import ChangeStream
 from isthmus._core.registry import import_driver
 from isthmus._database import AsyncDatabase
 from isthmus.integrations._telemetry import (
@@ -22,6 +24,9 @@ from isthmus.integrations._telemetry import (
     DURATION_BUCKETS,
     DURATION_DESCRIPTION,
     ERROR,
+    FOLLOWER,
+    LAG,
+    LAG_DESCRIPTION,
     POOL,
     POOL_METRICS,
     PoolMetric,
@@ -129,4 +134,22 @@ def observe_pool(
         create(metric.name, make_callbacks(metric), unit=metric.unit, description=metric.description)
 
 
-__all__ = ["instrument", "observe_pool", "spans"]
+def observe_changes(
+    stream: ChangeStream[Any], name: str, *, meter_provider: MeterProvider | None = None
+) -> None:
+    """Report how far a follower lags behind (`ChangeStream.lag`) at each collection, as long as it exists.
+
+    `name` is the attribute `isthmus.follower`.
+    """
+    metrics = import_driver("opentelemetry.metrics", extra="otel")
+    followed = weakref.ref(stream)
+
+    def callback(_: CallbackOptions) -> Iterable[Observation]:
+        current = followed()
+        return [] if current is None else [metrics.Observation(current.lag, {FOLLOWER: name})]
+
+    meter = metrics.get_meter(NAME, meter_provider=meter_provider)
+    meter.create_observable_gauge(LAG, [callback], unit="s", description=LAG_DESCRIPTION)
+
+
+__all__ = ["instrument", "observe_changes", "observe_pool", "spans"]

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import math
 import threading
 import time
 import weakref
@@ -19,6 +20,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from isthmus._change_stream import ChangeStream
 from isthmus._core.registry import import_driver
 from isthmus._database import AsyncDatabase
 from isthmus.integrations._telemetry import (
@@ -26,6 +28,9 @@ from isthmus.integrations._telemetry import (
     DURATION_BUCKETS,
     DURATION_DESCRIPTION,
     ERROR,
+    FOLLOWER,
+    LAG,
+    LAG_DESCRIPTION,
     LOOP_TIMEOUT,
     POOL,
     POOL_METRICS,
@@ -38,7 +43,7 @@ from isthmus.integrations._telemetry import (
 from isthmus.layers.trace import Call, Spans
 
 if TYPE_CHECKING:
-    from prometheus_client import CollectorRegistry, Histogram
+    from prometheus_client import CollectorRegistry, Gauge, Histogram
     from prometheus_client.metrics_core import Metric
 
 LABELS = ("db.system.name", "db.operation.name", "db.collection.name", ERROR)
@@ -46,6 +51,7 @@ LABELS = ("db.system.name", "db.operation.name", "db.collection.name", ERROR)
 # A registry accepts each name only once, so existing collectors are reused.
 _lock = threading.Lock()
 _durations: weakref.WeakKeyDictionary[CollectorRegistry, Histogram] = weakref.WeakKeyDictionary()
+_lags: weakref.WeakKeyDictionary[CollectorRegistry, Gauge] = weakref.WeakKeyDictionary()
 _pools: weakref.WeakKeyDictionary[CollectorRegistry, _PoolCollector] = weakref.WeakKeyDictionary()
 
 
@@ -116,6 +122,30 @@ def observe_pool(
         pools.add(name or pool_name(db), db, asyncio.get_running_loop())
 
 
+def observe_changes(stream: ChangeStream[Any], name: str, registry: CollectorRegistry | None = None) -> None:
+    """Report how far a follower lags behind (`ChangeStream.lag`) at each scrape, as long as it exists.
+
+    `name` is the label `isthmus_follower`; a later stream of the same name takes its place.
+    """
+    prometheus = import_driver("prometheus_client", extra="prometheus")
+    registry = prometheus.REGISTRY if registry is None else registry
+    with _lock:
+        gauge = _lags.get(registry)
+        if gauge is None:
+            labels = [_prometheus_name(FOLLOWER)]
+            gauge = prometheus.Gauge(
+                f"{_prometheus_name(LAG)}_seconds", LAG_DESCRIPTION, labels, registry=registry
+            )
+            _lags[registry] = gauge
+    followed = weakref.ref(stream)
+
+    def read_lag() -> float:
+        current = followed()
+        return math.nan if current is None else current.lag
+
+    gauge.labels(name).set_function(read_lag)
+
+
 class _PoolCollector:
     """Collects all pools of a registry, since two collectors of the same metric make a scrape invalid."""
 
@@ -168,4 +198,4 @@ def _prometheus_name(name: str) -> str:
     return name.replace(".", "_")
 
 
-__all__ = ["durations", "instrument", "observe_pool"]
+__all__ = ["durations", "instrument", "observe_changes", "observe_pool"]

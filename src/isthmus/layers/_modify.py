@@ -206,7 +206,7 @@ class CompareAndSet:
         while ids:
             part = _modify_op(op, ids, atomic=True)
             answers, outrun = await self._modify(part)
-            if outrun or not any(isinstance(answer, IsthmusError) for answer in answers):
+            if outrun:  # all of them
                 return _count_changed(_results_of_matching(part, answers, outrun))
             matching = [id for id, answer in zip(ids, answers, strict=True) if not _is_passed_over(answer)]
             if len(matching) == len(ids):

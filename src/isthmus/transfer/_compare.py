@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 from bisect import bisect_right
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from typing import Any, Literal
 
-from isthmus import Query, Record, UsageError
+from isthmus import Query, Record, UsageError, field
 from isthmus._core.clock import SYSTEM_CLOCK, Clock
 from isthmus._query.ast import Predicate
 from isthmus._query.query import as_query
 from isthmus.transfer._digest import Digest, canonical_json, record_digest
 from isthmus.transfer._fields import Shape, Transform
-from isthmus.transfer._reader import PageReader, Store
+from isthmus.transfer._reader import PageReader, Store, sorts_ids
 from isthmus.transfer._receipt import MAX_LISTED, Repair
 from isthmus.transfer._retry import retry_transient
 
@@ -47,15 +50,15 @@ class Difference:
 class Comparison:
     """The result of `verify`."""
 
-    source: Digest = field(default_factory=Digest)
-    target: Digest = field(default_factory=Digest)
+    source: Digest = dataclass_field(default_factory=Digest)
+    target: Digest = dataclass_field(default_factory=Digest)
     ranges: int = 0
     """How many id ranges were compared."""
     differing_ranges: int = 0
     missing: int = 0
     extra: int = 0
     changed: int = 0
-    differences: list[tuple[str, str]] = field(default_factory=list)
+    differences: list[tuple[str, str]] = dataclass_field(default_factory=list)
     """Kind and id of the first 1,000 differences."""
     seconds: float = 0.0
 
@@ -218,6 +221,9 @@ class _RangePairs:
         self._shape = shape
         self._source = PageReader(source, ours, clock=clock, page_size=page_size)
         self._target = PageReader(target, theirs, clock=clock, page_size=page_size)
+        self._stores = source, target
+        self._target_query = theirs
+        self._clock = clock
         self._last_id = ""
         self.read = 0
         """How many records of the source were read."""
@@ -241,8 +247,13 @@ class _RangePairs:
         """Yield the source's and the target's records of each range.
 
         A range ends where a page of either store ends, so at most one page of each store is held
-        back, however ids are distributed.
+        back, however ids are distributed. Where the ids of a store do not sort as texts, the records of a
+        range are those of one page of the source, looked up in the target.
         """
+        if any(map(sorts_ids, self._stores)):
+            async for pair in self._by_lookup():
+                yield pair
+            return
         ours: list[Record] = []
         theirs: list[Record] = []
         while True:
@@ -254,6 +265,26 @@ class _RangePairs:
             our_range, ours = _split(ours, min(ends))
             their_range, theirs = _split(theirs, min(ends))
             yield our_range, their_range
+
+    async def _by_lookup(self) -> AsyncIterator[tuple[_Range, _Range]]:
+        """Yield each page of the source with its counterpart, then the records that only the target has.
+
+        Keeps 8 bytes of each id.
+        """
+        if self._target_query.count is not None:
+            raise UsageError("the ids of these stores sort differently: they are compared without a limit")
+        seen: set[bytes] = set()
+        while page := (await self._source.page()).records:
+            self.read += len(page)
+            shaped = await self._shape.apply(page)
+            seen.update(_id_digest(record) for record in shaped)
+            where = self._target_query.where & field("_id").in_([_id(record) for record in shaped])
+            theirs = await retry_transient(functools.partial(self._stores[1].search, where), self._clock)
+            yield _range_of(shaped), _range_of(theirs)
+        while page := (await self._target.page()).records:
+            extra = [record for record in page if _id_digest(record) not in seen]
+            if extra:
+                yield {}, _range_of(extra)
 
     async def _next_source_page(self) -> list[Record]:
         """Return the next page of which the transform keeps some records; empty at the end."""
@@ -282,10 +313,18 @@ def _check_ascending(records: list[Record], last_id: str = "") -> list[Record]:
     return records
 
 
+def _id_digest(record: Record) -> bytes:
+    return hashlib.blake2b(_id(record).encode(), digest_size=8).digest()
+
+
+def _range_of(records: list[Record]) -> _Range:
+    return {_id(record): (record_digest(record), record) for record in records}
+
+
 def _split(records: list[Record], last_id: str) -> tuple[_Range, list[Record]]:
     """Return the records up to `last_id` as a range, and the others."""
     end = bisect_right(records, last_id, key=_id)
-    return {_id(record): (record_digest(record), record) for record in records[:end]}, records[end:]
+    return _range_of(records[:end]), records[end:]
 
 
 def _digest_range(records: _Range) -> Digest:

@@ -151,6 +151,9 @@ async def _write(
                 conflicts.append(id)
             case NotFoundError():
                 migration.overtaken += 1
+            case InvalidRecordError():  # such as one that is too large for the store
+                outcome.record_id = id
+                migration.add_failure(outcome)
             case error:
                 raise error
     return conflicts

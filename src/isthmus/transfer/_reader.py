@@ -11,6 +11,7 @@ import orjson
 
 from isthmus import AsyncDatabase, Collection, Query, QueryError, Record, RecordStream, field
 from isthmus._core.clock import Clock
+from isthmus._core.executor import SortsIds
 from isthmus._value import replace
 from isthmus.transfer._retry import retry_transient
 
@@ -29,6 +30,12 @@ class SourcePage:
 
     records: list[Record]
     cursor: str | None = None
+
+
+def sorts_ids(store: Store) -> bool:
+    """Return whether ids sort otherwise than as texts, such as the numbers of a table's key."""
+    support = store._session.executor.support(store.collection_name)
+    return isinstance(support, SortsIds)
 
 
 class PageReader:
@@ -58,7 +65,7 @@ class PageReader:
             raise QueryError("a transfer reads in id order: its query cannot have a sort or an offset")
         self._store = store
         self._remaining = None if query.count is None else max(0, query.count - already_read)
-        query = replace(query, count=None)
+        query = self._whole = replace(query, count=None)
         self._resumed = query if after is None else query.filter(field("_id") > after)
         # Resuming by cursor is cheaper: a store that cannot filter by id would read from the start.
         self._query = self._resumed if cursor is None else query
@@ -77,6 +84,11 @@ class PageReader:
             await self._check_cursor()
         if self._remaining != 0:
             plan = await retry_transient(lambda: self._store.explain(self._query), self._clock)
+            if self._query is not self._whole and sorts_ids(self._store):
+                raise QueryError(
+                    "the ids of this store do not sort as texts, so reading cannot go on after one of them;"
+                    " keep `cursor_secret` as it was, or begin anew"
+                )
             if not plan.order_pushed:
                 # Each page would scan the whole store; a stream scans it once.
                 self._stream = aiter(self._store.stream(self._query))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from isthmus._core.changes import ChangePage, Position, StoredChange, missing_changes, other_source
 from isthmus.backends.postgres.change_tables import end_changes, make_changes
-from isthmus.backends.postgres.changes import current_position, read_changes, read_records
+from isthmus.backends.postgres.changes import current_position, origin_of, read_changes, read_records
 from isthmus.backends.postgres.drivers.protocol import Connection
 from isthmus.backends.postgres.errors import is_undefined_table
 from isthmus.backends.postgres.sql.table import Table
@@ -36,8 +36,8 @@ class ChangeMethods:
 
     async def changes_position(self, collection: str) -> Position:
         """Return the position of now; one round trip."""
-        table = self._table(collection)
-        return await self._pool_runner.read_primary(lambda connection: current_position(connection, table))
+        origin = origin_of(self._table(collection))
+        return await self._pool_runner.read_primary(lambda connection: current_position(connection, origin))
 
     async def read_changes(self, collection: str, position: Position, limit: int) -> ChangePage:
         """Return at most `limit` changes after a position; two round trips."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from isthmus._core.changes import missing_changes
 from isthmus._ids import new_id
@@ -25,10 +26,14 @@ from isthmus.backends.postgres.table_mark import (
 from isthmus.backends.postgres.version_trigger import NAME as VERSION_TRIGGER
 from isthmus.backends.postgres.version_trigger import NEW_VERSION, create_trigger
 
+if TYPE_CHECKING:
+    from isthmus.backends.postgres.native.catalog import NativeTable
+
 TRIGGERS = tuple(f"isthmus_changes_{event}" for event in ("insert", "update", "delete", "key", "truncate"))
 # The ids of a row of the side table; a row costs as much as several ids.
 _CHUNK = 500
-_PATH = "SECURITY DEFINER SET search_path = pg_catalog, pg_temp"
+# A plan that was made while a table was empty is kept: it would read the whole of it for each row later.
+DEFINER = "SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +48,18 @@ class ChangeNames:
     """Which transactions had ended at which time, for pruning; at -infinity what was pruned."""
     sequence: str
     capture: str
+    """The function of the triggers that note changes."""
     number: str
+    """The function of the trigger that gives a changed row another number."""
+    lookup: str
+    """A function that returns the order of a deleted id."""
 
     @classmethod
-    def of(cls, table: Table) -> ChangeNames:
+    def of(cls, table: Table | NativeTable) -> ChangeNames:
         """Return the names of a table's objects, each of 63 bytes at most."""
         digest = hashlib.blake2b(table.name.encode(), digest_size=6).hexdigest()
         head = table.name.encode()[:30].decode(errors="ignore")
-        kinds = ("changes", "deleted", "marks", "order", "capture", "number")
+        kinds = ("changes", "deleted", "marks", "order", "capture", "number", "lookup")
         schema = quote(table.schema)
         return cls(*(f"{schema}.{quote(f'{head}_{kind}_{digest}')}" for kind in kinds))
 
@@ -117,7 +126,7 @@ async def end_changes(connection: Connection, table: Table) -> None:
         if making_of(await connection.fetchval(COMMENT, table.sql)) is None:
             return
         # The triggers go with their functions.
-        await connection.execute(f"DROP FUNCTION IF EXISTS {names.capture}(), {names.number}() CASCADE")
+        await connection.execute(f"DROP FUNCTION IF EXISTS {_signatures(names)} CASCADE")
         await connection.execute(f"DROP TABLE IF EXISTS {names.changes}, {names.deleted}, {names.marks}")
         await create_trigger(connection, table)
         await write_mark(connection, table, changes=None)
@@ -136,17 +145,23 @@ def drop_statement(table: Table) -> str:
       IF i = 10 THEN RAISE; END IF;
     END;
   END LOOP;
-  DROP FUNCTION IF EXISTS {names.capture}(), {names.number}();
+  DROP FUNCTION IF EXISTS {_signatures(names)};
 END"""
     return f"DO {literal(body)}"
 
 
+def _signatures(names: ChangeNames) -> str:
+    return f"{names.capture}(), {names.number}(), {names.lookup}(text)"
+
+
 def _functions(table: Table, names: ChangeNames) -> list[str]:
     return [
-        f"CREATE OR REPLACE FUNCTION {names.number}() RETURNS trigger LANGUAGE plpgsql {_PATH}"
+        f"CREATE OR REPLACE FUNCTION {names.number}() RETURNS trigger LANGUAGE plpgsql {DEFINER}"
         f" AS {literal(_number_body(names))}",
-        f"CREATE OR REPLACE FUNCTION {names.capture}() RETURNS trigger LANGUAGE plpgsql {_PATH}"
+        f"CREATE OR REPLACE FUNCTION {names.capture}() RETURNS trigger LANGUAGE plpgsql {DEFINER}"
         f" AS {literal(_capture_body(table, names))}",
+        f"CREATE OR REPLACE FUNCTION {names.lookup}(text) RETURNS bigint LANGUAGE plpgsql STABLE {DEFINER}"
+        f" AS {literal(_lookup_body(names))}",
     ]
 
 
@@ -237,6 +252,10 @@ BEGIN
   END IF;
   RETURN NULL;
 END"""
+
+
+def _lookup_body(names: ChangeNames) -> str:
+    return f"BEGIN RETURN (SELECT d.seq FROM {names.deleted} AS d WHERE d.id = $1); END"
 
 
 def _note(names: ChangeNames, rows: str) -> str:

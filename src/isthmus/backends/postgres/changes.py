@@ -7,7 +7,7 @@ change: then what a reader gets of an id never goes back, whatever the order of 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from isthmus._core.changes import (
@@ -22,8 +22,10 @@ from isthmus.backends.postgres.change_tables import ChangeNames
 from isthmus.backends.postgres.drivers.protocol import Connection, Row
 from isthmus.backends.postgres.lazy_record import PostgresRecord
 from isthmus.backends.postgres.sql.fields import COLUMNS
+from isthmus.backends.postgres.sql.statement import literal
 from isthmus.backends.postgres.sql.table import ORDER_COLUMN, Table
-from isthmus.backends.postgres.table_mark import COMMENT, making_of
+from isthmus.backends.postgres.table_mark import making_of
+from isthmus.errors import IsthmusError, UnexpectedError
 
 # A position holds a snapshot for a while; one with very many transactions is left out.
 _MAX_SNAPSHOT = 3_000
@@ -56,24 +58,44 @@ class Place(NamedTuple):
         return f"{self.xid}.{self.seq}.{self.offset}" + (f"@{self.snapshot}" if useful else "")
 
 
-def _source(table: Table, row: Row) -> str:
-    """Return what a position names besides its place: the server, its timeline, the making of the table.
+class Origin(NamedTuple):
+    """Where the changes of a table are, as statements name it."""
 
-    Raises `ConfigError` for a table that keeps no changes.
-    """
-    making = making_of(row[2])
-    if making is None:
-        raise missing_changes(table.name)
-    return f"{row[0]}/{row[1]}/{making}"
+    name: str
+    marks: str
+    comment: str
+    """The comment with the making, as SQL; NULL for a table that keeps no changes."""
+    missing: Callable[[str], IsthmusError]
+    """Returns the error of a table that keeps no changes."""
+
+    def source(self, row: Row) -> str:
+        """Return what a position names besides its place: the server, its timeline, the table's making.
+
+        Raises the error of a table that keeps no changes.
+        """
+        making = making_of(row[2])
+        if making is None:
+            raise self.missing(self.name)
+        return f"{row[0]}/{row[1]}/{making}"
 
 
-async def current_position(connection: Connection, table: Table) -> Position:
+def comment_of(table: str) -> str:
+    """Return the comment of a table as SQL."""
+    return f"obj_description(to_regclass({literal(table)})::oid, 'pg_class')"
+
+
+def origin_of(table: Table) -> Origin:
+    """Return where the changes of a collection are."""
+    return Origin(table.name, ChangeNames.of(table).marks, comment_of(table.sql), missing_changes)
+
+
+async def current_position(connection: Connection, origin: Origin) -> Position:
     """Return the position of now; one round trip."""
     row = await connection.fetchrow(
-        f"{_SERVER}, ({COMMENT}), pg_current_snapshot()::text, pg_is_in_recovery()", table.sql
+        f"{_SERVER}, {origin.comment}, pg_current_snapshot()::text, pg_is_in_recovery()"
     )
     assert row is not None
-    source, (snapshot, on_standby) = _source(table, row), row[3:]
+    source, (snapshot, on_standby) = origin.source(row), row[3:]
     # A standby's snapshot lacks the transactions that run on the primary.
     usable = not on_standby and len(snapshot) <= _MAX_SNAPSHOT
     place = Place(int(snapshot.split(":")[0]), 0, 0, snapshot if usable else None)
@@ -83,41 +105,59 @@ async def current_position(connection: Connection, table: Table) -> Position:
 async def read_changes(connection: Connection, table: Table, position: Position, limit: int) -> ChangePage:
     """Return at most `limit` changes after a position; two round trips."""
     place = Place.parse(position.place)
-    args: list[Any] = [str(place.xid), place.seq, place.offset, limit]
-    if place.snapshot is not None:
-        args.append(place.snapshot)
-    rows = await connection.fetch(_select_changes(table, place), *args)
+    rows = await connection.fetch(_select_changes(table, place), *arguments(place, limit))
     # After the page was read: what it needs may have been pruned before.
-    await _check(connection, table, position, place)
+    await check_position(connection, origin_of(table), position)
     bound, found = int(rows[0][0]), [row for row in rows if row[1] is not None]
     places = [_after(row, place.snapshot) for row in found]
-    if len(found) < limit:
-        end = Place(bound, 0, 0, place.snapshot) if bound > place.xid else place
-        return ChangePage(_changes(found, places), Position(position.source, str(end)), caught_up=True)
-    return ChangePage(_changes(found, places), Position(position.source, str(places[-1])), caught_up=False)
+    end = end_of_page(table.name, place, places, bound, limit)
+    changes = _changes(found, places)
+    return ChangePage(changes, Position(position.source, str(end)), caught_up=len(found) < limit)
+
+
+def arguments(place: Place, limit: int) -> list[Any]:
+    """Return the arguments of a select of changes: `$5` is the snapshot of a place that has one."""
+    args: list[Any] = [str(place.xid), place.seq, place.offset, limit]
+    return args if place.snapshot is None else [*args, place.snapshot]
+
+
+def end_of_page(name: str, place: Place, places: list[Place], bound: int, limit: int) -> Place:
+    """Return where the next page begins; raises `UnexpectedError` if changes came in another order."""
+    if places != sorted(places):
+        raise UnexpectedError(f"postgres: changes of {name!r} did not come in the order of their numbers")
+    if len(places) == limit:
+        return places[-1]
+    return Place(bound, 0, 0, place.snapshot) if bound > place.xid else place
+
+
+def after(place: Place) -> str:
+    """Return the condition that a row `c` of a side table comes at or after a place, and may be read."""
+    condition = (
+        "(c.xid, c.seq) >= ($1::text::xid8, $2::int8) AND c.xid < pg_snapshot_xmin(pg_current_snapshot())"
+    )
+    if place.snapshot is None:
+        return condition
+    return f"{condition} AND NOT pg_visible_in_snapshot(c.xid, $5::text::pg_snapshot)"
 
 
 def _select_changes(table: Table, place: Place) -> str:
     names = ChangeNames.of(table)
-    unseen = "" if place.snapshot is None else " AND NOT pg_visible_in_snapshot(c.xid, $5::text::pg_snapshot)"
+    # Only the rows of the side table are sorted: a sort of their ids would need all of them. For rows of
+    # which a function's result is laid out there is no other way than one after another, in their order.
     # OFFSET 0: each record is looked up by its id, else the planner may read the whole table.
     return f"""SELECT b.bound, p.xid::text, p.seq, p.index, p.size, p.id, r.*,
-  CASE WHEN r.id IS NULL THEN (SELECT d.seq FROM {names.deleted} AS d WHERE d.id = p.id) END
+  CASE WHEN r.id IS NULL AND p.id IS NOT NULL THEN {names.lookup}(p.id) END
 FROM (SELECT pg_snapshot_xmin(pg_current_snapshot())::text AS bound) AS b
 LEFT JOIN (
   SELECT c.xid, c.seq, u.index, cardinality(c.ids) AS size, u.id
   FROM (SELECT c.xid, c.seq, c.ids FROM {names.changes} AS c
-        WHERE (c.xid, c.seq) >= ($1::text::xid8, $2::int8)
-        AND c.xid < pg_snapshot_xmin(pg_current_snapshot()){unseen}
-        ORDER BY c.xid, c.seq LIMIT $4::int8) AS c
+        WHERE {after(place)} ORDER BY c.xid, c.seq LIMIT $4::int8) AS c
   CROSS JOIN LATERAL unnest(c.ids) WITH ORDINALITY AS u(id, index)
-  WHERE (c.xid, c.seq, u.index) > ($1::text::xid8, $2::int8, $3::int8)
-  ORDER BY c.xid, c.seq, u.index LIMIT $4::int8
+  WHERE (c.xid, c.seq, u.index) > ($1::text::xid8, $2::int8, $3::int8) LIMIT $4::int8
 ) AS p ON TRUE
 LEFT JOIN LATERAL (
   SELECT {COLUMNS}, t.{ORDER_COLUMN} FROM {table.sql} AS t WHERE t.id = p.id OFFSET 0
-) AS r ON TRUE
-ORDER BY p.xid, p.seq, p.index"""
+) AS r ON TRUE"""
 
 
 def _after(row: Any, snapshot: str | None) -> Place:
@@ -142,20 +182,20 @@ def _changes(rows: Sequence[Any], places: Sequence[Place]) -> list[StoredChange]
     return changes
 
 
-async def _check(connection: Connection, table: Table, position: Position, place: Place) -> None:
+async def check_position(connection: Connection, origin: Origin, position: Position) -> None:
     """Raise `ChangesExpiredError` for a position of another source, or whose changes were pruned."""
+    place = Place.parse(position.place)
     row = await connection.fetchrow(
-        f"{_SERVER}, ({COMMENT}), (SELECT (m.bound, m.seq) >= ($2::text::xid8, $3::int8)"
-        f" FROM {ChangeNames.of(table).marks} AS m WHERE m.at = '-infinity')",
-        table.sql,
+        f"{_SERVER}, {origin.comment}, (SELECT (m.bound, m.seq) >= ($1::text::xid8, $2::int8)"
+        f" FROM {origin.marks} AS m WHERE m.at = '-infinity')",
         str(place.xid),
         place.seq,
     )
     assert row is not None
-    if _source(table, row) != position.source:
-        raise other_source(table.name)
+    if origin.source(row) != position.source:
+        raise other_source(origin.name)
     if row[3]:
-        raise pruning_error(table.name)
+        raise pruning_error(origin.name)
 
 
 async def read_records(
@@ -168,7 +208,7 @@ async def read_records(
         position.after or "",
         limit,
     )
-    await _check(connection, table, position, Place.parse(position.place))
+    await check_position(connection, origin_of(table), position)
     records = PostgresRecord.wrap([row[:4] for row in rows])
     changes = [StoredChange(row[0], record, row[4]) for row, record in zip(rows, records, strict=True)]
     return changes, len(changes) == limit

@@ -100,10 +100,12 @@ class TransactionRunner:
         await self._cursors.release(token)
 
 
-class Savepoints:
-    """Savepoints of one transaction."""
+class ConnectionTransaction:
+    """What the transactions of every layout have: savepoints, and the connection for SQL of the user."""
 
-    def __init__(self, runner: TransactionRunner) -> None:
+    def __init__(self, runner: TransactionRunner, lend: Callable[[], Any]) -> None:
+        self.lend = lend
+        """Returns the driver's connection for SQL of the user."""
         self._connection = runner.connection
         self._lock = runner.lock
 
@@ -127,7 +129,7 @@ class Savepoints:
                 await savepoint.commit()
 
 
-class PostgresTransaction(PostgresExecutor, Savepoints):
+class PostgresTransaction(PostgresExecutor, ConnectionTransaction):
     """The operations inside one transaction."""
 
     def __init__(
@@ -138,9 +140,7 @@ class PostgresTransaction(PostgresExecutor, Savepoints):
         lend: Callable[[], Any],
     ) -> None:
         PostgresExecutor.__init__(self, config, tables, runner)
-        Savepoints.__init__(self, runner)
-        self.lend = lend
-        """Returns the driver's connection for SQL of the user."""
+        ConnectionTransaction.__init__(self, runner, lend)
 
     async def open(self, collection: str) -> None:
         """Do nothing: a collection is made ready at its first use, see `TransactionRunner`."""

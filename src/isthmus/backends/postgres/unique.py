@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from isthmus._core.apply import merge_documents, refuse_batch
+from isthmus._core.apply import already_exists, merge_documents, refuse_batch
 from isthmus._core.executor import ItemResult, Mutation, WriteKind
 from isthmus._core.unique import MAX_TEXT, Unique, clash, key_in, unique_from_json
 from isthmus._values import decode, decode_numeric
@@ -137,6 +137,10 @@ async def _find_clash(
 ) -> ItemResult | None:
     """Return why the record is refused; None if it is not any more."""
     data = decode(mutation.encode())
+    if kind is WriteKind.CREATE and await connection.fetchval(
+        f"SELECT true FROM {table.sql} AS t WHERE t.id = $1", mutation.id
+    ):
+        return already_exists(mutation.id)
     if kind is WriteKind.UPDATE:
         stored = await connection.fetchval(
             f"SELECT t.data FROM {table.sql} AS t WHERE t.id = $1", mutation.id

@@ -6,14 +6,17 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any
 
+from isthmus._core.apply import has_repeated_ids
 from isthmus._core.executor import ItemResult, Mutation, WriteKind
 from isthmus.backends.postgres.drivers.protocol import Connection
 from isthmus.backends.postgres.errors import is_deadlock, is_field_violation
 from isthmus.backends.postgres.sql.table import Table
 from isthmus.backends.postgres.unique import write_apart
 from isthmus.backends.postgres.write import insert_coalesced, write
+from isthmus.errors import AlreadyExistsError, ConflictError, NotFoundError
 
 _ATTEMPTS = 10
+_REFUSED = (AlreadyExistsError, NotFoundError, ConflictError)
 
 
 async def write_unique(
@@ -37,14 +40,21 @@ async def write_unique(
 async def _write(
     connection: Connection, table: Table, kind: WriteKind, mutations: Sequence[Mutation], *, atomic: bool
 ) -> list[ItemResult]:
+    if table.has_unique and has_repeated_ids(mutations):
+        # The statement stores the last state of a record, and an earlier one may have to be refused.
+        return await write_apart(connection, table, kind, mutations, atomic=atomic)
     try:
         async with guard_statement(connection, table):
-            return await write(connection, table, kind, mutations, atomic=atomic)
+            results = await write(connection, table, kind, mutations, atomic=atomic)
     except Exception as error:
         # The class of the exception depends on the driver; its SQLSTATE does not.
         if not is_field_violation(error):
             raise
-    return await write_apart(connection, table, kind, mutations, atomic=atomic)
+        return await write_apart(connection, table, kind, mutations, atomic=atomic)
+    if atomic and table.has_unique and len(mutations) > 1 and any(isinstance(r, _REFUSED) for r in results):
+        # Nothing is written, so that no value was checked: other items may be refused as well.
+        return await write_apart(connection, table, kind, mutations, atomic=atomic)
+    return results
 
 
 async def create_unique(

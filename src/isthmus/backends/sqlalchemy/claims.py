@@ -77,7 +77,7 @@ class StoredClaims:
         source = self._source
         gone: list[dict[str, Any]] = []
         new: list[dict[str, Any]] = []
-        for id, claims in changes.changed():
+        for id, claims in changes.claims():
             before = self.claims_of(id)
             gone += [{"b_claim": claim, "b_key": key_of(id)} for claim in before if claim not in claims]
             new += [

@@ -21,6 +21,7 @@ from isthmus.backends.sqlite.column_methods import ColumnMethods
 from isthmus.backends.sqlite.columns import check_column
 from isthmus.backends.sqlite.config import SQLiteConfig
 from isthmus.backends.sqlite.connection_thread import ConnectionThread
+from isthmus.backends.sqlite.displaced import note_displaced
 from isthmus.backends.sqlite.errors import is_missing_column, is_missing_table
 from isthmus.backends.sqlite.executor import SQLiteExecutor, Work, make_page, read_header, run_query
 from isthmus.backends.sqlite.fields import reads_numbers_exactly
@@ -204,8 +205,9 @@ class SQLiteBackend(ChangeMethods, ColumnMethods, SQLiteExecutor):
 
     def _with_declarations(self, session: SQLiteSession, table: Table) -> Table:
         """Return a table with what is declared in the file; raises `ConfigError` if the config wants more."""
-        if self._config.changes:
-            ensure_changes(session.connection, table.name, may_create=self._config.create_table != "never")
+        may_create = self._config.create_table != "never"
+        if self._config.changes and ensure_changes(session.connection, table.name, may_create=may_create):
+            note_displaced(session.connection, table.name)
         changes = find_changes(session.connection, table.name)
         order = "" if changes is None else f"{changes.last} + 1"
         unique = self._ensure_unique(session, table.name)
@@ -228,6 +230,8 @@ class SQLiteBackend(ChangeMethods, ColumnMethods, SQLiteExecutor):
             raise missing_unique(collection, missing)
         for unique in missing:
             add_unique(session.connection, collection, unique)
+        if missing:
+            note_displaced(session.connection, collection)
         return declared | missing
 
     async def find_duplicates(self, collection: str, unique: Unique) -> list[Duplicate]:
@@ -247,6 +251,7 @@ class SQLiteBackend(ChangeMethods, ColumnMethods, SQLiteExecutor):
             if found:
                 raise has_duplicates(table.name, unique, found)
             add_unique(connection, table.name, unique)
+            note_displaced(connection, table.name)
 
         await self._run_write(collection, make, undo=True)
 

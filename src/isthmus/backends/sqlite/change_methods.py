@@ -13,6 +13,7 @@ from isthmus._core.pruner import Pruner
 from isthmus.backends.sqlite.change_tables import add_changes, drop_changes, find_changes
 from isthmus.backends.sqlite.changes import current_position, prune, read_changes, read_records
 from isthmus.backends.sqlite.config import SQLiteConfig
+from isthmus.backends.sqlite.displaced import note_displaced
 from isthmus.backends.sqlite.executor import Work
 from isthmus.backends.sqlite.pool import Pool
 from isthmus.backends.sqlite.schema import Table
@@ -67,6 +68,7 @@ class ChangeMethods(abc.ABC):
         def make(session: SQLiteSession, table: Table) -> None:
             if find_changes(session.connection, collection) is None:
                 add_changes(session.connection, collection)
+                note_displaced(session.connection, collection)
 
         await self._run_write(collection, make, undo=True)
         (await self._pool()).tables.pop(collection, None)

@@ -25,6 +25,12 @@ from isthmus.backends.sqlite.schema import (
 )
 from isthmus.backends.sqlite.statement import quote_name
 
+CATALOG_STATEMENTS = (
+    f"CREATE TABLE IF NOT EXISTS {CHANGES_CATALOG}"
+    " (collection TEXT PRIMARY KEY NOT NULL, making TEXT NOT NULL, pruned INTEGER NOT NULL)",
+    f"CREATE TABLE IF NOT EXISTS {MARKS} (collection TEXT NOT NULL, at REAL NOT NULL, seq INTEGER NOT NULL)",
+)
+
 
 @dataclass(frozen=True, slots=True)
 class ChangeTables:
@@ -66,29 +72,24 @@ def find_changes(connection: sqlite3.Connection, name: str) -> ChangeTables | No
     return None if row is None else ChangeTables(name, row[0])
 
 
-def ensure_changes(connection: sqlite3.Connection, name: str, *, may_create: bool) -> None:
-    """Let a collection without records keep its changes, in the open transaction.
+def ensure_changes(connection: sqlite3.Connection, name: str, *, may_create: bool) -> bool:
+    """Let a collection without records keep its changes, in the open transaction; return whether it is new.
 
     Raises `ConfigError` for one with records, or if nothing may be created.
     """
     if find_changes(connection, name) is not None:
-        return
+        return False
     if not may_create or connection.execute(f"SELECT 1 FROM {quote_name(name)} LIMIT 1").fetchone():
         raise missing_changes(name)
     add_changes(connection, name)
+    return True
 
 
 def add_changes(connection: sqlite3.Connection, name: str) -> None:
     """Let a collection keep its changes, in the open transaction."""
     tables = ChangeTables(name, new_id())
-    connection.execute(
-        f"CREATE TABLE IF NOT EXISTS {CHANGES_CATALOG}"
-        " (collection TEXT PRIMARY KEY NOT NULL, making TEXT NOT NULL, pruned INTEGER NOT NULL)"
-    )
-    connection.execute(
-        f"CREATE TABLE IF NOT EXISTS {MARKS}"
-        " (collection TEXT NOT NULL, at REAL NOT NULL, seq INTEGER NOT NULL)"
-    )
+    for statement in CATALOG_STATEMENTS:
+        connection.execute(statement)
     for statement in definitions(connection, tables):
         connection.execute(statement)
     connection.execute(f"INSERT INTO {CHANGES_CATALOG} VALUES (?1, ?2, 0)", (name, tables.making))
@@ -155,6 +156,11 @@ def trigger_names(tables: ChangeTables) -> list[str]:
     return [trigger_name(tables, event) for event in ("insert", "update", "key", "delete")]
 
 
+def displacing_trigger(tables: ChangeTables, part: str) -> str:
+    """Return the name of a trigger that a unique field adds."""
+    return f"isthmus_displaced_{tables.digest}_{part}"
+
+
 def drop_changes(connection: sqlite3.Connection, name: str, *, keep_table: bool) -> None:
     """Remove the changes of a collection, if it keeps them, in the open transaction.
 
@@ -164,8 +170,13 @@ def drop_changes(connection: sqlite3.Connection, name: str, *, keep_table: bool)
     if tables is None:
         return
     if keep_table:
-        for name_of_trigger in trigger_names(tables):
-            connection.execute(f"DROP TRIGGER IF EXISTS {name_of_trigger}")
+        prefix = displacing_trigger(tables, "")
+        more = connection.execute(
+            "SELECT name FROM sqlite_master WHERE type = 'trigger' AND substr(name, 1, ?1) = ?2",
+            (len(prefix), prefix),
+        ).fetchall()
+        for trigger in (*trigger_names(tables), *(row[0] for row in more)):
+            connection.execute(f"DROP TRIGGER IF EXISTS {trigger}")
         create_version_trigger(connection, name)
     connection.execute(f"DROP TABLE IF EXISTS {tables.changes}")
     connection.execute(f"DROP TABLE IF EXISTS {tables.deleted}")

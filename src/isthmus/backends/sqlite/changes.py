@@ -32,21 +32,22 @@ def current_position(session: SQLiteSession, collection: str) -> Position:
     tables = find_changes(session.connection, collection)
     if tables is None:
         raise missing_changes(collection)
-    return Position(tables.making, str(_last(session, tables)))
+    return Position(tables.making, str(last_number(session, tables)))
 
 
-def _last(session: SQLiteSession, tables: ChangeTables) -> int:
+def last_number(session: SQLiteSession, tables: ChangeTables) -> int:
+    """Return the greatest order that was given."""
     return int(session.execute(f"SELECT {tables.last}").fetchone()[0])
 
 
-def _check(session: SQLiteSession, collection: str, position: Position) -> tuple[ChangeTables, int]:
+def check_position(session: SQLiteSession, collection: str, position: Position) -> tuple[ChangeTables, int]:
     """Return where to read; raises `ChangesExpiredError` for a position that cannot be continued."""
     tables = find_changes(session.connection, collection)
     if tables is None and table_exists(session.connection, collection):
         raise missing_changes(collection)
     number = int(position.place)
     # A file that was restored has given fewer numbers than it had when the position was taken.
-    if tables is None or tables.making != position.source or number > _last(session, tables):
+    if tables is None or tables.making != position.source or number > last_number(session, tables):
         raise other_source(collection)
     row = session.execute(
         f"SELECT pruned FROM {CHANGES_CATALOG} WHERE collection = ?1", (collection,)
@@ -58,7 +59,7 @@ def _check(session: SQLiteSession, collection: str, position: Position) -> tuple
 
 def read_changes(session: SQLiteSession, collection: str, position: Position, limit: int) -> ChangePage:
     """Return at most `limit` changes after a position, in a snapshot; several of one id come as the last."""
-    tables, number = _check(session, collection, position)
+    tables, number = check_position(session, collection, position)
     rows = session.execute(
         f"SELECT c.seq, c.id, t.{ORDER_COLUMN}, d.seq, {_COLUMNS}"
         f" FROM (SELECT seq, id FROM {tables.changes} WHERE seq > ?1 ORDER BY seq LIMIT ?2) AS c"
@@ -83,7 +84,7 @@ def read_records(
     session: SQLiteSession, collection: str, position: Position, limit: int
 ) -> tuple[list[StoredChange], bool]:
     """Return records after the id `position.after`, by id, and whether there are more, in a snapshot."""
-    _check(session, collection, position)
+    check_position(session, collection, position)
     rows = session.execute(
         f"SELECT t.{ORDER_COLUMN}, {_COLUMNS} FROM {quote_name(collection)} AS t"
         " WHERE t.id > ?1 ORDER BY t.id LIMIT ?2",
@@ -104,7 +105,9 @@ def prune(session: SQLiteSession, collection: str, keep: float) -> bool:
     now = time.time()
     recent = f"SELECT 1 FROM {MARKS} WHERE collection = ?1 AND at > ?2 LIMIT 1"
     if session.execute(recent, (collection, now - keep / _MARKS)).fetchone() is None:
-        session.execute(f"INSERT INTO {MARKS} VALUES (?1, ?2, ?3)", (collection, now, _last(session, tables)))
+        session.execute(
+            f"INSERT INTO {MARKS} VALUES (?1, ?2, ?3)", (collection, now, last_number(session, tables))
+        )
     mark = session.execute(
         f"SELECT at, seq FROM {MARKS} WHERE collection = ?1 AND at <= ?2 ORDER BY at DESC LIMIT 1",
         (collection, now - keep),
@@ -113,14 +116,15 @@ def prune(session: SQLiteSession, collection: str, keep: float) -> bool:
         return False
     at, seq = mark
     # The newest change stays: from it the next one gets its number.
-    seq = min(seq, _last(session, tables) - 1)
+    seq = min(seq, last_number(session, tables) - 1)
     row = session.execute(
         f"SELECT max(seq) FROM (SELECT seq FROM {tables.changes} WHERE seq <= ?1 ORDER BY seq LIMIT {BATCH})",
         (seq,),
     ).fetchone()
     if row[0] is not None:
-        for name in (tables.changes, tables.deleted):
-            session.execute(f"DELETE FROM {name} WHERE seq <= ?1", row)
+        session.execute(f"DELETE FROM {tables.changes} WHERE seq <= ?1", row)
+        if table_exists(session.connection, tables.deleted):  # tables that others made have none
+            session.execute(f"DELETE FROM {tables.deleted} WHERE seq <= ?1", row)
         session.execute(
             f"UPDATE {CHANGES_CATALOG} SET pruned = ?2 WHERE collection = ?1", (collection, row[0])
         )

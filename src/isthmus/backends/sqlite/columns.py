@@ -108,7 +108,7 @@ def write_columns(
         row[0]
         for row in connection.execute(
             "SELECT sql FROM sqlite_master WHERE tbl_name = ?1 COLLATE NOCASE AND sql IS NOT NULL"
-            " AND type IN ('index', 'trigger') AND name <> ?2",
+            " AND type IN ('index', 'trigger') AND name <> ?2 ORDER BY rowid",
             (table, _index_name(table)),
         )
     ]

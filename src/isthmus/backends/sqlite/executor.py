@@ -38,8 +38,8 @@ from isthmus.backends.sqlite.modify import decode_row, modify, modify_where
 from isthmus.backends.sqlite.schema import Table
 from isthmus.backends.sqlite.session import SQLiteSession
 from isthmus.backends.sqlite.support import CAPABILITIES, SUPPORT, SQLiteSupport
-from isthmus.backends.sqlite.unique import ViolatedError, noting_violations, write_apart
-from isthmus.backends.sqlite.write import NothingWrittenError, write
+from isthmus.backends.sqlite.unique import ViolatedError, noting_violations, write_apart, write_unique
+from isthmus.backends.sqlite.write import NothingWrittenError
 from isthmus.errors import InvalidRecordError
 
 T = TypeVar("T")
@@ -104,7 +104,7 @@ class SQLiteExecutor(abc.ABC):
                 return await self._run_write(
                     collection,
                     lambda session, table: noting_violations(
-                        lambda: write(session, table, kind, mutations, atomic=atomic)
+                        lambda: write_unique(session, table, kind, mutations, atomic=atomic)
                     ),
                     undo=len(mutations) > 1,
                 )

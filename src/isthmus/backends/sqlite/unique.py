@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import orjson
 
-from isthmus._core.apply import merge_documents, refuse_batch
+from isthmus._core.apply import has_repeated_ids, merge_documents, refuse_batch
 from isthmus._core.executor import ItemResult, Mutation, WriteKind
 from isthmus._core.unique import MAX_TEXT, Duplicate, Key, Unique, clash, key_in, unique_from_json
 from isthmus._path import Path
@@ -70,10 +70,9 @@ def add_unique(connection: sqlite3.Connection, table: str, unique: Unique) -> No
     """Make fields unique, in the open transaction."""
     check_unique(unique)
     name = _name(table, unique)
-    keys = ", ".join(f"{_rank(path)}, {_scalar(path)}" for path in unique.paths)
-    scalar = " AND ".join(f"{_rank(path)} IN {_SCALARS}" for path in unique.paths)
+    scalar, terms = unique_terms(unique)
     connection.execute(
-        f"CREATE UNIQUE INDEX {quote_name(name)} ON {quote_name(table)} ({keys}) WHERE {scalar}"
+        f"CREATE UNIQUE INDEX {quote_name(name)} ON {quote_name(table)} ({', '.join(terms)}) WHERE {scalar}"
     )
     invalid = " OR ".join(
         f"{_rank(path)} IN ({LIST}, {OBJECT})"
@@ -93,6 +92,12 @@ def add_unique(connection: sqlite3.Connection, table: str, unique: Unique) -> No
     connection.execute(f"UPDATE {CATALOG} SET format = ?2 WHERE name = ?1", (table, DECLARED_FORMAT))
 
 
+def unique_terms(unique: Unique) -> tuple[str, list[str]]:
+    """Return when a row takes part in a declaration, and the expressions that are unique together."""
+    scalar = " AND ".join(f"{_rank(path)} IN {_SCALARS}" for path in unique.paths)
+    return scalar, [term for path in unique.paths for term in (_rank(path), _scalar(path))]
+
+
 def drop_unique(connection: sqlite3.Connection, table: str, unique: Unique) -> None:
     """End a declaration, in the open transaction; a missing one is not an error."""
     name = _name(table, unique)
@@ -108,8 +113,8 @@ def drop_unique(connection: sqlite3.Connection, table: str, unique: Unique) -> N
 def find_duplicates(connection: sqlite3.Connection, source: str, unique: Unique) -> list[Duplicate]:
     """Return values that several records have, each with some of their ids; 20 values at most."""
     check_unique(unique)
-    keys = ", ".join(f"{_rank(path)}, {_scalar(path)}" for path in unique.paths)
-    scalar = " AND ".join(f"{_rank(path)} IN {_SCALARS}" for path in unique.paths)
+    scalar, terms = unique_terms(unique)
+    keys = ", ".join(terms)
     groups = connection.execute(
         f"SELECT min(id), json_group_array(id) FROM (SELECT * FROM {source} ORDER BY id)"
         f" WHERE {scalar} GROUP BY {keys} HAVING count(*) > 1 ORDER BY min(id) LIMIT 20"
@@ -119,6 +124,18 @@ def find_duplicates(connection: sqlite3.Connection, source: str, unique: Unique)
         row = connection.execute(f"SELECT data FROM {source} WHERE id = ?1", (first,)).fetchone()
         found.append((list(key_in(decode(row[0]), unique) or ()), orjson.loads(ids)[:10]))
     return found
+
+
+def write_unique(
+    session: SQLiteSession, table: Table, kind: WriteKind, mutations: Sequence[Mutation], *, atomic: bool
+) -> list[ItemResult]:
+    """Apply mutations as `write` does; one by one if a record is written twice under unique fields.
+
+    Such a batch stores the last state of the record, and an earlier one may have to be refused.
+    """
+    if has_repeated_ids(mutations) and read_unique(session.connection, table.name):
+        return write_apart(session, table, kind, mutations, atomic=atomic)
+    return write(session, table, kind, mutations, atomic=atomic)
 
 
 def write_apart(

@@ -10,12 +10,13 @@ from typing import Annotated, Any
 
 import typer
 
-from isthmus import Change, ChangeStream, QueryError, Record
+from isthmus import Change, ChangeStream, QueryError, Record, UnsupportedError
+from isthmus._core.changes import SupportsChangeStatements
 from isthmus.cli._commands.query import build_query
 from isthmus.cli._json import format_json
 from isthmus.cli._options import CollectionName, PromptPassword, Store
 from isthmus.cli._output import record_to_json, write_stdout
-from isthmus.cli._stores import open_collection, resolve_store
+from isthmus.cli._stores import StoreAddress, open_collection, open_database, resolve_store
 
 
 def changes(
@@ -48,6 +49,9 @@ def changes(
     collection: CollectionName = None,
     *,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Exit when there is no further change.")] = False,
+    ddl: Annotated[
+        bool, typer.Option("--ddl", help="Only print the statements that a table with layout=native needs.")
+    ] = False,
     prompt: PromptPassword = False,
 ) -> None:
     """Print the changes of a collection as JSON lines, as they come; Ctrl-C exits.
@@ -60,8 +64,13 @@ def changes(
     for the first one. A change may be printed again after a crash, none is
     left out. A file of another store, or whose changes were pruned, is an
     error: delete it, and begin with --since start.
+    A table that others made (layout=native) keeps changes once its owner has
+    run the statements that --ddl prints.
     """
     address = resolve_store(store, collection, prompt=prompt)
+    if ddl:
+        asyncio.run(_print_statements(address))
+        return
     query, start = build_query(where), _read_position(position) or since
 
     async def follow() -> None:
@@ -70,6 +79,21 @@ def changes(
             await _print_changes(stream, position, number, wait=not no_wait)
 
     asyncio.run(follow())
+
+
+async def _print_statements(address: StoreAddress) -> None:
+    """Print what the owner of a table runs once; raises `UnsupportedError` for other stores."""
+    async with open_database(address, {}, writes=False) as db:
+        await db._ensure_open()
+        backend = db._backend
+        if not isinstance(backend, SupportsChangeStatements):
+            raise UnsupportedError(
+                "--ddl is for tables that others made (layout=native); `isthmus index URL --changes`"
+                " declares changes of others",
+                capability="changes",
+            )
+        for statement in await backend.change_statements(db.collection_name):
+            typer.echo(f"{statement};")
 
 
 async def _print_changes(

@@ -6,23 +6,34 @@ import contextlib
 import enum
 import gc
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from isthmus import Collection, UsageError
+from isthmus import AccessError, Collection, UsageError
 from isthmus.cli._commands.query import NO_LIMIT, build_query, split_list, write_matches
 from isthmus.cli._errors import CommandError, ExitCode
+from isthmus.cli._formats.csv import CSVStyle
 from isthmus.cli._formats.input_line import InputFormat
 from isthmus.cli._formats.output_file import is_stdout, open_output
 from isthmus.cli._formats.writer import Format, choose_format, open_writer
 from isthmus.cli._load_journal import LoadJournal, LoadProgress, require_rereadable
 from isthmus.cli._loader import Loader, OnClash
-from isthmus.cli._options import AsJson, CollectionName, NullText, OnError, PromptPassword, RequiredStore
-from isthmus.cli._output import print_json
+from isthmus.cli._options import (
+    AsJson,
+    CollectionName,
+    NullText,
+    OnError,
+    PlainCells,
+    PromptPassword,
+    RequiredStore,
+)
+from isthmus.cli._output import print_json, print_note
+from isthmus.cli._progress import RowProgress, show_progress
 from isthmus.cli._stores import StoreAddress, resolve_store, run_on_store
+from isthmus.transfer import Progress
 
 
 class LoadMode(enum.StrEnum):
@@ -140,8 +151,8 @@ def load(
     loader = Loader(_choose_clash(on_clash, mode), skip_refused=on_error is OnError.SKIP)
     _require_journal(journal, files, resume=resume)
     try:
-        with _collect_rarely():
-            _load_files(loader, address, files, format, settings, rows, rejects, journal, resume=resume)
+        with _collect_rarely(), show_progress("load", as_json=as_json) as show:
+            _load_files(loader, address, files, format, settings, rows, rejects, journal, show, resume=resume)
     except (KeyboardInterrupt, Exception) as error:
         if loader.read:
             reason = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
@@ -172,6 +183,7 @@ def _load_files(
     rows: dict[str, Any],
     rejects: Path | None,
     journal: Path | None,
+    show: Callable[[Progress], None],
     *,
     resume: bool,
 ) -> None:
@@ -198,10 +210,21 @@ def _load_files(
                 return
             if opened is not None and progress is not None and rejects is not None:
                 loader.rejects = stack.enter_context(opened.open_rejects(rejects, progress))
+            progress_of = RowProgress(source.find_share, loader.read).of
+            loader.on_batch = lambda rows: show(progress_of(rows))
             lines = source.lines(loader.ids.make_ids, loader.read)
             await loader.load(target, lines, ahead=source.reads_ahead)
+            await _refresh(target)
 
         run_on_store(address, run, writes=True)
+
+
+async def _refresh(target: Collection) -> None:
+    """Let the next command find the records, which Elasticsearch would show a second later."""
+    try:
+        await target.refresh()
+    except AccessError:
+        print_note("searches find the records when the store refreshes: this user may not ask for it")
 
 
 def _begin(loader: Loader, journal: LoadJournal, target: Collection, *, resume: bool) -> LoadProgress:
@@ -262,6 +285,7 @@ def dump(
     null: NullText = None,
     collection: CollectionName = None,
     *,
+    plain: PlainCells = False,
     as_json: AsJson = False,
     prompt: PromptPassword = False,
 ) -> None:
@@ -275,7 +299,7 @@ def dump(
     query = build_query(filter, limit=NO_LIMIT, select=select)
 
     async def export(source: Collection) -> int:
-        with open_writer(file, chosen, null=null) as writer:
+        with open_writer(file, chosen, style=CSVStyle(null, plain)) as writer:
             await write_matches(source, query, writer)
         return writer.count
 

@@ -18,9 +18,10 @@ from isthmus._query.bucket import path_of
 from isthmus._query.field import Field
 from isthmus.cli._columns import parse_column, parse_group, parse_measure
 from isthmus.cli._filter import parse_field, parse_query
+from isthmus.cli._formats.csv import CSVStyle
 from isthmus.cli._formats.writer import Format, RecordWriter, choose_format, open_writer
 from isthmus.cli._missing_fields import collect_paths, note_missing_fields
-from isthmus.cli._options import AsJson, CollectionName, Filter, NullText, PromptPassword, Store
+from isthmus.cli._options import AsJson, CollectionName, Filter, NullText, PlainCells, PromptPassword, Store
 from isthmus.cli._output import make_console, print_json, print_note, print_table
 from isthmus.cli._stores import open_database, open_store, resolve_store, run_on_store
 
@@ -146,13 +147,13 @@ def query(
     null: NullText = None,
     collection: CollectionName = None,
     *,
+    plain: PlainCells = False,
     as_json: AsJson = False,
     prompt: PromptPassword = False,
 ) -> None:
     """Print matching records as a table, JSON lines, CSV or Parquet.
 
-    A table without --limit shows the first 50 records; other formats contain all of them, written in
-    bounded memory.
+    A table without --limit shows the first 50 records; other formats have all.
     """
     default = Format.TABLE if sys.stdout.isatty() and not as_json else Format.JSONL
     chosen = Format.JSONL if as_json and format is None else choose_format(file, format, default)
@@ -163,7 +164,7 @@ def query(
     columns = [path.keys[0] for path in found.fields or () if path.keys]
 
     async def export(source: Collection) -> bool:
-        with open_writer(file, chosen, columns, null) as writer:
+        with open_writer(file, chosen, columns, CSVStyle(null, plain)) as writer:
             complete = await write_matches(source, found, writer, max_rows)
         await note_missing_fields(source, collect_paths(found))
         return complete

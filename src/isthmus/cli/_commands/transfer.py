@@ -5,22 +5,20 @@ from __future__ import annotations
 import asyncio
 import importlib
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as ProgressBar
 
 from isthmus import Collection, ConfigError, UsageError, transfer
 from isthmus.cli._errors import CommandError, ExitCode
 from isthmus.cli._filter import parse_query
 from isthmus.cli._options import AsJson, OnError, PromptPassword
 from isthmus.cli._output import format_value, print_facts, print_json, print_note
+from isthmus.cli._progress import show_progress
 from isthmus.cli._stores import open_collection, resolve_store
 from isthmus.transfer import Comparison, Difference, Progress, Receipt
 from isthmus.transfer._fields import Transform
@@ -152,7 +150,7 @@ def copy(
 
     async def run() -> tuple[Receipt, Comparison | None]:
         async with pair.open(writes=not dry_run) as stores:
-            with _show_progress("copy", as_json=as_json) as progress.show:
+            with show_progress("copy", as_json=as_json) as progress.show:
                 receipt = await transfer.copy(
                     *stores,
                     pair.query,
@@ -205,31 +203,6 @@ def _report_unfinished(copied: int, journal: Path | None, error: BaseException, 
     if journal is not None:
         further = f"; the journal {journal} is complete up to there, and --resume continues from it"
     print_note(f"{reason} after {copied} records were copied{further}")
-
-
-@contextmanager
-def _show_progress(label: str, *, as_json: bool) -> Iterator[Callable[[Progress], None]]:
-    """Show a progress bar on standard error if that is a terminal; yield its update function."""
-    console = Console(stderr=True)
-    if as_json or not console.is_terminal:
-        yield lambda _: None
-        return
-    bar = ProgressBar(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]:,.0f}/s"),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-    )
-    task = bar.add_task(label, total=None, rate=0.0)
-
-    def update(progress: Progress) -> None:
-        bar.update(task, completed=progress.done, total=progress.total, rate=progress.rate)
-
-    with bar:
-        yield update
 
 
 def _print_receipt(receipt: Receipt, comparison: Comparison | None, *, as_json: bool) -> None:

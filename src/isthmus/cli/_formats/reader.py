@@ -134,6 +134,10 @@ class Input:
         """Return the full name, the size and the version of each file, in the order given."""
         return self._storage.describe_files()
 
+    def find_share(self) -> float:
+        """Return the share of the bytes of all files that was read, 0 to 1; 0 for a pipe."""
+        return self._storage.find_share()
+
     @property
     def reads_ahead(self) -> bool:
         """Whether the next lines can be read at any time: they do not come from a pipe."""
@@ -264,6 +268,8 @@ class _InputStorage:
         self._places: dict[str, tuple[LocalStorage, File]] = {}
         self._names: dict[str, str] = {}
         """The full name of each file."""
+        self._opened: tuple[str, BinaryIO] | None = None
+        """The file that was opened last."""
 
     def add(self, name: str, path: Path) -> None:
         """Add a file, or all that a folder or a pattern names; raises `OSError` if there is none."""
@@ -301,7 +307,20 @@ class _InputStorage:
     def open(self, file: File) -> BinaryIO:
         """Open a file as it was listed."""
         storage, listed = self._places[file.key]
-        return storage.open(listed)
+        stream = storage.open(listed)
+        self._opened = file.key, stream
+        return stream
+
+    def find_share(self) -> float:
+        """Return the share of the bytes of all files before the place that is read now."""
+        total = sum(file.size for _, file in self._places.values())
+        if self._opened is None or not total:
+            return 0.0
+        key, stream = self._opened
+        keys = list(self._places)
+        before = sum(self._places[name][1].size for name in keys[: keys.index(key)])
+        here = self._places[key][1].size if stream.closed else stream.tell()
+        return min(1.0, (before + here) / total)
 
     def check(self, file: File, stream: BinaryIO) -> None:
         """Raise `UnavailableError` if the file changed since it was opened."""

@@ -13,7 +13,7 @@ from typing import IO
 import orjson
 
 from isthmus import Record, UsageError
-from isthmus.cli._formats.csv import write_csv
+from isthmus.cli._formats.csv import CSVStyle, write_csv
 from isthmus.cli._formats.output_file import is_stdout, open_output
 from isthmus.cli._formats.parquet import import_pyarrow, write_parquet
 from isthmus.cli._formats.spill import ID, Spill
@@ -37,6 +37,7 @@ _SUFFIXES = {
     ".parquet": Format.PARQUET,
     ".pq": Format.PARQUET,
 }
+DEFAULT_STYLE = CSVStyle()
 _FILE_FORMATS = "use --format jsonl, csv or parquet"
 
 
@@ -79,12 +80,12 @@ class _JsonLinesWriter(RecordWriter):
 
 
 class _SpillingWriter(RecordWriter):
-    def __init__(self, stream: IO[bytes], format: Format, null: str | None) -> None:
+    def __init__(self, stream: IO[bytes], format: Format, style: CSVStyle) -> None:
         if format is Format.PARQUET:
             import_pyarrow()  # fail before the records are read
         self._stream = stream
         self._format = format
-        self._null = null
+        self._style = style
         self._spill = Spill()
 
     def add(self, record: Record) -> None:
@@ -96,7 +97,7 @@ class _SpillingWriter(RecordWriter):
             if self._format is Format.PARQUET:
                 write_parquet(self._spill, self._stream)
             else:
-                write_csv(self._spill, self._stream, self._null)
+                write_csv(self._spill, self._stream, self._style)
 
 
 class _TableWriter(RecordWriter):
@@ -129,20 +130,22 @@ class _TableWriter(RecordWriter):
 
 @contextlib.contextmanager
 def open_writer(
-    file: Path | None, format: Format, columns: Sequence[str] = (), null: str | None = None
+    file: Path | None, format: Format, columns: Sequence[str] = (), style: CSVStyle = DEFAULT_STYLE
 ) -> Iterator[RecordWriter]:
     """Yield a writer to a file, or to standard output for None or `-`.
 
-    A regular file changes only when the output is complete. A table begins with these columns. `null`
-    is the cell of nulls and absent fields in CSV.
+    A regular file changes only when the output is complete. A table begins with these columns. Raises
+    `UsageError` for a style of CSV with another format.
     """
-    if null is not None and format is not Format.CSV:
-        raise UsageError(f"--null is for CSV: {format} has nulls of its own")
+    if style != DEFAULT_STYLE and format is not Format.CSV:
+        raise UsageError(f"--{'plain' if style.plain else 'null'} is for CSV, not for {format}")
     if file is None or is_stdout(file):
         if format is Format.PARQUET and sys.stdout.isatty():
             raise UsageError("Parquet cannot be printed on a terminal; use --out FILE")
         writer = (
-            _TableWriter(columns) if format is Format.TABLE else _make_writer(sys.stdout.buffer, format, null)
+            _TableWriter(columns)
+            if format is Format.TABLE
+            else _make_writer(sys.stdout.buffer, format, style)
         )
         yield writer
         writer.finish()
@@ -151,11 +154,11 @@ def open_writer(
     if format is Format.TABLE:
         raise UsageError(f"a table cannot be written to a file; {_FILE_FORMATS}")
     with open_output(file) as stream:
-        writer = _make_writer(stream, format, null)
+        writer = _make_writer(stream, format, style)
         yield writer
         writer.finish()
         stream.flush()
 
 
-def _make_writer(stream: IO[bytes], format: Format, null: str | None) -> RecordWriter:
-    return _JsonLinesWriter(stream) if format is Format.JSONL else _SpillingWriter(stream, format, null)
+def _make_writer(stream: IO[bytes], format: Format, style: CSVStyle) -> RecordWriter:
+    return _JsonLinesWriter(stream) if format is Format.JSONL else _SpillingWriter(stream, format, style)

@@ -70,6 +70,13 @@ def version_of(table: NativeTable) -> str:
     return f"({place}t.xmin::text || t.ctid::text)"
 
 
+def row_columns(table: NativeTable) -> str:
+    """Return the select list of whole rows, for a sub-select that is read as the table is."""
+    if "xmin" not in version_of(table):
+        return "t.*"
+    return "t.*, t.xmin, t.ctid, t.tableoid" if table.is_partitioned else "t.*, t.xmin, t.ctid"
+
+
 def valid(column: Column) -> str | None:
     """Return the condition that a value has a canonical form; None if every value of the type has."""
     if column.kind is Kind.NUMERIC:
@@ -121,9 +128,23 @@ def sort_value(column: Column) -> str:
     return value if condition is None else f"CASE WHEN {condition} THEN {value} END"
 
 
+def key_value(column: Column) -> str:
+    """Return the expression that a key column sorts by; a key without a canonical form is no id."""
+    return source(column) if column.kind in _TYPES and column.numeric == "exact" else sort_value(column)
+
+
 def is_total(column: Column) -> bool:
     """Return whether `sort_value` is never NULL."""
     return not column.nullable and valid(column) is None
+
+
+def has_ordered_index(column: Column) -> bool:
+    """Return whether an index on the column has its values in the order of meaning §4."""
+    if column.kind is Kind.TEXT:
+        return column.code_point_order
+    if column.kind is Kind.NUMERIC and column.numeric == "exact":
+        return column.precision is not None and column.precision <= _FLOAT_DIGITS
+    return column.kind in _TYPES and column.kind is not Kind.BYTES and is_comparable(column)
 
 
 def sort_type(column: Column) -> str:
@@ -142,15 +163,26 @@ def type_of(column: Column) -> str:
 
 
 def bind(params: Parameters, value: Any, type: str) -> str:
-    """Bind a value of `bind_value` as text, which every driver encodes alike, and return its placeholder."""
+    """Bind a value of `bind_value` and return its placeholder."""
+    if type in _TYPES.values() and not _is_infinite(value):
+        # As what it is: a generic plan would cast a text again for each row.
+        return params.bind(value, type)
     bound = params.text(as_text(value))
     return str(bound) if type == "text" else f"{bound}::{type}"
+
+
+def _is_infinite(value: Any) -> bool:
+    """Return whether asyncpg sends a date as infinity."""
+    if isinstance(value, dt.datetime):
+        return value.replace(tzinfo=None) in (dt.datetime.min, dt.datetime.max)
+    return isinstance(value, dt.date) and value in (dt.date.min, dt.date.max)
 
 
 def bind_all(params: Parameters, values: Sequence[Any], type: str) -> str:
     """Bind values as an array and return its placeholder."""
     bound = params.texts([as_text(value) for value in values])
-    return str(bound) if type == "text" else f"{bound}::{type}[]"
+    # Of all arrays only those of text are safe from codecs that a hook registered; cast once for all rows.
+    return str(bound) if type == "text" else f"(SELECT {bound}::{type}[])::{type}[]"
 
 
 def as_text(value: Any) -> str:

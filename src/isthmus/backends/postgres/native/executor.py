@@ -38,8 +38,8 @@ from isthmus.backends.postgres.native.filter import pushdown
 from isthmus.backends.postgres.native.order import sorts
 from isthmus.backends.postgres.native.record import RowReader
 from isthmus.backends.postgres.native.select import (
+    columns_of,
     delete_where,
-    reader_for,
     select_by_key,
     select_count,
     select_page,
@@ -93,6 +93,7 @@ class NativeExecutor:
         self._config = config
         self._tables = tables
         self._runner = runner
+        self._readers: dict[str, RowReader] = {}
 
     @property
     def capabilities(self) -> Capabilities:
@@ -108,6 +109,14 @@ class NativeExecutor:
         if table is None:
             raise UsageError(f"postgres: the table {collection!r} was not opened")
         return table
+
+    def _reader(self, table: NativeTable, names: list[str] | None = None) -> RowReader:
+        if names is not None:
+            return RowReader(table, names)
+        reader = self._readers.get(table.name)
+        if reader is None or reader.table is not table:
+            reader = self._readers[table.name] = RowReader(table)
+        return reader
 
     async def open(self, collection: str) -> None:
         """Read the description of the table; raises `ConfigError` if it cannot serve records."""
@@ -138,7 +147,7 @@ class NativeExecutor:
         keys = {id: key for id in ids if (key := key_of(table.table, id)) is not None}
         if not keys:
             return [None] * len(ids)
-        reader = RowReader(table)
+        reader = self._reader(table)
         statement = select_by_key(table, reader, list(keys.values()), for_update=for_update)
         work: Work[list[Any]] = lambda connection: connection.fetch(statement.text, *statement.args)  # noqa: E731
         rows = await (self._command(table, work) if for_update else self._query(table, work))
@@ -161,7 +170,7 @@ class NativeExecutor:
     async def fetch(self, collection: str, request: PageRequest) -> Page:
         """Return one page; one round trip."""
         table = self._table(collection)
-        reader = reader_for(table, request)
+        reader = self._reader(table, columns_of(request))
         if request.consistent:
             source = RowSource(lambda whole: select_page(table, reader, whole), reader.wrap)
             with _Changed(table):
@@ -215,7 +224,7 @@ class NativeExecutor:
     async def explain(self, collection: str, request: PageRequest) -> NativePlan:
         """Return the statement, its arguments and the server's plan for it."""
         table = self._table(collection)
-        statement = select_page(table, reader_for(table, request), request)
+        statement = select_page(table, self._reader(table, columns_of(request)), request)
         return await self._query(table, lambda connection: explain(connection, statement))
 
     async def release(self, collection: str, after: After) -> None:

@@ -16,12 +16,15 @@ from isthmus.backends._tables.values import bind_value
 from isthmus.backends.postgres.native.catalog import NativeTable
 from isthmus.backends.postgres.native.columns import (
     bind,
+    has_ordered_index,
     is_comparable,
     is_total,
+    key_value,
     sort_type,
     sort_value,
     source,
     type_of,
+    valid,
     version_of,
 )
 from isthmus.backends.postgres.native.filter import missing_column
@@ -48,15 +51,28 @@ def _scalar(table: NativeTable, path: Path) -> Column | None:
     return table.table.by_name.get(path.keys[0]) if path.root is Root.DATA and len(path.keys) == 1 else None
 
 
-def order_by(table: NativeTable, order: Sequence[SortKey]) -> str:
-    """Return the `ORDER BY` terms, the key's last."""
+def indexed_first(table: NativeTable, order: Sequence[SortKey]) -> Column | None:
+    """Return the column of the first sort key if its index has all rows in order but those without a value.
+
+    None if the index has all of them in order, or cannot have them at all.
+    """
+    column = _scalar(table, order[0].path)
+    if column is None or order[0].nulls_first or not has_ordered_index(column):
+        return None
+    return column if valid(column) is not None or (column.nullable and order[0].descending) else None
+
+
+def order_by(table: NativeTable, order: Sequence[SortKey], *, with_value: Column | None = None) -> str:
+    """Return the `ORDER BY` terms, the key's last; every row has a value in the column `with_value`."""
     parts: list[str] = []
     for key in order:
         direction = " DESC" if key.descending else ""
         if key.path.root is Root.ID:
             return ", ".join([*parts, *(value + direction for value in _id_values(table))])
         column = _scalar(table, key.path)
-        if column is not None:
+        if column is not None and column is with_value:
+            parts.append(source(column) + direction)
+        elif column is not None:
             parts.append(sort_value(column) + direction + _nulls(column, key))
         elif key.path.root is Root.VERSION:
             parts.append(f'{version_of(table)} COLLATE "C"{direction}')
@@ -71,7 +87,7 @@ def _nulls(column: Column, key: SortKey) -> str:
 
 
 def _id_values(table: NativeTable) -> list[str]:
-    return [sort_value(column) for column in table.table.key_columns]
+    return [key_value(column) for column in table.table.key_columns]
 
 
 def after_position(

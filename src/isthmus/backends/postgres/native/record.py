@@ -9,8 +9,8 @@ from typing import Any
 
 import orjson
 
-from isthmus._core.lazy_record import LazyRecord, _set_row
-from isthmus._record import _PENDING, Record, _set_data
+from isthmus._core.lazy_record import LazyRecord, _set_row, row_field
+from isthmus._record import Record
 from isthmus._values import JSON, format_datetime
 from isthmus.backends._tables.column import Column, Kind
 from isthmus.backends._tables.keys import id_of
@@ -60,6 +60,7 @@ class RowReader:
     def __init__(
         self, table: NativeTable, names: Iterable[str] | None = None, *, versioned: bool = True
     ) -> None:
+        self.table = table
         columns = table.table.key_columns
         wanted = None if names is None else set(names)
         others = [
@@ -115,53 +116,64 @@ class RowReader:
     def wrap(self, rows: Iterable[Sequence[Any]]) -> list[Record]:
         """Return the records of rows, in order."""
         records: list[Record] = []
+        new, add = NativeRecord.__new__, records.append
         for row in rows:
-            record = NativeRecord.__new__(NativeRecord)
-            _set_data(record, _PENDING)
+            record = new(NativeRecord)
             _set_row(record, row)
-            record._set_reader(self)
-            records.append(record)
+            _set_reader(record, self)
+            add(record)
         return records
 
 
 class NativeRecord(LazyRecord):
-    """A row as a record: no metadata, no times.
+    """A row as a record: no times, and no metadata but what a reader puts there.
 
     Reading `data` raises `InvalidRecordError` for a stored value without a canonical form; predicates
     and orders take it as no value.
     """
 
-    __slots__ = ("_reader",)
+    __slots__ = ("_read_data", "_read_metadata", "_reader")
 
     _reader: RowReader
+    _read_data: dict[str, Any]
+    _read_metadata: dict[str, Any]
     _raw = _raw_metadata = _created = _updated = None
 
-    def _set_reader(self, reader: RowReader) -> None:
-        _store_reader(self, reader)
+    id = row_field(lambda record: record._reader.id(record._row))
+    version = row_field(lambda record: record._reader.version(record._row))
+    _data = row_field(lambda record: record._read())
+    _metadata = row_field(lambda record: record._made_metadata())
 
-    @property
-    def id(self) -> Any:  # type: ignore[override]
-        """The canonical text of the key."""
-        return self._reader.id(self._row)
-
-    @property
-    def version(self) -> Any:  # type: ignore[override]
-        """A token that changes on every write; None if the table has none."""
-        return self._reader.version(self._row)
-
-    @property
-    def data(self) -> dict[str, Any]:
-        """The columns that are not NULL."""
-        if self._data is _PENDING:
+    def _read(self) -> dict[str, Any]:
+        """Return the columns that are not NULL, at every call the same object."""
+        try:
+            data = self._read_data
+        except AttributeError:  # never read before
             data, invalid = self._reader.data(self._row)
             if invalid is not None:
-                raise invalid_record(invalid[0], self.id, invalid[1])
-            _set_data(self, data)
-        return self._data  # type: ignore[no-any-return]
+                raise invalid_record(invalid[0], self.id, invalid[1]) from None
+            _keep_data(self, data)
+        return data
+
+    def _made_metadata(self) -> dict[str, Any]:
+        try:
+            metadata = self._read_metadata
+        except AttributeError:
+            metadata = {}
+            _keep_metadata(self, metadata)
+        return metadata
 
     @property
     def _queried(self) -> dict[str, Any]:
-        return self._reader.data(self._row)[0] if self._data is _PENDING else self._data
+        try:
+            return self._read_data
+        except AttributeError:
+            return self._reader.data(self._row)[0]
 
 
-_store_reader: Callable[[NativeRecord, RowReader], None] = NativeRecord.__dict__["_reader"].__set__
+def _setter(name: str) -> Callable[[NativeRecord, Any], None]:
+    """Return a slot's own setter: attributes of records are read-only for users."""
+    return NativeRecord.__dict__[name].__set__  # type: ignore[no-any-return]
+
+
+_set_reader, _keep_data, _keep_metadata = map(_setter, ("_reader", "_read_data", "_read_metadata"))

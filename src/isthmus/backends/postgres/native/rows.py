@@ -75,8 +75,12 @@ async def update_row(
     connection: Connection, table: NativeTable, row: Row, if_version: str | None, *, whole: bool
 ) -> str | None:
     """Change the columns of a row, `whole`: all of them, and return its new version; None if no row is it."""
-    if row.fixed and not await _has_fixed(connection, table, row):
-        return None
+    unchanged: set[str] = set()
+    if needs_stored(table, row):
+        stored = await _lock(connection, table, row)
+        if stored is None:
+            return None
+        unchanged = {name for name in lossy(table, row) if same(stored.get(name), row.canonical[name])}
     params = Parameters()
     values: dict[str, str] = {}
     for column in table.table.columns:
@@ -84,6 +88,8 @@ async def update_row(
             continue
         if column.name == table.table.version and column.kind in _NEXT_VERSION:
             values[column.name] = _NEXT_VERSION[column.kind].format(source(column))
+        elif column.name in unchanged:
+            continue
         elif column.name in row.values:
             values[column.name] = _assigned(params, column, row.values[column.name])
         elif whole and column.name not in row.fixed and column.name != table.table.version:
@@ -154,19 +160,37 @@ def reread(table: NativeTable, row: Row) -> list[str]:
     return [name for name in row.values if table.table.by_name[name].kind is Kind.INTERVAL]
 
 
-async def _has_fixed(connection: Connection, table: NativeTable, row: Row) -> bool:
-    """Lock the row and check the columns that cannot be written; return whether there is a row."""
+def lossy(table: NativeTable, row: Row) -> list[str]:
+    """Return the columns that may hold more than their canonical value: those stay if it is the same.
+
+    So a record that was read and changed elsewhere is written back without rounding a number.
+    """
+    return [name for name in row.values if _holds_more(table.table.by_name[name])]
+
+
+def _holds_more(column: Column) -> bool:
+    return column.kind is Kind.JSON or (column.kind is Kind.NUMERIC and column.numeric != "exact")
+
+
+def needs_stored(table: NativeTable, row: Row) -> bool:
+    """Return whether an update has to look at the stored row first."""
+    return bool(row.fixed or lossy(table, row))
+
+
+async def _lock(connection: Connection, table: NativeTable, row: Row) -> dict[str, JSON] | None:
+    """Lock the row, check the columns that cannot be written, and return what is there, or None."""
     params = Parameters()
-    reader = RowReader(table, row.fixed)
+    reader = RowReader(table, [*row.fixed, *lossy(table, row)])
     found = await connection.fetchrow(
         f"SELECT {reader.select} FROM {table.sql} AS t"
         f" WHERE {_this_row(table, params, row, None)} FOR UPDATE OF t",
         *params.args,
     )
     if found is None:
-        return False
-    _check(table, reader.data(found)[0], row, row.fixed)
-    return True
+        return None
+    stored = reader.data(found)[0]
+    _check(table, stored, row, row.fixed)
+    return stored
 
 
 def _check(table: NativeTable, data: Mapping[str, JSON], row: Row, names: Iterable[str]) -> None:

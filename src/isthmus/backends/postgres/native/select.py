@@ -7,11 +7,20 @@ from collections.abc import Sequence
 from isthmus._core.executor import PageRequest
 from isthmus._path import Root
 from isthmus._query.ast import TRUE, Predicate
+from isthmus._query.order import NONE
 from isthmus._values import JSON
+from isthmus.backends._tables.column import Column
+from isthmus.backends._tables.values import bind_value
 from isthmus.backends.postgres.native.catalog import NativeTable
-from isthmus.backends.postgres.native.columns import source
+from isthmus.backends.postgres.native.columns import bind, row_columns, source, type_of, valid
 from isthmus.backends.postgres.native.filter import NativeFilter
-from isthmus.backends.postgres.native.order import after_id, after_key, after_position, order_by
+from isthmus.backends.postgres.native.order import (
+    after_id,
+    after_key,
+    after_position,
+    indexed_first,
+    order_by,
+)
 from isthmus.backends.postgres.native.record import RowReader
 from isthmus.backends.postgres.sql.statement import Parameters, Statement
 
@@ -19,19 +28,70 @@ from isthmus.backends.postgres.sql.statement import Parameters, Statement
 _UNLIMITED = 2**40
 
 
-def reader_for(table: NativeTable, request: PageRequest) -> RowReader:
-    """Return the reader of the columns that a page needs."""
+def columns_of(request: PageRequest) -> list[str] | None:
+    """Return the names of the columns that a page needs; None if it needs all."""
     if request.select is None:
-        return RowReader(table)
+        return None
     paths = [path for path in request.select if path.root is Root.DATA]
-    if any(not path.keys for path in paths):
-        return RowReader(table)
-    return RowReader(table, [path.keys[0] for path in paths])
+    return [path.keys[0] for path in paths] if all(path.keys for path in paths) else None
 
 
 def select_page(table: NativeTable, reader: RowReader, request: PageRequest, *, ahead: int = 1) -> Statement:
     """Return the select of a page and `ahead` more rows, which show whether there is a next page."""
     params = Parameters()
+    size = request.size_up_to(_UNLIMITED) + ahead
+    limited = size < _UNLIMITED
+    limit = f" LIMIT {params.bigint(size)}" if limited else ""
+    offset = f" OFFSET {params.bigint(request.offset)}" if request.offset else ""
+    if request.for_update or not limited or request.order is None:
+        where, order = _where_of(table, request, params), _order_of(table, request)
+        lock = " FOR UPDATE OF t" if request.for_update else ""
+        return Statement(
+            f"SELECT {reader.select} FROM {table.sql} AS t{where}{order}{limit}{offset}{lock}", params.args
+        )
+    if request.order and (column := indexed_first(table, request.order)):
+        rows = _two_parts(table, request, column, size + request.offset, params)
+    else:
+        where, order = _where_of(table, request, params), _order_of(table, request)
+        rows = f"(SELECT {row_columns(table)} FROM {table.sql} AS t{where}{order}{limit}{offset})"
+        # Values are made of the rows that are left, not of all that are sorted.
+        return Statement(f"SELECT {reader.select} FROM {rows} AS t{order}", params.args)
+    order = _order_of(table, request)
+    return Statement(f"{rows} SELECT {reader.select} FROM r AS t{order}{limit}{offset}", params.args)
+
+
+def _two_parts(
+    table: NativeTable, request: PageRequest, column: Column, size: int, params: Parameters
+) -> str:
+    """Return the rows `r`: those with a value in the first sort key, as its index has them, then the others.
+
+    The second part is executed only if the first has too few rows.
+    """
+    most = params.bigint(size)
+    order = request.order or ()
+    rank, mark = NONE, None
+    conditions = [] if request.where == TRUE else [NativeFilter(table, params).condition(request.where)]
+    if request.after is not None and request.after.position is not None:
+        conditions.append(after_position(table, order, request.after.position, params))
+        rank, mark = request.after.position[0]
+    value = valid(column) or f"{source(column)} IS NOT NULL"
+    first = [*conditions, value]
+    if rank != NONE:  # where the index begins
+        sign = "<=" if order[0].descending else ">="
+        first.append(f"{source(column)} {sign} {bind(params, bind_value(column, mark), type_of(column))}")
+    columns = row_columns(table)
+    others = [f"({value}) IS NOT TRUE", f"(SELECT count(*) FROM p) < {most}", *conditions]
+    return (
+        f"WITH p AS MATERIALIZED (SELECT {columns} FROM {table.sql} AS t WHERE {' AND '.join(first)}"
+        f" ORDER BY {order_by(table, order, with_value=column)} LIMIT {most}),"
+        f" q AS MATERIALIZED (SELECT {columns} FROM {table.sql} AS t WHERE {' AND '.join(others)}"
+        f" ORDER BY {order_by(table, order[1:])} LIMIT {most}),"
+        " r AS (SELECT * FROM p UNION ALL SELECT * FROM q)"
+    )
+
+
+def _where_of(table: NativeTable, request: PageRequest, params: Parameters) -> str:
+    """Return the condition of a page: the predicate, and the position after which it begins."""
     conditions = [] if request.where == TRUE else [NativeFilter(table, params).condition(request.where)]
     position = None if request.after is None else request.after.position
     if position is not None:
@@ -41,20 +101,16 @@ def select_page(table: NativeTable, reader: RowReader, request: PageRequest, *, 
             conditions.append(after_position(table, request.order, position, params))
         else:
             conditions.append(after_id(table, position[-1], params))
-    where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+    return f" WHERE {' AND '.join(conditions)}" if conditions else ""
+
+
+def _order_of(table: NativeTable, request: PageRequest) -> str:
     if request.order is not None:
-        order = f" ORDER BY {order_by(table, request.order)}"
-    elif request.consistent:  # in physical order
-        order = ""
-    else:  # any order will do: that of the key's index
-        order = f" ORDER BY {', '.join(source(column) for column in table.table.key_columns)}"
-    size = request.size_up_to(_UNLIMITED) + ahead
-    limit = f" LIMIT {params.bigint(size)}" if size < _UNLIMITED else ""
-    offset = f" OFFSET {params.bigint(request.offset)}" if request.offset else ""
-    lock = " FOR UPDATE OF t" if request.for_update else ""
-    return Statement(
-        f"SELECT {reader.select} FROM {table.sql} AS t{where}{order}{limit}{offset}{lock}", params.args
-    )
+        return f" ORDER BY {order_by(table, request.order)}"
+    if request.consistent:  # in physical order
+        return ""
+    # Any order will do: that of the key's index.
+    return f" ORDER BY {', '.join(source(column) for column in table.table.key_columns)}"
 
 
 def select_by_key(

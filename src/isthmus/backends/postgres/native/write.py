@@ -18,6 +18,7 @@ from isthmus.backends.postgres.native.rows import (
     insert_row,
     insert_rows,
     key_is_taken,
+    needs_stored,
     reread,
     stored_version,
     update_row,
@@ -92,7 +93,7 @@ async def _write_alone(connection: Connection, table: NativeTable, kind: WriteKi
     mutation, row = item
     if isinstance(row, RecordError):
         return row
-    checked = bool(row.fixed) or bool(reread(table, row)) or table.is_partitioned
+    checked = needs_stored(table, row) or bool(reread(table, row)) or table.is_partitioned
     simple = not checked and kind is not WriteKind.UPSERT and not connection.is_in_transaction()
     try:
         if simple:
@@ -162,20 +163,24 @@ async def _apply(
         return id
     if kind is WriteKind.UPSERT:
         return await _upsert(connection, table, mutation, row)
-    if row.key is None:
-        return False  # a delete of what is no key
     if kind is WriteKind.DELETE:
-        if await delete_row(connection, table, row, mutation.if_version):
-            return True
-        found = await stored_version(connection, table, row)
-        if found is None:
-            return False
-        return _not_applied(table, mutation, found)
+        return await _delete(connection, table, mutation, row)
     version = await update_row(connection, table, row, mutation.if_version, whole=kind is WriteKind.REPLACE)
     if version is not None:
         return version
     found = await stored_version(connection, table, row)
     return not_found(mutation.id) if found is None else _not_applied(table, mutation, found)
+
+
+async def _delete(connection: Connection, table: NativeTable, mutation: Mutation, row: Row) -> ItemResult:
+    found = None
+    if row.key is not None:
+        if await delete_row(connection, table, row, mutation.if_version):
+            return True
+        found = await stored_version(connection, table, row)
+    if found is not None:
+        return _not_applied(table, mutation, found)
+    return False if mutation.if_version is None else version_conflict(mutation.id, mutation.if_version)
 
 
 async def _upsert(connection: Connection, table: NativeTable, mutation: Mutation, row: Row) -> ItemResult:

@@ -10,7 +10,6 @@ from isthmus.backends.sqlite.aggregate import Extraction, key_part, read_states
 from isthmus.backends.sqlite.native.columns import SQLiteColumn
 from isthmus.backends.sqlite.native.filter import CellFilter, finite, is_text, version_sql
 from isthmus.backends.sqlite.native.keys import id_sql
-from isthmus.backends.sqlite.native.order import value_sql
 from isthmus.backends.sqlite.native.table import SQLiteTable
 from isthmus.backends.sqlite.session import SQLiteSession
 from isthmus.backends.sqlite.statement import Binder, Statement
@@ -52,7 +51,7 @@ class _CellExtraction(Extraction):
         column = self._table.column(path.keys[0]) if path.root is Root.DATA and len(path.keys) == 1 else None
         if column is None:
             return "NULL", "NULL"
-        return self.column_of(_kind_sql(column)), self.column_of(value_sql(column))
+        return self.column_of(_kind_sql(column)), self.column_of(_value_sql(column))
 
     def _text(self, value: str) -> tuple[str, str]:
         return self.column_of(f"CASE WHEN {value} IS NOT NULL THEN 'text' END"), self.column_of(value)
@@ -70,4 +69,14 @@ def _kind_sql(column: SQLiteColumn) -> str:
         f"CASE typeof({cell}) WHEN 'integer' THEN {whole}"
         f" WHEN 'real' THEN CASE WHEN {finite('+' + cell)} THEN 'real' END"
         f" WHEN 'text' THEN CASE WHEN {is_text(column)} THEN 'text' END WHEN 'blob' THEN 'text' END"
+    )
+
+
+def _value_sql(column: SQLiteColumn) -> str:
+    """Return the canonical value of a cell whose type `_kind_sql` gives; reals that are integers as such."""
+    cell = column.sql
+    whole = f"abs({cell}) >= {2.0**53!r} AND {cell} >= {-(2.0**63)!r} AND {cell} < {2.0**63!r}"
+    return (
+        f"CASE typeof({cell}) WHEN 'real' THEN CASE WHEN {whole} THEN CAST({cell} AS INTEGER) ELSE {cell} END"
+        f" WHEN 'blob' THEN isthmus_base64({cell}) ELSE {cell} END"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TypeVar
 
 from isthmus._core.capabilities import Capabilities
-from isthmus._core.changes import no_changes
+from isthmus._core.changes import ChangePage, Position, StoredChange
 from isthmus._core.executor import After, Page, PageRequest
 from isthmus._index_annotation import Declarations
 from isthmus._query.order import cursor_position
@@ -13,6 +13,7 @@ from isthmus._value import replace
 from isthmus.backends.sqlite.backend import SQLiteBackend
 from isthmus.backends.sqlite.config import SQLiteConfig
 from isthmus.backends.sqlite.connection_thread import ConnectionThread
+from isthmus.backends.sqlite.native import changes
 from isthmus.backends.sqlite.native.executor import TableExecutor, TableWork
 from isthmus.backends.sqlite.native.table import SQLiteTable, read_table, table_names
 from isthmus.backends.sqlite.session import SQLiteSession
@@ -27,8 +28,6 @@ class NativeSQLiteBackend(SQLiteBackend, TableExecutor):
     """An executor over the tables of a file that others made."""
 
     def __init__(self, config: SQLiteConfig) -> None:
-        if config.changes:
-            raise no_changes("sqlite with layout='native'")
         super().__init__(config)
         # Of the handle, not of the pool: settings such as `key` are the handle's.
         self._known: dict[str, SQLiteTable] = {}
@@ -46,7 +45,7 @@ class NativeSQLiteBackend(SQLiteBackend, TableExecutor):
             writes=table is None or not table.read_only,
             compare_and_set=has_version,
             unique=False,
-            changes=False,
+            changes=self._config.changes,
             indexes=False,
             columns=False,
             drop=False,
@@ -55,9 +54,15 @@ class NativeSQLiteBackend(SQLiteBackend, TableExecutor):
     async def open(self, collection: str) -> None:
         """Open the file and read the table's description; changes nothing in the file.
 
-        Raises `ConnectError`, `AccessError` or `ConfigError`, which names the cause.
+        Raises `ConnectError`, `AccessError` or `ConfigError`, which names the cause, and
+        `UnsupportedError` for a table without the triggers that `changes=True` needs.
         """
-        await self._read_table(collection, lambda session, table: None)
+
+        def check(session: SQLiteSession, table: SQLiteTable) -> None:
+            if self._config.changes:
+                changes.current_position(session, table)
+
+        await self._read_table(collection, check)
 
     def current_table(self, session: SQLiteSession, collection: str) -> SQLiteTable:
         """Return a table as it is now: it is read again after any change of the file's schema.
@@ -116,6 +121,44 @@ class NativeSQLiteBackend(SQLiteBackend, TableExecutor):
             return page
         position = cursor_position(page.records[-1], request.order or ())
         return Page(page.records, After(position, snapshot.token))
+
+    # Changes, which triggers of the table's owner note
+
+    async def change_statements(self, collection: str) -> list[str]:
+        """Return the statements by which a table's owner lets it keep its changes."""
+        return await self._read_table(collection, lambda session, table: changes.change_statements(table))
+
+    async def changes_position(self, collection: str) -> Position:
+        """Return the position of now."""
+        return await self._read_table(collection, changes.current_position, snapshot=True)
+
+    async def read_changes(self, collection: str, position: Position, limit: int) -> ChangePage:
+        """Return at most `limit` changes after a position; one snapshot."""
+        page = await self._read_table(
+            collection,
+            lambda session, table: changes.read_changes(session, table, position, limit),
+            snapshot=True,
+        )
+        await self._prune_soon(collection)
+        return page
+
+    async def read_records(
+        self, collection: str, position: Position, limit: int
+    ) -> tuple[list[StoredChange], bool]:
+        """Return records after an id, by id, and whether there are more; one snapshot."""
+        return await self._read_table(
+            collection,
+            lambda session, table: changes.read_records(session, table, position, limit),
+            snapshot=True,
+        )
+
+    async def make_changes(self, collection: str) -> None:
+        """Raise `UnsupportedError`: a table of others is never changed."""
+        raise await self._read_table(collection, lambda session, table: changes.missing_triggers(table))
+
+    async def end_changes(self, collection: str) -> None:
+        """Raise `UnsupportedError`: a table of others is never changed."""
+        raise UnsupportedError("a native layout drops no trigger; its owner does", capability="changes")
 
     async def _read_table(self, collection: str, work: TableWork[T], *, snapshot: bool = False) -> T:
         pool = await self._pool()

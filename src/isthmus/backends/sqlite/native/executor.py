@@ -117,8 +117,10 @@ class TableExecutor(SQLiteExecutor):
         return await self._write_table(collection, work)
 
     async def fetch(self, collection: str, request: PageRequest) -> Page:
-        """Return one page of matching records; one query."""
-        return await self._read_table(collection, lambda session, table: fetch(session, table, request))
+        """Return one page of matching records, from one state of the database."""
+        return await self._read_table(
+            collection, lambda session, table: fetch(session, table, request), snapshot=bool(request.order)
+        )
 
     async def count(self, collection: str, where: Predicate) -> CountResult:
         """Return the number of matching records, always exact; one query."""

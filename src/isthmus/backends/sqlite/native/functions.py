@@ -65,7 +65,11 @@ class CellFunctions(Functions):
 
 def _is_text(value: Any) -> int:
     """Return 1 for bytes that are a text."""
-    return int(isinstance(value, bytes) and 0 not in value and isinstance(read_text(value), str))
+    try:
+        value.decode()
+    except (AttributeError, UnicodeDecodeError):
+        return 0
+    return 0 if 0 in value else 1
 
 
 def _base64(value: Any) -> str | None:
@@ -95,7 +99,10 @@ def row_arguments(columns: Sequence[SQLiteColumn]) -> str:
 
 
 def _key(flags: str, *arguments: Any) -> str | None:
-    """Return the id of a row; None if it has none. `flags` has a character for each key column."""
+    """Return the id of a key, or the canonical text of a part of it; None if it has none.
+
+    `flags` has a character for each key column.
+    """
     values = []
     for flag, cell in zip(flags, read_cells(arguments), strict=True):
         if cell is None or (isinstance(cell, bytes) and not isinstance(cell, InvalidText) and flag != "n"):
@@ -105,7 +112,7 @@ def _key(flags: str, *arguments: Any) -> str | None:
         except NoCanonicalFormError:
             return None
         values.append(value)
-    return id_of(values) or None
+    return id_of(values)
 
 
 _PLAIN, _BOOLEAN = SQLiteColumn("", Kind.CELL), SQLiteColumn("", Kind.BOOL, boolean=True)

@@ -21,7 +21,7 @@ def id_sql(table: SQLiteTable) -> str:
     keys = table.keys
     if len(keys) == 1 and keys[0].rowid:
         return f"CAST({keys[0].sql} AS TEXT)"
-    return f"isthmus_key('{_flags(keys)}', {cell_arguments(keys)})"
+    return f"nullif(isthmus_key('{_flags(keys)}', {cell_arguments(keys)}), '')"
 
 
 def _flags(keys: Sequence[SQLiteColumn]) -> str:

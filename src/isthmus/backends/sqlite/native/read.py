@@ -14,6 +14,7 @@ from isthmus._values import JSON
 from isthmus.backends._tables.values import NoCanonicalFormError, invalid_record
 from isthmus.backends.sqlite.native.columns import read_cell, read_text
 from isthmus.backends.sqlite.native.filter import CellFilter, narrows, version_text
+from isthmus.backends.sqlite.native.index_order import ordered_column, read_in_order
 from isthmus.backends.sqlite.native.keys import key_condition
 from isthmus.backends.sqlite.native.order import CellOrdering
 from isthmus.backends.sqlite.native.table import SQLiteTable
@@ -84,20 +85,25 @@ _set_rest: Callable[[Record, dict[str, Any]], None] = InvalidRowRecord.__dict__[
 def read_record(table: SQLiteTable, row: Sequence[Any]) -> Record:
     """Return the record of a selected row; raises `InvalidRecordError` for one whose key is no id."""
     data: dict[str, JSON] = {}
+    invalid: tuple[str, str] | None = None
+    for (name, column), cell in zip(table.cells_by_name, row, strict=True):
+        if cell is None:
+            continue
+        kind = type(cell)
+        if (kind is int and not column.boolean) or (kind is str and "\0" not in cell):
+            data[name] = cell
+            continue
+        try:
+            data[name] = read_cell(column, cell)
+        except NoCanonicalFormError as error:
+            invalid = invalid or (name, str(error))
     try:
         id = table.read_key(row)
     except NoCanonicalFormError as error:
         raise _invalid_key(table, row, error) from None
-    invalid: InvalidRecordError | None = None
-    for column, cell in zip(table.cells, row, strict=True):
-        if cell is not None:
-            try:
-                data[column.name] = read_cell(column, cell)
-            except NoCanonicalFormError as error:
-                invalid = invalid or invalid_record(column.name, id, str(error))
     version = None if table.version is None else version_text(data.get(table.version))
     if invalid is not None:
-        return InvalidRowRecord.of(id, data, version, invalid)
+        return InvalidRowRecord.of(id, data, version, invalid_record(invalid[0], id, invalid[1]))
     return make_record(id, data, {}, version, None, None)
 
 
@@ -115,7 +121,7 @@ def _invalid_key(table: SQLiteTable, row: Sequence[Any], error: Exception) -> In
 def read_records(table: SQLiteTable, rows: Iterable[Sequence[Any]]) -> list[Record]:
     """Return the records of rows; raises `InvalidRecordError` for two rows of one key."""
     records = [read_record(table, row) for row in rows]
-    if not table.unique_key or any(not column.stored for column in table.keys) or _may_repeat(table):
+    if table.may_repeat:
         seen: set[str] = set()
         for record in records:
             assert record.id is not None
@@ -123,11 +129,6 @@ def read_records(table: SQLiteTable, rows: Iterable[Sequence[Any]]) -> list[Reco
                 raise repeated(table, record.id)
             seen.add(record.id)
     return records
-
-
-def _may_repeat(table: SQLiteTable) -> bool:
-    """Return whether cells of two types, such as 7 and '7', can be two rows of one id."""
-    return any(not column.rowid and not column.strict for column in table.keys)
 
 
 def repeated(table: SQLiteTable, id: str) -> InvalidRecordError:
@@ -176,12 +177,26 @@ def page_statement(table: SQLiteTable, request: PageRequest) -> Statement:
 
 
 def fetch(session: SQLiteSession, table: SQLiteTable, request: PageRequest) -> Page:
-    """Return one page of matching records; one query."""
-    records = read_records(table, read_rows(session, page_statement(table, request)))
+    """Return one page of matching records; one query, or several that must see one state."""
+    records = read_records(table, _page_rows(session, table, request))
     if request.size is None or len(records) <= request.size:
         return Page(records, None)
     del records[request.size :]
     return Page(records, After((records[-1].id,)) if request.order is None else MORE)
+
+
+def _page_rows(session: SQLiteSession, table: SQLiteTable, request: PageRequest) -> list[Any]:
+    """Return the rows of a page and the next one."""
+    column = ordered_column(table, request)
+    if column is None:
+        return read_rows(session, page_statement(table, request))
+    rows: list[Any] = []
+    end = request.offset + request.size_up_to(_NO_LIMIT) + 1
+    for statement in read_in_order(session, table, column, request):
+        rows += read_rows(session, statement)
+        if len(rows) >= end:
+            break
+    return rows[request.offset : end]
 
 
 def count(session: SQLiteSession, table: SQLiteTable, where: Predicate) -> CountResult:
@@ -197,7 +212,12 @@ _USED = re.compile(r"USING (?:COVERING )?(?:INDEX (.+?)|(INTEGER PRIMARY KEY|PRI
 
 def explain(session: SQLiteSession, table: SQLiteTable, request: PageRequest) -> NativePlan:
     """Return the SQL of a page, its query plan and the indexes that it uses."""
-    statement = page_statement(table, request)
+    column = ordered_column(table, request)
+    statement = (
+        page_statement(table, request)
+        if column is None
+        else next(read_in_order(session, table, column, request))
+    )
     steps = [row[3] for row in session.rows(statement.with_prefix("EXPLAIN QUERY PLAN "))]
     used = [found[1] or "primary key" for step in steps if (found := _USED.search(step))]
     details = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from isthmus._ids import MAX_ID_BYTES
@@ -39,6 +39,15 @@ class SQLiteTable(Table):
     """Each index and its columns."""
     leading: frozenset[str] = frozenset()
     """The first columns of indexes by code point over all rows."""
+    cells_by_name: tuple[tuple[str, SQLiteColumn], ...] = field(init=False, repr=False, compare=False)
+    key_places: tuple[int, ...] = field(init=False, repr=False, compare=False)
+    """Where the key's columns are in a selected row."""
+
+    def __post_init__(self) -> None:
+        super(SQLiteTable, self).__post_init__()
+        names = [column.name for column in self.columns]
+        object.__setattr__(self, "cells_by_name", tuple(zip(names, self.cells, strict=True)))
+        object.__setattr__(self, "key_places", tuple(names.index(name) for name in self.key))
 
     @property
     def cells(self) -> tuple[SQLiteColumn, ...]:
@@ -49,6 +58,11 @@ class SQLiteTable(Table):
     def keys(self) -> tuple[SQLiteColumn, ...]:
         """The key columns, in key order."""
         return self.key_columns  # type: ignore[return-value]
+
+    @property
+    def may_repeat(self) -> bool:
+        """Whether two rows may have one id: of a view, or such as 7 and '7' in a column without a type."""
+        return not self.unique_key or any(column.affinity is Affinity.NONE for column in self.keys)
 
     @property
     def source(self) -> str:
@@ -66,8 +80,10 @@ class SQLiteTable(Table):
 
     def read_key(self, row: Sequence[Any]) -> str:
         """Return the id of a selected row; raises `NoCanonicalFormError`."""
-        names = [column.name for column in self.columns]
-        return id_of_cells(self.keys, [row[names.index(name)] for name in self.key])
+        places = self.key_places
+        if len(places) == 1 and type(row[places[0]]) is int and not self.cells[places[0]].boolean:
+            return str(row[places[0]])
+        return id_of_cells(self.keys, [row[place] for place in places])
 
 
 def id_of_cells(keys: Sequence[SQLiteColumn], cells: Sequence[Any]) -> str:

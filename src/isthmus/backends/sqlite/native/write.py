@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from isthmus._core.apply import not_found, not_written, refusal, refuse_batch
+from isthmus._core.apply import already_exists, not_found, not_written, refusal, refuse_batch
 from isthmus._core.executor import ItemResult, Mutation, WriteKind
 from isthmus._ids import new_version
 from isthmus._record import Record
@@ -145,6 +145,8 @@ def _delete(session: SQLiteSession, table: SQLiteTable, mutation: Mutation) -> I
 
 def _insert(session: SQLiteSession, table: SQLiteTable, id: str, row: Row, cells: dict[str, Any]) -> str:
     """Insert a row; columns that are absent have their defaults. Returns the id."""
+    if table.may_repeat and id and read_by_ids(session, table, [id]):  # 7 is there, and this is '7'
+        raise already_exists(id)
     if table.version is not None and cells.get(table.version) is None:
         column = table.by_name[table.version]
         if not column.has_default:
