@@ -26,7 +26,7 @@ _COLLECTION = {"elasticsearch": "index", "s3": "prefix"}
 # The kinds of indexes of fields that a backend has.
 INDEXED = {"sqlite": ("indexes",), "postgres": ("indexes", "indexes", "prefix", "substring", "gin")}
 # The backends with declared columns.
-COLUMNS = ("postgres",)
+COLUMNS = ("postgres", "sqlite")
 
 
 @dataclass(frozen=True, slots=True)

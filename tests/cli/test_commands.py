@@ -404,7 +404,7 @@ def test_csv_and_parquet_from_elsewhere_can_be_loaded(cli: Cli, tmp_path: Path) 
     assert cli("get", url, "D", "--json").json["data"]["when"] == "1970-01-01T00:00:00.000000Z"
 
 
-COLUMN_STORES = [pytest.param("postgres", marks=pytest.mark.backend("postgres"))]
+COLUMN_STORES = [pytest.param(name, marks=pytest.mark.backend(name)) for name in ("postgres", "sqlite")]
 
 
 @pytest.mark.parametrize("backend", COLUMN_STORES)

@@ -81,7 +81,9 @@ async def test_a_new_collection_has_the_columns_of_its_config(name: str) -> None
         try:
             await db.create_batch([{"n": 1, "t": "x"}, {"n": "1"}, {"late": "y"}])
 
-            assert _stored(db) == _stored(plain) == KINDS
+            # Handles of one file share what they know of it.
+            assert KINDS.items() <= _stored(db).items()
+            assert KINDS.items() <= _stored(plain).items()
             assert _stored(more) == {**KINDS, "late": "text"}
             for handle in (db, plain, more):
                 assert await handle.count(field("n") == 1) == 1

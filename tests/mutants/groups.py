@@ -74,6 +74,7 @@ def _files(folder: str, names: str) -> tuple[str, ...]:
 
 
 _MODIFY = _pytest("tests/layers/test_modify.py", "tests/property/test_changes.py")
+_COLUMNS = _pytest("tests/conformance/test_promises.py", "-k", "columns and postgres")
 _MODIFY_NATIVELY = _pytest("tests/postgres/test_modify.py")
 
 GROUPS: dict[str, Group] = {
@@ -89,6 +90,17 @@ GROUPS: dict[str, Group] = {
         _backend("s3", 200, own=(_IDS,)),
         8,
         ("ISTHMUS_TEST_S3_URL", "ISTHMUS_TEST_S3_URL"),
+    ),
+    "sqlite-columns": Group(
+        _files("backends/sqlite", "columns column_filter column_aggregate column_methods"),
+        _backend("sqlite", 3_000, own=(_pytest("tests/sqlite/test_columns.py"),)),
+        10,
+    ),
+    "postgres-columns": Group(
+        _files("backends/postgres/sql", "columns column_filter column_order column_aggregate"),
+        _backend("postgres", 1_000, own=(_COLUMNS,)),
+        12,
+        ("ISTHMUS_TEST_POSTGRES_URL", "ISTHMUS_TEST_POSTGRES_ICU_URL"),
     ),
     # On a server whose own collation is a language's: what leaves out COLLATE is seen there only.
     "postgres": Group(

@@ -13,6 +13,8 @@ from isthmus._query.ast import Function, Measure
 from isthmus._query.bucket import Bucket, GroupKey, path_of
 from isthmus._query.order import BOOL, NONE, NUMBER, OBJECT, TEXT
 from isthmus._record import Record
+from isthmus.backends.sqlite.column_aggregate import compile_on_columns
+from isthmus.backends.sqlite.column_filter import IS_ODD, all_columns, condition
 from isthmus.backends.sqlite.fields import TYPE_RANKS, AttributeField, Field, JSONField, OpaqueField, field_of
 from isthmus.backends.sqlite.filter import ROW, FilterCompiler
 from isthmus.backends.sqlite.schema import Table
@@ -29,6 +31,12 @@ def aggregate(session: SQLiteSession, table: Table, request: AggregateRequest) -
     paths = [*(m.path for m in request.measures if m.path is not None), *map(path_of, request.by)]
     fields = [field_of(path) for path in dict.fromkeys(paths)]
     groups = Groups(request.measures)
+    if all_columns(table, paths):
+        for row in session.rows(compile_on_columns(table, request)):
+            _add_row(groups, request, row)
+        if session.rows(Statement(f"SELECT 1 FROM {table.source} WHERE {IS_ODD} LIMIT 1")):
+            _add_by_evaluator(session, table, request, groups, (), only=IS_ODD)
+        return groups
     if any(isinstance(field, OpaqueField) for field in fields):
         _add_by_evaluator(session, table, request, groups, ())
         return groups
@@ -37,17 +45,29 @@ def aggregate(session: SQLiteSession, table: Table, request: AggregateRequest) -
         if on_list:
             has_lists = True
             continue
-        key = tuple(key_part(by, *row[2 * index : 2 * index + 2]) for index, by in enumerate(request.by))
-        groups.add(key, read_states(request.measures, tuple(row[2 * len(request.by) :])))
+        _add_row(groups, request, row)
     if has_lists:
         _add_by_evaluator(session, table, request, groups, fields)
     return groups
 
 
+def _add_row(groups: Groups, request: AggregateRequest, row: Sequence[Any]) -> None:
+    key = tuple(key_part(by, *row[2 * index : 2 * index + 2]) for index, by in enumerate(request.by))
+    groups.add(key, read_states(request.measures, tuple(row[2 * len(request.by) :])))
+
+
 def _add_by_evaluator(
-    session: SQLiteSession, table: Table, request: AggregateRequest, groups: Groups, fields: Sequence[Field]
+    session: SQLiteSession,
+    table: Table,
+    request: AggregateRequest,
+    groups: Groups,
+    fields: Sequence[Field],
+    *,
+    only: str | None = None,
 ) -> None:
     """Add the records with a list at one of the fields, or all if there are no fields, one by one.
+
+    `only` is a further condition on them.
 
     They come in batches, so that memory stays bounded.
     """
@@ -56,8 +76,8 @@ def _add_by_evaluator(
         binder = Binder()
         where = FilterCompiler(binder, frozenset()).sql(request.where)
         has_list = _list_condition(fields, binder)
-        if has_list is not None:
-            where += f" AND {has_list}"
+        for more in (has_list, only):
+            where += "" if more is None else f" AND {more}"
         rows = session.rows(
             binder.statement(
                 f"SELECT {ROW} FROM {table.source} WHERE {where} AND id > {binder.value(last)}"
@@ -92,7 +112,7 @@ def _compile(table: Table, request: AggregateRequest) -> Statement:
     extraction = JSONExtraction(binder)
     keys = [part for by in request.by for part in extraction.key(path_of(by))]
     states = [state for measure in request.measures for state in extraction.states(measure)]
-    where = FilterCompiler(binder, table.indexed).sql(request.where)
+    where = condition(table, request.where, binder)
     columns = ", ".join(["on_list", *keys, *states])
     # Without `by`, no matching record means no group, not one empty group.
     grouped = ", ".join(["on_list", *keys])

@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from typing import TypeVar
 
+from isthmus._core.columns import DeclaredColumn, columns_in, columns_of, join_columns
 from isthmus._core.executor import After, Page, PageRequest, PoolStats, TransactionOptions
 from isthmus._core.loop_pools import LoopBound
 from isthmus._core.unique import Duplicate, Unique, has_duplicates, missing_unique, unique_of
@@ -16,14 +17,16 @@ from isthmus._path import Path
 from isthmus._query.order import cursor_position
 from isthmus.backends.sqlite.change_methods import ChangeMethods
 from isthmus.backends.sqlite.change_tables import drop_changes, ensure_changes, find_changes
+from isthmus.backends.sqlite.column_methods import ColumnMethods
+from isthmus.backends.sqlite.columns import check_column
 from isthmus.backends.sqlite.config import SQLiteConfig
 from isthmus.backends.sqlite.connection_thread import ConnectionThread
 from isthmus.backends.sqlite.displaced import note_displaced
-from isthmus.backends.sqlite.errors import is_missing_table
+from isthmus.backends.sqlite.errors import is_missing_column, is_missing_table
 from isthmus.backends.sqlite.executor import SQLiteExecutor, Work, make_page, read_header, run_query
+from isthmus.backends.sqlite.fields import reads_numbers_exactly
 from isthmus.backends.sqlite.pool import MemoryDatabase, Pool
 from isthmus.backends.sqlite.schema import (
-    ORDER_COLUMN,
     Table,
     check_name,
     collection_names,
@@ -47,7 +50,7 @@ from isthmus.errors import ClosedError, ConfigError, UnsupportedError
 T = TypeVar("T")
 
 
-class SQLiteBackend(ChangeMethods, SQLiteExecutor):
+class SQLiteBackend(ChangeMethods, ColumnMethods, SQLiteExecutor):
     """An executor over a file, or over a database in memory that lives as long as this object is open."""
 
     name = "sqlite"
@@ -62,6 +65,12 @@ class SQLiteBackend(ChangeMethods, SQLiteExecutor):
             name: frozenset(map(check_unique, unique_of(config.unique_of(name))))
             for name in (config.table, *config.collections)
         }
+        self._wanted: dict[str, tuple[DeclaredColumn, ...]] = {
+            name: tuple(map(check_column, columns_of(config.columns_of(name))))
+            for name in (config.table, *config.collections)
+        }
+        self._complete: dict[str, Table] = {}
+        """The tables that were found to have what this handle declares."""
         # A database in memory belongs to its handle; a file is shared by all handles of a loop.
         key = (config.pool_key(), self._memory)
         self._pools: LoopBound[Pool] = LoopBound(key, self._open_pool)
@@ -101,9 +110,13 @@ class SQLiteBackend(ChangeMethods, SQLiteExecutor):
         missing = unique - self._unique.get(collection, frozenset())
         self._unique[collection] = self._unique.get(collection, frozenset()) | unique
         before = self._declared.get(collection, ())
+        self._complete.pop(collection, None)
+        columns = self._wanted.get(collection, ())
+        self._wanted[collection] = join_columns(columns, map(check_column, columns_in(indexes)))
         wanted = index_paths((*indexes.get("indexes", ()), *indexes.get("prefix", ())))
         self._declared[collection] = tuple(dict.fromkeys((*before, *wanted)))
-        return bool(missing) or len(self._declared[collection]) > len(before)
+        new_columns = self._wanted[collection] != columns
+        return bool(missing) or new_columns or len(self._declared[collection]) > len(before)
 
     async def ping(self) -> None:
         """Read the file's header."""
@@ -149,6 +162,8 @@ class SQLiteBackend(ChangeMethods, SQLiteExecutor):
     async def _table(self, pool: Pool, collection: str) -> Table:
         """Return the collection's table; on first use it is created if the config allows it."""
         table = pool.tables.get(collection)
+        if table is not None and table is self._complete.get(collection):
+            return table
         declared = self._declared.get(collection, ())
         unique = self._unique.get(collection, frozenset())
         if (
@@ -156,7 +171,9 @@ class SQLiteBackend(ChangeMethods, SQLiteExecutor):
             and table.indexed.issuperset(declared)
             and table.unique.issuperset(unique)
             and (table.order or not self._config.changes)
+            and self._has_columns(table)
         ):
+            self._complete[collection] = table
             return table
         async with pool.creating:
             if self._config.create_table == "never":
@@ -167,7 +184,8 @@ class SQLiteBackend(ChangeMethods, SQLiteExecutor):
                 table = await pool.writer.run(
                     lambda session: session.write(lambda s: self.ensure_table(s, collection))
                 )
-            pool.tables[collection] = table
+            table = self._note_missing(pool.tables.get(collection), table)
+            pool.tables[collection] = self._complete[collection] = table
             return table
 
     def ensure_table(self, session: SQLiteSession, collection: str) -> Table:
@@ -192,7 +210,11 @@ class SQLiteBackend(ChangeMethods, SQLiteExecutor):
             note_displaced(session.connection, table.name)
         changes = find_changes(session.connection, table.name)
         order = "" if changes is None else f"{changes.last} + 1"
-        return replace(table, unique=self._ensure_unique(session, table.name), order=order)
+        unique = self._ensure_unique(session, table.name)
+        columns, missing = self._ensure_columns(session.connection, table.name)
+        if not reads_numbers_exactly():
+            columns = {}
+        return replace(table, unique=unique, order=order, columns=columns, missing=missing)
 
     def _ensure_unique(self, session: SQLiteSession, collection: str) -> frozenset[Unique]:
         """Make the declared fields unique, and return all that are.
@@ -263,7 +285,7 @@ class SQLiteBackend(ChangeMethods, SQLiteExecutor):
             try:
                 return work(session, table)
             except sqlite3.OperationalError as error:
-                if not (is_missing_table(error) or ORDER_COLUMN in str(error)):
+                if not (is_missing_table(error) or is_missing_column(error)):
                     raise
             # It was dropped by any handle or process: this write creates it again, or finds another one.
             pool.tables[collection] = created = self.ensure_table(session, collection)

@@ -9,7 +9,8 @@ from urllib.parse import SplitResult, unquote
 
 from pydantic import Field, field_validator, model_validator
 
-from isthmus._core.config import BackendConfig, ChangesSettings, ConfigGroup, UniqueSettings
+from isthmus._core.columns import ColumnKind
+from isthmus._core.config import BackendConfig, ChangesSettings, ColumnSettings, ConfigGroup, UniqueSettings
 from isthmus.errors import ConfigError
 
 MEMORY = ":memory:"
@@ -24,8 +25,8 @@ class PoolConfig(ConfigGroup):
     """Seconds to wait for a connection, the writer included; None waits without limit."""
 
 
-class Indexes(UniqueSettings):
-    """The fields of a collection that are unique, or have an index for filters and orders."""
+class Indexes(UniqueSettings, ColumnSettings):
+    """The fields of a collection that are unique, or have a column or an index."""
 
     indexes: tuple[str, ...] = ()
     """Equality, ranges, prefixes and orders; values of any type."""
@@ -99,7 +100,7 @@ class SQLiteConfig(BackendConfig, TableSettings, ChangesSettings):
         if native and self.in_memory:
             raise ValueError("layout='native' serves the tables of a file: give its path")
         for group in groups:
-            for name in ("indexes", "unique") if native else ("key", "version"):
+            for name in ("indexes", "unique", "columns") if native else ("key", "version"):
                 if getattr(group, name):
                     raise ValueError(
                         f"{name} needs layout 'records': isthmus changes nothing of a table that others made"
@@ -126,6 +127,16 @@ class SQLiteConfig(BackendConfig, TableSettings, ChangesSettings):
             return self.unique
         declared = self.collections.get(collection)
         return declared.unique if declared is not None else ()
+
+    def columns_of(self, collection: str) -> dict[str, ColumnKind]:
+        """Return the declared columns of a collection, without those of a model."""
+        declared = self if collection == self.table else self.collections.get(collection)
+        return {} if declared is None or declared.columns == "model" else declared.columns
+
+    def model_columns(self, collection: str) -> bool:
+        """Return whether all fields of a typed collection's model are columns."""
+        declared = self if collection == self.table else self.collections.get(collection)
+        return declared is not None and declared.columns == "model"
 
     def key_of(self, collection: str) -> tuple[str, ...]:
         """Return the key columns that are given for a table or view."""

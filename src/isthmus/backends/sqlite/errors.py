@@ -142,3 +142,8 @@ def _cannot_open(path: str, text: str) -> IsthmusError:
         advice = None
     failure = _DENIED if advice is None else _Failure(ConnectError, advice, transient=False)
     return failure.build(path, text)
+
+
+def is_missing_column(error: sqlite3.OperationalError) -> bool:
+    """Return whether a statement names a column that the table does not have any more, or not yet."""
+    return "no such column" in str(error) or "has no column named" in str(error)

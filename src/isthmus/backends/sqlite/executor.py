@@ -6,6 +6,7 @@ import abc
 import re
 import sqlite3
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import orjson
@@ -30,7 +31,9 @@ from isthmus._query.changes import FieldChange
 from isthmus._record import Record
 from isthmus.backends.sqlite import select
 from isthmus.backends.sqlite.aggregate import aggregate
-from isthmus.backends.sqlite.errors import is_missing_table
+from isthmus.backends.sqlite.column_filter import explain_columns
+from isthmus.backends.sqlite.columns import read_columns
+from isthmus.backends.sqlite.errors import is_missing_column, is_missing_table
 from isthmus.backends.sqlite.modify import decode_row, modify, modify_where
 from isthmus.backends.sqlite.schema import Table
 from isthmus.backends.sqlite.session import SQLiteSession
@@ -188,13 +191,18 @@ class SQLiteExecutor(abc.ABC):
 
 
 def run_query(session: SQLiteSession, table: Table, work: Work[T]) -> T:
-    """Run queries on a table; one that was dropped meanwhile is read as an empty one."""
+    """Run queries on a table as it is now; one that was dropped meanwhile is read as an empty one."""
     try:
         return work(session, table)
     except sqlite3.OperationalError as error:
-        if not is_missing_table(error):
+        if table.columns and is_missing_column(error):
+            # Another program has dropped declared columns.
+            table = replace(table, columns=read_columns(session.connection, table.name))
+        elif is_missing_table(error):
+            table = table.without_rows()
+        else:
             raise
-    return work(session, table.without_rows())
+    return work(session, table)
 
 
 def read_header(session: SQLiteSession) -> None:
@@ -237,5 +245,7 @@ def _explain(session: SQLiteSession, table: Table, request: PageRequest) -> Nati
         "indexes": sorted(set(named)),
         "declared": sorted(f"{table.name}.{path}" for path in table.indexed),
         "arguments": len(statement.args),
+        "columns": explain_columns(table, request),
+        "missing_columns": [str(column) for column in table.missing],
     }
     return NativePlan(statement.text, named[0] if named else ("id" if used else None), details)

@@ -5,18 +5,21 @@ from __future__ import annotations
 import hashlib
 import re
 import sqlite3
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import orjson
 
+from isthmus._core.columns import DeclaredColumn
 from isthmus._core.unique import Unique
 from isthmus._path import Path, Root, parse_path
+from isthmus.backends.sqlite.columns import COLUMN_CATALOG, StoredColumn
 from isthmus.backends.sqlite.fields import JSONField, field_of
 from isthmus.backends.sqlite.statement import quote_name
 from isthmus.errors import ConfigError, IsthmusError, UsageError
 
 FORMAT = 2
-"""The newest format of a collection that is read: 1, and 2 for one with unique fields or changes."""
+"""The newest format of a collection that is read: 1, and 2 for one with unique fields, columns or changes."""
 PLAIN_FORMAT, DECLARED_FORMAT = 1, 2
 FILE_FORMAT = 1
 # "isth" in the header of a file that isthmus created, where `file` and other tools look.
@@ -25,7 +28,7 @@ CATALOG = "isthmus_collections"
 UNIQUE_CATALOG = "isthmus_unique"
 CHANGES_CATALOG = "isthmus_changes"
 MARKS = "isthmus_change_marks"
-_RESERVED = {CATALOG, UNIQUE_CATALOG, CHANGES_CATALOG, MARKS}
+_RESERVED = {CATALOG, UNIQUE_CATALOG, CHANGES_CATALOG, COLUMN_CATALOG, MARKS}
 ORDER_COLUMN = "change_order"
 """The column of a table that keeps its changes: a number that is greater for each later write of a row."""
 _COLUMNS = ["id", "data", "metadata", "version", "created_at", "updated_at"]
@@ -42,6 +45,10 @@ class Table:
     unique: frozenset[Unique] = frozenset()
     order: str = ""
     """The order of a new row as SQL, for a table that keeps its changes."""
+    columns: Mapping[Path, StoredColumn] = field(default_factory=dict, hash=False)
+    """The declared columns that the table has."""
+    missing: tuple[DeclaredColumn, ...] = ()
+    """Columns that a handle declares and the table lacks."""
 
     @property
     def source(self) -> str:
@@ -176,8 +183,9 @@ def drop_table(connection: sqlite3.Connection, path: str, name: str) -> None:
     """Drop a collection's table and indexes, if it exists, in the open transaction."""
     if find_table(connection, path, name) is not None:
         connection.execute(f"DROP TABLE {quote_name(name)}")
-        if table_exists(connection, UNIQUE_CATALOG):
-            connection.execute(f"DELETE FROM {UNIQUE_CATALOG} WHERE collection = ?1", (name,))
+        for catalog in (UNIQUE_CATALOG, COLUMN_CATALOG):
+            if table_exists(connection, catalog):
+                connection.execute(f"DELETE FROM {catalog} WHERE collection = ?1", (name,))
         connection.execute(f"DELETE FROM {CATALOG} WHERE name = ?1", (name,))
 
 

@@ -24,6 +24,7 @@ CAPABILITIES = Capabilities(
     unique=True,
     changes=True,
     indexes=True,
+    columns=True,
     drop=True,
     # A row is at most 1,000,000,000 bytes (SQLITE_MAX_LENGTH); the rest is for id and metadata.
     max_record_bytes=900_000_000,

@@ -55,7 +55,6 @@ REASONS: dict[tuple[str, str], str] = {
     ("s3", "columns"): _EVERY_RECORD,
     ("sqlalchemy", "columns"): "may be any database, and few can compute columns from JSON",
     ("files", "columns"): _READ_ONLY,
-    ("sqlite", "columns"): "keeps none yet",
     ("files", "changes"): _NO_TRACE,
     ("files", "writes"): "reads what others wrote",
     ("files", "transactions"): _READ_ONLY,

@@ -60,6 +60,7 @@ class NativeSQLiteBackend(SQLiteBackend, TableExecutor):
             unique=False,
             changes=self._config.changes,
             indexes=False,
+            columns=False,
             drop=False,
         )
 
