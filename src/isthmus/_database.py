@@ -13,14 +13,12 @@ from isthmus._core.closing import CLOSE_SECONDS, CLOSINGS, close_within
 from isthmus._core.columns import refuse_declarations
 from isthmus._core.executor import (
     Backend,
-    SupportsDrop,
-    SupportsIndexes,
-    SupportsTerminate,
     TransactionOptions,
 )
 from isthmus._core.op import Drop, Ping
 from isthmus._core.registry import plugin, select_config
 from isthmus._core.stack import Layer
+from isthmus._core.supports import SupportsDrop, SupportsIndexes, SupportsTerminate
 from isthmus._core.uncancelled import Ends
 from isthmus._core.url import scheme_of
 from isthmus._create import Create

@@ -9,7 +9,11 @@ from collections.abc import AsyncGenerator, Mapping
 from typing import Any, Protocol, Self
 
 from isthmus._collection import CollectionMethods
-from isthmus._core.executor import After, PageRequest, SortsIds
+from isthmus._core.executor import (
+    After,
+    PageRequest,
+)
+from isthmus._core.supports import SortsIds
 from isthmus._path import Path, Root
 from isthmus._query.ast import TRUE, And, Order, Ordered, Predicate
 from isthmus._query.codec import from_json, to_json

@@ -10,8 +10,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
 
 from isthmus._collection import Collection, CollectionMethods, check_collection_name
-from isthmus._core.executor import DescribesCollections, Executor, TransactionExecutor, TransactionOptions
+from isthmus._core.executor import (
+    Executor,
+    TransactionExecutor,
+    TransactionOptions,
+)
 from isthmus._core.op import Op
+from isthmus._core.supports import DescribesCollections
 from isthmus._query.ast import TRUE, Predicate
 from isthmus._scope import Scope
 from isthmus._scoped_session import ScopedSession

@@ -61,9 +61,6 @@ from isthmus._core.executor import (
     PageRequest,
     PoolStats,
     Support,
-    SupportsDrop,
-    SupportsIndexes,
-    SupportsTerminate,
     TransactionExecutor,
     TransactionOptions,
     WriteKind,
@@ -74,6 +71,7 @@ from isthmus._core.modify import Modification, SupportsModify
 from isthmus._core.modify_rows import ModifiableRows, modify_in_order
 from isthmus._core.mutation_batch import MutationBatch
 from isthmus._core.registry import Plugin, import_driver
+from isthmus._core.supports import SupportsDrop, SupportsIndexes, SupportsTerminate
 from isthmus._core.unique import SupportsUnique, Unique, clash, key_in
 from isthmus._ids import new_id, new_version
 from isthmus._path import Path, Root

@@ -7,7 +7,10 @@ import logging
 from collections.abc import Coroutine
 from typing import Any
 
-from isthmus._core.executor import Backend, SupportsTerminate
+from isthmus._core.executor import (
+    Backend,
+)
+from isthmus._core.supports import SupportsTerminate
 from isthmus._core.uncancelled import Ends
 
 log = logging.getLogger("isthmus")

@@ -17,10 +17,10 @@ from isthmus._core.executor import (
     NativePlan,
     Page,
     PageRequest,
-    SupportsDrop,
     WriteKind,
 )
 from isthmus._core.modify import Modification, SupportsModify, SupportsModifyBatch
+from isthmus._core.supports import SupportsDrop
 from isthmus._query.ast import TRUE, Predicate
 from isthmus._query.changes import FieldChange
 from isthmus._record import Record

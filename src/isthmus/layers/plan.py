@@ -16,7 +16,6 @@ from isthmus._core.executor import (
     ItemResult,
     Page,
     PageRequest,
-    SortsIds,
     Support,
 )
 from isthmus._core.op import (
@@ -33,6 +32,7 @@ from isthmus._core.op import (
     Remove,
 )
 from isthmus._core.stack import Layer, LayerOrder, Next
+from isthmus._core.supports import SortsIds
 from isthmus._core.uncancelled import Ends
 from isthmus._query.aggregate import Groups
 from isthmus._query.ast import FALSE, KNN, TRUE, Predicate, leaves

@@ -11,7 +11,7 @@ import orjson
 
 from isthmus import AsyncDatabase, Collection, Query, QueryError, Record, RecordStream, field
 from isthmus._core.clock import Clock
-from isthmus._core.executor import SortsIds
+from isthmus._core.supports import SortsIds
 from isthmus._value import replace
 from isthmus.transfer._retry import retry_transient
 

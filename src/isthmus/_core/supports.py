@@ -1,0 +1,59 @@
+"""Optional protocols of backends, their executors and their transactions."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, runtime_checkable
+
+from isthmus._index_annotation import Declarations
+
+
+@runtime_checkable
+class SupportsDrop(Protocol):
+    """A backend that can drop a collection; the capability `drop` is true."""
+
+    async def drop(self, collection: str) -> None:
+        """Delete a collection with all that belongs to it; a missing one is not an error.
+
+        Open handles create it again at their next write.
+        """
+        ...
+
+
+@runtime_checkable
+class SupportsTerminate(Protocol):
+    """A backend that can drop its connections: for `db.terminate()`, and a `close` that takes too long."""
+
+    def terminate(self) -> None:
+        """Drop the connections of all loops without waiting, those of a `close` under way too."""
+        ...
+
+
+@runtime_checkable
+class SupportsIndexes(Protocol):
+    """A backend that builds the indexes that a typed model declares; the capability `indexes` is true."""
+
+    def declare(self, collection: str, indexes: Declarations) -> bool:
+        """Record the indexes to be built when the collection is opened next; return whether any is new.
+
+        `indexes` maps a kind (`indexes`, `prefix`, `substring` or `gin`) to dotted paths; kinds
+        that the store lacks are ignored.
+        """
+        ...
+
+
+@runtime_checkable
+class SortsIds(Protocol):
+    """A `Support` of a collection whose ids do not sort as texts, such as the numbers of a table's key."""
+
+    def id_key(self, id: str) -> Any:
+        """Return what an id sorts by."""
+        ...
+
+
+@runtime_checkable
+class DescribesCollections(Protocol):
+    """A transaction whose store has to look at a collection before an operation on it can be planned."""
+
+    async def describe(self, collection: str) -> None:
+        """Read what `support` needs to know of a collection; cheap if it is known."""
+        ...
