@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from pathlib import Path
 
@@ -15,7 +16,7 @@ pytestmark = [pytest.mark.backend("sqlite")]
 
 KEYS = {
     "an integer": ("id INTEGER PRIMARY KEY", "{}", "{}"),
-    "a text": ("id TEXT PRIMARY KEY", "'k{}'", "k{}"),
+    "a text": ('"k""1" TEXT PRIMARY KEY', "'k{}'", "k{}"),
     "two columns": ("a TEXT, b INTEGER, PRIMARY KEY (a, b)", "'x', {}", '["x",{}]'),
     "without a rowid": ("id REAL PRIMARY KEY NOT NULL", "{}.5", "{}.5"),
 }
@@ -67,6 +68,9 @@ async def test_a_table_with_the_owners_triggers_is_followed(tmp_path: Path, key:
         assert_orders_grow(found)
         kept = {id: data and data["n"] for id, data in last_data(found).items()}
         assert kept == {ids[0]: None, ids[1]: None, ids[2]: None, ids[4]: 3}
+        with pytest.raises(TimeoutError):
+            while True:
+                assert (await asyncio.wait_for(anext(changes), 0.3)).id == ids[4]
         again = await anext(db.changes(since="start"))
         assert again.id == ids[4]
         assert again.order == max(change.order or 0 for change in found if change.id == ids[4])

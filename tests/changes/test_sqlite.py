@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import shutil
 import sqlite3
+import time
 from pathlib import Path
 
 import pytest
 
 from isthmus import AsyncDatabase, ChangesExpiredError, ConfigError, Record
 from isthmus._changes_declaration import declare_changes, end_changes
+from isthmus.backends.sqlite.changes import prune
+from isthmus.backends.sqlite.session import SQLiteSession
 from tests.changes.follow import assert_orders_grow, last_data, read_all, read_until
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.backend("sqlite")]
 
+SIDE = "SELECT name FROM sqlite_master WHERE type = 'table' AND name LIKE 'isthmus~_changes~__%' ESCAPE '~'"
 COLUMNS = "(id, data, metadata, version, created_at, updated_at)"
 
 
@@ -135,8 +139,7 @@ async def test_a_position_expires_once_its_changes_are_pruned(tmp_path: Path) ->
         await db.delete("r0")
         [last] = (await read_all(db, changes))[-1:]
         sql = _connect(tmp_path)
-        named = "SELECT name FROM sqlite_master WHERE type = 'table' AND name LIKE 'isthmus~_changes~__%'"
-        [side] = sql.execute(f"{named} ESCAPE '~'").fetchone()
+        [side] = sql.execute(SIDE).fetchone()
         async with asyncio.timeout(20):
             while sql.execute(f"SELECT count(*) FROM {side}").fetchone() != (1,):
                 # Whoever reads prunes; nothing is new.
@@ -148,6 +151,32 @@ async def test_a_position_expires_once_its_changes_are_pruned(tmp_path: Path) ->
         await db.upsert("r0", {})
         [change] = await read_until(changes, "r0")
         assert (change.order or 0) > (last.order or 0)
+
+
+async def test_pruning_goes_by_the_last_mark_that_is_old_enough(tmp_path: Path) -> None:
+    """Older marks of the collection go with it; those of other collections stay."""
+    async with await _open(tmp_path, changes_keep=1_000_000) as db:
+        for number in range(5):
+            await db.upsert(f"r{number}", {})
+    sql, now = _connect(tmp_path), time.time()
+    sql.execute("DELETE FROM isthmus_change_marks")
+    marks = [
+        ("records", now - 90, 1),
+        ("records", now - 60, 3),
+        ("records", now - 1, 4),
+        ("other", now - 90, 1),
+    ]
+    sql.executemany("INSERT INTO isthmus_change_marks VALUES (?, ?, ?)", marks)
+    session = SQLiteSession(sql, "file", 1.0)
+
+    assert not session.write(lambda s: prune(s, "records", 30.0))
+
+    [side] = sql.execute(SIDE).fetchone()
+    assert sql.execute(f"SELECT seq FROM {side}").fetchall() == [(4,), (5,)]
+    left = sql.execute("SELECT collection, seq FROM isthmus_change_marks WHERE at < ? ORDER BY 1, 2", (now,))
+    assert left.fetchall() == [("other", 1), ("records", 3), ("records", 4)]
+    assert sql.execute("SELECT pruned FROM isthmus_changes").fetchall() == [(3,)]
+    sql.close()
 
 
 async def test_a_dropped_collection_leaves_nothing_in_the_file(tmp_path: Path) -> None:

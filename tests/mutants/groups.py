@@ -167,6 +167,11 @@ GROUPS: dict[str, Group] = {
         ),
         12,
     ),
+    "sqlite changes": Group(
+        _files("backends/sqlite", "changes displaced native/changes"),
+        (_pytest("tests/changes/test_sqlite.py", "tests/changes/test_native_sqlite.py"),),
+        8,
+    ),
     # What a checker passes is refused by these, and nowhere else.
     "typed": Group(
         (
