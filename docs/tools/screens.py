@@ -58,6 +58,10 @@ def _screens() -> list[tuple[str, str, float | None]]:
             None,
         ),
         ("doctor", "isthmus doctor 'sqlite:///cities.db?synchronous=off'", None),
+        ("file", "isthmus people.csv", 8.0),
+        ("table", "isthmus people.csv 'age>=80' --sort -age -n 8", None),
+        ("load", "isthmus load many.csv sqlite:///many.db --on-error skip", 9.0),
+        ("refused", "isthmus load many.csv sqlite:///more.db --on-error skip --rejects bad.jsonl", None),
         ("top", "isthmus top sqlite:///cities.db --every 0.3", 5.0),
     ]
 
@@ -150,12 +154,17 @@ def main() -> None:
         lines = [orjson.dumps({"id": id, "data": city}) for id, city in found]
         (folder / "cities.jsonl").write_bytes(b"\n".join(lines))
         subprocess.run(
-            [sys.executable, "-m", "isthmus.cli", "load", "sqlite:///cities.db", "cities.jsonl"],
+            [sys.executable, "-m", "isthmus.cli", "load", "sqlite:///cities.db", "cities.jsonl", "--records"],
             cwd=folder,
             check=True,
         )
+        people = [f"{n},Name {n},{n % 90},{('Oslo', 'Rome', '')[n % 3]}\n" for n in range(400_000)]
+        heading = "code,name,age,city\n"
+        (folder / "people.csv").write_text(heading + "".join(people[:1_000]))
+        people[7], people[9_000] = '7,"Ann" Lee,30,Oslo\n', "9000,Bob\n"
+        (folder / "many.csv").write_text(heading + "".join(people))
         for columns in (80, 120):
-            for path in folder.glob("copy*"):
+            for path in (*folder.glob("copy*"), *folder.glob("m*.db*")):
                 path.unlink()
             for title, command, look in _screens():
                 if not wanted or title in wanted:

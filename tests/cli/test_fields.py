@@ -166,3 +166,14 @@ def test_a_large_file_is_described_in_time(cli: Cli, tmp_path: Path, monkeypatch
     whole = cli("fields", f"files://{file}", "--json", "--all")
     assert (whole.json["records"], whole.json["read"]) == (120_000, 120_000)
     assert [field["types"] for field in whole.json["fields"]] == [["number"], ["text"]]
+
+
+def test_what_was_read_to_its_end_is_counted(cli: Cli, people: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A count that takes too long is known all the same where the sample is everything."""
+    monkeypatch.setattr(fields, "COUNT_SECONDS", 0.0)
+    monkeypatch.setattr(fields, "SECONDS", 60.0)
+
+    found = cli("fields", people, "--json").json
+
+    assert (found["records"], found["read"]) == (100, 100)
+    assert cli("fields", people, "age<3").out.startswith("3 records\n")

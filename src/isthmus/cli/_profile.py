@@ -96,13 +96,14 @@ class Profile:
 
     async def add_all(
         self, records: AsyncIterator[Record], *, count: int | None, seconds: float | None
-    ) -> None:
-        """Add records to the end, or until there are `count` or `seconds` have passed."""
+    ) -> bool:
+        """Add records until there are `count` or `seconds` have passed; return whether those were all."""
         end = None if seconds is None else time.monotonic() + seconds
         async for record in records:
             if self.records == count or (end is not None and time.monotonic() > end):
-                return
+                return False
             self.add(record)
+        return True
 
 
 def walk_record(record: Record) -> Iterator[tuple[str, Any]]:

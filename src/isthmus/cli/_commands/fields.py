@@ -79,16 +79,17 @@ async def build_profile(source: Collection, query: Query, *, everything: bool) -
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(COUNT_SECONDS):
             found = await source.count(query)
-    await _add_sample(profile, source, query, end - time.monotonic())
-    return profile, found
+    complete = await _add_sample(profile, source, query, end - time.monotonic())
+    return profile, profile.records if complete and found is None else found
 
 
-async def _add_sample(profile: Profile, source: Collection, query: Query, seconds: float) -> None:
-    """Add the first records, as many as a sample has or as come within the time."""
+async def _add_sample(profile: Profile, source: Collection, query: Query, seconds: float) -> bool:
+    """Add the first records, as many as a sample has or as come in time; return whether those were all."""
     sample = _SERVER_SAMPLE if source.capabilities.relevance else SAMPLE
     with contextlib.suppress(TimeoutError):  # the records that came are described
         async with asyncio.timeout(seconds), source.stream(query.limit(NO_LIMIT)) as records:
-            await profile.add_all(records, count=sample, seconds=seconds)
+            return await profile.add_all(records, count=sample, seconds=seconds)
+    return False
 
 
 async def build_text_profile(address: StoreAddress, query: Query) -> Profile:
