@@ -63,14 +63,15 @@ class Committed:
         with self.locks.pause() as locked:
             if locked and any((collection, mutation.id) in locked for mutation in mutations):
                 return None
-            unique = UniqueChanges(self.unique(collection))
-            read = self.table(collection).get
+            unique = UniqueChanges(self._unique.get(collection, _NONE))
+            read = self.tables.get(collection, {}).get
             results, changes = apply_batch(read, unique, kind, mutations, atomic=atomic)
-            values = values_of(collection)
-            if locked and any((values, claim) in locked for claim in unique.touched):
-                return None
+            if locked and unique.touched:
+                values = values_of(collection)
+                if any((values, claim) in locked for claim in unique.touched):
+                    return None
             if changes:
-                self.apply({collection: changes}, {collection: unique})
+                self.apply({collection: changes}, {collection: unique} if unique.declared else {})
             return results
 
     def apply(
@@ -211,9 +212,10 @@ class Committed:
         self, changes: Mapping[str, Mapping[str, Record | None]], unique: Mapping[str, UniqueChanges]
     ) -> None:
         for collection, values in unique.items():
-            values.apply_to(self._unique.get(collection, UniqueIndex()))
+            if values.declared:
+                values.apply_to(self._unique[collection])
         for collection, records in changes.items():
-            journal = self._journal(collection)
+            journal = self._journal(collection) if self._journals or self._journal_all else None
             table = self.tables.get(collection, {})
             if collection in self._shared:
                 table = dict(table)
