@@ -221,6 +221,7 @@ SQLITE = {
     "unique": _unique(),
     "changes": _yes(),
     "changes_keep": _seconds(),
+    "columns": _argument({"a": "text"}, {"b": "number"}),
     "indexes": _fields(),
     "path": Sample("one.db", "one.db", "two.db", None, "sqlite:///{}"),
     "table": _text(),
