@@ -16,7 +16,7 @@ URL ?=
 BACKEND ?= sqlite
 SEED ?= 1
 # A suite of benchmarks, all if empty: micro, imports, sqlite, postgres, writes, elasticsearch, copy, scenarios, growth,
-# questions, files or s3.
+# questions, native, files or s3.
 SUITE ?=
 # A commit that `make bench` compares this checkout with, instead of measuring it against others.
 BASE ?=
@@ -315,6 +315,7 @@ SERVER_OF_writes := postgres
 SERVER_OF_changes := postgres
 SERVER_OF_load := postgres
 SERVER_OF_growth := postgres
+SERVER_OF_native := postgres
 SERVER_OF_questions := postgres elasticsearch s3
 SUITE_SERVERS := $(if $(SUITE),$(sort $(foreach suite,$(SUITE),$(SERVER_OF_$(suite)))),postgres elasticsearch s3)
 

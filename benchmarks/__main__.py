@@ -30,6 +30,7 @@ SUITES = (
     "scenarios",
     "growth",
     "questions",
+    "native",
     "files",
     "load",
     "s3",

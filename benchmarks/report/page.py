@@ -47,6 +47,7 @@ CAPTIONS = {
     "growth": "Growth",
     "hot path": "The hot path",
     "questions": "Questions",
+    "native": "Tables that others made",
     "writes": "Modifications",
     "changes": "Changes",
     "files": "Files",

@@ -13,6 +13,9 @@ import orjson
 from isthmus import AsyncDatabase, Change, ChangesExpiredError, ChangeStream, Record, StoreError
 from tests.changes.writers import END, Writers
 
+_SOME = 20_000
+"""Bytes of a reader's log: about a hundred changes."""
+
 
 class FollowerLog:
     """What one reader has made of the changes."""
@@ -113,8 +116,12 @@ class KilledReader:
         """Kill the process at random times until it has ended by itself."""
         rng = random.Random(seed)
         while True:
+            # One that is killed before it has read anything would never get anywhere.
+            size = self._path.stat().st_size
+            while self._process.returncode is None and self._path.stat().st_size <= size + _SOME:
+                await asyncio.sleep(0.05)
             try:
-                code = await asyncio.wait_for(self._process.wait(), rng.uniform(2.0, 6.0))
+                code = await asyncio.wait_for(self._process.wait(), rng.uniform(0.0, 4.0))
             except TimeoutError:
                 self._process.kill()
                 await self._process.wait()

@@ -110,6 +110,55 @@ async def test_truncate_is_a_change_of_each_record() -> None:
         assert len(found) == 700
 
 
+async def test_truncate_under_policies_is_refused_rather_than_missed() -> None:
+    """They would hide rows from the owner, who deletes them all the same."""
+    role = f"r_{secrets.token_hex(6)}"
+    async with opened(changes=True) as db, connected() as sql, db.changes(poll=0.05) as changes:
+        t, names = db.collection_name, _names(db)
+        await db.create_batch([{"n": n} for n in range(3)])
+        await sql.execute(f"CREATE ROLE {role}")
+        try:
+            await sql.execute(f"ALTER TABLE {t} OWNER TO {role}")
+            for name in (names.changes, names.deleted, names.marks):
+                await sql.execute(f"ALTER TABLE {name} OWNER TO {role}")
+            await sql.execute(f"ALTER FUNCTION {names.capture}() OWNER TO {role}")
+            await sql.execute(f"ALTER TABLE {t} ENABLE ROW LEVEL SECURITY")
+            await sql.execute(f"ALTER TABLE {t} FORCE ROW LEVEL SECURITY")
+            await sql.execute(f"CREATE POLICY none ON {t} USING (FALSE)")
+            await sql.execute(f"SET ROLE {role}")
+            with pytest.raises(asyncpg.InsufficientPrivilegeError, match="row-level security"):
+                await sql.execute(f"TRUNCATE {t}")
+            await sql.execute("RESET ROLE")
+            await sql.execute(f"DROP POLICY none ON {t}")
+            await sql.execute(f"ALTER TABLE {t} NO FORCE ROW LEVEL SECURITY")
+
+            await sql.execute(f"TRUNCATE {t}")
+
+            assert set(last_data(await read_all(db, changes)).values()) == {None}
+        finally:
+            await sql.execute("RESET ROLE")
+            await sql.execute(f"REASSIGN OWNED BY {role} TO CURRENT_USER")
+            await sql.execute(f"DROP ROLE {role}")
+
+
+async def test_a_position_of_a_table_that_was_restored_from_a_dump_has_expired() -> None:
+    """It has the same comment, side tables and all: what was written since the dump is gone."""
+    async with opened(changes=True) as db, connected() as sql:
+        t = db.collection_name
+        await db.upsert("a", {})
+        [change] = await read_until(db.changes(since="start"), "a")
+        comment = await sql.fetchval(f"SELECT obj_description('{t}'::regclass)")
+        await sql.execute(f"ALTER TABLE {t} RENAME TO {t}_old")
+        await sql.execute(f"CREATE TABLE {t} (LIKE {t}_old INCLUDING ALL)")
+        await sql.execute(f"COMMENT ON TABLE {t} IS '{comment}'")
+        with pytest.raises(ChangesExpiredError):
+            await anext(db.changes(since=change.position))
+        await sql.execute(f"DROP TABLE {t}; ALTER TABLE {t}_old RENAME TO {t}")
+        stream = db.changes(since=change.position, poll=0.05)
+        await db.upsert("b", {})
+        await read_until(stream, "b")
+
+
 @pytest.mark.parametrize("isolation", ["read_committed", "repeatable_read", "serializable"])
 async def test_an_id_that_is_created_again_has_a_greater_order(isolation: str) -> None:
     """Though its number was drawn before the deletion, for whose end the INSERT had to wait."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ import orjson
 import pytest
 
 from isthmus.cli._main import run
+from tests.transfer.torture import stores
 
 
 @dataclass
@@ -64,6 +66,13 @@ def run_process(*arguments: object, **options: Any) -> subprocess.CompletedProce
     return subprocess.run(
         build_command(*arguments), capture_output=True, env=environment, timeout=60, check=False, **options
     )
+
+
+def make_url(kind: str, folder: Path) -> str:
+    """Return the URL of a fresh collection; kinds are those of servers, sqlite, and s3-object."""
+    store, _, layout = kind.partition("-")
+    [url] = stores([store], folder, layout or "log", name=f"cli_{uuid.uuid4().hex[:8]}")
+    return url
 
 
 @pytest.fixture

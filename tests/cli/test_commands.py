@@ -56,7 +56,7 @@ def test_modify_changes_parts_of_a_record(cli: Cli, people: str) -> None:
     assert cli("get", people, "x", "--json").json["data"]["n"] == 9
 
 
-def test_index_declares_unique_fields(cli: Cli, people: str) -> None:
+def test_index_declares_unique_fields(cli: Cli, people: str, tmp_path: Path) -> None:
     """Not where records have equal values, which are named; until it is ended."""
     ran = cli("index", people, "city", "--unique")
     assert ran.code == 1
@@ -70,7 +70,25 @@ def test_index_declares_unique_fields(cli: Cli, people: str) -> None:
     assert cli("index", people, "name", "--drop").code == 0
     assert cli("put", people, "x", '{"name": "Name 1"}').code == 0
     assert cli("index", people, "--unique").code == 2
-    assert cli("index", "memory://", "name", "--unique").code == 7
+    (tmp_path / "a.json").write_text("{}")
+    assert cli("index", f"files://{tmp_path}/*.json", "name", "--unique").code == 7
+
+
+def test_a_database_behind_sqlalchemy_is_read_and_declared_unique(cli: Cli, tmp_path: Path) -> None:
+    """Commands that only read make no table there."""
+    store = f"sqlalchemy+sqlite+aiosqlite:///{tmp_path / 'names.db'}"
+    assert cli("count", store).code == 3
+    for id, name in (("a", "x"), ("b", "y"), ("c", "x")):
+        assert cli("put", store, id, f'{{"name": "{name}"}}').code == 0
+
+    assert cli("count", store).out == "3\n"
+    checked = cli("index", store, "name", "--check")
+    assert (checked.code, "a, c" in checked.out) == (1, True)
+    assert cli("modify", store, "c", 'name.set("z")').code == 0
+    assert cli("index", store, "name", "--unique").code == 0
+    refused = cli("modify", store, "c", 'name.set("y")')
+    assert (refused.code, "'b'" in refused.err) == (6, True)
+    assert [record["id"] for record in cli("query", store).lines] == ["a", "b", "c"]
 
 
 def test_a_store_can_come_from_the_environment(

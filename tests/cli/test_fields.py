@@ -10,6 +10,7 @@ import orjson
 import pytest
 
 from isthmus import Record
+from isthmus.cli._commands import fields
 from isthmus.cli._profile import MAX_DISTINCT, MAX_FIELDS, Profile, walk_fields
 from tests.cli.conftest import Cli
 
@@ -146,3 +147,22 @@ def test_show_lists_collections_and_creates_nothing(cli: Cli, people: str, tmp_p
     assert names == ["a", "b"]
     assert cli(f"sqlite:///{tmp_path}/absent.db").code == 3
     assert not (tmp_path / "absent.db").exists()
+
+
+def test_a_large_file_is_described_in_time(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counting and the types of columns take passes of their own: they are left out, and that is said."""
+    file = tmp_path / "large.csv"
+    file.write_text("n,name\n" + "".join(f"{n},Name {n}\n" for n in range(120_000)))
+    monkeypatch.setattr(fields, "COUNT_SECONDS", 0.0)  # as if the file had gigabytes
+    monkeypatch.setattr(fields, "SECONDS", 0.0)
+    monkeypatch.setattr(fields, "TEXT_SECONDS", 60.0)
+
+    ran = cli("fields", f"files://{file}", "--json")
+
+    assert (ran.json["records"], ran.json["read"]) == (None, fields.SAMPLE)
+    assert [field["types"] for field in ran.json["fields"]] == [["text"], ["text"]]
+    assert "cells are described as text" in ran.err
+    assert "described from the first 100,000 (--all reads all)" in cli(file).out
+    whole = cli("fields", f"files://{file}", "--json", "--all")
+    assert (whole.json["records"], whole.json["read"]) == (120_000, 120_000)
+    assert [field["types"] for field in whole.json["fields"]] == [["number"], ["text"]]

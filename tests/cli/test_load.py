@@ -11,7 +11,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from tests.cli.conftest import Cli, CommandResult, build_command
+from tests.cli.conftest import Cli, CommandResult, build_command, make_url
 
 pytestmark = pytest.mark.backend("sqlite")
 
@@ -254,3 +254,35 @@ def test_progress_has_a_rate_and_the_time_left(tmp_path: Path) -> None:
     assert out == b"20000 read, 20000 created, 0 replaced, 0 refused\n"
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
     assert re.search(r"\d+/\d+ [\d,]+/s \d:\d\d:\d\d left", text), text[-2_000:]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "sqlite",
+        *(
+            pytest.param(kind, marks=[pytest.mark.backend(kind.partition("-")[0]), pytest.mark.breadth(4)])
+            for kind in ("postgres", "elasticsearch", "s3", "s3-object")
+        ),
+    ],
+)
+def test_csv_clashes_as_json_lines_do(cli: Cli, tmp_path: Path, kind: str) -> None:
+    """Rows of CSV are written as JSON that Arrow made of them: with each treatment of what exists."""
+    old = write(tmp_path / "old.jsonl", {"code": "b", "old": 1, "n": 0}, {"code": "é", "n": 0})
+    rows = [{"code": code, "n": n, "open": n > 1} for n, code in enumerate(["a", "b", "é", "a", "c"])]
+    lines = write(tmp_path / "new.jsonl", *rows)
+    table = tmp_path / "new.csv"
+    cells = [f"{row['code']},{row['n']},{'true' if row['open'] else 'false'}\n" for row in rows]
+    table.write_text("code,n,open\n" + "".join(cells))
+
+    for clash in ("replace", "update", "skip", "fail"):
+        seen = []
+        for file in (lines, table):
+            url = make_url(kind, tmp_path)
+            assert cli("load", url, old, "--id", "code").code == 0
+            options = ["--id", "code", "--on-clash", clash, "--on-error", "skip", "--json"]
+            ran = cli("load", url, file, *options)
+            stored = cli("query", url, "--sort", "_id").lines
+            seen.append((ran.code, counts(ran), [(line["id"], line["data"]) for line in stored]))
+        assert seen[0] == seen[1]
+        assert len(seen[0][2]) == 4

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import importlib.util
 import json
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,7 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 
-from tests.cli.conftest import Cli
-from tests.transfer.torture import stores
+from tests.cli.conftest import Cli, make_url
 
 
 def folder_of(name: str) -> Path:
@@ -47,13 +45,6 @@ SERVERS = [
     for kind in ("postgres", "elasticsearch", "s3", "s3-object")
 ]
 KINDS = [pytest.param("sqlite", marks=pytest.mark.backend("sqlite")), *SERVERS]
-
-
-def make_url(kind: str, folder: Path) -> str:
-    """Return the URL of a fresh collection."""
-    store, _, layout = kind.partition("-")
-    [url] = stores([store], folder, layout or "log", name=f"trip_{uuid.uuid4().hex[:8]}")
-    return url
 
 
 def is_equal(value: Any, cell: str) -> bool:

@@ -94,18 +94,37 @@ def test_a_file_may_have_any_name(cli: Cli, tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("id", ["a", "01a226af-7501-70fc-902d-f8dad393afe0", "x" * 300])
 def test_an_id_is_readable_beside_long_values(cli: Cli, tmp_path: Path, id: str) -> None:
-    """Up to half of the line; each other column shows a part of its cell."""
+    """Up to half of the line; each other column shows a part of its cell. Of a generated id the end."""
     url = f"sqlite:///{tmp_path}/x.db"
     data = {f"f{number}": "value " * 50 for number in range(9)} | {"n": 7}
     cli("put", url, id, orjson.dumps(data).decode())
 
     heading, line, *_ = cli("query", url, "-f", "table").out.splitlines()
-    assert line.startswith(id[:36])
+    assert line.startswith(f"…{id[-12:]} " if "-" in id else id[:36])
     assert len(line) <= 80
     assert [name in heading for name in ("_id", "f0")] == [True, True]
     assert "val" in line
     found = cli("agg", url, "--by", "f0", "-a", "sum:n").out.splitlines()
     assert found[1].split()[-1] == "7"
+
+
+def test_a_table_has_the_columns_that_fit(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In their order, in any width; ids are whole where there is room, or where they are asked for."""
+    url = f"sqlite:///{tmp_path}/x.db"
+    ids = [f"01a226af-7501-70fc-902d-f8dad393afe{n}" for n in range(2)]
+    for n, id in enumerate(ids):
+        cli("put", url, id, f'{{"code": "c{n}", "n": {n}, "name": "Name {n}", "note": "{"long " * 30}"}}')
+
+    for width in (20, 40, 60, 80, 120, 200):
+        monkeypatch.setenv("COLUMNS", str(width))
+        lines = cli("query", url, "-f", "table").out.splitlines()
+        assert all(len(line) <= width for line in lines), lines
+        assert lines[0].split()[:2] == ["_id", "code"]
+        assert all(id[-4:] in line for id, line in zip(ids, lines[1:], strict=False)), lines
+        assert (ids[0] in lines[1]) is (width >= 80)
+        assert ("note" in lines[0]) is (width >= 60)
+    monkeypatch.setenv("COLUMNS", "60")
+    assert ids[0] in cli("query", url, "-f", "table", "--select", "_id, note").out
 
 
 def test_widths_fill_the_line_and_starve_no_column() -> None:

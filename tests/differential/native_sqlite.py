@@ -17,6 +17,7 @@ from typing import Any, TextIO
 import orjson
 
 from isthmus import AsyncDatabase, Query
+from isthmus import field as field_of
 from isthmus._path import Root
 from isthmus._query.ast import SortKey
 from isthmus._query.order import cursor_position, sort_key
@@ -51,6 +52,23 @@ _TEXTS = ("", "a", "A", "ab", "AB", "a ", "abcd", "AQI=", "7", "007", "7.0", " 7
 _NUMBERS = (0, 1, -1, 2, 7, 9, 10, 100, 2**31, 2**53, 2**53 + 1, -(2**63), 2**63 - 1, 0.0, -0.0, 0.5, 7.0,
             7.5, 1e17, 1e18, 1e300, -1e300, 5e-324, 0.1, 2.0**63, -(2.0**63), 1e16, 3.0)  # fmt: skip
 _BLOBS = (b"", b"\x01\x02", b"a", b"abc", b"\xff\xfe", b"7", b"\x00")
+_IDS = (
+    "007",
+    "7",
+    "7.0",
+    "AQI=",
+    "a",
+    "A",
+    "true",
+    "[7]",
+    '["a",7]',
+    "1e3",
+    "1000",
+    "💥",
+    " 7",
+    "null",
+    "-0",
+)
 _INVALID = ("9e999", "-9e999", "CAST(x'ff41' AS TEXT)", "CAST(x'610062' AS TEXT)", "CAST(x'eda080' AS TEXT)")
 
 
@@ -333,6 +351,8 @@ async def _ask(rng: random.Random, made: MadeTable, wanted: int, report: Report)
             found = await db.get(record.id or "")
             if found is None or not same(found.data, record.data):
                 return f"get {record!r}: {found!r}"
+        if (wrong := await _by_ids(rng, made, db)) is not None:
+            return wrong
         for _ in range(wanted):
             generated = maker.generate()
             check = make(rng, maker, generated)
@@ -349,6 +369,19 @@ async def _ask(rng: random.Random, made: MadeTable, wanted: int, report: Report)
                 return f"{check}\nexpected {expected!r}\nactual {actual!r}"
     finally:
         await db.close()
+    return None
+
+
+async def _by_ids(rng: random.Random, made: MadeTable, db: AsyncDatabase) -> str | None:
+    """Look up some ids and texts that are none: conditions on `_id` compare canonical text."""
+    known = [record.id or "" for record in made.records]
+    for _ in range(4):
+        ids = rng.sample(known, min(len(known), rng.randint(0, 5))) + rng.sample(_IDS, rng.randint(0, 4))
+        expected = sum(id in ids for id in known)
+        asked = [field_of("_id").in_(ids), ~field_of("_id").in_(ids)]
+        found = [await db.count(predicate) for predicate in asked]
+        if found != [expected, len(known) - expected]:
+            return f"ids {ids!r}: {found}, expected {expected} of {len(known)}"
     return None
 
 

@@ -129,6 +129,33 @@ async def test_the_tables_own_indexes_serve(shop: Opener, predicate: Any, index:
     assert "EXACT" in str(plan)
 
 
+async def test_what_no_row_has(shop: Opener) -> None:
+    """Paths into a cell, metadata, times and a version: nothing found, in orders and groups neither."""
+    customers = await shop("customer")
+
+    for name in ("name.first", "_metadata.name", "_created_at", "_updated_at", "_version", "Name"):
+        assert await customers.count(field(name).exists()) == 0
+        assert await customers.count(field(name).is_null()) == 4
+        assert [r.id for r in await customers.search(Query().sort(name))] == ["1", "2", "9", "10"]
+        assert await customers.aggregate(by=name, n=("max", name)) == [{name: None, "n": None}]
+
+
+async def test_explain_names_the_index_that_would_serve(shop: Opener) -> None:
+    """By code point for ranges, prefixes and orders; none for what is served, and no statement is run."""
+    customers = await shop("customer")
+
+    for query, wanted in (
+        (field("email").starts_with("a"), ['CREATE INDEX … ON "customer" ("email" COLLATE BINARY)']),
+        (Query().sort("email"), ['CREATE INDEX … ON "customer" ("email" COLLATE BINARY)']),
+        (field("active") == True, ['CREATE INDEX … ON "customer" ("active")']),  # noqa: E712
+        (field("email") == "a", []),
+        (Query(field("balance") > 1).sort("name"), []),
+        (field("id") > 1, []),
+    ):
+        plan = await customers.explain(query)
+        assert plan.details["would_serve"] == wanted
+
+
 async def test_queries_mean_what_they_mean(shop: Opener) -> None:
     """Orders, pages, streams, groups and sums."""
     customers = await shop("customer")

@@ -44,16 +44,22 @@ def print_json(value: Any) -> None:
 
 
 def build_table(
-    headings: Sequence[str], rows: Sequence[Sequence[Any]], *, right: Collection[str] = ()
+    headings: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    *,
+    right: Collection[str] = (),
+    whole_first: bool = False,
 ) -> Table:
     """Return a table that truncates its cells to the width of the terminal, the first column last.
 
-    Columns of numbers, and those whose headings are in `right`, are aligned to the right.
+    Columns of numbers, and those whose headings are in `right`, are aligned to the right. `whole_first`
+    leaves the others what the first column does not need.
     """
     console = make_console()
     cells = [[format_value(value) for value in row] for row in rows]
     longest = [max(map(cell_len, column)) for column in zip(headings, *cells, strict=True)]
-    widths = _fit_widths(longest, console.width - _GAP * (len(longest) - 1))
+    available = console.width - _GAP * (len(longest) - 1)
+    widths = _fit_widths(longest, available, available if whole_first else None)
     # A terminal without Unicode cannot show the ellipsis.
     overflow: Literal["ellipsis", "crop"] = "ellipsis" if console.encoding.startswith("utf") else "crop"
     table = Table(box=None, header_style="bold", pad_edge=False)
@@ -67,13 +73,14 @@ def build_table(
     return table
 
 
-def _fit_widths(longest: Sequence[int], available: int) -> list[int]:
+def _fit_widths(longest: Sequence[int], available: int, first: int | None = None) -> list[int]:
     """Return the widths of columns whose cells are at most so long.
 
-    The first column, which names the row, has up to half of the line or what the others leave. Those
-    share the rest equally, except that none is wider than its cells.
+    The first column, which names the row, has up to `first`, by default half of the line, or what the
+    others leave. Those share the rest equally, except that none is wider than its cells.
     """
-    first = min(longest[0], max(available // 2, available - sum(longest[1:])))
+    most = available // 2 if first is None else min(first, available - len(longest) + 1)
+    first = min(longest[0], max(most, available - sum(longest[1:])))
     widths = [first] * len(longest)
     left = available - first
     others = sorted(range(1, len(longest)), key=longest.__getitem__)
@@ -84,10 +91,14 @@ def _fit_widths(longest: Sequence[int], available: int) -> list[int]:
 
 
 def print_table(
-    headings: Sequence[str], rows: Sequence[Sequence[Any]], *, right: Collection[str] = ()
+    headings: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    *,
+    right: Collection[str] = (),
+    whole_first: bool = False,
 ) -> None:
     """Print rows under headings; see `build_table`."""
-    make_console().print(build_table(headings, rows, right=right))
+    make_console().print(build_table(headings, rows, right=right, whole_first=whole_first))
 
 
 def build_facts(facts: Iterable[tuple[str, Any]]) -> Table:

@@ -33,7 +33,7 @@ def show_progress(label: str, *, as_json: bool) -> Iterator[Callable[[Progress],
     task = bar.add_task(label, total=None, rate=0.0, left="")
 
     def update(progress: Progress) -> None:
-        # The time left as rich has it begins anew with each other total.
+        # The time left as rich has it starts over when the total changes.
         left = "" if progress.left is None else f"{dt.timedelta(seconds=round(progress.left))} left"
         bar.update(task, completed=progress.done, total=progress.total, rate=progress.rate, left=left)
 

@@ -63,20 +63,28 @@ class Origin(NamedTuple):
 
     name: str
     marks: str
+    relation: str
+    """The table's name in statements."""
     comment: str
     """The comment with the making, as SQL; NULL for a table that keeps no changes."""
     missing: Callable[[str], IsthmusError]
     """Returns the error of a table that keeps no changes."""
 
     def source(self, row: Row) -> str:
-        """Return what a position names besides its place: the server, its timeline, the table's making.
+        """Return what a position names besides its place, of a row that begins with `columns`.
 
-        Raises the error of a table that keeps no changes.
+        The server, its timeline, the table's making, and its number: one that was restored from a dump
+        has the comment of the one before. Raises the error of a table that keeps no changes.
         """
         making = making_of(row[2])
         if making is None:
             raise self.missing(self.name)
-        return f"{row[0]}/{row[1]}/{making}"
+        return f"{row[0]}/{row[1]}/{making}/{row[3]}"
+
+    @property
+    def columns(self) -> str:
+        """The beginning of a select whose row `source` takes."""
+        return f"{_SERVER}, {self.comment}, to_regclass({literal(self.relation)})::oid::text"
 
 
 def comment_of(table: str) -> str:
@@ -86,16 +94,15 @@ def comment_of(table: str) -> str:
 
 def origin_of(table: Table) -> Origin:
     """Return where the changes of a collection are."""
-    return Origin(table.name, ChangeNames.of(table).marks, comment_of(table.sql), missing_changes)
+    marks = ChangeNames.of(table).marks
+    return Origin(table.name, marks, table.sql, comment_of(table.sql), missing_changes)
 
 
 async def current_position(connection: Connection, origin: Origin) -> Position:
     """Return the position of now; one round trip."""
-    row = await connection.fetchrow(
-        f"{_SERVER}, {origin.comment}, pg_current_snapshot()::text, pg_is_in_recovery()"
-    )
+    row = await connection.fetchrow(f"{origin.columns}, pg_current_snapshot()::text, pg_is_in_recovery()")
     assert row is not None
-    source, (snapshot, on_standby) = origin.source(row), row[3:]
+    source, (snapshot, on_standby) = origin.source(row), row[4:]
     # A standby's snapshot lacks the transactions that run on the primary.
     usable = not on_standby and len(snapshot) <= _MAX_SNAPSHOT
     place = Place(int(snapshot.split(":")[0]), 0, 0, snapshot if usable else None)
@@ -186,7 +193,7 @@ async def check_position(connection: Connection, origin: Origin, position: Posit
     """Raise `ChangesExpiredError` for a position of another source, or whose changes were pruned."""
     place = Place.parse(position.place)
     row = await connection.fetchrow(
-        f"{_SERVER}, {origin.comment}, (SELECT (m.bound, m.seq) >= ($1::text::xid8, $2::int8)"
+        f"{origin.columns}, (SELECT (m.bound, m.seq) >= ($1::text::xid8, $2::int8)"
         f" FROM {origin.marks} AS m WHERE m.at = '-infinity')",
         str(place.xid),
         place.seq,
@@ -194,7 +201,7 @@ async def check_position(connection: Connection, origin: Origin, position: Posit
     assert row is not None
     if origin.source(row) != position.source:
         raise other_source(origin.name)
-    if row[3]:
+    if row[4]:
         raise pruning_error(origin.name)
 
 

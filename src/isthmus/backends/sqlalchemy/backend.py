@@ -165,6 +165,8 @@ class SQLAlchemyBackend(SQLAlchemyExecutor):
         wanted = self._unique.get(collection, frozenset())
         if wanted.issubset(unique_in(self._table(collection))):
             return
+        if not self._config.create_table:
+            raise missing_unique(collection, wanted.difference(unique_in(self._table(collection))))
 
         def add(declared: frozenset[Unique], some: bool) -> frozenset[Unique]:
             if some and not wanted <= declared:

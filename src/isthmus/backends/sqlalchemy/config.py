@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 from urllib.parse import SplitResult, urlencode
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from isthmus._core.config import BackendConfig, ConfigGroup, SecretStr, UniqueFields, parse_url
 from isthmus.errors import ConfigError
@@ -47,6 +47,12 @@ class SQLAlchemyConfig(BackendConfig, UniqueFields):
     create_table: bool = True
     """Whether a missing table is created."""
     pool: PoolConfig = PoolConfig()
+
+    @field_validator("create_table", mode="before")
+    @classmethod
+    def _as_elsewhere(cls, value: Any) -> Any:
+        """Take the values of other SQL backends too, which the command line gives."""
+        return {"never": False, "if_missing": True}.get(value, value) if isinstance(value, str) else value
 
     @classmethod
     def read_url(cls, url: Any) -> dict[str, Any]:

@@ -109,7 +109,7 @@ def _compile(table: Table, request: AggregateRequest) -> Statement:
     The rows with lists are one group apart from the others, whatever their values are.
     """
     binder = Binder()
-    extraction = Extraction(binder)
+    extraction = JSONExtraction(binder)
     keys = [part for by in request.by for part in extraction.key(path_of(by))]
     states = [state for measure in request.measures for state in extraction.states(measure)]
     where = condition(table, request.where, binder)
@@ -119,7 +119,7 @@ def _compile(table: Table, request: AggregateRequest) -> Statement:
     return binder.statement(f"SELECT {columns} FROM {extraction.sql(table.source, where)} GROUP BY {grouped}")
 
 
-class Extraction:
+class JSONExtraction:
     """The columns that keys and measures take, each computed once for a row.
 
     SQLite copies the expressions of a sub-select into each of their uses unless it has a limit: then a

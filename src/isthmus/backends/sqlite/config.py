@@ -37,7 +37,7 @@ class Indexes(UniqueSettings, ColumnSettings):
         return (value,) if isinstance(value, str) else value
 
 
-class CollectionSettings(Indexes):
+class TableSettings(Indexes):
     """What a config says about one collection."""
 
     key: tuple[str, ...] = ()
@@ -51,7 +51,7 @@ class CollectionSettings(Indexes):
         return tuple(value.split(",")) if isinstance(value, str) else value
 
 
-class SQLiteConfig(BackendConfig, CollectionSettings, ChangesSettings):
+class SQLiteConfig(BackendConfig, TableSettings, ChangesSettings):
     """Settings of one SQLite database."""
 
     backend: ClassVar[str] = "sqlite"
@@ -73,7 +73,7 @@ class SQLiteConfig(BackendConfig, CollectionSettings, ChangesSettings):
     """`records`: tables of isthmus. `native`: tables that others made, read and written as they are."""
     create_table: Literal["if_missing", "never"] = "if_missing"
     """Whether a missing table is created."""
-    collections: dict[str, CollectionSettings] = Field(default={})
+    collections: dict[str, TableSettings] = Field(default={})
     """Indexes of collections other than the default one; with `layout="native"` their `key` and `version`."""
     pool: PoolConfig = PoolConfig()
     busy_timeout: float = Field(default=5.0, ge=0)
@@ -95,7 +95,7 @@ class SQLiteConfig(BackendConfig, CollectionSettings, ChangesSettings):
     def _says_where(self) -> Self:
         if not self.path or "\0" in self.path:
             raise ValueError("path must be a file name or :memory:")
-        groups: tuple[CollectionSettings, ...] = (self, *self.collections.values())
+        groups: tuple[TableSettings, ...] = (self, *self.collections.values())
         native = self.layout == "native"
         if native and self.in_memory:
             raise ValueError("layout='native' serves the tables of a file: give its path")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
+import time
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -14,14 +16,18 @@ from isthmus.cli._commands.query import NO_LIMIT, build_query
 from isthmus.cli._options import AsJson, CollectionName, Filter, PromptPassword, Store
 from isthmus.cli._output import print_json, print_note, print_table
 from isthmus.cli._profile import MAX_DISTINCT, MAX_FIELDS, Profile
-from isthmus.cli._stores import open_collection, resolve_store
+from isthmus.cli._stores import StoreAddress, open_collection, open_database, resolve_store
 
 SAMPLE = 100_000
 """A collection with more records is described from this many, unless --all is given."""
 _SERVER_SAMPLE = 10_000
 """The same on Elasticsearch, whose indices are large, and whose records all travel."""
-SECONDS = 4.0
+SECONDS = 3.0
 """No more records are read after this time, unless --all is given."""
+COUNT_SECONDS = 1.0
+"""Counting ends after this time, unless --all is given."""
+TEXT_SECONDS = 1.0
+"""Files of which nothing was read in time are read as text for so long."""
 
 All = Annotated[bool, typer.Option("--all", help="Read all records, however many there are.")]
 
@@ -37,14 +43,17 @@ def fields(
 ) -> None:
     """Describe the fields: types, filled share, distinct values, the commonest and the range.
 
-    Of more than 100,000 records (on Elasticsearch 10,000) a sample is read, for at most 4 s.
+    Of more than 100,000 records (on Elasticsearch 10,000) a sample is read, for at most 3 s.
     """
     found = build_query(filter)
     address = resolve_store(store, collection, prompt=prompt)
 
-    async def describe() -> tuple[Profile, int]:
+    async def describe() -> tuple[Profile, int | None]:
         async with open_collection(address) as source:
-            return await build_profile(source, found, everything=everything)
+            profile, total = await build_profile(source, found, everything=everything)
+        if profile.records or total is not None:
+            return profile, total
+        return await build_text_profile(address, found), None
 
     profile, total = asyncio.run(describe())
     if as_json:
@@ -53,19 +62,53 @@ def fields(
         print_profile(profile, total)
 
 
-async def build_profile(source: Collection, query: Query, *, everything: bool) -> tuple[Profile, int]:
-    """Return the profile of the matching records, or of a sample, and how many records match."""
-    total = await source.count(query)
-    sample = _SERVER_SAMPLE if source.capabilities.relevance else SAMPLE
-    count, seconds = (None, None) if everything else (sample, SECONDS)
+async def build_profile(source: Collection, query: Query, *, everything: bool) -> tuple[Profile, int | None]:
+    """Return the profile of the matching records, or of a sample, and how many records match.
+
+    Unless `everything`, this ends after about 3 s: the number is None where counting takes longer, and
+    the profile has the records that came by then.
+    """
     profile = Profile()
-    async with source.stream(query if everything else query.limit(NO_LIMIT)) as records:
-        await profile.add_all(records, count=count, seconds=seconds)
-    return profile, total
+    if everything:
+        total = await source.count(query)
+        async with source.stream(query) as records:
+            await profile.add_all(records, count=None, seconds=None)
+        return profile, total
+    end = time.monotonic() + SECONDS
+    found: int | None = None
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(COUNT_SECONDS):
+            found = await source.count(query)
+    await _add_sample(profile, source, query, end - time.monotonic())
+    return profile, found
 
 
-def profile_to_json(profile: Profile, total: int) -> dict[str, Any]:
-    """Return a profile as one JSON document; `read` is less than `records` for a sample."""
+async def _add_sample(profile: Profile, source: Collection, query: Query, seconds: float) -> None:
+    """Add the first records, as many as a sample has or as come within the time."""
+    sample = _SERVER_SAMPLE if source.capabilities.relevance else SAMPLE
+    with contextlib.suppress(TimeoutError):  # the records that came are described
+        async with asyncio.timeout(seconds), source.stream(query.limit(NO_LIMIT)) as records:
+            await profile.add_all(records, count=sample, seconds=seconds)
+
+
+async def build_text_profile(address: StoreAddress, query: Query) -> Profile:
+    """Return the profile of the first records of files of which nothing was read in time.
+
+    The types of the columns of CSV take a pass over all files. Without them every cell is text.
+    """
+    profile = Profile()
+    if address.plugin.name == "files":
+        async with open_database(address, {"types": "text"}) as db:
+            await _add_sample(profile, db.collection(db.collection_name), query, TEXT_SECONDS)
+        print_note("cells are described as text: their types take too long to find (--all reads everything)")
+    return profile
+
+
+def profile_to_json(profile: Profile, total: int | None) -> dict[str, Any]:
+    """Return a profile as one JSON document.
+
+    `read` is less than `records` for a sample; `records` is null where counting took too long.
+    """
     return {
         "records": total,
         "read": profile.records,
@@ -75,10 +118,13 @@ def profile_to_json(profile: Profile, total: int) -> dict[str, Any]:
     }
 
 
-def print_profile(profile: Profile, total: int) -> None:
+def print_profile(profile: Profile, total: int | None) -> None:
     """Print a profile as a table, with notes on what was left out."""
-    counted = f"{total:,} record{'' if total == 1 else 's'}"
-    if profile.records < total:
+    if total is None:
+        counted = "more records than can be counted in time"
+    else:
+        counted = f"{total:,} record{'' if total == 1 else 's'}"
+    if total is None or profile.records < total:
         counted = f"{counted}; described from the first {profile.records:,} (--all reads all)"
     sys.stdout.write(f"{counted}\n")
     if profile.fields:

@@ -14,6 +14,7 @@ import typer
 from isthmus import Collection, Explanation, Query
 from isthmus._explain import Node
 from isthmus._path import Path as IsthmusPath
+from isthmus._path import Root
 from isthmus._query.bucket import path_of
 from isthmus._query.field import Field
 from isthmus.cli._columns import parse_column, parse_group, parse_measure
@@ -163,8 +164,10 @@ def query(
         found = found.limit(NO_LIMIT if max_rows is None else max_rows + 1)
     columns = [path.keys[0] for path in found.fields or () if path.keys]
 
+    full_ids = any(path.root is Root.ID for path in found.fields or ())
+
     async def export(source: Collection) -> bool:
-        with open_writer(file, chosen, columns, CSVStyle(null, plain)) as writer:
+        with open_writer(file, chosen, columns, CSVStyle(null, plain), full_ids=full_ids) as writer:
             complete = await write_matches(source, found, writer, max_rows)
         await note_missing_fields(source, collect_paths(found))
         return complete

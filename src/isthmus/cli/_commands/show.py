@@ -6,7 +6,13 @@ import asyncio
 import sys
 
 from isthmus import Query
-from isthmus.cli._commands.fields import All, build_profile, print_profile, profile_to_json
+from isthmus.cli._commands.fields import (
+    All,
+    build_profile,
+    build_text_profile,
+    print_profile,
+    profile_to_json,
+)
 from isthmus.cli._options import AsJson, CollectionName, PromptPassword, RequiredStore
 from isthmus.cli._output import print_json
 from isthmus.cli._profile import Profile
@@ -46,7 +52,7 @@ def show(
 
 async def _describe(
     address: StoreAddress, *, everything: bool
-) -> tuple[Profile | None, int, list[str] | None]:
+) -> tuple[Profile | None, int | None, list[str] | None]:
     """Return the profile of the collection and its size, or the names of all if none is chosen."""
     async with open_store(address) as (db, names):
         if names is not None:
@@ -54,8 +60,9 @@ async def _describe(
                 return None, 0, names
             address = StoreAddress(address.url, names[0], address.password)
         else:
-            return (
-                *await build_profile(db.collection(db.collection_name), Query(), everything=everything),
-                None,
-            )
+            collection = db.collection(db.collection_name)
+            profile, total = await build_profile(collection, Query(), everything=everything)
+            if profile.records == 0 and total is None:
+                profile = await build_text_profile(address, Query())
+            return profile, total, None
     return await _describe(address, everything=everything)

@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 from isthmus.backends.sqlite.change_tables import find_changes, trigger_names
 from isthmus.cli._doctor.finding import Finding, ok, problem, warning
+from isthmus.cli._doctor.sqlite_native import check_native
 
 if TYPE_CHECKING:
     from isthmus import AsyncDatabase
@@ -31,9 +32,7 @@ async def check_server(db: AsyncDatabase) -> AsyncIterator[Finding]:
         )
         return
     path = Path(config.path)
-    for finding in await asyncio.to_thread(
-        lambda: [*_check_disk(path, config), *_check_file(path, config.table)]
-    ):
+    for finding in await asyncio.to_thread(lambda: [*_check_disk(path, config), *_check_file(path, config)]):
         yield finding
 
 
@@ -57,7 +56,7 @@ def _check_disk(path: Path, config: SQLiteConfig) -> Iterator[Finding]:
         yield ok("durability", f"synchronous={config.synchronous}")
 
 
-def _check_file(path: Path, collection: str) -> Iterator[Finding]:
+def _check_file(path: Path, config: SQLiteConfig) -> Iterator[Finding]:
     try:
         connection = sqlite3.connect(f"file:{quote(str(path.absolute()))}?mode=rw", uri=True, timeout=0.5)
     except sqlite3.Error as error:
@@ -65,13 +64,15 @@ def _check_file(path: Path, collection: str) -> Iterator[Finding]:
         return
     with closing(connection):
         try:
-            yield from _check_database(connection, path)
-            yield from _check_changes(connection, path, collection)
+            yield from _check_database(connection, path, is_native=config.layout == "native")
+            yield from _check_changes(connection, path, config.table)
+            if config.layout == "native":
+                yield from check_native(connection, config)
         except sqlite3.DatabaseError as error:
             yield _explain_error(path, str(error))
 
 
-def _check_database(connection: sqlite3.Connection, path: Path) -> Iterator[Finding]:
+def _check_database(connection: sqlite3.Connection, path: Path, *, is_native: bool) -> Iterator[Finding]:
     problems = [row[0] for row in connection.execute("PRAGMA quick_check(3)")]
     if problems != ["ok"]:
         yield _damage_problem(path, f"damaged: {' '.join(str(problems[0]).split())}")
@@ -91,7 +92,8 @@ def _check_database(connection: sqlite3.Connection, path: Path) -> Iterator[Find
         yield warning(
             "journal",
             f"journal_mode is {mode}: readers and the writer wait for each other",
-            f"sqlite3 {path} 'PRAGMA journal_mode=wal' (isthmus sets it when it may write)",
+            f"sqlite3 {path} 'PRAGMA journal_mode=wal'"
+            + (" (the owner's to decide)" if is_native else " (isthmus sets it when it may write)"),
         )
     else:
         yield ok("journal", "wal")

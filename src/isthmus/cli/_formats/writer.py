@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import itertools
+import re
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import orjson
+from rich.cells import cell_len
 
 from isthmus import Record, UsageError
 from isthmus.cli._formats.csv import CSVStyle, write_csv
 from isthmus.cli._formats.output_file import is_stdout, open_output
 from isthmus.cli._formats.parquet import import_pyarrow, write_parquet
 from isthmus.cli._formats.spill import ID, Spill
-from isthmus.cli._output import make_console, print_table, record_to_json
+from isthmus.cli._output import format_value, make_console, print_table, record_to_json
 
 
 class Format(enum.StrEnum):
@@ -37,6 +40,11 @@ _SUFFIXES = {
     ".parquet": Format.PARQUET,
     ".pq": Format.PARQUET,
 }
+_GAP = 2
+_NARROW = 12
+"""The width that a column of long values has at least."""
+_SHORT = 12
+_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 DEFAULT_STYLE = CSVStyle()
 _FILE_FORMATS = "use --format jsonl, csv or parquet"
 
@@ -103,8 +111,9 @@ class _SpillingWriter(RecordWriter):
 class _TableWriter(RecordWriter):
     """Keeps its records in memory: a table has few."""
 
-    def __init__(self, columns: Sequence[str]) -> None:
+    def __init__(self, columns: Sequence[str], *, full_ids: bool) -> None:
         self._columns = columns
+        self._full_ids = full_ids
         self._records: list[Record] = []
 
     def add(self, record: Record) -> None:
@@ -116,25 +125,50 @@ class _TableWriter(RecordWriter):
             return
         present = dict.fromkeys(key for record in self._records for key in record.data)
         keys = list(dict.fromkeys([*(key for key in self._columns if key in present), *present]))
+        columns = {key: [record.data.get(key, ...) for record in self._records] for key in keys}
+        needs = {key: _GAP + min(_NARROW, _measure(key, cells)) for key, cells in columns.items()}
         console = make_console()
-        id_width = max(12, min(console.width // 2, max(len(record.id or "") for record in self._records)))
-        fitting = max(1, (console.width - id_width - 2) // 14)
+        ids = [record.id or "" for record in self._records]
+        if not self._full_ids and _measure(ID, ids) + sum(needs.values()) > console.width:
+            ids = _shorten(ids, mark="…" if console.encoding.startswith("utf") else "")
+        most = console.width if self._full_ids else console.width // 2
+        left = console.width - max(_NARROW, min(most, _measure(ID, ids)))
+        ends = itertools.accumulate(needs.values())
+        fitting = max(1, sum(end <= left for end in ends))
         shown, hidden = keys[:fitting], keys[fitting:]
-        rows = [[record.id, *(record.data.get(key, ...) for key in shown)] for record in self._records]
-        print_table([ID, *shown], rows)
+        cells = zip(ids, *(columns[key] for key in shown), strict=True)
+        print_table([ID, *shown], list(cells), whole_first=self._full_ids)
         if hidden:
             console.print(
                 f"… and {len(hidden)} more fields: {', '.join(hidden[:8])}", style="dim", markup=False
             )
 
 
+def _measure(heading: str, cells: Iterable[Any]) -> int:
+    return max(cell_len(heading), *(cell_len(format_value(cell)) for cell in cells))
+
+
+def _shorten(ids: list[str], *, mark: str) -> list[str]:
+    """Return the ends of generated ids, which tell them apart; other ids stay as they are."""
+    if not all(map(_UUID.fullmatch, ids)):
+        return ids
+    short = [mark + id[-_SHORT:] for id in ids]
+    return short if len(set(short)) == len(ids) else ids
+
+
 @contextlib.contextmanager
 def open_writer(
-    file: Path | None, format: Format, columns: Sequence[str] = (), style: CSVStyle = DEFAULT_STYLE
+    file: Path | None,
+    format: Format,
+    columns: Sequence[str] = (),
+    style: CSVStyle = DEFAULT_STYLE,
+    *,
+    full_ids: bool = False,
 ) -> Iterator[RecordWriter]:
     """Yield a writer to a file, or to standard output for None or `-`.
 
-    A regular file changes only when the output is complete. A table begins with these columns. Raises
+    A regular file changes only when the output is complete. A table begins with these columns, and
+    has the ends of generated ids where it is narrow, unless `full_ids`. Raises
     `UsageError` for a style of CSV with another format.
     """
     if style != DEFAULT_STYLE and format is not Format.CSV:
@@ -142,11 +176,11 @@ def open_writer(
     if file is None or is_stdout(file):
         if format is Format.PARQUET and sys.stdout.isatty():
             raise UsageError("Parquet cannot be printed on a terminal; use --out FILE")
-        writer = (
-            _TableWriter(columns)
-            if format is Format.TABLE
-            else _make_writer(sys.stdout.buffer, format, style)
-        )
+        writer: RecordWriter
+        if format is Format.TABLE:
+            writer = _TableWriter(columns, full_ids=full_ids)
+        else:
+            writer = _make_writer(sys.stdout.buffer, format, style)
         yield writer
         writer.finish()
         sys.stdout.flush()

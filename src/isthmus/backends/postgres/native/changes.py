@@ -14,7 +14,7 @@ from isthmus._core.changes import ChangePage, Position, StoredChange
 from isthmus._core.executor import After, PageRequest
 from isthmus._ids import new_id
 from isthmus._query.ast import TRUE
-from isthmus.backends.postgres.change_tables import DEFINER, TRIGGERS, ChangeNames
+from isthmus.backends.postgres.change_tables import ALL_ROWS, DEFINER, TRIGGERS, ChangeNames
 from isthmus.backends.postgres.changes import (
     Origin,
     Place,
@@ -79,7 +79,9 @@ def _body(table: NativeTable, names: ChangeNames) -> str:
       RAISE EXCEPTION 'TRUNCATE of a table that keeps its changes needs READ COMMITTED'
         USING ERRCODE = 'feature_not_supported';
     END IF;
+    {ALL_ROWS[0]}
     {note(table.sql)};
+    {ALL_ROWS[1]}
   ELSE
     {note("new_rows")};
   END IF;
@@ -119,7 +121,7 @@ def origin_of(table: NativeTable) -> Origin:
         f" AND g.tgname = '{TRIGGERS[0]}'"
     )
     comment = f"CASE WHEN EXISTS ({trigger}) THEN {comment_of(names.changes)} END"
-    return Origin(table.name, names.marks, comment, missing_triggers)
+    return Origin(table.name, names.marks, table.sql, comment, missing_triggers)
 
 
 async def read_changes(

@@ -57,6 +57,9 @@ def source(column: Column) -> str:
 
 def output(column: Column) -> str:
     """Return the expression that is read."""
+    element = column.element
+    if element is not None and element.kind in (Kind.DATE, Kind.TIMESTAMP, Kind.TIMESTAMPTZ):
+        return f"to_json({source(column)})::text"  # as text they are in the session's DateStyle
     return _OUTPUTS.get(column.kind, "{}::text").format(source(column))
 
 

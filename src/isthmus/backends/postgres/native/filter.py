@@ -19,6 +19,7 @@ from isthmus._query.ast import (
     Or,
     Ordered,
     Predicate,
+    StartsWith,
     leaves,
 )
 from isthmus._query.split import Pushdown
@@ -41,6 +42,7 @@ from isthmus.backends.postgres.native.columns import (
 from isthmus.backends.postgres.sql.filter import Filter
 from isthmus.backends.postgres.sql.leaf import KIND, LeafCompiler, only_kind
 from isthmus.backends.postgres.sql.leaf import pushdown as json_pushdown
+from isthmus.backends.postgres.sql.like import like_literal
 from isthmus.backends.postgres.sql.statement import Parameters, literal
 from isthmus.backends.postgres.sql.table import IndexedPaths
 
@@ -241,6 +243,8 @@ class NativeFilter:
             case In(_, operands):
                 texts = self._params.texts([o for o in operands if isinstance(o, str)])
                 return f"({text} = ANY({texts}))"
+            case StartsWith(_, prefix):  # in the form that an index by code point serves
+                return f"({text} LIKE {self._params.text(like_literal(prefix) + '%')})"
         if only_kind(leaf) not in (None, KIND["text"]):
             return NOTHING
         return LeafCompiler(self._params).compile(leaf).condition("NULL::jsonb", text, "'string'")

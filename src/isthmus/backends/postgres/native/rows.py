@@ -14,6 +14,7 @@ from isthmus.backends.postgres.native.catalog import NativeTable
 from isthmus.backends.postgres.native.columns import as_text, source, version_of
 from isthmus.backends.postgres.native.filter import NativeFilter
 from isthmus.backends.postgres.native.record import RowReader
+from isthmus.backends.postgres.native.select import select_by_key
 from isthmus.backends.postgres.sql.statement import Parameters, quote
 from isthmus.errors import InvalidRecordError
 
@@ -114,6 +115,15 @@ async def delete_row(connection: Connection, table: NativeTable, row: Row, if_ve
     where = _this_row(table, params, row, if_version)
     found = await connection.fetchval(f"DELETE FROM {table.sql} AS t WHERE {where} RETURNING 1", *params.args)
     return found is not None
+
+
+async def lock_rows(connection: Connection, table: NativeTable, rows: Sequence[Row]) -> None:
+    """Lock rows in the order of their keys, so that two batches never wait for each other in a circle."""
+    keys = list({row.id: row.key for row in rows if row.key is not None}.values())
+    if len(keys) > 1:
+        reader = RowReader(table, (), versioned=False)
+        text, args = select_by_key(table, reader, keys, for_update=True)
+        await connection.execute(text, *args)
 
 
 async def stored_version(connection: Connection, table: NativeTable, row: Row) -> str | None:

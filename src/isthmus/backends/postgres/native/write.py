@@ -18,6 +18,7 @@ from isthmus.backends.postgres.native.rows import (
     insert_row,
     insert_rows,
     key_is_taken,
+    lock_rows,
     needs_stored,
     reread,
     stored_version,
@@ -116,6 +117,8 @@ async def _write_together(
 ) -> list[ItemResult]:
     """Apply items in one transaction; `careful`: each in a savepoint, so that one may be refused alone."""
     async with connection.transaction():
+        if kind is not WriteKind.CREATE:
+            await lock_rows(connection, table, [row for _, row in items if isinstance(row, Row)])
         if kind is WriteKind.CREATE and not careful:
             results = await _insert_together(connection, table, items)
         else:

@@ -143,8 +143,9 @@ class LogLayout:
         """Let a log without records keep its changes; see `declare.keep_changes_when_empty`."""
         committer = self.committer(prefix)
         committer.keep = keep
-        await self._probe.require_conditional_put()
-        await keep_changes_when_empty(committer, collection, keep, mark)
+        if (await committer.log.current()).changes is None:  # else credentials that only read will do
+            await self._probe.require_conditional_put()
+            await keep_changes_when_empty(committer, collection, keep, mark)
 
     async def keep_changes(self, prefix: str, keep: float, mark: Mark) -> None:
         """Let a log, which may have records, keep its changes from now on."""

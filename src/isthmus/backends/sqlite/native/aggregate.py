@@ -6,7 +6,7 @@ from isthmus._core.executor import AggregateRequest, AggregateResult
 from isthmus._path import Path, Root
 from isthmus._query.aggregate import Groups
 from isthmus._query.bucket import path_of
-from isthmus.backends.sqlite.aggregate import Extraction, key_part, read_states
+from isthmus.backends.sqlite.aggregate import JSONExtraction, key_part, read_states
 from isthmus.backends.sqlite.native.columns import SQLiteColumn
 from isthmus.backends.sqlite.native.filter import CellFilter, finite, is_text, version_sql
 from isthmus.backends.sqlite.native.keys import id_sql
@@ -36,7 +36,7 @@ def _compile(table: SQLiteTable, request: AggregateRequest) -> Statement:
     return binder.statement(f"SELECT {columns} FROM {extraction.sql(table.source, where)} GROUP BY {grouped}")
 
 
-class _CellExtraction(Extraction):
+class _CellExtraction(JSONExtraction):
     """The columns that keys and measures take, from cells."""
 
     def __init__(self, table: SQLiteTable, binder: Binder) -> None:

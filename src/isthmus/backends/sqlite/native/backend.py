@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from isthmus._core.capabilities import Capabilities
 from isthmus._core.changes import ChangePage, Position, StoredChange
@@ -10,18 +10,31 @@ from isthmus._core.executor import After, Page, PageRequest
 from isthmus._index_annotation import Declarations
 from isthmus._query.order import cursor_position
 from isthmus._value import replace
+from isthmus.backends._tables.keys import sort_key_of
 from isthmus.backends.sqlite.backend import SQLiteBackend
 from isthmus.backends.sqlite.config import SQLiteConfig
 from isthmus.backends.sqlite.connection_thread import ConnectionThread
 from isthmus.backends.sqlite.native import changes
+from isthmus.backends.sqlite.native.columns import Affinity
 from isthmus.backends.sqlite.native.executor import TableExecutor, TableWork
 from isthmus.backends.sqlite.native.table import SQLiteTable, read_table, table_names
 from isthmus.backends.sqlite.session import SQLiteSession
-from isthmus.backends.sqlite.support import CAPABILITIES
+from isthmus.backends.sqlite.support import CAPABILITIES, SUPPORT, SQLiteSupport
 from isthmus.backends.sqlite.transaction import SQLiteTransaction, read_transaction
 from isthmus.errors import ClosedError, UnsupportedError, UsageError
 
 T = TypeVar("T")
+
+
+class KeySupport(SQLiteSupport):
+    """What can be pushed down for a table whose ids do not sort as texts."""
+
+    def __init__(self, table: SQLiteTable) -> None:
+        self._table = table
+
+    def id_key(self, id: str) -> tuple[Any, ...]:
+        """Return what an id sorts by."""
+        return sort_key_of(self._table, id)
 
 
 class NativeSQLiteBackend(SQLiteBackend, TableExecutor):
@@ -50,6 +63,13 @@ class NativeSQLiteBackend(SQLiteBackend, TableExecutor):
             columns=False,
             drop=False,
         )
+
+    def support(self, collection: str) -> SQLiteSupport:
+        """Return what can be pushed down, and how ids sort, as is known once the collection was opened."""
+        table = self._known.get(collection)
+        if table is None or (len(table.key) == 1 and table.keys[0].affinity is Affinity.TEXT):
+            return SUPPORT
+        return KeySupport(table)
 
     async def open(self, collection: str) -> None:
         """Open the file and read the table's description; changes nothing in the file.
@@ -191,6 +211,10 @@ class NativeSQLiteTransaction(SQLiteTransaction, TableExecutor):
     def capabilities(self) -> Capabilities:
         """Return what the default table admits."""
         return self._native.capabilities
+
+    def support(self, collection: str) -> SQLiteSupport:
+        """Return what can be pushed down."""
+        return self._native.support(collection)
 
     async def open(self, collection: str) -> None:
         """Read the table's description."""

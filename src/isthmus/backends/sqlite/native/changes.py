@@ -16,11 +16,11 @@ from isthmus.backends._tables.keys import key_of
 from isthmus.backends._tables.values import NoCanonicalFormError, parse_bytes
 from isthmus.backends.sqlite.change_tables import CATALOG_STATEMENTS, ChangeTables, find_changes
 from isthmus.backends.sqlite.changes import check_position, last_number
-from isthmus.backends.sqlite.native.columns import quoted
 from isthmus.backends.sqlite.native.read import fetch, read_by_ids
 from isthmus.backends.sqlite.native.table import SQLiteTable, id_of_cells
 from isthmus.backends.sqlite.schema import CHANGES_CATALOG
 from isthmus.backends.sqlite.session import SQLiteSession
+from isthmus.backends.sqlite.statement import quote_name
 from isthmus.errors import UnsupportedError
 
 
@@ -28,11 +28,12 @@ def change_statements(table: SQLiteTable) -> list[str]:
     """Return the statements by which the owner of a table lets it keep its changes."""
     if table.read_only or any(not column.stored for column in table.keys):
         raise UnsupportedError(f"{table.name!r} has no primary key to note changes by", capability="changes")
-    tables, name = ChangeTables(table.name, ""), quoted(table.name)
+    tables, name = ChangeTables(table.name, ""), quote_name(table.name)
     cells = _cells(table)
     note = f"INSERT INTO {tables.changes} ({', '.join(cells)}) VALUES ({{}});"
-    new, old = (note.format(", ".join(f"{row}.{quoted(key)}" for key in table.key)) for row in ("NEW", "OLD"))
-    moved = " OR ".join(f"OLD.{quoted(key)} IS NOT NEW.{quoted(key)}" for key in table.key)
+    keys = [quote_name(key) for key in table.key]
+    new, old = (note.format(", ".join(f"{row}.{key}" for key in keys)) for row in ("NEW", "OLD"))
+    moved = " OR ".join(f"OLD.{key} IS NOT NEW.{key}" for key in keys)
     trigger = f"CREATE TRIGGER isthmus_{{}}_{tables.digest} AFTER"
     literal = "'" + table.name.replace("'", "''") + "'"
     return [

@@ -10,6 +10,7 @@ from typing import Any
 from isthmus._values import INT_MAX, INT_MIN, JSON
 from isthmus.backends._tables.column import Column, Kind
 from isthmus.backends._tables.values import NoCanonicalFormError, parse_bytes, read_number, read_value
+from isthmus.backends.sqlite.statement import quote_name
 
 
 class Affinity(enum.Enum):
@@ -50,17 +51,12 @@ class SQLiteColumn(Column):
     @property
     def sql(self) -> str:
         """The column in a statement; with its table, since SQLite takes an unknown name alone for a text."""
-        return "t." + quoted(self.name)
+        return "t." + quote_name(self.name)
 
     @property
     def holds_bytes(self) -> bool:
         """Whether there may be blobs in it."""
         return not self.rowid and not (self.strict and self.affinity is not Affinity.NONE)
-
-
-def quoted(name: str) -> str:
-    """Return a name as SQL."""
-    return '"' + name.replace('"', '""') + '"'
 
 
 def affinity_of(declared: str, *, strict: bool) -> Affinity:

@@ -8,9 +8,9 @@ from typing import Any
 
 from isthmus._core.apply import already_exists
 from isthmus.backends._tables.values import NoCanonicalFormError
-from isthmus.backends.sqlite.native.columns import quoted
 from isthmus.backends.sqlite.native.table import SQLiteTable, id_of_cells
 from isthmus.backends.sqlite.session import SQLiteSession
+from isthmus.backends.sqlite.statement import quote_name
 from isthmus.errors import AlreadyExistsError, InvalidRecordError, RecordError
 
 _UNIQUE = "UNIQUE constraint failed: "
@@ -26,7 +26,7 @@ def refusal_of(
     """
     text = str(error)
     if text.startswith(_UNIQUE):
-        return _taken(session, table, text.removeprefix(_UNIQUE), id, values)
+        return _unique_error(session, table, text.removeprefix(_UNIQUE), id, values)
     path = "data"
     if text.startswith(_NOT_NULL):
         path = f"data.{text.removeprefix(_NOT_NULL).removeprefix(table.name + '.')}"
@@ -35,7 +35,7 @@ def refusal_of(
     return found
 
 
-def _taken(
+def _unique_error(
     session: SQLiteSession, table: SQLiteTable, names: str, id: str, values: dict[str, Any]
 ) -> AlreadyExistsError:
     columns = [name.removeprefix(table.name + ".") for name in names.split(", ")]
@@ -57,7 +57,7 @@ def _other_row(
     """Return the id of the row that has these values; None if it cannot be told."""
     if not all(name in values for name in columns):
         return None
-    where = " AND ".join(f"t.{quoted(name)} = ?{number}" for number, name in enumerate(columns, start=1))
+    where = " AND ".join(f"t.{quote_name(name)} = ?{number}" for number, name in enumerate(columns, start=1))
     keys = ", ".join(column.sql for column in table.keys)
     found = session.execute(
         f"SELECT {keys} FROM {table.source} WHERE {where} LIMIT 1", [values[name] for name in columns]

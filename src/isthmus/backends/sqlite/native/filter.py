@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
+import orjson
+
 from isthmus._path import Path, Root
 from isthmus._query.ast import (
     And,
@@ -25,7 +27,9 @@ from isthmus._query.evaluate import matches
 from isthmus._query.text import parse_like
 from isthmus._record import Record, make_record
 from isthmus._values import JSON, kind_of
+from isthmus.backends._tables.keys import key_of
 from isthmus.backends._tables.values import NoCanonicalFormError, parse_bytes
+from isthmus.backends.sqlite.fields import reads_numbers_exactly
 from isthmus.backends.sqlite.filter import FilterCompiler, join
 from isthmus.backends.sqlite.native.columns import Affinity, SQLiteColumn, read_cell
 from isthmus.backends.sqlite.native.functions import row_arguments
@@ -79,7 +83,7 @@ def narrows(table: SQLiteTable, where: Predicate) -> bool:
         if isinstance(term, Ordered | Between | StartsWith | Like) and len(term.path.keys) == 1:
             column = table.column(term.path.keys[0])
             leading = column is not None and column.name in table.leading and column.name != table.key[0]
-            if leading and CellFilter(table, Binder())._plain(term) is not None:
+            if leading and CellFilter(table, Binder())._by_column(term) is not None:
                 return True
     return False
 
@@ -120,18 +124,53 @@ class CellFilter(FilterCompiler):
             case Not(term):
                 return f"NOT {self._two_valued(term)}"
             case leaf:
-                found = self._by_key(leaf) if leaf.path.root is Root.ID else self._plain(leaf)
+                found = self._by_key(leaf) if leaf.path.root is Root.ID else self._by_column(leaf)
                 return self._leaf(leaf) if found is None else found
 
     def _by_key(self, leaf: Leaf) -> str | None:
         match leaf:
             case Equal(_, str(id)):
                 return key_condition(self._table, id, self._binder) or "0"
-            case In(_, ids) if len(ids) <= _MAX_BYTES_OPERANDS:
-                found = [key_condition(self._table, id, self._binder) for id in ids if isinstance(id, str)]
-                parts = [part for part in found if part is not None]
-                return join("OR", parts) if parts else "0"
+            case In(_, ids):
+                texts, keys = [id for id in ids if isinstance(id, str)], self._table.keys
+                if not all(column.stored for column in keys):
+                    return None
+                if len(keys) == 1:
+                    return self._by_keys(keys[0], texts)
+                if reads_numbers_exactly() and all(key.affinity is not Affinity.NONE for key in keys):
+                    return self._by_composite_keys(texts)
         return None
+
+    def _list(self, values: list[Any]) -> str:
+        if reads_numbers_exactly() or not any(isinstance(value, float) for value in values):
+            return super()._list(values)
+        return f"({', '.join(map(self._binder.value, values))})"
+
+    def _by_composite_keys(self, ids: list[str]) -> str:
+        """Return the condition that a row has one of these ids: the key's index finds the candidates."""
+        keys = [key for id in ids if (key := key_of(self._table, id)) is not None]
+        columns = ", ".join(f"{column.sql} COLLATE {column.collation}" for column in self._table.keys)
+        parts = ", ".join(f"json_extract(value, '$[{place}]')" for place in range(len(self._table.keys)))
+        operand = self._binder.value(orjson.dumps(keys).decode())
+        candidates = f"({columns}) IN (SELECT {parts} FROM json_each({operand}))"
+        return f"({candidates} AND {id_sql(self._table)} IN {self._list(ids)})"
+
+    def _by_keys(self, column: SQLiteColumn, ids: list[str]) -> str:
+        """Return the condition that the only key column is one of these ids, which its index serves."""
+        keys = [key[0] for id in ids if (key := key_of(self._table, id)) is not None]
+        truths = [key for key in keys if isinstance(key, bool)]
+        numbers = [key for key in keys if isinstance(key, int | float) and not isinstance(key, bool)]
+        is_loose = column.affinity is Affinity.NONE
+        texts = [key for key in keys if isinstance(key, str)] if not is_loose else ids
+        parts = [found for some in (truths, numbers) if some and (found := self._equal(column, some))]
+        if texts:
+            among = self._list(texts)
+            test = f"typeof({column.sql}) = 'text' AND +{column.sql} COLLATE BINARY IN {among}"
+            parts.append(f"({column.sql} COLLATE {column.collation} IN {among} AND {test})")
+        contents = [content for id in ids if is_loose and (content := parse_bytes(id)) is not None]
+        if contents:
+            parts.append(f"{column.sql} IN ({', '.join(map(self._binder.value, contents))})")
+        return join("OR", parts) if parts else "0"
 
     # Two-valued forms
 
@@ -188,7 +227,7 @@ class CellFilter(FilterCompiler):
 
     # Forms that the column's index serves; they may be NULL for a row that does not match.
 
-    def _plain(self, leaf: Leaf) -> str | None:
+    def _by_column(self, leaf: Leaf) -> str | None:
         column = self.column(leaf.path)
         if column is None or not column.stored:
             return None

@@ -18,14 +18,14 @@ from isthmus.backends.sqlite.native.filter import CellFilter, finite, is_text
 from isthmus.backends.sqlite.native.order import CellOrdering
 from isthmus.backends.sqlite.native.table import SQLiteTable
 from isthmus.backends.sqlite.session import SQLiteSession
-from isthmus.backends.sqlite.statement import Binder, Statement
+from isthmus.backends.sqlite.statement import Binder, Statement, quote_name
 
 # Above this number of rows, which the parts before a page may have, one plain sort costs less.
 _MAX_OFFSET = 5_000
 _SELECTIVE = (Equal, In, Ordered, Between, StartsWith, Like)
 
 
-def ordered_column(table: SQLiteTable, request: PageRequest) -> SQLiteColumn | None:
+def find_order_column(table: SQLiteTable, request: PageRequest) -> SQLiteColumn | None:
     """Return the column by whose index a page is best read; None if a plain sort is better."""
     if not request.order or request.size is None or request.offset > _MAX_OFFSET:
         return None
@@ -45,6 +45,27 @@ def _has_better_index(table: SQLiteTable, column: SQLiteColumn, term: Predicate)
         return True
     name = term.path.keys[0] if len(term.path.keys) == 1 else ""
     return name != column.name and (name in table.leading or name == table.key[0])
+
+
+def missing_indexes(table: SQLiteTable, request: PageRequest) -> list[str]:
+    """Return the statements of indexes that would serve a page and that the table's owner has not made."""
+    where = request.where
+    terms = where.terms if isinstance(where, And) else (where,)
+    by_code_point = [term.path for term in terms if isinstance(term, Ordered | Between | StartsWith | Like)]
+    by_code_point += [key.path for key in (request.order or ())[:1]]
+    equal = [term.path for term in terms if isinstance(term, Equal | In)]
+    begun = {columns[0] for _, columns in table.indexes if columns}
+    wanted: dict[str, None] = {}
+    for path, served in [
+        *((path, table.leading) for path in by_code_point),
+        *((path, begun) for path in equal),
+    ]:
+        column = table.column(path.keys[0]) if path.root is Root.DATA and len(path.keys) == 1 else None
+        if column is None or not column.stored or column.rowid or column.name in served:
+            continue
+        collation = "" if column.affinity is Affinity.INTEGER else " COLLATE BINARY"
+        wanted[f"CREATE INDEX … ON {quote_name(table.name)} ({quote_name(column.name)}{collation})"] = None
+    return list(wanted)
 
 
 def read_in_order(
@@ -93,7 +114,7 @@ def _part(
         # Few rows, or in another order than SQLite's: they are sorted.
         ordering = CellOrdering(table, request.order, binder)
         has_text = f"typeof({column.sql}) IN ('text', 'blob') AND {_valid(column)}"
-        conditions.append(_missing(column) if rank == NONE else has_text)
+        conditions.append(_lacks_value(column) if rank == NONE else has_text)
         if position is not None:
             conditions.append(ordering.after(position))
         by = ordering.by()
@@ -133,7 +154,7 @@ def _of_rank(column: SQLiteColumn, rank: int) -> str:
     return f"{plain} AND {cell} NOT IN (0, 1)" if column.boolean else plain
 
 
-def _missing(column: SQLiteColumn) -> str:
+def _lacks_value(column: SQLiteColumn) -> str:
     return f"({column.sql} IS NULL OR NOT {_valid(column)})" if not column.rowid else "0"
 
 

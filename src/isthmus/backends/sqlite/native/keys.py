@@ -63,7 +63,7 @@ def _equals_text(column: SQLiteColumn, value: str, binder: Binder) -> str:
     content = parse_bytes(value) if column.affinity is Affinity.NONE else None
     if content is None:
         return found
-    return f"({found} OR {_plain(column)} = {binder.value(content)})"
+    return f"({found} OR {_bare_cell(column)} = {binder.value(content)})"
 
 
 def same_text(column: SQLiteColumn, value: str, binder: Binder) -> str:
@@ -74,10 +74,10 @@ def same_text(column: SQLiteColumn, value: str, binder: Binder) -> str:
 
 
 def _same(column: SQLiteColumn, value: Any, types: str, binder: Binder) -> str:
-    return f"({_plain(column)} = {binder.value(value)} AND typeof({column.sql}) IN ({types}))"
+    return f"({_bare_cell(column)} = {binder.value(value)} AND typeof({column.sql}) IN ({types}))"
 
 
-def _plain(column: SQLiteColumn) -> str:
+def _bare_cell(column: SQLiteColumn) -> str:
     """Return a cell for a comparison with a number or bytes: an operand must not become a text."""
     return column.sql if column.stored and column.affinity is not Affinity.TEXT else f"+{column.sql}"
 

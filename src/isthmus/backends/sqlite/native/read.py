@@ -14,7 +14,7 @@ from isthmus._values import JSON
 from isthmus.backends._tables.values import NoCanonicalFormError, invalid_record
 from isthmus.backends.sqlite.native.columns import read_cell, read_text
 from isthmus.backends.sqlite.native.filter import CellFilter, narrows, version_text
-from isthmus.backends.sqlite.native.index_order import ordered_column, read_in_order
+from isthmus.backends.sqlite.native.index_order import find_order_column, missing_indexes, read_in_order
 from isthmus.backends.sqlite.native.keys import key_condition
 from isthmus.backends.sqlite.native.order import CellOrdering
 from isthmus.backends.sqlite.native.table import SQLiteTable
@@ -126,12 +126,12 @@ def read_records(table: SQLiteTable, rows: Iterable[Sequence[Any]]) -> list[Reco
         for record in records:
             assert record.id is not None
             if record.id in seen:
-                raise repeated(table, record.id)
+                raise repetition_error(table, record.id)
             seen.add(record.id)
     return records
 
 
-def repeated(table: SQLiteTable, id: str) -> InvalidRecordError:
+def repetition_error(table: SQLiteTable, id: str) -> InvalidRecordError:
     """Return the error of two rows that one id names."""
     names = ", ".join(table.key)
     error = InvalidRecordError(
@@ -155,7 +155,7 @@ def read_by_ids(session: SQLiteSession, table: SQLiteTable, ids: Sequence[str]) 
             for record in read_records(table, read_rows(session, binder.statement(text))):
                 assert record.id is not None
                 if record.id in found:
-                    raise repeated(table, record.id)
+                    raise repetition_error(table, record.id)
                 found[record.id] = record
     return found
 
@@ -187,7 +187,7 @@ def fetch(session: SQLiteSession, table: SQLiteTable, request: PageRequest) -> P
 
 def _page_rows(session: SQLiteSession, table: SQLiteTable, request: PageRequest) -> list[Any]:
     """Return the rows of a page and the next one."""
-    column = ordered_column(table, request)
+    column = find_order_column(table, request)
     if column is None:
         return read_rows(session, page_statement(table, request))
     rows: list[Any] = []
@@ -212,7 +212,7 @@ _USED = re.compile(r"USING (?:COVERING )?(?:INDEX (.+?)|(INTEGER PRIMARY KEY|PRI
 
 def explain(session: SQLiteSession, table: SQLiteTable, request: PageRequest) -> NativePlan:
     """Return the SQL of a page, its query plan and the indexes that it uses."""
-    column = ordered_column(table, request)
+    column = find_order_column(table, request)
     statement = (
         page_statement(table, request)
         if column is None
@@ -224,6 +224,7 @@ def explain(session: SQLiteSession, table: SQLiteTable, request: PageRequest) ->
         "plan": steps,
         "indexes": sorted(set(used)),
         "table": {name: list(columns) for name, columns in table.indexes},
+        "would_serve": missing_indexes(table, request),
         "arguments": len(statement.args),
     }
     return NativePlan(statement.text, used[0] if used else None, details)

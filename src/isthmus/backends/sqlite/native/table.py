@@ -17,9 +17,9 @@ from isthmus.backends.sqlite.native.columns import (
     SQLiteColumn,
     affinity_of,
     kind_of_column,
-    quoted,
     read_cell,
 )
+from isthmus.backends.sqlite.statement import quote_name
 from isthmus.errors import ConfigError
 
 # Hidden columns of virtual tables; generated columns that are computed, and those that are stored.
@@ -67,7 +67,7 @@ class SQLiteTable(Table):
     @property
     def source(self) -> str:
         """What a query selects from."""
-        return f"{quoted(self.name)} AS t"
+        return f"{quote_name(self.name)} AS t"
 
     @property
     def row(self) -> str:
@@ -113,9 +113,11 @@ def read_table(
     """
     kind, without_rowid, strict = _find(connection, path, name)
     [(schema_version,)] = connection.execute("PRAGMA schema_version").fetchall()
-    infos = connection.execute(f"PRAGMA table_xinfo({quoted(name)})").fetchall()
+    infos = connection.execute(f"PRAGMA table_xinfo({quote_name(name)})").fetchall()
     primary = [info[1] for info in sorted(infos, key=lambda info: info[5]) if info[5]]
-    indexes = connection.execute(f"PRAGMA index_list({quoted(name)})").fetchall() if kind == "table" else []
+    indexes = (
+        connection.execute(f"PRAGMA index_list({quote_name(name)})").fetchall() if kind == "table" else []
+    )
     alias = _rowid_alias(infos, indexes, without_rowid=without_rowid)
     parts = {index[1]: _index_columns(connection, index[1]) for index in indexes}
     columns = tuple(
@@ -183,7 +185,7 @@ def _rowid_alias(infos: list[Any], indexes: list[Any], *, without_rowid: bool) -
 def _index_columns(connection: sqlite3.Connection, index: str) -> list[tuple[str, str]]:
     """Return the columns of an index with their collations, up to the first expression."""
     columns: list[tuple[str, str]] = []
-    for _, _, column, _, collation, is_key in connection.execute(f"PRAGMA index_xinfo({quoted(index)})"):
+    for _, _, column, _, collation, is_key in connection.execute(f"PRAGMA index_xinfo({quote_name(index)})"):
         if not is_key or column is None:
             break
         columns.append((column, collation.upper()))

@@ -17,13 +17,13 @@ from isthmus._record import Record
 from isthmus._values import JSON, same
 from isthmus.backends._tables.keys import key_of
 from isthmus.backends._tables.writes import Row, prepare_row
-from isthmus.backends.sqlite.native.columns import Affinity, bind_cell, quoted
+from isthmus.backends.sqlite.native.columns import Affinity, bind_cell
 from isthmus.backends.sqlite.native.constraints import refusal_of
 from isthmus.backends.sqlite.native.keys import key_condition
 from isthmus.backends.sqlite.native.read import read_by_ids
 from isthmus.backends.sqlite.native.table import SQLiteTable, id_of_cells
 from isthmus.backends.sqlite.session import SQLiteSession
-from isthmus.backends.sqlite.statement import Binder, Statement
+from isthmus.backends.sqlite.statement import Binder, Statement, quote_name
 from isthmus.backends.sqlite.write import NothingWrittenError
 from isthmus.errors import InvalidRecordError, RecordError
 
@@ -62,7 +62,7 @@ def apply_each(
     results: list[ItemResult] = []
     for mutation in mutations:
         session.check()
-        results.append(_undoing(session, mutation, apply))
+        results.append(_in_savepoint(session, mutation, apply))
         if not session.connection.in_transaction:  # RAISE(ROLLBACK) of a trigger
             raise NothingWrittenError(
                 [
@@ -76,7 +76,7 @@ def apply_each(
     return results
 
 
-def _undoing(session: SQLiteSession, item: M, apply: Callable[[M], ItemResult]) -> ItemResult:
+def _in_savepoint(session: SQLiteSession, item: M, apply: Callable[[M], ItemResult]) -> ItemResult:
     session.execute("SAVEPOINT isthmus_item")
     result: ItemResult = False
     try:
@@ -151,17 +151,17 @@ def _insert(session: SQLiteSession, table: SQLiteTable, id: str, row: Row, cells
         column = table.by_name[table.version]
         if not column.has_default:
             cells[table.version] = _first_version(table)
-    names = ", ".join(map(quoted, cells))
+    names = ", ".join(map(quote_name, cells))
     values = f"({names}) VALUES ({', '.join(f'?{n + 1}' for n in range(len(cells)))})" if cells else ""
-    keys = ", ".join(quoted(name) for name in table.key)
+    keys = ", ".join(quote_name(name) for name in table.key)
     # OR ABORT: the constraint's own ON CONFLICT clause might replace or ignore.
-    text = f"INSERT OR ABORT INTO {quoted(table.name)} {values or 'DEFAULT VALUES'} RETURNING {keys}"
+    text = f"INSERT OR ABORT INTO {quote_name(table.name)} {values or 'DEFAULT VALUES'} RETURNING {keys}"
     try:
         inserted = session.execute(text, tuple(cells.values())).fetchall()
     except sqlite3.IntegrityError as error:
         raise refusal_of(session, table, error, id, cells) from error
     if not inserted:
-        raise _ignored(table, id)
+        raise _ignore_error(table, id)
     if row.key is None:
         id = id_of_cells(table.keys, inserted[0])
     _check_fixed(session, table, id, row.fixed)
@@ -190,14 +190,14 @@ def update_row(
             path=f"data.{table.version}",
         )
     binder = Binder()
-    sets = [f"{quoted(name)} = {binder.value(value)}" for name, value in cells.items()]
+    sets = [f"{quote_name(name)} = {binder.value(value)}" for name, value in cells.items()]
     if table.version is not None:
-        sets.append(f"{quoted(table.version)} = {_next_version(table, binder)}")
+        sets.append(f"{quote_name(table.version)} = {_next_version(table, binder)}")
     if sets:
         condition = key_condition(table, old.id, binder)
         text = f"UPDATE OR ABORT {table.source} SET {', '.join(sets)} WHERE {condition}"
         if not _run(session, table, old.id, binder.statement(text), cells):
-            raise _ignored(table, old.id)
+            raise _ignore_error(table, old.id)
     _check_fixed(session, table, old.id, {k: v for k, v in fixed.items() if k != table.version})
     return _version(session, table, old.id)
 
@@ -211,7 +211,7 @@ def _run(
         raise refusal_of(session, table, error, id, cells) from error
 
 
-def _ignored(table: SQLiteTable, id: str) -> InvalidRecordError:
+def _ignore_error(table: SQLiteTable, id: str) -> InvalidRecordError:
     return InvalidRecordError(
         f"{table.name!r} refuses the record: a trigger ignored the statement", path="data", record_id=id
     )
@@ -223,7 +223,7 @@ def _first_version(table: SQLiteTable) -> Any:
 
 def _next_version(table: SQLiteTable, binder: Binder) -> str:
     assert table.version is not None
-    name = f"t.{quoted(table.version)}"
+    name = f"t.{quote_name(table.version)}"
     return f"coalesce({name}, 0) + 1" if _counts(table) else binder.value(str(new_version()))
 
 
