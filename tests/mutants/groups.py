@@ -74,6 +74,9 @@ def _files(folder: str, names: str) -> tuple[str, ...]:
 
 
 _MODIFY = _pytest("tests/layers/test_modify.py", "tests/property/test_changes.py")
+_COLUMNS_OF_A_FILE = _pytest(
+    "tests/sqlite/test_columns.py", "tests/conformance/test_columns_config.py", "-k", "not postgres"
+)
 _COLUMNS = _pytest("tests/conformance/test_promises.py", "-k", "columns and postgres")
 _MODIFY_NATIVELY = _pytest("tests/postgres/test_modify.py")
 
@@ -93,7 +96,7 @@ GROUPS: dict[str, Group] = {
     ),
     "sqlite-columns": Group(
         _files("backends/sqlite", "columns column_filter column_aggregate column_methods"),
-        _backend("sqlite", 3_000, own=(_pytest("tests/sqlite/test_columns.py"),)),
+        _backend("sqlite", 3_000, own=(_COLUMNS_OF_A_FILE,)),
         10,
     ),
     "postgres-columns": Group(

@@ -139,3 +139,24 @@ async def test_a_row_that_is_no_object_is_reported(driver: str, column: str, tex
             async with db.stream(Query(), consistent=True) as records:
                 async for _ in records:
                     pass
+
+
+@pytest.mark.parametrize(("driver", "hook"), HOOKS)
+async def test_declared_columns_bind_values_without_the_users_codecs(driver: str, hook: Hook) -> None:
+    """Numbers, lists of them, truth values and texts."""
+    columns = {"n": "number", "t": "text", "b": "bool"}
+    async with opened(driver=driver, pool={"setup": hook}, columns=columns) as db:
+        await db.create_batch([{"n": 1.5, "t": "x", "b": True}, {"n": [1.5], "t": 2, "b": False}])
+
+        assert await db.count(field("n") == 1.5) == 2
+        assert await db.count(field("n").in_([1.5, 7])) == 2
+        assert await db.count((field("b") == True) & (field("t") >= "x")) == 1  # noqa: E712
+        assert await db.count(field("t").in_(["x", 2])) == 2
+        page = await db.page(Query().sort("n").sort("b"), size=1)
+        assert [
+            r.data["b"] for r in (await db.page(Query().sort("n").sort("b"), cursor=page.cursor)).records
+        ] == [True]
+        assert await db.aggregate(by="b", total=("sum", "n")) == [
+            {"b": False, "total": 1.5},
+            {"b": True, "total": 1.5},
+        ]

@@ -8,8 +8,9 @@ import orjson
 import pytest
 
 from isthmus import AccessError, AsyncDatabase, ConfigError, Query, Record, field
-from isthmus._columns import declare_columns
+from isthmus._columns import declare_columns, drop_columns
 from isthmus._core.columns import columns_of
+from isthmus._path import parse_path
 from tests.postgres.databases import connected, fresh_database, fresh_name, opened, url
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.backend("postgres")]
@@ -170,3 +171,23 @@ async def test_numbers_beyond_64_bits_stay_what_they_are() -> None:
 
         assert [r.id for r in await db.search(field("n") > 1e300)] == ["b"]
         assert [r.id for r in await db.search(field("n") > 2**62)] == ["b", "c"]
+
+
+async def test_a_handle_whose_columns_another_one_dropped_goes_on() -> None:
+    """Whether it dropped the columns or the table; each call is repeated without them."""
+    async with opened(columns={"n": "number"}) as db:
+        await db.create_batch([{"n": number} for number in range(10)])
+        other = await AsyncDatabase.create("postgres", {"url": url(), "table": db.collection_name})
+        try:
+            await drop_columns(other, [parse_path("n")])
+            assert await db.count(field("n") >= 5) == 5
+            assert (await db.explain(field("n") == 1)).columns == ()
+
+            await declare_columns(db, columns_of({"n": "number"}))
+            assert (await db.explain(field("n") == 1)).columns == ("n",)
+            await other.drop_collection(db.collection_name)
+            await other.create({"n": 7})
+            assert [r.data for r in await db.search(Query().sort("n").limit(3))] == [{"n": 7}]
+            assert await db.delete_where(field("n") == 7) == 1
+        finally:
+            await other.close()

@@ -105,7 +105,7 @@ class ColumnMethods(abc.ABC):
         )
 
     async def add_columns(self, collection: str, columns: Sequence[DeclaredColumn]) -> None:
-        """Add columns, which writes the table anew while writers wait; it then has format 2.
+        """Add columns, which writes the whole table while writers wait; it then has format 2.
 
         Raises `ConfigError` for a column that it has in another kind, or that SQLite has no path for.
         """
@@ -120,7 +120,7 @@ class ColumnMethods(abc.ABC):
         self._note(collection, await self._run_write(collection, add, undo=True))
 
     async def drop_columns(self, collection: str, columns: Sequence[Path]) -> None:
-        """Drop columns, which writes the table anew; a missing one is not an error."""
+        """Drop columns, which writes the whole table; a missing one is not an error."""
 
         def drop(session: SQLiteSession, table: Table) -> dict[Path, StoredColumn]:
             stored = read_columns(session.connection, collection)

@@ -1,7 +1,8 @@
 """Declared columns as stored generated columns, which every program that writes the table keeps.
 
-SQLite cannot add such a column to a table, so one that exists is written anew. The declarations are kept
-in a table of the file. No column has a declared type: an affinity would turn the text "007" into 7.
+SQLite cannot add such a column to a table, so one that exists is written again as a whole. The
+declarations are kept in a table of the file. No column has a declared type: an affinity would turn the
+text "007" into 7.
 
 A row is *odd* if one of the declared paths holds something else than its column can: another type, an
 object, or a list at its end or before it. On the other rows a column is the only value at its path, or
@@ -100,7 +101,7 @@ def read_columns(connection: sqlite3.Connection, table: str) -> dict[Path, Store
 def write_columns(
     connection: sqlite3.Connection, table: str, columns: Iterable[DeclaredColumn]
 ) -> dict[Path, StoredColumn]:
-    """Let a table have these columns and no others, in the open transaction: it is written anew."""
+    """Let a table have these columns and no others, in the open transaction: it is written as a whole."""
     described = connection.execute(f"PRAGMA table_xinfo({quote_name(table)})").fetchall()
     plain = [row for row in described if row[6] == 0]
     stored = _name_columns(columns, (row[1] for row in plain))
