@@ -12,7 +12,9 @@ from isthmus._core.executor import Mutation, WriteKind
 from isthmus._core.modify import Modification
 from isthmus._core.op import Modify, ModifyWhere, Op, Read, Write
 from isthmus._core.stack import Next
+from isthmus._query.ast import FALSE, TRUE, Leaf, Like, Predicate
 from isthmus._query.changes import FieldChange
+from isthmus._query.split import Pushdown
 from isthmus.backends.memory.backend import MemoryBackend
 from isthmus.errors import (
     Applied,
@@ -23,6 +25,7 @@ from isthmus.errors import (
     NotWrittenError,
     UnavailableError,
 )
+from isthmus.layers._modify import native_modification
 from isthmus.layers.deadline import Deadline
 from isthmus.layers.merge import Merge
 from isthmus.layers.plan import Plan
@@ -286,3 +289,23 @@ async def test_update_where_ends_at_the_deadline() -> None:
 
     assert [type(outcome) for outcome in refusal.value.outcomes] == [ConflictError, ConflictError]
     assert await _numbers(store, 2) == [10, 2]
+
+
+@pytest.mark.parametrize("residual", [True, False])
+def test_a_store_is_sent_a_modification_only_if_it_evaluates_the_condition(residual: bool) -> None:
+    """All of it, exactly; one that never holds is the core's to refuse."""
+
+    def pushdown(leaf: Leaf) -> Pushdown:
+        return Pushdown.NONE if residual and isinstance(leaf, Like) else Pushdown.EXACT
+
+    def sent(where: Predicate) -> Modification | None:
+        return native_modification(Modification("a", (field("n").inc(1),), where, "v"), pushdown)
+
+    both = sent((field("n") >= 1) & field("t").like("a%"))
+    plain = sent(field("n") >= 1)
+
+    assert (both is None) is residual
+    assert plain is not None
+    assert (plain.id, plain.where, plain.if_version) == ("a", field("n") >= 1, "v")
+    assert sent(FALSE) is None
+    assert sent(TRUE) is not None
