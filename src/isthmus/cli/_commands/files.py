@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import enum
 import gc
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -188,6 +189,8 @@ def _load_files(
     resume: bool,
 ) -> None:
     """Load files; `rows` says how a row becomes a record."""
+    # The default pool keeps memory that is free; read when pyarrow is imported.
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     # With the settings of files, which other commands do not need.
     from isthmus.cli._formats.reader import Input
 
