@@ -105,7 +105,7 @@ def _refuse(text: str) -> Callable[..., NoReturn]:
     """Return a method that raises `QueryError`; `{0}` in the text is the field."""
 
     def method(self: FieldProxy, *_: object, **__: object) -> NoReturn:
-        raise QueryError(text.format(self._at))
+        raise QueryError(text.format(self._expression))
 
     return method
 
@@ -125,13 +125,13 @@ class FieldProxy:
     It has no public attribute of its own: every name is a field of the model.
     """
 
-    __slots__ = ("_at", "_inside", "_maybe", "_named", "_own", "_paths", "_used")
+    __slots__ = ("_expression", "_inside", "_maybe", "_named", "_own", "_paths", "_used")
 
     def __init__(
         self,
         paths: ModelPaths,
         own: Path | None,
-        at: str,
+        expression: str,
         *,
         inside: int = 0,
         maybe: bool = False,
@@ -139,7 +139,7 @@ class FieldProxy:
     ) -> None:
         self._paths = paths
         self._own = own
-        self._at = at
+        self._expression = expression
         """The field as the lambda names it, for errors."""
         self._inside = inside
         """How many keys lead to the element of `any()` that the paths of conditions begin at."""
@@ -151,20 +151,22 @@ class FieldProxy:
     @property
     def _field(self) -> ModelField:
         if self._own is None:
-            raise QueryError(f"a condition needs a field of {self._paths.model.__name__}: {self._at}.<name>")
+            raise QueryError(
+                f"a condition needs a field of {self._paths.model.__name__}: {self._expression}.<name>"
+            )
         self._used = True
         return self._paths.locate(self._own)
 
-    def _copy(self, kind: type[FieldProxy], at: str, *, maybe: bool) -> FieldProxy:
+    def _copy(self, kind: type[FieldProxy], expression: str, *, maybe: bool) -> FieldProxy:
         """Return another proxy for the same field."""
-        return kind(self._paths, self._own, at, inside=self._inside, maybe=maybe, named=self._named)
+        return kind(self._paths, self._own, expression, inside=self._inside, maybe=maybe, named=self._named)
 
     @property
     def _path(self) -> Path:
         """The path of conditions on the field."""
         path = self._field.path
         if self._own is not None and self._inside and len(self._own.keys) == self._inside:
-            raise QueryError(f"{self._at} is an object of any(): compare a field of it")
+            raise QueryError(f"{self._expression} is an object of any(): compare a field of it")
         return Path(path.root, path.keys[self._inside :])
 
     def _condition(self, predicate: Predicate) -> Condition:
@@ -174,26 +176,26 @@ class FieldProxy:
         if name.startswith("__"):
             raise AttributeError(name)
         if self._own is not None and self._is_dict():
-            raise QueryError(f"{self._at} is a dict: its keys are {self._at}['key']")
+            raise QueryError(f"{self._expression} is a dict: its keys are {self._expression}['key']")
         try:
-            return self._child(name, f"{self._at}.{name}")
+            return self._child(name, f"{self._expression}.{name}")
         except QueryError:
             if self._own is None or name not in _INSTEAD:
                 raise
-        instead = _INSTEAD[name].format(self._at)
-        raise QueryError(f"{self._at}.{name} is a method of the value; write {instead}")
+        instead = _INSTEAD[name].format(self._expression)
+        raise QueryError(f"{self._expression}.{name} is a method of the value; write {instead}")
 
     def _is_dict(self) -> bool:
         kinds = [getattr(kind, "__origin__", kind) for kind in self._field.types or (object,)]
         return all(isinstance(kind, type) and issubclass(kind, Mapping | type(None)) for kind in kinds)
 
-    def _child(self, key: str, at: str) -> FieldProxy:
+    def _child(self, key: str, expression: str) -> FieldProxy:
         if self._own is not None and self._field.listed and not self._is_one():
-            raise QueryError(f"{self._at} is a list: write each({self._at}).{key}")
+            raise QueryError(f"{self._expression} is a list: write each({self._expression}).{key}")
         keys = (*(() if self._own is None else self._own.keys), key)
         path = Path(Root.DATA, keys)
         self._paths.locate(path)
-        child = FieldProxy(self._paths, path, at, inside=self._inside, named=self._named)
+        child = FieldProxy(self._paths, path, expression, inside=self._inside, named=self._named)
         self._named.append(child)
         return child
 
@@ -202,23 +204,23 @@ class FieldProxy:
         return bool(self._inside) and self._own is not None and len(self._own.keys) == self._inside
 
     def __getitem__(self, key: object) -> FieldProxy:
-        at = f"{self._at}[{key!r}]"
+        expression = f"{self._expression}[{key!r}]"
         if self._own is not None and not self._field.listed:
             if isinstance(key, str) and self._field.types is None:
-                return self._child(key, at)
+                return self._child(key, expression)
             if self._is_dict():
-                return self._child(key_as_stored(self._at, self._field.types, key), at)
-        raise QueryError(f"{at}: only dicts have keys here; of a list write each({self._at})")
+                return self._child(key_as_stored(self._expression, self._field.types, key), expression)
+        raise QueryError(f"{expression}: only dicts have keys here; of a list write each({self._expression})")
 
     def _value(self, operand: object) -> Any:
         """Return an operand in stored form; raises `QueryError` if the field never holds its type."""
         if isinstance(operand, FieldProxy | ProxyHolder):
-            raise QueryError(f"{self._at} is compared with a value, not with another field")
+            raise QueryError(f"{self._expression} is compared with a value, not with another field")
         field = self._field
         if isinstance(operand, list | tuple | set | frozenset):
             self._check_list(field)
         elif field.listed and operand is not None:
-            raise QueryError(f"{self._at} is a list: write f({self._at}).has({operand!r})")
+            raise QueryError(f"{self._expression} is a list: write f({self._expression}).has({operand!r})")
         return self._item(operand)
 
     def _check_list(self, field: ModelField) -> None:
@@ -226,12 +228,12 @@ class FieldProxy:
         if field.types is None or kinds_of_types(field.types) is None:
             return
         if not field.listed:
-            raise QueryError(f"{self._at}: holds {name_types(field.types)}, got a list")
+            raise QueryError(f"{self._expression}: holds {name_types(field.types)}, got a list")
         keys = self._own.keys if self._own is not None else ()
         ways = (self._paths.locate(Path(Root.DATA, keys[:n])) for n in range(self._inside + 1, len(keys)))
         if any(way.listed for way in ways):
             raise QueryError(
-                f"{self._at} lies in a list, and a list is compared as a whole: write "
+                f"{self._expression} lies in a list, and a list is compared as a whole: write "
                 "f(p.items).any(lambda i: i.tags == [...])"
             )
 
@@ -240,12 +242,12 @@ class FieldProxy:
         if field.types is None:
             return operand
         as_text = field.path.root is not Root.DATA
-        return convert_operand(self._at, field.types, operand, as_text=as_text, strict=True)
+        return convert_operand(self._expression, field.types, operand, as_text=as_text, strict=True)
 
     def __eq__(self, other: object) -> Condition:  # type: ignore[override]
         value = self._value(other)
         if isinstance(other, list | tuple | set | frozenset | Mapping) and self._field.types is not None:
-            check_whole(self._at, self._field.annotation, other)
+            check_whole(self._expression, self._field.annotation, other)
         return self._condition(equal(self._path, value))
 
     def __ne__(self, other: object) -> Condition:  # type: ignore[override]
@@ -267,7 +269,9 @@ class FieldProxy:
         """Return the condition that a bool field is true."""
         types = self._field.types
         if types is not None and any(kind not in (bool, type(None)) for kind in types):
-            raise QueryError(f"{self._at} is no condition: compare it, as in {self._at} == ...")
+            raise QueryError(
+                f"{self._expression} is no condition: compare it, as in {self._expression} == ..."
+            )
         return self._condition(Equal(self._path, True))
 
     def __and__(self, other: Condition | Predicate | bool) -> Condition:
@@ -286,20 +290,20 @@ class FieldProxy:
         return ~self._truth()
 
     def __hash__(self) -> NoReturn:
-        raise QueryError(f"{self._at} is no key of a set or a dict: {HOW}")
+        raise QueryError(f"{self._expression} is no key of a set or a dict: {HOW}")
 
     def __bool__(self) -> NoReturn:
-        raise QueryError(f"{self._at} has no truth value in a query: {HOW}")
+        raise QueryError(f"{self._expression} has no truth value in a query: {HOW}")
 
     def __repr__(self) -> str:
-        return self._at
+        return self._expression
 
     def __contains__(self, item: object) -> NoReturn:
         if self._is_dict():
-            how = f"f({self._at}[{item!r}]).exists()"
+            how = f"f({self._expression}[{item!r}]).exists()"
         else:
-            how = f"f({self._at}).{'has' if self._field.listed else 'contains'}({item!r})"
-        raise QueryError(f"`in {self._at}` has no meaning in a query: write {how}")
+            how = f"f({self._expression}).{'has' if self._field.listed else 'contains'}({item!r})"
+        raise QueryError(f"`in {self._expression}` has no meaning in a query: write {how}")
 
     __iter__ = _refuse("{0} cannot be iterated in a query: write each({0})")
     __len__ = _refuse("{0} has no length in a query")

@@ -250,11 +250,11 @@ class TypedCollection(TypedChangesMethods[M], TypedModifyMethods[M], Generic[M])
         With `upsert` a model that carries a version is written if the record is still at that version.
         """
 
-        def prepare(model: M) -> Mutation:
+        def to_mutation(model: M) -> Mutation:
             return mutation_for(self._to_record(model), self._codec.version_of(model) if upsert else None)
 
         return await self.untyped._write_stream(
-            models, prepare, upsert=upsert, batch_size=batch_size, on_error=on_error
+            models, to_mutation, upsert=upsert, batch_size=batch_size, on_error=on_error
         )
 
     # Queries

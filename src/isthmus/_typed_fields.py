@@ -287,13 +287,13 @@ def each(values: Collection[T] | None) -> T:
     types = proxy._field.types
     if types is not None and not proxy._field.listed:
         raise QueryError(f"each({proxy!r}): the field is not a list")
-    return cast("T", proxy._copy(ElementProxy, f"each({proxy._at})", maybe=False))
+    return cast("T", proxy._copy(ElementProxy, f"each({proxy._expression})", maybe=False))
 
 
 def maybe(value: T) -> T | None:
     """Return a field that some records lack, for a row of `select` or `group`: `maybe(each(p.tags))`."""
     proxy = proxy_of(value, "maybe()")
-    return cast("T", proxy._copy(type(proxy), proxy._at, maybe=True))
+    return cast("T", proxy._copy(type(proxy), proxy._expression, maybe=True))
 
 
 def not_(condition: Condition | Predicate | bool) -> Condition:

@@ -172,7 +172,7 @@ class TypedModifyMethods(Generic[M]):
             id = min(pending)
             raise ConflictError(f"record {id!r} kept changing", record_id=id)
         return [
-            item if isinstance(item, InvalidRecordError) else _upgraded(item, errors, versions)
+            item if isinstance(item, InvalidRecordError) else _after_upgrade(item, errors, versions)
             for item in items
         ]
 
@@ -210,7 +210,7 @@ class TypedModifyMethods(Generic[M]):
         return [self._changes.resolve(change) for change in as_changes(made)]
 
 
-def _upgraded(
+def _after_upgrade(
     item: Any, errors: Mapping[str, InvalidRecordError], versions: Mapping[tuple[str, str | None], str]
 ) -> Item | InvalidRecordError:
     """Return an item for a record that may have been rewritten: its version is another one then."""

@@ -11,18 +11,24 @@ import pytest
 from isthmus import field
 from isthmus._core.executor import Mutation, WriteKind
 from isthmus._query.ast import Leaf
-from isthmus.backends._tables.column import Column, Kind, Table
+from isthmus.backends._tables.binding import (
+    bind_value,
+)
+from isthmus.backends._tables.column import Kind, Table, TableColumn
 from isthmus.backends._tables.keys import check_key, id_of, key_of
-from isthmus.backends._tables.leaves import EXISTS, NEVER, Comparison, column_test
-from isthmus.backends._tables.values import NoCanonicalFormError, bind_value, read_value
+from isthmus.backends._tables.leaves import EXISTS, NEVER, ColumnComparison, column_test
+from isthmus.backends._tables.values import (
+    NoCanonicalFormError,
+    read_value,
+)
 from isthmus.backends._tables.writes import prepare_row
 from isthmus.errors import InvalidRecordError
 
-INTEGER = Column("n", Kind.INTEGER, bits=32)
-TEXT = Column("name", Kind.TEXT, nullable=False)
-MONEY = Column("price", Kind.NUMERIC, precision=10, scale=2)
-ONE = Table("one", (Column("n", Kind.INTEGER), TEXT, MONEY), ("n",))
-TWO = Table("two", (Column("n", Kind.INTEGER), TEXT), ("n", "name"))
+INTEGER = TableColumn("n", Kind.INTEGER, bits=32)
+TEXT = TableColumn("name", Kind.TEXT, nullable=False)
+MONEY = TableColumn("price", Kind.NUMERIC, precision=10, scale=2)
+ONE = Table("one", (TableColumn("n", Kind.INTEGER), TEXT, MONEY), ("n",))
+TWO = Table("two", (TableColumn("n", Kind.INTEGER), TEXT), ("n", "name"))
 
 
 @pytest.mark.parametrize(
@@ -31,27 +37,31 @@ TWO = Table("two", (Column("n", Kind.INTEGER), TEXT), ("n", "name"))
         (INTEGER, 7, 7),
         (MONEY, Decimal("1.50"), 1.5),
         (MONEY, "3.00", 3),
-        (Column("x", Kind.NUMERIC, numeric="text"), Decimal("1.50"), "1.50"),
-        (Column("x", Kind.NUMERIC, numeric="float"), Decimal("0.1234567890123456789"), 0.12345678901234568),
-        (Column("x", Kind.FLOAT), -0.0, 0.0),
-        (Column("x", Kind.FLOAT), 2.0**53, 2**53),
-        (Column("x", Kind.TEXT, padded=True), "a   ", "a"),
-        (Column("x", Kind.DATE), dt.date(31, 1, 2), "0031-01-02"),
-        (Column("x", Kind.TIMESTAMP), dt.datetime(31, 1, 2, 3), "0031-01-02T03:00:00.000000"),
+        (TableColumn("x", Kind.NUMERIC, numeric="text"), Decimal("1.50"), "1.50"),
         (
-            Column("x", Kind.TIMESTAMP, zone="Europe/Oslo"),
+            TableColumn("x", Kind.NUMERIC, numeric="float"),
+            Decimal("0.1234567890123456789"),
+            0.12345678901234568,
+        ),
+        (TableColumn("x", Kind.FLOAT), -0.0, 0.0),
+        (TableColumn("x", Kind.FLOAT), 2.0**53, 2**53),
+        (TableColumn("x", Kind.TEXT, padded=True), "a   ", "a"),
+        (TableColumn("x", Kind.DATE), dt.date(31, 1, 2), "0031-01-02"),
+        (TableColumn("x", Kind.TIMESTAMP), dt.datetime(31, 1, 2, 3), "0031-01-02T03:00:00.000000"),
+        (
+            TableColumn("x", Kind.TIMESTAMP, zone="Europe/Oslo"),
             dt.datetime(2024, 7, 1, 2),
             "2024-07-01T00:00:00.000000Z",
         ),
-        (Column("x", Kind.TIMESTAMPTZ), "2024-07-01 02:00:00+02", "2024-07-01T00:00:00.000000Z"),
-        (Column("x", Kind.BYTES), b"\x00\xff", "AP8="),
-        (Column("x", Kind.BYTES), "\\x00ff", "AP8="),
-        (Column("x", Kind.JSON), '{"a": [1, 1.5]}', {"a": [1, 1.5]}),
-        (Column("x", Kind.ARRAY, element=INTEGER), [[1, None]], [[1, None]]),
-        (Column("x", Kind.CELL), 1.5, 1.5),
+        (TableColumn("x", Kind.TIMESTAMPTZ), "2024-07-01 02:00:00+02", "2024-07-01T00:00:00.000000Z"),
+        (TableColumn("x", Kind.BYTES), b"\x00\xff", "AP8="),
+        (TableColumn("x", Kind.BYTES), "\\x00ff", "AP8="),
+        (TableColumn("x", Kind.JSON), '{"a": [1, 1.5]}', {"a": [1, 1.5]}),
+        (TableColumn("x", Kind.ARRAY, element=INTEGER), [[1, None]], [[1, None]]),
+        (TableColumn("x", Kind.CELL), 1.5, 1.5),
     ],
 )
-def test_a_stored_value_has_one_canonical_form(column: Column, stored: Any, value: Any) -> None:
+def test_a_stored_value_has_one_canonical_form(column: TableColumn, stored: Any, value: Any) -> None:
     assert read_value(column, stored) == value
     assert type(read_value(column, stored)) is type(value)
     assert read_value(column, None) is None
@@ -62,14 +72,14 @@ def test_a_stored_value_has_one_canonical_form(column: Column, stored: Any, valu
     [
         (MONEY, Decimal("NaN")),
         (MONEY, "0.12345678901234567890123456789012345678901"),
-        (Column("x", Kind.FLOAT), float("inf")),
-        (Column("x", Kind.TIMESTAMPTZ), "infinity"),
-        (Column("x", Kind.DATE), "0044-03-15 BC"),
-        (Column("x", Kind.JSON), '{"a": 1, "a": 2}'),
-        (Column("x", Kind.JSON), '["\\u0000"]'),
+        (TableColumn("x", Kind.FLOAT), float("inf")),
+        (TableColumn("x", Kind.TIMESTAMPTZ), "infinity"),
+        (TableColumn("x", Kind.DATE), "0044-03-15 BC"),
+        (TableColumn("x", Kind.JSON), '{"a": 1, "a": 2}'),
+        (TableColumn("x", Kind.JSON), '["\\u0000"]'),
     ],
 )
-def test_a_stored_value_without_canonical_form_is_found(column: Column, stored: Any) -> None:
+def test_a_stored_value_without_canonical_form_is_found(column: TableColumn, stored: Any) -> None:
     with pytest.raises(NoCanonicalFormError):
         read_value(column, stored)
 
@@ -79,17 +89,17 @@ def test_a_stored_value_without_canonical_form_is_found(column: Column, stored: 
     [
         (INTEGER, 7.0, 7),
         (MONEY, 12.25, Decimal("12.25")),
-        (Column("x", Kind.NUMERIC), 1e300, Decimal("1e300")),
-        (Column("x", Kind.FLOAT, bits=32), 0.5, 0.5),
-        (Column("x", Kind.DATE), "2024-02-29", dt.date(2024, 2, 29)),
-        (Column("x", Kind.BYTES), "AP8=", b"\x00\xff"),
-        (Column("x", Kind.ARRAY, element=INTEGER), [[1], [None]], [[1], [None]]),
-        (Column("x", Kind.JSON), {"a": None}, '{"a":null}'),
+        (TableColumn("x", Kind.NUMERIC), 1e300, Decimal("1e300")),
+        (TableColumn("x", Kind.FLOAT, bits=32), 0.5, 0.5),
+        (TableColumn("x", Kind.DATE), "2024-02-29", dt.date(2024, 2, 29)),
+        (TableColumn("x", Kind.BYTES), "AP8=", b"\x00\xff"),
+        (TableColumn("x", Kind.ARRAY, element=INTEGER), [[1], [None]], [[1], [None]]),
+        (TableColumn("x", Kind.JSON), {"a": None}, '{"a":null}'),
     ],
 )
-def test_a_value_is_bound_exactly(column: Column, value: Any, bound: Any) -> None:
+def test_a_value_is_bound_exactly(column: TableColumn, value: Any, bound: Any) -> None:
     assert bind_value(column, value) == bound
-    assert bind_value(Column("x", column.kind), None) is None
+    assert bind_value(TableColumn("x", column.kind), None) is None
 
 
 @pytest.mark.parametrize(
@@ -100,27 +110,27 @@ def test_a_value_is_bound_exactly(column: Column, value: Any, bound: Any) -> Non
         (INTEGER, True),
         (INTEGER, "1"),
         (TEXT, None),
-        (Column("x", Kind.TEXT, max_length=2), "abc"),
-        (Column("x", Kind.TEXT, labels=("a",)), "b"),
-        (Column("x", Kind.TEXT, padded=True), "a "),
+        (TableColumn("x", Kind.TEXT, max_length=2), "abc"),
+        (TableColumn("x", Kind.TEXT, labels=("a",)), "b"),
+        (TableColumn("x", Kind.TEXT, padded=True), "a "),
         (MONEY, 1.005),
         (MONEY, 1e8),
-        (Column("x", Kind.FLOAT), 2**53 + 1),
-        (Column("x", Kind.FLOAT, bits=32), 0.1),
-        (Column("x", Kind.BOOL), 1),
-        (Column("x", Kind.UUID), "A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11"),
-        (Column("x", Kind.DATE), "2024-02-30"),
-        (Column("x", Kind.TIMESTAMP), "2024-01-01"),
-        (Column("x", Kind.TIMESTAMP, precision=0), "2024-01-01T00:00:00.500000"),
-        (Column("x", Kind.TIMESTAMPTZ), "2024-01-01T00:00:00.000000"),
-        (Column("x", Kind.TIMESTAMP, zone="Europe/Oslo"), "2024-10-27T01:30:00.000000Z"),
-        (Column("x", Kind.BYTES), "A"),
-        (Column("x", Kind.ARRAY, element=INTEGER), [[1], [1, 2]]),
-        (Column("x", Kind.ARRAY, element=INTEGER), ["a"]),
-        (Column("x", Kind.OTHER), "a"),
+        (TableColumn("x", Kind.FLOAT), 2**53 + 1),
+        (TableColumn("x", Kind.FLOAT, bits=32), 0.1),
+        (TableColumn("x", Kind.BOOL), 1),
+        (TableColumn("x", Kind.UUID), "A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11"),
+        (TableColumn("x", Kind.DATE), "2024-02-30"),
+        (TableColumn("x", Kind.TIMESTAMP), "2024-01-01"),
+        (TableColumn("x", Kind.TIMESTAMP, precision=0), "2024-01-01T00:00:00.500000"),
+        (TableColumn("x", Kind.TIMESTAMPTZ), "2024-01-01T00:00:00.000000"),
+        (TableColumn("x", Kind.TIMESTAMP, zone="Europe/Oslo"), "2024-10-27T01:30:00.000000Z"),
+        (TableColumn("x", Kind.BYTES), "A"),
+        (TableColumn("x", Kind.ARRAY, element=INTEGER), [[1], [1, 2]]),
+        (TableColumn("x", Kind.ARRAY, element=INTEGER), ["a"]),
+        (TableColumn("x", Kind.OTHER), "a"),
     ],
 )
-def test_a_value_that_a_column_cannot_hold_is_refused_by_name(column: Column, value: Any) -> None:
+def test_a_value_that_a_column_cannot_hold_is_refused_by_name(column: TableColumn, value: Any) -> None:
     with pytest.raises(InvalidRecordError) as caught:
         bind_value(column, value)
 
@@ -149,8 +159,8 @@ def _create(data: dict[str, Any], table: Table, id: str | None = None) -> Any:
 
 
 def test_a_missing_key_comes_from_the_default_or_from_us() -> None:
-    serial = Table("t", (Column("n", Kind.INTEGER, has_default=True),), ("n",))
-    texts = Table("t", (Column("k", Kind.TEXT),), ("k",))
+    serial = Table("t", (TableColumn("n", Kind.INTEGER, has_default=True),), ("n",))
+    texts = Table("t", (TableColumn("k", Kind.TEXT),), ("k",))
 
     assert _create({}, serial).key is None
     assert _create({"n": 5}, serial).id == "5"
@@ -168,7 +178,9 @@ def test_metadata_and_names_that_are_no_column_are_refused() -> None:
 
 def test_generated_columns_and_types_that_are_not_written_have_to_agree() -> None:
     table = Table(
-        "t", (INTEGER, Column("twice", Kind.INTEGER, generated=True), Column("at", Kind.OTHER)), ("n",)
+        "t",
+        (INTEGER, TableColumn("twice", Kind.INTEGER, generated=True), TableColumn("at", Kind.OTHER)),
+        ("n",),
     )
     row = prepare_row(table, WriteKind.UPDATE, Mutation("1", {"twice": 2, "at": "12:00"}))
 
@@ -178,36 +190,36 @@ def test_generated_columns_and_types_that_are_not_written_have_to_agree() -> Non
 @pytest.mark.parametrize(
     ("column", "leaf", "expected"),
     [
-        (INTEGER, field("n") == 1.0, Comparison((("=", 1),))),
+        (INTEGER, field("n") == 1.0, ColumnComparison((("=", 1),))),
         (INTEGER, field("n") == 1.5, NEVER),
         (INTEGER, field("n") == "1", NEVER),
-        (INTEGER, field("n") > 1.5, Comparison(((">=", 2),))),
+        (INTEGER, field("n") > 1.5, ColumnComparison(((">=", 2),))),
         (INTEGER, field("n") < -1e300, NEVER),
         (INTEGER, field("n") > -1e300, EXISTS),
-        (INTEGER, field("n").between(0.5, 9), Comparison(((">=", 1), ("<=", 9)))),
-        (INTEGER, field("n").in_([1, "1", 2.5, 3]), Comparison((("in", (1, 3)),))),
+        (INTEGER, field("n").between(0.5, 9), ColumnComparison(((">=", 1), ("<=", 9)))),
+        (INTEGER, field("n").in_([1, "1", 2.5, 3]), ColumnComparison((("in", (1, 3)),))),
         (INTEGER, field("n").exists(), EXISTS),
         (INTEGER, field("n").starts_with("1"), NEVER),
-        (Column("n", Kind.FLOAT), field("n") > 2**53 + 1, Comparison(((">", 2.0**53),))),
-        (Column("n", Kind.FLOAT), field("n") == 2**53 + 1, NEVER),
-        (Column("n", Kind.NUMERIC), field("n") >= 0.1, Comparison(((">=", Decimal("0.1")),))),
-        (Column("n", Kind.BOOL), field("n") == True, Comparison((("=", True),))),  # noqa: E712
-        (Column("n", Kind.BOOL), field("n") == 1, NEVER),
+        (TableColumn("n", Kind.FLOAT), field("n") > 2**53 + 1, ColumnComparison(((">", 2.0**53),))),
+        (TableColumn("n", Kind.FLOAT), field("n") == 2**53 + 1, NEVER),
+        (TableColumn("n", Kind.NUMERIC), field("n") >= 0.1, ColumnComparison(((">=", Decimal("0.1")),))),
+        (TableColumn("n", Kind.BOOL), field("n") == True, ColumnComparison((("=", True),))),  # noqa: E712
+        (TableColumn("n", Kind.BOOL), field("n") == 1, NEVER),
         (
-            Column("n", Kind.DATE),
+            TableColumn("n", Kind.DATE),
             field("n") >= dt.date(2024, 1, 1),
-            Comparison(((">=", dt.date(2024, 1, 1)),)),
+            ColumnComparison(((">=", dt.date(2024, 1, 1)),)),
         ),
-        (Column("n", Kind.DATE), field("n") >= "2024", None),
-        (Column("n", Kind.DATE), field("n") == "2024", NEVER),
-        (Column("n", Kind.TEXT), field("n") >= "a", Comparison(((">=", "a"),))),
-        (Column("n", Kind.TEXT), field("n").contains("a"), None),
-        (Column("n", Kind.TEXT, labels=("a",)), field("n") == "b", None),
-        (Column("n", Kind.JSON), field("n") == 1, None),
-        (Column("n", Kind.NUMERIC, numeric="float"), field("n") == 1, None),
+        (TableColumn("n", Kind.DATE), field("n") >= "2024", None),
+        (TableColumn("n", Kind.DATE), field("n") == "2024", NEVER),
+        (TableColumn("n", Kind.TEXT), field("n") >= "a", ColumnComparison(((">=", "a"),))),
+        (TableColumn("n", Kind.TEXT), field("n").contains("a"), None),
+        (TableColumn("n", Kind.TEXT, labels=("a",)), field("n") == "b", None),
+        (TableColumn("n", Kind.JSON), field("n") == 1, None),
+        (TableColumn("n", Kind.NUMERIC, numeric="float"), field("n") == 1, None),
     ],
 )
 def test_a_leaf_on_a_column_is_a_comparison_where_one_is_exact(
-    column: Column, leaf: Leaf, expected: Any
+    column: TableColumn, leaf: Leaf, expected: Any
 ) -> None:
     assert column_test(column, leaf) == expected

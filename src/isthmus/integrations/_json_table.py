@@ -12,7 +12,7 @@ from isthmus._record import Record, json_text_of
 if TYPE_CHECKING:
     import pyarrow
 
-# Arrow's reader takes a block as a whole or guesses the types of each anew; its positions have 31 bits.
+# Arrow's reader takes a block as a whole or guesses the types of each again; its positions have 31 bits.
 _MOST_BYTES = 1 << 30
 # Above it a column of floats may hold an integer that the reader rounded.
 _EXACT = float(2**53)

@@ -87,7 +87,7 @@ class PageReader:
             if self._query is not self._whole and sorts_ids(self._store):
                 raise QueryError(
                     "the ids of this store do not sort as texts, so reading cannot go on after one of them;"
-                    " keep `cursor_secret` as it was, or begin anew"
+                    " keep `cursor_secret` as it was, or begin again"
                 )
             if not plan.order_pushed:
                 # Each page would scan the whole store; a stream scans it once.

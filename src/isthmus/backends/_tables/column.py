@@ -16,11 +16,11 @@ class Kind(enum.Enum):
     FLOAT = "float"
     BOOL = "bool"
     TEXT = "text"
-    """Enums too: `Column.labels`."""
+    """Enums too: `TableColumn.labels`."""
     UUID = "uuid"
     DATE = "date"
     TIMESTAMP = "timestamp"
-    """Without a zone: text without one, unless `Column.zone` says whose it is."""
+    """Without a zone: text without one, unless `TableColumn.zone` says whose it is."""
     TIMESTAMPTZ = "timestamptz"
     INTERVAL = "interval"
     BYTES = "bytes"
@@ -49,7 +49,7 @@ TEXTS = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
+class TableColumn:
     """One column. The defaults are those of a plain nullable column."""
 
     name: str
@@ -78,7 +78,7 @@ class Column:
     """Whether the store's own `=` on this column compares texts by code point: no case, no blanks ignored."""
     code_point_order: bool = False
     """Whether the store's own order of this column, and so its plain index, is by code point."""
-    element: Column | None = None
+    element: TableColumn | None = None
     """Of an array, what its elements are."""
     numeric: str = "exact"
     """How a numeric is read: `exact`, `float` or `text`."""
@@ -101,19 +101,19 @@ class Table:
     """One table or view, as it was when the collection was opened."""
 
     name: str
-    columns: tuple[Column, ...]
+    columns: tuple[TableColumn, ...]
     key: tuple[str, ...]
     """The names of the key columns, in key order."""
     version: str | None = None
     """The column that the setting `version` names; None: the store's own version, or none."""
     read_only: str = ""
     """Why records cannot be written; empty if they can."""
-    by_name: dict[str, Column] = field(init=False, repr=False, compare=False)
+    by_name: dict[str, TableColumn] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "by_name", {column.name: column for column in self.columns})
 
     @property
-    def key_columns(self) -> tuple[Column, ...]:
+    def key_columns(self) -> tuple[TableColumn, ...]:
         """The key columns, in key order."""
         return tuple(self.by_name[name] for name in self.key)

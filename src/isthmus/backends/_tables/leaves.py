@@ -24,21 +24,21 @@ from isthmus._query.ast import (
     StartsWith,
 )
 from isthmus._values import INT_MAX, INT_MIN, kind_of
-from isthmus.backends._tables.column import NUMBERS, TEXTS, Column, Kind
-from isthmus.backends._tables.values import (
+from isthmus.backends._tables.binding import (
     parse_bytes,
     parse_date,
     parse_timestamp,
     parse_timestamptz,
     parse_uuid,
 )
+from isthmus.backends._tables.column import NUMBERS, TEXTS, Kind, TableColumn
 
 
-class Comparison(NamedTuple):
+class ColumnComparison(NamedTuple):
     """The conjunction of `(operator, bound)`, operators `= < <= > >=`; nothing for `exists`.
 
     The operator `in` has a tuple of bounds. Bounds are ints, floats, Decimals, bools, texts, UUIDs, dates,
-    datetimes or bytes, as `values.bind_value` gives them for the column. For a text the store has to compare
+    datetimes or bytes, as `binding.bind_value` gives them for the column. For a text the store has to compare
     by code point, whatever the column's collation. A stored value without a canonical form satisfies none.
     """
 
@@ -47,13 +47,13 @@ class Comparison(NamedTuple):
 
 NEVER = False
 """No value of the column satisfies the leaf."""
-ColumnTest: TypeAlias = "Comparison | bool | None"
+ColumnTest: TypeAlias = "ColumnComparison | bool | None"
 """None: no comparison of the column is exact; its canonical JSON has to be tested."""
 
-EXISTS = Comparison(())
+EXISTS = ColumnComparison(())
 
 
-def canonical_kind(column: Column) -> str | None:
+def canonical_kind(column: TableColumn) -> str | None:
     """Return the kind of a column's canonical values, as `kind_of` names it; None if there are several."""
     if column.kind in NUMBERS:
         return "text" if column.numeric == "text" and column.kind is Kind.NUMERIC else "number"
@@ -62,7 +62,7 @@ def canonical_kind(column: Column) -> str | None:
     return "text" if column.kind in TEXTS else None
 
 
-def column_test(column: Column, leaf: Leaf) -> ColumnTest:
+def column_test(column: TableColumn, leaf: Leaf) -> ColumnTest:
     """Return the comparison that a leaf at exactly this column is; NEVER, or None if none is exact."""
     kind = canonical_kind(column)
     if kind is None:
@@ -87,7 +87,7 @@ def column_test(column: Column, leaf: Leaf) -> ColumnTest:
             return None
 
 
-def _equal(column: Column, operands: Iterable[Any]) -> ColumnTest:
+def _equal(column: TableColumn, operands: Iterable[Any]) -> ColumnTest:
     exactly = _EXACT.get(column.kind)
     if exactly is None or column.zone is not None or column.numeric != "exact":
         return None
@@ -96,7 +96,11 @@ def _equal(column: Column, operands: Iterable[Any]) -> ColumnTest:
     bounds = [bound for operand in operands if (bound := exactly(operand)) is not None]
     if not bounds:
         return NEVER
-    return Comparison((("=", bounds[0]),)) if len(bounds) == 1 else Comparison((("in", tuple(bounds)),))
+    return (
+        ColumnComparison((("=", bounds[0]),))
+        if len(bounds) == 1
+        else ColumnComparison((("in", tuple(bounds)),))
+    )
 
 
 def _integer(value: Any) -> int | None:
@@ -121,7 +125,7 @@ _EXACT: dict[Kind, Callable[[Any], Any]] = {
 }
 
 
-def _range(column: Column, wanted: list[tuple[Order, Any]]) -> ColumnTest:
+def _range(column: TableColumn, wanted: list[tuple[Order, Any]]) -> ColumnTest:
     if column.zone is not None or column.numeric != "exact" or column.labels is not None:
         return None
     terms: list[tuple[str, Any]] = []
@@ -131,10 +135,10 @@ def _range(column: Column, wanted: list[tuple[Order, Any]]) -> ColumnTest:
             return term
         if term is not True:
             terms.append(term)
-    return Comparison(tuple(terms))
+    return ColumnComparison(tuple(terms))
 
 
-def _bound(column: Column, op: Order, operand: Any) -> Any:
+def _bound(column: TableColumn, op: Order, operand: Any) -> Any:
     """Return one bound; True if every value satisfies it, NEVER if none does, None if it is unknown here."""
     match column.kind:
         case Kind.INTEGER:

@@ -8,9 +8,11 @@ from typing import Any
 from isthmus._core.executor import Mutation, WriteKind
 from isthmus._ids import check_id
 from isthmus._values import JSON
-from isthmus.backends._tables.column import Column, Kind, Table
+from isthmus.backends._tables.binding import (
+    bind_value,
+)
+from isthmus.backends._tables.column import Kind, Table, TableColumn
 from isthmus.backends._tables.keys import check_key, id_of
-from isthmus.backends._tables.values import bind_value
 from isthmus.errors import InvalidRecordError, UnsupportedError
 
 
@@ -89,7 +91,7 @@ def _own_key(table: Table, mutation: Mutation, data: dict[str, JSON]) -> Row:
     )
 
 
-def _takes_own_id(column: Column) -> bool:
+def _takes_own_id(column: TableColumn) -> bool:
     """Return whether a key column can hold the ids that isthmus makes, which are UUIDs."""
     if column.kind is Kind.UUID:
         return True

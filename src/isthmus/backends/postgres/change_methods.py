@@ -81,7 +81,7 @@ class ChangeMethods:
         await asyncio.sleep(seconds)
 
     async def make_changes(self, collection: str) -> None:
-        """Keep the changes of a table from now on; it is written anew while readers and writers wait."""
+        """Keep the changes of a table from now on; it is rewritten while readers and writers wait."""
         table = self._table(collection)
         await self._pool_runner.command(table, lambda connection: make_changes(connection, table))
         self._tables[collection] = replace(table, has_changes=True)

@@ -113,7 +113,7 @@ async def add_changes(connection: Connection, table: Table, *, lock: int, may_cr
 
 
 async def make_changes(connection: Connection, table: Table) -> None:
-    """Let a table with records keep its changes; it is written anew while readers and writers wait."""
+    """Let a table with records keep its changes; it is rewritten while readers and writers wait."""
     async with connection.transaction():
         await connection.execute(f"LOCK TABLE {table.sql} IN ACCESS EXCLUSIVE MODE")
         if making_of(await connection.fetchval(COMMENT, table.sql)) is None:

@@ -35,7 +35,7 @@ _SERVER = """SELECT (SELECT s.system_identifier::text FROM pg_control_system() A
   ELSE ltrim(left(pg_walfile_name(pg_current_wal_lsn()), 8), '0') END"""
 
 
-class Place(NamedTuple):
+class ChangePlace(NamedTuple):
     """Where a reader goes on: at an id of a row of the side table."""
 
     xid: int
@@ -46,7 +46,7 @@ class Place(NamedTuple):
     """What the snapshot sees has been read too, whatever its number."""
 
     @classmethod
-    def parse(cls, text: str) -> Place:
+    def parse(cls, text: str) -> ChangePlace:
         """Return the place that a text stands for."""
         numbers, _, snapshot = text.partition("@")
         xid, seq, offset = map(int, numbers.split("."))
@@ -105,49 +105,51 @@ async def current_position(connection: Connection, origin: Origin) -> Position:
     source, (snapshot, on_standby) = origin.source(row), row[4:]
     # A standby's snapshot lacks the transactions that run on the primary.
     usable = not on_standby and len(snapshot) <= _MAX_SNAPSHOT
-    place = Place(int(snapshot.split(":")[0]), 0, 0, snapshot if usable else None)
-    return Position(source, str(place))
+    start = ChangePlace(int(snapshot.split(":")[0]), 0, 0, snapshot if usable else None)
+    return Position(source, str(start))
 
 
 async def read_changes(connection: Connection, table: Table, position: Position, limit: int) -> ChangePage:
     """Return at most `limit` changes after a position; two round trips."""
-    place = Place.parse(position.place)
-    rows = await connection.fetch(_select_changes(table, place), *arguments(place, limit))
+    start = ChangePlace.parse(position.place)
+    rows = await connection.fetch(_select_changes(table, start), *arguments(start, limit))
     # After the page was read: what it needs may have been pruned before.
     await check_position(connection, origin_of(table), position)
     bound, found = int(rows[0][0]), [row for row in rows if row[1] is not None]
-    places = [_after(row, place.snapshot) for row in found]
-    end = end_of_page(table.name, place, places, bound, limit)
+    places = [_after(row, start.snapshot) for row in found]
+    end = end_of_page(table.name, start, places, bound, limit)
     changes = _changes(found, places)
     return ChangePage(changes, Position(position.source, str(end)), caught_up=len(found) < limit)
 
 
-def arguments(place: Place, limit: int) -> list[Any]:
+def arguments(start: ChangePlace, limit: int) -> list[Any]:
     """Return the arguments of a select of changes: `$5` is the snapshot of a place that has one."""
-    args: list[Any] = [str(place.xid), place.seq, place.offset, limit]
-    return args if place.snapshot is None else [*args, place.snapshot]
+    args: list[Any] = [str(start.xid), start.seq, start.offset, limit]
+    return args if start.snapshot is None else [*args, start.snapshot]
 
 
-def end_of_page(name: str, place: Place, places: list[Place], bound: int, limit: int) -> Place:
+def end_of_page(
+    name: str, start: ChangePlace, places: list[ChangePlace], bound: int, limit: int
+) -> ChangePlace:
     """Return where the next page begins; raises `UnexpectedError` if changes came in another order."""
     if places != sorted(places):
         raise UnexpectedError(f"postgres: changes of {name!r} did not come in the order of their numbers")
     if len(places) == limit:
         return places[-1]
-    return Place(bound, 0, 0, place.snapshot) if bound > place.xid else place
+    return ChangePlace(bound, 0, 0, start.snapshot) if bound > start.xid else start
 
 
-def after(place: Place) -> str:
+def after(start: ChangePlace) -> str:
     """Return the condition that a row `c` of a side table comes at or after a place, and may be read."""
     condition = (
         "(c.xid, c.seq) >= ($1::text::xid8, $2::int8) AND c.xid < pg_snapshot_xmin(pg_current_snapshot())"
     )
-    if place.snapshot is None:
+    if start.snapshot is None:
         return condition
     return f"{condition} AND NOT pg_visible_in_snapshot(c.xid, $5::text::pg_snapshot)"
 
 
-def _select_changes(table: Table, place: Place) -> str:
+def _select_changes(table: Table, start: ChangePlace) -> str:
     names = ChangeNames.of(table)
     # Only the rows of the side table are sorted: a sort of their ids would need all of them. For rows of
     # which a function's result is laid out there is no other way than one after another, in their order.
@@ -158,7 +160,7 @@ FROM (SELECT pg_snapshot_xmin(pg_current_snapshot())::text AS bound) AS b
 LEFT JOIN (
   SELECT c.xid, c.seq, u.index, cardinality(c.ids) AS size, u.id
   FROM (SELECT c.xid, c.seq, c.ids FROM {names.changes} AS c
-        WHERE {after(place)} ORDER BY c.xid, c.seq LIMIT $4::int8) AS c
+        WHERE {after(start)} ORDER BY c.xid, c.seq LIMIT $4::int8) AS c
   CROSS JOIN LATERAL unnest(c.ids) WITH ORDINALITY AS u(id, index)
   WHERE (c.xid, c.seq, u.index) > ($1::text::xid8, $2::int8, $3::int8) LIMIT $4::int8
 ) AS p ON TRUE
@@ -167,13 +169,13 @@ LEFT JOIN LATERAL (
 ) AS r ON TRUE"""
 
 
-def _after(row: Any, snapshot: str | None) -> Place:
+def _after(row: Any, snapshot: str | None) -> ChangePlace:
     """Return the place after the change of a row of `_select_changes`."""
     xid, seq, index, size = int(row[1]), row[2], row[3], row[4]
-    return Place(xid, seq, index, snapshot) if index < size else Place(xid, seq + 1, 0, snapshot)
+    return ChangePlace(xid, seq, index, snapshot) if index < size else ChangePlace(xid, seq + 1, 0, snapshot)
 
 
-def _changes(rows: Sequence[Any], places: Sequence[Place]) -> list[StoredChange]:
+def _changes(rows: Sequence[Any], places: Sequence[ChangePlace]) -> list[StoredChange]:
     """Return the changes of rows; an id that comes again has its last one only."""
     last = {row[5]: number for number, row in enumerate(rows)}
     kept = [number for number, row in enumerate(rows) if last[row[5]] == number]
@@ -181,22 +183,22 @@ def _changes(rows: Sequence[Any], places: Sequence[Place]) -> list[StoredChange]
     records = iter(PostgresRecord.wrap(there))
     changes = []
     for number in kept:
-        row, place = rows[number], str(places[number])
+        row, start = rows[number], str(places[number])
         if row[6] is None:
-            changes.append(StoredChange(row[5], None, row[11], place))
+            changes.append(StoredChange(row[5], None, row[11], start))
         else:
-            changes.append(StoredChange(row[5], next(records), row[10], place))
+            changes.append(StoredChange(row[5], next(records), row[10], start))
     return changes
 
 
 async def check_position(connection: Connection, origin: Origin, position: Position) -> None:
     """Raise `ChangesExpiredError` for a position of another source, or whose changes were pruned."""
-    place = Place.parse(position.place)
+    start = ChangePlace.parse(position.place)
     row = await connection.fetchrow(
         f"{origin.columns}, (SELECT (m.bound, m.seq) >= ($1::text::xid8, $2::int8)"
         f" FROM {origin.marks} AS m WHERE m.at = '-infinity')",
-        str(place.xid),
-        place.seq,
+        str(start.xid),
+        start.seq,
     )
     assert row is not None
     if origin.source(row) != position.source:

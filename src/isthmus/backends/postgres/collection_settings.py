@@ -63,7 +63,7 @@ class LayoutSettings(CollectionSettings):
 
     @field_validator("zone")
     @classmethod
-    def _known_zone(cls, value: str | None) -> str | None:
+    def _check_zone(cls, value: str | None) -> str | None:
         if value is not None:
             try:
                 ZoneInfo(value)

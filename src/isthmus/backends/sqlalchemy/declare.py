@@ -1,6 +1,6 @@
 """Declarations of unique fields, kept in the side table and in the name of a column.
 
-Renaming the column is the moment from which they bind: whoever does not know them has every statement
+Renaming the column is the moment from which they bind: a program that does not know them has every statement
 refused from then on. Until then the table is locked, and what was written for them is not used.
 """
 
@@ -66,7 +66,7 @@ async def change_declarations(connection: AsyncConnection, collection: str, chan
     """
     claims = claims_table(collection)
     await create_table(connection, claims)
-    async with _locked(connection, table_of(collection), claims):
+    async with _lock(connection, table_of(collection), claims):
         table = await find_table(connection, collection)
         assert table is not None  # it is locked
         before = frozenset(table.info["unique"])
@@ -94,7 +94,7 @@ async def change_declarations(connection: AsyncConnection, collection: str, chan
 
 
 @contextlib.asynccontextmanager
-async def _locked(connection: AsyncConnection, table: Table, claims: Table) -> AsyncIterator[None]:
+async def _lock(connection: AsyncConnection, table: Table, claims: Table) -> AsyncIterator[None]:
     """Keep others from a table: in the transaction, or on MySQL and MariaDB beside it."""
     quote = connection.dialect.identifier_preparer.quote
     match connection.dialect.name:

@@ -14,8 +14,8 @@ from isthmus import Change, ChangeStream, QueryError, Record, UnsupportedError
 from isthmus._core.changes import SupportsChangeStatements
 from isthmus.cli._commands.query import build_query
 from isthmus.cli._json import format_json
-from isthmus.cli._options import CollectionName, PromptPassword, Store
-from isthmus.cli._output import record_to_json, write_stdout
+from isthmus.cli._options import AsJson, CollectionName, PromptPassword, Store
+from isthmus.cli._output import print_json, record_to_json, write_stdout
 from isthmus.cli._stores import StoreAddress, open_collection, open_database, resolve_store
 
 
@@ -23,20 +23,16 @@ def changes(
     store: Store = None,
     where: Annotated[
         str | None,
-        typer.Option(
-            "--where", metavar="FILTER", show_default=False, help="Of what does not match, no record."
-        ),
+        typer.Option("--where", metavar="FILTER", show_default=False, help="No record of others."),
     ] = None,
-    since: Annotated[
-        str, typer.Option("--since", metavar="WHEN", help="now, start, or the position of a change.")
-    ] = "now",
+    since: Annotated[str, typer.Option("--since", metavar="WHEN", help="now, start, or a position.")] = "now",
     position: Annotated[
         Path | None,
         typer.Option(
             "--position",
             metavar="FILE",
             show_default=False,
-            help="Continue after the position in FILE; keep it.",
+            help="Continue after the position in FILE.",
         ),
     ] = None,
     poll: Annotated[
@@ -50,26 +46,19 @@ def changes(
     *,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Exit when there is no further change.")] = False,
     ddl: Annotated[
-        bool, typer.Option("--ddl", help="Only print the statements that a table with layout=native needs.")
+        bool, typer.Option("--ddl", help="Print the statements that a native table needs.")
     ] = False,
+    as_json: AsJson = False,
     prompt: PromptPassword = False,
 ) -> None:
     """Print the changes of a collection as JSON lines, as they come; Ctrl-C exits.
 
-    The collection has to be made with changes=true, or declared so by
-    `isthmus index --changes`. A line has the id, the record (null: it is gone,
-    or does not match --where), its version, an order that is greater for each
-    later write of that id, and the position. With --position the file is
-    written after the lines were; the next run continues there, and --since is
-    for the first one. A change may be printed again after a crash, none is
-    left out. A file of another store, or whose changes were pruned, is an
-    error: delete it, and begin with --since start.
-    A table that others made (layout=native) keeps changes once its owner has
-    run the statements that --ddl prints.
+    They are kept with changes=true, or after `isthmus index --changes`. The
+    record is null if it is gone or does not match.
     """
     address = resolve_store(store, collection, prompt=prompt)
     if ddl:
-        asyncio.run(_print_statements(address))
+        asyncio.run(_print_statements(address, as_json=as_json))
         return
     query, start = build_query(where), _read_position(position) or since
 
@@ -81,7 +70,7 @@ def changes(
     asyncio.run(follow())
 
 
-async def _print_statements(address: StoreAddress) -> None:
+async def _print_statements(address: StoreAddress, *, as_json: bool) -> None:
     """Print what the owner of a table runs once; raises `UnsupportedError` for other stores."""
     async with open_database(address, {}, writes=False) as db:
         await db._ensure_open()
@@ -92,8 +81,12 @@ async def _print_statements(address: StoreAddress) -> None:
                 " declares changes of others",
                 capability="changes",
             )
-        for statement in await backend.change_statements(db.collection_name):
-            typer.echo(f"{statement};")
+        statements = await backend.change_statements(db.collection_name)
+    if as_json:
+        print_json(statements)
+        return
+    for statement in statements:
+        typer.echo(f"{statement};")
 
 
 async def _print_changes(

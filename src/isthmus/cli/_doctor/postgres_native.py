@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from isthmus.backends._tables.column import Column, Kind
+from isthmus.backends._tables.column import Kind, TableColumn
 from isthmus.cli._doctor.finding import Finding, ok, warning
 
 if TYPE_CHECKING:
@@ -44,9 +44,9 @@ def check_native(table: NativeTable, indexed: Any) -> Iterator[Finding]:
         )
 
 
-def _is_evaluated_here(column: Column) -> bool:
+def _is_evaluated_here(column: TableColumn) -> bool:
     return column.type == "json" or column.zone is not None or column.numeric == "float"
 
 
-def _lacks_order(column: Column, indexed: Any) -> bool:
+def _lacks_order(column: TableColumn, indexed: Any) -> bool:
     return column.labels is None and not column.code_point_order and column.name not in indexed

@@ -1,4 +1,4 @@
-"""Unique fields: at most one record has a value, whoever writes it and in whichever way (§5)."""
+"""Unique fields: at most one record has a value, no matter who writes it and in whichever way (§5)."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from isthmus._query.ast import TRUE, Function, Measure
 from isthmus._query.bucket import Bucket, GroupKey, path_of
 from isthmus._query.order import BOOL, NONE, NUMBER, TEXT
 from isthmus._values import INT_MAX, INT_MIN
-from isthmus.backends._tables.column import Column, Kind
+from isthmus.backends._tables.column import Kind, TableColumn
 from isthmus.backends._tables.leaves import canonical_kind
 from isthmus.backends._tables.values import read_number
 from isthmus.backends.postgres.drivers.protocol import Connection
@@ -68,20 +68,20 @@ def compile_aggregate(table: NativeTable, request: AggregateRequest) -> Statemen
     return Statement(f"SELECT {columns} FROM {table.sql} AS t{where}{grouped}", params.args)
 
 
-def _column(table: NativeTable, path: Path | None) -> Column | None:
+def _column(table: NativeTable, path: Path | None) -> TableColumn | None:
     if path is None or path.root is not Root.DATA or len(path.keys) != 1:
         return None
     return table.table.by_name.get(path.keys[0])
 
 
-def _value(column: Column) -> str:
+def _value(column: TableColumn) -> str:
     """Return a column's canonical value: a number, a bool, or text by code point; NULL if there is none."""
     if canonical_kind(column) == "text":
         return f'(({text_of(column)}) COLLATE "C")'
     return f"({sort_value(column)})"
 
 
-def _key(column: Column | None) -> str:
+def _key(column: TableColumn | None) -> str:
     if column is None:
         return "NULL::text"
     if column.kind is Kind.NUMERIC and column.numeric == "exact":
@@ -91,7 +91,7 @@ def _key(column: Column | None) -> str:
     return f"{_value(column)}::int8" if column.kind is Kind.INTEGER else _value(column)
 
 
-def _read(column: Column | None, value: Any) -> Any:
+def _read(column: TableColumn | None, value: Any) -> Any:
     """Return a key or an extreme as the canonical value that it is."""
     if value is None or column is None:
         return None
@@ -119,7 +119,7 @@ def _states(table: NativeTable, measure: Measure) -> list[str]:
     return [f"{end}::text" if canonical_kind(column) == "number" else end]
 
 
-def _number_states(column: Column) -> list[str]:
+def _number_states(column: TableColumn) -> list[str]:
     """Return the exact sum of numbers, how many there are, and whether one is beyond 64 bits."""
     value = _value(column)
     # The server adds floats with an error that grows; their shortest decimals it adds exactly.

@@ -102,10 +102,10 @@ class NativePostgresBackend(PooledBackend, NativeExecutor):
         return [row[0] for row in rows]
 
     def _transaction(self, runner: TransactionRunner, lend: Callable[[], Any]) -> TransactionExecutor:
-        return NativeTransaction(self._config, self._tables, runner, lend)
+        return TableTransaction(self._config, self._tables, runner, lend)
 
 
-class NativeTransaction(NativeExecutor, ConnectionTransaction):
+class TableTransaction(NativeExecutor, ConnectionTransaction):
     """The operations on native tables inside one transaction."""
 
     def __init__(

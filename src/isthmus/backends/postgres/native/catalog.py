@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from isthmus.backends._tables.column import Column, Kind, Table
+from isthmus.backends._tables.column import Kind, Table, TableColumn
 from isthmus.backends.postgres.config import PostgresConfig
 from isthmus.backends.postgres.drivers.protocol import Connection
 from isthmus.backends.postgres.sql.statement import quote
@@ -144,7 +144,7 @@ async def read_table(connection: Connection, config: PostgresConfig, collection:
 
 
 def _key(
-    where: str, own_key: Sequence[str], given: Sequence[str], columns: Sequence[Column]
+    where: str, own_key: Sequence[str], given: Sequence[str], columns: Sequence[TableColumn]
 ) -> tuple[str, ...]:
     if not given:
         if own_key:
@@ -170,17 +170,17 @@ class _Default:
     provider: str | None
 
 
-def _column(row: Sequence[Any], config: PostgresConfig, default: _Default) -> Column:
+def _column(row: Sequence[Any], config: PostgresConfig, default: _Default) -> TableColumn:
     name, declared, base, type_name, type_kind, mod, required, has_default, identity, generated = row[:10]
     element_type, element_base, labels = row[10:13]
     kind = Kind.TEXT if type_kind == "e" else _KINDS.get(type_name, Kind.OTHER)
     element = None
     if element_type is not None and element_type in _KINDS:
         kind = Kind.ARRAY
-        element = _plain(name, element_base, element_type, labels, mod, config)
-    plain = _plain(name, declared, type_name, labels if type_kind == "e" else [], mod, config)
+        element = _make_column(name, element_base, element_type, labels, mod, config)
+    plain = _make_column(name, declared, type_name, labels if type_kind == "e" else [], mod, config)
     deterministic = row[15] is not False
-    return Column(
+    return TableColumn(
         name=name,
         kind=kind,
         type=base,
@@ -203,9 +203,9 @@ def _column(row: Sequence[Any], config: PostgresConfig, default: _Default) -> Co
     )
 
 
-def _plain(
+def _make_column(
     name: str, declared: str, type_name: str, labels: Sequence[str], mod: int, config: PostgresConfig
-) -> Column:
+) -> TableColumn:
     """Return a column with what its type says: the size, the precision, the labels."""
     precision = scale = max_length = None
     if type_name == "numeric" and mod >= _HEADER:
@@ -215,7 +215,7 @@ def _plain(
         precision = mod
     elif type_name in ("varchar", "bpchar") and mod >= _HEADER:
         max_length = mod - _HEADER
-    return Column(
+    return TableColumn(
         name=name,
         kind=_KINDS.get(type_name, Kind.TEXT if labels else Kind.OTHER),
         type=declared,

@@ -16,8 +16,8 @@ from isthmus._ids import new_id
 from isthmus._query.ast import TRUE
 from isthmus.backends.postgres.change_tables import ALL_ROWS, DEFINER, TRIGGERS, ChangeNames
 from isthmus.backends.postgres.changes import (
+    ChangePlace,
     Origin,
-    Place,
     after,
     arguments,
     check_position,
@@ -128,18 +128,22 @@ async def read_changes(
     connection: Connection, table: NativeTable, position: Position, limit: int
 ) -> ChangePage:
     """Return at most `limit` changes after a position; two round trips."""
-    place, ids, reader = Place.parse(position.place), RowReader(table, (), versioned=False), RowReader(table)
-    rows = await connection.fetch(_select_changes(table, place, ids, reader), *arguments(place, limit))
+    start, ids, reader = (
+        ChangePlace.parse(position.place),
+        RowReader(table, (), versioned=False),
+        RowReader(table),
+    )
+    rows = await connection.fetch(_select_changes(table, start, ids, reader), *arguments(start, limit))
     await check_position(connection, origin_of(table), position)
     bound, found = int(rows[0][0]), [row for row in rows if row[1] is not None]
-    places = [Place(int(row[1]), row[2] + 1, 0, place.snapshot) for row in found]
-    end = end_of_page(table.name, place, places, bound, limit)
+    places = [ChangePlace(int(row[1]), row[2] + 1, 0, start.snapshot) for row in found]
+    end = end_of_page(table.name, start, places, bound, limit)
     # After the number and the order come the key with one column more, whether there is a row, and that.
     there = 4 + len(table.table.key) + 1
-    last: dict[str, tuple[Place, Any]] = {}
+    last: dict[str, tuple[ChangePlace, Any]] = {}
     for row, at in zip(found, places, strict=True):
         id = ids.id(row[4:there])
-        last.pop(id, None)  # so that it comes at its last place
+        last.pop(id, None)  # so that it comes at its last start
         last[id] = (at, row)
     changes = [
         StoredChange(id, reader.wrap([tuple(row)[there + 1 :]])[0] if row[there] else None, row[3], str(at))
@@ -148,7 +152,7 @@ async def read_changes(
     return ChangePage(changes, Position(position.source, str(end)), caught_up=len(found) < limit)
 
 
-def _select_changes(table: NativeTable, place: Place, ids: RowReader, reader: RowReader) -> str:
+def _select_changes(table: NativeTable, start: ChangePlace, ids: RowReader, reader: RowReader) -> str:
     cells, names = _cells(table), ChangeNames.of(table)
     pairs = list(zip(table.table.key, cells, strict=True))
     own = ", ".join(f"p.{cell} AS {quote(key)}" for key, cell in pairs)
@@ -159,7 +163,7 @@ def _select_changes(table: NativeTable, place: Place, ids: RowReader, reader: Ro
 FROM (SELECT pg_snapshot_xmin(pg_current_snapshot())::text AS bound) AS b
 LEFT JOIN (
   SELECT c.xid, c.seq, {", ".join(f"c.{cell}" for cell in cells)} FROM {names.changes} AS c
-  WHERE {after(place)} AND $3::int8 = 0 ORDER BY c.xid, c.seq LIMIT $4::int8
+  WHERE {after(start)} AND $3::int8 = 0 ORDER BY c.xid, c.seq LIMIT $4::int8
 ) AS p ON TRUE
 LEFT JOIN LATERAL (SELECT {ids.select} FROM (SELECT {own}) AS t) AS k ON TRUE
 LEFT JOIN LATERAL (SELECT TRUE, {reader.select} FROM {table.sql} AS t WHERE {same} OFFSET 0) AS r ON TRUE"""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from isthmus._values import INT_MAX, INT_MIN
-from isthmus.backends._tables.column import TEXTS, Column, Kind
+from isthmus.backends._tables.column import TEXTS, Kind, TableColumn
 from isthmus.backends._tables.leaves import canonical_kind
 from isthmus.backends.postgres.native.catalog import NativeTable
 from isthmus.backends.postgres.sql.statement import Parameters, quote
@@ -50,12 +50,12 @@ _TEXTS = {
 _FLOAT_DIGITS = 15
 
 
-def source(column: Column) -> str:
+def source(column: TableColumn) -> str:
     """Return the column in a statement, whose row is always `t`."""
     return f"t.{quote(column.name)}"
 
 
-def output(column: Column) -> str:
+def output(column: TableColumn) -> str:
     """Return the expression that is read."""
     element = column.element
     if element is not None and element.kind in (Kind.DATE, Kind.TIMESTAMP, Kind.TIMESTAMPTZ):
@@ -80,7 +80,7 @@ def row_columns(table: NativeTable) -> str:
     return "t.*, t.xmin, t.ctid, t.tableoid" if table.is_partitioned else "t.*, t.xmin, t.ctid"
 
 
-def valid(column: Column) -> str | None:
+def valid(column: TableColumn) -> str | None:
     """Return the condition that a value has a canonical form; None if every value of the type has."""
     if column.kind is Kind.NUMERIC:
         if column.numeric == "float":  # the nearest one, unless that is infinite
@@ -90,7 +90,7 @@ def valid(column: Column) -> str | None:
     return None if form is None else form.format(source(column))
 
 
-def _valid_numeric(column: Column) -> str:
+def _valid_numeric(column: TableColumn) -> str:
     value = source(column)
     integral = f"{value} BETWEEN {INT_MIN} AND {INT_MAX}"
     if column.precision is not None and column.precision <= _FLOAT_DIGITS and (column.scale or 0) >= 0:
@@ -104,21 +104,21 @@ def _valid_numeric(column: Column) -> str:
     )
 
 
-def is_comparable(column: Column) -> bool:
+def is_comparable(column: TableColumn) -> bool:
     """Return whether the server has the canonical value of the column: as a scalar, or as its text."""
     if canonical_kind(column) is None or column.zone is not None:
         return False
     return column.kind is not Kind.NUMERIC or column.numeric != "float"
 
 
-def text_of(column: Column) -> str:
+def text_of(column: TableColumn) -> str:
     """Return the canonical text of a column whose values are text; NULL where there is no value."""
     text = _TEXTS.get(column.kind, "{}::text").format(source(column))
     condition = valid(column)
     return text if condition is None else f"CASE WHEN {condition} THEN {text} END"
 
 
-def sort_value(column: Column) -> str:
+def sort_value(column: TableColumn) -> str:
     """Return the expression that sorts as canonical values do; NULL where there is no value."""
     value = source(column)
     if column.kind in (Kind.INTEGER, Kind.BOOL, Kind.UUID):
@@ -131,17 +131,17 @@ def sort_value(column: Column) -> str:
     return value if condition is None else f"CASE WHEN {condition} THEN {value} END"
 
 
-def key_value(column: Column) -> str:
+def key_value(column: TableColumn) -> str:
     """Return the expression that a key column sorts by; a key without a canonical form is no id."""
     return source(column) if column.kind in _TYPES and column.numeric == "exact" else sort_value(column)
 
 
-def is_total(column: Column) -> bool:
+def is_total(column: TableColumn) -> bool:
     """Return whether `sort_value` is never NULL."""
     return not column.nullable and valid(column) is None
 
 
-def has_ordered_index(column: Column) -> bool:
+def has_ordered_index(column: TableColumn) -> bool:
     """Return whether an index on the column has its values in the order of meaning §4."""
     if column.kind is Kind.TEXT:
         return column.code_point_order
@@ -150,14 +150,14 @@ def has_ordered_index(column: Column) -> bool:
     return column.kind in _TYPES and column.kind is not Kind.BYTES and is_comparable(column)
 
 
-def sort_type(column: Column) -> str:
+def sort_type(column: TableColumn) -> str:
     """Return the type of `sort_value`."""
     if canonical_kind(column) == "text" and column.kind not in (*_VALID, Kind.UUID):
         return "text"
     return _TYPES[column.kind]
 
 
-def type_of(column: Column) -> str:
+def type_of(column: TableColumn) -> str:
     """Return the type to compare with: the index of a column serves it."""
     if column.kind is Kind.TEXT:
         # Where the type has an equality of its own, it finds the candidates.

@@ -154,7 +154,7 @@ class NativeExecutor:
         by_id: dict[str, Record] = {}
         for record in reader.wrap(rows):
             if not table.is_keyed and record.id in by_id:
-                raise _doubled(table, record.id)
+                raise _double_key_error(table, record.id)
             by_id[record.id or ""] = record
         return [by_id.get(id) for id in ids]
 
@@ -244,11 +244,11 @@ def _refuse_doubled(table: NativeTable, reader: RowReader, rows: Sequence[Any]) 
     for row in rows:
         id = reader.id(row)
         if id in seen:
-            raise _doubled(table, id)
+            raise _double_key_error(table, id)
         seen.add(id)
 
 
-def _doubled(table: NativeTable, id: str | None) -> InvalidRecordError:
+def _double_key_error(table: NativeTable, id: str | None) -> InvalidRecordError:
     error = InvalidRecordError(
         f"two rows of {table.name!r} have the key {id!r}: `key` has to name columns that tell rows apart",
         path="id",

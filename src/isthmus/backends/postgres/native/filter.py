@@ -24,10 +24,12 @@ from isthmus._query.ast import (
 )
 from isthmus._query.split import Pushdown
 from isthmus._values import JSON
-from isthmus.backends._tables.column import Column, Kind
+from isthmus.backends._tables.binding import (
+    bind_value,
+)
+from isthmus.backends._tables.column import Kind, TableColumn
 from isthmus.backends._tables.keys import is_plain_key, key_of
-from isthmus.backends._tables.leaves import Comparison, canonical_kind, column_test
-from isthmus.backends._tables.values import bind_value
+from isthmus.backends._tables.leaves import ColumnComparison, canonical_kind, column_test
 from isthmus.backends.postgres.native.catalog import NativeTable
 from isthmus.backends.postgres.native.columns import (
     bind,
@@ -77,7 +79,7 @@ def pushdown(table: NativeTable, leaf: Leaf) -> Pushdown:
     return json_pushdown(leaf) if is_comparable(column) and kind == "text" else Pushdown.SUPERSET
 
 
-def _of_json(table: NativeTable, column: Column, leaf: Leaf) -> Pushdown:
+def _of_json(table: NativeTable, column: TableColumn, leaf: Leaf) -> Pushdown:
     """Return the pushdown of a leaf in a column of JSON or an array."""
     if column.kind is Kind.ARRAY:
         exact = column.element is not None and column.element.kind in _EXACT_ELEMENTS
@@ -143,7 +145,7 @@ class NativeFilter:
         if len(path.keys) > 1:
             return NOTHING
         test = column_test(column, leaf)
-        if isinstance(test, Comparison):
+        if isinstance(test, ColumnComparison):
             return self.compare(column, test)
         if test is False:
             return NOTHING
@@ -151,7 +153,7 @@ class NativeFilter:
             return self._on_text(leaf, text_of(column))
         return f"{source(column)} IS NOT NULL"
 
-    def compare(self, column: Column, test: Comparison) -> str:
+    def compare(self, column: TableColumn, test: ColumnComparison) -> str:
         """Return a comparison of a column with bounds, in the form that its index serves."""
         value, condition = source(column), valid(column)
         parts = [self._term(column, op, bound) for op, bound in test.terms] or [f"{value} IS NOT NULL"]
@@ -159,7 +161,7 @@ class NativeFilter:
             parts.append(condition)
         return f"({' AND '.join(parts)})" if len(parts) > 1 else parts[0]
 
-    def _term(self, column: Column, op: str, bound: Any) -> str:
+    def _term(self, column: TableColumn, op: str, bound: Any) -> str:
         value, type = source(column), type_of(column)
         if op == "in":
             found = f"{value} = ANY({bind_all(self._params, bound, type)})"
@@ -249,7 +251,7 @@ class NativeFilter:
             return NOTHING
         return LeafCompiler(self._params).compile(leaf).condition("NULL::jsonb", text, "'string'")
 
-    def _in_json(self, column: Column, leaf: Leaf) -> str:
+    def _in_json(self, column: TableColumn, leaf: Leaf) -> str:
         """Return a leaf in a column of JSON or an array, as on a path into a record's data."""
         if pushdown(self._table, leaf) is Pushdown.SUPERSET and not (
             column.name in self._table.binary_json and json_pushdown(leaf) is Pushdown.EXACT
@@ -263,14 +265,14 @@ class NativeFilter:
         return f"({source(column)} IS NOT NULL AND ({found} OR {source(column)}::text ~ '{_LONG_NUMBER}'))"
 
 
-def _as_json(column: Column) -> str:
+def _as_json(column: TableColumn) -> str:
     element = column.element
     if element is None or element.kind in (Kind.INTEGER, Kind.BOOL):
         return source(column)
     return f"{source(column)}::text[]"
 
 
-def text_of_key(column: Column) -> str:
+def text_of_key(column: TableColumn) -> str:
     """Return the canonical text of a key of one column."""
     if column.kind in (Kind.INTEGER, Kind.BOOL):
         return f"{source(column)}::text"

@@ -9,10 +9,12 @@ from isthmus._path import Path, Root
 from isthmus._query.ast import SortKey
 from isthmus._query.order import BOOL, NONE, NUMBER, TEXT, Position
 from isthmus._values import JSON
-from isthmus.backends._tables.column import Column
+from isthmus.backends._tables.binding import (
+    bind_value,
+)
+from isthmus.backends._tables.column import TableColumn
 from isthmus.backends._tables.keys import key_of
 from isthmus.backends._tables.leaves import canonical_kind
-from isthmus.backends._tables.values import bind_value
 from isthmus.backends.postgres.native.catalog import NativeTable
 from isthmus.backends.postgres.native.columns import (
     bind,
@@ -46,12 +48,12 @@ def sorts(table: NativeTable, path: Path) -> bool:
     return len(path.keys) > 1 or is_comparable(column)
 
 
-def _scalar(table: NativeTable, path: Path) -> Column | None:
+def _scalar(table: NativeTable, path: Path) -> TableColumn | None:
     """Return the column that a path sorts by; None if no row has a value there."""
     return table.table.by_name.get(path.keys[0]) if path.root is Root.DATA and len(path.keys) == 1 else None
 
 
-def indexed_first(table: NativeTable, order: Sequence[SortKey]) -> Column | None:
+def find_first_index(table: NativeTable, order: Sequence[SortKey]) -> TableColumn | None:
     """Return the column of the first sort key if its index has all rows in order but those without a value.
 
     None if the index has all of them in order, or cannot have them at all.
@@ -62,7 +64,7 @@ def indexed_first(table: NativeTable, order: Sequence[SortKey]) -> Column | None
     return column if valid(column) is not None or (column.nullable and order[0].descending) else None
 
 
-def order_by(table: NativeTable, order: Sequence[SortKey], *, with_value: Column | None = None) -> str:
+def order_by(table: NativeTable, order: Sequence[SortKey], *, with_value: TableColumn | None = None) -> str:
     """Return the `ORDER BY` terms, the key's last; every row has a value in the column `with_value`."""
     parts: list[str] = []
     for key in order:
@@ -79,7 +81,7 @@ def order_by(table: NativeTable, order: Sequence[SortKey], *, with_value: Column
     return ", ".join([*parts, *_id_values(table)])
 
 
-def _nulls(column: Column, key: SortKey) -> str:
+def _nulls(column: TableColumn, key: SortKey) -> str:
     """Return where rows without a value go, unless there are none or it is the server's default."""
     if is_total(column) or key.descending == key.nulls_first:
         return ""
@@ -150,7 +152,7 @@ def _row_comparison(values: Sequence[str], edges: Sequence[str], sign: str) -> s
     return f"({', '.join(values)}) {sign} ({', '.join(edges)})"
 
 
-def _compare_to(column: Column, key: SortKey, mark: Any, params: Parameters) -> tuple[str | None, str]:
+def _compare_to(column: TableColumn, key: SortKey, mark: Any, params: Parameters) -> tuple[str | None, str]:
     """Return the conditions that a row is after a position by one key (None: none is), and that it ties."""
     value = sort_value(column)
     rank, edge = mark

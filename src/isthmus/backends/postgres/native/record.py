@@ -12,7 +12,7 @@ import orjson
 from isthmus._core.lazy_record import LazyRecord, _set_row, row_field
 from isthmus._record import Record
 from isthmus._values import JSON, format_datetime
-from isthmus.backends._tables.column import Column, Kind
+from isthmus.backends._tables.column import Kind, TableColumn
 from isthmus.backends._tables.keys import id_of
 from isthmus.backends._tables.values import NoCanonicalFormError, invalid_record, read_value
 from isthmus.backends.postgres.native.catalog import NativeTable
@@ -36,7 +36,7 @@ def _moment(value: bytes) -> datetime:
         raise NoCanonicalFormError(str(error)) from None
 
 
-def reader_of(column: Column) -> Callable[[Any], JSON] | None:
+def reader_of(column: TableColumn) -> Callable[[Any], JSON] | None:
     """Return the function from what is read to canonical JSON; None if they are the same."""
     match column.kind:
         case Kind.INTEGER | Kind.BOOL:
@@ -142,7 +142,7 @@ class NativeRecord(LazyRecord):
     id = row_field(lambda record: record._reader.id(record._row))
     version = row_field(lambda record: record._reader.version(record._row))
     _data = row_field(lambda record: record._read())
-    _metadata = row_field(lambda record: record._made_metadata())
+    _metadata = row_field(lambda record: record._make_metadata())
 
     def _read(self) -> dict[str, Any]:
         """Return the columns that are not NULL, at every call the same object."""
@@ -155,7 +155,7 @@ class NativeRecord(LazyRecord):
             _keep_data(self, data)
         return data
 
-    def _made_metadata(self) -> dict[str, Any]:
+    def _make_metadata(self) -> dict[str, Any]:
         try:
             metadata = self._read_metadata
         except AttributeError:

@@ -7,7 +7,7 @@ from typing import Any
 
 from isthmus._core.executor import ItemResult
 from isthmus._values import JSON, same
-from isthmus.backends._tables.column import Column, Kind
+from isthmus.backends._tables.column import Kind, TableColumn
 from isthmus.backends._tables.writes import Row
 from isthmus.backends.postgres.drivers.protocol import Connection
 from isthmus.backends.postgres.native.catalog import NativeTable
@@ -31,7 +31,7 @@ async def insert_row(connection: Connection, table: NativeTable, row: Row) -> tu
     """Insert a row and return its id and version."""
     params = Parameters()
     names = list(row.values)
-    values = [_assigned(params, table.table.by_name[name], row.values[name]) for name in names]
+    values = [_assignment(params, table.table.by_name[name], row.values[name]) for name in names]
     columns = f"({', '.join(map(quote, names))}) VALUES ({', '.join(values)})" if names else "DEFAULT VALUES"
     rereads = [*row.fixed, *reread(table, row)]
     reader = RowReader(table, rereads, versioned=not table.is_partitioned)
@@ -39,7 +39,7 @@ async def insert_row(connection: Connection, table: NativeTable, row: Row) -> tu
         f"INSERT INTO {table.sql} AS t {columns} RETURNING {reader.select}", *params.args
     )
     if found is None:
-        raise _dropped(table, row.id)
+        raise _trigger_error(table, row.id)
     _check(table, reader.data(found)[0], row, rereads)
     id = reader.id(found)
     if table.is_partitioned:  # the server does not return the version there
@@ -67,7 +67,7 @@ async def insert_rows(
         *params.args,
     )
     if len(found) != len(rows):
-        raise _dropped(table, rows[0].id)
+        raise _trigger_error(table, rows[0].id)
     made: list[ItemResult] = [reader.id(row) for row in found]
     return made
 
@@ -92,7 +92,7 @@ async def update_row(
         elif column.name in unchanged:
             continue
         elif column.name in row.values:
-            values[column.name] = _assigned(params, column, row.values[column.name])
+            values[column.name] = _assignment(params, column, row.values[column.name])
         elif whole and column.name not in row.fixed and column.name != table.table.version:
             values[column.name] = "NULL"
     if not values:  # a new version nevertheless
@@ -106,7 +106,7 @@ async def update_row(
     if found is None:
         return None
     _check(table, reader.data(found)[0], row, reread(table, row))
-    return await stored_version(connection, table, row) if table.is_partitioned else reader.version(found)
+    return await read_version(connection, table, row) if table.is_partitioned else reader.version(found)
 
 
 async def delete_row(connection: Connection, table: NativeTable, row: Row, if_version: str | None) -> bool:
@@ -126,7 +126,7 @@ async def lock_rows(connection: Connection, table: NativeTable, rows: Sequence[R
         await connection.execute(text, *args)
 
 
-async def stored_version(connection: Connection, table: NativeTable, row: Row) -> str | None:
+async def read_version(connection: Connection, table: NativeTable, row: Row) -> str | None:
     """Return the version of the row that is there; None if there is none."""
     params = Parameters()
     where = _this_row(table, params, row, None)
@@ -154,7 +154,7 @@ def _this_row(table: NativeTable, params: Parameters, row: Row, if_version: str 
     return f"{where} AND {version_of(table)} = {params.text(if_version)}"
 
 
-def _assigned(params: Parameters, column: Column, value: Any) -> str:
+def _assignment(params: Parameters, column: TableColumn, value: Any) -> str:
     """Return a value to assign. The type has no length, so that what is too long is refused and not cut."""
     if value is None:
         return "NULL"
@@ -178,7 +178,7 @@ def lossy(table: NativeTable, row: Row) -> list[str]:
     return [name for name in row.values if _holds_more(table.table.by_name[name])]
 
 
-def _holds_more(column: Column) -> bool:
+def _holds_more(column: TableColumn) -> bool:
     return column.kind is Kind.JSON or (column.kind is Kind.NUMERIC and column.numeric != "exact")
 
 
@@ -214,7 +214,7 @@ def _check(table: NativeTable, data: Mapping[str, JSON], row: Row, names: Iterab
             raise error
 
 
-def _dropped(table: NativeTable, id: str | None) -> InvalidRecordError:
+def _trigger_error(table: NativeTable, id: str | None) -> InvalidRecordError:
     return InvalidRecordError(
         f"the table {table.name!r} refuses the record: a trigger or rule of the table dropped it",
         path="data",

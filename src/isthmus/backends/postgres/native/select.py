@@ -9,8 +9,10 @@ from isthmus._path import Root
 from isthmus._query.ast import TRUE, Predicate
 from isthmus._query.order import NONE
 from isthmus._values import JSON
-from isthmus.backends._tables.column import Column
-from isthmus.backends._tables.values import bind_value
+from isthmus.backends._tables.binding import (
+    bind_value,
+)
+from isthmus.backends._tables.column import TableColumn
 from isthmus.backends.postgres.native.catalog import NativeTable
 from isthmus.backends.postgres.native.columns import bind, row_columns, source, type_of, valid
 from isthmus.backends.postgres.native.filter import NativeFilter
@@ -18,7 +20,7 @@ from isthmus.backends.postgres.native.order import (
     after_id,
     after_key,
     after_position,
-    indexed_first,
+    find_first_index,
     order_by,
 )
 from isthmus.backends.postgres.native.record import RowReader
@@ -49,7 +51,7 @@ def select_page(table: NativeTable, reader: RowReader, request: PageRequest, *, 
         return Statement(
             f"SELECT {reader.select} FROM {table.sql} AS t{where}{order}{limit}{offset}{lock}", params.args
         )
-    if request.order and (column := indexed_first(table, request.order)):
+    if request.order and (column := find_first_index(table, request.order)):
         rows = _two_parts(table, request, column, size + request.offset, params)
     else:
         where, order = _where_of(table, request, params), _order_of(table, request)
@@ -61,7 +63,7 @@ def select_page(table: NativeTable, reader: RowReader, request: PageRequest, *, 
 
 
 def _two_parts(
-    table: NativeTable, request: PageRequest, column: Column, size: int, params: Parameters
+    table: NativeTable, request: PageRequest, column: TableColumn, size: int, params: Parameters
 ) -> str:
     """Return the rows `r`: those with a value in the first sort key, as its index has them, then the others.
 

@@ -20,8 +20,8 @@ from isthmus.backends.postgres.native.rows import (
     key_is_taken,
     lock_rows,
     needs_stored,
+    read_version,
     reread,
-    stored_version,
     update_row,
 )
 from isthmus.errors import InvalidRecordError, IsthmusError, RecordError
@@ -34,7 +34,7 @@ _ROWS = 1_000
 """Rows of one INSERT."""
 
 
-class _RolledBack(Exception):
+class _Rollback(Exception):
     """Ends the transaction of an atomic batch in which an item failed."""
 
     def __init__(self, results: list[ItemResult]) -> None:
@@ -69,7 +69,7 @@ async def write(
             if not is_refusal(error):
                 raise
         return await _write_together(connection, table, kind, items, atomic=atomic, careful=True)
-    except _RolledBack as ended:
+    except _Rollback as ended:
         return refuse_batch(mutations, ended.results) or ended.results
 
 
@@ -124,7 +124,7 @@ async def _write_together(
         else:
             results = [await _apply_item(connection, table, kind, item, careful=careful) for item in items]
         if atomic and any(isinstance(result, IsthmusError) for result in results):
-            raise _RolledBack(results)
+            raise _Rollback(results)
     return results
 
 
@@ -171,7 +171,7 @@ async def _apply(
     version = await update_row(connection, table, row, mutation.if_version, whole=kind is WriteKind.REPLACE)
     if version is not None:
         return version
-    found = await stored_version(connection, table, row)
+    found = await read_version(connection, table, row)
     return not_found(mutation.id) if found is None else _not_applied(table, mutation, found)
 
 
@@ -180,7 +180,7 @@ async def _delete(connection: Connection, table: NativeTable, mutation: Mutation
     if row.key is not None:
         if await delete_row(connection, table, row, mutation.if_version):
             return True
-        found = await stored_version(connection, table, row)
+        found = await read_version(connection, table, row)
     if found is not None:
         return _not_applied(table, mutation, found)
     return False if mutation.if_version is None else version_conflict(mutation.id, mutation.if_version)
@@ -191,7 +191,7 @@ async def _upsert(connection: Connection, table: NativeTable, mutation: Mutation
         version = await update_row(connection, table, row, mutation.if_version, whole=True)
         if version is not None:
             return version
-        found = await stored_version(connection, table, row)
+        found = await read_version(connection, table, row)
         if found is not None:
             return _not_applied(table, mutation, found)
         if mutation.if_version is not None:
@@ -201,7 +201,7 @@ async def _upsert(connection: Connection, table: NativeTable, mutation: Mutation
                 _, version = await insert_row(connection, table, row)
                 return version or ""
         except Exception as error:  # the driver's classes
-            if not is_unique_refusal(error) or not await stored_version(connection, table, row):
+            if not is_unique_refusal(error) or not await read_version(connection, table, row):
                 raise
     return version_conflict(mutation.id, "none")
 

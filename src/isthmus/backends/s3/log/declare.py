@@ -1,6 +1,6 @@
 """Declarations of unique fields: an entry of the log, so that every later entry is written under them.
 
-A writer must have applied all entries before its own. So whoever writes after a declaration knows it,
+A writer must have applied all entries before its own. So a writer after a declaration knows it,
 whatever its config, and no record that it contradicts can come between.
 """
 

@@ -12,8 +12,13 @@ from typing import Any
 from isthmus._core.changes import ChangePage, Position, StoredChange
 from isthmus._core.executor import After, PageRequest
 from isthmus._query.ast import TRUE
+from isthmus.backends._tables.binding import (
+    parse_bytes,
+)
 from isthmus.backends._tables.keys import key_of
-from isthmus.backends._tables.values import NoCanonicalFormError, parse_bytes
+from isthmus.backends._tables.values import (
+    NoCanonicalFormError,
+)
 from isthmus.backends.sqlite.change_tables import CATALOG_STATEMENTS, ChangeTables, find_changes
 from isthmus.backends.sqlite.changes import check_position, last_number
 from isthmus.backends.sqlite.native.read import fetch, read_by_ids

@@ -8,8 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from isthmus._values import INT_MAX, INT_MIN, JSON
-from isthmus.backends._tables.column import Column, Kind
-from isthmus.backends._tables.values import NoCanonicalFormError, parse_bytes, read_number, read_value
+from isthmus.backends._tables.binding import (
+    parse_bytes,
+)
+from isthmus.backends._tables.column import Kind, TableColumn
+from isthmus.backends._tables.values import (
+    NoCanonicalFormError,
+    read_number,
+    read_value,
+)
 from isthmus.backends.sqlite.statement import quote_name
 
 
@@ -31,7 +38,7 @@ _NUMBER = re.compile(r"[ \t\n\v\f\r]*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?[ \t\n
 
 
 @dataclass(frozen=True, slots=True)
-class SQLiteColumn(Column):
+class SQLiteColumn(TableColumn):
     """One column of a table or view."""
 
     affinity: Affinity = Affinity.NONE
@@ -93,7 +100,7 @@ def read_cell(column: SQLiteColumn, cell: Any) -> JSON:
     return read_value(_CELL, cell)
 
 
-_CELL = Column("", Kind.CELL)
+_CELL = TableColumn("", Kind.CELL)
 
 
 class InvalidText(bytes):

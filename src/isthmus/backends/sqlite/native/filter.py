@@ -27,8 +27,13 @@ from isthmus._query.evaluate import matches
 from isthmus._query.text import parse_like
 from isthmus._record import Record, make_record
 from isthmus._values import JSON, kind_of
+from isthmus.backends._tables.binding import (
+    parse_bytes,
+)
 from isthmus.backends._tables.keys import key_of
-from isthmus.backends._tables.values import NoCanonicalFormError, parse_bytes
+from isthmus.backends._tables.values import (
+    NoCanonicalFormError,
+)
 from isthmus.backends.sqlite.fields import reads_numbers_exactly
 from isthmus.backends.sqlite.filter import FilterCompiler, join
 from isthmus.backends.sqlite.native.columns import Affinity, SQLiteColumn, read_cell

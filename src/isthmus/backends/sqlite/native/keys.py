@@ -7,8 +7,10 @@ from typing import Any
 
 from isthmus._query.order import NUMBER, TEXT
 from isthmus._values import JSON
+from isthmus.backends._tables.binding import (
+    parse_bytes,
+)
 from isthmus.backends._tables.keys import id_of, key_of
-from isthmus.backends._tables.values import parse_bytes
 from isthmus.backends.sqlite.native.columns import Affinity, SQLiteColumn
 from isthmus.backends.sqlite.native.functions import cell_arguments, key_number
 from isthmus.backends.sqlite.native.table import SQLiteTable
