@@ -74,6 +74,15 @@ def test_a_collection_that_was_named_must_exist(cli: Cli, shop: str, monkeypatch
     assert list_tables(shop) == before
 
 
+def test_a_change_of_records_that_exist_makes_no_collection(cli: Cli, shop: str) -> None:
+    """A mistyped name would stay as an empty table."""
+    before = list_tables(shop)
+    for command, *arguments in (["update", "a", "{}"], ["modify", "a", "n.inc(1)"], ["delete", "a"]):
+        ran = cli(command, shop, *arguments, "-c", "typo")
+        assert (ran.code, "'orders', 'people'" in ran.err) == (3, True), (command, ran.err)
+    assert list_tables(shop) == before
+
+
 def test_a_store_without_any_collection_is_empty(cli: Cli, shop: str) -> None:
     """It is no failure; a table that isthmus did not create is not listed."""
     with closing(sqlite3.connect(shop.removeprefix("sqlite:///"))) as connection:

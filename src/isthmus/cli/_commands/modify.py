@@ -54,10 +54,9 @@ def modify(
     parsed = [parse_change(text) for text in changes]
     condition = None if where is None else parse_filter(where)
     address = resolve_store(store, collection, prompt=prompt)
+    # Without `writes`: a collection that is not there has no such record, so it is not made.
     version = run_on_store(
-        address,
-        lambda target: target.modify(id, *parsed, where=condition, if_version=if_version),
-        writes=True,
+        address, lambda target: target.modify(id, *parsed, where=condition, if_version=if_version)
     )
     print_written(id, version, as_json=as_json)
 

@@ -108,9 +108,7 @@ def update(
     """
     patch = _parse_record(data, metadata)
     address = resolve_store(store, collection, prompt=prompt)
-    version = run_on_store(
-        address, lambda target: target.update(id, patch, if_version=if_version), writes=True
-    )
+    version = run_on_store(address, lambda target: target.update(id, patch, if_version=if_version))
     print_written(id, version, as_json=as_json)
 
 
@@ -124,7 +122,7 @@ def delete(
 ) -> None:
     """Delete records by id; exit code 1 if one does not exist."""
     address = resolve_store(store, collection, prompt=prompt)
-    found = list(run_on_store(address, lambda target: target.delete_batch(ids), writes=True))
+    found = list(run_on_store(address, lambda target: target.delete_batch(ids)))
     if as_json:
         print_json(dict(zip(ids, found, strict=True)))
     else:
