@@ -171,3 +171,19 @@ async def test_a_consistent_stream_sees_one_moment() -> None:
         assert db.stats().pool.in_use == 0
         async with db.transaction() as tx:
             assert len([r async for r in tx.stream(consistent=True, page_size=30)]) == 200
+
+
+async def test_transactions_that_first_use_a_collection_may_hold_the_whole_pool() -> None:
+    """Its table is created on a connection that is not the pool's."""
+    async with opened(pool={"max_size": 4, "timeout": 3}) as db:
+        orders = db.collection(f"{db.collection_name}_orders")
+
+        async def order(number: int) -> None:
+            async with db.transaction() as tx:
+                await tx.collection(orders.collection_name).create({"n": number})
+
+        try:
+            await asyncio.gather(*(order(number) for number in range(12)))
+            assert await orders.count() == 12
+        finally:
+            await db.drop_collection(orders.collection_name)

@@ -43,6 +43,7 @@ class _LoopState:
         self.cursors = Cursors()
         self.sorted = SortedStreams()
         self.pruner = pruner
+        self.creating = asyncio.Lock()
         self.gets: dict[str, Coalescer[str, Record | None]] = {}
         self.creates: dict[str, Coalescer[Mutation, ItemResult]] = {}
 
@@ -130,10 +131,16 @@ class PoolRunner:
         return await self.run(lambda connection: prune(connection, table, keep), writes=True)
 
     async def create_table(self, table: Table) -> None:
-        """Create a missing table for an open transaction, which building other indexes would wait for."""
-        found = await self.run(
-            lambda connection: ensure_table(connection, table, self._config, add_indexes=False), writes=True
-        )
+        """Create a missing table for an open transaction, which building other indexes would wait for.
+
+        On a connection of its own: transactions that wait for this may hold all those of the pool.
+        """
+        pool = await self.pools.pool()
+        async with self.here().creating:
+            with WRITING:
+                async with pool.connector.open_apart() as connection:
+                    own = pool.driver.without_codecs(connection)
+                    found = await ensure_table(own, table, self._config, add_indexes=False)
         self._note(table, found)
 
     async def query(self, table: Table | None, work: Work[R], if_missing: R) -> R:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from isthmus._core.clock import Clock
@@ -21,6 +22,8 @@ log = logging.getLogger("isthmus.postgres.pool")
 
 # Seconds between attempts. With the longest one a pool serves within two seconds of a server's return.
 MIN_PAUSE, MAX_PAUSE = 0.05, 1.5
+
+_CLOSE_SECONDS = 5.0
 
 _TRY_NEXT_HOST = ("57P", "08", "53", "25006")
 
@@ -210,6 +213,19 @@ class Connector:
             expires_at = self._now() + options.max_lifetime * random.uniform(0.9, 1.0)  # noqa: S311
         standby = self._driver.is_standby(connection)
         return PooledConnection(connection, generation, expires_at, is_standby=standby)
+
+    @asynccontextmanager
+    async def open_apart(self) -> AsyncIterator[Any]:
+        """Open a connection that the pool does not count and nobody waits for; close it at the end."""
+        connection = (await self._open()).connection
+        try:
+            if self._options.setup is not None:
+                await self._options.setup(connection)
+            yield connection
+            await self._driver.close(connection, _CLOSE_SECONDS)
+        except BaseException:
+            self._driver.terminate(connection)
+            raise
 
     def _back_off(self, error: Exception, started: float) -> None:
         now = self._now()
