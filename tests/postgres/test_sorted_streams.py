@@ -11,7 +11,7 @@ import pytest_asyncio
 import isthmus.native
 from isthmus import AsyncDatabase, Query
 from isthmus.backends.postgres import sorted_streams
-from tests.postgres.databases import opened
+from tests.postgres.databases import opened, url
 from tests.postgres.pools import until
 
 pytestmark = [pytest.mark.backend("postgres"), pytest.mark.asyncio]
@@ -99,3 +99,21 @@ async def test_closing_the_handle_does_not_wait_for_a_stream(db: AsyncDatabase) 
         break
     async with asyncio.timeout(2):
         await db.close()
+
+
+async def test_a_table_of_others_is_read_by_a_cursor_too(db: AsyncDatabase, driver: str) -> None:
+    name = f"{db.collection_name}_own"
+    pool = await isthmus.native.postgres(db)
+    await pool.execute(f"CREATE TABLE {name} (id int PRIMARY KEY, v int, seen bool)")
+    await pool.execute(f"INSERT INTO {name} SELECT n, (n * 7) % {COUNT} FROM generate_series(1, {COUNT}) n")
+    settings = {"table": name, "layout": "native", "driver": driver, "pool": {"max_size": 1, "timeout": 3}}
+    try:
+        async with await AsyncDatabase.open(url(), settings) as own:
+            values = []
+            async for record in own.stream(Query().sort("v"), page_size=50):
+                values.append(record["v"])
+                if len(values) % 60 == 0:
+                    await own.update(record.id, {"seen": True})
+            assert values == list(range(COUNT))
+    finally:
+        await pool.execute(f"DROP TABLE {name}")

@@ -66,7 +66,7 @@ class Runner(Protocol):
         """Return one page of a snapshot that is held between pages."""
         ...
 
-    async def fetch_sorted(self, table: Table, request: PageRequest) -> Page | None:
+    async def fetch_sorted(self, table: Table | None, source: RowSource, request: PageRequest) -> Page | None:
         """Return one page of a sorted stream by a cursor; None if there is none to be kept."""
         ...
 
@@ -142,7 +142,7 @@ class PostgresExecutor:
         if request.consistent:
             return await self._runner.fetch_consistent(table, source_of(table), request)
         if request.streamed and request.order:
-            page = await self._runner.fetch_sorted(table, request)
+            page = await self._runner.fetch_sorted(table, source_of(table), request)
             if page is not None:
                 return page
         text, args = select_page(table, request)

@@ -180,7 +180,7 @@ class PoolRunner:
                 raise
             return Page([], None)
 
-    async def fetch_sorted(self, table: Table, request: PageRequest) -> Page | None:
+    async def fetch_sorted(self, table: Table | None, source: RowSource, request: PageRequest) -> Page | None:
         """Return one page of a sorted stream by a cursor; None with replicas, chosen page by page."""
         pool = await self.pools.pool()
         if pool.reads is not pool:
@@ -189,11 +189,11 @@ class PoolRunner:
         try:
             with READING:
                 try:
-                    return await sorted_streams.fetch(pool, table, request)
+                    return await sorted_streams.fetch(pool, source, request)
                 except Exception as error:  # the driver's classes
                     if not is_stale_plan(error):
                         raise
-                return await sorted_streams.fetch(pool, table, request)  # after the request's position
+                return await sorted_streams.fetch(pool, source, request)  # after the request's position
         except ConfigError as error:
             if not self._is_dropped(table, error):
                 raise

@@ -14,12 +14,9 @@ import logging
 from isthmus._core.executor import After, Page, PageRequest
 from isthmus._ids import new_version
 from isthmus._value import replace
-from isthmus.backends.postgres.cursors import MAX_PAGE, PoolSnapshot
+from isthmus.backends.postgres.cursors import MAX_PAGE, PoolSnapshot, RowSource
 from isthmus.backends.postgres.drivers.protocol import Cursor
-from isthmus.backends.postgres.lazy_record import PostgresRecord
 from isthmus.backends.postgres.pool.pool import Pool
-from isthmus.backends.postgres.sql.select import select_page
-from isthmus.backends.postgres.sql.table import Table
 
 log = logging.getLogger("isthmus.postgres")
 
@@ -30,11 +27,14 @@ HOLD_SECONDS = 10.0
 class _KeptCursor:
     """A cursor with its snapshot and the pool's right to take the connection back."""
 
-    def __init__(self, streams: SortedStreams, token: int, pool: Pool, snapshot: PoolSnapshot) -> None:
+    def __init__(
+        self, streams: SortedStreams, token: int, pool: Pool, snapshot: PoolSnapshot, source: RowSource
+    ) -> None:
         self._streams = streams
         self._token = token
         self._pool = pool
         self._snapshot = snapshot
+        self._source = source
         self._timer: asyncio.TimerHandle | None = None
         self._is_wanted = False
         self._is_fetching = True
@@ -76,7 +76,7 @@ class _KeptCursor:
             await self.end(error)
             raise
         self._is_fetching = False
-        records = PostgresRecord.wrap(rows)
+        records = self._source.wrap(rows)
         if len(rows) < size:
             await self.end()
             return Page(records, None)
@@ -94,7 +94,7 @@ class SortedStreams:
     def __init__(self) -> None:
         self.kept: dict[int, _KeptCursor] = {}
 
-    async def fetch(self, pool: Pool, table: Table, request: PageRequest) -> Page:
+    async def fetch(self, pool: Pool, source: RowSource, request: PageRequest) -> Page:
         """Return one page: from the stream's cursor, or from a new one after the request's position."""
         after, size = request.after, request.size_up_to(MAX_PAGE)
         kept = self.kept.get(after.token) if after is not None else None
@@ -105,14 +105,14 @@ class SortedStreams:
                 raise
             except Exception as error:  # the driver's: the connection of a snapshot can end between pages
                 log.debug("a sorted stream goes on with another cursor: %s", error)
-        return await (await self._open(pool, table, request)).fetch(size)
+        return await (await self._open(pool, source, request)).fetch(size)
 
-    async def _open(self, pool: Pool, table: Table, request: PageRequest) -> _KeptCursor:
-        statement = select_page(table, replace(request, size=None))
+    async def _open(self, pool: Pool, source: RowSource, request: PageRequest) -> _KeptCursor:
+        statement = source.select(replace(request, size=None))
         snapshot = PoolSnapshot(pool)
         connection = await snapshot.__aenter__()
         token = new_version()
-        kept = self.kept[token] = _KeptCursor(self, token, pool, snapshot)
+        kept = self.kept[token] = _KeptCursor(self, token, pool, snapshot, source)
         try:
             kept.cursor = await connection.cursor(statement.text, *statement.args)
         except BaseException as error:

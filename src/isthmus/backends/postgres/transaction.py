@@ -91,7 +91,7 @@ class TransactionRunner:
             ),
         )
 
-    async def fetch_sorted(self, table: Table, request: PageRequest) -> Page | None:
+    async def fetch_sorted(self, table: Table | None, source: RowSource, request: PageRequest) -> Page | None:
         """Return None: a cursor would not see what the transaction writes while the stream is read."""
         return None
 

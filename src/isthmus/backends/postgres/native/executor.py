@@ -171,10 +171,15 @@ class NativeExecutor:
         """Return one page; one round trip."""
         table = self._table(collection)
         reader = self._reader(table, columns_of(request))
+        source = RowSource(lambda whole: select_page(table, reader, whole), reader.wrap)
         if request.consistent:
-            source = RowSource(lambda whole: select_page(table, reader, whole), reader.wrap)
             with _Changed(table):
                 return await self._runner.fetch_consistent(None, source, request)
+        if request.streamed and request.order and table.is_keyed:
+            with _Changed(table):
+                page = await self._runner.fetch_sorted(None, source, request)
+            if page is not None:
+                return page
         text, args = select_page(table, reader, request)
         work: Work[list[Any]] = lambda connection: connection.fetch(text, *args)  # noqa: E731
         rows = await (self._command(table, work) if request.for_update else self._query(table, work))
