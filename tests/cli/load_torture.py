@@ -118,6 +118,8 @@ def run_loader(case: Case, how: str, due: int) -> tuple[int, bytes, bytes]:
         case.command,
         stdout=writing if how == "pipe" else subprocess.PIPE,
         stderr=subprocess.PIPE,
+        # Where no file may grow, a module's bytecode would be cut short too, and stay so for others.
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
     ) as loader:
         if how == "disk":  # no file of the loader grows beyond this
             size = case.journal.stat().st_size if case.journal.exists() else 0

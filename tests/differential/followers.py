@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from typing import Any
 
 from isthmus import AsyncDatabase, Change, Record
 from isthmus._changes_declaration import declare_changes
 from isthmus._values import same
+
+# Seconds: no other test has a transaction open for so long.
+_DELAY = 30.0
 
 
 class Follower:
@@ -30,14 +35,22 @@ class Follower:
             await self._apply_changes()
 
     async def difference(self) -> tuple[Any, Any] | None:
-        """Return the content as it should be and as it is, or what is wrong with a change, or None."""
-        await self._apply_changes()
-        if self._problem is not None:
-            return self._problem  # type: ignore[no-any-return]
-        expected, actual = [
-            [[record.id, record.data, record.metadata] for record in await db.search()]
-            for db in (self._db, self._copy)
-        ]
+        """Return the content as it should be and as it is, or what is wrong with a change, or None.
+
+        On PostgreSQL an open transaction of any other test on the server delays changes: they are waited for.
+        """
+        end = time.monotonic() + _DELAY
+        while True:
+            await self._apply_changes()
+            if self._problem is not None:
+                return self._problem  # type: ignore[no-any-return]
+            expected, actual = [
+                [[record.id, record.data, record.metadata] for record in await db.search()]
+                for db in (self._db, self._copy)
+            ]
+            if same(expected, actual) or time.monotonic() > end:
+                break
+            await asyncio.sleep(0.05)
         await self._copy.close()
         return None if same(expected, actual) else (expected, actual)
 

@@ -16,7 +16,7 @@ import pyarrow
 
 from isthmus import AsyncDatabase, Record
 from isthmus._values import canonical
-from isthmus.cli._formats.csv import write_csv
+from isthmus.cli._formats.csv import CSVStyle, write_csv
 from isthmus.cli._formats.parquet import write_parquet
 from isthmus.cli._formats.spill import Spill
 from tests.stores import Declared, Store
@@ -100,7 +100,7 @@ def _table(records: list[Record], format: str) -> bytes:
         spill.add(record)
     file = io.BytesIO()
     if format in ("csv",):
-        write_csv(spill, file)
+        write_csv(spill, file, CSVStyle())
         spill.close()
         return file.getvalue()
     write_parquet(spill, file)
