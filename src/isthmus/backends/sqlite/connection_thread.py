@@ -26,7 +26,7 @@ T = TypeVar("T")
 class ThreadJob:
     """One function to be run on a thread, and the future for its result."""
 
-    __slots__ = ("cancelled", "done", "future", "loop", "shielded", "work")
+    __slots__ = ("cancelled", "done", "error", "future", "loop", "result", "shielded", "work")
 
     def __init__(
         self,
@@ -40,6 +40,10 @@ class ThreadJob:
         self.done = done
         self.cancelled = False
         self.shielded = False
+        # On their way to the loop, which takes them and `future`: a thread that is slow to go on must not
+        # keep a page of records alive while the caller reads it.
+        self.result: Any = None
+        self.error: BaseException | None = None
 
 
 class ConnectionThread:
@@ -161,8 +165,6 @@ class ConnectionThread:
             session.close()
 
     def _perform(self, job: ThreadJob) -> None:
-        result: Any = None
-        error: BaseException | None = None
         with self._guard:
             if not job.cancelled:
                 self._current = job
@@ -173,29 +175,31 @@ class ConnectionThread:
                 self._session.job = job
                 # An interrupt does not reach our SQL functions.
                 with stoppable(lambda: not job.cancelled):
-                    result = job.work(self._session)
+                    job.result = job.work(self._session)
             except BaseException as caught:  # raised in the caller
-                error = caught
+                job.error = caught
             finally:
                 with self._guard:
                     self._current = None
                 if self._session is not None:
                     self._session.job = None
-                    if isinstance(error, sqlite3.ProgrammingError) and "closed" in str(error):
+                    if isinstance(job.error, sqlite3.ProgrammingError) and "closed" in str(job.error):
                         self._session = None
         with contextlib.suppress(RuntimeError):  # the caller's loop is closed
-            job.loop.call_soon_threadsafe(_deliver, job, result, error)
+            job.loop.call_soon_threadsafe(_deliver, job)
 
 
-def _deliver(job: ThreadJob, result: Any, error: BaseException | None) -> None:
+def _deliver(job: ThreadJob) -> None:
+    future, result, error = job.future, job.result, job.error
+    del job.future, job.result, job.error
     if job.done is not None:
         job.done()
-    if job.future.done():
+    if future.done():
         return
     if error is None:
-        job.future.set_result(result)
+        future.set_result(result)
     else:
-        job.future.set_exception(error)
+        future.set_exception(error)
 
 
 def _set_ended(future: asyncio.Future[None]) -> None:
