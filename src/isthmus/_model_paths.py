@@ -228,6 +228,10 @@ def _find_field(model: type[BaseModel], key: str) -> _FieldMatch | None:
     for name, field in model.model_fields.items():
         aliases = (field.alias, field.serialization_alias, field.validation_alias)
         if key == name or (key in aliases and key not in model.model_fields):
+            if field.exclude:
+                raise QueryError(
+                    f"{model.__name__}.{name} is not stored (exclude=True), so nothing is found by it"
+                )
             custom = any(isinstance(item, PlainSerializer | WrapSerializer) for item in field.metadata)
             return _FieldMatch(name, field.annotation, field, custom or _serializes(model, name))
     return _FieldMatch(key, Any) if model.model_config.get("extra") == "allow" else None

@@ -336,3 +336,26 @@ async def test_changes_below_dicts_are_checked() -> None:
             with pytest.raises((QueryError, InvalidRecordError)):
                 await things.modify("a", change)
         assert await things.require("a") == changed
+
+
+class Account(BaseModel):
+    """A model with a field that is never stored."""
+
+    name: str
+    secret: str = Field(default="", exclude=True)
+
+
+@pytest.mark.asyncio
+async def test_a_field_that_is_not_stored_is_refused_where_it_is_named() -> None:
+    """It would find nothing, whatever the model holds."""
+    async with AsyncDatabase("memory", {}) as db:
+        accounts = db.collection("accounts", Account)
+        await accounts.create(Account(name="a", secret="x"))
+        for build in (
+            lambda: accounts.where(lambda p: p.secret == "x"),
+            lambda: accounts.where("secret", "=", "x"),
+            lambda: accounts.where(lambda p: p.name == "a").sort(lambda p: p.secret),
+        ):
+            with pytest.raises(QueryError, match="not stored"):
+                await build().count()
+        assert await accounts.where(lambda p: p.name == "a").count() == 1
