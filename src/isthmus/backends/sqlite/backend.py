@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from typing import TypeVar
@@ -26,6 +26,7 @@ from isthmus.backends.sqlite.errors import is_missing_column, is_missing_table
 from isthmus.backends.sqlite.executor import SQLiteExecutor, Work, make_page, read_header, run_query
 from isthmus.backends.sqlite.fields import reads_numbers_exactly
 from isthmus.backends.sqlite.pool import MemoryDatabase, Pool
+from isthmus.backends.sqlite.read_snapshot import ReadSnapshot
 from isthmus.backends.sqlite.schema import (
     Table,
     check_name,
@@ -302,27 +303,36 @@ class SQLiteBackend(ChangeMethods, ColumnMethods, SQLiteExecutor):
         until the last page or `release`. Raises `ClosedError` when that snapshot has ended. A sorted
         stream without it keeps a reader as long as nobody waits for one.
         """
-        pool = await self._pool()
-        table = await self._table(pool, collection)
-        by_cursor = bool(request.order) and (request.consistent or (request.streamed and pool.keeps_cursors))
-        if not (request.consistent or by_cursor):
+        keeps_cursor = request.streamed and bool(request.order) and not self._config.in_memory
+        if not (request.consistent or keeps_cursor):
             return await super().fetch(collection, request)
+        table = await self._table(await self._pool(), collection)
+
+        async def read(snapshot: ReadSnapshot) -> Page:
+            if not request.order:
+                return await read_transaction(self, snapshot.thread).fetch(collection, request)
+            rows = await snapshot.fetch(table, request)
+            return make_page(rows, request, more=len(rows) == request.size)
+
+        return await self._fetch_in_snapshot(request, read)
+
+    async def _fetch_in_snapshot(
+        self, request: PageRequest, read: Callable[[ReadSnapshot], Awaitable[Page]]
+    ) -> Page:
+        """Read one page in the stream's snapshot, or in a new one, and keep that if more pages follow."""
+        pool = await self._pool()
         token = None if request.after is None else request.after.token
         snapshot = None if token is None else pool.find_snapshot(token)
         if snapshot is None:
             if token is not None and request.consistent:
                 raise ClosedError("the stream's snapshot has ended")
             snapshot = await pool.snapshot()
-        page = None
+        is_kept = False
         try:
-            if by_cursor:
-                rows = await snapshot.fetch(table, request)
-                page = make_page(rows, request, more=len(rows) == request.size)
-            else:
-                page = await read_transaction(self, snapshot.thread).fetch(collection, request)
+            page = await read(snapshot)
             is_kept = page.after is not None and (request.consistent or snapshot.allow_reclaim())
         finally:
-            if page is None or not is_kept:
+            if not is_kept:
                 await snapshot.end()
         if page.after is None:
             return page

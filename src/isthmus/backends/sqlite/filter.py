@@ -97,9 +97,13 @@ class FilterCompiler:
                     return self._not_exists(term, field)
                 return f"NOT {self._two_valued(term)}"
             case leaf:
-                field = self._field_with_index(leaf.path)
-                found = None if field is None else self._by_index(leaf, field)
+                found = self._find_served(leaf)
                 return self._leaf(leaf) if found is None else found
+
+    def _find_served(self, leaf: Leaf) -> str | None:
+        """Return the form of a leaf that an index serves; None if there is none."""
+        field = self._field_with_index(leaf.path)
+        return None if field is None else self._by_index(leaf, field)
 
     def _two_valued(self, predicate: Predicate) -> str:
         """Return a form that is 1 or 0 for every row, never NULL."""

@@ -288,11 +288,6 @@ class Pool:
 
         return self._open_session(prepare)
 
-    @property
-    def keeps_cursors(self) -> bool:
-        """Whether a sorted stream may keep a connection that others can take from it."""
-        return self._memory is None
-
     async def snapshot(self) -> ReadSnapshot:
         """Return a connection that sees the database as it is now, until its `end`."""
         if self._memory is None:

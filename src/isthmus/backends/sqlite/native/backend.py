@@ -6,9 +6,8 @@ from typing import Any, TypeVar
 
 from isthmus._core.capabilities import Capabilities
 from isthmus._core.changes import ChangePage, Position, StoredChange
-from isthmus._core.executor import After, Page, PageRequest
+from isthmus._core.executor import Page, PageRequest
 from isthmus._index_annotation import Declarations
-from isthmus._query.order import cursor_position
 from isthmus._value import replace
 from isthmus.backends._tables.keys import sort_key_of
 from isthmus.backends.sqlite.backend import SQLiteBackend
@@ -21,7 +20,7 @@ from isthmus.backends.sqlite.native.table import SQLiteTable, read_table, table_
 from isthmus.backends.sqlite.session import SQLiteSession
 from isthmus.backends.sqlite.support import CAPABILITIES, SUPPORT, SQLiteSupport
 from isthmus.backends.sqlite.transaction import SQLiteTransaction, read_transaction
-from isthmus.errors import ClosedError, UnsupportedError, UsageError
+from isthmus.errors import UnsupportedError, UsageError
 
 T = TypeVar("T")
 
@@ -126,21 +125,9 @@ class NativeSQLiteBackend(SQLiteBackend, TableExecutor):
         """
         if not request.consistent:
             return await TableExecutor.fetch(self, collection, request)
-        pool = await self._pool()
-        token = None if request.after is None else request.after.token
-        snapshot = await pool.snapshot() if token is None else pool.find_snapshot(token)
-        if snapshot is None:
-            raise ClosedError("the stream's snapshot has ended")
-        page = None
-        try:
-            page = await read_transaction(self, snapshot.thread).fetch(collection, request)
-        finally:
-            if page is None or page.after is None:
-                await snapshot.end()
-        if page.after is None:
-            return page
-        position = cursor_position(page.records[-1], request.order or ())
-        return Page(page.records, After(position, snapshot.token))
+        return await self._fetch_in_snapshot(
+            request, lambda snapshot: read_transaction(self, snapshot.thread).fetch(collection, request)
+        )
 
     # Changes, which triggers of the table's owner note
 

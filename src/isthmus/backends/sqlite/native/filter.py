@@ -15,8 +15,6 @@ from isthmus._query.ast import (
     In,
     Leaf,
     Like,
-    Not,
-    Or,
     Ordered,
     Predicate,
     StartsWith,
@@ -120,17 +118,8 @@ class CellFilter(FilterCompiler):
 
         return f"isthmus_row({self._binder.test(test)}, {row_arguments(cells)})"
 
-    def _condition(self, predicate: Predicate) -> str:
-        match predicate:
-            case And(terms):
-                return join("AND", [self._condition(term) for term in terms])
-            case Or(terms):
-                return join("OR", [self._condition(term) for term in terms])
-            case Not(term):
-                return f"NOT {self._two_valued(term)}"
-            case leaf:
-                found = self._by_key(leaf) if leaf.path.root is Root.ID else self._by_column(leaf)
-                return self._leaf(leaf) if found is None else found
+    def _find_served(self, leaf: Leaf) -> str | None:
+        return self._by_key(leaf) if leaf.path.root is Root.ID else self._by_column(leaf)
 
     def _by_key(self, leaf: Leaf) -> str | None:
         match leaf:
