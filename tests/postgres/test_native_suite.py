@@ -6,12 +6,10 @@ the key as a field, so a layer takes it out of what is read, as it makes the tab
 
 from __future__ import annotations
 
-import functools
 import itertools
 import re
 import secrets
-from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,10 +23,10 @@ from isthmus._core.op import Fetch, Op, Open, Read
 from isthmus._core.stack import Layer, LayerOrder, Next
 from isthmus._record import Record, make_record
 from isthmus._value import replace
-from isthmus.errors import BatchError, InvalidRecordError, IsthmusError
 from isthmus.testing import conformance
 from isthmus.testing.conformance import *  # noqa: F403
 from isthmus.testing.conformance import Database
+from tests.native_suite import Outcomes
 from tests.servers import server
 
 # All of it takes some minutes; `make test-all` runs it.
@@ -36,7 +34,6 @@ pytestmark = [pytest.mark.backend("postgres"), pytest.mark.breadth(8)]
 R = TypeVar("R")
 
 KEY = "the key"
-_REFUSED = ("the table has no column", "no place for metadata")
 _TIMES = "a native table has no times (meaning §8)"
 _NULL = "a null is stored as NULL and comes back missing (meaning §8)"
 CONTRADICTED = {
@@ -48,7 +45,14 @@ CONTRADICTED = {
 """Tests of what the contract promises of isthmus's own tables only."""
 _READ_BACK = "test_a_value_is_read_back_with_the_same_type"
 """Of a null likewise."""
-outcomes: Counter[str] = Counter()
+outcomes = Outcomes(
+    reasons=("the table has no column", "no place for metadata"),
+    is_contradicted=lambda test, arguments: (
+        test in CONTRADICTED or (test == _READ_BACK and arguments["name"] == "null")
+    ),
+    failure=(AssertionError, KeyError),
+    match=r"None|'v'",
+)
 
 
 class OwnerLayer(Layer):
@@ -116,42 +120,12 @@ async def database(request: pytest.FixtureRequest) -> AsyncIterator[Database]:
     await connection.close()
 
 
-def _is_refusal(error: IsthmusError) -> bool:
-    if isinstance(error, BatchError):
-        return any(isinstance(item, InvalidRecordError) and _is_refusal(item) for item in error.outcomes)
-    return isinstance(error, InvalidRecordError) and any(reason in str(error) for reason in _REFUSED)
-
-
-def kept_or_refused(test: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
-    """Run a test of the suite; a value that the table has no place for may be refused by name."""
-
-    @functools.wraps(test)
-    async def run(**arguments: Any) -> None:
-        reads_null = test.__name__ == _READ_BACK and arguments["name"] == "null"
-        if test.__name__ in CONTRADICTED or reads_null:
-            with pytest.raises((AssertionError, KeyError), match=r"None|'v'"):
-                await test(**arguments)
-            outcomes["contradicted"] += 1
-            return
-        try:
-            await test(**arguments)
-        except IsthmusError as error:
-            if not _is_refusal(error):
-                raise
-            outcomes["refused"] += 1
-        else:
-            outcomes["kept"] += 1
-
-    return run
-
-
 for _name in conformance.__all__:
     if _name.startswith("test_"):
-        globals()[_name] = kept_or_refused(getattr(conformance, _name))
+        globals()[_name] = outcomes.watch(getattr(conformance, _name))
 
 
 @pytest.mark.last
 def test_most_of_the_suite_is_kept() -> None:
     """The rest has metadata, or fields with names of their own."""
-    total = sum(outcomes.values())
-    assert total < 20 or outcomes["kept"] > 0.6 * total, outcomes
+    outcomes.check(0.6)

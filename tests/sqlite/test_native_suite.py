@@ -8,12 +8,10 @@ takes it out of what is read.
 from __future__ import annotations
 
 import contextlib
-import functools
 import itertools
 import re
 import sqlite3
-from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,31 +23,36 @@ from isthmus._core.op import Fetch, Modify, ModifyWhere, Op, Open, Read, Write
 from isthmus._core.stack import Layer, LayerOrder, Next
 from isthmus._record import Record, make_record
 from isthmus._value import replace
-from isthmus.errors import BatchError, InvalidRecordError, IsthmusError
+from isthmus.errors import IsthmusError
 from isthmus.testing import conformance
 from isthmus.testing.conformance import *  # noqa: F403
 from isthmus.testing.conformance import Database
+from tests.native_suite import Outcomes
 
 # All of it takes two minutes; `make test-all` runs it.
 pytestmark = [pytest.mark.backend("sqlite"), pytest.mark.breadth(8)]
 R = TypeVar("R")
 
 KEY, VERSION = "the key", "the version"
-_REFUSED = (
-    "holds numbers and text",
-    "neither lists nor objects",
-    "is not declared BOOLEAN",
-    "holds booleans",
-    "the table has no column",
-    "no place for metadata",
-)
 _TIMES = "a native table has no times (meaning §8)"
 CONTRADICTED = {
     "test_created_at_stays_and_updated_at_moves": _TIMES,
     "test_times_are_aware_and_a_new_record_was_updated_when_it_was_created": _TIMES,
 }
 """Tests of what the contract promises of isthmus's own tables only."""
-outcomes: Counter[str] = Counter()
+outcomes = Outcomes(
+    reasons=(
+        "holds numbers and text",
+        "neither lists nor objects",
+        "is not declared BOOLEAN",
+        "holds booleans",
+        "the table has no column",
+        "no place for metadata",
+    ),
+    is_contradicted=lambda test, arguments: test in CONTRADICTED,
+    failure=(AssertionError,),
+    match="None",
+)
 
 
 class OwnerLayer(Layer):
@@ -140,41 +143,12 @@ def database(tmp_path: Path) -> Database:
     return open_new
 
 
-def _is_refusal(error: IsthmusError) -> bool:
-    if isinstance(error, BatchError):
-        return any(isinstance(item, InvalidRecordError) and _is_refusal(item) for item in error.outcomes)
-    return isinstance(error, InvalidRecordError) and any(reason in str(error) for reason in _REFUSED)
-
-
-def kept_or_refused(test: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
-    """Run a test of the suite; a value that the table has no place for may be refused by name."""
-
-    @functools.wraps(test)
-    async def run(**arguments: Any) -> None:
-        if test.__name__ in CONTRADICTED:
-            with pytest.raises(AssertionError, match="None"):
-                await test(**arguments)
-            outcomes["contradicted"] += 1
-            return
-        try:
-            await test(**arguments)
-        except IsthmusError as error:
-            if not _is_refusal(error):
-                raise
-            outcomes["refused"] += 1
-        else:
-            outcomes["kept"] += 1
-
-    return run
-
-
 for _name in conformance.__all__:
     if _name.startswith("test_"):
-        globals()[_name] = kept_or_refused(getattr(conformance, _name))
+        globals()[_name] = outcomes.watch(getattr(conformance, _name))
 
 
 @pytest.mark.last
 def test_a_good_part_of_the_suite_is_kept() -> None:
     """The rest has lists, objects, metadata, or bools beside other values, which no such table holds."""
-    total = sum(outcomes.values())
-    assert total < 20 or outcomes["kept"] > 0.4 * total, outcomes
+    outcomes.check(0.4)
