@@ -230,7 +230,7 @@ _LETTERS = {"A": AlreadyExistsError, "I": InvalidRecordError, "N": NotWrittenErr
 async def test_each_item_of_a_batch_finds_what_the_earlier_ones_left(db: AsyncDatabase, case: str) -> None:
     """Also where a record is modified several times: each has its own outcome and version."""
     await _declare(db)
-    initial = {"a": {"email": "x"}, "b": {"email": "y"}, "c": {"n": 0}}
+    initial: dict[str, dict[str, Any]] = {"a": {"email": "x"}, "b": {"email": "y"}, "c": {"n": 0}}
     await store(db, initial)
     items, letters, after = _REPEATED[case]
     refuses = letters.strip("s") != ""
@@ -242,7 +242,8 @@ async def test_each_item_of_a_batch_finds_what_the_earlier_ones_left(db: AsyncDa
     ]
     assert {r.id: r.data for r in records if r} == (initial if refuses else after)
 
-    await db.upsert_batch(initial)
+    await db.clear()
+    await store(db, initial)
     results = await db.modify_batch(items, atomic=False, on_error="collect")
     assert [type(result) for result in results] == [_LETTERS[letter] for letter in letters]
     versions = [result for result in results if isinstance(result, str)]
