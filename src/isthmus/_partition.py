@@ -188,10 +188,13 @@ def _worker_settings(config: Any, url_from: str | None) -> dict[str, Any]:
     for key, (value, origin) in config.explain().items():
         if origin == "default" or value is None or origin.startswith("environment"):
             continue
-        if isinstance(value, SecretStr) or callable(value):
+        if isinstance(value, SecretStr) and config.is_public(key):
+            value = value.get_secret_value()
+        if isinstance(value, SecretStr) or callable(value) or key in config.local:
             if url_from is None:
+                kind = "object" if key in config.local else "secret"
                 raise ConfigError(
-                    f"partitions: the secret {key} (from {origin}) is not sent to workers; set it in their"
+                    f"partitions: the {kind} {key} (from {origin}) is not sent to workers; set it in their"
                     " environment, or name a variable that holds the URL: url_from='DATABASE_URL'"
                 )
             continue

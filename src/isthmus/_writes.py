@@ -194,7 +194,9 @@ class WriteMethods(SessionBound):
 
         `items` are `{id: changes}`, or any of `(id, changes)` and `(id, changes, version)`; changes
         are one, or a list that applies in order. Atomicity and errors are those of `create_batch`;
-        each item is refused as by `modify`.
+        each item is refused as by `modify`. An id may be repeated: a later item finds what the earlier
+        ones left. A read and a write where all ids differ, or for an atomic batch; otherwise for each
+        part in which no id comes twice.
         """
         check_on_error(on_error)
         modifications = _modifications(items)

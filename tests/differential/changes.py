@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
+from isthmus import Transaction
+from isthmus._collection import CollectionMethods
 from isthmus._query.changes import FieldChange
 from isthmus._query.field import field
-from isthmus.errors import QueryError
+from isthmus.errors import IsthmusError, NotWrittenError, QueryError, RecordError
 from isthmus.testing.records import RecordSet
 
 Spec: TypeAlias = tuple[Any, ...]
@@ -20,6 +23,42 @@ _NUMBERS = (1, -1, 0, 0.1, 0.5, -2.0, 2**53, 2**62, -(2**63), 1e308, 1e15, 3, 1e
 def build_changes(specs: tuple[Spec, ...]) -> list[FieldChange]:
     """Return the changes of specs."""
     return [getattr(field(list(keys)), name)(*operands) for name, keys, *operands in specs]
+
+
+async def modify_apart(
+    items: Sequence[tuple[str, list[FieldChange], str | None]], target: CollectionMethods, *, atomic: bool
+) -> list[str | IsthmusError]:
+    """Return what `modify_batch` returns, by a call for each item; `atomic` needs transactions."""
+    outcomes: list[str | IsthmusError] = []
+
+    async def modify_all(inside: CollectionMethods) -> None:
+        for id, changes, version in items:
+            try:
+                outcomes.append(await inside.modify(id, *changes, if_version=version))
+            except RecordError as error:
+                outcomes.append(error)
+
+    if not atomic:
+        await modify_all(target)
+        return outcomes
+    opening: Any = target.savepoint if isinstance(target, Transaction) else target.transaction  # type: ignore[attr-defined]
+    try:
+        async with opening() as inside:
+            await modify_all(inside)
+            if any(isinstance(outcome, IsthmusError) for outcome in outcomes):
+                raise _RefusedError
+    except _RefusedError:
+        pass
+    else:
+        return outcomes
+    return [
+        outcome if isinstance(outcome, IsthmusError) else NotWrittenError("another failed", record_id=item[0])
+        for item, outcome in zip(items, outcomes, strict=True)
+    ]
+
+
+class _RefusedError(Exception):
+    """Ends the transaction of a batch that is to be undone."""
 
 
 def random_changes(rng: random.Random, pool: RecordSet, *, harmless: bool = False) -> tuple[Spec, ...]:

@@ -22,7 +22,7 @@ from isthmus.errors import BatchError, IsthmusError, NotWrittenError
 from isthmus.testing.queries import QueryMaker
 from isthmus.testing.records import RecordSet, nasty_set
 from tests.differential import streams
-from tests.differential.changes import build_changes, random_changes
+from tests.differential.changes import build_changes, modify_apart, random_changes
 from tests.differential.checks import Check, make
 from tests.differential.declared import random_columns
 from tests.differential.followers import Follower
@@ -63,10 +63,14 @@ class _RolledBack(Exception):
 
 
 class Side:
-    """One of the two databases, with its own names for ids and versions."""
+    """One of the two databases, with its own names for ids and versions.
 
-    def __init__(self, db: AsyncDatabase) -> None:
+    With `apart` each modification of a batch is a call of its own, which is what a batch means.
+    """
+
+    def __init__(self, db: AsyncDatabase, *, apart: bool = False) -> None:
         self.db = db
+        self._apart = apart
         self._made: list[str] = []
         self._versions: dict[str, list[str]] = {}
 
@@ -196,7 +200,10 @@ class Side:
             (self._id(id), build_changes(changes), await self._version(self._id(id), which, target))
             for id, changes, _, which in step.items
         ]
-        outcomes = await target.modify_batch(items, on_error="collect", atomic=step.atomic)
+        if self._apart:
+            outcomes = await modify_apart(items, target, atomic=step.atomic)
+        else:
+            outcomes = await target.modify_batch(items, on_error="collect", atomic=step.atomic)
         return [self._outcome(o) if isinstance(o, IsthmusError) else "written" for o in outcomes]
 
     def _given(self, item: tuple[Any, ...]) -> Record:
@@ -302,7 +309,7 @@ async def difference(
 ) -> tuple[int, Any, Any] | None:
     """Run a program on memory and on the store; return the first step whose answers differ."""
     async with Store("memory", "memory").fresh() as model, store.fresh(declared) as db:
-        left, right = Side(model), Side(db)
+        left, right = Side(model, apart=True), Side(db)
         followers = [Follower(side) for side in (model, db) if side.capabilities.changes]
         for follower in followers:
             await follower.begin()

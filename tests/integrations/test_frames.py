@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 import pytest
 
-from isthmus import AsyncDatabase, ConfigError, Query, Record, UsageError, field
+from isthmus import AsyncDatabase, ConfigError, Query, Record, UnsupportedError, UsageError, field
 from isthmus._ids import new_id
 from isthmus.integrations import frames
 from isthmus.integrations._json_table import read_texts
@@ -140,6 +140,44 @@ async def test_secrets_do_not_travel() -> None:
     with pytest.raises(ConfigError, match="url_from"):
         _worker_settings(db.config, None)
     assert "hunter2" not in str(_worker_settings(db.config, "DATABASE_URL"))
+
+
+@pytest.mark.parametrize(
+    ("address", "sent"),
+    [
+        ("mysql+asyncmy://root@localhost:3306/test", True),
+        ("postgresql+asyncpg://localhost/test?timeout=5", True),
+        ("sqlite+aiosqlite:////tmp/a:b@c.db", True),
+        ("mysql+asyncmy://root:hunter2@localhost/test", False),
+        ("mysql+asyncmy://root:@localhost/test", False),
+        ("postgresql+asyncpg:///test?password=hunter2", False),
+        ("mysql+aiomysql://localhost/test?ssl_key=hunter2", False),
+    ],
+)
+async def test_an_address_without_a_password_travels(address: str, sent: bool) -> None:
+    """Where it may hold one, workers need a variable with the URL."""
+    from isthmus._partition import _worker_settings
+
+    config = AsyncDatabase("sqlalchemy", {"address": address}).config
+
+    if sent:
+        assert _worker_settings(config, None) == {"address": address}
+        return
+    with pytest.raises(ConfigError, match="url_from"):
+        _worker_settings(config, None)
+    assert "hunter2" not in str(_worker_settings(config, "DATABASE_URL"))
+
+
+async def test_an_engine_and_a_database_in_memory_do_not_travel() -> None:
+    """Both are of this process."""
+    from sqlalchemy.ext.asyncio import create_async_engine
+
+    engine = create_async_engine("sqlite+aiosqlite:////tmp/unused.db")
+    with pytest.raises(ConfigError, match="url_from"):
+        await AsyncDatabase("sqlalchemy", {"engine": engine}).partitions()
+    for address in ("sqlite+aiosqlite://", "sqlite+aiosqlite:///:memory:"):
+        with pytest.raises(UnsupportedError):
+            await AsyncDatabase("sqlalchemy", {"address": address}).partitions()
 
 
 async def test_a_dask_frame_sums_what_the_store_holds(tmp_path: Path) -> None:

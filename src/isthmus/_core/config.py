@@ -131,6 +131,8 @@ class BackendConfig(ConfigGroup):
     """Aliases of settings: `{"dsn": "url", "min_connections": "pool.min_size"}`."""
     credentials: ClassVar[tuple[tuple[str, ...], ...]] = ()
     """The kinds of credentials, each with its settings: one kind replaces those of a weaker source."""
+    local: ClassVar[frozenset[str]] = frozenset()
+    """Settings that are objects of this process, which cannot be sent to the workers of a partition."""
 
     deadline: float | None = None
     """The time limit of one call in seconds, retries included."""
@@ -147,6 +149,10 @@ class BackendConfig(ConfigGroup):
 
     def private_to_handle(self) -> bool:
         """Return whether the store lives and ends with one handle, so that no other handle can open it."""
+        return False
+
+    def is_public(self, key: str) -> bool:
+        """Return whether a secret setting holds nothing secret: workers of a partition may be sent it."""
         return False
 
     @classmethod

@@ -79,6 +79,8 @@ class Modify(Op[list[ItemResult]]):
 
     modifications: Sequence[Modification]
     atomic: bool
+    merged: bool = False
+    """Whether they are of several callers: those of one record may become one write."""
     name = "modify"
     writes = True
     idempotent = False

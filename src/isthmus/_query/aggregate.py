@@ -6,7 +6,7 @@ import copy
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeAlias, assert_never
+from typing import Any, TypeAlias, TypeVar, assert_never
 
 from isthmus._query.ast import Function, Measure
 from isthmus._query.bucket import Bucket, GroupKey, buckets_of
@@ -14,6 +14,9 @@ from isthmus._query.lookup import values_at
 from isthmus._query.order import NONE, OBJECT, SortValue, _rank, sort_value, type_rank
 from isthmus._record import Record
 from isthmus._values import INT_MAX, INT_MIN, Scalar
+from isthmus.errors import QueryError
+
+T = TypeVar("T")
 
 # COUNT: int. SUM and AVG: (sum, how many). MIN and MAX: a SortValue. COUNT_DISTINCT: a set of
 # SortValues. PERCENTILE: how often each number was found.
@@ -65,7 +68,7 @@ class Groups:
         ordered = sorted(self._states.items(), key=lambda item: [_group_rank(v) for v in item[0]])
         return [
             (
-                tuple(value for _, value in key),
+                tuple(as_integer(value) for _, value in key),
                 [_finish(m, state) for m, state in zip(self._measures, states, strict=True)],
             )
             for key, states in ordered
@@ -152,14 +155,20 @@ def _add(left: Any, right: Any) -> Any:
         return float(left) + float(right)
 
 
-def _round(exact: Any) -> int | float:
-    """Return an int as it is, a fraction as the nearest float."""
-    if isinstance(exact, int | float):
+def _round(exact: Any, measure: Measure) -> int | float:
+    """Return an int as it is, a fraction as the nearest float; an integral one is an int.
+
+    Raises `QueryError` for a sum beyond the floats.
+    """
+    if isinstance(exact, int):
         return exact
     try:
-        return float(exact)
+        rounded = float(exact)
     except OverflowError:
-        return math.inf if exact > 0 else -math.inf
+        rounded = math.inf
+    if math.isinf(rounded):
+        raise QueryError(f"{measure.name}: the sum of {measure.path} is beyond the range of floats")
+    return as_integer(rounded)
 
 
 def _merge(function: Function, left: State, right: State) -> State:
@@ -194,11 +203,11 @@ def nearest_rank(counts: Mapping[int | float, int], percent: tuple[int, int]) ->
     return None
 
 
-def as_integer(number: int | float) -> int | float:
+def as_integer(value: T) -> T | int:
     """Return a number as an int if it is a 64-bit integer: equal numbers look alike on every backend."""
-    if isinstance(number, float) and number.is_integer() and INT_MIN <= number <= INT_MAX:
-        return int(number)
-    return number
+    if isinstance(value, float) and value.is_integer() and INT_MIN <= value <= INT_MAX:
+        return int(value)
+    return value
 
 
 def _finish(measure: Measure, state: State) -> Any:
@@ -207,11 +216,11 @@ def _finish(measure: Measure, state: State) -> Any:
         case Function.COUNT:
             return state
         case Function.SUM:
-            return _round(state[0]) if state[1] else None
+            return _round(state[0], measure) if state[1] else None
         case Function.AVG:
-            return _round(_add(state[0], 0.0) / state[1]) if state[1] else None
+            return _round(_add(state[0], 0.0) / state[1], measure) if state[1] else None
         case Function.MIN | Function.MAX:
-            return {} if state[0] == OBJECT else state[1]
+            return {} if state[0] == OBJECT else as_integer(state[1])
         case Function.COUNT_DISTINCT:
             return len(state)
         case Function.PERCENTILE:

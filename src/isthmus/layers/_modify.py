@@ -9,9 +9,11 @@ from __future__ import annotations
 import functools
 from _random import Random
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from typing import TypeAlias
 
-from isthmus._core.apply import refuse_batch
+from isthmus._core.apply import has_repeated_ids, refuse_batch
+from isthmus._core.capabilities import Capabilities
 from isthmus._core.clock import REPEAT_SECONDS, Clock
 from isthmus._core.executor import Executor, ItemResult, Mutation, WriteKind
 from isthmus._core.modify import Modification, SupportsModifyBatch
@@ -19,7 +21,7 @@ from isthmus._core.modify_rows import modify_in_order
 from isthmus._core.offload import LONG, run_in_thread
 from isthmus._core.op import Modify, ModifyWhere, NativeModifyBatch, Read, Write
 from isthmus._core.stack import Next
-from isthmus._ids import new_version
+from isthmus._ids import new_id, new_version
 from isthmus._query.ast import FALSE, TRUE, Leaf
 from isthmus._query.patterns import effort
 from isthmus._query.split import Pushdown, split
@@ -38,6 +40,8 @@ from isthmus.errors import (
 )
 from isthmus.layers._call_state import CALL
 
+_State: TypeAlias = "tuple[str, bytes, bytes]"
+"""A record's id, and its data and metadata as JSON after a modification."""
 _REFUSALS = (AlreadyExistsError, InvalidRecordError)
 CHUNK = 1_000
 """Records of one request of `update_where` where a batch is not atomic."""
@@ -61,22 +65,22 @@ async def modify_items(op: Modify, executor: Executor, call_next: Next, clock: C
         known = [item for item in items if item is not None]
         if len(known) == len(items):
             return await call_next(NativeModifyBatch(op.collection, known, op.atomic))
-    return await CompareAndSet(call_next, clock, for_update=executor.capabilities.for_update).modify(op)
+    return await CompareAndSet(call_next, clock, executor.capabilities).modify(op)
 
 
 class _ReadRows:
-    """The records that were read, as `modify_in_order` changes them; `changed` holds what to write."""
+    """The records that were read, as `modify_in_order` changes them; `states` holds what to write."""
 
     def __init__(self, records: dict[str, Record]) -> None:
         self._records = dict(records)
-        self.changed: dict[str, tuple[bytes, bytes]] = {}
+        self.states: list[_State] = []
 
     def record(self, id: str) -> Record | None:
         return self._records.get(id)
 
     def put(self, id: str, data: bytes, metadata: bytes) -> str:
         old, version = self._records[id], str(new_version())
-        self.changed[id] = data, metadata
+        self.states.append((id, data, metadata))
         record = make_record(id, decode(data), decode(metadata), version, old._created, old._updated)
         self._records[id] = record
         return version
@@ -85,26 +89,43 @@ class _ReadRows:
 class CompareAndSet:
     """Applies modifications by reading records and writing each under the version that was read.
 
-    `for_update`: records are read with a lock, so that no replica serves the read and a transaction
-    sees what it is going to change.
+    Records are read with a lock where `can.for_update`, so that no replica serves the read and a
+    transaction sees what it is going to change.
     """
 
-    def __init__(self, call_next: Next, clock: Clock, *, for_update: bool) -> None:
+    def __init__(self, call_next: Next, clock: Clock, can: Capabilities) -> None:
         self._call_next = call_next
         self._clock = clock
-        self._for_update = for_update
+        self._can = can
 
     async def modify(self, op: Modify) -> list[ItemResult]:
         """Apply modifications and return one result for each, in order.
 
-        Those of one record become one write, with `op.atomic` all of them one atomic write. Raises
-        a `StoreError` that no item survived.
+        With `op.atomic` they are one atomic write. Otherwise those of one record become one write if
+        they are merged, or where the store cannot refuse one of several states of a record (it has
+        neither atomic batches nor unique fields). Raises a `StoreError` that no item survived.
         """
+        ordered = self._can.atomic_batch and not op.merged and has_repeated_ids(op.modifications)
+        if ordered and not op.atomic:
+            return await self._modify_in_parts(op)
         results, outrun = await self._modify(op)
         for index in outrun:
             results[index] = _conflict(op.modifications[index].id)
         refused = refuse_batch(op.modifications, results) if op.atomic else None
         return results if refused is None else refused
+
+    async def _modify_in_parts(self, op: Modify) -> list[ItemResult]:
+        """Apply modifications one after another: a write for all up to one whose record comes again."""
+        results: list[ItemResult] = []
+        for part in _without_repeats(op.modifications):
+            try:
+                results += await self.modify(Modify(op.collection, part, atomic=False))
+            except StoreError as error:
+                if not any(isinstance(result, str) for result in results):
+                    raise
+                results += [error] * (len(op.modifications) - len(results))
+                break
+        return results
 
     async def _modify(self, op: Modify) -> tuple[list[ItemResult], list[int]]:
         """Return the results, and the indexes of the items that lost every race: they have no result."""
@@ -115,7 +136,10 @@ class CompareAndSet:
         async for _ in _attempts(self._clock, until):
             items = [op.modifications[index] for index in pending]
             try:
-                answers = await self._attempt(op, items, refused)
+                if op.atomic:
+                    answers = await self._attempt_all(op)
+                else:
+                    answers = await self._attempt(op, items, refused)
             except StoreError as error:
                 if len(pending) == len(results):
                     raise
@@ -145,42 +169,73 @@ class CompareAndSet:
     async def _attempt(
         self, op: Modify, items: Sequence[Modification], refused_ids: set[str]
     ) -> list[ItemResult | None]:
-        """Apply items once; the result of one that lost a race is None.
+        """Apply items once, those of one record as one write; the result of one that lost a race is None.
 
         `refused_ids` gets the records that the store refuses as they are with all modifications.
         """
-        ids = list(dict.fromkeys(item.id for item in items))
-        found = await self._call_next(Read(op.collection, ids, self._for_update))
-        records = {id: record for id, record in zip(ids, found, strict=True) if record is not None}
+        records = await self._read(op, items)
         rows = _ReadRows(records)
         outcomes = await _evaluate(rows, items, records)
-        refused = refuse_batch(items, outcomes) if op.atomic else None
-        if refused is not None:
-            return [*refused]
-        answers = await self._write(op, rows.changed, records)
-        failed = [answer for answer in answers.values() if isinstance(answer, IsthmusError)]
-        if op.atomic and failed:
-            lost = all(map(_is_lost_race, failed)) and not all(isinstance(e, NotWrittenError) for e in failed)
-            return [None if lost else answers[item.id] for item in items]
+        states = list({state[0]: state for state in rows.states}.values())
+        written = await self._write(op, states, records)
+        answers = {id: answer for (id, *_), answer in zip(states, written, strict=True)}
         refused_ids.update(id for id, answer in answers.items() if isinstance(answer, _REFUSALS))
         return [
             _merge_result(outcome, answers.get(item.id))
             for item, outcome in zip(items, outcomes, strict=True)
         ]
 
+    async def _attempt_all(self, op: Modify) -> Sequence[ItemResult | None]:
+        """Apply all items or none, in one write of each state of each record; all are None if it lost a race.
+
+        A state that the store refuses (another record has the value of a unique field) is not there for
+        the items that follow: they are evaluated once more, in a write that certainly fails.
+        """
+        records = await self._read(op, op.modifications)
+        refused: dict[int, ItemResult] = {}
+        while True:
+            kept = [item for index, item in enumerate(op.modifications) if index not in refused]
+            rows = _ReadRows(records)
+            outcomes = iter(await _evaluate(rows, kept, records))
+            results = [refused[i] if i in refused else next(outcomes) for i in range(len(op.modifications))]
+            valid = [index for index, result in enumerate(results) if not isinstance(result, IsthmusError)]
+            failed = len(valid) < len(results)
+            if failed and not (self._can.unique and valid):
+                return results
+            written = await self._write(op, rows.states, records, fails=failed)
+            if any(isinstance(answer, IsthmusError) and _is_race(answer) for answer in written):
+                return [None] * len(results)
+            answers = dict(zip(valid, written, strict=True))
+            again = _refused_before_others(op.modifications, answers)
+            if not again:
+                return [answers.get(index, result) for index, result in enumerate(results)]
+            refused |= again
+
+    async def _read(self, op: Modify, items: Sequence[Modification]) -> dict[str, Record]:
+        ids = list(dict.fromkeys(item.id for item in items))
+        found = await self._call_next(Read(op.collection, ids, self._can.for_update))
+        return {id: record for id, record in zip(ids, found, strict=True) if record is not None}
+
     async def _write(
-        self, op: Modify, changed: dict[str, tuple[bytes, bytes]], records: dict[str, Record]
-    ) -> dict[str, ItemResult]:
-        """Replace records under the versions that were read and return each one's result."""
+        self, op: Modify, states: Sequence[_State], records: dict[str, Record], *, fails: bool = False
+    ) -> list[ItemResult]:
+        """Replace records in order, each first under the version that was read; return each write's result.
+
+        `fails`: the write is atomic, and something is added to it that is refused.
+        """
         writes = []
-        for id, (data, metadata) in changed.items():
-            mutation = Mutation(id, None, None, records[id].version)
+        guarded: set[str] = set()
+        for id, data, metadata in states:
+            mutation = Mutation(id, None, None, None if id in guarded else records[id].version)
             mutation.raw, mutation.raw_metadata = data, metadata
+            guarded.add(id)
             writes.append(mutation)
         if not writes:
-            return {}
+            return []
+        if fails:
+            writes.append(Mutation(new_id(), {}, {}))
         written = await self._call_next(Write(op.collection, WriteKind.REPLACE, writes, op.atomic))
-        return {mutation.id: answer for mutation, answer in zip(writes, written, strict=True)}
+        return written[: len(states)]
 
     async def modify_matching(self, op: ModifyWhere, ids: Sequence[str], *, atomic: bool) -> int:
         """Change the records of these ids that still match, and return how many.
@@ -240,6 +295,35 @@ async def _evaluate(
     return work()
 
 
+def _without_repeats(items: Sequence[Modification]) -> Iterator[list[Modification]]:
+    """Yield the items in order, in parts in which no record comes twice."""
+    part: dict[str, Modification] = {}
+    for item in items:
+        if item.id in part:
+            yield list(part.values())
+            part = {}
+        part[item.id] = item
+    if part:
+        yield list(part.values())
+
+
+def _refused_before_others(
+    items: Sequence[Modification], answers: Mapping[int, ItemResult]
+) -> dict[int, ItemResult]:
+    """Return what the store refused up to the first item whose record has further ones; {} without such.
+
+    What comes after that one was evaluated as if it had been applied. `answers` are in order, by index.
+    """
+    last = {item.id: index for index, item in enumerate(items)}
+    refused: dict[int, ItemResult] = {}
+    for index, answer in answers.items():
+        if isinstance(answer, _REFUSALS):
+            refused[index] = answer
+            if index < last[items[index].id]:
+                return refused
+    return {}
+
+
 def _merge_result(outcome: ItemResult, answer: ItemResult | None) -> ItemResult | None:
     """Return an item's result, given that of its record's write; None if that lost a race."""
     if answer is None:  # nothing was written: all modifications of the record were refused
@@ -251,9 +335,11 @@ def _merge_result(outcome: ItemResult, answer: ItemResult | None) -> ItemResult 
 
 def _is_lost_race(answer: ItemResult) -> bool:
     """Return whether a write was refused, and certainly not applied, because of another writer."""
-    return (
-        isinstance(answer, ConflictError | NotFoundError | NotWrittenError) and answer.applied is Applied.NO
-    )
+    return _is_race(answer) or (isinstance(answer, NotWrittenError) and answer.applied is Applied.NO)
+
+
+def _is_race(answer: ItemResult) -> bool:
+    return isinstance(answer, ConflictError | NotFoundError) and answer.applied is Applied.NO
 
 
 def _conflict(id: str) -> ConflictError:

@@ -89,7 +89,7 @@ class _Queue:
         calls = [call for call in calls if not call[1].done()]
         if not calls:
             return
-        request = Modify(self._collection, [item for item, _ in calls], atomic=False)
+        request = Modify(self._collection, [item for item, _ in calls], atomic=False, merged=True)
         try:
             results = await self._call_next(request)
         except asyncio.CancelledError:  # the loop is ending

@@ -371,7 +371,7 @@ class Plan(Layer):
         async for records in self._scan(_scan_of(op.collection, parts), parts, call_next):
             ids.update((record.id or "", None) for record in records)
         atomic = can.transactions and can.atomic_batch
-        swap = CompareAndSet(call_next, self._clock, for_update=can.for_update)
+        swap = CompareAndSet(call_next, self._clock, can)
         return await swap.modify_matching(op, list(ids), atomic=atomic)
 
 

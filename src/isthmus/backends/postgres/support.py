@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from isthmus._core.capabilities import Capabilities
-from isthmus._path import Path, Root
+from isthmus._path import Root
 from isthmus._query.aggregate import holds_values
 from isthmus._query.ast import Leaf, Measure, SortKey
-from isthmus._query.bucket import GroupKey
+from isthmus._query.bucket import GroupKey, path_of
 from isthmus._query.split import Pushdown
 from isthmus.backends.postgres.sql.leaf import pushdown
 
@@ -43,11 +43,9 @@ class PostgresSupport:
         return all(key.path.root is not Root.SCORE for key in order)
 
     def aggregates(self, measures: tuple[Measure, ...], by: tuple[GroupKey, ...]) -> bool:
-        """Return true for all stored paths; no for buckets, and for measures that need all values."""
-        paths = [measure.path for measure in measures if measure.path is not None]
-        keys = [key for key in by if isinstance(key, Path)]
-        stored = all(path.root is not Root.SCORE for path in [*paths, *keys])
-        return stored and len(keys) == len(by) and not holds_values(measures)
+        """Return true for all stored paths; no for measures that need all values."""
+        paths = [*(measure.path for measure in measures if measure.path is not None), *map(path_of, by)]
+        return all(path.root is not Root.SCORE for path in paths) and not holds_values(measures)
 
 
 SUPPORT = PostgresSupport()

@@ -30,7 +30,6 @@ from isthmus.backends.sqlalchemy.executor import SQLAlchemyExecutor, SQLAlchemyT
 from isthmus.backends.sqlalchemy.schema import (
     claims_table,
     collection_names,
-    columns_of,
     create_table,
     table_of,
     unique_in,
@@ -136,11 +135,6 @@ class SQLAlchemyBackend(SQLAlchemyExecutor):
         """
         table = await find_table(connection, collection)
         if table is None:
-            columns = await connection.run_sync(columns_of, collection)
-            if columns is not None:
-                raise ConfigError(
-                    f"sqlalchemy: the table {collection!r} is not ours: its columns are {sorted(columns)}"
-                )
             self._tables.pop(collection, None)
             return False
         self._tables[collection] = table

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, ClassVar
 from urllib.parse import SplitResult, urlencode
@@ -10,6 +11,10 @@ from pydantic import Field, field_validator
 
 from isthmus._core.config import BackendConfig, ConfigGroup, SecretStr, UniqueFields, parse_url
 from isthmus.errors import ConfigError
+
+_MEMORY = re.compile(r"sqlite[^:]*:///?(:memory:)?(\?|$)")
+_PASSWORD = re.compile(r"[^:]*://[^/]*:[^/]*@")
+_SECRET_OPTION = re.compile(r"pass|pwd|secret|token|key|credential", re.IGNORECASE)
 
 
 class PoolConfig(ConfigGroup):
@@ -37,6 +42,7 @@ class SQLAlchemyConfig(BackendConfig, UniqueFields):
         "pool_timeout": "pool.timeout",
         "pool_recycle": "pool.recycle",
     }
+    local: ClassVar[frozenset[str]] = frozenset({"engine"})
 
     address: SecretStr | None = None
     """The SQLAlchemy URL, a secret as a whole since it holds the password."""
@@ -47,6 +53,17 @@ class SQLAlchemyConfig(BackendConfig, UniqueFields):
     create_table: bool = True
     """Whether a missing table is created."""
     pool: PoolConfig = PoolConfig()
+
+    def private_to_handle(self) -> bool:
+        """Return whether the database is SQLite in memory."""
+        return self.address is not None and _MEMORY.match(self.address.get_secret_value()) is not None
+
+    def is_public(self, key: str) -> bool:
+        """Return whether the address has neither a password nor options of the driver that may be one."""
+        if key != "address" or self.address is None:
+            return False
+        address = self.address.get_secret_value()
+        return not _PASSWORD.match(address) and not _SECRET_OPTION.search(address.partition("?")[2])
 
     @field_validator("create_table", mode="before")
     @classmethod

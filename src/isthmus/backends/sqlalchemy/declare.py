@@ -30,7 +30,7 @@ from isthmus.backends.sqlalchemy.schema import (
     version_column,
 )
 from isthmus.backends.sqlalchemy.statements import chunks
-from isthmus.errors import InvalidRecordError, UnavailableError
+from isthmus.errors import ConfigError, InvalidRecordError, UnavailableError
 from sqlalchemy import Table, delete, insert, select, text
 
 _ATTEMPTS = 5
@@ -40,12 +40,20 @@ Change: TypeAlias = Callable[[Declared, bool], Declared]
 
 
 async def find_table(connection: AsyncConnection, collection: str) -> Table | None:
-    """Return a collection's table with its declarations; None if none is there, or it is not ours."""
+    """Return a collection's table with its declarations; None if there is no such table.
+
+    Raises `ConfigError` for a table of other columns.
+    """
     for _ in range(_ATTEMPTS):
+        # Read once: a second look may see the table that another process has created in between.
         columns = await connection.run_sync(columns_of, collection)
-        version = None if columns is None else find_version_column(columns)
-        if version is None:
+        if columns is None:
             return None
+        version = find_version_column(columns)
+        if version is None:
+            raise ConfigError(
+                f"sqlalchemy: the table {collection!r} is not ours: its columns are {sorted(columns)}"
+            )
         digest = version.partition("_")[2]
         if not digest:
             return table_of(collection)

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 import orjson
 from sqlalchemy.dialects import mysql
-from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
+from sqlalchemy.exc import IntegrityError, NoSuchTableError, OperationalError, ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from isthmus._core.unique import Key, Unique
@@ -121,7 +121,10 @@ def has_table(connection: Connection, name: str) -> bool:
 def columns_of(connection: Connection, name: str) -> set[str] | None:
     """Return the names of a table's columns; None if there is no such table."""
     inspector = inspect(connection)
-    return {column["name"] for column in inspector.get_columns(name)} if inspector.has_table(name) else None
+    try:
+        return {column["name"] for column in inspector.get_columns(name)}
+    except NoSuchTableError:
+        return None
 
 
 def find_version_column(columns: set[str]) -> str | None:
@@ -136,11 +139,9 @@ def find_version_column(columns: set[str]) -> str | None:
 
 def collection_names(connection: Connection) -> list[str]:
     """Return the names of the tables that have our columns, sorted."""
-    inspector = inspect(connection)
-    names = inspector.get_table_names()
-    return sorted(
-        name for name in names if find_version_column({c["name"] for c in inspector.get_columns(name)})
-    )
+    names = inspect(connection).get_table_names()
+    # One may have been dropped since.
+    return sorted(name for name in names if find_version_column(columns_of(connection, name) or set()))
 
 
 async def create_table(connection: AsyncConnection, table: Table) -> None:

@@ -21,6 +21,7 @@ from isthmus.errors import (
 from isthmus.testing.conformance._fixtures import requires, store
 
 _EMAIL, _TENANT = unique_of([["email"]]), unique_of([["tenant", "login.name"]])
+_email, _n = field("email"), field("n")
 
 
 async def _declare(db: AsyncDatabase, *declared: Unique) -> None:
@@ -194,6 +195,60 @@ async def test_modifications_of_one_record_are_refused_one_by_one(db: AsyncDatab
     outcomes = await asyncio.gather(*calls, return_exceptions=True)
     assert sum(isinstance(outcome, AlreadyExistsError) for outcome in outcomes) == 5
     assert (await db.require("b")).data == {"n": 22}
+
+
+_REPEATED: dict[str, tuple[list[tuple[str, Any]], str, dict[str, Any]]] = {
+    "a value given up before another record takes it": (
+        [("a", _email.set("free")), ("b", _email.set("x")), ("a", _email.set("y"))],
+        "sss",
+        {"a": {"email": "y"}, "b": {"email": "x"}, "c": {"n": 0}},
+    ),
+    "a value that is taken for one item only": (
+        [("c", _email.set("x")), ("c", _email.set("z"))],
+        "As",
+        {"a": {"email": "x"}, "b": {"email": "y"}, "c": {"n": 0, "email": "z"}},
+    ),
+    "items that follow a refused one": (
+        [("c", [_n.set("t"), _email.set("x")]), ("c", _n.inc(1)),
+         ("c", _email.set("y")), ("a", _email.set("z"))],
+        "AsAs",
+        {"a": {"email": "z"}, "b": {"email": "y"}, "c": {"n": 1}},
+    ),
+    "both kinds of refusals": (
+        [("c", [_n.inc(1), _email.set("x")]), ("c", _n.inc(1)), ("b", _email.set("q")), ("c", _n.push(1)),
+         ("c", _email.set("x"))],
+        "AssIA",
+        {"a": {"email": "x"}, "b": {"email": "q"}, "c": {"n": 1}},
+    ),
+}  # fmt: skip
+_LETTERS = {"A": AlreadyExistsError, "I": InvalidRecordError, "N": NotWrittenError, "s": str}
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("case", _REPEATED)
+@requires("unique")
+async def test_each_item_of_a_batch_finds_what_the_earlier_ones_left(db: AsyncDatabase, case: str) -> None:
+    """Also where a record is modified several times: each has its own outcome and version."""
+    await _declare(db)
+    initial: dict[str, dict[str, Any]] = {"a": {"email": "x"}, "b": {"email": "y"}, "c": {"n": 0}}
+    await store(db, initial)
+    items, letters, after = _REPEATED[case]
+    refuses = letters.strip("s") != ""
+
+    whole = await db.modify_batch(items, atomic=True, on_error="collect")
+    records = await db.get_batch("abc")
+    assert [type(result) for result in whole] == [
+        _LETTERS["N" if letter == "s" and refuses else letter] for letter in letters
+    ]
+    assert {r.id: r.data for r in records if r} == (initial if refuses else after)
+
+    await db.clear()
+    await store(db, initial)
+    results = await db.modify_batch(items, atomic=False, on_error="collect")
+    assert [type(result) for result in results] == [_LETTERS[letter] for letter in letters]
+    versions = [result for result in results if isinstance(result, str)]
+    assert len(set(versions)) == len(versions)
+    assert {r.id: r.data for r in await db.get_batch("abc") if r} == after
 
 
 @pytest.mark.asyncio

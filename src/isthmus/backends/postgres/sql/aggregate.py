@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any, assert_never
 
@@ -9,10 +11,11 @@ from isthmus._core.executor import AggregateRequest
 from isthmus._path import Path
 from isthmus._query.aggregate import Groups
 from isthmus._query.ast import TRUE, Function, Measure
-from isthmus._query.bucket import path_of
+from isthmus._query.bucket import Bucket, GroupKey, buckets_of, path_of
 from isthmus._query.order import BOOL, NONE, NUMBER, OBJECT, TEXT, SortValue
 from isthmus._values import INT_MAX, INT_MIN, decode_numeric
 from isthmus.backends.postgres.drivers.protocol import Connection
+from isthmus.backends.postgres.sql.bucket import deciding_value
 from isthmus.backends.postgres.sql.column_aggregate import aggregate_columns, is_on_columns
 from isthmus.backends.postgres.sql.column_filter import condition
 from isthmus.backends.postgres.sql.extraction import Extraction
@@ -36,8 +39,18 @@ async def aggregate(connection: Connection, table: Table, request: AggregateRequ
     for row in await connection.fetch(statement.text, *statement.args):
         columns = iter(row[width:])
         states = [_state(measure.function, columns) for measure in request.measures]
-        groups.add(tuple(None if key is None else _value(key) for key in row[:width]), states)
+        keys = [_keys(key, text) for key, text in zip(request.by, row[:width], strict=True)]
+        for group in itertools.product(*keys):
+            groups.add(group, states)
     return groups
+
+
+def _keys(key: GroupKey, text: str | None) -> Sequence[Any]:
+    """Return the keys of the groups that a row of the result belongs to: several for a list in buckets."""
+    value = None if text is None else _value(text)
+    if not isinstance(key, Bucket):
+        return (value,)
+    return buckets_of(value if isinstance(value, list) else (value,), key)
 
 
 def compile_aggregate(table: Table, request: AggregateRequest) -> Statement:
@@ -81,7 +94,7 @@ class _Scalars:
         self.on_lists = f"({' OR '.join(field_of(path).has_list for path in lists)})" if lists else None
         """The condition on a row that a list is on one of the paths; None if there can be none."""
         self._on_list = " OR ".join(lists.values()) or "FALSE"
-        self._keys = [self._key(path, first=not place) for place, path in enumerate(map(path_of, request.by))]
+        self._keys = [self._key(key, first=not place) for place, key in enumerate(request.by)]
         states = [state for measure in request.measures for state in self._states(measure)]
         self._named = [f"{state} AS s{place}" for place, state in enumerate(states)]
         self.columns = ", ".join([*self._keys, *(f"s{place}" for place in range(len(states)))])
@@ -103,11 +116,14 @@ class _Scalars:
         """Return the column of an expression that aggregate functions or groups take."""
         return self._inputs.setdefault(expression, f"r{len(self._inputs)}")
 
-    def _key(self, path: Path, *, first: bool) -> str:
+    def _key(self, by: GroupKey, *, first: bool) -> str:
         """Return the column of a key. JSON text is grouped faster than jsonb; 1 and 1.0 are merged later."""
-        field = self._fields[path]
+        field = self._fields[path_of(by)]
         mark = f"WHEN {self._on_list} THEN '{_ON_LIST}' " if first else ""
-        key = f"CASE {mark}WHEN {field.kind} IN {_SCALARS} THEN ({field.value})::text END"
+        key = f"({field.value})::text"
+        if isinstance(by, Bucket):
+            key = deciding_value(by, field.value, number=field.number, string=field.string)
+        key = f"CASE {mark}WHEN {field.kind} IN {_SCALARS} THEN {key} END"
         return self._input(f'({key} COLLATE "C")')
 
     def _states(self, measure: Measure) -> list[str]:
@@ -147,8 +163,9 @@ def select_lists(table: Table, request: AggregateRequest, where: str) -> str:
     """Return the select of the same columns in the general form, for rows with lists."""
     joins: list[str] = []
     keys: list[str] = []
-    for place, path in enumerate(map(path_of, request.by)):
-        joins.append(f"CROSS JOIN LATERAL ({_group_values(path)}) AS g{place}(k)")
+    for place, key in enumerate(request.by):
+        values = _listed_values(key.path) if isinstance(key, Bucket) else _group_values(key)
+        joins.append(f"CROSS JOIN LATERAL ({values}) AS g{place}(k)")
         keys.append(f"g{place}.k")
     columns = [f"{key}::text" for key in keys]
     for place, measure in enumerate(request.measures):
@@ -176,6 +193,22 @@ def _group_values(path: Path) -> str:
         f" UNION ALL SELECT d.v FROM (SELECT DISTINCT e.v {scalars}) AS d WHERE {field.has_list}"
         f" UNION ALL SELECT NULL::jsonb WHERE {field.has_list} AND NOT EXISTS (SELECT 1 {scalars})"
     )
+
+
+def _listed_values(path: Path) -> str:
+    """Return the select of a row's scalars at a path: one, or a list of them; NULL if it has none.
+
+    Which of them are in one bucket the core finds out.
+    """
+    text = attribute(path)
+    if text is not None:
+        return f"SELECT to_jsonb({text})"
+    field = field_of(path)
+    one = f"CASE WHEN {field.kind} IN {_SCALARS} THEN {field.value} END"
+    if not field.keys:
+        return f"SELECT {one}"
+    scalars = f"FROM {field.values()} AS e WHERE jsonb_typeof(e.v) IN {_SCALARS}"
+    return f"SELECT CASE WHEN {field.has_list} THEN (SELECT jsonb_agg(DISTINCT e.v) {scalars}) ELSE {one} END"
 
 
 def _measure_columns(measure: Measure, name: str) -> tuple[str, list[str]]:

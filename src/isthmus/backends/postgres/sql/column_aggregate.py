@@ -7,8 +7,9 @@ from typing import assert_never
 
 from isthmus._core.executor import AggregateRequest
 from isthmus._query.ast import Function, Measure
-from isthmus._query.bucket import path_of
+from isthmus._query.bucket import Bucket, GroupKey, path_of
 from isthmus._values import INT_MAX, INT_MIN
+from isthmus.backends.postgres.sql.bucket import deciding_value
 from isthmus.backends.postgres.sql.column_filter import all_columns, both, by_row
 from isthmus.backends.postgres.sql.columns import IS_ODD, NOT_ODD, StoredColumn
 from isthmus.backends.postgres.sql.filter import NOTHING
@@ -32,8 +33,11 @@ def aggregate_columns(
     usual, odd = by_row(table, request.where, params)
     parts = []
     if usual != NOTHING:
-        keys = [table.columns[path_of(key)].sql for key in request.by]
-        columns = [f"to_jsonb({key})::text" for key in keys]
+        keys = [_key(key, table.columns[path_of(key)]) for key in request.by]
+        columns = [
+            text if isinstance(key, Bucket) else f"to_jsonb({text})::text"
+            for key, text in zip(request.by, keys, strict=True)
+        ]
         for measure in request.measures:
             columns += _states(measure, table)
         # Without keys, no matching row means no group, not one empty group.
@@ -43,6 +47,15 @@ def aggregate_columns(
         )
     parts.append(select_odd(table, request, f" WHERE {both(IS_ODD, odd)}"))
     return Statement(" UNION ALL ".join(parts), params.args)
+
+
+def _key(key: GroupKey, stored: StoredColumn) -> str:
+    """Return the expression to group by."""
+    if not isinstance(key, Bucket):
+        return stored.sql
+    number = stored.sql if stored.column.kind == "number" else "NULL::numeric"
+    string = stored.sql if stored.column.kind == "text" else "NULL::text"
+    return deciding_value(key, f"to_jsonb({stored.sql})", number=number, string=string)
 
 
 def _states(measure: Measure, table: Table) -> list[str]:
