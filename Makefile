@@ -251,10 +251,11 @@ parity: $(VENV)/.full ## promises × stores as a page: docs/reference/parity.md,
 # Checks
 
 .PHONY: lint house types import-time
-lint: $(VENV)/.full ## ruff, its formatter, and the import contracts
+lint: $(VENV)/.full ## ruff, its formatter, the import contracts, and make house
 	$(BIN)/ruff check --config $(SETTINGS)
 	$(BIN)/ruff format --check --config $(SETTINGS)
 	$(BIN)/lint-imports --config $(SETTINGS)
+	$(BIN)/python -m tests.house
 
 # It needs the standard library only: no extras, and `python3 -m tests.house` does the same.
 house: | $(BIN)/python ## sizes, cycles, names, words and lines of code against their bounds: ARGS='--list dialect'

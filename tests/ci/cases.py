@@ -382,6 +382,31 @@ def an_import_against_the_contracts(project: Project) -> None:
 
 
 @_case(
+    "The following modules are not listed as layers",
+    "_planted",
+    ".ci/run: RED: lint or types failed",
+    never_says=(_TESTS_STARTED,),
+    checks=True,
+)
+def a_module_without_a_place_in_the_contracts(project: Project) -> None:
+    """It could import whatever it likes."""
+    _plant_tests(project)
+    project.write("src/isthmus/_planted.py", '"""Planted by tests/ci."""\n')
+
+
+@_case(
+    "FAIL long-modules: 1 ",
+    ".ci/run: RED: lint or types failed",
+    never_says=(_TESTS_STARTED,),
+    checks=True,
+)
+def a_module_that_is_too_long(project: Project) -> None:
+    """It is found by `make house`, as are growth without a decision and names that were given up."""
+    _plant_tests(project)
+    project.append(_SOURCE, "# planted\n" * 400)
+
+
+@_case(
     _REPEATED,
     f"flaky: {_TESTS}::test_broad[",
     ".ci/run: GREEN: 2 flaky",
