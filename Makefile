@@ -254,7 +254,7 @@ parity: $(VENV)/.full ## promises × stores as a page: docs/reference/parity.md,
 lint: $(VENV)/.full ## ruff, its formatter, the import contracts, and make house
 	$(BIN)/ruff check --config $(SETTINGS)
 	$(BIN)/ruff format --check --config $(SETTINGS)
-	$(BIN)/lint-imports --config $(SETTINGS)
+	$(BIN)/lint-imports $(SETTINGS)
 	$(BIN)/python -m tests.house
 
 # It needs the standard library only: no extras, and `python3 -m tests.house` does the same.
