@@ -31,7 +31,9 @@ BENCH_EXTRAS := postgres,elasticsearch,s3,sqlalchemy,files,cli,bench
 EXTRAS := postgres,psycopg,elasticsearch,s3,sqlalchemy,files,cli,otel,prometheus,frames,dask,ray,fastapi,docs,dev
 SERVERS := $(BIN)/python -m tests.servers
 DEMO := $(BIN)/python -m examples.demo
-PYTEST := $(BIN)/python -m pytest -n $(WORKERS)
+# Each tool is told where its settings are: a pytest.ini, ruff.toml or mypy.ini would come before pyproject.toml.
+SETTINGS := pyproject.toml
+PYTEST := $(BIN)/python -m pytest -c $(SETTINGS) -n $(WORKERS)
 
 # The server that a backend's runs need; memory and sqlite need none.
 SERVER_OF_postgres := postgres
@@ -249,17 +251,18 @@ parity: $(VENV)/.full ## promises × stores as a page: docs/reference/parity.md,
 # Checks
 
 .PHONY: lint house types import-time
-lint: $(VENV)/.full ## ruff, its formatter, and the import contracts
-	$(BIN)/ruff check
-	$(BIN)/ruff format --check
-	$(BIN)/lint-imports
+lint: $(VENV)/.full ## ruff, its formatter, the import contracts, and make house
+	$(BIN)/ruff check --config $(SETTINGS)
+	$(BIN)/ruff format --check --config $(SETTINGS)
+	$(BIN)/lint-imports $(SETTINGS)
+	$(BIN)/python -m tests.house
 
 # It needs the standard library only: no extras, and `python3 -m tests.house` does the same.
 house: | $(BIN)/python ## sizes, cycles, names, words and lines of code against their bounds: ARGS='--list dialect'
 	$(BIN)/python -m tests.house $(ARGS)
 
 types: $(VENV)/.full ## mypy --strict on the package, then mypy, pyright and ty on programs that are right and wrong
-	$(BIN)/mypy
+	$(BIN)/mypy --config-file $(SETTINGS)
 	$(BIN)/python -m tests.typing
 
 import-time: $(VENV)/.full ## what importing isthmus costs

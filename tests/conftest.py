@@ -1,20 +1,23 @@
 """Hooks for all tests: the servers' session, the count per backend, and what CI does not let pass.
 
 With `ISTHMUS_TEST_REPORT=FOLDER` the run leaves files there for `.ci/run`, one entry per line: `exit`
-(pytest's exit code), `failed` (ids of tests), `not_allowed` (id: reason) and `passed` (count and backend).
+(pytest's exit code), `failed` (ids of tests), `repeat` (the same, each after the test that ran before it),
+`not_allowed` (id: reason) and `passed` (count and backend).
 """
 
 import os
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from isthmus._core.loop_pools import sweep
+from isthmus._core.registry import BACKENDS
 from tests import servers
 from tests.breadth import left_out
+from tests.ci.written import not_collected
 
 REPORT = "ISTHMUS_TEST_REPORT"
 
@@ -29,7 +32,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):
         # Removed from the environment: a pytest that a test starts must not write over this run's report.
         folder = os.environ.pop(REPORT, None)
-        config.pluginmanager.register(_Outcomes(Path(folder) if folder else None), "isthmus-outcomes")
+        outcomes = _Outcomes(Path(folder) if folder else None, config.rootpath)
+        config.pluginmanager.register(outcomes, "isthmus-outcomes")
     # A worker of pytest-xdist is part of the session that its controller
     # opened, as is a pytest that runs under `tests.servers run`.
     if servers.Session.current() is None:
@@ -48,7 +52,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if not os.environ.get("ISTHMUS_TEST_ALL"):
         markers = ((item.nodeid, item.get_closest_marker("breadth")) for item in items)
         shares = {nodeid: int(marker.args[0]) for nodeid, marker in markers if marker is not None}
-        dropped = left_out(shares, seed=os.environ.get("ISTHMUS_TEST_SEED", "1"))
+        # `.ci/run` names the tests that it repeats: each of them runs.
+        dropped = left_out(shares, seed=os.environ.get("ISTHMUS_TEST_SEED", "1")) - set(config.args)
         config.hook.pytest_deselected(items=[item for item in items if item.nodeid in dropped])
         items[:] = [item for item in items if item.nodeid not in dropped]
     items.sort(key=lambda item: item.get_closest_marker("last") is not None)
@@ -95,8 +100,13 @@ def pytest_runtest_makereport(
 class _Outcomes:
     """Collects the outcomes of all tests in the controller, and fails the run that CI does not allow."""
 
-    def __init__(self, folder: Path | None) -> None:
+    def __init__(self, folder: Path | None, root: Path) -> None:
         self._folder = folder
+        self._root = root
+        self._collected: set[str] = set()
+        # The test that ran last on each worker, and the one before each test.
+        self._last: dict[object, str] = {}
+        self._before: dict[str, str] = {}
         self._passed: Counter[str] = Counter()
         self._failed: dict[str, None] = {}
         self._not_allowed: dict[str, str] = {}
@@ -104,6 +114,10 @@ class _Outcomes:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Count a passed test, note a failed one, and note what neither passed nor failed as a test."""
         properties: dict[str, Any] = dict(report.user_properties)
+        worker = getattr(report, "node", None)
+        if self._last.get(worker) != report.nodeid:
+            self._before[report.nodeid] = self._last.get(worker, "")
+            self._last[worker] = report.nodeid
         if hasattr(report, "wasxfail"):
             if not properties.get("strict"):
                 self._not_allowed[report.nodeid] = f"xfail that is not strict: {report.wasxfail}"
@@ -126,20 +140,43 @@ class _Outcomes:
         elif report.failed:
             self._not_allowed[report.nodeid] = "cannot be collected"
 
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Note the tests of a run without workers."""
+        self._collected.update(item.nodeid for item in session.items)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_node_collection_finished(self, ids: Sequence[str]) -> None:
+        """Note the tests of a worker."""
+        self._collected.update(ids)
+
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Under CI=true, fail a run in which something was skipped or may fail unnoticed."""
+        for kind in servers.ended():
+            self._not_allowed[kind] = "the server ended during the run"
+        if self._folder is not None and session.config.args_source is not pytest.Config.ArgsSource.ARGS:
+            self._note_what_did_not_run()
         if _strict() and self._not_allowed:
             session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
         if self._folder is not None:
             self._write(self._folder, int(session.exitstatus))
 
+    def _note_what_did_not_run(self) -> None:
+        """Note tests that nothing collected, and backends without a test that passed."""
+        for test in not_collected(self._root, self._collected):
+            self._not_allowed[test] = "is not collected"
+        for backend in BACKENDS:
+            if not any(name.startswith(backend) for name in self._passed):
+                self._not_allowed[backend] = "no test of this backend passed"
+
     def _write(self, folder: Path, code: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         reasons = (f"{nodeid}: {' '.join(why.split())}" for nodeid, why in self._not_allowed.items())
+        repeat = (test for failed in self._failed for test in (self._before.get(failed), failed) if test)
         counts = (f"{count} {name}" for name, count in sorted(self._passed.items()))
         files: dict[str, Iterable[str]] = {
             "failed": self._failed,
+            "repeat": dict.fromkeys(repeat),
             "not_allowed": reasons,
             "passed": counts,
             "exit": [str(code)],

@@ -49,7 +49,7 @@ class DatabaseClass(Protocol):
 
 
 class Partition(Value):
-    """The records of a query whose ids lie in one range; holds settings, no connection.
+    """One range of the ids of a query's records, for one worker; holds settings, no connection.
 
     It contains no secrets: a worker takes them from its own environment, or the whole URL from the
     environment variable named by `url_from`.

@@ -25,7 +25,7 @@ ATTRIBUTES = {root.value: root for root in Root if root is not Root.DATA}
 
 
 class Path(Value):
-    """Keys through objects, starting at the data, the metadata or a record attribute."""
+    """The place of a value in a record: a root (data, metadata or an attribute) and keys through objects."""
 
     root: Root
     keys: tuple[str, ...]

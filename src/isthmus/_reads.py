@@ -155,12 +155,16 @@ class ReadMethods(SessionBound):
         ]
 
     async def find_one(self, query: Find = None) -> Record | None:
-        """Return the first matching record, or None."""
+        """Return the first matching record in the query's order, by id without one; None if none matches."""
         records = await self.search(as_query(query).limit(1))
         return records[0] if records else None
 
     async def count(self, query: Find = None) -> int:
-        """Return how many records match; raises `QueryError` for a query with a limit or offset."""
+        """Return how many records match.
+
+        Costs one request, or a scan for what the store cannot evaluate exactly. Raises `QueryError` for a
+        query with a limit or offset.
+        """
         return (await self._run(Count(self.collection_name, _conditions(query)))).count
 
     def stream(

@@ -71,36 +71,36 @@ class TypedField(ProxyHolder, Generic[T]):
         return f"f({self._proxy!r})"
 
     def eq(self, value: T | None) -> Condition:
-        """Hold if some value equals this; None means `is_null`."""
+        """Return the condition that some value equals this; None means `is_null`."""
         return self._proxy == value
 
     def ne(self, value: T | None) -> Condition:
-        """Hold if no value equals this."""
+        """Return the condition that no value equals this."""
         return self._proxy != value
 
     def in_(self, values: Collection[T]) -> Condition:
-        """Hold if some value equals one of these."""
+        """Return the condition that some value equals one of these."""
         return one_of_values(self._proxy, values)
 
     def not_in(self, values: Collection[T]) -> Condition:
-        """Hold if no value equals one of these."""
+        """Return the condition that no value equals one of these."""
         return ~self.in_(values)
 
     def between(self, low: T, high: T) -> Condition:
-        """Hold if one value lies within both inclusive bounds."""
+        """Return the condition that one value lies within both inclusive bounds."""
         proxy = self._proxy
         return proxy._condition(between(proxy._path, proxy._item(low), proxy._item(high)))
 
     def not_between(self, low: T, high: T) -> Condition:
-        """Hold if no value lies within both inclusive bounds."""
+        """Return the condition that no value lies within both inclusive bounds."""
         return ~self.between(low, high)
 
     def exists(self) -> Condition:
-        """Hold if there is a value; None and the empty list are none."""
+        """Return the condition that there is a value; None and the empty list are none."""
         return self._proxy._condition(self._field.exists())
 
     def is_null(self) -> Condition:
-        """Hold if there is no value."""
+        """Return the condition that there is no value."""
         return ~self.exists()
 
     def set(self, value: T | None) -> FieldChange:
@@ -142,11 +142,11 @@ class TextField(TypedField[S]):
     __slots__ = ()
 
     def like(self, pattern: str) -> Condition:
-        """Hold if some text matches as a whole: `%` any run, `_` one character, backslash escapes."""
+        """Return the condition that a whole text matches: `%` any run, `_` one character, `\\` escapes."""
         return self._proxy._condition(self._text.like(pattern))
 
     def not_like(self, pattern: str) -> Condition:
-        """Hold if no text matches."""
+        """Return the condition that no text matches."""
         return ~self.like(pattern)
 
     def ilike(self, pattern: str) -> Condition:
@@ -154,19 +154,19 @@ class TextField(TypedField[S]):
         return self._proxy._condition(self._text.ilike(pattern))
 
     def regex(self, pattern: str) -> Condition:
-        """Hold if `re.search` finds the pattern in some text."""
+        """Return the condition that `re.search` finds the pattern in some text."""
         return self._proxy._condition(self._text.regex(pattern))
 
     def starts_with(self, text: str) -> Condition:
-        """Hold if some text starts with this."""
+        """Return the condition that some text starts with this."""
         return self._proxy._condition(self._text.starts_with(text))
 
     def ends_with(self, text: str) -> Condition:
-        """Hold if some text ends with this."""
+        """Return the condition that some text ends with this."""
         return self._proxy._condition(self._text.ends_with(text))
 
     def contains(self, text: str) -> Condition:
-        """Hold if some text contains this; `has` is for an element of a list."""
+        """Return the condition that some text contains this; `has` is for an element of a list."""
         return self._proxy._condition(self._text.contains(text))
 
     def match(self, text: str) -> Condition:
@@ -194,7 +194,7 @@ class ListField(TypedField[L], Generic[L, E]):
     __slots__ = ()
 
     def has(self, item: E) -> Condition:
-        """Hold if the list has an element that equals this."""
+        """Return the condition that the list has an element that equals this."""
         proxy = self._proxy
         if isinstance(item, list | tuple):
             raise QueryError(f"{proxy!r}: has() takes an element, got a list")
@@ -207,7 +207,7 @@ class ListField(TypedField[L], Generic[L, E]):
         return proxy._condition(equal(proxy._path, proxy._item(item)))
 
     def any(self, where: Callable[[E], bool | Condition | Predicate]) -> Condition:
-        """Hold if one element, a model, satisfies the whole condition.
+        """Return the condition that one element, a model, satisfies the whole condition.
 
         `f(o.lines).any(lambda i: (i.sku == "a") & (i.quantity >= 2))`; conditions on `each(o.lines)`
         may hold for different elements.

@@ -102,7 +102,7 @@ class WriteMethods(SessionBound):
         return await self._write_one(WriteKind.UPSERT, mutation)
 
     async def delete(self, id: str, *, if_version: str | None = None) -> bool:
-        """Delete a record and return whether there was one.
+        """Delete a record and return whether there was one; one round trip.
 
         Raises `ConflictError` if `if_version` is given and the record is not at that version.
         """

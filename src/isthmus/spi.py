@@ -6,14 +6,18 @@ backend" goes through it step by step. Names here change with a note in the chan
 
 * The seam: `Backend`, `Executor`, `Support`, `TransactionExecutor`, the optional `SupportsDrop`,
   `SupportsIndexes` and `SupportsTerminate`, and the values that they take and return.
+* Tables that others made: `SortsIds`, `DescribesCollections` and `SupportsChangeStatements`.
 * Writes: `apply_in_order` over `Rows` is the meaning of the five kinds of writes; the functions
   next to it make the errors that refuse an item.
 * Modifications: `apply_changes` and `modify_in_order` are their meaning; `SupportsModify` is optional.
 * Changes: `SupportsChanges` is optional; `Position`, `ChangePage` and `StoredChange` are its values.
+* Unique fields: `SupportsUnique` is optional; `key_in` and `canonical_text` are their meaning.
+* Declared columns: `SupportsColumns` is optional; `DeclaredColumn` and `OddRows` are its values.
 * Predicates: the leaves (`Equal`, `In`, `Like`, …) and `And`, `Or`, `Not`; `matches` evaluates them.
 * Order: `cursor_position` and `sort_key` are the total order of records; `Groups` holds aggregates.
 * Records: `Record.stored` wraps the JSON text of a stored record without decoding it.
-* Life: `Plugin`, `BackendConfig`, and `LoopBound`, which keeps one pool for each event loop.
+* Life: `Plugin`, `BackendConfig` with the settings `UniqueFields`, `ColumnSettings` and
+  `ChangesSettings`, and `LoopBound`, which keeps one pool for each event loop.
 """
 
 from __future__ import annotations
@@ -39,12 +43,21 @@ from isthmus._core.changes import (
     Position,
     StoredChange,
     SupportsChanges,
+    SupportsChangeStatements,
     missing_changes,
     no_changes,
     other_source,
     pruning_error,
 )
-from isthmus._core.columns import DeclaredColumn, OddRows, SupportsColumns
+from isthmus._core.columns import (
+    DeclaredColumn,
+    OddRows,
+    SupportsColumns,
+    check_kinds,
+    columns_of,
+    join_columns,
+    missing_text,
+)
 from isthmus._core.executor import (
     MORE,
     After,
@@ -67,12 +80,28 @@ from isthmus._core.executor import (
     WriteResult,
 )
 from isthmus._core.loop_pools import LoopBound, LoopPool
-from isthmus._core.modify import Modification, SupportsModify
+from isthmus._core.modify import Modification, SupportsModify, SupportsModifyBatch
 from isthmus._core.modify_rows import ModifiableRows, modify_in_order
 from isthmus._core.mutation_batch import MutationBatch
 from isthmus._core.registry import Plugin, import_driver
-from isthmus._core.supports import SupportsDrop, SupportsIndexes, SupportsTerminate
-from isthmus._core.unique import SupportsUnique, Unique, clash, key_in
+from isthmus._core.supports import (
+    DescribesCollections,
+    SortsIds,
+    SupportsDrop,
+    SupportsIndexes,
+    SupportsTerminate,
+)
+from isthmus._core.unique import (
+    SupportsUnique,
+    Unique,
+    canonical_text,
+    clash,
+    has_duplicates,
+    key_in,
+    missing_unique,
+    unique_from_json,
+    unique_of,
+)
 from isthmus._ids import new_id, new_version
 from isthmus._path import Path, Root
 from isthmus._query.aggregate import Groups
@@ -115,7 +144,7 @@ from isthmus._record import Record
 from isthmus._values import decode, encode
 
 if TYPE_CHECKING:
-    from isthmus._core.config import BackendConfig, SecretStr
+    from isthmus._core.config import BackendConfig, ChangesSettings, ColumnSettings, SecretStr, UniqueFields
 
 __all__ = [
     "BY_ID",
@@ -135,10 +164,13 @@ __all__ = [
     "Bucket",
     "Capabilities",
     "ChangePage",
+    "ChangesSettings",
+    "ColumnSettings",
     "Contains",
     "CountResult",
     "DeclaredColumn",
     "DeleteResult",
+    "DescribesCollections",
     "EndsWith",
     "Equal",
     "EqualList",
@@ -179,37 +211,48 @@ __all__ = [
     "Rows",
     "SecretStr",
     "SortKey",
+    "SortsIds",
     "StartsWith",
     "StoredChange",
     "Support",
+    "SupportsChangeStatements",
     "SupportsChanges",
     "SupportsColumns",
     "SupportsDrop",
     "SupportsIndexes",
     "SupportsModify",
+    "SupportsModifyBatch",
     "SupportsTerminate",
     "SupportsUnique",
     "TextMatch",
     "TransactionExecutor",
     "TransactionOptions",
     "Unique",
+    "UniqueFields",
     "WriteKind",
     "WriteResult",
     "already_exists",
     "apply_changes",
     "apply_in_order",
     "apply_one",
+    "canonical_text",
+    "check_kinds",
     "clash",
+    "columns_of",
     "cursor_position",
     "decode",
     "encode",
+    "has_duplicates",
     "import_driver",
+    "join_columns",
     "key_in",
     "leaf_matches",
     "leaves",
     "matches",
     "merge_documents",
     "missing_changes",
+    "missing_text",
+    "missing_unique",
     "modify_in_order",
     "new_id",
     "new_version",
@@ -224,13 +267,15 @@ __all__ = [
     "reject_invalid",
     "sort_key",
     "sort_records",
+    "unique_from_json",
+    "unique_of",
     "version_conflict",
 ]
 
 
 def __getattr__(name: str) -> Any:
     # Loaded on first use: a plugin is listed without pydantic.
-    if name in ("BackendConfig", "SecretStr"):
+    if name in ("BackendConfig", "ChangesSettings", "ColumnSettings", "SecretStr", "UniqueFields"):
         from isthmus._core import config
 
         return getattr(config, name)

@@ -14,10 +14,13 @@ from pathlib import Path
 
 import pytest
 
+from isthmus._core.registry import BACKENDS
 
-@pytest.mark.backend("memory")
-def test_that_passes() -> None:
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_that_passes(backend: str) -> None:
     """Passes in every case."""
+    assert backend
     assert Path(__file__).exists()
 '''
 
@@ -74,6 +77,89 @@ def test_on_a_server(running_server) -> None:
     """Asks for a server."""
     running_server("moto")
 '''
+_TWO_FLAKY_CASES = '''
+
+@pytest.mark.breadth(4)
+@pytest.mark.parametrize("number", range(8))
+def test_broad(number: int) -> None:
+    """Fails at first, in each of the cases that run."""
+    mark = Path(__file__).with_name(f"ran-once-{number}")
+    repeated = mark.exists()
+    mark.touch()
+    assert repeated, "planted flake"
+'''
+_FAILS_AFTER_ANOTHER = '''
+
+_LEFT: list[int] = []
+
+
+def test_that_leaves_something() -> None:
+    """Leaves what the next test does not expect."""
+    _LEFT.append(1)
+
+
+def test_after_it() -> None:
+    """Would pass alone."""
+    assert not _LEFT, "planted failure"
+'''
+_HANGS = '''
+
+@pytest.mark.timeout(2)
+def test_that_hangs() -> None:
+    """Waits for nothing."""
+    import threading
+
+    threading.Event().wait()
+'''
+_WARNS = '''
+
+def test_that_warns() -> None:
+    """Warns, which is an error."""
+    import warnings
+
+    warnings.warn("planted warning", stacklevel=1)
+'''
+_LEAKS = '''
+
+def test_that_leaks() -> None:
+    """Leaves a file open."""
+    Path(__file__).open()
+'''
+_ENDS_THE_RUN = '''
+
+def test_that_ends_the_run() -> None:
+    """Ends pytest as if all were well."""
+    pytest.exit("planted end", returncode=0)
+'''
+_NOT_MARKED = '''
+
+async def test_that_is_not_awaited() -> None:
+    """Lacks the mark that has it awaited."""
+    raise AssertionError
+'''
+_ENDS_A_SERVER = '''
+
+def test_that_ends_a_server(running_server) -> None:
+    """The session's server ends, as by a crash."""
+    from tests.servers import Session
+
+    running_server("moto")
+    session = Session.current()
+    assert session is not None
+    server = session.find("moto")
+    assert server is not None
+    server.kill()
+'''
+_OUTSIDE = '''"""Planted by tests/ci."""
+
+
+class PlantedChecks:
+    """Not named as pytest expects it of tests."""
+
+    def test_outside(self) -> None:
+        """Is run by nobody."""
+        raise AssertionError
+'''
 _BROKEN_MODULE = '''"""Planted by tests/ci."""
 
 import planted_module  # noqa: F401
@@ -129,6 +215,8 @@ class Case:
     green: bool
     says: tuple[str, ...]
     never_says: tuple[str, ...]
+    checks: bool
+    """Whether lint and types are run too; elsewhere they have nothing to see, and take most of the time."""
 
     @property
     def name(self) -> str:
@@ -140,10 +228,10 @@ CASES: list[Case] = []
 
 
 def _case(
-    *says: str, green: bool = False, never_says: tuple[str, ...] = ()
+    *says: str, green: bool = False, never_says: tuple[str, ...] = (), checks: bool = False
 ) -> Callable[[Callable[[Project], None]], Callable[[Project], None]]:
     def register(plant: Callable[[Project], None]) -> Callable[[Project], None]:
-        CASES.append(Case(plant, green, says, never_says))
+        CASES.append(Case(plant, green, says, never_says, checks))
         return plant
 
     return register
@@ -158,10 +246,11 @@ def _plant_tests(project: Project, *tests: str) -> None:
     "planted flake",
     _REPEATED,
     f"flaky: {_TESTS}::test_flaky",
-    "passed on memory: 1\npassed on no backend: 1\n",
+    "passed on memory: 1\n",
     ".ci/run: GREEN: 1 flaky",
     green=True,
     never_says=("not allowed",),
+    checks=True,
 )
 def one_flaky_test_alone(project: Project) -> None:
     """A test that passes when repeated is named, and the run is green."""
@@ -252,7 +341,7 @@ def a_provisioning_failure_with_an_old_pytest_cache(project: Project) -> None:
     project.write(".pytest_cache/v/cache/lastfailed", f'{{"{_TESTS}::test_that_passes": true}}')
 
 
-@_case("F401", "json", ".ci/run: RED: lint or types failed", never_says=(_TESTS_STARTED,))
+@_case("F401", "json", ".ci/run: RED: lint or types failed", never_says=(_TESTS_STARTED,), checks=True)
 def a_lint_error(project: Project) -> None:
     """An unused import is found by ruff."""
     _plant_tests(project, _UNUSED_IMPORT)
@@ -272,6 +361,7 @@ def a_file_that_is_not_formatted(project: Project) -> None:
     _SOURCE,
     ".ci/run: RED: lint or types failed",
     never_says=(_TESTS_STARTED,),
+    checks=True,
 )
 def a_type_error(project: Project) -> None:
     """A text where a number is declared is found by mypy."""
@@ -283,8 +373,137 @@ def a_type_error(project: Project) -> None:
     "isthmus.errors is not allowed to import isthmus.layers",
     ".ci/run: RED: lint or types failed",
     never_says=(_TESTS_STARTED,),
+    checks=True,
 )
 def an_import_against_the_contracts(project: Project) -> None:
     """An import from a layer above is found by import-linter."""
     _plant_tests(project)
     project.append(_SOURCE, _IMPORT_FROM_ABOVE)
+
+
+@_case(
+    "The following modules are not listed as layers",
+    "_planted",
+    ".ci/run: RED: lint or types failed",
+    never_says=(_TESTS_STARTED,),
+    checks=True,
+)
+def a_module_without_a_place_in_the_contracts(project: Project) -> None:
+    """It could import whatever it likes."""
+    _plant_tests(project)
+    project.write("src/isthmus/_planted.py", '"""Planted by tests/ci."""\n')
+
+
+@_case(
+    "FAIL long-modules: 1 ",
+    ".ci/run: RED: lint or types failed",
+    never_says=(_TESTS_STARTED,),
+    checks=True,
+)
+def a_module_that_is_too_long(project: Project) -> None:
+    """It is found by `make house`, as are growth without a decision and names that were given up."""
+    _plant_tests(project)
+    project.append(_SOURCE, "# planted\n" * 400)
+
+
+@_case(
+    _REPEATED,
+    f"flaky: {_TESTS}::test_broad[",
+    ".ci/run: GREEN: 2 flaky",
+    green=True,
+    never_says=("not allowed",),
+    checks=True,
+)
+def two_flaky_cases_of_a_broad_test(project: Project) -> None:
+    """Both are repeated, although a run by itself would leave one of them out."""
+    _plant_tests(project, _TWO_FLAKY_CASES)
+
+
+@_case("planted failure", _REPEATED, ".ci/run: RED: a test failed twice", never_says=(_NAMED_FLAKY,))
+def a_failure_that_another_test_brings_about(project: Project) -> None:
+    """Repeated alone the test would pass; so the one before it is repeated too."""
+    project.env["WORKERS"] = "0"
+    _plant_tests(project, _FAILS_AFTER_ANOTHER)
+
+
+@_case("Timeout (>2.0s)", ".ci/run: RED: ", never_says=(_NAMED_FLAKY,))
+def a_test_that_hangs(project: Project) -> None:
+    """It is stopped, and fails."""
+    _plant_tests(project, _HANGS)
+
+
+@_case("ResourceWarning", ".ci/run: RED: ", never_says=(_NAMED_FLAKY,))
+def a_file_that_is_left_open(project: Project) -> None:
+    """A ResourceWarning fails the test."""
+    _plant_tests(project, _LEAKS)
+
+
+@_case(_NOT_FAILED_TESTS_ALONE, never_says=(_REPEATED,))
+def a_test_that_ends_the_run(project: Project) -> None:
+    """The worker ends in order, though tests are left."""
+    _plant_tests(project, _ENDS_THE_RUN)
+
+
+@_case("test_that_is_not_awaited", ".ci/run: RED: ", never_says=(_NAMED_FLAKY,))
+def an_asynchronous_test_without_its_mark(project: Project) -> None:
+    """It would pass without having been awaited."""
+    _plant_tests(project, _NOT_MARKED)
+
+
+@_case("not allowed: moto: the server ended during the run", _NOT_FAILED_TESTS_ALONE, never_says=(_REPEATED,))
+def a_server_that_ends_half_way(project: Project) -> None:
+    """Tests that failed for it would pass with another server, and the reason would never be known."""
+    _plant_tests(project, _FLAKY, _ENDS_A_SERVER)
+
+
+@_case("No module named 'planted_module'", ".ci/run: RED: ", never_says=(_REPEATED,))
+def a_conftest_that_cannot_be_imported(project: Project) -> None:
+    """The tests of its folder are not run."""
+    _plant_tests(project)
+    project.write("tests/planted/conftest.py", _BROKEN_MODULE)
+
+
+@_case(
+    "not allowed: tests/planted/outside.py::PlantedChecks::test_outside: is not collected",
+    _NOT_FAILED_TESTS_ALONE,
+    never_says=(_REPEATED,),
+)
+def a_test_that_is_not_collected(project: Project) -> None:
+    """Neither the file nor the class has a name that pytest looks for."""
+    _plant_tests(project)
+    project.write("tests/planted/outside.py", _OUTSIDE)
+
+
+@_case("not allowed: files: no test of this backend passed", _NOT_FAILED_TESTS_ALONE, never_says=(_REPEATED,))
+def a_backend_without_tests(project: Project) -> None:
+    """A list of parameters lost an entry."""
+    _plant_tests(project)
+    project.write(_TESTS, _MODULE.replace('"backend", BACKENDS', '"backend", BACKENDS[:-1]'))
+
+
+@_case("planted warning", ".ci/run: RED: a test failed twice", never_says=(_NAMED_FLAKY,))
+def a_pytest_ini(project: Project) -> None:
+    """It comes before pyproject.toml, and knows nothing of warnings that are errors."""
+    _plant_tests(project, _WARNS)
+    project.write("pytest.ini", "[pytest]\n")
+
+
+@_case("F401", "json", ".ci/run: RED: lint or types failed", never_says=(_TESTS_STARTED,), checks=True)
+def an_environment_that_ignores_errors(project: Project) -> None:
+    """Make would go on after an error; ruff would read settings that exclude everything."""
+    project.env["GNUMAKEFLAGS"] = "--ignore-errors"
+    project.write("ruff.toml", 'exclude = ["*"]\n')
+    _plant_tests(project, _UNUSED_IMPORT)
+
+
+@_case(
+    "error: Incompatible types in assignment",
+    ".ci/run: RED: lint or types failed",
+    never_says=(_TESTS_STARTED,),
+    checks=True,
+)
+def a_mypy_ini(project: Project) -> None:
+    """It comes before pyproject.toml, and turns errors off."""
+    project.write("mypy.ini", "[mypy]\nfiles = src/isthmus\nignore_errors = True\n")
+    _plant_tests(project)
+    project.append(_SOURCE, _WRONG_TYPE)

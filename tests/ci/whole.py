@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import ast
 import subprocess
 import sys
 
-from isthmus.testing import conformance
 from tests.ci.project import ROOT, Project, copied
+from tests.ci.written import not_collected
 
 _FOLDER = "PLANTED_IDS"
 # Writes down what each process collected, and runs none of it.
@@ -32,8 +31,7 @@ def faults() -> list[str]:
     found = [f"{process} does not collect {test}" for process, ids in in_ci.items() for test in alone - ids]
     if not in_ci:
         found.append(".ci/run collected nothing")
-    functions = {test.partition("[")[0] for test in alone}
-    found += [f"nothing collects {test}" for test in _written() - functions]
+    found += [f"nothing collects {test}" for test in not_collected(ROOT, alone)]
     return sorted(found)
 
 
@@ -66,15 +64,3 @@ def _collected_alone(project: Project) -> set[str]:
         check=False,
     )
     return set((folder / "alone").read_text().splitlines())
-
-
-def _written() -> set[str]:
-    """Return the tests that are written in tests/ and in the shipped suite, without their parameters."""
-    written = {
-        f"{path.relative_to(ROOT).as_posix()}::{node.name}"
-        for path in (ROOT / "tests").rglob("test_*.py")
-        for node in ast.parse(path.read_text()).body
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_")
-    }
-    shipped = {name for name in conformance.__all__ if name.startswith("test_")}
-    return written | {f"tests/conformance/test_promises.py::{name}" for name in shipped}

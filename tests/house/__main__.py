@@ -158,7 +158,10 @@ def _participles(found: list[Offender], entries: list[dict[str, str]]) -> list[M
 
 
 def _code_lines(modules: list[Module], under: str) -> Measure:
-    """Compare lines of code with the baseline; bound for the whole package, shown for a folder."""
+    """Compare lines of code with the baseline; bounded for the whole package, shown for a folder.
+
+    The bound is a number that somebody has to edit: the code does not grow without a decision.
+    """
     now = sizes.code_lines(modules)
     baseline = json.loads(BASELINE.read_text(encoding="utf-8"))
     before = baseline["folders"]
@@ -166,7 +169,7 @@ def _code_lines(modules: list[Module], under: str) -> Measure:
     number = now.get(folder, 0)
     if not under:
         title = f"lines of code in {folder}, {before[folder]} at {baseline['commit']}"
-        at_most = before[folder] - 1
+        at_most = baseline["at_most"]
     else:
         was = f"{before[folder]} at {baseline['commit']}" if folder in before else "no such folder before"
         title, at_most = f"lines of code in {folder}, {was}", None

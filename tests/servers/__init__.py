@@ -40,6 +40,7 @@ __all__ = [
     "Session",
     "VersityServer",
     "WheelPostgresServer",
+    "ended",
     "find",
     "make_certificate",
     "required",
@@ -117,6 +118,12 @@ def _start(kind: str) -> Running:
     if session is None:
         raise MissingServerError("no session of test servers has begun (tests.servers.Session.begin)")
     return session.shared(kind)
+
+
+def ended() -> list[str]:
+    """Return the kinds of this session's shared servers that ended by themselves."""
+    session = Session.current()
+    return session.ended() if session is not None else []
 
 
 def describe(running: Running) -> str:

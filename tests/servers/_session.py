@@ -55,6 +55,8 @@ class Session:
             found = self.find(kind)
             if found is not None and found.running:
                 return found
+            if found is not None:
+                (self.folder / f"{kind}.ended").touch()
             server = KINDS[kind](**(KINDS[kind].timings if os.environ.get(TIMINGS) else KINDS[kind].shared))
             server.label = f"{kind}.shared"
             try:
@@ -62,6 +64,13 @@ class Session:
             except BaseException:
                 server.close()
                 raise
+
+    def ended(self) -> list[str]:
+        """Return the kinds whose shared server ended, which no test may do, even if it runs again."""
+        started = (file.name.split(".")[0] for file in self.folder.glob("*.shared.json"))
+        found = {kind: self.find(kind) for kind in started}
+        gone = {kind for kind, server in found.items() if server is not None and not server.running}
+        return sorted(gone | {file.stem for file in self.folder.glob("*.ended")})
 
     def find(self, kind: str) -> LocalServer | None:
         """Return the shared server of a kind when there is one."""

@@ -17,7 +17,7 @@ class Position(Value):
     """Where a reader of changes is; users get it as text."""
 
     source: str
-    """The server and the making of the collection: another text, another history."""
+    """Names the history: another server, another making or declaration of the collection, another text."""
     place: str
     """The store's own text for a place among the changes: those up to it have been read."""
     after: str | None = None
@@ -53,8 +53,9 @@ class SupportsChanges(Protocol):
 
     A collection has changes once it was declared in the store: by a config with `changes=True` when
     the collection is made, or by `make_changes`. Connecting with `changes=True` to a collection that
-    has records and no declaration raises `missing_changes`. A collection that was dropped and made
-    again has another `source`.
+    has records and no declaration raises `missing_changes`. The history of a collection begins anew,
+    with another `source`, when it was dropped and made again, and when its declaration was ended and
+    made again.
     """
 
     async def changes_position(self, collection: str) -> Position:

@@ -15,7 +15,7 @@ from isthmus._query.changes import apply_changes
 from isthmus._query.evaluate import matches
 from isthmus._record import Record
 from isthmus._values import encode
-from isthmus.errors import ConflictError, RecordError
+from isthmus.errors import AlreadyExistsError, ConflictError, RecordError
 
 
 class ModifiableRows(Protocol):
@@ -26,7 +26,10 @@ class ModifiableRows(Protocol):
         ...
 
     def put(self, id: str, data: bytes, metadata: bytes) -> str:
-        """Store the whole record and return its new version; both texts are canonical JSON."""
+        """Store the whole record and return its new version; both texts are canonical JSON.
+
+        Raises what `Rows.put` raises.
+        """
         ...
 
 
@@ -49,6 +52,8 @@ def _modify_one(rows: ModifiableRows, modification: Modification) -> ItemResult:
     try:
         data = encode(apply_changes(record.data, modification.changes))
         return rows.put(id, data, metadata_of(record))
+    except AlreadyExistsError as clash:
+        return clash  # with the id of the record that has the value of a unique field
     except RecordError as invalid:
         invalid.record_id = id
         return invalid

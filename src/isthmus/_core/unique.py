@@ -132,9 +132,9 @@ class SupportsUnique(Protocol):
         ...
 
     async def make_unique(self, collection: str, unique: Unique) -> None:
-        """Declare fields unique in a collection that may have records, while writers wait.
+        """Declare fields unique in a collection that may have records, while writers wait; idempotent.
 
-        Raises `ConfigError` that names the duplicates if there are any.
+        Raises `has_duplicates` with the result of `find_duplicates` if there are any.
         """
         ...
 

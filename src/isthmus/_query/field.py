@@ -93,35 +93,35 @@ class Field:
         raise TypeError("a field has no truth value; use .exists()")
 
     def in_(self, values: Sequence[Any]) -> Predicate:
-        """Hold if `=` holds for one of the values."""
+        """Return the condition that `=` holds for one of the values."""
         return one_of(self.path, values)
 
     def not_in(self, values: Sequence[Any]) -> Predicate:
-        """Hold if `=` holds for none of the values."""
+        """Return the condition that `=` holds for none of the values."""
         return Not(one_of(self.path, values))
 
     def between(self, low: Any, high: Any) -> Predicate:
-        """Hold if one value lies within both inclusive bounds."""
+        """Return the condition that one value lies within both inclusive bounds."""
         return between(self.path, low, high)
 
     def not_between(self, low: Any, high: Any) -> Predicate:
-        """Hold if no value lies within both inclusive bounds."""
+        """Return the condition that no value lies within both inclusive bounds."""
         return Not(between(self.path, low, high))
 
     def like(self, pattern: str) -> Predicate:
-        """Hold if some text matches as a whole: `%` any run, `_` one character, backslash escapes."""
+        """Return the condition that a whole text matches: `%` any run, `_` one character, `\\` escapes."""
         return Like(self.path, _operand_text(self.path, "like", pattern))
 
     def not_like(self, pattern: str) -> Predicate:
-        """Hold if no text matches."""
+        """Return the condition that no text matches."""
         return Not(self.like(pattern))
 
     def ilike(self, pattern: str) -> Predicate:
-        """`like` with each character folded to one case."""
+        """Return the condition of `like` with each character folded to one case."""
         return Like(self.path, _operand_text(self.path, "ilike", pattern), fold=True)
 
     def regex(self, pattern: str) -> Predicate:
-        """Hold if `re.search` finds the pattern in some text.
+        """Return the condition that `re.search` finds the pattern in some text.
 
         The pattern has at most 10,000 characters, and as many states once its bounded repeats are
         written out. Look-around, back references and the like, which take more than linear time, are
@@ -130,23 +130,23 @@ class Field:
         return regex(self.path, pattern)
 
     def starts_with(self, text: str) -> Predicate:
-        """Hold if some text starts with this."""
+        """Return the condition that some text starts with this."""
         return StartsWith(self.path, _operand_text(self.path, "starts_with", text))
 
     def ends_with(self, text: str) -> Predicate:
-        """Hold if some text ends with this."""
+        """Return the condition that some text ends with this."""
         return EndsWith(self.path, _operand_text(self.path, "ends_with", text))
 
     def contains(self, text: str) -> Predicate:
-        """Hold if some text contains this; membership of a list is plain `==`."""
+        """Return the condition that some text contains this; membership of a list is plain `==`."""
         return Contains(self.path, _operand_text(self.path, "contains", text))
 
     def exists(self) -> Predicate:
-        """Hold if there is a value; missing, null and `[]` are none."""
+        """Return the condition that there is a value; missing, null and `[]` are none."""
         return Exists(self.path)
 
     def is_null(self) -> Predicate:
-        """Hold if there is no value."""
+        """Return the condition that there is no value, the complement of `exists()`."""
         return Not(Exists(self.path))
 
     def by(self, size: Unit | int, *, zone: str | None = None) -> Bucket:
@@ -161,7 +161,7 @@ class Field:
         return make_bucket(self.path, size, zone)
 
     def any(self, where: Predicate) -> Predicate:
-        """Hold if one object found satisfies the whole predicate, whose paths begin at that object.
+        """Return the condition that one object satisfies the whole predicate, whose paths begin at it.
 
         `field("items").any((field("sku") == "a") & (field("qty") >= 2))`: without `any`, two conditions
         on a list may be satisfied by two elements. It can be nested. A single object at the path counts.
@@ -172,31 +172,31 @@ class Field:
     # Changes, for `modify` and `update_where`
 
     def set(self, value: Any) -> FieldChange:
-        """Store a value here."""
+        """Return the change that stores a value here."""
         return change_of(Set, self.path, value)
 
     def unset(self) -> FieldChange:
-        """Remove the key."""
+        """Return the change that removes the key."""
         return change_of(Unset, self.path)
 
     def inc(self, amount: float) -> FieldChange:
-        """Add a number to the one here; from nothing it begins at 0. Sums of ints are exact."""
+        """Return the change that adds a number to the one here, or to 0; sums of ints are exact."""
         return change_of(Inc, self.path, amount)
 
     def max(self, value: Any) -> FieldChange:
-        """Store a number or text if there is none here, or one that is less."""
+        """Return the change that stores a number or text if there is none here, or one that is less."""
         return change_of(Max, self.path, value)
 
     def min(self, value: Any) -> FieldChange:
-        """Store a number or text if there is none here, or one that is greater."""
+        """Return the change that stores a number or text if there is none here, or one that is greater."""
         return change_of(Min, self.path, value)
 
     def push(self, *values: Any) -> FieldChange:
-        """Append values to the list here."""
+        """Return the change that appends values to the list here."""
         return change_of(Push, self.path, *values)
 
     def pull(self, value: Any) -> FieldChange:
-        """Remove every element that is deeply equal to the value from the list here."""
+        """Return the change that removes every element of the list here that is deeply equal to the value."""
         return change_of(Pull, self.path, value)
 
     def add(self, *values: Any) -> FieldChange:

@@ -206,7 +206,7 @@ class CompareAndSet:
             if any(isinstance(answer, IsthmusError) and _is_race(answer) for answer in written):
                 return [None] * len(results)
             answers = dict(zip(valid, written, strict=True))
-            again = _refused_before_others(op.modifications, answers)
+            again = _refusals_before_others(op.modifications, answers)
             if not again:
                 return [answers.get(index, result) for index, result in enumerate(results)]
             refused |= again
@@ -307,7 +307,7 @@ def _without_repeats(items: Sequence[Modification]) -> Iterator[list[Modificatio
         yield list(part.values())
 
 
-def _refused_before_others(
+def _refusals_before_others(
     items: Sequence[Modification], answers: Mapping[int, ItemResult]
 ) -> dict[int, ItemResult]:
     """Return what the store refused up to the first item whose record has further ones; {} without such.

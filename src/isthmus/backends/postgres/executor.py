@@ -71,7 +71,7 @@ class Runner(Protocol):
         ...
 
     async def release(self, token: int) -> None:
-        """Release the snapshot of an unfinished stream."""
+        """Release the snapshot of an unfinished stream, named by its token."""
         ...
 
 

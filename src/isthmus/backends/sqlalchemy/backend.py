@@ -42,7 +42,7 @@ _ATTEMPTS = 5
 
 
 class SQLAlchemyBackend(SQLAlchemyExecutor):
-    """A database behind SQLAlchemy."""
+    """The backend for databases that SQLAlchemy reaches by an asynchronous dialect."""
 
     name = "sqlalchemy"
 

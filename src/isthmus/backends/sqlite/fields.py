@@ -99,7 +99,7 @@ class NoField:
 
 @dataclass(frozen=True, slots=True)
 class OpaqueField:
-    """A path that SQLite has no form for: our functions evaluate the whole object."""
+    """A path that SQL cannot express, for which functions of isthmus read the whole JSON document."""
 
     column: str
     keys: tuple[str, ...]

@@ -91,7 +91,7 @@ class PointInTime:
             position = hits[-1]["sort"]
 
     async def release(self) -> None:
-        """Close it, although the caller may be cancelled."""
+        """Close the point in time, even if the caller is cancelled meanwhile."""
         await self._pool.ends.run(self.close(), "isthmus-pit-close")
 
     async def close(self) -> None:

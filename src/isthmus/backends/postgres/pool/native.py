@@ -221,7 +221,7 @@ class NativePool(NativeStatements):
         await self._pool.drain(timeout)
 
     def resize(self, min_size: int, max_size: int) -> None:
-        """Change how many connections are kept and may be open."""
+        """Change how many connections are kept open at least, and may be open at most."""
         self._pool.resize(min_size, max_size)
 
     def set_connect_args(self, dsn: str | None = None, **connect_kwargs: Any) -> None:

@@ -164,7 +164,7 @@ def select_lists(table: Table, request: AggregateRequest, where: str) -> str:
     joins: list[str] = []
     keys: list[str] = []
     for place, key in enumerate(request.by):
-        values = _listed_values(key.path) if isinstance(key, Bucket) else _group_values(key)
+        values = _values_as_list(key.path) if isinstance(key, Bucket) else _group_values(key)
         joins.append(f"CROSS JOIN LATERAL ({values}) AS g{place}(k)")
         keys.append(f"g{place}.k")
     columns = [f"{key}::text" for key in keys]
@@ -195,7 +195,7 @@ def _group_values(path: Path) -> str:
     )
 
 
-def _listed_values(path: Path) -> str:
+def _values_as_list(path: Path) -> str:
     """Return the select of a row's scalars at a path: one, or a list of them; NULL if it has none.
 
     Which of them are in one bucket the core finds out.

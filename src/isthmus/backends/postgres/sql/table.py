@@ -70,7 +70,7 @@ class Table:
 
     @property
     def touch(self) -> str:
-        """The assignments of every UPDATE, apart from those of the data and the version."""
+        """The assignments that every UPDATE has, apart from those of the data and the version."""
         # Drawn under the row's lock. A handle that does not know of the changes leaves it to a trigger.
         return f"updated_at = now(), {ORDER_COLUMN} = DEFAULT" if self.has_changes else "updated_at = now()"
 

@@ -39,7 +39,7 @@ _FIRST_PAUSE = 0.05
 
 
 class Closable(Protocol):
-    """A shared object with tasks of its own, such as the committers of logs."""
+    """An object with tasks of its own that a session closes before its connections, such as a log's."""
 
     async def close(self) -> None:
         """Finish or cancel the tasks."""
