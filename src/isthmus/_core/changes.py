@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 
 from isthmus._record import Record
 from isthmus._value import Value
-from isthmus.errors import ChangesExpiredError, ConfigError, UnsupportedError
+from isthmus.errors import ChangesExpiredError, ConfigError, QueryError, UnsupportedError
 
 KEEP_SECONDS = 7 * 86_400.0
 """How long changes are kept by default."""
@@ -123,6 +123,18 @@ def no_changes(backend: str) -> UnsupportedError:
         f"{backend} has no changes: what is deleted there leaves nothing behind that a reader could find",
         capability="changes",
     )
+
+
+def parse_number(text: str) -> int:
+    """Return a number of a place, below 2**63; raises `QueryError` for any other text."""
+    if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) < 2**63):
+        raise not_a_position()
+    return int(text)
+
+
+def not_a_position() -> QueryError:
+    """Return the error of a text that no change had as its position."""
+    return QueryError("since: this is not the position of a change, or it was changed")
 
 
 def missing_changes(collection: str) -> ConfigError:

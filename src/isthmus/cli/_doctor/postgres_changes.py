@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from isthmus.backends.postgres.change_tables import TRIGGERS, ChangeNames
+from isthmus.backends.postgres.change_tables import ALL_TRIGGERS, ChangeNames
 from isthmus.backends.postgres.schema import table_of
 from isthmus.backends.postgres.table_mark import COMMENT, making_of
-from isthmus.backends.postgres.version_trigger import NAME as VERSION_TRIGGER
 from isthmus.cli._doctor.finding import Finding, ok, problem, warning
 
 if TYPE_CHECKING:
@@ -41,8 +40,7 @@ async def check_changes(connection: Any, config: PostgresConfig) -> AsyncIterato
     table = table_of(config, config.table)
     if making_of(await connection.fetchval(COMMENT, table.sql)) is None:
         return
-    wanted = [VERSION_TRIGGER, *TRIGGERS]
-    triggers = orjson.loads(await connection.fetchval(_TRIGGERS, table.sql, wanted))
+    triggers = orjson.loads(await connection.fetchval(_TRIGGERS, table.sql, list(ALL_TRIGGERS)))
     if triggers["missing"]:
         yield problem(
             "changes",
