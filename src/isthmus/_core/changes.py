@@ -45,6 +45,21 @@ class ChangePage(Value):
     """Where the next page begins."""
     caught_up: bool
     """Whether there was nothing more when the page was read; False asks for the next page at once."""
+    held_by: str | None = None
+    """Whose transaction keeps changes that were committed from being read; None if nothing waits."""
+
+
+class HeldChanges(Value):
+    """Changes that were committed and cannot be read yet."""
+
+    count: int
+    """How many statements' changes wait; counted up to a bound of the store."""
+    bound: str
+    """The store's text for what they wait for: another text, another transaction."""
+    holder: str
+    """Whose transaction it is, in words."""
+    fix: str
+    """What ends it."""
 
 
 @runtime_checkable
@@ -98,6 +113,15 @@ class SupportsChanges(Protocol):
 
     async def end_changes(self, collection: str) -> None:
         """End the declaration and remove the changes that were kept; a missing one is not an error."""
+        ...
+
+
+@runtime_checkable
+class SupportsHeldChanges(Protocol):
+    """A backend whose readers of changes wait for transactions of others."""
+
+    async def held_changes(self, collection: str) -> HeldChanges | None:
+        """Return what cannot be read yet, with a count of 0 if all can; None without changes."""
         ...
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from isthmus._core.changes import (
     ChangePage,
@@ -25,6 +25,8 @@ from isthmus._core.changes import (
     parse_number,
     pruning_error,
 )
+from isthmus._value import replace
+from isthmus.backends.postgres.change_delay import read_held
 from isthmus.backends.postgres.change_tables import ChangeNames
 from isthmus.backends.postgres.drivers.protocol import Connection, Row
 from isthmus.backends.postgres.lazy_record import PostgresRecord
@@ -33,6 +35,9 @@ from isthmus.backends.postgres.sql.statement import literal
 from isthmus.backends.postgres.sql.table import ORDER_COLUMN, Table
 from isthmus.backends.postgres.table_mark import making_of
 from isthmus.errors import IsthmusError, UnexpectedError
+
+if TYPE_CHECKING:
+    from isthmus.backends.postgres.native.catalog import NativeTable
 
 # A position holds a snapshot for a while; one with very many transactions is left out.
 _MAX_SNAPSHOT = 3_000
@@ -44,8 +49,6 @@ _SERVER = """SELECT (SELECT s.system_identifier::text FROM pg_control_system() A
   ELSE lower(ltrim(left(pg_walfile_name(pg_current_wal_lsn()), 8), '0')) END"""
 # All that the snapshot sees was written to the WAL before; a standby replays only what is on disk.
 _WRITTEN = "CASE WHEN pg_is_in_recovery() THEN '' ELSE pg_current_wal_insert_lsn()::text END"
-HORIZON = f"pg_snapshot_xmin(pg_current_snapshot())::text || ' ' || {_WRITTEN}"
-"""The oldest transaction that runs, and how far the WAL was written, as SQL."""
 
 
 class ChangePlace(NamedTuple):
@@ -133,9 +136,8 @@ async def read_changes(connection: Connection, table: Table, position: Position,
     rows = await connection.fetch(_select_changes(table, start), *arguments(start, limit))
     found = [row for row in rows if row[1] is not None]
     places = [_after(row, start.snapshot) for row in found]
-    end = await end_of_page(connection, origin_of(table), position, rows[0][0], places, limit)
-    changes = _changes(found, places)
-    return ChangePage(changes, Position(position.source, str(end)), caught_up=len(found) < limit)
+    page = await finish_page(connection, table, origin_of(table), position, rows[0][0], places, limit)
+    return replace(page, changes=_changes(found, places))
 
 
 def arguments(start: ChangePlace, limit: int) -> list[Any]:
@@ -144,15 +146,23 @@ def arguments(start: ChangePlace, limit: int) -> list[Any]:
     return args if start.snapshot is None else [*args, start.snapshot]
 
 
-async def end_of_page(
+def horizon(names: ChangeNames) -> str:
+    """Return SQL: the oldest transaction that runs, whether changes wait for it, and the end of the WAL."""
+    bound = "pg_snapshot_xmin(pg_current_snapshot())"
+    waits = f"EXISTS (SELECT 1 FROM {names.changes} AS w WHERE w.xid >= {bound})"
+    return f"{bound}::text || ' ' || {waits} || ' ' || {_WRITTEN}"
+
+
+async def finish_page(
     connection: Connection,
+    table: Table | NativeTable,
     origin: Origin,
     position: Position,
     horizon: str,
     places: list[ChangePlace],
     limit: int,
-) -> ChangePlace:
-    """Return where the next page begins, once that holds after a crash too.
+) -> ChangePage:
+    """Return a page without its changes, with where the next one begins, once that holds after a crash too.
 
     Raises `UnexpectedError` if changes came in another order, and what `check_position` does.
     """
@@ -162,15 +172,18 @@ async def end_of_page(
         raise UnexpectedError(
             f"postgres: changes of {origin.name!r} did not come in the order of their numbers"
         )
-    bound, _, written = horizon.partition(" ")
+    bound, waits, written = horizon.split(" ")
     start = ChangePlace.parse(position.place)
     if len(places) == limit:
         end = places[-1]
     else:
         end = ChangePlace(int(bound), 0, 0, start.snapshot) if int(bound) > start.xid else start
-    if written and end != start:
+    held_by = None
+    if end == start and waits == "true":
+        held_by = (await read_held(connection, ChangeNames.of(table))).holder
+    elif written and end != start:
         await _flush(connection, written)
-    return end
+    return ChangePage((), Position(position.source, str(end)), len(places) < limit, held_by)
 
 
 async def _flush(connection: Connection, written: str) -> None:
@@ -200,7 +213,7 @@ def _select_changes(table: Table, start: ChangePlace) -> str:
     # OFFSET 0: each record is looked up by its id, else the planner may read the whole table.
     return f"""SELECT b.horizon, p.xid::text, p.seq, p.index, p.size, p.id, r.*,
   CASE WHEN r.id IS NULL AND p.id IS NOT NULL THEN {names.lookup}(p.id) END
-FROM (SELECT {HORIZON} AS horizon) AS b
+FROM (SELECT {horizon(names)} AS horizon) AS b
 LEFT JOIN (
   SELECT c.xid, c.seq, u.index, cardinality(c.ids) AS size, u.id
   FROM (SELECT c.xid, c.seq, c.ids FROM {names.changes} AS c

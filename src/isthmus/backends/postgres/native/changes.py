@@ -14,16 +14,17 @@ from isthmus._core.changes import ChangePage, Position, StoredChange
 from isthmus._core.executor import After, PageRequest
 from isthmus._ids import new_id
 from isthmus._query.ast import TRUE
+from isthmus._value import replace
 from isthmus.backends.postgres.change_tables import ALL_ROWS, DEFINER, TRIGGERS, ChangeNames
 from isthmus.backends.postgres.changes import (
-    HORIZON,
     ChangePlace,
     Origin,
     after,
     arguments,
     check_position,
     comment_of,
-    end_of_page,
+    finish_page,
+    horizon,
 )
 from isthmus.backends.postgres.drivers.protocol import Connection
 from isthmus.backends.postgres.native.catalog import NativeTable
@@ -137,7 +138,7 @@ async def read_changes(
     rows = await connection.fetch(_select_changes(table, start, ids, reader), *arguments(start, limit))
     found = [row for row in rows if row[1] is not None]
     places = [ChangePlace(int(row[1]), row[2] + 1, 0, start.snapshot) for row in found]
-    end = await end_of_page(connection, origin_of(table), position, rows[0][0], places, limit)
+    page = await finish_page(connection, table, origin_of(table), position, rows[0][0], places, limit)
     # After the number and the order come the key with one column more, whether there is a row, and that.
     there = 4 + len(table.table.key) + 1
     last: dict[str, tuple[ChangePlace, Any]] = {}
@@ -149,7 +150,7 @@ async def read_changes(
         StoredChange(id, reader.wrap([tuple(row)[there + 1 :]])[0] if row[there] else None, row[3], str(at))
         for id, (at, row) in last.items()
     ]
-    return ChangePage(changes, Position(position.source, str(end)), caught_up=len(found) < limit)
+    return replace(page, changes=changes)
 
 
 def _select_changes(table: NativeTable, start: ChangePlace, ids: RowReader, reader: RowReader) -> str:
@@ -160,7 +161,7 @@ def _select_changes(table: NativeTable, start: ChangePlace, ids: RowReader, read
     order = _greatest(names, [(f"p.{cell}", cell) for cell in cells])
     # OFFSET 0: each row is looked up by its key, else the planner may read the whole table.
     return f"""SELECT b.horizon, p.xid::text, p.seq, {order}, k.*, r.*
-FROM (SELECT {HORIZON} AS horizon) AS b
+FROM (SELECT {horizon(names)} AS horizon) AS b
 LEFT JOIN (
   SELECT c.xid, c.seq, {", ".join(f"c.{cell}" for cell in cells)} FROM {names.changes} AS c
   WHERE {after(start)} AND $3::int8 = 0 ORDER BY c.xid, c.seq LIMIT $4::int8
