@@ -68,12 +68,15 @@ def test_the_transaction_that_holds_readers_back_is_named(cli: Cli) -> None:
 @pytest.mark.backend("postgres")
 def test_triggers_of_a_native_table_and_what_top_shows(cli: Cli) -> None:
     """Nothing before its owner has run the statements; then what does not run, and who holds readers back."""
-    with postgres(cli) as (url, inside, _):
+    with postgres(cli) as (url, inside, role):
         native = f"{url}&layout=native&table=items" if "?" in url else f"{url}?layout=native&table=items"
         execute(inside, "CREATE TABLE items (id text PRIMARY KEY, n int)")
         assert "changes" not in list_problems(cli, native)
         execute(inside, cli("changes", native, "--ddl").out)
-        assert "changes" not in list_problems(cli, native)
+        assert list_problems(cli, native)["changes read"]["seen"] == "this role may not follow"
+        assert json.loads(cli("top", native, "-n", "1", "--json").out)["changes"] is None
+        execute(inside, f"GRANT pg_read_all_data TO {role}")
+        assert not {"changes", "changes read"} & list_problems(cli, native).keys()
 
         async def work() -> str:
             other = await asyncpg.connect(inside)

@@ -50,6 +50,11 @@ def _holder(facts: dict[str, Any]) -> tuple[str, str]:
 
 
 async def find_held(connection: Connection, names: ChangeNames) -> HeldChanges | None:
-    """Return what `read_held` does; None for a table that keeps no changes."""
-    exists = "SELECT to_regclass($1::text) IS NOT NULL"
-    return await read_held(connection, names) if await connection.fetchval(exists, names.changes) else None
+    """Return what `read_held` does; None for a table without changes, or whose changes may not be read."""
+    return await read_held(connection, names) if await may_read(connection, names) else None
+
+
+async def may_read(connection: Connection, names: ChangeNames) -> bool:
+    """Return whether there is a side table that this role may read; one round trip."""
+    readable = "SELECT coalesce(has_table_privilege(to_regclass($1::text), 'SELECT'), FALSE)"
+    return bool(await connection.fetchval(readable, names.changes))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from isthmus.backends.postgres.change_delay import MOST, read_held
+from isthmus.backends.postgres.change_delay import MOST, may_read, read_held
 from isthmus.backends.postgres.change_tables import ALL_TRIGGERS, TRIGGERS, ChangeNames
 from isthmus.backends.postgres.schema import table_of
 from isthmus.backends.postgres.table_mark import COMMENT, making_of
@@ -66,6 +66,11 @@ async def _check_triggers(connection: Any, table: str, wanted: Sequence[str], ag
 
 
 async def _check_delay(connection: Any, names: ChangeNames) -> Finding:
+    if not await may_read(connection, names):
+        tables = f"{names.changes}, {names.marks}"
+        return warning(
+            "changes read", "this role may not follow", f"GRANT SELECT ON {tables} to the role of a follower"
+        )
     first = await read_held(connection, names)
     if not first.count:
         return ok("changes read", "none waits for another transaction")
