@@ -70,7 +70,7 @@ def test_triggers_of_a_native_table_and_what_top_shows(cli: Cli) -> None:
     """Nothing before its owner has run the statements; then what does not run, and who holds readers back."""
     with postgres(cli) as (url, inside, role):
         native = f"{url}&layout=native&table=items" if "?" in url else f"{url}?layout=native&table=items"
-        execute(inside, "CREATE TABLE items (id text PRIMARY KEY, n int)")
+        execute(inside, f"CREATE TABLE items (id text PRIMARY KEY, n int); GRANT SELECT ON items TO {role}")
         assert "changes" not in list_problems(cli, native)
         execute(inside, cli("changes", native, "--ddl").out)
         assert list_problems(cli, native)["changes read"]["seen"] == "this role may not follow"

@@ -65,10 +65,13 @@ class ChangePlace(NamedTuple):
     def parse(cls, text: str) -> ChangePlace:
         """Return the place that a text stands for; raises `QueryError` for one that stands for none."""
         numbers, _, snapshot = text.partition("@")
-        parts = [parse_number(part) for part in numbers.split(".")]
-        if len(parts) != 3 or (snapshot and _SNAPSHOT.fullmatch(snapshot) is None):
+        try:
+            xid, seq, offset = map(parse_number, numbers.split("."))
+        except ValueError:
+            raise not_a_position() from None
+        if snapshot and _SNAPSHOT.fullmatch(snapshot) is None:
             raise not_a_position()
-        return cls(*parts, snapshot or None)
+        return cls(xid, seq, offset, snapshot or None)
 
     def __str__(self) -> str:
         # All that a snapshot sees has a number below its end.
