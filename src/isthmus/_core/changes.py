@@ -120,7 +120,7 @@ class SupportsChanges(Protocol):
 class SupportsHeldChanges(Protocol):
     """A backend whose readers of changes wait for transactions of others."""
 
-    async def held_changes(self, collection: str) -> HeldChanges | None:
+    async def find_held_changes(self, collection: str) -> HeldChanges | None:
         """Return what cannot be read yet, with a count of 0 if all can; None without changes."""
         ...
 

@@ -88,7 +88,7 @@ class ChangeMethods:
         """Sleep: the server wakes no reader, which would cost every writer more than polling costs."""
         await asyncio.sleep(seconds)
 
-    async def held_changes(self, collection: str) -> HeldChanges | None:
+    async def find_held_changes(self, collection: str) -> HeldChanges | None:
         """Return what cannot be read yet, and for whom it waits; two round trips."""
         names = ChangeNames.of(self._table(collection))
         return await self._pool_runner.read_primary(lambda connection: find_held(connection, names))

@@ -102,7 +102,9 @@ async def _find_held_changes(db: AsyncDatabase) -> dict[str, Any] | None:
     """Return how many changes cannot be read yet, and whose transaction they wait for; None if none does."""
     backend = db._backend
     held = (
-        await backend.held_changes(db.collection_name) if isinstance(backend, SupportsHeldChanges) else None
+        await backend.find_held_changes(db.collection_name)
+        if isinstance(backend, SupportsHeldChanges)
+        else None
     )
     return {"held": held.count, "by": held.holder} if held is not None and held.count else None
 
