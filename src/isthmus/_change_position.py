@@ -8,7 +8,7 @@ import zlib
 
 import orjson
 
-from isthmus._core.changes import Position, other_source
+from isthmus._core.changes import Position, not_a_position, other_source
 from isthmus.errors import QueryError
 
 _FORMAT = 1
@@ -31,17 +31,23 @@ def decode_position(text: str, backend: str, collection: str) -> Position:
     try:
         raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
     except (binascii.Error, ValueError):
-        raise QueryError("since: this is not a position of a change") from None
+        raise not_a_position() from None
     checksum, body = raw[:4], raw[4:]
     if len(text) > _MAX_TEXT or checksum != _checksum(body):
-        raise QueryError("since: this is not a position of a change, or it was changed")
-    form, *parts = orjson.loads(body)
-    if form != _FORMAT:
-        raise QueryError(f"since: positions of format {form} are not known to this version of isthmus")
-    of, *fields = parts
-    if of != backend:
-        raise other_source(collection)
-    return Position(*fields)
+        raise not_a_position()
+    # A checksum is no signature: what it fits may still be anything.
+    try:
+        parts = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        raise not_a_position() from None
+    match parts:
+        case [int(form), *_] if form != _FORMAT:
+            raise QueryError(f"since: positions of format {form} are not known to this version of isthmus")
+        case [int(), str(of), str(source), str(place), str() | None as after, str() | None as seen]:
+            if of != backend:
+                raise other_source(collection)
+            return Position(source, place, after, seen)
+    raise not_a_position()
 
 
 def _checksum(body: bytes) -> bytes:

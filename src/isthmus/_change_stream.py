@@ -70,6 +70,7 @@ class ChangeStream(Generic[T]):
         self._on_invalid = on_invalid
         self._changes: deque[tuple[Position, StoredChange]] = deque()
         self._caught_up = False
+        self._held_by: str | None = None
         self._idle = False
         """Whether to wait before the next page."""
         self._from_start = since == "start"
@@ -103,10 +104,19 @@ class ChangeStream(Generic[T]):
     def lag(self) -> float:
         """How old a change that was not given can be, in seconds, by what this stream has read.
 
-        At most about `poll` while it keeps up and is asked for changes. Changes that cannot be read yet,
-        as those behind a transaction that is open on PostgreSQL, are not known here: the doctor names it.
+        At most about `poll` while it keeps up, is asked for changes, and nothing holds them back.
         """
-        return time.monotonic() - (self._read_at if self.caught_up else self._complete_at)
+        complete = self.caught_up and self._held_by is None
+        return time.monotonic() - (self._read_at if complete else self._complete_at)
+
+    @property
+    def held_by(self) -> str | None:
+        """Whose transaction keeps changes that were committed from being read; None if none was seen.
+
+        On PostgreSQL any transaction that writes may, in any database of the server: the text names its
+        process, database and user. As the last page that was read found it.
+        """
+        return self._held_by
 
     def __aiter__(self) -> Self:
         return self
@@ -203,7 +213,7 @@ class ChangeStream(Generic[T]):
         start, begun = self._next, time.monotonic()
         page = await self._page(start)
         assert start is not None
-        if self.caught_up:
+        if self.caught_up and self._held_by is None:
             self._complete_at = self._read_at
         self._read_at = begun
         following = page.position
@@ -214,7 +224,7 @@ class ChangeStream(Generic[T]):
             places = [replace(start, after=change.id, seen=following.seen) for change in page.changes]
         if not self._closed:
             self._changes.extend(zip(places, page.changes, strict=True))
-        self._next, self._caught_up = following, page.caught_up
+        self._next, self._caught_up, self._held_by = following, page.caught_up, page.held_by
         self._idle = page.caught_up
 
     async def _page(self, position: Position | None, limit: int = PAGE) -> ChangePage:

@@ -64,8 +64,12 @@ async def test_a_transaction_that_commits_late_is_not_skipped() -> None:
         await old.execute("SELECT pg_current_xact_id()")
         await db.upsert("a", {"n": 1})
         await db.upsert("b", {})
+        lag = changes.lag
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(anext(changes), 0.3)
+        assert changes.lag > lag
+        assert changes.held_by is not None
+        assert f"process {old.get_server_pid()} of database" in changes.held_by
         # After the newer transaction, in the older one.
         await old.execute(f"""UPDATE {t} SET data = '{{"n": 2}}' WHERE id = 'a'""")
         await old.execute(f"DELETE FROM {t} WHERE id = 'b'")
@@ -75,6 +79,8 @@ async def test_a_transaction_that_commits_late_is_not_skipped() -> None:
 
         assert_orders_grow(found)
         assert last_data(found) == {"a": {"n": 2}, "b": None}
+        assert not await changes.read(wait=False)
+        assert changes.held_by is None
 
 
 async def test_now_is_now_while_others_are_in_the_middle() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -62,6 +63,45 @@ def test_the_transaction_that_holds_readers_back_is_named(cli: Cli) -> None:
             assert word in found["seen"]
         assert f"pg_terminate_backend({process})" in found["mend"]
         assert list_problems(cli, url).keys() <= KNOWN
+
+
+@pytest.mark.backend("postgres")
+def test_triggers_of_a_native_table_and_what_top_shows(cli: Cli) -> None:
+    """Nothing before its owner has run the statements; then what does not run, and who holds readers back."""
+    with postgres(cli) as (url, inside, role):
+        native = f"{url}&layout=native&table=items" if "?" in url else f"{url}?layout=native&table=items"
+        execute(inside, f"CREATE TABLE items (id text PRIMARY KEY, n int); GRANT SELECT ON items TO {role}")
+        assert "changes" not in list_problems(cli, native)
+        execute(inside, cli("changes", native, "--ddl").out)
+        assert list_problems(cli, native)["changes read"]["seen"] == "this role may not follow"
+        assert json.loads(cli("top", native, "-n", "1", "--json").out)["changes"] is None
+        execute(inside, f"GRANT pg_read_all_data TO {role}")
+        assert not {"changes", "changes read"} & list_problems(cli, native).keys()
+
+        async def work() -> str:
+            other = await asyncpg.connect(inside)
+            try:
+                async with other.transaction():
+                    await other.execute("SELECT pg_current_xact_id()")
+                    await asyncio.to_thread(execute, inside, "INSERT INTO items VALUES ('a', 1)")
+                    shown = (await asyncio.to_thread(cli, "top", native, "-n", "1")).out
+                    sample = json.loads(
+                        (await asyncio.to_thread(cli, "top", native, "-n", "1", "--json")).out
+                    )
+                    assert sample["changes"]["held"] == 1
+                    assert f"process {other.get_server_pid()}" in sample["changes"]["by"]
+                    return shown
+            finally:
+                await other.close()
+
+        assert "1 held back by" in asyncio.run(work())
+        execute(inside, "ALTER TABLE items DISABLE TRIGGER isthmus_changes_truncate")
+
+        found = list_problems(cli, native)["changes"]
+
+        assert "isthmus_changes_truncate" in found["seen"]
+        assert "ENABLE TRIGGER" in found["mend"]
+        assert json.loads(cli("top", native, "-n", "1", "--json").out)["changes"] is None
 
 
 @pytest.mark.backend("sqlite")

@@ -26,6 +26,7 @@ count                 A   A   A   A   A   A   A
 page                  A   A   A   A   A   A   A
 stream                A   A   A   A   A   A   A
 stream, sorted        A   A   A   A   A   A   A
+changes               A   A   A   A   A   A   A
 aggregate             A   A   A   A   A   A   A
 create                A   A   A   A   A   A   A
 create_batch          A   A   A   A   A   A   A
@@ -57,6 +58,7 @@ count                 U   U   U   U   L   A   U
 page                  U   U   U   U   L   A   U
 stream                U   U   U   U   L   A   U
 stream, sorted        U   U   U   U   L   A   U
+changes               U   U   U   U   L   A   U
 aggregate             U   U   U   U   L   A   U
 create                D   D   D   D   M   A   D
 create_batch          D   D   D   D   M   A   D
@@ -208,6 +210,7 @@ count                 A   A   A   A   A   A   A
 page                  A   A   A   A   A   A   A
 stream                A   A   A   A   A   A   A
 stream, sorted        A   A   A   A   A   A   A
+changes               A   A   A   A   A   A   A
 aggregate             A   A   A   A   A   A   A
 create                A   A   A   A   A   A   A
 create_batch          A   A   A   A   A   A   A
@@ -238,6 +241,7 @@ count                 U   U   U   U   L   A   U
 page                  U   U   U   U   L   A   U
 stream                U   U   U   U   L   A   U
 stream, sorted        U   U   U   U   L   A   U
+changes               U   U   U   U   L   A   U
 aggregate             U   U   U   U   L   A   U
 create                D   D   D   D   M   A   D
 create_batch          D   D   D   D   M   A   D

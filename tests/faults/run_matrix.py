@@ -49,7 +49,10 @@ async def run(name: str, *, write: bool) -> tuple[Counter[str], list[str]]:
 
 def possible(bench: Bench, verb: Verb) -> bool:
     """Return whether a backend has the verb at all."""
-    return verb.kind != "transaction" or bench.direct.capabilities.transactions
+    capabilities = bench.direct.capabilities
+    if verb.kind == "changes":
+        return capabilities.changes
+    return verb.kind != "transaction" or capabilities.transactions
 
 
 def main() -> int:

@@ -46,9 +46,9 @@ class Target:
 TARGETS = {
     target.name: target
     for target in (
-        Target("postgres", "postgres", "table"),
+        Target("postgres", "postgres", "table", {"changes": True}),
         Target("elasticsearch", "elasticsearch", "index"),
         Target("s3-object", "s3", "prefix", {"layout": "object"}),
-        Target("s3-log", "s3", "prefix", {"layout": "log"}),
+        Target("s3-log", "s3", "prefix", {"layout": "log", "changes": True}),
     )
 }

@@ -17,7 +17,8 @@ class Verb:
 
     name: str
     kind: str
-    """read; create (an id of ours); claim (a chosen id); compare (if_version); write; transaction."""
+    """read; changes (a read that some backends have); create (an id of ours); claim (a chosen id); compare
+    (if_version); write; transaction."""
     call: Callable[[AsyncDatabase, dict[str, str]], Awaitable[Any]]
     """Is given a handle and the versions of the records."""
 
@@ -33,6 +34,13 @@ async def _ordered_stream(db: AsyncDatabase, versions: dict[str, str]) -> Any:
 async def _pages(db: AsyncDatabase, versions: dict[str, str]) -> Any:
     first = await db.page(Query().sort("n"), size=2)
     return await db.page(Query().sort("n"), size=2, cursor=first.cursor)
+
+
+async def _changes(db: AsyncDatabase, versions: dict[str, str]) -> Any:
+    async with db.changes(since="start") as changes:
+        found = await changes.read(wait=False)
+        assert [change.id for change in found] == ["a", "b", "c"], found
+        return await changes.read(wait=False)
 
 
 async def _transaction(db: AsyncDatabase, versions: dict[str, str]) -> Any:
@@ -53,6 +61,7 @@ VERBS = {
         Verb("page", "read", _pages),
         Verb("stream", "read", _stream),
         Verb("stream, sorted", "read", _ordered_stream),
+        Verb("changes", "changes", _changes),
         Verb("aggregate", "read", lambda db, v: db.aggregate(total=("sum", "n"))),
         Verb("create", "create", lambda db, v: db.create({"n": 10})),
         Verb("create_batch", "create", lambda db, v: db.create_batch([{"n": n} for n in range(20, 30)])),

@@ -185,5 +185,7 @@ async def test_the_lag_of_a_follower_is_reported_while_it_exists(telemetry: Tele
         [point] = telemetry.points()["isthmus.changes.lag"]
         assert point.attributes == {"isthmus.follower": "index"}
         assert 0 <= point.value <= stream.lag
+        [point] = telemetry.points()["isthmus.changes.held"]
+        assert (point.attributes, point.value) == ({"isthmus.follower": "index"}, 0)
         del stream
         assert "isthmus.changes.lag" not in telemetry.points()

@@ -264,6 +264,8 @@ async def test_the_lag_of_a_follower_is_reported_while_it_exists(registry: Colle
             lag = registry.get_sample_value("isthmus_changes_lag_seconds", {"isthmus_follower": name})
             assert lag is not None
             assert 0 <= lag <= second.lag
+            held = {"isthmus_follower": name}
+            assert registry.get_sample_value("isthmus_changes_held", held) == 0
         del stream, second
         gone = registry.get_sample_value("isthmus_changes_lag_seconds", {"isthmus_follower": "cache"})
         assert gone is not None

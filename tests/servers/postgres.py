@@ -168,6 +168,35 @@ class PostgresServer(LocalServer):
         return {"fsync": self.fsync, "icu": self.icu, "password": self.password}
 
 
+class StandbyServer(PostgresServer):
+    """A hot standby of a running cluster, by streaming; `promote` makes it a primary of its own."""
+
+    def __init__(self, primary: PostgresServer) -> None:
+        super().__init__()
+        self._primary = primary
+
+    def _prepare(self) -> None:
+        source = f"host=127.0.0.1 port={self._primary.port} user=postgres application_name=standby"
+        run(
+            [
+                self.provision() / "pg_basebackup",
+                f"--pgdata={self.data}",
+                f"--dbname={source}",
+                *("--write-recovery-conf", "--checkpoint=fast", "--no-sync"),
+            ],
+            cwd=self.home,
+            env=clean_env(self.home),
+        )
+
+    def promote(self) -> None:
+        """Return once the server accepts writes."""
+        run(
+            [self.provision() / "pg_ctl", "promote", "-w", "-D", self.data],
+            cwd=self.home,
+            env=clean_env(self.home),
+        )
+
+
 class IcuPostgresServer(PostgresServer):
     """PostgreSQL 15 with ICU's en-US as the default collation."""
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import datetime as dt
+import zlib
 
 import pytest
 from pydantic import BaseModel
@@ -110,6 +112,21 @@ def test_a_position_is_text_with_a_checksum() -> None:
             decode_position(changed, "memory", "t")
     with pytest.raises(ChangesExpiredError):
         decode_position(text, "postgres", "t")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(b"", b"5", b"[]", b'"x"', b"[" * 2_000),
+        *(b"[1]", b'["x"]', b'[1, 2, "s", "1", null, null]', b'[1, "memory", "s", 1, null, null]'),
+        *(b'[1, "memory", 5, "1", null, null]', b'[1, "memory", "s", "1", 5, null]', b'[2, "memory"]'),
+    ],
+)
+def test_a_checksum_makes_no_position(body: bytes) -> None:
+    """It only finds what was changed by mistake."""
+    text = base64.urlsafe_b64encode(zlib.crc32(body).to_bytes(4) + body).decode().rstrip("=")
+    with pytest.raises(QueryError, match="since:"):
+        decode_position(text, "memory", "t")
 
 
 @pytest.mark.parametrize("backend", ["elasticsearch", "files", "sqlalchemy"])

@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 
 from isthmus._record import Record
 from isthmus._value import Value
-from isthmus.errors import ChangesExpiredError, ConfigError, UnsupportedError
+from isthmus.errors import ChangesExpiredError, ConfigError, QueryError, UnsupportedError
 
 KEEP_SECONDS = 7 * 86_400.0
 """How long changes are kept by default."""
@@ -45,6 +45,21 @@ class ChangePage(Value):
     """Where the next page begins."""
     caught_up: bool
     """Whether there was nothing more when the page was read; False asks for the next page at once."""
+    held_by: str | None = None
+    """Whose transaction keeps changes that were committed from being read; None if nothing waits."""
+
+
+class HeldChanges(Value):
+    """Changes that were committed and cannot be read yet."""
+
+    count: int
+    """How many statements' changes wait; counted up to a bound of the store."""
+    bound: str
+    """The store's text for what they wait for: another text, another transaction."""
+    holder: str
+    """Whose transaction it is, in words."""
+    fix: str
+    """What ends it."""
 
 
 @runtime_checkable
@@ -103,6 +118,15 @@ class SupportsChanges(Protocol):
 
 
 @runtime_checkable
+class SupportsHeldChanges(Protocol):
+    """A backend whose readers of changes wait for transactions of others."""
+
+    async def find_held_changes(self, collection: str) -> HeldChanges | None:
+        """Return what cannot be read yet, with a count of 0 if all can; None without changes."""
+        ...
+
+
+@runtime_checkable
 class SupportsChangeStatements(Protocol):
     """A backend of tables that others made, whose owners create what changes need."""
 
@@ -124,6 +148,18 @@ def no_changes(backend: str) -> UnsupportedError:
         f"{backend} has no changes: what is deleted there leaves nothing behind that a reader could find",
         capability="changes",
     )
+
+
+def parse_number(text: str) -> int:
+    """Return a number of a place, below 2**63; raises `QueryError` for any other text."""
+    if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) < 2**63):
+        raise not_a_position()
+    return int(text)
+
+
+def not_a_position() -> QueryError:
+    """Return the error of a text that no change had as its position."""
+    return QueryError("since: this is not the position of a change, or it was changed")
 
 
 def missing_changes(collection: str) -> ConfigError:

@@ -25,6 +25,8 @@ from isthmus.integrations._telemetry import (
     DURATION_DESCRIPTION,
     ERROR,
     FOLLOWER,
+    HELD,
+    HELD_DESCRIPTION,
     LAG,
     LAG_DESCRIPTION,
     POOL,
@@ -137,19 +139,25 @@ def observe_pool(
 def observe_changes(
     stream: ChangeStream[Any], name: str, *, meter_provider: MeterProvider | None = None
 ) -> None:
-    """Report how far a follower lags behind (`ChangeStream.lag`) at each collection, as long as it exists.
+    """Report how far a follower lags behind at each collection of metrics, as long as it exists.
 
-    `name` is the attribute `isthmus.follower`.
+    That is `ChangeStream.lag`, and whether a transaction holds it back (`held_by`). `name` is the
+    attribute `isthmus.follower`.
     """
     metrics = import_driver("opentelemetry.metrics", extra="otel")
     followed = weakref.ref(stream)
 
-    def callback(_: CallbackOptions) -> Iterable[Observation]:
-        current = followed()
-        return [] if current is None else [metrics.Observation(current.lag, {FOLLOWER: name})]
+    def observe(read: Callable[[ChangeStream[Any]], float]) -> Any:
+        def callback(_: CallbackOptions) -> Iterable[Observation]:
+            current = followed()
+            return [] if current is None else [metrics.Observation(read(current), {FOLLOWER: name})]
+
+        return [callback]
 
     meter = metrics.get_meter(NAME, meter_provider=meter_provider)
-    meter.create_observable_gauge(LAG, [callback], unit="s", description=LAG_DESCRIPTION)
+    lag, held = observe(lambda stream: stream.lag), observe(lambda stream: stream.held_by is not None)
+    meter.create_observable_gauge(LAG, lag, unit="s", description=LAG_DESCRIPTION)
+    meter.create_observable_gauge(HELD, held, description=HELD_DESCRIPTION)
 
 
 __all__ = ["instrument", "observe_changes", "observe_pool", "spans"]

@@ -29,6 +29,8 @@ from isthmus.integrations._telemetry import (
     DURATION_DESCRIPTION,
     ERROR,
     FOLLOWER,
+    HELD,
+    HELD_DESCRIPTION,
     LAG,
     LAG_DESCRIPTION,
     LOOP_TIMEOUT,
@@ -51,7 +53,9 @@ LABELS = ("db.system.name", "db.operation.name", "db.collection.name", ERROR)
 # A registry accepts each name only once, so existing collectors are reused.
 _lock = threading.Lock()
 _durations: weakref.WeakKeyDictionary[CollectorRegistry, Histogram] = weakref.WeakKeyDictionary()
-_lags: weakref.WeakKeyDictionary[CollectorRegistry, Gauge] = weakref.WeakKeyDictionary()
+_follower_gauges: weakref.WeakKeyDictionary[CollectorRegistry, tuple[Gauge, Gauge]] = (
+    weakref.WeakKeyDictionary()
+)
 _pools: weakref.WeakKeyDictionary[CollectorRegistry, _PoolCollector] = weakref.WeakKeyDictionary()
 
 
@@ -123,27 +127,36 @@ def observe_pool(
 
 
 def observe_changes(stream: ChangeStream[Any], name: str, registry: CollectorRegistry | None = None) -> None:
-    """Report how far a follower lags behind (`ChangeStream.lag`) at each scrape, as long as it exists.
+    """Report how far a follower lags behind at each scrape, as long as it exists.
 
-    `name` is the label `isthmus_follower`; a later stream of the same name takes its place.
+    That is `ChangeStream.lag`, and whether a transaction holds it back (`held_by`). `name` is the label
+    `isthmus_follower`; a later stream of the same name takes its place.
     """
     prometheus = import_driver("prometheus_client", extra="prometheus")
     registry = prometheus.REGISTRY if registry is None else registry
     with _lock:
-        gauge = _lags.get(registry)
-        if gauge is None:
+        gauges = _follower_gauges.get(registry)
+        if gauges is None:
             labels = [_prometheus_name(FOLLOWER)]
-            gauge = prometheus.Gauge(
-                f"{_prometheus_name(LAG)}_seconds", LAG_DESCRIPTION, labels, registry=registry
+            gauges = (
+                prometheus.Gauge(
+                    f"{_prometheus_name(LAG)}_seconds", LAG_DESCRIPTION, labels, registry=registry
+                ),
+                prometheus.Gauge(_prometheus_name(HELD), HELD_DESCRIPTION, labels, registry=registry),
             )
-            _lags[registry] = gauge
+            _follower_gauges[registry] = gauges
     followed = weakref.ref(stream)
 
     def read_lag() -> float:
         current = followed()
         return math.nan if current is None else current.lag
 
-    gauge.labels(name).set_function(read_lag)
+    def read_held() -> float:
+        current = followed()
+        return math.nan if current is None else current.held_by is not None
+
+    for gauge, read in zip(gauges, (read_lag, read_held), strict=True):
+        gauge.labels(name).set_function(read)
 
 
 class _PoolCollector:

@@ -7,7 +7,14 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
-from isthmus._core.changes import ChangePage, Position, StoredChange, other_source, pruning_error
+from isthmus._core.changes import (
+    ChangePage,
+    Position,
+    StoredChange,
+    other_source,
+    parse_number,
+    pruning_error,
+)
 from isthmus._ids import new_id
 from isthmus._record import Record
 
@@ -81,10 +88,10 @@ class ChangeJournal:
 
     def check(self, position: Position, table: Mapping[str, Record]) -> int:
         """Return the number of a position; raises `ChangesExpiredError` if it cannot be continued."""
-        if position.source != self.source:
+        number = parse_number(position.place)
+        if position.source != self.source or number > self.last:
             raise other_source(self._collection)
         self._prune(table)
-        number = int(position.place)
         if number < self._pruned:
             raise pruning_error(self._collection)
         return number

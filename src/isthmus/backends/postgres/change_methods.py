@@ -7,8 +7,16 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
-from isthmus._core.changes import ChangePage, Position, StoredChange, missing_changes, other_source
-from isthmus.backends.postgres.change_tables import end_changes, make_changes
+from isthmus._core.changes import (
+    ChangePage,
+    HeldChanges,
+    Position,
+    StoredChange,
+    missing_changes,
+    other_source,
+)
+from isthmus.backends.postgres.change_delay import find_held
+from isthmus.backends.postgres.change_tables import ChangeNames, end_changes, make_changes
 from isthmus.backends.postgres.changes import current_position, origin_of, read_changes, read_records
 from isthmus.backends.postgres.drivers.protocol import Connection
 from isthmus.backends.postgres.errors import is_undefined_table
@@ -79,6 +87,11 @@ class ChangeMethods:
     async def wait_for_changes(self, collection: str, position: Position, seconds: float) -> None:
         """Sleep: the server wakes no reader, which would cost every writer more than polling costs."""
         await asyncio.sleep(seconds)
+
+    async def find_held_changes(self, collection: str) -> HeldChanges | None:
+        """Return what cannot be read yet, and for whom it waits; two round trips."""
+        names = ChangeNames.of(self._table(collection))
+        return await self._pool_runner.read_primary(lambda connection: find_held(connection, names))
 
     async def make_changes(self, collection: str) -> None:
         """Keep the changes of a table from now on; it is rewritten while readers and writers wait."""

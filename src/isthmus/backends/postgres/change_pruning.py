@@ -68,7 +68,11 @@ SELECT count(*) FROM r""",
 
 
 async def _add_mark(connection: Connection, names: ChangeNames, keep: float) -> None:
-    """Note which transactions have ended by now, unless there is a recent mark."""
+    """Note which transactions have ended by now, unless there is a recent mark.
+
+    Marks of a clock that was set back are removed: they would stand for recent ones until it is there again.
+    """
+    await connection.execute(f"DELETE FROM {names.marks} WHERE at > clock_timestamp()")
     recent = await connection.fetchval(
         f"SELECT EXISTS (SELECT 1 FROM {names.marks} AS m WHERE m.at > '-infinity'"
         " AND m.at > clock_timestamp() - make_interval(secs => $1::float8))",

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from isthmus.backends.postgres.native.catalog import NativeTable
 
 TRIGGERS = tuple(f"isthmus_changes_{event}" for event in ("insert", "update", "delete", "key", "truncate"))
+_RESTART_TRIGGER = "isthmus_changes_restart"
+ALL_TRIGGERS = (VERSION_TRIGGER, *TRIGGERS, _RESTART_TRIGGER)
 # The ids of a row of the side table; a row costs as much as several ids.
 _CHUNK = 500
 # Where a policy would hide rows from the owner of the function the statement between these fails.
@@ -39,6 +41,11 @@ ALL_ROWS = (
 )
 # A plan that was made while a table was empty is kept: it would read the whole of it for each row later.
 DEFINER = "SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off"
+
+
+def digest_of(table: Table | NativeTable) -> str:
+    """Return a part of names that tells tables apart."""
+    return hashlib.blake2b(table.name.encode(), digest_size=6).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +69,7 @@ class ChangeNames:
     @classmethod
     def of(cls, table: Table | NativeTable) -> ChangeNames:
         """Return the names of a table's objects, each of 63 bytes at most."""
-        digest = hashlib.blake2b(table.name.encode(), digest_size=6).hexdigest()
+        digest = digest_of(table)
         head = table.name.encode()[:30].decode(errors="ignore")
         kinds = ("changes", "deleted", "marks", "order", "capture", "number", "lookup")
         schema = quote(table.schema)
@@ -186,6 +193,7 @@ def _triggers(table: Table, names: ChangeNames) -> list[str]:
         f"CREATE TRIGGER {key} AFTER UPDATE ON {table.sql} FOR EACH ROW"
         f" WHEN (OLD.id IS DISTINCT FROM NEW.id) EXECUTE FUNCTION {names.capture}()",
         f"CREATE TRIGGER {truncate} BEFORE TRUNCATE ON {table.sql} {statement}",
+        f"CREATE TRIGGER {_RESTART_TRIGGER} AFTER TRUNCATE ON {table.sql} {statement}",
     ]
 
 
@@ -193,7 +201,7 @@ def _number_body(names: ChangeNames) -> str:
     """Return the body of the trigger before updates."""
     draw = f"nextval({literal(names.sequence)})"
     return f"""BEGIN
-  IF NEW.{ORDER_COLUMN} < 0 THEN
+  IF NEW.{ORDER_COLUMN} < 0 AND pg_trigger_depth() > 1 THEN
     NEW.{ORDER_COLUMN} := -NEW.{ORDER_COLUMN};  -- a number drawn again for a new row, whose version stays
     RETURN NEW;
   END IF;
@@ -219,8 +227,11 @@ def _capture_body(table: Table, names: ChangeNames) -> str:
         f"(SELECT 1 FROM {names.deleted} AS d WHERE d.id = {row}.id AND d.seq >= {row}.{ORDER_COLUMN})"
         for row in ("NEW", "r")
     )
+    # One statement may truncate several tables.
+    kept = literal(f"isthmus.last_{digest_of(table)}")
     committed = "current_setting('transaction_isolation') IN ('read committed', 'read uncommitted')"
     return f"""DECLARE
+  bottom bigint;
   top bigint;
   last bigint;
 BEGIN
@@ -232,10 +243,10 @@ BEGIN
       {again} WHERE t.id = NEW.id AND t.{ORDER_COLUMN} = NEW.{ORDER_COLUMN};
     END IF;
   ELSIF TG_OP = 'INSERT' THEN
-    SELECT max(r.{ORDER_COLUMN}) INTO top FROM new_rows AS r;
+    SELECT min(r.{ORDER_COLUMN}), max(r.{ORDER_COLUMN}) INTO bottom, top FROM new_rows AS r;
     IF top IS NULL THEN RETURN NULL; END IF;
     SELECT last_value INTO last FROM {names.sequence};
-    IF top > last OR (top < last AND NOT {committed}) OR EXISTS (SELECT 1 FROM {names.deleted})
+    IF top > last OR bottom < 1 OR (top < last AND NOT {committed}) OR EXISTS (SELECT 1 FROM {names.deleted})
        AND EXISTS (SELECT 1 FROM new_rows AS r WHERE EXISTS {row}) THEN
       -- Not the deleted row, which a transaction at a higher level still sees.
       {again} FROM new_rows AS r WHERE t.id = r.id AND t.{ORDER_COLUMN} = r.{ORDER_COLUMN};
@@ -246,6 +257,9 @@ BEGIN
   ELSIF TG_OP = 'DELETE' THEN
     {_note_deleted(names, "old_rows AS r")};
     {_note(names, "old_rows")};
+  ELSIF TG_WHEN = 'AFTER' THEN
+    -- It may have begun the numbers again: RESTART IDENTITY.
+    PERFORM setval({literal(names.sequence)}, current_setting({kept})::bigint);
   ELSE
     IF NOT {committed} THEN
       -- It deletes rows that this transaction cannot see.
@@ -256,6 +270,7 @@ BEGIN
     {_note_deleted(names, f"{table.sql} AS r")};
     {_note(names, table.sql)};
     {ALL_ROWS[1]}
+    PERFORM set_config({kept}, nextval({literal(names.sequence)})::text, TRUE);
   END IF;
   RETURN NULL;
 END"""

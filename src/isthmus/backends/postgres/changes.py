@@ -3,21 +3,30 @@
 A transaction with a smaller number may commit later than one with a greater one, so a page ends where
 the oldest transaction that still runs begins. Each record is read by the statement that reads its
 change: then what a reader gets of an id never goes back, whatever the order of the transactions.
+
+A reader gets nothing that a crash could undo: commits with `synchronous_commit=off` can be read before they
+are on disk, and so can the end of a transaction that was rolled back. After a crash the numbers of lost
+transactions are given to others, whose changes would then be taken for those that have been read.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from isthmus._core.changes import (
     ChangePage,
     Position,
     StoredChange,
     missing_changes,
+    not_a_position,
     other_source,
+    parse_number,
     pruning_error,
 )
+from isthmus._value import replace
+from isthmus.backends.postgres.change_delay import read_held
 from isthmus.backends.postgres.change_tables import ChangeNames
 from isthmus.backends.postgres.drivers.protocol import Connection, Row
 from isthmus.backends.postgres.lazy_record import PostgresRecord
@@ -27,12 +36,19 @@ from isthmus.backends.postgres.sql.table import ORDER_COLUMN, Table
 from isthmus.backends.postgres.table_mark import making_of
 from isthmus.errors import IsthmusError, UnexpectedError
 
+if TYPE_CHECKING:
+    from isthmus.backends.postgres.native.catalog import NativeTable
+
 # A position holds a snapshot for a while; one with very many transactions is left out.
 _MAX_SNAPSHOT = 3_000
+_SNAPSHOT = re.compile(r"[0-9]{1,19}:[0-9]{1,19}:[0-9,]*")
 # A primary's timeline is that of its WAL: what the control file has is older after a promotion.
 _SERVER = """SELECT (SELECT s.system_identifier::text FROM pg_control_system() AS s),
-  CASE WHEN pg_is_in_recovery() THEN (SELECT c.timeline_id FROM pg_control_checkpoint() AS c)::text
-  ELSE ltrim(left(pg_walfile_name(pg_current_wal_lsn()), 8), '0') END"""
+  CASE WHEN pg_is_in_recovery() THEN (SELECT to_hex(greatest(c.timeline_id, r.min_recovery_end_timeline))
+    FROM pg_control_checkpoint() AS c, pg_control_recovery() AS r)
+  ELSE lower(ltrim(left(pg_walfile_name(pg_current_wal_lsn()), 8), '0')) END"""
+# All that the snapshot sees was written to the WAL before; a standby replays only what is on disk.
+_WRITTEN = "CASE WHEN pg_is_in_recovery() THEN '' ELSE pg_current_wal_insert_lsn()::text END"
 
 
 class ChangePlace(NamedTuple):
@@ -47,9 +63,14 @@ class ChangePlace(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> ChangePlace:
-        """Return the place that a text stands for."""
+        """Return the place that a text stands for; raises `QueryError` for one that stands for none."""
         numbers, _, snapshot = text.partition("@")
-        xid, seq, offset = map(int, numbers.split("."))
+        try:
+            xid, seq, offset = map(parse_number, numbers.split("."))
+        except ValueError:
+            raise not_a_position() from None
+        if snapshot and _SNAPSHOT.fullmatch(snapshot) is None:
+            raise not_a_position()
         return cls(xid, seq, offset, snapshot or None)
 
     def __str__(self) -> str:
@@ -99,10 +120,13 @@ def origin_of(table: Table) -> Origin:
 
 
 async def current_position(connection: Connection, origin: Origin) -> Position:
-    """Return the position of now; one round trip."""
-    row = await connection.fetchrow(f"{origin.columns}, pg_current_snapshot()::text, pg_is_in_recovery()")
+    """Return the position of now; one round trip, and two more if what it covers is not on disk."""
+    row = await connection.fetchrow(f"{origin.columns}, pg_current_snapshot()::text, {_WRITTEN}")
     assert row is not None
-    source, (snapshot, on_standby) = origin.source(row), row[4:]
+    source, (snapshot, written) = origin.source(row), row[4:]
+    on_standby = not written
+    if not on_standby:
+        await _flush(connection, written)
     # A standby's snapshot lacks the transactions that run on the primary.
     usable = not on_standby and len(snapshot) <= _MAX_SNAPSHOT
     start = ChangePlace(int(snapshot.split(":")[0]), 0, 0, snapshot if usable else None)
@@ -110,16 +134,13 @@ async def current_position(connection: Connection, origin: Origin) -> Position:
 
 
 async def read_changes(connection: Connection, table: Table, position: Position, limit: int) -> ChangePage:
-    """Return at most `limit` changes after a position; two round trips."""
+    """Return at most `limit` changes after a position; two round trips, and one more to flush the WAL."""
     start = ChangePlace.parse(position.place)
     rows = await connection.fetch(_select_changes(table, start), *arguments(start, limit))
-    # After the page was read: what it needs may have been pruned before.
-    await check_position(connection, origin_of(table), position)
-    bound, found = int(rows[0][0]), [row for row in rows if row[1] is not None]
+    found = [row for row in rows if row[1] is not None]
     places = [_after(row, start.snapshot) for row in found]
-    end = end_of_page(table.name, start, places, bound, limit)
-    changes = _changes(found, places)
-    return ChangePage(changes, Position(position.source, str(end)), caught_up=len(found) < limit)
+    page = await finish_page(connection, table, origin_of(table), position, rows[0][0], places, limit)
+    return replace(page, changes=_changes(found, places))
 
 
 def arguments(start: ChangePlace, limit: int) -> list[Any]:
@@ -128,15 +149,54 @@ def arguments(start: ChangePlace, limit: int) -> list[Any]:
     return args if start.snapshot is None else [*args, start.snapshot]
 
 
-def end_of_page(
-    name: str, start: ChangePlace, places: list[ChangePlace], bound: int, limit: int
-) -> ChangePlace:
-    """Return where the next page begins; raises `UnexpectedError` if changes came in another order."""
+def horizon(names: ChangeNames) -> str:
+    """Return SQL: the oldest transaction that runs, whether changes wait for it, and the end of the WAL."""
+    bound = "pg_snapshot_xmin(pg_current_snapshot())"
+    waits = f"EXISTS (SELECT 1 FROM {names.changes} AS w WHERE w.xid >= {bound})"
+    return f"{bound}::text || ' ' || {waits} || ' ' || {_WRITTEN}"
+
+
+async def finish_page(
+    connection: Connection,
+    table: Table | NativeTable,
+    origin: Origin,
+    position: Position,
+    horizon: str,
+    places: list[ChangePlace],
+    limit: int,
+) -> ChangePage:
+    """Return a page without its changes, with where the next one begins, once that holds after a crash too.
+
+    Raises `UnexpectedError` if changes came in another order, and what `check_position` does.
+    """
+    # After the page was read: what it needs may have been pruned before.
+    await check_position(connection, origin, position)
     if places != sorted(places):
-        raise UnexpectedError(f"postgres: changes of {name!r} did not come in the order of their numbers")
+        raise UnexpectedError(
+            f"postgres: changes of {origin.name!r} did not come in the order of their numbers"
+        )
+    bound, waits, written = horizon.split(" ")
+    start = ChangePlace.parse(position.place)
     if len(places) == limit:
-        return places[-1]
-    return ChangePlace(bound, 0, 0, start.snapshot) if bound > start.xid else start
+        end = places[-1]
+    else:
+        end = ChangePlace(int(bound), 0, 0, start.snapshot) if int(bound) > start.xid else start
+    held_by = None
+    if end == start and waits == "true":
+        held_by = (await read_held(connection, ChangeNames.of(table))).holder
+    elif written and end != start:
+        await _flush(connection, written)
+    return ChangePage((), Position(position.source, str(end)), len(places) < limit, held_by)
+
+
+async def _flush(connection: Connection, written: str) -> None:
+    """Return once the WAL is on disk up to there; one round trip, two if it is not yet."""
+    if not await connection.fetchval("SELECT pg_current_wal_flush_lsn() >= $1::text::pg_lsn", written):
+        # Its commit waits for the disk, though not for a standby, and takes all before it along.
+        await connection.fetchrow(
+            "SELECT set_config('synchronous_commit', 'local', TRUE),"
+            " pg_logical_emit_message(TRUE, 'isthmus', '')"
+        )
 
 
 def after(start: ChangePlace) -> str:
@@ -154,9 +214,9 @@ def _select_changes(table: Table, start: ChangePlace) -> str:
     # Only the rows of the side table are sorted: a sort of their ids would need all of them. For rows of
     # which a function's result is laid out there is no other way than one after another, in their order.
     # OFFSET 0: each record is looked up by its id, else the planner may read the whole table.
-    return f"""SELECT b.bound, p.xid::text, p.seq, p.index, p.size, p.id, r.*,
+    return f"""SELECT b.horizon, p.xid::text, p.seq, p.index, p.size, p.id, r.*,
   CASE WHEN r.id IS NULL AND p.id IS NOT NULL THEN {names.lookup}(p.id) END
-FROM (SELECT pg_snapshot_xmin(pg_current_snapshot())::text AS bound) AS b
+FROM (SELECT {horizon(names)} AS horizon) AS b
 LEFT JOIN (
   SELECT c.xid, c.seq, u.index, cardinality(c.ids) AS size, u.id
   FROM (SELECT c.xid, c.seq, c.ids FROM {names.changes} AS c

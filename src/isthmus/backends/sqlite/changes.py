@@ -12,6 +12,7 @@ from isthmus._core.changes import (
     StoredChange,
     missing_changes,
     other_source,
+    parse_number,
     pruning_error,
 )
 from isthmus.backends.sqlite.change_tables import ChangeTables, find_changes
@@ -45,7 +46,7 @@ def check_position(session: SQLiteSession, collection: str, position: Position) 
     tables = find_changes(session.connection, collection)
     if tables is None and table_exists(session.connection, collection):
         raise missing_changes(collection)
-    number = int(position.place)
+    number = parse_number(position.place)
     # A file that was restored has given fewer numbers than it had when the position was taken.
     if tables is None or tables.making != position.source or number > last_number(session, tables):
         raise other_source(collection)
@@ -103,6 +104,8 @@ def prune(session: SQLiteSession, collection: str, keep: float) -> bool:
     if tables is None:
         return False
     now = time.time()
+    # Of a clock that was set back: they would stand for recent ones until it is there again.
+    session.execute(f"DELETE FROM {MARKS} WHERE collection = ?1 AND at > ?2", (collection, now))
     recent = f"SELECT 1 FROM {MARKS} WHERE collection = ?1 AND at > ?2 LIMIT 1"
     if session.execute(recent, (collection, now - keep / _MARKS)).fetchone() is None:
         session.execute(

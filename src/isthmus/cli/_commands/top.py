@@ -15,6 +15,7 @@ from rich.live import Live
 from rich.text import Text
 
 from isthmus import AsyncDatabase, IsthmusError
+from isthmus._core.changes import SupportsHeldChanges
 from isthmus.cli._options import AsJson, CollectionName, PromptPassword, Store
 from isthmus.cli._output import build_facts, build_table, format_value, make_console, print_json
 from isthmus.cli._stores import StoreAddress, open_store, pool_to_json, resolve_store, time_pings
@@ -45,9 +46,10 @@ def top(
     as_json: AsJson = False,
     prompt: PromptPassword = False,
 ) -> None:
-    """Monitor a store: latency, records, pool, layers, sessions; Ctrl-C exits.
+    """Monitor a store: latency, records, held changes, pool, layers, sessions.
 
-    The pool and the layers belong to this command: they show what a client sees.
+    Ctrl-C exits. The pool and the layers belong to this command: they show what
+    a client sees.
     """
     asyncio.run(_monitor(resolve_store(store, collection, prompt=prompt), interval, number, as_json=as_json))
 
@@ -80,6 +82,7 @@ async def _take_sample(db: AsyncDatabase, names: list[str] | None) -> dict[str, 
             insort(durations, round(duration, 3))
         if names is None:
             sample["records"] = await db.count()
+            sample["changes"] = await _find_held_changes(db)
         sample["sessions"] = await _fetch_sessions(db)
     except IsthmusError as error:
         sample["error"] = f"{type(error).__name__}: {error}"
@@ -95,6 +98,17 @@ async def _fetch_sessions(db: AsyncDatabase) -> list[list[Any]]:
         return [list(row) for row in await connection.fetch(_SESSIONS)]
 
 
+async def _find_held_changes(db: AsyncDatabase) -> dict[str, Any] | None:
+    """Return how many changes cannot be read yet, and whose transaction they wait for; None if none does."""
+    backend = db._backend
+    held = (
+        await backend.find_held_changes(db.collection_name)
+        if isinstance(backend, SupportsHeldChanges)
+        else None
+    )
+    return {"held": held.count, "by": held.holder} if held is not None and held.count else None
+
+
 def _render(address: StoreAddress, samples: list[dict[str, Any]]) -> Group:
     last = samples[-1]
     facts: list[tuple[str, Any]] = []
@@ -106,6 +120,8 @@ def _render(address: StoreAddress, samples: list[dict[str, Any]]) -> Group:
         facts.append(("", _draw_bars(medians)))
     if "records" in last:
         facts.append(("records", f"{last['records']:,}{_format_rate(samples)}"))
+    if last.get("changes"):
+        facts.append(("changes", f"{last['changes']['held']:,} held back by {last['changes']['by']}"))
     pool = last["pool"]
     text = (
         f"{pool['in_use']} in use, {pool['idle']} idle of {pool['max_size']}; {pool['waiting']} waiting,"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import orjson
 
 from isthmus.cli._doctor.finding import Finding, check_clock, cleartext_problem, ok, problem, warning
-from isthmus.cli._doctor.postgres_changes import check_changes
+from isthmus.cli._doctor.postgres_changes import check_changes, check_native_changes
 from isthmus.cli._doctor.postgres_native import INDEXED, check_native
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ async def check_server(db: AsyncDatabase) -> AsyncIterator[Finding]:
         yield _check_pool_size(server, config.pool.max_size)
         yield _check_pooler(server, config)
         if config.layout == "native":
-            for finding in await _check_native(connection, config):
+            async for finding in _check_native(connection, config):
                 yield finding
             return
         table = await connection.fetchval(_TABLE, config.schema_name, config.table)
@@ -116,12 +116,15 @@ async def check_server(db: AsyncDatabase) -> AsyncIterator[Finding]:
                 yield finding
 
 
-async def _check_native(connection: Any, config: PostgresConfig) -> list[Finding]:
+async def _check_native(connection: Any, config: PostgresConfig) -> AsyncIterator[Finding]:
     from isthmus.backends.postgres.native.catalog import read_table
 
     table = await read_table(connection, config, config.table)
     indexed = await connection.fetchval(INDEXED, config.schema_name, config.table)
-    return list(check_native(table, indexed))
+    for finding in check_native(table, indexed):
+        yield finding
+    async for finding in check_native_changes(connection, table):
+        yield finding
 
 
 def _check_version(server: dict[str, Any]) -> Finding:

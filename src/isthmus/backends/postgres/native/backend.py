@@ -7,10 +7,12 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from isthmus._core.capabilities import Capabilities
-from isthmus._core.changes import ChangePage, Position, StoredChange, other_source
+from isthmus._core.changes import ChangePage, HeldChanges, Position, StoredChange, other_source
 from isthmus._core.executor import TransactionExecutor
 from isthmus._value import replace
 from isthmus.backends.postgres.backend import PooledBackend
+from isthmus.backends.postgres.change_delay import find_held
+from isthmus.backends.postgres.change_tables import ChangeNames
 from isthmus.backends.postgres.changes import current_position
 from isthmus.backends.postgres.config import PostgresConfig
 from isthmus.backends.postgres.errors import is_undefined_table
@@ -86,6 +88,11 @@ class NativePostgresBackend(PooledBackend, NativeExecutor):
     async def wait_for_changes(self, collection: str, position: Position, seconds: float) -> None:
         """Sleep: the server wakes no reader."""
         await asyncio.sleep(seconds)
+
+    async def find_held_changes(self, collection: str) -> HeldChanges | None:
+        """Return what cannot be read yet, and for whom it waits; two round trips."""
+        names = ChangeNames.of(self._table(collection))
+        return await self._pool_runner.read_primary(lambda connection: find_held(connection, names))
 
     async def make_changes(self, collection: str) -> None:
         """Raise `UnsupportedError`: a table of others is never changed."""

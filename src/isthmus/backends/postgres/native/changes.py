@@ -14,6 +14,7 @@ from isthmus._core.changes import ChangePage, Position, StoredChange
 from isthmus._core.executor import After, PageRequest
 from isthmus._ids import new_id
 from isthmus._query.ast import TRUE
+from isthmus._value import replace
 from isthmus.backends.postgres.change_tables import ALL_ROWS, DEFINER, TRIGGERS, ChangeNames
 from isthmus.backends.postgres.changes import (
     ChangePlace,
@@ -22,7 +23,8 @@ from isthmus.backends.postgres.changes import (
     arguments,
     check_position,
     comment_of,
-    end_of_page,
+    finish_page,
+    horizon,
 )
 from isthmus.backends.postgres.drivers.protocol import Connection
 from isthmus.backends.postgres.native.catalog import NativeTable
@@ -127,17 +129,16 @@ def origin_of(table: NativeTable) -> Origin:
 async def read_changes(
     connection: Connection, table: NativeTable, position: Position, limit: int
 ) -> ChangePage:
-    """Return at most `limit` changes after a position; two round trips."""
+    """Return at most `limit` changes after a position; two round trips, and one more to flush the WAL."""
     start, ids, reader = (
         ChangePlace.parse(position.place),
         RowReader(table, (), versioned=False),
         RowReader(table),
     )
     rows = await connection.fetch(_select_changes(table, start, ids, reader), *arguments(start, limit))
-    await check_position(connection, origin_of(table), position)
-    bound, found = int(rows[0][0]), [row for row in rows if row[1] is not None]
+    found = [row for row in rows if row[1] is not None]
     places = [ChangePlace(int(row[1]), row[2] + 1, 0, start.snapshot) for row in found]
-    end = end_of_page(table.name, start, places, bound, limit)
+    page = await finish_page(connection, table, origin_of(table), position, rows[0][0], places, limit)
     # After the number and the order come the key with one column more, whether there is a row, and that.
     there = 4 + len(table.table.key) + 1
     last: dict[str, tuple[ChangePlace, Any]] = {}
@@ -149,7 +150,7 @@ async def read_changes(
         StoredChange(id, reader.wrap([tuple(row)[there + 1 :]])[0] if row[there] else None, row[3], str(at))
         for id, (at, row) in last.items()
     ]
-    return ChangePage(changes, Position(position.source, str(end)), caught_up=len(found) < limit)
+    return replace(page, changes=changes)
 
 
 def _select_changes(table: NativeTable, start: ChangePlace, ids: RowReader, reader: RowReader) -> str:
@@ -159,8 +160,8 @@ def _select_changes(table: NativeTable, start: ChangePlace, ids: RowReader, read
     same = " AND ".join(f"t.{quote(key)} = p.{cell}" for key, cell in pairs)
     order = _greatest(names, [(f"p.{cell}", cell) for cell in cells])
     # OFFSET 0: each row is looked up by its key, else the planner may read the whole table.
-    return f"""SELECT b.bound, p.xid::text, p.seq, {order}, k.*, r.*
-FROM (SELECT pg_snapshot_xmin(pg_current_snapshot())::text AS bound) AS b
+    return f"""SELECT b.horizon, p.xid::text, p.seq, {order}, k.*, r.*
+FROM (SELECT {horizon(names)} AS horizon) AS b
 LEFT JOIN (
   SELECT c.xid, c.seq, {", ".join(f"c.{cell}" for cell in cells)} FROM {names.changes} AS c
   WHERE {after(start)} AND $3::int8 = 0 ORDER BY c.xid, c.seq LIMIT $4::int8

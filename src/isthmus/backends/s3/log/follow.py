@@ -14,7 +14,9 @@ from isthmus._core.changes import (
     Position,
     StoredChange,
     missing_changes,
+    not_a_position,
     other_source,
+    parse_number,
     pruning_error,
 )
 from isthmus._value import replace
@@ -39,8 +41,11 @@ class _Place(NamedTuple):
 
     @classmethod
     def of(cls, position: Position) -> _Place:
-        seq, token, effects = position.place.split(":")
-        return cls(int(seq), token, int(effects))
+        try:
+            seq, token, effects = position.place.split(":")
+        except ValueError:
+            raise not_a_position() from None
+        return cls(parse_number(seq), token, parse_number(effects))
 
 
 async def current_position(log: LogReader, collection: str) -> Position:
