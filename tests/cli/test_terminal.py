@@ -160,7 +160,7 @@ def test_a_profile_has_the_columns_that_fit(
     file.write_text("name,age\nA long name of a person,34\nBob,\nEve,7\n")
 
     for width, headings in (
-        (24, ["field", "type"]),
+        (18, ["field", "type"]),
         (40, ["field", "type", "filled", "smallest"]),
         (80, ["field", "type", "filled", "distinct", "commonest", "smallest", "largest"]),
     ):

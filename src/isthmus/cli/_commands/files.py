@@ -214,7 +214,7 @@ def _load_files(
                 return
             if opened is not None and progress is not None and rejects is not None:
                 loader.rejects = stack.enter_context(opened.open_rejects(rejects, progress))
-            progress_of = RowProgress(source.find_share, loader.read).of
+            progress_of = RowProgress(source.estimate_rows, loader.read).of
             loader.on_batch = lambda rows: show(progress_of(rows))
             lines = source.lines(loader.ids.make_ids, loader.read)
             await loader.load(target, lines, ahead=source.reads_ahead)

@@ -72,6 +72,8 @@ class Input:
         self._exit = contextlib.ExitStack()
         self._storage = _InputStorage()
         self._stream: BinaryIO | None = None
+        self._read = 0
+        """The number of rows that were read."""
         dialect = Dialect.of(FilesConfig.load({"location": "-", **settings}))
         self._forced = dialect.forced
         try:
@@ -143,9 +145,10 @@ class Input:
         """Return the full name, the size and the version of each file, in the order given."""
         return self._storage.describe_files()
 
-    def find_share(self) -> float:
-        """Return the share of the bytes of all files that was read, 0 to 1; 0 for a pipe."""
-        return self._storage.find_share()
+    def estimate_rows(self) -> int | None:
+        """Return the number of rows of all files, by the bytes of those read; None for a pipe."""
+        share = self._storage.find_share()
+        return round(self._read / share) if share > 0 else None
 
     @property
     def reads_ahead(self) -> bool:
@@ -173,6 +176,7 @@ class Input:
             for chunk in self._readers[self._formats[file.key].name, marked].chunks(file, kinds):
                 start = max(skip, row)
                 row += len(chunk)
+                self._read = row
                 if start < row:
                     rest = chunk.cut(chunk.first + start - (row - len(chunk)), None)
                     yield from self._convert_chunk(file, rest, make_ids(range(start, row)), whole=marked)

@@ -69,7 +69,7 @@ def decompress(stream: BinaryIO, compression: str | None) -> BinaryIO:
 
 def describe_damage(error: Exception) -> str | None:
     """Return what is wrong with a compressed file, None if the error is about something else."""
-    if isinstance(error, EOFError):
+    if isinstance(error, EOFError) or "Truncated compressed stream" in str(error):  # the second is pyarrow's
         return "the compressed file ends early"
     if isinstance(error, gzip.BadGzipFile | zlib.error):
         return f"not gzip, or damaged: {error}"
