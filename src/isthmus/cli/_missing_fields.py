@@ -9,7 +9,7 @@ from itertools import islice
 from isthmus import Collection, Query, Record
 from isthmus._path import Path, Root
 from isthmus._query.ast import Exists, leaves
-from isthmus.cli._nearest import hint_at_nearest
+from isthmus.cli._hints import hint_at_nearest
 from isthmus.cli._output import print_note
 from isthmus.cli._profile import walk_record
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.parse import quote, urlencode
 
 from isthmus.cli._errors import CommandError, ExitCode
-from isthmus.cli._nearest import hint_at_nearest
+from isthmus.cli._hints import hint_at_nearest
 
 _DESCRIBE = frozenset({"--json", "--all", "-W", "--password", "-c", "--collection"})
 _SETTINGS = frozenset({"--encoding", "--delimiter", "--types", "--zone", "--path"})
@@ -54,10 +54,10 @@ def expand_shorthand(arguments: Sequence[str], commands: Collection[str]) -> lis
     return [*before, command, store, *after]
 
 
-def _takes_store(arguments: Sequence[str], place: int) -> bool:
+def _takes_store(arguments: Sequence[str], index: int) -> bool:
     """Return whether a store or a file follows the command; `load` tells its files itself."""
-    following = arguments[place + 1 : place + 2]
-    return arguments[place] not in ("load", "log") and bool(following) and not following[0].startswith("-")
+    following = arguments[index + 1 : index + 2]
+    return arguments[index] not in ("load", "log") and bool(following) and not following[0].startswith("-")
 
 
 def _require_command(name: str) -> None:

@@ -33,8 +33,8 @@ from isthmus.backends.files.reader import FileReader
 from isthmus.backends.files.rows import Chunk, Refusal, Row, RowChunk
 from isthmus.cli._errors import name_options
 from isthmus.cli._formats.input_line import InputFormat, InputLine
+from isthmus.cli._hints import hint_at_nearest
 from isthmus.cli._json import format_json
-from isthmus.cli._nearest import hint_at_nearest
 
 R = TypeVar("R")
 _RECORD_KEYS = {"id", "data", "metadata", "version", "created_at", "updated_at"}
