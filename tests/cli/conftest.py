@@ -14,6 +14,8 @@ from typing import Any
 import orjson
 import pytest
 
+from isthmus.cli import _missing_fields
+from isthmus.cli._commands import fields
 from isthmus.cli._main import run
 from tests.transfer.torture import stores
 
@@ -53,6 +55,14 @@ def cli(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> C
         return CommandResult(code, out, err)
 
     return run_command
+
+
+@pytest.fixture
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a description take its time: on a busy machine even a small file takes long."""
+    for name in ("COUNT_SECONDS", "SECONDS", "TEXT_SECONDS"):
+        monkeypatch.setattr(fields, name, 60.0)
+    monkeypatch.setattr(_missing_fields, "_SECONDS", 60.0)
 
 
 def build_command(*arguments: object) -> list[str]:

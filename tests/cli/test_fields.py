@@ -17,6 +17,7 @@ from tests.cli.conftest import Cli
 pytestmark = pytest.mark.backend("sqlite")
 
 
+@pytest.mark.usefixtures("unhurried")
 def test_fields_describes_each_field(cli: Cli, people: str) -> None:
     """Types, filled share, distinct values, the commonest, smallest and largest."""
     cli(
@@ -65,6 +66,7 @@ def test_a_profile_is_bounded() -> None:
     assert (described["smallest"], described["largest"]) == (0, MAX_DISTINCT)
 
 
+@pytest.mark.usefixtures("unhurried")
 def test_fields_are_named_as_a_filter_names_them(cli: Cli, people: str) -> None:
     """Keys with dots, blanks, quotes, and of an attribute's name are quoted."""
     data = {"a.b": 1, "x y": 1, 'q"q': 1, "_id": 1, "ø": 1, "deep": {"a.b": [{"c": 1}]}}
@@ -77,6 +79,7 @@ def test_fields_are_named_as_a_filter_names_them(cli: Cli, people: str) -> None:
         assert cli("count", people, f"{name} = 1").out == "1\n", name
 
 
+@pytest.mark.usefixtures("unhurried")
 def test_a_field_that_no_record_has_is_said(cli: Cli, people: str) -> None:
     """In a filter, an order, a selection, a group and a measure; with the nearest name."""
     note = "no record has 'agee'; 'age' is there\n"
@@ -98,6 +101,7 @@ def test_a_sort_key_may_begin_with_a_minus(cli: Cli, people: str) -> None:
     assert [line["id"] for line in cli("query", people, "--sort", "-age", "-n", 2).lines] == ["p099", "p098"]
 
 
+@pytest.mark.usefixtures("unhurried")
 def test_a_store_alone_is_described_and_a_store_with_a_filter_is_queried(cli: Cli, people: str) -> None:
     """As a URL and as a file; a command's name wins."""
     file = people.removeprefix("sqlite:///")
@@ -111,6 +115,7 @@ def test_a_store_alone_is_described_and_a_store_with_a_filter_is_queried(cli: Cl
     assert cli(file, "--to").code == 2
 
 
+@pytest.mark.usefixtures("unhurried")
 def test_a_name_of_a_command_wins(
     cli: Cli, people: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -133,6 +138,33 @@ def test_a_store_is_copied_with_a_receipt(cli: Cli, people: str, tmp_path: Path)
     assert cli("count", copy).out == "100\n"
 
 
+@pytest.mark.usefixtures("unhurried")
+def test_a_file_is_a_store_of_every_command(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the settings of `load`; `--to` takes a filter; a file that is not there has a near name."""
+    monkeypatch.chdir(tmp_path)
+    Path("people.csv").write_bytes("name;age\nZoë;34\nBob;\nÅse;61\n".encode("latin-1"))
+    latin = ["--encoding", "latin-1"]
+
+    assert cli("count", "people.csv", "age>30", *latin).out == "2\n"
+    assert cli("query", "people.csv", *latin, "--sort=-age", "-n1").lines[0]["data"] == {
+        "name": "Åse",
+        "age": 61,
+    }
+    assert cli("people.csv", *latin, "--text", "--no-header", "--json").json["records"] == 4
+    assert "set --encoding" in cli("people.csv").err
+    assert cli("people.csv", "age>40", "--encoding=latin-1", "--to", "sqlite:///copy.db").code == 0
+    assert cli("count", "copy.db").out == "1\n"
+    assert cli("load", "copy.db", "people.csv", *latin, "--id", "name").code == 0
+    missing = cli("poeple.csv")
+    assert (missing.code, missing.err) == (
+        2,
+        "isthmus: poeple.csv: no such file or folder; 'people.csv' is there\n",
+    )
+
+
+@pytest.mark.usefixtures("unhurried")
 def test_show_lists_collections_and_creates_nothing(cli: Cli, people: str, tmp_path: Path) -> None:
     """Without a collection of the default name; one alone is described."""
     one, two = f"sqlite:///{tmp_path}/one.db", f"sqlite:///{tmp_path}/two.db"

@@ -6,12 +6,15 @@ import gzip
 import os
 import re
 import subprocess
+from decimal import Decimal
 from pathlib import Path
 
 import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from tests.cli.conftest import Cli, CommandResult, build_command, make_url
+from tests.cli.conftest import Cli, CommandResult, build_command, make_url, run_process
 
 pytestmark = pytest.mark.backend("sqlite")
 
@@ -212,6 +215,7 @@ def test_standard_input_of_each_kind(tmp_path: Path) -> None:
     assert ran.stdout == b"2\n"
 
 
+@pytest.mark.usefixtures("unhurried")
 def test_a_file_alone_is_described_and_queried(cli: Cli, tmp_path: Path) -> None:
     """As a store is; it can be copied to one."""
     file = tmp_path / "people.csv"
@@ -286,3 +290,88 @@ def test_csv_clashes_as_json_lines_do(cli: Cli, tmp_path: Path, kind: str) -> No
             seen.append((ran.code, counts(ran), [(line["id"], line["data"]) for line in stored]))
         assert seen[0] == seen[1]
         assert len(seen[0][2]) == 4
+
+
+def test_hints_name_options_of_the_command(cli: Cli, tmp_path: Path) -> None:
+    """Not the settings of the library, which the message comes from."""
+    url = f"sqlite:///{tmp_path}/x.db"
+    latin, repeated = tmp_path / "latin.csv", tmp_path / "repeated.csv"
+    latin.write_bytes("name,n\nZoë,1\n".encode("latin-1"))
+    repeated.write_text("a,b,a\n1,2,3\n")
+    naive, fine, exact = (tmp_path / f"{name}.parquet" for name in ("naive", "fine", "exact"))
+    pq.write_table(pa.table({"at": pa.array([1], pa.timestamp("us"))}), naive)
+    pq.write_table(pa.table({"at": pa.array([1], pa.timestamp("ns", "UTC"))}), fine)
+    pq.write_table(pa.table({"n": [Decimal("0.12345678901234567891")]}), exact)
+
+    for file, hint in (
+        (latin, "set --encoding, such as latin-1"),
+        (repeated, "use --no-header"),
+        (naive, "set --zone to the one that is meant, such as --zone UTC"),
+        (fine, "--round cuts it"),
+        (exact, "set --types to read the column as text"),
+    ):
+        assert hint in cli("load", url, file).err, file
+    assert cli("load", url, latin, "--encoding", "latin-1").code == 0
+    assert cli("load", url, naive, "--zone", "UTC").code == 0
+    assert cli("load", url, fine, "--round").code == 0
+    assert cli("load", url, exact, "--types", "n=text").code == 0
+
+
+def test_a_misspelled_setting_names_what_is_meant(cli: Cli, tmp_path: Path) -> None:
+    """A column, a kind, an encoding, a field of the id; nothing is written."""
+    url = f"sqlite:///{tmp_path}/x.db"
+    file = tmp_path / "x.csv"
+    file.write_text("name,age\nAnn,34\n,\n")
+
+    for options, code, message in (
+        (["--types", "agee=text"], 2, "there is no column 'agee'; 'age' is there"),
+        (["--types", "age=int"], 3, "types: expected NAME=KIND, with text, number or bool"),
+        (["--types", "age"], 3, "types: expected NAME=KIND, with text, number or bool"),
+        (["--encoding", "latin9x"], 3, "encoding: there is no such encoding"),
+        (["--id", "nmae"], 6, "there is no field 'nmae' for the id; 'name' is there"),
+        (["--on-clash", "repl"], 2, "'--on-clash': 'repl' is not one of"),
+    ):
+        ran = cli("load", url, file, *options)
+        assert (ran.code, message in ran.err) == (code, True), ran.err
+    assert "x.csv:3: the field 'age' for the id is null" in cli("load", url, file, "--id", "age").err
+    assert "no store given" in cli("load", file).err
+    assert "no file given" in cli("load", url).err
+
+
+def test_an_id_is_found_inside_objects(cli: Cli, tmp_path: Path) -> None:
+    """By a path with dots; a key that has a dot in it comes first."""
+    url = f"sqlite:///{tmp_path}/x.db"
+    file = write(tmp_path / "x.jsonl", {"p": {"code": "a"}}, {"p.code": "b", "p": {"code": "c"}})
+
+    assert cli("load", url, file, "--id", "p.code").code == 0
+
+    assert [line["id"] for line in cli("query", url).lines] == ["a", "b"]
+
+
+@pytest.mark.parametrize("suffix", ["gz", "zst"])
+def test_what_precedes_damage_is_loaded(cli: Cli, tmp_path: Path, suffix: str) -> None:
+    """A compressed file that ends early: the line is the one that cannot be read any more."""
+    lines = b"".join(b'{"n": %d, "text": "%x"}\n' % (n, n * 7919**9) for n in range(20_000))
+    whole = gzip.compress(lines) if suffix == "gz" else pa.compress(lines, "zstd", asbytes=True)
+    file = tmp_path / f"x.jsonl.{suffix}"
+    file.write_bytes(whole[: len(whole) * 9 // 10])
+    url = f"sqlite:///{tmp_path}/x.db"
+
+    ran = cli("load", url, file, "--on-error", "skip", "--json")
+
+    created = ran.json["created"]
+    assert created > 10_000
+    assert ran.json["errors"][0]["line"] == created + 1
+    assert cli("count", url).out == f"{created}\n"
+    head = tmp_path / f"x.csv.{suffix}"
+    head.write_bytes(whole[:12])
+    assert "the compressed file" in cli("load", url, head).err or "damaged" in cli("load", url, head).err
+
+
+def test_standard_input_without_a_format_says_so(people: str) -> None:
+    """CSV on a pipe is refused as JSON lines: the message names the option."""
+    ran = run_process("load", people, "-", input=b"a,b\n1,2\n")
+
+    assert ran.returncode == 6
+    assert b"standard input:1: not JSON" in ran.stderr
+    assert b"without --format it is read as JSON lines" in ran.stderr

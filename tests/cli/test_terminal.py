@@ -149,3 +149,38 @@ def test_a_long_field_name_leaves_room_for_its_value(cli: Cli, tmp_path: Path) -
 
     assert max(map(len, out.splitlines())) <= 80
     assert "the value of" in out
+
+
+@pytest.mark.usefixtures("unhurried")
+def test_a_profile_has_the_columns_that_fit(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Field and type always; headings are never cut; numbers stand at the right beside nulls."""
+    file = tmp_path / "people.csv"
+    file.write_text("name,age\nA long name of a person,34\nBob,\nEve,7\n")
+
+    for width, headings in (
+        (18, ["field", "type"]),
+        (40, ["field", "type", "filled", "smallest"]),
+        (80, ["field", "type", "filled", "distinct", "commonest", "smallest", "largest"]),
+    ):
+        monkeypatch.setenv("COLUMNS", str(width))
+        lines = cli(file).out.splitlines()[2:]
+        assert lines[0].split() == headings
+        assert all(len(line) <= width for line in lines)
+    ages = [
+        line[-4:] for line in cli("query", file, "-f", "table", "--select", "name,age").out.splitlines()[1:]
+    ]
+    assert ages == ["  34", "    ", "   7"]
+
+
+def test_escaped_characters_keep_the_columns(people: str, tmp_path: Path) -> None:
+    """A terminal without them shows escapes, whose width counts."""
+    file = tmp_path / "people.csv"
+    file.write_text("name,city\nÇelik,İzmir\nBob,Bonn\n")
+
+    ran = run_process("query", file, "-f", "table", env={"PYTHONIOENCODING": "ascii"})
+
+    heading, *rows = ran.stdout.decode().splitlines()
+    at = heading.index("city")
+    assert [row[at:].strip() for row in rows] == [r"\u0130zmir", "Bonn"]

@@ -328,5 +328,5 @@ def _describe_problems(backend: str, error: ValidationError, origins: Mapping[st
             if origin.startswith("environment ") and (not key or f"{key}.".startswith(f"{name}."))
         )
         source = f" ({', '.join(dict.fromkeys(variables))})" if variables else ""
-        problems.append(f"{key or 'config'}: {problem['msg']}{source}")
+        problems.append(f"{key or 'config'}: {problem['msg'].removeprefix('Value error, ')}{source}")
     return f"{backend}: " + "; ".join(dict.fromkeys(problems))

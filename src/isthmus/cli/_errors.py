@@ -90,6 +90,16 @@ def choose_exit_code(error: BaseException) -> ExitCode:
     return ExitCode.BUG
 
 
+_OPTIONS = {
+    "set encoding=": "set --encoding, such as latin-1",
+    "set header=": "use --no-header",
+    "set zone= to": "set --zone to",
+    "such as zone='UTC'": "such as --zone UTC",
+    "round=True cuts it": "--round cuts it",
+    "set types= to read": "set --types to read",
+}
+
+
 def describe_error(error: BaseException) -> str:
     """Return the message to print; a single line, except for a filter error with its caret."""
     match error:
@@ -101,4 +111,11 @@ def describe_error(error: BaseException) -> str:
             return "interrupted"
         case Exception() if choose_exit_code(error) is ExitCode.BUG:
             return f"unexpected {type(error).__name__}: {error} ({MEANINGS[ExitCode.BUG]})"
-    return str(error) or type(error).__name__
+    return name_options(str(error)) or type(error).__name__
+
+
+def name_options(message: str) -> str:
+    """Return a message of the library about files, with the options of commands for its settings."""
+    for setting, option in _OPTIONS.items():
+        message = message.replace(setting, option)
+    return message

@@ -141,6 +141,5 @@ class LoadReport:
                 self.exit_code,
             )
         if self.refused:
-            raise CommandError(
-                f"{self.refused} lines were rejected, {self.written} written", ExitCode.RECORDS
-            )
+            lines = "1 line was" if self.refused == 1 else f"{self.refused} lines were"
+            raise CommandError(f"{lines} refused, {self.written} written", ExitCode.RECORDS)

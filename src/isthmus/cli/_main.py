@@ -69,7 +69,7 @@ def _run_command(arguments: list[str]) -> int:
 
 def _convert_usage_error(error: Any) -> CommandError:
     path = getattr(getattr(error, "ctx", None), "command_path", "isthmus")
-    message = " ".join(str(error.format_message()).split())
+    message = " ".join(str(error.format_message()).split()).replace(": Value error, ", ": ")
     # Without a command there is no message: click has printed the help.
     return CommandError(f"{message} ({path} --help)" if message else "", ExitCode.USAGE)
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import difflib
 from collections.abc import Iterable
 from itertools import islice
 
 from isthmus import Collection, Query, Record
 from isthmus._path import Path, Root
 from isthmus._query.ast import Exists, leaves
+from isthmus.cli._hints import hint_at_nearest
 from isthmus.cli._output import print_note
 from isthmus.cli._profile import walk_record
 
@@ -52,7 +52,4 @@ def _describe(sample: list[Record], path: Path) -> str:
     name = str(path)
     if name in known:
         return f"no record has a value other than null in {name!r}"
-    folded = {other.casefold(): other for other in known}
-    near = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.6)
-    hint = f"; {folded[near[0]]!r} is there" if near else ""
-    return f"no record has {name!r}{hint}"
+    return f"no record has {name!r}{hint_at_nearest(name, known)}"

@@ -9,9 +9,11 @@ import typer
 
 Store = Annotated[
     str | None,
-    typer.Argument(metavar="STORE", show_default=False, help="Store URL; - or omitted: $ISTHMUS_URL."),
+    typer.Argument(
+        metavar="STORE", show_default=False, help="Store URL or file; - or omitted: $ISTHMUS_URL."
+    ),
 ]
-RequiredStore = Annotated[str, typer.Argument(metavar="STORE", help="Store URL; -: $ISTHMUS_URL.")]
+RequiredStore = Annotated[str, typer.Argument(metavar="STORE", help="Store URL or file; -: $ISTHMUS_URL.")]
 CollectionName = Annotated[
     str | None,
     typer.Option("--collection", "-c", metavar="NAME", show_default=False, help="Collection to use."),

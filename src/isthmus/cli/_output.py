@@ -16,6 +16,7 @@ from isthmus.cli._json import format_json
 
 _GAP = 2
 """The number of blanks between two columns."""
+_MIN_CELL = 10
 
 
 def make_console() -> Console:
@@ -56,7 +57,7 @@ def build_table(
     leaves the others what the first column does not need.
     """
     console = make_console()
-    cells = [[format_value(value) for value in row] for row in rows]
+    cells = [[_escape(format_value(value), console.encoding) for value in row] for row in rows]
     longest = [max(map(cell_len, column)) for column in zip(headings, *cells, strict=True)]
     available = console.width - _GAP * (len(longest) - 1)
     widths = _fit_widths(longest, available, available if whole_first else None)
@@ -64,13 +65,34 @@ def build_table(
     overflow: Literal["ellipsis", "crop"] = "ellipsis" if console.encoding.startswith("utf") else "crop"
     table = Table(box=None, header_style="bold", pad_edge=False)
     for index, heading in enumerate(headings):
-        numbers = bool(rows) and all(type(row[index]) in (int, float) for row in rows)
-        numeric = numbers or heading in right
+        kinds = {type(row[index]) for row in rows} - {type(None), type(...)}
+        numeric = heading in right or (bool(kinds) and kinds <= {int, float})
         justify: Literal["left", "right"] = "right" if numeric else "left"
         table.add_column(Text(heading), overflow=overflow, no_wrap=True, justify=justify, width=widths[index])
     for row in cells:
         table.add_row(*map(Text, row))
     return table
+
+
+def choose_columns(headings: Sequence[str], rows: Sequence[Sequence[Any]], least: Sequence[str]) -> list[int]:
+    """Return the indexes of the columns to show: those in `least`, in this order, go where room is short.
+
+    A heading is never cut, and a value has at least 10 characters.
+    """
+    needs = {
+        heading: max(len(heading), *(min(cell_len(format_value(row[at])), _MIN_CELL) for row in rows))
+        for at, heading in enumerate(headings)
+    }
+    available = make_console().width + _GAP
+    for heading in least:
+        if sum(needs.values()) + _GAP * len(needs) > available:
+            del needs[heading]
+    return [at for at, heading in enumerate(headings) if heading in needs]
+
+
+def _escape(text: str, encoding: str) -> str:
+    """Return text as the stream will show it, so that escapes of other characters have their width."""
+    return text if text.isascii() else text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def _fit_widths(longest: Sequence[int], available: int, first: int | None = None) -> list[int]:

@@ -42,17 +42,16 @@ def show_progress(label: str, *, as_json: bool) -> Iterator[Callable[[Progress],
 
 
 class RowProgress:
-    """The progress of rows of files, whose number is estimated from the bytes that were read."""
+    """The progress of rows of files, whose number is an estimate."""
 
-    def __init__(self, find_share: Callable[[], float], earlier: int) -> None:
-        self._find_share = find_share
+    def __init__(self, estimate_rows: Callable[[], int | None], earlier: int) -> None:
+        self._estimate_rows = estimate_rows
         self._earlier = earlier
         self._start = time.monotonic()
 
     def of(self, rows: int) -> Progress:
         """Return the progress after so many rows, those of earlier runs included."""
         seconds = time.monotonic() - self._start
-        share = self._find_share()
-        total = round(rows / share) if share > 0 else None
+        total = self._estimate_rows()
         rate = (rows - self._earlier) / seconds if seconds > 0 else 0.0
         return Progress(rows, total, rate, seconds)

@@ -17,7 +17,8 @@ _COMMANDS = ("query", "count", "agg", "fields", "explain", "get", "dump", "ls", 
 _WORDS = ("and", "or", "not", "in", "between", "is", "null", "exists", "like", "ilike", "regex")
 _HELP = f"""\
 A filter prints the matching records: age>=25 and city="Oslo"
-A command works on this store: {", ".join(_COMMANDS)}; such as: count age<10, agg --by city
+A command works on this store: count age<10, agg --by city
+Commands: {", ".join(_COMMANDS)}
 An empty line or Ctrl-D ends.\
 """
 _HISTORY = 1_000

@@ -19,6 +19,7 @@ from urllib.parse import unquote
 from isthmus import AsyncDatabase, Collection, ConfigError
 from isthmus._core.executor import PoolStats
 from isthmus._core.registry import Plugin, plugin
+from isthmus.cli._shorthand import to_store_url
 from isthmus.cli._urls import check_url, redact_url, split_url
 
 R = TypeVar("R")
@@ -57,11 +58,13 @@ def resolve_store(
         url = os.environ.get("ISTHMUS_URL")
     if not url:
         raise ConfigError("no store given: pass its URL or set ISTHMUS_URL")
-    if "://" not in url:
+    found = to_store_url(url)
+    if found is None:
         raise ConfigError(
-            "the store must be a URL such as sqlite:///file.db or postgres://host/app;"
-            " files and filters come after it"
+            "the store must be a URL such as sqlite:///file.db or postgres://host/app, or a file or folder"
+            " that exists; filters come after it"
         )
+    url = found
     check_url(url)
     variables = [f"ISTHMUS_{role.upper()}_PASSWORD"] if role else []
     password = next((os.environ[v] for v in [*variables, "ISTHMUS_PASSWORD"] if v in os.environ), None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, get_args
 from urllib.parse import SplitResult, unquote
 from zoneinfo import ZoneInfo
 
@@ -96,7 +96,10 @@ class FilesConfig(BackendConfig):
     @classmethod
     def _pairs(cls, value: Any) -> Any:
         if isinstance(value, str) and "=" in value:
-            return dict(pair.split("=", 1) for pair in value.split(",") if "=" in pair)
+            value = {name: kind for name, _, kind in (pair.rpartition("=") for pair in value.split(","))}
+        kinds = value.values() if isinstance(value, Mapping) else ()
+        if (isinstance(value, str) and value != "text") or any(kind not in get_args(Kind) for kind in kinds):
+            raise ValueError("expected NAME=KIND, with text, number or bool as KIND; or text for all columns")
         return value
 
     @field_validator("delimiter", mode="after")

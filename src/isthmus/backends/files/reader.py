@@ -67,6 +67,7 @@ class FileReader:
         """
         facts = self.facts_of(file)
         row = 0
+        line: int | None = None
         with self.storage.open(file) as stream:
             try:
                 for chunk, following in self._read(file, stream, facts, kinds, start, need):
@@ -75,7 +76,9 @@ class FileReader:
                     if isinstance(chunk, ArrowChunk):
                         end_turn()  # Arrow leaves the interpreter to others while it works
                     row = chunk.first + len(chunk)
+                    line = None
                     if following is not None:
+                        line = following.line
                         facts.note(following)
                     if row > start:
                         yield chunk
@@ -90,7 +93,7 @@ class FileReader:
                 if damage is None:
                     raise
                 self.storage.check(file, stream)
-                yield RowChunk(row, [Refusal(damage)])
+                yield RowChunk(row, [Refusal(damage, line)])
 
     def _damage(self, file: File, error: Exception) -> str | None:
         """Return what is wrong with a file; None if the error is about something else."""

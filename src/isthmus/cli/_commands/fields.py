@@ -12,11 +12,13 @@ from typing import Annotated, Any
 import typer
 
 from isthmus import Collection, Query
+from isthmus._core.registry import import_driver
 from isthmus.cli._commands.query import NO_LIMIT, build_query
 from isthmus.cli._options import AsJson, CollectionName, Filter, PromptPassword, Store
-from isthmus.cli._output import print_json, print_note, print_table
+from isthmus.cli._output import choose_columns, print_json, print_note, print_table
 from isthmus.cli._profile import MAX_DISTINCT, MAX_FIELDS, Profile
 from isthmus.cli._stores import StoreAddress, open_collection, open_database, resolve_store
+from isthmus.errors import MissingExtraError
 
 SAMPLE = 100_000
 """A collection with more records is described from this many, unless --all is given."""
@@ -47,6 +49,7 @@ def fields(
     """
     found = build_query(filter)
     address = resolve_store(store, collection, prompt=prompt)
+    load_libraries(address)
 
     async def describe() -> tuple[Profile, int | None]:
         async with open_collection(address) as source:
@@ -60,6 +63,13 @@ def fields(
         print_json(profile_to_json(profile, total))
     else:
         print_profile(profile, total)
+
+
+def load_libraries(address: StoreAddress) -> None:
+    """Import what reads files, before the time runs that a description may take."""
+    if address.plugin.name == "files":
+        with contextlib.suppress(MissingExtraError):  # most formats do without
+            import_driver("pyarrow.csv", extra="files")
 
 
 async def build_profile(source: Collection, query: Query, *, everything: bool) -> tuple[Profile, int | None]:
@@ -131,7 +141,9 @@ def print_profile(profile: Profile, total: int | None) -> None:
     if profile.fields:
         rows = [_row(name, found.to_json(profile.records), profile) for name, found in profile.fields.items()]
         headings = ["field", "type", "filled", "distinct", "commonest", "smallest", "largest"]
-        print_table(headings, rows, right=("filled", "distinct"))
+        columns = choose_columns(headings, rows, ("commonest", "distinct", "largest", "smallest", "filled"))
+        shown = [[row[at] for at in columns] for row in rows]
+        print_table([headings[at] for at in columns], shown, right=("filled", "distinct"))
     if profile.left_out:
         print_note(f"only the first {MAX_FIELDS} fields are described")
 

@@ -33,6 +33,7 @@ from isthmus.cli._options import (
 )
 from isthmus.cli._output import print_json, print_note
 from isthmus.cli._progress import RowProgress, show_progress
+from isthmus.cli._shorthand import to_store_url
 from isthmus.cli._stores import StoreAddress, resolve_store, run_on_store
 from isthmus.transfer import Progress
 
@@ -213,7 +214,7 @@ def _load_files(
                 return
             if opened is not None and progress is not None and rejects is not None:
                 loader.rejects = stack.enter_context(opened.open_rejects(rejects, progress))
-            progress_of = RowProgress(source.find_share, loader.read).of
+            progress_of = RowProgress(source.estimate_rows, loader.read).of
             loader.on_batch = lambda rows: show(progress_of(rows))
             lines = source.lines(loader.ids.make_ids, loader.read)
             await loader.load(target, lines, ahead=source.reads_ahead)
@@ -260,7 +261,8 @@ def split_places(places: list[str]) -> tuple[str, list[Path]]:
     rest = list(places)
     rest.remove(store)
     if not rest:
-        raise CommandError("no file given: isthmus load STORE FILE...", ExitCode.USAGE)
+        missing = "file" if urls or store == "-" or to_store_url(store) is None else "store"
+        raise CommandError(f"no {missing} given: isthmus load STORE FILE...", ExitCode.USAGE)
     if rest.count("-") > 1:
         raise CommandError("standard input can be read only once", ExitCode.USAGE)
     return store, list(map(Path, rest))

@@ -10,6 +10,7 @@ from isthmus.cli._commands.fields import (
     All,
     build_profile,
     build_text_profile,
+    load_libraries,
     print_profile,
     profile_to_json,
 )
@@ -33,6 +34,7 @@ def show(
     Nothing is written or created. The same as `isthmus STORE`.
     """
     address = resolve_store(store, collection, prompt=prompt)
+    load_libraries(address)
     profile, total, names = asyncio.run(_describe(address, everything=everything))
     if as_json:
         described = {} if profile is None else profile_to_json(profile, total)

@@ -10,7 +10,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
@@ -24,14 +24,16 @@ from isthmus.backends.files.formats.arrow_chunk import ArrowChunk
 from isthmus.backends.files.formats.arrow_file import marks_of
 from isthmus.backends.files.formats.choose import FileFormat, choose_format
 from isthmus.backends.files.formats.column_kinds import merge_files
-from isthmus.backends.files.formats.compression import decompress
+from isthmus.backends.files.formats.compression import decompress, describe_damage
 from isthmus.backends.files.formats.dialect import START, Dialect
 from isthmus.backends.files.formats.dump import ID, METADATA
 from isthmus.backends.files.formats.json_lines import read_json_lines
 from isthmus.backends.files.local import LocalStorage
 from isthmus.backends.files.reader import FileReader
 from isthmus.backends.files.rows import Chunk, Refusal, Row, RowChunk
+from isthmus.cli._errors import name_options
 from isthmus.cli._formats.input_line import InputFormat, InputLine
+from isthmus.cli._hints import hint_at_nearest
 from isthmus.cli._json import format_json
 
 R = TypeVar("R")
@@ -41,6 +43,7 @@ _MARK = _RECORD_KEYS - {"metadata"}
 _TABLES = ("csv", "tsv")
 _HEAD = 1 << 20
 _STDIN = "standard input"
+_NAME_FORMAT = "without --format it is read as JSON lines"
 
 
 class Input:
@@ -69,7 +72,10 @@ class Input:
         self._exit = contextlib.ExitStack()
         self._storage = _InputStorage()
         self._stream: BinaryIO | None = None
+        self._read = 0
+        """The number of rows that were read."""
         dialect = Dialect.of(FilesConfig.load({"location": "-", **settings}))
+        self._forced = dialect.forced
         try:
             for file in files:
                 self._add(file)
@@ -120,7 +126,12 @@ class Input:
 
     def _head(self, file: File, format: FileFormat) -> bytes:
         with self._storage.open(file) as stream:
-            return decompress(stream, format.compression).read(_HEAD)
+            try:
+                return decompress(stream, format.compression).read(_HEAD)
+            except Exception as error:  # decompressors have many; the damage is reported with the rows
+                if describe_damage(error) is None:
+                    raise
+                return b""
 
     def _has_json_lines(self, file: File, format: FileFormat) -> bool:
         """Return whether a file named `.json` holds an object on each of several lines."""
@@ -134,9 +145,10 @@ class Input:
         """Return the full name, the size and the version of each file, in the order given."""
         return self._storage.describe_files()
 
-    def find_share(self) -> float:
-        """Return the share of the bytes of all files that was read, 0 to 1; 0 for a pipe."""
-        return self._storage.find_share()
+    def estimate_rows(self) -> int | None:
+        """Return the number of rows of all files, by the bytes of those read; None for a pipe."""
+        share = self._storage.find_share()
+        return round(self._read / share) if share > 0 else None
 
     @property
     def reads_ahead(self) -> bool:
@@ -157,12 +169,14 @@ class Input:
             for name in _TABLES
             if (name, False) in self._readers
         )
+        self._require_columns(kinds)
         row = 0
         for file in files:
             marked = file.key in whole
             for chunk in self._readers[self._formats[file.key].name, marked].chunks(file, kinds):
                 start = max(skip, row)
                 row += len(chunk)
+                self._read = row
                 if start < row:
                     rest = chunk.cut(chunk.first + start - (row - len(chunk)), None)
                     yield from self._convert_chunk(file, rest, make_ids(range(start, row)), whole=marked)
@@ -170,8 +184,19 @@ class Input:
             source = cast("BinaryIO", _Unbuffered(self._stream))
             for chunk, _ in read_json_lines(source, START):
                 ids = make_ids(range(row, row + len(chunk)))
+                for at, line in enumerate(
+                    self._convert(_STDIN, chunk.enumerate_rows(), ids, whole=False), row
+                ):
+                    guessed = at == 0 and line.error is not None and self._format is None
+                    yield line._replace(error=f"{line.error}; {_NAME_FORMAT}") if guessed else line
                 row += len(chunk)
-                yield from self._convert(_STDIN, chunk.enumerate_rows(), ids, whole=False)
+
+    def _require_columns(self, headings: Collection[str]) -> None:
+        """Raise `UsageError` if the settings give a type to a column that no file of text has."""
+        missing = [name for name in self._forced if name not in headings] if headings else []
+        if missing:
+            hint = hint_at_nearest(missing[0], headings)
+            raise UsageError(f"--types: there is no column {missing[0]!r}{hint}")
 
     def _is_whole(self, file: File) -> bool:
         """Return whether each row of a table is a whole record, by a mark of `dump` or by `records`."""
@@ -232,7 +257,7 @@ class Input:
     ) -> Iterator[InputLine]:
         for (number, row), id in zip(rows, ids, strict=True):
             if isinstance(row, Refusal):
-                yield InputLine(name, row.line or number, error=row.message)
+                yield InputLine(name, row.line or number, error=name_options(row.message))
                 continue
             try:
                 yield InputLine(name, number, self._make_record(row, id, whole=whole))
@@ -344,9 +369,24 @@ def is_stdin(file: Path) -> bool:
 
 
 def _find_id(data: dict[str, Any], id_fields: Sequence[str]) -> str:
-    missing = next((name for name in id_fields if data.get(name) is None), None)
-    if missing is not None:
-        raise InvalidRecordError(f"there is no field {missing!r} for the id", path=missing)
-    values = [data[name] for name in id_fields]
+    values = []
+    for name in id_fields:
+        value = _find_value(data, name)
+        if value is ...:
+            hint = hint_at_nearest(name, data)
+            raise InvalidRecordError(f"there is no field {name!r} for the id{hint}", path=name)
+        if value is None:
+            raise InvalidRecordError(f"the field {name!r} for the id is null", path=name)
+        values.append(value)
     value = values[0] if len(values) == 1 else values
     return value if isinstance(value, str) else format_json(value).decode()
+
+
+def _find_value(data: dict[str, Any], name: str) -> Any:
+    """Return the value of a field, or at a path with dots; `...` if there is none."""
+    value: Any = data
+    for key in [name] if name in data else name.split("."):
+        if not isinstance(value, dict) or key not in value:
+            return ...
+        value = value[key]
+    return value

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import gzip
 import zlib
+from collections.abc import Callable
 from typing import Any, BinaryIO, cast
 
 from isthmus._core.registry import import_driver
 
+_PIECE = 1 << 16
+"""Bytes that are decompressed at once."""
 SUFFIXES = {".gz": "gz", ".gzip": "gz", ".zst": "zst", ".zstd": "zst"}
 
 
@@ -26,21 +29,47 @@ class _Borrowed:
         self.closed = True
 
 
+class _UntilDamage:
+    """A decompressor that returns all that precedes damage before it raises the error."""
+
+    def __init__(self, read: Callable[[int], bytes]) -> None:
+        self._read = read
+        self._damage: Exception | None = None
+
+    def read(self, size: int) -> bytes:
+        parts: list[bytes] = []
+        while size > 0 and self._damage is None:
+            try:
+                part = self._read(min(size, _PIECE))
+            except Exception as error:
+                if describe_damage(error) is None:
+                    raise
+                self._damage = error
+                break
+            if not part:
+                break
+            parts.append(part)
+            size -= len(part)
+        if self._damage is not None and not parts:
+            raise self._damage
+        return b"".join(parts)
+
+
 def decompress(stream: BinaryIO, compression: str | None) -> BinaryIO:
     """Return the contents of a compressed stream; raises `MissingExtraError` for zst without pyarrow."""
     if compression is None:
         return stream
     if compression == "gz":
-        return cast("BinaryIO", gzip.GzipFile(fileobj=stream, mode="rb"))
+        # `read` would lose what it has decompressed when it meets damage.
+        return cast("BinaryIO", _UntilDamage(gzip.GzipFile(fileobj=stream, mode="rb").read1))
     arrow: Any = import_driver("pyarrow", extra="files")
-    return cast(
-        "BinaryIO", arrow.CompressedInputStream(arrow.PythonFile(_Borrowed(stream), mode="r"), "zstd")
-    )
+    source = arrow.CompressedInputStream(arrow.PythonFile(_Borrowed(stream), mode="r"), "zstd")
+    return cast("BinaryIO", _UntilDamage(source.read))
 
 
 def describe_damage(error: Exception) -> str | None:
     """Return what is wrong with a compressed file, None if the error is about something else."""
-    if isinstance(error, EOFError):
+    if isinstance(error, EOFError) or "Truncated compressed stream" in str(error):  # the second is pyarrow's
         return "the compressed file ends early"
     if isinstance(error, gzip.BadGzipFile | zlib.error):
         return f"not gzip, or damaged: {error}"
