@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from isthmus._query.ast import Predicate, Regex, all_leaves
-from isthmus._query.patterns import nonlinear_part
+from isthmus._query.patterns import check_weight, nonlinear_part
 from isthmus._value import Value
 from isthmus.errors import QueryError
 
@@ -25,10 +25,12 @@ class Policy(Value):
     backtracking: Literal["refuse", "allow"] = "refuse"
 
     def check_patterns(self, where: Predicate) -> None:
-        """Raise `QueryError` for a pattern that the policy refuses."""
+        """Raise `QueryError` for patterns too large together, and for one that the policy refuses."""
+        found = all_leaves(where)
+        check_weight(found)
         if self.backtracking == "allow":
             return
-        for leaf in all_leaves(where):
+        for leaf in found:
             if isinstance(leaf, Regex) and (part := nonlinear_part(leaf)) is not None:
                 raise QueryError(
                     f"{leaf.path} regex: {leaf.pattern[:80]!r} has {part}, which cannot be searched in"
