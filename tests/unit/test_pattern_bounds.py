@@ -8,9 +8,10 @@ from collections.abc import Callable
 import pytest
 
 from isthmus import AsyncDatabase, Policy, Query, QueryError, field
-from isthmus._query.ast import Predicate
+from isthmus._query.ast import AnyObject, Or, Predicate
 from isthmus._query.codec import from_json
 from isthmus._query.patterns import MAX_PATTERNS, check_weight, effort
+from isthmus._query.split import positive_part
 
 _TEXT = field("t")
 
@@ -110,3 +111,22 @@ def test_the_effort_of_a_like_is_known_without_reading_it() -> None:
         check_weight([predicate])
 
     assert time.thread_time() - started < 0.1
+
+
+@pytest.mark.asyncio
+async def test_a_deep_any_with_a_wide_condition_takes_no_product_of_both() -> None:
+    """Its leaves were copied and its parts normalized at each of 180 levels: ten seconds of the loop."""
+    condition = _any([field(f"f{number}") > number for number in range(1_700)])
+    for _ in range(180):
+        condition = field("a").any(condition)
+
+    async with await AsyncDatabase.create("memory") as db:
+        await db.create({"a": 1})
+        started = time.thread_time()
+        assert await db.count(condition) == 0
+
+    assert isinstance(condition, AnyObject)
+    part = positive_part(condition)
+    assert time.thread_time() - started < 0.5
+    assert isinstance(part, Or)
+    assert len(part.terms) == 1_700

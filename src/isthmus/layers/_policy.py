@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from isthmus._query.ast import Predicate, Regex, all_leaves
+from isthmus._query.ast import Predicate, Regex, all_leaves, inner_leaves
 from isthmus._query.patterns import check_weight, nonlinear_part
 from isthmus._value import Value
 from isthmus.errors import QueryError
@@ -26,11 +26,11 @@ class Policy(Value):
 
     def check_patterns(self, where: Predicate) -> None:
         """Raise `QueryError` for patterns too large together, and for one that the policy refuses."""
-        found = all_leaves(where)
+        found = inner_leaves(where)
         check_weight(found)
-        if self.backtracking == "allow":
+        if self.backtracking == "allow" or not any(isinstance(leaf, Regex) for leaf in found):
             return
-        for leaf in found:
+        for leaf in all_leaves(where):
             if isinstance(leaf, Regex) and (part := nonlinear_part(leaf)) is not None:
                 raise QueryError(
                     f"{leaf.path} regex: {leaf.pattern[:80]!r} has {part}, which cannot be searched in"
