@@ -48,6 +48,7 @@ SERVER_OF_s3-log := s3
 SERVER_OF_sqlalchemy := mariadb postgres
 SERVER_OF_sqlalchemy-mariadb := mariadb
 SERVER_OF_sqlalchemy-postgres := postgres
+SERVERS_OF_STORES = $(sort $(foreach store,$(STORES),$(SERVER_OF_$(store))))
 # What `make test` needs: the first line's are started at once, the others by the tests that ask for them.
 TEST_SERVERS := postgres elasticsearch s3
 SLICE_SERVERS := postgres18 postgres-icu pgbouncer moto mariadb
@@ -205,7 +206,7 @@ docs-cli: $(VENV)/.full ## write docs/reference/cli.md from the help of each com
 	$(BIN)/python -m isthmus.cli._reference > docs/reference/cli.md
 
 .PHONY: settings
-settings: $(VENV)/.full ## each setting of each backend: spellings, sources, secrecy, the module that reads it
+settings: $(VENV)/.full ## each setting of each backend: spellings, sources and their order, secrecy, where its effect is seen
 	$(BIN)/python -m tests.settings
 
 .PHONY: lost-updates isolation
@@ -377,10 +378,11 @@ security: $(VENV)/.full ## injection, fuzzing, secrets, TLS, cursors, limits, ru
 	$(SERVERS) provision postgres elasticsearch s3
 	$(SERVERS) run postgres elasticsearch s3 -- $(BIN)/python -m tests.security $(ARGS)
 
-hostile: STORES ?= memory sqlite
+hostile: STORES ?= memory sqlite postgres elasticsearch s3-object s3-log
 hostile: PATTERNS ?= 1000
-hostile: $(VENV)/.full ## patterns, texts and trees that are meant to exhaust, on memory and SQLite or STORES; PATTERNS=1000 SEED=1
-	$(BIN)/python -m tests.hostile $(STORES) --patterns $(PATTERNS) --seed $(SEED)
+hostile: $(VENV)/.full ## patterns, texts and trees that are meant to exhaust, on all stores or STORES (10 min); PATTERNS=1000 SEED=1
+	$(if $(SERVERS_OF_STORES),$(SERVERS) provision $(SERVERS_OF_STORES))
+	$(SERVERS) run $(SERVERS_OF_STORES) -- $(BIN)/python -m tests.hostile $(STORES) --patterns $(PATTERNS) --seed $(SEED)
 
 scopes: STORES ?= memory sqlite postgres elasticsearch s3-object s3-log
 scopes: ATTEMPTS ?= 5000

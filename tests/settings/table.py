@@ -11,7 +11,7 @@ from urllib.parse import quote
 from pydantic import BaseModel, SecretStr
 
 from isthmus._core.config import BackendConfig
-from isthmus._core.registry import BACKENDS, plugin
+from isthmus._core.registry import plugin
 
 
 class Sample(NamedTuple):
@@ -391,18 +391,3 @@ def origin_of(config: BackendConfig, setting: str) -> str:
 def names_for(names: Mapping[str, str], setting: str) -> list[str]:
     """Return the aliases or variables of a setting, or of a key of it."""
     return sorted(name for name, target in names.items() if f"{target}.".startswith(f"{setting}."))
-
-
-def rows() -> Iterator[tuple[str, ...]]:
-    """Yield for each setting: backend, name, spellings, URL, variables, secret, the module that reads it."""
-    for backend in BACKENDS:
-        for setting, sample in SAMPLES[backend].items():
-            yield (
-                backend,
-                setting,
-                "-" if not sample.in_url else "place" if sample.url else "option",
-                "secret" if is_secret(backend, setting) else "",
-                read_by(backend, setting),
-                ", ".join(names_for(variables_of(backend), setting)),
-                ", ".join(names_for(config_of(backend).spellings, setting)),
-            )

@@ -109,7 +109,7 @@ def test_a_pattern_is_used_by_many_threads(monkeypatch: pytest.MonkeyPatch) -> N
     """Though what is kept is forgotten all the time."""
     monkeypatch.setattr(machine, "_KEPT", 20)
     monkeypatch.setattr(machine, "_KEPT_PER_STATE", 0)
-    compiled = regex.Pattern(regex.parse(r"(?:a|b)*a(?:a|b){5}c|\bword\b"))
+    compiled = regex.Pattern(*regex.parse(r"(?:a|b)*a(?:a|b){5}c|\bword\b"))
     texts = [("ab" * n + "abbaabc", True) if n % 2 else ("é" * n + "wordy", False) for n in range(40)]
     wrong: list[str] = []
 
@@ -149,3 +149,34 @@ def test_the_cache_of_patterns_is_bounded() -> None:
 
     assert len(patterns._known) < 100
     assert patterns._total <= patterns._MOST
+
+
+def test_a_pattern_that_is_refused_is_not_compiled() -> None:
+    """Python's own compiler takes seconds for these sets, as it writes out each without case."""
+    started = time.thread_time()
+    compiled = regex.compile_regex("(?i)(?=x)" + "[\u0100-\uffff]" * 1_900)
+
+    assert compiled.nonlinear_part == "look-around"
+    assert time.thread_time() - started < 0.3
+
+
+@pytest.mark.parametrize("pattern", ["(?<=a*)b", "(?<!a|bc)d", "(?:x(?=y)(?<=a{1,2}))+"])
+def test_a_look_behind_of_no_fixed_width_is_no_pattern(pattern: str) -> None:
+    """As Python has it, although it is not compiled."""
+    with pytest.raises(re.error):
+        re.compile(pattern)
+    with pytest.raises(regex.PatternError, match="fixed-width"):
+        regex.compile_regex(pattern)
+    assert regex.compile_regex("(?<=ab|cd)e").search("xabe")
+
+
+def test_the_patterns_of_a_query_are_read_once() -> None:
+    """Thousands of small ones too; what their searches make is bounded apart from them."""
+    patterns = [f"{number}b+c" for number in range(2_000)]
+    made = [regex.compile_regex(pattern) for pattern in patterns]
+    for number, compiled in enumerate(made):
+        compiled.search(f"{number}bb")
+
+    assert [regex.compile_regex(pattern) for pattern in patterns] == made
+    machines = [compiled for compiled in made if isinstance(compiled, regex.Pattern) and compiled._machine]
+    assert 100 < len(machines) <= 200

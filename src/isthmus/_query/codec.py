@@ -27,8 +27,10 @@ from isthmus._query.ast import (
     Regex,
     StartsWith,
     TextMatch,
+    leaves,
 )
 from isthmus._query.field import any_object, comparison, match, nearest
+from isthmus._query.patterns import MAX_PATTERNS, weight
 from isthmus._query.query import Query
 from isthmus._values import JSON
 from isthmus.errors import QueryError
@@ -152,7 +154,7 @@ def from_json(shape: Any) -> Query:
     if not isinstance(shape, dict):
         raise QueryError(f"query: expected an object, got {type(shape).__name__}")
     if not shape.keys() & {"where", "sort", "limit", "offset", "select"}:
-        return Query(where=_predicate(shape, "query", [0], 0)) if shape else Query()
+        return Query(where=_predicate(shape, "query", _Counted(), 0)) if shape else Query()
     unknown = shape.keys() - {"where", "sort", "limit", "offset", "select"}
     if unknown:
         raise QueryError(
@@ -160,7 +162,7 @@ def from_json(shape: Any) -> Query:
         )
     query = Query()
     if shape.get("where") is not None:
-        query = Query(where=_predicate(shape["where"], "where", [0], 0))
+        query = Query(where=_predicate(shape["where"], "where", _Counted(), 0))
     for index, key in enumerate(_list(shape.get("sort", []), "sort")):
         where = f"sort[{index}]"
         if not isinstance(key, dict) or "field" not in key or key.keys() - {"field", "direction", "nulls"}:
@@ -184,27 +186,45 @@ def _list(value: Any, where: str) -> list[Any]:
     return value
 
 
-def _predicate(shape: Any, where: str, counted: list[int], depth: int) -> Predicate:
+class _Counted:
+    """What was read of a query so far: too much is refused before the work of reading it."""
+
+    def __init__(self) -> None:
+        self._conditions = 0
+        self._patterns = 0
+
+    def add_conditions(self, terms: list[Any]) -> None:
+        """Count those of the terms that are conditions."""
+        self._conditions += sum(isinstance(term, dict) and "op" in term for term in terms)
+        if self._conditions > MAX_LEAVES:
+            raise QueryError(f"a query has at most {MAX_LEAVES} conditions")
+
+    def add_pattern(self, size: int) -> None:
+        self._patterns += size
+        if self._patterns > MAX_PATTERNS:
+            raise QueryError(f"the patterns of a query have at most {MAX_PATTERNS:,} characters together")
+
+
+def _predicate(shape: Any, where: str, counted: _Counted, depth: int) -> Predicate:
     if depth > MAX_DEPTH:
         raise QueryError(f"{where[:80]}…: nested deeper than {MAX_DEPTH} levels")
     if not isinstance(shape, dict):
         raise QueryError(f"{where}: expected an object, got {type(shape).__name__}")
     if shape.keys() == {"and"} or shape.keys() == {"or"}:
         word = next(iter(shape))
+        given = _list(shape[word], f"{where}.{word}")
+        counted.add_conditions(given)
         terms = tuple(
-            _predicate(term, f"{where}.{word}[{i}]", counted, depth + 1)
-            for i, term in enumerate(_list(shape[word], f"{where}.{word}"))
+            _predicate(term, f"{where}.{word}[{i}]", counted, depth + 1) for i, term in enumerate(given)
         )
         return And(terms) if word == "and" else Or(terms)
     if shape.keys() == {"not"}:
+        counted.add_conditions([shape["not"]])
         return Not(_predicate(shape["not"], f"{where}.not", counted, depth + 1))
     if not {"field", "op"} <= shape.keys() or shape.keys() - {"field", "op", "value"}:
         raise QueryError(
             f"{where}: expected and, or, not, or {{field, op, value}}; got {sorted(map(str, shape))}"
         )
-    counted[0] += 1
-    if counted[0] > MAX_LEAVES:
-        raise QueryError(f"a query has at most {MAX_LEAVES} conditions")
     path = _path_from(shape["field"], where)
     try:
         if shape["op"] == "match":
@@ -212,11 +232,24 @@ def _predicate(shape: Any, where: str, counted: list[int], depth: int) -> Predic
         if shape["op"] == "nearest":
             return nearest_json(path, shape.get("value"))
         if shape["op"] == "any":
+            counted.add_conditions([shape.get("value")])
             inner = _predicate(shape.get("value"), f"{where}.value", counted, depth + 1)
             return any_object(path, inner)
-        return comparison(path, shape["op"], shape.get("value"))
+        return _comparison(path, shape["op"], shape.get("value"), counted)
     except QueryError as error:
         raise QueryError(f"{where}: {error}") from None
+
+
+def _comparison(path: Path, op: Any, value: Any, counted: _Counted) -> Predicate:
+    if op not in _PATTERN_OPERATORS or not isinstance(value, str):
+        return comparison(path, op, value)
+    counted.add_pattern(len(value))
+    made = comparison(path, op, value)
+    counted.add_pattern(sum(map(weight, leaves(made))) - len(value))
+    return made
+
+
+_PATTERN_OPERATORS = ("regex", "like", "ilike", "not_like")
 
 
 def match_json(path: Path, value: Any) -> Predicate:

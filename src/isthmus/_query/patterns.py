@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from isthmus._query.ast import And, In, Like, Not, Or, Predicate, Regex
-from isthmus._query.like import compile_like
+from isthmus._query.ast import And, In, Leaf, Like, Not, Or, Predicate, Regex
+from isthmus.errors import QueryError
 
 if TYPE_CHECKING:
     from isthmus._query.regex import BacktrackingPattern, Pattern
+
+
+MAX_PATTERNS = 20_000
+"""The most characters of all patterns of a query, with the bounded repeats of regexes written out.
+
+Some 50 ms go into reading so many; and one rule for all stores refuses the patterns that would take more.
+"""
 
 
 def compile_regex(pattern: str) -> Pattern | BacktrackingPattern:
@@ -24,6 +32,30 @@ def nonlinear_part(leaf: Regex) -> str | None:
     return compile_regex(leaf.pattern).nonlinear_part
 
 
+def weight(leaf: Leaf) -> int:
+    """Return what a leaf's pattern counts towards `MAX_PATTERNS`; 0 if it has none."""
+    match leaf:
+        case Regex(_, pattern):
+            return compile_regex(pattern).weight
+        case Like(_, pattern, _):
+            return len(pattern)
+        case _:
+            return 0
+
+
+def check_weight(found: Iterable[Leaf]) -> None:
+    """Raise `QueryError` if the patterns of a query are too large together."""
+    patterns = [leaf for leaf in found if isinstance(leaf, Regex | Like)]
+    total = sum(len(leaf.pattern) for leaf in patterns)
+    if total <= MAX_PATTERNS:  # else they are not even read
+        total = sum(map(weight, patterns))
+    if total > MAX_PATTERNS:
+        raise QueryError(
+            f"the patterns of a query have at most {MAX_PATTERNS:,} characters together, with bounded repeats"
+            f" written out and large sets of characters counted as several; these have {total:,}"
+        )
+
+
 def effort(predicate: Predicate) -> int:
     """Return what the predicate costs for each character of a record, at worst, in units of some 100 ns."""
     match predicate:
@@ -33,8 +65,8 @@ def effort(predicate: Predicate) -> int:
             return effort(term)
         case Regex(_, pattern):
             return compile_regex(pattern).size + 1
-        case Like(_, pattern, folded):
-            return compile_like(pattern, folded=folded).size
+        case Like(_, pattern, _):
+            return len(pattern) + 1
         case In(_, values):
             return 1 + len(values) // 10  # each is compared, whatever the text's length
         case _:

@@ -21,7 +21,7 @@ from isthmus._query.ast import (
     Or,
     Predicate,
     TextMatch,
-    all_leaves,
+    inner_leaves,
     prefix_path,
 )
 from isthmus._query.normalize import normalize
@@ -71,7 +71,7 @@ def split(predicate: Predicate, pushdown: PushdownOf) -> Split:
 def fold(predicate: Predicate) -> Predicate:
     """Return the normalized predicate; raises `QueryError` if it has too many different conditions."""
     predicate = normalize(predicate)
-    count = len(all_leaves(predicate))
+    count = len(inner_leaves(predicate))
     if count > MAX_DISTINCT:
         raise QueryError(
             f"a query has at most {MAX_DISTINCT} different conditions, this one has {count}; equalities on"
@@ -123,21 +123,29 @@ def positive_part(leaf: AnyObject) -> Predicate:
     They may be satisfied by different objects. Each `not` inside is taken as true, and so is `=` with a
     list, which does not pass through the list of objects; if nothing is left, an object has to exist.
     """
-    part = normalize(_prefix_positive(leaf.path, leaf.where))
+    return normalize(_positive_any(leaf))
+
+
+def _positive_any(leaf: AnyObject) -> Predicate:
+    part = _prefix_positive(leaf.path, leaf.where)
     return Exists(leaf.path) if part == TRUE else part
 
 
 def _prefix_positive(path: Path, where: Predicate) -> Predicate:
+    # TRUE is folded on the way, as `_positive_any` looks for it: normalizing at each level would take the
+    # product of depth and width.
     match where:
         case And(terms):
-            return And(tuple(_prefix_positive(path, term) for term in terms))
+            parts = [_prefix_positive(path, term) for term in terms]
+            return And(tuple(part for part in parts if part != TRUE))
         case Or(terms):
-            return Or(tuple(_prefix_positive(path, term) for term in terms))
+            parts = [_prefix_positive(path, term) for term in terms]
+            return TRUE if TRUE in parts else Or(tuple(parts))
         case Not() | EqualList():
             return TRUE
         case leaf:
             outer = prefix_path(path, leaf)
-            return positive_part(outer) if isinstance(outer, AnyObject) else outer
+            return _positive_any(outer) if isinstance(outer, AnyObject) else outer
 
 
 def leaf_pushdown(leaf: Leaf, pushdown: PushdownOf) -> Pushdown:

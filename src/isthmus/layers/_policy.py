@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from isthmus._query.ast import Predicate, Regex, all_leaves
-from isthmus._query.patterns import nonlinear_part
+from isthmus._query.ast import Predicate, Regex, all_leaves, inner_leaves
+from isthmus._query.patterns import check_weight, nonlinear_part
 from isthmus._value import Value
 from isthmus.errors import QueryError
 
@@ -25,8 +25,10 @@ class Policy(Value):
     backtracking: Literal["refuse", "allow"] = "refuse"
 
     def check_patterns(self, where: Predicate) -> None:
-        """Raise `QueryError` for a pattern that the policy refuses."""
-        if self.backtracking == "allow":
+        """Raise `QueryError` for patterns too large together, and for one that the policy refuses."""
+        found = inner_leaves(where)
+        check_weight(found)
+        if self.backtracking == "allow" or not any(isinstance(leaf, Regex) for leaf in found):
             return
         for leaf in all_leaves(where):
             if isinstance(leaf, Regex) and (part := nonlinear_part(leaf)) is not None:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from isthmus._core.executor import AggregateRequest, PageRequest
 from isthmus._core.offload import run_in_thread
 from isthmus._core.op import Aggregate, Count, Fetch, ModifyWhere, Op, ReadChanges, Remove
-from isthmus._query.ast import MAX_DISTINCT, And, Not, Or, Predicate, leaves
+from isthmus._query.ast import MAX_DISTINCT, And, AnyObject, Not, Or, Predicate, inner_leaves
 from isthmus._query.split import fold
 from isthmus._value import replace
 
@@ -21,7 +21,7 @@ async def fold_wide(op: Op[R]) -> Op[R]:
     Raises `QueryError` if too many conditions are left.
     """
     where = _condition(op)
-    if not isinstance(where, And | Or | Not) or len(leaves(where)) <= MAX_DISTINCT:
+    if not isinstance(where, And | Or | Not | AnyObject) or len(inner_leaves(where)) <= MAX_DISTINCT:
         return op
     folded = await run_in_thread(partial(fold, where))
     request: PageRequest | AggregateRequest | None = getattr(op, "request", None)

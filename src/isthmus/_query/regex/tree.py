@@ -26,6 +26,8 @@ MAX_DEPTH = 100
 """The deepest nesting of groups and repeats."""
 _MAX_RANGES = 50_000
 """The work of putting together sets of characters, in ranges."""
+_RANGES_PER_CHARACTER = 4
+"""How many of them take the time of reading one character of a pattern."""
 
 _ASCII = re.ASCII.value
 _IGNORECASE = re.IGNORECASE.value
@@ -114,8 +116,8 @@ _NAMES: dict[Any, str] = {
 }
 
 
-def parse(pattern: str) -> Node:
-    """Return the tree of a pattern.
+def parse(pattern: str) -> tuple[Node, int]:
+    """Return the tree of a pattern and its weight, the work of reading it in characters.
 
     Raises `PatternError` if it is no pattern or too large, `NotLinearError` for look-around and the like.
     """
@@ -129,13 +131,39 @@ def parse(pattern: str) -> Node:
         raise PatternError(f"{pattern[:80]!r} is no pattern: {error}") from None
     if (depth := _depth(tree)) > MAX_DEPTH:
         raise PatternError(f"{_TOO_DEEP}, this one is {depth}")
-    node = _Reader().sequence(tree, tree.state.flags)
+    reader = _Reader()
+    try:
+        node = reader.sequence(tree, tree.state.flags)
+    except NotLinearError:
+        _check_look_behinds(pattern, tree)
+        raise
     if (states := size(node)) > MAX_STATES:
         raise PatternError(
             f"the program has at most {MAX_STATES:,} states with bounded repeats written out, this one has"
             f" {states:,}; repeat less, or without a bound"
         )
-    return node
+    return node, max(len(pattern), states, reader.ranges // _RANGES_PER_CHARACTER)
+
+
+def _check_look_behinds(pattern: str, tree: Any) -> None:
+    """Raise `PatternError` for a look-behind of no fixed width, the one error that only compiling finds.
+
+    Compiling itself takes seconds for a few thousand sets without case, and a handle refuses the pattern.
+    """
+    stack = [tree]
+    while stack:
+        part = stack.pop()
+        if isinstance(part, parser.SubPattern):
+            part = part.data
+        if isinstance(part, list | tuple):
+            if len(part) == 2 and part[0] in (sre.ASSERT, sre.ASSERT_NOT):
+                direction, inner = part[1]
+                low, high = inner.getwidth()
+                if direction < 0 and low != high:
+                    raise PatternError(
+                        f"{pattern[:80]!r} is no pattern: look-behind requires fixed-width pattern"
+                    )
+            stack.extend(part)
 
 
 _TOO_DEEP = f"a pattern is nested at most {MAX_DEPTH} deep"
@@ -174,7 +202,8 @@ class _Reader:
 
     def __init__(self) -> None:
         self._sets: dict[tuple[Any, ...], Characters] = {}
-        self._ranges = 0
+        self.ranges = 0
+        """How many ranges of characters were put together so far."""
 
     def sequence(self, items: Iterable[tuple[Any, Any]], flags: int) -> Node:
         nodes = [self._node(op, argument, flags) for op, argument in items]
@@ -229,8 +258,8 @@ class _Reader:
         return charset.complement(whole) if negated else whole
 
     def _spend(self, ranges: int) -> None:
-        self._ranges += ranges
-        if self._ranges > _MAX_RANGES:
+        self.ranges += ranges
+        if self.ranges > _MAX_RANGES:
             raise PatternError("the sets of characters are too large together; write fewer or simpler ones")
 
 

@@ -19,6 +19,8 @@ _LONGEST_WILDCARD = 900
 _LONGEST_FREE = 250
 _LONGEST_FREE_WIDE = 50
 _MAX_RUNS = 20
+_LONGEST_READ = 4 * LONGEST_REGEXP
+"""A longer pattern hardly becomes a short one, and reading it takes the event loop's time."""
 _MAX_REPEAT = 100
 # After a free start, states double with each wide class.
 _MAX_WIDE = 8
@@ -92,8 +94,11 @@ def _literal(c: str) -> str:
 _SPECIAL = frozenset('\\[]^-&~"')
 
 
+@functools.lru_cache(maxsize=512)
 def regexp(pattern: str) -> str | None:
     """Return a Lucene regexp with the matches of `re.search`; None if there is no exact one."""
+    if len(pattern) > _LONGEST_READ:
+        return None
     try:
         tree = _sre.parse(pattern)
     except (re.error, RecursionError, OverflowError):

@@ -29,14 +29,16 @@ class _UntranslatableError(Exception):
 def translate(pattern: str) -> str | None:
     """Return an advanced regular expression that matches wherever `re.search` does; None if there is none."""
     # The parser and its tables of characters are loaded by the first regex, not at import.
-    from isthmus._query.regex.tree import NotLinearError, parse, size
+    from isthmus._query.regex import Pattern, compile_regex
 
+    compiled = compile_regex(pattern)
+    if not isinstance(compiled, Pattern):
+        return None
+    if compiled.size > _MAX_STATES and _has_bounded_repeat(compiled.tree):
+        return None
     try:
-        tree = parse(pattern)
-        if size(tree) > _MAX_STATES and _has_bounded_repeat(tree):
-            return None
-        text = _translate(tree)
-    except (_UntranslatableError, NotLinearError):
+        text = _translate(compiled.tree)
+    except _UntranslatableError:
         return None
     return text if len(text) <= _MAX_LENGTH else None
 
