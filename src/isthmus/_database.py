@@ -381,7 +381,8 @@ class AsyncDatabase(Scoping, ChangesMethods, CollectionMethods):
         from isthmus._partition import plan_partitions
 
         verbs: CollectionMethods = self if collection is None else self.collection(collection)
-        return await plan_partitions(verbs, AsyncDatabase, self._config, as_query(query), count, url_from)
+        config, scope = self._config, self._scope
+        return await plan_partitions(verbs, AsyncDatabase, config, as_query(query), count, url_from, scope)
 
     def portability(self, query: Find = None) -> dict[str, Portability]:
         """Return for each backend whether it serves a query natively, partly client-side or not, and why."""

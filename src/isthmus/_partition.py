@@ -15,12 +15,13 @@ from isthmus._core.executor import (
 )
 from isthmus._core.supports import SortsIds
 from isthmus._path import Path, Root
-from isthmus._query.ast import TRUE, And, Order, Ordered, Predicate
+from isthmus._query.ast import And, Order, Ordered, Predicate
 from isthmus._query.codec import from_json, to_json
 from isthmus._query.query import Query
 from isthmus._query.split import Pushdown
 from isthmus._reads import STREAM_PAGE
 from isthmus._record import Record
+from isthmus._scope import Scope
 from isthmus._stream import RecordStream
 from isthmus._value import Value, replace
 from isthmus.errors import ConfigError, UnsupportedError, UsageError
@@ -40,6 +41,10 @@ class DatabaseClass(Protocol):
 
     def collection(self, name: str) -> Any:
         """Return a collection."""
+        ...
+
+    def scope(self, condition: Query, *, row_security: bool = False) -> Self:
+        """Return a handle that is confined to a scope."""
         ...
 
     @classmethod
@@ -66,6 +71,8 @@ class Partition(Value):
     """The exclusive lower bound of ids; None for the first partition."""
     high: str | None
     """The inclusive upper bound of ids; None for the last partition."""
+    row_security: dict[str, Any] | None = None
+    """The condition of a scope that the store's policies confine too."""
 
     @property
     def search(self) -> Query:
@@ -93,7 +100,10 @@ class Partition(Value):
             config["url"] = url
         db = await self.opener._create_handle(self.backend, config)
         try:
-            async with self._open_stream(db.collection(self.collection)) as records:
+            handle = db
+            if self.row_security is not None:
+                handle = db.scope(from_json(self.row_security), row_security=True)
+            async with self._open_stream(handle.collection(self.collection)) as records:
                 async for record in records:
                     if self.high is not None and record.id is not None and record.id > self.high:
                         break
@@ -132,6 +142,7 @@ async def plan_partitions(
     query: Query,
     count: int,
     url_from: str | None,
+    scope: Scope | None,
 ) -> list[Partition]:
     """Return up to `count` partitions of a query, each covering an equal share of the collection.
 
@@ -154,9 +165,10 @@ async def plan_partitions(
             capability="partitions",
         )
     settings = _worker_settings(config, url_from)
-    scope = collection._session.scope
-    if scope != TRUE:
-        query = replace(query, where=And((scope, query.where)))
+    secured = None
+    if scope is not None:
+        query = replace(query, where=And((scope.predicate, query.where)))
+        secured = to_json(Query(where=scope.predicate)) if scope.row_security else None
     total = await collection.count()
     bounds: list[str] = []
     for part in range(1, count):
@@ -175,6 +187,7 @@ async def plan_partitions(
             query=to_json(query),
             low=low,
             high=high,
+            row_security=secured,
         )
         for number, (low, high) in enumerate(itertools.pairwise(edges))
     ]

@@ -76,7 +76,9 @@ class Scope(Value):
         try:
             return not self.holds(apply_changes(data, touching))
         except InvalidRecordError:
-            return False  # as on the record itself, which refuses it
+            # The record itself refuses it, or holds a list there, which another handle has written:
+            # an element may be what makes it one of this scope.
+            return True
 
     def _touches(self, path: Path) -> bool:
         return any(

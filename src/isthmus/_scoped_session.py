@@ -14,6 +14,7 @@ from isthmus._core.modify_rows import condition_failed
 from isthmus._core.op import Aggregate, Count, Explain, Fetch, Modify, ModifyWhere, Op, Read, Remove, Write
 from isthmus._path import Path, Root
 from isthmus._query.ast import TRUE, And, In, Predicate
+from isthmus._query.changes import apply_changes
 from isthmus._query.evaluate import matches
 from isthmus._record import Record
 from isthmus._scope import Scope
@@ -149,6 +150,11 @@ class ScopedSession:
             return error or not_found(item.id)
         if item.where != TRUE and not matches(item.where, record):
             return condition_failed(item.id)
+        try:
+            apply_changes(record.data, item.changes)
+        except InvalidRecordError as invalid:
+            invalid.record_id = item.id
+            return invalid
         return InvalidRecordError(_LEAVES, path="data", record_id=item.id)
 
     async def _as_missing(self, collection: str, item: Modification, answer: ItemResult) -> ItemResult:

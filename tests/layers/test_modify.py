@@ -20,6 +20,7 @@ from isthmus.errors import (
     Applied,
     BatchError,
     ConflictError,
+    ConnectError,
     InvalidRecordError,
     NotFoundError,
     NotWrittenError,
@@ -112,6 +113,36 @@ async def test_an_atomic_batch_that_lost_a_race_is_tried_again_as_a_whole() -> N
 
     assert all(isinstance(result, str) for result in results)
     assert await _numbers(store, 2) == [3, 11]
+
+
+@pytest.mark.asyncio
+async def test_an_atomic_batch_writes_each_state_of_a_record_in_one_request() -> None:
+    """The first under the version that was read: another writer makes all of it start again."""
+    store = await _stored(1)
+    script = Scripted(_pass, _overtaken(store, "0"))
+
+    results = await _planned(store, script).run(_modify("0", "0", "0", atomic=True))
+
+    assert len(set(results)) == 3
+    assert await _numbers(store, 1) == [13]
+    writes = [op for op in script.attempts if isinstance(op, Write)]
+    assert [len(op.mutations) for op in writes] == [3, 3]
+    assert [[item.if_version is None for item in op.mutations] for op in writes] == [[False, True, True]] * 2
+
+
+@pytest.mark.asyncio
+async def test_a_repeated_record_begins_a_new_request_where_items_are_written_apart() -> None:
+    """A failure then leaves what was written before, and is the outcome of the rest."""
+    store = await _stored(1, 1)
+    script = Scripted(_pass, _pass, _pass, refused)
+
+    results = await _planned(store, script).run(_modify("0", "1", "1", "0", "0"))
+
+    assert [type(result) for result in results] == [str, str, ConnectError, ConnectError, ConnectError]
+    assert await _numbers(store, 2) == [2, 2]
+    assert [op.ids for op in script.attempts if isinstance(op, Read)] == [["0", "1"], ["1", "0"]]
+    with pytest.raises(ConnectError):
+        await _planned(store, Scripted(refused)).run(_modify("0", "0"))
 
 
 @pytest.mark.asyncio

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import pickle
 import secrets
 from collections.abc import AsyncIterator
 from urllib.parse import urlsplit
@@ -93,6 +94,17 @@ async def test_a_scope_with_row_security_reads_and_writes_its_own_records(driver
             async with tx.savepoint():
                 await tx.delete_where(N == 0)
         assert await db.scope(TENANT == "b", row_security=True).count() == 3
+
+
+@pytest.mark.asyncio
+async def test_workers_of_partitions_tell_the_server_the_scope() -> None:
+    """Else the policies would show them nothing."""
+    async with owned() as (db, _):
+        a = db.scope(TENANT == "a", row_security=True)
+
+        parts = pickle.loads(pickle.dumps(await a.partitions(N >= 1, 3)))
+
+        assert sorted([r.id for part in parts async for r in part.stream()]) == ["a1", "a2"]
 
 
 @pytest.mark.asyncio

@@ -183,11 +183,14 @@ async def test_concurrent_modifications_of_one_record_are_all_applied(db: AsyncD
 
     versions = await asyncio.gather(*(db.modify("a", n.inc(1)) for _ in range(20)))
     sold = await asyncio.gather(*(buy() for _ in range(20)), return_exceptions=True)
+    twice = [("a", tags.push(1)), ("a", field("m").inc(1)), ("a", field("m").inc(1))]
+    batches = await asyncio.gather(*(db.modify_batch(twice) for _ in range(5)))
 
+    assert all(len(batch) == 3 for batch in batches)
     assert all(isinstance(version, str) for version in versions)
     assert sum(isinstance(result, str) for result in sold) == 5
     assert sum(isinstance(result, ConflictError) for result in sold) == 15
-    assert (await db.require("a")).data == {"n": 20, "stock": 0}
+    assert (await db.require("a")).data == {"n": 20, "stock": 0, "tags": [1] * 5, "m": 10}
 
 
 @pytest.mark.asyncio

@@ -188,6 +188,27 @@ async def test_no_write_makes_a_record_leave_its_scope(db: AsyncDatabase) -> Non
     assert await everything(db) == {"one": {"n": 3, "org": {"id": 7}}}
 
 
+@requires("compare_and_set")
+@pytest.mark.asyncio
+async def test_a_list_of_scopes_loses_none_of_them_through_one(db: AsyncDatabase) -> None:
+    """Another handle may write a record that several scopes see; they do not change who sees it (§5)."""
+    await put(db, [Record({"tenant": ["a", "b"], "n": 1}, id="both"), Record({"tenant": "a"}, id="one")])
+    a = db.scope(field("tenant") == "a")
+    changes = [field("tenant").pull("a"), field("tenant").push("c"), field("tenant").add("c")]
+
+    for change in changes:
+        for id in ("both", "one"):
+            with pytest.raises(InvalidRecordError) as refused:
+                await a.modify(id, change)
+            assert refused.value.record_id == id
+        with pytest.raises(InvalidRecordError):
+            await a.update_where(field("n") == 1, change)
+    with pytest.raises(InvalidRecordError):
+        await a.update("both", {"n": 2})
+
+    assert await everything(db) == {"both": {"tenant": ["a", "b"], "n": 1}, "one": {"tenant": "a"}}
+
+
 @requires("compare_and_set", "atomic_batch", "transactions")
 @pytest.mark.asyncio
 async def test_an_atomic_batch_of_a_scope_is_all_or_nothing(db: AsyncDatabase) -> None:

@@ -227,7 +227,9 @@ _LETTERS = {"A": AlreadyExistsError, "I": InvalidRecordError, "N": NotWrittenErr
 @pytest.mark.asyncio
 @pytest.mark.parametrize("case", _REPEATED)
 @requires("unique")
-async def test_each_item_of_a_batch_finds_what_the_earlier_ones_left(db: AsyncDatabase, case: str) -> None:
+async def test_each_modification_of_a_batch_finds_what_the_earlier_ones_left(
+    db: AsyncDatabase, case: str
+) -> None:
     """Also where a record is modified several times: each has its own outcome and version."""
     await _declare(db)
     initial: dict[str, dict[str, Any]] = {"a": {"email": "x"}, "b": {"email": "y"}, "c": {"n": 0}}
