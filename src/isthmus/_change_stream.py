@@ -180,6 +180,9 @@ class ChangeStream(Generic[T]):
                 record = self._convert(change.record)
         except InvalidRecordError as error:
             if self._on_invalid is None:
+                # The next call reads it again: it may be repaired by then.
+                self._changes.clear()
+                self._next, self._caught_up, self._idle = self._given, False, False
                 raise
             self._on_invalid(error)
         self._changes.popleft()

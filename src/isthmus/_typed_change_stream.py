@@ -36,8 +36,9 @@ class TypedChangesMethods(Generic[M]):
         """Return every change of the collection as a stream without an end, with models for records.
 
         Parameters, promises, errors and cost are those of `Collection.changes`. A stored record that
-        does not match the model is `InvalidRecordError`, and the stream stays before it; with
-        `on_invalid` "skip" its change is left out, and a function is called with the error before that.
+        does not match the model is `InvalidRecordError`; the stream stays before it, and the next call
+        reads it again. With `on_invalid` "skip" its change is left out, and a function is called with
+        the error before that.
         """
         check_on_invalid(on_invalid)
         condition = None if where is None else resolve_where(where, self._paths)

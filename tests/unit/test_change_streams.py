@@ -292,6 +292,17 @@ async def test_a_typed_collection_gives_models() -> None:
                 await every.read()
             with pytest.raises(InvalidRecordError):
                 await anext(every)
+        position = every.position
+        for stream in (every, people.changes(since="start", poll=0.01)):
+            await people.untyped.upsert("c", {"age": "no number"})
+            with pytest.raises(InvalidRecordError):
+                while True:
+                    await stream.read()
+            await people.untyped.upsert("c", {"age": 5})
+            assert Person(id="c", age=5) in [change.record for change in await stream.read()]
+        async with people.changes(since=position or "") as later:
+            assert {change.id for change in await later.read()} == {"c", "d"}
+        await people.untyped.upsert("c", {"age": "no number"})
         errors: list[InvalidRecordError] = []
         for handler in ("skip", errors.append):
             passing = people.changes(since="start", on_invalid=handler)  # type: ignore[arg-type]
