@@ -403,7 +403,7 @@ def a_module_without_a_place_in_the_contracts(project: Project) -> None:
 def a_module_that_is_too_long(project: Project) -> None:
     """It is found by `make house`, as are growth without a decision and names that were given up."""
     _plant_tests(project)
-    project.append(_SOURCE, "# planted\n" * 400)
+    project.append(_SOURCE, "\n\n" + "# planted\n" * 400)
 
 
 @_case(
