@@ -481,6 +481,13 @@ def a_backend_without_tests(project: Project) -> None:
     project.write(_TESTS, _MODULE.replace('"backend", BACKENDS', '"backend", BACKENDS[:-1]'))
 
 
+@_case("not allowed: isthmus: imported from ", _NOT_FAILED_TESTS_ALONE, never_says=(_REPEATED,))
+def a_package_of_another_checkout(project: Project) -> None:
+    """A checkout that was copied with its environment has the first one's package installed."""
+    _plant_tests(project)
+    del project.env["PYTHONPATH"]
+
+
 @_case("planted warning", ".ci/run: RED: a test failed twice", never_says=(_NAMED_FLAKY,))
 def a_pytest_ini(project: Project) -> None:
     """It comes before pyproject.toml, and knows nothing of warnings that are errors."""
