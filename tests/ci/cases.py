@@ -348,7 +348,11 @@ def a_lint_error(project: Project) -> None:
 
 
 @_case(
-    "1 file would be reformatted", _SOURCE, ".ci/run: RED: lint or types failed", never_says=(_TESTS_STARTED,)
+    "1 file would be reformatted",
+    _SOURCE,
+    ".ci/run: RED: lint or types failed",
+    never_says=(_TESTS_STARTED,),
+    checks=True,
 )
 def a_file_that_is_not_formatted(project: Project) -> None:
     """It is found by ruff's formatter."""
