@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from isthmus import errors
 from isthmus._core.loop_pools import sweep
 from isthmus._core.registry import BACKENDS
 from tests import servers
@@ -162,7 +163,11 @@ class _Outcomes:
             self._write(self._folder, int(session.exitstatus))
 
     def _note_what_did_not_run(self) -> None:
-        """Note tests that nothing collected, and backends without a test that passed."""
+        """Note tests that nothing collected, backends without a test that passed, and another package."""
+        if not Path(errors.__file__).is_relative_to(self._root / "src"):
+            self._not_allowed["isthmus"] = (
+                f"imported from {Path(errors.__file__).parent}, not from this checkout"
+            )
         for test in not_collected(self._root, self._collected):
             self._not_allowed[test] = "is not collected"
         for backend in BACKENDS:

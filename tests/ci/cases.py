@@ -348,7 +348,11 @@ def a_lint_error(project: Project) -> None:
 
 
 @_case(
-    "1 file would be reformatted", _SOURCE, ".ci/run: RED: lint or types failed", never_says=(_TESTS_STARTED,)
+    "1 file would be reformatted",
+    _SOURCE,
+    ".ci/run: RED: lint or types failed",
+    never_says=(_TESTS_STARTED,),
+    checks=True,
 )
 def a_file_that_is_not_formatted(project: Project) -> None:
     """It is found by ruff's formatter."""
@@ -403,7 +407,7 @@ def a_module_without_a_place_in_the_contracts(project: Project) -> None:
 def a_module_that_is_too_long(project: Project) -> None:
     """It is found by `make house`, as are growth without a decision and names that were given up."""
     _plant_tests(project)
-    project.append(_SOURCE, "# planted\n" * 400)
+    project.append(_SOURCE, "\n\n" + "# planted\n" * 400)
 
 
 @_case(
@@ -479,6 +483,13 @@ def a_backend_without_tests(project: Project) -> None:
     """A list of parameters lost an entry."""
     _plant_tests(project)
     project.write(_TESTS, _MODULE.replace('"backend", BACKENDS', '"backend", BACKENDS[:-1]'))
+
+
+@_case("not allowed: isthmus: imported from ", _NOT_FAILED_TESTS_ALONE, never_says=(_REPEATED,))
+def a_package_of_another_checkout(project: Project) -> None:
+    """A checkout that was copied with its environment has the first one's package installed."""
+    _plant_tests(project)
+    del project.env["PYTHONPATH"]
 
 
 @_case("planted warning", ".ci/run: RED: a test failed twice", never_says=(_NAMED_FLAKY,))

@@ -112,6 +112,11 @@ def measures(repository: Repository, under: str = "") -> list[Measure]:
             "references to documents that are not in the repository",
             here(prose.missing_documents(repository)),
         ),
+        Measure(
+            "sections",
+            "references to sections that docs/explanation/meaning.md does not have",
+            here(prose.missing_sections(repository)),
+        ),
         _code_lines(modules, under),
     ]
 

@@ -14,6 +14,10 @@ DIALECT = Path(__file__).parent / "dialect.txt"
 _ABSENT = re.compile(r"\banchors/|\.\./shared\b|\bfeasibility\b", re.I)
 # A section of the contract or the design needs the page that it is on.
 _SECTION = re.compile(r"\b(semantics|design|faults|targets|servers)(\.md)?,?\s+(§|sections?\s+\d)", re.I)
+# The page whose numbered sections comments refer to.
+_CONTRACT = "docs/explanation/meaning.md"
+_HEADING = re.compile(r"^## (\d+)\. ", re.M)
+_REFERENCE = re.compile(r"§(\d+)")
 _DOCUMENT = re.compile(r"(?<![\w/*.-])((?:\.{0,2}/)?[\w-][\w./-]*\.md)\b")
 
 
@@ -64,3 +68,14 @@ def _missing_in(source: Module | Page, repository: Repository) -> Iterator[Offen
         for match in _DOCUMENT.finditer(block.text):
             if not repository.has_document(match[1]):
                 yield Offender(source.path, block.line_at(match.start()), match[1])
+
+
+def missing_sections(repository: Repository) -> Iterator[Offender]:
+    """Yield references to sections, such as `§3`, that the contract does not have."""
+    contract = (page.text for page in repository.pages if page.path == _CONTRACT)
+    known = {number for text in contract for number in _HEADING.findall(text)}
+    texts = [*((one.path, one.text) for one in (*repository.modules, *repository.pages)), *repository.others]
+    for path, text in texts:
+        for match in _REFERENCE.finditer(text):
+            if match[1] not in known:
+                yield Offender(path, text.count("\n", 0, match.start()) + 1, match[0])

@@ -386,6 +386,22 @@ def test_documents_that_are_not_there_are_found(tmp_path: Path) -> None:
     ]
 
 
+def test_sections_that_the_contract_does_not_have_are_found(tmp_path: Path) -> None:
+    """In the package, its pages and its tests."""
+    contract = tmp_path / "docs" / "explanation" / "meaning.md"
+    contract.parent.mkdir(parents=True)
+    contract.write_text("# Meaning\n\n## 3. Predicates\n\nAs §1 says.\n")
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "test_a.py").write_text('"""Meaning §3, §30."""\n')
+
+    found = prose.missing_sections(Repository(tmp_path))
+
+    assert sorted((one.path, one.line, one.text) for one in found) == [
+        ("docs/explanation/meaning.md", 5, "§1"),
+        ("tests/test_a.py", 1, "§30"),
+    ]
+
+
 # The command and its data
 
 

@@ -13,7 +13,7 @@ from isthmus._values import JSON, same
 from isthmus.backends._tables.binding import (
     bind_value,
 )
-from isthmus.backends._tables.column import NUMBERS, TEXTS, Kind, Table, TableColumn
+from isthmus.backends._tables.column import TEXTS, Kind, Table, TableColumn
 from isthmus.errors import InvalidRecordError
 
 
@@ -101,8 +101,3 @@ def sort_key_of(table: Table, id: str) -> tuple[Any, ...]:
 def is_plain_key(column: TableColumn) -> bool:
     """Return whether the store's own text of such a key column is its canonical text."""
     return column.kind in (Kind.INTEGER, Kind.TEXT, Kind.UUID, Kind.BOOL, Kind.DATE)
-
-
-def key_order_is_numeric(column: TableColumn) -> bool:
-    """Return whether ids of this key column sort as numbers, not as texts."""
-    return column.kind in NUMBERS and column.numeric != "text"

@@ -14,7 +14,6 @@ from isthmus.backends._tables.binding import (
 from isthmus.backends._tables.column import Kind, TableColumn
 from isthmus.backends._tables.values import (
     NoCanonicalFormError,
-    read_number,
     read_value,
 )
 from isthmus.backends.sqlite.statement import quote_name
@@ -162,13 +161,3 @@ def _bind_number(column: SQLiteColumn, value: int | float) -> int | float:
         case Affinity.NONE if column.strict and column.bytes_only:
             raise column.refuse(f"holds bytes as base64 text, not {value!r}")
     return value
-
-
-def number_of(cell: Any) -> int | float | None:
-    """Return the canonical number of a cell; None if it is no number that has one."""
-    if not isinstance(cell, int | float):
-        return None
-    try:
-        return read_number(cell)
-    except NoCanonicalFormError:
-        return None
