@@ -126,7 +126,7 @@ def is_operand(value: Any) -> bool:
     if kind is str:
         return 0 < len(value) <= _MAX_TEXT
     if kind is int:
-        return -_EXACT < value < _EXACT and value != 0
+        return bool(-_EXACT < value < _EXACT and value != 0)
     return kind is float and bool(1e-4 <= abs(value) < 1e15 and not value.is_integer())
 
 
