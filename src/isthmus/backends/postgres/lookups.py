@@ -1,8 +1,8 @@
 """Small searches and counts of one loop turn, merged into one statement.
 
 Only look-ups are merged, so that none is slow for its neighbours: the server's plan for the merged
-statement must reach every row by an index condition, at a small cost. That is asked once a while for each
-statement; until it is known, and if it is not so, calls run alone.
+statement must reach every row by an index condition, and one run of it must read few blocks. That is asked
+once a while for each statement; until it is known, and if it is not so, calls run alone.
 """
 
 from __future__ import annotations
@@ -28,8 +28,11 @@ Fetch = Callable[[str, Sequence[Any]], Awaitable[list[Any]]]
 MAX_ROWS = 100
 """Rows of a search that may be merged."""
 MAX_MERGED = 50
-MAX_COST = 300.0
-"""What the server may reckon for one look-up: a row read by an index costs about 8."""
+MAX_BLOCKS = 400
+"""Blocks that one look-up may read: about four for each row, and some for each index.
+
+What the planner reckons does not tell: of an index without rows it has no statistics.
+"""
 SLOW = 0.25
 """Seconds after which the calls of a statement are no longer merged for a while."""
 _RECHECK = 10.0
@@ -82,9 +85,7 @@ def merge_text(text: str, json_array: str) -> str | None:
 
 
 def is_lookup(plan: dict[str, Any]) -> bool:
-    """Return whether a plan reaches all rows by index conditions, at a small cost."""
-    if plan.get("Total Cost", MAX_COST) >= MAX_COST:
-        return False
+    """Return whether a plan reaches all rows by index conditions."""
     waiting = [plan]
     while waiting:
         node = waiting.pop()
@@ -93,6 +94,11 @@ def is_lookup(plan: dict[str, Any]) -> bool:
             return False
         waiting += node.get("Plans", ())
     return True
+
+
+def blocks_read(plan: dict[str, Any]) -> int:
+    """Return how many blocks a statement has read, from memory or from disk."""
+    return int(plan.get("Shared Hit Blocks", 0)) + int(plan.get("Shared Read Blocks", 0))
 
 
 @dataclass(slots=True)
@@ -147,13 +153,23 @@ class Lookups:
     async def _check(self, merged: _Merged, args: Sequence[Any]) -> None:
         # Calls of the meantime run alone.
         merged.checked, merged.is_lookup = time.monotonic(), False
+        one = [[value] for value in args]
         try:
-            rows = await self._fetch(f"EXPLAIN (FORMAT JSON) {merged.text}", [[value] for value in args])
+            plan = await self._explain("FORMAT JSON", merged.text, one)
+            if plan is None or not is_lookup(plan):
+                return
+            plan = await self._explain("ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON", merged.text, one)
         except IsthmusError:  # the call itself will tell
             return
-        if rows:  # none if the table was dropped
-            plan = rows[0][0]
-            merged.is_lookup = is_lookup((orjson.loads(plan) if isinstance(plan, str) else plan)[0]["Plan"])
+        merged.is_lookup = plan is not None and blocks_read(plan) <= MAX_BLOCKS
+
+    async def _explain(self, options: str, text: str, args: Sequence[Any]) -> dict[str, Any] | None:
+        """Return the plan of a statement; None if the table was dropped."""
+        rows = await self._fetch(f"EXPLAIN ({options}) {text}", args)
+        if not rows:
+            return None
+        plan = rows[0][0]
+        return (orjson.loads(plan) if isinstance(plan, str) else plan)[0]["Plan"]  # type: ignore[no-any-return]
 
     async def _run(self, text: str, merged: _Merged, calls: Sequence[Sequence[Any]]) -> list[list[Any]]:
         if len(calls) == 1:
