@@ -33,7 +33,7 @@ MAX_BLOCKS = 400
 
 What the planner reckons does not tell: of an index without rows it has no statistics.
 """
-SLOW = 0.25
+SLOW = 1.0
 """Seconds after which the calls of a statement are no longer merged for a while."""
 _RECHECK = 10.0
 _KEPT = 200
