@@ -42,7 +42,7 @@ _EXACT = 2**53
 _KEPT = 5_000
 
 
-class Shape:
+class PredicateShape:
     """One shape; equal shapes are one object, for as long as it is kept."""
 
     __slots__ = ("is_normal", "kinds")
@@ -59,7 +59,7 @@ class Shaped:
 
     __slots__ = ("leaves", "operands", "shape")
 
-    def __init__(self, shape: Shape, operands: list[Operand], leaves: list[Leaf]) -> None:
+    def __init__(self, shape: PredicateShape, operands: list[Operand], leaves: list[Leaf]) -> None:
         self.shape = shape
         self.operands = operands
         self.leaves = leaves
@@ -69,7 +69,7 @@ class _ShapelessError(Exception):
     """The predicate has no shape."""
 
 
-_shapes: dict[tuple[Any, ...], Shape] = {}
+_shapes: dict[tuple[Any, ...], PredicateShape] = {}
 _NAME = "_shaped"
 
 
@@ -91,7 +91,7 @@ def shape_of(predicate: Predicate) -> Shaped | None:
             if len(_shapes) >= _KEPT:
                 _shapes.clear()
             kinds = tuple(map(type, walk.operands))
-            shape = _shapes[key] = Shape(kinds, is_normal=normalize(predicate) == predicate)
+            shape = _shapes[key] = PredicateShape(kinds, is_normal=normalize(predicate) == predicate)
         shaped = Shaped(shape, walk.operands, walk.leaves)
     known[_NAME] = shaped
     return shaped

@@ -53,6 +53,7 @@ from isthmus.layers._pages import (
     drop_before_start,
     lies_between,
     make_page,
+    native_fetch,
     next_start,
     project_page,
 )
@@ -145,7 +146,7 @@ class Plan(Layer):
         parts = self.parts(op.collection, request.where)
         if parts.pushed == FALSE:
             return Page([], None)
-        native = _native_fetch(op, parts)
+        native = native_fetch(op, parts)
         if request.order is None:
             page = await self._fetch_unordered(request, parts, native, call_next)
         elif self._support(op.collection).orders(request.order):
@@ -392,25 +393,6 @@ async def _release(collection: str, after: After, call_next: Next) -> None:
 
 def _scan_of(collection: str, parts: Split) -> Fetch:
     return Fetch(collection, PageRequest(parts.pushed, None, _LARGEST_SCAN))
-
-
-def _native_fetch(op: Fetch, parts: Split) -> Fetch:
-    request = _native_request(op.request, parts)
-    return op if request is op.request else replace(op, request=request)
-
-
-def _native_request(request: PageRequest, parts: Split) -> PageRequest:
-    exact = parts.residual is TRUE or parts.residual == TRUE
-    if exact and parts.pushed is request.where and request.select is None and not request.consistent:
-        return request
-    # Candidates of a snapshot are merged page by page, so its offset is counted client-side.
-    offset = request.offset if exact and not request.consistent else 0
-    paths = request.select
-    if paths is not None:
-        # Cursors and merging need the sort keys; the residual may need anything.
-        paths = (*paths, *(key.path for key in request.order or ())) if exact else None
-    streamed = request.streamed and exact  # otherwise pages end between those of the store
-    return replace(request, where=parts.pushed, offset=offset, select=paths, streamed=streamed)
 
 
 async def _evaluate_candidates(recheck: Sequence[Record], where: Predicate) -> list[Record]:
