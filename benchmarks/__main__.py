@@ -28,6 +28,7 @@ SUITES = (
     "elasticsearch",
     "copy",
     "scenarios",
+    "service",
     "growth",
     "questions",
     "native",

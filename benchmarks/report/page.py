@@ -84,6 +84,7 @@ PROFILE_NOTES = {
 SUITES = {
     "micro": "Steps between a call and a driver",
     "scenarios": "Scenarios",
+    "service": "A web service",
     "postgres": "PostgreSQL",
     "writes": "Modifications",
     "changes": "Changes",

@@ -7,6 +7,7 @@ processes is left out. The bare side is the least that any code must do.
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import time
 import timeit
@@ -18,6 +19,13 @@ import orjson
 from benchmarks.data import document, documents, name_of
 from benchmarks.harness import Measured, Row, Side, measure
 from isthmus import AsyncDatabase, Query, Record, field
+from isthmus._core.executor import PageRequest
+from isthmus._query.ast import Predicate
+from isthmus.backends.postgres.backend import PostgresBackend
+from isthmus.backends.postgres.config import PostgresConfig
+from isthmus.backends.postgres.sql.select import select_page
+from isthmus.backends.postgres.sql.table import IndexedPaths, Table
+from isthmus.layers.plan import Plan
 
 DATA = document(7)
 RAW = orjson.dumps(DATA)
@@ -42,6 +50,7 @@ async def rows() -> AsyncIterator[Row]:
     """Run every step."""
     for job, steps in _steps().items():
         yield await measure(job, {name: _repeat(step) for name, step in steps.items()})
+    yield await _plan_known_shape()
     yield await _upsert_batch()
     yield await _evaluate()
     async for row in _plan():
@@ -61,7 +70,38 @@ def _steps() -> dict[str, dict[str, Callable[[], object]]]:
                 | (field("city").in_(["Oslo", "Lima"]) & field("tags").exists())
             )
         },
+        "build three conditions": {"ours": _three_conditions},
     }
+
+
+def _three_conditions(n: int = 3) -> Predicate:
+    return (field("group") == n) & (field("score") >= 10.5) & (field("city") == "Oslo")
+
+
+async def _plan_known_shape() -> Row:
+    """Measure planning and compiling for PostgreSQL, of a shape that is known and of one that is not.
+
+    The conditions are built by each side and taken off, as are other operands each time.
+    """
+    planner = Plan(PostgresBackend(PostgresConfig()))
+    kept = Table("public", "bench", IndexedPaths())
+    numbers = itertools.cycle(range(1, 50))
+
+    def plan(table: Table) -> object:
+        where = _three_conditions(next(numbers))
+        parts = planner.parts("bench", where)
+        return select_page(table, PageRequest(parts.pushed, (), 5))
+
+    build = _repeat(lambda: _three_conditions(next(numbers)))
+
+    async def known() -> float:
+        return await _repeat(lambda: plan(kept))() - await build()
+
+    async def unknown() -> float:
+        return await _repeat(lambda: plan(Table("public", "bench", IndexedPaths())))() - await build()
+
+    sides = {"ours": known, "unknown shape": unknown}
+    return await measure("plan and compile three conditions, PostgreSQL", sides)
 
 
 def _repeat(step: Callable[[], object]) -> Side:

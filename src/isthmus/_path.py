@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import functools
 from collections.abc import Sequence
 
 from isthmus._value import Value
@@ -21,6 +22,7 @@ class Root(enum.Enum):
     SCORE = "_score"
 
 
+_MAX_KEPT = 200
 ATTRIBUTES = {root.value: root for root in Root if root is not Root.DATA}
 
 
@@ -54,20 +56,27 @@ def parse_path(name: str | Sequence[str] | Path) -> Path:
     if isinstance(name, Path):
         return name
     if isinstance(name, str):
-        first, _, rest = name.partition(".")
-        root = ATTRIBUTES.get(first)
-        if root is Root.METADATA:
-            return Path(root, _check_keys(rest.split(".")) if "." in name else ())
-        if root is not None:
-            if "." in name:
-                raise QueryError(
-                    f"{first} has no parts; a data key of that name is field({name.split('.')!r})"
-                )
-            return Path(root, ())
-        return Path(Root.DATA, _check_keys(name.split(".")))
+        text = str.__str__(name)
+        return _parse_kept(text) if len(text) <= _MAX_KEPT else _parse_text(text)
     if isinstance(name, Sequence) and name:
         return Path(Root.DATA, _check_keys(name))
     raise QueryError(f"a field is text such as 'address.city' or a list of keys, got {name!r}")
+
+
+def _parse_text(name: str) -> Path:
+    first, _, rest = name.partition(".")
+    root = ATTRIBUTES.get(first)
+    if root is Root.METADATA:
+        return Path(root, _check_keys(rest.split(".")) if "." in name else ())
+    if root is not None:
+        if "." in name:
+            raise QueryError(f"{first} has no parts; a data key of that name is field({name.split('.')!r})")
+        return Path(root, ())
+    return Path(Root.DATA, _check_keys(name.split(".")))
+
+
+# A program's paths are one object each, which compare at once.
+_parse_kept = functools.lru_cache(maxsize=4_096)(_parse_text)
 
 
 def _check_keys(keys: Sequence[str]) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from isthmus._query.columns import (
 )
 from isthmus._query.evaluate import select
 from isthmus._query.field import FieldName, as_path
+from isthmus._query.normalize import flatten
 from isthmus._query.query import Query, as_predicate, as_query
 from isthmus._query.split import split
 from isthmus._record import Record, project
@@ -111,14 +112,11 @@ class ReadMethods(SessionBound):
         found = as_query(query)
         if found.count == 0:
             return []
-        request = PageRequest(
-            found.where,
-            found.order,
-            found.count,
-            offset=found.skip,
-            select=found.fields,
-            for_update=for_update,
-        )
+        where = flatten(found.where)
+        # As plain as most searches are, it costs less.
+        request = PageRequest(where, found.order, found.count)
+        if found.skip or found.fields is not None or for_update:
+            request = replace(request, offset=found.skip, select=found.fields, for_update=for_update)
         return (await self._run(Fetch(self.collection_name, request))).records
 
     async def hits(
@@ -324,7 +322,7 @@ def _copy_repeated(records: list[Record | None]) -> list[Record | None]:
 
 
 def _conditions(query: Find) -> Predicate:
-    return TRUE if query is None else as_predicate(query)
+    return TRUE if query is None else flatten(as_predicate(query))
 
 
 def _project_all(records: list[Record], query: Query) -> list[Record]:

@@ -16,6 +16,7 @@ from isthmus._path import Path, Root
 from isthmus._query.ast import TRUE, And, In, Predicate
 from isthmus._query.changes import apply_changes
 from isthmus._query.evaluate import matches
+from isthmus._query.normalize import flatten
 from isthmus._record import Record
 from isthmus._scope import Scope
 from isthmus._scoped_write import Atomically, ScopedWrite
@@ -103,7 +104,7 @@ class ScopedSession:
         return ScopedWrite(session, self._scope, self._atomically, inside.read, self._writes)
 
     def _confine(self, where: Predicate) -> Predicate:
-        return self.scope if where == TRUE else And((self.scope, where))
+        return self.scope if where == TRUE else flatten(And((self.scope, where)))
 
     async def read(self, op: Read) -> list[Record | None]:
         """Return the records of these ids, None for one that the scope does not see."""

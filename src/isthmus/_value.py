@@ -64,7 +64,13 @@ class Value:
 
     def __replace__(self, **mutations: Any) -> Self:
         """Return a copy with other values; what `replace` calls."""
-        return type(self)(**{**self.__dict__, **mutations})
+        own = self.__dict__
+        return type(self)(**{**{name: own[name] for name in self._fields}, **mutations})
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Without what was derived from the fields and is kept beside them.
+        own = self.__dict__
+        return {name: own[name] for name in self._fields}
 
 
 V = TypeVar("V", bound=Value)

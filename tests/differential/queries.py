@@ -21,6 +21,7 @@ from isthmus.testing.queries import QueryMaker
 from isthmus.testing.records import RecordSet, everyday_set, nasty_set
 from tests.differential.checks import Check, make
 from tests.differential.declared import random_columns, random_indexes
+from tests.differential.repeated import operands_in, repeats
 from tests.differential.shrink import as_test, shrunk
 from tests.differential.tally import Tally
 from tests.stores import Declared, Store
@@ -112,6 +113,7 @@ async def _one_set(
         stored = await load(db, records.records)
         maker = QueryMaker(rng, records, stored)
         support = db._backend.support(db.collection_name)
+        chance, operands = random.Random(wanted), operands_in(stored)
         for number in range(wanted):
             made = maker.generate()
             check = make(rng, maker, made)
@@ -120,6 +122,10 @@ async def _one_set(
                 check = Check("delete_where", Query(where=made.predicate))
             if await differs(db, stored, check, made.matching) is not None:
                 return records.records, check, declared
+            for again in repeats(chance, check, operands):
+                tally.repeated += 1
+                if await differs(db, stored, again) is not None:
+                    return records.records, again, declared
     return None
 
 
@@ -190,6 +196,7 @@ def lines(report: Report, *, exact_required: bool) -> Iterator[str]:
     tally = report.tally
     yield tally.table()
     yield "verbs: " + ", ".join(f"{verb} {count}" for verb, count in sorted(tally.verbs.items()))
+    yield f"{tally.repeated} queries more with other operands"
     share = tally.exact_share
     yield f"EXACT leaves on everyday queries: {'none asked' if share is None else f'{share:.2%}'}"
     yield f"queries that select some but not all: {tally.some / max(tally.queries, 1):.1%}"

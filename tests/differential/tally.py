@@ -27,6 +27,7 @@ class Tally:
     everyday_only: bool = False
     queries: int = 0
     some: int = 0
+    repeated: int = 0
     verbs: Counter[str] = field(default_factory=Counter)
     grades: Counter[Pushdown] = field(default_factory=Counter)
     operands: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -56,6 +57,7 @@ class Tally:
         """Count in what another process counted."""
         self.queries += other.queries
         self.some += other.some
+        self.repeated += other.repeated
         for mine, theirs in (
             (self.verbs, other.verbs),
             (self.grades, other.grades),

@@ -135,6 +135,11 @@ GROUPS: dict[str, Group] = {
         (*_ROUGH, _suite("memory")),
         12,
     ),
+    "plan cache": Group(
+        _files("_query", "shape plan_cache"),
+        (_pytest("tests/property/test_plan_cache.py"),),
+        10,
+    ),
     "changes": Group(
         ("_query/changes.py", "_core/modify_rows.py", *_files("layers", "_modify merge")),
         (_MODIFY, _pytest("tests/conformance/test_promises.py", "-k", "memory and modif")),

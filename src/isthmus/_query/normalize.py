@@ -41,6 +41,25 @@ def normalize(predicate: Predicate) -> Predicate:
             return leaf
 
 
+def flatten(predicate: Predicate) -> Predicate:
+    """Return an equivalent predicate without an And in an And; of one that has none, itself.
+
+    What `filter` and scopes make; so that most predicates need no other rewriting.
+    """
+    if type(predicate) is not And:
+        return predicate
+    terms = predicate.terms
+    if len(terms) != 1 and And not in map(type, terms):
+        return predicate
+    flat: list[Predicate] = []
+    for term in map(flatten, terms):
+        if type(term) is And:
+            flat.extend(term.terms)
+        else:
+            flat.append(term)
+    return flat[0] if len(flat) == 1 else And(tuple(flat))
+
+
 _REWRITTEN = (And, Or, Not, In, AnyObject)
 """The kinds of nodes that `normalize` may change: thousands of other leaves are not even looked at."""
 

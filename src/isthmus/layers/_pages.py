@@ -7,11 +7,14 @@ from types import MappingProxyType
 from typing import Any
 
 from isthmus._core.executor import MORE, After, Page, PageRequest
-from isthmus._query.ast import SortKey
+from isthmus._core.op import Fetch
+from isthmus._query.ast import TRUE, SortKey
 from isthmus._query.evaluate import select
 from isthmus._query.order import cursor_position, sort_key
+from isthmus._query.split import Split
 from isthmus._record import Record, project
 from isthmus._search_hit import Hit
+from isthmus._value import replace
 
 
 def drop_before_start(
@@ -61,3 +64,23 @@ def project_page(page: Page, request: PageRequest) -> Page:
     paths = request.select or ()
     cut = [project(record, select(record.data, paths)) for record in page.records]
     return Page(cut, page.after, hits=page.hits)
+
+
+def native_fetch(op: Fetch, parts: Split) -> Fetch:
+    """Return the search that the store runs; most often it is the same."""
+    request = _native_request(op.request, parts)
+    return op if request is op.request else replace(op, request=request)
+
+
+def _native_request(request: PageRequest, parts: Split) -> PageRequest:
+    exact = parts.residual is TRUE or parts.residual == TRUE
+    if exact and parts.pushed is request.where and request.select is None and not request.consistent:
+        return request
+    # Candidates of a snapshot are merged page by page, so its offset is counted client-side.
+    offset = request.offset if exact and not request.consistent else 0
+    paths = request.select
+    if paths is not None:
+        # Cursors and merging need the sort keys; the residual may need anything.
+        paths = (*paths, *(key.path for key in request.order or ())) if exact else None
+    streamed = request.streamed and exact  # otherwise pages end between those of the store
+    return replace(request, where=parts.pushed, offset=offset, select=paths, streamed=streamed)

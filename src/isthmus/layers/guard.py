@@ -9,6 +9,7 @@ from isthmus._core.op import Aggregate, Count, Fetch, Modify, ModifyWhere, Op, R
 from isthmus._core.stack import Layer, LayerOrder, Next
 from isthmus._path import Root
 from isthmus._query.ast import KNN, RANKED, Not, Or, Predicate, TextMatch, leaves
+from isthmus._query.shape import shape_of
 from isthmus.errors import QueryError, UnsupportedError
 
 R = TypeVar("R")
@@ -77,9 +78,9 @@ class Guard(Layer):
         if request.for_update and not self._executor.capabilities.for_update:
             self._refuse("for_update", "for_update")
         self._check_predicate(request.where)
-        ranked = any(isinstance(leaf, RANKED) for leaf in leaves(request.where))
         for key in request.order or ():
             if key.path.root is Root.SCORE:
+                ranked = any(isinstance(leaf, RANKED) for leaf in leaves(request.where))
                 can = self._executor.capabilities
                 if not (can.relevance or can.vectors):
                     self._refuse("order by _score", "relevance")
@@ -93,6 +94,8 @@ class Guard(Layer):
             )
 
     def _check_predicate(self, where: Predicate) -> None:
+        if shape_of(where) is not None:  # it has none of the leaves that are looked for here
+            return
         found = leaves(where)
         if any(leaf.path.root is Root.SCORE for leaf in found):
             raise QueryError("_score can be sorted by, not filtered")

@@ -38,7 +38,8 @@ from isthmus._query.aggregate import Groups
 from isthmus._query.ast import FALSE, KNN, TRUE, Predicate, leaves
 from isthmus._query.codec import text
 from isthmus._query.order import BY_ID, cursor_position, sort_key, sort_records
-from isthmus._query.split import Split, drop_ranked, split
+from isthmus._query.shape import shape_of
+from isthmus._query.split import Pushdown, Split, drop_ranked, split
 from isthmus._record import Record
 from isthmus._search_hit import Hit
 from isthmus._value import replace
@@ -52,6 +53,7 @@ from isthmus.layers._pages import (
     drop_before_start,
     lies_between,
     make_page,
+    native_fetch,
     next_start,
     project_page,
 )
@@ -116,8 +118,17 @@ class Plan(Layer):
 
         Raises `UnsupportedError` and `QueryError` by the policy.
         """
+        pushdown = self._support(collection).pushdown
+        shaped = shape_of(where)
+        # What `split` would return; no pattern that the policy may refuse has a shape.
+        if (
+            shaped is not None
+            and shaped.shape.is_normal
+            and all(pushdown(leaf) is Pushdown.EXACT for leaf in shaped.leaves)
+        ):
+            return Split(where, TRUE)
         self._policy.check_patterns(where)
-        parts = split(where, self._support(collection).pushdown)
+        parts = split(where, pushdown)
         if parts.residual != TRUE and self._policy.residual == "refuse":
             raise UnsupportedError(
                 f"the policy refuses to evaluate client-side: {text(parts.residual)}", capability="exact"
@@ -135,7 +146,7 @@ class Plan(Layer):
         parts = self.parts(op.collection, request.where)
         if parts.pushed == FALSE:
             return Page([], None)
-        native = replace(op, request=_native_request(request, parts))
+        native = native_fetch(op, parts)
         if request.order is None:
             page = await self._fetch_unordered(request, parts, native, call_next)
         elif self._support(op.collection).orders(request.order):
@@ -298,7 +309,8 @@ class Plan(Layer):
         if parts.pushed == FALSE:
             return CountResult(0)
         if parts.residual == TRUE:
-            result: CountResult = await call_next(replace(op, where=parts.pushed))
+            native = op if parts.pushed is op.where else replace(op, where=parts.pushed)
+            result: CountResult = await call_next(native)
             return CountResult(result.count + len(await _evaluate_candidates(result.recheck, op.where)))
         count = 0
         async for records in self._scan(_scan_of(op.collection, parts), parts, call_next):
@@ -381,18 +393,6 @@ async def _release(collection: str, after: After, call_next: Next) -> None:
 
 def _scan_of(collection: str, parts: Split) -> Fetch:
     return Fetch(collection, PageRequest(parts.pushed, None, _LARGEST_SCAN))
-
-
-def _native_request(request: PageRequest, parts: Split) -> PageRequest:
-    exact = parts.residual == TRUE
-    # Candidates of a snapshot are merged page by page, so its offset is counted client-side.
-    offset = request.offset if exact and not request.consistent else 0
-    paths = request.select
-    if paths is not None:
-        # Cursors and merging need the sort keys; the residual may need anything.
-        paths = (*paths, *(key.path for key in request.order or ())) if exact else None
-    streamed = request.streamed and exact  # otherwise pages end between those of the store
-    return replace(request, where=parts.pushed, offset=offset, select=paths, streamed=streamed)
 
 
 async def _evaluate_candidates(recheck: Sequence[Record], where: Predicate) -> list[Record]:

@@ -24,6 +24,7 @@ from isthmus.backends.postgres.config import PostgresConfig
 from isthmus.backends.postgres.declared_columns import DeclaredColumns
 from isthmus.backends.postgres.errors import READING, WRITING
 from isthmus.backends.postgres.executor import PostgresExecutor
+from isthmus.backends.postgres.lookups import Lookups
 from isthmus.backends.postgres.pool.native import TransactionLoan
 from isthmus.backends.postgres.pool.pool import Pool
 from isthmus.backends.postgres.pool_runner import PoolRunner
@@ -34,6 +35,7 @@ from isthmus.backends.postgres.schema import (
     make_unique,
 )
 from isthmus.backends.postgres.sql.row_security import row_security_statements
+from isthmus.backends.postgres.sql.statement import Statement
 from isthmus.backends.postgres.sql.table import Table
 from isthmus.backends.postgres.transaction import PostgresTransaction, TransactionRunner
 from isthmus.backends.postgres.unique import duplicates
@@ -174,6 +176,15 @@ class PostgresBackend(PooledBackend, ChangeMethods, DeclaredColumns):
                 coalescer = gets[collection] = Coalescer(partial(super().read, collection))
             return [await coalescer(ids[0])]
         return await super().read(collection, ids, for_update=for_update)
+
+    async def _fetch_small(self, table: Table, statement: Statement) -> list[Any]:
+        if not self._config.coalesce:
+            return await self._fetch_rows(table, *statement)
+        lookups = self._pool_runner.here().lookups
+        own = lookups.get(table.name)
+        if own is None or own.table is not table:
+            own = lookups[table.name] = Lookups(table, partial(self._fetch_rows, table))
+        return await own.fetch(statement)
 
     async def write(
         self, collection: str, kind: WriteKind, mutations: Sequence[Mutation], *, atomic: bool

@@ -25,8 +25,11 @@ class Coalescer(Generic[Item, R]):
     batch fails for a reason that may be one item's, each item is run alone.
     """
 
-    def __init__(self, run: Callable[[Sequence[Item]], Awaitable[Sequence[R]]]) -> None:
+    def __init__(
+        self, run: Callable[[Sequence[Item]], Awaitable[Sequence[R]]], *, max_batch: int = MAX_BATCH
+    ) -> None:
         self._run = run
+        self._max_batch = max_batch
         self._pending: list[tuple[Item, asyncio.Future[R]]] = []
         self._scheduled = False
         self._batches: set[asyncio.Task[None]] = set()
@@ -57,7 +60,8 @@ class Coalescer(Generic[Item, R]):
     def _start_batches(self) -> None:
         self._scheduled = False
         while self._pending and len(self._batches) < MAX_IN_FLIGHT:
-            calls, self._pending = self._pending[:MAX_BATCH], self._pending[MAX_BATCH:]
+            most = self._max_batch
+            calls, self._pending = self._pending[:most], self._pending[most:]
             calls = [call for call in calls if not call[1].done()]
             if calls:
                 batch = asyncio.get_running_loop().create_task(

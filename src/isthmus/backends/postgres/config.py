@@ -157,7 +157,7 @@ class PostgresConfig(BackendConfig, LayoutSettings, ChangesSettings):
     """`random`: each connection tries the hosts in another order."""
     tcp_keepalive: bool = True
     coalesce: bool = True
-    """Whether concurrent single gets and creates share a statement; `merge` is an older name."""
+    """Whether concurrent gets, creates and look-ups share a statement; `merge` is an older name."""
 
     @model_validator(mode="before")
     @classmethod

@@ -32,6 +32,7 @@ from isthmus.backends.postgres.config import PostgresConfig
 from isthmus.backends.postgres.cursors import RowSource, source_of
 from isthmus.backends.postgres.drivers.protocol import Connection
 from isthmus.backends.postgres.lazy_record import PostgresRecord
+from isthmus.backends.postgres.lookups import may_merge
 from isthmus.backends.postgres.modify import modify, modify_where
 from isthmus.backends.postgres.schema import table_of
 from isthmus.backends.postgres.sql.aggregate import aggregate
@@ -145,25 +146,32 @@ class PostgresExecutor:
             page = await self._runner.fetch_sorted(table, source_of(table), request)
             if page is not None:
                 return page
-        text, args = select_page(table, request)
-        work: Work[list[Any]] = lambda connection: connection.fetch(text, *args)  # noqa: E731
+        statement = select_page(table, request)
         if request.for_update:
-            rows = await self._runner.command(table, work)
+            text, args = statement
+            rows = await self._runner.command(table, lambda connection: connection.fetch(text, *args))
+        elif may_merge(request):
+            rows = await self._fetch_small(table, statement)
         else:
-            rows = await self._runner.query(table, work, [])
+            rows = await self._fetch_rows(table, *statement)
         more = request.size is not None and len(rows) > request.size
         records = PostgresRecord.wrap(rows[: request.size] if more else rows)
         if not (more and records):
             return Page(records, None)
         return Page(records, After((records[-1].id,)) if request.order is None else MORE)
 
+    async def _fetch_rows(self, table: Table, text: str, args: Sequence[Any]) -> list[Any]:
+        return await self._runner.query(table, lambda connection: connection.fetch(text, *args), [])
+
+    async def _fetch_small(self, table: Table, statement: Statement) -> list[Any]:
+        """Return the rows of a small search or a count, which may be merged with others."""
+        return await self._fetch_rows(table, *statement)
+
     async def count(self, collection: str, where: Predicate) -> CountResult:
         """Count the matching records."""
         table = self._table(collection)
-        text, args = select_count(table, where)
-        return CountResult(
-            await self._runner.query(table, lambda connection: connection.fetchval(text, *args), 0)
-        )
+        rows = await self._fetch_small(table, select_count(table, where))
+        return CountResult(rows[0][0] if rows else 0)
 
     async def aggregate(self, collection: str, request: AggregateRequest) -> AggregateResult:
         """Compute partial states by group."""

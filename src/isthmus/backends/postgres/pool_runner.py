@@ -22,6 +22,7 @@ from isthmus.backends.postgres.config import PostgresConfig
 from isthmus.backends.postgres.cursors import Cursors, PoolSnapshot, RowSource
 from isthmus.backends.postgres.errors import READING, WRITING, is_stale_plan, is_undefined_table
 from isthmus.backends.postgres.executor import Work
+from isthmus.backends.postgres.lookups import Lookups
 from isthmus.backends.postgres.pool import open_pool
 from isthmus.backends.postgres.pool.pool import Pool
 from isthmus.backends.postgres.schema import (
@@ -46,6 +47,7 @@ class _LoopState:
         self.creating = asyncio.Lock()
         self.gets: dict[str, Coalescer[str, Record | None]] = {}
         self.creates: dict[str, Coalescer[Mutation, ItemResult]] = {}
+        self.lookups: dict[str, Lookups] = {}
 
 
 class PoolRunner:

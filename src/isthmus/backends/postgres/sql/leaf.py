@@ -173,7 +173,7 @@ class LeafCompiler:
         if kind == "string":
 
             def text_prefix(text: str) -> str:
-                prefixes = self._params.texts(sorted({operand[:PREFIX_LENGTH] for operand in operands}))
+                prefixes = self._params.texts([operand[:PREFIX_LENGTH] for operand in operands])
                 return f"{text} = ANY({prefixes})"
 
         if len(operands) > _HASHED:

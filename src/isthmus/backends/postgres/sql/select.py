@@ -6,6 +6,7 @@ from isthmus._core.executor import PageRequest
 from isthmus._path import Root
 from isthmus._query.ast import TRUE, Predicate, SortKey
 from isthmus._query.order import Position
+from isthmus._value import replace
 from isthmus.backends.postgres.sql.column_filter import both, by_row, condition, has_columns
 from isthmus.backends.postgres.sql.column_order import keys_on_columns, sort_by_columns
 from isthmus.backends.postgres.sql.columns import IS_ODD, NOT_ODD
@@ -33,6 +34,19 @@ _STORED = ("id", "data", "metadata", "version", "created_at", "updated_at")
 
 def select_page(table: Table, request: PageRequest, *, ahead: int = 1) -> Statement:
     """Return the select of a page and `ahead` more rows, which show whether there is a next page."""
+    if request.after is not None:  # the types of the position's values decide the form
+        return _compile_page(table, request, ahead)
+    form = (
+        "page", request.order, request.size, request.offset, request.for_update, request.consistent, ahead
+    )  # fmt: skip
+    return Statement(
+        *table.plans.statement(
+            form, request.where, lambda where: _compile_page(table, replace(request, where=where), ahead)
+        )
+    )
+
+
+def _compile_page(table: Table, request: PageRequest, ahead: int) -> Statement:
     params = Parameters(table.json_array)
     size = request.size_up_to(_UNLIMITED) + ahead
     limited = size < _UNLIMITED
@@ -150,6 +164,10 @@ class _Sort:
 
 def select_count(table: Table, where: Predicate) -> Statement:
     """Return the select of how many rows match."""
+    return Statement(*table.plans.statement("count", where, lambda where: _compile_count(table, where)))
+
+
+def _compile_count(table: Table, where: Predicate) -> Statement:
     params = Parameters(table.json_array)
     if has_columns(table, where):
         # Two counts: an index alone may answer the first.
@@ -162,6 +180,10 @@ def select_count(table: Table, where: Predicate) -> Statement:
 
 def delete_where(table: Table, where: Predicate) -> Statement:
     """Return the deletion of the matching rows."""
+    return Statement(*table.plans.statement("delete", where, lambda where: _compile_deletion(table, where)))
+
+
+def _compile_deletion(table: Table, where: Predicate) -> Statement:
     params = Parameters(table.json_array)
     return Statement(f"DELETE FROM {table.sql} AS t{_where(table, where, params)}", params.args)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from isthmus._core.columns import DeclaredColumn
 from isthmus._core.unique import Unique
 from isthmus._path import Path
+from isthmus._query.plan_cache import PlanCache
 from isthmus.backends.postgres.sql.columns import StoredColumn
 from isthmus.backends.postgres.sql.fields import FieldSQL
 from isthmus.backends.postgres.sql.statement import quote
@@ -64,6 +65,8 @@ class Table:
     """Whether the table keeps its changes, as far as is known: then our updates draw a row's order."""
     sql: str = field(init=False)
     """The table's name in statements."""
+    plans: PlanCache = field(default_factory=PlanCache, init=False, compare=False, repr=False)
+    """The statements of known shapes; they depend on all of the above, and go with it."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sql", f"{quote(self.schema)}.{quote(self.name)}")
