@@ -154,7 +154,7 @@ async def test_a_position_expires_once_its_changes_are_pruned(tmp_path: Path) ->
 
 
 async def test_pruning_goes_by_the_last_mark_that_is_old_enough(tmp_path: Path) -> None:
-    """Older marks of the collection go with it; those of other collections stay."""
+    """Older marks of the collection go with it, and those of the future; those of other collections stay."""
     async with await _open(tmp_path, changes_keep=1_000_000) as db:
         for number in range(5):
             await db.upsert(f"r{number}", {})
@@ -164,6 +164,7 @@ async def test_pruning_goes_by_the_last_mark_that_is_old_enough(tmp_path: Path) 
         ("records", now - 90, 1),
         ("records", now - 60, 3),
         ("records", now - 1, 4),
+        ("records", now + 1_000_000, 2),  # of a clock that was set back: it would count as recent until then
         ("other", now - 90, 1),
     ]
     sql.executemany("INSERT INTO isthmus_change_marks VALUES (?, ?, ?)", marks)
@@ -175,6 +176,8 @@ async def test_pruning_goes_by_the_last_mark_that_is_old_enough(tmp_path: Path) 
     assert sql.execute(f"SELECT seq FROM {side}").fetchall() == [(4,), (5,)]
     left = sql.execute("SELECT collection, seq FROM isthmus_change_marks WHERE at < ? ORDER BY 1, 2", (now,))
     assert left.fetchall() == [("other", 1), ("records", 3), ("records", 4)]
+    [[added]] = sql.execute("SELECT at FROM isthmus_change_marks WHERE at >= ?", (now,)).fetchall()
+    assert added < now + 1_000
     assert sql.execute("SELECT pruned FROM isthmus_changes").fetchall() == [(3,)]
     sql.close()
 

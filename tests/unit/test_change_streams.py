@@ -315,8 +315,9 @@ async def test_a_typed_collection_gives_models() -> None:
 @pytest.mark.asyncio
 async def test_reading_without_waiting_ends_when_there_is_nothing() -> None:
     """A job that runs now and then reads what has come, up to a limit."""
-    async with AsyncDatabase("memory", {"changes": True}) as db, db.changes() as changes:
-        assert await changes.read(wait=False) == []
+    async with AsyncDatabase("memory", {"changes": True}) as db, db.changes(poll=60) as changes:
+        async with asyncio.timeout(5):
+            assert [await changes.read(wait=False) for _ in range(3)] == [[], [], []]
         await db.create_batch([{} for _ in range(5)])
         assert [len(await changes.read(2, wait=False)) for _ in range(4)] == [2, 2, 1, 0]
         assert changes.caught_up
@@ -340,3 +341,10 @@ async def test_the_lag_grows_while_changes_are_not_taken(monkeypatch: pytest.Mon
         assert changes.lag == 20.0
         await changes.read(1, wait=False)
         assert changes.lag == 5.0
+        await db.create_batch([{} for _ in range(1_500)])
+        now = 135.0
+        assert len(await changes.read(wait=False)) == 1_000
+        now = 140.0
+        await changes.read(1, wait=False)  # of the second page, before which not all was read
+        now = 145.0
+        assert changes.lag == 30.0

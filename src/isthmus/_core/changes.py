@@ -68,7 +68,7 @@ class SupportsChanges(Protocol):
 
     A collection has changes once it was declared in the store: by a config with `changes=True` when
     the collection is made, or by `make_changes`. Connecting with `changes=True` to a collection that
-    has records and no declaration raises `missing_changes`. The history of a collection begins again,
+    has records and no declaration raises `missing_changes`. The history of a collection starts over,
     with another `source`, when it was dropped and made again, and when its declaration was ended and
     made again.
     """
