@@ -26,6 +26,11 @@ class RecordMaker:
         self._id = id
         self._records = records
 
+    @property
+    def id_column(self) -> str | None:
+        """Return the top-level column that holds the id; None if there is none."""
+        return None if self._id is None else self._id[0]
+
     def __call__(self, number: int, row: Row) -> Record:
         """Return the record of a row; raises `InvalidRecordError` that names file and line."""
         if isinstance(row, Refusal):

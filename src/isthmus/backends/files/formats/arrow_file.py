@@ -18,8 +18,13 @@ from isthmus.backends.files.formats.delimited import HeadingsError
 from isthmus.backends.files.formats.dialect import Dialect
 
 _BATCH_BYTES = 16 << 20
-_MOST_ROWS, _FEWEST_ROWS = 65_536, 1_000
-_BUFFER = 1 << 20
+_MOST_ROWS, _FEWEST_ROWS = 131_072, 1_000
+_BUFFER, _LARGE = 1 << 20, 8 << 20
+"""Bytes read at once of the parts of columns that are larger than these; others are read whole."""
+_FEW_COLUMNS = 3
+"""So many columns are read faster without handing them to other threads."""
+_DISTINCT = 3
+"""The most bytes of a row's value in a column of few distinct ones: more says that many are stored."""
 
 
 def describe_damage(error: Exception) -> str | None:
@@ -53,23 +58,64 @@ def read_parquet(
     `columns` are the top-level ones to read, None for all.
     """
     parquet = import_driver("pyarrow.parquet", extra="files")
-    file = parquet.ParquetFile(stream, metadata=footer, buffer_size=_BUFFER, pre_buffer=False)
-    schema = file.schema_arrow
+    plain = parquet.ParquetFile(stream, metadata=footer, pre_buffer=False)
+    footer, schema = plain.metadata, plain.schema_arrow
     reading, names, as_text = _prepare(schema, dialect)
     decoding = TypedDecoding(reading, as_text)
-    wanted = None if columns is None else [name for name in schema.names if name in columns]
+    wanted = [name for name in schema.names if columns is None or name in columns]
+    file = parquet.ParquetFile(
+        stream,
+        metadata=footer,
+        read_dictionary=_find_repetitive(footer, schema, wanted),
+        buffer_size=_BUFFER if _has_large_chunks(footer) else 0,
+        pre_buffer=False,
+    )
+    threads = len(wanted) > _FEW_COLUMNS
     first = 0
-    for index in range(file.metadata.num_row_groups):
-        group = file.metadata.row_group(index)
+    for index in range(footer.num_row_groups):
+        group = footer.row_group(index)
         end = first + group.num_rows
         if end > start and _may_match(group, schema, where, reading, as_text):
             row = first
             for batch in file.iter_batches(
-                batch_size=_batch_rows(group), row_groups=[index], columns=wanted, use_threads=True
+                batch_size=_batch_rows(group), row_groups=[index], columns=wanted, use_threads=threads
             ):
-                yield ArrowChunk(row, batch, names, decoding), file.metadata
+                yield ArrowChunk(row, batch, names, decoding), footer
                 row += batch.num_rows
         first = end
+
+
+def _find_repetitive(footer: Any, schema: Any, wanted: list[str]) -> list[str]:
+    """Return the columns of text that are stored as a few distinct values in every row group.
+
+    They are read as those values and an index for each row: a condition looks at each value once.
+    """
+    types = arrow().types
+    texts = {
+        name
+        for name in wanted
+        if types.is_string(schema.field(name).type) or types.is_large_string(schema.field(name).type)
+    }
+    for number in range(footer.num_row_groups):
+        if not texts:
+            break
+        group = footer.row_group(number)
+        chunks = [group.column(index) for index in range(group.num_columns)]
+        small = {
+            chunk.path_in_schema
+            for chunk in chunks
+            if chunk.has_dictionary_page and chunk.total_uncompressed_size <= _DISTINCT * chunk.num_values
+        }
+        texts &= small | ({chunk.path_in_schema for chunk in chunks} if group.num_rows == 0 else set())
+    return [name for name in schema.names if name in texts]
+
+
+def _has_large_chunks(footer: Any) -> bool:
+    return any(
+        group.column(column).total_compressed_size > _LARGE
+        for group in map(footer.row_group, range(footer.num_row_groups))
+        for column in range(group.num_columns)
+    )
 
 
 def _batch_rows(group: Any) -> int:
