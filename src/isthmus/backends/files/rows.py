@@ -35,6 +35,10 @@ class MakeRecord(Protocol):
         """Return the record of a row with this number; raises `InvalidRecordError` for a refused one."""
         ...
 
+    def over_text(self, number: int, text: bytes, *, canonical: bool) -> Record:
+        """Return the record of a numbered row over its JSON, `canonical` if it is to the letter a store's."""
+        ...
+
 
 class Chunk(Protocol):
     """Some consecutive rows of one file."""

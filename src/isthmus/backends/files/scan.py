@@ -167,8 +167,7 @@ class Scanner:
         def group_file(index: int) -> Groups:
             groups, make = Groups(measures), self._maker(self.catalog.files[index])
             for chunk in self._file_chunks(index, places, need):
-                in_columns = make.id_column is None and isinstance(chunk, ArrowChunk)
-                if in_columns and chunk.aggregate(places.rest, measures, by, groups):
+                if isinstance(chunk, ArrowChunk) and chunk.aggregate(places.rest, make, measures, by, groups):
                     continue
                 for record in chunk.select(places.rest, make, self._invalid):
                     groups.add_record(record, by)

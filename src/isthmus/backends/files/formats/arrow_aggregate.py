@@ -89,7 +89,8 @@ def _group_rows(
         path = key.path if isinstance(key, Bucket) else key
         column = _column(columns, path, numbers)
         if column is None:
-            values, own = [], numpy.full(total, -1)
+            values: list[JSON] = []
+            own = numpy.full(total, -1)
         else:
             if _find_integers(columns, path, column) is not None:
                 raise NotCompiledError  # 1 and 1.0 are one group, named by its first value

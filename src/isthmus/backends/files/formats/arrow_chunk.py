@@ -15,6 +15,7 @@ from isthmus._record import Record
 from isthmus.backends.files.formats.arrow_aggregate import aggregate_batch
 from isthmus.backends.files.formats.arrow_columns import Columns, NotCompiledError
 from isthmus.backends.files.formats.arrow_filter import compile_mask
+from isthmus.backends.files.formats.arrow_json import encode_batch
 from isthmus.backends.files.formats.arrow_values import Reading, arrow, column_values, compute
 from isthmus.backends.files.formats.column_kinds import Unreadable
 from isthmus.backends.files.formats.csv_json import EncodedRows
@@ -59,8 +60,9 @@ class TypedDecoding:
         """Return the values of a column."""
         return column_values(array, self._reading, as_text=name in self._as_text)
 
-    def encode(self, batch: Any) -> None:
-        """Return None: values of Arrow's types are not their JSON."""
+    def encode(self, batch: Any) -> EncodedRows | None:
+        """Return the rows as JSON; None if a value of one has to be looked at."""
+        return None if self._as_text else encode_batch(batch, self._reading)
 
     def needs_values(self, name: str) -> bool:
         """Return whether the column is read as text."""
@@ -135,8 +137,8 @@ class ArrowChunk:
     def _needs_values(self, keys: Sequence[str]) -> bool:
         return bool(keys) and self._decoding.needs_values(keys[0])
 
-    def _select_rows(self, where: Predicate, make: MakeRecord, refused: Refused) -> Iterator[tuple[int, Any]]:
-        """Yield the numbers and the rows that match; a value without a canonical form is none."""
+    def find_rows(self, where: Predicate, make: MakeRecord, refused: Refused) -> Iterator[Sequence[int]]:
+        """Yield the positions of rows that match in parts; a value without a canonical form is none."""
         mask, rest = self._split(where)
         numbers = None if mask is None else compute().indices_nonzero(mask)
         total = len(self) if numbers is None else len(numbers)
@@ -144,10 +146,7 @@ class ArrowChunk:
             positions: Sequence[int] = range(start, min(start + _ROWS, total))
             if numbers is not None:
                 positions = numbers.slice(start, _ROWS).to_pylist()
-            if rest != TRUE:
-                positions = self._evaluate(rest, positions, make, refused)
-            rows = self._rows_at(positions, self._batch)
-            yield from zip([self.first + position for position in positions], rows, strict=True)
+            yield positions if rest == TRUE else self._evaluate(rest, positions, make, refused)
 
     def _evaluate(
         self, where: Predicate, positions: Sequence[int], make: MakeRecord, refused: Refused
@@ -168,54 +167,88 @@ class ArrowChunk:
                 kept.append(position)
         return kept
 
+    def _take(self, positions: Sequence[int], batch: Any) -> Any:
+        """Return the part of a batch with these sorted positions; None for types that Arrow cannot take."""
+        first, count = positions[0], positions[-1] - positions[0] + 1
+        part = batch.slice(first, count)
+        if count == len(positions):
+            return part
+        try:
+            return part.take(arrow().array([position - first for position in positions]))
+        except arrow().ArrowNotImplementedError:  # of types that few programs write, such as views
+            return None
+
     def _rows_at(self, positions: Sequence[int], batch: Any) -> list[Any]:
         """Return the rows at sorted positions."""
         if not positions:
             return []
-        first, count = positions[0], positions[-1] - positions[0] + 1
-        part = batch.slice(first, count)
-        if count == len(positions) or not batch.num_columns:
-            return _rows(part, self._decoding)[: len(positions)]
-        inside = [position - first for position in positions]
-        try:
-            return _rows(part.take(arrow().array(inside)), self._decoding)
-        except arrow().ArrowNotImplementedError:  # of types that few programs write, such as views
-            rows = _rows(part, self._decoding)
-            return [rows[index] for index in inside]
+        if not batch.num_columns:
+            return [{} for _ in positions]
+        part = self._take(positions, batch)
+        if part is not None:
+            return _rows(part, self._decoding)
+        first = positions[0]
+        rows = _rows(batch.slice(first, positions[-1] - first + 1), self._decoding)
+        return [rows[position - first] for position in positions]
+
+    def _texts_at(self, positions: Sequence[int]) -> EncodedRows | None:
+        """Return the rows at sorted positions as JSON; None where each has to be looked at."""
+        if not positions or not self._batch.num_columns:
+            return None
+        part = self._take(positions, self._batch)
+        return None if part is None else self._decoding.encode(part)
 
     def select(self, where: Predicate, make: MakeRecord, refused: Refused) -> Iterator[Record]:
         """Yield the records of the rows that match, in order."""
-        for number, row in self._select_rows(where, make, refused):
-            try:
-                record = make(number, _check_row(row))
-            except InvalidRecordError as error:
-                refused(error)
+        for positions in self.find_rows(where, make, refused):
+            encoded = self._texts_at(positions) if make.id_column is None else None
+            if encoded is not None:
+                texts = zip(positions, encoded.objects(), strict=True)
+                yield from (
+                    make.over_text(self.first + position, text, canonical=encoded.canonical)
+                    for position, text in texts
+                )
                 continue
-            yield record
+            for position, row in zip(positions, self._rows_at(positions, self._batch), strict=True):
+                try:
+                    record = make(self.first + position, _check_row(row))
+                except InvalidRecordError as error:
+                    refused(error)
+                    continue
+                yield record
 
     def count(self, where: Predicate, make: MakeRecord, refused: Refused) -> int:
         """Return how many rows match; one without an id is refused, a value without a form is none."""
-        if make.id_column is None:
-            mask, rest = self._split(where)
-            if rest == TRUE:
-                return len(self) if mask is None else int(compute().sum(mask).as_py() or 0)
-            return sum(1 for _ in self._select_rows(where, make, refused))
-        total = 0
-        for number, row in self._select_rows(where, make, refused):
-            try:
-                make(number, _readable_part(row))
-            except InvalidRecordError as error:
-                refused(error)
-            else:
-                total += 1
-        return total
+        if make.id_column is not None:
+            return sum(1 for _ in self._find_ids(where, make, make.id_column, refused))
+        mask, rest = self._split(where)
+        if rest == TRUE:
+            return len(self) if mask is None else int(compute().sum(mask).as_py() or 0)
+        return sum(map(len, self.find_rows(where, make, refused)))
+
+    def _find_ids(
+        self, where: Predicate, make: MakeRecord, id_column: str, refused: Refused
+    ) -> Iterator[str | None]:
+        """Yield the ids of the rows that match."""
+        columns = self._batch.select([id_column] if id_column in self._batch.schema.names else [])
+        for positions in self.find_rows(where, make, refused):
+            for position, row in zip(positions, self._rows_at(positions, columns), strict=True):
+                try:
+                    yield make(self.first + position, _readable_part(row)).id
+                except InvalidRecordError as error:
+                    refused(error)
 
     def aggregate(
-        self, where: Predicate, measures: Sequence[Measure], by: Sequence[GroupKey], groups: Groups
+        self,
+        where: Predicate,
+        make: MakeRecord,
+        measures: Sequence[Measure],
+        by: Sequence[GroupKey],
+        groups: Groups,
     ) -> bool:
         """Add the rows that match to the groups; return False if their records have to be looked at."""
         paths = [*map(path_of, by), *(measure.path for measure in measures if measure.path is not None)]
-        if any(self._needs_values(path.keys) for path in paths):
+        if make.id_column is not None or any(self._needs_values(path.keys) for path in paths):
             return False
         mask, rest = self._split(where)
         if rest != TRUE:
