@@ -83,7 +83,7 @@ def random_batch(rng: random.Random, rows: int) -> pa.RecordBatch:
             arrays[name] = pa.array(values, pa.int32()).view(type_)
         else:
             arrays[name] = pa.array(values, type_)
-        if not pa.types.is_nested(type_) and name not in ("view", "null"):
+        if not pa.types.is_nested(type_) and name != "null":
             arrays[f"d_{name}"] = arrays[name].dictionary_encode()
     return pa.record_batch(arrays)
 

@@ -43,12 +43,12 @@ def map_files(files: Sequence[File], work: Callable[[int], R]) -> Iterator[R]:
 
 
 def _in_order(
-    executor: ThreadPoolExecutor, run: Callable[[int], R], indexes: Iterable[int], most: int
+    executor: ThreadPoolExecutor, run: Callable[[int], R], indexes: Iterable[int], limit: int
 ) -> Iterator[R]:
     """Yield results in order, of which few are waiting."""
     waiting: deque[Future[R]] = deque()
     remaining = iter(indexes)
-    waiting.extend(executor.submit(run, index) for index in itertools.islice(remaining, most))
+    waiting.extend(executor.submit(run, index) for index in itertools.islice(remaining, limit))
     while waiting:
         result = waiting.popleft().result()
         waiting.extend(executor.submit(run, index) for index in itertools.islice(remaining, 1))

@@ -17,7 +17,7 @@ from isthmus._query.ast import Function, Measure
 from isthmus._query.bucket import Bucket, GroupKey
 from isthmus._query.order import NONE, sort_value, type_rank
 from isthmus._values import JSON
-from isthmus.backends.files.formats.arrow_columns import Column, Columns, NotCompiledError
+from isthmus.backends.files.formats.arrow_columns import Columns, FlatColumn, NotCompiledError
 from isthmus.backends.files.formats.arrow_values import Reading, arrow, column_values, compute
 
 _EXACT = 2.0**53
@@ -50,7 +50,7 @@ def aggregate_batch(
         groups.add(key, own)
 
 
-def _column(columns: Columns, path: Path, numbers: Any) -> Column | None:
+def _column(columns: Columns, path: Path, numbers: Any) -> FlatColumn | None:
     """Return a column with a value for each row; None if no row has one."""
     if path.root is not Root.DATA or len(path.keys) != 1:
         raise NotCompiledError
@@ -67,7 +67,7 @@ def _column(columns: Columns, path: Path, numbers: Any) -> Column | None:
     return column if numbers is None else column._replace(array=column.array.take(numbers))
 
 
-def _values(column: Column, array: Any) -> list[JSON]:
+def _values(column: FlatColumn, array: Any) -> list[JSON]:
     """Return the canonical values of some of a column's cells."""
     if column.scale is not None and column.scale.form != "decimal":
         scale = column.scale
@@ -105,7 +105,7 @@ def _group_rows(
     return codes, keys
 
 
-def _encode(column: Column) -> tuple[list[JSON], Any]:
+def _encode(column: FlatColumn) -> tuple[list[JSON], Any]:
     """Return the distinct values of a column, and for each row the index of its own, -1 for none."""
     pc = compute()
     array, codes = column.array, column.codes
@@ -157,7 +157,7 @@ def _states(measure: Measure, columns: Columns, numbers: Any, codes: Any, count:
             return _collections(column, array, codes, count, function)
 
 
-def _find_integers(columns: Columns, path: Path, column: Column) -> Any:
+def _find_integers(columns: Columns, path: Path, column: FlatColumn) -> Any:
     """Return the mask of the integers of a column that has floats, too; None for any other column."""
     types = arrow().types
     return columns.find_integers(path.keys[0]) if types.is_floating(column.array.type) else None
@@ -177,7 +177,7 @@ def _empty(function: Function) -> State:
             return {}
 
 
-def _ends(column: Column, array: Any, codes: Any, count: int, *, largest: bool) -> list[State]:
+def _ends(column: FlatColumn, array: Any, codes: Any, count: int, *, largest: bool) -> list[State]:
     """Return the least or the greatest value of each group as a sort value."""
     pa = arrow()
     if pa.types.is_boolean(array.type):
@@ -194,7 +194,7 @@ def _ends(column: Column, array: Any, codes: Any, count: int, *, largest: bool) 
     return states
 
 
-def _collections(column: Column, array: Any, codes: Any, count: int, function: Function) -> list[State]:
+def _collections(column: FlatColumn, array: Any, codes: Any, count: int, function: Function) -> list[State]:
     """Return for each group its distinct values, or of numbers how often each is there."""
     pa = arrow()
     states: list[State] = [_empty(function) for _ in range(count)]
@@ -212,7 +212,7 @@ def _collections(column: Column, array: Any, codes: Any, count: int, function: F
     return states
 
 
-def _sums(column: Column, array: Any, codes: Any, count: int) -> list[int | Fraction]:
+def _sums(column: FlatColumn, array: Any, codes: Any, count: int) -> list[int | Fraction]:
     """Return the exact sum of each group: an int of integers, a fraction of floats."""
     numpy: Any = import_driver("numpy", extra="files")
     if column.scale is None and arrow().types.is_integer(array.type):
@@ -251,8 +251,8 @@ def _float_sums(numpy: Any, numbers: Any, codes: Any, count: int) -> list[int | 
         value = (int(upper) << _LOW) + int(lower)
         totals[group] = totals.get(group, 0) + (value << (int(scales[scale]) - base))
     shift = base - _MANTISSA
-    return [_scaled(totals[group], shift) if group in totals else 0 for group in range(count)]
+    return [_to_fraction(totals[group], shift) if group in totals else 0 for group in range(count)]
 
 
-def _scaled(total: int, shift: int) -> Fraction:
+def _to_fraction(total: int, shift: int) -> Fraction:
     return Fraction(total << shift) if shift >= 0 else Fraction(total, 1 << -shift)

@@ -13,6 +13,7 @@ from isthmus.backends.files.formats.arrow_values import (
     arrow,
     below_micros,
     compute,
+    decode_dictionary,
     has_zero_byte,
 )
 
@@ -21,7 +22,7 @@ class NotCompiledError(Exception):
     """A condition that the evaluator has to decide."""
 
 
-class Column(NamedTuple):
+class FlatColumn(NamedTuple):
     """The values of a flat column, or its distinct values."""
 
     kind: str
@@ -48,9 +49,9 @@ class Columns:
         self._names = names
         """The columns of the whole file: others have no value."""
         self._reading = reading or Reading()
-        self._known: dict[str, Column | None] = {}
+        self._known: dict[str, FlatColumn | None] = {}
 
-    def flat_column(self, path: Path) -> Column | None:
+    def flat_column(self, path: Path) -> FlatColumn | None:
         """Return a column; None if it has no value.
 
         Raises `NotCompiledError` for a type that is not flat.
@@ -73,11 +74,11 @@ class Columns:
         """Return the mask of the integers among floats; None if there are none."""
         return None
 
-    def _resolve(self, name: str) -> Column | None:
-        return typed_column(self.batch.column(name), self._reading)
+    def _resolve(self, name: str) -> FlatColumn | None:
+        return read_column(self.batch.column(name), self._reading)
 
 
-def typed_column(array: Any, reading: Reading) -> Column | None:
+def read_column(array: Any, reading: Reading) -> FlatColumn | None:
     """Return a column of one of Arrow's types; None if no row has a value."""
     types, pc = arrow().types, compute()
     kind = array.type
@@ -86,48 +87,48 @@ def typed_column(array: Any, reading: Reading) -> Column | None:
     if types.is_null(kind):
         return None
     if types.is_boolean(kind):
-        return Column("bool", array)
+        return FlatColumn("bool", array)
     if types.is_uint64(kind):
         within = pc.less_equal(array, arrow().scalar(INT_MAX, kind))
         if _all(within):
-            return Column("number", array.cast(arrow().int64()))
+            return FlatColumn("number", array.cast(arrow().int64()))
         whole = pc.if_else(within, array, arrow().scalar(None, kind))
-        return Column("number", whole.cast(arrow().int64()), pc.fill_null(within, False))
+        return FlatColumn("number", whole.cast(arrow().int64()), pc.fill_null(within, False))
     if types.is_integer(kind):
-        return Column("number", array)
+        return FlatColumn("number", array)
     if types.is_float64(kind) or types.is_float32(kind):
         finite = pc.is_finite(array)
-        return Column("number", array, None if _all(finite) else pc.fill_null(finite, False))
+        return FlatColumn("number", array, None if _all(finite) else pc.fill_null(finite, False))
     if types.is_string_view(kind):
         array = array.cast(arrow().large_string())
         kind = array.type
     if (types.is_string(kind) or types.is_large_string(kind)) and not has_zero_byte(array):
-        return Column("text", array)
-    return _scaled(array, reading)
+        return FlatColumn("text", array)
+    return _to_ticks(array, reading)
 
 
-def _dictionary(array: Any, reading: Reading) -> Column | None:
+def _dictionary(array: Any, reading: Reading) -> FlatColumn | None:
     """Return distinct values with the index of each row's; those of rows where they are not fewer."""
     if len(array.dictionary) > len(array):
-        return typed_column(array.dictionary_decode(), reading)
-    values = typed_column(array.dictionary, reading)
+        return read_column(decode_dictionary(array), reading)
+    values = read_column(array.dictionary, reading)
     return None if values is None else values._replace(codes=array.indices)
 
 
-def _scaled(array: Any, reading: Reading) -> Column | None:
+def _to_ticks(array: Any, reading: Reading) -> FlatColumn | None:
     """Return times, dates and decimals as whole numbers; raises `NotCompiledError` for other types."""
     pa, kind = arrow(), array.type
     if pa.types.is_date32(kind):
-        return _bounded(array.cast(pa.int32()), ticks.DATES)
+        return _number_column(array.cast(pa.int32()), ticks.DATES)
     if pa.types.is_decimal128(kind) and 0 <= kind.scale <= kind.precision <= ticks.MAX_DIGITS:
-        return Column("number", array, None, None, ticks.decimals(kind.precision, kind.scale))
+        return FlatColumn("number", array, None, None, ticks.decimals(kind.precision, kind.scale))
     if not pa.types.is_timestamp(kind):
         raise NotCompiledError
     if kind.tz is None and reading.zone is None:
         return None
     if kind.tz is None and reading.zone not in UTC:
         raise NotCompiledError
-    column = _bounded(array.cast(pa.int64()), ticks.instants(kind.unit))
+    column = _number_column(array.cast(pa.int64()), ticks.instants(kind.unit))
     if kind.unit == "ns" and not reading.round:
         whole = compute().equal(below_micros(column.array), 0)
         if not _all(whole):
@@ -136,7 +137,7 @@ def _scaled(array: Any, reading: Reading) -> Column | None:
     return column
 
 
-def _bounded(numbers: Any, scale: ticks.Scale) -> Column:
+def _number_column(numbers: Any, scale: ticks.Scale) -> FlatColumn:
     pa, pc = arrow(), compute()
     found = pc.min_max(numbers).as_py()
     present = None
@@ -144,7 +145,7 @@ def _bounded(numbers: Any, scale: ticks.Scale) -> Column:
         low, high = pa.scalar(scale.low, numbers.type), pa.scalar(scale.high, numbers.type)
         present = pc.and_(pc.greater_equal(numbers, low), pc.less_equal(numbers, high))
         present = pc.fill_null(present, False)
-    return Column(scale.kind, numbers, present, None, scale)
+    return FlatColumn(scale.kind, numbers, present, None, scale)
 
 
 def _all(mask: Any) -> bool:

@@ -30,7 +30,7 @@ from isthmus._query.ast import (
 )
 from isthmus._query.evaluate import leaf_test
 from isthmus._values import INT_MAX, INT_MIN, JSON, kind_of
-from isthmus.backends.files.formats.arrow_columns import Column, Columns, NotCompiledError
+from isthmus.backends.files.formats.arrow_columns import Columns, FlatColumn, NotCompiledError
 from isthmus.backends.files.formats.arrow_values import arrow, compute
 from isthmus.backends.files.formats.ticks import Scale, find_ranges
 
@@ -71,7 +71,7 @@ def _leaf(leaf: Leaf, columns: Columns) -> Any:
     return _complete(compute().take(mask, column.codes))
 
 
-def _mask_distinct(leaf: Leaf, column: Column) -> Any:
+def _mask_distinct(leaf: Leaf, column: FlatColumn) -> Any:
     """Return the mask of the distinct values of a column, by the evaluator where Arrow has no function."""
     try:
         return _mask(leaf, column)
@@ -82,7 +82,7 @@ def _mask_distinct(leaf: Leaf, column: Column) -> Any:
         return arrow().array([value is not None and test(value) for value in column.array.to_pylist()])
 
 
-def _mask(leaf: Leaf, column: Column) -> Any:
+def _mask(leaf: Leaf, column: FlatColumn) -> Any:
     """Return the mask of the values that satisfy a leaf; None if none does."""
     if isinstance(leaf, Exists):
         return column.mask_present()
@@ -98,7 +98,7 @@ def _complete(mask: Any) -> Any:
     return compute().fill_null(mask, False) if mask.null_count else mask
 
 
-def _values_mask(leaf: Leaf, column: Column) -> Any:
+def _values_mask(leaf: Leaf, column: FlatColumn) -> Any:
     pc = compute()
     kind, array = column.kind, column.array
     match leaf:
@@ -120,7 +120,7 @@ def _values_mask(leaf: Leaf, column: Column) -> Any:
             raise NotCompiledError
 
 
-def _ranges_mask(leaf: Leaf, column: Column, scale: Scale) -> Any:
+def _ranges_mask(leaf: Leaf, column: FlatColumn, scale: Scale) -> Any:
     """Return the mask of the numbers that stand for values which satisfy a leaf."""
     ranges = find_ranges(scale, leaf)
     if ranges is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from isthmus.backends.files.formats.arrow_columns import Column, NotCompiledError, typed_column
+from isthmus.backends.files.formats.arrow_columns import FlatColumn, NotCompiledError, read_column
 from isthmus.backends.files.formats.arrow_values import Reading, arrow, column_values, compute
 from isthmus.backends.files.formats.csv_json import ESCAPED, EncodedRows, text_scalar
 
@@ -29,7 +29,7 @@ def _encode(array: Any, reading: Reading) -> Any:
     if pa.types.is_dictionary(array.type):
         cells = _encode(array.dictionary, reading).take(array.indices)
         return _fill(cells)
-    column = typed_column(array, reading)
+    column = read_column(array, reading)
     if column is None:
         if not pa.types.is_null(array.type):
             raise NotCompiledError
@@ -37,7 +37,7 @@ def _encode(array: Any, reading: Reading) -> Any:
     if column.present is not None:
         raise NotCompiledError
     if column.scale is not None:
-        return _encode_scaled(array, column, reading)
+        return _encode_ticks(array, column, reading)
     if column.kind == "text":
         return _quote(column.array.cast(pa.string()))
     if column.kind == "bool" or pa.types.is_integer(column.array.type):
@@ -53,7 +53,7 @@ def _encode(array: Any, reading: Reading) -> Any:
     )
 
 
-def _encode_scaled(array: Any, column: Column, reading: Reading) -> Any:
+def _encode_ticks(array: Any, column: FlatColumn, reading: Reading) -> Any:
     assert column.scale is not None
     pa = arrow()
     if column.scale.form == "decimal":

@@ -66,9 +66,19 @@ def column_values(array: Any, reading: Reading, *, as_text: bool = False) -> Seq
 
 def _dictionary_values(array: Any, reading: Reading) -> Sequence[Any]:
     if arrow().types.is_nested(array.type.value_type) or len(array.dictionary) > len(array):
-        return column_values(array.dictionary_decode(), reading)
+        return column_values(decode_dictionary(array), reading)
     distinct = column_values(array.dictionary, reading)
     return [None if code is None else distinct[code] for code in array.indices.to_pylist()]
+
+
+def decode_dictionary(array: Any) -> Any:
+    """Return the values of a dictionary array, one for each row."""
+    pa, values = arrow(), array.dictionary
+    if pa.types.is_string_view(values.type):  # as Polars writes them, and Arrow cannot take them
+        values = values.cast(pa.large_string())
+    elif pa.types.is_binary_view(values.type):
+        values = values.cast(pa.large_binary())
+    return pa.DictionaryArray.from_arrays(array.indices, values).dictionary_decode()
 
 
 def _integers(array: Any) -> Sequence[Any]:
@@ -121,7 +131,7 @@ def _text(value: str) -> str | Unreadable:
 def _texts(array: Any) -> Sequence[Any]:
     pa = arrow()
     if pa.types.is_dictionary(array.type):
-        array = array.dictionary_decode()
+        array = decode_dictionary(array)
     if pa.types.is_decimal(array.type):
         return [None if value is None else format(value, "f") for value in array.to_pylist()]
     try:
