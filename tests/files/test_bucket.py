@@ -175,7 +175,7 @@ async def test_a_url_of_a_bucket(bucket: Bucket) -> None:
 
 async def test_many_keys_are_listed_in_bounded_memory(bucket: Bucket) -> None:
     """A page at a time: of keys that the pattern leaves out nothing is kept."""
-    count = size(2_500, 20_000)
+    count = size(1_100, 20_000)
     slots = asyncio.Semaphore(32)
 
     async def put(number: int) -> None:

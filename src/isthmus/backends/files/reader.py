@@ -166,13 +166,13 @@ class FileReader:
         if facts.footer is None:
             with self.storage.open(file) as stream:
                 try:
-                    facts.rows, facts.footer = arrow_file.count_rows(stream)
+                    facts.footer = arrow_file.read_footer(stream)
                 except Exception as error:  # pyarrow has many; a scan reports it
                     if isinstance(error, IsthmusError) or arrow_file.describe_damage(error) is None:
                         raise
                     return None
                 self.storage.check(file, stream)
-        return int(facts.footer.num_rows)
+        return int(facts.footer.metadata.num_rows)
 
     def find_rows(self, file: File, kinds: Mapping[str, Found]) -> int:
         """Return the number of rows; reads a file to its end where nothing states it."""

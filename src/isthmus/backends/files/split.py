@@ -63,10 +63,7 @@ def _seams(reader: FileReader, file: File) -> Iterator[int]:
     yield 0
     yield from (checkpoint.row for checkpoint in facts.checkpoints)
     if facts.footer is not None:
-        row = 0
-        for group in range(facts.footer.num_row_groups):
-            yield row
-            row += facts.footer.row_group(group).num_rows
+        yield from facts.footer.first_rows()
 
 
 def _nearest(seams: list[int], row: int, reach: float) -> int:
