@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+import threading
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from isthmus import AsyncDatabase, InvalidRecordError, Query, UnavailableError, field
+from isthmus import InvalidRecordError, Query, UnavailableError, field
 from isthmus._partition import Partition
 from isthmus.backends.files import parallel
 from isthmus.backends.files.facts import CACHE
@@ -20,7 +21,7 @@ from tests.files.folder import opened, write
 pytestmark = [pytest.mark.backend("files"), pytest.mark.asyncio]
 
 
-def fill(folder: Path, *, lines: int = 40_000) -> None:
+def fill(folder: Path, *, lines: int = 30_000) -> None:
     """Write a table of three row groups, a CSV of several blocks, JSON lines and files without rows."""
     table = pa.table({"n": range(9_000), "t": ["x"] * 9_000})
     pq.write_table(table, folder / "a.parquet", row_group_size=3_000)
@@ -51,7 +52,7 @@ async def test_partitions_are_complete_and_end_at_row_groups(tmp_path: Path) -> 
     fill(tmp_path)
     async with opened(tmp_path) as db:
         expected = [record.id for record in await db.search()]
-        for count in (1, 2, 6, 18):
+        for count in (1, 6, 18):
             parts = await db.partitions(Query(), count)
             assert len(parts) == count
             assert await read_all(parts) == expected, count
@@ -73,8 +74,8 @@ async def test_a_worker_reads_its_part_alone(tmp_path: Path, monkeypatch: pytest
     CACHE.forget()
     records = [record async for record in parts[2].stream()]
 
-    assert parts[2].hint.start.row > 20_000
-    assert records[-1].data == {"n": 39_999, "t": "y" * 40}
+    assert parts[2].hint.start.row > 15_000
+    assert records[-1].data == {"n": 29_999, "t": "y" * 40}
 
 
 async def test_partitions_of_other_files_are_refused(tmp_path: Path) -> None:
@@ -123,11 +124,12 @@ async def test_a_count_that_nobody_waits_for_ends(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(parallel, "_WORTHWHILE", 0)
     monkeypatch.setattr(parallel.os, "cpu_count", lambda: 4)
     for number in range(4):
-        write(tmp_path, {f"{number}.jsonl": '{"n": 1}\n' * 200_000})
+        write(tmp_path, {f"{number}.jsonl": '{"n": 1}\n' * 100_000})
 
-    db: AsyncDatabase
     async with opened(tmp_path) as db:
         with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.05):
+            async with asyncio.timeout(0.02):
                 await db.count(field("n") == 1)
-        assert await db.count(field("n") == 2) == 0
+        async with asyncio.timeout(30):
+            while any(thread.name.startswith("isthmus-files") for thread in threading.enumerate()):
+                await asyncio.sleep(0.01)

@@ -191,7 +191,9 @@ class FilesBackend:
         scanner = self._scanner(digest)
         digest = scanner.catalog.digest
         ordered = request.order is not None
-        key = (digest, request.where, request.select, ordered, after)
+        # As text: a condition with True is equal to one with 1.
+        kind = (digest, repr(request.where), request.select, ordered)
+        key = (*kind, after)
         with self._lock:
             pager = self._paused.pop(key, None) if after is not None else None
         if pager is None:
@@ -209,7 +211,7 @@ class FilesBackend:
         if not more or not records:
             return Page(records, None)
         end = self._end(request, records)
-        self._keep(self._paused, (digest, request.where, request.select, ordered, end), pager, _PAUSED)
+        self._keep(self._paused, (*kind, end), pager, _PAUSED)
         if not ordered:
             return Page(records, After((end, digest)))
         self._keep(self._ends, records[-1].id, digest, 1_000)

@@ -66,39 +66,40 @@ Range = tuple[int, int]
 """Numbers from the first to before the second."""
 
 
-@functools.lru_cache(maxsize=256)
 def find_ranges(scale: Scale, leaf: Leaf) -> tuple[Range, ...] | None:
     """Return the ranges of numbers whose values satisfy a leaf; None if that has to be evaluated."""
+    match leaf:
+        case Equal(_, value) | Ordered(_, _, value) | Between(_, value, _):
+            operands: tuple[JSON, ...] = (value,)
+        case In(_, operands):
+            leaf = In(leaf.path, tuple(one for one in leaf.values if kind_of(one) == scale.kind))
+        case StartsWith(_, text):
+            operands = (text,)
+        case _:
+            return None
+    # What is kept knows only operands of the kind: a leaf with True is equal to one with 1.
+    return _find_ranges(scale, leaf) if any(kind_of(one) == scale.kind for one in operands) else ()
+
+
+@functools.lru_cache(maxsize=256)
+def _find_ranges(scale: Scale, leaf: Equal | In | Ordered | Between | StartsWith) -> tuple[Range, ...]:
     above, from_ = _above(scale), _from(scale)
     match leaf:
         case Equal(_, operand):
-            found = [_equal(scale, operand)]
+            assert not isinstance(operand, dict)  # it is of the kind
+            found = [(from_(operand), above(operand))]
         case In(_, operands):
-            found = [_equal(scale, operand) for operand in operands]
+            found = [(from_(operand), above(operand)) for operand in operands]
         case Ordered(_, op, operand):
-            if kind_of(operand) != scale.kind:
-                return ()
             edge = (above if op in (Order.GT, Order.LE) else from_)(operand)
             greater = op in (Order.GT, Order.GE)
             found = [(edge, scale.high + 1) if greater else (scale.low, edge)]
         case Between(_, first, last):
-            if kind_of(first) != scale.kind:
-                return ()
             found = [(from_(first), above(last))]
         case StartsWith(_, prefix):
-            if scale.kind != "text":
-                return ()
             width = len(prefix)
             found = [(from_(prefix), _first(scale, lambda value: str(value)[:width] > prefix))]
-        case _:
-            return None
     return tuple((low, high) for low, high in found if low < high)
-
-
-def _equal(scale: Scale, operand: JSON) -> Range:
-    if isinstance(operand, dict | list) or operand is None or kind_of(operand) != scale.kind:
-        return (0, 0)
-    return _from(scale)(operand), _above(scale)(operand)
 
 
 def _from(scale: Scale) -> Callable[[Scalar], int]:
