@@ -13,7 +13,7 @@ from isthmus._core.executor import (
     After,
     PageRequest,
 )
-from isthmus._core.supports import SortsIds
+from isthmus._core.supports import SortsIds, SupportsSplit
 from isthmus._path import Path, Root
 from isthmus._query.ast import And, Order, Ordered, Predicate
 from isthmus._query.codec import from_json, to_json
@@ -73,6 +73,8 @@ class Partition(Value):
     """The inclusive upper bound of ids; None for the last partition."""
     row_security: dict[str, Any] | None = None
     """The condition of a scope that the store's policies confine too."""
+    hint: Any = None
+    """What the backend found when it divided the collection; None if nothing helps."""
 
     @property
     def search(self) -> Query:
@@ -103,7 +105,11 @@ class Partition(Value):
             handle = db
             if self.row_security is not None:
                 handle = db.scope(from_json(self.row_security), row_security=True)
-            async with self._open_stream(handle.collection(self.collection)) as records:
+            collection = handle.collection(self.collection)
+            executor = collection._session.executor
+            if self.hint is not None and isinstance(executor, SupportsSplit):
+                await executor.resume(self.collection, self.hint)
+            async with self._open_stream(collection) as records:
                 async for record in records:
                     if self.high is not None and record.id is not None and record.id > self.high:
                         break
@@ -148,7 +154,8 @@ async def plan_partitions(
 
     The bounds are ids at equal steps through the collection, not offsets into the result, so
     partitions stay disjoint and complete under concurrent writes. Costs one count and one search
-    for each bound.
+    for each bound; of files, whose partitions end where a file or a row group ends if one is near,
+    one reading of those whose number of rows is not stated.
 
     Raises `UsageError` for a count out of range or a query with a sort, limit or offset, and
     `ConfigError` for a secret in the settings that a worker could not find in its environment, and
@@ -169,13 +176,13 @@ async def plan_partitions(
     if scope is not None:
         query = replace(query, where=And((scope.predicate, query.where)))
         secured = to_json(Query(where=scope.predicate)) if scope.row_security else None
-    total = await collection.count()
-    bounds: list[str] = []
-    for part in range(1, count):
-        record = await collection.find_one(Query().select("_id").offset(part * total // count))
-        if record is not None and record.id is not None and (not bounds or record.id > bounds[-1]):
-            bounds.append(record.id)
-    edges = [None, *bounds, None]
+    executor = collection._session.executor
+    bounds = None
+    if isinstance(executor, SupportsSplit):
+        bounds = await executor.split(collection.collection_name, count)
+    if bounds is None:
+        bounds = [(id, None) for id in await _find_bounds(collection, count)]
+    edges = [(None, None), *bounds, (None, None)]
     return [
         Partition(
             number=number,
@@ -188,9 +195,21 @@ async def plan_partitions(
             low=low,
             high=high,
             row_security=secured,
+            hint=hint,
         )
-        for number, (low, high) in enumerate(itertools.pairwise(edges))
+        for number, ((low, hint), (high, _)) in enumerate(itertools.pairwise(edges))
     ]
+
+
+async def _find_bounds(collection: CollectionMethods, count: int) -> list[str]:
+    """Return ids at equal steps through a collection."""
+    total = await collection.count()
+    bounds: list[str] = []
+    for part in range(1, count):
+        record = await collection.find_one(Query().select("_id").offset(part * total // count))
+        if record is not None and record.id is not None and (not bounds or record.id > bounds[-1]):
+            bounds.append(record.id)
+    return bounds
 
 
 def _worker_settings(config: Any, url_from: str | None) -> dict[str, Any]:

@@ -163,6 +163,26 @@ async def test_files_that_other_programs_wrote(tmp_path: Path) -> None:
         ]  # fmt: skip
 
 
+async def test_categories_and_views_that_polars_writes(tmp_path: Path) -> None:
+    """Arrow cannot take rows of views; the matching ones are read nevertheless."""
+    frame = polars.DataFrame(
+        {
+            "c": polars.Series(["x", "y", "x"], dtype=polars.Categorical),
+            "s": ["a", "a text of more than twelve bytes", None],
+            "l": [["q"], ["a text of more than twelve bytes", None], None],
+        }
+    )
+    frame.write_ipc(tmp_path / "a.arrow")
+
+    async with opened(tmp_path) as db:
+        assert [record["l"] for record in await db.search(field("c") == "x")] == [["q"], None]
+        assert [record["c"] for record in await db.search(field("s").starts_with("a"))] == ["x", "y"]
+        assert await db.aggregate(by="c", n="count", last=("max", "s")) == [
+            {"c": "x", "n": 2, "last": "a"},
+            {"c": "y", "n": 1, "last": "a text of more than twelve bytes"},
+        ]
+
+
 async def test_row_groups_that_cannot_match_are_not_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

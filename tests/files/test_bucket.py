@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import io
 import secrets
+import tracemalloc
 from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import quote
@@ -17,6 +18,7 @@ import pytest_asyncio
 
 from isthmus import AsyncDatabase, ConfigError, Query, UnavailableError, field, native
 from isthmus.transfer import copy
+from tests.breadth import size
 from tests.files.folder import all_records
 from tests.stores import store_of
 
@@ -39,6 +41,11 @@ class Bucket:
         for name, content in files.items():
             body = content if isinstance(content, bytes) else content.encode()
             await self.client.put_object(Bucket=self.name, Key=f"{self.prefix}/{name}", Body=body)
+
+    async def remove(self, name: str, slots: asyncio.Semaphore) -> None:
+        """Delete an object, when there is a slot."""
+        async with slots:
+            await self.client.delete_object(Bucket=self.name, Key=f"{self.prefix}/{name}")
 
     async def open(self, pattern: str = "", **settings: Any) -> AsyncDatabase:
         """Open a handle on files under the prefix."""
@@ -164,3 +171,30 @@ async def test_a_url_of_a_bucket(bucket: Bucket) -> None:
     await db.close()
     with pytest.raises(ConfigError, match="credentials belong in"):
         await AsyncDatabase.open(f"files+s3://key:secret@{bucket.name}/")
+
+
+async def test_many_keys_are_listed_in_bounded_memory(bucket: Bucket) -> None:
+    """A page at a time: of keys that the pattern leaves out nothing is kept."""
+    count = size(1_100, 20_000)
+    slots = asyncio.Semaphore(32)
+
+    async def put(number: int) -> None:
+        async with slots:
+            await bucket.put({f"2026/{number:06}.json": b'{"n": %d}' % number})
+
+    await asyncio.gather(*map(put, range(count)))
+    for pattern, kept in (("", count), (f"**/{count - 1:06}.json", 1)):
+        tracemalloc.start()
+        try:
+            db = await bucket.open(pattern)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        try:
+            assert peak < 4_000_000 + 600 * kept
+            assert (await db.explain()).details["files"] == kept
+            if kept == 1:
+                assert [record["n"] for record in await db.search()] == [count - 1]
+        finally:
+            await db.close()
+    await asyncio.gather(*(bucket.remove(f"2026/{number:06}.json", slots) for number in range(count)))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow
+import pyarrow.parquet
 import pytest
 
 from isthmus import (
@@ -170,6 +171,18 @@ async def test_a_bad_row_is_reported_and_its_neighbours_are_read(tmp_path: Path)
         assert caught.value.stored
 
 
+async def test_a_csv_of_two_encodings_loses_only_rows_of_one(tmp_path: Path) -> None:
+    """The rows in the other encoding are refused with their lines, or all are read in one that is set."""
+    good = "name,n\n" + "Ålesund,1\n" * 3
+    write(tmp_path, {"a.csv": good.encode() + "Ålesund,2\nOslo,3\n".encode("latin-1")})
+
+    async with opened(tmp_path) as db:
+        with pytest.raises(InvalidRecordError, match=r"a\.csv:5: column 'name': a byte .* set encoding="):
+            await db.search()
+    assert [row["n"] for row in await rows(tmp_path, on_invalid="skip")] == [1, 1, 1, 3]
+    assert [row["n"] for row in await rows(tmp_path, encoding="latin-1")] == [1, 1, 1, 2, 3]
+
+
 async def test_a_bad_line_of_json_is_reported(tmp_path: Path) -> None:
     """What is no object, is no canonical value, or is no JSON."""
     lines = ['{"a": 1}', "[1]", '{"a":', '{"a": "\\u0000"}', '{"a": ' + "1" * 30 + "}", '{"a": 2}', "null"]
@@ -194,9 +207,16 @@ async def test_a_bad_line_of_json_is_reported(tmp_path: Path) -> None:
         ),
         ("a.jsonl.gz", b"not gzip", "not gzip"),
         ("a.jsonl.zst", b"(\xb5/\xfd" + b"garbage" * 10, "not zstd, or damaged"),
+        (
+            "a.jsonl.zst",
+            pyarrow.compress(b"".join(b'{"n": %d}\n' % n for n in range(99_999)), "zstd", asbytes=True)[
+                :-300
+            ],
+            "the compressed file ends early|not zstd, or damaged",
+        ),
         ("a.json", b'[{"a": 1}, {"a": 2}', "expected ',', found the end of the file"),
         ("a.json", b'[{"a": 1}, {"a" 2}]', "not JSON"),
-        ("a.json", b'{"a": 1} x', "there is more after the end"),
+        ("a.json", b'{"a": 1}\n{"a": 2}\n', "line 2: there is more after the end .* set format='jsonl'"),
         ("a.json", b'[{"a": NaN}]', "not JSON"),
         ("a.csv", b"a,b,a\n1,2,3\n", "several columns have the heading 'a'"),
         ("a.csv", "a,b\n1,2".encode("utf-16")[:-1], "truncated data"),
@@ -324,6 +344,26 @@ async def test_every_write_is_refused(tmp_path: Path) -> None:
         with pytest.raises(UnsupportedError):
             async with db.transaction():
                 pass
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.arrow", "a.csv", "a.csv.gz"])
+async def test_a_file_that_shrinks_while_it_is_read_is_an_error(tmp_path: Path, name: str) -> None:
+    """Of every format the same one."""
+    table = pyarrow.table({"n": range(300_000), "t": [f"{n:030}" for n in range(300_000)]})
+    if name == "a.parquet":
+        pyarrow.parquet.write_table(table, tmp_path / name, row_group_size=10_000)
+    elif name == "a.arrow":
+        with pyarrow.ipc.new_file(str(tmp_path / name), table.schema) as writer:
+            writer.write_table(table, max_chunksize=10_000)
+    else:
+        content = b"n,t\n" + b"".join(b"%d,%030d\n" % (n, n) for n in range(300_000))
+        (tmp_path / name).write_bytes(gzip.compress(content, 1) if name.endswith(".gz") else content)
+
+    async with opened(tmp_path) as db:
+        with pytest.raises(UnavailableError, match="changed while it was read"):
+            async for record in db.stream(page_size=1_000):
+                if record["n"] == 500:
+                    os.truncate(tmp_path / name, 100_000)
 
 
 async def test_a_file_that_changes_under_a_reader_is_an_error(tmp_path: Path) -> None:

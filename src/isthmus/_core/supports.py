@@ -57,3 +57,23 @@ class DescribesCollections(Protocol):
     async def describe(self, collection: str) -> None:
         """Read what `support` needs to know of a collection; cheap if it is known."""
         ...
+
+
+@runtime_checkable
+class SupportsSplit(Protocol):
+    """A backend that knows at which records its collection is divided best, such as where files begin."""
+
+    async def split(self, collection: str, count: int) -> list[tuple[str, Any]] | None:
+        """Return up to `count - 1` ids in increasing order, at which parts end.
+
+        With each id comes what helps a worker to read the part after it, for `resume`: plain data that
+        can be pickled. None if the caller has to find ids itself.
+        """
+        ...
+
+    async def resume(self, collection: str, hint: Any) -> None:
+        """Take over what `split` found in another process.
+
+        Raises `UnavailableError` if the collection is not what was split.
+        """
+        ...

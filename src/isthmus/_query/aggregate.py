@@ -40,13 +40,20 @@ class Groups:
         for MIN and MAX a sort value, (type rank, value) as in `cursor_position`, for COUNT_DISTINCT the
         set of the scalars' sort values, and for PERCENTILE a dict of how often each number was found.
         """
-        tagged = tuple((NONE, None) if part is None else type_rank(part) for part in key)
+        self._add(tuple((NONE, None) if part is None else type_rank(part) for part in key), states)
+
+    def _add(self, tagged: tuple[SortValue, ...], states: Sequence[State]) -> None:
         mine = self._states.get(tagged)
         if mine is None:
             self._states[tagged] = list(states)
             return
         for index, measure in enumerate(self._measures):
             mine[index] = _merge(measure.function, mine[index], states[index])
+
+    def merge(self, other: Groups) -> None:
+        """Take in the groups of other records, by the same measures."""
+        for tagged, states in other._states.items():
+            self._add(tagged, states)
 
     def size(self) -> int:
         """Return how many values the groups hold, beyond a constant number for each."""

@@ -51,6 +51,11 @@ def stoppable(proceed: Callable[[], bool]) -> Iterator[None]:
         _thread.proceed = before
 
 
+def find_proceed() -> Callable[[], bool]:
+    """Return what tells whether somebody waits for this thread's answer, for threads that work for it."""
+    return _thread.proceed or (lambda: True)
+
+
 def check() -> None:
     """Wait for a turn, or raise `StoppedError` if the search is to end; called every few milliseconds."""
     proceed = _thread.proceed

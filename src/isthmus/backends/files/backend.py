@@ -41,6 +41,7 @@ from isthmus.backends.files.plan import describe, summarize
 from isthmus.backends.files.reader import FileReader
 from isthmus.backends.files.records import RecordMaker
 from isthmus.backends.files.scan import Invalid, Pager, Scanner
+from isthmus.backends.files.split import split_rows, take_hint
 from isthmus.backends.files.spool import Spool
 from isthmus.backends.files.support import CAPABILITIES, FilesSupport
 from isthmus.errors import ConfigError, UnavailableError, UnsupportedError, UsageError
@@ -190,7 +191,9 @@ class FilesBackend:
         scanner = self._scanner(digest)
         digest = scanner.catalog.digest
         ordered = request.order is not None
-        key = (digest, request.where, request.select, ordered, after)
+        # As text: a condition with True is equal to one with 1.
+        kind = (digest, repr(request.where), request.select, ordered)
+        key = (*kind, after)
         with self._lock:
             pager = self._paused.pop(key, None) if after is not None else None
         if pager is None:
@@ -208,7 +211,7 @@ class FilesBackend:
         if not more or not records:
             return Page(records, None)
         end = self._end(request, records)
-        self._keep(self._paused, (digest, request.where, request.select, ordered, end), pager, _PAUSED)
+        self._keep(self._paused, (*kind, end), pager, _PAUSED)
         if not ordered:
             return Page(records, After((end, digest)))
         self._keep(self._ends, records[-1].id, digest, 1_000)
@@ -241,6 +244,25 @@ class FilesBackend:
             collection, lambda: self._scanner().aggregate(request.where, request.measures, request.by)
         )
         return AggregateResult(groups)
+
+    async def split(self, collection: str, count: int) -> list[tuple[str, Any]] | None:
+        """Return ids at which parts of the collection end; None if ids are not the numbers of rows."""
+        if not self._numbered:
+            return None
+
+        def find() -> list[tuple[str, Any]]:
+            return list(split_rows(self._reader, self._scanner(), count))
+
+        return await self._run(collection, find)
+
+    async def resume(self, collection: str, hint: Any) -> None:
+        """Take over what `split` found in another process; raises `UnavailableError` for other files."""
+
+        def take() -> None:
+            catalog = self._list()
+            take_hint(self._reader, catalog.files, catalog.digest, hint)
+
+        await self._run(collection, take)
 
     async def explain(self, collection: str, request: PageRequest) -> NativePlan:
         """Return which files are read, and what was found about them."""

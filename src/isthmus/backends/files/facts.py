@@ -11,6 +11,7 @@ from typing import Any
 from isthmus.backends.files.formats.column_kinds import Found
 from isthmus.backends.files.formats.delimited import CsvLayout
 from isthmus.backends.files.formats.dialect import Checkpoint
+from isthmus.backends.files.formats.parquet_footer import Footer
 
 _MAX_FILES = 20_000
 
@@ -25,7 +26,7 @@ class FileFacts:
     rows: int | None = None
     """The number of rows, refused ones included; None until the file was read to its end."""
     checkpoints: list[Checkpoint] = field(default_factory=list)
-    footer: Any = None
+    footer: Footer | None = None
     """The footer of a Parquet file."""
 
     def note(self, checkpoint: Checkpoint) -> None:

@@ -21,6 +21,7 @@ from isthmus.backends.files.formats.dump import decode_cells, decode_columns
 from isthmus.backends.files.formats.encoding import find_encoding, is_wide, transcode
 from isthmus.backends.files.formats.json_document import DocumentError, read_document
 from isthmus.backends.files.formats.json_lines import read_json_lines
+from isthmus.backends.files.parallel import map_files
 from isthmus.backends.files.rows import Chunk, Refusal, Row, RowChunk
 from isthmus.errors import IsthmusError
 
@@ -165,13 +166,28 @@ class FileReader:
         if facts.footer is None:
             with self.storage.open(file) as stream:
                 try:
-                    facts.rows, facts.footer = arrow_file.count_rows(stream)
+                    facts.footer = arrow_file.read_footer(stream)
                 except Exception as error:  # pyarrow has many; a scan reports it
                     if isinstance(error, IsthmusError) or arrow_file.describe_damage(error) is None:
                         raise
                     return None
                 self.storage.check(file, stream)
-        return int(facts.footer.num_rows)
+        return int(facts.footer.metadata.num_rows)
+
+    def find_rows(self, file: File, kinds: Mapping[str, Found]) -> int:
+        """Return the number of rows; reads a file to its end where nothing states it."""
+        stated = self.count_rows(file)
+        if stated is not None:
+            return stated
+        facts = self.facts_of(file)
+        if facts.rows is None:
+            return sum(len(chunk) for chunk in self.chunks(file, kinds, need=Need(frozenset())))
+        return facts.rows
+
+    def is_csv(self, file: File) -> bool:
+        """Return whether the types of a file's columns are found by reading it."""
+        format = self.format_of(file)
+        return format is not None and format.name in _CSV
 
     def _source(
         self,
@@ -205,15 +221,15 @@ class FileReader:
         """Return the types of the columns of all CSV files; reads those that are new at this version."""
         if self.dialect.all_text:
             return {}
-        found = []
-        for file in catalog.files:
-            format = self.format_of(file)
-            if format is not None and format.name in _CSV:
-                found.append(self._kinds_of(file, format))
-        return merge_files(found)
+        tables = [file for file in catalog.files if self.is_csv(file)]
+        known = [self.facts_of(file).kinds for file in tables]
+        if None not in known:
+            return merge_files(kinds for kinds in known if kinds is not None)
+        return merge_files(map_files(tables, lambda index: self._kinds_of(tables[index])))
 
-    def _kinds_of(self, file: File, format: FileFormat) -> dict[str, Found]:
-        facts = self.facts_of(file)
+    def _kinds_of(self, file: File) -> dict[str, Found]:
+        facts, format = self.facts_of(file), self.format_of(file)
+        assert format is not None
         if facts.kinds is not None:
             return facts.kinds
         kinds: dict[str, Found] = {}

@@ -8,6 +8,7 @@ import orjson
 
 from isthmus._ids import check_id
 from isthmus._record import Record, make_record
+from isthmus._values import decode, decode_numeric
 from isthmus.backends.files.catalog import File
 from isthmus.backends.files.ids import row_id
 from isthmus.backends.files.rows import Refusal, Row
@@ -26,6 +27,11 @@ class RecordMaker:
         self._id = id
         self._records = records
 
+    @property
+    def id_column(self) -> str | None:
+        """Return the top-level column that holds the id; None if there is none."""
+        return None if self._id is None else self._id[0]
+
     def __call__(self, number: int, row: Row) -> Record:
         """Return the record of a row; raises `InvalidRecordError` that names file and line."""
         if isinstance(row, Refusal):
@@ -43,6 +49,12 @@ class RecordMaker:
             path = error.path if isinstance(error, InvalidRecordError) else "id"
             raise self._refuse(number, str(error), None, path) from None
         return make_record(id, data, metadata, self._file.version, None, None)
+
+    def over_text(self, number: int, text: bytes, *, canonical: bool) -> Record:
+        """Return the record of a numbered row over its JSON, undecoded."""
+        # Only what `decode` reads counts as canonical.
+        read = decode if canonical else decode_numeric
+        return Record.stored(row_id(self._file.key, number), text, None, self._file.version, None, None, read)
 
     def place(self, number: int) -> str:
         """Return where a row is, for messages."""

@@ -21,8 +21,23 @@ class Refusal(NamedTuple):
 
 
 Row: TypeAlias = "dict[str, Any] | Refusal"
-MakeRecord: TypeAlias = Callable[[int, Row], Record]
-"""Returns the record of a row with this number; raises `InvalidRecordError` for a refused one."""
+
+
+class MakeRecord(Protocol):
+    """Makes the records of one file's rows."""
+
+    @property
+    def id_column(self) -> str | None:
+        """Return the top-level column that holds the id; None if rows are numbered."""
+        ...
+
+    def __call__(self, number: int, row: Row, /) -> Record:
+        """Return the record of a row with this number; raises `InvalidRecordError` for a refused one."""
+        ...
+
+    def over_text(self, number: int, text: bytes, *, canonical: bool) -> Record:
+        """Return the record of a numbered row over its JSON, `canonical` if it is to the letter a store's."""
+        ...
 
 
 class Chunk(Protocol):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 from isthmus._path import Path, Root
 from isthmus._query.aggregate import Groups
@@ -12,13 +13,16 @@ from isthmus._query.ast import TRUE, Measure, Predicate, leaves
 from isthmus._query.bucket import GroupKey, path_of
 from isthmus._record import Record
 from isthmus.backends.files.catalog import Catalog, File
+from isthmus.backends.files.formats.arrow_chunk import ArrowChunk
 from isthmus.backends.files.formats.column_kinds import Found
+from isthmus.backends.files.parallel import map_files
 from isthmus.backends.files.reader import ALL, FileReader, Need
 from isthmus.backends.files.records import RecordMaker
 from isthmus.backends.files.row_range import RowRange, row_range
 from isthmus.backends.files.rows import Chunk
 from isthmus.errors import InvalidRecordError
 
+R = TypeVar("R")
 _MAX_NOTED = 100
 EVERYTHING = RowRange((0, 0), None, TRUE)
 
@@ -80,21 +84,33 @@ class Scanner:
 
     def _chunks(self, places: RowRange, need: Need = ALL) -> Iterator[tuple[File, Chunk]]:
         """Yield the chunks between two places."""
-        first, row = places.low
-        for index in range(first, len(self.catalog.files)):
-            end = None
-            if places.high is not None:
-                if index > places.high[0] or (index == places.high[0] and places.high[1] == 0):
-                    return
-                end = places.high[1] if index == places.high[0] else None
-            file = self.catalog.files[index]
-            start = row if index == first else 0
-            for chunk in self._reader.chunks(file, self.kinds, start, need):
-                cut = chunk.cut(start, end)
-                if len(cut):
-                    yield file, cut
-                if end is not None and chunk.first + len(chunk) >= end:
-                    break
+        for index in self._indexes(places):
+            for chunk in self._file_chunks(index, places, need):
+                yield self.catalog.files[index], chunk
+
+    def _indexes(self, places: RowRange) -> range:
+        """Return the indexes of the files between two places."""
+        end = len(self.catalog.files)
+        if places.high is not None:
+            end = min(end, places.high[0] + (places.high[1] > 0))
+        return range(places.low[0], end)
+
+    def _file_chunks(self, index: int, places: RowRange, need: Need) -> Iterator[Chunk]:
+        """Yield the chunks of a file between two places."""
+        end = places.high[1] if places.high is not None and index == places.high[0] else None
+        start = places.low[1] if index == places.low[0] else 0
+        for chunk in self._reader.chunks(self.catalog.files[index], self.kinds, start, need):
+            cut = chunk.cut(start, end)
+            if len(cut):
+                yield cut
+            if end is not None and chunk.first + len(chunk) >= end:
+                break
+
+    def _map(self, places: RowRange, work: Callable[[int], R]) -> Iterator[R]:
+        """Yield the results of work on the index of each file between two places, in order."""
+        indexes = self._indexes(places)
+        files = self.catalog.files[indexes.start : indexes.stop]
+        return map_files(files, lambda number: work(indexes[number]))
 
     def _need(self, where: Predicate, paths: Iterable[Path] | None) -> Need:
         """Return what a call needs of each row to evaluate a condition and give these paths, None for all."""
@@ -133,18 +149,34 @@ class Scanner:
             counts = [self._reader.count_rows(file) for file in self.catalog.files]
             if None not in counts:
                 return sum(count for count in counts if count is not None)
-        total = 0
-        for file, chunk in self._chunks(places, self._need(places.rest, ())):
-            total += chunk.count(places.rest, self._maker(file), self._invalid)
-        return total
+        need = self._need(places.rest, ())
+
+        def count_file(index: int) -> int:
+            make = self._maker(self.catalog.files[index])
+            chunks = self._file_chunks(index, places, need)
+            return sum(chunk.count(places.rest, make, self._invalid) for chunk in chunks)
+
+        return sum(self._map(places, count_file))
 
     def aggregate(self, where: Predicate, measures: Sequence[Measure], by: Sequence[GroupKey]) -> Groups:
         """Return the states of the groups of matching records."""
-        groups = Groups(measures)
         paths = [*map(path_of, by), *(measure.path for measure in measures if measure.path is not None)]
-        for record in self.records(where, paths=paths):
-            groups.add_record(record, by)
-        return groups
+        places = self._range(where, None)
+        need = self._need(places.rest, paths)
+
+        def group_file(index: int) -> Groups:
+            groups, make = Groups(measures), self._maker(self.catalog.files[index])
+            for chunk in self._file_chunks(index, places, need):
+                if isinstance(chunk, ArrowChunk) and chunk.aggregate(places.rest, make, measures, by, groups):
+                    continue
+                for record in chunk.select(places.rest, make, self._invalid):
+                    groups.add_record(record, by)
+            return groups
+
+        merged = Groups(measures)
+        for groups in self._map(places, group_file):
+            merged.merge(groups)
+        return merged
 
     def read(self, ids: Sequence[str]) -> dict[str, Record]:
         """Return the records with these ids; one pass over each file that has some."""

@@ -5,12 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
-from isthmus._query.ast import TRUE, And, Predicate, leaves
+from isthmus._path import Root
+from isthmus._query.aggregate import Groups
+from isthmus._query.ast import TRUE, And, Measure, Predicate, leaves
+from isthmus._query.bucket import GroupKey, path_of
 from isthmus._query.evaluate import matches
 from isthmus._query.normalize import normalize
 from isthmus._record import Record
-from isthmus.backends.files.formats.arrow_filter import Columns, NotCompiledError, compile_mask
-from isthmus.backends.files.formats.arrow_values import Reading, column_values, compute
+from isthmus.backends.files.formats.arrow_aggregate import aggregate_batch
+from isthmus.backends.files.formats.arrow_columns import Columns, NotCompiledError
+from isthmus.backends.files.formats.arrow_filter import compile_mask
+from isthmus.backends.files.formats.arrow_json import encode_batch
+from isthmus.backends.files.formats.arrow_values import Reading, arrow, column_values, compute
 from isthmus.backends.files.formats.column_kinds import Unreadable
 from isthmus.backends.files.formats.csv_json import EncodedRows
 from isthmus.backends.files.rows import MakeRecord, Refusal, Refused, Row
@@ -48,14 +54,15 @@ class TypedDecoding:
 
     def columns(self, batch: Any, names: frozenset[str]) -> Columns:
         """Return the columns for masks."""
-        return Columns(batch, names)
+        return Columns(batch, names, self._reading)
 
     def values(self, array: Any, name: str) -> Sequence[Any]:
         """Return the values of a column."""
         return column_values(array, self._reading, as_text=name in self._as_text)
 
-    def encode(self, batch: Any) -> None:
-        """Return None: values of Arrow's types are not their JSON."""
+    def encode(self, batch: Any) -> EncodedRows | None:
+        """Return the rows as JSON; None if a value of one has to be looked at."""
+        return None if self._as_text else encode_batch(batch, self._reading)
 
     def needs_values(self, name: str) -> bool:
         """Return whether the column is read as text."""
@@ -130,36 +137,129 @@ class ArrowChunk:
     def _needs_values(self, keys: Sequence[str]) -> bool:
         return bool(keys) and self._decoding.needs_values(keys[0])
 
-    def _select_rows(self, where: Predicate, make: MakeRecord) -> Iterator[tuple[int, Any]]:
-        """Yield the numbers and the rows that match; a value without a canonical form is none."""
+    def find_rows(self, where: Predicate, make: MakeRecord, refused: Refused) -> Iterator[Sequence[int]]:
+        """Yield the positions of rows that match in parts; a value without a canonical form is none."""
         mask, rest = self._split(where)
-        batch, numbers = self._batch, None
-        if mask is not None:
-            numbers = compute().indices_nonzero(mask).to_pylist()
-            batch = batch if len(numbers) == len(self) else batch.filter(mask)
-        for start in range(0, batch.num_rows, _ROWS):  # a reader that stops early has converted few
-            part = batch.slice(start, _ROWS)
-            for index, row in enumerate(_rows(part, self._decoding), start):
-                number = self.first + (index if numbers is None else numbers[index])
-                if rest == TRUE or matches(rest, make(number, _readable_part(row))):
-                    yield number, row
+        numbers = None if mask is None else compute().indices_nonzero(mask)
+        total = len(self) if numbers is None else len(numbers)
+        for start in range(0, total, _ROWS):  # a reader that stops early has converted few
+            positions: Sequence[int] = range(start, min(start + _ROWS, total))
+            if numbers is not None:
+                positions = numbers.slice(start, _ROWS).to_pylist()
+            yield positions if rest == TRUE else self._evaluate(rest, positions, make, refused)
 
-    def select(self, where: Predicate, make: MakeRecord, refused: Refused) -> Iterator[Record]:
-        """Yield the records of the rows that match, in order."""
-        for number, row in self._select_rows(where, make):
+    def _evaluate(
+        self, where: Predicate, positions: Sequence[int], make: MakeRecord, refused: Refused
+    ) -> list[int]:
+        """Return the positions of the rows that match; converts only the columns in the condition."""
+        names = {leaf.path.keys[0] for leaf in leaves(where) if leaf.path.root is Root.DATA}
+        if make.id_column is not None:
+            names.add(make.id_column)
+        columns = self._batch.select([name for name in self._batch.schema.names if name in names])
+        kept = []
+        for position, row in zip(positions, self._rows_at(positions, columns), strict=True):
             try:
-                record = make(number, _check_row(row))
+                record = make(self.first + position, _readable_part(row))
             except InvalidRecordError as error:
                 refused(error)
                 continue
-            yield record
+            if matches(where, record):
+                kept.append(position)
+        return kept
+
+    def _take(self, positions: Sequence[int], batch: Any) -> Any:
+        """Return the part of a batch with these sorted positions; None for types that Arrow cannot take."""
+        first, count = positions[0], positions[-1] - positions[0] + 1
+        part = batch.slice(first, count)
+        if count == len(positions):
+            return part
+        try:
+            return part.take(arrow().array([position - first for position in positions]))
+        except arrow().ArrowNotImplementedError:  # of types that few programs write, such as views
+            return None
+
+    def _rows_at(self, positions: Sequence[int], batch: Any) -> list[Any]:
+        """Return the rows at sorted positions."""
+        if not positions:
+            return []
+        if not batch.num_columns:
+            return [{} for _ in positions]
+        part = self._take(positions, batch)
+        if part is not None:
+            return _rows(part, self._decoding)
+        first = positions[0]
+        rows = _rows(batch.slice(first, positions[-1] - first + 1), self._decoding)
+        return [rows[position - first] for position in positions]
+
+    def _texts_at(self, positions: Sequence[int]) -> EncodedRows | None:
+        """Return the rows at sorted positions as JSON; None where each has to be looked at."""
+        if not positions or not self._batch.num_columns:
+            return None
+        part = self._take(positions, self._batch)
+        return None if part is None else self._decoding.encode(part)
+
+    def select(self, where: Predicate, make: MakeRecord, refused: Refused) -> Iterator[Record]:
+        """Yield the records of the rows that match, in order."""
+        for positions in self.find_rows(where, make, refused):
+            encoded = self._texts_at(positions) if make.id_column is None else None
+            if encoded is not None:
+                texts = zip(positions, encoded.objects(), strict=True)
+                yield from (
+                    make.over_text(self.first + position, text, canonical=encoded.canonical)
+                    for position, text in texts
+                )
+                continue
+            for position, row in zip(positions, self._rows_at(positions, self._batch), strict=True):
+                try:
+                    record = make(self.first + position, _check_row(row))
+                except InvalidRecordError as error:
+                    refused(error)
+                    continue
+                yield record
 
     def count(self, where: Predicate, make: MakeRecord, refused: Refused) -> int:
-        """Return how many rows match."""
+        """Return how many rows match; one without an id is refused, a value without a form is none."""
+        if make.id_column is not None:
+            return sum(1 for _ in self._find_ids(where, make, make.id_column, refused))
         mask, rest = self._split(where)
         if rest == TRUE:
             return len(self) if mask is None else int(compute().sum(mask).as_py() or 0)
-        return sum(1 for _ in self._select_rows(where, make))
+        return sum(map(len, self.find_rows(where, make, refused)))
+
+    def _find_ids(
+        self, where: Predicate, make: MakeRecord, id_column: str, refused: Refused
+    ) -> Iterator[str | None]:
+        """Yield the ids of the rows that match."""
+        columns = self._batch.select([id_column] if id_column in self._batch.schema.names else [])
+        for positions in self.find_rows(where, make, refused):
+            for position, row in zip(positions, self._rows_at(positions, columns), strict=True):
+                try:
+                    yield make(self.first + position, _readable_part(row)).id
+                except InvalidRecordError as error:
+                    refused(error)
+
+    def aggregate(
+        self,
+        where: Predicate,
+        make: MakeRecord,
+        measures: Sequence[Measure],
+        by: Sequence[GroupKey],
+        groups: Groups,
+    ) -> bool:
+        """Add the rows that match to the groups; return False if their records have to be looked at."""
+        paths = [*map(path_of, by), *(measure.path for measure in measures if measure.path is not None)]
+        if make.id_column is not None or any(self._needs_values(path.keys) for path in paths):
+            return False
+        mask, rest = self._split(where)
+        if rest != TRUE:
+            return False
+        numbers = None if mask is None else compute().indices_nonzero(mask)
+        columns = self._decoding.columns(self._batch, self._names)
+        try:
+            aggregate_batch(columns, numbers, measures, by, groups)
+        except NotCompiledError:
+            return False
+        return True
 
 
 class _Partial(dict[str, Any]):

@@ -16,10 +16,14 @@ from isthmus.backends.files.formats.arrow_values import Reading, arrow, column_v
 from isthmus.backends.files.formats.column_kinds import Unreadable
 from isthmus.backends.files.formats.delimited import HeadingsError
 from isthmus.backends.files.formats.dialect import Dialect
+from isthmus.backends.files.formats.parquet_footer import Footer, describe_footer
 
 _BATCH_BYTES = 16 << 20
-_MOST_ROWS, _FEWEST_ROWS = 65_536, 1_000
+_MOST_ROWS, _FEWEST_ROWS = 131_072, 1_000
 _BUFFER = 1 << 20
+"""Bytes read at once of large parts of columns; others are read whole."""
+_FEW_COLUMNS = 3
+"""So many columns are read faster without handing them to other threads."""
 
 
 def describe_damage(error: Exception) -> str | None:
@@ -29,10 +33,9 @@ def describe_damage(error: Exception) -> str | None:
     return None
 
 
-def count_rows(stream: BinaryIO) -> tuple[int, Any]:
-    """Return the number of rows of a Parquet file, and its footer."""
-    footer = import_driver("pyarrow.parquet", extra="files").ParquetFile(stream).metadata
-    return footer.num_rows, footer
+def read_footer(stream: BinaryIO) -> Footer:
+    """Return what a Parquet file states, without reading rows."""
+    return describe_footer(import_driver("pyarrow.parquet", extra="files").ParquetFile(stream))
 
 
 def marks_of(schema: Any) -> dict[str, dict[bytes, bytes]]:
@@ -42,34 +45,40 @@ def marks_of(schema: Any) -> dict[str, dict[bytes, bytes]]:
 
 def read_parquet(
     stream: BinaryIO,
-    footer: Any,
+    known: Footer | None,
     dialect: Dialect,
     start: int,
     columns: frozenset[str] | None,
     where: Predicate,
-) -> Iterator[tuple[ArrowChunk, Any]]:
+) -> Iterator[tuple[ArrowChunk, Footer]]:
     """Yield the rows of the row groups that may match, from about a row on, with the file's footer.
 
     `columns` are the top-level ones to read, None for all.
     """
     parquet = import_driver("pyarrow.parquet", extra="files")
-    file = parquet.ParquetFile(stream, metadata=footer, buffer_size=_BUFFER, pre_buffer=False)
-    schema = file.schema_arrow
+    plain = parquet.ParquetFile(stream, metadata=None if known is None else known.metadata, pre_buffer=False)
+    footer, schema = known or describe_footer(plain), plain.schema_arrow
     reading, names, as_text = _prepare(schema, dialect)
     decoding = TypedDecoding(reading, as_text)
-    wanted = None if columns is None else [name for name in schema.names if name in columns]
-    first = 0
-    for index in range(file.metadata.num_row_groups):
-        group = file.metadata.row_group(index)
-        end = first + group.num_rows
-        if end > start and _may_match(group, schema, where, reading, as_text):
-            row = first
-            for batch in file.iter_batches(
-                batch_size=_batch_rows(group), row_groups=[index], columns=wanted, use_threads=True
-            ):
-                yield ArrowChunk(row, batch, names, decoding), file.metadata
-                row += batch.num_rows
-        first = end
+    wanted = [name for name in schema.names if columns is None or name in columns]
+    file = parquet.ParquetFile(
+        stream,
+        metadata=footer.metadata,
+        read_dictionary=[name for name in wanted if name in footer.repetitive],
+        buffer_size=_BUFFER if footer.has_large_parts else 0,
+        pre_buffer=False,
+    )
+    threads = len(wanted) > _FEW_COLUMNS
+    selected = None if columns is None else wanted
+    for index, first in enumerate(footer.first_rows()):
+        group = footer.metadata.row_group(index)
+        if first + group.num_rows <= start or not _may_match(group, footer, schema, where, reading, as_text):
+            continue
+        for batch in file.iter_batches(
+            batch_size=_batch_rows(group), row_groups=[index], columns=selected, use_threads=threads
+        ):
+            yield ArrowChunk(first, batch, names, decoding), footer
+            first += batch.num_rows
 
 
 def _batch_rows(group: Any) -> int:
@@ -92,30 +101,34 @@ def _prepare(schema: Any, dialect: Dialect) -> tuple[Reading, frozenset[str], fr
     return Reading(dialect.zone, dialect.round), frozenset(schema.names), as_text
 
 
-def _may_match(group: Any, schema: Any, where: Predicate, reading: Reading, as_text: frozenset[str]) -> bool:
+def _may_match(
+    group: Any,
+    footer: Footer,
+    schema: Any,
+    where: Predicate,
+    reading: Reading,
+    as_text: frozenset[str],
+) -> bool:
     """Return False if the statistics of a row group rule out every row."""
     if group.num_rows == 0:
         return False
     for term in where.terms if isinstance(where, And) else (where,):
         if isinstance(term, Ordered | Between | Equal | In):
-            bounds = _bounds(group, schema, term, reading, as_text)
+            bounds = _bounds(group, footer, schema, term, reading, as_text)
             if bounds is not None and not _reaches(term, *bounds):
                 return False
     return True
 
 
 def _bounds(
-    group: Any, schema: Any, leaf: Leaf, reading: Reading, as_text: frozenset[str]
+    group: Any, footer: Footer, schema: Any, leaf: Leaf, reading: Reading, as_text: frozenset[str]
 ) -> tuple[JSON, JSON] | None:
     """Return the least and the greatest value of a leaf's column in a row group, None if unknown."""
     path = leaf.path
     if path.root is not Root.DATA or len(path.keys) != 1 or path.keys[0] in as_text:
         return None
-    if path.keys[0] not in schema.names:
-        return None
-    # A column `a.b` and a part of a column `a` have one name here.
-    indexes = [i for i in range(group.num_columns) if group.column(i).path_in_schema == path.keys[0]]
-    if len(indexes) != 1:
+    index = footer.indexes.get(path.keys[0])
+    if index is None:
         return None
     types, kind = arrow().types, schema.field(path.keys[0]).type
     if not (
@@ -127,7 +140,7 @@ def _bounds(
         or (types.is_timestamp(kind) and kind.unit in ("ms", "us"))
     ):
         return None
-    found = group.column(indexes[0]).statistics
+    found = group.column(index).statistics
     if found is None or not found.has_min_max:
         return None
     try:

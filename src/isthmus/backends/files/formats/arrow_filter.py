@@ -6,11 +6,12 @@ is the complement.
 
 from __future__ import annotations
 
+import decimal
 import math
 from typing import Any
 
-from isthmus._path import Path, Root
 from isthmus._query.ast import (
+    RANKED,
     And,
     Between,
     Contains,
@@ -27,61 +28,11 @@ from isthmus._query.ast import (
     Predicate,
     StartsWith,
 )
+from isthmus._query.evaluate import leaf_test
 from isthmus._values import INT_MAX, INT_MIN, JSON, kind_of
-from isthmus.backends.files.formats.arrow_values import arrow, compute, has_zero_byte
-
-_EXACT = 2**53
-
-
-class NotCompiledError(Exception):
-    """A condition that the evaluator has to decide."""
-
-
-class Columns:
-    """The columns of a batch, as the masks take them."""
-
-    def __init__(self, batch: Any, names: frozenset[str]) -> None:
-        self.batch = batch
-        self._names = names
-        """The columns of the whole file: others have no value."""
-        self._known: dict[str, tuple[str, Any, Any] | None] = {}
-
-    def flat_column(self, path: Path) -> tuple[str, Any, Any] | None:
-        """Return the kind of a column, its array and the mask of its values; None if it has no value.
-
-        Raises `NotCompiledError` for a type that is not flat.
-        """
-        if path.root is not Root.DATA or not path.keys:
-            raise NotCompiledError
-        name = path.keys[0]
-        if name not in self._names:
-            return None
-        if name not in self._known:
-            self._known[name] = self._resolve(name)
-        known = self._known[name]
-        return None if len(path.keys) > 1 else known
-
-    def _resolve(self, name: str) -> tuple[str, Any, Any] | None:
-        return _flat_column(self.batch.column(name))
-
-
-def _flat_column(array: Any) -> tuple[str, Any, Any] | None:
-    pa, pc = arrow(), compute()
-    types = pa.types
-    if types.is_dictionary(array.type):
-        array = array.dictionary_decode()
-    kind = array.type
-    if types.is_null(kind):
-        return None
-    if types.is_boolean(kind):
-        return "bool", array, array.is_valid()
-    if types.is_integer(kind) and not types.is_uint64(kind):
-        return "number", array, array.is_valid()
-    if types.is_float64(kind) or types.is_float32(kind):
-        return "number", array, pc.fill_null(pc.is_finite(array), False)
-    if (types.is_string(kind) or types.is_large_string(kind)) and not has_zero_byte(array):
-        return "text", array, array.is_valid()
-    raise NotCompiledError
+from isthmus.backends.files.formats.arrow_columns import Columns, FlatColumn, NotCompiledError
+from isthmus.backends.files.formats.arrow_values import arrow, compute
+from isthmus.backends.files.formats.ticks import Scale, find_ranges
 
 
 def compile_mask(where: Predicate, columns: Columns) -> Any:
@@ -108,31 +59,90 @@ def _constant(columns: Columns, value: bool) -> Any:
 
 
 def _leaf(leaf: Leaf, columns: Columns) -> Any:
-    pc = compute()
-    found = columns.flat_column(leaf.path)
-    if found is None or isinstance(leaf, EqualList):
+    column = columns.flat_column(leaf.path)
+    if column is None or isinstance(leaf, EqualList):
         return _constant(columns, False)
-    kind, array, there = found
+    if column.codes is None:
+        mask = _mask(leaf, column)
+        return _constant(columns, False) if mask is None else mask
+    mask = _mask_distinct(leaf, column)
+    if mask is None:
+        return _constant(columns, False)
+    return _complete(compute().take(mask, column.codes))
+
+
+def _mask_distinct(leaf: Leaf, column: FlatColumn) -> Any:
+    """Return the mask of the distinct values of a column, by the evaluator where Arrow has no function."""
+    try:
+        return _mask(leaf, column)
+    except NotCompiledError:
+        if column.kind != "text" or column.scale is not None or isinstance(leaf, RANKED):
+            raise
+        test = leaf_test(leaf)
+        return arrow().array([value is not None and test(value) for value in column.array.to_pylist()])
+
+
+def _mask(leaf: Leaf, column: FlatColumn) -> Any:
+    """Return the mask of the values that satisfy a leaf; None if none does."""
+    if isinstance(leaf, Exists):
+        return column.mask_present()
+    mask = _values_mask(leaf, column) if column.scale is None else _ranges_mask(leaf, column, column.scale)
+    if mask is None:
+        return None
+    mask = _complete(mask)
+    return mask if column.present is None else compute().and_(mask, column.present)
+
+
+def _complete(mask: Any) -> Any:
+    """Return a mask that is false where it was null."""
+    return compute().fill_null(mask, False) if mask.null_count else mask
+
+
+def _values_mask(leaf: Leaf, column: FlatColumn) -> Any:
+    pc = compute()
+    kind, array = column.kind, column.array
     match leaf:
-        case Exists():
-            return there
         case Equal(_, operand):
-            mask = _equal(kind, array, operand)
+            return _equal(kind, array, operand)
         case In(_, operands):
-            mask = _one_of(kind, array, operands)
+            return _one_of(kind, array, operands)
         case Ordered(_, op, operand):
-            mask = _compare(kind, array, op, operand)
+            return _compare(kind, array, op, operand)
         case Between(_, low, high):
-            mask = _both(_compare(kind, array, Order.GE, low), _compare(kind, array, Order.LE, high))
+            return _both(_compare(kind, array, Order.GE, low), _compare(kind, array, Order.LE, high))
         case StartsWith(_, prefix):
-            mask = pc.starts_with(array, prefix) if kind == "text" else None
+            return pc.starts_with(array, prefix) if kind == "text" else None
         case EndsWith(_, suffix):
-            mask = pc.ends_with(array, suffix) if kind == "text" else None
+            return pc.ends_with(array, suffix) if kind == "text" else None
         case Contains(_, part):
-            mask = pc.match_substring(array, part) if kind == "text" else None
+            return pc.match_substring(array, part) if kind == "text" else None
         case _:
             raise NotCompiledError
-    return _constant(columns, False) if mask is None else pc.and_(pc.fill_null(mask, False), there)
+
+
+def _ranges_mask(leaf: Leaf, column: FlatColumn, scale: Scale) -> Any:
+    """Return the mask of the numbers that stand for values which satisfy a leaf."""
+    ranges = find_ranges(scale, leaf)
+    if ranges is None:
+        raise NotCompiledError
+    pc, array = compute(), column.array
+    if len(ranges) > 1 and all(high - low == 1 for low, high in ranges):
+        whole = arrow().array([_number(scale, low, array.type) for low, _ in ranges], array.type)
+        return pc.is_in(array, value_set=whole)
+    mask = None
+    for low, high in ranges:
+        one = pc.is_valid(array)
+        if low > scale.low:
+            one = pc.and_(one, pc.greater_equal(array, _number(scale, low, array.type)))
+        if high <= scale.high:
+            one = pc.and_(one, pc.less(array, _number(scale, high, array.type)))
+        mask = one if mask is None else pc.or_(mask, one)
+    return mask
+
+
+def _number(scale: Scale, tick: int, type_: Any) -> Any:
+    exact = decimal.Decimal(tick).scaleb(-scale.digits) if scale.form == "decimal" else tick
+    return arrow().scalar(exact, type_)
 
 
 def _both(one: Any, other: Any) -> Any:
@@ -150,6 +160,8 @@ def _one_of(kind: str, array: Any, operands: tuple[JSON, ...]) -> Any:
     values = [value.as_py() for one in operands if (value := _operand(kind, array, one)) is not None]
     if not values:
         return None
+    if 0.0 in values and pa.types.is_floating(array.type):
+        values.append(-0.0)  # `is_in` takes them for different values, unlike comparisons
     set_of = pa.array(values, _comparable(kind, array))
     return compute().is_in(array.cast(set_of.type), value_set=set_of)
 

@@ -18,7 +18,8 @@ _EXACT = 2**53
 # The microseconds of the years 1 to 9999.
 _FIRST, _LAST = -62_135_596_800_000_000, 253_402_300_799_999_999
 _TO_MICROS = {"s": 1_000_000, "ms": 1_000, "us": 1}
-_UTC = ("UTC", "Etc/UTC", "+00:00")
+UTC = ("UTC", "Etc/UTC", "+00:00")
+"""Names of zones in which a time without a zone is an instant as it is."""
 
 
 def arrow() -> Any:
@@ -55,12 +56,29 @@ def column_values(array: Any, reading: Reading, *, as_text: bool = False) -> Seq
     if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
         return _strings(array)
     if types.is_dictionary(kind):
-        return column_values(array.dictionary_decode(), reading)
+        return _dictionary_values(array, reading)
     if types.is_timestamp(kind):
         return _timestamps(array, reading)
     if types.is_nested(kind):
         return _convert_nested(array, reading)
     return _convert_rare(array, reading)
+
+
+def _dictionary_values(array: Any, reading: Reading) -> Sequence[Any]:
+    if arrow().types.is_nested(array.type.value_type) or len(array.dictionary) > len(array):
+        return column_values(decode_dictionary(array), reading)
+    distinct = column_values(array.dictionary, reading)
+    return [None if code is None else distinct[code] for code in array.indices.to_pylist()]
+
+
+def decode_dictionary(array: Any) -> Any:
+    """Return the values of a dictionary array, one for each row."""
+    pa, values = arrow(), array.dictionary
+    if pa.types.is_string_view(values.type):  # as Polars writes them, and Arrow cannot take them
+        values = values.cast(pa.large_string())
+    elif pa.types.is_binary_view(values.type):
+        values = values.cast(pa.large_binary())
+    return pa.DictionaryArray.from_arrays(array.indices, values).dictionary_decode()
 
 
 def _integers(array: Any) -> Sequence[Any]:
@@ -113,7 +131,7 @@ def _text(value: str) -> str | Unreadable:
 def _texts(array: Any) -> Sequence[Any]:
     pa = arrow()
     if pa.types.is_dictionary(array.type):
-        array = array.dictionary_decode()
+        array = decode_dictionary(array)
     if pa.types.is_decimal(array.type):
         return [None if value is None else format(value, "f") for value in array.to_pylist()]
     try:
@@ -145,9 +163,9 @@ def _timestamps(array: Any, reading: Reading) -> Sequence[Any]:
         problem = Unreadable("a time without a zone; set zone= to the one that is meant, such as zone='UTC'")
         return [problem if there else None for there in array.is_valid().to_pylist()]
     ticks = array.cast(pa.int64())
-    if zone is None and reading.zone not in _UTC:
+    if zone is None and reading.zone not in UTC:
         return [None if value is None else _local(value, unit, reading) for value in ticks.to_pylist()]
-    if unit == "ns" and not reading.round and not _all(pc.equal(_remainder(ticks), 0)):
+    if unit == "ns" and not reading.round and not _all(pc.equal(below_micros(ticks), 0)):
         return [None if value is None else _instant(value, unit, reading) for value in ticks.to_pylist()]
     low, high = (_micros(value, unit) for value in _bounds(ticks))
     if low is not None and high is not None and (low < _FIRST or high > _LAST):
@@ -161,11 +179,13 @@ def _scale(ticks: Any, unit: str) -> Any:
     pc = compute()
     if unit == "ns":
         # Arrow divides towards zero; a fraction is cut towards the past.
-        return pc.divide(pc.subtract(ticks, _remainder(ticks)), 1_000)
+        whole = pc.divide(ticks, 1_000)
+        cut = pc.less(ticks, pc.multiply(whole, 1_000))
+        return pc.subtract(whole, cut.cast(arrow().int64()))
     return pc.multiply(ticks, _TO_MICROS[unit])
 
 
-def _remainder(ticks: Any) -> Any:
+def below_micros(ticks: Any) -> Any:
     """Return the nanoseconds above whole microseconds, 0 to 999."""
     pc = compute()
     rest = pc.subtract(ticks, pc.multiply(pc.divide(ticks, 1_000), 1_000))

@@ -73,6 +73,8 @@ def describe_damage(error: Exception) -> str | None:
         return "the compressed file ends early"
     if isinstance(error, gzip.BadGzipFile | zlib.error):
         return f"not gzip, or damaged: {error}"
+    if isinstance(error, OSError) and "Truncated" in str(error):  # pyarrow's, without a number
+        return "the compressed file ends early"
     if type(error).__name__ == "ZstdError" or "ZSTD" in str(error) or "zstd" in str(error).lower():
         return f"not zstd, or damaged: {error}"
     return None

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from isthmus._core.registry import import_driver
 from isthmus.backends.files.config import Kind
-from isthmus.backends.files.formats.arrow_filter import Columns, NotCompiledError
+from isthmus.backends.files.formats.arrow_columns import Columns, FlatColumn, NotCompiledError
 from isthmus.backends.files.formats.arrow_values import arrow, compute
 from isthmus.backends.files.formats.column_kinds import Found, convert_cells, convert_forced, find_kind
 from isthmus.backends.files.formats.csv_json import (
@@ -165,7 +165,12 @@ class _CellColumns(Columns):
         super().__init__(batch, names)
         self._decoding = decoding
 
-    def _resolve(self, name: str) -> tuple[str, Any, Any] | None:
+    def find_integers(self, name: str) -> Any:
+        """Return the mask of the cells that are not written as a decimal; None if all are."""
+        whole = compute().invert(compute().match_substring(self.batch.column(name), "."))
+        return whole if compute().any(whole).as_py() else None
+
+    def _resolve(self, name: str) -> FlatColumn:
         pa, pc = arrow(), compute()
         array = self.batch.column(name)
         kind = self._decoding.kinds.get(name, "text")
@@ -173,15 +178,15 @@ class _CellColumns(Columns):
             unfilled = pc.is_in(array, value_set=text_array(sorted(self._decoding.null)))
             array = pc.if_else(unfilled, null_scalar(), array)
         if kind in ("text", "empty"):
-            return "text", array, array.is_valid()
+            return FlatColumn("text", array)
         filled = pc.if_else(pc.equal(array, text_scalar("")), null_scalar(), array)
         if kind == "bool":
-            return "bool", pc.equal(filled, text_scalar("true")), filled.is_valid()
+            return FlatColumn("bool", pc.equal(filled, text_scalar("true")))
         try:
-            return "number", filled.cast(pa.int64()), filled.is_valid()
+            return FlatColumn("number", filled.cast(pa.int64()))
         except pa.ArrowInvalid:
             numbers = filled.cast(pa.float64())
             bounds = pc.min_max(pc.abs(numbers)).as_py()
             if bounds["max"] is not None and bounds["max"] >= _EXACT:
                 raise NotCompiledError from None  # an integer among them may not be a float
-            return "number", numbers, filled.is_valid()
+            return FlatColumn("number", numbers)

@@ -16,7 +16,8 @@ import orjson
 from isthmus.backends.files.formats.arrow_values import arrow, compute
 from isthmus.backends.files.formats.column_kinds import Found
 
-_ESCAPED = r'[\x00-\x1f"\\]'
+ESCAPED = r'[\x00-\x1f"\\]'
+"""Characters of texts that JSON writes in another way."""
 
 
 class EncodedRows(NamedTuple):
@@ -26,6 +27,8 @@ class EncodedRows(NamedTuple):
     cells: list[Any]
     texts: list[Any]
     """The cells as text, with null for those that are null."""
+    canonical: bool = True
+    """Whether the texts are to the letter those that a store would write."""
 
     def objects(self) -> list[bytes]:
         """Return each row as a JSON object."""
@@ -80,7 +83,7 @@ def encode_cells(column: Any, kind: Found, null: frozenset[str], is_plain: Any) 
     if null:
         texts = pc.if_else(pc.is_in(texts, value_set=text_array(sorted(null))), null_scalar(), texts)
     if kind in ("text", "empty"):
-        if pc.any(pc.match_substring_regex(column, _ESCAPED)).as_py():
+        if pc.any(pc.match_substring_regex(column, ESCAPED)).as_py():
             return None
         quote = text_scalar('"')
         cells = pc.binary_join_element_wise(quote, texts, quote, text_scalar(""))

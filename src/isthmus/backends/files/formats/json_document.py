@@ -55,7 +55,10 @@ def _find_rows(text: _Window, path: tuple[str, ...] | None, *, geojson: bool) ->
         value = text.take_value()
         yield parse_row(value.encode("utf-8", "surrogateescape"), line), len(value)
     if path is None and text.peek():
-        raise DocumentError(f"line {text.line}: there is more after the end of the document")
+        raise DocumentError(
+            f"line {text.line}: there is more after the end of the document;"
+            " if each line holds an object, set format='jsonl'"
+        )
 
 
 def _enter(text: _Window, key: str) -> bool:
