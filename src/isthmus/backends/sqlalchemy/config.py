@@ -34,7 +34,7 @@ class TableSettings(UniqueSettings, KeySettings):
     """What a config says about one collection."""
 
     version: str | None = None
-    """With `layout="native"`, the integer, text or uuid column that is a row's version; each write changes it."""
+    """With `layout="native"`, the integer, text or uuid column that each write changes: a row's version."""
 
 
 class SQLAlchemyConfig(BackendConfig, TableSettings, ReadingSettings):

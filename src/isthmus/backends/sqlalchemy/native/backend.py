@@ -55,7 +55,6 @@ class NativeSQLAlchemyBackend(NativeExecutor, SQLAlchemyBackend):
             self._capabilities,
             writes=table is None or not table.table.read_only,
             compare_and_set=any(group.version is not None for group in groups),
-            atomic_batch=table is None or table.is_transactional,
             delete_where=True,
             modify=True,
             unique=False,
@@ -68,9 +67,9 @@ class NativeSQLAlchemyBackend(NativeExecutor, SQLAlchemyBackend):
         Raises `ConfigError` if there is no such table, or if it cannot serve records.
         """
         async with self._connection(collection) as connection:
-            await self.describe(collection, connection)
+            await self.read_description(collection, connection)
 
-    async def describe(self, collection: str, connection: AsyncConnection) -> None:
+    async def read_description(self, collection: str, connection: AsyncConnection) -> None:
         """Read the table's description on a connection."""
         self._native[collection] = await read_table(connection, self._config, collection)
 
@@ -78,7 +77,7 @@ class NativeSQLAlchemyBackend(NativeExecutor, SQLAlchemyBackend):
         """Read the description of a table that is first used inside a transaction."""
         if collection not in self._native:
             with translate_errors("opening"):
-                await self.describe(collection, held)
+                await self.read_description(collection, held)
 
     def declare(self, collection: str, indexes: Declarations) -> bool:
         """Return False: the indexes of a table are its owner's."""
@@ -124,12 +123,11 @@ class NativeTransaction(NativeExecutor, SQLAlchemyTransaction):
         """The tables that were opened."""
         return self._tables_of.native_tables
 
+    async def describe(self, collection: str) -> None:
+        """Read the description of the table, once for the handle."""
+        await self._tables_of.make_ready(collection, self._held)
+
     async def _write_table(self, collection: str, work: TableWork[T]) -> T:
         table = self._native_table(collection)
-        if not table.is_transactional:
-            raise UnsupportedError(
-                f"{collection!r} is a table whose storage engine has no transactions; write it outside of one",
-                capability="transactions",
-            )
         async with self._reading(collection, writes=True) as connection:
             return await work(connection, table)

@@ -96,7 +96,7 @@ class NativeExecutor(SQLAlchemyExecutor):
 
     @contextlib.asynccontextmanager
     async def _reading(self, collection: str, *, writes: bool = False) -> AsyncIterator[AsyncConnection]:
-        """Return a connection; a table or column that is gone is explained: it was changed under the handle."""
+        """Return a connection; a table or column that is gone was changed under the handle."""
         try:
             async with self._connection(collection, writes=writes) as connection:
                 yield connection

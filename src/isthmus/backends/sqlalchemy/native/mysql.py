@@ -77,8 +77,8 @@ async def read_table(connection: AsyncConnection, config: SQLAlchemyConfig, name
     kind, engine, charset = found
     if charset != "utf8mb4":
         raise ConfigError(
-            f"sqlalchemy: the connection's character set is {charset}, which has not all characters of a table;"
-            " use utf8mb4: ?charset=utf8mb4 in the URL"
+            f"sqlalchemy: the connection's character set is {charset}, which has not all characters;"
+            " add ?charset=utf8mb4 to the URL"
         )
     rows = (await connection.execute(text(_COLUMNS), {"name": name})).all()
     indexes: dict[str, list[str]] = {}
@@ -92,7 +92,11 @@ async def read_table(connection: AsyncConnection, config: SQLAlchemyConfig, name
     plain_columns = tuple(column.column for column in columns)
     primary = unique.pop("PRIMARY", ())
     key = choose_key(name, primary, config.settings_of(name).key, plain_columns)
-    reason = "it is a view" if kind.endswith("VIEW") else "" if primary else "it has no primary key"
+    reason = "" if primary else "it has no primary key"
+    if kind.endswith("VIEW"):
+        reason = "it is a view"
+    elif str(engine).lower() not in _TRANSACTIONAL:
+        reason = f"its storage engine {engine} has neither transactions nor locks of rows"
     table = Table(name, plain_columns, key, config.settings_of(name).version, reason)
     check_version(table)
     return NativeTable(
@@ -102,7 +106,6 @@ async def read_table(connection: AsyncConnection, config: SQLAlchemyConfig, name
         unique,
         {index: tuple(names) for index, names in indexes.items()},
         is_keyed=bool(primary),
-        is_transactional=str(engine).lower() in _TRANSACTIONAL or not primary,
         numbered=next((row[0] for row in rows if "auto_increment" in row[5]), None),
         returns=connection.dialect.insert_returning,
     )
@@ -166,6 +169,8 @@ def _column_sql(column: TableColumn, row: Sequence[Any]) -> ColumnSQL:
         sql = replace(sql, read=f"ST_AsText({source})")
     if column.kind is Kind.OTHER and data_type == "bit":
         sql = replace(sql, read=f"CAST({source} + 0 AS CHAR)")
+    if data_type == "year":  # compared with 16 it would be with 2016
+        sql = replace(sql, value=f"({source} + 0)", serves=False)
     return replace(
         sql,
         is_checked=sql.is_checked

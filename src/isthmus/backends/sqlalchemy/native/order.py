@@ -66,7 +66,7 @@ def _key_value(column: ColumnSQL) -> str:
 
 
 def _steps(table: NativeTable, order: Sequence[SortKey]) -> list[_Step]:
-    steps = []
+    steps: list[_Step] = []
     for key in order:
         if key.path.root is Root.ID:  # ids are unique: the keys after one are irrelevant
             return [*steps, *_id_steps(table, descending=key.descending)]

@@ -11,10 +11,14 @@ from isthmus.errors import AlreadyExistsError, InvalidRecordError, RecordError
 from sqlalchemy import exc
 
 _UNIQUE = {1062, 1169, 1586, 1761, 1762, "23505"}
-# NULL, no default, too long, out of range, a value of another type or not of the enum, checks, foreign keys,
-# a view's check option, what a trigger signals, and values for generated columns.
-_REFUSED = {1048, 1364, 1406, 1264, 1265, 1292, 1366, 1367, 1411, 1416, 1690, 3819, 4025, 1216, 1217, 1451, 1452,
-            1369, 1643, 1644, 1906, 3105, 1263, 4078}  # fmt: skip
+_REFUSED = {
+    *(1048, 1263, 1364),  # NULL, no default
+    *(1264, 1265, 1292, 1366, 1367, 1406, 1411, 1416, 1690),  # a value that is too long, or none of the type
+    *(3819, 4025),  # checks
+    *(1216, 1217, 1451, 1452),  # foreign keys
+    *(1369, 1643, 1644),  # a view's check option, what a trigger signals
+    *(1906, 3105),  # a value for a generated column
+}
 _KEY = re.compile(r"for key '(?:.*\.)?([^']+)'")
 _CONSTRAINT = re.compile(r"CONSTRAINT [`'\"]?([^`'\"]+)[`'\"]?|constraint '([^']+)'", re.IGNORECASE)
 _COLUMN = re.compile(r"[Cc]olumn '?`?(?:[^`']*`\.`)?([^`']+)[`']")
@@ -60,7 +64,6 @@ def refusal_of(error: exc.DBAPIError, table: NativeTable, id: str | None, *, cre
 
 def _message(error: exc.DBAPIError) -> str:
     """Return the server's message without its number."""
-    arguments = getattr(error.orig, "args", ())
-    if len(arguments) > 1 and isinstance(arguments[1], str):
-        return str(arguments[1])
-    return _first_line(error.orig)
+    arguments: tuple[object, ...] = getattr(error.orig, "args", ())
+    texts = [argument for argument in arguments[1:2] if isinstance(argument, str)]
+    return texts[0] if texts else _first_line(error.orig)

@@ -80,7 +80,7 @@ _NO_VALUES = "() VALUES ()"
 
 
 def _decode(column: ColumnSQL, value: Any) -> JSON:
-    return value if column.decode is None else column.decode(value)  # type: ignore[no-any-return]
+    return value if column.decode is None else column.decode(value)
 
 
 async def insert_rows(
@@ -102,7 +102,7 @@ async def insert_rows(
 
 
 def _assign(table: NativeTable, binder: Binder, name: str, value: Any) -> str:
-    """Return a bound value to assign; NULL is bound too, so that rows of the same columns have one statement."""
+    """Return a bound value to assign; NULL too, so that rows of the same columns have one statement."""
     return binder.bind(None) if value is None else table.by_name[name].bind(binder, value)
 
 

@@ -86,8 +86,6 @@ class NativeTable:
     """The columns of each index."""
     is_keyed: bool
     """Whether the store keeps the key unique."""
-    is_transactional: bool = True
-    """Whether a rollback undoes writes."""
     numbered: str | None = None
     """The column whose missing value is the next number."""
     returns: bool = False

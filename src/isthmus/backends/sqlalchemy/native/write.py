@@ -65,7 +65,7 @@ async def write(
             return row
         return await _write_one(connection, table, kind, mutation, row, old)
 
-    if kind is WriteKind.CREATE and len(mutations) > 1 and table.is_transactional:
+    if kind is WriteKind.CREATE and len(mutations) > 1:
         created = await _insert_together(connection, table, [rows[id(m)] for m in mutations], atomic=atomic)
         if created is not None:
             return created
@@ -208,8 +208,10 @@ async def _insert_together(
                 part = list(group)
                 if alone is None:
                     for row in part:
-                        is_row = isinstance(row, Row)
-                        results.append(await insert_row(connection, table, row) if is_row else row)
+                        if isinstance(row, Row):
+                            results.append(await insert_row(connection, table, row))
+                        else:
+                            results.append(row)
                     continue
                 results += await insert_rows(connection, table, [row for row in part if isinstance(row, Row)])
     except exc.DBAPIError as error:
