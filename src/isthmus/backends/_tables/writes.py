@@ -75,7 +75,7 @@ def prepare_row(table: Table, kind: WriteKind, mutation: Mutation) -> Row:
     return row
 
 
-def changed_values(table: Table, record: Record, changes: Sequence[FieldChange]) -> dict[str, JSON]:
+def values_after(table: Table, record: Record, changes: Sequence[FieldChange]) -> dict[str, JSON]:
     """Return the canonical values that changes give a record in place of others.
 
     Raises `InvalidRecordError` for a name that is no column, and for one that no change may alter.

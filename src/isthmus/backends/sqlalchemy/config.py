@@ -30,14 +30,14 @@ class PoolConfig(ConfigGroup):
     """Seconds after which a connection is replaced; -1 is never."""
 
 
-class TableSettings(UniqueSettings, KeySettings):
+class CollectionConfig(UniqueSettings, KeySettings):
     """What a config says about one collection."""
 
     version: str | None = None
     """With `layout="native"`, the integer, text or uuid column that each write changes: a row's version."""
 
 
-class SQLAlchemyConfig(BackendConfig, TableSettings, ReadingSettings):
+class SQLAlchemyConfig(BackendConfig, CollectionConfig, ReadingSettings):
     """Settings of a database: an async SQLAlchemy URL such as `mysql+asyncmy://…`, or an `AsyncEngine`."""
 
     backend: ClassVar[str] = "sqlalchemy"
@@ -59,7 +59,7 @@ class SQLAlchemyConfig(BackendConfig, TableSettings, ReadingSettings):
     """The default collection."""
     layout: Literal["records", "native"] = "records"
     """`records`: tables of isthmus. `native`: tables that others made, read and written as they are."""
-    collections: dict[str, TableSettings] = Field(default={})
+    collections: dict[str, CollectionConfig] = Field(default={})
     """Unique fields of collections other than the default one; with `native` their `key` and `version`."""
     create_table: bool = True
     """Whether a missing table is created."""
@@ -84,7 +84,7 @@ class SQLAlchemyConfig(BackendConfig, TableSettings, ReadingSettings):
 
     @model_validator(mode="after")
     def _fits_layout(self) -> Self:
-        groups: tuple[TableSettings, ...] = (self, *self.collections.values())
+        groups: tuple[CollectionConfig, ...] = (self, *self.collections.values())
         native = self.layout == "native"
         for group in groups:
             for name in ("unique",) if native else ("key", "version"):
@@ -98,9 +98,9 @@ class SQLAlchemyConfig(BackendConfig, TableSettings, ReadingSettings):
             raise ValueError("zone and numeric need layout 'native'")
         return self
 
-    def settings_of(self, collection: str) -> TableSettings:
+    def settings_of(self, collection: str) -> CollectionConfig:
         """Return what is said about a collection."""
-        return self if collection == self.table else self.collections.get(collection, TableSettings())
+        return self if collection == self.table else self.collections.get(collection, CollectionConfig())
 
     def unique_fields(self) -> dict[str, tuple[tuple[str, ...], ...]]:
         """Return the declared unique fields of each collection."""

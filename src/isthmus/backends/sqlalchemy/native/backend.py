@@ -16,9 +16,9 @@ from isthmus.backends.sqlalchemy.backend import SQLAlchemyBackend
 from isthmus.backends.sqlalchemy.config import SQLAlchemyConfig
 from isthmus.backends.sqlalchemy.errors import translate_errors
 from isthmus.backends.sqlalchemy.executor import SQLAlchemyTransaction
-from isthmus.backends.sqlalchemy.native.executor import NativeExecutor, TableWork
+from isthmus.backends.sqlalchemy.native.executor import ReflectedExecutor, TableWork
 from isthmus.backends.sqlalchemy.native.mysql import read_table
-from isthmus.backends.sqlalchemy.native.table import NativeTable
+from isthmus.backends.sqlalchemy.native.table import ReflectedTable
 from isthmus.errors import ConfigError, SerializationError, UnsupportedError
 from sqlalchemy import inspect
 
@@ -27,7 +27,7 @@ _ATTEMPTS = 5
 DIALECTS = ("mysql", "mariadb")
 
 
-class NativeSQLAlchemyBackend(NativeExecutor, SQLAlchemyBackend):
+class NativeSQLAlchemyBackend(ReflectedExecutor, SQLAlchemyBackend):
     """Tables that others made, in a database behind SQLAlchemy."""
 
     def __init__(self, config: SQLAlchemyConfig) -> None:
@@ -39,10 +39,10 @@ class NativeSQLAlchemyBackend(NativeExecutor, SQLAlchemyBackend):
                 " backends postgres and sqlite"
             )
         # Of the handle, not of the pool: settings such as `key` are the handle's.
-        self._native: dict[str, NativeTable] = {}
+        self._native: dict[str, ReflectedTable] = {}
 
     @property
-    def native_tables(self) -> Mapping[str, NativeTable]:
+    def native_tables(self) -> Mapping[str, ReflectedTable]:
         """The tables that were opened."""
         return self._native
 
@@ -97,7 +97,7 @@ class NativeSQLAlchemyBackend(NativeExecutor, SQLAlchemyBackend):
         """Run statements in one transaction; again, up to five times, if it was a deadlock's victim."""
         for attempt in itertools.count(1):
             try:
-                async with self._reading(collection, writes=True) as connection:
+                async with self._open_connection(collection, writes=True) as connection:
                     return await work(connection, self._native_table(collection))
             except SerializationError:
                 if attempt == _ATTEMPTS:
@@ -106,10 +106,10 @@ class NativeSQLAlchemyBackend(NativeExecutor, SQLAlchemyBackend):
         raise AssertionError  # the loop above has no end
 
     def _transaction(self, connection: AsyncConnection, *, read_only: bool) -> SQLAlchemyTransaction:
-        return NativeTransaction(self, connection, read_only=read_only)
+        return ReflectedTransaction(self, connection, read_only=read_only)
 
 
-class NativeTransaction(NativeExecutor, SQLAlchemyTransaction):
+class ReflectedTransaction(ReflectedExecutor, SQLAlchemyTransaction):
     """An executor inside one transaction; used by one task at a time."""
 
     def __init__(
@@ -119,7 +119,7 @@ class NativeTransaction(NativeExecutor, SQLAlchemyTransaction):
         self._tables_of = backend
 
     @property
-    def native_tables(self) -> Mapping[str, NativeTable]:
+    def native_tables(self) -> Mapping[str, ReflectedTable]:
         """The tables that were opened."""
         return self._tables_of.native_tables
 
@@ -129,5 +129,5 @@ class NativeTransaction(NativeExecutor, SQLAlchemyTransaction):
 
     async def _write_table(self, collection: str, work: TableWork[T]) -> T:
         table = self._native_table(collection)
-        async with self._reading(collection, writes=True) as connection:
+        async with self._open_connection(collection, writes=True) as connection:
             return await work(connection, table)

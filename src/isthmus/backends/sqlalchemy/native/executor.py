@@ -36,21 +36,21 @@ from isthmus.backends.sqlalchemy.native.modify import modify, modify_where
 from isthmus.backends.sqlalchemy.native.order import sorts
 from isthmus.backends.sqlalchemy.native.read import condition, count, fetch, read_by_ids
 from isthmus.backends.sqlalchemy.native.refusals import is_refusal, refusal_of
-from isthmus.backends.sqlalchemy.native.statement import Binder, execute
-from isthmus.backends.sqlalchemy.native.table import NativeTable
+from isthmus.backends.sqlalchemy.native.statement import ValueBinder, execute
+from isthmus.backends.sqlalchemy.native.table import ReflectedTable
 from isthmus.backends.sqlalchemy.native.write import write
 from isthmus.errors import BatchError, ConfigError, UnexpectedError, UnsupportedError, UsageError
 from sqlalchemy import exc
 
 T = TypeVar("T")
-TableWork = Callable[[AsyncConnection, NativeTable], Awaitable[T]]
+TableWork = Callable[[AsyncConnection, ReflectedTable], Awaitable[T]]
 """Statements on one table, all on one connection."""
 
 
-class NativeSupport:
+class ReflectedSupport:
     """What can be pushed down for one table."""
 
-    def __init__(self, table: NativeTable) -> None:
+    def __init__(self, table: ReflectedTable) -> None:
         self._table = table
 
     def pushdown(self, leaf: Leaf) -> Pushdown:
@@ -70,10 +70,10 @@ class NativeSupport:
         return False
 
 
-class NativeExecutor(SQLAlchemyExecutor):
+class ReflectedExecutor(SQLAlchemyExecutor):
     """Compiles requests and decodes rows; subclasses decide which connection runs the statements."""
 
-    _native: dict[str, NativeTable]
+    _native: dict[str, ReflectedTable]
 
     @abc.abstractmethod
     async def _write_table(self, collection: str, work: TableWork[T]) -> T:
@@ -81,21 +81,23 @@ class NativeExecutor(SQLAlchemyExecutor):
 
     @property
     @abc.abstractmethod
-    def native_tables(self) -> Mapping[str, NativeTable]:
+    def native_tables(self) -> Mapping[str, ReflectedTable]:
         """The tables that were opened."""
 
-    def support(self, collection: str) -> NativeSupport:  # type: ignore[override]
+    def support(self, collection: str) -> ReflectedSupport:  # type: ignore[override]
         """Return what can be pushed down."""
-        return NativeSupport(self._native_table(collection))
+        return ReflectedSupport(self._native_table(collection))
 
-    def _native_table(self, collection: str) -> NativeTable:
+    def _native_table(self, collection: str) -> ReflectedTable:
         table = self.native_tables.get(collection)
         if table is None:
             raise UsageError(f"sqlalchemy: the table {collection!r} was not opened")
         return table
 
     @contextlib.asynccontextmanager
-    async def _reading(self, collection: str, *, writes: bool = False) -> AsyncIterator[AsyncConnection]:
+    async def _open_connection(
+        self, collection: str, *, writes: bool = False
+    ) -> AsyncIterator[AsyncConnection]:
         """Return a connection; a table or column that is gone was changed under the handle."""
         try:
             async with self._connection(collection, writes=writes) as connection:
@@ -114,20 +116,20 @@ class NativeExecutor(SQLAlchemyExecutor):
         Raises `InvalidRecordError` for two rows with one key, which a view may have.
         """
         table = self._native_table(collection)
-        async with self._reading(collection) as connection:
+        async with self._open_connection(collection) as connection:
             found = await read_by_ids(connection, table, ids, lock=for_update)
         return [found.get(id) for id in ids]
 
     async def fetch(self, collection: str, request: PageRequest) -> Page:
         """Return one page of matching records; one query."""
         table = self._native_table(collection)
-        async with self._reading(collection) as connection:
+        async with self._open_connection(collection) as connection:
             return await fetch(connection, table, request)
 
     async def count(self, collection: str, where: Predicate) -> CountResult:
         """Return the number of matching records; one query."""
         table = self._native_table(collection)
-        async with self._reading(collection) as connection:
+        async with self._open_connection(collection) as connection:
             return await count(connection, table, where)
 
     async def aggregate(self, collection: str, request: AggregateRequest) -> AggregateResult:
@@ -179,8 +181,8 @@ class NativeExecutor(SQLAlchemyExecutor):
         """
         self._check_writable(collection, ())
 
-        async def delete(connection: AsyncConnection, table: NativeTable) -> int:
-            binder = Binder()
+        async def delete(connection: AsyncConnection, table: ReflectedTable) -> int:
+            binder = ValueBinder()
             text = f"DELETE FROM {table.sql}{condition(table, where, binder)}"
             try:
                 async with connection.begin_nested():
@@ -205,5 +207,5 @@ class NativeExecutor(SQLAlchemyExecutor):
     async def explain(self, collection: str, request: PageRequest) -> NativePlan:
         """Return the statement of a page, its plan and the indexes that it uses."""
         table = self._native_table(collection)
-        async with self._reading(collection) as connection:
+        async with self._open_connection(collection) as connection:
             return await explain(connection, table, request)

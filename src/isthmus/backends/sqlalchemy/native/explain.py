@@ -9,10 +9,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from isthmus._core.executor import NativePlan, PageRequest
 from isthmus.backends.sqlalchemy.native.read import page_statement
 from isthmus.backends.sqlalchemy.native.statement import Statement, execute
-from isthmus.backends.sqlalchemy.native.table import NativeTable
+from isthmus.backends.sqlalchemy.native.table import ReflectedTable
 
 
-async def explain(connection: AsyncConnection, table: NativeTable, request: PageRequest) -> NativePlan:
+async def explain(connection: AsyncConnection, table: ReflectedTable, request: PageRequest) -> NativePlan:
     """Return the SQL of a page, the server's plan for it and the index that it uses."""
     statement = page_statement(table, request)
     steps: list[dict[str, Any]] = []

@@ -31,22 +31,22 @@ from isthmus.backends._tables.binding import bind_value
 from isthmus.backends._tables.column import Kind
 from isthmus.backends._tables.keys import key_of
 from isthmus.backends._tables.leaves import ColumnComparison, canonical_kind, column_test
-from isthmus.backends.sqlalchemy.native.statement import EVERY_ROW, NO_ROW, Binder
-from isthmus.backends.sqlalchemy.native.table import ColumnSQL, NativeTable
+from isthmus.backends.sqlalchemy.native.statement import EVERY_ROW, NO_ROW, ValueBinder
+from isthmus.backends.sqlalchemy.native.table import ColumnSQL, ReflectedTable
 
 _TEXT_LEAVES = (Like, StartsWith, EndsWith, Contains)
 _MAX_IDS = 1_000
 """Operands of one `in` on a key of several columns."""
 
 
-def missing_column(table: NativeTable, path: Path) -> bool:
+def missing_column(table: ReflectedTable, path: Path) -> bool:
     """Return whether no record has a value at a path because the table has no such column."""
     if path.root is Root.DATA:
         return bool(path.keys) and path.keys[0] not in table.by_name
     return path.root in (Root.METADATA, Root.CREATED_AT, Root.UPDATED_AT)
 
 
-def pushdown(table: NativeTable, leaf: Leaf) -> Pushdown:
+def pushdown(table: ReflectedTable, leaf: Leaf) -> Pushdown:
     """Return how closely the SQL of a leaf matches its meaning."""
     path = leaf.path
     if isinstance(leaf, TextMatch | KNN):
@@ -70,7 +70,7 @@ def pushdown(table: NativeTable, leaf: Leaf) -> Pushdown:
     return Pushdown.SUPERSET
 
 
-def _pushdown_of_id(table: NativeTable, leaf: Leaf) -> Pushdown:
+def _pushdown_of_id(table: ReflectedTable, leaf: Leaf) -> Pushdown:
     comparable = all(column.value is not None for column in table.keys)
     if isinstance(leaf, In) and len(table.keys) > 1 and len(leaf.values) > _MAX_IDS:
         return Pushdown.NONE
@@ -101,10 +101,10 @@ def _escape(text: str) -> str:
     return text.replace("|", "||").replace("%", "|%").replace("_", "|_")
 
 
-class Filter:
+class ColumnFilter:
     """Compiles the predicates of one statement. A condition may be NULL where it is false."""
 
-    def __init__(self, table: NativeTable, binder: Binder) -> None:
+    def __init__(self, table: ReflectedTable, binder: ValueBinder) -> None:
         self._table = table
         self._binder = binder
 
@@ -235,21 +235,21 @@ class Filter:
         ]
         if len(columns) == 1:
             [column] = columns
-            return f"{_compared(column)} IN ({', '.join(values[0] for values in bound)})"
+            return f"{_key_operand(column)} IN ({', '.join(values[0] for values in bound)})"
         rows = [
             " AND ".join(
-                f"{_compared(column)} = {value}" for column, value in zip(columns, values, strict=True)
+                f"{_key_operand(column)} = {value}" for column, value in zip(columns, values, strict=True)
             )
             for values in bound
         ]
         return " OR ".join(f"({row})" for row in rows)
 
 
-def _compared(column: ColumnSQL) -> str:
+def _key_operand(column: ColumnSQL) -> str:
     return column.source if column.serves or column.value is None else column.value
 
 
-def _candidate(column: ColumnSQL, binder: Binder, value: JSON) -> str:
+def _candidate(column: ColumnSQL, binder: ValueBinder, value: JSON) -> str:
     bind = column.bind if column.serves or column.value is None else column.bind_canonical
     return bind(binder, bind_value(column.column, value))
 

@@ -14,16 +14,16 @@ from isthmus._query.ast import TRUE, Predicate
 from isthmus._query.changes import FieldChange
 from isthmus._query.evaluate import matches
 from isthmus._record import Record
-from isthmus.backends._tables.writes import changed_values
+from isthmus.backends._tables.writes import values_after
 from isthmus.backends.sqlalchemy.native.read import fetch
 from isthmus.backends.sqlalchemy.native.row_writes import NO_VERSION, update_row
-from isthmus.backends.sqlalchemy.native.table import NativeTable
+from isthmus.backends.sqlalchemy.native.table import ReflectedTable
 from isthmus.backends.sqlalchemy.native.write import apply_each
 from isthmus.errors import BatchError, RecordError
 
 
 async def modify(
-    connection: AsyncConnection, table: NativeTable, modifications: Sequence[Modification], *, atomic: bool
+    connection: AsyncConnection, table: ReflectedTable, modifications: Sequence[Modification], *, atomic: bool
 ) -> list[ItemResult]:
     """Apply modifications one after another and return one result for each; see `write.write`."""
 
@@ -39,16 +39,16 @@ async def modify(
 
 
 async def _change(
-    connection: AsyncConnection, table: NativeTable, record: Record, changes: Sequence[FieldChange]
+    connection: AsyncConnection, table: ReflectedTable, record: Record, changes: Sequence[FieldChange]
 ) -> str:
-    values = changed_values(table.table, record, changes)
+    values = values_after(table.table, record, changes)
     for name, value in values.items():
         table.by_name[name].refuse_unfit(value)
     return await update_row(connection, table, record, values, {})
 
 
 async def modify_where(
-    connection: AsyncConnection, table: NativeTable, where: Predicate, changes: tuple[FieldChange, ...]
+    connection: AsyncConnection, table: ReflectedTable, where: Predicate, changes: tuple[FieldChange, ...]
 ) -> int:
     """Change the matching rows and return how many.
 

@@ -18,8 +18,8 @@ from isthmus.backends._tables.column import Kind, Table, TableColumn
 from isthmus.backends._tables.values import NoCanonicalFormError, read_value
 from isthmus.backends.sqlalchemy.config import SQLAlchemyConfig
 from isthmus.backends.sqlalchemy.native.catalog import check_version, choose_key
-from isthmus.backends.sqlalchemy.native.statement import Binder, plain
-from isthmus.backends.sqlalchemy.native.table import ColumnSQL, NativeTable
+from isthmus.backends.sqlalchemy.native.statement import ValueBinder, escape_colons
+from isthmus.backends.sqlalchemy.native.table import ColumnSQL, ReflectedTable
 from isthmus.errors import ConfigError
 from sqlalchemy import text
 
@@ -65,7 +65,7 @@ _FLOAT_DIGITS = 15
 _MAX_SCALE = 30
 
 
-async def read_table(connection: AsyncConnection, config: SQLAlchemyConfig, name: str) -> NativeTable:
+async def read_table(connection: AsyncConnection, config: SQLAlchemyConfig, name: str) -> ReflectedTable:
     """Return the table or view that serves a collection; four queries.
 
     Raises `ConfigError` if there is none, if it has no primary key and `key` names no columns, for a `key`
@@ -99,7 +99,7 @@ async def read_table(connection: AsyncConnection, config: SQLAlchemyConfig, name
         reason = f"its storage engine {engine} has neither transactions nor locks of rows"
     table = Table(name, plain_columns, key, config.settings_of(name).version, reason)
     check_version(table)
-    return NativeTable(
+    return ReflectedTable(
         table,
         _quote(name),
         columns,
@@ -120,7 +120,7 @@ async def _json_columns(connection: AsyncConnection, name: str) -> set[str]:
 
 
 def _quote(name: str) -> str:
-    return plain("`" + name.replace("`", "``") + "`")
+    return escape_colons("`" + name.replace("`", "``") + "`")
 
 
 _LABEL = re.compile(r"'((?:[^']|'')*)'")
@@ -182,11 +182,11 @@ def _column_sql(column: TableColumn, row: Sequence[Any]) -> ColumnSQL:
     )
 
 
-def _bind(binder: Binder, value: Any) -> str:
+def _bind(binder: ValueBinder, value: Any) -> str:
     return binder.bind(value)
 
 
-def _cast(type: str) -> Callable[[Binder, Any], str]:
+def _cast(type: str) -> Callable[[ValueBinder, Any], str]:
     """Return what binds a value as a text that the server takes for this type."""
     return lambda binder, value: f"CAST({binder.bind(_text(value))} AS {type})"
 
@@ -202,11 +202,11 @@ def _text(value: Any) -> str:
     return str(value)
 
 
-def _bind_bytes(binder: Binder, value: Any) -> str:
+def _bind_bytes(binder: ValueBinder, value: Any) -> str:
     return binder.bind(str(value).encode())
 
 
-def _bind_base64(binder: Binder, value: Any) -> str:
+def _bind_base64(binder: ValueBinder, value: Any) -> str:
     return binder.bind(base64.b64encode(value))
 
 
@@ -226,7 +226,7 @@ def _if(valid: str | None, value: str) -> str:
 
 def _bool(column: TableColumn, source: str) -> ColumnSQL:
     valid = f"{source} IN (0, 1)"
-    bind: Callable[[Binder, Any], str] = lambda binder, value: binder.bind(int(value))  # noqa: E731
+    bind: Callable[[ValueBinder, Any], str] = lambda binder, value: binder.bind(int(value))  # noqa: E731
     return ColumnSQL(column, source, source, bind, _if(valid, source), bind, valid, _read_bool)
 
 
@@ -265,7 +265,7 @@ def _characters(column: TableColumn, source: str) -> ColumnSQL:
 
 def _uuid(column: TableColumn, source: str) -> ColumnSQL:
     read = f"CAST({source} AS CHAR)"
-    bind: Callable[[Binder, Any], str] = lambda binder, value: binder.bind(str(value))  # noqa: E731
+    bind: Callable[[ValueBinder, Any], str] = lambda binder, value: binder.bind(str(value))  # noqa: E731
     return ColumnSQL(
         column, source, read, bind, f"CAST({read} AS BINARY)", _bind_bytes, None, _reader(column)
     )
@@ -300,11 +300,11 @@ def _timestamp(column: TableColumn, source: str) -> ColumnSQL:
     """Return a moment by its seconds since 1970: what the server shows depends on the session's zone."""
     seconds = f"UNIX_TIMESTAMP({source})"
 
-    def by_seconds(binder: Binder, value: Any) -> str:
+    def by_seconds(binder: ValueBinder, value: Any) -> str:
         micros = (value - _EPOCH) // dt.timedelta(microseconds=1)
         return f"CAST({binder.bind(_text(Decimal(micros).scaleb(-6)))} AS DECIMAL(20,6))"
 
-    def assign(binder: Binder, value: Any) -> str:
+    def assign(binder: ValueBinder, value: Any) -> str:
         return f"FROM_UNIXTIME({by_seconds(binder, value)})"
 
     valid = f"{seconds} > 0"

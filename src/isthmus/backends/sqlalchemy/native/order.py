@@ -14,22 +14,22 @@ from isthmus.backends._tables.column import Kind
 from isthmus.backends._tables.keys import key_of
 from isthmus.backends._tables.leaves import canonical_kind
 from isthmus.backends.sqlalchemy.native.filter import missing_column
-from isthmus.backends.sqlalchemy.native.statement import EVERY_ROW, NO_ROW, Binder
-from isthmus.backends.sqlalchemy.native.table import ColumnSQL, NativeTable
+from isthmus.backends.sqlalchemy.native.statement import EVERY_ROW, NO_ROW, ValueBinder
+from isthmus.backends.sqlalchemy.native.table import ColumnSQL, ReflectedTable
 from isthmus.errors import QueryError
 
 _SORTED_BY_INDEX = (Kind.INTEGER, Kind.NUMERIC, Kind.FLOAT, Kind.BOOL, Kind.DATE, Kind.TIMESTAMP)
 _RANKS = {"bool": BOOL, "number": NUMBER, "text": TEXT}
 
 
-def sorts(table: NativeTable, order: Sequence[SortKey]) -> bool:
+def sorts(table: ReflectedTable, order: Sequence[SortKey]) -> bool:
     """Return whether the store sorts as meaning §4 says, by id last."""
     return all(column.value is not None for column in table.keys) and all(
         _sorts_by(table, key.path) for key in order
     )
 
 
-def _sorts_by(table: NativeTable, path: Path) -> bool:
+def _sorts_by(table: ReflectedTable, path: Path) -> bool:
     if path.root is Root.ID or missing_column(table, path):
         return True
     if path.root is not Root.DATA or not path.keys:
@@ -65,7 +65,7 @@ def _key_value(column: ColumnSQL) -> str:
     return column.source if column.column.kind in _SORTED_BY_INDEX and column.serves else str(column.value)
 
 
-def _steps(table: NativeTable, order: Sequence[SortKey]) -> list[_Step]:
+def _steps(table: ReflectedTable, order: Sequence[SortKey]) -> list[_Step]:
     steps: list[_Step] = []
     for key in order:
         if key.path.root is Root.ID:  # ids are unique: the keys after one are irrelevant
@@ -76,21 +76,23 @@ def _steps(table: NativeTable, order: Sequence[SortKey]) -> list[_Step]:
     return [*steps, *_id_steps(table)]
 
 
-def _scalar(table: NativeTable, path: Path) -> ColumnSQL | None:
+def _scalar(table: ReflectedTable, path: Path) -> ColumnSQL | None:
     """Return the column that a path sorts by; None if no row has a value there."""
     return table.by_name.get(path.keys[0]) if path.root is Root.DATA and len(path.keys) == 1 else None
 
 
-def _id_steps(table: NativeTable, *, descending: bool = False) -> list[_Step]:
+def _id_steps(table: ReflectedTable, *, descending: bool = False) -> list[_Step]:
     return [_Step(column, descending, nulls_first=False, is_key=True) for column in table.keys]
 
 
-def order_by(table: NativeTable, order: Sequence[SortKey]) -> str:
+def order_by(table: ReflectedTable, order: Sequence[SortKey]) -> str:
     """Return the `ORDER BY` terms, the key's last."""
     return ", ".join(term for step in _steps(table, order) for term in step.terms())
 
 
-def after_position(table: NativeTable, order: Sequence[SortKey], position: Position, binder: Binder) -> str:
+def after_position(
+    table: ReflectedTable, order: Sequence[SortKey], position: Position, binder: ValueBinder
+) -> str:
     """Return the condition that a row comes after a position.
 
     Raises `QueryError` for a position that the table's columns no longer admit.
@@ -116,7 +118,7 @@ def after_position(table: NativeTable, order: Sequence[SortKey], position: Posit
     return "(" + " OR ".join(f"({part})" for part in alternatives) + ")" if alternatives else NO_ROW
 
 
-def _key_marks(table: NativeTable, id: str) -> list[Any]:
+def _key_marks(table: ReflectedTable, id: str) -> list[Any]:
     key = key_of(table.table, id)
     if key is None:
         raise QueryError(f"cursor: {id!r} is no key of {table.name!r}")
@@ -126,7 +128,7 @@ def _key_marks(table: NativeTable, id: str) -> list[Any]:
     ]
 
 
-def _compare(step: _Step, mark: tuple[int, JSON], binder: Binder) -> tuple[str | None, str]:
+def _compare(step: _Step, mark: tuple[int, JSON], binder: ValueBinder) -> tuple[str | None, str]:
     """Return the conditions that a row is after a position by one key (None: none is), and that it ties."""
     rank, edge = mark
     column = step.column
@@ -142,12 +144,12 @@ def _compare(step: _Step, mark: tuple[int, JSON], binder: Binder) -> tuple[str |
     return after, f"{value} = {end}"
 
 
-def _edge(column: ColumnSQL, value: str, edge: JSON, binder: Binder) -> str:
+def _edge(column: ColumnSQL, value: str, edge: JSON, binder: ValueBinder) -> str:
     bind = column.bind if value == column.source else column.bind_canonical
     return bind(binder, bind_value(column.column, edge))
 
 
-def by_key_order(table: NativeTable) -> str:
+def by_key_order(table: ReflectedTable) -> str:
     """Return the `ORDER BY` of any total order: that of the key's index where it serves."""
     return ", ".join(_any_order(column) for column in table.keys)
 
@@ -157,7 +159,7 @@ def _any_order(column: ColumnSQL) -> str:
     return column.source if by_index or column.value is None else column.value
 
 
-def after_key(table: NativeTable, id: str, binder: Binder) -> str:
+def after_key(table: ReflectedTable, id: str, binder: ValueBinder) -> str:
     """Return the condition that a row comes after that of an id in `by_key_order`."""
     key = key_of(table.table, id)
     if key is None:

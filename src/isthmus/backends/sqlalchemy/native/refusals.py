@@ -6,7 +6,7 @@ import re
 
 from isthmus._core.apply import already_exists
 from isthmus.backends.sqlalchemy.errors import _codes, _first_line
-from isthmus.backends.sqlalchemy.native.table import NativeTable
+from isthmus.backends.sqlalchemy.native.table import ReflectedTable
 from isthmus.errors import AlreadyExistsError, InvalidRecordError, RecordError
 from sqlalchemy import exc
 
@@ -39,7 +39,7 @@ def is_unique_refusal(error: exc.DBAPIError) -> bool:
     return bool(_codes(error) & _UNIQUE) or "UNIQUE constraint" in str(error.orig)
 
 
-def refusal_of(error: exc.DBAPIError, table: NativeTable, id: str | None, *, creates: bool) -> RecordError:
+def refusal_of(error: exc.DBAPIError, table: ReflectedTable, id: str | None, *, creates: bool) -> RecordError:
     """Return the error of a row that the table refused; it names the constraint, or the column."""
     text = _message(error)
     if is_unique_refusal(error):

@@ -16,10 +16,10 @@ from isthmus.backends._tables.binding import bind_value
 from isthmus.backends._tables.column import Kind
 from isthmus.backends._tables.keys import id_of, key_of
 from isthmus.backends._tables.writes import Row
-from isthmus.backends.sqlalchemy.native.filter import Filter
+from isthmus.backends.sqlalchemy.native.filter import ColumnFilter
 from isthmus.backends.sqlalchemy.native.read import read_by_ids
-from isthmus.backends.sqlalchemy.native.statement import Binder, execute
-from isthmus.backends.sqlalchemy.native.table import ColumnSQL, NativeTable
+from isthmus.backends.sqlalchemy.native.statement import ValueBinder, execute
+from isthmus.backends.sqlalchemy.native.table import ColumnSQL, ReflectedTable
 from isthmus.backends.sqlalchemy.statements import chunks
 from isthmus.errors import InvalidRecordError
 from sqlalchemy import text
@@ -28,7 +28,7 @@ NO_VERSION = ""
 """What a write returns in place of the new version where the table has none."""
 
 
-def check_row(table: NativeTable, row: Row) -> None:
+def check_row(table: ReflectedTable, row: Row) -> None:
     """Raise `InvalidRecordError` for a value that the store would cut, fill or renumber."""
     for name, value in row.canonical.items():
         table.by_name[name].refuse_unfit(value)
@@ -36,12 +36,12 @@ def check_row(table: NativeTable, row: Row) -> None:
         raise table.by_name[table.numbered].column.refuse("cannot hold 0: the store would number the row")
 
 
-def is_inserted_alone(table: NativeTable, row: Row) -> bool:
+def is_inserted_alone(table: ReflectedTable, row: Row) -> bool:
     """Return whether a row's stored values have to be looked at, or its key."""
-    return bool(row.fixed or row.key is None or not row.values or _checked(table, row.canonical))
+    return bool(row.fixed or row.key is None or not row.values or _values_to_check(table, row.canonical))
 
 
-def _checked(table: NativeTable, canonical: Mapping[str, JSON]) -> dict[str, JSON]:
+def _values_to_check(table: ReflectedTable, canonical: Mapping[str, JSON]) -> dict[str, JSON]:
     """Return the values that the store may alter, which have to be read back."""
     return {name: value for name, value in canonical.items() if _may_alter(table.by_name[name], value)}
 
@@ -52,10 +52,10 @@ def _may_alter(column: ColumnSQL, value: JSON) -> bool:
     return column.is_checked or (column.is_narrow and isinstance(value, str) and not value.isascii())
 
 
-async def insert_row(connection: AsyncConnection, table: NativeTable, row: Row) -> str:
+async def insert_row(connection: AsyncConnection, table: ReflectedTable, row: Row) -> str:
     """Insert a row and return its id; columns that are absent have their defaults."""
     values = _with_first_version(table, row)
-    binder = Binder()
+    binder = ValueBinder()
     names = ", ".join(table.by_name[name].source for name in values)
     placed = ", ".join(_assign(table, binder, name, value) for name, value in values.items())
     made = [column for column in table.keys if column.name not in values]
@@ -72,7 +72,7 @@ async def insert_row(connection: AsyncConnection, table: NativeTable, row: Row) 
         id = id_of([_decode(column, value) for column, value in zip(table.keys, stored, strict=True)])
     else:
         id = id_of([row.canonical.get(column.name, result.lastrowid) for column in table.keys])
-    await check_stored(connection, table, id, {**row.fixed, **_checked(table, row.canonical)})
+    await check_stored(connection, table, id, {**row.fixed, **_values_to_check(table, row.canonical)})
     return id
 
 
@@ -84,13 +84,13 @@ def _decode(column: ColumnSQL, value: Any) -> JSON:
 
 
 async def insert_rows(
-    connection: AsyncConnection, table: NativeTable, rows: Sequence[Row]
+    connection: AsyncConnection, table: ReflectedTable, rows: Sequence[Row]
 ) -> list[ItemResult]:
     """Insert rows with the same columns by one statement for each 500, and return their ids."""
     for part in chunks(rows):
         statement, values = "", []
         for row in part:
-            binder = Binder()
+            binder = ValueBinder()
             written = _with_first_version(table, row)
             names = sorted(written)
             placed = ", ".join(_assign(table, binder, name, written[name]) for name in names)
@@ -101,12 +101,12 @@ async def insert_rows(
     return [row.id or "" for row in rows]
 
 
-def _assign(table: NativeTable, binder: Binder, name: str, value: Any) -> str:
+def _assign(table: ReflectedTable, binder: ValueBinder, name: str, value: Any) -> str:
     """Return a bound value to assign; NULL too, so that rows of the same columns have one statement."""
     return binder.bind(None) if value is None else table.by_name[name].bind(binder, value)
 
 
-def _with_first_version(table: NativeTable, row: Row) -> dict[str, Any]:
+def _with_first_version(table: ReflectedTable, row: Row) -> dict[str, Any]:
     name = table.table.version
     if name is None or row.values.get(name) is not None or table.by_name[name].column.has_default:
         return row.values
@@ -114,7 +114,7 @@ def _with_first_version(table: NativeTable, row: Row) -> dict[str, Any]:
     return {**row.values, name: first.get(table.by_name[name].column.kind, str(new_version()))}
 
 
-def whole_row(table: NativeTable, row: Row) -> dict[str, JSON]:
+def whole_row(table: ReflectedTable, row: Row) -> dict[str, JSON]:
     """Return the canonical values that a replace sets: NULL for those that are absent.
 
     Raises `InvalidRecordError` for one that does not admit NULL.
@@ -134,7 +134,7 @@ def whole_row(table: NativeTable, row: Row) -> dict[str, JSON]:
 
 async def update_row(
     connection: AsyncConnection,
-    table: NativeTable,
+    table: ReflectedTable,
     old: Record,
     values: Mapping[str, JSON],
     fixed: Mapping[str, JSON],
@@ -150,7 +150,7 @@ async def update_row(
         raise InvalidRecordError(
             f"data.{version}: the version column may be given only the value it has", path=f"data.{version}"
         )
-    binder = Binder()
+    binder = ValueBinder()
     sets = [
         f"{table.by_name[name].source} = {_assign(table, binder, name, _bound(table, name, value))}"
         for name, value in values.items()
@@ -161,14 +161,14 @@ async def update_row(
     if sets:
         where = _this_row(table, binder, old.id)
         await execute(connection, binder.statement(f"UPDATE {table.sql} SET {', '.join(sets)} WHERE {where}"))
-    await check_stored(connection, table, old.id, {**fixed, **_checked(table, values)})
+    await check_stored(connection, table, old.id, {**fixed, **_values_to_check(table, values)})
     if version is None:
         return NO_VERSION
     record = (await read_by_ids(connection, table, [old.id])).get(old.id)
     return (record and record.version) or NO_VERSION
 
 
-def _bound(table: NativeTable, name: str, value: JSON) -> Any:
+def _bound(table: ReflectedTable, name: str, value: JSON) -> Any:
     return bind_value(table.by_name[name].column, value)
 
 
@@ -183,7 +183,7 @@ def _is_kept(column: ColumnSQL, before: JSON, value: JSON) -> bool:
 
 
 async def check_stored(
-    connection: AsyncConnection, table: NativeTable, id: str, given: Mapping[str, JSON]
+    connection: AsyncConnection, table: ReflectedTable, id: str, given: Mapping[str, JSON]
 ) -> None:
     """Raise `InvalidRecordError` unless a row has these values, on which the store decides."""
     if not given:
@@ -199,7 +199,7 @@ async def check_stored(
             raise error
 
 
-def _next_version(column: ColumnSQL, binder: Binder) -> str:
+def _next_version(column: ColumnSQL, binder: ValueBinder) -> str:
     match column.column.kind:
         case Kind.INTEGER:
             return f"COALESCE({column.source}, 0) + 1"
@@ -208,15 +208,15 @@ def _next_version(column: ColumnSQL, binder: Binder) -> str:
     return column.bind(binder, str(new_version()))
 
 
-async def delete_row(connection: AsyncConnection, table: NativeTable, row: Row) -> None:
+async def delete_row(connection: AsyncConnection, table: ReflectedTable, row: Row) -> None:
     """Delete a row that is locked."""
-    binder = Binder()
+    binder = ValueBinder()
     where = _this_row(table, binder, row.id or "")
     await execute(connection, binder.statement(f"DELETE FROM {table.sql} WHERE {where}"))
 
 
-def _this_row(table: NativeTable, binder: Binder, id: str) -> str:
+def _this_row(table: ReflectedTable, binder: ValueBinder, id: str) -> str:
     """Return the condition of a row that is locked: no other has a key that the store takes for this one."""
     key = key_of(table.table, id)
     assert key is not None
-    return Filter(table, binder).by_key([key])
+    return ColumnFilter(table, binder).by_key([key])

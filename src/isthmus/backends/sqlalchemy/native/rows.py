@@ -12,7 +12,7 @@ from isthmus._values import JSON
 from isthmus.backends._tables.keys import id_of
 from isthmus.backends._tables.records import InvalidRowRecord, invalid_key, repetition_error
 from isthmus.backends._tables.values import NoCanonicalFormError, invalid_record
-from isthmus.backends.sqlalchemy.native.table import ColumnSQL, NativeTable
+from isthmus.backends.sqlalchemy.native.table import ColumnSQL, ReflectedTable
 
 
 def columns_of(request: PageRequest) -> set[str] | None:
@@ -23,10 +23,10 @@ def columns_of(request: PageRequest) -> set[str] | None:
     return {path.keys[0] for path in paths} if all(path.keys for path in paths) else None
 
 
-class RowReader:
+class RecordReader:
     """What is selected of a table: the key's columns, the version's, and the others that are wanted."""
 
-    def __init__(self, table: NativeTable, names: Iterable[str] | None = None) -> None:
+    def __init__(self, table: ReflectedTable, names: Iterable[str] | None = None) -> None:
         self._table = table
         first = dict.fromkeys(
             (*table.table.key, *([] if table.table.version is None else [table.table.version]))

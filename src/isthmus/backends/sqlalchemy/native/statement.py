@@ -18,7 +18,7 @@ class Statement(NamedTuple):
     values: dict[str, Any]
 
 
-class Binder:
+class ValueBinder:
     """Collects the values that a statement binds."""
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ class Binder:
         return Statement(text, self.values)
 
 
-def plain(name: str) -> str:
+def escape_colons(name: str) -> str:
     """Return SQL of names or literals, in which a colon marks no bound value."""
     return name.replace("\\", "\\\\").replace(":", "\\:")
 

@@ -8,9 +8,9 @@ from typing import Any, TypeAlias
 
 from isthmus._values import JSON
 from isthmus.backends._tables.column import Kind, Table, TableColumn
-from isthmus.backends.sqlalchemy.native.statement import Binder
+from isthmus.backends.sqlalchemy.native.statement import ValueBinder
 
-Bind: TypeAlias = Callable[[Binder, Any], str]
+Bind: TypeAlias = Callable[[ValueBinder, Any], str]
 """Binds a value as `binding.bind_value` gives it and returns what stands for it."""
 
 
@@ -73,7 +73,7 @@ class ColumnSQL:
 
 
 @dataclass(frozen=True, slots=True)
-class NativeTable:
+class ReflectedTable:
     """A table with what its statements need."""
 
     table: Table

@@ -29,7 +29,7 @@ from isthmus.backends.sqlalchemy.native.row_writes import (
     update_row,
     whole_row,
 )
-from isthmus.backends.sqlalchemy.native.table import NativeTable
+from isthmus.backends.sqlalchemy.native.table import ReflectedTable
 from isthmus.errors import IsthmusError, RecordError
 from sqlalchemy import exc
 
@@ -40,7 +40,7 @@ _ATTEMPTS = 5
 """How often an upsert that meets another's insert begins again."""
 
 
-class _RefusedError(Exception):
+class _BatchRefusedError(Exception):
     """An atomic batch failed; leaving the savepoint by this undoes it."""
 
     def __init__(self, results: list[ItemResult]) -> None:
@@ -50,7 +50,7 @@ class _RefusedError(Exception):
 
 async def write(
     connection: AsyncConnection,
-    table: NativeTable,
+    table: ReflectedTable,
     kind: WriteKind,
     mutations: Sequence[Mutation],
     *,
@@ -74,7 +74,7 @@ async def write(
     )
 
 
-def _prepare(table: NativeTable, kind: WriteKind, mutation: Mutation) -> Prepared:
+def _prepare(table: ReflectedTable, kind: WriteKind, mutation: Mutation) -> Prepared:
     if kind is WriteKind.DELETE:
         return Row(mutation.id, key_of(table.table, mutation.id))
     try:
@@ -97,7 +97,7 @@ def _prepare(table: NativeTable, kind: WriteKind, mutation: Mutation) -> Prepare
 
 async def apply_each(
     connection: AsyncConnection,
-    table: NativeTable,
+    table: ReflectedTable,
     items: Sequence[M],
     apply: Apply[M],
     *,
@@ -121,8 +121,8 @@ async def apply_each(
                 results.append(await _in_savepoint(connection, table, item, apply, before.get(item.id)))
             refused = refuse_batch(items, results) if atomic else None
             if refused is not None:
-                raise _RefusedError(refused)
-    except _RefusedError as batch:
+                raise _BatchRefusedError(refused)
+    except _BatchRefusedError as batch:
         return batch.results
     return results
 
@@ -132,7 +132,7 @@ class _UndoneError(Exception):
 
 
 async def _in_savepoint(
-    connection: AsyncConnection, table: NativeTable, item: M, apply: Apply[M], old: Record | None
+    connection: AsyncConnection, table: ReflectedTable, item: M, apply: Apply[M], old: Record | None
 ) -> ItemResult:
     result: ItemResult = False
     try:
@@ -156,7 +156,7 @@ async def _in_savepoint(
 
 async def _write_one(
     connection: AsyncConnection,
-    table: NativeTable,
+    table: ReflectedTable,
     kind: WriteKind,
     mutation: Mutation,
     row: Row,
@@ -187,7 +187,7 @@ async def _write_one(
     return not_found(mutation.id)
 
 
-async def _insert_version(connection: AsyncConnection, table: NativeTable, row: Row) -> ItemResult:
+async def _insert_version(connection: AsyncConnection, table: ReflectedTable, row: Row) -> ItemResult:
     id = await insert_row(connection, table, row)
     if table.table.version is None:
         return NO_VERSION
@@ -196,7 +196,7 @@ async def _insert_version(connection: AsyncConnection, table: NativeTable, row: 
 
 
 async def _insert_together(
-    connection: AsyncConnection, table: NativeTable, rows: Sequence[Prepared], *, atomic: bool
+    connection: AsyncConnection, table: ReflectedTable, rows: Sequence[Prepared], *, atomic: bool
 ) -> list[ItemResult] | None:
     """Insert rows, neighbours with the same columns by one statement; None if the store refused one."""
     if atomic and any(isinstance(row, RecordError) for row in rows):
@@ -225,7 +225,7 @@ async def _insert_together(
     return results
 
 
-def _columns_of(table: NativeTable, row: Prepared) -> tuple[str, ...] | None:
+def _columns_of(table: ReflectedTable, row: Prepared) -> tuple[str, ...] | None:
     """Return the columns of a row that can be inserted with others; None for one that is inserted alone."""
     if isinstance(row, RecordError) or is_inserted_alone(table, row):
         return None

@@ -12,7 +12,7 @@ from isthmus._query.ast import TRUE, Predicate
 from isthmus._query.changes import FieldChange
 from isthmus._query.evaluate import matches
 from isthmus._record import Record
-from isthmus.backends._tables.writes import changed_values
+from isthmus.backends._tables.writes import values_after
 from isthmus.backends.sqlite.native.columns import bind_cell
 from isthmus.backends.sqlite.native.filter import CellFilter
 from isthmus.backends.sqlite.native.order import CellOrdering
@@ -45,7 +45,7 @@ def change_record(
     session: SQLiteSession, table: SQLiteTable, record: Record, changes: Sequence[FieldChange]
 ) -> str:
     """Apply changes to a record and write the columns that differ; return the new version."""
-    values = changed_values(table, record, changes)
+    values = values_after(table, record, changes)
     cells = {name: bind_cell(table.by_name[name], value) for name, value in values.items()}  # type: ignore[arg-type]
     return update_row(session, table, record, cells, {})
 
