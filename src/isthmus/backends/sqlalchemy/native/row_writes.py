@@ -159,7 +159,7 @@ async def update_row(
     if version is not None:
         sets.append(f"{table.by_name[version].source} = {_next_version(table.by_name[version], binder)}")
     if sets:
-        where = _this_row(table, binder, old.id)
+        where = _these_rows(table, binder, [old.id])
         await execute(connection, binder.statement(f"UPDATE {table.sql} SET {', '.join(sets)} WHERE {where}"))
     await check_stored(connection, table, old.id, {**fixed, **_values_to_check(table, values)})
     if version is None:
@@ -208,15 +208,14 @@ def _next_version(column: ColumnSQL, binder: ValueBinder) -> str:
     return column.bind(binder, str(new_version()))
 
 
-async def delete_row(connection: AsyncConnection, table: ReflectedTable, row: Row) -> None:
-    """Delete a row that is locked."""
+async def delete_rows(connection: AsyncConnection, table: ReflectedTable, ids: Sequence[str]) -> None:
+    """Delete rows that are locked."""
     binder = ValueBinder()
-    where = _this_row(table, binder, row.id or "")
+    where = _these_rows(table, binder, ids)
     await execute(connection, binder.statement(f"DELETE FROM {table.sql} WHERE {where}"))
 
 
-def _this_row(table: ReflectedTable, binder: ValueBinder, id: str) -> str:
-    """Return the condition of a row that is locked: no other has a key that the store takes for this one."""
-    key = key_of(table.table, id)
-    assert key is not None
-    return ColumnFilter(table, binder).by_key([key])
+def _these_rows(table: ReflectedTable, binder: ValueBinder, ids: Sequence[str]) -> str:
+    """Return the condition of rows that are locked: no other has a key that the store takes for theirs."""
+    keys = [key for id in ids if (key := key_of(table.table, id)) is not None]
+    return ColumnFilter(table, binder).by_key(keys)

@@ -6,6 +6,7 @@ writer comes between the look-up of a row and its change.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import groupby
 from typing import TypeAlias, TypeVar
@@ -22,7 +23,7 @@ from isthmus.backends.sqlalchemy.native.refusals import is_refusal, is_unique_re
 from isthmus.backends.sqlalchemy.native.row_writes import (
     NO_VERSION,
     check_row,
-    delete_row,
+    delete_rows,
     insert_row,
     insert_rows,
     is_inserted_alone,
@@ -30,6 +31,7 @@ from isthmus.backends.sqlalchemy.native.row_writes import (
     whole_row,
 )
 from isthmus.backends.sqlalchemy.native.table import ReflectedTable
+from isthmus.backends.sqlalchemy.statements import chunks
 from isthmus.errors import IsthmusError, RecordError
 from sqlalchemy import exc
 
@@ -69,6 +71,10 @@ async def write(
         created = await _insert_together(connection, table, [rows[id(m)] for m in mutations], atomic=atomic)
         if created is not None:
             return created
+    if kind is WriteKind.DELETE and len(mutations) > 1 and not has_repeated_ids(mutations):
+        deleted = await _delete_together(connection, table, mutations, atomic=atomic)
+        if deleted is not None:
+            return deleted
     return await apply_each(
         connection, table, mutations, apply, atomic=atomic, reads=kind is not WriteKind.CREATE
     )
@@ -106,19 +112,44 @@ async def apply_each(
 ) -> list[ItemResult]:
     """Apply items one after another, each undone if it is refused; with `atomic` all or none.
 
-    `apply` is given the record that is there, which `reads` locks and reads.
+    `apply` is given the record that is there, which `reads` locks and reads. All are applied in one
+    savepoint; if one is refused, all are applied again, each in a savepoint of its own.
     """
+    if len(items) > 1:
+        try:
+            return await _apply_all(connection, table, items, apply, atomic=atomic, reads=reads)
+        except RecordError:
+            pass
+        except exc.DBAPIError as error:
+            if not is_refusal(error):
+                raise
+
+    async def apply_one(item: M, old: Record | None) -> ItemResult:
+        return await _in_savepoint(connection, table, item, apply, old)
+
+    return await _apply_all(connection, table, items, apply_one, atomic=atomic, reads=reads)
+
+
+async def _apply_all(
+    connection: AsyncConnection,
+    table: ReflectedTable,
+    items: Sequence[M],
+    apply: Apply[M],
+    *,
+    atomic: bool,
+    reads: bool,
+) -> list[ItemResult]:
     results: list[ItemResult] = []
     try:
-        async with connection.begin_nested():
+        async with connection.begin_nested() if len(items) > 1 else contextlib.nullcontext():
             repeats = has_repeated_ids(items)
             before: dict[str, Record] = {}
-            if reads:
+            if reads and not repeats:
                 before = await read_by_ids(connection, table, [item.id for item in items], lock=True)
             for item in items:
                 if repeats and reads:
                     before = await read_by_ids(connection, table, [item.id], lock=True)
-                results.append(await _in_savepoint(connection, table, item, apply, before.get(item.id)))
+                results.append(await apply(item, before.get(item.id)))
             refused = refuse_batch(items, results) if atomic else None
             if refused is not None:
                 raise _BatchRefusedError(refused)
@@ -170,7 +201,7 @@ async def _write_one(
             return error
         if kind is WriteKind.DELETE:
             if old is not None:
-                await delete_row(connection, table, row)
+                await delete_rows(connection, table, [mutation.id])
             return old is not None
         if old is not None:
             values = row.canonical if kind is WriteKind.UPDATE else whole_row(table, row)
@@ -185,6 +216,31 @@ async def _write_one(
             if old is None:
                 raise
     return not_found(mutation.id)
+
+
+async def _delete_together(
+    connection: AsyncConnection, table: ReflectedTable, mutations: Sequence[Mutation], *, atomic: bool
+) -> list[ItemResult] | None:
+    """Delete rows by a statement for each 500; None if the store refused one."""
+    try:
+        async with connection.begin_nested():
+            before = await read_by_ids(connection, table, [item.id for item in mutations], lock=True)
+            results: list[ItemResult] = []
+            for item in mutations:
+                old = before.get(item.id)
+                version = None if old is None else old.version or NO_VERSION
+                results.append(refusal(WriteKind.DELETE, item, version) or old is not None)
+            refused = refuse_batch(mutations, results) if atomic else None
+            if refused is not None:
+                return refused
+            found = [item.id for item, result in zip(mutations, results, strict=True) if result is True]
+            for part in chunks(found):
+                await delete_rows(connection, table, part)
+    except exc.DBAPIError as error:
+        if not is_refusal(error):
+            raise
+        return None
+    return results
 
 
 async def _insert_version(connection: AsyncConnection, table: ReflectedTable, row: Row) -> ItemResult:
