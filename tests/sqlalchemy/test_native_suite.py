@@ -1,6 +1,6 @@
 """The shipped suite on a table of MariaDB that others made: what it holds is kept, else refused by name.
 
-The table has a text key, a number as its version and a column of JSON for each field of the suite's records.
+The table has a text key, a text as its version and a column of JSON for each field of the suite's records.
 Those do not have the key as a field, so a layer takes it out of what is read, as it makes the tables, being
 their owner.
 """
@@ -94,7 +94,7 @@ class OwnerLayer(Layer):
 def _columns() -> str:
     """Return the columns of a table; a copy of it is made faster."""
     key = f"`{KEY}` VARCHAR(512) COLLATE utf8mb4_nopad_bin PRIMARY KEY"
-    return ", ".join([key, f"`{VERSION}` BIGINT", *(f"`{name}` JSON" for name in _fields())])
+    return ", ".join([key, f"`{VERSION}` VARCHAR(40)", *(f"`{name}` JSON" for name in _fields())])
 
 
 def _hide(record: Record) -> Record:
