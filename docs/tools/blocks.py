@@ -4,7 +4,8 @@
 `python` in a fence say more:
 
 * `before`: code for another library, shown for comparison; it does not run.
-* `postgres`, `elasticsearch`, `s3`, `mariadb`: needs that server, whose URL is in the variable that `SERVERS` names.
+* `postgres`, `elasticsearch`, `s3`, `mariadb`: needs that server; its URL is in the variable that `SERVERS`
+  names.
 * `cluster`: needs processes of its own to be started, which the tests of that integration do.
 * `file=name.py`: is written to that file instead of being run, for a page that shows whole programs.
 
