@@ -39,6 +39,7 @@ PYTEST := $(BIN)/python -m pytest -c $(SETTINGS) -n $(WORKERS)
 SERVER_OF_postgres := postgres
 SERVER_OF_postgres-psycopg := postgres
 SERVER_OF_postgres-native := postgres
+SERVER_OF_mariadb-native := mariadb
 SERVER_OF_postgres18 := postgres18
 SERVER_OF_postgres-icu := postgres-icu
 SERVER_OF_elasticsearch := elasticsearch

@@ -4,7 +4,8 @@
 `python` in a fence say more:
 
 * `before`: code for another library, shown for comparison; it does not run.
-* `postgres`, `elasticsearch`, `s3`: needs that server; its URL is in `DATABASE_URL`, `ES_URL`, `S3_URL`.
+* `postgres`, `elasticsearch`, `s3`, `mariadb`: needs that server; its URL is in the variable that `SERVERS`
+  names.
 * `cluster`: needs processes of its own to be started, which the tests of that integration do.
 * `file=name.py`: is written to that file instead of being run, for a page that shows whole programs.
 
@@ -32,7 +33,7 @@ FENCE = re.compile(
     r"^(?P<indent> *)```(?P<kind>python|text output)(?P<words>[^\n`]*)\n(?P<code>.*?)^(?P=indent)```",
     re.S | re.M,
 )
-SERVERS = {"postgres": "DATABASE_URL", "elasticsearch": "ES_URL", "s3": "S3_URL"}
+SERVERS = {"postgres": "DATABASE_URL", "elasticsearch": "ES_URL", "s3": "S3_URL", "mariadb": "MARIADB_URL"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import asyncio
 import os
 import sys
 
-from tests.differential import files, native_postgres, native_sqlite, programs, queries, typed
+from tests.differential import files, native_mariadb, native_postgres, native_sqlite, programs, queries, typed
 from tests.files.seeded import FORMATS, SeededStore
 from tests.stores import FURTHER, STORES, Store, store_of
 
@@ -15,6 +15,7 @@ _URLS = {
     "postgres": "ISTHMUS_TEST_POSTGRES_URL",
     "elasticsearch": "ISTHMUS_TEST_ELASTICSEARCH_URL",
     "s3": "ISTHMUS_TEST_S3_URL",
+    "mariadb": "ISTHMUS_TEST_MARIADB_URL",
 }
 # S3 has no query language: its everyday queries are judged here.
 EXACT = ("memory", "sqlite", "postgres", "elasticsearch")
@@ -30,6 +31,8 @@ def main() -> int:
         return _native_sqlite(options)
     if options.backend == "postgres-native":
         return _native_postgres(options)
+    if options.backend == "mariadb-native":
+        return _native_mariadb(options)
     if options.first:
         return _first(options)
     for store in stores(options.backend, options.url):
@@ -95,6 +98,19 @@ def _native_postgres(options: argparse.Namespace) -> int:
     for failure in failures:
         print("\n" + failure)
     return 1 if failures else 0
+
+
+def _native_mariadb(options: argparse.Namespace) -> int:
+    """Run on random tables made by SQL; return 1 if anything differed."""
+    url = options.url or os.environ.get(_URLS["mariadb"])
+    if url is None:
+        sys.exit(f"mariadb-native needs --url or {_URLS['mariadb']}")
+    report = asyncio.run(native_mariadb.run(url, queries.Plan(options.n, options.seed, per_set=40)))
+    print(f"{report.tally.queries} queries on {report.sets} tables, seed {options.seed}")
+    print(f"{len(report.failures)} differences")
+    for failure in report.failures:
+        print("\n" + failure)
+    return 1 if report.failures else 0
 
 
 def _first(options: argparse.Namespace) -> int:

@@ -108,8 +108,8 @@ async def test_sqlite_has_one_isolation_level_and_says_so(tmp_path: Path) -> Non
         assert db.capabilities.isolation == {"serializable"}
 
 
-async def test_tables_of_others_are_not_served_here(tmp_path: Path) -> None:
-    """`layout="native"` is of other backends; it reaches neither the driver nor the table."""
+async def test_tables_of_other_databases_are_served_elsewhere(tmp_path: Path) -> None:
+    """`layout="native"` of a file of SQLite is another backend's: no driver is reached."""
     bare = f"sqlite+aiosqlite:///{tmp_path / 'a.db'}"
 
     for settings in ({"url": bare, "layout": "native"}, {"url": f"sqlalchemy+{bare}?layout=native"}):

@@ -43,7 +43,10 @@ def _bind_integer(column: TableColumn, value: Any) -> int:
         raise column.refuse(f"holds integers, not {_shorten(value)}")
     number = int(value)
     low, high = (
-        (0, 2**column.bits) if column.unsigned else (-(2 ** (column.bits - 1)), 2 ** (column.bits - 1))
+        # Beyond 63 bits a number has no canonical form.
+        (0, 2 ** min(column.bits, 63))
+        if column.unsigned
+        else (-(2 ** (column.bits - 1)), 2 ** (column.bits - 1))
     )
     if not low <= number < high:
         raise column.refuse(f"cannot hold {number}: it is out of range")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from isthmus._core.executor import Mutation, WriteKind
 from isthmus._ids import check_id
-from isthmus._values import JSON
+from isthmus._query.changes import FieldChange, apply_changes
+from isthmus._record import Record
+from isthmus._values import JSON, decode, encode, same
 from isthmus.backends._tables.binding import (
     bind_value,
 )
@@ -70,6 +73,27 @@ def prepare_row(table: Table, kind: WriteKind, mutation: Mutation) -> Row:
         row.values[name] = bind_value(column, value)
         row.canonical[name] = value
     return row
+
+
+def values_after(table: Table, record: Record, changes: Sequence[FieldChange]) -> dict[str, JSON]:
+    """Return the canonical values that changes give a record in place of others.
+
+    Raises `InvalidRecordError` for a name that is no column, and for one that no change may alter.
+    """
+    after = decode(encode(apply_changes(record.data, tuple(changes))))
+    values: dict[str, JSON] = {}
+    for name in {**record.data, **after}:
+        if same(after.get(name), record.data.get(name)):
+            continue
+        column = table.by_name.get(name)
+        if column is None:
+            raise InvalidRecordError(f"data.{name}: the table has no column {name!r}", path=f"data.{name}")
+        if name in table.key:
+            raise column.refuse("is part of the key, which no change may alter")
+        if column.generated or name == table.version:
+            raise column.refuse("is written by the table or with each write, and by no change")
+        values[name] = after.get(name)
+    return values
 
 
 def _own_key(table: Table, mutation: Mutation, data: dict[str, JSON]) -> Row:

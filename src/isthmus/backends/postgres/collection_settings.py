@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from typing import Any, Literal, Self
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, field_validator, model_validator
 
 from isthmus._core.config import ColumnSettings, UniqueSettings
+from isthmus.backends._tables.settings import KeySettings, ReadingSettings
 
 
 class Indexes(UniqueSettings, ColumnSettings):
@@ -35,41 +35,20 @@ class Indexes(UniqueSettings, ColumnSettings):
         return value
 
 
-class CollectionSettings(Indexes):
+class CollectionSettings(Indexes, KeySettings):
     """What a config says about one collection."""
 
-    key: tuple[str, ...] = ()
-    """With `layout="native"`, what tells rows apart where there is no primary key: in a view."""
     version: str | None = None
     """With `layout="native"`, the column that changes on every write; None: the server's own row version."""
 
-    @field_validator("key", mode="before")
-    @classmethod
-    def _key_names(cls, value: Any) -> Any:
-        return tuple(value.split(",")) if isinstance(value, str) else value
 
-
-class LayoutSettings(CollectionSettings):
+class LayoutSettings(CollectionSettings, ReadingSettings):
     """The layout of the collections, those of the default one and those of others."""
 
     collections: dict[str, CollectionSettings] = Field(default={})
     """Indexes of collections other than the default one; with `layout="native"` their `key` and `version`."""
     layout: Literal["records", "native"] = "records"
     """`records`: tables of isthmus. `native`: tables that others made, read and written as they are."""
-    zone: str | None = None
-    """For `native`: the time zone of columns of type timestamp; None: their times are text without a zone."""
-    numeric: Literal["exact", "float", "text"] = "exact"
-    """For `native`: a numeric that is no float is an error (`exact`), the nearest float, or text."""
-
-    @field_validator("zone")
-    @classmethod
-    def _check_zone(cls, value: str | None) -> str | None:
-        if value is not None:
-            try:
-                ZoneInfo(value)
-            except (ValueError, ZoneInfoNotFoundError):
-                raise ValueError(f"there is no time zone {value!r}") from None
-        return value
 
     @model_validator(mode="after")
     def _fits_layout(self) -> Self:

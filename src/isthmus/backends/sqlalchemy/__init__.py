@@ -19,6 +19,10 @@ def _config() -> type[SQLAlchemyConfig]:
 
 
 def _build(config: SQLAlchemyConfig) -> SQLAlchemyBackend:
+    if config.layout == "native":
+        from isthmus.backends.sqlalchemy.native.backend import NativeSQLAlchemyBackend
+
+        return NativeSQLAlchemyBackend(config)
     from isthmus.backends.sqlalchemy.backend import SQLAlchemyBackend
 
     return SQLAlchemyBackend(config)

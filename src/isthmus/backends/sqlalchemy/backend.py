@@ -50,7 +50,7 @@ class SQLAlchemyBackend(SQLAlchemyExecutor):
         self._dialect_name = dialect_of(config)
         super().__init__({}, capabilities_of(self._dialect_name))
         self._config = config
-        self._unique = {name: unique_of(f) for name, f in config.unique_fields(config.table).items()}
+        self._unique = {name: unique_of(f) for name, f in config.unique_fields().items()}
         if any(self._unique.values()) and not self.capabilities.unique:
             raise UnsupportedError(
                 f"sqlalchemy: there are no unique fields on {self._dialect_name}", capability="unique"
@@ -224,11 +224,14 @@ class SQLAlchemyBackend(SQLAlchemyExecutor):
                     await connection.execution_options(isolation_level=options.isolation.upper())
                 if not options.read_only:
                     await begin_write(connection)
-            transaction = SQLAlchemyTransaction(self, connection, read_only=options.read_only)
+            transaction = self._transaction(connection, read_only=options.read_only)
             yield transaction
             await transaction.check_commit()
             with translate_errors("while committing", commits=True):
                 await connection.commit()
+
+    def _transaction(self, connection: AsyncConnection, *, read_only: bool) -> SQLAlchemyTransaction:
+        return SQLAlchemyTransaction(self, connection, read_only=read_only)
 
     def stats(self) -> PoolStats:
         """Return the sizes of the engine's pool."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, Self
 from urllib.parse import SplitResult, urlencode
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
-from isthmus._core.config import BackendConfig, ConfigGroup, SecretStr, UniqueFields, parse_url
-from isthmus.errors import ConfigError
+from isthmus._core.config import BackendConfig, ConfigGroup, SecretStr, UniqueSettings, parse_url
+from isthmus.backends._tables.settings import KeySettings, ReadingSettings
 
 _MEMORY = re.compile(r"sqlite[^:]*:///?(:memory:)?(\?|$)")
 _PASSWORD = re.compile(r"[^:]*://[^/]*:[^/]*@")
@@ -30,7 +30,14 @@ class PoolConfig(ConfigGroup):
     """Seconds after which a connection is replaced; -1 is never."""
 
 
-class SQLAlchemyConfig(BackendConfig, UniqueFields):
+class CollectionConfig(UniqueSettings, KeySettings):
+    """What a config says about one collection."""
+
+    version: str | None = None
+    """With `layout="native"`, the integer, text or uuid column that each write changes: a row's version."""
+
+
+class SQLAlchemyConfig(BackendConfig, CollectionConfig, ReadingSettings):
     """Settings of a database: an async SQLAlchemy URL such as `mysql+asyncmy://…`, or an `AsyncEngine`."""
 
     backend: ClassVar[str] = "sqlalchemy"
@@ -50,6 +57,10 @@ class SQLAlchemyConfig(BackendConfig, UniqueFields):
     """The application's AsyncEngine; it is never closed, and belongs to the loop that it is used on."""
     table: str = "records"
     """The default collection."""
+    layout: Literal["records", "native"] = "records"
+    """`records`: tables of isthmus. `native`: tables that others made, read and written as they are."""
+    collections: dict[str, CollectionConfig] = Field(default={})
+    """Unique fields of collections other than the default one; with `native` their `key` and `version`."""
     create_table: bool = True
     """Whether a missing table is created."""
     pool: PoolConfig = PoolConfig()
@@ -71,6 +82,31 @@ class SQLAlchemyConfig(BackendConfig, UniqueFields):
         """Take the values of other SQL backends too, which the command line gives."""
         return {"never": False, "if_missing": True}.get(value, value) if isinstance(value, str) else value
 
+    @model_validator(mode="after")
+    def _fits_layout(self) -> Self:
+        groups: tuple[CollectionConfig, ...] = (self, *self.collections.values())
+        native = self.layout == "native"
+        for group in groups:
+            for name in ("unique",) if native else ("key", "version"):
+                if getattr(group, name):
+                    raise ValueError(
+                        f"{name} needs layout 'records': isthmus changes nothing of a table that others made"
+                        if native
+                        else f"{name} needs layout 'native'"
+                    )
+        if not native and (self.zone is not None or self.numeric != "exact"):
+            raise ValueError("zone and numeric need layout 'native'")
+        return self
+
+    def settings_of(self, collection: str) -> CollectionConfig:
+        """Return what is said about a collection."""
+        return self if collection == self.table else self.collections.get(collection, CollectionConfig())
+
+    def unique_fields(self) -> dict[str, tuple[tuple[str, ...], ...]]:
+        """Return the declared unique fields of each collection."""
+        others = {name: settings.unique for name, settings in self.collections.items()}
+        return {**others, self.table: self.unique}
+
     @classmethod
     def read_url(cls, url: Any) -> dict[str, Any]:
         """Return the settings in a URL, which SQLAlchemy parses itself."""
@@ -80,17 +116,8 @@ class SQLAlchemyConfig(BackendConfig, UniqueFields):
     @classmethod
     def from_url(cls, url: SplitResult, options: dict[str, Any]) -> dict[str, Any]:
         """Return settings for `sqlalchemy+mysql+asyncmy://…?table=notes`; other options are the driver's."""
-        names = ("table", "pool", "create_table", "unique", "layout", *BackendConfig.model_fields)
+        names = cls.model_fields.keys() - {"address", "engine"}
         own: dict[str, Any] = {key: options.pop(key) for key in names if key in options}
         dialect = url.scheme.removeprefix("sqlalchemy+")
         address = f"{dialect}://{url.netloc}{url.path}"
         return {"address": f"{address}?{urlencode(options)}" if options else address, **own}
-
-    @classmethod
-    def _check_keys(cls, settings: dict[str, Any]) -> None:
-        if settings.get("layout") == "native":
-            raise ConfigError(
-                "sqlalchemy: tables that others made are served by layout='native' of the backends postgres"
-                " and sqlite; here there is none"
-            )
-        super()._check_keys(settings)

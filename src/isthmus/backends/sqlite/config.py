@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from isthmus._core.columns import ColumnKind
 from isthmus._core.config import BackendConfig, ChangesSettings, ColumnSettings, ConfigGroup, UniqueSettings
+from isthmus.backends._tables.settings import KeySettings
 from isthmus.errors import ConfigError
 
 MEMORY = ":memory:"
@@ -37,18 +38,11 @@ class Indexes(UniqueSettings, ColumnSettings):
         return (value,) if isinstance(value, str) else value
 
 
-class TableSettings(Indexes):
+class TableSettings(Indexes, KeySettings):
     """What a config says about one collection."""
 
-    key: tuple[str, ...] = ()
-    """With `layout="native"`, what tells rows apart where there is no primary key: in a view."""
     version: str | None = None
     """With `layout="native"`, the INTEGER or TEXT column that is a row's version; each write changes it."""
-
-    @field_validator("key", mode="before")
-    @classmethod
-    def _key_names(cls, value: Any) -> Any:
-        return tuple(value.split(",")) if isinstance(value, str) else value
 
 
 class SQLiteConfig(BackendConfig, TableSettings, ChangesSettings):

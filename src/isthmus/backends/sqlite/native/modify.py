@@ -9,11 +9,11 @@ from isthmus._core.executor import ItemResult, WriteKind
 from isthmus._core.modify import Modification
 from isthmus._core.modify_rows import condition_failed
 from isthmus._query.ast import TRUE, Predicate
-from isthmus._query.changes import FieldChange, apply_changes
+from isthmus._query.changes import FieldChange
 from isthmus._query.evaluate import matches
 from isthmus._record import Record
-from isthmus._values import decode, encode, same
-from isthmus.backends.sqlite.native.columns import SQLiteColumn, bind_cell
+from isthmus.backends._tables.writes import values_after
+from isthmus.backends.sqlite.native.columns import bind_cell
 from isthmus.backends.sqlite.native.filter import CellFilter
 from isthmus.backends.sqlite.native.order import CellOrdering
 from isthmus.backends.sqlite.native.read import read_by_ids, read_records, read_rows
@@ -21,7 +21,7 @@ from isthmus.backends.sqlite.native.table import SQLiteTable
 from isthmus.backends.sqlite.native.write import NO_VERSION, apply_each, update_row
 from isthmus.backends.sqlite.session import SQLiteSession
 from isthmus.backends.sqlite.statement import Binder
-from isthmus.errors import BatchError, InvalidRecordError, RecordError
+from isthmus.errors import BatchError, RecordError
 
 
 def modify(
@@ -45,25 +45,9 @@ def change_record(
     session: SQLiteSession, table: SQLiteTable, record: Record, changes: Sequence[FieldChange]
 ) -> str:
     """Apply changes to a record and write the columns that differ; return the new version."""
-    after = decode(encode(apply_changes(record.data, tuple(changes))))
-    cells = {}
-    for name in {**record.data, **after}:
-        value, old = after.get(name), record.data.get(name)
-        if same(value, old):
-            continue
-        column = table.column(name)
-        if column is None:
-            raise InvalidRecordError(f"data.{name}: the table has no column {name!r}", path=f"data.{name}")
-        _check_changeable(table, column)
-        cells[name] = bind_cell(column, value)
+    values = values_after(table, record, changes)
+    cells = {name: bind_cell(table.by_name[name], value) for name, value in values.items()}  # type: ignore[arg-type]
     return update_row(session, table, record, cells, {})
-
-
-def _check_changeable(table: SQLiteTable, column: SQLiteColumn) -> None:
-    if column.name in table.key:
-        raise column.refuse("is part of the key, which no change may alter")
-    if column.generated or column.name == table.version:
-        raise column.refuse("is written by the table or with each write, and by no change")
 
 
 def modify_where(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from isthmus._core.executor import MORE, After, CountResult, NativePlan, Page, PageRequest
 from isthmus._query.ast import Predicate
 from isthmus._record import Record, make_record
 from isthmus._values import JSON
+from isthmus.backends._tables.records import InvalidRowRecord, invalid_key, repetition_error
 from isthmus.backends._tables.values import NoCanonicalFormError, invalid_record
 from isthmus.backends.sqlite.native.columns import read_cell, read_text
 from isthmus.backends.sqlite.native.filter import CellFilter, narrows, version_text
@@ -20,7 +21,6 @@ from isthmus.backends.sqlite.native.order import CellOrdering
 from isthmus.backends.sqlite.native.table import SQLiteTable
 from isthmus.backends.sqlite.session import SQLiteSession
 from isthmus.backends.sqlite.statement import Binder, Statement
-from isthmus.errors import InvalidRecordError
 
 _NO_LIMIT = 2**62  # its sum with an offset fits 64 bits
 _CHUNK = 200
@@ -41,47 +41,6 @@ def read_rows(session: SQLiteSession, statement: Statement) -> list[Any]:
         session.connection.text_factory = str
 
 
-class InvalidRowRecord(Record):
-    """A row with a value that has no canonical form: reading `data` raises its `InvalidRecordError`.
-
-    Predicates and orders take the value as none.
-    """
-
-    __slots__ = ("_error", "_rest")
-
-    _error: InvalidRecordError
-    _rest: dict[str, Any]
-
-    @classmethod
-    def of(cls, id: str, rest: dict[str, JSON], version: str | None, error: InvalidRecordError) -> Record:
-        """Return the record of the other values."""
-        record = cls.stored(id, b"", None, version, None, None)
-        _set_error(record, error)
-        _set_rest(record, rest)
-        return record
-
-    @property
-    def data(self) -> dict[str, Any]:
-        """Nothing: raises `InvalidRecordError` with the column."""
-        error = self._error
-        found = InvalidRecordError(str(error), path=error.path, record_id=error.record_id)
-        found.stored = True
-        raise found
-
-    @property
-    def raw(self) -> tuple[bytes | None, bytes | None]:
-        """No JSON."""
-        return None, None
-
-    @property
-    def _queried(self) -> dict[str, Any]:
-        return self._rest
-
-
-_set_error: Callable[[Record, InvalidRecordError], None] = InvalidRowRecord.__dict__["_error"].__set__
-_set_rest: Callable[[Record, dict[str, Any]], None] = InvalidRowRecord.__dict__["_rest"].__set__
-
-
 def read_record(table: SQLiteTable, row: Sequence[Any]) -> Record:
     """Return the record of a selected row; raises `InvalidRecordError` for one whose key is no id."""
     data: dict[str, JSON] = {}
@@ -100,22 +59,11 @@ def read_record(table: SQLiteTable, row: Sequence[Any]) -> Record:
     try:
         id = table.read_key(row)
     except NoCanonicalFormError as error:
-        raise _invalid_key(table, row, error) from None
+        raise invalid_key(table, [row[place] for place in table.key_places], error) from None
     version = None if table.version is None else version_text(data.get(table.version))
     if invalid is not None:
         return InvalidRowRecord.of(id, data, version, invalid_record(invalid[0], id, invalid[1]))
     return make_record(id, data, {}, version, None, None)
-
-
-def _invalid_key(table: SQLiteTable, row: Sequence[Any], error: Exception) -> InvalidRecordError:
-    cells = dict(zip((column.name for column in table.columns), row, strict=True))
-    shown = ", ".join(f"{name} = {cells[name]!r:.60}" for name in table.key)
-    found = InvalidRecordError(
-        f"a row of {table.name!r} with {shown} has no id: {error}; correct it in the table",
-        path=f"data.{table.key[0]}",
-    )
-    found.stored = True
-    return found
 
 
 def read_records(table: SQLiteTable, rows: Iterable[Sequence[Any]]) -> list[Record]:
@@ -129,16 +77,6 @@ def read_records(table: SQLiteTable, rows: Iterable[Sequence[Any]]) -> list[Reco
                 raise repetition_error(table, record.id)
             seen.add(record.id)
     return records
-
-
-def repetition_error(table: SQLiteTable, id: str) -> InvalidRecordError:
-    """Return the error of two rows that one id names."""
-    names = ", ".join(table.key)
-    error = InvalidRecordError(
-        f"two rows of {table.name!r} have the id {id!r}: ({names}) is no key of it", path="id", record_id=id
-    )
-    error.stored = True
-    return error
 
 
 def read_by_ids(session: SQLiteSession, table: SQLiteTable, ids: Sequence[str]) -> dict[str, Record]:

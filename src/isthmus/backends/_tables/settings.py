@@ -1,0 +1,41 @@
+"""The settings of a collection that is a table of others, for every backend that serves them."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import field_validator
+
+from isthmus._core.config import ConfigGroup
+
+
+class KeySettings(ConfigGroup):
+    """What tells the rows of one table apart, and their versions."""
+
+    key: tuple[str, ...] = ()
+    """With `layout="native"`, what tells rows apart where there is no primary key: in a view."""
+
+    @field_validator("key", mode="before")
+    @classmethod
+    def _key_names(cls, value: Any) -> Any:
+        return tuple(value.split(",")) if isinstance(value, str) else value
+
+
+class ReadingSettings(ConfigGroup):
+    """How stored values are read that could be read in several ways."""
+
+    zone: str | None = None
+    """For `native`: the time zone of columns of type timestamp; None: their times are text without a zone."""
+    numeric: Literal["exact", "float", "text"] = "exact"
+    """For `native`: a numeric that is no float is an error (`exact`), the nearest float, or text."""
+
+    @field_validator("zone")
+    @classmethod
+    def _check_zone(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                ZoneInfo(value)
+            except (ValueError, ZoneInfoNotFoundError):
+                raise ValueError(f"there is no time zone {value!r}") from None
+        return value
