@@ -375,3 +375,20 @@ def test_standard_input_without_a_format_says_so(people: str) -> None:
     assert ran.returncode == 6
     assert b"standard input:1: not JSON" in ran.stderr
     assert b"without --format it is read as JSON lines" in ran.stderr
+
+
+def test_a_load_does_not_write_over_its_files(cli: Cli, tmp_path: Path) -> None:
+    """Nor does it read one of them twice; a link to a file is the file."""
+    url = f"sqlite:///{tmp_path}/x.db"
+    file = write(tmp_path / "x.jsonl", {"n": 1})
+    link = tmp_path / "link.jsonl"
+    link.symlink_to(file)
+    before = file.read_bytes()
+
+    for arguments in ([file, file], [file, link], [file, "--rejects", link], [file, "--journal", file]):
+        ran = cli("load", url, *arguments)
+        assert ran.code == 2, ran.err
+
+    assert "--rejects" in cli("load", url, file, "--rejects", file).err
+    assert file.read_bytes() == before
+    assert not (tmp_path / "x.db").exists()

@@ -7,7 +7,7 @@ import enum
 import gc
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -152,6 +152,7 @@ def load(
     address = resolve_store(store, collection, prompt=prompt)
     loader = Loader(_choose_clash(on_clash, mode), skip_refused=on_error is OnError.SKIP)
     _require_journal(journal, files, resume=resume)
+    _require_distinct(files, {"--rejects": rejects, "--journal": journal})
     try:
         with _collect_rarely(), show_progress("load", as_json=as_json) as show:
             _load_files(loader, address, files, format, settings, rows, rejects, journal, show, resume=resume)
@@ -246,6 +247,21 @@ def _require_journal(journal: Path | None, files: list[Path], *, resume: bool) -
         require_rereadable(files)
     elif resume:
         raise UsageError("--resume needs --journal FILE")
+
+
+def _require_distinct(files: list[Path], outputs: Mapping[str, Path | None]) -> None:
+    """Raise `UsageError` for a file that is given twice, or that the load would write over."""
+    known: set[Path] = set()
+    for file in files:
+        if not file.is_file():
+            continue
+        full = file.resolve()
+        if full in known:
+            raise UsageError(f"{file} is given twice")
+        known.add(full)
+    for option, output in outputs.items():
+        if output is not None and output.resolve() in known:
+            raise UsageError(f"{option} {output}: this is a file to load, and would be written over")
 
 
 def split_places(places: list[str]) -> tuple[str, list[Path]]:
