@@ -23,11 +23,11 @@ from isthmus._query.ast import SortKey
 from isthmus._query.order import cursor_position, sort_key
 from isthmus._record import Record
 from isthmus._values import same
-from isthmus.errors import InvalidRecordError, IsthmusError, RecordError
+from isthmus.errors import InvalidRecordError, RecordError
 from isthmus.testing.queries import QueryMaker
 from isthmus.testing.records import RecordSet
 from tests.differential.checks import Check, make
-from tests.differential.queries import Plan, Raised, Report
+from tests.differential.queries import Plan, Report, compare
 from tests.differential.tally import Tally
 
 _NAMES = ("a", "B", "a.b", "é", "select", 'quo"te', "x y", "_id", "data", "n", "rowid")
@@ -359,13 +359,9 @@ async def _ask(rng: random.Random, made: MadeTable, wanted: int, report: Report)
             if made.has_invalid and check.verb not in ("count", "exists", "aggregate"):
                 check = Check("count", Query(where=generated.predicate))
             report.tally.add(check.verb, generated, len(made.records), support, everyday=False)
-            expected = check.expected(made.records, generated.matching, sort=sort)
-            actual: Any
-            try:
-                actual = await check.actual(db)
-            except IsthmusError as error:
-                actual = Raised(f"{type(error).__name__}: {error}")
-            if isinstance(actual, Raised) or not check.agree(made.records, expected, actual):
+            answers = await compare(db, made.records, check, generated.matching, sort=sort)
+            if answers is not None:
+                expected, actual = answers
                 return f"{check}\nexpected {expected!r}\nactual {actual!r}"
     finally:
         await db.close()

@@ -9,14 +9,16 @@ import multiprocessing
 import random
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TextIO
 
 from isthmus import AsyncDatabase, Query
+from isthmus._query.ast import SortKey
+from isthmus._query.order import sort_records
 from isthmus._record import Record
 from isthmus._values import same
-from isthmus.errors import IsthmusError
+from isthmus.errors import IsthmusError, QueryError
 from isthmus.testing.queries import QueryMaker
 from isthmus.testing.records import RecordSet, everyday_set, nasty_set
 from tests.differential.checks import Check, make
@@ -147,13 +149,8 @@ async def differs(
     db: AsyncDatabase, stored: Sequence[Record], check: Check, matching: Sequence[Record] | None = None
 ) -> tuple[Any, Any] | None:
     """Return the expected and the actual answer if they are not the same."""
-    expected = check.expected(stored, matching)
-    try:
-        actual = await check.actual(db)
-    except IsthmusError as error:
-        return expected, Raised(f"{type(error).__name__}: {error}")
-    if not check.agree(stored, expected, actual):
-        return expected, actual
+    if (answers := await compare(db, stored, check, matching)) is not None:
+        return answers
     if check.verb == "delete_where":
         left = type(check)("search", Query(), id_key=check.id_key)
         kept = [
@@ -161,6 +158,39 @@ async def differs(
         ]
         return await differs(db, kept, left)
     return None
+
+
+async def compare(
+    db: AsyncDatabase,
+    stored: Sequence[Record],
+    check: Check,
+    matching: Sequence[Record] | None = None,
+    *,
+    sort: Callable[[Sequence[Record], tuple[SortKey, ...]], list[Record]] = sort_records,
+) -> tuple[Any, Any] | None:
+    """Return what the evaluator and the store answer to one call, if they are not the same.
+
+    A sum beyond the floats is an error of both, with the same text.
+    """
+    expected: Any
+    actual: Any
+    try:
+        expected = check.expected(stored, matching, sort=sort)
+    except QueryError as error:
+        expected = _raised(error)
+    try:
+        actual = await check.actual(db)
+    except IsthmusError as error:
+        actual = _raised(error)
+    if isinstance(expected, Raised) or isinstance(actual, Raised):
+        agree = expected == actual
+    else:
+        agree = check.agree(stored, expected, actual)
+    return None if agree else (expected, actual)
+
+
+def _raised(error: IsthmusError) -> Raised:
+    return Raised(f"{type(error).__name__}: {error}")
 
 
 async def _told(store: Store, records: Sequence[Record], check: Check, declared: Declared) -> str:
