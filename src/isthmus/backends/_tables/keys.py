@@ -14,7 +14,7 @@ from isthmus.backends._tables.binding import (
     bind_value,
 )
 from isthmus.backends._tables.column import TEXTS, Kind, Table, TableColumn
-from isthmus.errors import InvalidRecordError
+from isthmus.errors import ConfigError, InvalidRecordError
 
 
 def id_of(values: Sequence[JSON]) -> str:
@@ -101,3 +101,27 @@ def sort_key_of(table: Table, id: str) -> tuple[Any, ...]:
 def is_plain_key(column: TableColumn) -> bool:
     """Return whether the store's own text of such a key column is its canonical text."""
     return column.kind in (Kind.INTEGER, Kind.TEXT, Kind.UUID, Kind.BOOL, Kind.DATE)
+
+
+def choose_key(
+    backend: str, table: str, primary: Sequence[str], given: Sequence[str], columns: Sequence[TableColumn]
+) -> tuple[str, ...]:
+    """Return the key columns: the primary key's, or those that the setting `key` names.
+
+    `table` is its name in messages. Raises `ConfigError` if there are none, for a name that is no column,
+    and for other columns than those of the primary key.
+    """
+    if not given:
+        if primary:
+            return tuple(primary)
+        raise ConfigError(
+            f"{backend}: {table} has no primary key; name the columns that tell its rows apart:"
+            " key=['a', 'b'] (it can then be read, not written)"
+        )
+    names = {column.name for column in columns}
+    for name in given:
+        if name not in names:
+            raise ConfigError(f"{backend}: {table} has no column {name!r}, which `key` names")
+    if primary and set(given) != set(primary):
+        raise ConfigError(f"{backend}: the primary key of {table} is {', '.join(primary)}; leave `key` out")
+    return tuple(primary) or tuple(given)

@@ -11,7 +11,7 @@ from isthmus._core.config import ConfigGroup
 
 
 class KeySettings(ConfigGroup):
-    """What tells the rows of one table apart, and their versions."""
+    """Which columns tell the rows of one table apart."""
 
     key: tuple[str, ...] = ()
     """With `layout="native"`, what tells rows apart where there is no primary key: in a view."""
@@ -23,7 +23,7 @@ class KeySettings(ConfigGroup):
 
 
 class ReadingSettings(ConfigGroup):
-    """How stored values are read that could be read in several ways."""
+    """How values are read whose stored form has several readings."""
 
     zone: str | None = None
     """For `native`: the time zone of columns of type timestamp; None: their times are text without a zone."""

@@ -73,7 +73,7 @@ def translate_errors(action: str, *, commits: bool = False) -> Iterator[None]:
 
 def is_lock_timeout(error: BaseException) -> bool:
     """Return whether MySQL or MariaDB did not grant a lock in time; it has undone the statement only."""
-    return _LOCK_WAIT in _codes(error)
+    return _LOCK_WAIT in codes_of(error)
 
 
 def _is_foreign(error: Exception) -> bool:
@@ -86,17 +86,17 @@ def _is_foreign(error: Exception) -> bool:
 
 
 def _names_missing_table(error: Exception) -> bool:
-    return bool(_codes(error) & _NO_TABLE) or "no such table" in _first_line(getattr(error, "orig", error))
+    return bool(codes_of(error) & _NO_TABLE) or "no such table" in first_line(getattr(error, "orig", error))
 
 
 def _names_missing_column(error: Exception) -> bool:
-    message = _first_line(getattr(error, "orig", error))
-    return bool(_codes(error) & _NO_COLUMN) or any(text in message for text in _SQLITE_NO_COLUMN)
+    message = first_line(getattr(error, "orig", error))
+    return bool(codes_of(error) & _NO_COLUMN) or any(text in message for text in _SQLITE_NO_COLUMN)
 
 
 def translate(error: BaseException, action: str, *, commits: bool = False) -> IsthmusError:
     """Return the isthmus error for one of SQLAlchemy, a driver or the operating system."""
-    message = f"{action}: {_first_line(error.orig if isinstance(error, exc.DBAPIError) else error)}"
+    message = f"{action}: {first_line(error.orig if isinstance(error, exc.DBAPIError) else error)}"
     lost = Applied.MAYBE if commits else Applied.NO
     match error:
         case exc.TimeoutError():
@@ -107,7 +107,7 @@ def translate(error: BaseException, action: str, *, commits: bool = False) -> Is
             return TransactionError(f"{message}; the transaction is lost")
         case exc.ArgumentError():
             return ConfigError(message)
-    by_code = _by_code(_codes(error), message, lost)
+    by_code = _by_code(codes_of(error), message, lost)
     if by_code is not None:
         return by_code
     if isinstance(error, exc.DBAPIError) and error.connection_invalidated:
@@ -143,7 +143,7 @@ def _by_code(codes: set[int | str], message: str, lost: Applied) -> IsthmusError
     return None
 
 
-def _codes(error: BaseException) -> set[int | str]:
+def codes_of(error: BaseException) -> set[int | str]:
     """Return the numbers and SQLSTATEs of an error and of its causes.
 
     A deadlock's victim has lost its savepoints with the transaction, so that rolling back to one
@@ -166,6 +166,7 @@ def _codes(error: BaseException) -> set[int | str]:
     return codes
 
 
-def _first_line(error: object) -> str:
+def first_line(error: object) -> str:
+    """Return the first line of an error's message, at most 300 characters."""
     # SQLAlchemy appends the statement and its values, which must not be in messages.
     return (str(error) or type(error).__name__).split("\n", 1)[0][:300]

@@ -30,7 +30,10 @@ class _Borrowed:
 
 
 class _UntilDamage:
-    """A decompressor that returns all that precedes damage before it raises the error."""
+    """A decompressor that returns all that precedes damage before it raises the error.
+
+    gzip and Arrow drop what one call has decompressed when they meet damage in it.
+    """
 
     def __init__(self, read: Callable[[int], bytes]) -> None:
         self._read = read
@@ -60,7 +63,6 @@ def decompress(stream: BinaryIO, compression: str | None) -> BinaryIO:
     if compression is None:
         return stream
     if compression == "gz":
-        # `read` would lose what it has decompressed when it meets damage.
         return cast("BinaryIO", _UntilDamage(gzip.GzipFile(fileobj=stream, mode="rb").read1))
     arrow: Any = import_driver("pyarrow", extra="files")
     source = arrow.CompressedInputStream(arrow.PythonFile(_Borrowed(stream), mode="r"), "zstd")
@@ -69,12 +71,11 @@ def decompress(stream: BinaryIO, compression: str | None) -> BinaryIO:
 
 def describe_damage(error: Exception) -> str | None:
     """Return what is wrong with a compressed file, None if the error is about something else."""
-    if isinstance(error, EOFError) or "Truncated compressed stream" in str(error):  # the second is pyarrow's
+    if isinstance(error, EOFError) or (isinstance(error, OSError) and "Truncated compressed" in str(error)):
+        # The second is pyarrow's, which has no class of its own.
         return "the compressed file ends early"
     if isinstance(error, gzip.BadGzipFile | zlib.error):
         return f"not gzip, or damaged: {error}"
-    if isinstance(error, OSError) and "Truncated" in str(error):  # pyarrow's, without a number
-        return "the compressed file ends early"
     if type(error).__name__ == "ZstdError" or "ZSTD" in str(error) or "zstd" in str(error).lower():
         return f"not zstd, or damaged: {error}"
     return None

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from isthmus.backends._tables.column import Kind, Table, TableColumn
+from isthmus.backends._tables.keys import choose_key
 from isthmus.backends.postgres.config import PostgresConfig
 from isthmus.backends.postgres.drivers.protocol import Connection
 from isthmus.backends.postgres.sql.statement import quote
@@ -132,7 +133,7 @@ async def read_table(connection: Connection, config: PostgresConfig, collection:
     rows = await connection.fetch(_COLUMNS, str(oid))
     columns = tuple(_column(row, config, _Default(collate, provider)) for row in rows)
     own_key = [row[0] for row in await connection.fetch(_KEY, str(oid))]
-    key = _key(where, own_key, config.indexes_of(collection).key, columns)
+    key = choose_key("postgres", where, own_key, config.indexes_of(collection).key, columns)
     reason = _READ_ONLY.get(kind, "" if own_key else "it has no primary key")
     version = config.indexes_of(collection).version
     if version is not None and version not in {column.name for column in columns}:
@@ -141,25 +142,6 @@ async def read_table(connection: Connection, config: PostgresConfig, collection:
     binary = frozenset(row[0] for row in rows if row[3] == "jsonb")
     table = Table(collection, columns, key, version, reason)
     return NativeTable(config.schema_name, table, kind == "p", binary, unique, bool(own_key))
-
-
-def _key(
-    where: str, own_key: Sequence[str], given: Sequence[str], columns: Sequence[TableColumn]
-) -> tuple[str, ...]:
-    if not given:
-        if own_key:
-            return tuple(own_key)
-        raise ConfigError(
-            f"postgres: {where} has no primary key; name the columns that tell its rows apart:"
-            " key=['a', 'b'] (it can then be read, not written)"
-        )
-    names = {column.name for column in columns}
-    for name in given:
-        if name not in names:
-            raise ConfigError(f"postgres: {where} has no column {name!r}, which `key` names")
-    if own_key and set(given) != set(own_key):
-        raise ConfigError(f"postgres: the primary key of {where} is {', '.join(own_key)}; leave `key` out")
-    return tuple(own_key) or tuple(given)
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,8 +73,6 @@ class ReflectedSupport:
 class ReflectedExecutor(SQLAlchemyExecutor):
     """Compiles requests and decodes rows; subclasses decide which connection runs the statements."""
 
-    _native: dict[str, ReflectedTable]
-
     @abc.abstractmethod
     async def _write_table(self, collection: str, work: TableWork[T]) -> T:
         """Run statements that write, all of them or none."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from isthmus._core.executor import NativePlan, PageRequest
@@ -15,13 +13,10 @@ from isthmus.backends.sqlalchemy.native.table import ReflectedTable
 async def explain(connection: AsyncConnection, table: ReflectedTable, request: PageRequest) -> NativePlan:
     """Return the SQL of a page, the server's plan for it and the index that it uses."""
     statement = page_statement(table, request)
-    steps: list[dict[str, Any]] = []
-    index = None
-    if connection.dialect.name in ("mysql", "mariadb"):
-        plan = await execute(connection, Statement(f"EXPLAIN {statement.text}", statement.values))
-        steps = [dict(row) for row in plan.mappings()]
-        used = next((step["key"] for step in steps if step.get("key")), None)
-        index = "primary key" if used == "PRIMARY" else used
+    plan = await execute(connection, Statement(f"EXPLAIN {statement.text}", statement.values))
+    steps = [dict(row) for row in plan.mappings()]
+    used = next((step["key"] for step in steps if step.get("key")), None)
+    index = "primary key" if used == "PRIMARY" else used
     details = {
         "plan": steps,
         "table": {name: list(columns) for name, columns in table.indexes.items()},

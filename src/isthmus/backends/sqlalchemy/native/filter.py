@@ -203,12 +203,12 @@ class ColumnFilter:
             case Exists():
                 return EVERY_ROW
             case Equal(_, value):
-                return self.has_id([value])
+                return self._has_id([value])
             case In(_, values):
-                return self.has_id(values)
+                return self._has_id(values)
         raise AssertionError(leaf)
 
-    def has_id(self, ids: Sequence[Any]) -> str:
+    def _has_id(self, ids: Sequence[Any]) -> str:
         """Return the condition that a row's id is one of some texts."""
         known = [key_of(self._table.table, id) for id in ids if isinstance(id, str)]
         keys = [key for key in known if key is not None]

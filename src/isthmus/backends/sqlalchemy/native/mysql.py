@@ -15,11 +15,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from isthmus._values import INT_MAX, INT_MIN, JSON, format_datetime
 from isthmus.backends._tables.column import Kind, Table, TableColumn
+from isthmus.backends._tables.keys import choose_key
 from isthmus.backends._tables.values import NoCanonicalFormError, read_value
 from isthmus.backends.sqlalchemy.config import SQLAlchemyConfig
-from isthmus.backends.sqlalchemy.native.catalog import check_version, choose_key
 from isthmus.backends.sqlalchemy.native.statement import ValueBinder, escape_colons
-from isthmus.backends.sqlalchemy.native.table import ColumnSQL, ReflectedTable
+from isthmus.backends.sqlalchemy.native.table import ColumnSQL, ReflectedTable, check_version
 from isthmus.errors import ConfigError
 from sqlalchemy import text
 
@@ -91,7 +91,7 @@ async def read_table(connection: AsyncConnection, config: SQLAlchemyConfig, name
     columns = tuple(_column_sql(_column(row, config, json=row[0] in checked), row) for row in rows)
     plain_columns = tuple(column.column for column in columns)
     primary = unique.pop("PRIMARY", ())
-    key = choose_key(name, primary, config.settings_of(name).key, plain_columns)
+    key = choose_key("sqlalchemy", repr(name), primary, config.settings_of(name).key, plain_columns)
     reason = "" if primary else "it has no primary key"
     if kind.endswith("VIEW"):
         reason = "it is a view"

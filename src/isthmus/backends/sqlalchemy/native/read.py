@@ -19,7 +19,7 @@ from isthmus.backends.sqlalchemy.native.table import ReflectedTable
 from isthmus.backends.sqlalchemy.statements import chunks
 
 _NO_LIMIT = 2**62  # its sum with an offset fits 64 bits
-LOCK = " FOR UPDATE"
+_LOCK = " FOR UPDATE"
 
 
 async def read_by_ids(
@@ -31,13 +31,14 @@ async def read_by_ids(
     """
     known = {id: key for id in ids if (key := key_of(table.table, id)) is not None}
     reader = RecordReader(table)
+    lock_clause = _LOCK if lock else ""
     found: dict[str, Record] = {}
     # In one order, so that two batches do not wait for each other in a circle.
     for part in chunks(sorted(known)):
         binder = ValueBinder()
         where = ColumnFilter(table, binder).by_key([known[id] for id in part])
         order = f" ORDER BY {by_key_order(table)}" if lock and len(part) > 1 else ""
-        text = f"SELECT {reader.select} FROM {table.sql} WHERE {where}{order}{_lock(connection, lock)}"
+        text = f"SELECT {reader.select} FROM {table.sql} WHERE {where}{order}{lock_clause}"
         for record in reader.records(await execute(connection, binder.statement(text))):
             id = record.id or ""
             if id in found:
@@ -47,12 +48,7 @@ async def read_by_ids(
     return found
 
 
-def _lock(connection: AsyncConnection, lock: bool) -> str:
-    # A transaction of SQLite that writes has the database to itself.
-    return LOCK if lock and connection.dialect.name != "sqlite" else ""
-
-
-def page_statement(table: ReflectedTable, request: PageRequest, *, lock: str = "") -> Statement:
+def page_statement(table: ReflectedTable, request: PageRequest) -> Statement:
     """Return the statement of one page and one more row, which says that there is a next page."""
     binder = ValueBinder()
     conditions = [] if request.where == TRUE else [ColumnFilter(table, binder).condition(request.where)]
@@ -69,12 +65,13 @@ def page_statement(table: ReflectedTable, request: PageRequest, *, lock: str = "
         limit = f" LIMIT {request.size_up_to(_NO_LIMIT) + 1}"
         limit += f" OFFSET {min(request.offset, _NO_LIMIT)}" if request.offset else ""
     reader = RecordReader(table, columns_of(request))
+    lock = _LOCK if request.for_update else ""
     return binder.statement(f"SELECT {reader.select} FROM {table.sql}{where} ORDER BY {order}{limit}{lock}")
 
 
 async def fetch(connection: AsyncConnection, table: ReflectedTable, request: PageRequest) -> Page:
     """Return one page of matching records; one query."""
-    statement = page_statement(table, request, lock=_lock(connection, request.for_update))
+    statement = page_statement(table, request)
     rows = (await execute(connection, statement)).all()
     more = request.size is not None and len(rows) > request.size
     records = RecordReader(table, columns_of(request)).records(rows[: request.size] if more else rows)

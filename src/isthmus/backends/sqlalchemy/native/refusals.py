@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 
 from isthmus._core.apply import already_exists
-from isthmus.backends.sqlalchemy.errors import _codes, _first_line
+from isthmus.backends.sqlalchemy.errors import codes_of, first_line
 from isthmus.backends.sqlalchemy.native.table import ReflectedTable
 from isthmus.errors import AlreadyExistsError, InvalidRecordError, RecordError
 from sqlalchemy import exc
 
-_UNIQUE = {1062, 1169, 1586, 1761, 1762, "23505"}
+# Error numbers of MySQL and MariaDB.
+_UNIQUE = {1062, 1169, 1586, 1761, 1762}
 _REFUSED = {
     *(1048, 1263, 1364),  # NULL, no default
     *(1264, 1265, 1292, 1366, 1367, 1406, 1411, 1416, 1690),  # a value that is too long, or none of the type
@@ -26,17 +27,12 @@ _COLUMN = re.compile(r"[Cc]olumn '?`?(?:[^`']*`\.`)?([^`']+)[`']")
 
 def is_refusal(error: exc.DBAPIError) -> bool:
     """Return whether the store refused the row of a statement, not the statement."""
-    codes = _codes(error)
-    if codes & (_UNIQUE | _REFUSED):
-        return True
-    return isinstance(error, exc.IntegrityError) or any(
-        isinstance(code, str) and code[:2] in ("22", "23", "P0") for code in codes
-    )
+    return bool(codes_of(error) & (_UNIQUE | _REFUSED)) or isinstance(error, exc.IntegrityError)
 
 
 def is_unique_refusal(error: exc.DBAPIError) -> bool:
     """Return whether a value that has to be unique is taken."""
-    return bool(_codes(error) & _UNIQUE) or "UNIQUE constraint" in str(error.orig)
+    return bool(codes_of(error) & _UNIQUE)
 
 
 def refusal_of(error: exc.DBAPIError, table: ReflectedTable, id: str | None, *, creates: bool) -> RecordError:
@@ -66,4 +62,4 @@ def _message(error: exc.DBAPIError) -> str:
     """Return the server's message without its number."""
     arguments: tuple[object, ...] = getattr(error.orig, "args", ())
     texts = [argument for argument in arguments[1:2] if isinstance(argument, str)]
-    return texts[0] if texts else _first_line(error.orig)
+    return texts[0] if texts else first_line(error.orig)

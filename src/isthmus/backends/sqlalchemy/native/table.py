@@ -9,9 +9,11 @@ from typing import Any, TypeAlias
 from isthmus._values import JSON
 from isthmus.backends._tables.column import Kind, Table, TableColumn
 from isthmus.backends.sqlalchemy.native.statement import ValueBinder
+from isthmus.errors import ConfigError
 
 Bind: TypeAlias = Callable[[ValueBinder, Any], str]
 """Binds a value as `binding.bind_value` gives it and returns what stands for it."""
+_VERSION_KINDS = (Kind.INTEGER, Kind.TEXT, Kind.UUID)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,3 +106,23 @@ class ReflectedTable:
     def keys(self) -> tuple[ColumnSQL, ...]:
         """The key columns, in key order."""
         return tuple(self.by_name[name] for name in self.table.key)
+
+
+def check_version(table: Table) -> None:
+    """Raise `ConfigError` for a version column that is missing, or that a write cannot change."""
+    if table.version is None:
+        return
+    column = table.by_name.get(table.version)
+    if column is None:
+        raise ConfigError(
+            f"sqlalchemy: {table.name!r} has no column {table.version!r}, which `version` names"
+        )
+    if column.generated or column.name in table.key:
+        raise ConfigError(
+            f"sqlalchemy: the version column {column.name!r} must be neither generated nor the key"
+        )
+    if column.kind not in _VERSION_KINDS or column.labels is not None:
+        raise ConfigError(
+            f"sqlalchemy: the version column {column.name!r} must hold integers, text or UUIDs; it is"
+            f" {column.type}"
+        )

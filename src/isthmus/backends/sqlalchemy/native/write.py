@@ -32,7 +32,7 @@ from isthmus.backends.sqlalchemy.native.row_writes import (
 )
 from isthmus.backends.sqlalchemy.native.table import ReflectedTable
 from isthmus.backends.sqlalchemy.statements import chunks
-from isthmus.errors import IsthmusError, RecordError
+from isthmus.errors import RecordError
 from sqlalchemy import exc
 
 M = TypeVar("M", bound=Mutation)
@@ -260,28 +260,22 @@ async def _insert_together(
     results: list[ItemResult] = []
     try:
         async with connection.begin_nested():
-            for alone, group in groupby(rows, key=lambda row: _columns_of(table, row)):
-                part = list(group)
-                if alone is None:
-                    for row in part:
-                        if isinstance(row, Row):
-                            results.append(await insert_row(connection, table, row))
-                        else:
-                            results.append(row)
+            for columns, group in groupby(rows, key=lambda row: _columns_in_common(table, row)):
+                if columns is not None:
+                    results += await insert_rows(connection, table, [r for r in group if isinstance(r, Row)])
                     continue
-                results += await insert_rows(connection, table, [row for row in part if isinstance(row, Row)])
+                for row in group:
+                    results.append(await insert_row(connection, table, row) if isinstance(row, Row) else row)
     except exc.DBAPIError as error:
         if not is_refusal(error):
             raise
         return None
-    except IsthmusError as error:
-        if not isinstance(error, RecordError):
-            raise
+    except RecordError:
         return None
     return results
 
 
-def _columns_of(table: ReflectedTable, row: Prepared) -> tuple[str, ...] | None:
+def _columns_in_common(table: ReflectedTable, row: Prepared) -> tuple[str, ...] | None:
     """Return the columns of a row that can be inserted with others; None for one that is inserted alone."""
     if isinstance(row, RecordError) or is_inserted_alone(table, row):
         return None

@@ -46,7 +46,7 @@ def change_record(
 ) -> str:
     """Apply changes to a record and write the columns that differ; return the new version."""
     values = values_after(table, record, changes)
-    cells = {name: bind_cell(table.by_name[name], value) for name, value in values.items()}  # type: ignore[arg-type]
+    cells = {c.name: bind_cell(c, values[c.name]) for c in table.cells if c.name in values}
     return update_row(session, table, record, cells, {})
 
 
