@@ -111,18 +111,23 @@ async def test_the_sessions_of_sqlite_are_as_the_config_says(
 async def _silent() -> AsyncIterator[tuple[str, list[bytes]]]:
     """Run a server that reads requests and never answers; yield its address and what it was sent."""
     heads: list[bytes] = []
+    open_ones: dict[asyncio.StreamWriter, asyncio.Task[None] | None] = {}
 
     async def read(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        open_ones[writer] = asyncio.current_task()
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             heads.append(await reader.readuntil(b"\r\n\r\n"))
             await reader.read()
-        writer.close()
 
     server = await asyncio.start_server(read, "127.0.0.1", 0)
     try:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", heads
     finally:
         server.close()
+        for writer in open_ones:
+            writer.close()
+        await asyncio.gather(*filter(None, open_ones.values()))
+        await asyncio.gather(*(writer.wait_closed() for writer in open_ones), return_exceptions=True)
 
 
 _TRANSPORTS = pytest.mark.parametrize("transport", ["obstore", "aioboto3"])

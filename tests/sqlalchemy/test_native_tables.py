@@ -271,6 +271,16 @@ async def test_every_type_is_read_as_it_was_written(shop: Opener, owner: AsyncCo
     assert (await db.require(id)).data == {**data, "id": int(id), "initial": "T"}
 
 
+async def test_times_and_decimals_are_read_as_the_settings_say(shop: Opener, owner: AsyncConnection) -> None:
+    """`zone` is that of DATETIME, which has none; `numeric="text"` keeps all digits of DECIMAL."""
+    await owner.exec_driver_sql("UPDATE customer SET seen = '2024-07-01 12:00:00' WHERE id = 1")
+    db = await shop("customer", zone="Europe/Oslo", numeric="text")
+
+    data = (await db.require("1")).data
+
+    assert (data["seen"], data["balance"]) == ("2024-07-01T10:00:00.000000Z", "10.00")
+
+
 async def test_values_without_a_canonical_form(shop: Opener, owner: AsyncConnection) -> None:
     """Zero dates, numbers beyond 63 bits: the record is invalid by name, and they are no value in queries."""
     await owner.exec_driver_sql("SET sql_mode = ''")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections import defaultdict
 from fractions import Fraction
 from pathlib import Path as FilePath
@@ -21,6 +22,7 @@ from isthmus._query.order import SortValue, cursor_position, sort_records, type_
 from isthmus._record import Record
 from isthmus.backends.sqlite import plugin
 from isthmus.backends.sqlite.backend import SQLiteBackend
+from isthmus.errors import QueryError
 from tests.sqlite.generated import Queries, data, path
 
 INDEXES = ["a", "b", "n", "a.b", "a.n", "_metadata.a"]
@@ -105,7 +107,13 @@ def _check_aggregates(request: AggregateRequest, records: list[Record], got: Gro
     expected = Groups(request.measures)
     for record in records:
         expected.add_record(record, request.by)
-    got_rows, expected_rows = got.rows(request.by), expected.rows(request.by)
+    try:
+        expected_rows = expected.rows(request.by)
+    except QueryError as error:  # a sum beyond the floats
+        with pytest.raises(QueryError, match=re.escape(str(error))):
+            got.rows(request.by)
+        return
+    got_rows = got.rows(request.by)
     assert [key for key, _ in got_rows] == [key for key, _ in expected_rows]
     for at, measure in enumerate(request.measures):
         numbers = _numbers(request, records, measure)

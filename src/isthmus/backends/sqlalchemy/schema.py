@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from isthmus._core.unique import Key, Unique
 from isthmus._core.unique_index import claim_of, in_order
-from sqlalchemy import BigInteger, Column, Connection, MetaData, String, Table, Text, inspect
+from sqlalchemy import BigInteger, Column, Connection, MetaData, String, Table, Text, inspect, text
 
 FORMAT = "isthmus 1"
 _VERSION = "version"
@@ -108,6 +108,14 @@ def key_of(record_id: str) -> str:
     return record_id.encode().hex()
 
 
+_COLUMNS = "SELECT table_name, column_name FROM information_schema.columns WHERE table_name = :name"
+_COLUMNS_OF = {
+    "postgresql": _COLUMNS + " AND table_schema = current_schema()",
+    "mysql": _COLUMNS + " AND table_schema = database()",
+    "mariadb": _COLUMNS + " AND table_schema = database()",
+}
+
+
 def id_of(key: str) -> str:
     """Return the id of a key."""
     return bytes.fromhex(key).decode()
@@ -119,12 +127,21 @@ def has_table(connection: Connection, name: str) -> bool:
 
 
 def columns_of(connection: Connection, name: str) -> set[str] | None:
-    """Return the names of a table's columns; None if there is no such table."""
-    inspector = inspect(connection)
-    try:
-        return {column["name"] for column in inspector.get_columns(name)}
-    except NoSuchTableError:
-        return None
+    """Return the names of a table's columns; None if there is no such table.
+
+    Where the server has a catalog it says so itself: SQLAlchemy's reflection warns of types that it does
+    not know, which the tables of others may have.
+    """
+    statement = _COLUMNS_OF.get(connection.dialect.name)
+    if statement is None:
+        try:
+            return {column["name"] for column in inspect(connection).get_columns(name)}
+        except NoSuchTableError:
+            return None
+    rows = connection.execute(text(statement), {"name": name}).all()
+    # MariaDB compares names without their case.
+    columns = {column for table, column in rows if table == name} or {column for _, column in rows}
+    return columns or None
 
 
 def find_version_column(columns: set[str]) -> str | None:

@@ -20,7 +20,17 @@ def encode_batch(batch: Any, reading: Reading) -> EncodedRows | None:
     except (NotCompiledError, arrow().ArrowNotImplementedError):
         return None
     plain = not any(arrow().types.is_floating(field.type) for field in batch.schema)
-    return EncodedRows(names, cells, cells, canonical=plain)
+    return EncodedRows(names, cells, [_id_texts(array) for array in batch.columns], canonical=plain)
+
+
+def _id_texts(array: Any) -> Any:
+    """Return the ids that text or integers are, with nulls; None for other types."""
+    types = arrow().types
+    if types.is_dictionary(array.type):
+        texts = _id_texts(array.dictionary)
+        return None if texts is None else texts.take(array.indices)
+    is_id = types.is_string(array.type) or types.is_large_string(array.type) or types.is_integer(array.type)
+    return array.cast(arrow().string()) if is_id else None
 
 
 def _encode(array: Any, reading: Reading) -> Any:

@@ -26,7 +26,7 @@ class EncodedRows(NamedTuple):
     names: Sequence[str]
     cells: list[Any]
     texts: list[Any]
-    """The cells as text, with null for those that are null."""
+    """The cells as text, with null for those that are null; None for a column that is no id as it is."""
     canonical: bool = True
     """Whether the texts are to the letter those that a store would write."""
 
@@ -40,11 +40,14 @@ class EncodedRows(NamedTuple):
         return values
 
     def ids(self, fields: Sequence[str]) -> list[str] | None:
-        """Return the ids in fields: a cell's text, or several cells as a JSON list; None if one is null."""
+        """Return the ids in fields: a cell's text, or several cells as a JSON list.
+
+        None if a cell is null, or a column's values have to be made to say its ids.
+        """
         if not set(fields) <= set(self.names):
             return None
         indexes = [self.names.index(name) for name in fields]
-        if any(self.texts[index].null_count for index in indexes):
+        if any(self.texts[index] is None or self.texts[index].null_count for index in indexes):
             return None
         if len(indexes) == 1:
             found: list[str] = self.texts[indexes[0]].to_pylist()
