@@ -55,7 +55,7 @@ def expand_shorthand(arguments: Sequence[str], commands: Collection[str]) -> lis
 
 
 def _takes_store(arguments: Sequence[str], index: int) -> bool:
-    """Return whether a store or a file follows the command; `load` tells its files itself."""
+    """Return whether a store or a file follows the command; `load` finds its files itself."""
     following = arguments[index + 1 : index + 2]
     return arguments[index] not in ("load", "log") and bool(following) and not following[0].startswith("-")
 
