@@ -68,7 +68,7 @@ class Value:
         return type(self)(**{**{name: own[name] for name in self._fields}, **mutations})
 
     def __getstate__(self) -> dict[str, Any]:
-        # Without what was derived from the fields and is kept beside them.
+        # Without what was derived from the fields and cached in the object.
         own = self.__dict__
         return {name: own[name] for name in self._fields}
 

@@ -157,6 +157,8 @@ def test_a_file_is_a_store_of_every_command(
     assert cli("people.csv", "age>40", "--encoding=latin-1", "--to", "sqlite:///copy.db").code == 0
     assert cli("count", "copy.db").out == "1\n"
     assert cli("load", "copy.db", "people.csv", *latin, "--id", "name").code == 0
+    cut = cli("count", "people.csv", "--delimiter")
+    assert (cut.code, cut.err) == (2, "isthmus: --delimiter needs a value\n")
     missing = cli("poeple.csv")
     assert (missing.code, missing.err) == (
         2,

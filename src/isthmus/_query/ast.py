@@ -279,8 +279,11 @@ def check_size(predicate: Predicate) -> None:
         level = below
 
 
-def leaves(predicate: Predicate) -> list[Leaf]:
-    """Return every leaf of the tree, left to right; an `any` is one leaf."""
+def leaves(predicate: Predicate, *, inner: bool = False) -> list[Leaf]:
+    """Return every leaf of the tree, left to right; an `any` is one leaf.
+
+    With `inner` the leaves of each `any` follow it, their paths as they are written: from the object on.
+    """
     found: list[Leaf] = []
     waiting: list[Predicate] = [predicate]
     while waiting:
@@ -291,6 +294,8 @@ def leaves(predicate: Predicate) -> list[Leaf]:
             waiting.append(node.term)
         else:
             found.append(node)
+            if inner and isinstance(node, AnyObject):
+                waiting.append(node.where)
     return found
 
 
@@ -309,23 +314,6 @@ def all_leaves(predicate: Predicate) -> list[Leaf]:
             found.append(leaf)
             if isinstance(leaf, AnyObject):
                 waiting.append((leaf.where, leaf.path))
-    return found
-
-
-def inner_leaves(predicate: Predicate) -> list[Leaf]:
-    """Return what `all_leaves` does, but with paths as they are written; a third of the time."""
-    found: list[Leaf] = []
-    waiting: list[Predicate] = [predicate]
-    while waiting:
-        node = waiting.pop()
-        if isinstance(node, And | Or):
-            waiting.extend(reversed(node.terms))
-        elif isinstance(node, Not):
-            waiting.append(node.term)
-        else:
-            found.append(node)
-            if isinstance(node, AnyObject):
-                waiting.append(node.where)
     return found
 
 

@@ -187,7 +187,7 @@ def _list(value: Any, where: str) -> list[Any]:
 
 
 class _Counted:
-    """What was read of a query so far: too much is refused before the work of reading it."""
+    """Counts the conditions and pattern characters of a query: too many are refused before they are read."""
 
     def __init__(self) -> None:
         self._conditions = 0
@@ -200,6 +200,7 @@ class _Counted:
             raise QueryError(f"a query has at most {MAX_LEAVES} conditions")
 
     def add_pattern(self, size: int) -> None:
+        """Count the characters of a pattern."""
         self._patterns += size
         if self._patterns > MAX_PATTERNS:
             raise QueryError(f"the patterns of a query have at most {MAX_PATTERNS:,} characters together")

@@ -52,7 +52,7 @@ def stoppable(proceed: Callable[[], bool]) -> Iterator[None]:
 
 
 def find_proceed() -> Callable[[], bool]:
-    """Return what tells whether somebody waits for this thread's answer, for threads that work for it."""
+    """Return the test of whether this thread's answer is still wanted, for threads that work for it."""
     return _thread.proceed or (lambda: True)
 
 

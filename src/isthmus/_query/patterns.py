@@ -33,7 +33,7 @@ def nonlinear_part(leaf: Regex) -> str | None:
 
 
 def weight(leaf: Leaf) -> int:
-    """Return what a leaf's pattern counts towards `MAX_PATTERNS`; 0 if it has none."""
+    """Return the characters that a leaf's pattern counts towards `MAX_PATTERNS`; 0 if it has none."""
     match leaf:
         case Regex(_, pattern):
             return compile_regex(pattern).weight

@@ -23,7 +23,7 @@ Statement: TypeAlias = "tuple[str, Sequence[Any]]"
 Compile: TypeAlias = Callable[[Predicate], Statement]
 _Bind: TypeAlias = Callable[[list[Operand]], Any]
 
-_KEPT = 1_000
+_MAX_KEPT = 1_000
 _MAX_ARGUMENTS = 200
 # Unlike any limit or other number in a statement, since a compiler may bind equal values once.
 _PROBES: dict[type, tuple[Any, ...]] = {
@@ -77,11 +77,11 @@ class PlanCache:
             return compile(where)
         if key not in self._seen:
             # Most shapes with a pattern in them are seen once.
-            if len(self._seen) >= _KEPT:
+            if len(self._seen) >= _MAX_KEPT:
                 self._seen.clear()
             self._seen.add(key)
             return compile(where)
-        if len(self._templates) >= _KEPT:
+        if len(self._templates) >= _MAX_KEPT:
             del self._templates[next(iter(self._templates))]
         self._templates[key] = _learn(where, shaped, compile)
         return compile(where)

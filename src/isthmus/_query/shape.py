@@ -39,7 +39,8 @@ _MAX_IN = 50
 _MAX_TEXT = 100
 _MAX_PATTERN = 500
 _EXACT = 2**53
-_KEPT = 5_000
+_MAX_KEPT = 5_000
+"""Shapes of one process; beyond it all are dropped, and caches fill again."""
 
 
 class PredicateShape:
@@ -88,7 +89,7 @@ def shape_of(predicate: Predicate) -> Shaped | None:
         key = tuple(walk.key)
         shape = _shapes.get(key)
         if shape is None:
-            if len(_shapes) >= _KEPT:
+            if len(_shapes) >= _MAX_KEPT:
                 _shapes.clear()
             kinds = tuple(map(type, walk.operands))
             shape = _shapes[key] = PredicateShape(kinds, is_normal=normalize(predicate) == predicate)

@@ -21,7 +21,7 @@ from isthmus._query.ast import (
     Or,
     Predicate,
     TextMatch,
-    inner_leaves,
+    leaves,
     prefix_path,
 )
 from isthmus._query.normalize import normalize
@@ -71,7 +71,7 @@ def split(predicate: Predicate, pushdown: PushdownOf) -> Split:
 def fold(predicate: Predicate) -> Predicate:
     """Return the normalized predicate; raises `QueryError` if it has too many different conditions."""
     predicate = normalize(predicate)
-    count = len(inner_leaves(predicate))
+    count = len(leaves(predicate, inner=True))
     if count > MAX_DISTINCT:
         raise QueryError(
             f"a query has at most {MAX_DISTINCT} different conditions, this one has {count}; equalities on"

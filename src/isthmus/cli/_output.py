@@ -80,7 +80,7 @@ def choose_columns(headings: Sequence[str], rows: Sequence[Sequence[Any]], least
     A heading is never cut, and a value has at least 10 characters.
     """
     needs = {
-        heading: max(len(heading), *(min(cell_len(format_value(row[at])), _MIN_CELL) for row in rows))
+        heading: max([len(heading), *(min(cell_len(format_value(row[at])), _MIN_CELL) for row in rows)])
         for at, heading in enumerate(headings)
     }
     available = make_console().width + _GAP

@@ -55,7 +55,7 @@ def expand_shorthand(arguments: Sequence[str], commands: Collection[str]) -> lis
 
 
 def _takes_store(arguments: Sequence[str], index: int) -> bool:
-    """Return whether a store or a file follows the command; `load` tells its files itself."""
+    """Return whether a store or a file follows the command; `load` finds its files itself."""
     following = arguments[index + 1 : index + 2]
     return arguments[index] not in ("load", "log") and bool(following) and not following[0].startswith("-")
 
@@ -70,19 +70,25 @@ def _require_command(name: str) -> None:
 
 
 def _move_settings(store: str, arguments: Sequence[str]) -> tuple[str, list[str]]:
-    """Return the URL of files with the settings among the arguments, and the other arguments."""
-    settings, rest, left = {}, [], iter(arguments)
-    for argument in left:
+    """Return the URL of files with the settings among the arguments, and the other arguments.
+
+    Raises `CommandError` for a setting without its value.
+    """
+    settings, others, rest = {}, [], iter(arguments)
+    for argument in rest:
         name, equals, value = argument.partition("=")
         if name in _SWITCHES:
             settings.update(_SWITCHES[name])
         elif name in _SETTINGS:
-            settings[name.removeprefix("--")] = value if equals else next(left, "")
+            given = value if equals else next(rest, None)
+            if given is None:
+                raise CommandError(f"{name} needs a value", ExitCode.USAGE)
+            settings[name.removeprefix("--")] = given
         else:
-            rest.append(argument)
+            others.append(argument)
     if not settings:
-        return store, rest
-    return f"{store}{'&' if '?' in store else '?'}{urlencode(settings)}", rest
+        return store, others
+    return f"{store}{'&' if '?' in store else '?'}{urlencode(settings)}", others
 
 
 def to_store_url(name: str) -> str | None:

@@ -203,7 +203,7 @@ class CompareAndSet:
             if failed and not (self._can.unique and valid):
                 return results
             written = await self._write(op, rows.states, records, fails=failed)
-            if any(isinstance(answer, IsthmusError) and _is_race(answer) for answer in written):
+            if any(map(_is_race, written)):
                 return [None] * len(results)
             answers = dict(zip(valid, written, strict=True))
             again = _refusals_before_others(op.modifications, answers)
@@ -263,7 +263,7 @@ class CompareAndSet:
             answers, outrun = await self._modify(part)
             if outrun:  # all of them
                 return _count_changed(_results_of_matching(part, answers, outrun))
-            matching = [id for id, answer in zip(ids, answers, strict=True) if not _is_passed_over(answer)]
+            matching = [id for id, answer in zip(ids, answers, strict=True) if not _is_race(answer)]
             if len(matching) == len(ids):
                 return _count_changed(answers)
             ids = matching  # nothing was written yet
@@ -328,7 +328,7 @@ def _merge_result(outcome: ItemResult, answer: ItemResult | None) -> ItemResult 
     """Return an item's result, given that of its record's write; None if that lost a race."""
     if answer is None:  # nothing was written: all modifications of the record were refused
         return outcome
-    if isinstance(answer, IsthmusError) and _is_lost_race(answer):
+    if _is_lost_race(answer):
         return None
     return outcome if isinstance(outcome, IsthmusError) else answer
 
@@ -339,6 +339,7 @@ def _is_lost_race(answer: ItemResult) -> bool:
 
 
 def _is_race(answer: ItemResult) -> bool:
+    """Return whether the record was gone, or did not match, when it was to be changed."""
     return isinstance(answer, ConflictError | NotFoundError) and answer.applied is Applied.NO
 
 
@@ -358,28 +359,18 @@ def _results_of_matching(
     return [
         _conflict(item.id) if index in lost else answer
         for index, (item, answer) in enumerate(zip(op.modifications, answers, strict=True))
-        if index in lost or not _is_passed_over(answer)
+        if index in lost or not _is_race(answer)
     ]
 
 
-def _is_passed_over(answer: ItemResult) -> bool:
-    """Return whether a record was gone, or no longer matched, when it was to be changed."""
-    return isinstance(answer, ConflictError | NotFoundError) and answer.applied is Applied.NO
-
-
 def _count_changed(results: Sequence[ItemResult]) -> int:
+    """Return how many records an `update_where` changed; raises `BatchError` if some could not be."""
     failed = [result for result in results if isinstance(result, IsthmusError)]
-    if failed:
-        raise _failure(results)
-    return len(results)
-
-
-def _failure(results: Sequence[ItemResult]) -> BatchError:
-    """Return the error of an `update_where` in which some records could not be changed."""
-    failed = [result for result in results if isinstance(result, IsthmusError)]
+    if not failed:
+        return len(results)
     causes = [error for error in failed if not isinstance(error, NotWrittenError)]
     changed = len(results) - len(failed)
-    return BatchError(
+    raise BatchError(
         f"update_where: {len(causes)} of {len(results)} records failed,"
         f" {f'{changed} were changed' if changed else 'nothing was changed'}. {causes[0]}",
         outcomes=results,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from isthmus._query.ast import Predicate, Regex, all_leaves, inner_leaves
+from isthmus._query.ast import Predicate, Regex, all_leaves, leaves
 from isthmus._query.patterns import check_weight, nonlinear_part
 from isthmus._value import Value
 from isthmus.errors import QueryError
@@ -26,7 +26,7 @@ class Policy(Value):
 
     def check_patterns(self, where: Predicate) -> None:
         """Raise `QueryError` for patterns too large together, and for one that the policy refuses."""
-        found = inner_leaves(where)
+        found = leaves(where, inner=True)
         check_weight(found)
         if self.backtracking == "allow" or not any(isinstance(leaf, Regex) for leaf in found):
             return

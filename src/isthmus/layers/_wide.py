@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from isthmus._core.executor import AggregateRequest, PageRequest
 from isthmus._core.offload import run_in_thread
 from isthmus._core.op import Aggregate, Count, Fetch, ModifyWhere, Op, ReadChanges, Remove
-from isthmus._query.ast import MAX_DISTINCT, And, AnyObject, Not, Or, Predicate, inner_leaves
+from isthmus._query.ast import MAX_DISTINCT, And, AnyObject, Not, Or, Predicate, leaves
 from isthmus._query.shape import shape_of
 from isthmus._query.split import fold
 from isthmus._value import replace
@@ -25,7 +25,7 @@ async def fold_wide(op: Op[R]) -> Op[R]:
     if (
         not isinstance(where, And | Or | Not | AnyObject)
         or shape_of(where) is not None
-        or len(inner_leaves(where)) <= MAX_DISTINCT
+        or len(leaves(where, inner=True)) <= MAX_DISTINCT
     ):
         return op
     folded = await run_in_thread(partial(fold, where))

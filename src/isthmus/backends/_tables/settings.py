@@ -14,7 +14,7 @@ class KeySettings(ConfigGroup):
     """Which columns tell the rows of one table apart."""
 
     key: tuple[str, ...] = ()
-    """With `layout="native"`, what tells rows apart where there is no primary key: in a view."""
+    """With `layout="native"`, the columns that identify a row where there is no primary key, as in a view."""
 
     @field_validator("key", mode="before")
     @classmethod
@@ -26,7 +26,7 @@ class ReadingSettings(ConfigGroup):
     """How values are read whose stored form has several readings."""
 
     zone: str | None = None
-    """For `native`: the time zone of columns of type timestamp; None: their times are text without a zone."""
+    """For `native`: the zone of columns whose times have none; None: these times are text without a zone."""
     numeric: Literal["exact", "float", "text"] = "exact"
     """For `native`: a numeric that is no float is an error (`exact`), the nearest float, or text."""
 

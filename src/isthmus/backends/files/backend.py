@@ -250,10 +250,9 @@ class FilesBackend:
         if not self._numbered:
             return None
 
-        def find() -> list[tuple[str, Any]]:
-            return list(split_rows(self._reader, self._scanner(), count))
-
-        return await self._run(collection, find)
+        return await self._run(
+            collection, lambda: list[tuple[str, Any]](split_rows(self._reader, self._scanner(), count))
+        )
 
     async def resume(self, collection: str, hint: Any) -> None:
         """Take over what `split` found in another process; raises `UnavailableError` for other files."""

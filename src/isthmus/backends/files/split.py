@@ -1,4 +1,4 @@
-"""Where a catalog is divided into parts: at files and row groups, and what a reader of one needs to know."""
+"""Divides a catalog into parts at files and row groups, each with hints for the process that reads it."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from isthmus.errors import UnavailableError
 
 
 class Hint(NamedTuple):
-    """What was found about files, for a process that reads from one of them on."""
+    """Facts about files, for a process that reads from one of them on."""
 
     digest: str
-    """Of the catalog: other files, or others' contents, are not what was divided."""
+    """Of the catalog that was divided; another one means that files have changed."""
     kinds: dict[str, Found]
     key: str
     """The file in which the part begins."""

@@ -1,4 +1,4 @@
-"""Whose transaction keeps committed changes from being read: the oldest that runs, in any database."""
+"""Finds the transaction that keeps committed changes from readers: the oldest that runs, in any database."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from isthmus._core.changes import HeldChanges
 from isthmus.backends.postgres.change_tables import ChangeNames
 from isthmus.backends.postgres.drivers.protocol import Connection
 
-MOST = 1_000
+MAX_COUNTED = 1_000
 """Rows of the side table that are counted at most."""
 # A plain role sees of others' sessions the process, the database and the user.
 _HELD = """SELECT row_to_json(facts)::text FROM (SELECT
   (SELECT count(*) FROM (SELECT 1 FROM {changes} AS c
-    WHERE c.xid >= pg_snapshot_xmin(pg_current_snapshot()) LIMIT {most}) AS c) AS count,
+    WHERE c.xid >= pg_snapshot_xmin(pg_current_snapshot()) LIMIT {limit}) AS c) AS count,
   (SELECT row_to_json(a) FROM (SELECT s.pid, s.datname, s.usename FROM pg_stat_activity AS s
     WHERE s.backend_xid IS NOT NULL AND s.pid <> pg_backend_pid()
     ORDER BY age(s.backend_xid) DESC LIMIT 1) AS a) AS session,
@@ -25,14 +25,14 @@ _HELD = """SELECT row_to_json(facts)::text FROM (SELECT
 
 
 async def read_held(connection: Connection, names: ChangeNames) -> HeldChanges:
-    """Return how many changes cannot be read yet, and for whom they wait; one round trip."""
-    text = _HELD.replace("{changes}", names.changes).replace("{most}", str(MOST))
+    """Return how many changes cannot be read yet, and the transaction that they wait for; one round trip."""
+    text = _HELD.replace("{changes}", names.changes).replace("{limit}", str(MAX_COUNTED))
     facts: dict[str, Any] = orjson.loads(await connection.fetchval(text))
     return HeldChanges(facts["count"], facts["bound"], *_holder(facts))
 
 
 def _holder(facts: dict[str, Any]) -> tuple[str, str]:
-    """Return whose transaction it is, and what ends it."""
+    """Return a description of the transaction, and what ends it."""
     session, prepared = facts["session"], facts["prepared"]
     if session is not None:
         whose = f"process {session['pid']} of database {session['datname']}, user {session['usename']}"

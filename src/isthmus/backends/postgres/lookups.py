@@ -1,8 +1,8 @@
 """Small searches and counts of one loop turn, merged into one statement.
 
 Only look-ups are merged, so that none is slow for its neighbours: the server's plan for the merged
-statement must reach every row by an index condition, and one run of it must read few blocks. That is asked
-once a while for each statement; until it is known, and if it is not so, calls run alone.
+statement must reach every row by an index condition, and one run of it must read few blocks. That is checked
+now and then for each statement; until it is known, and if it does not hold, calls run alone.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ MAX_MERGED = 50
 MAX_BLOCKS = 400
 """Blocks that one look-up may read: about four for each row, and some for each index.
 
-What the planner reckons does not tell: of an index without rows it has no statistics.
+The planner's cost is no measure: it has no statistics of an index without rows.
 """
 SLOW = 1.0
 """Seconds after which the calls of a statement are no longer merged for a while."""
 _RECHECK = 10.0
-_KEPT = 200
+_MAX_KEPT = 200
 _QUOTED = re.compile(r"""('(?:[^']|'')*'|"(?:[^"]|"")*")""")
 _PLACEHOLDER = re.compile(r"\$(\d+)::(text|int4|int8|numeric|boolean|float8|jsonb)\b(?!\[)")
 _READS_TABLE = ("Seq Scan", "Sample Scan", "Tid Scan", "Tid Range Scan")
@@ -103,7 +103,7 @@ def blocks_read(plan: dict[str, Any]) -> int:
 
 @dataclass(slots=True)
 class _Merged:
-    """A statement that may be merged, and what is known of it."""
+    """A statement that may be merged, with the result of its last check."""
 
     text: str
     calls: Coalescer[Sequence[Any], list[Any]]
@@ -138,7 +138,7 @@ class Lookups:
             merged.running -= 1
 
     def _add(self, text: str) -> None:
-        if len(self._statements) >= _KEPT:
+        if len(self._statements) >= _MAX_KEPT:
             self._statements.clear()
         found = merge_text(text, self.table.json_array)
         if found is None:
@@ -159,7 +159,7 @@ class Lookups:
             if plan is None or not is_lookup(plan):
                 return
             plan = await self._explain("ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON", merged.text, one)
-        except IsthmusError:  # the call itself will tell
+        except IsthmusError:  # the call itself raises it
             return
         merged.is_lookup = plan is not None and blocks_read(plan) <= MAX_BLOCKS
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from isthmus.backends.postgres.change_delay import MOST, may_read, read_held
+from isthmus.backends.postgres.change_delay import MAX_COUNTED, may_read, read_held
 from isthmus.backends.postgres.change_tables import ALL_TRIGGERS, TRIGGERS, ChangeNames
 from isthmus.backends.postgres.schema import table_of
 from isthmus.backends.postgres.table_mark import COMMENT, making_of
@@ -78,5 +78,5 @@ async def _check_delay(connection: Any, names: ChangeNames) -> Finding:
     held = await read_held(connection, names)
     if not held.count or held.bound != first.bound:
         return ok("changes read", "none waits for long")
-    more = " or more" * (held.count == MOST)
+    more = " or more" * (held.count == MAX_COUNTED)
     return warning("changes read", f"{held.count}{more} statements' changes wait for {held.holder}", held.fix)

@@ -34,7 +34,7 @@ def describe_damage(error: Exception) -> str | None:
 
 
 def read_footer(stream: BinaryIO) -> Footer:
-    """Return what a Parquet file states, without reading rows."""
+    """Return the footer of a Parquet file, without reading rows."""
     return describe_footer(import_driver("pyarrow.parquet", extra="files").ParquetFile(stream))
 
 

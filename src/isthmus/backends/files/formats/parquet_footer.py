@@ -1,4 +1,4 @@
-"""What a Parquet file states about its columns, looked up once for each version of a file."""
+"""The footer of a Parquet file, read once for each version of the file."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Footer(NamedTuple):
 
 
 def describe_footer(file: Any) -> Footer:
-    """Return what an open file states."""
+    """Return the footer of an open `ParquetFile`."""
     types, schema, metadata = arrow().types, file.schema_arrow, file.metadata
     paths = [metadata.schema.column(index).path for index in range(metadata.num_columns)]
     once = {path for path, count in Counter(paths).items() if count == 1}

@@ -27,9 +27,9 @@ def deciding_value(bucket: Bucket, value: str, *, number: str, string: str) -> s
             f" WHEN {number} IS NOT NULL THEN ({value})::text END"
         )
     if bucket.zone == "UTC":
-        is_cut, cut = f"{string} ~ '{_INSTANT}'", f"left({string}, 13) || ':00:00Z"
+        is_cut, cut = f"{string} ~ '{_INSTANT}'", f"left({string}, 13) || ':00:00Z'"
     else:
         # Since 1973 every offset is whole minutes, and every change of one is at a whole minute.
         is_cut = f"{string} ~ '{_INSTANT}' AND {string} >= '1973'"
-        cut = f"left({string}, 16) || ':00Z"
-    return f"CASE WHEN {is_cut} THEN '\"' || {cut}\"' WHEN {string} IS NOT NULL THEN ({value})::text END"
+        cut = f"left({string}, 16) || ':00Z'"
+    return f"CASE WHEN {is_cut} THEN '\"' || {cut} || '\"' WHEN {string} IS NOT NULL THEN ({value})::text END"

@@ -1,4 +1,4 @@
-"""What a page of a table costs: its statement, the server's plan and the indexes."""
+"""Explains a page of a table: its statement, the server's plan and the indexes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a table refuses, as errors of records that name the constraint: keys, checks, triggers, values."""
+"""Errors of records that a table refuses, naming the constraint: keys, checks, triggers, values."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ def columns_of(request: PageRequest) -> set[str] | None:
 
 
 class RecordReader:
-    """What is selected of a table: the key's columns, the version's, and the others that are wanted."""
+    """The columns that are selected of a table: those of the key, the version, and others as wanted."""
 
     def __init__(self, table: ReflectedTable, names: Iterable[str] | None = None) -> None:
         self._table = table

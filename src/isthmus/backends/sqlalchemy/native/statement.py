@@ -31,7 +31,7 @@ class ValueBinder:
         return f":{name}"
 
     def statement(self, text: str) -> Statement:
-        """Return a statement with what was bound."""
+        """Return a statement with the values that were bound."""
         return Statement(text, self.values)
 
 

@@ -21,7 +21,7 @@ class ColumnSQL:
     """One column in statements.
 
     `value` is the canonical value, by which rows are sorted and compared exactly, text as bytes; it is NULL
-    where there is none, and None if the store cannot tell.
+    where there is none, and None if the store cannot compute it.
     """
 
     column: TableColumn
