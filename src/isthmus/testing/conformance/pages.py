@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 
 from isthmus import AsyncDatabase, Query, Record, field
@@ -114,3 +116,20 @@ async def test_pages_with_ids_and_values_that_are_hard_to_encode(db: AsyncDataba
         ids = [r.id for page in await read_pages(db, query, 1) for r in page]
         assert ids == [r.id for r in await db.search(query)]
         assert len(set(ids)) == len(values)
+
+
+@pytest.mark.parametrize("direction", ["asc", "desc"])
+@pytest.mark.asyncio
+async def test_pages_of_numbers_then_texts_then_nothing(
+    db: AsyncDatabase, direction: Literal["asc", "desc"]
+) -> None:
+    """A page that ends with a value of another type than the field's goes on with the records without one."""
+    await put_one(db, Record({"n": 1}, id="m"))
+    await put(
+        db, [Record({"n": 7}, id="k"), Record({"n": "text"}, id="t"), Record({}, id="a"), Record({}, id="z")]
+    )
+    query = Query().sort("n", direction)
+
+    ids = [r.id for page in await read_pages(db, query, 1) for r in page]
+
+    assert ids == (["m", "k", "t", "a", "z"] if direction == "asc" else ["t", "k", "m", "a", "z"])
