@@ -5,12 +5,13 @@ A backend implements `Backend` for its store, offers a `Plugin` under an entry p
 backend" goes through it step by step. Names here change with a note in the changelog only.
 
 * The seam: `Backend`, `Executor`, `Support`, `TransactionExecutor`, the optional `SupportsDrop`,
-  `SupportsIndexes` and `SupportsTerminate`, and the values that they take and return.
+  `SupportsIndexes`, `SupportsSplit` and `SupportsTerminate`, and the values that they take and return.
 * Tables that others made: `SortsIds`, `DescribesCollections` and `SupportsChangeStatements`.
 * Writes: `apply_in_order` over `Rows` is the meaning of the five kinds of writes; the functions
   next to it make the errors that refuse an item.
 * Modifications: `apply_changes` and `modify_in_order` are their meaning; `SupportsModify` is optional.
-* Changes: `SupportsChanges` is optional; `Position`, `ChangePage` and `StoredChange` are its values.
+* Changes: `SupportsChanges` is optional; `Position`, `ChangePage` and `StoredChange` are its values;
+  `SupportsHeldChanges` says by `HeldChanges` what holds readers back.
 * Unique fields: `SupportsUnique` is optional; `key_in` and `canonical_text` are their meaning.
 * Declared columns: `SupportsColumns` is optional; `DeclaredColumn` and `OddRows` are its values.
 * Predicates: the leaves (`Equal`, `In`, `Like`, …) and `And`, `Or`, `Not`; `matches` evaluates them.
@@ -40,10 +41,12 @@ from isthmus._core.apply import (
 from isthmus._core.capabilities import Capabilities
 from isthmus._core.changes import (
     ChangePage,
+    HeldChanges,
     Position,
     StoredChange,
     SupportsChanges,
     SupportsChangeStatements,
+    SupportsHeldChanges,
     missing_changes,
     no_changes,
     other_source,
@@ -89,6 +92,7 @@ from isthmus._core.supports import (
     SortsIds,
     SupportsDrop,
     SupportsIndexes,
+    SupportsSplit,
     SupportsTerminate,
 )
 from isthmus._core.unique import (
@@ -180,6 +184,7 @@ __all__ = [
     "Function",
     "GroupKey",
     "Groups",
+    "HeldChanges",
     "In",
     "ItemResult",
     "Leaf",
@@ -219,9 +224,11 @@ __all__ = [
     "SupportsChanges",
     "SupportsColumns",
     "SupportsDrop",
+    "SupportsHeldChanges",
     "SupportsIndexes",
     "SupportsModify",
     "SupportsModifyBatch",
+    "SupportsSplit",
     "SupportsTerminate",
     "SupportsUnique",
     "TextMatch",
