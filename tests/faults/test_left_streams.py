@@ -25,7 +25,7 @@ STORES = [
 SORTED = Query().sort("n")
 
 
-def settings_of(store: str, folder: Path) -> tuple[str, dict[str, Any]]:
+def _settings_of(store: str, folder: Path) -> tuple[str, dict[str, Any]]:
     """Return a backend and its config; equal ones share a pool."""
     name = fresh_name()
     if store == "sqlite":
@@ -35,7 +35,7 @@ def settings_of(store: str, folder: Path) -> tuple[str, dict[str, Any]]:
 
 @pytest.fixture(params=STORES)
 def settings(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, dict[str, Any]]:
-    return settings_of(request.param, tmp_path)
+    return _settings_of(request.param, tmp_path)
 
 
 @pytest_asyncio.fixture
@@ -110,8 +110,12 @@ async def test_a_page_that_is_under_way_does_not_keep_its_connection(
 @pytest.mark.parametrize("store", STORES)
 def test_a_handle_keeps_no_loop_that_is_closed(store: str, tmp_path: Path) -> None:
     """But the last one, until it is used on another."""
-    backend, config = settings_of(store, tmp_path)
-    db = asyncio.run(AsyncDatabase.create(backend, config))
+    backend, config = _settings_of(store, tmp_path)
+
+    async def start() -> AsyncDatabase:
+        return await AsyncDatabase.create(backend, config)
+
+    db = asyncio.run(start())
     loops: list[weakref.ref[asyncio.AbstractEventLoop]] = []
 
     async def use() -> None:
