@@ -227,12 +227,15 @@ class PoolRunner:
                     await state.pruner.close()
                     state.give_up()
         finally:
-            self._loops.clear()
+            self._give_up_streams()
             await self.pools.close()
 
     def terminate(self) -> None:
         """Drop the connections of all loops."""
-        states, self._loops = self._loops, {}
+        self._give_up_streams()
         self.pools.discard()
+
+    def _give_up_streams(self) -> None:
+        states, self._loops = self._loops, {}
         for loop, state in states.items():
             call_on(loop, state.give_up)
