@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import hashlib
 import os
 import threading
 import weakref
 from collections.abc import Awaitable, Callable, Hashable
+from functools import partial
 from typing import Generic, Protocol, TypeVar
 
 from isthmus._core.uncancelled import Ends
@@ -220,15 +222,24 @@ def open_pools() -> int:
         return len(_entries)
 
 
+def call_on(loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> None:
+    """Call a function on a loop: now on the running one, soon on another, never on a closed one."""
+    if loop is asyncio.get_running_loop():
+        call()
+        return
+    with contextlib.suppress(RuntimeError):  # the loop is closed: nothing of it is left
+        loop.call_soon_threadsafe(call)
+
+
 class LoopBound(Generic[P]):
     """The leases of one backend: at most one for each loop on which its handle was used."""
 
     def __init__(self, key: Hashable, opener: Callable[[], Awaitable[P]]) -> None:
         self._key = key
         self._opener = opener
-        self._leases: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Lease[P]] = (
-            weakref.WeakKeyDictionary()
-        )
+        # Not by weak references, which a lease would outlive, and which are gone for a stream that is
+        # collected together with its handle.
+        self._leases: dict[asyncio.AbstractEventLoop, Lease[P]] = {}
         self._closing: list[Lease[P]] = []
         self._pid = os.getpid()
         self._turns: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = (
@@ -256,8 +267,15 @@ class LoopBound(Generic[P]):
             if broken is not None:
                 await broken.release()
             held = await lease(self._key, self._opener)
+            for other in [other for other in self._leases if other.is_closed()]:
+                del self._leases[other]  # `sweep` has dropped the pool
             self._leases[loop] = held
             return held.pool
+
+    def call_on_each(self, call: Callable[[P], object]) -> None:
+        """Call a function with the pool of each loop, on that loop."""
+        for held in list(self._leases.values()):
+            call_on(held.loop, partial(call, held.pool))
 
     async def close(self) -> None:
         """Release the leases of all loops."""

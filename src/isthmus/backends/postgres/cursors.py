@@ -69,6 +69,11 @@ class PoolSnapshot:
         finally:
             self._pool.release(self.connection)
 
+    def give_up(self) -> None:
+        """Have the pool close the connection, in the background; a page that is under way fails."""
+        self._pool.mark_unusable(self.connection)
+        self._pool.release(self.connection)
+
 
 @dataclass(slots=True)
 class _Stream:
@@ -81,6 +86,7 @@ class Cursors:
 
     def __init__(self) -> None:
         self._streams: dict[int, _Stream] = {}
+        self._is_closed = False
 
     async def fetch(self, snapshot: Callable[[], Snapshot], source: RowSource, request: PageRequest) -> Page:
         """Return one page; the first one enters a snapshot, which is left after the last one.
@@ -96,8 +102,9 @@ class Cursors:
         try:
             rows = await stream.cursor.fetch(size)
         except BaseException as error:
-            del self._streams[token]
-            await stream.snapshot.__aexit__(type(error), error, error.__traceback__)
+            # Else the handle was closed meanwhile, and has left the snapshot.
+            if self._streams.pop(token, None) is not None:
+                await stream.snapshot.__aexit__(type(error), error, error.__traceback__)
             raise
         if len(rows) < size:
             await self.release(token)
@@ -110,6 +117,8 @@ class Cursors:
         connection = await snapshot.__aenter__()
         try:
             cursor = await connection.cursor(statement.text, *statement.args)
+            if self._is_closed:
+                raise ClosedError("the handle was closed while this stream began")
         except BaseException as error:
             await snapshot.__aexit__(type(error), error, error.__traceback__)
             raise
@@ -123,7 +132,10 @@ class Cursors:
         if stream is not None:
             await stream.snapshot.__aexit__(None, None, None)
 
-    async def close(self) -> None:
-        """Leave all snapshots."""
-        for token in list(self._streams):
-            await self.release(token)
+    def give_up(self) -> None:
+        """Give all connections back; a page may be under way, so that they cannot be rolled back here."""
+        self._is_closed = True
+        streams, self._streams = self._streams, {}
+        for stream in streams.values():
+            if isinstance(stream.snapshot, PoolSnapshot):
+                stream.snapshot.give_up()

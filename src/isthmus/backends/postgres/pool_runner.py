@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import weakref
 from dataclasses import replace
 from typing import TypeVar
 
@@ -13,7 +12,7 @@ from isthmus._core.executor import (
     Page,
     PageRequest,
 )
-from isthmus._core.loop_pools import LoopBound
+from isthmus._core.loop_pools import LoopBound, call_on
 from isthmus._core.pruner import Pruner
 from isthmus._record import Record
 from isthmus.backends.postgres.change_pruning import prune
@@ -49,6 +48,11 @@ class _LoopState:
         self.creates: dict[str, Coalescer[Mutation, ItemResult]] = {}
         self.lookups: dict[str, Lookups] = {}
 
+    def give_up(self) -> None:
+        """Give back the connections that streams hold; other handles may share their pool."""
+        self.cursors.give_up()
+        self.sorted.give_up()
+
 
 class PoolRunner:
     """Runs work on connections of the running loop's pool."""
@@ -57,9 +61,8 @@ class PoolRunner:
         self._config = config
         self._tables = tables
         self.pools: LoopBound[Pool] = LoopBound(config.pool_key(), lambda: open_pool(config))
-        self._loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopState] = (
-            weakref.WeakKeyDictionary()
-        )
+        # Not by weak references: a stream that is collected together with its handle could not find them.
+        self._loops: dict[asyncio.AbstractEventLoop, _LoopState] = {}
         self.ready: set[str] = set()
         """The collections that were opened and not dropped since, as far as is known."""
 
@@ -68,6 +71,8 @@ class PoolRunner:
         loop = asyncio.get_running_loop()
         state = self._loops.get(loop)
         if state is None:
+            for other in [other for other in self._loops if other.is_closed()]:
+                del self._loops[other]
             pruner = Pruner(self._prune, self._config.changes_keep)
             state = self._loops[loop] = _LoopState(pruner)
         return state
@@ -220,13 +225,17 @@ class PoolRunner:
             with READING:
                 if state is not None:
                     await state.pruner.close()
-                    await state.cursors.close()
-                    state.sorted.give_up()
+                    state.give_up()
         finally:
-            self._loops.clear()
+            self._give_up_streams()
             await self.pools.close()
 
     def terminate(self) -> None:
         """Drop the connections of all loops."""
-        self._loops.clear()
+        self._give_up_streams()
         self.pools.discard()
+
+    def _give_up_streams(self) -> None:
+        states, self._loops = self._loops, {}
+        for loop, state in states.items():
+            call_on(loop, state.give_up)

@@ -97,7 +97,8 @@ class SQLiteBackend(ChangeMethods, ColumnMethods, SQLiteExecutor):
         await self._table(await self._pool(), collection)
 
     async def close(self) -> None:
-        """Release the connections; the last handle of a file closes them."""
+        """Release the connections and end open streams; the last handle of a file closes the connections."""
+        self._pools.call_on_each(lambda pool: pool.end_streams(self))
         await self._pools.close()
         if self._memory is not None:
             self._memory.close()
@@ -126,6 +127,7 @@ class SQLiteBackend(ChangeMethods, ColumnMethods, SQLiteExecutor):
 
     def terminate(self) -> None:
         """Drop the connections of all loops; a running statement is interrupted."""
+        self._pools.call_on_each(lambda pool: pool.end_streams(self))
         self._pools.discard()
         if self._memory is not None:
             self._memory.close()
@@ -326,7 +328,7 @@ class SQLiteBackend(ChangeMethods, ColumnMethods, SQLiteExecutor):
         if snapshot is None:
             if token is not None and request.consistent:
                 raise ClosedError("the stream's snapshot has ended")
-            snapshot = await pool.snapshot()
+            snapshot = await pool.snapshot(self)
         is_kept = False
         try:
             page = await read(snapshot)

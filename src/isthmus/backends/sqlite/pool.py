@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote
 
+from isthmus._core.closing import CLOSINGS
 from isthmus._core.executor import PoolStats
 from isthmus._core.pruner import Pruner
 from isthmus.backends.sqlite import fork
@@ -288,14 +289,17 @@ class Pool:
 
         return self._open_session(prepare)
 
-    async def snapshot(self) -> ReadSnapshot:
-        """Return a connection that sees the database as it is now, until its `end`."""
+    async def snapshot(self, owner: object = None) -> ReadSnapshot:
+        """Return a connection that sees the database as it is now, until its `end`.
+
+        `owner` is the backend of a stream, for `end_streams`.
+        """
         if self._memory is None:
             thread = await self.readers.acquire()
-            snapshot = ReadSnapshot(self, thread)
+            snapshot = ReadSnapshot(self, thread, owner)
         else:
             thread = ConnectionThread(await self.writer.run(self._copy), "isthmus-sqlite-snapshot")
-            snapshot = ReadSnapshot(self, thread, private=True)
+            snapshot = ReadSnapshot(self, thread, owner, private=True)
         self._snapshots[snapshot.token] = snapshot
         try:
             await thread.run(begin_reading)
@@ -323,6 +327,12 @@ class Pool:
     def forget(self, snapshot: ReadSnapshot) -> None:
         """Remove a snapshot that has ended."""
         self._snapshots.pop(snapshot.token, None)
+
+    def end_streams(self, owner: object) -> None:
+        """End the snapshots of one backend's streams in the background; others may share the pool."""
+        for snapshot in self._snapshots.values():
+            if snapshot.owner is owner:
+                CLOSINGS.finish(snapshot.end(), "isthmus-stream-end")
 
     async def release(self, token: str) -> None:
         """End a stream's snapshot, if it has not ended."""

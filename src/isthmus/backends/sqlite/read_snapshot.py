@@ -35,8 +35,12 @@ MAX_PAGE = 10_000
 class ReadSnapshot:
     """A connection with an open read transaction: one state of the database for several requests."""
 
-    def __init__(self, pool: Pool, thread: ConnectionThread, *, private: bool = False) -> None:
+    def __init__(
+        self, pool: Pool, thread: ConnectionThread, owner: object = None, *, private: bool = False
+    ) -> None:
         self.token = uuid.uuid4().hex
+        self.owner = owner
+        """The backend whose stream it is for; None for a transaction."""
         self.thread = thread
         self._pool = pool
         self._private = private
