@@ -243,3 +243,17 @@ async def test_an_invalid_aggregate_is_refused(db: AsyncDatabase) -> None:
         await db.aggregate(by="n", n="count")
     with pytest.raises(QueryError):
         await db.aggregate(Query().offset(1), n="count")
+
+
+@pytest.mark.asyncio
+async def test_distinct_values_of_what_is_grouped_by(db: AsyncDatabase) -> None:
+    """Each group has one of them, or each of the record's list."""
+    await store(db, {"a": {"x": {"g": 1}}, "b": {"x": {"g": [1, 2]}}, "c": {"x": {"g": 2}}, "d": {}})
+
+    rows = await db.aggregate(by=["kind", "x.g"], n=("count_distinct", "x.g"))
+
+    assert rows == [
+        {"kind": None, "x.g": 1, "n": 2},
+        {"kind": None, "x.g": 2, "n": 2},
+        {"kind": None, "x.g": None, "n": 0},
+    ]

@@ -97,7 +97,12 @@ class _Scalars:
         self._keys = [self._key(key, first=not place) for place, key in enumerate(request.by)]
         states = [state for measure in request.measures for state in self._states(measure)]
         self._named = [f"{state} AS s{place}" for place, state in enumerate(states)]
-        self.columns = ", ".join([*self._keys, *(f"s{place}" for place in range(len(states)))])
+        # Two keys may be one input: of a group and of the values that are counted once.
+        named = [
+            *(f"k{place}" for place in range(len(self._keys))),
+            *(f"s{place}" for place in range(len(states))),
+        ]
+        self.columns = ", ".join(named)
         """The names of the keys and the states."""
 
     def select(self, table: Table, where: str) -> str:
@@ -106,7 +111,8 @@ class _Scalars:
         if not keys:
             keys.append(self._input(f"CASE WHEN {self._on_list} THEN '{_ON_LIST}' END"))
         inputs = ", ".join(f"{expression} AS {name}" for expression, name in self._inputs.items())
-        columns = [*self._keys, *self._named, f"{keys[0]} = '{_ON_LIST}' AS on_list"]
+        named = [f"{key} AS k{place}" for place, key in enumerate(self._keys)]
+        columns = [*named, *self._named, f"{keys[0]} = '{_ON_LIST}' AS on_list"]
         return (
             f"SELECT {', '.join(columns)} FROM (SELECT {inputs} FROM"
             f" {self._extraction.sql(table.sql, where)} AS e LIMIT ALL) AS r GROUP BY {', '.join(keys)}"
