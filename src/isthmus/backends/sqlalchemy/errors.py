@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import traceback
 from collections.abc import Iterator
 
 from isthmus.errors import (
@@ -59,6 +61,9 @@ def translate_errors(action: str, *, commits: bool = False) -> Iterator[None]:
     """
     try:
         yield
+    except asyncio.CancelledError as error:
+        _drop_references(error)
+        raise
     # Drivers raise classes of their own that SQLAlchemy does not wrap, above all while connecting.
     except Exception as error:
         if not _is_foreign(error):
@@ -69,6 +74,18 @@ def translate_errors(action: str, *, commits: bool = False) -> Iterator[None]:
         elif _names_missing_column(error):
             failure = StaleTableError(str(failure))
         raise failure from error
+
+
+def _drop_references(error: BaseException) -> None:
+    """Clear the local variables of the frames that a cancellation ended.
+
+    SQLAlchemy closes the connection of a cancelled statement. With a cursor among those variables SQLite
+    keeps the closed connection and its lock, for as long as somebody holds the error or its task.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        traceback.clear_frames(seen.__traceback__)
+        seen = seen.__context__
 
 
 def is_lock_timeout(error: BaseException) -> bool:
