@@ -2,18 +2,41 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from isthmus import AsyncDatabase, Policy, Query, QueryError, field
 from isthmus._query.ast import AnyObject, Or, Predicate
 from isthmus._query.codec import from_json
-from isthmus._query.patterns import MAX_PATTERNS, check_weight, effort
+from isthmus._query.patterns import MAX_PATTERNS, check_weight, compile_regex, effort
 from isthmus._query.split import positive_part
 
 _TEXT = field("t")
+
+
+@pytest.fixture(autouse=True)
+def _engine() -> None:
+    """Load the engine and its tables of characters, which the first regex of a process does."""
+    compile_regex(r"\w").search("a")
+
+
+@contextlib.contextmanager
+def _cpu_below(seconds: float) -> Iterator[None]:
+    """Assert that a block takes less than this CPU time of its thread.
+
+    Without the garbage collector: in a worker that has run thousands of tests one collection takes a second.
+    """
+    gc.disable()
+    started = time.thread_time()
+    try:
+        yield
+        assert time.thread_time() - started < seconds
+    finally:
+        gc.enable()
 
 
 def _sets(first: int) -> str:
@@ -44,10 +67,8 @@ async def test_patterns_that_are_too_large_together_are_refused(kind: str) -> No
 
     async with await AsyncDatabase.create("memory") as db:
         for handle in (db, db.options(policy=Policy(backtracking="allow"))):
-            started = time.thread_time()
-            with pytest.raises(QueryError, match="20,000 characters together"):
+            with _cpu_below(0.3), pytest.raises(QueryError, match="20,000 characters together"):
                 await handle.count(predicate)
-            assert time.thread_time() - started < 3
 
 
 @pytest.mark.asyncio
@@ -78,11 +99,8 @@ def test_too_much_in_json_is_refused_before_it_is_read(terms: list[tuple[str, ob
     """The conditions of a list are counted first, and patterns before they are compiled."""
     shape = {"where": {"or": [{"field": "t", "op": op, "value": value} for op, value in terms]}}
 
-    started = time.thread_time()
-    with pytest.raises(QueryError, match="at most"):
+    with _cpu_below(0.3), pytest.raises(QueryError, match="at most"):
         from_json(shape)
-
-    assert time.thread_time() - started < 3
 
 
 def test_the_conditions_of_json_are_counted_wherever_they_are() -> None:
@@ -105,12 +123,10 @@ def test_the_effort_of_a_like_is_known_without_reading_it() -> None:
     """It decides whether a thread reads it."""
     predicate = _TEXT.like("a_" * 5_000_000)
 
-    started = time.thread_time()
-    assert effort(predicate) == 10_000_001
-    with pytest.raises(QueryError):
-        check_weight([predicate])
-
-    assert time.thread_time() - started < 1
+    with _cpu_below(0.1):
+        assert effort(predicate) == 10_000_001
+        with pytest.raises(QueryError):
+            check_weight([predicate])
 
 
 @pytest.mark.asyncio
@@ -122,11 +138,10 @@ async def test_a_deep_any_with_a_wide_condition_takes_no_product_of_both() -> No
 
     async with await AsyncDatabase.create("memory") as db:
         await db.create({"a": 1})
-        started = time.thread_time()
-        assert await db.count(condition) == 0
+        with _cpu_below(0.5):
+            assert await db.count(condition) == 0
+            part = positive_part(condition)
 
     assert isinstance(condition, AnyObject)
-    part = positive_part(condition)
-    assert time.thread_time() - started < 5
     assert isinstance(part, Or)
     assert len(part.terms) == 1_700
