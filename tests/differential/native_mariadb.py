@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import datetime as dt
-import json
 import os
 import random
 import sys
@@ -20,19 +19,20 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
-from isthmus import AsyncDatabase, Query
-from isthmus import field as field_of
-from isthmus._path import Path, Root
+from isthmus import AsyncDatabase, field
 from isthmus._record import Record, make_record
-from isthmus._value import replace
-from isthmus._values import canonical, same
-from isthmus.errors import InvalidRecordError, RecordError
-from isthmus.testing.queries import QueryMaker
-from isthmus.testing.records import RecordSet
+from isthmus._values import same
+from isthmus.errors import RecordError
 from sqlalchemy import exc
-from tests.differential.checks import Check, make
-from tests.differential.native_postgres import NativeCheck
-from tests.differential.queries import Plan, Report, differs
+from tests.differential.native_tables import (
+    NativeCheck,
+    Type,
+    canonical_or_none,
+    compare,
+    id_of_key,
+    parse_json,
+)
+from tests.differential.queries import Plan, Report
 from tests.differential.tally import Tally
 
 DATABASE = "native_differential"
@@ -82,19 +82,6 @@ _NAMES = (
     ),
     *(":p0", "select", 'q"', "50%"),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Type:
-    """A type of columns, SQL literals of its values, and whether it can be part of a key."""
-
-    name: str
-    literals: tuple[str, ...]
-    key: bool = False
-    rotten: tuple[str, ...] = ()
-    """Values without a canonical form."""
-    read: str = "{0}"
-    """How the driver is given it."""
 
 
 def _quoted(texts: Sequence[str]) -> tuple[str, ...]:
@@ -258,11 +245,7 @@ async def rows_of(
                 data[n] = found
         key = [data[n] for n in table.key]
         plain = [int(part) if isinstance(part, float) and part == int(part) else part for part in key]
-        id = (
-            plain[0]
-            if len(key) == 1 and isinstance(plain[0], str)
-            else json.dumps(plain[0] if len(key) == 1 else plain, ensure_ascii=False, separators=(",", ":"))
-        )
+        id = id_of_key(plain)
         ranks[id] = tuple(key)
         records.append(make_record(id, data, {}, None, None, None))
     return records, ranks
@@ -270,9 +253,7 @@ async def rows_of(
 
 def _canonical(kind: Type, value: Any, table: MadeTable) -> Any:
     if kind.name == "JSON" and not table.is_view:
-        if '"a": 1, "a"' in value or "u0000" in value:
-            return None
-        value = json.loads(value, parse_int=_integer)
+        value = parse_json(value)
     if kind.name == "BOOLEAN":
         return {0: False, 1: True}.get(value)
     if isinstance(value, bytes):
@@ -285,10 +266,7 @@ def _canonical(kind: Type, value: Any, table: MadeTable) -> Any:
         value = int(value)
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
         return None
-    try:
-        return canonical({"v": value})["v"]
-    except InvalidRecordError:
-        return None
+    return canonical_or_none(value)
 
 
 def _time(kind: Type, value: str, table: MadeTable) -> str | None:
@@ -303,11 +281,6 @@ def _time(kind: Type, value: str, table: MadeTable) -> str | None:
     sign = -1 if table.zone[0] == "-" else 1
     offset = sign * dt.timedelta(hours=int(table.zone[1:3]), minutes=int(table.zone[4:]))
     return (found - offset).isoformat(timespec="microseconds") + "Z"
-
-
-def _integer(digits: str) -> int | float:
-    number = int(digits)
-    return number if -(2**63) <= number < 2**63 else float(digits)
 
 
 async def run(url: str, plan: Plan, *, log: TextIO = sys.stderr) -> Report:
@@ -367,49 +340,26 @@ async def _compare(
     wanted: int,
     report: Report,
 ) -> str | None:
-    def id_key(id: str) -> tuple[Any, ...]:
-        return ranks[id]
-
-    everything = NativeCheck("search", Query(), id_key=id_key)
-    seen = await differs(db, records, everything)
-    if seen is not None:
-        return f"rows\nexpected {seen[0]}\nactual   {seen[1]}"
     for record in records:
-        if not record.id:  # no id of a record is empty: such a row is found by queries only
-            continue
-        found = await db.get(record.id)
-        if found is None or not same(found._queried, record.data):
-            return f"get({record.id!r}) is {found}, expected {record}"
-        other = record.id.swapcase()
-        if other not in ranks and await db.get(other) is not None:
+        other = (record.id or "").swapcase()
+        if other and other not in ranks and await db.get(other) is not None:
             return f"get({other!r}) is not None"
     ids = [record.id or "" for record in records]
     some = rng.sample(ids, min(len(ids), 5))
     swapped = [*some, *(id.swapcase() for id in some), "007", "x", "[1]"]
-    if await db.count(field_of("_id").in_(swapped)) != sum(id in swapped for id in ids):
+    if await db.count(field("_id").in_(swapped)) != sum(id in swapped for id in ids):
         return f"ids {swapped}"
-    if not records:
-        return None
-    maker = QueryMaker(
-        rng, RecordSet(tuple(records), everyday=False), records, attributes=[Path(Root.ID, ())]
+    return await compare(
+        db,
+        records,
+        ranks,
+        rng,
+        wanted,
+        report,
+        is_clean=table.is_clean,
+        may_delete=not table.is_read_only,
+        kind=MariaDBCheck,
     )
-    support = db._backend.support(db.collection_name)
-    for number in range(wanted):
-        made = maker.generate()
-        check = make(rng, maker, made)
-        if not table.is_clean and check.verb not in ("count", "exists", "aggregate"):
-            check = Check("search", replace(check.query, fields=None))
-        if number == wanted - 1 and made.comparisons and not table.is_read_only:
-            check = Check("delete_where", Query(where=made.predicate))
-        check = MariaDBCheck(
-            check.verb, check.query, check.size, check.by, check.measures, check.part, id_key=id_key
-        )
-        report.tally.add(check.verb, made, len(records), support, everyday=True)
-        seen = await differs(db, records, check, made.matching)
-        if seen is not None:
-            native = "" if check.verb in ("aggregate", "delete_where") else await db.explain(check.query)
-            return f"{check}\nexpected {seen[0]}\nactual   {seen[1]}\n{native}"
-    return None
 
 
 class MariaDBCheck(NativeCheck):

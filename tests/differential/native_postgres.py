@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import json
 import random
 import sys
 from collections.abc import Sequence
@@ -17,16 +16,16 @@ from uuid import UUID
 
 import asyncpg
 
-from isthmus import AsyncDatabase, Query
-from isthmus._path import Path, Root
+from isthmus import AsyncDatabase
 from isthmus._record import Record, make_record
-from isthmus._value import replace
-from isthmus._values import canonical
-from isthmus.errors import InvalidRecordError
-from isthmus.testing.queries import QueryMaker
-from isthmus.testing.records import RecordSet
-from tests.differential.checks import Check, make
-from tests.differential.queries import Plan, Report, differs
+from tests.differential.native_tables import (
+    Type,
+    canonical_or_none,
+    compare,
+    id_of_key,
+    parse_json,
+)
+from tests.differential.queries import Plan, Report
 from tests.differential.tally import Tally
 
 SCHEMA = "native_differential"
@@ -80,18 +79,6 @@ _NAMES = (
     "o",
     "v",
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Type:
-    """A type of columns, SQL literals of its values, and whether it can be part of a key."""
-
-    name: str
-    literals: tuple[str, ...]
-    key: bool = False
-    rotten: tuple[str, ...] = ()
-    """Values without a canonical form."""
-    collations: tuple[str, ...] = ()
 
 
 def _quoted(texts: Sequence[str]) -> tuple[str, ...]:
@@ -230,11 +217,7 @@ async def rows_of(connection: Any, table: MadeTable) -> tuple[list[Record], dict
             if value is not None and (found := _canonical(t, value)) is not None:
                 data[n] = found
         key = [data[n] for n in table.key]
-        id = (
-            key[0]
-            if len(key) == 1 and isinstance(key[0], str)
-            else json.dumps(key[0] if len(key) == 1 else key, ensure_ascii=False, separators=(",", ":"))
-        )
+        id = id_of_key(key)
         ranks[id] = tuple(key)
         records.append(make_record(id, data, {}, "1", None, None))
     return records, ranks
@@ -242,9 +225,7 @@ async def rows_of(connection: Any, table: MadeTable) -> tuple[list[Record], dict
 
 def _canonical(type: Type, value: Any) -> Any:
     if type.name in ("json", "jsonb"):
-        if '"a": 1, "a"' in value or "u0000" in value:
-            return None
-        value = json.loads(value, parse_int=_integer)
+        value = parse_json(value)
     if type.name.startswith("char("):
         value = value.rstrip(" ")
     if type.name == "date":
@@ -255,15 +236,7 @@ def _canonical(type: Type, value: Any) -> Any:
         return f"{value.isoformat(timespec='microseconds')}"
     if isinstance(value, dt.datetime) and value.replace(tzinfo=None) in (dt.datetime.max, dt.datetime.min):
         return None
-    try:
-        return canonical({"v": value})["v"]
-    except InvalidRecordError:
-        return None
-
-
-def _integer(digits: str) -> int | float:
-    number = int(digits)
-    return number if -(2**63) <= number < 2**63 else float(digits)
+    return canonical_or_none(value)
 
 
 async def run(url: str, plan: Plan, *, driver: str = "asyncpg", log: TextIO = sys.stderr) -> Report:
@@ -320,60 +293,4 @@ async def _one_table(
     records, ranks = await rows_of(connection, table)
     settings = {"url": url, "schema": SCHEMA, "table": table.name, "layout": "native", "driver": driver}
     async with await AsyncDatabase.create("postgres", settings) as db:
-        return await _compare(db, table, records, ranks, rng, wanted, report)
-
-
-async def _compare(
-    db: AsyncDatabase,
-    table: MadeTable,
-    records: list[Record],
-    ranks: dict[str, tuple[Any, ...]],
-    rng: random.Random,
-    wanted: int,
-    report: Report,
-) -> str | None:
-    def id_key(id: str) -> tuple[Any, ...]:
-        return ranks[id]
-
-    everything = NativeCheck("search", Query(), id_key=id_key)
-    seen = await differs(db, records, everything)
-    if seen is not None:
-        return f"rows\nexpected {seen[0]}\nactual   {seen[1]}"
-    for record in records:
-        if not record.id:  # no id of a record is empty: such a row is found by queries only
-            continue
-        found = await db.get(record.id)
-        if found is None or found._queried != record.data:
-            return f"get({record.id!r}) is {found}, expected {record}"
-    if not records:
-        return None
-    maker = QueryMaker(
-        rng, RecordSet(tuple(records), everyday=False), records, attributes=[Path(Root.ID, ())]
-    )
-    support = db._backend.support(db.collection_name)
-    for number in range(wanted):
-        made = maker.generate()
-        check = make(rng, maker, made)
-        if not table.is_clean and check.verb not in ("count", "exists", "aggregate"):
-            check = Check("search", replace(check.query, fields=None))
-        if number == wanted - 1 and made.comparisons:
-            check = Check("delete_where", Query(where=made.predicate))
-        check = NativeCheck(
-            check.verb, check.query, check.size, check.by, check.measures, check.part, id_key=id_key
-        )
-        report.tally.add(check.verb, made, len(records), support, everyday=True)
-        seen = await differs(db, records, check, made.matching)
-        if seen is not None:
-            native = "" if check.verb == "aggregate" else await db.explain(check.query)
-            return f"{check}\nexpected {seen[0]}\nactual   {seen[1]}\n{native}"
-    return None
-
-
-class NativeCheck(Check):
-    """A check whose search takes records with values that have no canonical form."""
-
-    async def actual(self, db: AsyncDatabase) -> Any:
-        """Return the backend's answer; of a record that is invalid what it has else."""
-        if self.verb == "search":
-            return [[r.id, r._queried] for r in await db.search(self.query)]
-        return await super().actual(db)
+        return await compare(db, records, ranks, rng, wanted, report, is_clean=table.is_clean)

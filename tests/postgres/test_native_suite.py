@@ -7,96 +7,40 @@ the key as a field, so a layer takes it out of what is read, as it makes the tab
 from __future__ import annotations
 
 import itertools
-import re
 import secrets
 from collections.abc import AsyncIterator
-from pathlib import Path
-from typing import Any, TypeVar
 
 import asyncpg
 import pytest
 import pytest_asyncio
 
 from isthmus import AsyncDatabase
-from isthmus._core.executor import Page
-from isthmus._core.op import Fetch, Op, Open, Read
-from isthmus._core.stack import Layer, LayerOrder, Next
-from isthmus._record import Record, make_record
-from isthmus._value import replace
 from isthmus.testing import conformance
 from isthmus.testing.conformance import *  # noqa: F403
 from isthmus.testing.conformance import Database
-from tests.native_suite import Outcomes
+from tests.native_suite import KEY, OwnerLayer, outcomes_of_json, suite_fields
 from tests.servers import server
 
 # All of it takes some minutes; `make test-all` runs it.
 pytestmark = [pytest.mark.backend("postgres"), pytest.mark.breadth(8)]
-R = TypeVar("R")
-
-KEY = "the key"
-_TIMES = "a native table has no times (meaning §8)"
-_NULL = "a null is stored as NULL and comes back missing (meaning §8)"
-CONTRADICTED = {
-    "test_created_at_stays_and_updated_at_moves": _TIMES,
-    "test_times_are_aware_and_a_new_record_was_updated_when_it_was_created": _TIMES,
-    "test_null_is_stored_and_missing_is_not": _NULL,
-    "test_mixed_types_in_one_field_are_all_stored": _NULL,
-}
-"""Tests of what the contract promises of isthmus's own tables only."""
-_READ_BACK = "test_a_value_is_read_back_with_the_same_type"
-"""Of a null likewise."""
-outcomes = Outcomes(
-    reasons=("the table has no column", "no place for metadata"),
-    is_contradicted=lambda test, arguments: (
-        test in CONTRADICTED or (test == _READ_BACK and arguments["name"] == "null")
-    ),
-    failure=(AssertionError, KeyError),
-    match=r"None|'v'",
-)
+outcomes = outcomes_of_json()
 
 
-class OwnerLayer(Layer):
-    """Makes the tables, as their owner, and hides the key."""
-
-    order = LayerOrder.CACHE
-    in_transaction = True
-    ops = (Open, Read, Fetch)
+class SchemaOwner(OwnerLayer):
+    """The owner of a schema."""
 
     def __init__(self, url: str, schema: str) -> None:
         self._url = url
         self._schema = schema
 
-    async def handle(self, op: Op[R], call_next: Next, /) -> R:
-        if isinstance(op, Open):
-            await self.make(op.collection)
-        result: Any = await call_next(op)
-        if isinstance(op, Read):
-            result = [None if record is None else _hide(record) for record in result]
-        elif isinstance(result, Page):
-            result = replace(result, records=[_hide(record) for record in result.records])
-        return result  # type: ignore[no-any-return]
-
     async def make(self, table: str) -> None:
         """Make a table, if there is none of this name."""
-        columns = ", ".join([f'"{KEY}" text PRIMARY KEY', *(f'"{name}" jsonb' for name in _fields())])
+        columns = ", ".join([f'"{KEY}" text PRIMARY KEY', *(f'"{name}" jsonb' for name in suite_fields())])
         connection = await asyncpg.connect(self._url)
         try:
             await connection.execute(f'CREATE TABLE IF NOT EXISTS {self._schema}."{table}" ({columns})')
         finally:
             await connection.close()
-
-
-def _hide(record: Record) -> Record:
-    data = {name: value for name, value in record.data.items() if name != KEY}
-    return make_record(record.id or "", data, {}, record.version, None, None)
-
-
-def _fields() -> list[str]:
-    """Return the fields that the suite's records have."""
-    names: dict[str, None] = {}
-    for module in sorted(Path(conformance.__file__).parent.glob("*.py")):
-        names |= dict.fromkeys(re.findall(r'"([A-Za-z]\w*)":', module.read_text()))
-    return list(names)
 
 
 @pytest_asyncio.fixture(params=["asyncpg", "psycopg"])
@@ -108,7 +52,7 @@ async def database(request: pytest.FixtureRequest) -> AsyncIterator[Database]:
     names = (f"t{number}" for number in itertools.count())
 
     async def open_new() -> AsyncDatabase:
-        name, owner = next(names), OwnerLayer(url, schema)
+        name, owner = next(names), SchemaOwner(url, schema)
         await owner.make(name)
         for other in ("others", f"{name}_other"):
             await owner.make(other)

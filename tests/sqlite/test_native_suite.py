@@ -9,37 +9,27 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import re
 import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import pytest
 
 from isthmus import AsyncDatabase
-from isthmus._core.executor import Mutation, Page
-from isthmus._core.op import Fetch, Modify, ModifyWhere, Op, Open, Read, Write
-from isthmus._core.stack import Layer, LayerOrder, Next
-from isthmus._record import Record, make_record
-from isthmus._value import replace
+from isthmus._core.executor import Mutation
+from isthmus._core.op import Modify, ModifyWhere, Op, Write
+from isthmus._core.stack import Next
 from isthmus.errors import IsthmusError
 from isthmus.testing import conformance
 from isthmus.testing.conformance import *  # noqa: F403
 from isthmus.testing.conformance import Database
-from tests.native_suite import Outcomes
+from tests.native_suite import KEY, VERSION, WITHOUT_TIMES, Outcomes, OwnerLayer, one_case, suite_fields
 
 # All of it takes two minutes; `make test-all` runs it.
 pytestmark = [pytest.mark.backend("sqlite"), pytest.mark.breadth(8)]
 R = TypeVar("R")
 
-KEY, VERSION = "the key", "the version"
-_TIMES = "a native table has no times (meaning §8)"
-CONTRADICTED = {
-    "test_created_at_stays_and_updated_at_moves": _TIMES,
-    "test_times_are_aware_and_a_new_record_was_updated_when_it_was_created": _TIMES,
-}
-"""Tests of what the contract promises of isthmus's own tables only."""
 outcomes = Outcomes(
     reasons=(
         "holds numbers and text",
@@ -49,18 +39,16 @@ outcomes = Outcomes(
         "the table has no column",
         "no place for metadata",
     ),
-    is_contradicted=lambda test, arguments: test in CONTRADICTED,
+    is_contradicted=lambda test, arguments: test in WITHOUT_TIMES,
     failure=(AssertionError,),
     match="None",
 )
 
 
-class OwnerLayer(Layer):
-    """Adds the columns that records bring, as the table's owner, and hides the key and the version."""
+class FileOwner(OwnerLayer):
+    """The owner of a file, who adds the columns that records bring."""
 
-    order = LayerOrder.CACHE
-    in_transaction = True
-    ops = (Open, Read, Fetch, Write, Modify, ModifyWhere)
+    ops = (*OwnerLayer.ops, Write, Modify, ModifyWhere)
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -68,22 +56,15 @@ class OwnerLayer(Layer):
 
     async def handle(self, op: Op[R], call_next: Next, /) -> R:
         match op:
-            case Open():
-                self.make(op.collection)
             case Write():
                 self._add(op.collection, (name for item in op.mutations for name in _names(item)))
             case Modify():
                 self._add(op.collection, (c.path.keys[0] for item in op.modifications for c in item.changes))
             case ModifyWhere():
                 self._add(op.collection, (change.path.keys[0] for change in op.changes))
-        result: Any = await call_next(op)
-        if isinstance(op, Read):
-            result = [None if record is None else _hide(record) for record in result]
-        elif isinstance(result, Page):
-            result = replace(result, records=[_hide(record) for record in result.records])
-        return result  # type: ignore[no-any-return]
+        return await super().handle(op, call_next)
 
-    def make(self, table: str) -> None:
+    async def make(self, table: str) -> None:
         """Make a table, if there is none of this name."""
         columns = ", ".join([f"{_quoted(KEY)} TEXT PRIMARY KEY", *map(_quoted, _fields()), "active BOOLEAN"])
         with contextlib.closing(sqlite3.connect(self._path)) as connection:
@@ -109,23 +90,13 @@ def _names(item: Mutation) -> Iterable[str]:
     return []
 
 
-def _hide(record: Record) -> Record:
-    data = {name: value for name, value in record.data.items() if name not in (KEY, VERSION)}
-    return make_record(record.id or "", data, {}, record.version, None, None)
-
-
 def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
 def _fields() -> list[str]:
     """Return the fields that the suite's records have."""
-    names: dict[str, None] = {}
-    for module in sorted(Path(conformance.__file__).parent.glob("*.py")):
-        names |= dict.fromkeys(re.findall(r'"([A-Za-z]\w*)":', module.read_text()))
-    # SQLite takes `n` and `N` for one column; most records have the one in lower case.
-    spelled = {name.lower(): name for name in sorted(names, key=str.islower)}
-    return [name for name in spelled.values() if name.lower() != "active"]
+    return [name for name in one_case(suite_fields()) if name.lower() != "active"]
 
 
 @pytest.fixture
@@ -135,8 +106,8 @@ def database(tmp_path: Path) -> Database:
     names = (f"t{number}" for number in itertools.count())
 
     async def open_new() -> AsyncDatabase:
-        name, owner = next(names), OwnerLayer(path)
-        owner.make(name)
+        name, owner = next(names), FileOwner(path)
+        await owner.make(name)
         others = {"others": {"version": VERSION}, f"{name}_other": {"version": VERSION}}
         settings = {"path": str(path), "layout": "native", "table": name, "version": VERSION}
         layers = {"owner": owner}

@@ -30,7 +30,7 @@ from isthmus._query.ast import (
     leaves,
 )
 from isthmus._query.field import any_object, comparison, match, nearest
-from isthmus._query.patterns import MAX_PATTERNS, weight
+from isthmus._query.patterns import refuse_weight, weight
 from isthmus._query.query import Query
 from isthmus._values import JSON
 from isthmus.errors import QueryError
@@ -202,8 +202,7 @@ class _Counted:
     def add_pattern(self, size: int) -> None:
         """Count the characters of a pattern."""
         self._patterns += size
-        if self._patterns > MAX_PATTERNS:
-            raise QueryError(f"the patterns of a query have at most {MAX_PATTERNS:,} characters together")
+        refuse_weight(self._patterns)
 
 
 def _predicate(shape: Any, where: str, counted: _Counted, depth: int) -> Predicate:

@@ -49,10 +49,15 @@ def check_weight(found: Iterable[Leaf]) -> None:
     total = sum(len(leaf.pattern) for leaf in patterns)
     if total <= MAX_PATTERNS:  # else they are not even read
         total = sum(map(weight, patterns))
+    refuse_weight(total)
+
+
+def refuse_weight(total: int) -> None:
+    """Raise `QueryError` if the patterns of a query that were counted so far are too large together."""
     if total > MAX_PATTERNS:
         raise QueryError(
             f"the patterns of a query have at most {MAX_PATTERNS:,} characters together, with bounded repeats"
-            f" written out and large sets of characters counted as several; these have {total:,}"
+            f" written out and large sets of characters counted as several; these have at least {total:,}"
         )
 
 

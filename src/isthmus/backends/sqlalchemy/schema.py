@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import orjson
 from sqlalchemy.dialects import mysql
@@ -108,11 +108,11 @@ def key_of(record_id: str) -> str:
     return record_id.encode().hex()
 
 
-_COLUMNS = "SELECT table_name, column_name FROM information_schema.columns WHERE table_name = :name"
-_COLUMNS_OF = {
-    "postgresql": _COLUMNS + " AND table_schema = current_schema()",
-    "mysql": _COLUMNS + " AND table_schema = database()",
-    "mariadb": _COLUMNS + " AND table_schema = database()",
+_COLUMNS = "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = "
+_COLUMNS_IN = {
+    "postgresql": _COLUMNS + "current_schema()",
+    "mysql": _COLUMNS + "database()",
+    "mariadb": _COLUMNS + "database()",
 }
 
 
@@ -127,21 +127,29 @@ def has_table(connection: Connection, name: str) -> bool:
 
 
 def columns_of(connection: Connection, name: str) -> set[str] | None:
-    """Return the names of a table's columns; None if there is no such table.
-
-    Where the server has a catalog it says so itself: SQLAlchemy's reflection warns of types that it does
-    not know, which the tables of others may have.
-    """
-    statement = _COLUMNS_OF.get(connection.dialect.name)
+    """Return the names of a table's columns; None if there is no such table."""
+    statement = _COLUMNS_IN.get(connection.dialect.name)
     if statement is None:
         try:
             return {column["name"] for column in inspect(connection).get_columns(name)}
         except NoSuchTableError:
             return None
-    rows = connection.execute(text(statement), {"name": name}).all()
+    tables = _columns_by_table(connection, f"{statement} AND table_name = :name", {"name": name})
     # MariaDB compares names without their case.
-    columns = {column for table, column in rows if table == name} or {column for _, column in rows}
-    return columns or None
+    return tables.get(name) or next(iter(tables.values()), None)
+
+
+def _columns_by_table(
+    connection: Connection, statement: str, values: Mapping[str, str] | None = None
+) -> dict[str, set[str]]:
+    """Return the names of columns by table, from the server's catalog.
+
+    SQLAlchemy's reflection warns of types that it does not know, which the tables of others may have.
+    """
+    tables: dict[str, set[str]] = {}
+    for table, column in connection.execute(text(statement), values):
+        tables.setdefault(table, set()).add(column)
+    return tables
 
 
 def find_version_column(columns: set[str]) -> str | None:
@@ -157,8 +165,13 @@ def find_version_column(columns: set[str]) -> str | None:
 def collection_names(connection: Connection) -> list[str]:
     """Return the names of the tables that have our columns, sorted."""
     names = inspect(connection).get_table_names()
+    statement = _COLUMNS_IN.get(connection.dialect.name)
+    if statement is not None:
+        tables = _columns_by_table(connection, statement)
+    else:
+        tables = {name: columns_of(connection, name) or set() for name in names}
     # One may have been dropped since.
-    return sorted(name for name in names if find_version_column(columns_of(connection, name) or set()))
+    return sorted(name for name in names if find_version_column(tables.get(name, set())))
 
 
 async def create_table(connection: AsyncConnection, table: Table) -> None:
