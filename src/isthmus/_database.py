@@ -64,7 +64,6 @@ class AsyncDatabase(Scoping, ChangesMethods, CollectionMethods):
     create = Create()
     _clock: Clock = SYSTEM_CLOCK
     _shared: dict[str, Layer]
-    _derived: bool
     _namespace = ""
     """A prefix of the names of all collections but the default one: tests have collections of their own."""
 
@@ -75,7 +74,6 @@ class AsyncDatabase(Scoping, ChangesMethods, CollectionMethods):
         if setting is not None:
             check_encodable(getattr(settings, setting))
         self._shared = {}
-        self._derived = False
         self._ends = Ends()
         self._set_up(chosen.build(settings), settings, Policy())
         self._ambient = AmbientTransaction()
@@ -124,12 +122,14 @@ class AsyncDatabase(Scoping, ChangesMethods, CollectionMethods):
 
     async def connect(self) -> Self:
         """Connect, check access, and make the default collection ready."""
+        self._core.refuse_without_parent()
         try:
             # Without the layers: connecting should fail at once, with the store's own error.
             await self._backend.open(self.collection_name)
         except BaseException:
             self._core.lazy = False
-            await CLOSINGS.run(self._backend.close(), "isthmus-close")
+            if self._core.parent is None:
+                await CLOSINGS.run(self._backend.close(), "isthmus-close")
             raise
         self._core.mark_open(self.collection_name)
         return self
@@ -137,18 +137,20 @@ class AsyncDatabase(Scoping, ChangesMethods, CollectionMethods):
     async def close(self, *, timeout: float | None = None) -> None:
         """Release the pool; the last handle on it closes it. Idempotent.
 
-        Waits for connections in use, at most `timeout` seconds (None: the config's deadline, else 60);
-        then they are dropped, and a warning is logged that names the holders where the pool knows them.
+        Refuses new calls. Waits for those under way and for connections in use, at most `timeout` seconds
+        (None: the config's deadline, else 60); then they are dropped, and a warning is logged that names
+        the holders where the pool knows them.
         """
         self._core.closed = "it was closed; connect() opens it again"
         self._core.lazy = False
-        if self._derived:
+        if self._core.parent is not None:
             return
-        self._core.ready.clear()
+        self._core.end_calls()
         seconds = (self._config.deadline or CLOSE_SECONDS) if timeout is None else timeout
         await close_within(seconds, self._close(), self._backend)
 
     async def _close(self) -> None:
+        await self._core.calls.drain()
         await self._ends.drain()  # streams and transactions whose callers were cancelled are still ending
         try:
             await self._close_layers()
@@ -166,9 +168,9 @@ class AsyncDatabase(Scoping, ChangesMethods, CollectionMethods):
         """
         self._core.closed = "it was terminated; connect() opens it again"
         self._core.lazy = False
-        if self._derived:
+        if self._core.parent is not None:
             return
-        self._core.ready.clear()
+        self._core.end_calls()
         if isinstance(self._backend, SupportsTerminate):
             self._backend.terminate()
             CLOSINGS.start(self._close_layers(), "isthmus-terminate")
@@ -210,7 +212,7 @@ class AsyncDatabase(Scoping, ChangesMethods, CollectionMethods):
     @property
     def closed(self) -> bool:
         """Whether a call would be refused."""
-        return self._core.closed is not None and not self._core.lazy
+        return self._core.is_closed
 
     @overload
     def collection(self, name: str) -> Collection: ...
@@ -237,7 +239,7 @@ class AsyncDatabase(Scoping, ChangesMethods, CollectionMethods):
         """Return the names of the collections that isthmus created in this store, sorted."""
         await self._ensure_open()
         start, default = self._namespace, self.collection_name
-        names = await self._backend.collections()
+        names = await self._core.count(self._backend.collections())
         return sorted(name.removeprefix(start) for name in names if name.startswith((start, default)))
 
     async def drop_collection(self, name: str) -> None:
@@ -259,12 +261,12 @@ class AsyncDatabase(Scoping, ChangesMethods, CollectionMethods):
             raise UsageError("a collection cannot be dropped inside a transaction: leave it first")
         await self._ensure_open()
         self._core.ready.discard(name)
-        await self._core.stack.run(Drop(name), backend)
+        await self._core.count(self._core.stack.run(Drop(name), backend))
 
     async def ping(self) -> None:
         """Do the cheapest round trip that needs the store to work; raises `StoreError` if it does not."""
         await self._ensure_open()
-        await self._core.stack.run(Ping(self.collection_name), self._backend)
+        await self._core.count(self._core.stack.run(Ping(self.collection_name), self._backend))
 
     async def _ensure_open(self) -> None:
         if self._core.closed is not None:
@@ -294,11 +296,10 @@ class AsyncDatabase(Scoping, ChangesMethods, CollectionMethods):
             changed["resilience"] = resilience
         derived = object.__new__(type(self))
         derived._ambient, derived._repeats = self._ambient, self._repeats
-        derived._shared, derived._ends, derived._derived = self._shared, self._ends, True
+        derived._shared, derived._ends = self._shared, self._ends
         derived._namespace, derived._scope = self._namespace, self._scope
         derived._set_up(self._backend, self._config.model_copy(update=changed), policy or self._policy)
-        derived._core.closed, derived._core.lazy = self._core.closed, self._core.lazy
-        derived._core.ready = self._core.ready
+        derived._core.derive_from(self._core)
         return derived
 
     # Transactions
@@ -330,7 +331,7 @@ class AsyncDatabase(Scoping, ChangesMethods, CollectionMethods):
         begun = self._backend.begin(options)
         for layer in self._optional_layers:
             begun = layer.wrap_transaction(begun)
-        executor = await begun.__aenter__()
+        executor = await self._core.count(begun.__aenter__())
         session = TransactionSession(begun, executor, self._core, options)
         return Transaction(session, self.collection_name, self._namespace, self._scope)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from abc import abstractmethod
 from collections.abc import Awaitable, Sequence
 from typing import Protocol, TypeVar
 
 from isthmus._core.capabilities import Capabilities
+from isthmus._core.closing import CLOSINGS, Calls
 from isthmus._core.executor import Backend, Executor, PoolStats
 from isthmus._core.op import Op, Open, Refresh
 from isthmus._core.stack import Layer, Stack
@@ -120,6 +122,16 @@ class DatabaseSession:
         """Whether the first call connects."""
         self.ready: set[str] = set()
         """The collections that were made ready."""
+        self.parent: DatabaseSession | None = None
+        """That of the handle that this one was derived from, which alone closes the backend."""
+        self.calls = Calls()
+        """The calls under way."""
+
+    def derive_from(self, other: DatabaseSession) -> None:
+        """Share what is open with another handle's session, and end with it."""
+        self.closed, self.lazy = other.closed, other.lazy
+        self.ready, self.calls = other.ready, other.calls
+        self.parent = other.parent or other
 
     @property
     def executor(self) -> Executor:
@@ -130,26 +142,76 @@ class DatabaseSession:
         """Run an operation; makes its collection ready on first use."""
         if self.closed is not None or op.collection not in self.ready:
             await self.ensure_open(op.collection)
-        return await self.stack.run(op, self.backend)
+        # As `count` does, without the price of a coroutine.
+        loop, calls = asyncio.get_running_loop(), self.calls
+        calls.counts[loop] += 1
+        try:
+            return await self.stack.run(op, self.backend)
+        finally:
+            calls.counts[loop] -= 1
+            if calls.are_last:
+                await self._release_after(loop)
+
+    async def count(self, call: Awaitable[R]) -> R:
+        """Run a call that is counted as under way: `close` waits for it."""
+        loop, calls = asyncio.get_running_loop(), self.calls
+        calls.counts[loop] += 1
+        try:
+            return await call
+        finally:
+            calls.counts[loop] -= 1
+            if calls.are_last:
+                await self._release_after(loop)
+
+    async def _release_after(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Release what the last calls have leased since the handle was closed without waiting for them."""
+        if self.calls.end_last(loop):
+            await CLOSINGS.run(self.backend.close(), "isthmus-close")
 
     async def ensure_open(self, collection: str) -> None:
         """Connect if that was put off, and make the collection ready; raises `ClosedError`."""
-        if self.closed is not None and not self.lazy:
-            raise ClosedError(f"this handle is closed; {self.closed}")
+        self._refuse_closed()
+        await self.count(self._open(collection))
+
+    async def _open(self, collection: str) -> None:
         await self.stack.run(Open(collection), self.backend)
+        self._refuse_closed()
         self.mark_open(collection)
+
+    def _refuse_closed(self) -> None:
+        self.refuse_without_parent()
+        if self.is_closed:
+            raise ClosedError(f"this handle is closed; {self.closed}")
+
+    def refuse_without_parent(self) -> None:
+        """Raise `ClosedError` if the handle that this one was derived from is closed."""
+        if self.parent is not None and self.parent.is_closed:
+            raise ClosedError(f"the handle that this one was derived from is closed; {self.parent.closed}")
+
+    @property
+    def is_closed(self) -> bool:
+        """Return whether a call is refused."""
+        if self.parent is not None and self.parent.is_closed:
+            return True
+        return self.closed is not None and not self.lazy
 
     def mark_open(self, collection: str) -> None:
         """Record that the backend made a collection ready."""
         self.closed = None
         self.lazy = False
+        self.calls.begin()
         self.ready.add(collection)
+
+    def end_calls(self) -> None:
+        """Let those under way be the last."""
+        self.ready.clear()
+        self.calls.are_last = True
 
     async def refresh(self, collection: str) -> None:
         """Make earlier writes visible to searches by any handle."""
         if self.closed is not None or collection not in self.ready:
             await self.ensure_open(collection)
-        await self.stack.run(Refresh(collection), self.backend)
+        await self.count(self.stack.run(Refresh(collection), self.backend))
 
 
 class Stats(Value):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import defaultdict
 from collections.abc import Coroutine
 from typing import Any
 
@@ -21,6 +22,43 @@ _AFTER_DROPPING = 1.0
 
 CLOSINGS = Ends()
 """The closing of handles; not among the handle's own ends, for which it waits."""
+
+
+class Calls:
+    """The calls under way of a handle and of those derived from it."""
+
+    def __init__(self) -> None:
+        # By loop: a count that threads share would lose updates. Zeros stay, to save a call for each call.
+        self.counts: defaultdict[asyncio.AbstractEventLoop, int] = defaultdict(int)
+        self.are_last = False
+        """Whether the handle was closed or terminated, so that no more calls begin."""
+        self._drained: dict[asyncio.AbstractEventLoop, asyncio.Event] = {}
+
+    def begin(self) -> None:
+        """Let calls begin (again)."""
+        self.are_last = False
+        for loop in [loop for loop in list(self.counts) if loop.is_closed()]:
+            del self.counts[loop]
+
+    def end_last(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Return whether the last call on a loop has ended, and nobody waits for that."""
+        if self.counts[loop] > 0:
+            return False
+        drained = self._drained.get(loop)
+        if drained is not None:
+            drained.set()
+        return drained is None
+
+    async def drain(self) -> None:
+        """Wait for the calls of the running loop."""
+        loop = asyncio.get_running_loop()
+        if self.counts[loop] == 0:
+            return
+        drained = self._drained.setdefault(loop, asyncio.Event())
+        try:
+            await drained.wait()
+        finally:
+            self._drained.pop(loop, None)
 
 
 async def close_within(seconds: float, work: Coroutine[Any, Any, None], backend: Backend) -> None:

@@ -31,7 +31,7 @@ from isthmus.backends.elasticsearch.errors import (
     translate_response,
 )
 from isthmus.backends.elasticsearch.slots import Slots
-from isthmus.errors import Applied, ConfigError, QueryError, StoreError, UnexpectedError
+from isthmus.errors import Applied, ClosedError, ConfigError, QueryError, StoreError, UnexpectedError
 
 log = logging.getLogger("isthmus.elasticsearch")
 
@@ -149,11 +149,15 @@ class ClientPool:
         await self.client.close()
 
     def discard(self) -> None:
-        """Close the sockets of a loop that is closed."""
+        """Close the sockets, those in use too; the loop may be closed."""
         self._closed = True
         for node in self.client.transport.node_pool.all():
             session = getattr(node, "session", None)
-            if session is not None:
+            if session is None or session.closed:
+                continue
+            if session._loop.is_running():  # this one: those in use are closed too
+                self.ends.finish(session.close(), "isthmus-pool-drop")
+            else:
                 _drop(session)
 
     def is_healthy(self) -> bool:
@@ -227,6 +231,8 @@ class ClientPool:
         self, method: str, target: str, body: bytes | None, headers: dict[str, str], timeout: float | None
     ) -> Any:
         async with self._slots.hold():
+            if self._closed:  # the client would open connections again
+                raise ClosedError("elasticsearch: the handle was closed")
             return await self.client.transport.perform_request(
                 method,
                 target,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Callable
-from types import TracebackType
+from types import NoneType, TracebackType
 
 from isthmus.backends.postgres.address import Address
 from isthmus.errors import (
@@ -114,9 +114,22 @@ def translate(error: BaseException, *, writing: bool) -> IsthmusError | None:
         )
     if isinstance(error, OSError):  # ConnectionError included
         return UnavailableError(f"postgres: the connection broke: {text}", applied=_ambiguous(writing))
+    if isinstance(error, AttributeError) and isinstance(getattr(error, "obj", error), NoneType):
+        return _translate_dropped(error, writing=writing)
     if type(error).__module__.partition(".")[0] in ("asyncpg", "psycopg"):
         return _without_state(error, text, writing=writing)
     return None
+
+
+def _translate_dropped(error: AttributeError, *, writing: bool) -> IsthmusError | None:
+    """Return the error for a connection that was terminated between two steps of one call of asyncpg."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    module = "" if trace is None else str(trace.tb_frame.f_globals.get("__name__"))
+    if module.partition(".")[0] != "asyncpg":
+        return None
+    return UnavailableError("postgres: the connection was dropped", applied=_ambiguous(writing))
 
 
 def _without_state(error: Exception, text: str, *, writing: bool) -> IsthmusError:

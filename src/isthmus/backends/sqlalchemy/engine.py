@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from typing import Any
 
@@ -10,9 +11,12 @@ from sqlalchemy.exc import ArgumentError, InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from isthmus._core.clock import REPEAT_SECONDS
+from isthmus._core.closing import CLOSE_SECONDS, CLOSINGS
 from isthmus.backends.sqlalchemy.config import SQLAlchemyConfig
 from isthmus.errors import ConfigError, MissingExtraError
 from sqlalchemy import event
+
+_LOOK_SECONDS = 0.01
 
 
 class EnginePool:
@@ -21,15 +25,28 @@ class EnginePool:
     def __init__(self, engine: AsyncEngine, *, ours: bool) -> None:
         self.engine = engine
         self._ours = ours
+        self._loop = asyncio.get_running_loop()
 
     async def close(self) -> None:
-        """Close the connections of our engine; the application's is not touched."""
-        if self._ours:
-            await self.engine.dispose()
+        """Close the connections of our engine, once they are given back; the application's is not touched."""
+        if not self._ours:
+            return
+        pool: Any = self.engine.pool
+        # SQLAlchemy tells of a connection before it is back, and closes none that comes back later.
+        while hasattr(pool, "checkedout") and pool.checkedout():  # noqa: ASYNC110
+            await asyncio.sleep(_LOOK_SECONDS)
+        await self.engine.dispose()
 
     def discard(self) -> None:
-        """Forget the connections without touching the loop that they belong to."""
-        if self._ours:
+        """Close each connection when its statement has ended; those of a dead loop are forgotten.
+
+        The drivers have no common way to end one: a caller of aiosqlite or asyncmy would wait forever.
+        """
+        if not self._ours:
+            return
+        if self._loop.is_running():
+            CLOSINGS.finish(asyncio.wait_for(self.close(), CLOSE_SECONDS), "isthmus-pool-drop")
+        else:
             self.engine.sync_engine.dispose(close=False)
 
     def is_healthy(self) -> bool:

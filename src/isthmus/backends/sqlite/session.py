@@ -22,8 +22,11 @@ _BUSY_SLICE = 0.1
 _STEPS = 100_000
 
 
-class Stopped(Exception):
-    """The job's caller was cancelled."""
+class Stopped(UnavailableError):
+    """The job's caller was cancelled, or the handle was terminated; nothing of the job is applied."""
+
+    def __init__(self) -> None:
+        super().__init__("stopped: the caller was cancelled, or the handle was terminated")
 
 
 class SQLiteSession:
@@ -59,7 +62,7 @@ class SQLiteSession:
         self.connection.close()
 
     def check(self) -> None:
-        """Raise `Stopped` if the job's caller was cancelled."""
+        """Raise `Stopped` if the job is not to go on."""
         if self.job is not None and self.job.cancelled:
             raise Stopped
 
@@ -173,5 +176,5 @@ class SQLiteSession:
         `committing` says that COMMIT failed, after which the outcome may be unknown.
         """
         if is_interrupt(error) and self.job is not None and self.job.cancelled:
-            return UnavailableError("stopped: the caller was cancelled")
+            return Stopped()
         return translate(error, self.label, committing=committing)

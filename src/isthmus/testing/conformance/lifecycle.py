@@ -42,6 +42,41 @@ async def test_a_closed_handle_can_be_opened_again(db: AsyncDatabase) -> None:
 
 
 @pytest.mark.asyncio
+async def test_close_waits_for_the_calls_under_way(db: AsyncDatabase) -> None:
+    """They end as if nobody closed the handle, and it stays closed."""
+    await put_one(db, Record({}, id="x"))
+    calls = [asyncio.create_task(db.upsert(f"y{n}", {"n": n})) for n in range(8)]
+    await asyncio.sleep(0)
+
+    await db.close()
+
+    assert all(call.done() for call in calls)
+    assert await asyncio.gather(*calls) is not None
+    assert db.closed
+    await db.connect()
+    if db.capabilities.durable and getattr(db.config, "path", "") != ":memory:":
+        assert await db.count(field("n") >= 0) == 8
+
+
+@pytest.mark.asyncio
+async def test_a_handle_of_a_closed_one_is_closed(db: AsyncDatabase) -> None:
+    """It shares the pool of the handle that it was derived from, and works when that is opened again."""
+    derived = db.options(deadline=20)
+    await put_one(derived, Record({"n": 1}, id="x"))
+
+    await db.close()
+
+    assert derived.closed
+    with pytest.raises(ClosedError):
+        await derived.get("x")
+    with pytest.raises(ClosedError):
+        await derived.connect()
+    await db.connect()
+    await derived.upsert("y", {})
+    assert await derived.exists("y")
+
+
+@pytest.mark.asyncio
 async def test_many_tasks_share_a_handle(db: AsyncDatabase) -> None:
     """30 tasks write and search concurrently."""
 

@@ -229,7 +229,8 @@ class Pool:
         connection = self.take_idle()
         if connection is None:
             connection = await self._wait(timeout)
-        pooled = self.held[connection]
+        if (pooled := self.held.get(connection)) is None:  # terminated since it was handed over
+            raise ClosedError("the pool is closed")
         pooled.dirty |= dirty
         pooled.read_only_use = read_only
         if self.config.pool.setup is not None:

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any, Protocol, TypeVar
 
 from isthmus._core.clock import SYSTEM_CLOCK, Clock
+from isthmus._core.closing import CLOSINGS
 from isthmus._core.executor import PoolStats
 from isthmus._core.wait_time import pool_timeout
 from isthmus.backends.s3.config import S3Config
@@ -24,6 +25,7 @@ from isthmus.backends.s3.transport.session import (
 )
 from isthmus.errors import (
     Applied,
+    ClosedError,
     ConnectError,
     IsthmusError,
     PoolTimeoutError,
@@ -62,6 +64,8 @@ class Requests:
         self._transport: Transport | None = None
         self._client: Any = None
         self._client_lock = asyncio.Lock()
+        self._loop = asyncio.get_running_loop()
+        self._closed = False
         self._in_use = self._waiting = self._acquired = self._timeouts = 0
         self._wait_seconds = self._use_seconds = 0.0
         self.shared: dict[Any, Any] = {}
@@ -88,11 +92,19 @@ class Requests:
         return self.config.pool.max_connections
 
     async def client(self) -> Any:
-        """Return the aioboto3 client of this loop."""
+        """Return the aioboto3 client of this loop; raises `ClosedError` once the pool is closed."""
         async with self._client_lock:
-            if self._client is None:
+            if self._client is None and not self._closed:
                 self._client = await boto_client(self.config, self.sessions)
+            if self._closed:
+                await self._close_client()
+                raise ClosedError("s3: the handle was closed")
             return self._client
+
+    async def _close_client(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            await client.__aexit__(None, None, None)
 
     async def boto(self) -> BotoTransport:
         """Return the transport over aioboto3, which has the requests that obstore lacks."""
@@ -104,14 +116,17 @@ class Requests:
         for shared in closing:
             await shared.close()
         self.shared.clear()
-        client, self._client = self._client, None
-        if client is not None:
-            await client.__aexit__(None, None, None)
+        self._closed = True
+        await self._close_client()
 
     def discard(self) -> None:
         """Drop the client's sockets: its loop may be dead."""
         for shared in self.closing:
             shared.discard()
+        self._closed = True
+        if self._loop.is_running():
+            CLOSINGS.finish(self._close_client(), "isthmus-pool-drop")
+            return
         client, self._client = self._client, None
         if client is not None:
             _forget_sockets(client)
