@@ -153,11 +153,14 @@ async def list_ids(db: AsyncDatabase, query: Query | Predicate) -> list[str | No
 
 
 async def read_pages(db: AsyncDatabase, query: Query, size: int) -> list[list[Record]]:
-    """Return the records of all pages of a query."""
+    """Return the records of all pages of a query; each record has its page only."""
     page = await db.page(query, size=size)
-    pages = [page.records]
+    pages, seen = [page.records], {record.id for record in page.records}
     while page.cursor is not None:
         page = await db.page(query, size=size, cursor=page.cursor)
+        ids = {record.id for record in page.records}
+        assert seen.isdisjoint(ids), f"on two pages: {seen & ids}"  # such pages may have no end
+        seen |= ids
         pages.append(page.records)
     return pages
 

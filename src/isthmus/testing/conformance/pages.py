@@ -133,3 +133,19 @@ async def test_pages_of_numbers_then_texts_then_nothing(
     ids = [r.id for page in await read_pages(db, query, 1) for r in page]
 
     assert ids == (["m", "k", "t", "a", "z"] if direction == "asc" else ["t", "k", "m", "a", "z"])
+
+
+@pytest.mark.parametrize("direction", ["asc", "desc"])
+@pytest.mark.asyncio
+async def test_pages_of_whole_numbers_near_their_limits(
+    db: AsyncDatabase, direction: Literal["asc", "desc"]
+) -> None:
+    """A page that ends with a value of another type goes on before the lowest, or after the highest, number."""
+    await put_one(db, Record({"n": 2**53 + 1}, id="w"))
+    values = {"l": -(2**63) + 1, "h": 2**63 - 2, "b": True, "t": "text"}
+    await put(db, [*(Record({"n": value}, id=id) for id, value in values.items()), Record({}, id="z")])
+    query = Query().sort("n", direction)
+
+    ids = [r.id for page in await read_pages(db, query, 1) for r in page]
+
+    assert ids == (["b", "l", "w", "h", "t", "z"] if direction == "asc" else ["t", "h", "w", "l", "b", "z"])
