@@ -140,7 +140,7 @@ async def test_pages_of_numbers_then_texts_then_nothing(
 async def test_pages_of_whole_numbers_near_their_limits(
     db: AsyncDatabase, direction: Literal["asc", "desc"]
 ) -> None:
-    """A page that ends with a value of another type goes on before the lowest number, or after the highest."""
+    """A page that ends with a value of another type goes on before the lowest number or after the highest."""
     await put_one(db, Record({"n": 2**53 + 1}, id="w"))
     values = {"l": -(2**63) + 1, "h": 2**63 - 2, "b": True, "t": "text"}
     await put(db, [*(Record({"n": value}, id=id) for id, value in values.items()), Record({}, id="z")])
