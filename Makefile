@@ -118,9 +118,11 @@ demo-native: $(VENV)/.full ## tables made by plain SQL: queried, modified in a t
 
 # Tests
 
-.PHONY: test test-all test-ci test-pythons test-client8 conformance
-test: $(VENV)/.full ## all tests on PostgreSQL 15, Elasticsearch 9.2, S3, SQLite and memory, a slice on others
+.PHONY: provision test test-all test-ci test-pythons test-client8 conformance
+provision: $(VENV)/.full ## fetch the servers of `make test`
 	$(SERVERS) provision $(TEST_SERVERS) $(SLICE_SERVERS)
+
+test: provision ## all tests on PostgreSQL 15, Elasticsearch 9.2, S3, SQLite and memory, a slice on others
 	$(SERVERS) run $(TEST_SERVERS) -- $(PYTEST) $(ARGS)
 
 test-all: $(VENV)/.full ## the same on every server, driver, client and Python that there is
@@ -129,8 +131,7 @@ test-all: $(VENV)/.full ## the same on every server, driver, client and Python t
 	$(MAKE) test-client8 test-pythons
 
 # The checks come first for their caches, which the copies take along.
-test-ci: lint types ## planted faults that .ci/run has to see, and that it runs all tests (5 min)
-	$(SERVERS) provision $(TEST_SERVERS) $(SLICE_SERVERS)
+test-ci: lint types provision ## planted faults that .ci/run has to see, and that it runs all tests (5 min)
 	$(SERVERS) run $(TEST_SERVERS) -- $(BIN)/python -m tests.ci $(ARGS)
 
 # The part that needs no server, on the other Pythons that pyenv or the system has.
