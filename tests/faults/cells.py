@@ -115,6 +115,8 @@ class Bench:
             try:
                 await db.get("a")
                 await db.count()
+                # A write after some time first reads the marker of S3's collection again: not in a cell.
+                await db.delete("no such record")
             except IsthmusError:
                 await asyncio.sleep(0.05)
             else:
