@@ -16,6 +16,7 @@ from isthmus._ids import new_id
 from isthmus.backends.sqlite.schema import (
     CATALOG,
     CHANGES_CATALOG,
+    COLUMNS,
     DECLARED_FORMAT,
     MARKS,
     ORDER_COLUMN,
@@ -118,42 +119,47 @@ def _triggers(tables: ChangeTables) -> list[str]:
     would hold for it.
     """
     table = quote_name(tables.name)
-    note = f"INSERT INTO {tables.changes} (id) VALUES ({{}}.id);"
     forget = (
-        note.format("OLD") + f" DELETE FROM {tables.deleted} WHERE id = OLD.id;"
+        f"INSERT INTO {tables.changes} (id) VALUES (OLD.id); DELETE FROM {tables.deleted} WHERE id = OLD.id;"
         f" INSERT INTO {tables.deleted} VALUES (OLD.id, last_insert_rowid());"
     )
     given = f"CASE WHEN NEW.{ORDER_COLUMN} > {tables.last} THEN NEW.{ORDER_COLUMN} END"
+    note = f"INSERT INTO {tables.changes} (seq, id) VALUES ({given}, NEW.id);"
+    renumber = f"UPDATE {table} SET {ORDER_COLUMN} = {tables.last}"
     # What these triggers set themselves is the order that was given last.
     own = f"NEW.{ORDER_COLUMN} > OLD.{ORDER_COLUMN} AND NEW.{ORDER_COLUMN} = {tables.last}"
     return [
-        # Our own inserts draw the order in the statement, so that the row is not written twice.
-        f"CREATE TRIGGER {trigger_name(tables, 'insert')} AFTER INSERT ON {table} BEGIN"
-        f" INSERT INTO {tables.changes} (seq, id) VALUES ({given}, NEW.id);"
-        f" UPDATE {table} SET {ORDER_COLUMN} = last_insert_rowid()"
-        f" WHERE rowid = NEW.rowid AND {ORDER_COLUMN} <> last_insert_rowid(); END",
-        # It renews the version as the trigger of other tables does.
-        f"CREATE TRIGGER {trigger_name(tables, 'update')} AFTER UPDATE ON {table} WHEN NOT ({own}) BEGIN"
-        f" {note.format('NEW')}"
-        f" UPDATE {table} SET {ORDER_COLUMN} = last_insert_rowid(),"
+        # Our own statements draw the order, so that the row is not written twice. Neither this trigger nor
+        # one that it fires calls a function, which could fail: SQLite would then keep a copy of each page
+        # that any row of a batch is written to.
+        f"CREATE TRIGGER {trigger_name(tables, 'insert')} AFTER INSERT ON {table} BEGIN {note}"
+        f" {renumber} WHERE rowid = CASE WHEN NEW.{ORDER_COLUMN} < {tables.last} THEN NEW.rowid END; END",
+        f"CREATE TRIGGER {trigger_name(tables, 'order')} AFTER UPDATE OF {ORDER_COLUMN} ON {table}"
+        f" WHEN OLD.{ORDER_COLUMN} <> NEW.{ORDER_COLUMN} AND NOT ({own})"
+        f" BEGIN {note} {renumber} WHERE rowid = NEW.rowid; END",
+        # It renews the version as the trigger of other tables does. Of two triggers SQLite fires first
+        # the one that was created last.
+        f"CREATE TRIGGER {trigger_name(tables, 'update')} AFTER UPDATE OF {', '.join(COLUMNS)} ON {table}"
+        f" WHEN NOT ({own}) BEGIN {note} {renumber},"
         f" version = CASE WHEN OLD.version = NEW.version THEN random() & {2**62 - 1} ELSE version END,"
         " updated_at = CASE WHEN OLD.version = NEW.version"
         " THEN CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER) ELSE updated_at END"
-        " WHERE rowid = NEW.rowid; END",
-        f"CREATE TRIGGER {trigger_name(tables, 'key')} AFTER UPDATE ON {table} WHEN OLD.id IS NOT NEW.id"
-        f" BEGIN {forget} END",
+        f" WHERE rowid = NEW.rowid"
+        f" AND (OLD.version = NEW.version OR NEW.{ORDER_COLUMN} < {tables.last}); END",
+        f"CREATE TRIGGER {trigger_name(tables, 'key')} AFTER UPDATE OF id ON {table}"
+        f" WHEN OLD.id IS NOT NEW.id BEGIN {forget} END",
         f"CREATE TRIGGER {trigger_name(tables, 'delete')} AFTER DELETE ON {table} BEGIN {forget} END",
     ]
 
 
 def trigger_name(tables: ChangeTables, event: str) -> str:
-    """Return the name of a trigger: `insert`, `update`, `key` or `delete`."""
+    """Return the name of a trigger: `insert`, `order`, `update`, `key` or `delete`."""
     return f"isthmus_{event}_{tables.digest}"
 
 
 def trigger_names(tables: ChangeTables) -> list[str]:
     """Return the names of all triggers of a collection."""
-    return [trigger_name(tables, event) for event in ("insert", "update", "key", "delete")]
+    return [trigger_name(tables, event) for event in ("insert", "order", "update", "key", "delete")]
 
 
 def displacing_trigger(tables: ChangeTables, part: str) -> str:

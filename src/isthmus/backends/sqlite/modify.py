@@ -14,7 +14,7 @@ from isthmus._query.changes import FieldChange, apply_changes
 from isthmus._record import Record
 from isthmus._values import encode
 from isthmus.backends.sqlite import select
-from isthmus.backends.sqlite.schema import Table
+from isthmus.backends.sqlite.schema import ORDER_COLUMN, Table
 from isthmus.backends.sqlite.session import SQLiteSession
 from isthmus.backends.sqlite.statement import quote_name
 
@@ -79,7 +79,10 @@ def modify_where(
 
 
 def _update(table: Table) -> str:
-    return f"UPDATE {quote_name(table.name)} SET data = ?2, version = ?3, updated_at = ?4 WHERE id = ?1"
+    order = f", {ORDER_COLUMN} = {table.order}" if table.order else ""
+    return (
+        f"UPDATE {quote_name(table.name)} SET data = ?2, version = ?3, updated_at = ?4{order} WHERE id = ?1"
+    )
 
 
 def _now() -> int:

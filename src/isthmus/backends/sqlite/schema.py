@@ -31,7 +31,7 @@ MARKS = "isthmus_change_marks"
 _RESERVED = {CATALOG, UNIQUE_CATALOG, CHANGES_CATALOG, COLUMN_CATALOG, MARKS}
 ORDER_COLUMN = "change_order"
 """The column of a table that keeps its changes: a number that is greater for each later write of a row."""
-_COLUMNS = ["id", "data", "metadata", "version", "created_at", "updated_at"]
+COLUMNS = ["id", "data", "metadata", "version", "created_at", "updated_at"]
 _SIMPLE_NAME = re.compile(r"[a-z0-9_.]+")
 
 
@@ -55,7 +55,7 @@ class Table:
         """Return what a query selects from: the table, or no rows if it was dropped."""
         if not self.dropped:
             return quote_name(self.name)
-        return f"(SELECT {', '.join(f'NULL AS {column}' for column in _COLUMNS)} WHERE 0)"
+        return f"(SELECT {', '.join(f'NULL AS {column}' for column in COLUMNS)} WHERE 0)"
 
     def without_rows(self) -> Table:
         """Return the table as one that was dropped."""
@@ -204,7 +204,7 @@ def _mark_file(connection: sqlite3.Connection) -> None:
 
 def _refuse_foreign(connection: sqlite3.Connection, path: str, name: str) -> None:
     columns = [row[1] for row in connection.execute(f"PRAGMA table_info({quote_name(name)})")]
-    if columns and columns != _COLUMNS:
+    if columns and columns != COLUMNS:
         raise ConfigError(f"{path}: table {name!r} was not made by isthmus; choose another `table`")
 
 

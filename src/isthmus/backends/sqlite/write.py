@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice, repeat
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import count, islice, repeat
 
 import orjson
 
@@ -24,6 +24,9 @@ from isthmus.errors import InvalidRecordError
 
 # Rows that are held in memory at once, and after which a batch looks whether its caller was cancelled.
 _CHUNK = 1_000
+
+Row = tuple[object, ...]
+"""What a statement stores: id, data, metadata, version, time."""
 
 
 class NothingWrittenError(Exception):
@@ -75,7 +78,7 @@ class _ChunkRows:
         self._table = table
         self._kind = kind
         self._now = _now()
-        self._puts: dict[str, tuple[object, ...]] = {}
+        self._puts: dict[str, Row] = {}
         self._deletes: list[tuple[str]] = []
         # Only an update needs the stored data.
         columns = "id, version, data, metadata" if kind is WriteKind.UPDATE else "id, version, NULL, NULL"
@@ -111,7 +114,7 @@ class _ChunkRows:
         """Run the statements that store what was put and deleted."""
         if self._puts:
             statement = _update if self._kind in (WriteKind.REPLACE, WriteKind.UPDATE) else _upsert
-            self._session.run_many(statement(self._table), self._puts.values())
+            _run_many(self._session, self._table, statement, self._puts.values())
         if self._deletes:
             self._session.run_many(_delete(self._table), self._deletes)
 
@@ -133,11 +136,11 @@ def _write_one(
         return None
     version = new_version()
     if kind is WriteKind.CREATE:
-        text, expected = f"{_insert(table)} ON CONFLICT DO NOTHING", ()
+        text, expected = f"{_insert(table, table.order)} ON CONFLICT DO NOTHING", ()
     elif kind is WriteKind.UPSERT and not expected:
-        text = _upsert(table)
+        text = _upsert(table, table.order)
     else:
-        text = _update(table) + (" AND CAST(version AS TEXT) = ?6" if expected else "")
+        text = _update(table, table.order) + (" AND CAST(version AS TEXT) = ?6" if expected else "")
     if not session.execute(text, (id, data, metadata, version, _now(), *expected)).rowcount:
         return None
     return id if kind is WriteKind.CREATE else str(version)
@@ -155,9 +158,7 @@ def _insert_all(
     versions = range(first, first + len(batch))
     session.execute("SAVEPOINT isthmus_batch")
     try:
-        session.run_many(
-            _insert(table) if creates else _upsert(table), _encode_rows(session, batch, versions)
-        )
+        _run_many(session, table, _create if creates else _upsert, _encode_rows(session, batch, versions))
     except (sqlite3.IntegrityError, InvalidRecordError):
         # An id is taken, or a record is invalid: the caller finds out which items are to be refused.
         session.execute("ROLLBACK TO isthmus_batch")
@@ -166,9 +167,7 @@ def _insert_all(
     return list(batch.ids) if creates else list(map(str, versions))
 
 
-def _encode_rows(
-    session: SQLiteSession, batch: MutationBatch, versions: Iterable[int]
-) -> Iterator[tuple[object, ...]]:
+def _encode_rows(session: SQLiteSession, batch: MutationBatch, versions: Iterable[int]) -> Iterator[Row]:
     """Yield rows to insert, each encoded when SQLite steps to it, so that memory stays flat."""
     now = repeat(_now())
     metadata: Iterator[str] = batch.metadata_texts() or repeat("{}")
@@ -179,27 +178,44 @@ def _encode_rows(
         yield from islice(rows, _CHUNK)
 
 
-# The statements take a row: id, data, metadata, version, time.
+def _run_many(
+    session: SQLiteSession, table: Table, statement: Callable[[Table, str], str], rows: Iterable[Row]
+) -> None:
+    """Run `_create`, `_upsert` or `_update` once for each row."""
+    if table.order:
+        # Nobody else draws a number meanwhile: one look-up for all, which the trigger of each row confirms.
+        [first] = session.execute(f"SELECT {table.order}").fetchone()
+        rows = ((*row, order) for row, order in zip(rows, count(first), strict=False))
+    session.run_many(statement(table, "?6"), rows)
 
 
-def _insert(table: Table) -> str:
+# The statements take a row. In a table that keeps its changes `order` is its order, as SQL.
+
+
+def _insert(table: Table, order: str) -> str:
     columns, values = "id, data, metadata, version, created_at, updated_at", "?1, ?2, ?3, ?4, ?5, ?5"
     if table.order:
-        columns, values = f"{columns}, {ORDER_COLUMN}", f"{values}, {table.order}"
+        columns, values = f"{columns}, {ORDER_COLUMN}", f"{values}, {order}"
     return f"INSERT INTO {quote_name(table.name)} ({columns}) VALUES ({values})"
 
 
-def _upsert(table: Table) -> str:
+def _create(table: Table, order: str) -> str:
+    # A clash undoes the batch anyway. To undo a row SQLite would keep copies of what its triggers write to.
+    return _insert(table, order).replace("INSERT", "INSERT OR FAIL", 1)
+
+
+def _upsert(table: Table, order: str) -> str:
     return (
-        f"{_insert(table)} ON CONFLICT(id) DO UPDATE SET data = excluded.data, metadata = excluded.metadata,"
-        " version = excluded.version, updated_at = excluded.updated_at"
+        f"{_insert(table, order)} ON CONFLICT(id) DO UPDATE SET data = excluded.data,"
+        " metadata = excluded.metadata, version = excluded.version, updated_at = excluded.updated_at"
+        + (f", {ORDER_COLUMN} = excluded.{ORDER_COLUMN}" if table.order else "")
     )
 
 
-def _update(table: Table) -> str:
+def _update(table: Table, order: str) -> str:
     return (
         f"UPDATE {quote_name(table.name)} SET data = ?2, metadata = ?3, version = ?4, updated_at = ?5"
-        " WHERE id = ?1"
+        f"{f', {ORDER_COLUMN} = {order}' if table.order else ''} WHERE id = ?1"
     )
 
 
