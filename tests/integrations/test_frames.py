@@ -12,7 +12,7 @@ import pytest
 from isthmus import AsyncDatabase, ConfigError, Query, Record, UnsupportedError, UsageError, field
 from isthmus._ids import new_id
 from isthmus.integrations import frames
-from isthmus.integrations._json_table import read_texts
+from isthmus.integrations._json_table import read_records
 from tests.seeds import drawn
 
 pytestmark = pytest.mark.asyncio
@@ -262,7 +262,7 @@ async def test_a_table_from_texts_equals_the_one_from_values() -> None:
         texts = [orjson.dumps(data) for data in rows]
         records = [Record.stored(str(n), text, None, "1", 0, 0) for n, text in enumerate(texts)]
 
-        table = read_texts(records)
+        table = read_records(records)
 
         if table is not None:
             used += 1
@@ -286,7 +286,7 @@ async def test_what_a_reader_of_texts_would_change_is_converted_by_value(rows: l
     """Rounded integers, lost nulls, hidden ids and mixed types."""
     records = [Record.stored(str(n), orjson.dumps(d), None, "1", 0, 0) for n, d in enumerate(rows)]
 
-    assert read_texts(records) is None
+    assert read_records(records) is None
 
 
 async def test_records_that_were_read_before_become_the_same_table() -> None:

@@ -174,6 +174,8 @@ class Plan(Layer):
 
     async def _fetch_exact(self, request: PageRequest, native: Fetch, call_next: Next) -> Page:
         page: Page = await call_next(native)
+        if page.texts is not None:
+            return page
         order = request.order or BY_ID
         if not page.recheck:
             token = None if page.after is None else page.after.token
@@ -288,7 +290,13 @@ class Plan(Layer):
         after = None
         while True:
             request = replace(
-                native.request, order=None, after=after, offset=0, size=_LARGEST_SCAN, select=None
+                native.request,
+                order=None,
+                after=after,
+                offset=0,
+                size=_LARGEST_SCAN,
+                select=None,
+                texts=False,
             )
             page: Page = await call_next(replace(native, request=request))
             after = page.after
