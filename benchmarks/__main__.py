@@ -31,6 +31,7 @@ SUITES = (
     "service",
     "growth",
     "questions",
+    "arrow",
     "native",
     "files",
     "load",

@@ -47,6 +47,8 @@ CAPTIONS = {
     "growth": "Growth",
     "hot path": "The hot path",
     "questions": "Questions",
+    "arrow": "Arrow tables",
+    "service": "A web service",
     "native": "Tables that others made",
     "writes": "Modifications",
     "changes": "Changes",
@@ -95,6 +97,7 @@ SUITES = {
     "imports": "Import",
     "growth": "Growth",
     "questions": "Questions",
+    "arrow": "Arrow tables",
     "load": "Load",
 }
 

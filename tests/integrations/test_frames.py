@@ -11,8 +11,8 @@ import pytest
 
 from isthmus import AsyncDatabase, ConfigError, Query, Record, UnsupportedError, UsageError, field
 from isthmus._ids import new_id
-from isthmus.integrations import frames
-from isthmus.integrations._json_table import read_texts
+from isthmus.integrations import _json_table, frames
+from isthmus.integrations._json_table import read_records
 from tests.seeds import drawn
 
 pytestmark = pytest.mark.asyncio
@@ -262,7 +262,7 @@ async def test_a_table_from_texts_equals_the_one_from_values() -> None:
         texts = [orjson.dumps(data) for data in rows]
         records = [Record.stored(str(n), text, None, "1", 0, 0) for n, text in enumerate(texts)]
 
-        table = read_texts(records)
+        table = read_records(records)
 
         if table is not None:
             used += 1
@@ -286,7 +286,7 @@ async def test_what_a_reader_of_texts_would_change_is_converted_by_value(rows: l
     """Rounded integers, lost nulls, hidden ids and mixed types."""
     records = [Record.stored(str(n), orjson.dumps(d), None, "1", 0, 0) for n, d in enumerate(rows)]
 
-    assert read_texts(records) is None
+    assert read_records(records) is None
 
 
 async def test_records_that_were_read_before_become_the_same_table() -> None:
@@ -295,3 +295,41 @@ async def test_records_that_were_read_before_become_the_same_table() -> None:
     records[0].data["n"] = 2
 
     assert frames.table_of_records(records).to_pylist() == [{"_id": "a", "n": 2}]
+
+
+async def test_a_table_read_by_the_types_of_its_first_lines_equals_the_one_from_values(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Later lines of other types, or with other keys, lead to types that hold all."""
+    rng = random.Random(drawn())
+    kinds = ("integer", "number", "text", "time", "bool", "list", "object", "any")
+    used = 0
+    for _ in range(300):
+        columns = {name: rng.choice(kinds) for name in rng.sample(("x", "y", "z"), rng.randint(1, 3))}
+        rows = [
+            {name: _values(rng, kind) for name, kind in columns.items() if rng.random() < 0.97}
+            for _ in range(rng.randint(2, 12))
+        ]
+        texts = [orjson.dumps(data) for data in rows]
+        monkeypatch.setattr(_json_table, "SAMPLE", len(b"\n".join(texts[: len(texts) // 2])) + 1)
+
+        table = _json_table.read_texts([str(n) for n in range(len(rows))], texts)
+
+        if table is not None:
+            used += 1
+            expected = frames.table_of([{"_id": str(n), **data} for n, data in enumerate(rows)])
+            assert table.schema == expected.schema, texts
+            assert table.equals(expected), texts
+    assert used > 50
+
+
+@pytest.mark.parametrize("query", [None, Query().sort("n", "desc").limit(7), field("n") < 5])
+async def test_a_table_of_texts_equals_the_one_of_the_records(tmp_path: Path, query: Any) -> None:
+    """A search of ids and texts alone returns the same rows in the same order, with a limit and an offset."""
+    async with await AsyncDatabase.create("sqlite", {"path": str(tmp_path / "a.db")}) as db:
+        data = [{"n": n, "s": str(n), "at": "2020-01-01"} for n in range(12)]
+        await db.create_batch([Record(item, id=f"{n:02}") for n, item in enumerate(data)])
+
+        table = await frames.to_arrow(db, query)
+
+        assert table.equals(frames.table_of_records(await db.search(query)))

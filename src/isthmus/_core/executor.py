@@ -10,7 +10,7 @@ Elasticsearch record that disagrees with the mapping. The core evaluates and mer
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import MappingProxyType
 from typing import Any, Protocol, TypeAlias
@@ -156,10 +156,26 @@ class PageRequest(Value):
     """Return the store's score of each record in the page's `hits`."""
     highlight: tuple[Path, ...] = ()
     """The fields for which each hit carries the matching snippets."""
+    texts: bool = False
+    """Only ids and data are read: a backend may return `Page.texts` in place of records. A hint, and only
+    where the store evaluates all conditions exactly."""
 
     def size_up_to(self, limit: int) -> int:
         """Return the size, or `limit` where that is less or there is no size."""
         return limit if self.size is None else min(self.size, limit)
+
+
+class StoredTexts(Value):
+    """The ids of records and their data as JSON texts, in the same order."""
+
+    ids: list[str]
+    texts: Sequence[bytes | str]
+    decode: Callable[[bytes | str], Any]
+
+    def records(self) -> Iterator[Record]:
+        """Yield the records, without what was not read."""
+        for id, text in zip(self.ids, self.texts, strict=True):
+            yield Record.stored(id, text, None, None, None, None, self.decode)
 
 
 class Page(Value):
@@ -175,6 +191,8 @@ class Page(Value):
     recheck: Sequence[Record] = ()
     hits: Mapping[str, Hit] = MappingProxyType({})
     """For a ranked request, the score and highlights of each record by its id."""
+    texts: StoredTexts | None = None
+    """For a request of texts, and in place of records."""
 
 
 class CountResult(Value):

@@ -6,13 +6,19 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Se
 from typing import TYPE_CHECKING, Any
 
 from isthmus._collection import CollectionMethods
+from isthmus._core.executor import PageRequest
+from isthmus._core.op import Fetch
 from isthmus._core.registry import import_driver
 from isthmus._partition import ID, row
+from isthmus._path import Root
+from isthmus._query.ast import SortKey
+from isthmus._query.normalize import flatten
+from isthmus._query.query import as_query
 from isthmus._reads import Find
 from isthmus._record import Record
 from isthmus._writes import StreamReceipt
 from isthmus.errors import UsageError
-from isthmus.integrations._json_table import read_texts
+from isthmus.integrations._json_table import read_records, read_texts
 
 if TYPE_CHECKING:
     import pandas
@@ -52,7 +58,7 @@ def table_of_records(records: Sequence[Record], schema: pyarrow.Schema | None = 
     Without a schema, records that were not decoded yet are converted from their JSON text as a whole;
     the table is the same.
     """
-    table = read_texts(records) if schema is None else None
+    table = read_records(records) if schema is None else None
     return table_of([row(record) for record in records], schema) if table is None else table
 
 
@@ -63,7 +69,20 @@ async def to_arrow(
 
     `schema` and errors are those of `table_of`.
     """
+    found = as_query(query)
+    if schema is None and found.fields is None and found.count != 0 and all(map(_is_read, found.order)):
+        request = PageRequest(flatten(found.where), found.order, found.count, offset=found.skip, texts=True)
+        page = await collection._run(Fetch(collection.collection_name, request))
+        if page.texts is None:
+            return table_of_records(page.records)
+        table = read_texts(page.texts.ids, page.texts.texts)
+        return table_of([row(record) for record in page.texts.records()]) if table is None else table
     return table_of_records(await collection.search(query), schema)
+
+
+def _is_read(key: SortKey) -> bool:
+    """Return whether a key is in a record's id or data, which pages of texts hold."""
+    return key.path.root in (Root.ID, Root.DATA)
 
 
 async def arrow_batches(
@@ -105,7 +124,7 @@ def _build_batch(
 ) -> pyarrow.RecordBatch:
     arrow = _arrow()
     if not explicit:
-        table = table_of_records(records) if schema is None else read_texts(records)
+        table = table_of_records(records) if schema is None else read_records(records)
         if table is not None and schema in (None, table.schema):
             return table.combine_chunks().to_batches()[0]
     rows = [row(record) for record in records]

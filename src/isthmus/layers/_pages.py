@@ -83,4 +83,11 @@ def _native_request(request: PageRequest, parts: Split) -> PageRequest:
         # Cursors and merging need the sort keys; the residual may need anything.
         paths = (*paths, *(key.path for key in request.order or ())) if exact else None
     streamed = request.streamed and exact  # otherwise pages end between those of the store
-    return replace(request, where=parts.pushed, offset=offset, select=paths, streamed=streamed)
+    return replace(
+        request,
+        where=parts.pushed,
+        offset=offset,
+        select=paths,
+        streamed=streamed,
+        texts=request.texts and exact,
+    )

@@ -174,6 +174,8 @@ class Plan(Layer):
 
     async def _fetch_exact(self, request: PageRequest, native: Fetch, call_next: Next) -> Page:
         page: Page = await call_next(native)
+        if page.texts is not None:
+            return page
         order = request.order or BY_ID
         if not page.recheck:
             token = None if page.after is None else page.after.token
@@ -286,11 +288,9 @@ class Plan(Layer):
     async def _scan(self, native: Fetch, parts: Split, call_next: Next) -> AsyncIterator[list[Record]]:
         """Yield all matching records page by page, in any order."""
         after = None
+        plain = replace(native.request, order=None, offset=0, size=_LARGEST_SCAN, select=None, texts=False)
         while True:
-            request = replace(
-                native.request, order=None, after=after, offset=0, size=_LARGEST_SCAN, select=None
-            )
-            page: Page = await call_next(replace(native, request=request))
+            page: Page = await call_next(replace(native, request=replace(plain, after=after)))
             after = page.after
             try:
                 if page.recheck:

@@ -31,7 +31,7 @@ from isthmus.backends.postgres.columns import missing_in
 from isthmus.backends.postgres.config import PostgresConfig
 from isthmus.backends.postgres.cursors import RowSource, source_of
 from isthmus.backends.postgres.drivers.protocol import Connection
-from isthmus.backends.postgres.lazy_record import PostgresRecord
+from isthmus.backends.postgres.lazy_record import PostgresRecord, texts_of
 from isthmus.backends.postgres.lookups import may_merge
 from isthmus.backends.postgres.modify import modify, modify_where
 from isthmus.backends.postgres.schema import table_of
@@ -155,6 +155,8 @@ class PostgresExecutor:
         else:
             rows = await self._fetch_rows(table, *statement)
         more = request.size is not None and len(rows) > request.size
+        if request.texts:
+            return Page([], None, texts=texts_of(rows[: request.size]))
         records = PostgresRecord.wrap(rows[: request.size] if more else rows)
         if not (more and records):
             return Page(records, None)

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from operator import itemgetter
 from typing import Any
 
+from isthmus._core.executor import StoredTexts
 from isthmus._core.lazy_record import LazyRecord, row_field
 from isthmus._record import Record
 from isthmus._values import decode_numeric
 from isthmus.errors import UnexpectedError
 
-_data, _metadata = itemgetter(1), itemgetter(2)
+_id, _data, _metadata = itemgetter(0), itemgetter(1), itemgetter(2)
 # The server counts microseconds from 2000.
 _EPOCH = 946_684_800_000_000
 _unpack = struct.Struct(">qqq").unpack
@@ -62,9 +63,17 @@ class PostgresRecord(LazyRecord):
     _updated = row_field(lambda record: _unpack(record._row[3])[2] + _EPOCH)
 
 
+def texts_of(rows: Sequence[Any]) -> StoredTexts:
+    """Return the ids and the data of rows; raises `UnexpectedError` for data that is no object."""
+    texts = list(map(_data, rows))
+    if min(texts, default="{") < "{":
+        raise _wrong_row(rows)
+    return StoredTexts(list(map(_id, rows)), texts, decode_numeric)
+
+
 def _wrong_row(rows: Sequence[Any]) -> UnexpectedError:
     for row in rows:
-        for name, text in (("data", row[1]), ("metadata", row[2])):
+        for name, text in zip(("data", "metadata"), row[1:3], strict=False):
             if text < "{":
                 return UnexpectedError(
                     f"postgres: the {name} of record {row[0]!r} is not a JSON object but {text[:40]}:"

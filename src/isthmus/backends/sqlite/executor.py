@@ -23,12 +23,14 @@ from isthmus._core.executor import (
     NativePlan,
     Page,
     PageRequest,
+    StoredTexts,
     WriteKind,
 )
 from isthmus._core.modify import Modification
 from isthmus._query.ast import Predicate
 from isthmus._query.changes import FieldChange
 from isthmus._record import Record
+from isthmus._values import decode
 from isthmus.backends.sqlite import select
 from isthmus.backends.sqlite.aggregate import aggregate
 from isthmus.backends.sqlite.column_filter import explain_columns
@@ -215,6 +217,8 @@ def _fetch(session: SQLiteSession, table: Table, request: PageRequest) -> Page:
     more = request.size is not None and len(rows) > request.size
     if more:
         del rows[request.size :]
+    if request.texts:
+        return Page([], None, texts=StoredTexts([row[0] for row in rows], [row[1] for row in rows], decode))
     return make_page(rows, request, more=more)
 
 

@@ -52,8 +52,9 @@ def page(table: Table, request: PageRequest) -> Statement:
         return binder.statement(text)
     if after is not None:
         where = f"{where} AND {ordering.after(after)}"
+    columns = "id, data" if request.texts else ROW
     return binder.statement(
-        f"SELECT {ROW} FROM {table.source} WHERE {where} ORDER BY {ordering.by()} {limit}"
+        f"SELECT {columns} FROM {table.source} WHERE {where} ORDER BY {ordering.by()} {limit}"
     )
 
 

@@ -37,7 +37,8 @@ def select_page(table: Table, request: PageRequest, *, ahead: int = 1) -> Statem
     if request.after is not None:  # the types of the position's values decide the form
         return _compile_page(table, request, ahead)
     form = (
-        "page", request.order, request.size, request.offset, request.for_update, request.consistent, ahead
+        "page", request.order, request.size, request.offset, request.for_update, request.consistent,
+        request.texts, ahead,
     )  # fmt: skip
     return Statement(
         *table.plans.statement(
@@ -76,8 +77,9 @@ def _compile_page(table: Table, request: PageRequest, ahead: int) -> Statement:
     # A consistent stream without an order reads the table in physical order.
     ordered = "" if order is None and request.consistent else f" ORDER BY {compiled.order_by}"
     joins = f" {compiled.joins}" if compiled.joins else ""
+    columns = "t.id, t.data" if request.texts else COLUMNS
     return Statement(
-        f"SELECT {COLUMNS} FROM {table.sql} AS t{joins} WHERE {where}{ordered}{limit}{offset}{lock}",
+        f"SELECT {columns} FROM {table.sql} AS t{joins} WHERE {where}{ordered}{limit}{offset}{lock}",
         params.args,
     )
 
