@@ -10,7 +10,11 @@ import orjson
 import pytest
 
 from isthmus import AsyncDatabase, ConfigError, Query, Record, UnsupportedError, UsageError, field
+from isthmus._core.op import Fetch, Op
+from isthmus._core.stack import Layer, LayerOrder, Next
 from isthmus._ids import new_id
+from isthmus._record import make_record
+from isthmus._value import replace
 from isthmus.integrations import _json_table, frames
 from isthmus.integrations._json_table import read_records
 from tests.seeds import drawn
@@ -39,6 +43,32 @@ async def test_a_search_becomes_a_table_and_comes_back(tmp_path: Path) -> None:
         assert [r.id for r in after] == [r.id for r in before]
         for a, b in zip(after, before, strict=True):
             assert a.data == {k: v for k, v in b.data.items() if v is not None}
+
+
+class Redaction(Layer):
+    """A layer of an application that hides a field in all that is read."""
+
+    order = LayerOrder.CACHE
+    ops = (Fetch,)
+
+    async def handle(self, op: Op[Any], call_next: Next, /) -> Any:
+        page = await call_next(op)
+        hidden = [
+            make_record(r.id or "", {**r.data, "name": "hidden"}, {}, r.version, None, None)
+            for r in page.records
+        ]
+        return replace(page, records=hidden)
+
+
+async def test_a_layer_of_the_application_sees_the_records(tmp_path: Path) -> None:
+    """The table has what the layer returned, though texts alone would do for it."""
+    async with await filled(tmp_path):
+        pass
+    settings = {"path": str(tmp_path / "frames.db"), "layers": {"redaction": Redaction()}}
+    async with await AsyncDatabase.create("sqlite", settings) as db:
+        table = await frames.to_arrow(db)
+
+    assert (table.num_rows, set(table["name"].to_pylist())) == (COUNT, {"hidden"})
 
 
 async def test_batches_have_one_schema_and_bounded_rows(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol, TypeVar
 
 from isthmus._core.executor import Executor
-from isthmus._core.op import Op
+from isthmus._core.op import Fetch, Op
+from isthmus._value import replace
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -127,6 +128,17 @@ def _chain(layers: Sequence[Layer], kind: type[Op[Any]]) -> _Chain:
     for layer in reversed(layers):
         if layer.ops is None or kind in layer.ops:
             call = _wrap(layer, call)
+            if kind is Fetch and not type(layer).__module__.startswith("isthmus."):
+                call = _ask_for_records(call)
+    return call
+
+
+def _ask_for_records(below: _Chain) -> _Chain:
+    """Return a chain without the hint that texts will do: an application's layer may change the records."""
+
+    def call(executor: Executor, op: Any, /) -> Awaitable[Any]:
+        return below(executor, replace(op, request=replace(op.request, texts=False)))
+
     return call
 
 
