@@ -121,17 +121,19 @@ class AsyncDatabase(Scoping, ChangesMethods, CollectionMethods):
         return await cls._create_handle(scheme_of(url), {**(config or {}), "url": url}, lazy=lazy)
 
     async def connect(self) -> Self:
-        """Connect, check access, and make the default collection ready."""
+        """Connect, check access, and make the default collection ready.
+
+        Raises `ClosedError` if the handle is closed meanwhile.
+        """
         self._core.refuse_without_parent()
         try:
             # Without the layers: connecting should fail at once, with the store's own error.
-            await self._backend.open(self.collection_name)
+            await self._core.connect(self.collection_name)
         except BaseException:
             self._core.lazy = False
             if self._core.parent is None:
                 await CLOSINGS.run(self._backend.close(), "isthmus-close")
             raise
-        self._core.mark_open(self.collection_name)
         return self
 
     async def close(self, *, timeout: float | None = None) -> None:
@@ -269,7 +271,7 @@ class AsyncDatabase(Scoping, ChangesMethods, CollectionMethods):
         await self._core.count(self._core.stack.run(Ping(self.collection_name), self._backend))
 
     async def _ensure_open(self) -> None:
-        if self._core.closed is not None:
+        if self._core.closed is not None or self._core.is_closed:
             await self._core.ensure_open(self.collection_name)
 
     def stats(self) -> Stats:
@@ -331,7 +333,7 @@ class AsyncDatabase(Scoping, ChangesMethods, CollectionMethods):
         begun = self._backend.begin(options)
         for layer in self._optional_layers:
             begun = layer.wrap_transaction(begun)
-        executor = await self._core.count(begun.__aenter__())
+        executor = await self._core.begin(begun)
         session = TransactionSession(begun, executor, self._core, options)
         return Transaction(session, self.collection_name, self._namespace, self._scope)
 
