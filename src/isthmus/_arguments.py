@@ -8,10 +8,10 @@ from typing import Any
 from isthmus.errors import UsageError
 
 
-def check_count(name: str, value: Any, most: int = sys.maxsize, error: type[UsageError] = UsageError) -> int:
+def check_count(name: str, value: Any, limit: int = sys.maxsize, error: type[UsageError] = UsageError) -> int:
     """Return a whole number from 1; raises an error for anything else, booleans too."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1 or value > most:
-        bounds = f"from 1 to {most:,}" if most < sys.maxsize else "from 1"
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1 or value > limit:
+        bounds = f"from 1 to {limit:,}" if limit < sys.maxsize else "from 1"
         raise error(f"{name} must be a whole number {bounds}, got {shorten(value)}")
     return value
 

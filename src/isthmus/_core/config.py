@@ -45,7 +45,7 @@ class ConfigGroup(BaseModel):
     @field_validator("*")
     @classmethod
     def _refuse_surrogates(cls, value: Any) -> Any:
-        # Whoever encodes such a secret raises a UnicodeEncodeError, which shows it.
+        # Encoding such a secret raises a UnicodeEncodeError, which holds it.
         if isinstance(value, SecretStr) and not is_encodable(value.get_secret_value()):
             raise ValueError("it is not UTF-8: it has a lone surrogate or, in a variable, other bytes")
         return value
