@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -10,6 +9,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
+from isthmus._arguments import check_count, check_seconds
 from isthmus._change_position import decode_position, encode_position
 from isthmus._core.changes import ChangePage, Position, StoredChange, no_changes, supporting_changes
 from isthmus._core.op import ReadChanges
@@ -138,8 +138,8 @@ class ChangeStream(Generic[T]):
         With `wait=False`, an empty list means that there is none now: for jobs that run now and then.
         Costs what the iteration does.
         """
-        if limit is not None and limit < 1:
-            raise UsageError(f"read() returns at least 1 change, got a limit of {limit}")
+        if limit is not None:
+            check_count("read(): limit", limit)
         with self._only_reader():
             found: list[Change[T]] = []
             while not found and not self._closed:
@@ -312,6 +312,6 @@ class ChangesMethods(SessionBound):
             )
         if not isinstance(since, str) or not since:
             raise UsageError(f'since is "now", "start" or the position of a change, got {since!r}')
-        if isinstance(poll, bool) or not isinstance(poll, int | float) or not 0 < poll < math.inf:
-            raise UsageError(f"poll is a number of seconds above 0, got {poll!r}")
-        return ChangeStream(session, self.collection_name, predicate, since, float(poll), convert, on_invalid)
+        return ChangeStream(
+            session, self.collection_name, predicate, since, check_seconds("poll", poll), convert, on_invalid
+        )

@@ -6,15 +6,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
+from isthmus._arguments import check_seconds
 from isthmus._change_stream import ChangesMethods
 from isthmus._collection import Collection, CollectionMethods, check_collection_name, check_encodable
 from isthmus._core.clock import REPEAT_SECONDS, SYSTEM_CLOCK, Clock
 from isthmus._core.closing import CLOSE_SECONDS, CLOSINGS, close_within
 from isthmus._core.columns import refuse_declarations
-from isthmus._core.executor import (
-    Backend,
-    TransactionOptions,
-)
+from isthmus._core.executor import Backend, TransactionOptions
 from isthmus._core.op import Drop, Ping
 from isthmus._core.registry import plugin, select_config
 from isthmus._core.stack import Layer
@@ -121,17 +119,16 @@ class AsyncDatabase(Scoping, ChangesMethods, CollectionMethods):
         return await cls._create_handle(scheme_of(url), {**(config or {}), "url": url}, lazy=lazy)
 
     async def connect(self) -> Self:
-        """Connect, check access, and make the default collection ready."""
+        """Connect, check access, and make the default collection ready; `ClosedError` if closed meanwhile."""
         self._core.refuse_without_parent()
         try:
             # Without the layers: connecting should fail at once, with the store's own error.
-            await self._backend.open(self.collection_name)
+            await self._core.connect(self.collection_name)
         except BaseException:
             self._core.lazy = False
             if self._core.parent is None:
                 await CLOSINGS.run(self._backend.close(), "isthmus-close")
             raise
-        self._core.mark_open(self.collection_name)
         return self
 
     async def close(self, *, timeout: float | None = None) -> None:
@@ -141,6 +138,8 @@ class AsyncDatabase(Scoping, ChangesMethods, CollectionMethods):
         (None: the config's deadline, else 60); then they are dropped, and a warning is logged that names
         the holders where the pool knows them.
         """
+        if timeout is not None:
+            check_seconds("timeout", timeout, zero=True)
         self._core.closed = "it was closed; connect() opens it again"
         self._core.lazy = False
         if self._core.parent is not None:
@@ -269,7 +268,7 @@ class AsyncDatabase(Scoping, ChangesMethods, CollectionMethods):
         await self._core.count(self._core.stack.run(Ping(self.collection_name), self._backend))
 
     async def _ensure_open(self) -> None:
-        if self._core.closed is not None:
+        if self._core.closed is not None or self._core.is_closed:
             await self._core.ensure_open(self.collection_name)
 
     def stats(self) -> Stats:
@@ -289,6 +288,8 @@ class AsyncDatabase(Scoping, ChangesMethods, CollectionMethods):
 
         Closing the derived handle closes nothing.
         """
+        if policy is not None and not isinstance(policy, Policy):
+            raise UsageError(f"policy must be a Policy, got {policy!r:.80}")
         changed: dict[str, Any] = {}
         if deadline is not None:
             changed["deadline"] = deadline
@@ -317,7 +318,7 @@ class AsyncDatabase(Scoping, ChangesMethods, CollectionMethods):
                 f"{self.backend} has no transactions; a batch, or if_version, may do",
                 capability="transactions",
             )
-        if isolation is not None and isolation not in can.isolation:
+        if isolation is not None and isolation not in sorted(can.isolation):
             raise UnsupportedError(
                 f"{self.backend} has no isolation level {isolation!r}, only {sorted(can.isolation)}",
                 capability="isolation",
@@ -331,7 +332,7 @@ class AsyncDatabase(Scoping, ChangesMethods, CollectionMethods):
         begun = self._backend.begin(options)
         for layer in self._optional_layers:
             begun = layer.wrap_transaction(begun)
-        executor = await self._core.count(begun.__aenter__())
+        executor = await self._core.begin(begun)
         session = TransactionSession(begun, executor, self._core, options)
         return Transaction(session, self.collection_name, self._namespace, self._scope)
 
@@ -351,8 +352,6 @@ class AsyncDatabase(Scoping, ChangesMethods, CollectionMethods):
         `isolation` the promise is that level's. Inside another `run` it is a savepoint: the outer one
         repeats. Raises `UsageError` inside a transaction of another level.
         """
-        if attempts is not None and attempts < 1:
-            raise UsageError(f"attempts must be at least 1, got {attempts}")
         if isolation is None and "serializable" in self._backend.capabilities.isolation:
             isolation = "serializable"
         if (outer := self._ambient.current()) is not None:

@@ -8,6 +8,7 @@ import os
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any, Protocol, Self
 
+from isthmus._arguments import check_count
 from isthmus._collection import CollectionMethods
 from isthmus._core.executor import (
     After,
@@ -161,8 +162,7 @@ async def plan_partitions(
     `ConfigError` for a secret in the settings that a worker could not find in its environment, and
     `UnsupportedError` for a store that only this handle can read.
     """
-    if not 1 <= count <= MAX_PARTITIONS:
-        raise UsageError(f"partitions: the count must be from 1 to {MAX_PARTITIONS}, not {count}")
+    check_count("partitions: the count", count, MAX_PARTITIONS)
     if query.order or query.skip or query.count is not None:
         raise UsageError("partitions: the query cannot have a sort, limit or offset")
     if config.private_to_handle():

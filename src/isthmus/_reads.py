@@ -6,6 +6,7 @@ import copy
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from isthmus._arguments import check_count
 from isthmus._core.apply import not_found
 from isthmus._core.executor import After, AggregateRequest, NativePlan, PageRequest
 from isthmus._core.op import Aggregate, Count, Explain, Fetch, Read
@@ -30,7 +31,7 @@ from isthmus._search_hit import Hit
 from isthmus._session import SessionBound
 from isthmus._stream import RecordStream
 from isthmus._value import Value, replace
-from isthmus.errors import NotFoundError, QueryError, UsageError
+from isthmus.errors import NotFoundError, QueryError
 
 if TYPE_CHECKING:
     from isthmus._explain import Explanation
@@ -177,8 +178,7 @@ class ReadMethods(SessionBound):
         (`capabilities.consistent_stream`); use it with `async with`, which releases the snapshot.
         """
         found = as_query(query)
-        if not 1 <= page_size <= MAX_PAGE:
-            raise UsageError(f"page_size must be 1 to 10,000, got {page_size}")
+        check_count("page_size", page_size, MAX_PAGE)
         session = self._session
         # Without an order, a limit or offset still has to mean what it means to search.
         ordered = bool(found.order or found.count is not None or found.skip)
@@ -213,8 +213,7 @@ class ReadMethods(SessionBound):
         """
         found = as_query(query)
         wanted = size if size is not None else found.count if found.count is not None else PAGE_SIZE
-        if wanted < 1:
-            raise QueryError(f"a page has at least 1 record, got size {wanted}")
+        check_count("page(): size", wanted, error=QueryError)
         if found.skip:
             raise QueryError("page() goes on by cursor; use search() for an offset")
         from isthmus._query.cursor import decode_cursor, encode_cursor, fits_order  # loads hashing

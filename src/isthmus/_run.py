@@ -8,6 +8,7 @@ from _random import Random
 from collections.abc import Awaitable, Callable, Iterator
 from typing import TypeVar
 
+from isthmus._arguments import check_count
 from isthmus._core.clock import Clock
 from isthmus._transaction import Transaction, TransactionContext
 from isthmus.errors import SerializationError, UsageError
@@ -63,6 +64,8 @@ async def run_repeatedly(
     The first attempt does not wait for anything. Repeats queue, and pause with jitter, since other
     processes repeat too. After `attempts` attempts, or `seconds`, the last error is raised.
     """
+    if attempts is not None:
+        check_count("attempts", attempts)
     until = clock.now() + seconds
     try:
         return await _attempt(begin, work)

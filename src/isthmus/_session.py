@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from abc import abstractmethod
 from collections.abc import Awaitable, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Protocol, TypeVar
 
 from isthmus._core.capabilities import Capabilities
@@ -18,6 +19,7 @@ from isthmus._value import Value
 from isthmus.errors import ClosedError, UsageError
 
 R = TypeVar("R")
+T = TypeVar("T")
 
 
 class Session(Protocol):
@@ -168,17 +170,44 @@ class DatabaseSession:
         if self.calls.end_last(loop):
             await CLOSINGS.run(self.backend.close(), "isthmus-close")
 
+    async def begin(self, transaction: AbstractAsyncContextManager[T]) -> T:
+        """Enter a transaction; raises `ClosedError` if the handle is terminated meanwhile."""
+
+        async def enter() -> T:
+            entered = await transaction.__aenter__()
+            if self.calls.are_last and not self.calls.are_awaited:
+                # Nothing could be released before its end, and so nothing be closed.
+                error = ClosedError(f"this handle is closed; {self.closed}")
+                await transaction.__aexit__(ClosedError, error, None)
+                raise error
+            return entered
+
+        return await self.count(enter())
+
+    async def connect(self, collection: str) -> None:
+        """Connect and make a collection ready; raises `ClosedError` if the handle is closed meanwhile."""
+        closings = self.calls.closings
+
+        async def connect() -> None:
+            await self.backend.open(collection)
+            if self.calls.closings != closings:
+                raise ClosedError(f"this handle is closed; {self.closed}")
+            self.mark_open(collection)
+
+        await self.count(connect())
+
     async def ensure_open(self, collection: str) -> None:
         """Connect if that was put off, and make the collection ready; raises `ClosedError`."""
-        self._refuse_closed()
+        self.refuse_closed()
         await self.count(self._open(collection))
 
     async def _open(self, collection: str) -> None:
         await self.stack.run(Open(collection), self.backend)
-        self._refuse_closed()
+        self.refuse_closed()
         self.mark_open(collection)
 
-    def _refuse_closed(self) -> None:
+    def refuse_closed(self) -> None:
+        """Raise `ClosedError` if this handle, or the one that it was derived from, is closed."""
         self.refuse_without_parent()
         if self.is_closed:
             raise ClosedError(f"this handle is closed; {self.closed}")
@@ -205,7 +234,7 @@ class DatabaseSession:
     def end_calls(self) -> None:
         """Let those under way be the last."""
         self.ready.clear()
-        self.calls.are_last = True
+        self.calls.end()
 
     async def refresh(self, collection: str) -> None:
         """Make earlier writes visible to searches by any handle."""

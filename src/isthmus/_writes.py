@@ -6,6 +6,7 @@ import itertools
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar, overload
 
+from isthmus._arguments import check_count
 from isthmus._batch import OnError, Outcomes, check_on_error, resolve_outcomes
 from isthmus._core.executor import Mutation, WriteKind, mutation_for
 from isthmus._core.modify import Modification
@@ -255,8 +256,7 @@ class WriteMethods(SessionBound):
     ) -> StreamReceipt:
         """Write what `prepare` makes of the items of an iterator."""
         check_on_error(on_error)
-        if batch_size < 1:
-            raise UsageError(f"batch_size must be at least 1, got {batch_size}")
+        check_count("batch_size", batch_size)
         receipt = StreamReceipt()
         kind = WriteKind.UPSERT if upsert else WriteKind.CREATE
         start = 0

@@ -127,4 +127,5 @@ async def _native(db: AsyncDatabase, name: str) -> Any:
     backend = db._backend
     if backend.name != name:
         raise UsageError(f"the backend of this database is {backend.name}, not {name}")
-    return await backend.native()
+    db._core.refuse_closed()
+    return await db._core.count(backend.native())

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Awaitable
 
 import pytest
 import pytest_asyncio
 
-from isthmus import AsyncDatabase
+from isthmus import AsyncDatabase, native
 from isthmus._core.loop_pools import open_pools
 from isthmus.errors import ClosedError, IsthmusError
+from tests.postgres.databases import fresh_name, url
 from tests.stores import parameters, store_of
 
 
@@ -66,3 +68,60 @@ async def test_nothing_is_left_of_calls_under_way(db: AsyncDatabase, way: str, s
         while open_pools() >= max(pools, 1) and db.backend != "memory":
             await asyncio.sleep(0.01)
     gc.collect()  # of what was not closed, Python warns, and such a warning fails the test
+
+
+@pytest.mark.asyncio
+async def test_a_closed_handle_has_no_native_client(db: AsyncDatabase) -> None:
+    """It would lease a pool that nobody closes."""
+    clients = {
+        "postgres": native.postgres,
+        "elasticsearch": native.elasticsearch,
+        "s3": native.s3,
+        "sqlalchemy": native.sqlalchemy,
+    }
+    client = clients.get(db.backend)
+    if client is None:
+        return
+    await db.close()
+
+    with pytest.raises(ClosedError):
+        await client(db)
+    with pytest.raises(ClosedError):
+        await client(db.options(deadline=5))
+    assert open_pools() == 0
+
+
+@pytest.mark.backend("postgres")
+@pytest.mark.asyncio
+async def test_a_transaction_that_begins_on_another_loop_ends_with_the_handle() -> None:
+    """Its pool is opened after the others were dropped: nobody may wait for its connection."""
+    opening, terminated = threading.Event(), threading.Event()
+
+    async def init(connection: object) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            opening.set()
+            await asyncio.to_thread(terminated.wait, 10)
+
+    settings = {"url": url(), "table": fresh_name(), "pool": {"init": init}}
+    db = await AsyncDatabase.create("postgres", settings)
+    begun = db.transaction()
+    beginning = asyncio.create_task(asyncio.to_thread(asyncio.run, _enter(begun.__aenter__())))
+    assert await asyncio.to_thread(opening.wait, 10)
+
+    db.terminate()
+    terminated.set()
+
+    async with asyncio.timeout(20):
+        with pytest.raises(ClosedError):
+            await beginning
+    assert db.closed
+    async with await AsyncDatabase.create("postgres", settings) as again:
+        await again.drop_collection(again.collection_name)
+    async with asyncio.timeout(5):
+        while open_pools():
+            await asyncio.sleep(0.01)
+
+
+async def _enter(entering: Awaitable[object]) -> None:
+    async with asyncio.timeout(10):
+        await entering

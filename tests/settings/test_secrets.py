@@ -138,3 +138,54 @@ async def test_an_at_sign_in_an_option_is_no_password() -> None:
 
     assert db.config.explain()["user"] == ("me@server", "url")
     await db.close()
+
+
+SECRETS: list[tuple[str, dict[str, object]]] = [
+    ("postgres", {"host": "127.0.0.1", "port": 9, "password": "{}"}),
+    ("postgres", {"host": "127.0.0.1", "port": 9, "ssl_key_password": "{}"}),
+    ("postgres", {"url": "postgres://u:{}@127.0.0.1:9/app"}),
+    ("elasticsearch", {"hosts": ["http://127.0.0.1:9"], "api_key": "{}"}),
+    ("elasticsearch", {"hosts": ["http://127.0.0.1:9"], "user": "u", "password": "{}"}),
+    ("s3", {"bucket": "bucket-1", "aws_access_key_id": "k", "aws_secret_access_key": "{}"}),
+    ("s3", {"bucket": "bucket-1", "aws_session_token": "{}"}),
+    ("sqlalchemy", {"url": "mysql+asyncmy://u:{}@127.0.0.1:9/app"}),
+    ("memory", {"cursor_secret": "{}"}),
+]
+
+
+@pytest.mark.parametrize(("backend", "settings"), SECRETS, ids=lambda value: str(value)[:60])
+async def test_a_secret_that_is_not_utf8_is_refused_and_not_shown(
+    backend: str, settings: dict[str, object]
+) -> None:
+    """A variable with other bytes holds lone surrogates, and the error of encoding them holds the secret."""
+    secret = f"{LEFT}\udcff{RIGHT}"
+    given = {
+        name: value.format(secret) if isinstance(value, str) else value for name, value in settings.items()
+    }
+
+    with pytest.raises(ConfigError) as caught:
+        await AsyncDatabase.create(backend, given)
+
+    assert not _is_shown(_shown(caught.value))
+
+
+async def test_a_password_function_that_returns_no_utf8_shows_nothing() -> None:
+    """It is called for each connection."""
+    settings = {"host": "127.0.0.1", "port": 9, "password": lambda: f"{LEFT}\udcff{RIGHT}"}
+
+    with pytest.raises(ConfigError) as caught:
+        await AsyncDatabase.create("postgres", settings)
+
+    assert not _is_shown(_shown(caught.value))
+
+
+@pytest.mark.parametrize("name", ["aws_access_key_id", "aws_session_token"])
+@pytest.mark.parametrize("character", ["\n", "\0", "\u00fc"], ids=["line break", "NUL", "umlaut"])
+async def test_what_no_header_can_have_is_refused_by_name(name: str, character: str) -> None:
+    """obstore would panic; a line break at the end comes from a file with a secret."""
+    given = {"bucket": "bucket-1", "aws_secret_access_key": "s", name: f"{LEFT}{character}"}
+
+    with pytest.raises(ConfigError, match=name) as caught:
+        await AsyncDatabase.create("s3", given)
+
+    assert not _is_shown(_shown(caught.value))

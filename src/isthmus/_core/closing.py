@@ -32,6 +32,8 @@ class Calls:
         self.counts: defaultdict[asyncio.AbstractEventLoop, int] = defaultdict(int)
         self.are_last = False
         """Whether the handle was closed or terminated, so that no more calls begin."""
+        self.closings = 0
+        """How often the handle was closed or terminated."""
         self._drained: dict[asyncio.AbstractEventLoop, asyncio.Event] = {}
 
     def begin(self) -> None:
@@ -39,6 +41,16 @@ class Calls:
         self.are_last = False
         for loop in [loop for loop in list(self.counts) if loop.is_closed()]:
             del self.counts[loop]
+
+    def end(self) -> None:
+        """Let those under way be the last."""
+        self.are_last = True
+        self.closings += 1
+
+    @property
+    def are_awaited(self) -> bool:
+        """Return whether `drain` waits for the calls of the running loop."""
+        return asyncio.get_running_loop() in self._drained
 
     def end_last(self, loop: asyncio.AbstractEventLoop) -> bool:
         """Return whether the last call on a loop has ended, and nobody waits for that."""

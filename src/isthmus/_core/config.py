@@ -24,6 +24,7 @@ from pydantic import (
 
 from isthmus._core.changes import KEEP_SECONDS, no_changes
 from isthmus._core.url import merge, nest, parse_url, split_query, text_part
+from isthmus._path import is_encodable
 from isthmus._suggest import suggest_nearest
 from isthmus.errors import ConfigError, UnsupportedError
 
@@ -40,6 +41,14 @@ class ConfigGroup(BaseModel):
         hide_input_in_errors=True,
         populate_by_name=True,
     )
+
+    @field_validator("*")
+    @classmethod
+    def _refuse_surrogates(cls, value: Any) -> Any:
+        # Encoding such a secret raises a UnicodeEncodeError, which holds it.
+        if isinstance(value, SecretStr) and not is_encodable(value.get_secret_value()):
+            raise ValueError("it is not UTF-8: it has a lone surrogate or, in a variable, other bytes")
+        return value
 
 
 class UniqueSettings(ConfigGroup):
@@ -142,7 +151,7 @@ class BackendConfig(ConfigGroup):
     """Layers by name with their settings, such as `{"retry": True}`; on top of the preset."""
     cursor_secret: SecretStr | None = None
     """The key that signs cursors, so that a client cannot forge one."""
-    sort_cap: int = 1_000_000
+    sort_cap: int = Field(default=1_000_000, ge=0)
     """The maximum number of records held to sort client-side what the store cannot sort."""
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Any, Literal, TypeAlias, get_args
 from zoneinfo import ZoneInfo
 
+from isthmus._arguments import shorten
 from isthmus._path import Path, Root
 from isthmus._suggest import suggest
 from isthmus._value import Value
@@ -68,10 +69,14 @@ def make_bucket(path: Path, size: Any, zone: Any) -> Bucket:
             known = ", ".join(UNITS)
             raise QueryError(f"{path} by: unknown unit {size!r}{suggest(size, UNITS)}; known: {known}")
         zone = "UTC" if zone is None else zone
+        if not isinstance(zone, str):
+            raise QueryError(f"{path} by: a zone is a name such as 'Europe/Oslo', got {zone!r:.80}")
         _zone_info(zone)
         return Bucket(path, unit=size, zone=zone)
     if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-        raise QueryError(f"{path} by: needs a unit such as 'day' or a whole number from 1, got {size!r}")
+        raise QueryError(
+            f"{path} by: needs a unit such as 'day' or a whole number from 1, not {shorten(size)}"
+        )
     if zone is not None:
         raise QueryError(f"{path} by: numbers have no time zone")
     return Bucket(path, width=size)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
+from isthmus._arguments import shorten
 from isthmus._path import Path, Root
 from isthmus._query.ast import Function, Measure, SortKey
 from isthmus._query.bucket import Bucket, GroupKey
@@ -55,8 +55,8 @@ def _percent(percent: Any) -> tuple[int, int]:
     from decimal import Decimal
 
     is_number = isinstance(percent, int | float) and not isinstance(percent, bool)
-    if not is_number or not math.isfinite(percent) or not 0 < percent <= 100:
-        raise QueryError(f"a percentile is above 0 and at most 100, got {percent!r}")
+    if not is_number or not 0 < percent <= 100:
+        raise QueryError(f"a percentile is above 0, at most 100, got {shorten(percent)}")
     # 0.1 means a tenth of a percent, not the double next to it.
     return Decimal(repr(percent)).as_integer_ratio()
 

@@ -235,7 +235,10 @@ def _vector(path: Path, given: Any) -> tuple[float, ...]:
         # The numbers of arrays are no floats, but become some.
         if isinstance(value, bool | str | bytes) or not hasattr(value, "__float__"):
             raise QueryError(f"{path} nearest: a vector is made of numbers, got {type(value).__name__}")
-        numbers.append(float(value))
+        try:
+            numbers.append(float(value))
+        except OverflowError:
+            numbers.append(math.inf)  # refused below
     if not 1 <= len(numbers) <= MAX_VECTOR:
         raise QueryError(f"{path} nearest: a vector has 1 to {MAX_VECTOR} numbers, got {len(numbers)}")
     if not all(map(math.isfinite, numbers)):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from typing import Any, Literal
 
+from isthmus._arguments import shorten
 from isthmus._path import Path
 from isthmus._query.ast import (
     PREDICATES,
@@ -80,7 +82,7 @@ class Query(Value):
 
     def offset(self, skip: int) -> Query:
         """Return the query without its first records."""
-        return replace(self, skip=_check_natural("offset", skip))
+        return replace(self, skip=min(_check_natural("offset", skip), sys.maxsize))  # what servers can count
 
     def select(self, *names: FieldName) -> Query:
         """Return the query for these parts of the data only, in their shape."""
@@ -100,7 +102,7 @@ class Query(Value):
 
 def _check_natural(name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise QueryError(f"{name} must be a whole number from 0, got {value!r}")
+        raise QueryError(f"{name} must be a whole number from 0, got {shorten(value)}")
     return value
 
 

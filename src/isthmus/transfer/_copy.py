@@ -14,6 +14,7 @@ from typing import Any, Literal
 import orjson
 
 from isthmus import AsyncDatabase, BatchError, IsthmusError, NotWrittenError, Query, Record, UsageError
+from isthmus._arguments import check_count
 from isthmus._core.clock import SYSTEM_CLOCK, Clock
 from isthmus._query.ast import Predicate
 from isthmus._query.codec import to_json
@@ -72,8 +73,11 @@ async def copy(
     """
     if on_error not in ("stop", "skip"):
         raise UsageError(f"on_error must be 'stop' or 'skip', not {on_error!r}")
-    if in_flight < 1 or (page_size is not None and page_size < 1) or (throttle is not None and throttle <= 0):
-        raise UsageError("in_flight, page_size and throttle must be positive")
+    check_count("in_flight", in_flight)
+    if page_size is not None:
+        check_count("page_size", page_size)
+    if throttle is not None and not throttle > 0:
+        raise UsageError(f"throttle must be above 0, got {throttle!r}")
     if resume and journal is None:
         raise UsageError("resume needs the journal of the copy to resume")
     parsed = as_query(query)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from isthmus import ConflictError, Field, InvalidRecordError, NotFoundError, Query, Record, UsageError
+from isthmus._arguments import check_count
 from isthmus._path import Path, Root
 
 if TYPE_CHECKING:
@@ -79,8 +80,7 @@ async def migrate(
     """
     if collection.schema is None:
         raise UsageError(f"{collection.model.__name__} has no upgrade functions: there is nothing to migrate")
-    if not 1 <= batch_size <= 10_000:
-        raise UsageError(f"batch_size must be 1 to 10,000, got {batch_size}")
+    check_count("batch_size", batch_size, 10_000)
     migration = Migration()
     current = Field(Path(Root.METADATA, (collection.schema_key,))) == collection.schema
     old = Query().not_(current).sort("_id")

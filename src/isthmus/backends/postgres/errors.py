@@ -204,6 +204,12 @@ def sqlstate_of(error: BaseException) -> str:
     return ""
 
 
+def is_client_side(error: BaseException) -> bool:
+    """Return whether the driver raised the error, without an answer of the server."""
+    is_answer = getattr(getattr(error, "diag", error), "severity", None) is not None
+    return not (is_answer or isinstance(error, IsthmusError))
+
+
 def is_failover(error: BaseException) -> bool:
     """Return whether the server has gone away or is about to."""
     return sqlstate_of(error).startswith(_FAILOVER)

@@ -110,6 +110,14 @@ class S3Config(BackendConfig, ChangesSettings, UniqueFields):
     cache: CacheConfig | None = None
     log: LogConfig = LogConfig()
 
+    @field_validator("aws_access_key_id", "aws_session_token")
+    @classmethod
+    def _fits_a_header(cls, value: Any) -> Any:
+        text = value.get_secret_value() if isinstance(value, SecretStr) else value or ""
+        if not (text.isascii() and text.isprintable()):
+            raise ValueError("it has a character that no header can have, such as a line break at its end")
+        return value
+
     @field_validator("prefix", mode="after")
     @classmethod
     def _prefix(cls, prefix: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -69,11 +70,38 @@ async def test_a_handle_of_a_closed_one_is_closed(db: AsyncDatabase) -> None:
     assert derived.closed
     with pytest.raises(ClosedError):
         await derived.get("x")
-    with pytest.raises(ClosedError):
-        await derived.connect()
+    calls: list[Callable[[], Awaitable[object]]] = [derived.connect, derived.ping, derived.collections]
+    if db.capabilities.drop:
+        calls.append(lambda: derived.drop_collection("x"))
+    if db.capabilities.transactions:
+        calls.append(lambda: derived.transaction().__aenter__())
+        calls.append(lambda: derived.run(lambda tx: tx.get("x")))
+    for call in calls:
+        with pytest.raises(ClosedError):
+            await call()
     await db.connect()
     await derived.upsert("y", {})
     assert await derived.exists("y")
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("steps", [1, 3, 20])
+async def test_closing_a_handle_ends_its_connecting(db: AsyncDatabase, steps: int) -> None:
+    """The handle stays closed, although it was about to open."""
+    await db.close()
+    connecting = asyncio.create_task(db.connect())
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    was_connected = connecting.done()
+
+    await db.close()
+
+    assert db.closed
+    assert connecting.done()
+    if not was_connected:
+        with pytest.raises(ClosedError):
+            await connecting
+    assert db.closed
 
 
 @pytest.mark.asyncio

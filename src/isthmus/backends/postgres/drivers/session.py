@@ -10,6 +10,7 @@ from collections.abc import Collection
 
 from pydantic import SecretStr
 
+from isthmus._path import is_encodable
 from isthmus.backends.postgres.config import PostgresConfig
 from isthmus.errors import ConfigError
 
@@ -62,9 +63,11 @@ async def secret_of(config: PostgresConfig) -> str | None:
         if inspect.isawaitable(value):
             value = await value
         if isinstance(value, SecretStr):
-            return value.get_secret_value()
+            value = value.get_secret_value()
         if not isinstance(value, str):
             raise ConfigError(f"postgres: the password function returned {type(value).__name__}, not text")
+        if not is_encodable(value):
+            raise ConfigError("postgres: the password function returned a text that is not UTF-8")
         return value
     return None if password is None else password.get_secret_value()
 

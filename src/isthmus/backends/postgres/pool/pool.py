@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from isthmus._core.clock import Clock
 from isthmus._core.executor import PoolStats
+from isthmus.backends.postgres import errors
 from isthmus.backends.postgres.drivers.protocol import Driver
-from isthmus.backends.postgres.errors import connect_error, is_failover, is_read_only, is_stale_plan
 from isthmus.backends.postgres.pool.connector import Connector, Hosts
 from isthmus.backends.postgres.pool.maintenance import Housekeeper, Maintenance
 from isthmus.backends.postgres.pool.pooled_connection import (
@@ -285,13 +285,12 @@ class Pool:
         pooled = self.held.get(connection)
         if pooled is None:
             return
-        if isinstance(error, asyncio.CancelledError):
-            # asyncpg sends no Sync between preparing a statement and running it: a call that is cancelled
-            # there leaves the session in an implicit transaction, and looks ready.
-            pooled.interrupted = True
-        elif is_failover(error) or is_stale_plan(error):
+        # asyncpg sends no Sync between preparing a statement and running it: what fails there in the client
+        # (cancelled, timed out, a value out of range) leaves an implicit transaction, and looks ready.
+        pooled.interrupted |= errors.is_client_side(error)
+        if errors.is_failover(error) or errors.is_stale_plan(error):
             self.expire(pooled.generation)
-        elif is_read_only(error):
+        elif errors.is_read_only(error):
             # A standby after a failover, or only a write in a read-only transaction.
             pooled.suspect = pooled.dirty = True
 
@@ -355,7 +354,7 @@ class Pool:
         self.last_connect_error = error
         if self.connections:
             return False
-        self.queue.fail(lambda: connect_error(error), started_by=started)
+        self.queue.fail(lambda: errors.connect_error(error), started_by=started)
         return bool(self.queue)
 
     def attempt_ended(self) -> None:
