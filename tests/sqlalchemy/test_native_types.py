@@ -97,7 +97,7 @@ async def test_explain_and_the_doctor_name_what_serves(shop: Opener, owner: Asyn
     address = db._backend._config.address.get_secret_value()
 
     async def examine(table: str) -> dict[str, str]:
-        store = resolve_store(f"{address}?layout=native&table={table}", None)
+        store = resolve_store(f"sqlalchemy+{address}?layout=native&table={table}", None)
         return {finding.check: finding.seen for finding in await examine_store(store)}
 
     shown = await examine("customer")
