@@ -13,8 +13,11 @@ from isthmus.backends.postgres.drivers.protocol import Connection
 from isthmus.backends.postgres.sql.statement import quote
 from isthmus.errors import ConfigError
 
+# The parts of TimescaleDB's tables inherit too, but have all rows of a key in one of them.
 _RELATION = """
-SELECT c.oid::int8, c.relkind::text, c.relhassubclass,
+SELECT c.oid::int8, c.relkind::text,
+  EXISTS (SELECT 1 FROM pg_inherits i JOIN pg_class k ON k.oid = i.inhrelid
+    WHERE i.inhparent = c.oid AND k.relnamespace::regnamespace::text <> '_timescaledb_internal'),
   (SELECT d.datcollate::text FROM pg_database d WHERE d.datname = current_database()),
   (SELECT to_jsonb(d)->>'datlocprovider' FROM pg_database d WHERE d.datname = current_database())
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relname = $2"""
