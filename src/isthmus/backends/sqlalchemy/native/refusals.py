@@ -30,7 +30,7 @@ _COLUMN = re.compile(r"[Cc]olumn '?`?(?:[^`']*`\.`)?([^`']+)[`']")
 def is_refusal(error: exc.DBAPIError) -> bool:
     """Return whether the store refused the row of a statement, not the statement."""
     codes = codes_of(error)
-    by_signal = any(code >= _SIGNALLED for code in codes)
+    by_signal = any(isinstance(code, int) and code >= _SIGNALLED for code in codes)
     return by_signal or bool(codes & (_UNIQUE | _REFUSED)) or isinstance(error, exc.IntegrityError)
 
 
