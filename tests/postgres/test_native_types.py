@@ -10,7 +10,14 @@ import pytest
 import pytest_asyncio
 
 from isthmus import AsyncDatabase, Query, Record, field
-from isthmus.errors import AlreadyExistsError, BatchError, ConfigError, InvalidRecordError, UnsupportedError
+from isthmus.errors import (
+    AlreadyExistsError,
+    BatchError,
+    ConfigError,
+    InvalidRecordError,
+    NotFoundError,
+    UnsupportedError,
+)
 from tests.postgres.databases import connected, fresh_name, url
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.backend("postgres")]
@@ -114,6 +121,9 @@ async def test_every_key_that_a_search_shows_finds_its_row(
     assert await db.count(field("n") == 7) == len(ids)
     assert await db.delete(ids[0])
     assert not await db.delete(unknown)
+    for call in (db.update, db.replace):
+        with pytest.raises(NotFoundError):
+            await call(unknown, {"n": 1})
 
 
 async def test_a_key_of_json_or_lists_is_refused_at_opening(tables: Opener) -> None:

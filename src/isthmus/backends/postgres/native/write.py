@@ -81,6 +81,9 @@ def _prepare(table: NativeTable, kind: WriteKind, mutation: Mutation) -> Row | R
     if kind is WriteKind.DELETE:
         return Row(mutation.id, key_of(table.table, mutation.id))
     try:
+        if kind in (WriteKind.REPLACE, WriteKind.UPDATE) and key_of(table.table, mutation.id) is None:
+            mutation.encode()
+            return not_found(mutation.id)
         row = prepare_row(table.table, kind, mutation)
     except InvalidRecordError as error:
         error.record_id = error.record_id or mutation.id
@@ -89,8 +92,6 @@ def _prepare(table: NativeTable, kind: WriteKind, mutation: Mutation) -> Row | R
         # Another may have written this key; a row whose key the server makes is written twice if repeated.
         mutation.own_id, mutation.store_makes_id = False, row.id is None
         mutation.id = row.id or mutation.id
-    if kind is not WriteKind.CREATE and row.key is None:
-        return not_found(mutation.id)
     return row
 
 
