@@ -91,6 +91,7 @@ class Explanation(Value):
             missing = ", ".join(self.missing_columns)
             lines.append(f"  columns missing: {missing} (`isthmus index` adds them)")
         lines.append(f"  index: {self.index or 'none'}")
+        lines += [f"  would serve: {statement}" for statement in self.details.get("would_serve", ())]
         lines.append("  native: " + self.native.replace("\n", "\n          "))
         return "\n".join(lines)
 

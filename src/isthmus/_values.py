@@ -150,16 +150,17 @@ def decode_numeric(text: bytes | str) -> Any:
     plain = text if isinstance(text, str) else text.decode()
     # A float has 17 significant digits at most, so that as plain digits it ends in zeros.
     if "00" in plain and ("00," in plain or "00}" in plain or "00]" in plain or plain.endswith("00")):
-        return _restore_floats(value) if b"0" * 19 in plain.encode().translate(_DIGITS) else value
+        return restore_floats(value) if b"0" * 19 in plain.encode().translate(_DIGITS) else value
     return value
 
 
-def _restore_floats(value: Any) -> Any:
+def restore_floats(value: Any) -> Any:
+    """Return decoded JSON whose integers above 64 bits are floats."""
     match value:
         case dict():
-            return {key: _restore_floats(item) for key, item in value.items()}
+            return {key: restore_floats(item) for key, item in value.items()}
         case list():
-            return [_restore_floats(item) for item in value]
+            return [restore_floats(item) for item in value]
         case int() if value > INT_MAX:
             return float(value)
     return value

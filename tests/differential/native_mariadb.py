@@ -156,10 +156,10 @@ TYPES = (
     Type("VARBINARY(40)", ("X''", "X'00'", "X'00ff10'", "X'61'", "X'41'", "X'6120'"), key=True),
     Type("BLOB", ("X''", "X'00'", f"X'{'deadbeef' * 40}'", "X'61'")),
     Type("JSON", _quoted(_JSON), rotten=_quoted(('{"a": 1, "a": 2}', '["\\u0000"]'))),
-    Type("TIME", _quoted(("12:00:00", "-01:00:00", "100:00:01")), read="CAST({0} AS CHAR)"),
-    Type("SET('a','b')", _quoted(("a", "a,b", ""))),
-    Type("INET6", _quoted(("::1", "::ffff:10.0.0.1"))),
-    Type("BIT(5)", ("b'101'", "b'0'"), read="CAST({0} + 0 AS CHAR)"),
+    Type("TIME", _quoted(("12:00:00", "-01:00:00", "100:00:01")), key=True, read="CAST({0} AS CHAR)"),
+    Type("SET('a','b')", _quoted(("a", "a,b", "b")), key=True),
+    Type("INET6", _quoted(("::1", "::ffff:10.0.0.1")), key=True),
+    Type("BIT(5)", ("b'101'", "b'0'", "b'1010'"), key=True, read="CAST({0} + 0 AS CHAR)"),
 )
 
 

@@ -120,7 +120,7 @@ GROUPS: dict[str, Group] = {
         (
             _pytest("tests/unit/test_native_tables.py"),
             ("-m", "tests.differential", "--backend", "postgres-native", "--seed", "1", "--n", "1500"),
-            _pytest("tests/postgres/test_native.py", "-k", "asyncpg"),
+            _pytest("tests/postgres/test_native.py", "tests/postgres/test_native_types.py", "-k", "asyncpg"),
         ),
         10,
         ("ISTHMUS_TEST_POSTGRES_URL", "ISTHMUS_TEST_POSTGRES_ICU_URL"),
@@ -209,6 +209,18 @@ GROUPS: dict[str, Group] = {
         _files("backends/sqlite", "filter select order fields aggregate"),
         _backend("sqlite", 1_500),
         16,
+    ),
+    "mariadb-native": Group(
+        (
+            *_files("backends/sqlalchemy/native", "filter order read rows mysql"),
+            *_files("backends/_tables", "leaves keys binding"),
+        ),
+        (
+            ("-m", "tests.differential", "--backend", "mariadb-native", "--seed", "1", "--n", "600"),
+            _pytest("tests/sqlalchemy/test_native_tables.py", "tests/sqlalchemy/test_native_types.py"),
+        ),
+        8,
+        ("ISTHMUS_TEST_MARIADB_URL", "ISTHMUS_TEST_MARIADB_URL"),
     ),
     "sqlite-native": Group(
         _files("backends/sqlite/native", "filter keys order index_order aggregate columns"),

@@ -543,3 +543,43 @@ async def test_sql_has_names_for_what_needs_quotes(shop: Opener, path: Path) -> 
     assert await odd.count(field(["a.b"]) == "x") == await odd.count(field(['q"']) == "y") == 1
     assert await odd.count(field("a.b") == "x") == await odd.count(field("nothing") == "nothing") == 0
     assert [r.id for r in await odd.search(Query().sort("nothing").sort("select"))] == ["x"]
+
+
+async def test_bytes_that_are_written_back_stay_bytes(shop: Opener, path: Path) -> None:
+    """In a column without a type a text may be that of bytes: a record that was read changes none of them."""
+    products = await shop("product")
+    record = await products.require("b")
+    assert record["extra"] == "Nw=="
+
+    await products.update("b", {"extra": "Nw==", "price": 4})
+    await products.replace("b", (await products.require("b")).data)
+    await products.upsert("b", (await products.require("b")).data)
+    await products.modify("b", field("price").inc(1))
+
+    assert sql(path, "SELECT extra, typeof(extra), price FROM product WHERE sku = 'b'") == [
+        (b"7", "blob", 5.0)
+    ]
+    await products.update("b", {"extra": "OA=="})
+    assert sql(path, "SELECT extra FROM product WHERE sku = 'b'") == [("OA==",)]
+
+
+async def test_what_only_the_owners_program_defines_is_a_config_error(shop: Opener, path: Path) -> None:
+    """A collation or a function that an index needs: writes say what is missing, and change nothing."""
+    connection = sqlite3.connect(path)
+    connection.create_collation("own", lambda a, b: (a > b) - (a < b))
+    connection.create_function("own", 1, str, deterministic=True)
+    connection.executescript(
+        "CREATE TABLE sorted (id INTEGER PRIMARY KEY, n TEXT COLLATE own); CREATE INDEX by_n ON sorted (n);"
+        "CREATE TABLE computed (id INTEGER PRIMARY KEY, n TEXT); CREATE INDEX by_own ON computed (own(n));"
+        "INSERT INTO sorted VALUES (1, 'b'), (2, 'a'); INSERT INTO computed VALUES (1, 'b'), (2, 'a');"
+    )
+    connection.close()
+
+    for table in ("sorted", "computed"):
+        db = await shop(table)
+        assert (await db.require("1"))["n"] == "b"
+        with pytest.raises(ConfigError, match="which the program that made the table has"):
+            await db.update("1", {"n": "c"})
+        with pytest.raises(ConfigError, match="which the program that made the table has"):
+            await db.create({"id": 3, "n": "c"})
+        assert await db.count() == 2

@@ -34,6 +34,15 @@ def bind_value(column: TableColumn, value: JSON) -> Any:
     return _BINDERS[column.kind](column, value)
 
 
+def bind_key(column: TableColumn, value: JSON) -> Any:
+    """Return what a driver binds to find a key: of a type that is not written, the server's text."""
+    if column.kind is not Kind.OTHER:
+        return bind_value(column, value)
+    if not isinstance(value, str):
+        raise column.refuse(f"is read as text, not {_shorten(value)}")
+    return value
+
+
 def _is_number(value: JSON) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 

@@ -11,7 +11,7 @@ import orjson
 from isthmus._query.aggregate import as_integer
 from isthmus._values import JSON, same
 from isthmus.backends._tables.binding import (
-    bind_value,
+    bind_key,
 )
 from isthmus.backends._tables.column import TEXTS, Kind, Table, TableColumn
 from isthmus.errors import ConfigError, InvalidRecordError
@@ -52,7 +52,7 @@ def key_of(table: Table, id: str) -> tuple[JSON, ...] | None:
         for column, value in zip(columns, values, strict=True):
             if value is None:
                 return None
-            bind_value(column, value)
+            bind_key(column, value)
         return values
     return None
 
@@ -109,19 +109,21 @@ def choose_key(
     """Return the key columns: the primary key's, or those that the setting `key` names.
 
     `table` is its name in messages. Raises `ConfigError` if there are none, for a name that is no column,
-    and for other columns than those of the primary key.
+    for other columns than those of the primary key, and for a key of JSON or lists.
     """
-    if not given:
-        if primary:
-            return tuple(primary)
+    key = tuple(primary) or tuple(given)
+    if not key:
         raise ConfigError(
             f"{backend}: {table} has no primary key; name the columns that tell its rows apart:"
             " key=['a', 'b'] (it can then be read, not written)"
         )
-    names = {column.name for column in columns}
+    by_name = {column.name: column for column in columns}
     for name in given:
-        if name not in names:
+        if name not in by_name:
             raise ConfigError(f"{backend}: {table} has no column {name!r}, which `key` names")
-    if primary and set(given) != set(primary):
+    if primary and given and set(given) != set(primary):
         raise ConfigError(f"{backend}: the primary key of {table} is {', '.join(primary)}; leave `key` out")
-    return tuple(primary) or tuple(given)
+    for name in key:
+        if by_name[name].kind in (Kind.JSON, Kind.ARRAY):
+            raise ConfigError(f"{backend}: the key column {name!r} of {table} holds JSON or lists, not an id")
+    return key

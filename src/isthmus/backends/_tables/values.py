@@ -6,12 +6,13 @@ import base64
 import datetime as dt
 import decimal
 import math
+import re
 import uuid
 from collections.abc import Callable
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from isthmus._values import INT_MAX, INT_MIN, JSON, check_text, decode_numeric, format_datetime
+from isthmus._values import INT_MAX, INT_MIN, JSON, check_text, decode, format_datetime, restore_floats
 from isthmus.backends._tables.column import Kind, TableColumn
 from isthmus.errors import InvalidRecordError
 
@@ -125,7 +126,12 @@ def _json(column: TableColumn, value: Any) -> JSON:
     text = value if isinstance(value, str) else value.decode()
     if '"' in text and len(text) > 4:
         _refuse_doubled_keys(text)
-    return decode_numeric(text)  # type: ignore[no-any-return]
+    found = decode(text)
+    return restore_floats(found) if _LONG_INTEGER.search(text) else found  # type: ignore[no-any-return]
+
+
+# orjson reads integers up to 2^64 as they are.
+_LONG_INTEGER = re.compile(r"\d{19}", re.ASCII)
 
 
 def _refuse_doubled_keys(text: str) -> None:

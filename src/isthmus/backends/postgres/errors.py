@@ -10,10 +10,12 @@ from types import NoneType, TracebackType
 from isthmus.backends.postgres.address import Address
 from isthmus.errors import (
     AccessError,
+    AlreadyExistsError,
     Applied,
     ConfigError,
     ConnectError,
     DeadlineError,
+    InvalidRecordError,
     IsthmusError,
     RateLimitedError,
     SerializationError,
@@ -56,6 +58,10 @@ def _unknown_commit(text: str, writing: bool) -> IsthmusError:
     return UnavailableError(f"postgres: {text}", applied=_ambiguous(writing))
 
 
+def _constraint(text: str, writing: bool) -> IsthmusError:
+    return InvalidRecordError(f"postgres: {text}", path="data")
+
+
 # Whole codes first, then classes (the first two characters).
 _BY_CODE: dict[str, _Make] = {
     "40001": _serialization,
@@ -65,6 +71,7 @@ _BY_CODE: dict[str, _Make] = {
     "25006": _store(
         UnavailableError, "; the server is read-only: a standby after a failover, or a read-only transaction"
     ),
+    "23505": lambda text, writing: AlreadyExistsError(f"postgres: {text}", record_id=None),
     "25P02": _transaction,
     "25P03": _transaction,
     "57014": _store(DeadlineError, "; raise `command_timeout` or the server's statement_timeout"),
@@ -84,6 +91,7 @@ _BY_CODE: dict[str, _Make] = {
 }
 _BY_CLASS: dict[str, _Make] = {
     "08": _unknown_commit,
+    "23": _constraint,  # one that is deferred, at the commit of a transaction
     "25": _transaction,
     "28": _store(AccessError, "; check `user` and `password`"),
     "40": _serialization,
@@ -184,6 +192,8 @@ _FAILOVER = ("57P01", "57P02", "57P03", "08")
 _READ_ONLY = "25006"
 _UNDEFINED_TABLE = "42P01"
 _UNDEFINED_COLUMN = "42703"
+# No such operator, a cast that is not implicit, none at all, and a text that is none of the type.
+_CHANGED_TYPE = ("42883", "42804", "42846", "22P02")
 _UNIQUE_VIOLATION = "23505"
 _DEADLOCK = "40P01"
 _CHECK_VIOLATION = "23514"
@@ -245,6 +255,11 @@ def is_field_violation(error: BaseException) -> bool:
 def is_undefined_table(error: BaseException) -> bool:
     """Return whether a statement failed because its table does not exist."""
     return sqlstate_of(error) == _UNDEFINED_TABLE
+
+
+def is_changed_type(error: BaseException) -> bool:
+    """Return whether a statement failed because a column is of another type than it was."""
+    return sqlstate_of(error) in _CHANGED_TYPE
 
 
 def is_undefined_column(error: BaseException) -> bool:

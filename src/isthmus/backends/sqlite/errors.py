@@ -10,6 +10,7 @@ from isthmus.errors import (
     AccessError,
     Applied,
     ClosedError,
+    ConfigError,
     ConnectError,
     InvalidRecordError,
     IsthmusError,
@@ -100,6 +101,10 @@ def is_missing_table(error: BaseException) -> bool:
     return primary_code(error) == sqlite3.SQLITE_ERROR and str(error).startswith("no such table: ")
 
 
+_LACKING = ("no such collation sequence: ", "unknown function: ")
+"""What a program defines in its own connections only."""
+
+
 def translate(error: Exception, path: str, *, committing: bool = False) -> IsthmusError:
     """Return the isthmus error for one that the driver raised.
 
@@ -112,6 +117,8 @@ def translate(error: Exception, path: str, *, committing: bool = False) -> Isthm
         return _translate_without_code(error, path)
     if code == sqlite3.SQLITE_CANTOPEN:
         return _cannot_open(path, text)
+    if text.startswith(_LACKING):
+        return ConfigError(f"{path}: {text}, which the program that made the table has")
     if committing and code == sqlite3.SQLITE_CONSTRAINT:  # one of the table's that is deferred
         return InvalidRecordError(f"{path}: {text}", path="data")
     translated = _BY_CODE.get(code, _UNEXPECTED).build(path, text)

@@ -14,7 +14,7 @@ from isthmus import (
     MissingExtraError,
     StoreError,
 )
-from isthmus.cli._doctor import elasticsearch, postgres, s3, sqlite
+from isthmus.cli._doctor import elasticsearch, postgres, s3, sqlalchemy, sqlite
 from isthmus.cli._doctor.columns import check_columns
 from isthmus.cli._doctor.finding import Finding, Level, ok, problem, warning
 from isthmus.cli._stores import (
@@ -37,6 +37,7 @@ _SERVER_CHECKS = {
     "elasticsearch": elasticsearch.check_server,
     "s3": s3.check_server,
     "sqlite": sqlite.check_server,
+    "sqlalchemy": sqlalchemy.check_server,
 }
 
 

@@ -11,7 +11,7 @@ import orjson
 
 from isthmus.cli._doctor.finding import Finding, check_clock, cleartext_problem, ok, problem, warning
 from isthmus.cli._doctor.postgres_changes import check_changes, check_native_changes
-from isthmus.cli._doctor.postgres_native import INDEXED, check_native
+from isthmus.cli._doctor.postgres_native import check_native
 
 if TYPE_CHECKING:
     from isthmus import AsyncDatabase
@@ -120,8 +120,7 @@ async def _check_native(connection: Any, config: PostgresConfig) -> AsyncIterato
     from isthmus.backends.postgres.native.catalog import read_table
 
     table = await read_table(connection, config, config.table)
-    indexed = await connection.fetchval(INDEXED, config.schema_name, config.table)
-    for finding in check_native(table, indexed):
+    async for finding in check_native(connection, table):
         yield finding
     async for finding in check_native_changes(connection, table):
         yield finding

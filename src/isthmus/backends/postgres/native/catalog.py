@@ -13,8 +13,11 @@ from isthmus.backends.postgres.drivers.protocol import Connection
 from isthmus.backends.postgres.sql.statement import quote
 from isthmus.errors import ConfigError
 
+# The parts of TimescaleDB's tables inherit too, but have all rows of a key in one of them.
 _RELATION = """
 SELECT c.oid::int8, c.relkind::text,
+  EXISTS (SELECT 1 FROM pg_inherits i JOIN pg_class k ON k.oid = i.inhrelid
+    WHERE i.inhparent = c.oid AND k.relnamespace::regnamespace::text <> '_timescaledb_internal'),
   (SELECT d.datcollate::text FROM pg_database d WHERE d.datname = current_database()),
   (SELECT to_jsonb(d)->>'datlocprovider' FROM pg_database d WHERE d.datname = current_database())
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relname = $2"""
@@ -88,8 +91,8 @@ _KINDS = {
     "jsonb": Kind.JSON,
 }
 _BITS = {"int2": 16, "int4": 32, "float4": 32}
-_CODE_POINT = ("C", "POSIX", "C.UTF-8", "C.utf8", "ucs_basic")
-_READ_ONLY = {"v": "it is a view", "m": "it is a materialized view", "f": "it is a foreign table"}
+CODE_POINT = ("C", "POSIX", "C.UTF-8", "C.utf8", "ucs_basic")
+READ_ONLY = {"v": "it is a view", "m": "it is a materialized view", "f": "it is a foreign table"}
 # The server adds this to a declared length.
 _HEADER = 4
 
@@ -129,19 +132,22 @@ async def read_table(connection: Connection, config: PostgresConfig, collection:
     where = f"{quote(config.schema_name)}.{quote(collection)}"
     if found is None or found[1] not in ("r", "p", "v", "m", "f"):
         raise ConfigError(f"postgres: there is no table or view {where}; layout 'native' creates none")
-    oid, kind, collate, provider = found
+    oid, kind, has_children, collate, provider = found
     rows = await connection.fetch(_COLUMNS, str(oid))
     columns = tuple(_column(row, config, _Default(collate, provider)) for row in rows)
     own_key = [row[0] for row in await connection.fetch(_KEY, str(oid))]
     key = choose_key("postgres", where, own_key, config.indexes_of(collection).key, columns)
-    reason = _READ_ONLY.get(kind, "" if own_key else "it has no primary key")
+    reason = READ_ONLY.get(kind, "" if own_key else "it has no primary key")
+    is_keyed = bool(own_key) and (kind == "p" or not has_children)
+    if own_key and not is_keyed:
+        reason = "other tables inherit from it, so that its key does not tell rows apart"
     version = config.indexes_of(collection).version
     if version is not None and version not in {column.name for column in columns}:
         raise ConfigError(f"postgres: {where} has no column {version!r}, which `version` names")
     unique = {row[0]: tuple(row[1]) for row in await connection.fetch(_UNIQUE, str(oid))}
     binary = frozenset(row[0] for row in rows if row[3] == "jsonb")
     table = Table(collection, columns, key, version, reason)
-    return NativeTable(config.schema_name, table, kind == "p", binary, unique, bool(own_key))
+    return NativeTable(config.schema_name, table, kind == "p", binary, unique, is_keyed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,4 +221,4 @@ def _make_column(
 def _by_code_point(name: str | None, provider: str | None, collate: str | None, default: _Default) -> bool:
     if name == "default":
         provider, collate = default.provider or "c", default.collate
-    return provider in ("c", "b") and (collate in _CODE_POINT or name in _CODE_POINT)
+    return provider in ("c", "b") and (collate in CODE_POINT or name in CODE_POINT)

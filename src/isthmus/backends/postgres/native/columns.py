@@ -133,7 +133,8 @@ def sort_value(column: TableColumn) -> str:
 
 def key_value(column: TableColumn) -> str:
     """Return the expression that a key column sorts by; a key without a canonical form is no id."""
-    return source(column) if column.kind in _TYPES and column.numeric == "exact" else sort_value(column)
+    by_itself = column.kind in _TYPES and column.kind is not Kind.BYTES and column.numeric == "exact"
+    return source(column) if by_itself else sort_value(column)
 
 
 def is_total(column: TableColumn) -> bool:

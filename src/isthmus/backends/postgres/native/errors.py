@@ -7,16 +7,20 @@ from isthmus.backends.postgres.native.catalog import NativeTable
 from isthmus.errors import AlreadyExistsError, InvalidRecordError, RecordError
 
 _UNIQUE, _FOREIGN_KEY = "23505", "23503"
-# Constraints, values, raise in a trigger, an identity that is always generated, a view's check option, an
-# array's subscripts, and a privilege of a row or a column.
-_CLASSES = ("22", "23")
-_STATES = ("P0001", "428C9", "44000", "2202E", "0A000")
+# Values, constraints and PL/pgSQL; an identity that is always generated, a view's check option, and a value
+# that an index has no room for.
+_CLASSES = ("22", "23", "P0")
+_STATES = ("428C9", "44000", "0A000", "54000")
+# The server's functions that raise what a trigger says, under any state, and what a row's policy says.
+_SOURCES = ("exec_stmt_raise", "exec_stmt_assert", "ExecWithCheckOptions")
 
 
 def is_refusal(error: BaseException) -> bool:
     """Return whether the server refused the row of a statement, not the statement."""
     state = sqlstate_of(error)
-    return state[:2] in _CLASSES or state in _STATES
+    if state[:2] in _CLASSES or state in _STATES:
+        return True
+    return state[:2] != "40" and _diagnostic(error, "source_function") in _SOURCES
 
 
 def is_unique_refusal(error: BaseException) -> bool:
@@ -46,7 +50,8 @@ def _diagnostic(error: BaseException, name: str) -> str:
     """Return a field of the server's message: asyncpg's attribute, or psycopg's `diag`."""
     cause: BaseException | None = error
     while cause is not None:
-        value = getattr(cause, name, None) or getattr(getattr(cause, "diag", None), name, None)
+        value = getattr(cause, name, None) or getattr(cause, f"server_{name}", None)
+        value = value or getattr(getattr(cause, "diag", None), name, None)
         if value:
             return str(value)
         cause = cause.__cause__

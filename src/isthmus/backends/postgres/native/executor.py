@@ -24,17 +24,19 @@ from isthmus._query.ast import Leaf, Measure, Predicate, SortKey
 from isthmus._query.bucket import GroupKey
 from isthmus._query.split import Pushdown
 from isthmus._record import Record
+from isthmus._value import replace
 from isthmus.backends._tables.keys import key_of, sort_key_of
 from isthmus.backends._tables.writes import refuse_read_only
 from isthmus.backends.postgres.config import PostgresConfig
 from isthmus.backends.postgres.cursors import RowSource
 from isthmus.backends.postgres.drivers.protocol import Connection
-from isthmus.backends.postgres.errors import is_undefined_column, is_undefined_table
+from isthmus.backends.postgres.errors import is_changed_type, is_undefined_column, is_undefined_table
 from isthmus.backends.postgres.executor import Runner, Work, explain
 from isthmus.backends.postgres.native.aggregate import aggregate, aggregates
 from isthmus.backends.postgres.native.catalog import NativeTable, read_table
 from isthmus.backends.postgres.native.errors import is_refusal, refusal_of
 from isthmus.backends.postgres.native.filter import pushdown
+from isthmus.backends.postgres.native.indexes import missing_indexes
 from isthmus.backends.postgres.native.order import sorts
 from isthmus.backends.postgres.native.record import RowReader
 from isthmus.backends.postgres.native.select import (
@@ -230,7 +232,13 @@ class NativeExecutor:
         """Return the statement, its arguments and the server's plan for it."""
         table = self._table(collection)
         statement = select_page(table, self._reader(table, columns_of(request)), request)
-        return await self._query(table, lambda connection: explain(connection, statement))
+
+        async def work(connection: Connection) -> NativePlan:
+            plan = await explain(connection, statement)
+            missing = await missing_indexes(connection, table, request)
+            return replace(plan, details={**plan.details, "would_serve": missing})
+
+        return await self._query(table, work)
 
     async def release(self, collection: str, after: After) -> None:
         """Release the connection of an unfinished consistent stream."""
@@ -263,6 +271,9 @@ def _double_key_error(table: NativeTable, id: str | None) -> InvalidRecordError:
     return error
 
 
+_CHANGES = (is_undefined_table, is_undefined_column, is_changed_type)
+
+
 class _Changed:
     """A block in which a table or column that is gone is explained: it was changed under the handle."""
 
@@ -275,7 +286,7 @@ class _Changed:
         return None
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if error is not None and (is_undefined_table(error) or is_undefined_column(error)):
+        if error is not None and any(is_change(error) for is_change in _CHANGES):
             raise ConfigError(
                 f"postgres: the table {self._table.sql} was changed or dropped since this handle opened it:"
                 f" {error.__cause__}; open a new handle"

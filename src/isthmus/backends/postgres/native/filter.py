@@ -25,7 +25,7 @@ from isthmus._query.ast import (
 from isthmus._query.split import Pushdown
 from isthmus._values import JSON
 from isthmus.backends._tables.binding import (
-    bind_value,
+    bind_key,
 )
 from isthmus.backends._tables.column import Kind, TableColumn
 from isthmus.backends._tables.keys import is_plain_key, key_of
@@ -184,28 +184,28 @@ class NativeFilter:
         """Return the condition that a row has one of some keys, as the store's own equality finds them."""
         columns = self._table.table.key_columns
         bound = [
-            [bind_value(column, value) for value in values]
+            [bind_key(column, value) for value in values]
             for column, values in zip(columns, zip(*keys, strict=True), strict=True)
         ]
         if len(keys) == 1:
             parts = [
-                f"{source(column)} = {bind(self._params, values[0], type_of(column))}"
+                f"{_key_operand(column)} = {bind(self._params, values[0], _key_type(column))}"
                 for column, values in zip(columns, bound, strict=True)
             ]
             return " AND ".join(parts)
         arrays = [
-            bind_all(self._params, values, type_of(column))
+            bind_all(self._params, values, _key_type(column))
             for column, values in zip(columns, bound, strict=True)
         ]
         if len(columns) == 1:
-            return f"{source(columns[0])} = ANY({arrays[0]})"
-        names = ", ".join(map(source, columns))
+            return f"{_key_operand(columns[0])} = ANY({arrays[0]})"
+        names = ", ".join(map(_key_operand, columns))
         return f"({names}) IN (SELECT * FROM unnest({', '.join(arrays)}))"
 
     def has_key(self, key: Sequence[JSON]) -> str:
         """Return the condition that a row has exactly this key."""
         exact = [
-            f'{source(column)}::text COLLATE "C" = {bind(self._params, bind_value(column, value), "text")}'
+            f'{source(column)}::text COLLATE "C" = {bind(self._params, bind_key(column, value), "text")}'
             for column, value in zip(self._table.table.key_columns, key, strict=True)
             if not column.exact_equality
         ]
@@ -263,6 +263,18 @@ class NativeFilter:
         if pushdown(self._table, leaf) is Pushdown.EXACT:
             return f"({source(column)} IS NOT NULL AND {found})"
         return f"({source(column)} IS NOT NULL AND ({found} OR {source(column)}::text ~ '{_LONG_NUMBER}'))"
+
+
+# Not every text of an id is one that such a type admits: a key is looked up by its text.
+_BY_TEXT = (Kind.OTHER, Kind.INTERVAL)
+
+
+def _key_operand(column: TableColumn) -> str:
+    return f'({source(column)}::text COLLATE "C")' if column.kind in _BY_TEXT else source(column)
+
+
+def _key_type(column: TableColumn) -> str:
+    return "text" if column.kind in _BY_TEXT else type_of(column)
 
 
 def _as_json(column: TableColumn) -> str:

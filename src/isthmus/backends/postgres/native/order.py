@@ -6,15 +6,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from isthmus._path import Path, Root
-from isthmus._query.ast import SortKey
+from isthmus._query.ast import And, Between, Equal, Exists, In, Ordered, Predicate, SortKey
 from isthmus._query.order import BOOL, NONE, NUMBER, TEXT, Position
 from isthmus._values import JSON
 from isthmus.backends._tables.binding import (
+    bind_key,
     bind_value,
 )
 from isthmus.backends._tables.column import TableColumn
 from isthmus.backends._tables.keys import key_of
-from isthmus.backends._tables.leaves import canonical_kind
+from isthmus.backends._tables.leaves import ColumnComparison, canonical_kind, column_test
 from isthmus.backends.postgres.native.catalog import NativeTable
 from isthmus.backends.postgres.native.columns import (
     bind,
@@ -62,6 +63,17 @@ def find_first_index(table: NativeTable, order: Sequence[SortKey]) -> TableColum
     if column is None or order[0].nulls_first or not has_ordered_index(column):
         return None
     return column if valid(column) is not None or (column.nullable and order[0].descending) else None
+
+
+def compares(where: Predicate, column: TableColumn) -> bool:
+    """Return whether each row that satisfies a condition has a value in a column, since it is compared."""
+    terms = where.terms if isinstance(where, And) else (where,)
+    return any(
+        isinstance(term, Equal | In | Ordered | Between | Exists)
+        and term.path == Path(Root.DATA, (column.name,))
+        and isinstance(column_test(column, term), ColumnComparison)
+        for term in terms
+    )
 
 
 def order_by(table: NativeTable, order: Sequence[SortKey], *, with_value: TableColumn | None = None) -> str:
@@ -123,17 +135,14 @@ def after_position(
 def after_id(table: NativeTable, id: str, params: Parameters, *, descending: bool = False) -> str:
     """Return the condition that a row's key comes after that of an id, in the order of ids."""
     key = _key(table, id)
-    edges = [
-        bind(params, bind_value(column, value), sort_type(column))
-        for column, value in zip(table.table.key_columns, key, strict=True)
-    ]
+    edges = [_edge(column, value, params) for column, value in zip(table.table.key_columns, key, strict=True)]
     return _row_comparison(_id_values(table), edges, "<" if descending else ">")
 
 
 def after_key(table: NativeTable, id: str, params: Parameters) -> str:
     """Return the condition that a row's key comes after that of an id, in the order of the key's index."""
     edges = [
-        bind(params, bind_value(column, value), type_of(column))
+        bind(params, bind_key(column, value), type_of(column))
         for column, value in zip(table.table.key_columns, _key(table, id), strict=True)
     ]
     return _row_comparison([source(column) for column in table.table.key_columns], edges, ">")
@@ -160,13 +169,17 @@ def _compare_to(column: TableColumn, key: SortKey, mark: Any, params: Parameters
         return (f"{value} IS NOT NULL" if key.nulls_first else None), f"{value} IS NULL"
     if rank != _RANKS.get(canonical_kind(column) or ""):
         raise QueryError(f"cursor: the column {column.name!r} has changed since the cursor was made")
-    type = sort_type(column)
-    bound = edge if type == "text" else bind_value(column, edge)
-    end = bind(params, bound, type)
+    end = _edge(column, edge, params)
     after = f"{value} {'<' if key.descending else '>'} {end}"
     if not key.nulls_first and not is_total(column):
         after = f"({after} OR {value} IS NULL)"
     return after, f"{value} = {end}"
+
+
+def _edge(column: TableColumn, value: Any, params: Parameters) -> str:
+    """Bind a canonical value for a comparison with what the column sorts by."""
+    type = sort_type(column)
+    return bind(params, value if type == "text" else bind_value(column, value), type)
 
 
 def _all(conditions: list[str]) -> str:

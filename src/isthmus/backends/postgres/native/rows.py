@@ -96,7 +96,10 @@ async def update_row(
         elif whole and column.name not in row.fixed and column.name != table.table.version:
             values[column.name] = "NULL"
     if not values:  # a new version nevertheless
-        values = {name: f"t.{quote(name)}" for name in table.table.key[:1]}
+        written = [column.name for column in table.table.columns if not column.generated]
+        if not written:
+            return await read_version(connection, table, row)
+        values = {name: f"t.{quote(name)}" for name in written[:1]}
     assignments = ", ".join(f"{quote(name)} = {value}" for name, value in values.items())
     where = _this_row(table, params, row, if_version)
     reader = RowReader(table, reread(table, row), versioned=not table.is_partitioned)
@@ -165,9 +168,15 @@ def _assignment(params: Parameters, column: TableColumn, value: Any) -> str:
 def reread(table: NativeTable, row: Row) -> list[str]:
     """Return the columns whose stored value has to be compared with what was written.
 
-    An interval is stored in the server's own form: whether that is the text that was given shows there.
+    An interval is stored in the server's own form, and a `name` cut to 63 bytes: whether that is the text
+    that was given shows there.
     """
-    return [name for name in row.values if table.table.by_name[name].kind is Kind.INTERVAL]
+    return [name for name in row.values if _is_rewritten(table.table.by_name[name])]
+
+
+def _is_rewritten(column: TableColumn) -> bool:
+    inner = column.element or column
+    return inner.kind is Kind.INTERVAL or inner.type == "name"
 
 
 def lossy(table: NativeTable, row: Row) -> list[str]:

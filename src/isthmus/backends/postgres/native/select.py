@@ -20,6 +20,7 @@ from isthmus.backends.postgres.native.order import (
     after_id,
     after_key,
     after_position,
+    compares,
     find_first_index,
     order_by,
 )
@@ -51,15 +52,16 @@ def select_page(table: NativeTable, reader: RowReader, request: PageRequest, *, 
         return Statement(
             f"SELECT {reader.select} FROM {table.sql} AS t{where}{order}{limit}{offset}{lock}", params.args
         )
-    if request.order and (column := find_first_index(table, request.order)):
+    column = find_first_index(table, request.order) if request.order else None
+    if column is not None and not compares(request.where, column):
         rows = _two_parts(table, request, column, size + request.offset, params)
-    else:
-        where, order = _where_of(table, request, params), _order_of(table, request)
-        rows = f"(SELECT {row_columns(table)} FROM {table.sql} AS t{where}{order}{limit}{offset})"
-        # Values are made of the rows that are left, not of all that are sorted.
-        return Statement(f"SELECT {reader.select} FROM {rows} AS t{order}", params.args)
-    order = _order_of(table, request)
-    return Statement(f"{rows} SELECT {reader.select} FROM r AS t{order}{limit}{offset}", params.args)
+        order = _order_of(table, request)
+        return Statement(f"{rows} SELECT {reader.select} FROM r AS t{order}{limit}{offset}", params.args)
+    where = " AND ".join([_where_of(table, request, params), *_start_of(request, column, params)])
+    order = _order_of(table, request, with_value=column)
+    rows = f"(SELECT {row_columns(table)} FROM {table.sql} AS t{where}{order}{limit}{offset})"
+    # Values are made of the rows that are left, not of all that are sorted.
+    return Statement(f"SELECT {reader.select} FROM {rows} AS t{order}", params.args)
 
 
 def _two_parts(
@@ -71,16 +73,12 @@ def _two_parts(
     """
     most = params.bigint(size)
     order = request.order or ()
-    rank, mark = NONE, None
     conditions = [] if request.where == TRUE else [NativeFilter(table, params).condition(request.where)]
-    if request.after is not None and request.after.position is not None:
-        conditions.append(after_position(table, order, request.after.position, params))
-        rank, mark = request.after.position[0]
+    position = None if request.after is None else request.after.position
+    if position is not None:
+        conditions.append(after_position(table, order, position, params))
     value = valid(column) or f"{source(column)} IS NOT NULL"
-    first = [*conditions, value]
-    if rank != NONE:  # where the index begins
-        sign = "<=" if order[0].descending else ">="
-        first.append(f"{source(column)} {sign} {bind(params, bind_value(column, mark), type_of(column))}")
+    first = [*conditions, value, *_start_of(request, column, params)]
     columns = row_columns(table)
     others = [f"({value}) IS NOT TRUE", f"(SELECT count(*) FROM p) < {most}", *conditions]
     return (
@@ -106,9 +104,18 @@ def _where_of(table: NativeTable, request: PageRequest, params: Parameters) -> s
     return f" WHERE {' AND '.join(conditions)}" if conditions else ""
 
 
-def _order_of(table: NativeTable, request: PageRequest) -> str:
+def _start_of(request: PageRequest, column: TableColumn | None, params: Parameters) -> list[str]:
+    """Return the condition at which the index of the first sort key begins; none if that is its end."""
+    position = None if request.after is None else request.after.position
+    if column is None or not request.order or position is None or position[0][0] == NONE:
+        return []
+    sign, bound = "<=" if request.order[0].descending else ">=", bind_value(column, position[0][1])
+    return [f"{source(column)} {sign} {bind(params, bound, type_of(column))}"]
+
+
+def _order_of(table: NativeTable, request: PageRequest, *, with_value: TableColumn | None = None) -> str:
     if request.order is not None:
-        return f" ORDER BY {order_by(table, request.order)}"
+        return f" ORDER BY {order_by(table, request.order, with_value=with_value)}"
     if request.consistent:  # in physical order
         return ""
     # Any order will do: that of the key's index.

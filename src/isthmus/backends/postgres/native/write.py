@@ -53,7 +53,8 @@ async def write(
     """Apply mutations of one kind as if one after another and return one result for each.
 
     Raises `UnsupportedError` for a table that is read-only. One statement for one item, one transaction
-    for several; if the table refuses one of them, all are applied again, each in a savepoint.
+    for several; if the table refuses one of them, all are applied again, each in a savepoint, and if it
+    refuses them at the commit, once more with each item's deferred constraints checked.
     """
     refuse_read_only(table.table)
     items = [(mutation, _prepare(table, kind, mutation)) for mutation in mutations]
@@ -63,12 +64,15 @@ async def write(
     if atomic and refused is not None:
         return refused
     try:
-        try:
-            return await _write_together(connection, table, kind, items, atomic=atomic, careful=False)
-        except Exception as error:  # the driver's classes
-            if not is_refusal(error):
-                raise
-        return await _write_together(connection, table, kind, items, atomic=atomic, careful=True)
+        for careful in (False, True):
+            try:
+                return await _write_together(connection, table, kind, items, atomic=atomic, careful=careful)
+            except Exception as error:  # the driver's classes
+                if not (is_refusal(error) or isinstance(error, InvalidRecordError)):
+                    raise
+        return await _write_together(
+            connection, table, kind, items, atomic=atomic, careful=True, immediate=True
+        )
     except _Rollback as ended:
         return refuse_batch(mutations, ended.results) or ended.results
 
@@ -77,6 +81,9 @@ def _prepare(table: NativeTable, kind: WriteKind, mutation: Mutation) -> Row | R
     if kind is WriteKind.DELETE:
         return Row(mutation.id, key_of(table.table, mutation.id))
     try:
+        if kind in (WriteKind.REPLACE, WriteKind.UPDATE) and key_of(table.table, mutation.id) is None:
+            mutation.encode()
+            return not_found(mutation.id)
         row = prepare_row(table.table, kind, mutation)
     except InvalidRecordError as error:
         error.record_id = error.record_id or mutation.id
@@ -85,8 +92,6 @@ def _prepare(table: NativeTable, kind: WriteKind, mutation: Mutation) -> Row | R
         # Another may have written this key; a row whose key the server makes is written twice if repeated.
         mutation.own_id, mutation.store_makes_id = False, row.id is None
         mutation.id = row.id or mutation.id
-    if kind is not WriteKind.CREATE and row.key is None:
-        return not_found(mutation.id)
     return row
 
 
@@ -114,9 +119,15 @@ async def _write_together(
     *,
     atomic: bool,
     careful: bool,
+    immediate: bool = False,
 ) -> list[ItemResult]:
-    """Apply items in one transaction; `careful`: each in a savepoint, so that one may be refused alone."""
+    """Apply items in one transaction; `careful`: each in a savepoint, so that one may be refused alone.
+
+    `immediate`: deferred constraints are checked with each item.
+    """
     async with connection.transaction():
+        if immediate:
+            await connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
         if kind is not WriteKind.CREATE:
             await lock_rows(connection, table, [row for _, row in items if isinstance(row, Row)])
         if kind is WriteKind.CREATE and not careful:
@@ -222,7 +233,7 @@ async def _insert_together(
 ) -> list[ItemResult]:
     """Insert rows, neighbours with the same columns by one statement."""
     results: list[ItemResult] = []
-    for columns, group in groupby(items, key=_columns_of):
+    for columns, group in groupby(items, key=lambda item: _columns_of(table, item)):
         part = list(group)
         if columns is None:
             for mutation, row in part:
@@ -237,9 +248,9 @@ async def _insert_together(
     return results
 
 
-def _columns_of(item: Item) -> tuple[str, ...] | None:
+def _columns_of(table: NativeTable, item: Item) -> tuple[str, ...] | None:
     """Return the columns of a row that can be inserted with others; None for one that is inserted alone."""
     row = item[1]
-    if isinstance(row, RecordError) or row.fixed or not row.values:
+    if isinstance(row, RecordError) or row.fixed or not row.values or reread(table, row):
         return None
     return tuple(sorted(row.values))

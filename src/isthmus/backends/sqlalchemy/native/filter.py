@@ -27,7 +27,7 @@ from isthmus._query.ast import (
 from isthmus._query.split import Pushdown
 from isthmus._query.text import ANY_RUN, parse_like
 from isthmus._values import JSON
-from isthmus.backends._tables.binding import bind_value
+from isthmus.backends._tables.binding import bind_key, bind_value
 from isthmus.backends._tables.column import Kind
 from isthmus.backends._tables.keys import key_of
 from isthmus.backends._tables.leaves import ColumnComparison, canonical_kind, column_test
@@ -246,12 +246,14 @@ class ColumnFilter:
 
 
 def _key_operand(column: ColumnSQL) -> str:
+    if column.column.kind is Kind.OTHER:
+        return column.read
     return column.source if column.serves or column.value is None else column.value
 
 
 def _candidate(column: ColumnSQL, binder: ValueBinder, value: JSON) -> str:
     bind = column.bind if column.serves or column.value is None else column.bind_canonical
-    return bind(binder, bind_value(column.column, value))
+    return bind(binder, bind_key(column.column, value))
 
 
 def _fits(column: ColumnSQL, number: Decimal) -> bool:

@@ -19,7 +19,7 @@ from isthmus.backends._tables.keys import choose_key
 from isthmus.backends._tables.values import NoCanonicalFormError, read_value
 from isthmus.backends.sqlalchemy.config import SQLAlchemyConfig
 from isthmus.backends.sqlalchemy.native.statement import ValueBinder, escape_colons
-from isthmus.backends.sqlalchemy.native.table import ColumnSQL, ReflectedTable, check_version
+from isthmus.backends.sqlalchemy.native.table import VIEW, ColumnSQL, ReflectedTable, check_version
 from isthmus.errors import ConfigError
 from sqlalchemy import text
 
@@ -94,7 +94,7 @@ async def read_table(connection: AsyncConnection, config: SQLAlchemyConfig, name
     key = choose_key("sqlalchemy", repr(name), primary, config.settings_of(name).key, plain_columns)
     reason = "" if primary else "it has no primary key"
     if kind.endswith("VIEW"):
-        reason = "it is a view"
+        reason = VIEW
     elif str(engine).lower() not in _TRANSACTIONAL:
         reason = f"its storage engine {engine} has neither transactions nor locks of rows"
     table = Table(name, plain_columns, key, config.settings_of(name).version, reason)

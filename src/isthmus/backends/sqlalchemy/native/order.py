@@ -9,7 +9,7 @@ from isthmus._path import Path, Root
 from isthmus._query.ast import SortKey
 from isthmus._query.order import BOOL, NONE, NUMBER, TEXT, Position
 from isthmus._values import JSON
-from isthmus.backends._tables.binding import bind_value
+from isthmus.backends._tables.binding import bind_key
 from isthmus.backends._tables.column import Kind
 from isthmus.backends._tables.keys import key_of
 from isthmus.backends._tables.leaves import canonical_kind
@@ -146,7 +146,7 @@ def _compare(step: _Step, mark: tuple[int, JSON], binder: ValueBinder) -> tuple[
 
 def _edge(column: ColumnSQL, value: str, edge: JSON, binder: ValueBinder) -> str:
     bind = column.bind if value == column.source else column.bind_canonical
-    return bind(binder, bind_value(column.column, edge))
+    return bind(binder, bind_key(column.column, edge))
 
 
 def by_key_order(table: ReflectedTable) -> str:
@@ -155,6 +155,8 @@ def by_key_order(table: ReflectedTable) -> str:
 
 
 def _any_order(column: ColumnSQL) -> str:
+    if column.column.kind is Kind.OTHER:  # such as a SET, which is sorted by number and compared as a text
+        return column.read
     by_index = column.serves and column.column.labels is None
     return column.source if by_index or column.value is None else column.value
 

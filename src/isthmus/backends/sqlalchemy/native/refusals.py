@@ -20,6 +20,8 @@ _REFUSED = {
     *(1369, 1643, 1644),  # a view's check option, what a trigger signals
     *(1906, 3105),  # a value for a generated column
 }
+# The server has no numbers above this: a trigger's SIGNAL gave it.
+_SIGNALLED = 5_000
 _KEY = re.compile(r"for key '(?:.*\.)?([^']+)'")
 _CONSTRAINT = re.compile(r"CONSTRAINT [`'\"]?([^`'\"]+)[`'\"]?|constraint '([^']+)'", re.IGNORECASE)
 _COLUMN = re.compile(r"[Cc]olumn '?`?(?:[^`']*`\.`)?([^`']+)[`']")
@@ -27,7 +29,9 @@ _COLUMN = re.compile(r"[Cc]olumn '?`?(?:[^`']*`\.`)?([^`']+)[`']")
 
 def is_refusal(error: exc.DBAPIError) -> bool:
     """Return whether the store refused the row of a statement, not the statement."""
-    return bool(codes_of(error) & (_UNIQUE | _REFUSED)) or isinstance(error, exc.IntegrityError)
+    codes = codes_of(error)
+    by_signal = any(isinstance(code, int) and code >= _SIGNALLED for code in codes)
+    return by_signal or bool(codes & (_UNIQUE | _REFUSED)) or isinstance(error, exc.IntegrityError)
 
 
 def is_unique_refusal(error: exc.DBAPIError) -> bool:

@@ -37,7 +37,7 @@ class ValueBinder:
 
 def escape_colons(name: str) -> str:
     """Return SQL of names or literals, in which a colon marks no bound value."""
-    return name.replace("\\", "\\\\").replace(":", "\\:")
+    return name.replace(":", "\\:")
 
 
 async def execute(connection: AsyncConnection, statement: Statement) -> CursorResult[Any]:

@@ -13,6 +13,8 @@ from isthmus.errors import ConfigError
 
 Bind: TypeAlias = Callable[[ValueBinder, Any], str]
 """Binds a value as `binding.bind_value` gives it and returns what stands for it."""
+VIEW = "it is a view"
+"""Why a view is read-only."""
 _VERSION_KINDS = (Kind.INTEGER, Kind.TEXT, Kind.UUID)
 
 

@@ -13,6 +13,7 @@ from isthmus._core.executor import PageRequest
 from isthmus._path import Root
 from isthmus._query.ast import And, Between, Equal, In, Like, Ordered, Predicate, StartsWith
 from isthmus._query.order import BOOL, NONE, NUMBER, TEXT, is_id
+from isthmus.backends._tables.indexes import Use, uses_of
 from isthmus.backends.sqlite.native.columns import Affinity, SQLiteColumn
 from isthmus.backends.sqlite.native.filter import CellFilter, finite, is_text
 from isthmus.backends.sqlite.native.order import CellOrdering
@@ -49,19 +50,11 @@ def _has_better_index(table: SQLiteTable, column: SQLiteColumn, term: Predicate)
 
 def missing_indexes(table: SQLiteTable, request: PageRequest) -> list[str]:
     """Return the statements of indexes that would serve a page and that the table's owner has not made."""
-    where = request.where
-    terms = where.terms if isinstance(where, And) else (where,)
-    by_code_point = [term.path for term in terms if isinstance(term, Ordered | Between | StartsWith | Like)]
-    by_code_point += [key.path for key in (request.order or ())[:1]]
-    equal = [term.path for term in terms if isinstance(term, Equal | In)]
     begun = {columns[0] for _, columns in table.indexes if columns}
     wanted: dict[str, None] = {}
-    for path, served in [
-        *((path, table.leading) for path in by_code_point),
-        *((path, begun) for path in equal),
-    ]:
-        column = table.column(path.keys[0]) if path.root is Root.DATA and len(path.keys) == 1 else None
-        if column is None or not column.stored or column.rowid or column.name in served:
+    for column, use in uses_of(table, request.where, request.order):
+        served = begun if use is Use.EQUALITY else table.leading
+        if not isinstance(column, SQLiteColumn) or not column.stored or column.rowid or column.name in served:
             continue
         collation = "" if column.affinity is Affinity.INTEGER else " COLLATE BINARY"
         wanted[f"CREATE INDEX … ON {quote_name(table.name)} ({quote_name(column.name)}{collation})"] = None

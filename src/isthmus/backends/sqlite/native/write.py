@@ -190,7 +190,14 @@ def update_row(
             path=f"data.{table.version}",
         )
     binder = Binder()
-    sets = [f"{quote_name(name)} = {binder.value(value)}" for name, value in cells.items()]
+    # A text that is the record's own may be that of bytes, which stay bytes.
+    kept = {
+        name for name, value in cells.items() if isinstance(value, str) and old._queried.get(name) == value
+    }
+    sets = [
+        f"{quote_name(name)} = {'t.' + quote_name(name) if name in kept else binder.value(value)}"
+        for name, value in cells.items()
+    ]
     if table.version is not None:
         sets.append(f"{quote_name(table.version)} = {_next_version(table, binder)}")
     if sets:
