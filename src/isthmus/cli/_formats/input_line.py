@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from operator import itemgetter
 from typing import NamedTuple, overload
 
 from isthmus import Record
@@ -67,7 +68,7 @@ class EncodedLines(Sequence[InputLine]):
     def __getitem__(self, index: int | slice) -> InputLine | Sequence[InputLine]:
         if isinstance(index, slice):
             return [self[one] for one in range(*index.indices(len(self)))]
-        start, file, number = self._places[bisect_right(self._places, index, key=lambda place: place[0]) - 1]
+        start, file, number = self._places[bisect_right(self._places, index, key=itemgetter(0)) - 1]
         return InputLine(file, number + index - start, self.records[index])
 
     def split(self, size: int) -> tuple[EncodedLines, EncodedLines]:
