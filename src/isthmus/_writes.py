@@ -10,7 +10,7 @@ from isthmus._arguments import check_count
 from isthmus._batch import OnError, Outcomes, check_on_error, resolve_outcomes
 from isthmus._core.executor import Mutation, WriteKind, mutation_for
 from isthmus._core.modify import Modification
-from isthmus._core.mutation_batch import MutationBatch, batch_creates, batch_writes
+from isthmus._core.mutation_batch import EncodedRecords, MutationBatch, batch_creates, batch_writes
 from isthmus._core.op import Modify, ModifyWhere, Remove, Write
 from isthmus._ids import check_id, check_ids, new_id
 from isthmus._path import Root
@@ -155,7 +155,8 @@ class WriteMethods(SessionBound):
         returns the outcomes instead. Uses the store's bulk path (COPY, bulk API, one S3 log entry);
         the batch is held in memory.
         """
-        items = list(records)  # of our own: the caller may use theirs for the next batch meanwhile
+        # A list of our own: the caller may use theirs for the next batch meanwhile.
+        items = records if isinstance(records, EncodedRecords) else list(records)
         mutations = batch_creates(items) or list(map(_mutation, items))
         return await self._write_batch(WriteKind.CREATE, mutations, on_error, atomic)
 

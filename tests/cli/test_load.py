@@ -93,11 +93,28 @@ def test_store_and_files_come_in_any_order(cli: Cli, tmp_path: Path, monkeypatch
     assert cli("load", "-", one).code == 0
     assert cli("count", url).out == "5\n"
     monkeypatch.delenv("ISTHMUS_URL")
+    assert cli("load", two, tmp_path / "x.db").code == 0  # it is a SQLite file, the other is not
+    assert cli("count", url).out == "6\n"
     assert cli("load", url, url, one).code == 2
     assert cli("load", url).code == 2
     assert cli("load", url, "-", "-").code == 2
     assert cli("load", url, one, tmp_path / "absent.jsonl").code == 8
-    assert cli("count", url).out == "5\n"
+    assert cli("count", url).out == "6\n"
+
+
+def test_csv_without_headings_can_be_given_some(cli: Cli, tmp_path: Path) -> None:
+    """With a journal, whose load is the same one when it is resumed, and where a file is a store."""
+    url, file = f"sqlite:///{tmp_path}/x.db", tmp_path / "bare.csv"
+    file.write_text("a,1\nb,2\n")
+    options = ("--headings", "name,n", "--id", "name", "--journal", tmp_path / "journal")
+
+    assert cli("load", url, file, *options).out == "2 read, 2 created, 0 replaced, 0 refused\n"
+    assert cli("load", url, file, *options, "--resume").code == 0
+    assert cli("get", url, "b", "--json").json["data"] == {"name": "b", "n": 2}
+    assert cli("query", file, "n = 1", "--headings", "name,n", "-f", "jsonl").json["data"] == {
+        "name": "a",
+        "n": 1,
+    }
 
 
 def test_refused_lines_are_said_once_per_kind_and_kept(cli: Cli, tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def forget(journal: Path, keeps: str | None) -> None:
 @pytest.mark.timeout(240)
 def test_a_load_that_is_stopped_is_equal_at_the_end() -> None:
     """By SIGKILL, Ctrl-C, a full disk and a closed pipe; with ids and without."""
-    cases = torture(size(4_100, 20_000), size(2, 6), seed=drawn(), kinds=("sqlite",))
+    cases = torture(size(8_200, 20_000), size(2, 6), seed=drawn(), kinds=("sqlite",))
 
     assert [case.problems for case in cases] == [[], []]
 
@@ -53,7 +53,7 @@ def test_a_load_into_a_server_that_is_stopped_is_equal_at_the_end(kind: str) -> 
     """The batch in doubt is written again with the same ids."""
     servers.server(kind.partition("-")[0])
 
-    cases = torture(size(4_100, 10_000), size(1, 2), seed=drawn(), kinds=(kind,))
+    cases = torture(size(8_200, 10_000), size(1, 2), seed=drawn(), kinds=(kind,))
 
     assert [case.problems for case in cases] == [[], []]
 

@@ -22,6 +22,28 @@ from isthmus._values import encode, encode_many
 from isthmus.errors import InvalidRecordError
 
 
+class EncodedRecords(Sequence[Record]):
+    """Records to write as columns, ids and canonical JSON; a `Record` is made on access."""
+
+    __slots__ = ("ids", "texts")
+
+    def __init__(self, ids: list[str], texts: list[str]) -> None:
+        self.ids = ids
+        self.texts = texts
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @overload
+    def __getitem__(self, index: int) -> Record: ...
+    @overload
+    def __getitem__(self, index: slice) -> EncodedRecords: ...
+    def __getitem__(self, index: int | slice) -> Record | EncodedRecords:
+        if isinstance(index, slice):
+            return EncodedRecords(self.ids[index], self.texts[index])
+        return Record.stored(self.ids[index], self.texts[index], None, "", None, None)
+
+
 class MutationBatch(Sequence[Mutation]):
     """Mutations of one kind without `if_version`, as columns.
 
@@ -29,7 +51,7 @@ class MutationBatch(Sequence[Mutation]):
     whose `Mutation` objects are created on first access and kept.
     """
 
-    __slots__ = ("_data", "_items", "_metadata", "_own_ids", "_raw", "_raw_metadata", "ids")
+    __slots__ = ("_data", "_items", "_metadata", "_own_ids", "_raw", "_raw_metadata", "_texts", "ids")
 
     def __init__(
         self,
@@ -45,6 +67,8 @@ class MutationBatch(Sequence[Mutation]):
         self._own_ids = own_ids
         self._raw: Sequence[bytes | None] | None = None
         self._raw_metadata: Sequence[bytes | None] | None = None
+        self._texts: list[str] | None = None
+        """The data as canonical JSON, where all records came so."""
         self._items: Sequence[Mutation] | None = None
 
     @classmethod
@@ -65,7 +89,7 @@ class MutationBatch(Sequence[Mutation]):
     @property
     def plain(self) -> Sequence[Any] | None:
         """Each item's data as given; None if an item has metadata or is JSON text already."""
-        more = self._metadata or self._raw or self._raw_metadata
+        more = self._metadata or self._raw or self._raw_metadata or self._texts
         return self._data if more is None else None
 
     def texts(self) -> Iterator[str]:
@@ -73,6 +97,8 @@ class MutationBatch(Sequence[Mutation]):
 
         Raises `InvalidRecordError` without the record's id: `reject_invalid` finds the item.
         """
+        if self._texts is not None:
+            return iter(self._texts)
         if self._raw is None:
             return encode_many(self._data)
         return (
@@ -97,7 +123,7 @@ class MutationBatch(Sequence[Mutation]):
         pick: Callable[[Any], Any] = lambda column: column and [column[position] for position in positions]  # noqa: E731
         ordered = MutationBatch(pick(ids), pick(self._data), pick(self._metadata), own_ids=self._own_ids)
         ordered._raw, ordered._raw_metadata = pick(self._raw), pick(self._raw_metadata)
-        ordered._items = pick(self._items)
+        ordered._texts, ordered._items = pick(self._texts), pick(self._items)
         return ordered
 
     def __len__(self) -> int:
@@ -121,9 +147,10 @@ class MutationBatch(Sequence[Mutation]):
             if self._own_ids:
                 for mutation in items:
                     mutation.own_id = True
-            if self._raw is not None:
+            raws = self._raw if self._texts is None else list(map(str.encode, self._texts))
+            if raws is not None:
                 for mutation, raw, metadata in zip(
-                    items, self._raw, self._raw_metadata or itertools.repeat(b"{}"), strict=False
+                    items, raws, self._raw_metadata or itertools.repeat(b"{}"), strict=False
                 ):
                     mutation.raw, mutation.raw_metadata = raw, metadata
             self._items = items
@@ -159,6 +186,10 @@ def batch_creates(records: Sequence[Any]) -> MutationBatch | None:
     They were made by the user, and either all have an id or all need one; or all have ids and the JSON
     text of a store, which nobody has accessed.
     """
+    if isinstance(records, EncodedRecords):
+        batch = MutationBatch(records.ids)
+        batch._texts = records.texts
+        return batch
     kinds = set(map(type, records))
     if kinds == {dict}:
         return MutationBatch(new_ids(len(records)), records, own_ids=True)

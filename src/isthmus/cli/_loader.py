@@ -7,7 +7,6 @@ import enum
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import IO, Any, TypeGuard
 
 from isthmus import (
@@ -19,10 +18,11 @@ from isthmus import (
     Record,
 )
 from isthmus._batch import Outcomes
+from isthmus._core.mutation_batch import EncodedRecords
 from isthmus._ids import new_id
 from isthmus._values import canonical, same
 from isthmus.cli._errors import choose_exit_code
-from isthmus.cli._formats.input_line import InputLine
+from isthmus.cli._formats.input_line import EncodedLines, InputLine, LineBatches
 from isthmus.cli._json import format_json
 from isthmus.cli._load_journal import LoadJournal, LoadProgress, RowIds
 from isthmus.cli._load_report import LoadReport, RefusedLines
@@ -78,22 +78,25 @@ class Loader(LoadReport):
         self.lines.extend(progress.refused)
         self._ambiguous, self._existing = progress.resumed, progress.existing
 
-    async def load(self, target: Collection, lines: Iterator[InputLine], *, ahead: bool = False) -> None:
+    async def load(
+        self, target: Collection, lines: Iterator[InputLine | EncodedLines], *, ahead: bool = False
+    ) -> None:
         """Write lines, which have ids, until they end or one is refused that stops the load.
 
         `ahead` reads the next batch while one is written.
         """
-        batch = _read_batch(lines, self.batch_size)
+        batches = LineBatches(lines, self.batch_size)
+        batch = _read_batch(batches)
         while batch and self.stopped is None:
             write = asyncio.ensure_future(self._load_batch(target, batch))
             try:
                 if ahead:
                     await asyncio.sleep(0)
-                    batch = _read_batch(lines, self.batch_size)
+                    batch = _read_batch(batches)
                 await asyncio.shield(write)
                 self.on_batch(self.read)
                 if not ahead and self.stopped is None:
-                    batch = _read_batch(lines, self.batch_size)
+                    batch = _read_batch(batches)
             except BaseException:
                 # Of a batch that the user interrupts the outcome is to be known.
                 if not write.done():
@@ -105,10 +108,10 @@ class Loader(LoadReport):
         if self.journal is not None and self.stopped is None:
             self.journal.complete()
 
-    async def _load_batch(self, target: Collection, batch: list[InputLine]) -> None:
+    async def _load_batch(self, target: Collection, batch: Sequence[InputLine]) -> None:
         """Write a batch up to a line that stops the load, and acknowledge it if there is none."""
-        readable = [line for line in batch if line.record is not None]
-        if len(readable) < len(batch):
+        readable = batch
+        if not isinstance(batch, EncodedLines) and any(line.record is None for line in batch):
             readable = self._refuse_unreadable(batch)
         else:
             self.read += len(batch)
@@ -123,7 +126,7 @@ class Loader(LoadReport):
             self.journal.acknowledge(self.get_counts(), self._fresh)
             self._fresh = RefusedLines()
 
-    def _refuse_unreadable(self, batch: list[InputLine]) -> list[InputLine]:
+    def _refuse_unreadable(self, batch: Sequence[InputLine]) -> list[InputLine]:
         """Refuse the lines without a record; return the others, up to a line that stops the load."""
         readable = []
         for line in batch:
@@ -141,13 +144,14 @@ class Loader(LoadReport):
         self, target: Collection, journal: LoadJournal, lines: Sequence[InputLine]
     ) -> None:
         """Note which ids of the lines exist, unless all of them are made of the journal's own id."""
-        ids = [line.record.id for line in lines if line.record is not None]
+        records = _records_of(lines)
+        ids = records.ids if isinstance(records, EncodedRecords) else [record.id for record in records]
         given = list(dict.fromkeys(id for id in ids if self._is_given(id)))
         if given:
             found = await target.exists_batch(given)
             journal.begin_batch([id for id, exists in zip(given, found, strict=True) if exists])
 
-    async def _adopt(self, target: Collection, lines: list[InputLine]) -> list[InputLine]:
+    async def _adopt(self, target: Collection, lines: Sequence[InputLine]) -> list[InputLine]:
         """Count as created what an earlier run created of this batch; return the lines left to write.
 
         That is what has an id of this load, or one that the store did not have before the batch.
@@ -186,10 +190,10 @@ class Loader(LoadReport):
         """Return whether an id comes from the files."""
         return id is not None and not self.ids.owns(id)
 
-    async def _write(self, target: Collection, lines: list[InputLine]) -> None:
+    async def _write(self, target: Collection, lines: Sequence[InputLine]) -> None:
         """Create records, and treat those whose ids exist as `on_clash` says."""
         atomic = self._is_atomic(target)
-        records = [line.record for line in lines if line.record is not None]
+        records = _records_of(lines)
         outcomes = await self._send(target, target.create_batch, records, atomic=atomic)
         existing = [i for i, e in outcomes.errors.items() if isinstance(e, AlreadyExistsError)]
         if self.on_clash is OnClash.FAIL or not existing:
@@ -234,7 +238,7 @@ class Loader(LoadReport):
         return not self.skip_refused and target.capabilities.atomic_batch
 
     async def _send(
-        self, target: Collection, write: Callable[..., Any], records: list[Record], *, atomic: bool
+        self, target: Collection, write: Callable[..., Any], records: Sequence[Record], *, atomic: bool
     ) -> Outcomes[str]:
         """Write a batch; if its outcome is unknown, ask the store what it has before the error is raised."""
         self.uncertain = len(records)
@@ -310,13 +314,20 @@ def _equal(record: Record, stored: Record) -> bool:
     return same(canonical(record.data), stored.data) and same(canonical(record.metadata), stored.metadata)
 
 
-def _read_batch(lines: Iterator[InputLine], size: int) -> list[InputLine]:
+def _records_of(lines: Sequence[InputLine]) -> Sequence[Record]:
+    """Return the records of lines that have one each."""
+    if isinstance(lines, EncodedLines):
+        return lines.records
+    return [line.record for line in lines if line.record is not None]
+
+
+def _read_batch(batches: LineBatches) -> Sequence[InputLine]:
     """Read the next lines.
 
     asyncio's handler of Ctrl-C would wait for a read from a pipe to end; Python's own interrupts it.
     """
     previous = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        return list(islice(lines, size))
+        return batches.read()
     finally:
         signal.signal(signal.SIGINT, previous)

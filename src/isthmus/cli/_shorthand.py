@@ -79,11 +79,11 @@ def _move_settings(store: str, arguments: Sequence[str]) -> tuple[str, list[str]
         name, equals, value = argument.partition("=")
         if name in _SWITCHES:
             settings.update(_SWITCHES[name])
-        elif name in _SETTINGS:
+        elif name in _SETTINGS or name == "--headings":
             given = value if equals else next(rest, None)
             if given is None:
                 raise CommandError(f"{name} needs a value", ExitCode.USAGE)
-            settings[name.removeprefix("--")] = given
+            settings["header" if name == "--headings" else name.removeprefix("--")] = given
         else:
             others.append(argument)
     if not settings:

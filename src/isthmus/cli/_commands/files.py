@@ -85,6 +85,10 @@ Encoding = Annotated[
     str | None, typer.Option("--encoding", metavar="E", show_default=False, help="Of CSV; else UTF-8.")
 ]
 Header = Annotated[bool, typer.Option("--header/--no-header", help="Whether CSV begins with headings.")]
+Headings = Annotated[
+    str | None,
+    typer.Option("--headings", metavar="A,B", show_default=False, help="Of CSV that begins with none."),
+]
 JSONPath = Annotated[
     str | None,
     typer.Option("--path", metavar="KEYS", show_default=False, help="Of the records in a JSON document."),
@@ -97,6 +101,8 @@ Records = Annotated[bool, typer.Option("--records", help="Each row is a record: 
 Plain = Annotated[bool, typer.Option("--plain", help="Each row is data, even that of a dump.")]
 _OBJECTS = 100_000
 """New objects after which the garbage collector runs, in place of 700."""
+_ATOMIC_BATCH = 4_000
+"""Lines of a batch that is one transaction: each costs a commit."""
 _TAB = {"\\t": "\t", "tab": "\t"}
 
 
@@ -126,6 +132,7 @@ def load(
     text: Text = False,
     round: Round = False,
     header: Header = True,
+    headings: Headings = None,
     records: Records = False,
     plain: Plain = False,
     as_json: AsJson = False,
@@ -145,7 +152,7 @@ def load(
         "encoding": encoding,
         "path": path,
         "round": round,
-        "header": header,
+        "header": split_list(headings) or header,
     }
     settings = {name: value for name, value in settings.items() if value not in (None, [])}
     rows = {"id_fields": split_list(id_fields), "records": records, "plain": plain}
@@ -210,6 +217,8 @@ def _load_files(
             loader.rejects = stack.enter_context(open_output(rejects))
 
         async def run(target: Collection) -> None:
+            if target.capabilities.atomic_batch and source.reads_ahead:
+                loader.batch_size = _ATOMIC_BATCH
             progress = None if opened is None else _begin(loader, opened, target, resume=resume)
             if progress is not None and progress.complete:
                 return
@@ -267,13 +276,14 @@ def _require_distinct(files: list[Path], outputs: Mapping[str, Path | None]) -> 
 def split_places(places: list[str]) -> tuple[str, list[Path]]:
     """Return the store and the files of a command, which may come in any order.
 
-    The store is the one that is a URL, or else the first. Raises `CommandError` if it is not clear
-    which is which.
+    The store is the one that is a URL, or else the only SQLite file, or else the first. Raises
+    `CommandError` if it is not clear which is which.
     """
     urls = [place for place in places if "://" in place]
     if len(urls) > 1:
         raise CommandError("load writes to one store; pass one URL and the files to load", ExitCode.USAGE)
-    store = urls[0] if urls else places[0]
+    databases = [place for place in places if (to_store_url(place) or "").startswith("sqlite:")]
+    store = urls[0] if urls else databases[0] if len(databases) == 1 else places[0]
     rest = list(places)
     rest.remove(store)
     if not rest:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import errno
-import itertools
 import os
 import shutil
 import sys
@@ -17,6 +16,7 @@ from typing import Any, BinaryIO, TypeVar, cast
 import orjson
 
 from isthmus import InvalidRecordError, Record, UsageError
+from isthmus._core.mutation_batch import EncodedRecords
 from isthmus._ids import check_ids
 from isthmus.backends.files.catalog import Catalog, File
 from isthmus.backends.files.config import FilesConfig
@@ -32,7 +32,7 @@ from isthmus.backends.files.local import LocalStorage
 from isthmus.backends.files.reader import FileReader
 from isthmus.backends.files.rows import Chunk, Refusal, Row, RowChunk
 from isthmus.cli._errors import name_options
-from isthmus.cli._formats.input_line import InputFormat, InputLine
+from isthmus.cli._formats.input_line import EncodedLines, InputFormat, InputLine
 from isthmus.cli._hints import hint_at_nearest
 from isthmus.cli._json import format_json
 
@@ -155,7 +155,9 @@ class Input:
         """Whether the next lines can be read at any time: they do not come from a pipe."""
         return self._stream is None
 
-    def lines(self, make_ids: Callable[[range], list[str]], skip: int = 0) -> Iterator[InputLine]:
+    def lines(
+        self, make_ids: Callable[[range], list[str]], skip: int = 0
+    ) -> Iterator[InputLine | EncodedLines]:
         """Yield the lines of all files, in the order given, without the first `skip` ones.
 
         A record without an id gets that of `make_ids` for the number of its row over all files, from 0.
@@ -222,18 +224,19 @@ class Input:
             return any(b"isthmus.key" in mark for mark in marks.values()) or set(marks) <= {ID, METADATA}
         return False
 
-    def _convert_chunk(self, file: File, chunk: Chunk, ids: list[str], *, whole: bool) -> Iterator[InputLine]:
+    def _convert_chunk(
+        self, file: File, chunk: Chunk, ids: list[str], *, whole: bool
+    ) -> Iterator[InputLine | EncodedLines]:
         if isinstance(chunk, ArrowChunk):
             records = None if whole else self._encode(chunk, ids)
             if records is not None:
-                lines = range(chunk.line, chunk.line + len(records))
-                yield from map(InputLine, itertools.repeat(file.key), lines, records)
+                yield EncodedLines(records, [(0, file.key, chunk.line)])
             else:
                 yield from self._convert(file.key, chunk.enumerate_rows(), ids, whole=False)
         elif isinstance(chunk, RowChunk):
             yield from self._convert(file.key, chunk.enumerate_rows(), ids, whole=whole)
 
-    def _encode(self, chunk: ArrowChunk, ids: list[str]) -> list[Record] | None:
+    def _encode(self, chunk: ArrowChunk, ids: list[str]) -> EncodedRecords | None:
         """Return the records of cells of CSV, over their JSON; None if rows have to be made of them."""
         encoded = chunk.encode()
         if encoded is None:
@@ -245,12 +248,7 @@ class Input:
                 found = None if found is None else check_ids(found)
             except InvalidRecordError:
                 found = None
-        if found is None:
-            return None
-        return [
-            Record.stored(id, data, None, "", None, None)
-            for id, data in zip(found, encoded.objects(), strict=True)
-        ]
+        return None if found is None else EncodedRecords(found, encoded.object_texts())
 
     def _convert(
         self, name: str, rows: Iterable[tuple[int, Row]], ids: list[str], *, whole: bool

@@ -6,7 +6,7 @@ from typing import Any
 
 from isthmus.backends.files.formats.arrow_columns import FlatColumn, NotCompiledError, read_column
 from isthmus.backends.files.formats.arrow_values import Reading, arrow, column_values, compute
-from isthmus.backends.files.formats.csv_json import ESCAPED, EncodedRows, text_scalar
+from isthmus.backends.files.formats.csv_json import EncodedRows, has_escaped, text_scalar
 
 _EXACT = 2.0**53
 _WHOLE = "^-?[0-9]+$"
@@ -75,7 +75,7 @@ def _encode_ticks(array: Any, column: FlatColumn, reading: Reading) -> Any:
 
 def _quote(texts: Any) -> Any:
     pc = compute()
-    if pc.any(pc.match_substring_regex(texts, ESCAPED)).as_py():
+    if has_escaped(texts):
         raise NotCompiledError
     quote = text_scalar('"')
     return _fill(pc.binary_join_element_wise(quote, texts, quote, text_scalar("")))

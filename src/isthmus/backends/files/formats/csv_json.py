@@ -18,6 +18,7 @@ from isthmus.backends.files.formats.column_kinds import Found
 
 ESCAPED = r'[\x00-\x1f"\\]'
 """Characters of texts that JSON writes in another way."""
+_ESCAPED_BYTES = bytes(range(32)) + b'"\\'
 
 
 class EncodedRows(NamedTuple):
@@ -32,12 +33,19 @@ class EncodedRows(NamedTuple):
 
     def objects(self) -> list[bytes]:
         """Return each row as a JSON object."""
+        values: list[bytes] = self._join().cast(arrow().binary()).to_pylist()
+        return values
+
+    def object_texts(self) -> list[str]:
+        """Return each row as a JSON object, as text."""
+        values: list[str] = self._join().to_pylist()
+        return values
+
+    def _join(self) -> Any:
         parts: list[Any] = []
         for index, (name, column) in enumerate(zip(self.names, self.cells, strict=True)):
             parts += [text_scalar(f"{',' if index else '{'}{orjson.dumps(name).decode()}:"), column]
-        joined = compute().binary_join_element_wise(*parts, text_scalar("}"), text_scalar(""))
-        values: list[bytes] = joined.cast(arrow().binary()).to_pylist()
-        return values
+        return compute().binary_join_element_wise(*parts, text_scalar("}"), text_scalar(""))
 
     def ids(self, fields: Sequence[str]) -> list[str] | None:
         """Return the ids in fields: a cell's text, or several cells as a JSON list.
@@ -76,6 +84,17 @@ def null_scalar() -> Any:
     return arrow().nulls(1, arrow().string())[0]
 
 
+def has_escaped(texts: Any) -> bool:
+    """Return whether JSON writes a character of a text in another way."""
+    data = texts.buffers()[2]
+    if data is not None:
+        # All bytes at once, at an eighth of the pattern's cost; a slice shares them with other cells.
+        encoded = data.to_pybytes()
+        if len(encoded.translate(None, _ESCAPED_BYTES)) == len(encoded):
+            return False
+    return bool(compute().any(compute().match_substring_regex(texts, ESCAPED)).as_py())
+
+
 def encode_cells(column: Any, kind: Found, null: frozenset[str], is_plain: Any) -> tuple[Any, Any] | None:
     """Return the cells of a column as JSON and as texts with nulls; None if one needs another look.
 
@@ -86,7 +105,7 @@ def encode_cells(column: Any, kind: Found, null: frozenset[str], is_plain: Any) 
     if null:
         texts = pc.if_else(pc.is_in(texts, value_set=text_array(sorted(null))), null_scalar(), texts)
     if kind in ("text", "empty"):
-        if pc.any(pc.match_substring_regex(column, ESCAPED)).as_py():
+        if has_escaped(column):
             return None
         quote = text_scalar('"')
         cells = pc.binary_join_element_wise(quote, texts, quote, text_scalar(""))
