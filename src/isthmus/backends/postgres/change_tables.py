@@ -243,20 +243,21 @@ BEGIN
       {again} WHERE t.id = NEW.id AND t.{ORDER_COLUMN} = NEW.{ORDER_COLUMN};
     END IF;
   ELSIF TG_OP = 'INSERT' THEN
-    SELECT min(r.{ORDER_COLUMN}), max(r.{ORDER_COLUMN}) INTO bottom, top FROM new_rows AS r;
-    IF top IS NULL THEN RETURN NULL; END IF;
     SELECT last_value INTO last FROM {names.sequence};
+    -- Once over the rows: those of a large batch are not in memory.
+    WITH c AS MATERIALIZED ({_chunks("new_rows", f", min(b.{ORDER_COLUMN}), max(b.{ORDER_COLUMN})")}),
+    noted AS ({_note(names, "c")})
+    SELECT min(c.min), max(c.max) INTO bottom, top FROM c;
     IF top > last OR bottom < 1 OR (top < last AND NOT {committed}) OR EXISTS (SELECT 1 FROM {names.deleted})
        AND EXISTS (SELECT 1 FROM new_rows AS r WHERE EXISTS {row}) THEN
       -- Not the deleted row, which a transaction at a higher level still sees.
       {again} FROM new_rows AS r WHERE t.id = r.id AND t.{ORDER_COLUMN} = r.{ORDER_COLUMN};
     END IF;
-    {_note(names, "new_rows")};
   ELSIF TG_OP = 'UPDATE' THEN
-    {_note(names, "new_rows")};
+    {_note(names, f"({_chunks('new_rows')})")};
   ELSIF TG_OP = 'DELETE' THEN
     {_note_deleted(names, "old_rows AS r")};
-    {_note(names, "old_rows")};
+    {_note(names, f"({_chunks('old_rows')})")};
   ELSIF TG_WHEN = 'AFTER' THEN
     -- It may have begun the numbers again: RESTART IDENTITY.
     PERFORM setval({literal(names.sequence)}, current_setting({kept})::bigint);
@@ -268,7 +269,7 @@ BEGIN
     END IF;
     {ALL_ROWS[0]}
     {_note_deleted(names, f"{table.sql} AS r")};
-    {_note(names, table.sql)};
+    {_note(names, f"({_chunks(table.sql)})")};
     {ALL_ROWS[1]}
     PERFORM set_config({kept}, nextval({literal(names.sequence)})::text, TRUE);
   END IF;
@@ -280,12 +281,19 @@ def _lookup_body(names: ChangeNames) -> str:
     return f"BEGIN RETURN (SELECT d.seq FROM {names.deleted} AS d WHERE d.id = $1); END"
 
 
-def _note(names: ChangeNames, rows: str) -> str:
-    """Return the statement that writes the ids of rows to the side table."""
+def _note(names: ChangeNames, chunks: str) -> str:
+    """Return the statement that writes chunks of ids to the side table."""
     return (
-        f"INSERT INTO {names.changes} (seq, ids) SELECT nextval({literal(names.sequence)}), c.ids FROM"
-        f" (SELECT array_agg(b.id) AS ids FROM (SELECT r.id, row_number() OVER () / {_CHUNK} AS chunk"
-        f" FROM {rows} AS r) AS b GROUP BY b.chunk) AS c"
+        f"INSERT INTO {names.changes} (seq, ids)"
+        f" SELECT nextval({literal(names.sequence)}), c.ids FROM {chunks} AS c"
+    )
+
+
+def _chunks(rows: str, more: str = "") -> str:
+    """Return the query of the ids of rows in chunks, with `more` aggregates of each chunk."""
+    return (
+        f"SELECT array_agg(b.id) AS ids{more} FROM"
+        f" (SELECT r.*, row_number() OVER () / {_CHUNK} AS chunk FROM {rows} AS r) AS b GROUP BY b.chunk"
     )
 
 
