@@ -105,3 +105,19 @@ async def test_explain_and_the_doctor_name_what_serves(shop: Opener, owner: Asyn
     assert "settings" in shown["queries"]
     assert "email" in shown["indexes"]
     assert (await examine("spender&key=customer"))["table"] == "read-only, it is a view; its key is customer"
+
+
+async def test_a_text_beyond_a_columns_character_set_matches_no_row(
+    shop: Opener, owner: AsyncConnection
+) -> None:
+    """Alone and beside others in one `in`, which the server would refuse; as an id too."""
+    await owner.exec_driver_sql("CREATE TABLE narrow (k VARCHAR(9) PRIMARY KEY, v VARCHAR(9)) CHARSET latin1")
+    await owner.exec_driver_sql("INSERT INTO narrow VALUES ('é', 'é'), ('a', 'a')")
+    db = await shop("narrow")
+
+    for name in ("v", "k", "_id"):
+        assert await db.count(field(name).in_(["a", "💥"])) == 1
+        assert await db.count(field(name).in_(["a", "é", "Ω"])) == 2
+        assert await db.count(field(name) == "Ω") == 0
+    assert [record and record.id for record in await db.get_batch(["a", "💥", "é"])] == ["a", None, "é"]
+    assert await db.delete_batch(["a", "💥"], on_error="collect") == [True, False]

@@ -27,7 +27,7 @@ from isthmus._query.ast import (
 from isthmus._query.split import Pushdown
 from isthmus._query.text import ANY_RUN, parse_like
 from isthmus._values import JSON
-from isthmus.backends._tables.binding import bind_key, bind_value
+from isthmus.backends._tables.binding import bind_key
 from isthmus.backends._tables.column import Kind
 from isthmus.backends._tables.keys import key_of
 from isthmus.backends._tables.leaves import ColumnComparison, canonical_kind, column_test
@@ -172,7 +172,7 @@ class ColumnFilter:
             bounds = [bound for bound in bounds if _fits(column, bound)]
             if not bounds:
                 return NO_ROW
-        if not column.serves:
+        if _compares_value(column, bounds):
             return f"{column.value} {self._among(bounds, column, by_value=True)}"
         found = f"{column.source} {self._among(bounds, column)}"
         if column.column.exact_equality:
@@ -216,12 +216,12 @@ class ColumnFilter:
             return NO_ROW
         if len(self._table.keys) == 1:
             [column] = self._table.keys
-            return self._equal(column, [bind_value(column.column, key[0]) for key in keys])
+            return self._equal(column, [bind_key(column.column, key[0]) for key in keys])
         return f"({' OR '.join(self._has_key(key) for key in keys)})"
 
     def _has_key(self, key: Sequence[JSON]) -> str:
         parts = [
-            self._equal(column, [bind_value(column.column, value)])
+            self._equal(column, [bind_key(column.column, value)])
             for column, value in zip(self._table.keys, key, strict=True)
         ]
         return f"({' AND '.join(parts)})"
@@ -229,31 +229,38 @@ class ColumnFilter:
     def by_key(self, keys: Sequence[Sequence[JSON]]) -> str:
         """Return the condition that a row has one of some keys as the store's own equality finds them."""
         columns = self._table.keys
+        by_value = [
+            _compares_value(column, parts)
+            for column, parts in zip(columns, zip(*keys, strict=True), strict=True)
+        ]
+        operands = [
+            str(column.value) if by else column.source for column, by in zip(columns, by_value, strict=True)
+        ]
         bound = [
-            [_candidate(column, self._binder, value) for column, value in zip(columns, key, strict=True)]
+            [
+                (column.bind_canonical if by else column.bind)(self._binder, bind_key(column.column, part))
+                for column, by, part in zip(columns, by_value, key, strict=True)
+            ]
             for key in keys
         ]
         if len(columns) == 1:
-            [column] = columns
-            return f"{_key_operand(column)} IN ({', '.join(values[0] for values in bound)})"
+            return f"{operands[0]} IN ({', '.join(values[0] for values in bound)})"
         rows = [
-            " AND ".join(
-                f"{_key_operand(column)} = {value}" for column, value in zip(columns, values, strict=True)
-            )
+            " AND ".join(f"{operand} = {value}" for operand, value in zip(operands, values, strict=True))
             for values in bound
         ]
         return " OR ".join(f"({row})" for row in rows)
 
 
-def _key_operand(column: ColumnSQL) -> str:
-    if column.column.kind is Kind.OTHER:
-        return column.read
-    return column.source if column.serves or column.value is None else column.value
+def _compares_value(column: ColumnSQL, bounds: Sequence[Any]) -> bool:
+    """Return whether a comparison is with the canonical value: with the column the store would refuse it.
 
-
-def _candidate(column: ColumnSQL, binder: ValueBinder, value: JSON) -> str:
-    bind = column.bind if column.serves or column.value is None else column.bind_canonical
-    return bind(binder, bind_key(column.column, value))
+    So it does with texts of which one has a character that the column's character set lacks.
+    """
+    if column.value is None:
+        return False
+    is_foreign = column.is_narrow and not all(str(bound).isascii() for bound in bounds)
+    return is_foreign or not column.serves
 
 
 def _fits(column: ColumnSQL, number: Decimal) -> bool:

@@ -165,10 +165,10 @@ def _column_sql(column: TableColumn, row: Sequence[Any]) -> ColumnSQL:
     name, data_type, declared, octets, charset = row[0], row[1], row[2].lower(), row[7], row[11]
     source = _quote(name)
     sql = _MAKERS.get(column.kind, _other)(column, source)
-    if column.kind is Kind.OTHER and data_type in _SHAPES:
-        sql = replace(sql, read=f"ST_AsText({source})")
-    if column.kind is Kind.OTHER and data_type == "bit":
-        sql = replace(sql, read=f"CAST({source} + 0 AS CHAR)")
+    if column.kind is Kind.OTHER:
+        read = f"ST_AsText({source})" if data_type in _SHAPES else sql.read
+        read = f"CAST({source} + 0 AS CHAR)" if data_type == "bit" else read
+        sql = replace(sql, read=read, value=f"CAST({read} AS BINARY)")
     if data_type == "year":  # compared with 16 it would be with 2016
         sql = replace(sql, value=f"({source} + 0)", serves=False)
     return replace(
@@ -339,7 +339,15 @@ def _json(column: TableColumn, source: str) -> ColumnSQL:
 
 
 def _other(column: TableColumn, source: str) -> ColumnSQL:
-    return ColumnSQL(column, source, f"CAST({source} AS CHAR)", _bind, decode=_reader(column))
+    return ColumnSQL(
+        column,
+        source,
+        f"CAST({source} AS CHAR)",
+        _bind,
+        bind_canonical=_bind_bytes,
+        decode=_reader(column),
+        serves=False,
+    )
 
 
 _MAKERS: Mapping[Kind, Callable[[TableColumn, str], ColumnSQL]] = {

@@ -155,8 +155,6 @@ def by_key_order(table: ReflectedTable) -> str:
 
 
 def _any_order(column: ColumnSQL) -> str:
-    if column.column.kind is Kind.OTHER:  # such as a SET, which is sorted by number and compared as a text
-        return column.read
     by_index = column.serves and column.column.labels is None
     return column.source if by_index or column.value is None else column.value
 
