@@ -90,6 +90,7 @@ def _elements(text: _Window) -> Iterator[tuple[Row, int]]:
         text.expect("]")
         return
     while True:
+        text.peek()
         line = text.line
         value = text.take_value()
         yield parse_row(value.encode("utf-8", "surrogateescape"), line), len(value)
@@ -116,7 +117,9 @@ class _Window:
     @property
     def line(self) -> int:
         """The number of the line at the position."""
-        return self._lines + self._text.count("\n", 0, self._at)
+        self._lines += self._text.count("\n", self._counted, self._at)
+        self._counted = self._at
+        return self._lines
 
     def _load(self) -> bool:
         """Read further text; return whether there was any."""
