@@ -238,6 +238,31 @@ def json_text_of(record: Record) -> bytes | str | None:
     return text if record._decode in (decode, decode_numeric) else None
 
 
+class SelectedRecord(Record):
+    """A stored record over the JSON of the selected top-level fields alone, of which nothing is to be cut."""
+
+    __slots__ = ("fields",)
+
+    fields: frozenset[str]
+
+    @classmethod
+    def stored_with(
+        cls,
+        fields: frozenset[str],
+        id: str,
+        raw: bytes,
+        version: str,
+        decode: Callable[[bytes | str], Any],
+    ) -> Record:
+        """Return a record over the JSON text of these fields, without metadata and times."""
+        self = cls.stored(id, raw, None, version, None, None, decode)
+        _set_fields(self, fields)
+        return self
+
+
+_set_fields: Callable[[Record, frozenset[str]], None] = SelectedRecord.__dict__["fields"].__set__
+
+
 def project(record: Record, data: dict[str, Any]) -> Record:
     """Return the stored record with only part of its data."""
     assert record.id is not None

@@ -144,6 +144,12 @@ def select(record_data: dict[str, Any], paths: Iterable[Path]) -> dict[str, Any]
     return kept if isinstance(kept, dict) else {}
 
 
+def top_level_fields(paths: Iterable[Path]) -> frozenset[str] | None:
+    """Return the fields of a selection; None if it leads into one."""
+    keys = [path.keys for path in paths if path.root is Root.DATA]
+    return frozenset(one[0] for one in keys) if all(len(one) == 1 for one in keys) else None
+
+
 _NOTHING: Any = object()
 
 

@@ -9,10 +9,10 @@ from typing import Any
 from isthmus._core.executor import MORE, After, Page, PageRequest
 from isthmus._core.op import Fetch
 from isthmus._query.ast import TRUE, SortKey
-from isthmus._query.evaluate import select
+from isthmus._query.evaluate import select, top_level_fields
 from isthmus._query.order import cursor_position, sort_key
 from isthmus._query.split import Split
-from isthmus._record import Record, project
+from isthmus._record import Record, SelectedRecord, project
 from isthmus._search_hit import Hit
 from isthmus._value import replace
 
@@ -62,7 +62,13 @@ def next_start(page: Page, order: tuple[SortKey, ...]) -> After | None:
 
 def project_page(page: Page, request: PageRequest) -> Page:
     paths = request.select or ()
-    cut = [project(record, select(record.data, paths)) for record in page.records]
+    fields = top_level_fields(paths)
+    cut = [
+        record
+        if isinstance(record, SelectedRecord) and record.fields == fields
+        else project(record, select(record.data, paths))
+        for record in page.records
+    ]
     return Page(cut, page.after, hits=page.hits)
 
 

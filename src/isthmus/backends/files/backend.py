@@ -32,7 +32,7 @@ from isthmus._query.ast import Predicate
 from isthmus._query.codec import text
 from isthmus._record import Record
 from isthmus.backends.files.bucket import BucketStorage
-from isthmus.backends.files.catalog import Catalog, File, Storage
+from isthmus.backends.files.catalog import MAX_FILES, Catalog, File, Storage
 from isthmus.backends.files.config import FilesConfig
 from isthmus.backends.files.formats.dialect import Dialect
 from isthmus.backends.files.ids import check_keys
@@ -139,7 +139,8 @@ class FilesBackend:
                 numbered=self._numbered,
                 id_column=None if self._id is None else self._id[0],
             )
-            self._keep(self._scanners, catalog.digest, scanner, _CATALOGS)
+            limit = max(1, min(_CATALOGS, MAX_FILES // max(len(catalog.files), 1)))
+            self._keep(self._scanners, catalog.digest, scanner, limit)
         return scanner
 
     def _maker(self, file: File) -> RecordMaker:

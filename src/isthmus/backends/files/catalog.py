@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 import re
 from collections.abc import Callable, Iterable
@@ -56,12 +57,11 @@ class Catalog:
     """The files of one listing, in the order of their rows' ids."""
 
     def __init__(self, files: Iterable[File]) -> None:
-        self.files = sorted(files, key=lambda file: f"{file.key}#")
+        self.files = sorted(files, key=_start_of)
         if len(self.files) > MAX_FILES:
             raise ConfigError(
                 f"files: there are more than {MAX_FILES:,} files; name fewer by a pattern, or merge them"
             )
-        self._index = {file.key: index for index, file in enumerate(self.files)}
         digest = hashlib.blake2b(digest_size=8)
         for file in self.files:
             digest.update(f"{file.key}\0{file.version}\0".encode("utf-8", "surrogatepass"))
@@ -71,14 +71,16 @@ class Catalog:
     def find(self, id: str) -> tuple[int, int] | None:
         """Return the index of the file and the number of the row that an id names."""
         parsed = parse_row_id(id)
-        if parsed is None or parsed[0] not in self._index:
+        if parsed is None:
             return None
-        return self._index[parsed[0]], parsed[1]
+        index = bisect.bisect_left(self.files, f"{parsed[0]}#", key=_start_of)
+        found = index < len(self.files) and self.files[index].key == parsed[0]
+        return (index, parsed[1]) if found else None
 
     def first_after(self, id: str, *, inclusive: bool = False) -> tuple[int, int]:
         """Return the file and row at which the ids above any text begin, or from it on (`inclusive`)."""
         for index, file in enumerate(self.files):
-            start = f"{file.key}#"
+            start = _start_of(file)
             if id < start:
                 return index, 0
             if id.startswith(start):
@@ -86,6 +88,11 @@ class Catalog:
                 if row is not None:
                     return index, row
         return len(self.files), 0
+
+
+def _start_of(file: File) -> str:
+    """Return the text with which the ids of a file's rows begin."""
+    return f"{file.key}#"
 
 
 def _row_after(rest: str, *, inclusive: bool) -> int | None:

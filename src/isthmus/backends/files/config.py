@@ -12,10 +12,12 @@ from zoneinfo import ZoneInfo
 from pydantic import Field, field_validator, model_validator
 
 from isthmus._core.config import BackendConfig, SecretStr
+from isthmus.backends.files.formats.encoding import is_wide
 from isthmus.errors import ConfigError
 
 Kind = Literal["text", "number", "bool"]
 FormatName = Literal["json", "jsonl", "csv", "tsv", "parquet", "arrow"]
+_PROBE, _ESCAPE = b'a,"\t\r\n', "surrogateescape"
 
 
 class FilesConfig(BackendConfig):
@@ -115,9 +117,12 @@ class FilesConfig(BackendConfig):
         if value is None:
             return None
         try:
-            return codecs.lookup(value).name
-        except LookupError:
-            raise ValueError("there is no such encoding") from None
+            name = codecs.lookup(value).name.removesuffix("-sig")  # a mark is passed over anyway
+            if not is_wide(name) and _PROBE.decode(name, _ESCAPE).encode(name, _ESCAPE) != _PROBE:
+                raise LookupError
+        except (LookupError, UnicodeError):
+            raise ValueError("there is no such encoding of text") from None
+        return name
 
     @field_validator("zone", mode="after")
     @classmethod

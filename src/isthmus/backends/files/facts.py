@@ -14,6 +14,7 @@ from isthmus.backends.files.formats.dialect import Checkpoint
 from isthmus.backends.files.formats.parquet_footer import Footer
 
 _MAX_FILES = 20_000
+_NOTING = threading.Lock()
 
 
 @dataclass(slots=True)
@@ -31,8 +32,9 @@ class FileFacts:
 
     def note(self, checkpoint: Checkpoint) -> None:
         """Keep where reading may begin again."""
-        if not self.checkpoints or checkpoint.row > self.checkpoints[-1].row:
-            self.checkpoints.append(checkpoint)
+        with _NOTING:  # several threads may read one file
+            if not self.checkpoints or checkpoint.row > self.checkpoints[-1].row:
+                self.checkpoints.append(checkpoint)
 
     def nearest(self, row: int) -> Checkpoint | None:
         """Return the last checkpoint at or before a row; None if the beginning is the nearest."""

@@ -40,6 +40,12 @@ class LocalStorage:
             return list(self._walk())
         except PermissionError as error:
             raise AccessError(f"files: {error.filename!r} cannot be listed: {error.strerror}") from None
+        except FileNotFoundError as error:
+            raise UnavailableError(
+                f"files: {error.filename!r} was removed while the files were listed; start the call again"
+            ) from None
+        except OSError as error:
+            raise UnexpectedError(f"files: {self._base!r} cannot be listed: {error}") from None
 
     def _walk(self) -> Iterator[File]:
         pattern = None if self._pattern is None else compile_pattern(self._pattern)

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from isthmus._ids import check_id
-from isthmus._record import Record, make_record
+from isthmus._record import Record, SelectedRecord, make_record
 from isthmus._values import decode, decode_numeric
 from isthmus.backends.files.catalog import File
 from isthmus.backends.files.ids import row_id
@@ -26,6 +26,7 @@ class RecordMaker:
         self._file = file
         self._id = id
         self._records = records
+        self.selected: frozenset[str] | None = None
 
     @property
     def id_column(self) -> str | None:
@@ -54,7 +55,10 @@ class RecordMaker:
         """Return the record of a numbered row over its JSON, undecoded."""
         # Only what `decode` reads counts as canonical.
         read = decode if canonical else decode_numeric
-        return Record.stored(row_id(self._file.key, number), text, None, self._file.version, None, None, read)
+        id, version = row_id(self._file.key, number), self._file.version
+        if self.selected is None:
+            return Record.stored(id, text, None, version, None, None, read)
+        return SelectedRecord.stored_with(self.selected, id, text, version, read)
 
     def place(self, number: int) -> str:
         """Return where a row is, for messages."""

@@ -31,6 +31,9 @@ class MakeRecord(Protocol):
         """Return the top-level column that holds the id; None if rows are numbered."""
         ...
 
+    selected: frozenset[str] | None
+    """The top-level fields to which `over_text` is given the rows; None for all."""
+
     def __call__(self, number: int, row: Row, /) -> Record:
         """Return the record of a row with this number; raises `InvalidRecordError` for a refused one."""
         ...

@@ -11,6 +11,7 @@ from isthmus._path import Path, Root
 from isthmus._query.aggregate import Groups
 from isthmus._query.ast import TRUE, Measure, Predicate, leaves
 from isthmus._query.bucket import GroupKey, path_of
+from isthmus._query.evaluate import top_level_fields
 from isthmus._record import Record
 from isthmus.backends.files.catalog import Catalog, File
 from isthmus.backends.files.formats.arrow_chunk import ArrowChunk
@@ -130,8 +131,11 @@ class Scanner:
         `paths` are those that the caller needs, None for all; records may have further ones.
         """
         places = self._range(where, after)
+        paths = None if paths is None else tuple(paths)
         for file, chunk in self._chunks(places, self._need(places.rest, paths)):
-            yield from chunk.select(places.rest, self._maker(file), self._invalid)
+            make = self._maker(file)
+            make.selected = None if paths is None else top_level_fields(paths)
+            yield from chunk.select(places.rest, make, self._invalid)
 
     def records_with_places(self) -> Iterator[tuple[int, str, Record]]:
         """Yield all records with the index of their file and where in it they are."""

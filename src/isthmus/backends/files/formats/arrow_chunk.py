@@ -36,8 +36,8 @@ class Decoding(Protocol):
         """Return the values of a column, `Unreadable` for those without a canonical form."""
         ...
 
-    def encode(self, batch: Any) -> EncodedRows | None:
-        """Return the rows as canonical JSON; None if they are not cells of text, or need another look."""
+    def encode(self, batch: Any, fields: frozenset[str] | None = None) -> EncodedRows | None:
+        """Return the rows as JSON, cut to some fields; None if a value of one has to be looked at."""
         ...
 
     def needs_values(self, name: str) -> bool:
@@ -60,9 +60,10 @@ class TypedDecoding:
         """Return the values of a column."""
         return column_values(array, self._reading, as_text=name in self._as_text)
 
-    def encode(self, batch: Any) -> EncodedRows | None:
-        """Return the rows as JSON; None if a value of one has to be looked at."""
-        return None if self._as_text else encode_batch(batch, self._reading)
+    def encode(self, batch: Any, fields: frozenset[str] | None = None) -> EncodedRows | None:
+        """Return the rows as JSON, cut to some fields; None if a value of one has to be looked at."""
+        encoded = None if self._as_text else encode_batch(batch, self._reading)
+        return encoded if encoded is None or fields is None else encoded.cut(fields)
 
     def needs_values(self, name: str) -> bool:
         """Return whether the column is read as text."""
@@ -191,17 +192,17 @@ class ArrowChunk:
         rows = _rows(batch.slice(first, positions[-1] - first + 1), self._decoding)
         return [rows[position - first] for position in positions]
 
-    def _texts_at(self, positions: Sequence[int]) -> EncodedRows | None:
-        """Return the rows at sorted positions as JSON; None where each has to be looked at."""
+    def _texts_at(self, positions: Sequence[int], fields: frozenset[str] | None) -> EncodedRows | None:
+        """Return the rows at sorted positions as JSON of some fields; None where each has to be looked at."""
         if not positions or not self._batch.num_columns:
             return None
         part = self._take(positions, self._batch)
-        return None if part is None else self._decoding.encode(part)
+        return None if part is None else self._decoding.encode(part, fields)
 
     def select(self, where: Predicate, make: MakeRecord, refused: Refused) -> Iterator[Record]:
         """Yield the records of the rows that match, in order."""
         for positions in self.find_rows(where, make, refused):
-            encoded = self._texts_at(positions) if make.id_column is None else None
+            encoded = self._texts_at(positions, make.selected) if make.id_column is None else None
             if encoded is not None:
                 texts = zip(positions, encoded.objects(), strict=True)
                 yield from (
@@ -211,7 +212,8 @@ class ArrowChunk:
                 continue
             for position, row in zip(positions, self._rows_at(positions, self._batch), strict=True):
                 try:
-                    record = make(self.first + position, _check_row(row))
+                    line = None if self._line is None else self._line + position
+                    record = make(self.first + position, _check_row(row, line))
                 except InvalidRecordError as error:
                     refused(error)
                     continue
@@ -286,9 +288,9 @@ def _readable_part(row: Any) -> dict[str, Any]:
     return row  # type: ignore[no-any-return]
 
 
-def _check_row(row: Any) -> Row:
+def _check_row(row: Any, line: int | None = None) -> Row:
     """Return a row, or its refusal."""
     if type(row) is not _Partial:
         return row  # type: ignore[no-any-return]
     name, problem = next((name, value) for name, value in row.items() if type(value) is Unreadable)
-    return Refusal(f"column {name!r}: {problem}", path=f"data.{name}")
+    return Refusal(f"column {name!r}: {problem}", line, f"data.{name}")

@@ -14,7 +14,7 @@ from isthmus.backends.files.formats.arrow_values import (
     below_micros,
     compute,
     decode_dictionary,
-    has_zero_byte,
+    needs_care,
 )
 
 
@@ -102,7 +102,7 @@ def read_column(array: Any, reading: Reading) -> FlatColumn | None:
     if types.is_string_view(kind):
         array = array.cast(arrow().large_string())
         kind = array.type
-    if (types.is_string(kind) or types.is_large_string(kind)) and not has_zero_byte(array):
+    if (types.is_string(kind) or types.is_large_string(kind)) and not needs_care(array):
         return FlatColumn("text", array)
     return _to_ticks(array, reading)
 

@@ -10,25 +10,36 @@ from isthmus._core.registry import import_driver
 from isthmus._path import Root
 from isthmus._query.ast import And, Between, Equal, In, Leaf, Order, Ordered, Predicate
 from isthmus._query.evaluate import leaf_test
-from isthmus._values import JSON
+from isthmus._values import JSON, check_text
 from isthmus.backends.files.formats.arrow_chunk import ArrowChunk, TypedDecoding
-from isthmus.backends.files.formats.arrow_values import Reading, arrow, column_values
+from isthmus.backends.files.formats.arrow_values import (
+    Reading,
+    arrow,
+    below_micros,
+    column_values,
+    compute,
+)
 from isthmus.backends.files.formats.column_kinds import Unreadable
 from isthmus.backends.files.formats.delimited import HeadingsError
 from isthmus.backends.files.formats.dialect import Dialect
 from isthmus.backends.files.formats.parquet_footer import Footer, describe_footer
+from isthmus.errors import InvalidRecordError
 
 _BATCH_BYTES = 16 << 20
 _MOST_ROWS, _FEWEST_ROWS = 131_072, 1_000
 _BUFFER = 1 << 20
 """Bytes read at once of large parts of columns; others are read whole."""
+_MAX_NANOS = (2**63 - 1) // 1_000
+"""The most microseconds that 64 bits of nanoseconds hold."""
 _FEW_COLUMNS = 3
 """So many columns are read faster without handing them to other threads."""
 
 
 def describe_damage(error: Exception) -> str | None:
     """Return what is wrong with a file by an error of pyarrow, None if the error is about something else."""
-    if isinstance(error, arrow().ArrowException | OSError) and not isinstance(error, MemoryError):
+    if isinstance(error, arrow().ArrowException | OSError | UnicodeError) and not isinstance(
+        error, MemoryError
+    ):
         return f"it cannot be read: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
     return None
 
@@ -68,17 +79,37 @@ def read_parquet(
         buffer_size=_BUFFER if footer.has_large_parts else 0,
         pre_buffer=False,
     )
+    times = [name for name in wanted if name in footer.int96]
+    coarser = times and parquet.ParquetFile(
+        stream, metadata=footer.metadata, coerce_int96_timestamp_unit="us", pre_buffer=False
+    )
     threads = len(wanted) > _FEW_COLUMNS
     selected = None if columns is None else wanted
     for index, first in enumerate(footer.first_rows()):
         group = footer.metadata.row_group(index)
         if first + group.num_rows <= start or not _may_match(group, footer, schema, where, reading, as_text):
             continue
-        for batch in file.iter_batches(
-            batch_size=_batch_rows(group), row_groups=[index], columns=selected, use_threads=threads
-        ):
+        size = _batch_rows(group)
+        coarse = coarser.iter_batches(size, [index], columns=times) if coarser else None
+        for batch in file.iter_batches(size, [index], columns=selected, use_threads=threads):
+            if coarse is not None:
+                batch = _widen_times(batch, next(coarse), reading)
             yield ArrowChunk(first, batch, names, decoding), footer
             first += batch.num_rows
+
+
+def _widen_times(batch: Any, coarse: Any, reading: Reading) -> Any:
+    """Return a batch with times in microseconds where nanoseconds do not reach, and none has a fraction."""
+    pa, pc = arrow(), compute()
+    for name in coarse.schema.names:
+        ticks, micros = batch.column(name).cast(pa.int64()), coarse.column(name).cast(pa.int64())
+        within = pc.less_equal(pc.abs(micros), _MAX_NANOS)
+        fractions = pc.and_(within, pc.not_equal(below_micros(ticks), 0))
+        if pc.all(within).as_py() is not False or (pc.any(fractions).as_py() and not reading.round):
+            continue
+        index = batch.schema.get_field_index(name)
+        batch = batch.set_column(index, name, coarse.column(name))
+    return batch
 
 
 def _batch_rows(group: Any) -> int:
@@ -89,11 +120,16 @@ def _batch_rows(group: Any) -> int:
 def _prepare(schema: Any, dialect: Dialect) -> tuple[Reading, frozenset[str], frozenset[str]]:
     """Return how values are read, the names of the columns, and those read as text.
 
-    Raises `HeadingsError` for equal names.
+    Raises `HeadingsError` for equal names, and for one that no record has.
     """
     repeated = [name for name, count in Counter(schema.names).items() if count > 1]
     if repeated:
         raise HeadingsError(f"several columns have the name {', '.join(map(repr, repeated[:5]))}")
+    try:
+        for name in schema.names:
+            check_text(name, "the name of a column")
+    except InvalidRecordError as error:
+        raise HeadingsError(str(error)) from None
     if dialect.types == "text":
         as_text = frozenset(schema.names)
     else:
@@ -181,9 +217,19 @@ def read_arrow(stream: BinaryIO, dialect: Dialect, columns: frozenset[str] | Non
     decoding = TypedDecoding(reading, as_text)
     first = 0
     for batch in batches:
+        _check_buffers(batch)
         if columns is not None:
             batch = batch.select([name for name in batch.schema.names if name in columns])
         for start in range(0, batch.num_rows, _MOST_ROWS):
             part = batch.slice(start, _MOST_ROWS)
             yield ArrowChunk(first, part, names, decoding)
             first += part.num_rows
+
+
+def _check_buffers(batch: Any) -> None:
+    """Raise `ArrowInvalid` if positions in a batch lead outside it: to read there may end the process."""
+    pa = arrow()
+    for column in batch.columns:
+        if pa.types.is_string(column.type):  # texts that are not UTF-8 refuse their own rows
+            column = column.view(pa.binary())
+        column.validate(full=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import datetime as dt
 import decimal
+import struct
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
@@ -17,6 +18,7 @@ from isthmus.errors import InvalidRecordError
 _EXACT = 2**53
 # The microseconds of the years 1 to 9999.
 _FIRST, _LAST = -62_135_596_800_000_000, 253_402_300_799_999_999
+_FRACTION = Unreadable("a fraction below a microsecond; round=True cuts it")
 _TO_MICROS = {"s": 1_000_000, "ms": 1_000, "us": 1}
 UTC = ("UTC", "Etc/UTC", "+00:00")
 """Names of zones in which a time without a zone is an instant as it is."""
@@ -108,17 +110,31 @@ def _float(value: float) -> float | Unreadable:
     return int(value) if _EXACT <= abs(value) < 2.0**63 else value
 
 
-def has_zero_byte(array: Any) -> bool:
-    """Return whether a text of the array may hold U+0000."""
-    data = array.buffers()[-1]
-    return data is not None and bytes(memoryview(data)).find(b"\0") >= 0
+def needs_care(array: Any) -> bool:
+    """Return whether a text of the array may hold U+0000, or is not UTF-8: readers do not check it."""
+    _, offsets, data = array.buffers()
+    if data is None or not len(array):
+        return False
+    one = struct.Struct("<q" if arrow().types.is_large_string(array.type) else "<i")
+    first, last = (
+        one.unpack_from(offsets, row * one.size)[0] for row in (array.offset, array.offset + len(array))
+    )
+    texts = bytes(memoryview(data)[first:last])
+    return b"\0" in texts or not (texts.isascii() or _is_utf8(array))
+
+
+def _is_utf8(array: Any) -> bool:
+    try:
+        array.validate(full=True)
+    except arrow().ArrowInvalid:
+        return False
+    return True
 
 
 def _strings(array: Any) -> Sequence[Any]:
-    values: list[Any] = array.to_pylist()
-    if arrow().types.is_string_view(array.type) or has_zero_byte(array):
-        return [None if value is None else _text(value) for value in values]
-    return values
+    if arrow().types.is_string_view(array.type) or needs_care(array):
+        return _each(array, _text)
+    return array.to_pylist()  # type: ignore[no-any-return]
 
 
 def _text(value: str) -> str | Unreadable:
@@ -211,7 +227,7 @@ def _instant(value: int, unit: str, reading: Reading) -> str | Unreadable:
     micros = _micros(value, unit)
     assert micros is not None
     if unit == "ns" and value % 1_000 and not reading.round:
-        return Unreadable("a fraction below a microsecond; round=True cuts it")
+        return _FRACTION
     if not _FIRST <= micros <= _LAST:
         return Unreadable("a time outside the years 1 to 9999")
     return format_datetime(from_micros(micros))
@@ -238,6 +254,9 @@ def _convert_nested(array: Any, reading: Reading) -> Sequence[Any]:
     kind = array.type
     if types.is_struct(kind):
         names = [kind.field(index).name for index in range(kind.num_fields)]
+        if len(set(names)) < len(names) or Unreadable in map(type, map(_text, names)):
+            problem = Unreadable("a struct with a repeated name, or one that cannot be stored")
+            return [problem if there else None for there in array.is_valid().to_pylist()]
         columns = [column_values(child, reading) for child in array.flatten()]
         valid = array.is_valid().to_pylist()
         rows = zip(*columns, strict=True) if columns else iter([()] * len(array))
@@ -298,7 +317,11 @@ def _convert_rare(array: Any, reading: Reading) -> Sequence[Any]:
     if types.is_date(kind):
         return _each(array, dt.date.isoformat)
     if types.is_time(kind):
-        return _each(array, dt.time.isoformat)
+        values = _each(array, dt.time.isoformat)
+        if kind.bit_width == 32 or kind.unit != "ns" or reading.round:
+            return values
+        fractions = below_micros(array.cast(pa.int64())).to_pylist()
+        return [_FRACTION if rest else value for value, rest in zip(values, fractions, strict=True)]
     if types.is_decimal(kind):
         return [None if value is None else _decimal(value) for value in array.to_pylist()]
     if types.is_run_end_encoded(kind):

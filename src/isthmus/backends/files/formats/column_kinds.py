@@ -147,7 +147,7 @@ def _to_number(cell: str) -> float | Unreadable:
     if not text.isascii() or "_" in text:
         return Unreadable(f"{cell[:40]!r} is not a number")
     try:
-        if len(text) <= 20:
+        if len(text.lstrip("+-0")) <= 19:
             whole = int(text)
             if INT_MIN <= whole <= INT_MAX:
                 return whole

@@ -6,6 +6,7 @@ left to `delimited`.
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -43,6 +44,8 @@ def is_available() -> bool:
 def parse_block(block: bytes, headings: Sequence[str], delimiter: str) -> Any:
     """Return the cells of a block as a batch of text columns; None if it is to be read row by row."""
     if b"\0" in block or block.count(b"\r") != block.count(b"\r\n"):
+        return None
+    if block.startswith(codecs.BOM_UTF8):  # Arrow drops it, and it is the first character of a cell
         return None
     if b'"' in block and not _is_well_quoted(block, delimiter):
         return None
@@ -151,18 +154,22 @@ class CellDecoding(NamedTuple):
             return convert_forced(cells, self.forced[name], self.null)
         return convert_cells(cells, self.kinds.get(name, "text"), self.null)
 
-    def encode(self, batch: Any) -> EncodedRows | None:
-        """Return the rows as JSON; None if the cells of one need another look."""
+    def encode(self, batch: Any, fields: frozenset[str] | None = None) -> EncodedRows | None:
+        """Return the rows as JSON, cut to some fields; None if the cells of one need another look."""
+        if not self.forced.keys().isdisjoint(batch.schema.names):
+            return None
+        if fields is not None:
+            batch = batch.select([name for name in batch.schema.names if name in fields])
         names: list[str] = batch.schema.names
         columns = []
         for index, name in enumerate(names):
-            if name in self.forced:
-                return None
             kind = self.kinds.get(name, "text")
             encoded = encode_cells(batch.column(index), kind, self.null, _are_plain_numbers)
             if encoded is None:
                 return None
             columns.append(encoded)
+        if not columns:
+            return None
         return EncodedRows(names, [cells for cells, _ in columns], [texts for _, texts in columns])
 
     def needs_values(self, name: str) -> bool:

@@ -31,6 +31,14 @@ class EncodedRows(NamedTuple):
     canonical: bool = True
     """Whether the texts are to the letter those that a store would write."""
 
+    def cut(self, fields: frozenset[str]) -> EncodedRows | None:
+        """Return the rows with some fields alone; None if they have none of them."""
+        kept = [index for index, name in enumerate(self.names) if name in fields]
+        if not kept:
+            return None
+        names, cells, texts = ([part[at] for at in kept] for part in (self.names, self.cells, self.texts))
+        return EncodedRows(names, cells, texts, self.canonical)
+
     def objects(self) -> list[bytes]:
         """Return each row as a JSON object."""
         values: list[bytes] = self._join().cast(arrow().binary()).to_pylist()

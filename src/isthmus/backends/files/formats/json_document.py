@@ -30,12 +30,17 @@ def read_document(stream: BinaryIO, path: tuple[str, ...] | None, *, geojson: bo
     """
     text = _Window(stream)
     first, rows, size = 0, [], 0
-    for row, length in _find_rows(text, path, geojson=geojson):
-        rows.append(row)
-        size += length
-        if size >= _CHUNK_CHARACTERS:
+    try:
+        for row, length in _find_rows(text, path, geojson=geojson):
+            rows.append(row)
+            size += length
+            if size >= _CHUNK_CHARACTERS:
+                yield RowChunk(first, rows)
+                first, rows, size = first + len(rows), [], 0
+    except Exception:  # the rows before damage are read
+        if rows:
             yield RowChunk(first, rows)
-            first, rows, size = first + len(rows), [], 0
+        raise
     if rows:
         yield RowChunk(first, rows)
 
@@ -85,6 +90,7 @@ def _elements(text: _Window) -> Iterator[tuple[Row, int]]:
         text.expect("]")
         return
     while True:
+        text.peek()
         line = text.line
         value = text.take_value()
         yield parse_row(value.encode("utf-8", "surrogateescape"), line), len(value)
@@ -94,18 +100,14 @@ def _elements(text: _Window) -> Iterator[tuple[Row, int]]:
         text.expect(",")
 
 
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is not JSON")
-
-
 class _Window:
     """The part of a document that is in memory, and the position in it."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
         self._decoder = codecs.getincrementaldecoder("utf-8-sig")("surrogateescape")
-        # Only where a value ends is of interest: orjson reads it then.
-        self._scan = json.JSONDecoder(parse_constant=_refuse_constant, parse_int=len, parse_float=len)
+        # Only where a value ends is of interest: orjson reads it then, and refuses NaN.
+        self._scan = json.JSONDecoder(parse_constant=len, parse_int=len, parse_float=len)
         self._text = ""
         self._at = 0
         self._ended = False
@@ -115,7 +117,9 @@ class _Window:
     @property
     def line(self) -> int:
         """The number of the line at the position."""
-        return self._lines + self._text.count("\n", 0, self._at)
+        self._lines += self._text.count("\n", self._counted, self._at)
+        self._counted = self._at
+        return self._lines
 
     def _load(self) -> bool:
         """Read further text; return whether there was any."""

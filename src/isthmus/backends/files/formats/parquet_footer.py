@@ -26,6 +26,8 @@ class Footer(NamedTuple):
     """Whether a part of a column is too large to be read whole."""
     indexes: dict[str, int]
     """The numbers of columns that are not nested; a column `a.b` that looks like a part of `a` has none."""
+    int96: frozenset[str]
+    """Those of times in 96 bits, which Arrow reads as 64 bits of nanoseconds: the years 1678 to 2262."""
 
     def first_rows(self) -> list[int]:
         """Return the number of the first row of each row group."""
@@ -53,7 +55,8 @@ def describe_footer(file: Any) -> Footer:
         large = large or any(part.total_compressed_size > _LARGE for part in parts)
         if group.num_rows:
             texts = {name: index for name, index in texts.items() if _repeats(parts[index])}
-    return Footer(metadata, frozenset(texts), large, indexes)
+    int96 = (name for name, at in indexes.items() if metadata.schema.column(at).physical_type == "INT96")
+    return Footer(metadata, frozenset(texts), large, indexes, frozenset(int96))
 
 
 def _repeats(part: Any) -> bool:
