@@ -246,7 +246,7 @@ class SelectedRecord(Record):
     fields: frozenset[str]
 
     @classmethod
-    def stored_with(
+    def wrap(
         cls,
         fields: frozenset[str],
         id: str,

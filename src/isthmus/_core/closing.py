@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import defaultdict
 from collections.abc import Coroutine
 from typing import Any
 
@@ -24,12 +23,21 @@ CLOSINGS = Ends()
 """The closing of handles; not among the handle's own ends, for which it waits."""
 
 
+class _Counts(dict[asyncio.AbstractEventLoop, int]):
+    """Counts by loop, which begin with 0; those of closed loops are dropped when there is a new one."""
+
+    def __missing__(self, loop: asyncio.AbstractEventLoop) -> int:
+        for other in [other for other in list(self) if other.is_closed()]:
+            del self[other]
+        return 0
+
+
 class Calls:
     """The calls under way of a handle and of those derived from it."""
 
     def __init__(self) -> None:
         # By loop: a count that threads share would lose updates. Zeros stay, to save a call for each call.
-        self.counts: defaultdict[asyncio.AbstractEventLoop, int] = defaultdict(int)
+        self.counts = _Counts()
         self.are_last = False
         """Whether the handle was closed or terminated, so that no more calls begin."""
         self.closings = 0
@@ -39,8 +47,6 @@ class Calls:
     def begin(self) -> None:
         """Let calls begin (again)."""
         self.are_last = False
-        for loop in [loop for loop in list(self.counts) if loop.is_closed()]:
-            del self.counts[loop]
 
     def end(self) -> None:
         """Let those under way be the last."""

@@ -58,7 +58,7 @@ class RecordMaker:
         id, version = row_id(self._file.key, number), self._file.version
         if self.selected is None:
             return Record.stored(id, text, None, version, None, None, read)
-        return SelectedRecord.stored_with(self.selected, id, text, version, read)
+        return SelectedRecord.wrap(self.selected, id, text, version, read)
 
     def place(self, number: int) -> str:
         """Return where a row is, for messages."""
