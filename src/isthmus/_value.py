@@ -36,6 +36,8 @@ class Value:
             return
         own.update(self._defaults)
         own.update(zip(fields, args, strict=False))
+        if not kwargs and len(own) == len(fields) > len(args):  # as most requests and pages are made
+            return
         own.update(kwargs)
         if len(own) != len(fields) or len(args) > len(fields) or kwargs.keys() & fields[: len(args)]:
             given = [*fields[: len(args)], *kwargs]
@@ -65,7 +67,8 @@ class Value:
     def __replace__(self, **mutations: Any) -> Self:
         """Return a copy with other values; what `replace` calls."""
         own = self.__dict__
-        return type(self)(**{**{name: own[name] for name in self._fields}, **mutations})
+        values = [mutations.pop(name) if name in mutations else own[name] for name in self._fields]
+        return type(self)(*values, **mutations)  # of those that are left it raises an error
 
     def __getstate__(self) -> dict[str, Any]:
         # Without what was derived from the fields and cached in the object.

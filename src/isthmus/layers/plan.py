@@ -174,7 +174,7 @@ class Plan(Layer):
 
     async def _fetch_exact(self, request: PageRequest, native: Fetch, call_next: Next) -> Page:
         page: Page = await call_next(native)
-        if page.texts is not None:
+        if page.after is None and not page.recheck:
             return page
         order = request.order or BY_ID
         if not page.recheck:
