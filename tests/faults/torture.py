@@ -185,6 +185,7 @@ def torture_sqlite(seconds: float, seed: int) -> Tally:
 
 async def _numbers(url: str, config: dict[str, Any]) -> list[int]:
     async with await AsyncDatabase.open(url, config) as db:
+        await db.refresh()  # another handle's last writes are found by search up to a second later
         return [record["n"] async for record in db.stream()]
 
 
@@ -295,6 +296,8 @@ def _tally(
     sessions: int,
 ) -> Tally:
     there = Counter(found)
+    if missing := log.acknowledged - there.keys():
+        complaint += f" lost of {max(log.begun)}: {sorted(missing)[:5]}"
     phantoms = (log.refused.keys() - log.acknowledged - log.doubt) & there.keys()
     for why, count in Counter(log.refused[number] for number in phantoms).most_common(5):
         complaint += f" {count} phantoms were refused by {why}"
