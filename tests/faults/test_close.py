@@ -41,6 +41,7 @@ async def _write(db: AsyncDatabase, number: int) -> None:
 
 
 @pytest.mark.asyncio
+@pytest.mark.breadth(3)
 @pytest.mark.parametrize("steps", [0, 1, 3, 30])
 @pytest.mark.parametrize("way", ["close", "close at once", "terminate"])
 async def test_nothing_is_left_of_calls_under_way(db: AsyncDatabase, way: str, steps: int) -> None:
