@@ -24,6 +24,7 @@ async def test_a_follower_finds_the_new_primary_as_it_is(synchronous: bool) -> N
     with PostgresServer(config={"synchronous_commit": "on"}) as primary, StandbyServer(primary) as standby:
         async with await _open(primary, changes=True) as db:
             await db.upsert("first", {"n": 0})
+            await _replay(primary, standby)  # a standby without the table cannot be opened
             async with await _open(standby) as copy, db.changes(since="start", poll=0.05) as source:
                 [first] = await source.read()
                 await _wait_for(copy, "first")
@@ -61,6 +62,15 @@ async def test_a_follower_finds_the_new_primary_as_it_is(synchronous: bool) -> N
 
 async def _open(server: PostgresServer, **settings: bool) -> AsyncDatabase:
     return await AsyncDatabase.create("postgres", {"url": server.url, "table": "t", **settings})
+
+
+async def _replay(primary: PostgresServer, standby: StandbyServer) -> None:
+    """Wait until the standby has what the primary has written."""
+    async with connected(primary.url) as sql:
+        written = await sql.fetchval("SELECT pg_current_wal_lsn()::text")
+    async with connected(standby.url) as sql, asyncio.timeout(30):
+        while not await sql.fetchval("SELECT pg_last_wal_replay_lsn() >= $1::text::pg_lsn", written):
+            await asyncio.sleep(0.05)
 
 
 async def _configure(server: PostgresServer, name: str, value: str) -> None:
