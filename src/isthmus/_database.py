@@ -318,7 +318,7 @@ class AsyncDatabase(Scoping, ChangesMethods, CollectionMethods):
                 f"{self.backend} has no transactions; a batch, or if_version, may do",
                 capability="transactions",
             )
-        if isolation is not None and isolation not in sorted(can.isolation):
+        if isolation is not None and not (isinstance(isolation, str) and isolation in can.isolation):
             raise UnsupportedError(
                 f"{self.backend} has no isolation level {isolation!r}, only {sorted(can.isolation)}",
                 capability="isolation",

@@ -177,7 +177,7 @@ class DatabaseSession:
             entered = await transaction.__aenter__()
             if self.calls.are_last and not self.calls.are_awaited:
                 # Nothing could be released before its end, and so nothing be closed.
-                error = ClosedError(f"this handle is closed; {self.closed}")
+                error = self._make_closed_error()
                 await transaction.__aexit__(ClosedError, error, None)
                 raise error
             return entered
@@ -191,7 +191,7 @@ class DatabaseSession:
         async def connect() -> None:
             await self.backend.open(collection)
             if self.calls.closings != closings:
-                raise ClosedError(f"this handle is closed; {self.closed}")
+                raise self._make_closed_error()
             self.mark_open(collection)
 
         await self.count(connect())
@@ -210,7 +210,10 @@ class DatabaseSession:
         """Raise `ClosedError` if this handle, or the one that it was derived from, is closed."""
         self.refuse_without_parent()
         if self.is_closed:
-            raise ClosedError(f"this handle is closed; {self.closed}")
+            raise self._make_closed_error()
+
+    def _make_closed_error(self) -> ClosedError:
+        return ClosedError(f"this handle is closed; {self.closed}")
 
     def refuse_without_parent(self) -> None:
         """Raise `ClosedError` if the handle that this one was derived from is closed."""

@@ -174,12 +174,11 @@ class Plan(Layer):
 
     async def _fetch_exact(self, request: PageRequest, native: Fetch, call_next: Next) -> Page:
         page: Page = await call_next(native)
-        if page.after is None and not page.recheck:
-            return page
         order = request.order or BY_ID
         if not page.recheck:
-            token = None if page.after is None else page.after.token
-            return make_page(page.records, order, more=page.after is not None, hits=page.hits, token=token)
+            if page.after is None:
+                return page
+            return make_page(page.records, order, more=True, hits=page.hits, token=page.after.token)
         recheck = drop_before_start(await _evaluate_candidates(page.recheck, request.where), request, order)
         skip = request.offset
         if skip and recheck:
