@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import pytest
 
+from isthmus import AsyncDatabase, Query, field
 from isthmus._core.executor import Page
 from isthmus._core.op import Fetch, Op, Open, Read
 from isthmus._core.stack import Layer, LayerOrder, Next
@@ -79,6 +80,26 @@ class OwnerLayer(Layer):
 def _hide(record: Record) -> Record:
     data = {name: value for name, value in record.data.items() if name not in (KEY, VERSION)}
     return make_record(record.id or "", data, {}, record.version, None, None)
+
+
+async def check_keys(db: AsyncDatabase, ids: list[str], unknown: str) -> None:
+    """Assert that a search shows rows by these ids, in this order, and that each is found by its own.
+
+    The table has a column `n`, which is 7 afterwards, and the first row is deleted; `unknown` is no row's id.
+    """
+    assert [record.id for record in await db.search()] == ids
+    first = await db.page(Query(), size=1)
+    second = await db.page(Query(), size=5, cursor=first.cursor)
+    assert [record.id for record in [*first.records, *second.records]] == ids
+    assert sorted([record.id or "" async for record in db.stream()]) == ids
+    for id in ids:
+        assert (await db.require(id)).id == id
+        assert await db.count(field("_id") == id) == 1
+        await db.update(id, {"n": 7})
+    assert await db.get_batch([*ids, unknown]) == [*await db.search(), None]
+    assert await db.count(field("n") == 7) == len(ids)
+    assert await db.delete(ids[0])
+    assert not await db.delete(unknown)
 
 
 class Outcomes:
