@@ -204,7 +204,7 @@ def make(rng: random.Random, maker: QueryMaker, made: GeneratedPredicate) -> Che
     verb = rng.choice(VERBS)
     query = Query(where=made.predicate)
     if verb == "aggregate":
-        functions = rng.sample(list(Function), rng.randint(1, 3))
+        functions = rng.choices(list(Function), k=rng.randint(1, 3) if rng.random() < 0.95 else 7)
         columns = tuple(_measure(rng, maker, f"m{i}", function) for i, function in enumerate(functions))
         by = {str(key): key for key in (_group(rng, maker) for _ in range(rng.choice((0, 1, 1, 2))))}
         by = {name: key for name, key in by.items() if name not in {m.name for m in columns}}

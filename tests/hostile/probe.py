@@ -94,6 +94,11 @@ def client_memory() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+def highest_memory(pid: int) -> float:
+    """Return the most that a process of this machine had in memory so far, with what it shares, in MB."""
+    return int(_status(pid)["VmHWM"].split()[0]) / 1024
+
+
 class ServerMemory:
     """The memory of PostgreSQL's processes, without the buffers that they share."""
 

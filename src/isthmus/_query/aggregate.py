@@ -8,8 +8,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar, assert_never
 
+from isthmus._path import Path
 from isthmus._query.ast import Function, Measure
-from isthmus._query.bucket import Bucket, GroupKey, buckets_of
+from isthmus._query.bucket import Bucket, GroupKey, buckets_of, path_of
 from isthmus._query.lookup import values_at
 from isthmus._query.order import NONE, OBJECT, SortValue, _rank, sort_value, type_rank
 from isthmus._record import Record
@@ -102,6 +103,12 @@ _HOLDING = (Function.COUNT_DISTINCT, Function.PERCENTILE)
 def holds_values(measures: Iterable[Measure]) -> bool:
     """Return whether a measure needs the values themselves: `count_distinct` and `percentile`."""
     return any(measure.function in _HOLDING for measure in measures)
+
+
+def paths_of(by: Iterable[GroupKey], measures: Iterable[Measure]) -> list[Path]:
+    """Return the different paths of group keys and measures."""
+    measured = (measure.path for measure in measures if measure.path is not None)
+    return list(dict.fromkeys([*map(path_of, by), *measured]))
 
 
 def group_keys(record: Record, by: Sequence[GroupKey]) -> list[Key]:

@@ -17,6 +17,7 @@ from isthmus.errors import QueryError
 MAX_DEPTH = 200
 """The greatest depth of a predicate's tree."""
 MAX_LEAVES = 10_000
+MAX_SORT_KEYS = 100
 """The largest number of conditions in a query."""
 MAX_DISTINCT = 2_000
 """The largest number of conditions left after equalities on one path are folded into `in`."""

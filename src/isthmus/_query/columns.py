@@ -20,6 +20,8 @@ GroupName: TypeAlias = "FieldName | Bucket"
 GroupNames: TypeAlias = "GroupName | Iterable[GroupName] | Mapping[str, GroupName]"
 Column: TypeAlias = "str | tuple[str, FieldName] | tuple[str, FieldName, int | float]"
 Row: TypeAlias = dict[str, Any]
+# PostgreSQL has 1,664 columns for a result, and a measure takes up to four.
+_MAX_COLUMNS = 300
 
 
 def measures(spec: Mapping[str, Any]) -> tuple[Measure, ...]:
@@ -79,10 +81,12 @@ def _group_key(name: Any) -> GroupKey:
 
 
 def check_first(query: Query, labels: Iterable[str]) -> None:
-    """Raise `QueryError` unless a query's order names columns, and it has neither offset nor select."""
+    """Raise `QueryError` unless a query only orders by the columns and limits, and these are not too many."""
     if query.skip or query.fields is not None:
         raise QueryError("aggregate() takes conditions, a sort and a limit: it has an offset or select")
     known = list(labels)
+    if len(known) > _MAX_COLUMNS:
+        raise QueryError(f"aggregate() has at most {_MAX_COLUMNS} columns, its group keys among them")
     for key in query.order:
         if str(key.path) not in known:
             raise QueryError(

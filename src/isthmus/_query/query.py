@@ -9,6 +9,7 @@ from typing import Any, Literal
 from isthmus._arguments import shorten
 from isthmus._path import Path
 from isthmus._query.ast import (
+    MAX_SORT_KEYS,
     PREDICATES,
     TRUE,
     And,
@@ -68,11 +69,16 @@ class Query(Value):
         *,
         nulls: Literal["first", "last"] = "last",
     ) -> Query:
-        """Return the query with one more sort key; records without a value come last unless said."""
+        """Return the query with one more sort key; records without a value come last unless said.
+
+        A query has at most 100 sort keys.
+        """
         if direction not in ("asc", "desc"):
             raise QueryError(f"a direction is 'asc' or 'desc', got {direction!r}")
         if nulls not in ("first", "last"):
             raise QueryError(f"nulls is 'first' or 'last', got {nulls!r}")
+        if len(self.order) >= MAX_SORT_KEYS:
+            raise QueryError(f"a query has at most {MAX_SORT_KEYS} sort keys")
         key = SortKey(as_path(name), direction == "desc", nulls == "first")
         return replace(self, order=(*self.order, key))
 

@@ -68,6 +68,10 @@ class GeneratedPredicate:
     """The records of the set that match, as determined by the evaluator."""
 
 
+# The share of queries with many conditions, or with many sort keys.
+_WIDE = 0.06
+
+
 class QueryMaker:
     """Generates predicates and orders for a set of records.
 
@@ -114,7 +118,10 @@ class QueryMaker:
         attempts = 1 if self._rng.random() < 0.3 else 4
         for attempt in range(attempts):
             comparisons: list[GeneratedComparison] = []
-            predicate = self._generate_tree(comparisons, self._rng.choice((0, 0, 1, 1, 2)))
+            if self._rng.random() < _WIDE:
+                predicate = self._generate_wide(comparisons)
+            else:
+                predicate = self._generate_tree(comparisons, self._rng.choice((0, 0, 1, 1, 2)))
             matching = tuple(record for record in self._records if matches(predicate, record))
             if 0 < len(matching) < len(self._records) or attempt == attempts - 1:
                 break
@@ -124,9 +131,9 @@ class QueryMaker:
     """The name of `generate` in 0.1.0."""
 
     def order(self, generated: GeneratedPredicate) -> tuple[SortKey, ...]:
-        """Return up to three sort keys for a predicate, sometimes by a field that it compares."""
+        """Return up to three sort keys, rarely six, sometimes by a field that a predicate compares."""
         rng = self._rng
-        count = rng.choice((0, 1, 1, 1, 2, 3))
+        count = rng.choice((0, 1, 1, 1, 2, 3)) if rng.random() > _WIDE else 6
         paths = [self.path() for _ in range(count)]
         if paths and generated.comparisons and rng.random() < 0.4:
             paths[0] = rng.choice(generated.comparisons).path
@@ -151,6 +158,13 @@ class QueryMaker:
             self._generate_tree(comparisons, depth - 1) for _ in range(rng.choice((0, 1, 2, 2, 2, 3, 3)))
         )
         tree: Predicate = And(terms) if rng.random() < 0.5 else Or(terms)
+        return Not(tree) if rng.random() < 0.25 else tree
+
+    def _generate_wide(self, comparisons: list[GeneratedComparison]) -> Predicate:
+        """Return a tree of many conditions; stores compile those otherwise than a few."""
+        rng = self._rng
+        terms = tuple(self._generate_tree(comparisons, 1) for _ in range(rng.choice((3, 6, 12))))
+        tree: Predicate = And(tuple(map(Not, terms))) if rng.random() < 0.5 else Or(terms)
         return Not(tree) if rng.random() < 0.25 else tree
 
     def _generate_leaf(self, comparisons: list[GeneratedComparison]) -> Predicate:

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from isthmus._path import Path, Root
-from isthmus._query.aggregate import Groups
+from isthmus._query.aggregate import Groups, paths_of
 from isthmus._query.ast import TRUE, Measure, Predicate, leaves
-from isthmus._query.bucket import GroupKey, path_of
+from isthmus._query.bucket import GroupKey
 from isthmus._query.evaluate import top_level_fields
 from isthmus._record import Record
 from isthmus.backends.files.catalog import Catalog, File
@@ -164,7 +164,7 @@ class Scanner:
 
     def aggregate(self, where: Predicate, measures: Sequence[Measure], by: Sequence[GroupKey]) -> Groups:
         """Return the states of the groups of matching records."""
-        paths = [*map(path_of, by), *(measure.path for measure in measures if measure.path is not None)]
+        paths = paths_of(by, measures)
         places = self._range(where, None)
         need = self._need(places.rest, paths)
 

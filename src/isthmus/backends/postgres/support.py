@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from isthmus._core.capabilities import Capabilities
 from isthmus._path import Root
-from isthmus._query.aggregate import holds_values
+from isthmus._query.aggregate import holds_values, paths_of
 from isthmus._query.ast import Leaf, Measure, SortKey
-from isthmus._query.bucket import GroupKey, path_of
+from isthmus._query.bucket import GroupKey
 from isthmus._query.split import Pushdown
 from isthmus.backends.postgres.sql.leaf import pushdown
 
@@ -44,8 +44,9 @@ class PostgresSupport:
 
     def aggregates(self, measures: tuple[Measure, ...], by: tuple[GroupKey, ...]) -> bool:
         """Return true for all stored paths; no for measures that need all values."""
-        paths = [*(measure.path for measure in measures if measure.path is not None), *map(path_of, by)]
-        return all(path.root is not Root.SCORE for path in paths) and not holds_values(measures)
+        return all(path.root is not Root.SCORE for path in paths_of(by, measures)) and not holds_values(
+            measures
+        )
 
 
 SUPPORT = PostgresSupport()

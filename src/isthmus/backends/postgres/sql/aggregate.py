@@ -9,7 +9,7 @@ from typing import Any, assert_never
 
 from isthmus._core.executor import AggregateRequest
 from isthmus._path import Path
-from isthmus._query.aggregate import Groups
+from isthmus._query.aggregate import Groups, paths_of
 from isthmus._query.ast import TRUE, Function, Measure
 from isthmus._query.bucket import Bucket, GroupKey, buckets_of, path_of
 from isthmus._query.order import BOOL, NONE, NUMBER, OBJECT, TEXT, SortValue
@@ -24,6 +24,7 @@ from isthmus.backends.postgres.sql.filter import ALL
 from isthmus.backends.postgres.sql.order import sort_value, type_rank
 from isthmus.backends.postgres.sql.statement import Parameters, Statement
 from isthmus.backends.postgres.sql.table import Table
+from isthmus.backends.postgres.sql.unpacking import row_for
 
 _SCALARS = "('boolean', 'number', 'string')"
 _TRUTH = {"max": "bool_or", "min": "bool_and"}
@@ -84,14 +85,13 @@ class _Scalars:
     """
 
     def __init__(self, request: AggregateRequest) -> None:
-        self._extraction = Extraction()
+        paths = paths_of(request.by, request.measures)
+        self._extraction = Extraction(paths)
         self._inputs: dict[str, str] = {}
-        paths = dict.fromkeys(
-            [*map(path_of, request.by), *(m.path for m in request.measures if m.path is not None)]
-        )
         self._fields = {path: self._extraction.extract(path) for path in paths}
         lists = {path: field.has_list for path, field in self._fields.items() if field.has_list is not None}
-        self.on_lists = f"({' OR '.join(field_of(path).has_list for path in lists)})" if lists else None
+        row, _ = row_for(paths)
+        self.on_lists = f"({' OR '.join(field_of(path, row).has_list for path in lists)})" if lists else None
         """The condition on a row that a list is on one of the paths; None if there can be none."""
         self._on_list = " OR ".join(lists.values()) or "FALSE"
         self._keys = [self._key(key, first=not place) for place, key in enumerate(request.by)]
@@ -167,15 +167,16 @@ def _number_states(number: str) -> list[str]:
 
 def select_lists(table: Table, request: AggregateRequest, where: str) -> str:
     """Return the select of the same columns in the general form, for rows with lists."""
-    joins: list[str] = []
+    row, join = row_for(paths_of(request.by, request.measures))
+    joins = [join] if join else []
     keys: list[str] = []
     for place, key in enumerate(request.by):
-        values = _values_as_list(key.path) if isinstance(key, Bucket) else _group_values(key)
+        values = _values_as_list(key.path, row) if isinstance(key, Bucket) else _group_values(key, row)
         joins.append(f"CROSS JOIN LATERAL ({values}) AS g{place}(k)")
         keys.append(f"g{place}.k")
     columns = [f"{key}::text" for key in keys]
     for place, measure in enumerate(request.measures):
-        join, states = _measure_columns(measure, f"m{place}")
+        join, states = _measure_columns(measure, f"m{place}", row)
         if join:
             joins.append(f"CROSS JOIN LATERAL ({join} OFFSET 0) AS m{place}")
         columns += states
@@ -184,12 +185,12 @@ def select_lists(table: Table, request: AggregateRequest, where: str) -> str:
     return f"SELECT {', '.join(columns)} FROM {table.sql} AS t {' '.join(joins)}{where}{grouped}"
 
 
-def _group_values(path: Path) -> str:
+def _group_values(path: Path, row: str) -> str:
     """Return the select of a row's distinct scalars at a path, or of NULL if it has none."""
     text = attribute(path)
     if text is not None:
         return f"SELECT to_jsonb({text})"
-    field = field_of(path)
+    field = field_of(path, row)
     one = f"SELECT CASE WHEN {field.kind} IN {_SCALARS} THEN {field.value} END"
     if not field.keys:
         return one
@@ -201,7 +202,7 @@ def _group_values(path: Path) -> str:
     )
 
 
-def _values_as_list(path: Path) -> str:
+def _values_as_list(path: Path, row: str) -> str:
     """Return the select of a row's scalars at a path: one, or a list of them; NULL if it has none.
 
     Which of them are in one bucket the core finds out.
@@ -209,7 +210,7 @@ def _values_as_list(path: Path) -> str:
     text = attribute(path)
     if text is not None:
         return f"SELECT to_jsonb({text})"
-    field = field_of(path)
+    field = field_of(path, row)
     one = f"CASE WHEN {field.kind} IN {_SCALARS} THEN {field.value} END"
     if not field.keys:
         return f"SELECT {one}"
@@ -217,45 +218,47 @@ def _values_as_list(path: Path) -> str:
     return f"SELECT CASE WHEN {field.has_list} THEN (SELECT jsonb_agg(DISTINCT e.v) {scalars}) ELSE {one} END"
 
 
-def _measure_columns(measure: Measure, name: str) -> tuple[str, list[str]]:
+def _measure_columns(measure: Measure, name: str, row: str) -> tuple[str, list[str]]:
     """Return the select of a measure's state in one row, and the columns that combine the rows' states."""
     path = measure.path
     if path is None:
         return "", ["count(*)"]
     match measure.function:
         case Function.COUNT:
-            return f"SELECT {_per_row(path, 'count(*)', '1', '0')} AS n", [f"sum({name}.n)::int8"]
+            return f"SELECT {_per_row(path, row, 'count(*)', '1', '0')} AS n", [f"sum({name}.n)::int8"]
         case Function.SUM | Function.AVG:
-            return _numbers(path), [
+            return _numbers(path, row), [
                 f"sum({name}.total)::text",
                 f"sum({name}.n)::int8",
                 f"bool_or({name}.beyond)",
             ]
         case Function.MIN | Function.MAX:
             largest = measure.function is Function.MAX
-            return f"SELECT {sort_value(path, largest=largest)} AS v", _extremes(f"{name}.v", largest=largest)
+            return f"SELECT {sort_value(path, largest=largest, row=row)} AS v", _extremes(
+                f"{name}.v", largest=largest
+            )
         case Function.COUNT_DISTINCT | Function.PERCENTILE:
             raise AssertionError(f"{measure.function.value} is not pushed down")
         case _:
             assert_never(measure.function)
 
 
-def _per_row(path: Path, many: str, one: str, none: str) -> str:
+def _per_row(path: Path, row: str, many: str, one: str, none: str) -> str:
     """Return an expression over the values of a row: an aggregate of many, or constants for one and none."""
     if attribute(path) is not None:
         return one
-    field = field_of(path)
+    field = field_of(path, row)
     single = f"CASE WHEN {field.kind} <> 'null' THEN {one} ELSE {none} END"
     if not field.keys:
         return single
     return f"CASE WHEN {field.has_list} THEN (SELECT {many} FROM {field.values()} AS e) ELSE {single} END"
 
 
-def _numbers(path: Path) -> str:
+def _numbers(path: Path, row: str) -> str:
     """Return the select of a row's sum of numbers, how many there are, and whether one is beyond 64 bits."""
     if attribute(path) is not None:
         return "SELECT NULL::numeric AS total, 0 AS n, FALSE AS beyond"
-    field = field_of(path)
+    field = field_of(path, row)
     # The cast is inside a CASE, so it is evaluated for numbers only.
     number = f"CASE WHEN {field.kind} = 'number' THEN ({field.value})::numeric END"
     one = f"SELECT {number} AS x"

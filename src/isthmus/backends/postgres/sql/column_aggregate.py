@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import assert_never
 
 from isthmus._core.executor import AggregateRequest
+from isthmus._query.aggregate import paths_of
 from isthmus._query.ast import Function, Measure
 from isthmus._query.bucket import Bucket, GroupKey, path_of
 from isthmus._values import INT_MAX, INT_MIN
@@ -19,8 +20,7 @@ from isthmus.backends.postgres.sql.table import Table
 
 def is_on_columns(table: Table, request: AggregateRequest) -> bool:
     """Return whether each path of the keys and the measures has a column."""
-    paths = [*map(path_of, request.by), *(m.path for m in request.measures if m.path is not None)]
-    return all_columns(table, paths)
+    return all_columns(table, paths_of(request.by, request.measures))
 
 
 def aggregate_columns(

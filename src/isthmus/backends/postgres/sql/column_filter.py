@@ -100,6 +100,9 @@ class _ColumnFilter(Filter):
     def _has_rare_types(self, path: Path) -> bool:
         return path not in self._columns and super()._has_rare_types(path)
 
+    def _reads_document(self, leaf: Leaf) -> bool:
+        return leaf.path not in self._columns and super()._reads_document(leaf)
+
     def _shares(self, leaf: Leaf, use_index: bool) -> bool:
         return leaf.path not in self._columns and super()._shares(leaf, use_index)
 

@@ -6,11 +6,13 @@ keeps it from that, and unlike `OFFSET 0` leaves room for parallel workers (docs
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
-from isthmus._path import Path, Root
-from isthmus.backends.postgres.sql.fields import attribute
+from isthmus._path import Path
+from isthmus.backends.postgres.sql.fields import ROW, attribute, column_of
 from isthmus.backends.postgres.sql.statement import literal
+from isthmus.backends.postgres.sql.unpacking import row_for
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,9 @@ class Extracted:
 class Extraction:
     """Collects the paths of a statement; then `sql` is the innermost part of its FROM."""
 
-    def __init__(self) -> None:
+    def __init__(self, paths: Collection[Path]) -> None:
+        """Begin with no column; `paths` are those that will be extracted."""
+        self._row, self._join = row_for(paths)
         # One sub-select for each depth, from the table outwards: its expressions by column name.
         self._levels: list[dict[str, str]] = [{}]
         self._names: dict[str, str] = {}
@@ -55,7 +59,7 @@ class Extraction:
         if text is not None:
             name = self._column(0, text)
             return Extracted(f"to_jsonb({name})", name, "'string'", None)
-        value = f"t.{'data' if path.root is Root.DATA else 'metadata'}"
+        value = self._row + column_of(path)
         if not path.keys:
             name = self._column(0, value)
             return Extracted(name, f"{name}::text", f"jsonb_typeof({name})", None)
@@ -68,7 +72,8 @@ class Extraction:
 
     def carry(self, column: str) -> None:
         """Keep a column of the table, under its own name."""
-        self._levels[0][column] = f"t.{column}"
+        row = self._row if column in ("data", "metadata") else ROW
+        self._levels[0][column] = f"{row}{column}"
 
     def _column(self, level: int, expression: str) -> str:
         name = self._names.get(expression)
@@ -83,7 +88,7 @@ class Extraction:
         """Return the sub-select of all columns over the matching rows of a table."""
         first, *deeper = self._levels
         columns = ", ".join(f"{expression} AS {name}" for name, expression in first.items())
-        text = f"(SELECT {columns} FROM {table} AS t{where} LIMIT ALL)"
+        text = f"(SELECT {columns} FROM {table} AS t{self._join}{where} LIMIT ALL)"
         for number, level in enumerate(deeper):
             columns = "".join(f", {expression} AS {name}" for name, expression in level.items())
             text = f"(SELECT f{number}.*{columns} FROM {text} AS f{number} LIMIT ALL)"

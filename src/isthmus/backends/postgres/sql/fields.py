@@ -138,13 +138,23 @@ def data_has_nested_list(row: str = ROW) -> str:
 @functools.lru_cache(maxsize=4096)
 def field_of(path: Path, row: str = ROW) -> FieldSQL:
     """Return the expressions of a path into data or metadata; `row` is put before the column's name."""
-    column = row + ("data" if path.root is Root.DATA else "metadata")
+    column = row + column_of(path)
     # Key by key: `#>` would take "0" for an index into a list.
     steps = [column]
     for key in path.keys:
         steps.append(f"{steps[-1]}->{literal(key)}")
-    value = f"({steps[-1]})"
     text = f"({steps[-2]}->>{literal(path.keys[-1])})" if path.keys else f"({column}::text)"
+    return field_at(path, steps, text)
+
+
+def column_of(path: Path) -> str:
+    """Return the column that a path into data or metadata begins in."""
+    return "data" if path.root is Root.DATA else "metadata"
+
+
+def field_at(path: Path, steps: list[str], text: str) -> FieldSQL:
+    """Return the expressions of a path from those of its column, the value at each key, and its text."""
+    column, value = steps[0], f"({steps[-1]})"
     lists = [f"jsonb_typeof({step}) = 'array'" for step in steps[1:]]
     has_list_above = " OR ".join(lists[:-1])
     # Any list contains the empty one. On a row without a list, as most are, this costs a fifth of

@@ -7,7 +7,8 @@ only there NULL becomes false; elsewhere this would keep the planner from using 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Callable, Sequence
 from typing import Any, TypeGuard
 
 from isthmus._path import Path, Root
@@ -47,10 +48,16 @@ from isthmus.backends.postgres.sql.leaf import LeafCompiler, LeafSQL, only_kind
 from isthmus.backends.postgres.sql.like import like_literal, like_pattern
 from isthmus.backends.postgres.sql.statement import Parameter, Parameters, literal
 from isthmus.backends.postgres.sql.table import IndexedPaths, is_rare
+from isthmus.backends.postgres.sql.unpacking import UnpackedRow
 
 # Limits of one `@>` condition; each key of a path doubles the number of shapes to search for.
 _MOST_CONTAINED = 50
 _DEEPEST_CONTAINED = 3
+
+# Each leaf unpacks the row's document again. Beyond these numbers it is unpacked once for all of them, which
+# costs twice the time on short documents, and no index serves them (docs/decisions/0024).
+_MOST_LEAVES = 4
+_MOST_INDEXED_LEAVES = 16
 
 ALL = "TRUE"
 NOTHING = "FALSE"
@@ -76,11 +83,49 @@ class Filter:
         self._compiler = LeafCompiler(params)
         self._assumed = assumed
         self._row = row
+        self._field: Callable[[Path], FieldSQL] = lambda path: field_of(path, row)
 
     def condition(self, predicate: Predicate) -> str:
         """Return the SQL condition of a predicate."""
         # Constants first, before anything is bound: the server refuses values without a placeholder.
-        return self._condition(normalize(self._fold(predicate)), use_index=True)
+        folded = normalize(self._fold(predicate))
+        inline, rest = self._split(folded.terms if isinstance(folded, And | Or) else (folded,))
+        if not rest:
+            return self._condition(folded, use_index=True)
+        # An index serves a term of an AND, but no OR that has a term without one.
+        is_or = isinstance(folded, Or)
+        conditions = [self._condition(term, use_index=not is_or) for term in inline]
+        conditions.append(self._unpack(Or(tuple(rest)) if is_or else And(tuple(rest))))
+        return f"({(' OR ' if is_or else ' AND ').join(conditions)})"
+
+    def _split(self, terms: Sequence[Predicate]) -> tuple[list[Predicate], list[Predicate]]:
+        """Return the terms whose leaves may read the row as it is stored, and the others."""
+        inline: list[Predicate] = []
+        rest: list[Predicate] = []
+        left = {True: _MOST_INDEXED_LEAVES, False: _MOST_LEAVES}
+        for term in terms:
+            paths = self._paths_read(term)
+            indexed = all(map(self._indexed.has, paths))
+            if len(paths) <= left[indexed]:
+                left[indexed] -= len(paths)
+                inline.append(term)
+            else:
+                rest.append(term)
+        return inline, rest
+
+    def _unpack(self, predicate: Predicate) -> str:
+        """Return the condition of a predicate on the unpacked row, which no index serves."""
+        row = UnpackedRow(self._paths_read(predicate), self._row)
+        inner = copy.copy(self)
+        inner._field = row.field
+        return f"EXISTS (SELECT 1 FROM {row.sql} AS u WHERE {inner._condition(predicate, use_index=False)})"
+
+    def _paths_read(self, predicate: Predicate) -> list[Path]:
+        """Return the paths into the documents, one for each leaf that reads them."""
+        return [leaf.path for leaf in leaves(predicate) if self._reads_document(leaf)]
+
+    def _reads_document(self, leaf: Leaf) -> bool:
+        return bool(leaf.path.keys)
 
     def _fold(self, predicate: Predicate) -> Predicate:
         """Return the predicate with constants in place of leaves that are the same for every row."""
@@ -165,9 +210,6 @@ class Filter:
 
     def _is_assumed(self, path: Path) -> bool:
         return self._assumed is not None and self._assumed[0] == path
-
-    def _field(self, path: Path) -> FieldSQL:
-        return field_of(path, self._row)
 
     def _any_object(self, leaf: AnyObject) -> str:
         """Return the condition that a predicate holds for one of the objects at a path."""

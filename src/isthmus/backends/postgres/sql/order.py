@@ -9,8 +9,9 @@ from isthmus._path import Path, Root
 from isthmus._query.ast import SortKey
 from isthmus._query.order import BOOL, NONE, NUMBER, OBJECT, TEXT, Position
 from isthmus.backends.postgres.sql.extraction import Extraction
-from isthmus.backends.postgres.sql.fields import FieldSQL, attribute, field_of
+from isthmus.backends.postgres.sql.fields import ROW, FieldSQL, attribute, column_of, field_of
 from isthmus.backends.postgres.sql.statement import Parameters
+from isthmus.backends.postgres.sql.unpacking import row_for
 
 
 def type_rank(value: str) -> str:
@@ -38,12 +39,12 @@ def value_terms(value: str, direction: str) -> str:
     )
 
 
-def sort_value(path: Path, *, largest: bool) -> str:
+def sort_value(path: Path, *, largest: bool, row: str = ROW) -> str:
     """Return the value that a row of the table sorts by, as jsonb; NULL if it has none."""
     text = attribute(path)
     if text is not None:
         return f"to_jsonb({text})"
-    field = field_of(path)
+    field = field_of(path, row)
     one = f"CASE WHEN {field.kind} <> 'null' THEN {field.value} END"
     if not field.keys:
         return one
@@ -69,7 +70,7 @@ def sort_value_in(key: SortKey, extraction: Extraction) -> str:
     one, has_list = scalar_sort_value(key, extraction)
     if has_list is None:
         return one
-    extraction.carry("data" if key.path.root is Root.DATA else "metadata")
+    extraction.carry(column_of(key.path))
     from_list = _from_list(field_of(key.path, "e."), largest=key.descending)
     return f"CASE WHEN {has_list} THEN {from_list} ELSE {one} END"
 
@@ -86,11 +87,12 @@ class OrderSQL:
 
 def compile_order(order: tuple[SortKey, ...]) -> OrderSQL:
     """Return the general form of an order, for values of any type at any depth of lists."""
-    joins = []
+    row, join = row_for([key.path for key in order])
+    joins = [join] if join else []
     for index, key in enumerate(order):
         if key.path.root is not Root.ID:
             # OFFSET 0 keeps the planner from copying the expression into each of its uses.
-            value = sort_value(key.path, largest=key.descending)
+            value = sort_value(key.path, largest=key.descending, row=row)
             joins.append(f"CROSS JOIN LATERAL (SELECT {value} AS v OFFSET 0) AS s{index}")
     return OrderSQL(" ".join(joins), order_by(order, [f"s{index}.v" for index in range(len(order))]))
 

@@ -24,6 +24,7 @@ from isthmus.backends.postgres.sql.order import (
 )
 from isthmus.backends.postgres.sql.statement import Parameters, Statement
 from isthmus.backends.postgres.sql.table import Table
+from isthmus.backends.postgres.sql.unpacking import row_for
 
 # A larger limit is as good as none, and its sum with an offset might not fit 64 bits.
 _UNLIMITED = 2**40
@@ -101,6 +102,7 @@ class _Sort:
         self._params = params
         # An id among the keys is compared as such, and the keys after it do not matter.
         self._keys = [(f"v{n}", key) for n, key in enumerate(order) if key.path.root is not Root.ID]
+        self._paths = [key.path for _, key in self._keys]
         self._after = ""
         if position is not None:
             values = [f"t.v{n}" for n in range(len(order))]
@@ -127,7 +129,7 @@ class _Sort:
 
     def _branches(self) -> list[str]:
         """Return the sub-selects of ids and sort values: rows without lists, and rows with them."""
-        extraction = Extraction()
+        extraction = Extraction(self._paths)
         extraction.carry("id")
         values = {name: scalar_sort_value(key, extraction) for name, key in self._keys}
         lists = [has_list for _, has_list in values.values() if has_list is not None]
@@ -138,18 +140,21 @@ class _Sort:
         )
         if not lists:
             return [scalars]
-        fields = [field_of(key.path) for _, key in self._keys if attribute(key.path) is None]
+        row, join = row_for(self._paths)
+        fields = [field_of(key.path, row) for _, key in self._keys if attribute(key.path) is None]
         has_list = " OR ".join(field.has_list for field in fields if field.keys)
         columns = "".join(
-            f", {sort_value(key.path, largest=key.descending)} AS {name}" for name, key in self._keys
+            f", {sort_value(key.path, largest=key.descending, row=row)} AS {name}" for name, key in self._keys
         )
         where = f"{self._where} {'AND' if self._where else 'WHERE'} ({has_list})"
-        found = f"(SELECT * FROM {self._table.sql} AS t{where} LIMIT ALL)"
-        return [scalars, f"(SELECT t.id{columns} FROM {found} AS t LIMIT ALL)"]
+        found = f"{self._table.sql} AS t{join}{where}"
+        if not join:  # workers may look for the rows
+            found = f"(SELECT * FROM {found} LIMIT ALL) AS t"
+        return [scalars, f"(SELECT t.id{columns} FROM {found} LIMIT ALL)"]
 
     def sort_records(self, limit: str) -> str:
         """Return the form for many rows: sorts the records."""
-        extraction = Extraction()
+        extraction = Extraction(self._paths)
         for column in _STORED:
             extraction.carry(column)
         values = "".join(f", {sort_value_in(key, extraction)} AS {name}" for name, key in self._keys)

@@ -39,6 +39,10 @@ class IndexedPaths:
             self.every_element or other.every_element,
         )
 
+    def has(self, path: Path) -> bool:
+        """Return whether an index may serve some condition on a path."""
+        return self.every_element or path in self.elements or self.has_rare_types(path)
+
     def has_rare_types(self, path: Path) -> bool:
         """Return whether the rows that hold neither a number nor a text at a path are indexed."""
         return path in self.numbers or path in self.texts or path in self.substrings
