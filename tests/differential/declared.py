@@ -11,7 +11,7 @@ from isthmus._path import Path, Root
 from isthmus._query.lookup import values_at
 from isthmus._record import Record
 from isthmus._values import kind_of
-from isthmus.testing.queries import paths_of
+from isthmus.testing.records import paths_of
 from tests.stores import COLUMNS, INDEXED, Declared
 
 _KINDS = ("number", "text", "bool")

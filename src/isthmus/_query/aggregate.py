@@ -105,7 +105,7 @@ def holds_values(measures: Iterable[Measure]) -> bool:
     return any(measure.function in _HOLDING for measure in measures)
 
 
-def paths_of(by: Iterable[GroupKey], measures: Iterable[Measure]) -> list[Path]:
+def paths_read(by: Iterable[GroupKey], measures: Iterable[Measure]) -> list[Path]:
     """Return the different paths of group keys and measures."""
     measured = (measure.path for measure in measures if measure.path is not None)
     return list(dict.fromkeys([*map(path_of, by), *measured]))

@@ -19,7 +19,7 @@ from isthmus._value import replace
 from isthmus._values import INT_MAX, INT_MIN, JSON, kind_of
 from isthmus.errors import QueryError
 from isthmus.testing import values
-from isthmus.testing.records import RecordSet
+from isthmus.testing.records import RecordSet, paths_of
 
 KINDS = ("bool", "integer", "float", "text", "object", "list", "null")
 COMPARISONS = tuple(op for op in OPERATORS if op != "any")
@@ -395,20 +395,3 @@ def _operand_kind(op: str, operand: JSON) -> str:
     if op in ("in", "not_in", "between", "not_between") and isinstance(operand, list):
         return value_kind(operand[0]) if operand else "list"
     return value_kind(operand)
-
-
-def paths_of(data: JSON) -> set[tuple[str, ...]]:
-    """Return the paths of all keys in a JSON value; paths pass through lists."""
-    paths: set[tuple[str, ...]] = set()
-    _collect_paths(data, (), paths)
-    return paths
-
-
-def _collect_paths(value: JSON, prefix: tuple[str, ...], paths: set[tuple[str, ...]]) -> None:
-    if isinstance(value, dict):
-        for name, item in value.items():
-            paths.add((*prefix, name))
-            _collect_paths(item, (*prefix, name), paths)
-    elif isinstance(value, list):
-        for item in value:
-            _collect_paths(item, prefix, paths)

@@ -127,3 +127,20 @@ def everyday_set(rng: random.Random, size: int | None = None) -> RecordSet:
         metadata = {"source": rng.choice(("web", "file"))} if rng.random() < 0.5 else {}
         records.append(Record(canonical(data), id=id, metadata=canonical(metadata)))
     return RecordSet(tuple(records), everyday=True)
+
+
+def paths_of(data: JSON) -> set[tuple[str, ...]]:
+    """Return the paths of all keys in a JSON value; paths pass through lists."""
+    paths: set[tuple[str, ...]] = set()
+    _collect_paths(data, (), paths)
+    return paths
+
+
+def _collect_paths(value: JSON, prefix: tuple[str, ...], paths: set[tuple[str, ...]]) -> None:
+    if isinstance(value, dict):
+        for name, item in value.items():
+            paths.add((*prefix, name))
+            _collect_paths(item, (*prefix, name), paths)
+    elif isinstance(value, list):
+        for item in value:
+            _collect_paths(item, prefix, paths)

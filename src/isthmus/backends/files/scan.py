@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from isthmus._path import Path, Root
-from isthmus._query.aggregate import Groups, paths_of
+from isthmus._query.aggregate import Groups, paths_read
 from isthmus._query.ast import TRUE, Measure, Predicate, leaves
 from isthmus._query.bucket import GroupKey
 from isthmus._query.evaluate import top_level_fields
@@ -164,7 +164,7 @@ class Scanner:
 
     def aggregate(self, where: Predicate, measures: Sequence[Measure], by: Sequence[GroupKey]) -> Groups:
         """Return the states of the groups of matching records."""
-        paths = paths_of(by, measures)
+        paths = paths_read(by, measures)
         places = self._range(where, None)
         need = self._need(places.rest, paths)
 

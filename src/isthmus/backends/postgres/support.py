@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from isthmus._core.capabilities import Capabilities
 from isthmus._path import Root
-from isthmus._query.aggregate import holds_values, paths_of
+from isthmus._query.aggregate import holds_values, paths_read
 from isthmus._query.ast import Leaf, Measure, SortKey
 from isthmus._query.bucket import GroupKey
 from isthmus._query.split import Pushdown
@@ -44,7 +44,7 @@ class PostgresSupport:
 
     def aggregates(self, measures: tuple[Measure, ...], by: tuple[GroupKey, ...]) -> bool:
         """Return true for all stored paths; no for measures that need all values."""
-        return all(path.root is not Root.SCORE for path in paths_of(by, measures)) and not holds_values(
+        return all(path.root is not Root.SCORE for path in paths_read(by, measures)) and not holds_values(
             measures
         )
 

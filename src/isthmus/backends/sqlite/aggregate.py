@@ -8,7 +8,7 @@ from typing import Any, assert_never
 
 from isthmus._core.executor import AggregateRequest
 from isthmus._path import Path
-from isthmus._query.aggregate import Groups, State, paths_of
+from isthmus._query.aggregate import Groups, State, paths_read
 from isthmus._query.ast import Function, Measure
 from isthmus._query.bucket import Bucket, GroupKey, path_of
 from isthmus._query.order import BOOL, NONE, NUMBER, OBJECT, TEXT
@@ -28,7 +28,7 @@ _OBJECT = "object"
 
 def aggregate(session: SQLiteSession, table: Table, request: AggregateRequest) -> Groups:
     """Return the groups' states; run inside a snapshot, as it may take several queries."""
-    paths = paths_of(request.by, request.measures)
+    paths = paths_read(request.by, request.measures)
     fields = [field_of(path) for path in paths]
     groups = Groups(request.measures)
     if all_columns(table, paths):

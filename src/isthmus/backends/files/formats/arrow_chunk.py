@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 from isthmus._path import Root
-from isthmus._query.aggregate import Groups, paths_of
+from isthmus._query.aggregate import Groups, paths_read
 from isthmus._query.ast import TRUE, And, Measure, Predicate, leaves
 from isthmus._query.bucket import GroupKey
 from isthmus._query.evaluate import matches
@@ -249,7 +249,7 @@ class ArrowChunk:
         groups: Groups,
     ) -> bool:
         """Add the rows that match to the groups; return False if their records have to be looked at."""
-        paths = paths_of(by, measures)
+        paths = paths_read(by, measures)
         if make.id_column is not None or any(self._needs_values(path.keys) for path in paths):
             return False
         mask, rest = self._split(where)

@@ -8,7 +8,7 @@ from typing import Any
 
 from isthmus._core.executor import AggregateRequest
 from isthmus._path import Path, Root
-from isthmus._query.aggregate import Groups, as_integer, holds_values, paths_of
+from isthmus._query.aggregate import Groups, as_integer, holds_values, paths_read
 from isthmus._query.ast import TRUE, Function, Measure
 from isthmus._query.bucket import Bucket, GroupKey, path_of
 from isthmus._query.order import BOOL, NONE, NUMBER, TEXT
@@ -29,7 +29,7 @@ def aggregates(table: NativeTable, measures: tuple[Measure, ...], by: tuple[Grou
     """Return whether the server computes these exactly: scalars in columns, or nothing at all."""
     if holds_values(measures) or any(isinstance(key, Bucket) for key in by):
         return False
-    return all(_computes(table, path) for path in paths_of(by, measures))
+    return all(_computes(table, path) for path in paths_read(by, measures))
 
 
 def _computes(table: NativeTable, path: Path) -> bool:

@@ -9,7 +9,7 @@ from typing import Any, assert_never
 
 from isthmus._core.executor import AggregateRequest
 from isthmus._path import Path
-from isthmus._query.aggregate import Groups, paths_of
+from isthmus._query.aggregate import Groups, paths_read
 from isthmus._query.ast import TRUE, Function, Measure
 from isthmus._query.bucket import Bucket, GroupKey, buckets_of, path_of
 from isthmus._query.order import BOOL, NONE, NUMBER, OBJECT, TEXT, SortValue
@@ -85,7 +85,7 @@ class _Scalars:
     """
 
     def __init__(self, request: AggregateRequest) -> None:
-        paths = paths_of(request.by, request.measures)
+        paths = paths_read(request.by, request.measures)
         self._extraction = Extraction(paths)
         self._inputs: dict[str, str] = {}
         self._fields = {path: self._extraction.extract(path) for path in paths}
@@ -167,7 +167,7 @@ def _number_states(number: str) -> list[str]:
 
 def select_lists(table: Table, request: AggregateRequest, where: str) -> str:
     """Return the select of the same columns in the general form, for rows with lists."""
-    row, join = row_for(paths_of(request.by, request.measures))
+    row, join = row_for(paths_read(request.by, request.measures))
     joins = [join] if join else []
     keys: list[str] = []
     for place, key in enumerate(request.by):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import assert_never
 
 from isthmus._core.executor import AggregateRequest
-from isthmus._query.aggregate import paths_of
+from isthmus._query.aggregate import paths_read
 from isthmus._query.ast import Function, Measure
 from isthmus._query.bucket import Bucket, GroupKey, path_of
 from isthmus._values import INT_MAX, INT_MIN
@@ -20,7 +20,7 @@ from isthmus.backends.postgres.sql.table import Table
 
 def is_on_columns(table: Table, request: AggregateRequest) -> bool:
     """Return whether each path of the keys and the measures has a column."""
-    return all_columns(table, paths_of(request.by, request.measures))
+    return all_columns(table, paths_read(request.by, request.measures))
 
 
 def aggregate_columns(
