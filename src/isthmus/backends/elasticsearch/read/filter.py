@@ -85,7 +85,7 @@ def is_field(path: Path) -> bool:
     return path.root is Root.DATA or (path.root is Root.METADATA and bool(path.keys))
 
 
-def paths_read(predicate: Predicate) -> list[Path]:
+def paths_of(predicate: Predicate) -> list[Path]:
     """Return the paths on which a predicate depends, but for those of full text and vectors."""
     found = (leaf.path for leaf in leaves(predicate) if not isinstance(leaf, RANKED))
     return list(dict.fromkeys(path for path in found if is_field(path)))

@@ -21,7 +21,7 @@ from isthmus.backends.elasticsearch.read.filter import (
     either,
     match_objects,
     match_unindexed,
-    paths_read,
+    paths_of,
     without,
 )
 from isthmus.backends.elasticsearch.read.order import SearchSort
@@ -96,7 +96,7 @@ async def plan_search(
     With `ranked` the scores of full-text leaves are needed in any order.
     """
     valued = [*SearchSort(order, Compiler({}, ())).paths(), *value_paths]
-    paths = list(dict.fromkeys([*paths_read(where), *valued]))
+    paths = list(dict.fromkeys([*paths_of(where), *valued]))
     await index.ensure_types(pool, [field_name(path) for path in paths if is_plain_path(path)])
     knn = next((leaf for leaf in leaves(where) if isinstance(leaf, KNN)), None)
     scored = knn is None and (ranked or any(key.path.root is Root.SCORE for key in order))

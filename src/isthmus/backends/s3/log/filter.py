@@ -45,7 +45,7 @@ def is_exact(leaf: Leaf) -> bool:
     return leaf.path.root is not Root.SCORE and isinstance(leaf, _EXACT)
 
 
-def paths_read(predicate: Predicate) -> list[Path]:
+def paths_of(predicate: Predicate) -> list[Path]:
     """Return the paths of which the predicate needs columns; the id needs none."""
     return list(dict.fromkeys(leaf.path for leaf in leaves(predicate) if leaf.path.root is not Root.ID))
 

@@ -31,7 +31,7 @@ from isthmus.backends.s3.log.declare import (
     keep_changes,
     keep_changes_when_empty,
 )
-from isthmus.backends.s3.log.filter import build_columns, paths_read, select_positions
+from isthmus.backends.s3.log.filter import build_columns, paths_of, select_positions
 from isthmus.backends.s3.log.reader import LogReader
 from isthmus.backends.s3.log.state import LogState
 from isthmus.backends.s3.log.write import Committer
@@ -227,7 +227,7 @@ async def _find_in_chunk(
 ) -> list[RecordRow]:
     """Return the matching rows of ids that begin at an index of `state.ids()`."""
     try:
-        columns = None if where == TRUE else state.columns(paths_read(where))
+        columns = None if where == TRUE else state.columns(paths_of(where))
         if columns is None:
             return await _filter_rows(log, state, where, chunk)
         end = begin + len(chunk)
@@ -250,7 +250,7 @@ async def _filter_rows(
     rows = [held[id] for id in ids if id in held]
     if where == TRUE or not rows:
         return rows
-    columns = build_columns(rows, paths_read(where))
+    columns = build_columns(rows, paths_of(where))
     found = [row.id for row in rows]
     if _is_long(where, columns):
         positions = await run_in_thread(lambda: select_positions(where, found, columns, range(len(rows))))
