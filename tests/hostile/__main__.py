@@ -51,6 +51,7 @@ class Figures:
     ) -> None:
         """Build one predicate and count its matches."""
         started, starved = time.perf_counter(), probe.starved
+        probe.begin("a tree" if make is tree else "a pattern")
         try:
             probe.doing = _BUILDING_TREE if make is tree else "building a pattern"
             predicate = make(rng)
@@ -120,9 +121,11 @@ def _report(
     )
     print(f"  longest overrun of a deadline {max(overrun, 0) * 1e3:.0f} ms: {late}")
     print(f"  peak memory of the client {client_memory():.0f} MB, {before:.0f} MB before the first pattern")
-    at_server, using = (0.0, "") if server is None else server.peak
+    at_server = 0.0
     if server is not None:
-        print(f"  peak memory of a process of the server {at_server:.0f} MB: {using}")
+        for kind, (size, using) in server.peaks.items():
+            print(f"  most that a process of the server grew by {kind} {size:.0f} MB: {using}")
+            at_server = max(at_server, size)
     elif name.startswith("postgres"):
         print("  peak memory of a process of the server: not seen, it runs on another machine")
     for line in figures.wrong[:10]:

@@ -34,7 +34,7 @@ class Probe:
         """Between two turns by the clock, whatever the reason."""
         self.starved = 0.0
         """Seconds for which the machine ran other processes while this one had something to do."""
-        self.doing = ""
+        self.doing = self.kind = ""
         self.longest_collection = 0.0
         """Of Python's garbage, in seconds: it grows with the heap of the program, whatever is called."""
         self._collected = self._collection = 0.0
@@ -49,6 +49,12 @@ class Probe:
             self._collected += seconds
             self.longest_collection = max(self.longest_collection, seconds)
 
+    def begin(self, kind: str) -> None:
+        """Begin a call of a kind."""
+        self.kind = kind
+        if self._server is not None:
+            self._server.begin()
+
     async def run(self) -> None:
         """Note each stop, until cancelled."""
         queued = _QueueTime()
@@ -59,6 +65,8 @@ class Probe:
             after = time.perf_counter(), time.thread_time(), time.process_time(), queued.read()
             gap, own, all_threads, waited = (b - a for a, b in zip(before, after, strict=True))
             if gap > _NOTED:
+                # A thread that collects may have let go of the lock before its callback counted that.
+                await asyncio.sleep(_PAUSE)
                 locked = min(gap - _PAUSE - own - waited, all_threads - own)
                 stop = own + max(0.0, locked) - (self._collected - collected)
                 self.starved += max(0.0, gap - _PAUSE - stop)
@@ -67,7 +75,7 @@ class Probe:
                     self.stops.append((stop, self.doing))
             if self._server is not None and after[0] > self._sampled + _BETWEEN_SAMPLES:
                 self._sampled = after[0]
-                self._server.sample(self.doing)
+                self._server.sample(self.kind, self.doing)
 
 
 class _QueueTime:
@@ -104,8 +112,9 @@ class ServerMemory:
 
     def __init__(self, parent: int) -> None:
         self._children = Path(f"/proc/{parent}/task/{parent}/children")
-        self.peak: tuple[float, str] = (0.0, "")
-        """The most that one process had, in MB, and by what."""
+        self.peaks: dict[str, tuple[float, str]] = {}
+        """By kind of call the most that a process grew by, in MB, and by what."""
+        self._before: dict[int, float] = {}
 
     @classmethod
     async def of(cls, url: str) -> ServerMemory | None:
@@ -120,11 +129,19 @@ class ServerMemory:
             return None
         return cls(int(found["PPid"]))
 
-    def sample(self, doing: str) -> None:
-        """Note how much each process has now."""
-        for pid in self._children.read_text().split():
-            resident = _status(int(pid)).get("RssAnon", "0 kB")
-            self.peak = max(self.peak, (int(resident.split()[0]) / 1024, doing))
+    def begin(self) -> None:
+        """Note how much each process has before a call; the sessions keep what earlier calls made."""
+        self._before = self._resident()
+
+    def sample(self, kind: str, doing: str) -> None:
+        """Note how much more each process has now than before the call."""
+        for pid, size in self._resident().items():
+            seen = size - self._before.get(pid, 0.0), doing
+            self.peaks[kind] = max(self.peaks.get(kind, seen), seen)
+
+    def _resident(self) -> dict[int, float]:
+        found = {int(pid): _status(int(pid)) for pid in self._children.read_text().split()}
+        return {pid: int(s.get("RssAnon", "0 kB").split()[0]) / 1024 for pid, s in found.items()}
 
 
 def _status(pid: int) -> dict[str, str]:

@@ -8,7 +8,9 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from isthmus._query.ast import Predicate
 from isthmus._query.find import stoppable
+from isthmus._query.shape import is_wide
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 LONG: Final = 20_000
 """The effort times the characters of a text, some 2 ms at worst, from which a thread takes over."""
+_WIDE = 200
+"""The number of leaves, 10 ms at worst, from which a thread compiles them."""
 _WORKERS = 8
 """How many callers take turns; further ones wait until one has ended."""
 
@@ -38,6 +42,11 @@ def _forget() -> None:
 
 # The child of a fork has the pool but none of its threads.
 os.register_at_fork(after_in_child=_forget)
+
+
+async def compile_statement(where: Predicate, compile: Callable[[], R]) -> R:
+    """Return what a function compiles a condition to; a wide one in a thread."""
+    return await run_in_thread(compile) if is_wide(where, _WIDE) else compile()
 
 
 async def run_in_thread(work: Callable[[], R]) -> R:

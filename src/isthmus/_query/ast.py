@@ -18,6 +18,9 @@ MAX_DEPTH = 200
 """The greatest depth of a predicate's tree."""
 MAX_LEAVES = 10_000
 MAX_SORT_KEYS = 100
+# A tree of more leaves keeps their number and its depth, since each `&` and each call checks them.
+_NARROW = 32
+_SIZE = "_size"
 """The largest number of conditions in a query."""
 MAX_DISTINCT = 2_000
 """The largest number of conditions left after equalities on one path are folded into `in`."""
@@ -258,14 +261,17 @@ class Measure(Value):
 
 
 def check_size(predicate: Predicate) -> None:
-    """Raise `QueryError` for a tree beyond the bounds; walks it without recursion."""
+    """Raise `QueryError` for a tree beyond the bounds; walks it without recursion, and a wide one once."""
     level: list[Predicate] = [predicate]
-    count = depth = 0
+    count = above = deepest = 0
     while level:
-        depth += 1
         below: list[Predicate] = []
+        deepest = max(deepest, above + 1)
         for node in level:
-            if isinstance(node, And | Or):
+            if (known := node.__dict__.get(_SIZE)) is not None:
+                count += known[0]
+                deepest = max(deepest, above + known[1])
+            elif isinstance(node, And | Or):
                 below.extend(node.terms)
             elif isinstance(node, Not):
                 below.append(node.term)
@@ -273,11 +279,20 @@ def check_size(predicate: Predicate) -> None:
                 count += 1
                 if isinstance(node, AnyObject):
                     below.append(node.where)
-        if depth > MAX_DEPTH:
+        if deepest > MAX_DEPTH:
             raise QueryError(f"a query is nested at most {MAX_DEPTH} levels deep; this one is deeper")
         if count > MAX_LEAVES:
             raise QueryError(f"a query has at most {MAX_LEAVES} conditions; in_() takes a list of any length")
         level = below
+        above += 1
+    if count > _NARROW:
+        predicate.__dict__[_SIZE] = (count, deepest)
+
+
+def count_leaves(predicate: Predicate) -> int:
+    """Return the number of leaves, those of each `any` included."""
+    known = predicate.__dict__.get(_SIZE)
+    return known[0] if known is not None else len(leaves(predicate, inner=True))
 
 
 def leaves(predicate: Predicate, *, inner: bool = False) -> list[Leaf]:

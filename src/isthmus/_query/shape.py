@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 from isthmus._path import Root
 from isthmus._query.ast import (
     And,
+    AnyObject,
     Between,
     Contains,
     EndsWith,
@@ -28,6 +29,7 @@ from isthmus._query.ast import (
     Ordered,
     Predicate,
     StartsWith,
+    count_leaves,
 )
 from isthmus._query.normalize import normalize
 
@@ -96,6 +98,15 @@ def shape_of(predicate: Predicate) -> Shaped | None:
         shaped = Shaped(shape, walk.operands, walk.leaves)
     known[_NAME] = shaped
     return shaped
+
+
+def is_wide(where: Predicate | None, more_than: int) -> bool:
+    """Return whether a condition has more leaves than a number, which is above the most of any shape."""
+    return (
+        isinstance(where, And | Or | Not | AnyObject)
+        and shape_of(where) is None
+        and count_leaves(where) > more_than
+    )
 
 
 def with_operands(predicate: Predicate, operands: Iterator[Operand]) -> Predicate:

@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 from isthmus._core.executor import AggregateRequest, PageRequest
 from isthmus._core.offload import run_in_thread
 from isthmus._core.op import Aggregate, Count, Fetch, ModifyWhere, Op, ReadChanges, Remove
-from isthmus._query.ast import MAX_DISTINCT, And, AnyObject, Not, Or, Predicate, leaves
-from isthmus._query.shape import shape_of
+from isthmus._query.ast import MAX_DISTINCT, Predicate
+from isthmus._query.shape import is_wide
 from isthmus._query.split import fold
 from isthmus._value import replace
 
@@ -22,11 +22,7 @@ async def fold_wide(op: Op[R]) -> Op[R]:
     Raises `QueryError` if too many conditions are left.
     """
     where = _condition(op)
-    if (
-        not isinstance(where, And | Or | Not | AnyObject)
-        or shape_of(where) is not None
-        or len(leaves(where, inner=True)) <= MAX_DISTINCT
-    ):
+    if where is None or not is_wide(where, MAX_DISTINCT):
         return op
     folded = await run_in_thread(partial(fold, where))
     request: PageRequest | AggregateRequest | None = getattr(op, "request", None)

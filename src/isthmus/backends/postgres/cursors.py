@@ -9,6 +9,7 @@ from functools import partial
 from types import TracebackType
 
 from isthmus._core.executor import After, Page, PageRequest
+from isthmus._core.offload import compile_statement
 from isthmus._ids import new_version
 from isthmus._record import Record
 from isthmus.backends.postgres.drivers.protocol import Connection, Cursor, DriverTransaction, Row
@@ -113,7 +114,7 @@ class Cursors:
 
     async def _open(self, snapshot: Snapshot, source: RowSource, request: PageRequest) -> int:
         everything = PageRequest(request.where, request.order, None, None, request.offset, consistent=True)
-        statement = source.select(everything)
+        statement = await compile_statement(request.where, lambda: source.select(everything))
         connection = await snapshot.__aenter__()
         try:
             cursor = await connection.cursor(statement.text, *statement.args)

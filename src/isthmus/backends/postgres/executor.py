@@ -22,6 +22,7 @@ from isthmus._core.executor import (
     WriteKind,
 )
 from isthmus._core.modify import Modification
+from isthmus._core.offload import compile_statement
 from isthmus._query.aggregate import Groups
 from isthmus._query.ast import Predicate
 from isthmus._query.changes import FieldChange
@@ -146,7 +147,7 @@ class PostgresExecutor:
             page = await self._runner.fetch_sorted(table, source_of(table), request)
             if page is not None:
                 return page
-        statement = select_page(table, request)
+        statement = await compile_statement(request.where, lambda: select_page(table, request))
         if request.for_update:
             text, args = statement
             rows = await self._runner.command(table, lambda connection: connection.fetch(text, *args))
@@ -172,7 +173,8 @@ class PostgresExecutor:
     async def count(self, collection: str, where: Predicate) -> CountResult:
         """Count the matching records."""
         table = self._table(collection)
-        rows = await self._fetch_small(table, select_count(table, where))
+        statement = await compile_statement(where, lambda: select_count(table, where))
+        rows = await self._fetch_small(table, statement)
         return CountResult(rows[0][0] if rows else 0)
 
     async def aggregate(self, collection: str, request: AggregateRequest) -> AggregateResult:
@@ -186,14 +188,14 @@ class PostgresExecutor:
     async def remove(self, collection: str, where: Predicate) -> int:
         """Delete the matching records and return how many."""
         table = self._table(collection)
-        text, args = delete_where(table, where)
+        text, args = await compile_statement(where, lambda: delete_where(table, where))
         status = await self._runner.command(table, lambda connection: connection.execute(text, *args))
         return int(status.rpartition(" ")[2])
 
     async def explain(self, collection: str, request: PageRequest) -> NativePlan:
         """Return the statement, its arguments and the server's plan for it."""
         table = self._table(collection)
-        statement = select_page(table, request)
+        statement = await compile_statement(request.where, lambda: select_page(table, request))
         plan = await self._runner.query(
             table, lambda connection: explain(connection, statement), NativePlan(statement.text)
         )

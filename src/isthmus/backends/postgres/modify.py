@@ -6,6 +6,7 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any
 
 from isthmus._core.modify import Modification
+from isthmus._core.offload import compile_statement
 from isthmus._ids import new_version
 from isthmus._query.ast import Predicate
 from isthmus._query.changes import FieldChange
@@ -40,7 +41,7 @@ async def modify_where(
     connection: Connection, table: Table, where: Predicate, changes: tuple[FieldChange, ...]
 ) -> int | None:
     """Change the matching rows and return how many; None, and no row is changed, if left to the core."""
-    statement = update_where(table, where, changes, new_version())
+    statement = await compile_statement(where, lambda: update_where(table, where, changes, new_version()))
     if statement is None:
         return None
     try:

@@ -12,6 +12,7 @@ import asyncio
 import logging
 
 from isthmus._core.executor import After, Page, PageRequest
+from isthmus._core.offload import compile_statement
 from isthmus._ids import new_version
 from isthmus._value import replace
 from isthmus.backends.postgres.cursors import MAX_PAGE, PoolSnapshot, RowSource
@@ -108,7 +109,8 @@ class SortedStreams:
         return await (await self._open(pool, source, request)).fetch(size)
 
     async def _open(self, pool: Pool, source: RowSource, request: PageRequest) -> _KeptCursor:
-        statement = source.select(replace(request, size=None))
+        whole = replace(request, size=None)
+        statement = await compile_statement(request.where, lambda: source.select(whole))
         snapshot = PoolSnapshot(pool)
         connection = await snapshot.__aenter__()
         token = new_version()

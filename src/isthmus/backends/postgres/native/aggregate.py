@@ -7,6 +7,7 @@ from fractions import Fraction
 from typing import Any
 
 from isthmus._core.executor import AggregateRequest
+from isthmus._core.offload import compile_statement
 from isthmus._path import Path, Root
 from isthmus._query.aggregate import Groups, as_integer, holds_values, paths_read
 from isthmus._query.ast import TRUE, Function, Measure
@@ -42,7 +43,7 @@ def _computes(table: NativeTable, path: Path) -> bool:
 
 async def aggregate(connection: Connection, table: NativeTable, request: AggregateRequest) -> Groups:
     """Return the partial states of each group."""
-    statement = compile_aggregate(table, request)
+    statement = await compile_statement(request.where, lambda: compile_aggregate(table, request))
     groups = Groups(request.measures)
     width = len(request.by)
     for row in await connection.fetch(statement.text, *statement.args):

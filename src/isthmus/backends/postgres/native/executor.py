@@ -19,6 +19,7 @@ from isthmus._core.executor import (
     PageRequest,
     WriteKind,
 )
+from isthmus._core.offload import compile_statement
 from isthmus._path import Root
 from isthmus._query.ast import Leaf, Measure, Predicate, SortKey
 from isthmus._query.bucket import GroupKey
@@ -182,7 +183,7 @@ class NativeExecutor:
                 page = await self._runner.fetch_sorted(None, source, request)
             if page is not None:
                 return page
-        text, args = select_page(table, reader, request)
+        text, args = await compile_statement(request.where, lambda: select_page(table, reader, request))
         work: Work[list[Any]] = lambda connection: connection.fetch(text, *args)  # noqa: E731
         rows = await (self._command(table, work) if request.for_update else self._query(table, work))
         if not table.is_keyed:
@@ -196,7 +197,7 @@ class NativeExecutor:
     async def count(self, collection: str, where: Predicate) -> CountResult:
         """Count the matching records."""
         table = self._table(collection)
-        text, args = select_count(table, where)
+        text, args = await compile_statement(where, lambda: select_count(table, where))
         return CountResult(await self._query(table, lambda connection: connection.fetchval(text, *args)))
 
     async def aggregate(self, collection: str, request: AggregateRequest) -> AggregateResult:
@@ -213,7 +214,7 @@ class NativeExecutor:
         """
         table = self._table(collection)
         refuse_read_only(table.table)
-        text, args = delete_where(table, where)
+        text, args = await compile_statement(where, lambda: delete_where(table, where))
 
         async def delete(connection: Connection) -> int:
             try:
@@ -231,7 +232,8 @@ class NativeExecutor:
     async def explain(self, collection: str, request: PageRequest) -> NativePlan:
         """Return the statement, its arguments and the server's plan for it."""
         table = self._table(collection)
-        statement = select_page(table, self._reader(table, columns_of(request)), request)
+        reader = self._reader(table, columns_of(request))
+        statement = await compile_statement(request.where, lambda: select_page(table, reader, request))
 
         async def work(connection: Connection) -> NativePlan:
             plan = await explain(connection, statement)

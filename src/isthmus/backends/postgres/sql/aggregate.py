@@ -8,6 +8,7 @@ from fractions import Fraction
 from typing import Any, assert_never
 
 from isthmus._core.executor import AggregateRequest
+from isthmus._core.offload import compile_statement
 from isthmus._path import Path
 from isthmus._query.aggregate import Groups, paths_read
 from isthmus._query.ast import TRUE, Function, Measure
@@ -34,7 +35,7 @@ _ON_LIST = "["
 
 async def aggregate(connection: Connection, table: Table, request: AggregateRequest) -> Groups:
     """Return the partial states of each group."""
-    statement = compile_aggregate(table, request)
+    statement = await compile_statement(request.where, lambda: compile_aggregate(table, request))
     groups = Groups(request.measures)
     width = len(request.by)
     for row in await connection.fetch(statement.text, *statement.args):
