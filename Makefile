@@ -385,7 +385,7 @@ hostile: STORES ?= memory sqlite postgres elasticsearch s3-object s3-log
 hostile: PATTERNS ?= 1000
 hostile: $(VENV)/.full ## patterns, texts and trees that are meant to exhaust, on all stores or STORES (10 min); PATTERNS=1000 SEED=1
 	$(if $(SERVERS_OF_STORES),$(SERVERS) provision $(SERVERS_OF_STORES))
-	$(SERVERS) run $(SERVERS_OF_STORES) -- $(BIN)/python -m tests.hostile $(STORES) --patterns $(PATTERNS) --seed $(SEED)
+	ISTHMUS_TEST_TIMINGS=1 $(SERVERS) run $(SERVERS_OF_STORES) -- $(BIN)/python -m tests.hostile $(STORES) --patterns $(PATTERNS) --seed $(SEED)
 
 scopes: STORES ?= memory sqlite postgres elasticsearch s3-object s3-log
 scopes: ATTEMPTS ?= 5000

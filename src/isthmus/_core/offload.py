@@ -8,9 +8,9 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from isthmus._query.ast import Predicate
+from isthmus._query.ast import In, Predicate, count_leaves, leaves
 from isthmus._query.find import stoppable
-from isthmus._query.shape import is_wide
+from isthmus._query.shape import shape_of
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 LONG: Final = 20_000
 """The effort times the characters of a text, some 2 ms at worst, from which a thread takes over."""
-_WIDE = 200
-"""The number of leaves, 10 ms at worst, from which a thread compiles them."""
+_WIDE, _MANY = 200, 5_000
+"""The number of leaves and of operands, 10 ms at worst, from which a thread compiles a condition."""
 _WORKERS = 8
 """How many callers take turns; further ones wait until one has ended."""
 
@@ -45,8 +45,16 @@ os.register_at_fork(after_in_child=_forget)
 
 
 async def compile_statement(where: Predicate, compile: Callable[[], R]) -> R:
-    """Return what a function compiles a condition to; a wide one in a thread."""
-    return await run_in_thread(compile) if is_wide(where, _WIDE) else compile()
+    """Return what a function compiles a condition to; one of many leaves or operands in a thread."""
+    return await run_in_thread(compile) if _takes_long(where) else compile()
+
+
+def _takes_long(where: Predicate) -> bool:
+    if shape_of(where) is not None:
+        return False
+    if count_leaves(where) > _WIDE:
+        return True
+    return sum(len(leaf.values) for leaf in leaves(where) if isinstance(leaf, In)) > _MANY
 
 
 async def run_in_thread(work: Callable[[], R]) -> R:

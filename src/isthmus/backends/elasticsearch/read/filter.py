@@ -217,7 +217,8 @@ class Compiler:
 
     def _among(self, path: Path, values: Iterable[Any]) -> Query:
         field = self.field(path)
-        known = (term(self.type_of(path), value) for value in values)
+        kind = self.type_of(path)
+        known = (term(kind, value) for value in values)
         terms = [found for found in known if found is not None]
         if not terms:
             return NONE

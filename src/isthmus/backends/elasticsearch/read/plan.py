@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
+from isthmus._core.offload import compile_statement
 from isthmus._path import Path, Root
 from isthmus._query.ast import KNN, RANKED, Predicate, SortKey, leaves
 from isthmus.backends.elasticsearch.client import ClientPool
@@ -103,7 +105,7 @@ async def plan_search(
     compiler = Compiler(index.types, index.fulltext, scored=scored)
     sort = SearchSort(order, compiler)
     try:
-        core = compiler.tree(where, Unindexed.IGNORED)
+        core = await compile_statement(where, partial(compiler.tree, where, Unindexed.IGNORED))
     except TooDeep:
         if any(isinstance(leaf, RANKED) for leaf in leaves(where)):
             raise QueryError("a ranked query is nested too deeply for elasticsearch") from None
@@ -114,7 +116,8 @@ async def plan_search(
     unindexed, objects = match_unindexed(paths), match_objects(valued)
     marked = either([unindexed, objects] if valued else [unindexed])
     main = without(core, marked, scored=scored)
-    recheck = both([marked, compiler.tree(where, Unindexed.MATCHED)])
+    matched = await compile_statement(where, partial(compiler.tree, where, Unindexed.MATCHED))
+    recheck = both([marked, matched])
     return SearchPlan(main, recheck, sort, knn, index.vectors, _marks_in(unindexed), _marks_in(objects))
 
 
