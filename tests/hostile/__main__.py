@@ -35,7 +35,7 @@ MOST_AT_SERVER = 200.0
 """By which a process of PostgreSQL may grow for a call, in MB: 100 for each 1,000 different conditions, of
 which a tree has up to 2,000, and some copies of a text of 10,000,000 characters, one of them of 40 MB."""
 MOST_IN_RESPONSE = 2_000_000
-"""Characters: Elasticsearch's response is decoded at once, some 10 ms for each of its texts of this length."""
+"""Characters: Elasticsearch's response is decoded at once, some 10 ms for a text of this length."""
 DEADLINE = 0.3
 # The calls of any_of and the like with thousands of conditions are the application's own time.
 _BUILDING_TREE = "building a tree"
