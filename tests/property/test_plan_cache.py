@@ -11,7 +11,7 @@ from isthmus import Query, field
 from isthmus._core.columns import DeclaredColumn
 from isthmus._core.executor import PageRequest
 from isthmus._path import parse_path
-from isthmus._query.ast import TRUE, And, Predicate
+from isthmus._query.ast import TRUE, And, Or, Predicate
 from isthmus._query.normalize import flatten, normalize
 from isthmus._query.plan_cache import PlanCache
 from isthmus._query.shape import shape_of, with_operands
@@ -181,6 +181,14 @@ def test_what_decides_a_statement_is_part_of_the_shape(one: Predicate, other: Pr
 def test_other_predicates_have_no_shape(where: Predicate) -> None:
     """They are compiled each time."""
     assert shape_of(where) is None
+
+
+def test_a_deep_predicate_has_no_shape() -> None:
+    """Up to eight levels of `and` and `or` are walked for a shape, by recursion."""
+    where = field("n") == 1
+    for level in range(1, 10):
+        where = Or((field("m") == level, where)) if level % 2 else And((field("m") == level, where))
+        assert (shape_of(where) is not None) == (level <= 8)
 
 
 def test_another_index_or_column_is_another_table_with_no_statements() -> None:

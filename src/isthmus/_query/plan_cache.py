@@ -190,8 +190,6 @@ class _Finder:
             return _NO_RECIPE
         if len(found) == 1:
             [index], [before, after] = found, pieces
-            if not (before or after):
-                return lambda operands: _json(operands[index])
             return lambda operands: f"{before}{_json(operands[index])}{after}"
 
         def bind_json(operands: list[Operand]) -> str:

@@ -58,6 +58,8 @@ class ThreadPool:
         """Calls that give back a connection which is held but not needed, by token, the oldest first."""
         self._waiting: deque[asyncio.Future[ConnectionThread]] = deque()
         self._closed = False
+        self._drained: asyncio.Future[None] | None = None
+        """Of a pool that is closed while connections are held: done when the last one is released."""
         self.acquired = self.timeouts = 0
         self.wait_seconds = self.use_seconds = 0.0
 
@@ -136,6 +138,8 @@ class ThreadPool:
                 waiter.set_result(thread)
                 return
         self._idle.append(thread)
+        if self._drained is not None and not (self._held or self._drained.done()):
+            self._drained.set_result(None)
 
     async def run(self, work: Callable[[SQLiteSession], T]) -> T:
         """Run one job on a free connection and return its result.
@@ -161,12 +165,18 @@ class ThreadPool:
         )
 
     async def close(self) -> None:
-        """Refuse the waiters, let the jobs end, and close the connections."""
+        """Refuse the waiters, wait for jobs and transactions to end, and close the connections."""
         self._closed = True
         for waiter in self._waiting:
             if not waiter.done():
                 waiter.set_exception(ClosedError("the database is closed"))
         self._waiting.clear()
+        for release in list(self.reclaimable.values()):
+            release()
+        self.reclaimable.clear()
+        if self._held:
+            self._drained = asyncio.get_running_loop().create_future()
+            await self._drained
         for thread in self._all:
             await thread.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -57,6 +58,26 @@ async def test_close_waits_for_the_calls_under_way(db: AsyncDatabase) -> None:
     await db.connect()
     if db.capabilities.durable and getattr(db.config, "path", "") != ":memory:":
         assert await db.count(field("n") >= 0) == 8
+
+
+@requires("transactions")
+@pytest.mark.asyncio
+async def test_an_open_transaction_outlives_close(db: AsyncDatabase) -> None:
+    """Its calls run and it is committed; the handle takes no others."""
+    async with db.transaction() as tx:
+        await tx.create(Record({"n": 1}, id="x"))
+        # In tasks of their own: calls in this one belong to the transaction.
+        closing = asyncio.create_task(db.close(), context=contextvars.Context())
+        await asyncio.sleep(0.05)
+        with pytest.raises(ClosedError):
+            await asyncio.create_task(db.count(), context=contextvars.Context())
+        await tx.create(Record({"n": 2}, id="y"))
+    await closing
+
+    assert db.closed
+    await db.connect()
+    if db.capabilities.durable and getattr(db.config, "path", "") != ":memory:":
+        assert await db.count() == 2
 
 
 @pytest.mark.asyncio
