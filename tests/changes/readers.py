@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -93,9 +94,14 @@ async def _read(changes: ChangeStream[Record], log: FollowerLog) -> None:
 
 
 class KilledReader:
-    """A process that writes what it reads, with positions, to a file; killed and begun again."""
+    """A process that writes what it reads, with positions, to a file; killed and begun again.
 
-    def __init__(self, store: str, settings: dict[str, Any], path: Path) -> None:
+    While it has not caught up for `patience` seconds it is not killed, else it could fall behind the
+    changes that are kept.
+    """
+
+    def __init__(self, store: str, settings: dict[str, Any], path: Path, patience: float) -> None:
+        self._patience = patience
         self._arguments = orjson.dumps([store, settings]).decode()
         self._path = path
         self._process: asyncio.subprocess.Process
@@ -118,7 +124,9 @@ class KilledReader:
         while True:
             # One that is killed before it has read anything would never get anywhere.
             size = self._path.stat().st_size
-            while self._process.returncode is None and self._path.stat().st_size <= size + _SOME:
+            while self._process.returncode is None and (
+                self._path.stat().st_size <= size + _SOME or self._is_far_behind()
+            ):
                 await asyncio.sleep(0.05)
             try:
                 code = await asyncio.wait_for(self._process.wait(), rng.uniform(0.0, 4.0))
@@ -131,6 +139,12 @@ class KilledReader:
             assert code == 0, f"the reader ended with {code}"
             return
 
+    def _is_far_behind(self) -> bool:
+        caught_up = _caught_up(self._path)
+        return (
+            time.time() - (caught_up if caught_up.exists() else self._path).stat().st_mtime > self._patience
+        )
+
     def read_log(self) -> FollowerLog:
         """Return what the process has read."""
         log = FollowerLog()
@@ -138,6 +152,11 @@ class KilledReader:
             for id, order, data, _ in line:
                 log.add(id, order, data)
         return log
+
+
+def _caught_up(path: Path) -> Path:
+    """Return the file that is touched when a reader has caught up."""
+    return path.with_suffix(".caught_up")
 
 
 def _whole_lines(path: Path) -> list[Any]:
@@ -160,6 +179,8 @@ async def _follow_to_file(store: str, settings: dict[str, Any], path: Path) -> N
                 data = None if change.record is None else dict(change.record.data)
                 batch.append([change.id, change.order, data, change.position])
                 ended = change.id == END and data is not None
+                if changes.caught_up:
+                    _caught_up(path).touch()
                 if len(batch) >= 200 or changes.caught_up or ended:
                     file.write(orjson.dumps(batch) + b"\n")
                     batch = []

@@ -66,7 +66,7 @@ async def _run(store: str, settings: dict[str, Any], writers: Writers, folder: P
     begun = time.monotonic()
     await writers.open()
     logs = {name: FollowerLog() for name in ("cancelled", "start")}
-    killed = KilledReader(store, settings, folder / "killed.log")
+    killed = KilledReader(store, settings, folder / "killed.log", settings["changes_keep"] / 3)
     await killed.begin()
     ready = asyncio.Event()
     readers = [
