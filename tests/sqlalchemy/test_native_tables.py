@@ -281,6 +281,20 @@ async def test_times_and_decimals_are_read_as_the_settings_say(shop: Opener, own
     assert (data["seen"], data["balance"]) == ("2024-07-01T10:00:00.000000Z", "10.00")
 
 
+async def test_numbers_are_compared_with_a_column_of_many_digits(
+    shop: Opener, owner: AsyncConnection
+) -> None:
+    """Also where number and column together have more digits than Python's decimals have by default."""
+    await owner.exec_driver_sql("ALTER TABLE customer ADD wide DECIMAL(40, 20)")
+    await owner.exec_driver_sql("UPDATE customer SET wide = id * 1e19 WHERE id < 3")
+    db = await shop("customer")
+
+    assert await db.count(field("wide") == 1e19) == 1
+    assert await db.count(field("wide").in_([1e19, 0.1])) == 1
+    assert await db.count(field("wide") > 1e19) == await db.count(field("wide") >= 1.5e19) == 1
+    assert await db.count(field("wide") < 1e20) == 2
+
+
 async def test_values_without_a_canonical_form(shop: Opener, owner: AsyncConnection) -> None:
     """Zero dates, numbers beyond 63 bits: the record is invalid by name, and they are no value in queries."""
     await owner.exec_driver_sql("SET sql_mode = ''")

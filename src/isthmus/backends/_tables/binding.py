@@ -20,6 +20,9 @@ from isthmus.backends._tables.column import Kind, TableColumn
 from isthmus.backends._tables.values import read_value
 from isthmus.errors import InvalidRecordError
 
+EXACT = decimal.Context(prec=1_000)
+"""For decimals with all digits that a column can have; the default is 28."""
+
 
 def bind_value(column: TableColumn, value: JSON) -> Any:
     """Return what a driver binds for a canonical JSON value: exactly that value, or an error.
@@ -75,7 +78,7 @@ def _bind_numeric(column: TableColumn, value: Any) -> decimal.Decimal:
     if not number.is_finite():
         raise column.refuse(f"cannot hold {number}")
     if column.scale is not None and column.precision is not None and number:
-        _, digits, exponent = number.normalize(decimal.Context(prec=1_000)).as_tuple()
+        _, digits, exponent = number.normalize(EXACT).as_tuple()
         assert isinstance(exponent, int)
         if -exponent > column.scale or len(digits) + exponent > column.precision - column.scale:
             raise column.refuse(f"cannot hold {number} exactly")

@@ -27,7 +27,7 @@ from isthmus._query.ast import (
 from isthmus._query.split import Pushdown
 from isthmus._query.text import ANY_RUN, parse_like
 from isthmus._values import JSON
-from isthmus.backends._tables.binding import bind_key
+from isthmus.backends._tables.binding import EXACT, bind_key
 from isthmus.backends._tables.column import Kind
 from isthmus.backends._tables.keys import key_of
 from isthmus.backends._tables.leaves import ColumnComparison, canonical_kind, column_test
@@ -191,7 +191,7 @@ class ColumnFilter:
         limit = Decimal(10) ** ((column.column.precision or 10) - (column.column.scale or 0))
         if abs(bound) >= limit:
             return EVERY_ROW if (bound < 0) == above else NO_ROW
-        nearest = bound.quantize(scale, ROUND_CEILING if above else ROUND_FLOOR)
+        nearest = bound.quantize(scale, ROUND_CEILING if above else ROUND_FLOOR, EXACT)
         if nearest != bound:
             op = ">=" if above else "<="
         if abs(nearest) >= limit:
@@ -268,4 +268,4 @@ def _fits(column: ColumnSQL, number: Decimal) -> bool:
     scale, precision = column.column.scale or 0, column.column.precision or 10
     if abs(number) >= Decimal(10) ** (precision - scale):
         return False
-    return number == number.quantize(Decimal(1).scaleb(-scale), ROUND_FLOOR)
+    return number == number.quantize(Decimal(1).scaleb(-scale), ROUND_FLOOR, EXACT)
