@@ -27,6 +27,7 @@ def towns(cli: Cli, tmp_path: Path) -> str:
     return url
 
 
+@pytest.mark.breadth(2)
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
 def test_every_command_works_with_any_encoding(towns: str, tmp_path: Path, encoding: str) -> None:
     """People see escapes for what the terminal lacks; JSON and CSV are UTF-8 in any case."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.breadth import size
 from tests.differential import programs, queries
 from tests.differential.__main__ import EXACT
 from tests.stores import FURTHER, store_of
@@ -30,8 +31,9 @@ async def test_a_slice_means_the_same_on_further_columns(store: str) -> None:
     """A few queries and programs; differences print a test to paste."""
     where = store_of(store)
 
-    found = await queries.run(where, queries.Plan(60, SEED, per_set=60))
-    ran = await programs.run(where, programs=2, seed=SEED)
+    wanted = size(25, 60)
+    found = await queries.run(where, queries.Plan(wanted, SEED, per_set=wanted))
+    ran = await programs.run(where, programs=size(1, 2), seed=SEED)
 
     print("\n".join(queries.lines(found, exact_required=where.backend in EXACT)), f"\nseed {SEED}")
     assert not found.failures, "\n\n".join(found.failures)
