@@ -38,10 +38,12 @@ class Probe:
         self.longest_collection = 0.0
         """Of Python's garbage, in seconds: it grows with the heap of the program, whatever is called."""
         self._collected = self._collection = 0.0
+        self._is_collecting = False
         self._server, self._sampled = server, 0.0
         gc.callbacks.append(self._note_collection)
 
     def _note_collection(self, phase: str, info: object) -> None:
+        self._is_collecting = phase == "start"
         if phase == "start":
             self._collection = time.thread_time()
         else:
@@ -65,8 +67,9 @@ class Probe:
             after = time.perf_counter(), time.thread_time(), time.process_time(), queued.read()
             gap, own, all_threads, waited = (b - a for a, b in zip(before, after, strict=True))
             if gap > _NOTED:
-                # A thread that collects may have let go of the lock before its callback counted that.
-                await asyncio.sleep(_PAUSE)
+                # A thread that collected may have let go of the lock before its callback counted that.
+                while self._is_collecting:
+                    await asyncio.sleep(_PAUSE)
                 locked = min(gap - _PAUSE - own - waited, all_threads - own)
                 stop = own + max(0.0, locked) - (self._collected - collected)
                 self.starved += max(0.0, gap - _PAUSE - stop)

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from isthmus import AsyncDatabase, Query, QueryError, Record, field
-from isthmus._query.ast import Predicate
+from isthmus._path import Path
+from isthmus._query.ast import And, Not, Predicate
+from isthmus._value import replace
 from tests.hostile.probe import highest_memory
-from tests.postgres.databases import connected, opened, url
+from tests.postgres.databases import connected, fresh_name, opened, url
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.backend("postgres")]
 
@@ -67,6 +69,41 @@ async def test_conditions(tree: str) -> None:
 
     assert found == {"paths": 2, "one text": 2, "one object": 2, "wide": 2, "any": 1}[tree]
     assert memory < _MOST
+
+
+@pytest.mark.parametrize("tree", ["paths", "one text", "one object"])
+async def test_conditions_on_a_column_of_json(tree: str) -> None:
+    """A column of a native table is unpacked once too, and other columns are compared as before."""
+    table = fresh_name()
+    text = "".join(f"{number * number:09} abc" for number in range(_SIZE // 13))
+    async with connected(url()) as owner:
+        await owner.execute(f"CREATE TABLE {table} (id int PRIMARY KEY, doc jsonb, tags text[])")
+        await owner.execute(
+            f"INSERT INTO {table} VALUES (1, jsonb_build_object('text', $1::text, 'object',"
+            " jsonb_build_object('text', $1::text)), ARRAY['x']), (2, '{}', NULL)",
+            text,
+        )
+        try:
+            settings = {"table": table, "layout": "native", "max_size": 1, "application_name": _NAME}
+            async with await AsyncDatabase.create("postgres", {"url": url(), **settings}) as db:
+                query = (field("id") >= 1) & _below(_TREES[tree], "doc") & (field("tags") != "y")
+                found, memory = await _peak(db, lambda: db.count(query))
+        finally:
+            await owner.execute(f"DROP TABLE {table}")
+
+    assert found == {"paths": 2, "one text": 2, "one object": 2}[tree]
+    assert memory < _MOST
+
+
+def _below(predicate: Predicate, column: str) -> Predicate:
+    """Return the predicate on a record that is the value of a column."""
+    match predicate:
+        case And(terms):
+            return And(tuple(_below(term, column) for term in terms))
+        case Not(term):
+            return Not(_below(term, column))
+        case leaf:
+            return replace(leaf, path=Path(leaf.path.root, (column, *leaf.path.keys)))
 
 
 async def test_sort_keys() -> None:

@@ -41,12 +41,13 @@ from isthmus.backends.postgres.native.columns import (
     valid,
     version_of,
 )
-from isthmus.backends.postgres.sql.filter import Filter
+from isthmus.backends.postgres.sql.filter import MOST_LEAVES, Filter
 from isthmus.backends.postgres.sql.leaf import KIND, LeafCompiler, only_kind
 from isthmus.backends.postgres.sql.leaf import pushdown as json_pushdown
 from isthmus.backends.postgres.sql.like import like_literal
 from isthmus.backends.postgres.sql.statement import Parameters, literal
 from isthmus.backends.postgres.sql.table import IndexedPaths
+from isthmus.backends.postgres.sql.unpacking import UnpackedRow
 
 ALL, NOTHING = "TRUE", "FALSE"
 # A number in jsonb with more digits than a float has: whether it equals a float is not known to the server.
@@ -118,16 +119,60 @@ class NativeFilter:
     def __init__(self, table: NativeTable, params: Parameters) -> None:
         self._table = table
         self._params = params
+        self._unpacked: UnpackedRow | None = None
+        self._long_numbers: dict[str, str] = {}
+        """While there is an unpacked row: the conditions that a column holds a long number."""
 
     def condition(self, predicate: Predicate) -> str:
         """Return the SQL condition of a predicate."""
+        terms = predicate.terms if isinstance(predicate, And) else (predicate,)
+        found = {number: self._json_leaves(term) for number, term in enumerate(terms)}
+        if sum(map(len, found.values())) <= MOST_LEAVES:
+            return self._condition(predicate)
+        plain = [self._condition(term) for number, term in enumerate(terms) if not found[number]]
+        rest = tuple(term for number, term in enumerate(terms) if found[number])
+        return f"({' AND '.join([*plain, self._unpack(And(rest))])})"
+
+    def _json_leaves(self, predicate: Predicate) -> list[tuple[TableColumn, Leaf]]:
+        """Return the leaves whose conditions read a column of JSON or an array, with their columns."""
+        by_name = self._table.table.by_name
+        found = []
+        for leaf in leaves(predicate):
+            keys = leaf.path.keys if leaf.path.root is Root.DATA else ()
+            column = by_name.get(keys[0]) if keys else None
+            if column is not None and canonical_kind(column) is None and self._reads_json(column, leaf):
+                found.append((column, leaf))
+        return found
+
+    def _reads_json(self, column: TableColumn, leaf: Leaf) -> bool:
+        """Return whether the condition reads the value, and not only whether there is one."""
+        if pushdown(self._table, leaf) is not Pushdown.SUPERSET:
+            return True
+        return column.name in self._table.binary_json and json_pushdown(leaf) is Pushdown.EXACT
+
+    def _unpack(self, predicate: Predicate) -> str:
+        """Return the condition on columns of JSON that are unpacked once (docs/decisions/0024)."""
+        found = self._json_leaves(predicate)
+        columns = list({column.name: column for column, _ in found}.values())
+        row = self._unpacked = UnpackedRow([leaf.path for _, leaf in found], "o.")
+        self._long_numbers = {column.name: f"o.n{number}" for number, column in enumerate(columns)}
+        where = self._condition(predicate)
+        self._unpacked = None
+        numbers = [f"{_has_long_number(column)} AS n{number}" for number, column in enumerate(columns)]
+        values = ", ".join([f"{_as_document(columns)} AS data", *numbers])
+        return (
+            f"EXISTS (SELECT 1 FROM (SELECT {values} OFFSET 0) AS o CROSS JOIN LATERAL {row.sql} AS u"
+            f" WHERE {where})"
+        )
+
+    def _condition(self, predicate: Predicate) -> str:
         match predicate:
             case And(terms):
-                return f"({' AND '.join(map(self.condition, terms))})" if terms else ALL
+                return f"({' AND '.join(map(self._condition, terms))})" if terms else ALL
             case Or(terms):
-                return f"({' OR '.join(map(self.condition, terms))})" if terms else NOTHING
+                return f"({' OR '.join(map(self._condition, terms))})" if terms else NOTHING
             case Not(term):
-                return f"({self.condition(term)} IS NOT TRUE)"
+                return f"({self._condition(term)} IS NOT TRUE)"
             case leaf:
                 return self._leaf(leaf)
 
@@ -253,16 +298,32 @@ class NativeFilter:
 
     def _in_json(self, column: TableColumn, leaf: Leaf) -> str:
         """Return a leaf in a column of JSON or an array, as on a path into a record's data."""
-        if pushdown(self._table, leaf) is Pushdown.SUPERSET and not (
-            column.name in self._table.binary_json and json_pushdown(leaf) is Pushdown.EXACT
-        ):
+        if not self._reads_json(column, leaf):
             return f"{source(column)} IS NOT NULL"
-        inner = Filter(self._params, IndexedPaths(), row="o.").condition(leaf)
-        data = f"jsonb_build_object({literal(column.name)}, to_jsonb({_as_json(column)}))"
-        found = f"EXISTS (SELECT 1 FROM (SELECT {data} AS data OFFSET 0) AS o WHERE {inner})"
-        if pushdown(self._table, leaf) is Pushdown.EXACT:
-            return f"({source(column)} IS NOT NULL AND {found})"
-        return f"({source(column)} IS NOT NULL AND ({found} OR {source(column)}::text ~ '{_LONG_NUMBER}'))"
+        long_number = _has_long_number(column)
+        if self._unpacked is not None:
+            found = Filter(self._params, IndexedPaths(), fields=self._unpacked.field).condition(leaf)
+            long_number = self._long_numbers[column.name]
+        else:
+            inner = Filter(self._params, IndexedPaths(), row="o.").condition(leaf)
+            data = f"SELECT {_as_document([column])} AS data OFFSET 0"
+            found = f"EXISTS (SELECT 1 FROM ({data}) AS o WHERE {inner})"
+        if pushdown(self._table, leaf) is not Pushdown.EXACT:
+            found = f"({found} OR {long_number})"
+        return f"({source(column)} IS NOT NULL AND {found})"
+
+
+def _as_document(columns: Sequence[TableColumn]) -> str:
+    """Return columns as one document, in which a path of a record leads to a value."""
+    # A function takes at most 100 arguments.
+    parts = [
+        f"jsonb_build_object({literal(column.name)}, to_jsonb({_as_json(column)}))" for column in columns
+    ]
+    return " || ".join(parts)
+
+
+def _has_long_number(column: TableColumn) -> str:
+    return f"{source(column)}::text ~ '{_LONG_NUMBER}'"
 
 
 # Not every text of an id is one that such a type admits: a key is looked up by its text.

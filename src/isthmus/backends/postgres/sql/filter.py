@@ -56,7 +56,7 @@ _DEEPEST_CONTAINED = 3
 
 # Each leaf unpacks the row's document again. Beyond these numbers it is unpacked once for all of them, which
 # costs twice the time on short documents, and no index serves them (docs/decisions/0024).
-_MOST_LEAVES = 4
+MOST_LEAVES = 4
 _MOST_INDEXED_LEAVES = 16
 
 ALL = "TRUE"
@@ -67,7 +67,8 @@ class Filter:
     """Compiles predicates and binds their operands.
 
     `assumed` is a path and the shape that every row is known to have there, so that conditions that
-    cannot hold, or always hold, are left out. `row` stands before the column that holds the data.
+    cannot hold, or always hold, are left out. `row` stands before the column that holds the data;
+    `fields` gives the expressions of a path, if they are not of that column.
     """
 
     def __init__(
@@ -77,13 +78,14 @@ class Filter:
         assumed: tuple[Path, str] | None = None,
         *,
         row: str = ROW,
+        fields: Callable[[Path], FieldSQL] | None = None,
     ) -> None:
         self._params = params
         self._indexed = use_index
         self._compiler = LeafCompiler(params)
         self._assumed = assumed
         self._row = row
-        self._field: Callable[[Path], FieldSQL] = lambda path: field_of(path, row)
+        self._field = fields or (lambda path: field_of(path, row))
 
     def condition(self, predicate: Predicate) -> str:
         """Return the SQL condition of a predicate."""
@@ -102,7 +104,7 @@ class Filter:
         """Return the terms whose leaves may read the row as it is stored, and the others."""
         inline: list[Predicate] = []
         rest: list[Predicate] = []
-        left = {True: _MOST_INDEXED_LEAVES, False: _MOST_LEAVES}
+        left = {True: _MOST_INDEXED_LEAVES, False: MOST_LEAVES}
         for term in terms:
             paths = self._paths_read(term)
             indexed = all(map(self._indexed.has, paths))

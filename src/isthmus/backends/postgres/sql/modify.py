@@ -22,6 +22,8 @@ from isthmus.backends.postgres.sql.table import Table
 
 # Below this a double is printed without an exponent, which jsonb would take for an integer.
 _PLAIN_FLOAT = 10.0**15
+# Each unpacks the document and makes another one, which is freed after the row (docs/decisions/0024).
+_MOST_CHANGES = 8
 # SQLSTATE 22012 stands for "this row is left to the core". The version is never constant, so that the
 # planner does not divide while it simplifies the statement.
 _REFUSE = "to_jsonb(1 / (t.version * 0))"
@@ -80,6 +82,8 @@ def _compile(changes: Sequence[FieldChange], params: Parameters) -> tuple[str, l
 
     The tests are on the data before all changes, so no change may alter what another one meets.
     """
+    if len(changes) > _MOST_CHANGES:
+        return None
     paths = [change.path.keys for change in changes]
     for index, keys in enumerate(paths):
         for other in paths[index + 1 :]:
