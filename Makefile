@@ -244,8 +244,8 @@ changes-torture: $(VENV)/.full ## readers, killed and cancelled, follow 16 write
 
 .PHONY: mutants parity
 mutants: $(VENV)/.full ## plant bugs by rule; at least 95 % of 50 or more must be caught: SEED=1
-	$(SERVERS) provision postgres-icu elasticsearch s3
-	$(SERVERS) run postgres-icu elasticsearch s3 -- $(BIN)/python -m tests.mutants --seed $(SEED) $(ARGS)
+	$(SERVERS) provision postgres-icu elasticsearch s3 mariadb
+	$(SERVERS) run postgres-icu elasticsearch s3 mariadb -- $(BIN)/python -m tests.mutants --seed $(SEED) $(ARGS)
 
 parity: $(VENV)/.full ## promises × stores as a page: docs/reference/parity.md, with every test beside it
 	$(SERVERS) provision postgres elasticsearch s3
