@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
-from isthmus._arguments import check_seconds
+from isthmus._arguments import check_seconds, shorten
 from isthmus._change_stream import ChangesMethods
 from isthmus._collection import Collection, CollectionMethods, check_collection_name, check_encodable
 from isthmus._core.clock import REPEAT_SECONDS, SYSTEM_CLOCK, Clock
@@ -136,10 +136,12 @@ class AsyncDatabase(Scoping, ChangesMethods, CollectionMethods):
 
         Refuses new calls. Waits for those under way and for connections in use, at most `timeout` seconds
         (None: the config's deadline, else 60); then they are dropped, and a warning is logged that names
-        the holders where the pool knows them.
+        the holders where the pool knows them. Raises `UsageError` inside a transaction of the same task.
         """
         if timeout is not None:
             check_seconds("timeout", timeout, zero=True)
+        if self._core.parent is None and self._ambient.is_current():
+            raise UsageError("close() waits for this task's own open transaction: leave that first")
         self._core.closed = "it was closed; connect() opens it again"
         self._core.lazy = False
         if self._core.parent is not None:
@@ -352,6 +354,8 @@ class AsyncDatabase(Scoping, ChangesMethods, CollectionMethods):
         `isolation` the promise is that level's. Inside another `run` it is a savepoint: the outer one
         repeats. Raises `UsageError` inside a transaction of another level.
         """
+        if not callable(work):
+            raise UsageError(f"run() takes a function of a transaction, got {shorten(work)}")
         if isolation is None and "serializable" in self._backend.capabilities.isolation:
             isolation = "serializable"
         if (outer := self._ambient.current()) is not None:

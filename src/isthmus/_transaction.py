@@ -79,9 +79,10 @@ class TransactionSession:
     async def run(self, op: Op[R]) -> R:
         """Run an operation; calls of several tasks queue, since a connection does one thing at a time."""
         self.ensure_open()
-        if op.writes and self._read_only:
+        if self._read_only and (op.writes or op.locks):
             # Refused here, so that every backend raises the same error and the transaction goes on.
-            raise TransactionError(f"this transaction is read-only, and {op.name} writes")
+            does = "writes" if op.writes else "with for_update locks records"
+            raise TransactionError(f"this transaction is read-only, and {op.name} {does}")
         async with self._lock:
             if self._describes is not None:
                 await self._describes.describe(op.collection)
@@ -312,6 +313,15 @@ class AmbientTransaction:
                 " (pass tx), or start this task with context=contextvars.Context()"
             )
         return transaction
+
+    def is_current(self) -> bool:
+        """Return whether this very task has an open transaction."""
+        transaction = self._variable.get()
+        return (
+            transaction is not None
+            and transaction._own.open
+            and (transaction._own.task is asyncio.current_task())
+        )
 
     def enter(self, transaction: Transaction) -> Callable[[], None]:
         """Make the transaction current; return a function that ends it and restores the previous one."""

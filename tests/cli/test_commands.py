@@ -54,6 +54,8 @@ def test_modify_changes_parts_of_a_record(cli: Cli, people: str) -> None:
     ):
         assert cli("modify", people, "x", bad).code == 2, bad
     assert cli("get", people, "x", "--json").json["data"]["n"] == 9
+    assert cli("modify", people, "x", 's.set("a.set(1), b.inc(2)")', 'tags.push("n.max(3)")').code == 0
+    assert cli("get", people, "x", "--json").json["data"]["s"] == "a.set(1), b.inc(2)"
 
 
 def test_index_declares_unique_fields(cli: Cli, people: str, tmp_path: Path) -> None:

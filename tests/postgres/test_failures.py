@@ -45,6 +45,14 @@ async def test_a_server_that_is_down_is_a_connect_error(driver: str) -> None:
     assert caught.value.transient
 
 
+async def test_a_role_that_does_not_exist_is_an_access_error(driver: str) -> None:
+    """psycopg tells it by libpq's text only."""
+    address = url().replace("postgres@", "nobody_7319@")
+
+    with pytest.raises(AccessError, match="nobody_7319"):
+        await AsyncDatabase.create("postgres", {"url": address, "driver": driver})
+
+
 async def test_wrong_credentials_and_databases_are_access_errors(driver: str) -> None:
     """The password is in no message."""
     with servers.PostgresServer(password="the-right-one") as server:

@@ -126,6 +126,8 @@ async def test_hosts_and_endpoints_show_no_password() -> None:
         for backend, config in (
             ("elasticsearch", {"hosts": [address]}),
             ("s3", {"bucket": "bucket-1", "endpoint_url": address}),
+            ("postgres", {"host": f"u:12{character}s3cr3t@127.0.0.1:9"}),
+            ("postgres", {"host": "127.0.0.1", "replicas": [f"u:12{character}s3cr3t@127.0.0.1"]}),
         ):
             with pytest.raises(ConfigError) as caught:
                 AsyncDatabase(backend, config)

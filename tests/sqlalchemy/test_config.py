@@ -60,6 +60,8 @@ async def test_an_applications_engine_is_used_and_left_open(tmp_path: Path) -> N
     [
         ({}, "url such as"),
         ({"address": "no url, canary"}, "no SQLAlchemy URL"),
+        ({"address": "mysql+aiomysql://u:canary@127.0.0.1:abc/x"}, "no SQLAlchemy URL"),
+        ({"address": "postgresql+asyncpg://u:canary@[::1/x"}, "no SQLAlchemy URL"),
         ({"address": "nosuch+driver://host/canary"}, "nosuch"),
         ({"address": "sqlite:///canary.db"}, "async"),
         ({"engine": create_engine("sqlite://")}, "AsyncEngine"),

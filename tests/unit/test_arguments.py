@@ -87,6 +87,58 @@ async def test_other_arguments_are_refused_too(name: str, value: Any) -> None:
         assert not db.closed
 
 
+@pytest.mark.parametrize("value", [5, True, ["1"], {}, "\ud800", "é"], ids=_name_of)
+@pytest.mark.asyncio
+async def test_a_version_is_text(value: Any) -> None:
+    """A number from a JSON body is not taken for the text that it looks like."""
+    async with await AsyncDatabase.create("memory", {}) as db:
+        await db.upsert("a", {"n": 1})
+        for call in (
+            lambda: db.replace("a", {}, if_version=value),
+            lambda: db.update("a", {}, if_version=value),
+            lambda: db.upsert("a", {}, if_version=value),
+            lambda: db.delete("a", if_version=value),
+            lambda: db.modify("a", field("n").inc(1), if_version=value),
+            lambda: db.update_batch([("a", {}, value)]),
+            lambda: db.modify_batch([("a", field("n").inc(1), value)]),
+        ):
+            with pytest.raises(UsageError, match="if_version"):
+                await call()
+        assert (await db.require("a")).data == {"n": 1}
+
+
+@pytest.mark.asyncio
+async def test_what_is_no_list_and_no_function_is_refused() -> None:
+    """By the errors of the calls, not by what Python says of the value inside of them."""
+    nothing: Any = None
+    async with await AsyncDatabase.create("memory", {}) as db:
+        for batch in (db.create_batch, db.update_batch, db.modify_batch, db.delete_batch):
+            with pytest.raises(UsageError):
+                await batch(nothing)
+        for given in ({"by": nothing, "n": "count"}, {"by": 5, "n": "count"}, {"n": nothing}, {"n": 5}):
+            with pytest.raises(QueryError):
+                await db.aggregate(**given)
+        with pytest.raises(UsageError):
+            await db.run(nothing)
+        with pytest.raises(QueryError):
+            Query().select(*map(str, range(1_001)))
+        wide = Query().any_of(*(field(f"f{n}") > n for n in range(2_500))).where
+        for id in ("a", "nobody"):
+            with pytest.raises(QueryError):
+                await db.modify(id, field("n").inc(1), where=wide)
+
+
+@pytest.mark.asyncio
+async def test_a_task_does_not_wait_for_its_own_transaction() -> None:
+    """`close` inside of it would wait for the whole of its time, and then drop it."""
+    async with await AsyncDatabase.create("sqlite", {}) as db:
+        async with db.transaction() as tx:
+            await tx.upsert("a", {})
+            with pytest.raises(UsageError):
+                await db.close()
+        assert await db.count() == 1
+
+
 @pytest.mark.parametrize("value", [HUGE, -HUGE], ids=_name_of)
 @pytest.mark.asyncio
 async def test_a_number_that_python_cannot_print_is_refused_in_words(value: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,30 @@ async def test_a_terminated_handle_can_be_opened_again(backend: str, tmp_path: P
     await db.connect()
     assert await db.count() == 1
     await db.close(timeout=5)
+
+
+@pytest.mark.asyncio
+async def test_a_transaction_of_another_task_is_dropped_in_time(tmp_path: Path) -> None:
+    """SQLite: nothing of it is applied, and `close` does not outlast its time."""
+    db = await AsyncDatabase.create("sqlite", {"path": tmp_path / "a.db"})
+    begun = asyncio.Event()
+
+    async def write() -> None:
+        async with db.transaction() as tx:
+            await tx.upsert("a", {})
+            begun.set()
+            await asyncio.sleep(30)
+
+    writing = asyncio.create_task(write())
+    await begun.wait()
+    start = time.monotonic()
+    await db.close(timeout=0.1)
+    assert time.monotonic() - start < 0.9  # it waited a second more
+    writing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await writing
+    async with db:
+        assert await db.count() == 0
 
 
 @pytest.mark.asyncio

@@ -39,6 +39,7 @@ class ConfigGroup(BaseModel):
         extra="forbid",
         arbitrary_types_allowed=True,
         hide_input_in_errors=True,
+        allow_inf_nan=False,
         populate_by_name=True,
     )
 

@@ -40,6 +40,11 @@ class Op(Value, Generic[R]):
     idempotent: ClassVar[bool] = True
     """Whether repeating it leaves the same state and result."""
 
+    @property
+    def locks(self) -> bool:
+        """Whether it locks the records that it reads."""
+        return False
+
     async def apply(self, executor: Executor) -> R:
         """Run the operation."""
         raise NotImplementedError
@@ -51,6 +56,11 @@ class Read(Op[list[Record | None]]):
     ids: Sequence[str]
     for_update: bool = False
     name = "get"
+
+    @property
+    def locks(self) -> bool:
+        """Whether it locks the records that it reads."""
+        return self.for_update
 
     async def apply(self, executor: Executor) -> list[Record | None]:
         return await executor.read(self.collection, self.ids, for_update=self.for_update)
@@ -147,6 +157,11 @@ class Fetch(Op[Page]):
 
     request: PageRequest
     name = "search"
+
+    @property
+    def locks(self) -> bool:
+        """Whether it locks the records that it reads."""
+        return self.request.for_update
 
     async def apply(self, executor: Executor) -> Page:
         return await executor.fetch(self.collection, self.request)

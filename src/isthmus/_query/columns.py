@@ -30,6 +30,8 @@ def measures(spec: Mapping[str, Any]) -> tuple[Measure, ...]:
 
 
 def _measure(name: str, what: Any) -> Measure:
+    if not isinstance(what, str | tuple | list):
+        raise QueryError(f"aggregate(): {name}= is 'count' or (function, field), got {shorten(what)}")
     parts = (what,) if isinstance(what, str) else tuple(what)
     function = parts[0] if parts else None
     known = [f.value for f in Function]
@@ -69,6 +71,8 @@ def group_keys_by_label(by: GroupNames) -> dict[str, GroupKey]:
         return {label: _group_key(name) for label, name in by.items()}
     if isinstance(by, str | Bucket | Field | Path):
         by = [by]
+    if not isinstance(by, Iterable):
+        raise QueryError(f"aggregate(): by= is a field, or a list or dict of fields, got {shorten(by)}")
     keys = [_group_key(name) for name in by]
     labels = [str(key) for key in keys]
     if twice := {label for label in labels if labels.count(label) > 1}:

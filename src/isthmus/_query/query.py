@@ -23,6 +23,8 @@ from isthmus._query.field import FieldName, as_path, comparison, match, nearest
 from isthmus._value import Value, replace
 from isthmus.errors import QueryError
 
+_MAX_SELECTED = 1_000
+
 
 class Query(Value):
     """What to find, in which order, and how much of it. Immutable: each step returns a new query.
@@ -91,9 +93,9 @@ class Query(Value):
         return replace(self, skip=min(_check_natural("offset", skip), sys.maxsize))  # what servers can count
 
     def select(self, *names: FieldName) -> Query:
-        """Return the query for these parts of the data only, in their shape."""
-        if not names:
-            raise QueryError("select() needs at least one field")
+        """Return the query for these parts of the data only, in their shape: 1 to 1,000 fields."""
+        if not 1 <= len(names) <= _MAX_SELECTED:
+            raise QueryError(f"select() takes 1 to {_MAX_SELECTED:,} fields, got {len(names):,}")
         return replace(self, fields=tuple(map(as_path, names)))
 
     def _and(self, term: Predicate) -> Query:

@@ -60,6 +60,8 @@ from isthmus.errors import (
 )
 
 MAX_PAGE = 1_000
+# Of a page of so many records; each takes a microsecond.
+_MAX_SELECTED = 50
 _log = logging.getLogger("isthmus.fastapi")
 ALL_OPERATORS = frozenset(
     name for name in OPERATORS if name not in ("!=", "is_null") and not name.startswith("not_")
@@ -276,7 +278,10 @@ def _parse_query(condition: str | None, sort: str | None, select: str | None) ->
     for name in (sort or "").split(","):
         if name:
             query = query.sort(name.removeprefix("-"), "desc" if name.startswith("-") else "asc")
-    return query.select(*select.split(",")) if select else query
+    selected = select.split(",") if select else []
+    if len(selected) > _MAX_SELECTED:
+        raise QueryError(f"select: at most {_MAX_SELECTED} fields")
+    return query.select(*selected) if selected else query
 
 
 def shape(record: Record) -> dict[str, Any]:

@@ -31,6 +31,12 @@ async def fold_wide(op: Op[R]) -> Op[R]:
     return replace(op, request=replace(request, where=folded))
 
 
+async def refuse_wide(where: Predicate) -> None:
+    """Raise `QueryError` if a condition has too many leaves once its equalities are folded."""
+    if is_wide(where, MAX_DISTINCT):
+        await run_in_thread(partial(fold, where))
+
+
 def _condition(op: Op[Any]) -> Predicate | None:
     if isinstance(op, Fetch | Aggregate):
         return op.request.where

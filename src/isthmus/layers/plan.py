@@ -58,7 +58,7 @@ from isthmus.layers._pages import (
     project_page,
 )
 from isthmus.layers._policy import Policy
-from isthmus.layers._wide import fold_wide
+from isthmus.layers._wide import fold_wide, refuse_wide
 
 R = TypeVar("R")
 SCAN_SIZE, _LARGEST_SCAN = 1_000, 5_000
@@ -361,6 +361,7 @@ class Plan(Layer):
     async def _modify(self, op: Modify, call_next: Next) -> list[ItemResult]:
         for item in op.modifications:
             self._policy.check_patterns(item.where)
+            await refuse_wide(item.where)
         if self._executor.capabilities.modify and len(op.modifications) == 1:
             [item] = op.modifications
             native = native_modification(item, self._support(op.collection).pushdown)

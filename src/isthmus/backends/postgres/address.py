@@ -130,6 +130,9 @@ def parse_conninfo(text: str) -> dict[str, str]:
 
 def split_host(host: str, port: int) -> Address:
     """Return `name:port`, `[v6]:port`, `name`, or a socket's folder with or without a port."""
+    if "@" in host and not host.startswith("/"):
+        # Not repeated: what stands before may be a password.
+        raise ConfigError("host: user and password are settings of their own, not part of a host")
     name, colon, number = host.rpartition(":")
     if host.startswith("/"):
         # Cloud SQL's folders have colons; only a number after the last one is a port.

@@ -302,6 +302,7 @@ def _place(address: Address) -> str:
 _STATES_BY_TEXT = {
     "password authentication failed": "28P01",
     "no password supplied": "28P01",
+    "no pg_hba.conf entry": "28000",
     "too many clients": "53300",
     "remaining connection slots are reserved": "53300",
     "the database system is": "57P03",
@@ -312,8 +313,8 @@ _STATES_BY_TEXT = {
 def _state_while_connecting(error: Exception, text: str) -> str:
     if state := sqlstate_of(error):
         return state
-    if "database" in text and "does not exist" in text:
-        return "3D000"
+    if "does not exist" in text:
+        return "28000" if 'role "' in text else "3D000" if "database" in text else ""
     return next((state for words, state in _STATES_BY_TEXT.items() if words in text), "")
 
 

@@ -70,7 +70,7 @@ def dialect_of(config: SQLAlchemyConfig) -> str:
     assert config.address is not None
     try:
         return make_url(config.address.get_secret_value()).get_backend_name()
-    except ArgumentError:  # its message has the URL, and with it the password
+    except (ArgumentError, ValueError):  # its message has the URL, and with it the password
         raise ConfigError("sqlalchemy: the address is no SQLAlchemy URL") from None
 
 

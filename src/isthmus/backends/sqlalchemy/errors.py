@@ -133,7 +133,9 @@ def translate(error: BaseException, action: str, *, commits: bool = False) -> Is
         return UnavailableError(message)
     if "no such table" in message or any(text in message for text in _SQLITE_NO_COLUMN):
         return ConfigError(message)
-    if isinstance(error, (OSError, EOFError)):
+    # psycopg has no SQLSTATE for a connection that it could not open, or lost.
+    lost_connection = isinstance(error, exc.OperationalError) and getattr(error.orig, "sqlstate", "") is None
+    if lost_connection or isinstance(error, (OSError, EOFError)):
         return UnavailableError(message, applied=lost) if commits else ConnectError(message)
     return UnexpectedError(message, applied=lost)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 import time
 import uuid
@@ -183,6 +184,9 @@ class ThreadPool:
     def discard(self) -> None:
         """Close the connections without a loop."""
         self._closed = True
+        if self._drained is not None and not self._drained.done():
+            with contextlib.suppress(RuntimeError):  # its loop is closed
+                self._drained.set_result(None)
         for thread in self._all:
             thread.discard()
 

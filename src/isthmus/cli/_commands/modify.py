@@ -32,7 +32,7 @@ Where = Annotated[
 
 # How many operands each takes; None is one or more.
 _OPERANDS = {"set": 1, "unset": 0, "inc": 1, "max": 1, "min": 1, "push": None, "pull": 1, "add": None}
-_CHANGE = re.compile(rf"(?P<field>.*)\.(?P<name>{'|'.join(_OPERANDS)})\((?P<operands>.*)\)\s*", re.DOTALL)
+_CHANGE = re.compile(rf"(?P<field>.*?)\.(?P<name>{'|'.join(_OPERANDS)})\((?P<operands>.*)\)\s*", re.DOTALL)
 
 
 def modify(

@@ -171,6 +171,20 @@ async def test_a_read_only_transaction_refuses_writes(db: AsyncDatabase) -> None
 
 @requires("transactions", "for_update")
 @pytest.mark.asyncio
+async def test_a_read_only_transaction_refuses_locks(db: AsyncDatabase) -> None:
+    """A read for update is refused as a write is, before the store sees it."""
+    await store(db, {"a": {"n": 1}})
+
+    with pytest.raises(TransactionError, match="read-only"):
+        async with db.transaction(read_only=True) as tx:
+            await tx.get("a", for_update=True)
+    with pytest.raises(TransactionError, match="read-only"):
+        async with db.transaction(read_only=True) as tx:
+            await tx.search(for_update=True)
+
+
+@requires("transactions", "for_update")
+@pytest.mark.asyncio
 async def test_a_locked_record_is_updated_by_one_transaction_at_a_time(db: AsyncDatabase) -> None:
     """Ten transactions that read for update and increment a number count to ten."""
     await store(db, {"a": {"n": 0}})
