@@ -1,11 +1,14 @@
-"""Checks of numbers that callers give: another type must not come to a comparison or a loop."""
+"""Checks of arguments that callers give: another type must not come to a comparison, a loop or a driver."""
 
 from __future__ import annotations
 
 import sys
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, TypeVar
 
 from isthmus.errors import UsageError
+
+T = TypeVar("T")
 
 
 def check_count(name: str, value: Any, limit: int = sys.maxsize, error: type[UsageError] = UsageError) -> int:
@@ -24,6 +27,27 @@ def check_seconds(name: str, value: Any, *, zero: bool = False) -> float:
             f"{name} must be a number of seconds {'from' if zero else 'above'} 0, got {shorten(value)}"
         )
     return float(value)
+
+
+def check_version(value: Any) -> str:
+    """Return a record's version; raises `UsageError` for what cannot be one."""
+    # Versions are digits; what is not text or has other characters would fail in a driver.
+    if not (isinstance(value, str) and value.isascii()):
+        raise UsageError(f"if_version is the version of a record, a text; got {shorten(value)}")
+    return value
+
+
+def as_list(items: Iterable[T]) -> list[T]:
+    """Return the items of a batch; raises `UsageError` for what has none."""
+    if not isinstance(items, Iterable):
+        raise UsageError(f"a batch is a list or another iterable of items, got {shorten(items)}")
+    return list(items)
+
+
+def check_function(name: str, value: Any) -> None:
+    """Raise `UsageError` unless a value can be called."""
+    if not callable(value):
+        raise UsageError(f"{name} takes a function, got {shorten(value)}")
 
 
 def shorten(value: Any) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
-from isthmus._arguments import check_seconds, shorten
+from isthmus._arguments import check_function, check_seconds
 from isthmus._change_stream import ChangesMethods
 from isthmus._collection import Collection, CollectionMethods, check_collection_name, check_encodable
 from isthmus._core.clock import REPEAT_SECONDS, SYSTEM_CLOCK, Clock
@@ -105,11 +105,8 @@ class AsyncDatabase(Scoping, ChangesMethods, CollectionMethods):
         `config` may be a mapping keyed by backend names. With `lazy=True` the first call connects.
         """
         db = cls(backend, config)
-        if lazy:
-            db._core.lazy = True
-        else:
-            await db.connect()
-        return db
+        db._core.lazy = lazy
+        return db if lazy else await db.connect()
 
     @classmethod
     async def open(cls, url: str, config: Mapping[str, Any] | None = None, *, lazy: bool = False) -> Self:
@@ -134,14 +131,14 @@ class AsyncDatabase(Scoping, ChangesMethods, CollectionMethods):
     async def close(self, *, timeout: float | None = None) -> None:
         """Release the pool; the last handle on it closes it. Idempotent.
 
-        Refuses new calls. Waits for those under way and for connections in use, at most `timeout` seconds
-        (None: the config's deadline, else 60); then they are dropped, and a warning is logged that names
-        the holders where the pool knows them. Raises `UsageError` inside a transaction of the same task.
+        Refuses new calls. Waits at most `timeout` seconds (None: the config's deadline, else 60) for those
+        under way and connections in use; then drops them, with a warning that names known holders.
+        Raises `UsageError` in a transaction of the same task.
         """
         if timeout is not None:
             check_seconds("timeout", timeout, zero=True)
-        if self._core.parent is None and self._ambient.is_current():
-            raise UsageError("close() waits for this task's own open transaction: leave that first")
+        if self._core.parent is None:
+            self._ambient.refuse_current("close() waits for")
         self._core.closed = "it was closed; connect() opens it again"
         self._core.lazy = False
         if self._core.parent is not None:
@@ -354,8 +351,7 @@ class AsyncDatabase(Scoping, ChangesMethods, CollectionMethods):
         `isolation` the promise is that level's. Inside another `run` it is a savepoint: the outer one
         repeats. Raises `UsageError` inside a transaction of another level.
         """
-        if not callable(work):
-            raise UsageError(f"run() takes a function of a transaction, got {shorten(work)}")
+        check_function("run()", work)
         if isolation is None and "serializable" in self._backend.capabilities.isolation:
             isolation = "serializable"
         if (outer := self._ambient.current()) is not None:

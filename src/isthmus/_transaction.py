@@ -314,14 +314,12 @@ class AmbientTransaction:
             )
         return transaction
 
-    def is_current(self) -> bool:
-        """Return whether this very task has an open transaction."""
+    def refuse_current(self, call: str) -> None:
+        """Raise `UsageError` if this very task has an open transaction, which a call would wait for."""
         transaction = self._variable.get()
-        return (
-            transaction is not None
-            and transaction._own.open
-            and (transaction._own.task is asyncio.current_task())
-        )
+        own = None if transaction is None else transaction._own
+        if own is not None and own.open and own.task is asyncio.current_task():
+            raise UsageError(f"{call} this task's own open transaction: leave that first")
 
     def enter(self, transaction: Transaction) -> Callable[[], None]:
         """Make the transaction current; return a function that ends it and restores the previous one."""

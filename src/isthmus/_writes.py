@@ -6,7 +6,7 @@ import itertools
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar, overload
 
-from isthmus._arguments import check_count, shorten
+from isthmus._arguments import as_list, check_count
 from isthmus._batch import OnError, Outcomes, check_on_error, resolve_outcomes
 from isthmus._core.executor import Mutation, WriteKind, mutation_for
 from isthmus._core.modify import Modification
@@ -156,7 +156,7 @@ class WriteMethods(SessionBound):
         the batch is held in memory.
         """
         # A list of our own: the caller may use theirs for the next batch meanwhile.
-        items = records if isinstance(records, EncodedRecords) else _as_list(records)
+        items = records if isinstance(records, EncodedRecords) else as_list(records)
         mutations = batch_creates(items) or list(map(_mutation, items))
         return await self._write_batch(WriteKind.CREATE, mutations, on_error, atomic)
 
@@ -213,7 +213,7 @@ class WriteMethods(SessionBound):
         self, ids: Iterable[str], *, on_error: OnError = "raise", atomic: bool | None = None
     ) -> Outcomes[bool]:
         """Delete records and return for each id, in order, whether there was one."""
-        mutations = MutationBatch(check_ids(_as_list(ids)))
+        mutations = MutationBatch(check_ids(as_list(ids)))
         return await self._write_batch(WriteKind.DELETE, mutations, on_error, atomic)
 
     async def _write_batch(
@@ -320,17 +320,10 @@ def _condition(where: Predicate | None) -> Predicate:
     return predicate
 
 
-def _as_list(items: Iterable[T]) -> list[T]:
-    """Return the items of a batch; raises `UsageError` for what has none."""
-    if not isinstance(items, Iterable):
-        raise UsageError(f"a batch is a list or another iterable of items, got {shorten(items)}")
-    return list(items)
-
-
 def _modifications(items: Modifications) -> list[Modification]:
     """Return the modifications of a batch; raises `QueryError` and `UsageError`."""
     made = []
-    for item in _as_list(items.items() if isinstance(items, Mapping) else items):
+    for item in as_list(items.items() if isinstance(items, Mapping) else items):
         if not isinstance(item, tuple) or len(item) not in (2, 3):
             raise UsageError(f"an item is (id, changes) or (id, changes, version); got {item!r:.80}")
         changes = item[1]
@@ -358,7 +351,7 @@ def _mutation(record: Data, id: str | None = None, if_version: str | None = None
 
 
 def _mutations(items: Items) -> Sequence[Mutation]:
-    pairs: list[Any] = _as_list(items.items() if isinstance(items, Mapping) else items)
+    pairs: list[Any] = as_list(items.items() if isinstance(items, Mapping) else items)
     columns = batch_writes(pairs)
     if columns is not None:
         return columns

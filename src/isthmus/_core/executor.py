@@ -15,7 +15,7 @@ from contextlib import AbstractAsyncContextManager
 from types import MappingProxyType
 from typing import Any, Protocol, TypeAlias
 
-from isthmus._arguments import shorten
+from isthmus._arguments import check_version
 from isthmus._core.capabilities import Capabilities
 from isthmus._ids import new_id
 from isthmus._path import Path
@@ -27,7 +27,7 @@ from isthmus._record import Record
 from isthmus._search_hit import Hit
 from isthmus._value import Value
 from isthmus._values import decode, encode
-from isthmus.errors import IsthmusError, UsageError
+from isthmus.errors import IsthmusError
 
 WriteResult: TypeAlias = "str | IsthmusError"
 """The result of one item: its id (create) or new version (replace, update, upsert), or its error."""
@@ -89,10 +89,7 @@ class Mutation:
         self.id = id
         self.data = data
         self.metadata = metadata
-        self.if_version = if_version
-        # Versions are digits; what is not text or has other characters would fail in a driver.
-        if if_version is not None and not (isinstance(if_version, str) and if_version.isascii()):
-            raise UsageError(f"if_version is the version of a record, a text; got {shorten(if_version)}")
+        self.if_version = if_version if if_version is None else check_version(if_version)
         self.own_id = False
         """Whether the id was generated for this mutation, so that nobody else can have written it."""
         self.store_makes_id = False
