@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from isthmus._arguments import check_count
 from isthmus._core.apply import not_found
 from isthmus._core.executor import After, AggregateRequest, NativePlan, PageRequest
+from isthmus._core.offload import run_in_thread
 from isthmus._core.op import Aggregate, Count, Explain, Fetch, Read
 from isthmus._ids import check_id, check_ids
 from isthmus._path import Path, Root
@@ -17,7 +19,7 @@ from isthmus._query.columns import (
     Column,
     GroupNames,
     check_first,
-    first_rows,
+    finish_rows,
     group_keys_by_label,
     measures,
 )
@@ -41,6 +43,8 @@ Find: TypeAlias = "Query | Predicate | None"
 PAGE_SIZE = 100
 STREAM_PAGE = 2_000
 MAX_PAGE = 10_000
+# Of an aggregate: each takes some 10 us to finish and to order.
+_MANY_GROUPS = 500
 _BY_SCORE = (SortKey(Path(Root.SCORE, ()), descending=True),)
 
 
@@ -265,17 +269,10 @@ class ReadMethods(SessionBound):
             raise QueryError(f"aggregate(): two columns are named {min(clash)!r}")
         found = as_query(query)
         check_first(found, [*keys, *(m.name for m in computed)])
-        paths = tuple(keys.values())
-        request = AggregateRequest(found.where, computed, paths)
+        request = AggregateRequest(found.where, computed, tuple(keys.values()))
         answer = await self._run(Aggregate(self.collection_name, request))
-        rows = [
-            {
-                **dict(zip(keys, key, strict=True)),
-                **{m.name: v for m, v in zip(computed, values, strict=True)},
-            }
-            for key, values in answer.groups.rows(paths)
-        ]
-        return first_rows(rows, found)
+        finish = partial(finish_rows, answer.groups, tuple(keys.items()), computed, found)
+        return await run_in_thread(finish) if len(answer.groups) > _MANY_GROUPS else finish()
 
     async def explain(self, query: Find = None, *, by: GroupNames = (), **columns: Column) -> Explanation:
         """Return what runs where, the native query and the index used, without running the query.

@@ -12,7 +12,9 @@ import time
 from collections.abc import Sequence
 
 from isthmus._core.offload import LONG, run_in_thread
+from isthmus._query.aggregate import Groups
 from isthmus._query.ast import TRUE, Predicate
+from isthmus._query.bucket import GroupKey
 from isthmus._query.evaluate import matches
 from isthmus._query.find import check
 from isthmus._query.patterns import effort
@@ -40,6 +42,24 @@ async def select_matching(records: Sequence[Record], predicate: Predicate) -> li
             await asyncio.sleep(0)
             turn = time.perf_counter() + _TURN
     return kept
+
+
+async def add_records(groups: Groups, records: Sequence[Record], by: Sequence[GroupKey]) -> None:
+    """Count matching records in; long ones in a thread, and the others in turns with other tasks."""
+    turn = time.perf_counter() + _TURN
+    for index, record in enumerate(records):
+        if groups.width * _text_length(record) > LONG:
+            await run_in_thread(functools.partial(_add, groups, records[index:], by))
+            return
+        groups.add_record(record, by)
+        if time.perf_counter() > turn:
+            await asyncio.sleep(0)
+            turn = time.perf_counter() + _TURN
+
+
+def _add(groups: Groups, records: Sequence[Record], by: Sequence[GroupKey]) -> None:
+    for record in records:
+        groups.add_record(record, by)
 
 
 def _text_length(record: Record) -> int:

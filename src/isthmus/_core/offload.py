@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from isthmus._query.ast import In, Predicate, count_leaves, leaves
@@ -16,10 +16,13 @@ if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
 R = TypeVar("R")
+T = TypeVar("T")
 LONG: Final = 20_000
 """The effort times the characters of a text, some 2 ms at worst, from which a thread takes over."""
 _WIDE, _MANY = 200, 5_000
 """The number of leaves and of operands, 10 ms at worst, from which a thread compiles a condition."""
+_PART = 500
+"""The rows of a result from which other tasks get their turn."""
 _WORKERS = 8
 """How many callers take turns; further ones wait until one has ended."""
 
@@ -55,6 +58,14 @@ def _takes_long(where: Predicate) -> bool:
     if count_leaves(where) > _WIDE:
         return True
     return sum(len(leaf.values) for leaf in leaves(where) if isinstance(leaf, In)) > _MANY
+
+
+async def in_turns(rows: Sequence[T]) -> AsyncIterator[Sequence[T]]:
+    """Yield the rows of a result in parts, between which other tasks get their turn."""
+    for start in range(0, len(rows), _PART):
+        if start:
+            await asyncio.sleep(0)
+        yield rows[start : start + _PART]
 
 
 async def run_in_thread(work: Callable[[], R]) -> R:

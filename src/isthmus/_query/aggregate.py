@@ -11,6 +11,7 @@ from typing import Any, TypeAlias, TypeVar, assert_never
 from isthmus._path import Path
 from isthmus._query.ast import Function, Measure
 from isthmus._query.bucket import Bucket, GroupKey, buckets_of, path_of
+from isthmus._query.find import check
 from isthmus._query.lookup import values_at
 from isthmus._query.order import NONE, OBJECT, SortValue, _rank, sort_value, type_rank
 from isthmus._record import Record
@@ -56,6 +57,14 @@ class Groups:
         for tagged, states in other._states.items():
             self._add(tagged, states)
 
+    def __len__(self) -> int:
+        return len(self._states)
+
+    @property
+    def width(self) -> int:
+        """The number of measures."""
+        return len(self._measures)
+
     def size(self) -> int:
         """Return how many values the groups hold, beyond a constant number for each."""
         held = [i for i, m in enumerate(self._measures) if m.function in _HOLDING]
@@ -65,7 +74,10 @@ class Groups:
 
     def add_record(self, record: Record, by: Sequence[GroupKey]) -> None:
         """Count one matching record in."""
-        states = [_state(measure, record) for measure in self._measures]
+        states = []
+        for measure in self._measures:
+            check()
+            states.append(_state(measure, record))
         for key in group_keys(record, by):
             self.add(key, [copy.copy(state) if isinstance(state, set | dict) else state for state in states])
 

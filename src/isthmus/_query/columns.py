@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 from isthmus._arguments import shorten
 from isthmus._path import Path, Root
+from isthmus._query.aggregate import Groups
 from isthmus._query.ast import Function, Measure, SortKey
 from isthmus._query.bucket import Bucket, GroupKey
 from isthmus._query.field import Field, FieldName, as_path
@@ -96,6 +97,15 @@ def check_first(query: Query, labels: Iterable[str]) -> None:
             raise QueryError(
                 f"aggregate() sorts by its columns, and {str(key.path)!r} is none{suggest(key.path, known)}"
             )
+
+
+def finish_rows(
+    groups: Groups, keys: Sequence[tuple[str, GroupKey]], computed: Sequence[Measure], query: Query
+) -> list[Row]:
+    """Return the rows of an aggregate: for each group its keys by name and its measures, as `first_rows`."""
+    names = [*(name for name, _ in keys), *(measure.name for measure in computed)]
+    found = groups.rows([key for _, key in keys])
+    return first_rows([dict(zip(names, (*key, *values), strict=True)) for key, values in found], query)
 
 
 def first_rows(rows: list[Row], query: Query) -> list[Row]:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, TypeVar
 
 from isthmus._core.clock import SYSTEM_CLOCK, Clock
-from isthmus._core.evaluation import select_matching
+from isthmus._core.evaluation import add_records, select_matching
 from isthmus._core.executor import (
     After,
     AggregateResult,
@@ -325,8 +325,8 @@ class Plan(Layer):
             answer: AggregateResult = await call_next(
                 replace(op, request=replace(request, where=parts.pushed))
             )
-            for record in await _evaluate_candidates(answer.recheck, request.where):
-                answer.groups.add_record(record, request.by)
+            found = await _evaluate_candidates(answer.recheck, request.where)
+            await add_records(answer.groups, found, request.by)
             return AggregateResult(answer.groups)
         counted = distinct_as_groups(request) if parts.residual == TRUE else None
         if counted and self._support(op.collection).aggregates(counted.measures, counted.by):
@@ -336,8 +336,7 @@ class Plan(Layer):
             raise UnsupportedError("the policy refuses to aggregate client-side", capability="aggregate")
         groups = Groups(request.measures)
         async for records in self._scan(_scan_of(op.collection, parts), parts, call_next):
-            for record in records:
-                groups.add_record(record, request.by)
+            await add_records(groups, records, request.by)
             if groups.size() > self._sort_cap:
                 raise UnsupportedError(
                     f"over sort_cap={self._sort_cap} values would be held client-side for count_distinct and"

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from isthmus._core.apply import apply_in_order, merge_documents, refuse_batch
 from isthmus._core.capabilities import Capabilities
-from isthmus._core.evaluation import select_matching
+from isthmus._core.evaluation import add_records, select_matching
 from isthmus._core.executor import (
     MORE,
     After,
@@ -148,8 +148,7 @@ class MemoryExecutor(abc.ABC):
     async def aggregate(self, collection: str, request: AggregateRequest) -> AggregateResult:
         """Return the states of the groups of matching records."""
         groups = Groups(request.measures)
-        for record in await self._select(collection, request.where):
-            groups.add_record(record, request.by)
+        await add_records(groups, await self._select(collection, request.where), request.by)
         return AggregateResult(groups)
 
     async def explain(self, collection: str, request: PageRequest) -> NativePlan:

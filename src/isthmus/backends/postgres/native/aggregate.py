@@ -7,7 +7,7 @@ from fractions import Fraction
 from typing import Any
 
 from isthmus._core.executor import AggregateRequest
-from isthmus._core.offload import compile_statement
+from isthmus._core.offload import compile_statement, in_turns
 from isthmus._path import Path, Root
 from isthmus._query.aggregate import Groups, as_integer, holds_values, paths_read
 from isthmus._query.ast import TRUE, Function, Measure
@@ -46,14 +46,15 @@ async def aggregate(connection: Connection, table: NativeTable, request: Aggrega
     statement = await compile_statement(request.where, lambda: compile_aggregate(table, request))
     groups = Groups(request.measures)
     width = len(request.by)
-    for row in await connection.fetch(statement.text, *statement.args):
-        columns = iter(row[width:])
-        states = [_state(table, measure, columns) for measure in request.measures]
-        key = tuple(
-            _read(_column(table, path_of(part)), value)
-            for part, value in zip(request.by, row[:width], strict=True)
-        )
-        groups.add(key, states)
+    async for rows in in_turns(await connection.fetch(statement.text, *statement.args)):
+        for row in rows:
+            columns = iter(row[width:])
+            states = [_state(table, measure, columns) for measure in request.measures]
+            key = tuple(
+                _read(_column(table, path_of(part)), value)
+                for part, value in zip(request.by, row[:width], strict=True)
+            )
+            groups.add(key, states)
     return groups
 
 

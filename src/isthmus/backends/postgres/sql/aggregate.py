@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import Any, assert_never
 
 from isthmus._core.executor import AggregateRequest
-from isthmus._core.offload import compile_statement
+from isthmus._core.offload import compile_statement, in_turns
 from isthmus._path import Path
 from isthmus._query.aggregate import Groups, paths_read
 from isthmus._query.ast import TRUE, Function, Measure
@@ -38,12 +38,13 @@ async def aggregate(connection: Connection, table: Table, request: AggregateRequ
     statement = await compile_statement(request.where, lambda: compile_aggregate(table, request))
     groups = Groups(request.measures)
     width = len(request.by)
-    for row in await connection.fetch(statement.text, *statement.args):
-        columns = iter(row[width:])
-        states = [_state(measure.function, columns) for measure in request.measures]
-        keys = [_keys(key, text) for key, text in zip(request.by, row[:width], strict=True)]
-        for group in itertools.product(*keys):
-            groups.add(group, states)
+    async for rows in in_turns(await connection.fetch(statement.text, *statement.args)):
+        for row in rows:
+            columns = iter(row[width:])
+            states = [_state(measure.function, columns) for measure in request.measures]
+            keys = [_keys(key, text) for key, text in zip(request.by, row[:width], strict=True)]
+            for group in itertools.product(*keys):
+                groups.add(group, states)
     return groups
 
 

@@ -1,0 +1,50 @@
+"""Aggregates that the core computes: other tasks get their turn meanwhile, and the deadline holds."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import pytest
+
+from isthmus import AsyncDatabase, Query, Record
+from isthmus.errors import DeadlineError
+
+pytestmark = pytest.mark.asyncio
+
+
+async def _count_turns(turns: list[int]) -> None:
+    while True:
+        turns[0] += 1
+        await asyncio.sleep(0.001)
+
+
+@pytest.mark.parametrize("columns", [{"c": "count"}, {"c": ("count_distinct", "x")}])
+async def test_many_records_and_groups_leave_turns_to_others(columns: dict[str, object]) -> None:
+    """Counting, finishing and ordering 20,000 groups took one turn each."""
+    async with await AsyncDatabase.create("memory", {}) as db:
+        await db.create_batch([Record({"g": n, "x": n % 7}) for n in range(20_000)])
+        turns = [0]
+        others = asyncio.create_task(_count_turns(turns))
+        rows = await db.aggregate(Query().sort("c", "desc").limit(3), by="g", **columns)
+        others.cancel()
+
+        assert [row["g"] for row in rows] == [0, 1, 2]
+        assert turns[0] > 10
+
+
+@pytest.mark.parametrize("backend", ["memory", "sqlite"])
+async def test_a_long_list_does_not_outlast_the_deadline(backend: str) -> None:
+    """Its values are counted in a thread, which ends between two measures."""
+    async with await AsyncDatabase.create(backend, {}) as db:
+        await db.create({"xs": [n * 0.37 for n in range(30_000)]})
+        columns = {f"c{n}": ("count_distinct" if n % 2 else "sum", "xs") for n in range(100)}
+        turns = [0]
+        others = asyncio.create_task(_count_turns(turns))
+        with pytest.raises(DeadlineError):
+            await db.options(deadline=0.3).aggregate(**columns)
+        others.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await others
+
+        assert turns[0] > 10
