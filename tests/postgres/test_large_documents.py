@@ -106,6 +106,24 @@ def _below(predicate: Predicate, column: str) -> Predicate:
             return replace(leaf, path=Path(leaf.path.root, (column, *leaf.path.keys)))
 
 
+_LISTS = {
+    "between": [~field("xs").between(-2 - n, -1 - n) for n in range(50)],
+    "text": [~field("xs").starts_with(f"q{n}") for n in range(50)],
+    "equal": [~Query().any_of(*(field("xs") == -1 - n for n in range(50))).where],
+}
+
+
+@pytest.mark.parametrize("conditions", _LISTS)
+async def test_conditions_on_a_long_list(conditions: str) -> None:
+    """The values of a list are read once for all conditions on them, and freed one by one."""
+    async with opened(max_size=1, application_name=_NAME) as db:
+        await db.create({"xs": [number / 7 for number in range(60_000)]})
+        found, memory = await _peak(db, lambda: db.count(And(tuple(_LISTS[conditions]))))
+
+    assert found == 1
+    assert memory < _MOST
+
+
 async def test_sort_keys() -> None:
     """A document is unpacked once for all sort keys."""
     query = Query().limit(1)
@@ -139,8 +157,8 @@ async def test_numbers_of_sort_keys_and_columns() -> None:
         query.sort("one more")
     async with opened() as db:
         assert await db.search(query) == []
-        columns = {f"m{number}": ("max", f"f{number}") for number in range(200)}
-        groups = [f"g{number}" for number in range(100)]
+        columns = {f"m{number}": ("max", f"f{number}") for number in range(60)}
+        groups = [f"g{number}" for number in range(40)]
         assert await db.aggregate(by=groups, **columns) == []
-        with pytest.raises(QueryError, match="at most 300 columns"):
+        with pytest.raises(QueryError, match="at most 100 columns"):
             await db.aggregate(by=groups, n="count", **columns)

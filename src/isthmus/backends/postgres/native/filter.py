@@ -161,7 +161,7 @@ class NativeFilter:
         numbers = [f"{_has_long_number(column)} AS n{number}" for number, column in enumerate(columns)]
         values = ", ".join([f"{_as_document(columns)} AS data", *numbers])
         return (
-            f"EXISTS (SELECT 1 FROM (SELECT {values} OFFSET 0) AS o CROSS JOIN LATERAL {row.sql} AS u"
+            f"EXISTS (SELECT 1 FROM (SELECT {values} OFFSET 0) AS o CROSS JOIN LATERAL {row.source()}"
             f" WHERE {where})"
         )
 
@@ -302,7 +302,7 @@ class NativeFilter:
             return f"{source(column)} IS NOT NULL"
         long_number = _has_long_number(column)
         if self._unpacked is not None:
-            found = Filter(self._params, IndexedPaths(), fields=self._unpacked.field).condition(leaf)
+            found = Filter(self._params, IndexedPaths(), unpacked=self._unpacked).condition(leaf)
             long_number = self._long_numbers[column.name]
         else:
             inner = Filter(self._params, IndexedPaths(), row="o.").condition(leaf)

@@ -27,8 +27,9 @@ from isthmus._query.ast import (
 from isthmus._query.split import Pushdown
 from isthmus._values import kind_of
 from isthmus.backends.postgres.sql.columns import IS_ODD, NOT_ODD, StoredColumn
-from isthmus.backends.postgres.sql.filter import ALL, NOTHING, Filter, inner_pattern
+from isthmus.backends.postgres.sql.filter import ALL, NOTHING, Filter
 from isthmus.backends.postgres.sql.leaf import KIND, only_kind, pushdown
+from isthmus.backends.postgres.sql.like import inner_pattern
 from isthmus.backends.postgres.sql.statement import Parameter, Parameters
 from isthmus.backends.postgres.sql.table import IndexedPaths, Table, is_indexed
 

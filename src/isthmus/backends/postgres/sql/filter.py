@@ -8,7 +8,7 @@ only there NULL becomes false; elsewhere this would keep the planner from using 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeGuard
 
 from isthmus._path import Path, Root
@@ -18,14 +18,11 @@ from isthmus._query.ast import (
     TRUE,
     And,
     AnyObject,
-    Contains,
-    EndsWith,
     Equal,
     EqualList,
     Exists,
     In,
     Leaf,
-    Like,
     Not,
     Or,
     Predicate,
@@ -45,7 +42,7 @@ from isthmus.backends.postgres.sql.fields import (
     shapes_of,
 )
 from isthmus.backends.postgres.sql.leaf import LeafCompiler, LeafSQL, only_kind
-from isthmus.backends.postgres.sql.like import like_literal, like_pattern
+from isthmus.backends.postgres.sql.like import inner_pattern
 from isthmus.backends.postgres.sql.statement import Parameter, Parameters, literal
 from isthmus.backends.postgres.sql.table import IndexedPaths, is_rare
 from isthmus.backends.postgres.sql.unpacking import UnpackedRow
@@ -68,7 +65,7 @@ class Filter:
 
     `assumed` is a path and the shape that every row is known to have there, so that conditions that
     cannot hold, or always hold, are left out. `row` stands before the column that holds the data;
-    `fields` gives the expressions of a path, if they are not of that column.
+    `unpacked` has the expressions of a path, if they are not of that column.
     """
 
     def __init__(
@@ -78,14 +75,14 @@ class Filter:
         assumed: tuple[Path, str] | None = None,
         *,
         row: str = ROW,
-        fields: Callable[[Path], FieldSQL] | None = None,
+        unpacked: UnpackedRow | None = None,
     ) -> None:
         self._params = params
         self._indexed = use_index
         self._compiler = LeafCompiler(params)
         self._assumed = assumed
         self._row = row
-        self._field = fields or (lambda path: field_of(path, row))
+        self._unpacked = unpacked
 
     def condition(self, predicate: Predicate) -> str:
         """Return the SQL condition of a predicate."""
@@ -117,10 +114,10 @@ class Filter:
 
     def _unpack(self, predicate: Predicate) -> str:
         """Return the condition of a predicate on the unpacked row, which no index serves."""
-        row = UnpackedRow(self._paths_read(predicate), self._row)
         inner = copy.copy(self)
-        inner._field = row.field
-        return f"EXISTS (SELECT 1 FROM {row.sql} AS u WHERE {inner._condition(predicate, use_index=False)})"
+        row = inner._unpacked = UnpackedRow(self._paths_read(predicate), self._row)
+        where = inner._condition(predicate, use_index=False)
+        return f"EXISTS (SELECT 1 FROM {row.source()} WHERE {where})"
 
     def _paths_read(self, predicate: Predicate) -> list[Path]:
         """Return the paths into the documents, one for each leaf that reads them."""
@@ -212,6 +209,9 @@ class Filter:
 
     def _is_assumed(self, path: Path) -> bool:
         return self._assumed is not None and self._assumed[0] == path
+
+    def _field(self, path: Path) -> FieldSQL:
+        return field_of(path, self._row) if self._unpacked is None else self._unpacked.field(path)
 
     def _any_object(self, leaf: AnyObject) -> str:
         """Return the condition that a predicate holds for one of the objects at a path."""
@@ -334,6 +334,8 @@ class Filter:
 
     def _any_value(self, field: FieldSQL, *leaves: LeafSQL) -> str:
         """Return the condition that some value in a list satisfies one of the leaves."""
+        if self._unpacked is not None and self._unpacked.is_shared(field):
+            return self._unpacked.any_value(field, _inner(leaves))
         alone = leaves[0].jsonpath if len(leaves) == 1 else None
         if len(leaves) == 1 and leaves[0].equals and len(field.keys) <= MOST_CONTAINED_KEYS:
             shapes = shapes_of(field.keys, *leaves[0].equals)[1:]
@@ -381,16 +383,3 @@ def _inner(leaves: Sequence[LeafSQL]) -> str:
     return " OR ".join(
         leaf_sql.condition("e.v", "(e.v #>> '{}')", "jsonb_typeof(e.v)") for leaf_sql in leaves
     )
-
-
-def inner_pattern(leaf: Leaf) -> str | None:
-    """Return a `LIKE` pattern that a leaf implies and a trigram index serves, None if there is none."""
-    match leaf:
-        case Contains(_, text) if len(text) >= 3:
-            return f"%{like_literal(text)}%"
-        case EndsWith(_, text) if len(text) >= 3:
-            return f"%{like_literal(text)}"
-        case Like(_, pattern, False):
-            return like_pattern(pattern)
-        case _:
-            return None

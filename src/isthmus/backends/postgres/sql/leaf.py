@@ -34,6 +34,8 @@ from isthmus.backends.postgres.sql.statement import Parameter, Parameters
 
 # The server hashes a list of rows of this length; `= ANY` scans the list for every row.
 _HASHED = 200
+# The operands of `in` that jsonpath compares with each value of a list: 80 bytes for each comparison.
+_MOST_COMPARED = 8
 # Each `any` is a subselect, whose planning the server does by recursion.
 _MAX_LEVELS = 8
 KIND = {"bool": "boolean", "number": "number", "text": "string", "object": "object"}
@@ -183,8 +185,8 @@ class LeafCompiler:
                 lambda v, t, k: f"{v} IN (SELECT jsonb_array_elements({rows}))", None, text_prefix, kind
             )
         values = self._params.jsons(operands)
-        # jsonpath compares scalars only.
-        scalars = not any(isinstance(operand, dict) for operand in operands)
+        # jsonpath compares scalars only, and frees what it compared only after the row.
+        scalars = len(operands) <= _MOST_COMPARED and not any(isinstance(one, dict) for one in operands)
         jsonpath = ("@ == $x[*]", self._params.json({"x": list(operands)})) if scalars else None
         return LeafSQL(lambda v, t, k: f"{v} = ANY({values})", jsonpath, text_prefix, kind)
 

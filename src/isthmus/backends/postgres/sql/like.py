@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from isthmus._query.ast import Contains, EndsWith, Leaf, Like
 from isthmus._query.text import ANY_ONE, ANY_RUN, Wild, fold_character, fold_groups, parse_like
 
 _MAX_FOLDED = 2_000
@@ -74,3 +75,16 @@ def escape(c: str) -> str:
     """Return a character as the regex escape of its code point, valid inside a class and outside."""
     number = ord(c)
     return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
+
+
+def inner_pattern(leaf: Leaf) -> str | None:
+    """Return a `LIKE` pattern that a leaf implies and a trigram index serves, None if there is none."""
+    match leaf:
+        case Contains(_, text) if len(text) >= 3:
+            return f"%{like_literal(text)}%"
+        case EndsWith(_, text) if len(text) >= 3:
+            return f"%{like_literal(text)}"
+        case Like(_, pattern, False):
+            return like_pattern(pattern)
+        case _:
+            return None

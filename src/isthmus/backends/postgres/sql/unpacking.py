@@ -43,6 +43,8 @@ class UnpackedRow:
             (prefix for prefix in uses if uses[prefix] > 1), key=lambda p: (-uses[p], len(p.keys))
         )
         self._names = {prefix: f"v{number}" for number, prefix in enumerate(shared[:_MOST_SHARED])}
+        self._shared = {(f"u.{column_of(path)}", path.keys) for path in self._names}
+        self._lists: dict[tuple[str, tuple[str, ...]], tuple[FieldSQL, list[str]]] = {}
         documents = sorted({column_of(path) for path in uses})
         # `||` with an empty object returns the document as it is, unpacked.
         columns = [f"{row}{document} || '{{}}'::jsonb AS {document}" for document in documents]
@@ -60,6 +62,30 @@ class UnpackedRow:
         ]
         if texts:
             self._add(texts)
+
+    def is_shared(self, field: FieldSQL) -> bool:
+        """Return whether other leaves read the same path, or paths below it."""
+        return (field.column, field.keys) in self._shared
+
+    def any_value(self, field: FieldSQL, condition: str) -> str:
+        """Return the condition that one of the values in a list satisfies a condition on `e.v`.
+
+        All such conditions on one path are evaluated together, value by value: each alone would copy the
+        whole list.
+        """
+        place = (field.column, field.keys)
+        _, conditions = self._lists.setdefault(place, (field, []))
+        conditions.append(condition)
+        return f"l{list(self._lists).index(place)}.b{len(conditions) - 1}"
+
+    def source(self) -> str:
+        """Return the sub-select as `u`, joined with those of the lists; once all conditions are compiled."""
+        joins = [f"{self.sql} AS u"]
+        for number, (field, conditions) in enumerate(self._lists.values()):
+            found = (f"COALESCE(bool_or({one}), FALSE) AS b{n}" for n, one in enumerate(conditions))
+            columns = ", ".join(found)
+            joins.append(f"(SELECT {columns} FROM {field.values()} AS e WHERE {field.has_list}) AS l{number}")
+        return " CROSS JOIN LATERAL ".join(joins)
 
     def _add(self, columns: list[str]) -> None:
         self.sql = f"(SELECT u.*, {', '.join(columns)} FROM {self.sql} AS u OFFSET 0)"
