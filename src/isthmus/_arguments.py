@@ -31,8 +31,8 @@ def check_seconds(name: str, value: Any, *, zero: bool = False) -> float:
 
 def check_version(value: Any) -> str:
     """Return a record's version; raises `UsageError` for what cannot be one."""
-    # Versions are digits; what is not text or has other characters would fail in a driver.
-    if not (isinstance(value, str) and value.isascii()):
+    # A driver would fail on the others; a text that no store returned is stale.
+    if not isinstance(value, str) or not (value.isascii() or value.isprintable()):
         raise UsageError(f"if_version is the version of a record, a text; got {shorten(value)}")
     return value
 

@@ -222,10 +222,8 @@ class ReadMethods(SessionBound):
             raise QueryError("page() goes on by cursor; use search() for an offset")
         from isthmus._query.cursor import decode_cursor, encode_cursor, fits_order  # loads hashing
 
-        secret, scope = self._session.cursor_secret, self._session.scope
-        # A cursor is of its scope too: elsewhere it would skip records.
-        bound = found if scope == TRUE else replace(found, where=And((scope, found.where)))
-        after = None if cursor is None else decode_cursor(cursor, bound, self.collection_name, secret)
+        secret = self._session.cursor_secret
+        after = None if cursor is None else decode_cursor(cursor, found, self.collection_name, secret)
         if after is not None and not fits_order(after, found.order):
             raise QueryError("cursor: it belongs to another order")
         start = None if after is None else After(after)
@@ -233,7 +231,7 @@ class ReadMethods(SessionBound):
         page = await self._run(Fetch(self.collection_name, request))
         token = None
         if page.after is not None and page.after.position is not None:
-            token = encode_cursor(page.after.position, bound, self.collection_name, secret)
+            token = encode_cursor(page.after.position, found, self.collection_name, secret)
         records = page.records if found.fields is None else _project_all(page.records, found)
         return CursorPage(records, token)
 

@@ -87,7 +87,7 @@ async def test_other_arguments_are_refused_too(name: str, value: Any) -> None:
         assert not db.closed
 
 
-@pytest.mark.parametrize("value", [5, True, ["1"], {}, "\ud800", "é"], ids=_name_of)
+@pytest.mark.parametrize("value", [5, True, ["1"], {}, "\ud800"], ids=_name_of)
 @pytest.mark.asyncio
 async def test_a_version_is_text(value: Any) -> None:
     """A number from a JSON body is not taken for the text that it looks like."""

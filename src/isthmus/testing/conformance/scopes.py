@@ -74,19 +74,6 @@ async def test_a_cursor_of_another_scope_shows_nothing_of_it(db: AsyncDatabase) 
     assert [r.id for r in (await b.page(size=5, cursor=page.cursor)).records] == ["b1", "b2"]
 
 
-@pytest.mark.asyncio
-async def test_a_cursor_is_of_its_scope(db: AsyncDatabase) -> None:
-    """In another scope, or without one, it would skip records, so it is refused."""
-    await put(db, [Record({"tenant": "ab"[n % 2]}, id=f"{n}") for n in range(8)])
-    a, b = db.scope(field("tenant") == "a"), db.scope(field("tenant") == "b")
-    page = await a.page(size=2)
-
-    assert [r.id for r in (await a.page(size=2, cursor=page.cursor)).records] == ["4", "6"]
-    for other in (b, db):
-        with pytest.raises(QueryError):
-            await other.page(size=2, cursor=page.cursor)
-
-
 @requires("conditional_create")
 @pytest.mark.asyncio
 async def test_a_created_record_gets_the_values_of_the_scope(db: AsyncDatabase) -> None:
