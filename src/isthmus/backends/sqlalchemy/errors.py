@@ -134,7 +134,11 @@ def translate(error: BaseException, action: str, *, commits: bool = False) -> Is
     if "no such table" in message or any(text in message for text in _SQLITE_NO_COLUMN):
         return ConfigError(message)
     # psycopg has no SQLSTATE for a connection that it could not open, or lost.
-    lost_connection = isinstance(error, exc.OperationalError) and getattr(error.orig, "sqlstate", "") is None
+    lost_connection = (
+        isinstance(error, exc.OperationalError)
+        and type(error.orig).__module__.startswith("psycopg")
+        and not codes_of(error)
+    )
     if lost_connection or isinstance(error, (OSError, EOFError)):
         return UnavailableError(message, applied=lost) if commits else ConnectError(message)
     return UnexpectedError(message, applied=lost)
