@@ -17,11 +17,11 @@ from isthmus.errors import QueryError
 MAX_DEPTH = 200
 """The greatest depth of a predicate's tree."""
 MAX_LEAVES = 10_000
+"""The largest number of conditions in a query."""
 MAX_SORT_KEYS = 100
 # A tree of more leaves keeps their number and its depth, since each `&` and each call checks them.
 _NARROW = 32
 _SIZE = "_size"
-"""The largest number of conditions in a query."""
 MAX_DISTINCT = 2_000
 """The largest number of conditions left after equalities on one path are folded into `in`."""
 

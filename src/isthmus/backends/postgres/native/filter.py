@@ -300,11 +300,11 @@ class NativeFilter:
         """Return a leaf in a column of JSON or an array, as on a path into a record's data."""
         if not self._reads_json(column, leaf):
             return f"{source(column)} IS NOT NULL"
-        long_number = _has_long_number(column)
         if self._unpacked is not None:
             found = Filter(self._params, IndexedPaths(), unpacked=self._unpacked).condition(leaf)
             long_number = self._long_numbers[column.name]
         else:
+            long_number = _has_long_number(column)
             inner = Filter(self._params, IndexedPaths(), row="o.").condition(leaf)
             data = f"SELECT {_as_document([column])} AS data OFFSET 0"
             found = f"EXISTS (SELECT 1 FROM ({data}) AS o WHERE {inner})"
