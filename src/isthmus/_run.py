@@ -61,6 +61,7 @@ async def run_repeatedly(
 ) -> R:
     """Run `work` in a transaction until it commits; only a `SerializationError` repeats it.
 
+    So does a conflict of SQL of the user, which is the driver's error, and raised as `SerializationError`.
     The first attempt does not wait for anything. Repeats queue, and pause with jitter, since other
     processes repeat too. After `attempts` attempts, or `seconds`, the last error is raised.
     """
@@ -98,7 +99,13 @@ async def run_repeatedly(
 
 async def _attempt(begin: Callable[[], TransactionContext], work: Callable[[Transaction], Awaitable[R]]) -> R:
     async with begin() as transaction:
-        return await work(transaction)
+        try:
+            return await work(transaction)
+        except Exception as error:
+            conflict = transaction._own.conflict_of(error)
+            if conflict is None:
+                raise
+            raise conflict from error
 
 
 def _pauses() -> Iterator[float]:

@@ -16,13 +16,13 @@ from isthmus._core.executor import (
     TransactionOptions,
 )
 from isthmus._core.op import Op
-from isthmus._core.supports import DescribesCollections
+from isthmus._core.supports import DescribesCollections, SupportsNativeSQL
 from isthmus._query.ast import TRUE, Predicate
 from isthmus._scope import Scope
 from isthmus._scoped_session import ScopedSession
 from isthmus._session import DatabaseSession, Session, check_settings
 from isthmus._value import replace
-from isthmus.errors import ClosedError, TransactionError, UsageError
+from isthmus.errors import ClosedError, SerializationError, TransactionError, UsageError
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -148,6 +148,11 @@ class TransactionSession:
         finally:
             if inner is not part:
                 await self._leave(part, error)
+
+    def conflict_of(self, error: Exception) -> SerializationError | None:
+        """Return the isthmus error for a conflict that the driver told of in SQL of the user; else None."""
+        executor = self._executor
+        return executor.conflict_of(error) if isinstance(executor, SupportsNativeSQL) else None
 
     def ensure_open(self) -> None:
         """Raise `ClosedError` once the transaction has ended."""

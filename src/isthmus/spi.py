@@ -5,7 +5,8 @@ A backend implements `Backend` for its store, offers a `Plugin` under an entry p
 backend" goes through it step by step. Names here change with a note in the changelog only.
 
 * The seam: `Backend`, `Executor`, `Support`, `TransactionExecutor`, the optional `SupportsDrop`,
-  `SupportsIndexes`, `SupportsSplit` and `SupportsTerminate`, and the values that they take and return.
+  `SupportsIndexes`, `SupportsNativeSQL`, `SupportsSplit` and `SupportsTerminate`, and the values that
+  they take and return.
 * Tables that others made: `SortsIds`, `DescribesCollections` and `SupportsChangeStatements`.
 * Writes: `apply_in_order` over `Rows` is the meaning of the five kinds of writes; the functions
   next to it make the errors that refuse an item.
@@ -92,6 +93,7 @@ from isthmus._core.supports import (
     SortsIds,
     SupportsDrop,
     SupportsIndexes,
+    SupportsNativeSQL,
     SupportsSplit,
     SupportsTerminate,
 )
@@ -228,6 +230,7 @@ __all__ = [
     "SupportsIndexes",
     "SupportsModify",
     "SupportsModifyBatch",
+    "SupportsNativeSQL",
     "SupportsSplit",
     "SupportsTerminate",
     "SupportsUnique",

@@ -8,8 +8,8 @@ import io
 import pytest
 
 import isthmus.native
-from isthmus import AsyncDatabase, Record
-from isthmus.errors import ClosedError, TransactionError, UsageError
+from isthmus import AsyncDatabase, Record, Transaction
+from isthmus.errors import ClosedError, SerializationError, TransactionError, UsageError
 from tests.postgres.databases import connected, fresh_name, opened
 from tests.postgres.test_codecs import replace_json
 
@@ -132,3 +132,27 @@ async def test_a_transaction_of_another_backend_is_refused() -> None:
         for client in (isthmus.native.postgres, isthmus.native.sqlalchemy, isthmus.native.sqlite):
             with pytest.raises(UsageError, match="memory"):
                 await client(tx)
+
+
+async def test_run_repeats_after_a_conflict_of_sql(driver: str) -> None:
+    """The driver's serialization failure is repeated as isthmus's own is, and raised as that in the end."""
+    async with opened(driver=driver) as db, connected() as outside:
+        table, attempts = db.collection_name, 0
+        await db.create(Record({"n": 0}, id="a"))
+        change = f"UPDATE {table} SET data = jsonb_build_object('n', (data->>'n')::int + 1) WHERE id = 'a'"
+
+        async def work(tx: Transaction) -> None:
+            nonlocal attempts
+            attempts += 1
+            sql = await isthmus.native.postgres(tx)
+            await sql.fetchval(f"SELECT count(*) FROM {table}")  # the snapshot
+            if attempts < 2:
+                await outside.execute(change)
+            await sql.execute(change)
+
+        await db.run(work)
+        assert (attempts, (await db.require("a"))["n"]) == (2, 2)
+        attempts = 0
+        with pytest.raises(SerializationError) as raised:
+            await db.run(work, attempts=1)
+        assert raised.value.__cause__.sqlstate == "40001"  # type: ignore[attr-defined]

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
+import isthmus.native
 from isthmus import AsyncDatabase, Record, Transaction
 from isthmus.errors import DeadlineError, SerializationError
 from sqlalchemy import text
@@ -67,6 +68,33 @@ async def test_run_repeats_after_a_lock_was_not_granted(db: AsyncDatabase) -> No
 
     assert attempts == 2
     assert [record.data for record in await db.search()] == [{"n": 1}, {"n": 10, "m": 2}]
+
+
+async def test_run_repeats_after_sql_was_not_granted_a_lock(db: AsyncDatabase) -> None:
+    """SQL of the user raises the driver's error, which says the same."""
+    held, attempts = asyncio.Event(), 0
+    change = text(f"UPDATE {db.collection_name} SET data = data WHERE `key` = hex('b')")
+
+    async def hold() -> None:
+        async with db.transaction() as tx:
+            await tx.update("b", {"n": 10})
+            held.set()
+            while attempts < 2:
+                await asyncio.sleep(0.01)
+
+    async def work(tx: Transaction) -> None:
+        nonlocal attempts
+        attempts += 1
+        await tx.update("a", {"n": attempts})
+        await (await isthmus.native.sqlalchemy(tx)).execute(change)
+
+    holder = asyncio.create_task(hold(), context=contextvars.Context())
+    await held.wait()
+    await db.run(work)
+    await holder
+
+    assert attempts == 2
+    assert [record.data for record in await db.search()] == [{"n": 2}, {"n": 10}]
 
 
 async def test_a_transaction_whose_lock_was_not_granted_is_undone(db: AsyncDatabase) -> None:

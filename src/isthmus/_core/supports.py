@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol, runtime_checkable
 
 from isthmus._index_annotation import Declarations
+from isthmus.errors import SerializationError
 
 
 @runtime_checkable
@@ -56,6 +57,15 @@ class DescribesCollections(Protocol):
 
     async def describe(self, collection: str) -> None:
         """Read what `support` needs to know of a collection; cheap if it is known."""
+        ...
+
+
+@runtime_checkable
+class SupportsNativeSQL(Protocol):
+    """A transaction that lends its connection for SQL of the user, whose errors are the driver's."""
+
+    def conflict_of(self, error: Exception) -> SerializationError | None:
+        """Return the isthmus error for a driver's error that another transaction caused; else None."""
         ...
 
 

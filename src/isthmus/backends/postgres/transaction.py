@@ -12,7 +12,7 @@ from isthmus._core.executor import Page, PageRequest
 from isthmus.backends.postgres.config import PostgresConfig
 from isthmus.backends.postgres.cursors import Cursors, RowSource
 from isthmus.backends.postgres.drivers.protocol import Connection
-from isthmus.backends.postgres.errors import READING
+from isthmus.backends.postgres.errors import READING, translate
 from isthmus.backends.postgres.executor import PostgresExecutor, Work
 from isthmus.backends.postgres.sql.row_security import is_active
 from isthmus.backends.postgres.sql.table import Table
@@ -108,6 +108,11 @@ class ConnectionTransaction:
         """Returns the driver's connection for SQL of the user."""
         self._connection = runner.connection
         self._lock = runner.lock
+
+    def conflict_of(self, error: Exception) -> SerializationError | None:
+        """Return the isthmus error for a serialization failure or a deadlock in SQL of the user."""
+        failure = translate(error, writing=False)
+        return failure if isinstance(failure, SerializationError) else None
 
     @asynccontextmanager
     async def savepoint(self) -> AsyncIterator[None]:

@@ -17,11 +17,11 @@ import orjson
 from isthmus._core.apply import already_exists, merge_documents, refuse_batch
 from isthmus._core.executor import ItemResult, Mutation, WriteKind
 from isthmus._core.unique import MAX_TEXT, Unique, clash, key_in, unique_from_json
-from isthmus._values import decode, decode_numeric
+from isthmus._values import JSON, decode, decode_numeric
 from isthmus.backends.postgres.drivers.protocol import Connection
 from isthmus.backends.postgres.errors import is_field_violation
 from isthmus.backends.postgres.single_write import single_write
-from isthmus.backends.postgres.sql.fields import field_of
+from isthmus.backends.postgres.sql.fields import FieldSQL, field_of
 from isthmus.backends.postgres.sql.statement import literal, quote
 from isthmus.backends.postgres.sql.table import Table
 from isthmus.errors import InvalidRecordError, IsthmusError
@@ -29,6 +29,10 @@ from isthmus.errors import InvalidRecordError, IsthmusError
 _MARK = "isthmus unique "
 _SCALARS = "('string', 'number', 'boolean')"
 _ATTEMPTS = 20
+_FIELDS_OF_DIGESTS = 3
+"""How many fields a declaration has at least whose index holds digests."""
+_LONG = 80
+"""Bytes of a text above which such an index holds its digest."""
 _DECLARED = (
     "SELECT obj_description(x.indexrelid, 'pg_class') FROM pg_index x"
     " WHERE x.indrelid = $1::text::regclass AND x.indisunique AND x.indisvalid"
@@ -45,7 +49,7 @@ def unique_name(table: Table, unique: Unique, kind: str = "unique") -> str:
 def definitions(table: Table, unique: Unique) -> list[str]:
     """Return the statements that make fields unique."""
     fields = [field_of(path, row="") for path in unique.paths]
-    values = ", ".join(f"({field.value})" for field in fields)
+    values = ", ".join(f"({_index_term(field, unique)})" for field in fields)
     scalar = " AND ".join(f"{field.kind} IN {_SCALARS}" for field in fields)
     allowed = " AND ".join(
         f"{field.shape} NOT IN ('array', 'object')"
@@ -60,6 +64,26 @@ def definitions(table: Table, unique: Unique) -> list[str]:
         f"ALTER TABLE {table.sql} ADD CONSTRAINT {quote(unique_name(table, unique, 'uniquecheck'))}"
         f" CHECK ({allowed})",
     ]
+
+
+def _index_term(field: FieldSQL, unique: Unique) -> str:
+    """Return what the index holds of a field; of a long text its digest, in a list, which no value is.
+
+    Three texts of 1,024 bytes would not fit into the 2,704 bytes of an index row.
+    """
+    if len(unique.paths) < _FIELDS_OF_DIGESTS:
+        return field.value
+    stored = f"decode(replace({field.text}, chr(92), chr(92) || chr(92)), 'escape')"
+    return (
+        f"CASE WHEN {field.kind} = 'string' AND octet_length({field.text}) > {_LONG}"
+        f""" THEN ('["' || encode(sha256({stored}), 'hex') || '"]')::jsonb ELSE {field.value} END"""
+    )
+
+
+def _index_value(value: JSON, unique: Unique) -> JSON:
+    if len(unique.paths) < _FIELDS_OF_DIGESTS or not isinstance(value, str) or len(value.encode()) <= _LONG:
+        return value
+    return [hashlib.sha256(value.encode()).hexdigest()]
 
 
 def removal(table: Table, unique: Unique) -> list[str]:
@@ -167,11 +191,11 @@ async def _other_record(
     terms = []
     for number, path in enumerate(unique.paths, 2):
         field = field_of(path)
-        terms.append(f"{field.value} = ${number}::jsonb AND {field.kind} IN {_SCALARS}")
+        terms.append(f"{_index_term(field, unique)} = ${number}::jsonb AND {field.kind} IN {_SCALARS}")
     other: str | None = await connection.fetchval(
         f"SELECT t.id FROM {table.sql} AS t WHERE t.id <> $1 AND {' AND '.join(terms)} LIMIT 1",
         id,
-        *(orjson.dumps(value).decode() for value in key),
+        *(orjson.dumps(_index_value(value, unique)).decode() for value in key),
     )
     return other
 

@@ -10,6 +10,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from isthmus._core.capabilities import Capabilities
@@ -35,6 +36,7 @@ from isthmus.backends.sqlalchemy.errors import (
     MissingTableError,
     StaleTableError,
     is_lock_timeout,
+    translate,
     translate_errors,
 )
 from isthmus.backends.sqlalchemy.filter import compile_filter, pushdown
@@ -232,6 +234,15 @@ class SQLAlchemyTransaction(SQLAlchemyExecutor):
         """The connection, for SQL of the user; its errors are not seen here."""
         self._failed = True
         return self._held
+
+    def conflict_of(self, error: Exception) -> SerializationError | None:
+        """Return the isthmus error for a conflict, or a lock not granted in time, in SQL of the user."""
+        if not isinstance(error, DBAPIError):
+            return None
+        failure = translate(error, "in a transaction")
+        if is_lock_timeout(error):
+            return SerializationError(str(failure))
+        return failure if isinstance(failure, SerializationError) else None
 
     @contextlib.asynccontextmanager
     async def _connection(self, collection: str, *, writes: bool = False) -> AsyncIterator[AsyncConnection]:

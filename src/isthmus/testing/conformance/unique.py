@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from typing import Any
 
 import pytest
@@ -98,6 +99,30 @@ async def test_equal_means_what_it_means_in_a_query(db: AsyncDatabase) -> None:
             id for id, other in zip(ids, values, strict=True) if type(other) is type(value) and other == value
         ]
         assert not same or clash.value.record_id in ids
+
+
+@pytest.mark.asyncio
+@requires("unique")
+async def test_several_fields_take_long_texts(db: AsyncDatabase) -> None:
+    """Each of the longest text that a field may have, which no store can compress."""
+    names = ["a", "b", "c", "d"]
+    await _declare(db, *unique_of([names]))
+    digests = (hashlib.sha256(b"%d" % number).hexdigest() for number in range(64))
+    long = "".join(digests)
+    texts = [long[at : at + 1_023] + "\\" for at in range(0, 4 * 1_023, 1_023)]
+    longest: dict[str, Any] = dict(zip(names, texts, strict=True))
+    await db.create(Record(longest, id="first"))
+    for other in ({"d": "x"}, {"d": texts[3][:-1]}, {"d": 1}, {"d": [texts[3]]}):
+        if isinstance(other["d"], list):
+            with pytest.raises(InvalidRecordError):
+                await db.create({**longest, **other})
+        else:
+            await db.create({**longest, **other})
+
+    for call in (db.create(longest), db.upsert("other", {**longest, "n": 1})):
+        with pytest.raises(AlreadyExistsError) as clash:
+            await call
+        assert (clash.value.field, clash.value.record_id) == ("a, b, c, d", "first")
 
 
 @pytest.mark.asyncio
