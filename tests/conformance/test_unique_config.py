@@ -130,7 +130,18 @@ async def test_a_model_declares_unique_fields(name: str) -> None:
             await db.drop_collection(users.collection_name)
 
 
-@pytest.mark.parametrize("setting", [["_id"], ["_metadata.x"], [["a", "a"]], [[]], 1])
+@pytest.mark.parametrize(
+    "setting",
+    [
+        ["_id"],
+        ["_metadata.x"],
+        [["a", "a"]],
+        [[]],
+        1,
+        [list("abcdefghi")],
+        [[".".join("k" * 21), "a." * 19 + "b"]],
+    ],
+)
 @pytest.mark.parametrize("backend", ["memory", "sqlite", "postgres", "sqlalchemy"])
 async def test_a_declaration_without_meaning_is_refused(backend: str, setting: Any) -> None:
     """When the handle is made."""

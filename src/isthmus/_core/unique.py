@@ -14,6 +14,8 @@ from isthmus.errors import AlreadyExistsError, ConfigError, InvalidRecordError
 
 MAX_TEXT = 1_024
 """The largest text of a unique field, in bytes of UTF-8."""
+_MOST_FIELDS, _MOST_KEYS = 8, 40
+"""What PostgreSQL has room for in its catalog, where an expression is one row."""
 
 Key: TypeAlias = "tuple[JSON, ...]"
 Duplicate: TypeAlias = "tuple[JSON, list[str]]"
@@ -43,6 +45,11 @@ def unique_of(names: Iterable[Iterable[str]]) -> frozenset[Unique]:
                 raise ConfigError(f"unique: {path} is not a field of the data")
         if not paths or len(set(paths)) < len(paths):
             raise ConfigError(f"unique: a group of fields names each field once, got {list(group)}")
+        if len(paths) > _MOST_FIELDS or sum(len(path.keys) for path in paths) > _MOST_KEYS:
+            raise ConfigError(
+                f"unique: a group has at most {_MOST_FIELDS} fields, whose paths have at most {_MOST_KEYS} keys in"
+                f" all, got {', '.join(map(str, paths))[:100]}"
+            )
         declared.add(Unique(paths))
     return frozenset(declared)
 

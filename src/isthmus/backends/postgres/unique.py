@@ -73,9 +73,10 @@ def _index_term(field: FieldSQL, unique: Unique) -> str:
     """
     if len(unique.paths) < _FIELDS_OF_DIGESTS:
         return field.value
-    stored = f"decode(replace({field.text}, chr(92), chr(92) || chr(92)), 'escape')"
+    stored = rf"decode(replace({field.text}, '\', '\\'), 'escape')"
+    # Scalars only are in the index, and no number has so many digits.
     return (
-        f"CASE WHEN {field.kind} = 'string' AND octet_length({field.text}) > {_LONG}"
+        f"CASE WHEN octet_length({field.text}) > {_LONG}"
         f""" THEN ('["' || encode(sha256({stored}), 'hex') || '"]')::jsonb ELSE {field.value} END"""
     )
 
