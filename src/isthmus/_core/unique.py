@@ -47,8 +47,8 @@ def unique_of(names: Iterable[Iterable[str]]) -> frozenset[Unique]:
             raise ConfigError(f"unique: a group of fields names each field once, got {list(group)}")
         if len(paths) > _MOST_FIELDS or sum(len(path.keys) for path in paths) > _MOST_KEYS:
             raise ConfigError(
-                f"unique: a group has at most {_MOST_FIELDS} fields, whose paths have at most {_MOST_KEYS} keys in"
-                f" all, got {', '.join(map(str, paths))[:100]}"
+                f"unique: a group has at most {_MOST_FIELDS} fields and {_MOST_KEYS} keys in their paths,"
+                f" got {', '.join(map(str, paths))[:100]}"
             )
         declared.add(Unique(paths))
     return frozenset(declared)
