@@ -66,7 +66,9 @@ _PLANS = _pytest(
     *("-k", "not random_queries and not ten_thousand"),
 )
 _TYPES = _pytest("tests/elasticsearch/test_known_types.py")
-_IDS = _pytest("tests/s3/test_ids.py", "tests/s3/test_keys.py")
+_IDS_AND_LOG = _pytest(
+    *(f"tests/s3/test_{part}.py" for part in ("ids", "keys", "log", "log_search")), "-k", "not crash"
+)
 
 
 def _files(folder: str, names: str) -> tuple[str, ...]:
@@ -77,7 +79,9 @@ _MODIFY = _pytest("tests/layers/test_modify.py", "tests/property/test_changes.py
 _COLUMNS_OF_A_FILE = _pytest(
     "tests/sqlite/test_columns.py", "tests/conformance/test_columns_config.py", "-k", "not postgres"
 )
-_COLUMNS = _pytest("tests/conformance/test_promises.py", "-k", "columns and postgres")
+_COLUMNS = _pytest(
+    "tests/postgres/test_columns.py", "tests/conformance/test_promises.py", "-k", "columns and postgres"
+)
 _MODIFY_NATIVELY = _pytest("tests/postgres/test_modify.py")
 
 GROUPS: dict[str, Group] = {
@@ -90,7 +94,7 @@ GROUPS: dict[str, Group] = {
     ),
     "s3": Group(
         _files("backends/s3", "object/byte_filter id_filter keys column_values log/filter log/state"),
-        _backend("s3", 200, own=(_IDS,)),
+        _backend("s3", 200, own=(_IDS_AND_LOG,)),
         8,
         ("ISTHMUS_TEST_S3_URL", "ISTHMUS_TEST_S3_URL"),
     ),
@@ -259,7 +263,7 @@ EQUIVALENT: tuple[Rule, ...] = (
     Rule(
         "a threshold of size says only which of two right ways is taken, the store's or this side's",
         r"backends/.*|_query/.*|layers/plan\.py",
-        r"[<>]=?.*\b_?(MAX|MOST|LARGEST_SCAN|DEEPEST|LONGEST_FREE|LONGEST_WILDCARD|LONGEST_REGEXP|FEW|LIST_TERMS|TERMS)\w*\b"
+        r"[<>]=?.*\b_?(MAX|MOST|LARGEST_SCAN|DEEPEST|LONGEST_FREE|LONGEST_WILDCARD|LONGEST_REGEXP|FEW|LIST_TERMS|TERMS|HASHED)\w*\b"
         r"|\b_(DEEPEST|MAX|MOST)\w*\b.*[<>]=?|== _LIST_TERMS",
     ),
     Rule(

@@ -14,6 +14,7 @@ from isthmus import AlreadyExistsError, AsyncDatabase, ConfigError, Query, field
 from isthmus._columns import declare_columns, drop_columns
 from isthmus._core.columns import columns_of
 from isthmus._path import parse_path
+from isthmus._query.ast import Predicate
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.backend("sqlite")]
 
@@ -59,6 +60,32 @@ async def test_any_field_is_a_column(tmp_path: Path, names: list[str]) -> None:
     assert await db.count(~(field([names[1]]) == 1)) == 2
     assert (await db.search(Query().sort([names[1]], "desc").limit(1)))[0].data == {names[0]: 1, names[1]: 2}
     await db.close()
+
+
+async def test_a_statement_reads_a_column_where_no_index_serves(tmp_path: Path) -> None:
+    """An index of the document is faster than a scan of columns; other fields are read from the document."""
+    settings = {"columns": {"n": "number", "t": "text"}, "indexes": ["t"]}
+    async with await _open(tmp_path / "a.db", **settings) as db:
+
+        async def statement(where: Predicate) -> str:
+            return str((await db.explain(where)).native)
+
+        assert '"n" > ?' in await statement(field("n") > 1)
+        for indexed_or_unknown in (field("t") == "a", field("x") > 1):
+            assert "isthmus_odd" not in await statement(indexed_or_unknown)
+        both = await statement((field("n") > 1) & (field("t") == "a"))
+        assert '"n" > ?' in both and '"t" = ?' not in both
+
+
+async def test_a_handle_knows_which_of_its_columns_are_missing(tmp_path: Path) -> None:
+    """A collection with records gets no columns by opening it, and those that are added meanwhile are there."""
+    async with await _open(tmp_path / "a.db") as db:
+        await db.create({"n": 1})
+    async with await _open(tmp_path / "a.db", columns={"n": "number", "t": "text"}) as db:
+        assert await db.count(field("n") == 1) == 1
+        assert db._backend.columns("records") == ((), columns_of({"n": "number", "t": "text"}))
+        await declare_columns(db, NUMBER)
+        assert db._backend.columns("records") == (NUMBER, columns_of({"t": "text"}))
 
 
 @pytest.mark.parametrize("name", ['a"b', "a\\b", "a\nb", ""])

@@ -161,7 +161,7 @@ def _name_columns(columns: Iterable[DeclaredColumn], taken: Iterable[str]) -> di
     found = {}
     for column in columns:
         name = ".".join(column.path.keys)
-        if name.lower() in used or len(name) > 60 or not name.isascii():
+        if name.lower() in used:
             digest = hashlib.blake2b(repr(column.path.keys).encode(), digest_size=6).hexdigest()
             name = f"{name[:40]}#{digest}"
         used.add(name.lower())
