@@ -165,6 +165,7 @@ async def test_the_environment_and_explicit_credentials_are_not_mixed() -> None:
         ("postgres://u:c4n4ry@h:port/x", "port"),
         ("host=h 'c4n4ry", "name=value"),
         ("postgresql+pg8000://u:c4n4ry@h/x", "asyncpg"),
+        ("postgres://u:c4n4ry@h/x?colour=c4n4ry", "'colour'"),
     ],
 )
 async def test_a_database_url_that_cannot_be_read_is_named(address: str, says: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from isthmus._core.config import BackendConfig
@@ -183,3 +185,29 @@ def test_an_unknown_setting_names_three(backend: str) -> None:
 
     assert "'deadline'" in str(caught.value)
     assert str(caught.value).count("'") == 8
+
+
+@pytest.mark.parametrize(
+    ("backend", "given", "says"),
+    [
+        ("memory", {"deadline": True}, "deadline: a number is expected, got True"),
+        (
+            "postgres",
+            {"host": "h", "pool": {"timeout": False}},
+            "pool.timeout: a number is expected, got False",
+        ),
+        (
+            "postgres",
+            {"host": "h", "pool": {"max_size": 4}, "max_size": 5},
+            "names of one setting, pool.max_size",
+        ),
+        ("postgres", {"max_size": 5, "pool": {"max_size": 4}}, "names of one setting, pool.max_size"),
+        ("postgres", {"host": "h", "password": 12345}, "postgres: password: Input should be a valid string;"),
+        ("memory", {"collections": {"a": {"unique": 1}}}, "memory: collections.a.unique: "),
+    ],
+)
+def test_what_a_setting_cannot_be_is_said_by_its_name(backend: str, given: dict[str, Any], says: str) -> None:
+    """Nothing is taken for a number, decided in silence, or shown under a name of pydantic's."""
+    with pytest.raises(ConfigError, match=says) as refused:
+        _load(backend, given)
+    assert "[" not in str(refused.value)

@@ -65,6 +65,7 @@ async def test_an_applications_engine_is_used_and_left_open(tmp_path: Path) -> N
         ({"address": "nosuch+driver://host/canary"}, "nosuch"),
         ({"address": "sqlite:///canary.db"}, "async"),
         ({"engine": create_engine("sqlite://")}, "AsyncEngine"),
+        ({"address": "postgresql+asyncpg://u:canary@127.0.0.1:1/x?colour=canary"}, "'colour'"),
         ({"address": "sqlite+aiosqlite://", "pool": {"size": 0}}, "pool.size"),
     ],
 )

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import datetime as dt
 import os
-from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args, get_origin
 from urllib.parse import SplitResult
 
 from pydantic import (
@@ -19,6 +19,7 @@ from pydantic import (
     PrivateAttr,
     SecretStr,
     ValidationError,
+    ValidationInfo,
     field_validator,
 )
 
@@ -49,6 +50,16 @@ class ConfigGroup(BaseModel):
         # Encoding such a secret raises a UnicodeEncodeError, which holds it.
         if isinstance(value, SecretStr) and not is_encodable(value.get_secret_value()):
             raise ValueError("it is not UTF-8: it has a lone surrogate or, in a variable, other bytes")
+        return value
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_booleans(cls, value: Any, info: ValidationInfo) -> Any:
+        # pydantic takes True as 1: a deadline of one second.
+        annotation = cls.model_fields[str(info.field_name)].annotation
+        accepted = {annotation, *get_args(annotation)}
+        if isinstance(value, bool) and bool not in accepted and accepted & {int, float}:
+            raise ValueError(f"a number is expected, got {value}")
         return value
 
 
@@ -228,7 +239,7 @@ class BackendConfig(ConfigGroup):
         try:
             config = cls.model_validate(merged)
         except ValidationError as error:
-            problem = _describe_problems(cls.backend, error, origins)
+            problem = _describe_problems(cls, error, origins)
         if problem:
             # Outside the except block: pydantic's error holds the input, secrets included, and would stay
             # reachable as this error's context.
@@ -273,17 +284,23 @@ class BackendConfig(ConfigGroup):
     @classmethod
     def _rename_aliases(cls, settings: dict[str, Any]) -> dict[str, Any]:
         result: dict[str, Any] = {}
+        names: dict[str, str] = {}
         for key, value in settings.items():
             target = cls.spellings.get(key, key) if isinstance(key, str) else key
             if not isinstance(target, str):
                 raise ConfigError(f"{cls.backend}: config keys must be text, got {key!r}")
             if isinstance(value, Mapping):
                 value = dict(value)
-            if target != key and target in settings:
+            nested = nest(target, value)
+            found: dict[str, str] = {}
+            merge({}, nested, found, key)
+            if twice := names.keys() & found.keys():
+                other = names[min(twice)]
                 raise ConfigError(
-                    f"{cls.backend}: {key!r} and {target!r} are two names of one setting; give one"
+                    f"{cls.backend}: {other!r} and {key!r} are two names of one setting, {min(twice)}"
                 )
-            merge(result, nest(target, value))
+            names |= found
+            merge(result, nested)
         return result
 
     def model_columns(self, collection: str) -> bool:
@@ -327,11 +344,13 @@ def _explain(
             explained[key] = (value, origins.get(key) or next(within, "default"))
 
 
-def _describe_problems(backend: str, error: ValidationError, origins: Mapping[str, str]) -> str:
+def _describe_problems(
+    config: type[BackendConfig], error: ValidationError, origins: Mapping[str, str]
+) -> str:
     """Return what is wrong with each setting, and the variable that it came from."""
     problems = []
     for problem in error.errors(include_input=False, include_url=False, include_context=False):
-        key = ".".join(str(part) for part in problem["loc"])
+        key = ".".join(_setting_of(config, problem["loc"]))
         variables = sorted(
             origin
             for name, origin in origins.items()
@@ -339,4 +358,19 @@ def _describe_problems(backend: str, error: ValidationError, origins: Mapping[st
         )
         source = f" ({', '.join(dict.fromkeys(variables))})" if variables else ""
         problems.append(f"{key or 'config'}: {problem['msg'].removeprefix('Value error, ')}{source}")
-    return f"{backend}: " + "; ".join(dict.fromkeys(problems))
+    return f"{config.backend}: " + "; ".join(dict.fromkeys(problems))
+
+
+def _setting_of(model: type[BaseModel], location: Sequence[str | int]) -> Iterator[str]:
+    """Yield the parts of a setting's name, without pydantic's names for the alternatives of a type."""
+    for number, part in enumerate(location):
+        yield str(part)
+        field = model.model_fields.get(str(part))
+        if field is None:
+            continue
+        inner = field.annotation
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            holds_keys = {get_origin(kind) for kind in (inner, *get_args(inner))} & {dict, list, tuple}
+            yield from map(str, location[number + 1 :] if holds_keys else ())
+            return
+        model = inner

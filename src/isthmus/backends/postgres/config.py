@@ -339,6 +339,7 @@ class PostgresConfig(BackendConfig, LayoutSettings, ChangesSettings):
         if address := environ.get("DATABASE_URL", ""):
             try:
                 settings, problem = cls._rename_aliases(cls.read_url(address)), ""
+                cls._check_keys(settings)
             except ConfigError as error:
                 settings, problem = {}, str(error)
             if problem:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import functools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import Dialect, make_url
 from sqlalchemy.exc import ArgumentError, InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
@@ -100,10 +101,19 @@ def open_engine(config: SQLAlchemyConfig) -> EnginePool:
         ) from None
     except (ArgumentError, InvalidRequestError) as error:
         raise ConfigError(f"sqlalchemy: {error}") from None
+    event.listen(engine.sync_engine, "do_connect", _connect)
     if address.get_backend_name() in ("mysql", "mariadb"):
         seconds = lock_wait_of(config)
         event.listen(engine.sync_engine, "connect", functools.partial(_set_lock_wait, seconds))
     return EnginePool(engine, ours=True)
+
+
+def _connect(dialect: Dialect, record: object, args: Sequence[Any], options: Mapping[str, Any]) -> Any:
+    """Open a connection; raises `ConfigError` for an option of the URL that the driver does not know."""
+    try:
+        return dialect.connect(*args, **options)
+    except TypeError as error:
+        raise ConfigError(f"sqlalchemy: the driver does not take an option of the URL: {error}") from None
 
 
 def lock_wait_of(config: SQLAlchemyConfig) -> int:
