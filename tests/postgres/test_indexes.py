@@ -100,8 +100,8 @@ async def test_equality_is_containment_where_no_index_serves() -> None:
     """That takes half of the time that extracting the value does; objects have to be equal, not contained."""
     async with opened() as db:
         for value in ("t", 1, True):
-            assert "@> $3" in str((await db.explain(field("x") == value)).native)
-        assert "@> $3" not in str((await db.explain(field("x") == {"x": 1})).native)
+            assert "(t.data @> $1::jsonb OR" in str((await db.explain(field("x") == value)).native)
+        assert "(t.data @> $1::jsonb OR" not in str((await db.explain(field("x") == {"x": 1})).native)
 
 
 async def test_one_gin_index_serves_equality_on_every_field() -> None:
