@@ -91,6 +91,22 @@ async def test_an_index_of_a_declared_path_is_one_on_its_column() -> None:
         assert await db.count(field("t").starts_with("x" * 5_000)) == 1
 
 
+async def test_an_indexed_column_compares_by_code_point() -> None:
+    """Whatever the language of the database: there `a` is less than `B`, and `é` less than `f`."""
+    texts = ["a", "B", "b", "Z", "é", "f", "~", "_", "-a", "ab", ""]
+    async with opened(columns={"t": "text"}, indexes=["t"]) as db:
+        await db.create_batch([{"t": text} for text in texts])
+
+        for bound in texts:
+            for where, expected in (
+                (field("t") > bound, [text for text in texts if text > bound]),
+                (field("t") <= bound, [text for text in texts if text <= bound]),
+                (field("t").between(bound, "b"), [text for text in texts if bound <= text <= "b"]),
+            ):
+                found = [record["t"] for record in await db.search(Query(where).sort("t", "desc"))]
+                assert found == sorted(expected, reverse=True), where
+
+
 async def test_create_table_never_makes_no_columns() -> None:
     """The statements of the error make them; a table that lacks them works without."""
     name = fresh_name()

@@ -84,7 +84,7 @@ class StoredColumn:
 
 
 def _prefix(name: str) -> str:
-    return f"""(left({name}, {PREFIX_LENGTH}) COLLATE "C")"""
+    return f"(left({name}, {PREFIX_LENGTH}))"  # the column is COLLATE "C"
 
 
 def odd_definition(columns: Iterable[DeclaredColumn]) -> str:
