@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
@@ -49,39 +48,49 @@ def cursor_position(record: Record, order: tuple[SortKey, ...]) -> Position:
     return (*keys, record.id)
 
 
-def compare(
-    left: Position, right: Position, order: tuple[SortKey, ...], id_key: Callable[[str], Any] = str
-) -> int:
-    """Return -1, 0 or 1 as left comes before, with or after right; `id_key` is what ids sort by."""
-    for key, a, b in zip(order, left, right, strict=False):
+class _Descending:
+    """A value that is less than another one if it is greater."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __lt__(self, other: _Descending) -> bool:
+        return bool(other.value < self.value)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Descending) and bool(self.value == other.value)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def sort_key(order: tuple[SortKey, ...], id_key: Callable[[str], Any] = str) -> Callable[[Position], Any]:
+    """Return a key function on positions for `sorted`, `heapq` and the like.
+
+    `id_key` is what ids sort by.
+    """
+
+    def key_of(position: Position) -> tuple[Any, ...]:
+        return (*map(component_of, order, position), id_key(position[-1]))
+
+    def component_of(key: SortKey, value: SortValue) -> tuple[Any, ...]:
+        if value[0] == NONE:
+            return (0,) if key.nulls_first else (2,)
         if key.path.root is Root.ID:
-            a, b = (TEXT, id_key(a[1])), (TEXT, id_key(b[1]))
-        if (a[0] == NONE) != (b[0] == NONE):
-            return -1 if (a[0] == NONE) == key.nulls_first else 1
-        if a[0] == NONE:
-            continue
-        ra, rb = _rank(tuple(a)), _rank(tuple(b))
-        if ra != rb:
-            return -1 if (ra < rb) != key.descending else 1
-    a_id, b_id = id_key(left[-1]), id_key(right[-1])
-    return int(a_id > b_id) - int(a_id < b_id)
+            value = (TEXT, id_key(value[1]))
+        rank = _rank(tuple(value))
+        return (1, _Descending(rank) if key.descending else rank)
 
-
-def sort_key(order: tuple[SortKey, ...], id_key: Callable[[str], Any] = str) -> Any:
-    """Return a key function on positions for `sorted`, `heapq` and the like."""
-    if not order:
-        return lambda position: id_key(position[-1])
-    return functools.cmp_to_key(lambda a, b: compare(a, b, order, id_key))
+    return key_of
 
 
 def sort_records(records: Iterable[Record], order: tuple[SortKey, ...]) -> list[Record]:
     """Return the records sorted; decodes each only where a sort key needs it."""
     if not order:
         return sorted(records, key=lambda record: record.id or "")
-    placed = [(cursor_position(record, order), record) for record in records]
     key = sort_key(order)
-    placed.sort(key=lambda pair: key(pair[0]))
-    return [record for _, record in placed]
+    return sorted(records, key=lambda record: key(cursor_position(record, order)))
 
 
 BY_ID: tuple[SortKey, ...] = ()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import heapq
+import operator
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, TypeVar
 
 from isthmus._core.clock import SYSTEM_CLOCK, Clock
-from isthmus._core.evaluation import add_records, select_matching
+from isthmus._core.evaluation import add_records, select_matching, sort_in_turns, sort_matching
 from isthmus._core.executor import (
     After,
     AggregateResult,
@@ -37,7 +38,7 @@ from isthmus._core.uncancelled import Ends
 from isthmus._query.aggregate import Groups
 from isthmus._query.ast import FALSE, KNN, TRUE, Predicate, leaves
 from isthmus._query.codec import text
-from isthmus._query.order import BY_ID, cursor_position, sort_key, sort_records
+from isthmus._query.order import BY_ID, cursor_position, sort_key
 from isthmus._query.shape import shape_of
 from isthmus._query.split import Pushdown, Split, drop_ranked, split
 from isthmus._record import Record
@@ -190,7 +191,7 @@ class Plan(Layer):
             skip -= first
         else:
             skip = 0
-        merged = sort_records([*page.records, *recheck], order)
+        merged = await sort_matching([*page.records, *recheck], order)
         end = add_to_size(request.size, skip)
         more = page.after is not None or (end is not None and len(merged) > end)
         return make_page(merged[skip:end], order, more=more, hits=page.hits)
@@ -220,7 +221,7 @@ class Plan(Layer):
                 if lies_between(key(cursor_position(record, order)), start, last)
             ]
             records = await select_matching(page.records, parts.residual)
-            kept += sort_records([*records, *candidates], order) if candidates else records
+            kept += await sort_matching([*records, *candidates], order) if candidates else records
             if after is None or len(kept) > request.offset:
                 return Page(kept[request.offset :], after)
 
@@ -249,7 +250,7 @@ class Plan(Layer):
                 break
             after = next_start(page, order)
             size = min(size * 2, _LARGEST_SCAN)
-        merged = sort_records([*kept, *recheck], order) if recheck else kept
+        merged = await sort_matching([*kept, *recheck], order) if recheck else kept
         more = end is not None and len(merged) > end
         return make_page(merged[request.offset : end], order, more=more, hits=hits)
 
@@ -280,7 +281,7 @@ class Plan(Layer):
                     " client-side; add a limit or a narrower filter, or raise sort_cap",
                     capability="order",
                 )
-        best.sort(key=lambda pair: pair[0])
+        best = await sort_in_turns(best, operator.itemgetter(0))
         chosen = [record for _, record in best[request.offset : end]]
         return make_page(chosen, order, more=end is not None and len(best) > end)
 

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from isthmus._core.apply import apply_in_order, merge_documents, refuse_batch
 from isthmus._core.capabilities import Capabilities
-from isthmus._core.evaluation import add_records, select_matching
+from isthmus._core.evaluation import add_records, select_matching, sort_matching
 from isthmus._core.executor import (
     MORE,
     After,
@@ -29,7 +29,7 @@ from isthmus._query.aggregate import Groups
 from isthmus._query.ast import RANKED, Leaf, Measure, Predicate, SortKey
 from isthmus._query.bucket import GroupKey
 from isthmus._query.codec import text
-from isthmus._query.order import BY_ID, cursor_position, sort_key, sort_records
+from isthmus._query.order import BY_ID, cursor_position, sort_key
 from isthmus._query.split import Pushdown
 from isthmus._record import Record
 from isthmus._values import decode, trim
@@ -118,7 +118,7 @@ class MemoryExecutor(abc.ABC):
 
     async def _match(self, collection: str, request: PageRequest) -> list[Record]:
         order = request.order or BY_ID
-        records = sort_records(await self._select(collection, request.where), order)
+        records = await sort_matching(await self._select(collection, request.where), order)
         if request.after is not None and request.after.position is not None:
             key = sort_key(order)
             start = key(tuple(request.after.position))
