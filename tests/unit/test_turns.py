@@ -1,4 +1,4 @@
-"""Aggregates and orders that the core computes: other tasks get their turn meanwhile, and the deadline holds."""
+"""Aggregates and orders of the core: other tasks get their turn meanwhile, and the deadline holds."""
 
 from __future__ import annotations
 
