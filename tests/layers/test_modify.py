@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from isthmus import field
-from isthmus._core.executor import Mutation, WriteKind
+from isthmus._core.executor import ItemResult, Mutation, WriteKind
 from isthmus._core.modify import Modification
 from isthmus._core.op import Modify, ModifyWhere, Op, Read, Write
 from isthmus._core.stack import Next
@@ -16,6 +18,7 @@ from isthmus._query.ast import FALSE, TRUE, Leaf, Like, Predicate
 from isthmus._query.changes import FieldChange
 from isthmus._query.split import Pushdown
 from isthmus.backends.memory.backend import MemoryBackend
+from isthmus.backends.memory.config import MemoryConfig
 from isthmus.errors import (
     Applied,
     BatchError,
@@ -26,7 +29,7 @@ from isthmus.errors import (
     NotWrittenError,
     UnavailableError,
 )
-from isthmus.layers._modify import native_modification
+from isthmus.layers._modify import CompareAndSet, modify_items, native_modification
 from isthmus.layers.deadline import Deadline
 from isthmus.layers.merge import Merge
 from isthmus.layers.plan import Plan
@@ -340,3 +343,43 @@ def test_a_store_is_sent_a_modification_only_if_it_evaluates_the_condition(resid
     assert (plain.id, plain.where, plain.if_version) == ("a", field("n") >= 1, "v")
     assert sent(FALSE) is None
     assert sent(TRUE) is not None
+
+
+class _Batching(MemoryBackend):
+    """A store that applies batches by itself, but cannot evaluate `like`."""
+
+    batches = 0
+
+    def support(self, collection: str) -> Any:
+        """Return what the store evaluates."""
+        grades = (Pushdown.EXACT, Pushdown.NONE)
+        return SimpleNamespace(pushdown=lambda leaf: grades[isinstance(leaf, Like)])
+
+    async def modify_batch(
+        self, collection: str, modifications: Sequence[Modification], *, atomic: bool
+    ) -> list[ItemResult]:
+        """Apply all by compare-and-set, as the core does."""
+        self.batches += 1
+        op = Modify(collection, list(modifications), atomic)
+        return await CompareAndSet(lambda op: op.apply(self), VirtualClock(), self.capabilities).modify(op)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("where", "batches"), [(TRUE, 1), (n >= 1, 1), (field("t").like("a%"), 0)], ids=["no", "known", "unknown"]
+)
+async def test_a_batch_is_the_stores_if_it_can_evaluate_all_of_it(where: Predicate, batches: int) -> None:
+    """Else the core applies it, and no item is left out."""
+    backend = _Batching(MemoryConfig.load({}, environ={}))
+    created = [Mutation(str(id), {"n": 1, "t": "ab"}) for id in range(2)]
+    await backend.write("records", WriteKind.CREATE, created, atomic=False)
+    items = [Modification("0", (n.inc(1),)), Modification("1", (n.inc(1),), where)]
+
+    results = await modify_items(
+        Modify("records", items, False), backend, lambda op: op.apply(backend), VirtualClock()
+    )
+
+    assert len(results) == 2
+    assert not any(isinstance(result, Exception) for result in results)
+    assert backend.batches == batches
+    assert await _numbers(backend, 2) == [2, 2]

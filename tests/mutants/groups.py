@@ -52,7 +52,7 @@ def _suite(name: str) -> Trial:
     return _pytest(*files, "-k", f"{name} and not large_batch")
 
 
-_TABLE = _pytest("tests/unit/test_truth_table.py")
+_TABLE = _pytest("tests/unit/test_truth_table.py", "tests/unit/test_folds.py")
 # A backend that leaves to the planner whatever it can.
 _ROUGH = (
     _pytest("tests/thirdparty/test_planning.py"),

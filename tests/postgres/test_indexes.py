@@ -96,6 +96,23 @@ async def test_filters_use_their_indexes_and_find_misfits_too() -> None:
             assert "_pkey" not in plan, f"{name}\n{plan}"
 
 
+async def test_any_and_equality_use_an_index_of_elements() -> None:
+    """Also on fields of objects in lists, where the index finds the candidates."""
+    async with opened(gin=["items.sku", "tags"]) as db:
+        await db.create_batch(
+            [{"tags": [f"t{n}"], "items": [{"sku": f"s{n}", "n": 1}, {"sku": "x"}]} for n in range(3_000)]
+        )
+        async with connected() as outside:
+            await outside.execute(f"ANALYZE {db.collection_name}")
+        for where in (
+            field("tags") == "t7",
+            field("items").any((field("sku") == "s7") & (field("n") == 1)),
+            field("items").any(field("sku").in_(["s7", "none"])),
+        ):
+            assert (await db.explain(where)).index is not None, where
+            assert await db.count(where) == 1, where
+
+
 async def test_equality_is_containment_where_no_index_serves() -> None:
     """That takes half of the time that extracting the value does; objects have to be equal, not contained."""
     async with opened() as db:

@@ -62,6 +62,8 @@ CREATE TABLE visits (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, place int,
 INSERT INTO visits (place, seat) VALUES (1, 1);
 CREATE TABLE documents (id int PRIMARY KEY, plain json, binary_form jsonb);
 INSERT INTO documents VALUES (1, '[12345678901234567890]', '[12345678901234567890]');
+CREATE TABLE labels (id int PRIMARY KEY, texts text[], v text);
+INSERT INTO labels VALUES (1, NULL, 'a'), (2, NULL, 'B'), (3, NULL, '-b'), (4, NULL, 'ab');
 CREATE VIEW carriers AS SELECT DISTINCT carrier FROM flights;
 """
 
@@ -113,6 +115,25 @@ async def test_every_key_that_a_search_shows_finds_its_row(
     for call in (db.update, db.replace):
         with pytest.raises(NotFoundError):
             await call(unknown, {"n": 1})
+
+
+async def test_elements_of_an_array_come_back_whatever_they_hold(tables: Opener) -> None:
+    """Escapes, quotes, braces and what looks like NULL are text; an absent element is none."""
+    texts = ["a\\b", "\\", 'q"x', '\\"', "{}", ",", "", "NULL", "null", None, " ", "é\n"]
+    db = await tables("labels")
+    await db.update("1", {"texts": texts})
+    assert (await db.require("1"))["texts"] == texts
+    assert await db.count(field("texts") == "a\\b") == 1
+
+
+async def test_versions_sort_by_code_point(tables: Opener) -> None:
+    """Whatever the language of the database is, where a text column is the version."""
+    db = await tables("labels", version="v")
+    for direction in ("asc", "desc"):
+        page = await db.page(Query().sort("_version", direction), size=2)
+        rest = await db.page(Query().sort("_version", direction), size=4, cursor=page.cursor)
+        found = [record.version for record in [*page.records, *rest.records]]
+        assert found == sorted(["a", "B", "-b", "ab"], reverse=direction == "desc")
 
 
 async def test_a_key_of_json_or_lists_is_refused_at_opening(tables: Opener) -> None:

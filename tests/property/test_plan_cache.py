@@ -11,9 +11,9 @@ from isthmus import Query, field
 from isthmus._core.columns import DeclaredColumn
 from isthmus._core.executor import PageRequest
 from isthmus._path import parse_path
-from isthmus._query.ast import TRUE, And, Or, Predicate
+from isthmus._query.ast import TRUE, And, Equal, Not, Or, Predicate
 from isthmus._query.normalize import flatten, normalize
-from isthmus._query.plan_cache import PlanCache
+from isthmus._query.plan_cache import PlanCache, _probe
 from isthmus._query.shape import shape_of, with_operands
 from isthmus._query.split import split
 from isthmus._value import replace
@@ -216,3 +216,23 @@ def test_flat_conditions_mean_the_same() -> None:
     assert flatten(Query().filter(a).where) is a
     assert flatten(TRUE) is TRUE
     assert flatten(replace(Query(), where=a | b).where) == a | b
+
+
+def test_no_two_places_have_one_probe() -> None:
+    """Else a template that mixes up two operands would pass."""
+    for kind in (str, int, float):
+        for turn in range(3):
+            probes = [_probe(kind, index, turn) for index in range(60)]
+            assert len(set(probes)) == len(probes)
+            assert {type(probe) for probe in probes} == {kind}
+
+
+@pytest.mark.parametrize("levels", [1, 8, 9, 50])
+def test_a_deep_tree_has_no_shape(levels: int) -> None:
+    """Recursion is bounded, whatever the tree is made of."""
+    leaf = Equal(A, 1)
+    for wrap in (Not, lambda inner: And((inner, leaf)), lambda inner: Or((leaf, inner))):
+        where: Predicate = leaf
+        for _ in range(levels):
+            where = wrap(where)
+        assert (shape_of(where) is None) == (levels > 8)

@@ -10,6 +10,7 @@ import pytest
 
 from isthmus import AsyncDatabase, Query, Record, field
 from isthmus._core.executor import ItemResult, Mutation, WriteKind
+from isthmus._query.split import positive_part
 from isthmus.errors import ConfigError, QueryError
 from isthmus.layers import plan
 from tests.differential import programs, queries
@@ -116,3 +117,12 @@ async def test_a_backend_of_another_package_is_found_by_name_and_scheme() -> Non
         assert by_url.config.judges == "nothing"  # type: ignore[attr-defined]
     with pytest.raises(ConfigError, match="judges"):
         AsyncDatabase("rough", {"judge": "nothing"})
+
+
+def test_the_part_of_any_that_every_store_evaluates_keeps_what_it_can() -> None:
+    """What is negated, or a list, says nothing of separate paths; the rest narrows the candidates."""
+    some = field("items").any((field("sku") == "x") & ~(field("n") == 1) & (field("n") > 0))
+    assert positive_part(some) == (field("items.sku") == "x") & (field("items.n") > 0)
+    assert positive_part(field("items").any(~(field("n") == 1))) == field("items").exists()
+    either = field("items").any((field("sku") == "x") | ~(field("n") == 1))
+    assert positive_part(either) == field("items").exists()

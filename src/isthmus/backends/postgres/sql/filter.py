@@ -318,8 +318,7 @@ class Filter:
         """Return whether containment decides a leaf: an equality with no object, which no index serves."""
         if not isinstance(leaf, Equal) or isinstance(leaf.value, dict) or not field.keys:
             return False
-        indexed = self._indexed
-        return not (use_index and (indexed.has_rare_types(leaf.path) or leaf.path in indexed.elements))
+        return not (use_index and self._indexed.has_rare_types(leaf.path))
 
     def _by_kind(self, leaf: In, field: FieldSQL) -> str:
         """Return `in` as one condition for each type of its operands, since each type has its own index."""

@@ -132,7 +132,7 @@ def _new_value(change: FieldChange, old: str, params: Parameters) -> tuple[str, 
             kind = "string" if isinstance(value, str) else "number"
             less = f"{old} {sign} {given}"
             if isinstance(value, str):  # by code point, as UTF-8 sorts in bytes
-                less = f"""({old} #>> '{{}}') COLLATE "C" {sign} {params.text(value)} COLLATE "C\""""
+                less = f"""({old} #>> '{{}}') COLLATE "C" {sign} {params.text(value)}"""
             result = f"CASE WHEN {missing} OR {less} THEN {given} ELSE {old} END"
             return result, f"({missing} OR jsonb_typeof({old}) = '{kind}')"
     return None
