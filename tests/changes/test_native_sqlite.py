@@ -21,13 +21,16 @@ KEYS = {
     "without a rowid": ("id REAL PRIMARY KEY NOT NULL", "{}.5", "{}.5"),
 }
 
+NAME = "odd \" it's"
+TABLE = '"' + NAME.replace('"', '""') + '"'
+
 
 def _make(folder: Path, columns: str, *, options: str = "") -> sqlite3.Connection:
     sql = sqlite3.connect(folder / "db", isolation_level=None)
     # The key's columns come first, or its constraint last.
     names, _, constraint = columns.partition(", PRIMARY")
     end = f", PRIMARY{constraint}" if constraint else ""
-    sql.execute(f'CREATE TABLE "odd "" name" ({names}, n INTEGER{end}){options}')
+    sql.execute(f"CREATE TABLE {TABLE} ({names}, n INTEGER{end}){options}")
     return sql
 
 
@@ -37,9 +40,9 @@ async def test_a_table_with_the_owners_triggers_is_followed(tmp_path: Path, key:
     """By whoever writes; a record's order is None where it was not written since."""
     columns, cells, id_text = KEYS[key]
     sql = _make(tmp_path, columns, options=" WITHOUT ROWID" if key.startswith("without") else "")
-    table = '"odd "" name"'
+    table = TABLE
     sql.execute(f"INSERT INTO {table} VALUES ({cells.format(0)}, 0)")
-    settings = {"path": tmp_path / "db", "layout": "native", "table": 'odd " name'}
+    settings = {"path": tmp_path / "db", "layout": "native", "table": NAME}
     async with await AsyncDatabase.create("sqlite", settings) as db:
         with pytest.raises(UnsupportedError):
             db.changes()

@@ -50,7 +50,7 @@ def change_statements(table: SQLiteTable) -> list[str]:
         f"{trigger.format('update')} UPDATE ON {name} BEGIN {new} END",
         f"{trigger.format('key')} UPDATE ON {name} WHEN {moved} BEGIN {old} END",
         f"{trigger.format('delete')} DELETE ON {name} BEGIN {old} END",
-        f"INSERT INTO {CHANGES_CATALOG} VALUES ({literal}, lower(hex(randomblob(16))), 0)",
+        f"INSERT INTO {CHANGES_CATALOG} VALUES ({literal}, hex(randomblob(16)), 0)",
     ]
 
 
