@@ -85,7 +85,7 @@ def _copied() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="isthmus-mutants-", dir=shared) as folder:
         tree = Path(folder) / "tree"
         ignored = shutil.ignore_patterns("__pycache__")
-        for part in ("src", "tests"):
+        for part in ("src", "tests", "docs"):
             shutil.copytree(ROOT / part, tree / part, ignore=ignored)
         shutil.copy(ROOT / "pyproject.toml", tree)
         compileall.compile_dir(tree / "src", quiet=2)
@@ -149,7 +149,7 @@ class Bench:
         """Run a trial without any mutant; return its name and exit code if it fails."""
         name, trial = name_and_trial
         code = self._code(name, trial, str(self._tree / "src"))
-        return f"{_named(trial)} (exit {code})" if code != 0 else ""
+        return f"{name}: {_named(trial)} (exit {code})" if code != 0 else ""
 
     def _code(self, name: str, trial: Trial, package: str) -> int:
         """Run a trial; return its exit code, below 0 for one that ran out of time."""

@@ -211,7 +211,7 @@ GROUPS: dict[str, Group] = {
     ),
     "sqlite": Group(
         _files("backends/sqlite", "filter select order fields aggregate"),
-        _backend("sqlite", 1_500),
+        _backend("sqlite", 1_500, own=(_pytest("tests/sqlite/test_indexes.py"),)),
         16,
     ),
     "mariadb-native": Group(

@@ -62,8 +62,9 @@ CREATE TABLE visits (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, place int,
 INSERT INTO visits (place, seat) VALUES (1, 1);
 CREATE TABLE documents (id int PRIMARY KEY, plain json, binary_form jsonb);
 INSERT INTO documents VALUES (1, '[12345678901234567890]', '[12345678901234567890]');
-CREATE TABLE labels (id int PRIMARY KEY, texts text[], v text);
-INSERT INTO labels VALUES (1, NULL, 'a'), (2, NULL, 'B'), (3, NULL, '-b'), (4, NULL, 'ab');
+CREATE TABLE labels (id int PRIMARY KEY, texts text[], v text, n int, must int NOT NULL DEFAULT 0);
+INSERT INTO labels VALUES (1, NULL, 'a', 3), (2, NULL, 'B', NULL), (3, NULL, '-b', 1), (4, NULL, 'ab', 2);
+CREATE INDEX ON labels (n); CREATE INDEX ON labels (must);
 CREATE VIEW carriers AS SELECT DISTINCT carrier FROM flights;
 """
 
@@ -288,6 +289,20 @@ async def test_a_range_of_the_column_that_sorts_needs_one_pass_of_its_index(tabl
         assert [r.id for r in await db.search(query.limit(5).offset(3))] == everything[3:8]
         assert "MATERIALIZED" not in (await db.explain(query.limit(5))).native
     assert "MATERIALIZED" in (await db.explain(Query(where=~since).sort("at").limit(5))).native
+
+
+async def test_an_index_that_has_all_rows_in_order_is_read_in_one_pass(tables: Opener) -> None:
+    """Rows without a value are last, which is where an index has them only if it is read upwards."""
+    db = await tables("labels")
+    for name, direction, passes, ids in (
+        ("n", "asc", 1, ["3", "4", "1", "2"]),
+        ("n", "desc", 2, ["1", "4", "3", "2"]),
+        ("must", "asc", 1, ["1", "2", "3", "4"]),
+        ("must", "desc", 1, ["1", "2", "3", "4"]),
+    ):
+        query = Query().sort(name, direction).limit(5)
+        assert [record.id for record in await db.search(query)] == ids
+        assert ("MATERIALIZED" in (await db.explain(query)).native) == (passes == 2), (name, direction)
 
 
 async def test_explain_names_the_index_that_would_serve(tables: Opener, owner: asyncpg.Connection) -> None:

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from isthmus._core.executor import AggregateRequest, Mutation, PageRequest, WriteKind
+from isthmus._core.executor import After, AggregateRequest, Mutation, PageRequest, WriteKind
 from isthmus._query.ast import TRUE, Function, Measure, Predicate, SortKey
 from isthmus._query.field import field
+from isthmus._value import replace
 from isthmus.backends.sqlite import plugin
 from isthmus.backends.sqlite.config import SQLiteConfig
 from isthmus.errors import ConfigError
@@ -51,6 +52,16 @@ async def test_a_filter_on_an_indexed_field_searches_and_never_scans(
 
     assert plan.index == "records.age"
     assert not [step for step in plan.details["plan"] if step.startswith("SCAN records")]
+
+
+@pytest.mark.asyncio
+async def test_a_stream_goes_on_by_id_without_an_index(opened: Opener) -> None:
+    """With one, each page would scan and sort the whole range; its first page takes it."""
+    backend = await opened(indexes=["age"])
+    first = PageRequest(field("age") >= 5, None, 100)
+
+    assert (await backend.explain(R, first)).index == "records.age"
+    assert (await backend.explain(R, replace(first, after=After(("x",))))).index == "id"
 
 
 @pytest.mark.asyncio
