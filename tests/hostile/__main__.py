@@ -36,9 +36,9 @@ LONGEST_OVERRUN = 0.100
 _PATTERN, _TREE, _WIDE_TREE = "a pattern", "a tree of up to 1,000 leaves", "a wider tree"
 MOST_AT_SERVER = {_PATTERN: 150.0, _TREE: 100.0, _WIDE_TREE: 200.0}
 """By which a process of PostgreSQL may grow for a call, in MB, by kind of call; a pattern needs copies of
-a text of 10,000,000 characters, one of them of 40 MB."""
+a text of 10,000,000 bytes, one of them of 40 MB."""
 MOST_IN_RESPONSE = 2_000_000
-"""Characters: Elasticsearch's response is decoded at once, some 10 ms for a text of this length."""
+"""Bytes: Elasticsearch's response is decoded at once, some 10 ms for a text of this length."""
 DEADLINE = 0.3
 # The calls of any_of and the like with thousands of conditions are the application's own time.
 _BUILDING_TREE = "building a tree"
@@ -151,7 +151,7 @@ def main() -> int:
     parser.add_argument("stores", nargs="*", help="as in tests/stores.py; all if none is named")
     parser.add_argument("--patterns", type=int, default=1_000)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--long", type=int, default=10_000_000, help="characters of the longest texts")
+    parser.add_argument("--long", type=int, default=10_000_000, help="bytes of the longest texts")
     given = parser.parse_args()
     if len(given.stores) == 1:
         return asyncio.run(run(given.stores[0], given.patterns, given.seed, given.long))

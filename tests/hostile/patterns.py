@@ -26,11 +26,11 @@ def short_texts() -> dict[str, str]:
 
 
 def long_texts(long: int) -> dict[str, str]:
-    """Return texts of `long` characters, or half of it, by id."""
+    """Return texts of `long` bytes of UTF-8 by id."""
     return {
         "as-long": "a" * long,
         "ab-long": "abbabaabab" * (long // 10),
-        "wide-long": "é日" * (long // 4),
+        "wide-long": "é日" * (long // 5),
     }
 
 

@@ -76,7 +76,7 @@ class Probe:
                 self.longest_gap = max(self.longest_gap, gap)
                 if stop > _NOTED:
                     self.stops.append((stop, self.doing))
-            if self._server is not None and after[0] > self._sampled + _BETWEEN_SAMPLES:
+            if self._server is not None and self.kind and after[0] > self._sampled + _BETWEEN_SAMPLES:
                 self._sampled = after[0]
                 self._server.sample(self.kind, self.doing)
 
