@@ -101,7 +101,7 @@ _DATES = ("2024-01-01", "2024-02-29", "1999-12-31", "0001-01-01", "0099-05-05", 
 _ZERO_DATES = ("0000-00-00", "2024-00-10", "2024-02-00", "0000-01-01")
 _TIMES = tuple(f"{date} {time}" for date in _DATES for time in ("00:00:00", "23:59:59.5", "00:00:00.000001"))
 _ZERO_TIMES = tuple(f"{date} 00:00:00" for date in _ZERO_DATES)
-# In each of the zones below a day within what a TIMESTAMP can hold: beyond it, the server stores the zero date.
+# A day within what a TIMESTAMP can hold, in each of the zones below: beyond it the zero date is stored.
 _STAMPS = ("2024-01-01 00:00:00", "1970-01-02 00:00:01", "2024-07-01 12:30:00.123456", "2038-01-18 03:14:07")
 _COLLATIONS = (
     *("utf8mb4_general_ci", "utf8mb4_unicode_ci", "utf8mb4_bin", "utf8mb4_nopad_bin", "utf8mb4_czech_ci"),
