@@ -283,6 +283,7 @@ EQUIVALENT: tuple[Rule, ...] = (
         r"== TRUE and \(.* or .*delete_where\)",
         "and",
     ),
+    Rule("a tuple asks `<` only of what is not equal", r"_query/order\.py", r"other\.value < self\.value"),
     Rule("no object is ever a group key", r"_query/aggregate\.py", r"return \(OBJECT \+ 1,\)"),
     Rule("zero does not overflow", r"_query/aggregate\.py", r"math\.inf if exact > 0 else -math\.inf"),
     Rule(
