@@ -12,7 +12,7 @@ import pytest
 
 from isthmus import AlreadyExistsError, AsyncDatabase, ConfigError, Query, field
 from isthmus._columns import declare_columns, drop_columns
-from isthmus._core.columns import columns_of
+from isthmus._core.columns import SupportsColumns, columns_of
 from isthmus._path import parse_path
 from isthmus._query.ast import Predicate
 
@@ -64,7 +64,7 @@ async def test_any_field_is_a_column(tmp_path: Path, names: list[str]) -> None:
 
 async def test_a_statement_reads_a_column_where_no_index_serves(tmp_path: Path) -> None:
     """An index of the document is faster than a scan of columns; other fields are read from the document."""
-    settings = {"columns": {"n": "number", "t": "text"}, "indexes": ["t"]}
+    settings = {"columns": {"n": "number", "t": "text", "u": "text"}, "indexes": ["t"]}
     async with await _open(tmp_path / "a.db", **settings) as db:
 
         async def statement(where: Predicate) -> str:
@@ -73,9 +73,22 @@ async def test_a_statement_reads_a_column_where_no_index_serves(tmp_path: Path) 
         assert '"n" > ?' in await statement(field("n") > 1)
         for indexed_or_unknown in (field("t") == "a", field("x") > 1):
             assert "isthmus_odd" not in await statement(indexed_or_unknown)
+        # A function of ours is not called where there is no value.
+        assert '"u" IS NOT NULL AND isthmus_' in await statement(field("u").regex("x+y"))
+        assert "IS NOT NULL" not in await statement(field("n") > 1)
         both = await statement((field("n") > 1) & (field("t") == "a"))
         assert '"n" > ?' in both
         assert '"t" = ?' not in both
+
+
+async def test_odd_records_are_counted(tmp_path: Path) -> None:
+    """Those that have something else at the path of a column, for the doctor."""
+    async with await _open(tmp_path / "a.db", columns={"n": "number"}) as db:
+        await db.create_batch([{"n": 1}, {"n": "x"}, {"n": [1]}, {}])
+        await db.collection("plain").create({"n": "x"})
+        assert isinstance(db._backend, SupportsColumns)
+        assert await db._backend.count_odd("records") == (4, 2)
+        assert await db._backend.count_odd("plain") == (0, 0)
 
 
 async def test_a_handle_knows_which_of_its_columns_are_missing(tmp_path: Path) -> None:
