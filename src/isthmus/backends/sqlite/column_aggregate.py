@@ -24,10 +24,9 @@ def compile_on_columns(table: Table, request: AggregateRequest) -> Statement:
         columns += [rank, stored.sql]
     for measure in request.measures:
         columns += ["count(*)"] if measure.path is None else _states(measure, table.columns[measure.path])
-    # Without keys, no matching row means no group, not one empty group.
-    grouped = f"GROUP BY {', '.join(stored.sql for stored in keys)}" if keys else "HAVING count(*) > 0"
+    grouped = f" GROUP BY {', '.join(stored.sql for stored in keys)}" if keys else ""
     return binder.statement(
-        f"SELECT {', '.join(columns)} FROM {table.source} WHERE {NOT_ODD} AND {usual} {grouped}"
+        f"SELECT {', '.join(columns)} FROM {table.source} WHERE {NOT_ODD} AND {usual}{grouped}"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import pytest
@@ -131,17 +132,19 @@ async def test_columns_change_no_aggregate(db: AsyncDatabase) -> None:
     asked: dict[str, Any] = {"rows": "count"}
     for name in ("n", "t", "b"):
         asked |= {f"{function}_{name}": (function, name) for function in ("count", "min", "max")}
-    asked |= {"sum_x": ("sum", "a.x"), "sum_t": ("sum", "t"), "distinct": ("count_distinct", "n")}
+    asked |= {"sum_x": ("sum", "a.x"), "sum_t": ("sum", "t"), "avg_n": ("avg", "n")}
+    groups_of = ((), ("t",), ("b",), ("n", "b"), ("a.x",), ("b", "a"))
 
-    for by in ((), ("t",), ("b",), ("n", "b"), ("a.x",), ("b", "a")):
-        for condition in (TRUE, field("n") >= 1, field("t").exists()):
-            groups = Groups(measures(asked))
+    # With count_distinct, a store may do nothing of it on columns.
+    for by, measured in product(groups_of, (asked, {**asked, "distinct": ("count_distinct", "n")})):
+        for condition in (TRUE, field("n") >= 1, field("t").exists(), field("n") > 1e301):
+            groups = Groups(measures(measured))
             paths = tuple(map(parse_path, by))
             for record in records:
                 if matches(condition, record):
                     groups.add_record(record, paths)
             wanted = [[*key, *row] for key, row in groups.rows(paths)]
-            found = await db.aggregate(condition, by=by, **asked)
+            found = await db.aggregate(condition, by=by, **measured)
             assert [list(row.values()) for row in found] == wanted, (by, condition)
 
 
