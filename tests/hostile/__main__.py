@@ -37,8 +37,8 @@ _PATTERN, _TREE, _WIDE_TREE = "a pattern", "a tree of up to 1,000 leaves", "a wi
 MOST_AT_SERVER = {_PATTERN: 150.0, _TREE: 100.0, _WIDE_TREE: 200.0}
 """By which a process of PostgreSQL may grow for a call, in MB, by kind of call; a pattern needs copies of
 a text of 10,000,000 bytes, one of them of 40 MB."""
-MOST_IN_RESPONSE = 2_000_000
-"""Bytes: Elasticsearch's response is decoded at once, some 10 ms for a text of this length."""
+MOST_IN_RESPONSE = {"elasticsearch": 2_000_000, "s3": 5_000_000}
+"""Bytes of the longest text where a whole response, or object, is decoded at once: 10 to 20 ms for these."""
 DEADLINE = 0.3
 # The calls of any_of and the like with thousands of conditions are the application's own time.
 _BUILDING_TREE = "building a tree"
@@ -89,8 +89,7 @@ async def run(name: str, patterns: int, seed: int, long: int) -> int:
     """Run all against one store; print the figures and return how many bounds were broken."""
     rng = Random(seed)
     store = store_of(name)
-    if store.backend == "elasticsearch":
-        long = min(long, MOST_IN_RESPONSE)
+    long = min(long, MOST_IN_RESPONSE.get(store.backend, long))
     server = await ServerMemory.of(store.url) if store.backend == "postgres" and store.url else None
     probe, figures = Probe(server), Figures()
     started = time.perf_counter()

@@ -11,11 +11,10 @@ import functools
 import heapq
 import itertools
 import operator
-import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from isthmus._core.offload import LONG, run_in_thread
+from isthmus._core.offload import LONG, Turns, run_in_thread
 from isthmus._query.aggregate import Groups
 from isthmus._query.ast import TRUE, Predicate, SortKey
 from isthmus._query.bucket import GroupKey
@@ -25,8 +24,6 @@ from isthmus._query.order import cursor_position, sort_key
 from isthmus._query.patterns import effort
 from isthmus._record import Record
 
-_TURN = 0.005
-"""Seconds after which other tasks get their turn."""
 _PREPARATION = 10
 """What it costs to make a pattern ready, in characters."""
 _SORTED_AT_ONCE = 500
@@ -41,29 +38,27 @@ async def select_matching(records: Sequence[Record], predicate: Predicate) -> li
         return list(records)
     cost = effort(predicate)
     kept: list[Record] = []
-    turn = time.perf_counter() + _TURN
+    turns = Turns()
     for index, record in enumerate(records):
         if cost * (_text_length(record) + _PREPARATION) > LONG:
             return kept + await run_in_thread(functools.partial(_select, records[index:], predicate))
         if matches(predicate, record):
             kept.append(record)
-        if time.perf_counter() > turn:
-            await asyncio.sleep(0)
-            turn = time.perf_counter() + _TURN
+        if turns.are_due:
+            await turns.give()
     return kept
 
 
 async def add_records(groups: Groups, records: Sequence[Record], by: Sequence[GroupKey]) -> None:
     """Count matching records in; long ones in a thread, and the others in turns with other tasks."""
-    turn = time.perf_counter() + _TURN
+    turns = Turns()
     for index, record in enumerate(records):
         if groups.width * _text_length(record) > LONG:
             await run_in_thread(functools.partial(_add, groups, records[index:], by))
             return
         groups.add_record(record, by)
-        if time.perf_counter() > turn:
-            await asyncio.sleep(0)
-            turn = time.perf_counter() + _TURN
+        if turns.are_due:
+            await turns.give()
 
 
 def _add(groups: Groups, records: Sequence[Record], by: Sequence[GroupKey]) -> None:
@@ -97,11 +92,22 @@ async def sort_matching(records: Sequence[Record], order: tuple[SortKey, ...]) -
 
 
 def _text_length(record: Record) -> int:
-    """Return about how many characters of JSON the record has."""
+    """Return about how many characters of JSON the record has, or some number above `LONG`."""
     raw = record._raw
     if isinstance(raw, bytes | str):
         return len(raw) + len(record._raw_metadata or "")
-    return len(repr(record._queried)) + len(repr(record.metadata))
+    total, waiting = 0, [record._queried, record.metadata]
+    while waiting and total <= LONG:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            total += sum(map(len, value))
+            waiting += value.values()
+        elif isinstance(value, list):
+            total += len(value)
+            waiting += value
+        else:
+            total += len(value) if isinstance(value, str) else 1
+    return total
 
 
 def _select(records: Sequence[Record], predicate: Predicate) -> list[Record]:

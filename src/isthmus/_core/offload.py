@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -19,6 +20,8 @@ R = TypeVar("R")
 T = TypeVar("T")
 LONG: Final = 20_000
 """The effort times the characters of a text, some 2 ms at worst, from which a thread takes over."""
+_TURN = 0.005
+"""Seconds after which other tasks get their turn."""
 _WIDE, _MANY = 200, 5_000
 """The number of leaves and of operands, 10 ms at worst, from which a thread compiles a condition."""
 _PART = 500
@@ -58,6 +61,25 @@ def _takes_long(where: Predicate) -> bool:
     if count_leaves(where) > _WIDE:
         return True
     return sum(len(leaf.values) for leaf in leaves(where) if isinstance(leaf, In)) > _MANY
+
+
+class Turns:
+    """The turns of other tasks during a long loop: `if turns.are_due: await turns.give()`."""
+
+    __slots__ = ("_next",)
+
+    def __init__(self) -> None:
+        self._next = time.perf_counter() + _TURN
+
+    @property
+    def are_due(self) -> bool:
+        """Whether the loop has taken some milliseconds since it last gave way."""
+        return time.perf_counter() > self._next
+
+    async def give(self) -> None:
+        """Let other tasks run; a deadline ends the loop here."""
+        await asyncio.sleep(0)
+        self._next = time.perf_counter() + _TURN
 
 
 async def in_turns(rows: Sequence[T]) -> AsyncIterator[Sequence[T]]:

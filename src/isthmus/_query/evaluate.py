@@ -8,7 +8,7 @@ thread end long work.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, assert_never
+from typing import Any, Final, assert_never
 
 from isthmus._path import Path, Root
 from isthmus._query.ast import (
@@ -40,6 +40,10 @@ from isthmus._query.patterns import compile_regex
 from isthmus._record import Record
 from isthmus._values import JSON, kind_of, same
 from isthmus.errors import UnsupportedError
+
+_FEW: Final = 8
+_HASHED: Final = "_hashed"
+"""The attribute of an `In` that keeps the hashes of its values."""
 
 
 def matches(predicate: Predicate, record: Record) -> bool:
@@ -93,8 +97,8 @@ def leaf_test(leaf: Leaf) -> Callable[[JSON], bool]:
     match leaf:
         case Equal(_, operand):
             return lambda value: same(value, operand)
-        case In(_, operands):
-            return lambda value: any(same(value, operand) for operand in operands)
+        case In():
+            return _in_test(leaf)
         case Ordered(_, op, operand):
             return lambda value: kind_of(value) == kind_of(operand) and _compare(op, value, operand)
         case Between(_, low, high):
@@ -117,6 +121,17 @@ def leaf_test(leaf: Leaf) -> Callable[[JSON], bool]:
             raise ValueError("not a test of one value")
         case _:
             assert_never(leaf)
+
+
+def _in_test(leaf: In) -> Callable[[JSON], bool]:
+    """Return the test of `in`: of many values by their hashes, which are made once for all records."""
+    operands = leaf.values
+    if len(operands) <= _FEW:
+        return lambda value: any(same(value, operand) for operand in operands)
+    known = leaf.__dict__.get(_HASHED)
+    if known is None:
+        known = leaf.__dict__[_HASHED] = frozenset((kind_of(operand), operand) for operand in operands)
+    return lambda value: not isinstance(value, dict) and (kind_of(value), value) in known
 
 
 def _text_test(test: Callable[[str], bool]) -> Callable[[JSON], bool]:

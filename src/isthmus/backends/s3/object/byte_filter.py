@@ -25,19 +25,30 @@ from isthmus._query.ast import (
     Or,
     Predicate,
     StartsWith,
+    leaves,
 )
 from isthmus._query.split import Pushdown
 from isthmus.backends.s3.column_values import compile_value_test
 from isthmus.backends.s3.id_filter import compile_id_test, is_id_leaf
 
 ByteFilter: TypeAlias = Callable[[str, bytes], bool]
+_MOST_SEARCHED = 20_000_000
+"""Searches times bytes of a body, some 10 ms at worst, above which a body passes without a search."""
+_SHORTEST = 200
+"""The bytes of a body below which looking for so many operands takes as long as reading it."""
 
 
 def pushdown(leaf: Leaf) -> Pushdown:
     """Return EXACT for leaves about ids, SUPERSET where the JSON must contain certain bytes, else NONE."""
     if is_id_leaf(leaf):
         return Pushdown.EXACT
+    if isinstance(leaf, In):  # of up to 100,000 values
+        return Pushdown.SUPERSET if _has_texts(leaf) else Pushdown.NONE
     return Pushdown.NONE if needles(leaf) is None else Pushdown.SUPERSET
+
+
+def _has_texts(leaf: In) -> bool:
+    return bool(leaf.values) and all(isinstance(value, str) for value in leaf.values)
 
 
 def needles(leaf: Leaf) -> list[list[bytes]] | None:
@@ -45,7 +56,7 @@ def needles(leaf: Leaf) -> list[list[bytes]] | None:
     match leaf:
         case Equal(_, str(text)):
             return [[orjson.dumps(text)]]
-        case In(_, values) if values and all(isinstance(value, str) for value in values):
+        case In(_, values) if _has_texts(leaf):
             return [[orjson.dumps(value)] for value in values]
         case StartsWith(_, text):
             return [[orjson.dumps(text)[:-1]]]
@@ -78,16 +89,17 @@ def compile_filter(predicate: Predicate) -> ByteFilter | None:
     """Return the test of a predicate on an id and a body; None if every record passes."""
     if isinstance(predicate, And) and not predicate.terms:
         return None
-    return _compile(predicate)
+    searches = sum(len(leaf.values) if isinstance(leaf, In) else 3 for leaf in leaves(predicate))
+    return _compile(predicate, _MOST_SEARCHED // max(1, searches))
 
 
-def _compile(predicate: Predicate) -> ByteFilter:
+def _compile(predicate: Predicate, longest: int) -> ByteFilter:
     match predicate:
         case And(terms):
-            tests = [_compile(term) for term in terms]
+            tests = [_compile(term, longest) for term in terms]
             return lambda one, body: all(test(one, body) for test in tests)
         case Or(terms):
-            tests = [_compile(term) for term in terms]
+            tests = [_compile(term, longest) for term in terms]
             return lambda one, body: any(test(one, body) for test in tests)
         case Not():
             # The core pushes only exact leaves below a Not: those about ids.
@@ -97,17 +109,21 @@ def _compile(predicate: Predicate) -> ByteFilter:
             exact = compile_value_test(leaf)
             return lambda one, body: exact(one)
         case leaf:
-            return _by_bytes(needles(leaf))
+            return _by_bytes(leaf, longest)
 
 
-def _by_bytes(wanted: list[list[bytes]] | None) -> ByteFilter:
+def _by_bytes(leaf: Leaf, longest: int) -> ByteFilter:
+    """Return the test of a leaf, which bodies of more than `longest` bytes pass."""
+    wanted = needles(leaf) if longest > _SHORTEST else None
     if wanted is None:
         return lambda one, body: True
     if len(wanted) == 1 and len(wanted[0]) == 1:
         needle = wanted[0][0]
-        return lambda one, body: needle in body or _has_escapes(body)
+        return lambda one, body: len(body) > longest or needle in body or _has_escapes(body)
     return lambda one, body: (
-        any(all(part in body for part in parts) for parts in wanted) or _has_escapes(body)
+        len(body) > longest
+        or any(all(part in body for part in parts) for parts in wanted)
+        or _has_escapes(body)
     )
 
 

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Iterable, Sequence
 
 from isthmus._core.executor import MORE, After, ItemResult, Mutation, Page, PageRequest, WriteKind
+from isthmus._core.offload import Turns
 from isthmus._query.ast import Predicate
 from isthmus._record import Record
 from isthmus.backends.s3.id_filter import compile_id_test, id_range, is_id_predicate
@@ -196,7 +197,10 @@ class ObjectLayout:
 
         await for_each(one, range(len(names)), self._requests.limit)
         records = []
+        turns = Turns()
         for listed, body in zip(names, bodies, strict=True):
+            if turns.are_due:
+                await turns.give()
             if body is None:
                 continue
             id = None if keep is None else id_of(listed.name)
