@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -10,11 +11,12 @@ import pytest
 
 from isthmus._core.executor import MORE, After, Mutation, PageRequest, WriteKind
 from isthmus._path import parse_path
-from isthmus._query.ast import FALSE, TRUE, Contains, Equal, In, Like, Or, StartsWith
+from isthmus._query.ast import FALSE, TRUE, And, Contains, Equal, In, Like, Or, StartsWith
 from isthmus._query.evaluate import matches
 from isthmus._query.split import Pushdown
 from isthmus.backends.s3.backend import DEFAULT, S3Backend
 from isthmus.backends.s3.layout import MAX_RECORD_BYTES
+from isthmus.backends.s3.object.byte_filter import compile_filter
 from isthmus.backends.s3.object.layout import ObjectLayout
 from isthmus.backends.s3.transport import conditional_put_probe
 from isthmus.errors import (
@@ -413,3 +415,19 @@ async def test_a_search_gets_only_what_changed_with_a_cache(url: str, tmp_path: 
 
             assert sum("list-type" not in seen.path for seen in proxy.seen) == 1
             assert isinstance(backend._layout_of(await backend._requests()), ObjectLayout)
+
+
+def test_a_large_body_is_searched_for_few_operands_only() -> None:
+    """Looking for 1,500 in 10 MB took seconds of the loop: such a body passes; conditions on ids hold."""
+    wide = Or(tuple(Contains(parse_path(f"f{n}"), f"text {n}") for n in range(1_500)))
+    keep, one = compile_filter(wide), compile_filter(Contains(parse_path("t"), "absent"))
+    by_id = compile_filter(And((Equal(parse_path("_id"), "a"), wide)))
+    assert keep is not None
+    assert one is not None
+    assert by_id is not None
+    large, short = b"x" * 1_000_000, b"x" * 1_000
+    started = time.thread_time()
+
+    assert (keep("a", large), keep("a", short), one("a", large)) == (True, False, False)
+    assert (by_id("a", large), by_id("b", large)) == (True, False)
+    assert time.thread_time() - started < 0.5
