@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from isthmus._core.executor import MORE, After, Page, PageRequest
+from isthmus._core.offload import Turns
 from isthmus._core.op import Fetch
 from isthmus._query.ast import TRUE, SortKey
 from isthmus._query.evaluate import select, top_level_fields
@@ -60,15 +61,18 @@ def next_start(page: Page, order: tuple[SortKey, ...]) -> After | None:
     return After(cursor_position(page.records[-1], order)) if page.after == MORE else page.after
 
 
-def project_page(page: Page, request: PageRequest) -> Page:
+async def project_page(page: Page, request: PageRequest) -> Page:
     paths = request.select or ()
     fields = top_level_fields(paths)
-    cut = [
-        record
-        if isinstance(record, SelectedRecord) and record.fields == fields
-        else project(record, select(record.data, paths))
-        for record in page.records
-    ]
+    cut: list[Record] = []
+    turns = Turns()
+    for record in page.records:
+        if isinstance(record, SelectedRecord) and record.fields == fields:
+            cut.append(record)
+            continue
+        cut.append(project(record, select(record.data, paths)))
+        if turns.are_due:
+            await turns.give()
     return Page(cut, page.after, hits=page.hits)
 
 

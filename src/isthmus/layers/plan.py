@@ -159,7 +159,7 @@ class Plan(Layer):
                 page = await self._fetch_refilling(request, parts, native, call_next)
         else:
             page = await self._fetch_sorting(request, parts, native, call_next)
-        return page if request.select is None else project_page(page, request)
+        return page if request.select is None else await project_page(page, request)
 
     async def _fetch_unordered(
         self, request: PageRequest, parts: Split, native: Fetch, call_next: Next
