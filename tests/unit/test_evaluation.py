@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from typing import Any
 
 import orjson
 import pytest
@@ -12,7 +13,9 @@ import pytest
 from isthmus import Record, field
 from isthmus._core import offload
 from isthmus._core.evaluation import select_matching
-from isthmus._query.ast import Predicate
+from isthmus._path import parse_path
+from isthmus._query.ast import In, Predicate
+from isthmus._query.evaluate import leaf_matches
 
 
 def _records(*texts: str) -> list[Record]:
@@ -77,3 +80,44 @@ async def test_the_thread_ends_when_its_caller_is_cancelled() -> None:
     loop = asyncio.get_running_loop()
     jobs = [loop.run_in_executor(offload._executor(), together.wait, 10) for _ in range(offload._WORKERS)]
     assert sorted(await asyncio.gather(*jobs)) == list(range(offload._WORKERS))
+
+
+def test_many_operands_of_in_are_compared_as_few_are() -> None:
+    """By value and type: 1 is 1.0 and not true, an object is none of them."""
+    scalars: list[Any] = [
+        1,
+        0.0,
+        True,
+        "1",
+        "true",
+        2**53,
+        2**53 + 1,
+        -0.5,
+        "é",
+        "e\u0301",
+        "",
+        10**18,
+        1e300,
+    ]
+    found: list[Any] = [
+        *scalars,
+        1.0,
+        0,
+        False,
+        -0.0,
+        float(2**53),
+        2,
+        "x",
+        {},
+        {"a": 1},
+        [1],
+        [["é"]],
+        [],
+        None,
+    ]
+    for kept in (scalars, scalars[:9], scalars[3:]):
+        leaf = In(parse_path("v"), tuple(kept))
+        for value in found:
+            record = Record({"v": value})
+            few = any(leaf_matches(In(leaf.path, (operand,)), record) for operand in kept)
+            assert leaf_matches(leaf, record) is few, (value, kept)
