@@ -34,21 +34,15 @@ from isthmus.backends.s3.id_filter import compile_id_test, is_id_leaf
 ByteFilter: TypeAlias = Callable[[str, bytes], bool]
 _MOST_SEARCHED = 20_000_000
 """Searches times bytes of a body, some 10 ms at worst, above which a body passes without a search."""
-_SHORTEST = 200
-"""The bytes of a body below which looking for so many operands takes as long as reading it."""
+_MOST_VALUES = 2_000
+"""The values of an `in` above which looking for them takes as long as reading the bodies."""
 
 
 def pushdown(leaf: Leaf) -> Pushdown:
     """Return EXACT for leaves about ids, SUPERSET where the JSON must contain certain bytes, else NONE."""
     if is_id_leaf(leaf):
         return Pushdown.EXACT
-    if isinstance(leaf, In):  # of up to 100,000 values
-        return Pushdown.SUPERSET if _has_texts(leaf) else Pushdown.NONE
     return Pushdown.NONE if needles(leaf) is None else Pushdown.SUPERSET
-
-
-def _has_texts(leaf: In) -> bool:
-    return bool(leaf.values) and all(isinstance(value, str) for value in leaf.values)
 
 
 def needles(leaf: Leaf) -> list[list[bytes]] | None:
@@ -56,7 +50,7 @@ def needles(leaf: Leaf) -> list[list[bytes]] | None:
     match leaf:
         case Equal(_, str(text)):
             return [[orjson.dumps(text)]]
-        case In(_, values) if _has_texts(leaf):
+        case In(_, values) if len(values) <= _MOST_VALUES and set(map(type, values)) == {str}:
             return [[orjson.dumps(value)] for value in values]
         case StartsWith(_, text):
             return [[orjson.dumps(text)[:-1]]]
@@ -114,7 +108,7 @@ def _compile(predicate: Predicate, longest: int) -> ByteFilter:
 
 def _by_bytes(leaf: Leaf, longest: int) -> ByteFilter:
     """Return the test of a leaf, which bodies of more than `longest` bytes pass."""
-    wanted = needles(leaf) if longest > _SHORTEST else None
+    wanted = needles(leaf)
     if wanted is None:
         return lambda one, body: True
     if len(wanted) == 1 and len(wanted[0]) == 1:
