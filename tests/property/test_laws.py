@@ -112,6 +112,11 @@ def test_the_order_is_total(records: list[Record], order: tuple[SortKey, ...]) -
     for a, left in zip(records, keys, strict=True):
         for b, right in zip(records, keys, strict=True):
             assert (left < right) + (right < left) + (left == right) == 1
+            assert (left <= right, left >= right, left > right) == (
+                not right < left,
+                not left < right,
+                right < left,
+            )
             assert (left == right) == (a.id == b.id) or not order or a.id == b.id
             for third in keys:
                 if not (right < left or third < right):

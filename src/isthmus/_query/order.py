@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
@@ -48,6 +49,7 @@ def cursor_position(record: Record, order: tuple[SortKey, ...]) -> Position:
     return (*keys, record.id)
 
 
+@functools.total_ordering
 class _Descending:
     """A value that is less than another one if it is greater."""
 
