@@ -32,8 +32,8 @@ from isthmus.backends.s3.column_values import compile_value_test
 from isthmus.backends.s3.id_filter import compile_id_test, is_id_leaf
 
 ByteFilter: TypeAlias = Callable[[str, bytes], bool]
-_MOST_SEARCHED = 20_000_000
-"""Searches times bytes of a body, some 10 ms at worst, above which a body passes without a search."""
+_MOST_SEARCHED = 10_000_000
+"""Searches times bytes of a body, some 5 to 10 ms at worst, above which a body passes without a search."""
 _MOST_VALUES = 2_000
 """The values of an `in` above which looking for them takes as long as reading the bodies."""
 
