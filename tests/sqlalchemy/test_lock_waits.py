@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 import pytest_asyncio
@@ -43,8 +43,13 @@ async def test_the_wait_for_a_lock_ends_before_the_deadline(deadline: float | No
         await discard(db)
 
 
-async def test_run_repeats_after_a_lock_was_not_granted(db: AsyncDatabase) -> None:
-    """Of the attempt whose second lock was not granted, nothing is left; the next one commits."""
+async def _run_while_another_holds_b(
+    db: AsyncDatabase, change: Callable[[Transaction, int], Awaitable[None]]
+) -> int:
+    """Run a change, given its attempt's number, while another transaction holds `b` until the second attempt.
+
+    Returns the number of attempts.
+    """
     held, attempts = asyncio.Event(), 0
 
     async def hold() -> None:
@@ -57,43 +62,36 @@ async def test_run_repeats_after_a_lock_was_not_granted(db: AsyncDatabase) -> No
     async def work(tx: Transaction) -> None:
         nonlocal attempts
         attempts += 1
-        n = (await tx.require("a"))["n"]
-        await tx.update("a", {"n": n + 1})
-        await tx.update("b", {"m": attempts})
+        await change(tx, attempts)
 
     holder = asyncio.create_task(hold(), context=contextvars.Context())
     await held.wait()
     await db.run(work)
     await holder
+    return attempts
 
-    assert attempts == 2
+
+async def test_run_repeats_after_a_lock_was_not_granted(db: AsyncDatabase) -> None:
+    """Of the attempt whose second lock was not granted, nothing is left; the next one commits."""
+
+    async def change(tx: Transaction, attempt: int) -> None:
+        n = (await tx.require("a"))["n"]
+        await tx.update("a", {"n": n + 1})
+        await tx.update("b", {"m": attempt})
+
+    assert await _run_while_another_holds_b(db, change) == 2
     assert [record.data for record in await db.search()] == [{"n": 1}, {"n": 10, "m": 2}]
 
 
 async def test_run_repeats_after_sql_was_not_granted_a_lock(db: AsyncDatabase) -> None:
     """SQL of the user raises the driver's error, which says the same."""
-    held, attempts = asyncio.Event(), 0
-    change = text(f"UPDATE {db.collection_name} SET data = data WHERE `key` = hex('b')")
+    statement = text(f"UPDATE {db.collection_name} SET data = data WHERE `key` = hex('b')")
 
-    async def hold() -> None:
-        async with db.transaction() as tx:
-            await tx.update("b", {"n": 10})
-            held.set()
-            while attempts < 2:
-                await asyncio.sleep(0.01)
+    async def change(tx: Transaction, attempt: int) -> None:
+        await tx.update("a", {"n": attempt})
+        await (await isthmus.native.sqlalchemy(tx)).execute(statement)
 
-    async def work(tx: Transaction) -> None:
-        nonlocal attempts
-        attempts += 1
-        await tx.update("a", {"n": attempts})
-        await (await isthmus.native.sqlalchemy(tx)).execute(change)
-
-    holder = asyncio.create_task(hold(), context=contextvars.Context())
-    await held.wait()
-    await db.run(work)
-    await holder
-
-    assert attempts == 2
+    assert await _run_while_another_holds_b(db, change) == 2
     assert [record.data for record in await db.search()] == [{"n": 2}, {"n": 10}]
 
 

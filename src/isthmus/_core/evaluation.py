@@ -14,19 +14,18 @@ import operator
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from isthmus._core.offload import LONG, Turns, run_in_thread
+from isthmus._core.offload import LONG, PART, Turns, in_turns, run_in_thread
 from isthmus._query.aggregate import Groups
 from isthmus._query.ast import TRUE, Predicate, SortKey
 from isthmus._query.bucket import GroupKey
 from isthmus._query.evaluate import matches
 from isthmus._query.find import check
-from isthmus._query.order import cursor_position, sort_key
+from isthmus._query.order import cursor_position, sort_key, sort_records
 from isthmus._query.patterns import effort
 from isthmus._record import Record
 
 _PREPARATION = 10
 """What it costs to make a pattern ready, in characters."""
-_SORTED_AT_ONCE = 500
 _FIRST = operator.itemgetter(0)
 
 T = TypeVar("T")
@@ -68,16 +67,12 @@ def _add(groups: Groups, records: Sequence[Record], by: Sequence[GroupKey]) -> N
 
 async def sort_in_turns(items: Sequence[T], key: Callable[[T], Any]) -> list[T]:
     """Return items sorted by a key; many in parts, between which other tasks get their turn."""
-    if len(items) <= _SORTED_AT_ONCE:
+    if len(items) <= PART:
         return sorted(items, key=key)
-    parts: list[list[tuple[Any, T]]] = []
-    for start in range(0, len(items), _SORTED_AT_ONCE):
-        part = [(key(item), item) for item in items[start : start + _SORTED_AT_ONCE]]
-        parts.append(sorted(part, key=_FIRST))
-        await asyncio.sleep(0)
+    parts = [sorted([(key(item), item) for item in part], key=_FIRST) async for part in in_turns(items)]
     merged = heapq.merge(*parts, key=_FIRST)
     ordered: list[T] = []
-    while part := list(itertools.islice(merged, _SORTED_AT_ONCE)):
+    while part := list(itertools.islice(merged, PART)):
         ordered += [item for _, item in part]
         await asyncio.sleep(0)
     return ordered
@@ -86,7 +81,7 @@ async def sort_in_turns(items: Sequence[T], key: Callable[[T], Any]) -> list[T]:
 async def sort_matching(records: Sequence[Record], order: tuple[SortKey, ...]) -> list[Record]:
     """Return the records sorted, without holding up the event loop."""
     if not order:
-        return sorted(records, key=lambda record: record.id or "")  # some 20 ms for 100,000
+        return sort_records(records, order)  # by id: some 20 ms for 100,000
     key = sort_key(order)
     return await sort_in_turns(records, lambda record: key(cursor_position(record, order)))
 

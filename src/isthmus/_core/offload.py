@@ -24,7 +24,7 @@ _TURN = 0.005
 """Seconds after which other tasks get their turn."""
 _WIDE, _MANY = 200, 5_000
 """The number of leaves and of operands, 10 ms at worst, from which a thread compiles a condition."""
-_PART = 500
+PART: Final = 500
 """The rows of a result from which other tasks get their turn."""
 _WORKERS = 8
 """How many callers take turns; further ones wait until one has ended."""
@@ -84,10 +84,10 @@ class Turns:
 
 async def in_turns(rows: Sequence[T]) -> AsyncIterator[Sequence[T]]:
     """Yield the rows of a result in parts, between which other tasks get their turn."""
-    for start in range(0, len(rows), _PART):
+    for start in range(0, len(rows), PART):
         if start:
             await asyncio.sleep(0)
-        yield rows[start : start + _PART]
+        yield rows[start : start + PART]
 
 
 async def run_in_thread(work: Callable[[], R]) -> R:
