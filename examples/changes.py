@@ -1,6 +1,6 @@
 """Follows cities in PostgreSQL while SQL and isthmus change them: `python -m examples.changes URL`.
 
-Each change is printed as it comes, whoever made it; a small index in memory is kept in step.
+Each change is printed as it comes, whichever writer made it; a small index in memory is kept in step.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The parity page of the docs: `python -m tests.parity [STORE…]` runs the shipped suite and writes it.
 
 `--check` says whether the page is older than the code that it tells of; so does `make docs`. The
-page keeps a digest of that code: the backends, what judges and plans queries, and the suite.
+page keeps a digest of that code: the backends, the evaluator, the planner, and the suite.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ PLAIN_SQL = {
 
 
 async def fill(connection: asyncpg.Connection, records: Mapping[str, dict[str, Any]]) -> None:
-    """Make the tables by hand anew; a field that its typed column cannot hold leaves the typed one empty."""
+    """Make the tables by hand again; a field that its typed column cannot hold leaves the typed one empty."""
     await connection.execute("DROP TABLE IF EXISTS naive, typed")
     await connection.execute(NAIVE)
     await connection.execute(TYPED)
@@ -105,7 +105,7 @@ _FILTERS: dict[str, Any] = {
 
 
 async def fill_index(client: AsyncElasticsearch, index: str, records: Mapping[str, dict[str, Any]]) -> None:
-    """Make the index by hand anew."""
+    """Make the index by hand again."""
     await client.options(ignore_status=404).indices.delete(index=index)
     settings = {"number_of_shards": 1, "number_of_replicas": 0, "max_terms_count": 65_536}
     await client.indices.create(index=index, mappings=MAPPING, settings=settings)

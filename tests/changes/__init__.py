@@ -1,1 +1,1 @@
-"""Changes on SQLite and PostgreSQL: whoever writes, and whatever becomes of readers."""
+"""Changes on SQLite and PostgreSQL: every kind of writer; readers that are killed or cancelled."""

@@ -30,7 +30,7 @@ async def _declare(sql: asyncpg.Connection, db: AsyncDatabase) -> None:
 @pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
 @pytest.mark.parametrize("key", KEYS)
 async def test_a_table_with_the_owners_triggers_is_followed(key: str, driver: str) -> None:
-    """By whoever writes; a record's order is None where it was not written since."""
+    """By every kind of writer; a record's order is None where it was not written since."""
     columns, cells, id_text = KEYS[key]
     if "en_US" in columns:
         columns = columns.replace("en_US", "ucs_basic")

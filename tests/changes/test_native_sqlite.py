@@ -37,7 +37,7 @@ def _make(folder: Path, columns: str, *, options: str = "") -> sqlite3.Connectio
 @pytest.mark.asyncio
 @pytest.mark.parametrize("key", KEYS)
 async def test_a_table_with_the_owners_triggers_is_followed(tmp_path: Path, key: str) -> None:
-    """By whoever writes; a record's order is None where it was not written since."""
+    """By every kind of writer; a record's order is None where it was not written since."""
     columns, cells, id_text = KEYS[key]
     sql = _make(tmp_path, columns, options=" WITHOUT ROWID" if key.startswith("without") else "")
     table = TABLE

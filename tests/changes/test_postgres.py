@@ -1,4 +1,4 @@
-"""Changes on PostgreSQL: whoever writes, however transactions overlap, and when positions expire (§10)."""
+"""Changes on PostgreSQL: every writer, transactions that overlap, positions that expire (§10)."""
 
 from __future__ import annotations
 
@@ -340,7 +340,7 @@ async def test_a_position_expires_once_its_changes_are_pruned() -> None:
             count = f"SELECT (SELECT count(*) FROM {names.changes}) + (SELECT count(*) FROM {names.deleted})"
             while await sql.fetchval(count):
                 await asyncio.sleep(0.1)
-                # Whoever reads prunes; nothing is new.
+                # A reader prunes; nothing is new.
                 with pytest.raises(TimeoutError):
                     await asyncio.wait_for(anext(changes), 0.1)
         assert old is not None

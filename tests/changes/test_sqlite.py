@@ -180,7 +180,7 @@ async def test_a_position_expires_once_its_changes_are_pruned(tmp_path: Path) ->
         [side] = sql.execute(SIDE).fetchone()
         async with asyncio.timeout(20):
             while sql.execute(f"SELECT count(*) FROM {side}").fetchone() != (1,):
-                # Whoever reads prunes; nothing is new.
+                # A reader prunes; nothing is new.
                 with pytest.raises(TimeoutError):
                     await asyncio.wait_for(anext(changes), 0.2)
         sql.close()

@@ -50,7 +50,7 @@ def test_a_load_that_is_stopped_is_equal_at_the_end() -> None:
 @pytest.mark.parametrize("kind", ["postgres", "elasticsearch", "s3", "s3-object"])
 @pytest.mark.timeout(280)
 def test_a_load_into_a_server_that_is_stopped_is_equal_at_the_end(kind: str) -> None:
-    """The batch in doubt is written again with the same ids."""
+    """The batch of unknown outcome is written again with the same ids."""
     servers.server(kind.partition("-")[0])
 
     cases = torture(size(8_200, 10_000), size(1, 2), seed=drawn(), kinds=(kind,))

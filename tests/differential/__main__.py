@@ -17,7 +17,7 @@ _URLS = {
     "s3": "ISTHMUS_TEST_S3_URL",
     "mariadb": "ISTHMUS_TEST_MARIADB_URL",
 }
-# S3 has no query language: its everyday queries are judged here.
+# S3 has no query language: its everyday queries are evaluated client-side.
 EXACT = ("memory", "sqlite", "postgres", "elasticsearch")
 
 

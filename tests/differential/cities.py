@@ -53,7 +53,7 @@ async def differences(store: Store, *, every: int, n: int, seed: int) -> tuple[l
         await _load(db, records)
         for _ in range(n):
             check = make(rng, maker, maker.generate())
-            if check.size:  # memory judges every record for every page
+            if check.size:  # memory evaluates every record for every page
                 check = dataclasses.replace(check, size=min(len(records) // 3 + 1, 10_000))
             verbs[check.verb] += 1
             expected, actual = await check.actual(memory), await check.actual(db)

@@ -201,7 +201,7 @@ async def _told(store: Store, records: Sequence[Record], check: Check, declared:
 
     some, asked = await shrunk(records, check, fails)
     seen = await outcome(store, some, asked, declared)
-    if seen is None:  # it does not fail when loaded anew: the store's history matters
+    if seen is None:  # it does not fail when loaded again: the store's history matters
         told = ("see the run", "see the run")
         return "not reproducible alone:\n" + as_test(store.name, records, check, told, declared)
     if declared and (plainly := await outcome(store, some, asked)) is not None:

@@ -23,7 +23,7 @@ _SECONDS = 30.0
 
 
 async def shrunk(records: Sequence[Record], check: Check, fails: Fails) -> tuple[list[Record], Check]:
-    """Return a smaller case that still fails; each attempt loads the store anew."""
+    """Return a smaller case that still fails; each attempt loads the store again."""
     left = _ATTEMPTS
     ends = time.monotonic() + _SECONDS
     current = list(records)

@@ -152,7 +152,7 @@ async def test_an_upsert_of_a_new_id_that_stands_as_we_sent_it_was_written(
 async def test_a_change_that_was_ours_and_was_changed_since_is_not_made_again(
     store: ElasticsearchBackend, proxy: AnswerProxy, build: Build
 ) -> None:
-    """To do it once more would undo the other's change: the doubt is told instead."""
+    """To do it once more would undo the other's change: the unknown outcome is reported instead."""
     await write(store, WriteKind.CREATE, Mutation("b", {"n": 1}))
     other = build(index=store.default_collection)
     doubting(proxy, "b")
@@ -191,7 +191,7 @@ async def test_a_change_on_a_version_stays_in_doubt(store: ElasticsearchBackend,
 async def test_a_delete_without_a_version_is_not_sent_again(
     store: ElasticsearchBackend, proxy: AnswerProxy
 ) -> None:
-    """It would delete what another made in between; on a version it is, and a refusal is in doubt."""
+    """It would delete what another writer made in between. With a version it is repeated; refused, it is unknown."""
     await write(store, WriteKind.CREATE, Mutation("a", {}), Mutation("b", {}), Mutation("c", {}))
     (record,) = await store.read(store.default_collection, ["c"])
     assert record is not None
@@ -213,7 +213,7 @@ async def test_a_delete_without_a_version_is_not_sent_again(
 async def test_an_item_that_stays_refused_says_whether_it_may_be_done(
     proxy: AnswerProxy, build: Build
 ) -> None:
-    """503 to the last attempt is in doubt; 429 is not."""
+    """After 503 to the last attempt the outcome is unknown; after 429 it is not."""
     store = build(hosts=[proxy.url], bulk={"retries": 1})
     doubting(proxy, "a", times=9)
     (maybe,) = await write(store, WriteKind.CREATE, Mutation("a", {}))

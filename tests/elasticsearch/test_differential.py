@@ -27,7 +27,7 @@ QUERIES = int(os.environ.get("ISTHMUS_ES_QUERIES", "150"))
 CHANCE = 4  # the workers of one run have to agree on the tests; another by ISTHMUS_ES_SEED
 
 
-class Judge:
+class Check:
     """A backend below the core's planner, and the same records in memory."""
 
     def __init__(self, backend: ElasticsearchBackend, records: list[Record], maker: Maker) -> None:
@@ -130,23 +130,23 @@ async def test_random_queries_answer_as_the_evaluator_does(build: Build, seed: i
         assert record is not None
         assert record.data == change.data
         assert record.metadata == (change.metadata or {})
-    judge = Judge(backend, [record for record in records if record is not None], maker)
+    check = Check(backend, [record for record in records if record is not None], maker)
     found = 0
 
     for number in range(QUERIES):
         where, order = maker.predicate(), maker.order()
         match pick.randrange(5):
             case 0:
-                got, wanted = await judge.count(where)
+                got, wanted = await check.count(where)
             case 1:
-                got, wanted = await judge.pages(where, order)
+                got, wanted = await check.pages(where, order)
             case 2:
-                got, wanted = await judge.pages(where, None)
+                got, wanted = await check.pages(where, None)
             case 3:
-                got, wanted = await judge.skipped(where, order)
+                got, wanted = await check.skipped(where, order)
             case _:
-                got, wanted = await judge.aggregate(where)
-        assert got == wanted, f"seed {seed}, query {number}: {where} {order} {judge.asked}"
+                got, wanted = await check.aggregate(where)
+        assert got == wanted, f"seed {seed}, query {number}: {where} {order} {check.asked}"
         found += bool(wanted)
 
     assert found > QUERIES / 5

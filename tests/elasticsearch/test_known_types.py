@@ -21,7 +21,7 @@ async def test_a_field_that_another_handle_has_made_is_counted_exactly(url: str)
         await AsyncDatabase.create("elasticsearch", settings) as other,
     ):
         assert await early.count() == 0
-        # Two calls: a record whose fields are new may be judged on this side for their sake.
+        # Two calls: a record whose fields are new may be evaluated client-side because of them.
         await other.create({"t": ["x", "x", "y"]})
         await other.create({"t": ["x", "x", "y"]})
         assert await other.count() == 2
@@ -35,7 +35,7 @@ async def test_a_field_that_another_handle_has_made_is_counted_exactly(url: str)
 async def test_figures_of_numbers_are_computed_without_reading_a_record(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The figures that no cancelling makes doubtful are the server's own."""
+    """The figures that no cancellation makes inexact are the server's own."""
     settings = {"hosts": [url], "index": f"known-{uuid.uuid4().hex[:12]}", "replicas": 0}
     async with await AsyncDatabase.create("elasticsearch", settings) as db:
         await db.create_batch([{"k": n % 2, "n": n, "f": n + 0.5} for n in range(10)])

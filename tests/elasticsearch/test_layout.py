@@ -26,7 +26,7 @@ async def create(backend: ElasticsearchBackend, **records: Any) -> None:
 
 
 async def answer(backend: ElasticsearchBackend, where: Predicate) -> tuple[set[str], set[str]]:
-    """Return the ids that the server is sure of, and those that it leaves to be judged."""
+    """Return the ids that the server is sure of, and those that it leaves to be rechecked."""
     page = await backend.fetch(backend.default_collection, PageRequest(where, (), 1_000))
     return {str(r.id) for r in page.records}, {str(r.id) for r in page.recheck}
 
@@ -68,7 +68,7 @@ async def test_fields_keep_their_names_and_get_plain_types(backend: Elasticsearc
 
 
 async def test_only_records_that_disagree_are_judged_here(backend: ElasticsearchBackend) -> None:
-    """A number among texts, an object among numbers: stored, found, and alone in the aside."""
+    """A number among texts, an object among numbers: stored, found, and the only recheck candidate."""
     await create(backend, **{f"n{at}": {"population": at} for at in range(20)})
     await create(backend, text={"population": "about 5"}, thing={"population": {"low": 1}}, other={"x": 1})
 
@@ -105,7 +105,7 @@ async def test_only_records_that_disagree_are_judged_here(backend: Elasticsearch
 async def test_no_record_that_the_contract_accepts_is_refused_or_lost(
     backend: ElasticsearchBackend, data: dict[str, Any]
 ) -> None:
-    """It comes back as it was, and every query on its keys finds it or hands it over to be judged."""
+    """It comes back as it was, and every query on its keys finds it or hands it over to be rechecked."""
     await create(backend, plain={"a": "x", "n": 1, "t": "t"}, hard=data)
 
     (record,) = await backend.read(backend.default_collection, ["hard"])

@@ -50,7 +50,7 @@ def cities() -> list[Record]:
 
 
 async def test_cities_of_three_types_answer_exactly_and_explain_counts_the_odd(db: AsyncDatabase) -> None:
-    """All are stored; only those whose value disagrees with the field's type are judged here."""
+    """All are stored; only those whose value disagrees with the field's type are evaluated client-side."""
     records = cities()
     population = field("population")
     queries: list[Predicate] = [

@@ -96,7 +96,7 @@ async def test_vectors_are_declared_when_the_index_is_made(url: str) -> None:
 
 
 async def test_nearest_refuses_where_odd_records_may_be_nearer(url: str) -> None:
-    """A text where the field is a number would have to be judged here, after the k were chosen."""
+    """A text where the field is a number would have to be evaluated client-side, after the k were chosen."""
     db = await opened(url, "test-odd-vectors", vectors={"v": 2})
     try:
         await db.create_batch([{"n": n, "v": [1, n]} for n in range(5)])
@@ -109,7 +109,7 @@ async def test_nearest_refuses_where_odd_records_may_be_nearer(url: str) -> None
             [r async for r in db.stream(nearest("v", [1, 3], 2) & ~(field("n") > 0))]
         with pytest.raises(UnsupportedError, match="must evaluate all conditions"):
             await db.search(nearest("v", [1, 3], 2) & field("t").regex(r"\bx"))
-        # Comparisons at the field itself are judged here, and right.
+        # Comparisons at the field itself are evaluated client-side, and right.
         assert await db.count(field("v") == 4) == 1
         assert await db.count(field("v").exists()) == 6
         assert len(await db.search(Query().sort("v", "desc"))) == 6

@@ -148,7 +148,7 @@ async def test_concurrent_updates_lose_none(build: Build) -> None:
 
 
 async def test_concurrent_creates_of_one_id_have_one_winner(backend: ElasticsearchBackend) -> None:
-    """The store judges, not a look beforehand."""
+    """The store decides, not a look beforehand."""
     results = await asyncio.gather(
         *(write(backend, WriteKind.CREATE, Mutation("a", {"n": at})) for at in range(10))
     )

@@ -1,6 +1,6 @@
 """Runs the fault matrix, or a part of it, and prints it: `make faults`.
 
-`--write` prints the table as it was found, to be judged and put into `matrix.py`.
+`--write` prints the table as it was found, to be reviewed and put into `matrix.py`.
 """
 
 from __future__ import annotations

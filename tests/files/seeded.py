@@ -49,7 +49,7 @@ class SeededFiles(AsyncDatabase):
         return self if name == self.collection_name and not arguments else super().collection(name)
 
     async def upsert_batch(self, records: Iterable[Any], **options: Any) -> Any:
-        """Add records, and write all of them anew."""
+        """Add records, and write all of them again."""
         for one in records:
             record = Record(canonical(one.data), id=one.id, metadata=canonical(one.metadata))
             self._written[record.id or ""] = record

@@ -105,7 +105,7 @@ def _save(folder: Path, format: str, table: pa.Table) -> None:
 
 @pytest.mark.parametrize("format", ["parquet", "arrow"])
 async def test_a_text_that_is_not_utf_8_refuses_its_row(tmp_path: Path, format: str) -> None:
-    """Conditions take it as no value, whoever evaluates them; no other row is touched."""
+    """Conditions take it as no value, client-side or not; no other row is touched."""
     _save(tmp_path, format, pa.table({"t": _not_utf8(), "n": [1, 2, 3, 4]}))
 
     async with opened(tmp_path) as db:

@@ -231,7 +231,7 @@ async def test_a_dask_frame_sums_what_the_store_holds(tmp_path: Path) -> None:
 @pytest.mark.backend("s3")
 @pytest.mark.parametrize("layout", ["object", "log"])
 async def test_partitions_of_a_store_without_filters_are_disjoint_and_complete(layout: str) -> None:
-    """S3 begins behind an id and ends at one; conditions are judged besides."""
+    """S3 begins behind an id and ends at one; conditions are evaluated as well."""
     from tests.servers import server
 
     running = server("s3")

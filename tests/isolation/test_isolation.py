@@ -98,7 +98,7 @@ async def test_a_conflict_in_a_savepoint_is_undone_with_it(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["memory", "postgres"])
 async def test_writers_wait_and_look_again_at_what_they_waited_for(name: str) -> None:
-    """At read committed, `delete_where` and a search for update judge the record as it is after the wait."""
+    """At read committed, `delete_where` and a search for update evaluate the record after the wait."""
     async with store_of(name).fresh() as db:
         await db.create_batch([Record({"n": n}, id=str(n)) for n in range(3)])
         held, release = asyncio.Event(), asyncio.Event()

@@ -40,12 +40,12 @@ async def test_the_same_seed_fails_the_same_way() -> None:
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.asyncio
 async def test_under_chaos_nothing_is_lost_or_doubled(seed: int) -> None:
-    """Each acknowledged record is there once; one in doubt is there once or not at all."""
+    """Each acknowledged record is there once; one of unknown outcome is there once or not at all."""
     chaos = Chaos(seed=seed, refused=0.15, lost=0.15, dropped=0.15, busy=0.05)
     db = await Fast.create("memory", {"resilience": "batch", "layers": {"chaos": chaos}})
     sizes = Random(seed)
     acknowledged: set[int] = set()
-    doubtful: set[int] = set()
+    unknown: set[int] = set()
     number = 0
     for _ in range(150):
         batch = list(range(number, number := number + sizes.randrange(1, 6)))
@@ -57,16 +57,16 @@ async def test_under_chaos_nothing_is_lost_or_doubled(seed: int) -> None:
                 if isinstance(outcome, str):
                     acknowledged.add(n)
                 elif outcome.applied is Applied.MAYBE:
-                    doubtful.add(n)
+                    unknown.add(n)
         except IsthmusError as error:
             if error.applied is Applied.MAYBE:
-                doubtful.update(batch)
+                unknown.update(batch)
 
     found = [record["n"] for record in await _without_chaos(db)]
 
     assert min(chaos.struck[name] for name in ("refused", "lost", "dropped")) > 10
     assert len(found) == len(set(found))
-    assert acknowledged <= set(found) <= acknowledged | doubtful
+    assert acknowledged <= set(found) <= acknowledged | unknown
 
 
 async def _without_chaos(db: AsyncDatabase) -> list[dict[str, int]]:

@@ -50,7 +50,7 @@ async def test_a_stalled_write_may_have_been_done() -> None:
 
 @pytest.mark.asyncio
 async def test_a_write_that_was_only_waiting_was_not_done() -> None:
-    """In a back-off after a refused connection, or in the queue, nothing is in doubt."""
+    """In a back-off after a refused connection, or in the queue, no outcome is unknown."""
     clock = VirtualClock(auto=True)
     limit = Limit(max_in_flight=1, max_wait=60, clock=clock)
     first = asyncio.ensure_future(stack(limit, Scripted(hangs)).run(READ))

@@ -149,7 +149,7 @@ async def test_a_chosen_id_that_did_not_exist_after_a_lost_answer_is_created() -
 
 @pytest.mark.asyncio
 async def test_an_existing_id_is_plainly_refused_when_nothing_was_in_doubt() -> None:
-    """A connection that was refused leaves no doubt."""
+    """A connection that was refused has a known outcome: nothing was written."""
     store = memory()
     await store.write("records", WriteKind.CREATE, mutations(["a"]), atomic=False)
 
@@ -171,7 +171,7 @@ async def test_an_id_of_ours_that_exists_was_written_by_us() -> None:
 @pytest.mark.parametrize("atomic", [False, True])
 @pytest.mark.asyncio
 async def test_a_value_that_another_record_has_was_not_written_by_us(atomic: bool) -> None:
-    """Anybody may have taken a value of a unique field, whoever made the id."""
+    """Another writer may have taken a value of a unique field, whether or not the id was generated."""
     store = memory()
     await store.make_unique("records", *unique_of([["n"]]))
     await store.write("records", WriteKind.CREATE, [Mutation("a", {"n": 1}, None)], atomic=False)

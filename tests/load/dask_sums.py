@@ -84,7 +84,7 @@ def totals(part: pandas.DataFrame) -> pandas.DataFrame:
     return pandas.DataFrame({"count": [len(part)], "n": [part["n"].sum()], "half": [part["half"].sum()]})
 
 
-def judged(name: str, url: str, count: int) -> bool:
+def check_sums(name: str, url: str, count: int) -> bool:
     """Print and compare one store's sums, without and with a kill."""
     variable = f"ISTHMUS_LOAD_{name.upper()}_URL"
     os.environ[variable] = url  # the workers, new ones too, inherit it
@@ -119,7 +119,7 @@ def main() -> int:
         "s3": lambda url: f"{url.replace('/isthmus-test', f'/isthmus-test/{name}', 1)}&layout=log",
     }
     results = [
-        judged(store, urls[store](os.environ[f"ISTHMUS_TEST_{store.upper()}_URL"]), options.records)
+        check_sums(store, urls[store](os.environ[f"ISTHMUS_TEST_{store.upper()}_URL"]), options.records)
         for store in options.stores.split(",")
     ]
     return 0 if all(results) else 1

@@ -55,7 +55,7 @@ def show(title: str, found: dict[str, Any], address: str, seconds: float) -> dic
     return pool
 
 
-def judged(checks: dict[str, bool]) -> bool:
+def report_checks(checks: dict[str, bool]) -> bool:
     """Print which checks hold; return whether all do."""
     for name, holds in checks.items():
         print(f"  {'ok  ' if holds else 'FAIL'} {name}")
@@ -67,7 +67,7 @@ def steady(address: str, seconds: float, connections: int) -> tuple[bool, int]:
     found = result(client(address, seconds, connections), seconds)
     pool = show("steady", found, address, seconds)
     count = len(found["errors"])
-    good = judged(
+    good = report_checks(
         {
             f"no error ({count})": not count,
             f"no connection is held afterwards ({pool['in_use']})": pool["in_use"] == 0,
@@ -92,7 +92,7 @@ def outage(address: str, postgres: PostgresServer, seconds: float, connections: 
     late = [(round(at - back, 2), error) for at, error in found["errors"] if at > back + GRACE]
     lost = sum(count for name, count in found["answers"].items() if name.startswith("404"))
     last = max((at for at, _ in found["errors"]), default=back) - back
-    good = judged(
+    good = report_checks(
         {
             f"errors are typed ({found['untyped']})": not found["untyped"],
             "there were errors: the server was really gone": bool(found["errors"]),
@@ -118,7 +118,7 @@ async def consistent(url: str, created: int) -> bool:
         audits = await db.collection("audit").count()
         messages = await db.collection("outbox").count()
     sold = {record.id: record["sold"] for record in articles}
-    return judged(
+    return report_checks(
         {
             f"every acknowledged order is there ({orders} of {created})": orders >= created,
             f"each has its audit record and message ({audits}, {messages})": audits == messages == orders,
@@ -149,7 +149,8 @@ def main() -> int:
         left = int(_ask(postgres, "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'isthmus'"))
         return (
             0
-            if judged({f"no connection is left when the service has ended ({left})": not left}) and good
+            if report_checks({f"no connection is left when the service has ended ({left})": not left})
+            and good
             else 1
         )
 

@@ -85,7 +85,7 @@ _COLUMNS = _pytest(
 _MODIFY_NATIVELY = _pytest("tests/postgres/test_modify.py")
 
 GROUPS: dict[str, Group] = {
-    # The slow ones first, lest one of two threads is left with them in the end.
+    # The slow ones first, so that no thread is left alone with them in the end.
     "elasticsearch": Group(
         _files("backends/elasticsearch/read", "filter order patterns aggregate"),
         _backend("elasticsearch", 400, "--per-set", "80", own=(_TYPES,)),
@@ -267,7 +267,7 @@ EQUIVALENT: tuple[Rule, ...] = (
         r"|\b_(DEEPEST|MAX|MOST)\w*\b.*[<>]=?|== _LIST_TERMS",
     ),
     Rule(
-        "a key with a blank is judged by a function of ours instead, which is as right",
+        "a key with a blank is evaluated by a function of ours instead, which is as right",
         r"backends/sqlite/fields\.py",
         r'min\(key\) < " "',
         "<=",
@@ -327,7 +327,7 @@ EQUIVALENT: tuple[Rule, ...] = (
         r"\{self\.has_nested_list\} IS NOT TRUE",
         kind="null arm",
     ),
-    # What is in the span is judged by its id as well. Only beyond a prefix that ends in U+10FFFE is it wider.
+    # What is in the span is compared by id as well. Only beyond a prefix that ends in U+10FFFE is it wider.
     Rule(
         "a span that ends later than it could is read further, and finds the same",
         r"backends/s3/id_filter\.py",

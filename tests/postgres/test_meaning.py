@@ -117,7 +117,7 @@ TEXTS += ['"', "-", "\r\n", "\x1c", "\x85", "İ", "ı", "ſ", "K", "Σ", "ς", "
 
 
 async def test_regular_expressions_and_folded_patterns_match_as_in_python() -> None:
-    """Random patterns, each translated exactly or judged here, on the same random texts."""
+    """Random patterns, each translated exactly or evaluated client-side, on the same random texts."""
     print(f"seed {SEED}")
     rng = random.Random(SEED)
     path = field("v").path

@@ -1,4 +1,4 @@
-"""What comes back to the pool dirty, cancelled or dead is mended or replaced before anybody else gets it."""
+"""A connection that is released dirty, cancelled or dead is reset or replaced before it is acquired again."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ async def test_a_clean_connection_costs_no_reset(url: str, driver: str) -> None:
 
 @pytest.mark.asyncio
 async def test_an_open_transaction_is_rolled_back(url: str, driver: str) -> None:
-    """Whoever gets the connection next is outside of any transaction."""
+    """The next task that acquires the connection is outside of any transaction."""
     async with opened(url, pool={"max_size": 1}, driver=driver) as pool:
         async with pool.acquire() as connection:
             await connection.execute("BEGIN")

@@ -1,4 +1,4 @@
-"""The server goes and comes back; the pool is not made anew."""
+"""The server goes and comes back; the same pool goes on."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.asyncio, pytest.mark.backend("postgres")]
 
 
 async def test_ten_first_connects_at_once_all_succeed() -> None:
-    """On a fresh database the table, the schema and the indexes are made once, whoever comes first."""
+    """On a fresh database the table, the schema and the indexes are made once, by the first handle."""
     async with fresh_database() as address:
         settings = {
             "url": address,

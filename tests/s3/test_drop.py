@@ -143,7 +143,7 @@ async def test_handles_that_know_the_records_notice_at_once(
 
 @pytest.mark.asyncio
 async def test_a_collection_can_be_dropped_many_times(backend: S3Backend) -> None:
-    """Each life has its own records, whoever created it."""
+    """Each life has its own records, whichever handle created it."""
     async with elsewhere(backend) as other:
         for life in range(4):
             assert await create(backend if life % 2 else other, "a", life=life) == ["a"]

@@ -145,7 +145,7 @@ async def test_an_outage_is_never_read_as_not_found(url: str, layout: str, trans
             opened(url, endpoint_url=endpoint, layout=layout, transport=transport)
         )
         await create(backend, "a")
-    # The proxy has gone, the handle has not: pools open anew.
+    # The proxy has gone, the handle has not: pools open again.
     loop = asyncio.get_running_loop()
     begun = loop.time()
     verbs: list[Callable[[], Awaitable[Any]]] = [

@@ -370,7 +370,7 @@ async def test_moto_agrees(
     url = str(running_server("moto").url)
     async with opened(url, layout=layout, transport=transport) as backend:
         client, config = await client_of(backend), backend.config
-        # It judges and writes in two steps, as a race now and then finds out; here one task writes.
+        # It checks and writes in two steps, as a race now and then finds out; here one task writes.
         monkeypatch.setitem(conditional_put_probe._puts, (config.endpoint_url, config.bucket), True)
         await client.put_object(Bucket=config.bucket, Key=f"{config.key_prefix}x//y", Body=b"foreign")
         made = await create(backend, "a", "a/b", "é" * 256, "a")

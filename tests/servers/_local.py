@@ -187,7 +187,7 @@ class LocalServer(ABC):
         self.close()
 
     # A session's folder: a server is known there from the moment that its
-    # process exists, so that whoever ends the session can end the server too.
+    # process exists, so that the process that ends the session can end the server too.
 
     def settings(self) -> dict[str, Any]:
         """Return the constructor's arguments that a handle on the running server needs."""

@@ -46,7 +46,7 @@ async def encode(db: AsyncDatabase, count: int) -> None:
 
 
 async def judge(db: AsyncDatabase, count: int) -> None:
-    """Judge records here, as for a condition that a store cannot."""
+    """Evaluate records client-side, as for a condition that a store cannot."""
     assert sum(matches(_WHERE, record) for record in _RECORDS[:count]) == count // 10
 
 

@@ -142,7 +142,7 @@ def test_a_deadlock_is_told_although_its_savepoint_is_gone_too() -> None:
 
 
 def test_only_a_lost_answer_to_the_commit_leaves_doubt() -> None:
-    """Before the commit the server undoes what was sent; a refusal of the commit is no doubt either."""
+    """Before the commit the server undoes what was sent; a refused commit has a known outcome too."""
     lost = exc.OperationalError("COMMIT", None, asyncmy.errors.OperationalError(2013, "Lost connection"))
     deadlock = exc.OperationalError("COMMIT", None, asyncmy.errors.OperationalError(1213, "Deadlock"))
 

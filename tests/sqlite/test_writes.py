@@ -46,7 +46,7 @@ async def test_an_atomic_batch_with_a_taken_id_names_it_and_writes_nothing(opene
 
 
 async def test_a_batch_that_is_not_atomic_writes_what_it_can(opened: Opener) -> None:
-    """Each item is judged as if alone; an id that occurs twice is taken the second time."""
+    """Each item is checked as if alone; an id that occurs twice is taken the second time."""
     backend = await opened()
 
     results = await backend.write(
@@ -132,7 +132,7 @@ async def test_what_is_missing_is_told_by_kind(opened: Opener) -> None:
 
 @pytest.mark.parametrize("kind", [WriteKind.REPLACE, WriteKind.UPDATE, WriteKind.UPSERT, WriteKind.DELETE])
 async def test_a_stale_version_changes_nothing(opened: Opener, kind: WriteKind) -> None:
-    """Compare-and-set is judged with the write; a version is an opaque token."""
+    """Compare-and-set is decided by the write itself; a version is an opaque token."""
     backend = await opened()
     await backend.write(R, WriteKind.CREATE, [Mutation("a", {"n": 1})], atomic=True)
     (record,) = await backend.read(R, ["a"])

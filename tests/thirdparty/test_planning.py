@@ -1,4 +1,4 @@
-"""The core's planning, tried by a backend that grades, orders and leaves aside at random."""
+"""The core's planning, tried by a backend that grades, orders and leaves recheck candidates at random."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _SEED = int(os.environ.get("ISTHMUS_TEST_SEED", "1"))
 
 
 @pytest.mark.breadth(4)
-@pytest.mark.parametrize("judges", ["nothing", "some", "other", "more"])
+@pytest.mark.parametrize("evaluates", ["nothing", "some", "other", "more"])
 @pytest.mark.asyncio
-async def test_whatever_a_backend_cannot_judge_the_core_judges(judges: str) -> None:
-    """Residuals, refills, asides, orders and aggregates here: every answer is the evaluator's."""
+async def test_the_core_evaluates_what_a_backend_cannot(evaluates: str) -> None:
+    """Residuals, refills, recheck candidates, orders and aggregates here: every answer is the evaluator's."""
     seeds = {"nothing": 0, "some": 1, "other": 2, "more": 3}
-    config = {"judges": "nothing" if judges == "nothing" else "some", "seed": seeds[judges]}
+    config = {"evaluates": "nothing" if evaluates == "nothing" else "some", "seed": seeds[evaluates]}
     store = Store("rough", "rough", config=config)
 
     report = await queries.run(store, queries.Plan(1_200, _SEED, per_set=60))
@@ -47,7 +47,7 @@ async def test_programs_do_the_same_on_a_rough_backend() -> None:
 async def test_what_is_sorted_here_is_kept_short_and_no_page_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a scan, only as many as the page needs are kept, and one more, which tells that there is more."""
     monkeypatch.setattr(plan, "_LARGEST_SCAN", 5)
-    async with await AsyncDatabase.create("rough", {"judges": "nothing", "page": 3}) as db:
+    async with await AsyncDatabase.create("rough", {"evaluates": "nothing", "page": 3}) as db:
         await db.create_batch([Record({"n": n * 7 % 40}, id=f"{n:02}") for n in range(40)])
         query = Query().sort("n", "desc")
         found: list[int] = []
@@ -64,11 +64,11 @@ async def test_what_is_sorted_here_is_kept_short_and_no_page_is_lost(monkeypatch
 
 
 @pytest.mark.asyncio
-async def test_a_deletion_by_query_judges_anew_what_changed_meanwhile(
+async def test_a_deletion_by_query_rechecks_what_changed_meanwhile(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Records that others write after they were read are deleted only if they still match."""
-    async with await AsyncDatabase.create("rough", {"judges": "nothing"}) as db:
+    async with await AsyncDatabase.create("rough", {"evaluates": "nothing"}) as db:
         await db.create_batch([Record({"n": 1}, id=id) for id in "abc"])
         write, meddled = db._backend.write, False
 
@@ -113,10 +113,10 @@ async def test_a_backend_of_another_package_is_found_by_name_and_scheme() -> Non
     """By its entry point; its config is checked as ours are."""
     async with await AsyncDatabase.create("rough", {}) as by_name:
         assert by_name.backend == "rough"
-    async with await AsyncDatabase.open("rough://?judges=nothing") as by_url:
-        assert by_url.config.judges == "nothing"  # type: ignore[attr-defined]
-    with pytest.raises(ConfigError, match="judges"):
-        AsyncDatabase("rough", {"judge": "nothing"})
+    async with await AsyncDatabase.open("rough://?evaluates=nothing") as by_url:
+        assert by_url.config.evaluates == "nothing"  # type: ignore[attr-defined]
+    with pytest.raises(ConfigError, match="evaluates"):
+        AsyncDatabase("rough", {"evaluate": "nothing"})
 
 
 def test_the_part_of_any_that_every_store_evaluates_keeps_what_it_can() -> None:

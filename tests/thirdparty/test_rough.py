@@ -14,16 +14,16 @@ _numbers = itertools.count()
 
 
 _JUDGES = {
-    "judges-some": {"judges": "some"},
-    "compares-nothing": {"judges": "some", "seed": 1, "compares": False, "page": 2},
+    "evaluates-some": {"evaluates": "some"},
+    "compares-nothing": {"evaluates": "some", "seed": 1, "compares": False, "page": 2},
     # As S3 is where the server ignores conditions.
-    "upserts-only": {"judges": "some", "creates": False, "compares": False},
+    "upserts-only": {"evaluates": "some", "creates": False, "compares": False},
 }
 
 
 @pytest.fixture(
     params=[
-        pytest.param({"judges": "nothing"}, id="judges-nothing"),
+        pytest.param({"evaluates": "nothing"}, id="evaluates-nothing"),
         *(pytest.param(config, id=name, marks=pytest.mark.breadth(4)) for name, config in _JUDGES.items()),
     ]
 )

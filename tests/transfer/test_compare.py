@@ -19,7 +19,7 @@ async def fill(store: AsyncDatabase, count: int) -> None:
     )
 
 
-async def test_random_damage_is_found_and_mended(source: AsyncDatabase, target: AsyncDatabase) -> None:
+async def test_random_damage_is_found_and_repaired(source: AsyncDatabase, target: AsyncDatabase) -> None:
     """Whatever was changed, deleted or added is named exactly, and a repair writes only that."""
     seed = drawn()
     chance = random.Random(seed)
@@ -38,7 +38,7 @@ async def test_random_damage_is_found_and_mended(source: AsyncDatabase, target: 
     found = [d async for d in differences(source, target, page_size=chance.choice([1, 7, 64, 1000]))]
     compared = await verify(source, target, page_size=chance.choice([1, 7, 64, 1000]))
     kept = await repair(source, target)
-    mended = await repair(source, target, delete_extra=True)
+    repaired = await repair(source, target, delete_extra=True)
 
     assert [d.id for d in found] == sorted(d.id for d in found)
     assert {d.id for d in found if d.kind == "changed"} == {*changed, *metadata}
@@ -47,7 +47,7 @@ async def test_random_damage_is_found_and_mended(source: AsyncDatabase, target: 
     assert (compared.changed, compared.missing, compared.extra) == (15, 25, len(extra))
     assert set(compared.differences) == {(d.kind, d.id) for d in found}
     assert (kept.written, kept.deleted, kept.left) == (40, 0, len(extra))
-    assert (mended.written, mended.deleted, mended.left) == (0, len(extra), 0)
+    assert (repaired.written, repaired.deleted, repaired.left) == (0, len(extra), 0)
     assert (await verify(source, target)).equal
     assert all(r.version == untouched[r.id] for r in await target.search() if r.id in untouched)
 

@@ -241,7 +241,7 @@ async def test_a_torn_last_line_is_dropped(
 async def test_a_journal_fits_only_its_own_copy(
     source: AsyncDatabase, target: AsyncDatabase, tmp_path: Path
 ) -> None:
-    """Another target, query or shape is refused, and so is beginning anew over a begun copy."""
+    """Another target, query or shape is refused, and so is a second start over a copy that has begun."""
     await fill(source, 10)
     journal = tmp_path / "journal"
     await copy(source, target, journal=journal)

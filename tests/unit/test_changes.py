@@ -93,7 +93,7 @@ def test_ids_checked_together_are_refused_as_alone(bad: Any) -> None:
 
 
 def test_columns_and_changes_say_the_same() -> None:
-    """Whoever reads the columns, and whoever goes through the items, writes the same records."""
+    """A backend that reads the columns writes the same records as one that goes through the items."""
     records = [Record({"n": n}, id=f"{9 - n}", metadata={"m": n} if n % 2 else None) for n in range(10)]
     columns = batch_creates(records)
     assert columns is not None

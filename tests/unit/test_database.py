@@ -277,7 +277,7 @@ async def test_an_unknown_operator_names_the_nearest() -> None:
 
 
 async def test_the_policy_can_refuse_work_on_this_side() -> None:
-    """Memory judges everything itself, so nothing is refused there; match() has no meaning there."""
+    """Memory evaluates everything itself, so nothing is refused there; match() has no meaning there."""
     db = (await memory()).options(policy=Policy(residual="refuse"))
     assert await db.count(field("a") > 1) == 0
     with pytest.raises(UnsupportedError) as caught:

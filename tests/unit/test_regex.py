@@ -18,7 +18,7 @@ from isthmus._query.regex import charset, machine
 def test_the_shipped_classes_are_the_interpreters(name: str) -> None:
     """But for characters that the interpreter's Unicode does not know yet."""
     if unicodedata.unidata_version > unicode_tables.UNICODE_VERSION:
-        pytest.fail("write the tables anew with this Python: docs/tools/unicode_tables.py")
+        pytest.fail("write the tables again with this Python: docs/tools/unicode_tables.py")
     test = re.compile({"digit": r"\d", "space": r"\s", "word": r"\w"}[name]).match
     ranges = charset.character_class(name, ascii=False)  # type: ignore[arg-type]
 

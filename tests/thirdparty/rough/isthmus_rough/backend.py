@@ -119,7 +119,7 @@ class RoughBackend:
         return apply_in_order(_Rows(self._tables[collection]), kind, mutations)
 
     async def fetch(self, collection: str, request: PageRequest) -> Page:
-        """Return a page of the records that it can judge, and the others as recheck candidates."""
+        """Return a page of the records that it can evaluate, and the others as recheck candidates."""
         matching: list[Record] = []
         odd: list[Record] = []
         for record in self._tables[collection].values():

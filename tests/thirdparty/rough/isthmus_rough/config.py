@@ -14,7 +14,7 @@ class RoughConfig(BackendConfig):
     backend: ClassVar[str] = "rough"
 
     table: str = "records"
-    judges: Literal["nothing", "some"] = "some"
+    evaluates: Literal["nothing", "some"] = "some"
     """`nothing` grades every leaf NONE and orders nothing; `some` goes by a hash."""
     seed: int = 0
     page: int = 7
@@ -35,5 +35,5 @@ class RoughConfig(BackendConfig):
 
     @classmethod
     def from_url(cls, url: SplitResult, options: dict[str, Any]) -> dict[str, Any]:
-        """Return settings for `rough://?judges=nothing`."""
+        """Return settings for `rough://?evaluates=nothing`."""
         return dict(options)

@@ -29,7 +29,7 @@ class RoughSupport:
 
     def __init__(self, config: RoughConfig) -> None:
         self._seed = config.seed
-        self._nothing = config.judges == "nothing"
+        self._nothing = config.evaluates == "nothing"
 
     def pushdown(self, leaf: Leaf) -> Pushdown:
         """Return any level."""
