@@ -74,6 +74,8 @@ async def test_a_table_with_the_owners_triggers_is_followed(tmp_path: Path, key:
         with pytest.raises(TimeoutError):
             while True:
                 assert (await asyncio.wait_for(anext(changes), 0.3)).id == ids[4]
+        await db.update(ids[4], {"n": 9})
+        found += await read_until(changes, ids[4])
         again = await anext(db.changes(since="start"))
         assert again.id == ids[4]
         assert again.order == max(change.order or 0 for change in found if change.id == ids[4])

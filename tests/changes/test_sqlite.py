@@ -169,6 +169,19 @@ async def test_a_position_of_a_file_that_was_restored_has_expired(tmp_path: Path
             await anext(db.changes(since=str(position)))
 
 
+async def test_a_position_of_an_earlier_declaration_has_expired(tmp_path: Path) -> None:
+    """However many changes there have been since."""
+    async with await _open(tmp_path, changes=False) as db:
+        await declare_changes(db)
+        await db.upsert("a", {})
+        position = (await anext(db.changes(since="start"))).position
+        await end_changes(db)
+        await declare_changes(db)
+        await db.create_batch([Record({}) for _ in range(20)])
+        with pytest.raises(ChangesExpiredError):
+            await anext(db.changes(since=position))
+
+
 async def test_a_position_expires_once_its_changes_are_pruned(tmp_path: Path) -> None:
     """One that has read them goes on; the newest change stays, from which the next gets its number."""
     async with await _open(tmp_path, changes_keep=0.5) as db, db.changes(poll=0.05) as changes:

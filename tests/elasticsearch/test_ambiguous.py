@@ -191,7 +191,7 @@ async def test_a_change_on_a_version_stays_in_doubt(store: ElasticsearchBackend,
 async def test_a_delete_without_a_version_is_not_sent_again(
     store: ElasticsearchBackend, proxy: AnswerProxy
 ) -> None:
-    """It would delete what another writer made in between. With a version it is repeated; refused, it is unknown."""
+    """It would delete what another writer made in between. With a version it is sent again."""
     await write(store, WriteKind.CREATE, Mutation("a", {}), Mutation("b", {}), Mutation("c", {}))
     (record,) = await store.read(store.default_collection, ["c"])
     assert record is not None

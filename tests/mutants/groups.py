@@ -155,7 +155,7 @@ GROUPS: dict[str, Group] = {
             *_files("backends/memory", "transaction committed record_locks"),
         ),
         (
-            _pytest("tests/unit/test_unique_index.py"),
+            _pytest("tests/unit/test_unique_index.py", "tests/unit/test_change_streams.py"),
             _pytest("tests/isolation", "tests/layers/test_retry.py", "-k", "memory and not postgres"),
             _pytest("tests/conformance/test_promises.py", "-k", "memory"),
         ),
@@ -221,7 +221,10 @@ GROUPS: dict[str, Group] = {
         ),
         (
             ("-m", "tests.differential", "--backend", "mariadb-native", "--seed", "1", "--n", "600"),
-            _pytest("tests/sqlalchemy/test_native_tables.py", "tests/sqlalchemy/test_native_types.py"),
+            _pytest(
+                *(f"tests/sqlalchemy/test_native_{part}.py" for part in ("tables", "types")),
+                "tests/unit/test_native_tables.py",
+            ),
         ),
         8,
         ("ISTHMUS_TEST_MARIADB_URL", "ISTHMUS_TEST_MARIADB_URL"),

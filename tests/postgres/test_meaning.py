@@ -140,6 +140,22 @@ async def test_regular_expressions_and_folded_patterns_match_as_in_python() -> N
     assert exact > 200
 
 
+@pytest.mark.parametrize(
+    ("pattern", "is_exact"),
+    [
+        ("b" * 250, True),
+        ("a?" + "b" * 250, True),
+        ("a{0,2}" + "b" * 250, False),
+        ("(?:a{2}c)*" + "b" * 250, False),
+        ("a{0,2}", True),
+    ],
+)
+async def test_a_long_pattern_with_bounded_repeats_is_evaluated_here(pattern: str, is_exact: bool) -> None:
+    """The server would expand the repeats."""
+    wanted = Pushdown.EXACT if is_exact else Pushdown.SUPERSET
+    assert pushdown(Regex(field("v").path, pattern)) is wanted
+
+
 async def test_the_largest_query_is_one_statement() -> None:
     """As many conditions as a query may have, and more values than the protocol has placeholders."""
     async with opened() as db:

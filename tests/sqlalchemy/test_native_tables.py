@@ -176,6 +176,17 @@ async def test_the_tables_own_indexes_serve(
     assert (await db.explain(predicate)).index == index
 
 
+async def test_a_range_beyond_the_columns_digits_finds_no_null(shop: Opener) -> None:
+    """Each number is in it, and a row without a number is not."""
+    db = await shop("customer")
+    wide = field("balance") >= -(10**12)
+
+    assert await db.count(wide) == 3
+    assert [r.id for r in await db.search(~wide)] == ["9"]
+    assert await db.count(field("balance") < 10**12) == 3
+    assert await db.count(field("balance") > 10**12) == 0
+
+
 async def test_keys_come_from_the_data_the_table_or_us(shop: Opener) -> None:
     """A number that the server draws, the data's, or a UUID of ours; a key that disagrees is refused."""
     customers, products, lines = await shop("customer"), await shop("product"), await shop("line")

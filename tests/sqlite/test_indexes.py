@@ -164,6 +164,18 @@ async def test_sums_are_exact_beyond_64_bits_and_floats_do_not_cancel(opened: Op
     assert row == [sum(numbers), sum(numbers) / 5, 1.1, 1.1 / 4]
 
 
+@pytest.mark.asyncio
+async def test_a_sum_takes_every_row_with_a_list(opened: Opener) -> None:
+    """They are read in batches: as many as fill two, and one more."""
+    backend = await opened()
+    request = AggregateRequest(TRUE, (Measure("sum", Function.SUM, field("n").path),))
+    rows = [Mutation(f"{n:05}", {"n": [n]}) for n in range(2_001)]
+    for some, total in ((rows[:2_000], 1_999_000), (rows[2_000:], 2_001_000)):
+        await backend.write(R, WriteKind.CREATE, some, atomic=True)
+        ((_, row),) = (await backend.aggregate(R, request)).groups.rows(())
+        assert row == [total]
+
+
 def test_urls_and_other_names_lead_to_the_same_config() -> None:
     """Relative with three slashes, absolute with four, memory with none."""
 

@@ -215,6 +215,13 @@ def test_generated_columns_and_types_that_are_not_written_have_to_agree() -> Non
         (TableColumn("n", Kind.TEXT), field("n") >= "a", ColumnComparison(((">=", "a"),))),
         (TableColumn("n", Kind.TEXT), field("n").contains("a"), None),
         (TableColumn("n", Kind.TEXT, labels=("a",)), field("n") == "b", None),
+        (TableColumn("n", Kind.TEXT, labels=("a",)), field("n") >= "b", None),
+        (
+            TableColumn("n", Kind.TIMESTAMP, zone="Europe/Oslo"),
+            field("n") >= "2024-01-01T00:00:00.000000Z",
+            None,
+        ),
+        (TableColumn("n", Kind.NUMERIC, numeric="float"), field("n") >= 1, None),
         (TableColumn("n", Kind.JSON), field("n") == 1, None),
         (TableColumn("n", Kind.NUMERIC, numeric="float"), field("n") == 1, None),
     ],

@@ -188,7 +188,6 @@ async def test_no_write_makes_a_record_leave_its_scope(db: AsyncDatabase) -> Non
     assert await everything(db) == {"one": {"n": 3, "org": {"id": 7}}}
 
 
-@requires("compare_and_set")
 @pytest.mark.asyncio
 async def test_a_list_of_scopes_loses_none_of_them_through_one(db: AsyncDatabase) -> None:
     """Another handle may write a record that several scopes see; they do not change who sees it (§5)."""

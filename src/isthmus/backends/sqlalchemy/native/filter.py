@@ -190,7 +190,7 @@ class ColumnFilter:
         above = op in (">", ">=")
         limit = Decimal(10) ** ((column.column.precision or 10) - (column.column.scale or 0))
         if abs(bound) >= limit:
-            return EVERY_ROW if (bound < 0) == above else NO_ROW
+            return f"{column.source} IS NOT NULL" if (bound < 0) == above else NO_ROW
         nearest = bound.quantize(scale, ROUND_CEILING if above else ROUND_FLOOR, EXACT)
         if nearest != bound:
             op = ">=" if above else "<="

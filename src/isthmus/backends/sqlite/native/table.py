@@ -196,7 +196,8 @@ def _column(
     info: Any, *, strict: bool, stored: bool, rowid: bool, parts: dict[str, list[tuple[str, str]]]
 ) -> SQLiteColumn:
     _, name, declared, not_null, default, _, hidden = info
-    affinity = affinity_of(declared, strict=strict)
+    # A view does not tell whether its table is STRICT; in another one ANY is nobody's type.
+    affinity = affinity_of(declared, strict=strict or not stored)
     collations = [
         collation
         for columns in parts.values()
