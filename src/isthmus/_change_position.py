@@ -33,7 +33,7 @@ def decode_position(text: str, backend: str, collection: str) -> Position:
     except (binascii.Error, ValueError):
         raise not_a_position() from None
     checksum, body = raw[:4], raw[4:]
-    if len(text) > _MAX_TEXT or checksum != _checksum(body):
+    if len(text) > _MAX_TEXT or "=" in text or checksum != _checksum(body):
         raise not_a_position()
     # A checksum is no signature: what it fits may still be anything.
     try:

@@ -97,7 +97,10 @@ class ChangeStream(Generic[T]):
 
     @property
     def caught_up(self) -> bool:
-        """Whether the last page that was read had all changes, and all of them were given."""
+        """Whether all changes of the last page were given, and it had all but those that are held back.
+
+        `held_by` tells whether there are such.
+        """
         return self._caught_up and not self._changes
 
     @property

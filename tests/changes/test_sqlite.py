@@ -182,6 +182,19 @@ async def test_a_position_of_an_earlier_declaration_has_expired(tmp_path: Path) 
             await anext(db.changes(since=position))
 
 
+@pytest.mark.parametrize("since", ["start", "now"])
+async def test_a_reader_begins_again_after_its_collection_was_dropped(tmp_path: Path, since: str) -> None:
+    """By the same handle, which declares the changes: the collection is made again, without records."""
+    async with await _open(tmp_path) as db:
+        await db.upsert("a", {})
+        await db.drop_collection(db.collection_name)
+
+        stream = db.changes(since=since)
+        assert await stream.read(wait=False) == []
+        await db.upsert("b", {})
+        assert [change.id for change in await stream.read(wait=False)] == ["b"]
+
+
 async def test_a_position_expires_once_its_changes_are_pruned(tmp_path: Path) -> None:
     """One that has read them goes on; the newest change stays, from which the next gets its number."""
     async with await _open(tmp_path, changes_keep=0.5) as db, db.changes(poll=0.05) as changes:

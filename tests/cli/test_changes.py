@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import secrets
+import subprocess
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import pytest_asyncio
 
 from isthmus import AsyncDatabase
 from isthmus.cli._commands.changes import _keep_position, _print_changes
-from tests.cli.conftest import Cli
+from tests.cli.conftest import Cli, build_command, run_process
 
 
 @pytest_asyncio.fixture
@@ -39,6 +41,29 @@ async def test_each_change_is_a_line(db: AsyncDatabase, capfd: pytest.CaptureFix
     assert lines[0]["version"] == lines[0]["record"]["version"]
     assert lines[1]["record"] is None
     assert lines[0]["order"] < lines[1]["order"]
+
+
+def test_a_position_is_of_lines_that_the_pipe_took(tmp_path: Path) -> None:
+    """Without Python's buffer too, where a write to a pipe may take a part of a page of lines."""
+    store, file = f"sqlite:///{tmp_path}/db?changes=true", tmp_path / "position"
+    rows = tmp_path / "rows.jsonl"
+    rows.write_bytes(
+        b"".join(orjson.dumps({"id": f"k{n:04}", "pad": "x" * 300}) + b"\n" for n in range(1_500))
+    )
+    assert run_process("load", store, rows, "--id", "id").returncode == 0
+    command = build_command("changes", store, "--no-wait", "--position", file)
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+
+    with subprocess.Popen(
+        [*command, "--since", "start"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+    ) as killed:
+        assert killed.stdout is not None
+        assert orjson.loads(killed.stdout.readline())["id"] == "k0000"
+        killed.stdout.close()
+    rest = subprocess.run([*command, "--since", "start"], capture_output=True, check=True, env=environment)
+
+    ids = [orjson.loads(line)["id"] for line in rest.stdout.splitlines()]
+    assert ids == [f"k{n:04}" for n in range(1_500)]
 
 
 @pytest.mark.asyncio

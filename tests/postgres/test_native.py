@@ -31,6 +31,7 @@ from tests.servers import server
 pytestmark = [pytest.mark.asyncio, pytest.mark.backend("postgres")]
 
 SHOP = """
+SELECT pg_advisory_xact_lock(26);  -- two sessions that make it at once fail
 CREATE EXTENSION IF NOT EXISTS citext;
 CREATE TYPE {s}.state AS ENUM ('new', 'paid', 'Sent');
 CREATE DOMAIN {s}.quantity AS integer CHECK (VALUE > 0);
@@ -104,9 +105,9 @@ async def shop(request: pytest.FixtureRequest) -> AsyncIterator[Shop]:
     url = server("postgres").url
     schema = f"shop_{secrets.token_hex(4)}"
     sql = await asyncpg.connect(url)
-    await sql.execute(f"CREATE SCHEMA {schema}")
-    await sql.execute(SHOP.format(s=schema))
     try:
+        await sql.execute(f"CREATE SCHEMA {schema}")
+        await sql.execute(SHOP.format(s=schema))
         yield Shop(url, schema, request.param, sql)
     finally:
         await sql.execute(f"DROP SCHEMA {schema} CASCADE")

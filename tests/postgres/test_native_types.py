@@ -14,6 +14,7 @@ from isthmus.errors import (
     AlreadyExistsError,
     BatchError,
     ConfigError,
+    ConflictError,
     InvalidRecordError,
     NotFoundError,
     UnsupportedError,
@@ -226,6 +227,122 @@ async def test_a_column_whose_type_is_changed_under_the_handle_is_one_error(
     for call in (lambda: db.count(field("n") == 1), db.search, lambda: db.get("::1/128")):
         with pytest.raises(ConfigError, match="was changed or dropped"):
             await call()
+
+
+RETYPED = {
+    "int to numeric": ("int", "1", "numeric(10,2)", "1.6"),
+    "int to float": ("int", "1", "float8", "1.6"),
+    "float to numeric": ("float8", "1.5", "numeric", "0.12345678901234567891"),
+    "numeric to int": ("numeric(10,2)", "1.5", "int", "2"),
+    "date to timestamp": ("date", "'2024-01-01'", "timestamp", "'2024-01-01 15:00'"),
+    "timestamp to date": ("timestamp", "'2024-01-01'", "date", "'2024-01-02'"),
+    "timestamp to timestamptz": ("timestamp", "'2024-01-01'", "timestamptz", "'2024-01-02 00:00+00'"),
+    "bytes to text": ("bytea", "'abc'", "text USING 'abc'", "'QUJD'"),
+    "integers to numbers": ("int[]", "'{1}'", "numeric[]", "'{1.6}'"),
+}
+
+
+@pytest.mark.parametrize("change", RETYPED)
+async def test_no_value_is_cast_to_the_type_that_a_column_had(
+    tables: Opener, owner: asyncpg.Connection, change: str
+) -> None:
+    """Another program's migration, under an open handle: nothing is read rounded, let alone written back."""
+    old, before, new, after = RETYPED[change]
+    await owner.execute(f"CREATE TABLE moved (id int PRIMARY KEY, v {old}, n int); ")
+    await owner.execute(f"INSERT INTO moved VALUES (1, {before}, 1)")
+    db = await tables("moved")
+    record = await db.require("1")
+    assert await db.count(field("v") == record["v"]) == 1
+    await owner.execute(f"ALTER TABLE moved ALTER v TYPE {new}; UPDATE moved SET v = {after}")
+    stored = await owner.fetch("SELECT v::text, n FROM moved")
+
+    calls: list[Callable[[], Awaitable[Any]]] = [
+        db.search,
+        lambda: db.get("1"),
+        lambda: db.count(field("v") == record["v"]),
+        lambda: db.aggregate(by="v", n="count"),
+        lambda: db.create({"id": 2, "v": record["v"]}),
+        lambda: db.create_batch([{"id": n, "v": record["v"]} for n in range(2, 9)]),
+        lambda: db.update("1", {"v": record["v"]}),
+        lambda: db.modify("1", field("n").inc(1)),
+        lambda: db.update_where(field("n") == 1, field("n").inc(1)),
+        lambda: db.delete_where(field("v") == record["v"]),
+    ]
+    for call in calls:
+        with pytest.raises(ConfigError, match="open a new handle"):
+            await call()
+    assert await owner.fetch("SELECT v::text, n FROM moved") == stored
+
+
+async def test_a_wider_integer_is_served_by_the_open_handle(
+    tables: Opener, owner: asyncpg.Connection
+) -> None:
+    await owner.execute("CREATE TABLE moved (id int PRIMARY KEY, n int); INSERT INTO moved VALUES (1, 1)")
+    db = await tables("moved")
+    assert (await db.require("1")).data == {"id": 1, "n": 1}
+    await owner.execute("ALTER TABLE moved ALTER n TYPE bigint; UPDATE moved SET n = 9007199254740993")
+
+    assert (await db.require("1")).data == {"id": 1, "n": 9007199254740993}
+    assert await db.count(field("n") == 9007199254740993) == 1
+
+
+@pytest.mark.parametrize(
+    ("key", "literals"),
+    [
+        ("valid_to date", ["'2024-01-01'", "'infinity'", "'0044-03-15 BC'"]),
+        ("at timestamptz", ["'2024-01-01'", "'-infinity'"]),
+        ("k numeric(30)", ["1", "12345678901234567890"]),
+        ("k float8", ["1", "'NaN'"]),
+    ],
+)
+async def test_a_row_whose_key_is_no_id_is_an_error_of_each_read_of_it(
+    tables: Opener, owner: asyncpg.Connection, key: str, literals: list[str]
+) -> None:
+    """Of a page wherever it ends, and of a change by a condition, which skips no row (meaning §5, §8)."""
+    name = key.partition(" ")[0]
+    rows = ", ".join(f"({n % 2}, {literal}, 1)" for n, literal in enumerate(literals))
+    await owner.execute(f"CREATE TABLE odd (id int, {key}, n int, PRIMARY KEY (id, {name}))")
+    await owner.execute(f"INSERT INTO odd VALUES {rows}")
+    db = await tables("odd")
+
+    async def read_all(size: int) -> None:
+        async for _ in db.stream(page_size=size):
+            pass
+
+    assert await db.count(field("n") == 1) == len(literals)
+    assert await db.aggregate(n="count") == [{"n": len(literals)}]
+    calls: list[Callable[[], Awaitable[Any]]] = [
+        db.search,
+        lambda: read_all(1),
+        lambda: read_all(100),
+        lambda: db.update_where(field("n") == 1, field("n").set(2)),
+    ]
+    for call in calls:
+        with pytest.raises(InvalidRecordError, match="has no id") as raised:
+            await call()
+        assert raised.value.stored
+    assert await db.count(field("n") == 1) == len(literals)
+    assert await db.delete_where(field("n") == 1) == len(literals)
+
+
+@pytest.mark.parametrize("type", ["int", "bigint", "timestamp", "timestamptz", "uuid"])
+async def test_each_write_gives_the_version_column_a_value(
+    tables: Opener, owner: asyncpg.Connection, type: str
+) -> None:
+    """The first one too, so that the second of two changes of what was read conflicts."""
+    await owner.execute(f"CREATE TABLE revised (id int PRIMARY KEY, n int, revision {type})")
+    db = await tables("revised", version="revision")
+    await db.create({"id": 0, "n": 0})
+    await db.create_batch([{"id": n, "n": 0} for n in range(1, 200)])
+    await db.create_batch([{"id": 200, "n": 0, "revision": None}, {"id": 201, "n": 0}])
+    await db.upsert("202", {"n": 0})
+
+    assert await db.count(field("revision").is_null()) == 0
+    for id in ("0", "150", "200", "201", "202"):
+        record = await db.require(id)
+        await db.update(id, {"n": 1}, if_version=record.version)
+        with pytest.raises(ConflictError):
+            await db.update(id, {"n": 2}, if_version=record.version)
 
 
 @pytest.mark.parametrize("note", ["own state", "assert", "no data", "privilege"])

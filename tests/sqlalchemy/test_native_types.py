@@ -69,6 +69,29 @@ async def test_a_signal_of_any_number_refuses_the_record(shop: Opener, owner: As
     assert (await db.require("a"))["price"] == 1.5
 
 
+async def test_a_value_that_was_no_label_is_the_empty_text(shop: Opener, owner: AsyncConnection) -> None:
+    """As it is read: an ENUM's index has it apart from the label that is empty."""
+    await owner.exec_driver_sql("CREATE TABLE moods (id INT PRIMARY KEY, m ENUM('a', '', 'b'), KEY (m))")
+    await owner.exec_driver_sql("SET sql_mode = ''")
+    await owner.exec_driver_sql(
+        "INSERT IGNORE INTO moods VALUES (1, 'a'), (2, ''), (3, 'b'), (4, 'bad'), (5, NULL)"
+    )
+    db = await shop("moods")
+    m = field("m")
+
+    found = {}
+    for name, where in {
+        "is": m == "",
+        "in": m.in_(["", "b"]),
+        "not": m != "",
+        "not in": ~m.in_(["", "b"]),
+    }.items():
+        found[name] = [record.id for record in await db.search(Query(where).sort("id"))]
+        assert await db.count(where) == len(found[name])
+
+    assert found == {"is": ["2", "4"], "in": ["2", "3", "4"], "not": ["1", "3", "5"], "not in": ["1", "5"]}
+
+
 async def test_explain_and_the_doctor_name_what_serves(shop: Opener, owner: AsyncConnection) -> None:
     """The index that a query would need; what no index serves; what is evaluated client-side."""
     db = await shop("customer")

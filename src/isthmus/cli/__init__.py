@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 
 __all__ = ["main"]
@@ -19,4 +20,17 @@ def main() -> None:
         sys.exit(3)
     from isthmus.cli._main import run
 
+    _buffer_output()
     sys.exit(run(sys.argv[1:]))
+
+
+def _buffer_output() -> None:
+    """Give standard output the buffer that PYTHONUNBUFFERED leaves out.
+
+    Without it nothing writes the rest of what a pipe or a full disk took in part.
+    """
+    output = sys.stdout
+    if isinstance(output, io.TextIOWrapper) and isinstance(output.buffer, io.RawIOBase):
+        encoding, errors = output.encoding, output.errors
+        buffer = io.BufferedWriter(output.detach())
+        sys.stdout = io.TextIOWrapper(buffer, encoding, errors, line_buffering=True)

@@ -220,7 +220,6 @@ class Committed:
             if collection in self._shared:
                 table = dict(table)
                 self._shared.discard(collection)
-            written = [] if journal is None else [id for id in records if records[id] or id in table]
             for id, record in records.items():
                 if record is None:
                     table.pop(id, None)
@@ -228,4 +227,4 @@ class Committed:
                     table[id] = record
             self.tables[collection] = table
             if journal is not None:
-                journal.append(written, table)
+                journal.append(records, table)

@@ -39,8 +39,12 @@ class ChangeMethods(abc.ABC):
     async def changes_position(self, collection: str) -> Position:
         """Return the position of now."""
         pool = await self._pool()
-        await self._table(pool, collection)
-        return await self._snapshot(lambda session: current_position(session, collection))
+        while True:
+            await self._table(pool, collection)
+            found = await self._snapshot(lambda session: current_position(session, collection))
+            if found is not None:
+                return found
+            pool.tables.pop(collection, None)  # it was dropped by any handle or process
 
     async def read_changes(self, collection: str, position: Position, limit: int) -> ChangePage:
         """Return at most `limit` changes after a position; one snapshot."""

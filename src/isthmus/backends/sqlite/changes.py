@@ -28,10 +28,12 @@ _MARKS = 100
 _COLUMNS = "t.id, t.data, t.metadata, t.version, t.created_at, t.updated_at"
 
 
-def current_position(session: SQLiteSession, collection: str) -> Position:
-    """Return the position after the last commit, in a snapshot."""
+def current_position(session: SQLiteSession, collection: str) -> Position | None:
+    """Return the position after the last commit, in a snapshot; None if there is no such table."""
     tables = find_changes(session.connection, collection)
     if tables is None:
+        if not table_exists(session.connection, collection):
+            return None
         raise missing_changes(collection)
     return Position(tables.making, str(last_number(session, tables)))
 

@@ -97,6 +97,18 @@ async def test_every_kind_of_write_is_a_change(db: AsyncDatabase) -> None:
 
 
 @pytest.mark.asyncio
+@requires("changes", "transactions")
+async def test_a_record_that_a_transaction_makes_and_deletes_is_a_change(db: AsyncDatabase) -> None:
+    """As if it had been made and deleted by two commits, of which the second is the last."""
+    async with _follow(db) as changes:
+        async with db.transaction():
+            await db.upsert("a", {"n": 0})
+            await db.delete("a")
+        [change] = await _read_all(changes, until="a")
+        assert change.record is None
+
+
+@pytest.mark.asyncio
 @requires("changes")
 async def test_batches_and_writes_by_query_are_changes_of_each_record(db: AsyncDatabase) -> None:
     """A batch that was refused leaves none; several changes of an id may come as its last one."""

@@ -61,7 +61,9 @@ async def aggregate(connection: Connection, table: NativeTable, request: Aggrega
 def compile_aggregate(table: NativeTable, request: AggregateRequest) -> Statement:
     """Return the select of each group's keys and states."""
     params = Parameters()
-    where = "" if request.where == TRUE else f" WHERE {NativeFilter(table, params).condition(request.where)}"
+    where = f" WHERE {table.same_types}"
+    if request.where != TRUE:
+        where += f" AND {NativeFilter(table, params).condition(request.where)}"
     keys = [_key(_column(table, path_of(part))) for part in request.by]
     states = [state for measure in request.measures for state in _states(table, measure)]
     grouped = f" GROUP BY {', '.join(str(place + 1) for place in range(len(keys)))}" if keys else ""

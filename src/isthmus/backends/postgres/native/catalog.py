@@ -90,6 +90,13 @@ _KINDS = {
     "json": Kind.JSON,
     "jsonb": Kind.JSON,
 }
+# Another type would be cast to these, with a loss, when it is read or written.
+_CAST = frozenset(
+    (
+        *(Kind.INTEGER, Kind.NUMERIC, Kind.FLOAT, Kind.BOOL, Kind.BYTES, Kind.ARRAY),
+        *(Kind.DATE, Kind.TIMESTAMP, Kind.TIMESTAMPTZ),
+    )
+)
 _BITS = {"int2": 16, "int4": 32, "float4": 32}
 CODE_POINT = ("C", "POSIX", "C.UTF-8", "C.utf8", "ucs_basic")
 READ_ONLY = {"v": "it is a view", "m": "it is a materialized view", "f": "it is a foreign table"}
@@ -110,6 +117,12 @@ class NativeTable:
     """The columns of each unique index but the primary key's, by the index's name."""
     is_keyed: bool
     """Whether the server keeps the key unique."""
+    same_types: str
+    """A condition that is true, and that the server refuses once a column has another type.
+
+    It refuses it when it analyses the statement, prepared before or not. Its planner leaves out a
+    condition of constants, so that it costs nothing when a statement is executed.
+    """
     sql: str = field(init=False)
     """The table's name in statements."""
 
@@ -147,7 +160,21 @@ async def read_table(connection: Connection, config: PostgresConfig, collection:
     unique = {row[0]: tuple(row[1]) for row in await connection.fetch(_UNIQUE, str(oid))}
     binary = frozenset(row[0] for row in rows if row[3] == "jsonb")
     table = Table(collection, columns, key, version, reason)
-    return NativeTable(config.schema_name, table, kind == "p", binary, unique, is_keyed)
+    types = " AND ".join(
+        _same_type(f"(NULL::{where}).{quote(column.name)}", column.kind, row[1])
+        for column, row in zip(columns, rows, strict=True)
+        if column.kind in _CAST
+    )
+    return NativeTable(config.schema_name, table, kind == "p", binary, unique, is_keyed, types or "TRUE")
+
+
+def _same_type(value: str, kind: Kind, declared: str) -> str:
+    if kind is Kind.INTEGER:  # a wider or narrower one has the same values
+        return f"({value} | 0::int8) IS NULL"
+    if kind is Kind.ARRAY:
+        return f"({value} = '{{}}'::{declared}) IS NULL"
+    # Arrays are compared with arrays of exactly the same type.
+    return f"(ARRAY[{value}] = '{{}}'::{declared}[]) IS NOT NULL"
 
 
 @dataclass(frozen=True, slots=True)

@@ -166,8 +166,8 @@ LEFT JOIN (
   SELECT c.xid, c.seq, {", ".join(f"c.{cell}" for cell in cells)} FROM {names.changes} AS c
   WHERE {after(start)} AND $3::int8 = 0 ORDER BY c.xid, c.seq LIMIT $4::int8
 ) AS p ON TRUE
-LEFT JOIN LATERAL (SELECT {ids.select} FROM (SELECT {own}) AS t) AS k ON TRUE
-LEFT JOIN LATERAL (SELECT TRUE, {reader.select} FROM {table.sql} AS t WHERE {same} OFFSET 0) AS r ON TRUE"""
+LEFT JOIN LATERAL (SELECT TRUE, {reader.select} FROM {table.sql} AS t WHERE {same} OFFSET 0) AS r ON TRUE
+LEFT JOIN LATERAL (SELECT {ids.select} FROM (SELECT {own}) AS t) AS k ON TRUE"""
 
 
 def _greatest(names: ChangeNames, pairs: list[tuple[str, str]]) -> str:

@@ -14,9 +14,10 @@ from isthmus._record import Record
 from isthmus._values import JSON, format_datetime
 from isthmus.backends._tables.column import Kind, TableColumn
 from isthmus.backends._tables.keys import id_of
+from isthmus.backends._tables.records import invalid_key
 from isthmus.backends._tables.values import NoCanonicalFormError, invalid_record, read_value
 from isthmus.backends.postgres.native.catalog import NativeTable
-from isthmus.backends.postgres.native.columns import output, version_of
+from isthmus.backends.postgres.native.columns import output, valid, version_of
 
 _int4, _int8 = struct.Struct(">i").unpack, struct.Struct(">q").unpack
 _DAY, _MOMENT = date(2000, 1, 1), datetime(2000, 1, 1)
@@ -25,15 +26,22 @@ _DAY, _MOMENT = date(2000, 1, 1), datetime(2000, 1, 1)
 def _date(value: bytes) -> str:
     try:
         return (_DAY + timedelta(days=_int4(value)[0])).isoformat()
-    except OverflowError as error:  # before 1, after 9999, infinity
-        raise NoCanonicalFormError(str(error)) from None
+    except OverflowError:
+        raise _outside(value) from None
 
 
 def _moment(value: bytes) -> datetime:
     try:
         return _MOMENT + timedelta(microseconds=_int8(value)[0])
-    except OverflowError as error:
-        raise NoCanonicalFormError(str(error)) from None
+    except OverflowError:
+        raise _outside(value) from None
+
+
+def _outside(value: bytes) -> NoCanonicalFormError:
+    number = int.from_bytes(value, "big", signed=True)
+    if abs(number) >= 2 ** (8 * len(value) - 1) - 1:
+        return NoCanonicalFormError("infinity" if number > 0 else "-infinity")
+    return NoCanonicalFormError("a date outside of the years 1 to 9999")
 
 
 def reader_of(column: TableColumn) -> Callable[[Any], JSON] | None:
@@ -69,11 +77,14 @@ class RowReader:
             if column.name not in table.table.key and (wanted is None or column.name in wanted)
         ]
         selected = [*columns, *others]
-        self.select = ", ".join([*map(output, selected), version_of(table) if versioned else "NULL::text"])
+        version = version_of(table) if versioned else "NULL::text"
+        version = f"CASE WHEN {table.same_types} THEN {version} END"
+        self.select = ", ".join([*map(output, selected), version])
         """The select list."""
         self._key = [reader_of(column) for column in columns]
         self._columns = [(column.name, reader_of(column)) for column in selected]
         self._version = len(selected)
+        self._may_lack_id = any(valid(column) is not None for column in columns)
 
     def key(self, row: Sequence[Any]) -> list[JSON]:
         """Return the canonical values of the key; raises `NoCanonicalFormError`."""
@@ -83,11 +94,11 @@ class RowReader:
         ]
 
     def id(self, row: Sequence[Any]) -> str:
-        """Return the record's id; of a key without a canonical form its text, which names no record."""
+        """Return the record's id; raises `InvalidRecordError` for a key without a canonical form."""
         try:
             return id_of(self.key(row))
-        except NoCanonicalFormError:
-            return orjson.dumps(list(map(str, row[: len(self._key)]))).decode()
+        except NoCanonicalFormError as error:
+            raise invalid_key(self.table.table, row[: len(self._key)], error) from None
 
     def version(self, row: Sequence[Any]) -> str | None:
         """Return the row's version."""
@@ -114,10 +125,12 @@ class RowReader:
         return data, invalid
 
     def wrap(self, rows: Iterable[Sequence[Any]]) -> list[Record]:
-        """Return the records of rows, in order."""
+        """Return the records of rows, in order; raises `InvalidRecordError` for a row without an id."""
         records: list[Record] = []
         new, add = NativeRecord.__new__, records.append
         for row in rows:
+            if self._may_lack_id:
+                self.id(row)
             record = new(NativeRecord)
             _set_row(record, row)
             _set_reader(record, self)

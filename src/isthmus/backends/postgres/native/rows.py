@@ -18,20 +18,23 @@ from isthmus.backends.postgres.native.select import select_by_key
 from isthmus.backends.postgres.sql.statement import Parameters, quote
 from isthmus.errors import InvalidRecordError
 
-# How a write gives the version column a new value; another type is left to the table's trigger.
-_NEXT_VERSION = {
-    Kind.INTEGER: "COALESCE({0}, 0) + 1",
+# How an insert gives the version column a value; another type is left to the table's trigger.
+_FIRST_VERSION = {
+    Kind.INTEGER: "1",
     Kind.TIMESTAMPTZ: "clock_timestamp()",
     Kind.TIMESTAMP: "clock_timestamp() AT TIME ZONE 'UTC'",
     Kind.UUID: "gen_random_uuid()",
 }
+_NEXT_VERSION = {**_FIRST_VERSION, Kind.INTEGER: "COALESCE({0}, 0) + 1"}
 
 
 async def insert_row(connection: Connection, table: NativeTable, row: Row) -> tuple[str, str | None]:
     """Insert a row and return its id and version."""
     params = Parameters()
-    names = list(row.values)
+    first = _first_version(table, row)
+    names = [name for name in row.values if name not in first]
     values = [_assignment(params, table.table.by_name[name], row.values[name]) for name in names]
+    names, values = [*names, *first], [*values, *first.values()]
     columns = f"({', '.join(map(quote, names))}) VALUES ({', '.join(values)})" if names else "DEFAULT VALUES"
     rereads = [*row.fixed, *reread(table, row)]
     reader = RowReader(table, rereads, versioned=not table.is_partitioned)
@@ -59,9 +62,12 @@ async def insert_rows(
         arrays.append(str(params.texts(texts)))  # type: ignore[arg-type]
         values.append(f"u.c{place}::{column.type}")
     names = ", ".join(f"c{place}" for place in range(len(columns)))
+    # Rows whose version is given as NULL are inserted alone.
+    first = _first_version(table, rows[0])
+    written, values = [*columns, *first], [*values, *first.values()]
     reader = RowReader(table, ())
     found = await connection.fetch(
-        f"INSERT INTO {table.sql} AS t ({', '.join(map(quote, columns))}) SELECT {', '.join(values)}"
+        f"INSERT INTO {table.sql} AS t ({', '.join(map(quote, written))}) SELECT {', '.join(values)}"
         f" FROM unnest({', '.join(arrays)}) WITH ORDINALITY AS u({names}, place) ORDER BY u.place"
         f" RETURNING {reader.select}",
         *params.args,
@@ -70,6 +76,14 @@ async def insert_rows(
         raise _trigger_error(table, rows[0].id)
     made: list[ItemResult] = [reader.id(row) for row in found]
     return made
+
+
+def _first_version(table: NativeTable, row: Row) -> dict[str, str]:
+    """Return the version column and its value for an insert that gives it none, where it has no default."""
+    column = table.table.by_name.get(table.table.version or "")
+    if column is None or column.has_default or row.values.get(column.name) is not None:
+        return {}
+    return {column.name: _FIRST_VERSION[column.kind]} if column.kind in _FIRST_VERSION else {}
 
 
 async def update_row(

@@ -147,4 +147,6 @@ def delete_where(table: NativeTable, where: Predicate) -> Statement:
 
 
 def _where(table: NativeTable, where: Predicate, params: Parameters) -> str:
-    return "" if where == TRUE else f" WHERE {NativeFilter(table, params).condition(where)}"
+    if where == TRUE:
+        return ""
+    return f" WHERE {NativeFilter(table, params).condition(where)} AND {table.same_types}"

@@ -253,4 +253,6 @@ def _columns_of(table: NativeTable, item: Item) -> tuple[str, ...] | None:
     row = item[1]
     if isinstance(row, RecordError) or row.fixed or not row.values or reread(table, row):
         return None
+    if table.table.version in row.values and row.values[table.table.version] is None:
+        return None
     return tuple(sorted(row.values))

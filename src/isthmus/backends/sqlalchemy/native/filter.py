@@ -175,6 +175,9 @@ class ColumnFilter:
         if _compares_value(column, bounds):
             return f"{column.value} {self._among(bounds, column, by_value=True)}"
         found = f"{column.source} {self._among(bounds, column)}"
+        if column.column.labels is not None and "" in bounds:
+            # A value that was no label reads as the empty text too; an index has it at another place.
+            found = f"({found} OR {column.source} + 0 = 0)"
         if column.column.exact_equality:
             return found
         return f"({found} AND {column.value} {self._among(bounds, column, by_value=True)})"
