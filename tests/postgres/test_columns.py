@@ -11,6 +11,11 @@ from isthmus import AccessError, AsyncDatabase, ConfigError, Query, Record, fiel
 from isthmus._columns import declare_columns, drop_columns
 from isthmus._core.columns import columns_of
 from isthmus._path import parse_path
+from isthmus.backends.postgres.sql.column_filter import by_row
+from isthmus.backends.postgres.sql.columns import StoredColumn
+from isthmus.backends.postgres.sql.filter import Filter
+from isthmus.backends.postgres.sql.statement import Parameters
+from isthmus.backends.postgres.sql.table import IndexedPaths, Table
 from tests.postgres.databases import connected, fresh_database, fresh_name, opened, url
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.backend("postgres")]
@@ -40,6 +45,17 @@ async def test_a_table_with_columns_has_format_2() -> None:
     assert sorted(types.values()) == ["boolean", "boolean", "numeric", "text"]
     assert {"n", "a.b", "isthmus_odd"} < set(types)
     assert "id" not in types
+
+
+async def test_a_field_without_a_column_is_compiled_as_in_a_table_without_columns() -> None:
+    """Columns and indexes of other fields serve it no better."""
+    column = columns_of({"n": "number"})[0]
+    stored = {column.path: StoredColumn(column, "n")}
+    for indexed in (IndexedPaths(), IndexedPaths(numbers=frozenset({field("k").path}))):
+        table = Table("public", "t", indexed, columns=stored)
+        for leaf in (~field("m").exists(), field("m") == 1, field("m") == "a", field("m").is_null()):
+            expected = Filter(Parameters(), indexed).condition(leaf)
+            assert by_row(table, leaf, Parameters())[0] == expected
 
 
 @pytest.mark.parametrize("name", ["select", 'a "b"', "x" * 80, "é", "xmin", "isthmus_odd", "data", " ", ""])

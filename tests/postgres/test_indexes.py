@@ -3,15 +3,34 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 
 from isthmus import AsyncDatabase, Query, field
 from isthmus._core.executor import PageRequest
+from isthmus.backends.postgres.sql.filter import Filter
+from isthmus.backends.postgres.sql.statement import Parameters
+from isthmus.backends.postgres.sql.table import IndexedPaths
 from tests.postgres.databases import connected, opened
 from tests.seeds import drawn
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.backend("postgres")]
+
+
+async def test_indexes_of_other_fields_add_nothing_to_a_condition_on_elements() -> None:
+    """Only one that may find candidates does: of the list's field, or of every element."""
+    leaf = field("items").any(field("sku") == "a")
+
+    def compile_with(**indexed: Any) -> str:
+        return Filter(Parameters(), IndexedPaths(**indexed)).condition(leaf)
+
+    plain = compile_with()
+    paths = {name: frozenset({field(name).path}) for name in ("other", "items.sku")}
+    assert compile_with(elements=paths["other"]) == compile_with(numbers=paths["other"]) == plain
+    assert compile_with(elements=paths["items.sku"]) != plain
+    assert compile_with(every_element=True) != plain
+
 
 MISFITS = [
     {"age": "forty"},
