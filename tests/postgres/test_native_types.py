@@ -384,6 +384,22 @@ async def test_a_policy_refuses_the_record_and_a_privilege_the_user(
             await db.create({"id": 3, "who": "you"})
         with pytest.raises(AlreadyExistsError):
             await db.create(Record({"who": "me"}, id="2"))
+        await owner.execute(
+            "DROP POLICY mine ON private; CREATE POLICY seen ON private FOR SELECT USING (true)"
+        )
+        await owner.execute("CREATE POLICY mine ON private FOR UPDATE USING (who = 'me')")
+        for refused in (db.update("2", {"who": "me"}), db.modify("2", field("who").set("me"))):
+            with pytest.raises(InvalidRecordError, match="refuses the change"):
+                await refused
+        with pytest.raises(BatchError, match="refuses the change"):
+            await db.update_where(field("id") > 0, field("who").set("me"))
+        with pytest.raises(BatchError) as batch:
+            await db.modify_batch(
+                {"1": field("who").set("me"), "2": field("who").set("me"), "7": field("who").unset()},
+                atomic=False,
+            )
+        assert [type(outcome) for outcome in batch.value.outcomes[1:]] == [InvalidRecordError, NotFoundError]
+        assert {record["who"] for record in await db.search()} == {"me", "you"}
     finally:
         await owner.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
 

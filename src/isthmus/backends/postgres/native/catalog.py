@@ -19,7 +19,8 @@ SELECT c.oid::int8, c.relkind::text,
   EXISTS (SELECT 1 FROM pg_inherits i JOIN pg_class k ON k.oid = i.inhrelid
     WHERE i.inhparent = c.oid AND k.relnamespace::regnamespace::text <> '_timescaledb_internal'),
   (SELECT d.datcollate::text FROM pg_database d WHERE d.datname = current_database()),
-  (SELECT to_jsonb(d)->>'datlocprovider' FROM pg_database d WHERE d.datname = current_database())
+  (SELECT to_jsonb(d)->>'datlocprovider' FROM pg_database d WHERE d.datname = current_database()),
+  c.relrowsecurity
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relname = $2"""
 
 # Each column with the type below its domains, and below an array the type of its elements.
@@ -117,6 +118,8 @@ class NativeTable:
     """The columns of each unique index but the primary key's, by the index's name."""
     is_keyed: bool
     """Whether the server keeps the key unique."""
+    has_policies: bool
+    """Whether row-level security may show a row that it does not let be locked."""
     same_types: str
     """A condition that is true, and that the server refuses once a column has another type.
 
@@ -145,7 +148,7 @@ async def read_table(connection: Connection, config: PostgresConfig, collection:
     where = f"{quote(config.schema_name)}.{quote(collection)}"
     if found is None or found[1] not in ("r", "p", "v", "m", "f"):
         raise ConfigError(f"postgres: there is no table or view {where}; layout 'native' creates none")
-    oid, kind, has_children, collate, provider = found
+    oid, kind, has_children, collate, provider, has_policies = found
     rows = await connection.fetch(_COLUMNS, str(oid))
     columns = tuple(_column(row, config, _Default(collate, provider)) for row in rows)
     own_key = [row[0] for row in await connection.fetch(_KEY, str(oid))]
@@ -165,7 +168,11 @@ async def read_table(connection: Connection, config: PostgresConfig, collection:
         for column, row in zip(columns, rows, strict=True)
         if column.kind in _CAST
     )
-    return NativeTable(config.schema_name, table, kind == "p", binary, unique, is_keyed, types or "TRUE")
+    return NativeTable(
+        *(config.schema_name, table, kind == "p", binary, unique, is_keyed),
+        has_policies=has_policies,
+        same_types=types or "TRUE",
+    )
 
 
 def _same_type(value: str, kind: Kind, declared: str) -> str:

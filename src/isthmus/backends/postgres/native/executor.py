@@ -146,6 +146,16 @@ class NativeExecutor:
 
         Raises `InvalidRecordError` for two rows with one key, which a view may have.
         """
+        found = await self._read_rows(collection, ids, for_update=for_update)
+        if for_update and self._table(collection).has_policies and None in found:
+            # The server locks no row that a policy does not let be changed; the write then is refused.
+            shown = await self._read_rows(collection, ids, for_update=False)
+            found = [record or other for record, other in zip(found, shown, strict=True)]
+        return found
+
+    async def _read_rows(
+        self, collection: str, ids: Sequence[str], *, for_update: bool
+    ) -> list[Record | None]:
         table = self._table(collection)
         keys = {id: key for id in ids if (key := key_of(table.table, id)) is not None}
         if not keys:
