@@ -59,10 +59,13 @@ async def follow_from_start(store: str, settings: dict[str, Any], log: FollowerL
 
 
 async def follow_and_cancel(
-    store: str, settings: dict[str, Any], log: FollowerLog, ready: asyncio.Event, seed: int
+    store: str, settings: dict[str, Any], log: FollowerLog, ready: asyncio.Event, writers: Writers
 ) -> None:
-    """Read to the end; a call is cancelled now and then, and the stream or the handle replaced."""
-    rng = random.Random(seed)
+    """Read to the end; a call is cancelled now and then, and the stream or the handle replaced.
+
+    The writers wait for this reader, else changes would be pruned before it has read them on a slow machine.
+    """
+    rng = random.Random(writers.seed)
     position = "now"
     while True:
         async with AsyncDatabase(store, settings) as db, db.changes(since=position, poll=0.05) as changes:
@@ -70,6 +73,8 @@ async def follow_and_cancel(
             for _ in range(rng.randrange(1, 20)):
                 if await _read_for(changes, log, rng.uniform(0.0, 0.3)):
                     return
+                if changes.caught_up:
+                    writers.read = writers.count
             position = changes.position or position
 
 

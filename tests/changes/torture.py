@@ -71,12 +71,10 @@ async def _run(store: str, settings: dict[str, Any], writers: Writers, folder: P
     ready = asyncio.Event()
     readers = [
         asyncio.create_task(killed.run(writers.seed)),
-        asyncio.create_task(follow_and_cancel(store, settings, logs["cancelled"], ready, writers.seed)),
+        asyncio.create_task(follow_and_cancel(store, settings, logs["cancelled"], ready, writers)),
         asyncio.create_task(follow_from_start(store, settings, logs["start"], writers)),
     ]
     await ready.wait()
-    # Else changes that were not read yet would be pruned on a slow machine.
-    writers.read = lambda: logs["cancelled"].count
     await writers.run()
     wrote = time.monotonic() - begun
     ticking = asyncio.create_task(writers.tick())

@@ -55,8 +55,8 @@ class Writers(abc.ABC):
         self._store, self._settings = store, settings
         self._dbs: list[AsyncDatabase] = []
         self._serial = 0
-        self.read: Callable[[], int] = lambda: self.count
-        """Returns how many changes a reader has read; the writers are not too far ahead of it."""
+        self.read = 0
+        """How many changes had been committed when a reader had read all: writers are not too far ahead."""
 
     async def open(self) -> None:
         """Make the collection, and the handles that write to it."""
@@ -90,7 +90,7 @@ class Writers(abc.ABC):
     async def _write(self, number: int, rng: random.Random) -> None:
         kinds = self._kinds(number)
         while self.count < self.wanted:
-            while self.count - self.read() > MAX_AHEAD:
+            while self.count - self.read > MAX_AHEAD:
                 await asyncio.sleep(0.05)
             since_start = self.committed.is_started
             try:
