@@ -79,6 +79,8 @@ async def test_a_prefix_is_a_collection(bucket: Bucket) -> None:
             "b/d.parquet": file.getvalue(),
             "e.json": '[{"n": -1}]',
             "notes.txt": "",
+            ".hidden.csv": "n\n1\n",
+            "b/.hidden.csv": "n\n1\n",
         }
     )
 
@@ -97,6 +99,8 @@ async def test_a_prefix_is_a_collection(bucket: Bucket) -> None:
         await db.close()
     for pattern, names in (
         ("*.csv", ["a.csv"]),
+        ("**/*.csv", ["a.csv"]),
+        (".*.csv", [".hidden.csv"]),
         ("b/*.gz", ["c.jsonl.gz"]),
         ("a.csv", ["a.csv"]),
         ("no/", []),

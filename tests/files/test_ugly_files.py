@@ -7,13 +7,15 @@ import datetime as dt
 import gzip
 import random
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from isthmus import ConfigError, InvalidRecordError, Query, field
+from isthmus import AsyncDatabase, ConfigError, InvalidRecordError, Query, field
 from isthmus._query.evaluate import select
 from isthmus._record import json_text_of
 from isthmus.backends.files.facts import FileFacts
@@ -29,6 +31,101 @@ async def test_a_mark_after_the_headings_is_part_of_its_cell(tmp_path: Path) -> 
     write(tmp_path, {"a.csv": "\ufeffa,b\n\ufeffx,1\n\ufeffy,2\n"})
 
     assert await rows(tmp_path) == [{"a": "\ufeffx", "b": 1}, {"a": "\ufeffy", "b": 2}]
+
+
+async def test_a_column_without_values_takes_every_condition(tmp_path: Path) -> None:
+    """Its dictionary is empty; a predicate never raises because of what is stored."""
+    pq.write_table(
+        pa.table({"t": pa.array([None, None], pa.string()).dictionary_encode()}), tmp_path / "a.parquet"
+    )
+
+    async with opened(tmp_path) as db:
+        for where in (field("t").like("a%"), field("t").ilike("%"), field("t").regex("."), field("t") == "a"):
+            assert await db.count(where) == len(await db.search(where)) == 0
+            assert await db.count(~where) == len(await db.search(~where)) == 2
+
+
+def _damage_footer(file: Path) -> None:
+    pq.write_table(pa.table({"n": list(range(100)), "t": ["x"] * 100}), file, row_group_size=50)
+    content = bytearray(file.read_bytes())
+    content[len(content) - 8 - int.from_bytes(content[-8:-4], "little") + 48] ^= 64  # values of a column
+    file.write_bytes(content)
+
+
+def _damage_indices(file: Path) -> None:
+    pq.write_table(pa.table({"t": ["v0", "v1", "v2"] * 20}), file, compression="none")
+    column = pq.ParquetFile(file).metadata.row_group(0).column(0)
+    end = column.dictionary_page_offset + column.total_compressed_size
+    content = bytearray(file.read_bytes())
+    content[end - 8 : end] = b"\xff" * 8
+    file.write_bytes(content)
+
+
+def _damage_page(file: Path) -> None:
+    options = {"compression": "none", "use_dictionary": False, "write_statistics": False}
+    pq.write_table(pa.table({"n": [1000, 2000, 3000]}), file, write_page_checksum=True, **options)
+    content = bytearray(file.read_bytes())
+    content[content.find((2000).to_bytes(8, "little"))] ^= 1
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [_damage_footer, _damage_indices, _damage_page])
+async def test_damage_in_a_parquet_file_is_reported(tmp_path: Path, damage: Callable[[Path], None]) -> None:
+    """No row is lost silently, and none is read with another value."""
+    damage(tmp_path / "a.parquet")
+
+    with pytest.raises(InvalidRecordError, match=r"a\.parquet"):
+        await rows(tmp_path)
+    async with opened(tmp_path, on_invalid="skip") as db:
+        assert len(await db.search()) == await db.count()
+        assert "a.parquet" in (await db.explain()).details["refused rows"][0]
+
+
+async def test_a_row_is_left_out_by_every_query_or_by_none(tmp_path: Path) -> None:
+    """Whichever columns a query reads."""
+    table = pa.table({"a": [1, 2, 3, 4], "b": [1.0, float("nan"), 2.0, None]})
+    pq.write_table(table, tmp_path / "a.parquet")
+
+    async with opened(tmp_path, on_invalid="skip") as db:
+        assert [r["a"] for r in await db.search()] == [1, 3, 4]
+        assert await db.count() == 3
+        assert [r["a"] for r in await db.search(Query().select("a"))] == [1, 3, 4]
+        assert await db.aggregate(n="count", total=("sum", "a")) == [{"n": 3, "total": 8}]
+        for where in (field("a") == 2, ~(field("b") > 0), field("a") > 1):
+            assert await db.count(where) == len(await db.search(where))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "path"),
+    [
+        ("a.geojson", '{"features": [{"id": 1}], "properties": {"tru', None),
+        ("a.json", '{"r": [{"a": 1}]} x', "r"),
+        ("a.json", '{"q": {"r": [{"a": 1}], "r": []}}', "q.r"),
+        ("a.json", '{"q": {"r": [{"a": 1}]}', "q.r"),
+        ("a.json", '{"q": {"r": [{"a": 1}] 7}}', "q.r"),
+    ],
+)
+async def test_what_follows_the_records_of_a_document_is_read_too(
+    tmp_path: Path, name: str, text: str, path: str | None
+) -> None:
+    """It may be cut or damaged there."""
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InvalidRecordError, match="line 1: "):
+        await rows(tmp_path, path=path)
+
+
+async def test_a_document_may_have_more_than_the_records(tmp_path: Path) -> None:
+    write(tmp_path, {"a.json": '{"p": 1, "q": {"r": [{"a": 1}], "s": [{}, "]"]}, "t": {"r": 2}}'})
+    assert await rows(tmp_path, path="q.r") == [{"a": 1}]
+
+
+@pytest.mark.parametrize(
+    "settings", [{"delimiter": "§"}, {"header": ["x", "x"]}, {"header": []}, {"location": "x" * 300 + ".csv"}]
+)
+async def test_settings_that_no_file_can_have_are_refused(tmp_path: Path, settings: dict[str, Any]) -> None:
+    write(tmp_path, {"a.csv": "a\n1\n"})
+    with pytest.raises(ConfigError, match="files: "):
+        await AsyncDatabase.create("files", {"location": str(tmp_path), **settings})
 
 
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])

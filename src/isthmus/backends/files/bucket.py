@@ -97,6 +97,7 @@ class BucketStorage:
         self._object = None if pattern is not None or not place or place.endswith("/") else place
         self._base = "" if base in ("", ".") else base.rstrip("/") + "/"
         self._pattern = None if pattern is None else compile_pattern(pattern)
+        self._hidden = pattern is not None and any(part.startswith(".") for part in pattern.split("/"))
         self.name = config.location
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -167,9 +168,9 @@ class BucketStorage:
     def _takes(self, name: str) -> bool:
         if not name or name.endswith("/"):
             return False
-        if self._pattern is not None:
-            return self._pattern.fullmatch(name) is not None
-        return not any(part.startswith(".") for part in name.split("/"))
+        if not self._hidden and any(part.startswith(".") for part in name.split("/")):
+            return False
+        return self._pattern is None or self._pattern.fullmatch(name) is not None
 
     def key_of(self, file: File) -> str:
         """Return the key of a file's object."""

@@ -94,6 +94,13 @@ class FilesConfig(BackendConfig):
             return tuple(value.split(","))
         return value
 
+    @field_validator("header", mode="after")
+    @classmethod
+    def _unlike_names(cls, value: bool | tuple[str, ...]) -> bool | tuple[str, ...]:
+        if isinstance(value, tuple) and len(set(value)) != (len(value) or 1):
+            raise ValueError("expected names of columns, each once")
+        return value
+
     @field_validator("types", mode="before")
     @classmethod
     def _pairs(cls, value: Any) -> Any:
@@ -109,6 +116,8 @@ class FilesConfig(BackendConfig):
     def _delimiter(cls, value: str | None) -> str | None:
         if value is not None and value in '"\r\n\0':
             raise ValueError("a quote or a line break cannot separate cells")
+        if value is not None and not value.isascii():
+            raise ValueError("expected a character of ASCII")
         return value
 
     @field_validator("encoding", mode="after")

@@ -16,7 +16,11 @@ class LocalStorage:
 
     def __init__(self, location: str) -> None:
         path = Path(location).expanduser()
-        if path.exists():  # a name may have brackets
+        try:
+            exists = path.exists()
+        except OSError as error:  # a name that is too long, or a loop of links
+            raise ConfigError(f"files: {location[:200]!r} cannot be opened: {error.strerror}") from None
+        if exists:  # a name may have brackets
             self._base, self._pattern = str(path), None
         else:
             self._base, self._pattern = split_pattern(str(path))

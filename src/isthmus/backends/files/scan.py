@@ -114,8 +114,11 @@ class Scanner:
         return map_files(files, lambda number: work(indexes[number]))
 
     def _need(self, where: Predicate, paths: Iterable[Path] | None) -> Need:
-        """Return what a call needs of each row to evaluate a condition and give these paths, None for all."""
-        if paths is None:
+        """Return what a call needs of each row to evaluate a condition and give these paths, None for all.
+
+        Which rows are left out as invalid must not depend on the columns that a call reads.
+        """
+        if paths is None or self._invalid.skips:
             return Need(None, where)
         names = {path.keys[0] for path in paths if path.root is Root.DATA}
         names.update(leaf.path.keys[0] for leaf in leaves(where) if leaf.path.root is Root.DATA)
@@ -131,7 +134,7 @@ class Scanner:
         `paths` are those that the caller needs, None for all; records may have further ones.
         """
         places = self._range(where, after)
-        paths = None if paths is None else tuple(paths)
+        paths = None if paths is None or self._invalid.skips else tuple(paths)
         for file, chunk in self._chunks(places, self._need(places.rest, paths)):
             make = self._maker(file)
             make.selected = None if paths is None else top_level_fields(paths)
@@ -149,7 +152,7 @@ class Scanner:
     def count(self, where: Predicate) -> int:
         """Return how many records match."""
         places = self._range(where, None)
-        if places == EVERYTHING and self._id_column is None:
+        if places == EVERYTHING and self._id_column is None and not self._invalid.skips:
             counts = [self._reader.count_rows(file) for file in self.catalog.files]
             if None not in counts:
                 return sum(count for count in counts if count is not None)
@@ -158,6 +161,8 @@ class Scanner:
         def count_file(index: int) -> int:
             make = self._maker(self.catalog.files[index])
             chunks = self._file_chunks(index, places, need)
+            if self._invalid.skips:
+                return sum(1 for chunk in chunks for _ in chunk.select(places.rest, make, self._invalid))
             return sum(chunk.count(places.rest, make, self._invalid) for chunk in chunks)
 
         return sum(self._map(places, count_file))
@@ -171,7 +176,11 @@ class Scanner:
         def group_file(index: int) -> Groups:
             groups, make = Groups(measures), self._maker(self.catalog.files[index])
             for chunk in self._file_chunks(index, places, need):
-                if isinstance(chunk, ArrowChunk) and chunk.aggregate(places.rest, make, measures, by, groups):
+                if (
+                    isinstance(chunk, ArrowChunk)
+                    and not self._invalid.skips
+                    and chunk.aggregate(places.rest, make, measures, by, groups)
+                ):
                     continue
                 for record in chunk.select(places.rest, make, self._invalid):
                     groups.add_record(record, by)

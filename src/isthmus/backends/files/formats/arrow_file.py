@@ -46,7 +46,14 @@ def describe_damage(error: Exception) -> str | None:
 
 def read_footer(stream: BinaryIO) -> Footer:
     """Return the footer of a Parquet file, without reading rows."""
-    return describe_footer(import_driver("pyarrow.parquet", extra="files").ParquetFile(stream))
+    return describe_footer(_open_parquet(stream, None))
+
+
+def _open_parquet(stream: BinaryIO, metadata: Any, **options: Any) -> Any:
+    parquet = import_driver("pyarrow.parquet", extra="files")
+    return parquet.ParquetFile(
+        stream, metadata=metadata, pre_buffer=False, page_checksum_verification=True, **options
+    )
 
 
 def marks_of(schema: Any) -> dict[str, dict[bytes, bytes]]:
@@ -66,23 +73,19 @@ def read_parquet(
 
     `columns` are the top-level ones to read, None for all.
     """
-    parquet = import_driver("pyarrow.parquet", extra="files")
-    plain = parquet.ParquetFile(stream, metadata=None if known is None else known.metadata, pre_buffer=False)
+    plain = _open_parquet(stream, None if known is None else known.metadata)
     footer, schema = known or describe_footer(plain), plain.schema_arrow
     reading, names, as_text = _prepare(schema, dialect)
     decoding = TypedDecoding(reading, as_text)
     wanted = [name for name in schema.names if columns is None or name in columns]
-    file = parquet.ParquetFile(
+    file = _open_parquet(
         stream,
-        metadata=footer.metadata,
+        footer.metadata,
         read_dictionary=[name for name in wanted if name in footer.repetitive],
         buffer_size=_BUFFER if footer.has_large_parts else 0,
-        pre_buffer=False,
     )
     times = [name for name in wanted if name in footer.int96]
-    coarser = times and parquet.ParquetFile(
-        stream, metadata=footer.metadata, coerce_int96_timestamp_unit="us", pre_buffer=False
-    )
+    coarser = times and _open_parquet(stream, footer.metadata, coerce_int96_timestamp_unit="us")
     threads = len(wanted) > _FEW_COLUMNS
     selected = None if columns is None else wanted
     for index, first in enumerate(footer.first_rows()):
@@ -91,11 +94,25 @@ def read_parquet(
             continue
         size = _batch_rows(group)
         coarse = coarser.iter_batches(size, [index], columns=times) if coarser else None
+        end = first + group.num_rows
         for batch in file.iter_batches(size, [index], columns=selected, use_threads=threads):
+            _check_indices(batch)
             if coarse is not None:
                 batch = _widen_times(batch, next(coarse), reading)
             yield ArrowChunk(first, batch, names, decoding), footer
             first += batch.num_rows
+        if first != end:
+            raise arrow().ArrowInvalid(f"row group {index} has {end - first} rows less than it should have")
+
+
+def _check_indices(batch: Any) -> None:
+    """Raise `ArrowInvalid` if a column's indices lead outside of its dictionary."""
+    for column in batch.columns:
+        if not arrow().types.is_dictionary(column.type):
+            continue
+        bounds = compute().min_max(column.indices).as_py()
+        if bounds["min"] is not None and not 0 <= bounds["min"] <= bounds["max"] < len(column.dictionary):
+            raise arrow().ArrowInvalid("an index leads outside of the dictionary of its column")
 
 
 def _widen_times(batch: Any, coarse: Any, reading: Reading) -> Any:

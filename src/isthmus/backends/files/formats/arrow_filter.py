@@ -79,7 +79,8 @@ def _mask_distinct(leaf: Leaf, column: FlatColumn) -> Any:
         if column.kind != "text" or column.scale is not None or isinstance(leaf, RANKED):
             raise
         test = leaf_test(leaf)
-        return arrow().array([value is not None and test(value) for value in column.array.to_pylist()])
+        found = [value is not None and test(value) for value in column.array.to_pylist()]
+        return arrow().array(found, arrow().bool_())
 
 
 def _mask(leaf: Leaf, column: FlatColumn) -> Any:

@@ -59,7 +59,9 @@ def _find_rows(text: _Window, path: tuple[str, ...] | None, *, geojson: bool) ->
         line = text.line
         value = text.take_value()
         yield parse_row(value.encode("utf-8", "surrogateescape"), line), len(value)
-    if path is None and text.peek():
+    for key in reversed(path or ()):
+        _leave(text, key)
+    if text.peek():
         raise DocumentError(
             f"line {text.line}: there is more after the end of the document;"
             " if each line holds an object, set format='jsonl'"
@@ -82,6 +84,18 @@ def _enter(text: _Window, key: str) -> bool:
         if text.peek() == "}":
             return False
         text.expect(",")
+
+
+def _leave(text: _Window, key: str) -> None:
+    """Move to the end of an object after the value of a key; raises `DocumentError` if that comes twice."""
+    while text.peek() == ",":
+        text.expect(",")
+        line = text.line
+        if json.loads(text.take_value()) == key:
+            raise DocumentError(f"line {line}: {key!r} occurs twice in one object")
+        text.expect(":")
+        text.take_value()
+    text.expect("}")
 
 
 def _elements(text: _Window) -> Iterator[tuple[Row, int]]:
