@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import asyncio
+import itertools
 import random
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterable
@@ -54,7 +55,7 @@ class Writers(abc.ABC):
         self.committed = Committed()
         self._store, self._settings = store, settings
         self._dbs: list[AsyncDatabase] = []
-        self._serial = 0
+        self._serials = itertools.count(1)  # taken by threads too
         self.read = 0
         """How many changes had been committed when a reader had read all: writers are not too far ahead."""
 
@@ -102,8 +103,8 @@ class Writers(abc.ABC):
             self.committed.add(writes, since_start=since_start)
 
     def _new_ids(self, number: int) -> list[str]:
-        self._serial += 1
-        return [f"n{self._serial:07}-{index:03}" for index in range(number)]
+        serial = next(self._serials)
+        return [f"n{serial:07}-{index:03}" for index in range(number)]
 
     def _hot(self, rng: random.Random) -> str:
         return f"hot-{rng.randrange(HOT)}"
