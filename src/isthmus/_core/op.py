@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
-from typing import ClassVar, Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar, cast
 
 from isthmus._core.changes import ChangePage, Position, supporting_changes
 from isthmus._core.executor import (
@@ -147,9 +148,15 @@ class NativeModifyWhere(Op["int | None"]):
 
 
 def _modifier(executor: Executor) -> SupportsModify:
-    if not isinstance(executor, SupportsModify):
+    if not _modifies(type(executor)):
         raise UnsupportedError("this backend does not modify records natively", capability="modify")
-    return executor
+    return cast("SupportsModify", executor)
+
+
+@functools.cache
+def _modifies(kind: type) -> bool:
+    # A check against a protocol costs more than the rest of an operation here.
+    return issubclass(kind, SupportsModify)
 
 
 class Fetch(Op[Page]):
