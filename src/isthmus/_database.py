@@ -259,12 +259,12 @@ class AsyncDatabase(Scoping, ChangesMethods, CollectionMethods):
             raise UsageError("a collection cannot be dropped inside a transaction: leave it first")
         await self._ensure_open()
         self._core.ready.discard(name)
-        await self._core.count(self._core.stack.run(Drop(name), backend))
+        await self._core.count(self._core.stack.run(Drop(name)))
 
     async def ping(self) -> None:
         """Do the cheapest round trip that needs the store to work; raises `StoreError` if it does not."""
         await self._ensure_open()
-        await self._core.count(self._core.stack.run(Ping(self.collection_name), self._backend))
+        await self._core.count(self._core.stack.run(Ping(self.collection_name)))
 
     async def _ensure_open(self) -> None:
         if self._core.closed is not None or self._core.is_closed:

@@ -115,7 +115,7 @@ class DatabaseSession:
     def __init__(self, backend: Backend, layers: Sequence[Layer], cursor_secret: bytes, ends: Ends) -> None:
         self.backend = backend
         self.ends = ends
-        self.stack = Stack(layers)
+        self.stack = Stack(layers, backend)
         self.backend_name = backend.name
         self.cursor_secret = cursor_secret
         self.closed: str | None = "it was never connected: await db.connect() or use 'async with'"
@@ -148,7 +148,7 @@ class DatabaseSession:
         loop, calls = asyncio.get_running_loop(), self.calls
         calls.counts[loop] += 1
         try:
-            return await self.stack.run(op, self.backend)
+            return await self.stack.run(op)
         finally:
             calls.counts[loop] -= 1
             if calls.are_last:
@@ -202,7 +202,7 @@ class DatabaseSession:
         await self.count(self._open(collection))
 
     async def _open(self, collection: str) -> None:
-        await self.stack.run(Open(collection), self.backend)
+        await self.stack.run(Open(collection))
         self.refuse_closed()
         self.mark_open(collection)
 
@@ -243,7 +243,7 @@ class DatabaseSession:
         """Make earlier writes visible to searches by any handle."""
         if self.closed is not None or collection not in self.ready:
             await self.ensure_open(collection)
-        await self.count(self.stack.run(Refresh(collection), self.backend))
+        await self.count(self.stack.run(Refresh(collection)))
 
 
 class Stats(Value):

@@ -54,7 +54,7 @@ class TransactionSession:
         self._executor = executor
         self._read_only = options.read_only
         self.settings = options.settings
-        self._stack = outside.stack
+        self._stack = outside.stack.in_transaction(executor)
         self.ends = outside.ends
         # Fair: calls that came before an end are over when it begins.
         self._lock = asyncio.Lock()
@@ -86,7 +86,7 @@ class TransactionSession:
         async with self._lock:
             if self._describes is not None:
                 await self._describes.describe(op.collection)
-            return await self._stack.run(op, self._executor, in_transaction=True)
+            return await self._stack.run(op)
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:

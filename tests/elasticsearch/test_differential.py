@@ -9,6 +9,7 @@ import pytest
 
 from isthmus._core.executor import AggregateRequest, Mutation, PageRequest, WriteKind
 from isthmus._core.op import Aggregate, Count, Fetch
+from isthmus._core.stack import Stack
 from isthmus._path import Path
 from isthmus._query.aggregate import Groups, Key
 from isthmus._query.ast import Function, Measure, Predicate, SortKey
@@ -20,7 +21,6 @@ from isthmus.backends.elasticsearch.backend import ElasticsearchBackend
 from isthmus.layers.plan import Plan
 from tests.elasticsearch.conftest import Build
 from tests.elasticsearch.made_up import Maker
-from tests.layers.stores import BoundStack
 
 pytestmark = pytest.mark.backend("elasticsearch")
 QUERIES = int(os.environ.get("ISTHMUS_ES_QUERIES", "150"))
@@ -31,7 +31,7 @@ class Check:
     """A backend below the core's planner, and the same records in memory."""
 
     def __init__(self, backend: ElasticsearchBackend, records: list[Record], maker: Maker) -> None:
-        self._stack = BoundStack([Plan(backend)], backend)
+        self._stack = Stack([Plan(backend)], backend)
         self._index = backend.default_collection
         self._records = records
         self._maker = maker

@@ -20,6 +20,7 @@ from isthmus import field
 from isthmus._core.executor import Mutation, PageRequest, WriteKind
 from isthmus._core.loop_pools import open_pools
 from isthmus._core.op import Count
+from isthmus._core.stack import Stack
 from isthmus._path import parse_path
 from isthmus._query.ast import TRUE, And, Contains, Equal, In, Like, Or, Regex
 from isthmus.backends.elasticsearch import plugin
@@ -43,7 +44,6 @@ from isthmus.errors import (
 )
 from isthmus.layers.plan import Plan
 from tests.elasticsearch.conftest import Build
-from tests.layers.stores import BoundStack
 from tests.servers import ElasticsearchServer
 
 pytestmark = pytest.mark.backend("elasticsearch")
@@ -225,7 +225,7 @@ async def test_limits_of_queries_are_met_or_told(backend: ElasticsearchBackend) 
     index = backend.default_collection
     records = [Mutation(f"r{at}", {"n": at, "t": f"text {at}" + "x" * 700}) for at in range(50)]
     await backend.write(index, WriteKind.CREATE, records, atomic=False)
-    stack = BoundStack([Plan(backend)], backend)
+    stack = Stack([Plan(backend)], backend)
     number, text = parse_path("n"), parse_path("t")
 
     async def count(where: Any) -> int:

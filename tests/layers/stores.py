@@ -54,21 +54,9 @@ def memory() -> MemoryBackend:
     return MemoryBackend(MemoryConfig.load({}, environ={}))
 
 
-class BoundStack:
-    """Layers on one store."""
-
-    def __init__(self, layers: Sequence[Layer], executor: Executor) -> None:
-        self._stack = Stack(layers)
-        self._executor = executor
-
-    def run(self, op: Op[R]) -> Awaitable[R]:
-        """Run an operation."""
-        return self._stack.run(op, self._executor)
-
-
-def stack(*layers: Layer, executor: Executor | None = None) -> BoundStack:
+def stack(*layers: Layer, executor: Executor | None = None) -> Stack:
     """Return layers on a store."""
-    return BoundStack(layers, executor or memory())
+    return Stack(layers, executor or memory())
 
 
 READ = Read("records", ("a",))

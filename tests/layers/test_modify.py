@@ -13,7 +13,7 @@ from isthmus import field
 from isthmus._core.executor import ItemResult, Mutation, WriteKind
 from isthmus._core.modify import Modification
 from isthmus._core.op import Modify, ModifyWhere, Op, Read, Write
-from isthmus._core.stack import Next
+from isthmus._core.stack import Next, Stack
 from isthmus._query.ast import FALSE, TRUE, Leaf, Like, Predicate
 from isthmus._query.changes import FieldChange
 from isthmus._query.split import Pushdown
@@ -35,7 +35,7 @@ from isthmus.layers.merge import Merge
 from isthmus.layers.plan import Plan
 from isthmus.layers.retry import Retry
 from isthmus.testing.clock import VirtualClock
-from tests.layers.stores import BoundStack, Scripted, Step, lost, memory, refused, stack
+from tests.layers.stores import Scripted, Step, lost, memory, refused, stack
 
 n = field("n")
 
@@ -57,7 +57,7 @@ def _modify(*ids: str, change: FieldChange | None = None, atomic: bool = False) 
     return Modify("records", [Modification(id, (change,)) for id in ids], atomic)
 
 
-def _planned(store: MemoryBackend, *layers: Any, clock: VirtualClock | None = None) -> BoundStack:
+def _planned(store: MemoryBackend, *layers: Any, clock: VirtualClock | None = None) -> Stack:
     return stack(Merge(), Plan(store, clock=clock or VirtualClock(auto=True)), *layers, executor=store)
 
 

@@ -58,6 +58,11 @@ class Read(Op[list[Record | None]]):
     for_update: bool = False
     name = "get"
 
+    def __init__(self, collection: str, ids: Sequence[str], for_update: bool = False) -> None:
+        # Written out for speed: a get from memory is a few of these.
+        own = self.__dict__
+        own["collection"], own["ids"], own["for_update"] = collection, ids, for_update
+
     @property
     def locks(self) -> bool:
         """Whether it locks the records that it reads."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import functools
 import re
 from collections.abc import Awaitable, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -91,61 +90,53 @@ class Layer:
         raise NotImplementedError
 
 
-class _Chain(Protocol):
-    """Layers in order, ending at whichever executor is passed in."""
-
-    def __call__(self, executor: Executor, op: Op[R], /) -> Awaitable[R]: ...
-
-
 class Stack:
-    """Runs operations through layers; chains are built once for each kind of operation.
+    """Runs operations through layers on an executor; chains are built once for each kind of operation."""
 
-    The executor is passed with each operation, so that a transaction runs on the stack of its
-    database: only the layers that declare `in_transaction` take part in one.
-    """
-
-    def __init__(self, layers: Sequence[Layer]) -> None:
+    def __init__(self, layers: Sequence[Layer], executor: Executor) -> None:
         self.layers = tuple(sorted(layers, key=lambda layer: layer.order))
-        self._chains: dict[type[Op[Any]], _Chain] = {}
-        self._transaction_chains: dict[type[Op[Any]], _Chain] = {}
+        self._executor = executor
+        self._chains: dict[type[Op[Any]], Next] = {}
 
-    def run(self, op: Op[R], executor: Executor, *, in_transaction: bool = False) -> Awaitable[R]:
-        """Return an awaitable of the operation's result on an executor."""
-        chains = self._transaction_chains if in_transaction else self._chains
-        chain = chains.get(type(op))
+    def run(self, op: Op[R]) -> Awaitable[R]:
+        """Return an awaitable of the operation's result."""
+        chain = self._chains.get(type(op))
         if chain is None:
-            layers = [layer for layer in self.layers if layer.in_transaction or not in_transaction]
-            chain = chains[type(op)] = _chain(layers, type(op))
-        return chain(executor, op)
+            chain = self._chains[type(op)] = self._build(type(op))
+        return chain(op)
+
+    def in_transaction(self, executor: Executor) -> Stack:
+        """Return the stack of a transaction: of the layers that declare `in_transaction`, on its executor."""
+        return Stack([layer for layer in self.layers if layer.in_transaction], executor)
+
+    def _build(self, kind: type[Op[Any]]) -> Next:
+        executor = self._executor
+
+        def call(op: Op[R], /) -> Awaitable[R]:
+            return op.apply(executor)
+
+        chain: Next = call
+        for layer in reversed(self.layers):
+            if layer.ops is None or kind in layer.ops:
+                chain = _wrap(layer, chain)
+                if kind is Fetch and not type(layer).__module__.startswith("isthmus."):
+                    chain = _ask_for_records(chain)
+        return chain
 
 
-def _apply(executor: Executor, op: Op[R], /) -> Awaitable[R]:
-    return op.apply(executor)
-
-
-def _chain(layers: Sequence[Layer], kind: type[Op[Any]]) -> _Chain:
-    call: _Chain = _apply
-    for layer in reversed(layers):
-        if layer.ops is None or kind in layer.ops:
-            call = _wrap(layer, call)
-            if kind is Fetch and not type(layer).__module__.startswith("isthmus."):
-                call = _ask_for_records(call)
-    return call
-
-
-def _ask_for_records(below: _Chain) -> _Chain:
+def _ask_for_records(below: Next) -> Next:
     """Return a chain without the hint that texts will do: an application's layer may change the records."""
 
-    def call(executor: Executor, op: Any, /) -> Awaitable[Any]:
-        return below(executor, replace(op, request=replace(op.request, texts=False)))
+    def call(op: Any, /) -> Awaitable[Any]:
+        return below(replace(op, request=replace(op.request, texts=False)))
 
     return call
 
 
-def _wrap(layer: Layer, below: _Chain) -> _Chain:
+def _wrap(layer: Layer, below: Next) -> Next:
     handle = layer.handle
 
-    def call(executor: Executor, op: Op[R], /) -> Awaitable[R]:
-        return handle(op, functools.partial(below, executor))
+    def call(op: Op[R], /) -> Awaitable[R]:
+        return handle(op, below)
 
     return call

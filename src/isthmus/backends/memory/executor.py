@@ -222,23 +222,25 @@ class _MemoryRows:
         self._changes = changes
         self._unique = unique
         self._now = time.time_ns() // 1_000
+        self._old: Record | None = None
+        """The record whose version was asked for last: a write of it follows."""
 
     def version(self, id: str) -> str | None:
-        record = self._changes[id] if id in self._changes else self._read(id)
+        changes = self._changes
+        self._old = record = changes[id] if id in changes else self._read(id)
         return None if record is None else record.version
 
     def put(self, id: str, data: bytes, metadata: bytes) -> str:
         if self._unique.declared:
             self._unique.put(id, decode(data))
-        old = self._changes[id] if id in self._changes else self._read(id)
-        version = str(new_version())
+        old, version = self._old, str(new_version())
         created = self._now if old is None else old._created
         kept = b"{}" if metadata == b"{}" else trim(metadata)
         self._changes[id] = Record.stored(id, trim(data), kept, version, created, self._now)
         return version
 
     def merge(self, id: str, data: bytes, metadata: bytes) -> str:
-        old = self._changes[id] if id in self._changes else self._read(id)
+        old = self._old
         assert old is not None  # `version` has found it
         return self.put(id, *merge_documents(old.data, old.metadata, data, metadata))
 
