@@ -99,6 +99,30 @@ def test_a_page_looks_at_a_bounded_part_of_the_journal() -> None:
     assert seen == ["hot", "cold"]
 
 
+def test_a_page_has_at_most_so_many_changes() -> None:
+    journal = ChangeJournal("t", 10.0)
+    begin = journal.now
+    journal.append(["a", "b", "c"], {})
+
+    first = journal.read(begin, 2, {})
+    assert [change.id for change in first.changes] == ["a", "b"]
+    rest = journal.read(first.position, 2, {})
+    assert ([change.id for change in rest.changes], rest.caught_up) == (["c"], True)
+
+
+@pytest.mark.asyncio
+async def test_a_reader_waits_only_at_the_end_of_the_journal() -> None:
+    journal = ChangeJournal("t", 10.0)
+    begin = journal.now
+    journal.append(["a"], {})
+
+    assert journal.waiter(begin).done()
+    waiter = journal.waiter(journal.now)
+    assert not waiter.done()
+    journal.append(["b"], {})
+    await asyncio.wait_for(waiter, 5)
+
+
 def test_a_position_is_text_with_a_checksum() -> None:
     """What was changed anywhere is refused; another kind of store has expired."""
     position = Position("source é", "17", "id ☃")
@@ -106,6 +130,9 @@ def test_a_position_is_text_with_a_checksum() -> None:
 
     assert decode_position(text, "memory", "t") == position
     assert text.isascii()
+    for longer in (text + "=", text + "==", text + "A" * 10_000):
+        with pytest.raises(QueryError):
+            decode_position(longer, "memory", "t")
     for index in range(len(text)):
         with pytest.raises(QueryError):
             changed = text[:index] + ("A" if text[index] != "A" else "B") + text[index + 1 :]
