@@ -6,6 +6,7 @@ With `ISTHMUS_TEST_REPORT=FOLDER` the run leaves files there for `.ci/run`, one 
 """
 
 import os
+import signal
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Sequence
 from pathlib import Path
@@ -30,6 +31,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "backend(name): the backend that a test is counted under")
     config.addinivalue_line("markers", "breadth(n): without ISTHMUS_TEST_ALL, one in n cases of a test runs")
     config.addinivalue_line("markers", "last: runs after the others, whose clocks it would disturb")
+    # A shell lets its background jobs ignore it, and so would the processes that tests interrupt.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if not hasattr(config, "workerinput"):
         # Removed from the environment: a pytest that a test starts must not write over this run's report.
         folder = os.environ.pop(REPORT, None)

@@ -9,7 +9,7 @@ import orjson
 
 from isthmus._core.executor import ItemResult, Mutation, WriteKind
 from isthmus._record import Record
-from isthmus._values import decode
+from isthmus._values import decode, encode
 from isthmus.errors import (
     AlreadyExistsError,
     ConflictError,
@@ -19,6 +19,10 @@ from isthmus.errors import (
     NotWrittenError,
     RecordError,
 )
+
+# A global is found faster than a member of an enumeration.
+_CREATE, _UPDATE, _DELETE = WriteKind.CREATE, WriteKind.UPDATE, WriteKind.DELETE
+_NEEDS_RECORD = (WriteKind.REPLACE, WriteKind.UPDATE)
 
 
 class Rows(Protocol):
@@ -61,25 +65,25 @@ def apply_one(rows: Rows, kind: WriteKind, mutation: Mutation) -> ItemResult:
     id = mutation.id
     try:
         # A record that cannot be encoded is invalid, whatever the store holds under its id.
-        if kind is not WriteKind.DELETE:
-            data = mutation.raw or mutation.encode()
-            metadata = mutation.raw_metadata or mutation.encode_metadata()
+        if kind is not _DELETE:
+            data = mutation.raw or encode(mutation.data)
+            metadata = mutation.raw_metadata or (mutation.encode_metadata() if mutation.metadata else b"{}")
         version = rows.version(id)
         error = refusal(kind, mutation, version)
         if error is not None:
             return error
-        if kind is WriteKind.DELETE:
+        if kind is _DELETE:
             if version is not None:
                 rows.delete(id)
             return version is not None
-        write = rows.merge if kind is WriteKind.UPDATE else rows.put
+        write = rows.merge if kind is _UPDATE else rows.put
         version = write(id, data, metadata)
     except AlreadyExistsError as clash:
         return clash  # with the id of the record that has the value of a unique field
     except RecordError as invalid:
         invalid.record_id = id
         return invalid
-    return id if kind is WriteKind.CREATE else version
+    return id if kind is _CREATE else version
 
 
 def merge_documents(
@@ -101,9 +105,9 @@ def refusal(kind: WriteKind, mutation: Mutation, version: str | None) -> RecordE
 
     `version` is None when there is no record with that id.
     """
-    if kind is WriteKind.CREATE:
+    if kind is _CREATE:
         return None if version is None else already_exists(mutation.id)
-    if version is None and kind in (WriteKind.REPLACE, WriteKind.UPDATE):
+    if version is None and kind in _NEEDS_RECORD:
         return not_found(mutation.id)
     if mutation.if_version is not None and mutation.if_version != version:
         return version_conflict(mutation.id, mutation.if_version)
