@@ -229,9 +229,8 @@ async def clear(url: str) -> None:
 
 def main() -> int:
     """Run it; the exit code is 1 if a store has other rows than the file."""
-    signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # which a background job ignores, as do its loaders
+    # A background job ignores it, and so would its loaders.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--kills", type=int, default=20)

@@ -17,22 +17,6 @@ from tests.seeds import drawn
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.backend("postgres")]
 
-
-async def test_indexes_of_other_fields_add_nothing_to_a_condition_on_elements() -> None:
-    """Only one that may find candidates does: of the list's field, or of every element."""
-    leaf = field("items").any(field("sku") == "a")
-
-    def compile_with(**indexed: Any) -> str:
-        return Filter(Parameters(), IndexedPaths(**indexed)).condition(leaf)
-
-    plain = compile_with()
-    paths = {name: frozenset({field(name).path}) for name in ("other", "items.sku")}
-    assert compile_with(elements=paths["other"]) == compile_with(numbers=paths["other"]) == plain
-    assert plain.startswith("EXISTS (")
-    assert compile_with(elements=paths["items.sku"]).startswith("(((t.data->'items'->'sku') @> ANY(")
-    assert compile_with(every_element=True) != plain
-
-
 MISFITS = [
     {"age": "forty"},
     {"age": None},
@@ -91,6 +75,21 @@ async def _plan(db: AsyncDatabase, query: Query) -> str:
     request = PageRequest(query.where, query.order, query.count or 2**62)
     plan = await db._backend.explain(db.collection_name, request)
     return "\n".join(plan.details["plan"])
+
+
+async def test_indexes_of_other_fields_add_nothing_to_a_condition_on_elements() -> None:
+    """Only one that may find candidates does: of the list's field, or of every element."""
+    leaf = field("items").any(field("sku") == "a")
+
+    def compile_with(**indexed: Any) -> str:
+        return Filter(Parameters(), IndexedPaths(**indexed)).condition(leaf)
+
+    plain = compile_with()
+    paths = {name: frozenset({field(name).path}) for name in ("other", "items.sku")}
+    assert compile_with(elements=paths["other"]) == compile_with(numbers=paths["other"]) == plain
+    assert plain.startswith("EXISTS (")
+    assert compile_with(elements=paths["items.sku"]).startswith("(((t.data->'items'->'sku') @> ANY(")
+    assert compile_with(every_element=True) != plain
 
 
 async def test_filters_use_their_indexes_and_find_misfits_too() -> None:

@@ -9,7 +9,7 @@ import orjson
 
 from isthmus._core.executor import ItemResult, Mutation, WriteKind
 from isthmus._record import Record
-from isthmus._values import decode, encode
+from isthmus._values import decode
 from isthmus.errors import (
     AlreadyExistsError,
     ConflictError,
@@ -66,8 +66,8 @@ def apply_one(rows: Rows, kind: WriteKind, mutation: Mutation) -> ItemResult:
     try:
         # A record that cannot be encoded is invalid, whatever the store holds under its id.
         if kind is not _DELETE:
-            data = mutation.raw or encode(mutation.data)
-            metadata = mutation.raw_metadata or (mutation.encode_metadata() if mutation.metadata else b"{}")
+            data = mutation.raw or mutation.encode()
+            metadata = mutation.raw_metadata or mutation.encode_metadata()
         version = rows.version(id)
         error = refusal(kind, mutation, version)
         if error is not None:
