@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
-from isthmus._arguments import check_count, check_seconds
+from isthmus._arguments import check_count, check_seconds, shorten
 from isthmus._change_position import decode_position, encode_position
 from isthmus._core.changes import ChangePage, Position, StoredChange, no_changes, supporting_changes
 from isthmus._core.op import ReadChanges
@@ -143,6 +143,8 @@ class ChangeStream(Generic[T]):
         """
         if limit is not None:
             check_count("read(): limit", limit)
+        if not isinstance(wait, bool):
+            raise UsageError(f"read(): wait is True or False, got {shorten(wait)}")
         with self._only_reader():
             found: list[Change[T]] = []
             while not found and not self._closed:

@@ -99,6 +99,13 @@ async def test_a_file_that_cannot_be_replaced_stays_as_it_was(db: AsyncDatabase,
     assert [path.name for path in tmp_path.iterdir()] == ["position"]
 
 
+def test_a_missing_folder_is_named_by_the_file_that_was_asked_for(cli: Cli, tmp_path: Path) -> None:
+    """Not by a temporary file in it."""
+    file = tmp_path / "missing" / "position"
+    ran = cli("changes", "memory://x?changes=true", "--no-wait", "--position", file)
+    assert (ran.code, f"{file}: No such file" in ran.err) == (8, True)
+
+
 def test_the_position_is_kept_before_the_first_change(cli: Cli, tmp_path: Path) -> None:
     """Else what is written before the second run would be missed; it fits no other store."""
     file = tmp_path / "position"

@@ -134,6 +134,10 @@ def test_an_alias_is_its_setting(backend: str, alias: str, target: str) -> None:
         assert value_of(_load(backend, {"url": url}), target) == sample.value
     with pytest.raises(ConfigError, match="two names of one setting"):
         _load(backend, {**needed, alias: sample.text, target: sample.text})
+    if "." in target:
+        group = target.partition(".")[0]
+        with pytest.raises(ConfigError, match="two names of one setting"):
+            _load(backend, {**needed, group: "5", alias: sample.text})
 
 
 def _environment(backend: str, variable: str, setting: str, text: str) -> dict[str, str]:

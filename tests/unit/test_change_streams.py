@@ -350,6 +350,8 @@ async def test_reading_without_waiting_ends_when_there_is_nothing() -> None:
         assert changes.caught_up
         with pytest.raises(UsageError):
             await changes.read(0)
+        with pytest.raises(UsageError, match="wait is True or False"):
+            await changes.read(wait="no")  # type: ignore[arg-type]
 
 
 @pytest.mark.asyncio

@@ -294,10 +294,10 @@ class BackendConfig(ConfigGroup):
             nested = nest(target, value)
             found: dict[str, str] = {}
             merge({}, nested, found, key)
-            if twice := names.keys() & found.keys():
-                other = names[min(twice)]
+            if twice := _find_twice(names, found):
+                other = names[twice]
                 raise ConfigError(
-                    f"{cls.backend}: {other!r} and {key!r} are two names of one setting, {min(twice)}"
+                    f"{cls.backend}: {other!r} and {key!r} are two names of one setting, {twice}"
                 )
             names |= found
             merge(result, nested)
@@ -310,6 +310,15 @@ class BackendConfig(ConfigGroup):
     @classmethod
     def _check_keys(cls, settings: dict[str, Any]) -> None:
         _check_keys(cls, settings, cls.backend, cls.spellings)
+
+
+def _find_twice(first: Mapping[str, str], second: Mapping[str, str]) -> str | None:
+    """Return a setting of `first` that `second` gives too: itself, the group that it is of, or a part."""
+    for name in sorted(first):
+        for other in second:
+            if name == other or name.startswith(f"{other}.") or other.startswith(f"{name}."):
+                return name
+    return None
 
 
 def _check_keys(

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, Generic, Self, cast
 
 from isthmus._core.loop_pools import LoopBound
 from isthmus._query.find import check, end_turn
-from isthmus.backends.files.catalog import MAX_FILES, File, R, compile_pattern, split_pattern
+from isthmus.backends.files.catalog import MAX_FILES, File, R, compile_pattern, names_hidden, split_pattern
 from isthmus.backends.files.config import FilesConfig
 from isthmus.backends.s3.config import S3Config
 from isthmus.backends.s3.errors import NoSuchKeyError, PreconditionError
@@ -97,7 +97,7 @@ class BucketStorage:
         self._object = None if pattern is not None or not place or place.endswith("/") else place
         self._base = "" if base in ("", ".") else base.rstrip("/") + "/"
         self._pattern = None if pattern is None else compile_pattern(pattern)
-        self._hidden = pattern is not None and any(part.startswith(".") for part in pattern.split("/"))
+        self._hidden = pattern is not None and names_hidden(pattern)
         self.name = config.location
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -168,7 +168,7 @@ class BucketStorage:
     def _takes(self, name: str) -> bool:
         if not name or name.endswith("/"):
             return False
-        if not self._hidden and any(part.startswith(".") for part in name.split("/")):
+        if not self._hidden and names_hidden(name):
             return False
         return self._pattern is None or self._pattern.fullmatch(name) is not None
 

@@ -119,6 +119,11 @@ def split_pattern(location: str) -> tuple[str, str | None]:
     return location, None
 
 
+def names_hidden(key: str) -> bool:
+    """Return whether a part of a key, or of a pattern, begins with a dot: other patterns skip such keys."""
+    return any(part.startswith(".") for part in key.split("/"))
+
+
 def compile_pattern(pattern: str) -> re.Pattern[str]:
     """Return what matches whole keys: `**` is any folders, `*` and `?` stay within one name."""
     result = ""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from isthmus.backends.files.catalog import File, R, compile_pattern, split_pattern
+from isthmus.backends.files.catalog import File, R, compile_pattern, names_hidden, split_pattern
 from isthmus.errors import AccessError, ConfigError, UnavailableError, UnexpectedError
 
 
@@ -56,7 +56,7 @@ class LocalStorage:
         depth = None
         if self._pattern is not None and "**" not in self._pattern.split("/"):
             depth = self._pattern.count("/")
-        hidden = self._pattern is not None and any(p.startswith(".") for p in self._pattern.split("/"))
+        hidden = self._pattern is not None and names_hidden(self._pattern)
         folders = [("", 0)]
         while folders:
             prefix, level = folders.pop()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +11,7 @@ import typer
 from isthmus import Change, ChangeStream, QueryError, Record, UnsupportedError
 from isthmus._core.changes import SupportsChangeStatements
 from isthmus.cli._commands.query import build_query
+from isthmus.cli._formats.output_file import open_output
 from isthmus.cli._json import format_json
 from isthmus.cli._options import AsJson, CollectionName, PromptPassword, Store
 from isthmus.cli._output import print_json, record_to_json, write_stdout
@@ -130,14 +129,5 @@ def _keep_position(file: Path | None, stream: ChangeStream[Record]) -> None:
     """Replace the file by one with the stream's position: whole, or as it was."""
     if file is None or stream.position is None:
         return
-    handle, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
-    written = Path(name)
-    try:
-        with os.fdopen(handle, "w", encoding="ascii") as target:
-            target.write(stream.position + "\n")
-            target.flush()
-            os.fsync(target.fileno())
-        written.replace(file)
-    except BaseException:
-        written.unlink(missing_ok=True)
-        raise
+    with open_output(file) as output:
+        output.write(stream.position.encode("ascii") + b"\n")

@@ -149,8 +149,10 @@ class NativeExecutor:
         found = await self._read_rows(collection, ids, for_update=for_update)
         if for_update and self._table(collection).has_policies and None in found:
             # The server locks no row that a policy does not let be changed; the write then is refused.
-            shown = await self._read_rows(collection, ids, for_update=False)
-            found = [record or other for record, other in zip(found, shown, strict=True)]
+            missing = [place for place, record in enumerate(found) if record is None]
+            shown = await self._read_rows(collection, [ids[place] for place in missing], for_update=False)
+            for place, record in zip(missing, shown, strict=True):
+                found[place] = record
         return found
 
     async def _read_rows(
