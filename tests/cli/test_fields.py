@@ -52,6 +52,22 @@ def test_fields_describes_each_field(cli: Cli, people: str) -> None:
     assert cli("fields", people, "age<3", "--json").json["records"] == 3
 
 
+@pytest.mark.usefixtures("unhurried")
+def test_empty_text_is_not_shown_as_none(cli: Cli, tmp_path: Path) -> None:
+    """Empty text as the smallest value, and as a group beside that of null; in JSON it is what it is."""
+    (tmp_path / "a.jsonl").write_text('{"a": ""}\n{"a": "x"}\n{"a": "x"}\n{"a": null}\n')
+    file = f"{tmp_path}/a.jsonl"
+
+    assert cli("fields", file).out.splitlines()[-1].split()[-3:] == ["x", '""', "x"]
+    assert [line.split() for line in cli("agg", file, "--by", "a", "-a", "n=count").out.splitlines()] == [
+        ["a", "n"],
+        ['""', "1"],
+        ["x", "2"],
+        ["1"],  # null comes last
+    ]
+    assert cli("fields", file, "--json").json["fields"][0]["smallest"] == ""
+
+
 def test_a_profile_is_bounded() -> None:
     """More values than are counted, and more fields than are described."""
     profile = Profile()

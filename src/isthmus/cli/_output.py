@@ -152,6 +152,11 @@ def format_value(value: Any) -> str:
     return str(value)
 
 
+def quote_empty(value: Any) -> Any:
+    """Return a value for a table in which empty text must not look like none."""
+    return '""' if value == "" else value
+
+
 def record_to_json(record: Record) -> dict[str, Any]:
     """Return the JSON object of a record: id, data, metadata if there is any, version and times."""
     metadata = {"metadata": record.metadata} if record.metadata else {}

@@ -15,7 +15,7 @@ from isthmus import Collection, Query
 from isthmus._core.registry import import_driver
 from isthmus.cli._commands.query import NO_LIMIT, build_query
 from isthmus.cli._options import AsJson, CollectionName, Filter, PromptPassword, Store
-from isthmus.cli._output import choose_columns, print_json, print_note, print_table
+from isthmus.cli._output import choose_columns, print_json, print_note, print_table, quote_empty
 from isthmus.cli._profile import MAX_DISTINCT, MAX_FIELDS, Profile
 from isthmus.cli._stores import StoreAddress, open_collection, open_database, resolve_store
 from isthmus.errors import MissingExtraError
@@ -154,4 +154,5 @@ def _row(name: str, found: dict[str, Any], profile: Profile) -> Sequence[Any]:
     percent = round(100 * share) if share in (0, 1) else min(99, max(1, round(100 * share)))
     distinct = f"> {MAX_DISTINCT:,}" if found["distinct"] is None else f"{found['distinct']:,}"
     types = ", ".join(found["types"])
-    return [name, types, f"{percent} %", distinct, found["commonest"], found["smallest"], found["largest"]]
+    values = [quote_empty(found[key]) for key in ("commonest", "smallest", "largest")]
+    return [name, types, f"{percent} %", distinct, *values]

@@ -23,7 +23,7 @@ from isthmus.cli._formats.csv import CSVStyle
 from isthmus.cli._formats.writer import Format, RecordWriter, choose_format, open_writer
 from isthmus.cli._missing_fields import collect_paths, note_missing_fields
 from isthmus.cli._options import AsJson, CollectionName, Filter, NullText, PlainCells, PromptPassword, Store
-from isthmus.cli._output import make_console, print_json, print_note, print_table
+from isthmus.cli._output import make_console, print_json, print_note, print_table, quote_empty
 from isthmus.cli._stores import open_database, open_store, resolve_store, run_on_store
 
 TABLE_ROWS = 50
@@ -269,7 +269,8 @@ def agg(
     if as_json:
         print_json(rows)
     else:
-        print_table(list(rows[0]) if rows else list(measures), [list(row.values()) for row in rows])
+        cells = [[quote_empty(value) for value in row.values()] for row in rows]
+        print_table(list(rows[0]) if rows else list(measures), cells)
 
 
 def explain(
