@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import pyarrow as pa
 import pytest
 
 from isthmus import AsyncDatabase, ConfigError, Query, Record, UnsupportedError, UsageError, field
@@ -98,6 +99,83 @@ async def test_a_batch_drops_no_column() -> None:
     named = [batch async for batch in frames.arrow_batches(db, rows=1, schema=schema)]
 
     assert [batch.to_pylist() for batch in named] == [[{"_id": "a", "n": 1}], [{"_id": "b", "n": 2}]]
+
+
+TEXT, INT, FLOAT = pa.string(), pa.int64(), pa.float64()
+MISFITS: list[tuple[pa.DataType, Any, Any]] = [
+    (INT, 1, 1.5),
+    (INT, 1, "2"),
+    (INT, 1, True),
+    (pa.uint8(), 1, -1),
+    (pa.int8(), 1, 300),
+    (FLOAT, 0.5, True),
+    (FLOAT, 0.5, 2**53 + 1),
+    (pa.float32(), 0.5, 1e300),
+    (pa.bool_(), True, 1),
+    (TEXT, "a", 1.5),
+    (pa.list_(INT), [1], [2, 2.5]),
+    (pa.list_(TEXT), ["a"], "bc"),
+    (pa.list_(TEXT, 2), ["a", "b"], "bc"),
+    (pa.list_(pa.list_(INT)), [[1]], [[2.5]]),
+    (pa.struct([("a", INT)]), {"a": 1}, {"a": 2.5}),
+    (pa.struct([("a", pa.list_(INT))]), {"a": [1]}, {"a": [0.5]}),
+    (pa.map_(TEXT, INT), {"a": 1}, {"a": 2.5}),
+    (pa.dictionary(pa.int8(), INT), 1, 1.5),
+    (pa.timestamp("us", "UTC"), 5, 5.5),
+    (pa.timestamp("us", "UTC"), 5, "2020-01-01T00:00:00Z"),
+    (pa.decimal128(5, 2), 1, 1.5),
+]
+
+
+@pytest.mark.parametrize(("type", "fits", "other"), MISFITS, ids=[f"{t}: {v!r}" for t, _, v in MISFITS])
+async def test_no_value_is_changed_to_fit_a_schema(type: pa.DataType, fits: Any, other: Any) -> None:
+    """Arrow cuts fractions, makes numbers of booleans and lists of texts."""
+    db = await AsyncDatabase.create("memory", {})
+    schema = pa.schema([("v", type)])
+    await db.create(Record({"v": fits}, id="a"))
+    expected = pa.Table.from_pylist([{"v": fits}], schema=schema)
+    assert (await frames.to_arrow(db, schema=schema)).equals(expected)
+
+    await db.create(Record({"v": other}, id="b"))
+
+    with pytest.raises(UsageError, match="does not fit"):
+        await frames.to_arrow(db, schema=schema)
+    with pytest.raises(UsageError, match="does not fit"):
+        [batch async for batch in frames.arrow_batches(db, rows=1, schema=schema)]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [1, 2, 2.5],
+        [[1], [2], [2.5]],
+        [{"a": 1}, {"a": 2}, {"a": 2.5}],
+        [{"a": 1}, {"a": 2}, {"a": 3, "b": 4}],
+        [["a"], ["b"], "cd"],
+        [1.5, 2.5, True],
+        [{"a": [{"b": 1}]}, {"a": [{"b": 1, "c": 2}]}],
+    ],
+    ids=str,
+)
+async def test_a_batch_that_the_first_one_does_not_foresee_is_refused(values: list[Any]) -> None:
+    """Whole floats fit a column of integers, since they are the same numbers."""
+    db = await AsyncDatabase.create("sqlite", {})
+    await db.create_batch([Record({"v": value}, id=str(n)) for n, value in enumerate(values)])
+
+    with pytest.raises(UsageError, match="pass a schema"):
+        [batch async for batch in frames.arrow_batches(db, Query().sort("_id"), rows=1)]
+    assert (await frames.to_arrow(db, field("_id") < "2", schema=pa.schema([("_id", TEXT)]))).num_rows == 2
+
+
+async def test_an_explicit_schema_selects_keys_of_objects_too() -> None:
+    """And lacks no row for a key that it names and no object has."""
+    db = await AsyncDatabase.create("memory", {})
+    await db.create_batch([Record({"o": {"a": 1, "b": 2}}, id="a"), Record({}, id="b")])
+
+    schema = pa.schema([("o", pa.struct([("a", INT), ("c", TEXT)]))])
+
+    table = await frames.to_arrow(db, schema=schema)
+    assert table.to_pylist() == [{"o": {"a": 1, "c": None}}, {"o": None}]
 
 
 async def test_pandas_and_polars_hold_the_same(tmp_path: Path) -> None:
@@ -226,6 +304,24 @@ async def test_a_dask_frame_sums_what_the_store_holds(tmp_path: Path) -> None:
     total = await asyncio.to_thread(lambda: int(frame["n"].sum().compute(scheduler="threads")))
 
     assert total == sum(range(COUNT))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value"),
+    [("int64", 1.5), ("bool", "x"), ("bool", 2), ("str", 1), ("int64", "x"), ("float64", True)],
+)
+async def test_no_value_is_changed_to_fit_a_column_of_dask(tmp_path: Path, dtype: str, value: Any) -> None:
+    """pandas cuts fractions, and makes booleans of texts."""
+    import pandas as pd
+
+    from isthmus.integrations.dask import read_partition
+
+    async with await AsyncDatabase.create("sqlite", {"path": str(tmp_path / "db")}) as db:
+        await db.create({"v": value})
+        (part,) = await db.partitions(count=1)
+
+    with pytest.raises(UsageError, match="'v'"):
+        await asyncio.to_thread(read_partition, part, pd.DataFrame({"v": pd.Series(dtype=dtype)}))
 
 
 @pytest.mark.backend("s3")

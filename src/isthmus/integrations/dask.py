@@ -35,5 +35,22 @@ def read_partition(partition: Partition, empty: pandas.DataFrame) -> pandas.Data
     rows = [{name: row.get(name) for name in names} for row in partition.read()]
     if not rows:
         return empty
-    frame = frame_of(table_of(rows))
-    return frame[names].astype(empty.dtypes.to_dict())
+    frame = frame_of(table_of(rows))[names]
+    for name in names:
+        try:
+            column = frame[name].astype(empty.dtypes[name])
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"column {name!r} does not fit {empty.dtypes[name]}: {error}") from None
+        _check_column(frame[name].dropna(), column, name)
+        frame[name] = column
+    return frame
+
+
+def _check_column(found: pandas.Series[Any], column: pandas.Series[Any], name: str) -> None:
+    """Raise `UsageError` for a value that pandas changed to fit: a fraction, or text in place of a number."""
+    rounds = column.dtype.kind == "f" and column.dtype.itemsize < 8
+    if column.dtype == found.dtype or column.dtype.kind in "mM" or rounds:
+        return  # times are read from text, and short floats round
+    for value, fitted in zip(found, column.loc[found.index], strict=True):
+        if fitted != value or isinstance(value, bool) is not isinstance(fitted, bool):
+            raise UsageError(f"column {name!r} has a value that does not fit {column.dtype}: {value!r:.80}")

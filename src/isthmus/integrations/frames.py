@@ -18,6 +18,7 @@ from isthmus._reads import Find
 from isthmus._record import Record
 from isthmus._writes import StreamReceipt
 from isthmus.errors import UsageError
+from isthmus.integrations._arrow_schema import convert_rows
 from isthmus.integrations._json_table import read_records, read_texts
 
 if TYPE_CHECKING:
@@ -36,12 +37,13 @@ def table_of(rows: Sequence[Mapping[str, Any]], schema: pyarrow.Schema | None = 
     """Return rows as an Arrow table with the columns of `schema`.
 
     Without a schema the columns are the union of the rows' keys in order of appearance. Raises
-    `UsageError` for a column of mixed types, which Arrow cannot hold: pass a schema, or select other
-    fields.
+    `UsageError` for a column of mixed types, which Arrow cannot hold (pass a schema, or select other
+    fields), and for a value that does not fit its type in the schema: none is cut, converted from text
+    or rounded, except by floats of less than 64 bits.
     """
     arrow = _arrow()
     if schema is not None:
-        return arrow.Table.from_pylist(list(rows), schema=schema)
+        return convert_rows(rows, schema)
     names = list(dict.fromkeys(name for row in rows for name in row))
     columns = []
     for name in names:
@@ -122,22 +124,19 @@ async def batch_records(
 def _build_batch(
     records: list[Record], schema: pyarrow.Schema | None, *, explicit: bool
 ) -> pyarrow.RecordBatch:
-    arrow = _arrow()
     if not explicit:
         table = table_of_records(records) if schema is None else read_records(records)
         if table is not None and schema in (None, table.schema):
             return table.combine_chunks().to_batches()[0]
     rows = [row(record) for record in records]
-    if schema is not None and not explicit:
-        # An explicit schema selects columns; an inferred one must not drop any.
-        unknown = next((name for row in rows for name in row if name not in schema.names), None)
-        if unknown is not None:
-            raise UsageError(f"column {unknown!r} is in no record of the first batch; pass a schema")
     try:
-        return table_of(rows, schema).combine_chunks().to_batches()[0]
-    except (arrow.ArrowInvalid, arrow.ArrowTypeError) as error:
-        expected = "the schema" if explicit else "the schema of the first batch; pass a schema"
-        raise UsageError(f"a record does not fit {expected}: {error}") from None
+        # An explicit schema selects columns; an inferred one must not drop any.
+        table = table_of(rows) if schema is None else convert_rows(rows, schema, partial=explicit)
+    except UsageError as error:
+        if explicit:
+            raise
+        raise UsageError(f"{error} (the schema is that of the first batch; pass a schema)") from None
+    return table.combine_chunks().to_batches()[0]
 
 
 async def to_pandas(collection: CollectionMethods, query: Find = None) -> pandas.DataFrame:
