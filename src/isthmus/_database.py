@@ -15,7 +15,7 @@ from isthmus._core.columns import refuse_declarations
 from isthmus._core.executor import Backend, TransactionOptions
 from isthmus._core.op import Drop, Ping
 from isthmus._core.registry import plugin, select_config
-from isthmus._core.stack import Layer
+from isthmus._core.stack import Layer, Stack
 from isthmus._core.supports import SupportsDrop, SupportsIndexes, SupportsTerminate
 from isthmus._core.uncancelled import Ends
 from isthmus._core.url import scheme_of
@@ -35,6 +35,7 @@ from isthmus.errors import ConfigError, UnsupportedError, UsageError
 from isthmus.layers import from_config
 from isthmus.layers._policy import Policy
 from isthmus.layers.context import Context
+from isthmus.layers.deadline import Deadline
 from isthmus.layers.guard import Guard
 from isthmus.layers.merge import Merge
 from isthmus.layers.plan import Plan
@@ -116,11 +117,15 @@ class AsyncDatabase(Scoping, ChangesMethods, CollectionMethods):
         return await cls._create_handle(scheme_of(url), {**(config or {}), "url": url}, lazy=lazy)
 
     async def connect(self) -> Self:
-        """Connect, check access, and make the default collection ready; `ClosedError` if closed meanwhile."""
+        """Connect, check access, and make the default collection ready; `ClosedError` if closed meanwhile.
+
+        Raises `DeadlineError` if that takes longer than the config's deadline, building indexes included.
+        """
         self._core.refuse_without_parent()
         try:
-            # Without the layers: connecting should fail at once, with the store's own error.
-            await self._core.connect(self.collection_name)
+            # Of the layers the deadline only: connecting should fail at once, with the store's own error.
+            deadlines = [layer for layer in self._optional_layers if isinstance(layer, Deadline)]
+            await self._core.connect(self.collection_name, Stack(deadlines, self._backend))
         except BaseException:
             self._core.lazy = False
             if self._core.parent is None:

@@ -184,12 +184,12 @@ class DatabaseSession:
 
         return await self.count(enter())
 
-    async def connect(self, collection: str) -> None:
+    async def connect(self, collection: str, stack: Stack) -> None:
         """Connect and make a collection ready; raises `ClosedError` if the handle is closed meanwhile."""
         closings = self.calls.closings
 
         async def connect() -> None:
-            await self.backend.open(collection)
+            await stack.run(Open(collection))
             if self.calls.closings != closings:
                 raise self._make_closed_error()
             self.mark_open(collection)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import orjson
@@ -10,6 +11,7 @@ import pytest
 from isthmus import AccessError, AsyncDatabase, ConfigError, Query, Record, field
 from isthmus._columns import declare_columns, drop_columns
 from isthmus._core.columns import columns_of
+from isthmus._core.unique import unique_of
 from isthmus._path import parse_path
 from isthmus.backends.postgres.sql.column_filter import by_row
 from isthmus.backends.postgres.sql.columns import StoredColumn
@@ -189,6 +191,47 @@ async def test_a_table_of_1600_columns_is_a_config_error() -> None:
         with pytest.raises(ConfigError, match="declare fewer"):
             await declare_columns(db, columns_of({"n": "number"}))
         assert await db.count(field("n") == 1) == 1
+
+
+async def test_a_view_of_the_users_own_is_named_in_the_refusal() -> None:
+    """And not dropped; without it the columns are changed."""
+    async with opened(columns={"n": "number"}) as db, connected() as outside:
+        view = fresh_name()
+        await outside.execute(f'CREATE VIEW "{view}" AS SELECT * FROM "{db.collection_name}"')
+        with pytest.raises(ConfigError, match=f"view {view} depends .*; drop what depends on it"):
+            await declare_columns(db, columns_of({"t": "text"}))
+        with pytest.raises(ConfigError, match=view):
+            await drop_columns(db, [parse_path("n")])
+        await outside.execute(f'DROP VIEW "{view}"')
+        await declare_columns(db, columns_of({"t": "text"}))
+        assert {"n", "t"} < set((await _marks(db.collection_name))[1])
+
+
+@pytest.mark.parametrize("declared", [{"columns": {"n": "number"}}, {"unique": [["n"]]}, {"changes": True}])
+async def test_readers_do_not_wait_behind_a_declaration(declared: dict[str, Any]) -> None:
+    """It waits for an open transaction in short attempts, and is done when that ends."""
+    async with opened() as db:
+        reader = await AsyncDatabase.open(url(), {"table": db.collection_name, "deadline": 3})
+        async with reader:
+            async with db.transaction() as tx:
+                await tx.create({"n": 1})
+                task = asyncio.create_task(_declare(reader, declared))
+                for _ in range(8):
+                    assert await reader.count() == 0
+                    await asyncio.sleep(0.4)
+                assert not task.done()
+            await asyncio.wait_for(task, 30)
+            assert await reader.count() == 1
+
+
+async def _declare(db: AsyncDatabase, declared: dict[str, Any]) -> None:
+    backend: Any = db._backend
+    if "columns" in declared:
+        await declare_columns(db, columns_of(declared["columns"]))
+    elif "unique" in declared:
+        await backend.make_unique(db.collection_name, next(iter(unique_of(declared["unique"]))))
+    else:
+        await backend.make_changes(db.collection_name)
 
 
 async def test_numbers_beyond_64_bits_stay_what_they_are() -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
-from isthmus import AsyncDatabase, ConfigError, Record, field
+from isthmus import AsyncDatabase, ConfigError, DeadlineError, Record, field
 from tests.postgres.databases import connected, fresh_database, fresh_name, opened, url
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.backend("postgres")]
@@ -143,6 +144,20 @@ async def test_only_tables_with_our_mark_are_collections() -> None:
 
         assert await db.collections() == ["more", "ours"]
         await db.close()
+
+
+@pytest.mark.parametrize("declared", [{"indexes": ["n"]}, {"unique": ["n"]}, {"changes": True}])
+async def test_opening_ends_at_the_deadline(declared: dict[str, Any]) -> None:
+    """Whatever it waits for; the end of the transaction that it waited for lets it succeed."""
+    async with opened() as db:
+        settings = {"table": db.collection_name, "deadline": 0.5, **declared}
+        async with db.transaction() as tx:
+            await tx.create({"n": 1})
+            with pytest.raises(DeadlineError, match="timed out after"):
+                await asyncio.wait_for(AsyncDatabase.open(url(), settings), 20)
+            await tx.delete_where(field("n") == 1)
+        async with await AsyncDatabase.open(url(), {**settings, "deadline": 20}) as other:
+            assert await other.count() == 0
 
 
 async def test_an_index_that_was_left_half_built_is_built_again() -> None:

@@ -16,6 +16,7 @@ from isthmus._ids import new_id
 from isthmus.backends.postgres.drivers.protocol import Connection
 from isthmus.backends.postgres.sql.statement import literal, quote
 from isthmus.backends.postgres.sql.table import ORDER_COLUMN, Table
+from isthmus.backends.postgres.table_lock import lock_table
 from isthmus.backends.postgres.table_mark import (
     COMMENT,
     DECLARED_FORMAT,
@@ -109,9 +110,7 @@ async def define_changes(connection: Connection, table: Table) -> None:
 
 async def add_changes(connection: Connection, table: Table, *, lock: int, may_create: bool) -> None:
     """Let a table without records keep its changes; raises `ConfigError` for one with records."""
-    async with connection.transaction():
-        await connection.execute("SELECT pg_advisory_xact_lock($1::int8)", lock)
-        await connection.execute(f"LOCK TABLE {table.sql} IN ACCESS EXCLUSIVE MODE")
+    async with lock_table(connection, table, creators=lock):
         if making_of(await connection.fetchval(COMMENT, table.sql)) is not None:
             return
         if not may_create or await connection.fetchval(f"SELECT EXISTS (SELECT 1 FROM {table.sql})"):
@@ -121,8 +120,7 @@ async def add_changes(connection: Connection, table: Table, *, lock: int, may_cr
 
 async def make_changes(connection: Connection, table: Table) -> None:
     """Let a table with records keep its changes; it is rewritten while readers and writers wait."""
-    async with connection.transaction():
-        await connection.execute(f"LOCK TABLE {table.sql} IN ACCESS EXCLUSIVE MODE")
+    async with lock_table(connection, table):
         if making_of(await connection.fetchval(COMMENT, table.sql)) is None:
             await define_changes(connection, table)
 
@@ -133,8 +131,7 @@ async def end_changes(connection: Connection, table: Table) -> None:
     The column stays: statements of open handles name it.
     """
     names = ChangeNames.of(table)
-    async with connection.transaction():
-        await connection.execute(f"LOCK TABLE {table.sql} IN ACCESS EXCLUSIVE MODE")
+    async with lock_table(connection, table):
         if making_of(await connection.fetchval(COMMENT, table.sql)) is None:
             return
         # The triggers go with their functions.

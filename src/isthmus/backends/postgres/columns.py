@@ -25,6 +25,7 @@ from isthmus.backends.postgres.sql.columns import (
 )
 from isthmus.backends.postgres.sql.statement import literal, quote
 from isthmus.backends.postgres.sql.table import Table
+from isthmus.backends.postgres.table_lock import lock_table
 from isthmus.backends.postgres.table_mark import write_mark
 from isthmus.errors import ConfigError
 
@@ -127,8 +128,7 @@ async def add_columns(
     Raises `ConfigError` for a column that it has in another kind, or if it cannot have more.
     """
     try:
-        async with connection.transaction():
-            await connection.execute(f"LOCK TABLE {table.sql} IN ACCESS EXCLUSIVE MODE")
+        async with lock_table(connection, table):
             check_kinds(
                 table.name,
                 (stored.column for stored in (await read_columns(connection, table)).values()),
@@ -175,8 +175,7 @@ async def _alter(
 
 async def drop_columns(connection: Connection, table: Table, paths: Iterable[Path]) -> None:
     """Drop declared columns; a missing one is not an error."""
-    async with connection.transaction():
-        await connection.execute(f"LOCK TABLE {table.sql} IN ACCESS EXCLUSIVE MODE")
+    async with lock_table(connection, table):
         stored = await read_columns(connection, table)
         dropped = [stored.pop(path).name for path in paths if path in stored]
         if not dropped:

@@ -46,6 +46,14 @@ def _config(hint: str) -> _Make:
     return lambda text, writing: ConfigError(f"postgres: {text}; {hint}")
 
 
+def _dependent(text: str, writing: bool) -> IsthmusError:
+    # The server's hint is to drop it too.
+    lines = [line for line in text.splitlines() if not line.startswith("HINT:")]
+    return ConfigError(
+        f"postgres: {' '.join(lines)}; drop what depends on it, repeat this, and create that again"
+    )
+
+
 def _transaction(text: str, writing: bool) -> IsthmusError:
     return TransactionError(f"postgres: {text}")
 
@@ -83,7 +91,8 @@ _BY_CODE: dict[str, _Make] = {
     "53300": _store(RateLimitedError, "; lower `pool.max_size` or raise the server's max_connections"),
     "42P01": _config("the table was dropped or never created (`create_table`)"),
     "42703": _config("the table has other columns than isthmus creates"),
-    "42501": _store(AccessError, "; grant the privilege to this user"),
+    "2BP01": _dependent,
+    "42501": _store(AccessError, "; grant the privilege to this user, or connect as the owner"),
     "3D000": _store(AccessError, "; check `database`"),
     "3F000": _config("create the schema, or check `schema`"),
     "0A000": lambda text, writing: UnsupportedError(f"postgres: {text}"),

@@ -20,6 +20,7 @@ from isthmus.backends.postgres.indexes import IndexDefinition, create_index, def
 from isthmus.backends.postgres.sql.columns import StoredColumn, new_columns
 from isthmus.backends.postgres.sql.statement import quote
 from isthmus.backends.postgres.sql.table import Table
+from isthmus.backends.postgres.table_lock import lock_table
 from isthmus.backends.postgres.table_mark import (
     DECLARED_FORMAT,
     FORMAT,
@@ -147,9 +148,7 @@ def _all_statements(table: Table, config: PostgresConfig) -> list[str]:
 
 async def _add_unique(connection: Connection, table: Table, config: PostgresConfig) -> frozenset[Unique]:
     """Make the fields of the config unique in a table without records; return all that are."""
-    async with connection.transaction():
-        await connection.execute("SELECT pg_advisory_xact_lock($1::int8)", _LOCK)
-        await connection.execute(f"LOCK TABLE {table.sql} IN SHARE ROW EXCLUSIVE MODE")
+    async with lock_table(connection, table, "SHARE ROW EXCLUSIVE", creators=_LOCK):
         declared = await read_unique(connection, table)
         missing = table.unique - declared
         if missing:
@@ -171,8 +170,7 @@ async def create_unique_index(connection: Connection, table: Table, unique: Uniq
 
 async def make_unique(connection: Connection, table: Table, unique: Unique) -> None:
     """Make fields of a table unique; raises `ConfigError` that names the duplicates."""
-    async with connection.transaction():
-        await connection.execute(f"LOCK TABLE {table.sql} IN SHARE ROW EXCLUSIVE MODE")
+    async with lock_table(connection, table, "SHARE ROW EXCLUSIVE"):
         if unique in await read_unique(connection, table):
             return
         found = await duplicates(connection, table, unique)
