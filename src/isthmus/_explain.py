@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from isthmus._core.executor import AggregateRequest, NativePlan, Support
+from isthmus._core.columns import SupportsColumns
+from isthmus._core.executor import AggregateRequest, Executor, NativePlan, Support
+from isthmus._query.aggregate import paths_read
 from isthmus._query.ast import TRUE, And, Function, Measure, Not, Or, Predicate, SortKey
 from isthmus._query.bucket import GroupKey
 from isthmus._query.codec import text
 from isthmus._query.split import Pushdown, Split, leaf_pushdown
-from isthmus._value import Value
+from isthmus._value import Value, replace
 from isthmus.layers._distinct import distinct_as_groups
 
 IN_THE_STORE = "in the store"
@@ -126,9 +128,27 @@ def build_explanation(
 
 
 def explain_aggregate(
+    executor: Executor,
+    collection: str,
+    plan: Explanation,
+    measures: tuple[Measure, ...],
+    by: tuple[GroupKey, ...],
+) -> Explanation:
+    """Return the plan of records with where an aggregate over them is computed, and its columns."""
+    place = _find_place(executor.support(collection), plan, measures, by)
+    if place != IN_THE_STORE or not isinstance(executor, SupportsColumns):
+        return replace(plan, aggregate=place)
+    columns = {str(column.path) for column in executor.columns(collection)[0]}
+    paths = [str(path) for path in paths_read(by, measures)]
+    if not columns.issuperset(paths):
+        paths = []  # the store then reads all of them from the data
+    details = {**plan.details, "columns": list(dict.fromkeys([*plan.columns, *paths]))}
+    return replace(plan, aggregate=place, details=details)
+
+
+def _find_place(
     support: Support, plan: Explanation, measures: tuple[Measure, ...], by: tuple[GroupKey, ...]
 ) -> str:
-    """Return where an aggregate over the records of a plan is computed."""
     if plan.residual != "true":
         return "client-side: the conditions are"
     if support.aggregates(measures, by):

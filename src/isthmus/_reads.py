@@ -275,7 +275,8 @@ class ReadMethods(SessionBound):
     async def explain(self, query: Find = None, *, by: GroupNames = (), **columns: Column) -> Explanation:
         """Return what runs where, the native query and the index used, without running the query.
 
-        With the arguments of `aggregate`, it also says where that is computed.
+        With the arguments of `aggregate`, it also says where that is computed, and by which columns;
+        the native query then is that of the records.
         """
         from isthmus._explain import build_explanation, explain_aggregate
 
@@ -283,8 +284,7 @@ class ReadMethods(SessionBound):
         if columns:
             groups, computed = tuple(group_keys_by_label(by).values()), measures(columns)
             plan = await self.explain(found.where)
-            support = self._session.executor.support(self.collection_name)
-            return replace(plan, aggregate=explain_aggregate(support, plan, computed, groups))
+            return explain_aggregate(self._session.executor, self.collection_name, plan, computed, groups)
         session = self._session
         support = session.executor.support(self.collection_name)
         where = found.where if session.scope == TRUE else And((session.scope, found.where))

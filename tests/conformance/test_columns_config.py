@@ -87,6 +87,9 @@ async def test_a_new_collection_has_the_columns_of_its_config(name: str) -> None
             assert _stored(more) == {**KINDS, "late": "text"}
             for handle in (db, plain, more):
                 assert await handle.count(field("n") == 1) == 1
+                grouped = await handle.explain(by="t", total=("sum", "n"))
+                assert (grouped.columns, grouped.aggregate) == (("t", "n"), "in the store")
+                assert (await handle.explain(by="other", total=("sum", "n"))).columns == ()
                 plan = await handle.explain(Query().filter("n", ">=", 1).sort("t").limit(3))
                 assert plan.columns == ("n", "t")
                 assert "columns: n, t" in str(plan)
