@@ -9,7 +9,7 @@ from isthmus._core.capabilities import Capabilities
 from isthmus._index_annotation import Declarations, IndexKind
 from isthmus._path import Path, Root, parse_path
 from isthmus._value import Value
-from isthmus.errors import ConfigError, UnsupportedError
+from isthmus.errors import ConfigError, QueryError, UnsupportedError
 
 ColumnKind: TypeAlias = Literal["number", "text", "bool"]
 KINDS: tuple[ColumnKind, ...] = get_args(ColumnKind)
@@ -49,7 +49,10 @@ def columns_of(kinds: Mapping[str, ColumnKind]) -> tuple[DeclaredColumn, ...]:
     """Return the columns of a setting, sorted by path; raises `ConfigError` for what cannot be one."""
     found: dict[Path, DeclaredColumn] = {}
     for name, kind in kinds.items():
-        path = parse_path(name)
+        try:
+            path = parse_path(name)
+        except QueryError as error:
+            raise ConfigError(f"columns: {error}") from None
         if path.root is not Root.DATA:
             raise ConfigError(f"columns: {path} is not a field of the data")
         if kind not in KINDS:

@@ -91,7 +91,13 @@ class ColumnSettings(ConfigGroup):
             names = [value] if isinstance(value, str) else list(value)
             shown = ", ".join(f'"{name}": "number"' for name in names)
             raise ValueError(f"columns have kinds (number, text or bool): write {{{shown}}}")
-        return _join_keys(value) if isinstance(value, Mapping) else value
+        if not isinstance(value, Mapping):
+            return value
+        kinds = _join_keys(value)
+        for name, kind in kinds.items():
+            if kind not in ("number", "text", "bool"):
+                raise ValueError(f"{name!r} is of kind {kind!r}; a column is number, text or bool")
+        return kinds
 
 
 def _join_keys(value: Mapping[Any, Any], prefix: str = "") -> dict[Any, Any]:

@@ -22,7 +22,7 @@ import orjson
 
 from isthmus._core.columns import DeclaredColumn, OddRows
 from isthmus._path import Path, Root
-from isthmus.backends.sqlite.fields import JSONField, json_path
+from isthmus.backends.sqlite.fields import UNREACHABLE, JSONField, json_path
 from isthmus.backends.sqlite.statement import quote_name
 from isthmus.errors import ConfigError
 
@@ -59,9 +59,7 @@ class StoredColumn:
 def check_column(column: DeclaredColumn) -> DeclaredColumn:
     """Return a column; raises `ConfigError` for a path that SQLite has no form for."""
     if json_path(column.path.keys) is None:
-        raise ConfigError(
-            f"sqlite: {column.path} cannot be a column: a key with a quote or backslash has no path"
-        )
+        raise ConfigError(f"sqlite: {str(column.path)!r} cannot be a column: {UNREACHABLE}")
     return column
 
 

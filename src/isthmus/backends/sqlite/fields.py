@@ -51,6 +51,11 @@ _ATTRIBUTES = {
 }
 
 
+UNREACHABLE = (
+    "no path of SQLite's JSON reaches a key that is empty, or has a quote, backslash or control character"
+)
+
+
 def json_path(keys: tuple[str, ...]) -> str | None:
     """Return SQLite's JSON path, or None if a key cannot be part of one.
 

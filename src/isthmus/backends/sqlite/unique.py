@@ -20,7 +20,7 @@ from isthmus._core.unique import MAX_TEXT, Duplicate, Key, Unique, clash, key_in
 from isthmus._path import Path
 from isthmus._query.order import BOOL, NUMBER, OBJECT, TEXT
 from isthmus._values import decode
-from isthmus.backends.sqlite.fields import LIST, JSONField, field_of, json_path
+from isthmus.backends.sqlite.fields import LIST, UNREACHABLE, JSONField, field_of, json_path
 from isthmus.backends.sqlite.schema import CATALOG, DECLARED_FORMAT, UNIQUE_CATALOG, Table
 from isthmus.backends.sqlite.session import SQLiteSession
 from isthmus.backends.sqlite.statement import quote_name
@@ -51,7 +51,7 @@ def check_unique(unique: Unique) -> Unique:
     """Return a declaration; raises `ConfigError` for a key that SQLite's own functions cannot reach."""
     for path in unique.paths:
         if json_path(path.keys) is None:
-            raise ConfigError(f"sqlite: {path} cannot be unique: a key with a quote or backslash has no path")
+            raise ConfigError(f"sqlite: {str(path)!r} cannot be unique: {UNREACHABLE}")
     return unique
 
 

@@ -38,6 +38,8 @@ async def change_columns(
             _print(columns, found)
         if not check:
             await declare_columns(db, columns)
+            if not as_json:
+                typer.echo(f"{', '.join(str(column.path) for column in columns)}: added")
 
 
 def _parse(given: Sequence[str]) -> tuple[DeclaredColumn, ...]:
