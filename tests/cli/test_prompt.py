@@ -44,7 +44,16 @@ def _talk(arguments: list[str], lines: list[str], home: Path) -> str:
 
 def test_a_prompt_answers_filters_and_commands(people: str, tmp_path: Path) -> None:
     """It goes on after an error, keeps a history, and ends with an empty line."""
-    lines = ["age>97", "count age<10", 'count city="Oslo"', "age >", "agg --by city", "help", ""]
+    lines = [
+        "age>97",
+        "count age<10",
+        'count city="Oslo"',
+        "age >",
+        "agg --by city",
+        "load x.csv",
+        "help",
+        "",
+    ]
 
     output = _talk(build_command(people), lines, tmp_path / "home")
 
@@ -54,6 +63,7 @@ def test_a_prompt_answers_filters_and_commands(people: str, tmp_path: Path) -> N
     assert "\n50\n" in output
     assert "filter, character" in output
     assert "Rome" in output
+    assert "load is not available here" in output
     history = (tmp_path / "home/.cache/isthmus/history").read_text()
     assert "count age<10" in history
 

@@ -216,7 +216,7 @@ async def test_a_bad_line_of_json_is_reported(tmp_path: Path) -> None:
         ),
         ("a.json", b'[{"a": 1}, {"a": 2}', "expected ',', found the end of the file"),
         ("a.json", b'[{"a": 1}, {"a" 2}]', "not JSON"),
-        ("a.json", b'{"a": 1}\n{"a": 2}\n', "line 2: there is more after the end .* set format='jsonl'"),
+        ("a.json", b'{"a": 1}\n{"a": 2}\n', ":2: there is more after the end .* set format='jsonl'"),
         ("a.json", b'[{"a": NaN}]', "not JSON"),
         ("a.csv", b"a,b,a\n1,2,3\n", "several columns have the heading 'a'"),
         ("a.csv", "a,b\n1,2".encode("utf-16")[:-1], "truncated data"),

@@ -53,7 +53,7 @@ class Loader(LoadReport):
     skip_refused: bool
     """Whether to continue after a refused line."""
     rejects: IO[bytes] | None = None
-    """Where each refused line is written as JSON: its file, number, reason, and its record if it has one."""
+    """Where each refused line is written as JSON: its file, number, reason, and its record or its row."""
     batch_size: int = 2_000
     journal: LoadJournal | None = None
     on_batch: Callable[[int], None] = lambda _: None
@@ -302,7 +302,7 @@ class Loader(LoadReport):
             lines.add(line.file, line.number, message)
         if self.rejects is not None:
             record = line.record
-            data = {} if record is None else {"id": record.id, "data": record.data}
+            data = {"row": line.row} if record is None else {"id": record.id, "data": record.data}
             document = {"file": line.file, "line": line.number, "message": message, **data}
             self.rejects.write(format_json(document) + b"\n")
 

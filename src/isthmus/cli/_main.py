@@ -63,7 +63,7 @@ def _run_command(arguments: list[str]) -> int:
     if result == ExitCode.INTERRUPTED:  # newer versions of typer return the code instead of raising
         raise KeyboardInterrupt
     if isinstance(result, Prompt):
-        result.ask(run)
+        result.ask(run, command.commands)
     return result if isinstance(result, int) else 0
 
 

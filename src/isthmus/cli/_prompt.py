@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ Commands: {", ".join(_COMMANDS)}
 An empty line or Ctrl-D ends.\
 """
 _HISTORY = 1_000
+_OPERATOR = re.compile(r"\s*(?:[=<>!~]|(?:not|in|between|is|exists|like|ilike|regex)\b)", re.IGNORECASE)
+"""What follows a field, which may have the name of a command."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +34,8 @@ class Prompt:
     address: StoreAddress
     names: Sequence[str]
 
-    def ask(self, run: Callable[[list[str]], int]) -> None:
-        """Run the commands that a terminal gives, until an empty line or its end."""
+    def ask(self, run: Callable[[list[str]], int], commands: Collection[str]) -> None:
+        """Run the commands that a terminal gives, until an empty line or its end; `commands` are all."""
         print_note(_HELP)
         options = [] if self.address.collection is None else ["-c", self.address.collection]
         with _line_editor([*self.names, *_COMMANDS, *_WORDS]):
@@ -49,6 +52,10 @@ class Prompt:
                     return
                 if line in ("help", "?"):
                     print_note(_HELP)
+                    continue
+                first, _, rest = line.partition(" ")
+                if first in commands and first not in _COMMANDS and not _OPERATOR.match(rest):
+                    print_note(f"{first} is not available here: leave the prompt with Ctrl-D")
                     continue
                 run(_to_arguments(line, self.address.url, options))
 

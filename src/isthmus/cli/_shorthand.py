@@ -48,6 +48,12 @@ def expand_shorthand(arguments: Sequence[str], commands: Collection[str]) -> lis
         if at + 1 == len(after):
             raise CommandError("--to needs the URL of the store to copy to", ExitCode.USAGE)
         target, rest = after[at + 1], [*after[:at], *after[at + 2 :]]
+        if (to_store_url(target) or "files:").startswith("files:"):
+            raise CommandError(
+                f"--to {target}: give the URL of a store, such as sqlite:///copy.db; a file is written by"
+                f" `isthmus query {arguments[place]} -o {target}`",
+                ExitCode.USAGE,
+            )
         where = ["--where"] if rest and not rest[0].startswith("-") else []
         return [*before, "copy", store, target, *where, *rest]
     command = "show" if _only_describes(after) else "query"

@@ -57,22 +57,24 @@ class JournalFile:
     ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         file.seek(0)
         text = file.read()
-        complete = text[: text.rfind(b"\n") + 1]
-        if len(complete) < len(text):  # a crash cut off the last line
-            file.truncate(len(complete))
-            os.fsync(file.fileno())
-        lines = complete.splitlines()
-        if not lines:
-            header = {self._mark: _FORMAT, **identity, **kept}
-            self._write_line(header)
-            _sync_directory(self._path)
-            return header, []
-        header = self._parse_header(lines[0])
+        whole, _, cut = text.rpartition(b"\n")  # a crash may have cut off the last line
+        lines = whole.split(b"\n") if whole else []
+        start = orjson.dumps({self._mark: _FORMAT})[:-1]
+        if not lines and not (cut.startswith(start) or start.startswith(cut)):
+            raise self._make_foreign_error()
+        header = self._parse_header(lines[0]) if lines else {self._mark: _FORMAT, **identity, **kept}
         self.check_identity(header, identity)
         if not resume and len(lines) > 1:
             raise UsageError(
                 f"journal {self._path}: already holds a {self._kind}; resume it, or remove the file"
             )
+        # Only now: a file that is no journal, or another run's, stays as it is.
+        if cut:
+            file.truncate(len(text) - len(cut))
+            os.fsync(file.fileno())
+        if not lines:
+            self._write_line(header)
+            _sync_directory(self._path)
         return header, [self._parse_entry(number, line) for number, line in enumerate(lines[1:], 2)]
 
     def _parse_header(self, line: bytes) -> dict[str, Any]:
@@ -80,19 +82,27 @@ class JournalFile:
             header: dict[str, Any] = orjson.loads(line)
             version = header[self._mark]
         except (orjson.JSONDecodeError, KeyError, TypeError):
-            raise ConfigError(f"journal {self._path}: not the journal of a {self._kind}") from None
+            raise self._make_foreign_error() from None
         if version != _FORMAT:
             raise ConfigError(f"journal {self._path}: format {version} is not supported by this version")
         return header
 
+    def _make_foreign_error(self) -> ConfigError:
+        return ConfigError(f"journal {self._path}: not the journal of a {self._kind}")
+
     def check_identity(self, header: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
         """Raise `ConfigError` if the header is that of another run."""
         for key, value in identity.items():
-            if header.get(key) != value:
-                raise ConfigError(
-                    f"journal {self._path}: belongs to another {self._kind}: its {key} is"
-                    f" {header.get(key)!r}, this {self._kind}'s is {value!r}"
-                )
+            other = header.get(key)
+            if other == value:
+                continue
+            if isinstance(other, Mapping) and isinstance(value, Mapping):
+                key = next(name for name in [*value, *other] if value.get(name) != other.get(name))
+                other, value = other.get(key), value.get(key)
+            raise ConfigError(
+                f"journal {self._path}: belongs to another {self._kind}: its {key} is {_show(other)},"
+                f" this {self._kind}'s is {_show(value)}"
+            )
 
     def _parse_entry(self, number: int, line: bytes) -> dict[str, Any]:
         try:
@@ -131,6 +141,11 @@ class JournalFile:
             if self._file is not None:
                 self._file.close()
                 self._file = None
+
+
+def _show(value: Any) -> str:
+    """Return a part of a header as it stands in the file, at most 200 characters."""
+    return orjson.dumps(value).decode()[:200]
 
 
 def _lock(file: IO[bytes], path: Path, kind: str) -> None:

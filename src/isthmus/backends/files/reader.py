@@ -88,7 +88,7 @@ class FileReader:
                     facts.rows = row
             except (DocumentError, delimited.HeadingsError, UnicodeError) as error:
                 self.storage.check(file, stream)
-                yield RowChunk(row, [Refusal(str(error))])
+                yield RowChunk(row, [Refusal(str(error), getattr(error, "line", None))])
             except Exception as error:  # decompressors and pyarrow have many
                 damage = self._damage(file, error)
                 if damage is None:

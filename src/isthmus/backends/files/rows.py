@@ -18,6 +18,8 @@ class Refusal(NamedTuple):
     line: int | None = None
     """The line at which it begins, from 1; None where a format has no lines."""
     path: str = "data"
+    row: Any = None
+    """What was read: the text of a line, cells, or the readable values; None for the rest of a file."""
 
 
 Row: TypeAlias = "dict[str, Any] | Refusal"

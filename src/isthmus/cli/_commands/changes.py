@@ -15,6 +15,7 @@ from isthmus.cli._formats.output_file import open_output
 from isthmus.cli._json import format_json
 from isthmus.cli._options import AsJson, CollectionName, PromptPassword, Store
 from isthmus.cli._output import print_json, record_to_json, write_stdout
+from isthmus.cli._store_files import require_other_files
 from isthmus.cli._stores import StoreAddress, open_collection, open_database, resolve_store
 
 
@@ -59,6 +60,7 @@ def changes(
     if ddl:
         asyncio.run(_print_statements(address, as_json=as_json))
         return
+    require_other_files(address, {"--position": position})
     query, start = build_query(where), _read_position(position) or since
 
     async def follow() -> None:

@@ -34,6 +34,7 @@ from isthmus.cli._options import (
 from isthmus.cli._output import print_json, print_note
 from isthmus.cli._progress import RowProgress, show_progress
 from isthmus.cli._shorthand import to_store_url
+from isthmus.cli._store_files import require_other_files
 from isthmus.cli._stores import StoreAddress, resolve_store, run_on_store
 from isthmus.transfer import Progress
 
@@ -159,12 +160,14 @@ def load(
     address = resolve_store(store, collection, prompt=prompt)
     loader = Loader(_choose_clash(on_clash, mode), skip_refused=on_error is OnError.SKIP)
     _require_journal(journal, files, resume=resume)
-    _require_distinct(files, {"--rejects": rejects, "--journal": journal})
+    outputs = {"--rejects": rejects, "--journal": journal}
+    _require_distinct(files, outputs)
+    require_other_files(address, outputs)
     try:
         with _collect_rarely(), show_progress("load", as_json=as_json) as show:
             _load_files(loader, address, files, format, settings, rows, rejects, journal, show, resume=resume)
     except (KeyboardInterrupt, Exception) as error:
-        if loader.read:
+        if loader.read or isinstance(error, KeyboardInterrupt):
             reason = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
             hint = "" if journal is None else f"; --resume goes on with the journal {journal}"
             loader.report_failure(reason, as_json=as_json, hint=hint)
@@ -327,6 +330,7 @@ def dump(
     """
     chosen = choose_format(file, format, Format.JSONL)
     address = resolve_store(store, collection, prompt=prompt)
+    require_other_files(address, {"FILE": file})
     query = build_query(filter, limit=NO_LIMIT, select=select)
 
     async def export(source: Collection) -> int:

@@ -24,6 +24,7 @@ from isthmus.cli._formats.writer import Format, RecordWriter, choose_format, ope
 from isthmus.cli._missing_fields import collect_paths, note_missing_fields
 from isthmus.cli._options import AsJson, CollectionName, Filter, NullText, PlainCells, PromptPassword, Store
 from isthmus.cli._output import make_console, print_json, print_note, print_table, quote_empty
+from isthmus.cli._store_files import require_other_files
 from isthmus.cli._stores import open_database, open_store, resolve_store, run_on_store
 
 TABLE_ROWS = 50
@@ -165,6 +166,8 @@ def query(
     columns = [path.keys[0] for path in found.fields or () if path.keys]
 
     full_ids = any(path.root is Root.ID for path in found.fields or ())
+    address = resolve_store(store, collection, prompt=prompt)
+    require_other_files(address, {"--out": file})
 
     async def export(source: Collection) -> bool:
         with open_writer(file, chosen, columns, CSVStyle(null, plain), full_ids=full_ids) as writer:
@@ -172,7 +175,7 @@ def query(
         await note_missing_fields(source, collect_paths(found))
         return complete
 
-    complete = run_on_store(resolve_store(store, collection, prompt=prompt), export)
+    complete = run_on_store(address, export)
     if not complete:
         print_note(f"only the first {TABLE_ROWS}; there are more: --limit N, or --format jsonl for all")
 

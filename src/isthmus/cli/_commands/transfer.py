@@ -19,6 +19,7 @@ from isthmus.cli._filter import parse_query
 from isthmus.cli._options import AsJson, OnError, PromptPassword
 from isthmus.cli._output import format_value, print_facts, print_json, print_note
 from isthmus.cli._progress import show_progress
+from isthmus.cli._store_files import require_other_files
 from isthmus.cli._stores import open_collection, resolve_store
 from isthmus.transfer import Comparison, Difference, Progress, Receipt
 from isthmus.transfer._fields import Transform
@@ -146,6 +147,8 @@ def copy(
     if resume and journal is None:
         raise UsageError("--resume needs --journal FILE")
     pair = _StorePair(source, target, where, (from_, to), field_map, transform, prompt=prompt)
+    for address in (pair.source, pair.target):
+        require_other_files(address, {"--journal": journal})
     progress = _LastProgress()
 
     async def run() -> tuple[Receipt, Comparison | None]:

@@ -6,7 +6,7 @@ import enum
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from operator import itemgetter
-from typing import NamedTuple, overload
+from typing import Any, NamedTuple, overload
 
 from isthmus import Record
 from isthmus._core.mutation_batch import EncodedRecords
@@ -30,6 +30,8 @@ class InputLine(NamedTuple):
     number: int
     record: Record | None = None
     error: str | None = None
+    row: Any = None
+    """What was read of a line without a record: its text, its cells, or its readable values."""
 
 
 class EncodedLines(Sequence[InputLine]):

@@ -83,6 +83,10 @@ class Input:
             self.close()
             raise
         formats = {file.key: self._choose_format(file) for file in self._storage.list_files()}
+        if not any(format.name in _TABLES for format in formats.values()):
+            unused = next((name for name in ("delimiter", "encoding") if name in settings), None)
+            if unused is not None:
+                raise UsageError(f"--{unused} is for CSV and TSV, and no file is one")
         self._readers = {
             (name, whole): FileReader(self._storage, dialect._replace(records=whole), name)
             for name in {format.name for format in formats.values()}
@@ -255,12 +259,12 @@ class Input:
     ) -> Iterator[InputLine]:
         for (number, row), id in zip(rows, ids, strict=True):
             if isinstance(row, Refusal):
-                yield InputLine(name, row.line or number, error=name_options(row.message))
+                yield InputLine(name, row.line or number, error=name_options(row.message), row=row.row)
                 continue
             try:
                 yield InputLine(name, number, self._make_record(row, id, whole=whole))
             except InvalidRecordError as error:
-                yield InputLine(name, number, error=str(error))
+                yield InputLine(name, number, error=str(error), row=row)
 
     def _make_record(self, row: dict[str, Any], own_id: str, *, whole: bool) -> Record:
         id: Any = None

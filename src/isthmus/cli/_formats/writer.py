@@ -46,11 +46,14 @@ _NARROW = 12
 _SHORT = 12
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 DEFAULT_STYLE = CSVStyle()
+_COMPRESSED = (".gz", ".zst")
 _FILE_FORMATS = "use --format jsonl, csv or parquet"
 
 
 def choose_format(file: Path | None, format: Format | None, default: Format) -> Format:
     """Return `format`, or else the one that the file's suffix implies, or else the default."""
+    if file is not None and file.suffix.lower() in _COMPRESSED:
+        raise UsageError(f"{file}: output is not compressed; write {file.with_suffix('')} and compress it")
     if format is not None:
         return format
     if file is None or is_stdout(file):

@@ -293,4 +293,4 @@ def _check_row(row: Any, line: int | None = None) -> Row:
     if type(row) is not _Partial:
         return row  # type: ignore[no-any-return]
     name, problem = next((name, value) for name, value in row.items() if type(value) is Unreadable)
-    return Refusal(f"column {name!r}: {problem}", line, f"data.{name}")
+    return Refusal(f"column {name!r}: {problem}", line, f"data.{name}", _readable_part(row))

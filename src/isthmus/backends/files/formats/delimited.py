@@ -195,7 +195,7 @@ def _read_cells(
             cells = next(reader, None)
         except (csv.Error, _RowTooLongError) as error:
             reason = str(error) or f"the row is longer than {MAX_ROW >> 20} MB"
-            items.append(Refusal(f"not CSV: {reason}", line))
+            items.append(Refusal(f"not CSV: {reason}", line, row=next(source.lines(line), None)))
             numbers.append(line)
             # A stray quote took lines that do not belong to its row: they are read again.
             before = line
@@ -207,7 +207,7 @@ def _read_cells(
             items.append(cells)
             numbers.append(line)
         elif cells:
-            items.append(Refusal(f"{len(cells)} cells under {width} headings", line))
+            items.append(Refusal(f"{len(cells)} cells under {width} headings", line, row=cells))
             numbers.append(line)
         end = before + reader.line_num + 1
         if end >= source.next_line or len(items) >= _CHUNK_ROWS or source.size - taken > _CHUNK_BYTES:
@@ -330,17 +330,18 @@ def _convert(
     pending = iter(made)
     rows: list[Row] = []
     for item, line in zip(items, lines, strict=True):
-        row: Row = item if isinstance(item, Refusal) else next(pending)
-        rows.append(_refuse_unreadable(row, line) if unreadable else row)
+        if isinstance(item, Refusal):
+            rows.append(item)
+        else:
+            row = next(pending)
+            rows.append(_refuse_unreadable(row, line, item) if unreadable else row)
     return rows
 
 
-def _refuse_unreadable(row: Row, line: int) -> Row:
-    if isinstance(row, Refusal):
-        return row
+def _refuse_unreadable(row: dict[str, Any], line: int, cells: list[str]) -> Row:
     for name, value in row.items():
         if type(value) is Unreadable:
-            return Refusal(f"column {name!r}: {value}", line, f"data.{name}")
+            return Refusal(f"column {name!r}: {value}", line, f"data.{name}", cells)
     return row
 
 
@@ -359,5 +360,5 @@ def _check_row(row: Row, line: int) -> Row:
                     if bad
                     else str(error)
                 )
-                return Refusal(why, line, f"data.{name}")
+                return Refusal(why, line, f"data.{name}", row)
     return row

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import itertools
 import json
 import re
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from typing import BinaryIO
 
 from isthmus.backends.files.formats.blocks import BLOCK
 from isthmus.backends.files.formats.json_text import parse_row
-from isthmus.backends.files.rows import Row, RowChunk
+from isthmus.backends.files.rows import Refusal, Row, RowChunk
 
 MAX_VALUE = 64 << 20
 """The most characters of one value: of a record, or of what is passed over before the array."""
@@ -19,7 +20,11 @@ _BLANK = re.compile(r"[ \t\r\n]*")
 
 
 class DocumentError(Exception):
-    """The document is not JSON from here on, so that no further row can be told."""
+    """The document is not JSON from a line on, so that no further row can be told."""
+
+    def __init__(self, message: str, line: int | None = None) -> None:
+        super().__init__(message)
+        self.line = line
 
 
 def read_document(stream: BinaryIO, path: tuple[str, ...] | None, *, geojson: bool) -> Iterator[RowChunk]:
@@ -63,8 +68,8 @@ def _find_rows(text: _Window, path: tuple[str, ...] | None, *, geojson: bool) ->
         _leave(text, key)
     if text.peek():
         raise DocumentError(
-            f"line {text.line}: there is more after the end of the document;"
-            " if each line holds an object, set format='jsonl'"
+            "there is more after the end of the document; if each line holds an object, set format='jsonl'",
+            text.line,
         )
 
 
@@ -92,7 +97,7 @@ def _leave(text: _Window, key: str) -> None:
         text.expect(",")
         line = text.line
         if json.loads(text.take_value()) == key:
-            raise DocumentError(f"line {line}: {key!r} occurs twice in one object")
+            raise DocumentError(f"{key!r} occurs twice in one object", line)
         text.expect(":")
         text.take_value()
     text.expect("}")
@@ -103,11 +108,14 @@ def _elements(text: _Window) -> Iterator[tuple[Row, int]]:
     if text.peek() == "]":
         text.expect("]")
         return
-    while True:
+    for number in itertools.count(1):
         text.peek()
         line = text.line
         value = text.take_value()
-        yield parse_row(value.encode("utf-8", "surrogateescape"), line), len(value)
+        row = parse_row(value.encode("utf-8", "surrogateescape"), line)
+        if isinstance(row, Refusal):
+            row = row._replace(message=f"item {number}: {row.message}")
+        yield row, len(value)
         if text.peek() == "]":
             text.expect("]")
             return
@@ -164,7 +172,7 @@ class _Window:
         found = self.peek()
         if found != character:
             what = repr(found) if found else "the end of the file"
-            raise DocumentError(f"line {self.line}: not JSON: expected {character!r}, found {what}")
+            raise DocumentError(f"not JSON: expected {character!r}, found {what}", self.line)
         self._at += 1
 
     def take_value(self) -> str:
@@ -182,11 +190,11 @@ class _Window:
             except (ValueError, RecursionError) as error:
                 if len(self._text) - self._at > MAX_VALUE:
                     reason = f"a value is longer than {MAX_VALUE >> 20} million characters"
-                    raise DocumentError(f"line {self.line}: {reason}") from None
+                    raise DocumentError(reason, self.line) from None
                 if isinstance(error, RecursionError):
-                    raise DocumentError(f"line {self.line}: not JSON: nested too deep") from None
+                    raise DocumentError("not JSON: nested too deep", self.line) from None
                 if not self._load():
-                    raise DocumentError(f"line {self.line}: not JSON: {_reason(error)}") from None
+                    raise DocumentError(f"not JSON: {_reason(error)}", self.line) from None
 
 
 def _reason(error: Exception) -> str:

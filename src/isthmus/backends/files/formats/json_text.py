@@ -45,13 +45,23 @@ def parse_row(text: bytes, line: int | None) -> Row:
     """Return the canonical object that JSON text holds, or why it is refused."""
     try:
         value = orjson.loads(text)
-        if type(value) is not dict:
-            return Refusal(f"expected an object, got {_name(value)}", line)
-        return canonical(parse_json(text)) if _needs_care(text) else value
+        if type(value) is dict:
+            return canonical(parse_json(text)) if _needs_care(text) else value
+        message, path = f"expected an object, got {_name(value)}", "data"
     except orjson.JSONDecodeError as error:
-        return Refusal(f"not JSON: {error.msg} (column {error.colno})", line)
+        reason = f"{error.msg} (column {error.colno})" if _is_utf8(text) else "a byte that is not UTF-8"
+        message, path = f"not JSON: {reason}", "data"
     except InvalidRecordError as error:
-        return Refusal(str(error), line, error.path)
+        message, path = str(error), error.path
+    return Refusal(message, line, path, text.decode(errors="replace"))
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _needs_care(text: bytes) -> bool:

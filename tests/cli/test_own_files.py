@@ -1,0 +1,134 @@
+"""Commands that are given a file of their own store, or one that is no journal: nothing is written over."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import orjson
+import pytest
+
+from tests.cli.conftest import Cli
+
+pytestmark = pytest.mark.backend("sqlite")
+
+
+@pytest.fixture
+def store(cli: Cli, tmp_path: Path) -> str:
+    """Return the URL of a database with two records, and write a CSV file of two rows beside it."""
+    (tmp_path / "a.csv").write_text("id,n\n1,x\n2,y\n")
+    url = f"sqlite:///{tmp_path}/x.db"
+    assert cli("load", url, tmp_path / "a.csv").code == 0
+    return url
+
+
+@pytest.mark.parametrize("scheme", ["sqlite:///", "sqlalchemy+sqlite+aiosqlite:///", ""])
+@pytest.mark.parametrize("suffix", ["", "-wal"])
+def test_no_command_writes_over_a_database(
+    cli: Cli, tmp_path: Path, store: str, scheme: str, suffix: str
+) -> None:
+    """Nor over its logs; a link to a file is the file."""
+    database, file, rows = tmp_path / "x.db", tmp_path / f"x.db{suffix}", tmp_path / "a.csv"
+    link = tmp_path / "link"
+    link.symlink_to(file)
+    url = f"{scheme}{database}"
+    for output in (file, link):
+        for arguments in (
+            ["dump", url, output, "-f", "jsonl"],
+            ["query", url, "-o", output, "-f", "jsonl"],
+            ["load", url, rows, "--rejects", output, "--on-error", "skip"],
+            ["load", url, rows, "--journal", output],
+            ["copy", url, "memory://", "--journal", output],
+            ["copy", rows, url, "--journal", output],
+            ["changes", url, "--position", output],
+        ):
+            ran = cli(*arguments)
+            assert (ran.code, "is in this file" in ran.err) == (2, True), (arguments, ran)
+    assert cli("count", store).out == "2\n"
+
+
+def test_no_command_writes_over_the_files_that_it_reads(cli: Cli, tmp_path: Path, store: str) -> None:
+    """A file, one of a folder or of a pattern; a new one beside them is written."""
+    file = tmp_path / "a.csv"
+    before = file.read_bytes()
+    for place in (file, tmp_path, f"files://{tmp_path}/*.csv", f"files://{file}"):
+        for arguments in (["query", place, 'n="x"', "-o", file], ["dump", place, file]):
+            ran = cli(*arguments)
+            assert (ran.code, "is in this file" in ran.err) == (2, True), (arguments, ran)
+    assert file.read_bytes() == before
+
+    (tmp_path / "b.jsonl").write_text("old")
+    assert cli("query", f"files://{tmp_path}/*.csv", 'n="x"', "-o", tmp_path / "b.jsonl").code == 0
+    assert cli("query", file, 'n="x"', "-o", tmp_path / "c.csv").code == 0
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"first line\nno end", b"no end", b'{"isthmus_copy": 1}\n{"a"', b'{"isthmus_loaf', b"\n\nx", b"{}\nx"],
+)
+def test_a_file_that_is_no_journal_stays_as_it_is(
+    cli: Cli, tmp_path: Path, store: str, content: bytes
+) -> None:
+    """What a crash cuts off is dropped of a journal only."""
+    notes = tmp_path / "notes"
+    notes.write_bytes(content)
+    for arguments in (["load", store, tmp_path / "a.csv"], ["load", store, tmp_path / "a.csv", "--resume"]):
+        ran = cli(*arguments, "--journal", notes)
+        assert (ran.code, "not the journal of a load" in ran.err) == (3, True), ran
+    assert notes.read_bytes() == content
+
+
+def test_the_journal_of_another_load_stays_as_it_is(cli: Cli, tmp_path: Path, store: str) -> None:
+    """And the setting that differs is named."""
+    journal, command = tmp_path / "j", ["load", store, tmp_path / "a.csv", "--journal", tmp_path / "j"]
+    assert cli(*command).code == 0
+    with journal.open("ab") as file:
+        file.write(b'{"cut')
+    before = journal.read_bytes()
+
+    ran = cli(*command, "--resume", "--id", "id")
+
+    assert (ran.code, ran.err.count("id_fields")) == (3, 1)
+    assert 'its id_fields is [], this load\'s is ["id"]' in ran.err
+    assert journal.read_bytes() == before
+    assert cli(*command, "--resume").code == 0
+    assert journal.read_bytes() == before.removesuffix(b'{"cut')
+
+
+def test_rejects_keep_what_was_read(cli: Cli, tmp_path: Path) -> None:
+    """The text of a line, the cells of a row; so that it can be mended and loaded again."""
+    url, rejects = f"sqlite:///{tmp_path}/x.db", tmp_path / "rejects"
+    (tmp_path / "a.jsonl").write_bytes(
+        b'{"a": 1}\n[1,2]\n{"a": \n{"b": "\xff"}\n{"n": 99999999999999999999}\n'
+    )
+    (tmp_path / "b.csv").write_text('n,t\n3,4,5\n"x"y,6\n7,8\n')
+    (tmp_path / "c.csv").write_text("n,t\nx,4\n1,5\n")
+    (tmp_path / "d.json").write_text('[{"a": 1},\n {"a": 2}, 3]')
+    kept = {}
+    for name in "abcd":
+        [file] = tmp_path.glob(f"{name}.*")
+        options = ["--types", "n=number"] if name == "c" else []
+        cli("load", url, file, "--on-error", "skip", "--rejects", rejects, *options)
+        lines = [orjson.loads(line) for line in rejects.read_bytes().splitlines()]
+        kept[name] = [(line["line"], line["row"]) for line in lines]
+
+    assert kept == {
+        "a": [(2, "[1,2]"), (3, '{"a": '), (4, '{"b": "\ufffd"}'), (5, '{"n": 99999999999999999999}')],
+        "b": [(2, ["3", "4", "5"]), (3, '"x"y,6\n')],
+        "c": [(2, {"t": 4})],  # the message has the other cell
+        "d": [(2, "3")],
+    }
+
+
+def test_options_that_do_not_fit_the_files_are_named(cli: Cli, tmp_path: Path, store: str) -> None:
+    """Settings of CSV for JSON, output that would not be compressed, a file as the target of --to."""
+    lines = tmp_path / "a.jsonl"
+    lines.write_bytes('{"a": "é"}\n'.encode("latin-1"))
+
+    ran = cli("load", store, lines, "--encoding", "latin-1")
+    assert (ran.code, "--encoding is for CSV and TSV" in ran.err) == (2, True)
+    assert "a byte that is not UTF-8" in cli("load", store, lines).err
+    ran = cli("dump", store, tmp_path / "out.csv.gz", "-f", "csv")
+    assert (ran.code, "output is not compressed" in ran.err) == (2, True)
+    for target in (tmp_path / "new.csv", tmp_path / "a.csv"):
+        ran = cli(tmp_path / "a.csv", "--to", target)
+        assert (ran.code, f"isthmus query {tmp_path / 'a.csv'} -o {target}" in ran.err) == (2, True)
