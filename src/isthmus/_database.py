@@ -117,15 +117,12 @@ class AsyncDatabase(Scoping, ChangesMethods, CollectionMethods):
         return await cls._create_handle(scheme_of(url), {**(config or {}), "url": url}, lazy=lazy)
 
     async def connect(self) -> Self:
-        """Connect, check access, and make the default collection ready; `ClosedError` if closed meanwhile.
-
-        Raises `DeadlineError` if that takes longer than the config's deadline, building indexes included.
-        """
+        """Connect, and make the default collection with its indexes ready, within the deadline."""
         self._core.refuse_without_parent()
         try:
-            # Of the layers the deadline only: connecting should fail at once, with the store's own error.
-            deadlines = [layer for layer in self._optional_layers if isinstance(layer, Deadline)]
-            await self._core.connect(self.collection_name, Stack(deadlines, self._backend))
+            # Without the other layers: connecting should fail at once, with the store's own error.
+            layers = [layer for layer in self._optional_layers if isinstance(layer, Deadline)]
+            await self._core.connect(self.collection_name, Stack(layers, self._backend))
         except BaseException:
             self._core.lazy = False
             if self._core.parent is None:
@@ -288,10 +285,7 @@ class AsyncDatabase(Scoping, ChangesMethods, CollectionMethods):
         deadline: float | None = None,
         resilience: str | None = None,
     ) -> Self:
-        """Return a handle on the same pool with other options; this one stays as it is.
-
-        Closing the derived handle closes nothing.
-        """
+        """Return another handle on the same pool, with other options; closing it closes nothing."""
         if policy is not None and not isinstance(policy, Policy):
             raise UsageError(f"policy must be a Policy, got {policy!r:.80}")
         changed: dict[str, Any] = {}

@@ -160,9 +160,7 @@ def load(
     address = resolve_store(store, collection, prompt=prompt)
     loader = Loader(_choose_clash(on_clash, mode), skip_refused=on_error is OnError.SKIP)
     _require_journal(journal, files, resume=resume)
-    outputs = {"--rejects": rejects, "--journal": journal}
-    _require_distinct(files, outputs)
-    require_other_files(address, outputs)
+    _require_distinct(address, files, {"--rejects": rejects, "--journal": journal})
     try:
         with _collect_rarely(), show_progress("load", as_json=as_json) as show:
             _load_files(loader, address, files, format, settings, rows, rejects, journal, show, resume=resume)
@@ -261,8 +259,9 @@ def _require_journal(journal: Path | None, files: list[Path], *, resume: bool) -
         raise UsageError("--resume needs --journal FILE")
 
 
-def _require_distinct(files: list[Path], outputs: Mapping[str, Path | None]) -> None:
+def _require_distinct(address: StoreAddress, files: list[Path], outputs: Mapping[str, Path | None]) -> None:
     """Raise `UsageError` for a file that is given twice, or that the load would write over."""
+    require_other_files(address, outputs)
     known: set[Path] = set()
     for file in files:
         if not file.is_file():
