@@ -55,8 +55,17 @@ class Chunk(Protocol):
         """Return the number of rows."""
         ...
 
-    def select(self, where: Predicate, make: MakeRecord, refused: Refused) -> Iterator[Record]:
-        """Yield the records of the rows that match, in order; refused rows go to `refused`."""
+    def select(
+        self,
+        where: Predicate,
+        make: MakeRecord,
+        refused: Refused,
+        needed: frozenset[str] | None = None,
+    ) -> Iterator[Record]:
+        """Yield the records of the rows that match, in order; refused rows go to `refused`.
+
+        `needed` are the columns whose values have to be readable, by default all.
+        """
         ...
 
     def count(self, where: Predicate, make: MakeRecord, refused: Refused) -> int:
@@ -102,7 +111,13 @@ class RowChunk:
         """Return the rows, each converted or refused for what is no canonical value."""
         return RowChunk(self.first, [_convert(row, convert) for row in self._rows], self._lines)
 
-    def select(self, where: Predicate, make: MakeRecord, refused: Refused) -> Iterator[Record]:
+    def select(
+        self,
+        where: Predicate,
+        make: MakeRecord,
+        refused: Refused,
+        needed: frozenset[str] | None = None,
+    ) -> Iterator[Record]:
         """Yield the records of the rows that match, in order."""
         everything = where == TRUE
         for number, row in enumerate(self._rows, self.first):

@@ -172,6 +172,9 @@ class Scanner:
         paths = paths_read(by, measures)
         places = self._range(where, None)
         need = self._need(places.rest, paths)
+        # A condition takes a value without a form as none, as when records are counted.
+        columns = frozenset(path.keys[0] for path in paths if path.root is Root.DATA)
+        needed = None if self._invalid.skips else columns
 
         def group_file(index: int) -> Groups:
             groups, make = Groups(measures), self._maker(self.catalog.files[index])
@@ -182,7 +185,7 @@ class Scanner:
                     and chunk.aggregate(places.rest, make, measures, by, groups)
                 ):
                     continue
-                for record in chunk.select(places.rest, make, self._invalid):
+                for record in chunk.select(places.rest, make, self._invalid, needed):
                     groups.add_record(record, by)
             return groups
 

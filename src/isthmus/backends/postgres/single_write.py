@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from isthmus._core.apply import already_exists, not_found, version_conflict
 from isthmus._core.executor import ItemResult, Mutation, WriteKind
 from isthmus._ids import new_version
@@ -44,6 +46,7 @@ async def single_write(
     except InvalidRecordError as error:
         error.record_id = mutation.id
         return error
+    repeated = mutation.written_version is not None
     if mutation.written_version is None:
         mutation.written_version = new_version()
     version = mutation.written_version
@@ -52,29 +55,35 @@ async def single_write(
     else:
         status = await connection.execute(text, mutation.id, expected, data, metadata, version)
     if status.endswith(" 0"):
-        return await _refuse(connection, table, kind, mutation)
+        return await _refuse(connection, table, kind, mutation, repeated=repeated)
     return mutation.id if kind is WriteKind.CREATE else str(version)
 
 
-async def _refuse(connection: Connection, table: Table, kind: WriteKind, mutation: Mutation) -> ItemResult:
+async def _refuse(
+    connection: Connection, table: Table, kind: WriteKind, mutation: Mutation, *, repeated: bool = False
+) -> ItemResult:
     """Return why no row matched. A write that lands now is ordered after this one.
 
     A row at the version that this very write gives was written by an earlier attempt whose response was
     lost: the write has succeeded.
     """
     if kind is WriteKind.CREATE:
+        if repeated and await _read_version(connection, table, mutation) == mutation.written_version:
+            return mutation.id
         return already_exists(mutation.id)
     if mutation.if_version is None:
         return not_found(mutation.id)
     if kind is not WriteKind.DELETE:
-        found = await connection.fetchval(
-            f"SELECT t.version FROM {table.sql} AS t WHERE t.id = $1", mutation.id
-        )
+        found = await _read_version(connection, table, mutation)
         if found is not None and found == mutation.written_version:
             return str(found)
         if found is None and kind is not WriteKind.UPSERT:
             return not_found(mutation.id)
     return version_conflict(mutation.id, mutation.if_version)
+
+
+async def _read_version(connection: Connection, table: Table, mutation: Mutation) -> Any:
+    return await connection.fetchval(f"SELECT t.version FROM {table.sql} AS t WHERE t.id = $1", mutation.id)
 
 
 def version_number(token: str) -> int:

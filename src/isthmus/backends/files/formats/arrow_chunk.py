@@ -199,7 +199,13 @@ class ArrowChunk:
         part = self._take(positions, self._batch)
         return None if part is None else self._decoding.encode(part, fields)
 
-    def select(self, where: Predicate, make: MakeRecord, refused: Refused) -> Iterator[Record]:
+    def select(
+        self,
+        where: Predicate,
+        make: MakeRecord,
+        refused: Refused,
+        needed: frozenset[str] | None = None,
+    ) -> Iterator[Record]:
         """Yield the records of the rows that match, in order."""
         for positions in self.find_rows(where, make, refused):
             encoded = self._texts_at(positions, make.selected) if make.id_column is None else None
@@ -213,7 +219,7 @@ class ArrowChunk:
             for position, row in zip(positions, self._rows_at(positions, self._batch), strict=True):
                 try:
                     line = None if self._line is None else self._line + position
-                    record = make(self.first + position, _check_row(row, line))
+                    record = make(self.first + position, _check_row(row, line, needed))
                 except InvalidRecordError as error:
                     refused(error)
                     continue
@@ -288,9 +294,13 @@ def _readable_part(row: Any) -> dict[str, Any]:
     return row  # type: ignore[no-any-return]
 
 
-def _check_row(row: Any, line: int | None = None) -> Row:
-    """Return a row, or its refusal."""
+def _check_row(row: Any, line: int | None = None, needed: frozenset[str] | None = None) -> Row:
+    """Return a row, or its refusal if one of the needed columns, by default of all, is unreadable."""
     if type(row) is not _Partial:
         return row  # type: ignore[no-any-return]
-    name, problem = next((name, value) for name, value in row.items() if type(value) is Unreadable)
+    unreadable = [name for name, value in row.items() if type(value) is Unreadable]
+    name = next((name for name in unreadable if needed is None or name in needed), None)
+    if name is None:
+        return _readable_part(row)
+    problem = row[name]
     return Refusal(f"column {name!r}: {problem}", line, f"data.{name}", _readable_part(row))
