@@ -167,8 +167,8 @@ def test_a_journal_fits_only_its_own_load(cli: Cli, tmp_path: Path) -> None:
         ((url, file, other), "it belongs to the load of"),
         ((f"sqlite:///{tmp_path}/y.db", file), "its target is"),
         ((url, file, "-c", "other"), "its target is"),
-        ((url, file, "--text"), "its settings is"),
-        ((url, file, "--id", "a"), "its settings is"),
+        ((url, file, "--text"), "its types is"),
+        ((url, file, "--id", "a"), "its id_fields is"),
     ]:
         ran = cli("load", *arguments, *resume)
         assert (ran.code, reason in ran.err) == (3, True), ran.err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +21,7 @@ def require_other_files(address: StoreAddress, outputs: Mapping[str, Path | None
     for option, output in outputs.items():
         if output is None or is_stdout(output):
             continue
-        if _is_part(address, output.resolve()):
+        if _is_part(address, Path(os.path.realpath(output))):  # which a loop of links does not make fail
             raise UsageError(f"{option} {output}: the store {address.display_name} is in this file")
 
 
