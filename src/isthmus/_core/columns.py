@@ -45,6 +45,11 @@ class OddRows(Value):
     """The size of the table, which adding a column rewrites; 0 where it does not."""
 
 
+def describe_kind(name: str, kind: object) -> str:
+    """Return why a kind of column is refused."""
+    return f"{name!r} is of kind {kind!r}; a column is number, text or bool"
+
+
 def columns_of(kinds: Mapping[str, ColumnKind]) -> tuple[DeclaredColumn, ...]:
     """Return the columns of a setting, sorted by path; raises `ConfigError` for what cannot be one."""
     found: dict[Path, DeclaredColumn] = {}
@@ -56,7 +61,7 @@ def columns_of(kinds: Mapping[str, ColumnKind]) -> tuple[DeclaredColumn, ...]:
         if path.root is not Root.DATA:
             raise ConfigError(f"columns: {path} is not a field of the data")
         if kind not in KINDS:
-            raise ConfigError(f"columns: {name!r} is of kind {kind!r}; a column is number, text or bool")
+            raise ConfigError(f"columns: {describe_kind(name, kind)}")
         found[path] = DeclaredColumn(path, kind)
     return _check_count(found.values())
 

@@ -24,6 +24,7 @@ from pydantic import (
 )
 
 from isthmus._core.changes import KEEP_SECONDS, no_changes
+from isthmus._core.columns import KINDS, describe_kind
 from isthmus._core.url import merge, nest, parse_url, split_query, text_part
 from isthmus._path import is_encodable
 from isthmus._suggest import suggest_nearest
@@ -95,8 +96,8 @@ class ColumnSettings(ConfigGroup):
             return value
         kinds = _join_keys(value)
         for name, kind in kinds.items():
-            if kind not in ("number", "text", "bool"):
-                raise ValueError(f"{name!r} is of kind {kind!r}; a column is number, text or bool")
+            if kind not in KINDS:
+                raise ValueError(describe_kind(name, kind))
         return kinds
 
 
