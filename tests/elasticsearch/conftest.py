@@ -13,12 +13,20 @@ from isthmus.backends.elasticsearch import plugin
 from isthmus.backends.elasticsearch.backend import ElasticsearchBackend
 from isthmus.backends.elasticsearch.config import ElasticsearchConfig
 from tests import servers
+from tests.elasticsearch.proxy import AnswerProxy, answering
 
 
 @pytest.fixture(scope="session")
 def url() -> str:
     """Return the node's address."""
     return servers.server("elasticsearch").url
+
+
+@pytest_asyncio.fixture
+async def proxy(url: str) -> AsyncIterator[AnswerProxy]:
+    """Return a proxy to the node."""
+    async with answering(url) as running:
+        yield running
 
 
 Build = Callable[..., ElasticsearchBackend]

@@ -12,6 +12,8 @@ from aiohttp import ClientSession, web
 # Takes a request's number among those of its path's last part, its body, and the decoded answer.
 Change: TypeAlias = Callable[[int, bytes, Any], Any]
 
+PRODUCT = {"x-elastic-product": "Elasticsearch"}
+
 
 class AnswerProxy:
     """Passes requests to a node; the answers to `_bulk` go through a test's function."""
@@ -21,11 +23,15 @@ class AnswerProxy:
         self.bulks: list[bytes] = []
         """The bodies of the bulk requests so far."""
         self.change: Change = lambda number, body, answer: answer
+        self.refused: set[tuple[str, str]] = set()
+        """Methods and paths for which the node has no memory: their requests do not reach it."""
         self.url = ""
 
     async def answer(self, request: web.Request) -> web.Response:
         """Pass one request on."""
         body = await request.read()
+        if (request.method, request.path) in self.refused:
+            return web.json_response(no_memory(request), status=429, headers=PRODUCT)
         async with (
             ClientSession() as session,
             session.request(
@@ -36,9 +42,8 @@ class AnswerProxy:
             if request.path.endswith("/_bulk"):
                 self.bulks.append(body)
                 said = orjson.dumps(self.change(len(self.bulks), body, orjson.loads(said)))
-            product = {"x-elastic-product": "Elasticsearch"}
             return web.Response(
-                status=answer.status, body=said, content_type="application/json", headers=product
+                status=answer.status, body=said, content_type="application/json", headers=PRODUCT
             )
 
 
@@ -61,6 +66,12 @@ async def answering(target: str) -> AsyncIterator[AnswerProxy]:
         yield proxy
     finally:
         await runner.cleanup()
+
+
+def no_memory(request: web.Request) -> dict[str, Any]:
+    """Return what a node says whose circuit breaker refuses a request."""
+    error = {"type": "circuit_breaking_exception", "reason": f"{request.method} {request.path}: too large"}
+    return {"status": 429, "error": error}
 
 
 def unavailable(status: int) -> dict[str, Any]:

@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from isthmus._core.executor import Mutation, WriteKind
 from isthmus.backends.elasticsearch.backend import ElasticsearchBackend
 from isthmus.errors import AlreadyExistsError, Applied, RateLimitedError, UnavailableError
 from tests.elasticsearch.conftest import Build
-from tests.elasticsearch.proxy import AnswerProxy, answering, unavailable
+from tests.elasticsearch.proxy import AnswerProxy, unavailable
 
 pytestmark = [pytest.mark.backend("elasticsearch"), pytest.mark.asyncio]
-
-
-@pytest_asyncio.fixture
-async def proxy(url: str) -> AsyncIterator[AnswerProxy]:
-    """Return a proxy to the node."""
-    async with answering(url) as running:
-        yield running
 
 
 @pytest.fixture

@@ -141,10 +141,7 @@ class ClientPool:
         """Close the points in time of streams that were left open, then every connection."""
         await self.ends.drain()
         for id in list(self.points_in_time):
-            try:
-                await self.close_point_in_time(id, "close")
-            except StoreError as error:  # it expires by itself
-                log.debug("a point in time could not be closed: %s", error)
+            await self.close_point_in_time(id)
         self._closed = True
         await self.client.close()
 
@@ -168,10 +165,16 @@ class ClientPool:
         """Return how the slots are used; a slot is the permission to use one connection."""
         return self._slots.stats(self._config.pool.connections)
 
-    async def close_point_in_time(self, id: str, action: str) -> None:
-        """Release a point in time at the server; one that has expired is released already."""
+    async def close_point_in_time(self, id: str) -> None:
+        """Release a point in time at the server; one that cannot be released expires by itself.
+
+        So a failure here is no failure of the call that is done, nor takes the place of its own.
+        """
         self.points_in_time.discard(id)
-        await self.call("DELETE", "/_pit", {"id": id}, action=action, expected=FOUND)
+        try:
+            await self.call("DELETE", "/_pit", {"id": id}, action="close", expected=FOUND)
+        except StoreError as error:
+            log.debug("a point in time could not be closed: %s", error)
 
     async def call(
         self,

@@ -95,8 +95,8 @@ class PointInTime:
         await self._pool.ends.run(self.close(), "isthmus-pit-close")
 
     async def close(self) -> None:
-        """Release the state at the server; one that has expired is released already."""
-        await self._pool.close_point_in_time(self.id, self._action)
+        """Release the state at the server; one that cannot be released expires by itself."""
+        await self._pool.close_point_in_time(self.id)
 
 
 class SlicedScan:
