@@ -177,6 +177,16 @@ async def test_a_url_of_a_bucket(bucket: Bucket) -> None:
         await AsyncDatabase.open(f"files+s3://key:secret@{bucket.name}/")
 
 
+async def test_a_missing_object_is_an_error_and_a_prefix_without_objects_is_empty(bucket: Bucket) -> None:
+    """A bucket has no folders, so only a name of a file is known to be missing."""
+    with pytest.raises(ConfigError, match=r"there is no object .*people\.csv\.gz"):
+        await bucket.open("people.csv.gz")
+    for place in ("incoming", "incoming/", "*.csv"):
+        db = await bucket.open(place)
+        assert await db.count() == 0
+        await db.close()
+
+
 async def test_many_keys_are_listed_in_bounded_memory(bucket: Bucket) -> None:
     """A page at a time: of keys that the pattern leaves out nothing is kept."""
     count = size(1_100, 20_000)

@@ -48,7 +48,7 @@ def expand_shorthand(arguments: Sequence[str], commands: Collection[str]) -> lis
         if at + 1 == len(after):
             raise CommandError("--to needs the URL of the store to copy to", ExitCode.USAGE)
         target, rest = after[at + 1], [*after[:at], *after[at + 2 :]]
-        if (to_store_url(target) or "files:").startswith("files:"):
+        if (to_store_url(target) or "files:").startswith(_FILE_SCHEMES):
             raise CommandError(
                 f"--to {target}: give the URL of a store, such as sqlite:///copy.db; a file is written by"
                 f" `isthmus query {arguments[place]} -o {target}`",

@@ -13,6 +13,7 @@ from isthmus._core.loop_pools import LoopBound
 from isthmus._query.find import check, end_turn
 from isthmus.backends.files.catalog import MAX_FILES, File, R, compile_pattern, names_hidden, split_pattern
 from isthmus.backends.files.config import FilesConfig
+from isthmus.backends.files.formats.choose import choose_format
 from isthmus.backends.s3.config import S3Config
 from isthmus.backends.s3.errors import NoSuchKeyError, PreconditionError
 from isthmus.backends.s3.transport.requests import Requests
@@ -125,7 +126,10 @@ class BucketStorage:
         return self._pools.current() or await self._pools.pool()
 
     def list_files(self) -> list[File]:
-        """Return the objects of the prefix."""
+        """Return the objects of the prefix; raises `ConfigError` if a name of a file is missing.
+
+        Any other prefix without objects is an empty folder, which a bucket does not tell from none.
+        """
         return self.start(self._list).result()
 
     async def _list(self) -> list[File]:
@@ -133,7 +137,10 @@ class BucketStorage:
             found = await self._find_object(self._object)
             if found is not None:
                 return [found]
-        return await self._list_prefix()
+        files = await self._list_prefix()
+        if not files and self._object is not None and choose_format(self._object, None) is not None:
+            raise ConfigError(f"files: there is no object {self.name!r}, and none with this prefix")
+        return files
 
     async def _find_object(self, key: str) -> File | None:
         """Return the object of a key, by the listing, which has its size; None if there is none."""
