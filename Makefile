@@ -15,8 +15,7 @@ PYTHON ?= python3
 URL ?=
 BACKEND ?= sqlite
 SEED ?= 1
-# A suite of benchmarks, all if empty: micro, imports, sqlite, postgres, writes, elasticsearch, copy, scenarios, growth,
-# questions, arrow, native, files or s3.
+# A suite of benchmarks, all if empty: `benchmarks/__main__.py` names them.
 SUITE ?=
 # A commit that `make bench` compares this checkout with, instead of measuring it against others.
 BASE ?=
@@ -322,6 +321,7 @@ SERVER_OF_changes := postgres
 SERVER_OF_load := postgres
 SERVER_OF_growth := postgres
 SERVER_OF_native := postgres
+SERVER_OF_service := postgres
 SERVER_OF_questions := postgres elasticsearch s3
 SERVER_OF_arrow := postgres
 SUITE_SERVERS := $(if $(SUITE),$(sort $(foreach suite,$(SUITE),$(SERVER_OF_$(suite)))),postgres elasticsearch s3)
