@@ -11,6 +11,7 @@ import asyncio
 import datetime as dt
 import logging
 
+from isthmus.backends.s3.config import LogConfig
 from isthmus.backends.s3.envelope import RecordRow, new_token
 from isthmus.backends.s3.errors import PreconditionError
 from isthmus.backends.s3.log.entry import (
@@ -137,7 +138,7 @@ async def remove_replaced(log: LogReader) -> int:
     if not manifests:
         return 0
     # The newest checkpoint was just written: its time is the server's current time.
-    limit = max(listed.modified for _, listed in manifests) - dt.timedelta(seconds=log.config.grace)
+    limit = _end_of_grace(max(listed.modified for _, listed in manifests), log.config)
     old = [seq for seq, listed in manifests if listed.modified <= limit]
     if not old:
         return 0
@@ -152,6 +153,14 @@ async def remove_replaced(log: LogReader) -> int:
     doomed += await _list_replaced_entries(log, old[-1], limit)
     failed = await log.requests.delete_many(doomed)
     return len(doomed) - len(failed)
+
+
+def _end_of_grace(now: dt.datetime, config: LogConfig) -> dt.datetime:
+    """Return the time up to which what was replaced may go.
+
+    S3 cuts times to whole seconds, so two that seem to be a second apart may be no time apart.
+    """
+    return now - dt.timedelta(seconds=config.grace + 1 if config.grace else 0)
 
 
 async def compact(log: LogReader) -> tuple[bool, int]:
@@ -222,7 +231,7 @@ async def drop_log(log: LogReader) -> None:
         await write_checkpoint(log, state)
     manifests = await log.manifests()
     newest, listed = manifests[-1]
-    limit = listed.modified - dt.timedelta(seconds=log.config.grace)
+    limit = _end_of_grace(listed.modified, log.config)
     tokens: dict[int, str] = {}
     used: set[str] = set()
     for number, _ in manifests:
