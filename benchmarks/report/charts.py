@@ -22,7 +22,13 @@ from benchmarks.report.targets import MET, Verdict, load_targets
 
 # Colours that differ in lightness too, for readers who cannot tell red from green.
 OURS, MISSED, MARK = "#3949ab", "#e65100", "#111111"
-SIDES = {"ours": "#3949ab", "asyncpg pool": "#26a69a", "rival": "#e65100", "bare": "#757575"}
+SIDES = {
+    "ours": "#3949ab",
+    "asyncpg pool": "#26a69a",
+    "rival": "#e65100",
+    "bare": "#757575",
+    "ORM": "#8e24aa",
+}
 STORES = {"sqlite": "#e65100", "postgres": "#3949ab"}
 WIDTH = 6.4  # inches: the text is still read where a phone shows it at 0.6 of its size
 PERCENTILES = ("p50", "p90", "p99", "p99.9")

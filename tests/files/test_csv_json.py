@@ -5,14 +5,18 @@ from __future__ import annotations
 import csv
 import io
 import random
+import struct
 from pathlib import Path
 
+import pyarrow
 import pytest
 
 from isthmus._values import encode
 from isthmus.backends.files.catalog import Catalog
 from isthmus.backends.files.config import FilesConfig
 from isthmus.backends.files.formats.arrow_chunk import ArrowChunk
+from isthmus.backends.files.formats.column_kinds import find_kind
+from isthmus.backends.files.formats.csv_blocks import find_column_kind
 from isthmus.backends.files.formats.dialect import Dialect
 from isthmus.backends.files.local import LocalStorage
 from isthmus.backends.files.reader import FileReader
@@ -111,3 +115,32 @@ def test_json_of_cells_is_that_of_their_values(tmp_path: Path) -> None:
             else:
                 assert ids == [format_json(row).decode() for row in cells]
     assert encoded_rows > 1_000
+
+
+@pytest.mark.backend("files")
+def test_arrow_finds_the_type_of_each_cell_that_the_core_finds() -> None:
+    """Floats of every size, their shortest digits and others, and odd cells."""
+    generator = random.Random(drawn())
+    cells = [
+        *NUMBERS,
+        *TEXTS[:6],
+        "1.",
+        ".5",
+        "nan",
+        "inf",
+        "-inf",
+        "0x1F",
+        " 1",
+        "1 ",
+        "1e16",
+        "1e+16",
+        "1.0e5",
+    ]
+    for _ in range(2_000):
+        [any_bits] = struct.unpack("d", struct.pack("Q", generator.getrandbits(64)))
+        usual = round(generator.uniform(-1e6, 1e6), generator.randrange(1, 17))
+        for value in (any_bits, usual, usual * 10.0 ** generator.randrange(-12, 12)):
+            cells += [repr(value), repr(value) + "0", f"{value:.17g}", f"{value:.3f}"]
+
+    for cell in filter(None, cells):
+        assert find_column_kind(pyarrow.array([cell]), frozenset()) == find_kind([cell]), cell

@@ -26,8 +26,11 @@ _WIDE, _MANY = 200, 5_000
 """The number of leaves and of operands, 10 ms at worst, from which a thread compiles a condition."""
 PART: Final = 500
 """The rows of a result from which other tasks get their turn."""
-_WORKERS = 8
-"""How many callers take turns; further ones wait until one has ended."""
+_WORKERS = 4
+"""How many callers take turns; further ones wait until one has ended.
+
+All of them come into use, and the allocator keeps some 20 MB for each thread that reads a large file.
+"""
 
 _pool: ThreadPoolExecutor | None = None
 
