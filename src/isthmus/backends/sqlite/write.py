@@ -203,23 +203,23 @@ def _insert_many(
     beside one 200,000 rows took two minutes with a step for each, and take four seconds so.
     """
     width = 7 if table.order else 6
-    most = min(_AT_ONCE, session.variables // width)
+    limit = min(_AT_ONCE, session.variables // width)
     values = f"({', '.join('?' * width)})"
-    for group in _group(rows, most):
+    for group in _group(rows, limit):
         text = statement(table, ", ".join([values] * len(group)))
         # Times of creation and of the last change are the same.
         arguments = chain.from_iterable((*row[:5], *row[4:]) for row in group)
         session.execute(text, list(arguments))
 
 
-def _group(rows: Iterable[Row], most: int) -> Iterator[list[Row]]:
+def _group(rows: Iterable[Row], limit: int) -> Iterator[list[Row]]:
     """Yield rows in groups of a bounded number and length, so that memory stays flat."""
     group: list[Row] = []
     size = 0
     for row in rows:
         group.append(row)
         size += len(row[1]) + len(row[2])
-        if len(group) == most or size >= _AT_ONCE_CHARACTERS:
+        if len(group) == limit or size >= _AT_ONCE_CHARACTERS:
             yield group
             group, size = [], 0
     if group:
