@@ -68,7 +68,7 @@ _SUPPORT = _Support()
 
 
 class _Snapshot:
-    """The records of a consistent stream, and how many of them were returned."""
+    """The records of a stream, and how many of them were returned."""
 
     def __init__(self, records: list[Record]) -> None:
         self.records = records
@@ -106,8 +106,8 @@ class MemoryExecutor(abc.ABC):
         return [None if record is None else copy_record(record) for record in records]
 
     async def fetch(self, collection: str, request: PageRequest) -> Page:
-        """Return one page; evaluates and sorts all records."""
-        if request.consistent:
+        """Return one page; evaluates and sorts all records, for a stream once."""
+        if request.consistent or request.streamed or request.order is None:
             return await self._from_snapshot(collection, request)
         records = await self._match(collection, request)
         return _cut_page(records, request)
@@ -126,12 +126,13 @@ class MemoryExecutor(abc.ABC):
         return records
 
     async def _from_snapshot(self, collection: str, request: PageRequest) -> Page:
-        if request.after is None:
+        after = request.after
+        if after is not None and (after.position is None or after.token in self._snapshots):
+            token = after.token
+        else:
             records = await self._match(collection, request)
             token = new_version()
             self._snapshots[token] = _Snapshot(records[request.offset :])
-        else:
-            token = request.after.token
         snapshot = self._snapshots[token]
         end = None if request.size is None else snapshot.returned + request.size
         records = [copy_record(record) for record in snapshot.records[snapshot.returned : end]]
@@ -156,7 +157,7 @@ class MemoryExecutor(abc.ABC):
         return NativePlan(f"scan {collection} where {text(request.where)}")
 
     async def release(self, collection: str, after: After) -> None:
-        """Forget the snapshot of a consistent stream."""
+        """Forget the snapshot of a stream."""
         self._snapshots.pop(after.token, None)
 
     @abc.abstractmethod
@@ -186,8 +187,6 @@ def _cut_page(records: list[Record], request: PageRequest) -> Page:
     end = None if request.size is None else request.offset + request.size
     chosen = [copy_record(record) for record in records[request.offset : end]]
     more = end is not None and len(records) > end
-    if request.order is None:
-        return Page(chosen, After((chosen[-1].id,)) if more and chosen else None)
     return Page(chosen, MORE if more and chosen else None)
 
 
