@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
 
 from isthmus import AsyncDatabase, RateLimitedError, Record
-from isthmus.testing.conformance._fixtures import drop_collection
 from tests.elasticsearch.proxy import AnswerProxy
+from tests.stores import store_of
 
 pytestmark = [pytest.mark.backend("elasticsearch"), pytest.mark.asyncio]
 
@@ -18,13 +17,11 @@ pytestmark = [pytest.mark.backend("elasticsearch"), pytest.mark.asyncio]
 @pytest_asyncio.fixture
 async def db(proxy: AnswerProxy) -> AsyncIterator[AsyncDatabase]:
     """Return a handle on 30 records whose node has no memory to release anything."""
-    config = {"hosts": [proxy.url], "index": f"test-{uuid.uuid4().hex[:12]}", "replicas": 0}
-    async with await AsyncDatabase.create("elasticsearch", config) as handle:
+    async with store_of("elasticsearch", proxy.url).fresh() as handle:
         await handle.create_batch([Record({"n": n}) for n in range(30)])
         proxy.refused.add(("DELETE", "/_pit"))
         yield handle
         proxy.refused.clear()
-        await drop_collection(handle, config["index"])
 
 
 async def test_a_finished_call_succeeds(db: AsyncDatabase) -> None:

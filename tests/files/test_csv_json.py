@@ -16,7 +16,7 @@ from isthmus.backends.files.catalog import Catalog
 from isthmus.backends.files.config import FilesConfig
 from isthmus.backends.files.formats.arrow_chunk import ArrowChunk
 from isthmus.backends.files.formats.column_kinds import find_kind
-from isthmus.backends.files.formats.csv_blocks import find_column_kind
+from isthmus.backends.files.formats.csv_blocks import _are_plain_numbers, find_column_kind
 from isthmus.backends.files.formats.dialect import Dialect
 from isthmus.backends.files.local import LocalStorage
 from isthmus.backends.files.reader import FileReader
@@ -144,3 +144,12 @@ def test_arrow_finds_the_type_of_each_cell_that_the_core_finds() -> None:
 
     for cell in filter(None, cells):
         assert find_column_kind(pyarrow.array([cell]), frozenset()) == find_kind([cell]), cell
+
+
+@pytest.mark.backend("files")
+@pytest.mark.parametrize(
+    "cells", [["1.5", "-12.25", "3"], ["0.1234567890123456"], ["7", "-12"], ["1.0", "0.0"]]
+)
+def test_usual_numbers_are_known_without_a_value_of_python(cells: list[str]) -> None:
+    """Python would read all cells of the block again, one by one."""
+    assert _are_plain_numbers(pyarrow.array(cells))

@@ -61,11 +61,6 @@ class SQLiteSession:
         """Close the connection; an open transaction is rolled back."""
         self.connection.close()
 
-    @property
-    def variables(self) -> int:
-        """How many arguments a statement may have."""
-        return self.connection.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER)
-
     def check(self) -> None:
         """Raise `Stopped` if the job is not to go on."""
         if self.job is not None and self.job.cancelled:

@@ -26,7 +26,7 @@ from isthmus.errors import InvalidRecordError
 # Rows that are held in memory at once, and after which a batch looks whether its caller was cancelled.
 _CHUNK = 1_000
 _AT_ONCE, _AT_ONCE_CHARACTERS = 100, 1 << 18
-"""The rows of one INSERT, and the characters from which it takes no more."""
+"""The rows of one INSERT, as every SQLite takes 999 arguments, and the characters that fill one."""
 
 Row = tuple[Any, ...]
 """What a statement stores: id, data, metadata, version, time; the order where changes are kept."""
@@ -202,24 +202,22 @@ def _insert_many(
     After each step the thread waits for the interpreter's lock, which a busy event loop holds for 5 ms:
     beside one 200,000 rows took two minutes with a step for each, and take seven seconds so.
     """
-    width = 7 if table.order else 6
-    limit = min(_AT_ONCE, session.variables // width)
-    values = f"({', '.join('?' * width)})"
-    for group in _group(rows, limit):
+    values = f"({', '.join('?' * (7 if table.order else 6))})"
+    for group in _group(rows):
         text = statement(table, ", ".join([values] * len(group)))
         # Times of creation and of the last change are the same.
         arguments = chain.from_iterable((*row[:5], *row[4:]) for row in group)
         session.execute(text, list(arguments))
 
 
-def _group(rows: Iterable[Row], limit: int) -> Iterator[list[Row]]:
+def _group(rows: Iterable[Row]) -> Iterator[list[Row]]:
     """Yield rows in groups of a bounded number and length, so that memory stays flat."""
     group: list[Row] = []
     size = 0
     for row in rows:
         group.append(row)
         size += len(row[1]) + len(row[2])
-        if len(group) == limit or size >= _AT_ONCE_CHARACTERS:
+        if len(group) == _AT_ONCE or size >= _AT_ONCE_CHARACTERS:
             yield group
             group, size = [], 0
     if group:

@@ -123,6 +123,8 @@ def _are_plain_numbers(filled: Any) -> bool:
             filled = filled.filter(pc.invert(_is_shortest_decimal(filled)))
     except pa.ArrowInvalid:
         return False
+    if len(filled) == 0:
+        return True
     decimal = pc.match_substring(filled, ".")
     plain = pc.and_(
         pc.match_substring_regex(filled, _PLAIN),
