@@ -3,7 +3,7 @@
 Keys in the config or the environment are used as they are. Otherwise the aioboto3 session finds
 credentials by the whole AWS chain (environment, profile, SSO, container, instance), again at each
 signing, so that expiring ones are refreshed in time. Loading the session reads some megabytes of
-JSON, so it happens in a thread, and only when it is needed.
+JSON the first time, so it happens in a thread, and only when it is needed.
 """
 
 from __future__ import annotations
@@ -146,13 +146,24 @@ def _create_session(config: S3Config, keys: AccessKeys | None) -> Any:
         region_name=config.region,
         profile_name=config.profile,
     )
-    # The loader caches these files, so that creating the client does not block on the disk.
-    loader = session._session.get_component("data_loader")
+    data_path = session._session.get_config_variable("data_path")
+    session._session.register_component("data_loader", _load_models(data_path))
+    return session
+
+
+@functools.cache
+def _load_models(data_path: str | None) -> Any:
+    """Return botocore's loader with S3's files in its cache.
+
+    The files take 0.1 s to parse, so that all pools of a process share them, and creating a client
+    does not block on the disk.
+    """
+    loader = import_driver("botocore.loaders", extra="s3").create_loader(data_path)
     for model in ("service-2", "endpoint-rule-set-1", "paginators-1"):
         loader.load_service_model("s3", model)
     for data in ("endpoints", "partitions", "sdk-default-configuration", "_retry"):
         loader.load_data(data)
-    return session
+    return loader
 
 
 @functools.cache
