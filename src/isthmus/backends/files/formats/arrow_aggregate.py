@@ -18,7 +18,8 @@ from isthmus._query.bucket import Bucket, GroupKey
 from isthmus._query.order import NONE, sort_value, type_rank
 from isthmus._values import JSON
 from isthmus.backends.files.formats.arrow_columns import Columns, FlatColumn, NotCompiledError
-from isthmus.backends.files.formats.arrow_values import Reading, arrow, column_values, compute
+from isthmus.backends.files.formats.arrow_library import arrow, compute, integer_array, number, numpy_of
+from isthmus.backends.files.formats.arrow_values import Reading, column_values
 
 _EXACT = 2.0**53
 _MANTISSA, _LOW = 53, 27
@@ -112,8 +113,9 @@ def _encode(column: FlatColumn) -> tuple[list[JSON], Any]:
     if codes is None:
         encoded = array.dictionary_encode()
         array, codes = encoded.dictionary, encoded.indices
-    own = pc.fill_null(codes, -1) if codes.null_count else codes
-    return _values(column, array), own.to_numpy(zero_copy_only=False).astype("int64")
+    own = codes.cast(arrow().int64())
+    own = pc.fill_null(own, number(-1)) if own.null_count else own
+    return _values(column, array), numpy_of(own, "int64")
 
 
 # Measures
@@ -134,9 +136,9 @@ def _states(measure: Measure, columns: Columns, numbers: Any, codes: Any, count:
     if whole is not None:
         if function not in (Function.COUNT, Function.SUM, Function.AVG):
             raise NotCompiledError
-        whole = (whole if numbers is None else whole.take(numbers)).to_numpy(zero_copy_only=False)
+        whole = numpy_of(whole if numbers is None else whole.take(numbers), "int8").astype(bool)
     if array.null_count:
-        there = array.is_valid().to_numpy(zero_copy_only=False)
+        there = numpy_of(array.is_valid(), "int8").astype(bool)
         array, codes = array.drop_null(), codes[there]
         whole = None if whole is None else whole[there]
     match function:
@@ -182,7 +184,7 @@ def _ends(column: FlatColumn, array: Any, codes: Any, count: int, *, largest: bo
     pa = arrow()
     if pa.types.is_boolean(array.type):
         array = array.cast(pa.int8())
-    table = pa.table({"g": codes, "v": array})
+    table = pa.Table.from_arrays([integer_array(codes), array], names=["g", "v"])
     found = table.group_by("g", use_threads=False).aggregate([("v", "max" if largest else "min")])
     cells = found.column(f"v_{'max' if largest else 'min'}").combine_chunks()
     values = _values(column, cells)
@@ -200,7 +202,7 @@ def _collections(column: FlatColumn, array: Any, codes: Any, count: int, functio
     states: list[State] = [_empty(function) for _ in range(count)]
     if function is Function.PERCENTILE and column.kind != "number":
         return states
-    table = pa.table({"g": codes, "v": array})
+    table = pa.Table.from_arrays([integer_array(codes), array], names=["g", "v"])
     found = table.group_by(["g", "v"], use_threads=False).aggregate([([], "count_all")])
     values = _values(column, found.column("v").combine_chunks())
     owners, times = found.column("g").to_pylist(), found.column("count_all").to_pylist()
@@ -216,9 +218,9 @@ def _sums(column: FlatColumn, array: Any, codes: Any, count: int) -> list[int | 
     """Return the exact sum of each group: an int of integers, a fraction of floats."""
     numpy: Any = import_driver("numpy", extra="files")
     if column.scale is None and arrow().types.is_integer(array.type):
-        return _integer_sums(numpy, array.cast(arrow().int64()).to_numpy(), codes, count)
+        return _integer_sums(numpy, numpy_of(array, "int64"), codes, count)
     if column.scale is None:
-        numbers = array.to_numpy(zero_copy_only=False).astype("float64")
+        numbers = numpy_of(array, "float64")
         if len(numbers) and float(abs(numbers).max()) >= _EXACT:
             raise NotCompiledError  # some are integers in canonical form
         return _float_sums(numpy, numbers, codes, count)

@@ -16,7 +16,8 @@ from isthmus.backends.files.formats.arrow_aggregate import aggregate_batch
 from isthmus.backends.files.formats.arrow_columns import Columns, NotCompiledError
 from isthmus.backends.files.formats.arrow_filter import compile_mask
 from isthmus.backends.files.formats.arrow_json import encode_batch
-from isthmus.backends.files.formats.arrow_values import Reading, arrow, column_values, compute
+from isthmus.backends.files.formats.arrow_library import arrow, compute, integer_array
+from isthmus.backends.files.formats.arrow_values import Reading, column_values
 from isthmus.backends.files.formats.column_kinds import Unreadable
 from isthmus.backends.files.formats.csv_json import EncodedRows
 from isthmus.backends.files.rows import MakeRecord, Refusal, Refused, Row
@@ -175,7 +176,7 @@ class ArrowChunk:
         if count == len(positions):
             return part
         try:
-            return part.take(arrow().array([position - first for position in positions]))
+            return part.take(integer_array([position - first for position in positions]))
         except arrow().ArrowNotImplementedError:  # of types that few programs write, such as views
             return None
 

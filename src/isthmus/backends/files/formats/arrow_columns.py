@@ -7,12 +7,18 @@ from typing import Any, NamedTuple
 from isthmus._path import Path, Root
 from isthmus._values import INT_MAX
 from isthmus.backends.files.formats import ticks
+from isthmus.backends.files.formats.arrow_library import (
+    arrow,
+    compute,
+    fill_false,
+    make_array,
+    make_scalar,
+    number,
+)
 from isthmus.backends.files.formats.arrow_values import (
     UTC,
     Reading,
-    arrow,
     below_micros,
-    compute,
     decode_dictionary,
     needs_care,
 )
@@ -89,16 +95,16 @@ def read_column(array: Any, reading: Reading) -> FlatColumn | None:
     if types.is_boolean(kind):
         return FlatColumn("bool", array)
     if types.is_uint64(kind):
-        within = pc.less_equal(array, arrow().scalar(INT_MAX, kind))
+        within = pc.less_equal(array, make_scalar(INT_MAX, kind))
         if _all(within):
             return FlatColumn("number", array.cast(arrow().int64()))
-        whole = pc.if_else(within, array, arrow().scalar(None, kind))
-        return FlatColumn("number", whole.cast(arrow().int64()), pc.fill_null(within, False))
+        whole = pc.if_else(within, array, arrow().nulls(1, kind)[0])
+        return FlatColumn("number", whole.cast(arrow().int64()), fill_false(within))
     if types.is_integer(kind):
         return FlatColumn("number", array)
     if types.is_float64(kind) or types.is_float32(kind):
         finite = pc.is_finite(array)
-        return FlatColumn("number", array, None if _all(finite) else pc.fill_null(finite, False))
+        return FlatColumn("number", array, None if _all(finite) else fill_false(finite))
     if types.is_string_view(kind):
         array = array.cast(arrow().large_string())
         kind = array.type
@@ -130,21 +136,21 @@ def _to_ticks(array: Any, reading: Reading) -> FlatColumn | None:
         raise NotCompiledError
     column = _number_column(array.cast(pa.int64()), ticks.instants(kind.unit))
     if kind.unit == "ns" and not reading.round:
-        whole = compute().equal(below_micros(column.array), 0)
+        whole = compute().equal(below_micros(column.array), number(0))
         if not _all(whole):
-            whole = compute().fill_null(whole, False)
+            whole = fill_false(whole)
             return column._replace(present=compute().and_(whole, column.mask_present()))
     return column
 
 
 def _number_column(numbers: Any, scale: ticks.Scale) -> FlatColumn:
-    pa, pc = arrow(), compute()
+    pc = compute()
     found = pc.min_max(numbers).as_py()
     present = None
     if found["min"] is not None and (found["min"] < scale.low or found["max"] > scale.high):
-        low, high = pa.scalar(scale.low, numbers.type), pa.scalar(scale.high, numbers.type)
+        low, high = make_array([scale.low, scale.high], numbers.type)
         present = pc.and_(pc.greater_equal(numbers, low), pc.less_equal(numbers, high))
-        present = pc.fill_null(present, False)
+        present = fill_false(present)
     return FlatColumn(scale.kind, numbers, present, None, scale)
 
 

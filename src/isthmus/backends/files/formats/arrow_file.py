@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any, BinaryIO
@@ -12,13 +13,8 @@ from isthmus._query.ast import And, Between, Equal, In, Leaf, Order, Ordered, Pr
 from isthmus._query.evaluate import leaf_test
 from isthmus._values import JSON, check_text
 from isthmus.backends.files.formats.arrow_chunk import ArrowChunk, TypedDecoding
-from isthmus.backends.files.formats.arrow_values import (
-    Reading,
-    arrow,
-    below_micros,
-    column_values,
-    compute,
-)
+from isthmus.backends.files.formats.arrow_library import arrow, compute, make_array, number
+from isthmus.backends.files.formats.arrow_values import Reading, below_micros, column_values
 from isthmus.backends.files.formats.column_kinds import Unreadable
 from isthmus.backends.files.formats.delimited import HeadingsError
 from isthmus.backends.files.formats.dialect import Dialect
@@ -120,8 +116,8 @@ def _widen_times(batch: Any, coarse: Any, reading: Reading) -> Any:
     pa, pc = arrow(), compute()
     for name in coarse.schema.names:
         ticks, micros = batch.column(name).cast(pa.int64()), coarse.column(name).cast(pa.int64())
-        within = pc.less_equal(pc.abs(micros), _MAX_NANOS)
-        fractions = pc.and_(within, pc.not_equal(below_micros(ticks), 0))
+        within = pc.less_equal(pc.abs(micros), number(_MAX_NANOS))
+        fractions = pc.and_(within, pc.not_equal(below_micros(ticks), number(0)))
         if pc.all(within).as_py() is not False or (pc.any(fractions).as_py() and not reading.round):
             continue
         index = batch.schema.get_field_index(name)
@@ -197,7 +193,12 @@ def _bounds(
     if found is None or not found.has_min_max:
         return None
     try:
-        low, high = column_values(arrow().array([found.min, found.max], kind), reading)
+        ends = [end.isoformat() if isinstance(end, dt.date) else end for end in (found.min, found.max)]
+        if not all(isinstance(end, int | float | str) for end in ends):
+            return None
+        # Python writes microseconds, which Arrow does not read as milliseconds.
+        written = arrow().timestamp("us", kind.tz) if types.is_timestamp(kind) else kind
+        low, high = column_values(make_array(ends, written).cast(kind), reading)
     except (ValueError, TypeError, OverflowError, arrow().ArrowException):
         return None
     return None if Unreadable in (type(low), type(high)) or low is None or high is None else (low, high)

@@ -31,7 +31,7 @@ from isthmus._query.ast import (
 from isthmus._query.evaluate import leaf_test
 from isthmus._values import INT_MAX, INT_MIN, JSON, kind_of
 from isthmus.backends.files.formats.arrow_columns import Columns, FlatColumn, NotCompiledError
-from isthmus.backends.files.formats.arrow_values import arrow, compute
+from isthmus.backends.files.formats.arrow_library import arrow, compute, fill_false, make_array, make_scalar
 from isthmus.backends.files.formats.ticks import Scale, find_ranges
 
 
@@ -55,7 +55,7 @@ def compile_mask(where: Predicate, columns: Columns) -> Any:
 
 
 def _constant(columns: Columns, value: bool) -> Any:
-    return arrow().repeat(arrow().scalar(value), columns.batch.num_rows)
+    return arrow().repeat(make_scalar(value, arrow().bool_()), columns.batch.num_rows)
 
 
 def _leaf(leaf: Leaf, columns: Columns) -> Any:
@@ -80,7 +80,7 @@ def _mask_distinct(leaf: Leaf, column: FlatColumn) -> Any:
             raise
         test = leaf_test(leaf)
         found = [value is not None and test(value) for value in column.array.to_pylist()]
-        return arrow().array(found, arrow().bool_())
+        return make_array(found, arrow().bool_())
 
 
 def _mask(leaf: Leaf, column: FlatColumn) -> Any:
@@ -96,7 +96,7 @@ def _mask(leaf: Leaf, column: FlatColumn) -> Any:
 
 def _complete(mask: Any) -> Any:
     """Return a mask that is false where it was null."""
-    return compute().fill_null(mask, False) if mask.null_count else mask
+    return fill_false(mask) if mask.null_count else mask
 
 
 def _values_mask(leaf: Leaf, column: FlatColumn) -> Any:
@@ -128,22 +128,22 @@ def _ranges_mask(leaf: Leaf, column: FlatColumn, scale: Scale) -> Any:
         raise NotCompiledError
     pc, array = compute(), column.array
     if len(ranges) > 1 and all(high - low == 1 for low, high in ranges):
-        whole = arrow().array([_number(scale, low, array.type) for low, _ in ranges], array.type)
+        whole = make_array([_number(scale, low) for low, _ in ranges], array.type)
         return pc.is_in(array, value_set=whole)
     mask = None
     for low, high in ranges:
         one = pc.is_valid(array)
         if low > scale.low:
-            one = pc.and_(one, pc.greater_equal(array, _number(scale, low, array.type)))
+            one = pc.and_(one, pc.greater_equal(array, make_scalar(_number(scale, low), array.type)))
         if high <= scale.high:
-            one = pc.and_(one, pc.less(array, _number(scale, high, array.type)))
+            one = pc.and_(one, pc.less(array, make_scalar(_number(scale, high), array.type)))
         mask = one if mask is None else pc.or_(mask, one)
     return mask
 
 
-def _number(scale: Scale, tick: int, type_: Any) -> Any:
-    exact = decimal.Decimal(tick).scaleb(-scale.digits) if scale.form == "decimal" else tick
-    return arrow().scalar(exact, type_)
+def _number(scale: Scale, tick: int) -> int | str:
+    """Return what stands for a tick in a column: a decimal as its digits."""
+    return f"{decimal.Decimal(tick).scaleb(-scale.digits):f}" if scale.form == "decimal" else tick
 
 
 def _both(one: Any, other: Any) -> Any:
@@ -163,7 +163,7 @@ def _one_of(kind: str, array: Any, operands: tuple[JSON, ...]) -> Any:
         return None
     if 0.0 in values and pa.types.is_floating(array.type):
         values.append(-0.0)  # `is_in` takes them for different values, unlike comparisons
-    set_of = pa.array(values, _comparable(kind, array))
+    set_of = make_array(values, _comparable(kind, array))
     return compute().is_in(array.cast(set_of.type), value_set=set_of)
 
 
@@ -182,15 +182,15 @@ def _operand(kind: str, array: Any, operand: JSON) -> Any:
     pa = arrow()
     type_ = _comparable(kind, array)
     if kind != "number":
-        return pa.scalar(operand, type_)
+        return make_scalar(operand, type_)
     assert isinstance(operand, int | float)
     if pa.types.is_integer(type_):
         if isinstance(operand, float) and not operand.is_integer():
             return None
         whole = int(operand)
-        return pa.scalar(whole, type_) if INT_MIN <= whole <= INT_MAX else None
+        return make_scalar(whole, type_) if INT_MIN <= whole <= INT_MAX else None
     number = float(operand)
-    return pa.scalar(number, type_) if number == operand else None
+    return make_scalar(number, type_) if number == operand else None
 
 
 def _compare(kind: str, array: Any, op: Order, operand: JSON) -> Any:
@@ -202,7 +202,7 @@ def _compare(kind: str, array: Any, op: Order, operand: JSON) -> Any:
     if kind != "number":
         if kind == "bool":
             array, operand = array.cast(pa.int8()), int(bool(operand))
-        return test(array, pa.scalar(operand, array.type))
+        return test(array, make_scalar(operand, array.type))
     assert isinstance(operand, int | float)
     if pa.types.is_integer(array.type):
         low = op in (Order.LE, Order.GT)
@@ -211,7 +211,7 @@ def _compare(kind: str, array: Any, op: Order, operand: JSON) -> Any:
         if operand > INT_MAX or operand < INT_MIN:
             above = operand > INT_MAX
             return pc.is_valid(array) if above == (op in (Order.LT, Order.LE)) else None
-        return test(array, pa.scalar(operand, pa.int64()))
+        return test(array, make_scalar(operand, pa.int64()))
     if float(operand) != operand:  # an integer that no float equals
         raise NotCompiledError
-    return test(array, pa.scalar(float(operand), pa.float64()))
+    return test(array, make_scalar(float(operand), pa.float64()))

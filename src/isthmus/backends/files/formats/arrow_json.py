@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from isthmus.backends.files.formats.arrow_columns import FlatColumn, NotCompiledError, read_column
-from isthmus.backends.files.formats.arrow_values import Reading, arrow, column_values, compute
-from isthmus.backends.files.formats.csv_json import EncodedRows, has_escaped, text_scalar
+from isthmus.backends.files.formats.arrow_library import arrow, compute, number, text_array, text_scalar
+from isthmus.backends.files.formats.arrow_values import Reading, column_values
+from isthmus.backends.files.formats.csv_json import EncodedRows, has_escaped
 
 _EXACT = 2.0**53
 _WHOLE = "^-?[0-9]+$"
@@ -43,7 +44,7 @@ def _encode(array: Any, reading: Reading) -> Any:
     if column is None:
         if not pa.types.is_null(array.type):
             raise NotCompiledError
-        return pa.array(["null"] * len(array), pa.string())
+        return text_array(["null"] * len(array))
     if column.present is not None:
         raise NotCompiledError
     if column.scale is not None:
@@ -52,7 +53,7 @@ def _encode(array: Any, reading: Reading) -> Any:
         return _quote(column.array.cast(pa.string()))
     if column.kind == "bool" or pa.types.is_integer(column.array.type):
         return _fill(column.array.cast(pa.string()))
-    numbers = pc.add(column.array.cast(pa.float64()), 0.0)  # -0.0 becomes 0.0
+    numbers = pc.add(column.array.cast(pa.float64()), number(0.0))  # -0.0 becomes 0.0
     bounds = pc.max(pc.abs(numbers)).as_py()
     if bounds is not None and bounds >= _EXACT:
         raise NotCompiledError

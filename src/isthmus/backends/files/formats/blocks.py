@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import BinaryIO
 
-BLOCK = 1 << 20
-"""Bytes read at once."""
+BLOCK = 1 << 19
+"""Bytes read at once: a few blocks of CSV with what is made of them are in memory."""
 MAX_ROW = 16 << 20
 """The most bytes of one line, and of one row of CSV; a longer one is refused."""
 
@@ -24,7 +24,7 @@ def skip(stream: BinaryIO, offset: int, *, seekable: bool) -> None:
 
 
 def line_blocks(stream: BinaryIO, newline: bytes = b"\n") -> Iterator[tuple[bytes | None, int]]:
-    """Yield whole lines in blocks of about 1 MB with their number of bytes; None for a line above 16 MB."""
+    """Yield whole lines in blocks of about 512 KB with their number of bytes; None for a line above 16 MB."""
     parts: list[bytes] = []
     size = 0
     while data := stream.read(BLOCK):

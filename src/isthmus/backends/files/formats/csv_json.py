@@ -6,14 +6,12 @@ backslashes and control characters. Rows with other cells are left to the conver
 
 from __future__ import annotations
 
-import array
-import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import orjson
 
-from isthmus.backends.files.formats.arrow_values import arrow, compute
+from isthmus.backends.files.formats.arrow_library import arrow, compute, null_scalar, text_array, text_scalar
 from isthmus.backends.files.formats.column_kinds import Found
 
 ESCAPED = r'[\x00-\x1f"\\]'
@@ -71,25 +69,6 @@ class EncodedRows(NamedTuple):
         parts = [self.cells[index] for index in indexes]
         joined = compute().binary_join_element_wise(*parts, text_scalar(","))
         return [f"[{cells}]" for cells in joined.to_pylist()]
-
-
-def text_scalar(value: str) -> Any:
-    """Return a text for functions of Arrow; its own constructors import pandas if that is installed."""
-    return text_array([value])[0]
-
-
-def text_array(values: Sequence[str]) -> Any:
-    """Return texts as an array, as `text_scalar` does."""
-    pa = arrow()
-    encoded = [value.encode() for value in values]
-    offsets = array.array("i", [0, *itertools.accumulate(map(len, encoded))])
-    buffers = pa.py_buffer(offsets.tobytes()), pa.py_buffer(b"".join(encoded))
-    return pa.StringArray.from_buffers(len(encoded), *buffers)
-
-
-def null_scalar() -> Any:
-    """Return a null of the type of texts."""
-    return arrow().nulls(1, arrow().string())[0]
 
 
 def has_escaped(texts: Any) -> bool:

@@ -8,6 +8,7 @@ import io
 import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, BinaryIO, NamedTuple
 
 from isthmus._values import check_text
@@ -29,7 +30,7 @@ from isthmus.errors import InvalidRecordError
 
 _DELIMITERS = ",;\t|"
 _SAMPLE_ROWS = 20
-_CHUNK_ROWS, _CHUNK_BYTES = 20_000, 2 * BLOCK
+_CHUNK_ROWS, _CHUNK_BYTES = 20_000, 4 * BLOCK
 
 
 class HeadingsError(Exception):
@@ -253,17 +254,23 @@ def _read_blocks(stream: BinaryIO, layout: CsvLayout, start: Checkpoint) -> Iter
             yield _Cells(start.row, None, items, lines, needs_care, following)
             start = start._replace(row=start.row + len(items))
         return
-    place = start
-    for block, size in blocks:
-        batch = None if block is None else csv_blocks.parse_block(block, layout.headings, layout.delimiter)
-        if block is not None and batch is not None:
-            row, line = place.row, place.line
+    with ThreadPoolExecutor(1, thread_name_prefix="isthmus-files") as executor:
+        yield from _read_parsed(
+            csv_blocks.ParsedBlocks(blocks, layout.headings, layout.delimiter, executor), layout, start
+        )
+
+
+def _read_parsed(blocks: csv_blocks.ParsedBlocks, layout: CsvLayout, place: Checkpoint) -> Iterator[_Cells]:
+    """Yield rows block by block, those of a block without a batch one by one."""
+    while (taken := blocks.take()) is not None:
+        block, size, batch = taken
+        row, line = place.row, place.line
+        if batch is not None:
             place = Checkpoint(row + batch.num_rows, place.offset + size, line + batch.num_rows)
             yield _Cells(row, batch, [], [line], False, place)
             continue
-        # One by one, until a row ends where a block does.
-        row = place.row
-        parts = _read_cells(itertools.chain([(block, size)], blocks), layout, place)
+        # Until a row ends where a block does.
+        parts = _read_cells(itertools.chain([(block, size)], blocks.unparsed()), layout, place)
         for items, lines, needs_care, following in parts:
             yield _Cells(row, None, items, lines, needs_care, following)
             row += len(items)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any, NamedTuple
 
-from isthmus.backends.files.formats.arrow_values import arrow
+from isthmus.backends.files.formats.arrow_library import arrow
 
 _LARGE = 8 << 20
 """Bytes of a part of a column above which it is read in pieces."""
