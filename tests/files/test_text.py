@@ -237,7 +237,9 @@ async def test_a_type_for_no_column_is_refused(tmp_path: Path) -> None:
     write(tmp_path, {"a.csv": "zip,name\n01,x\n", "b.tsv": "n\tname\n1\ty\n"})
 
     assert len(await rows(tmp_path, types={"zip": "text", "n": "text"})) == 2
-    with pytest.raises(ConfigError, match=r"types names a column that no file has: 'zipp' \(the files have 'zip"):
+    with pytest.raises(
+        ConfigError, match=r"types names a column that no file has: 'zipp' \(the files have 'zip"
+    ):
         await rows(tmp_path, types={"zipp": "text"})
     write(tmp_path, {"c.csv": "n,n\n1,2\n"})
     assert len(await rows(tmp_path, types={"zipp": "text"}, on_invalid="skip")) == 2

@@ -18,7 +18,7 @@ from isthmus._query.bucket import Bucket, GroupKey
 from isthmus._query.order import NONE, sort_value, type_rank
 from isthmus._values import JSON
 from isthmus.backends.files.formats.arrow_columns import Columns, FlatColumn, NotCompiledError
-from isthmus.backends.files.formats.arrow_library import arrow, compute, integer_array, number, numpy_of
+from isthmus.backends.files.formats.arrow_library import arrow, compute, integer_array, make_number, to_numpy
 from isthmus.backends.files.formats.arrow_values import Reading, column_values
 
 _EXACT = 2.0**53
@@ -114,8 +114,8 @@ def _encode(column: FlatColumn) -> tuple[list[JSON], Any]:
         encoded = array.dictionary_encode()
         array, codes = encoded.dictionary, encoded.indices
     own = codes.cast(arrow().int64())
-    own = pc.fill_null(own, number(-1)) if own.null_count else own
-    return _values(column, array), numpy_of(own, "int64")
+    own = pc.fill_null(own, make_number(-1)) if own.null_count else own
+    return _values(column, array), to_numpy(own, "int64")
 
 
 # Measures
@@ -136,9 +136,9 @@ def _states(measure: Measure, columns: Columns, numbers: Any, codes: Any, count:
     if whole is not None:
         if function not in (Function.COUNT, Function.SUM, Function.AVG):
             raise NotCompiledError
-        whole = numpy_of(whole if numbers is None else whole.take(numbers), "int8").astype(bool)
+        whole = to_numpy(whole if numbers is None else whole.take(numbers), "int8").astype(bool)
     if array.null_count:
-        there = numpy_of(array.is_valid(), "int8").astype(bool)
+        there = to_numpy(array.is_valid(), "int8").astype(bool)
         array, codes = array.drop_null(), codes[there]
         whole = None if whole is None else whole[there]
     match function:
@@ -218,9 +218,9 @@ def _sums(column: FlatColumn, array: Any, codes: Any, count: int) -> list[int | 
     """Return the exact sum of each group: an int of integers, a fraction of floats."""
     numpy: Any = import_driver("numpy", extra="files")
     if column.scale is None and arrow().types.is_integer(array.type):
-        return _integer_sums(numpy, numpy_of(array, "int64"), codes, count)
+        return _integer_sums(numpy, to_numpy(array, "int64"), codes, count)
     if column.scale is None:
-        numbers = numpy_of(array, "float64")
+        numbers = to_numpy(array, "float64")
         if len(numbers) and float(abs(numbers).max()) >= _EXACT:
             raise NotCompiledError  # some are integers in canonical form
         return _float_sums(numpy, numbers, codes, count)

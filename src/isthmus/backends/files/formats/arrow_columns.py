@@ -12,8 +12,8 @@ from isthmus.backends.files.formats.arrow_library import (
     compute,
     fill_false,
     make_array,
+    make_number,
     make_scalar,
-    number,
 )
 from isthmus.backends.files.formats.arrow_values import (
     UTC,
@@ -136,7 +136,7 @@ def _to_ticks(array: Any, reading: Reading) -> FlatColumn | None:
         raise NotCompiledError
     column = _number_column(array.cast(pa.int64()), ticks.instants(kind.unit))
     if kind.unit == "ns" and not reading.round:
-        whole = compute().equal(below_micros(column.array), number(0))
+        whole = compute().equal(below_micros(column.array), make_number(0))
         if not _all(whole):
             whole = fill_false(whole)
             return column._replace(present=compute().and_(whole, column.mask_present()))

@@ -13,7 +13,7 @@ from isthmus._query.ast import And, Between, Equal, In, Leaf, Order, Ordered, Pr
 from isthmus._query.evaluate import leaf_test
 from isthmus._values import JSON, check_text
 from isthmus.backends.files.formats.arrow_chunk import ArrowChunk, TypedDecoding
-from isthmus.backends.files.formats.arrow_library import arrow, compute, make_array, number
+from isthmus.backends.files.formats.arrow_library import arrow, compute, make_array, make_number
 from isthmus.backends.files.formats.arrow_values import Reading, below_micros, column_values
 from isthmus.backends.files.formats.column_kinds import Unreadable
 from isthmus.backends.files.formats.delimited import HeadingsError
@@ -116,8 +116,8 @@ def _widen_times(batch: Any, coarse: Any, reading: Reading) -> Any:
     pa, pc = arrow(), compute()
     for name in coarse.schema.names:
         ticks, micros = batch.column(name).cast(pa.int64()), coarse.column(name).cast(pa.int64())
-        within = pc.less_equal(pc.abs(micros), number(_MAX_NANOS))
-        fractions = pc.and_(within, pc.not_equal(below_micros(ticks), number(0)))
+        within = pc.less_equal(pc.abs(micros), make_number(_MAX_NANOS))
+        fractions = pc.and_(within, pc.not_equal(below_micros(ticks), make_number(0)))
         if pc.all(within).as_py() is not False or (pc.any(fractions).as_py() and not reading.round):
             continue
         index = batch.schema.get_field_index(name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from isthmus.backends.files.formats.arrow_columns import FlatColumn, NotCompiledError, read_column
-from isthmus.backends.files.formats.arrow_library import arrow, compute, number, text_array, text_scalar
+from isthmus.backends.files.formats.arrow_library import arrow, compute, make_number, text_array, text_scalar
 from isthmus.backends.files.formats.arrow_values import Reading, column_values
 from isthmus.backends.files.formats.csv_json import EncodedRows, has_escaped
 
@@ -53,7 +53,7 @@ def _encode(array: Any, reading: Reading) -> Any:
         return _quote(column.array.cast(pa.string()))
     if column.kind == "bool" or pa.types.is_integer(column.array.type):
         return _fill(column.array.cast(pa.string()))
-    numbers = pc.add(column.array.cast(pa.float64()), number(0.0))  # -0.0 becomes 0.0
+    numbers = pc.add(column.array.cast(pa.float64()), make_number(0.0))  # -0.0 becomes 0.0
     bounds = pc.max(pc.abs(numbers)).as_py()
     if bounds is not None and bounds >= _EXACT:
         raise NotCompiledError

@@ -64,7 +64,7 @@ def make_scalar(value: bool | int | float | str, type_: Any) -> Any:
 
 
 @functools.lru_cache(maxsize=64, typed=True)
-def number(value: int | float) -> Any:
+def make_number(value: int | float) -> Any:
     """Return a constant as a 64-bit integer or a double."""
     return make_scalar(value, arrow().int64() if isinstance(value, int) else arrow().float64())
 
@@ -74,7 +74,7 @@ def fill_false(mask: Any) -> Any:
     return compute().fill_null(mask, make_scalar(False, arrow().bool_()))
 
 
-def numpy_of(column: Any, kind: Literal["float64", "int64", "int8"]) -> Any:
+def to_numpy(column: Any, kind: Literal["float64", "int64", "int8"]) -> Any:
     """Return numbers or booleans without nulls as an array of numpy, which cannot be written."""
     numpy: Any = import_driver("numpy", extra="files")
     numbers = column.cast(getattr(arrow(), kind)())

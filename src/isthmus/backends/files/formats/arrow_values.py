@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 from isthmus._values import INT_MAX, canonical_operand, check_text, format_datetime, from_micros
-from isthmus.backends.files.formats.arrow_library import arrow, compute, number, numpy_of
+from isthmus.backends.files.formats.arrow_library import arrow, compute, make_number, to_numpy
 from isthmus.backends.files.formats.column_kinds import Unreadable
 from isthmus.errors import InvalidRecordError
 
@@ -85,7 +85,7 @@ def _integers(array: Any) -> Sequence[Any]:
 
 def _floats(array: Any) -> Sequence[Any]:
     if array.null_count == 0:
-        numbers = numpy_of(array, "float64")
+        numbers = to_numpy(array, "float64")
         if len(numbers) == 0 or float(abs(numbers).max()) < _EXACT:  # false for NaN
             return (numbers + 0.0).tolist()  # type: ignore[no-any-return]  # -0.0 becomes 0.0
         return list(map(_float, numbers.tolist()))
@@ -171,7 +171,7 @@ def _timestamps(array: Any, reading: Reading) -> Sequence[Any]:
     ticks = array.cast(pa.int64())
     if zone is None and reading.zone not in UTC:
         return [None if value is None else _local(value, unit, reading) for value in ticks.to_pylist()]
-    if unit == "ns" and not reading.round and not _all(pc.equal(below_micros(ticks), number(0))):
+    if unit == "ns" and not reading.round and not _all(pc.equal(below_micros(ticks), make_number(0))):
         return [None if value is None else _instant(value, unit, reading) for value in ticks.to_pylist()]
     low, high = (_micros(value, unit) for value in _bounds(ticks))
     if low is not None and high is not None and (low < _FIRST or high > _LAST):
@@ -185,17 +185,17 @@ def _scale(ticks: Any, unit: str) -> Any:
     pc = compute()
     if unit == "ns":
         # Arrow divides towards zero; a fraction is cut towards the past.
-        whole = pc.divide(ticks, number(1_000))
-        cut = pc.less(ticks, pc.multiply(whole, number(1_000)))
+        whole = pc.divide(ticks, make_number(1_000))
+        cut = pc.less(ticks, pc.multiply(whole, make_number(1_000)))
         return pc.subtract(whole, cut.cast(arrow().int64()))
-    return pc.multiply(ticks, number(_TO_MICROS[unit]))
+    return pc.multiply(ticks, make_number(_TO_MICROS[unit]))
 
 
 def below_micros(ticks: Any) -> Any:
     """Return the nanoseconds above whole microseconds, 0 to 999."""
     pc = compute()
-    rest = pc.subtract(ticks, pc.multiply(pc.divide(ticks, number(1_000)), number(1_000)))
-    return pc.if_else(pc.less(rest, number(0)), pc.add(rest, number(1_000)), rest)
+    rest = pc.subtract(ticks, pc.multiply(pc.divide(ticks, make_number(1_000)), make_number(1_000)))
+    return pc.if_else(pc.less(rest, make_number(0)), pc.add(rest, make_number(1_000)), rest)
 
 
 def _all(mask: Any) -> bool:

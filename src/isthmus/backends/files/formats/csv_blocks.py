@@ -18,8 +18,8 @@ from isthmus.backends.files.formats.arrow_columns import Columns, FlatColumn, No
 from isthmus.backends.files.formats.arrow_library import (
     arrow,
     compute,
+    make_number,
     null_scalar,
-    number,
     text_array,
     text_scalar,
 )
@@ -123,7 +123,7 @@ class ParsedBlocks:
         self._load(ahead=True)
         return block, size, batch
 
-    def unparsed(self) -> Iterator[tuple[bytes | None, int]]:
+    def take_unparsed(self) -> Iterator[tuple[bytes | None, int]]:
         """Yield the blocks that follow, for a reader of rows; `take` goes on after those that it took."""
         while self._next is not None:
             block, size, _ = self._next
@@ -200,7 +200,7 @@ def _is_shortest_decimal(filled: Any) -> Any:
     pa, pc = arrow(), compute()
     numbers = filled.cast(pa.float64())
     size = pc.abs(numbers)
-    inside = pc.and_(pc.greater_equal(size, number(1e-4)), pc.less(size, number(1e15)))
+    inside = pc.and_(pc.greater_equal(size, make_number(1e-4)), pc.less(size, make_number(1e15)))
     return pc.and_(inside, pc.equal(numbers.cast(pa.string()), filled))
 
 

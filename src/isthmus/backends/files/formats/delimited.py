@@ -260,8 +260,9 @@ def _read_blocks(stream: BinaryIO, layout: CsvLayout, start: Checkpoint) -> Iter
         )
 
 
-def _read_parsed(blocks: csv_blocks.ParsedBlocks, layout: CsvLayout, place: Checkpoint) -> Iterator[_Cells]:
+def _read_parsed(blocks: csv_blocks.ParsedBlocks, layout: CsvLayout, start: Checkpoint) -> Iterator[_Cells]:
     """Yield rows block by block, those of a block without a batch one by one."""
+    place = start
     while (taken := blocks.take()) is not None:
         block, size, batch = taken
         row, line = place.row, place.line
@@ -270,7 +271,7 @@ def _read_parsed(blocks: csv_blocks.ParsedBlocks, layout: CsvLayout, place: Chec
             yield _Cells(row, batch, [], [line], False, place)
             continue
         # Until a row ends where a block does.
-        parts = _read_cells(itertools.chain([(block, size)], blocks.unparsed()), layout, place)
+        parts = _read_cells(itertools.chain([(block, size)], blocks.take_unparsed()), layout, place)
         for items, lines, needs_care, following in parts:
             yield _Cells(row, None, items, lines, needs_care, following)
             row += len(items)
