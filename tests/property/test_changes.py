@@ -8,7 +8,7 @@ from pathlib import Path as File
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from isthmus import AsyncDatabase, field
@@ -60,7 +60,7 @@ def _in_place(data: dict[str, Any], change: FieldChange) -> None:
     is_number = type(old) in (int, float)
     match change:
         case Set(_, value):
-            holder[last] = value
+            holder[last] = copy.deepcopy(value)  # a later change may reach into it
         case Unset():
             holder.pop(last, None)
         case Inc(_, amount):
@@ -96,9 +96,10 @@ def _in_place(data: dict[str, Any], change: FieldChange) -> None:
 
 @_SETTINGS
 @given(made.objects, changes)
+@example({}, [field("a").set({}), field("a.b").inc(1)])
 def test_changes_apply_as_one_would_by_hand(data: dict[str, Any], chosen: list[FieldChange]) -> None:
-    """The data given stay as they are; a refused change leaves nothing."""
-    before, expected = copy.deepcopy(data), copy.deepcopy(data)
+    """The data and the operands given stay as they are; a refused change leaves nothing."""
+    before, expected, operands = copy.deepcopy(data), copy.deepcopy(data), copy.deepcopy(chosen)
     try:
         for change in chosen:
             _in_place(expected, change)
@@ -108,6 +109,7 @@ def test_changes_apply_as_one_would_by_hand(data: dict[str, Any], chosen: list[F
     else:
         assert same(apply_changes(data, chosen), canonical(expected))
     assert same(data, before)
+    assert chosen == operands
 
 
 @_SETTINGS
