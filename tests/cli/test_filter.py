@@ -155,10 +155,10 @@ def test_a_field_can_be_parsed_alone() -> None:
 def test_deep_nesting_is_refused() -> None:
     """No filter can exhaust the stack."""
     for text in ("(" * 5_000 + "a=1" + ")" * 5_000, "a = " + "[" * 5_000, "not " * 50_000 + "a=1"):
-        start = time.monotonic()
+        start = time.thread_time()
         with contextlib.suppress(FilterError):
             parse_filter(text)
-        assert time.monotonic() - start < 5
+        assert time.thread_time() - start < 5
 
 
 def test_random_text_gives_a_predicate_or_a_query_error() -> None:
