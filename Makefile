@@ -191,7 +191,7 @@ cli-torture: ROWS ?= 1000000
 cli-torture: KILLS ?= 20
 cli-torture: $(VENV)/.full ## load a CSV file into all stores, the loader stopped on the way: ROWS=1000000 KILLS=20
 	$(SERVERS) provision postgres elasticsearch s3
-	$(SERVERS) run postgres elasticsearch s3 -- \
+	ISTHMUS_TEST_TIMINGS=1 $(SERVERS) run postgres elasticsearch s3 -- \
 	  $(BIN)/python -m tests.cli.load_torture --rows $(ROWS) --kills $(KILLS)
 
 .PHONY: migrate-torture

@@ -232,22 +232,6 @@ async def test_a_broken_file_is_one_error(tmp_path: Path, name: str, content: by
     assert (await rows(tmp_path, on_invalid="skip"))[-1] == {"z": 1}
 
 
-async def test_a_type_for_no_column_is_refused(tmp_path: Path) -> None:
-    """Unless a file of another format, or one without readable headings, may have it."""
-    write(tmp_path, {"a.csv": "zip,name\n01,x\n", "b.tsv": "n\tname\n1\ty\n"})
-
-    assert len(await rows(tmp_path, types={"zip": "text", "n": "text"})) == 2
-    with pytest.raises(
-        ConfigError, match=r"types names a column that no file has: 'zipp' \(the files have 'zip"
-    ):
-        await rows(tmp_path, types={"zipp": "text"})
-    write(tmp_path, {"c.csv": "n,n\n1,2\n"})
-    assert len(await rows(tmp_path, types={"zipp": "text"}, on_invalid="skip")) == 2
-    (tmp_path / "c.csv").unlink()
-    write(tmp_path, {"d.jsonl": '{"zipp": 1}'})
-    assert len(await rows(tmp_path, types={"zipp": "text"})) == 3
-
-
 async def test_places_that_are_not_there(tmp_path: Path) -> None:
     """A missing folder, an unknown suffix, another collection: refused; an empty folder is empty."""
     with pytest.raises(ConfigError, match="there is no folder or file"):

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import itertools
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar
 
@@ -35,7 +34,6 @@ from isthmus._record import Record
 from isthmus.backends.files.bucket import BucketStorage
 from isthmus.backends.files.catalog import MAX_FILES, Catalog, File, Storage
 from isthmus.backends.files.config import FilesConfig
-from isthmus.backends.files.formats.column_kinds import Found
 from isthmus.backends.files.formats.dialect import Dialect
 from isthmus.backends.files.ids import check_keys
 from isthmus.backends.files.local import LocalStorage
@@ -132,7 +130,6 @@ class FilesBackend:
         if scanner is None:
             with self._finding:  # one thread finds the types for all that wait
                 kinds = self._reader.find_kinds(catalog)
-            self._check_types(catalog, kinds)
             scanner = Scanner(
                 self._reader,
                 catalog,
@@ -145,19 +142,6 @@ class FilesBackend:
             limit = max(1, min(_CATALOGS, MAX_FILES // max(len(catalog.files), 1)))
             self._keep(self._scanners, catalog.digest, scanner, limit)
         return scanner
-
-    def _check_types(self, catalog: Catalog, kinds: Mapping[str, Found]) -> None:
-        """Raise `ConfigError` if `types` names a column that is in none of the CSV files.
-
-        Not where other formats, or files without readable headings, may have it.
-        """
-        missing = [name for name in self._reader.dialect.forced if name not in kinds]
-        if missing and all(self._reader.facts_of(file).kinds for file in catalog.files):
-            there = ", ".join(map(repr, itertools.islice(kinds, 10)))
-            raise ConfigError(
-                f"files: types names a column that no file has: {missing[0]!r} (the files have {there}"
-                f"{', …' if len(kinds) > 10 else ''})"
-            )
 
     def _maker(self, file: File) -> RecordMaker:
         return RecordMaker(file, self._id, records=self.config.records)

@@ -168,14 +168,27 @@ def _load_models(data_path: str | None) -> Any:
 
 @functools.cache
 def _checking_session() -> Any:
-    """Return aiobotocore's HTTP session made to check whose certificate it is shown.
+    """Return aiobotocore's HTTP session made to check whose certificate it is shown, and to stay closed.
 
     aiobotocore 2.25 takes urllib3's context, which leaves host names to urllib3, and gives it to
-    aiohttp, which does not check them; behind a proxy it checks nothing at all.
+    aiohttp, which does not check them; behind a proxy it checks nothing at all. A request under way that
+    a closed session has not sent yet makes it connect again, and nobody would close that.
     """
     plain: Any = import_driver("aiobotocore.httpsession", extra="s3").AIOHTTPSession
+    refused = import_driver("aiohttp", extra="s3").ClientConnectionError
 
     class CheckingSession(plain):  # type: ignore[misc]  # the driver is untyped
+        _ended = False
+
+        async def __aexit__(self, *error: Any) -> Any:
+            self._ended = True
+            return await super().__aexit__(*error)
+
+        async def _get_session(self, proxy_url: Any) -> Any:
+            if self._ended:
+                raise refused("the client was closed")
+            return await super()._get_session(proxy_url)
+
         def _get_ssl_context(self) -> Any:
             context = super()._get_ssl_context()
             context.check_hostname = True
