@@ -11,9 +11,11 @@ import threading
 from pathlib import Path
 
 import pytest
+from botocore.exceptions import EndpointConnectionError
 
 import isthmus.native
 from isthmus import AsyncDatabase, Query, field
+from isthmus._core.closing import CLOSINGS
 from isthmus._core.loop_pools import open_pools
 from isthmus.backends.s3.backend import S3Backend
 from isthmus.errors import UsageError
@@ -130,6 +132,21 @@ async def test_the_native_client_is_one_step_away(url: str) -> None:
         with pytest.raises(UsageError):
             await isthmus.native.postgres(db)
         await db.clear()
+
+
+@pytest.mark.asyncio
+async def test_a_request_under_way_does_not_connect_again(url: str) -> None:
+    """The client was closed by `terminate`: what connects after that, nobody closes."""
+    db = await AsyncDatabase.create("s3", {"url": url, "transport": "aioboto3"})
+    client = await isthmus.native.s3(db)
+    await client.list_objects_v2(Bucket="isthmus-test", MaxKeys=1)
+    db.terminate()
+    await CLOSINGS.drain()
+
+    with pytest.raises(EndpointConnectionError):
+        await client.list_objects_v2(Bucket="isthmus-test", MaxKeys=1)
+    await asyncio.sleep(0)
+    gc.collect()  # an open session would warn, and such a warning fails the test
 
 
 @pytest.mark.asyncio
