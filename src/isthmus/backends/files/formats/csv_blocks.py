@@ -7,9 +7,7 @@ left to `delimited`.
 from __future__ import annotations
 
 import codecs
-import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from isthmus._core.registry import import_driver
@@ -72,65 +70,6 @@ def parse_block(block: bytes, headings: Sequence[str], delimiter: str) -> Any:
         if table.num_rows
         else pa.record_batch([pa.nulls(0, pa.string()) for _ in headings], names=list(headings))
     )
-
-
-class ParsedBlocks:
-    """Blocks with what `parse_block` makes of them: the next one's in a thread while the caller uses one's.
-
-    `blocks` are pairs of a block, None for a line that is too long, and a number of bytes.
-    """
-
-    def __init__(
-        self,
-        blocks: Iterator[tuple[bytes | None, int]],
-        headings: Sequence[str],
-        delimiter: str,
-        executor: Executor,
-    ) -> None:
-        self._blocks = blocks
-        self._parse = functools.partial(parse_block, headings=headings, delimiter=delimiter)
-        self._executor = executor
-        self._next: tuple[bytes | None, int, Callable[[], Any]] | None = None
-        self._error: Exception | None = None
-        self._load(ahead=False)  # a small file needs no thread
-
-    def _load(self, *, ahead: bool) -> None:
-        """Read the next block; an error of it is raised after the block before it was used."""
-        self._next = None
-        try:
-            found = next(self._blocks, None)
-        except Exception as error:
-            self._error = error
-            return
-        if found is None:
-            return
-        block, size = found
-        if block is None:
-            self._next = block, size, lambda: None
-        elif ahead:
-            self._next = block, size, self._executor.submit(self._parse, block).result
-        else:
-            self._next = block, size, functools.partial(self._parse, block)
-
-    def take(self) -> tuple[bytes | None, int, Any] | None:
-        """Return the next block with its batch, None if it is to be read row by row; None at the end."""
-        if self._next is None:
-            if self._error is not None:
-                raise self._error
-            return None
-        block, size, parsed = self._next
-        batch = parsed()
-        self._load(ahead=True)
-        return block, size, batch
-
-    def take_unparsed(self) -> Iterator[tuple[bytes | None, int]]:
-        """Yield the blocks that follow, for a reader of rows; `take` goes on after those that it took."""
-        while self._next is not None:
-            block, size, _ = self._next
-            self._load(ahead=False)
-            yield block, size
-        if self._error is not None:
-            raise self._error
 
 
 def _is_well_quoted(block: bytes, delimiter: str) -> bool:

@@ -8,7 +8,6 @@ import io
 import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, BinaryIO, NamedTuple
 
 from isthmus._values import check_text
@@ -254,24 +253,17 @@ def _read_blocks(stream: BinaryIO, layout: CsvLayout, start: Checkpoint) -> Iter
             yield _Cells(start.row, None, items, lines, needs_care, following)
             start = start._replace(row=start.row + len(items))
         return
-    with ThreadPoolExecutor(1, thread_name_prefix="isthmus-files") as executor:
-        yield from _read_parsed(
-            csv_blocks.ParsedBlocks(blocks, layout.headings, layout.delimiter, executor), layout, start
-        )
-
-
-def _read_parsed(blocks: csv_blocks.ParsedBlocks, layout: CsvLayout, start: Checkpoint) -> Iterator[_Cells]:
-    """Yield rows block by block, those of a block without a batch one by one."""
     place = start
-    while (taken := blocks.take()) is not None:
-        block, size, batch = taken
-        row, line = place.row, place.line
-        if batch is not None:
+    for block, size in blocks:
+        batch = None if block is None else csv_blocks.parse_block(block, layout.headings, layout.delimiter)
+        if block is not None and batch is not None:
+            row, line = place.row, place.line
             place = Checkpoint(row + batch.num_rows, place.offset + size, line + batch.num_rows)
             yield _Cells(row, batch, [], [line], False, place)
             continue
-        # Until a row ends where a block does.
-        parts = _read_cells(itertools.chain([(block, size)], blocks.take_unparsed()), layout, place)
+        # One by one, until a row ends where a block does.
+        row = place.row
+        parts = _read_cells(itertools.chain([(block, size)], blocks), layout, place)
         for items, lines, needs_care, following in parts:
             yield _Cells(row, None, items, lines, needs_care, following)
             row += len(items)
