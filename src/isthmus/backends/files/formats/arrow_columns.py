@@ -8,6 +8,7 @@ from isthmus._path import Path, Root
 from isthmus._values import INT_MAX
 from isthmus.backends.files.formats import ticks
 from isthmus.backends.files.formats.arrow_library import (
+    all_true,
     arrow,
     compute,
     fill_false,
@@ -96,7 +97,7 @@ def read_column(array: Any, reading: Reading) -> FlatColumn | None:
         return FlatColumn("bool", array)
     if types.is_uint64(kind):
         within = pc.less_equal(array, make_scalar(INT_MAX, kind))
-        if _all(within):
+        if all_true(within):
             return FlatColumn("number", array.cast(arrow().int64()))
         whole = pc.if_else(within, array, arrow().nulls(1, kind)[0])
         return FlatColumn("number", whole.cast(arrow().int64()), fill_false(within))
@@ -104,7 +105,7 @@ def read_column(array: Any, reading: Reading) -> FlatColumn | None:
         return FlatColumn("number", array)
     if types.is_float64(kind) or types.is_float32(kind):
         finite = pc.is_finite(array)
-        return FlatColumn("number", array, None if _all(finite) else fill_false(finite))
+        return FlatColumn("number", array, None if all_true(finite) else fill_false(finite))
     if types.is_string_view(kind):
         array = array.cast(arrow().large_string())
         kind = array.type
@@ -137,7 +138,7 @@ def _to_ticks(array: Any, reading: Reading) -> FlatColumn | None:
     column = _number_column(array.cast(pa.int64()), ticks.instants(kind.unit))
     if kind.unit == "ns" and not reading.round:
         whole = compute().equal(below_micros(column.array), make_number(0))
-        if not _all(whole):
+        if not all_true(whole):
             whole = fill_false(whole)
             return column._replace(present=compute().and_(whole, column.mask_present()))
     return column
@@ -152,7 +153,3 @@ def _number_column(numbers: Any, scale: ticks.Scale) -> FlatColumn:
         present = pc.and_(pc.greater_equal(numbers, low), pc.less_equal(numbers, high))
         present = fill_false(present)
     return FlatColumn(scale.kind, numbers, present, None, scale)
-
-
-def _all(mask: Any) -> bool:
-    return compute().all(mask).as_py() is not False

@@ -68,7 +68,7 @@ def _leaf(leaf: Leaf, columns: Columns) -> Any:
     mask = _mask_distinct(leaf, column)
     if mask is None:
         return _constant(columns, False)
-    return _complete(compute().take(mask, column.codes))
+    return fill_false(compute().take(mask, column.codes))
 
 
 def _mask_distinct(leaf: Leaf, column: FlatColumn) -> Any:
@@ -90,13 +90,8 @@ def _mask(leaf: Leaf, column: FlatColumn) -> Any:
     mask = _values_mask(leaf, column) if column.scale is None else _ranges_mask(leaf, column, column.scale)
     if mask is None:
         return None
-    mask = _complete(mask)
+    mask = fill_false(mask)
     return mask if column.present is None else compute().and_(mask, column.present)
-
-
-def _complete(mask: Any) -> Any:
-    """Return a mask that is false where it was null."""
-    return fill_false(mask) if mask.null_count else mask
 
 
 def _values_mask(leaf: Leaf, column: FlatColumn) -> Any:

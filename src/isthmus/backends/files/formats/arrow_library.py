@@ -71,7 +71,12 @@ def make_number(value: int | float) -> Any:
 
 def fill_false(mask: Any) -> Any:
     """Return a mask that is false where it was null."""
-    return compute().fill_null(mask, make_scalar(False, arrow().bool_()))
+    return compute().fill_null(mask, make_scalar(False, arrow().bool_())) if mask.null_count else mask
+
+
+def all_true(mask: Any) -> bool:
+    """Tell whether a mask is false nowhere; nulls and no rows are no exception."""
+    return compute().all(mask).as_py() is not False
 
 
 def to_numpy(column: Any, kind: Literal["float64", "int64", "int8"]) -> Any:

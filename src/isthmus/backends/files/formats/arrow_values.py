@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 from isthmus._values import INT_MAX, canonical_operand, check_text, format_datetime, from_micros
-from isthmus.backends.files.formats.arrow_library import arrow, compute, make_number, to_numpy
+from isthmus.backends.files.formats.arrow_library import all_true, arrow, compute, make_number, to_numpy
 from isthmus.backends.files.formats.column_kinds import Unreadable
 from isthmus.errors import InvalidRecordError
 
@@ -171,7 +171,7 @@ def _timestamps(array: Any, reading: Reading) -> Sequence[Any]:
     ticks = array.cast(pa.int64())
     if zone is None and reading.zone not in UTC:
         return [None if value is None else _local(value, unit, reading) for value in ticks.to_pylist()]
-    if unit == "ns" and not reading.round and not _all(pc.equal(below_micros(ticks), make_number(0))):
+    if unit == "ns" and not reading.round and not all_true(pc.equal(below_micros(ticks), make_number(0))):
         return [None if value is None else _instant(value, unit, reading) for value in ticks.to_pylist()]
     low, high = (_micros(value, unit) for value in _bounds(ticks))
     if low is not None and high is not None and (low < _FIRST or high > _LAST):
@@ -196,10 +196,6 @@ def below_micros(ticks: Any) -> Any:
     pc = compute()
     rest = pc.subtract(ticks, pc.multiply(pc.divide(ticks, make_number(1_000)), make_number(1_000)))
     return pc.if_else(pc.less(rest, make_number(0)), pc.add(rest, make_number(1_000)), rest)
-
-
-def _all(mask: Any) -> bool:
-    return compute().all(mask).as_py() is not False
 
 
 def _bounds(ticks: Any) -> tuple[int | None, int | None]:
