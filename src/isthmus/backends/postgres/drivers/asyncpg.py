@@ -1,18 +1,22 @@
 """asyncpg behind the driver protocol; with `asyncpg_codecs` all that uses asyncpg's private attributes.
 
-Those are the ones that asyncpg's own pool uses (`_protocol`, `_transport`, `_top_xact`); the tests
-of the pool fail if a version of asyncpg moves them.
+Those are the ones that asyncpg's own pool uses (`_protocol`, `_transport`, `_top_xact`), and its reading of
+password files; the tests of the pool fail if a version of asyncpg moves them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import getpass
+import os
 import socket
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import asyncpg
+import asyncpg.compat
+import asyncpg.connect_utils
 import asyncpg.pool
 
 from isthmus.backends.postgres.address import KEEPALIVE, Address
@@ -59,7 +63,7 @@ class AsyncpgDriver:
     async def _open(self, address: Address, attrs: str) -> asyncpg.Connection:
         arguments = self._arguments(address, attrs)
         if "password" not in self._overrides:
-            arguments["password"] = await secret_of(self._config)
+            arguments["password"] = await self._password(address)
         arguments |= self._overrides
         if "dsn" in self._overrides:  # it holds the address, which the config's would override
             for name in {"host", "port", "user", "password", "database"} - self._overrides.keys():
@@ -68,6 +72,24 @@ class AsyncpgDriver:
             return await self._connect(**arguments)
         except asyncpg.TargetServerAttributeNotMatched as error:
             raise WrongServerError(f"{address[0]}:{address[1]} is not {attrs}") from error
+
+    async def _password(self, address: Address) -> str | None:
+        """Return the password; None if asyncpg has to look into the password file."""
+        config = self._config
+        secret = await secret_of(config)
+        if secret is not None or "PGPASSWORD" not in os.environ:
+            return secret
+        # The config has dropped that of the environment, which asyncpg would take nevertheless.
+        home = asyncpg.compat.get_pg_home_directory()
+        passfile = config.passfile or (home and home / asyncpg.connect_utils.PGPASSFILE)
+        found = passfile and asyncpg.connect_utils._read_password_from_pgpass(
+            passfile=passfile,
+            hosts=[address[0]],
+            ports=[address[1]],
+            database=config.database,
+            user=config.user or getpass.getuser(),
+        )
+        return found or ""
 
     def _arguments(self, address: Address, attrs: str) -> dict[str, Any]:
         config, (host, port) = self._config, address

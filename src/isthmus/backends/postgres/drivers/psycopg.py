@@ -65,11 +65,12 @@ class PsycopgDriver:
             "port": port,
             "user": config.user,
             "dbname": config.database,
-            "password": None if "password" in self._overrides else await secret_of(config),
-            "passfile": None if config.passfile is None else str(config.passfile),
+            **await self._secrets(),
             "target_session_attrs": attrs,
             "application_name": settings.pop("application_name", None),
-            "options": " ".join(filter(None, (_options(settings), config.options))) or None,
+            # An empty text is libpq's default; for None it would read the environment, which the config has.
+            "options": " ".join(filter(None, (_options(settings), config.options))),
+            "hostaddr": "",
             "client_encoding": "UTF8",
             **self._tls(host),
             **_keepalive_arguments(config),
@@ -97,6 +98,16 @@ class PsycopgDriver:
             raise
         raw.prepared_max = config.statement_cache_size or None
         return PsycopgConnection(raw, config.command_timeout)
+
+    async def _secrets(self) -> dict[str, str | None]:
+        """Return password and password file, each so that libpq does not look for another one."""
+        passfile = None if self._config.passfile is None else str(self._config.passfile)
+        if "password" in self._overrides:
+            return {"passfile": passfile}
+        secret = await secret_of(self._config)
+        if secret is None:
+            return {"password": "", "passfile": passfile}
+        return {"password": secret, "passfile": passfile or os.devnull}
 
     def _tls(self, host: str) -> dict[str, Any]:
         config = self._config
