@@ -12,6 +12,7 @@ from isthmus._collection import Collection, CollectionMethods, check_collection_
 from isthmus._core.clock import REPEAT_SECONDS, SYSTEM_CLOCK, Clock
 from isthmus._core.closing import CLOSE_SECONDS, CLOSINGS, close_within
 from isthmus._core.columns import refuse_declarations
+from isthmus._core.conninfo import conninfo_to_url, is_conninfo
 from isthmus._core.executor import Backend, TransactionOptions
 from isthmus._core.op import Drop, Ping
 from isthmus._core.registry import plugin, select_config
@@ -111,7 +112,12 @@ class AsyncDatabase(Scoping, ChangesMethods, CollectionMethods):
 
     @classmethod
     async def open(cls, url: str, config: Mapping[str, Any] | None = None, *, lazy: bool = False) -> Self:
-        """Return a connected handle for a URL such as `postgres://user@host/app?pool.max_size=20`."""
+        """Return a connected handle for a URL such as `postgres://user@host/app?pool.max_size=20`.
+
+        libpq's text `host=h dbname=app` is a URL of PostgreSQL.
+        """
+        if isinstance(url, str) and is_conninfo(url):
+            url = conninfo_to_url(url)
         if not isinstance(url, str) or "://" not in url:
             raise ConfigError("a URL starts with its backend, such as postgres:// or sqlite:///file.db")
         return await cls._create_handle(scheme_of(url), {**(config or {}), "url": url}, lazy=lazy)

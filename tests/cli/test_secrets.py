@@ -137,3 +137,23 @@ def test_random_urls_never_break_the_display() -> None:
         url = f"{generator.choice(SCHEMES)}://{text}"
         assert redact_url(url)
         assert isinstance(hide_secrets(text, [url]), str)
+
+
+def test_the_text_of_libpq_is_a_store_on_the_command_line(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "host=127.0.0.1 port=1 dbname=d user=u password=se/cret"
+
+    given = cli("ping", text)
+    monkeypatch.setenv("ISTHMUS_URL", text)
+
+    for found in (given, cli("ping")):
+        assert found.code == 4
+        assert "no connection to 127.0.0.1:1" in found.err
+        assert "se/cret" not in found.err
+
+
+def test_text_that_cannot_be_read_is_not_shown(cli: Cli) -> None:
+    found = cli("ping", "host=h password='se c4n4ry")
+
+    assert found.code == 3
+    assert "name=value" in found.err
+    assert "c4n4ry" not in found.err

@@ -83,7 +83,8 @@ async def test_a_password_that_the_config_overrides_is_not_sent(
     async with _asking() as (port, seen):
         with pytest.raises(AccessError):
             await AsyncDatabase.create(
-                "postgres", {"host": "127.0.0.1", "port": port, "driver": driver, "ssl": "disable", **settings}
+                "postgres",
+                {"host": "127.0.0.1", "port": port, "driver": driver, "ssl": "disable", **settings},
             )
 
     assert {pair for pair in seen if pair[1]} == ({sent} if sent else set())

@@ -98,7 +98,12 @@ def _has_foreign_at(query: str, known: Collection[str]) -> bool:
 
 
 def split_query(query: str) -> dict[str, Any]:
-    """Return `a=1&pool.max_size=20` as `{"a": "1", "pool": {"max_size": "20"}}`; pydantic makes numbers."""
+    """Return `a=1&pool.max_size=20` as `{"a": "1", "pool": {"max_size": "20"}}`; pydantic makes numbers.
+
+    `host` and `port` may be repeated, as in SQLAlchemy's URLs for several hosts, and come as one list with
+    commas. Raises `ConfigError` for another option with two values.
+    """
+    query = query.strip("&")
     options: dict[str, Any] = {}
     pairs: list[tuple[str, str]] | None = None
     try:
@@ -107,7 +112,13 @@ def split_query(query: str) -> dict[str, Any]:
         pairs = None
     if pairs is None:  # outside the except block: the parser's error has the text
         raise ConfigError("url: the part after '?' is not of the form key=value&key=value")
+    values: dict[str, str] = {}
     for key, value in pairs:
+        if key in ("host", "port") and key in values:
+            values[key] += f",{value}"
+        elif values.setdefault(key, value) != value:
+            raise ConfigError(f"url: {key!r} has two values; which one is meant?")
+    for key, value in values.items():
         merge(options, nest(key, value))
     return options
 

@@ -11,6 +11,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from urllib.parse import quote, urlencode
 
+from isthmus._core.conninfo import conninfo_to_url, is_conninfo
 from isthmus.cli._errors import CommandError, ExitCode
 from isthmus.cli._hints import hint_at_nearest
 
@@ -98,7 +99,10 @@ def _move_settings(store: str, arguments: Sequence[str]) -> tuple[str, list[str]
 
 
 def to_store_url(name: str) -> str | None:
-    """Return the URL of a store that is given as its URL or as a file; None if it is neither."""
+    """Return the URL of a store that is named by its URL, by libpq's text or as a file, else None.
+
+    Raises `ConfigError` for a text of libpq that cannot be read.
+    """
     if "://" in name:
         return name
     path = Path(name)
@@ -106,6 +110,8 @@ def to_store_url(name: str) -> str | None:
         with path.open("rb") as file:
             if file.read(len(_SQLITE_HEADER)) == _SQLITE_HEADER:
                 return f"sqlite:///{path.resolve()}"
+    elif is_conninfo(name):
+        return conninfo_to_url(name)
     elif not path.is_dir():
         return None
     return f"files://{quote(str(path.resolve()))}"

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
 
 from isthmus import ConfigError, IsthmusError
+from isthmus._core.conninfo import conninfo_to_url, is_conninfo
 from isthmus._core.registry import plugin
 from isthmus._core.url import may_cut_secret
 
@@ -82,6 +83,10 @@ def hide_secrets(text: str, arguments: Iterable[str]) -> str:
     """
     values = [*arguments, os.environ.get("ISTHMUS_URL", "")]
     urls = [found.group() for value in values if (found := _URL.search(value))]
+    for value in filter(is_conninfo, values):
+        url = _convert(value)
+        text = text.replace(value, redact_url(url) if url else "…")
+        urls += [url] if url else []
     for url in sorted(urls, key=len, reverse=True):
         text = text.replace(url, redact_url(url))
     visible = " ".join(map(redact_url, urls))
@@ -92,6 +97,14 @@ def hide_secrets(text: str, arguments: Iterable[str]) -> str:
         if len(secret) >= _MIN_LENGTH and secret not in visible:
             text = text.replace(secret, "…")
     return text
+
+
+def _convert(text: str) -> str | None:
+    """Return the URL that libpq's text stands for; None if the text cannot be read."""
+    try:
+        return conninfo_to_url(text)
+    except ConfigError:
+        return None
 
 
 def _find_secrets(url: str) -> Iterable[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
@@ -14,13 +13,13 @@ LIBPQ = (
     "channel_binding", "sslnegotiation", "gssencmode", "keepalives_idle", "keepalives_interval",
     "keepalives_count", "tcp_user_timeout", "sslcrl", "sslcrldir", "sslsni", "sslcompression",
     "ssl_min_protocol_version", "ssl_max_protocol_version", "require_auth", "requirepeer", "krbsrvname",
-    "gsslib", "gssdelegation",
+    "gsslib", "gssdelegation", "sslcertmode",
 )  # fmt: skip
 """Parameters of libpq that psycopg is given as they are, under `libpq`."""
 KEEPALIVE = ("keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout")
 """Those of them that asyncpg's sockets have too."""
-WITHOUT_EFFECT = ("supa", "client_encoding")
-"""Options of hosts' URLs that change nothing here: text is always UTF-8."""
+WITHOUT_EFFECT = ("supa", "workaround", "uselibpqcompat", "client_encoding")
+"""Options of hosts' URLs that change nothing here: modes of `ssl` are libpq's, and text is always UTF-8."""
 
 # Of asyncpg's `create_pool`.
 HOOKS = ("setup", "init", "reset", "connect", "connection_class", "record_class")
@@ -102,31 +101,6 @@ ADDRESS_VARIABLES = frozenset(
     {"DATABASE_URL", *(variable for variable, key in VARIABLES.items() if key in ("host", "port"))}
 )
 
-# libpq's `name = value` or `name = 'value'`, where a backslash escapes the next character.
-_PAIR = re.compile(r"\s*(\w+)\s*=\s*(?:'((?:[^'\\]|\\.)*)'|((?:[^\s'\\]|\\.)*))(?=\s|$)\s*", re.DOTALL)
-
-
-def is_conninfo(text: str) -> bool:
-    """Return whether text is libpq's `host=h dbname=d` rather than a URL."""
-    return re.match(r"\s*\w+\s*=", text) is not None
-
-
-def parse_conninfo(text: str) -> dict[str, str]:
-    """Return the parameters in `host=h port=5433 password='a b'`, whose text an error never repeats."""
-    found: dict[str, str] = {}
-    position = 0
-    while position < len(text):
-        match = _PAIR.match(text, position)
-        if match is None:
-            raise ConfigError(
-                "postgres: the connection text is not of the form name=value name='value' (it is not shown:"
-                " it may hold a secret)"
-            )
-        value = match[3] if match[2] is None else match[2]
-        found[match[1]] = re.sub(r"\\(.)", r"\1", value, flags=re.DOTALL)
-        position = match.end()
-    return found
-
 
 def split_host(host: str, port: int) -> Address:
     """Return `name:port`, `[v6]:port`, `name`, or a socket's folder with or without a port."""
@@ -165,3 +139,43 @@ def host_text(host: Any) -> Any:
     if "port" not in host:
         return name
     return f"[{name}]:{host['port']}" if ":" in name and name[0] not in "/[" else f"{name}:{host['port']}"
+
+
+def translate_options(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings with the options that other clients put into URLs, as ours."""
+    settings = dict(settings)
+    pooled = settings.pop("pgbouncer", None)  # Prisma's name, in Supabase's URLs
+    if pooled is not None:
+        known = {"true": True, "1": True, "false": False, "0": False}.get(str(pooled).lower())
+        if known is None:
+            raise ConfigError("postgres: pgbouncer is true or false")
+        settings.setdefault("pooler", "transaction" if known else "none")
+    accepted = settings.pop("sslaccept", None)  # Prisma's name, too
+    if accepted == "strict":
+        settings["sslmode"] = "verify-full"
+    elif accepted not in (None, "accept_invalid_certs"):
+        raise ConfigError("postgres: sslaccept is strict or accept_invalid_certs")
+    if settings.get("sslmode") == "no-verify":  # node-postgres
+        settings["sslmode"] = "require"
+    if "hostaddr" in settings:
+        address = settings.pop("hostaddr")
+        if settings.setdefault("host", address) != address:
+            raise ConfigError("postgres: give `host` or `hostaddr`: a server has one address here")
+    if settings.get("max_inactive_connection_lifetime") in (0, "0"):
+        settings["max_inactive_connection_lifetime"] = None  # as in asyncpg: no limit
+    return settings
+
+
+def pair_ports(settings: Mapping[str, Any], default: int) -> dict[str, Any]:
+    """Return settings in which each host has its port, if libpq's list `port=5432,5433` was given."""
+    settings, ports = dict(settings), settings.get("port")
+    if not isinstance(ports, str) or "," not in ports:
+        return settings
+    hosts, numbers = settings.get("host", ""), ports.split(",")
+    if isinstance(hosts, str):
+        hosts = hosts.split(",")
+    if len(hosts) != len(numbers):
+        raise ConfigError(f"postgres: {len(numbers)} ports for {len(hosts)} hosts; give one for each, or one")
+    pairs = zip(hosts, numbers, strict=True)
+    paired = [host_text({"host": host, "port": number or default}) for host, number in pairs]
+    return {**settings, "host": paired, "port": default}

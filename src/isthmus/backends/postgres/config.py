@@ -12,6 +12,7 @@ from urllib.parse import SplitResult, unquote
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from isthmus._core.config import BackendConfig, ChangesSettings, ConfigGroup
+from isthmus._core.conninfo import is_conninfo, parse_conninfo
 from isthmus._core.loop_pools import secret_digest
 from isthmus._core.url import clean_url
 from isthmus._suggest import suggest_nearest
@@ -24,9 +25,9 @@ from isthmus.backends.postgres.address import (
     WITHOUT_EFFECT,
     Address,
     host_text,
-    is_conninfo,
-    parse_conninfo,
+    pair_ports,
     split_host,
+    translate_options,
 )
 from isthmus.backends.postgres.address import VARIABLES as _VARIABLES
 from isthmus.backends.postgres.collection_settings import CollectionSettings, LayoutSettings
@@ -300,16 +301,7 @@ class PostgresConfig(BackendConfig, LayoutSettings, ChangesSettings):
 
     @classmethod
     def _rename_aliases(cls, settings: dict[str, Any]) -> dict[str, Any]:
-        settings = dict(settings)
-        pooled = settings.pop("pgbouncer", None)  # Prisma's name, in Supabase's URLs
-        if pooled is not None:
-            known = {"true": True, "1": True, "false": False, "0": False}.get(str(pooled).lower())
-            if known is None:
-                raise ConfigError("postgres: pgbouncer is true or false")
-            settings.setdefault("pooler", "transaction" if known else "none")
-        if settings.get("max_inactive_connection_lifetime") in (0, "0"):
-            settings["max_inactive_connection_lifetime"] = None  # as in asyncpg: no limit
-        return super()._rename_aliases(settings)
+        return pair_ports(super()._rename_aliases(translate_options(settings)), DEFAULT_PORT)
 
     @classmethod
     def from_url(cls, url: SplitResult, options: dict[str, Any]) -> dict[str, Any]:
@@ -324,7 +316,7 @@ class PostgresConfig(BackendConfig, LayoutSettings, ChangesSettings):
                 settings["password"] = unquote(password)
         if hosts:
             settings["host"] = [unquote(host) for host in hosts.split(",")]
-        elif settings.keys().isdisjoint(("host", "hosts", "hostname")):
+        elif settings.keys().isdisjoint(("host", "hosts", "hostname", "hostaddr")):
             settings["host"] = ["localhost"]
         # The URL has the whole address; a port from the environment belongs to another server.
         settings.setdefault("port", DEFAULT_PORT)
@@ -335,7 +327,11 @@ class PostgresConfig(BackendConfig, LayoutSettings, ChangesSettings):
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> dict[str, tuple[Any, str]]:
         """Return settings from DB_*, PG*, POSTGRES_* and DATABASE_URL; later ones override earlier ones."""
-        found = {key: (environ[name], name) for name, key in _VARIABLES.items() if environ.get(name)}
+        found: dict[str, tuple[Any, str]] = {
+            key: (environ[name], name) for name, key in _VARIABLES.items() if environ.get(name)
+        }
+        given = {name: found[name][0] for name in ("host", "port") if name in found}
+        found |= {name: (value, found[name][1]) for name, value in pair_ports(given, DEFAULT_PORT).items()}
         if address := environ.get("DATABASE_URL", ""):
             try:
                 settings, problem = cls._rename_aliases(cls.read_url(address)), ""

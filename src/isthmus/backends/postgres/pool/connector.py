@@ -14,6 +14,7 @@ from isthmus.backends.postgres.address import Address
 from isthmus.backends.postgres.config import PoolConfig
 from isthmus.backends.postgres.errors import connect_error
 from isthmus.backends.postgres.pool.pooled_connection import PooledConnection
+from isthmus.errors import IsthmusError
 
 if TYPE_CHECKING:
     from isthmus.backends.postgres.drivers.protocol import Driver
@@ -58,22 +59,22 @@ class Hosts:
     async def connect(self, driver: Driver) -> Any:
         """Return a connection to the first host that answers and has the session attributes.
 
-        Raises the last host's error if there is none. As in libpq, a host that refuses the
-        credentials ends the search. `prefer-standby` takes any server if no standby answers.
+        Raises the last host's error, with the messages of the others, if there is none. As in libpq, a host
+        that refuses the credentials ends the search. `prefer-standby` takes any server if no standby answers.
         """
-        failure: Exception | None = None
+        failures: list[IsthmusError] = []
         for address, attrs in self._candidates():
             try:
                 connection = await driver.open(address, attrs)
             except Exception as error:
-                failure = connect_error(error, address)
+                failures.append(connect_error(error, address))
                 if not _is_worth_another_host(error):
-                    raise failure from error
+                    raise failures[-1] from error
             else:
                 self._remember(address)
                 return connection
-        assert failure is not None, "there is at least one host"
-        raise failure
+        assert failures, "there is at least one host"
+        raise _name_others(failures[-1], failures[:-1])
 
     def _candidates(self) -> Iterator[tuple[Address, str]]:
         rotated = [*self._addresses[self._start :], *self._addresses[: self._start]]
@@ -87,6 +88,14 @@ class Hosts:
         if address in self._addresses:
             index = self._addresses.index(address)
             self._start = (index + 1) % len(self._addresses) if self._last_resort else index
+
+
+def _name_others(failure: IsthmusError, others: Sequence[IsthmusError]) -> IsthmusError:
+    """Return the last host's error with the messages of the hosts that were tried before."""
+    messages = dict.fromkeys(str(other) for other in others if str(other) != str(failure))
+    if messages:
+        failure.args = (f"{failure}; before that: {'; '.join(messages)}", *failure.args[1:])
+    return failure
 
 
 def _is_worth_another_host(error: Exception) -> bool:
