@@ -59,7 +59,7 @@ class Probe:
 
     async def run(self) -> None:
         """Note each stop, until cancelled."""
-        queued = _QueueTime()
+        queued = QueueTime()
         while True:
             before = time.perf_counter(), time.thread_time(), time.process_time(), queued.read()
             collected = self._collected
@@ -81,7 +81,7 @@ class Probe:
                 self._server.sample(self.kind, self.doing)
 
 
-class _QueueTime:
+class QueueTime:
     """How long the calling thread has waited for a processor, in seconds; 0 where Linux does not tell."""
 
     def __init__(self) -> None:
