@@ -12,14 +12,13 @@ from isthmus._collection import Collection, CollectionMethods, check_collection_
 from isthmus._core.clock import REPEAT_SECONDS, SYSTEM_CLOCK, Clock
 from isthmus._core.closing import CLOSE_SECONDS, CLOSINGS, close_within
 from isthmus._core.columns import refuse_declarations
-from isthmus._core.conninfo import conninfo_to_url, is_conninfo
 from isthmus._core.executor import Backend, TransactionOptions
 from isthmus._core.op import Drop, Ping
 from isthmus._core.registry import plugin, select_config
 from isthmus._core.stack import Layer, Stack
 from isthmus._core.supports import SupportsDrop, SupportsIndexes, SupportsTerminate
 from isthmus._core.uncancelled import Ends
-from isthmus._core.url import scheme_of
+from isthmus._core.url import scheme_of, to_url
 from isthmus._create import Create
 from isthmus._query.query import as_query
 from isthmus._reads import Find
@@ -116,10 +115,7 @@ class AsyncDatabase(Scoping, ChangesMethods, CollectionMethods):
 
         libpq's text `host=h dbname=app` is a URL of PostgreSQL.
         """
-        if isinstance(url, str) and is_conninfo(url):
-            url = conninfo_to_url(url)
-        if not isinstance(url, str) or "://" not in url:
-            raise ConfigError("a URL starts with its backend, such as postgres:// or sqlite:///file.db")
+        url = to_url(url)
         return await cls._create_handle(scheme_of(url), {**(config or {}), "url": url}, lazy=lazy)
 
     async def connect(self) -> Self:

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, parse_qsl, unquote
 
+from isthmus._core.conninfo import conninfo_to_url, is_conninfo
 from isthmus.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -24,6 +25,15 @@ def clean_url(text: str) -> str:
     text = text.strip()
     while len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
         text = text[1:-1].strip()
+    return text
+
+
+def to_url(text: Any) -> str:
+    """Return the URL of a store, also of one that is given as libpq's text; raises `ConfigError`."""
+    if isinstance(text, str) and is_conninfo(text):
+        return conninfo_to_url(text)
+    if not isinstance(text, str) or "://" not in text:
+        raise ConfigError("a URL starts with its backend, such as postgres:// or sqlite:///file.db")
     return text
 
 

@@ -330,7 +330,7 @@ class PostgresConfig(BackendConfig, LayoutSettings, ChangesSettings):
         found: dict[str, tuple[Any, str]] = {
             key: (environ[name], name) for name, key in _VARIABLES.items() if environ.get(name)
         }
-        given = {name: found[name][0] for name in ("host", "port") if name in found}
+        given: dict[str, Any] = {name: found[name][0] for name in ("host", "port") if name in found}
         found |= {name: (value, found[name][1]) for name, value in pair_ports(given, DEFAULT_PORT).items()}
         if address := environ.get("DATABASE_URL", ""):
             try:
