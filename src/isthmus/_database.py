@@ -31,7 +31,7 @@ from isthmus._transaction import (
     TransactionContext,
     TransactionSession,
 )
-from isthmus.errors import ConfigError, UnsupportedError, UsageError
+from isthmus.errors import UnsupportedError, UsageError
 from isthmus.layers import from_config
 from isthmus.layers._policy import Policy
 from isthmus.layers.context import Context
