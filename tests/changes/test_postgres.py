@@ -10,6 +10,7 @@ import pytest
 
 from isthmus import AsyncDatabase, ChangesExpiredError, ConfigError, Record
 from isthmus._changes_declaration import declare_changes, end_changes
+from isthmus.backends.postgres.change_pruning import prune
 from isthmus.backends.postgres.change_tables import ChangeNames
 from tests.changes.follow import assert_orders_grow, last_data, read_all, read_until
 from tests.postgres.databases import connected, fresh_name, opened, url
@@ -348,6 +349,22 @@ async def test_a_position_expires_once_its_changes_are_pruned() -> None:
             await anext(db.changes(since=old))
         await db.upsert("new", {})
         assert [change.id for change in await read_until(changes, "new")] == ["new"]
+
+
+async def test_pruning_keeps_later_marks_in_any_time_zone() -> None:
+    """`IST` is India's time where the session writes it, and Israel's where the server reads it."""
+    session = {"DateStyle": "SQL, DMY", "TimeZone": "Asia/Kolkata"}
+    async with opened(changes=True, server_settings=session) as db:
+        names = _names(db)
+        pool = await db._backend.native()
+        async with pool.acquire() as connection:
+            await connection.execute(
+                f"INSERT INTO {names.marks} SELECT now() - a * interval '1 minute', '3', '3', 0"
+                " FROM unnest(ARRAY[200, 120, 60, 1]) AS a"
+            )
+            await prune(connection, db._backend._table(db.collection_name), 3_600)  # type: ignore[attr-defined]
+            left = f"SELECT count(*) FROM {names.marks} WHERE at > '-infinity'"
+            assert await connection.fetchval(left) == 3  # that of now too
 
 
 async def test_a_position_of_another_table_has_expired() -> None:

@@ -96,6 +96,28 @@ async def test_columns_that_were_added_by_hand_are_kept() -> None:
     assert tuple(fresh) == (None, 5, 8)
 
 
+@pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
+async def test_a_session_that_quotes_all_names_opens_its_tables(driver: str) -> None:
+    """What the server writes differs there; the table is ours, and one of others is refused as elsewhere."""
+    settings: dict[str, Any] = {"driver": driver, "server_settings": {"quote_all_identifiers": "on"}}
+    settings |= {"indexes": ["n"], "unique": ["u"], "columns": {"c": "number"}, "changes": True}
+    async with opened(**settings) as db:
+        id = await db.create({"n": 1, "u": "a", "c": 0.30000000000000004})
+        again = {"url": url(), "table": db.collection_name, **settings, "pool": {"max_size": 2}}
+        async with await AsyncDatabase.create("postgres", again) as other:
+            assert await other.count((field("n") == 1) & (field("c") == 0.30000000000000004)) == 1
+            assert (await other.require(id)).data["u"] == "a"
+            assert await other.aggregate(m=("max", "c")) == [{"m": 0.30000000000000004}]
+    name = fresh_name()
+    async with connected() as outside:
+        await outside.execute(f"CREATE TABLE {name} (id int PRIMARY KEY, data text)")
+        try:
+            with pytest.raises(ConfigError, match="id is integer instead of text"):
+                await AsyncDatabase.create("postgres", {"url": url(), "table": name, **settings})
+        finally:
+            await outside.execute(f"DROP TABLE {name}")
+
+
 async def test_a_newer_format_is_refused() -> None:
     """What a later isthmus wrote is not touched by this one."""
     async with opened() as db:

@@ -10,6 +10,7 @@ import zlib
 
 from isthmus.backends.postgres.change_tables import ChangeNames
 from isthmus.backends.postgres.drivers.protocol import Connection
+from isthmus.backends.postgres.sql.fields import moment_text
 from isthmus.backends.postgres.sql.table import Table
 
 BATCH = 5_000
@@ -31,7 +32,7 @@ async def prune(connection: Connection, table: Table, keep: float) -> bool:
             return False
         await _add_mark(connection, names, keep)
         mark = await connection.fetchrow(
-            f"SELECT m.bound::text, m.at::text FROM {names.marks} AS m WHERE m.at > '-infinity'"
+            f"SELECT m.bound::text, {moment_text('m.at')} FROM {names.marks} AS m WHERE m.at > '-infinity'"
             " AND m.at <= clock_timestamp() - make_interval(secs => $1::float8) ORDER BY m.at DESC LIMIT 1",
             keep,
         )

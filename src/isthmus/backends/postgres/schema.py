@@ -38,13 +38,14 @@ from isthmus.errors import ConfigError
 
 log = logging.getLogger("isthmus.postgres.schema")
 
+# Each column's type: the name in the catalog, which is compared, and that in SQL, for messages.
 _COLUMNS = {
-    "id": "text",
-    "data": "jsonb",
-    "metadata": "jsonb",
-    "version": "bigint",
-    "created_at": "timestamp with time zone",
-    "updated_at": "timestamp with time zone",
+    "id": ("text", "text"),
+    "data": ("jsonb", "jsonb"),
+    "metadata": ("jsonb", "jsonb"),
+    "version": ("int8", "bigint"),
+    "created_at": ("timestamptz", "timestamp with time zone"),
+    "updated_at": ("timestamptz", "timestamp with time zone"),
 }
 # One advisory lock for all that isthmus creates in a database: creators wait for each other.
 _LOCK = zlib.crc32(b"isthmus schema")
@@ -68,7 +69,10 @@ SELECT c.oid::int8, c.relkind::text, obj_description(c.oid, 'pg_class'),
   array(SELECT a.attname::text FROM pg_attribute a
         WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
         AND a.attnotnull AND NOT a.atthasdef AND a.attidentity = ''),
-  EXISTS (SELECT 1 FROM pg_trigger g WHERE g.tgrelid = c.oid AND g.tgname = '{VERSION_TRIGGER}')
+  EXISTS (SELECT 1 FROM pg_trigger g WHERE g.tgrelid = c.oid AND g.tgname = '{VERSION_TRIGGER}'),
+  array(SELECT CASE WHEN t.typnamespace = 'pg_catalog'::regnamespace THEN t.typname::text ELSE '' END
+        FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+        WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum)
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = $1 AND c.relname = $2"""
 
@@ -238,7 +242,7 @@ async def _create_table(connection: Connection, table: Table, config: PostgresCo
 
 
 def _check(table: Table, found: Any) -> None:
-    _, kind, comment, names, types, _, _, unique, collation, required, _ = found
+    _, kind, comment, names, types, _, _, unique, collation, required, _, catalog_types = found
     if kind not in ("r", "p"):
         raise ConfigError(f"postgres: {table.sql} is not a table")
     mark = format_of(comment)
@@ -248,10 +252,12 @@ def _check(table: Table, found: Any) -> None:
             " upgrade isthmus"
         )
     have = dict(zip(names, types, strict=True))
+    # The server writes a type's SQL name with quotes where `quote_all_identifiers` is on.
+    known = dict(zip(names, catalog_types, strict=True))
     wrong = [
         f"{name} is {have[name]} instead of {type}" if name in have else f"{name} ({type}) is missing"
-        for name, type in _COLUMNS.items()
-        if have.get(name) != type
+        for name, (catalog_type, type) in _COLUMNS.items()
+        if known.get(name) != catalog_type
     ]
     # Other columns are the user's; but a row that isthmus inserts has no value for them.
     wrong += [

@@ -25,7 +25,7 @@ _MAX_TRANSACTION_AGE = 1_500_000_000
 _SERVER = """
 SELECT row_to_json(facts)::text FROM (SELECT current_setting('server_version_num')::int AS number,
   current_setting('server_version') AS version,
-  extract(epoch FROM clock_timestamp())::float8 AS now,
+  extract(epoch FROM clock_timestamp())::numeric(20, 6) AS now,
   pg_is_in_recovery() AS standby,
   current_setting('transaction_read_only') = 'on' AS read_only,
   pg_encoding_to_char(encoding) AS encoding,

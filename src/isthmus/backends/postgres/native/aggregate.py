@@ -19,8 +19,9 @@ from isthmus.backends._tables.leaves import canonical_kind
 from isthmus.backends._tables.values import read_number
 from isthmus.backends.postgres.drivers.protocol import Connection
 from isthmus.backends.postgres.native.catalog import NativeTable
-from isthmus.backends.postgres.native.columns import is_comparable, sort_value, text_of
+from isthmus.backends.postgres.native.columns import is_comparable, sort_value, source, text_of, valid
 from isthmus.backends.postgres.native.filter import NativeFilter, missing_column
+from isthmus.backends.postgres.native.texts import decimal_of
 from isthmus.backends.postgres.sql.statement import Parameters, Statement
 
 _TRUTH = {Function.MIN: "bool_and", Function.MAX: "bool_or"}
@@ -118,15 +119,17 @@ def _states(table: NativeTable, measure: Measure) -> list[str]:
         return [f"{_TRUTH[measure.function]}({_value(column)})"]
     end = f"{measure.function.value}({_value(column)})"
     if column.kind is Kind.FLOAT:
-        end += "::float8"  # the text of a float4 is that of another float8
+        return [f"{end}::float8"]
     return [f"{end}::text" if canonical_kind(column) == "number" else end]
 
 
 def _number_states(column: TableColumn) -> list[str]:
     """Return the exact sum of numbers, how many there are, and whether one is beyond 64 bits."""
     value = _value(column)
-    # The server adds floats with an error that grows; their shortest decimals it adds exactly.
-    number = f"{value}::float8::text::numeric" if column.kind is Kind.FLOAT else f"{value}::numeric"
+    number = f"{value}::numeric"
+    if column.kind is Kind.FLOAT:
+        # The server adds floats with an error that grows; their decimals it adds exactly.
+        number = f"CASE WHEN {valid(column)} THEN {decimal_of(f'{source(column)}::float8')} END"
     beyond = "FALSE"
     if column.kind is not Kind.INTEGER:
         beyond = f"bool_or({value} NOT BETWEEN {INT_MIN} AND {INT_MAX})"

@@ -17,7 +17,8 @@ from isthmus.errors import ConfigError
 _RELATION = """
 SELECT c.oid::int8, c.relkind::text,
   EXISTS (SELECT 1 FROM pg_inherits i JOIN pg_class k ON k.oid = i.inhrelid
-    WHERE i.inhparent = c.oid AND k.relnamespace::regnamespace::text <> '_timescaledb_internal'),
+    JOIN pg_namespace s ON s.oid = k.relnamespace
+    WHERE i.inhparent = c.oid AND s.nspname <> '_timescaledb_internal'),
   (SELECT d.datcollate::text FROM pg_database d WHERE d.datname = current_database()),
   (SELECT to_jsonb(d)->>'datlocprovider' FROM pg_database d WHERE d.datname = current_database()),
   c.relrowsecurity
@@ -205,7 +206,7 @@ def _column(row: Sequence[Any], config: PostgresConfig, default: _Default) -> Ta
     return TableColumn(
         name=name,
         kind=kind,
-        type=base,
+        type=_unquote(base, type_name),
         nullable=not required,
         has_default=(has_default and not generated) or bool(identity),
         generated=bool(generated) or identity == "a",
@@ -240,7 +241,7 @@ def _make_column(
     return TableColumn(
         name=name,
         kind=_KINDS.get(type_name, Kind.TEXT if labels else Kind.OTHER),
-        type=declared,
+        type=_unquote(declared, type_name),
         bits=_BITS.get(type_name, 64),
         precision=precision,
         scale=scale,
@@ -250,6 +251,11 @@ def _make_column(
         numeric=config.numeric if type_name == "numeric" else "exact",
         zone=config.zone if type_name == "timestamp" else None,
     )
+
+
+def _unquote(type: str, type_name: str) -> str:
+    """Return a type's name in SQL, which the server quotes where `quote_all_identifiers` is on."""
+    return type_name if type == quote(type_name) and type_name in _KINDS else type
 
 
 def _by_code_point(name: str | None, provider: str | None, collate: str | None, default: _Default) -> bool:

@@ -10,6 +10,7 @@ from isthmus._values import INT_MAX, INT_MIN
 from isthmus.backends._tables.column import TEXTS, Kind, TableColumn
 from isthmus.backends._tables.leaves import canonical_kind
 from isthmus.backends.postgres.native.catalog import NativeTable
+from isthmus.backends.postgres.native.texts import interval_text, is_shortest_decimal
 from isthmus.backends.postgres.sql.statement import Parameters, quote
 
 _TYPES = {
@@ -32,7 +33,15 @@ _OUTPUTS = {
     Kind.TIMESTAMP: "timestamp_send({}::timestamp)",
     Kind.TIMESTAMPTZ: "timestamptz_send({}::timestamptz)",
     Kind.BYTES: "{}::bytea",
+    Kind.INTERVAL: "interval_send({}::interval)",
     Kind.ARRAY: "to_json({}::text[])::text",
+}
+# Of arrays too, where the text of an element depends on a setting.
+_ARRAY_OUTPUTS = {
+    Kind.FLOAT: "array_send({}::float8[])",
+    Kind.BYTES: "array_send({}::bytea[])",
+    Kind.INTERVAL: "array_send({}::interval[])",
+    **dict.fromkeys((Kind.DATE, Kind.TIMESTAMP, Kind.TIMESTAMPTZ), "to_json({})::text"),
 }
 _VALID = {
     Kind.FLOAT: "({0} > '-Infinity' AND {0} < 'Infinity')",  # NaN is above all
@@ -41,6 +50,7 @@ _VALID = {
     Kind.TIMESTAMPTZ: "({0} >= '0001-01-01 00:00:00+00' AND {0} < '10000-01-01 00:00:00+00')",
 }
 _TEXTS = {
+    Kind.FLOAT: "encode(float8send({}::float8), 'hex')",
     Kind.DATE: "to_char({}, 'YYYY-MM-DD')",
     Kind.TIMESTAMP: """to_char({}, 'YYYY-MM-DD"T"HH24:MI:SS.US')""",
     Kind.TIMESTAMPTZ: """to_char({} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')""",
@@ -57,10 +67,10 @@ def source(column: TableColumn) -> str:
 
 def output(column: TableColumn) -> str:
     """Return the expression that is read."""
-    element = column.element
-    if element is not None and element.kind in (Kind.DATE, Kind.TIMESTAMP, Kind.TIMESTAMPTZ):
-        return f"to_json({source(column)})::text"  # as text they are in the session's DateStyle
-    return _OUTPUTS.get(column.kind, "{}::text").format(source(column))
+    form = _OUTPUTS.get(column.kind, "{}::text")
+    if column.element is not None:
+        form = _ARRAY_OUTPUTS.get(column.element.kind, form)
+    return form.format(source(column))
 
 
 def version_of(table: NativeTable) -> str:
@@ -95,12 +105,11 @@ def _valid_numeric(column: TableColumn) -> str:
     integral = f"{value} BETWEEN {INT_MIN} AND {INT_MAX}"
     if column.precision is not None and column.precision <= _FLOAT_DIGITS and (column.scale or 0) >= 0:
         return integral  # the bounds are beyond its digits: all but NaN
-    # The casts are inside a CASE, so they are evaluated where they cannot fail. Through text, since
-    # the server's own cast from a float keeps 15 digits only.
+    # The casts are inside a CASE, so they are evaluated where they cannot fail.
     return (
         f"CASE WHEN {integral} AND {value} = trunc({value}) THEN TRUE"
         f" WHEN abs({value}) BETWEEN 5e-324 AND 1.7976931348623157e308"
-        f" THEN {value}::float8::text::numeric = {value} ELSE FALSE END"
+        f" THEN {is_shortest_decimal(value)} ELSE FALSE END"
     )
 
 
@@ -112,7 +121,12 @@ def is_comparable(column: TableColumn) -> bool:
 
 
 def text_of(column: TableColumn) -> str:
-    """Return the canonical text of a column whose values are text; NULL where there is no value."""
+    """Return the canonical text of a column whose values are text; NULL where there is no value.
+
+    Of any other column, as a row's version, a text that is the same in all sessions, and of no other value.
+    """
+    if column.kind is Kind.INTERVAL:
+        return interval_text(f"{source(column)}::interval")
     text = _TEXTS.get(column.kind, "{}::text").format(source(column))
     condition = valid(column)
     return text if condition is None else f"CASE WHEN {condition} THEN {text} END"

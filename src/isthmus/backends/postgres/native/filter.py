@@ -331,7 +331,7 @@ _BY_TEXT = (Kind.OTHER, Kind.INTERVAL)
 
 
 def _key_operand(column: TableColumn) -> str:
-    return f'({source(column)}::text COLLATE "C")' if column.kind in _BY_TEXT else source(column)
+    return f'(({text_of(column)}) COLLATE "C")' if column.kind in _BY_TEXT else source(column)
 
 
 def _key_type(column: TableColumn) -> str:

@@ -16,6 +16,7 @@ from isthmus.backends._tables.column import Kind, TableColumn
 from isthmus.backends._tables.keys import id_of
 from isthmus.backends._tables.records import invalid_key
 from isthmus.backends._tables.values import NoCanonicalFormError, invalid_record, read_value
+from isthmus.backends.postgres.native.binary import read_array, read_float, read_interval
 from isthmus.backends.postgres.native.catalog import NativeTable
 from isthmus.backends.postgres.native.columns import output, valid, version_of
 
@@ -49,8 +50,10 @@ def reader_of(column: TableColumn) -> Callable[[Any], JSON] | None:
     match column.kind:
         case Kind.INTEGER | Kind.BOOL:
             return None
-        case Kind.TEXT | Kind.UUID | Kind.INTERVAL | Kind.OTHER:
+        case Kind.TEXT | Kind.UUID | Kind.OTHER:
             return None
+        case Kind.INTERVAL:
+            return read_interval
         case Kind.DATE:
             return _date
         case Kind.TIMESTAMP:
@@ -58,8 +61,23 @@ def reader_of(column: TableColumn) -> Callable[[Any], JSON] | None:
         case Kind.TIMESTAMPTZ:
             return lambda value: format_datetime(_moment(value).replace(tzinfo=UTC))
         case Kind.ARRAY:
-            return lambda value: read_value(column, orjson.loads(value))
+            return _array_reader(column)
     return lambda value: read_value(column, value)
+
+
+# Elements that are read in their binary form, as `output` has them.
+_ELEMENTS: dict[Kind, Callable[[bytes], Any]] = {
+    Kind.FLOAT: read_float,
+    Kind.BYTES: bytes,
+    Kind.INTERVAL: read_interval,
+}
+
+
+def _array_reader(column: TableColumn) -> Callable[[Any], JSON]:
+    element = _ELEMENTS.get(column.element.kind) if column.element is not None else None
+    if element is None:
+        return lambda value: read_value(column, orjson.loads(value))
+    return lambda value: read_value(column, read_array(value, element))
 
 
 class RowReader:

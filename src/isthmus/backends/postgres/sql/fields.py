@@ -37,6 +37,11 @@ _ATTRIBUTES = {
 }
 
 
+def moment_text(value: str) -> str:
+    """Return the text of a timestamptz that every session reads as the same moment."""
+    return _TIME.format(value)
+
+
 def attribute(path: Path) -> str | None:
     """Return the text expression of a record attribute; None for a path into data or metadata."""
     return _ATTRIBUTES.get(path.root)
