@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import functools
 import logging
 import ssl
 from collections.abc import Mapping
@@ -25,6 +26,7 @@ from isthmus._core.uncancelled import Ends
 from isthmus.backends.elasticsearch.config import ElasticsearchConfig
 from isthmus.backends.elasticsearch.errors import (
     PRODUCT,
+    RedirectError,
     foreign_response_error,
     never_sent,
     translate_exception,
@@ -44,7 +46,7 @@ _EXPECTED = frozenset({200, 201})
 FOUND = frozenset({200, 404})
 """The statuses that are expected of a request whose index may be missing."""
 
-
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
 # Statuses on which a call acts: an index is missing only if Elasticsearch itself says so. It sends the header
 # with every response, and the client's own methods require it too.
 _TRUSTED = frozenset({200, 201, 404})
@@ -102,7 +104,7 @@ class _Body(BytesPayload):
 
 
 class HttpNode(AiohttpHttpNode):
-    """The client's aiohttp node, which writes large bodies in pieces and verifies IP addresses."""
+    """The client's aiohttp node: large bodies in pieces, IP addresses verified, redirects refused."""
 
     def __init__(self, config: NodeConfig) -> None:
         super().__init__(config)
@@ -115,10 +117,22 @@ class HttpNode(AiohttpHttpNode):
     async def perform_request(  # type: ignore[override]
         self, method: str, target: str, body: Any = None, *rest: Any, **more: Any
     ) -> Any:
-        """Send one request."""
+        """Send one request; raises `RedirectError` for a response that redirects it."""
         if body is not None and len(body) > _PIECE and not self._http_compress:
             body = _Body(body)
-        return await super().perform_request(method, target, body, *rest, **more)
+        response = await super().perform_request(method, target, body, *rest, **more)
+        meta = response.meta
+        if meta.status in _REDIRECTS:
+            raise RedirectError(meta.status, self.base_url, meta.headers.get("location") or "")
+        return response
+
+    def _create_aiohttp_session(self) -> None:
+        super()._create_aiohttp_session()
+        session = self.session
+        assert session is not None
+        # aiohttp follows redirects to any host, with the records and the headers, and the node passes no
+        # option (elastic-transport 9.4.2).
+        vars(session)["request"] = functools.partial(session.request, allow_redirects=False)
 
 
 class ClientPool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urljoin, urlsplit
 
 import aiohttp
 import elastic_transport as transport
@@ -55,6 +56,28 @@ class IndexGoneError(UnavailableError):
     """
 
 
+class RedirectError(transport.TransportError):
+    """A response that sends the request, and all that it holds, to another address.
+
+    A `TransportError`, so that it passes through the client, also through the user's own use of it.
+    """
+
+    def __init__(self, status: int, source: str, location: str) -> None:
+        super().__init__(
+            f"{source} redirects ({status}) to {_host_of(source, location)}, which was sent nothing:"
+            " redirects are not followed, name the server itself in `hosts`"
+        )
+
+
+def _host_of(source: str, location: str) -> str:
+    """Return the scheme and host that a redirect leads to; the other parts may hold a secret."""
+    try:
+        parts = urlsplit(urljoin(source, location))
+    except ValueError:
+        return "an address that is none"
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"[:300]
+
+
 def translate_exception(error: Exception, action: str, *, writes: bool) -> IsthmusError:
     """Return the error for an exception of the client or its transport.
 
@@ -82,6 +105,8 @@ def translate_exception(error: Exception, action: str, *, writes: bool) -> Isthm
             return UnexpectedError(
                 f"{action}: the response is not JSON (is this Elasticsearch?)", applied=maybe
             )
+        case RedirectError():
+            return ConfigError(f"{action}: {error.message}", applied=maybe)
         case transport.SniffingError():
             return UnavailableError(f"{action}: sniffing failed on every node: {_root(error)}")
         case transport.TransportError():
