@@ -60,17 +60,20 @@ class PlainTransport(AsyncTransport):
     in its own version.
     """
 
+    headers: Mapping[str, str] = {}
+    """Headers of every request; of the client's own ones, sniffing has neither credentials nor `headers=`."""
+
     async def perform_request(self, method: str, target: str, **options: Any) -> Any:  # type: ignore[override]
         """Send one request with plain media types."""
-        headers = options.get("headers")
-        if headers is not None and headers is not elastic_transport.client_utils.DEFAULT:
-            plain = dict(headers)
-            for name in ("accept", "content-type"):
-                value = plain.get(name)
-                if value and "vnd.elasticsearch+" in value:
-                    lines = "ndjson" in value
-                    plain[name] = "application/x-ndjson" if lines else "application/json"
-            options["headers"] = plain
+        given = options.get("headers")
+        headers = dict(self.headers)
+        if given is not None and given is not elastic_transport.client_utils.DEFAULT:
+            headers |= given
+        for name in ("accept", "content-type"):
+            value = headers.get(name)
+            if value and "vnd.elasticsearch+" in value:
+                headers[name] = "application/x-ndjson" if "ndjson" in value else "application/json"
+        options["headers"] = headers
         return await super().perform_request(method, target, **options)
 
 
@@ -144,7 +147,6 @@ class ClientPool:
         # A derived client has the same transport, and the retries that users expect.
         self.native = self.client.options(max_retries=3)
         self._slots = Slots(config.pool.maxsize * len(config.hosts), config.pool.timeout)
-        self._auth = _authorization(config)
         self._closed = False
         self.ends = Ends()
         """Points in time that are being closed."""
@@ -215,7 +217,7 @@ class ClientPool:
         """
         if body is not None and not isinstance(body, bytes):
             body = json_text(body)
-        headers = {**(_LINES if lines else _JSON), **self._auth}
+        headers = _LINES if lines else _JSON
         attempts = len(self._config.hosts)
         while True:
             attempts -= 1
@@ -352,7 +354,7 @@ def _client(config: ElasticsearchConfig) -> AsyncElasticsearch:
     elif config.user is not None and config.password is not None:
         options["basic_auth"] = (config.user, config.password.get_secret_value())
     try:
-        return AsyncElasticsearch(
+        client = AsyncElasticsearch(
             list(config.hosts),
             transport_class=PlainTransport,
             node_class=HttpNode,
@@ -366,6 +368,10 @@ def _client(config: ElasticsearchConfig) -> AsyncElasticsearch:
         )
     except (ValueError, TypeError, OSError) as error:
         raise ConfigError(f"elasticsearch: {error}") from error
+    assert isinstance(client.transport, PlainTransport)
+    headers = {name.lower(): value.get_secret_value() for name, value in config.headers.items()}
+    client.transport.headers = headers | _authorization(config)
+    return client
 
 
 def _drop(session: Any) -> None:
