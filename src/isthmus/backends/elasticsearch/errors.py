@@ -131,13 +131,22 @@ def _root(error: transport.TransportError) -> str:
     return str(causes[0] if causes else error.message)[:300]
 
 
+def invalid_response_error(action: str, problem: str, *, writes: bool) -> UnexpectedError:
+    """Return the error for a response that Elasticsearch does not give to a request."""
+    applied = Applied.MAYBE if writes else Applied.NO
+    return UnexpectedError(f"{action}: the response cannot be read: {problem}", applied=applied)
+
+
 def foreign_response_error(meta: Any, content: Any, action: str, *, writes: bool) -> ConfigError:
     """Return the error for a response that is not one of Elasticsearch; see `translate_exception`."""
     text = content.decode(errors="replace") if isinstance(content, bytes) else str(content)
     server, kind = meta.headers.get("server", "a server"), meta.headers.get("content-type", "no content type")
+    reason = f"a response of Elasticsearch has the header {PRODUCT}"
+    if meta.headers.get(PRODUCT) == "Elasticsearch":
+        reason = f"it has the header {PRODUCT}, but not the form of a response to this request"
     return ConfigError(
         f"{action}: it was not Elasticsearch that answered, but {server!r}: status {meta.status}, {kind},"
-        f" {text[:80]!r} (a response of Elasticsearch has the header {PRODUCT})",
+        f" {text[:80]!r} ({reason})",
         applied=Applied.MAYBE if writes else Applied.NO,
     )
 
@@ -156,7 +165,7 @@ def reason_of(body: Any) -> tuple[str, str]:
         shards = error.get("failed_shards")
         inner = error.get("caused_by")
         if inner is None and isinstance(shards, list) and shards:
-            inner = shards[0].get("reason")
+            inner = shards[0].get("reason") if isinstance(shards[0], Mapping) else None
         error = inner
     return " < ".join(kinds), "; ".join(dict.fromkeys(reasons))
 

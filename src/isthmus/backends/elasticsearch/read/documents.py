@@ -11,7 +11,7 @@ from isthmus._core.lazy_record import LazyRecord, _set_row, row_field
 from isthmus._record import Record, _set_data, _set_id
 from isthmus._values import decode
 from isthmus.backends.elasticsearch.client import FOUND, ClientPool
-from isthmus.backends.elasticsearch.errors import translate_response
+from isthmus.backends.elasticsearch.errors import invalid_response_error, translate_response
 from isthmus.backends.elasticsearch.index import CollectionIndex
 from isthmus.backends.elasticsearch.layout import version_of
 
@@ -34,6 +34,9 @@ async def get_many(
         status, body = await pool.call("POST", target, {"ids": chunk}, action=action, expected=FOUND)
         if status == 404:
             raise index.mark_gone()
+        if len(body["docs"]) != len(chunk):
+            problem = f"it has {len(body['docs'])} documents of {len(chunk)}"
+            raise invalid_response_error(action, problem, writes=False)
         for document in body["docs"]:
             if "error" in document:
                 error = document["error"]

@@ -10,7 +10,7 @@ from typing import Any
 from isthmus._core.clock import SYSTEM_CLOCK, Clock
 from isthmus.backends.elasticsearch.client import ClientPool, decode_response
 from isthmus.backends.elasticsearch.config import BulkConfig
-from isthmus.backends.elasticsearch.errors import reason_of, translate_response
+from isthmus.backends.elasticsearch.errors import invalid_response_error, reason_of, translate_response
 from isthmus.backends.elasticsearch.index import CollectionIndex
 from isthmus.backends.elasticsearch.layout import version_of
 from isthmus.errors import Applied, IsthmusError, RateLimitedError
@@ -199,6 +199,9 @@ class BulkSender:
                 return [_CREATED] * len(lines)
             answer = decode_response(answer, action, writes=True)
         responses = [response for item in answer.get("items", ()) for response in item.values()]
+        if len(responses) != len(lines):
+            problem = f"it has {len(responses)} items of {len(lines)}"
+            raise invalid_response_error(action, problem, writes=True)
         if any("_seq_no" in response for response in responses):
             await index.confirm_write(pool)
         return list(map(BulkItem, responses))
