@@ -25,11 +25,16 @@ class AnswerProxy:
         self.change: Change = lambda number, body, answer: answer
         self.refused: set[tuple[str, str]] = set()
         """Methods and paths for which the node has no memory: their requests do not reach it."""
+        self.redirect: tuple[int, str] | None = None
+        """A status and a host to which every request is redirected; none of them reaches the node."""
         self.url = ""
 
     async def answer(self, request: web.Request) -> web.Response:
         """Pass one request on."""
         body = await request.read()
+        if self.redirect is not None:
+            status, host = self.redirect
+            return web.Response(status=status, headers={"location": host + request.raw_path, **PRODUCT})
         if (request.method, request.path) in self.refused:
             return web.json_response(no_memory(request), status=429, headers=PRODUCT)
         async with (

@@ -12,8 +12,9 @@ import elastic_transport
 import pytest
 
 import elasticsearch
-from isthmus._core.executor import PageRequest, WriteKind
-from isthmus._query.ast import TRUE
+from isthmus._core.executor import AggregateRequest, PageRequest, WriteKind
+from isthmus._path import parse_path
+from isthmus._query.ast import TRUE, Function, Measure
 from isthmus.backends.elasticsearch import plugin
 from isthmus.backends.elasticsearch.backend import ElasticsearchBackend
 from isthmus.backends.elasticsearch.config import ElasticsearchConfig
@@ -23,6 +24,7 @@ from tests.elasticsearch.conftest import Build
 
 pytestmark = [pytest.mark.backend("elasticsearch"), pytest.mark.asyncio]
 
+_MEASURES = (Measure("most", Function.MAX, parse_path("v")),)
 _INDICES = b"{" + b",".join(b'"i%d":{"aliases":{}}' % number for number in range(33)) + b"}"
 
 
@@ -32,7 +34,25 @@ def respond(status: int, kind: str, body: bytes, *more: str) -> bytes:
     return "\r\n".join(head).encode() + b"\r\n\r\n" + body
 
 
-_HELLO = respond(200, "application/json", b"{}", "x-elastic-product: Elasticsearch")
+_PRODUCT = "x-elastic-product: Elasticsearch"
+_HELLO = respond(200, "application/json", b"{}", _PRODUCT)
+# What a gateway answers to everything that adds the header to whatever is behind it.
+_WITH_HEADER = [
+    b"[1]",
+    b"null",
+    b"5",
+    b'"x"',
+    b"",
+    b"{}",
+    b"<html>Welcome</html>",
+    _INDICES,
+    b'{"nodes":[1]}',
+    b'{"nodes":{"x":null}}',
+    b'{"nodes":{"x":{"version":"9.2.0"}}}',
+    b'{"nodes":{"x":{"version":9}}}',
+    b'{"docs":[1],"hits":[1],"items":[1],"id":1,"_shards":1,"responses":[1,2,3],"count":"x"}',
+    b'{"docs":[],"hits":{"hits":[]},"errors":true,"items":[],"_shards":{"failed":1,"failures":[1]}}',
+]
 STRANGERS = {
     "a page": respond(200, "text/html", b"<html>Welcome to nginx</html>", "server: nginx"),
     "a missing page": respond(404, "text/html", b"<html>not found</html>", "server: nginx"),
@@ -46,6 +66,12 @@ STRANGERS = {
     "a redirect": respond(302, "text/html", b"", "location: /login"),
     "a login": respond(401, "text/html", b"<html>log in</html>"),
     "an error": respond(500, "text/html", b"<html>oops</html>"),
+    **{
+        f"with the header of Elasticsearch: {body.decode()[:30]}": respond(
+            200, "text/html" if body.startswith(b"<") else "application/json", body, _PRODUCT
+        )
+        for body in _WITH_HEADER
+    },
     "no HTTP": b"SSH-2.0-OpenSSH_9.2p1\r\n",
 }
 
@@ -103,6 +129,16 @@ async def test_a_stranger_is_recognized_when_it_is_opened(stranger: str, layout:
 
 
 @pytest.mark.parametrize("stranger", STRANGERS)
+async def test_a_stranger_has_no_nodes_to_discover(stranger: str) -> None:
+    """The client itself takes whatever is JSON for a list of nodes."""
+    async with answering(STRANGERS[stranger]) as url:
+        backend = backend_at(url, sniff=True)
+        with pytest.raises(IsthmusError):
+            await backend.open("records")
+        await backend.close()
+
+
+@pytest.mark.parametrize("stranger", STRANGERS)
 async def test_a_stranger_in_the_place_of_an_open_server(build: Build, stranger: str) -> None:
     """Each call ends with one typed error; an absence that a stranger reports is none."""
     real = build()
@@ -118,13 +154,27 @@ async def test_a_stranger_in_the_place_of_an_open_server(build: Build, stranger:
             lambda: backend.count(index, TRUE),
             lambda: backend.fetch(index, PageRequest(TRUE, (), 5)),
             lambda: backend.fetch(index, PageRequest(TRUE, None, 5)),
+            lambda: backend.fetch(index, PageRequest(TRUE, (), None)),
+            lambda: backend.aggregate(index, AggregateRequest(TRUE, _MEASURES)),
             lambda: backend.remove(index, TRUE),
-            backend.collections,
             lambda: backend.drop(index),
         ]
+        if b"\r\n\r\n{}" not in STRANGERS[stranger]:  # Elasticsearch says so too, of a cluster without any
+            calls.append(backend.collections)
         for call in calls:
             with pytest.raises(IsthmusError):
                 await call()
+        await backend.close()
+        native = backend_at(url, index=index, layout="native")
+        native._collection(index).index.is_ready = True
+        for read in (
+            lambda: native.read(index, ["a"]),
+            lambda: native.fetch(index, PageRequest(TRUE, None, 5)),
+            lambda: native.count(index, TRUE),
+        ):
+            with pytest.raises(IsthmusError):
+                await read()
+        await native.close()
         for kind in WriteKind:
             with pytest.raises(IsthmusError):
                 for result in await write(backend, kind, a={"v": 2}):

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import contextlib
 import logging
 import random
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import SecretStr
 
+from elasticsearch import AuthenticationException
 from isthmus import AsyncDatabase
 from isthmus.backends.elasticsearch.client import ClientPool
 from isthmus.backends.elasticsearch.config import ElasticsearchConfig
@@ -20,7 +24,7 @@ from isthmus.backends.postgres.errors import connect_error
 from isthmus.backends.postgres.pool.connector import Hosts
 from isthmus.backends.s3.config import S3Config
 from isthmus.backends.s3.transport.session import find_keys
-from isthmus.errors import ConfigError
+from isthmus.errors import ConfigError, IsthmusError
 
 pytestmark = pytest.mark.asyncio
 
@@ -292,16 +296,72 @@ async def test_an_explicit_key_turns_the_environments_user_off() -> None:
         ElasticsearchConfig.load({"api_key": "k", "bearer_token": "t"}, environ={})
 
 
+@contextlib.asynccontextmanager
+async def _refusing() -> AsyncIterator[tuple[str, list[str]]]:
+    """Run a cluster that knows nobody; yield its URL and the heads of the requests that it got."""
+    heads: list[str] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append((await reader.readuntil(b"\r\n\r\n")).decode())
+        writer.write(b"HTTP/1.1 401 X\r\nx-elastic-product: Elasticsearch\r\ncontent-length: 0\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", heads
+    server.close()
+
+
+@pytest.mark.parametrize("name", ["Authorization", "authorization"])
+async def test_a_header_that_authorizes_is_a_kind_of_credentials(name: str) -> None:
+    """It replaces those of a weaker source, and is replaced by those of a stronger one."""
+    given: dict[str, Any] = {"headers": {name: "Bearer mine", "x-team": "a"}}
+    url = {"url": f"es+http://h/i?headers.{name}=Bearer+mine&headers.x-team=a"}
+    environments = ({"ES_API_KEY": "ZW52"}, {"ES_USER": "eu", "ES_PASSWORD": "ep"})
+
+    explicit = [ElasticsearchConfig.load(one, environ=env) for one in (given, url) for env in environments]
+    explicit.append(ElasticsearchConfig.load({**given, "url": "es+http://me:pw@h/i"}, environ={}))
+    explicit.append(
+        ElasticsearchConfig.load({**given, "url": "es+http://h/i?headers.AUTHORIZATION=other"}, environ={})
+    )
+    for config in explicit:
+        assert (config.user, config.password, config.api_key) == (None, None, None)
+        pool = ClientPool(config)
+        assert pool.client.transport.headers == {"authorization": "Bearer mine", "x-team": "a"}
+        await pool.close()
+
+    over = ElasticsearchConfig.load({**url, "api_key": "a2V5"}, environ={"ES_USER": "eu", "ES_PASSWORD": "p"})
+    assert (list(over.headers), over.user) == (["x-team"], None)
+    for other in ({"api_key": "a2V5"}, {"user": "u", "password": "p"}, {"bearer_token": "t"}):
+        with pytest.raises(ConfigError, match=r"give one of .*, a header Authorization") as caught:
+            ElasticsearchConfig.load({**given, **other}, environ={})
+        assert "mine" not in str(caught.value)
+    with pytest.raises(ConfigError, match="give one of"):
+        ElasticsearchConfig.load({"url": "es+http://me:pw@h/i?headers.Authorization=x"}, environ={})
+
+
 async def test_headers_are_in_every_request() -> None:
     """Beside those that authorize; their values are not shown."""
     config = ElasticsearchConfig.load(
         {"api_key": "a2V5", "headers": {"x-team": "c4n4ry", "x-opaque-id": "o"}}, environ={}
     )
 
-    _, headers = await _nodes(config)
+    async with _refusing() as (url, heads):
+        for sniff in (False, True):
+            used = config.model_copy(update={"hosts": (url,), "sniff": sniff})
+            pool = ClientPool(used)
+            with pytest.raises(IsthmusError):
+                await pool.call("GET", "/_nodes", action="connect")
+            if not sniff:
+                with pytest.raises(AuthenticationException):
+                    await pool.native.info()
+            await pool.close()
 
-    assert (headers["x-team"], headers["x-opaque-id"]) == ("c4n4ry", "o")
-    assert headers["authorization"] == "ApiKey a2V5"
+    assert [head.split()[1] for head in heads] == ["/_nodes", "/", "/_nodes/_all/http"]
+    for head in heads:
+        lines = head.lower().splitlines()
+        assert {"x-team: c4n4ry", "x-opaque-id: o", "authorization: apikey a2v5"} <= set(lines)
+        assert len([line for line in lines if line.startswith("accept: application/json")]) == 1
     assert "c4n4ry" not in repr(config) + str(config.explain())
     other = ElasticsearchConfig.load({"api_key": "a2V5", "headers": {"x-team": "b"}}, environ={})
     assert config.pool_key() != other.pool_key()

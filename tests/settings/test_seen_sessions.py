@@ -212,7 +212,7 @@ async def test_credentials_of_elasticsearch_are_in_its_requests(given: dict[str,
     pool = ClientPool(ElasticsearchConfig.load(given, environ={}))
     try:
         assert pool.client._headers["authorization"] == header
-        assert pool._auth == {"authorization": header}
+        assert pool.client.transport.headers == {"authorization": header}
     finally:
         await pool.close()
 

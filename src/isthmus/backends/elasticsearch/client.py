@@ -6,18 +6,13 @@ import asyncio
 import base64
 import contextlib
 import logging
-import ssl
 from collections.abc import Mapping
-from contextvars import ContextVar
 from typing import Any
 
 import elastic_transport
 import orjson
-from aiohttp.abc import AbstractStreamWriter
-from aiohttp.payload import BytesPayload, Payload
-from elastic_transport import AiohttpHttpNode, AsyncTransport, NodeConfig, TransportError
+from elastic_transport import TransportError
 from elasticsearch.exceptions import HTTP_EXCEPTIONS
-from elasticsearch.serializer import OrjsonSerializer
 
 from elasticsearch import ApiError, AsyncElasticsearch
 from isthmus._core.executor import PoolStats
@@ -26,99 +21,29 @@ from isthmus.backends.elasticsearch.config import ElasticsearchConfig
 from isthmus.backends.elasticsearch.errors import (
     PRODUCT,
     foreign_response_error,
+    invalid_response_error,
     never_sent,
     translate_exception,
     translate_response,
 )
+from isthmus.backends.elasticsearch.responses import is_response
 from isthmus.backends.elasticsearch.slots import Slots
-from isthmus.errors import Applied, ClosedError, ConfigError, QueryError, StoreError, UnexpectedError
+from isthmus.backends.elasticsearch.transport import RAW_BODY, HttpNode, PlainTransport, ResponseSerializer
+from isthmus.errors import ClosedError, ConfigError, QueryError, StoreError
 
 log = logging.getLogger("isthmus.elasticsearch")
 
 _JSON = {"accept": "application/json", "content-type": "application/json"}
 _LINES = {"accept": "application/json", "content-type": "application/x-ndjson"}
 OLDEST = (8, 15)
-_PIECE = 2**18
 # Statuses that `call` returns by default; others raise.
 _EXPECTED = frozenset({200, 201})
 FOUND = frozenset({200, 404})
 """The statuses that are expected of a request whose index may be missing."""
 
-
 # Statuses on which a call acts: an index is missing only if Elasticsearch itself says so. It sends the header
 # with every response, and the client's own methods require it too.
 _TRUSTED = frozenset({200, 201, 404})
-
-
-class PlainTransport(AsyncTransport):
-    """Requests plain JSON in place of the media type of the client's major version.
-
-    A client of major 9 sends `compatible-with=9`, which a server 8 rejects with 400, and an API
-    method's own header overrides `headers=` (elasticsearch-py 9.5.1). Every server answers plain JSON
-    in its own version.
-    """
-
-    async def perform_request(self, method: str, target: str, **options: Any) -> Any:  # type: ignore[override]
-        """Send one request with plain media types."""
-        headers = options.get("headers")
-        if headers is not None and headers is not elastic_transport.client_utils.DEFAULT:
-            plain = dict(headers)
-            for name in ("accept", "content-type"):
-                value = plain.get(name)
-                if value and "vnd.elasticsearch+" in value:
-                    lines = "ndjson" in value
-                    plain[name] = "application/x-ndjson" if lines else "application/json"
-            options["headers"] = plain
-        return await super().perform_request(method, target, **options)
-
-
-_RAW_BODY: ContextVar[bool] = ContextVar("raw_body", default=False)
-
-
-class ResponseSerializer(OrjsonSerializer):
-    """Decodes responses, but for a request that wants the bytes."""
-
-    def loads(self, data: bytes) -> Any:
-        """Return the decoded response, or its bytes."""
-        return data if _RAW_BODY.get() else super().loads(data)
-
-
-class _Body(BytesPayload):
-    """A large body, written in pieces; aiohttp 3.14 warns of one that is plain bytes."""
-
-    def __init__(self, value: bytes) -> None:
-        Payload.__init__(self, value, content_type="application/octet-stream")
-        self._size = len(value)
-
-    async def write(self, writer: AbstractStreamWriter) -> None:
-        """Write the whole body."""
-        await self.write_with_length(writer, None)
-
-    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
-        """Write the first `content_length` bytes, or the whole body."""
-        view = memoryview(self._value)[:content_length]
-        for start in range(0, len(view), _PIECE):
-            await writer.write(view[start : start + _PIECE])
-
-
-class HttpNode(AiohttpHttpNode):
-    """The client's aiohttp node, which writes large bodies in pieces and verifies IP addresses."""
-
-    def __init__(self, config: NodeConfig) -> None:
-        super().__init__(config)
-        context = self._ssl_context
-        if context is not None and context.verify_mode is ssl.CERT_REQUIRED:
-            # elastic-transport 9 leaves it out for hosts given as addresses, so that a certificate
-            # for any other host would be accepted.
-            context.check_hostname = True
-
-    async def perform_request(  # type: ignore[override]
-        self, method: str, target: str, body: Any = None, *rest: Any, **more: Any
-    ) -> Any:
-        """Send one request."""
-        if body is not None and len(body) > _PIECE and not self._http_compress:
-            body = _Body(body)
-        return await super().perform_request(method, target, body, *rest, **more)
 
 
 class ClientPool:
@@ -130,7 +55,6 @@ class ClientPool:
         # A derived client has the same transport, and the retries that users expect.
         self.native = self.client.options(max_retries=3)
         self._slots = Slots(config.pool.maxsize * len(config.hosts), config.pool.timeout)
-        self._auth = _authorization(config)
         self._closed = False
         self.ends = Ends()
         """Points in time that are being closed."""
@@ -201,11 +125,11 @@ class ClientPool:
         """
         if body is not None and not isinstance(body, bytes):
             body = json_text(body)
-        headers = {**(_LINES if lines else _JSON), **self._auth}
+        headers = _LINES if lines else _JSON
         attempts = len(self._config.hosts)
         while True:
             attempts -= 1
-            previous = _RAW_BODY.set(raw_body)
+            previous = RAW_BODY.set(raw_body)
             try:
                 answer = await self._send(method, target, body, headers, timeout)
             except TransportError as error:
@@ -216,9 +140,9 @@ class ClientPool:
                     continue
                 raise translate_exception(error, action, writes=writes) from error
             finally:
-                _RAW_BODY.reset(previous)
+                RAW_BODY.reset(previous)
             meta, content = answer.meta, answer.body
-            if meta.status in _TRUSTED and meta.headers.get(PRODUCT) != "Elasticsearch":
+            if meta.status in _TRUSTED and not _is_trustworthy(method, target, meta, content):
                 raise foreign_response_error(meta, content, action, writes=writes)
             if raw_body and meta.status != 200 and isinstance(content, bytes):
                 content = _decode_error(content)
@@ -270,7 +194,7 @@ async def _hello(pool: ClientPool) -> tuple[int, Any]:
 async def _check(pool: ClientPool) -> None:
     """Raise `ConfigError` for a server that is too old, if it tells its version."""
     status, body = await _hello(pool)
-    nodes = body.get("nodes", {}) if status == 200 and isinstance(body, Mapping) else {}
+    nodes = body.get("nodes", {}) if status == 200 else {}
     for node in nodes.values():
         version = str(node.get("version", ""))
         parts = version.split(".")
@@ -280,13 +204,23 @@ async def _check(pool: ClientPool) -> None:
                 raise ConfigError(f"elasticsearch: the server is {version}; 8.15 is the oldest that works")
 
 
-def decode_response(body: bytes, action: str, *, writes: bool) -> Any:
+def _is_trustworthy(method: str, target: str, meta: Any, content: Any) -> bool:
+    """Return whether a response is one of Elasticsearch, by its header and, of a success, by its form."""
+    if meta.headers.get(PRODUCT) != "Elasticsearch":
+        return False
+    # Bytes were asked for by the caller, who looks into them.
+    return meta.status == 404 or isinstance(content, bytes) or is_response(method, target, content)
+
+
+def decode_response(body: bytes, action: str, *, writes: bool) -> Mapping[str, Any]:
     """Return the decoded body of a response that was asked for as bytes."""
     try:
-        return orjson.loads(body)
+        decoded = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        applied = Applied.MAYBE if writes else Applied.NO
-        raise UnexpectedError(f"{action}: the response is not JSON", applied=applied) from error
+        raise invalid_response_error(action, "it is not JSON", writes=writes) from error
+    if not isinstance(decoded, Mapping):
+        raise invalid_response_error(action, "it is no object", writes=writes)
+    return decoded
 
 
 def _decode_error(body: bytes) -> Any:
@@ -338,7 +272,7 @@ def _client(config: ElasticsearchConfig) -> AsyncElasticsearch:
     elif config.user is not None and config.password is not None:
         options["basic_auth"] = (config.user, config.password.get_secret_value())
     try:
-        return AsyncElasticsearch(
+        client = AsyncElasticsearch(
             list(config.hosts),
             transport_class=PlainTransport,
             node_class=HttpNode,
@@ -352,6 +286,10 @@ def _client(config: ElasticsearchConfig) -> AsyncElasticsearch:
         )
     except (ValueError, TypeError, OSError) as error:
         raise ConfigError(f"elasticsearch: {error}") from error
+    assert isinstance(client.transport, PlainTransport)
+    headers = {name.lower(): value.get_secret_value() for name, value in config.headers.items()}
+    client.transport.headers = headers | _authorization(config)
+    return client
 
 
 def _drop(session: Any) -> None:

@@ -99,7 +99,7 @@ class ElasticsearchConfig(BackendConfig):
     client_key: Path | None = None
     http_compress: bool = False
     headers: dict[str, SecretStr] = Field(default={})
-    """Headers of every request, such as a proxy in front of the cluster demands; their values are secret."""
+    """Headers of every request; an `Authorization` among them takes the place of other credentials."""
     sniff: bool = False
     """Discover the cluster's nodes; does not work behind proxies."""
 
@@ -190,9 +190,10 @@ class ElasticsearchConfig(BackendConfig):
 
     @model_validator(mode="after")
     def _one_kind_of_credentials(self) -> Self:
-        credentials = [self.user or self.password, self.api_key, self.bearer_token]
+        header = next((name for name in self.headers if _authorizes(name)), None)
+        credentials = [self.user or self.password, self.api_key, self.bearer_token, header]
         if sum(one is not None for one in credentials) > 1:
-            raise ValueError("give one of user and password, api_key, bearer_token")
+            raise ValueError("give one of user and password, api_key, bearer_token, a header Authorization")
         if (self.user is None) != (self.password is None):
             raise ValueError("user and password belong together")
         return self
@@ -204,6 +205,21 @@ class ElasticsearchConfig(BackendConfig):
         if self.approximate and self.layout != "native":
             raise ValueError("approximate needs layout 'native': layout 'mapped' is always exact")
         return self
+
+    @classmethod
+    def _drop_credentials(cls, weaker: dict[str, Any], stronger: Mapping[str, Any]) -> None:
+        """Remove the credentials that a stronger source replaces; on either side they may be a header."""
+        super()._drop_credentials(weaker, stronger)
+        names = [name for kind in cls.credentials for name in kind]
+        headers, weaker_headers = stronger.get("headers"), weaker.get("headers")
+        by_header = isinstance(headers, Mapping) and any(map(_authorizes, headers))
+        if by_header:
+            for name in names:
+                weaker.pop(name, None)
+        given = by_header or any(stronger.get(name) is not None for name in names)
+        if given and isinstance(weaker_headers, Mapping):
+            kept = {name: value for name, value in weaker_headers.items() if not _authorizes(name)}
+            weaker["headers"] = kept
 
     @classmethod
     def _rename_aliases(cls, settings: dict[str, Any]) -> dict[str, Any]:
@@ -278,6 +294,11 @@ _VARIABLES = {
     "ELASTICSEARCH_INDEX": "index",
     "ELASTICSEARCH_API_KEY": "api_key",
 }
+
+
+def _authorizes(header: Any) -> bool:
+    """Return whether a header of this name holds credentials for the cluster."""
+    return isinstance(header, str) and header.lower() == "authorization"
 
 
 def _cloud_host(cloud_id: Any) -> str:

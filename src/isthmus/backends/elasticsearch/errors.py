@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urljoin, urlsplit
 
 import aiohttp
 import elastic_transport as transport
@@ -55,6 +56,28 @@ class IndexGoneError(UnavailableError):
     """
 
 
+class RedirectError(transport.TransportError):
+    """A response that sends the request, and all that it holds, to another address.
+
+    A `TransportError`, so that it passes through the client, also through the user's own use of it.
+    """
+
+    def __init__(self, status: int, source: str, location: str) -> None:
+        super().__init__(
+            f"{source} redirects ({status}) to {_host_of(source, location)}, which was sent nothing:"
+            " redirects are not followed, name the server itself in `hosts`"
+        )
+
+
+def _host_of(source: str, location: str) -> str:
+    """Return the scheme and host that a redirect leads to; the other parts may hold a secret."""
+    try:
+        parts = urlsplit(urljoin(source, location))
+    except ValueError:
+        return "an address that is none"
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"[:300]
+
+
 def translate_exception(error: Exception, action: str, *, writes: bool) -> IsthmusError:
     """Return the error for an exception of the client or its transport.
 
@@ -82,6 +105,8 @@ def translate_exception(error: Exception, action: str, *, writes: bool) -> Isthm
             return UnexpectedError(
                 f"{action}: the response is not JSON (is this Elasticsearch?)", applied=maybe
             )
+        case RedirectError():
+            return ConfigError(f"{action}: {error.message}", applied=maybe)
         case transport.SniffingError():
             return UnavailableError(f"{action}: sniffing failed on every node: {_root(error)}")
         case transport.TransportError():
@@ -106,13 +131,22 @@ def _root(error: transport.TransportError) -> str:
     return str(causes[0] if causes else error.message)[:300]
 
 
+def invalid_response_error(action: str, problem: str, *, writes: bool) -> UnexpectedError:
+    """Return the error for a response that Elasticsearch does not give to a request."""
+    applied = Applied.MAYBE if writes else Applied.NO
+    return UnexpectedError(f"{action}: the response cannot be read: {problem}", applied=applied)
+
+
 def foreign_response_error(meta: Any, content: Any, action: str, *, writes: bool) -> ConfigError:
     """Return the error for a response that is not one of Elasticsearch; see `translate_exception`."""
     text = content.decode(errors="replace") if isinstance(content, bytes) else str(content)
     server, kind = meta.headers.get("server", "a server"), meta.headers.get("content-type", "no content type")
+    reason = f"a response of Elasticsearch has the header {PRODUCT}"
+    if meta.headers.get(PRODUCT) == "Elasticsearch":
+        reason = f"it has the header {PRODUCT}, but not the form of a response to this request"
     return ConfigError(
         f"{action}: it was not Elasticsearch that answered, but {server!r}: status {meta.status}, {kind},"
-        f" {text[:80]!r} (a response of Elasticsearch has the header {PRODUCT})",
+        f" {text[:80]!r} ({reason})",
         applied=Applied.MAYBE if writes else Applied.NO,
     )
 
@@ -131,7 +165,7 @@ def reason_of(body: Any) -> tuple[str, str]:
         shards = error.get("failed_shards")
         inner = error.get("caused_by")
         if inner is None and isinstance(shards, list) and shards:
-            inner = shards[0].get("reason")
+            inner = shards[0].get("reason") if isinstance(shards[0], Mapping) else None
         error = inner
     return " < ".join(kinds), "; ".join(dict.fromkeys(reasons))
 

@@ -49,7 +49,7 @@ class CollectionIndex:
     The type of a mapped field never changes, so it is read once. `types` are the mapped types by field
     name; `url` is the path of requests to this index and no other, `name_url` that of its name, whatever
     that stands for; `written` and `visible` count this handle's writes and how many of them a refresh
-    has made visible.
+    has made visible; `uuid` is the server's, of this index and no other, empty until it is loaded.
     """
 
     def __init__(self, name: str, config: ElasticsearchConfig) -> None:
@@ -69,7 +69,7 @@ class CollectionIndex:
         # Fields that the server does not map: beyond the limit, or names that it refuses.
         self._unmappable: set[str] = set()
         self._limit = config.field_limit
-        self._uuid = ""
+        self.uuid = ""
         self._must_confirm = False
         self._mapping_locks: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = (
             weakref.WeakKeyDictionary()
@@ -106,9 +106,9 @@ class CollectionIndex:
         self._check_format(found.mappings)
         check_mode(found)
         alias = await ensure_alias(pool, found)
-        if self._uuid not in ("", found.uuid):
+        if self.uuid not in ("", found.uuid):
             raise self.mark_gone()  # another task has opened an index that was replaced since
-        self._uuid = found.uuid
+        self.uuid = found.uuid
         self.is_aliased = alias is not None
         self.url = url_of(alias or self.name)
         self.bulk_options = "&require_alias=true" if alias else ""
@@ -119,7 +119,7 @@ class CollectionIndex:
     async def reload(self, pool: ClientPool) -> None:
         """Read the mapping of this very index again; raises `IndexGoneError` if it is gone."""
         found = await look_up(pool, self.url, self.name)
-        if found is None or found.uuid != self._uuid:
+        if found is None or found.uuid != self.uuid:
             raise self.mark_gone()
         self._read_mapping(found)
 
@@ -129,7 +129,7 @@ class CollectionIndex:
         Needed before each call where the name is an alias, which may be moved while its index stays,
         and where there is no alias of our own. One small request.
         """
-        if await find_uuid(pool, self.name) != self._uuid:
+        if await find_uuid(pool, self.name) != self.uuid:
             raise self.mark_gone()
 
     async def confirm_read(self, pool: ClientPool) -> None:

@@ -172,6 +172,10 @@ def times_json(created: str, updated: str) -> bytes:
     return f',"created_at":"{created}","updated_at":"{updated}"'.encode()
 
 
-def version_of(hit: Mapping[str, Any]) -> str:
-    """Return the version token of a hit or a document."""
-    return f"{hit['_seq_no']}.{hit['_primary_term']}"
+def version_of(written: Mapping[str, Any], index_uuid: str) -> str:
+    """Return the version token of a hit, a document or a bulk response's item.
+
+    Sequence numbers begin again in each index, so the token of a record names its index too: else one
+    that was read before the index was remade could fit another record of the same id.
+    """
+    return f"{written['_seq_no']}.{written['_primary_term']}.{index_uuid}"

@@ -47,10 +47,10 @@ class ExternalIndex(CollectionIndex):
         if found is None:
             self.is_ready = False
             return False
-        if self._uuid not in ("", found.uuid):
+        if self.uuid not in ("", found.uuid):
             raise self.mark_gone()
         # The index itself: an alias may be moved to one with another mapping.
-        self.url, self._uuid = url_of(found.name), found.uuid
+        self.url, self.uuid = url_of(found.name), found.uuid
         self.fields = read_fields(found.mappings)
         self.shards = int(found.settings.get("number_of_shards", 1))
         self.window = int(found.settings.get("max_result_window", _WINDOW))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from isthmus._core.executor import Page, PageRequest
@@ -26,12 +26,16 @@ _READ_SIZE = 1_000
 class ExternalRecord(LazyRecord):
     """A document as a record: its source is the data; it has no metadata and no times."""
 
-    __slots__ = ()
+    __slots__ = ("_index_uuid",)
+    _index_uuid: str
     _raw = _created = _updated = None
     id = row_field(lambda self: self._row["_id"])
-    version = row_field(lambda self: version_of(self._row))
+    version = row_field(lambda self: version_of(self._row, self._index_uuid))
     _data = row_field(lambda self: self._row["_source"])
     _metadata = row_field(lambda self: self._row.setdefault("metadata", {}))
+
+
+_set_index_uuid: Callable[[Record, str], None] = ExternalRecord.__dict__["_index_uuid"].__set__
 
 
 class _ExternalSort(SearchSort):
@@ -86,7 +90,10 @@ class ExternalReader(IndexReader):
 
     def records(self, hits: Sequence[Mapping[str, Any]]) -> Sequence[Record]:
         """Return the records of hits."""
-        return ExternalRecord.wrap(hits)
+        records = ExternalRecord.wrap(hits)
+        for record in records:
+            _set_index_uuid(record, self.index.uuid)
+        return records
 
     async def by_id(self, ids: Sequence[str]) -> list[Record | None]:
         """Return the records of these ids, on whichever shard their routing has put them."""

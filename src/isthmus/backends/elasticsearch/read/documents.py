@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from isthmus._core.lazy_record import LazyRecord, _set_row, row_field
 from isthmus._record import Record, _set_data, _set_id
 from isthmus._values import decode
 from isthmus.backends.elasticsearch.client import FOUND, ClientPool
-from isthmus.backends.elasticsearch.errors import translate_response
+from isthmus.backends.elasticsearch.errors import invalid_response_error, translate_response
 from isthmus.backends.elasticsearch.index import CollectionIndex
 from isthmus.backends.elasticsearch.layout import version_of
 
@@ -34,6 +34,9 @@ async def get_many(
         status, body = await pool.call("POST", target, {"ids": chunk}, action=action, expected=FOUND)
         if status == 404:
             raise index.mark_gone()
+        if len(body["docs"]) != len(chunk):
+            problem = f"it has {len(body['docs'])} documents of {len(chunk)}"
+            raise invalid_response_error(action, problem, writes=False)
         for document in body["docs"]:
             if "error" in document:
                 error = document["error"]
@@ -55,16 +58,20 @@ async def get_many(
 class HitRecord(LazyRecord):
     """A record over a hit, which the client has decoded already; its id and data are set at once."""
 
-    __slots__ = ()
+    __slots__ = ("_index_uuid",)
+    _index_uuid: str
     _raw = None
-    version = row_field(lambda self: version_of(self._row))
+    version = row_field(lambda self: version_of(self._row, self._index_uuid))
     _metadata = row_field(lambda self: self._row["_source"].setdefault("metadata", {}))
     _created = row_field(lambda self: _time(self._row["_source"]["created_at"]))
     _updated = row_field(lambda self: _time(self._row["_source"]["updated_at"]))
 
 
-def records_of(hits: Iterable[Mapping[str, Any]]) -> list[Record]:
-    """Return the records of hits; nothing is decoded but a record that is stored as text."""
+_set_index_uuid: Callable[[Record, str], None] = HitRecord.__dict__["_index_uuid"].__set__
+
+
+def records_of(hits: Iterable[Mapping[str, Any]], index_uuid: str) -> list[Record]:
+    """Return the records of an index's hits; nothing is decoded but a record that is stored as text."""
     records: list[Record] = []
     new, add = HitRecord.__new__, records.append
     for hit in hits:
@@ -75,6 +82,7 @@ def records_of(hits: Iterable[Mapping[str, Any]]) -> list[Record]:
         _set_id(record, source["id"])
         _set_data(record, source["data"])
         _set_row(record, hit)
+        _set_index_uuid(record, index_uuid)
         add(record)
     return records
 

@@ -160,6 +160,7 @@ def require_all_shards(response: dict[str, Any], action: str) -> dict[str, Any]:
     if response.get("timed_out") or shards.get("failed"):
         failures = shards.get("failures") or [{}]
         unknown = {"type": "shards", "reason": "some shards did not answer"}
-        body = {"error": failures[0].get("reason", unknown)}
+        first = failures[0] if isinstance(failures, list) else unknown
+        body = {"error": first.get("reason", unknown) if isinstance(first, dict) else unknown}
         raise translate_response(503, body, None, action, writes=False)
     return response

@@ -78,7 +78,7 @@ class IndexReader:
 
     def records(self, hits: Sequence[Mapping[str, Any]]) -> Sequence[Record]:
         """Return the records of hits."""
-        return records_of(hits)
+        return records_of(hits, self.index.uuid)
 
     def _text_fields(self) -> TextFields:
         return Compiler(self.index.types, self.index.fulltext)
@@ -173,7 +173,7 @@ class IndexReader:
         candidates: Hits = []
         for hit in hits:
             (candidates if plan.is_candidate(hit["_source"]) else main).append(hit)
-        return self._make_page(main, None, records_of(candidates))
+        return self._make_page(main, None, records_of(candidates, self.index.uuid))
 
     async def _long_page(self, plan: SearchPlan, request: PageRequest, pit: PointInTime) -> Hits:
         """Return the hits of a page that is too long or starts too far for one request."""
@@ -256,7 +256,7 @@ class IndexReader:
         if plan.recheck is not NONE:
             async for hits in pit.pages({"query": plan.recheck}, _SCAN_PAGE):
                 plan.check_candidates(len(hits))
-                candidates += records_of(hits)
+                candidates += records_of(hits, self.index.uuid)
         return candidates
 
     # Counts and plans
@@ -314,7 +314,7 @@ class IndexReader:
         before, main, after = (self._check_response(part) for part in response["responses"])
         if before["hits"]["total"]["value"] <= _MAX_CANDIDATES and _states(before) == _states(after):
             plan.check_candidates(len(before["hits"]["hits"]))
-            return main, records_of(before["hits"]["hits"])
+            return main, records_of(before["hits"]["hits"], self.index.uuid)
         async with self.point_in_time() as pit:
             recheck = await self.candidates(plan, pit)
             return await pit.search(body), recheck

@@ -10,8 +10,9 @@ from typing import Any
 from isthmus._core.clock import SYSTEM_CLOCK, Clock
 from isthmus.backends.elasticsearch.client import ClientPool, decode_response
 from isthmus.backends.elasticsearch.config import BulkConfig
-from isthmus.backends.elasticsearch.errors import reason_of, translate_response
+from isthmus.backends.elasticsearch.errors import invalid_response_error, reason_of, translate_response
 from isthmus.backends.elasticsearch.index import CollectionIndex
+from isthmus.backends.elasticsearch.layout import version_of
 from isthmus.errors import Applied, IsthmusError, RateLimitedError
 
 # Keeps every item in its position: `items.*.error` alone would drop the successful ones.
@@ -42,11 +43,9 @@ class BulkItem:
         """Whether our own earlier attempt may be why the item was refused."""
         return self.earlier is not None and self.status in _REFUSALS
 
-    @property
-    def version(self) -> str:
-        """The record's new version; empty if the item failed."""
-        response = self._response
-        return f"{response['_seq_no']}.{response['_primary_term']}" if "_seq_no" in response else ""
+    def version(self, index: CollectionIndex) -> str:
+        """Return the new version of the record that the item wrote."""
+        return version_of(self._response, index.uuid)
 
     @property
     def kind(self) -> str:
@@ -200,6 +199,9 @@ class BulkSender:
                 return [_CREATED] * len(lines)
             answer = decode_response(answer, action, writes=True)
         responses = [response for item in answer.get("items", ()) for response in item.values()]
+        if len(responses) != len(lines):
+            problem = f"it has {len(responses)} items of {len(lines)}"
+            raise invalid_response_error(action, problem, writes=True)
         if any("_seq_no" in response for response in responses):
             await index.confirm_write(pool)
         return list(map(BulkItem, responses))

@@ -27,7 +27,8 @@ from isthmus.backends.elasticsearch.shape import RecordShape
 NO_METADATA = b"{}"
 _CREATE = b'{"create":{"_id":%b}}\n{"id":%b,"data":%b%b'
 _NO_SHAPE = RecordShape()
-_TOKEN = re.compile(r"(0|[1-9][0-9]{0,17})\.[1-9][0-9]{0,17}")
+# See `version_of`.
+_TOKEN = re.compile(r"(?P<number>0|[1-9][0-9]{0,17})\.(?P<term>[1-9][0-9]{0,17})\.(?P<index>.+)")
 json_of = orjson.dumps
 
 
@@ -165,19 +166,20 @@ class CreateLines:
         return BulkLine(0, json_of(id), data, metadata, times=self._times).encode(index, as_text=True)
 
 
-def encode_delete(id_json: bytes, version: str | None = None) -> bytes:
-    """Return the action that deletes a record; with a version, only if it is current."""
-    return b'{"delete":{"_id":' + id_json + version_condition(version) + b"}}\n"
+def encode_delete(id_json: bytes, condition: bytes = b"") -> bytes:
+    """Return the action that deletes a record; with a `version_condition`, only if that is met."""
+    return b'{"delete":{"_id":' + id_json + condition + b"}}\n"
 
 
-def version_condition(version: str | None) -> bytes:
+def version_condition(version: str | None, index: CollectionIndex) -> bytes:
     """Return the part of an action that makes it conditional on a version; empty for None.
 
-    A token that isthmus cannot have made becomes a condition that no record meets.
+    A token of another index, or one that isthmus cannot have made, becomes a condition that no record
+    meets.
     """
     if version is None:
         return b""
-    number, _, term = version.partition(".")
-    if _TOKEN.fullmatch(version) is None:
-        number, term = str(2**62), "1"
-    return f',"if_seq_no":{number},"if_primary_term":{term}'.encode()
+    token = _TOKEN.fullmatch(version)
+    if token is None or token["index"] != index.uuid:
+        return b',"if_seq_no":%d,"if_primary_term":1' % 2**62
+    return f',"if_seq_no":{token["number"]},"if_primary_term":{token["term"]}'.encode()

@@ -88,7 +88,7 @@ async def replace_result(
 ) -> ItemResult:
     """Return the result of a replace, update or upsert that was sent as `line`."""
     if item.status in (200, 201):
-        return item.version
+        return item.version(index)
     result = _conflict(mutation) if item.status == 409 else item_error(kind, index, mutation, item)
     if not item.is_ambiguous:
         return result
@@ -100,7 +100,7 @@ async def replace_result(
         except StoreError:  # the store does not tell
             hit = None
         if hit is not None and _is_as_sent(hit, line):
-            return version_of(hit)
+            return version_of(hit, index.uuid)
     return _ambiguous_error(kind, index, mutation, item, result)
 
 

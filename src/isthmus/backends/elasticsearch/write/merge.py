@@ -82,7 +82,7 @@ class MergeWrite:
         lines = []
         for line, hit in zip(pending, hits, strict=True):
             mutation = self.mutations[line.position]
-            refused = refusal(kind, mutation, None if hit is None else version_of(hit))
+            refused = refusal(kind, mutation, None if hit is None else version_of(hit, self.index.uuid))
             if refused is not None:
                 self.results[line.position] = refused
                 continue
@@ -102,7 +102,8 @@ class MergeWrite:
             data, metadata = merge_documents(*contents(source), line.data, line.metadata)
             check_size(len(data) + len(metadata))
             line = make_line(self.index, line.position, line.id_json, data, metadata)
-        head = b'{"index":{"_id":' + line.id_json + version_condition(version_of(hit)) + b"}}\n"
+        condition = version_condition(version_of(hit, self.index.uuid), self.index)
+        head = b'{"index":{"_id":' + line.id_json + condition + b"}}\n"
         return line.with_action(head, times_json(source["created_at"], now))
 
     async def _send(self, lines: Sequence[BulkLine]) -> list[BulkItem]:

@@ -16,7 +16,13 @@ from isthmus.backends.elasticsearch.read.filter import ALL
 from isthmus.backends.elasticsearch.read.point_in_time import PointInTime
 from isthmus.backends.elasticsearch.write.bulk import BulkSender, cancel_and_wait, is_all_created
 from isthmus.backends.elasticsearch.write.bulk_chunks import BatchEncoder, encode_mutation, split_rounds
-from isthmus.backends.elasticsearch.write.bulk_lines import BulkLine, CreateLines, encode_delete, json_of
+from isthmus.backends.elasticsearch.write.bulk_lines import (
+    BulkLine,
+    CreateLines,
+    encode_delete,
+    json_of,
+    version_condition,
+)
 from isthmus.backends.elasticsearch.write.bulk_results import (
     action_of,
     create_result,
@@ -164,7 +170,7 @@ class BulkWriter:
         index = self.index
         mutations = [self.mutations[line.position] for line in chunk]
         lines = [
-            encode_delete(line.id_json, mutation.if_version)
+            encode_delete(line.id_json, version_condition(mutation.if_version, index))
             for line, mutation in zip(chunk, mutations, strict=True)
         ]
         once = [mutation.if_version is not None for mutation in mutations]
