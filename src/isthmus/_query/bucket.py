@@ -13,8 +13,9 @@ from zoneinfo import ZoneInfo
 from isthmus._arguments import shorten
 from isthmus._path import Path, Root
 from isthmus._suggest import suggest
+from isthmus._times import format_datetime
 from isthmus._value import Value
-from isthmus._values import INT_MAX, INT_MIN, JSON, Scalar, format_datetime
+from isthmus._values import INT_MAX, INT_MIN, JSON, Scalar
 from isthmus.errors import QueryError
 
 Unit: TypeAlias = Literal["hour", "day", "week", "month", "quarter", "year"]
@@ -70,7 +71,7 @@ def make_bucket(path: Path, size: Any, zone: Any) -> Bucket:
             raise QueryError(f"{path} by: unknown unit {size!r}{suggest(size, UNITS)}; known: {known}")
         zone = "UTC" if zone is None else zone
         if not isinstance(zone, str):
-            raise QueryError(f"{path} by: a zone is a name such as 'Europe/Oslo', got {zone!r:.80}")
+            raise QueryError(f"{path} by: a zone is a name such as 'Europe/Oslo', got {shorten(zone)}")
         _zone_info(zone)
         return Bucket(path, unit=size, zone=zone)
     if isinstance(size, bool) or not isinstance(size, int) or size < 1:
