@@ -301,6 +301,9 @@ def _hint(types: tuple[Any, ...], value: object, strict: bool) -> str:
     meant = [
         f"{type(member).__name__}.{member.name}" for member in members if strict and member.value == value
     ]
+    if strict and not meant:
+        unions = (kind for kind in types if is_a(kind, enum.Flag) and _is_value_of(kind, value))
+        meant = [f"{kind.__name__}({value})" for kind in unions]
     return f"; write {meant[0]}" if meant else suggest(value, (str(member.value) for member in members))
 
 
@@ -312,7 +315,7 @@ def _accepts(kind: Any, value: Any, strict: bool) -> bool:
         return any(value == known and type(value) is type(known) for known in get_args(kind))
     kind = get_origin(kind) or kind
     if issubclass(kind, enum.Enum):
-        return isinstance(value, kind) or (not strict and any(value == member.value for member in kind))
+        return isinstance(value, kind) or (not strict and _is_value_of(kind, value))
     if issubclass(kind, bool) or isinstance(value, bool):
         return issubclass(kind, bool) is isinstance(value, bool)
     if issubclass(kind, _NUMBERS):
@@ -322,6 +325,18 @@ def _accepts(kind: Any, value: Any, strict: bool) -> bool:
     if isinstance(value, str) and not strict:
         return issubclass(kind, str | bytes | bytearray)
     return isinstance(value, kind) or (kind is not type(None) and issubclass(kind, type(value)))
+
+
+def _is_value_of(kind: type[enum.Enum], value: Any) -> bool:
+    """Return whether a member has this value; a flag's members are also the unions of those with a name."""
+    if not issubclass(kind, enum.Flag):
+        return any(value == member.value for member in kind)
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value // 1:
+        return False
+    try:
+        return bool(kind(int(value)).value == value)
+    except ValueError:  # a bit that no member has
+        return False
 
 
 def name_types(types: tuple[Any, ...]) -> str:
