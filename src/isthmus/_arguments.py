@@ -52,7 +52,12 @@ def check_function(name: str, value: Any) -> None:
 
 def shorten(value: Any) -> str:
     """Return a value for a message."""
-    # Python refuses to print an int of over 4,300 digits.
-    return (
-        "a number beyond 64 bits" if isinstance(value, int) and abs(value) > sys.maxsize else repr(value)[:80]
-    )
+    # Python refuses to print an int of over 4,300 digits, also in a list; other values' own code may fail.
+    if isinstance(value, int) and abs(value) > sys.maxsize:
+        return "a number beyond 64 bits"
+    try:
+        return repr(value)[:80]
+    except MemoryError:
+        raise
+    except Exception:
+        return f"a {type(value).__name__}"

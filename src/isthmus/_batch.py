@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
+from isthmus._arguments import shorten
 from isthmus._core.executor import ItemResult
 from isthmus.errors import Applied, BatchError, IsthmusError, NotWrittenError, UsageError
 
@@ -57,5 +58,5 @@ def _summary(method: str, size: int, errors: dict[int, IsthmusError]) -> str:
 def check_on_error(on_error: str) -> OnError:
     """Return the argument if it is 'raise' or 'collect'; raises `UsageError`."""
     if on_error not in ("raise", "collect"):
-        raise UsageError(f"on_error is 'raise' or 'collect', got {on_error!r}")
+        raise UsageError(f"on_error is 'raise' or 'collect', got {shorten(on_error)}")
     return on_error  # type: ignore[return-value]

@@ -316,7 +316,7 @@ class ChangesMethods(SessionBound):
                 "changes(): match() and nearest() compare records with each other, and a change is one record"
             )
         if not isinstance(since, str) or not since:
-            raise UsageError(f'since is "now", "start" or the position of a change, got {since!r}')
+            raise UsageError(f'since is "now", "start" or the position of a change, got {shorten(since)}')
         return ChangeStream(
             session, self.collection_name, predicate, since, check_seconds("poll", poll), convert, on_invalid
         )

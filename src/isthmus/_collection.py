@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from isthmus._arguments import shorten
 from isthmus._change_stream import ChangesMethods
 from isthmus._path import is_encodable
 from isthmus._reads import ReadMethods
@@ -41,7 +42,7 @@ class Collection(ChangesMethods, CollectionMethods):
 def check_collection_name(name: object) -> None:
     """Raise `UsageError` for a name that is not text or is empty, `ConfigError` for one of no store."""
     if not isinstance(name, str) or not name:
-        raise UsageError(f"a collection is named by text, got {name!r}")
+        raise UsageError(f"a collection is named by text, got {shorten(name)}")
     check_encodable(name)
 
 

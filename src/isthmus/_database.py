@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
-from isthmus._arguments import check_function, check_seconds
+from isthmus._arguments import check_function, check_seconds, shorten
 from isthmus._change_stream import ChangesMethods
 from isthmus._collection import Collection, CollectionMethods, check_collection_name, check_encodable
 from isthmus._core.clock import REPEAT_SECONDS, SYSTEM_CLOCK, Clock
@@ -289,7 +289,7 @@ class AsyncDatabase(Scoping, ChangesMethods, CollectionMethods):
     ) -> Self:
         """Return another handle on the same pool, with other options; closing it closes nothing."""
         if policy is not None and not isinstance(policy, Policy):
-            raise UsageError(f"policy must be a Policy, got {policy!r:.80}")
+            raise UsageError(f"policy must be a Policy, got {shorten(policy)}")
         changed: dict[str, Any] = {}
         if deadline is not None:
             changed["deadline"] = deadline
@@ -320,7 +320,7 @@ class AsyncDatabase(Scoping, ChangesMethods, CollectionMethods):
             )
         if isolation is not None and not (isinstance(isolation, str) and isolation in can.isolation):
             raise UnsupportedError(
-                f"{self.backend} has no isolation level {isolation!r}, only {sorted(can.isolation)}",
+                f"{self.backend} has no isolation level {shorten(isolation)}, only {sorted(can.isolation)}",
                 capability="isolation",
             )
         settings = () if self._scope is None else self._scope.settings

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from typing import Any, NoReturn, TypeVar
 
+from isthmus._arguments import shorten
+from isthmus._conversion import list_items
 from isthmus._model_operands import check_whole, convert_operand, key_as_stored, kinds_of_types, name_types
 from isthmus._model_paths import ModelField, ModelPaths
 from isthmus._path import Path, Root
@@ -204,7 +206,7 @@ class FieldProxy:
         return bool(self._inside) and self._own is not None and len(self._own.keys) == self._inside
 
     def __getitem__(self, key: object) -> FieldProxy:
-        expression = f"{self._expression}[{key!r}]"
+        expression = f"{self._expression}[{shorten(key)}]"
         if self._own is not None and not self._field.listed:
             if isinstance(key, str) and self._field.types is None:
                 return self._child(key, expression)
@@ -220,7 +222,9 @@ class FieldProxy:
         if isinstance(operand, list | tuple | set | frozenset):
             self._check_list(field)
         elif field.listed and operand is not None:
-            raise QueryError(f"{self._expression} is a list: write f({self._expression}).has({operand!r})")
+            raise QueryError(
+                f"{self._expression} is a list: write f({self._expression}).has({shorten(operand)})"
+            )
         return self._item(operand)
 
     def _check_list(self, field: ModelField) -> None:
@@ -300,9 +304,9 @@ class FieldProxy:
 
     def __contains__(self, item: object) -> NoReturn:
         if self._is_dict():
-            how = f"f({self._expression}[{item!r}]).exists()"
+            how = f"f({self._expression}[{shorten(item)}]).exists()"
         else:
-            how = f"f({self._expression}).{'has' if self._field.listed else 'contains'}({item!r})"
+            how = f"f({self._expression}).{'has' if self._field.listed else 'contains'}({shorten(item)})"
         raise QueryError(f"`in {self._expression}` has no meaning in a query: write {how}")
 
     __iter__ = _refuse("{0} cannot be iterated in a query: write each({0})")
@@ -338,7 +342,9 @@ def one_of_values(proxy: FieldProxy, values: object) -> Condition:
     """Return the condition that the field equals one of the values."""
     if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
         raise QueryError(f"{proxy!r} in: needs a list of values, got {type(values).__name__}")
-    return proxy._condition(one_of(proxy._path, [proxy._item(value) for value in values]))
+    return proxy._condition(
+        one_of(proxy._path, [proxy._item(value) for value in list_items(f"{proxy!r} in", values)])
+    )
 
 
 def as_condition(value: object) -> Condition:

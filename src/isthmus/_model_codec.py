@@ -12,7 +12,9 @@ from typing import Any, Generic, TypeVar, get_args
 from pydantic import BaseModel, RootModel, SecretBytes, SecretStr, ValidationError
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
+from isthmus._arguments import shorten
 from isthmus._bytes_decoder import build_bytes_decoder
+from isthmus._conversion import describe_failure, has_nanoseconds, raise_interrupt
 from isthmus._index_annotation import Indexed, IndexKind
 from isthmus._model_upgrades import SCHEMA_KEY, ModelUpgrades
 from isthmus._record import Record
@@ -37,7 +39,7 @@ class ModelCodec(Generic[M]):
 
     def __init__(self, model: type[M], schema_key: str = SCHEMA_KEY) -> None:
         if not (isinstance(model, type) and issubclass(model, BaseModel)):
-            raise ConfigError(f"a typed collection needs a pydantic model, got {model!r}")
+            raise ConfigError(f"a typed collection needs a pydantic model, got {shorten(model)}")
         self.model = model
         self.name = model.__name__
         self.has_id = "id" in model.model_fields
@@ -78,8 +80,10 @@ class ModelCodec(Generic[M]):
         """Return a model's fields by name, as values that a record can hold."""
         try:
             data: dict[str, Any] = to_storable(item.model_dump(warnings=False))
-        except PydanticSerializationError as error:
-            raise InvalidRecordError(f"{self.name}: {error}", path="data", record_id=key) from None
+        except Exception as error:  # of a serializer or a computed field, as it likes
+            raise_interrupt(error)
+            failure = str(error) if isinstance(error, PydanticSerializationError) else describe_failure(error)
+            raise InvalidRecordError(f"{self.name}: {failure}", path="data", record_id=key) from error
         if self.version_field is not None:
             data.pop(self.version_field, None)
         return data
@@ -157,6 +161,14 @@ class ModelCodec(Generic[M]):
                 path=f"data{path}",
                 record_id=id,
             ) from error
+        except Exception as error:  # of a validator, where it is no ValueError
+            raise_interrupt(error)
+            raise InvalidRecordError(
+                f"{'the record' if id is None else f'record {id!r}'} does not match model {self.name}:"
+                f" {describe_failure(error)}",
+                path="data",
+                record_id=id,
+            ) from error
 
     def indexes(self) -> dict[IndexKind, tuple[str, ...]]:
         """Return the paths that the model's annotations declare, by kind of index."""
@@ -217,12 +229,16 @@ def to_storable(value: Any) -> Any:
         return [to_storable(item) for item in value]
     if isinstance(value, (set, frozenset)):
         return sorted((to_storable(item) for item in value), key=repr)
-    return value if isinstance(value, _PASSED_THROUGH) else to_jsonable_python(value)
+    # A duration with nanoseconds is refused with its path; pydantic would cut them off.
+    passed = isinstance(value, _PASSED_THROUGH) or has_nanoseconds(value)
+    return value if passed else to_jsonable_python(value)
 
 
 def to_text_key(key: Any) -> Any:
     """Return the key of a dict as it is stored."""
-    return key if isinstance(key, str) else to_jsonable_python({key: None}).popitem()[0]
+    if isinstance(key, str) or has_nanoseconds(key):  # the latter is refused with its path
+        return key
+    return to_jsonable_python({key: None}).popitem()[0]
 
 
 def _find_indexed(

@@ -15,6 +15,8 @@ from typing import Any, Literal, NewType, get_args, get_origin
 
 from pydantic import AnyUrl, BaseModel, TypeAdapter, ValidationError
 
+from isthmus._arguments import shorten
+from isthmus._conversion import describe_failure, raise_interrupt
 from isthmus._model_codec import to_storable, to_text_key
 from isthmus._path import Path
 from isthmus._query.ast import (
@@ -47,6 +49,8 @@ _UNSORTED = (
     bytes, bytearray, dt.timedelta, PurePath, IPv4Address, IPv6Address, IPv4Network, IPv6Network,
 )  # fmt: skip
 _NUMBERS = (int, float, Decimal)
+_TIMES = (dt.datetime, dt.time, dt.timedelta)
+_NANOSECONDS = re.compile(r"\.[0-9]{6}[0-9]*[1-9]")
 # Part of a date or of a UUID, which bounds them as a text.
 _PART = re.compile(r"[0-9][0-9T:. +-]*Z?|[0-9a-f][0-9a-f-]*")
 
@@ -179,15 +183,29 @@ def convert_operand(name: str, types: tuple[Any, ...], value: Any, *, as_text: b
 
     `name` is the field's, for errors; `types` are those of its values. With `strict` an enum's
     value and the text of a date do not stand for the member and the date. Raises `QueryError` for
-    a value of another type: it would equal nothing.
+    a value of another type, which would equal nothing, and for what the value's own code raises.
     """
+    try:
+        return _convert(name, types, value, as_text=as_text, strict=strict)
+    except QueryError:
+        raise
+    except Exception as error:
+        raise_interrupt(error)
+        raise QueryError(
+            f"{name}: {shorten(value)} cannot be converted: {describe_failure(error)}"
+        ) from error
+
+
+def _convert(name: str, types: tuple[Any, ...], value: Any, *, as_text: bool, strict: bool) -> Any:
     if isinstance(value, list | tuple | set | frozenset):
-        return [convert_operand(name, types, item, as_text=as_text, strict=strict) for item in value]
+        return [_convert(name, types, item, as_text=as_text, strict=strict) for item in value]
     known = value is not None and kinds_of_types(types) is not None
     if known and not any(_accepts(kind, value, strict) for kind in types):
         parsed = None if strict or not isinstance(value, str) else _parse(types, value)
         if parsed is None:
-            raise QueryError(f"{name}: holds {name_types(types)}, got {value!r}{_hint(types, value, strict)}")
+            raise QueryError(
+                f"{name}: holds {name_types(types)}, got {shorten(value)}{_hint(types, value, strict)}"
+            )
         value = parsed
     stored = to_storable(value.model_dump(warnings=False) if isinstance(value, BaseModel) else value)
     return str(stored) if as_text and stored is not None else stored
@@ -206,7 +224,7 @@ def check_whole(name: str, annotation: Any, operand: object) -> None:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         at = "".join(f"[{part!r}]" for part in first["loc"])
-        raise QueryError(f"{name}: never equals {operand!r}: {at or 'it'}: {first['msg']}") from None
+        raise QueryError(f"{name}: never equals {shorten(operand)}: {at or 'it'}: {first['msg']}") from None
 
 
 def parse_operands(leaf: Leaf, types: tuple[Any, ...]) -> Leaf:
@@ -246,7 +264,7 @@ def _restate_bound(path: Path, types: tuple[Any, ...], text: str) -> str:
     try:
         return _restate(path, types, text)
     except QueryError:
-        if is_link or _PART.fullmatch(text):
+        if is_link or (_PART.fullmatch(text) and not _is_cut(types, text)):
             return text
         raise
 
@@ -255,6 +273,8 @@ def _parse(types: tuple[Any, ...], text: str) -> Any:
     """Return the date, UUID, duration or the like that the text stands for; None if it stands for none."""
     if text.lstrip("+-").replace(".", "", 1).isdigit():  # "2026" is a year, not seconds since 1970
         return None
+    if _is_cut(types, text):
+        return None
     for kind in types:
         if is_a(kind, _PARSED):
             try:
@@ -262,6 +282,11 @@ def _parse(types: tuple[Any, ...], text: str) -> Any:
             except ValidationError:
                 continue
     return None
+
+
+def _is_cut(types: tuple[Any, ...], text: str) -> bool:
+    """Return whether pydantic would cut off a part of the text that is below a microsecond."""
+    return _NANOSECONDS.search(text) is not None and any(is_a(kind, _TIMES) for kind in types)
 
 
 @functools.cache
@@ -276,6 +301,9 @@ def _hint(types: tuple[Any, ...], value: object, strict: bool) -> str:
     meant = [
         f"{type(member).__name__}.{member.name}" for member in members if strict and member.value == value
     ]
+    if strict and not meant:
+        unions = (kind for kind in types if is_a(kind, enum.Flag) and _is_value_of(kind, value))
+        meant = [f"{kind.__name__}({value})" for kind in unions]
     return f"; write {meant[0]}" if meant else suggest(value, (str(member.value) for member in members))
 
 
@@ -287,7 +315,7 @@ def _accepts(kind: Any, value: Any, strict: bool) -> bool:
         return any(value == known and type(value) is type(known) for known in get_args(kind))
     kind = get_origin(kind) or kind
     if issubclass(kind, enum.Enum):
-        return isinstance(value, kind) or (not strict and any(value == member.value for member in kind))
+        return isinstance(value, kind) or (not strict and _is_value_of(kind, value))
     if issubclass(kind, bool) or isinstance(value, bool):
         return issubclass(kind, bool) is isinstance(value, bool)
     if issubclass(kind, _NUMBERS):
@@ -297,6 +325,18 @@ def _accepts(kind: Any, value: Any, strict: bool) -> bool:
     if isinstance(value, str) and not strict:
         return issubclass(kind, str | bytes | bytearray)
     return isinstance(value, kind) or (kind is not type(None) and issubclass(kind, type(value)))
+
+
+def _is_value_of(kind: type[enum.Enum], value: Any) -> bool:
+    """Return whether a member has this value; a flag's members are also the unions of those with a name."""
+    if not issubclass(kind, enum.Flag):
+        return any(value == member.value for member in kind)
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value // 1:
+        return False
+    try:
+        return bool(kind(int(value)).value == value)
+    except ValueError:  # a bit that no member has
+        return False
 
 
 def name_types(types: tuple[Any, ...]) -> str:
@@ -319,7 +359,7 @@ def key_as_stored(name: str, types: tuple[Any, ...] | None, key: object) -> str:
     expected = tuple(get_args(kind)[0] for kind in types or () if len(get_args(kind)) == 2)
     known = bool(expected) and kinds_of_types(expected) is not None
     if known and not any(_accepts(kind, key, strict=True) for kind in expected):
-        raise QueryError(f"{name}[{key!r}]: its keys are {name_types(expected)}")
+        raise QueryError(f"{name}[{shorten(key)}]: its keys are {name_types(expected)}")
     if not isinstance(key, (str, int, float, enum.Enum, Decimal, *_PARSED)):
-        raise QueryError(f"{name}[{key!r}]: a key is a value such as 'name', got {type(key).__name__}")
+        raise QueryError(f"{name}[{shorten(key)}]: a key is a value such as 'name', got {type(key).__name__}")
     return str(to_text_key(key))

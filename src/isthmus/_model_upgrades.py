@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias, TypeVar
 
+from isthmus._arguments import shorten
 from isthmus._path import Path, Root
 from isthmus._query.ast import Equal, Predicate
 from isthmus._record import Record
@@ -43,7 +44,7 @@ def upgrade(schema: int) -> Callable[[U], U]:
     """
 
     if isinstance(schema, bool) or not isinstance(schema, int) or schema < 1:
-        raise ConfigError(f"upgrade() takes the number of a schema, 1 or more, got {schema!r}")
+        raise ConfigError(f"upgrade() takes the number of a schema, 1 or more, got {shorten(schema)}")
 
     def mark(function: U) -> U:
         # A decorator above @staticmethod gets its object, which is not what the class is asked for later.

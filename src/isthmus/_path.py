@@ -6,6 +6,7 @@ import enum
 import functools
 from collections.abc import Sequence
 
+from isthmus._arguments import shorten
 from isthmus._value import Value
 from isthmus.errors import QueryError
 
@@ -60,7 +61,7 @@ def parse_path(name: str | Sequence[str] | Path) -> Path:
         return _parse_kept(text) if len(text) <= _MAX_KEPT else _parse_text(text)
     if isinstance(name, Sequence) and name:
         return Path(Root.DATA, _check_keys(name))
-    raise QueryError(f"a field is text such as 'address.city' or a list of keys, got {name!r}")
+    raise QueryError(f"a field is text such as 'address.city' or a list of keys, got {shorten(name)}")
 
 
 def _parse_text(name: str) -> Path:

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from isthmus._ids import check_id
-from isthmus._values import JSON, decode, decode_numeric, from_micros
+from isthmus._times import from_micros
+from isthmus._values import JSON, canonical, decode, decode_numeric
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -59,7 +60,11 @@ class Record:
         _set_id(self, None if id is None else check_id(id))
         _set_version(self, None)
         _set_data(self, data)
-        _set_metadata(self, {} if metadata is None else metadata)
+        if metadata is None:
+            metadata = {}
+        elif not isinstance(metadata, dict):  # whose truth need not tell whether it is empty
+            metadata = canonical(metadata, "metadata")
+        _set_metadata(self, metadata)
         _set_raw(self, None)
         _set_raw_metadata(self, None)
         _set_created(self, None)

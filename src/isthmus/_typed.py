@@ -127,7 +127,8 @@ class TypedCollection(TypedChangesMethods[M], TypedModifyMethods[M], Generic[M])
         default the version that the model carries.
         """
         record = self._to_record(model, id)
-        return await self.untyped.replace(id, record, if_version=if_version or self._codec.version_of(model))
+        version = self._codec.version_of(model) if if_version is None else if_version
+        return await self.untyped.replace(id, record, if_version=version)
 
     async def update(self, id: str, /, *, if_version: str | None = None, **mutations: Any) -> M:
         """Change fields of a record and return the changed model.
@@ -146,7 +147,7 @@ class TypedCollection(TypedChangesMethods[M], TypedModifyMethods[M], Generic[M])
         for attempt in range(UPDATE_ATTEMPTS):
             record = await self.untyped.require(id)
             merged, patch = self._codec.change(record, mutations)
-            version = if_version or record.version
+            version = record.version if if_version is None else if_version
             try:
                 if self._codec.upgrades.is_old(record):  # fields may have gone, and the number changes
                     whole = self._codec.rewrite(record)
@@ -164,7 +165,8 @@ class TypedCollection(TypedChangesMethods[M], TypedModifyMethods[M], Generic[M])
     async def upsert(self, id: str, model: M, *, if_version: str | None = None) -> str:
         """Create or replace a record and return its new version; `if_version` as for `replace`."""
         record = self._to_record(model, id)
-        return await self.untyped.upsert(id, record, if_version=if_version or self._codec.version_of(model))
+        version = self._codec.version_of(model) if if_version is None else if_version
+        return await self.untyped.upsert(id, record, if_version=version)
 
     async def delete(self, id: str, *, if_version: str | None = None) -> bool:
         """Delete a record and return whether it existed."""

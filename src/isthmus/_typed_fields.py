@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterable
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, cast, overload
 
+from isthmus._arguments import shorten
 from isthmus._field_proxy import (
     HOW,
     Column,
@@ -203,7 +204,9 @@ class ListField(TypedField[L], Generic[L, E]):
                 f"{proxy!r}: a query does not see None in a list; f({proxy!r}).is_null() is for no element"
             )
         if proxy._field.types is not None and (is_element(proxy) or not proxy._field.listed):
-            raise QueryError(f"{proxy!r} is no list: write {proxy!r} == {item!r}; contains() is for text")
+            raise QueryError(
+                f"{proxy!r} is no list: write {proxy!r} == {shorten(item)}; contains() is for text"
+            )
         return proxy._condition(equal(proxy._path, proxy._item(item)))
 
     def any(self, where: Callable[[E], bool | Condition | Predicate]) -> Condition:

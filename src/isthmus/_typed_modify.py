@@ -7,6 +7,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 from pydantic import BaseModel
 
+from isthmus._arguments import shorten
 from isthmus._batch import OnError, Outcomes
 from isthmus._collection import Collection
 from isthmus._lambda_calls import call_with_model
@@ -120,7 +121,7 @@ class TypedModifyMethods(Generic[M]):
         made: list[Item | InvalidRecordError] = []
         for item in list(items.items() if isinstance(items, Mapping) else items):
             if not isinstance(item, tuple) or len(item) not in (2, 3):
-                raise UsageError(f"an item is (id, changes) or (id, changes, version); got {item!r:.80}")
+                raise UsageError(f"an item is (id, changes) or (id, changes, version); got {shorten(item)}")
             changes = item[1] if isinstance(item[1], Iterable) else (item[1],)
             try:
                 made.append((item[0], self._resolve_changes(changes), *item[2:]))

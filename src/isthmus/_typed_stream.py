@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Generic, Literal, Self, TypeAlias, TypeVar
 
+from isthmus._arguments import shorten
 from isthmus._record import Record
 from isthmus._search_hit import Passage
 from isthmus._stream import RecordStream
@@ -86,7 +87,9 @@ def decode_all(items: Iterable[T], decode: Callable[[T], R], on_invalid: OnInval
 def check_on_invalid(on_invalid: object) -> None:
     """Raise `UsageError` for what is neither a choice nor a function."""
     if on_invalid not in ("raise", "skip") and not callable(on_invalid):
-        raise UsageError(f"on_invalid is 'raise', 'skip' or a function of the error, got {on_invalid!r}")
+        raise UsageError(
+            f"on_invalid is 'raise', 'skip' or a function of the error, got {shorten(on_invalid)}"
+        )
 
 
 def _pass_over(error: InvalidRecordError, on_invalid: OnInvalid) -> None:

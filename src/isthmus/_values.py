@@ -7,20 +7,17 @@ Python, which also names the path of a refused value.
 
 from __future__ import annotations
 
-import enum
 import math
 import operator
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import repeat
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import orjson
 
+from isthmus._arguments import shorten
+from isthmus._conversion import PLAIN, UnstorableError, convert, describe_failure, raise_interrupt
 from isthmus.errors import InvalidRecordError
-
-if TYPE_CHECKING:
-    import datetime as dt
-    import decimal
 
 JSON: TypeAlias = "None | bool | int | float | str | list[JSON] | dict[str, JSON]"
 Scalar: TypeAlias = "bool | int | float | str"
@@ -50,8 +47,9 @@ def encode(data: Mapping[str, Any], where: str = "data") -> bytes:
     meaning §1 refuses.
     """
     try:
-        text = orjson.dumps(data, _convert, _OPTIONS)
-    except (orjson.JSONEncodeError, RecursionError):
+        text = orjson.dumps(data, convert, _OPTIONS)
+    except (orjson.JSONEncodeError, RecursionError) as error:
+        raise_interrupt(error.__cause__)
         return orjson.dumps(canonical(data, where))
     # Each test is a search in C; a single byte is found ten times as fast as a substring, so the
     # rare bytes (a backslash, a plus, a minus) guard the substrings that need them.
@@ -101,8 +99,9 @@ def _encode_chunk(items: Sequence[Any], where: str) -> Iterator[str]:
         return repeat(encode(first, where).decode(), len(items))
     try:
         # Few at once: orjson's buffers cost ten times as much where thousands are alive.
-        texts = [orjson.dumps(item, _convert, _OPTIONS) for item in items]
-    except (orjson.JSONEncodeError, RecursionError):
+        texts = [orjson.dumps(item, convert, _OPTIONS) for item in items]
+    except (orjson.JSONEncodeError, RecursionError) as error:
+        raise_interrupt(error.__cause__)
         return (encode(item, where).decode() for item in items)
     together = b"\n".join(texts)
     if (
@@ -174,11 +173,12 @@ def restore_floats(value: Any) -> Any:
 
 def canonical(value: Any, where: str = "data") -> dict[str, JSON]:
     """Return a private canonical copy of an object, walking it in Python (some µs a field)."""
-    if not isinstance(_unwrap(value, where), Mapping):
+    plain = _unwrap(value, where)
+    if type(plain) is not dict:
         raise InvalidRecordError(
             f"{where}: a record's data must be an object, got {type(value).__name__}", path=where
         )
-    return _walk(value, where, 1)  # type: ignore[return-value]
+    return _walk(plain, where, 1)  # type: ignore[return-value]
 
 
 def canonical_operand(value: Any, where: str) -> JSON:
@@ -202,86 +202,34 @@ def _walk(value: Any, where: str, depth: int) -> JSON:
                 f"{where}: nested deeper than {MAX_DEPTH} levels (or in a cycle)", path=_cut(where)
             )
         if kind is dict:
-            return {_key(key, where): _walk(item, f"{where}.{key}", depth + 1) for key, item in value.items()}
+            named = ((_key(key, where), item) for key, item in value.items())
+            return {key: _walk(item, f"{where}.{key}", depth + 1) for key, item in named}
         return [_walk(item, f"{where}[{index}]", depth + 1) for index, item in enumerate(value)]
     return _walk(_unwrap(value, where), where, depth)
 
 
 def _unwrap(value: Any, where: str) -> Any:
-    """Return one step towards JSON for a value that is not of an exact JSON type."""
+    """Return a value of a plain JSON type; its items may be of others.
+
+    An exception of the value's own code becomes the `InvalidRecordError`'s cause, except what is no
+    fault of the value: `MemoryError`, and exceptions that end a task or the program.
+    """
     try:
-        return _convert(value)
-    except TypeError as error:
-        raise InvalidRecordError(f"{where}: {error}", path=_cut(where)) from None
-
-
-def _convert(value: Any) -> Any:
-    """Convert a value that orjson does not encode; also its `default=` hook."""
-    match value:
-        case None | bool():
-            return value
-        case enum.Enum():
-            return value.value
-        case str():
-            return str.__str__(value)
-        case int():
-            return int(value)
-        case float():
-            return float(value)
-        case dict():
-            return dict(value)
-        case list() | tuple():
-            return list(value)
-    return _convert_rare(value)
-
-
-def _convert_rare(value: Any) -> Any:
-    """Convert types whose modules are loaded on first use only."""
-    import base64
-    import dataclasses
-    import datetime as dt
-    import decimal
-    import uuid
-
-    match value:
-        case dt.datetime():
-            if value.utcoffset() is None:
-                raise TypeError(f"a datetime needs a time zone ({value!r} has none)")
-            try:
-                return format_datetime(value)
-            except OverflowError:
-                raise TypeError(
-                    f"a datetime must be between the years 1 and 9999 in UTC ({value!r})"
-                ) from None
-        case dt.date():
-            return value.isoformat()
-        case uuid.UUID():
-            return str(value)
-        case decimal.Decimal():
-            return _decimal(value)
-        case bytes() | bytearray() | memoryview():
-            return base64.b64encode(value).decode("ascii")
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
-    dump: Callable[[], Any] | None = getattr(type(value), "model_dump", None)
-    if dump is not None:  # a pydantic model, without importing pydantic
-        return value.model_dump()
-    if isinstance(value, Mapping):
-        return dict(value)
-    raise TypeError(f"a value of type {type(value).__name__} cannot be stored")
-
-
-def _decimal(value: decimal.Decimal) -> int | float:
-    import decimal
-
-    if not value.is_finite():
-        raise TypeError(f"{value} is not a finite number")
-    if value == value.to_integral_value() and INT_MIN <= value <= INT_MAX:
-        return int(value)
-    number = float(value)
-    if not math.isfinite(number) or decimal.Decimal(repr(number)) != value:
-        raise TypeError(f"Decimal {value} has no exact JSON number; store it as text")
-    return number
+        for _ in range(MAX_DEPTH):  # an enum's value may be a model, and so on
+            if type(value) in PLAIN:
+                return value
+            value = convert(value)
+    except UnstorableError as refusal:
+        raise InvalidRecordError(f"{where}: {refusal}", path=_cut(where)) from None
+    except Exception as error:
+        raise_interrupt(error)
+        raise InvalidRecordError(
+            f"{where}: a value of type {type(value).__name__} cannot be converted: {describe_failure(error)}",
+            path=_cut(where),
+        ) from error
+    raise InvalidRecordError(
+        f"{where}: a value of type {type(value).__name__} never becomes JSON", path=_cut(where)
+    )
 
 
 def check_text(value: str, where: str) -> str:
@@ -297,9 +245,9 @@ def check_text(value: str, where: str) -> str:
 
 
 def _key(key: Any, where: str) -> str:
-    if not isinstance(key, str):
+    if not issubclass(type(key), str):  # a mock of a text is none
         raise InvalidRecordError(
-            f"{where}: keys must be text, got {type(key).__name__} ({key!r})", path=_cut(where)
+            f"{where}: keys must be text, got {type(key).__name__} ({shorten(key)})", path=_cut(where)
         )
     return check_text(str.__str__(key), f"{where}, a key")
 
@@ -323,29 +271,6 @@ def _float(value: float, where: str) -> int | float:
 
 def _cut(where: str) -> str:
     return where if len(where) <= 200 else where[:200] + "…"
-
-
-def format_datetime(value: dt.datetime) -> str:
-    """Return RFC 3339 in UTC with six decimals: text order is time order."""
-    import datetime as dt
-
-    utc = value.astimezone(dt.UTC)
-    return f"{utc:%Y-%m-%dT%H:%M:%S}.{utc.microsecond:06d}Z".rjust(27, "0")
-
-
-def micros(value: dt.datetime) -> int:
-    """Return whole microseconds since 1970."""
-    import datetime as dt
-
-    epoch = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
-    return (value - epoch) // dt.timedelta(microseconds=1)
-
-
-def from_micros(value: int) -> dt.datetime:
-    """Return the aware datetime of microseconds since 1970."""
-    import datetime as dt
-
-    return dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + dt.timedelta(microseconds=value)
 
 
 def kind_of(value: JSON) -> str:

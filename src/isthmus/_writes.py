@@ -6,7 +6,7 @@ import itertools
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar, overload
 
-from isthmus._arguments import as_list, check_count
+from isthmus._arguments import as_list, check_count, shorten
 from isthmus._batch import OnError, Outcomes, check_on_error, resolve_outcomes
 from isthmus._core.executor import Mutation, WriteKind, mutation_for
 from isthmus._core.modify import Modification
@@ -325,7 +325,7 @@ def _modifications(items: Modifications) -> list[Modification]:
     made = []
     for item in as_list(items.items() if isinstance(items, Mapping) else items):
         if not isinstance(item, tuple) or len(item) not in (2, 3):
-            raise UsageError(f"an item is (id, changes) or (id, changes, version); got {item!r:.80}")
+            raise UsageError(f"an item is (id, changes) or (id, changes, version); got {shorten(item)}")
         changes = item[1]
         if isinstance(changes, str | Mapping) or not isinstance(changes, Iterable):
             changes = (changes,)
@@ -365,7 +365,7 @@ def _mutations(items: Items) -> Sequence[Mutation]:
             mutations.append(_mutation(item[1], item[0], item[2] if len(item) == 3 else None))
         else:
             raise UsageError(
-                f"an item is a Record with an id, (id, data) or (id, data, version); got {item!r:.80}"
+                f"an item is a Record with an id, (id, data) or (id, data, version); got {shorten(item)}"
             )
     return mutations
 

@@ -245,7 +245,7 @@ def _group(rng: random.Random, maker: QueryMaker) -> GroupKey:
     if rng.random() < 0.65:
         return path
     if rng.random() < 0.4:
-        return make_bucket(path, rng.choice((1, 2, 10, 1_000, 2**62)), None)
+        return make_bucket(path, rng.choice((1, 2, 10, 1_000, 2**53, 2**62, 2**63, 3 * 10**23, 10**39)), None)
     return make_bucket(path, rng.choice(UNITS), rng.choice(("UTC", "Europe/Oslo", "America/St_Johns")))
 
 

@@ -359,3 +359,36 @@ async def test_a_field_that_is_not_stored_is_refused_where_it_is_named() -> None
             with pytest.raises(QueryError, match="not stored"):
                 await build().count()
         assert await accounts.where(lambda p: p.name == "a").count() == 1
+
+
+class Access(enum.Flag):
+    """Rights, which can be united."""
+
+    READ = 1
+    WRITE = 2
+
+
+class Guarded(BaseModel):
+    """A model with flags."""
+
+    access: Access
+
+
+@pytest.mark.asyncio
+async def test_a_union_of_flags_is_found_by_its_number(db: AsyncDatabase) -> None:
+    """By name, by `field()` and in a list; a number with another bit equals nothing (§3)."""
+    guarded = db.collection("guarded", Guarded)
+    await guarded.create(Guarded(access=Access.READ | Access.WRITE))
+    await guarded.create(Guarded(access=Access(0)))
+
+    for number in (3, 3.0, Access.READ | Access.WRITE):
+        assert await guarded.where("access", "=", number).count() == 1
+        assert await guarded.where("access", "in", [number]).count() == 1
+        assert await guarded.count(field("access") == number) == 1
+    assert await guarded.where("access", "=", 0).count() == 1
+    assert await guarded.where("access", "!=", 1).count() == 2
+    for other in (4, 1.5, -1, True, "3", float("inf")):
+        with pytest.raises(QueryError):
+            guarded.where("access", "=", other)
+    with pytest.raises(QueryError, match=r"write Access\(3\)"):
+        guarded.where(lambda g: g.access == 3)  # type: ignore[arg-type,return-value,comparison-overlap]

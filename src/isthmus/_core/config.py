@@ -23,6 +23,7 @@ from pydantic import (
     field_validator,
 )
 
+from isthmus._arguments import shorten
 from isthmus._core.changes import KEEP_SECONDS, no_changes
 from isthmus._core.columns import KINDS, describe_kind
 from isthmus._core.url import merge, nest, parse_url, split_query, text_part
@@ -295,7 +296,7 @@ class BackendConfig(ConfigGroup):
         for key, value in settings.items():
             target = cls.spellings.get(key, key) if isinstance(key, str) else key
             if not isinstance(target, str):
-                raise ConfigError(f"{cls.backend}: config keys must be text, got {key!r}")
+                raise ConfigError(f"{cls.backend}: config keys must be text, got {shorten(key)}")
             if isinstance(value, Mapping):
                 value = dict(value)
             nested = nest(target, value)

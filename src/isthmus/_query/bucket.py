@@ -6,6 +6,7 @@ import datetime as dt
 import functools
 import math
 import re
+import sys
 from collections.abc import Iterable
 from typing import Any, Literal, TypeAlias, get_args
 from zoneinfo import ZoneInfo
@@ -13,12 +14,14 @@ from zoneinfo import ZoneInfo
 from isthmus._arguments import shorten
 from isthmus._path import Path, Root
 from isthmus._suggest import suggest
+from isthmus._times import format_datetime
 from isthmus._value import Value
-from isthmus._values import INT_MAX, INT_MIN, JSON, Scalar, format_datetime
+from isthmus._values import INT_MAX, INT_MIN, JSON, Scalar
 from isthmus.errors import QueryError
 
 Unit: TypeAlias = Literal["hour", "day", "week", "month", "quarter", "year"]
 UNITS: tuple[Unit, ...] = get_args(Unit)
+_LARGEST = int(sys.float_info.max)
 
 
 class Bucket(Value):
@@ -70,12 +73,13 @@ def make_bucket(path: Path, size: Any, zone: Any) -> Bucket:
             raise QueryError(f"{path} by: unknown unit {size!r}{suggest(size, UNITS)}; known: {known}")
         zone = "UTC" if zone is None else zone
         if not isinstance(zone, str):
-            raise QueryError(f"{path} by: a zone is a name such as 'Europe/Oslo', got {zone!r:.80}")
+            raise QueryError(f"{path} by: a zone is a name such as 'Europe/Oslo', got {shorten(zone)}")
         _zone_info(zone)
         return Bucket(path, unit=size, zone=zone)
-    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+    if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= _LARGEST:
         raise QueryError(
-            f"{path} by: needs a unit such as 'day' or a whole number from 1, not {shorten(size)}"
+            f"{path} by: needs a unit such as 'day' or a whole number from 1 to the largest float,"
+            f" not {shorten(size)}"
         )
     if zone is not None:
         raise QueryError(f"{path} by: numbers have no time zone")
@@ -96,7 +100,10 @@ def _zone_info(zone: Any) -> ZoneInfo:
 def _lower_bound(number: float, width: int) -> int | float:
     # The floor of a quotient by a whole number is that of the number's floor, which is exact.
     lower = math.floor(number) // width * width
-    return lower if INT_MIN <= lower <= INT_MAX else float(lower)
+    if INT_MIN <= lower <= INT_MAX:
+        return lower
+    # Only the lowest range of all can begin below the floats.
+    return float(max(lower, -_LARGEST))
 
 
 _DATE = r"([0-9]{4})-([0-9]{2})-([0-9]{2})"

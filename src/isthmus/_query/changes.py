@@ -202,7 +202,7 @@ def _operand(path: Path, name: str, value: Any) -> JSON:
     try:
         return canonical_operand(value, "value")
     except InvalidRecordError as error:
-        raise QueryError(f"{path} {name}: {error}") from None
+        raise QueryError(f"{path} {name}: {error}") from error.__cause__
 
 
 def as_changes(changes: Iterable[Any]) -> tuple[FieldChange, ...]:

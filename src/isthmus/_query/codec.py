@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, assert_never
 
+from isthmus._arguments import shorten
 from isthmus._path import ATTRIBUTES, Path, Root, parse_path
 from isthmus._query.ast import (
     KNN,
@@ -269,8 +270,8 @@ def _path_from(shape: Any, where: str) -> Any:
         return parse_path(shape)
     if isinstance(shape, list) and len(shape) == 2 and isinstance(shape[1], list):
         if shape[0] != Root.METADATA.value or not all(isinstance(k, str) for k in shape[1]):
-            raise QueryError(f"{where}: no such path {shape!r}")
+            raise QueryError(f"{where}: no such path {shorten(shape)}")
         return Path(Root.METADATA, tuple(shape[1]))
     if isinstance(shape, list) and shape and all(isinstance(key, str) for key in shape):
         return parse_path(shape)
-    raise QueryError(f"{where}: a field is text or a list of keys, got {shape!r}")
+    raise QueryError(f"{where}: a field is text or a list of keys, got {shorten(shape)}")

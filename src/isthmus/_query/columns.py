@@ -37,7 +37,7 @@ def _measure(name: str, what: Any) -> Measure:
     function = parts[0] if parts else None
     known = [f.value for f in Function]
     if function not in known:
-        raise QueryError(f"unknown aggregate {function!r}{suggest(str(function), known)}")
+        raise QueryError(f"unknown aggregate {shorten(function)}{suggest(function, known)}")
     if function == "percentile":
         if len(parts) != 3:
             raise QueryError("percentile needs a field and a percent: ('percentile', 'price', 95)")

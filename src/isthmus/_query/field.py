@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias
 
+from isthmus._arguments import shorten
+from isthmus._conversion import describe_failure, list_items, raise_interrupt
 from isthmus._path import Path, Root, parse_path
 from isthmus._query.ast import (
     KNN,
@@ -223,7 +225,7 @@ def nearest(name: FieldName, vector: Iterable[float], k: int = 10) -> Predicate:
     """
     path = as_path(name)
     if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= MAX_NEAREST:
-        raise QueryError(f"{path} nearest: k is a whole number from 1 to {MAX_NEAREST}, got {k!r}")
+        raise QueryError(f"{path} nearest: k is a whole number from 1 to {MAX_NEAREST}, got {shorten(k)}")
     return KNN(path, _vector(path, vector), k)
 
 
@@ -231,7 +233,7 @@ def _vector(path: Path, given: Any) -> tuple[float, ...]:
     if isinstance(given, str | bytes | dict) or not hasattr(given, "__iter__"):
         raise QueryError(f"{path} nearest: needs a list of numbers, got {type(given).__name__}")
     numbers = []
-    for value in given:
+    for value in list_items(f"{path} nearest", given):
         # The numbers of arrays are no floats, but become some.
         if isinstance(value, bool | str | bytes) or not hasattr(value, "__float__"):
             raise QueryError(f"{path} nearest: a vector is made of numbers, got {type(value).__name__}")
@@ -239,6 +241,9 @@ def _vector(path: Path, given: Any) -> tuple[float, ...]:
             numbers.append(float(value))
         except OverflowError:
             numbers.append(math.inf)  # refused below
+        except Exception as error:
+            raise_interrupt(error)
+            raise QueryError(f"{path} nearest: {describe_failure(error)}") from error
     if not 1 <= len(numbers) <= MAX_VECTOR:
         raise QueryError(f"{path} nearest: a vector has 1 to {MAX_VECTOR} numbers, got {len(numbers)}")
     if not all(map(math.isfinite, numbers)):
@@ -254,7 +259,7 @@ def _operand(path: Path, op: str, value: Any) -> Any:
     try:
         return canonical_operand(value, "value")
     except InvalidRecordError as error:
-        raise QueryError(f"{path} {op}: {error}") from None
+        raise QueryError(f"{path} {op}: {error}") from error.__cause__
 
 
 def _operand_text(path: Path, op: str, value: Any) -> str:
@@ -295,7 +300,7 @@ def one_of(path: Path, values: Any) -> Predicate:
     """Return `in`: `=` holds for one of the values."""
     if isinstance(values, str | bytes | dict) or not hasattr(values, "__iter__"):
         raise QueryError(f"{path} in: needs a list of values, got {type(values).__name__}")
-    operands = [_operand(path, "in", value) for value in values]
+    operands = [_operand(path, "in", value) for value in list_items(f"{path} in", values)]
     scalars = tuple(v for v in operands if isinstance(v, bool | int | float | str))
     others = [equal(path, v) for v in operands if not isinstance(v, bool | int | float | str)]
     if not others:
@@ -346,7 +351,7 @@ def _unary(kind: Callable[[Path], Predicate]) -> Callable[[Path, Any], Predicate
 
 def _between(path: Path, value: Any) -> Predicate:
     if isinstance(value, str) or not isinstance(value, Sequence) or len(value) != 2:
-        raise QueryError(f"{path} between: needs a pair [low, high], got {value!r}")
+        raise QueryError(f"{path} between: needs a pair [low, high], got {shorten(value)}")
     return between(path, value[0], value[1])
 
 
@@ -384,6 +389,6 @@ def comparison(name: FieldName, op: str, value: Any = None) -> Predicate:
     """Return the predicate for an operator's name; raises `QueryError` with the nearest valid one."""
     build = OPERATORS.get(op) if isinstance(op, str) else None
     if build is None:
-        hint = nearest_name(_SPELLINGS.get(str(op), str(op)), OPERATORS)
-        raise QueryError(f"unknown operator {op!r}{hint}")
+        hint = nearest_name(_SPELLINGS.get(op, op), OPERATORS) if isinstance(op, str) else ""
+        raise QueryError(f"unknown operator {shorten(op)}{hint}")
     return build(as_path(name), value)

@@ -6,7 +6,8 @@ from typing import Any
 
 from isthmus._path import Path, Root
 from isthmus._record import Record
-from isthmus._values import JSON, format_datetime
+from isthmus._times import format_datetime
+from isthmus._values import JSON
 
 
 def values_at(record: Record, path: Path) -> list[JSON]:

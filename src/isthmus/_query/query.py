@@ -45,7 +45,7 @@ class Query(Value):
                 raise QueryError("filter() takes a predicate alone, or a field with an operator and a value")
             return self._and(name)
         if op is None:
-            raise QueryError(f"filter({name!r}) needs an operator and a value, or a predicate")
+            raise QueryError(f"filter({shorten(name)}) needs an operator and a value, or a predicate")
         return self._and(comparison(name, op, value))
 
     def any_of(self, *conditions: Predicate | Query) -> Query:
@@ -76,9 +76,9 @@ class Query(Value):
         A query has at most 100 sort keys.
         """
         if direction not in ("asc", "desc"):
-            raise QueryError(f"a direction is 'asc' or 'desc', got {direction!r}")
+            raise QueryError(f"a direction is 'asc' or 'desc', got {shorten(direction)}")
         if nulls not in ("first", "last"):
-            raise QueryError(f"nulls is 'first' or 'last', got {nulls!r}")
+            raise QueryError(f"nulls is 'first' or 'last', got {shorten(nulls)}")
         if len(self.order) >= MAX_SORT_KEYS:
             raise QueryError(f"a query has at most {MAX_SORT_KEYS} sort keys")
         key = SortKey(as_path(name), direction == "desc", nulls == "first")
@@ -90,7 +90,7 @@ class Query(Value):
 
     def offset(self, skip: int) -> Query:
         """Return the query without its first records."""
-        return replace(self, skip=min(_check_natural("offset", skip), sys.maxsize))  # what servers can count
+        return replace(self, skip=_check_natural("offset", skip))
 
     def select(self, *names: FieldName) -> Query:
         """Return the query for these parts of the data only, in their shape: 1 to 1,000 fields."""
@@ -111,7 +111,7 @@ class Query(Value):
 def _check_natural(name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise QueryError(f"{name} must be a whole number from 0, got {shorten(value)}")
-    return value
+    return min(value, sys.maxsize)  # what servers can count
 
 
 def as_query(query: Query | Predicate | None) -> Query:

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from isthmus._values import INT_MAX, INT_MIN, JSON, check_text, decode, format_datetime, restore_floats
+from isthmus._times import format_datetime
+from isthmus._values import INT_MAX, INT_MIN, JSON, check_text, decode, restore_floats
 from isthmus.backends._tables.column import Kind, TableColumn
 from isthmus.errors import InvalidRecordError
 

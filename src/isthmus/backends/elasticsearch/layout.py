@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 
 from isthmus._path import Path, Root
-from isthmus._values import format_datetime
+from isthmus._times import format_datetime
 from isthmus.backends.elasticsearch import vectors
 from isthmus.backends.elasticsearch.config import ElasticsearchConfig
 

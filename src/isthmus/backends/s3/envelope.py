@@ -19,7 +19,7 @@ from isthmus._core.lazy_record import LazyRecord, row_field
 from isthmus._core.mutation_batch import quote_ids
 from isthmus._ids import new_version
 from isthmus._record import Record, make_record
-from isthmus._values import format_datetime
+from isthmus._times import format_datetime
 
 _KEYS = ("id", "version", "created_at", "updated_at")
 

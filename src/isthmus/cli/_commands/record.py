@@ -75,7 +75,7 @@ def put(
     prompt: PromptPassword = False,
 ) -> None:
     """Create or replace a record; print its id and new version."""
-    if create and (replace or if_version):
+    if create and (replace or if_version is not None):
         raise QueryError("--create excludes --replace and --if-version")
     record = _parse_record(data, metadata)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from typing import Any
 
-from isthmus._values import format_datetime
+from isthmus._times import format_datetime
 
 _KINDS = {
     bool: "bool",

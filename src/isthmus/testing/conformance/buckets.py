@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+from collections import Counter
 from typing import Any
 
 import pytest
 
 from isthmus import AsyncDatabase, Query, Record, field
+from isthmus._columns import declare_columns
+from isthmus._core.columns import columns_of
 from isthmus.errors import QueryError
-from isthmus.testing.conformance._fixtures import put, store
+from isthmus.testing.conformance._fixtures import put, requires, store
 
 VISITS: dict[str, dict[str, Any]] = {
     "a": {"at": "2024-03-30T23:30:00.000000Z", "city": "Oslo", "ms": 1},
@@ -89,6 +93,40 @@ async def test_ranges_of_numbers_have_their_lower_bound_as_key(db: AsyncDatabase
         float(int(1e300) // 10 * 10),
         None,
     ]
+
+
+RANGED: list[int | float] = [
+    *(0, 1, -1, 0.5, -0.5, 2.5, -2.5, -10, 5e-324, -5e-324, 1e-10, -1e-10, -123456789.123, 1e17, -1e17),
+    *(2**53 - 1, 1 - 2**53, 2**53, -(2**53), 2**63 - 1, -(2**63), 1e22, -1e22, 3e23, -3e23, 1e300, -1e300),
+    *(sys.float_info.max, -sys.float_info.max),
+]
+WIDTHS = (
+    *(1, 2, 3, 7, 1_000, 10**15, 2**53 - 1, 2**53, 2**53 + 1, 10**18 + 7, 2**62, 2**63 - 1, 2**63, 10**19),
+    *(10**22, 10**23, 3 * 10**23, 10**23 + 7, 10**30 + 7, 10**39, 10**300, int(sys.float_info.max)),
+)
+
+
+async def check_ranges(db: AsyncDatabase) -> None:
+    """Compare the groups of each width with those of the evaluator."""
+    await put(db, [{"n": number} for number in RANGED])
+    for width in WIDTHS:
+        key = field("n").by(width)
+        assert await count_by(db, key) == Counter(key.of(number) for number in RANGED), width
+
+
+@pytest.mark.asyncio
+async def test_ranges_of_any_width_are_those_of_the_evaluator(db: AsyncDatabase) -> None:
+    """Narrow and wide, of tiny and huge numbers of both signs (§7)."""
+    await check_ranges(db)
+
+
+@requires("columns")
+@pytest.mark.asyncio
+async def test_ranges_on_declared_columns_are_those_of_the_evaluator(db: AsyncDatabase) -> None:
+    """The same where the server groups by a column (§7)."""
+    await declare_columns(db, columns_of({"n": "number"}))
+
+    await check_ranges(db)
 
 
 @pytest.mark.asyncio
@@ -200,6 +238,8 @@ async def test_what_is_no_bucket_or_percentile_is_refused(db: AsyncDatabase) -> 
         (0, None),
         (-1, None),
         (1.5, None),
+        (10**309, None),
+        (10**5000, None),
         (True, None),
         (1, "UTC"),
     ):

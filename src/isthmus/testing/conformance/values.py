@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
-from isthmus import AsyncDatabase, Record
+from isthmus import AsyncDatabase, Record, field
 from isthmus._values import same
-from isthmus.errors import BatchError, InvalidRecordError
+from isthmus.errors import BatchError, InvalidRecordError, QueryError
 from isthmus.testing import values as nasty
 from isthmus.testing.conformance._fixtures import put_one, requires
+from isthmus.testing.failing import FAILING, FineTime, NotATime
 
 VALUES: dict[str, Any] = {
     "null": None,
@@ -84,8 +85,6 @@ async def test_a_long_text_is_stored_and_found(db: AsyncDatabase, size: int, cha
     id = await put_one(db, Record({"t": text, "n": 1}))
     other = await put_one(db, Record({"t": text[:-1] + "\U0010ffff", "n": 2}))
 
-    from isthmus import field
-
     assert (await db.require(id)).data["t"] == text
     assert [r.id for r in await db.search(field("t") == text)] == [id]
     assert [r.id for r in await db.search(field("t") != text)] == [other]
@@ -117,8 +116,6 @@ async def test_datetimes_dates_decimals_uuids_and_bytes_have_one_form(db: AsyncD
         "uid": str(uid),
         "raw": base64.b64encode(b"\x00\xff").decode(),
     }
-    from isthmus import field
-
     for name, value in data.items():
         assert await db.count(field(name) == value) == 1, name
     assert await db.count(field("at") >= dt.datetime(2024, 5, 6, 5, 8, 9, 10, dt.UTC)) == 1
@@ -162,6 +159,12 @@ def _deep() -> list[Any]:
     return value
 
 
+def _fine_time() -> FineTime:
+    time = FineTime(2020, 1, 1, tzinfo=dt.UTC)
+    time.nanosecond = 789
+    return time
+
+
 REFUSED: dict[str, tuple[Any, str]] = {
     "nan": (float("nan"), "data.a[1]"),
     "infinity": (float("inf"), "data.a[1]"),
@@ -181,6 +184,10 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "inexact decimal": (decimal.Decimal("0.1234567890123456789"), "data.a[1]"),
     "cycle": (_cycle(), "data.a[1]"),
     "too deep": (_deep(), "data.a[1]"),
+    "huge int": (10**5000, "data.a[1]"),
+    "huge int as key": ({10**5000: 2}, "data.a[1]"),
+    "nanoseconds": (_fine_time(), "data.a[1]"),
+    **{name: (make(), "data.a[1]") for name, make in FAILING.items()},
 }
 
 
@@ -213,6 +220,57 @@ async def test_an_invalid_record_in_a_batch_is_that_items_error(db: AsyncDatabas
     assert outcomes[1].record_id == "b"
     written = {r.id for r in await db.search()}
     assert written == ({"a", "c"} if not db.capabilities.atomic_batch else set())
+
+
+@requires("conditional_create")
+@pytest.mark.parametrize("name", FAILING)
+@pytest.mark.asyncio
+async def test_of_a_batch_with_a_value_that_fails_each_item_has_its_outcome(
+    db: AsyncDatabase, name: str
+) -> None:
+    """What is written is what the outcomes say, whatever a value's own code raises (§1)."""
+    records: list[dict[str, Any]] = [{"n": n} for n in range(60)]
+    records[55] = {"n": 55, "v": FAILING[name]()}
+
+    with pytest.raises(BatchError) as caught:
+        await db.create_batch(records)
+
+    outcomes = caught.value.outcomes
+    refused = outcomes[55]
+    assert isinstance(refused, InvalidRecordError)
+    assert refused.path == "data.v"
+    assert refused.__cause__ is not None
+    written = sum(isinstance(outcome, str) for outcome in outcomes)
+    assert written == (0 if db.capabilities.atomic_batch else 59)
+    assert await db.count() == written
+
+
+@requires("conditional_create")
+@pytest.mark.asyncio
+async def test_a_value_that_fails_in_a_late_part_of_a_batch_leaves_outcomes(db: AsyncDatabase) -> None:
+    """Parts that were sent before it are written, and their items say so (§1)."""
+    records: list[dict[str, Any]] = [{"n": n} for n in range(2_500)]
+    records[2_200] = {"n": NotATime(2020, 1, 1)}
+
+    with pytest.raises(BatchError) as caught:
+        await db.create_batch(records)
+
+    written = sum(isinstance(outcome, str) for outcome in caught.value.outcomes)
+    assert written == (0 if db.capabilities.atomic_batch else 2_499)
+    assert await db.count() == written
+
+
+@pytest.mark.asyncio
+async def test_an_operand_that_fails_or_is_too_fine_is_a_query_error(db: AsyncDatabase) -> None:
+    """Neither is compared as something that it is not; without nanoseconds such a time is one (§1)."""
+    for make in (*FAILING.values(), _fine_time):
+        with pytest.raises(QueryError):
+            await db.count(field("at") == make())
+
+    plain = FineTime(2020, 1, 1, tzinfo=dt.UTC)
+    stored = await put_one(db, Record({"at": plain}))
+    assert (await db.require(stored)).data == {"at": "2020-01-01T00:00:00.000000Z"}
+    assert await db.count(field("at") == plain) == 1
 
 
 @pytest.mark.asyncio

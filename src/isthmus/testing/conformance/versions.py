@@ -6,9 +6,10 @@ import asyncio
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
-from isthmus import AsyncDatabase, Record
-from isthmus.errors import BatchError, ConflictError, NotFoundError
+from isthmus import AsyncDatabase, Record, field
+from isthmus.errors import BatchError, ConflictError, NotFoundError, UsageError
 from isthmus.testing.conformance._fixtures import requires
 
 
@@ -78,11 +79,43 @@ async def test_a_version_of_a_missing_record_never_matches(db: AsyncDatabase) ->
 @pytest.mark.parametrize("version", ["", "bogus", "-1", "9" * 40, "é", "a/b"])
 @pytest.mark.asyncio
 async def test_an_invalid_version_is_a_conflict(db: AsyncDatabase, version: str) -> None:
-    """A version that the store never returned is stale, not an error of the store."""
+    """A version that the store never returned is stale, not an error of the store, and not absent."""
     await db.upsert("x", {"n": 1})
 
+    for method in ("replace", "update", "upsert"):
+        with pytest.raises(ConflictError):
+            await getattr(db, method)("x", {"n": 2}, if_version=version)
     with pytest.raises(ConflictError):
-        await db.replace("x", {"n": 2}, if_version=version)
+        await db.delete("x", if_version=version)
+    with pytest.raises(ConflictError):
+        await db.modify("x", field("n").set(2), if_version=version)
+
+    assert (await db.require("x")).data == {"n": 1}
+
+
+class Numbered(BaseModel):
+    """A model of one number."""
+
+    n: int = 0
+
+
+@requires("compare_and_set")
+@pytest.mark.parametrize("version", ["", 0, False, b""])
+@pytest.mark.asyncio
+async def test_an_empty_version_is_not_the_absence_of_one(db: AsyncDatabase, version: Any) -> None:
+    """An empty text is stale and another type an error, in the methods of typed collections too."""
+    typed = db.collection(db.collection_name, Numbered)
+    await db.upsert("x", {"n": 1})
+    refused = ConflictError if version == "" else UsageError
+
+    with pytest.raises(refused):
+        await typed.replace("x", Numbered(n=2), if_version=version)
+    with pytest.raises(refused):
+        await typed.upsert("x", Numbered(n=2), if_version=version)
+    with pytest.raises(refused):
+        await typed.update("x", n=2, if_version=version)
+    with pytest.raises(refused):
+        await typed.delete("x", if_version=version)
 
     assert (await db.require("x")).data == {"n": 1}
 

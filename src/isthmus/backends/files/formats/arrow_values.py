@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
-from isthmus._values import INT_MAX, canonical_operand, check_text, format_datetime, from_micros
+from isthmus._times import format_datetime, from_micros
+from isthmus._values import INT_MAX, canonical_operand, check_text
 from isthmus.backends.files.formats.arrow_library import all_true, arrow, compute, make_number, to_numpy
 from isthmus.backends.files.formats.column_kinds import Unreadable
 from isthmus.errors import InvalidRecordError

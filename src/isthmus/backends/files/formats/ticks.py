@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 from isthmus._query.ast import Between, Equal, In, Leaf, Order, Ordered, StartsWith
-from isthmus._values import JSON, Scalar, format_datetime, from_micros, kind_of
+from isthmus._times import format_datetime, from_micros
+from isthmus._values import JSON, Scalar, kind_of
 
 _FIRST_SECOND, _LAST_SECOND = -62_135_596_800, 253_402_300_799
 _PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}

@@ -11,7 +11,8 @@ import orjson
 
 from isthmus._core.lazy_record import LazyRecord, _set_row, row_field
 from isthmus._record import Record
-from isthmus._values import JSON, format_datetime
+from isthmus._times import format_datetime
+from isthmus._values import JSON
 from isthmus.backends._tables.column import Kind, TableColumn
 from isthmus.backends._tables.keys import id_of
 from isthmus.backends._tables.records import invalid_key

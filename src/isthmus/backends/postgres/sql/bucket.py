@@ -19,9 +19,7 @@ def deciding_value(bucket: Bucket, value: str, *, number: str, string: str) -> s
     `value` is the scalar as jsonb, `number` and `string` are NULL unless it is one.
     """
     if bucket.width is not None:
-        width = bucket.width
-        floor = f"floor({number})"
-        lower = f"{floor} - mod(mod({floor}, {width}) + {width}, {width})"
+        lower = _lower_bound(number, bucket.width)
         return (
             f"CASE WHEN abs({number}) < {_EXACT} THEN ({lower})::text"
             f" WHEN {number} IS NOT NULL THEN ({value})::text END"
@@ -33,3 +31,13 @@ def deciding_value(bucket: Bucket, value: str, *, number: str, string: str) -> s
         is_cut = f"{string} ~ '{_INSTANT}' AND {string} >= '1973'"
         cut = f"left({string}, 16) || ':00Z'"
     return f"CASE WHEN {is_cut} THEN '\"' || {cut} || '\"' WHEN {string} IS NOT NULL THEN ({value})::text END"
+
+
+def _lower_bound(number: str, width: int) -> str:
+    """Return a whole number in the same range as one below 2^53: its lower bound, where that is exact."""
+    if width >= _EXACT:
+        # Two ranges hold all such numbers. The bound of the lower one may be beyond 64 bits, and is then
+        # read as a float, which may lie in the range below it.
+        return f"CASE WHEN {number} < 0 THEN -1 ELSE 0 END"
+    floor = f"floor({number})"
+    return f"{floor} - mod(mod({floor}, {width}) + {width}, {width})"

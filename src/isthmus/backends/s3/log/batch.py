@@ -56,7 +56,8 @@ class Batch:
     def ids_to_load(self) -> Iterable[str]:
         """Return the ids whose rows are needed; of the others it only matters whether they exist."""
         if self.kind in {WriteKind.UPDATE, WriteKind.REPLACE, WriteKind.UPSERT} or (
-            self.kind is WriteKind.DELETE and any(mutation.if_version for mutation in self.mutations)
+            self.kind is WriteKind.DELETE
+            and any(mutation.if_version is not None for mutation in self.mutations)
         ):
             return (mutation.id for mutation in self.mutations)
         return ()

@@ -47,9 +47,9 @@ class ObjectWriter:
         mutation survived.
         """
         if kind is WriteKind.DELETE:
-            if not any(mutation.if_version for mutation in mutations):
+            if not any(mutation.if_version is not None for mutation in mutations):
                 return await self._delete(prefix, mutations)
-        elif kind is not WriteKind.UPSERT or any(mutation.if_version for mutation in mutations):
+        elif kind is not WriteKind.UPSERT or any(mutation.if_version is not None for mutation in mutations):
             await self._probe.require_conditional_put()
         results: list[ItemResult] = [False] * len(mutations)
         by_id: dict[str, list[int]] = {}

@@ -13,7 +13,8 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from isthmus._values import INT_MAX, INT_MIN, JSON, format_datetime
+from isthmus._times import format_datetime
+from isthmus._values import INT_MAX, INT_MIN, JSON
 from isthmus.backends._tables.column import Kind, Table, TableColumn
 from isthmus.backends._tables.keys import choose_key
 from isthmus.backends._tables.values import NoCanonicalFormError, read_value
