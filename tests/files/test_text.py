@@ -279,6 +279,21 @@ async def test_a_url_names_a_pattern(tmp_path: Path) -> None:
     await db.close()
 
 
+async def test_a_tilde_that_begins_a_text_is_the_home_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That of an unknown user is a name, and so is one after `./` or in a `Path`."""
+    write(tmp_path / "home", {"x.csv": "at\nhome\n"})
+    write(tmp_path / "here", {"~/x.csv": "at\nhere\n", "~no-such-user/x.csv": "at\nhere\n"})
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path / "here")
+    places = {"~/x.csv": "home", "~": "home", "./~": "here", "~no-such-user": "here", Path("./~"): "here"}
+
+    for location, place in places.items():
+        async with await AsyncDatabase.create("files", {"location": location}) as db:
+            assert [record.data for record in await db.search()] == [{"at": place}]
+
+
 @pytest.mark.parametrize(
     ("content", "path", "expected"),
     [

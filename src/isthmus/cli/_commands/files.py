@@ -18,7 +18,7 @@ from isthmus.cli._commands.query import NO_LIMIT, build_query, split_list, write
 from isthmus.cli._errors import CommandError, ExitCode
 from isthmus.cli._formats.csv import CSVStyle
 from isthmus.cli._formats.input_line import InputFormat
-from isthmus.cli._formats.output_file import is_stdout, open_output
+from isthmus.cli._formats.output_file import is_stdout, open_output, parse_path
 from isthmus.cli._formats.writer import Format, choose_format, open_writer
 from isthmus.cli._load_journal import LoadJournal, LoadProgress, require_rereadable
 from isthmus.cli._loader import Loader, OnClash
@@ -293,7 +293,7 @@ def split_places(places: list[str]) -> tuple[str, list[Path]]:
         raise CommandError(f"no {missing} given: isthmus load STORE FILE...", ExitCode.USAGE)
     if rest.count("-") > 1:
         raise CommandError("standard input can be read only once", ExitCode.USAGE)
-    return store, list(map(Path, rest))
+    return store, list(map(parse_path, rest))
 
 
 def _choose_clash(on_clash: OnClash | None, mode: LoadMode | None) -> OnClash:
@@ -306,7 +306,7 @@ def _choose_clash(on_clash: OnClash | None, mode: LoadMode | None) -> OnClash:
 
 def dump(
     store: RequiredStore,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="-: standard output.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", parser=parse_path, help="-: standard output.")],
     filter: Annotated[
         str | None,
         typer.Argument(metavar="FILTER", show_default=False, help='age>=25 and city="Oslo", or JSON.'),
