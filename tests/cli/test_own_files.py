@@ -61,6 +61,44 @@ def test_no_command_writes_over_the_files_that_it_reads(cli: Cli, tmp_path: Path
     assert cli("query", file, 'n="x"', "-o", tmp_path / "c.csv").code == 0
 
 
+@pytest.mark.parametrize("exists", [False, True])
+@pytest.mark.parametrize("other", ["j", "./sub/../j", "link", "hard", "/dev/fd/{}"])
+def test_rejects_are_not_written_into_the_journal(
+    cli: Cli, tmp_path: Path, store: str, monkeypatch: pytest.MonkeyPatch, *, exists: bool, other: str
+) -> None:
+    """Whatever name of the file is used, and whether it is there already."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "link").symlink_to("j")
+    command = ["load", store, "a.csv", "--journal", "j"]
+    if exists or other in ("hard", "/dev/fd/{}"):
+        assert cli(*command).code == 0
+        (tmp_path / "hard").hardlink_to(tmp_path / "j")
+    before = {file: file.read_bytes() for file in tmp_path.iterdir() if file.is_file()}
+
+    with (tmp_path / ("j" if "{}" in other else "a.csv")).open("rb") as opened:
+        ran = cli(*command, "--resume", "--rejects", other.format(opened.fileno()))
+
+    assert (ran.code, "is the same file" in ran.err) == (2, True), ran
+    assert {file: file.read_bytes() for file in tmp_path.iterdir() if file.is_file()} == before
+
+
+def test_a_hard_link_is_a_name_of_the_same_file(cli: Cli, tmp_path: Path, store: str) -> None:
+    """Of a database, and of a file that is read."""
+    for name in ("x.db", "a.csv"):
+        (tmp_path / f"hard-{name}").hardlink_to(tmp_path / name)
+    rejects = ["--on-error", "skip", "--rejects"]
+    for arguments in (
+        ["dump", store, tmp_path / "hard-x.db", "-f", "jsonl"],
+        ["dump", tmp_path / "a.csv", tmp_path / "hard-a.csv"],
+        ["load", store, tmp_path / "a.csv", *rejects, tmp_path / "hard-a.csv"],
+        ["load", store, tmp_path / "a.csv", *rejects, tmp_path / "hard-x.db"],
+        ["load", store, tmp_path / "a.csv", tmp_path / "hard-a.csv"],
+    ):
+        assert cli(*arguments).code == 2, arguments
+    assert cli("count", store).out == "2\n"
+
+
 @pytest.mark.parametrize(
     "content",
     [b"first line\nno end", b"no end", b'{"isthmus_copy": 1}\n{"a"', b'{"isthmus_loaf', b"\n\nx", b"{}\nx"],

@@ -34,7 +34,7 @@ from isthmus.cli._options import (
 from isthmus.cli._output import print_json, print_note
 from isthmus.cli._progress import RowProgress, show_progress
 from isthmus.cli._shorthand import to_store_url
-from isthmus.cli._store_files import require_other_files
+from isthmus.cli._store_files import identify_file, require_distinct_outputs, require_other_files
 from isthmus.cli._stores import StoreAddress, resolve_store, run_on_store
 from isthmus.transfer import Progress
 
@@ -262,16 +262,17 @@ def _require_journal(journal: Path | None, files: list[Path], *, resume: bool) -
 def _require_distinct(address: StoreAddress, files: list[Path], outputs: Mapping[str, Path | None]) -> None:
     """Raise `UsageError` for a file that is given twice, or that the load would write over."""
     require_other_files(address, outputs)
-    known: set[Path] = set()
+    require_distinct_outputs(outputs)
+    known: set[object] = set()
     for file in files:
         if not file.is_file():
             continue
-        full = file.resolve()
-        if full in known:
+        identity = identify_file(file)
+        if identity in known:
             raise UsageError(f"{file} is given twice")
-        known.add(full)
+        known.add(identity)
     for option, output in outputs.items():
-        if output is not None and output.resolve() in known:
+        if output is not None and identify_file(output) in known:
             raise UsageError(f"{option} {output}: this is a file to load, and would be written over")
 
 
