@@ -213,12 +213,18 @@ def _micros(value: int | None, unit: str) -> int | None:
     return value // 1_000 if unit == "ns" else value * _TO_MICROS[unit]
 
 
+def has_year(value: int, unit: str) -> bool:
+    """Return whether an instant is in the years 1 to 9999."""
+    micros = _micros(value, unit)
+    return micros is not None and _FIRST <= micros <= _LAST
+
+
 def _instant(value: int, unit: str, reading: Reading) -> str | Unreadable:
     micros = _micros(value, unit)
     assert micros is not None
     if unit == "ns" and value % 1_000 and not reading.round:
         return _FRACTION
-    if not _FIRST <= micros <= _LAST:
+    if not has_year(value, unit):
         return Unreadable("a time outside the years 1 to 9999")
     return format_datetime(from_micros(micros))
 
