@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -50,3 +51,41 @@ def test_a_file_named_as_a_stream_is_a_file(cli: Cli, folder: Path) -> None:
 
     assert cli("query", "sqlite:///x.db", "-o", "./-", "-f", "csv", "--plain", "--select", "n").code == 0
     assert (folder / "-").read_text() == "n\n1\n"
+
+
+def test_a_name_that_is_not_utf_8_is_refused_by_each_command(cli: Cli, folder: Path) -> None:
+    """It would be a part of ids; a folder's name is not."""
+    name = os.fsdecode(b"bad\xff.csv")
+    for place in (folder, folder / os.fsdecode(b"in\xff")):
+        place.mkdir(exist_ok=True)
+        (place / name).write_text("n\n1\n")
+        (place / "good.csv").write_text("n\n1\n")
+    for place in (name, f"./{name}", folder / name, folder, folder / os.fsdecode(b"in\xff") / name):
+        for arguments in (
+            ["load", "sqlite:///x.db", place],
+            ["query", place],
+            ["count", place],
+            ["show", place],
+            ["dump", place, "out.jsonl"],
+            ["copy", place, "memory://"],
+        ):
+            ran = cli(*arguments)
+            assert (ran.code, r"bad\xff.csv' is not UTF-8; rename the file" in ran.err) == (3, True), ran
+
+
+def test_what_a_load_keeps_may_have_any_name(cli: Cli, folder: Path) -> None:
+    """Its store, its file's folder, its rejects and its journal, which names them and resumes."""
+    place = folder / os.fsdecode(b"in\xff")
+    place.mkdir()
+    (place / "a.csv").write_text("n\n1\nx\n3\n")
+    url = f"sqlite:///{place}/x.db"
+    command = ["load", url, place / "a.csv", "--types", "n=number", "--journal", place / "j"]
+    command += ["--rejects", place / "r", "--on-error", "skip"]
+
+    assert cli(*command).code == 6
+    assert cli(*command, "--resume").code == 6
+    assert cli(*command).code == 2
+    assert cli("count", url).out == "2\n"
+    assert len((place / "r").read_bytes().splitlines()) == 1
+    assert cli("copy", url, f"sqlite:///{place}/y.db", "--journal", place / "k").code == 0
+    assert cli("copy", url, f"sqlite:///{place}/y.db", "--journal", place / "k", "--resume").code == 0

@@ -167,7 +167,9 @@ class FilesConfig(BackendConfig):
             raise ConfigError(
                 "files: a URL has no host; write files:///folder/*.csv, or files://./*.csv for a relative one"
             )
-        return {**options, "location": start.removeprefix("localhost") + unquote(url.path)}
+        # A name of a file may be other bytes than UTF-8, as Python has them in text.
+        path = unquote(url.path, errors=_ESCAPE)
+        return {**options, "location": start.removeprefix("localhost") + path}
 
     @classmethod
     def _from_bucket_url(cls, url: SplitResult, options: dict[str, Any]) -> dict[str, Any]:
