@@ -13,6 +13,10 @@ _PIECE = 1 << 16
 """Bytes that are decompressed at once."""
 SUFFIXES = {".gz": "gz", ".gzip": "gz", ".zst": "zst", ".zstd": "zst"}
 
+_MARKS = {b"\x1f\x8b": "gz", b"\x28\xb5\x2f\xfd": "zst"}
+"""The bytes with which a compressed file begins."""
+MARK_SIZE = max(map(len, _MARKS))
+
 
 class _Borrowed:
     """A compressed stream that stays open when the decompressor over it is closed."""
@@ -64,6 +68,11 @@ class _UntilDamage:
         if self._damage is not None and not parts:
             raise self._damage
         return b"".join(parts)
+
+
+def find_compression(start: bytes) -> str | None:
+    """Return the compression of a file that begins with these bytes; None if there is none."""
+    return next((name for mark, name in _MARKS.items() if start.startswith(mark)), None)
 
 
 def decompress(stream: BinaryIO, compression: str | None) -> BinaryIO:
