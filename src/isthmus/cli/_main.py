@@ -43,7 +43,7 @@ def _prepare_output() -> None:
 
 
 def _escape(error: UnicodeError) -> tuple[str | bytes, int]:
-    """Return the text to show for the first character that cannot be: dots for the ellipsis of our messages."""
+    """Return what is shown for a character that the encoding lacks: dots for the ellipsis of messages."""
     if isinstance(error, UnicodeEncodeError) and error.object[error.start] == "…":
         return "...", error.start + 1
     return codecs.backslashreplace_errors(error)

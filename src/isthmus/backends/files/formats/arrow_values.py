@@ -230,7 +230,7 @@ def _instant(value: int, unit: str, reading: Reading) -> str | Unreadable:
 
 
 def _local(value: int, unit: str, reading: Reading) -> str | Unreadable:
-    """Return the instant of a local time; of one that the clock shows twice the first."""
+    """Return the instant of a local time, unless clocks skipped it or showed it twice."""
     checked = _instant(value, unit, reading)
     if isinstance(checked, Unreadable):
         return checked
@@ -240,6 +240,10 @@ def _local(value: int, unit: str, reading: Reading) -> str | Unreadable:
         there = local.replace(tzinfo=ZoneInfo(reading.zone))
         if there.astimezone(dt.UTC).astimezone(there.tzinfo).replace(tzinfo=None) != local:
             return Unreadable(f"{local} does not exist in {reading.zone}: clocks were put forward")
+        again = there.replace(fold=1)
+        if again.utcoffset() != there.utcoffset():
+            both = " and ".join(map(format_datetime, (there, again)))
+            return Unreadable(f"{local} is two instants in {reading.zone}, {both}: clocks were put back")
         return format_datetime(there)
     except OverflowError:
         return Unreadable("a time outside the years 1 to 9999")
