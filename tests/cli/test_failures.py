@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -142,6 +143,52 @@ def test_a_full_disk_is_exit_code_8(people: str, arguments: list[str]) -> None:
     assert ran.returncode == ExitCode.FILES, ran.stderr
     assert b"no space left on the disk" in ran.stderr
     assert ran.stderr.count(b"\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("closed", "unbuffered"), [(">&-", ""), (">&-", "1"), ("2>&-", ""), ("<&- >&- 2>&-", "")]
+)
+def test_a_closed_output_is_exit_code_8(people: str, tmp_path: Path, closed: str, unbuffered: str) -> None:
+    """Where an answer is lost; closed errors are silent, and no file takes the place of a stream."""
+    (tmp_path / "x.csv").write_text("n\n1\n")
+    code = 8 if " >&-" in f" {closed}" else 0
+    for command in (
+        "load {0} x.csv",
+        "count {0}",
+        "query {0}",
+        "show {0}",
+        "get {0} p001",
+    ):
+        ran = run_shell(command.format(people), closed, tmp_path, PYTHONUNBUFFERED=unbuffered)
+        assert ran.returncode == code, (command, ran)
+        assert ran.stderr.count(b"standard stream") == (closed == ">&-"), (command, ran)
+        assert b"Traceback" not in ran.stderr
+    assert run_shell(f"query {people} -o x.jsonl", closed, tmp_path).returncode == 0
+    assert run_shell(f"dump {people} y.jsonl", closed, tmp_path).returncode == code
+    assert run_shell(f"ping {people}x?n=1", closed, tmp_path).returncode == 3
+    assert run_process("count", people).returncode == 0
+
+
+def test_a_closed_input_is_exit_code_8(people: str, tmp_path: Path) -> None:
+    """Where a command reads it."""
+    for command in ("load {} - -f csv", "load {} -", "put {} x -"):
+        ran = run_shell(command.format(people), "<&-", tmp_path)
+        assert (ran.returncode, ran.stderr.count(b"standard stream")) == (8, 1), (command, ran)
+    assert run_shell(f"count {people}", "<&-", tmp_path).returncode == 0
+
+
+def run_shell(
+    command: str, streams: str, folder: Path, **environment: str
+) -> subprocess.CompletedProcess[bytes]:
+    """Run a command in a shell that closes streams."""
+    return subprocess.run(
+        ["sh", "-c", f"{shlex.quote(sys.executable)} -m isthmus.cli {command} {streams}"],
+        capture_output=True,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment},
+        timeout=60,
+        check=False,
+    )
 
 
 def test_a_failed_dump_leaves_no_partial_file(people: str, tmp_path: Path) -> None:

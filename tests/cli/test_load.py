@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 import re
+import shlex
 import subprocess
 from decimal import Decimal
 from pathlib import Path
@@ -392,6 +393,44 @@ def test_standard_input_without_a_format_says_so(people: str) -> None:
     assert ran.returncode == 6
     assert b"standard input:1: not JSON" in ran.stderr
     assert b"without --format it is read as JSON lines" in ran.stderr
+
+
+@pytest.mark.parametrize("compression", ["gz", "zst"])
+@pytest.mark.parametrize("place", ["-", "/dev/stdin"])
+def test_compressed_input_of_a_pipe_is_recognized(tmp_path: Path, compression: str, place: str) -> None:
+    """By its first bytes: of each text format, and of a file that was cut what precedes its end."""
+    url = f"sqlite:///{tmp_path}/x.db"
+    compress = gzip.compress if compression == "gz" else zstd
+    csv = b"n\n" + b"".join(b"%d\n" % n for n in range(99_999))
+    file = tmp_path / "x"
+    for data, options, count in (
+        (compress(b"n\n1\n2\n"), ["-f", "csv"], 2),
+        (compress(b'{"n": 3}\n'), ["-f", "jsonl"], 1),
+        (compress(csv)[:-100], ["-f", "csv", "--on-error", "skip"], None),
+        (compress(csv)[:40], ["-f", "csv", "--on-error", "skip"], 0),
+        *([(compress(b'{"n": 3}\n'), [], 1)] if place == "-" else []),
+    ):
+        if place == "-":
+            ran = run_process("load", url, "-", *options, "--json", input=data)
+        else:
+            file.write_bytes(data)
+            command = (
+                f"cat {file} | {shlex.join(build_command('load', url, '/dev/stdin', *options, '--json'))}"
+            )
+            ran = subprocess.run(["sh", "-c", command], capture_output=True, check=False)
+        created = orjson.loads(ran.stdout)["created"]
+        assert created == count if count is not None else 10_000 < created < 99_999
+        assert ran.returncode == (0 if count else 6), ran
+        assert not ran.returncode or b"ends early" in ran.stdout or b"damaged" in ran.stdout
+
+    ran = run_process("load", url, "-", input=compress(b"a,b\n1,2\n"))
+    assert b"standard input:1: not JSON" in ran.stderr
+    assert b"without --format it is read as JSON lines" in ran.stderr
+
+
+def zstd(data: bytes) -> bytes:
+    compressed: bytes = pa.compress(data, "zstd", asbytes=True)
+    return compressed
 
 
 def test_a_load_does_not_write_over_its_files(cli: Cli, tmp_path: Path) -> None:

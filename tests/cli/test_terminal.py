@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import io
+import re
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 
 import orjson
 import pytest
+from rich.cells import cell_len
+from rich.console import Console
 
-from isthmus.cli._output import _fit_widths, build_table, make_console
+from isthmus.cli import _output
+from isthmus.cli._output import _fit_widths, build_table, make_console, print_table
 from tests.cli.conftest import Cli, run_process
 
 pytestmark = pytest.mark.backend("sqlite")
@@ -185,3 +190,27 @@ def test_escaped_characters_keep_the_columns(people: str, tmp_path: Path) -> Non
     heading, *rows = ran.stdout.decode().splitlines()
     at = heading.index("city")
     assert [row[at:].strip() for row in rows] == [r"\u0130zmir", "Bonn"]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "mark"), [("ascii", "..."), ("latin-1", "..."), ("utf-8", "…"), ("cp1252", "…")]
+)
+def test_a_cut_cell_has_a_mark(monkeypatch: pytest.MonkeyPatch, encoding: str, mark: str) -> None:
+    """In each encoding, in headings too; an escape is shown whole or not at all."""
+    headings, row = ["a", "字" * 20, "c"], ["x" * 99, "字" * 50, "\udcff😀x" * 50]
+    for width in range(20, 90):
+        stream = io.TextIOWrapper(io.BytesIO(), encoding, errors="backslashreplace")
+        monkeypatch.setattr(_output, "make_console", lambda: Console(file=stream, width=width))  # noqa: B023
+        print_table(headings, [row, ["1", "2", "3"]])
+        stream.flush()
+        lines = stream.buffer.getvalue().decode(encoding).splitlines()  # type: ignore[attr-defined]
+        assert [cell.endswith(mark) for cell in lines[1].split()] == [True] * 3, lines
+        for line in lines:
+            assert cell_len(line) <= width, line
+            assert "\\" not in re.sub(r"\\(u[0-9a-f]{4}|U[0-9a-f]{8}|x[0-9a-f]{2})", "", line), line
+
+
+def test_messages_have_dots_where_there_is_no_ellipsis(people: str) -> None:
+    """An escape of it would be read as a part of the text."""
+    ran = run_process("query", people, "-f", "table", env={"PYTHONIOENCODING": "ascii", "COLUMNS": "30"})
+    assert re.search(rb"^\.\.\. and \d+ more fields", ran.stdout, re.MULTILINE), ran.stdout

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import decimal
+import re
 import random
 import uuid
 from pathlib import Path
@@ -128,6 +129,37 @@ async def test_options_read_what_is_refused_otherwise(tmp_path: Path) -> None:
     ]
     found = await rows(tmp_path, Query().filter("n", "=", "2").select("ns", "at"), zone="UTC", **settings)
     assert found == [{"at": "2026-03-29T02:30:00.000000Z", "ns": "1969-12-31T23:59:59.999999Z"}]
+
+
+async def test_a_local_time_that_is_two_instants_is_refused(tmp_path: Path) -> None:
+    """The message names both; the times around it are read, and conditions take it as no value."""
+    hours = [dt.datetime(2025, 10, 26, 1, 59, 59), dt.datetime(2025, 10, 26, 2), dt.datetime(2025, 10, 26, 3)]
+    late = [
+        dt.datetime(2025, 10, 26, 2, 59, 59, 999_000),
+        dt.datetime(9999, 12, 31, 23),
+        dt.datetime(1, 1, 1, 12),
+    ]
+    table = pa.table({"at": pa.array(hours + late, pa.timestamp("ms")), "n": range(6)})
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=1)
+    settings = {"zone": "Europe/Oslo", "on_invalid": "skip"}
+
+    kept = {
+        0: "2025-10-25T23:59:59.000000Z",
+        2: "2025-10-26T02:00:00.000000Z",
+        4: "9999-12-31T22:00:00.000000Z",
+        5: "0001-01-01T11:17:00.000000Z",
+    }
+    assert {row["n"]: row["at"] for row in await rows(tmp_path, **settings)} == kept
+    message = (
+        "a.parquet, row 2: column 'at': 2025-10-26 02:00:00 is two instants in Europe/Oslo,"
+        " 2025-10-26T00:00:00.000000Z and 2025-10-26T01:00:00.000000Z: clocks were put back"
+    )
+    async with opened(tmp_path, zone="Europe/Oslo") as db:
+        with pytest.raises(InvalidRecordError, match=re.escape(message)):
+            await db.search()
+        assert await db.count(~field("at").exists()) == 2
+        first = dt.datetime(2025, 10, 26, tzinfo=dt.UTC)
+        assert await db.count((field("at") >= first) & (field("at") < first + dt.timedelta(hours=2))) == 0
 
 
 async def test_files_that_other_programs_wrote(tmp_path: Path) -> None:

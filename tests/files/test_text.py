@@ -270,6 +270,31 @@ async def test_patterns(tmp_path: Path, pattern: str, expected: list[str]) -> No
         assert [(record.id or "").rpartition("#")[0] for record in await db.search()] == expected
 
 
+@pytest.mark.parametrize("compression", ["gz", "zst"])
+@pytest.mark.parametrize("format", ["csv", "tsv", "jsonl", "json"])
+async def test_a_compressed_file_that_was_cut_is_damaged(
+    tmp_path: Path, format: str, compression: str
+) -> None:
+    """At any byte, the first included; contents of no bytes are an empty collection."""
+    text = {"csv": b"n\n1\n", "tsv": b"n\n1\n", "jsonl": b'{"n": 1}\n', "json": b'[{"n": 1}]'}[format]
+    compress = (
+        gzip.compress if compression == "gz" else lambda data: pyarrow.compress(data, "zstd", asbytes=True)
+    )
+    whole, file = compress(text), tmp_path / f"x.{format}.{compression}"
+    for size in range(len(whole)):
+        file.write_bytes(whole[:size])
+        with pytest.raises(InvalidRecordError, match=r"ends early|damaged"):
+            await rows(file)
+        async with opened(file) as db:
+            with pytest.raises(InvalidRecordError, match=r"ends early|damaged"):
+                await db.count()
+
+    file.write_bytes(whole)
+    assert await rows(file) == [{"n": 1}]
+    file.write_bytes(compress(b""))
+    assert await rows(file) == []
+
+
 async def test_a_url_names_a_pattern(tmp_path: Path) -> None:
     """`file:///folder/*.csv?delimiter=;`."""
     write(tmp_path, {"a.csv": "x;y\n1;2\n"})
@@ -277,6 +302,21 @@ async def test_a_url_names_a_pattern(tmp_path: Path) -> None:
     db = await AsyncDatabase.open(f"file://{tmp_path}/*.csv?delimiter=;")
     assert [record.data for record in await db.search()] == [{"x": 1, "y": 2}]
     await db.close()
+
+
+async def test_a_tilde_that_begins_a_text_is_the_home_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That of an unknown user is a name, and so is one after `./` or in a `Path`."""
+    write(tmp_path / "home", {"x.csv": "at\nhome\n"})
+    write(tmp_path / "here", {"~/x.csv": "at\nhere\n", "~no-such-user/x.csv": "at\nhere\n"})
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path / "here")
+    places = {"~/x.csv": "home", "~": "home", "./~": "here", "~no-such-user": "here", Path("./~"): "here"}
+
+    for location, place in places.items():
+        async with await AsyncDatabase.create("files", {"location": location}) as db:
+            assert [record.data for record in await db.search()] == [{"at": place}]
 
 
 @pytest.mark.parametrize(

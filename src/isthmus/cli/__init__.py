@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
+from typing import Literal
 
 __all__ = ["main"]
 
 
 def main() -> None:
     """Run the command line with the process's arguments and exit; the console script."""
+    _replace_closed_streams()
     try:
         import rich
         import typer
@@ -22,6 +25,24 @@ def main() -> None:
 
     _buffer_output()
     sys.exit(run(sys.argv[1:]))
+
+
+def _replace_closed_streams() -> None:
+    """Put streams that fail in place of a closed standard input or output, a silent one for the errors.
+
+    Python has None there, and the next file that is opened would be standard output to whatever writes to it.
+    """
+    if sys.stdin is None:
+        sys.stdin = _open_null(os.O_WRONLY, "r")
+    if sys.stdout is None:
+        sys.stdout = _open_null(os.O_RDONLY, "w")
+    if sys.stderr is None:
+        sys.stderr = _open_null(os.O_WRONLY, "w")
+
+
+def _open_null(flags: int, mode: Literal["r", "w"]) -> io.TextIOWrapper:
+    """Return a stream on the lowest free descriptor, whose reads or writes fail if the flags forbid them."""
+    return os.fdopen(os.open(os.devnull, flags), mode)
 
 
 def _buffer_output() -> None:

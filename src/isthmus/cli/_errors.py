@@ -100,12 +100,17 @@ _OPTIONS = {
 }
 
 
+_REASONS = {
+    errno.ENOSPC: "no space left on the disk",
+    errno.EBADF: "a standard stream that the command needs is closed",
+}
+
+
 def describe_error(error: BaseException) -> str:
     """Return the message to print; a single line, except for a filter error with its caret."""
     match error:
         case OSError() if not isinstance(error, IsthmusError):
-            full = error.errno == errno.ENOSPC
-            reason = "no space left on the disk" if full else error.strerror or str(error)
+            reason = _REASONS.get(error.errno or 0) or error.strerror or str(error)
             return f"{error.filename}: {reason}" if error.filename else reason
         case KeyboardInterrupt():
             return "interrupted"

@@ -21,7 +21,7 @@ from isthmus import ConfigError, UsageError
 from isthmus._ids import new_id
 from isthmus.cli._formats.output_file import open_output
 from isthmus.cli._load_report import RefusedLines
-from isthmus.transfer._journal_file import JournalFile
+from isthmus.transfer._journal_file import JournalFile, escape_names
 
 _ROW_DIGITS = 9  # the last ones of an id, in hexadecimal
 
@@ -70,7 +70,7 @@ class LoadJournal:
     ) -> None:
         self._path = path
         self._file = JournalFile(path, "load")
-        self._files = list(files)
+        self._files = escape_names(list(files))
         self._identity = {"target": target, "settings": dict(settings)}
         self._rejects: IO[bytes] | None = None
         self._rejects_path = ""
@@ -122,7 +122,7 @@ class LoadJournal:
             with open_output(path) as stream:
                 yield stream
             return
-        name = os.path.realpath(path)
+        name = escape_names(os.path.realpath(path))
         size = progress.rejects[1] if progress.rejects is not None and progress.rejects[0] == name else 0
         with path.open("ab") as stream:
             if os.fstat(stream.fileno()).st_size > size:

@@ -301,13 +301,19 @@ class Loader(LoadReport):
         for lines in (self.lines, self._fresh):
             lines.add(line.file, line.number, message)
         if self.rejects is not None:
-            record = line.record
-            data = {"row": line.row} if record is None else {"id": record.id, "data": record.data}
-            document = {"file": line.file, "line": line.number, "message": message, **data}
+            document = {"file": line.file, "line": line.number, "message": message, **_describe(line)}
             self.rejects.write(format_json(document) + b"\n")
 
     def _shows_skipped(self) -> bool:
         return self.on_clash is OnClash.SKIP
+
+
+def _describe(line: InputLine) -> dict[str, Any]:
+    """Return what is known of a refused line: its record, or the row as it was read."""
+    if line.record is None:
+        return {"row": line.row}
+    metadata = {"metadata": line.record.metadata} if line.record.metadata else {}
+    return {"id": line.record.id, "data": line.record.data, **metadata}
 
 
 def _equal(record: Record, stored: Record) -> bool:

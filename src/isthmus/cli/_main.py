@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import os
 import sys
@@ -12,6 +13,8 @@ from isthmus.cli._errors import CommandError, ExitCode, choose_exit_code, descri
 from isthmus.cli._json import format_json
 from isthmus.cli._shorthand import expand_shorthand
 from isthmus.cli._urls import hide_secrets
+
+_ESCAPES = "isthmus-escape"
 
 
 def run(arguments: list[str]) -> int:
@@ -33,9 +36,17 @@ def run(arguments: list[str]) -> int:
 
 def _prepare_output() -> None:
     """Escape characters that the terminal's encoding lacks; JSON and files are UTF-8 in any case."""
+    codecs.register_error(_ESCAPES, _escape)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+            stream.reconfigure(errors=_ESCAPES)
+
+
+def _escape(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Return what is shown for a character that the encoding lacks: dots for the ellipsis of messages."""
+    if isinstance(error, UnicodeEncodeError) and error.object[error.start] == "…":
+        return "...", error.start + 1
+    return codecs.backslashreplace_errors(error)
 
 
 def _run_command(arguments: list[str]) -> int:

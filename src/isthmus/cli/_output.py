@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Literal
@@ -17,6 +18,8 @@ from isthmus.cli._json import format_json
 _GAP = 2
 """The number of blanks between two columns."""
 _MIN_CELL = 10
+_CHARACTER = re.compile(r"\\(?:x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8})|.", re.DOTALL)
+"""A character, or the escape of one that an encoding lacks."""
 
 
 def make_console() -> Console:
@@ -57,21 +60,45 @@ def build_table(
     leaves the others what the first column does not need.
     """
     console = make_console()
+    names = [_escape(format_value(heading), console.encoding) for heading in headings]
     cells = [[_escape(format_value(value), console.encoding) for value in row] for row in rows]
-    longest = [max(map(cell_len, column)) for column in zip(headings, *cells, strict=True)]
+    longest = [max(map(cell_len, column)) for column in zip(names, *cells, strict=True)]
     available = console.width - _GAP * (len(longest) - 1)
     widths = _fit_widths(longest, available, available if whole_first else None)
-    # A terminal without Unicode cannot show the ellipsis.
-    overflow: Literal["ellipsis", "crop"] = "ellipsis" if console.encoding.startswith("utf") else "crop"
+    mark = find_cut_mark(console.encoding)
     table = Table(box=None, header_style="bold", pad_edge=False)
     for index, heading in enumerate(headings):
         kinds = {type(row[index]) for row in rows} - {type(None), type(...)}
         numeric = heading in right or (bool(kinds) and kinds <= {int, float})
         justify: Literal["left", "right"] = "right" if numeric else "left"
-        table.add_column(Text(heading), overflow=overflow, no_wrap=True, justify=justify, width=widths[index])
+        name = _cut(names[index], widths[index], mark)
+        table.add_column(Text(name), overflow="crop", no_wrap=True, justify=justify, width=widths[index])
     for row in cells:
-        table.add_row(*map(Text, row))
+        table.add_row(*(Text(_cut(cell, width, mark)) for cell, width in zip(row, widths, strict=True)))
     return table
+
+
+def find_cut_mark(encoding: str) -> str:
+    """Return what ends a text that is cut: an ellipsis, or three dots where the encoding has none."""
+    try:
+        "…".encode(encoding)
+    except UnicodeError:
+        return "..."
+    return "…"
+
+
+def _cut(text: str, width: int, mark: str) -> str:
+    """Return text of at most so many cells, its end replaced by the mark; an escape is cut as a whole."""
+    if cell_len(text) <= width:
+        return text
+    mark = mark[:width]
+    room, end = width - len(mark), 0
+    for found in _CHARACTER.finditer(text):
+        room -= cell_len(found.group())
+        if room < 0:
+            break
+        end = found.end()
+    return text[:end] + mark
 
 
 def choose_columns(headings: Sequence[str], rows: Sequence[Sequence[Any]], least: Sequence[str]) -> list[int]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from isthmus._core.home import expand_home
 from isthmus.cli._output import print_note
 from isthmus.cli._stores import StoreAddress
 
@@ -83,9 +84,10 @@ def _line_editor(words: Sequence[str]) -> Iterator[None]:
     except ImportError:  # Windows
         yield
         return
-    file = Path.home() / ".cache" / "isthmus" / "history"
-    with contextlib.suppress(OSError):
-        readline.read_history_file(file)
+    file = Path(expand_home("~/.cache/isthmus/history"))
+    if file.is_absolute():  # a user may have no home
+        with contextlib.suppress(OSError):
+            readline.read_history_file(file)
     readline.set_completer(_completer(words))
     readline.set_completer_delims(" \t\n=<>!~()[],&|")
     readline.parse_and_bind("tab: complete")
@@ -94,10 +96,11 @@ def _line_editor(words: Sequence[str]) -> Iterator[None]:
     finally:
         readline.set_completer(None)
         readline.set_history_length(_HISTORY)
-        # A home folder that cannot be written has no history.
-        with contextlib.suppress(OSError):
-            file.parent.mkdir(parents=True, exist_ok=True)
-            readline.write_history_file(file)
+        if file.is_absolute():
+            # A home folder that cannot be written has no history.
+            with contextlib.suppress(OSError):
+                file.parent.mkdir(parents=True, exist_ok=True)
+                readline.write_history_file(file)
 
 
 def _completer(words: Sequence[str]) -> Callable[[str, int], Any]:

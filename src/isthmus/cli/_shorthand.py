@@ -7,6 +7,7 @@ Commands take a file as their store, too.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from urllib.parse import quote, urlencode
@@ -114,7 +115,7 @@ def to_store_url(name: str) -> str | None:
         return conninfo_to_url(name)
     elif not path.is_dir():
         return None
-    return f"files://{quote(str(path.resolve()))}"
+    return f"files://{quote(os.fsencode(path.resolve()))}"
 
 
 def _only_describes(arguments: Sequence[str]) -> bool:

@@ -41,6 +41,7 @@ class JournalFile:
         Raises `ConfigError` if the file is damaged or belongs to another run, `UsageError` if
         another process uses it, or if it has entries and `resume` is false.
         """
+        identity, kept = escape_names(identity), escape_names(kept or {})
         with self._lock:
             if self._closed:
                 return {}, []
@@ -50,7 +51,7 @@ class JournalFile:
             except OSError as error:
                 raise ConfigError(f"journal {self._path}: {error.strerror}") from error
             _lock(self._file, self._path, self._kind)
-            return self._load(self._file, identity, kept or {}, resume=resume)
+            return self._load(self._file, identity, kept, resume=resume)
 
     def _load(
         self, file: IO[bytes], identity: Mapping[str, Any], kept: Mapping[str, Any], *, resume: bool
@@ -125,7 +126,11 @@ class JournalFile:
 
     def _write_line(self, entry: Mapping[str, Any]) -> None:
         assert self._file is not None
-        rest = memoryview(orjson.dumps(entry) + b"\n")
+        try:
+            line = orjson.dumps(entry)
+        except TypeError:
+            line = orjson.dumps(escape_names(entry))
+        rest = memoryview(line + b"\n")
         try:
             while rest:
                 rest = rest[self._file.write(rest) :]
@@ -141,6 +146,15 @@ class JournalFile:
             if self._file is not None:
                 self._file.close()
                 self._file = None
+
+
+def escape_names(value: Any) -> Any:
+    """Return a value for JSON whose names of files, which may be other bytes than UTF-8, are text."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, Mapping):
+        return {key: escape_names(one) for key, one in value.items()}
+    return list(map(escape_names, value)) if isinstance(value, list | tuple) else value
 
 
 def _show(value: Any) -> str:

@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 from pydantic import Field, field_validator, model_validator
 
 from isthmus._core.config import BackendConfig, SecretStr
+from isthmus._core.home import expand_home
 from isthmus.backends.files.formats.encoding import is_wide
 from isthmus.errors import ConfigError
 
@@ -37,7 +38,7 @@ class FilesConfig(BackendConfig):
     }
 
     location: str
-    """A folder, a file, or a pattern with `*`, `?`, `[…]` and `**`; or these in `s3://bucket/…`."""
+    """A folder, a file, or a pattern with `*`, `?`, `[…]`, `**`; or in `s3://bucket/…`; `~` is your home."""
     s3: dict[str, Any] = Field(default={})
     """Settings of the bucket, as of the backend `s3`: `region`, `endpoint_url`, `profile`, `pool`, …"""
     aws_access_key_id: str | None = None
@@ -72,8 +73,10 @@ class FilesConfig(BackendConfig):
 
     @field_validator("location", mode="before")
     @classmethod
-    def _location_is_text(cls, value: Any) -> Any:
-        return str(value) if isinstance(value, Path) else value
+    def _location_text(cls, value: Any) -> Any:
+        if isinstance(value, Path):
+            return str(value)
+        return expand_home(value) if isinstance(value, str) else value
 
     @field_validator("location", mode="after")
     @classmethod
@@ -164,7 +167,9 @@ class FilesConfig(BackendConfig):
             raise ConfigError(
                 "files: a URL has no host; write files:///folder/*.csv, or files://./*.csv for a relative one"
             )
-        return {**options, "location": start.removeprefix("localhost") + unquote(url.path)}
+        # A name of a file may be other bytes than UTF-8, as Python has them in text.
+        path = unquote(url.path, errors=_ESCAPE)
+        return {**options, "location": start.removeprefix("localhost") + path}
 
     @classmethod
     def _from_bucket_url(cls, url: SplitResult, options: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ class LocalStorage:
     """Lists and opens the files of a folder, of a pattern, or one file."""
 
     def __init__(self, location: str) -> None:
-        path = Path(location).expanduser()
+        path = Path(location)
         try:
             exists = path.exists()
         except OSError as error:  # a name that is too long, or a loop of links

@@ -19,7 +19,10 @@ class Refusal(NamedTuple):
     """The line at which it begins, from 1; None where a format has no lines."""
     path: str = "data"
     row: Any = None
-    """What was read: the text of a line, cells, or the readable values; None for the rest of a file."""
+    """What was read: the text of a line, cells, or values by column; None for the rest of a file.
+
+    A value that cannot be stored is its text, a byte that is not of the file's encoding a lone surrogate.
+    """
 
 
 Row: TypeAlias = "dict[str, Any] | Refusal"
@@ -140,4 +143,4 @@ def _convert(row: Row, convert: Callable[[dict[str, Any]], Row]) -> Row:
     try:
         return convert(row)
     except InvalidRecordError as error:
-        return Refusal(str(error), path=error.path)
+        return Refusal(str(error), path=error.path, row=row)

@@ -11,6 +11,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from isthmus._core.home import expand_home
 from isthmus.errors import ConfigError
 
 _CONFIG, _CREDENTIALS = "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"
@@ -54,7 +55,7 @@ def _place(variable: str, environ: Mapping[str, str]) -> Path | None:
     if not place.startswith("~"):
         return Path(place)
     if environ is os.environ:
-        return Path(place).expanduser()
+        return Path(expand_home(place))
     home = environ.get("HOME")
     return Path(home, place[2:]) if home else None
 

@@ -18,7 +18,7 @@ from isthmus.cli._commands.query import NO_LIMIT, build_query, split_list, write
 from isthmus.cli._errors import CommandError, ExitCode
 from isthmus.cli._formats.csv import CSVStyle
 from isthmus.cli._formats.input_line import InputFormat
-from isthmus.cli._formats.output_file import is_stdout, open_output
+from isthmus.cli._formats.output_file import is_stdout, open_output, parse_path
 from isthmus.cli._formats.writer import Format, choose_format, open_writer
 from isthmus.cli._load_journal import LoadJournal, LoadProgress, require_rereadable
 from isthmus.cli._loader import Loader, OnClash
@@ -34,7 +34,7 @@ from isthmus.cli._options import (
 from isthmus.cli._output import print_json, print_note
 from isthmus.cli._progress import RowProgress, show_progress
 from isthmus.cli._shorthand import to_store_url
-from isthmus.cli._store_files import require_other_files
+from isthmus.cli._store_files import identify_file, require_distinct_outputs, require_other_files
 from isthmus.cli._stores import StoreAddress, resolve_store, run_on_store
 from isthmus.transfer import Progress
 
@@ -262,16 +262,17 @@ def _require_journal(journal: Path | None, files: list[Path], *, resume: bool) -
 def _require_distinct(address: StoreAddress, files: list[Path], outputs: Mapping[str, Path | None]) -> None:
     """Raise `UsageError` for a file that is given twice, or that the load would write over."""
     require_other_files(address, outputs)
-    known: set[Path] = set()
+    require_distinct_outputs(outputs)
+    known: set[object] = set()
     for file in files:
         if not file.is_file():
             continue
-        full = file.resolve()
-        if full in known:
+        identity = identify_file(file)
+        if identity in known:
             raise UsageError(f"{file} is given twice")
-        known.add(full)
+        known.add(identity)
     for option, output in outputs.items():
-        if output is not None and output.resolve() in known:
+        if output is not None and identify_file(output) in known:
             raise UsageError(f"{option} {output}: this is a file to load, and would be written over")
 
 
@@ -293,7 +294,7 @@ def split_places(places: list[str]) -> tuple[str, list[Path]]:
         raise CommandError(f"no {missing} given: isthmus load STORE FILE...", ExitCode.USAGE)
     if rest.count("-") > 1:
         raise CommandError("standard input can be read only once", ExitCode.USAGE)
-    return store, list(map(Path, rest))
+    return store, list(map(parse_path, rest))
 
 
 def _choose_clash(on_clash: OnClash | None, mode: LoadMode | None) -> OnClash:
@@ -306,7 +307,7 @@ def _choose_clash(on_clash: OnClash | None, mode: LoadMode | None) -> OnClash:
 
 def dump(
     store: RequiredStore,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="-: standard output.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", parser=parse_path, help="-: standard output.")],
     filter: Annotated[
         str | None,
         typer.Argument(metavar="FILTER", show_default=False, help='age>=25 and city="Oslo", or JSON.'),

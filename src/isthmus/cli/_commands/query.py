@@ -20,6 +20,7 @@ from isthmus._query.field import Field
 from isthmus.cli._columns import parse_column, parse_group, parse_measure
 from isthmus.cli._filter import parse_field, parse_query
 from isthmus.cli._formats.csv import CSVStyle
+from isthmus.cli._formats.output_file import parse_path
 from isthmus.cli._formats.writer import Format, RecordWriter, choose_format, open_writer
 from isthmus.cli._missing_fields import collect_paths, note_missing_fields
 from isthmus.cli._options import AsJson, CollectionName, Filter, NullText, PlainCells, PromptPassword, Store
@@ -144,7 +145,15 @@ def query(
         typer.Option("--format", "-f", show_default=False, help="Default: table on a terminal, else jsonl."),
     ] = None,
     file: Annotated[
-        Path | None, typer.Option("--out", "-o", metavar="FILE", show_default=False, help="Write to a file.")
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="FILE",
+            parser=parse_path,
+            show_default=False,
+            help="Write to a file.",
+        ),
     ] = None,
     null: NullText = None,
     collection: CollectionName = None,

@@ -31,7 +31,7 @@ class InputLine(NamedTuple):
     record: Record | None = None
     error: str | None = None
     row: Any = None
-    """What was read of a line without a record: its text, its cells, or its readable values."""
+    """What was read of a line without a record: its text, its cells, or its values by column."""
 
 
 class EncodedLines(Sequence[InputLine]):

@@ -22,6 +22,15 @@ _STDOUT = 1
 _MAX_LINKS = 40
 
 
+def parse_path(text: str) -> Path:
+    """Return the path that an argument names: `-` stands for a standard stream, `./-` is a file.
+
+    A `Path` drops the `./`.
+    """
+    path = Path(text)
+    return Path.cwd() / path if str(path) == "-" != text else path
+
+
 def is_stdout(file: Path | None) -> bool:
     """Return whether a command's file is standard output: None, `-`, or a path such as /dev/stdout."""
     return file is None or str(file) == "-" or _find_descriptor(file) == _STDOUT

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import errno
-import os
+import io
 import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar, cast
+from typing import Any, BinaryIO, cast
 
 import orjson
 
@@ -24,19 +23,23 @@ from isthmus.backends.files.formats.arrow_chunk import ArrowChunk
 from isthmus.backends.files.formats.arrow_file import marks_of
 from isthmus.backends.files.formats.choose import FileFormat, choose_format
 from isthmus.backends.files.formats.column_kinds import merge_files
-from isthmus.backends.files.formats.compression import decompress, describe_damage
+from isthmus.backends.files.formats.compression import (
+    MARK_SIZE,
+    decompress,
+    describe_damage,
+    find_compression,
+)
 from isthmus.backends.files.formats.dialect import START, Dialect
 from isthmus.backends.files.formats.dump import ID, METADATA
 from isthmus.backends.files.formats.json_lines import read_json_lines
-from isthmus.backends.files.local import LocalStorage
 from isthmus.backends.files.reader import FileReader
 from isthmus.backends.files.rows import Chunk, Refusal, Row, RowChunk
 from isthmus.cli._errors import name_options
 from isthmus.cli._formats.input_line import EncodedLines, InputFormat, InputLine
+from isthmus.cli._formats.input_storage import InputStorage
 from isthmus.cli._hints import hint_at_nearest
 from isthmus.cli._json import format_json
 
-R = TypeVar("R")
 _RECORD_KEYS = {"id", "data", "metadata", "version", "created_at", "updated_at"}
 _MARK = _RECORD_KEYS - {"metadata"}
 """The keys that each line of a dump has; of metadata only if there is any."""
@@ -70,8 +73,10 @@ class Input:
         self._records = records
         self._plain = plain
         self._exit = contextlib.ExitStack()
-        self._storage = _InputStorage()
+        self._storage = InputStorage()
         self._stream: BinaryIO | None = None
+        self._shown: dict[str, str] = {}
+        """The names of streams by their keys."""
         self._read = 0
         """The number of rows that were read."""
         dialect = Dialect.of(FilesConfig.load({"location": "-", **settings}))
@@ -100,15 +105,29 @@ class Input:
 
     def _add(self, path: Path) -> None:
         if is_stdin(path):
-            if self._format in (None, InputFormat.JSONL):
-                self._stream = sys.stdin.buffer
+            stream = sys.stdin.buffer
+            is_plain = find_compression(_peek(stream)) is None
+            if is_plain and self._format in (None, InputFormat.JSONL):
+                self._stream = stream
             else:
-                self._storage.add(_STDIN, self._spool(sys.stdin.buffer))
+                self._add_spooled(_STDIN, stream)
         elif path.exists() and not path.is_file() and not path.is_dir():  # a FIFO: it can be read once
             with path.open("rb") as stream:
-                self._storage.add(str(path), self._spool(stream))
+                self._add_spooled(str(path), stream)
         else:
             self._storage.add(str(path), path)
+
+    def _add_spooled(self, name: str, stream: BinaryIO) -> None:
+        """Add a stream; the key of a compressed one has the suffix by which a file's name would tell it."""
+        spooled = self._spool(stream)
+        with spooled.open("rb") as file:
+            compression = find_compression(file.read(MARK_SIZE))
+        key = name
+        if compression is not None and choose_format(name, "jsonl") == FileFormat("jsonl"):
+            format = ".jsonl" if name == _STDIN and self._format is None else ""
+            key = f"{name}{format}.{compression}"
+        self._shown[key] = name
+        self._storage.add(key, spooled)
 
     def _spool(self, stream: BinaryIO) -> Path:
         """Copy a stream to a temporary file: the types of columns take a pass of their own."""
@@ -190,11 +209,7 @@ class Input:
             source = cast("BinaryIO", _Unbuffered(self._stream))
             for chunk, _ in read_json_lines(source, START):
                 ids = make_ids(range(row, row + len(chunk)))
-                for at, line in enumerate(
-                    self._convert(_STDIN, chunk.enumerate_rows(), ids, whole=False), row
-                ):
-                    guessed = at == 0 and line.error is not None and self._format is None
-                    yield line._replace(error=f"{line.error}; {_NAME_FORMAT}") if guessed else line
+                yield from self._convert(_STDIN, chunk.enumerate_rows(), ids, whole=False)
                 row += len(chunk)
 
     def _require_columns(self, headings: Collection[str]) -> None:
@@ -231,14 +246,15 @@ class Input:
     def _convert_chunk(
         self, file: File, chunk: Chunk, ids: list[str], *, whole: bool
     ) -> Iterator[InputLine | EncodedLines]:
+        name = self._shown.get(file.key, file.key)
         if isinstance(chunk, ArrowChunk):
             records = None if whole else self._encode(chunk, ids)
             if records is not None:
-                yield EncodedLines(records, [(0, file.key, chunk.line)])
+                yield EncodedLines(records, [(0, name, chunk.line)])
             else:
-                yield from self._convert(file.key, chunk.enumerate_rows(), ids, whole=False)
+                yield from self._convert(name, chunk.enumerate_rows(), ids, whole=False)
         elif isinstance(chunk, RowChunk):
-            yield from self._convert(file.key, chunk.enumerate_rows(), ids, whole=whole)
+            yield from self._convert(name, chunk.enumerate_rows(), ids, whole=whole)
 
     def _encode(self, chunk: ArrowChunk, ids: list[str]) -> EncodedRecords | None:
         """Return the records of cells of CSV, over their JSON; None if rows have to be made of them."""
@@ -259,7 +275,10 @@ class Input:
     ) -> Iterator[InputLine]:
         for (number, row), id in zip(rows, ids, strict=True):
             if isinstance(row, Refusal):
-                yield InputLine(name, row.line or number, error=name_options(row.message), row=row.row)
+                at, message = row.line or number, name_options(row.message)
+                if at == 1 and name == _STDIN and self._format is None:
+                    message += f"; {_NAME_FORMAT}"
+                yield InputLine(name, at, error=message, row=row.row)
                 continue
             try:
                 yield InputLine(name, number, self._make_record(row, id, whole=whole))
@@ -286,75 +305,6 @@ class Input:
         return self._records or row.keys() >= _MARK
 
 
-class _InputStorage:
-    """The files that a command names, from any folders, by the names that were given."""
-
-    name = "input"
-
-    def __init__(self) -> None:
-        self._places: dict[str, tuple[LocalStorage, File]] = {}
-        self._names: dict[str, str] = {}
-        """The full name of each file."""
-        self._opened: tuple[str, BinaryIO] | None = None
-        """The file that was opened last."""
-
-    def add(self, name: str, path: Path) -> None:
-        """Add a file, or all that a folder or a pattern names; raises `OSError` if there is none."""
-        if not path.exists() and not any(character in str(path) for character in "*?["):
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
-        storage = LocalStorage(str(path))
-        single = path.is_file()
-        found = storage.list_files()
-        if not found:
-            raise FileNotFoundError(errno.ENOENT, "no such files", str(path))
-        for file in sorted(found):
-            key = name if single else f"{storage.name}: {file.key}"
-            self._places[key] = storage, file
-            full = path.resolve()
-            self._names[key] = str(full if single else full / file.key)
-
-    def bind(self, work: Callable[[], R]) -> Callable[[], R]:
-        """Return work as it is: there is no connection of a loop."""
-        return work
-
-    async def close(self) -> None:
-        """Do nothing: files are closed when they were read."""
-
-    def list_files(self) -> list[File]:
-        """Return the files in the order in which they were added."""
-        return [File(key, file.size, file.version) for key, (_, file) in self._places.items()]
-
-    def describe_files(self) -> list[dict[str, Any]]:
-        """Return the full name, the size and the version of each file."""
-        return [
-            {"name": self._names[file.key], "size": file.size, "version": file.version}
-            for file in self.list_files()
-        ]
-
-    def open(self, file: File) -> BinaryIO:
-        """Open a file as it was listed."""
-        storage, listed = self._places[file.key]
-        stream = storage.open(listed)
-        self._opened = file.key, stream
-        return stream
-
-    def find_share(self) -> float:
-        """Return the share of the bytes of all files before the place that is read now."""
-        total = sum(file.size for _, file in self._places.values())
-        if self._opened is None or not total:
-            return 0.0
-        key, stream = self._opened
-        keys = list(self._places)
-        before = sum(self._places[name][1].size for name in keys[: keys.index(key)])
-        here = self._places[key][1].size if stream.closed else stream.tell()
-        return min(1.0, (before + here) / total)
-
-    def check(self, file: File, stream: BinaryIO) -> None:
-        """Raise `UnavailableError` if the file changed since it was opened."""
-        storage, listed = self._places[file.key]
-        storage.check(listed, stream)
-
-
 class _Unbuffered:
     """A pipe whose `read` returns what has come, so that lines are written as they come."""
 
@@ -363,6 +313,11 @@ class _Unbuffered:
 
     def read(self, size: int = -1) -> bytes:
         return bytes(self._stream.read1(size))
+
+
+def _peek(stream: BinaryIO) -> bytes:
+    """Return the bytes with which a stream begins, and leave them in it."""
+    return stream.peek(MARK_SIZE) if isinstance(stream, io.BufferedReader) else b""
 
 
 def is_stdin(file: Path) -> bool:

@@ -20,7 +20,7 @@ from isthmus.cli._formats.csv import CSVStyle, write_csv
 from isthmus.cli._formats.output_file import is_stdout, open_output
 from isthmus.cli._formats.parquet import import_pyarrow, write_parquet
 from isthmus.cli._formats.spill import ID, Spill
-from isthmus.cli._output import format_value, make_console, print_table, record_to_json
+from isthmus.cli._output import find_cut_mark, format_value, make_console, print_table, record_to_json
 
 
 class Format(enum.StrEnum):
@@ -133,7 +133,7 @@ class _TableWriter(RecordWriter):
         console = make_console()
         ids = [record.id or "" for record in self._records]
         if not self._full_ids and _measure(ID, ids) + sum(needs.values()) > console.width:
-            ids = _shorten(ids, mark="…" if console.encoding.startswith("utf") else "")
+            ids = _shorten(ids, mark=find_cut_mark(console.encoding))
         most = console.width if self._full_ids else console.width // 2
         left = console.width - max(_NARROW, min(most, _measure(ID, ids)))
         ends = itertools.accumulate(needs.values())

@@ -17,6 +17,7 @@ from isthmus.backends.files.formats.arrow_columns import Columns, NotCompiledErr
 from isthmus.backends.files.formats.arrow_filter import compile_mask
 from isthmus.backends.files.formats.arrow_json import encode_batch
 from isthmus.backends.files.formats.arrow_library import arrow, compute, integer_array
+from isthmus.backends.files.formats.arrow_refused import describe_value
 from isthmus.backends.files.formats.arrow_values import Reading, column_values
 from isthmus.backends.files.formats.column_kinds import Unreadable
 from isthmus.backends.files.formats.csv_json import EncodedRows
@@ -35,6 +36,10 @@ class Decoding(Protocol):
 
     def values(self, array: Any, name: str) -> Sequence[Any]:
         """Return the values of a column, `Unreadable` for those without a canonical form."""
+        ...
+
+    def describe(self, array: Any) -> Any:
+        """Return the only value of an array as it was read, its text if JSON cannot hold it."""
         ...
 
     def encode(self, batch: Any, fields: frozenset[str] | None = None) -> EncodedRows | None:
@@ -60,6 +65,10 @@ class TypedDecoding:
     def values(self, array: Any, name: str) -> Sequence[Any]:
         """Return the values of a column."""
         return column_values(array, self._reading, as_text=name in self._as_text)
+
+    def describe(self, array: Any) -> Any:
+        """Return the only value of an array, its text if JSON cannot hold it."""
+        return describe_value(array, self._reading)
 
     def encode(self, batch: Any, fields: frozenset[str] | None = None) -> EncodedRows | None:
         """Return the rows as JSON, cut to some fields; None if a value of one has to be looked at."""
@@ -99,7 +108,21 @@ class ArrowChunk:
 
     def rows(self) -> list[Row]:
         """Return the rows as objects, refused ones for a value without a canonical form."""
-        return list(map(_check_row, _rows(self._batch, self._decoding)))
+        return [
+            self._refuse(index, row) if type(row) is _Partial else row
+            for index, row in enumerate(_rows(self._batch, self._decoding))
+        ]
+
+    def _refuse(self, index: int, row: _Partial) -> Row:
+        """Return the refusal of a row with all its values, those that cannot be stored as text."""
+        read = {
+            name: self._decoding.describe(self._batch.column(name).slice(index, 1))
+            if type(value) is Unreadable
+            else value
+            for name, value in row.items()
+        }
+        refusal = _check_row(row)
+        return refusal._replace(row=read) if isinstance(refusal, Refusal) else refusal
 
     def encode(self) -> EncodedRows | None:
         """Return the rows as canonical JSON, without making objects of them; None where that cannot be."""
@@ -304,4 +327,4 @@ def _check_row(row: Any, line: int | None = None, needed: frozenset[str] | None 
     if name is None:
         return _readable_part(row)
     problem = row[name]
-    return Refusal(f"column {name!r}: {problem}", line, f"data.{name}", _readable_part(row))
+    return Refusal(f"column {name!r}: {problem}", line, f"data.{name}")

@@ -210,18 +210,24 @@ def _micros(value: int | None, unit: str) -> int | None:
     return value // 1_000 if unit == "ns" else value * _TO_MICROS[unit]
 
 
+def has_year(value: int, unit: str) -> bool:
+    """Return whether an instant is in the years 1 to 9999."""
+    micros = _micros(value, unit)
+    return micros is not None and _FIRST <= micros <= _LAST
+
+
 def _instant(value: int, unit: str, reading: Reading) -> str | Unreadable:
     micros = _micros(value, unit)
     assert micros is not None
     if unit == "ns" and value % 1_000 and not reading.round:
         return _FRACTION
-    if not _FIRST <= micros <= _LAST:
+    if not has_year(value, unit):
         return Unreadable("a time outside the years 1 to 9999")
     return format_datetime(from_micros(micros))
 
 
 def _local(value: int, unit: str, reading: Reading) -> str | Unreadable:
-    """Return the instant of a local time; of one that the clock shows twice the first."""
+    """Return the instant of a local time, unless clocks skipped it or showed it twice."""
     checked = _instant(value, unit, reading)
     if isinstance(checked, Unreadable):
         return checked
@@ -231,6 +237,10 @@ def _local(value: int, unit: str, reading: Reading) -> str | Unreadable:
         there = local.replace(tzinfo=ZoneInfo(reading.zone))
         if there.astimezone(dt.UTC).astimezone(there.tzinfo).replace(tzinfo=None) != local:
             return Unreadable(f"{local} does not exist in {reading.zone}: clocks were put forward")
+        again = there.replace(fold=1)
+        if again.utcoffset() != there.utcoffset():
+            both = " and ".join(map(format_datetime, (there, again)))
+            return Unreadable(f"{local} is two instants in {reading.zone}, {both}: clocks were put back")
         return format_datetime(there)
     except OverflowError:
         return Unreadable("a time outside the years 1 to 9999")

@@ -13,17 +13,25 @@ _PIECE = 1 << 16
 """Bytes that are decompressed at once."""
 SUFFIXES = {".gz": "gz", ".gzip": "gz", ".zst": "zst", ".zstd": "zst"}
 
+_MARKS = {b"\x1f\x8b": "gz", b"\x28\xb5\x2f\xfd": "zst"}
+"""The bytes with which a compressed file begins."""
+MARK_SIZE = max(map(len, _MARKS))
+
 
 class _Borrowed:
-    """A stream that stays open when pyarrow closes the one over it."""
+    """A compressed stream that stays open when the decompressor over it is closed."""
 
     closed = False
+    is_empty = True
+    """Whether nothing has been read of it."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
 
     def read(self, size: int = -1) -> bytes:
-        return self._stream.read(size)
+        data = self._stream.read(size)
+        self.is_empty = self.is_empty and not data
+        return data
 
     def close(self) -> None:
         self.closed = True
@@ -32,10 +40,12 @@ class _Borrowed:
 class _UntilDamage:
     """A decompressor that returns all that precedes damage before it raises the error.
 
-    gzip and Arrow drop what one call has decompressed when they meet damage in it.
+    gzip and Arrow drop what one call has decompressed when they meet damage in it. A file of no bytes, which
+    even compressed contents of none have, is damage that they do not notice.
     """
 
-    def __init__(self, read: Callable[[int], bytes]) -> None:
+    def __init__(self, source: _Borrowed, read: Callable[[int], bytes]) -> None:
+        self._source = source
         self._read = read
         self._damage: Exception | None = None
 
@@ -50,6 +60,8 @@ class _UntilDamage:
                 self._damage = error
                 break
             if not part:
+                if self._source.is_empty:
+                    raise EOFError
                 break
             parts.append(part)
             size -= len(part)
@@ -58,15 +70,22 @@ class _UntilDamage:
         return b"".join(parts)
 
 
+def find_compression(start: bytes) -> str | None:
+    """Return the compression of a file that begins with these bytes; None if there is none."""
+    return next((name for mark, name in _MARKS.items() if start.startswith(mark)), None)
+
+
 def decompress(stream: BinaryIO, compression: str | None) -> BinaryIO:
     """Return the contents of a compressed stream; raises `MissingExtraError` for zst without pyarrow."""
     if compression is None:
         return stream
+    source = _Borrowed(stream)
     if compression == "gz":
-        return cast("BinaryIO", _UntilDamage(gzip.GzipFile(fileobj=stream, mode="rb").read1))
+        opened: Any = gzip.GzipFile(fileobj=cast("BinaryIO", source), mode="rb")
+        return cast("BinaryIO", _UntilDamage(source, opened.read1))
     arrow: Any = import_driver("pyarrow", extra="files")
-    source = arrow.CompressedInputStream(arrow.PythonFile(_Borrowed(stream), mode="r"), "zstd")
-    return cast("BinaryIO", _UntilDamage(source.read))
+    opened = arrow.CompressedInputStream(arrow.PythonFile(source, mode="r"), "zstd")
+    return cast("BinaryIO", _UntilDamage(source, opened.read))
 
 
 def describe_damage(error: Exception) -> str | None:

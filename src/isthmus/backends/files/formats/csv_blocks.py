@@ -168,6 +168,10 @@ class CellDecoding(NamedTuple):
             return convert_forced(cells, self.forced[name], self.null)
         return convert_cells(cells, self.kinds.get(name, "text"), self.null)
 
+    def describe(self, array: Any) -> Any:
+        """Return the only cell of an array."""
+        return array[0].as_py()
+
     def encode(self, batch: Any, fields: frozenset[str] | None = None) -> EncodedRows | None:
         """Return the rows as JSON, cut to some fields; None if the cells of one need another look."""
         if not self.forced.keys().isdisjoint(batch.schema.names):

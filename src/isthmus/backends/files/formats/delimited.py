@@ -341,7 +341,11 @@ def _convert(
 def _refuse_unreadable(row: dict[str, Any], line: int, cells: list[str]) -> Row:
     for name, value in row.items():
         if type(value) is Unreadable:
-            return Refusal(f"column {name!r}: {value}", line, f"data.{name}", cells)
+            read = {
+                name: cell if type(value) is Unreadable else value
+                for (name, value), cell in zip(row.items(), cells, strict=True)
+            }
+            return Refusal(f"column {name!r}: {value}", line, f"data.{name}", read)
     return row
 
 

@@ -53,7 +53,7 @@ def parse_row(text: bytes, line: int | None) -> Row:
         message, path = f"not JSON: {reason}", "data"
     except InvalidRecordError as error:
         message, path = str(error), error.path
-    return Refusal(message, line, path, text.decode(errors="replace"))
+    return Refusal(message, line, path, text.decode(errors="surrogateescape"))
 
 
 def _is_utf8(text: bytes) -> bool:
